@@ -1,0 +1,204 @@
+//! DockerHost: where values are deployed, and how that is proven.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::duration::Duration;
+use super::window::Window;
+
+/// A docker host that is reached by SSH, deployed to by a script, and proven by comparing what its containers run.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "keyturn.dev",
+    version = "v1alpha1",
+    kind = "DockerHost",
+    plural = "dockerhosts",
+    shortname = "dhost",
+    category = "keyturn",
+    namespaced,
+    status = "DockerHostStatus"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct DockerHostSpec {
+    /// How the host is reached.
+    pub ssh: SshSpec,
+    /// Which containers on it run the secrets.
+    pub docker: DockerSpec,
+    /// How new values are brought to the containers.
+    pub deploy: DeploySpec,
+    /// How the host is checked after a deployment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifySpec>,
+    /// Start nothing on this host while true. A run under way is finished.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SshSpec {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port; 22 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<i32>,
+    /// Account to log in as.
+    pub user: String,
+    /// Secret of this namespace that holds the private key.
+    pub key_secret_ref: SecretKeyRef,
+    /// Lines in the format of OpenSSH's known_hosts. A host key that no line vouches for is refused.
+    pub known_hosts: Vec<String>,
+    /// Host to connect through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jump: Option<JumpSpec>,
+}
+
+impl SshSpec {
+    pub fn port(&self) -> u16 {
+        self.port.and_then(|p| u16::try_from(p).ok()).unwrap_or(22)
+    }
+}
+
+/// A host that the connection goes through. Its key is looked up in `ssh.knownHosts` too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JumpSpec {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port; 22 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<i32>,
+    /// Account to log in as.
+    pub user: String,
+    /// Secret of this namespace that holds the private key; that of `ssh` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_secret_ref: Option<SecretKeyRef>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyRef {
+    /// Name of the Secret.
+    pub name: String,
+    /// Key within the Secret's data.
+    pub key: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DockerSpec {
+    /// Whether docker is called through `sudo -n`.
+    #[serde(default)]
+    pub sudo: bool,
+    /// The compose project whose containers run the secrets.
+    pub compose_project: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeploySpec {
+    /// POSIX shell script that fetches the published values and recreates the containers.
+    pub script: String,
+    /// How long the script may run; 15m when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// When a deployment may start; always when empty. These count for every secret of the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
+    /// DockerHosts of this namespace that must have proven a version before this one gets it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifySpec {
+    /// POSIX shell script that exits 0 when the product works.
+    pub script: String,
+    /// How long it may take until the script succeeds; 2m when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DockerHostStatus {
+    /// Generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Conditions: Ready, Deploying, Stalled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// What is known of each parameter on this host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<HostParameter>,
+    /// The run under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<HostRun>,
+    /// The last run that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<HostRun>,
+    /// Earliest time of the next attempt after a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_time: Option<Time>,
+}
+
+/// What is known of one parameter on this host. Once proven, it stays so until a newer version is wanted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostParameter {
+    /// Path of the parameter.
+    pub path: String,
+    /// Version that was compared or deployed.
+    pub version: i64,
+    /// What the comparison of the containers with that version showed.
+    pub proof: Proof,
+    /// When it was shown.
+    pub at: Time,
+}
+
+/// What a comparison of running containers with a version showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Proof {
+    /// Every container that has the variable runs the value, at least one has it, and verify passed.
+    Proven,
+    /// At least one container runs another value.
+    Differs,
+    /// No container has the variable, so nothing can be compared.
+    Incomparable,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostRun {
+    /// Hash of the `path=version` lines and the script.
+    pub revision: String,
+    /// Deploy, or Verify where nothing is changed.
+    pub mode: RunMode,
+    /// Name of the Job.
+    pub job: String,
+    /// How often this revision was tried, from 1.
+    pub attempt: i32,
+    /// When the Job was created.
+    pub started_at: Time,
+    /// When the Job ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// `Succeeded`, or the reason of the failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    /// What happened, and what to do where something is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// `path=version` lines of the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RunMode {
+    Deploy,
+    Verify,
+}

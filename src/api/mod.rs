@@ -1,0 +1,20 @@
+//! The custom resources of group `keyturn.dev`: types, schema rules and conditions. No I/O.
+
+pub mod conditions;
+pub mod docker_host;
+pub mod duration;
+pub mod managed_secret;
+pub mod rotation_grant;
+pub mod time;
+pub mod window;
+
+pub use docker_host::{DockerHost, DockerHostSpec, DockerHostStatus};
+pub use managed_secret::{ManagedSecret, ManagedSecretSpec, ManagedSecretStatus};
+pub use rotation_grant::{RotationGrant, RotationGrantSpec};
+
+/// The API group of every keyturn object.
+pub const GROUP: &str = "keyturn.dev";
+/// A new value of this annotation asks for one rotation now.
+pub const ROTATE_REQUESTED_AT: &str = "keyturn.dev/rotate-requested-at";
+/// Held from the first record of a rotation to its close, and for `deletionPolicy: Delete`.
+pub const FINALIZER: &str = "keyturn.dev/rotation";

@@ -1,0 +1,44 @@
+//! The port to deploy Jobs: start one, see how those of a host are doing.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use super::objects::ObjectError;
+use crate::api::DockerHost;
+use crate::api::docker_host::RunMode;
+use crate::deploy::report::Report;
+use crate::deploy::task::Task;
+
+/// A deploy Job of one host, as the cluster shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeployJob {
+    pub name: String,
+    pub mode: RunMode,
+    pub revision: String,
+    pub attempt: i32,
+    /// `path=version` lines of the run.
+    pub parameters: Vec<String>,
+    pub created: DateTime<Utc>,
+    pub state: JobState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobState {
+    /// Not ended. `trouble` says why its pod does not come up, where that is known (image, missing Secret, quota).
+    Running { trouble: Option<String> },
+    /// Ended, with the report of its last pod.
+    Ended { report: Report, finished: DateTime<Utc> },
+    /// Ended without a report: evicted, out of memory, deadline, deleted pod.
+    Lost { reason: String, finished: DateTime<Utc> },
+}
+
+#[async_trait]
+pub trait DeployJobs: Send + Sync {
+    /// The Jobs that this DockerHost (by UID) controls, oldest first, read from the API server itself.
+    async fn of_host(&self, host: &DockerHost) -> Result<Vec<DeployJob>, ObjectError>;
+    /// Creates the Job and the Secret with its task. A Job of that name that this very DockerHost controls is a
+    /// success: it is adopted.
+    async fn start(&self, host: &DockerHost, task: &Task) -> Result<String, ObjectError>;
+    /// Deletes an ended Job, its pods and its Secret.
+    async fn delete(&self, host: &DockerHost, job: &str) -> Result<(), ObjectError>;
+}

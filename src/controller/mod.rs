@@ -1,0 +1,4 @@
+//! The controller: observes the cluster, asks `rotation` what is next, acts through the ports, records the status.
+
+pub mod deploy_jobs;
+pub mod objects;

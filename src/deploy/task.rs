@@ -1,0 +1,63 @@
+//! What the controller tells a deploy Job: one JSON document in a Secret that the Job owns. It holds keyed
+//! fingerprints, never a value.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::docker_host::RunMode;
+
+/// Folder of the task Secret in the pod; the file is [`TASK_FILE`].
+pub const TASK_DIR: &str = "/run/keyturn/task";
+/// The task as JSON.
+pub const TASK_FILE: &str = "/run/keyturn/task/task.json";
+/// Private key of the host's account, mounted from the user's Secret.
+pub const KEY_FILE: &str = "/run/keyturn/ssh/key";
+/// Private key of the jump host's account.
+pub const JUMP_KEY_FILE: &str = "/run/keyturn/jump/key";
+/// Where Kubernetes reads the result.
+pub const TERMINATION_LOG: &str = "/dev/termination-log";
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Task {
+    pub mode: RunMode,
+    /// Hash of the sorted `path=version` lines and the script, 16 hexadecimal digits.
+    pub revision: String,
+    /// Try of this revision, from 1.
+    pub attempt: i32,
+    pub ssh: Endpoint,
+    pub jump: Option<Endpoint>,
+    /// Lines of known_hosts for the host and the jump host.
+    pub known_hosts: Vec<String>,
+    /// Call docker through `sudo -n`.
+    pub sudo: bool,
+    pub compose_project: String,
+    pub deploy_script: String,
+    pub deploy_timeout_seconds: u64,
+    pub verify_script: Option<String>,
+    pub verify_timeout_seconds: u64,
+    pub parameters: Vec<TaskParameter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+}
+
+/// A parameter that the containers must run, by its keyed fingerprint.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskParameter {
+    pub path: String,
+    pub version: i64,
+    /// Names of the variable in the containers.
+    pub env: Vec<String>,
+    /// Fresh random key of this run, 64 hexadecimal digits.
+    pub key: String,
+    /// HMAC-SHA256 of the value under that key, 64 hexadecimal digits.
+    pub mac: String,
+    /// The same for the value without its trailing newlines, where it has any: env files cannot carry them.
+    pub trimmed_mac: Option<String>,
+}

@@ -1,0 +1,1 @@
+//! Random values from the operating system's generator.

@@ -1,0 +1,95 @@
+//! AWS SSM Parameter Store: the port that decisions act through, and what lies behind it.
+
+use async_trait::async_trait;
+
+use crate::rotation::observed::Version;
+use crate::secret_value::SecretValue;
+
+/// The latest version of a parameter as a page of DescribeParameters shows it: metadata only, nothing decrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub path: String,
+    pub latest: Version,
+}
+
+/// A SecureString to be written.
+pub struct NewVersion<'a> {
+    pub path: &'a str,
+    pub value: &'a SecretValue,
+    /// The whole description, user's text and stamp (`description::render`).
+    pub description: String,
+    /// Key id, ARN or alias; the account's default key when `None`.
+    pub kms_key_id: Option<&'a str>,
+}
+
+/// Answer to a create that must not overwrite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// This call made version 1.
+    Created,
+    /// Somebody, perhaps an earlier try of this very call, made it before.
+    Exists,
+}
+
+/// Parameter Store in one account and region. Every call has a timeout well below the grace and takes its turn in
+/// the request budget of that account and region.
+#[async_trait]
+pub trait ParameterStore: Send + Sync {
+    /// The latest version of every parameter below the prefixes (whole segments, recursive), by pages of metadata.
+    async fn list(&self, prefixes: &[String]) -> Result<Vec<Listed>, StoreError>;
+    /// All versions that SSM keeps (at most 100), oldest first, without values; empty where the parameter is missing.
+    async fn history(&self, path: &str) -> Result<Vec<Version>, StoreError>;
+    /// The value of one version, or of the latest. `None` where parameter or version does not exist.
+    async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError>;
+    /// Creates a SecureString unless the path exists.
+    async fn create(&self, new: NewVersion<'_>) -> Result<Created, StoreError>;
+    /// Writes a further version over an existing parameter and answers its number.
+    async fn overwrite(&self, new: NewVersion<'_>) -> Result<i64, StoreError>;
+    /// Deletes a parameter; one that is not there is a success.
+    async fn delete(&self, path: &str) -> Result<(), StoreError>;
+}
+
+/// Why a call to Parameter Store failed. Messages never hold a value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// SSM said no for now; nothing was applied.
+    #[error("SSM throttled {operation} of {path}: {detail}; keyturn tries again by itself")]
+    Throttled { operation: &'static str, path: String, detail: String },
+    /// The credentials of the controller may not do this; nothing was applied.
+    #[error(
+        "AWS refused {operation} of {path}: {detail}. Allow it in the controller's IAM policy (docs/aws.md)"
+    )]
+    Denied { operation: &'static str, path: String, detail: String },
+    /// SSM will refuse this call for ever as it stands; nothing was applied.
+    #[error("SSM rejected {operation} of {path}: {detail}")]
+    Rejected { operation: &'static str, path: String, detail: String },
+    /// SSM could not be reached or failed before it took the call; nothing was applied.
+    #[error("SSM could not be reached for {operation} of {path}: {detail}; keyturn tries again by itself")]
+    Unavailable { operation: &'static str, path: String, detail: String },
+    /// The call may or may not have been applied; only reading back can tell.
+    #[error("SSM gave no usable answer to {operation} of {path}: {detail}; keyturn reads back what happened")]
+    Unknown { operation: &'static str, path: String, detail: String },
+}
+
+impl StoreError {
+    /// The reason of the condition that reports this error.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            StoreError::Throttled { .. } => "SSMThrottled",
+            StoreError::Denied { .. } => "SSMDenied",
+            StoreError::Rejected { .. } => "SSMRejected",
+            StoreError::Unavailable { .. } => "SSMUnavailable",
+            StoreError::Unknown { .. } => "SSMNoAnswer",
+        }
+    }
+
+    /// Whether the write may have been applied all the same.
+    pub fn outcome_unknown(&self) -> bool {
+        matches!(self, StoreError::Unknown { .. })
+    }
+
+    /// Whether trying the same again without a change by a person is pointless.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, StoreError::Rejected { .. })
+    }
+}

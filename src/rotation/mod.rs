@@ -1,0 +1,4 @@
+//! When a secret is due and what happens next: pure functions over (desired, observed, now).
+//! Nothing here knows a Kubernetes client, AWS or a clock.
+
+pub mod observed;
