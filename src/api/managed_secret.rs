@@ -217,6 +217,9 @@ pub struct ManagedSecretStatus {
     /// When the next rotation may start, in RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_rotation_time: Option<String>,
+    /// The check of the hosts that comes before a rotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight: Option<PreflightStatus>,
     /// The rotation under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationStatus>,
@@ -257,6 +260,14 @@ pub enum Origin {
     Rotated,
     /// Somebody else wrote it over a version of keyturn's.
     Foreign,
+}
+
+/// Asks the hosts to show that they still answer, pass verify and run the published version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PreflightStatus {
+    /// A host's proof counts when it is not older than this.
+    pub requested_at: Time,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -2,3 +2,4 @@
 
 pub mod deploy_jobs;
 pub mod objects;
+pub mod settings;
