@@ -249,6 +249,9 @@ pub struct PublishedParameter {
     pub version: i64,
     /// Who made this version.
     pub origin: Origin,
+    /// When SSM took this version. Hosts refuse what is older than what they run, also where a parameter was deleted
+    /// and created again and its versions count from 1 anew.
+    pub published_at: Time,
 }
 
 /// Who made a published version.

@@ -52,6 +52,10 @@ pub struct Endpoint {
 pub struct TaskParameter {
     pub path: String,
     pub version: i64,
+    /// When SSM took this version, in seconds since 1970. The host's journal refuses a path whose `(published_at,
+    /// version)` is lower than what it deployed last: the version alone would refuse a parameter that was deleted and
+    /// created again, since its versions count from 1 anew.
+    pub published_at: i64,
     /// Names of the variable in the containers.
     pub env: Vec<String>,
     /// Fresh random key of this run, 64 hexadecimal digits.
