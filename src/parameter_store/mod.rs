@@ -1,5 +1,8 @@
 //! AWS SSM Parameter Store: the port that decisions act through, and what lies behind it.
 
+pub mod description;
+pub mod records;
+
 use async_trait::async_trait;
 
 use crate::rotation::observed::Version;
@@ -35,8 +38,10 @@ pub enum Created {
 /// the request budget of that account and region.
 #[async_trait]
 pub trait ParameterStore: Send + Sync {
-    /// The latest version of every parameter below the prefixes (whole segments, recursive), by pages of metadata.
-    async fn list(&self, prefixes: &[String]) -> Result<Vec<Listed>, StoreError>;
+    /// The latest version of every parameter that is wanted, by pages of metadata. An entry that ends in `/` is a
+    /// folder and wants everything below it, however deep; any other entry wants the one parameter of exactly that
+    /// path. Each parameter is listed once, in no particular order; what does not exist is simply not there.
+    async fn list(&self, wanted: &[String]) -> Result<Vec<Listed>, StoreError>;
     /// All versions that SSM keeps (at most 100), oldest first, without values; empty where the parameter is missing.
     async fn history(&self, path: &str) -> Result<Vec<Version>, StoreError>;
     /// The value of one version, or of the latest. `None` where parameter or version does not exist.
