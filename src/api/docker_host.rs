@@ -140,6 +140,12 @@ pub struct DockerHostStatus {
     /// The last run that ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_run: Option<HostRun>,
+    /// The last deployment that ended; a later run that only verified does not replace it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_deploy: Option<HostRun>,
+    /// Hash of the endpoint and compose project that `parameters` speaks of: another host or project proves anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// Earliest time of the next attempt after a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_time: Option<Time>,
@@ -157,6 +163,9 @@ pub struct HostParameter {
     pub proof: Proof,
     /// When it was shown.
     pub at: Time,
+    /// Whether a deployment of this version ended well here, which matters where nothing can be compared.
+    #[serde(default)]
+    pub deployed: bool,
 }
 
 /// What a comparison of running containers with a version showed.
@@ -192,6 +201,15 @@ pub struct HostRun {
     /// What happened, and what to do where something is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Generation of the spec that the Job was made from.
+    #[serde(default)]
+    pub generation: i64,
+    /// Consecutive failed runs of this mode, revision and generation, this one included; 0 after a success.
+    #[serde(default)]
+    pub failures: i32,
+    /// After a failure, the earliest time of another run of the same revision and generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<Time>,
     /// `path=version` lines of the run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parameters: Vec<String>,

@@ -18,12 +18,18 @@ pub struct DeployJob {
     pub attempt: i32,
     /// `path=version` lines of the run.
     pub parameters: Vec<String>,
+    /// Generation of the DockerHost that the Job was made from.
+    pub generation: i64,
+    /// Hash of the endpoint and compose project that the Job goes to, see `deploy::plan::target`.
+    pub target: String,
     pub created: DateTime<Utc>,
     pub state: JobState,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobState {
+    /// Created, but never released to run: whoever started it stopped half-way. It has no pod and is to be deleted.
+    Unstarted,
     /// Not ended. `trouble` says why its pod does not come up, where that is known (image, missing Secret, quota).
     Running { trouble: Option<String> },
     /// Ended, with the report of its last pod.
@@ -39,6 +45,7 @@ pub trait DeployJobs: Send + Sync {
     /// Creates the Job and the Secret with its task. A Job of that name that this very DockerHost controls is a
     /// success: it is adopted.
     async fn start(&self, host: &DockerHost, task: &Task) -> Result<String, ObjectError>;
-    /// Deletes an ended Job, its pods and its Secret.
+    /// Deletes a Job, its pods and its Secret. It stays listed until its pods are gone. One that is not there is a
+    /// success.
     async fn delete(&self, host: &DockerHost, job: &str) -> Result<(), ObjectError>;
 }
