@@ -1,15 +1,19 @@
 //! DockerHost: where values are deployed, and how that is proven.
 
+// The columns repeat their types, which the lint takes for a slip.
+#![allow(clippy::duplicated_attributes)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::CustomResource;
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
+use super::rules;
 use super::window::Window;
 
 /// A docker host that is reached by SSH, deployed to by a script, and proven by comparing what its containers run.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "keyturn.dev",
     version = "v1alpha1",
@@ -18,7 +22,70 @@ use super::window::Window;
     shortname = "dhost",
     category = "keyturn",
     namespaced,
-    status = "DockerHostStatus"
+    status = "DockerHostStatus",
+    doc = "A docker host that is reached by SSH, deployed to by a script, and proven by comparing what its containers run.",
+    validation = rules::SHORT_NAME,
+    validation = Rule::new("!has(self.spec.deploy.after) || !(self.metadata.name in self.spec.deploy.after)")
+        .message("a host cannot wait for itself: remove its own name from deploy.after")
+        .field_path(".spec.deploy.after"),
+    selectable = ".spec.suspend",
+    selectable = ".spec.ssh.host",
+    printcolumn(
+        name = "Host",
+        type_ = "string",
+        json_path = ".spec.ssh.host",
+        description = "Name or address that is connected to"
+    ),
+    printcolumn(
+        name = "Project",
+        type_ = "string",
+        json_path = ".spec.docker.composeProject",
+        description = "Compose project whose containers run the secrets"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "Whether the host answered and verify passed as of the last run"
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        description = "Why"
+    ),
+    printcolumn(
+        name = "Last Run",
+        type_ = "date",
+        json_path = ".status.lastRun.finishedAt",
+        description = "When the last run ended"
+    ),
+    printcolumn(
+        name = "Result",
+        type_ = "string",
+        json_path = ".status.lastRun.result",
+        description = "How the last run ended"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Age of this object"
+    ),
+    printcolumn(
+        name = "Running",
+        type_ = "string",
+        json_path = ".status.run.job",
+        priority = 1,
+        description = "Job of the run under way"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1,
+        description = "What is the case, and what to do about it"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DockerHostSpec {
@@ -36,19 +103,32 @@ pub struct DockerHostSpec {
     pub suspend: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// An SSH endpoint, and who it must prove to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SshSpec {
     /// Host name or address.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rules::HOST)]
     pub host: String,
     /// TCP port; 22 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
     /// Account to log in as.
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = rules::USER)]
     pub user: String,
     /// Secret of this namespace that holds the private key.
     pub key_secret_ref: SecretKeyRef,
     /// Lines in the format of OpenSSH's known_hosts. A host key that no line vouches for is refused.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 2048)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[x_kube(validation = (
+        r"self.all(line, line.matches('^[^#\\s][^\\r\\n]* [^\\r\\n]+$'))",
+        "every item must be one line of known_hosts, such as musehub.example ssh-ed25519 AAAA…, as ssh-keyscan prints \
+         it; no comments, no empty lines, no line breaks"
+    ))]
     pub known_hosts: Vec<String>,
     /// Host to connect through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,67 +142,94 @@ impl SshSpec {
 }
 
 /// A host that the connection goes through. Its key is looked up in `ssh.knownHosts` too.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JumpSpec {
     /// Host name or address.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rules::HOST)]
     pub host: String,
     /// TCP port; 22 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
     /// Account to log in as.
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = rules::USER)]
     pub user: String,
     /// Secret of this namespace that holds the private key; that of `ssh` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_secret_ref: Option<SecretKeyRef>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// One key of a Secret in the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rules::OBJECT_NAME)]
     pub name: String,
     /// Key within the Secret's data.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = ("self.matches('^[-._A-Za-z0-9]+$')", "must be a key of a Secret: letters, digits and -._"))]
     pub key: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Containers that run the secrets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DockerSpec {
     /// Whether docker is called through `sudo -n`.
     #[serde(default)]
     pub sudo: bool,
     /// The compose project whose containers run the secrets.
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = (
+        "self.matches('^[a-z0-9][a-z0-9_-]*$')",
+        "must be the name of a compose project: lower case letters, digits, - and _, as docker compose ls prints it"
+    ))]
     pub compose_project: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// How new values are brought to the containers, and when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeploySpec {
     /// POSIX shell script that fetches the published values and recreates the containers.
+    #[schemars(length(min = 1, max = 16384))]
+    #[x_kube(validation = rules::SCRIPT)]
     pub script: String,
     /// How long the script may run; 15m when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
     /// When a deployment may start; always when empty. These count for every secret of the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub windows: Vec<Window>,
     /// DockerHosts of this namespace that must have proven a version before this one gets it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = rules::OBJECT_NAMES)]
     pub after: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// How the product is checked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VerifySpec {
     /// POSIX shell script that exits 0 when the product works.
+    #[schemars(length(min = 1, max = 16384))]
+    #[x_kube(validation = rules::SCRIPT)]
     pub script: String,
     /// How long it may take until the script succeeds; 2m when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// What is known of the host. Losing it costs one verify run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DockerHostStatus {
     /// Generation of the spec that this status speaks of.
@@ -130,9 +237,13 @@ pub struct DockerHostStatus {
     pub observed_generation: Option<i64>,
     /// Conditions: Ready, Deploying, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// What is known of each parameter on this host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["path".into()]))]
     pub parameters: Vec<HostParameter>,
     /// The run under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -152,10 +263,11 @@ pub struct DockerHostStatus {
 }
 
 /// What is known of one parameter on this host. Once proven, it stays so until a newer version is wanted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostParameter {
     /// Path of the parameter.
+    #[schemars(length(max = 1011))]
     pub path: String,
     /// Version that was compared or deployed.
     pub version: i64,
@@ -179,14 +291,17 @@ pub enum Proof {
     Incomparable,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// A run of a deploy Job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostRun {
     /// Hash of the `path=version` lines and the script.
+    #[schemars(length(max = 1024))]
     pub revision: String,
     /// Deploy, or Verify where nothing is changed.
     pub mode: RunMode,
     /// Name of the Job.
+    #[schemars(length(max = 1024))]
     pub job: String,
     /// How often this revision was tried, from 1.
     pub attempt: i32,
@@ -197,9 +312,11 @@ pub struct HostRun {
     pub finished_at: Option<Time>,
     /// `Succeeded`, or the reason of the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub result: Option<String>,
     /// What happened, and what to do where something is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32768))]
     pub message: Option<String>,
     /// Generation of the spec that the Job was made from.
     #[serde(default)]
@@ -212,9 +329,12 @@ pub struct HostRun {
     pub retry_after: Option<Time>,
     /// `path=version` lines of the run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024), inner(length(max = 1100)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub parameters: Vec<String>,
 }
 
+/// What a run does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RunMode {
     Deploy,

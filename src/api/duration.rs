@@ -6,10 +6,13 @@ use chrono::TimeDelta;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules;
+
 /// A span of time as one number and one unit: `m` minutes, `h` hours, `d` days of 24 hours. At most four digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct Duration(#[schemars(regex(pattern = r"^[1-9][0-9]{0,3}[mhd]$"))] pub String);
+#[schemars(extend("x-kubernetes-validations" = rules::validations(&[rules::DURATION])))]
+pub struct Duration(#[schemars(length(min = 2, max = 5))] pub String);
 
 impl Duration {
     /// The span, or `None` where the text is not of the form that the schema demands.

@@ -1,15 +1,19 @@
 //! ManagedSecret: what must be renewed, and when.
 
+// The columns repeat their types, which the lint takes for a slip.
+#![allow(clippy::duplicated_attributes)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::CustomResource;
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
+use super::rules;
 use super::window::Window;
 
 /// A secret in AWS SSM Parameter Store that is renewed on a schedule, on the hosts that run it.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "keyturn.dev",
     version = "v1alpha1",
@@ -18,11 +22,83 @@ use super::window::Window;
     shortname = "msec",
     category = "keyturn",
     namespaced,
-    status = "ManagedSecretStatus"
+    status = "ManagedSecretStatus",
+    doc = "A secret in AWS SSM Parameter Store that is renewed on a schedule, on the docker hosts that run it.",
+    validation = rules::SHORT_NAME,
+    selectable = ".spec.suspend",
+    selectable = ".spec.rotation.mode",
+    printcolumn(
+        name = "Path",
+        type_ = "string",
+        json_path = ".spec.ssm.parameters[0].path",
+        description = "First parameter that holds the value"
+    ),
+    printcolumn(
+        name = "Period",
+        type_ = "string",
+        json_path = ".spec.rotation.period",
+        description = "Greatest age of a value; empty where it is rotated on demand only"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "Whether the value is published and was accepted by its target as of the last check"
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        description = "Why"
+    ),
+    printcolumn(
+        name = "Rotated",
+        type_ = "date",
+        json_path = ".status.lastRotationTime",
+        description = "Age of the published value"
+    ),
+    printcolumn(
+        name = "Next",
+        type_ = "string",
+        json_path = ".status.nextRotationTime",
+        description = "When the next rotation may start"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Age of this object"
+    ),
+    printcolumn(
+        name = "Version",
+        type_ = "integer",
+        json_path = ".status.parameters[0].version",
+        priority = 1,
+        description = "Published version of the first parameter"
+    ),
+    printcolumn(
+        name = "Deployed",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Deployed\")].status",
+        priority = 1,
+        description = "Whether every host has proven that it runs the published version"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1,
+        description = "What is the case, and what to do about it"
+    )
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "self.ssm.parameters.size() == 1 || !has(self.hosts) || self.hosts.all(h, !has(h.env))",
+    "hosts[].env names the variable of a single parameter; where there are several, each one's variable is the last \
+     segment of its path"
+))]
 pub struct ManagedSecretSpec {
-    /// Where the value is published.
+    /// Where the value is published. Parameters and region are fixed once the object exists.
     pub ssm: SsmSpec,
     /// How a new value is made. Exactly one source.
     pub generate: GenerateSpec,
@@ -30,55 +106,88 @@ pub struct ManagedSecretSpec {
     pub rotation: RotationSpec,
     /// DockerHosts of this namespace that must run the value. None: it is published in SSM only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub hosts: Vec<HostRef>,
     /// When the previous credential is retired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retire: Option<RetireSpec>,
     /// Said in Events and status whenever the secret is rotated, such as what its users have to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
     pub notice: Option<String>,
     /// Start no rotation while true. One that has begun is finished.
     #[serde(default)]
     pub suspend: bool,
-    /// What happens to the parameters when this object is deleted.
+    /// What happens to the parameters when this object is deleted: Retain keeps them, Delete deletes them too.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Where a value is published.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "self.parameters.size() == oldSelf.parameters.size() && \
+     self.parameters.all(p, oldSelf.parameters.exists(o, o.path == p.path))",
+    "the paths of ssm.parameters cannot be changed: create another ManagedSecret for another parameter \
+     (deleting this one keeps its parameters, unless its deletionPolicy is Delete)"
+))]
+#[x_kube(validation = (
+    "has(self.region) == has(oldSelf.region) && (!has(self.region) || self.region == oldSelf.region)",
+    "ssm.region cannot be changed, set or removed after creation: create another ManagedSecret for another region"
+))]
 pub struct SsmSpec {
-    /// The SecureString parameters that hold the value.
+    /// The SecureString parameters that hold the value. Their paths cannot be changed after creation.
+    #[schemars(length(min = 1, max = 10))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["path".into()]))]
     pub parameters: Vec<ParameterSpec>,
-    /// AWS region; the controller's own when absent.
+    /// AWS region, such as `us-east-1`; the controller's own when absent. Cannot be changed, set or removed after
+    /// creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = rules::REGION)]
     pub region: Option<String>,
     /// KMS key id, ARN or alias that encrypts the value; the account's default key when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = rules::KMS_KEY)]
     pub kms_key_id: Option<String>,
     /// What to do when the parameter does not exist; Create when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_missing: Option<IfMissing>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// One parameter that holds the value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ParameterSpec {
     /// Full name of the parameter, such as `/musehub/production/RUNNER_TOKEN`.
+    #[schemars(length(min = 2, max = 900))]
+    #[x_kube(validation = rules::PATH, validation = rules::PATH_NOT_RESERVED)]
     pub path: String,
     /// Text that is published, in which `{value}` stands for the generated value. Only `{value}` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 7, max = 2048))]
+    #[x_kube(validation = ("self.contains('{value}')", "must contain {value}, where the generated value is put"))]
+    #[x_kube(validation = (r"!self.matches('[\\r\\n]')", "must be a single line"))]
     pub value: Option<String>,
 }
 
+/// What to do about a parameter that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum IfMissing {
     Create,
     Stall,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// How a value is made: exactly one source.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "[has(self.hex), has(self.base64), has(self.password), has(self.fernet)].filter(source, source).size() == 1",
+    "exactly one source is needed: hex, base64, password or fernet"
+))]
 pub struct GenerateSpec {
     /// Random bytes in hexadecimal, as `openssl rand -hex` prints them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,7 +203,8 @@ pub struct GenerateSpec {
     pub fernet: Option<FernetSpec>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Random bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BytesSpec {
     /// Number of random bytes, from 16 to 1024. The text is longer: twice as long in hexadecimal.
@@ -102,51 +212,76 @@ pub struct BytesSpec {
     pub bytes: i32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Random characters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PasswordSpec {
     /// Number of characters, from 16 to 256.
     #[schemars(range(min = 16, max = 256))]
     pub length: i32,
-    /// Symbols that may occur beside letters and digits; none when absent.
+    /// Symbols that may occur beside letters and digits, such as `-_.`; none when absent. Quotes, `$`, `#` and `\`
+    /// are changed by many readers of .env files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = (
+        r"self.matches('^[!-/:-@\\[-`{-~]+$')",
+        "must be ASCII punctuation: letters and digits are always used, spaces never"
+    ))]
+    #[x_kube(validation = (
+        "self.split('').all(symbol, self.indexOf(symbol) == self.lastIndexOf(symbol))",
+        "must not name a symbol twice"
+    ))]
     pub symbols: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// A Fernet key, and how many previous ones stay beside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FernetSpec {
     /// How many previous keys stay behind the new one, separated by commas, for applications that use MultiFernet.
+    /// None when absent: `Fernet("new,old")` silently acts as `new` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9))]
     pub keep_previous: Option<i32>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// When a value is renewed, and what happens when that goes wrong.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "has(self.period) != has(self.mode)",
+    "set exactly one of period (such as 90d) and mode: OnDemand"
+))]
 pub struct RotationSpec {
-    /// Greatest age of a value, such as `90d`. Exactly one of period and mode.
+    /// Greatest age of a value, such as `90d`: it is rotated in the last window before it is that old. Exactly one
+    /// of period and mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub period: Option<Duration>,
     /// `OnDemand`: only a new value of the annotation `keyturn.dev/rotate-requested-at` rotates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<RotationMode>,
-    /// When a rotation may start; always when empty.
+    /// When a rotation may start; always when empty. One that was asked for by annotation does not wait for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub windows: Vec<Window>,
-    /// What to do when a deployment fails for good; Hold when absent.
+    /// What to do when a deployment fails for good: Hold keeps the new value and stalls, RollBack publishes and
+    /// deploys the previous one again. Hold when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<OnFailure>,
-    /// What to do when somebody else writes the parameter; Alert when absent.
+    /// What to do when somebody else writes the parameter: Alert only says so, Adopt takes that value over, Rotate
+    /// replaces it. Alert when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_drift: Option<OnDrift>,
 }
 
+/// Rotation without a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RotationMode {
     OnDemand,
 }
 
+/// What to do when a deployment fails for good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnFailure {
     #[default]
@@ -154,6 +289,7 @@ pub enum OnFailure {
     RollBack,
 }
 
+/// What to do when somebody else writes a parameter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnDrift {
     #[default]
@@ -162,17 +298,27 @@ pub enum OnDrift {
     Rotate,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// A DockerHost that runs the value, and under which names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostRef {
     /// Name of a DockerHost in this namespace.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = rules::OBJECT_NAME)]
     pub name: String,
     /// Names of the environment variable in the containers; the last segment of each path when absent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 128)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = (
+        "self.all(name, name.matches('^[A-Za-z_][A-Za-z0-9_]*$'))",
+        "must be names of environment variables: letters, digits and _"
+    ))]
     pub env: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// When a previous credential is retired.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetireSpec {
     /// How long after the proof the previous credential keeps working; 1h when absent.
@@ -183,11 +329,13 @@ pub struct RetireSpec {
     pub requires: Option<RetireRequirement>,
 }
 
+/// What counts as proof where nothing can be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RetireRequirement {
     Verify,
 }
 
+/// What happens to the parameters when the object is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
     #[default]
@@ -196,7 +344,7 @@ pub enum DeletionPolicy {
 }
 
 /// What the outside world says. Losing it loses nothing.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManagedSecretStatus {
     /// Generation of the spec that this status speaks of.
@@ -204,18 +352,24 @@ pub struct ManagedSecretStatus {
     pub observed_generation: Option<i64>,
     /// Conditions: Ready, Rotating, Deployed, Overdue, Drifted, Preflight, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// AWS region that holds the parameters, pinned at first sight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub region: Option<String>,
     /// What is published.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["path".into()]))]
     pub parameters: Vec<PublishedParameter>,
     /// When the published value was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_rotation_time: Option<Time>,
     /// When the next rotation may start, in RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub next_rotation_time: Option<String>,
     /// The check of the hosts that comes before a rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -228,22 +382,30 @@ pub struct ManagedSecretStatus {
     pub last_rotation: Option<LastRotation>,
     /// What each host runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub hosts: Vec<SecretOnHost>,
     /// Previous credentials that still work.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["credential".into()]))]
     pub pending_retirements: Vec<PendingRetirement>,
     /// Consecutive failures of the same step, kept so that a restart keeps the backoff.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureStatus>,
     /// The last ten rotations, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub history: Vec<LastRotation>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// What is published in one parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PublishedParameter {
     /// Path of the parameter.
+    #[schemars(length(max = 1011))]
     pub path: String,
     /// Version in SSM.
     pub version: i64,
@@ -266,21 +428,24 @@ pub enum Origin {
 }
 
 /// Asks the hosts to show that they still answer, pass verify and run the published version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PreflightStatus {
     /// A host's proof counts when it is not older than this.
     pub requested_at: Time,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// A rotation under way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RotationStatus {
     /// Number of the rotation.
     pub id: i64,
     /// Why it was started: Missing, Period, Request, Drift, RollBack.
+    #[schemars(length(max = 1024))]
     pub trigger: String,
     /// Record, Install, Promote, Deploy, Retire or Close.
+    #[schemars(length(max = 1024))]
     pub step: String,
     /// When its record was created.
     pub started_at: Time,
@@ -289,10 +454,12 @@ pub struct RotationStatus {
     pub attempts: i32,
     /// What it is doing or waiting for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 32768))]
     pub message: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// How a request or a rotation ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastRotation {
     /// Number of the rotation; absent where a request needed none.
@@ -300,21 +467,26 @@ pub struct LastRotation {
     pub id: Option<i64>,
     /// Value of the annotation that asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 262144))]
     pub request: Option<String>,
     /// Why it was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub trigger: Option<String>,
     /// Succeeded, RolledBack, Aborted or Recorded (a request that was there at first sight).
+    #[schemars(length(max = 1024))]
     pub result: String,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// What one host runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretOnHost {
     /// Name of the DockerHost.
+    #[schemars(length(max = 253))]
     pub name: String,
     /// Newest version that the host has proven to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -323,29 +495,36 @@ pub struct SecretOnHost {
     pub proven: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// A previous credential that still works.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PendingRetirement {
     /// Which credential, by a name that is no secret.
+    #[schemars(length(max = 1024))]
     pub credential: String,
     /// Not before this time.
     pub not_before: Time,
     /// Why it is still there.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 32768))]
     pub message: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// A step that fails again and again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FailureStatus {
     /// Step that failed.
+    #[schemars(length(max = 1024))]
     pub step: String,
     /// Consecutive failures.
     pub attempts: i32,
     /// Earliest time of the next attempt.
     pub next_attempt_time: Time,
-    /// Generation and request under which it failed; a change of either resets the backoff.
+    /// Generation under which it failed; a change of it or of the request resets the backoff.
     pub generation: i64,
+    /// Annotation under which it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 262144))]
     pub request: Option<String>,
 }

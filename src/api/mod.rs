@@ -1,13 +1,16 @@
 //! The custom resources of group `keyturn.dev`: types, schema rules and conditions. No I/O.
 
 pub mod conditions;
+mod definitions;
 pub mod docker_host;
 pub mod duration;
 pub mod managed_secret;
 pub mod rotation_grant;
+mod rules;
 pub mod time;
 pub mod window;
 
+pub use definitions::{crds, render};
 pub use docker_host::{DockerHost, DockerHostSpec, DockerHostStatus};
 pub use managed_secret::{ManagedSecret, ManagedSecretSpec, ManagedSecretStatus};
 pub use rotation_grant::{RotationGrant, RotationGrantSpec};

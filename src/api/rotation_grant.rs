@@ -1,37 +1,84 @@
 //! RotationGrant: what a namespace may touch.
 
-use kube::CustomResource;
+// The columns repeat their types, which the lint takes for a slip.
+#![allow(clippy::duplicated_attributes)]
+
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules;
+
 /// What the ManagedSecrets and DockerHosts of some namespaces may touch. Nothing is allowed that no grant lists.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "keyturn.dev",
     version = "v1alpha1",
     kind = "RotationGrant",
     plural = "rotationgrants",
     shortname = "rgrant",
-    category = "keyturn"
+    category = "keyturn",
+    doc = "What the ManagedSecrets and DockerHosts of some namespaces may touch. Nothing is allowed that no grant lists.",
+    selectable = ".spec.mode",
+    printcolumn(
+        name = "Namespaces",
+        type_ = "string",
+        json_path = ".spec.namespaces",
+        description = "Namespaces this grant is for"
+    ),
+    printcolumn(
+        name = "Mode",
+        type_ = "string",
+        json_path = ".spec.mode",
+        description = "Rotate acts, Observe touches nothing"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Age of this object"
+    ),
+    printcolumn(
+        name = "Parameters",
+        type_ = "string",
+        json_path = ".spec.parameters[*].prefix",
+        priority = 1,
+        description = "First path that is granted"
+    ),
+    printcolumn(
+        name = "Hosts",
+        type_ = "string",
+        json_path = ".spec.hosts[*].host",
+        priority = 1,
+        description = "First SSH endpoint that is granted"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RotationGrantSpec {
     /// Namespaces this grant is for.
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = (
+        "self.all(n, n.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'))",
+        "must be names of namespaces; there are no wildcards"
+    ))]
     pub namespaces: Vec<String>,
-    /// `Rotate` acts; `Observe` decides and reports what would be done, and touches nothing.
+    /// `Rotate` acts; `Observe` decides and reports what would be done, and touches nothing. Where several grants
+    /// cover the same thing, one that observes wins, so that a single object stops everything below a path.
     #[serde(default)]
     pub mode: GrantMode,
     /// Parameters that may be read and written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub parameters: Vec<ParameterGrant>,
     /// SSH endpoints that may be connected to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub hosts: Vec<HostGrant>,
 }
 
+/// Whether a grant lets keyturn act.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum GrantMode {
     #[default]
@@ -40,26 +87,37 @@ pub enum GrantMode {
 }
 
 /// Parameters below a path.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ParameterGrant {
-    /// Path prefix that ends in `/`; matched by whole segments.
+    /// Path prefix that ends in `/`; matched by whole segments. What lies under keyturn's own staging path is never
+    /// granted.
+    #[schemars(length(min = 1, max = 900))]
+    #[x_kube(validation = rules::PREFIX)]
     pub prefix: String,
     /// AWS regions; empty: every region.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 32)))]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = rules::REGIONS)]
     pub regions: Vec<String>,
-    /// KMS keys or aliases that may be used; empty: only the account's default key.
+    /// KMS keys or aliases that may be used, written as the ManagedSecrets write them; the account's default key is
+    /// always allowed. Empty: only that one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 256)))]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = rules::KMS_KEYS)]
     pub kms_keys: Vec<String>,
 }
 
 /// One SSH endpoint.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostGrant {
     /// Host name or address, as the DockerHost writes it.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rules::HOST)]
     pub host: String,
     /// TCP port; 22 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
 }

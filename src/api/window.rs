@@ -1,21 +1,53 @@
 //! When something may start: a cron schedule, a length and a time zone.
 
-use schemars::JsonSchema;
+use std::str::FromStr;
+
+use chrono_tz::Tz;
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
 
 /// A recurring span of time in which a rotation or a deployment may start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Window {
     /// Start of the window as a cron expression of five fields: minute, hour, day of month, month, day of week.
     #[schemars(length(min = 9, max = 100))]
+    #[x_kube(validation = (
+        r"self.matches('^[0-9*,/-]+( [0-9*,/-]+)( [0-9*,/LW?-]+)( [0-9A-Za-z*,/-]+)( [0-9A-Za-z*,/#?-]+)$')",
+        "must be a cron expression of five fields separated by single spaces (minute, hour, day of month, month, \
+         day of week), such as 0 3 * * 1-4"
+    ))]
     pub schedule: String,
     /// Length of the window, such as `2h`.
     pub duration: Duration,
     /// IANA time zone in which the schedule is read, such as `Europe/Berlin`. UTC when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = (
+        // Go, which evaluates this, also takes `02:00` and `Local`, and throws at an unknown name.
+        r"self != 'Local' && !self.matches('^[+-]?[0-9]') && timestamp('2026-01-01T00:00:00Z').getFullYear(self) > 0",
+        "must be an IANA time zone such as Europe/Berlin or UTC"
+    ))]
     pub time_zone: Option<String>,
+}
+
+impl Window {
+    /// The schedule, or why it is none.
+    pub fn cron(&self) -> Result<Cron, String> {
+        CronParser::builder()
+            .seconds(Seconds::Disallowed)
+            .year(Year::Disallowed)
+            .build()
+            .parse(&self.schedule)
+            .map_err(|error| error.to_string())
+    }
+
+    /// The time zone, UTC when none is named; `None` where it is unknown.
+    pub fn zone(&self) -> Option<Tz> {
+        self.time_zone.as_deref().map_or(Some(Tz::UTC), |name| Tz::from_str(name).ok())
+    }
 }

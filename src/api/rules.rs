@@ -1,0 +1,73 @@
+//! The rules of the schema that several kinds share: a CEL expression and what a person is told who broke it.
+//!
+//! They are CEL rather than `pattern`, since the API server's message for a pattern is the pattern.
+
+use serde_json::{Value, json};
+
+/// A CEL expression that must hold, and the message where it does not.
+pub type CelRule = (&'static str, &'static str);
+
+/// Full name of an SSM parameter.
+pub const PATH: CelRule = (
+    r"self.matches('^(/[A-Za-z0-9_.-]+){1,15}$') && !self.matches('/[.]+(/|$)')",
+    "must be an absolute parameter name such as /musehub/production/RUNNER_TOKEN: at most 15 segments of letters, \
+     digits and ._- after a single / each, without a / at the end",
+);
+/// SSM keeps names that begin with these two words for AWS.
+pub const PATH_NOT_RESERVED: CelRule =
+    ("!self.matches('^/(?i:aws|ssm)')", "must not begin with /aws or /ssm: SSM reserves those names");
+/// Path prefix of a grant.
+pub const PREFIX: CelRule = (
+    r"self.matches('^(/[A-Za-z0-9_.-]+){0,14}/$') && !self.matches('/[.]+/')",
+    "must begin and end with / and hold whole segments, such as /musehub/production/",
+);
+/// Name of an AWS region.
+pub const REGION: CelRule =
+    ("self.matches('^[a-z]+(-[a-z]+)+-[0-9]+$')", "must be the name of an AWS region such as us-east-1");
+/// Every item is the name of an AWS region.
+pub const REGIONS: CelRule =
+    ("self.all(r, r.matches('^[a-z]+(-[a-z]+)+-[0-9]+$'))", "must be names of AWS regions such as us-east-1");
+/// A KMS key as `PutParameter` takes it.
+pub const KMS_KEY: CelRule = (
+    "self.matches('^(alias/[A-Za-z0-9/_-]+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32}|arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+)$')",
+    "must be a KMS alias (alias/musehub), key id or ARN",
+);
+/// Every item is a KMS key as `PutParameter` takes it.
+pub const KMS_KEYS: CelRule = (
+    "self.all(k, k.matches('^(alias/[A-Za-z0-9/_-]+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32}|arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+)$'))",
+    "must be KMS aliases (alias/musehub), key ids or ARNs",
+);
+/// A host name, an IPv4 or an IPv6 address. Never something that a program could take for an option.
+pub const HOST: CelRule = (
+    r"self.matches('^[A-Za-z0-9:]([A-Za-z0-9.:_-]*[A-Za-z0-9:])?$')",
+    "must be a host name or an address, without user, port or brackets",
+);
+/// A POSIX account name.
+pub const USER: CelRule =
+    (r"self.matches('^[A-Za-z_][A-Za-z0-9_.-]*[$]?$')", "must be the name of an account, such as deploy");
+/// The name of a Kubernetes object.
+pub const OBJECT_NAME: CelRule = (
+    r"self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",
+    "must be the name of an object: lower case letters, digits, - and .",
+);
+/// Every item is the name of a Kubernetes object.
+pub const OBJECT_NAMES: CelRule = (
+    r"self.all(n, n.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$'))",
+    "must be names of objects: lower case letters, digits, - and .",
+);
+/// A script that does something.
+pub const SCRIPT: CelRule = (r"self.matches('[^\\s]')", "must not be empty");
+/// Names become labels and parts of Job names and of SSM paths.
+pub const SHORT_NAME: CelRule =
+    ("self.metadata.name.size() <= 63", "metadata.name must have at most 63 characters");
+
+/// Form of [`super::duration::Duration`].
+pub const DURATION: CelRule = (
+    "self.matches('^[1-9][0-9]{0,3}[mhd]$')",
+    "must be one number of at most four digits and one unit, m, h or d: 15m, 2h, 90d",
+);
+
+/// `x-kubernetes-validations` for types whose schema is not derived by `KubeSchema`.
+pub fn validations(rules: &[CelRule]) -> Value {
+    rules.iter().map(|(rule, message)| json!({"rule": rule, "message": message})).collect()
+}
