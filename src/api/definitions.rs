@@ -8,6 +8,9 @@ use serde_json::json;
 
 use super::{DockerHost, ManagedSecret, RotationGrant};
 
+/// Longest text in a status, as Kubernetes bounds the messages of its own conditions.
+const MAX_STATUS_TEXT: i64 = 32768;
+
 /// Every definition that keyturn brings, in the order of their names.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     [DockerHost::crd(), ManagedSecret::crd(), RotationGrant::crd()].map(finish).into()
@@ -28,27 +31,55 @@ fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
             continue;
         };
         forbid_null(schema);
+        no_defaults_in_items(schema);
         let Some(status) = schema.properties.as_mut().and_then(|p| p.get_mut("status")) else { continue };
         status.description = Some("What was observed and done. Written by the controller only.".into());
         // kstatus takes an object whose status has no observedGeneration for current: before the controller has seen
         // it, `flux` and `kubectl wait`-like tools would go on.
+        bound_strings(status);
         status.default = Some(JSON(json!({"observedGeneration": -1})));
     }
     crd
 }
 
-/// An optional field is left out rather than null: rules that ask `has(self.field)` would take null for a value.
-fn forbid_null(schema: &mut JSONSchemaProps) {
-    schema.nullable = None;
-    if let Some(values) = &mut schema.enum_ {
-        values.retain(|value| !value.0.is_null());
-    }
-    for property in schema.properties.iter_mut().flat_map(|p| p.values_mut()) {
-        forbid_null(property);
+/// Changes a schema and everything in it.
+fn each(schema: &mut JSONSchemaProps, change: &mut dyn FnMut(&mut JSONSchemaProps)) {
+    change(schema);
+    for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
+        each(property, change);
     }
     match &mut schema.items {
-        Some(JSONSchemaPropsOrArray::Schema(item)) => forbid_null(item),
-        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(forbid_null),
+        Some(JSONSchemaPropsOrArray::Schema(item)) => each(item, change),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(|item| each(item, change)),
         None => {}
     }
+}
+
+/// An optional field is left out rather than null: rules that ask `has(self.field)` would take null for a value.
+fn forbid_null(schema: &mut JSONSchemaProps) {
+    each(schema, &mut |schema| {
+        schema.nullable = None;
+        if let Some(values) = &mut schema.enum_ {
+            values.retain(|value| !value.0.is_null());
+        }
+    });
+}
+
+/// Fields that are filled in within the items of a list show as changes that nobody made to whoever applies it.
+fn no_defaults_in_items(schema: &mut JSONSchemaProps) {
+    each(schema, &mut |schema| {
+        if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+            each(items, &mut |schema| schema.default = None);
+        }
+    });
+}
+
+/// Nothing that the controller writes may be without bound; what it writes is far shorter.
+fn bound_strings(status: &mut JSONSchemaProps) {
+    each(status, &mut |schema| {
+        let open = schema.max_length.is_none() && schema.enum_.is_none() && schema.format.is_none();
+        if open && schema.type_.as_deref() == Some("string") {
+            schema.max_length = Some(MAX_STATUS_TEXT);
+        }
+    });
 }

@@ -267,7 +267,6 @@ pub struct DockerHostStatus {
 #[serde(rename_all = "camelCase")]
 pub struct HostParameter {
     /// Path of the parameter.
-    #[schemars(length(max = 1011))]
     pub path: String,
     /// Version that was compared or deployed.
     pub version: i64,
@@ -296,12 +295,10 @@ pub enum Proof {
 #[serde(rename_all = "camelCase")]
 pub struct HostRun {
     /// Hash of the `path=version` lines and the script.
-    #[schemars(length(max = 1024))]
     pub revision: String,
     /// Deploy, or Verify where nothing is changed.
     pub mode: RunMode,
     /// Name of the Job.
-    #[schemars(length(max = 1024))]
     pub job: String,
     /// How often this revision was tried, from 1.
     pub attempt: i32,
@@ -312,11 +309,9 @@ pub struct HostRun {
     pub finished_at: Option<Time>,
     /// `Succeeded`, or the reason of the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
     pub result: Option<String>,
     /// What happened, and what to do where something is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32768))]
     pub message: Option<String>,
     /// Generation of the spec that the Job was made from.
     #[serde(default)]

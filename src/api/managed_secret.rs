@@ -168,7 +168,7 @@ pub struct ParameterSpec {
     pub path: String,
     /// Text that is published, in which `{value}` stands for the generated value. Only `{value}` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 7, max = 2048))]
+    #[schemars(length(max = 2048))]
     #[x_kube(validation = ("self.contains('{value}')", "must contain {value}, where the generated value is put"))]
     #[x_kube(validation = (r"!self.matches('[\\r\\n]')", "must be a single line"))]
     pub value: Option<String>,
@@ -357,7 +357,6 @@ pub struct ManagedSecretStatus {
     pub conditions: Vec<Condition>,
     /// AWS region that holds the parameters, pinned at first sight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
     pub region: Option<String>,
     /// What is published.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -369,7 +368,6 @@ pub struct ManagedSecretStatus {
     pub last_rotation_time: Option<Time>,
     /// When the next rotation may start, in RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
     pub next_rotation_time: Option<String>,
     /// The check of the hosts that comes before a rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -405,7 +403,6 @@ pub struct ManagedSecretStatus {
 #[serde(rename_all = "camelCase")]
 pub struct PublishedParameter {
     /// Path of the parameter.
-    #[schemars(length(max = 1011))]
     pub path: String,
     /// Version in SSM.
     pub version: i64,
@@ -442,10 +439,8 @@ pub struct RotationStatus {
     /// Number of the rotation.
     pub id: i64,
     /// Why it was started: Missing, Period, Request, Drift, RollBack.
-    #[schemars(length(max = 1024))]
     pub trigger: String,
     /// Record, Install, Promote, Deploy, Retire or Close.
-    #[schemars(length(max = 1024))]
     pub step: String,
     /// When its record was created.
     pub started_at: Time,
@@ -454,7 +449,6 @@ pub struct RotationStatus {
     pub attempts: i32,
     /// What it is doing or waiting for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 32768))]
     pub message: String,
 }
 
@@ -471,10 +465,8 @@ pub struct LastRotation {
     pub request: Option<String>,
     /// Why it was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
     pub trigger: Option<String>,
     /// Succeeded, RolledBack, Aborted or Recorded (a request that was there at first sight).
-    #[schemars(length(max = 1024))]
     pub result: String,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -486,7 +478,6 @@ pub struct LastRotation {
 #[serde(rename_all = "camelCase")]
 pub struct SecretOnHost {
     /// Name of the DockerHost.
-    #[schemars(length(max = 253))]
     pub name: String,
     /// Newest version that the host has proven to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -500,13 +491,11 @@ pub struct SecretOnHost {
 #[serde(rename_all = "camelCase")]
 pub struct PendingRetirement {
     /// Which credential, by a name that is no secret.
-    #[schemars(length(max = 1024))]
     pub credential: String,
     /// Not before this time.
     pub not_before: Time,
     /// Why it is still there.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 32768))]
     pub message: String,
 }
 
@@ -515,7 +504,6 @@ pub struct PendingRetirement {
 #[serde(rename_all = "camelCase")]
 pub struct FailureStatus {
     /// Step that failed.
-    #[schemars(length(max = 1024))]
     pub step: String,
     /// Consecutive failures.
     pub attempts: i32,
