@@ -1,7 +1,12 @@
 //! AWS SSM Parameter Store: the port that decisions act through, and what lies behind it.
 
+pub mod aws;
+pub mod budget;
 pub mod description;
+mod failure;
+pub mod inventory;
 pub mod records;
+pub mod ssm;
 
 use async_trait::async_trait;
 

@@ -1,0 +1,291 @@
+//! What a failed call to SSM means: was it applied, is it worth another try, and what should a person do.
+//! An ambiguous write is only told apart here; finding out what became of it is the protocol's step (it reads the
+//! history), since only the protocol knows what it wanted.
+
+use std::error::Error;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use super::StoreError;
+use crate::secret_value::SecretValue;
+
+/// Longest excerpt of AWS's own words in a message.
+const MAX_DETAIL: usize = 400;
+/// So many bytes in common with the value, and AWS's words are withheld.
+const TELLTALE: usize = 6;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Throttled,
+    Denied,
+    Rejected,
+    /// Surely not applied: it never left, or it was a read.
+    Unavailable,
+    /// A write that may have been applied.
+    Unknown,
+}
+
+/// One failed request.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub kind: Kind,
+    /// AWS's error code, where there was an answer.
+    pub code: Option<String>,
+    pub detail: String,
+}
+
+impl Failure {
+    /// Sorts a failed request. `write`: it might have changed something. `secret`: what must not be quoted.
+    pub fn of<E>(error: &SdkError<E, HttpResponse>, write: bool, secret: Option<&SecretValue>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let no_answer = if write { Kind::Unknown } else { Kind::Unavailable };
+        let failure = |kind, detail| Self { kind, code: None, detail };
+        match error {
+            SdkError::ConstructionFailure(_) => {
+                failure(Kind::Rejected, format!("the request could not be built: {}", innermost(error)))
+            }
+            SdkError::TimeoutError(_) => failure(no_answer, "no answer in time".to_owned()),
+            SdkError::DispatchFailure(_) => Self::of_dispatch(error, no_answer),
+            SdkError::ServiceError(context) => {
+                Self::of_answer(context.err(), context.raw().status().as_u16(), no_answer, secret)
+            }
+            // An answer that is no SSM answer: its text is a stranger's, so it is not passed on.
+            SdkError::ResponseError(context) => failure(
+                no_answer,
+                format!("the answer (HTTP {}) is not one of SSM's", context.raw().status().as_u16()),
+            ),
+            _ => failure(no_answer, "the SDK failed in a way that keyturn does not know".to_owned()),
+        }
+    }
+
+    /// The request never got an answer. It was not sent if there were no credentials to sign it with, or no connection.
+    fn of_dispatch(error: &(dyn Error + 'static), no_answer: Kind) -> Self {
+        let failure = |kind, detail| Self { kind, code: None, detail };
+        if let Some(credentials) = find::<CredentialsError>(error) {
+            let detail = format!("no usable AWS credentials: {}", innermost(credentials));
+            return match credentials {
+                CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_) => {
+                    failure(Kind::Unavailable, detail)
+                }
+                _ => failure(Kind::Denied, detail),
+            };
+        }
+        let detail = innermost(error);
+        match find::<hyper_util::client::legacy::Error>(error) {
+            Some(transport) if transport.is_connect() => {
+                failure(Kind::Unavailable, format!("no connection: {detail}"))
+            }
+            _ => failure(no_answer, format!("the connection broke: {detail}")),
+        }
+    }
+
+    fn of_answer<E: ProvideErrorMetadata>(
+        error: &E,
+        status: u16,
+        no_answer: Kind,
+        secret: Option<&SecretValue>,
+    ) -> Self {
+        let code = error.code();
+        let kind = match code {
+            Some(code) => kind_of(code, status, no_answer),
+            None if status == 429 => Kind::Throttled,
+            None => no_answer,
+        };
+        let words = words(kind, error.message().unwrap_or_default(), secret);
+        let mut detail = match code {
+            Some(code) => code.to_owned(),
+            None => format!("HTTP {status}"),
+        };
+        for part in [words.as_str(), code.and_then(remedy).unwrap_or_default()] {
+            if !part.is_empty() {
+                detail.push_str(": ");
+                detail.push_str(part.trim_end_matches('.'));
+            }
+        }
+        Self { kind, code: code.map(str::to_owned), detail }
+    }
+
+    /// Whether the same request may be sent again at once: surely not applied, and likely to pass later.
+    pub fn is_worth_another_try(&self) -> bool {
+        matches!(self.kind, Kind::Throttled | Kind::Unavailable)
+    }
+
+    /// The word under which metrics count it.
+    pub fn result(&self) -> &'static str {
+        match self.kind {
+            Kind::Throttled => "throttled",
+            Kind::Denied => "denied",
+            Kind::Rejected => "rejected",
+            Kind::Unavailable => "unavailable",
+            Kind::Unknown => "unknown",
+        }
+    }
+
+    pub fn into_error(self, operation: &'static str, path: &str) -> StoreError {
+        let (path, detail) = (path.to_owned(), self.detail);
+        match self.kind {
+            Kind::Throttled => StoreError::Throttled { operation, path, detail },
+            Kind::Denied => StoreError::Denied { operation, path, detail },
+            Kind::Rejected => StoreError::Rejected { operation, path, detail },
+            Kind::Unavailable => StoreError::Unavailable { operation, path, detail },
+            Kind::Unknown => StoreError::Unknown { operation, path, detail },
+        }
+    }
+}
+
+fn kind_of(code: &str, status: u16, no_answer: Kind) -> Kind {
+    match code {
+        "ThrottlingException"
+        | "Throttling"
+        | "ThrottledException"
+        | "RequestThrottled"
+        | "RequestThrottledException"
+        | "RequestLimitExceeded"
+        | "TooManyRequestsException"
+        | "TooManyUpdates" => Kind::Throttled,
+        "AccessDenied"
+        | "AccessDeniedException"
+        | "AuthFailure"
+        | "ExpiredToken"
+        | "ExpiredTokenException"
+        | "IncompleteSignature"
+        | "IncompleteSignatureException"
+        | "InvalidClientTokenId"
+        | "InvalidKeyId"
+        | "InvalidSignatureException"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "NotAuthorized"
+        | "OptInRequired"
+        | "RequestExpired"
+        | "SignatureDoesNotMatch"
+        | "UnauthorizedOperation"
+        | "UnrecognizedClientException" => Kind::Denied,
+        _ if (400..500).contains(&status) => Kind::Rejected,
+        // InternalServerError and its kin say nothing about what was done before it failed.
+        _ => no_answer,
+    }
+}
+
+/// What a person can do about an error that SSM's own message does not explain.
+fn remedy(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "ParameterMaxVersionLimitExceeded" => {
+            "SSM keeps 100 versions and does not drop the oldest while it has a label; move or remove that label"
+        }
+        "HierarchyTypeMismatchException" => {
+            "the parameter exists with another type, and keyturn writes SecureStrings; publish under another path, or \
+             delete the parameter once nobody reads it"
+        }
+        "ParameterLimitExceeded" => {
+            "the region holds as many standard parameters as the account may have; delete some or raise the quota"
+        }
+        "ParameterPatternMismatchException" => {
+            "the parameter has an AllowedPattern that the new value does not match; change the pattern or \
+             spec.generate"
+        }
+        "InvalidKeyId" => {
+            "check spec.ssm.kmsKeyId, and that the key is enabled and its policy lets keyturn use it"
+        }
+        "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestExpired" => {
+            "check the secret access key, and the clock of the node"
+        }
+        "UnrecognizedClientException" | "InvalidClientTokenId" => {
+            "the access key does not exist, or the region is not enabled for the account"
+        }
+        _ => return None,
+    })
+}
+
+/// AWS's own words, unless they might quote the value: validation errors show what they reject.
+fn words(kind: Kind, message: &str, secret: Option<&SecretValue>) -> String {
+    let message: String = message.chars().take(MAX_DETAIL).collect();
+    // Refusals by IAM, KMS and quotas speak of names only, and names may well occur in a record.
+    let may_quote = !matches!(kind, Kind::Throttled | Kind::Denied);
+    if secret.is_some_and(|value| quotes(&message, value, if may_quote { TELLTALE } else { usize::MAX })) {
+        return "AWS's message is withheld, since it may quote the value".to_owned();
+    }
+    message
+}
+
+/// Whether `message` holds the value, or `length` bytes of it in a row.
+fn quotes(message: &str, value: &SecretValue, length: usize) -> bool {
+    let value = value.expose().as_bytes();
+    let length = length.min(value.len());
+    length > 0 && value.windows(length).any(|part| message.as_bytes().windows(length).any(|w| w == part))
+}
+
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    chain(error).find_map(|error| error.downcast_ref())
+}
+
+/// The cause behind all wrappers, which is the part that a person can act on.
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let causes: Vec<String> = chain(error).map(ToString::to_string).collect();
+    // The last two say it best ("tcp connect error" / "Connection refused"), once where they repeat each other.
+    let mut last: Vec<&str> = causes.iter().rev().take(2).map(String::as_str).collect();
+    last.reverse();
+    if let [outer, inner] = last[..]
+        && outer.contains(inner)
+    {
+        last = vec![outer];
+    }
+    last.join(": ").chars().take(MAX_DETAIL).collect()
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_has_its_kind() {
+        let cases = [
+            ("ThrottlingException", 400, Kind::Throttled),
+            ("TooManyUpdates", 400, Kind::Throttled),
+            ("AccessDeniedException", 400, Kind::Denied),
+            ("InvalidKeyId", 400, Kind::Denied),
+            ("UnrecognizedClientException", 400, Kind::Denied),
+            ("ExpiredTokenException", 400, Kind::Denied),
+            ("ParameterMaxVersionLimitExceeded", 400, Kind::Rejected),
+            ("HierarchyTypeMismatchException", 400, Kind::Rejected),
+            ("ValidationException", 400, Kind::Rejected),
+            ("ParameterPatternMismatchException", 400, Kind::Rejected),
+            ("SomethingNew", 400, Kind::Rejected),
+            ("InternalServerError", 500, Kind::Unknown),
+            ("ServiceUnavailable", 503, Kind::Unknown),
+        ];
+        for (code, status, kind) in cases {
+            assert_eq!(kind_of(code, status, Kind::Unknown), kind, "{code}");
+        }
+        assert_eq!(kind_of("InternalServerError", 500, Kind::Unavailable), Kind::Unavailable);
+    }
+
+    #[test]
+    fn a_message_that_shows_a_part_of_the_value_is_withheld() {
+        let value = SecretValue::new("correct-horse-battery".into());
+        for message in
+            ["Value 'correct-horse-battery' at 'value' is bad", "Value 'correct-hor…'", "x horse-battery"]
+        {
+            assert!(!words(Kind::Rejected, message, Some(&value)).contains("hor"), "{message}");
+        }
+        let short = SecretValue::new("abc".into());
+        assert!(!words(Kind::Rejected, "Value 'abc' is bad", Some(&short)).contains("abc"));
+        assert!(!words(Kind::Denied, "no correct-horse-battery", Some(&value)).contains("horse"));
+    }
+
+    #[test]
+    fn a_refusal_may_name_what_a_record_names_too() {
+        let record = SecretValue::new("{\"hosts\":[\"musehub-production\"]}".into());
+        let message =
+            "User: arn:aws:iam::1:user/x is not authorized on parameter/keyturn/lab/musehub-production/x/1";
+        assert_eq!(words(Kind::Denied, message, Some(&record)), message);
+    }
+}

@@ -1,0 +1,442 @@
+//! [`ParameterStore`] over AWS SSM.
+//!
+//! The SDK's own retries are off for every call: it would send a timed-out Put again, and its retries would bypass
+//! the request budget. Instead a request is repeated here, a few times and spaced, only when it was surely not
+//! applied: throttled (TooManyUpdates included, which the SDK never retries), never sent, or a mere read. A write
+//! without an answer is [`StoreError::Unknown`] at once, with exactly one request on the wire; what became of it is
+//! for the caller to read back from the history.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_ssm::Client;
+use aws_sdk_ssm::config::retry::RetryConfig;
+use aws_sdk_ssm::config::timeout::TimeoutConfig;
+use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ssm::operation::put_parameter::builders::PutParameterFluentBuilder;
+use aws_sdk_ssm::primitives::DateTime as AwsDateTime;
+use aws_sdk_ssm::types::{ParameterStringFilter, ParameterTier, ParameterType};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use super::budget::{Budget, Quota, SsmCalls};
+use super::failure::Failure;
+use super::{Created, Listed, NewVersion, ParameterStore, StoreError, description};
+use crate::rotation::observed::Version;
+use crate::secret_value::SecretValue;
+
+/// SSM's largest page of DescribeParameters and GetParameterHistory.
+const PAGE: i32 = 50;
+/// Most values of one filter of DescribeParameters.
+const FILTER_VALUES: usize = 50;
+/// Requests of one call beyond the first.
+const RETRIES: u32 = 5;
+const FIRST_RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// How long a call may take. The protocol's grace must be longer than [`CallLimits::longest`] by far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallLimits {
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// Of one request, from connecting to the last byte of the answer.
+    pub attempt: Duration,
+    /// No request is begun later than this after the call began, waiting for the budget's turn included.
+    pub total: Duration,
+}
+
+impl CallLimits {
+    /// The longest a request of a call can still be alive after the call began.
+    pub fn longest(&self) -> Duration {
+        self.total + self.attempt
+    }
+
+    /// Limits that stay well below the grace: about half of it, and never longer than what SSM needs.
+    pub fn below(grace: Duration) -> Self {
+        let ample = Self::default();
+        let attempt = ample.attempt.min(grace / 5);
+        Self { connect: ample.connect.min(attempt / 2), attempt, total: ample.total.min(grace / 3) }
+    }
+}
+
+impl Default for CallLimits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(3),
+            attempt: Duration::from_secs(10),
+            total: Duration::from_secs(45),
+        }
+    }
+}
+
+/// Parameter Store of one account and region.
+pub struct SsmParameterStore {
+    client: Client,
+    budget: Arc<Budget>,
+    limits: CallLimits,
+    calls: SsmCalls,
+}
+
+/// What all requests of one call have in common.
+struct Call<'a> {
+    operation: &'static str,
+    quota: Quota,
+    path: &'a str,
+    /// What a message must not quote.
+    secret: Option<&'a SecretValue>,
+    /// Error codes that are an answer to this call.
+    answers: &'static [&'static str],
+}
+
+impl SsmParameterStore {
+    /// A store over a client configuration (region, credentials, endpoint). Its timeouts and retries are replaced.
+    pub fn new(
+        config: aws_sdk_ssm::config::Builder,
+        limits: CallLimits,
+        budget: Arc<Budget>,
+        calls: SsmCalls,
+    ) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(limits.connect)
+            .operation_attempt_timeout(limits.attempt)
+            .operation_timeout(limits.attempt)
+            .build();
+        let config = config.timeout_config(timeouts).retry_config(RetryConfig::disabled()).build();
+        Self { client: Client::from_conf(config), budget, limits, calls }
+    }
+
+    /// Sends a request until it has an answer, may not be sent again, or the time is over. `Ok(None)` is one of the
+    /// call's `answers`.
+    async fn call<T, E, F>(&self, call: Call<'_>, send: impl Fn() -> F) -> Result<Option<T>, StoreError>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        let deadline = Instant::now() + self.limits.total;
+        let write = matches!(call.quota, Quota::Put | Quota::Delete);
+        let mut last: Option<Failure> = None;
+        for retry in 0..=RETRIES {
+            if retry > 0 {
+                let pause = pause_before(retry);
+                if Instant::now() + pause >= deadline {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+            }
+            if tokio::time::timeout_at(deadline, self.budget.turn(call.quota)).await.is_err() {
+                break;
+            }
+            let error = match send().await {
+                Ok(answer) => {
+                    self.calls.count(call.operation, "ok");
+                    return Ok(Some(answer));
+                }
+                Err(error) => error,
+            };
+            let failure = Failure::of(&error, write, call.secret);
+            if failure.code.as_deref().is_some_and(|code| call.answers.contains(&code)) {
+                self.calls.count(call.operation, "ok");
+                return Ok(None);
+            }
+            self.calls.count(call.operation, failure.result());
+            if !failure.is_worth_another_try() {
+                return Err(failure.into_error(call.operation, call.path));
+            }
+            last = Some(failure);
+        }
+        Err(match last {
+            Some(failure) => failure.into_error(call.operation, call.path),
+            None => StoreError::Throttled {
+                operation: call.operation,
+                path: call.path.to_owned(),
+                detail: "keyturn's own request budget gave it no turn in time".to_owned(),
+            },
+        })
+    }
+
+    /// The request that creates or overwrites: everything but `overwrite` and `tier`.
+    fn put(&self, new: &NewVersion<'_>) -> PutParameterFluentBuilder {
+        self.client
+            .put_parameter()
+            .name(new.path)
+            .value(new.value.expose())
+            .r#type(ParameterType::SecureString)
+            .description(&new.description)
+            .set_key_id(new.kms_key_id.map(str::to_owned))
+    }
+
+    /// All pages of DescribeParameters with one filter.
+    async fn describe(
+        &self,
+        filter: ParameterStringFilter,
+        found: &mut BTreeMap<String, Version>,
+    ) -> Result<(), StoreError> {
+        const OPERATION: &str = "DescribeParameters";
+        let about = filter.values().join(", ");
+        let mut token = None;
+        loop {
+            let call = Call {
+                operation: OPERATION,
+                quota: Quota::Describe,
+                path: &about,
+                secret: None,
+                answers: &[],
+            };
+            let page = self
+                .call(call, || {
+                    self.client
+                        .describe_parameters()
+                        .parameter_filters(filter.clone())
+                        .max_results(PAGE)
+                        .set_next_token(token.clone())
+                        .send()
+                })
+                .await?
+                .ok_or_else(|| malformed(OPERATION, &about))?;
+            for metadata in page.parameters() {
+                let name = metadata.name().ok_or_else(|| malformed(OPERATION, &about))?;
+                let version =
+                    version(metadata.version(), metadata.last_modified_date(), metadata.description())
+                        .ok_or_else(|| malformed(OPERATION, name))?;
+                found.insert(name.to_owned(), version);
+            }
+            // Filtered pages may be empty and still have a successor; only a missing token ends the list.
+            token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            if token.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ParameterStore for SsmParameterStore {
+    async fn list(&self, wanted: &[String]) -> Result<Vec<Listed>, StoreError> {
+        let wanted = Wanted::new(wanted);
+        let mut found = BTreeMap::new();
+        for folders in wanted.folders.chunks(FILTER_VALUES) {
+            self.describe(filter("Path", "Recursive", folders)?, &mut found).await?;
+        }
+        for names in wanted.names.chunks(FILTER_VALUES) {
+            self.describe(filter("Name", "Equals", names)?, &mut found).await?;
+        }
+        Ok(found.into_iter().map(|(path, latest)| Listed { path, latest }).collect())
+    }
+
+    async fn history(&self, path: &str) -> Result<Vec<Version>, StoreError> {
+        const OPERATION: &str = "GetParameterHistory";
+        let mut versions = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let call = Call {
+                operation: OPERATION,
+                quota: Quota::Read,
+                path,
+                secret: None,
+                answers: &["ParameterNotFound"],
+            };
+            let page = self
+                .call(call, || {
+                    self.client
+                        .get_parameter_history()
+                        .name(path)
+                        .with_decryption(false)
+                        .max_results(PAGE)
+                        .set_next_token(token.clone())
+                        .send()
+                })
+                .await?;
+            let Some(page) = page else { return Ok(Vec::new()) };
+            for entry in page.parameters() {
+                let version = version(entry.version(), entry.last_modified_date(), entry.description());
+                versions.push(version.ok_or_else(|| malformed(OPERATION, path))?);
+            }
+            token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            if token.is_none() {
+                versions.sort_by_key(|version| version.number);
+                versions.dedup_by_key(|version| version.number);
+                return Ok(versions);
+            }
+        }
+    }
+
+    async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError> {
+        let name = match version {
+            Some(version) => format!("{path}:{version}"),
+            None => path.to_owned(),
+        };
+        let call = Call {
+            operation: "GetParameter",
+            quota: Quota::Read,
+            path: &name,
+            secret: None,
+            answers: &["ParameterNotFound", "ParameterVersionNotFound"],
+        };
+        let answer =
+            self.call(call, || self.client.get_parameter().name(&name).with_decryption(true).send()).await?;
+        let Some(answer) = answer else { return Ok(None) };
+        let value = answer.parameter.and_then(|parameter| parameter.value);
+        value.map(|value| Some(SecretValue::new(value))).ok_or_else(|| malformed("GetParameter", &name))
+    }
+
+    async fn create(&self, new: NewVersion<'_>) -> Result<Created, StoreError> {
+        let call = Call {
+            operation: "PutParameter",
+            quota: Quota::Put,
+            path: new.path,
+            secret: Some(new.value),
+            answers: &["ParameterAlreadyExists"],
+        };
+        let answer =
+            self.call(call, || self.put(&new).overwrite(false).tier(ParameterTier::Standard).send()).await?;
+        Ok(if answer.is_some() { Created::Created } else { Created::Exists })
+    }
+
+    async fn overwrite(&self, new: NewVersion<'_>) -> Result<i64, StoreError> {
+        let call = Call {
+            operation: "PutParameter",
+            quota: Quota::Put,
+            path: new.path,
+            secret: Some(new.value),
+            answers: &[],
+        };
+        // No tier: an Advanced parameter stays one, while asking for Standard would be refused as a downgrade.
+        let answer = self.call(call, || self.put(&new).overwrite(true).send()).await?;
+        // An answer without a version was given to a write, so what it did is unknown.
+        answer.map(|answer| answer.version()).filter(|&version| version > 0).ok_or_else(|| {
+            StoreError::Unknown {
+                operation: "PutParameter",
+                path: new.path.to_owned(),
+                detail: "SSM answered without a version".to_owned(),
+            }
+        })
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), StoreError> {
+        let call = Call {
+            operation: "DeleteParameter",
+            quota: Quota::Delete,
+            path,
+            secret: None,
+            answers: &["ParameterNotFound"],
+        };
+        self.call(call, || self.client.delete_parameter().name(path).send()).await.map(drop)
+    }
+}
+
+/// What a list asks for, each parameter once: no folder inside another, no name inside a folder.
+struct Wanted {
+    folders: Vec<String>,
+    names: Vec<String>,
+}
+
+impl Wanted {
+    fn new(wanted: &[String]) -> Self {
+        let is_below =
+            |path: &str, folder: &String| folder.as_str() != path && path.starts_with(folder.as_str());
+        let folders: Vec<&String> = wanted.iter().filter(|entry| entry.ends_with('/')).collect();
+        let outside = |path: &str| !folders.iter().any(|folder| is_below(path, folder));
+        let sorted = |entries: Vec<String>| {
+            let mut entries = entries;
+            entries.sort();
+            entries.dedup();
+            entries
+        };
+        let kept = |is_folder: bool| {
+            let of_kind = wanted.iter().filter(|entry| entry.ends_with('/') == is_folder);
+            sorted(of_kind.filter(|entry| outside(entry)).cloned().collect())
+        };
+        // SSM's Path filter takes a folder without its closing slash, but for the root.
+        let filter_form = |folder: String| match folder.trim_end_matches('/') {
+            "" => "/".to_owned(),
+            path => path.to_owned(),
+        };
+        Self { folders: kept(true).into_iter().map(filter_form).collect(), names: kept(false) }
+    }
+}
+
+fn filter(key: &str, option: &str, values: &[String]) -> Result<ParameterStringFilter, StoreError> {
+    ParameterStringFilter::builder()
+        .key(key)
+        .option(option)
+        .set_values(Some(values.to_vec()))
+        .build()
+        .map_err(|_| malformed("DescribeParameters", &values.join(", ")))
+}
+
+fn version(number: i64, modified: Option<&AwsDateTime>, text: Option<&str>) -> Option<Version> {
+    let modified = modified.and_then(|at| DateTime::<Utc>::from_timestamp(at.secs(), at.subsec_nanos()))?;
+    let (text, stamp) = description::parse(text.unwrap_or_default());
+    (number > 0).then_some(Version { number, modified, text, stamp })
+}
+
+/// An answer to a read that lacks what every SSM answer has.
+fn malformed(operation: &'static str, path: &str) -> StoreError {
+    StoreError::Unavailable {
+        operation,
+        path: path.to_owned(),
+        detail: "the answer lacks fields that SSM always sends".to_owned(),
+    }
+}
+
+/// 200 ms, doubled for each further retry, less up to half of it so that workers do not come back in step.
+fn pause_before(retry: u32) -> Duration {
+    let full = FIRST_RETRY_AFTER * 2_u32.saturating_pow(retry.saturating_sub(1));
+    let random = getrandom::u32().unwrap_or_default();
+    full - full.mul_f64(f64::from(random) / f64::from(u32::MAX) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(entries: &[&str]) -> (Vec<String>, Vec<String>) {
+        let Wanted { folders, names } =
+            Wanted::new(&entries.iter().map(|&s| s.to_owned()).collect::<Vec<String>>());
+        (folders, names)
+    }
+
+    #[test]
+    fn a_parameter_is_asked_for_once() {
+        let cases: [(&[&str], &[&str], &[&str]); 6] = [
+            (&[], &[], &[]),
+            (&["/a/", "/a/b/", "/a/", "/a/c"], &["/a"], &[]),
+            (&["/a/", "/ab/", "/abc", "/a"], &["/a", "/ab"], &["/a", "/abc"]),
+            (&["/x/y", "/x/y", "/x"], &[], &["/x", "/x/y"]),
+            (&["/", "/a/", "/b"], &["/"], &[]),
+            (&["/a/b/", "/a/bc/", "/a/b"], &["/a/b", "/a/bc"], &["/a/b"]),
+        ];
+        for (entries, folders, names) in cases {
+            assert_eq!(
+                wanted(entries),
+                (
+                    folders.iter().map(|&s| s.to_owned()).collect(),
+                    names.iter().map(|&s| s.to_owned()).collect()
+                ),
+                "{entries:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_call_ends_well_below_the_grace() {
+        for seconds in [1, 5, 10, 60, 900, 86400] {
+            let grace = Duration::from_secs(seconds);
+            let limits = CallLimits::below(grace);
+            assert!(limits.longest() <= grace.mul_f64(0.6), "{seconds} s");
+            assert!(limits.connect < limits.attempt && limits.attempt < limits.total);
+        }
+        assert_eq!(CallLimits::below(Duration::from_secs(900)), CallLimits::default());
+    }
+
+    #[test]
+    fn pauses_grow_and_stay_in_their_range() {
+        for retry in 1..=RETRIES {
+            let full = FIRST_RETRY_AFTER * 2_u32.pow(retry - 1);
+            let pause = pause_before(retry);
+            assert!(pause <= full && pause * 2 >= full, "{retry}: {pause:?}");
+        }
+    }
+}
