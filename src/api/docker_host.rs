@@ -270,6 +270,8 @@ pub struct HostParameter {
     pub path: String,
     /// Version that was compared or deployed.
     pub version: i64,
+    /// When SSM took that version. It tells it from the same number of a parameter that was created again.
+    pub published_at: Time,
     /// What the comparison of the containers with that version showed.
     pub proof: Proof,
     /// When it was shown.

@@ -16,14 +16,24 @@ pub struct DeployJob {
     pub mode: RunMode,
     pub revision: String,
     pub attempt: i32,
-    /// `path=version` lines of the run.
-    pub parameters: Vec<String>,
+    /// What the run deploys or compares.
+    pub parameters: Vec<JobParameter>,
     /// Generation of the DockerHost that the Job was made from.
     pub generation: i64,
     /// Hash of the endpoint and compose project that the Job goes to, see `deploy::plan::target`.
     pub target: String,
     pub created: DateTime<Utc>,
     pub state: JobState,
+}
+
+/// One version of a parameter. The time tells it from the same number of a parameter that was deleted and created
+/// again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobParameter {
+    pub path: String,
+    pub version: i64,
+    /// When SSM took this version, in seconds since 1970.
+    pub published_at: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,8 @@
 //! Deployment to docker hosts: the Job that does it, and what runs inside the Job.
 
+pub mod plan;
 pub mod report;
 pub mod task;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod wish;

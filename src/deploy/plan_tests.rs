@@ -1,0 +1,446 @@
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::*;
+use crate::api::ManagedSecret;
+use crate::api::docker_host::Proof::{Differs, Incomparable, Proven};
+use crate::api::managed_secret::Origin::{Adopted, Foreign, Rotated};
+use crate::deploy::testing::*;
+use crate::deploy::wish::{arrivals, wishes};
+
+const TOKEN: &str = "/app/TOKEN";
+const OTHER: &str = "/app/OTHER";
+
+fn seconds(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(seconds, 0).unwrap()
+}
+
+/// What is decided for host `web` at second 1000, with a wait of 30 s for other secrets.
+struct Scene {
+    host: DockerHost,
+    others: Vec<DockerHost>,
+    secrets: Vec<ManagedSecret>,
+    tried: Vec<HostRun>,
+    permission: Permission,
+    window: WindowGate,
+}
+
+impl Scene {
+    fn new(secrets: Vec<ManagedSecret>) -> Self {
+        Self {
+            host: host("web"),
+            others: Vec::new(),
+            secrets,
+            tried: Vec::new(),
+            permission: Permission::Granted,
+            window: WindowGate::Open,
+        }
+    }
+
+    fn status(mut self, change: impl FnOnce(&mut DockerHostStatus)) -> Self {
+        self.host = with_status(self.host, change);
+        self
+    }
+
+    fn decide(&self) -> Decision {
+        let hosts: Vec<DockerHost> = self.others.iter().chain([&self.host]).cloned().collect();
+        decide(&Input {
+            host: &self.host,
+            wishes: &wishes("web", &self.secrets),
+            arrivals: &arrivals("web", &self.secrets),
+            hosts: &hosts,
+            tried: &self.tried,
+            permission: self.permission.clone(),
+            window: self.window.clone(),
+            coalesce: TimeDelta::seconds(30),
+            now: seconds(1000),
+        })
+    }
+
+    /// The decision in a word: what is started, or why it is not.
+    fn outcome(&self) -> String {
+        match self.decide() {
+            Decision::Start(run) => format!("{:?}", run.mode),
+            Decision::Hold { mode, hold } => format!("{mode:?} held: {}", hold.reason),
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn hold(&self) -> Hold {
+        match self.decide() {
+            Decision::Hold { hold, .. } => hold,
+            other => panic!("not held: {other:?}"),
+        }
+    }
+
+    fn run(&self) -> Run {
+        match self.decide() {
+            Decision::Start(run) => run,
+            other => panic!("not started: {other:?}"),
+        }
+    }
+}
+
+/// A secret whose rotation, begun at second 900, waits for its hosts.
+fn deploying(path: &str) -> ManagedSecret {
+    let name = path.rsplit('/').next().unwrap().to_lowercase();
+    rotating(published(secret(&name, &[path]), &[(path, 3, Rotated)]), "Deploy", 900)
+}
+
+fn settled(path: &str, origin: Origin) -> ManagedSecret {
+    published(secret("settled", &[path]), &[(path, 3, origin)])
+}
+
+fn the_revision() -> String {
+    revision(&wishes("web", &[deploying(TOKEN)]), "deploy.sh")
+}
+
+#[test]
+fn what_a_parameter_needs_follows_from_who_made_it_and_what_the_host_has_shown() {
+    // (origin, a rotation waits, shown of the published version and whether it was deployed, need)
+    let table = [
+        (Rotated, true, None, Need::Deploy),
+        (Rotated, true, Some((Differs, false)), Need::Deploy),
+        (Rotated, true, Some((Incomparable, false)), Need::Deploy),
+        (Rotated, true, Some((Incomparable, true)), Need::Nothing),
+        (Rotated, true, Some((Proven, false)), Need::Nothing),
+        (Rotated, false, None, Need::Verify),
+        (Rotated, false, Some((Differs, false)), Need::Deploy),
+        (Rotated, false, Some((Differs, true)), Need::Deploy),
+        (Rotated, false, Some((Incomparable, false)), Need::Deploy),
+        (Rotated, false, Some((Incomparable, true)), Need::Nothing),
+        (Rotated, false, Some((Proven, false)), Need::Nothing),
+        (Adopted, false, None, Need::Verify),
+        (Adopted, false, Some((Differs, false)), Need::Verify),
+        (Adopted, false, Some((Incomparable, false)), Need::Nothing),
+        (Adopted, false, Some((Proven, false)), Need::Nothing),
+        (Foreign, false, None, Need::Nothing),
+        (Foreign, false, Some((Differs, false)), Need::Nothing),
+    ];
+    for (origin, waits, proof, expected) in table {
+        let mut secret = settled(TOKEN, origin);
+        if waits {
+            secret = rotating(secret, "Deploy", 900);
+        }
+        let wish = &wishes("web", &[secret])[0];
+        let known = proof.map(|(proof, deployed)| shown(TOKEN, 3, proof, deployed, 500));
+        assert_eq!(need(wish, known.as_ref()), expected, "{origin:?}, waits: {waits}, {proof:?}");
+    }
+}
+
+#[test]
+fn a_preflight_counts_proofs_from_its_request_on() {
+    let wish = |requested| wishes("web", &[preflight(settled(TOKEN, Rotated), requested)]).remove(0);
+    let known = shown(TOKEN, 3, Proven, true, 500);
+    assert_eq!(need(&wish(499), Some(&known)), Need::Nothing);
+    assert_eq!(need(&wish(500), Some(&known)), Need::Nothing);
+    assert_eq!(need(&wish(501), Some(&known)), Need::Verify);
+    let differs = shown(TOKEN, 3, Differs, true, 500);
+    assert_eq!(need(&wish(501), Some(&differs)), Need::Deploy, "a preflight does not stop what is unproven");
+}
+
+#[test]
+fn an_older_proof_says_nothing_of_the_published_version() {
+    let scene = Scene::new(vec![deploying(TOKEN)])
+        .status(|status| status.parameters = vec![shown(TOKEN, 2, Proven, true, 500)]);
+    assert_eq!(scene.outcome(), "Deploy");
+}
+
+#[test]
+fn a_proof_of_the_same_number_of_a_deleted_parameter_says_nothing_of_the_new_one() {
+    let before = |status: &mut DockerHostStatus| status.parameters = vec![shown(TOKEN, 3, Proven, true, 500)];
+    assert_eq!(Scene::new(vec![deploying(TOKEN)]).status(before).decide(), Decision::Settled);
+    let mut recreated = deploying(TOKEN);
+    recreated.status.as_mut().unwrap().parameters[0].published_at = at(890);
+    let scene = Scene::new(vec![recreated.clone()]).status(before);
+    assert_eq!(scene.outcome(), "Deploy");
+    assert_ne!(scene.run().revision, the_revision());
+}
+
+#[test]
+fn one_run_carries_all_that_is_published_but_what_somebody_else_wrote() {
+    let foreign = "/app/FOREIGN";
+    let scene = Scene::new(vec![deploying(TOKEN), settled(OTHER, Adopted), settled(foreign, Foreign)])
+        .status(|status| status.parameters = vec![shown(OTHER, 3, Proven, false, 500)]);
+    let run = scene.run();
+    assert_eq!(run.mode, RunMode::Deploy);
+    let lines: Vec<_> = run.parameters.iter().map(Wish::line).collect();
+    assert_eq!(lines, ["/app/OTHER=3", "/app/TOKEN=3"]);
+    assert_eq!(run.because, ["/app/TOKEN=3 (ManagedSecret token)"]);
+}
+
+#[test]
+fn nothing_wanted_or_everything_proven_is_settled() {
+    assert_eq!(Scene::new(vec![]).decide(), Decision::Settled);
+    let proven = Scene::new(vec![deploying(TOKEN)])
+        .status(|status| status.parameters = vec![shown(TOKEN, 3, Proven, true, 950)]);
+    assert_eq!(proven.decide(), Decision::Settled);
+}
+
+#[test]
+fn a_lost_status_is_answered_by_looking_before_deploying() {
+    let scene = Scene::new(vec![settled(TOKEN, Rotated)]);
+    assert_eq!(scene.outcome(), "Verify");
+    let seen = scene.status(|status| status.parameters = vec![shown(TOKEN, 3, Differs, false, 990)]);
+    assert_eq!(seen.outcome(), "Deploy");
+}
+
+#[test]
+fn nothing_starts_while_a_job_runs() {
+    let mut scene = Scene::new(vec![deploying(TOKEN)])
+        .status(|status| status.run = Some(run(RunMode::Verify, "abc", 1, None, 0)));
+    assert_eq!(scene.decide(), Decision::Watch);
+    // A pod that cannot come up is waited for, until the spec that it was made from has changed.
+    scene = scene.status(|status| status.run.as_mut().unwrap().message = Some("no such Secret".into()));
+    assert_eq!(scene.decide(), Decision::Watch);
+    scene.host.metadata.generation = Some(2);
+    assert_eq!(scene.decide(), Decision::Abandon { job: "web-abc-1".into() });
+}
+
+#[test]
+fn the_attempt_is_one_more_than_any_that_is_known_of() {
+    let mut scene = Scene::new(vec![deploying(TOKEN)]);
+    assert_eq!(scene.run().attempt, 1);
+    scene.tried = vec![
+        run(RunMode::Deploy, &the_revision(), 2, Some(100), 0),
+        run(RunMode::Verify, &the_revision(), 7, Some(100), 0),
+        run(RunMode::Deploy, "another", 9, Some(100), 0),
+    ];
+    assert_eq!(scene.run().attempt, 3);
+    let scene = scene
+        .status(|status| status.last_deploy = Some(run(RunMode::Deploy, &the_revision(), 5, Some(200), 1)));
+    assert_eq!(scene.run().attempt, 6);
+}
+
+#[test]
+fn a_failure_is_retried_after_its_backoff_or_at_once_when_something_changed() {
+    let failed = |finished| {
+        Scene::new(vec![deploying(TOKEN)]).status(|status| {
+            status.last_deploy = Some(run(RunMode::Deploy, &the_revision(), 1, Some(finished), 1));
+        })
+    };
+    let held = failed(950);
+    assert_eq!(held.outcome(), "Deploy held: BackingOff");
+    assert_eq!(held.hold().until, Some(seconds(1010)));
+    assert_eq!(failed(940).outcome(), "Deploy", "the backoff is over");
+
+    let mut edited = failed(950);
+    edited.host.metadata.generation = Some(2);
+    assert_eq!(edited.outcome(), "Deploy", "the spec changed");
+
+    let mut rotated = failed(950);
+    rotated.secrets =
+        vec![rotating(published(secret("token", &[TOKEN]), &[(TOKEN, 4, Rotated)]), "Deploy", 960)];
+    assert_eq!(rotated.outcome(), "Deploy", "another version is published");
+}
+
+#[test]
+fn a_failed_verification_is_retried_after_its_backoff_or_for_a_newer_preflight() {
+    let adopted = |requested| preflight(settled(TOKEN, Adopted), requested);
+    let revision = revision(&wishes("web", &[adopted(1)]), "deploy.sh");
+    let failed = |requested| {
+        Scene::new(vec![adopted(requested)])
+            .status(|status| status.last_run = Some(run(RunMode::Verify, &revision, 1, Some(950), 1)))
+    };
+    assert_eq!(failed(940).outcome(), "Verify held: BackingOff");
+    assert_eq!(failed(960).outcome(), "Verify");
+}
+
+#[test]
+fn a_host_whose_last_run_failed_is_looked_at_again_although_everything_is_proven() {
+    let scene = |finished| {
+        Scene::new(vec![deploying(TOKEN)]).status(|status| {
+            status.parameters = vec![shown(TOKEN, 3, Proven, true, 900)];
+            status.last_run = Some(run(RunMode::Verify, &the_revision(), 1, Some(finished), 1));
+        })
+    };
+    assert_eq!(scene(950).outcome(), "Verify held: BackingOff");
+    assert_eq!(scene(940).outcome(), "Verify");
+}
+
+#[test]
+fn suspension_and_grants_hold_back_every_run() {
+    for secret in [deploying(TOKEN), settled(TOKEN, Adopted)] {
+        let mut scene = Scene::new(vec![secret]);
+        let mode = scene.outcome();
+        scene.permission = Permission::ObserveOnly;
+        assert_eq!(scene.outcome(), format!("{mode} held: Observe"));
+        scene.permission = Permission::Lacking("hosts: [{host: web.example}]".into());
+        assert_eq!(scene.outcome(), format!("{mode} held: NotGranted"));
+        assert!(scene.hold().stalled);
+        scene.host.spec.suspend = true;
+        assert_eq!(scene.outcome(), format!("{mode} held: Suspended"));
+        assert!(!scene.hold().stalled);
+    }
+}
+
+#[test]
+fn a_window_holds_back_only_what_no_rotation_waits_for() {
+    let seen = |secrets| {
+        Scene::new(secrets).status(|status| status.parameters = vec![shown(TOKEN, 3, Differs, false, 500)])
+    };
+    let mut added = seen(vec![settled(TOKEN, Rotated)]);
+    added.window = WindowGate::OpensAt(seconds(5000));
+    assert_eq!(added.outcome(), "Deploy held: WaitingForWindow");
+    assert_eq!(added.hold().until, Some(seconds(5000)));
+    added.window = WindowGate::Unusable("unknown time zone".into());
+    assert!(added.hold().stalled);
+
+    let mut rotation = seen(vec![deploying(TOKEN)]);
+    rotation.window = WindowGate::OpensAt(seconds(5000));
+    assert_eq!(rotation.outcome(), "Deploy");
+}
+
+#[test]
+fn a_deployment_waits_for_secrets_that_are_about_to_be_published_but_not_for_long() {
+    let arriving = |step: &str, since| rotating(settled(OTHER, Rotated), step, since);
+    // (begin of the waiting rotation, step and begin of the other, until when the deployment waits)
+    let table = [
+        (980, "Record", 990, Some(1020)),
+        (980, "Promote", 971, Some(1001)),
+        (980, "Promote", 970, None),
+        (980, "Deploy", 990, None),
+        // One arrival after another does not delay it for ever.
+        (895, "Record", 990, Some(1015)),
+        (880, "Record", 999, None),
+    ];
+    for (began, step, since, until) in table {
+        let waiting = rotating(settled(TOKEN, Rotated), "Deploy", began);
+        let scene = Scene::new(vec![waiting, arriving(step, since)]);
+        let case = format!("{began} {step} {since}");
+        match until {
+            None => assert_eq!(scene.outcome(), "Deploy", "{case}"),
+            Some(until) => {
+                let hold = scene.hold();
+                assert_eq!((hold.reason, hold.until), ("Coalescing", Some(seconds(until))), "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_wait_for_other_secrets_starts_no_verification_of_what_the_deployment_will_show() {
+    let scene = Scene::new(vec![
+        rotating(settled(TOKEN, Rotated), "Deploy", 980),
+        rotating(settled(OTHER, Rotated), "Record", 990),
+        settled("/app/THIRD", Adopted),
+    ]);
+    assert_eq!(scene.outcome(), "Deploy held: Coalescing");
+}
+
+#[test]
+fn a_deployment_that_is_held_for_long_does_not_keep_others_from_being_verified() {
+    let scene = Scene::new(vec![deploying(TOKEN), settled(OTHER, Adopted)]).status(|status| {
+        let wishes = wishes("web", &[deploying(TOKEN), settled(OTHER, Adopted)]);
+        status.last_deploy = Some(run(RunMode::Deploy, &revision(&wishes, "deploy.sh"), 1, Some(990), 1));
+    });
+    assert_eq!(scene.outcome(), "Verify");
+}
+
+#[test]
+fn hosts_that_go_first_must_have_proven_the_version() {
+    let mut secret = deploying(TOKEN);
+    secret.spec.hosts.push(crate::api::managed_secret::HostRef { name: "canary".into(), env: vec![] });
+    let scene = |proofs: Vec<HostParameter>| {
+        let mut scene = Scene::new(vec![secret.clone()]);
+        scene.host.spec.deploy.after = vec!["canary".into()];
+        scene.others = vec![with_status(host("canary"), |status| status.parameters = proofs)];
+        scene
+    };
+    let waiting = scene(vec![]);
+    assert_eq!(waiting.outcome(), "Deploy held: WaitingForHost");
+    assert!(waiting.hold().message.contains("canary") && waiting.hold().message.contains("/app/TOKEN=3"));
+    assert_eq!(scene(vec![shown(TOKEN, 2, Proven, true, 950)]).outcome(), "Deploy held: WaitingForHost");
+    assert_eq!(scene(vec![shown(TOKEN, 3, Differs, true, 950)]).outcome(), "Deploy held: WaitingForHost");
+    assert_eq!(scene(vec![shown(TOKEN, 3, Proven, true, 950)]).outcome(), "Deploy");
+    assert_eq!(scene(vec![shown(TOKEN, 3, Incomparable, true, 950)]).outcome(), "Deploy");
+
+    let mut not_of_this_secret = scene(vec![]);
+    not_of_this_secret.secrets = vec![deploying(TOKEN)];
+    assert_eq!(not_of_this_secret.outcome(), "Deploy");
+}
+
+#[test]
+fn an_order_that_cannot_be_kept_stalls() {
+    let mut scene = Scene::new(vec![deploying(TOKEN)]);
+    scene.host.spec.deploy.after = vec!["canary".into()];
+    assert_eq!((scene.hold().reason, scene.hold().stalled), ("AfterNotFound", true));
+
+    let mut canary = host("canary");
+    canary.spec.deploy.after = vec!["web".into()];
+    scene.others = vec![canary];
+    assert_eq!((scene.hold().reason, scene.hold().stalled), ("AfterIsACircle", true));
+
+    let mut canary = host("canary");
+    canary.spec.deploy.after = vec!["first".into()];
+    let mut first = host("first");
+    first.spec.deploy.after = vec!["canary".into()];
+    scene.others = vec![canary, first];
+    assert_eq!(scene.outcome(), "Deploy", "a circle among others is theirs to report");
+}
+
+#[test]
+fn hosts_of_one_secret_deploy_one_after_another() {
+    let mut secret = deploying(TOKEN);
+    secret.spec.hosts.push(crate::api::managed_secret::HostRef { name: "app".into(), env: vec![] });
+    let scene = |change: &dyn Fn(&mut DockerHost)| {
+        let mut other = host("app");
+        change(&mut other);
+        let mut scene = Scene::new(vec![secret.clone()]);
+        scene.others = vec![other];
+        scene
+    };
+    fn status(host: &mut DockerHost) -> &mut DockerHostStatus {
+        host.status.get_or_insert_default()
+    }
+    let deploys = |host: &mut DockerHost| status(host).run = Some(run(RunMode::Deploy, "abc", 1, None, 0));
+    let verifies = |host: &mut DockerHost| {
+        status(host).run = Some(run(RunMode::Verify, "abc", 1, None, 0));
+        status(host).parameters = vec![shown(TOKEN, 3, Proven, true, 950)];
+    };
+    let has_tried = |host: &mut DockerHost| {
+        let mut tried = run(RunMode::Deploy, "abc", 1, Some(990), 1);
+        tried.parameters = vec![format!("{TOKEN}=3")];
+        status(host).last_deploy = Some(tried);
+    };
+    assert_eq!(scene(&deploys).outcome(), "Deploy held: WaitingForHost");
+    assert_eq!(scene(&|_| ()).outcome(), "Deploy held: WaitingForHost", "app comes before web");
+    assert_eq!(scene(&verifies).outcome(), "Deploy");
+    assert_eq!(scene(&has_tried).outcome(), "Deploy", "a host that failed does not block the others");
+    assert_eq!(scene(&|host| host.spec.suspend = true).outcome(), "Deploy");
+
+    let mut late = scene(&|_| ());
+    late.secrets[0] = {
+        let mut secret = late.secrets[0].clone();
+        secret.status.as_mut().unwrap().rotation.as_mut().unwrap().started_at = at(800);
+        secret
+    };
+    assert_eq!(late.outcome(), "Deploy", "the first by name is not waited for without end");
+}
+
+#[test]
+fn a_revision_names_the_versions_and_the_script_whatever_their_order() {
+    let one = wishes("web", &[deploying(TOKEN), settled(OTHER, Adopted)]);
+    let mut reversed = one.clone();
+    reversed.reverse();
+    let mut newer = one.clone();
+    newer[0].version += 1;
+    assert_eq!(revision(&one, "a"), revision(&reversed, "a"));
+    assert_ne!(revision(&one, "a"), revision(&one, "b"));
+    assert_ne!(revision(&one, "a"), revision(&newer, "a"));
+    assert_eq!(revision(&one, "a").len(), 16);
+}
+
+#[test]
+fn a_target_is_another_when_the_endpoint_or_the_project_is() {
+    let spec = host("web").spec;
+    let mut script = spec.clone();
+    script.deploy.script = "other.sh".into();
+    script.ssh.port = Some(22);
+    assert_eq!(target(&spec), target(&script));
+    let mut project = spec.clone();
+    project.docker.compose_project = "staging".into();
+    let mut port = spec.clone();
+    port.ssh.port = Some(2222);
+    assert_ne!(target(&spec), target(&project));
+    assert_ne!(target(&spec), target(&port));
+}
