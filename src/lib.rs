@@ -5,6 +5,7 @@
 //! Dependencies point inwards: `controller` → (`parameter_store`, `deploy`) → `rotation` → `api`.
 
 pub mod api;
+pub mod cli;
 pub mod controller;
 pub mod deploy;
 pub mod generator;

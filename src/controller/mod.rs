@@ -1,6 +1,14 @@
 //! The controller: observes the cluster, asks `rotation` what is next, acts through the ports, records the status.
 
+pub mod cache;
 pub mod config;
 pub mod deploy_jobs;
+pub mod events;
+pub mod health;
+pub mod kube_client;
+pub mod kube_objects;
+pub mod lease;
+pub mod logging;
+pub mod metrics;
 pub mod objects;
 pub mod settings;

@@ -1,0 +1,4 @@
+//! What runs from the command line beside the controller and the deploy Job.
+
+pub mod check;
+pub mod process;

@@ -1,0 +1,138 @@
+//! The connections to the API server: one for calls, one for watches.
+//!
+//! Neither retries by itself. kube would send every verb again, POST included, up to fifteen times on 429, 503 and
+//! 504, for minutes: long after the decision behind the request is out of date. Calls are repeated by the next
+//! reconciliation, which reads afresh; watches have a backoff of their own.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Method, Request};
+use kube::client::ClientBuilder;
+use kube::{Client, Config};
+use tower::{Layer, Service};
+
+use super::metrics::Metrics;
+
+/// Longest silence of the API server inside one call.
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections to one API server.
+#[derive(Clone)]
+pub struct Clients {
+    pub calls: Client,
+    /// Without a read timeout: a watch may be silent for minutes. kube's watcher notices a dead one by itself.
+    pub watches: Client,
+}
+
+/// The API server's address or our credentials for it cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("no Kubernetes to connect to, neither as a pod nor by KUBECONFIG: {0}")]
+    Config(#[from] kube::config::InferConfigError),
+    #[error("cannot set up a connection to Kubernetes: {0}")]
+    Client(#[from] kube::Error),
+}
+
+/// Sets up connections with the pod's service account, or with KUBECONFIG. Nothing is sent yet.
+pub async fn connect(metrics: &Metrics) -> Result<Clients, ConnectError> {
+    let mut config = Config::infer().await?;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.write_timeout = Some(WRITE_TIMEOUT);
+    config.default_retry = false;
+    let watches = config.clone();
+    config.read_timeout = Some(READ_TIMEOUT);
+    // Else the time that a pooled connection was idle would count against the next answer.
+    config.reset_reader_on_write = true;
+    let counted = CountWrites(metrics.clone());
+    Ok(Clients {
+        calls: ClientBuilder::try_from(config)?.with_layer(&counted).build(),
+        watches: ClientBuilder::try_from(watches)?.build(),
+    })
+}
+
+/// Counts every request that is not a read, by resource and verb.
+struct CountWrites(Metrics);
+
+impl<S> Layer<S> for CountWrites {
+    type Service = Counted<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Counted { inner, metrics: self.0.clone() }
+    }
+}
+
+struct Counted<S> {
+    inner: S,
+    metrics: Metrics,
+}
+
+impl<S, B> Service<Request<B>> for Counted<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let verb = match *request.method() {
+            Method::POST => Some("create"),
+            Method::PUT => Some("update"),
+            Method::PATCH => Some("patch"),
+            Method::DELETE => Some("delete"),
+            _ => None,
+        };
+        if let Some(verb) = verb {
+            self.metrics.api_write(&resource(request.uri().path()), verb);
+        }
+        self.inner.call(request)
+    }
+}
+
+/// The resource that a path of the Kubernetes API is about, with its subresource: `managedsecrets/status`.
+fn resource(path: &str) -> String {
+    let mut segments = path.trim_matches('/').split('/').peekable();
+    match segments.next() {
+        Some("api") => drop(segments.next()),
+        Some("apis") => drop((segments.next(), segments.next())),
+        _ => return "other".into(),
+    }
+    let mut rest: Vec<&str> = segments.collect();
+    if rest.len() >= 3 && rest[0] == "namespaces" {
+        rest.drain(..2);
+    }
+    match rest.as_slice() {
+        [] => "other".into(),
+        [resource] | [resource, _] => (*resource).to_owned(),
+        [resource, _, sub, ..] => format!("{resource}/{sub}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_tells_its_resource_and_subresource() {
+        let cases = [
+            ("/apis/keyturn.dev/v1alpha1/namespaces/a/managedsecrets/b/status", "managedsecrets/status"),
+            ("/apis/keyturn.dev/v1alpha1/namespaces/a/managedsecrets/b", "managedsecrets"),
+            ("/apis/coordination.k8s.io/v1/namespaces/a/leases/keyturn", "leases"),
+            ("/apis/batch/v1/namespaces/a/jobs", "jobs"),
+            ("/api/v1/namespaces/a/secrets/b", "secrets"),
+            ("/apis/keyturn.dev/v1alpha1/rotationgrants/g", "rotationgrants"),
+            ("/api/v1/namespaces/a", "namespaces"),
+            ("/version", "other"),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(resource(path), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! keyturn's objects in the API server: the port [`Objects`] over a kube client and the cache of the watches.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::core::{NamespaceResourceScope, object::HasStatus};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::cache::{Cache, Guarded};
+use super::events::Events;
+use super::lease::Leadership;
+use super::metrics::Metrics;
+use super::objects::{Notice, ObjectError, Objects, Subject};
+use crate::api::docker_host::DockerHostStatus;
+use crate::api::managed_secret::ManagedSecretStatus;
+use crate::api::{DockerHost, FINALIZER, ManagedSecret, RotationGrant};
+
+/// Longest time that one call may take, all of it.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Grants read at a time.
+const PAGE: u32 = 500;
+
+/// The adapter. Writes are refused once this replica does not lead any more.
+pub struct KubeObjects {
+    client: Client,
+    cache: Cache,
+    events: Events,
+    metrics: Metrics,
+    leadership: Leadership,
+    own: OwnWrites,
+}
+
+impl KubeObjects {
+    pub fn new(
+        client: Client,
+        cache: Cache,
+        events: Events,
+        metrics: Metrics,
+        leadership: Leadership,
+        own: OwnWrites,
+    ) -> Self {
+        Self { client, cache, events, metrics, leadership, own }
+    }
+
+    /// Writes an Event about an object that could not be decoded.
+    pub async fn notify_undecodable(
+        &self,
+        about: &k8s_openapi::api::core::v1::ObjectReference,
+        notice: Notice,
+    ) {
+        if self.leadership.is_leader() {
+            self.events.publish(about, notice).await;
+        }
+    }
+
+    fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    async fn get<K>(&self, namespace: &str, name: &str) -> Result<Option<K>, ObjectError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let object = || describe::<K>(namespace, name);
+        call(object, self.api::<K>(namespace).get_opt(name)).await
+    }
+
+    async fn write_status<K>(&self, object: &K) -> Result<K, ObjectError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Serialize
+            + HasStatus,
+    {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let what = || describe::<K>(&namespace, &name);
+        self.must_lead(what)?;
+        let mut body = object.clone();
+        body.meta_mut().managed_fields = None;
+        let api = self.api::<K>(&namespace);
+        let written: K = call(what, api.replace_status(&name, &PostParams::default(), &body)).await?;
+        self.own.remember(&written);
+        Ok(written)
+    }
+
+    fn must_lead(&self, object: impl Fn() -> String) -> Result<(), ObjectError> {
+        if self.leadership.is_leader() {
+            return Ok(());
+        }
+        Err(ObjectError::Api {
+            object: object(),
+            detail: "not written, since this replica does not lead any more".to_owned(),
+        })
+    }
+}
+
+#[async_trait]
+impl Objects for KubeObjects {
+    async fn managed_secret(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<ManagedSecret>, ObjectError> {
+        let found: Option<ManagedSecret> = self.get(namespace, name).await?;
+        if let Some(secret) = &found {
+            self.own.first_sight(secret, || last_result(secret.status.as_ref()).map(|(key, _)| key));
+        }
+        Ok(found)
+    }
+
+    async fn docker_host(&self, namespace: &str, name: &str) -> Result<Option<DockerHost>, ObjectError> {
+        let found: Option<DockerHost> = self.get(namespace, name).await?;
+        if let Some(host) = &found {
+            self.own.first_sight(host, || last_run(host.status.as_ref()).map(|(key, ..)| key));
+        }
+        Ok(found)
+    }
+
+    async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError> {
+        let api: Api<Guarded<RotationGrant>> = Api::all(self.client.clone());
+        let mut grants = Vec::new();
+        let mut page = ListParams::default().limit(PAGE);
+        loop {
+            let list = call(|| "RotationGrants".to_owned(), api.list(&page)).await?;
+            // A grant that cannot be read grants nothing.
+            grants.extend(list.items.into_iter().filter_map(|guarded| guarded.0.ok()));
+            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => return Ok(grants),
+            }
+        }
+    }
+
+    async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
+        let cached = self.cache.secrets(namespace);
+        Ok(cached.iter().filter_map(|guarded| guarded.0.as_ref().ok().cloned()).collect())
+    }
+
+    async fn docker_hosts(&self, namespace: &str) -> Result<Vec<DockerHost>, ObjectError> {
+        let cached = self.cache.hosts(namespace);
+        Ok(cached.iter().filter_map(|guarded| guarded.0.as_ref().ok().cloned()).collect())
+    }
+
+    async fn write_secret_status(&self, object: &ManagedSecret) -> Result<ManagedSecret, ObjectError> {
+        let written = self.write_status(object).await?;
+        if let Some((key, result)) = last_result(written.status.as_ref())
+            && self.own.is_news(&written, &key)
+        {
+            self.metrics.rotation(&written.namespace().unwrap_or_default(), &result);
+        }
+        Ok(written)
+    }
+
+    async fn write_host_status(&self, object: &DockerHost) -> Result<DockerHost, ObjectError> {
+        let written = self.write_status(object).await?;
+        if let Some((key, mode, result)) = last_run(written.status.as_ref())
+            && self.own.is_news(&written, &key)
+        {
+            self.metrics.deploy_run(&written.namespace().unwrap_or_default(), &mode, &result);
+        }
+        Ok(written)
+    }
+
+    async fn set_finalizer(
+        &self,
+        object: &ManagedSecret,
+        present: bool,
+    ) -> Result<ManagedSecret, ObjectError> {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let what = || describe::<ManagedSecret>(&namespace, &name);
+        self.must_lead(what)?;
+        let mut finalizers = object.finalizers().to_vec();
+        finalizers.retain(|finalizer| finalizer != FINALIZER);
+        if present {
+            finalizers.push(FINALIZER.to_owned());
+        }
+        // The resourceVersion makes the API server refuse the patch if the object changed in between; the UID, if it
+        // is another object of the same name.
+        let patch = serde_json::json!({
+            "metadata": {
+                "resourceVersion": object.resource_version(),
+                "uid": object.uid(),
+                "finalizers": finalizers,
+            }
+        });
+        let api = self.api::<ManagedSecret>(&namespace);
+        let written = call(what, api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await?;
+        self.own.remember(&written);
+        Ok(written)
+    }
+
+    async fn notify(&self, subject: Subject<'_>, notice: Notice) {
+        if !self.leadership.is_leader() {
+            return;
+        }
+        let about = match subject {
+            Subject::Secret(secret) => secret.object_ref(&()),
+            Subject::Host(host) => host.object_ref(&()),
+        };
+        self.events.publish(&about, notice).await;
+    }
+}
+
+/// What this process wrote itself. The watch delivers every write back; those need no second look.
+#[derive(Clone, Default)]
+pub struct OwnWrites(Arc<Mutex<HashMap<String, Known>>>);
+
+#[derive(Default)]
+struct Known {
+    /// The last resourceVersions that were ours.
+    versions: VecDeque<String>,
+    /// What the metrics have counted: the last ended rotation or run.
+    counted: Option<Option<String>>,
+}
+
+impl OwnWrites {
+    /// Whether this very version of the object was written by this process.
+    pub fn wrote<K: ResourceExt>(&self, object: &K) -> bool {
+        let (Some(uid), Some(version)) = (object.uid(), object.resource_version()) else { return false };
+        self.lock().get(&uid).is_some_and(|known| known.versions.contains(&version))
+    }
+
+    /// The object is gone.
+    pub fn forget<K: ResourceExt>(&self, object: &K) {
+        if let Some(uid) = object.uid() {
+            self.lock().remove(&uid);
+        }
+    }
+
+    fn remember<K: ResourceExt>(&self, object: &K) {
+        let (Some(uid), Some(version)) = (object.uid(), object.resource_version()) else { return };
+        let mut all = self.lock();
+        let versions = &mut all.entry(uid).or_default().versions;
+        versions.push_back(version);
+        if versions.len() > 8 {
+            versions.pop_front();
+        }
+    }
+
+    /// Notes what had ended before this process came, so that it is not counted.
+    fn first_sight<K: ResourceExt>(&self, object: &K, ended: impl FnOnce() -> Option<String>) {
+        if let Some(uid) = object.uid() {
+            self.lock().entry(uid).or_default().counted.get_or_insert_with(ended);
+        }
+    }
+
+    fn is_news<K: ResourceExt>(&self, object: &K, key: &str) -> bool {
+        let Some(uid) = object.uid() else { return false };
+        let mut all = self.lock();
+        let counted = &mut all.entry(uid).or_default().counted;
+        let news = counted.as_ref().is_some_and(|last| last.as_deref() != Some(key));
+        *counted = Some(Some(key.to_owned()));
+        news
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A key of the last rotation or request that ended, and its result.
+fn last_result(status: Option<&ManagedSecretStatus>) -> Option<(String, String)> {
+    let last = status?.last_rotation.as_ref()?;
+    let key = format!("{:?} {}", last.id, last.request.as_deref().unwrap_or_default());
+    Some((key, last.result.clone()))
+}
+
+/// A key of the last run that ended, its mode and its result.
+fn last_run(status: Option<&DockerHostStatus>) -> Option<(String, String, String)> {
+    let last = status?.last_run.as_ref()?;
+    Some((last.job.clone(), format!("{:?}", last.mode), last.result.clone().unwrap_or_default()))
+}
+
+fn describe<K: Resource<DynamicType = ()>>(namespace: &str, name: &str) -> String {
+    format!("{} {namespace}/{name}", K::kind(&()))
+}
+
+/// One call with a timeout, its failure in the port's terms.
+async fn call<T>(
+    object: impl Fn() -> String,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, ObjectError> {
+    match tokio::time::timeout(TIMEOUT, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(ObjectError::Conflict(object())),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(ObjectError::Gone(object())),
+        Ok(Err(error)) => Err(ObjectError::Api { object: object(), detail: error.to_string() }),
+        Err(_) => {
+            let detail = format!("no answer within {}s", TIMEOUT.as_secs());
+            Err(ObjectError::Api { object: object(), detail })
+        }
+    }
+}

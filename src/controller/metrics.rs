@@ -1,0 +1,206 @@
+//! Prometheus metrics. Counters are kept as things happen; gauges about objects are read from the cache at each
+//! scrape, so that they vanish with their object.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
+
+use super::cache::Cache;
+use super::lease::Leadership;
+use crate::api::{ManagedSecret, conditions, time};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RotationLabels {
+    namespace: String,
+    result: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeployLabels {
+    namespace: String,
+    mode: String,
+    result: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SsmLabels {
+    operation: String,
+    result: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WriteLabels {
+    resource: String,
+    verb: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ObjectLabels {
+    namespace: String,
+    name: String,
+}
+
+/// The counters. Clones count into the same numbers.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    rotations: Family<RotationLabels, Counter>,
+    deploy_runs: Family<DeployLabels, Counter>,
+    ssm_requests: Family<SsmLabels, Counter>,
+    api_writes: Family<WriteLabels, Counter>,
+    reconciles: Family<KindLabels, Counter>,
+    reconcile_errors: Family<KindLabels, Counter>,
+    watch_errors: Family<KindLabels, Counter>,
+}
+
+impl Metrics {
+    /// A rotation or a request ended, by its result in status.
+    pub fn rotation(&self, namespace: &str, result: &str) {
+        let labels = RotationLabels { namespace: namespace.into(), result: result.into() };
+        self.rotations.get_or_create(&labels).inc();
+    }
+
+    /// A deploy Job ended.
+    pub fn deploy_run(&self, namespace: &str, mode: &str, result: &str) {
+        let labels = DeployLabels { namespace: namespace.into(), mode: mode.into(), result: result.into() };
+        self.deploy_runs.get_or_create(&labels).inc();
+    }
+
+    /// A call to Parameter Store ended; `result` is `ok` or the reason of the failure.
+    pub fn ssm_request(&self, operation: &str, result: &str) {
+        let labels = SsmLabels { operation: operation.into(), result: result.into() };
+        self.ssm_requests.get_or_create(&labels).inc();
+    }
+
+    /// A request to the API server that writes, whatever it answers.
+    pub fn api_write(&self, resource: &str, verb: &str) {
+        let labels = WriteLabels { resource: resource.into(), verb: verb.into() };
+        self.api_writes.get_or_create(&labels).inc();
+    }
+
+    /// An object of this kind was looked at.
+    pub fn reconcile(&self, kind: &str) {
+        self.reconciles.get_or_create(&KindLabels { kind: kind.into() }).inc();
+    }
+
+    /// Looking at an object of this kind failed in a way that its status does not tell.
+    pub fn reconcile_error(&self, kind: &str) {
+        self.reconcile_errors.get_or_create(&KindLabels { kind: kind.into() }).inc();
+    }
+
+    /// A watch broke or could not be started.
+    pub fn watch_error(&self, kind: &str) {
+        self.watch_errors.get_or_create(&KindLabels { kind: kind.into() }).inc();
+    }
+}
+
+/// Everything that `/metrics` shows.
+pub struct Exposition(Registry);
+
+impl Exposition {
+    pub fn new(metrics: &Metrics, cache: Cache, leadership: Leadership) -> Self {
+        let mut registry = Registry::with_prefix("keyturn");
+        let m = metrics.clone();
+        registry.register("rotations", "Rotations and requests that ended, by result", m.rotations);
+        registry.register("deploy_runs", "Deploy Jobs that ended, by mode and result", m.deploy_runs);
+        registry.register(
+            "ssm_requests",
+            "Calls to Parameter Store, by operation and result",
+            m.ssm_requests,
+        );
+        registry.register("api_writes", "Writes to the Kubernetes API, by resource and verb", m.api_writes);
+        registry.register("reconciles", "Looks at an object, by kind", m.reconciles);
+        registry.register(
+            "reconcile_errors",
+            "Looks at an object that failed in a way its status does not tell, by kind",
+            m.reconcile_errors,
+        );
+        registry.register("watch_errors", "Watches that broke, by kind", m.watch_errors);
+        registry.register_collector(Box::new(Objects(Arc::new((cache, leadership)))));
+        Self(registry)
+    }
+
+    /// OpenMetrics text.
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.0)?;
+        Ok(text)
+    }
+}
+
+/// Gauges about objects. Only the leader shows them: two replicas would count every object twice.
+struct Objects(Arc<(Cache, Leadership)>);
+
+impl fmt::Debug for Objects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Objects")
+    }
+}
+
+/// One gauge for each secret: its name, what it says, and how it is read from the object.
+type SecretGauge = (&'static str, &'static str, fn(&ManagedSecret) -> Option<i64>);
+
+const SECRET_GAUGES: [SecretGauge; 5] = [
+    ("secret_ready", "Whether the secret is published and in order", |secret| {
+        Some(i64::from(condition(secret, conditions::READY)))
+    }),
+    ("secret_overdue", "Whether the value is older than its period", |secret| {
+        Some(i64::from(condition(secret, conditions::OVERDUE)))
+    }),
+    ("secret_stalled", "Whether a person has to act", |secret| {
+        Some(i64::from(condition(secret, conditions::STALLED)))
+    }),
+    ("secret_last_rotation_timestamp_seconds", "When the published value was made", |secret| {
+        Some(secret.status.as_ref()?.last_rotation_time.as_ref()?.0.as_second())
+    }),
+    ("secret_next_rotation_timestamp_seconds", "When the next rotation may start", |secret| {
+        Some(time::from_text(secret.status.as_ref()?.next_rotation_time.as_ref()?)?.timestamp())
+    }),
+];
+
+fn condition(secret: &ManagedSecret, kind: &str) -> bool {
+    secret.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, kind))
+}
+
+impl Collector for Objects {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let (cache, leadership) = &*self.0;
+        let leads = leadership.is_leader();
+        let leader = ConstGauge::new(i64::from(leads));
+        let metric = encoder.encode_descriptor(
+            "leader",
+            "Whether this replica is the one that works",
+            None,
+            leader.metric_type(),
+        )?;
+        leader.encode(metric)?;
+        if !leads {
+            return Ok(());
+        }
+        let secrets: Vec<_> = cache.scopes.iter().flat_map(|scope| scope.secrets.state()).collect();
+        for (name, help, read) in SECRET_GAUGES {
+            let family: Family<ObjectLabels, Gauge> = Family::default();
+            for secret in secrets.iter().filter_map(|guarded| guarded.0.as_ref().ok()) {
+                let Some(value) = read(secret) else { continue };
+                let labels = ObjectLabels {
+                    namespace: secret.metadata.namespace.clone().unwrap_or_default(),
+                    name: secret.metadata.name.clone().unwrap_or_default(),
+                };
+                family.get_or_create(&labels).set(value);
+            }
+            let metric = encoder.encode_descriptor(name, help, None, family.metric_type())?;
+            family.encode(metric)?;
+        }
+        Ok(())
+    }
+}
