@@ -2,3 +2,5 @@
 //! Nothing here knows a Kubernetes client, AWS or a clock.
 
 pub mod observed;
+pub mod schedule;
+pub mod window;
