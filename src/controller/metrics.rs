@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use super::cache::Cache;
 use super::lease::Leadership;
 use crate::api::{ManagedSecret, conditions, time};
+use crate::parameter_store::budget::SsmCalls;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RotationLabels {
@@ -25,12 +26,6 @@ struct RotationLabels {
 struct DeployLabels {
     namespace: String,
     mode: String,
-    result: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SsmLabels {
-    operation: String,
     result: String,
 }
 
@@ -56,7 +51,6 @@ struct ObjectLabels {
 pub struct Metrics {
     rotations: Family<RotationLabels, Counter>,
     deploy_runs: Family<DeployLabels, Counter>,
-    ssm_requests: Family<SsmLabels, Counter>,
     api_writes: Family<WriteLabels, Counter>,
     reconciles: Family<KindLabels, Counter>,
     reconcile_errors: Family<KindLabels, Counter>,
@@ -74,12 +68,6 @@ impl Metrics {
     pub fn deploy_run(&self, namespace: &str, mode: &str, result: &str) {
         let labels = DeployLabels { namespace: namespace.into(), mode: mode.into(), result: result.into() };
         self.deploy_runs.get_or_create(&labels).inc();
-    }
-
-    /// A call to Parameter Store ended; `result` is `ok` or the reason of the failure.
-    pub fn ssm_request(&self, operation: &str, result: &str) {
-        let labels = SsmLabels { operation: operation.into(), result: result.into() };
-        self.ssm_requests.get_or_create(&labels).inc();
     }
 
     /// A request to the API server that writes, whatever it answers.
@@ -108,16 +96,11 @@ impl Metrics {
 pub struct Exposition(Registry);
 
 impl Exposition {
-    pub fn new(metrics: &Metrics, cache: Cache, leadership: Leadership) -> Self {
+    pub fn new(metrics: &Metrics, ssm: &SsmCalls, cache: Cache, leadership: Leadership) -> Self {
         let mut registry = Registry::with_prefix("keyturn");
         let m = metrics.clone();
         registry.register("rotations", "Rotations and requests that ended, by result", m.rotations);
         registry.register("deploy_runs", "Deploy Jobs that ended, by mode and result", m.deploy_runs);
-        registry.register(
-            "ssm_requests",
-            "Calls to Parameter Store, by operation and result",
-            m.ssm_requests,
-        );
         registry.register("api_writes", "Writes to the Kubernetes API, by resource and verb", m.api_writes);
         registry.register("reconciles", "Looks at an object, by kind", m.reconciles);
         registry.register(
@@ -126,6 +109,7 @@ impl Exposition {
             m.reconcile_errors,
         );
         registry.register("watch_errors", "Watches that broke, by kind", m.watch_errors);
+        ssm.register(&mut registry);
         registry.register_collector(Box::new(Objects(Arc::new((cache, leadership)))));
         Self(registry)
     }

@@ -11,4 +11,6 @@ pub mod lease;
 pub mod logging;
 pub mod metrics;
 pub mod objects;
+pub mod queue;
 pub mod settings;
+pub mod watches;

@@ -1,0 +1,197 @@
+//! What has to be looked at: one queue for each kind, worked off by a bounded number of workers.
+//!
+//! An object is in the queue once, however often it is asked for, and never worked on twice at a time. Every look ends
+//! with the time of the next one, so that a missed event delays work but never loses it.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::channel::mpsc;
+use futures::{FutureExt, StreamExt};
+use kube::Resource;
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::reflector::{ObjectRef, Store};
+use tokio::sync::{Semaphore, watch};
+
+use super::cache::Guarded;
+use super::metrics::Metrics;
+
+/// First pause after a look that failed; doubles up to [`LONGEST_PAUSE`]. Failures of rotations and deployments have a
+/// backoff of their own, kept in status; this is for what a status cannot be written about.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The end of the queue that things are put into. Whatever comes before this replica leads is dropped: a new leader
+/// looks at everything anyway.
+pub struct Queue<K: Resource<DynamicType = ()> + 'static> {
+    open: Arc<AtomicBool>,
+    sender: mpsc::UnboundedSender<ObjectRef<Guarded<K>>>,
+}
+
+impl<K: Resource<DynamicType = ()> + 'static> Clone for Queue<K> {
+    fn clone(&self) -> Self {
+        Self { open: self.open.clone(), sender: self.sender.clone() }
+    }
+}
+
+/// The other end of a [`Queue`].
+pub type Requests<K> = mpsc::UnboundedReceiver<ObjectRef<Guarded<K>>>;
+
+/// A closed queue and its other end.
+pub fn queue<K: Resource<DynamicType = ()> + 'static>() -> (Queue<K>, Requests<K>) {
+    let (sender, requests) = mpsc::unbounded();
+    (Queue { open: Arc::default(), sender }, requests)
+}
+
+impl<K: Resource<DynamicType = ()> + 'static> Queue<K> {
+    pub fn open(&self) {
+        self.open.store(true, Ordering::SeqCst);
+    }
+
+    /// Asks for a look at an object.
+    pub fn push(&self, namespace: &str, name: &str) {
+        if self.open.load(Ordering::SeqCst) {
+            // Fails only while the process ends.
+            let _ = self.sender.unbounded_send(ObjectRef::new(name).within(namespace));
+        }
+    }
+}
+
+/// How one kind is worked on.
+pub struct Work {
+    pub kind: &'static str,
+    /// Objects in work at the same time, over all queues of the kind.
+    pub workers: Arc<Semaphore>,
+    pub concurrency: u16,
+    /// Longest time until the next look.
+    pub resync: Duration,
+    pub metrics: Metrics,
+}
+
+/// Consecutive failures by namespace and name.
+type Failures = Mutex<HashMap<(String, String), u32>>;
+
+/// Works the queue off until `stop` turns true and what was begun has ended. `look` answers when to look again.
+pub async fn work<K, F>(
+    work: Work,
+    store: Store<Guarded<K>>,
+    requests: Requests<K>,
+    mut stop: watch::Receiver<bool>,
+    look: impl Fn(Arc<Guarded<K>>) -> F + Send + 'static,
+) where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Duration, String>> + Send + 'static,
+{
+    let failures: Failures = Mutex::default();
+    let context = Arc::new((work, failures));
+    let config = Config::default().concurrency(context.0.concurrency);
+    let requests = requests
+        .map(Ok::<_, Infallible>)
+        .take_until(async move { stop.wait_for(|stop| *stop).await.map(|_| ()) });
+    let reconcile = move |object: Arc<Guarded<K>>, context: Arc<(Work, Failures)>| {
+        let name = object.meta().name.clone().unwrap_or_default();
+        let namespace = object.meta().namespace.clone().unwrap_or_default();
+        let future = look(object);
+        async move {
+            let (work, failures) = &*context;
+            // The semaphore is never closed.
+            let _permit = work.workers.acquire().await;
+            work.metrics.reconcile(work.kind);
+            // A task of its own, so that a panic ends one look at one object.
+            let ended = tokio::spawn(future).await;
+            let ended = ended.unwrap_or_else(|_| Err("a bug in keyturn, see the log above".to_owned()));
+            let key = (namespace, name);
+            let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+            let after = match ended {
+                Ok(after) => {
+                    failures.remove(&key);
+                    spread(after.min(work.resync), work.resync, &key.1)
+                }
+                Err(error) => {
+                    let count = failures.entry(key.clone()).or_default();
+                    *count = count.saturating_add(1);
+                    let pause = pause(*count);
+                    work.metrics.reconcile_error(work.kind);
+                    tracing::warn!(
+                        kind = work.kind,
+                        namespace = key.0,
+                        name = key.1,
+                        error,
+                        again_in_ms = pause.as_millis(),
+                        "could not look after the object"
+                    );
+                    pause
+                }
+            };
+            Ok::<_, Infallible>(Action::requeue(after))
+        }
+        .boxed()
+    };
+    kube::runtime::applier(
+        reconcile,
+        |_, never: &Infallible, _| match *never {},
+        context,
+        store,
+        requests,
+        config,
+    )
+    .for_each(|ended| {
+        if let Err(error) = ended {
+            // Mostly an object that was deleted while it waited in the queue.
+            tracing::debug!(%error, "nothing to look at");
+        }
+        std::future::ready(())
+    })
+    .await;
+}
+
+/// Objects that only wait for the resync are looked at one after another, not all in one moment: up to a tenth later,
+/// by their name.
+fn spread(after: Duration, resync: Duration, name: &str) -> Duration {
+    if after < resync {
+        return after;
+    }
+    let place = name.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    after + resync.mul_f64(f64::from(place % 1000) / 10_000.0)
+}
+
+fn pause(failures: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(20))).min(LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::ManagedSecret;
+
+    #[test]
+    fn pauses_double_up_to_a_minute_and_never_overflow() {
+        let pauses = [1, 2, 3, 7, 8, u32::MAX].map(|failures| pause(failures).as_millis());
+        assert_eq!(pauses, [500, 1000, 2000, 32_000, 60_000, 60_000]);
+    }
+
+    #[test]
+    fn only_idle_objects_are_spread_and_always_by_the_same() {
+        let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+        assert_eq!(spread(minute, hour, "a"), minute);
+        let (first, second) = (spread(hour, hour, "runner-token"), spread(hour, hour, "web-token"));
+        assert_ne!(first, second);
+        assert_eq!(first, spread(hour, hour, "runner-token"));
+        for after in [first, second] {
+            assert!((hour..hour.mul_f64(1.1)).contains(&after));
+        }
+    }
+
+    #[test]
+    fn a_closed_queue_drops_what_it_is_given() {
+        let (queue, mut requests) = queue::<ManagedSecret>();
+        queue.push("a", "early");
+        queue.open();
+        queue.push("a", "late");
+        assert_eq!(requests.try_recv().unwrap().name, "late");
+        assert!(requests.try_recv().is_err());
+    }
+}
