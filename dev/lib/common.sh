@@ -1,0 +1,99 @@
+# What every part of the world shares: where things lie, which addresses they have, how a phase is reported.
+# shellcheck shell=bash
+
+# Built tools and root filesystems are expensive and depend on nothing but the files they are keyed by, so they
+# outlive the checkout. State belongs to the checkout; what must not survive a boot of the machine lies under /run.
+readonly CACHE="${KEYTURN_CACHE:-$HOME/.cache/keyturn}"
+readonly STATE="$REPO/.world"
+readonly RUN=/run/keyturn
+readonly PKI="$STATE/pki"
+readonly LOGS="$STATE/log"
+
+# One bridge joins the machine, the node and the docker host. It is a network of its own rather than the machine's
+# address, so that every address below is the same from the machine and from pods, on every machine.
+readonly BRIDGE=keyturn0
+readonly MACHINE_ADDRESS=10.213.0.1
+readonly NODE_ADDRESS=10.213.0.2
+readonly HOST_ADDRESS=10.213.0.3
+readonly PREFIX_LENGTH=24
+readonly SERVICE_CIDR=10.213.16.0/20
+readonly API_SERVICE_ADDRESS=10.213.16.1
+readonly POD_CIDR=10.213.32.0/20
+readonly API_URL=https://$NODE_ADDRESS:6443
+readonly SSM_URL=http://$MACHINE_ADDRESS:4583
+
+readonly NODE=node
+readonly DOCKER_HOST_BOX=production
+readonly NODE_NAME=keyturn-world
+
+say() { printf '%s\n' "$*"; }
+
+die() {
+  printf 'dev/world: %s\n' "$*" >&2
+  exit 1
+}
+
+# phase TITLE COMMAND…: runs the command with its output in the log and prints one line with the time it took.
+# The command runs as a background job, because bash ignores `set -e` in everything that an `if` calls.
+phase() {
+  local title=$1 began=$EPOCHREALTIME
+  shift
+  printf '\n=== %s: %s\n' "$(date -u +%T)" "$title" >>"$LOGS/world.log"
+  ("$@") >>"$LOGS/world.log" 2>&1 9>&- &
+  if wait $!; then
+    printf '%7.1f s  %s\n' "$(seconds_since "$began")" "$title"
+  else
+    printf '%7.1f s  FAILED: %s; the end of %s:\n' "$(seconds_since "$began")" "$title" "$LOGS/world.log" >&2
+    tail -n 25 "$LOGS/world.log" | sed 's/^/    /' >&2
+    exit 1
+  fi
+}
+
+seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }'; }
+
+# wait_for SECONDS WHAT COMMAND…: polls until the command succeeds.
+wait_for() {
+  local deadline=$((SECONDS + $1)) what=$2
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    if ((SECONDS >= deadline)); then
+      echo "gave up waiting for $what"
+      return 1
+    fi
+    sleep 0.2
+  done
+}
+
+# A process id alone may have been given to somebody else since; with its start time it is unmistakable.
+process_identity() {
+  local stat
+  stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+  stat=${stat##*) }
+  # shellcheck disable=SC2086
+  set -- $1 $stat
+  echo "$1 ${21}"
+}
+
+# alive FILE: the process whose identity the file holds still runs (a zombie does not).
+alive() {
+  local recorded pid
+  recorded=$(cat "$1" 2>/dev/null) || return 1
+  pid=${recorded%% *}
+  [[ -n $pid && "$(process_identity "$pid")" == "$recorded" ]] || return 1
+  ! grep -q '^State:[[:space:]]*Z' "/proc/$pid/status" 2>/dev/null
+}
+
+recorded_pid() { cut -d' ' -f1 "$1"; }
+
+# stop FILE SECONDS: asks the recorded process to end, and ends it when it does not.
+stop() {
+  local pid
+  alive "$1" || { rm -f "$1"; return 0; }
+  pid=$(recorded_pid "$1")
+  kill -TERM "$pid" 2>/dev/null || true
+  wait_for "$2" "process $pid to end" not alive "$1" || { kill -KILL "$pid" 2>/dev/null || true; }
+  wait_for 10 "process $pid to end" not alive "$1"
+  rm -f "$1"
+}
+
+not() { ! "$@"; }

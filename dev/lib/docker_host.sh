@@ -1,0 +1,62 @@
+# The docker host: a box with its own dockerd, sshd, account and the runbook's stack.
+# shellcheck shell=bash
+
+docker_host_configure() {
+  local etc="$STATE/boxes/$DOCKER_HOST_BOX/etc"
+  mkdir -p "$etc"
+  cp "$PKI"/ssh/ssh_host_*_key "$PKI/ssh/authorized_keys" "$etc/"
+  echo "export SSM_URL=$SSM_URL" >"$etc/environment"
+  # Debian's defaults otherwise; no PAM, because a box has neither logind nor the right to raise limits.
+  cat >"$etc/sshd_config" <<CONF
+ListenAddress $HOST_ADDRESS:22
+HostKey /etc/world/ssh_host_ed25519_key
+HostKey /etc/world/ssh_host_ecdsa_key
+HostKey /etc/world/ssh_host_rsa_key
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin no
+UsePAM no
+UseDNS no
+PrintMotd no
+# Tests and runs of several secrets open many connections at once.
+MaxStartups 100
+MaxSessions 100
+LogLevel VERBOSE
+Subsystem sftp internal-sftp
+CONF
+}
+
+docker_host_boot() {
+  docker_host_configure
+  box_boot "$DOCKER_HOST_BOX" "$HOST_ADDRESS" host docker "$(go_folder compose)/docker-compose"
+}
+
+docker_host_wait() {
+  wait_for 30 dockerd docker_on_host version
+  docker_host_image
+  wait_for 30 sshd on_docker_host true
+}
+
+docker_on_host() { box_run "$DOCKER_HOST_BOX" docker "$@"; }
+
+on_docker_host() {
+  ssh -n -i "$PKI/ssh/deploy_ed25519" -o IdentitiesOnly=yes -o UserKnownHostsFile="$PKI/ssh/known_hosts" \
+    -o StrictHostKeyChecking=yes -o BatchMode=yes -o ConnectTimeout=5 -F none deploy@"$HOST_ADDRESS" "$@"
+}
+
+docker_host_up() {
+  box_alive "$DOCKER_HOST_BOX" && docker_on_host version >/dev/null 2>&1 && on_docker_host true
+}
+
+# One image serves Postgres, the app and the runner. It carries no variable of ours, as the runbook demands.
+docker_host_image() {
+  local root
+  ! docker_on_host image inspect musehub:world >/dev/null 2>&1 || return 0
+  root=$(rootfs_folder app)
+  tar -C "$root" -c . | docker_on_host import - musehub:world
+}
+
+docker_host_reset() {
+  box_stop "$DOCKER_HOST_BOX"
+  rm -rf "$STATE/boxes/$DOCKER_HOST_BOX"/{disk,upper}
+}

@@ -1,0 +1,87 @@
+# What the machine itself must offer, and what is installed on it.
+# shellcheck shell=bash
+
+# Says why this machine cannot carry the world, before anything is changed on it.
+require_servable_machine() {
+  local why=
+  if [[ $(uname -s) != Linux ]]; then
+    why="it runs $(uname -s), and the world needs Linux"
+  elif ((EUID != 0)); then
+    why="it needs root, for network namespaces and mounts (try: sudo -E $0 ${ARGUMENTS[*]})"
+  elif ! command -v apt-get >/dev/null; then
+    why="it has no apt-get, with which the world installs what it lacks"
+  elif ! grep -qw overlay /proc/filesystems && ! modprobe overlay 2>/dev/null; then
+    why="its kernel has no overlay filesystem"
+  elif [[ $(uname -m) != x86_64 && $(uname -m) != aarch64 ]]; then
+    why="it is $(uname -m), and the world is built for x86_64 and aarch64"
+  fi
+  [[ -z $why ]] || die "this machine cannot carry the world: $why.
+Nothing was changed. With a Kubernetes cluster of your own, use that one: CLUSTER=current $0 ${ARGUMENTS[*]}"
+}
+
+# command:package pairs; a package is installed only where its command is missing.
+readonly MACHINE_PACKAGES=(
+  curl:curl debootstrap:debootstrap flock:util-linux git:git ip:iproute2 make:make openssl:openssl pgrep:procps
+  python3:python3 ssh:openssh-client ssh-keygen:openssh-client unshare:util-linux
+)
+
+missing_packages() {
+  local pair
+  for pair in "${MACHINE_PACKAGES[@]}"; do
+    command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
+  done
+  command -v cc >/dev/null || printf '%s\n' gcc libc6-dev
+  # debootstrap checks Debian's signatures with these keys; Ubuntu does not have them.
+  [[ -e /usr/share/keyrings/debian-archive-keyring.gpg ]] || echo debian-archive-keyring
+  [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
+  python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+}
+
+machine_ready() { [[ -z $(missing_packages) ]] && find_go && find_cargo; }
+
+install_machine_packages() {
+  local packages
+  mapfile -t packages < <(missing_packages | sort -u)
+  if ((${#packages[@]} > 0)); then
+    # One unreachable source of the machine's list must not stop us; a missing package will.
+    apt-get update || true
+    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${packages[@]}"
+  fi
+  find_go || install_go
+  find_cargo || install_cargo
+}
+
+# Go fetches the toolchain that a go.mod asks for by itself from 1.21 on.
+readonly GO_FALLBACK=1.26.0
+
+find_go() {
+  local go version
+  for go in "$(command -v go)" /usr/local/go/bin/go "$CACHE/go/bin/go"; do
+    [[ -x $go ]] || continue
+    version=$("$go" env GOVERSION) || continue
+    version=${version#go1.}
+    if ((${version%%[!0-9]*} >= 21)); then
+      PATH="${go%/*}:$PATH"
+      return 0
+    fi
+  done
+  return 1
+}
+
+install_go() {
+  local arch=amd64
+  [[ $(uname -m) != aarch64 ]] || arch=arm64
+  mkdir -p "$CACHE"
+  curl -fsSL --retry 3 "https://go.dev/dl/go$GO_FALLBACK.linux-$arch.tar.gz" | tar -xz -C "$CACHE"
+  find_go
+}
+
+find_cargo() {
+  command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
+  command -v cargo >/dev/null
+}
+
+install_cargo() {
+  curl -fsSL --retry 3 https://sh.rustup.rs | sh -s -- -y --profile minimal --component rustfmt --component clippy
+  find_cargo
+}

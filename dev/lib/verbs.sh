@@ -1,0 +1,144 @@
+# The verbs of dev/world.
+# shellcheck shell=bash
+
+world_up() {
+  local began=$EPOCHREALTIME
+  require_servable_machine
+  lock
+  require_own_world
+  mkdir -p "$LOGS"
+  : >"$LOGS/world.log"
+  if world_is_up; then
+    say "the world is up already"
+  else
+    prepare
+    boot
+  fi
+  keyturn_install
+  printf '%7.1f s  in all. dev/world status shows it; eval "$(dev/world env)" lets a shell use it\n' \
+    "$(seconds_since "$began")"
+}
+
+prepare() {
+  machine_ready || phase "Debian packages, Go and Rust installed" install_machine_packages
+  find_go && find_cargo || die "Go 1.21 or newer and cargo are needed and could not be installed"
+  build_tools
+  link_tools
+}
+
+boot() {
+  say "$REPO" >"$RUN/checkout"
+  phase "what an earlier world left behind removed" clear_remains
+  phase "keys and certificates" make_pki
+  phase "network" network_up
+  phase "SSM at $SSM_URL" ssm_start
+  # Both boxes boot at the same time; each is waited for in its own phase.
+  phase "boxes started" boot_boxes
+  phase "Kubernetes: node $NODE_NAME Ready" node_wait
+  phase "docker host: dockerd and sshd at $HOST_ADDRESS" docker_host_wait
+}
+
+boot_boxes() {
+  box_alive "$DOCKER_HOST_BOX" || docker_host_boot
+  box_alive "$NODE" || node_boot
+}
+
+# A world that was killed leaves no process with a meaning: what still answers is kept, everything else is taken down
+# to the state of a machine that has just booted.
+clear_remains() {
+  if ! node_up; then box_stop "$NODE"; fi
+  if ! docker_host_up; then box_stop "$DOCKER_HOST_BOX"; fi
+  ssm_up || ssm_stop
+}
+
+world_is_up() { tools_built && find_go && find_cargo && ssm_up && node_up && docker_host_up; }
+
+world_down() {
+  require_servable_machine
+  lock
+  [[ ${1:-} == --any ]] || require_own_world
+  mkdir -p "$LOGS"
+  phase "docker host ended" box_stop "$DOCKER_HOST_BOX"
+  phase "node ended" box_stop "$NODE"
+  phase "SSM ended" ssm_stop
+  phase "network removed" network_down
+  rm -rf "$RUN"
+}
+
+world_reset() {
+  require_servable_machine
+  lock
+  require_own_world
+  mkdir -p "$LOGS"
+  phase "docker host emptied" docker_host_reset
+  phase "Kubernetes emptied" node_reset
+  phase "SSM emptied" ssm_reset
+  prepare
+  boot
+  keyturn_install
+}
+
+# Two at once would start everything twice. Everything started in the background closes the descriptor.
+lock() {
+  mkdir -p "$RUN"
+  exec 9>/run/keyturn.lock
+  flock --nonblock 9 || { say "another dev/world is at work; waiting for it" && flock 9; }
+  mkdir -p "$RUN"
+}
+
+# One world a machine: its addresses exist once.
+require_own_world() {
+  local other
+  other=$(cat "$RUN/checkout" 2>/dev/null) || return 0
+  [[ $other != "$REPO" ]] || return 0
+  if box_alive "$NODE" || box_alive "$DOCKER_HOST_BOX" || alive "$RUN/ssm.pid"; then
+    die "a world runs on this machine already, from the checkout $other.
+There can be one at a time. To end it: $other/dev/world down (or, if that checkout is gone: $0 down --any)"
+  fi
+}
+
+world_status() {
+  local other ok=0
+  other=$(cat "$RUN/checkout" 2>/dev/null) || other=
+  if [[ -n $other && $other != "$REPO" ]]; then
+    say "a world of another checkout: $other"
+    return 1
+  fi
+  status_line "Kubernetes" "$API_URL, node $NODE_NAME" node_up || ok=1
+  status_line "SSM" "$SSM_URL, region us-east-1" ssm_up || ok=1
+  status_line "docker host" "deploy@$HOST_ADDRESS port 22, box $DOCKER_HOST_BOX" docker_host_up || ok=1
+  keyturn_status || ok=1
+  return $ok
+}
+
+status_line() { # status_line NAME WHERE CHECK
+  if "$3" 2>/dev/null; then
+    printf '%-12s up    %s\n' "$1" "$2"
+  else
+    printf '%-12s DOWN  %s\n' "$1" "$2"
+    return 1
+  fi
+}
+
+world_env() {
+  local kubernetes helm
+  kubernetes=$(go_folder kubernetes) helm=$(go_folder helm)
+  cat <<SH
+export KUBECONFIG=$(printf %q "$STATE/kubeconfig")
+export PATH=$(printf %q "$(keyturn_folder):$STATE/bin"):\$PATH
+export AWS_ENDPOINT_URL_SSM=$SSM_URL
+export AWS_REGION=us-east-1
+export AWS_DEFAULT_REGION=us-east-1
+export AWS_ACCESS_KEY_ID=world
+export AWS_SECRET_ACCESS_KEY=world
+export DOCKER_HOST=unix://$RUN/$DOCKER_HOST_BOX/docker.sock
+export KEYTURN_HOST=$HOST_ADDRESS
+export KEYTURN_HOST_PORT=22
+export KEYTURN_HOST_USER=deploy
+export KEYTURN_HOST_KEY=$(printf %q "$PKI/ssh/deploy_ed25519")
+export KEYTURN_HOST_KNOWN_HOSTS=$(printf %q "$PKI/ssh/known_hosts")
+export KEYTURN_WORLD_STATE=$(printf %q "$STATE")
+SH
+}
+
+world_run() { box_run "$@"; }
