@@ -1,5 +1,7 @@
 //! Deployment to docker hosts: the Job that does it, and what runs inside the Job.
 
+pub mod fingerprint;
+pub mod job;
 pub mod plan;
 pub mod report;
 pub mod task;
