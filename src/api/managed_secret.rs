@@ -505,6 +505,10 @@ pub struct PendingRetirement {
 pub struct FailureStatus {
     /// Step that failed.
     pub step: String,
+    /// Why, in a word.
+    pub reason: String,
+    /// Why, and what to do.
+    pub message: String,
     /// Consecutive failures.
     pub attempts: i32,
     /// Earliest time of the next attempt.

@@ -9,6 +9,7 @@ pub mod kube_client;
 pub mod kube_objects;
 pub mod lease;
 pub mod logging;
+pub mod managed_secret;
 pub mod metrics;
 pub mod objects;
 pub mod queue;

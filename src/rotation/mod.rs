@@ -2,5 +2,6 @@
 //! Nothing here knows a Kubernetes client, AWS or a clock.
 
 pub mod observed;
+pub mod protocol;
 pub mod schedule;
 pub mod window;

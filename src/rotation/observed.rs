@@ -1,6 +1,6 @@
 //! What the outside world says about one secret: the evidence that decisions are made from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
@@ -52,6 +52,7 @@ pub enum Trigger {
 }
 
 /// The immutable record of one rotation, kept as a SecureString below the staging path while the rotation runs.
+#[derive(Debug)]
 pub struct Record {
     pub id: RotationId,
     pub trigger: Trigger,
@@ -65,4 +66,188 @@ pub struct Record {
     pub base: BTreeMap<String, i64>,
     /// DockerHosts that had to run it when it began.
     pub hosts: Vec<String>,
+}
+
+/// Who wrote a version, as far as the evidence tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// keyturn, in the rotation of this id.
+    Ours(RotationId),
+    /// Somebody, before keyturn wrote here: the version that was adopted.
+    Original,
+    /// Somebody else, over a version of keyturn's or in the middle of a rotation.
+    Foreign,
+    /// Another ManagedSecret or another installation of keyturn.
+    OtherOwner(String),
+}
+
+/// One version and who wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub version: Version,
+    pub author: Author,
+}
+
+/// What is known of one parameter: the versions that SSM keeps, oldest first, or at least the latest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    pub path: String,
+    pub versions: Vec<Seen>,
+}
+
+impl Parameter {
+    /// Names the author of every version.
+    ///
+    /// `base` is the version that an open rotation replaces: what follows it and is not ours is foreign, even where
+    /// keyturn never published before. `duplicates` are versions whose stamp does not fit their number but whose value
+    /// is that of the record, or of a fitting version of the same id: our own Put, applied twice.
+    pub fn classify(
+        path: &str,
+        owner: &str,
+        versions: Vec<Version>,
+        base: Option<i64>,
+        duplicates: &BTreeSet<i64>,
+    ) -> Self {
+        let mut published_before = false;
+        let versions = versions
+            .into_iter()
+            .map(|version| {
+                let author = match &version.stamp {
+                    Some(stamp) if stamp.owner != owner => Author::OtherOwner(stamp.owner.clone()),
+                    Some(stamp)
+                        if stamp.version == version.number || duplicates.contains(&version.number) =>
+                    {
+                        Author::Ours(stamp.id)
+                    }
+                    Some(_) => Author::Foreign,
+                    None if published_before || base.is_some_and(|base| version.number > base) => {
+                        Author::Foreign
+                    }
+                    None => Author::Original,
+                };
+                published_before |= matches!(author, Author::Ours(_));
+                Seen { version, author }
+            })
+            .collect();
+        Self { path: path.to_owned(), versions }
+    }
+
+    /// Versions that carry our stamp but do not fit it: either a foreign Put that kept our description, or our own Put
+    /// applied twice. Only their values can tell.
+    pub fn misfits<'a>(
+        owner: &'a str,
+        versions: &'a [Version],
+    ) -> impl Iterator<Item = (&'a Version, &'a Stamp)> {
+        versions.iter().filter_map(move |version| {
+            let stamp = version.stamp.as_ref()?;
+            (stamp.owner == owner && stamp.version != version.number).then_some((version, stamp))
+        })
+    }
+
+    pub fn latest(&self) -> Option<&Seen> {
+        self.versions.last()
+    }
+
+    /// Number of the latest version, 0 where the parameter does not exist.
+    pub fn latest_number(&self) -> i64 {
+        self.latest().map_or(0, |seen| seen.version.number)
+    }
+
+    /// The newest version that the rotation of this id published.
+    pub fn published_by(&self, id: RotationId) -> Option<&Seen> {
+        self.versions.iter().rev().find(|seen| seen.author == Author::Ours(id))
+    }
+
+    /// Whether the latest version is of this rotation, and some version of it carries a stamp that fits, so that what
+    /// happened can still be told once the record is gone.
+    pub fn is_published_by(&self, id: RotationId) -> bool {
+        self.latest().is_some_and(|seen| seen.author == Author::Ours(id))
+            && self.versions.iter().any(|seen| {
+                seen.version.stamp.as_ref().is_some_and(|s| s.id == id && s.version == seen.version.number)
+            })
+    }
+}
+
+/// What one DockerHost says about the parameters of one secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostEvidence {
+    pub name: String,
+    /// Whether the DockerHost exists.
+    pub exists: bool,
+    /// By path: the version that was compared last, what that showed, and when.
+    pub proofs: BTreeMap<String, HostProof>,
+    /// The last run on this host, where it was about these parameters and failed.
+    pub failure: Option<HostFailure>,
+    /// The last deployment on this host, where it was about these parameters and failed.
+    pub failed_deploy: Option<HostFailure>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostProof {
+    pub version: i64,
+    pub proof: crate::api::docker_host::Proof,
+    pub at: DateTime<Utc>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFailure {
+    pub reason: String,
+    pub message: String,
+    /// By path: the versions that the failed run was about.
+    pub versions: BTreeMap<String, i64>,
+    pub finished_at: DateTime<Utc>,
+    /// Whether enough attempts have failed to call it final.
+    pub for_good: bool,
+}
+
+/// All evidence about one secret.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// In the order of the spec.
+    pub parameters: Vec<Parameter>,
+    /// Open records, by id.
+    pub records: BTreeMap<RotationId, Record>,
+    /// Abort markers and when they were written, by id.
+    pub aborts: BTreeMap<RotationId, DateTime<Utc>>,
+    /// Paths whose latest version is of the newest record's id but holds another value than it.
+    pub mismatched: BTreeSet<String>,
+    /// In the order of the spec, then those that only a record names.
+    pub hosts: Vec<HostEvidence>,
+}
+
+impl Observed {
+    /// The highest id in evidence anywhere.
+    pub fn highest_id(&self, owner: &str) -> RotationId {
+        let stamped = self.parameters.iter().flat_map(|p| &p.versions).filter_map(|seen| {
+            seen.version.stamp.as_ref().filter(|stamp| stamp.owner == owner).map(|stamp| stamp.id)
+        });
+        stamped.chain(self.records.keys().copied()).chain(self.aborts.keys().copied()).max().unwrap_or(0)
+    }
+
+    /// Whether every path is published by the rotation of this id.
+    pub fn is_published_by(&self, id: RotationId) -> bool {
+        self.parameters.iter().all(|parameter| parameter.is_published_by(id))
+    }
+
+    /// Whether any path was published by the rotation of this id.
+    pub fn is_partly_published_by(&self, id: RotationId) -> bool {
+        self.parameters.iter().any(|parameter| parameter.published_by(id).is_some())
+    }
+
+    /// The ids of published versions whose rotation was asked for by a request with this hash, lowest first.
+    pub fn ids_of_request(&self, hash: &str) -> BTreeSet<RotationId> {
+        self.parameters
+            .iter()
+            .flat_map(|p| &p.versions)
+            .filter(|seen| matches!(seen.author, Author::Ours(_)))
+            .filter_map(|seen| seen.version.stamp.as_ref())
+            .filter(|stamp| stamp.request.as_deref() == Some(hash))
+            .map(|stamp| stamp.id)
+            .collect()
+    }
+
+    /// When the youngest published version was taken by SSM.
+    pub fn published_at(&self) -> Option<DateTime<Utc>> {
+        self.parameters.iter().filter_map(|p| p.latest()).map(|seen| seen.version.modified).max()
+    }
 }

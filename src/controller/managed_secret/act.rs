@@ -1,0 +1,220 @@
+//! Performs one act of the protocol and tells what has become of the evidence.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use super::observe::Place;
+use super::ports::Ports;
+use crate::api::ManagedSecret;
+use crate::controller::objects::ObjectError;
+use crate::generator::{self, GenerateError};
+use crate::parameter_store::description;
+use crate::parameter_store::records::{self, RecordError};
+use crate::parameter_store::{Created, NewVersion, ParameterStore, StoreError};
+use crate::rotation::observed::{Author, Observed, Record, RotationId, Seen, Stamp, Trigger, Version};
+use crate::rotation::protocol::Act;
+use crate::secret_value::SecretValue;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    #[error(
+        "version {version} of {path}, which held the value before the failed rotation, is not kept by SSM any more: \
+         the rotation cannot be rolled back, and goes on when the deployment succeeds"
+    )]
+    PreviousGone { path: String, version: i64 },
+}
+
+/// What an act has changed.
+pub enum Done {
+    /// The evidence was brought up to date by the answer: decide again.
+    Applied,
+    /// The object in Kubernetes was changed as well.
+    Object(Box<ManagedSecret>),
+    /// Somebody else was there too: look again before deciding.
+    LookAgain,
+}
+
+pub struct Actor<'a> {
+    pub ports: &'a Ports,
+    pub store: &'a dyn ParameterStore,
+    pub place: &'a Place<'a>,
+    pub object: &'a ManagedSecret,
+    pub now: DateTime<Utc>,
+}
+
+impl Actor<'_> {
+    pub async fn perform(&self, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
+        match act {
+            Act::Hold => {
+                Ok(Done::Object(Box::new(self.ports.objects.set_finalizer(self.object, true).await?)))
+            }
+            Act::Release | Act::Abandon => {
+                Ok(Done::Object(Box::new(self.ports.objects.set_finalizer(self.object, false).await?)))
+            }
+            // kept in status only, which the reconciler writes
+            Act::AskPreflight => Ok(Done::Applied),
+            Act::Record { id, trigger, request, base, hosts } => {
+                let record = Record {
+                    id: *id,
+                    trigger: *trigger,
+                    at: self.now,
+                    request: request.clone(),
+                    values: self.draw().await?,
+                    base: base.clone(),
+                    hosts: hosts.clone(),
+                };
+                self.create_record(record, observed).await
+            }
+            Act::RecordRollBack { id, failed, base, hosts } => {
+                let Some(failed) = observed.records.get(failed) else { return Ok(Done::LookAgain) };
+                let record = Record {
+                    id: *id,
+                    trigger: Trigger::RollBack,
+                    at: self.now,
+                    request: failed.request.clone(),
+                    values: self.previous_values(&failed.base).await?,
+                    base: base.clone(),
+                    hosts: hosts.clone(),
+                };
+                self.create_record(record, observed).await
+            }
+            Act::Promote { id, path, expected } => self.promote(*id, path, *expected, observed).await,
+            Act::MarkAbort { id } => {
+                let path =
+                    records::abort_path(self.place.staging, self.place.namespace, self.place.name, *id);
+                let value = SecretValue::new(records::ABORT_VALUE.to_owned());
+                self.store.create(self.staged(&path, &value)).await?;
+                Ok(Done::LookAgain)
+            }
+            Act::DeleteRecord { id } => {
+                let path =
+                    records::record_path(self.place.staging, self.place.namespace, self.place.name, *id);
+                self.store.delete(&path).await?;
+                observed.records.remove(id);
+                observed.mismatched.clear();
+                Ok(Done::Applied)
+            }
+            Act::SweepMarker { id } => {
+                let path =
+                    records::abort_path(self.place.staging, self.place.namespace, self.place.name, *id);
+                self.store.delete(&path).await?;
+                observed.aborts.remove(id);
+                Ok(Done::Applied)
+            }
+            Act::DeleteParameter { path } => {
+                self.store.delete(path).await?;
+                if let Some(parameter) = observed.parameters.iter_mut().find(|p| p.path == *path) {
+                    parameter.versions.clear();
+                }
+                Ok(Done::Applied)
+            }
+        }
+    }
+
+    fn staged<'v>(&'v self, path: &'v str, value: &'v SecretValue) -> NewVersion<'v> {
+        NewVersion {
+            path,
+            value,
+            description: format!("Rotation of {}, kept by keyturn while it runs", self.place.owner),
+            kms_key_id: self.object.spec.ssm.kms_key_id.as_deref(),
+        }
+    }
+
+    /// One draw, rendered for every parameter.
+    async fn draw(&self) -> Result<BTreeMap<String, SecretValue>, ActError> {
+        let spec = &self.object.spec;
+        let previous = match spec.ssm.parameters.first() {
+            Some(first) if generator::needs_previous(&spec.generate) => {
+                let published = self.store.read(&first.path, None).await?;
+                published.and_then(|published| generator::extract(first.value.as_deref(), &published))
+            }
+            _ => None,
+        };
+        let value = {
+            let mut random = self.ports.random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            generator::generate(&spec.generate, previous.as_ref(), random.as_mut())?
+        };
+        let rendered = |template: Option<&str>| generator::render(template, &value);
+        Ok(spec.ssm.parameters.iter().map(|p| (p.path.clone(), rendered(p.value.as_deref()))).collect())
+    }
+
+    async fn previous_values(
+        &self,
+        base: &BTreeMap<String, i64>,
+    ) -> Result<BTreeMap<String, SecretValue>, ActError> {
+        let mut values = BTreeMap::new();
+        for (path, version) in base {
+            let value = self.store.read(path, Some(*version)).await?;
+            let value =
+                value.ok_or_else(|| ActError::PreviousGone { path: path.clone(), version: *version })?;
+            values.insert(path.clone(), value);
+        }
+        Ok(values)
+    }
+
+    async fn create_record(&self, record: Record, observed: &mut Observed) -> Result<Done, ActError> {
+        let encoded = records::encode(&record)?;
+        let path = records::record_path(self.place.staging, self.place.namespace, self.place.name, record.id);
+        match self.store.create(self.staged(&path, &encoded)).await? {
+            Created::Created => {
+                observed.records.insert(record.id, record);
+                Ok(Done::Applied)
+            }
+            Created::Exists => Ok(Done::LookAgain),
+        }
+    }
+
+    async fn promote(
+        &self,
+        id: RotationId,
+        path: &str,
+        expected: i64,
+        observed: &mut Observed,
+    ) -> Result<Done, ActError> {
+        let Some(record) = observed.records.get(&id) else { return Ok(Done::LookAgain) };
+        let (Some(value), Some(parameter)) =
+            (record.values.get(path), observed.parameters.iter_mut().find(|p| p.path == path))
+        else {
+            return Ok(Done::LookAgain);
+        };
+        let stamp = Stamp {
+            owner: self.place.owner.to_owned(),
+            id,
+            version: expected,
+            at: record.at,
+            request: record.request.as_deref().map(description::request_hash),
+        };
+        let text = parameter.latest().map(|seen| seen.version.text.clone()).unwrap_or_default();
+        let new = NewVersion {
+            path,
+            value,
+            description: description::render(&text, &stamp),
+            kms_key_id: self.object.spec.ssm.kms_key_id.as_deref(),
+        };
+        let number = if expected == 1 {
+            match self.store.create(new).await? {
+                Created::Created => 1,
+                Created::Exists => return Ok(Done::LookAgain),
+            }
+        } else {
+            self.store.overwrite(new).await?
+        };
+        if number != expected {
+            return Ok(Done::LookAgain);
+        }
+        parameter.versions.push(Seen {
+            version: Version { number, modified: self.now, text, stamp: Some(stamp) },
+            author: Author::Ours(id),
+        });
+        Ok(Done::Applied)
+    }
+}

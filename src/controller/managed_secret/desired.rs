@@ -1,0 +1,74 @@
+//! What a ManagedSecret asks for, in the words of the protocol.
+
+use chrono::{DateTime, Utc};
+
+use crate::api::managed_secret::{DeletionPolicy, IfMissing};
+use crate::api::time::from_kubernetes;
+use crate::api::window::Window;
+use crate::api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT};
+use crate::controller::settings::Settings;
+use crate::parameter_store::description::request_hash;
+use crate::rotation::protocol::{Desired, Request, Timing};
+
+/// The windows of the DockerHosts that must run a secret; empty where a host may be deployed to at any time.
+pub fn host_windows<'a>(object: &ManagedSecret, hosts: &'a [DockerHost]) -> Vec<&'a [Window]> {
+    let named = |host: &&DockerHost| {
+        object.spec.hosts.iter().any(|wanted| Some(&wanted.name) == host.metadata.name.as_ref())
+    };
+    hosts.iter().filter(named).map(|host| host.spec.deploy.windows.as_slice()).collect()
+}
+
+pub fn desired<'a>(
+    object: &'a ManagedSecret,
+    owner: &'a str,
+    identity: &'a str,
+    host_windows: &'a [&'a [Window]],
+    settings: &Settings,
+) -> Desired<'a> {
+    let spec = &object.spec;
+    let rotation = &spec.rotation;
+    Desired {
+        owner,
+        deleting: object.metadata.deletion_timestamp.as_ref().map(from_kubernetes),
+        delete_parameters: spec.deletion_policy == DeletionPolicy::Delete,
+        suspended: spec.suspend,
+        finalizer: object.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER),
+        if_missing: spec.ssm.if_missing.unwrap_or(IfMissing::Create),
+        on_failure: rotation.on_failure.unwrap_or_default(),
+        on_drift: rotation.on_drift.unwrap_or_default(),
+        hosts: spec.hosts.iter().map(|h| h.name.clone()).collect(),
+        request: request(object),
+        timing: Timing {
+            period: rotation.period.as_ref().and_then(|p| p.to_delta()),
+            windows: &rotation.windows,
+            host_windows,
+            first_rotation_delay: settings.first_rotation_delay,
+            spread: settings.backlog_spread,
+            created_at: created_at(object),
+            identity,
+        },
+        preflight_requested: object
+            .status
+            .as_ref()
+            .and_then(|s| s.preflight.as_ref())
+            .map(|p| from_kubernetes(&p.requested_at)),
+    }
+}
+
+fn request(object: &ManagedSecret) -> Option<Request<'_>> {
+    let token = object.metadata.annotations.as_ref()?.get(ROTATE_REQUESTED_AT).filter(|t| !t.is_empty())?;
+    let status = object.status.as_ref();
+    Some(Request {
+        token,
+        hash: request_hash(token),
+        handled: status
+            .and_then(|s| s.last_rotation.as_ref())
+            .is_some_and(|last| last.request.as_deref() == Some(token)),
+        // The CRD gives a new object observedGeneration -1; whatever has been looked at has a real one.
+        first_sight: status.and_then(|s| s.observed_generation).is_none_or(|generation| generation < 0),
+    })
+}
+
+fn created_at(object: &ManagedSecret) -> DateTime<Utc> {
+    object.metadata.creation_timestamp.as_ref().map_or(DateTime::UNIX_EPOCH, from_kubernetes)
+}

@@ -1,0 +1,147 @@
+//! What people are told by Events: the start and end of rotations, and every turn of a condition that calls for them.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::api::managed_secret::LastRotation;
+use crate::api::{ManagedSecret, conditions};
+use crate::controller::objects::Notice;
+use crate::rotation::observed::{Author, Observed, RotationId};
+use crate::rotation::protocol::Act;
+
+use super::status::trigger_text;
+
+pub fn act_text(act: &Act) -> &'static str {
+    match act {
+        Act::Hold => "finalizer added",
+        Act::AskPreflight => "preflight asked",
+        Act::Record { .. } => "record created",
+        Act::RecordRollBack { .. } => "roll back recorded",
+        Act::Promote { .. } => "published",
+        Act::MarkAbort { .. } => "abort marked",
+        Act::DeleteRecord { .. } => "record deleted",
+        Act::SweepMarker { .. } => "abort marker deleted",
+        Act::DeleteParameter { .. } => "parameter deleted",
+        Act::Release => "finalizer removed",
+        Act::Abandon => "rotation abandoned, finalizer removed",
+    }
+}
+
+pub fn rotation_of(act: &Act) -> Option<RotationId> {
+    match act {
+        Act::Record { id, .. }
+        | Act::RecordRollBack { id, .. }
+        | Act::Promote { id, .. }
+        | Act::MarkAbort { id }
+        | Act::DeleteRecord { id }
+        | Act::SweepMarker { id } => Some(*id),
+        Act::Hold | Act::AskPreflight | Act::DeleteParameter { .. } | Act::Release | Act::Abandon => None,
+    }
+}
+
+/// Events that go with an act, once it is done.
+pub fn of_act(
+    object: &ManagedSecret,
+    act: &Act,
+    observed: &Observed,
+    ended: Option<&LastRotation>,
+) -> Vec<Notice> {
+    let normal = |reason, action, note| Notice { warning: false, reason, action, note };
+    let warning = |reason, action, note| Notice { warning: true, reason, action, note };
+    match act {
+        Act::Record { id, trigger, .. } => {
+            vec![normal(
+                "RotationStarted",
+                "Rotate",
+                format!("Rotation {id} started ({})", trigger_text(*trigger)),
+            )]
+        }
+        Act::RecordRollBack { id, failed, .. } => {
+            let note = format!("Rotation {failed} failed; rotation {id} publishes the previous value again");
+            vec![warning("RollBackStarted", "RollBack", note)]
+        }
+        Act::DeleteRecord { id } => {
+            let Some(ended) = ended else { return Vec::new() };
+            let mut said = match ended.result.as_str() {
+                "Succeeded" => {
+                    let notice = object.spec.notice.as_deref().map(|n| format!(" {n}")).unwrap_or_default();
+                    vec![normal("RotationCompleted", "Rotate", format!("Rotation {id} completed.{notice}"))]
+                }
+                "RolledBack" => {
+                    vec![warning(
+                        "RolledBack",
+                        "RollBack",
+                        format!("Rotation {id} brought the previous value back"),
+                    )]
+                }
+                _ => vec![warning("RotationAborted", "Rotate", format!("Rotation {id} was given up"))],
+            };
+            said.extend(overwritten(observed));
+            said
+        }
+        Act::DeleteParameter { path } => {
+            vec![normal(
+                "ParameterDeleted",
+                "Delete",
+                format!("Deleted {path}, since deletionPolicy is Delete"),
+            )]
+        }
+        Act::Abandon => {
+            let live: Vec<String> = observed
+                .parameters
+                .iter()
+                .map(|p| format!("{} version {}", p.path, p.latest_number()))
+                .collect();
+            let note = format!(
+                "The object is released in the middle of a rotation that could not be finished. Published: {}. The \
+                 record stays in SSM; hosts may still run the version before",
+                live.join(", ")
+            );
+            vec![warning("RotationAbandoned", "Delete", note)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Foreign versions that one of ours has replaced are never passed over in silence.
+fn overwritten(observed: &Observed) -> Option<Notice> {
+    let replaced: Vec<String> = observed
+        .parameters
+        .iter()
+        .flat_map(|p| {
+            let newest_ours =
+                p.versions.iter().rposition(|s| matches!(s.author, Author::Ours(_))).unwrap_or(0);
+            let foreign = p.versions[..newest_ours].iter().filter(|s| s.author == Author::Foreign);
+            foreign.map(|s| format!("{} version {}", p.path, s.version.number)).collect::<Vec<_>>()
+        })
+        .collect();
+    (!replaced.is_empty()).then(|| Notice {
+        warning: true,
+        reason: "ForeignWriteReplaced",
+        action: "Rotate",
+        note: format!(
+            "Versions that somebody else wrote lie before the published one: {}",
+            replaced.join(", ")
+        ),
+    })
+}
+
+/// Events for conditions that have turned.
+pub fn of_transition(before: &[Condition], after: &[Condition]) -> Vec<Notice> {
+    const WATCHED: [(&str, &str, &str); 5] = [
+        (conditions::STALLED, "True", "Stalled"),
+        (conditions::OVERDUE, "True", "Overdue"),
+        (conditions::DRIFTED, "True", "Drifted"),
+        (conditions::PREFLIGHT, "False", "PreflightFailed"),
+        (conditions::DEPLOYED, "False", "NotDeployed"),
+    ];
+    let mut notices = Vec::new();
+    for (kind, bad, reason) in WATCHED {
+        let Some(now) = conditions::find(after, kind).filter(|c| c.status == bad) else { continue };
+        let same = conditions::find(before, kind).is_some_and(|c| c.status == bad && c.reason == now.reason);
+        let routine = kind == conditions::DEPLOYED && matches!(now.reason.as_str(), "Deploying" | "Missing");
+        if !same && !routine {
+            notices.push(Notice { warning: true, reason, action: "Reconcile", note: now.message.clone() });
+        }
+    }
+    notices
+}

@@ -1,0 +1,135 @@
+//! How far one pass came, and what it met: the part of the status that is not evidence.
+
+use chrono::{DateTime, Utc};
+
+use super::status::step_text;
+use crate::api::managed_secret::{FailureStatus, LastRotation, PreflightStatus};
+use crate::api::time::{from_kubernetes, to_text};
+use crate::api::{ManagedSecret, ROTATE_REQUESTED_AT};
+use crate::rotation::protocol::{Next, Step, Waiting};
+
+/// Something that keeps the protocol from being followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    pub reason: String,
+    pub message: String,
+    /// Only a person can end it.
+    pub permanent: bool,
+    /// The evidence could not even be looked at.
+    pub unseen: bool,
+}
+
+/// What one pass has to say.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// The protocol's last word; `None` where it could not be asked.
+    pub next: Option<Next>,
+    pub blocked: Option<Blocked>,
+    pub failure: Option<FailureStatus>,
+    pub preflight: Option<PreflightStatus>,
+    /// The rotations that ended in this pass, oldest first.
+    pub ended: Vec<LastRotation>,
+    /// What would be done if the grant's mode were not Observe.
+    pub observed_only: Option<String>,
+}
+
+impl Progress {
+    pub fn step(&self) -> Option<Step> {
+        match self.next {
+            Some(Next::Wait { step, .. } | Next::Act { step, .. }) => Some(step),
+            _ => None,
+        }
+    }
+
+    /// One sentence for a person on what is going on; empty where nothing is.
+    pub fn message(&self) -> String {
+        if let Some(would) = &self.observed_only {
+            return would.clone();
+        }
+        if let Some(blocked) = &self.blocked {
+            return match &self.failure {
+                Some(f) if !blocked.permanent => {
+                    format!(
+                        "{}. Next attempt at {}",
+                        blocked.message,
+                        to_text(from_kubernetes(&f.next_attempt_time))
+                    )
+                }
+                _ => blocked.message.clone(),
+            };
+        }
+        match &self.next {
+            Some(Next::Wait { why, until, .. }) => waiting_text(why, *until),
+            Some(Next::Act { step, .. }) => format!("Next step: {}", step_text(*step)),
+            Some(Next::Rest { .. } | Next::Stall(_)) | None => String::new(),
+        }
+    }
+
+    /// Reason and message of the Stalled condition, where it holds.
+    pub fn stalled(&self) -> Option<(String, String)> {
+        if let Some(blocked) = self.blocked.as_ref().filter(|b| b.permanent) {
+            return Some((blocked.reason.clone(), blocked.message.clone()));
+        }
+        match &self.next {
+            Some(Next::Wait {
+                step: Step::Deploy,
+                why: Waiting::DeployFailed { host, reason, message, for_good: true },
+                ..
+            }) => Some((reason.clone(), format!("DockerHost {host}: {message}"))),
+            Some(Next::Wait { step: Step::Promote, why: why @ Waiting::Drift { .. }, until }) => {
+                Some(("ForeignWrite".to_owned(), waiting_text(why, *until)))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn waiting_text(why: &Waiting, until: Option<DateTime<Utc>>) -> String {
+    let until = until.map(|at| format!(" until {}", to_text(at))).unwrap_or_default();
+    match why {
+        Waiting::Grace => format!("Waiting{until} so that no late request can undo what was done"),
+        Waiting::Preflight => {
+            "Checking that the hosts work and run what is published before anything is touched".into()
+        }
+        Waiting::PreflightFailed { host, message, .. } => {
+            format!("The rotation is put off and nothing was touched: DockerHost {host}: {message}")
+        }
+        Waiting::Deploy { host } => {
+            format!("Waiting for DockerHost {host} to prove that it runs the new version")
+        }
+        Waiting::DeployFailed { host, message, .. } => format!("DockerHost {host}: {message}"),
+        Waiting::Drift { path, version } => format!(
+            "Version {version} of {path} was written by somebody else: set rotation.onDrift to Adopt to keep that \
+             value, or to Rotate to replace it"
+        ),
+    }
+}
+
+impl Progress {
+    /// Takes up what status kept: a failure's backoff survives a restart, and ends with an edit or a new request.
+    pub fn resume(object: &ManagedSecret) -> Self {
+        let status = object.status.as_ref();
+        let request = object.metadata.annotations.as_ref().and_then(|a| a.get(ROTATE_REQUESTED_AT));
+        let failure = status.and_then(|s| s.failure.clone()).filter(|failure| {
+            Some(failure.generation) == object.metadata.generation && failure.request.as_ref() == request
+        });
+        Self { failure, preflight: status.and_then(|s| s.preflight.clone()), ..Self::default() }
+    }
+
+    /// Whether the next attempt lies ahead.
+    pub fn backs_off(&self, now: DateTime<Utc>) -> bool {
+        self.failure.as_ref().is_some_and(|f| from_kubernetes(&f.next_attempt_time) > now)
+    }
+}
+
+impl Blocked {
+    /// The failure that is being waited out.
+    pub fn again(failure: &FailureStatus) -> Self {
+        let permanent = PERMANENT.contains(&failure.reason.as_str());
+        Self { reason: failure.reason.clone(), message: failure.message.clone(), permanent, unseen: false }
+    }
+}
+
+/// Reasons of failures that only a person can end, though they are tried again all the same.
+const PERMANENT: [&str; 6] =
+    ["SSMDenied", "SSMRejected", "RecordUnreadable", "RecordTooLarge", "PreviousValueGone", "GenerateFailed"];

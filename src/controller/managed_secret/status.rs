@@ -1,0 +1,423 @@
+//! The status of a ManagedSecret: a mirror of the evidence and of what is being done about it, rendered as a whole.
+
+use chrono::{DateTime, Utc};
+
+use super::progress::{Blocked, Progress};
+use crate::api::conditions::{self, Truth};
+use crate::api::docker_host::Proof;
+use crate::api::managed_secret::{
+    LastRotation, ManagedSecretStatus, OnDrift, Origin, PublishedParameter, RotationStatus, SecretOnHost,
+};
+use crate::api::time::{to_kubernetes, to_text};
+use crate::api::{ManagedSecret, conditions as c};
+use crate::rotation::observed::{Author, Observed, Parameter, Record, Trigger};
+use crate::rotation::protocol::{self, Desired, Next, Step, Waiting};
+use crate::rotation::schedule::{Due, Verdict};
+
+/// Most entries of `status.history`.
+const MAX_HISTORY: usize = 10;
+
+/// Renders the status from the evidence; `None` of it where it could not be gathered, and then keeps what it said.
+pub fn render(
+    object: &ManagedSecret,
+    desired: &Desired<'_>,
+    observed: Option<&Observed>,
+    progress: &Progress,
+    region: &str,
+    now: DateTime<Utc>,
+) -> ManagedSecretStatus {
+    let generation = object.metadata.generation;
+    let mut status = object.status.clone().unwrap_or_default();
+    status.observed_generation = generation;
+    status.region.get_or_insert_with(|| region.to_owned());
+    status.preflight = progress.preflight.clone();
+    status.failure = progress.failure.clone();
+    if let Some(observed) = observed {
+        mirror(&mut status, object, desired, observed, progress, now);
+    }
+    let set = |conditions: &mut Vec<_>, (kind, truth, reason, message): Said| {
+        conditions::set(conditions, kind, truth, &reason, &message, generation, now);
+    };
+    let mut said = vec![ready(&status, observed, progress), rotating(&status, progress)];
+    if let Some(observed) = observed {
+        said.extend(facts(object, desired, observed, progress, now));
+        if object.spec.hosts.is_empty() {
+            conditions::clear(&mut status.conditions, c::DEPLOYED);
+            conditions::clear(&mut status.conditions, c::PREFLIGHT);
+        }
+        let bootstrap = observed.parameters.iter().any(|p| p.versions.is_empty());
+        match (bootstrap, &progress.blocked) {
+            (true, None | Some(Blocked { permanent: false, .. })) => {
+                said.push((
+                    c::RECONCILING,
+                    Truth::True,
+                    "Creating".into(),
+                    "The value is being created".into(),
+                ));
+            }
+            _ => conditions::clear(&mut status.conditions, c::RECONCILING),
+        }
+    }
+    match progress.stalled() {
+        Some((reason, message)) => said.push((c::STALLED, Truth::True, reason, message)),
+        None => conditions::clear(&mut status.conditions, c::STALLED),
+    }
+    for one in said {
+        set(&mut status.conditions, one);
+    }
+    status.conditions.sort_by_key(|condition| order(&condition.type_));
+    status
+}
+
+type Said = (&'static str, Truth, String, String);
+
+fn order(kind: &str) -> usize {
+    let known = [
+        c::READY,
+        c::ROTATING,
+        c::DEPLOYED,
+        c::OVERDUE,
+        c::DRIFTED,
+        c::PREFLIGHT,
+        c::RECONCILING,
+        c::STALLED,
+    ];
+    known.iter().position(|k| *k == kind).unwrap_or(known.len())
+}
+
+fn mirror(
+    status: &mut ManagedSecretStatus,
+    object: &ManagedSecret,
+    desired: &Desired<'_>,
+    observed: &Observed,
+    progress: &Progress,
+    now: DateTime<Utc>,
+) {
+    let adopt = desired.on_drift == OnDrift::Adopt;
+    status.parameters =
+        observed.parameters.iter().filter_map(|p| published(p, adopt, &status.parameters)).collect();
+    let made = observed.parameters.iter().filter_map(protocol::made_at).min();
+    status.last_rotation_time = made.map(to_kubernetes);
+    status.next_rotation_time =
+        look_at_schedule(desired, observed, now).and_then(|verdict| match verdict.next {
+            Due::At(at) if !desired.suspended => Some(to_text(at)),
+            _ => None,
+        });
+    status.hosts = observed
+        .hosts
+        .iter()
+        .filter(|h| desired.hosts.contains(&h.name))
+        .map(|host| {
+            let proven = |p: &Parameter| {
+                host.proofs
+                    .get(&p.path)
+                    .is_some_and(|proof| proof.proof == Proof::Proven && proof.version == p.latest_number())
+            };
+            let version =
+                observed.parameters.iter().filter_map(|p| host.proofs.get(&p.path)).map(|p| p.version).max();
+            SecretOnHost { name: host.name.clone(), version, proven: observed.parameters.iter().all(proven) }
+        })
+        .collect();
+    status.rotation = observed.records.values().next_back().map(|record| RotationStatus {
+        id: i64::try_from(record.id).unwrap_or(i64::MAX),
+        trigger: trigger_text(record.trigger).to_owned(),
+        step: step_text(progress.step().unwrap_or(Step::Record)).to_owned(),
+        started_at: to_kubernetes(record.at),
+        attempts: progress.failure.as_ref().map_or(0, |f| f.attempts),
+        message: progress.message(),
+    });
+    for ended in &progress.ended {
+        remember(status, ended.clone());
+    }
+    let first_sight = object.status.as_ref().and_then(|s| s.observed_generation).is_none_or(|g| g < 0);
+    answer_request(status, desired, observed, first_sight, now);
+}
+
+fn published(
+    parameter: &Parameter,
+    adopt: bool,
+    before: &[PublishedParameter],
+) -> Option<PublishedParameter> {
+    let latest = parameter.latest()?;
+    let origin = match latest.author {
+        Author::Ours(_) => Origin::Rotated,
+        Author::Original => Origin::Adopted,
+        Author::Foreign if adopt => Origin::Adopted,
+        Author::Foreign | Author::OtherOwner(_) => Origin::Foreign,
+    };
+    let version = latest.version.number;
+    // A version never changes, but our clock and SSM's give it two times: the first one stays.
+    let known =
+        before.iter().find(|b| b.path == parameter.path && b.version == version && b.origin == origin);
+    let published_at =
+        known.map_or_else(|| to_kubernetes(latest.version.modified), |known| known.published_at.clone());
+    Some(PublishedParameter { path: parameter.path.clone(), version, origin, published_at })
+}
+
+fn remember(status: &mut ManagedSecretStatus, ended: LastRotation) {
+    status.history.retain(|entry| entry.id != ended.id || entry.id.is_none());
+    status.history.insert(0, ended.clone());
+    status.history.truncate(MAX_HISTORY);
+    status.last_rotation = Some(ended);
+}
+
+/// Answers the annotation: from what is published where status has lost it, or as recorded only at first sight.
+fn answer_request(
+    status: &mut ManagedSecretStatus,
+    desired: &Desired<'_>,
+    observed: &Observed,
+    first_sight: bool,
+    now: DateTime<Utc>,
+) {
+    let Some(request) = desired.request.as_ref().filter(|r| !r.handled) else { return };
+    let answered = status.last_rotation.as_ref().is_some_and(|l| l.request.as_deref() == Some(request.token));
+    if answered || observed.records.values().any(|r| r.request.as_deref() == Some(request.token)) {
+        return;
+    }
+    let published = observed.ids_of_request(&request.hash);
+    if let Some(id) = published.last() {
+        let result = if published.len() > 1 { "RolledBack" } else { "Succeeded" };
+        let ended = LastRotation {
+            id: i64::try_from(*id).ok(),
+            request: Some(request.token.to_owned()),
+            trigger: Some(trigger_text(Trigger::Request).to_owned()),
+            result: result.to_owned(),
+            finished_at: Some(to_kubernetes(now)),
+        };
+        remember(status, ended);
+    } else if first_sight && observed.parameters.iter().any(|p| !p.versions.is_empty()) {
+        status.last_rotation = Some(LastRotation {
+            id: None,
+            request: Some(request.token.to_owned()),
+            trigger: None,
+            result: "Recorded".to_owned(),
+            finished_at: Some(to_kubernetes(now)),
+        });
+    }
+}
+
+/// How a record ended, for status and Event.
+pub fn ended(record: &Record, superseded: bool, now: DateTime<Utc>) -> LastRotation {
+    let result = match record.trigger {
+        _ if superseded => "Aborted",
+        Trigger::RollBack => "RolledBack",
+        _ => "Succeeded",
+    };
+    LastRotation {
+        id: i64::try_from(record.id).ok(),
+        request: record.request.clone(),
+        trigger: Some(trigger_text(record.trigger).to_owned()),
+        result: result.to_owned(),
+        finished_at: Some(to_kubernetes(now)),
+    }
+}
+
+fn ready(status: &ManagedSecretStatus, observed: Option<&Observed>, progress: &Progress) -> Said {
+    let before = conditions::is_true(&status.conditions, c::READY);
+    let published = match observed {
+        Some(observed) => observed.parameters.iter().all(|p| !p.versions.is_empty()),
+        None => before,
+    };
+    match &progress.blocked {
+        Some(blocked) if blocked.permanent && blocked.unseen => {
+            (c::READY, Truth::False, blocked.reason.clone(), blocked.message.clone())
+        }
+        Some(blocked) => {
+            let truth = if published { Truth::True } else { Truth::False };
+            (c::READY, truth, blocked.reason.clone(), blocked.message.clone())
+        }
+        None if published => {
+            let versions: Vec<String> = status.parameters.iter().map(|p| format!("{}", p.version)).collect();
+            let message = match progress.message() {
+                m if m.is_empty() => format!("Version {} is published", versions.join(", ")),
+                m => format!("Version {} is published. {m}", versions.join(", ")),
+            };
+            (c::READY, Truth::True, "Published".into(), message)
+        }
+        None => (c::READY, Truth::False, "Creating".into(), progress.message()),
+    }
+}
+
+fn rotating(status: &ManagedSecretStatus, progress: &Progress) -> Said {
+    match (&status.rotation, &progress.next) {
+        (Some(rotation), _) => (c::ROTATING, Truth::True, rotation.step.clone(), progress.message()),
+        (None, Some(Next::Wait { step: step @ (Step::Preflight | Step::Record), why, .. }))
+            if !matches!(why, Waiting::Drift { .. }) =>
+        {
+            (c::ROTATING, Truth::True, step_text(*step).into(), progress.message())
+        }
+        _ => (c::ROTATING, Truth::False, "Idle".into(), "No rotation is under way".into()),
+    }
+}
+
+/// The conditions that the evidence alone decides.
+fn facts(
+    object: &ManagedSecret,
+    desired: &Desired<'_>,
+    observed: &Observed,
+    progress: &Progress,
+    now: DateTime<Utc>,
+) -> Vec<Said> {
+    let mut said = vec![overdue(object, desired, observed, now), drifted(desired, observed)];
+    if !desired.hosts.is_empty() {
+        said.push(deployed(desired, observed, progress));
+        said.push(preflight(desired, observed, progress));
+    }
+    said
+}
+
+fn overdue(object: &ManagedSecret, desired: &Desired<'_>, observed: &Observed, now: DateTime<Utc>) -> Said {
+    match look_at_schedule(desired, observed, now).and_then(|v| v.overdue_since) {
+        Some(since) => {
+            let period = object.spec.rotation.period.as_ref().map(ToString::to_string).unwrap_or_default();
+            let message = format!("The value is older than {period} since {}", to_text(since));
+            (c::OVERDUE, Truth::True, "PeriodExceeded".into(), message)
+        }
+        None => (
+            c::OVERDUE,
+            Truth::False,
+            "WithinPeriod".into(),
+            "The value is younger than it may become".into(),
+        ),
+    }
+}
+
+fn drifted(desired: &Desired<'_>, observed: &Observed) -> Said {
+    let foreign =
+        observed.parameters.iter().find(|p| p.latest().is_some_and(|s| s.author == Author::Foreign));
+    match foreign {
+        Some(parameter) if desired.on_drift != OnDrift::Adopt => {
+            let (path, version) = (&parameter.path, parameter.latest_number());
+            let remedy = match desired.on_drift {
+                OnDrift::Rotate => "It is replaced, since rotation.onDrift is Rotate",
+                _ => {
+                    "Set rotation.onDrift to Adopt to keep that value, or to Rotate to replace it; until then nothing \
+                     is rotated"
+                }
+            };
+            let message = format!("Version {version} of {path} was written by somebody else. {remedy}");
+            (c::DRIFTED, Truth::True, "ForeignWrite".into(), message)
+        }
+        _ => (c::DRIFTED, Truth::False, "InSync".into(), "What is published is what was expected".into()),
+    }
+}
+
+fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> Said {
+    if let Some(Next::Wait { why: Waiting::DeployFailed { host, reason, message, .. }, .. }) = &progress.next
+    {
+        return (c::DEPLOYED, Truth::False, reason.clone(), format!("DockerHost {host}: {message}"));
+    }
+    let mut unknown = None;
+    for host in observed.hosts.iter().filter(|h| desired.hosts.contains(&h.name)) {
+        for parameter in observed.parameters.iter().filter(|p| !p.versions.is_empty()) {
+            let version = parameter.latest_number();
+            let ours = matches!(parameter.latest().map(|s| &s.author), Some(Author::Ours(_)));
+            let path = &parameter.path;
+            match host.proofs.get(path).filter(|proof| proof.version == version).map(|proof| proof.proof) {
+                Some(Proof::Proven) => {}
+                Some(Proof::Differs) => {
+                    let message = format!(
+                        "DockerHost {}: a running container does not hold version {version} of {path}",
+                        host.name
+                    );
+                    return (c::DEPLOYED, Truth::False, "ValueDiffers".into(), message);
+                }
+                Some(Proof::Incomparable) => {
+                    let message = format!(
+                        "DockerHost {}: no container has the variable of {path}, so nothing proves what runs; name \
+                         the variable in hosts[].env if it has another name",
+                        host.name
+                    );
+                    unknown = Some((c::DEPLOYED, Truth::Unknown, "NothingToCompare".into(), message));
+                }
+                None if ours => {
+                    if let Some(failure) =
+                        host.failed_deploy.as_ref().filter(|f| f.versions.get(path) == Some(&version))
+                    {
+                        let message = format!("DockerHost {}: {}", host.name, failure.message);
+                        return (c::DEPLOYED, Truth::False, failure.reason.clone(), message);
+                    }
+                    let message =
+                        format!("DockerHost {} has not proven version {version} of {path} yet", host.name);
+                    return (c::DEPLOYED, Truth::False, "Deploying".into(), message);
+                }
+                None => {
+                    let message = format!(
+                        "DockerHost {} has not been compared with version {version} of {path} yet",
+                        host.name
+                    );
+                    unknown = Some((c::DEPLOYED, Truth::Unknown, "Adopted".into(), message));
+                }
+            }
+        }
+    }
+    if observed.parameters.iter().all(|p| p.versions.is_empty()) {
+        return (c::DEPLOYED, Truth::False, "Missing".into(), "Nothing is published yet".into());
+    }
+    unknown.unwrap_or((
+        c::DEPLOYED,
+        Truth::True,
+        "Proven".into(),
+        "Every host runs the published version".into(),
+    ))
+}
+
+fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> Said {
+    if let Some(Next::Wait { why: Waiting::PreflightFailed { host, reason, message }, .. }) = &progress.next {
+        return (c::PREFLIGHT, Truth::False, reason.clone(), format!("DockerHost {host}: {message}"));
+    }
+    let wanted = |host: &&crate::rotation::observed::HostEvidence| desired.hosts.contains(&host.name);
+    let mut compared = true;
+    for host in observed.hosts.iter().filter(wanted) {
+        for parameter in observed.parameters.iter().filter(|p| !p.versions.is_empty()) {
+            match host.proofs.get(&parameter.path).filter(|p| p.version == parameter.latest_number()) {
+                Some(proof) if proof.proof == Proof::Differs => {
+                    let message = format!(
+                        "DockerHost {}: a running container does not hold version {} of {}: deploy what is \
+                         published, or put what is in use",
+                        host.name, proof.version, parameter.path
+                    );
+                    return (c::PREFLIGHT, Truth::False, "ValueDiffers".into(), message);
+                }
+                Some(_) => {}
+                None => compared = false,
+            }
+        }
+    }
+    if compared {
+        (
+            c::PREFLIGHT,
+            Truth::True,
+            "Passed".into(),
+            "The hosts run what is published, as of the last check".into(),
+        )
+    } else {
+        (c::PREFLIGHT, Truth::Unknown, "Pending".into(), "The hosts have not been compared yet".into())
+    }
+}
+
+pub fn step_text(step: Step) -> &'static str {
+    match step {
+        Step::Preflight => "Preflight",
+        Step::Record => "Record",
+        Step::Promote => "Promote",
+        Step::Deploy => "Deploy",
+        Step::Close => "Close",
+        Step::Abort => "Abort",
+    }
+}
+
+pub fn trigger_text(trigger: Trigger) -> &'static str {
+    match trigger {
+        Trigger::Missing => "Missing",
+        Trigger::Period => "Period",
+        Trigger::Request => "Request",
+        Trigger::Drift => "Drift",
+        Trigger::RollBack => "RollBack",
+    }
+}
+
+/// A window that cannot be read is told by the protocol.
+fn look_at_schedule(desired: &Desired<'_>, observed: &Observed, now: DateTime<Utc>) -> Option<Verdict> {
+    protocol::look_at_schedule(desired, observed, now).ok().flatten()
+}
