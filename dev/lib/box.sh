@@ -43,7 +43,7 @@ box_boot() {
   rm -rf "$folder/work" && mkdir "$folder/work"
 
   ip netns add "keyturn-$name"
-  ip link add "kt-$name" type veth peer name eth0 netns "keyturn-$name"
+  ip link add "kt-$name" type veth peer name eth0 address "$(box_mac "$address")" netns "keyturn-$name"
   ip link set "kt-$name" master "$BRIDGE" up
   ip -n "keyturn-$name" link set lo up
   ip -n "keyturn-$name" address add "$address/$PREFIX_LENGTH" dev eth0
@@ -80,6 +80,12 @@ box_stop() {
   box_remove_cgroups "$1"
 }
 
+# The same address at each boot, or everybody's ARP table would be wrong for half a minute.
+box_mac() {
+  # shellcheck disable=SC2046
+  printf '02:6b:%02x:%02x:%02x:%02x' $(tr . ' ' <<<"$1")
+}
+
 # A box whose `up` was killed before it recorded the first process is found by its network: that process is number 1
 # of a process namespace of its own.
 box_end_unrecorded() {
@@ -96,14 +102,15 @@ box_remove_network() {
 
 # Control groups are the one thing that a dead box leaves behind: cgroupfs has no namespace of ours.
 box_remove_cgroups() {
-  local top
-  for top in $(box_cgroups "$1"); do
-    find /sys/fs/cgroup -maxdepth 2 -type d -name "$top" -print0 2>/dev/null |
-      xargs -0 -r -I{} find {} -depth -type d -exec rmdir {} \; 2>/dev/null || true
+  local top folder
+  top=$(box_cgroup "$1")
+  # Version 2 has one hierarchy; version 1 has one folder per controller.
+  for folder in /sys/fs/cgroup/"$top" /sys/fs/cgroup/*/"$top"; do
+    [[ ! -d $folder ]] || find "$folder" -depth -type d -exec rmdir {} \; 2>/dev/null || true
   done
 }
 
-box_cgroups() {
+box_cgroup() {
   case $1 in
     "$NODE") echo kubepods ;;
     *) echo "keyturn-$1" ;;

@@ -108,8 +108,10 @@ node_wait() {
   wait_for 30 "the default service account" kubectl get serviceaccount default
 }
 
+# The second half asks the kubelet itself: after a reboot the API server still holds the last word of the one before.
 node_ready() {
-  [[ $(kubectl get node "$NODE_NAME" -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}') == True ]]
+  [[ $(kubectl get node "$NODE_NAME" -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}') == True ]] &&
+    kubectl get --raw "/api/v1/nodes/$NODE_NAME/proxy/healthz" >/dev/null
 }
 
 node_up() { box_alive "$NODE" && node_ready 2>/dev/null; }

@@ -31,6 +31,7 @@ boot() {
   phase "what an earlier world left behind removed" clear_remains
   phase "keys and certificates" make_pki
   phase "network" network_up
+  save_sysctls
   phase "SSM at $SSM_URL" ssm_start
   # Both boxes boot at the same time; each is waited for in its own phase.
   phase "boxes started" boot_boxes
@@ -41,6 +42,24 @@ boot() {
 boot_boxes() {
   box_alive "$DOCKER_HOST_BOX" || docker_host_boot
   box_alive "$NODE" || node_boot
+}
+
+# The kubelet sets these, and they are the machine's: /proc/sys has no namespace for them.
+readonly KUBELET_SYSCTLS=(
+  kernel/keys/root_maxbytes kernel/keys/root_maxkeys kernel/panic kernel/panic_on_oops vm/overcommit_memory
+  vm/panic_on_oom
+)
+
+save_sysctls() {
+  [[ ! -e $RUN/sysctls ]] || return 0
+  local name
+  for name in "${KUBELET_SYSCTLS[@]}"; do echo "$name $(</proc/sys/$name)"; done >"$RUN/sysctls"
+}
+
+restore_sysctls() {
+  local name value
+  [[ -e $RUN/sysctls ]] || return 0
+  while read -r name value; do echo "$value" >"/proc/sys/$name"; done <"$RUN/sysctls"
 }
 
 # A world that was killed leaves no process with a meaning: what still answers is kept, everything else is taken down
@@ -54,6 +73,7 @@ clear_remains() {
 world_is_up() { tools_built && find_go && find_cargo && ssm_up && node_up && docker_host_up; }
 
 world_down() {
+  [[ -z ${1:-} || $1 == --any ]] || die "down takes no argument but --any"
   require_servable_machine
   lock
   [[ ${1:-} == --any ]] || require_own_world
@@ -62,6 +82,7 @@ world_down() {
   phase "node ended" box_stop "$NODE"
   phase "SSM ended" ssm_stop
   phase "network removed" network_down
+  phase "kernel settings of before restored" restore_sysctls
   rm -rf "$RUN"
 }
 
@@ -142,3 +163,8 @@ SH
 }
 
 world_run() { box_run "$@"; }
+
+# What tests do to a box. Connections that are open when it is unplugged hang, as they do when a cable is pulled.
+world_unplug() { ip link set "kt-$1" down; }
+world_plug() { ip link set "kt-$1" up; }
+world_crash() { kill -KILL "$(recorded_pid "$RUN/$1.pid")"; }
