@@ -1,0 +1,52 @@
+//! What is wanted of one secret.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::api::managed_secret::{IfMissing, OnDrift, OnFailure};
+use crate::api::window::Window;
+
+/// What is wanted of one secret.
+pub struct Desired<'a> {
+    /// `<cluster>/<namespace>/<name>`.
+    pub owner: &'a str,
+    /// When the object was asked to be deleted.
+    pub deleting: Option<DateTime<Utc>>,
+    /// `deletionPolicy: Delete`.
+    pub delete_parameters: bool,
+    pub suspended: bool,
+    /// Whether the object carries keyturn's finalizer.
+    pub finalizer: bool,
+    pub if_missing: IfMissing,
+    pub on_failure: OnFailure,
+    pub on_drift: OnDrift,
+    /// DockerHosts that must run it.
+    pub hosts: Vec<String>,
+    pub request: Option<Request<'a>>,
+    pub timing: Timing<'a>,
+    /// When the hosts were last asked to show that a rotation may start.
+    pub preflight_requested: Option<DateTime<Utc>>,
+}
+
+/// The annotation that asks for a rotation.
+pub struct Request<'a> {
+    pub token: &'a str,
+    /// Its hash, as published descriptions carry it.
+    pub hash: String,
+    /// Whether status already says that it was dealt with.
+    pub handled: bool,
+    /// Whether this is the first time that keyturn looks at the object (its status is empty): a token that came with
+    /// the object, as in re-applied YAML, is an old one unless the parameter is missing too.
+    pub first_sight: bool,
+}
+
+/// When a rotation may start.
+pub struct Timing<'a> {
+    /// `None`: on demand only.
+    pub period: Option<TimeDelta>,
+    pub windows: &'a [Window],
+    pub host_windows: &'a [&'a [Window]],
+    pub first_rotation_delay: TimeDelta,
+    pub spread: TimeDelta,
+    pub created_at: DateTime<Utc>,
+    pub identity: &'a str,
+}

@@ -1,0 +1,131 @@
+//! A rotation is under way: it is finished, or given up by the rules of the abort marker.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::deployment::{Deployment, deployment};
+use super::{Act, DELETION_DEADLINE, Desired, Next, Stalled, Step, Waiting, base, young_until};
+use crate::api::managed_secret::{OnDrift, OnFailure};
+use crate::rotation::observed::{Author, Observed, Parameter, Record, RotationId, Trigger};
+
+pub(super) fn go_on(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    record: &Record,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> Next {
+    let id = record.id;
+    if desired.finalizer && desired.deleting.is_some_and(|at| at + DELETION_DEADLINE.max(grace * 4) <= now) {
+        return Next::Act { step: Step::Close, act: Act::Abandon };
+    }
+    if !observed.parameters.iter().all(|p| record.values.contains_key(&p.path)) {
+        let paths = record.values.keys().cloned().collect::<Vec<_>>().join(", ");
+        return Next::Stall(Stalled::OtherParameters { id, paths });
+    }
+    if !desired.finalizer && desired.deleting.is_none() {
+        return Next::Act { step: Step::Record, act: Act::Hold };
+    }
+    let drift = foreign_since(observed, record);
+    if let Some(marked) = observed.aborts.get(&id)
+        && record.trigger != Trigger::RollBack
+    {
+        if *marked + grace > now {
+            return Next::Wait { step: Step::Abort, until: Some(*marked + grace), why: Waiting::Grace };
+        }
+        if let Some(act) = aborted(desired, observed, record, drift.is_some()) {
+            return Next::Act { step: Step::Abort, act };
+        }
+        // void: what the marker was for has passed, so the rotation goes on
+    }
+    if superseded(observed, id) {
+        return Next::Act { step: Step::Close, act: Act::DeleteRecord { id } };
+    }
+    if let Some((path, version)) = drift {
+        match desired.on_drift {
+            OnDrift::Alert => {
+                return Next::Wait {
+                    step: Step::Promote,
+                    until: None,
+                    why: Waiting::Drift { path, version },
+                };
+            }
+            OnDrift::Adopt if observed.is_partly_published_by(id) => return close(observed, now, grace),
+            OnDrift::Adopt if observed.aborts.contains_key(&id) => {}
+            OnDrift::Adopt => return Next::Act { step: Step::Abort, act: Act::MarkAbort { id } },
+            OnDrift::Rotate => {}
+        }
+    }
+    if let Some(parameter) = observed.parameters.iter().find(|p| !p.is_published_by(id)) {
+        return Next::Act {
+            step: Step::Promote,
+            act: Act::Promote { id, path: parameter.path.clone(), expected: parameter.latest_number() + 1 },
+        };
+    }
+    match deployment(desired, observed, record) {
+        Deployment::Proven => close(observed, now, grace),
+        Deployment::Missing { host } => Next::Stall(Stalled::HostMissing { host }),
+        Deployment::Pending { host } => {
+            Next::Wait { step: Step::Deploy, until: None, why: Waiting::Deploy { host } }
+        }
+        Deployment::Failed { host, reason, message, for_good } => {
+            let roll_back = for_good
+                && desired.on_failure == OnFailure::RollBack
+                && record.trigger != Trigger::RollBack
+                && record.base.values().all(|base| *base > 0)
+                && !observed.aborts.contains_key(&id);
+            if roll_back {
+                return Next::Act { step: Step::Abort, act: Act::MarkAbort { id } };
+            }
+            let why = Waiting::DeployFailed { host, reason, message, for_good };
+            Next::Wait { step: Step::Deploy, until: None, why }
+        }
+    }
+}
+
+/// What a marker that has outlived the grace leads to; `None` where it is void.
+fn aborted(desired: &Desired<'_>, observed: &Observed, record: &Record, drifted: bool) -> Option<Act> {
+    let id = record.id;
+    if observed.is_partly_published_by(id) {
+        let failed = matches!(deployment(desired, observed, record), Deployment::Failed { .. });
+        let roll_back = failed && desired.on_failure == OnFailure::RollBack && !drifted;
+        return roll_back.then(|| Act::RecordRollBack {
+            id: observed.highest_id(desired.owner) + 1,
+            failed: id,
+            base: base(observed),
+            hosts: record.hosts.clone(),
+        });
+    }
+    // Not published, so nobody runs it. It is dropped where somebody else's value was adopted in its place, or the
+    // object goes away; otherwise nothing speaks against it any more.
+    let dropped = desired.deleting.is_some() || drifted && desired.on_drift == OnDrift::Adopt;
+    dropped.then_some(Act::DeleteRecord { id })
+}
+
+/// A record that a late create brought back: a newer rotation is published, or another draw of the same id.
+fn superseded(observed: &Observed, id: RotationId) -> bool {
+    let newer =
+        |p: &Parameter| p.latest().is_some_and(|s| matches!(s.author, Author::Ours(other) if other > id));
+    observed.parameters.iter().any(newer) || !observed.mismatched.is_empty()
+}
+
+/// The first path that somebody else wrote after this rotation began, and is the latest.
+fn foreign_since(observed: &Observed, record: &Record) -> Option<(String, i64)> {
+    let drifted = observed.parameters.iter().find(|p| {
+        let base = record.base.get(&p.path).copied().unwrap_or(0);
+        p.latest().is_some_and(|s| {
+            s.version.number > base && matches!(s.author, Author::Foreign | Author::Original)
+        })
+    })?;
+    Some((drifted.path.clone(), drifted.latest_number()))
+}
+
+/// Deletes the oldest record, once nothing that could bring it back is alive.
+fn close(observed: &Observed, now: DateTime<Utc>, grace: TimeDelta) -> Next {
+    if let Some(until) = young_until(observed, now, grace) {
+        return Next::Wait { step: Step::Close, until: Some(until), why: Waiting::Grace };
+    }
+    match observed.records.first_key_value() {
+        Some((id, _)) => Next::Act { step: Step::Close, act: Act::DeleteRecord { id: *id } },
+        None => Next::Rest { at: None },
+    }
+}

@@ -1,0 +1,108 @@
+//! What happens next to one secret: Record, Install, Promote, Deploy, Retire, Close.
+//!
+//! [`next`] is a pure function of what is wanted, the evidence and the time. It has no memory: a controller that has
+//! lost its status, or a second one that runs beside it, comes to the same answer, and every act is one that both may
+//! perform. The rules and why they are needed: `docs/protocol.md`.
+//!
+//! Random values need neither Install nor Retire: nothing but the hosts has to accept them, and a value that is not
+//! deployed any more opens nothing. Sources that do need them get their steps here.
+
+mod deployment;
+mod desired;
+mod finish;
+mod preflight;
+mod start;
+mod step;
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::observed::{Author, Observed, Parameter, RotationId};
+use super::schedule::{self, Schedule, Verdict};
+use super::window::WindowError;
+
+pub use desired::{Desired, Request, Timing};
+pub use start::unhandled_request;
+pub use step::{Act, Next, Stalled, Step, Waiting};
+
+/// How long a deleted object is held, at the most, to finish its rotation.
+pub const DELETION_DEADLINE: TimeDelta = TimeDelta::hours(1);
+
+/// The one next step. `grace` is longer than any request of ours can live.
+pub fn next(desired: &Desired<'_>, observed: &Observed, now: DateTime<Utc>, grace: TimeDelta) -> Next {
+    if let Some((path, owner)) = owned_by_other(observed) {
+        return Next::Stall(Stalled::OwnedByOther { path, owner });
+    }
+    if let Some(id) = expired_marker(observed, now, grace) {
+        return Next::Act { step: Step::Abort, act: Act::SweepMarker { id } };
+    }
+    match observed.records.last_key_value() {
+        Some((_, record)) => finish::go_on(desired, observed, record, now, grace),
+        None if desired.deleting.is_some() => start::delete(desired, observed, now, grace),
+        None => start::start_or_rest(desired, observed, now, grace),
+    }
+}
+
+fn owned_by_other(observed: &Observed) -> Option<(String, String)> {
+    observed.parameters.iter().find_map(|p| match &p.latest()?.author {
+        Author::OtherOwner(owner) => Some((p.path.clone(), owner.clone())),
+        _ => None,
+    })
+}
+
+/// A marker outlives its record, so that a late create of that record finds it, and is swept after the grace.
+fn expired_marker(observed: &Observed, now: DateTime<Utc>, grace: TimeDelta) -> Option<RotationId> {
+    let stray =
+        observed.aborts.iter().find(|(id, at)| !observed.records.contains_key(id) && **at + grace <= now);
+    stray.map(|(id, _)| *id)
+}
+
+/// Where the age of the published value stands against the period and the windows.
+///
+/// # Errors
+/// A window that cannot be read.
+pub fn look_at_schedule(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    now: DateTime<Utc>,
+) -> Result<Option<Verdict>, WindowError> {
+    let timing = &desired.timing;
+    let Some(made_at) = observed.parameters.iter().filter_map(made_at).min() else { return Ok(None) };
+    let rotated_before = observed
+        .parameters
+        .iter()
+        .all(|p| p.latest().is_some_and(|seen| matches!(seen.author, Author::Ours(_) | Author::Foreign)));
+    schedule::look(
+        &Schedule {
+            period: timing.period,
+            windows: timing.windows,
+            host_windows: timing.host_windows,
+            made_at,
+            adopted_at: (!rotated_before).then_some(timing.created_at),
+            first_rotation_delay: timing.first_rotation_delay,
+            spread: timing.spread,
+            identity: timing.identity,
+        },
+        now,
+    )
+    .map(Some)
+}
+
+/// When the latest value of a parameter was made: what our stamp says, else when SSM took it.
+pub fn made_at(parameter: &Parameter) -> Option<DateTime<Utc>> {
+    let latest = parameter.latest()?;
+    match (&latest.author, &latest.version.stamp) {
+        (Author::Ours(_), Some(stamp)) => Some(stamp.at),
+        _ => Some(latest.version.modified),
+    }
+}
+
+/// The end of the grace over the youngest published version, where that lies ahead.
+fn young_until(observed: &Observed, now: DateTime<Utc>, grace: TimeDelta) -> Option<DateTime<Utc>> {
+    observed.published_at().map(|at| at + grace).filter(|until| *until > now)
+}
+
+fn base(observed: &Observed) -> BTreeMap<String, i64> {
+    observed.parameters.iter().map(|p| (p.path.clone(), p.latest_number())).collect()
+}

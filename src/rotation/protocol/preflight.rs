@@ -1,0 +1,49 @@
+//! What must hold before a rotation touches anything.
+
+use super::Desired;
+use crate::api::docker_host::Proof;
+use crate::rotation::observed::Observed;
+
+pub(super) enum Preflight {
+    NotAsked,
+    Pending,
+    Passed,
+    Failed { host: String, reason: String, message: String },
+}
+
+/// The published value must be what the hosts run, and they must work, before anything is touched.
+pub(super) fn preflight(desired: &Desired<'_>, observed: &Observed) -> Preflight {
+    if desired.hosts.is_empty() {
+        return Preflight::Passed;
+    }
+    let Some(requested) = desired.preflight_requested else { return Preflight::NotAsked };
+    let mut pending = false;
+    for host in observed.hosts.iter().filter(|h| desired.hosts.contains(&h.name)) {
+        if let Some(failure) = host.failure.as_ref().filter(|f| f.finished_at >= requested) {
+            return Preflight::Failed {
+                host: host.name.clone(),
+                reason: failure.reason.clone(),
+                message: failure.message.clone(),
+            };
+        }
+        for parameter in &observed.parameters {
+            match host.proofs.get(&parameter.path) {
+                Some(proof) if proof.at >= requested && proof.version == parameter.latest_number() => {
+                    if proof.proof == Proof::Differs {
+                        return Preflight::Failed {
+                            host: host.name.clone(),
+                            reason: "ValueDiffers".to_owned(),
+                            message: format!(
+                                "a running container does not hold version {} of {}: deploy what is published, or put \
+                                 what is in use, and the rotation goes on by itself",
+                                proof.version, parameter.path
+                            ),
+                        };
+                    }
+                }
+                _ => pending = true,
+            }
+        }
+    }
+    if pending { Preflight::Pending } else { Preflight::Passed }
+}

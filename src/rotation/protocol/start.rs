@@ -1,0 +1,175 @@
+//! No rotation is under way: whether one starts, and what else is to be done.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::preflight::{Preflight, preflight};
+use super::{Act, Desired, Next, Request, Stalled, Step, Waiting, base, look_at_schedule, young_until};
+use crate::api::managed_secret::{IfMissing, OnDrift};
+use crate::rotation::observed::{Author, Observed, Parameter, Trigger};
+use crate::rotation::schedule::{Due, Verdict};
+
+pub(super) fn delete(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> Next {
+    if !desired.finalizer {
+        return Next::Rest { at: None };
+    }
+    if let Some(at) = observed.aborts.values().max() {
+        return Next::Wait { step: Step::Abort, until: Some(*at + grace), why: Waiting::Grace };
+    }
+    if desired.delete_parameters {
+        if let Some(young) = young_until(observed, now, grace) {
+            return Next::Wait { step: Step::Close, until: Some(young), why: Waiting::Grace };
+        }
+        if let Some(parameter) = observed.parameters.iter().find(|p| !p.versions.is_empty()) {
+            return Next::Act {
+                step: Step::Close,
+                act: Act::DeleteParameter { path: parameter.path.clone() },
+            };
+        }
+    }
+    Next::Act { step: Step::Close, act: Act::Release }
+}
+
+pub(super) fn start_or_rest(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> Next {
+    let request = unhandled_request(desired, observed);
+    let missing: Vec<&Parameter> = observed.parameters.iter().filter(|p| p.versions.is_empty()).collect();
+    let all_missing = missing.len() == observed.parameters.len();
+    if all_missing && desired.if_missing == IfMissing::Create {
+        if desired.suspended {
+            return Next::Rest { at: None };
+        }
+        return start(desired, observed, Trigger::Missing, now, grace);
+    }
+    if let Some(parameter) = missing.first()
+        && (all_missing || request.is_none())
+    {
+        let path = parameter.path.clone();
+        return Next::Stall(if all_missing {
+            Stalled::ParameterMissing { path }
+        } else {
+            Stalled::PartlyMissing { path }
+        });
+    }
+    if let Some(host) = desired.hosts.iter().find(|name| !exists(observed, name)) {
+        return Next::Stall(Stalled::HostMissing { host: host.clone() });
+    }
+    if let Some((path, version)) = foreign(observed) {
+        match desired.on_drift {
+            OnDrift::Alert => {
+                return Next::Wait { step: Step::Record, until: None, why: Waiting::Drift { path, version } };
+            }
+            OnDrift::Rotate if !desired.suspended => {
+                return start(desired, observed, Trigger::Drift, now, grace);
+            }
+            OnDrift::Rotate | OnDrift::Adopt => {}
+        }
+    }
+    let verdict = match look_at_schedule(desired, observed, now) {
+        Ok(verdict) => verdict,
+        Err(error) => return Next::Stall(Stalled::Window(error)),
+    };
+    if desired.suspended {
+        return release_or(desired, observed, now, grace, Next::Rest { at: None });
+    }
+    if request.is_some() {
+        return start(desired, observed, Trigger::Request, now, grace);
+    }
+    match verdict {
+        Some(Verdict { start_now: true, .. }) => start(desired, observed, Trigger::Period, now, grace),
+        Some(Verdict { next: Due::NoWindow, .. }) => Next::Stall(Stalled::NoWindow),
+        Some(Verdict { next: Due::At(at), .. }) => {
+            release_or(desired, observed, now, grace, Next::Rest { at: Some(at) })
+        }
+        Some(Verdict { next: Due::Never, .. }) | None => {
+            release_or(desired, observed, now, grace, Next::Rest { at: None })
+        }
+    }
+}
+
+/// Keeps the finalizer in step with what it is for, where nothing else is to be done.
+fn release_or(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+    rest: Next,
+) -> Next {
+    if desired.delete_parameters && !desired.finalizer {
+        return Next::Act { step: Step::Close, act: Act::Hold };
+    }
+    if desired.delete_parameters || !desired.finalizer {
+        return rest;
+    }
+    match observed.aborts.values().max() {
+        Some(at) if *at + grace > now => {
+            Next::Wait { step: Step::Abort, until: Some(*at + grace), why: Waiting::Grace }
+        }
+        _ => Next::Act { step: Step::Close, act: Act::Release },
+    }
+}
+
+/// A request is handled when status or any published description says so; one that came with the object is not new.
+pub fn unhandled_request<'a>(desired: &'a Desired<'_>, observed: &Observed) -> Option<&'a Request<'a>> {
+    let request = desired.request.as_ref()?;
+    let published = !observed.ids_of_request(&request.hash).is_empty();
+    (!request.handled && !request.first_sight && !published).then_some(request)
+}
+
+fn exists(observed: &Observed, host: &str) -> bool {
+    observed.hosts.iter().any(|h| h.name == host && h.exists)
+}
+
+/// The first path whose latest version somebody else wrote.
+fn foreign(observed: &Observed) -> Option<(String, i64)> {
+    let drifted =
+        observed.parameters.iter().find(|p| p.latest().is_some_and(|s| s.author == Author::Foreign))?;
+    Some((drifted.path.clone(), drifted.latest_number()))
+}
+
+fn start(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    trigger: Trigger,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> Next {
+    // A record behind a young version might still be invisible to this reader.
+    if let Some(until) = young_until(observed, now, grace) {
+        return Next::Wait { step: Step::Record, until: Some(until), why: Waiting::Grace };
+    }
+    if matches!(trigger, Trigger::Period | Trigger::Request) {
+        match preflight(desired, observed) {
+            Preflight::Passed => {}
+            Preflight::NotAsked => return Next::Act { step: Step::Preflight, act: Act::AskPreflight },
+            Preflight::Pending => {
+                return Next::Wait { step: Step::Preflight, until: None, why: Waiting::Preflight };
+            }
+            Preflight::Failed { host, reason, message } => {
+                let why = Waiting::PreflightFailed { host, reason, message };
+                return Next::Wait { step: Step::Preflight, until: None, why };
+            }
+        }
+    }
+    if !desired.finalizer {
+        return Next::Act { step: Step::Record, act: Act::Hold };
+    }
+    Next::Act {
+        step: Step::Record,
+        act: Act::Record {
+            id: observed.highest_id(desired.owner) + 1,
+            trigger,
+            request: desired.request.as_ref().filter(|r| !r.handled).map(|r| r.token.to_owned()),
+            base: base(observed),
+            hosts: desired.hosts.clone(),
+        },
+    }
+}

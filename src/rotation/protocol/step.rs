@@ -1,0 +1,152 @@
+//! The protocol's answers: an act, a reason to wait, a reason to stop.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use crate::rotation::observed::{RotationId, Trigger};
+use crate::rotation::window::WindowError;
+
+/// Where a rotation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    Preflight,
+    Record,
+    Promote,
+    Deploy,
+    Close,
+    /// An abort marker lies beside the record.
+    Abort,
+}
+
+/// One effect on the world outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Add the finalizer.
+    Hold,
+    /// Ask the hosts for a fresh proof.
+    AskPreflight,
+    /// Draw the values and create the record.
+    Record {
+        id: RotationId,
+        trigger: Trigger,
+        request: Option<String>,
+        base: BTreeMap<String, i64>,
+        hosts: Vec<String>,
+    },
+    /// Create a record that publishes again what rotation `failed` replaced.
+    RecordRollBack {
+        id: RotationId,
+        failed: RotationId,
+        base: BTreeMap<String, i64>,
+        hosts: Vec<String>,
+    },
+    /// Publish the recorded value. `expected` is the number that the version should get; 1 creates the parameter.
+    Promote {
+        id: RotationId,
+        path: String,
+        expected: i64,
+    },
+    /// Write the abort marker of this id.
+    MarkAbort {
+        id: RotationId,
+    },
+    DeleteRecord {
+        id: RotationId,
+    },
+    SweepMarker {
+        id: RotationId,
+    },
+    /// `deletionPolicy: Delete`.
+    DeleteParameter {
+        path: String,
+    },
+    /// Remove the finalizer.
+    Release,
+    /// Remove the finalizer although the rotation could not be finished in time after the object was deleted.
+    Abandon,
+}
+
+/// Why nothing is done at the moment although something is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// The published version, the marker or the request before it is younger than the grace.
+    Grace,
+    /// Hosts have been asked for a fresh proof.
+    Preflight,
+    /// Hosts do not answer, fail verify, or run another value than the published one.
+    PreflightFailed { host: String, reason: String, message: String },
+    /// Hosts have not proven the new version yet.
+    Deploy { host: String },
+    /// A deployment failed; `for_good` when enough attempts did.
+    DeployFailed { host: String, reason: String, message: String, for_good: bool },
+    /// Somebody else wrote the parameter and a person has to say what counts.
+    Drift { path: String, version: i64 },
+}
+
+/// Why nothing will happen until a person acts.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stalled {
+    #[error(
+        "parameter {path} belongs to {owner}: its description says so. Let that object manage it, or remove the text \
+         from `keyturn owner=` on from the description"
+    )]
+    OwnedByOther { path: String, owner: String },
+    #[error(
+        "parameter {path} does not exist and ssm.ifMissing is Stall: check the path, put the value that is in use, or \
+         set ifMissing: Create"
+    )]
+    ParameterMissing { path: String },
+    #[error(
+        "parameter {path} does not exist while others of this object do: put it, or set the annotation \
+         keyturn.dev/rotate-requested-at to a new value to publish a new value in all of them"
+    )]
+    PartlyMissing { path: String },
+    #[error("DockerHost {host} does not exist in this namespace: create it, or take it out of spec.hosts")]
+    HostMissing { host: String },
+    #[error(
+        "the record of rotation {id} is about other parameters than spec.ssm.parameters: it was begun for an object of \
+         this name that published {paths}. Apply that object again to finish it, or delete the record in SSM"
+    )]
+    OtherParameters { id: RotationId, paths: String },
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    #[error(
+        "the windows of the secret and of its hosts never open together within a year: change one of them"
+    )]
+    NoWindow,
+}
+
+impl Stalled {
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Stalled::OwnedByOther { .. } => "OwnedByOther",
+            Stalled::ParameterMissing { .. } => "ParameterMissing",
+            Stalled::PartlyMissing { .. } => "ParameterMissing",
+            Stalled::HostMissing { .. } => "HostMissing",
+            Stalled::OtherParameters { .. } => "OtherParameters",
+            Stalled::Window(_) => "InvalidWindow",
+            Stalled::NoWindow => "NoWindow",
+        }
+    }
+}
+
+/// What is next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing is wanted before `at` (never: on demand only, or suspended).
+    Rest {
+        at: Option<DateTime<Utc>>,
+    },
+    /// Something is under way; look again at `until`, or when a host says something.
+    Wait {
+        step: Step,
+        until: Option<DateTime<Utc>>,
+        why: Waiting,
+    },
+    Act {
+        step: Step,
+        act: Act,
+    },
+    Stall(Stalled),
+}
