@@ -4,10 +4,12 @@ pub mod conditions;
 mod definitions;
 pub mod docker_host;
 pub mod duration;
+pub mod grants;
 pub mod managed_secret;
 pub mod rotation_grant;
 mod rules;
 pub mod time;
+pub mod validate;
 pub mod window;
 
 pub use definitions::{crds, render};

@@ -1,0 +1,147 @@
+//! What the schema cannot say about an object: whoever wrote it is told in its `Stalled` condition.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use chrono::{DateTime, TimeDelta};
+
+use super::docker_host::DockerHostSpec;
+use super::managed_secret::{GenerateSpec, ManagedSecretSpec};
+use super::window::Window;
+
+/// Longest value of a standard parameter, in bytes. Longer ones would need the advanced tier, which costs money.
+const MAX_VALUE: usize = 4096;
+/// Longest window. A longer one is no window.
+const MAX_WINDOW: TimeDelta = TimeDelta::days(366);
+
+/// Something that must be changed in an object before it can be acted on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Path of the field, such as `spec.rotation.windows[0].schedule`.
+    pub field: String,
+    /// What is wrong, and what to write instead.
+    pub message: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+/// What is wrong with a ManagedSecret that the API server took; nothing where the list is empty.
+pub fn managed_secret(spec: &ManagedSecretSpec) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    windows("spec.rotation.windows", &spec.rotation.windows, &mut problems);
+    if spec.rotation.period.as_ref().is_some_and(|period| period.to_delta().is_none()) {
+        problems.push(problem("spec.rotation.period", "is not a duration such as 90d"));
+    }
+    let generated = longest(&spec.generate);
+    for (i, parameter) in spec.ssm.parameters.iter().enumerate() {
+        let template = parameter.value.as_deref().unwrap_or("{value}");
+        let places = template.matches("{value}").count();
+        let length = template.len() - places * "{value}".len() + places * generated;
+        if length > MAX_VALUE {
+            let message = format!(
+                "the published text would have {length} bytes, and a parameter holds at most {MAX_VALUE}: generate \
+                 fewer bytes or shorten the text"
+            );
+            problems.push(problem(&format!("spec.ssm.parameters[{i}].value"), &message));
+        }
+    }
+    problems
+}
+
+/// What is wrong with a DockerHost that the API server took; nothing where the list is empty.
+pub fn docker_host(spec: &DockerHostSpec) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    windows("spec.deploy.windows", &spec.deploy.windows, &mut problems);
+    for (i, line) in spec.ssh.known_hosts.iter().enumerate() {
+        if let Err(message) = known_hosts_line(line) {
+            problems.push(problem(&format!("spec.ssh.knownHosts[{i}]"), message));
+        }
+    }
+    problems
+}
+
+fn problem(field: &str, message: &str) -> Problem {
+    Problem { field: field.to_owned(), message: message.to_owned() }
+}
+
+fn windows(field: &str, windows: &[Window], problems: &mut Vec<Problem>) {
+    for (i, window) in windows.iter().enumerate() {
+        let mut wrong = |name: &str, message: &str| {
+            problems.push(problem(&format!("{field}[{i}].{name}"), message));
+        };
+        // Any instant would do: a schedule that has a start at all has one within the years that croner looks at.
+        match window.cron().map(|cron| cron.find_next_occurrence(&DateTime::UNIX_EPOCH, true)) {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => {
+                wrong("schedule", &format!("{:?} never comes: there is no such day", window.schedule));
+            }
+            Err(detail) => {
+                let message = format!(
+                    "{:?} is not a cron expression of five fields (minute, hour, day of month, month, day of week): \
+                     {detail}",
+                    window.schedule
+                );
+                wrong("schedule", &message);
+            }
+        }
+        if window.duration.to_delta().is_none_or(|length| length > MAX_WINDOW) {
+            wrong("duration", &format!("{} is no length of at most 366 days, such as 2h", window.duration));
+        }
+        if window.zone().is_none() {
+            let name = window.time_zone.as_deref().unwrap_or_default();
+            wrong("timeZone", &format!("{name:?} is not an IANA time zone such as Europe/Berlin"));
+        }
+    }
+}
+
+/// Longest value that a source makes, in bytes.
+fn longest(generate: &GenerateSpec) -> usize {
+    let size = |n: i32| usize::try_from(n).unwrap_or(0);
+    if let Some(hex) = &generate.hex {
+        2 * size(hex.bytes)
+    } else if let Some(base64) = &generate.base64 {
+        4 * size(base64.bytes).div_ceil(3)
+    } else if let Some(password) = &generate.password {
+        size(password.length)
+    } else if let Some(fernet) = &generate.fernet {
+        // A key has 44 characters; previous ones follow after a comma each.
+        44 + 45 * size(fernet.keep_previous.unwrap_or(0))
+    } else {
+        0
+    }
+}
+
+/// A line that could vouch for nobody is most often half of one, or the fingerprint instead of the key.
+fn known_hosts_line(line: &str) -> Result<(), &'static str> {
+    let mut fields = line.split_ascii_whitespace().peekable();
+    if let Some(marker) = fields.next_if(|field| field.starts_with('@'))
+        && !matches!(marker, "@cert-authority" | "@revoked")
+    {
+        return Err(
+            "begins with a marker that OpenSSH does not know: @cert-authority and @revoked are known",
+        );
+    }
+    let (Some(_names), Some(kind), Some(key)) = (fields.next(), fields.next(), fields.next()) else {
+        return Err("needs three parts: host names, kind of key, key, as ssh-keyscan prints them");
+    };
+    let blob = STANDARD_NO_PAD.decode(key.trim_end_matches('=')).map_err(
+        |_| "its key is not base64: paste the whole line that ssh-keyscan prints, not a fingerprint",
+    )?;
+    // The key begins with its own kind: a length of four bytes, then the name.
+    let named = blob.split_at_checked(4).and_then(|(length, rest)| {
+        let length = u32::from_be_bytes(length.try_into().ok()?);
+        rest.get(..usize::try_from(length).ok()?)
+    });
+    match named {
+        Some(name) if name == kind.as_bytes() => Ok(()),
+        Some(_) => Err("its key is of another kind than the line says"),
+        None => Err("its key is cut off: paste the whole line that ssh-keyscan prints"),
+    }
+}
+
+#[cfg(test)]
+#[path = "validate_tests.rs"]
+mod tests;

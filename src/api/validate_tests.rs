@@ -1,0 +1,106 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn secret(spec: Value) -> ManagedSecretSpec {
+    let mut whole = json!({
+        "ssm": {"parameters": [{"path": "/shop/TOKEN"}]},
+        "generate": {"hex": {"bytes": 32}}, "rotation": {"period": "90d"},
+    });
+    for (name, value) in spec.as_object().unwrap() {
+        whole[name] = value.clone();
+    }
+    serde_json::from_value(whole).unwrap()
+}
+
+fn host(line: &str) -> DockerHostSpec {
+    let spec = json!({
+        "ssh": {
+            "host": "shop.example", "user": "deploy", "keySecretRef": {"name": "key", "key": "id"},
+            "knownHosts": [line],
+        },
+        "docker": {"composeProject": "shop"}, "deploy": {"script": "true"},
+    });
+    serde_json::from_value(spec).unwrap()
+}
+
+fn text(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn windows_are_checked_beyond_their_form() {
+    let cases = [
+        ("0 3 * * 1-4", "2h", "Europe/Berlin", ""),
+        ("0 3 * * MON-THU", "2h", "UTC", ""),
+        ("0 0 29 2 *", "1d", "Etc/GMT+5", ""),
+        ("*/15 0-4 1,15 * *", "10m", "America/New_York", ""),
+        ("61 3 * * *", "2h", "UTC", "schedule"),
+        ("0 24 * * *", "2h", "UTC", "schedule"),
+        ("0 3 30 2 *", "2h", "UTC", "schedule"),
+        ("0 3 * 13 *", "2h", "UTC", "schedule"),
+        ("0 3 * *", "2h", "UTC", "schedule"),
+        ("0 0 3 * * *", "2h", "UTC", "schedule"),
+        ("0 3 * * *", "9999d", "UTC", "duration"),
+        ("0 3 * * *", "2h", "Mars/Phobos", "timeZone"),
+        ("0 3 * * *", "2h", "posixrules", "timeZone"),
+    ];
+    for (schedule, duration, zone, wrong) in cases {
+        let window = json!({"schedule": schedule, "duration": duration, "timeZone": zone});
+        let problems = managed_secret(&secret(json!({"rotation": {"period": "90d", "windows": [window]}})));
+        let fields: Vec<&str> = problems.iter().map(|p| p.field.as_str()).collect();
+        let expected: Vec<String> =
+            if wrong.is_empty() { vec![] } else { vec![format!("spec.rotation.windows[0].{wrong}")] };
+        assert_eq!(fields, expected, "{schedule} {duration} {zone}: {}", text(&problems));
+    }
+}
+
+#[test]
+fn a_problem_says_where_and_what_instead() {
+    let window = json!({"schedule": "0 3 30 2 *", "duration": "2h"});
+    let problems = managed_secret(&secret(json!({"rotation": {"mode": "OnDemand", "windows": [window]}})));
+    assert_eq!(
+        text(&problems),
+        r#"spec.rotation.windows[0].schedule: "0 3 30 2 *" never comes: there is no such day"#
+    );
+}
+
+#[test]
+fn what_is_published_must_fit_into_a_parameter() {
+    let parameter = |value: &str| json!({"parameters": [{"path": "/shop/TOKEN", "value": value}]});
+    let fits = |generate: Value, value: &str| {
+        managed_secret(&secret(json!({"generate": generate, "ssm": parameter(value)}))).is_empty()
+    };
+    assert!(fits(json!({"hex": {"bytes": 1024}}), &format!("{{value}}{}", "x".repeat(2048))));
+    assert!(!fits(json!({"hex": {"bytes": 1024}}), &format!("{{value}}{}", "x".repeat(2049))));
+    assert!(fits(json!({"hex": {"bytes": 1024}}), "{value}{value}"));
+    assert!(!fits(json!({"hex": {"bytes": 1024}}), "{value}{value}{value}"));
+    assert!(fits(json!({"base64": {"bytes": 1024}}), "{value}{value}"));
+    assert!(fits(json!({"password": {"length": 256}}), &"{value}".repeat(16)));
+    assert!(!fits(json!({"password": {"length": 256}}), &format!("{} ", "{value}".repeat(16))));
+    assert!(!fits(json!({"fernet": {"keepPrevious": 9}}), &"{value}".repeat(10)));
+}
+
+#[test]
+fn known_hosts_lines_must_be_able_to_vouch_for_somebody() {
+    let key = "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+    let cases = [
+        (format!("shop.example ssh-ed25519 {key}"), ""),
+        (format!("[shop.example]:2222,10.0.0.7 ssh-ed25519 {key} a comment"), ""),
+        (format!("|1|c2FsdA==|aGFzaA== ssh-ed25519 {key}"), ""),
+        (format!("@cert-authority *.example ssh-ed25519 {key}"), ""),
+        (format!("@revoked * ssh-ed25519 {key}"), ""),
+        (format!("@trusted * ssh-ed25519 {key}"), "marker"),
+        ("shop.example ssh-ed25519".to_owned(), "three parts"),
+        (format!("ssh-ed25519 {key}"), "three parts"),
+        (format!("shop.example ssh-rsa {key}"), "another kind"),
+        ("shop.example ssh-ed25519 SHA256:x/y".to_owned(), "not base64"),
+        ("shop.example ssh-ed25519 AAAAC3Nz".to_owned(), "cut off"),
+        ("shop.example ssh-ed25519 AA".to_owned(), "cut off"),
+    ];
+    for (line, expected) in cases {
+        let problems = text(&docker_host(&host(&line)));
+        assert_eq!(problems.is_empty(), expected.is_empty(), "{line}: {problems}");
+        assert!(problems.contains(expected), "{line}: {problems}");
+    }
+}
