@@ -1,0 +1,64 @@
+//! The log of every request: what was asked of which path, and what came of it. Never a value.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Call {
+    pub number: u64,
+    pub at: DateTime<Utc>,
+    pub region: String,
+    pub operation: String,
+    /// The path, or what a list was asked for.
+    pub path: String,
+    /// The version that it made or read.
+    pub version: Option<i64>,
+    /// `ok`, AWS's error code, or `none` while (or since) there is no answer.
+    pub outcome: String,
+    /// Whether the state has seen it.
+    pub applied: bool,
+    /// The fault that hit it.
+    pub fault: Option<String>,
+}
+
+#[derive(Default)]
+pub struct Calls {
+    log: Vec<Call>,
+    count: u64,
+}
+
+impl Calls {
+    /// Enters a request and answers its number.
+    pub fn begin(&mut self, at: DateTime<Utc>, region: &str, operation: &str, path: &str) -> u64 {
+        self.count += 1;
+        self.log.push(Call {
+            number: self.count,
+            at,
+            region: region.to_owned(),
+            operation: operation.to_owned(),
+            path: path.to_owned(),
+            version: None,
+            outcome: "none".to_owned(),
+            applied: false,
+            fault: None,
+        });
+        self.count
+    }
+
+    /// Changes an entry, unless the log was cleared since.
+    pub fn update(&mut self, number: u64, change: impl FnOnce(&mut Call)) {
+        if let Some(call) = self.log.iter_mut().rev().find(|call| call.number == number) {
+            change(call);
+        }
+    }
+
+    pub fn all(&self) -> &[Call] {
+        &self.log
+    }
+
+    pub fn clear(&mut self) {
+        self.log.clear();
+    }
+}

@@ -1,0 +1,26 @@
+//! Errors as AWS's JSON 1.1 protocol writes them.
+
+use serde_json::json;
+
+/// An error answer of AWS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwsError {
+    pub status: u16,
+    pub code: String,
+    pub message: String,
+}
+
+impl AwsError {
+    /// A client's error, which AWS answers with 400.
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { status: 400, code: code.to_owned(), message: message.into() }
+    }
+
+    pub fn validation(message: impl Into<String>) -> Self {
+        Self::new("ValidationException", message)
+    }
+
+    pub fn body(&self) -> String {
+        json!({"__type": self.code, "message": self.message}).to_string()
+    }
+}

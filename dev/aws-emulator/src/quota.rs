@@ -1,0 +1,63 @@
+//! Request quotas per operation, as AWS enforces them: a bucket that refuses instead of letting wait.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+/// Requests a second, and at once after a pause.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Quota {
+    pub per_second: f64,
+    pub burst: u32,
+}
+
+struct Bucket {
+    quota: Quota,
+    level: f64,
+    at: Instant,
+}
+
+#[derive(Default)]
+pub struct Quotas(HashMap<String, Bucket>);
+
+impl Quotas {
+    /// Puts these quotas, all full, in the place of those before.
+    pub fn replace(&mut self, quotas: impl IntoIterator<Item = (String, Quota)>) {
+        let now = Instant::now();
+        let bucket = |quota: Quota| Bucket { quota, level: f64::from(quota.burst), at: now };
+        self.0 = quotas.into_iter().map(|(operation, quota)| (operation, bucket(quota))).collect();
+    }
+
+    /// Whether a request of this operation passes now; counts it.
+    pub fn passes(&mut self, operation: &str, now: Instant) -> bool {
+        let Some(bucket) = self.0.get_mut(operation) else { return true };
+        let earned = now.saturating_duration_since(bucket.at).as_secs_f64() * bucket.quota.per_second;
+        bucket.level = (bucket.level + earned).min(f64::from(bucket.quota.burst));
+        bucket.at = now;
+        let passes = bucket.level >= 1.0;
+        if passes {
+            bucket.level -= 1.0;
+        }
+        passes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_quota_refuses_beyond_its_burst_and_recovers_at_its_rate() {
+        let mut quotas = Quotas::default();
+        quotas.replace([("PutParameter".to_owned(), Quota { per_second: 2.0, burst: 2 })]);
+        let start = Instant::now();
+        let passed: Vec<bool> = (0..3).map(|_| quotas.passes("PutParameter", start)).collect();
+        assert_eq!(passed, [true, true, false]);
+        assert!(quotas.passes("GetParameter", start));
+        assert!(quotas.passes("PutParameter", start + Duration::from_secs(1)));
+    }
+}

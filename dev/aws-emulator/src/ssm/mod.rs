@@ -1,0 +1,18 @@
+//! Parameter Store in memory, with AWS's rules.
+
+mod describe;
+mod names;
+mod operations;
+mod put;
+mod store;
+
+pub use operations::{Request, call};
+pub use store::{Settings, Ssm};
+
+/// The account that everything belongs to.
+pub const ACCOUNT: &str = "123456789012";
+
+/// Operations that never change anything, which may be answered from an older state.
+pub fn is_read(operation: &str) -> bool {
+    operation.starts_with("Get") || operation.starts_with("Describe")
+}

@@ -1,0 +1,224 @@
+//! The emulator's state, and what becomes of one request: fault, quota, then the parameters or the upstream.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::calls::{Call, Calls};
+use crate::error::AwsError;
+use crate::faults::{Fault, Faults, Rule, throttled};
+use crate::quota::{Quota, Quotas};
+use crate::ssm::{self, Settings, Ssm};
+use crate::upstream::Upstream;
+use crate::wire::{self, Answer, Request};
+
+/// How a request ends for the client.
+pub enum End {
+    Answer(Answer),
+    /// The connection is closed without a word.
+    Dropped,
+}
+
+pub struct World {
+    state: Mutex<State>,
+    upstream: Option<Upstream>,
+}
+
+#[derive(Default)]
+struct State {
+    ssm: Ssm,
+    faults: Faults,
+    quotas: Quotas,
+    calls: Calls,
+    clock_offset: TimeDelta,
+    /// Requests that are applied when released, with the number of their log entry.
+    held: Vec<(u64, Request)>,
+}
+
+impl State {
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now() + self.clock_offset
+    }
+}
+
+impl World {
+    pub fn new(upstream: Option<Upstream>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), upstream })
+    }
+
+    pub fn upstream(&self) -> Option<&Upstream> {
+        self.upstream.as_ref()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn add_fault(&self, rule: Rule) -> Result<(), &'static str> {
+        if self.upstream.is_some() && matches!(rule.fault, Fault::Stale { .. }) {
+            return Err("stale reads need the emulator's own parameters; an upstream keeps no past");
+        }
+        self.state().faults.add(rule);
+        Ok(())
+    }
+
+    pub fn faults(&self) -> Vec<Rule> {
+        self.state().faults.rules().to_vec()
+    }
+
+    pub fn clear_faults(&self) {
+        self.state().faults.clear();
+    }
+
+    /// Enforces these quotas and no others.
+    pub fn set_quotas(&self, quotas: impl IntoIterator<Item = (String, Quota)>) {
+        self.state().quotas.replace(quotas);
+    }
+
+    pub fn set_clock_offset(&self, offset: TimeDelta) {
+        self.state().clock_offset = offset;
+    }
+
+    pub fn set_settings(&self, settings: Settings) {
+        self.state().ssm.settings = settings;
+    }
+
+    pub fn calls(&self) -> Vec<Call> {
+        self.state().calls.all().to_vec()
+    }
+
+    pub fn clear_calls(&self) {
+        self.state().calls.clear();
+    }
+
+    /// Forgets everything: parameters, faults, quotas, calls, clock, settings and held requests.
+    pub fn reset(&self) {
+        *self.state() = State::default();
+    }
+
+    /// Applies all held requests in the order in which they came; answers how many.
+    pub async fn release(self: &Arc<Self>) -> usize {
+        let held = std::mem::take(&mut self.state().held);
+        let count = held.len();
+        for (number, request) in held {
+            self.apply(number, &request, 0).await;
+        }
+        count
+    }
+
+    /// What becomes of a request.
+    pub async fn handle(self: &Arc<Self>, request: Request) -> End {
+        let (number, fault, passes) = self.admit(&request);
+        let Some(fault) = fault else {
+            let answer = if passes { self.apply(number, &request, 0).await } else { throttled().into() };
+            return self.answer(number, answer);
+        };
+        if let Some((error, applied)) = fault.error(&request.operation, &request.path) {
+            if applied {
+                self.apply(number, &request, 0).await;
+            }
+            return self.answer(number, error.into());
+        }
+        match fault {
+            Fault::Hang { applied } | Fault::Drop { applied } if applied => {
+                self.apply(number, &request, 0).await;
+            }
+            Fault::Late { after_ms } => self.apply_later(number, request.clone(), after_ms),
+            Fault::Slow { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
+            _ => {}
+        }
+        match fault {
+            Fault::Hang { .. } | Fault::Late { .. } => std::future::pending().await,
+            Fault::Drop { .. } => End::Dropped,
+            Fault::Stale { writes } => {
+                let answer = self.apply(number, &request, writes).await;
+                self.answer(number, answer)
+            }
+            Fault::Duplicate { after_ms } => {
+                let answer = self.apply(number, &request, 0).await;
+                let again = enter(&mut self.state(), &request, Some(&fault));
+                self.apply_later(again, request, after_ms);
+                self.answer(number, answer)
+            }
+            _ => {
+                let answer = self.apply(number, &request, 0).await;
+                self.answer(number, answer)
+            }
+        }
+    }
+
+    /// Logs a request and finds out what stands in its way.
+    fn admit(&self, request: &Request) -> (u64, Option<Fault>, bool) {
+        let mut state = self.state();
+        let fault = state.faults.hit(&request.operation, &request.path);
+        let passes = fault.is_some() || state.quotas.passes(&request.operation, Instant::now());
+        let number = enter(&mut state, request, fault.as_ref());
+        (number, fault, passes)
+    }
+
+    fn apply_later(self: &Arc<Self>, number: u64, request: Request, after_ms: Option<u64>) {
+        let Some(after_ms) = after_ms else {
+            self.state().held.push((number, request));
+            return;
+        };
+        let world = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(after_ms)).await;
+            world.apply(number, &request, 0).await;
+        });
+    }
+
+    /// Lets the parameters see the request, wherever they are.
+    async fn apply(&self, number: u64, request: &Request, stale_by: usize) -> Answer {
+        let answer = match &self.upstream {
+            Some(upstream) => upstream.call(request).await,
+            None => self.apply_here(request, stale_by),
+        };
+        self.state().calls.update(number, |call| {
+            call.applied = answer.status < 300;
+            call.version = wire::version(&answer);
+        });
+        answer
+    }
+
+    fn apply_here(&self, request: &Request, stale_by: usize) -> Answer {
+        let mut state = self.state();
+        let call = ssm::Request {
+            operation: &request.operation,
+            region: &request.region,
+            access_key: &request.access_key,
+            body: &request.body,
+            now: state.now(),
+            stale_by,
+        };
+        match ssm::call(&mut state.ssm, &call) {
+            Ok(body) => Answer { status: 200, body: body.to_string().into() },
+            Err(error) => error.into(),
+        }
+    }
+
+    fn answer(&self, number: u64, answer: Answer) -> End {
+        self.state().calls.update(number, |call| call.outcome = wire::outcome(&answer));
+        End::Answer(answer)
+    }
+
+    /// A request that is none.
+    pub fn refuse(&self, error: AwsError) -> Answer {
+        let mut state = self.state();
+        let now = state.now();
+        let number = state.calls.begin(now, "", "", "");
+        state.calls.update(number, |call| call.outcome.clone_from(&error.code));
+        error.into()
+    }
+}
+
+/// Logs a request and answers the number of its entry.
+fn enter(state: &mut State, request: &Request, fault: Option<&Fault>) -> u64 {
+    let now = state.now();
+    let number = state.calls.begin(now, &request.region, &request.operation, &request.path);
+    let kind = fault.and_then(|fault| serde_json::to_value(fault).ok());
+    let kind = kind.and_then(|fault| fault["kind"].as_str().map(str::to_owned));
+    state.calls.update(number, |call| call.fault = kind);
+    number
+}
