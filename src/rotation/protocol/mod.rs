@@ -13,6 +13,8 @@ mod finish;
 mod preflight;
 mod start;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
