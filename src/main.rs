@@ -3,7 +3,11 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use keyturn::api;
 use keyturn::cli::{check, process};
+use keyturn::controller::config::ControllerArgs;
+use keyturn::controller::logging::{self, LogLevel};
+use keyturn::controller::run;
 
 #[derive(Parser)]
 #[command(name = "keyturn", version, about = "Rotates the secrets a fleet of docker hosts runs on")]
@@ -14,6 +18,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the controller
+    Controller {
+        #[command(flatten)]
+        arguments: Box<ControllerArgs>,
+        /// How much keyturn itself logs: error, warn, info, debug or trace. Libraries never log more than info, since
+        /// some of them print what they send
+        #[arg(long, env = "KEYTURN_LOG", default_value = "info")]
+        log: LogLevel,
+    },
+    /// Print the CustomResourceDefinitions as YAML
+    Crds,
     /// Check an installation from inside the cluster: custom resources, leader, readiness
     Check(check::CheckArgs),
     /// Print the version
@@ -42,6 +57,14 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     match command {
+        Command::Controller { arguments, log } => {
+            logging::start(log);
+            // Logged, and told once more on the way out: a pod's last line is what `kubectl describe` may show.
+            runtime()?
+                .block_on(run::run(*arguments))
+                .inspect_err(|error| tracing::error!(%error, "stopped"))?;
+        }
+        Command::Crds => print!("{}", api::render()?),
         Command::Check(args) => runtime()?.block_on(check::run(&args))?,
         Command::Version => println!("keyturn {}", env!("CARGO_PKG_VERSION")),
     }

@@ -58,6 +58,16 @@ impl Cache {
         missing
     }
 
+    /// Waits until everything has been listed once.
+    pub async fn ready(&self) {
+        // A wait fails only when its watch has ended, which ends the process.
+        for scope in &self.scopes {
+            let _ = scope.secrets.wait_until_ready().await;
+            let _ = scope.hosts.wait_until_ready().await;
+        }
+        let _ = self.grants.wait_until_ready().await;
+    }
+
     fn scope(&self, namespace: &str) -> Option<&Scope> {
         self.scopes.iter().find(|scope| scope.namespace.as_deref().is_none_or(|own| own == namespace))
     }

@@ -4,6 +4,7 @@
 use chrono::TimeDelta;
 use clap::{Args, ValueEnum};
 
+use super::lease::Timing;
 use super::settings::Settings;
 
 /// The controller's own arguments. A flag wins over its environment variable.
@@ -26,13 +27,10 @@ pub struct ControllerArgs {
     #[arg(long, env = "KEYTURN_WATCH_NAMESPACES", value_delimiter = ',', value_parser = optional_dns_label)]
     pub watch_namespaces: Vec<String>,
 
-    /// AWS region of secrets that name none; AWS_REGION when absent
+    /// AWS region of secrets that name none; AWS_REGION when absent. Credentials, endpoints and proxies come from the
+    /// AWS SDK's own variables, such as AWS_ENDPOINT_URL_SSM
     #[arg(long, env = "KEYTURN_AWS_REGION", value_parser = region)]
     pub aws_region: Option<String>,
-
-    /// Address of an SSM endpoint to use in place of AWS's own, such as a VPC endpoint or an emulator
-    #[arg(long, env = "KEYTURN_AWS_ENDPOINT_SSM", value_parser = endpoint)]
-    pub aws_endpoint_ssm: Option<String>,
 
     /// Parameter Store path below which records of rotations lie; `/keyturn/<cluster>` when absent. It must not lie
     /// under a path that hosts fetch
@@ -95,6 +93,10 @@ pub struct ControllerArgs {
     /// When nodes pull the image of deploy Jobs
     #[arg(long, env = "KEYTURN_JOB_IMAGE_PULL_POLICY", value_enum, default_value = "IfNotPresent")]
     pub job_image_pull_policy: PullPolicy,
+
+    /// Secrets, in the namespace of each DockerHost, with which that image is pulled, separated by commas
+    #[arg(long, env = "KEYTURN_JOB_IMAGE_PULL_SECRETS", value_delimiter = ',')]
+    pub job_image_pull_secrets: Vec<String>,
 
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "KEYTURN_LISTEN", default_value = "0.0.0.0:8080")]
@@ -172,6 +174,15 @@ impl ControllerArgs {
         Ok(settings)
     }
 
+    /// Times of the leader election.
+    pub fn lease_timing(&self) -> Timing {
+        Timing {
+            duration: span(self.lease_duration),
+            renew_deadline: span(self.lease_renew_deadline),
+            retry_period: span(self.lease_retry_period),
+        }
+    }
+
     /// Name of this process in the lease and in Events.
     pub fn pod(&self) -> String {
         let given = self.pod_name.clone().filter(|name| !name.is_empty());
@@ -211,6 +222,11 @@ impl ControllerArgs {
 #[allow(clippy::ptr_arg)]
 fn some(text: &String) -> bool {
     !text.is_empty()
+}
+
+/// The span for a timer. Arguments are never negative.
+pub fn span(delta: TimeDelta) -> std::time::Duration {
+    delta.to_std().unwrap_or_default()
 }
 
 /// A span of time as an operator writes it: a whole number and one of `ms`, `s`, `m`, `h`, `d`; or `0`.
@@ -280,11 +296,6 @@ fn segment(text: &str) -> bool {
 fn region(text: &str) -> Result<String, String> {
     let valid = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if valid { Ok(text.to_owned()) } else { Err("must be an AWS region such as us-east-1".into()) }
-}
-
-fn endpoint(text: &str) -> Result<String, String> {
-    let valid = text.is_empty() || text.starts_with("http://") || text.starts_with("https://");
-    if valid { Ok(text.to_owned()) } else { Err("must be an http:// or https:// address".into()) }
 }
 
 fn dns_label(text: &str) -> Result<String, String> {

@@ -16,6 +16,8 @@ use super::metrics::Metrics;
 
 /// Longest silence of the API server inside one call.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longer than a watch lasts, see `watches`.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(180);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -23,7 +25,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Clients {
     pub calls: Client,
-    /// Without a read timeout: a watch may be silent for minutes. kube's watcher notices a dead one by itself.
+    /// A watch may be silent for minutes; kube's watcher notices a dead one by itself, but not a dead list.
     pub watches: Client,
 }
 
@@ -42,10 +44,11 @@ pub async fn connect(metrics: &Metrics) -> Result<Clients, ConnectError> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.write_timeout = Some(WRITE_TIMEOUT);
     config.default_retry = false;
-    let watches = config.clone();
-    config.read_timeout = Some(READ_TIMEOUT);
     // Else the time that a pooled connection was idle would count against the next answer.
     config.reset_reader_on_write = true;
+    let mut watches = config.clone();
+    config.read_timeout = Some(READ_TIMEOUT);
+    watches.read_timeout = Some(WATCH_TIMEOUT);
     let counted = CountWrites(metrics.clone());
     Ok(Clients {
         calls: ClientBuilder::try_from(config)?.with_layer(&counted).build(),

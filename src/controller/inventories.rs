@@ -1,0 +1,196 @@
+//! The inventories of Parameter Store, one per region: which paths they cover follows from the ManagedSecrets that
+//! exist, and a path that somebody changed brings its ManagedSecret into the queue.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::cache::Cache;
+use super::managed_secret::ports::{Glimpse, Inventory, Regions};
+use super::settings::Settings;
+use crate::api::ManagedSecret;
+use crate::parameter_store::ParameterStore;
+use crate::parameter_store::aws::Stores;
+use crate::parameter_store::inventory::{InventoryView, Look, inventory};
+use crate::parameter_store::records;
+
+/// Changes of ManagedSecrets within this time lead to one new listing.
+const SETTLE: Duration = Duration::from_millis(250);
+/// A replica that begins to lead waits this long at most for its first listings. Without them every object would be
+/// read by calls of its own.
+const FIRST_LISTING: Duration = Duration::from_secs(30);
+
+/// Namespace and name of a ManagedSecret.
+type Name = (String, String);
+/// The ManagedSecrets that a path is of interest to.
+type Readers = HashMap<String, BTreeSet<Name>>;
+
+/// Takes namespace and name of a ManagedSecret.
+type Changed = Box<dyn Fn(&str, &str) + Send + Sync>;
+
+/// Parameter Store as the reconcilers see it.
+pub struct Inventories {
+    stores: Stores,
+    settings: Settings,
+    interval: Duration,
+    cache: Cache,
+    regions: Mutex<HashMap<String, Region>>,
+    /// The ManagedSecrets have changed.
+    dirty: Notify,
+    /// Called for a ManagedSecret that something was changed about.
+    changed: Changed,
+}
+
+#[derive(Clone)]
+struct Region {
+    view: InventoryView,
+    readers: Arc<Mutex<Readers>>,
+}
+
+impl Inventories {
+    pub fn new(
+        stores: Stores,
+        settings: Settings,
+        interval: Duration,
+        cache: Cache,
+        changed: impl Fn(&str, &str) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            stores,
+            settings,
+            interval,
+            cache,
+            regions: Mutex::default(),
+            dirty: Notify::new(),
+            changed: Box::new(changed),
+        })
+    }
+
+    /// ManagedSecrets have come, gone or changed.
+    pub fn secrets_changed(&self) {
+        self.dirty.notify_one();
+    }
+
+    /// Starts to list what the ManagedSecrets are about, and waits, within bounds, for the first answers.
+    pub async fn start(self: &Arc<Self>) {
+        self.cover();
+        let views: Vec<InventoryView> = self.lock().values().map(|region| region.view.clone()).collect();
+        let first = futures::future::join_all(views.iter().map(InventoryView::refresh_now));
+        match tokio::time::timeout(FIRST_LISTING, first).await {
+            Ok(answers) => {
+                for error in answers.into_iter().filter_map(Result::err) {
+                    tracing::warn!(%error, "the first listing of Parameter Store failed");
+                }
+            }
+            Err(_) => tracing::warn!("the first listing of Parameter Store takes long; going on without it"),
+        }
+    }
+
+    /// Keeps what is listed in step with the ManagedSecrets. Ends only by being dropped.
+    pub async fn follow(self: Arc<Self>) {
+        loop {
+            self.dirty.notified().await;
+            tokio::time::sleep(SETTLE).await;
+            self.cover();
+        }
+    }
+
+    /// Tells every region what to list.
+    fn cover(self: &Arc<Self>) {
+        let mut wanted: BTreeMap<String, Readers> = BTreeMap::new();
+        for guarded in self.cache.scopes.iter().flat_map(|scope| scope.secrets.state()) {
+            let Ok(secret) = &guarded.0 else { continue };
+            let (Some(namespace), Some(name)) = (&secret.metadata.namespace, &secret.metadata.name) else {
+                continue;
+            };
+            let readers = wanted.entry(self.region_of(secret)).or_default();
+            for parameter in &secret.spec.ssm.parameters {
+                readers.entry(parameter.path.clone()).or_default().insert((namespace.clone(), name.clone()));
+            }
+        }
+        let known: Vec<String> = self.lock().keys().cloned().collect();
+        for region in known {
+            wanted.entry(region).or_default();
+        }
+        for (region, readers) in wanted {
+            let mut entries: BTreeSet<String> = readers.keys().cloned().collect();
+            entries.insert(format!("{}/", self.settings.staging));
+            let region = self.region(&region);
+            *region.readers.lock().unwrap_or_else(PoisonError::into_inner) = readers;
+            region.view.want(entries);
+        }
+    }
+
+    fn region_of(&self, secret: &ManagedSecret) -> String {
+        let pinned = || secret.status.as_ref().and_then(|status| status.region.clone());
+        secret.spec.ssm.region.clone().or_else(pinned).unwrap_or_else(|| self.settings.region.clone())
+    }
+
+    /// The inventory of a region, started at its first use.
+    fn region(self: &Arc<Self>, name: &str) -> Region {
+        let mut regions = self.lock();
+        if let Some(region) = regions.get(name) {
+            return region.clone();
+        }
+        let (poller, view) = inventory(self.stores.region(name), self.interval);
+        let region = Region { view, readers: Arc::default() };
+        regions.insert(name.to_owned(), region.clone());
+        drop(regions);
+        tokio::spawn(poller.run());
+        tokio::spawn(self.clone().tell(region.clone()));
+        region
+    }
+
+    /// Brings the ManagedSecrets of changed paths into the queue.
+    async fn tell(self: Arc<Self>, region: Region) {
+        let mut changes = region.view.changes();
+        while let Some(paths) = changes.next().await {
+            let mut names = BTreeSet::new();
+            {
+                let readers = region.readers.lock().unwrap_or_else(PoisonError::into_inner);
+                for path in &paths {
+                    names.extend(readers.get(path).into_iter().flatten().cloned());
+                    if let Some(staged) = records::parse_path(&self.settings.staging, path) {
+                        names.insert((staged.namespace, staged.name));
+                    }
+                }
+            }
+            tracing::debug!(paths = paths.len(), secrets = names.len(), "Parameter Store has changed");
+            for (namespace, name) in names {
+                (self.changed)(&namespace, &name);
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Region>> {
+        self.regions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Regions for Inventories {
+    fn store(&self, region: &str) -> Arc<dyn ParameterStore> {
+        self.stores.region(region)
+    }
+}
+
+impl Inventory for Inventories {
+    fn glimpse(&self, region: &str, paths: &[String], folder: &str) -> Option<Glimpse> {
+        let latest = self.lock().get(region)?.view.latest();
+        if !latest.covers(folder) {
+            return None;
+        }
+        let mut found = BTreeMap::new();
+        for path in paths {
+            let version = match latest.look(path) {
+                Look::Present(version) => Some(version.clone()),
+                Look::Absent => None,
+                Look::NotCovered => return None,
+            };
+            found.insert(path.clone(), version);
+        }
+        let staged = latest.below(folder).map(|(path, _)| path.to_owned()).collect();
+        Some(Glimpse { taken_at: latest.taken_at, latest: found, staged })
+    }
+}

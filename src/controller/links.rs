@@ -1,0 +1,139 @@
+//! What a change of one object means to others: who has to be looked at again.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use k8s_openapi::api::batch::v1::Job;
+use kube::ResourceExt;
+use kube::api::PartialObjectMeta;
+
+use super::cache::{Cache, Guarded};
+use super::kube_objects::OwnWrites;
+use super::queue::Queue;
+use super::watches::Change;
+use crate::api::{DockerHost, GROUP, ManagedSecret, time};
+
+/// The queues of one namespace, or of all.
+#[derive(Clone)]
+pub struct Queues {
+    pub namespace: Option<String>,
+    pub secrets: Queue<ManagedSecret>,
+    pub hosts: Queue<DockerHost>,
+}
+
+/// Turns changes into entries of queues.
+#[derive(Clone)]
+pub struct Links {
+    pub cache: Cache,
+    pub queues: Vec<Queues>,
+    pub own: OwnWrites,
+    /// Called when the set of parameters that ManagedSecrets are about may have changed.
+    pub secrets_changed: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Links {
+    pub fn push_secret(&self, namespace: &str, name: &str) {
+        if let Some(queues) = self.queues(namespace) {
+            queues.secrets.push(namespace, name);
+        }
+    }
+
+    pub fn push_host(&self, namespace: &str, name: &str) {
+        if let Some(queues) = self.queues(namespace) {
+            queues.hosts.push(namespace, name);
+        }
+    }
+
+    /// Lets the queues take entries, and puts in everything that exists: the most overdue secrets first.
+    pub fn open(&self) {
+        for queues in &self.queues {
+            queues.secrets.open();
+            queues.hosts.open();
+        }
+        self.everything();
+    }
+
+    /// A grant has come, gone or changed, or a new leader begins.
+    pub fn everything(&self) {
+        for scope in &self.cache.scopes {
+            let mut secrets = scope.secrets.state();
+            secrets.sort_by_key(|secret| due(secret));
+            for secret in secrets {
+                self.push_secret(&secret.namespace().unwrap_or_default(), &secret.name_any());
+            }
+            for host in scope.hosts.state() {
+                self.push_host(&host.namespace().unwrap_or_default(), &host.name_any());
+            }
+        }
+    }
+
+    pub fn secret(&self, object: &Guarded<ManagedSecret>, change: Change) {
+        let namespace = object.namespace().unwrap_or_default();
+        (self.secrets_changed)();
+        // Hosts run what the secret's status says is published; deleted ones no longer ask for anything.
+        if let Ok(secret) = &object.0 {
+            for host in &secret.spec.hosts {
+                self.push_host(&namespace, &host.name);
+            }
+        }
+        match change {
+            Change::Applied if self.own.wrote(object) => {}
+            Change::Applied => self.push_secret(&namespace, &object.name_any()),
+            Change::Deleted => {
+                self.own.forget(object);
+                // One that waited for the parameters of this one may have them now.
+                for other in self.cache.secrets(&namespace) {
+                    if shares_a_parameter(object, &other) {
+                        self.push_secret(&namespace, &other.name_any());
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn host(&self, object: &Guarded<DockerHost>, change: Change) {
+        let namespace = object.namespace().unwrap_or_default();
+        let name = object.name_any();
+        for secret in self.cache.secrets(&namespace) {
+            if secret.0.as_ref().is_ok_and(|secret| secret.spec.hosts.iter().any(|host| host.name == name)) {
+                self.push_secret(&namespace, &secret.name_any());
+            }
+        }
+        for other in self.cache.hosts(&namespace) {
+            if other.0.as_ref().is_ok_and(|other| other.spec.deploy.after.contains(&name)) {
+                self.push_host(&namespace, &other.name_any());
+            }
+        }
+        match change {
+            Change::Applied if self.own.wrote(object) => {}
+            Change::Applied => self.push_host(&namespace, &name),
+            Change::Deleted => self.own.forget(object),
+        }
+    }
+
+    pub fn job(&self, job: &PartialObjectMeta<Job>) {
+        let owner = job.owner_references().iter().find(|owner| {
+            owner.controller == Some(true)
+                && owner.kind == "DockerHost"
+                && owner.api_version.split('/').next() == Some(GROUP)
+        });
+        if let Some(owner) = owner {
+            self.push_host(&job.namespace().unwrap_or_default(), &owner.name);
+        }
+    }
+
+    fn queues(&self, namespace: &str) -> Option<&Queues> {
+        self.queues.iter().find(|queues| queues.namespace.as_deref().is_none_or(|own| own == namespace))
+    }
+}
+
+/// When a secret's next rotation may start, as far as its status says so.
+pub fn due(secret: &Guarded<ManagedSecret>) -> Option<DateTime<Utc>> {
+    time::from_text(secret.0.as_ref().ok()?.status.as_ref()?.next_rotation_time.as_ref()?)
+}
+
+fn shares_a_parameter(one: &Guarded<ManagedSecret>, other: &Guarded<ManagedSecret>) -> bool {
+    let (Ok(one), Ok(other)) = (&one.0, &other.0) else { return false };
+    let theirs = &other.spec.ssm.parameters;
+    one.spec.ssm.parameters.iter().any(|mine| theirs.iter().any(|their| their.path == mine.path))
+}

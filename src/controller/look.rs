@@ -1,0 +1,92 @@
+//! One look at one object: hands it to its reconciler, and answers when to look again.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::core::error_boundary::InvalidObject;
+use kube::{Resource, ResourceExt};
+
+use super::cache::Guarded;
+use super::kube_objects::KubeObjects;
+use super::links::due;
+use super::managed_secret::{ManagedSecrets, Requeue};
+use super::objects::Notice;
+use crate::api::ManagedSecret;
+use crate::parameter_store::budget::{Urgency, with_urgency};
+
+/// No object is looked at again sooner than this, so that no mistake makes a hot loop.
+const SOONEST: Duration = Duration::from_millis(50);
+/// For objects that nothing is to be done about; the queue shortens it to its resync.
+const NEVER: Duration = Duration::MAX;
+
+/// The reconcilers.
+pub struct Look {
+    secrets: ManagedSecrets,
+    objects: Arc<KubeObjects>,
+    /// UID and resourceVersion of undecodable objects that were reported.
+    reported: Mutex<HashSet<(String, String)>>,
+}
+
+impl Look {
+    pub fn new(secrets: ManagedSecrets, objects: Arc<KubeObjects>) -> Self {
+        Self { secrets, objects, reported: Mutex::default() }
+    }
+
+    pub async fn secret(self: Arc<Self>, object: Arc<Guarded<ManagedSecret>>) -> Result<Duration, String> {
+        if let Err(invalid) = &object.0 {
+            return Ok(self.undecodable::<ManagedSecret>(invalid).await);
+        }
+        // The longer overdue, the earlier its turn in the request budget.
+        let overdue = due(&object).map_or(0, |due| (Utc::now() - due).num_seconds().max(0));
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let ended = with_urgency(Urgency(overdue), self.secrets.reconcile(&namespace, &name)).await;
+        tracing::debug!(namespace, name, ?ended, "looked at the ManagedSecret");
+        ended.map(again).map_err(|error| error.to_string())
+    }
+
+    /// Tells people about an object that the API server holds and this version of keyturn cannot read.
+    async fn undecodable<K: Resource<DynamicType = ()>>(&self, invalid: &InvalidObject) -> Duration {
+        let metadata = &invalid.metadata;
+        let seen =
+            (metadata.uid.clone().unwrap_or_default(), metadata.resource_version.clone().unwrap_or_default());
+        if !self.reported.lock().unwrap_or_else(PoisonError::into_inner).insert(seen) {
+            return NEVER;
+        }
+        let kind = K::kind(&());
+        tracing::warn!(
+            kind = %kind,
+            namespace = metadata.namespace,
+            name = metadata.name,
+            error = invalid.error,
+            "the object cannot be read and is left alone"
+        );
+        let about = ObjectReference {
+            api_version: Some(K::api_version(&()).into_owned()),
+            kind: Some(kind.into_owned()),
+            namespace: metadata.namespace.clone(),
+            name: metadata.name.clone(),
+            uid: metadata.uid.clone(),
+            resource_version: metadata.resource_version.clone(),
+            field_path: None,
+        };
+        let note = format!(
+            "keyturn {} cannot read this object and leaves it alone: {}. It was admitted under another version of \
+             the custom resource; write it again as `kubectl explain` describes it",
+            env!("CARGO_PKG_VERSION"),
+            invalid.error
+        );
+        let notice = Notice { warning: true, reason: "Undecodable", action: "Read", note };
+        self.objects.notify_undecodable(&about, notice).await;
+        NEVER
+    }
+}
+
+fn again(requeue: Requeue) -> Duration {
+    match requeue {
+        Requeue::After(delta) => delta.max(TimeDelta::zero()).to_std().unwrap_or(NEVER).max(SOONEST),
+        Requeue::Never => NEVER,
+    }
+}

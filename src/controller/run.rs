@@ -1,0 +1,416 @@
+//! The life of a controller process: connect, watch, wait for the lease, work, stop.
+//!
+//! Replicas that do not lead keep their caches warm and do nothing else. A process leads at most once: when it loses
+//! the lease it exits, and its pod starts afresh.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use chrono::{DateTime, Utc};
+use k8s_openapi::api::batch::v1::Job;
+use kube::api::PartialObjectMeta;
+use kube::core::NamespaceResourceScope;
+use kube::runtime::reflector::{self, store::Writer};
+use kube::{Api, Client, Resource};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+
+use super::cache::{Cache, Guarded, Scope};
+use super::config::{ConfigError, ControllerArgs, span};
+use super::events::Events;
+use super::health::{self, Heartbeat, ListenError, Probes};
+use super::inventories::Inventories;
+use super::kube_client::{self, Clients, ConnectError};
+use super::kube_objects::{KubeObjects, OwnWrites};
+use super::lease::{Candidate, Leadership, LeaseError};
+use super::links::{Links, Queues};
+use super::look::Look;
+use super::managed_secret::ManagedSecrets;
+use super::managed_secret::ports::{self, Ports};
+use super::metrics::{Exposition, Metrics};
+use super::queue::{self, Requests, Work};
+use super::settings::Settings;
+use super::watches;
+use crate::api::{DockerHost, ManagedSecret, RotationGrant};
+use crate::deploy::job::HOST_LABEL;
+use crate::generator::OperatingSystem;
+use crate::parameter_store::aws::Stores;
+use crate::parameter_store::budget::{Rate, Rates, SsmCalls};
+use crate::parameter_store::ssm::CallLimits;
+
+/// A process whose election loop has not moved for this many lease durations is to be restarted.
+const SILENT_LEASES: u32 = 4;
+
+/// Why the controller ended without being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] std::io::Error),
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// Something that never ends has ended: a bug. A fresh process is better than a crippled one.
+    #[error("{0} ended unexpectedly")]
+    Ended(&'static str),
+}
+
+/// The receiving ends of one scope's queues.
+struct Pending {
+    scope: Scope,
+    secrets: Requests<ManagedSecret>,
+    #[expect(dead_code, reason = "read by the reconciler of DockerHosts")]
+    hosts: Requests<DockerHost>,
+}
+
+/// What lives as long as the process does.
+struct Process {
+    args: ControllerArgs,
+    settings: Settings,
+    clients: Clients,
+    metrics: Metrics,
+    ssm_calls: SsmCalls,
+    leadership: Leadership,
+    links: Links,
+    /// Set once this replica leads.
+    inventories: Arc<OnceLock<Arc<Inventories>>>,
+    /// Tasks that never end, by name.
+    background: JoinSet<&'static str>,
+    signals: Signals,
+}
+
+/// Runs a replica until it is told to stop (SIGTERM, SIGINT) or has to.
+pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
+    let settings = args.settings()?;
+    let signals = Signals::listen().map_err(RunError::Signals)?;
+    let metrics = Metrics::default();
+    let clients = kube_client::connect(&metrics).await?;
+    let lease = (&args.namespace, &args.lease_name);
+    let candidate = Candidate::new(clients.calls.clone(), lease.0, lease.1, &args.pod(), args.lease_timing());
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        identity = candidate.identity(),
+        ?settings,
+        "starting"
+    );
+
+    let inventories: Arc<OnceLock<Arc<Inventories>>> = Arc::default();
+    let mut background = JoinSet::new();
+    let (links, pending) = {
+        let inventories = inventories.clone();
+        let secrets_changed = move || {
+            if let Some(inventories) = inventories.get() {
+                inventories.secrets_changed();
+            }
+        };
+        follow(&args.namespaces(), &clients.watches, &metrics, Arc::new(secrets_changed), &mut background)
+    };
+    let process = Process {
+        leadership: candidate.leadership(),
+        args,
+        settings,
+        clients,
+        metrics,
+        ssm_calls: SsmCalls::default(),
+        links,
+        inventories,
+        background,
+        signals,
+    };
+    process.live(candidate, pending).await
+}
+
+impl Process {
+    async fn live(mut self, mut candidate: Candidate, pending: Vec<Pending>) -> Result<(), RunError> {
+        let heartbeat = Heartbeat::default();
+        self.serve_probes(heartbeat.clone()).await?;
+        tokio::select! {
+            () = candidate.acquire(&heartbeat) => {}
+            () = self.signals.wait() => return Ok(()),
+            ended = self.background.join_next() => return Err(task_ended(ended)),
+        }
+        tracing::info!(identity = candidate.identity(), "this replica leads");
+
+        let (stop_lease, mut lease_stopped) = watch::channel(false);
+        let mut keeper = tokio::spawn(async move {
+            let kept = candidate.keep(&mut lease_stopped, &heartbeat).await;
+            (candidate, kept)
+        });
+        let (stop_work, work_stopped) = watch::channel(false);
+        let mut workers = JoinSet::new();
+        self.lead(pending, &work_stopped, &mut workers, &mut keeper).await?;
+
+        tracing::info!("told to stop: finishing what is under way");
+        stop_work.send_replace(true);
+        let drained = async { while workers.join_next().await.is_some() {} };
+        if tokio::time::timeout(span(self.args.shutdown_timeout), drained).await.is_err() {
+            tracing::warn!("work is still under way; the next leader takes it up");
+        }
+        stop_lease.send_replace(true);
+        let Ok((mut candidate, kept)) = keeper.await else { return Err(RunError::Ended("the lease")) };
+        kept?;
+        candidate.release().await;
+        Ok(())
+    }
+
+    /// Works until told to stop.
+    async fn lead(
+        &mut self,
+        pending: Vec<Pending>,
+        stopped: &watch::Receiver<bool>,
+        workers: &mut JoinSet<()>,
+        keeper: &mut Keeper,
+    ) -> Result<(), RunError> {
+        let inventories = self.open_inventories().await;
+        let listed = async {
+            self.links.cache.ready().await;
+            inventories.start().await;
+        };
+        tokio::select! {
+            () = listed => {}
+            () = self.signals.wait() => return Ok(()),
+            ended = &mut *keeper => return Err(lease_ended(ended)),
+            ended = self.background.join_next() => return Err(task_ended(ended)),
+        }
+        self.background.spawn(named("the inventory", inventories.clone().follow()));
+        let look = Arc::new(self.reconcilers(inventories, stopped.clone()));
+        self.spawn_workers(pending, &look, stopped, workers);
+        self.links.open();
+        tokio::select! {
+            () = self.signals.wait() => Ok(()),
+            ended = keeper => Err(lease_ended(ended)),
+            ended = self.background.join_next() => Err(task_ended(ended)),
+            _ = workers.join_next() => Err(RunError::Ended("a worker")),
+        }
+    }
+
+    async fn serve_probes(&mut self, heartbeat: Heartbeat) -> Result<(), RunError> {
+        let cache = self.links.cache.clone();
+        let exposition =
+            Exposition::new(&self.metrics, &self.ssm_calls, cache.clone(), self.leadership.clone());
+        let probes = Probes {
+            heartbeat,
+            silence: span(self.args.lease_duration) * SILENT_LEASES,
+            missing: Box::new(move || cache.missing()),
+            metrics: Box::new(move || exposition.text()),
+        };
+        let server = health::serve(self.args.listen, probes).await?;
+        self.background.spawn(named("the server of health checks", async {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the server of health checks failed");
+            }
+        }));
+        Ok(())
+    }
+
+    async fn open_inventories(&self) -> Arc<Inventories> {
+        let limits = CallLimits::below(span(self.settings.grace));
+        let rates =
+            Rates { put: Rate { per_second: self.args.puts_per_second, burst: 1 }, ..Rates::default() };
+        let stores = Stores::from_environment(limits, rates, self.ssm_calls.clone()).await;
+        let links = self.links.clone();
+        let inventories = Inventories::new(
+            stores,
+            self.settings.clone(),
+            span(self.args.inventory_interval),
+            self.links.cache.clone(),
+            move |namespace, name| links.push_secret(namespace, name),
+        );
+        // Set once: a process leads once.
+        let _ = self.inventories.set(inventories.clone());
+        inventories
+    }
+
+    fn reconcilers(&self, inventories: Arc<Inventories>, stopped: watch::Receiver<bool>) -> Look {
+        let objects = Arc::new(KubeObjects::new(
+            self.clients.calls.clone(),
+            self.links.cache.clone(),
+            Events::new(self.clients.calls.clone(), &self.args.pod()),
+            self.metrics.clone(),
+            self.leadership.clone(),
+            self.links.own.clone(),
+        ));
+        let ports = Ports {
+            clock: Arc::new(SystemClock),
+            objects: objects.clone(),
+            regions: inventories.clone(),
+            inventory: inventories,
+            leadership: Arc::new(Acting { leadership: self.leadership.clone(), stopped }),
+            random: Mutex::new(Box::new(OperatingSystem)),
+        };
+        Look::new(ManagedSecrets::new(ports, self.settings.clone()), objects)
+    }
+
+    fn spawn_workers(
+        &self,
+        pending: Vec<Pending>,
+        look: &Arc<Look>,
+        stopped: &watch::Receiver<bool>,
+        workers: &mut JoinSet<()>,
+    ) {
+        let concurrency = self.args.concurrency;
+        let secret_workers = Arc::new(Semaphore::new(usize::from(concurrency)));
+        let work = |kind, workers: &Arc<Semaphore>| Work {
+            kind,
+            workers: workers.clone(),
+            concurrency,
+            resync: span(self.args.resync),
+            metrics: self.metrics.clone(),
+        };
+        for Pending { scope, secrets, hosts: _ } in pending {
+            let look = look.clone();
+            workers.spawn(queue::work(
+                work("ManagedSecret", &secret_workers),
+                scope.secrets,
+                secrets,
+                stopped.clone(),
+                move |object| look.clone().secret(object),
+            ));
+        }
+    }
+}
+
+/// Starts every watch; what they fill and what they announce.
+fn follow(
+    namespaces: &[String],
+    client: &Client,
+    metrics: &Metrics,
+    secrets_changed: Arc<dyn Fn() + Send + Sync>,
+    background: &mut JoinSet<&'static str>,
+) -> (Links, Vec<Pending>) {
+    let namespaces: Vec<Option<String>> =
+        if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() };
+    let (grants, grants_writer) = reflector::store();
+    let (mut scopes, mut writers, mut queues, mut pending) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for namespace in namespaces {
+        let (secrets, secrets_writer) = reflector::store();
+        let (hosts, hosts_writer) = reflector::store();
+        let (secret_queue, secret_requests) = queue::queue();
+        let (host_queue, host_requests) = queue::queue();
+        let scope = Scope { namespace: namespace.clone(), secrets, hosts };
+        scopes.push(scope.clone());
+        queues.push(Queues { namespace, secrets: secret_queue, hosts: host_queue });
+        pending.push(Pending { scope: scope.clone(), secrets: secret_requests, hosts: host_requests });
+        writers.push((scope, secrets_writer, hosts_writer));
+    }
+    let cache = Cache { scopes, grants };
+    let links = Links { cache: cache.clone(), queues, own: OwnWrites::default(), secrets_changed };
+
+    let all = links.clone();
+    let follow_grants = watches::follow(
+        Api::<Guarded<RotationGrant>>::all(client.clone()),
+        cache.grants,
+        grants_writer,
+        metrics.clone(),
+        move |_, _| all.everything(),
+    );
+    background.spawn(named("the watch of rotationgrants", follow_grants));
+    for (scope, secrets_writer, hosts_writer) in writers {
+        let namespace = scope.namespace.as_deref();
+        follow_objects(client, namespace, scope.secrets, secrets_writer, metrics, background, {
+            let links = links.clone();
+            move |object, change| links.secret(object, change)
+        });
+        follow_objects(client, namespace, scope.hosts, hosts_writer, metrics, background, {
+            let links = links.clone();
+            move |object, change| links.host(object, change)
+        });
+        let links = links.clone();
+        let jobs: Api<PartialObjectMeta<Job>> = scoped(client, namespace);
+        let follow_jobs =
+            watches::follow_metadata(jobs, HOST_LABEL, metrics.clone(), move |job| links.job(job));
+        background.spawn(named("the watch of jobs", follow_jobs));
+    }
+    (links, pending)
+}
+
+fn follow_objects<K>(
+    client: &Client,
+    namespace: Option<&str>,
+    store: reflector::Store<Guarded<K>>,
+    writer: Writer<Guarded<K>>,
+    metrics: &Metrics,
+    background: &mut JoinSet<&'static str>,
+    changed: impl FnMut(&Guarded<K>, watches::Change) + Send + 'static,
+) where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    let follow = watches::follow(scoped(client, namespace), store, writer, metrics.clone(), changed);
+    background.spawn(named("the watch of keyturn's objects", follow));
+}
+
+fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
+    task.await;
+    name
+}
+
+type Keeper = JoinHandle<(Candidate, Result<(), LeaseError>)>;
+
+fn lease_ended(ended: Result<(Candidate, Result<(), LeaseError>), JoinError>) -> RunError {
+    match ended {
+        Ok((_, Err(error))) => RunError::Lease(error),
+        _ => RunError::Ended("the lease"),
+    }
+}
+
+fn task_ended(ended: Option<Result<&'static str, JoinError>>) -> RunError {
+    RunError::Ended(ended.and_then(Result::ok).unwrap_or("a task"))
+}
+
+struct SystemClock;
+
+impl ports::Clock for SystemClock {
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now()
+    }
+}
+
+/// Leads, and has not been told to stop: then the step under way is finished and no other is begun.
+struct Acting {
+    leadership: Leadership,
+    stopped: watch::Receiver<bool>,
+}
+
+impl ports::Leadership for Acting {
+    fn is_leader(&self) -> bool {
+        !*self.stopped.borrow() && self.leadership.is_leader()
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
