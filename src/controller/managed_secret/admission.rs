@@ -2,16 +2,16 @@
 //! the same parameter.
 
 use super::progress::Blocked;
-use crate::api::ManagedSecret;
-use crate::api::RotationGrant;
 use crate::api::rotation_grant::GrantMode;
+use crate::api::{ManagedSecret, RotationGrant, grants, validate};
 use crate::controller::settings::Settings;
 
+/// The mode that the grants allow, or what stands against acting.
 pub fn admit(
     object: &ManagedSecret,
     region: &str,
     neighbours: &[ManagedSecret],
-    _grants: &[RotationGrant],
+    given: &[RotationGrant],
     settings: &Settings,
 ) -> Result<GrantMode, Blocked> {
     let permanent = |reason: &str, message: String| Blocked {
@@ -20,6 +20,11 @@ pub fn admit(
         permanent: true,
         unseen: true,
     };
+    let problems = validate::managed_secret(&object.spec);
+    if !problems.is_empty() {
+        let listed: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        return Err(permanent("Invalid", listed.join("; ")));
+    }
     if let Some((path, other)) = claimed_before(object, region, neighbours, settings) {
         let message = format!(
             "parameter {path} is managed by the older ManagedSecret {other} of this namespace: delete one of the two, \
@@ -27,7 +32,10 @@ pub fn admit(
         );
         return Err(permanent("Conflict", message));
     }
-    Ok(GrantMode::Rotate)
+    match grants::managed_secret(given, object, region, &settings.staging) {
+        grants::Verdict::Allowed(mode) => Ok(mode),
+        grants::Verdict::Denied(lacking) => Err(permanent("GrantMissing", lacking)),
+    }
 }
 
 /// The first path that an older object of the namespace names too, and that object's name.
