@@ -1,6 +1,70 @@
-# keyturn itself, in the world.
+# keyturn itself: its binary, its image, its chart in the world.
 # shellcheck shell=bash
 
-keyturn_folder() { echo "$REPO/target/x86_64-unknown-linux-gnu/release"; }
-keyturn_install() { say "           no charts/keyturn in this checkout: keyturn is not installed"; }
-keyturn_status() { :; }
+readonly KEYTURN_NAMESPACE=keyturn-system
+readonly KEYTURN_TARGET="$(uname -m)-unknown-linux-gnu"
+# `dev` builds faster, for who changes keyturn; what is measured and shipped is `release`.
+readonly KEYTURN_PROFILE="${KEYTURN_PROFILE:-release}"
+readonly CHART="$REPO/charts/keyturn"
+readonly WORLD_VALUES="$REPO/dev/world-values.yaml"
+
+keyturn_folder() { echo "$REPO/target/$KEYTURN_TARGET/${KEYTURN_PROFILE/#dev/debug}"; }
+
+# Static, so that the image needs nothing but the binary. A target is named so that the flag does not reach build
+# scripts and procedural macros, which cannot be static.
+keyturn_build() {
+  (cd "$REPO" && RUSTFLAGS="-C target-feature=+crt-static" \
+    cargo build --locked --profile "$KEYTURN_PROFILE" --target "$KEYTURN_TARGET" --bin keyturn)
+}
+
+# Named by what is in it, so that a changed binary is a new image, and an unchanged one is not imported again.
+keyturn_image() {
+  echo "localhost/keyturn:$(hash_of "$(keyturn_folder)/keyturn" "$(keyturn_certificates)" "$REPO/dev/lib/image.py")"
+}
+
+# Debian's own roots rather than the machine's, to which somebody may have added theirs.
+keyturn_certificates() { echo "$(rootfs_folder box)/etc/ssl/certs/ca-certificates.crt"; }
+
+keyturn_image_tar() {
+  "$REPO/dev/lib/image.py" --name "$1" --entrypoint /keyturn --user 65532:65532 \
+    "$(keyturn_folder)/keyturn:/keyturn" "$(keyturn_certificates):/etc/ssl/certs/ca-certificates.crt"
+}
+
+keyturn_import() { # keyturn_import IMAGE: also drops the images of earlier builds, unless a pod still runs them
+  local image used
+  image_present "$1" || keyturn_image_tar "$1" | image_import
+  used=$(kubectl get pods --all-namespaces -o jsonpath='{.items[*].spec.containers[*].image}')
+  for image in $(box_run "$NODE" ctr -n k8s.io images ls -q | grep '^localhost/keyturn:'); do
+    [[ $image == "$1" || " $used " == *" $image "* ]] || box_run "$NODE" ctr -n k8s.io images rm "$image"
+  done
+}
+
+keyturn_helm() {
+  "$(go_folder helm)/helm" --kubeconfig "$STATE/kubeconfig" upgrade --install keyturn "$CHART" \
+    --namespace "$KEYTURN_NAMESPACE" --create-namespace --values "$WORLD_VALUES" \
+    --set "image.repository=${1%:*}" --set "image.tag=${1##*:}" --wait --timeout 90s
+}
+
+keyturn_install() {
+  if [[ ! -e $CHART/Chart.yaml ]]; then
+    say "           no charts/keyturn in this checkout: keyturn is not installed"
+    return 0
+  fi
+  local image
+  phase "keyturn built ($KEYTURN_PROFILE)" keyturn_build
+  image=$(keyturn_image)
+  phase "image $image on the node" keyturn_import "$image"
+  phase "chart installed by helm" keyturn_helm "$image"
+}
+
+keyturn_up() {
+  kubectl --namespace "$KEYTURN_NAMESPACE" wait deployment --all --for=condition=Available --timeout=0 >/dev/null 2>&1
+}
+
+keyturn_status() {
+  [[ -e $CHART/Chart.yaml ]] || return 0
+  local ok=0
+  status_line keyturn "namespace $KEYTURN_NAMESPACE, with short times (dev/world-values.yaml):" keyturn_up || ok=1
+  sed -n '/^controller:/,/^[^ #]/{s/^  \([a-zA-Z]*: .*\)/                     \1/p}' "$WORLD_VALUES"
+  return $ok
+}

@@ -4,7 +4,7 @@
 # shellcheck shell=bash
 
 readonly KUBERNETES_VERSION=v1.35.4
-readonly PYTHON_PACKAGES=(moto[server]==5.2.5 cryptography==46.0.3)
+readonly PYTHON_PACKAGES=('moto[server]==5.2.5' awscli==1.46.3)
 
 hash_of() { cat "$@" | sha256sum | cut -c1-12; }
 
@@ -118,7 +118,8 @@ build_tools() {
 # What `dev/world env` puts on PATH.
 link_tools() {
   mkdir -p "$STATE/bin"
-  ln -sf "$(go_folder kubernetes)/kubectl" "$(go_folder helm)/helm" "$(go_folder helm3)/helm3" "$STATE/bin/"
+  ln -sf "$(go_folder kubernetes)/kubectl" "$(go_folder helm)/helm" "$(go_folder helm3)/helm3" \
+    "$(python_folder)/bin/aws" "$STATE/bin/"
   [[ -x $(command -v docker) ]] || ln -sf "$(rootfs_folder box)/usr/bin/docker" "$STATE/bin/"
 }
 

@@ -1,0 +1,23 @@
+# `make demo` shows what keyturn does, on a world of its own. `make test` runs everything that CI runs.
+.PHONY: demo test check world world-down world-reset
+
+demo:
+	@dev/demo
+
+test:
+	@dev/test
+
+# What needs no world: seconds once built.
+check:
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	cargo test --locked --lib --bins
+
+world:
+	@dev/world up
+
+world-down:
+	@dev/world down
+
+world-reset:
+	@dev/world reset
