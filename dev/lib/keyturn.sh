@@ -65,6 +65,6 @@ keyturn_status() {
   [[ -e $CHART/Chart.yaml ]] || return 0
   local ok=0
   status_line keyturn "namespace $KEYTURN_NAMESPACE, with short times (dev/world-values.yaml):" keyturn_up || ok=1
-  sed -n '/^controller:/,/^[^ #]/{s/^  \([a-zA-Z]*: .*\)/                     \1/p}' "$WORLD_VALUES"
+  sed -n '/^times:/,/^[^ ]/s/^  /                     /p' "$WORLD_VALUES"
   return $ok
 }

@@ -22,7 +22,7 @@ Nothing was changed. With a Kubernetes cluster of your own, use that one: CLUSTE
 # command:package pairs; a package is installed only where its command is missing.
 readonly MACHINE_PACKAGES=(
   curl:curl debootstrap:debootstrap flock:util-linux git:git ip:iproute2 make:make openssl:openssl pgrep:procps
-  python3:python3 ssh:openssh-client ssh-keygen:openssh-client unshare:util-linux
+  python3:python3 sshd:openssh-server ssh:openssh-client ssh-keygen:openssh-client unshare:util-linux
 )
 
 missing_packages() {
@@ -45,10 +45,25 @@ install_machine_packages() {
   if ((${#packages[@]} > 0)); then
     # One unreachable source of the machine's list must not stop us; a missing package will.
     apt-get update || true
-    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${packages[@]}"
+    without_starting_services apt-get install --yes --no-install-recommends "${packages[@]}"
   fi
   find_go || install_go
   find_cargo || install_cargo
+}
+
+# Tests start an sshd of their own; the machine must not get one that answers on port 22 because of them.
+without_starting_services() {
+  local had_ssh=no had_policy=yes status=0
+  [[ ! -e /usr/sbin/sshd ]] || had_ssh=yes
+  if [[ ! -e /usr/sbin/policy-rc.d ]]; then
+    had_policy=no
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+  fi
+  DEBIAN_FRONTEND=noninteractive "$@" || status=$?
+  [[ $had_policy == yes ]] || rm -f /usr/sbin/policy-rc.d
+  if [[ $had_ssh == no && -d /run/systemd/system ]]; then systemctl disable ssh.service ssh.socket || true; fi
+  return $status
 }
 
 # Go fetches the toolchain that a go.mod asks for by itself from 1.21 on.

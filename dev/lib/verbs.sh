@@ -2,6 +2,10 @@
 # shellcheck shell=bash
 
 world_up() {
+  if [[ ${CLUSTER:-} == current ]]; then
+    current_up
+    return
+  fi
   local began=$EPOCHREALTIME
   require_servable_machine
   lock
@@ -73,6 +77,10 @@ clear_remains() {
 world_is_up() { tools_built && find_go && find_cargo && ssm_up && node_up && docker_host_up; }
 
 world_down() {
+  if [[ ${CLUSTER:-} == current ]]; then
+    current_down
+    return
+  fi
   [[ -z ${1:-} || $1 == --any ]] || die "down takes no argument but --any"
   require_servable_machine
   lock
@@ -87,6 +95,7 @@ world_down() {
 }
 
 world_reset() {
+  [[ ${CLUSTER:-} != current ]] || die "reset empties a world of its own, not a cluster of yours"
   require_servable_machine
   lock
   require_own_world
@@ -119,6 +128,10 @@ There can be one at a time. To end it: $other/dev/world down (or, if that checko
 }
 
 world_status() {
+  if [[ ${CLUSTER:-} == current ]]; then
+    current_status
+    return
+  fi
   local other ok=0
   other=$(cat "$RUN/checkout" 2>/dev/null) || other=
   if [[ -n $other && $other != "$REPO" ]]; then
@@ -160,6 +173,16 @@ export KEYTURN_HOST_KEY=$(printf %q "$PKI/ssh/deploy_ed25519")
 export KEYTURN_HOST_KNOWN_HOSTS=$(printf %q "$PKI/ssh/known_hosts")
 export KEYTURN_WORLD_STATE=$(printf %q "$STATE")
 SH
+}
+
+world_image() {
+  [[ $# == 1 ]] || die "image takes the file to write"
+  mkdir -p "$LOGS"
+  find_cargo || die "cargo is needed"
+  [[ -e $(rootfs_folder box) ]] || build_rootfs box
+  phase "keyturn built ($KEYTURN_PROFILE)" keyturn_build
+  keyturn_image_tar "$(keyturn_image)" >"$1"
+  say "$(keyturn_image) in $1"
 }
 
 world_run() { box_run "$@"; }
