@@ -287,7 +287,7 @@ fn describe<K: Resource<DynamicType = ()>>(namespace: &str, name: &str) -> Strin
 }
 
 /// One call with a timeout, its failure in the port's terms.
-async fn call<T>(
+pub(super) async fn call<T>(
     object: impl Fn() -> String,
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, ObjectError> {

@@ -3,10 +3,16 @@
 pub mod cache;
 pub mod config;
 pub mod deploy_jobs;
+pub mod docker_host;
 pub mod events;
 pub mod health;
+pub mod host_conditions;
+pub mod host_notices;
+pub mod host_runs;
 pub mod inventories;
 pub mod kube_client;
+pub mod kube_deploy_jobs;
+pub mod kube_job_state;
 pub mod kube_objects;
 pub mod lease;
 pub mod links;

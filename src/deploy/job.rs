@@ -178,9 +178,14 @@ pub fn task_secret(job: &Job, task: &Task) -> Secret {
 
 const TASK_KEY: &str = "task.json";
 
+/// Value of [`HOST_LABEL`] for a host.
+pub fn label_of(host: &DockerHost) -> String {
+    let name = host.name_any();
+    if name.len() <= MAX_NAME { name } else { label(&name, MAX_NAME) }
+}
+
 fn labels(host: &DockerHost) -> BTreeMap<String, String> {
-    let host_name = host.name_any();
-    let host_label = if host_name.len() <= MAX_NAME { host_name } else { label(&host_name, MAX_NAME) };
+    let host_label = label_of(host);
     [
         ("app.kubernetes.io/name", "keyturn"),
         ("app.kubernetes.io/component", "deploy-host"),

@@ -35,6 +35,8 @@ pub struct Input<'a> {
     /// Every Job of the host that exists, as a run.
     pub tried: &'a [HostRun],
     pub permission: Permission,
+    /// What the schema could not refuse in the host's spec.
+    pub problems: Vec<String>,
     pub window: WindowGate,
     /// How long a deployment waits for arrivals.
     pub coalesce: TimeDelta,
@@ -134,8 +136,13 @@ pub enum Need {
 /// A reason not to start a run now.
 type Check = fn(&Input, &Run) -> Option<Hold>;
 
-const BEFORE_ANY_RUN: &[Check] =
-    &[the_host_is_suspended, no_grant_covers_it, the_grants_only_observe, the_same_run_failed_a_moment_ago];
+const BEFORE_ANY_RUN: &[Check] = &[
+    the_host_is_suspended,
+    the_spec_cannot_be_used,
+    no_grant_covers_it,
+    the_grants_only_observe,
+    the_same_run_failed_a_moment_ago,
+];
 
 const BEFORE_A_DEPLOYMENT: &[Check] = &[
     hosts_that_go_first_make_no_order,
@@ -250,6 +257,10 @@ fn last_attempt(input: &Input, status: &DockerHostStatus, mode: RunMode, revisio
 fn the_host_is_suspended(input: &Input, run: &Run) -> Option<Hold> {
     let message = || format!("spec.suspend is set; not started: {}", describe(run));
     input.host.spec.suspend.then(|| Hold::new("Suspended", message()))
+}
+
+fn the_spec_cannot_be_used(input: &Input, _run: &Run) -> Option<Hold> {
+    (!input.problems.is_empty()).then(|| Hold::new("InvalidSpec", input.problems.join("; ")).stalled())
 }
 
 fn no_grant_covers_it(input: &Input, _run: &Run) -> Option<Hold> {

@@ -21,6 +21,7 @@ struct Scene {
     secrets: Vec<ManagedSecret>,
     tried: Vec<HostRun>,
     permission: Permission,
+    problems: Vec<String>,
     window: WindowGate,
 }
 
@@ -32,6 +33,7 @@ impl Scene {
             secrets,
             tried: Vec::new(),
             permission: Permission::Granted,
+            problems: Vec::new(),
             window: WindowGate::Open,
         }
     }
@@ -50,6 +52,7 @@ impl Scene {
             hosts: &hosts,
             tried: &self.tried,
             permission: self.permission.clone(),
+            problems: self.problems.clone(),
             window: self.window.clone(),
             coalesce: TimeDelta::seconds(30),
             now: seconds(1000),
@@ -261,7 +264,7 @@ fn a_host_whose_last_run_failed_is_looked_at_again_although_everything_is_proven
 }
 
 #[test]
-fn suspension_and_grants_hold_back_every_run() {
+fn suspension_grants_and_a_malformed_spec_hold_back_every_run() {
     for secret in [deploying(TOKEN), settled(TOKEN, Adopted)] {
         let mut scene = Scene::new(vec![secret]);
         let mode = scene.outcome();
@@ -270,6 +273,9 @@ fn suspension_and_grants_hold_back_every_run() {
         scene.permission = Permission::Lacking("hosts: [{host: web.example}]".into());
         assert_eq!(scene.outcome(), format!("{mode} held: NotGranted"));
         assert!(scene.hold().stalled);
+        scene.problems = vec!["spec.ssh.knownHosts[0]: is no line of known_hosts".into()];
+        assert_eq!(scene.outcome(), format!("{mode} held: InvalidSpec"));
+        assert!(scene.hold().stalled && scene.hold().message.contains("knownHosts[0]"));
         scene.host.spec.suspend = true;
         assert_eq!(scene.outcome(), format!("{mode} held: Suspended"));
         assert!(!scene.hold().stalled);

@@ -1,0 +1,369 @@
+//! The DockerHost reconciler: gathers what the secrets of a host want and what its Jobs have shown, asks the plan what
+//! is next, starts at most one Job, and mirrors the outcome in the status.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use kube::ResourceExt;
+
+use super::deploy_jobs::{DeployJob, DeployJobs, JobState};
+use super::host_conditions::{self, PATIENCE, StartFailure, View};
+use super::host_notices;
+use super::host_runs;
+use super::managed_secret::Requeue;
+use super::managed_secret::ports::{Clock, Leadership, Regions};
+use super::objects::{ObjectError, Objects, Subject};
+use super::settings::Settings;
+use crate::api::docker_host::{HostRun, RunMode};
+use crate::api::grants::{self, Verdict};
+use crate::api::managed_secret::Origin;
+use crate::api::rotation_grant::GrantMode;
+use crate::api::{DockerHost, ManagedSecret, RotationGrant, validate};
+use crate::deploy::fingerprint::{KEY_BYTES, fingerprint};
+use crate::deploy::job;
+use crate::deploy::plan::{self, Decision, Input, Permission, Run, WindowGate};
+use crate::deploy::task::TaskParameter;
+use crate::deploy::wish::{self, Wish};
+use crate::generator::{Random, RandomError};
+use crate::parameter_store::StoreError;
+use crate::rotation::window::Calendar;
+
+/// A pod that waits for an image or a Secret changes nothing that is watched, so a run under way is looked at often.
+const RUN_POLL: TimeDelta = TimeDelta::seconds(10);
+/// How soon to look again at what another object has to change, in case its event is missed.
+const HELD_POLL: TimeDelta = TimeDelta::minutes(1);
+/// The longest a quiet host is left alone.
+const RESYNC: TimeDelta = TimeDelta::hours(1);
+/// How soon to look again after making room for another Job, or after somebody else was faster.
+const SHORTLY: TimeDelta = TimeDelta::seconds(2);
+/// Ended Jobs of each mode that are kept, for their logs and to find lost results again.
+const KEPT_JOBS: usize = 3;
+/// For this long after a Put, the status may hold our clock's time for the version instead of SSM's.
+const TIME_UNCERTAIN: TimeDelta = TimeDelta::hours(24);
+
+/// What the reconciler acts through.
+pub struct Ports {
+    pub clock: Arc<dyn Clock>,
+    pub objects: Arc<dyn Objects>,
+    pub jobs: Arc<dyn DeployJobs>,
+    pub regions: Arc<dyn Regions>,
+    pub leadership: Arc<dyn Leadership>,
+    /// Keys of fingerprints come from here.
+    pub random: Mutex<Box<dyn Random + Send>>,
+}
+
+pub struct DockerHosts {
+    ports: Ports,
+    settings: Settings,
+}
+
+/// Why the task of a run could not be made.
+#[derive(Debug, thiserror::Error)]
+enum TaskError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    #[error(
+        "version {version} of {path} is not in SSM: it was deleted, or SSM does not show it yet; keyturn looks again"
+    )]
+    VersionMissing { path: String, version: i64 },
+}
+
+impl From<TaskError> for StartFailure {
+    fn from(error: TaskError) -> Self {
+        let (reason, stalled) = match &error {
+            TaskError::Store(store) => {
+                (store.reason(), matches!(store, StoreError::Denied { .. } | StoreError::Rejected { .. }))
+            }
+            TaskError::Random(_) => ("NoRandomness", false),
+            TaskError::VersionMissing { .. } => ("VersionMissing", false),
+        };
+        Self { reason: reason.to_owned(), message: error.to_string(), stalled }
+    }
+}
+
+/// What became of a decision.
+enum Acted {
+    /// Nothing was to be done, or it was done.
+    Done,
+    Started(HostRun),
+    Failed(StartFailure),
+    /// Somebody was faster: decide again.
+    Overtaken,
+}
+
+impl DockerHosts {
+    pub fn new(ports: Ports, settings: Settings) -> Self {
+        Self { ports, settings }
+    }
+
+    /// One pass over one host. An error is one of the API server; everything else is told in the host's status.
+    ///
+    /// # Errors
+    /// The API server could not be read or written, or the host was changed at the same time.
+    pub async fn reconcile(&self, namespace: &str, name: &str) -> Result<Requeue, ObjectError> {
+        let objects = &self.ports.objects;
+        let Some(mut host) = objects.docker_host(namespace, name).await? else { return Ok(Requeue::Never) };
+        if host.metadata.deletion_timestamp.is_some() {
+            return Ok(Requeue::Never);
+        }
+        let now = self.ports.clock.now();
+        let before = host.status.clone().unwrap_or_default();
+        let jobs = self.ports.jobs.of_host(&host).await?;
+        let secrets = objects.managed_secrets(namespace).await?;
+        let hosts = objects.docker_hosts(namespace).await?;
+        let grants = objects.grants().await?;
+
+        let mut status = host_runs::fold(&host, &jobs, &self.settings);
+        let named = wish::wishes(name, &secrets);
+        status.parameters.retain(|known| named.iter().any(|wish| wish.path == known.path));
+        host.status = Some(status);
+
+        let permission = permission(&grants, &host);
+        let granted = self.granted(&grants, secrets, &permission);
+        let wishes = wish::wishes(name, &granted);
+        let tried: Vec<HostRun> = jobs.iter().map(host_runs::as_run).collect();
+        let decision = plan::decide(&Input {
+            host: &host,
+            wishes: &wishes,
+            arrivals: &wish::arrivals(name, &granted),
+            hosts: &hosts,
+            tried: &tried,
+            permission,
+            problems: validate::docker_host(&host.spec).iter().map(ToString::to_string).collect(),
+            window: window(&host, now),
+            coalesce: self.settings.coalesce,
+            now,
+        });
+        let acted = self.act(&host, &decision, now).await?;
+        let mut status = host.status.clone().unwrap_or_default();
+        let start_failure = match acted {
+            Acted::Overtaken => return Ok(Requeue::After(SHORTLY)),
+            Acted::Done => None,
+            Acted::Failed(failure) => Some(failure),
+            Acted::Started(run) => {
+                status.run = Some(run);
+                None
+            }
+        };
+        let view = View {
+            wishes: &wishes,
+            decision: &decision,
+            start_failure: start_failure.as_ref(),
+            settings: &self.settings,
+            now,
+        };
+        host_conditions::set(&mut status, &host, &view);
+        let requeue = requeue(&decision, start_failure.is_some(), &self.settings, now);
+        host.status = Some(status);
+        if host.status.as_ref() != Some(&before) {
+            host = objects.write_host_status(&host).await?;
+        }
+        for notice in host_notices::notices(&before, &host, &decision) {
+            objects.notify(Subject::Host(&host), notice).await;
+        }
+        self.tidy(&host, &jobs).await?;
+        Ok(requeue)
+    }
+
+    /// The secrets that the namespace may have rotated. One that is only observed takes part in decisions where the
+    /// host is only observed too: then nothing is started anyway.
+    fn granted(
+        &self,
+        grants: &[RotationGrant],
+        secrets: Vec<ManagedSecret>,
+        host: &Permission,
+    ) -> Vec<ManagedSecret> {
+        let allowed = |secret: &ManagedSecret| {
+            let region = self.region(wish::region(secret));
+            match grants::managed_secret(grants, secret, &region, &self.settings.staging) {
+                Verdict::Allowed(GrantMode::Rotate) => true,
+                Verdict::Allowed(GrantMode::Observe) => *host == Permission::ObserveOnly,
+                Verdict::Denied(_) => false,
+            }
+        };
+        secrets.into_iter().filter(allowed).collect()
+    }
+
+    fn region(&self, of_the_secret: Option<String>) -> String {
+        of_the_secret.unwrap_or_else(|| self.settings.region.clone())
+    }
+
+    async fn act(
+        &self,
+        host: &DockerHost,
+        decision: &Decision,
+        now: DateTime<Utc>,
+    ) -> Result<Acted, ObjectError> {
+        match decision {
+            Decision::Settled | Decision::Watch | Decision::Hold { .. } => Ok(Acted::Done),
+            Decision::Abandon { job } => {
+                tracing::info!(
+                    host = host.name_any(),
+                    job,
+                    "deleting a Job that cannot come up: its spec has changed"
+                );
+                if self.ports.leadership.is_leader() {
+                    self.ports.jobs.delete(host, job).await?;
+                }
+                Ok(Acted::Done)
+            }
+            Decision::Start(run) => self.start(host, run, now).await,
+        }
+    }
+
+    /// Starts a run. The host, the grants and the leadership are looked at afresh at the last moment, since reading the
+    /// values may have taken a while.
+    async fn start(&self, host: &DockerHost, run: &Run, now: DateTime<Utc>) -> Result<Acted, ObjectError> {
+        let task = match self.fingerprints(run, now).await {
+            Ok(parameters) => job::task(host, run, parameters),
+            Err(error) => return Ok(Acted::Failed(error.into())),
+        };
+        let objects = &self.ports.objects;
+        let namespace = host.namespace().unwrap_or_default();
+        let fresh = objects.docker_host(&namespace, &host.name_any()).await?;
+        let unchanged = fresh.is_some_and(|fresh| {
+            fresh.metadata.uid == host.metadata.uid
+                && fresh.metadata.generation == host.metadata.generation
+                && fresh.metadata.deletion_timestamp.is_none()
+        });
+        if !unchanged || permission(&objects.grants().await?, host) != Permission::Granted {
+            return Ok(Acted::Overtaken);
+        }
+        if !self.ports.leadership.is_leader() {
+            return Ok(Acted::Overtaken);
+        }
+        tracing::info!(host = host.name_any(), namespace, "starting {}", plan::describe(run));
+        match self.ports.jobs.start(host, &task).await {
+            Ok(name) => Ok(Acted::Started(started(host, run, &name, now))),
+            Err(ObjectError::Api { object, detail }) => Ok(Acted::Failed(StartFailure {
+                reason: "JobNotCreated".to_owned(),
+                message: format!("{object} could not be created: {detail}; keyturn tries again by itself"),
+                stalled: false,
+            })),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads every value of the run and keeps its fingerprint only.
+    async fn fingerprints(&self, run: &Run, now: DateTime<Utc>) -> Result<Vec<TaskParameter>, TaskError> {
+        let mut parameters = Vec::with_capacity(run.parameters.len());
+        for wish in &run.parameters {
+            let missing = || TaskError::VersionMissing { path: wish.path.clone(), version: wish.version };
+            let store = self.ports.regions.store(&self.region(wish.region.clone()));
+            let value = store.read(&wish.path, Some(wish.version)).await?.ok_or_else(missing)?;
+            let uncertain = wish.origin == Origin::Rotated && now - wish.published_at < TIME_UNCERTAIN;
+            let published_at = if uncertain {
+                let versions = store.history(&wish.path).await?;
+                let found = versions.iter().find(|version| version.number == wish.version);
+                found.ok_or_else(missing)?.modified
+            } else {
+                wish.published_at
+            };
+            let fingerprint = fingerprint(&value, &self.key()?);
+            parameters.push(TaskParameter {
+                path: wish.path.clone(),
+                version: wish.version,
+                published_at: published_at.timestamp(),
+                env: wish.env.clone(),
+                key: fingerprint.key,
+                mac: fingerprint.mac,
+                trimmed_mac: fingerprint.trimmed_mac,
+            });
+        }
+        Ok(parameters)
+    }
+
+    fn key(&self) -> Result<[u8; KEY_BYTES], RandomError> {
+        let mut key = [0; KEY_BYTES];
+        self.ports.random.lock().unwrap_or_else(PoisonError::into_inner).fill(&mut key)?;
+        Ok(key)
+    }
+
+    /// Deletes what is left of interrupted starts, and ended Jobs but the last few of each mode. Their results are in
+    /// the status by now.
+    async fn tidy(&self, host: &DockerHost, jobs: &[DeployJob]) -> Result<(), ObjectError> {
+        let current = host.status.as_ref().and_then(|status| status.run.as_ref()).map(|run| run.job.as_str());
+        let superfluous = superfluous(jobs);
+        for name in superfluous.into_iter().filter(|name| Some(*name) != current) {
+            if self.ports.leadership.is_leader() {
+                self.ports.jobs.delete(host, name).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn superfluous(jobs: &[DeployJob]) -> BTreeSet<&str> {
+    let mut names: BTreeSet<&str> =
+        jobs.iter().filter(|job| job.state == JobState::Unstarted).map(|job| job.name.as_str()).collect();
+    for mode in [RunMode::Deploy, RunMode::Verify] {
+        let ended = jobs.iter().rev().filter(|job| {
+            job.mode == mode && matches!(job.state, JobState::Ended { .. } | JobState::Lost { .. })
+        });
+        names.extend(ended.skip(KEPT_JOBS).map(|job| job.name.as_str()));
+    }
+    names
+}
+
+fn started(host: &DockerHost, run: &Run, job: &str, now: DateTime<Utc>) -> HostRun {
+    HostRun {
+        revision: run.revision.clone(),
+        mode: run.mode,
+        job: job.to_owned(),
+        attempt: run.attempt,
+        started_at: crate::api::time::to_kubernetes(now),
+        finished_at: None,
+        result: None,
+        message: None,
+        generation: host.metadata.generation.unwrap_or_default(),
+        failures: 0,
+        retry_after: None,
+        parameters: run.parameters.iter().map(Wish::line).collect(),
+    }
+}
+
+fn permission(grants: &[RotationGrant], host: &DockerHost) -> Permission {
+    match grants::docker_host(grants, host) {
+        Verdict::Allowed(GrantMode::Rotate) => Permission::Granted,
+        Verdict::Allowed(GrantMode::Observe) => Permission::ObserveOnly,
+        Verdict::Denied(message) => Permission::Lacking(message),
+    }
+}
+
+fn window(host: &DockerHost, now: DateTime<Utc>) -> WindowGate {
+    match Calendar::new([host.spec.deploy.windows.as_slice()]) {
+        Err(error) => WindowGate::Unusable(error.to_string()),
+        Ok(calendar) => match calendar.next(now) {
+            Some(span) if span.start <= now => WindowGate::Open,
+            Some(span) => WindowGate::OpensAt(span.start),
+            None => WindowGate::Unusable("none of them ever opens".to_owned()),
+        },
+    }
+}
+
+fn requeue(decision: &Decision, start_failed: bool, settings: &Settings, now: DateTime<Utc>) -> Requeue {
+    Requeue::After(match decision {
+        _ if start_failed => settings.backoff_initial,
+        Decision::Settled => RESYNC,
+        Decision::Watch | Decision::Start(_) => RUN_POLL.min(PATIENCE),
+        Decision::Abandon { .. } => SHORTLY,
+        Decision::Hold { hold, .. } => match hold.until {
+            Some(until) => (until - now).clamp(TimeDelta::seconds(1), RESYNC),
+            None => HELD_POLL,
+        },
+    })
+}
+
+/// The hosts that have to be looked at when a secret changes.
+pub fn hosts_of(secret: &ManagedSecret) -> BTreeSet<String> {
+    let named = secret.spec.hosts.iter().map(|host| host.name.clone());
+    let known = secret.status.iter().flat_map(|status| &status.hosts).map(|host| host.name.clone());
+    named.chain(known).collect()
+}
+
+#[cfg(test)]
+#[path = "docker_host_tests.rs"]
+mod tests;

@@ -1,0 +1,226 @@
+//! What the Jobs of a docker host say, as its status.
+//!
+//! The fold may be repeated at any time: with the status that it made, or with an empty one, it comes to the same
+//! facts for as long as the Jobs exist.
+
+use chrono::{DateTime, Utc};
+
+use super::deploy_jobs::{DeployJob, JobParameter, JobState};
+use super::settings::Settings;
+use crate::api::DockerHost;
+use crate::api::docker_host::{DockerHostStatus, HostParameter, HostRun, Proof, RunMode};
+use crate::api::time::{from_kubernetes, to_kubernetes};
+use crate::deploy::plan::target;
+use crate::deploy::report::{Outcome, Report};
+
+/// `result` of a run that went well.
+pub const SUCCEEDED: &str = "Succeeded";
+/// `result` of a run whose pod left no report.
+pub const LOST: &str = "Lost";
+
+/// Failures that no further try mends: somebody has to act. They are tried again all the same, rarely, since somebody
+/// may act outside Kubernetes.
+pub fn takes_a_person(result: &str) -> bool {
+    [Outcome::HostKeyRefused, Outcome::AuthenticationFailed, Outcome::BadInput, Outcome::Outdated]
+        .iter()
+        .any(|outcome| name(*outcome) == result)
+}
+
+/// The host's status with everything that its Jobs (oldest first) show.
+pub fn fold(host: &DockerHost, jobs: &[DeployJob], settings: &Settings) -> DockerHostStatus {
+    let mut status = host.status.clone().unwrap_or_default();
+    let here = target(&host.spec);
+    if status.target.as_ref() != Some(&here) {
+        // Other containers than the ones that were looked at.
+        status.parameters.clear();
+        status.target = Some(here.clone());
+    }
+    status.run = jobs.iter().find_map(running);
+    let ended: Vec<(&DeployJob, Ending)> =
+        jobs.iter().filter_map(|job| Some((job, Ending::of(job)?))).collect();
+    for (job, ending) in ended.iter().filter(|(job, _)| job.target == here) {
+        show(&mut status, job, ending);
+    }
+    let known = status.last_run.clone();
+    for (job, ending) in ended.iter().skip(first_unknown(&ended, known.as_ref())) {
+        let run = ended_run(job, ending, previous(&status, job.mode), settings);
+        if run.mode == RunMode::Deploy {
+            status.last_deploy = Some(run.clone());
+        }
+        status.last_run = Some(run);
+    }
+    status.parameters.sort_by(|a, b| a.path.cmp(&b.path));
+    status
+}
+
+/// A Job that is over.
+struct Ending<'a> {
+    outcome: Option<Outcome>,
+    report: Option<&'a Report>,
+    message: String,
+    finished: DateTime<Utc>,
+}
+
+impl<'a> Ending<'a> {
+    fn of(job: &'a DeployJob) -> Option<Self> {
+        match &job.state {
+            JobState::Unstarted | JobState::Running { .. } => None,
+            JobState::Lost { reason, finished } => {
+                Some(Self { outcome: None, report: None, message: reason.clone(), finished: *finished })
+            }
+            JobState::Ended { report, finished } if report.outcome == Outcome::Running => Some(Self {
+                outcome: None,
+                report: None,
+                message: format!("the pod ended before its work did; its last words: {}", report.message),
+                finished: *finished,
+            }),
+            JobState::Ended { report, finished } => {
+                let differs = report.parameters.iter().any(|p| p.proof == Proof::Differs);
+                let outcome = match report.outcome {
+                    Outcome::Succeeded if differs => Outcome::NotAdopted,
+                    outcome => outcome,
+                };
+                Some(Self {
+                    outcome: Some(outcome),
+                    report: Some(report),
+                    message: message(report),
+                    finished: *finished,
+                })
+            }
+        }
+    }
+
+    fn succeeded(&self) -> bool {
+        self.outcome == Some(Outcome::Succeeded)
+    }
+
+    /// Only after a passed verify does what the containers run prove anything: the comparison is the last thing.
+    fn compared(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::Succeeded | Outcome::NotAdopted))
+    }
+}
+
+fn message(report: &Report) -> String {
+    let mut message = report.message.clone();
+    for parameter in report.parameters.iter().filter(|p| !p.differs_in.is_empty()) {
+        let names = parameter.differs_in.join(", ");
+        // The report may have said so in its own words.
+        if !parameter.differs_in.iter().all(|name| message.contains(name.as_str())) {
+            let line = format!("{}={}", parameter.path, parameter.version);
+            message.push_str(&format!(" Another value than {line} runs in {names}."));
+        }
+    }
+    message
+}
+
+fn running(job: &DeployJob) -> Option<HostRun> {
+    match &job.state {
+        JobState::Running { trouble } => Some(HostRun { message: trouble.clone(), ..as_run(job) }),
+        _ => None,
+    }
+}
+
+/// What is known of a Job from the moment it was created.
+pub fn as_run(job: &DeployJob) -> HostRun {
+    HostRun {
+        revision: job.revision.clone(),
+        mode: job.mode,
+        job: job.name.clone(),
+        attempt: job.attempt,
+        started_at: to_kubernetes(job.created),
+        finished_at: None,
+        result: None,
+        message: None,
+        generation: job.generation,
+        failures: 0,
+        retry_after: None,
+        parameters: job.parameters.iter().map(line).collect(),
+    }
+}
+
+fn line(parameter: &JobParameter) -> String {
+    format!("{}={}", parameter.path, parameter.version)
+}
+
+fn ended_run(job: &DeployJob, ending: &Ending, previous: Option<&HostRun>, settings: &Settings) -> HostRun {
+    let result = ending.outcome.map_or_else(|| LOST.to_owned(), name);
+    let of_the_same = previous.filter(|previous| {
+        previous.revision == job.revision && previous.generation == job.generation && previous.failures > 0
+    });
+    let failures =
+        if ending.succeeded() { 0 } else { 1 + of_the_same.map_or(0, |previous| previous.failures) };
+    let pause = if takes_a_person(&result) { settings.backoff_max } else { settings.backoff(failures) };
+    HostRun {
+        finished_at: Some(to_kubernetes(ending.finished)),
+        message: (!ending.message.is_empty()).then(|| ending.message.clone()),
+        failures,
+        retry_after: (failures > 0).then(|| to_kubernetes(ending.finished + pause)),
+        result: Some(result),
+        ..as_run(job)
+    }
+}
+
+/// The run of this mode that came before.
+fn previous(status: &DockerHostStatus, mode: RunMode) -> Option<&HostRun> {
+    match mode {
+        RunMode::Deploy => status.last_deploy.as_ref(),
+        RunMode::Verify => status.last_run.as_ref().filter(|run| run.mode == RunMode::Verify),
+    }
+}
+
+/// Where in the list the Jobs begin that the status does not know yet.
+fn first_unknown(ended: &[(&DeployJob, Ending)], last: Option<&HostRun>) -> usize {
+    let Some(last) = last else { return 0 };
+    if let Some(at) = ended.iter().position(|(job, _)| job.name == last.job) {
+        return at + 1;
+    }
+    let finished = last.finished_at.as_ref().map_or(DateTime::UNIX_EPOCH, from_kubernetes);
+    ended.iter().position(|(job, _)| job.created >= finished).unwrap_or(ended.len())
+}
+
+/// Writes what a run has shown of each parameter, unless something newer is known.
+fn show(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending) {
+    let Some(report) = ending.report.filter(|_| ending.compared()) else { return };
+    for parameter in &job.parameters {
+        let reported =
+            report.parameters.iter().find(|r| r.path == parameter.path && r.version == parameter.version);
+        let proof = match reported {
+            Some(reported) => reported.proof,
+            // A report has room for what matters; whatever it leaves out after a success has nothing to say.
+            None if ending.succeeded() => Proof::Incomparable,
+            None => continue,
+        };
+        let known = status.parameters.iter().position(|known| known.path == parameter.path);
+        let before = known.map(|at| &status.parameters[at]);
+        if before.is_some_and(|before| from_kubernetes(&before.at) > ending.finished) {
+            continue;
+        }
+        let published_at = DateTime::from_timestamp(parameter.published_at, 0).unwrap_or_default();
+        let deployed_before = before.is_some_and(|before| {
+            before.deployed
+                && before.version == parameter.version
+                && from_kubernetes(&before.published_at) == published_at
+        });
+        let shown = HostParameter {
+            path: parameter.path.clone(),
+            version: parameter.version,
+            published_at: to_kubernetes(published_at),
+            proof,
+            at: to_kubernetes(ending.finished),
+            deployed: job.mode == RunMode::Deploy || deployed_before,
+        };
+        match known {
+            Some(at) => status.parameters[at] = shown,
+            None => status.parameters.push(shown),
+        }
+    }
+}
+
+/// An outcome as `result` and condition reasons spell it.
+pub fn name(outcome: Outcome) -> String {
+    format!("{outcome:?}")
+}
+
+#[cfg(test)]
+#[path = "host_runs_tests.rs"]
+mod tests;

@@ -1,0 +1,221 @@
+//! The port [`DeployJobs`] over a kube client.
+//!
+//! A start is three writes, each of which may be the last one of this process: the Job, suspended; the Secret with its
+//! task, owned by the Job; the Job's release. Until the release nothing runs, and whoever finds a suspended Job deletes
+//! it, Secret included, and starts anew.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{TimeDelta, Utc};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Event, Pod, Secret};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::json;
+
+use super::deploy_jobs::{DeployJob, DeployJobs};
+use super::kube_job_state::{NotSaid, deploy_job, is_active, is_suspended, pod_trouble};
+use super::kube_objects::call;
+use super::lease::Leadership;
+use super::objects::ObjectError;
+use crate::api::DockerHost;
+use crate::api::time::from_kubernetes;
+use crate::deploy::job::{HOST_LABEL, JobTemplate, is_controlled_by, job, label_of, task_secret};
+use crate::deploy::task::Task;
+
+/// A pod is given this long to come up before its Events are asked why it does not.
+const SLOW: TimeDelta = TimeDelta::seconds(5);
+/// Tries to put a new object in the place of one that is being deleted.
+const REPLACEMENTS: usize = 10;
+const REPLACEMENT_PAUSE: Duration = Duration::from_millis(200);
+
+/// The adapter. Writes are refused once this replica does not lead any more.
+pub struct KubeDeployJobs {
+    client: Client,
+    leadership: Leadership,
+    template: JobTemplate,
+}
+
+impl KubeDeployJobs {
+    pub fn new(client: Client, leadership: Leadership, template: JobTemplate) -> Self {
+        Self { client, leadership, template }
+    }
+
+    fn api<K>(&self, host: &DockerHost) -> Api<K>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &host.namespace().unwrap_or_default())
+    }
+
+    fn must_lead(&self, object: &str) -> Result<(), ObjectError> {
+        if self.leadership.is_leader() {
+            return Ok(());
+        }
+        Err(ObjectError::Api {
+            object: object.to_owned(),
+            detail: "not written, since this replica does not lead any more".to_owned(),
+        })
+    }
+
+    /// Creates the Job, suspended, in the place of one whose start was interrupted. `None` where one of ours runs or
+    /// has run already.
+    async fn create_job(&self, host: &DockerHost, new: &Job) -> Result<Option<Job>, ObjectError> {
+        let name = new.name_any();
+        let what = || format!("Job {name}");
+        let jobs = self.api::<Job>(host);
+        for _ in 0..REPLACEMENTS {
+            self.must_lead(&what())?;
+            match call(what, jobs.create(&PostParams::default(), new)).await {
+                Ok(created) => return Ok(Some(created)),
+                Err(ObjectError::Conflict(_)) => {}
+                Err(error) => return Err(error),
+            }
+            let Some(existing) = call(what, jobs.get_opt(&name)).await? else { continue };
+            if !is_controlled_by(&existing, host) {
+                return Err(ObjectError::Api {
+                    object: what(),
+                    detail: "a Job of that name exists and belongs to something else: delete it".to_owned(),
+                });
+            }
+            if !is_suspended(&existing) {
+                return Ok(None);
+            }
+            if existing.metadata.deletion_timestamp.is_none() {
+                let this_one = Preconditions { uid: existing.uid(), resource_version: None };
+                let deletion = DeleteParams::background().preconditions(this_one);
+                ignore_gone(call(what, jobs.delete(&name, &deletion)).await.map(drop))?;
+            }
+            tokio::time::sleep(REPLACEMENT_PAUSE).await;
+        }
+        Err(ObjectError::Conflict(what()))
+    }
+
+    /// Creates the Secret in the place of what an interrupted start of the same name left behind.
+    async fn create_secret(&self, host: &DockerHost, new: &Secret) -> Result<(), ObjectError> {
+        let name = new.name_any();
+        let what = || format!("Secret {name}");
+        let secrets = self.api::<Secret>(host);
+        for _ in 0..REPLACEMENTS {
+            self.must_lead(&what())?;
+            match call(what, secrets.create(&PostParams::default(), new)).await {
+                Ok(_) => return Ok(()),
+                Err(ObjectError::Conflict(_)) => {}
+                Err(error) => return Err(error),
+            }
+            let Some(existing) = call(what, secrets.get_metadata_opt(&name)).await? else { continue };
+            if existing.labels().get(HOST_LABEL) != new.labels().get(HOST_LABEL) {
+                return Err(ObjectError::Api {
+                    object: what(),
+                    detail: "a Secret of that name exists and is not keyturn's: delete it".to_owned(),
+                });
+            }
+            let this_one = Preconditions { uid: existing.uid(), resource_version: None };
+            let deletion = DeleteParams::background().preconditions(this_one);
+            ignore_gone(call(what, secrets.delete(&name, &deletion)).await.map(drop))?;
+            tokio::time::sleep(REPLACEMENT_PAUSE).await;
+        }
+        Err(ObjectError::Conflict(what()))
+    }
+
+    async fn release(&self, host: &DockerHost, job: &Job) -> Result<(), ObjectError> {
+        let name = job.name_any();
+        let what = || format!("Job {name}");
+        self.must_lead(&what())?;
+        // The UID makes the API server refuse the patch for another Job of this name.
+        let patch = json!({"metadata": {"uid": job.uid()}, "spec": {"suspend": false}});
+        let jobs = self.api::<Job>(host);
+        call(what, jobs.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await.map(drop)
+    }
+
+    /// Why no pod of an active Job runs, where that can be found out.
+    async fn trouble(&self, host: &DockerHost, job: &Job, pods: &[&Pod]) -> Option<String> {
+        let is_slow = |of: &kube::api::ObjectMeta| {
+            of.creation_timestamp.as_ref().is_some_and(|at| Utc::now() - from_kubernetes(at) > SLOW)
+        };
+        let Some(pod) = pods.last() else {
+            if !is_slow(&job.metadata) || job.status.as_ref().is_some_and(|s| s.failed.unwrap_or(0) > 0) {
+                return None;
+            }
+            let told = self.warning(host, job.uid()).await;
+            return Some(told.unwrap_or_else(|| {
+                format!("no pod was created for it; `kubectl describe job {}` may say why", job.name_any())
+            }));
+        };
+        match pod_trouble(pod) {
+            Ok(trouble) => trouble,
+            Err(NotSaid) if is_slow(&pod.metadata) => self.warning(host, pod.uid()).await,
+            Err(NotSaid) => None,
+        }
+    }
+
+    /// The newest Warning about an object. Events are best effort, so an answer that does not come is none.
+    async fn warning(&self, host: &DockerHost, uid: Option<String>) -> Option<String> {
+        let selector = format!("involvedObject.uid={},type=Warning", uid?);
+        let events = self.api::<Event>(host);
+        let what = || "Events".to_owned();
+        let found = call(what, events.list(&ListParams::default().fields(&selector).limit(50))).await;
+        let found = found.inspect_err(|error| tracing::debug!(%error, "cannot read Events")).ok()?;
+        let seen = |event: &Event| {
+            event.last_timestamp.as_ref().map(|t| t.0).or(event.event_time.as_ref().map(|t| t.0))
+        };
+        let newest = found.items.into_iter().max_by_key(seen)?;
+        let reason = newest.reason.unwrap_or_default();
+        Some(format!("{reason}: {}", newest.message.unwrap_or_default().trim()))
+    }
+}
+
+#[async_trait]
+impl DeployJobs for KubeDeployJobs {
+    async fn of_host(&self, host: &DockerHost) -> Result<Vec<DeployJob>, ObjectError> {
+        let namespace = host.namespace().unwrap_or_default();
+        let of_host = ListParams::default().labels(&format!("{HOST_LABEL}={}", label_of(host)));
+        let list = call(|| format!("Jobs in {namespace}"), self.api::<Job>(host).list(&of_host)).await?;
+        let mut jobs: Vec<Job> = list.items.into_iter().filter(|job| is_controlled_by(job, host)).collect();
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let list = call(|| format!("Pods in {namespace}"), self.api::<Pod>(host).list(&of_host)).await?;
+        let mut pods = list.items;
+        pods.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|at| at.0));
+        jobs.sort_by_key(|job| (job.metadata.creation_timestamp.as_ref().map(|at| at.0), job.name_any()));
+        let mut found = Vec::with_capacity(jobs.len());
+        for job in &jobs {
+            let own: Vec<&Pod> = pods.iter().filter(|pod| is_of(pod, job)).collect();
+            let trouble = if is_active(job) { self.trouble(host, job, &own).await } else { None };
+            found.extend(deploy_job(job, &own, trouble));
+        }
+        Ok(found)
+    }
+
+    async fn start(&self, host: &DockerHost, task: &Task) -> Result<String, ObjectError> {
+        let new = job(host, task, &self.template);
+        let name = new.name_any();
+        if let Some(created) = self.create_job(host, &new).await? {
+            self.create_secret(host, &task_secret(&created, task)).await?;
+            self.release(host, &created).await?;
+        }
+        Ok(name)
+    }
+
+    async fn delete(&self, host: &DockerHost, job: &str) -> Result<(), ObjectError> {
+        let what = || format!("Job {job}");
+        self.must_lead(&what())?;
+        // In the foreground: it stays listed until its pods are gone, so that no other Job starts beside them.
+        let jobs = self.api::<Job>(host);
+        ignore_gone(call(what, jobs.delete(job, &DeleteParams::foreground())).await.map(drop))
+    }
+}
+
+fn is_of(pod: &Pod, job: &Job) -> bool {
+    let mut owners = pod.owner_references().iter();
+    owners.any(|owner| owner.controller == Some(true) && Some(&owner.uid) == job.metadata.uid.as_ref())
+}
+
+fn ignore_gone(answer: Result<(), ObjectError>) -> Result<(), ObjectError> {
+    match answer {
+        Err(ObjectError::Gone(_)) => Ok(()),
+        other => other,
+    }
+}
