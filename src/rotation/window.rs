@@ -9,7 +9,6 @@
 use chrono::{DateTime, Datelike, Days, LocalResult, NaiveDate, NaiveDateTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 use croner::Cron;
-use croner::parser::{CronParser, Seconds, Year};
 
 use crate::api::window::Window;
 
@@ -60,17 +59,15 @@ impl Recurrence {
         if fields != 5 {
             return Err(refused(format!("it has {fields} fields")));
         }
-        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
-        let cron = parser.parse(&window.schedule).map_err(|e| refused(e.to_string()))?;
+        let cron = window.cron().map_err(refused)?;
         let length = window
             .duration
             .to_delta()
             .filter(|length| *length <= TimeDelta::days(LONGEST_DAYS))
             .ok_or_else(|| WindowError::Duration(window.duration.to_string()))?;
-        let zone = match window.time_zone.as_deref() {
-            None => Tz::UTC,
-            Some(name) => name.parse().map_err(|_| WindowError::TimeZone(name.to_owned()))?,
-        };
+        let zone = window
+            .zone()
+            .ok_or_else(|| WindowError::TimeZone(window.time_zone.clone().unwrap_or_default()))?;
         let runs = runs(&cron, length).map_err(|e| refused(e.to_string()))?;
         Ok(Self { cron, runs, length, zone })
     }
