@@ -211,8 +211,10 @@ impl Actor<'_> {
         if number != expected {
             return Ok(Done::LookAgain);
         }
+        // Not earlier than SSM's own time of it, so that the end of the grace is not looked for too soon.
+        let modified = self.ports.clock.now();
         parameter.versions.push(Seen {
-            version: Version { number, modified: self.now, text, stamp: Some(stamp) },
+            version: Version { number, modified, text, stamp: Some(stamp) },
             author: Author::Ours(id),
         });
         Ok(Done::Applied)

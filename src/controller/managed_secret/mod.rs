@@ -299,9 +299,9 @@ impl ManagedSecrets {
             namespace = place.namespace,
             name = place.name,
             step = status::step_text(step),
-            act = notices::act_text(act),
             rotation = notices::rotation_of(act),
-            "done"
+            "{}",
+            notices::act_text(act)
         );
         progress.failure = None;
         for notice in notices::of_act(object, act, observed, closing.as_ref()) {
