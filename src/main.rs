@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     match dispatch(arguments.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("keyturn: {error}");
             ExitCode::FAILURE
@@ -55,20 +55,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command) -> Result<(), Box<dyn std::error::Error>> {
+fn dispatch(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match command {
         Command::Controller { arguments, log } => {
             logging::start(log);
-            // Logged, and told once more on the way out: a pod's last line is what `kubectl describe` may show.
-            runtime()?
-                .block_on(run::run(*arguments))
-                .inspect_err(|error| tracing::error!(%error, "stopped"))?;
+            if let Err(error) = runtime()?.block_on(run::run(*arguments)) {
+                // The one line that is not JSON would be this one.
+                tracing::error!(%error, "keyturn stops");
+                return Ok(ExitCode::FAILURE);
+            }
         }
         Command::Crds => print!("{}", api::render()?),
         Command::Check(args) => runtime()?.block_on(check::run(&args))?,
         Command::Version => println!("keyturn {}", env!("CARGO_PKG_VERSION")),
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Two workers are plenty for work that waits on the network, and keep memory small on machines with many cores.

@@ -10,7 +10,8 @@ use tokio::sync::Notify;
 use super::cache::Cache;
 use super::managed_secret::ports::{Glimpse, Inventory, Regions};
 use super::settings::Settings;
-use crate::api::ManagedSecret;
+use crate::api::grants::{self, Verdict};
+use crate::api::{ManagedSecret, RotationGrant};
 use crate::parameter_store::ParameterStore;
 use crate::parameter_store::aws::Stores;
 use crate::parameter_store::inventory::{InventoryView, Look, inventory};
@@ -37,7 +38,7 @@ pub struct Inventories {
     interval: Duration,
     cache: Cache,
     regions: Mutex<HashMap<String, Region>>,
-    /// The ManagedSecrets have changed.
+    /// The ManagedSecrets or RotationGrants have changed.
     dirty: Notify,
     /// Called for a ManagedSecret that something was changed about.
     changed: Changed,
@@ -68,8 +69,8 @@ impl Inventories {
         })
     }
 
-    /// ManagedSecrets have come, gone or changed.
-    pub fn secrets_changed(&self) {
+    /// ManagedSecrets or RotationGrants have come, gone or changed.
+    pub fn desires_changed(&self) {
         self.dirty.notify_one();
     }
 
@@ -99,13 +100,21 @@ impl Inventories {
 
     /// Tells every region what to list.
     fn cover(self: &Arc<Self>) {
+        let grants: Vec<RotationGrant> =
+            self.cache.grants.state().iter().filter_map(|grant| grant.0.as_ref().ok().cloned()).collect();
         let mut wanted: BTreeMap<String, Readers> = BTreeMap::new();
         for guarded in self.cache.scopes.iter().flat_map(|scope| scope.secrets.state()) {
             let Ok(secret) = &guarded.0 else { continue };
             let (Some(namespace), Some(name)) = (&secret.metadata.namespace, &secret.metadata.name) else {
                 continue;
             };
-            let readers = wanted.entry(self.region_of(secret)).or_default();
+            let region = self.region_of(secret);
+            // Not even metadata is read of what no grant allows.
+            let verdict = grants::managed_secret(&grants, secret, &region, &self.settings.staging);
+            if !matches!(verdict, Verdict::Allowed(_)) {
+                continue;
+            }
+            let readers = wanted.entry(region).or_default();
             for parameter in &secret.spec.ssm.parameters {
                 readers.entry(parameter.path.clone()).or_default().insert((namespace.clone(), name.clone()));
             }

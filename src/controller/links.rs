@@ -28,7 +28,7 @@ pub struct Links {
     pub queues: Vec<Queues>,
     pub own: OwnWrites,
     /// Called when the set of parameters that ManagedSecrets are about may have changed.
-    pub secrets_changed: Arc<dyn Fn() + Send + Sync>,
+    pub desires_changed: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Links {
@@ -53,8 +53,13 @@ impl Links {
         self.everything();
     }
 
-    /// A grant has come, gone or changed, or a new leader begins.
-    pub fn everything(&self) {
+    /// A grant has come, gone or changed.
+    pub fn grant(&self) {
+        (self.desires_changed)();
+        self.everything();
+    }
+
+    fn everything(&self) {
         for scope in &self.cache.scopes {
             let mut secrets = scope.secrets.state();
             secrets.sort_by_key(|secret| due(secret));
@@ -69,7 +74,7 @@ impl Links {
 
     pub fn secret(&self, object: &Guarded<ManagedSecret>, change: Change) {
         let namespace = object.namespace().unwrap_or_default();
-        (self.secrets_changed)();
+        (self.desires_changed)();
         // Hosts run what the secret's status says is published; deleted ones no longer ask for anything.
         if let Ok(secret) = &object.0 {
             for host in &secret.spec.hosts {

@@ -94,7 +94,11 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         identity = candidate.identity(),
-        ?settings,
+        cluster = settings.cluster,
+        region = settings.region,
+        staging = settings.staging,
+        namespaces = ?args.namespaces(),
+        grace_ms = settings.grace.num_milliseconds(),
         "starting"
     );
 
@@ -102,12 +106,12 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     let mut background = JoinSet::new();
     let (links, pending) = {
         let inventories = inventories.clone();
-        let secrets_changed = move || {
+        let desires_changed = move || {
             if let Some(inventories) = inventories.get() {
-                inventories.secrets_changed();
+                inventories.desires_changed();
             }
         };
-        follow(&args.namespaces(), &clients.watches, &metrics, Arc::new(secrets_changed), &mut background)
+        follow(&args.namespaces(), &clients.watches, &metrics, Arc::new(desires_changed), &mut background)
     };
     let process = Process {
         leadership: candidate.leadership(),
@@ -212,6 +216,8 @@ impl Process {
         let rates =
             Rates { put: Rate { per_second: self.args.puts_per_second, burst: 1 }, ..Rates::default() };
         let stores = Stores::from_environment(limits, rates, self.ssm_calls.clone()).await;
+        let leadership = self.leadership.clone();
+        let stores = stores.guarded_by(Arc::new(move || leadership.is_leader()));
         let links = self.links.clone();
         let inventories = Inventories::new(
             stores,
@@ -279,7 +285,7 @@ fn follow(
     namespaces: &[String],
     client: &Client,
     metrics: &Metrics,
-    secrets_changed: Arc<dyn Fn() + Send + Sync>,
+    desires_changed: Arc<dyn Fn() + Send + Sync>,
     background: &mut JoinSet<&'static str>,
 ) -> (Links, Vec<Pending>) {
     let namespaces: Vec<Option<String>> =
@@ -298,7 +304,7 @@ fn follow(
         writers.push((scope, secrets_writer, hosts_writer));
     }
     let cache = Cache { scopes, grants };
-    let links = Links { cache: cache.clone(), queues, own: OwnWrites::default(), secrets_changed };
+    let links = Links { cache: cache.clone(), queues, own: OwnWrites::default(), desires_changed };
 
     let all = links.clone();
     let follow_grants = watches::follow(
@@ -306,7 +312,7 @@ fn follow(
         cache.grants,
         grants_writer,
         metrics.clone(),
-        move |_, _| all.everything(),
+        move |_, _| all.grant(),
     );
     background.spawn(named("the watch of rotationgrants", follow_grants));
     for (scope, secrets_writer, hosts_writer) in writers {

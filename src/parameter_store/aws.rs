@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use super::ParameterStore;
 use super::budget::{Budget, Rates, SsmCalls};
-use super::ssm::{CallLimits, SsmParameterStore};
+use super::ssm::{CallLimits, SsmParameterStore, WriteGuard};
 
 /// Log targets that must never be let through below INFO: at TRACE the SDK prints whole requests, values included.
 /// Add `,<target>=info` for each to the log filter, after what the user set.
@@ -36,6 +36,7 @@ pub struct Stores {
     limits: CallLimits,
     rates: Rates,
     calls: SsmCalls,
+    guard: WriteGuard,
     by_region: Mutex<HashMap<String, Arc<SsmParameterStore>>>,
 }
 
@@ -49,7 +50,13 @@ impl Stores {
 
     /// Stores over a configuration that is already there.
     pub fn new(config: SdkConfig, limits: CallLimits, rates: Rates, calls: SsmCalls) -> Self {
-        Self { config, limits, rates, calls, by_region: Mutex::default() }
+        Self { config, limits, rates, calls, guard: Arc::new(|| true), by_region: Mutex::default() }
+    }
+
+    /// Asks `guard` right before each request that writes, in every region opened from now on.
+    pub fn guarded_by(mut self, guard: WriteGuard) -> Self {
+        self.guard = guard;
+        self
     }
 
     /// The region that the environment names, if any.
@@ -67,6 +74,7 @@ impl Stores {
     fn open(&self, region: &str) -> SsmParameterStore {
         let config = aws_sdk_ssm::config::Builder::from(&self.config).region(Region::new(region.to_owned()));
         SsmParameterStore::new(config, self.limits, Arc::new(Budget::new(self.rates)), self.calls.clone())
+            .guarded_by(self.guard.clone())
     }
 }
 

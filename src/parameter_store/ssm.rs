@@ -71,12 +71,17 @@ impl Default for CallLimits {
     }
 }
 
+/// Whether a write may still be sent, asked when its turn has come: between the decision and the turn lies the wait in
+/// the request budget, and leadership may have gone meanwhile.
+pub type WriteGuard = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// Parameter Store of one account and region.
 pub struct SsmParameterStore {
     client: Client,
     budget: Arc<Budget>,
     limits: CallLimits,
     calls: SsmCalls,
+    guard: WriteGuard,
 }
 
 /// What all requests of one call have in common.
@@ -104,7 +109,13 @@ impl SsmParameterStore {
             .operation_timeout(limits.attempt)
             .build();
         let config = config.timeout_config(timeouts).retry_config(RetryConfig::disabled()).build();
-        Self { client: Client::from_conf(config), budget, limits, calls }
+        Self { client: Client::from_conf(config), budget, limits, calls, guard: Arc::new(|| true) }
+    }
+
+    /// Asks `guard` right before each request that writes; a refused one is not sent.
+    pub fn guarded_by(mut self, guard: WriteGuard) -> Self {
+        self.guard = guard;
+        self
     }
 
     /// Sends a request until it has an answer, may not be sent again, or the time is over. `Ok(None)` is one of the
@@ -127,6 +138,13 @@ impl SsmParameterStore {
             }
             if tokio::time::timeout_at(deadline, self.budget.turn(call.quota)).await.is_err() {
                 break;
+            }
+            if write && !(self.guard)() {
+                return Err(StoreError::Unavailable {
+                    operation: call.operation,
+                    path: call.path.to_owned(),
+                    detail: "not sent, since this replica does not lead any more".to_owned(),
+                });
             }
             let error = match send().await {
                 Ok(answer) => {
@@ -391,6 +409,7 @@ fn pause_before(retry: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parameter_store::budget::Rates;
 
     fn wanted(entries: &[&str]) -> (Vec<String>, Vec<String>) {
         let Wanted { folders, names } =
@@ -438,5 +457,25 @@ mod tests {
             let pause = pause_before(retry);
             assert!(pause <= full && pause * 2 >= full, "{retry}: {pause:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_write_whose_guard_says_no_is_never_sent_and_a_read_is() {
+        let calls = SsmCalls::default();
+        let config = aws_sdk_ssm::Config::builder()
+            .behavior_version_latest()
+            .region(aws_sdk_ssm::config::Region::new("us-east-1"))
+            .credentials_provider(aws_sdk_ssm::config::Credentials::new("id", "key", None, None, "test"))
+            // Nobody listens there: whatever is sent fails and is counted.
+            .endpoint_url("http://127.0.0.1:1");
+        let limits = CallLimits { total: Duration::from_secs(1), ..CallLimits::default() };
+        let store =
+            SsmParameterStore::new(config, limits, Arc::new(Budget::new(Rates::default())), calls.clone())
+                .guarded_by(Arc::new(|| false));
+        let refused = store.delete("/a/b").await.unwrap_err();
+        assert!(refused.to_string().contains("does not lead"), "{refused}");
+        assert_eq!(calls.get("DeleteParameter", "unavailable"), 0);
+        store.read("/a/b", None).await.unwrap_err();
+        assert!(calls.get("GetParameter", "unavailable") > 0);
     }
 }
