@@ -114,3 +114,14 @@ fn every_reason_is_explained() {
         reasons.iter().filter(|reason| !page.contains(&format!("`{reason}`"))).collect();
     assert!(unexplained.is_empty(), "docs/troubleshooting.md does not explain {unexplained:?}");
 }
+
+#[test]
+fn alerts_lead_to_a_heading() {
+    let rules = read(&root().join("charts/keyturn/templates/prometheusrule.yaml"));
+    let known = anchors(&read(&root().join("docs/troubleshooting.md")));
+    let wanted: Vec<&str> = rules.split("\"%s#").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(!wanted.is_empty(), "no alert names a runbook");
+    for anchor in wanted {
+        assert!(known.contains(anchor), "docs/troubleshooting.md has no heading for the alerts' #{anchor}");
+    }
+}
