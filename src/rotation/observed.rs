@@ -51,6 +51,19 @@ pub enum Trigger {
     RollBack,
 }
 
+impl Trigger {
+    /// The word for it in status and Events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Trigger::Missing => "Missing",
+            Trigger::Period => "Period",
+            Trigger::Request => "Request",
+            Trigger::Drift => "Drift",
+            Trigger::RollBack => "RollBack",
+        }
+    }
+}
+
 /// The immutable record of one rotation, kept as a SecureString below the staging path while the rotation runs.
 #[derive(Debug)]
 pub struct Record {

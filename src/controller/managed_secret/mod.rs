@@ -192,7 +192,7 @@ impl ManagedSecrets {
             if mode == GrantMode::Observe {
                 progress.observed_only = Some(format!(
                     "The RotationGrant's mode is Observe, so nothing is touched; otherwise the next step were {}",
-                    status::step_text(step)
+                    step.name()
                 ));
                 return Ok(Pass::Quiet(Some(observed)));
             }
@@ -291,14 +291,14 @@ impl ManagedSecrets {
                 };
                 let blocked =
                     Blocked { reason: reason.into(), message: error.to_string(), permanent, unseen: false };
-                self.fail(object, progress, status::step_text(step), blocked, now);
+                self.fail(object, progress, step.name(), blocked, now);
                 return Ok(None);
             }
         };
         tracing::info!(
             namespace = place.namespace,
             name = place.name,
-            step = status::step_text(step),
+            step = step.name(),
             rotation = notices::rotation_of(act),
             "{}",
             notices::act_text(act)

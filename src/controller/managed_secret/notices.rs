@@ -8,8 +8,6 @@ use crate::controller::objects::Notice;
 use crate::rotation::observed::{Author, Observed, RotationId};
 use crate::rotation::protocol::Act;
 
-use super::status::trigger_text;
-
 pub fn act_text(act: &Act) -> &'static str {
     match act {
         Act::Hold => "finalizer added",
@@ -49,11 +47,7 @@ pub fn of_act(
     let warning = |reason, action, note| Notice { warning: true, reason, action, note };
     match act {
         Act::Record { id, trigger, .. } => {
-            vec![normal(
-                "RotationStarted",
-                "Rotate",
-                format!("Rotation {id} started ({})", trigger_text(*trigger)),
-            )]
+            vec![normal("RotationStarted", "Rotate", format!("Rotation {id} started ({})", trigger.name()))]
         }
         Act::RecordRollBack { id, failed, .. } => {
             let note = format!("Rotation {failed} failed; rotation {id} publishes the previous value again");

@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 
-use super::status::step_text;
 use crate::api::managed_secret::{FailureStatus, LastRotation, PreflightStatus};
 use crate::api::time::{from_kubernetes, to_text};
 use crate::api::{ManagedSecret, ROTATE_REQUESTED_AT};
@@ -60,7 +59,7 @@ impl Progress {
         }
         match &self.next {
             Some(Next::Wait { why, until, .. }) => waiting_text(why, *until),
-            Some(Next::Act { step, .. }) => format!("Next step: {}", step_text(*step)),
+            Some(Next::Act { step, .. }) => format!("Next step: {}", step.name()),
             Some(Next::Rest { .. } | Next::Stall(_)) | None => String::new(),
         }
     }

@@ -120,8 +120,8 @@ fn mirror(
         .collect();
     status.rotation = observed.records.values().next_back().map(|record| RotationStatus {
         id: i64::try_from(record.id).unwrap_or(i64::MAX),
-        trigger: trigger_text(record.trigger).to_owned(),
-        step: step_text(progress.step().unwrap_or(Step::Record)).to_owned(),
+        trigger: record.trigger.name().to_owned(),
+        step: progress.step().unwrap_or(Step::Record).name().to_owned(),
         started_at: to_kubernetes(record.at),
         attempts: progress.failure.as_ref().map_or(0, |f| f.attempts),
         message: progress.message(),
@@ -180,7 +180,7 @@ fn answer_request(
         let ended = LastRotation {
             id: i64::try_from(*id).ok(),
             request: Some(request.token.to_owned()),
-            trigger: Some(trigger_text(Trigger::Request).to_owned()),
+            trigger: Some(Trigger::Request.name().to_owned()),
             result: result.to_owned(),
             finished_at: Some(to_kubernetes(now)),
         };
@@ -206,7 +206,7 @@ pub fn ended(record: &Record, superseded: bool, now: DateTime<Utc>) -> LastRotat
     LastRotation {
         id: i64::try_from(record.id).ok(),
         request: record.request.clone(),
-        trigger: Some(trigger_text(record.trigger).to_owned()),
+        trigger: Some(record.trigger.name().to_owned()),
         result: result.to_owned(),
         finished_at: Some(to_kubernetes(now)),
     }
@@ -244,7 +244,7 @@ fn rotating(status: &ManagedSecretStatus, progress: &Progress) -> Said {
         (None, Some(Next::Wait { step: step @ (Step::Preflight | Step::Record), why, .. }))
             if !matches!(why, Waiting::Drift { .. }) =>
         {
-            (c::ROTATING, Truth::True, step_text(*step).into(), progress.message())
+            (c::ROTATING, Truth::True, step.name().into(), progress.message())
         }
         _ => (c::ROTATING, Truth::False, "Idle".into(), "No rotation is under way".into()),
     }
@@ -393,27 +393,6 @@ fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) ->
         )
     } else {
         (c::PREFLIGHT, Truth::Unknown, "Pending".into(), "The hosts have not been compared yet".into())
-    }
-}
-
-pub fn step_text(step: Step) -> &'static str {
-    match step {
-        Step::Preflight => "Preflight",
-        Step::Record => "Record",
-        Step::Promote => "Promote",
-        Step::Deploy => "Deploy",
-        Step::Close => "Close",
-        Step::Abort => "Abort",
-    }
-}
-
-pub fn trigger_text(trigger: Trigger) -> &'static str {
-    match trigger {
-        Trigger::Missing => "Missing",
-        Trigger::Period => "Period",
-        Trigger::Request => "Request",
-        Trigger::Drift => "Drift",
-        Trigger::RollBack => "RollBack",
     }
 }
 

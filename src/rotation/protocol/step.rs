@@ -19,6 +19,20 @@ pub enum Step {
     Abort,
 }
 
+impl Step {
+    /// The word for it in status and Events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::Preflight => "Preflight",
+            Step::Record => "Record",
+            Step::Promote => "Promote",
+            Step::Deploy => "Deploy",
+            Step::Close => "Close",
+            Step::Abort => "Abort",
+        }
+    }
+}
+
 /// One effect on the world outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
