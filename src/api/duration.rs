@@ -12,7 +12,7 @@ use super::rules;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(extend("x-kubernetes-validations" = rules::validations(&[rules::DURATION])))]
-pub struct Duration(#[schemars(length(min = 2, max = 5))] pub String);
+pub struct Duration(#[schemars(length(max = 16))] pub String);
 
 impl Duration {
     /// The span, or `None` where the text is not of the form that the schema demands.

@@ -36,8 +36,8 @@ use super::window::Window;
     printcolumn(
         name = "Period",
         type_ = "string",
-        json_path = ".spec.rotation.period",
-        description = "Greatest age of a value; empty where it is rotated on demand only"
+        json_path = ".spec.rotation['period','mode']",
+        description = "Greatest age of a value, or OnDemand"
     ),
     printcolumn(
         name = "Ready",

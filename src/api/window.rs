@@ -15,7 +15,7 @@ use super::duration::Duration;
 #[serde(rename_all = "camelCase")]
 pub struct Window {
     /// Start of the window as a cron expression of five fields: minute, hour, day of month, month, day of week.
-    #[schemars(length(min = 9, max = 100))]
+    #[schemars(length(max = 100))]
     #[x_kube(validation = (
         r"self.matches('^[0-9*,/-]+( [0-9*,/-]+)( [0-9*,/LW?-]+)( [0-9A-Za-z*,/-]+)( [0-9A-Za-z*,/#?-]+)$')",
         "must be a cron expression of five fields separated by single spaces (minute, hour, day of month, month, \

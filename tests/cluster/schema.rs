@@ -1,0 +1,390 @@
+//! The API server takes what is right and refuses what is malformed, with a message that says what to write instead.
+//!
+//! Everything is a dry run, but for one object that is updated.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray,
+};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use serde_json::{Value, json};
+
+const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+
+/// An object that is right; cases change it.
+fn sound(kind: &str) -> Value {
+    let spec = match kind {
+        "ManagedSecret" => json!({
+            "ssm": {"parameters": [{"path": "/shop/prod/TOKEN"}], "region": "us-east-1"},
+            "generate": {"hex": {"bytes": 32}},
+            "rotation": {"period": "90d"},
+        }),
+        "DockerHost" => json!({
+            "ssh": {
+                "host": "shop.example", "user": "deploy", "keySecretRef": {"name": "key", "key": "id_ed25519"},
+                "knownHosts": [format!("shop.example ssh-ed25519 {KEY}")],
+            },
+            "docker": {"composeProject": "shop"},
+            "deploy": {"script": "cd /opt/shop && ./deploy.sh"},
+        }),
+        _ => json!({"namespaces": ["shop"], "parameters": [{"prefix": "/shop/prod/"}]}),
+    };
+    json!({"apiVersion": "keyturn.dev/v1alpha1", "kind": kind, "metadata": {"name": "schema-test"}, "spec": spec})
+}
+
+/// An object with one field changed; `null` removes it.
+fn with(kind: &str, pointer: &str, value: Value) -> Value {
+    let mut object = sound(kind);
+    let mut place = &mut object;
+    for segment in pointer.split('.') {
+        place = match segment.parse::<usize>() {
+            Ok(index) => &mut place[index],
+            Err(_) => &mut place[segment],
+        };
+    }
+    *place = value;
+    object
+}
+
+fn api(client: &kube::Client, kind: &str, namespace: &str) -> Api<DynamicObject> {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("keyturn.dev", "v1alpha1", kind));
+    if kind == "RotationGrant" {
+        Api::all_with(client.clone(), &resource)
+    } else {
+        Api::namespaced_with(client.clone(), namespace, &resource)
+    }
+}
+
+/// What the API server says about an object; nothing where it takes it.
+async fn answer(client: &kube::Client, object: &Value) -> Option<String> {
+    let kind = object["kind"].as_str().unwrap();
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
+    match api(client, kind, "default").create(&dry, &object).await {
+        Ok(_) => None,
+        Err(kube::Error::Api(status)) => Some(status.message),
+        Err(error) => panic!("{kind}: {error}"),
+    }
+}
+
+type Case = (&'static str, &'static str, Value);
+
+fn accepted() -> Vec<Case> {
+    let m = "ManagedSecret";
+    let h = "DockerHost";
+    let g = "RotationGrant";
+    let window =
+        |schedule: &str, zone: &str| json!([{"schedule": schedule, "duration": "2h", "timeZone": zone}]);
+    let windows = "spec.rotation.windows";
+    let path = |path: &str| json!([{"path": path}]);
+    vec![
+        (m, "metadata.name", json!("a".repeat(63))),
+        (m, "spec.ssm.parameters", path("/a/b/c/d/e/f/g/h/i/j/k/l/m/n/o")),
+        (m, "spec.ssm.parameters", path("/with-all_kinds.of/Characters9")),
+        (m, "spec.ssm.parameters", path("/shop/aws/ssm")),
+        (
+            m,
+            "spec.ssm.parameters",
+            json!([{"path": "/shop/ID"}, {"path": "/shop/URL", "value": "https://u:{value}@x/"}]),
+        ),
+        (m, "spec.ssm.parameters.0.value", json!("{\"token\": \"{value}\"}")),
+        (m, "spec.ssm.region", json!("us-gov-west-1")),
+        (m, "spec.ssm.kmsKeyId", json!("alias/shop")),
+        (m, "spec.ssm.kmsKeyId", json!("1234abcd-12ab-34cd-56ef-1234567890ab")),
+        (
+            m,
+            "spec.ssm.kmsKeyId",
+            json!("arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"),
+        ),
+        (m, "spec.ssm.kmsKeyId", json!("arn:aws-us-gov:kms:us-gov-west-1:123456789012:alias/shop")),
+        (m, "spec.ssm.ifMissing", json!("Stall")),
+        (m, "spec.generate", json!({"base64": {"bytes": 16}})),
+        (m, "spec.generate", json!({"password": {"length": 32}})),
+        (
+            m,
+            "spec.generate",
+            json!({"password": {"length": 32, "symbols": "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}"}}),
+        ),
+        (m, "spec.generate", json!({"fernet": {}})),
+        (m, "spec.generate", json!({"fernet": {"keepPrevious": 2}})),
+        (m, "spec.rotation", json!({"mode": "OnDemand"})),
+        (m, "spec.rotation.period", json!("1m")),
+        (m, "spec.rotation.period", json!("9999d")),
+        (m, windows, window("0 3 * * 1-4", "Europe/Berlin")),
+        (m, windows, window("*/15 0-4 1,15 jan-dec mon", "America/Argentina/Buenos_Aires")),
+        (m, windows, window("0 3 L * 5#2", "Etc/GMT+5")),
+        (m, windows, window("0 3 * * *", "UTC")),
+        (m, windows, json!([{"schedule": "0 3 * * *", "duration": "30m"}])),
+        (m, "spec.rotation.onFailure", json!("RollBack")),
+        (m, "spec.rotation.onDrift", json!("Adopt")),
+        (
+            m,
+            "spec.hosts",
+            json!([{"name": "production", "env": ["TOKEN", "_TOKEN2"]}, {"name": "canary.eu"}]),
+        ),
+        (m, "spec.retire", json!({"after": "1h", "requires": "Verify"})),
+        (m, "spec.notice", json!("Users must register their webhooks again.\nTell them.")),
+        (m, "spec.deletionPolicy", json!("Delete")),
+        (h, "spec.ssh.host", json!("2001:db8::1")),
+        (h, "spec.ssh.host", json!("10.0.0.7")),
+        (h, "spec.ssh.port", json!(2222)),
+        (h, "spec.ssh.user", json!("ec2-user")),
+        (
+            h,
+            "spec.ssh.jump",
+            json!({"host": "jump.example", "user": "j", "keySecretRef": {"name": "k", "key": "k.pem"}}),
+        ),
+        (
+            h,
+            "spec.ssh.knownHosts",
+            json!([
+                "@cert-authority *.example ssh-ed25519 AAAA",
+                "|1|a=|b= ssh-rsa AAAA",
+                "[h]:2222 ssh-rsa AAAA comment"
+            ]),
+        ),
+        (h, "spec.deploy.after", json!(["canary"])),
+        (h, "spec.deploy.timeout", json!("15m")),
+        (h, "spec.verify", json!({"script": "curl -sf https://localhost/", "timeout": "2m"})),
+        (g, "spec.mode", json!("Observe")),
+        (
+            g,
+            "spec.parameters",
+            json!([{"prefix": "/"}, {"prefix": "/a/b/", "regions": ["eu-west-1"], "kmsKeys": ["alias/a"]}]),
+        ),
+        (g, "spec.hosts", json!([{"host": "shop.example"}, {"host": "10.0.0.7", "port": 2222}])),
+    ]
+}
+
+type Refusal = (&'static str, &'static str, Value, &'static str);
+
+#[allow(clippy::too_many_lines)]
+fn refused() -> Vec<Refusal> {
+    let m = "ManagedSecret";
+    let h = "DockerHost";
+    let g = "RotationGrant";
+    let window = |schedule: &str, duration: &str, zone: &str| json!([{"schedule": schedule, "duration": duration, "timeZone": zone}]);
+    let windows = "spec.rotation.windows";
+    let path = |path: &str| json!([{"path": path}]);
+    let bad_path = "must be an absolute parameter name such as /musehub/production/RUNNER_TOKEN";
+    let reserved = "must not begin with /aws or /ssm";
+    let cron = "must be a cron expression of five fields";
+    let zone = "must be an IANA time zone";
+    let duration = "must be one number of at most four digits and one unit";
+    let symbols = "must be ASCII punctuation";
+    let source = "exactly one source is needed: hex, base64, password or fernet";
+    let when = "set exactly one of period (such as 90d) and mode: OnDemand";
+    let host = "must be a host name or an address";
+    let line = "every item must be one line of known_hosts";
+    let object = "must be the name of an object";
+    vec![
+        (m, "metadata.name", json!("a".repeat(64)), "metadata.name must have at most 63 characters"),
+        (m, "spec.ssm.parameters", json!([]), "should have at least 1 items"),
+        (m, "spec.ssm.parameters", path("shop/TOKEN"), bad_path),
+        (m, "spec.ssm.parameters", path("/shop//TOKEN"), bad_path),
+        (m, "spec.ssm.parameters", path("/shop/TOKEN/"), bad_path),
+        (m, "spec.ssm.parameters", path("/shop/../TOKEN"), bad_path),
+        (m, "spec.ssm.parameters", path("/shop/a b"), bad_path),
+        (m, "spec.ssm.parameters", path("/a/b/c/d/e/f/g/h/i/j/k/l/m/n/o/p"), bad_path),
+        (m, "spec.ssm.parameters", path("/aws/TOKEN"), reserved),
+        (m, "spec.ssm.parameters", path("/SSM-shop/TOKEN"), reserved),
+        (m, "spec.ssm.parameters", json!([{"path": "/shop/A"}, {"path": "/shop/A"}]), "Duplicate value"),
+        (m, "spec.ssm.parameters.0.value", json!("Bearer value"), "must contain {value}"),
+        (m, "spec.ssm.parameters.0.value", json!("{value}\nX=1"), "must be a single line"),
+        (m, "spec.ssm.region", json!("Frankfurt"), "must be the name of an AWS region"),
+        (m, "spec.ssm.kmsKeyId", json!("shop"), "must be a KMS alias"),
+        (m, "spec.ssm.ifMissing", json!("Ignore"), "supported values: \"Create\", \"Stall\""),
+        (m, "spec.generate", json!({}), source),
+        (m, "spec.generate", json!({"hex": {"bytes": 32}, "fernet": {}}), source),
+        (m, "spec.generate", json!({"hex": {"bytes": 8}}), "should be greater than or equal to 16"),
+        (m, "spec.generate", json!({"hex": {}}), "spec.generate.hex.bytes: Required value"),
+        (m, "spec.generate", json!({"password": {"length": 32, "symbols": "-a"}}), symbols),
+        (m, "spec.generate", json!({"password": {"length": 32, "symbols": "- "}}), symbols),
+        (m, "spec.generate", json!({"password": {"length": 32, "symbols": "-é"}}), symbols),
+        (
+            m,
+            "spec.generate",
+            json!({"password": {"length": 32, "symbols": "-_-"}}),
+            "must not name a symbol twice",
+        ),
+        (m, "spec.rotation", json!({}), when),
+        (m, "spec.rotation", json!({"period": "90d", "mode": "OnDemand"}), when),
+        (m, "spec.rotation", json!({"mode": "Never"}), "supported values: \"OnDemand\""),
+        (m, "spec.rotation.period", json!("90"), duration),
+        (m, "spec.rotation.period", json!("1h30m"), duration),
+        (m, "spec.rotation.period", json!("0d"), duration),
+        (m, "spec.rotation.period", json!("-1d"), duration),
+        (m, windows, window("0 3 * *", "2h", "UTC"), cron),
+        (m, windows, window("10 10 10 10", "2h", "UTC"), cron),
+        (m, windows, window("0 0 3 * * *", "2h", "UTC"), cron),
+        (m, windows, window("at three o clock", "2h", "UTC"), cron),
+        (m, windows, window("0 3 * * *", "2w", "UTC"), duration),
+        (m, windows, window("0 3 * * *", "2h", "Mars/Phobos"), zone),
+        (m, windows, window("0 3 * * *", "2h", "Local"), zone),
+        (m, windows, window("0 3 * * *", "2h", "02:00"), zone),
+        (m, "spec.hosts", json!([{"name": "Production"}]), object),
+        (m, "spec.hosts", json!([{"name": "a"}, {"name": "a"}]), "Duplicate value"),
+        (m, "spec.hosts", json!([{"name": "a", "env": ["A-B"]}]), "must be names of environment variables"),
+        (
+            m,
+            "spec",
+            json!({
+                "ssm": {"parameters": [{"path": "/shop/A"}, {"path": "/shop/B"}]}, "generate": {"fernet": {}},
+                "rotation": {"period": "90d"}, "hosts": [{"name": "a", "env": ["X"]}],
+            }),
+            "hosts[].env names the variable of a single parameter",
+        ),
+        (h, "spec.ssh.host", json!("deploy@shop.example"), host),
+        (h, "spec.ssh.host", json!("-oProxyCommand=x"), host),
+        (h, "spec.ssh.host", json!("[2001:db8::1]"), host),
+        (h, "spec.ssh.port", json!(70000), "should be less than or equal to 65535"),
+        (h, "spec.ssh.user", json!("-l"), "must be the name of an account"),
+        (h, "spec.ssh.keySecretRef", json!({"name": "Key", "key": "a"}), object),
+        (h, "spec.ssh.keySecretRef", json!({"name": "key", "key": "a/b"}), "must be a key of a Secret"),
+        (h, "spec.ssh.knownHosts", json!([]), "should have at least 1 items"),
+        (h, "spec.ssh.knownHosts", json!([" "]), line),
+        (h, "spec.ssh.knownHosts", json!(["# shop.example ssh-ed25519 AAAA"]), line),
+        (h, "spec.ssh.knownHosts", json!(["a ssh-rsa AAAA\nb ssh-rsa AAAA"]), line),
+        (h, "spec.docker.composeProject", json!("Shop"), "must be the name of a compose project"),
+        (h, "spec.deploy.script", json!(" \n"), "must not be empty"),
+        (h, "spec.deploy.after", json!(["Canary"]), "must be names of objects"),
+        (h, "spec.deploy.after", json!(["schema-test"]), "a host cannot wait for itself"),
+        (g, "spec.namespaces", json!([]), "should have at least 1 items"),
+        (g, "spec.namespaces", json!(["shop-*"]), "must be names of namespaces; there are no wildcards"),
+        (
+            g,
+            "spec.parameters",
+            json!([{"prefix": "/shop"}]),
+            "must begin and end with / and hold whole segments",
+        ),
+        (
+            g,
+            "spec.parameters",
+            json!([{"prefix": "/shop/../"}]),
+            "must begin and end with / and hold whole segments",
+        ),
+        (g, "spec.parameters", json!([{"prefix": "/a/", "regions": ["*"]}]), "must be names of AWS regions"),
+        (g, "spec.parameters", json!([{"prefix": "/a/", "kmsKeys": ["*"]}]), "must be KMS aliases"),
+        (g, "spec.hosts", json!([{"host": "*.example"}]), host),
+    ]
+}
+
+/// What an update of a stored object is refused for.
+fn fixed() -> Vec<(Value, &'static str)> {
+    let paths = "the paths of ssm.parameters cannot be changed";
+    let region = "ssm.region cannot be changed, set or removed after creation";
+    let ssm = |parameters: Value, region: &str| json!({"spec": {"ssm": {"parameters": parameters, "region": region}}});
+    vec![
+        (ssm(json!([{"path": "/shop/prod/OTHER"}]), "us-east-1"), paths),
+        (ssm(json!([{"path": "/shop/prod/TOKEN"}, {"path": "/shop/prod/OTHER"}]), "us-east-1"), paths),
+        (ssm(json!([{"path": "/shop/prod/TOKEN"}]), "eu-west-1"), region),
+        (json!({"spec": {"ssm": {"region": null}}}), region),
+    ]
+}
+
+#[tokio::test]
+#[ignore = "needs the world"]
+async fn sound_objects_are_taken() {
+    let client = crate::client().await;
+    for kind in ["ManagedSecret", "DockerHost", "RotationGrant"] {
+        assert_eq!(answer(&client, &sound(kind)).await, None, "{kind}");
+    }
+    for (kind, pointer, value) in accepted() {
+        let said = answer(&client, &with(kind, pointer, value.clone())).await;
+        assert_eq!(said, None, "{kind} {pointer}: {value}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the world"]
+async fn malformed_objects_are_refused_with_what_to_write_instead() {
+    let client = crate::client().await;
+    for (kind, pointer, value, message) in refused() {
+        let said = answer(&client, &with(kind, pointer, value.clone())).await;
+        let said = said.unwrap_or_else(|| panic!("{kind} {pointer}: {value} was taken"));
+        assert!(said.contains(message), "{kind} {pointer}: {value} was refused with: {said}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the world"]
+async fn paths_and_region_are_fixed_once_the_object_exists() {
+    let client = crate::client().await;
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let name = format!("schema-test-{}", std::process::id());
+    let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+    namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+    let outcome = tokio::spawn(updates(client, name.clone())).await;
+    namespaces.delete(&name, &DeleteParams::default()).await.unwrap();
+    outcome.unwrap();
+}
+
+async fn updates(client: kube::Client, namespace: String) {
+    let secrets = api(&client, "ManagedSecret", &namespace);
+    let stored = |name: &str, region: Option<&str>| {
+        let mut object = with("ManagedSecret", "metadata.name", json!(name));
+        // Nothing grants this namespace anything either.
+        object["spec"]["suspend"] = true.into();
+        match region {
+            Some(region) => object["spec"]["ssm"]["region"] = region.into(),
+            None => drop(object["spec"]["ssm"].as_object_mut().unwrap().remove("region")),
+        }
+        serde_json::from_value::<DynamicObject>(object).unwrap()
+    };
+    secrets.create(&PostParams::default(), &stored("with-region", Some("us-east-1"))).await.unwrap();
+    secrets.create(&PostParams::default(), &stored("without", None)).await.unwrap();
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+
+    let seen = secrets.get("without").await.unwrap();
+    // The controller may have seen it by now, where it runs.
+    assert!(seen.data["status"]["observedGeneration"].is_number(), "{:?}", seen.data["status"]);
+
+    for (patch, message) in fixed() {
+        let said = secrets.patch("with-region", &params, &Patch::Merge(&patch)).await.err();
+        let said = said.unwrap_or_else(|| panic!("{patch} was taken")).to_string();
+        assert!(said.contains(message), "{patch} was refused with: {said}");
+    }
+    let set = json!({"spec": {"ssm": {"region": "us-east-1"}}});
+    let said = secrets.patch("without", &params, &Patch::Merge(&set)).await.unwrap_err().to_string();
+    assert!(said.contains("ssm.region cannot be changed, set or removed after creation"), "{said}");
+
+    for patch in [
+        json!({"spec": {"ssm": {"kmsKeyId": "alias/other"}, "suspend": false}}),
+        json!({"spec": {"ssm": {"parameters": [{"path": "/shop/prod/TOKEN", "value": "x{value}"}]}}}),
+        json!({"spec": {"generate": {"hex": null, "fernet": {}}, "rotation": {"period": null, "mode": "OnDemand"}}}),
+        json!({"metadata": {"annotations": {"keyturn.dev/rotate-requested-at": "now"}}}),
+    ] {
+        let taken = secrets.patch("with-region", &params, &Patch::Merge(&patch)).await;
+        assert!(taken.is_ok(), "{patch}: {}", taken.unwrap_err());
+    }
+}
+
+/// Runs without a cluster: no rule may come without a case that breaks it.
+#[test]
+fn every_rule_of_the_schema_is_broken_by_a_case() {
+    let mut rules: BTreeMap<String, String> = BTreeMap::new();
+    for crd in keyturn::api::crds() {
+        let schema = crd.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
+        collect(&crd.spec.names.kind, schema, &mut rules);
+    }
+    let mut messages: Vec<&str> = refused().into_iter().map(|case| case.3).collect();
+    messages.extend(fixed().into_iter().map(|case| case.1));
+    for (message, place) in rules {
+        assert!(messages.iter().any(|m| message.contains(m)), "{place}: no case is refused with {message:?}");
+    }
+}
+
+fn collect(place: &str, schema: &JSONSchemaProps, rules: &mut BTreeMap<String, String>) {
+    for rule in schema.x_kubernetes_validations.iter().flatten() {
+        rules.insert(rule.message.clone().unwrap_or_default(), place.to_owned());
+    }
+    for (name, property) in schema.properties.iter().flatten() {
+        collect(&format!("{place}.{name}"), property, rules);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
+        collect(&format!("{place}[]"), items, rules);
+    }
+}
