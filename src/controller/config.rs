@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::lease::Timing;
 use super::settings::Settings;
+use crate::deploy::job::JobTemplate;
 
 /// The controller's own arguments. A flag wins over its environment variable.
 #[derive(Args, Clone, Debug)]
@@ -174,6 +175,21 @@ impl ControllerArgs {
         Ok(settings)
     }
 
+    /// What every deploy Job has in common.
+    pub fn job_template(&self) -> JobTemplate {
+        JobTemplate {
+            image: self.job_image.clone(),
+            image_pull_policy: Some(self.job_image_pull_policy.as_str().to_owned()),
+            image_pull_secrets: self
+                .job_image_pull_secrets
+                .iter()
+                .filter(|text| !text.is_empty())
+                .cloned()
+                .collect(),
+            env: Vec::new(),
+        }
+    }
+
     /// Times of the leader election.
     pub fn lease_timing(&self) -> Timing {
         Timing {
@@ -196,9 +212,11 @@ impl ControllerArgs {
 
     fn region(&self) -> Result<String, ConfigError> {
         let from_aws = || {
-            ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| std::env::var(name).ok().filter(some))
+            ["AWS_REGION", "AWS_DEFAULT_REGION"]
+                .iter()
+                .find_map(|name| std::env::var(name).ok().filter(|text| !text.is_empty()))
         };
-        self.aws_region.clone().filter(some).or_else(from_aws).ok_or(ConfigError::NoRegion)
+        self.aws_region.clone().filter(|text| !text.is_empty()).or_else(from_aws).ok_or(ConfigError::NoRegion)
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -216,12 +234,6 @@ impl ControllerArgs {
         )?;
         order("--backoff-initial", "--backoff-max (or equal to it)", self.backoff_initial <= self.backoff_max)
     }
-}
-
-// A `&String` because that is what `Option<String>::filter` hands over.
-#[allow(clippy::ptr_arg)]
-fn some(text: &String) -> bool {
-    !text.is_empty()
 }
 
 /// The span for a timer. Arguments are never negative.

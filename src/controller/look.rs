@@ -10,11 +10,12 @@ use kube::core::error_boundary::InvalidObject;
 use kube::{Resource, ResourceExt};
 
 use super::cache::Guarded;
+use super::docker_host::DockerHosts;
 use super::kube_objects::KubeObjects;
 use super::links::due;
 use super::managed_secret::{ManagedSecrets, Requeue};
 use super::objects::Notice;
-use crate::api::ManagedSecret;
+use crate::api::{DockerHost, ManagedSecret};
 use crate::parameter_store::budget::{Urgency, with_urgency};
 
 /// No object is looked at again sooner than this, so that no mistake makes a hot loop.
@@ -25,14 +26,15 @@ const NEVER: Duration = Duration::MAX;
 /// The reconcilers.
 pub struct Look {
     secrets: ManagedSecrets,
+    hosts: DockerHosts,
     objects: Arc<KubeObjects>,
     /// UID and resourceVersion of undecodable objects that were reported.
     reported: Mutex<HashSet<(String, String)>>,
 }
 
 impl Look {
-    pub fn new(secrets: ManagedSecrets, objects: Arc<KubeObjects>) -> Self {
-        Self { secrets, objects, reported: Mutex::default() }
+    pub fn new(secrets: ManagedSecrets, hosts: DockerHosts, objects: Arc<KubeObjects>) -> Self {
+        Self { secrets, hosts, objects, reported: Mutex::default() }
     }
 
     pub async fn secret(self: Arc<Self>, object: Arc<Guarded<ManagedSecret>>) -> Result<Duration, String> {
@@ -44,6 +46,16 @@ impl Look {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let ended = with_urgency(Urgency(overdue), self.secrets.reconcile(&namespace, &name)).await;
         tracing::debug!(namespace, name, ?ended, "looked at the ManagedSecret");
+        ended.map(again).map_err(|error| error.to_string())
+    }
+
+    pub async fn host(self: Arc<Self>, object: Arc<Guarded<DockerHost>>) -> Result<Duration, String> {
+        if let Err(invalid) = &object.0 {
+            return Ok(self.undecodable::<DockerHost>(invalid).await);
+        }
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let ended = self.hosts.reconcile(&namespace, &name).await;
+        tracing::debug!(namespace, name, ?ended, "looked at the DockerHost");
         ended.map(again).map_err(|error| error.to_string())
     }
 

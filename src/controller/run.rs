@@ -17,16 +17,17 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use super::cache::{Cache, Guarded, Scope};
 use super::config::{ConfigError, ControllerArgs, span};
+use super::docker_host::{self, DockerHosts};
 use super::events::Events;
 use super::health::{self, Heartbeat, ListenError, Probes};
 use super::inventories::Inventories;
 use super::kube_client::{self, Clients, ConnectError};
+use super::kube_deploy_jobs::KubeDeployJobs;
 use super::kube_objects::{KubeObjects, OwnWrites};
 use super::lease::{Candidate, Leadership, LeaseError};
 use super::links::{Links, Queues};
 use super::look::Look;
-use super::managed_secret::ManagedSecrets;
-use super::managed_secret::ports::{self, Ports};
+use super::managed_secret::{self, ManagedSecrets, ports};
 use super::metrics::{Exposition, Metrics};
 use super::queue::{self, Requests, Work};
 use super::settings::Settings;
@@ -63,7 +64,6 @@ pub enum RunError {
 struct Pending {
     scope: Scope,
     secrets: Requests<ManagedSecret>,
-    #[expect(dead_code, reason = "read by the reconciler of DockerHosts")]
     hosts: Requests<DockerHost>,
 }
 
@@ -240,15 +240,35 @@ impl Process {
             self.leadership.clone(),
             self.links.own.clone(),
         ));
-        let ports = Ports {
-            clock: Arc::new(SystemClock),
-            objects: objects.clone(),
-            regions: inventories.clone(),
-            inventory: inventories,
-            leadership: Arc::new(Acting { leadership: self.leadership.clone(), stopped }),
-            random: Mutex::new(Box::new(OperatingSystem)),
-        };
-        Look::new(ManagedSecrets::new(ports, self.settings.clone()), objects)
+        let clock = Arc::new(SystemClock);
+        let leadership = Arc::new(Acting { leadership: self.leadership.clone(), stopped });
+        let secrets = ManagedSecrets::new(
+            managed_secret::ports::Ports {
+                clock: clock.clone(),
+                objects: objects.clone(),
+                regions: inventories.clone(),
+                inventory: inventories.clone(),
+                leadership: leadership.clone(),
+                random: Mutex::new(Box::new(OperatingSystem)),
+            },
+            self.settings.clone(),
+        );
+        let hosts = DockerHosts::new(
+            docker_host::Ports {
+                clock,
+                objects: objects.clone(),
+                jobs: Arc::new(KubeDeployJobs::new(
+                    self.clients.calls.clone(),
+                    self.leadership.clone(),
+                    self.args.job_template(),
+                )),
+                regions: inventories,
+                leadership,
+                random: Mutex::new(Box::new(OperatingSystem)),
+            },
+            self.settings.clone(),
+        );
+        Look::new(secrets, hosts, objects)
     }
 
     fn spawn_workers(
@@ -259,7 +279,8 @@ impl Process {
         workers: &mut JoinSet<()>,
     ) {
         let concurrency = self.args.concurrency;
-        let secret_workers = Arc::new(Semaphore::new(usize::from(concurrency)));
+        let workers_of_a_kind = || Arc::new(Semaphore::new(usize::from(concurrency)));
+        let (secret_workers, host_workers) = (workers_of_a_kind(), workers_of_a_kind());
         let work = |kind, workers: &Arc<Semaphore>| Work {
             kind,
             workers: workers.clone(),
@@ -267,14 +288,21 @@ impl Process {
             resync: span(self.args.resync),
             metrics: self.metrics.clone(),
         };
-        for Pending { scope, secrets, hosts: _ } in pending {
-            let look = look.clone();
+        for Pending { scope, secrets, hosts } in pending {
+            let (secret_look, host_look) = (look.clone(), look.clone());
             workers.spawn(queue::work(
                 work("ManagedSecret", &secret_workers),
                 scope.secrets,
                 secrets,
                 stopped.clone(),
-                move |object| look.clone().secret(object),
+                move |object| secret_look.clone().secret(object),
+            ));
+            workers.spawn(queue::work(
+                work("DockerHost", &host_workers),
+                scope.hosts,
+                hosts,
+                stopped.clone(),
+                move |object| host_look.clone().host(object),
             ));
         }
     }
