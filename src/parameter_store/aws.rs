@@ -15,8 +15,9 @@ use super::ParameterStore;
 use super::budget::{Budget, Rates, SsmCalls};
 use super::ssm::{CallLimits, SsmParameterStore, WriteGuard};
 
-/// Log targets that must never be let through below INFO: at TRACE the SDK prints whole requests, values included.
-/// Add `,<target>=info` for each to the log filter, after what the user set.
+/// Log targets of the SDK and the HTTP stack below it. At TRACE they show requests, and what they redact changes
+/// between versions (the current one shows neither values nor tokens, which a test checks). Put `,<target>=info` for
+/// each behind what the user set in the log filter, so that it never depends on them.
 pub const SDK_LOG_TARGETS: &[&str] = &[
     "aws_smithy_runtime",
     "aws_smithy_runtime_api",
@@ -50,6 +51,10 @@ impl Stores {
 
     /// Stores over a configuration that is already there.
     pub fn new(config: SdkConfig, limits: CallLimits, rates: Rates, calls: SsmCalls) -> Self {
+        let config = match config.http_client() {
+            Some(_) => config,
+            None => config.to_builder().http_client(shared_http_client()).build(),
+        };
         Self { config, limits, rates, calls, guard: Arc::new(|| true), by_region: Mutex::default() }
     }
 

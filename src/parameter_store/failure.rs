@@ -203,13 +203,22 @@ fn remedy(code: &str) -> Option<&'static str> {
 
 /// AWS's own words, unless they might quote the value: validation errors show what they reject.
 fn words(kind: Kind, message: &str, secret: Option<&SecretValue>) -> String {
-    let message: String = message.chars().take(MAX_DETAIL).collect();
     // Refusals by IAM, KMS and quotas speak of names only, and names may well occur in a record.
     let may_quote = !matches!(kind, Kind::Throttled | Kind::Denied);
-    if secret.is_some_and(|value| quotes(&message, value, if may_quote { TELLTALE } else { usize::MAX })) {
+    if secret.is_some_and(|value| quotes(message, value, if may_quote { TELLTALE } else { usize::MAX })) {
         return "AWS's message is withheld, since it may quote the value".to_owned();
     }
-    message
+    excerpt(message)
+}
+
+/// The beginning and the end of a long text: AWS first quotes what it rejects, then says why.
+fn excerpt(text: &str) -> String {
+    let characters: Vec<char> = text.chars().collect();
+    if characters.len() <= MAX_DETAIL {
+        return text.to_owned();
+    }
+    let (head, tail) = (&characters[..MAX_DETAIL / 2], &characters[characters.len() - MAX_DETAIL / 2..]);
+    head.iter().chain(&['…']).chain(tail).collect()
 }
 
 /// Whether `message` holds the value, or `length` bytes of it in a row.
@@ -234,7 +243,7 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
     {
         last = vec![outer];
     }
-    last.join(": ").chars().take(MAX_DETAIL).collect()
+    excerpt(&last.join(": "))
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -279,6 +288,14 @@ mod tests {
         let short = SecretValue::new("abc".into());
         assert!(!words(Kind::Rejected, "Value 'abc' is bad", Some(&short)).contains("abc"));
         assert!(!words(Kind::Denied, "no correct-horse-battery", Some(&value)).contains("horse"));
+    }
+
+    #[test]
+    fn a_long_message_keeps_its_beginning_and_its_end() {
+        let message = format!("1 validation error: Value '{}' must be shorter", "é".repeat(2000));
+        let excerpt = words(Kind::Rejected, &message, None);
+        assert!(excerpt.starts_with("1 validation error") && excerpt.ends_with("must be shorter"));
+        assert_eq!(excerpt.chars().count(), MAX_DETAIL + 1);
     }
 
     #[test]

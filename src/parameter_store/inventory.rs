@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::{Listed, ParameterStore, StoreError};
 use crate::rotation::observed::Version;
@@ -106,13 +106,27 @@ struct Shared {
     wanted: Mutex<BTreeSet<String>>,
     /// Number of the last refresh that was begun.
     begun: AtomicU64,
-    asked: Notify,
+    /// Number of the refresh that somebody waits for.
+    asked: watch::Sender<u64>,
+}
+
+impl Shared {
+    /// Asks for a refresh that begins from now on, and answers its number.
+    fn ask(&self) -> u64 {
+        let next = self.begun.load(Ordering::SeqCst) + 1;
+        self.asked.send_if_modified(|asked| {
+            let later = *asked < next;
+            *asked = next.max(*asked);
+            later
+        });
+        next
+    }
 }
 
 /// Makes the poller of one region and the view that everybody else holds.
 pub fn inventory(store: Arc<dyn ParameterStore>, every: Duration) -> (InventoryPoller, InventoryView) {
     let shared =
-        Arc::new(Shared { wanted: Mutex::default(), begun: AtomicU64::new(0), asked: Notify::new() });
+        Arc::new(Shared { wanted: Mutex::default(), begun: AtomicU64::new(0), asked: watch::Sender::new(0) });
     let (publish, published) =
         watch::channel(Published { inventory: Arc::new(Inventory::none()), ended: 0, error: None });
     (InventoryPoller { store, every, shared: shared.clone(), publish }, InventoryView { shared, published })
@@ -129,16 +143,16 @@ pub struct InventoryPoller {
 impl InventoryPoller {
     /// Refreshes at the interval, and at once when asked. Ends only by being dropped, which is safe at any moment.
     pub async fn run(self) {
+        let mut asked = self.shared.asked.subscribe();
         loop {
-            self.refresh().await;
-            tokio::select! {
-                () = tokio::time::sleep(self.every) => {}
-                () = self.shared.asked.notified() => {}
-            }
+            let number = self.refresh().await;
+            // Either the interval is over or somebody asked; the channel cannot close, since `self` holds its sender.
+            let _ = tokio::time::timeout(self.every, asked.wait_for(|asked| *asked > number)).await;
         }
     }
 
-    async fn refresh(&self) {
+    /// Takes one snapshot; answers its number.
+    async fn refresh(&self) -> u64 {
         let number = self.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let wanted = self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let taken_at = Utc::now();
@@ -154,6 +168,7 @@ impl InventoryPoller {
                 Err(error) => Some(error),
             };
         });
+        number
     }
 }
 
@@ -174,7 +189,7 @@ impl InventoryView {
         };
         *self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
         if !covered {
-            self.shared.asked.notify_one();
+            self.shared.ask();
         }
     }
 
@@ -190,10 +205,9 @@ impl InventoryView {
 
     /// A snapshot that was begun after this call. Callers who ask at the same time share one.
     pub async fn refresh_now(&self) -> Result<Arc<Inventory>, StoreError> {
-        let begun = self.shared.begun.load(Ordering::SeqCst);
-        self.shared.asked.notify_one();
+        let number = self.shared.ask();
         let mut published = self.published.clone();
-        let ended = published.wait_for(|published| published.ended > begun).await;
+        let ended = published.wait_for(|published| published.ended >= number).await;
         let published = ended.map_err(|_| StoreError::Unavailable {
             operation: "DescribeParameters",
             path: "the inventory".to_owned(),

@@ -1,0 +1,194 @@
+//! The contract: what every SSM does for keyturn.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_ssm::types::ParameterTier;
+use futures::future::join_all;
+use keyturn::parameter_store::{Created, Listed, ParameterStore, description};
+use keyturn::rotation::observed::Stamp;
+
+use crate::endpoint::{Endpoint, value, write};
+
+fn stamp(version: i64) -> Stamp {
+    Stamp {
+        owner: "prod/musehub/webhook-key".into(),
+        id: 7,
+        version,
+        at: "2026-03-01T03:00:00Z".parse().unwrap(),
+        request: Some(description::request_hash("now")),
+    }
+}
+
+async fn read(store: &dyn ParameterStore, path: &str, version: Option<i64>) -> Option<String> {
+    store.read(path, version).await.unwrap().map(|value| value.expose().to_owned())
+}
+
+async fn fill(store: &dyn ParameterStore, paths: &[String]) {
+    for some in paths.chunks(8) {
+        let creates = some.iter().map(|path| async move {
+            let created = store.create(write(path, &value("x"), "")).await.unwrap();
+            assert_eq!(created, Created::Created, "{path}");
+        });
+        join_all(creates).await;
+    }
+}
+
+fn paths(listed: &[Listed]) -> BTreeSet<String> {
+    let paths: BTreeSet<String> = listed.iter().map(|listed| listed.path.clone()).collect();
+    assert_eq!(paths.len(), listed.len(), "a parameter is listed once");
+    paths
+}
+
+pub async fn a_path_is_created_once(ssm: &Endpoint) {
+    let (store, path) = (ssm.store(), ssm.path("A"));
+    assert_eq!(store.create(write(&path, &value("first"), "one")).await, Ok(Created::Created));
+    assert_eq!(store.create(write(&path, &value("second"), "two")).await, Ok(Created::Exists));
+    assert_eq!(read(&*store, &path, None).await.as_deref(), Some("first"));
+    let history = store.history(&path).await.unwrap();
+    assert_eq!((history.len(), history[0].number, history[0].text.as_str()), (1, 1, "one"));
+}
+
+pub async fn of_many_creators_one_wins(ssm: &Endpoint) {
+    let (store, path) = (ssm.store(), ssm.path("A"));
+    let values: Vec<_> = (0..16).map(|n| value(&format!("value-{n}"))).collect();
+    let created = join_all(values.iter().map(|value| store.create(write(&path, value, "")))).await;
+    let winners: Vec<usize> = (0..16).filter(|&n| created[n] == Ok(Created::Created)).collect();
+    assert_eq!(winners.len(), 1);
+    assert!(created.iter().all(|created| created.is_ok()));
+    assert_eq!(read(&*store, &path, None).await, Some(format!("value-{}", winners[0])));
+}
+
+pub async fn every_overwrite_is_a_version_with_its_own_description(ssm: &Endpoint) {
+    let (store, path) = (ssm.store(), ssm.path("A"));
+    store.create(write(&path, &value("v1"), "by hand")).await.unwrap();
+    for version in 2..=3 {
+        let description = description::render("by hand", &stamp(version));
+        assert_eq!(store.overwrite(write(&path, &value("v"), &description)).await, Ok(version));
+    }
+    let history = store.history(&path).await.unwrap();
+    let seen: Vec<_> = history.iter().map(|v| (v.number, v.text.as_str(), v.stamp.clone())).collect();
+    assert_eq!(seen, [(1, "by hand", None), (2, "by hand", Some(stamp(2))), (3, "by hand", Some(stamp(3)))]);
+    assert!(history.is_sorted_by_key(|version| version.modified));
+    let listed = store.list(std::slice::from_ref(&path)).await.unwrap();
+    assert_eq!(listed, [Listed { path, latest: history[2].clone() }], "the list shows the latest version");
+}
+
+pub async fn an_identical_value_is_a_version_too(ssm: &Endpoint) {
+    let (store, path) = (ssm.store(), ssm.path("A"));
+    store.create(write(&path, &value("same"), "same")).await.unwrap();
+    assert_eq!(store.overwrite(write(&path, &value("same"), "same")).await, Ok(2));
+}
+
+pub async fn old_versions_can_be_read_back(ssm: &Endpoint) {
+    let (store, path) = (ssm.store(), ssm.path("A"));
+    store.create(write(&path, &value("old"), "")).await.unwrap();
+    store.overwrite(write(&path, &value("new"), "")).await.unwrap();
+    assert_eq!(read(&*store, &path, Some(1)).await.as_deref(), Some("old"));
+    assert_eq!(read(&*store, &path, Some(2)).await.as_deref(), Some("new"));
+    assert_eq!(read(&*store, &path, None).await.as_deref(), Some("new"));
+}
+
+pub async fn what_is_not_there_is_no_error(ssm: &Endpoint) {
+    let (store, path) = (ssm.store(), ssm.path("A"));
+    assert_eq!(read(&*store, &path, None).await, None);
+    assert_eq!(store.history(&path).await, Ok(vec![]));
+    assert_eq!(store.delete(&path).await, Ok(()));
+    assert_eq!(store.list(&[path.clone(), ssm.folder().to_owned()]).await, Ok(vec![]));
+    store.create(write(&path, &value("x"), "")).await.unwrap();
+    assert_eq!(read(&*store, &path, Some(2)).await, None);
+}
+
+pub async fn a_parameter_that_is_created_again_counts_from_1(ssm: &Endpoint) {
+    let (store, path) = (ssm.store(), ssm.path("A"));
+    store.create(write(&path, &value("x"), "")).await.unwrap();
+    store.overwrite(write(&path, &value("x"), "")).await.unwrap();
+    store.delete(&path).await.unwrap();
+    assert_eq!(store.history(&path).await, Ok(vec![]));
+    assert_eq!(store.create(write(&path, &value("y"), "")).await, Ok(Created::Created));
+    assert_eq!(store.history(&path).await.unwrap()[0].number, 1);
+    assert_eq!(read(&*store, &path, Some(2)).await, None);
+}
+
+pub async fn the_history_holds_the_latest_100_versions(ssm: &Endpoint) {
+    let (store, path) = (ssm.store(), ssm.path("A"));
+    store.create(write(&path, &value("x"), "")).await.unwrap();
+    for version in 2..=120 {
+        assert_eq!(store.overwrite(write(&path, &value("x"), &format!("{version}"))).await, Ok(version));
+    }
+    let history = store.history(&path).await.unwrap();
+    assert!(history.iter().map(|version| version.number).eq(21..=120), "oldest first, over two pages");
+    assert!(history.iter().all(|version| version.text == version.number.to_string()));
+}
+
+pub async fn values_come_back_byte_by_byte(ssm: &Endpoint) {
+    let store = ssm.store();
+    let values =
+        ["trailing newline\n", " spaces ", "línea 🔑 \"quoted\" \\ {{braces}}", "a,b,c", &"x".repeat(4096)];
+    for (n, text) in values.iter().enumerate() {
+        let path = ssm.path(&format!("A{n}"));
+        store.create(write(&path, &value(text), "")).await.unwrap();
+        assert_eq!(read(&*store, &path, None).await.as_deref(), Some(*text));
+    }
+}
+
+pub async fn a_description_of_the_full_length_is_taken(ssm: &Endpoint) {
+    let (store, path) = (ssm.store(), ssm.path("A"));
+    let description = description::render(&"é".repeat(2000), &stamp(1));
+    store.create(write(&path, &value("x"), &description)).await.unwrap();
+    let history = store.history(&path).await.unwrap();
+    assert_eq!(history[0].stamp, Some(stamp(1)));
+    assert_eq!(description::render(&history[0].text, &stamp(1)), description);
+}
+
+pub async fn a_list_is_complete_over_several_pages(ssm: &Endpoint) {
+    let store = ssm.store();
+    let all: Vec<String> = (0..120).map(|n| ssm.path(&format!("{n:03}"))).collect();
+    fill(&*store, &all).await;
+    let listed = store.list(&[ssm.folder().to_owned()]).await.unwrap();
+    assert_eq!(paths(&listed), all.iter().cloned().collect());
+    let named = store.list(&all[..110]).await.unwrap();
+    assert_eq!(paths(&named), all[..110].iter().cloned().collect(), "more names than one filter takes");
+}
+
+pub async fn a_list_takes_folders_and_exact_paths(ssm: &Endpoint) {
+    let store = ssm.store();
+    let all: Vec<String> =
+        ["a", "a/x", "a/deep/er/y", "a-b/x", "ab", "b/x", "c"].iter().map(|name| ssm.path(name)).collect();
+    fill(&*store, &all).await;
+    let cases: [(&[&str], &[&str]); 7] = [
+        (&["a/"], &["a/x", "a/deep/er/y"]),
+        (&["a"], &["a"]),
+        (&["a", "a/"], &["a", "a/x", "a/deep/er/y"]),
+        (&["a/", "a/deep/", "a/x"], &["a/x", "a/deep/er/y"]),
+        (&["a/", "b/", "c", "nothing", "nothing/"], &["a/x", "a/deep/er/y", "b/x", "c"]),
+        (&["a/deep/"], &["a/deep/er/y"]),
+        (&[], &[]),
+    ];
+    for (wanted, expected) in cases {
+        let wanted: Vec<String> = wanted.iter().map(|name| ssm.path(name)).collect();
+        let expected: BTreeSet<String> = expected.iter().map(|name| ssm.path(name)).collect();
+        assert_eq!(paths(&store.list(&wanted).await.unwrap()), expected, "{wanted:?}");
+    }
+}
+
+pub async fn regions_are_apart(ssm: &Endpoint) {
+    let path = ssm.path("A");
+    let (here, there) = (ssm.store_in("us-east-1"), ssm.store_in("eu-central-1"));
+    here.create(write(&path, &value("here"), "")).await.unwrap();
+    assert_eq!(read(&*there, &path, None).await, None);
+    assert_eq!(there.create(write(&path, &value("there"), "")).await, Ok(Created::Created));
+    assert_eq!(read(&*here, &path, None).await.as_deref(), Some("here"));
+}
+
+pub async fn what_is_written_is_a_secure_string(ssm: &Endpoint) {
+    let (store, path) = (ssm.store(), ssm.path("A"));
+    store.create(write(&path, &value("x"), "")).await.unwrap();
+    store.overwrite(write(&path, &value("y"), "")).await.unwrap();
+    let client = ssm.client();
+    let described = client.get_parameter_history().name(&path).send().await.unwrap();
+    for version in described.parameters() {
+        assert_eq!(version.r#type().unwrap().as_str(), "SecureString");
+        assert_ne!(version.value(), Some("x"), "undecrypted, it shows no value");
+        assert!(version.tier().is_none_or(|tier| *tier == ParameterTier::Standard));
+    }
+}

@@ -1,0 +1,159 @@
+//! Where an SSM answers, and the means to reach it.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_ssm::config::{Credentials, SharedCredentialsProvider};
+use keyturn::parameter_store::aws::Stores;
+use keyturn::parameter_store::budget::{Rate, Rates, SsmCalls};
+use keyturn::parameter_store::ssm::CallLimits;
+use keyturn::parameter_store::{NewVersion, ParameterStore};
+use keyturn::secret_value::SecretValue;
+use keyturn_aws_emulator::Emulator;
+
+pub const REGION: &str = "us-east-1";
+pub const SESSION_TOKEN: &str = "session-token-canary-5d1e";
+
+/// Fast enough never to be felt.
+pub const UNLIMITED: Rates = {
+    let rate = Rate { per_second: 100_000.0, burst: 100_000 };
+    Rates { put: rate, delete: rate, read: rate, describe: rate }
+};
+
+/// For calls that are meant to time out.
+pub const HASTY: CallLimits = CallLimits {
+    connect: Duration::from_millis(250),
+    attempt: Duration::from_millis(500),
+    total: Duration::from_millis(1500),
+};
+
+pub async fn emulator() -> Emulator {
+    Emulator::start().await.expect("a port on the loopback interface is free")
+}
+
+/// An SSM, and a folder in it that belongs to one test.
+pub struct Endpoint {
+    url: String,
+    folder: String,
+}
+
+impl Endpoint {
+    pub fn new(url: &str, test: &str) -> Self {
+        Self { url: url.to_owned(), folder: format!("/contract/{test}/") }
+    }
+
+    /// The test's folder, with its closing slash.
+    pub fn folder(&self) -> &str {
+        &self.folder
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.folder)
+    }
+
+    /// A store that is in nobody's way.
+    pub fn store(&self) -> Arc<dyn ParameterStore> {
+        self.store_with(CallLimits::default(), UNLIMITED, SsmCalls::default())
+    }
+
+    pub fn store_with(&self, limits: CallLimits, rates: Rates, calls: SsmCalls) -> Arc<dyn ParameterStore> {
+        Stores::new(self.config(), limits, rates, calls).region(REGION)
+    }
+
+    pub fn store_in(&self, region: &str) -> Arc<dyn ParameterStore> {
+        Stores::new(self.config(), CallLimits::default(), UNLIMITED, SsmCalls::default()).region(region)
+    }
+
+    /// The SDK itself, to see or do what the port does not.
+    pub fn client(&self) -> aws_sdk_ssm::Client {
+        aws_sdk_ssm::Client::new(&self.config())
+    }
+
+    fn config(&self) -> SdkConfig {
+        let credentials =
+            Credentials::new("AKIATEST", "not-checked", Some(SESSION_TOKEN.into()), None, "test");
+        SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(REGION))
+            .endpoint_url(&self.url)
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .build()
+    }
+}
+
+pub fn value(text: &str) -> SecretValue {
+    SecretValue::new(text.to_owned())
+}
+
+/// A write without a key of its own.
+pub fn write<'a>(path: &'a str, value: &'a SecretValue, description: &str) -> NewVersion<'a> {
+    NewVersion { path, value, description: description.to_owned(), kms_key_id: None }
+}
+
+/// A moto server that ends with the last test that uses it.
+pub struct Moto {
+    server: Child,
+    url: String,
+}
+
+static SHARED: Mutex<Weak<Moto>> = Mutex::new(Weak::new());
+
+impl Moto {
+    pub async fn shared() -> Arc<Self> {
+        tokio::task::spawn_blocking(|| {
+            let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.upgrade().unwrap_or_else(|| {
+                let moto = Arc::new(Self::start());
+                *shared = Arc::downgrade(&moto);
+                moto
+            })
+        })
+        .await
+        .expect("moto starts")
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn start() -> Self {
+        let program = std::env::var("KEYTURN_MOTO_SERVER").unwrap_or_else(|_| "moto_server".to_owned());
+        let mut server = Command::new(&program)
+            .args(["-H", "127.0.0.1", "-p", "0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!(
+                    "{program} does not start ({error}). The contract is checked against moto: install it \
+                     (pip install 'moto[server,ssm]') or name it in KEYTURN_MOTO_SERVER"
+                )
+            });
+        let output = BufReader::new(server.stderr.take().expect("its stderr is piped"));
+        let (send, url) = mpsc::channel();
+        // Reads on to the end, so that moto's access log never fills the pipe.
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if let Some(url) = line.split("Running on ").nth(1) {
+                    let _ = send.send(url.trim().to_owned());
+                }
+            }
+        });
+        let url = url.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| {
+            let _ = server.kill();
+            panic!("{program} ended, or did not say within a minute where it serves")
+        });
+        Self { server, url }
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}

@@ -1,0 +1,55 @@
+//! What keyturn relies on in Parameter Store, checked through its own adapter against two SSMs: the emulator in
+//! `dev/aws-emulator` and moto. What only the emulator can do, faults above all, follows in modules of its own.
+//!
+//! moto is started from `KEYTURN_MOTO_SERVER`, or `moto_server` on the PATH; without it these tests fail.
+
+mod behaviours;
+mod endpoint;
+mod faults;
+mod inventory;
+mod leaks;
+mod rules;
+
+/// Each behaviour as a test of its own against each SSM.
+macro_rules! contract {
+    ($($behaviour:ident),* $(,)?) => {
+        mod emulator {
+            $(
+                #[tokio::test]
+                async fn $behaviour() {
+                    let emulator = super::endpoint::emulator().await;
+                    let endpoint = super::endpoint::Endpoint::new(&emulator.url(), stringify!($behaviour));
+                    super::behaviours::$behaviour(&endpoint).await;
+                }
+            )*
+        }
+
+        mod moto {
+            $(
+                #[tokio::test]
+                async fn $behaviour() {
+                    let moto = super::endpoint::Moto::shared().await;
+                    let endpoint = super::endpoint::Endpoint::new(moto.url(), stringify!($behaviour));
+                    super::behaviours::$behaviour(&endpoint).await;
+                }
+            )*
+        }
+    };
+}
+
+contract! {
+    a_path_is_created_once,
+    of_many_creators_one_wins,
+    every_overwrite_is_a_version_with_its_own_description,
+    an_identical_value_is_a_version_too,
+    old_versions_can_be_read_back,
+    what_is_not_there_is_no_error,
+    a_parameter_that_is_created_again_counts_from_1,
+    the_history_holds_the_latest_100_versions,
+    values_come_back_byte_by_byte,
+    a_description_of_the_full_length_is_taken,
+    a_list_is_complete_over_several_pages,
+    a_list_takes_folders_and_exact_paths,
+    regions_are_apart,
+    what_is_written_is_a_secure_string,
+}
