@@ -1,1 +1,214 @@
+use chrono::TimeDelta;
 
+use super::*;
+use crate::deploy::report::ReportParameter;
+use crate::deploy::testing::{at, host, shown};
+
+const TOKEN: &str = "/app/TOKEN";
+
+fn settings() -> Settings {
+    Settings { backoff_initial: TimeDelta::seconds(60), ..Settings::new("test", "us-east-1") }
+}
+
+fn seconds(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(seconds, 0).unwrap()
+}
+
+fn report(outcome: Outcome, proof: Option<Proof>) -> Report {
+    Report {
+        outcome,
+        message: "as reported".into(),
+        script_exit: None,
+        deploy: None,
+        parameters: proof
+            .map(|proof| ReportParameter { path: TOKEN.into(), version: 3, proof, differs_in: vec![] })
+            .into_iter()
+            .collect(),
+    }
+}
+
+/// A Job about version 3 of the token, created at `created` and ended ten seconds later.
+fn ended(mode: RunMode, attempt: i32, created: i64, report: Report) -> DeployJob {
+    DeployJob {
+        name: format!("web-abc-{mode:?}{attempt}"),
+        mode,
+        revision: "abc".into(),
+        attempt,
+        parameters: vec![JobParameter { path: TOKEN.into(), version: 3, published_at: 3 }],
+        generation: 1,
+        target: target(&host("web").spec),
+        created: seconds(created),
+        state: JobState::Ended { report, finished: seconds(created + 10) },
+    }
+}
+
+fn deploy(attempt: i32, created: i64, outcome: Outcome, proof: Proof) -> DeployJob {
+    ended(RunMode::Deploy, attempt, created, report(outcome, Some(proof)))
+}
+
+fn folded(jobs: &[DeployJob]) -> DockerHostStatus {
+    fold(&host("web"), jobs, &settings())
+}
+
+#[test]
+fn folding_again_or_with_an_emptied_status_shows_the_same() {
+    let jobs = [
+        deploy(1, 100, Outcome::DeployFailed, Proof::Differs),
+        deploy(2, 200, Outcome::VerifyFailed, Proof::Proven),
+        ended(RunMode::Verify, 1, 300, report(Outcome::NotAdopted, Some(Proof::Differs))),
+        deploy(3, 400, Outcome::Succeeded, Proof::Proven),
+        deploy(4, 400, Outcome::Unreachable, Proof::Differs),
+    ];
+    let mut step_by_step = host("web");
+    for seen in 1..=jobs.len() {
+        step_by_step.status = Some(fold(&step_by_step, &jobs[..seen], &settings()));
+        let again = fold(&step_by_step, &jobs[..seen], &settings());
+        assert_eq!(step_by_step.status.as_ref(), Some(&again), "repeated after {seen} Jobs");
+        assert_eq!(folded(&jobs[..seen]), again, "from nothing after {seen} Jobs");
+    }
+}
+
+#[test]
+fn results_outlive_the_jobs_that_had_them() {
+    let jobs = [
+        deploy(1, 100, Outcome::DeployFailed, Proof::Differs),
+        deploy(2, 200, Outcome::DeployFailed, Proof::Differs),
+    ];
+    let mut host = host("web");
+    host.status = Some(folded(&jobs));
+    let kept = fold(&host, &[], &settings());
+    assert_eq!(Some(&kept), host.status.as_ref());
+    // The count goes on although the Jobs before are gone.
+    let third = fold(&host, &[deploy(3, 300, Outcome::DeployFailed, Proof::Differs)], &settings());
+    assert_eq!(third.last_deploy.unwrap().failures, 3);
+}
+
+#[test]
+fn only_a_comparison_after_a_passed_verify_proves_anything() {
+    let table = [
+        (Outcome::Succeeded, Some(Proof::Proven), Some(Proof::Proven)),
+        (Outcome::Succeeded, Some(Proof::Incomparable), Some(Proof::Incomparable)),
+        (Outcome::Succeeded, None, Some(Proof::Incomparable)),
+        (Outcome::NotAdopted, Some(Proof::Proven), Some(Proof::Proven)),
+        (Outcome::NotAdopted, Some(Proof::Differs), Some(Proof::Differs)),
+        (Outcome::NotAdopted, None, None),
+        (Outcome::VerifyFailed, Some(Proof::Proven), None),
+        (Outcome::DeployFailed, Some(Proof::Proven), None),
+        (Outcome::ConnectionLost, Some(Proof::Proven), None),
+    ];
+    for (outcome, reported, expected) in table {
+        let status = folded(&[ended(RunMode::Deploy, 1, 100, report(outcome, reported))]);
+        let shown: Vec<_> = status.parameters.iter().map(|p| (p.proof, p.deployed, p.at.clone())).collect();
+        let expected: Vec<_> = expected.into_iter().map(|proof| (proof, true, at(110))).collect();
+        assert_eq!(shown, expected, "{outcome:?} {reported:?}");
+    }
+}
+
+#[test]
+fn a_success_that_shows_another_value_is_none() {
+    let status = folded(&[deploy(1, 100, Outcome::Succeeded, Proof::Differs)]);
+    let last = status.last_deploy.unwrap();
+    assert_eq!((last.result.as_deref(), last.failures), (Some("NotAdopted"), 1));
+}
+
+#[test]
+fn a_verification_neither_claims_nor_forgets_a_deployment() {
+    let verified = ended(RunMode::Verify, 1, 200, report(Outcome::Succeeded, Some(Proof::Incomparable)));
+    assert!(!folded(std::slice::from_ref(&verified)).parameters[0].deployed);
+    let both = folded(&[deploy(1, 100, Outcome::Succeeded, Proof::Incomparable), verified]);
+    assert!(both.parameters[0].deployed);
+    assert_eq!(both.parameters[0].at, at(210));
+    assert_eq!(both.last_run.unwrap().mode, RunMode::Verify);
+    assert_eq!(both.last_deploy.unwrap().mode, RunMode::Deploy);
+}
+
+#[test]
+fn failures_are_counted_by_mode_revision_and_generation() {
+    let failed = |attempt, created| deploy(attempt, created, Outcome::DeployFailed, Proof::Differs);
+    let verify = ended(RunMode::Verify, 1, 250, report(Outcome::Succeeded, Some(Proof::Proven)));
+    let last = |jobs: &[DeployJob]| folded(jobs).last_deploy.unwrap();
+    let two = last(&[failed(1, 100), failed(2, 200)]);
+    assert_eq!((two.failures, two.retry_after), (2, Some(at(210 + 120))));
+    assert_eq!(last(&[failed(1, 100), failed(2, 200), verify, failed(3, 300)]).failures, 3);
+
+    let other_revision = DeployJob { revision: "def".into(), ..failed(3, 300) };
+    assert_eq!(last(&[failed(1, 100), failed(2, 200), other_revision]).failures, 1);
+    let other_spec = DeployJob { generation: 2, ..failed(3, 300) };
+    assert_eq!(last(&[failed(1, 100), failed(2, 200), other_spec]).failures, 1);
+    let success = deploy(3, 300, Outcome::Succeeded, Proof::Proven);
+    let well = last(&[failed(1, 100), failed(2, 200), success.clone()]);
+    assert_eq!((well.failures, well.retry_after, well.result.as_deref()), (0, None, Some("Succeeded")));
+    assert_eq!(last(&[success, failed(4, 400)]).failures, 1);
+}
+
+#[test]
+fn what_takes_a_person_is_tried_again_rarely() {
+    for (outcome, pause) in [
+        (Outcome::HostKeyRefused, 3600),
+        (Outcome::AuthenticationFailed, 3600),
+        (Outcome::BadInput, 3600),
+        (Outcome::Outdated, 3600),
+        (Outcome::Unreachable, 60),
+        (Outcome::HostUnfit, 60),
+        (Outcome::DeployFailed, 60),
+    ] {
+        let last = folded(&[deploy(1, 100, outcome, Proof::Differs)]).last_deploy.unwrap();
+        assert_eq!(last.retry_after, Some(at(110 + pause)), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_job_without_a_final_report_is_lost_and_counts_as_a_failure() {
+    let lost = DeployJob {
+        state: JobState::Lost { reason: "OOMKilled".into(), finished: seconds(110) },
+        ..deploy(1, 100, Outcome::Succeeded, Proof::Proven)
+    };
+    for job in [lost, deploy(1, 100, Outcome::Running, Proof::Proven)] {
+        let status = folded(&[job]);
+        let last = status.last_deploy.unwrap();
+        assert_eq!((last.result.as_deref(), last.failures), (Some("Lost"), 1));
+        assert_eq!(status.parameters, []);
+    }
+}
+
+#[test]
+fn proofs_of_another_host_or_project_are_dropped() {
+    let mut moved = host("web");
+    moved.status = Some(folded(&[deploy(1, 100, Outcome::Succeeded, Proof::Proven)]));
+    moved.spec.docker.compose_project = "staging".into();
+    let status = fold(&moved, &[deploy(1, 100, Outcome::Succeeded, Proof::Proven)], &settings());
+    assert_eq!(status.parameters, []);
+    assert_eq!(status.target, Some(target(&moved.spec)));
+}
+
+#[test]
+fn newer_knowledge_is_not_overwritten_by_an_older_job() {
+    let mut host = host("web");
+    let known = shown(TOKEN, 4, Proof::Proven, true, 500);
+    host.status = Some(DockerHostStatus {
+        parameters: vec![known.clone()],
+        target: Some(target(&host.spec)),
+        ..DockerHostStatus::default()
+    });
+    let status = fold(&host, &[deploy(1, 100, Outcome::Succeeded, Proof::Differs)], &settings());
+    assert_eq!(status.parameters, [known]);
+}
+
+#[test]
+fn a_running_job_is_the_run_under_way_and_an_unstarted_one_is_not() {
+    let state = |state| DeployJob { state, ..deploy(1, 100, Outcome::Succeeded, Proof::Proven) };
+    let running = state(JobState::Running { trouble: Some("ImagePullBackOff".into()) });
+    let run = folded(&[running]).run.unwrap();
+    assert_eq!((run.started_at, run.message.as_deref()), (at(100), Some("ImagePullBackOff")));
+    assert_eq!(run.parameters, ["/app/TOKEN=3"]);
+    assert_eq!(folded(&[state(JobState::Unstarted)]).run, None);
+}
+
+#[test]
+fn the_message_names_the_containers_that_run_something_else() {
+    let mut report = report(Outcome::NotAdopted, Some(Proof::Differs));
+    report.parameters[0].differs_in = vec!["app".into(), "runner".into()];
+    let last = folded(&[ended(RunMode::Verify, 1, 100, report)]).last_run.unwrap();
+    let message = last.message.unwrap();
+    assert!(message.contains("/app/TOKEN=3") && message.contains("app, runner"), "{message}");
+}
