@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use super::objects::ObjectError;
 use crate::api::DockerHost;
 use crate::api::docker_host::RunMode;
+use crate::deploy::plan::Run;
 use crate::deploy::report::Report;
 use crate::deploy::task::Task;
 
@@ -32,7 +33,7 @@ pub struct DeployJob {
 pub struct JobParameter {
     pub path: String,
     pub version: i64,
-    /// When SSM took this version, in seconds since 1970.
+    /// When SSM took this version as the secret's status had it, in seconds since 1970.
     pub published_at: i64,
 }
 
@@ -52,9 +53,9 @@ pub enum JobState {
 pub trait DeployJobs: Send + Sync {
     /// The Jobs that this DockerHost (by UID) controls, oldest first, read from the API server itself.
     async fn of_host(&self, host: &DockerHost) -> Result<Vec<DeployJob>, ObjectError>;
-    /// Creates the Job and the Secret with its task. A Job of that name that this very DockerHost controls is a
-    /// success: it is adopted.
-    async fn start(&self, host: &DockerHost, task: &Task) -> Result<String, ObjectError>;
+    /// Creates the Job of a run and the Secret with its task, and answers the Job's name. A Job of that name that this
+    /// very DockerHost controls is a success: it is adopted.
+    async fn start(&self, host: &DockerHost, run: &Run, task: &Task) -> Result<String, ObjectError>;
     /// Deletes a Job, its pods and its Secret. It stays listed until its pods are gone. One that is not there is a
     /// success.
     async fn delete(&self, host: &DockerHost, job: &str) -> Result<(), ObjectError>;

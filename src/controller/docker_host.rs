@@ -236,7 +236,7 @@ impl DockerHosts {
             return Ok(Acted::Overtaken);
         }
         tracing::info!(host = host.name_any(), namespace, "starting {}", plan::describe(run));
-        match self.ports.jobs.start(host, &task).await {
+        match self.ports.jobs.start(host, run, &task).await {
             Ok(name) => Ok(Acted::Started(started(host, run, &name, now))),
             Err(ObjectError::Api { object, detail }) => Ok(Acted::Failed(StartFailure {
                 reason: "JobNotCreated".to_owned(),

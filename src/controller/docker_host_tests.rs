@@ -1,1 +1,537 @@
+use std::collections::BTreeMap;
 
+use async_trait::async_trait;
+
+use super::*;
+use crate::api::conditions::{self, DEPLOYING, READY, STALLED};
+use crate::api::docker_host::{DockerHostStatus, Proof};
+use crate::api::rotation_grant::{HostGrant, ParameterGrant, RotationGrantSpec};
+use crate::controller::deploy_jobs::JobParameter;
+use crate::controller::objects::Notice;
+use crate::deploy::report::{Outcome, Report, ReportParameter};
+use crate::deploy::task::Task;
+use crate::deploy::testing::{host, published, rotating, secret};
+use crate::parameter_store::{Created, Listed, NewVersion, ParameterStore};
+use crate::rotation::observed::Version;
+use crate::secret_value::SecretValue;
+
+const TOKEN: &str = "/app/TOKEN";
+const VALUE: &str = "the value of version 3\n";
+
+/// A namespace `prod` with host `web`, kept in memory; the reconciler under test acts on nothing else.
+#[derive(Default)]
+struct World {
+    now: i64,
+    hosts: Vec<DockerHost>,
+    secrets: Vec<ManagedSecret>,
+    grants: Vec<RotationGrant>,
+    jobs: Vec<DeployJob>,
+    tasks: Vec<Task>,
+    deleted: Vec<String>,
+    notices: Vec<Notice>,
+    status_writes: usize,
+    reads: Vec<String>,
+    store_error: Option<StoreError>,
+    /// Changes the world at the moment a value is read.
+    meanwhile: Option<fn(&mut World)>,
+    follower: bool,
+}
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<World>>);
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Clock for Shared {
+    fn now(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp(self.lock().now, 0).unwrap()
+    }
+}
+
+impl Leadership for Shared {
+    fn is_leader(&self) -> bool {
+        !self.lock().follower
+    }
+}
+
+impl Regions for Shared {
+    fn store(&self, _region: &str) -> Arc<dyn ParameterStore> {
+        Arc::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl ParameterStore for Shared {
+    async fn list(&self, _: &[String]) -> Result<Vec<Listed>, StoreError> {
+        unreachable!("a deployment lists nothing")
+    }
+    async fn history(&self, _: &str) -> Result<Vec<Version>, StoreError> {
+        let modified = DateTime::from_timestamp(777, 0).unwrap();
+        Ok(vec![Version { number: 3, modified, text: String::new(), stamp: None }])
+    }
+    async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError> {
+        let mut world = self.lock();
+        world.reads.push(path.to_owned());
+        if let Some(change) = world.meanwhile.take() {
+            change(&mut world);
+        }
+        match world.store_error.clone() {
+            Some(error) => Err(error),
+            None => Ok((version == Some(3)).then(|| SecretValue::new(VALUE.into()))),
+        }
+    }
+    async fn create(&self, _: NewVersion<'_>) -> Result<Created, StoreError> {
+        unreachable!("a deployment writes nothing")
+    }
+    async fn overwrite(&self, _: NewVersion<'_>) -> Result<i64, StoreError> {
+        unreachable!("a deployment writes nothing")
+    }
+    async fn delete(&self, _: &str) -> Result<(), StoreError> {
+        unreachable!("a deployment deletes nothing")
+    }
+}
+
+#[async_trait]
+impl Objects for Shared {
+    async fn managed_secret(&self, _: &str, name: &str) -> Result<Option<ManagedSecret>, ObjectError> {
+        Ok(self.lock().secrets.iter().find(|secret| secret.name_any() == name).cloned())
+    }
+    async fn docker_host(&self, _: &str, name: &str) -> Result<Option<DockerHost>, ObjectError> {
+        Ok(self.lock().hosts.iter().find(|host| host.name_any() == name).cloned())
+    }
+    async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError> {
+        Ok(self.lock().grants.clone())
+    }
+    async fn managed_secrets(&self, _: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
+        Ok(self.lock().secrets.clone())
+    }
+    async fn docker_hosts(&self, _: &str) -> Result<Vec<DockerHost>, ObjectError> {
+        Ok(self.lock().hosts.clone())
+    }
+    async fn write_secret_status(&self, _: &ManagedSecret) -> Result<ManagedSecret, ObjectError> {
+        unreachable!("a host writes no secret's status")
+    }
+    async fn write_host_status(&self, object: &DockerHost) -> Result<DockerHost, ObjectError> {
+        let mut world = self.lock();
+        world.status_writes += 1;
+        let stored = world.hosts.iter_mut().find(|host| host.name_any() == object.name_any()).unwrap();
+        stored.status.clone_from(&object.status);
+        Ok(stored.clone())
+    }
+    async fn set_finalizer(&self, _: &ManagedSecret, _: bool) -> Result<ManagedSecret, ObjectError> {
+        unreachable!("a host holds no secret")
+    }
+    async fn notify(&self, _: Subject<'_>, notice: Notice) {
+        self.lock().notices.push(notice);
+    }
+}
+
+#[async_trait]
+impl DeployJobs for Shared {
+    async fn of_host(&self, _: &DockerHost) -> Result<Vec<DeployJob>, ObjectError> {
+        Ok(self.lock().jobs.clone())
+    }
+    async fn start(&self, host: &DockerHost, run: &Run, task: &Task) -> Result<String, ObjectError> {
+        let mut world = self.lock();
+        let name = job::job_name(&host.name_any(), &task.revision, task.mode, task.attempt);
+        assert!(world.jobs.iter().all(|job| job.name != name), "{name} was started twice");
+        assert!(!world.jobs.iter().any(is_running), "{name} was started beside another");
+        let parameters = run.parameters.iter().map(|wish| JobParameter {
+            path: wish.path.clone(),
+            version: wish.version,
+            published_at: wish.published_at.timestamp(),
+        });
+        let started = DeployJob {
+            name: name.clone(),
+            mode: task.mode,
+            revision: task.revision.clone(),
+            attempt: task.attempt,
+            parameters: parameters.collect(),
+            generation: host.metadata.generation.unwrap(),
+            target: plan::target(&host.spec),
+            created: DateTime::from_timestamp(world.now, 0).unwrap(),
+            state: JobState::Running { trouble: None },
+        };
+        world.jobs.push(started);
+        world.tasks.push(task.clone());
+        Ok(name)
+    }
+    async fn delete(&self, _: &DockerHost, job: &str) -> Result<(), ObjectError> {
+        let mut world = self.lock();
+        world.jobs.retain(|existing| existing.name != job);
+        world.deleted.push(job.to_owned());
+        Ok(())
+    }
+}
+
+fn is_running(job: &DeployJob) -> bool {
+    matches!(job.state, JobState::Running { .. })
+}
+
+impl Shared {
+    /// The world at second 1000, in which a rotation that began at second 900 waits for host `web`.
+    fn new() -> Self {
+        let world = Self::default();
+        {
+            let mut state = world.lock();
+            state.now = 1000;
+            state.hosts = vec![host("web")];
+            state.secrets = vec![rotating(
+                published(secret("token", &[TOKEN]), &[(TOKEN, 3, Origin::Rotated)]),
+                "Deploy",
+                900,
+            )];
+            state.grants = vec![grant(GrantMode::Rotate)];
+        }
+        world
+    }
+
+    async fn pass(&self) -> Requeue {
+        let ports = Ports {
+            clock: Arc::new(self.clone()),
+            objects: Arc::new(self.clone()),
+            jobs: Arc::new(self.clone()),
+            regions: Arc::new(self.clone()),
+            leadership: Arc::new(self.clone()),
+            random: Mutex::new(Box::new(crate::generator::OperatingSystem)),
+        };
+        let settings = Settings { attempts: 3, ..Settings::new("test", "us-east-1") };
+        DockerHosts::new(ports, settings).reconcile("prod", "web").await.unwrap()
+    }
+
+    /// Ends the Job under way ten seconds after the last event, and looks again.
+    async fn end(&self, outcome: Outcome, proof: Option<Proof>) -> Requeue {
+        {
+            let mut world = self.lock();
+            world.now += 10;
+            let finished = DateTime::from_timestamp(world.now, 0).unwrap();
+            let job = world.jobs.iter_mut().find(|job| is_running(job)).expect("a Job runs");
+            let report =
+                |proof| ReportParameter { path: TOKEN.into(), version: 3, proof, differs_in: vec![] };
+            let report = Report {
+                outcome,
+                message: "said by the pod".into(),
+                script_exit: None,
+                deploy: None,
+                parameters: proof.map(report).into_iter().collect(),
+            };
+            job.state = JobState::Ended { report, finished };
+        }
+        self.pass().await
+    }
+
+    fn advance(&self, seconds: i64) {
+        self.lock().now += seconds;
+    }
+
+    fn status(&self) -> DockerHostStatus {
+        self.lock().hosts[0].status.clone().unwrap()
+    }
+
+    /// Status, reason and message of a condition.
+    fn condition(&self, kind: &str) -> Option<(String, String, String)> {
+        let found = conditions::find(&self.status().conditions, kind).cloned()?;
+        Some((found.status, found.reason, found.message))
+    }
+
+    fn reason(&self, kind: &str) -> Option<String> {
+        self.condition(kind).map(|(_, reason, _)| reason)
+    }
+
+    fn started(&self) -> usize {
+        self.lock().tasks.len()
+    }
+
+    fn announced(&self) -> Vec<&'static str> {
+        self.lock().notices.iter().map(|notice| notice.reason).collect()
+    }
+}
+
+fn grant(mode: GrantMode) -> RotationGrant {
+    RotationGrant::new(
+        "prod",
+        RotationGrantSpec {
+            namespaces: vec!["prod".into()],
+            mode,
+            parameters: vec![ParameterGrant { prefix: "/app/".into(), regions: vec![], kms_keys: vec![] }],
+            hosts: vec![HostGrant { host: "web.example".into(), port: None }],
+        },
+    )
+}
+
+#[tokio::test]
+async fn a_rotation_is_deployed_proven_and_then_left_alone() {
+    let world = Shared::new();
+    world.pass().await;
+    assert_eq!(world.started(), 1);
+    assert_eq!(world.condition(DEPLOYING).unwrap().0, "True");
+    assert_eq!(world.condition(READY).unwrap().0, "False");
+    let run = world.status().run.unwrap();
+    assert_eq!((run.mode, run.attempt, run.parameters), (RunMode::Deploy, 1, vec![format!("{TOKEN}=3")]));
+
+    let writes = world.lock().status_writes;
+    world.pass().await;
+    assert_eq!((world.started(), world.lock().status_writes), (1, writes), "nothing new, nothing written");
+
+    let next = world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    let status = world.status();
+    assert_eq!(status.parameters[0].proof, Proof::Proven);
+    assert_eq!(status.run, None);
+    assert_eq!(status.last_run.as_ref().unwrap().result.as_deref(), Some("Succeeded"));
+    assert_eq!(world.condition(READY).unwrap().0, "True");
+    assert_eq!(world.condition(DEPLOYING).unwrap().0, "False");
+    assert_eq!(world.condition(STALLED), None);
+    assert_eq!(next, Requeue::After(RESYNC));
+
+    let writes = world.lock().status_writes;
+    world.advance(86_400);
+    world.pass().await;
+    assert_eq!((world.started(), world.lock().status_writes), (1, writes));
+    assert_eq!(world.announced(), ["DeployStarted", "DeploySucceeded"]);
+}
+
+#[tokio::test]
+async fn the_pod_is_told_fingerprints_and_ssms_own_time_of_the_version() {
+    let world = Shared::new();
+    world.pass().await;
+    let task = world.lock().tasks[0].clone();
+    let parameter = &task.parameters[0];
+    assert_eq!((parameter.path.as_str(), parameter.version, parameter.published_at), (TOKEN, 3, 777));
+    assert_eq!(parameter.env, ["TOKEN"]);
+    let key: [u8; KEY_BYTES] = hex::decode(&parameter.key).unwrap().try_into().unwrap();
+    let expected = fingerprint(&SecretValue::new(VALUE.into()), &key);
+    assert_eq!(parameter.mac, expected.mac);
+    assert_eq!(parameter.trimmed_mac, expected.trimmed_mac);
+    assert!(!serde_json::to_string(&task).unwrap().contains(VALUE.trim()));
+    assert!(!serde_json::to_string(&world.lock().hosts).unwrap().contains(&parameter.mac));
+}
+
+#[tokio::test]
+async fn an_emptied_status_starts_nothing_that_has_been_started_or_shown() {
+    let world = Shared::new();
+    let forget = || world.lock().hosts[0].status = None;
+    world.pass().await;
+    forget();
+    world.pass().await;
+    assert_eq!(world.started(), 1, "the Job under way is found again");
+    assert!(world.status().run.is_some());
+    forget();
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    forget();
+    world.pass().await;
+    assert_eq!(world.started(), 1, "the result is found again");
+    assert_eq!(world.condition(READY).unwrap().0, "True");
+
+    // With the Jobs gone too, and the rotation over, the containers are compared; nothing is deployed.
+    world.lock().jobs.clear();
+    world.lock().secrets[0].status.as_mut().unwrap().rotation = None;
+    forget();
+    world.pass().await;
+    let modes: Vec<RunMode> = world.lock().tasks.iter().map(|task| task.mode).collect();
+    assert_eq!(modes, [RunMode::Deploy, RunMode::Verify]);
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(world.condition(READY).unwrap().0, "True");
+    assert_eq!(world.started(), 2);
+}
+
+#[tokio::test]
+async fn failures_are_retried_with_a_growing_pause_and_said_to_need_a_person_after_some() {
+    let world = Shared::new();
+    world.pass().await;
+    for (failures, pause) in [(1, 60), (2, 120), (3, 240), (4, 480)] {
+        let next = world.end(Outcome::DeployFailed, None).await;
+        assert_eq!(next, Requeue::After(TimeDelta::seconds(pause)), "after {failures}");
+        let (status, reason, message) = world.condition(READY).unwrap();
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "DeployFailed"));
+        let job = world.status().last_run.unwrap().job;
+        for part in ["said by the pod", &format!("kubectl -n prod logs job/{job}")] {
+            assert!(message.contains(part), "{part} is not in {message}");
+        }
+        assert_eq!(world.reason(STALLED), (failures >= 3).then(|| "DeployFailed".to_owned()));
+        world.advance(pause - 1);
+        world.pass().await;
+        assert_eq!(world.started(), failures, "not before its time");
+        world.advance(1);
+        world.pass().await;
+        assert_eq!(world.started(), failures + 1);
+    }
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(world.condition(READY).unwrap().0, "True");
+    assert_eq!(world.condition(STALLED), None);
+    assert_eq!(world.lock().tasks.last().unwrap().attempt, 5);
+}
+
+#[tokio::test]
+async fn a_refused_host_key_stalls_at_once_and_an_edit_starts_at_once() {
+    let world = Shared::new();
+    world.pass().await;
+    world.end(Outcome::HostKeyRefused, None).await;
+    assert_eq!(world.reason(STALLED).as_deref(), Some("HostKeyRefused"));
+    assert_eq!(world.announced(), ["DeployStarted", "HostKeyRefused", "Stalled"]);
+    world.advance(600);
+    world.pass().await;
+    assert_eq!(world.started(), 1);
+    world.lock().hosts[0].metadata.generation = Some(2);
+    world.pass().await;
+    assert_eq!(world.started(), 2);
+    assert_eq!(world.condition(STALLED), None);
+    assert_eq!(world.lock().tasks[1].attempt, 2);
+}
+
+#[tokio::test]
+async fn without_a_grant_nothing_is_read_or_started() {
+    let world = Shared::new();
+    world.lock().grants[0].spec.hosts.clear();
+    world.pass().await;
+    let (_, reason, message) = world.condition(STALLED).unwrap();
+    assert_eq!(reason, "NotGranted");
+    assert!(message.contains("kind: RotationGrant") && message.contains("host: web.example"), "{message}");
+
+    world.lock().grants = vec![grant(GrantMode::Observe)];
+    world.pass().await;
+    assert_eq!(world.condition(STALLED), None);
+    let (_, reason, message) = world.condition(READY).unwrap();
+    assert_eq!(reason, "Observe");
+    assert!(message.contains("would start: deployment"), "{message}");
+
+    assert_eq!((world.started(), world.lock().reads.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_secret_that_is_not_granted_is_neither_read_nor_deployed() {
+    let world = Shared::new();
+    let other = rotating(
+        published(secret("other", &["/other/TOKEN"]), &[("/other/TOKEN", 3, Origin::Rotated)]),
+        "Deploy",
+        900,
+    );
+    world.lock().secrets.push(other);
+    world.pass().await;
+    assert_eq!(world.lock().reads, [TOKEN]);
+    assert_eq!(world.lock().tasks[0].parameters.len(), 1);
+}
+
+#[tokio::test]
+async fn what_ssm_says_is_said_and_tried_again() {
+    let world = Shared::new();
+    let denied = StoreError::Denied { operation: "GetParameter", path: TOKEN.into(), detail: "no".into() };
+    world.lock().store_error = Some(denied);
+    let next = world.pass().await;
+    assert_eq!(world.started(), 0);
+    assert_eq!(world.reason(READY).as_deref(), Some("SSMDenied"));
+    assert_eq!(world.reason(STALLED).as_deref(), Some("SSMDenied"));
+    assert_eq!(next, Requeue::After(TimeDelta::minutes(1)));
+
+    let writes = world.lock().status_writes;
+    world.pass().await;
+    assert_eq!(world.lock().status_writes, writes);
+
+    world.lock().store_error = None;
+    world.pass().await;
+    assert_eq!((world.started(), world.condition(STALLED)), (1, None));
+}
+
+#[tokio::test]
+async fn what_changes_while_the_values_are_read_stops_the_start() {
+    let changes: [fn(&mut World); 5] = [
+        |world| world.hosts[0].metadata.generation = Some(2),
+        |world| world.hosts[0].metadata.uid = Some("another".into()),
+        |world| world.hosts.clear(),
+        |world| world.grants.clear(),
+        |world| world.follower = true,
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        let world = Shared::new();
+        world.lock().meanwhile = Some(change);
+        world.pass().await;
+        assert_eq!((world.started(), world.lock().status_writes), (0, 0), "change {index}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_come_up_is_said_and_replaced_when_the_spec_changes() {
+    let world = Shared::new();
+    world.pass().await;
+    let trouble = "FailedMount: secret \"web-key\" not found";
+    world.lock().jobs[0].state = JobState::Running { trouble: Some(trouble.into()) };
+    world.pass().await;
+    let (_, reason, message) = world.condition(READY).unwrap();
+    assert_eq!(reason, "PodNotRunning");
+    assert!(message.contains(trouble), "{message}");
+    assert_eq!(world.condition(STALLED), None, "it may just be slow");
+    world.advance(PATIENCE.num_seconds());
+    world.pass().await;
+    assert_eq!(world.reason(STALLED).as_deref(), Some("PodNotRunning"));
+
+    world.lock().hosts[0].metadata.generation = Some(2);
+    world.pass().await;
+    assert_eq!(world.lock().deleted.len(), 1);
+    world.pass().await;
+    assert_eq!(world.started(), 2);
+}
+
+#[tokio::test]
+async fn the_last_three_ended_jobs_stay_and_interrupted_starts_go() {
+    let world = Shared::new();
+    world.pass().await;
+    for _ in 0..4 {
+        world.end(Outcome::DeployFailed, None).await;
+        world.advance(3600);
+        world.pass().await;
+    }
+    let attempts: Vec<i32> = world.lock().jobs.iter().map(|job| job.attempt).collect();
+    assert_eq!(attempts, [2, 3, 4, 5]);
+    assert_eq!(world.status().last_deploy.unwrap().failures, 4, "what was deleted is remembered");
+
+    let mut unstarted = world.lock().jobs[0].clone();
+    unstarted.state = JobState::Unstarted;
+    unstarted.name = "web-interrupted".into();
+    world.lock().jobs.push(unstarted);
+    world.pass().await;
+    assert!(world.lock().deleted.contains(&"web-interrupted".to_owned()));
+}
+
+#[tokio::test]
+async fn what_nobody_wants_on_the_host_any_more_is_forgotten() {
+    let world = Shared::new();
+    world.pass().await;
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.lock().secrets.clear();
+    world.pass().await;
+    assert_eq!(world.status().parameters, []);
+    assert_eq!(world.reason(READY).as_deref(), Some("NothingToRun"));
+}
+
+#[tokio::test]
+async fn adopted_containers_that_run_something_else_are_said_and_nothing_is_deployed() {
+    let world = Shared::new();
+    world.lock().secrets = vec![published(secret("token", &[TOKEN]), &[(TOKEN, 3, Origin::Adopted)])];
+    world.pass().await;
+    world.end(Outcome::NotAdopted, Some(Proof::Differs)).await;
+    assert_eq!(world.reason(READY).as_deref(), Some("NotAdopted"));
+    world.advance(60);
+    world.pass().await;
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(world.condition(READY).unwrap().0, "True", "somebody has put it right");
+    let modes: BTreeMap<String, usize> =
+        world.lock().tasks.iter().fold(BTreeMap::new(), |mut modes, task| {
+            *modes.entry(format!("{:?}", task.mode)).or_default() += 1;
+            modes
+        });
+    assert_eq!(modes, BTreeMap::from([("Verify".to_owned(), 2)]));
+}
+
+#[test]
+fn a_change_of_a_secret_concerns_the_hosts_it_names_and_those_it_was_on() {
+    let mut secret = published(secret("token", &[TOKEN]), &[]);
+    secret.status.as_mut().unwrap().hosts.push(crate::api::managed_secret::SecretOnHost {
+        name: "former".into(),
+        version: None,
+        proven: false,
+    });
+    assert_eq!(hosts_of(&secret), BTreeSet::from(["former".to_owned(), "web".to_owned()]));
+}

@@ -22,6 +22,7 @@ use super::objects::ObjectError;
 use crate::api::DockerHost;
 use crate::api::time::from_kubernetes;
 use crate::deploy::job::{HOST_LABEL, JobTemplate, is_controlled_by, job, label_of, task_secret};
+use crate::deploy::plan::Run;
 use crate::deploy::task::Task;
 
 /// A pod is given this long to come up before its Events are asked why it does not.
@@ -189,8 +190,8 @@ impl DeployJobs for KubeDeployJobs {
         Ok(found)
     }
 
-    async fn start(&self, host: &DockerHost, task: &Task) -> Result<String, ObjectError> {
-        let new = job(host, task, &self.template);
+    async fn start(&self, host: &DockerHost, run: &Run, task: &Task) -> Result<String, ObjectError> {
+        let new = job(host, run, task, &self.template);
         let name = new.name_any();
         if let Some(created) = self.create_job(host, &new).await? {
             self.create_secret(host, &task_secret(&created, task)).await?;

@@ -22,6 +22,7 @@ use super::report::Outcome;
 use super::task::{
     Endpoint, JUMP_KEY_FILE, KEY_FILE, TASK_DIR, TASK_FILE, TERMINATION_LOG, Task, TaskParameter,
 };
+use super::wish::Wish;
 use crate::api::DockerHost;
 use crate::api::docker_host::{RunMode, SecretKeyRef};
 use crate::api::duration::Duration;
@@ -123,7 +124,7 @@ fn label(name: &str, longest: usize) -> String {
 
 /// The Job of a task, suspended: it is released once the Secret with its task exists. A Job that is found suspended is
 /// one whose start was interrupted.
-pub fn job(host: &DockerHost, task: &Task, template: &JobTemplate) -> Job {
+pub fn job(host: &DockerHost, run: &Run, task: &Task, template: &JobTemplate) -> Job {
     let name = job_name(&host.name_any(), &task.revision, task.mode, task.attempt);
     let labels = labels(host);
     let scripts = match task.mode {
@@ -136,7 +137,7 @@ pub fn job(host: &DockerHost, task: &Task, template: &JobTemplate) -> Job {
             name: Some(name.clone()),
             namespace: host.namespace(),
             labels: Some(labels.clone()),
-            annotations: Some(annotations(host, task)),
+            annotations: Some(annotations(host, run)),
             owner_references: Some(vec![controlled_by(host)]),
             ..ObjectMeta::default()
         },
@@ -196,13 +197,13 @@ fn labels(host: &DockerHost) -> BTreeMap<String, String> {
     .into()
 }
 
-fn annotations(host: &DockerHost, task: &Task) -> BTreeMap<String, String> {
-    let lines: Vec<String> =
-        task.parameters.iter().map(|p| format!("{}={}@{}", p.path, p.version, p.published_at)).collect();
+fn annotations(host: &DockerHost, run: &Run) -> BTreeMap<String, String> {
+    let line = |wish: &Wish| format!("{}@{}", wish.line(), wish.published_at.timestamp());
+    let lines: Vec<String> = run.parameters.iter().map(line).collect();
     [
-        (MODE, format!("{:?}", task.mode)),
-        (REVISION, task.revision.clone()),
-        (ATTEMPT, task.attempt.to_string()),
+        (MODE, format!("{:?}", run.mode)),
+        (REVISION, run.revision.clone()),
+        (ATTEMPT, run.attempt.to_string()),
         (GENERATION, host.metadata.generation.unwrap_or_default().to_string()),
         (TARGET, target(&host.spec)),
         (PARAMETERS, lines.join("\n")),

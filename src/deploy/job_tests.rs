@@ -6,7 +6,7 @@ use crate::deploy::wish::wishes;
 
 const SECRET_KEY: &str = "KEY-OF-THE-FINGERPRINT";
 
-fn sample(mode: RunMode) -> (DockerHost, Task) {
+fn sample(mode: RunMode) -> (DockerHost, Run, Task) {
     let secret = testing::secret("token", &["/app/TOKEN"]);
     let secret = testing::published(secret, &[("/app/TOKEN", 3, Origin::Rotated)]);
     let run = Run {
@@ -27,12 +27,12 @@ fn sample(mode: RunMode) -> (DockerHost, Task) {
     }];
     let host = testing::host("web");
     let task = task(&host, &run, parameters);
-    (host, task)
+    (host, run, task)
 }
 
 fn sample_job(mode: RunMode) -> Job {
-    let (host, task) = sample(mode);
-    job(&host, &task, &JobTemplate { image: "keyturn:1".into(), ..JobTemplate::default() })
+    let (host, run, task) = sample(mode);
+    job(&host, &run, &task, &JobTemplate { image: "keyturn:1".into(), ..JobTemplate::default() })
 }
 
 #[test]
@@ -59,8 +59,8 @@ fn job_names_are_labels_that_tell_hosts_revisions_modes_and_attempts_apart() {
 
 #[test]
 fn nothing_of_the_fingerprints_is_in_the_job() {
-    let (host, task) = sample(RunMode::Deploy);
-    let job = job(&host, &task, &JobTemplate::default());
+    let (host, run, task) = sample(RunMode::Deploy);
+    let job = job(&host, &run, &task, &JobTemplate::default());
     assert!(!serde_json::to_string(&job).unwrap().contains(SECRET_KEY));
     let secret = task_secret(&job, &task);
     let data = &secret.data.as_ref().unwrap()[TASK_KEY].0;
@@ -70,8 +70,8 @@ fn nothing_of_the_fingerprints_is_in_the_job() {
 
 #[test]
 fn the_secret_goes_with_the_job_and_the_job_with_the_host() {
-    let (host, task) = sample(RunMode::Deploy);
-    let mut job = job(&host, &task, &JobTemplate::default());
+    let (host, run, task) = sample(RunMode::Deploy);
+    let mut job = job(&host, &run, &task, &JobTemplate::default());
     job.metadata.uid = Some("uid-of-the-job".into());
     let secret = task_secret(&job, &task);
     let owner = &secret.metadata.owner_references.unwrap()[0];
@@ -100,7 +100,7 @@ fn the_pod_keeps_to_the_restricted_profile_and_gets_no_token() {
 
 #[test]
 fn only_the_named_keys_are_mounted_readable_for_the_group() {
-    let (mut host, task) = sample(RunMode::Deploy);
+    let (mut host, run, task) = sample(RunMode::Deploy);
     host.spec.ssh.jump = Some(JumpSpec {
         host: "jump.example".into(),
         port: None,
@@ -108,7 +108,7 @@ fn only_the_named_keys_are_mounted_readable_for_the_group() {
         key_secret_ref: Some(SecretKeyRef { name: "jump-key".into(), key: "jump.pem".into() }),
     });
     let mounted = |host: &DockerHost| -> Vec<(String, String, String, i32)> {
-        let pod = job(host, &task, &JobTemplate::default()).spec.unwrap().template.spec.unwrap();
+        let pod = job(host, &run, &task, &JobTemplate::default()).spec.unwrap().template.spec.unwrap();
         let mounts = pod.containers[0].volume_mounts.clone().unwrap();
         pod.volumes
             .unwrap()
@@ -160,6 +160,6 @@ fn the_job_says_what_it_runs() {
     let annotations = sample_job(RunMode::Verify).metadata.annotations.unwrap();
     assert_eq!(annotations[MODE], "Verify");
     assert_eq!(annotations[ATTEMPT], "2");
-    assert_eq!(annotations[PARAMETERS], "/app/TOKEN=3@1700000000");
+    assert_eq!(annotations[PARAMETERS], "/app/TOKEN=3@3");
     assert_eq!(annotations[TARGET], target(&testing::host("web").spec));
 }

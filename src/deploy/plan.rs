@@ -195,12 +195,14 @@ fn candidate(input: &Input, status: &DockerHostStatus, mode: RunMode) -> Option<
         input.wishes.iter().filter(|wish| wish.origin != Origin::Foreign).cloned().collect();
     let revision = revision(&parameters, &input.host.spec.deploy.script);
     let wanted = if mode == RunMode::Deploy { Need::Deploy } else { Need::Verify };
+    let needs: Vec<Need> = parameters.iter().map(|wish| need(wish, known(status, wish))).collect();
     let mut because: Vec<String> = parameters
         .iter()
-        .filter(|wish| need(wish, known(status, wish)) == wanted)
-        .map(|wish| format!("{} (ManagedSecret {})", wish.line(), wish.secret))
+        .zip(&needs)
+        .filter(|(_, need)| **need == wanted)
+        .map(|(wish, _)| format!("{} (ManagedSecret {})", wish.line(), wish.secret))
         .collect();
-    if because.is_empty() && mode == RunMode::Verify && !parameters.is_empty() {
+    if mode == RunMode::Verify && !needs.is_empty() && needs.iter().all(|need| *need == Need::Nothing) {
         because.extend(the_last_run_failed(status, &revision));
     }
     let attempt = 1 + last_attempt(input, status, mode, &revision);

@@ -224,7 +224,8 @@ fn a_failure_is_retried_after_its_backoff_or_at_once_when_something_changed() {
             status.last_deploy = Some(run(RunMode::Deploy, &the_revision(), 1, Some(finished), 1));
         })
     };
-    let held = failed(950);
+    let mut held = failed(950);
+    held = held.status(|status| status.last_run.clone_from(&status.last_deploy));
     assert_eq!(held.outcome(), "Deploy held: BackingOff");
     assert_eq!(held.hold().until, Some(seconds(1010)));
     assert_eq!(failed(940).outcome(), "Deploy", "the backoff is over");

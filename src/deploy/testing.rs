@@ -11,6 +11,8 @@ use crate::api::managed_secret::{
 use crate::api::time::to_kubernetes;
 use crate::api::{DockerHost, ManagedSecret};
 
+const HOST_KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIFCEhISPYiGBTr7St3mp5UeJwciGEHgzmxVdE0+FbIgy";
+
 pub fn at(seconds: i64) -> Time {
     to_kubernetes(DateTime::from_timestamp(seconds, 0).unwrap())
 }
@@ -24,7 +26,7 @@ pub fn host(name: &str) -> DockerHost {
             "ssh": {
                 "host": format!("{name}.example"), "user": "deploy",
                 "keySecretRef": {"name": "web-key", "key": "id.pem"},
-                "knownHosts": [format!("{name}.example ssh-ed25519 AAAA")]
+                "knownHosts": [format!("{name}.example ssh-ed25519 {HOST_KEY}")]
             },
             "docker": {"composeProject": "app", "sudo": true},
             "deploy": {"script": "deploy.sh"},
