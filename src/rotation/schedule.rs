@@ -19,7 +19,7 @@ use crate::api::window::Window;
 const LONGEST_LEAD: TimeDelta = TimeDelta::days(1);
 const LEAD_PER_PERIOD: i32 = 10;
 /// How far back the search for the last window goes at first; twice as far each time it finds too little.
-const FIRST_LOOK_BACK: TimeDelta = TimeDelta::days(2);
+const FIRST_LOOK_BACK: TimeDelta = TimeDelta::hours(1);
 /// Longest span that a backlog is spread over.
 const LONGEST_SPREAD: TimeDelta = TimeDelta::days(30);
 /// Times outside these (years 0 and 9000) are taken for them, so that no arithmetic on them overflows.
@@ -151,10 +151,9 @@ fn last_window(
         let from = later(deadline, -look_back).max(made_at).min(deadline);
         let mut last: Option<Span> = None;
         let mut at = from;
-        while let Some(window) = calendar.span_until(at, later(deadline, spread)) {
-            if window.start > deadline {
-                break;
-            }
+        while let Some(opening) = calendar.next_before(at, deadline).map(|span| span.start)
+            && let Some(window) = calendar.span_until(opening, later(deadline, spread))
+        {
             last = Some(window);
             if window.end > deadline {
                 break;

@@ -16,8 +16,10 @@ use crate::api::window::Window;
 const LONGEST_DAYS: i64 = 366;
 /// How far ahead an opening is looked for. 29 February comes within eight years, over the year 2100 too.
 const HORIZON_DAYS: u64 = 9 * 366;
-/// Bound on the work of finding when several windows coincide; two daily ones that never do need two steps a day.
-const MAX_STEPS: usize = 2 * HORIZON_DAYS as usize;
+/// Windows that must coincide are compared opening by opening: for at least a year, and for as long after that as it
+/// takes no more steps than two daily ones need for that year. Windows of minutes get this many steps in all.
+const STEPS_OF_A_YEAR: usize = 2 * 366;
+const MAX_STEPS: usize = 4 * STEPS_OF_A_YEAR;
 const MINUTES_A_DAY: u32 = 24 * 60;
 /// Widest change of a zone's offset that has happened (Samoa skipped a day), with room.
 const WIDEST_SKIP: TimeDelta = TimeDelta::hours(26);
@@ -77,21 +79,28 @@ impl Recurrence {
         let lead = u64::try_from(self.length.num_days()).unwrap_or(0) + 2;
         let mut date = at.with_timezone(&self.zone).date_naive().checked_sub_days(Days::new(lead))?;
         for _ in 0..HORIZON_DAYS + lead {
-            if self.matches(date) {
-                let open = |&(first, last): &(u32, u32)| {
-                    let start = self.instant(date, first)?;
-                    let end = self.instant(date, last)?.checked_add_signed(self.length)?;
-                    Some(Span { start, end })
-                };
-                // Both ends grow from run to run, so the first run that is not over can be searched for.
-                let over = self.runs.partition_point(|run| open(run).is_some_and(|span| span.end <= at));
-                if let Some(run) = self.runs.get(over) {
-                    return open(run);
-                }
+            if self.matches(date)
+                && let Some(span) = self.open_on(date, at)
+            {
+                return Some(span);
             }
             date = date.succ_opt()?;
         }
         None
+    }
+
+    /// The first span that begins on this day of the zone and ends after `at`.
+    fn open_on(&self, date: NaiveDate, at: DateTime<Utc>) -> Option<Span> {
+        let end = |last: u32| self.instant(date, last)?.checked_add_signed(self.length);
+        // Both ends grow from run to run: where the last one is over, all are, and the first that is not can be
+        // searched for.
+        let (_, latest) = self.runs.last()?;
+        if end(*latest)? <= at {
+            return None;
+        }
+        let over = self.runs.partition_point(|(_, last)| end(*last).is_some_and(|end| end <= at));
+        let (first, last) = *self.runs.get(over)?;
+        Some(Span { start: self.instant(date, first)?, end: end(last)? })
     }
 
     fn matches(&self, date: NaiveDate) -> bool {
@@ -167,12 +176,21 @@ impl Calendar {
     }
 
     /// The first span at or after `at`; it begins at `at` where that lies in a window. `None` where none opens within
-    /// about nine years, or where the windows that must coincide do not within thousands of openings.
+    /// about nine years, or where windows that must coincide do not within a year.
     ///
     /// The span may be followed by another without a break; [`Calendar::span_until`] joins those.
     pub fn next(&self, at: DateTime<Utc>) -> Option<Span> {
+        self.next_before(at, DateTime::<Utc>::MAX_UTC)
+    }
+
+    /// As [`Calendar::next`], for spans that open by `last` only.
+    pub fn next_before(&self, at: DateTime<Utc>, last: DateTime<Utc>) -> Option<Span> {
+        let a_year_on = at.checked_add_days(Days::new(366)).unwrap_or(DateTime::<Utc>::MAX_UTC);
         let mut at = at;
-        for _ in 0..MAX_STEPS {
+        for step in 0..MAX_STEPS {
+            if at > last || (step > STEPS_OF_A_YEAR && at > a_year_on) {
+                return None;
+            }
             let mut start = at;
             let mut end = DateTime::<Utc>::MAX_UTC;
             for group in &self.groups {
@@ -192,7 +210,7 @@ impl Calendar {
     pub fn span_until(&self, at: DateTime<Utc>, enough: DateTime<Utc>) -> Option<Span> {
         let mut span = self.next(at)?;
         while span.end < enough {
-            match self.next(span.end) {
+            match self.next_before(span.end, span.end) {
                 Some(following) if following.start == span.end => span.end = following.end,
                 _ => break,
             }
