@@ -270,7 +270,7 @@ pub struct HostParameter {
     pub path: String,
     /// Version that was compared or deployed.
     pub version: i64,
-    /// When SSM took that version. It tells it from the same number of a parameter that was created again.
+    /// When that version's value was made. It tells it from the same number of a parameter that was created again.
     pub published_at: Time,
     /// What the comparison of the containers with that version showed.
     pub proof: Proof,

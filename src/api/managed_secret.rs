@@ -408,8 +408,8 @@ pub struct PublishedParameter {
     pub version: i64,
     /// Who made this version.
     pub origin: Origin,
-    /// When SSM took this version. Hosts refuse what is older than what they run, also where a parameter was deleted
-    /// and created again and its versions count from 1 anew.
+    /// When the value of this version was made, or SSM took it where it was there before keyturn. With the version it
+    /// says which value is meant, since the versions of a parameter that is created again count from 1 anew.
     pub published_at: Time,
 }
 

@@ -17,7 +17,6 @@ use super::objects::{ObjectError, Objects, Subject};
 use super::settings::Settings;
 use crate::api::docker_host::{HostRun, RunMode};
 use crate::api::grants::{self, Verdict};
-use crate::api::managed_secret::Origin;
 use crate::api::rotation_grant::GrantMode;
 use crate::api::{DockerHost, ManagedSecret, RotationGrant, validate};
 use crate::deploy::fingerprint::{KEY_BYTES, fingerprint};
@@ -39,8 +38,6 @@ const RESYNC: TimeDelta = TimeDelta::hours(1);
 const SHORTLY: TimeDelta = TimeDelta::seconds(2);
 /// Ended Jobs of each mode that are kept, for their logs and to find lost results again.
 const KEPT_JOBS: usize = 3;
-/// For this long after a Put, the status may hold our clock's time for the version instead of SSM's.
-const TIME_UNCERTAIN: TimeDelta = TimeDelta::hours(24);
 
 /// What the reconciler acts through.
 pub struct Ports {
@@ -217,7 +214,7 @@ impl DockerHosts {
     /// Starts a run. The host, the grants and the leadership are looked at afresh at the last moment, since reading the
     /// values may have taken a while.
     async fn start(&self, host: &DockerHost, run: &Run, now: DateTime<Utc>) -> Result<Acted, ObjectError> {
-        let task = match self.fingerprints(run, now).await {
+        let task = match self.fingerprints(run).await {
             Ok(parameters) => job::task(host, run, parameters),
             Err(error) => return Ok(Acted::Failed(error.into())),
         };
@@ -248,25 +245,17 @@ impl DockerHosts {
     }
 
     /// Reads every value of the run and keeps its fingerprint only.
-    async fn fingerprints(&self, run: &Run, now: DateTime<Utc>) -> Result<Vec<TaskParameter>, TaskError> {
+    async fn fingerprints(&self, run: &Run) -> Result<Vec<TaskParameter>, TaskError> {
         let mut parameters = Vec::with_capacity(run.parameters.len());
         for wish in &run.parameters {
             let missing = || TaskError::VersionMissing { path: wish.path.clone(), version: wish.version };
             let store = self.ports.regions.store(&self.region(wish.region.clone()));
             let value = store.read(&wish.path, Some(wish.version)).await?.ok_or_else(missing)?;
-            let uncertain = wish.origin == Origin::Rotated && now - wish.published_at < TIME_UNCERTAIN;
-            let published_at = if uncertain {
-                let versions = store.history(&wish.path).await?;
-                let found = versions.iter().find(|version| version.number == wish.version);
-                found.ok_or_else(missing)?.modified
-            } else {
-                wish.published_at
-            };
             let fingerprint = fingerprint(&value, &self.key()?);
             parameters.push(TaskParameter {
                 path: wish.path.clone(),
                 version: wish.version,
-                published_at: published_at.timestamp(),
+                published_at: wish.published_at.timestamp(),
                 env: wish.env.clone(),
                 key: fingerprint.key,
                 mac: fingerprint.mac,

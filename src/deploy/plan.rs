@@ -19,9 +19,6 @@ use crate::api::time::{from_kubernetes, to_text};
 /// coalescing wait.
 const LONGEST_WAIT: i32 = 4;
 
-/// The time of a version that was just published is known by our clock, and later by that of SSM.
-const CLOCK_DIFFERENCE: TimeDelta = TimeDelta::seconds(30);
-
 /// Everything the decision is made from.
 pub struct Input<'a> {
     /// The host, its status brought up to date with the Jobs that exist.
@@ -238,7 +235,7 @@ pub fn known<'a>(status: &'a DockerHostStatus, wish: &Wish) -> Option<&'a HostPa
     let speaks_of_it = |known: &&HostParameter| {
         known.path == wish.path
             && known.version == wish.version
-            && (from_kubernetes(&known.published_at) - wish.published_at).abs() < CLOCK_DIFFERENCE
+            && from_kubernetes(&known.published_at) == wish.published_at
     };
     status.parameters.iter().find(speaks_of_it)
 }

@@ -52,9 +52,10 @@ pub struct Endpoint {
 pub struct TaskParameter {
     pub path: String,
     pub version: i64,
-    /// When SSM took this version, in seconds since 1970. The host's journal refuses a path whose `(published_at,
-    /// version)` is lower than what it deployed last: the version alone would refuse a parameter that was deleted and
-    /// created again, since its versions count from 1 anew.
+    /// When the value of this version was made, in seconds since 1970. The host's journal refuses what is lower than
+    /// what it deployed last in both, version and time: the version alone would refuse a parameter that was deleted
+    /// and created again, since its versions count from 1 anew; the time alone would refuse every new version after a
+    /// clock was set back.
     pub published_at: i64,
     /// Names of the variable in the containers.
     pub env: Vec<String>,

@@ -101,6 +101,16 @@ pub struct Seen {
     pub author: Author,
 }
 
+impl Seen {
+    /// When the value was made: what our stamp says, else when SSM took it.
+    pub fn made_at(&self) -> DateTime<Utc> {
+        match (&self.author, &self.version.stamp) {
+            (Author::Ours(_), Some(stamp)) => stamp.at,
+            _ => self.version.modified,
+        }
+    }
+}
+
 /// What is known of one parameter: the versions that SSM keeps, oldest first, or at least the latest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
@@ -198,8 +208,17 @@ pub struct HostEvidence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostProof {
     pub version: i64,
+    /// When the value of that version was made, in whole seconds.
+    pub made_at: DateTime<Utc>,
     pub proof: crate::api::docker_host::Proof,
     pub at: DateTime<Utc>,
+}
+
+impl HostProof {
+    /// Whether it speaks of this version, and not of one of the same number before the parameter was created again.
+    pub fn is_of(&self, seen: &Seen) -> bool {
+        self.version == seen.version.number && self.made_at.timestamp() == seen.made_at().timestamp()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

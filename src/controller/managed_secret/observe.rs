@@ -219,7 +219,15 @@ fn evidence_of(object: &ManagedSecret, name: &str, host: Option<&DockerHost>, at
             .filter(|p| ours(&p.path))
             .map(|p| {
                 let at = from_kubernetes(&p.at);
-                (p.path.clone(), HostProof { version: p.version, proof: p.proof, at })
+                (
+                    p.path.clone(),
+                    HostProof {
+                        version: p.version,
+                        made_at: from_kubernetes(&p.published_at),
+                        proof: p.proof,
+                        at,
+                    },
+                )
             })
             .collect()
     });

@@ -10,7 +10,7 @@ use crate::api::managed_secret::{
 };
 use crate::api::time::{to_kubernetes, to_text};
 use crate::api::{ManagedSecret, conditions as c};
-use crate::rotation::observed::{Author, Observed, Parameter, Record, Trigger};
+use crate::rotation::observed::{Author, HostEvidence, Observed, Parameter, Record, Seen, Trigger};
 use crate::rotation::protocol::{self, Desired, Next, Step, Waiting};
 use crate::rotation::schedule::{Due, Verdict};
 
@@ -94,25 +94,22 @@ fn mirror(
     now: DateTime<Utc>,
 ) {
     let adopt = desired.on_drift == OnDrift::Adopt;
-    status.parameters =
-        observed.parameters.iter().filter_map(|p| published(p, adopt, &status.parameters)).collect();
-    let made = observed.parameters.iter().filter_map(protocol::made_at).min();
+    status.parameters = observed.parameters.iter().filter_map(|p| published(p, adopt)).collect();
+    let made = observed.parameters.iter().filter_map(|p| p.latest()).map(Seen::made_at).min();
     status.last_rotation_time = made.map(to_kubernetes);
     status.next_rotation_time =
         look_at_schedule(desired, observed, now).and_then(|verdict| match verdict.next {
             Due::At(at) if !desired.suspended => Some(to_text(at)),
             _ => None,
         });
+    // While a rotation runs, hosts that have left the spec since are named too: they still have to prove it.
+    let counts = |name: &String| desired.hosts.contains(name) || !observed.records.is_empty();
     status.hosts = observed
         .hosts
         .iter()
-        .filter(|h| desired.hosts.contains(&h.name))
+        .filter(|h| counts(&h.name))
         .map(|host| {
-            let proven = |p: &Parameter| {
-                host.proofs
-                    .get(&p.path)
-                    .is_some_and(|proof| proof.proof == Proof::Proven && proof.version == p.latest_number())
-            };
+            let proven = |p: &Parameter| proof_of(host, p) == Some(Proof::Proven);
             let version =
                 observed.parameters.iter().filter_map(|p| host.proofs.get(&p.path)).map(|p| p.version).max();
             SecretOnHost { name: host.name.clone(), version, proven: observed.parameters.iter().all(proven) }
@@ -133,11 +130,7 @@ fn mirror(
     answer_request(status, desired, observed, first_sight, now);
 }
 
-fn published(
-    parameter: &Parameter,
-    adopt: bool,
-    before: &[PublishedParameter],
-) -> Option<PublishedParameter> {
+fn published(parameter: &Parameter, adopt: bool) -> Option<PublishedParameter> {
     let latest = parameter.latest()?;
     let origin = match latest.author {
         Author::Ours(_) => Origin::Rotated,
@@ -146,11 +139,7 @@ fn published(
         Author::Foreign | Author::OtherOwner(_) => Origin::Foreign,
     };
     let version = latest.version.number;
-    // A version never changes, but our clock and SSM's give it two times: the first one stays.
-    let known =
-        before.iter().find(|b| b.path == parameter.path && b.version == version && b.origin == origin);
-    let published_at =
-        known.map_or_else(|| to_kubernetes(latest.version.modified), |known| known.published_at.clone());
+    let published_at = to_kubernetes(latest.made_at());
     Some(PublishedParameter { path: parameter.path.clone(), version, origin, published_at })
 }
 
@@ -313,7 +302,7 @@ fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> 
             let version = parameter.latest_number();
             let ours = matches!(parameter.latest().map(|s| &s.author), Some(Author::Ours(_)));
             let path = &parameter.path;
-            match host.proofs.get(path).filter(|proof| proof.version == version).map(|proof| proof.proof) {
+            match proof_of(host, parameter) {
                 Some(Proof::Proven) => {}
                 Some(Proof::Differs) => {
                     let message = format!(
@@ -366,16 +355,18 @@ fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) ->
     if let Some(Next::Wait { why: Waiting::PreflightFailed { host, reason, message }, .. }) = &progress.next {
         return (c::PREFLIGHT, Truth::False, reason.clone(), format!("DockerHost {host}: {message}"));
     }
-    let wanted = |host: &&crate::rotation::observed::HostEvidence| desired.hosts.contains(&host.name);
+    let wanted = |host: &&HostEvidence| desired.hosts.contains(&host.name);
     let mut compared = true;
     for host in observed.hosts.iter().filter(wanted) {
         for parameter in observed.parameters.iter().filter(|p| !p.versions.is_empty()) {
-            match host.proofs.get(&parameter.path).filter(|p| p.version == parameter.latest_number()) {
-                Some(proof) if proof.proof == Proof::Differs => {
+            match proof_of(host, parameter) {
+                Some(Proof::Differs) => {
                     let message = format!(
                         "DockerHost {}: a running container does not hold version {} of {}: deploy what is \
                          published, or put what is in use",
-                        host.name, proof.version, parameter.path
+                        host.name,
+                        parameter.latest_number(),
+                        parameter.path
                     );
                     return (c::PREFLIGHT, Truth::False, "ValueDiffers".into(), message);
                 }
@@ -394,6 +385,12 @@ fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) ->
     } else {
         (c::PREFLIGHT, Truth::Unknown, "Pending".into(), "The hosts have not been compared yet".into())
     }
+}
+
+/// What the host has shown of the published version.
+fn proof_of(host: &HostEvidence, parameter: &Parameter) -> Option<Proof> {
+    let proof = host.proofs.get(&parameter.path)?;
+    proof.is_of(parameter.latest()?).then_some(proof.proof)
 }
 
 /// A window that cannot be read is told by the protocol.

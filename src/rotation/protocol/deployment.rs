@@ -41,9 +41,9 @@ pub(super) fn deployment(desired: &Desired<'_>, observed: &Observed, record: &Re
 
 fn has_adopted(host: &HostEvidence, observed: &Observed, id: RotationId) -> bool {
     observed.parameters.iter().all(|parameter| {
-        let version = parameter.published_by(id).map(|seen| seen.version.number);
-        host.proofs.get(&parameter.path).is_some_and(|proof| {
-            Some(proof.version) == version && matches!(proof.proof, Proof::Proven | Proof::Incomparable)
+        let proof = host.proofs.get(&parameter.path);
+        parameter.published_by(id).zip(proof).is_some_and(|(seen, proof)| {
+            proof.is_of(seen) && matches!(proof.proof, Proof::Proven | Proof::Incomparable)
         })
     })
 }

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::observed::{Author, Observed, Parameter, RotationId};
+use super::observed::{Author, Observed, RotationId, Seen};
 use super::schedule::{self, Schedule, Verdict};
 use super::window::WindowError;
 
@@ -70,7 +70,9 @@ pub fn look_at_schedule(
     now: DateTime<Utc>,
 ) -> Result<Option<Verdict>, WindowError> {
     let timing = &desired.timing;
-    let Some(made_at) = observed.parameters.iter().filter_map(made_at).min() else { return Ok(None) };
+    let Some(made_at) = observed.parameters.iter().filter_map(|p| p.latest()).map(Seen::made_at).min() else {
+        return Ok(None);
+    };
     let rotated_before = observed
         .parameters
         .iter()
@@ -89,15 +91,6 @@ pub fn look_at_schedule(
         now,
     )
     .map(Some)
-}
-
-/// When the latest value of a parameter was made: what our stamp says, else when SSM took it.
-pub fn made_at(parameter: &Parameter) -> Option<DateTime<Utc>> {
-    let latest = parameter.latest()?;
-    match (&latest.author, &latest.version.stamp) {
-        (Author::Ours(_), Some(stamp)) => Some(stamp.at),
-        _ => Some(latest.version.modified),
-    }
 }
 
 /// The end of the grace over the youngest published version, where that lies ahead.

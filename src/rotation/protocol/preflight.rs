@@ -28,7 +28,9 @@ pub(super) fn preflight(desired: &Desired<'_>, observed: &Observed) -> Preflight
         }
         for parameter in &observed.parameters {
             match host.proofs.get(&parameter.path) {
-                Some(proof) if proof.at >= requested && proof.version == parameter.latest_number() => {
+                Some(proof)
+                    if proof.at >= requested && parameter.latest().is_some_and(|seen| proof.is_of(seen)) =>
+                {
                     if proof.proof == Proof::Differs {
                         return Preflight::Failed {
                             host: host.name.clone(),

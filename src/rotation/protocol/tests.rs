@@ -6,7 +6,9 @@ use super::*;
 use crate::api::docker_host::Proof;
 use crate::api::managed_secret::{IfMissing, OnDrift, OnFailure};
 use crate::parameter_store::description::request_hash;
-use crate::rotation::observed::{HostEvidence, HostFailure, HostProof, Record, Stamp, Trigger, Version};
+use crate::rotation::observed::{
+    HostEvidence, HostFailure, HostProof, Parameter, Record, Stamp, Trigger, Version,
+};
 use crate::secret_value::SecretValue;
 
 const OWNER: &str = "test/shop/token";
@@ -94,9 +96,10 @@ fn rotating(versions: Vec<Version>, record: Record) -> Observed {
     }
 }
 
-fn host(name: &str, proof: Option<(i64, Proof, i64)>) -> HostEvidence {
+/// The versions of the tests are made when they are published, as [`ours`] says.
+fn host(name: &str, made: i64, proof: Option<(i64, Proof, i64)>) -> HostEvidence {
     let proofs = proof.map(|(version, proof, minutes)| {
-        BTreeMap::from([(PATH.to_owned(), HostProof { version, proof, at: at(minutes) })])
+        BTreeMap::from([(PATH.to_owned(), HostProof { version, made_at: at(made), proof, at: at(minutes) })])
     });
     HostEvidence {
         name: name.into(),
@@ -215,7 +218,7 @@ fn a_rotation_asks_the_hosts_first_and_believes_no_older_proof() {
         request: request("now"),
         ..held()
     };
-    let seen = |proof| Observed { hosts: vec![host("prod", proof)], ..observed(vec![ours(1, 1, 0)]) };
+    let seen = |proof| Observed { hosts: vec![host("prod", 0, proof)], ..observed(vec![ours(1, 1, 0)]) };
     assert_eq!(act(&wanted(None), &seen(Some((1, Proof::Proven, NOW)))), Act::AskPreflight);
     for pending in [None, Some((1, Proof::Proven, NOW - 5))] {
         let next = decide(&wanted(Some(NOW - 1)), &seen(pending));
@@ -263,7 +266,7 @@ fn a_record_that_a_late_create_brought_back_is_deleted_unused() {
 fn nothing_is_closed_before_every_host_has_proven_the_new_version() {
     let wanted = Desired { hosts: vec!["a".into(), "b".into()], ..held() };
     let seen = |b| Observed {
-        hosts: vec![host("a", Some((2, Proof::Proven, NOW))), host("b", b)],
+        hosts: vec![host("a", NOW - 60, Some((2, Proof::Proven, NOW))), host("b", NOW - 60, b)],
         ..rotating(vec![ours(1, 1, 0), ours(2, 2, NOW - 60)], record(2, 1))
     };
     for unproven in [None, Some((1, Proof::Proven, NOW)), Some((2, Proof::Differs, NOW))] {
@@ -279,7 +282,7 @@ fn nothing_is_closed_before_every_host_has_proven_the_new_version() {
 #[test]
 fn a_host_that_left_the_spec_in_mid_rotation_must_still_prove_it_unless_it_is_gone() {
     let seen = |exists| Observed {
-        hosts: vec![HostEvidence { exists, ..host("old", None) }],
+        hosts: vec![HostEvidence { exists, ..host("old", 0, None) }],
         ..rotating(
             vec![ours(1, 1, 0), ours(2, 2, NOW - 60)],
             Record { hosts: vec!["old".into()], ..record(2, 1) },
@@ -292,7 +295,7 @@ fn a_host_that_left_the_spec_in_mid_rotation_must_still_prove_it_unless_it_is_go
 #[test]
 fn a_deployment_that_failed_for_good_is_rolled_back_only_where_asked() {
     let seen = |for_good| Observed {
-        hosts: vec![HostEvidence { failed_deploy: failed(2, for_good), ..host("prod", None) }],
+        hosts: vec![HostEvidence { failed_deploy: failed(2, for_good), ..host("prod", 0, None) }],
         ..rotating(vec![ours(1, 1, 0), ours(2, 2, NOW - 60)], record(2, 1))
     };
     let wanted = |on_failure| Desired { hosts: vec!["prod".into()], on_failure, ..held() };
@@ -311,13 +314,13 @@ fn an_abort_waits_for_the_grace_and_is_void_once_the_deployment_has_succeeded() 
         aborts: BTreeMap::from([(2, at(marked))]),
         ..rotating(vec![ours(1, 1, 0), ours(2, 2, NOW - 60)], record(2, 1))
     };
-    let broken = || HostEvidence { failed_deploy: failed(2, true), ..host("prod", None) };
+    let broken = || HostEvidence { failed_deploy: failed(2, true), ..host("prod", 0, None) };
     assert!(matches!(decide(&wanted, &seen(NOW - 14, broken())), Next::Wait { why: Waiting::Grace, .. }));
     assert!(matches!(
         act(&wanted, &seen(NOW - 15, broken())),
         Act::RecordRollBack { id: 3, failed: 2, base, .. } if base[PATH] == 2
     ));
-    let mended = host("prod", Some((2, Proof::Proven, NOW)));
+    let mended = host("prod", NOW - 60, Some((2, Proof::Proven, NOW)));
     assert_eq!(act(&wanted, &seen(NOW - 15, mended)), Act::DeleteRecord { id: 2 });
 }
 
