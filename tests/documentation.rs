@@ -82,14 +82,19 @@ fn bodies<'a>(text: &'a str, function: &str) -> Vec<&'a str> {
     text.split(start.as_str()).skip(1).map(|rest| rest.split("\n    }\n").next().unwrap_or(rest)).collect()
 }
 
-/// Reasons of conditions as the sources spell them: what `reason()` functions return, what holds back a run, how a
-/// run ends.
+/// Reasons of conditions and Events as the sources spell them: what `reason()` functions return, what is handed to the
+/// functions that set them, how a run ends.
 fn reasons() -> BTreeSet<String> {
     let mut reasons = BTreeSet::new();
     for path in files(&root().join("src"), ".rs") {
         let text = read(&path);
+        if path.to_string_lossy().ends_with("tests.rs") {
+            continue;
+        }
         let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-        reasons.extend(quoted_behind(text, "Hold::new("));
+        for before in ["Hold::new(", "permanent(", "not_ready(", "well(", "reason: ", "normal(", "warning("] {
+            reasons.extend(quoted_behind(text, before));
+        }
         for body in bodies(text, "reason") {
             reasons.extend(quoted_behind(body, "=> "));
         }
@@ -107,7 +112,15 @@ fn reasons() -> BTreeSet<String> {
 fn every_reason_is_explained() {
     let page = read(&root().join("docs/troubleshooting.md"));
     let reasons = reasons();
-    for known in ["SSMDenied", "OwnedByOther", "BackingOff", "HostKeyRefused"] {
+    for known in [
+        "SSMDenied",
+        "OwnedByOther",
+        "BackingOff",
+        "HostKeyRefused",
+        "NotGranted",
+        "RotationStarted",
+        "NothingToRun",
+    ] {
         assert!(reasons.contains(known), "{known} is not found in the sources: they are not read rightly");
     }
     let unexplained: Vec<&String> =

@@ -23,7 +23,7 @@ pub fn admit(
     let problems = validate::managed_secret(&object.spec);
     if !problems.is_empty() {
         let listed: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        return Err(permanent("Invalid", listed.join("; ")));
+        return Err(permanent("InvalidSpec", listed.join("; ")));
     }
     if let Some((path, other)) = claimed_before(object, region, neighbours, settings) {
         let message = format!(
@@ -34,7 +34,7 @@ pub fn admit(
     }
     match grants::managed_secret(given, object, region, &settings.staging) {
         grants::Verdict::Allowed(mode) => Ok(mode),
-        grants::Verdict::Denied(lacking) => Err(permanent("GrantMissing", lacking)),
+        grants::Verdict::Denied(lacking) => Err(permanent("NotGranted", lacking)),
     }
 }
 
