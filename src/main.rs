@@ -8,6 +8,7 @@ use keyturn::cli::{check, process};
 use keyturn::controller::config::ControllerArgs;
 use keyturn::controller::logging::{self, LogLevel};
 use keyturn::controller::run;
+use keyturn::deploy::runner;
 
 #[derive(Parser)]
 #[command(name = "keyturn", version, about = "Rotates the secrets a fleet of docker hosts runs on")]
@@ -29,6 +30,8 @@ enum Command {
     },
     /// Print the CustomResourceDefinitions as YAML
     Crds,
+    /// Deploy to a docker host, verify it and report: what the pod of a deploy Job runs
+    DeployHost,
     /// Check an installation from inside the cluster: custom resources, leader, readiness
     Check(check::CheckArgs),
     /// Print the version
@@ -66,6 +69,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             }
         }
         Command::Crds => print!("{}", api::render()?),
+        Command::DeployHost => std::process::exit(runtime()?.block_on(runner::main())),
         Command::Check(args) => runtime()?.block_on(check::run(&args))?,
         Command::Version => println!("keyturn {}", env!("CARGO_PKG_VERSION")),
     }

@@ -4,6 +4,7 @@ pub mod fingerprint;
 pub mod job;
 pub mod plan;
 pub mod report;
+pub mod runner;
 pub mod ssh;
 pub mod task;
 #[cfg(test)]

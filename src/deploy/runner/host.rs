@@ -1,0 +1,278 @@
+//! The conversation with the script on the host: requests as text over standard input, answers as lines.
+
+use std::fmt::Write as _;
+
+use super::proof::Check;
+use crate::deploy::ssh::connection::{Connection, Exit, Output, SshError};
+use crate::deploy::task::Task;
+
+/// The script that does the work on the host.
+pub const HOST_SCRIPT: &str = include_str!("host.sh");
+
+/// Reads the script from standard input without touching what follows it, whatever shell the account has. A host
+/// where the script is installed as a forced command runs that one instead.
+const BOOTSTRAP: &str =
+    r#"exec sh -c 'read -r n && s=$(dd bs=1 count="$n" 2>/dev/null) && keyturn_source=$s && eval "$s"'"#;
+
+/// Answers are short; a host that sends more than this on standard output is not to be listened to.
+const ANSWER_LIMIT: usize = 1 << 20;
+
+/// A request to the host. All are safe to repeat: a deployment is known by its run.
+pub enum Request<'a> {
+    /// Deploys, joins a deployment of this revision that runs, or tells how this run of it ended.
+    Deploy {
+        task: &'a Task,
+        run: &'a str,
+        /// Whether an earlier success of this revision stands.
+        replay: bool,
+        /// How long to wait for another deployment to end, in seconds.
+        wait: u64,
+    },
+    /// Runs the verify script until it succeeds or `timeout` seconds are over.
+    Verify {
+        task: &'a Task,
+        script: &'a str,
+        timeout: u64,
+        /// First wait so many seconds until nothing is deployed.
+        idle: Option<u64>,
+    },
+    /// Compares what the containers run.
+    Prove { task: &'a Task, checks: &'a [Check] },
+}
+
+impl Request<'_> {
+    /// What goes to the standard input of the host: the script, then the request.
+    fn input(&self) -> Vec<u8> {
+        let mut text = format!("{}\n{HOST_SCRIPT}", HOST_SCRIPT.len());
+        // Writing to a String does not fail.
+        let _ = match self {
+            Self::Deploy { task, run, replay, wait } => {
+                let mut result = write!(
+                    text,
+                    "verb deploy\nproject {}\nsudo {}\nrevision {}\nrun {run}\nreplay {}\ntimeout {}\nwait {wait}\n",
+                    task.compose_project,
+                    yes_no(task.sudo),
+                    task.revision,
+                    yes_no(*replay),
+                    task.deploy_timeout_seconds,
+                );
+                result = result.and_then(|()| write_parameters(&mut text, task));
+                result.and_then(|()| {
+                    write!(text, "script {}\n{}end\n", task.deploy_script.len(), task.deploy_script)
+                })
+            }
+            Self::Verify { task, script, timeout, idle } => {
+                let mut result = write!(
+                    text,
+                    "verb verify\nproject {}\nrevision {}\ntimeout {timeout}\nidle {}\nwait {}\n",
+                    task.compose_project,
+                    task.revision,
+                    yes_no(idle.is_some()),
+                    idle.unwrap_or(0),
+                );
+                result = result.and_then(|()| write_parameters(&mut text, task));
+                result.and_then(|()| write!(text, "script {}\n{script}end\n", script.len()))
+            }
+            Self::Prove { task, checks } => {
+                let result = write!(
+                    text,
+                    "verb prove\nproject {}\nsudo {}\n",
+                    task.compose_project,
+                    yes_no(task.sudo)
+                );
+                checks
+                    .iter()
+                    .fold(result, |result, check| {
+                        result.and_then(|()| writeln!(text, "check {}", check.line()))
+                    })
+                    .and_then(|()| writeln!(text, "end"))
+            }
+        };
+        text.into_bytes()
+    }
+}
+
+fn write_parameters(text: &mut String, task: &Task) -> std::fmt::Result {
+    task.parameters.iter().try_for_each(|parameter| {
+        writeln!(text, "parameter {}={}@{}", parameter.path, parameter.version, parameter.published_at.max(0))
+    })
+}
+
+fn yes_no(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+/// How a deployment on the host went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeployResult {
+    Exit(i32),
+    TimedOut,
+    Interrupted,
+}
+
+/// One line of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    Unfit(String),
+    Busy(String),
+    Outdated {
+        path: String,
+        version: i64,
+        file: String,
+    },
+    Deploy(super::DeployKind),
+    /// Where the deployment's output lies on the host.
+    Log(String),
+    Result(DeployResult),
+    /// A mount point without room.
+    Full(String),
+    /// Exit code of the last try of the verify script.
+    Verify(i32),
+    Same {
+        check: usize,
+        container: String,
+    },
+    Differs {
+        check: usize,
+        container: String,
+    },
+    /// A container that has one of the variables, and what docker says of it.
+    Container {
+        name: String,
+        restarting: bool,
+        /// How often docker started it again.
+        restarts: u64,
+    },
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum HostError {
+    Ssh(SshError),
+    /// The account's shell ended before our script did.
+    NoAnswer(Exit),
+}
+
+/// Sends a request and waits for the whole answer. What the user's scripts print goes to `output`, at most
+/// `output_limit` bytes.
+pub async fn ask(
+    connection: &Connection,
+    request: &Request<'_>,
+    output_limit: usize,
+    mut output: impl FnMut(&[u8]),
+) -> Result<Vec<Line>, HostError> {
+    let mut answer = Vec::new();
+    let mut printed = 0;
+    let exit = connection
+        .exec(BOOTSTRAP, &request.input(), output_limit.max(ANSWER_LIMIT), |stream, data| match stream {
+            Output::Stdout => answer.extend_from_slice(&data[..data.len().min(ANSWER_LIMIT - answer.len())]),
+            Output::Stderr => {
+                let room = data.len().min(output_limit - printed);
+                printed += room;
+                output(&data[..room]);
+            }
+        })
+        .await
+        .map_err(HostError::Ssh)?;
+    if printed == output_limit {
+        output(b"\n[the rest of the output is left out]\n");
+    }
+    parse(&String::from_utf8_lossy(&answer)).ok_or(HostError::NoAnswer(exit))
+}
+
+/// The lines of a complete answer; `None` where its end is missing. Other lines are ignored: profiles of shells print.
+fn parse(answer: &str) -> Option<Vec<Line>> {
+    let mut lines = Vec::new();
+    for line in answer.lines() {
+        // A profile may have printed something without a line break before the answer.
+        let Some((_, said)) = line.split_once("keyturn: ") else { continue };
+        if said == "done" {
+            return Some(lines);
+        }
+        let (word, rest) = said.split_once(' ').unwrap_or((said, ""));
+        lines.extend(parse_line(word, rest));
+    }
+    None
+}
+
+fn parse_line(word: &str, rest: &str) -> Option<Line> {
+    let text = || rest.chars().filter(|c| !c.is_control()).take(500).collect::<String>();
+    Some(match word {
+        "unfit" => Line::Unfit(text()),
+        "busy" => Line::Busy(text()),
+        "outdated" => {
+            let mut words = rest.split(' ');
+            Line::Outdated {
+                path: words.next()?.to_owned(),
+                version: words.next()?.parse().ok()?,
+                file: words.next().unwrap_or_default().to_owned(),
+            }
+        }
+        "deploy" => Line::Deploy(match rest {
+            "started" => super::DeployKind::Started,
+            "attached" => super::DeployKind::Attached,
+            "replayed" => super::DeployKind::Replayed,
+            _ => return None,
+        }),
+        "log" => Line::Log(text()),
+        "result" => Line::Result(match rest {
+            "timeout" => DeployResult::TimedOut,
+            "interrupted" => DeployResult::Interrupted,
+            code => DeployResult::Exit(code.parse().ok()?),
+        }),
+        "full" => Line::Full(text()),
+        "verify" => Line::Verify(rest.parse().ok()?),
+        "same" | "differs" => {
+            let (check, container) = rest.split_once(' ')?;
+            let (check, container) = (check.parse().ok()?, container.to_owned());
+            if word == "same" { Line::Same { check, container } } else { Line::Differs { check, container } }
+        }
+        "container" => {
+            let mut words = rest.split(' ');
+            Line::Container {
+                restarting: words.next()? == "restarting",
+                restarts: words.next()?.parse().ok()?,
+                name: words.next()?.to_owned(),
+            }
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_only_when_it_is_complete() {
+        assert_eq!(parse("keyturn: result 0\n"), None);
+        assert_eq!(
+            parse("Welcome!\nkeyturn: result 0\nkeyturn: done\n"),
+            Some(vec![Line::Result(DeployResult::Exit(0))])
+        );
+        assert_eq!(parse("no line break keyturn: done"), Some(vec![]));
+    }
+
+    #[test]
+    fn every_kind_of_line_is_understood() {
+        let answer = "keyturn: unfit no docker\nkeyturn: busy CI\nkeyturn: outdated /a/b 7 /x/versions\n\
+            keyturn: deploy attached\nkeyturn: log /x/log\nkeyturn: result timeout\nkeyturn: result interrupted\n\
+            keyturn: full /var\nkeyturn: verify 22\nkeyturn: same 0 app\nkeyturn: differs 1 runner\n\
+            keyturn: container restarting 4 app\nkeyturn: done\n";
+        let expected = vec![
+            Line::Unfit("no docker".into()),
+            Line::Busy("CI".into()),
+            Line::Outdated { path: "/a/b".into(), version: 7, file: "/x/versions".into() },
+            Line::Deploy(super::super::DeployKind::Attached),
+            Line::Log("/x/log".into()),
+            Line::Result(DeployResult::TimedOut),
+            Line::Result(DeployResult::Interrupted),
+            Line::Full("/var".into()),
+            Line::Verify(22),
+            Line::Same { check: 0, container: "app".into() },
+            Line::Differs { check: 1, container: "runner".into() },
+            Line::Container { name: "app".into(), restarting: true, restarts: 4 },
+        ];
+        assert_eq!(parse(answer), Some(expected));
+    }
+}

@@ -1,0 +1,532 @@
+# keyturn on a docker host: POSIX sh, run by dash, bash and busybox alike. It is sent anew with every request, over
+# standard input, and leaves nothing installed; what it keeps lies in
+#
+#   ${XDG_STATE_HOME:-~/.local/state}/keyturn/<compose project>/      (0700)
+#     lock        held while a deployment runs. Another program's deployments can share it:
+#                 flock -o ~/.local/state/keyturn/<project>/lock bash deploy/deploy.sh
+#     gate        held for the moment in which it is decided what to do
+#     current     name of the run that was started last
+#     versions    newest version of each parameter that a run was started for, and when that was published
+#     journal     one line for each start and end, for people
+#     runs/<number>.<revision>.<run>/    the last five: script, parameters, timeout, boot, pid, log, result
+#
+# A request is lines of "word value" up to "end"; "script <n>" is followed by n bytes. The answer is lines that begin
+# with "keyturn: " on standard output and end with "keyturn: done"; what the user's scripts print goes to standard
+# error. Nothing secret is in either: proofs carry a key and a fingerprint, and values never leave the host.
+#
+# It can be installed as the forced command of a key that may do nothing else. In authorized_keys, on one line:
+#   restrict,command="KEYTURN_DEPLOY='bash /opt/app/deploy.sh' KEYTURN_VERIFY='bash /opt/app/verify.sh'
+#                     sh /usr/local/lib/keyturn/host.sh serve" ssh-ed25519 ...
+# Then the copy that is sent is skipped and so are the scripts of a request: those two commands are run instead.
+
+say() { printf 'keyturn: %s\n' "$*"; }
+
+finish() {
+  say done
+  exit 0
+}
+
+# The host cannot do the work. The text says why and what to do.
+unfit() {
+  say "unfit $*"
+  finish
+}
+
+first_line() { printf '%s\n' "$1" | head -n 1; }
+
+now() { date +%s; }
+
+# Not every sleep takes fractions.
+nap() { sleep 0.2 2>/dev/null || sleep 1; }
+
+need() {
+  command -v "$1" >/dev/null 2>&1 || unfit "$1 is not installed on the host; install the package $2"
+}
+
+need_tools() {
+  need flock util-linux
+  need setsid util-linux
+  need timeout coreutils
+  need sha256sum coreutils
+  timeout -k 1 5 sh -c : 2>/dev/null || unfit "timeout on the host does not know -k; install the package coreutils"
+}
+
+# --- state -----------------------------------------------------------------------------------------------------------
+
+open_state() {
+  user_mask=$(umask)
+  umask 077
+  [ -n "${XDG_STATE_HOME:-}${HOME:-}" ] || unfit "the account has no home folder"
+  state=${XDG_STATE_HOME:-$HOME/.local/state}/keyturn/$project
+  problem=$(mkdir -p "$state/runs" 2>&1 && chmod 700 "$state" 2>&1) ||
+    unfit "the folder $state cannot be made: $(first_line "$problem")$(space)"
+  [ -w "$state/runs" ] || unfit "the folder $state cannot be written to by this account"
+}
+
+# How much room is left where the state lies, when that explains a failure.
+space() {
+  existing=$state
+  while [ ! -e "$existing" ]; do existing=$(dirname "$existing"); done
+  full_mount "$existing" >/dev/null && printf '; its disk is full: free some space on %s' "$(full_mount "$existing")"
+}
+
+# Prints the mount point of $1 and succeeds if it has less than a MiB left.
+full_mount() {
+  # shellcheck disable=SC2046 # the fields of one line
+  set -- $(df -Pk "$1" 2>/dev/null | tail -n 1)
+  [ $# -ge 6 ] && [ "$4" -lt 1024 ] 2>/dev/null && printf '%s\n' "$6"
+}
+
+# put FILE CONTENT: replaces a file as a whole. A full disk shows on the write, or only when it is read back.
+put() {
+  if ! { printf '%s\n' "$2" >"$1.new"; } 2>/dev/null || [ "$(cat "$1.new" 2>/dev/null)" != "$2" ] ||
+    ! mv "$1.new" "$1" 2>/dev/null; then
+    rm -f "$1.new"
+    unfit "the file $1 cannot be written$(space)"
+  fi
+}
+
+get() { cat "$1" 2>/dev/null; }
+
+journal() { { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" >>"$state/journal"; } 2>/dev/null; }
+
+# Files of a fixed size that are overwritten in place, which works on a full disk too.
+reserve() { put "$1" "$(printf '%-12s.' "$2")"; }
+overwrite() { printf '%-12s.\n' "$2" 1<>"$1"; }
+set_result() { overwrite "$1/result" "$2"; }
+
+result_of() {
+  word=
+  read -r word _ 2>/dev/null <"$1/result"
+  printf '%s\n' "$word"
+}
+
+# A redirection that fails ends a shell at once, so what it needs is made before.
+open_lock() { touch "$state/$1" 2>/dev/null || unfit "the file $state/$1 cannot be made$(space)"; }
+
+boot() { get /proc/sys/kernel/random/boot_id || echo unknown; }
+
+# Whether the process that does the work of a run is alive. A zombie is not.
+works() {
+  pid=
+  read -r pid _ 2>/dev/null <"$1/pid"
+  [ -n "$pid" ] && [ "$(get "$1/boot")" = "$(boot)" ] && kill -0 "$pid" 2>/dev/null &&
+    ! grep -q '^State:[[:space:]]*Z' "/proc/$pid/status" 2>/dev/null
+}
+
+# --- deploy ----------------------------------------------------------------------------------------------------------
+
+deploy() {
+  need_tools
+  check_docker
+  open_state
+  give_up=$(($(now) + wait))
+  while :; do
+    open_lock gate
+    open_lock lock
+    exec 8>>"$state/gate" 9>>"$state/lock"
+    flock 8
+    current=$(get "$state/current")
+    if flock -n 9; then break; fi
+    # Somebody deploys. The same revision is joined: it brings what we would bring.
+    if [ -n "$current" ] && [ "$(result_of "$state/runs/$current")" = running ] && works "$state/runs/$current"; then
+      case $current in
+        *."$revision.$run")
+          exec 8>&- 9>&-
+          follow started "$state/runs/$current"
+          ;;
+        *."$revision".*)
+          exec 8>&- 9>&-
+          follow attached "$state/runs/$current"
+          ;;
+      esac
+      busy="another deployment of keyturn"
+    else
+      busy="another program that holds $state/lock"
+    fi
+    exec 8>&- 9>&-
+    if [ "$(now)" -ge "$give_up" ]; then
+      say "busy $busy"
+      finish
+    fi
+    nap
+  done
+
+  # The lock is ours, so nothing runs: a run without a result was cut off, by a reboot or a kill.
+  if [ -n "$current" ] && [ "$(result_of "$state/runs/$current")" = running ]; then
+    set_result "$state/runs/$current" interrupted
+    journal "interrupted $current"
+  fi
+
+  # The same run asks again: its pod or its connection was lost. It gets its result, whatever that is.
+  for known in "$state/runs/"*."$revision.$run"; do
+    [ -e "$known/result" ] || continue
+    exec 8>&- 9>&-
+    follow started "$known"
+  done
+  # Another run of the same revision asks. A success stands, anything else is tried again.
+  if [ "$replay" = yes ]; then
+    case $current in
+      *."$revision".*)
+        if [ "$(result_of "$state/runs/$current")" = 0 ]; then
+          exec 8>&- 9>&-
+          follow replayed "$state/runs/$current"
+        fi
+        ;;
+    esac
+  fi
+
+  refuse_lower_versions
+  start
+}
+
+# A late request must not bring back what was replaced. The time of publication counts before the version, which begins
+# anew where a parameter was deleted and made again. "versions" counts runs that were started, not only those that ended
+# well: a failed one may have brought its values to some containers.
+refuse_lower_versions() {
+  versions=
+  if [ -e "$state/versions" ]; then
+    while read -r path version published; do
+      for wanted in $pinned; do
+        [ "${wanted%=*}" = "$path" ] || continue
+        wanted=${wanted##*=}
+        if [ "${wanted#*@}" -lt "$published" ] ||
+          { [ "${wanted#*@}" -eq "$published" ] && [ "${wanted%@*}" -lt "$version" ]; }; then
+          say "outdated $path $version $state/versions"
+          finish
+        fi
+        continue 2
+      done
+      versions="$versions$path $version $published
+"
+    done <"$state/versions"
+  fi
+  for wanted in $pinned; do
+    path=${wanted%=*}
+    wanted=${wanted##*=}
+    versions="$versions$path ${wanted%@*} ${wanted#*@}
+"
+  done
+}
+
+start() {
+  number=0
+  for known in "$state/runs/"*; do
+    name=${known##*/}
+    [ -e "$known/result" ] || { rm -rf "$known"; continue; }
+    [ "${name%%.*}" -gt "$number" ] && number=${name%%.*}
+  done
+  number=$((number + 1))
+  for known in "$state/runs/"*; do
+    name=${known##*/}
+    [ -e "$known" ] && [ "${name%%.*}" -le $((number - 5)) ] && rm -rf "$known"
+  done
+  if [ "$(wc -c 2>/dev/null <"$state/journal" || echo 0)" -gt 262144 ]; then
+    put "$state/journal" "$(tail -n 500 "$state/journal")"
+  fi
+
+  name=$number.$revision.$run
+  folder=$state/runs/$name
+  mkdir "$folder" 2>/dev/null || unfit "the folder $folder cannot be made$(space)"
+  put "$folder/script" "$script"
+  put "$folder/parameters" "$parameters"
+  put "$folder/timeout" "$timeout"
+  put "$folder/boot" "$(boot)"
+  reserve "$folder/pid" none
+  touch "$folder/log" 2>/dev/null || unfit "the file $folder/log cannot be made$(space)"
+  if [ -n "${keyturn_source:-}" ]; then
+    put "$state/host.sh" "$keyturn_source"
+    program=$state/host.sh
+  else
+    program=$0
+  fi
+  put "$state/versions" "${versions%?}"
+  reserve "$folder/result" running
+  put "$state/current" "$name"
+  journal "started $name $parameters"
+  # A session of its own: it does not end with the connection. It keeps the lock (9) until it ends.
+  setsid sh "$program" work "$folder" "$user_mask" </dev/null >/dev/null 2>&1 8>&- &
+  overwrite "$folder/pid" "$!"
+  exec 8>&- 9>&-
+  follow started "$folder"
+}
+
+# What outlives the connection: runs the script and writes its result down.
+work() {
+  folder=$1
+  state=${folder%/runs/*}
+  umask 077
+  trap '' HUP
+  KEYTURN_PARAMETERS=$(get "$folder/parameters")
+  KEYTURN_REVISION=${folder##*/}
+  KEYTURN_REVISION=${KEYTURN_REVISION#*.}
+  KEYTURN_REVISION=${KEYTURN_REVISION%%.*}
+  export KEYTURN_PARAMETERS KEYTURN_REVISION
+  limit=$(get "$folder/timeout")
+  began=$(now)
+  cd "${HOME:-/}" || cd /
+  # timeout keeps the lock with us; the script does not get it, or a daemon that it starts would hold it for ever.
+  (
+    umask "$2"
+    exec timeout -k 10 "$limit" sh -c 'exec 9>&-; exec sh "$0"' "$folder/script"
+  ) </dev/null >>"$folder/log" 2>&1
+  code=$?
+  # The codes that timeout gives; busybox gives the signal's.
+  case $code in
+    124 | 137 | 143) [ $(($(now) - began)) -ge "$limit" ] && code=timeout ;;
+  esac
+  journal "ended ${folder##*/} $code"
+  set_result "$folder" "$code"
+}
+
+# follow HOW FOLDER: shows the log of a run until it has a result, and tells that. HOW is what the run is to the one who
+# asks: "started" is its own, whether it began now or before a connection was lost; "attached" is another's that runs;
+# "replayed" another's that succeeded.
+follow() {
+  say "deploy $1"
+  folder=$2
+  say "log $folder/log"
+  shown=0
+  while :; do
+    outcome=$(result_of "$folder")
+    if [ "$outcome" = running ] && ! works "$folder"; then
+      # It may have ended in between.
+      outcome=$(result_of "$folder")
+      [ "$outcome" = running ] && outcome=interrupted
+    fi
+    size=$(wc -c 2>/dev/null <"$folder/log" || echo 0)
+    if [ "$size" -gt "$shown" ]; then
+      if [ $((size - shown)) -gt 1048576 ]; then
+        printf '[... %s bytes of output are left out here; see %s on the host]\n' $((size - shown - 262144)) "$folder/log" >&2
+        shown=$((size - 262144))
+      fi
+      tail -c "+$((shown + 1))" "$folder/log" | head -c $((size - shown)) >&2
+      shown=$size
+    fi
+    [ "$outcome" = running ] || break
+    nap
+  done
+  if [ "$outcome" != 0 ]; then
+    for place in "$state" "${HOME:-/}" /tmp /var/lib/docker /; do
+      mount=$(full_mount "$place") && say "full $mount" && break
+    done
+  fi
+  say "result $outcome"
+  finish
+}
+
+# --- verify ----------------------------------------------------------------------------------------------------------
+
+# Fails unless nobody deploys, for a while.
+wait_until_idle() {
+  give_up=$(($(now) + wait))
+  while :; do
+    open_lock lock
+    exec 9>>"$state/lock"
+    flock -n 9 && break
+    exec 9>&-
+    if [ "$(now)" -ge "$give_up" ]; then
+      say "busy a deployment that holds $state/lock"
+      finish
+    fi
+    nap
+  done
+  exec 9>&-
+}
+
+verify() {
+  need_tools
+  open_state
+  [ "$idle" = no ] || wait_until_idle
+  KEYTURN_PARAMETERS=$parameters
+  KEYTURN_REVISION=$revision
+  export KEYTURN_PARAMETERS KEYTURN_REVISION
+  give_up=$(($(now) + timeout))
+  while :; do
+    left=$((give_up - $(now)))
+    [ "$left" -ge 1 ] || left=1
+    (
+      umask "$user_mask"
+      cd "${HOME:-/}" || cd /
+      exec timeout -k 5 "$left" sh -c "$script"
+    ) </dev/null >&2
+    code=$?
+    [ "$code" -ne 0 ] || break
+    [ $(($(now) + 2)) -lt "$give_up" ] || break
+    sleep 2
+  done
+  say "verify $code"
+  finish
+}
+
+# --- prove -----------------------------------------------------------------------------------------------------------
+
+call_docker() {
+  if [ "$sudo" = yes ]; then sudo -n docker "$@"; else docker "$@"; fi
+}
+
+running() { call_docker ps -q --no-trunc --filter "label=com.docker.compose.project=$project" "$@"; }
+
+check_docker() {
+  need docker docker
+  [ "$sudo" = no ] || need sudo sudo
+  problem=$(running 2>&1 >/dev/null) && return
+  problem=$(first_line "$problem")
+  case $problem in
+    sudo:*) unfit "sudo does not let the account call docker without a password ($problem); add to sudoers: $(id -un) ALL=(root) NOPASSWD: $(command -v docker)" ;;
+    *ermission\ denied*) unfit "the account may not use docker ($problem); set docker.sudo in the DockerHost, or add the account to the group docker" ;;
+    *) unfit "docker does not answer ($problem); start it on the host" ;;
+  esac
+}
+
+# prove CHECK...: each "index variable inner-pad outer-pad fingerprint fingerprint-without-trailing-newlines".
+# A value is only ever in a variable of this shell and in pipes: printf is built in, so it is in no argument list.
+prove() {
+  need sha256sum coreutils
+  case $(command -v printf) in /*) unfit "the host's sh has no built-in printf; make /bin/sh dash, bash or busybox" ;; esac
+  check_docker
+  ulimit -c 0 2>/dev/null
+  LC_ALL=C
+  export LC_ALL
+  containers=$(running) || unfit "docker stopped answering"
+  for id in $containers; do
+    if ! about=$(inspect '{{.Name}} {{.State.Status}} {{.RestartCount}} {{index .Config.Labels "com.docker.compose.oneoff"}}|{{range .Config.Env}}{{index (split . "=") 0}} {{end}}'); then
+      gone || unfit "docker inspect fails on the container $id"
+      continue
+    fi
+    has=" ${about#*|}"
+    # shellcheck disable=SC2086 # four words, the last may be missing
+    set -- ${about%%|*} -- "$@"
+    name=${1#/} status=$2 restarts=$3 once=$4
+    while [ "$1" != -- ]; do shift; done
+    shift
+    [ "$once" != True ] || continue
+    concerned=no
+    for check do
+      rest=${check#* }
+      variable=${rest%% *}
+      case $has in *" $variable "*) ;; *) continue ;; esac
+      if ! value=$(inspect "{{range .Config.Env}}{{if eq (index (split . \"=\") 0) \"$variable\"}}{{slice . $((${#variable} + 1))}}{{end}}{{end}}."); then
+        gone || unfit "docker inspect fails on the container $name"
+        concerned=no
+        break
+      fi
+      concerned=yes
+      compare "$check"
+    done
+    value=
+    [ $concerned = no ] || say "container $status $restarts $name"
+  done
+  finish
+}
+
+inspect() { call_docker inspect --type container --format "$1" "$id" 2>/dev/null; }
+
+# Whether the container was removed since it was listed.
+gone() {
+  listed=$(running --filter "id=$id") || unfit "docker stopped answering"
+  [ -z "$listed" ]
+}
+
+# Says whether $value, which ends in a dot that is not its own, has one of the fingerprints of a check.
+compare() {
+  # shellcheck disable=SC2086 # six words
+  set -- $1
+  fingerprint=$(hmac "$3" "$4")
+  if [ "$fingerprint" = "$5" ] || [ "$fingerprint" = "$6" ]; then
+    say "same $1 $name"
+  else
+    say "differs $1 $name"
+  fi
+}
+
+# HMAC-SHA256 of ${value%.}; the pads are the key's, written for printf.
+hmac() {
+  # shellcheck disable=SC2059 # the format is the content
+  inner=$({ printf "$1"; printf %s "${value%.}"; } | sha256sum)
+  inner=${inner%% *}
+  bytes=
+  while [ -n "$inner" ]; do
+    byte=${inner%"${inner#??}"}
+    inner=${inner#??}
+    case $byte in
+      25) bytes=$bytes%% ;;
+      *) bytes=$bytes$(printf '\\%03o' "0x$byte") ;;
+    esac
+  done
+  # shellcheck disable=SC2059
+  outer=$({ printf "$2"; printf "$bytes"; } | sha256sum)
+  printf '%s\n' "${outer%% *}"
+}
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+bad_request() {
+  say "unfit keyturn's request cannot be read ($1): the script on the host may be of another version"
+  finish
+}
+
+answer() {
+  verb= project= sudo=no revision= run= replay=yes idle=no timeout= wait=0 parameters= pinned= script=
+  set --
+  while read -r word value; do
+    case $word in
+      verb) verb=$value ;;
+      project) project=$value ;;
+      sudo) sudo=$value ;;
+      revision) revision=$value ;;
+      run) run=$value ;;
+      replay) replay=$value ;;
+      idle) idle=$value ;;
+      timeout) timeout=$value ;;
+      wait) wait=$value ;;
+      parameter)
+        case $value in
+          *[!A-Za-z0-9_./=@-]*) bad_request parameter ;;
+          /*=[0-9]*@[0-9]*) ;;
+          *) bad_request parameter ;;
+        esac
+        pinned="$pinned $value"
+        parameters="$parameters${parameters:+
+}${value%@*}"
+        ;;
+      check) set -- "$@" "$value" ;;
+      script) script=$(dd bs=1 count="$value" 2>/dev/null) ;;
+      end) break ;;
+      *) bad_request "$word" ;;
+    esac
+  done
+  [ "$word" = end ] || bad_request "no end"
+  for name in "$project" "$revision" "$run"; do
+    case $name in */* | .* | *[!A-Za-z0-9._-]*) bad_request name ;; esac
+  done
+  for number in "$timeout" "$wait"; do
+    case $number in *[!0-9]*) bad_request number ;; esac
+  done
+  [ -n "$project" ] || bad_request project
+  case $verb in
+    deploy)
+      [ -n "$revision" ] && [ -n "$run" ] && [ -n "$timeout" ] || bad_request deploy
+      [ -z "${KEYTURN_DEPLOY:-}" ] || script=$KEYTURN_DEPLOY
+      deploy
+      ;;
+    verify)
+      [ -n "$timeout" ] || bad_request verify
+      [ -z "${KEYTURN_VERIFY:-}" ] || script=$KEYTURN_VERIFY
+      verify
+      ;;
+    prove) prove "$@" ;;
+    *) bad_request verb ;;
+  esac
+}
+
+case ${1:-} in
+  work) work "$2" "$3" ;;
+  serve)
+    # Installed as a forced command: the copy that the pod sends is skipped.
+    read -r length && case $length in '' | *[!0-9]*) bad_request length ;; esac
+    dd bs=1 count="$length" of=/dev/null 2>/dev/null
+    answer
+    ;;
+  *) answer ;;
+esac

@@ -1,0 +1,433 @@
+//! What `keyturn deploy-host` does in the pod of a deploy Job: connects to the host, has it deploy (or only verify),
+//! compares what the containers run, and reports.
+//!
+//! The work itself is done by `host.sh` on the host and outlives pod and connection: a connection that breaks is made
+//! again and the same request repeated, and the host answers with the run that is already there. The same holds for
+//! the next pod of the Job.
+
+mod host;
+mod pod;
+mod proof;
+mod termination;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use tokio::time::{Instant, sleep, timeout_at};
+
+pub use self::host::HOST_SCRIPT;
+use self::host::{DeployResult, HostError, Line, Request};
+pub use self::pod::{Files, main, main_with};
+use self::proof::{Check, Proofs};
+use super::report::{DeployKind, Outcome, Report};
+use super::ssh::client_key::ClientKey;
+use super::ssh::connection::{Connection, Exit, Login, SshError, Timeouts};
+use super::ssh::known_hosts::KnownHosts;
+use super::task::{Task, TaskParameter};
+use crate::api::docker_host::{Proof, RunMode};
+
+/// The bounds of a run that do not depend on the host.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub timeouts: Timeouts,
+    /// How long to wait for a deployment of somebody else to end before the host counts as busy.
+    pub busy_wait: Duration,
+    /// How much of the scripts' output is shown, in bytes for each request.
+    pub output_limit: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { timeouts: Timeouts::default(), busy_wait: Duration::from_secs(30), output_limit: 1 << 20 }
+    }
+}
+
+/// Who watches a run.
+pub trait Progress: Sync {
+    /// A new phase began; the report says which.
+    fn phase(&self, report: &Report);
+    /// The user's scripts printed something. It may be anything.
+    fn output(&self, data: &[u8]);
+}
+
+/// The longest that [`run`] takes. A Job's deadline must lie above it: one that strikes earlier deletes the pod with
+/// its report.
+pub fn time_limit(task: &Task) -> Duration {
+    let deploy = match task.mode {
+        RunMode::Deploy => task.deploy_timeout_seconds + 30,
+        RunMode::Verify => 0,
+    };
+    Duration::from_secs(deploy + task.verify_timeout_seconds + 180)
+}
+
+/// Does what the task says and tells how it went. Never fails without a report.
+pub async fn run(
+    task: &Task,
+    key: &ClientKey,
+    jump_key: Option<&ClientKey>,
+    settings: &Settings,
+    progress: &dyn Progress,
+) -> Report {
+    if let Err(wrong) = check_task(task) {
+        return report(Outcome::BadInput, wrong);
+    }
+    let Some(checks) = Check::all(task) else {
+        return report(Outcome::BadInput, "a key of the task is not 64 hexadecimal digits");
+    };
+    let mut run = Run {
+        task,
+        login: Login { endpoint: &task.ssh, key },
+        jump: task.jump.as_ref().map(|endpoint| Login { endpoint, key: jump_key.unwrap_or(key) }),
+        known_hosts: Arc::new(KnownHosts::parse(&task.known_hosts)),
+        checks,
+        settings,
+        progress,
+        deadline: Instant::now() + time_limit(task),
+        connection: None,
+        connected_before: false,
+    };
+    let (Ok(report) | Err(report)) = match task.mode {
+        RunMode::Deploy => run.deploy().await,
+        RunMode::Verify => {
+            run.verify_and_prove(task.verify_timeout_seconds, Some(settings.busy_wait.as_secs())).await
+        }
+    };
+    if let Some(connection) = run.connection {
+        connection.close().await;
+    }
+    report
+}
+
+fn report(outcome: Outcome, message: impl Into<String>) -> Report {
+    Report { outcome, message: message.into(), script_exit: None, deploy: None, parameters: Vec::new() }
+}
+
+/// What stands in a request to the host must not be able to say something else there.
+fn check_task(task: &Task) -> Result<(), String> {
+    let word = |text: &str, others: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+    };
+    if !word(&task.compose_project, "_.-") || task.compose_project.starts_with('.') {
+        return Err("docker.composeProject must consist of letters, digits, _, . and -".to_owned());
+    }
+    if !word(&task.revision, "") {
+        return Err("the task's revision is not a word".to_owned());
+    }
+    for parameter in &task.parameters {
+        if !parameter.path.starts_with('/') || !word(&parameter.path, "/_.-") {
+            return Err("the path of a parameter must consist of letters, digits, /, _, . and -".to_owned());
+        }
+        let hexadecimal = |text: &str| text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit());
+        if !hexadecimal(&parameter.mac) || !parameter.trimmed_mac.as_deref().is_none_or(hexadecimal) {
+            return Err(format!("a fingerprint of {} is not 64 hexadecimal digits", parameter.path));
+        }
+        if !parameter.env.iter().all(|name| word(name, "_")) {
+            return Err(format!(
+                "a variable's name for {} does not consist of letters, digits and _",
+                parameter.path
+            ));
+        }
+    }
+    let scripts = [Some(&task.deploy_script), task.verify_script.as_ref()];
+    if scripts.into_iter().flatten().any(|script| script.contains('\0')) {
+        return Err("a script contains a NUL character".to_owned());
+    }
+    Ok(())
+}
+
+/// Name of this run on the host: the same in every pod of one Job, another in every other Job. The keys of the
+/// fingerprints are drawn for each Job, so their hash is such a name and gives nothing away.
+fn run_name(task: &Task) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(format!("keyturn run {} {}", task.revision, task.attempt).as_bytes());
+    for TaskParameter { key, .. } in &task.parameters {
+        context.update(key.as_bytes());
+    }
+    hex::encode(&context.finish().as_ref()[..8])
+}
+
+struct Run<'a> {
+    task: &'a Task,
+    login: Login<'a>,
+    jump: Option<Login<'a>>,
+    known_hosts: Arc<KnownHosts>,
+    checks: Vec<Check>,
+    settings: &'a Settings,
+    progress: &'a dyn Progress,
+    deadline: Instant,
+    connection: Option<Connection>,
+    /// From then on a host that cannot be reached is waited for: a deployment may run there.
+    connected_before: bool,
+}
+
+/// Why an attempt to get an answer failed.
+enum Failure {
+    Host(HostError),
+    /// The run's own time is over.
+    Deadline,
+}
+
+impl Run<'_> {
+    async fn deploy(&mut self) -> Result<Report, Report> {
+        let name = run_name(self.task);
+        let mut kind = self.deploy_once(&name, true).await?;
+        if kind == DeployKind::Replayed {
+            // An earlier success stands as long as it shows; one that does not is repeated once.
+            let patience = self.task.verify_timeout_seconds.min(20);
+            let result = self.verify_and_prove(patience, None).await;
+            match result {
+                Ok(report) => return Ok(Report { deploy: Some(kind), ..report }),
+                Err(report) if matches!(report.outcome, Outcome::VerifyFailed | Outcome::NotAdopted) => {}
+                Err(report) => return Err(Report { deploy: Some(kind), ..report }),
+            }
+            kind = self.deploy_once(&format!("{name}-again"), false).await?;
+        }
+        let (Ok(report) | Err(report)) = self.verify_and_prove(self.task.verify_timeout_seconds, None).await;
+        Ok(Report { deploy: Some(kind), ..report })
+    }
+
+    /// Has the script run, or learns how it went.
+    async fn deploy_once(&mut self, run: &str, replay: bool) -> Result<DeployKind, Report> {
+        let task = self.task;
+        self.phase(format!("deploying to {}", task.ssh.host));
+        let request = Request::Deploy { task, run, replay, wait: self.settings.busy_wait.as_secs() };
+        let lines = self.ask(&request).await?;
+        let mut kind = DeployKind::Started;
+        let mut log = String::new();
+        let mut full = None;
+        let mut result = None;
+        for line in lines {
+            match line {
+                Line::Outdated { path, version, file } => {
+                    return Err(report(
+                        Outcome::Outdated,
+                        format!(
+                            "the host was already deployed version {version} of {path}, which was published after what \
+                             this run brings: the request came late, and the next run brings the newer version; to \
+                             bring the older one all the same, remove its line from {file} on the host"
+                        ),
+                    ));
+                }
+                Line::Deploy(how) => kind = how,
+                Line::Log(path) => log = path,
+                Line::Full(mount) => full = Some(mount),
+                Line::Result(how) => result = Some(how),
+                _ => {}
+            }
+        }
+        let failed = |outcome, exit, message: String| Report {
+            script_exit: exit,
+            deploy: Some(kind),
+            ..report(outcome, format!("{message}; what it printed is in {log} on the host"))
+        };
+        match (result, full) {
+            (Some(DeployResult::Exit(0)), _) => Ok(kind),
+            (Some(DeployResult::Exit(code)), Some(mount)) => Err(failed(
+                Outcome::HostUnfit,
+                Some(code),
+                format!("the disk of the host is full at {mount}, free some space; the deploy script exited with {code}"),
+            )),
+            (Some(DeployResult::Exit(code)), None) => {
+                Err(failed(Outcome::DeployFailed, Some(code), format!("the deploy script exited with {code}")))
+            }
+            (Some(DeployResult::TimedOut), _) => Err(failed(
+                Outcome::DeployTimedOut,
+                None,
+                format!("the deploy script was ended after {} s (deploy.timeout)", task.deploy_timeout_seconds),
+            )),
+            (Some(DeployResult::Interrupted), _) => Err(failed(
+                Outcome::DeployInterrupted,
+                None,
+                "the deploy script was cut off on the host, by a reboot or a kill, and may have done half its work"
+                    .to_owned(),
+            )),
+            (None, _) => Err(report(Outcome::HostUnfit, "the script on the host gave no result")),
+        }
+    }
+
+    /// Checks the host as it is. `Err` where something is wrong with it.
+    async fn verify_and_prove(&mut self, timeout: u64, idle: Option<u64>) -> Result<Report, Report> {
+        let task = self.task;
+        let until = Instant::now() + Duration::from_secs(timeout);
+        let mut verify_code = 0;
+        if let Some(script) = &task.verify_script {
+            self.phase(format!("verifying {}", task.ssh.host));
+            let lines = self.ask(&Request::Verify { task, script, timeout, idle }).await?;
+            let code = lines.iter().find_map(|line| match line {
+                Line::Verify(code) => Some(*code),
+                _ => None,
+            });
+            verify_code = code.ok_or_else(|| {
+                report(Outcome::HostUnfit, "the script on the host gave no result of verify")
+            })?;
+        }
+        self.phase(format!("comparing what the containers on {} run", task.ssh.host));
+        let mut proofs = self.prove().await?;
+        let mut restarting: Vec<String> = proofs.restarting(None).into_iter().map(str::to_owned).collect();
+        // One that was started again has some time to stay up, and is looked at twice at least.
+        let mut looked_again = false;
+        while !restarting.is_empty() && (!looked_again || Instant::now() < until) {
+            sleep(Duration::from_secs(3)).await;
+            let before = std::mem::replace(&mut proofs, self.prove().await?);
+            restarting = proofs.restarting(Some(&before)).into_iter().map(str::to_owned).collect();
+            looked_again = true;
+        }
+        let verdict = judge(task, &proofs, &restarting, verify_code);
+        if verdict.outcome == Outcome::Succeeded { Ok(verdict) } else { Err(verdict) }
+    }
+
+    async fn prove(&mut self) -> Result<Proofs, Report> {
+        if self.checks.is_empty() {
+            return Ok(Proofs::of(self.task, &[]));
+        }
+        let task = self.task;
+        let checks = std::mem::take(&mut self.checks);
+        let lines = self.ask(&Request::Prove { task, checks: &checks }).await;
+        self.checks = checks;
+        Ok(Proofs::of(task, &lines?))
+    }
+
+    fn phase(&self, message: String) {
+        self.progress.phase(&report(Outcome::Running, message));
+    }
+
+    /// Gets an answer, over as many connections as that takes.
+    async fn ask(&mut self, request: &Request<'_>) -> Result<Vec<Line>, Report> {
+        let mut pause = Duration::from_millis(500);
+        loop {
+            let failure = match self.ask_once(request).await {
+                Ok(lines) => return usable(lines),
+                Err(failure) => failure,
+            };
+            let host = &self.task.ssh.host;
+            let lost = match failure {
+                Failure::Deadline => {
+                    return Err(report(
+                        Outcome::ConnectionLost,
+                        format!(
+                            "{host} gave no answer in the time of this run; a deployment that runs there goes on"
+                        ),
+                    ));
+                }
+                Failure::Host(HostError::NoAnswer(Exit::Code(code))) => {
+                    return Err(report(
+                        Outcome::HostUnfit,
+                        format!(
+                            "the account's shell on {host} ended with the exit code {code} before it did anything; it must \
+                             be able to run `sh` and `dd`"
+                        ),
+                    ));
+                }
+                Failure::Host(HostError::NoAnswer(Exit::Signal(signal))) => {
+                    format!("the shell on {host} was killed by the signal {signal}")
+                }
+                Failure::Host(HostError::Ssh(error)) => {
+                    let again = self.connected_before
+                        && matches!(error.outcome(), Outcome::ConnectionLost | Outcome::Unreachable);
+                    if !again {
+                        return Err(report(error.outcome(), error.to_string()));
+                    }
+                    error.to_string()
+                }
+            };
+            self.connection = None;
+            if Instant::now() + pause >= self.deadline {
+                return Err(report(
+                    Outcome::ConnectionLost,
+                    format!("{lost}; a deployment that runs there goes on, and the next run joins it"),
+                ));
+            }
+            self.phase(format!("{lost}; connecting again"));
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(10));
+        }
+    }
+
+    async fn ask_once(&mut self, request: &Request<'_>) -> Result<Vec<Line>, Failure> {
+        let ssh = |error: SshError| Failure::Host(HostError::Ssh(error));
+        let connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
+            Some(connection) => connection,
+            None => Connection::open(self.login, self.jump, self.known_hosts.clone(), self.settings.timeouts)
+                .await
+                .map_err(ssh)?,
+        };
+        self.connected_before = true;
+        let connection = self.connection.insert(connection);
+        let progress = self.progress;
+        let answer = host::ask(connection, request, self.settings.output_limit, |data| progress.output(data));
+        match timeout_at(self.deadline, answer).await {
+            Ok(result) => result.map_err(Failure::Host),
+            Err(_) => Err(Failure::Deadline),
+        }
+    }
+}
+
+/// The answer, unless it says that the host could not even begin.
+fn usable(lines: Vec<Line>) -> Result<Vec<Line>, Report> {
+    for line in &lines {
+        match line {
+            Line::Unfit(why) => return Err(report(Outcome::HostUnfit, why.clone())),
+            Line::Busy(who) => {
+                return Err(report(
+                    Outcome::Busy,
+                    format!("the host is being deployed to by {who}; tried again later"),
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(lines)
+}
+
+/// What the checks of a host amount to.
+fn judge(task: &Task, proofs: &Proofs, restarting: &[String], verify_code: i32) -> Report {
+    let mut problems = Vec::new();
+    let differing: Vec<String> = proofs
+        .differing()
+        .map(|parameter| format!("{} in {}", parameter.path, parameter.differs_in.join(", ")))
+        .collect();
+    if !differing.is_empty() {
+        let remedy = match task.mode {
+            RunMode::Deploy => "does the deploy script fetch the values and recreate these containers?",
+            RunMode::Verify => "somebody changed the parameter, or did not deploy it",
+        };
+        problems.push(format!(
+            "containers run another value than the one published: {}; {remedy}",
+            differing.join("; ")
+        ));
+    }
+    if !restarting.is_empty() {
+        problems.push(format!("containers end and are started again: {}", restarting.join(", ")));
+    }
+    match verify_code {
+        0 => {}
+        // What timeout gives, with and without the kill.
+        124 | 137 | 143 => problems.push(format!(
+            "the verify script did not end within {} s (verify.timeout)",
+            task.verify_timeout_seconds
+        )),
+        code => problems.push(format!(
+            "the verify script did not succeed within {} s (verify.timeout), last with the exit code {code}",
+            task.verify_timeout_seconds
+        )),
+    }
+    let outcome = match (problems.is_empty(), differing.is_empty()) {
+        (true, _) => Outcome::Succeeded,
+        (false, false) => Outcome::NotAdopted,
+        (false, true) => Outcome::VerifyFailed,
+    };
+    let mut parameters = proofs.parameters.clone();
+    if outcome == Outcome::Succeeded {
+        let proven = parameters.iter().filter(|parameter| parameter.proof == Proof::Proven).count();
+        problems.push(format!("{proven} of {} parameters are proven in the containers", parameters.len()));
+    } else {
+        // Without a verify that passed nothing is proven.
+        parameters.retain(|parameter| parameter.proof != Proof::Proven);
+    }
+    Report {
+        script_exit: (verify_code != 0).then_some(verify_code),
+        parameters,
+        ..report(outcome, problems.join("; "))
+    }
+}

@@ -1,0 +1,120 @@
+//! The process of the pod: its files, its termination message, its end.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Progress, Settings, report, run, termination};
+use crate::deploy::report::{Outcome, Report};
+use crate::deploy::ssh::client_key::ClientKey;
+use crate::deploy::task::{JUMP_KEY_FILE, KEY_FILE, TASK_FILE, TERMINATION_LOG, Task};
+
+/// Where the pod's files lie.
+#[derive(Clone, Debug)]
+pub struct Files {
+    pub task: PathBuf,
+    pub key: PathBuf,
+    pub jump_key: PathBuf,
+    pub termination_log: PathBuf,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self {
+            task: TASK_FILE.into(),
+            key: KEY_FILE.into(),
+            jump_key: JUMP_KEY_FILE.into(),
+            termination_log: TERMINATION_LOG.into(),
+        }
+    }
+}
+
+/// `keyturn deploy-host`: gives the exit code of the process.
+pub async fn main() -> i32 {
+    main_with(&Files::default(), &Settings::default()).await
+}
+
+/// The same with other files and bounds.
+pub async fn main_with(files: &Files, settings: &Settings) -> i32 {
+    let pod = Pod { termination_log: &files.termination_log, doing: Mutex::new("starting".to_owned()) };
+    let last = tokio::select! {
+        last = do_task(files, settings, &pod) => last,
+        () = told_to_stop() => {
+            let doing = pod.doing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            report(
+                Outcome::ConnectionLost,
+                format!("the pod was stopped while {doing}; a deployment that runs on the host goes on, and the next run joins it"),
+            )
+        }
+    };
+    pod.tell(&last);
+    last.outcome.exit_code()
+}
+
+async fn do_task(files: &Files, settings: &Settings, pod: &Pod<'_>) -> Report {
+    let (task, key, jump_key) = match read(files) {
+        Ok(read) => read,
+        Err(wrong) => return report(Outcome::BadInput, wrong),
+    };
+    pod.phase(&report(Outcome::Running, format!("connecting to {}", task.ssh.host)));
+    run(&task, &key, jump_key.as_ref(), settings, pod).await
+}
+
+fn read(files: &Files) -> Result<(Task, ClientKey, Option<ClientKey>), String> {
+    let content = |path: &Path| {
+        std::fs::read(path).map_err(|error| format!("the file {} cannot be read: {error}", path.display()))
+    };
+    // serde_json's own message may quote the document, which holds fingerprints and their keys.
+    let task: Task = serde_json::from_slice(&content(&files.task)?).map_err(|error| {
+        format!("the task cannot be read: {:?} error in line {}", error.classify(), error.line())
+    })?;
+    let key = |path: &Path, field: &str| {
+        ClientKey::parse(&content(path)?).map_err(|error| format!("the Secret's entry of {field} {error}"))
+    };
+    let main_key = key(&files.key, "ssh.keySecretRef")?;
+    let jump_key = match &task.jump {
+        Some(_) if files.jump_key.exists() => Some(key(&files.jump_key, "ssh.jump.keySecretRef")?),
+        _ => None,
+    };
+    Ok((task, main_key, jump_key))
+}
+
+async fn told_to_stop() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            terminate.recv().await;
+        }
+        // Then the kubelet's kill after the grace period has to do.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+struct Pod<'a> {
+    termination_log: &'a Path,
+    doing: Mutex<String>,
+}
+
+impl Pod<'_> {
+    /// Says it in the log and keeps it for Kubernetes.
+    fn tell(&self, report: &Report) {
+        self.output(format!("keyturn: {:?}: {}\n", report.outcome, report.message).as_bytes());
+        if let Err(error) = termination::write(self.termination_log, report) {
+            self.output(format!("keyturn: the termination message cannot be written: {error}\n").as_bytes());
+        }
+    }
+}
+
+impl Progress for Pod<'_> {
+    fn phase(&self, report: &Report) {
+        report.message.clone_into(&mut self.doing.lock().unwrap_or_else(PoisonError::into_inner));
+        self.tell(report);
+    }
+
+    fn output(&self, data: &[u8]) {
+        let mut log = std::io::stdout().lock();
+        // Where nobody reads the log any more there is nobody to tell.
+        let _ = log.write_all(data).and_then(|()| log.flush());
+    }
+}

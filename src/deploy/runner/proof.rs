@@ -1,0 +1,169 @@
+//! What containers run, by keyed fingerprints: the pod knows no value and the host gives none away.
+
+use std::collections::BTreeMap;
+
+use super::host::Line;
+use crate::api::docker_host::Proof;
+use crate::deploy::report::ReportParameter;
+use crate::deploy::task::{Task, TaskParameter};
+
+/// Comparison of one variable with one parameter.
+pub struct Check {
+    /// Index of the parameter in the task.
+    parameter: usize,
+    variable: String,
+    inner_pad: String,
+    outer_pad: String,
+    mac: String,
+    trimmed_mac: Option<String>,
+}
+
+impl Check {
+    /// One check for each variable of each parameter. `None` where a key is not 64 hexadecimal digits.
+    pub fn all(task: &Task) -> Option<Vec<Self>> {
+        let mut checks = Vec::new();
+        for (parameter, TaskParameter { env, key, mac, trimmed_mac, .. }) in
+            task.parameters.iter().enumerate()
+        {
+            let key = hex::decode(key).ok().filter(|key| key.len() == 32)?;
+            for variable in env {
+                checks.push(Self {
+                    parameter,
+                    variable: variable.clone(),
+                    inner_pad: pad(&key, 0x36),
+                    outer_pad: pad(&key, 0x5c),
+                    mac: mac.clone(),
+                    trimmed_mac: trimmed_mac.clone(),
+                });
+            }
+        }
+        Some(checks)
+    }
+
+    /// The check as the host script reads it.
+    pub fn line(&self) -> String {
+        format!(
+            "{} {} {} {} {} {}",
+            self.parameter,
+            self.variable,
+            self.inner_pad,
+            self.outer_pad,
+            self.mac,
+            self.trimmed_mac.as_deref().unwrap_or("-")
+        )
+    }
+}
+
+/// The key of an HMAC, filled up to a block of SHA-256 and mixed with `with` (RFC 2104), as a format of printf: that
+/// spares the shell the arithmetic.
+fn pad(key: &[u8], with: u8) -> String {
+    let block = key.iter().copied().chain(std::iter::repeat(0)).take(64);
+    block
+        .map(|byte| match byte ^ with {
+            b'%' => "%%".to_owned(),
+            byte => format!("\\{byte:03o}"),
+        })
+        .collect()
+}
+
+/// What the containers of a host run.
+#[derive(Debug, Default)]
+pub struct Proofs {
+    /// By parameter of the task, in its order.
+    pub parameters: Vec<ReportParameter>,
+    /// Containers with one of the variables, with how often docker started each again, and whether it waits to.
+    containers: BTreeMap<String, (u64, bool)>,
+}
+
+impl Proofs {
+    /// Draws the conclusion from an answer.
+    pub fn of(task: &Task, lines: &[Line]) -> Self {
+        let mut same: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut differs: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        let mut containers = BTreeMap::new();
+        for line in lines {
+            match line {
+                Line::Same { check, .. } => *same.entry(*check).or_default() += 1,
+                Line::Differs { check, container } => {
+                    differs.entry(*check).or_default().push(container.clone())
+                }
+                Line::Container { name, restarting, restarts } => {
+                    containers.insert(name.clone(), (*restarts, *restarting));
+                }
+                _ => {}
+            }
+        }
+        let parameters = task
+            .parameters
+            .iter()
+            .enumerate()
+            .map(|(index, parameter)| {
+                let mut differs_in = differs.remove(&index).unwrap_or_default();
+                differs_in.sort();
+                differs_in.dedup();
+                let proof = match (differs_in.is_empty(), same.contains_key(&index)) {
+                    (false, _) => Proof::Differs,
+                    (true, true) => Proof::Proven,
+                    (true, false) => Proof::Incomparable,
+                };
+                differs_in.truncate(5);
+                ReportParameter {
+                    path: parameter.path.clone(),
+                    version: parameter.version,
+                    proof,
+                    differs_in,
+                }
+            })
+            .collect();
+        Self { parameters, containers }
+    }
+
+    /// Containers that cannot be said to run: docker waits to start them again, or has done so since `before`. Without
+    /// an earlier look, each that was ever started again is in doubt.
+    pub fn restarting(&self, before: Option<&Self>) -> Vec<&str> {
+        let settled = |name: &str, restarts: u64| match before.and_then(|before| before.containers.get(name))
+        {
+            Some((earlier, _)) => *earlier == restarts,
+            None => restarts == 0,
+        };
+        let in_doubt =
+            |(name, (restarts, waiting)): &(&String, &(u64, bool))| *waiting || !settled(name, *restarts);
+        self.containers.iter().filter(in_doubt).map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The parameters that some container runs another value of.
+    pub fn differing(&self) -> impl Iterator<Item = &ReportParameter> {
+        self.parameters.iter().filter(|parameter| parameter.proof == Proof::Differs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_was_started_again_once_is_in_doubt_until_it_stays_up() {
+        let look = |restarts, restarting| Proofs {
+            containers: BTreeMap::from([("app".to_owned(), (restarts, restarting))]),
+            ..Proofs::default()
+        };
+        let in_doubt = |now: &Proofs, before: Option<&Proofs>| !now.restarting(before).is_empty();
+        assert!(!in_doubt(&look(0, false), None));
+        assert!(in_doubt(&look(0, true), None));
+        assert!(in_doubt(&look(1, false), None));
+        assert!(!in_doubt(&look(1, false), Some(&look(1, true))));
+        assert!(in_doubt(&look(2, false), Some(&look(1, false))));
+        assert!(in_doubt(&look(1, true), Some(&look(1, true))));
+    }
+
+    #[test]
+    fn pads_are_those_of_rfc_2104_in_octal() {
+        let mut key = [0u8; 32];
+        key[0] = 0x36; // becomes 0
+        key[1] = 0x36 ^ b'%';
+        let pad = pad(&key, 0x36);
+        assert!(pad.starts_with(r"\000%%\066\066"), "{pad}");
+        assert!(pad.ends_with(r"\066"), "{pad}");
+        assert_eq!(pad.matches('\\').count(), 63);
+    }
+}

@@ -1,0 +1,92 @@
+//! The report as Kubernetes reads it: the termination message of the container.
+
+use std::io;
+use std::path::Path;
+
+use crate::deploy::report::Report;
+
+/// Kubernetes keeps so many bytes and cuts the rest off, which would make the report unreadable.
+pub const LIMIT: usize = 4096;
+
+/// The report as JSON of at most [`LIMIT`] bytes: a report that is too long loses the names of containers first, then
+/// the end of its message, then what is least wanted of the parameters: those that cannot be compared.
+pub fn message(report: &Report) -> String {
+    let encode = |report: &Report| {
+        // A struct of strings, numbers and enums always encodes.
+        serde_json::to_string(report).unwrap_or_default()
+    };
+    let mut report = report.clone();
+    let shorten: [fn(&mut Report); 4] = [
+        |report| report.parameters.iter_mut().for_each(|p| p.differs_in.truncate(1)),
+        |report| {
+            if report.message.chars().count() > 300 {
+                report.message = report.message.chars().take(299).chain(['…']).collect();
+            }
+        },
+        |report| report.parameters.iter_mut().for_each(|p| p.differs_in.clear()),
+        |report| report.parameters.retain(|p| p.proof != crate::api::docker_host::Proof::Incomparable),
+    ];
+    for step in shorten {
+        if encode(&report).len() <= LIMIT {
+            break;
+        }
+        step(&mut report);
+    }
+    while encode(&report).len() > LIMIT && report.parameters.pop().is_some() {}
+    encode(&report)
+}
+
+/// Replaces the content of the file. It is a mount of the kubelet's: it can be written to, not renamed over.
+pub fn write(path: &Path, report: &Report) -> io::Result<()> {
+    std::fs::write(path, message(report))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::docker_host::Proof;
+    use crate::deploy::report::{Outcome, ReportParameter};
+
+    fn report(parameters: usize, message: usize) -> Report {
+        Report {
+            outcome: Outcome::NotAdopted,
+            message: "ä".repeat(message),
+            script_exit: Some(3),
+            deploy: None,
+            parameters: (0..parameters)
+                .map(|i| ReportParameter {
+                    path: format!("/musehub/production/PARAMETER_{i}"),
+                    version: 1,
+                    proof: Proof::Differs,
+                    differs_in: vec!["musehub_application_container".to_owned(); 5],
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn every_report_stays_readable_and_within_the_limit() {
+        for (parameters, length) in [(0, 0), (0, 5000), (3, 200), (10, 2000), (30, 100), (500, 5000)] {
+            let message = message(&report(parameters, length));
+            assert!(message.len() <= LIMIT);
+            let read: Report = serde_json::from_str(&message).unwrap();
+            assert_eq!(read.outcome, Outcome::NotAdopted);
+            assert_eq!(read.parameters.is_empty(), parameters == 0);
+        }
+        let short = report(3, 200);
+        assert_eq!(serde_json::from_str::<Report>(&message(&short)).unwrap(), short);
+    }
+
+    #[test]
+    fn a_shorter_report_replaces_a_longer_one_in_the_same_file() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("termination-log");
+        std::fs::write(&path, "").unwrap();
+        let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
+        let before = inode(&path);
+        write(&path, &report(10, 100)).unwrap();
+        write(&path, &report(0, 1)).unwrap();
+        assert_eq!(serde_json::from_slice::<Report>(&std::fs::read(&path).unwrap()).unwrap(), report(0, 1));
+        assert_eq!(inode(&path), before);
+    }
+}

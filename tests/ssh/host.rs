@@ -1,0 +1,212 @@
+//! A docker host for a test: a real sshd with a state folder of its own, and the world's docker.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use keyturn::api::docker_host::RunMode;
+use keyturn::deploy::fingerprint::fingerprint;
+use keyturn::deploy::report::Report;
+use keyturn::deploy::runner::{Progress, Settings, run};
+use keyturn::deploy::task::{Task, TaskParameter};
+use keyturn::secret_value::SecretValue;
+use tempfile::TempDir;
+
+use crate::sshd::Sshd;
+
+/// Where docker listens.
+pub fn docker_host() -> String {
+    std::env::var("DOCKER_HOST")
+        .expect("these tests need a docker daemon: bring the world up and run `eval \"$(dev/world env)\"`")
+}
+
+pub struct Host {
+    pub sshd: Sshd,
+    /// The compose project, and the name of the state folder.
+    pub project: String,
+    state_home: PathBuf,
+    _dir: TempDir,
+}
+
+impl Host {
+    /// A host whose `sh` is that of the machine.
+    pub fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// A host whose search path begins with a folder that `fill` puts programs into.
+    pub fn start_with(fill: impl FnOnce(&Path)) -> Self {
+        let dir = TempDir::new().unwrap();
+        let (programs, state_home) = (dir.path().join("programs"), dir.path().join("state"));
+        fs::create_dir(&programs).unwrap();
+        fs::create_dir(&state_home).unwrap();
+        fill(&programs);
+        Self::start_in(dir, &format!("{}:{}", programs.display(), search_path()), state_home)
+    }
+
+    /// A host that has these programs and no others.
+    pub fn with_programs_only(programs: &[&str]) -> Self {
+        let dir = TempDir::new().unwrap();
+        let folder = dir.path().join("programs");
+        fs::create_dir(&folder).unwrap();
+        for program in programs {
+            symlink(which(program), folder.join(program)).unwrap();
+        }
+        let state_home = dir.path().join("state");
+        Self::start_in(dir, folder.to_str().unwrap(), state_home)
+    }
+
+    /// A host whose state lies in this folder.
+    pub fn with_state_in(state_home: &Path) -> Self {
+        Self::start_in(TempDir::new().unwrap(), &search_path(), state_home.to_owned())
+    }
+
+    fn start_in(dir: TempDir, path: &str, state_home: PathBuf) -> Self {
+        let environment = format!(
+            "SetEnv XDG_STATE_HOME={} DOCKER_HOST={} PATH={path}",
+            state_home.display(),
+            docker_host()
+        );
+        let project =
+            format!("keyturn-test-{}", dir.path().file_name().unwrap().to_string_lossy().replace('.', ""));
+        Self { sshd: Sshd::start_with(&environment), project: project.to_lowercase(), state_home, _dir: dir }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.sshd.path(name)
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.state_home.join("keyturn").join(&self.project)
+    }
+
+    /// A task that runs `script`; each call is another run.
+    pub fn task(&self, revision: &str, script: &str) -> Task {
+        Task {
+            mode: RunMode::Deploy,
+            revision: revision.to_owned(),
+            attempt: 1,
+            ssh: self.sshd.endpoint(),
+            jump: None,
+            known_hosts: vec![self.sshd.known_hosts_line("host_ed25519")],
+            sudo: false,
+            compose_project: self.project.clone(),
+            deploy_script: script.to_owned(),
+            deploy_timeout_seconds: 300,
+            verify_script: None,
+            verify_timeout_seconds: 60,
+            parameters: vec![parameter("/test/TOKEN", 1, "TOKEN", "value")],
+        }
+    }
+
+    pub async fn run(&self, task: &Task) -> (Report, Watch) {
+        self.run_with(task, &quick()).await
+    }
+
+    pub async fn run_with(&self, task: &Task, settings: &Settings) -> (Report, Watch) {
+        let watch = Watch::default();
+        let report = self.run_watched(task, settings, &watch).await;
+        (report, watch)
+    }
+
+    pub async fn run_watched(&self, task: &Task, settings: &Settings, watch: &Watch) -> Report {
+        run(task, &self.sshd.client_key(), None, settings, watch).await
+    }
+
+    /// Lines of a file that scripts of a test append to.
+    pub fn lines(&self, name: &str) -> Vec<String> {
+        fs::read_to_string(self.path(name)).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    /// Folders of the runs, oldest first.
+    pub fn runs(&self) -> Vec<PathBuf> {
+        let Ok(folder) = fs::read_dir(self.state().join("runs")) else { return Vec::new() };
+        let number = |path: &PathBuf| {
+            path.file_name().unwrap().to_string_lossy().split('.').next().unwrap().parse::<u32>().unwrap()
+        };
+        let mut runs: Vec<PathBuf> = folder.flatten().map(|entry| entry.path()).collect();
+        runs.sort_by_key(number);
+        runs
+    }
+
+    /// Every file below the state folder, with its permissions and content.
+    pub fn state_files(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+        let mut found = BTreeMap::new();
+        let mut folders = vec![self.state()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap().flatten() {
+                let metadata = entry.metadata().unwrap();
+                if metadata.is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    let content = fs::read(entry.path()).unwrap();
+                    found.insert(entry.path(), (metadata.permissions().mode() & 0o777, content));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Bounds for tests: no waiting for others.
+pub fn quick() -> Settings {
+    Settings { busy_wait: Duration::ZERO, ..Settings::default() }
+}
+
+fn search_path() -> String {
+    format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", std::env::var("PATH").unwrap())
+}
+
+pub fn which(program: &str) -> PathBuf {
+    search_path()
+        .split(':')
+        .map(|folder| Path::new(folder).join(program))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| panic!("{program} is needed for this test"))
+}
+
+/// A parameter with the fingerprint of a value under a fresh key.
+pub fn parameter(path: &str, version: i64, variable: &str, value: &str) -> TaskParameter {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).unwrap();
+    let fingerprint = fingerprint(&SecretValue::new(value.to_owned()), &key);
+    TaskParameter {
+        path: path.to_owned(),
+        version,
+        published_at: 1_700_000_000,
+        env: vec![variable.to_owned()],
+        key: fingerprint.key,
+        mac: fingerprint.mac,
+        trimmed_mac: fingerprint.trimmed_mac,
+    }
+}
+
+/// Keeps what a run shows.
+#[derive(Default)]
+pub struct Watch {
+    pub phases: Mutex<Vec<Report>>,
+    pub output: Mutex<Vec<u8>>,
+}
+
+impl Watch {
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&self.output.lock().unwrap()).into_owned()
+    }
+
+    pub fn phases(&self) -> Vec<String> {
+        self.phases.lock().unwrap().iter().map(|report| report.message.clone()).collect()
+    }
+}
+
+impl Progress for Watch {
+    fn phase(&self, report: &Report) {
+        self.phases.lock().unwrap().push(report.clone());
+    }
+
+    fn output(&self, data: &[u8]) {
+        self.output.lock().unwrap().extend_from_slice(data);
+    }
+}
