@@ -97,7 +97,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
         cluster = settings.cluster,
         region = settings.region,
         staging = settings.staging,
-        namespaces = ?args.namespaces(),
+        namespaces = args.namespaces().join(","),
         grace_ms = settings.grace.num_milliseconds(),
         "starting"
     );

@@ -1,6 +1,8 @@
 //! What only a real API server can show. Run against the world: `dev/world up`, `eval "$(dev/world env)"`, then
 //! `cargo test --test cluster -- --ignored`.
 
+mod lease;
+mod namespace;
 mod schema;
 
 /// A client of the cluster that KUBECONFIG names.
