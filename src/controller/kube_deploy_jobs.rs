@@ -2,7 +2,7 @@
 //!
 //! A start is three writes, each of which may be the last one of this process: the Job, suspended; the Secret with its
 //! task, owned by the Job; the Job's release. Until the release nothing runs, and whoever finds a suspended Job deletes
-//! it, Secret included, and starts anew.
+//! it, and with it the Secret, and starts anew.
 
 use std::time::Duration;
 
@@ -93,31 +93,10 @@ impl KubeDeployJobs {
         Err(ObjectError::Conflict(what()))
     }
 
-    /// Creates the Secret in the place of what an interrupted start of the same name left behind.
     async fn create_secret(&self, host: &DockerHost, new: &Secret) -> Result<(), ObjectError> {
-        let name = new.name_any();
-        let what = || format!("Secret {name}");
-        let secrets = self.api::<Secret>(host);
-        for _ in 0..REPLACEMENTS {
-            self.must_lead(&what())?;
-            match call(what, secrets.create(&PostParams::default(), new)).await {
-                Ok(_) => return Ok(()),
-                Err(ObjectError::Conflict(_)) => {}
-                Err(error) => return Err(error),
-            }
-            let Some(existing) = call(what, secrets.get_metadata_opt(&name)).await? else { continue };
-            if existing.labels().get(HOST_LABEL) != new.labels().get(HOST_LABEL) {
-                return Err(ObjectError::Api {
-                    object: what(),
-                    detail: "a Secret of that name exists and is not keyturn's: delete it".to_owned(),
-                });
-            }
-            let this_one = Preconditions { uid: existing.uid(), resource_version: None };
-            let deletion = DeleteParams::background().preconditions(this_one);
-            ignore_gone(call(what, secrets.delete(&name, &deletion)).await.map(drop))?;
-            tokio::time::sleep(REPLACEMENT_PAUSE).await;
-        }
-        Err(ObjectError::Conflict(what()))
+        let what = || format!("Secret {}", new.name_any());
+        self.must_lead(&what())?;
+        call(what, self.api::<Secret>(host).create(&PostParams::default(), new)).await.map(drop)
     }
 
     async fn release(&self, host: &DockerHost, job: &Job) -> Result<(), ObjectError> {

@@ -151,7 +151,7 @@ pub fn job(host: &DockerHost, run: &Run, task: &Task, template: &JobTemplate) ->
             pod_failure_policy: Some(pod_failure_policy()),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
-                spec: Some(pod(host, &name, template)),
+                spec: Some(pod(host, &task_secret_name(&name, task), template)),
             },
             ..JobSpec::default()
         }),
@@ -164,7 +164,7 @@ pub fn task_secret(job: &Job, task: &Task) -> Secret {
     let json = serde_json::to_vec(task).expect("a task has string keys only");
     Secret {
         metadata: ObjectMeta {
-            name: job.metadata.name.clone(),
+            name: Some(task_secret_name(&job.name_any(), task)),
             namespace: job.metadata.namespace.clone(),
             labels: job.metadata.labels.clone(),
             owner_references: job.controller_owner_ref(&()).map(|owner| vec![owner]),
@@ -175,6 +175,13 @@ pub fn task_secret(job: &Job, task: &Task) -> Secret {
         data: Some(BTreeMap::from([(TASK_KEY.to_owned(), ByteString(json))])),
         ..Secret::default()
     }
+}
+
+/// The keys of the fingerprints are new in every task, and with them this name. So the Secret of a start that was
+/// interrupted is never in the way, and the controller needs no right to look at Secrets.
+fn task_secret_name(job: &str, task: &Task) -> String {
+    let json = serde_json::to_vec(task).expect("a task has string keys only");
+    format!("{job}-{}", hex::encode(&digest(&SHA256, &json).as_ref()[..4]))
 }
 
 const TASK_KEY: &str = "task.json";

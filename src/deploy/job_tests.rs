@@ -69,6 +69,20 @@ fn nothing_of_the_fingerprints_is_in_the_job() {
 }
 
 #[test]
+fn the_pod_mounts_the_secret_of_its_own_start() {
+    let (host, run, mut task) = sample(RunMode::Deploy);
+    let name = |task: &Task| task_secret(&job(&host, &run, task, &JobTemplate::default()), task).name_any();
+    let first = name(&task);
+    let mounted = job(&host, &run, &task, &JobTemplate::default());
+    let volumes = mounted.spec.unwrap().template.spec.unwrap().volumes.unwrap();
+    let secrets: Vec<&str> =
+        volumes.iter().filter_map(|v| v.secret.as_ref()?.secret_name.as_deref()).collect();
+    assert!(secrets.contains(&first.as_str()), "{secrets:?} lacks {first}");
+    task.parameters[0].key = "another".into();
+    assert_ne!(name(&task), first, "the Secret of an interrupted start is in the way");
+}
+
+#[test]
 fn the_secret_goes_with_the_job_and_the_job_with_the_host() {
     let (host, run, task) = sample(RunMode::Deploy);
     let mut job = job(&host, &run, &task, &JobTemplate::default());

@@ -63,8 +63,8 @@ runAsGroup: 65532
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
-{{/* Rights in the namespaces that the controller works in. Secrets: it makes and removes those of its own deploy Jobs,
-and can read none. */}}
+{{/* Rights in the namespaces that the controller works in. It creates a Secret for each deploy Job, which goes with the
+Job, and can read none. */}}
 {{- define "keyturn.namespacedRules" -}}
 - apiGroups: [keyturn.dev]
   resources: [managedsecrets, dockerhosts]
@@ -76,19 +76,23 @@ and can read none. */}}
 - apiGroups: [keyturn.dev]
   resources: [managedsecrets/status, dockerhosts/status]
   verbs: [get, update, patch]
-# To own Jobs where the cluster enforces the right to block an owner's deletion.
-- apiGroups: [keyturn.dev]
-  resources: [managedsecrets/finalizers, dockerhosts/finalizers]
-  verbs: [update]
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [create, get, list, watch, delete]
+  verbs: [create, get, list, watch, patch, delete]
+# To let a Job own its Secret where the cluster polices who may block an owner's deletion.
+- apiGroups: [batch]
+  resources: [jobs/finalizers]
+  verbs: [update]
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [create, delete]
+  verbs: [create]
+# Why a pod does not come up is said in Events only.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

@@ -1,0 +1,491 @@
+//! The chart: its README is made from its values, and both Helm versions render what is meant.
+//!
+//! Tests that need Helm 3 and 4 (`helm3` and `helm` in PATH, as `eval "$(dev/world env)"` puts them) are run by
+//! `cargo test --test chart -- --ignored`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+const REGENERATE: &str = "UPDATE=1 cargo test --test chart";
+const HELMS: [&str; 2] = ["helm3", "helm"];
+/// Helm asks no cluster here, so it is told which version to render for.
+const KUBERNETES: &str = "1.35.0";
+
+fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/keyturn")
+}
+
+// --- README ---------------------------------------------------------------------------------------------------------
+
+/// One row of the table of values.
+struct Row {
+    path: String,
+    default: String,
+    description: String,
+}
+
+/// The values that have a description, in the order of the file: a `# -- ` comment and the key below it, which may be
+/// commented out (`#cluster:`).
+fn rows(text: &str) -> Vec<Row> {
+    let values: Value = serde_yaml_ng::from_str(text).unwrap();
+    let mut rows = Vec::new();
+    let mut parents: Vec<(usize, String)> = Vec::new();
+    let mut description: Option<String> = None;
+    for line in text.lines() {
+        let indent = line.len() - line.trim_start().len();
+        let content = line.trim_start();
+        if let Some(first) = content.strip_prefix("# -- ") {
+            description = Some(first.to_owned());
+            continue;
+        }
+        if let (Some(more), Some(so_far)) = (content.strip_prefix("# "), &mut description) {
+            write!(so_far, " {more}").unwrap();
+            continue;
+        }
+        let Some((key, _)) = content.trim_start_matches('#').split_once(':') else { continue };
+        if !key.chars().all(char::is_alphanumeric) {
+            continue;
+        }
+        let key = key.to_owned();
+        parents.retain(|(depth, _)| *depth < indent);
+        let path =
+            parents.iter().map(|(_, name)| name.as_str()).chain([key.as_str()]).collect::<Vec<_>>().join(".");
+        parents.push((indent, key));
+        if let Some(description) = description.take() {
+            let default = values.pointer(&format!("/{}", path.replace('.', "/"))).map(Value::to_string);
+            rows.push(Row { path, default: default.unwrap_or_default(), description });
+        }
+    }
+    rows
+}
+
+fn readme() -> String {
+    let template = fs::read_to_string(chart().join("ci/README.head.md")).unwrap();
+    let mut page = format!(
+        "<!-- Made by `{REGENERATE}` from ci/README.head.md and values.yaml. Do not edit. -->\n\n{template}"
+    );
+    page += "\n## Values\n\n| Value | Default | Description |\n|---|---|---|\n";
+    for row in rows(&fs::read_to_string(chart().join("values.yaml")).unwrap()) {
+        let default = if row.default.is_empty() { "none".to_owned() } else { format!("`{}`", row.default) };
+        writeln!(page, "| `{}` | {default} | {} |", row.path, row.description.replace('|', "\\|")).unwrap();
+    }
+    page
+}
+
+#[test]
+fn the_readme_is_that_of_the_values() {
+    let path = chart().join("README.md");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, readme()).unwrap();
+    } else {
+        let stored = fs::read_to_string(&path).unwrap_or_default();
+        assert!(stored == readme(), "{} is not current: run `{REGENERATE}`", path.display());
+    }
+}
+
+/// Paths of all values that are no maps, or empty ones.
+fn leaves(prefix: &str, value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            for (key, value) in map {
+                leaves(&format!("{prefix}.{key}"), value, found);
+            }
+        }
+        _ => found.push(prefix[1..].to_owned()),
+    }
+}
+
+#[test]
+fn every_value_is_described() {
+    let text = fs::read_to_string(chart().join("values.yaml")).unwrap();
+    let described: Vec<String> = rows(&text).into_iter().map(|row| row.path).collect();
+    let mut all = Vec::new();
+    leaves("", &serde_yaml_ng::from_str(&text).unwrap(), &mut all);
+    for path in all {
+        let covered = described.iter().any(|d| path == *d || path.starts_with(&format!("{d}.")));
+        assert!(covered, "{path} has no `# -- ` description");
+    }
+}
+
+#[test]
+fn the_schema_knows_every_value_and_no_other() {
+    let schema: Value =
+        serde_json::from_str(&fs::read_to_string(chart().join("values.schema.json")).unwrap()).unwrap();
+    let values: Value =
+        serde_yaml_ng::from_str(&fs::read_to_string(chart().join("values.yaml")).unwrap()).unwrap();
+    same_keys("", &schema, &values);
+}
+
+fn same_keys(path: &str, schema: &Value, values: &Value) {
+    let Some(properties) = schema["properties"].as_object() else { return };
+    assert_eq!(schema["additionalProperties"], json!(false), "{path} takes unknown values");
+    for (key, value) in values.as_object().unwrap() {
+        let property = properties.get(key).unwrap_or_else(|| panic!("{path}.{key} is not in the schema"));
+        same_keys(&format!("{path}.{key}"), property, value);
+    }
+    for key in properties.keys() {
+        // Required, or given by parent charts.
+        let special = path.is_empty() && ["cluster", "global", "enabled"].contains(&key.as_str());
+        assert!(special || values.get(key).is_some(), "{path}.{key} is in the schema and no value");
+    }
+}
+
+// --- Helm -----------------------------------------------------------------------------------------------------------
+
+fn run(helm: &str, arguments: &[&str]) -> Output {
+    Command::new(helm).args(arguments).current_dir(chart()).output().unwrap_or_else(|error| {
+        panic!(
+            "{helm} cannot be run ({error}): put Helm 3 and 4 into PATH, as `eval \"$(dev/world env)\"` does"
+        )
+    })
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What Helm renders, or what it says against it.
+fn try_render(helm: &str, arguments: &[&str]) -> Result<Vec<Value>, String> {
+    let always = ["template", "keyturn", ".", "--namespace", "keyturn-system", "--kube-version", KUBERNETES];
+    let output = run(helm, &[&always, arguments].concat());
+    if !output.status.success() {
+        return Err(text(&output.stderr));
+    }
+    let documents = text(&output.stdout);
+    let documents = serde_yaml_ng::Deserializer::from_str(&documents);
+    Ok(documents
+        .map(|d| serde::Deserialize::deserialize(d).unwrap())
+        .filter(|v: &Value| !v.is_null())
+        .collect())
+}
+
+fn render(helm: &str, arguments: &[&str]) -> Vec<Value> {
+    try_render(helm, arguments).unwrap_or_else(|error| panic!("{helm} {arguments:?}: {error}"))
+}
+
+const PRODUCTION: &[&str] = &["--values", "ci/production-values.yaml"];
+const EVERYTHING: &[&str] = &["--values", "ci/everything-values.yaml"];
+
+fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    objects.iter().filter(|o| o["kind"] == kind).collect()
+}
+
+fn names(objects: &[&Value]) -> Vec<String> {
+    objects.iter().map(|o| o["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Pods of the chart: of Deployments, and the one of `helm test`.
+fn pods(objects: &[Value]) -> Vec<&Value> {
+    let deployments = of_kind(objects, "Deployment").into_iter().map(|d| &d["spec"]["template"]["spec"]);
+    deployments.chain(of_kind(objects, "Pod").into_iter().map(|pod| &pod["spec"])).collect()
+}
+
+fn environment(objects: &[Value]) -> BTreeMap<String, Value> {
+    let container = &of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0];
+    let variables = container["env"].as_array().unwrap();
+    variables.iter().map(|v| (v["name"].as_str().unwrap().to_owned(), v.clone())).collect()
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn both_versions_find_nothing_to_complain_of_and_render_the_same() {
+    for values in [PRODUCTION, EVERYTHING] {
+        let rendered = HELMS.map(|helm| {
+            let lint = run(helm, &[&["lint", ".", "--strict"], values].concat());
+            assert!(lint.status.success(), "{helm}: {}{}", text(&lint.stdout), text(&lint.stderr));
+            let mut objects = render(helm, values);
+            objects.sort_by_key(|o| {
+                format!("{} {} {}", o["kind"], o["metadata"]["name"], o["metadata"]["namespace"])
+            });
+            objects
+        });
+        assert_eq!(rendered[0], rendered[1], "{values:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn wrong_values_are_refused() {
+    let cases: [(&[&str], &str); 10] = [
+        (&["--set", "cluster=null"], "cluster"),
+        (&["--set", "cluster=a/b"], "/cluster"),
+        (&["--set", "tims.grace=1m"], "tims"),
+        (&["--set", "times.grace=15 minutes"], "/times/grace"),
+        (&["--set", "times.grace=15"], "/times/grace"),
+        (&["--set", "image.pullPolicy=Sometimes"], "/image/pullPolicy"),
+        (&["--set", "image.digest=sha256:12"], "/image/digest"),
+        (&["--set", "staging=keyturn"], "/staging"),
+        (
+            &["--set", "grants.shop.namespaces={shop}", "--set", "grants.shop.parameters[0].prefix=/shop"],
+            "prefix",
+        ),
+        (&["--set", "grants.shop.parameters[0].prefix=/shop/"], "namespaces"),
+    ];
+    for helm in HELMS {
+        for (arguments, complaint) in cases {
+            let error = try_render(helm, &[PRODUCTION, arguments].concat()).expect_err("was taken");
+            assert!(error.contains(complaint), "{helm} {arguments:?}: {error}");
+        }
+        render(helm, &[PRODUCTION, &["--set", "global.anything=1,enabled=true"]].concat());
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn definitions_are_those_of_the_types_and_are_kept() {
+    for helm in HELMS {
+        let objects = render(helm, PRODUCTION);
+        let rendered = of_kind(&objects, "CustomResourceDefinition");
+        let types = keyturn::api::crds();
+        assert_eq!(rendered.len(), types.len());
+        for (rendered, of_type) in rendered.iter().zip(&types) {
+            let parsed: k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition =
+                serde_json::from_value((*rendered).clone()).unwrap();
+            assert_eq!(parsed.spec, of_type.spec);
+            assert_eq!(rendered["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+        }
+        let kept = render(helm, &[PRODUCTION, &["--set", "crds.keep=false"]].concat());
+        for crd in of_kind(&kept, "CustomResourceDefinition") {
+            assert!(crd["metadata"]["annotations"].is_null(), "{crd}");
+        }
+        let without = render(helm, &[PRODUCTION, &["--set", "crds.enabled=false"]].concat());
+        assert!(of_kind(&without, "CustomResourceDefinition").is_empty());
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn every_pod_keeps_to_the_restricted_profile() {
+    for helm in HELMS {
+        for values in [PRODUCTION, EVERYTHING] {
+            let objects = render(helm, values);
+            let pods = pods(&objects);
+            assert_eq!(pods.len(), 2);
+            for pod in pods {
+                assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+                assert_eq!(pod["securityContext"]["runAsUser"], 65532);
+                assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+                for container in pod["containers"].as_array().unwrap() {
+                    let context = &container["securityContext"];
+                    assert_eq!(context["allowPrivilegeEscalation"], false);
+                    assert_eq!(context["readOnlyRootFilesystem"], true);
+                    assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}));
+                    assert!(container["resources"]["limits"]["memory"].is_string());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn the_environment_is_what_the_controller_reads() {
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        controller: keyturn::controller::config::ControllerArgs,
+    }
+    let flag =
+        |variable: &str| format!("--{}", variable["KEYTURN_".len()..].to_lowercase().replace('_', "-"));
+    for values in [PRODUCTION, EVERYTHING] {
+        let mut arguments = vec!["keyturn".to_owned()];
+        for (name, variable) in environment(&render("helm", values)) {
+            // The log level is an argument of the program, and others are those of AWS' SDK or of whoever installs.
+            if name.starts_with("KEYTURN_") && name != "KEYTURN_LOG" {
+                arguments.push(flag(&name));
+                arguments.push(variable["value"].as_str().unwrap_or("from-the-pod").to_owned());
+            }
+        }
+        let parsed =
+            Arguments::try_parse_from(&arguments).unwrap_or_else(|e| panic!("{values:?}: {e}")).controller;
+        assert_eq!(parsed.cluster, "production");
+        let settings = parsed.settings().unwrap();
+        if values == PRODUCTION {
+            let shipped = keyturn::controller::settings::Settings::new("production", "us-east-1");
+            assert_eq!(
+                format!("{settings:?}"),
+                format!("{shipped:?}"),
+                "the chart's defaults are not the program's"
+            );
+        } else {
+            assert_eq!(settings.staging, "/internal/keyturn");
+            assert_eq!(parsed.namespaces(), ["musehub-production", "musehub-staging"]);
+            assert_eq!(parsed.job_image_pull_secrets, ["registry"]);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn credentials_come_from_the_service_account_or_from_a_secret() {
+    for helm in HELMS {
+        let plain = environment(&render(helm, PRODUCTION));
+        assert!(!plain.keys().any(|name| name.starts_with("AWS_")), "{plain:?}");
+        let objects = render(helm, EVERYTHING);
+        let with_secret = environment(&objects);
+        assert_eq!(with_secret["AWS_ENDPOINT_URL_SSM"]["value"], "http://moto.example:5000");
+        for (name, optional) in [
+            ("AWS_ACCESS_KEY_ID", Value::Null),
+            ("AWS_SECRET_ACCESS_KEY", Value::Null),
+            ("AWS_SESSION_TOKEN", json!(true)),
+        ] {
+            let from = &with_secret[name]["valueFrom"]["secretKeyRef"];
+            assert_eq!(
+                (&from["name"], &from["key"], &from["optional"]),
+                (&json!("aws"), &json!(name), &optional)
+            );
+        }
+        let accounts = of_kind(&objects, "ServiceAccount");
+        let annotated = accounts.iter().find(|a| a["metadata"]["name"] == "keyturn").unwrap();
+        assert_eq!(
+            annotated["metadata"]["annotations"]["eks.amazonaws.com/role-arn"],
+            "arn:aws:iam::123456789012:role/keyturn"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn the_image_of_deploy_jobs_is_the_controllers_own() {
+    for helm in HELMS {
+        for (values, image) in [
+            (PRODUCTION, "keyturn:0.1.0"),
+            (
+                EVERYTHING,
+                "registry.example/keyturn@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+            ),
+        ] {
+            let objects = render(helm, values);
+            for pod in pods(&objects) {
+                assert_eq!(pod["containers"][0]["image"], image);
+            }
+            assert_eq!(environment(&objects)["KEYTURN_JOB_IMAGE"]["value"], image);
+        }
+    }
+}
+
+/// Every (API group, resource, verb) of a role's rules.
+fn rights(role: &Value) -> Vec<(String, String, String)> {
+    let words = |value: &Value| -> Vec<String> {
+        value.as_array().unwrap().iter().map(|w| w.as_str().unwrap().to_owned()).collect()
+    };
+    let mut rights = Vec::new();
+    for rule in role["rules"].as_array().unwrap() {
+        for group in words(&rule["apiGroups"]) {
+            for resource in words(&rule["resources"]) {
+                rights.extend(
+                    words(&rule["verbs"]).into_iter().map(|verb| (group.clone(), resource.clone(), verb)),
+                );
+            }
+        }
+    }
+    rights
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn no_role_can_read_a_secret_or_do_everything() {
+    for helm in HELMS {
+        for values in [PRODUCTION, EVERYTHING] {
+            let objects = render(helm, values);
+            let roles = [of_kind(&objects, "ClusterRole"), of_kind(&objects, "Role")].concat();
+            assert!(roles.len() > 4);
+            for role in roles {
+                for (group, resource, verb) in rights(role) {
+                    let right = format!("{}: {verb} {resource} of {group:?}", role["metadata"]["name"]);
+                    assert!(![&group, &resource, &verb].contains(&&"*".to_owned()), "{right}");
+                    assert!(resource != "secrets" || verb == "create", "{right}");
+                    assert!(
+                        !["pods/exec", "pods/log", "serviceaccounts/token"].contains(&resource.as_str()),
+                        "{right}"
+                    );
+                    assert!(!["escalate", "bind", "impersonate"].contains(&verb.as_str()), "{right}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn watching_some_namespaces_takes_rights_in_those_only() {
+    for helm in HELMS {
+        let objects = render(helm, EVERYTHING);
+        let cluster = of_kind(&objects, "ClusterRole")
+            .into_iter()
+            .find(|r| r["metadata"]["name"] == "keyturn")
+            .unwrap();
+        for (_, resource, verb) in rights(cluster) {
+            assert_eq!(resource, "rotationgrants", "{verb}");
+        }
+        let roles = of_kind(&objects, "Role");
+        let of_secrets: Vec<&str> = roles
+            .iter()
+            .filter(|role| rights(role).iter().any(|(_, resource, _)| resource == "managedsecrets"))
+            .map(|role| role["metadata"]["namespace"].as_str().unwrap())
+            .collect();
+        assert_eq!(of_secrets, ["musehub-production", "musehub-staging"]);
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn grants_are_hooks_until_their_kind_is_known() {
+    for helm in HELMS {
+        let first = render(helm, EVERYTHING);
+        let grants = of_kind(&first, "RotationGrant");
+        assert_eq!(names(&grants), ["musehub"]);
+        let hook = grants[0]["metadata"]["annotations"]["helm.sh/hook"].as_str().unwrap();
+        assert_eq!(hook, "post-install,post-upgrade,post-rollback");
+        let known = ["--api-versions", "keyturn.dev/v1alpha1/RotationGrant"];
+        let later = render(helm, &[EVERYTHING, &known].concat());
+        let grants = of_kind(&later, "RotationGrant");
+        assert!(grants[0]["metadata"]["annotations"].is_null(), "{}", grants[0]);
+        let spec: keyturn::api::RotationGrantSpec =
+            serde_json::from_value(grants[0]["spec"].clone()).unwrap();
+        assert_eq!(spec.hosts[0].port, Some(22));
+        assert_eq!(spec.parameters[0].kms_keys, ["alias/musehub"]);
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn switches_add_their_objects_and_are_off_by_default() {
+    let optional = ["NetworkPolicy", "PodDisruptionBudget", "ServiceMonitor", "PrometheusRule", "ConfigMap"];
+    for helm in HELMS {
+        let (plain, all) = (render(helm, PRODUCTION), render(helm, EVERYTHING));
+        for kind in optional {
+            assert!(of_kind(&plain, kind).is_empty(), "{kind} is there by default");
+            assert!(!of_kind(&all, kind).is_empty(), "{kind} is missing");
+        }
+        assert_eq!(names(&of_kind(&all, "ConfigMap")), ["keyturn-extra", "extra-text"]);
+        assert_eq!(of_kind(&all, "Deployment")[0]["spec"]["replicas"], 2);
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn alerts_have_a_runbook_and_name_the_object() {
+    for helm in HELMS {
+        let objects = render(helm, EVERYTHING);
+        let rules =
+            of_kind(&objects, "PrometheusRule")[0]["spec"]["groups"][0]["rules"].as_array().unwrap().clone();
+        assert!(rules.len() >= 4);
+        for rule in rules {
+            let annotations = &rule["annotations"];
+            assert!(
+                annotations["runbook_url"].as_str().unwrap().starts_with("https://runbooks.example/keyturn#")
+            );
+            let by_object = rule["expr"].as_str().unwrap().contains("namespace");
+            let summary = annotations["summary"].as_str().unwrap();
+            assert_eq!(by_object, summary.contains("{{ $labels.namespace }}/{{ $labels.name }}"), "{rule}");
+        }
+    }
+}
