@@ -297,12 +297,13 @@ async fn a_rotation_is_deployed_proven_and_then_left_alone() {
 }
 
 #[tokio::test]
-async fn the_pod_is_told_fingerprints_and_ssms_own_time_of_the_version() {
+async fn the_pod_is_told_fingerprints_and_when_the_value_was_made() {
     let world = Shared::new();
     world.pass().await;
     let task = world.lock().tasks[0].clone();
     let parameter = &task.parameters[0];
-    assert_eq!((parameter.path.as_str(), parameter.version, parameter.published_at), (TOKEN, 3, 777));
+    let made_at = world.lock().secrets[0].status.as_ref().unwrap().parameters[0].published_at.0.as_second();
+    assert_eq!((parameter.path.as_str(), parameter.version, parameter.published_at), (TOKEN, 3, made_at));
     assert_eq!(parameter.env, ["TOKEN"]);
     let key: [u8; KEY_BYTES] = hex::decode(&parameter.key).unwrap().try_into().unwrap();
     let expected = fingerprint(&SecretValue::new(VALUE.into()), &key);
