@@ -15,18 +15,6 @@ use super::ParameterStore;
 use super::budget::{Budget, Rates, SsmCalls};
 use super::ssm::{CallLimits, SsmParameterStore, WriteGuard};
 
-/// Log targets of the SDK and the HTTP stack below it. At TRACE they show requests, and what they redact changes
-/// between versions (the current one shows neither values nor tokens, which a test checks). Put `,<target>=info` for
-/// each behind what the user set in the log filter, so that it never depends on them.
-pub const SDK_LOG_TARGETS: &[&str] = &[
-    "aws_smithy_runtime",
-    "aws_smithy_runtime_api",
-    "aws_smithy_http_client",
-    "aws_sdk_ssm",
-    "hyper",
-    "hyper_util",
-];
-
 /// Shorter than the idle time after which AWS closes a connection: a Put on a connection that was just closed fails
 /// without telling whether it was applied.
 const IDLE_CONNECTION: Duration = Duration::from_secs(15);

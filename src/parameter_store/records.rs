@@ -78,7 +78,8 @@ pub fn parse_path(staging: &str, path: &str) -> Option<Staged> {
 pub enum RecordError {
     #[error(
         "the record of rotation {id} would take {bytes} bytes, more than the {MAX_BYTES} that one SSM parameter \
-         holds; publish shorter values, or fewer parameters by one ManagedSecret"
+         holds; publish shorter values or fewer parameters by one ManagedSecret, and keep the value of \
+         keyturn.dev/rotate-requested-at short"
     )]
     TooLarge { id: RotationId, bytes: usize },
     #[error(

@@ -72,7 +72,7 @@ impl Endpoint {
         aws_sdk_ssm::Client::new(&self.config())
     }
 
-    fn config(&self) -> SdkConfig {
+    pub fn config(&self) -> SdkConfig {
         let credentials =
             Credentials::new("AKIATEST", "not-checked", Some(SESSION_TOKEN.into()), None, "test");
         SdkConfig::builder()

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use futures::future::join_all;
+use keyturn::parameter_store::aws::Stores;
 use keyturn::parameter_store::budget::{Rate, Rates, SsmCalls};
 use keyturn::parameter_store::ssm::CallLimits;
 use keyturn::parameter_store::{Created, ParameterStore, StoreError};
@@ -11,7 +14,7 @@ use keyturn_aws_emulator::{Call, Emulator, Fault, Quota, Rule, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::endpoint::{Endpoint, HASTY, Moto, UNLIMITED, emulator, value, write};
+use crate::endpoint::{Endpoint, HASTY, Moto, REGION, UNLIMITED, emulator, value, write};
 
 const PATH: &str = "/musehub/A";
 
@@ -194,6 +197,44 @@ async fn bad_credentials_are_denied_with_what_to_check() {
         let error = ssm.store().overwrite(write(PATH, &value("new"), "")).await.unwrap_err();
         assert!(matches!(error, StoreError::Denied { .. }), "{error:?}");
         assert!(error.to_string().contains(remedy), "{error}");
+    }
+}
+
+/// A source of credentials that has none to give.
+#[derive(Debug)]
+struct NoCredentials {
+    /// There may be some later.
+    for_now: bool,
+}
+
+impl ProvideCredentials for NoCredentials {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::ready(Err(if self.for_now {
+            CredentialsError::provider_error("STS answers 503")
+        } else {
+            CredentialsError::not_loaded("no provider in the chain has credentials")
+        }))
+    }
+}
+
+#[tokio::test]
+async fn without_credentials_nothing_is_sent_and_the_reason_is_said() {
+    for (for_now, says) in [(true, "STS answers 503"), (false, "no provider in the chain")] {
+        let (emulator, ssm) = seeded().await;
+        let config = ssm.config().to_builder();
+        let config = config.credentials_provider(SharedCredentialsProvider::new(NoCredentials { for_now }));
+        let store = Stores::new(config.build(), HASTY, UNLIMITED, SsmCalls::default()).region(REGION);
+        let error = store.overwrite(write(PATH, &value("new"), "")).await.unwrap_err();
+        match &error {
+            StoreError::Unavailable { .. } if for_now => {}
+            StoreError::Denied { .. } if !for_now => {}
+            _ => panic!("{error:?}"),
+        }
+        assert!(error.to_string().contains(says), "{error}");
+        assert_eq!(emulator.calls(), []);
     }
 }
 

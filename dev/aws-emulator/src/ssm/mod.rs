@@ -5,6 +5,8 @@ mod names;
 mod operations;
 mod put;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use operations::{Request, call};
 pub use store::{Settings, Ssm};
