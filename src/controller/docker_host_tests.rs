@@ -1,4 +1,3 @@
-use crate::api::managed_secret::Origin;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
