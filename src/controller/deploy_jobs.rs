@@ -33,7 +33,7 @@ pub struct DeployJob {
 pub struct JobParameter {
     pub path: String,
     pub version: i64,
-    /// When SSM took this version as the secret's status had it, in seconds since 1970.
+    /// When the value of this version was made, in seconds since 1970.
     pub published_at: i64,
 }
 

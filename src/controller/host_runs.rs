@@ -35,7 +35,7 @@ pub fn fold(host: &DockerHost, jobs: &[DeployJob], settings: &Settings) -> Docke
         status.parameters.clear();
         status.target = Some(here.clone());
     }
-    status.run = jobs.iter().find_map(running);
+    status.run = jobs.iter().find_map(running).map(|run| as_it_was_known(run, status.run.as_ref()));
     let ended: Vec<(&DeployJob, Ending)> =
         jobs.iter().filter_map(|job| Some((job, Ending::of(job)?))).collect();
     for (job, ending) in ended.iter().filter(|(job, _)| job.target == here) {
@@ -120,6 +120,20 @@ fn running(job: &DeployJob) -> Option<HostRun> {
     }
 }
 
+/// Two tellings of one fact cause no write: the moment of the start by our clock or the API server's, and the words in
+/// which the kubelet, in turn, says that an image cannot be pulled.
+fn as_it_was_known(run: HostRun, known: Option<&HostRun>) -> HostRun {
+    let Some(known) = known.filter(|known| known.job == run.job) else { return run };
+    let about_the_image =
+        |message: &Option<String>| message.as_ref().is_some_and(|text| text.contains("ImagePull"));
+    let message = if about_the_image(&known.message) && about_the_image(&run.message) {
+        known.message.clone()
+    } else {
+        run.message
+    };
+    HostRun { started_at: known.started_at.clone(), message, ..run }
+}
+
 /// What is known of a Job from the moment it was created.
 pub fn as_run(job: &DeployJob) -> HostRun {
     HostRun {
@@ -195,16 +209,15 @@ fn show(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending) {
         if before.is_some_and(|before| from_kubernetes(&before.at) > ending.finished) {
             continue;
         }
-        let published_at = DateTime::from_timestamp(parameter.published_at, 0).unwrap_or_default();
+        let published_at =
+            to_kubernetes(DateTime::from_timestamp(parameter.published_at, 0).unwrap_or_default());
         let deployed_before = before.is_some_and(|before| {
-            before.deployed
-                && before.version == parameter.version
-                && from_kubernetes(&before.published_at) == published_at
+            before.deployed && before.version == parameter.version && before.published_at == published_at
         });
         let shown = HostParameter {
             path: parameter.path.clone(),
             version: parameter.version,
-            published_at: to_kubernetes(published_at),
+            published_at,
             proof,
             at: to_kubernetes(ending.finished),
             deployed: job.mode == RunMode::Deploy || deployed_before,

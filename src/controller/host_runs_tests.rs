@@ -212,3 +212,18 @@ fn the_message_names_the_containers_that_run_something_else() {
     let message = last.message.unwrap();
     assert!(message.contains("/app/TOKEN=3") && message.contains("app, runner"), "{message}");
 }
+
+#[test]
+fn two_tellings_of_one_fact_cause_no_write() {
+    let waits = |trouble: &str| DeployJob {
+        state: JobState::Running { trouble: Some(trouble.into()) },
+        ..deploy(1, 100, Outcome::Succeeded, Proof::Proven)
+    };
+    let mut host = host("web");
+    host.status = Some(folded(&[waits("ErrImagePull: no such image")]));
+    host.status.as_mut().unwrap().run.as_mut().unwrap().started_at = at(99);
+    let known = host.status.clone().unwrap();
+    assert_eq!(fold(&host, &[waits("ImagePullBackOff: Back-off pulling")], &settings()), known);
+    let other = fold(&host, &[waits("FailedMount: no such Secret")], &settings()).run.unwrap();
+    assert_eq!(other.message.as_deref(), Some("FailedMount: no such Secret"));
+}

@@ -432,7 +432,7 @@ pub fn describe(run: &Run) -> String {
 }
 
 /// Sixteen hexadecimal digits that name a set of versions and the script that deploys them. It needs no counter: the
-/// same set is the same revision, whoever computes it. A version counts with the time at which SSM took it, since a
+/// same set is the same revision, whoever computes it. A version counts with the time at which its value was made, since a
 /// parameter that was deleted and created again repeats its numbers.
 pub fn revision(parameters: &[Wish], script: &str) -> String {
     let line = |wish: &Wish| format!("{}={}@{}", wish.path, wish.version, wish.published_at.timestamp());

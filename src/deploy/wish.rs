@@ -18,7 +18,7 @@ pub struct Wish {
     pub path: String,
     /// The published version.
     pub version: i64,
-    /// When SSM took that version.
+    /// When the value of that version was made.
     pub published_at: DateTime<Utc>,
     pub origin: Origin,
     /// Names of the variable in the containers.
