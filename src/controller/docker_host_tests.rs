@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::api::conditions::{self, DEPLOYING, READY, STALLED};
 use crate::api::docker_host::{DockerHostStatus, Proof};
+use crate::api::managed_secret::Origin;
 use crate::api::rotation_grant::{HostGrant, ParameterGrant, RotationGrantSpec};
 use crate::controller::deploy_jobs::JobParameter;
 use crate::controller::objects::Notice;
