@@ -3,18 +3,40 @@
 
 readonly KEYTURN_NAMESPACE=keyturn-system
 readonly KEYTURN_TARGET="$(uname -m)-unknown-linux-gnu"
-# `dev` builds faster, for who changes keyturn; what is measured and shipped is `release`.
+# `release` is what is measured and shipped. `dev` is for who changes keyturn: the unoptimised build that the tests
+# use too, so a change is in the cluster half a minute later.
 readonly KEYTURN_PROFILE="${KEYTURN_PROFILE:-release}"
 readonly CHART="$REPO/charts/keyturn"
 readonly WORLD_VALUES="$REPO/dev/world-values.yaml"
 
-keyturn_folder() { echo "$REPO/target/$KEYTURN_TARGET/${KEYTURN_PROFILE/#dev/debug}"; }
+keyturn_folder() {
+  case $KEYTURN_PROFILE in
+    dev) echo "$REPO/target/debug" ;;
+    *) echo "$REPO/target/$KEYTURN_TARGET/$KEYTURN_PROFILE" ;;
+  esac
+}
 
 # Static, so that the image needs nothing but the binary. A target is named so that the flag does not reach build
 # scripts and procedural macros, which cannot be static.
 keyturn_build() {
-  (cd "$REPO" && RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --locked --profile "$KEYTURN_PROFILE" --target "$KEYTURN_TARGET" --bin keyturn)
+  cd "$REPO"
+  case $KEYTURN_PROFILE in
+    dev) cargo build --locked --bin keyturn ;;
+    *)
+      RUSTFLAGS="-C target-feature=+crt-static" \
+        cargo build --locked --profile "$KEYTURN_PROFILE" --target "$KEYTURN_TARGET" --bin keyturn
+      ;;
+  esac
+}
+
+# The files of the image. A static binary has no libraries; the unoptimised one brings this machine's.
+keyturn_files() {
+  local library
+  echo "$(keyturn_folder)/keyturn:/keyturn"
+  echo "$(keyturn_certificates):/etc/ssl/certs/ca-certificates.crt"
+  if [[ $KEYTURN_PROFILE == dev ]]; then
+    for library in $(ldd "$(keyturn_folder)/keyturn" | grep -o '/[^ ]*'); do echo "$library:$library"; done
+  fi
 }
 
 # Named by what is in it, so that a changed binary is a new image, and an unchanged one is not imported again.
@@ -26,8 +48,9 @@ keyturn_image() {
 keyturn_certificates() { echo "$(rootfs_folder box)/etc/ssl/certs/ca-certificates.crt"; }
 
 keyturn_image_tar() {
-  "$REPO/dev/lib/image.py" --name "$1" --entrypoint /keyturn --user 65532:65532 \
-    "$(keyturn_folder)/keyturn:/keyturn" "$(keyturn_certificates):/etc/ssl/certs/ca-certificates.crt"
+  local files
+  mapfile -t files < <(keyturn_files)
+  "$REPO/dev/lib/image.py" --name "$1" --entrypoint /keyturn --user 65532:65532 "${files[@]}"
 }
 
 keyturn_import() { # keyturn_import IMAGE: also drops the images of earlier builds, unless a pod still runs them
@@ -53,6 +76,7 @@ keyturn_install() {
   local image
   phase "keyturn built ($KEYTURN_PROFILE)" keyturn_build
   image=$(keyturn_image)
+  ln -sf "$(keyturn_folder)/keyturn" "$STATE/bin/"
   phase "image $image on the node" keyturn_import "$image"
   phase "chart installed by helm" keyturn_helm "$image"
 }

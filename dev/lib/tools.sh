@@ -8,20 +8,34 @@ readonly PYTHON_PACKAGES=('moto[server]==5.2.5' awscli==1.46.3)
 
 hash_of() { cat "$@" | sha256sum | cut -c1-12; }
 
-go_folder() { echo "$CACHE/tools/$1-$(hash_of "$REPO/dev/tools/$1/go.mod" "$REPO/dev/tools/$1/go.sum")"; }
+go_folder() {
+  echo "$CACHE/tools/$1-$(go_ldflags "$1" | hash_of "$REPO/dev/tools/$1/go.mod" "$REPO/dev/tools/$1/go.sum" -)"
+}
 
+# Binaries take their versions from here. Without one Kubernetes calls itself v0.0.0, and helm 3 takes every cluster
+# for a v1.20 where it has none to ask; version checks then misbehave.
 go_ldflags() {
-  local flags="-s -w"
-  if [[ $1 == kubernetes ]]; then
-    # Without these the binaries call themselves v0.0.0, and their version checks misbehave.
-    local minor=${KUBERNETES_VERSION#v1.} package
-    for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
-      flags+=" -X $package.gitVersion=$KUBERNETES_VERSION -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}"
-      flags+=" -X $package.gitTreeState=clean"
-    done
-  fi
+  local flags="-s -w" package minor=${KUBERNETES_VERSION#v1.}
+  minor=${minor%%.*}
+  case $1 in
+    kubernetes)
+      for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+        flags+=" -X $package.gitVersion=$KUBERNETES_VERSION -X $package.gitMajor=1 -X $package.gitMinor=$minor"
+        flags+=" -X $package.gitTreeState=clean"
+      done
+      ;;
+    helm) flags+=" -X helm.sh/helm/v4/internal/version.version=$(required_version helm helm.sh/helm/v4)" ;;
+    helm3)
+      flags+=" -X helm.sh/helm/v3/internal/version.version=$(required_version helm3 helm.sh/helm/v3)"
+      for package in helm.sh/helm/v3/pkg/chartutil helm.sh/helm/v3/pkg/lint/rules; do
+        flags+=" -X $package.k8sVersionMajor=1 -X $package.k8sVersionMinor=$minor"
+      done
+      ;;
+  esac
   echo "$flags"
 }
+
+required_version() { awk -v module="$2" '$1 == module { print $2 }' "$REPO/dev/tools/$1/go.mod"; }
 
 # build_go MODULE: builds every `tool` of dev/tools/MODULE.
 build_go() {

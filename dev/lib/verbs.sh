@@ -155,11 +155,9 @@ status_line() { # status_line NAME WHERE CHECK
 }
 
 world_env() {
-  local kubernetes helm
-  kubernetes=$(go_folder kubernetes) helm=$(go_folder helm)
   cat <<SH
 export KUBECONFIG=$(printf %q "$STATE/kubeconfig")
-export PATH=$(printf %q "$(keyturn_folder):$STATE/bin"):\$PATH
+export PATH=$(printf %q "$STATE/bin"):\$PATH
 export AWS_ENDPOINT_URL_SSM=$SSM_URL
 export AWS_REGION=us-east-1
 export AWS_DEFAULT_REGION=us-east-1
@@ -172,6 +170,7 @@ export KEYTURN_HOST_USER=deploy
 export KEYTURN_HOST_KEY=$(printf %q "$PKI/ssh/deploy_ed25519")
 export KEYTURN_HOST_KNOWN_HOSTS=$(printf %q "$PKI/ssh/known_hosts")
 export KEYTURN_WORLD_STATE=$(printf %q "$STATE")
+export KEYTURN_MOTO_SERVER=$(printf %q "$(python_folder)/bin/moto_server")
 SH
 }
 
