@@ -11,8 +11,8 @@ readonly WORLD_VALUES="$REPO/dev/world-values.yaml"
 
 keyturn_folder() {
   case $KEYTURN_PROFILE in
-    dev) echo "$REPO/target/debug" ;;
-    *) echo "$REPO/target/$KEYTURN_TARGET/$KEYTURN_PROFILE" ;;
+    dev) echo "${CARGO_TARGET_DIR:-$REPO/target}/debug" ;;
+    *) echo "${CARGO_TARGET_DIR:-$REPO/target}/$KEYTURN_TARGET/$KEYTURN_PROFILE" ;;
   esac
 }
 
@@ -62,10 +62,15 @@ keyturn_import() { # keyturn_import IMAGE: also drops the images of earlier buil
   done
 }
 
+# Whoever works on the custom resources may have applied them by hand, hence --take-ownership and --force-conflicts.
+# .world/values.yaml, where there is one, adds to the world's values on this machine.
 keyturn_helm() {
+  local values=(--values "$WORLD_VALUES")
+  [[ ! -e $STATE/values.yaml ]] || values+=(--values "$STATE/values.yaml")
   "$(go_folder helm)/helm" --kubeconfig "$STATE/kubeconfig" upgrade --install keyturn "$CHART" \
-    --namespace "$KEYTURN_NAMESPACE" --create-namespace --values "$WORLD_VALUES" \
-    --set "image.repository=${1%:*}" --set "image.tag=${1##*:}" --wait --timeout 90s
+    --namespace "$KEYTURN_NAMESPACE" --create-namespace "${values[@]}" \
+    --set "image.repository=${1%:*}" --set "image.tag=${1##*:}" --take-ownership --force-conflicts \
+    --wait --timeout 90s
 }
 
 keyturn_install() {
