@@ -11,3 +11,4 @@ mod host;
 mod known_hosts;
 mod proofs;
 mod sshd;
+mod world;

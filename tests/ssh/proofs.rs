@@ -14,11 +14,11 @@ use crate::host::{Host, docker_host, parameter, which};
 use crate::sshd::{run, wait_until};
 
 /// A container of the host's compose project, removed in the end.
-struct Container(String);
+pub struct Container(pub String);
 
 impl Container {
     /// One that sleeps, with these variables. They go through the environment of `docker`, not through its arguments.
-    fn start(host: &Host, service: &str, variables: &[(&str, &str)]) -> Self {
+    pub fn start(host: &Host, service: &str, variables: &[(&str, &str)]) -> Self {
         Self::start_with(host, service, variables, &[], &["300"])
     }
 
@@ -67,7 +67,7 @@ fn verify_task(host: &Host, values: &[(&str, &str)]) -> Task {
     }
 }
 
-fn proof(report: &Report, variable: &str) -> Option<Proof> {
+pub fn proof(report: &Report, variable: &str) -> Option<Proof> {
     report.parameters.iter().find(|p| p.path == format!("/test/{variable}")).map(|p| p.proof)
 }
 

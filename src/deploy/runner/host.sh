@@ -6,7 +6,7 @@
 #                 flock -o ~/.local/state/keyturn/<project>/lock bash deploy/deploy.sh
 #     gate        held for the moment in which it is decided what to do
 #     current     name of the run that was started last
-#     versions    newest version of each parameter that a run was started for, and when that was published
+#     versions    newest version of each parameter that a run was started for, and when its value was made
 #     journal     one line for each start and end, for people
 #     runs/<number>.<revision>.<run>/    the last five: script, parameters, timeout, boot, pid, log, result
 #
@@ -106,6 +106,12 @@ open_lock() { touch "$state/$1" 2>/dev/null || unfit "the file $state/$1 cannot 
 
 boot() { get /proc/sys/kernel/random/boot_id || echo unknown; }
 
+# Whether the current run has its result and is about to let go of the lock.
+ending() {
+  current=$(get "$state/current")
+  [ -n "$current" ] && [ "$(result_of "$state/runs/$current")" != running ] && works "$state/runs/$current"
+}
+
 # Whether the process that does the work of a run is alive. A zombie is not.
 works() {
   pid=
@@ -126,15 +132,21 @@ deploy() {
     open_lock lock
     exec 8>>"$state/gate" 9>>"$state/lock"
     flock 8
+    # The same run asks again: its pod or its connection was lost. It gets its result, whatever that is.
+    for known in "$state/runs/"*."$revision.$run"; do
+      [ -e "$known/result" ] || continue
+      exec 8>&- 9>&-
+      follow started "$known"
+    done
     current=$(get "$state/current")
     if flock -n 9; then break; fi
     # Somebody deploys. The same revision is joined: it brings what we would bring.
-    if [ -n "$current" ] && [ "$(result_of "$state/runs/$current")" = running ] && works "$state/runs/$current"; then
+    if ending; then
+      exec 8>&- 9>&-
+      nap
+      continue
+    elif [ -n "$current" ] && works "$state/runs/$current"; then
       case $current in
-        *."$revision.$run")
-          exec 8>&- 9>&-
-          follow started "$state/runs/$current"
-          ;;
         *."$revision".*)
           exec 8>&- 9>&-
           follow attached "$state/runs/$current"
@@ -158,12 +170,6 @@ deploy() {
     journal "interrupted $current"
   fi
 
-  # The same run asks again: its pod or its connection was lost. It gets its result, whatever that is.
-  for known in "$state/runs/"*."$revision.$run"; do
-    [ -e "$known/result" ] || continue
-    exec 8>&- 9>&-
-    follow started "$known"
-  done
   # Another run of the same revision asks. A success stands, anything else is tried again.
   if [ "$replay" = yes ]; then
     case $current in
@@ -180,24 +186,23 @@ deploy() {
   start
 }
 
-# A late request must not bring back what was replaced. The time of publication counts before the version, which begins
-# anew where a parameter was deleted and made again. "versions" counts runs that were started, not only those that ended
+# A late request must not bring back what was replaced: a lower version is refused, unless its value was made later, as
+# where the parameter was deleted and made again. "versions" counts runs that were started, not only those that ended
 # well: a failed one may have brought its values to some containers.
 refuse_lower_versions() {
   versions=
   if [ -e "$state/versions" ]; then
-    while read -r path version published; do
+    while read -r path version made; do
       for wanted in $pinned; do
         [ "${wanted%=*}" = "$path" ] || continue
         wanted=${wanted##*=}
-        if [ "${wanted#*@}" -lt "$published" ] ||
-          { [ "${wanted#*@}" -eq "$published" ] && [ "${wanted%@*}" -lt "$version" ]; }; then
+        if [ "${wanted%@*}" -lt "$version" ] && [ "${wanted#*@}" -le "$made" ]; then
           say "outdated $path $version $state/versions"
           finish
         fi
         continue 2
       done
-      versions="$versions$path $version $published
+      versions="$versions$path $version $made
 "
     done <"$state/versions"
   fi
@@ -265,10 +270,12 @@ work() {
   limit=$(get "$folder/timeout")
   began=$(now)
   cd "${HOME:-/}" || cd /
-  # timeout keeps the lock with us; the script does not get it, or a daemon that it starts would hold it for ever.
+  # This subshell keeps the lock with us, should we be killed alone. The script does not get it, or a daemon that it
+  # starts would hold it for ever; nor does timeout, since busybox's outlives the script.
   (
     umask "$2"
-    exec timeout -k 10 "$limit" sh -c 'exec 9>&-; exec sh "$0"' "$folder/script"
+    timeout -k 10 "$limit" sh "$folder/script" 9>&-
+    exit $?
   ) </dev/null >>"$folder/log" 2>&1
   code=$?
   # The codes that timeout gives; busybox gives the signal's.
@@ -325,7 +332,7 @@ wait_until_idle() {
     exec 9>>"$state/lock"
     flock -n 9 && break
     exec 9>&-
-    if [ "$(now)" -ge "$give_up" ]; then
+    if [ "$(now)" -ge "$give_up" ] && ! ending; then
       say "busy a deployment that holds $state/lock"
       finish
     fi

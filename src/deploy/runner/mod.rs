@@ -203,9 +203,9 @@ impl Run<'_> {
                     return Err(report(
                         Outcome::Outdated,
                         format!(
-                            "the host was already deployed version {version} of {path}, which was published after what \
-                             this run brings: the request came late, and the next run brings the newer version; to \
-                             bring the older one all the same, remove its line from {file} on the host"
+                            "the host was already deployed version {version} of {path}, which is newer than what this run \
+                             brings: the request came late, and the next run brings the newer version; to bring the \
+                             older one all the same, remove its line from {file} on the host"
                         ),
                     ));
                 }
