@@ -136,7 +136,7 @@ fn only_the_named_keys_are_mounted_readable_for_the_group() {
             })
             .collect()
     };
-    let own_name = job_name("web", &task.revision, task.mode, task.attempt);
+    let own_name = task_secret(&job(&host, &run, &task, &JobTemplate::default()), &task).name_any();
     let row = |path: &str, secret: &str, key: &str| (path.into(), secret.into(), key.into(), 0o440);
     assert_eq!(
         mounted(&host),
