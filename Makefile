@@ -9,9 +9,9 @@ test:
 
 # What needs no world: seconds once built.
 check:
-	cargo fmt --check
-	cargo clippy --all-targets --locked -- -D warnings
-	cargo test --locked --lib --bins
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo test --workspace --locked --lib --bins
 
 world:
 	@dev/world up

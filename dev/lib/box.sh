@@ -15,17 +15,24 @@ network_up() {
   # Services and pods are reachable from the machine too, which tests and people use.
   ip route replace "$SERVICE_CIDR" via "$NODE_ADDRESS"
   ip route replace "$POD_CIDR" via "$NODE_ADDRESS"
-  # Where the machine's own docker sends bridged packets through iptables and drops what it does not know.
-  if command -v iptables >/dev/null && [[ $(cat /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null) == 1 ]]; then
-    iptables -C FORWARD -i "$BRIDGE" -o "$BRIDGE" -j ACCEPT 2>/dev/null ||
-      iptables -I FORWARD -i "$BRIDGE" -o "$BRIDGE" -j ACCEPT
-  fi
+  firewall_rules | while read -r chain rule; do
+    # shellcheck disable=SC2086
+    iptables -C "$chain" $rule 2>/dev/null || iptables -I "$chain" $rule
+  done
+}
+
+# Where the machine has a firewall, or a docker that sends bridged packets through it, the world's own traffic passes.
+firewall_rules() {
+  command -v iptables >/dev/null || return 0
+  [[ $(iptables -S INPUT 2>/dev/null) == "-P INPUT ACCEPT" ]] || echo "INPUT -i $BRIDGE -j ACCEPT"
+  [[ $(iptables -S FORWARD 2>/dev/null) == "-P FORWARD ACCEPT" ]] || echo "FORWARD -i $BRIDGE -o $BRIDGE -j ACCEPT"
 }
 
 network_down() {
-  if command -v iptables >/dev/null; then
-    iptables -D FORWARD -i "$BRIDGE" -o "$BRIDGE" -j ACCEPT 2>/dev/null || true
-  fi
+  firewall_rules | while read -r chain rule; do
+    # shellcheck disable=SC2086
+    iptables -D "$chain" $rule 2>/dev/null || true
+  done
   ip link delete "$BRIDGE" 2>/dev/null || true
 }
 

@@ -117,7 +117,7 @@ build_tools() {
   mkdir -p "$CACHE"
   if ! tools_built; then
     say "           building what the world runs on, once per machine (about 10 minutes on 2 cores; kept in $CACHE)"
-    (exec >"$LOGS/rootfs.log" 2>&1; set -e; build_python; build_rootfs box; build_rootfs app) &
+    (exec >"$LOGS/rootfs.log" 2>&1; set -e; build_python; build_rootfs box; build_rootfs app) 9>&- &
     local others=$!
     phase "Kubernetes $KUBERNETES_VERSION built" build_go kubernetes
     phase "etcd built" build_go etcd
