@@ -32,6 +32,10 @@ fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
         };
         forbid_null(schema);
         no_defaults_in_items(schema);
+        join_lines(schema);
+        if let Some(spec) = schema.properties.as_mut().and_then(|p| p.get_mut("spec")) {
+            spec.description = Some("What must hold. Written by whoever makes the object.".into());
+        }
         let Some(status) = schema.properties.as_mut().and_then(|p| p.get_mut("status")) else { continue };
         status.description = Some("What was observed and done. Written by the controller only.".into());
         // kstatus takes an object whose status has no observedGeneration for current: before the controller has seen
@@ -62,6 +66,15 @@ fn forbid_null(schema: &mut JSONSchemaProps) {
         if let Some(values) = &mut schema.enum_ {
             values.retain(|value| !value.0.is_null());
         }
+    });
+}
+
+/// Comments are broken to the width of the source; `kubectl explain` breaks lines to its own.
+fn join_lines(schema: &mut JSONSchemaProps) {
+    each(schema, &mut |schema| {
+        let paragraphs = schema.description.iter().flat_map(|text| text.split("\n\n"));
+        let joined: Vec<String> = paragraphs.map(|paragraph| paragraph.replace('\n', " ")).collect();
+        schema.description = schema.description.is_some().then(|| joined.join("\n\n"));
     });
 }
 

@@ -13,6 +13,9 @@ const MAX_VALUE: usize = 4096;
 /// Longest window. A longer one is no window.
 const MAX_WINDOW: TimeDelta = TimeDelta::days(366);
 
+/// Longest time that a script may be given. A longer one is a slip of the unit.
+const MAX_TIMEOUT: TimeDelta = TimeDelta::days(1);
+
 /// Something that must be changed in an object before it can be acted on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -55,6 +58,15 @@ pub fn managed_secret(spec: &ManagedSecretSpec) -> Vec<Problem> {
 pub fn docker_host(spec: &DockerHostSpec) -> Vec<Problem> {
     let mut problems = Vec::new();
     windows("spec.deploy.windows", &spec.deploy.windows, &mut problems);
+    let timeouts = [
+        ("spec.deploy.timeout", spec.deploy.timeout.as_ref()),
+        ("spec.verify.timeout", spec.verify.as_ref().and_then(|verify| verify.timeout.as_ref())),
+    ];
+    for (field, timeout) in timeouts {
+        if timeout.is_some_and(|timeout| timeout.to_delta().is_none_or(|length| length > MAX_TIMEOUT)) {
+            problems.push(problem(field, "must be at most 1d"));
+        }
+    }
     for (i, line) in spec.ssh.known_hosts.iter().enumerate() {
         if let Err(message) = known_hosts_line(line) {
             problems.push(problem(&format!("spec.ssh.knownHosts[{i}]"), message));

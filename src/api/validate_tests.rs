@@ -104,3 +104,13 @@ fn known_hosts_lines_must_be_able_to_vouch_for_somebody() {
         assert!(problems.contains(expected), "{line}: {problems}");
     }
 }
+
+#[test]
+fn scripts_are_given_a_day_at_most() {
+    let key = "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+    let mut spec = host(&format!("shop.example ssh-ed25519 {key}"));
+    spec.deploy.timeout = Some(crate::api::duration::Duration("24h".into()));
+    assert_eq!(docker_host(&spec), []);
+    spec.deploy.timeout = Some(crate::api::duration::Duration("15d".into()));
+    assert_eq!(text(&docker_host(&spec)), "spec.deploy.timeout: must be at most 1d");
+}
