@@ -14,8 +14,8 @@ On Linux, dev/world image FILE writes one as a tar, for \`kind load image-archiv
   say "using the cluster of kubectl's context $context"
   command kubectl version >/dev/null || die "the API server of the context $context does not answer"
 
-  values=(--set "cluster=$(tr -c 'a-zA-Z0-9\n' - <<<"$context")" --set "aws.region=$AWS_REGION")
-  [[ -z ${AWS_ENDPOINT_URL_SSM:-} ]] || values+=(--set "aws.endpointUrlSsm=$AWS_ENDPOINT_URL_SSM")
+  values=(--set-string "cluster=$(tr -c 'a-zA-Z0-9\n' - <<<"$context")" --set-string "aws.region=$AWS_REGION")
+  [[ -z ${AWS_ENDPOINT_URL_SSM:-} ]] || values+=(--set-string "aws.endpointUrlSsm=$AWS_ENDPOINT_URL_SSM")
   command kubectl create namespace "$KEYTURN_NAMESPACE" --dry-run=client -o yaml | command kubectl apply -f - >/dev/null
   if [[ -n ${AWS_ACCESS_KEY_ID:-} ]]; then
     # By a file descriptor: arguments can be read by every process of the machine.
@@ -28,10 +28,10 @@ stringData:
   AWS_SECRET_ACCESS_KEY: "$AWS_SECRET_ACCESS_KEY"
   ${AWS_SESSION_TOKEN:+AWS_SESSION_TOKEN: "$AWS_SESSION_TOKEN"}
 YAML
-    values+=(--set aws.existingSecret=keyturn-aws)
+    values+=(--set-string aws.existingSecret=keyturn-aws)
   fi
   command helm upgrade --install keyturn "$CHART" --namespace "$KEYTURN_NAMESPACE" "${values[@]}" \
-    --set "image.repository=${KEYTURN_IMAGE%:*}" --set "image.tag=${KEYTURN_IMAGE##*:}" --wait --timeout 3m
+    --set-string "image.repository=${KEYTURN_IMAGE%:*}" --set-string "image.tag=${KEYTURN_IMAGE##*:}" --wait --timeout 3m
 }
 
 current_down() { command helm uninstall keyturn --namespace "$KEYTURN_NAMESPACE" --wait; }

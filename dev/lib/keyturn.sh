@@ -69,7 +69,7 @@ keyturn_helm() {
   [[ ! -e $STATE/values.yaml ]] || values+=(--values "$STATE/values.yaml")
   "$(go_folder helm)/helm" --kubeconfig "$STATE/kubeconfig" upgrade --install keyturn "$CHART" \
     --namespace "$KEYTURN_NAMESPACE" --create-namespace "${values[@]}" \
-    --set "image.repository=${1%:*}" --set "image.tag=${1##*:}" --take-ownership --force-conflicts \
+    --set-string "image.repository=${1%:*}" --set-string "image.tag=${1##*:}" --take-ownership --force-conflicts \
     --wait --timeout 90s
 }
 
