@@ -73,6 +73,16 @@ mod tests {
             assert_eq!(read.outcome, Outcome::NotAdopted);
             assert_eq!(read.parameters.is_empty(), parameters == 0);
         }
+        let many = Report { outcome: Outcome::Succeeded, ..report(130, 60) };
+        let many = Report {
+            parameters: many
+                .parameters
+                .into_iter()
+                .map(|p| ReportParameter { differs_in: vec![], ..p })
+                .collect(),
+            ..many
+        };
+        assert_eq!(serde_json::from_str::<Report>(&message(&many)).unwrap(), many, "many parameters fit");
         let short = report(3, 200);
         assert_eq!(serde_json::from_str::<Report>(&message(&short)).unwrap(), short);
     }
