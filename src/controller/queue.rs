@@ -164,6 +164,9 @@ fn pause(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use kube::ResourceExt;
+    use kube::runtime::watcher::Event;
+
     use super::*;
     use crate::api::ManagedSecret;
 
@@ -193,5 +196,133 @@ mod tests {
         queue.push("a", "late");
         assert_eq!(requests.try_recv().unwrap().name, "late");
         assert!(requests.try_recv().is_err());
+    }
+
+    fn secret(name: &str) -> Guarded<ManagedSecret> {
+        let object = serde_json::json!({
+            "apiVersion": "keyturn.dev/v1alpha1",
+            "kind": "ManagedSecret",
+            "metadata": {"name": name, "namespace": "a"},
+            "spec": {"ssm": {"parameters": [{"path": "/a/b"}]}, "generate": {}, "rotation": {}},
+        });
+        kube::core::DeserializeGuard(Ok(serde_json::from_value(object).unwrap()))
+    }
+
+    /// A queue at work on the named objects.
+    struct Rig {
+        queue: Queue<ManagedSecret>,
+        stop: watch::Sender<bool>,
+        worker: tokio::task::JoinHandle<()>,
+    }
+
+    fn rig<F>(names: &[&str], concurrency: u16, look: impl Fn(String) -> F + Send + 'static) -> Rig
+    where
+        F: Future<Output = Result<Duration, String>> + Send + 'static,
+    {
+        let (store, mut writer) = kube::runtime::reflector::store();
+        writer.apply_watcher_event(&Event::Init);
+        for name in names {
+            writer.apply_watcher_event(&Event::InitApply(secret(name)));
+        }
+        writer.apply_watcher_event(&Event::InitDone);
+        let (queue, requests) = queue::<ManagedSecret>();
+        queue.open();
+        let (stop, stopped) = watch::channel(false);
+        let settings = Work {
+            kind: "ManagedSecret",
+            workers: Arc::new(Semaphore::new(usize::from(concurrency))),
+            concurrency,
+            resync: Duration::from_secs(3600),
+            metrics: Metrics::default(),
+        };
+        let worker = tokio::spawn(async move {
+            // A store whose writer is gone counts as broken.
+            let _writer = writer;
+            work(settings, store, requests, stopped, move |object| look(object.name_any())).await;
+        });
+        Rig { queue, stop, worker }
+    }
+
+    /// What a test waits for happens within this time on the slowest machine.
+    async fn soon<T>(what: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(60), what).await.expect("it never happened")
+    }
+
+    #[tokio::test]
+    async fn a_bug_that_one_object_triggers_stops_no_other_and_is_tried_again() {
+        let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let rig = rig(&["bad", "good"], 1, move |name| {
+            let told = told.clone();
+            async move {
+                told.send(name.clone()).unwrap();
+                assert_ne!(name, "bad", "a planted bug");
+                Ok(Duration::MAX)
+            }
+        });
+        rig.queue.push("a", "bad");
+        rig.queue.push("a", "good");
+        let mut names = Vec::new();
+        while names.iter().filter(|name| *name == "bad").count() < 2 || !names.contains(&"good".to_owned()) {
+            names.push(soon(heard.recv()).await.unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn no_object_is_looked_at_twice_at_a_time_and_never_more_than_allowed() {
+        let busy: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let rig = rig(&["one", "two", "three", "four"], 2, move |name| {
+            let (busy, told) = (busy.clone(), told.clone());
+            async move {
+                let now = {
+                    let mut busy = busy.lock().unwrap();
+                    busy.push(name.clone());
+                    busy.clone()
+                };
+                told.send(now).unwrap();
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+                busy.lock().unwrap().retain(|other| *other != name);
+                Ok(Duration::ZERO)
+            }
+        });
+        for name in ["one", "two", "three", "four", "one", "one"] {
+            rig.queue.push("a", name);
+        }
+        let mut together = 0;
+        for _ in 0..200 {
+            let busy = soon(heard.recv()).await.unwrap();
+            let different: std::collections::HashSet<&String> = busy.iter().collect();
+            assert_eq!(different.len(), busy.len(), "twice at a time: {busy:?}");
+            assert!(busy.len() <= 2, "{busy:?}");
+            together = together.max(busy.len());
+        }
+        assert_eq!(together, 2, "it never worked on two at a time, so the bound was not tried");
+    }
+
+    #[tokio::test]
+    async fn told_to_stop_it_ends_what_it_has_begun_and_begins_nothing_more() {
+        let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let gate = Arc::new(Semaphore::new(0));
+        let opener = gate.clone();
+        let ended: Arc<Mutex<Vec<String>>> = Arc::default();
+        let seen = ended.clone();
+        let rig = rig(&["begun", "waiting"], 1, move |name| {
+            let (told, gate, ended) = (told.clone(), gate.clone(), ended.clone());
+            async move {
+                told.send(name.clone()).unwrap();
+                let _permit = gate.acquire().await;
+                ended.lock().unwrap().push(name);
+                Ok(Duration::ZERO)
+            }
+        });
+        rig.queue.push("a", "begun");
+        assert_eq!(soon(heard.recv()).await.unwrap(), "begun");
+        rig.queue.push("a", "waiting");
+        rig.stop.send_replace(true);
+        opener.add_permits(9);
+        soon(rig.worker).await.unwrap();
+        assert_eq!(*seen.lock().unwrap(), ["begun"]);
     }
 }

@@ -113,3 +113,125 @@ fn prune<K: Resource<DynamicType = ()>>(object: &mut Guarded<K>) {
     object.managed_fields_mut().clear();
     object.annotations_mut().remove(LAST_APPLIED);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use axum::body::Body;
+    use axum::extract::{RawQuery, State};
+    use axum::response::IntoResponse;
+    use kube::Client;
+    use kube::runtime::reflector;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::RotationGrant;
+
+    /// Lists that an API server answers one after another, the last one for ever. A watch of any but the last ends
+    /// with "the resource version is too old"; that of the last is silent.
+    struct Server {
+        lists: Vec<Value>,
+        answered: AtomicUsize,
+    }
+
+    async fn answer(
+        State(server): State<Arc<Server>>,
+        RawQuery(query): RawQuery,
+    ) -> axum::response::Response {
+        let last = server.lists.len() - 1;
+        if query.unwrap_or_default().contains("watch=true") {
+            if server.answered.load(Ordering::SeqCst) > last {
+                return Body::from_stream(futures::stream::pending::<std::io::Result<String>>())
+                    .into_response();
+            }
+            let gone = json!({"kind": "Status", "status": "Failure", "code": 410, "reason": "Expired", "message": ""});
+            return axum::Json(json!({"type": "ERROR", "object": gone})).into_response();
+        }
+        let number = server.answered.fetch_add(1, Ordering::SeqCst).min(last);
+        let list = json!({
+            "apiVersion": "keyturn.dev/v1alpha1",
+            "kind": "RotationGrantList",
+            "metadata": {"resourceVersion": "1"},
+            "items": server.lists[number],
+        });
+        axum::Json(list).into_response()
+    }
+
+    fn grant(name: &str, version: &str, spec: Value) -> Value {
+        json!({
+            "apiVersion": "keyturn.dev/v1alpha1",
+            "kind": "RotationGrant",
+            "metadata": {
+                "name": name, "uid": name, "resourceVersion": version,
+                "managedFields": [{"manager": "kubectl"}],
+                "annotations": {LAST_APPLIED: "{}", "kept": "yes"},
+            },
+            "spec": spec,
+        })
+    }
+
+    /// Follows a server with these lists until `enough` announcements were made.
+    async fn announced(lists: Vec<Value>, enough: usize) -> (Vec<String>, Store<Guarded<RotationGrant>>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Arc::new(Server { lists, answered: AtomicUsize::new(0) });
+        tokio::spawn(async move {
+            axum::serve(listener, axum::Router::new().fallback(answer).with_state(server)).await
+        });
+        let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        let api = Api::all(Client::try_from(config).unwrap());
+        let (store, writer) = reflector::store();
+        let names: Arc<Mutex<Vec<String>>> = Arc::default();
+        let follow = follow(api, store.clone(), writer, Metrics::default(), {
+            let names = names.clone();
+            move |object: &Guarded<RotationGrant>, _| names.lock().unwrap().push(object.name_any())
+        });
+        let until = async {
+            while names.lock().unwrap().len() < enough {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            () = follow => panic!("a watch never ends"),
+            () = until => {}
+            () = tokio::time::sleep(Duration::from_secs(60)) => panic!("too few: {:?}", names.lock().unwrap()),
+        }
+        let names = names.lock().unwrap().clone();
+        (names, store)
+    }
+
+    #[tokio::test]
+    async fn an_object_that_cannot_be_decoded_hides_no_other() {
+        let list = json!([
+            grant("first", "1", json!({"namespaces": ["a"]})),
+            grant("broken", "2", json!({"namespaces": 7})),
+            grant("last", "3", json!({"namespaces": ["b"]})),
+        ]);
+        let (names, store) = announced(vec![list], 3).await;
+        assert_eq!(names, ["first", "broken", "last"]);
+        let decoded = |name: &str| store.get(&ObjectRef::new(name)).unwrap().0.is_ok();
+        assert!(decoded("first") && !decoded("broken") && decoded("last"));
+    }
+
+    #[tokio::test]
+    async fn a_new_list_announces_only_what_differs_from_the_one_before() {
+        let spec = || json!({"namespaces": ["a"]});
+        let before = json!([grant("same", "1", spec()), grant("changed", "1", spec())]);
+        let after =
+            json!([grant("same", "1", spec()), grant("changed", "2", spec()), grant("new", "1", spec())]);
+        let (names, _) = announced(vec![before, after], 4).await;
+        assert_eq!(names, ["same", "changed", "changed", "new"]);
+    }
+
+    #[tokio::test]
+    async fn the_cache_does_not_hold_what_nobody_reads() {
+        let list = json!([grant("grant", "1", json!({"namespaces": ["a"]}))]);
+        let (_, store) = announced(vec![list], 1).await;
+        let cached = store.get(&ObjectRef::new("grant")).unwrap();
+        assert!(cached.managed_fields().is_empty());
+        assert_eq!(cached.annotations().keys().collect::<Vec<_>>(), ["kept"]);
+    }
+}
