@@ -1,6 +1,7 @@
 //! Where an SSM answers, and the means to reach it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::time::Duration;
@@ -28,6 +29,13 @@ pub const HASTY: CallLimits = CallLimits {
     connect: Duration::from_millis(250),
     attempt: Duration::from_millis(500),
     total: Duration::from_millis(1500),
+};
+
+/// For calls that are meant to give up soon, though not on an answer that is only slow.
+pub const BRIEF: CallLimits = CallLimits {
+    connect: Duration::from_secs(1),
+    attempt: Duration::from_secs(10),
+    total: Duration::from_secs(2),
 };
 
 pub async fn emulator() -> Emulator {
@@ -147,7 +155,24 @@ impl Moto {
             let _ = server.kill();
             panic!("{program} ended, or did not say within a minute where it serves")
         });
-        Self { server, url }
+        let moto = Self { server, url };
+        moto.warm_up();
+        moto
+    }
+
+    /// moto loads a service when it is first asked, which takes longer on a busy machine than a call of ours may.
+    fn warm_up(&self) {
+        let address = self.url.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).expect("moto serves where it says");
+        stream.set_read_timeout(Some(Duration::from_secs(120))).expect("two minutes are a valid timeout");
+        let request = "POST / HTTP/1.1\r\nhost: moto\r\nconnection: close\r\ncontent-length: 2\r\n\
+                       content-type: application/x-amz-json-1.1\r\nx-amz-target: AmazonSSM.DescribeParameters\r\n\
+                       authorization: AWS4-HMAC-SHA256 Credential=AKIATEST/20260101/us-east-1/ssm/aws4_request, \
+                       SignedHeaders=host, Signature=0\r\n\r\n{}";
+        stream.write_all(request.as_bytes()).expect("moto takes a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("moto answers");
+        assert!(answer.starts_with("HTTP/1.1 200"), "moto is not the SSM that the suite expects: {answer}");
     }
 }
 

@@ -14,7 +14,7 @@ use keyturn_aws_emulator::{Call, Emulator, Fault, Quota, Rule, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::endpoint::{Endpoint, HASTY, Moto, REGION, UNLIMITED, emulator, value, write};
+use crate::endpoint::{BRIEF, Endpoint, HASTY, Moto, REGION, UNLIMITED, emulator, value, write};
 
 const PATH: &str = "/musehub/A";
 
@@ -71,7 +71,7 @@ async fn a_throttled_call_is_sent_again_until_it_passes() {
 async fn a_call_that_is_always_throttled_gives_up_and_was_not_applied() {
     let (emulator, ssm) = seeded().await;
     inject(&emulator, Rule::once("PutParameter", Fault::TooManyUpdates).always());
-    let store = ssm.store_with(HASTY, UNLIMITED, SsmCalls::default());
+    let store = ssm.store_with(BRIEF, UNLIMITED, SsmCalls::default());
     let error = store.overwrite(write(PATH, &value("new"), "")).await.unwrap_err();
     assert!(matches!(error, StoreError::Throttled { .. }), "{error:?}");
     assert!(!error.outcome_unknown());
@@ -226,7 +226,7 @@ async fn without_credentials_nothing_is_sent_and_the_reason_is_said() {
         let (emulator, ssm) = seeded().await;
         let config = ssm.config().to_builder();
         let config = config.credentials_provider(SharedCredentialsProvider::new(NoCredentials { for_now }));
-        let store = Stores::new(config.build(), HASTY, UNLIMITED, SsmCalls::default()).region(REGION);
+        let store = Stores::new(config.build(), BRIEF, UNLIMITED, SsmCalls::default()).region(REGION);
         let error = store.overwrite(write(PATH, &value("new"), "")).await.unwrap_err();
         match &error {
             StoreError::Unavailable { .. } if for_now => {}
@@ -244,7 +244,7 @@ async fn a_write_that_found_no_connection_was_surely_not_applied() {
     let url = format!("http://{}", closed.local_addr().unwrap());
     drop(closed);
     for url in [url.as_str(), "http://nowhere.invalid"] {
-        let store = Endpoint::new(url, "closed").store_with(HASTY, UNLIMITED, SsmCalls::default());
+        let store = Endpoint::new(url, "closed").store_with(BRIEF, UNLIMITED, SsmCalls::default());
         let error = store.overwrite(write(PATH, &value("new"), "")).await.unwrap_err();
         assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
         assert!(!error.outcome_unknown());
@@ -306,7 +306,7 @@ async fn the_budget_keeps_every_write_below_the_quota() {
 async fn a_call_that_has_no_turn_in_time_is_not_sent() {
     let (emulator, ssm) = seeded().await;
     let rates = Rates { put: Rate { per_second: 0.0001, burst: 1 }, ..UNLIMITED };
-    let store = ssm.store_with(HASTY, rates, SsmCalls::default());
+    let store = ssm.store_with(BRIEF, rates, SsmCalls::default());
     assert_eq!(put_many(store.clone(), 5).await, 1);
     assert_eq!(calls_of(&emulator, "PutParameter").len(), 1);
     let error = store.overwrite(write(PATH, &value("new"), "")).await.unwrap_err();
@@ -331,7 +331,7 @@ async fn the_emulator_puts_faults_before_another_ssm() {
     let moto = Moto::shared().await;
     let proxy = Emulator::listen("127.0.0.1:0", Some(Upstream::new(moto.url()).unwrap())).await.unwrap();
     let ssm = Endpoint::new(&proxy.url(), "proxied");
-    let (store, path) = (ssm.store_with(HASTY, UNLIMITED, SsmCalls::default()), ssm.path("A"));
+    let (store, path) = (ssm.store_with(BRIEF, UNLIMITED, SsmCalls::default()), ssm.path("A"));
     ssm.store().create(write(&path, &value("one"), "")).await.unwrap();
     proxy.clear_calls();
     inject(&proxy, Rule::once("PutParameter", Fault::Drop { applied: true }));

@@ -108,9 +108,11 @@ async fn aws(
         Ok(request) => request,
         Err(error) => return answer(world.refuse(error)),
     };
-    match world.handle(request).await {
-        End::Answer(given) => answer(given),
-        End::Dropped => {
+    // A task of its own, so that a client that goes away does not undo what it has asked for.
+    match tokio::spawn(async move { world.handle(request).await }).await {
+        Ok(End::Answer(given)) => answer(given),
+        Ok(End::Never) => std::future::pending().await,
+        Ok(End::Dropped) | Err(_) => {
             let mut response = Response::new(Body::empty());
             response.extensions_mut().insert(Dropped);
             response

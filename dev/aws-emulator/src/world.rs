@@ -18,6 +18,8 @@ pub enum End {
     Answer(Answer),
     /// The connection is closed without a word.
     Dropped,
+    /// There is none while the client waits.
+    Never,
 }
 
 pub struct World {
@@ -107,7 +109,7 @@ impl World {
         count
     }
 
-    /// What becomes of a request.
+    /// What becomes of a request, whether or not its client waits for the end.
     pub async fn handle(self: &Arc<Self>, request: Request) -> End {
         let (number, fault, passes) = self.admit(&request);
         let Some(fault) = fault else {
@@ -129,7 +131,7 @@ impl World {
             _ => {}
         }
         match fault {
-            Fault::Hang { .. } | Fault::Late { .. } => std::future::pending().await,
+            Fault::Hang { .. } | Fault::Late { .. } => End::Never,
             Fault::Drop { .. } => End::Dropped,
             Fault::Stale { writes } => {
                 let answer = self.apply(number, &request, writes).await;
