@@ -17,11 +17,11 @@ use crate::parameter_store::aws::Stores;
 use crate::parameter_store::inventory::{InventoryView, Look, inventory};
 use crate::parameter_store::records;
 
-/// Changes of ManagedSecrets within this time lead to one new listing.
-const SETTLE: Duration = Duration::from_millis(250);
-/// A replica that begins to lead waits this long at most for its first listings. Without them every object would be
-/// read by calls of its own.
-const FIRST_LISTING: Duration = Duration::from_secs(30);
+/// Changes of ManagedSecrets within this time lead to one new listing. Who brings many of them leaves the request
+/// budget to their own first look, which waits for no listing.
+const SETTLE: Duration = Duration::from_secs(2);
+/// How often a replica that waits for its first listings says so.
+const STILL_WAITING: Duration = Duration::from_secs(30);
 
 /// Namespace and name of a ManagedSecret.
 type Name = (String, String);
@@ -74,18 +74,21 @@ impl Inventories {
         self.dirty.notify_one();
     }
 
-    /// Starts to list what the ManagedSecrets are about, and waits, within bounds, for the first answers.
+    /// Starts to list what the ManagedSecrets are about, and waits until every region has answered, well or not.
+    /// Without the listings each object would be read by calls of its own: 10,000 objects are 200 pages.
     pub async fn start(self: &Arc<Self>) {
         self.cover();
         let views: Vec<InventoryView> = self.lock().values().map(|region| region.view.clone()).collect();
-        let first = futures::future::join_all(views.iter().map(InventoryView::refresh_now));
-        match tokio::time::timeout(FIRST_LISTING, first).await {
-            Ok(answers) => {
-                for error in answers.into_iter().filter_map(Result::err) {
-                    tracing::warn!(%error, "the first listing of Parameter Store failed");
-                }
+        let mut first =
+            std::pin::pin!(futures::future::join_all(views.iter().map(InventoryView::refresh_now)));
+        let answers = loop {
+            match tokio::time::timeout(STILL_WAITING, &mut first).await {
+                Ok(answers) => break answers,
+                Err(_) => tracing::info!("still waiting for the first listing of Parameter Store"),
             }
-            Err(_) => tracing::warn!("the first listing of Parameter Store takes long; going on without it"),
+        };
+        for error in answers.into_iter().filter_map(Result::err) {
+            tracing::warn!(%error, "the first listing of Parameter Store failed; each object is looked at by itself");
         }
     }
 
