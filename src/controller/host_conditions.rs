@@ -221,8 +221,8 @@ fn failure(host: &DockerHost, run: &HostRun) -> String {
         format!("; tried again from {} on, or at once when the spec changes", to_text(from_kubernetes(at)))
     });
     format!(
-        "{what} failed {} in a row: {message}. Output: `kubectl -n {} logs job/{}`{retry}",
-        if run.failures == 1 { "once".to_owned() } else { format!("{} times", run.failures) },
+        "{what} failed{}: {message}. Output: `kubectl -n {} logs job/{}`{retry}",
+        if run.failures == 1 { String::new() } else { format!(" {} times in a row", run.failures) },
         host.namespace().unwrap_or_default(),
         run.job,
     )

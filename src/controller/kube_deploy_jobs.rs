@@ -124,6 +124,7 @@ impl KubeDeployJobs {
                 return None;
             }
             let told = self.warning(host, job.uid()).await;
+            let told = told.map(|text| without_pod_names(&text, &job.name_any()));
             return Some(told.unwrap_or_else(|| {
                 format!("no pod was created for it; `kubectl describe job {}` may say why", job.name_any())
             }));
@@ -205,9 +206,32 @@ fn is_of(pod: &Pod, job: &Job) -> bool {
     owners.any(|owner| owner.controller == Some(true) && Some(&owner.uid) == job.metadata.uid.as_ref())
 }
 
+/// Every try to create a pod has a name of its own; without it, the same refusal is the same text.
+fn without_pod_names(text: &str, job: &str) -> String {
+    let quoted = format!("\"{job}-");
+    let Some((before, rest)) = text.split_once(&quoted) else { return text.to_owned() };
+    let after = rest.split_once('"').map_or("", |(_, after)| after);
+    format!("{before}\"{job}-…\"{after}")
+}
+
 fn ignore_gone(answer: Result<(), ObjectError>) -> Result<(), ObjectError> {
     match answer {
         Err(ObjectError::Gone(_)) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_of_two_pods_are_the_same_text() {
+        let text = |pod: &str| format!("FailedCreate: pods \"{pod}\" is forbidden: exceeded quota");
+        let expected = text("web-d1-…");
+        for pod in ["web-d1-6x6hc", "web-d1-l62hk"] {
+            assert_eq!(without_pod_names(&text(pod), "web-d1"), expected);
+        }
+        assert_eq!(without_pod_names("no such image", "web-d1"), "no such image");
     }
 }

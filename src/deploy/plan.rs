@@ -370,13 +370,14 @@ fn the_window_is_closed_and_no_rotation_waits(input: &Input, run: &Run) -> Optio
     }
 }
 
-/// Several secrets that are rotated together are deployed together. The wait hangs on when their rotations began, not
-/// on when somebody first looked, so that a restart neither lengthens nor forgets it.
+/// Several secrets that are rotated together are deployed together. The wait counts from when their rotations began, the
+/// one that waits for this deployment included, and not from when somebody first looked: so a restart neither lengthens
+/// nor forgets it.
 fn another_secret_is_about_to_be_published(input: &Input, run: &Run) -> Option<Hold> {
-    let last = input.arrivals.iter().map(|arrival| arrival.since + input.coalesce).max()?;
+    let last = input.arrivals.iter().map(|arrival| arrival.since).max()?;
     let until = match since(run) {
-        Some(began) => last.min(began + input.coalesce * LONGEST_WAIT),
-        None => last,
+        Some(began) => (last.max(began) + input.coalesce).min(began + input.coalesce * LONGEST_WAIT),
+        None => last + input.coalesce,
     };
     let names: Vec<&str> = input.arrivals.iter().map(|arrival| arrival.secret.as_str()).collect();
     let message =

@@ -303,8 +303,9 @@ fn a_deployment_waits_for_secrets_that_are_about_to_be_published_but_not_for_lon
     // (begin of the waiting rotation, step and begin of the other, until when the deployment waits)
     let table = [
         (980, "Record", 990, Some(1020)),
-        (980, "Promote", 971, Some(1001)),
-        (980, "Promote", 970, None),
+        (980, "Promote", 900, Some(1010)),
+        (971, "Promote", 900, Some(1001)),
+        (970, "Promote", 970, None),
         (980, "Deploy", 990, None),
         // One arrival after another does not delay it for ever.
         (895, "Record", 990, Some(1015)),
