@@ -21,7 +21,7 @@ Nothing was changed. With a Kubernetes cluster of your own, use that one: CLUSTE
 
 # command:package pairs; a package is installed only where its command is missing.
 readonly MACHINE_PACKAGES=(
-  curl:curl debootstrap:debootstrap flock:util-linux git:git ip:iproute2 make:make openssl:openssl pgrep:procps
+  busybox:busybox curl:curl debootstrap:debootstrap flock:util-linux git:git ip:iproute2 make:make openssl:openssl pgrep:procps
   python3:python3 sshd:openssh-server ssh:openssh-client ssh-keygen:openssh-client unshare:util-linux
 )
 
