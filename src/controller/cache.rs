@@ -4,8 +4,10 @@
 //! before an external write. One that cannot be decoded is kept as such and does not hide the others.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures::FutureExt;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::Store;
 
@@ -21,6 +23,17 @@ pub struct Scope {
     pub namespace: Option<String>,
     pub secrets: Store<Guarded<ManagedSecret>>,
     pub hosts: Store<Guarded<DockerHost>>,
+}
+
+impl Scope {
+    async fn ready(&self) {
+        let _ = self.secrets.wait_until_ready().await;
+        let _ = self.hosts.wait_until_ready().await;
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready().now_or_never().is_some()
+    }
 }
 
 /// Everything that is cached.
@@ -41,31 +54,41 @@ impl Cache {
         self.scope(namespace).map_or_else(Vec::new, |scope| in_namespace(&scope.hosts, namespace))
     }
 
-    /// What has not been listed once yet.
+    /// What has to be listed once before this replica could work: the grants, and a namespace. Others may be missing:
+    /// a namespace that was deleted, or that the controller may not read, must not keep it from the rest.
     pub fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
-        let mut note = |what: &str, namespace: Option<&String>, ready: bool| {
-            if !ready {
-                missing.push(namespace.map_or_else(|| what.to_owned(), |ns| format!("{what} in {ns}")));
-            }
-        };
-        for scope in &self.scopes {
-            let namespace = scope.namespace.as_ref();
-            note("managedsecrets", namespace, scope.secrets.wait_until_ready().now_or_never().is_some());
-            note("dockerhosts", namespace, scope.hosts.wait_until_ready().now_or_never().is_some());
+        if self.grants.wait_until_ready().now_or_never().is_none() {
+            missing.push("rotationgrants".to_owned());
         }
-        note("rotationgrants", None, self.grants.wait_until_ready().now_or_never().is_some());
+        if !self.scopes.iter().any(Scope::is_ready) {
+            let namespaces =
+                self.scopes.iter().map(|scope| scope.namespace.as_deref().unwrap_or("all namespaces"));
+            let namespaces = namespaces.collect::<Vec<_>>().join(", ");
+            missing.push(format!("managedsecrets and dockerhosts in {namespaces}"));
+        }
         missing
     }
 
-    /// Waits until everything has been listed once.
-    pub async fn ready(&self) {
+    /// Waits until nothing is missing, and then for the other namespaces, but not for longer than `patience`.
+    pub async fn ready(&self, patience: Duration) {
         // A wait fails only when its watch has ended, which ends the process.
-        for scope in &self.scopes {
-            let _ = scope.secrets.wait_until_ready().await;
-            let _ = scope.hosts.wait_until_ready().await;
-        }
         let _ = self.grants.wait_until_ready().await;
+        let mut scopes: FuturesUnordered<_> = self.scopes.iter().map(Scope::ready).collect();
+        scopes.next().await;
+        let others = async { while scopes.next().await.is_some() {} };
+        if tokio::time::timeout(patience, others).await.is_err() {
+            let unread: Vec<&str> = self
+                .scopes
+                .iter()
+                .filter(|scope| !scope.is_ready())
+                .filter_map(|scope| scope.namespace.as_deref())
+                .collect();
+            tracing::warn!(
+                namespaces = unread.join(","),
+                "going on without namespaces that could not be read yet"
+            );
+        }
     }
 
     fn scope(&self, namespace: &str) -> Option<&Scope> {
@@ -80,4 +103,37 @@ where
     store.state_filter(|object| {
         object.0.as_ref().is_ok_and(|k| k.meta().namespace.as_deref() == Some(namespace))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::reflector;
+    use kube::runtime::watcher::Event;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_namespace_that_cannot_be_read_keeps_nobody_from_the_others() {
+        let (grants, mut grants_writer) = reflector::store();
+        let mut writers = Vec::new();
+        let scopes = ["readable", "forbidden"].map(|namespace| {
+            let (secrets, secrets_writer) = reflector::store();
+            let (hosts, hosts_writer) = reflector::store();
+            writers.push((secrets_writer, hosts_writer));
+            Scope { namespace: Some(namespace.to_owned()), secrets, hosts }
+        });
+        let cache = Cache { scopes: scopes.into(), grants };
+        assert_eq!(
+            cache.missing(),
+            ["rotationgrants", "managedsecrets and dockerhosts in readable, forbidden"]
+        );
+        for event in [Event::Init, Event::InitDone] {
+            grants_writer.apply_watcher_event(&event);
+        }
+        writers[0].0.apply_watcher_event(&Event::InitDone);
+        assert_eq!(cache.missing(), ["managedsecrets and dockerhosts in readable, forbidden"]);
+        writers[0].1.apply_watcher_event(&Event::InitDone);
+        assert_eq!(cache.missing(), Vec::<String>::new());
+        cache.ready(Duration::from_millis(1)).await;
+    }
 }

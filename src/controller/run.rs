@@ -4,6 +4,7 @@
 //! the lease it exits, and its pod starts afresh.
 
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::batch::v1::Job;
@@ -41,6 +42,9 @@ use crate::parameter_store::ssm::CallLimits;
 
 /// A process whose election loop has not moved for this many lease durations is to be restarted.
 const SILENT_LEASES: u32 = 4;
+
+/// A new leader waits this long for the namespaces that take longer than the first one; they join when they can.
+const NAMESPACE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the controller ended without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -171,7 +175,7 @@ impl Process {
     ) -> Result<(), RunError> {
         let inventories = self.open_inventories().await;
         let listed = async {
-            self.links.cache.ready().await;
+            self.links.cache.ready(NAMESPACE_PATIENCE).await;
             inventories.start().await;
         };
         tokio::select! {
