@@ -1,0 +1,12 @@
+//! Whole journeys through the world: the chart as installed, a real API server, a real docker host, an SSM.
+//!
+//! Run against the world: `dev/world up`, `eval "$(dev/world env)"`, then `cargo test --test end_to_end -- --ignored`.
+//! Every test has a namespace, a folder of parameters and a compose project on the docker host of its own.
+
+mod adoption;
+mod crashes;
+mod failures;
+mod leaks;
+mod project;
+mod rotations;
+mod world;

@@ -1,0 +1,243 @@
+//! One test's own part of the world: a namespace, a folder of parameters, a compose project on the docker host.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::world::{eventually, on_host, run, run_with, ssm, try_run, variable};
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+pub struct Project {
+    /// Namespace, compose project and folder alike.
+    pub name: String,
+}
+
+impl Project {
+    /// An empty namespace with a grant, the SSH key and a DockerHost `web` whose script deploys this project only.
+    pub fn new(subject: &str) -> Self {
+        let project = Self::without_host(subject);
+        let name = &project.name;
+        on_host(&format!(
+            r#"set -eu
+mkdir -p ~/e2e/{name}/deploy && cd ~/e2e/{name}
+cp /opt/musehub/deploy/secrets.sh deploy/
+printf 'MUSEHUB_ENV={name}\nAWS_ENDPOINT_URL_SSM={ssm}\n' >deploy/environment
+cat >compose.yml <<'YAML'
+services:
+  app:
+    image: musehub:world
+    init: true
+    command: ["sleep", "infinity"]
+    env_file: .env
+YAML
+cat >deploy/deploy.sh <<'SH'
+set -eu
+cd ~/e2e/{name}
+echo started >>deploys
+[ ! -e slow ] || {{ touch running; while [ -e slow ]; do sleep 0.2; done; }}
+[ ! -e broken ] || exit 3
+sudo -n docker compose -p {name} up --detach --force-recreate --timeout 2
+echo ended >>deploys
+SH
+"#,
+            ssm = variable("AWS_ENDPOINT_URL_SSM")
+        ));
+        let key = format!("--from-file=id={}", variable("KEYTURN_HOST_KEY"));
+        run("kubectl", &["create", "secret", "generic", "host-key", "-n", name, &key]);
+        project.apply(&project.docker_host(&project.known_hosts(), ""));
+        project
+    }
+
+    /// A namespace with a grant for its folder of parameters.
+    pub fn without_host(subject: &str) -> Self {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("e2e-{subject}-{}-{number}", std::process::id());
+        run("kubectl", &["create", "namespace", &name]);
+        let project = Self { name };
+        project.apply(&project.grant("Rotate"));
+        project
+    }
+
+    pub fn grant(&self, mode: &str) -> String {
+        format!(
+            "apiVersion: keyturn.dev/v1alpha1
+kind: RotationGrant
+metadata: {{name: {name}}}
+spec:
+  namespaces: [{name}]
+  mode: {mode}
+  parameters: [{{prefix: /musehub/{name}/}}]
+  hosts: [{{host: \"{host}\", port: {port}}}]
+",
+            name = self.name,
+            host = variable("KEYTURN_HOST"),
+            port = variable("KEYTURN_HOST_PORT"),
+        )
+    }
+
+    pub fn known_hosts(&self) -> Vec<String> {
+        let file = std::fs::read_to_string(variable("KEYTURN_HOST_KNOWN_HOSTS")).unwrap();
+        file.lines().map(str::to_owned).collect()
+    }
+
+    /// The DockerHost `web`; `more` is further YAML of its spec.
+    pub fn docker_host(&self, known_hosts: &[String], more: &str) -> String {
+        format!(
+            "apiVersion: keyturn.dev/v1alpha1
+kind: DockerHost
+metadata: {{name: web, namespace: {name}}}
+spec:
+  ssh:
+    host: \"{host}\"
+    port: {port}
+    user: {user}
+    keySecretRef: {{name: host-key, key: id}}
+    knownHosts: {known_hosts:?}
+  docker: {{sudo: true, composeProject: {name}}}
+  deploy: {{script: cd ~/e2e/{name} && bash deploy/secrets.sh && bash deploy/deploy.sh, timeout: 3m}}
+{more}
+",
+            name = self.name,
+            host = variable("KEYTURN_HOST"),
+            port = variable("KEYTURN_HOST_PORT"),
+            user = variable("KEYTURN_HOST_USER"),
+        )
+    }
+
+    pub fn path(&self, parameter: &str) -> String {
+        format!("/musehub/{}/{parameter}", self.name)
+    }
+
+    /// A ManagedSecret that publishes this parameter, `generate: {hex: {bytes: 32}}` unless `more` says otherwise.
+    pub fn secret(&self, name: &str, parameter: &str, more: &str) -> String {
+        let generate = if more.contains("generate:") { "" } else { "  generate: {hex: {bytes: 32}}\n" };
+        let rotation = if more.contains("rotation:") { "" } else { "  rotation: {period: 90d}\n" };
+        format!(
+            "apiVersion: keyturn.dev/v1alpha1
+kind: ManagedSecret
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  ssm: {{parameters: [{{path: {path}}}]}}
+{generate}{rotation}{more}
+",
+            namespace = self.name,
+            path = self.path(parameter),
+        )
+    }
+
+    pub fn apply(&self, yaml: &str) {
+        run_with("kubectl", &["apply", "-f", "-"], yaml);
+    }
+
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        run("kubectl", &[&["-n", &self.name][..], arguments].concat())
+    }
+
+    /// A field of an object, empty where it is absent.
+    pub fn field(&self, object: &str, path: &str) -> String {
+        let path = format!("jsonpath={{{path}}}");
+        try_run("kubectl", &["-n", &self.name, "get", object, "-o", &path]).unwrap_or_default()
+    }
+
+    pub fn condition(&self, object: &str, kind: &str) -> (String, String, String) {
+        let of =
+            |field: &str| self.field(object, &format!(".status.conditions[?(@.type==\"{kind}\")].{field}"));
+        (of("status"), of("reason"), of("message"))
+    }
+
+    /// Waits until a condition has this status, and answers reason and message.
+    pub fn wait(&self, object: &str, kind: &str, status: &str) -> (String, String) {
+        eventually(&format!("{object} in {}: {kind} is {status}", self.name), || {
+            let (now, reason, message) = self.condition(object, kind);
+            if now == status {
+                Ok((reason, message))
+            } else {
+                Err(format!("{kind} is {now}: {reason}: {message}\n{}", self.describe()))
+            }
+        })
+    }
+
+    /// Waits for a condition with this status and reason, and answers the message.
+    pub fn wait_reason(&self, object: &str, kind: &str, status: &str, wanted: &str) -> String {
+        eventually(&format!("{object} in {}: {kind} is {status}, {wanted}", self.name), || {
+            let (now, reason, message) = self.condition(object, kind);
+            if now == status && reason == wanted {
+                Ok(message)
+            } else {
+                Err(format!("{kind} is {now}: {reason}: {message}"))
+            }
+        })
+    }
+
+    /// The secret is published, proven on its hosts, and no rotation is under way.
+    pub fn settled(&self, secret: &str) {
+        let object = format!("managedsecret/{secret}");
+        self.wait(&object, "Ready", "True");
+        self.wait(&object, "Deployed", "True");
+        self.wait(&object, "Rotating", "False");
+    }
+
+    fn describe(&self) -> String {
+        try_run("kubectl", &["-n", &self.name, "get", "managedsecrets,dockerhosts,pods", "-o", "wide"])
+            .unwrap_or_default()
+    }
+
+    /// Asks for one rotation.
+    pub fn request(&self, secret: &str, token: &str) {
+        let annotation = format!("keyturn.dev/rotate-requested-at={token}");
+        self.kubectl(&["annotate", "--overwrite", &format!("managedsecret/{secret}"), &annotation]);
+    }
+
+    /// Waits until the request is answered, and answers with its result.
+    pub fn answered(&self, secret: &str, token: &str) -> String {
+        let object = format!("managedsecret/{secret}");
+        eventually(&format!("{object}: request {token} is answered"), || {
+            let request = self.field(&object, ".status.lastRotation.request");
+            if request == token {
+                Ok(())
+            } else {
+                Err(format!("last answered: {request}; {}", self.describe()))
+            }
+        });
+        self.field(&object, ".status.lastRotation.result")
+    }
+
+    /// The variable as the project's container has it.
+    pub fn running(&self, variable: &str) -> Option<String> {
+        try_run("docker", &["exec", &format!("{}-app-1", self.name), "printenv", variable]).ok()
+    }
+
+    pub fn version(&self, parameter: &str) -> i64 {
+        ssm::version(&self.path(parameter)).unwrap_or_else(|| panic!("{parameter} does not exist"))
+    }
+
+    /// How often the deploy script was begun.
+    pub fn deploys(&self) -> usize {
+        on_host(&format!("grep -c started ~/e2e/{}/deploys || true", self.name)).parse().unwrap_or(0)
+    }
+
+    /// Creates or removes a file in the project's folder that its deploy script looks for.
+    pub fn mark(&self, file: &str) {
+        on_host(&format!("touch ~/e2e/{}/{file}", self.name));
+    }
+
+    pub fn unmark(&self, file: &str) {
+        on_host(&format!("rm -f ~/e2e/{}/{file}", self.name));
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What is left explains the failure; `dev/world reset` sweeps it.
+            return;
+        }
+        try_run("kubectl", &["delete", "managedsecrets", "--all", "-n", &self.name, "--timeout=60s"]).ok();
+        try_run("kubectl", &["delete", "namespace", &self.name, "--wait=false"]).ok();
+        try_run("kubectl", &["delete", "rotationgrant", &self.name, "--ignore-not-found"]).ok();
+        super::world::try_on_host(&format!(
+            "cd ~/e2e/{0} 2>/dev/null && sudo -n docker compose -p {0} down --timeout 1; rm -rf ~/e2e/{0}",
+            self.name
+        ))
+        .ok();
+    }
+}
