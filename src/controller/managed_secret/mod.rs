@@ -169,7 +169,7 @@ impl ManagedSecrets {
                         reason: stalled.reason().into(),
                         message: stalled.to_string(),
                         permanent: true,
-                        unseen: false,
+                        unseen: stalled.is_not_ours(),
                     });
                     return Ok(Pass::Quiet(Some(observed)));
                 }

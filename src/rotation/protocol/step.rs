@@ -132,6 +132,11 @@ pub enum Stalled {
 }
 
 impl Stalled {
+    /// Whether what is published is somebody else's business, so that nothing can be said about it.
+    pub fn is_not_ours(&self) -> bool {
+        matches!(self, Stalled::OwnedByOther { .. })
+    }
+
     pub fn reason(&self) -> &'static str {
         match self {
             Stalled::OwnedByOther { .. } => "OwnedByOther",
