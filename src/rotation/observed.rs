@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::secret_value::SecretValue;
 
@@ -79,6 +79,18 @@ pub struct Record {
     pub base: BTreeMap<String, i64>,
     /// DockerHosts that had to run it when it began.
     pub hosts: Vec<String>,
+}
+
+impl Record {
+    /// Whether this version was there when the rotation began.
+    ///
+    /// Its number does not tell: it begins anew where somebody deletes the parameter and creates it again. But no
+    /// rotation starts on a version that is younger than the grace, so one that is has come since; half of it leaves
+    /// room for a grace that was changed meanwhile.
+    pub fn replaces(&self, path: &str, version: &Version, grace: TimeDelta) -> bool {
+        let base = self.base.get(path).copied().unwrap_or(0);
+        version.number <= base && version.modified + grace / 2 <= self.at
+    }
 }
 
 /// Who wrote a version, as far as the evidence tells.

@@ -25,7 +25,7 @@ pub(super) fn go_on(
     if !desired.finalizer && desired.deleting.is_none() {
         return Next::Act { step: Step::Record, act: Act::Hold };
     }
-    let drift = foreign_since(observed, record);
+    let drift = foreign_since(observed, record, grace);
     if let Some(marked) = observed.aborts.get(&id)
         && record.trigger != Trigger::RollBack
     {
@@ -109,11 +109,11 @@ fn superseded(observed: &Observed, id: RotationId) -> bool {
 }
 
 /// The first path that somebody else wrote after this rotation began, and is the latest.
-fn foreign_since(observed: &Observed, record: &Record) -> Option<(String, i64)> {
+fn foreign_since(observed: &Observed, record: &Record, grace: TimeDelta) -> Option<(String, i64)> {
     let drifted = observed.parameters.iter().find(|p| {
-        let base = record.base.get(&p.path).copied().unwrap_or(0);
         p.latest().is_some_and(|s| {
-            s.version.number > base && matches!(s.author, Author::Foreign | Author::Original)
+            matches!(s.author, Author::Foreign | Author::Original)
+                && !record.replaces(&p.path, &s.version, grace)
         })
     })?;
     Some((drifted.path.clone(), drifted.latest_number()))
