@@ -40,7 +40,29 @@ pub enum Done {
     /// The object in Kubernetes was changed as well.
     Object(Box<ManagedSecret>),
     /// Somebody else was there too: look again before deciding.
-    LookAgain,
+    LookAgain(Option<Newer>),
+}
+
+/// What the answer to a write said that Parameter Store holds. Reads that do not show it lag behind: whoever acted on
+/// them would write the same again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Newer {
+    Record(RotationId),
+    Abort(RotationId),
+    Version { path: String, number: i64 },
+}
+
+impl Newer {
+    pub fn is_shown_by(&self, observed: &Observed, owner: &str) -> bool {
+        match self {
+            // closed meanwhile, if it is not there any more
+            Newer::Record(id) => observed.highest_id(owner) >= *id,
+            Newer::Abort(id) => observed.aborts.contains_key(id),
+            Newer::Version { path, number } => {
+                observed.parameters.iter().any(|p| p.path == *path && p.latest_number() >= *number)
+            }
+        }
+    }
 }
 
 pub struct Actor<'a> {
@@ -75,7 +97,7 @@ impl Actor<'_> {
                 self.create_record(record, observed).await
             }
             Act::RecordRollBack { id, failed, base, hosts } => {
-                let Some(failed) = observed.records.get(failed) else { return Ok(Done::LookAgain) };
+                let Some(failed) = observed.records.get(failed) else { return Ok(Done::LookAgain(None)) };
                 let record = Record {
                     id: *id,
                     trigger: Trigger::RollBack,
@@ -93,7 +115,7 @@ impl Actor<'_> {
                     records::abort_path(self.place.staging, self.place.namespace, self.place.name, *id);
                 let value = SecretValue::new(records::ABORT_VALUE.to_owned());
                 self.store.create(self.staged(&path, &value)).await?;
-                Ok(Done::LookAgain)
+                Ok(Done::LookAgain(Some(Newer::Abort(*id))))
             }
             Act::DeleteRecord { id } => {
                 let path =
@@ -169,7 +191,7 @@ impl Actor<'_> {
                 observed.records.insert(record.id, record);
                 Ok(Done::Applied)
             }
-            Created::Exists => Ok(Done::LookAgain),
+            Created::Exists => Ok(Done::LookAgain(Some(Newer::Record(record.id)))),
         }
     }
 
@@ -180,11 +202,11 @@ impl Actor<'_> {
         expected: i64,
         observed: &mut Observed,
     ) -> Result<Done, ActError> {
-        let Some(record) = observed.records.get(&id) else { return Ok(Done::LookAgain) };
+        let Some(record) = observed.records.get(&id) else { return Ok(Done::LookAgain(None)) };
         let (Some(value), Some(parameter)) =
             (record.values.get(path), observed.parameters.iter_mut().find(|p| p.path == path))
         else {
-            return Ok(Done::LookAgain);
+            return Ok(Done::LookAgain(None));
         };
         let stamp = Stamp {
             owner: self.place.owner.to_owned(),
@@ -203,13 +225,15 @@ impl Actor<'_> {
         let number = if expected == 1 {
             match self.store.create(new).await? {
                 Created::Created => 1,
-                Created::Exists => return Ok(Done::LookAgain),
+                Created::Exists => {
+                    return Ok(Done::LookAgain(Some(Newer::Version { path: path.to_owned(), number: 1 })));
+                }
             }
         } else {
             self.store.overwrite(new).await?
         };
         if number != expected {
-            return Ok(Done::LookAgain);
+            return Ok(Done::LookAgain(Some(Newer::Version { path: path.to_owned(), number })));
         }
         // Not earlier than SSM's own time of it, so that the end of the grace is not looked for too soon.
         let modified = self.ports.clock.now();

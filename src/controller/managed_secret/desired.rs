@@ -33,6 +33,7 @@ pub fn desired<'a>(
         delete_parameters: spec.deletion_policy == DeletionPolicy::Delete,
         suspended: spec.suspend,
         finalizer: object.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER),
+        settled_since: None,
         if_missing: spec.ssm.if_missing.unwrap_or(IfMissing::Create),
         on_failure: rotation.on_failure.unwrap_or_default(),
         on_drift: rotation.on_drift.unwrap_or_default(),
@@ -55,7 +56,7 @@ pub fn desired<'a>(
     }
 }
 
-fn request(object: &ManagedSecret) -> Option<Request<'_>> {
+pub fn request(object: &ManagedSecret) -> Option<Request<'_>> {
     let token = object.metadata.annotations.as_ref()?.get(ROTATE_REQUESTED_AT).filter(|t| !t.is_empty())?;
     let status = object.status.as_ref();
     Some(Request {

@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use self::act::{ActError, Actor, Done};
+use self::act::{ActError, Actor, Done, Newer};
 use self::observe::{ObserveError, Place, Remembered};
 use self::ports::Ports;
 use self::progress::{Blocked, Progress};
@@ -27,7 +27,7 @@ use crate::api::time::{from_kubernetes, to_kubernetes};
 use crate::api::{ManagedSecret, ROTATE_REQUESTED_AT};
 use crate::parameter_store::ParameterStore;
 use crate::rotation::observed::Observed;
-use crate::rotation::protocol::{self, Act, Next, Step, Waiting};
+use crate::rotation::protocol::{self, Act, Desired, Next, Step, Waiting};
 
 /// More acts than any rotation has; a pass that reaches it goes on in the next one.
 const MAX_ACTS: usize = 24;
@@ -52,6 +52,8 @@ pub struct ManagedSecrets {
     /// The last closer look at each secret that is in the middle of a rotation: an optimisation, never evidence for an
     /// act.
     memory: Mutex<HashMap<(String, String), Remembered>>,
+    /// Since when each secret with a finalizer has been seen without a record. It only ever delays.
+    settled: Mutex<HashMap<(String, String), DateTime<Utc>>>,
 }
 
 /// How a pass through the protocol ended.
@@ -64,7 +66,7 @@ enum Pass {
 
 impl ManagedSecrets {
     pub fn new(ports: Ports, settings: Settings) -> Self {
-        Self { ports, settings, memory: Mutex::default() }
+        Self { ports, settings, memory: Mutex::default(), settled: Mutex::default() }
     }
 
     /// One pass over one object. An error is one of the API server; everything else is told in the object's status.
@@ -129,10 +131,26 @@ impl ManagedSecrets {
         let identity = format!("{}/{}", place.namespace, place.name);
         let mut glance = self.glance(object, place, region);
         let mut fresh = false;
+        let mut newer: Option<Newer> = None;
+        let mut closed = false;
         for _ in 0..MAX_ACTS {
             let mut observed = match glance.take() {
                 Some(observed) => observed,
                 None => match observe::look_closely(store.as_ref(), place).await {
+                    Ok(observed)
+                        if newer.as_ref().is_some_and(|n| !n.is_shown_by(&observed, place.owner)) =>
+                    {
+                        let message =
+                            "SSM does not show yet what it has just said to hold; keyturn looks again";
+                        let blocked = Blocked {
+                            reason: "SSMReadsLag".into(),
+                            message: message.into(),
+                            permanent: false,
+                            unseen: true,
+                        };
+                        self.fail(object, progress, "Observe", blocked, now);
+                        return Ok(Pass::Quiet(None));
+                    }
                     Ok(observed) => {
                         fresh = true;
                         observed
@@ -160,6 +178,7 @@ impl ManagedSecrets {
             let mut wanted = desired::desired(object, place.owner, &identity, &windows, &self.settings);
             wanted.preflight_requested =
                 progress.preflight.as_ref().map(|p| from_kubernetes(&p.requested_at));
+            wanted.settled_since = self.settled_since(place, &wanted, &observed, now, closed);
             let next = protocol::next(&wanted, &observed, now, self.settings.grace);
             progress.next = Some(next.clone());
             let (step, act) = match next {
@@ -212,6 +231,8 @@ impl ManagedSecrets {
             if !self.may_act(object, region).await? {
                 return Ok(Pass::Overtaken);
             }
+            // What is about to be written may be there, unseen, for as long as the grace.
+            self.unsettle(place);
             match self
                 .perform(object, store.as_ref(), place, step, &act, &mut observed, progress, now)
                 .await?
@@ -221,9 +242,13 @@ impl ManagedSecrets {
                     *object = *changed;
                     glance = Some(observed);
                 }
-                Some(Done::LookAgain) => fresh = false,
+                Some(Done::LookAgain(what)) => {
+                    newer = what;
+                    fresh = false;
+                }
                 None => return Ok(Pass::Quiet(Some(observed))),
             }
+            closed |= matches!(act, Act::DeleteRecord { .. });
             if matches!(act, Act::Record { .. } | Act::RecordRollBack { .. }) {
                 progress.preflight = None;
             }
@@ -273,10 +298,21 @@ impl ManagedSecrets {
         let closing = match act {
             Act::DeleteRecord { id } => observed.records.get(id).map(|record| {
                 let superseded = !observed.is_published_by(*id);
-                status::ended(record, superseded, now)
+                let mut ended = status::ended(record, superseded, now);
+                // A roll back answers the request of the rotation that failed.
+                if observed.records.range(id + 1..).any(|(_, later)| later.request == record.request) {
+                    ended.request = None;
+                }
+                ended
             }),
             _ => None,
         };
+        // Said before the record goes: afterwards nothing is left to tell it from.
+        if let Act::DeleteRecord { id } = act
+            && let Some(notice) = notices::of_replaced(observed, *id, self.settings.grace)
+        {
+            self.ports.objects.notify(Subject::Secret(object), notice).await;
+        }
         let actor = Actor { ports: &self.ports, store, place, object, now };
         let done = match actor.perform(act, observed).await {
             Ok(done) => done,
@@ -415,7 +451,35 @@ impl ManagedSecrets {
         }
     }
 
+    /// Since when no record of this secret has been seen. One that this very pass has closed leaves nothing unseen.
+    fn settled_since(
+        &self,
+        place: &Place<'_>,
+        wanted: &Desired<'_>,
+        observed: &Observed,
+        now: DateTime<Utc>,
+        closed: bool,
+    ) -> Option<DateTime<Utc>> {
+        if !observed.records.is_empty() || !wanted.finalizer || !self.ports.leadership.is_leader() {
+            self.unsettle(place);
+            return None;
+        }
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = settled.entry((place.namespace.to_owned(), place.name.to_owned())).or_insert(now);
+        if closed {
+            *since = DateTime::UNIX_EPOCH;
+        }
+        Some(*since)
+    }
+
+    fn unsettle(&self, place: &Place<'_>) {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.remove(&(place.namespace.to_owned(), place.name.to_owned()));
+    }
+
     fn forget(&self, namespace: &str, name: &str) {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.remove(&(namespace.to_owned(), name.to_owned()));
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.remove(&(namespace.to_owned(), name.to_owned()));
     }

@@ -1,5 +1,6 @@
 //! What people are told by Events: the start and end of rotations, and every turn of a condition that calls for them.
 
+use chrono::TimeDelta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::api::managed_secret::LastRotation;
@@ -55,7 +56,7 @@ pub fn of_act(
         }
         Act::DeleteRecord { id } => {
             let Some(ended) = ended else { return Vec::new() };
-            let mut said = match ended.result.as_str() {
+            match ended.result.as_str() {
                 "Succeeded" => {
                     let notice = object.spec.notice.as_deref().map(|n| format!(" {n}")).unwrap_or_default();
                     vec![normal("RotationCompleted", "Rotate", format!("Rotation {id} completed.{notice}"))]
@@ -68,9 +69,7 @@ pub fn of_act(
                     )]
                 }
                 _ => vec![warning("RotationAborted", "Rotate", format!("Rotation {id} was given up"))],
-            };
-            said.extend(overwritten(observed));
-            said
+            }
         }
         Act::DeleteParameter { path } => {
             vec![normal(
@@ -96,15 +95,19 @@ pub fn of_act(
     }
 }
 
-/// Foreign versions that one of ours has replaced are never passed over in silence.
-fn overwritten(observed: &Observed) -> Option<Notice> {
+/// Foreign versions that came while a rotation ran, and that one of ours has replaced, are never passed over in silence.
+pub fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Option<Notice> {
+    let record = observed.records.get(&id)?;
     let replaced: Vec<String> = observed
         .parameters
         .iter()
         .flat_map(|p| {
             let newest_ours =
                 p.versions.iter().rposition(|s| matches!(s.author, Author::Ours(_))).unwrap_or(0);
-            let foreign = p.versions[..newest_ours].iter().filter(|s| s.author == Author::Foreign);
+            let foreign = p.versions[..newest_ours].iter().filter(|s| {
+                matches!(s.author, Author::Foreign | Author::Original)
+                    && !record.replaces(&p.path, &s.version, grace)
+            });
             foreign.map(|s| format!("{} version {}", p.path, s.version.number)).collect::<Vec<_>>()
         })
         .collect();

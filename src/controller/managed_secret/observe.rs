@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
+use super::desired;
 use super::ports::Glimpse;
 use crate::api::docker_host::HostRun;
 use crate::api::managed_secret::Origin;
@@ -133,6 +134,14 @@ pub fn at_a_glance(
         return None;
     }
     let status = object.status.as_ref();
+    // Whether a request was fulfilled or rolled back is told by all the versions that it led to.
+    let unanswered = desired::request(object).filter(|request| !request.handled);
+    if unanswered.is_some_and(|request| {
+        let stamps = glimpse.latest.values().flatten().filter_map(|version| version.stamp.as_ref());
+        stamps.into_iter().any(|stamp| stamp.request.as_ref() == Some(&request.hash))
+    }) {
+        return None;
+    }
     let mut parameters = Vec::new();
     for path in place.paths {
         let Some(version) = glimpse.latest.get(path).cloned()? else {

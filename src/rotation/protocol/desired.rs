@@ -16,6 +16,9 @@ pub struct Desired<'a> {
     pub suspended: bool,
     /// Whether the object carries keyturn's finalizer.
     pub finalizer: bool,
+    /// Since when this process, while it led, has seen no record; `None` where it has seen one, or has just begun to
+    /// look. A record that is younger than the grace may be there and not be visible yet.
+    pub settled_since: Option<DateTime<Utc>>,
     pub if_missing: IfMissing,
     pub on_failure: OnFailure,
     pub on_drift: OnDrift,

@@ -20,6 +20,9 @@ pub(super) fn delete(
     if let Some(at) = observed.aborts.values().max() {
         return Next::Wait { step: Step::Abort, until: Some(*at + grace), why: Waiting::Grace };
     }
+    if let Some(until) = unsettled_until(desired, now, grace) {
+        return Next::Wait { step: Step::Close, until: Some(until), why: Waiting::Grace };
+    }
     if desired.delete_parameters {
         if let Some(young) = young_until(observed, now, grace) {
             return Next::Wait { step: Step::Close, until: Some(young), why: Waiting::Grace };
@@ -113,8 +116,18 @@ fn release_or(
         Some(at) if *at + grace > now => {
             Next::Wait { step: Step::Abort, until: Some(*at + grace), why: Waiting::Grace }
         }
-        _ => Next::Act { step: Step::Close, act: Act::Release },
+        _ => match unsettled_until(desired, now, grace) {
+            // Nothing a person has to know of: the finalizer alone waits.
+            Some(until) => Next::Rest { at: Some(rest.wakes_at().map_or(until, |at| at.min(until))) },
+            None => Next::Act { step: Step::Close, act: Act::Release },
+        },
     }
+}
+
+/// Until when a record may lie open that reads do not show yet.
+fn unsettled_until(desired: &Desired<'_>, now: DateTime<Utc>, grace: TimeDelta) -> Option<DateTime<Utc>> {
+    let since = [desired.settled_since.unwrap_or(now), desired.deleting.unwrap_or(now)].into_iter().min()?;
+    Some(since + grace).filter(|until| *until > now)
 }
 
 /// A request is handled when status or any published description says so; one that came with the object is not new.

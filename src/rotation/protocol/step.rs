@@ -169,3 +169,13 @@ pub enum Next {
     },
     Stall(Stalled),
 }
+
+impl Next {
+    /// When the schedule wants the object looked at, where it rests.
+    pub(super) fn wakes_at(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Next::Rest { at } => *at,
+            _ => None,
+        }
+    }
+}

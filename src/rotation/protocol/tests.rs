@@ -29,6 +29,7 @@ fn desired() -> Desired<'static> {
         delete_parameters: false,
         suspended: false,
         finalizer: false,
+        settled_since: Some(at(-100_000)),
         if_missing: IfMissing::Create,
         on_failure: OnFailure::Hold,
         on_drift: OnDrift::Alert,
@@ -387,4 +388,30 @@ fn a_record_about_other_parameters_is_never_published_here() {
     other.values = BTreeMap::from([("/shop/OTHER".to_owned(), SecretValue::new("x".into()))]);
     let next = decide(&held(), &rotating(vec![ours(1, 1, 0)], other));
     assert!(matches!(next, Next::Stall(Stalled::OtherParameters { .. })), "{next:?}");
+}
+
+#[test]
+fn a_parameter_that_was_deleted_and_created_again_in_mid_rotation_is_drift() {
+    let again = rotating(vec![foreign(1, NOW - 30)], record(1, 1));
+    let next = decide(&held(), &again);
+    assert!(matches!(next, Next::Wait { why: Waiting::Drift { version: 1, .. }, .. }), "{next:?}");
+    let untouched = rotating(vec![foreign(1, NOW - 6000)], record(1, 1));
+    assert!(matches!(act(&held(), &untouched), Act::Promote { id: 1, expected: 2, .. }));
+}
+
+#[test]
+fn the_finalizer_stays_while_a_record_may_be_there_unseen() {
+    let quiet = || observed(vec![ours(1, 1, NOW - 60)]);
+    let just_looked = || Desired { settled_since: None, ..held() };
+    assert!(
+        matches!(decide(&just_looked(), &quiet()), Next::Rest { at: Some(until) } if until == at(NOW) + GRACE)
+    );
+    let leaving = Desired { deleting: Some(at(NOW - 5)), ..just_looked() };
+    let next = decide(&leaving, &quiet());
+    assert!(
+        matches!(next, Next::Wait { until: Some(until), .. } if until == at(NOW - 5) + GRACE),
+        "{next:?}"
+    );
+    let long_gone = Desired { deleting: Some(at(NOW - 15)), ..just_looked() };
+    assert_eq!(act(&long_gone, &quiet()), Act::Release);
 }
