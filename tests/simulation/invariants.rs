@@ -1,0 +1,337 @@
+//! What must hold after every effect, whatever went wrong. The ids are those of the design's list of invariants.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keyturn::api::ManagedSecret;
+use keyturn::api::managed_secret::DeletionPolicy;
+use keyturn::api::time::from_kubernetes;
+use keyturn::deploy::task::Task;
+use keyturn::parameter_store::description;
+use keyturn::parameter_store::records::{self, StagedKind};
+use keyturn::rotation::observed::{Record, Trigger};
+use keyturn::rotation::protocol::DELETION_DEADLINE;
+use keyturn::secret_value::SecretValue;
+use kube::ResourceExt;
+
+use crate::world::ssm::By;
+use crate::world::{CLUSTER, GRACE, NAMESPACE, STAGING, Sent, State};
+
+/// What the checks remember of a run.
+#[derive(Default)]
+pub struct Memory {
+    /// Every value there ever was.
+    values: BTreeSet<String>,
+    /// By path: the values that were published by the controller, in the order of their first appearance.
+    published: BTreeMap<String, Vec<String>>,
+    /// By path: the highest id in a description.
+    ids: BTreeMap<String, u64>,
+    /// Other people's versions that one of ours replaced, and the texts that must have said so.
+    replaced: Vec<(String, i64)>,
+    /// Everything that was said to people so far.
+    said: String,
+    /// A request was forgotten before its record existed, see [`status_is_emptied`].
+    pub request_forgotten: bool,
+    /// Names of secrets whose record was given up by the deadline of a deletion.
+    pub abandoned: BTreeSet<String>,
+    /// Values that were drawn for a rotation, by owner and id of their record.
+    pub recorded: BTreeMap<String, BTreeSet<u64>>,
+}
+
+impl Memory {
+    /// How many different values the controller has published here.
+    pub fn published(&self, path: &str) -> usize {
+        self.published.get(path).map_or(0, Vec::len)
+    }
+
+    pub fn is_ours(&self, path: &str, value: &str) -> bool {
+        self.published.get(path).is_some_and(|known| known.iter().any(|k| k == value))
+    }
+}
+
+pub fn value_is_known(state: &mut State, value: &str) {
+    state.memory.values.insert(value.to_owned());
+}
+
+fn open_records(state: &State) -> Vec<(String, Record)> {
+    let staged = state.ssm.staged().filter_map(|path| {
+        let what = records::parse_path(STAGING, path).filter(|what| what.kind == StagedKind::Record)?;
+        let value = SecretValue::new(state.ssm.latest(path)?.value.clone());
+        Some((what.name, records::decode(path, &value).ok()?))
+    });
+    staged.collect()
+}
+
+/// The controller writes a parameter: a record, a marker or a published value.
+pub fn write(state: &mut State, sent: Sent, path: &str, value: &str, text: &str) {
+    if let Some(what) = records::parse_path(STAGING, path) {
+        if what.kind == StagedKind::Record {
+            record(state, path, &what.name, what.id, value);
+        }
+        return;
+    }
+    publish(state, sent, path, value, text);
+}
+
+fn record(state: &mut State, path: &str, name: &str, id: u64, value: &str) {
+    let record = match records::decode(path, &SecretValue::new(value.to_owned())) {
+        Ok(record) => record,
+        Err(error) => return state.violate(format!("I1: an unreadable record was written: {error}")),
+    };
+    if state.ssm.content.contains_key(path) {
+        state.violate(format!("I3: record {id} of {name} was written over"));
+    }
+    let open: Vec<u64> =
+        open_records(state).into_iter().filter(|(of, _)| of == name).map(|(_, r)| r.id).collect();
+    if !open.is_empty() && record.trigger != Trigger::RollBack {
+        state.violate(format!("I3: record {id} of {name} was created beside the open {open:?}"));
+    }
+    let highest = record.values.keys().filter_map(|path| state.memory.ids.get(path)).max();
+    if highest.is_some_and(|highest| *highest >= id) {
+        state.violate(format!("I3: record {id} of {name} was created though that id is published"));
+    }
+    state.memory.recorded.entry(name.to_owned()).or_default().insert(id);
+    for value in record.values.values() {
+        value_is_known(state, value.expose());
+    }
+}
+
+fn publish(state: &mut State, sent: Sent, path: &str, value: &str, text: &str) {
+    value_is_known(state, value);
+    let holder = open_records(state)
+        .into_iter()
+        .find(|(_, r)| r.values.get(path).is_some_and(|recorded| recorded.expose() == value));
+    let Some((name, record)) = holder else {
+        return state.violate(format!("I1: {path} was published without a record that holds the value"));
+    };
+    let (_, stamp) = description::parse(text);
+    match stamp {
+        Some(stamp) if stamp.owner == format!("{CLUSTER}/{NAMESPACE}/{name}") && stamp.id == record.id => {}
+        other => state
+            .violate(format!("I3: {path} was published with the stamp {other:?}, not that of its record")),
+    }
+    let highest = state.memory.ids.entry(path.to_owned()).or_default();
+    if record.id < *highest {
+        let highest = *highest;
+        state.violate(format!("I4: {path} was published by rotation {} after {highest}", record.id));
+    } else {
+        *highest = record.id;
+    }
+    let known = state.memory.published.entry(path.to_owned()).or_default();
+    match known.iter().position(|k| k == value) {
+        None => known.push(value.to_owned()),
+        Some(at) if at + 1 < known.len() && record.trigger != Trigger::RollBack => {
+            state.violate(format!("I4: an older value of {path} came back"));
+        }
+        Some(_) => {}
+    }
+    someone_elses_version_is_replaced(state, sent, path, &record);
+}
+
+fn someone_elses_version_is_replaced(state: &mut State, sent: Sent, path: &str, record: &Record) {
+    use keyturn::api::managed_secret::OnDrift;
+    let Some(latest) = state.ssm.latest(path).filter(|latest| latest.by == By::Person) else { return };
+    let base = record.base.get(path).copied().unwrap_or(0);
+    if latest.number <= base {
+        return;
+    }
+    let (number, unseen) = (latest.number, latest.sequence > sent.seen);
+    state.memory.replaced.push((path.to_owned(), number));
+    let on_drift = state
+        .cluster
+        .secrets()
+        .find(|s| s.spec.ssm.parameters.iter().any(|p| p.path == path))
+        .and_then(|s| s.spec.rotation.on_drift)
+        .unwrap_or_default();
+    if !unseen && on_drift != OnDrift::Rotate {
+        state.violate(format!(
+            "I11: version {number} of {path}, written by somebody else, was replaced knowingly"
+        ));
+    }
+}
+
+/// The controller deletes a parameter.
+pub fn delete(state: &mut State, _sent: Sent, path: &str) {
+    let Some(what) = records::parse_path(STAGING, path) else {
+        let wanted = state.cluster.secrets().any(|s| {
+            s.metadata.deletion_timestamp.is_some()
+                && s.spec.deletion_policy == DeletionPolicy::Delete
+                && s.spec.ssm.parameters.iter().any(|p| p.path == path)
+        });
+        if !wanted && state.ssm.content.contains_key(path) {
+            state.violate(format!("I10: {path} was deleted though nobody asked for it"));
+        }
+        return;
+    };
+    if what.kind != StagedKind::Record {
+        return;
+    }
+    let Some((_, record)) =
+        open_records(state).into_iter().find(|(name, r)| *name == what.name && r.id == what.id)
+    else {
+        return;
+    };
+    close(state, &what.name, &record);
+}
+
+fn close(state: &mut State, name: &str, record: &Record) {
+    let id = record.id;
+    let latest = |path: &String| state.ssm.latest(path);
+    let is_published = |(path, value): (&String, &SecretValue)| {
+        latest(path).is_some_and(|latest| latest.value == value.expose())
+    };
+    let all_published = record.values.iter().all(is_published);
+    let marked = state.ssm.content.contains_key(&records::abort_path(STAGING, NAMESPACE, name, id));
+    let newer =
+        record.values.keys().any(|path| state.memory.ids.get(path).is_some_and(|highest| *highest > id));
+    let drifted = record.values.keys().any(|path| {
+        let base = record.base.get(path).copied().unwrap_or(0);
+        latest(path).is_some_and(|latest| latest.by == By::Person && latest.number > base)
+    });
+    if !all_published {
+        let ever = record.values.iter().all(|(path, value)| state.memory.is_ours(path, value.expose()));
+        if !(marked || newer || drifted && ever) {
+            state.violate(format!("I1: record {id} of {name} was deleted before its values were published"));
+        }
+        return;
+    }
+    let paths = record.values.keys();
+    if let Some(young) = paths.clone().filter_map(latest).find(|l| l.modified + GRACE > state.now) {
+        let age = (state.now - young.modified).num_seconds();
+        state.violate(format!("grace: record {id} of {name} was closed {age} s after its publication"));
+    }
+    let pending: Vec<String> = state
+        .late
+        .iter()
+        .map(|late| late.what.clone())
+        .chain(state.gates.values().map(|gate| gate.what.clone()))
+        .filter(|what| paths.clone().any(|path| what.ends_with(&format!("overwrite {path}"))))
+        .collect();
+    if !pending.is_empty() {
+        state.violate(format!("grace: record {id} of {name} was closed while {pending:?} is on its way"));
+    }
+    let secret = state.cluster.secret(name);
+    let named = secret.map(|s| s.spec.hosts.iter().map(|h| h.name.clone()).collect::<Vec<_>>());
+    let hosts: BTreeSet<String> = record.hosts.iter().cloned().chain(named.unwrap_or_default()).collect();
+    let mut behind = Vec::new();
+    for host in hosts.iter().filter(|host| state.cluster.host(host).is_some()) {
+        let Some(real) = state.hosts.get(host) else { continue };
+        for (path, value) in &record.values {
+            let runs = real.running.get(path).map(String::as_str);
+            if runs != Some(value.expose()) && !real.unseen.contains(path) {
+                behind.push(format!("{host} does not run {path}"));
+            }
+        }
+    }
+    if !behind.is_empty() {
+        state.violate(format!("I8: record {id} of {name} was closed although {}", behind.join(", ")));
+    }
+}
+
+/// The finalizer is taken off.
+pub fn released(state: &mut State, secret: &ManagedSecret) {
+    let name = secret.name_any();
+    let open: Vec<u64> =
+        open_records(state).into_iter().filter(|(of, _)| *of == name).map(|(_, r)| r.id).collect();
+    let given_up = secret
+        .metadata
+        .deletion_timestamp
+        .as_ref()
+        .is_some_and(|at| from_kubernetes(at) + DELETION_DEADLINE.max(GRACE * 4) <= state.now);
+    if given_up {
+        state.memory.abandoned.insert(name);
+    } else if !open.is_empty() {
+        state.violate(format!("I10: {name} was released with open records {open:?}"));
+    }
+}
+
+pub fn job_starts(state: &mut State, host: &str, task: &Task) {
+    let running = state.jobs.iter().filter(|job| job.host == host && job.is_running()).count();
+    if running > 0 {
+        state.violate(format!(
+            "I3: a Job of revision {} was started on {host} beside a running one",
+            task.revision
+        ));
+    }
+}
+
+pub fn secret_status(state: &mut State, _sent: Sent, changed: &ManagedSecret) {
+    let text = serde_json::to_string(changed).unwrap_or_default();
+    no_value_in(state, "the status of a ManagedSecret", &text);
+    said(state, &text);
+    if let Some(status) = &changed.status
+        && status.history.len() > 10
+    {
+        state.violate("status.history holds more than ten entries".to_owned());
+    }
+}
+
+/// I7, by the values themselves.
+pub fn no_value_in(state: &mut State, place: &str, text: &str) {
+    let leaked = state.memory.values.iter().any(|value| value.len() >= 8 && text.contains(value.as_str()));
+    if leaked {
+        state.violate(format!("I7: a value is in {place}"));
+    }
+}
+
+pub fn said(state: &mut State, text: &str) {
+    state.memory.said.push_str(text);
+    state.memory.said.push('\n');
+}
+
+/// The documented exception: a token whose object has no status before the record exists looks like one that came with
+/// re-applied YAML. It is recorded and not executed.
+pub fn status_is_emptied(state: &mut State) {
+    use keyturn::api::ROTATE_REQUESTED_AT;
+    let open = open_records(state);
+    let forgotten = state.cluster.secrets().any(|secret| {
+        let Some(token) = secret.annotations().get(ROTATE_REQUESTED_AT) else { return false };
+        let hash = description::request_hash(token);
+        let recorded = open.iter().any(|(_, r)| r.request.as_ref() == Some(token));
+        let published = secret.spec.ssm.parameters.iter().any(|p| {
+            let stamps =
+                state.ssm.versions(&p.path).iter().filter_map(|v| description::parse(&v.description).1);
+            stamps.into_iter().any(|stamp| stamp.request.as_ref() == Some(&hash))
+        });
+        !recorded && !published
+    });
+    state.memory.request_forgotten |= forgotten;
+}
+
+/// What must hold whenever nothing is being changed.
+pub fn always(state: &mut State) {
+    let mut lost = Vec::new();
+    for (name, host) in &state.hosts {
+        for (path, value) in &host.running {
+            let kept = state.ssm.versions(path).iter().any(|v| v.value.trim_end() == value);
+            if !kept && state.ssm.content.contains_key(path) && state.memory.is_ours(path, value) {
+                lost.push(format!("I1: what {name} runs as {path} can be read back from nowhere"));
+            }
+        }
+    }
+    for what in lost {
+        state.violate(what);
+    }
+}
+
+/// At the end: other people's writes that were replaced have been reported.
+pub fn at_the_end(state: &mut State) {
+    let silent: Vec<String> = state
+        .memory
+        .replaced
+        .iter()
+        .filter(|(path, number)| {
+            !state.memory.said.lines().any(|line| {
+                let line = line.to_lowercase();
+                line.contains(&format!("{} version {number}", path.to_lowercase()))
+                    || line.contains(&format!("version {number} of {}", path.to_lowercase()))
+            })
+        })
+        .map(|(path, number)| format!("{path} version {number}"))
+        .collect();
+    if !silent.is_empty() {
+        state.violate(format!("I11: nobody was told that {} was replaced", silent.join(", ")));
+    }
+    if !state.late.is_empty() {
+        state.violate("the simulation ended before everything was applied".to_owned());
+    }
+}
