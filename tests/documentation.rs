@@ -29,6 +29,7 @@ fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
 
 fn pages() -> Vec<PathBuf> {
     let mut pages = files(&root().join("docs"), ".md");
+    pages.extend(files(&root().join("examples"), ".md"));
     pages.extend(
         fs::read_dir(root())
             .unwrap()
