@@ -188,3 +188,48 @@ impl Collector for Objects {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::reflector;
+
+    use super::*;
+
+    fn shown(leadership: Leadership) -> Vec<(String, String)> {
+        let (grants, _) = reflector::store();
+        let (metrics, ssm) = (Metrics::default(), SsmCalls::default());
+        // A counter is shown from its first event on.
+        metrics.rotation("a", "Succeeded");
+        metrics.deploy_run("a", "Deploy", "Succeeded");
+        metrics.api_write("leases", "update");
+        metrics.reconcile("DockerHost");
+        metrics.reconcile_error("DockerHost");
+        metrics.watch_error("DockerHost");
+        ssm.count("PutParameter", "ok");
+        let exposition = Exposition::new(&metrics, &ssm, Cache { scopes: Vec::new(), grants }, leadership);
+        let text = exposition.text().unwrap();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        types
+            .map(|line| line.split_once(' ').unwrap())
+            .map(|(name, kind)| (name.into(), kind.into()))
+            .collect()
+    }
+
+    #[test]
+    fn every_metric_is_documented() {
+        let page = include_str!("../../docs/operating.md");
+        let metrics = shown(Leadership::permanent());
+        assert!(metrics.len() > 10, "{metrics:?}");
+        for (name, kind) in metrics {
+            let name = if kind == "counter" { format!("{name}_total") } else { name };
+            assert!(page.contains(&format!("`{name}`")), "docs/operating.md does not explain {name}");
+        }
+    }
+
+    #[test]
+    fn a_replica_that_does_not_lead_shows_nothing_about_secrets() {
+        let names: Vec<String> = shown(Leadership::default()).into_iter().map(|(name, _)| name).collect();
+        assert!(names.contains(&"keyturn_leader".to_owned()), "{names:?}");
+        assert!(!names.iter().any(|name| name.starts_with("keyturn_secret")), "{names:?}");
+    }
+}

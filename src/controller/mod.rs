@@ -21,6 +21,7 @@ pub mod look;
 pub mod managed_secret;
 pub mod metrics;
 pub mod objects;
+pub mod pace;
 pub mod queue;
 pub mod run;
 pub mod settings;

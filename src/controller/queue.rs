@@ -3,11 +3,11 @@
 //! An object is in the queue once, however often it is asked for, and never worked on twice at a time. Every look ends
 //! with the time of the next one, so that a missed event delays work but never loses it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::channel::mpsc;
 use futures::{FutureExt, StreamExt};
@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::cache::Guarded;
 use super::metrics::Metrics;
+use super::pace::{Name, Pace};
 
 /// First pause after a look that failed; doubles up to [`LONGEST_PAUSE`]. Failures of rotations and deployments have a
 /// backoff of their own, kept in status; this is for what a status cannot be written about.
@@ -71,8 +72,33 @@ pub struct Work {
     pub metrics: Metrics,
 }
 
-/// Consecutive failures by namespace and name.
-type Failures = Mutex<HashMap<(String, String), u32>>;
+/// What is known of the objects of one queue.
+#[derive(Default)]
+struct Memory {
+    /// Consecutive failures.
+    failures: HashMap<Name, u32>,
+    pace: Pace,
+    /// Objects that have been held back since their last look.
+    held_back: HashSet<Name>,
+}
+
+impl Memory {
+    /// Whether the object may be looked at now. The first refusal since its last look is logged.
+    fn may_look(&mut self, kind: &str, name: &Name) -> Result<(), Duration> {
+        let paced = self.pace.take(name, Instant::now());
+        if paced.is_ok() {
+            self.held_back.remove(name);
+        } else if self.held_back.insert(name.clone()) {
+            tracing::warn!(
+                kind,
+                namespace = name.0,
+                name = name.1,
+                "the object changes again and again: does another controller write it too?"
+            );
+        }
+        paced
+    }
+}
 
 /// Works the queue off until `stop` turns true and what was begun has ended. `look` answers when to look again.
 pub async fn work<K, F>(
@@ -85,33 +111,37 @@ pub async fn work<K, F>(
     K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Duration, String>> + Send + 'static,
 {
-    let failures: Failures = Mutex::default();
-    let context = Arc::new((work, failures));
+    let context = Arc::new((work, Mutex::new(Memory::default())));
     let config = Config::default().concurrency(context.0.concurrency);
     let requests = requests
         .map(Ok::<_, Infallible>)
         .take_until(async move { stop.wait_for(|stop| *stop).await.map(|_| ()) });
-    let reconcile = move |object: Arc<Guarded<K>>, context: Arc<(Work, Failures)>| {
-        let name = object.meta().name.clone().unwrap_or_default();
+    let reconcile = move |object: Arc<Guarded<K>>, context: Arc<(Work, Mutex<Memory>)>| {
         let namespace = object.meta().namespace.clone().unwrap_or_default();
-        let future = look(object);
+        let key: Name = (namespace, object.meta().name.clone().unwrap_or_default());
+        let may_look =
+            context.1.lock().unwrap_or_else(PoisonError::into_inner).may_look(context.0.kind, &key);
+        let future = may_look.map(|()| look(object));
         async move {
-            let (work, failures) = &*context;
+            let (work, memory) = &*context;
+            let future = match future {
+                Ok(future) => future,
+                Err(after) => return Ok(Action::requeue(after)),
+            };
             // The semaphore is never closed.
             let _permit = work.workers.acquire().await;
             work.metrics.reconcile(work.kind);
             // A task of its own, so that a panic ends one look at one object.
             let ended = tokio::spawn(future).await;
             let ended = ended.unwrap_or_else(|_| Err("a bug in keyturn, see the log above".to_owned()));
-            let key = (namespace, name);
-            let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
             let after = match ended {
                 Ok(after) => {
-                    failures.remove(&key);
+                    memory.failures.remove(&key);
                     spread(after.min(work.resync), work.resync, &key.1)
                 }
                 Err(error) => {
-                    let count = failures.entry(key.clone()).or_default();
+                    let count = memory.failures.entry(key.clone()).or_default();
                     *count = count.saturating_add(1);
                     let pause = pause(*count);
                     work.metrics.reconcile_error(work.kind);
@@ -291,7 +321,7 @@ mod tests {
             rig.queue.push("a", name);
         }
         let mut together = 0;
-        for _ in 0..200 {
+        for _ in 0..100 {
             let busy = soon(heard.recv()).await.unwrap();
             let different: std::collections::HashSet<&String> = busy.iter().collect();
             assert_eq!(different.len(), busy.len(), "twice at a time: {busy:?}");
