@@ -28,10 +28,7 @@ fn places(project: &Project) -> Vec<(&'static str, String)> {
         ("ConfigMaps", kubectl(&["get", "configmaps", "-n", namespace, "-o", "yaml"])),
         ("API server's store", etcd()),
         ("process arguments on the host", on_host("ps -eww -o args")),
-        (
-            "sshd and system logs on the host",
-            on_host("sudo -n sh -c 'cat /var/log/* 2>/dev/null' | strings; true"),
-        ),
+        ("sshd and system logs on the host", on_host("sudo -n sh -c 'cat /var/log/* 2>/dev/null'; true")),
         (
             "keyturn's files on the host",
             on_host("find ~/.local/state/keyturn -type f -exec cat {} + 2>/dev/null; true"),
@@ -54,7 +51,7 @@ fn etcd() -> String {
             "node",
             "sh",
             "-c",
-            "find / -xdev -path '*/member/*' \\( -name '*.wal' -o -name db \\) -exec cat {} + 2>/dev/null | strings -n 8",
+            "find / -xdev -path '*/member/*' \\( -name '*.wal' -o -name db \\) -exec cat {} + 2>/dev/null",
         ],
     )
 }

@@ -9,4 +9,5 @@ mod failures;
 mod leaks;
 mod project;
 mod rotations;
+mod ssm_faults;
 mod world;

@@ -1,0 +1,82 @@
+//! Parameter Store that throttles, refuses or hangs: a condition with the cause, and recovery by itself.
+//!
+//! For the length of this test the controller reaches the world's SSM through a proxy that disturbs calls about this
+//! test's own parameters. Other tests see a restart of the controller, which they have to survive anyway.
+
+use keyturn_aws_emulator::{Emulator, Fault, Rule, Upstream};
+
+use super::project::Project;
+use super::world::{run, ssm, variable};
+
+const SECRET: &str = "managedsecret/token";
+
+/// The controller's SSM is at another address until this is dropped.
+struct Detour;
+
+impl Detour {
+    fn through(address: &str) -> Self {
+        let detour = Self;
+        point_controller_at(address);
+        detour
+    }
+}
+
+impl Drop for Detour {
+    fn drop(&mut self) {
+        point_controller_at(&variable("AWS_ENDPOINT_URL_SSM"));
+    }
+}
+
+fn point_controller_at(address: &str) {
+    let setting = format!("AWS_ENDPOINT_URL_SSM={address}");
+    run("kubectl", &["set", "env", "deployment/keyturn", "-n", "keyturn-system", &setting]);
+    run("kubectl", &["rollout", "status", "deployment/keyturn", "-n", "keyturn-system", "--timeout=180s"]);
+}
+
+#[test]
+#[ignore = "needs the world"]
+fn an_ssm_that_throttles_refuses_or_hangs_is_told_and_the_rotation_ends_once_it_works() {
+    let project = Project::without_host("ssm");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let world_ssm = variable("AWS_ENDPOINT_URL_SSM");
+    let machine = world_ssm.trim_start_matches("http://").split(':').next().unwrap();
+    let upstream = Upstream::new(&world_ssm).unwrap();
+    let proxy = runtime.block_on(Emulator::listen(&format!("{machine}:0"), Some(upstream))).unwrap();
+    let _detour = Detour::through(&proxy.url());
+
+    project.apply(&project.secret("token", "TOKEN", ""));
+    project.wait(SECRET, "Ready", "True");
+    project.wait(SECRET, "Rotating", "False");
+    let path = project.path("TOKEN");
+    let faults = [
+        (Fault::Throttle, "SSMThrottled"),
+        (Fault::AccessDenied, "SSMDenied"),
+        (Fault::Hang { applied: false }, "SSMNoAnswer"),
+        (Fault::Hang { applied: true }, "SSMNoAnswer"),
+    ];
+    for (round, (fault, reason)) in faults.into_iter().enumerate() {
+        let (token, values) = (format!("round-{round}"), round + 2);
+        proxy.add_fault(Rule::once("PutParameter", fault.clone()).on(&path).always()).unwrap();
+        project.request("token", &token);
+        if matches!(fault, Fault::Hang { applied: true }) {
+            // Found by reading back what the call without an answer has done.
+            assert_eq!(project.answered("token", &token), "Succeeded", "{fault:?}");
+            proxy.clear_faults();
+        } else {
+            let message = super::world::eventually(&format!("{fault:?} is told"), || {
+                let (_, now, message) = project.condition(SECRET, "Ready");
+                if now == reason { Ok(message) } else { Err(format!("{now}: {message}")) }
+            });
+            assert!(message.contains(&path), "{message}");
+            proxy.clear_faults();
+            assert_eq!(project.answered("token", &token), "Succeeded", "{fault:?}");
+        }
+        project.wait(SECRET, "Rotating", "False");
+        assert_eq!(project.condition(SECRET, "Stalled").0, "", "{fault:?}");
+        let mut distinct = ssm::all_values(&path);
+        distinct.sort();
+        distinct.dedup();
+        assert_eq!(distinct.len(), values, "{fault:?}: one value for each request");
+    }
+    assert_eq!(ssm::records(&project.name), "");
+}
