@@ -14,6 +14,7 @@ use crate::api::grants::{self, Verdict};
 use crate::api::{ManagedSecret, RotationGrant};
 use crate::parameter_store::ParameterStore;
 use crate::parameter_store::aws::Stores;
+use crate::parameter_store::budget::{Urgency, with_urgency};
 use crate::parameter_store::inventory::{InventoryView, Look, inventory};
 use crate::parameter_store::records;
 
@@ -22,6 +23,8 @@ use crate::parameter_store::records;
 const SETTLE: Duration = Duration::from_secs(2);
 /// How often a replica that waits for its first listings says so.
 const STILL_WAITING: Duration = Duration::from_secs(30);
+/// The routine listing yields to what an object waits for.
+const ROUTINE: Urgency = Urgency(-1);
 
 /// Namespace and name of a ManagedSecret.
 type Name = (String, String);
@@ -150,7 +153,7 @@ impl Inventories {
         let region = Region { view, readers: Arc::default() };
         regions.insert(name.to_owned(), region.clone());
         drop(regions);
-        tokio::spawn(poller.run());
+        tokio::spawn(with_urgency(ROUTINE, poller.run()));
         tokio::spawn(self.clone().tell(region.clone()));
         region
     }

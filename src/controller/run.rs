@@ -37,7 +37,7 @@ use crate::api::{DockerHost, ManagedSecret, RotationGrant};
 use crate::deploy::job::HOST_LABEL;
 use crate::generator::OperatingSystem;
 use crate::parameter_store::aws::Stores;
-use crate::parameter_store::budget::{Rate, Rates, SsmCalls};
+use crate::parameter_store::budget::{Rates, SsmCalls};
 use crate::parameter_store::ssm::CallLimits;
 
 /// A process whose election loop has not moved for this many lease durations is to be restarted.
@@ -217,8 +217,7 @@ impl Process {
 
     async fn open_inventories(&self) -> Arc<Inventories> {
         let limits = CallLimits::below(span(self.settings.grace));
-        let rates =
-            Rates { put: Rate { per_second: self.args.puts_per_second, burst: 1 }, ..Rates::default() };
+        let rates = Rates::for_puts(self.args.puts_per_second);
         let stores = Stores::from_environment(limits, rates, self.ssm_calls.clone()).await;
         let leadership = self.leadership.clone();
         let stores = stores.guarded_by(Arc::new(move || leadership.is_leader()));

@@ -54,6 +54,21 @@ impl Default for Rates {
     }
 }
 
+impl Rates {
+    /// The rates of an account that takes so many Puts a second: where its quota is raised, so are the others.
+    pub fn for_puts(per_second: f64) -> Self {
+        let base = Self::default();
+        let factor = (per_second / base.put.per_second).max(1.0);
+        let raised = |rate: Rate| Rate { per_second: rate.per_second * factor, ..rate };
+        Self {
+            put: Rate { per_second, ..base.put },
+            delete: raised(base.delete),
+            read: raised(base.read),
+            describe: raised(base.describe),
+        }
+    }
+}
+
 /// How much a request matters: greater goes first. Routine work is 0; seconds overdue make a natural scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Urgency(pub i64);
@@ -246,6 +261,14 @@ impl SsmCalls {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_and_listings_are_raised_with_the_puts_and_never_lowered() {
+        assert_eq!(Rates::for_puts(1.0), Rates::default());
+        let slow = Rates::for_puts(0.5);
+        assert_eq!((slow.put.per_second, slow.describe), (0.5, Rates::default().describe));
+        assert_eq!(Rates::for_puts(10.0).describe.per_second, 10.0 * Rates::default().describe.per_second);
+    }
 
     const RATE: Rate = Rate { per_second: 2.0, burst: 3 };
 
