@@ -286,7 +286,8 @@ pub fn status_is_emptied(state: &mut State) {
     let forgotten = state.cluster.secrets().any(|secret| {
         let Some(token) = secret.annotations().get(ROTATE_REQUESTED_AT) else { return false };
         let hash = description::request_hash(token);
-        let recorded = open.iter().any(|(_, r)| r.request.as_ref() == Some(token));
+        let name = secret.name_any();
+        let recorded = open.iter().any(|(of, r)| *of == name && r.request.as_ref() == Some(token));
         let published = secret.spec.ssm.parameters.iter().any(|p| {
             let stamps =
                 state.ssm.versions(&p.path).iter().filter_map(|v| description::parse(&v.description).1);
