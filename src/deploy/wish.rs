@@ -45,7 +45,8 @@ impl Wish {
 pub struct Arrival {
     /// Name of the ManagedSecret.
     pub secret: String,
-    /// When its rotation began, or the object was created where nothing is published yet.
+    /// When its rotation began, or the check of the hosts before it; where nothing is published yet, when the object was
+    /// created.
     pub since: DateTime<Utc>,
 }
 
@@ -132,10 +133,17 @@ fn arriving_since(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
         let unpublished = matches!(rotation.step.as_str(), "Record" | "Install" | "Promote");
         return unpublished.then(|| from_kubernetes(&rotation.started_at));
     }
-    let published = status.is_some_and(|s| !s.parameters.is_empty());
     let stalled = status.is_some_and(|s| conditions::is_true(&s.conditions, STALLED));
-    let waits_for_a_person = secret.spec.suspend || secret.spec.ssm.if_missing == Some(IfMissing::Stall);
-    (!published && !stalled && !waits_for_a_person).then(|| created(secret)).flatten()
+    if stalled || secret.spec.suspend {
+        return None;
+    }
+    // It is about to be rotated, as soon as its hosts have shown that they may be touched.
+    if let Some(preflight) = status.and_then(|s| s.preflight.as_ref()) {
+        return Some(from_kubernetes(&preflight.requested_at));
+    }
+    let published = status.is_some_and(|s| !s.parameters.is_empty());
+    let waits_for_a_person = secret.spec.ssm.if_missing == Some(IfMissing::Stall);
+    (!published && !waits_for_a_person).then(|| created(secret)).flatten()
 }
 
 fn created(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
@@ -145,7 +153,7 @@ fn created(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deploy::testing::{at, published, rotating, secret};
+    use crate::deploy::testing::{at, preflight, published, rotating, secret};
 
     #[test]
     fn the_variable_is_the_last_segment_unless_the_reference_names_others() {
@@ -196,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_arrives_from_its_record_to_its_publication_or_while_nothing_is_published() {
+    fn a_secret_arrives_from_its_preflight_to_its_publication_or_while_nothing_is_published() {
         let path = "/app/TOKEN";
         let known = || published(secret("token", &[path]), &[(path, 3, Origin::Rotated)]);
         for (step, arrives) in
@@ -206,6 +214,8 @@ mod tests {
             assert_eq!(arrivals.iter().map(|a| a.since.timestamp()).next(), arrives.then_some(60), "{step}");
         }
         assert_eq!(arrivals("web", &[known()]), []);
+        assert_eq!(arrivals("web", &[preflight(known(), 70)])[0].since.timestamp(), 70);
+        assert_eq!(arrivals("web", &[preflight(rotating(known(), "Deploy", 60), 70)]), []);
 
         let mut missing = secret("token", &[path]);
         missing.metadata.creation_timestamp = Some(at(30));
