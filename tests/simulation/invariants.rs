@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keyturn::api::ManagedSecret;
 use keyturn::api::managed_secret::DeletionPolicy;
+use keyturn::api::rotation_grant::GrantMode;
 use keyturn::api::time::from_kubernetes;
 use keyturn::deploy::task::Task;
 use keyturn::parameter_store::description;
@@ -13,6 +14,7 @@ use keyturn::rotation::protocol::DELETION_DEADLINE;
 use keyturn::secret_value::SecretValue;
 use kube::ResourceExt;
 
+use crate::faults::Kind;
 use crate::world::ssm::By;
 use crate::world::{CLUSTER, GRACE, NAMESPACE, STAGING, Sent, State};
 
@@ -59,6 +61,18 @@ fn open_records(state: &State) -> Vec<(String, Record)> {
         Some((what.name, records::decode(path, &value).ok()?))
     });
     staged.collect()
+}
+
+/// I9: whatever changes something outside is sent under a grant that lets it.
+pub fn sends(state: &mut State, kind: Kind, what: &str) {
+    let outside = match kind {
+        Kind::Stage | Kind::Publish | Kind::Unstage | Kind::DeleteParameter | Kind::StartJob => true,
+        Kind::Observe | Kind::Finalizer | Kind::SecretStatus | Kind::HostStatus | Kind::DeleteJob => false,
+    };
+    let granted = state.cluster.grants.iter().any(|grant| grant.spec.mode == GrantMode::Rotate);
+    if outside && !granted {
+        state.violate(format!("I9: no grant allows {what:?}"));
+    }
 }
 
 /// The controller writes a parameter: a record, a marker or a published value.

@@ -222,6 +222,7 @@ impl State {
         if self.rejecting.is_some_and(|(rejected, until)| rejected == kind && self.now < until) {
             fault = Some(Fault::Rejected);
         }
+        invariants::sends(self, kind, what);
         self.log.push(Logged { at: self.now, process, kind, what: what.to_owned(), fault });
         if kind == Kind::Observe {
             let seen = self.ssm.visible(self.now);
