@@ -3,13 +3,13 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use kube::ResourceExt;
 
-use super::host_runs::takes_a_person;
-use super::settings::Settings;
+use super::runs::takes_a_person;
 use crate::api::DockerHost;
 use crate::api::conditions::{self, DEPLOYING, READY, STALLED, Truth};
 use crate::api::docker_host::{DockerHostStatus, HostRun, Proof, RunMode};
 use crate::api::managed_secret::Origin;
 use crate::api::time::{from_kubernetes, to_kubernetes, to_text};
+use crate::controller::settings::Settings;
 use crate::deploy::plan::{self, Decision, Hold};
 use crate::deploy::wish::Wish;
 
@@ -229,5 +229,5 @@ fn failure(host: &DockerHost, run: &HostRun) -> String {
 }
 
 #[cfg(test)]
-#[path = "host_conditions_tests.rs"]
+#[path = "conditions_tests.rs"]
 mod tests;

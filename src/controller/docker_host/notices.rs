@@ -1,10 +1,10 @@
 //! Events about a DockerHost: one for each thing that began, ended or got stuck.
 
-use super::host_runs::{LOST, SUCCEEDED};
-use super::objects::Notice;
+use super::runs::{LOST, SUCCEEDED};
 use crate::api::DockerHost;
 use crate::api::conditions::{self, STALLED};
 use crate::api::docker_host::{DockerHostStatus, HostRun, RunMode};
+use crate::controller::objects::Notice;
 use crate::deploy::plan::{self, Decision};
 use crate::deploy::report::Outcome;
 

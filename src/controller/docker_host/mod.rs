@@ -1,16 +1,18 @@
 //! The DockerHost reconciler: gathers what the secrets of a host want and what its Jobs have shown, asks the plan what
 //! is next, starts at most one Job, and mirrors the outcome in the status.
 
+mod conditions;
+mod notices;
+mod runs;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use kube::ResourceExt;
 
+use self::conditions::{PATIENCE, StartFailure, View};
 use super::deploy_jobs::{DeployJob, DeployJobs, JobState};
-use super::host_conditions::{self, PATIENCE, StartFailure, View};
-use super::host_notices;
-use super::host_runs;
 use super::managed_secret::Requeue;
 use super::managed_secret::ports::{Clock, Leadership, Regions};
 use super::objects::{ObjectError, Objects, Subject};
@@ -113,7 +115,7 @@ impl DockerHosts {
         let hosts = objects.docker_hosts(namespace).await?;
         let grants = objects.grants().await?;
 
-        let mut status = host_runs::fold(&host, &jobs, &self.settings);
+        let mut status = runs::fold(&host, &jobs, &self.settings);
         let named = wish::wishes(name, &secrets);
         status.parameters.retain(|known| named.iter().any(|wish| wish.path == known.path));
         host.status = Some(status);
@@ -121,7 +123,7 @@ impl DockerHosts {
         let permission = permission(&grants, &host);
         let granted = self.granted(&grants, secrets, &permission);
         let wishes = wish::wishes(name, &granted);
-        let tried: Vec<HostRun> = jobs.iter().map(host_runs::as_run).collect();
+        let tried: Vec<HostRun> = jobs.iter().map(runs::as_run).collect();
         let decision = plan::decide(&Input {
             host: &host,
             wishes: &wishes,
@@ -152,13 +154,13 @@ impl DockerHosts {
             settings: &self.settings,
             now,
         };
-        host_conditions::set(&mut status, &host, &view);
+        conditions::set(&mut status, &host, &view);
         let requeue = requeue(&decision, start_failure.is_some(), &self.settings, now);
         host.status = Some(status);
         if host.status.as_ref() != Some(&before) {
             host = objects.write_host_status(&host).await?;
         }
-        for notice in host_notices::notices(&before, &host, &decision) {
+        for notice in notices::notices(&before, &host, &decision) {
             objects.notify(Subject::Host(&host), notice).await;
         }
         self.tidy(&host, &jobs).await?;
@@ -354,5 +356,4 @@ pub fn hosts_of(secret: &ManagedSecret) -> BTreeSet<String> {
 }
 
 #[cfg(test)]
-#[path = "docker_host_tests.rs"]
 mod tests;

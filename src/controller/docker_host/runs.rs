@@ -5,11 +5,11 @@
 
 use chrono::{DateTime, Utc};
 
-use super::deploy_jobs::{DeployJob, JobParameter, JobState};
-use super::settings::Settings;
 use crate::api::DockerHost;
 use crate::api::docker_host::{DockerHostStatus, HostParameter, HostRun, Proof, RunMode};
 use crate::api::time::{from_kubernetes, to_kubernetes};
+use crate::controller::deploy_jobs::{DeployJob, JobParameter, JobState};
+use crate::controller::settings::Settings;
 use crate::deploy::plan::target;
 use crate::deploy::report::{Outcome, Report};
 
@@ -235,5 +235,5 @@ pub fn name(outcome: Outcome) -> String {
 }
 
 #[cfg(test)]
-#[path = "host_runs_tests.rs"]
+#[path = "runs_tests.rs"]
 mod tests;

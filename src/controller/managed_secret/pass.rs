@@ -1,0 +1,370 @@
+//! One pass of a secret through the protocol: look, decide, act, until there is nothing to do or something has to be
+//! waited for.
+
+use std::sync::PoisonError;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::act::{ActError, Actor, Done, Newer};
+use super::observe::{self, ObserveError, Place};
+use super::progress::{Blocked, Progress};
+use super::{ManagedSecrets, desired, notices, request_token, status};
+use crate::api::ManagedSecret;
+use crate::api::managed_secret::{FailureStatus, PreflightStatus};
+use crate::api::rotation_grant::GrantMode;
+use crate::api::time::{from_kubernetes, to_kubernetes};
+use crate::controller::objects::{ObjectError, Subject};
+use crate::parameter_store::ParameterStore;
+use crate::rotation::observed::Observed;
+use crate::rotation::protocol::{self, Act, Desired, Next, Step, Waiting};
+
+/// More acts than any rotation has; a pass that reaches it goes on in the next one.
+const MAX_ACTS: usize = 24;
+
+/// How a pass through the protocol ended.
+pub(super) enum Pass {
+    /// As far as it could go; with what it saw, where it could see.
+    Quiet(Option<Observed>),
+    /// The object was changed or leadership lost: decide again from the start.
+    Overtaken,
+}
+
+impl ManagedSecrets {
+    /// Follows the protocol step by step until there is nothing to do or something has to be waited for.
+    pub(super) async fn pass(
+        &self,
+        object: &mut ManagedSecret,
+        place: &Place<'_>,
+        region: &str,
+        mode: GrantMode,
+        progress: &mut Progress,
+        now: DateTime<Utc>,
+    ) -> Result<Pass, ObjectError> {
+        let store = self.ports.regions.store(region);
+        let identity = format!("{}/{}", place.namespace, place.name);
+        let mut glance = self.glance(object, place, region);
+        let mut fresh = false;
+        let mut newer: Option<Newer> = None;
+        let mut closed = false;
+        for _ in 0..MAX_ACTS {
+            let mut observed = match glance.take() {
+                Some(observed) => observed,
+                None => match observe::look_closely(store.as_ref(), place).await {
+                    Ok(observed)
+                        if newer.as_ref().is_some_and(|n| !n.is_shown_by(&observed, place.owner)) =>
+                    {
+                        let message =
+                            "SSM does not show yet what it has just said to hold; keyturn looks again";
+                        let blocked = Blocked {
+                            reason: "SSMReadsLag".into(),
+                            message: message.into(),
+                            permanent: false,
+                            unseen: true,
+                        };
+                        self.fail(object, progress, "Observe", blocked, now);
+                        return Ok(Pass::Quiet(None));
+                    }
+                    Ok(observed) => {
+                        fresh = true;
+                        observed
+                    }
+                    Err(error) => {
+                        let (reason, permanent) = match &error {
+                            ObserveError::Store(error) => (error.reason(), needs_a_person(error)),
+                            ObserveError::Record(_) => ("RecordUnreadable", true),
+                        };
+                        let blocked = Blocked {
+                            reason: reason.into(),
+                            message: error.to_string(),
+                            permanent,
+                            unseen: true,
+                        };
+                        self.fail(object, progress, "Observe", blocked, now);
+                        return Ok(Pass::Quiet(None));
+                    }
+                },
+            };
+            let hosts = self.ports.objects.docker_hosts(place.namespace).await?;
+            observed.hosts =
+                observe::host_evidence(object, &observed.records, &hosts, self.settings.attempts);
+            let windows = desired::host_windows(object, &hosts);
+            let mut wanted = desired::desired(object, place.owner, &identity, &windows, &self.settings);
+            wanted.preflight_requested =
+                progress.preflight.as_ref().map(|p| from_kubernetes(&p.requested_at));
+            wanted.settled_since = self.settled_since(place, &wanted, &observed, now, closed);
+            let next = protocol::next(&wanted, &observed, now, self.settings.grace);
+            progress.next = Some(next.clone());
+            let (step, act) = match next {
+                Next::Act { step, act } => (step, act),
+                Next::Stall(stalled) => {
+                    progress.blocked = Some(Blocked {
+                        reason: stalled.reason().into(),
+                        message: stalled.to_string(),
+                        permanent: true,
+                        unseen: stalled.is_not_ours(),
+                    });
+                    return Ok(Pass::Quiet(Some(observed)));
+                }
+                Next::Wait { why: Waiting::PreflightFailed { host, reason, message }, .. } => {
+                    self.preflight_failed(object, progress, &host, &reason, &message, now);
+                    return Ok(Pass::Quiet(Some(observed)));
+                }
+                Next::Rest { .. } => {
+                    progress.preflight = None;
+                    progress.failure = None;
+                    return Ok(Pass::Quiet(Some(observed)));
+                }
+                Next::Wait { step, .. } => {
+                    if step != Step::Preflight {
+                        progress.failure = None;
+                    }
+                    return Ok(Pass::Quiet(Some(observed)));
+                }
+            };
+            if mode == GrantMode::Observe {
+                progress.observed_only = Some(format!(
+                    "The RotationGrant's mode is Observe, so nothing is touched; otherwise the next step were {}",
+                    step.name()
+                ));
+                return Ok(Pass::Quiet(Some(observed)));
+            }
+            if progress.backs_off(now) {
+                progress.blocked = progress.failure.as_ref().map(Blocked::again);
+                return Ok(Pass::Quiet(Some(observed)));
+            }
+            if act == Act::AskPreflight {
+                progress.preflight = Some(PreflightStatus { requested_at: to_kubernetes(now) });
+                glance = Some(observed);
+                continue;
+            }
+            // Every effect is decided on what Parameter Store says now, not on what it said a while ago.
+            if !fresh {
+                continue;
+            }
+            if !self.may_act(object, region).await? {
+                return Ok(Pass::Overtaken);
+            }
+            // What is about to be written may be there, unseen, for as long as the grace.
+            self.unsettle(place);
+            match self
+                .perform(object, store.as_ref(), place, step, &act, &mut observed, progress, now)
+                .await?
+            {
+                Some(Done::Applied) => glance = Some(observed),
+                Some(Done::Object(changed)) => {
+                    *object = *changed;
+                    glance = Some(observed);
+                }
+                Some(Done::LookAgain(what)) => {
+                    newer = what;
+                    fresh = false;
+                }
+                None => return Ok(Pass::Quiet(Some(observed))),
+            }
+            closed |= matches!(act, Act::DeleteRecord { .. });
+            if matches!(act, Act::Record { .. } | Act::RecordRollBack { .. }) {
+                progress.preflight = None;
+            }
+            if act == Act::Abandon {
+                return Ok(Pass::Quiet(glance));
+            }
+        }
+        Ok(Pass::Quiet(glance))
+    }
+
+    fn glance(&self, object: &ManagedSecret, place: &Place<'_>, region: &str) -> Option<Observed> {
+        let remembered = self.recall(place.namespace, place.name);
+        let glimpse = self.ports.inventory.glimpse(region, place.paths, &place.folder())?;
+        observe::at_a_glance(object, place, glimpse, remembered)
+    }
+
+    /// Reads the object and the grants from the API server itself, right before an effect.
+    async fn may_act(&self, object: &mut ManagedSecret, region: &str) -> Result<bool, ObjectError> {
+        let (Some(namespace), Some(name)) = (object.metadata.namespace.clone(), object.metadata.name.clone())
+        else {
+            return Ok(false);
+        };
+        let Some(fresh) = self.ports.objects.managed_secret(&namespace, &name).await? else {
+            return Ok(false);
+        };
+        if intent(&fresh) != intent(object) {
+            return Ok(false);
+        }
+        *object = fresh;
+        let admitted = self.admit(object, region).await?;
+        Ok(admitted == Ok(GrantMode::Rotate) && self.ports.leadership.is_leader())
+    }
+
+    /// `None`: it failed, which `progress` tells.
+    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
+    async fn perform(
+        &self,
+        object: &mut ManagedSecret,
+        store: &dyn ParameterStore,
+        place: &Place<'_>,
+        step: Step,
+        act: &Act,
+        observed: &mut Observed,
+        progress: &mut Progress,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Done>, ObjectError> {
+        let closing = match act {
+            Act::DeleteRecord { id } => observed.records.get(id).map(|record| {
+                let superseded = !observed.is_published_by(*id);
+                let mut ended = status::ended(record, superseded, now);
+                // A roll back answers the request of the rotation that failed.
+                if observed.records.range(id + 1..).any(|(_, later)| later.request == record.request) {
+                    ended.request = None;
+                }
+                ended
+            }),
+            _ => None,
+        };
+        // Said before the record goes: afterwards nothing is left to tell it from.
+        if let Act::DeleteRecord { id } = act
+            && let Some(notice) = notices::of_replaced(observed, *id, self.settings.grace)
+        {
+            self.ports.objects.notify(Subject::Secret(object), notice).await;
+        }
+        let actor = Actor { ports: &self.ports, store, place, object, now };
+        let done = match actor.perform(act, observed).await {
+            Ok(done) => done,
+            Err(ActError::Object(error)) => return Err(error),
+            Err(error) => {
+                let (reason, permanent) = match &error {
+                    ActError::Store(error) => (error.reason(), needs_a_person(error)),
+                    ActError::Record(_) => ("RecordTooLarge", true),
+                    ActError::PreviousGone { .. } => ("PreviousValueGone", true),
+                    ActError::Generate(error) => ("GenerateFailed", error.is_permanent()),
+                    ActError::Object(_) => unreachable!("returned above"),
+                };
+                let blocked =
+                    Blocked { reason: reason.into(), message: error.to_string(), permanent, unseen: false };
+                self.fail(object, progress, step.name(), blocked, now);
+                return Ok(None);
+            }
+        };
+        tracing::info!(
+            namespace = place.namespace,
+            name = place.name,
+            step = step.name(),
+            rotation = notices::rotation_of(act),
+            "{}",
+            notices::act_text(act)
+        );
+        progress.failure = None;
+        for notice in notices::of_act(object, act, observed, closing.as_ref()) {
+            self.ports.objects.notify(Subject::Secret(object), notice).await;
+        }
+        progress.ended.extend(closing);
+        if matches!(act, Act::Record { .. } | Act::RecordRollBack { .. }) && matches!(done, Done::Applied) {
+            let region = self.region(object);
+            self.record(object, place.owner, Some(observed), progress, &region, now).await?;
+        }
+        Ok(Some(done))
+    }
+
+    /// Counts a failure of a step and sets the time of the next attempt.
+    fn fail(
+        &self,
+        object: &ManagedSecret,
+        progress: &mut Progress,
+        step: &str,
+        blocked: Blocked,
+        now: DateTime<Utc>,
+    ) {
+        let attempts = progress.failure.as_ref().filter(|f| f.step == step).map_or(0, |f| f.attempts) + 1;
+        let next = now + self.settings.backoff(attempts);
+        tracing::warn!(
+            namespace = object.metadata.namespace,
+            name = object.metadata.name,
+            step,
+            reason = blocked.reason,
+            attempts,
+            next_attempt = %next,
+            "{}",
+            blocked.message
+        );
+        progress.failure = Some(FailureStatus {
+            step: step.to_owned(),
+            reason: blocked.reason.clone(),
+            message: blocked.message.clone(),
+            attempts,
+            next_attempt_time: to_kubernetes(next + TimeDelta::milliseconds(999)),
+            generation: object.metadata.generation.unwrap_or_default(),
+            request: request_token(object),
+        });
+        progress.blocked = Some(blocked);
+    }
+
+    /// A failed preflight is asked for again after the backoff.
+    fn preflight_failed(
+        &self,
+        object: &ManagedSecret,
+        progress: &mut Progress,
+        host: &str,
+        reason: &str,
+        message: &str,
+        now: DateTime<Utc>,
+    ) {
+        let asked = progress.preflight.as_ref().map(|p| from_kubernetes(&p.requested_at));
+        let counted = progress
+            .failure
+            .as_ref()
+            .filter(|f| f.step == "Preflight")
+            .map(|f| from_kubernetes(&f.next_attempt_time));
+        match (asked, counted) {
+            (Some(asked), Some(next)) if next > asked => {
+                if now >= next {
+                    progress.preflight = Some(PreflightStatus { requested_at: to_kubernetes(now) });
+                    progress.next =
+                        Some(Next::Wait { step: Step::Preflight, until: None, why: Waiting::Preflight });
+                }
+            }
+            _ => {
+                let message = format!("DockerHost {host}: {message}");
+                let blocked = Blocked { reason: reason.to_owned(), message, permanent: false, unseen: false };
+                self.fail(object, progress, "Preflight", blocked, now);
+                progress.blocked = None;
+            }
+        }
+    }
+
+    /// Since when no record of this secret has been seen. One that this very pass has closed leaves nothing unseen.
+    fn settled_since(
+        &self,
+        place: &Place<'_>,
+        wanted: &Desired<'_>,
+        observed: &Observed,
+        now: DateTime<Utc>,
+        closed: bool,
+    ) -> Option<DateTime<Utc>> {
+        if !observed.records.is_empty() || !wanted.finalizer || !self.ports.leadership.is_leader() {
+            self.unsettle(place);
+            return None;
+        }
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = settled.entry((place.namespace.to_owned(), place.name.to_owned())).or_insert(now);
+        if closed {
+            *since = DateTime::UNIX_EPOCH;
+        }
+        Some(*since)
+    }
+
+    fn unsettle(&self, place: &Place<'_>) {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.remove(&(place.namespace.to_owned(), place.name.to_owned()));
+    }
+}
+
+/// What a person said with the object: a change of it makes every decision void.
+fn intent(object: &ManagedSecret) -> (Option<&String>, Option<i64>, bool, Option<String>) {
+    let metadata = &object.metadata;
+    (metadata.uid.as_ref(), metadata.generation, metadata.deletion_timestamp.is_some(), request_token(object))
+}
+
+/// Denied and rejected calls stay so until somebody changes something, though they are tried again all the same.
+fn needs_a_person(error: &crate::parameter_store::StoreError) -> bool {
+    use crate::parameter_store::StoreError;
+    error.is_permanent() || matches!(error, StoreError::Denied { .. })
+}
