@@ -20,6 +20,8 @@ use crate::rotation::protocol::{self, Act, Desired, Next, Step, Waiting};
 
 /// More acts than any rotation has; a pass that reaches it goes on in the next one.
 const MAX_ACTS: usize = 24;
+/// The step that a failed look at Parameter Store counts as.
+const OBSERVE: &str = "Observe";
 
 /// How a pass through the protocol ended.
 pub(super) enum Pass {
@@ -49,6 +51,10 @@ impl ManagedSecrets {
         for _ in 0..MAX_ACTS {
             let mut observed = match glance.take() {
                 Some(observed) => observed,
+                None if !fresh && progress.backs_off_from(OBSERVE, now) => {
+                    progress.blocked = progress.failure.as_ref().map(Blocked::again);
+                    return Ok(Pass::Quiet(None));
+                }
                 None => match observe::look_closely(store.as_ref(), place).await {
                     Ok(observed)
                         if newer.as_ref().is_some_and(|n| !n.is_shown_by(&observed, place.owner)) =>
@@ -61,7 +67,7 @@ impl ManagedSecrets {
                             permanent: false,
                             unseen: true,
                         };
-                        self.fail(object, progress, "Observe", blocked, now);
+                        self.fail(object, progress, OBSERVE, blocked, now);
                         return Ok(Pass::Quiet(None));
                     }
                     Ok(observed) => {
@@ -79,7 +85,7 @@ impl ManagedSecrets {
                             permanent,
                             unseen: true,
                         };
-                        self.fail(object, progress, "Observe", blocked, now);
+                        self.fail(object, progress, OBSERVE, blocked, now);
                         return Ok(Pass::Quiet(None));
                     }
                 },

@@ -115,6 +115,11 @@ impl Progress {
         Self { failure, preflight: status.and_then(|s| s.preflight.clone()), ..Self::default() }
     }
 
+    /// Whether the next attempt of this step lies ahead.
+    pub fn backs_off_from(&self, step: &str, now: DateTime<Utc>) -> bool {
+        self.backs_off(now) && self.failure.as_ref().is_some_and(|f| f.step == step)
+    }
+
     /// Whether the next attempt lies ahead.
     pub fn backs_off(&self, now: DateTime<Utc>) -> bool {
         self.failure.as_ref().is_some_and(|f| from_kubernetes(&f.next_attempt_time) > now)
