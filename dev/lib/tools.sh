@@ -64,7 +64,8 @@ readonly BOX_PACKAGES=(
 )
 readonly APP_PACKAGES=(curl postgresql-15 python3 python3-cffi-backend python3-cryptography python3-psycopg2)
 readonly DEBIAN_SUITE=bookworm
-readonly DEBIAN_MIRROR="${KEYTURN_DEBIAN_MIRROR:-http://deb.debian.org/debian}"
+# Another mirror than debootstrap's own default.
+readonly DEBIAN_MIRROR="${KEYTURN_DEBIAN_MIRROR:-}"
 
 rootfs_packages() {
   case $1 in
@@ -83,7 +84,7 @@ build_rootfs() {
   mkdir -p "$CACHE/rootfs" "$CACHE/debs"
   new=$(mktemp -d "$CACHE/rootfs/.$1.XXXXXX")
   debootstrap --variant=minbase --cache-dir="$CACHE/debs" --include="${packages// /,}" "$DEBIAN_SUITE" "$new" \
-    "$DEBIAN_MIRROR"
+    ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"}
   rm -rf "$new"/{var/cache/apt/*,var/lib/apt/lists/*,usr/share/doc/*,usr/share/locale/*,usr/share/man/*}
   # Debian starts what it installs with these; a box starts what its init names.
   rm -rf "$new"/etc/docker/key.json "$new"/etc/ssh/ssh_host_*
