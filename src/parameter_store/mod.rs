@@ -102,4 +102,9 @@ impl StoreError {
     pub fn is_permanent(&self) -> bool {
         matches!(self, StoreError::Rejected { .. })
     }
+
+    /// Whether it stays so until somebody changes something, though it is tried again all the same.
+    pub fn needs_a_person(&self) -> bool {
+        self.is_permanent() || matches!(self, StoreError::Denied { .. })
+    }
 }

@@ -73,9 +73,7 @@ enum TaskError {
 impl From<TaskError> for StartFailure {
     fn from(error: TaskError) -> Self {
         let (reason, stalled) = match &error {
-            TaskError::Store(store) => {
-                (store.reason(), matches!(store, StoreError::Denied { .. } | StoreError::Rejected { .. }))
-            }
+            TaskError::Store(store) => (store.reason(), store.needs_a_person()),
             TaskError::Random(_) => ("NoRandomness", false),
             TaskError::VersionMissing { .. } => ("VersionMissing", false),
         };

@@ -76,7 +76,7 @@ impl ManagedSecrets {
                     }
                     Err(error) => {
                         let (reason, permanent) = match &error {
-                            ObserveError::Store(error) => (error.reason(), needs_a_person(error)),
+                            ObserveError::Store(error) => (error.reason(), error.needs_a_person()),
                             ObserveError::Record(_) => ("RecordUnreadable", true),
                         };
                         let blocked = Blocked {
@@ -238,7 +238,7 @@ impl ManagedSecrets {
             Err(ActError::Object(error)) => return Err(error),
             Err(error) => {
                 let (reason, permanent) = match &error {
-                    ActError::Store(error) => (error.reason(), needs_a_person(error)),
+                    ActError::Store(error) => (error.reason(), error.needs_a_person()),
                     ActError::Record(_) => ("RecordTooLarge", true),
                     ActError::PreviousGone { .. } => ("PreviousValueGone", true),
                     ActError::Generate(error) => ("GenerateFailed", error.is_permanent()),
@@ -367,10 +367,4 @@ impl ManagedSecrets {
 fn intent(object: &ManagedSecret) -> (Option<&String>, Option<i64>, bool, Option<String>) {
     let metadata = &object.metadata;
     (metadata.uid.as_ref(), metadata.generation, metadata.deletion_timestamp.is_some(), request_token(object))
-}
-
-/// Denied and rejected calls stay so until somebody changes something, though they are tried again all the same.
-fn needs_a_person(error: &crate::parameter_store::StoreError) -> bool {
-    use crate::parameter_store::StoreError;
-    error.is_permanent() || matches!(error, StoreError::Denied { .. })
 }

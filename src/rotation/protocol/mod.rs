@@ -25,7 +25,6 @@ use super::schedule::{self, Schedule, Verdict};
 use super::window::WindowError;
 
 pub use desired::{Desired, Request, Timing};
-pub use start::unhandled_request;
 pub use step::{Act, Next, Stalled, Step, Waiting};
 
 /// How long a deleted object is held, at the most, to finish its rotation.
