@@ -2,7 +2,7 @@
 //!
 //! Data flows one way: the [`controller`] observes the cluster, the [`parameter_store`] and the hosts, the pure
 //! functions of [`rotation`] decide the one next step, an adapter acts, and the status records what happened.
-//! Dependencies point inwards: `controller` → (`parameter_store`, `deploy`) → `rotation` → `api`.
+//! Dependencies point inwards: `controller` → (`parameter_store`, `target`, `deploy`) → `rotation` → `api`.
 
 pub mod api;
 pub mod cli;
@@ -12,3 +12,4 @@ pub mod generator;
 pub mod parameter_store;
 pub mod rotation;
 pub mod secret_value;
+pub mod target;

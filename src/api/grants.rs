@@ -152,7 +152,7 @@ fn denied(
     let namespaces = vec![namespace.to_owned()];
     let grant = RotationGrant::new(
         &name,
-        RotationGrantSpec { namespaces, mode: GrantMode::Rotate, parameters, hosts },
+        RotationGrantSpec { namespaces, mode: GrantMode::Rotate, parameters, hosts, postgres: Vec::new() },
     );
     // Cannot fail: strings, numbers and lists only.
     let yaml = serde_yaml_ng::to_string(&grant).unwrap_or_default();

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
+use super::postgres::PostgresSpec;
 use super::rules;
 use super::window::Window;
 
@@ -153,7 +154,8 @@ pub struct SsmSpec {
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(validation = rules::KMS_KEY)]
     pub kms_key_id: Option<String>,
-    /// What to do when the parameter does not exist; Create when absent.
+    /// What to do when the parameter does not exist; when absent Create for random values, and Stall for generate.postgres,
+    /// where a slip in the path must not change a role that is in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_missing: Option<IfMissing>,
 }
@@ -166,10 +168,14 @@ pub struct ParameterSpec {
     #[schemars(length(min = 2, max = 900))]
     #[x_kube(validation = rules::PATH, validation = rules::PATH_NOT_RESERVED)]
     pub path: String,
-    /// Text that is published, in which `{value}` stands for the generated value. Only `{value}` when absent.
+    /// Text that is published, in which `{value}` stands for the generated value; only `{value}` when absent. With
+    /// generate.postgres `{password}` is the same and `{username}` is the role, percent-encoded where the text is a URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
-    #[x_kube(validation = ("self.contains('{value}')", "must contain {value}, where the generated value is put"))]
+    #[x_kube(validation = (
+        "self.contains('{value}') || self.contains('{password}') || self.contains('{username}')",
+        "must contain {value}, where the generated value is put, or {username} or {password} of generate.postgres"
+    ))]
     #[x_kube(validation = (r"!self.matches('[\\r\\n]')", "must be a single line"))]
     pub value: Option<String>,
 }
@@ -185,8 +191,9 @@ pub enum IfMissing {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
-    "[has(self.hex), has(self.base64), has(self.password), has(self.fernet)].filter(source, source).size() == 1",
-    "exactly one source is needed: hex, base64, password or fernet"
+    "[has(self.hex), has(self.base64), has(self.password), has(self.fernet), has(self.postgres)]\
+     .filter(source, source).size() == 1",
+    "exactly one source is needed: hex, base64, password, fernet or postgres"
 ))]
 pub struct GenerateSpec {
     /// Random bytes in hexadecimal, as `openssl rand -hex` prints them.
@@ -201,6 +208,9 @@ pub struct GenerateSpec {
     /// A Fernet key: 32 random bytes in URL-safe base64 with padding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fernet: Option<FernetSpec>,
+    /// The password of a Postgres role, which the server is told before it is published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<PostgresSpec>,
 }
 
 /// Random bytes.

@@ -6,6 +6,7 @@ pub mod docker_host;
 pub mod duration;
 pub mod grants;
 pub mod managed_secret;
+pub mod postgres;
 pub mod rotation_grant;
 mod rules;
 pub mod time;

@@ -76,6 +76,11 @@ pub struct RotationGrantSpec {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub hosts: Vec<HostGrant>,
+    /// Postgres servers and the roles whose passwords may be changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub postgres: Vec<PostgresGrant>,
 }
 
 /// Whether a grant lets keyturn act.
@@ -120,4 +125,37 @@ pub struct HostGrant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
+}
+
+/// Roles of one Postgres server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "has(self.host) != has(self.dockerHost)",
+    "exactly one of host and dockerHost is needed"
+))]
+pub struct PostgresGrant {
+    /// Host name or address, as the ManagedSecret writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rules::HOST)]
+    pub host: Option<String>,
+    /// Name of the DockerHost whose loopback address the server listens on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = rules::OBJECT_NAME)]
+    pub docker_host: Option<String>,
+    /// TCP port; 5432 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
+    /// Roles whose passwords may be changed, the owner of alternating roles and the role that a bootstrap starts from
+    /// among them.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = rules::POSTGRES_NAMES)]
+    pub roles: Vec<String>,
+    /// Whether they may be superusers or replication roles. The role that POSTGRES_USER of the official image names is
+    /// a superuser.
+    #[serde(default)]
+    pub allow_superuser: bool,
 }

@@ -45,6 +45,16 @@ pub const HOST: CelRule = (
 /// A POSIX account name.
 pub const USER: CelRule =
     (r"self.matches('^[A-Za-z_][A-Za-z0-9_.-]*[$]?$')", "must be the name of an account, such as deploy");
+/// The name of a Postgres role or database. Any text is one to Postgres, quoted; what none has by intent is refused.
+pub const POSTGRES_NAME: CelRule = (
+    r"!self.matches('[[:cntrl:]]') && !self.startsWith('pg_')",
+    "must be the name of a role or database as Postgres stores it, not quoted and not beginning with pg_",
+);
+/// Every item is the name of a Postgres role.
+pub const POSTGRES_NAMES: CelRule = (
+    r"self.all(n, !n.matches('[[:cntrl:]]') && !n.startsWith('pg_'))",
+    "must be names of roles as Postgres stores them, not quoted and not beginning with pg_",
+);
 /// The name of a Kubernetes object.
 pub const OBJECT_NAME: CelRule = (
     r"self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",

@@ -260,6 +260,7 @@ fn grant(mode: GrantMode) -> RotationGrant {
             mode,
             parameters: vec![ParameterGrant { prefix: "/app/".into(), regions: vec![], kms_keys: vec![] }],
             hosts: vec![HostGrant { host: "web.example".into(), port: None }],
+            postgres: vec![],
         },
     )
 }

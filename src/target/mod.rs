@@ -1,0 +1,88 @@
+//! Systems that must accept a credential: they are told of a new one before it is published, and to forget the old one
+//! after every host has proven that it runs the new.
+
+pub mod postgres;
+
+use async_trait::async_trait;
+
+use crate::rotation::observed::RotationId;
+use crate::secret_value::SecretValue;
+
+/// A name and the password that goes with it.
+#[derive(Debug)]
+pub struct Login {
+    pub username: String,
+    pub password: SecretValue,
+}
+
+impl Login {
+    /// A copy, for those who must hold one of their own.
+    pub fn duplicate(&self) -> Self {
+        Self { username: self.username.clone(), password: self.password.duplicate() }
+    }
+}
+
+/// What a target said to a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Accepted,
+    /// It answered, and this login does not work: wrong password, no login allowed, expired, or a probe that fails.
+    Refused(TargetError),
+}
+
+/// What a target shows of the roles that it was asked about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roles {
+    /// The highest rotation that changed one of them; 0 where there is none, or no fence could be kept.
+    pub fence: RotationId,
+    /// Whether there is a fence: without one a late request of a paused controller cannot be refused.
+    pub fenced: bool,
+    /// Roles that can log in at all, of those asked about.
+    pub can_log_in: Vec<String>,
+    /// Open sessions by role, of those asked about: who they are, as far as the target tells.
+    pub sessions: Vec<Session>,
+}
+
+/// An open session of a role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub username: String,
+    /// Address and application, as far as the target tells; for people.
+    pub client: String,
+}
+
+/// Why something at a target failed. Never holds a value; written for who reads `kubectl describe`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct TargetError {
+    /// In a word, for a condition: `TargetUnreachable`, `LoginRefused`, `RoleMissing`…
+    pub reason: &'static str,
+    /// What failed, on which server and role, why, and what to do.
+    pub message: String,
+    /// Only a person can end it; it is tried again all the same, with backoff.
+    pub permanent: bool,
+    /// A change may have been made or not: the answer was lost. It is only ever made again as it was.
+    pub outcome_unknown: bool,
+}
+
+/// One target as one secret sees it.
+#[async_trait]
+pub trait Target: Send + Sync {
+    /// Logs in, and runs the user's probes. An error: it could not be asked.
+    async fn try_login(&self, login: &Login) -> Result<Answer, TargetError>;
+
+    /// Looks at the secret's roles as the administrator. Without one there is nothing to see: no fence.
+    async fn look(&self) -> Result<Roles, TargetError>;
+
+    /// Makes the target accept this login, and nothing else for this username. Refuses a rotation that is older than the
+    /// fence. `own` are logins of the same username that may work until now, likeliest first: without an administrator
+    /// the role changes its own password. Repeating it with the same arguments is harmless.
+    async fn install(&self, id: RotationId, login: &Login, own: &[Login]) -> Result<(), TargetError>;
+
+    /// Makes the target refuse any login of this username from now on. Refuses a rotation that is older than the fence.
+    /// Sessions stay.
+    async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError>;
+
+    /// Ends the sessions of a username.
+    async fn end_sessions(&self, username: &str) -> Result<(), TargetError>;
+}
