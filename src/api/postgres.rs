@@ -208,6 +208,11 @@ impl PostgresSpec {
         said.unwrap_or(if self.via.is_some() { TlsMode::Disable } else { TlsMode::VerifyFull })
     }
 
+    /// The role that owner and pair were made from.
+    pub fn bootstrap_from(&self) -> Option<&str> {
+        Some(self.alternating_roles.as_ref()?.bootstrap.as_ref()?.from.as_str())
+    }
+
     /// The roles whose passwords are changed.
     pub fn roles(&self) -> Vec<&str> {
         let single = self.single_role.iter().map(|role| role.name.as_str());

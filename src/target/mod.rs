@@ -3,7 +3,10 @@
 
 pub mod postgres;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use crate::rotation::observed::RotationId;
 use crate::secret_value::SecretValue;
@@ -33,14 +36,24 @@ pub enum Answer {
 /// What a target shows of the roles that it was asked about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
-    /// The highest rotation that changed one of them; 0 where there is none, or no fence could be kept.
-    pub fence: RotationId,
-    /// Whether there is a fence: without one a late request of a paused controller cannot be refused.
+    /// The rotation that changed each role last.
+    pub fences: BTreeMap<String, Fence>,
+    /// Whether a fence can be kept: without one a late request of a paused controller cannot be refused.
     pub fenced: bool,
     /// Roles that can log in at all, of those asked about.
-    pub can_log_in: Vec<String>,
-    /// Open sessions by role, of those asked about: who they are, as far as the target tells.
+    pub can_log_in: BTreeSet<String>,
+    /// Open sessions of those asked about.
     pub sessions: Vec<Session>,
+    /// What a person should know that stands in the way of nothing, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Keeps late requests of older rotations from changing a role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence {
+    pub id: RotationId,
+    /// By the target's clock.
+    pub changed_at: DateTime<Utc>,
 }
 
 /// An open session of a role.

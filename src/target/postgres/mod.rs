@@ -1,1 +1,132 @@
-//! Postgres roles.
+//! Postgres roles: one whose password is changed in place, or two that take turns.
+//!
+//! The server is told a SCRAM verifier, never a password; it is logged in to by SCRAM and nothing else; every change is
+//! one transaction that first takes the role's fence, so that a late request of a controller that was stopped changes
+//! nothing. `docs/postgres.md` is the user's side of it.
+
+mod change;
+mod connect;
+mod dial;
+mod failure;
+mod fence;
+mod login;
+mod look;
+mod scram_only;
+mod verifier;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use self::connect::Limits;
+use self::connect::{Route, Session, Tls};
+pub use self::dial::{Dial, Direct, Stream, ThroughHost, Wire};
+use self::failure::LoginFailure;
+use super::{Answer, Login, Roles, Target, TargetError};
+use crate::api::postgres::PostgresSpec;
+use crate::rotation::observed::RotationId;
+
+/// The roles of one secret on one server.
+pub struct Postgres {
+    spec: PostgresSpec,
+    route: Route,
+    admin: Option<Login>,
+    /// `<cluster>/<namespace>/<name>` of the secret: whose roles they are, for the fence.
+    owner: String,
+    allow_superuser: bool,
+}
+
+impl Postgres {
+    /// Nothing is connected yet. Fails where the spec asks for a TLS that cannot be: no certificate in `ca`, no name to
+    /// check. Without `allow_superuser` a superuser's or replication role's password is not touched.
+    pub fn new(
+        spec: &PostgresSpec,
+        dial: Arc<dyn Dial>,
+        admin: Option<Login>,
+        owner: String,
+        allow_superuser: bool,
+    ) -> Result<Self, TargetError> {
+        let tls = Tls::of(spec)?;
+        let route = Route { dial, tls, database: spec.database.clone(), limits: Limits::default() };
+        Ok(Self { spec: spec.clone(), route, admin, owner, allow_superuser })
+    }
+
+    /// With other limits than the usual.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.route.limits = limits;
+        self
+    }
+
+    fn server(&self) -> String {
+        self.route.dial.server()
+    }
+
+    /// A session of the administrator on a server that can be written to. Names are looked up in the catalogue only: who
+    /// owns the database could else put functions of their own in the administrator's way.
+    async fn admin_session(&self, admin: &Login) -> Result<Session, TargetError> {
+        let session = self.route.log_in(admin).await.map_err(|failure| match failure {
+            LoginFailure::Refused(error) => TargetError {
+                reason: "AdministratorRefused",
+                message: format!("the administrator cannot log in: {}", error.message),
+                ..error
+            },
+            LoginFailure::Failed(error) => error,
+        })?;
+        let failed =
+            |error| failure::of_statement(&self.server(), "the administrator's session failed", &error);
+        session.client.batch_execute("SET search_path = pg_catalog, pg_temp").await.map_err(failed)?;
+        self.require_primary(&session).await?;
+        Ok(session)
+    }
+
+    /// A replica accepts what the primary accepted some time ago: its word counts for nothing.
+    async fn require_primary(&self, session: &Session) -> Result<(), TargetError> {
+        let row = session.client.query_typed_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await;
+        let row = row.map_err(|error| {
+            failure::of_statement(&self.server(), "it did not say whether it is a replica", &error)
+        })?;
+        if row.get(0) { Err(failure::read_only(&self.server())) } else { Ok(()) }
+    }
+
+    /// Bounds a call that changes nothing.
+    async fn bounded<T>(
+        &self,
+        what: &str,
+        call: impl Future<Output = Result<T, TargetError>>,
+    ) -> Result<T, TargetError> {
+        let limit = self.route.limits.operation;
+        tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+            let server = self.server();
+            let seconds = limit.as_secs();
+            let message = format!("{what} at the Postgres server {server} did not end within {seconds} s");
+            Err(failure::passing("TimedOut", message))
+        })
+    }
+}
+
+#[async_trait]
+impl Target for Postgres {
+    async fn try_login(&self, login: &Login) -> Result<Answer, TargetError> {
+        self.bounded("the login", self.log_in_and_probe(login)).await
+    }
+
+    async fn look(&self) -> Result<Roles, TargetError> {
+        match &self.admin {
+            Some(admin) => self.bounded("the look at the roles", self.look_as(admin)).await,
+            None => Ok(Roles::default()),
+        }
+    }
+
+    async fn install(&self, id: RotationId, login: &Login, own: &[Login]) -> Result<(), TargetError> {
+        self.install_login(id, login, own).await
+    }
+
+    async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError> {
+        self.retire_role(id, username).await
+    }
+
+    async fn end_sessions(&self, username: &str) -> Result<(), TargetError> {
+        self.bounded("the end of sessions", self.end_sessions_of(username)).await
+    }
+}

@@ -1,0 +1,292 @@
+//! Changes of a role: each is one transaction that takes the fence, alters the role, moves the fence on and commits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use tokio_postgres::error::{Error, SqlState};
+use tokio_postgres::types::Type;
+
+use super::connect::Session;
+use super::failure::{self, LoginFailure, ident};
+use super::verifier::Verifier;
+use super::{Postgres, fence, look};
+use crate::rotation::observed::RotationId;
+use crate::target::{Login, TargetError};
+
+/// Committing is never left to the server's default: a commit that a crash of the server undoes would be taken for done.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
+                       WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
+
+/// A call that changes something: until when it may, and how far it has come.
+struct Attempt {
+    began: Instant,
+    commit_sent: AtomicBool,
+}
+
+/// A change of one role.
+struct Change<'a> {
+    role: &'a str,
+    /// The ALTER ROLE.
+    statement: String,
+    id: RotationId,
+}
+
+impl Postgres {
+    pub(super) async fn install_login(
+        &self,
+        id: RotationId,
+        login: &Login,
+        own: &[Login],
+    ) -> Result<(), TargetError> {
+        let role = login.username.as_str();
+        if !self.spec.roles().contains(&role) {
+            return Err(self.not_ours(role));
+        }
+        let verifier = Verifier::of(&login.password).map_err(|error| {
+            let server = self.server();
+            let message =
+                format!("role {role} at the Postgres server {server} cannot get this password: {error}");
+            failure::permanent("PasswordUnusable", message)
+        })?;
+        let may_log_in = if self.spec.alternating_roles.is_some() { "LOGIN " } else { "" };
+        let statement = format!("ALTER ROLE {} {may_log_in}PASSWORD {}", ident(role), verifier.literal());
+        let change = Change { role, statement, id };
+        self.attempt(|attempt| async move {
+            match &self.admin {
+                Some(admin) => self.alter_as(admin, &change, attempt, true).await,
+                None => self.alter_self(&change, login, own, attempt).await,
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn retire_role(&self, id: RotationId, role: &str) -> Result<(), TargetError> {
+        let pair =
+            self.spec.alternating_roles.as_ref().is_some_and(|pair| pair.names.iter().any(|n| n == role));
+        if !pair && self.spec.bootstrap_from() != Some(role) {
+            return Err(self.not_ours(role));
+        }
+        let Some(admin) = &self.admin else { return Err(self.no_administrator("retire", role)) };
+        let statement = format!("ALTER ROLE {} NOLOGIN PASSWORD NULL", ident(role));
+        let change = Change { role, statement, id };
+        self.attempt(|attempt| async move { self.alter_as(admin, &change, attempt, false).await }).await
+    }
+
+    pub(super) async fn end_sessions_of(&self, role: &str) -> Result<(), TargetError> {
+        let Some(admin) = &self.admin else { return Err(self.no_administrator("end the sessions of", role)) };
+        let session = self.admin_session(admin).await?;
+        // The server waits up to two seconds for each to be gone.
+        let sql = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE usename = $1 AND pid <> pg_backend_pid() AND NOT pg_terminate_backend(pid, 2000)";
+        let ended = session.client.query_typed_one(sql, &[(&role, Type::NAME)]).await;
+        let server = self.server();
+        let left: i64 = match ended {
+            Ok(row) => row.get(0),
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                return Err(failure::permanent(
+                    "NotPermitted",
+                    format!(
+                        "role {} may not end the sessions of role {role} at the Postgres server {server} (42501); run there: \
+                         GRANT pg_signal_backend TO {} (sessions of a superuser are ended by superusers only)",
+                        admin.username,
+                        ident(&admin.username)
+                    ),
+                ));
+            }
+            Err(error) => {
+                let what = format!("the sessions of role {role} could not be ended");
+                return Err(failure::of_statement(&server, &what, &error));
+            }
+        };
+        session.close().await;
+        if left == 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "{left} sessions of role {role} at the Postgres server {server} were told to end and did not"
+        );
+        Err(failure::passing("SessionsRemain", message))
+    }
+
+    fn not_ours(&self, role: &str) -> TargetError {
+        let server = self.server();
+        failure::permanent(
+            "NotOurRole",
+            format!("role {role} at the Postgres server {server} is none of this secret's"),
+        )
+    }
+
+    fn no_administrator(&self, what: &str, role: &str) -> TargetError {
+        failure::permanent(
+            "NoAdministrator",
+            format!(
+                "without an administrator nobody can {what} role {role} at the Postgres server {}; set adminSecretRef or \
+                 adminParameter",
+                self.server()
+            ),
+        )
+    }
+
+    /// Bounds a change. Once its COMMIT is on the way, an end without an answer says nothing about it.
+    async fn attempt<'a, F, C>(&'a self, change: C) -> Result<(), TargetError>
+    where
+        C: FnOnce(Arc<Attempt>) -> F,
+        F: Future<Output = Result<(), TargetError>> + 'a,
+    {
+        let attempt = Arc::new(Attempt { began: Instant::now(), commit_sent: AtomicBool::new(false) });
+        let mut result = self.bounded("the change of the role", change(attempt.clone())).await;
+        if let Err(error) = &mut result
+            && error.reason == "TimedOut"
+            && attempt.commit_sent.load(Ordering::Relaxed)
+        {
+            error.outcome_unknown = true;
+        }
+        result
+    }
+
+    async fn alter_as(
+        &self,
+        admin: &Login,
+        change: &Change<'_>,
+        attempt: Arc<Attempt>,
+        installs: bool,
+    ) -> Result<(), TargetError> {
+        let server = self.server();
+        let session = self.admin_session(admin).await?;
+        let Some(role) = look::role(&session, &server, change.role).await? else {
+            return Err(look::missing(&server, change.role));
+        };
+        if installs {
+            self.require_permitted(&role)?;
+            if role.expired {
+                return Err(look::expired(&server, change.role));
+            }
+        } else if role.superuser {
+            return Err(failure::permanent(
+                "SuperuserKept",
+                format!(
+                    "role {} at the Postgres server {server} is a superuser and is not shut out: it may be the only one. Where \
+                     there is another, run there: ALTER ROLE {} NOLOGIN PASSWORD NULL",
+                    change.role,
+                    ident(change.role)
+                ),
+            ));
+        }
+        let fenced = fence::ensure(&session, &server).await?;
+        self.begin(&session).await?;
+        if fenced {
+            fence::take(&session, &server, change.role, change.id, &self.owner).await?;
+        } else {
+            // At least two of ours do not alter it at the same moment.
+            let sql = "SELECT pg_advisory_xact_lock(hashtextextended($1, 7311984))";
+            let locked = session.client.query_typed(sql, &[(&change.role, Type::TEXT)]).await;
+            locked.map_err(|error| self.alter_failed(change.role, &admin.username, &session, &error))?;
+        }
+        let altered = session.client.batch_execute(&change.statement).await;
+        altered.map_err(|error| self.alter_failed(change.role, &admin.username, &session, &error))?;
+        if fenced {
+            fence::advance(&session, &server, change.role, change.id).await?;
+        }
+        self.commit(session, change.role, &attempt).await
+    }
+
+    /// The role changes its own password. The first of its logins that works is used.
+    async fn alter_self(
+        &self,
+        change: &Change<'_>,
+        login: &Login,
+        own: &[Login],
+        attempt: Arc<Attempt>,
+    ) -> Result<(), TargetError> {
+        let server = self.server();
+        for known in own.iter().filter(|known| known.username == login.username) {
+            let session = match self.route.log_in(known).await {
+                Ok(session) => session,
+                Err(LoginFailure::Refused(_)) => continue,
+                Err(LoginFailure::Failed(error)) => return Err(error),
+            };
+            self.require_primary(&session).await?;
+            if let Some(role) = look::role(&session, &server, change.role).await? {
+                self.require_permitted(&role)?;
+            }
+            self.begin(&session).await?;
+            // A default role that the login acts as may not change the login's password.
+            let statement = format!("SET LOCAL ROLE NONE; {}", change.statement);
+            let altered = session.client.batch_execute(&statement).await;
+            altered.map_err(|error| self.alter_failed(change.role, change.role, &session, &error))?;
+            return self.commit(session, change.role, &attempt).await;
+        }
+        // An earlier attempt may have done it, its answer lost.
+        match self.route.log_in(login).await {
+            Ok(session) => {
+                session.close().await;
+                Ok(())
+            }
+            Err(LoginFailure::Failed(error)) => Err(error),
+            Err(LoginFailure::Refused(error)) => Err(failure::permanent(
+                "NoLoginWorks",
+                format!(
+                    "no password that keyturn knows of role {} works, so the role cannot change its own; set an administrator \
+                     (adminSecretRef or adminParameter), or publish the password that works. Of the newest: {}",
+                    change.role, error.message
+                ),
+            )),
+        }
+    }
+
+    fn require_permitted(&self, role: &look::RoleState) -> Result<(), TargetError> {
+        if !self.allow_superuser && (role.superuser || role.replication) {
+            return Err(look::superuser(&self.server(), role));
+        }
+        Ok(())
+    }
+
+    async fn begin(&self, session: &Session) -> Result<(), TargetError> {
+        let began = session.client.batch_execute(&format!("{BEGIN}; {DURABLE}")).await;
+        began.map_err(|error| failure::of_statement(&self.server(), "no transaction was begun", &error))
+    }
+
+    async fn commit(&self, session: Session, role: &str, attempt: &Attempt) -> Result<(), TargetError> {
+        let server = self.server();
+        let limit = self.route.limits.operation;
+        // The process may have been stopped in the middle, and everything decided otherwise meanwhile.
+        if attempt.began.elapsed() >= limit {
+            let message = format!(
+                "role {role} at the Postgres server {server} was not changed: it took longer than {} s to get to it",
+                limit.as_secs()
+            );
+            return Err(failure::passing("TimedOut", message));
+        }
+        attempt.commit_sent.store(true, Ordering::Relaxed);
+        match session.client.batch_execute("COMMIT").await {
+            Ok(()) => {
+                session.close().await;
+                Ok(())
+            }
+            Err(error) if failure::commit_is_unknown(&error) => Err(TargetError {
+                reason: "OutcomeUnknown",
+                message: format!(
+                    "the connection to the Postgres server {server} was lost before it said whether role {role} was changed; \
+                     the same change is made again"
+                ),
+                permanent: false,
+                outcome_unknown: true,
+            }),
+            Err(error) => Err(failure::of_statement(
+                &server,
+                &format!("the change of role {role} was not committed"),
+                &error,
+            )),
+        }
+    }
+
+    fn alter_failed(&self, role: &str, who: &str, session: &Session, error: &Error) -> TargetError {
+        let server = self.server();
+        if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
+            return failure::not_permitted(&server, role, who, session.version);
+        }
+        failure::of_statement(&server, &format!("role {role} could not be changed"), error)
+    }
+}

@@ -1,0 +1,276 @@
+//! A session with a Postgres server: over a way of [`super::dial`], inside TLS where the user wants it, authenticated by
+//! SCRAM only, and bounded in time on both sides. The server ends it by itself where we stand still in the middle, so
+//! that a controller that was stopped for a minute finds no session to send an old change through.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::{ChannelBinding, SslMode};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::dial::{Dial, Wire};
+use super::failure::{self, LoginFailure};
+use super::scram_only::{ScramOnly, ScramOverTls};
+use crate::api::postgres::{PostgresSpec, TlsMode};
+use crate::target::{Login, TargetError};
+
+/// How long things may take. All lie well below the grace of the rotation protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From the first byte to a session, SSH and TLS included.
+    pub connect: Duration,
+    /// One call of the target, connecting included. A change is not committed after it.
+    pub operation: Duration,
+    /// The server's `lock_timeout`.
+    pub lock: Duration,
+    /// The server's `statement_timeout`.
+    pub statement: Duration,
+    /// The server's `idle_in_transaction_session_timeout` and `idle_session_timeout`.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            operation: Duration::from_secs(20),
+            lock: Duration::from_secs(5),
+            statement: Duration::from_secs(10),
+            idle: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Name of our sessions in `pg_stat_activity`.
+pub const APPLICATION_NAME: &str = "keyturn";
+
+/// TLS as the user wants it.
+#[derive(Clone)]
+pub struct Tls {
+    connector: MakeRustlsConnect,
+    server_name: String,
+}
+
+impl Tls {
+    /// What the spec asks for; None without TLS.
+    pub fn of(spec: &PostgresSpec) -> Result<Option<Self>, TargetError> {
+        if spec.tls_mode() == TlsMode::Disable {
+            // Without SSH around it nothing would say who the server is.
+            return if spec.via.is_some() {
+                Ok(None)
+            } else {
+                Err(unusable("tls.mode: Disable is for a server behind via.dockerHost only; leave it out"))
+            };
+        }
+        let tls = spec.tls.as_ref();
+        let server_name = tls.and_then(|tls| tls.server_name.clone()).or_else(|| spec.host.clone());
+        let server_name = server_name.ok_or_else(|| {
+            unusable(
+                "a server behind a docker host has no name to check its certificate for; set tls.serverName, or leave \
+                 tls out, since SSH protects the way",
+            )
+        })?;
+        let roots = match tls.and_then(|tls| tls.ca.as_deref()) {
+            Some(pem) => own_authorities(pem)?,
+            None => public_authorities()?,
+        };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(&format!("TLS cannot be set up: {error}")))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Some(Self { connector: MakeRustlsConnect::new(config), server_name }))
+    }
+}
+
+fn unusable(message: &str) -> TargetError {
+    TargetError {
+        reason: "TlsNotUsable",
+        message: message.to_owned(),
+        permanent: true,
+        outcome_unknown: false,
+    }
+}
+
+fn own_authorities(pem: &str) -> Result<RootCertStore, TargetError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let added =
+            certificate.map_err(|_| ()).and_then(|certificate| roots.add(certificate).map_err(|_| ()));
+        added.map_err(|()| unusable("tls.ca holds something that is not a certificate in PEM"))?;
+    }
+    if roots.is_empty() {
+        return Err(unusable("tls.ca holds no certificate in PEM"));
+    }
+    Ok(roots)
+}
+
+fn public_authorities() -> Result<RootCertStore, TargetError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(unusable("the machine that keyturn runs on knows no public authorities; set tls.ca"));
+    }
+    Ok(roots)
+}
+
+/// How to get to one database of one server.
+#[derive(Clone)]
+pub struct Route {
+    pub dial: Arc<dyn Dial>,
+    pub tls: Option<Tls>,
+    pub database: String,
+    pub limits: Limits,
+}
+
+impl Route {
+    /// Logs in. Settings of the session are made before anything else is sent.
+    pub async fn log_in(&self, login: &Login) -> Result<Session, LoginFailure> {
+        let limit = self.limits.connect;
+        let opened = timeout(limit, self.open(login)).await;
+        opened.unwrap_or_else(|_| {
+            let cause = format!("no session within {} s", limit.as_secs());
+            Err(LoginFailure::Failed(failure::unreachable(&self.dial.server(), &cause)))
+        })
+    }
+
+    async fn open(&self, login: &Login) -> Result<Session, LoginFailure> {
+        let stream = self.dial.dial().await.map_err(LoginFailure::Failed)?;
+        let mut config = Config::new();
+        config
+            .user(&login.username)
+            .password(login.password.expose())
+            .dbname(&self.database)
+            .application_name(APPLICATION_NAME);
+        let opened = match &self.tls {
+            None => start_plain(config, stream).await,
+            Some(tls) => start_tls(config, tls.clone(), stream).await,
+        };
+        let session = opened.map_err(|error| {
+            failure::of_login(&self.dial.server(), &login.username, &self.database, &error)
+        })?;
+        session.prepare(self.limits).await.map_err(|error| {
+            let server = self.dial.server();
+            LoginFailure::Failed(failure::of_statement(
+                &server,
+                "the session's settings were not taken",
+                &error,
+            ))
+        })?;
+        Ok(session)
+    }
+}
+
+async fn start_plain(mut config: Config, stream: Wire) -> Result<Session, tokio_postgres::Error> {
+    config.ssl_mode(SslMode::Disable);
+    let (client, connection) = config.connect_raw(ScramOnly::new(stream, false), NoTls).await?;
+    let version = major(connection.parameter("server_version"));
+    Ok(Session { client, version, driver: Driver(tokio::spawn(async { drop(connection.await) })) })
+}
+
+async fn start_tls(mut config: Config, mut tls: Tls, stream: Wire) -> Result<Session, tokio_postgres::Error> {
+    config.ssl_mode(SslMode::Require).channel_binding(ChannelBinding::Require);
+    let Ok(connect) = MakeTlsConnect::<Wire>::make_tls_connect(&mut tls.connector, &tls.server_name);
+    let (client, connection) = config.connect_raw(stream, ScramOverTls(connect)).await?;
+    let version = major(connection.parameter("server_version"));
+    Ok(Session { client, version, driver: Driver(tokio::spawn(async { drop(connection.await) })) })
+}
+
+/// `15` of `15.18 (Debian 15.18-0+deb12u1)`; 0 where it cannot be read.
+fn major(version: Option<&str>) -> u32 {
+    let digits = version.unwrap_or_default().split(|c: char| !c.is_ascii_digit()).next();
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// A session. Dropping it cuts the connection, with which the server rolls back what was not committed.
+pub struct Session {
+    pub client: Client,
+    /// Major version of the server.
+    pub version: u32,
+    driver: Driver,
+}
+
+/// The task that moves the bytes; it ends with this.
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Session {
+    async fn prepare(&self, limits: Limits) -> Result<(), tokio_postgres::Error> {
+        // SET alone, since it looks up no function and no operator that somebody could have put into its way.
+        let mut settings = format!(
+            "SET lock_timeout = {}; SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {}; ",
+            limits.lock.as_millis(),
+            limits.statement.as_millis(),
+            limits.idle.as_millis()
+        );
+        if self.version >= 14 {
+            settings.push_str(&format!("SET idle_session_timeout = {};", limits.idle.as_millis()));
+        }
+        self.client.batch_execute(&settings).await
+    }
+
+    /// Says goodbye, and waits until the server has heard it: only then is the session gone from its list.
+    pub async fn close(self) {
+        let Self { client, mut driver, .. } = self;
+        drop(client);
+        // What does not end by itself is cut.
+        let _ = timeout(Duration::from_secs(1), &mut driver.0).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(yaml: &str) -> PostgresSpec {
+        serde_yaml_ng::from_str(yaml).unwrap()
+    }
+
+    fn refusal(yaml: &str) -> String {
+        Tls::of(&spec(yaml)).err().unwrap().message
+    }
+
+    #[test]
+    fn a_server_that_is_reached_directly_is_never_spoken_to_without_tls() {
+        let error = refusal("{host: db, database: d, singleRole: {name: r}, tls: {mode: Disable}}");
+        assert!(error.contains("via.dockerHost only"), "{error}");
+    }
+
+    #[test]
+    fn through_a_docker_host_there_is_no_tls_unless_the_name_to_check_is_given() {
+        let via = "via: {dockerHost: h}, database: d, singleRole: {name: r}";
+        assert!(Tls::of(&spec(&format!("{{{via}}}"))).unwrap().is_none());
+        let error = refusal(&format!("{{{via}, tls: {{mode: VerifyFull}}}}"));
+        assert!(error.contains("tls.serverName"), "{error}");
+    }
+
+    #[test]
+    fn authorities_that_are_none_are_refused() {
+        for ca in ["nothing", "-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----\\n"] {
+            let error = refusal(&format!(
+                "{{host: db, database: d, singleRole: {{name: r}}, tls: {{ca: \"{ca}\"}}}}"
+            ));
+            assert!(error.starts_with("tls.ca holds"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_major_version_is_read_from_any_form() {
+        for (text, version) in [("15.18 (Debian 15.18-0)", 15), ("17beta1", 17), ("", 0), ("devel", 0)] {
+            assert_eq!(major(Some(text)), version, "{text}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! What a failure at a Postgres server means to the rotation, and to the person who reads of it.
+//!
+//! The server's own texts are never passed on: the message of a failed statement may quote it. Its SQLSTATE says what is
+//! needed, and the words are ours.
+
+use std::io;
+
+use rustls::CertificateError;
+use tokio_postgres::error::{Error, Severity, SqlState};
+
+use super::scram_only::NotScram;
+use crate::target::TargetError;
+
+/// Why there is no session.
+#[derive(Debug)]
+pub enum LoginFailure {
+    /// The server answered: not with this login.
+    Refused(TargetError),
+    /// The login could not be tried.
+    Failed(TargetError),
+}
+
+/// May pass by itself.
+pub fn passing(reason: &'static str, message: String) -> TargetError {
+    TargetError { reason, message, permanent: false, outcome_unknown: false }
+}
+
+/// A person has to do something.
+pub fn permanent(reason: &'static str, message: String) -> TargetError {
+    TargetError { reason, message, permanent: true, outcome_unknown: false }
+}
+
+pub fn unreachable(server: &str, cause: &str) -> TargetError {
+    passing("TargetUnreachable", format!("the Postgres server {server} cannot be reached: {cause}"))
+}
+
+/// What a failed login means.
+pub fn of_login(server: &str, role: &str, database: &str, error: &Error) -> LoginFailure {
+    let refused = |reason, message| LoginFailure::Refused(permanent(reason, message));
+    let failed = LoginFailure::Failed;
+    if let Some(why) = NotScram::in_error(error) {
+        return failed(not_scram(server, role, why));
+    }
+    let Some(code) = error.code() else {
+        return failed(no_session(server, role, error));
+    };
+    match code {
+        &SqlState::INVALID_PASSWORD => refused(
+            "LoginRefused",
+            format!(
+                "the Postgres server {server} refuses the login of role {role} (28P01): the password is not the role's, \
+                 the role has none or does not exist, or its VALID UNTIL has passed"
+            ),
+        ),
+        &SqlState::INVALID_AUTHORIZATION_SPECIFICATION => refused(
+            "LoginRefused",
+            format!(
+                "the Postgres server {server} does not let role {role} in (28000): the role has NOLOGIN, or no line of \
+                 pg_hba.conf fits; it needs one such as `host {database} {role} <our address> scram-sha-256`"
+            ),
+        ),
+        &SqlState::INSUFFICIENT_PRIVILEGE => refused(
+            "LoginRefused",
+            format!(
+                "role {role} may not connect to the database {database} of the Postgres server {server} (42501); \
+                 run: GRANT CONNECT ON DATABASE {} TO {}",
+                ident(database),
+                ident(role)
+            ),
+        ),
+        &SqlState::INVALID_CATALOG_NAME => failed(permanent(
+            "DatabaseMissing",
+            format!(
+                "the Postgres server {server} has no database {database} (3D000); create it, or correct `database`"
+            ),
+        )),
+        code => failed(of_state(server, &format!("the login of role {role} failed"), code)),
+    }
+}
+
+fn not_scram(server: &str, role: &str, why: NotScram) -> TargetError {
+    let remedy = match why {
+        NotScram::Md5 => {
+            "in its pg_hba.conf let the line for this role say scram-sha-256; where it says so, or md5, already, set the \
+             role's password anew with password_encryption = 'scram-sha-256'"
+        }
+        NotScram::NoChannelBinding => "end TLS in Postgres itself, with a certificate of an RSA or ECDSA key",
+        NotScram::Iterations(_) => "lower scram_iterations",
+        NotScram::Protocol => "check host and port",
+        _ => "in its pg_hba.conf let the line for this role say scram-sha-256",
+    };
+    permanent(
+        "AuthenticationNotScram",
+        format!(
+            "nothing of the password of role {role} was sent to the Postgres server {server}, since {why}; keyturn logs in \
+             by SCRAM-SHA-256 only: {remedy}. Where it has been so until now, ask who answers there"
+        ),
+    )
+}
+
+/// The connection ended before the server answered, or TLS did not come about.
+fn no_session(server: &str, role: &str, error: &Error) -> TargetError {
+    if let Some(tls) = tls_error(error) {
+        return of_tls(server, tls);
+    }
+    let text = error.to_string();
+    if text.starts_with("authentication error") {
+        let why = if text.contains("channel binding") {
+            "the login cannot be bound to its TLS channel, for which its certificate must be signed with RSA or ECDSA"
+        } else {
+            "it does not prove that it knows the password itself, so it is not the server it claims to be"
+        };
+        return permanent(
+            "ServerNotProven",
+            format!("the login of role {role} at the Postgres server {server} was broken off: {why}"),
+        );
+    }
+    if text.contains("server does not support TLS") {
+        return permanent(
+            "TlsNotOffered",
+            format!(
+                "the Postgres server {server} offers no TLS; set ssl = on there with a certificate, or reach it through \
+                 via.dockerHost"
+            ),
+        );
+    }
+    unreachable(server, &cause(error))
+}
+
+/// The cause that the system or the way gave. Never something that a server said, which has no error of this kind.
+fn cause(error: &Error) -> String {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.to_string();
+        }
+        next = error.source();
+    }
+    "the connection was closed".to_owned()
+}
+
+fn tls_error(error: &Error) -> Option<&rustls::Error> {
+    let source = std::error::Error::source(error)?.downcast_ref::<io::Error>()?;
+    source.get_ref()?.downcast_ref()
+}
+
+fn of_tls(server: &str, error: &rustls::Error) -> TargetError {
+    let (reason, why) = match error {
+        rustls::Error::InvalidCertificate(why) => match why {
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
+                "TlsWrongName",
+                "its certificate is for another name; let `host` or tls.serverName be a name of the certificate",
+            ),
+            CertificateError::UnknownIssuer => (
+                "TlsNotTrusted",
+                "nobody that we trust vouches for its certificate; put the certificate of its authority into tls.ca",
+            ),
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                ("TlsNotTrusted", "its certificate has expired; renew it")
+            }
+            _ => ("TlsNotTrusted", "its certificate is not acceptable"),
+        },
+        _ => ("TlsFailed", "no TLS came about"),
+    };
+    permanent(
+        reason,
+        format!(
+            "the Postgres server {server} does not prove who it is, so no login was sent: {why} ({error})"
+        ),
+    )
+}
+
+/// What a failed statement means where nothing more is known of it. `what` says what failed.
+pub fn of_statement(server: &str, what: &str, error: &Error) -> TargetError {
+    match error.code() {
+        Some(code) => of_state(server, what, code),
+        None => passing(
+            "ConnectionLost",
+            format!("{what}: the connection to the Postgres server {server} was lost ({})", cause(error)),
+        ),
+    }
+}
+
+/// Whether a failed COMMIT may have been done all the same: only a plain error says that it was not. A session that is
+/// ended while it waits for its standby, say, has committed.
+pub fn commit_is_unknown(error: &Error) -> bool {
+    error.as_db_error().is_none_or(|error| error.parsed_severity() != Some(Severity::Error))
+}
+
+/// Whether it says something about the moment rather than about the statement.
+pub fn is_of_the_moment(error: &Error) -> bool {
+    let Some(code) = error.code() else { return true };
+    let class = &code.code()[..2];
+    ["08", "40", "53", "57"].contains(&class)
+        || [SqlState::LOCK_NOT_AVAILABLE, SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT].contains(code)
+}
+
+fn of_state(server: &str, what: &str, code: &SqlState) -> TargetError {
+    let at = format!("{what} at the Postgres server {server} ({})", code.code());
+    let class = &code.code()[..2];
+    match *code {
+        SqlState::TOO_MANY_CONNECTIONS => passing(
+            "TooManyConnections",
+            format!(
+                "{at}: it has no free connection; raise max_connections or the limit of the role or database"
+            ),
+        ),
+        SqlState::CANNOT_CONNECT_NOW => {
+            passing("TargetStarting", format!("{at}: it is starting up or shutting down"))
+        }
+        SqlState::READ_ONLY_SQL_TRANSACTION => read_only(server),
+        SqlState::LOCK_NOT_AVAILABLE => passing(
+            "Locked",
+            format!("{at}: another transaction holds a lock on the role or its fence; it is tried again"),
+        ),
+        SqlState::QUERY_CANCELED => passing("TimedOut", format!("{at}: it took too long; it is tried again")),
+        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => {
+            passing("ConnectionLost", format!("{at}: the server ended the session, since we were too slow"))
+        }
+        // "tuple concurrently updated": two ALTER ROLE at once.
+        SqlState::INTERNAL_ERROR => passing(
+            "ChangedConcurrently",
+            format!("{at}: most likely somebody else changed the role at the same moment; it is tried again"),
+        ),
+        _ if class == "40" => passing("ChangedConcurrently", format!("{at}: a conflict; it is tried again")),
+        _ if class == "08" || class == "57" => {
+            passing("ConnectionLost", format!("{at}: the session was ended"))
+        }
+        _ if class == "53" => {
+            passing("TargetOverloaded", format!("{at}: it is out of memory, disk or another means"))
+        }
+        _ => permanent("StatementRefused", format!("{at}; its log says more")),
+    }
+}
+
+/// A standby, or a primary that is closed for writing.
+pub fn read_only(server: &str) -> TargetError {
+    permanent(
+        "TargetReadOnly",
+        format!(
+            "the Postgres server {server} is a read-only replica: nothing can be changed there, and what it accepts may be \
+             out of date; let `host` name the primary"
+        ),
+    )
+}
+
+/// An ALTER ROLE that was not permitted, with what permits it.
+pub fn not_permitted(server: &str, role: &str, admin: &str, version: u32) -> TargetError {
+    let (admin_name, role_name) = (ident(admin), ident(role));
+    let grant = if version >= 16 {
+        format!(
+            "ALTER ROLE {admin_name} CREATEROLE; GRANT {role_name} TO {admin_name} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE;"
+        )
+    } else {
+        format!("ALTER ROLE {admin_name} CREATEROLE;")
+    };
+    permanent(
+        "NotPermitted",
+        format!(
+            "role {admin} may not change role {role} at the Postgres server {server} (42501); run there as a superuser: \
+             {grant} A role that is a superuser is changed by superusers only"
+        ),
+    )
+}
+
+/// A name as it is written in SQL.
+pub fn ident(name: &str) -> String {
+    postgres_protocol::escape::escape_identifier(name)
+}

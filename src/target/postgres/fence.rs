@@ -1,0 +1,174 @@
+//! The fence: a table in the login database that says for each role which rotation changed it last, and whose it is.
+//! It is read and written in the transaction that changes the role, under a lock of its row.
+
+use std::collections::BTreeMap;
+
+use chrono::DateTime;
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+use super::connect::Session;
+use super::failure;
+use crate::rotation::observed::RotationId;
+use crate::target::{self, TargetError};
+
+/// What the table is to the administrator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    Present,
+    /// Not there, and the administrator may make it.
+    Creatable,
+    /// Not there, and the administrator may not make it.
+    Impossible,
+}
+
+const STATE: &str = "
+    SELECT c.oid IS NOT NULL,
+           coalesce(c.relkind = 'r' AND NOT (c.relhastriggers OR c.relhasrules OR c.relrowsecurity), true),
+           coalesce(pg_has_role(current_user, c.relowner, 'USAGE')
+                    OR (SELECT rolsuper FROM pg_roles WHERE oid = c.relowner), true),
+           CASE WHEN n.oid IS NULL THEN has_database_privilege(current_database(), 'CREATE')
+                ELSE has_schema_privilege(n.oid, 'CREATE') END,
+           n.oid IS NOT NULL
+    FROM (SELECT 1) AS one
+    LEFT JOIN pg_namespace AS n ON n.nspname = 'keyturn'
+    LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = 'fence'";
+
+/// Looks for the table. One that belongs to somebody else, or that runs something when it is written, is refused: it
+/// would run as the administrator.
+pub async fn find(session: &Session, server: &str) -> Result<Fence, TargetError> {
+    Ok(look(session, server).await?.0)
+}
+
+async fn look(session: &Session, server: &str) -> Result<(Fence, bool), TargetError> {
+    let row = session.client.query_typed_one(STATE, &[]).await.map_err(|error| failed(server, &error))?;
+    let [exists, plain, ours, creatable, schema] = [0, 1, 2, 3, 4].map(|column| row.get::<_, bool>(column));
+    let fence = match (exists, creatable) {
+        (true, _) if !plain || !ours => {
+            return Err(failure::permanent(
+                "FenceNotOurs",
+                format!(
+                    "keyturn.fence at the Postgres server {server} is not a plain table of the administrator or of a \
+                     superuser, so it was not touched; find out who made it, and drop it"
+                ),
+            ));
+        }
+        (true, _) => Fence::Present,
+        (false, true) => Fence::Creatable,
+        (false, false) => Fence::Impossible,
+    };
+    Ok((fence, schema))
+}
+
+/// Makes the table where it is not there and may be made. Says whether there is one.
+pub async fn ensure(session: &Session, server: &str) -> Result<bool, TargetError> {
+    let (fence, schema_exists) = look(session, server).await?;
+    if fence != Fence::Creatable {
+        return Ok(fence == Fence::Present);
+    }
+    let schema = if schema_exists { "" } else { "CREATE SCHEMA keyturn;" };
+    let made = session
+        .client
+        .batch_execute(&format!(
+            "{schema} CREATE TABLE keyturn.fence (role name PRIMARY KEY, id bigint NOT NULL, owner text NOT NULL, \
+             changed_at timestamptz NOT NULL); \
+             COMMENT ON TABLE keyturn.fence IS 'Which rotation of keyturn changed a role last; see its docs/postgres.md'; \
+             REVOKE ALL ON keyturn.fence FROM PUBLIC"
+        ))
+        .await;
+    match made.as_ref().map_err(|error| (error, error.code())) {
+        Ok(()) => {}
+        // Another one makes it at the same moment.
+        Err((_, Some(code)))
+            if [
+                SqlState::UNIQUE_VIOLATION,
+                SqlState::DUPLICATE_SCHEMA,
+                SqlState::DUPLICATE_TABLE,
+                SqlState::DUPLICATE_OBJECT,
+            ]
+            .contains(code) => {}
+        Err((error, _)) => return Err(failed(server, error)),
+    }
+    Ok(find(session, server).await? == Fence::Present)
+}
+
+/// Which rotation changed each of the roles last, and when. Roles that none has changed are not in it.
+pub async fn read(
+    session: &Session,
+    server: &str,
+    roles: &[&str],
+) -> Result<BTreeMap<String, target::Fence>, TargetError> {
+    let sql = "SELECT role::text, id, (extract(epoch FROM changed_at) * 1000000)::bigint \
+               FROM keyturn.fence WHERE role = ANY($1) AND id > 0";
+    let rows = session.client.query_typed(sql, &[(&roles, Type::NAME_ARRAY)]).await;
+    let rows = rows.map_err(|error| failed(server, &error))?;
+    let fence = |row: &Row| target::Fence {
+        id: RotationId::try_from(row.get::<_, i64>(1)).unwrap_or(0),
+        changed_at: DateTime::from_timestamp_micros(row.get(2)).unwrap_or_default(),
+    };
+    Ok(rows.iter().map(|row| (row.get(0), fence(row))).collect())
+}
+
+/// Locks the role's row until the end of the transaction, and refuses a rotation that is older than what it says, or a
+/// role that another secret has changed.
+pub async fn take(
+    session: &Session,
+    server: &str,
+    role: &str,
+    id: RotationId,
+    owner: &str,
+) -> Result<(), TargetError> {
+    let client = &session.client;
+    let insert = "INSERT INTO keyturn.fence (role, id, owner, changed_at) VALUES ($1, 0, $2, now()) \
+                  ON CONFLICT (role) DO NOTHING";
+    let inserted = client.query_typed(insert, &[(&role, Type::NAME), (&owner, Type::TEXT)]).await;
+    inserted.map_err(|error| failed(server, &error))?;
+    let select = "SELECT id, owner FROM keyturn.fence WHERE role = $1 FOR UPDATE";
+    let row = client.query_typed_one(select, &[(&role, Type::NAME)]).await;
+    let row = row.map_err(|error| failed(server, &error))?;
+    let (stored, holder): (i64, String) = (row.get(0), row.get(1));
+    if holder != owner {
+        return Err(failure::permanent(
+            "RoleOwnedByOther",
+            format!(
+                "role {role} at the Postgres server {server} is rotated by {holder}, and one role can have one secret only; \
+                 delete one of the two. If {holder} is gone for good, run: \
+                 DELETE FROM keyturn.fence WHERE role = {}",
+                postgres_protocol::escape::escape_literal(role)
+            ),
+        ));
+    }
+    if RotationId::try_from(stored).unwrap_or(0) > id {
+        return Err(failure::passing(
+            "Fenced",
+            format!(
+                "rotation {id} of role {role} at the Postgres server {server} comes too late: rotation {stored} has changed \
+                 the role already"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Notes in the same transaction that this rotation has changed the role.
+pub async fn advance(session: &Session, server: &str, role: &str, id: RotationId) -> Result<(), TargetError> {
+    let id = i64::try_from(id).unwrap_or(i64::MAX);
+    let sql = "UPDATE keyturn.fence SET id = $2, changed_at = now() WHERE role = $1";
+    let done = session.client.query_typed(sql, &[(&role, Type::NAME), (&id, Type::INT8)]).await;
+    done.map(drop).map_err(|error| failed(server, &error))
+}
+
+fn failed(server: &str, error: &tokio_postgres::Error) -> TargetError {
+    if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
+        return failure::permanent(
+            "NotPermitted",
+            format!(
+                "the administrator may not use keyturn.fence at the Postgres server {server} (42501); as its owner run: \
+                 GRANT USAGE ON SCHEMA keyturn TO <administrator>; \
+                 GRANT SELECT, INSERT, UPDATE ON keyturn.fence TO <administrator>"
+            ),
+        );
+    }
+    failure::of_statement(server, "the fence keyturn.fence could not be used", error)
+}

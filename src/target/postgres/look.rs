@@ -1,0 +1,132 @@
+//! What the administrator sees of the secret's roles.
+
+use tokio_postgres::types::Type;
+
+use super::Postgres;
+use super::connect::Session;
+use super::failure::{self, ident};
+use super::fence::{self, Fence};
+use crate::target::{self, Login, Roles, TargetError};
+
+/// A role as the catalogue has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleState {
+    pub name: String,
+    pub can_log_in: bool,
+    pub superuser: bool,
+    pub replication: bool,
+    /// Its VALID UNTIL has passed.
+    pub expired: bool,
+}
+
+const ROLE: &str = "
+    SELECT rolname::text, rolcanlogin, rolsuper, rolreplication,
+           coalesce(rolvaliduntil <= pg_catalog.now(), false)
+    FROM pg_catalog.pg_roles WHERE rolname = $1";
+
+/// The role of that name, if there is one.
+pub async fn role(session: &Session, server: &str, name: &str) -> Result<Option<RoleState>, TargetError> {
+    let rows = session.client.query_typed(ROLE, &[(&name, Type::NAME)]).await;
+    let rows = rows.map_err(|error| {
+        failure::of_statement(server, &format!("role {name} could not be looked up"), &error)
+    })?;
+    Ok(rows.first().map(|row| RoleState {
+        name: row.get(0),
+        can_log_in: row.get(1),
+        superuser: row.get(2),
+        replication: row.get(3),
+        expired: row.get(4),
+    }))
+}
+
+pub fn missing(server: &str, role: &str) -> TargetError {
+    failure::permanent(
+        "RoleMissing",
+        format!("the Postgres server {server} has no role {role}; create it, or correct its name"),
+    )
+}
+
+pub fn expired(server: &str, role: &str) -> TargetError {
+    failure::permanent(
+        "RoleExpired",
+        format!(
+            "the VALID UNTIL of role {role} at the Postgres server {server} has passed, so no password of it is accepted, a \
+             new one neither; if it is to work on, run there: ALTER ROLE {} VALID UNTIL 'infinity'",
+            ident(role)
+        ),
+    )
+}
+
+pub fn superuser(server: &str, role: &RoleState) -> TargetError {
+    let what = if role.superuser { "a superuser" } else { "a replication role" };
+    failure::permanent(
+        "SuperuserNotAllowed",
+        format!(
+            "role {} at the Postgres server {server} is {what}; where it is to be rotated all the same, let the RotationGrant \
+             say allowSuperuser: true for it",
+            role.name
+        ),
+    )
+}
+
+impl Postgres {
+    pub(super) async fn look_as(&self, admin: &Login) -> Result<Roles, TargetError> {
+        let server = self.server();
+        let session = self.admin_session(admin).await?;
+        let mut seen = Roles::default();
+        let names = self.spec.roles();
+        for name in &names {
+            let role = role(&session, &server, name).await?.ok_or_else(|| missing(&server, name))?;
+            if !self.allow_superuser && (role.superuser || role.replication) {
+                return Err(superuser(&server, &role));
+            }
+            if role.expired {
+                return Err(expired(&server, name));
+            }
+            if role.can_log_in {
+                seen.can_log_in.insert(role.name);
+            }
+        }
+        let before = self.spec.bootstrap_from();
+        if let Some(before) = before
+            && let Some(role) = role(&session, &server, before).await?
+            && role.can_log_in
+        {
+            seen.can_log_in.insert(role.name);
+        }
+        let asked: Vec<&str> = names.iter().copied().chain(before).collect();
+        let found = fence::find(&session, &server).await?;
+        seen.fenced = found != Fence::Impossible;
+        if found == Fence::Present {
+            seen.fences = fence::read(&session, &server, &asked).await?;
+        }
+        seen.sessions = sessions(&session, &server, &asked).await?;
+        session.close().await;
+        Ok(seen)
+    }
+}
+
+/// Open sessions of the roles. Whoever may not read all statistics sees that they are there, not where they come from.
+async fn sessions(
+    session: &Session,
+    server: &str,
+    roles: &[&str],
+) -> Result<Vec<target::Session>, TargetError> {
+    let sql = "
+        SELECT usename::text, coalesce(host(client_addr), 'unknown address'), application_name
+        FROM pg_stat_activity
+        WHERE usename = ANY($1) AND pid <> pg_backend_pid() AND coalesce(backend_type, 'client backend') = 'client backend'
+        ORDER BY usename, backend_start, pid";
+    let rows = session.client.query_typed(sql, &[(&roles, Type::NAME_ARRAY)]).await;
+    let rows = rows.map_err(|error| {
+        failure::of_statement(server, "the sessions of the roles could not be listed", &error)
+    })?;
+    let client = |address: String, application: String| {
+        let application: String = application.chars().filter(|c| !c.is_control()).take(64).collect();
+        if application.is_empty() { address } else { format!("{address} ({application})") }
+    };
+    Ok(rows
+        .iter()
+        .map(|row| target::Session { username: row.get(0), client: client(row.get(1), row.get(2)) })
+        .collect())
+}

@@ -1,0 +1,349 @@
+//! A stream to a Postgres server that lets it authenticate us by SCRAM-SHA-256 and by nothing else.
+//!
+//! The client library answers whatever the server asks for, a password in the clear included, and takes a server that
+//! asks for nothing (`trust`) for one that accepted the password. Here every message of the startup is read before the
+//! library sees it, and the connection fails at the first that is not part of a complete SCRAM exchange. That the server
+//! knows the password too is checked by the library, from the last message of that exchange.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
+
+/// No message of the startup is nearly as long.
+const LONGEST: usize = 64 * 1024;
+/// Postgres computes 4096; a server that asks for more than this wants us to stand still.
+const MOST_ITERATIONS: u32 = 1_000_000;
+
+/// Why the server's way of authentication is not gone along with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotScram {
+    #[error("it asks for the password in the clear")]
+    Cleartext,
+    #[error("it asks for an MD5 hash of the password")]
+    Md5,
+    #[error("it wants {0}, not a password")]
+    Other(&'static str),
+    #[error(
+        "it lets anybody in without checking the password (`trust`, `peer` or `cert` in its pg_hba.conf)"
+    )]
+    Unchecked,
+    #[error("it offers no SCRAM-SHA-256")]
+    Mechanism,
+    #[error(
+        "it offers no channel binding (SCRAM-SHA-256-PLUS), so that something between it and us could pass the login on"
+    )]
+    NoChannelBinding,
+    #[error("it asks for {0} iterations of the password's hash")]
+    Iterations(u32),
+    #[error("it does not speak the protocol of Postgres")]
+    Protocol,
+}
+
+impl NotScram {
+    /// Finds it in what the client library made of it.
+    pub fn in_error(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref::<Self>() {
+                return Some(*found);
+            }
+            if let Some(found) =
+                error.downcast_ref::<io::Error>().and_then(|error| Self::in_error(error.get_ref()?))
+            {
+                return Some(found);
+            }
+            next = error.source();
+        }
+        None
+    }
+}
+
+/// How far the exchange has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Request,
+    Challenge,
+    Proof,
+    Verdict,
+    Done,
+}
+
+/// The stream. Transparent from the server's AuthenticationOk on.
+pub struct ScramOnly<S> {
+    inner: S,
+    bound: bool,
+    stage: Stage,
+    /// Bytes that were read and belong to a message that is not whole.
+    pending: Vec<u8>,
+    /// Whole messages that may pass, from `passed` on.
+    checked: Vec<u8>,
+    passed: usize,
+}
+
+impl<S> ScramOnly<S> {
+    /// `bound`: the login must be bound to the TLS channel.
+    pub fn new(inner: S, bound: bool) -> Self {
+        Self { inner, bound, stage: Stage::Request, pending: Vec::new(), checked: Vec::new(), passed: 0 }
+    }
+
+    /// Moves whole messages from `pending` to `checked`, each only after it was found harmless.
+    fn check(&mut self) -> Result<(), NotScram> {
+        while self.stage != Stage::Done && self.pending.len() >= 5 {
+            let mut length = [0; 4];
+            length.copy_from_slice(&self.pending[1..5]);
+            let length = u32::from_be_bytes(length) as usize;
+            if !(4..=LONGEST).contains(&length) {
+                return Err(NotScram::Protocol);
+            }
+            if self.pending.len() < length + 1 {
+                return Ok(());
+            }
+            let stage = next(self.stage, self.bound, self.pending[0], &self.pending[5..=length])?;
+            self.checked.extend(self.pending.drain(..=length));
+            self.stage = stage;
+        }
+        if self.stage == Stage::Done {
+            self.checked.append(&mut self.pending);
+        }
+        Ok(())
+    }
+}
+
+/// The stage after a message of the server.
+fn next(stage: Stage, bound: bool, kind: u8, body: &[u8]) -> Result<Stage, NotScram> {
+    match kind {
+        // ErrorResponse, NoticeResponse, NegotiateProtocolVersion.
+        b'E' | b'N' | b'v' => return Ok(stage),
+        b'R' => {}
+        _ => return Err(NotScram::Protocol),
+    }
+    let (code, rest) = body.split_first_chunk::<4>().ok_or(NotScram::Protocol)?;
+    match (u32::from_be_bytes(*code), stage) {
+        (0, Stage::Verdict) => Ok(Stage::Done),
+        (0, _) => Err(NotScram::Unchecked),
+        (2, _) => Err(NotScram::Other("Kerberos")),
+        (3, _) => Err(NotScram::Cleartext),
+        (5, _) => Err(NotScram::Md5),
+        (7 | 8, _) => Err(NotScram::Other("GSSAPI")),
+        (9, _) => Err(NotScram::Other("SSPI")),
+        (10, Stage::Request) => {
+            let offers = |mechanism: &[u8]| rest.split(|byte| *byte == 0).any(|offered| offered == mechanism);
+            let plus = offers(b"SCRAM-SHA-256-PLUS");
+            if bound && !plus {
+                return Err(NotScram::NoChannelBinding);
+            }
+            if plus || offers(b"SCRAM-SHA-256") { Ok(Stage::Challenge) } else { Err(NotScram::Mechanism) }
+        }
+        (11, Stage::Challenge) => match iterations(rest) {
+            Some(n) if n > MOST_ITERATIONS => Err(NotScram::Iterations(n)),
+            _ => Ok(Stage::Proof),
+        },
+        (12, Stage::Proof) => Ok(Stage::Verdict),
+        _ => Err(NotScram::Protocol),
+    }
+}
+
+/// `i=` of a server-first-message. A message without one fails in the library, which parses it all.
+fn iterations(message: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(message).ok()?;
+    let number = text.split(',').find_map(|part| part.strip_prefix("i="))?;
+    Some(number.parse().unwrap_or(u32::MAX))
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for ScramOnly<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            let left = &this.checked[this.passed..];
+            if !left.is_empty() {
+                let some = left.len().min(buf.remaining());
+                buf.put_slice(&left[..some]);
+                this.passed += some;
+                return Poll::Ready(Ok(()));
+            }
+            this.checked.clear();
+            this.passed = 0;
+            if this.stage == Stage::Done {
+                return Pin::new(&mut this.inner).poll_read(cx, buf);
+            }
+            let mut space = [0; 4096];
+            let mut read = ReadBuf::new(&mut space);
+            ready!(Pin::new(&mut this.inner).poll_read(cx, &mut read))?;
+            if read.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            this.pending.extend_from_slice(read.filled());
+            this.check().map_err(io::Error::other)?;
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for ScramOnly<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+impl<S: TlsStream + Unpin> TlsStream for ScramOnly<S> {
+    fn channel_binding(&self) -> ChannelBinding {
+        self.inner.channel_binding()
+    }
+}
+
+/// Puts the guard inside TLS, where the messages are readable.
+pub struct ScramOverTls<T>(pub T);
+
+impl<S, T> TlsConnect<S> for ScramOverTls<T>
+where
+    T: TlsConnect<S>,
+    T::Future: Unpin,
+{
+    type Stream = ScramOnly<T::Stream>;
+    type Error = T::Error;
+    type Future = Guarding<T::Future>;
+
+    fn connect(self, stream: S) -> Self::Future {
+        Guarding(self.0.connect(stream))
+    }
+}
+
+/// The handshake under the guard.
+pub struct Guarding<F>(F);
+
+impl<F, S, E> Future for Guarding<F>
+where
+    F: Future<Output = Result<S, E>> + Unpin,
+{
+    type Output = Result<ScramOnly<S>, E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map_ok(|stream| ScramOnly::new(stream, true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [&[kind][..], &length.to_be_bytes(), body].concat()
+    }
+
+    fn auth(code: u32, rest: &[u8]) -> Vec<u8> {
+        message(b'R', &[&code.to_be_bytes()[..], rest].concat())
+    }
+
+    fn offer() -> Vec<u8> {
+        auth(10, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0")
+    }
+
+    fn exchange() -> Vec<Vec<u8>> {
+        vec![offer(), auth(11, b"r=abc,s=QUJD,i=4096"), auth(12, b"v=abc"), auth(0, b"")]
+    }
+
+    /// What comes through of `sent`, written in pieces of `piece` bytes, and why it ended.
+    async fn through(sent: &[u8], piece: usize, bound: bool) -> (Vec<u8>, Option<NotScram>) {
+        let (mut server, client) = tokio::io::duplex(piece);
+        let sent = sent.to_vec();
+        let writing = tokio::spawn(async move {
+            for piece in sent.chunks(piece) {
+                if server.write_all(piece).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let mut guard = ScramOnly::new(client, bound);
+        let mut got = Vec::new();
+        let end = guard.read_to_end(&mut got).await;
+        drop(guard);
+        writing.await.unwrap();
+        (got, end.err().map(|error| NotScram::in_error(&error).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_scram_exchange_and_all_that_follows_pass_unchanged_however_they_are_cut() {
+        let notice = message(b'N', b"\0");
+        let rest = [message(b'S', b"x\0y\0"), message(b'Z', b"I"), vec![0; 70_000]].concat();
+        let sent = [[notice].concat(), exchange().concat(), rest].concat();
+        for piece in [1, 2, 5, 7, 4096, 1 << 20] {
+            assert_eq!(through(&sent, piece, true).await, (sent.clone(), None), "in pieces of {piece}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_other_way_of_authentication_is_refused_at_any_point_and_never_passed_on() {
+        let other = [
+            (auth(0, b""), NotScram::Unchecked),
+            (auth(2, b""), NotScram::Other("Kerberos")),
+            (auth(3, b""), NotScram::Cleartext),
+            (auth(5, b"salt"), NotScram::Md5),
+            (auth(7, b""), NotScram::Other("GSSAPI")),
+            (auth(9, b""), NotScram::Other("SSPI")),
+            (auth(99, b""), NotScram::Protocol),
+            (message(b'R', b"\0"), NotScram::Protocol),
+            (message(b'Z', b"I"), NotScram::Protocol),
+            (message(b'S', b"a\0b\0"), NotScram::Protocol),
+            (vec![b'R', 0xff, 0xff, 0xff, 0xff], NotScram::Protocol),
+            (vec![b'R', 0, 0, 0, 0], NotScram::Protocol),
+            (b"HTTP/1.1 400 Bad Request\r\n".to_vec(), NotScram::Protocol),
+        ];
+        for before in 0..3 {
+            let begun = exchange()[..before].concat();
+            for (message, why) in &other {
+                for piece in [1, 4096] {
+                    let (got, end) = through(&[&begun[..], message].concat(), piece, false).await;
+                    assert_eq!(end, Some(*why), "after {before} messages, in pieces of {piece}");
+                    assert!(begun.starts_with(&got), "after {before} messages: {got:?}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn steps_cannot_be_left_out_or_repeated() {
+        let all = exchange();
+        for order in [&[0, 3][..], &[0, 1, 3], &[0, 2], &[1], &[2], &[0, 0], &[0, 1, 1], &[0, 1, 2, 2]] {
+            let sent: Vec<u8> = order.iter().flat_map(|step| all[*step].clone()).collect();
+            let (_, end) = through(&sent, 4096, false).await;
+            assert!(matches!(end, Some(NotScram::Protocol | NotScram::Unchecked)), "{order:?}: {end:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_mechanism_and_the_work_asked_for_are_checked() {
+        let plain = auth(10, b"SCRAM-SHA-256\0\0");
+        assert_eq!(through(&plain, 4096, false).await.1, None);
+        assert_eq!(through(&plain, 4096, true).await.1, Some(NotScram::NoChannelBinding));
+        let unknown = auth(10, b"OAUTHBEARER\0XSCRAM-SHA-256\0\0");
+        assert_eq!(through(&unknown, 4096, false).await.1, Some(NotScram::Mechanism));
+        for (asked, iterations) in [("4000000000", 4_000_000_000), ("99999999999", u32::MAX)] {
+            let challenge = auth(11, format!("r=a,s=QUJD,i={asked}").as_bytes());
+            let (_, end) = through(&[offer(), challenge].concat(), 4096, false).await;
+            assert_eq!(end, Some(NotScram::Iterations(iterations)));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_servers_own_refusal_passes() {
+        let refusal = message(b'E', b"SFATAL\0C28P01\0Mno\0\0");
+        for before in 0..3 {
+            let sent = [exchange()[..before].concat(), refusal.clone()].concat();
+            assert_eq!(through(&sent, 3, false).await, (sent, None));
+        }
+    }
+}
