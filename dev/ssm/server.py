@@ -162,6 +162,9 @@ def region_of(authorization: str) -> str:
 
 def names_in(request: dict) -> list[str]:
     names = request.get("Names") or [request.get(key) for key in ("Name", "ResourceId", "Path") if request.get(key)]
+    for given in request.get("ParameterFilters") or ():
+        if given.get("Key") in ("Name", "Path"):
+            names = names + (given.get("Values") or [])
     return [re.sub(r"^arn:aws:ssm:[^:]*:\d*:parameter", "", name) for name in names]
 
 

@@ -3,6 +3,7 @@
 
 mod lease;
 mod namespace;
+mod reading;
 mod schema;
 
 /// A client of the cluster that KUBECONFIG names.
