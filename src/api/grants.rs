@@ -9,7 +9,10 @@ use kube::api::ObjectMeta;
 
 use super::docker_host::DockerHost;
 use super::managed_secret::ManagedSecret;
-use super::rotation_grant::{GrantMode, HostGrant, ParameterGrant, RotationGrant, RotationGrantSpec};
+use super::postgres::{PORT as POSTGRES_PORT, PostgresSpec};
+use super::rotation_grant::{
+    GrantMode, HostGrant, ParameterGrant, PostgresGrant, RotationGrant, RotationGrantSpec,
+};
 
 /// SSH's own port, which is meant where none is written.
 const SSH_PORT: i32 = 22;
@@ -34,7 +37,10 @@ pub fn managed_secret(
     staging: &str,
 ) -> Verdict {
     let key = secret.spec.ssm.kms_key_id.as_deref().filter(|key| *key != DEFAULT_KEY);
-    let paths = || secret.spec.ssm.parameters.iter().map(|parameter| parameter.path.as_str());
+    let postgres = secret.spec.generate.postgres.as_ref();
+    let admin = postgres.and_then(|postgres| postgres.admin_parameter.as_ref());
+    let published = || secret.spec.ssm.parameters.iter().map(|parameter| parameter.path.as_str());
+    let paths = || published().chain(admin.map(|admin| admin.path.as_str()));
     if let Some(path) = paths().find(|path| below(path, staging)) {
         return Verdict::Denied(format!(
             "{path} lies under {staging}, where keyturn keeps its own records: no grant can allow that. Choose \
@@ -68,7 +74,7 @@ pub fn managed_secret(
         }
     }
     if lacking.is_empty() {
-        return Verdict::Allowed(mode);
+        return postgres.map_or(Verdict::Allowed(mode), |spec| server(grants, secret, spec, mode));
     }
     let mut prefixes: Vec<&str> = lacking.iter().map(|path| folder(path)).collect();
     prefixes.sort_unstable();
@@ -80,7 +86,67 @@ pub fn managed_secret(
     });
     let key = key.map(|key| format!(" with KMS key {key}")).unwrap_or_default();
     let what = format!("{} in {region}{key}", lacking.join(", "));
-    denied(&secret.metadata, &what, parameters.collect(), Vec::new())
+    let lacking = RotationGrantSpec { parameters: parameters.collect(), ..nothing(&secret.metadata) };
+    denied(&secret.metadata, &what, lacking)
+}
+
+/// Whether a namespace may change the roles of a Postgres source. `mode` is what its parameters' grants say.
+fn server(grants: &[RotationGrant], secret: &ManagedSecret, spec: &PostgresSpec, mode: GrantMode) -> Verdict {
+    let roles = roles(spec);
+    let namespace = secret.metadata.namespace.as_deref();
+    let reaches = |grant: &&PostgresGrant| is_server(grant, spec);
+    let observed = of_namespace(grants, namespace)
+        .any(|grant| grant.mode == GrantMode::Observe && grant.postgres.iter().any(|g| reaches(&g)));
+    let granted: Vec<&str> = of_namespace(grants, namespace)
+        .flat_map(|grant| grant.postgres.iter().filter(reaches))
+        .flat_map(|grant| grant.roles.iter().map(String::as_str))
+        .collect();
+    let lacking: Vec<&str> = roles.into_iter().filter(|role| !granted.contains(role)).collect();
+    if lacking.is_empty() {
+        return Verdict::Allowed(if observed { GrantMode::Observe } else { mode });
+    }
+    let docker_host = spec.via.as_ref().map(|via| via.docker_host.clone());
+    let place = match (&spec.host, &docker_host) {
+        (Some(host), _) => host.clone(),
+        (None, host) => format!("DockerHost {}", host.as_deref().unwrap_or_default()),
+    };
+    let what = format!("the roles {} of the Postgres server {place}", lacking.join(", "));
+    let grant = PostgresGrant {
+        host: spec.host.clone(),
+        docker_host,
+        port: Some(i32::from(spec.port())),
+        roles: lacking.into_iter().map(str::to_owned).collect(),
+        allow_superuser: false,
+    };
+    denied(&secret.metadata, &what, RotationGrantSpec { postgres: vec![grant], ..nothing(&secret.metadata) })
+}
+
+/// Whether every role of a Postgres source may be a superuser or a replication role.
+pub fn allows_superuser(grants: &[RotationGrant], secret: &ManagedSecret) -> bool {
+    let Some(spec) = &secret.spec.generate.postgres else { return false };
+    let allowed: Vec<&str> = of_namespace(grants, secret.metadata.namespace.as_deref())
+        .flat_map(|grant| grant.postgres.iter().filter(|g| g.allow_superuser && is_server(g, spec)))
+        .flat_map(|grant| grant.roles.iter().map(String::as_str))
+        .collect();
+    roles(spec).iter().all(|role| allowed.contains(role))
+}
+
+/// Every role that a source touches.
+fn roles(spec: &PostgresSpec) -> Vec<&str> {
+    let pair = spec.alternating_roles.as_ref();
+    let owner = pair.map(|pair| pair.owner.as_str());
+    let from = pair.and_then(|pair| pair.bootstrap.as_ref()).map(|bootstrap| bootstrap.from.as_str());
+    spec.roles().into_iter().chain(owner).chain(from).collect()
+}
+
+fn is_server(grant: &PostgresGrant, spec: &PostgresSpec) -> bool {
+    let same_host = match (&grant.host, &spec.host) {
+        (Some(granted), Some(wanted)) => granted.eq_ignore_ascii_case(wanted),
+        _ => false,
+    };
+    let via = spec.via.as_ref().map(|via| &via.docker_host);
+    let same_via = via.is_some() && grant.docker_host.as_ref() == via;
+    (same_host || same_via) && grant.port.unwrap_or(POSTGRES_PORT) == i32::from(spec.port())
 }
 
 /// Whether a namespace may connect to the endpoints of a DockerHost: the host, and the one it is reached through.
@@ -111,7 +177,8 @@ pub fn docker_host(grants: &[RotationGrant], host: &DockerHost) -> Verdict {
     }
     let names: Vec<String> =
         lacking.iter().map(|l| format!("{} port {}", l.host, l.port.unwrap_or(SSH_PORT))).collect();
-    denied(&host.metadata, &format!("SSH to {}", names.join(", ")), Vec::new(), lacking)
+    let lacking = RotationGrantSpec { hosts: lacking, ..nothing(&host.metadata) };
+    denied(&host.metadata, &format!("SSH to {}", names.join(", ")), lacking)
 }
 
 fn of_namespace<'a>(
@@ -141,19 +208,21 @@ fn folder(path: &str) -> &str {
     path.rfind('/').map_or("/", |end| &path[..=end])
 }
 
-fn denied(
-    object: &ObjectMeta,
-    what: &str,
-    parameters: Vec<ParameterGrant>,
-    hosts: Vec<HostGrant>,
-) -> Verdict {
+/// A grant for the namespace of an object that grants nothing.
+fn nothing(object: &ObjectMeta) -> RotationGrantSpec {
+    RotationGrantSpec {
+        namespaces: object.namespace.iter().cloned().collect(),
+        mode: GrantMode::Rotate,
+        parameters: Vec::new(),
+        hosts: Vec::new(),
+        postgres: Vec::new(),
+    }
+}
+
+fn denied(object: &ObjectMeta, what: &str, lacking: RotationGrantSpec) -> Verdict {
     let namespace = object.namespace.as_deref().unwrap_or_default();
     let name = format!("{namespace}-{}", object.name.as_deref().unwrap_or_default());
-    let namespaces = vec![namespace.to_owned()];
-    let grant = RotationGrant::new(
-        &name,
-        RotationGrantSpec { namespaces, mode: GrantMode::Rotate, parameters, hosts, postgres: Vec::new() },
-    );
+    let grant = RotationGrant::new(&name, lacking);
     // Cannot fail: strings, numbers and lists only.
     let yaml = serde_yaml_ng::to_string(&grant).unwrap_or_default();
     Verdict::Denied(format!(

@@ -98,6 +98,11 @@ use super::window::Window;
     "hosts[].env names the variable of a single parameter; where there are several, each one's variable is the last \
      segment of its path"
 ))]
+#[x_kube(validation = (
+    "!has(self.generate.postgres) || !has(self.deletionPolicy) || self.deletionPolicy != 'Delete'",
+    "deletionPolicy: Delete would delete the only copy of a password that the role still has; delete the role first, \
+     then the parameter by hand"
+))]
 pub struct ManagedSecretSpec {
     /// Where the value is published. Parameters and region are fixed once the object exists.
     pub ssm: SsmSpec,
@@ -393,6 +398,9 @@ pub struct ManagedSecretStatus {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub hosts: Vec<SecretOnHost>,
+    /// What the system that must accept the value said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<TargetStatus>,
     /// Previous credentials that still work.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
@@ -454,6 +462,12 @@ pub struct RotationStatus {
     pub step: String,
     /// When its record was created.
     pub started_at: Time,
+    /// When the role was given its new password in place, so that hosts are without a working one until the deployment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed_at: Option<Time>,
+    /// When every host was first seen to have proven the new value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_at: Option<Time>,
     /// Failed attempts of the step.
     #[serde(default)]
     pub attempts: i32,
@@ -481,6 +495,10 @@ pub struct LastRotation {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
+    /// With generate.postgres.singleRole: how many seconds the hosts had no password that worked for new connections,
+    /// from the change of the role to the last proof. Absent where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_seconds: Option<i64>,
 }
 
 /// What one host runs.
@@ -494,6 +512,27 @@ pub struct SecretOnHost {
     pub version: Option<i64>,
     /// Whether that is the published one.
     pub proven: bool,
+}
+
+/// What the system that must accept the published value said of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetStatus {
+    /// Whether it accepted the published login as of the last check.
+    pub accepts: bool,
+    /// When that was asked: before and during rotations, and when the object or what is published changes.
+    pub checked_at: Time,
+    /// Whether it refuses late requests of older rotations, for which an administrator must be able to create the table
+    /// `keyturn.fence`.
+    pub fenced: bool,
+    /// Why it does not accept it; empty where it does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// What a person should know of the roles.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub notes: Vec<String>,
 }
 
 /// A previous credential that still works.
@@ -521,6 +560,9 @@ pub struct FailureStatus {
     pub message: String,
     /// Consecutive failures.
     pub attempts: i32,
+    /// Whether only a person can end it; it is tried again all the same.
+    #[serde(default)]
+    pub permanent: bool,
     /// Earliest time of the next attempt.
     pub next_attempt_time: Time,
     /// Generation under which it failed; a change of it or of the request resets the backoff.

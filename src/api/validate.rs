@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta};
 
 use super::docker_host::DockerHostSpec;
 use super::managed_secret::{GenerateSpec, ManagedSecretSpec};
+use super::postgres::{PASSWORD_BYTES, PostgresSpec, TlsMode};
 use super::window::Window;
 
 /// Longest value of a standard parameter, in bytes. Longer ones would need the advanced tier, which costs money.
@@ -39,10 +40,23 @@ pub fn managed_secret(spec: &ManagedSecretSpec) -> Vec<Problem> {
         problems.push(problem("spec.rotation.period", "is not a duration such as 90d"));
     }
     let generated = longest(&spec.generate);
+    let postgres = spec.generate.postgres.as_ref();
+    if let Some(postgres) = postgres {
+        problems.extend(postgres_source(spec, postgres));
+    }
     for (i, parameter) in spec.ssm.parameters.iter().enumerate() {
         let template = parameter.value.as_deref().unwrap_or("{value}");
-        let places = template.matches("{value}").count();
-        let length = template.len() - places * "{value}".len() + places * generated;
+        if postgres.is_none() && template.contains("{username}") {
+            let message = "{username} is known with generate.postgres only";
+            problems.push(problem(&format!("spec.ssm.parameters[{i}].value"), message));
+        }
+        // Every byte of a name may be percent-encoded.
+        let longest_name = postgres.map_or(0, |p| 3 * p.roles().iter().map(|r| r.len()).max().unwrap_or(0));
+        let fields = [("{value}", generated), ("{password}", generated), ("{username}", longest_name)];
+        let length = fields.iter().fold(template.len(), |length, (place, size)| {
+            let places = template.matches(place).count();
+            length - places * place.len() + places * size
+        });
         if length > MAX_VALUE {
             let message = format!(
                 "the published text would have {length} bytes, and a parameter holds at most {MAX_VALUE}: generate \
@@ -50,6 +64,35 @@ pub fn managed_secret(spec: &ManagedSecretSpec) -> Vec<Problem> {
             );
             problems.push(problem(&format!("spec.ssm.parameters[{i}].value"), &message));
         }
+    }
+    problems
+}
+
+/// What a Postgres source needs of the parameters.
+fn postgres_source(spec: &ManagedSecretSpec, postgres: &PostgresSpec) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let templates = || spec.ssm.parameters.iter().map(|p| p.value.as_deref().unwrap_or("{value}"));
+    if !templates().any(|text| text.contains("{value}") || text.contains("{password}")) {
+        let message = "no parameter holds the password: use {password} in one of them";
+        problems.push(problem("spec.ssm.parameters", message));
+    }
+    if postgres.alternating_roles.is_some() && !templates().any(|text| text.contains("{username}")) {
+        let message = "alternatingRoles change the user name with every rotation, so a parameter must hold {username}: \
+                       one text such as postgresql://{username}:{password}@db/app, or a parameter of its own";
+        problems.push(problem("spec.ssm.parameters", message));
+    }
+    if postgres.host.is_some() && postgres.tls_mode() == TlsMode::Disable {
+        let message = "a server that the controller reaches directly is spoken to over TLS only: remove the field, and \
+                       name the server's certificate authority in tls.ca";
+        problems.push(problem("spec.generate.postgres.tls.mode", message));
+    }
+    if postgres.via.is_some()
+        && postgres.tls_mode() == TlsMode::VerifyFull
+        && postgres.tls.as_ref().is_none_or(|tls| tls.server_name.is_none())
+    {
+        let message =
+            "is needed for TLS through a docker host: the name that the server's certificate is for";
+        problems.push(problem("spec.generate.postgres.tls.serverName", message));
     }
     problems
 }
@@ -121,6 +164,8 @@ fn longest(generate: &GenerateSpec) -> usize {
     } else if let Some(fernet) = &generate.fernet {
         // A key has 44 characters; previous ones follow after a comma each.
         44 + 45 * size(fernet.keep_previous.unwrap_or(0))
+    } else if let Some(postgres) = &generate.postgres {
+        2 * size(postgres.password_bytes.unwrap_or(PASSWORD_BYTES))
     } else {
         0
     }

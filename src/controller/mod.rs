@@ -22,4 +22,5 @@ pub mod pace;
 pub mod queue;
 pub mod run;
 pub mod settings;
+mod targets;
 pub mod watches;

@@ -32,6 +32,7 @@ use super::managed_secret::{self, ManagedSecrets, ports};
 use super::metrics::{Exposition, Metrics};
 use super::queue::{self, Requests, Work};
 use super::settings::Settings;
+use super::targets::ClusterTargets;
 use super::watches;
 use crate::api::{DockerHost, ManagedSecret, RotationGrant};
 use crate::deploy::job::HOST_LABEL;
@@ -251,6 +252,12 @@ impl Process {
                 objects: objects.clone(),
                 regions: inventories.clone(),
                 inventory: inventories.clone(),
+                targets: Arc::new(ClusterTargets::new(
+                    self.clients.calls.clone(),
+                    objects.clone(),
+                    inventories.clone(),
+                    &self.settings.cluster,
+                )),
                 leadership: leadership.clone(),
                 random: Mutex::new(Box::new(OperatingSystem)),
             },

@@ -71,19 +71,14 @@ pub struct JobTemplate {
 
 /// What the pod is told. The parameters are those of the run, fingerprinted.
 pub fn task(host: &DockerHost, run: &Run, parameters: Vec<TaskParameter>) -> Task {
-    let ssh = &host.spec.ssh;
-    let port = |port: Option<i32>| port.and_then(|p| u16::try_from(p).ok()).unwrap_or(22);
+    let (ssh, jump) = endpoints(host);
     Task {
         mode: run.mode,
         revision: run.revision.clone(),
         attempt: run.attempt,
-        ssh: Endpoint { host: ssh.host.clone(), port: ssh.port(), user: ssh.user.clone() },
-        jump: ssh.jump.as_ref().map(|jump| Endpoint {
-            host: jump.host.clone(),
-            port: port(jump.port),
-            user: jump.user.clone(),
-        }),
-        known_hosts: ssh.known_hosts.clone(),
+        ssh,
+        jump,
+        known_hosts: host.spec.ssh.known_hosts.clone(),
         sudo: host.spec.docker.sudo,
         compose_project: host.spec.docker.compose_project.clone(),
         deploy_script: host.spec.deploy.script.clone(),
@@ -95,6 +90,18 @@ pub fn task(host: &DockerHost, run: &Run, parameters: Vec<TaskParameter>) -> Tas
         ),
         parameters,
     }
+}
+
+/// Where the host is reached, and the host on the way where there is one.
+pub fn endpoints(host: &DockerHost) -> (Endpoint, Option<Endpoint>) {
+    let ssh = &host.spec.ssh;
+    let port = |port: Option<i32>| port.and_then(|p| u16::try_from(p).ok()).unwrap_or(22);
+    let jump = ssh.jump.as_ref().map(|jump| Endpoint {
+        host: jump.host.clone(),
+        port: port(jump.port),
+        user: jump.user.clone(),
+    });
+    (Endpoint { host: ssh.host.clone(), port: ssh.port(), user: ssh.user.clone() }, jump)
 }
 
 fn seconds(duration: Option<&Duration>, default: u64) -> u64 {

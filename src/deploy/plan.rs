@@ -145,6 +145,7 @@ const BEFORE_A_DEPLOYMENT: &[Check] = &[
     hosts_that_go_first_make_no_order,
     a_host_that_goes_first_has_not_proven_it,
     the_window_is_closed_and_no_rotation_waits,
+    a_role_is_being_changed_in_place,
     another_secret_is_about_to_be_published,
     another_host_of_the_same_secrets_deploys,
 ];
@@ -370,10 +371,22 @@ fn the_window_is_closed_and_no_rotation_waits(input: &Input, run: &Run) -> Optio
     }
 }
 
+/// A container that is started between the change of a role and the publication gets a password that does not work.
+fn a_role_is_being_changed_in_place(input: &Input, _run: &Run) -> Option<Hold> {
+    let arrival = input.arrivals.iter().find(|arrival| arrival.in_place)?;
+    let message =
+        format!("waits until ManagedSecret {} has published the new password of its role", arrival.secret);
+    Some(Hold::new("WaitingForSecret", message))
+}
+
 /// Several secrets that are rotated together are deployed together. The wait counts from when their rotations began, the
 /// one that waits for this deployment included, and not from when somebody first looked: so a restart neither lengthens
 /// nor forgets it.
 fn another_secret_is_about_to_be_published(input: &Input, run: &Run) -> Option<Hold> {
+    // Hosts whose password has been changed already wait for nobody.
+    if run.parameters.iter().any(|wish| wish.in_place && wish.rotation_since.is_some()) {
+        return None;
+    }
     let last = input.arrivals.iter().map(|arrival| arrival.since).max()?;
     let until = match since(run) {
         Some(began) => (last.max(began) + input.coalesce).min(began + input.coalesce * LONGEST_WAIT),

@@ -82,6 +82,8 @@ pub fn rotating(mut secret: ManagedSecret, step: &str, since: i64) -> ManagedSec
         trigger: "Period".into(),
         step: step.into(),
         started_at: at(since),
+        installed_at: None,
+        proven_at: None,
         attempts: 0,
         message: String::new(),
     });

@@ -31,6 +31,8 @@ pub struct Wish {
     pub preflight: Option<DateTime<Utc>>,
     /// DockerHosts that the secret names.
     pub hosts: Vec<String>,
+    /// Whether its hosts have no password that works until it is deployed.
+    pub in_place: bool,
 }
 
 impl Wish {
@@ -48,6 +50,9 @@ pub struct Arrival {
     /// When its rotation began, or the check of the hosts before it; where nothing is published yet, when the object was
     /// created.
     pub since: DateTime<Utc>,
+    /// Whether the password of a role is about to be changed, or was changed and is not published yet: a container that
+    /// is started meanwhile gets one that does not work.
+    pub in_place: bool,
 }
 
 /// Whether the secret is to run on this host: its spec says so, or a rotation under way counts the host among its own
@@ -95,6 +100,7 @@ fn wishes_of(host: &str, secret: &ManagedSecret) -> Vec<Wish> {
             rotation_since,
             preflight: status.preflight.as_ref().map(|p| from_kubernetes(&p.requested_at)),
             hosts: secret.spec.hosts.iter().map(|named| named.name.clone()).collect(),
+            in_place: is_in_place(secret),
         })
         .collect()
 }
@@ -123,8 +129,18 @@ pub fn arrivals(host: &str, secrets: &[ManagedSecret]) -> Vec<Arrival> {
     secrets
         .iter()
         .filter(|secret| names_host(secret, host))
-        .filter_map(|secret| Some(Arrival { secret: secret.name_any(), since: arriving_since(secret)? }))
+        .filter_map(|secret| {
+            let since = arriving_since(secret)?;
+            let rotation = secret.status.as_ref().and_then(|s| s.rotation.as_ref());
+            // What is published for the first time is published before the role is looked at.
+            let in_place = is_in_place(secret) && rotation.is_some_and(|r| r.trigger != "Missing");
+            Some(Arrival { secret: secret.name_any(), since, in_place })
+        })
         .collect()
+}
+
+fn is_in_place(secret: &ManagedSecret) -> bool {
+    secret.spec.generate.postgres.as_ref().is_some_and(|postgres| postgres.single_role.is_some())
 }
 
 fn arriving_since(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
@@ -171,6 +187,26 @@ mod tests {
         two.spec.hosts[0].env = vec!["ACCESS_ID".into()];
         let env: Vec<_> = wishes("web", &[two]).into_iter().map(|w| w.env).collect();
         assert_eq!(env, [["ACCESS_ID"], ["KEY"]]);
+    }
+
+    #[test]
+    fn a_role_is_changed_in_place_from_its_record_to_its_publication() {
+        let path = "/app/DB_PASSWORD";
+        let mut role = published(secret("db", &[path]), &[(path, 3, Origin::Rotated)]);
+        role.spec.generate = serde_json::from_value(serde_json::json!({
+            "postgres": {"via": {"dockerHost": "web"}, "database": "app", "singleRole": {"name": "app"}}
+        }))
+        .unwrap();
+        let in_place = |secret: ManagedSecret| arrivals("web", &[secret]).iter().any(|a| a.in_place);
+        for step in ["Record", "Install", "Promote"] {
+            assert!(in_place(rotating(role.clone(), step, 60)), "{step}");
+        }
+        assert!(!in_place(rotating(role.clone(), "Deploy", 60)), "published");
+        assert!(!in_place(preflight(role.clone(), 60)), "nothing is touched yet");
+        let mut first = rotating(role.clone(), "Install", 60);
+        first.status.as_mut().unwrap().rotation.as_mut().unwrap().trigger = "Missing".into();
+        assert!(!in_place(first), "published before it is installed");
+        assert!(wishes("web", &[role])[0].in_place);
     }
 
     #[test]

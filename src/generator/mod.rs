@@ -12,9 +12,10 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use crate::api::managed_secret::{BytesSpec, GenerateSpec};
+use crate::api::postgres::PASSWORD_BYTES;
 use crate::secret_value::SecretValue;
 
-pub use template::{extract, render};
+pub use template::{Fields, extract, login, render};
 
 /// Where random bytes come from.
 pub trait Random: Send {
@@ -43,7 +44,7 @@ pub struct RandomError(pub String);
 /// Why no value could be made. Messages never hold one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GenerateError {
-    #[error("spec.generate names {0} sources; set exactly one of hex, base64, password and fernet")]
+    #[error("spec.generate names {0} sources; set exactly one of hex, base64, password, fernet and postgres")]
     Sources(usize),
     #[error("spec.generate.{source_name}.{field} is {given}; it must be from {least} to {most}")]
     OutOfRange { source_name: &'static str, field: &'static str, given: i32, least: i32, most: i32 },
@@ -80,29 +81,36 @@ pub fn generate(
     previous: Option<&SecretValue>,
     source: &mut dyn Random,
 ) -> Result<SecretValue, GenerateError> {
-    match (&spec.hex, &spec.base64, &spec.password, &spec.fernet) {
-        (Some(hex), None, None, None) => {
-            let bytes = random_bytes(count("hex", hex)?, source)?;
-            Ok(encoded(bytes.len() * 2, |text| {
-                hex::encode_to_slice(&bytes, text).expect("a byte is two digits");
-            }))
+    match (&spec.hex, &spec.base64, &spec.password, &spec.fernet, &spec.postgres) {
+        (Some(hex), None, None, None, None) => hexadecimal(count("hex", hex)?, source),
+        (None, None, None, None, Some(postgres)) => {
+            let bytes = postgres.password_bytes.unwrap_or(PASSWORD_BYTES);
+            hexadecimal(in_range("postgres", "passwordBytes", bytes, 16, 64)?, source)
         }
-        (None, Some(base64), None, None) => {
+        (None, Some(base64), None, None, None) => {
             let bytes = random_bytes(count("base64", base64)?, source)?;
             Ok(encoded(bytes.len().div_ceil(3) * 4, |text| {
                 STANDARD.encode_slice(&bytes, text).expect("every three bytes begun are four characters");
             }))
         }
-        (None, None, Some(password), None) => password::generate(password, source),
-        (None, None, None, Some(fernet)) => {
+        (None, None, Some(password), None, None) => password::generate(password, source),
+        (None, None, None, Some(fernet), None) => {
             let kept = in_range("fernet", "keepPrevious", fernet.keep_previous.unwrap_or(0), 0, 9)?;
             fernet::generate(previous.map_or("", SecretValue::expose), kept, source)
         }
-        (hex, base64, password, fernet) => {
-            let named = [hex.is_some(), base64.is_some(), password.is_some(), fernet.is_some()];
+        (hex, base64, password, fernet, postgres) => {
+            let named =
+                [hex.is_some(), base64.is_some(), password.is_some(), fernet.is_some(), postgres.is_some()];
             Err(GenerateError::Sources(named.into_iter().filter(|named| *named).count()))
         }
     }
+}
+
+fn hexadecimal(count: usize, source: &mut dyn Random) -> Result<SecretValue, GenerateError> {
+    let bytes = random_bytes(count, source)?;
+    Ok(encoded(bytes.len() * 2, |text| {
+        hex::encode_to_slice(&bytes, text).expect("a byte is two digits");
+    }))
 }
 
 fn count(source_name: &'static str, spec: &BytesSpec) -> Result<usize, GenerateError> {

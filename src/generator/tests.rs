@@ -203,7 +203,7 @@ fn a_template_gets_the_value_in_every_place_and_gives_it_back() {
         (Some("key={value} "), "s3cret", "key=s3cret "),
         (Some("é{value}"), "ü", "éü"),
     ] {
-        let text = render(template, &SecretValue::new(value.into()));
+        let text = render(template, &Fields { value: &SecretValue::new(value.into()), username: None });
         assert_eq!(text.expose(), published);
         for end in ["", "\n", "\r\n"] {
             let stored = SecretValue::new(format!("{published}{end}"));

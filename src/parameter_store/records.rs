@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::rotation::observed::{Record, RotationId, Trigger};
+use crate::rotation::observed::{Credential, Record, RotationId, Trigger};
 use crate::secret_value::SecretValue;
 
 /// Most bytes of a value in SSM's Standard tier, which records are kept in: they live for hours and shall cost
@@ -107,6 +107,15 @@ struct Written<'a> {
     values: BTreeMap<&'a str, &'a str>,
     base: &'a BTreeMap<String, i64>,
     hosts: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<WrittenCredential<'a>>,
+}
+
+#[derive(Serialize)]
+struct WrittenCredential<'a> {
+    username: &'a str,
+    password: &'a str,
+    replaces: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -126,6 +135,16 @@ struct Read {
     values: BTreeMap<String, ReadValue>,
     base: BTreeMap<String, i64>,
     hosts: Vec<String>,
+    #[serde(default)]
+    credential: Option<ReadCredential>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReadCredential {
+    username: String,
+    password: ReadValue,
+    replaces: Option<String>,
 }
 
 /// Goes from the parser straight into a [`SecretValue`], so that no plain copy outlives a failed parse.
@@ -149,6 +168,11 @@ pub fn encode(record: &Record) -> Result<SecretValue, RecordError> {
         values: record.values.iter().map(|(path, value)| (path.as_str(), value.expose())).collect(),
         base: &record.base,
         hosts: &record.hosts,
+        credential: record.credential.as_ref().map(|credential| WrittenCredential {
+            username: &credential.username,
+            password: credential.password.expose(),
+            replaces: credential.replaces.as_deref(),
+        }),
     };
     // Room from the start, so that growing leaves no copies of the values behind in freed memory.
     let mut json = Vec::with_capacity(2 * MAX_BYTES);
@@ -182,6 +206,11 @@ pub fn decode(path: &str, value: &SecretValue) -> Result<Record, RecordError> {
         values: read.values.into_iter().map(|(path, ReadValue(value))| (path, value)).collect(),
         base: read.base,
         hosts: read.hosts,
+        credential: read.credential.map(|credential| Credential {
+            username: credential.username,
+            password: credential.password.0,
+            replaces: credential.replaces,
+        }),
     })
 }
 
@@ -213,6 +242,11 @@ mod tests {
             ]),
             base: BTreeMap::from([("/musehub/production/A".into(), 3), ("/musehub/production/B".into(), 0)]),
             hosts: vec!["canary-host".into(), "production".into()],
+            credential: Some(Credential {
+                username: "canary_b".into(),
+                password: SecretValue::new("canary-password".into()),
+                replaces: Some("canary_a".into()),
+            }),
         }
     }
 
@@ -226,6 +260,12 @@ mod tests {
             (&written.request, &written.base, &written.hosts)
         );
         assert_eq!(read.values.len(), 2);
+        let (read_login, written_login) = (read.credential.unwrap(), written.credential.unwrap());
+        assert_eq!(
+            (read_login.username, read_login.replaces),
+            (written_login.username, written_login.replaces)
+        );
+        assert!(read_login.password.same_as(&written_login.password));
         for (path, value) in &written.values {
             assert!(read.values[path].same_as(value), "{path}");
         }
@@ -254,6 +294,8 @@ mod tests {
             whole.replace("\"id\":7", "\"id\":\"canary\""),
             whole.replace("\"Request\"", "\"canary\""),
             whole.replace("\"hosts\"", "\"canary\""),
+            whole.replace("\"password\":\"canary-password\"", "\"password\":[\"canary-password\"]"),
+            whole.replace("\"replaces\"", "\"canary\""),
             whole.replace("\"at\":\"2026", "\"at\":\"canary"),
             whole.replace("{\"/musehub/production/A\":3", "{\"/musehub/production/A\":\"canary\""),
             whole.replace("\"keyturn\":1", "\"keyturn\":\"canary\""),

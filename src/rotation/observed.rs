@@ -79,6 +79,17 @@ pub struct Record {
     pub base: BTreeMap<String, i64>,
     /// DockerHosts that had to run it when it began.
     pub hosts: Vec<String>,
+    /// What a target has to accept before the values are published; `None` where there is none.
+    pub credential: Option<Credential>,
+}
+
+/// A login of a target.
+#[derive(Debug)]
+pub struct Credential {
+    pub username: String,
+    pub password: SecretValue,
+    /// The username that was published when the rotation began.
+    pub replaces: Option<String>,
 }
 
 impl Record {
@@ -209,6 +220,8 @@ pub struct HostEvidence {
     pub name: String,
     /// Whether the DockerHost exists.
     pub exists: bool,
+    /// Whether a deployment runs on it.
+    pub deploying: bool,
     /// By path: the version that was compared last, what that showed, and when.
     pub proofs: BTreeMap<String, HostProof>,
     /// The last run on this host, where it was about these parameters and failed.
@@ -257,11 +270,60 @@ pub struct Observed {
     pub mismatched: BTreeSet<String>,
     /// In the order of the spec, then those that only a record names.
     pub hosts: Vec<HostEvidence>,
+    /// What the target showed at the last closer look; `None` where there is none, or none was taken.
+    pub target: Option<TargetEvidence>,
+}
+
+/// What a target showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetEvidence {
+    /// When it was looked at.
+    pub at: DateTime<Utc>,
+    /// Why its roles could not be seen.
+    pub unseen: Option<TargetProblem>,
+    /// Whether it can refuse requests of older rotations.
+    pub fenced: bool,
+    /// By username: the rotation that changed it last, and when.
+    pub fences: BTreeMap<String, (RotationId, DateTime<Utc>)>,
+    /// Usernames that can log in at all.
+    pub can_log_in: BTreeSet<String>,
+    /// Open sessions: username, and who that is.
+    pub sessions: Vec<(String, String)>,
+    /// What it said to the login of the newest record.
+    pub recorded: Option<Acceptance>,
+    /// What it said to the published login, where no record lies open.
+    pub published: Option<Acceptance>,
+    /// Things that a person should know.
+    pub notes: Vec<String>,
+}
+
+/// What a target said to a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    Accepted,
+    Refused(TargetProblem),
+    /// It could not be asked.
+    Unknown(TargetProblem),
+}
+
+/// Why a target could not be asked, or refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetProblem {
+    pub reason: String,
+    pub message: String,
+    /// Only a person can end it.
+    pub permanent: bool,
 }
 
 impl Observed {
     /// The highest id in evidence anywhere.
     pub fn highest_id(&self, owner: &str) -> RotationId {
+        let fences = self.target.iter().flat_map(|target| target.fences.values().map(|(id, _)| *id));
+        fences.chain([self.highest_id_in_store(owner)]).max().unwrap_or(0)
+    }
+
+    /// The highest id in evidence in Parameter Store.
+    pub fn highest_id_in_store(&self, owner: &str) -> RotationId {
         let stamped = self.parameters.iter().flat_map(|p| &p.versions).filter_map(|seen| {
             seen.version.stamp.as_ref().filter(|stamp| stamp.owner == owner).map(|stamp| stamp.id)
         });

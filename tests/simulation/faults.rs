@@ -20,6 +20,13 @@ pub enum Kind {
     HostStatus,
     StartJob,
     DeleteJob,
+    /// Looking at the roles of a target.
+    LookAtTarget,
+    /// Giving a role a new password.
+    Install,
+    /// Taking the login from a role.
+    Retire,
+    EndSessions,
 }
 
 /// Each hits one effect: a call that changes the world outside, or the reads a decision is made from.
@@ -101,7 +108,9 @@ impl Fault {
             StaleReads | StaleListing | StaleHistories => kind == Kind::Observe,
             Evicted | EvictedAfterScript => kind == Kind::StartJob,
             CrashAfter | TimedOutNotApplied | TimedOutApplied | AppliedSoon | AppliedLate | Duplicated
-            | DuplicatedSoon | DuplicatedLate | CrashAndStaleReads => kind != Kind::Observe,
+            | DuplicatedSoon | DuplicatedLate | CrashAndStaleReads => {
+                kind != Kind::Observe && kind != Kind::LookAtTarget
+            }
             _ => true,
         }
     }

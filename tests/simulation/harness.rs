@@ -73,6 +73,7 @@ impl Process {
                 objects: port.clone(),
                 regions: port.clone(),
                 inventory: port.clone(),
+                targets: port.clone(),
                 leadership: port.clone(),
                 random: Mutex::new(Box::new(world.clone())),
             },

@@ -35,6 +35,8 @@ pub struct Memory {
     pub request_forgotten: bool,
     /// Names of secrets whose record was given up by the deadline of a deletion.
     pub abandoned: BTreeSet<String>,
+    /// Logins that were retired, as `user:password`.
+    retired: BTreeSet<String>,
     /// Values that were drawn for a rotation, by owner and id of their record.
     pub recorded: BTreeMap<String, BTreeSet<u64>>,
 }
@@ -67,7 +69,9 @@ fn open_records(state: &State) -> Vec<(String, Record)> {
 pub fn sends(state: &mut State, kind: Kind, what: &str) {
     let outside = match kind {
         Kind::Stage | Kind::Publish | Kind::Unstage | Kind::DeleteParameter | Kind::StartJob => true,
-        Kind::Observe | Kind::Finalizer | Kind::SecretStatus | Kind::HostStatus | Kind::DeleteJob => false,
+        Kind::Install | Kind::Retire | Kind::EndSessions => true,
+        Kind::Observe | Kind::LookAtTarget | Kind::Finalizer | Kind::SecretStatus | Kind::HostStatus => false,
+        Kind::DeleteJob => false,
     };
     let granted = state.cluster.grants.iter().any(|grant| grant.spec.mode == GrantMode::Rotate);
     if outside && !granted {
@@ -156,7 +160,12 @@ fn someone_elses_version_is_replaced(state: &mut State, sent: Sent, path: &str, 
         .find(|s| s.spec.ssm.parameters.iter().any(|p| p.path == path))
         .and_then(|s| s.spec.rotation.on_drift)
         .unwrap_or_default();
-    if !unseen && on_drift != OnDrift::Rotate {
+    // A role that has only one password, and has been given it: nothing else works.
+    let installed = record.credential.as_ref().is_some_and(|credential| {
+        let login = format!("{}:{}", credential.username, credential.password.expose());
+        changes_in_place(state) && state.postgres.as_ref().is_some_and(|server| server.accepts(&login))
+    });
+    if !unseen && !installed && on_drift != OnDrift::Rotate {
         state.violate(format!(
             "I11: version {number} of {path}, written by somebody else, was replaced knowingly"
         ));
@@ -312,9 +321,75 @@ pub fn status_is_emptied(state: &mut State) {
     state.memory.request_forgotten |= forgotten;
 }
 
+/// A role was given a password by the rotation of this id.
+pub fn role_is_changed(state: &mut State, id: u64, username: &str, password: &str) {
+    value_is_known(state, password);
+    let login = format!("{username}:{password}");
+    if state.memory.retired.contains(&login) {
+        state.violate(format!("I4: rotation {id} brought a retired login of {username} back"));
+    }
+}
+
+/// The login was taken from a role.
+pub fn role_is_retired(state: &mut State, username: &str, password: &str) {
+    state.memory.retired.insert(format!("{username}:{password}"));
+    let users: Vec<String> = state
+        .hosts
+        .iter()
+        .filter(|(_, host)| host.running.values().any(|value| value.starts_with(&format!("{username}:"))))
+        .map(|(name, _)| name.clone())
+        .collect();
+    if !users.is_empty() {
+        state.violate(format!("I8: role {username} was retired while {} ran it", users.join(", ")));
+    }
+}
+
+fn changes_in_place(state: &State) -> bool {
+    state.cluster.secrets().any(|secret| {
+        secret.spec.generate.postgres.as_ref().is_some_and(|postgres| postgres.single_role.is_some())
+    })
+}
+
+/// What must hold of the roles of a target whenever nothing is being changed.
+fn logins(state: &State) -> Vec<String> {
+    let Some(server) = &state.postgres else { return Vec::new() };
+    let mut wrong = Vec::new();
+    for (name, role) in server.roles.iter().filter(|(_, role)| role.can_log_in) {
+        let login = format!("{name}:{}", role.password);
+        let published = state
+            .ssm
+            .content
+            .keys()
+            .any(|path| state.ssm.versions(path).iter().any(|version| version.value.trim_end() == login));
+        let recorded = open_records(state).into_iter().any(|(_, record)| {
+            record.credential.is_some_and(|c| c.username == *name && c.password.expose() == role.password)
+        });
+        if !published && !recorded {
+            wrong.push(format!("I1: the password of role {name} can be read back from nowhere"));
+        }
+    }
+    if changes_in_place(state) || server.initialised_by.is_some() {
+        return wrong;
+    }
+    for (name, host) in &state.hosts {
+        for (path, value) in &host.running {
+            if state.memory.is_ours(path, value) && !server.accepts(value) {
+                wrong.push(format!("I2: {name} runs a login as {path} that the server refuses"));
+            }
+        }
+    }
+    for path in state.ssm.content.keys().filter(|path| !path.starts_with(STAGING)) {
+        let Some(latest) = state.ssm.latest(path) else { continue };
+        if state.memory.is_ours(path, &latest.value) && !server.accepts(&latest.value) {
+            wrong.push(format!("I5: what {path} publishes is refused by the server"));
+        }
+    }
+    wrong
+}
+
 /// What must hold whenever nothing is being changed.
 pub fn always(state: &mut State) {
-    let mut lost = Vec::new();
+    let mut lost = logins(state);
     for (name, host) in &state.hosts {
         for (path, value) in &host.running {
             let kept = state.ssm.versions(path).iter().any(|v| v.value.trim_end() == value);

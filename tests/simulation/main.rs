@@ -136,6 +136,21 @@ scenarios! {
     objects_that_are_lost_in_mid_rotation_and_applied_again_finish_it,
     observing_touches_nothing,
     a_window_is_waited_for,
+    a_single_role_is_rotated_by_an_administrator,
+    a_single_role_changes_its_own_password,
+    a_single_role_without_hosts_is_rotated,
+    roles_take_turns,
+    roles_take_turns_twice,
+    roles_take_turns_without_hosts,
+    roles_take_turns_on_two_hosts,
+    a_login_whose_deployment_fails_is_rolled_back,
+    a_role_whose_deployment_fails_is_rolled_back_in_place,
+    a_role_that_somebody_changed_is_left_alone_until_what_is_published_works,
+    a_server_that_is_away_is_waited_for,
+    an_empty_environment_takes_its_role_from_what_is_deployed,
+    a_login_that_does_not_exist_is_not_made,
+    deleting_while_roles_take_turns_finishes_it,
+    a_foreign_write_over_a_changed_role_is_published_over,
 }
 
 /// The checks can fail: each of these bugs, planted between the controller and the world, breaks a promise in some case.
@@ -146,7 +161,7 @@ fn planted_bugs_are_found() {
     let on_host = scenarios::a_request_rotates_once_on_a_host;
     let twice = scenarios::two_requests_in_a_row_rotate_twice;
     type Bug = (Sabotage, fn() -> Scenario, &'static [Fault]);
-    let bugs: [Bug; 10] = [
+    let bugs: [Bug; 11] = [
         (Sabotage::NoDescription, plain, &[]),
         (
             Sabotage::CreateOverwrites,
@@ -161,6 +176,7 @@ fn planted_bugs_are_found() {
         (Sabotage::LeakInStatus, plain, &[]),
         (Sabotage::RequestNeverHandled, plain, &[]),
         (Sabotage::TwoDeploys, on_host, &[]),
+        (Sabotage::HostsAlwaysProven, scenarios::a_login_whose_deployment_fails_is_rolled_back, &[]),
     ];
     let mut survivors = Vec::new();
     for (bug, scenario, faults) in bugs {

@@ -22,6 +22,16 @@ pub struct Summary {
     pub staged: Vec<String>,
     /// By name, for each that exists.
     pub hosts: BTreeMap<String, HostEnd>,
+    pub server: Option<ServerEnd>,
+}
+
+/// How the roles of the server ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerEnd {
+    pub can_log_in: Vec<String>,
+    /// Whether it accepts what is published, and what every host runs.
+    pub accepts_published: bool,
+    pub accepts_hosts: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +121,19 @@ impl Summary {
             abandoned,
             staged: state.ssm.staged().map(str::to_owned).collect(),
             hosts,
+            server: state.postgres.as_ref().map(|server| {
+                let roles = server.roles.iter().filter(|(_, role)| role.can_log_in);
+                let mut published =
+                    state.ssm.content.keys().filter(|p| !p.starts_with(crate::world::STAGING));
+                let mut running = state.hosts.values().flat_map(|host| host.running.values());
+                ServerEnd {
+                    can_log_in: roles.map(|(name, _)| name.clone()).collect(),
+                    accepts_published: published.all(|path| {
+                        state.ssm.latest(path).is_none_or(|latest| server.accepts(&latest.value))
+                    }),
+                    accepts_hosts: running.all(|value| server.accepts(value)),
+                }
+            }),
         }
     }
 }

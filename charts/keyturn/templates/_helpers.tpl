@@ -88,7 +88,9 @@ Job, and can read none. */}}
   verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [create]
+  # Of the user's Secrets those that an object names are read, one by one: administrators of Postgres, and the SSH key of
+  # a docker host that a server is reached through. They are never listed or watched.
+  verbs: [create, get]
 # Why a pod does not come up is said in Events only.
 - apiGroups: [""]
   resources: [events]

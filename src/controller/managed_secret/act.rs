@@ -6,15 +6,20 @@ use chrono::{DateTime, Utc};
 
 use super::observe::Place;
 use super::ports::Ports;
+use super::target;
 use crate::api::ManagedSecret;
 use crate::controller::objects::ObjectError;
-use crate::generator::{self, GenerateError};
+use crate::generator::{self, Fields, GenerateError};
 use crate::parameter_store::description;
 use crate::parameter_store::records::{self, RecordError};
 use crate::parameter_store::{Created, NewVersion, ParameterStore, StoreError};
-use crate::rotation::observed::{Author, Observed, Record, RotationId, Seen, Stamp, Trigger, Version};
+use crate::rotation::observed::{
+    Acceptance, Author, Credential, Observed, Record, RotationId, Seen, Stamp, TargetProblem, Trigger,
+    Version,
+};
 use crate::rotation::protocol::Act;
 use crate::secret_value::SecretValue;
+use crate::target::{Target, TargetError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ActError {
@@ -26,6 +31,11 @@ pub enum ActError {
     Object(#[from] ObjectError),
     #[error(transparent)]
     Generate(#[from] GenerateError),
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The target took the new credential and does not let it in.
+    #[error("{}", .0.message)]
+    NotAccepted(TargetProblem),
     #[error(
         "version {version} of {path}, which held the value before the failed rotation, is not kept by SSM any more: \
          the rotation cannot be rolled back, and goes on when the deployment succeeds"
@@ -68,6 +78,8 @@ impl Newer {
 pub struct Actor<'a> {
     pub ports: &'a Ports,
     pub store: &'a dyn ParameterStore,
+    /// What has to accept the value, where something has.
+    pub target: Option<&'a dyn Target>,
     pub place: &'a Place<'a>,
     pub object: &'a ManagedSecret,
     pub now: DateTime<Utc>,
@@ -85,12 +97,14 @@ impl Actor<'_> {
             // kept in status only, which the reconciler writes
             Act::AskPreflight => Ok(Done::Applied),
             Act::Record { id, trigger, request, base, hosts } => {
+                let (values, credential) = self.draw(observed).await?;
                 let record = Record {
                     id: *id,
                     trigger: *trigger,
                     at: self.now,
                     request: request.clone(),
-                    values: self.draw().await?,
+                    values,
+                    credential,
                     base: base.clone(),
                     hosts: hosts.clone(),
                 };
@@ -104,10 +118,22 @@ impl Actor<'_> {
                     at: self.now,
                     request: failed.request.clone(),
                     values: self.previous_values(&failed.base).await?,
+                    credential: self.previous_credential(failed, observed).await?,
                     base: base.clone(),
                     hosts: hosts.clone(),
                 };
                 self.create_record(record, observed).await
+            }
+            Act::Install { id } => self.install(*id, observed).await,
+            Act::Retire { id, username } => {
+                let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
+                target.retire(*id, username).await?;
+                Ok(Done::LookAgain(None))
+            }
+            Act::EndSessions { username } => {
+                let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
+                target.end_sessions(username).await?;
+                Ok(Done::LookAgain(None))
             }
             Act::Promote { id, path, expected } => self.promote(*id, path, *expected, observed).await,
             Act::MarkAbort { id } => {
@@ -151,8 +177,49 @@ impl Actor<'_> {
         }
     }
 
-    /// One draw, rendered for every parameter.
-    async fn draw(&self) -> Result<BTreeMap<String, SecretValue>, ActError> {
+    async fn install(&self, id: RotationId, observed: &mut Observed) -> Result<Done, ActError> {
+        let (Some(target), Some(record)) = (self.target, observed.records.get(&id)) else {
+            return Ok(Done::LookAgain(None));
+        };
+        let Some(login) = record.credential.as_ref().map(target::login_of) else {
+            return Ok(Done::LookAgain(None));
+        };
+        let own = target::own_logins(self.object, self.store, observed, &login.username).await?;
+        target.install(id, &login, &own).await?;
+        let answer = target::acceptance(target, &login).await;
+        if let Acceptance::Refused(problem) = answer {
+            return Err(ActError::NotAccepted(problem));
+        }
+        if let Some(seen) = &mut observed.target {
+            seen.recorded = Some(answer);
+            if seen.fenced {
+                seen.fences.insert(login.username, (id, self.now));
+            }
+        }
+        Ok(Done::Applied)
+    }
+
+    /// The login that the failed rotation replaced, which takes its place again.
+    async fn previous_credential(
+        &self,
+        failed: &Record,
+        observed: &Observed,
+    ) -> Result<Option<Credential>, ActError> {
+        let Some(credential) = &failed.credential else { return Ok(None) };
+        let previous = target::published_login(self.object, self.store, observed, Some(&failed.base)).await?;
+        let previous = previous.ok_or_else(|| ActError::NotAccepted(target::unreadable(self.object)))?;
+        Ok(Some(Credential {
+            username: previous.username,
+            password: previous.password,
+            replaces: Some(credential.username.clone()),
+        }))
+    }
+
+    /// One draw, rendered for every parameter, and the login that it makes where a target has to accept it.
+    async fn draw(
+        &self,
+        observed: &Observed,
+    ) -> Result<(BTreeMap<String, SecretValue>, Option<Credential>), ActError> {
         let spec = &self.object.spec;
         let previous = match spec.ssm.parameters.first() {
             Some(first) if generator::needs_previous(&spec.generate) => {
@@ -165,8 +232,28 @@ impl Actor<'_> {
             let mut random = self.ports.random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             generator::generate(&spec.generate, previous.as_ref(), random.as_mut())?
         };
-        let rendered = |template: Option<&str>| generator::render(template, &value);
-        Ok(spec.ssm.parameters.iter().map(|p| (p.path.clone(), rendered(p.value.as_deref()))).collect())
+        let (username, replaces) = match &spec.generate.postgres {
+            Some(postgres) => {
+                let published = target::published_login(self.object, self.store, observed, None).await?;
+                let published = published.map(|login| login.username);
+                let unpublished = observed.parameters.iter().all(|p| p.versions.is_empty());
+                if published.is_none() && !unpublished && postgres.alternating_roles.is_some() {
+                    return Err(ActError::NotAccepted(target::unreadable(self.object)));
+                }
+                (target::next_username(postgres, published.as_deref()), published)
+            }
+            None => (None, None),
+        };
+        let fields = Fields { value: &value, username: username.as_deref() };
+        let values = spec
+            .ssm
+            .parameters
+            .iter()
+            .map(|p| (p.path.clone(), generator::render(p.value.as_deref(), &fields)))
+            .collect();
+        let credential =
+            username.map(|username| Credential { username, password: value.duplicate(), replaces });
+        Ok((values, credential))
     }
 
     async fn previous_values(

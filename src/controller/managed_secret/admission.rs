@@ -2,6 +2,7 @@
 //! the same parameter.
 
 use super::progress::Blocked;
+use crate::api::postgres::PostgresSpec;
 use crate::api::rotation_grant::GrantMode;
 use crate::api::{ManagedSecret, RotationGrant, grants, validate};
 use crate::controller::settings::Settings;
@@ -32,10 +33,31 @@ pub fn admit(
         );
         return Err(permanent("Conflict", message));
     }
+    if let Some((role, other)) = role_in_use(object, neighbours) {
+        let message = format!(
+            "the Postgres role {role} is already rotated by the older ManagedSecret {other} of this namespace: a role has \
+             one password, so publish it in several parameters of one object instead"
+        );
+        return Err(permanent("RoleInUse", message));
+    }
     match grants::managed_secret(given, object, region, &settings.staging) {
         grants::Verdict::Allowed(mode) => Ok(mode),
         grants::Verdict::Denied(lacking) => Err(permanent("NotGranted", lacking)),
     }
+}
+
+/// The first role of the object that an older one changes on the same server, and that object's name.
+fn role_in_use(object: &ManagedSecret, neighbours: &[ManagedSecret]) -> Option<(String, String)> {
+    let age =
+        |o: &ManagedSecret| (o.metadata.creation_timestamp.clone().map(|t| t.0), o.metadata.name.clone());
+    let postgres = object.spec.generate.postgres.as_ref()?;
+    let server = |p: &PostgresSpec| (p.host.clone(), p.via.clone(), p.port());
+    let older = neighbours.iter().filter(|o| o.metadata.uid != object.metadata.uid && age(o) < age(object));
+    older.into_iter().find_map(|other| {
+        let theirs = other.spec.generate.postgres.as_ref().filter(|p| server(p) == server(postgres))?;
+        let role = postgres.roles().into_iter().find(|role| theirs.roles().contains(role))?;
+        Some((role.to_owned(), other.metadata.name.clone().unwrap_or_default()))
+    })
 }
 
 /// The first path that an older object of the namespace names too, and that object's name.

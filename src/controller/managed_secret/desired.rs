@@ -1,14 +1,14 @@
 //! What a ManagedSecret asks for, in the words of the protocol.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::api::managed_secret::{DeletionPolicy, IfMissing};
+use crate::api::managed_secret::{DeletionPolicy, IfMissing, RetireRequirement};
 use crate::api::time::from_kubernetes;
 use crate::api::window::Window;
 use crate::api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT};
 use crate::controller::settings::Settings;
 use crate::parameter_store::description::request_hash;
-use crate::rotation::protocol::{Desired, Request, Timing};
+use crate::rotation::protocol::{Desired, Request, Retirement, Strategy, Timing};
 
 /// The windows of the DockerHosts that must run a secret; empty where a host may be deployed to at any time.
 pub fn host_windows<'a>(object: &ManagedSecret, hosts: &'a [DockerHost]) -> Vec<&'a [Window]> {
@@ -34,7 +34,7 @@ pub fn desired<'a>(
         suspended: spec.suspend,
         finalizer: object.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER),
         settled_since: None,
-        if_missing: spec.ssm.if_missing.unwrap_or(IfMissing::Create),
+        if_missing: if_missing(object),
         on_failure: rotation.on_failure.unwrap_or_default(),
         on_drift: rotation.on_drift.unwrap_or_default(),
         hosts: spec.hosts.iter().map(|h| h.name.clone()).collect(),
@@ -53,6 +53,30 @@ pub fn desired<'a>(
             .as_ref()
             .and_then(|s| s.preflight.as_ref())
             .map(|p| from_kubernetes(&p.requested_at)),
+        strategy: strategy(object),
+        retirement: retirement(object, settings),
+    }
+}
+
+/// A slip in the path of an issued credential must not change a login that is in use.
+pub fn if_missing(object: &ManagedSecret) -> IfMissing {
+    let issued = object.spec.generate.postgres.is_some();
+    object.spec.ssm.if_missing.unwrap_or(if issued { IfMissing::Stall } else { IfMissing::Create })
+}
+
+fn strategy(object: &ManagedSecret) -> Option<Strategy> {
+    let postgres = object.spec.generate.postgres.as_ref()?;
+    Some(if postgres.alternating_roles.is_some() { Strategy::Alternating } else { Strategy::InPlace })
+}
+
+fn retirement(object: &ManagedSecret, settings: &Settings) -> Retirement {
+    let spec = object.spec.retire.as_ref();
+    let said: Option<TimeDelta> = spec.and_then(|r| r.after.as_ref()).and_then(|after| after.to_delta());
+    let rotation = object.status.as_ref().and_then(|s| s.rotation.as_ref());
+    Retirement {
+        after: said.unwrap_or(settings.retire_after),
+        verify_is_enough: spec.is_some_and(|r| r.requires == Some(RetireRequirement::Verify)),
+        proven_since: rotation.and_then(|r| r.proven_at.as_ref()).map(from_kubernetes),
     }
 }
 

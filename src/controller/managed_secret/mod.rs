@@ -10,6 +10,7 @@ mod pass;
 pub mod ports;
 mod progress;
 mod status;
+mod target;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -15,6 +15,9 @@ pub fn act_text(act: &Act) -> &'static str {
         Act::AskPreflight => "preflight asked",
         Act::Record { .. } => "record created",
         Act::RecordRollBack { .. } => "roll back recorded",
+        Act::Install { .. } => "credential installed in its target",
+        Act::Retire { .. } => "old login retired",
+        Act::EndSessions { .. } => "sessions of the old login ended",
         Act::Promote { .. } => "published",
         Act::MarkAbort { .. } => "abort marked",
         Act::DeleteRecord { .. } => "record deleted",
@@ -29,11 +32,18 @@ pub fn rotation_of(act: &Act) -> Option<RotationId> {
     match act {
         Act::Record { id, .. }
         | Act::RecordRollBack { id, .. }
+        | Act::Install { id }
+        | Act::Retire { id, .. }
         | Act::Promote { id, .. }
         | Act::MarkAbort { id }
         | Act::DeleteRecord { id }
         | Act::SweepMarker { id } => Some(*id),
-        Act::Hold | Act::AskPreflight | Act::DeleteParameter { .. } | Act::Release | Act::Abandon => None,
+        Act::Hold
+        | Act::AskPreflight
+        | Act::EndSessions { .. }
+        | Act::DeleteParameter { .. }
+        | Act::Release
+        | Act::Abandon => None,
     }
 }
 
@@ -70,6 +80,9 @@ pub fn of_act(
                 }
                 _ => vec![warning("RotationAborted", "Rotate", format!("Rotation {id} was given up"))],
             }
+        }
+        Act::Retire { username, .. } => {
+            vec![normal("LoginRetired", "Retire", format!("Role {username} cannot log in any more"))]
         }
         Act::DeleteParameter { path } => {
             vec![normal(

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::desired;
 use super::ports::Glimpse;
-use crate::api::docker_host::HostRun;
+use crate::api::docker_host::{HostRun, RunMode};
 use crate::api::managed_secret::Origin;
 use crate::api::time::from_kubernetes;
 use crate::api::{DockerHost, ManagedSecret};
@@ -260,6 +260,7 @@ fn evidence_of(object: &ManagedSecret, name: &str, host: Option<&DockerHost>, at
     HostEvidence {
         name: name.to_owned(),
         exists: host.is_some(),
+        deploying: status.and_then(|s| s.run.as_ref()).is_some_and(|run| run.mode == RunMode::Deploy),
         proofs: proofs.unwrap_or_default(),
         failure: status.and_then(|s| s.last_run.as_ref()).and_then(failed),
         failed_deploy: status.and_then(|s| s.last_deploy.as_ref()).and_then(failed),

@@ -1,7 +1,7 @@
 //! One pass of a secret through the protocol: look, decide, act, until there is nothing to do or something has to be
 //! waited for.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -14,16 +14,45 @@ use crate::api::managed_secret::{FailureStatus, PreflightStatus};
 use crate::api::rotation_grant::GrantMode;
 use crate::api::time::{from_kubernetes, to_kubernetes};
 use crate::controller::objects::{ObjectError, Subject};
-use crate::parameter_store::ParameterStore;
-use crate::rotation::observed::Observed;
-use crate::rotation::protocol::{self, Act, Desired, Next, Step, Waiting};
+use crate::parameter_store::{ParameterStore, StoreError};
+use crate::rotation::observed::{Observed, TargetEvidence, TargetProblem};
+use crate::rotation::protocol::{self, Act, Desired, Next, Step, Strategy, Waiting};
+use crate::target::{Target, TargetError};
 
 /// More acts than any rotation has; a pass that reaches it goes on in the next one.
 const MAX_ACTS: usize = 24;
 /// The step that a failed look at Parameter Store counts as.
 const OBSERVE: &str = "Observe";
 
+/// The target of a secret, where it has one.
+enum Opened {
+    Not,
+    Target(Arc<dyn Target>),
+    Failed(TargetError),
+}
+
+impl Opened {
+    fn get(&self) -> Option<&dyn Target> {
+        match self {
+            Opened::Target(target) => Some(target.as_ref()),
+            Opened::Not | Opened::Failed(_) => None,
+        }
+    }
+}
+
+fn unseen(error: &ObserveError) -> Blocked {
+    let (reason, permanent) = match error {
+        ObserveError::Store(error) => (error.reason(), error.needs_a_person()),
+        ObserveError::Record(_) => ("RecordUnreadable", true),
+    };
+    Blocked { reason: reason.into(), message: error.to_string(), permanent, unseen: true }
+}
+
 /// How a pass through the protocol ended.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of them exists at a time, for as long as it takes to read it"
+)]
 pub(super) enum Pass {
     /// As far as it could go; with what it saw, where it could see.
     Quiet(Option<Observed>),
@@ -48,6 +77,7 @@ impl ManagedSecrets {
         let mut fresh = false;
         let mut newer: Option<Newer> = None;
         let mut closed = false;
+        let mut target = Opened::Not;
         for _ in 0..MAX_ACTS {
             let mut observed = match glance.take() {
                 Some(observed) => observed,
@@ -70,22 +100,20 @@ impl ManagedSecrets {
                         self.fail(object, progress, OBSERVE, blocked, now);
                         return Ok(Pass::Quiet(None));
                     }
-                    Ok(observed) => {
+                    Ok(mut observed) => {
+                        target = self.open_target(object, region).await;
+                        match self.look_at_target(&target, object, store.as_ref(), &observed).await {
+                            Ok(seen) => observed.target = seen,
+                            Err(error) => {
+                                self.fail(object, progress, OBSERVE, unseen(&error.into()), now);
+                                return Ok(Pass::Quiet(None));
+                            }
+                        }
                         fresh = true;
                         observed
                     }
                     Err(error) => {
-                        let (reason, permanent) = match &error {
-                            ObserveError::Store(error) => (error.reason(), error.needs_a_person()),
-                            ObserveError::Record(_) => ("RecordUnreadable", true),
-                        };
-                        let blocked = Blocked {
-                            reason: reason.into(),
-                            message: error.to_string(),
-                            permanent,
-                            unseen: true,
-                        };
-                        self.fail(object, progress, OBSERVE, blocked, now);
+                        self.fail(object, progress, OBSERVE, unseen(&error), now);
                         return Ok(Pass::Quiet(None));
                     }
                 },
@@ -99,6 +127,7 @@ impl ManagedSecrets {
                 progress.preflight.as_ref().map(|p| from_kubernetes(&p.requested_at));
             wanted.settled_since = self.settled_since(place, &wanted, &observed, now, closed);
             let next = protocol::next(&wanted, &observed, now, self.settings.grace);
+            let wanted_in_place = wanted.strategy == Some(Strategy::InPlace);
             progress.next = Some(next.clone());
             let (step, act) = match next {
                 Next::Act { step, act } => (step, act),
@@ -113,6 +142,19 @@ impl ManagedSecrets {
                 }
                 Next::Wait { why: Waiting::PreflightFailed { host, reason, message }, .. } => {
                     self.preflight_failed(object, progress, &host, &reason, &message, now);
+                    return Ok(Pass::Quiet(Some(observed)));
+                }
+                Next::Wait { step, why, .. } if why.is_for_the_target() && !fresh => {
+                    if progress.backs_off_from(step.name(), now) {
+                        progress.blocked = progress.failure.as_ref().map(Blocked::again);
+                        return Ok(Pass::Quiet(Some(observed)));
+                    }
+                    continue;
+                }
+                Next::Wait { step, why: Waiting::Target(problem), .. } => {
+                    let TargetProblem { reason, message, permanent } = problem;
+                    let blocked = Blocked { reason, message, permanent, unseen: false };
+                    self.fail(object, progress, step.name(), blocked, now);
                     return Ok(Pass::Quiet(Some(observed)));
                 }
                 Next::Rest { .. } => {
@@ -153,7 +195,17 @@ impl ManagedSecrets {
             // What is about to be written may be there, unseen, for as long as the grace.
             self.unsettle(place);
             match self
-                .perform(object, store.as_ref(), place, step, &act, &mut observed, progress, now)
+                .perform(
+                    object,
+                    store.as_ref(),
+                    target.get(),
+                    place,
+                    step,
+                    &act,
+                    &mut observed,
+                    progress,
+                    now,
+                )
                 .await?
             {
                 Some(Done::Applied) => glance = Some(observed),
@@ -171,11 +223,37 @@ impl ManagedSecrets {
             if matches!(act, Act::Record { .. } | Act::RecordRollBack { .. }) {
                 progress.preflight = None;
             }
+            if matches!(act, Act::Install { .. }) && wanted_in_place {
+                progress.installed_at = Some(now);
+            }
             if act == Act::Abandon {
                 return Ok(Pass::Quiet(glance));
             }
         }
         Ok(Pass::Quiet(glance))
+    }
+
+    async fn open_target(&self, object: &ManagedSecret, region: &str) -> Opened {
+        match self.ports.targets.open(object, region).await {
+            Ok(None) => Opened::Not,
+            Ok(Some(target)) => Opened::Target(target),
+            Err(error) => Opened::Failed(error),
+        }
+    }
+
+    async fn look_at_target(
+        &self,
+        target: &Opened,
+        object: &ManagedSecret,
+        store: &dyn ParameterStore,
+        observed: &Observed,
+    ) -> Result<Option<TargetEvidence>, StoreError> {
+        let target = match target {
+            Opened::Not => return Ok(None),
+            Opened::Target(target) => Ok(target.as_ref()),
+            Opened::Failed(error) => Err(error),
+        };
+        super::target::look(target, object, store, observed, self.ports.clock.now()).await.map(Some)
     }
 
     fn glance(&self, object: &ManagedSecret, place: &Place<'_>, region: &str) -> Option<Observed> {
@@ -207,6 +285,7 @@ impl ManagedSecrets {
         &self,
         object: &mut ManagedSecret,
         store: &dyn ParameterStore,
+        target: Option<&dyn Target>,
         place: &Place<'_>,
         step: Step,
         act: &Act,
@@ -218,6 +297,7 @@ impl ManagedSecrets {
             Act::DeleteRecord { id } => observed.records.get(id).map(|record| {
                 let superseded = !observed.is_published_by(*id);
                 let mut ended = status::ended(record, superseded, now);
+                ended.window_seconds = status::window_seconds(object, observed, record, progress);
                 // A roll back answers the request of the rotation that failed.
                 if observed.records.range(id + 1..).any(|(_, later)| later.request == record.request) {
                     ended.request = None;
@@ -232,7 +312,7 @@ impl ManagedSecrets {
         {
             self.ports.objects.notify(Subject::Secret(object), notice).await;
         }
-        let actor = Actor { ports: &self.ports, store, place, object, now };
+        let actor = Actor { ports: &self.ports, store, target, place, object, now };
         let done = match actor.perform(act, observed).await {
             Ok(done) => done,
             Err(ActError::Object(error)) => return Err(error),
@@ -242,6 +322,8 @@ impl ManagedSecrets {
                     ActError::Record(_) => ("RecordTooLarge", true),
                     ActError::PreviousGone { .. } => ("PreviousValueGone", true),
                     ActError::Generate(error) => ("GenerateFailed", error.is_permanent()),
+                    ActError::Target(error) => (error.reason, error.permanent),
+                    ActError::NotAccepted(problem) => (problem.reason.as_str(), problem.permanent),
                     ActError::Object(_) => unreachable!("returned above"),
                 };
                 let blocked =
@@ -296,6 +378,7 @@ impl ManagedSecrets {
             reason: blocked.reason.clone(),
             message: blocked.message.clone(),
             attempts,
+            permanent: blocked.permanent,
             next_attempt_time: to_kubernetes(next + TimeDelta::milliseconds(999)),
             generation: object.metadata.generation.unwrap_or_default(),
             request: request_token(object),

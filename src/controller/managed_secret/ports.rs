@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
+use crate::api::ManagedSecret;
 use crate::controller::objects::Objects;
 use crate::generator::Random;
 use crate::parameter_store::ParameterStore;
 use crate::rotation::observed::Version;
+use crate::target::{Target, TargetError};
 
 /// Parameter Store by region.
 pub trait Regions: Send + Sync {
@@ -32,6 +35,17 @@ pub trait Inventory: Send + Sync {
     fn glimpse(&self, region: &str, paths: &[String], folder: &str) -> Option<Glimpse>;
 }
 
+/// The systems that must accept what is published.
+#[async_trait]
+pub trait Targets: Send + Sync {
+    /// The target of this secret, where its source has one. Reads what it takes to log in there; connects to nothing.
+    async fn open(
+        &self,
+        object: &ManagedSecret,
+        region: &str,
+    ) -> Result<Option<Arc<dyn Target>>, TargetError>;
+}
+
 /// Whether this process may act. Asked right before every effect.
 pub trait Leadership: Send + Sync {
     fn is_leader(&self) -> bool;
@@ -48,6 +62,7 @@ pub struct Ports {
     pub objects: Arc<dyn Objects>,
     pub regions: Arc<dyn Regions>,
     pub inventory: Arc<dyn Inventory>,
+    pub targets: Arc<dyn Targets>,
     pub leadership: Arc<dyn Leadership>,
     pub random: std::sync::Mutex<Box<dyn Random + Send>>,
 }

@@ -7,6 +7,9 @@ use crate::api::time::{from_kubernetes, to_text};
 use crate::api::{ManagedSecret, ROTATE_REQUESTED_AT};
 use crate::rotation::protocol::{Next, Step, Waiting};
 
+/// Most sessions that a message names.
+const SHOWN_CLIENTS: usize = 3;
+
 /// Something that keeps the protocol from being followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocked {
@@ -26,6 +29,8 @@ pub struct Progress {
     pub blocked: Option<Blocked>,
     pub failure: Option<FailureStatus>,
     pub preflight: Option<PreflightStatus>,
+    /// When a role was given its new password in place, in this pass.
+    pub installed_at: Option<DateTime<Utc>>,
     /// The rotations that ended in this pass, oldest first.
     pub ended: Vec<LastRotation>,
     /// What would be done if the grant's mode were not Observe.
@@ -78,6 +83,9 @@ impl Progress {
             Some(Next::Wait { step: Step::Promote, why: why @ Waiting::Drift { .. }, until }) => {
                 Some(("ForeignWrite".to_owned(), waiting_text(why, *until)))
             }
+            Some(Next::Wait { why: why @ Waiting::Unproven { .. }, until, .. }) => {
+                Some(("NotProven".to_owned(), waiting_text(why, *until)))
+            }
             _ => None,
         }
     }
@@ -101,6 +109,26 @@ fn waiting_text(why: &Waiting, until: Option<DateTime<Utc>>) -> String {
             "Version {version} of {path} was written by somebody else: set rotation.onDrift to Adopt to keep that \
              value, or to Rotate to replace it"
         ),
+        Waiting::Target(problem) => problem.message.clone(),
+        Waiting::TargetUnseen => "Asking the server whether it accepts the login".into(),
+        Waiting::HostBusy { host } => format!(
+            "Waiting for the deployment on DockerHost {host} to end, so that it starts nothing with a password that is \
+             about to be changed"
+        ),
+        Waiting::Unproven { host } => format!(
+            "DockerHost {host} runs no container that has the variable, so nothing proves that the old login is out of \
+             use: name the variable in hosts[].env, or set retire.requires to Verify to take the verify script's word"
+        ),
+        Waiting::Retirement => format!("Every host runs the new login; the old one is retired{until}"),
+        Waiting::Sessions { username, clients } => {
+            let (named, more) = clients.split_at(clients.len().min(SHOWN_CLIENTS));
+            let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+            format!(
+                "{} sessions of the old login {username} are still open ({}{more}): it is retired once they have ended",
+                clients.len(),
+                named.join(", ")
+            )
+        }
     }
 }
 
@@ -129,11 +157,11 @@ impl Progress {
 impl Blocked {
     /// The failure that is being waited out.
     pub fn again(failure: &FailureStatus) -> Self {
-        let permanent = PERMANENT.contains(&failure.reason.as_str());
-        Self { reason: failure.reason.clone(), message: failure.message.clone(), permanent, unseen: false }
+        Self {
+            reason: failure.reason.clone(),
+            message: failure.message.clone(),
+            permanent: failure.permanent,
+            unseen: false,
+        }
     }
 }
-
-/// Reasons of failures that only a person can end, though they are tried again all the same.
-const PERMANENT: [&str; 6] =
-    ["SSMDenied", "SSMRejected", "RecordUnreadable", "RecordTooLarge", "PreviousValueGone", "GenerateFailed"];

@@ -1,21 +1,26 @@
 //! The status of a ManagedSecret: a mirror of the evidence and of what is being done about it, rendered as a whole.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::progress::{Blocked, Progress};
 use crate::api::conditions::{self, Truth};
 use crate::api::docker_host::Proof;
 use crate::api::managed_secret::{
-    LastRotation, ManagedSecretStatus, OnDrift, Origin, PublishedParameter, RotationStatus, SecretOnHost,
+    LastRotation, ManagedSecretStatus, OnDrift, Origin, PendingRetirement, PublishedParameter,
+    RotationStatus, SecretOnHost, TargetStatus,
 };
-use crate::api::time::{to_kubernetes, to_text};
+use crate::api::time::{from_kubernetes, to_kubernetes, to_text};
 use crate::api::{ManagedSecret, conditions as c};
-use crate::rotation::observed::{Author, HostEvidence, Observed, Parameter, Record, Seen, Trigger};
+use crate::rotation::observed::{
+    Acceptance, Author, HostEvidence, Observed, Parameter, Record, Seen, TargetEvidence, Trigger,
+};
 use crate::rotation::protocol::{self, Desired, Next, Step, Waiting};
 use crate::rotation::schedule::{Due, Verdict};
 
 /// Most entries of `status.history`.
 const MAX_HISTORY: usize = 10;
+/// Most entries of `status.target.notes`.
+const MAX_NOTES: usize = 32;
 
 /// Renders the status from the evidence; `None` of it where it could not be gathered, and then keeps what it said.
 pub fn render(
@@ -120,14 +125,104 @@ fn mirror(
         trigger: record.trigger.name().to_owned(),
         step: progress.step().unwrap_or(Step::Record).name().to_owned(),
         started_at: to_kubernetes(record.at),
+        installed_at: before(object, record)
+            .and_then(|r| r.installed_at.clone())
+            .or(progress.installed_at.map(to_kubernetes)),
+        proven_at: before(object, record).and_then(|r| r.proven_at.clone()).or_else(|| {
+            let proven = observed.is_published_by(record.id) && status.hosts.iter().all(|host| host.proven);
+            (proven && record.credential.is_some()).then(|| to_kubernetes(now))
+        }),
         attempts: progress.failure.as_ref().map_or(0, |f| f.attempts),
         message: progress.message(),
     });
+    status.pending_retirements = pending_retirements(desired, observed, status, progress);
+    if let Some(target) = &observed.target {
+        status.target = mirrored_target(status.target.as_ref(), target, observed, now);
+    }
     for ended in &progress.ended {
         remember(status, ended.clone());
     }
     let first_sight = object.status.as_ref().and_then(|s| s.observed_generation).is_none_or(|g| g < 0);
     answer_request(status, desired, observed, first_sight, now);
+}
+
+/// What status said of this rotation.
+fn before<'a>(object: &'a ManagedSecret, record: &Record) -> Option<&'a RotationStatus> {
+    let rotation = object.status.as_ref()?.rotation.as_ref()?;
+    (u64::try_from(rotation.id).ok() == Some(record.id)).then_some(rotation)
+}
+
+fn pending_retirements(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    status: &ManagedSecretStatus,
+    progress: &Progress,
+) -> Vec<PendingRetirement> {
+    let Some(record) = observed.records.values().next_back() else { return Vec::new() };
+    let Some(credential) = &record.credential else { return Vec::new() };
+    let Some(old) = credential.replaces.as_ref().filter(|old| **old != credential.username) else {
+        return Vec::new();
+    };
+    let proven = status.rotation.as_ref().and_then(|r| r.proven_at.as_ref()).map(from_kubernetes);
+    let Some(proven) = proven else { return Vec::new() };
+    if observed.target.as_ref().is_some_and(|t| t.unseen.is_none() && !t.can_log_in.contains(old)) {
+        return Vec::new();
+    }
+    vec![PendingRetirement {
+        credential: old.clone(),
+        not_before: to_kubernetes(proven + desired.retirement.after),
+        message: progress.message(),
+    }]
+}
+
+/// What the target says of the published login. During a rotation nothing is said of the one that is being replaced.
+fn mirrored_target(
+    before: Option<&TargetStatus>,
+    target: &TargetEvidence,
+    observed: &Observed,
+    now: DateTime<Utc>,
+) -> Option<TargetStatus> {
+    let published = observed.records.keys().next_back().is_none_or(|id| observed.is_published_by(*id));
+    let answer = target.published.as_ref().or(target.recorded.as_ref().filter(|_| published));
+    let (accepts, message) = match answer {
+        Some(Acceptance::Accepted) => (true, String::new()),
+        Some(Acceptance::Refused(problem)) => (false, problem.message.clone()),
+        Some(Acceptance::Unknown(_)) | None => return before.cloned(),
+    };
+    let seen = TargetStatus {
+        accepts,
+        checked_at: to_kubernetes(target.at),
+        fenced: if target.unseen.is_some() { before.is_some_and(|b| b.fenced) } else { target.fenced },
+        message,
+        notes: target.notes.iter().take(MAX_NOTES).cloned().collect(),
+    };
+    // Nobody needs to know of every look.
+    let unchanged = before.filter(|before| {
+        let same = TargetStatus { checked_at: seen.checked_at.clone(), ..(*before).clone() } == seen;
+        same && now - from_kubernetes(&before.checked_at) < TimeDelta::hours(1)
+    });
+    Some(unchanged.cloned().unwrap_or(seen))
+}
+
+/// For how long the hosts had no password that worked, where a role was changed in place.
+pub fn window_seconds(
+    object: &ManagedSecret,
+    observed: &Observed,
+    record: &Record,
+    progress: &Progress,
+) -> Option<i64> {
+    let installed = before(object, record)
+        .and_then(|r| r.installed_at.as_ref().map(from_kubernetes))
+        .or(progress.installed_at)?;
+    let proofs = observed.hosts.iter().flat_map(|host| {
+        observed.parameters.iter().filter_map(|p| {
+            let proof = host.proofs.get(&p.path)?;
+            p.published_by(record.id).filter(|seen| proof.is_of(seen)).map(|_| proof.at)
+        })
+    });
+    let known = before(object, record).and_then(|r| r.proven_at.as_ref().map(from_kubernetes));
+    let proven = proofs.max().map(|last| known.map_or(last, |known| known.min(last)))?;
+    Some((proven - installed).num_seconds().max(0))
 }
 
 fn published(parameter: &Parameter, adopt: bool) -> Option<PublishedParameter> {
@@ -172,6 +267,7 @@ fn answer_request(
             trigger: Some(Trigger::Request.name().to_owned()),
             result: result.to_owned(),
             finished_at: Some(to_kubernetes(now)),
+            window_seconds: None,
         };
         remember(status, ended);
     } else if first_sight && observed.parameters.iter().any(|p| !p.versions.is_empty()) {
@@ -181,6 +277,7 @@ fn answer_request(
             trigger: None,
             result: "Recorded".to_owned(),
             finished_at: Some(to_kubernetes(now)),
+            window_seconds: None,
         });
     }
 }
@@ -198,6 +295,7 @@ pub fn ended(record: &Record, superseded: bool, now: DateTime<Utc>) -> LastRotat
         trigger: Some(record.trigger.name().to_owned()),
         result: result.to_owned(),
         finished_at: Some(to_kubernetes(now)),
+        window_seconds: None,
     }
 }
 
@@ -214,6 +312,13 @@ fn ready(status: &ManagedSecretStatus, observed: Option<&Observed>, progress: &P
         Some(blocked) => {
             let truth = if published { Truth::True } else { Truth::False };
             (c::READY, truth, blocked.reason.clone(), blocked.message.clone())
+        }
+        None if published
+            && status.rotation.is_none()
+            && status.target.as_ref().is_some_and(|t| !t.accepts) =>
+        {
+            let message = status.target.as_ref().map(|t| t.message.clone()).unwrap_or_default();
+            (c::READY, Truth::False, "LoginRefused".into(), message)
         }
         None if published => {
             let versions: Vec<String> = status.parameters.iter().map(|p| format!("{}", p.version)).collect();

@@ -28,6 +28,29 @@ pub struct Desired<'a> {
     pub timing: Timing<'a>,
     /// When the hosts were last asked to show that a rotation may start.
     pub preflight_requested: Option<DateTime<Utc>>,
+    /// How a target is changed; `None` where nothing but the hosts has to accept the value.
+    pub strategy: Option<Strategy>,
+    pub retirement: Retirement,
+}
+
+/// How a target is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// The old login stops working as the new one begins to.
+    InPlace,
+    /// Both work until the old one is retired.
+    Alternating,
+}
+
+/// When the old login is retired.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retirement {
+    /// How long after the proof.
+    pub after: TimeDelta,
+    /// Whether a passed verify script counts where no container has the variable.
+    pub verify_is_enough: bool,
+    /// Since when every host has been known to run the new value, as far as that is remembered.
+    pub proven_since: Option<DateTime<Utc>>,
 }
 
 /// The annotation that asks for a rotation.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::deployment::{Deployment, deployment};
-use super::{Act, DELETION_DEADLINE, Desired, Next, Stalled, Step, Waiting, base, young_until};
+use super::{Act, DELETION_DEADLINE, Desired, Next, Stalled, Step, Waiting, base, target, young_until};
 use crate::api::managed_secret::{OnDrift, OnFailure};
 use crate::rotation::observed::{Author, Observed, Parameter, Record, RotationId, Trigger};
 
@@ -33,6 +33,10 @@ pub(super) fn go_on(
             return Next::Wait { step: Step::Abort, until: Some(*marked + grace), why: Waiting::Grace };
         }
         if let Some(act) = aborted(desired, observed, record, drift.is_some()) {
+            // A roll back that was begun a moment ago may be there, and not be visible yet.
+            if let Some(until) = target::fence_ahead_until(desired, observed, now, grace) {
+                return Next::Wait { step: Step::Abort, until: Some(until), why: Waiting::Grace };
+            }
             return Next::Act { step: Step::Abort, act };
         }
         // void: what the marker was for has passed, so the rotation goes on
@@ -40,8 +44,20 @@ pub(super) fn go_on(
     if superseded(observed, id) {
         return Next::Act { step: Step::Close, act: Act::DeleteRecord { id } };
     }
+    // A role whose only password has been changed is published whatever somebody else wrote: nothing else works.
+    let drift = drift.filter(|_| {
+        !target::is_installed_in_place(desired, observed, record) || observed.is_partly_published_by(id)
+    });
     if let Some((path, version)) = drift {
         match desired.on_drift {
+            // An installed login that is given up would live on with nobody knowing its password.
+            OnDrift::Adopt if record.credential.is_some() => {
+                return Next::Wait {
+                    step: Step::Promote,
+                    until: None,
+                    why: Waiting::Drift { path, version },
+                };
+            }
             OnDrift::Alert => {
                 return Next::Wait {
                     step: Step::Promote,
@@ -55,6 +71,11 @@ pub(super) fn go_on(
             OnDrift::Rotate => {}
         }
     }
+    if !is_bootstrap(record)
+        && let Some(next) = target::install(desired, observed, record)
+    {
+        return next;
+    }
     if let Some(parameter) = observed.parameters.iter().find(|p| !p.is_published_by(id)) {
         return Next::Act {
             step: Step::Promote,
@@ -62,7 +83,9 @@ pub(super) fn go_on(
         };
     }
     match deployment(desired, observed, record) {
-        Deployment::Proven => close(observed, now, grace),
+        Deployment::Proven => target::install(desired, observed, record)
+            .or_else(|| target::retire(desired, observed, record, now, grace))
+            .unwrap_or_else(|| close(observed, now, grace)),
         Deployment::Missing { host } => Next::Stall(Stalled::HostMissing { host }),
         Deployment::Pending { host } => {
             Next::Wait { step: Step::Deploy, until: None, why: Waiting::Deploy { host } }
@@ -72,6 +95,7 @@ pub(super) fn go_on(
                 && desired.on_failure == OnFailure::RollBack
                 && record.trigger != Trigger::RollBack
                 && record.base.values().all(|base| *base > 0)
+                && !target::is_adopted_in_place(desired, observed, record)
                 && !observed.aborts.contains_key(&id);
             if roll_back {
                 return Next::Act { step: Step::Abort, act: Act::MarkAbort { id } };
@@ -87,7 +111,10 @@ fn aborted(desired: &Desired<'_>, observed: &Observed, record: &Record, drifted:
     let id = record.id;
     if observed.is_partly_published_by(id) {
         let failed = matches!(deployment(desired, observed, record), Deployment::Failed { .. });
-        let roll_back = failed && desired.on_failure == OnFailure::RollBack && !drifted;
+        let roll_back = failed
+            && desired.on_failure == OnFailure::RollBack
+            && !drifted
+            && !target::is_adopted_in_place(desired, observed, record);
         return roll_back.then(|| Act::RecordRollBack {
             id: observed.highest_id(desired.owner) + 1,
             failed: id,
@@ -95,10 +122,18 @@ fn aborted(desired: &Desired<'_>, observed: &Observed, record: &Record, drifted:
             hosts: record.hosts.clone(),
         });
     }
+    if target::may_be_installed(observed, record) {
+        return None;
+    }
     // Not published, so nobody runs it. It is dropped where somebody else's value was adopted in its place, or the
     // object goes away; otherwise nothing speaks against it any more.
     let dropped = desired.deleting.is_some() || drifted && desired.on_drift == OnDrift::Adopt;
     dropped.then_some(Act::DeleteRecord { id })
+}
+
+/// Whether nothing was published before, so that what initialises itself from the parameter has to be there first.
+fn is_bootstrap(record: &Record) -> bool {
+    record.base.values().all(|base| *base == 0)
 }
 
 /// A record that a late create brought back: a newer rotation is published, or another draw of the same id.

@@ -5,7 +5,7 @@
 //! perform. The rules and why they are needed: `docs/protocol.md`.
 //!
 //! Random values need neither Install nor Retire: nothing but the hosts has to accept them, and a value that is not
-//! deployed any more opens nothing. Sources that do need them get their steps here.
+//! deployed any more opens nothing. Where a target has to accept the value, [`target`] adds them.
 
 mod deployment;
 mod desired;
@@ -13,6 +13,9 @@ mod finish;
 mod preflight;
 mod start;
 mod step;
+mod target;
+#[cfg(test)]
+mod target_tests;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +27,7 @@ use super::observed::{Author, Observed, RotationId, Seen};
 use super::schedule::{self, Schedule, Verdict};
 use super::window::WindowError;
 
-pub use desired::{Desired, Request, Timing};
+pub use desired::{Desired, Request, Retirement, Strategy, Timing};
 pub use step::{Act, Next, Stalled, Step, Waiting};
 
 /// How long a deleted object is held, at the most, to finish its rotation.

@@ -2,21 +2,41 @@
 
 use super::Desired;
 use crate::api::docker_host::Proof;
-use crate::rotation::observed::Observed;
+use crate::rotation::observed::{Acceptance, Observed, TargetProblem};
 
 pub(super) enum Preflight {
     NotAsked,
     Pending,
     Passed,
-    Failed { host: String, reason: String, message: String },
+    Failed {
+        host: String,
+        reason: String,
+        message: String,
+    },
+    /// The target has not been asked since.
+    TargetUnseen,
+    /// The target does not accept what is published, or could not be asked.
+    Target(TargetProblem),
 }
 
-/// The published value must be what the hosts run, and they must work, before anything is touched.
+/// The published value must be what the target accepts and the hosts run, and they must work, before anything is touched.
 pub(super) fn preflight(desired: &Desired<'_>, observed: &Observed) -> Preflight {
-    if desired.hosts.is_empty() {
+    if desired.hosts.is_empty() && desired.strategy.is_none() {
         return Preflight::Passed;
     }
     let Some(requested) = desired.preflight_requested else { return Preflight::NotAsked };
+    if desired.strategy.is_some() {
+        let seen = observed.target.as_ref().filter(|target| target.at >= requested);
+        match seen.map(|target| (&target.unseen, &target.published)) {
+            None | Some((_, None)) => return Preflight::TargetUnseen,
+            Some(
+                (_, Some(Acceptance::Refused(problem) | Acceptance::Unknown(problem))) | (Some(problem), _),
+            ) => {
+                return Preflight::Target(problem.clone());
+            }
+            Some((None, Some(Acceptance::Accepted))) => {}
+        }
+    }
     let mut pending = false;
     for host in observed.hosts.iter().filter(|h| desired.hosts.contains(&h.name)) {
         if let Some(failure) = host.failure.as_ref().filter(|f| f.finished_at >= requested) {

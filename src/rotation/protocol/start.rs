@@ -3,7 +3,9 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::preflight::{Preflight, preflight};
-use super::{Act, Desired, Next, Request, Stalled, Step, Waiting, base, look_at_schedule, young_until};
+use super::{
+    Act, Desired, Next, Request, Stalled, Step, Waiting, base, look_at_schedule, target, young_until,
+};
 use crate::api::managed_secret::{IfMissing, OnDrift};
 use crate::rotation::observed::{Author, Observed, Parameter, Trigger};
 use crate::rotation::schedule::{Due, Verdict};
@@ -170,7 +172,16 @@ fn start(
                 let why = Waiting::PreflightFailed { host, reason, message };
                 return Next::Wait { step: Step::Preflight, until: None, why };
             }
+            Preflight::TargetUnseen => {
+                return Next::Wait { step: Step::Preflight, until: None, why: Waiting::TargetUnseen };
+            }
+            Preflight::Target(problem) => {
+                return Next::Wait { step: Step::Preflight, until: None, why: Waiting::Target(problem) };
+            }
         }
+    }
+    if let Some(until) = target::fence_ahead_until(desired, observed, now, grace) {
+        return Next::Wait { step: Step::Record, until: Some(until), why: Waiting::Grace };
     }
     if !desired.finalizer {
         return Next::Act { step: Step::Record, act: Act::Hold };

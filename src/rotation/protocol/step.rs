@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use crate::rotation::observed::{RotationId, Trigger};
+use crate::rotation::observed::{RotationId, TargetProblem, Trigger};
 use crate::rotation::window::WindowError;
 
 /// Where a rotation stands.
@@ -12,8 +12,12 @@ use crate::rotation::window::WindowError;
 pub enum Step {
     Preflight,
     Record,
+    /// The target is made to accept the recorded credential.
+    Install,
     Promote,
     Deploy,
+    /// The target is made to refuse the old credential.
+    Retire,
     Close,
     /// An abort marker lies beside the record.
     Abort,
@@ -25,8 +29,10 @@ impl Step {
         match self {
             Step::Preflight => "Preflight",
             Step::Record => "Record",
+            Step::Install => "Install",
             Step::Promote => "Promote",
             Step::Deploy => "Deploy",
+            Step::Retire => "Retire",
             Step::Close => "Close",
             Step::Abort => "Abort",
         }
@@ -54,6 +60,19 @@ pub enum Act {
         failed: RotationId,
         base: BTreeMap<String, i64>,
         hosts: Vec<String>,
+    },
+    /// Make the target accept the recorded credential.
+    Install {
+        id: RotationId,
+    },
+    /// Make the target refuse the old login.
+    Retire {
+        id: RotationId,
+        username: String,
+    },
+    /// End the sessions of a login that has been retired.
+    EndSessions {
+        username: String,
     },
     /// Publish the recorded value. `expected` is the number that the version should get; 1 creates the parameter.
     Promote {
@@ -96,6 +115,25 @@ pub enum Waiting {
     DeployFailed { host: String, reason: String, message: String, for_good: bool },
     /// Somebody else wrote the parameter and a person has to say what counts.
     Drift { path: String, version: i64 },
+    /// The target could not be asked, or does not accept what it has to.
+    Target(TargetProblem),
+    /// The target has not been asked since it matters.
+    TargetUnseen,
+    /// A deployment runs on a host, and would start containers with a password that is about to be changed.
+    HostBusy { host: String },
+    /// Nothing proves that the host has left the old credential.
+    Unproven { host: String },
+    /// The old credential is kept for a while after the proof.
+    Retirement,
+    /// Somebody still uses the old login.
+    Sessions { username: String, clients: Vec<String> },
+}
+
+impl Waiting {
+    /// Whether only a fresh look at the target can end it.
+    pub fn is_for_the_target(&self) -> bool {
+        matches!(self, Waiting::Target(_) | Waiting::TargetUnseen | Waiting::Sessions { .. })
+    }
 }
 
 /// Why nothing will happen until a person acts.

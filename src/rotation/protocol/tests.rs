@@ -12,15 +12,15 @@ use crate::rotation::observed::{
 use crate::secret_value::SecretValue;
 
 const OWNER: &str = "test/shop/token";
-const PATH: &str = "/shop/TOKEN";
+pub(super) const PATH: &str = "/shop/TOKEN";
 const GRACE: TimeDelta = TimeDelta::minutes(15);
 
-fn at(minutes: i64) -> DateTime<Utc> {
+pub(super) fn at(minutes: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap() + TimeDelta::minutes(minutes)
 }
 
 /// Everything is published long ago, the hour is late: nothing but the rule under test is in the way.
-const NOW: i64 = 100_000;
+pub(super) const NOW: i64 = 100_000;
 
 fn desired() -> Desired<'static> {
     Desired {
@@ -45,18 +45,20 @@ fn desired() -> Desired<'static> {
             identity: "shop/token",
         },
         preflight_requested: None,
+        strategy: None,
+        retirement: Retirement::default(),
     }
 }
 
-fn held() -> Desired<'static> {
+pub(super) fn held() -> Desired<'static> {
     Desired { finalizer: true, ..desired() }
 }
 
-fn request(token: &str) -> Option<Request<'_>> {
+pub(super) fn request(token: &str) -> Option<Request<'_>> {
     Some(Request { token, hash: request_hash(token), handled: false, first_sight: false })
 }
 
-fn ours(number: i64, id: u64, minutes: i64) -> Version {
+pub(super) fn ours(number: i64, id: u64, minutes: i64) -> Version {
     stamped(number, id, number, minutes)
 }
 
@@ -65,16 +67,16 @@ fn stamped(number: i64, id: u64, expected: i64, minutes: i64) -> Version {
     Version { number, modified: at(minutes), text: String::new(), stamp: Some(stamp) }
 }
 
-fn foreign(number: i64, minutes: i64) -> Version {
+pub(super) fn foreign(number: i64, minutes: i64) -> Version {
     Version { number, modified: at(minutes), text: String::new(), stamp: None }
 }
 
-fn observed(versions: Vec<Version>) -> Observed {
+pub(super) fn observed(versions: Vec<Version>) -> Observed {
     let parameter = Parameter::classify(PATH, OWNER, versions, None, &BTreeSet::new());
     Observed { parameters: vec![parameter], ..Observed::default() }
 }
 
-fn record(id: u64, base: i64) -> Record {
+pub(super) fn record(id: u64, base: i64) -> Record {
     Record {
         id,
         trigger: Trigger::Request,
@@ -83,11 +85,12 @@ fn record(id: u64, base: i64) -> Record {
         values: BTreeMap::from([(PATH.to_owned(), SecretValue::new("new".into()))]),
         base: BTreeMap::from([(PATH.to_owned(), base)]),
         hosts: Vec::new(),
+        credential: None,
     }
 }
 
 /// A rotation of this id is under way over these versions.
-fn rotating(versions: Vec<Version>, record: Record) -> Observed {
+pub(super) fn rotating(versions: Vec<Version>, record: Record) -> Observed {
     let base = record.base.get(PATH).copied();
     let parameter = Parameter::classify(PATH, OWNER, versions, base, &BTreeSet::new());
     Observed {
@@ -98,20 +101,21 @@ fn rotating(versions: Vec<Version>, record: Record) -> Observed {
 }
 
 /// The versions of the tests are made when they are published, as [`ours`] says.
-fn host(name: &str, made: i64, proof: Option<(i64, Proof, i64)>) -> HostEvidence {
+pub(super) fn host(name: &str, made: i64, proof: Option<(i64, Proof, i64)>) -> HostEvidence {
     let proofs = proof.map(|(version, proof, minutes)| {
         BTreeMap::from([(PATH.to_owned(), HostProof { version, made_at: at(made), proof, at: at(minutes) })])
     });
     HostEvidence {
         name: name.into(),
         exists: true,
+        deploying: false,
         proofs: proofs.unwrap_or_default(),
         failure: None,
         failed_deploy: None,
     }
 }
 
-fn failed(version: i64, for_good: bool) -> Option<HostFailure> {
+pub(super) fn failed(version: i64, for_good: bool) -> Option<HostFailure> {
     Some(HostFailure {
         reason: "DeployFailed".into(),
         message: "the script exited with 3".into(),
@@ -121,11 +125,11 @@ fn failed(version: i64, for_good: bool) -> Option<HostFailure> {
     })
 }
 
-fn decide(desired: &Desired<'_>, observed: &Observed) -> Next {
+pub(super) fn decide(desired: &Desired<'_>, observed: &Observed) -> Next {
     next(desired, observed, at(NOW), GRACE)
 }
 
-fn act(desired: &Desired<'_>, observed: &Observed) -> Act {
+pub(super) fn act(desired: &Desired<'_>, observed: &Observed) -> Act {
     match decide(desired, observed) {
         Next::Act { act, .. } => act,
         other => panic!("an act was expected, not {other:?}"),

@@ -164,6 +164,9 @@ impl State {
         for path in &host.fetches {
             if let Some(latest) = self.ssm.latest(path) {
                 host.running.insert(path.clone(), latest.value.trim_end().to_owned());
+                if let Some(server) = &mut self.postgres {
+                    server.initialise(latest.value.trim_end());
+                }
             }
         }
         host.succeeded.insert(job.task.revision.clone());

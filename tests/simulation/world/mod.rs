@@ -5,6 +5,7 @@
 
 pub mod hosts;
 pub mod kubernetes;
+pub mod postgres;
 pub mod ssm;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,6 +21,7 @@ use crate::faults::{Fault, Kind, Plan};
 use crate::invariants;
 use hosts::{SimHost, SimJob};
 use kubernetes::Cluster;
+use postgres::SimPostgres;
 use ssm::Ssm;
 
 pub type At = DateTime<Utc>;
@@ -149,6 +151,7 @@ pub struct State {
     pub ssm: Ssm,
     pub cluster: Cluster,
     pub hosts: BTreeMap<String, SimHost>,
+    pub postgres: Option<SimPostgres>,
     pub jobs: Vec<SimJob>,
     pub script: VecDeque<Action>,
     pub last_action: At,
@@ -182,6 +185,7 @@ impl State {
             ssm: Ssm::default(),
             cluster: Cluster::default(),
             hosts: BTreeMap::new(),
+            postgres: None,
             jobs: Vec::new(),
             script: VecDeque::new(),
             last_action: start,

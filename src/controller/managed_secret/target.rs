@@ -1,0 +1,175 @@
+//! What a target shows of one secret, and which logins are tried there.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use crate::api::ManagedSecret;
+use crate::api::postgres::PostgresSpec;
+use crate::generator;
+use crate::parameter_store::{ParameterStore, StoreError};
+use crate::rotation::observed::{Acceptance, Credential, Observed, Parameter, TargetEvidence, TargetProblem};
+use crate::secret_value::SecretValue;
+use crate::target::{Answer, Login, Target, TargetError};
+
+/// Most published versions whose passwords are tried where a role has to change its own.
+const OLDER_VERSIONS: usize = 5;
+
+impl From<&TargetError> for TargetProblem {
+    fn from(error: &TargetError) -> Self {
+        Self { reason: error.reason.to_owned(), message: error.message.clone(), permanent: error.permanent }
+    }
+}
+
+/// Looks at the target of a secret whose Parameter Store was just looked at.
+pub async fn look(
+    target: Result<&dyn Target, &TargetError>,
+    object: &ManagedSecret,
+    store: &dyn ParameterStore,
+    observed: &Observed,
+    now: DateTime<Utc>,
+) -> Result<TargetEvidence, StoreError> {
+    let mut evidence = TargetEvidence {
+        at: now,
+        unseen: None,
+        fenced: false,
+        fences: BTreeMap::new(),
+        can_log_in: std::collections::BTreeSet::new(),
+        sessions: Vec::new(),
+        recorded: None,
+        published: None,
+        notes: Vec::new(),
+    };
+    let recorded = observed.records.values().next_back().and_then(|record| record.credential.as_ref());
+    match target {
+        Err(error) => {
+            let unknown = || Some(Acceptance::Unknown(error.into()));
+            evidence.unseen = Some(error.into());
+            evidence.recorded = recorded.and_then(|_| unknown());
+            evidence.published = if recorded.is_none() { unknown() } else { None };
+        }
+        Ok(target) => {
+            match target.look().await {
+                Ok(roles) => {
+                    evidence.fenced = roles.fenced;
+                    evidence.fences =
+                        roles.fences.into_iter().map(|(role, f)| (role, (f.id, f.changed_at))).collect();
+                    evidence.can_log_in = roles.can_log_in;
+                    evidence.sessions = roles.sessions.into_iter().map(|s| (s.username, s.client)).collect();
+                    evidence.notes = roles.notes;
+                }
+                Err(error) => evidence.unseen = Some((&error).into()),
+            }
+            match recorded {
+                Some(credential) => {
+                    evidence.recorded = Some(acceptance(target, &login_of(credential)).await);
+                }
+                None if observed.parameters.iter().all(|p| !p.versions.is_empty()) => {
+                    evidence.published = Some(match published_login(object, store, observed, None).await? {
+                        Some(login) => acceptance(target, &login).await,
+                        None => Acceptance::Refused(unreadable(object)),
+                    });
+                }
+                None => {}
+            }
+        }
+    }
+    Ok(evidence)
+}
+
+/// Tries a login.
+pub async fn acceptance(target: &dyn Target, login: &Login) -> Acceptance {
+    match target.try_login(login).await {
+        Ok(Answer::Accepted) => Acceptance::Accepted,
+        Ok(Answer::Refused(error)) => Acceptance::Refused((&error).into()),
+        Err(error) => Acceptance::Unknown((&error).into()),
+    }
+}
+
+pub fn login_of(credential: &Credential) -> Login {
+    Login { username: credential.username.clone(), password: credential.password.duplicate() }
+}
+
+/// The login that is published now, or by these versions; `None` where what is published is none of this source.
+pub async fn published_login(
+    object: &ManagedSecret,
+    store: &dyn ParameterStore,
+    observed: &Observed,
+    versions: Option<&BTreeMap<String, i64>>,
+) -> Result<Option<Login>, StoreError> {
+    let mut values: Vec<SecretValue> = Vec::new();
+    for parameter in &object.spec.ssm.parameters {
+        let latest =
+            observed.parameters.iter().find(|p| p.path == parameter.path).map(Parameter::latest_number);
+        let version = versions.map_or(latest, |versions| versions.get(&parameter.path).copied());
+        match store.read(&parameter.path, version).await? {
+            Some(value) => values.push(value),
+            None => return Ok(None),
+        }
+    }
+    let pairs: Vec<_> = object.spec.ssm.parameters.iter().zip(&values).collect();
+    let Some(postgres) = &object.spec.generate.postgres else { return Ok(None) };
+    Ok(generator::login(&usernames(postgres), &pairs)
+        .map(|(username, password)| Login { username: username.to_owned(), password }))
+}
+
+/// The logins that may be published: the roles of the source, and the one that a bootstrap starts from.
+fn usernames(postgres: &PostgresSpec) -> Vec<&str> {
+    let from =
+        postgres.alternating_roles.iter().filter_map(|r| r.bootstrap.as_ref()).map(|b| b.from.as_str());
+    postgres.roles().into_iter().chain(from).collect()
+}
+
+/// The username that a new rotation gives a password to, where this one is published.
+pub fn next_username(postgres: &PostgresSpec, published: Option<&str>) -> Option<String> {
+    if let Some(single) = &postgres.single_role {
+        return Some(single.name.clone());
+    }
+    let names = &postgres.alternating_roles.as_ref()?.names;
+    names.iter().find(|name| Some(name.as_str()) != published).cloned()
+}
+
+/// Passwords that the role may have at the moment, likeliest first: published, recorded, published before.
+pub async fn own_logins(
+    object: &ManagedSecret,
+    store: &dyn ParameterStore,
+    observed: &Observed,
+    username: &str,
+) -> Result<Vec<Login>, StoreError> {
+    let mut logins: Vec<Login> = Vec::new();
+    let mut add = |login: Login| {
+        let known = logins.iter().any(|l| l.password.same_as(&login.password));
+        if login.username == username && !known {
+            logins.push(login);
+        }
+    };
+    if let Some(login) = published_login(object, store, observed, None).await? {
+        add(login);
+    }
+    for credential in observed.records.values().rev().filter_map(|record| record.credential.as_ref()) {
+        add(login_of(credential));
+    }
+    // With several parameters nothing says which of their older versions belong together.
+    if let [parameter] = observed.parameters.as_slice() {
+        for seen in parameter.versions.iter().rev().skip(1).take(OLDER_VERSIONS) {
+            let versions = BTreeMap::from([(parameter.path.clone(), seen.version.number)]);
+            if let Some(login) = published_login(object, store, observed, Some(&versions)).await? {
+                add(login);
+            }
+        }
+    }
+    Ok(logins)
+}
+
+/// What is published is no login of this source.
+pub fn unreadable(object: &ManagedSecret) -> TargetProblem {
+    let roles = object.spec.generate.postgres.as_ref().map(|p| usernames(p).join(" or ")).unwrap_or_default();
+    TargetProblem {
+        reason: "PublishedLoginUnreadable".to_owned(),
+        message: format!(
+            "what is published does not fit spec.ssm.parameters[].value with the role {roles}: put a login of that role \
+             there, or correct the template"
+        ),
+        permanent: true,
+    }
+}

@@ -1,0 +1,184 @@
+//! The targets of ManagedSecrets: reads what it takes to log in there, and checks once more that it is granted.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
+
+use super::kube_objects::call;
+use super::managed_secret::ports::{Regions, Targets};
+use super::objects::{ObjectError, Objects};
+use crate::api::docker_host::SecretKeyRef;
+use crate::api::grants::{self, Verdict};
+use crate::api::postgres::PostgresSpec;
+use crate::api::rotation_grant::GrantMode;
+use crate::api::{DockerHost, ManagedSecret};
+use crate::deploy::job;
+use crate::deploy::ssh::client_key::ClientKey;
+use crate::deploy::ssh::known_hosts::KnownHosts;
+use crate::deploy::task::Endpoint;
+use crate::secret_value::SecretValue;
+use crate::target::postgres::{Dial, Direct, Postgres, ThroughHost};
+use crate::target::{Login, Target, TargetError};
+
+/// The adapter over the API server and Parameter Store.
+pub struct ClusterTargets {
+    client: Client,
+    objects: Arc<dyn Objects>,
+    regions: Arc<dyn Regions>,
+    cluster: String,
+}
+
+impl ClusterTargets {
+    pub fn new(client: Client, objects: Arc<dyn Objects>, regions: Arc<dyn Regions>, cluster: &str) -> Self {
+        Self { client, objects, regions, cluster: cluster.to_owned() }
+    }
+
+    async fn postgres(
+        &self,
+        object: &ManagedSecret,
+        spec: &PostgresSpec,
+        region: &str,
+    ) -> Result<Postgres, TargetError> {
+        let (namespace, name) = names(object);
+        let admin = self.admin(namespace, spec, region).await?;
+        let dial = self.dial(namespace, spec).await?;
+        let grants = self.objects.grants().await.map_err(unavailable)?;
+        let superuser = grants::allows_superuser(&grants, object);
+        let owner = format!("{}/{namespace}/{name}", self.cluster);
+        Postgres::new(spec, dial, admin, owner, superuser)
+    }
+
+    async fn admin(
+        &self,
+        namespace: &str,
+        spec: &PostgresSpec,
+        region: &str,
+    ) -> Result<Option<Login>, TargetError> {
+        if let Some(reference) = &spec.admin_secret_ref {
+            let key = |key: &Option<String>, otherwise: &str| SecretKeyRef {
+                name: reference.name.clone(),
+                key: key.clone().unwrap_or_else(|| otherwise.to_owned()),
+            };
+            let username = self.text(namespace, &key(&reference.username_key, "username")).await?;
+            let password = self.text(namespace, &key(&reference.password_key, "password")).await?;
+            return Ok(Some(Login { username: username.expose().to_owned(), password }));
+        }
+        let Some(parameter) = &spec.admin_parameter else { return Ok(None) };
+        let read = self.regions.store(region).read(&parameter.path, None).await;
+        let password = read.map_err(|error| TargetError {
+            reason: "AdminUnreadable",
+            message: format!("the administrator's password at {} cannot be read: {error}", parameter.path),
+            permanent: error.needs_a_person(),
+            outcome_unknown: false,
+        })?;
+        let Some(password) = password else {
+            return Err(unusable(format!(
+                "the parameter {} of spec.generate.postgres.adminParameter does not exist: put the administrator's \
+                 password there",
+                parameter.path
+            )));
+        };
+        // A trailing newline is of the file that it was put from, never of the password.
+        let password = SecretValue::new(password.expose().trim_end_matches(['\n', '\r']).to_owned());
+        Ok(Some(Login { username: parameter.username.clone(), password }))
+    }
+
+    async fn dial(&self, namespace: &str, spec: &PostgresSpec) -> Result<Arc<dyn Dial>, TargetError> {
+        if let Some(host) = &spec.host {
+            return Ok(Arc::new(Direct { host: host.clone(), port: spec.port() }));
+        }
+        let name = spec.via.as_ref().map(|via| via.docker_host.as_str()).unwrap_or_default();
+        let Some(host) = self.objects.docker_host(namespace, name).await.map_err(unavailable)? else {
+            return Err(unusable(format!(
+                "DockerHost {name} of spec.generate.postgres.via does not exist in this namespace: create it"
+            )));
+        };
+        self.permit(&host).await?;
+        let (endpoint, jump) = job::endpoints(&host);
+        let key = self.key(namespace, &host.spec.ssh.key_secret_ref).await?;
+        let through = match (jump, &host.spec.ssh.jump) {
+            (Some(endpoint), Some(spec)) => {
+                let reference = spec.key_secret_ref.as_ref().unwrap_or(&host.spec.ssh.key_secret_ref);
+                Some((endpoint, self.key(namespace, reference).await?))
+            }
+            _ => None,
+        };
+        let known_hosts = Arc::new(KnownHosts::parse(&host.spec.ssh.known_hosts));
+        let login: (Endpoint, ClientKey) = (endpoint, key);
+        Ok(Arc::new(ThroughHost::new(name.to_owned(), login, through, known_hosts, spec.port())))
+    }
+
+    async fn permit(&self, host: &DockerHost) -> Result<(), TargetError> {
+        let grants = self.objects.grants().await.map_err(unavailable)?;
+        match grants::docker_host(&grants, host) {
+            Verdict::Allowed(GrantMode::Rotate | GrantMode::Observe) => Ok(()),
+            Verdict::Denied(lacking) => Err(TargetError {
+                reason: "NotGranted",
+                message: lacking,
+                permanent: true,
+                outcome_unknown: false,
+            }),
+        }
+    }
+
+    async fn key(&self, namespace: &str, reference: &SecretKeyRef) -> Result<ClientKey, TargetError> {
+        let text = self.text(namespace, reference).await?;
+        ClientKey::parse(text.expose().as_bytes())
+            .map_err(|error| unusable(format!("key {} of Secret {} {error}", reference.key, reference.name)))
+    }
+
+    /// One key of a Secret, which must be text.
+    async fn text(&self, namespace: &str, reference: &SecretKeyRef) -> Result<SecretValue, TargetError> {
+        let SecretKeyRef { name, key } = reference;
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let secret = call(|| format!("Secret {name}"), api.get_opt(name)).await.map_err(unavailable)?;
+        let Some(mut secret) = secret else {
+            return Err(unusable(format!(
+                "Secret {name} does not exist in namespace {namespace}: create it"
+            )));
+        };
+        let bytes = secret.data.as_mut().and_then(|data| data.remove(key)).map(|bytes| bytes.0);
+        let Some(bytes) = bytes else {
+            return Err(unusable(format!("Secret {name} has no key {key}: add it")));
+        };
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(SecretValue::new(text)),
+            Err(_) => Err(unusable(format!("key {key} of Secret {name} is not text"))),
+        }
+    }
+}
+
+#[async_trait]
+impl Targets for ClusterTargets {
+    async fn open(
+        &self,
+        object: &ManagedSecret,
+        region: &str,
+    ) -> Result<Option<Arc<dyn Target>>, TargetError> {
+        match &object.spec.generate.postgres {
+            Some(spec) => Ok(Some(Arc::new(self.postgres(object, spec, region).await?))),
+            None => Ok(None),
+        }
+    }
+}
+
+fn names(object: &ManagedSecret) -> (&str, &str) {
+    let metadata = &object.metadata;
+    (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
+}
+
+/// Something in the cluster that only a person can put right.
+fn unusable(message: String) -> TargetError {
+    TargetError { reason: "TargetNotConfigured", message, permanent: true, outcome_unknown: false }
+}
+
+fn unavailable(error: ObjectError) -> TargetError {
+    TargetError {
+        reason: "TargetNotConfigured",
+        message: error.to_string(),
+        permanent: false,
+        outcome_unknown: false,
+    }
+}

@@ -1,0 +1,147 @@
+//! Install and Retire: what a system that must accept the credential adds to a rotation.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Act, Desired, Next, Step, Strategy, Waiting, young_until};
+use crate::api::docker_host::Proof;
+use crate::rotation::observed::{Acceptance, Credential, HostEvidence, Observed, Record, TargetEvidence};
+
+/// What is left to do before the target accepts the recorded credential; `None` where it does.
+pub(super) fn install(desired: &Desired<'_>, observed: &Observed, record: &Record) -> Option<Next> {
+    let strategy = desired.strategy?;
+    let credential = record.credential.as_ref()?;
+    let wait = |why| Some(Next::Wait { step: Step::Install, until: None, why });
+    let Some(target) = &observed.target else { return wait(Waiting::TargetUnseen) };
+    // Once it is published the hosts are served first; what the target says is looked at again before the end.
+    let published = observed.is_published_by(record.id);
+    match &target.recorded {
+        None => return wait(Waiting::TargetUnseen),
+        Some(Acceptance::Unknown(_)) if published => return None,
+        Some(Acceptance::Unknown(problem)) => return wait(Waiting::Target(problem.clone())),
+        // A late request of an older rotation could still undo it where the fence is not this rotation's.
+        Some(Acceptance::Accepted) if is_fenced_by(target, credential, record) || published => return None,
+        Some(Acceptance::Accepted | Acceptance::Refused(_)) => {}
+    }
+    if let Some(problem) = &target.unseen {
+        return wait(Waiting::Target(problem.clone()));
+    }
+    if strategy == Strategy::InPlace
+        && !published
+        && let Some(busy) = observed.hosts.iter().find(|host| host.deploying)
+    {
+        return wait(Waiting::HostBusy { host: busy.name.clone() });
+    }
+    Some(Next::Act { step: Step::Install, act: Act::Install { id: record.id } })
+}
+
+fn is_fenced_by(target: &TargetEvidence, credential: &Credential, record: &Record) -> bool {
+    let fence = target.fences.get(&credential.username).map(|(id, _)| *id);
+    target.unseen.is_none() && (!target.fenced || fence == Some(record.id))
+}
+
+/// What is left to do before the target refuses the credential that was replaced; `None` where nothing is.
+pub(super) fn retire(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    record: &Record,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> Option<Next> {
+    let credential = record.credential.as_ref()?;
+    let old = credential.replaces.as_ref().filter(|old| **old != credential.username)?;
+    let wait = |until, why| Some(Next::Wait { step: Step::Retire, until, why });
+    let act = |act| Some(Next::Act { step: Step::Retire, act });
+    let unproven = observed.hosts.iter().filter(|host| host.exists).find(|host| {
+        let counts = desired.hosts.contains(&host.name) || record.hosts.contains(&host.name);
+        counts && !has_left_the_old(host, desired, observed, record)
+    });
+    if let Some(host) = unproven {
+        return wait(None, Waiting::Unproven { host: host.name.clone() });
+    }
+    let proven_at = desired.retirement.proven_since.or_else(|| last_proof(observed)).unwrap_or(now);
+    if let Some(until) = Some(proven_at + desired.retirement.after).filter(|until| *until > now) {
+        return wait(Some(until), Waiting::Retirement);
+    }
+    if let Some(until) = young_until(observed, now, grace) {
+        return wait(Some(until), Waiting::Grace);
+    }
+    let Some(target) = &observed.target else { return wait(None, Waiting::TargetUnseen) };
+    if let Some(problem) = &target.unseen {
+        return wait(None, Waiting::Target(problem.clone()));
+    }
+    let clients: Vec<String> =
+        target.sessions.iter().filter(|(name, _)| name == old).map(|(_, client)| client.clone()).collect();
+    let fenced = !target.fenced || target.fences.get(old).is_some_and(|(id, _)| *id >= record.id);
+    if !target.can_log_in.contains(old) && fenced {
+        // Whoever logged in at the last moment.
+        return if clients.is_empty() { None } else { act(Act::EndSessions { username: old.clone() }) };
+    }
+    if !clients.is_empty() {
+        return wait(None, Waiting::Sessions { username: old.clone(), clients });
+    }
+    act(Act::Retire { id: record.id, username: old.clone() })
+}
+
+/// Whether containers were seen to run the new value, or a person said that a passed verify script is enough.
+fn has_left_the_old(
+    host: &HostEvidence,
+    desired: &Desired<'_>,
+    observed: &Observed,
+    record: &Record,
+) -> bool {
+    observed.parameters.iter().all(|parameter| {
+        let proof = host.proofs.get(&parameter.path);
+        parameter.published_by(record.id).zip(proof).is_some_and(|(seen, proof)| {
+            proof.is_of(seen)
+                && (proof.proof == Proof::Proven
+                    || proof.proof == Proof::Incomparable && desired.retirement.verify_is_enough)
+        })
+    })
+}
+
+fn last_proof(observed: &Observed) -> Option<DateTime<Utc>> {
+    let proofs = observed.hosts.iter().flat_map(|host| host.proofs.values()).map(|proof| proof.at);
+    proofs.chain(observed.published_at()).max()
+}
+
+/// Whether a role that has one password only has been given the recorded one.
+pub(super) fn is_installed_in_place(desired: &Desired<'_>, observed: &Observed, record: &Record) -> bool {
+    desired.strategy == Some(Strategy::InPlace) && record.credential.is_some() && is_accepted(observed)
+}
+
+/// Whether a host runs the recorded password of a role that has only one: rolling back would lock it out.
+pub(super) fn is_adopted_in_place(desired: &Desired<'_>, observed: &Observed, record: &Record) -> bool {
+    let proven = |host: &HostEvidence| {
+        observed.parameters.iter().any(|parameter| {
+            let proof = host.proofs.get(&parameter.path);
+            parameter
+                .published_by(record.id)
+                .zip(proof)
+                .is_some_and(|(seen, proof)| proof.is_of(seen) && proof.proof == Proof::Proven)
+        })
+    };
+    desired.strategy == Some(Strategy::InPlace) && observed.hosts.iter().any(proven)
+}
+
+/// Whether giving the record up could leave a login behind whose password nobody knows.
+pub(super) fn may_be_installed(observed: &Observed, record: &Record) -> bool {
+    let refused = |target: &TargetEvidence| matches!(target.recorded, Some(Acceptance::Refused(_)));
+    record.credential.is_some() && !observed.target.as_ref().is_some_and(refused)
+}
+
+fn is_accepted(observed: &Observed) -> bool {
+    observed.target.as_ref().is_some_and(|target| target.recorded == Some(Acceptance::Accepted))
+}
+
+/// A fence ahead of everything in Parameter Store is of a record that reads may not show yet: until when to wait.
+pub(super) fn fence_ahead_until(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> Option<DateTime<Utc>> {
+    let target = observed.target.as_ref()?;
+    let known = observed.highest_id_in_store(desired.owner);
+    let ahead = target.fences.values().filter(|(id, _)| *id > known).map(|(_, at)| *at + grace).max();
+    ahead.filter(|until| *until > now)
+}

@@ -1,0 +1,224 @@
+//! A Postgres server: roles with one password each, behind a fence where there is an administrator.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use keyturn::api::ManagedSecret;
+use keyturn::controller::managed_secret::ports::Targets;
+use keyturn::rotation::observed::RotationId;
+use keyturn::target::{Answer as Reply, Fence, Login, Roles, Session, Target, TargetError};
+
+use super::{Answer, At, State, World};
+use crate::faults::Kind;
+use crate::invariants;
+
+/// One role that may log in.
+#[derive(Clone, Debug)]
+pub struct SimRole {
+    pub password: String,
+    pub can_log_in: bool,
+    fence: Option<(RotationId, At)>,
+}
+
+/// The server. A role that does not exist yet is made by what initialises the database.
+#[derive(Clone, Debug, Default)]
+pub struct SimPostgres {
+    pub roles: BTreeMap<String, SimRole>,
+    pub unreachable: bool,
+    /// Role whose password the database takes from what is deployed when it starts for the first time.
+    pub initialised_by: Option<String>,
+}
+
+impl SimPostgres {
+    pub fn with(roles: &[(&str, &str, bool)]) -> Self {
+        let role = |(name, password, can_log_in): &(&str, &str, bool)| {
+            let role = SimRole { password: (*password).into(), can_log_in: *can_log_in, fence: None };
+            ((*name).to_owned(), role)
+        };
+        Self { roles: roles.iter().map(role).collect(), ..Self::default() }
+    }
+
+    /// Whether `user:password` logs in.
+    pub fn accepts(&self, login: &str) -> bool {
+        login.trim_end().split_once(':').is_some_and(|(username, password)| {
+            self.roles.get(username).is_some_and(|role| role.can_log_in && role.password == password)
+        })
+    }
+
+    /// The database starts for the first time with what its container is given.
+    pub fn initialise(&mut self, login: &str) {
+        let Some(wanted) = self.initialised_by.take() else { return };
+        if let Some((username, password)) = login.split_once(':').filter(|(name, _)| *name == wanted) {
+            let role = SimRole { password: password.into(), can_log_in: true, fence: None };
+            self.roles.insert(username.into(), role);
+        }
+    }
+}
+
+/// The server as one secret sees it.
+struct SimTarget {
+    world: World,
+    names: Vec<String>,
+    has_admin: bool,
+}
+
+fn error(reason: &'static str, message: &str, permanent: bool) -> TargetError {
+    TargetError { reason, message: message.to_owned(), permanent, outcome_unknown: false }
+}
+
+impl Answer for TargetError {
+    fn refused(what: &str) -> Self {
+        error("TargetUnreachable", &format!("{what}: nothing answers"), false)
+    }
+
+    fn rejected(what: &str) -> Self {
+        error("TargetDenied", &format!("{what}: permission denied"), true)
+    }
+
+    fn no_answer(what: &str) -> Self {
+        TargetError { outcome_unknown: true, ..error("AnswerLost", &format!("{what}: no answer"), false) }
+    }
+}
+
+impl SimTarget {
+    fn reach<T>(&self, look: impl FnOnce(&mut SimPostgres) -> T) -> Result<T, TargetError> {
+        let mut state = self.world.lock();
+        match state.postgres.as_mut().filter(|server| !server.unreachable) {
+            Some(server) => Ok(look(server)),
+            None => Err(TargetError::refused("connect")),
+        }
+    }
+
+    fn change(
+        state: &mut State,
+        has_admin: bool,
+        id: RotationId,
+        username: &str,
+        change: impl FnOnce(&mut SimRole),
+    ) -> Result<(), TargetError> {
+        let now = state.now;
+        let Some(server) = state.postgres.as_mut().filter(|server| !server.unreachable) else {
+            return Err(TargetError::refused("change a role"));
+        };
+        let Some(role) = server.roles.get_mut(username) else {
+            return Err(error("RoleMissing", &format!("role {username} does not exist"), true));
+        };
+        if has_admin {
+            if role.fence.is_some_and(|(fence, _)| fence > id) {
+                return Err(error("Fenced", "a newer rotation has changed the role", false));
+            }
+            role.fence = Some((id, now));
+        }
+        change(role);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Target for SimTarget {
+    async fn try_login(&self, login: &Login) -> Result<Reply, TargetError> {
+        let text = format!("{}:{}", login.username, login.password.expose());
+        let accepted = self.reach(|server| server.accepts(&text))?;
+        let refused = || error("LoginRefused", "password authentication failed", true);
+        Ok(if accepted { Reply::Accepted } else { Reply::Refused(refused()) })
+    }
+
+    async fn look(&self) -> Result<Roles, TargetError> {
+        let (names, has_admin) = (self.names.clone(), self.has_admin);
+        self.world
+            .effect(Kind::LookAtTarget, "look at the roles".to_owned(), move |state, _| {
+                let Some(server) = state.postgres.as_ref().filter(|server| !server.unreachable) else {
+                    return Err(TargetError::refused("look at the roles"));
+                };
+                if !has_admin {
+                    return Ok(Roles::default());
+                }
+                let known = server.roles.iter().filter(|(name, _)| names.contains(name));
+                let can_log_in: BTreeSet<String> =
+                    known.clone().filter(|(_, role)| role.can_log_in).map(|(name, _)| name.clone()).collect();
+                let fences = known.filter_map(|(name, role)| {
+                    let (id, changed_at) = role.fence?;
+                    Some((name.clone(), Fence { id, changed_at }))
+                });
+                let fences = fences.collect();
+                // What runs is connected.
+                let sessions = state.hosts.iter().flat_map(|(host, sim)| {
+                    sim.running.values().filter_map(move |value| {
+                        let (username, _) = value.split_once(':')?;
+                        Some(Session { username: username.to_owned(), client: host.clone() })
+                    })
+                });
+                Ok(Roles {
+                    fences,
+                    fenced: true,
+                    can_log_in,
+                    sessions: sessions.collect(),
+                    notes: Vec::new(),
+                })
+            })
+            .await
+    }
+
+    async fn install(&self, id: RotationId, login: &Login, own: &[Login]) -> Result<(), TargetError> {
+        if !self.has_admin {
+            let works = |login: &Login| format!("{}:{}", login.username, login.password.expose());
+            let logins: Vec<String> = own.iter().chain([login]).map(works).collect();
+            if !self.reach(|server| logins.iter().any(|login| server.accepts(login)))? {
+                return Err(error("LoginRefused", "no password of the role is known", true));
+            }
+        }
+        let (username, password) = (login.username.clone(), login.password.expose().to_owned());
+        let has_admin = self.has_admin;
+        let what = format!("install rotation {id} in role {username}");
+        self.world
+            .effect(Kind::Install, what, move |state, _| {
+                Self::change(state, has_admin, id, &username, |role| {
+                    role.password.clone_from(&password);
+                    role.can_log_in = true;
+                })?;
+                invariants::role_is_changed(state, id, &username, &password);
+                Ok(())
+            })
+            .await
+    }
+
+    async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError> {
+        let (username, has_admin) = (username.to_owned(), self.has_admin);
+        let what = format!("retire role {username} by rotation {id}");
+        self.world
+            .effect(Kind::Retire, what, move |state, _| {
+                let mut old = None;
+                Self::change(state, has_admin, id, &username, |role| {
+                    old = role.can_log_in.then(|| role.password.clone());
+                    role.can_log_in = false;
+                })?;
+                if let Some(password) = old {
+                    invariants::role_is_retired(state, &username, &password);
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    async fn end_sessions(&self, username: &str) -> Result<(), TargetError> {
+        let what = format!("end the sessions of {username}");
+        self.world.effect(Kind::EndSessions, what, |_, _| Ok(())).await
+    }
+}
+
+#[async_trait]
+impl Targets for World {
+    async fn open(
+        &self,
+        object: &ManagedSecret,
+        _region: &str,
+    ) -> Result<Option<Arc<dyn Target>>, TargetError> {
+        let Some(spec) = &object.spec.generate.postgres else { return Ok(None) };
+        Ok(Some(Arc::new(SimTarget {
+            world: self.clone(),
+            names: spec.roles().into_iter().map(str::to_owned).collect(),
+            has_admin: spec.admin_secret_ref.is_some(),
+        })))
+    }
+}
