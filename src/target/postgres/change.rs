@@ -77,9 +77,11 @@ impl Postgres {
     pub(super) async fn end_sessions_of(&self, role: &str) -> Result<(), TargetError> {
         let Some(admin) = &self.admin else { return Err(self.no_administrator("end the sessions of", role)) };
         let session = self.admin_session(admin).await?;
-        // The server waits up to two seconds for each to be gone.
-        let sql = "SELECT count(*) FROM pg_stat_activity \
-                   WHERE usename = $1 AND pid <> pg_backend_pid() AND NOT pg_terminate_backend(pid, 2000)";
+        // Materialized: else the server may end sessions before it has compared their names. It waits up to two
+        // seconds for each to be gone.
+        let sql = "WITH theirs AS MATERIALIZED \
+                   (SELECT pid FROM pg_stat_activity WHERE usename = $1 AND pid <> pg_backend_pid()) \
+                   SELECT count(*) FROM theirs WHERE NOT pg_terminate_backend(pid, 2000)";
         let ended = session.client.query_typed_one(sql, &[(&role, Type::NAME)]).await;
         let server = self.server();
         let left: i64 = match ended {

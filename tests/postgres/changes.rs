@@ -1,0 +1,161 @@
+//! Passwords are changed, and only by who may.
+
+use std::sync::Arc;
+
+use keyturn::target::Target;
+
+use crate::scene::{Scene, accepted, login, password, refusal};
+use crate::server::Server;
+
+pub async fn the_administrator_changes_a_roles_password_and_the_old_one_is_gone(server: Arc<Server>) {
+    let scene = Scene::new(server).await;
+    let (role, old) = (scene.role("app"), password());
+    scene.create(&role, &old).await;
+    let target = scene.target(&scene.single(&role));
+    assert!(accepted(&target, &login(&role, &old)).await);
+    let before = target.look().await.unwrap();
+    assert!(before.fenced && before.fences.is_empty() && before.can_log_in.contains(&role), "{before:?}");
+
+    let new = login(&role, &password());
+    for _ in 0..2 {
+        target.install(7, &new, &[]).await.unwrap();
+        assert!(accepted(&target, &new).await);
+    }
+    assert_eq!(refusal(&target, &login(&role, &old)).await.reason, "LoginRefused");
+    let after = target.look().await.unwrap();
+    assert_eq!(after.fences[&role].id, 7);
+    assert!(after.fenced);
+}
+
+pub async fn a_role_without_an_administrator_changes_its_own_password(server: Arc<Server>) {
+    let scene = Scene::new(server).await;
+    let (role, old, new) = (scene.role("self"), password(), password());
+    // A default role would keep it from its own password.
+    scene.sql(&format!("CREATE ROLE {role} LOGIN PASSWORD '{old}'; CREATE ROLE {role}_other; GRANT {role}_other TO {role}; ALTER ROLE {role} SET role = '{role}_other'")).await;
+    let target = scene.without_admin(&scene.single(&role));
+    let own = [login(&role, &password()), login(&role, &old)];
+    let new = login(&role, &new);
+    // The second time only the new one works, as after an answer that was lost.
+    for _ in 0..2 {
+        target.install(1, &new, &own).await.unwrap();
+        assert!(accepted(&target, &new).await);
+    }
+    assert!(!target.look().await.unwrap().fenced);
+
+    let stranger = login(&role, &password());
+    let error = target.install(2, &stranger, &own).await.unwrap_err();
+    assert!(
+        error.reason == "NoLoginWorks" && error.permanent && error.message.contains("adminSecretRef"),
+        "{error}"
+    );
+    assert!(accepted(&target, &new).await);
+}
+
+pub async fn hostile_names_and_passwords_are_only_names_and_passwords(server: Arc<Server>) {
+    let scene = Scene::new(server).await;
+    let d = &scene.database;
+    let names =
+        ["o'brien", "q\"uote", "back\\slash", "semi; DROP TABLE x; --", "ünïcode 🔑", "$1", "UPPER", "a.b"];
+    let texts =
+        ["p'q", "\\", "\"; --", " blank ", "ünïcode 🔑", "$$x$$", "SCRAM-SHA-256$4096:a$b:c", "md5aa"];
+    for (name, text) in names.into_iter().zip(texts) {
+        let role = format!("{d} {name}");
+        scene.create(&role, "first").await;
+        let target = scene.target(&scene.single(&role));
+        let new = login(&role, &format!("{text}{}", password()));
+        target.install(1, &new, &[]).await.unwrap_or_else(|error| panic!("{role} {text}: {error}"));
+        assert!(accepted(&target, &new).await, "{role} {text}");
+        let own = login(&role, &format!("{}{text}", password()));
+        scene.without_admin(&scene.single(&role)).install(2, &own, &[new]).await.unwrap();
+        assert!(accepted(&target, &own).await, "{role} {text}");
+    }
+    for bad in ["", "a\0b"] {
+        let role = scene.role("plain");
+        let error = scene.target(&scene.single(&role)).install(1, &login(&role, bad), &[]).await.unwrap_err();
+        assert_eq!(error.reason, "PasswordUnusable", "{error}");
+    }
+}
+
+pub async fn of_two_roles_one_is_let_in_while_the_other_goes_on_and_then_is_shut_out(server: Arc<Server>) {
+    let scene = Scene::new(server).await;
+    scene.pair().await;
+    let target = scene.target(&scene.alternating());
+    let (a, b) = (login(&scene.role("a"), &password()), login(&scene.role("b"), &password()));
+    target.install(1, &a, &[]).await.unwrap();
+    assert!(accepted(&target, &a).await && !accepted(&target, &b).await);
+    target.install(2, &b, &[]).await.unwrap();
+    assert!(accepted(&target, &a).await && accepted(&target, &b).await);
+
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(scene.server.port).user(&a.username).dbname(&scene.database);
+    config.password(a.password.expose()).application_name("the app");
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    let session = tokio::spawn(connection);
+    // A bystander must not be touched.
+    let superuser = scene.server.superuser(&scene.database).await;
+
+    for _ in 0..2 {
+        target.retire(2, &a.username).await.unwrap();
+        assert!(!accepted(&target, &a).await && accepted(&target, &b).await);
+    }
+    let roles = target.look().await.unwrap();
+    assert_eq!(roles.can_log_in.iter().collect::<Vec<_>>(), [&b.username]);
+    let seen: Vec<_> = roles.sessions.iter().map(|s| (s.username.as_str(), s.client.as_str())).collect();
+    assert_eq!(seen, [(a.username.as_str(), "127.0.0.1 (the app)")]);
+    assert_eq!((roles.fences[&a.username].id, roles.fences[&b.username].id), (2, 2));
+
+    target.end_sessions(&a.username).await.unwrap();
+    assert!(session.await.unwrap().is_err());
+    superuser.batch_execute("SELECT 1").await.unwrap();
+    drop(client);
+    assert_eq!(target.look().await.unwrap().sessions, []);
+    let stranger = target.retire(3, "postgres").await.unwrap_err();
+    assert_eq!(stranger.reason, "NotOurRole");
+}
+
+pub async fn an_older_rotation_and_another_secret_are_refused_by_the_fence(server: Arc<Server>) {
+    let scene = Scene::new(server).await;
+    let role = scene.role("app");
+    scene.create(&role, &password()).await;
+    let target = scene.target(&scene.single(&role));
+    let new = login(&role, &password());
+    target.install(5, &new, &[]).await.unwrap();
+
+    let late = target.install(4, &login(&role, &password()), &[]).await.unwrap_err();
+    assert!(late.reason == "Fenced" && !late.permanent && !late.outcome_unknown, "{late}");
+    let other = scene.target_of(&scene.single(&role), "world/ns/other");
+    let taken = other.install(9, &login(&role, &password()), &[]).await.unwrap_err();
+    assert!(taken.reason == "RoleOwnedByOther" && taken.permanent, "{taken}");
+    assert!(taken.message.contains("world/ns/secret"), "{taken}");
+    assert!(accepted(&target, &new).await);
+
+    // The remedy that the message names works.
+    let remedy = taken.message.split("run: ").nth(1).unwrap();
+    scene.sql(remedy).await;
+    other.install(1, &login(&role, &password()), &[]).await.unwrap();
+    assert!(!accepted(&target, &new).await);
+}
+
+pub async fn many_installs_at_once_end_with_one_that_works(server: Arc<Server>) {
+    let scene = Scene::new(server).await;
+    let role = scene.role("app");
+    scene.create(&role, &password()).await;
+    let target = Arc::new(scene.target(&scene.single(&role)));
+    // The table is made by all of them at once too.
+    let installs = (1..=16).map(|id| {
+        let (target, new) = (target.clone(), login(&role, &password()));
+        tokio::spawn(async move {
+            let result = target.install(id, &new, &[]).await;
+            (id, new, result)
+        })
+    });
+    let done = futures::future::join_all(installs.collect::<Vec<_>>()).await;
+    for outcome in done {
+        let (id, new, result) = outcome.unwrap();
+        match result {
+            Ok(()) => assert_eq!(accepted(&target, &new).await, id == 16, "rotation {id}"),
+            Err(error) => assert_eq!(error.reason, "Fenced", "rotation {id}: {error}"),
+        }
+    }
+    assert_eq!(target.look().await.unwrap().fences[&role].id, 16);
+}

@@ -1,0 +1,135 @@
+//! A database with roles for one test, and keyturn's target on them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use keyturn::api::postgres::PostgresSpec;
+use keyturn::secret_value::SecretValue;
+use keyturn::target::postgres::{Dial, Direct, Postgres};
+use keyturn::target::{Answer, Login, Target, TargetError};
+
+use crate::server::Server;
+
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
+pub fn login(username: &str, password: &str) -> Login {
+    Login { username: username.to_owned(), password: SecretValue::new(password.to_owned()) }
+}
+
+/// A password that is nowhere else in the world.
+pub fn password() -> String {
+    let mut bytes = [0; 24];
+    getrandom::fill(&mut bytes).unwrap();
+    hex::encode(bytes)
+}
+
+pub fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The SQL of the user's page below a heading, with the names of this test.
+pub fn documented(heading: &str, number: usize) -> String {
+    let page = include_str!("../../docs/postgres.md");
+    let section = page.split("\n## ").find(|section| section.starts_with(heading)).unwrap();
+    let block = section.split("```sql\n").nth(number).unwrap();
+    block.split("```").next().unwrap().to_owned()
+}
+
+pub struct Scene {
+    pub server: Arc<Server>,
+    pub database: String,
+    pub admin: Login,
+}
+
+impl Scene {
+    /// A database of its own, and the administrator that the user's page describes: no superuser.
+    pub async fn new(server: Arc<Server>) -> Self {
+        let database = format!("db{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let admin = login(&format!("{database}_admin"), &password());
+        server.sql("postgres", &format!("CREATE DATABASE {database}")).await;
+        let scene = Self { server, database, admin };
+        scene.sql(&documented("The administrator", 1)).await;
+        scene
+    }
+
+    /// Names of the page are made names of this test.
+    fn own(&self, sql: &str) -> String {
+        sql.replace("keyturn_admin", &self.admin.username)
+            .replace("<administrator password>", self.admin.password.expose())
+            .replace("app_", &format!("{}_", self.database))
+    }
+
+    pub fn role(&self, suffix: &str) -> String {
+        format!("{}_{suffix}", self.database)
+    }
+
+    pub async fn sql(&self, sql: &str) {
+        self.server.sql(&self.database, &self.own(sql)).await;
+    }
+
+    /// A role with a password, which the administrator may change.
+    pub async fn create(&self, role: &str, password: &str) {
+        let literal = postgres_protocol::escape::escape_literal(password);
+        self.sql(&format!("CREATE ROLE {} LOGIN PASSWORD {literal}", ident(role))).await;
+        self.grant(&[role]).await;
+    }
+
+    /// What the page says for 16 and newer.
+    pub async fn grant(&self, roles: &[&str]) {
+        if self.server.version >= 16 {
+            let roles: Vec<String> = roles.iter().map(|role| ident(role)).collect();
+            let sql = documented("The administrator", 2).replace("app_a, app_b", &roles.join(", "));
+            self.sql(&sql).await;
+        }
+    }
+
+    /// Owner and pair as the page makes them.
+    pub async fn pair(&self) {
+        self.sql(&documented("Two roles that take turns", 1)).await;
+        self.grant(&[&self.role("a"), &self.role("b")]).await;
+    }
+
+    pub fn single(&self, role: &str) -> PostgresSpec {
+        self.spec(&format!("singleRole: {{name: {}}}", serde_json::to_string(role).unwrap()))
+    }
+
+    pub fn alternating(&self) -> PostgresSpec {
+        let d = &self.database;
+        self.spec(&format!("alternatingRoles: {{names: [{d}_a, {d}_b], owner: {d}_owner}}"))
+    }
+
+    /// Without TLS, as behind a docker host.
+    pub fn spec(&self, roles: &str) -> PostgresSpec {
+        let yaml = format!("{{via: {{dockerHost: here}}, database: {}, {roles}}}", self.database);
+        serde_yaml_ng::from_str(&yaml).unwrap()
+    }
+
+    pub fn direct(&self) -> Arc<dyn Dial> {
+        Arc::new(Direct { host: "127.0.0.1".to_owned(), port: self.server.port })
+    }
+
+    /// The target as the administrator sees it, of a secret of this name.
+    pub fn target(&self, spec: &PostgresSpec) -> Postgres {
+        self.target_of(spec, "world/ns/secret")
+    }
+
+    pub fn target_of(&self, spec: &PostgresSpec, owner: &str) -> Postgres {
+        let admin = Some(self.admin.duplicate());
+        Postgres::new(spec, self.direct(), admin, owner.to_owned(), false).unwrap()
+    }
+
+    pub fn without_admin(&self, spec: &PostgresSpec) -> Postgres {
+        Postgres::new(spec, self.direct(), None, "world/ns/secret".to_owned(), false).unwrap()
+    }
+}
+
+pub async fn accepted(target: &Postgres, login: &Login) -> bool {
+    target.try_login(login).await.unwrap() == Answer::Accepted
+}
+
+pub async fn refusal(target: &Postgres, login: &Login) -> TargetError {
+    match target.try_login(login).await.unwrap() {
+        Answer::Refused(error) => error,
+        Answer::Accepted => panic!("{} was let in", login.username),
+    }
+}
