@@ -7,6 +7,7 @@ mod adoption;
 mod crashes;
 mod failures;
 mod leaks;
+mod postgres;
 mod project;
 mod rotations;
 mod ssm_faults;

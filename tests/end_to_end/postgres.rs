@@ -1,0 +1,349 @@
+//! Database passwords: the role is told first, the hosts follow, and nobody is locked out.
+
+use super::project::Project;
+use super::world::{eventually, on_host, ssm, try_on_host, try_with};
+
+/// A client in a container: logs in again and again with what its environment said when it started, runs a statement,
+/// and keeps count. It ends what it is at when it is told to stop.
+const CLIENT: &str = r#"
+import os, signal, sys, threading, time
+import psycopg2
+
+counts, lock, stop = {"ok": 0, "failed": 0}, threading.Lock(), threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: stop.set())
+url = os.environ.get("DATABASE_URL") or "postgresql://musehub:%s@postgres/musehub" % os.environ["DB_PASSWORD"]
+statement, last = "INSERT INTO visits DEFAULT VALUES" if "DATABASE_URL" in os.environ else "SELECT 1", [""]
+
+def work():
+    while not stop.is_set():
+        try:
+            connection = psycopg2.connect(url, connect_timeout=5)
+            with connection, connection.cursor() as cursor:
+                cursor.execute(statement)
+            connection.close()
+            kind = "ok"
+        except Exception as error:
+            kind, last[0] = "failed", str(error).strip().splitlines()[0]
+        with lock:
+            counts[kind] += 1
+        time.sleep(0.02)
+
+threads = [threading.Thread(target=work) for _ in range(4)]
+started = time.monotonic()
+[thread.start() for thread in threads]
+name = "/counts/%s-%d" % (sys.argv[1], time.time_ns())
+while any(thread.is_alive() for thread in threads):
+    with lock:
+        text = "%d %d %.1f %s\n" % (counts["ok"], counts["failed"], time.monotonic() - started, last[0])
+    with open(name + ".new", "w") as file:
+        file.write(text)
+    os.rename(name + ".new", name)
+    time.sleep(0.2)
+"#;
+
+/// The runbook's topology: Postgres in a container that only the host's loopback reaches, and clients on the host.
+struct Database {
+    project: Project,
+    port: u16,
+}
+
+/// What the clients counted: logins with a statement, failures, and the last failure's words.
+#[derive(Debug)]
+struct Counts {
+    succeeded: u64,
+    failed: u64,
+    seconds: f64,
+    last: String,
+}
+
+impl Database {
+    /// `hosts` are DockerHosts with a client each. The first has the database too.
+    fn new(subject: &str, hosts: &[&str]) -> Self {
+        let project = Project::new(subject);
+        let name = &project.name;
+        let port = 20_000 + (std::process::id() % 20_000) as u16 + subject.len() as u16;
+        let script = format!(
+            r#"set -eu
+cd ~/e2e/{name}
+cp /opt/musehub/postgres.sh .
+mkdir -p counts && chmod 777 counts
+cat >client.py <<'PY'{CLIENT}PY
+cat >compose.yml <<'YAML'
+services:
+  postgres:
+    image: musehub:world
+    command: ["bash", "/opt/postgres.sh"]
+    environment: {{POSTGRES_USER: musehub, POSTGRES_DB: musehub, POSTGRES_PASSWORD: "${{DB_PASSWORD:-}}"}}
+    ports: ["127.0.0.1:{port}:5432"]
+    volumes: ["./postgres.sh:/opt/postgres.sh:ro"]
+    stop_signal: SIGINT
+    networks: {{default: {{aliases: [postgres]}}}}
+networks: {{default: {{name: {name}}}}}
+YAML
+cat >clients.yml <<'YAML'
+services:
+  client:
+    image: musehub:world
+    init: true
+    command: ["python3", "-u", "/client.py", "${{CLIENT}}"]
+    env_file: .env
+    volumes: ["./client.py:/client.py:ro", "./counts:/counts"]
+networks: {{default: {{name: {name}, external: true}}}}
+YAML
+cat >deploy/clients.sh <<'SH'
+set -eu
+cd ~/e2e/{name}
+export CLIENT=$1
+set -a && . ./.env && set +a
+echo started >>deploys
+[ ! -e broken ] || exit 3
+sudo -n --preserve-env=DB_PASSWORD docker compose -p {name} -f compose.yml up --detach --no-recreate postgres
+sudo -n --preserve-env=CLIENT docker compose -p {name}-$1 -f clients.yml up --detach --force-recreate --timeout 10
+echo ended >>deploys
+SH
+"#
+        );
+        on_host(&script);
+        for host in hosts {
+            let yaml = project
+                .docker_host(&project.known_hosts(), "")
+                .replace("metadata: {name: web,", &format!("metadata: {{name: {host},"))
+                .replace(&format!("composeProject: {name}"), &format!("composeProject: {name}-{host}"))
+                .replace("bash deploy/deploy.sh", &format!("bash deploy/clients.sh {host}"));
+            project.apply(&yaml);
+        }
+        let database = Self { project, port };
+        database.project.apply(&database.grant());
+        database
+    }
+
+    fn grant(&self) -> String {
+        format!(
+            "{}  postgres:\n  - dockerHost: web\n    port: {}\n    roles: [musehub, app, app_a, app_b]\n    \
+             allowSuperuser: true\n",
+            self.project.grant("Rotate"),
+            self.port
+        )
+    }
+
+    /// Starts the database with this password of its superuser.
+    fn start(&self, password: &str) {
+        on_host(&format!(
+            "cd ~/e2e/{0} && sudo -n --preserve-env=DB_PASSWORD env DB_PASSWORD={password} \
+             docker compose -p {0} -f compose.yml up --detach postgres",
+            self.project.name
+        ));
+        eventually("the database answers", || self.psql("SELECT 1").map(drop));
+    }
+
+    /// A statement as the superuser over the container's own socket, which needs no password.
+    fn psql(&self, sql: &str) -> Result<String, String> {
+        let container = format!("{}-postgres-1", self.project.name);
+        let psql =
+            ["exec", "-i", &container, "psql", "-U", "musehub", "-d", "musehub", "-qAtv", "ON_ERROR_STOP=1"];
+        try_with("docker", &psql, sql)
+    }
+
+    /// Whether this login works over the network.
+    fn accepts(&self, url: &str) -> bool {
+        let container = format!("{}-postgres-1", self.project.name);
+        let python = "import sys, psycopg2\ntry: psycopg2.connect(sys.stdin.read(), connect_timeout=5).close()\n\
+                      except psycopg2.OperationalError as error:\n  \
+                      sys.exit(3 if 'authentication failed' in str(error) or 'not permitted' in str(error) else 4)";
+        match try_with("docker", &["exec", "-i", &container, "python3", "-c", python], url) {
+            Ok(_) => true,
+            Err(problem) if problem.is_empty() => false,
+            Err(problem) => panic!("the login could not be tried: {problem}"),
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        let files = on_host(&format!("cat ~/e2e/{}/counts/*-* 2>/dev/null || true", self.project.name));
+        let mut total = Counts { succeeded: 0, failed: 0, seconds: 0.0, last: String::new() };
+        for line in files.lines() {
+            let mut fields = line.splitn(4, ' ');
+            let mut number = || fields.next().and_then(|text| text.parse::<f64>().ok()).unwrap_or_default();
+            let (succeeded, failed, seconds) = (number(), number(), number());
+            total.succeeded += succeeded as u64;
+            total.failed += failed as u64;
+            total.seconds = total.seconds.max(seconds);
+            if failed > 0.0 {
+                total.last = fields.next().unwrap_or_default().to_owned();
+            }
+        }
+        total
+    }
+
+    fn url(&self) -> String {
+        ssm::value(&self.project.path("DATABASE_URL")).unwrap_or_default()
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let name = &self.project.name;
+        try_on_host(&format!(
+            "sudo -n docker ps --all --quiet --filter name={name} | xargs -r sudo -n docker rm --force --volumes; \
+             sudo -n docker network rm {name}; sudo -n rm -rf ~/e2e/{name}/counts"
+        ))
+        .ok();
+    }
+}
+
+const HOST: &str = "  hosts: [{name: web}]\n";
+
+fn published(value: &str) -> String {
+    format!("value: \"{value}\"")
+}
+
+#[test]
+#[ignore = "needs the world"]
+fn a_single_role_begins_with_the_database_and_is_rotated_in_place() {
+    let database = Database::new("single-role", &["web"]);
+    let (project, port) = (&database.project, database.port);
+    let secret = project
+        .secret(
+            "db-password",
+            "DB_PASSWORD",
+            &format!(
+                "{HOST}  generate: {{postgres: {{via: {{dockerHost: web}}, port: {port}, database: musehub, \
+                 singleRole: {{name: musehub}}}}}}\n  retire: {{after: 1m}}\n"
+            ),
+        )
+        .replace("parameters:", "ifMissing: Create, parameters:");
+    project.apply(&secret);
+    project.settled("db-password");
+    let login = |password: &str| format!("postgresql://musehub:{password}@postgres/musehub");
+    let first = ssm::value(&project.path("DB_PASSWORD")).unwrap();
+    assert!(database.accepts(&login(&first)), "the database took the password that SSM publishes");
+    assert_eq!(project.field("managedsecret/db-password", ".status.target.accepts"), "true");
+
+    eventually("the client logs in", || {
+        let counts = database.counts();
+        if counts.succeeded > 50 { Ok(()) } else { Err(format!("{counts:?}")) }
+    });
+    project.request("db-password", "once");
+    assert_eq!(project.answered("db-password", "once"), "Succeeded");
+    project.settled("db-password");
+    let second = ssm::value(&project.path("DB_PASSWORD")).unwrap();
+    assert!(first != second && database.accepts(&login(&second)), "the new password works");
+    assert!(!database.accepts(&login(&first)), "the old one is dead");
+    assert_eq!(project.version("DB_PASSWORD"), 2, "one rotation, one version");
+    let window = project.field("managedsecret/db-password", ".status.lastRotation.windowSeconds");
+    assert!(window.parse::<i64>().is_ok_and(|seconds| seconds < 120), "the window is said: {window:?}");
+    let counts = database.counts();
+    println!("single role: window {window} s by status; the client counted {counts:?}");
+    assert_eq!(ssm::records(&project.name), "", "no record is left");
+}
+
+#[test]
+#[ignore = "needs the world"]
+fn alternating_roles_take_turns_while_clients_on_two_hosts_log_in_and_none_fails() {
+    let database = Database::new("alternating", &["web", "second"]);
+    let (project, port) = (&database.project, database.port);
+    let admin = "admin-0123456789abcdef";
+    database.start(admin);
+    database
+        .psql(
+            "CREATE ROLE app NOLOGIN; \
+             CREATE ROLE app_a LOGIN IN ROLE app PASSWORD 'first-0123456789abcdef'; ALTER ROLE app_a SET role = 'app'; \
+             CREATE ROLE app_b NOLOGIN IN ROLE app; ALTER ROLE app_b SET role = 'app'; \
+             CREATE TABLE visits (at timestamptz DEFAULT now()); ALTER TABLE visits OWNER TO app;",
+        )
+        .unwrap();
+    let template = "postgresql://{username}:{password}@postgres/musehub";
+    let first = template.replace("{username}", "app_a").replace("{password}", "first-0123456789abcdef");
+    ssm::put(&project.path("DATABASE_URL"), &first);
+    for host in ["web", "second"] {
+        on_host(&format!(
+            "cd ~/e2e/{} && bash deploy/secrets.sh && bash deploy/clients.sh {host}",
+            project.name
+        ));
+    }
+    project.kubectl(&[
+        "create",
+        "secret",
+        "generic",
+        "db-admin",
+        "--from-literal=username=musehub",
+        &format!("--from-literal=password={admin}"),
+    ]);
+    let secret = project
+        .secret(
+            "database-url",
+            "DATABASE_URL",
+            &format!(
+                "  hosts: [{{name: web}}, {{name: second}}]\n  generate: {{postgres: {{via: {{dockerHost: web}}, port: \
+                 {port}, database: musehub, adminSecretRef: {{name: db-admin}}, probes: [\"SELECT count(*) FROM \
+                 visits\", \"CREATE TABLE probe (x int)\"], alternatingRoles: {{names: [app_a, app_b], owner: \
+                 app}}}}}}\n  retire: {{after: 1m}}\n"
+            ),
+        )
+        .replace("DATABASE_URL}", &format!("DATABASE_URL, {}}}", published(template)));
+    project.apply(&secret);
+    project.settled("database-url");
+    assert_eq!(project.version("DATABASE_URL"), 1, "adopting changes nothing");
+    eventually("both clients log in", || {
+        let counts = database.counts();
+        if counts.succeeded > 200 { Ok(()) } else { Err(format!("{counts:?}")) }
+    });
+
+    for (token, role) in [("there", "app_b"), ("back", "app_a")] {
+        let before = database.url();
+        project.request("database-url", token);
+        assert_eq!(project.answered("database-url", token), "Succeeded");
+        project.settled("database-url");
+        let now = database.url();
+        assert!(now.contains(&format!("//{role}:")), "it is {role}'s turn");
+        assert!(database.accepts(&now), "the new login works");
+        assert!(!database.accepts(&before), "the old login is retired");
+        let can = database
+            .psql("SELECT rolcanlogin FROM pg_roles WHERE rolname IN ('app_a','app_b') ORDER BY rolname");
+        assert_eq!(can.unwrap(), if role == "app_b" { "f\nt" } else { "t\nf" });
+    }
+    let counts = database.counts();
+    println!("alternating roles, two rotations: the clients counted {counts:?}");
+    assert_eq!((counts.failed, counts.last.as_str()), (0, ""), "no login and no statement failed");
+    assert!(counts.succeeded > 1000, "{counts:?}");
+    let owners =
+        database.psql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'").unwrap();
+    assert_eq!(owners, "app");
+    assert_eq!(ssm::records(&project.name), "", "no record is left");
+    let log = try_with("docker", &["logs", &format!("{}-postgres-1", project.name)], "").unwrap_or_default();
+    for url in ssm::all_values(&project.path("DATABASE_URL")) {
+        let password = url.split(['/', ':', '@']).nth(4).unwrap_or_default().to_owned();
+        assert!(password.len() > 16 && !log.contains(&password), "a password is in the database's log");
+    }
+}
+
+#[test]
+#[ignore = "needs the world"]
+fn a_password_that_somebody_changed_by_hand_is_said_before_anything_is_touched() {
+    let database = Database::new("by-hand", &["web"]);
+    let (project, port) = (&database.project, database.port);
+    database.start("unknown-to-keyturn");
+    ssm::put(&project.path("DB_PASSWORD"), "another-password");
+    project.apply(&project.secret(
+        "db-password",
+        "DB_PASSWORD",
+        &format!(
+            "  generate: {{postgres: {{via: {{dockerHost: web}}, port: {port}, database: musehub, singleRole: {{name: \
+             musehub}}}}}}\n"
+        ),
+    ));
+    let (reason, message) = project.wait("managedsecret/db-password", "Ready", "False");
+    assert_eq!(reason, "LoginRefused", "{message}");
+    assert!(message.contains("musehub") && !message.contains("another-password"), "{message}");
+    project.request("db-password", "once");
+    project.wait("managedsecret/db-password", "Stalled", "True");
+    assert_eq!(project.version("DB_PASSWORD"), 1, "nothing was touched");
+    assert_eq!(ssm::records(&project.name), "", "nothing was begun");
+
+    ssm::put(&project.path("DB_PASSWORD"), "unknown-to-keyturn");
+    assert_eq!(project.answered("db-password", "once"), "Succeeded");
+    let password = ssm::value(&project.path("DB_PASSWORD")).unwrap();
+    assert!(database.accepts(&format!("postgresql://musehub:{password}@postgres/musehub")));
+}
