@@ -4,6 +4,9 @@
 //! Needs the folders of `KEYTURN_POSTGRES` (`eval "$(dev/world env)"`), `openssl`, and as root `setpriv`.
 
 mod changes;
+mod failures;
+mod logins;
+mod proxy;
 mod scene;
 mod server;
 
@@ -36,4 +39,17 @@ on_every_version! {
     changes::of_two_roles_one_is_let_in_while_the_other_goes_on_and_then_is_shut_out,
     changes::an_older_rotation_and_another_secret_are_refused_by_the_fence,
     changes::many_installs_at_once_end_with_one_that_works,
+    logins::nothing_but_scram_is_gone_along_with_and_nothing_of_the_password_is_sent,
+    logins::a_refusal_says_why_as_far_as_the_administrator_can_see,
+    logins::tls_reaches_only_a_server_whose_name_and_authority_are_right,
+    logins::a_server_without_tls_or_without_postgres_is_named,
+    logins::probes_are_run_and_leave_nothing_behind,
+    logins::a_replica_is_not_believed,
+    failures::an_answer_that_is_lost_at_the_commit_leaves_the_outcome_unknown_and_is_made_good,
+    failures::a_role_that_another_transaction_holds_is_waited_for_and_then_left,
+    failures::what_the_administrator_lacks_is_named_and_granting_it_helps,
+    failures::superusers_are_touched_only_where_that_is_granted_and_never_shut_out,
+    failures::a_fence_that_somebody_else_made_is_not_touched_and_without_one_it_works_all_the_same,
+    failures::functions_that_the_owner_of_the_database_planted_are_not_run_by_the_administrator,
+    failures::no_password_is_in_the_servers_log_or_statistics_even_where_statements_fail,
 }

@@ -103,7 +103,8 @@ fn no_session(server: &str, role: &str, error: &Error) -> TargetError {
     if let Some(tls) = tls_error(error) {
         return of_tls(server, tls);
     }
-    let text = error.to_string();
+    let text = std::error::Error::source(error)
+        .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
     if text.starts_with("authentication error") {
         let why = if text.contains("channel binding") {
             "the login cannot be bound to its TLS channel, for which its certificate must be signed with RSA or ECDSA"

@@ -1,0 +1,235 @@
+//! What goes wrong in the middle of a change is told for what it is, and what is said to mend it does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyturn::target::Target;
+use keyturn::target::postgres::{Limits, Postgres};
+
+use crate::proxy::{Commit, Proxy};
+use crate::scene::{Scene, accepted, login, password};
+use crate::server::Server;
+
+pub async fn an_answer_that_is_lost_at_the_commit_leaves_the_outcome_unknown_and_is_made_good(
+    server: Arc<Server>,
+) {
+    let scene = Scene::new(server).await;
+    for (commit, applied) in
+        [(Commit::LostOnTheWay, false), (Commit::AnswerLost, true), (Commit::TooLate, false)]
+    {
+        let (role, old) = (format!("{}_{commit:?}", scene.database), password());
+        scene.create(&role, &old).await;
+        let (old, new) = (login(&role, &old), login(&role, &password()));
+        let plain = scene.target(&scene.single(&role));
+        for admin in [Some(scene.admin.duplicate()), None] {
+            let spec = scene.single(&role);
+            let proxy = Proxy::new(scene.server.port, commit);
+            let limits = Limits { idle: Duration::from_millis(300), ..Limits::default() };
+            let target = Postgres::new(&spec, proxy, admin, "world/ns/secret".to_owned(), false).unwrap();
+            let target = target.with_limits(limits);
+            let error = target.install(1, &new, &[old.duplicate()]).await.unwrap_err();
+            assert!(
+                error.reason == "OutcomeUnknown" && error.outcome_unknown && !error.permanent,
+                "{error:?}"
+            );
+            // The server may need a moment to see that the connection is gone.
+            plain.install(1, if applied { &new } else { &old }, &[]).await.unwrap();
+            assert_eq!(accepted(&plain, &new).await, applied, "{commit:?}");
+            assert_eq!(accepted(&plain, &old).await, !applied, "{commit:?}");
+            plain.install(1, &old, &[]).await.unwrap();
+        }
+    }
+}
+
+pub async fn a_role_that_another_transaction_holds_is_waited_for_and_then_left(server: Arc<Server>) {
+    let scene = Scene::new(server).await;
+    let (role, old) = (scene.role("app"), password());
+    scene.create(&role, &old).await;
+    let limits = Limits { lock: Duration::from_millis(100), ..Limits::default() };
+    let target = scene.target(&scene.single(&role)).with_limits(limits);
+    let holder = scene.server.superuser(&scene.database).await;
+    holder.batch_execute(&format!("BEGIN; ALTER ROLE {role} CONNECTION LIMIT 50")).await.unwrap();
+    let new = login(&role, &password());
+    let error = target.install(1, &new, &[]).await.unwrap_err();
+    assert!(error.reason == "Locked" && !error.permanent && !error.outcome_unknown, "{error}");
+    assert!(accepted(&target, &login(&role, &old)).await);
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    target.install(1, &new, &[]).await.unwrap();
+    assert!(accepted(&target, &new).await);
+}
+
+pub async fn what_the_administrator_lacks_is_named_and_granting_it_helps(server: Arc<Server>) {
+    let scene = Scene::new(server).await;
+    let (role, admin) = (scene.role("app"), scene.admin.username.clone());
+    scene
+        .sql(&format!(
+            "CREATE ROLE {role} LOGIN; ALTER ROLE {admin} NOCREATEROLE; REVOKE pg_signal_backend FROM {admin}"
+        ))
+        .await;
+    let target = scene.target(&scene.single(&role));
+    let new = login(&role, &password());
+    let error = target.install(1, &new, &[]).await.unwrap_err();
+    assert!(error.reason == "NotPermitted" && error.permanent, "{error}");
+    assert_eq!(error.message.contains("WITH ADMIN TRUE"), scene.server.version >= 16, "{error}");
+    let remedy = error.message.split("superuser: ").nth(1).unwrap();
+    scene.sql(&remedy[..=remedy.rfind(';').unwrap()]).await;
+    target.install(1, &new, &[]).await.unwrap();
+
+    let mut config = tokio_postgres::Config::new();
+    config
+        .host("127.0.0.1")
+        .port(scene.server.port)
+        .user(&role)
+        .dbname(&scene.database)
+        .password(new.password.expose());
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    let session = tokio::spawn(connection);
+    let error = target.end_sessions(&role).await.unwrap_err();
+    assert!(error.reason == "NotPermitted" && error.permanent, "{error}");
+    let remedy = error.message.split("run there: ").nth(1).unwrap().split(" (").next().unwrap();
+    scene.sql(remedy).await;
+    target.end_sessions(&role).await.unwrap();
+    assert!(session.await.unwrap().is_err());
+    drop(client);
+}
+
+pub async fn superusers_are_touched_only_where_that_is_granted_and_never_shut_out(server: Arc<Server>) {
+    let scene = Scene::new(server).await;
+    let d = scene.database.clone();
+    let word = password();
+    scene.sql(&format!("CREATE ROLE {d}_root SUPERUSER LOGIN PASSWORD '{word}'; CREATE ROLE {d}_copies REPLICATION LOGIN PASSWORD '{word}'")).await;
+    scene.pair().await;
+    for name in ["root", "copies"] {
+        let role = scene.role(name);
+        let (old, new) = (login(&role, &word), login(&role, &password()));
+        let spec = scene.single(&role);
+        let target = scene.target(&spec);
+        assert_eq!(target.look().await.unwrap_err().reason, "SuperuserNotAllowed");
+        let error = target.install(1, &new, &[]).await.unwrap_err();
+        assert!(error.reason == "SuperuserNotAllowed" && error.message.contains("allowSuperuser"), "{error}");
+        let error = scene.without_admin(&spec).install(1, &new, &[old.duplicate()]).await.unwrap_err();
+        assert_eq!(error.reason, "SuperuserNotAllowed", "{error}");
+        assert!(accepted(&target, &old).await);
+    }
+    // The runbook's own role is one: it changes its own password, and can be the administrator of itself.
+    let role = scene.role("root");
+    let spec = scene.single(&role);
+    let (first, second) = (login(&role, &password()), login(&role, &password()));
+    let alone = Postgres::new(&spec, scene.direct(), None, "o".to_owned(), true).unwrap();
+    alone.install(1, &first, &[login(&role, &word)]).await.unwrap();
+    let itself = Postgres::new(&spec, scene.direct(), Some(first.duplicate()), "o".to_owned(), true).unwrap();
+    itself.install(2, &second, &[]).await.unwrap();
+    assert!(accepted(&alone, &second).await && !accepted(&alone, &first).await);
+
+    let from = scene.spec(&format!(
+        "alternatingRoles: {{names: [{d}_a, {d}_b], owner: {d}_owner, bootstrap: {{from: {role}, mode: Apply}}}}"
+    ));
+    let target =
+        Postgres::new(&from, scene.direct(), Some(second.duplicate()), "o".to_owned(), true).unwrap();
+    let error = target.retire(3, &role).await.unwrap_err();
+    assert!(error.reason == "SuperuserKept" && error.permanent, "{error}");
+    assert!(accepted(&alone, &second).await);
+}
+
+pub async fn a_fence_that_somebody_else_made_is_not_touched_and_without_one_it_works_all_the_same(
+    server: Arc<Server>,
+) {
+    let scene = Scene::new(server).await;
+    let (role, d) = (scene.role("app"), scene.database.clone());
+    scene.create(&role, &password()).await;
+    // Nobody but the superuser may make it.
+    scene.sql("DROP SCHEMA keyturn").await;
+    let target = scene.target(&scene.single(&role));
+    let new = login(&role, &password());
+    target.install(1, &new, &[]).await.unwrap();
+    assert!(accepted(&target, &new).await && !target.look().await.unwrap().fenced);
+
+    // Who owns a table decides what runs when it is written, as whoever writes it.
+    scene
+        .sql(&format!(
+            "CREATE ROLE {d}_hostile; CREATE SCHEMA keyturn; GRANT ALL ON SCHEMA keyturn TO PUBLIC; \
+             CREATE TABLE keyturn.fence (role name PRIMARY KEY, id bigint, owner text, changed_at timestamptz); \
+             GRANT ALL ON keyturn.fence TO PUBLIC; ALTER TABLE keyturn.fence OWNER TO {d}_hostile"
+        ))
+        .await;
+    for result in [target.look().await.map(drop), target.install(2, &login(&role, &password()), &[]).await] {
+        let error = result.unwrap_err();
+        assert!(error.reason == "FenceNotOurs" && error.permanent, "{error}");
+    }
+    assert!(accepted(&target, &new).await);
+    scene.sql("ALTER TABLE keyturn.fence OWNER TO postgres").await;
+    target.install(2, &new, &[]).await.unwrap();
+    assert_eq!(target.look().await.unwrap().fences[&role].id, 2);
+}
+
+pub async fn functions_that_the_owner_of_the_database_planted_are_not_run_by_the_administrator(
+    server: Arc<Server>,
+) {
+    let scene = Scene::new(server).await;
+    let (role, d) = (scene.role("app"), scene.database.clone());
+    scene.create(&role, &password()).await;
+    scene
+        .sql(&format!(
+            "CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO PUBLIC; CREATE TABLE evil.hit (who text); GRANT ALL ON evil.hit TO PUBLIC; \
+             CREATE FUNCTION evil.now() RETURNS timestamptz LANGUAGE sql AS 'INSERT INTO evil.hit VALUES (current_user) RETURNING clock_timestamp()'; \
+             CREATE FUNCTION evil.pg_is_in_recovery() RETURNS bool LANGUAGE sql AS 'INSERT INTO evil.hit VALUES (current_user) RETURNING false'; \
+             CREATE FUNCTION evil.has_schema_privilege(oid, text) RETURNS bool LANGUAGE sql AS 'INSERT INTO evil.hit VALUES (current_user) RETURNING true'; \
+             ALTER DATABASE {d} SET search_path = evil, pg_catalog"
+        ))
+        .await;
+    let target = scene.target(&scene.single(&role));
+    target.look().await.unwrap();
+    target.install(1, &login(&role, &password()), &[]).await.unwrap();
+    target.end_sessions(&role).await.unwrap();
+    let hits = "SELECT count(*) FROM evil.hit";
+    assert_eq!(scene.server.row(&d, hits).await.get::<_, i64>(0), 0);
+    scene.server.row(&d, "SELECT now()").await;
+    assert_eq!(scene.server.row(&d, hits).await.get::<_, i64>(0), 1, "the trap does not work");
+}
+
+pub async fn no_password_is_in_the_servers_log_or_statistics_even_where_statements_fail(server: Arc<Server>) {
+    let scene = Scene::new(server).await;
+    let d = scene.database.clone();
+    let role = scene.role("app");
+    scene.sql(&format!("CREATE ROLE {role} LOGIN; CREATE ROLE {d}_root SUPERUSER LOGIN")).await;
+    scene.grant(&[&role]).await;
+    let words: Vec<String> = (0..5).map(|_| password()).collect();
+    let target = scene.target(&scene.single(&role));
+    let logins: Vec<_> = words.iter().map(|word| login(&role, word)).collect();
+    target.install(1, &logins[0], &[]).await.unwrap();
+    scene.without_admin(&scene.single(&role)).install(2, &logins[1], &[logins[0].duplicate()]).await.unwrap();
+    // A superuser is out of reach: the ALTER itself fails, and the server logs it.
+    let root = scene.role("root");
+    let admin = Some(scene.admin.duplicate());
+    let beyond = Postgres::new(&scene.single(&root), scene.direct(), admin, "x".to_owned(), true).unwrap();
+    let error = beyond.install(1, &login(&root, &words[2]), &[]).await.unwrap_err();
+    assert_eq!(error.reason, "NotPermitted", "{error}");
+    let holder = scene.server.superuser(&d).await;
+    holder.batch_execute(&format!("BEGIN; ALTER ROLE {role} CONNECTION LIMIT 50")).await.unwrap();
+    let limits = Limits { lock: Duration::from_millis(100), ..Limits::default() };
+    scene.target(&scene.single(&role)).with_limits(limits).install(3, &logins[3], &[]).await.unwrap_err();
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    assert!(!accepted(&target, &logins[4]).await);
+
+    let log = scene.server.log();
+    let statistics = "SELECT coalesce(string_agg(query, ' '), '') FROM pg_stat_statements";
+    let statements: String = scene.server.row("postgres", statistics).await.get(0);
+    let activity = "SELECT coalesce(string_agg(query, ' '), '') FROM pg_stat_activity";
+    let activity: String = scene.server.row("postgres", activity).await.get(0);
+    assert!(
+        log.contains(&format!("statement: ALTER ROLE \"{role}\""))
+            || log.contains(&format!("ALTER ROLE \"{role}\" PASSWORD"))
+    );
+    assert!(
+        log.contains(&format!("STATEMENT:  ALTER ROLE \"{root}\"")),
+        "the failed statement is not in the log"
+    );
+    assert!(statements.contains("ALTER ROLE"));
+    for word in &words {
+        for (place, text) in
+            [("log", &log), ("pg_stat_statements", &statements), ("pg_stat_activity", &activity)]
+        {
+            assert!(!text.contains(word.as_str()), "a password is in {place}");
+        }
+    }
+}
