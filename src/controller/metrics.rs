@@ -134,7 +134,7 @@ impl fmt::Debug for Objects {
 /// One gauge for each secret: its name, what it says, and how it is read from the object.
 type SecretGauge = (&'static str, &'static str, fn(&ManagedSecret) -> Option<i64>);
 
-const SECRET_GAUGES: [SecretGauge; 5] = [
+const SECRET_GAUGES: [SecretGauge; 6] = [
     ("secret_ready", "Whether the secret is published and in order", |secret| {
         Some(i64::from(condition(secret, conditions::READY)))
     }),
@@ -147,6 +147,11 @@ const SECRET_GAUGES: [SecretGauge; 5] = [
     ("secret_last_rotation_timestamp_seconds", "When the published value was made", |secret| {
         Some(secret.status.as_ref()?.last_rotation_time.as_ref()?.0.as_second())
     }),
+    (
+        "secret_password_window_seconds",
+        "For how long the hosts had no working password in the last rotation of a role in place",
+        |secret| secret.status.as_ref()?.last_rotation.as_ref()?.window_seconds,
+    ),
     ("secret_next_rotation_timestamp_seconds", "When the next rotation may start", |secret| {
         Some(time::from_text(secret.status.as_ref()?.next_rotation_time.as_ref()?)?.timestamp())
     }),

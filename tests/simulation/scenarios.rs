@@ -838,18 +838,19 @@ ends: |end| {
 });
 
 scenario!(deleting_while_roles_take_turns_finishes_it,
-prepare: |s| login_on_web(s, alternating(), json!({})),
-script: || vec![
-    at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-    once(recorded, "deletes the object", |s| s.delete_secret(SECRET)),
-],
-ends: |end| {
-    end.secrets.is_empty() && end.staged.is_empty()
-        && end.server.as_ref().is_some_and(|s| s.accepts_published && s.accepts_hosts)
-},
-or_else: |end| {
-    end.secrets.is_empty() && end.server.as_ref().is_some_and(|s| s.accepts_published && s.accepts_hosts)
-});
+    prepare: |s| login_on_web(s, alternating(), json!({})),
+    script: || vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        once(recorded, "deletes the object", |s| s.delete_secret(SECRET)),
+    ],
+    ends: gone_with_a_working_login,
+    or_else: gone_with_a_working_login);
+
+/// Where events are missed or the server is away for long, the deadline of the deletion may come first.
+fn gone_with_a_working_login(end: &Summary) -> bool {
+    let works = end.server.as_ref().is_some_and(|server| server.accepts_published && server.accepts_hosts);
+    works && end.secrets.is_empty() && (end.staged.is_empty() || !end.abandoned.is_empty())
+}
 
 scenario!(a_foreign_write_over_a_changed_role_is_published_over,
     prepare: |s| login_on_web(s, single_with_admin(), json!({})),
