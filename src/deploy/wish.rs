@@ -131,12 +131,20 @@ pub fn arrivals(host: &str, secrets: &[ManagedSecret]) -> Vec<Arrival> {
         .filter(|secret| names_host(secret, host))
         .filter_map(|secret| {
             let since = arriving_since(secret)?;
-            let rotation = secret.status.as_ref().and_then(|s| s.rotation.as_ref());
-            // What is published for the first time is published before the role is looked at.
-            let in_place = is_in_place(secret) && rotation.is_some_and(|r| r.trigger != "Missing");
-            Some(Arrival { secret: secret.name_any(), since, in_place })
+            Some(Arrival { secret: secret.name_any(), since, in_place: is_being_changed_in_place(secret) })
         })
         .collect()
+}
+
+/// Whether the password of a role is about to be changed, or was changed and is not published yet.
+pub fn is_being_changed_in_place(secret: &ManagedSecret) -> bool {
+    let rotation = secret.status.as_ref().and_then(|s| s.rotation.as_ref());
+    // What is published for the first time is published before the role is looked at.
+    is_in_place(secret) && rotation.is_some_and(|r| is_unpublished(&r.step) && r.trigger != "Missing")
+}
+
+fn is_unpublished(step: &str) -> bool {
+    matches!(step, "Record" | "Install" | "Promote")
 }
 
 fn is_in_place(secret: &ManagedSecret) -> bool {
@@ -146,8 +154,7 @@ fn is_in_place(secret: &ManagedSecret) -> bool {
 fn arriving_since(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
     let status = secret.status.as_ref();
     if let Some(rotation) = status.and_then(|s| s.rotation.as_ref()) {
-        let unpublished = matches!(rotation.step.as_str(), "Record" | "Install" | "Promote");
-        return unpublished.then(|| from_kubernetes(&rotation.started_at));
+        return is_unpublished(&rotation.step).then(|| from_kubernetes(&rotation.started_at));
     }
     let stalled = status.is_some_and(|s| conditions::is_true(&s.conditions, STALLED));
     if stalled || secret.spec.suspend {

@@ -229,6 +229,9 @@ impl DockerHosts {
         if !unchanged || permission(&objects.grants().await?, host) != Permission::Granted {
             return Ok(Acted::Overtaken);
         }
+        if run.mode == RunMode::Deploy && self.changes_in_place(&namespace, run).await? {
+            return Ok(Acted::Overtaken);
+        }
         if !self.ports.leadership.is_leader() {
             return Ok(Acted::Overtaken);
         }
@@ -242,6 +245,19 @@ impl DockerHosts {
             })),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a role of the run has begun to be changed in place since the secrets were listed.
+    async fn changes_in_place(&self, namespace: &str, run: &Run) -> Result<bool, ObjectError> {
+        let names: BTreeSet<&str> =
+            run.parameters.iter().filter(|wish| wish.in_place).map(|wish| wish.secret.as_str()).collect();
+        for name in names {
+            let fresh = self.ports.objects.managed_secret(namespace, name).await?;
+            if fresh.is_some_and(|secret| wish::is_being_changed_in_place(&secret)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Reads every value of the run and keeps its fingerprint only.

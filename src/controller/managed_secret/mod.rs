@@ -33,6 +33,10 @@ use crate::rotation::protocol::Next;
 const HOST_POLL: TimeDelta = TimeDelta::seconds(15);
 /// How soon to look again at what only a person can mend.
 const STALLED_POLL: TimeDelta = TimeDelta::minutes(5);
+/// How soon a target that refused the published login is asked again: nothing tells that somebody mended it there.
+const REFUSED_POLL: TimeDelta = TimeDelta::minutes(5);
+/// How soon a target that accepted it is asked again.
+const ACCEPTED_POLL: TimeDelta = TimeDelta::days(1);
 /// The longest a quiet object is left alone.
 const RESYNC: TimeDelta = TimeDelta::hours(1);
 
@@ -83,7 +87,12 @@ impl ManagedSecrets {
             },
         };
         self.record(&mut object, &owner, observed.as_ref(), &progress, &region, now).await?;
-        let requeue = requeue(&progress, now);
+        let requeue = match (requeue(&progress, now), &object.status) {
+            (Requeue::After(wait), Some(status)) if status.target.as_ref().is_some_and(|t| !t.accepts) => {
+                Requeue::After(wait.min(REFUSED_POLL))
+            }
+            (requeue, _) => requeue,
+        };
         if let Some(observed) = observed {
             self.remember(namespace, name, Remembered { observed, at: self.ports.clock.now() });
         }

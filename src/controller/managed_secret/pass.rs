@@ -256,8 +256,21 @@ impl ManagedSecrets {
         super::target::look(target, object, store, observed, self.ports.clock.now()).await.map(Some)
     }
 
+    /// Whether what the target said of the published login is too old.
+    fn target_is_to_be_asked(&self, object: &ManagedSecret) -> bool {
+        let target = object.status.as_ref().and_then(|status| status.target.as_ref());
+        object.spec.generate.postgres.is_some()
+            && target.is_some_and(|target| {
+                let poll = if target.accepts { super::ACCEPTED_POLL } else { super::REFUSED_POLL };
+                from_kubernetes(&target.checked_at) + poll <= self.ports.clock.now()
+            })
+    }
+
     fn glance(&self, object: &ManagedSecret, place: &Place<'_>, region: &str) -> Option<Observed> {
         let remembered = self.recall(place.namespace, place.name);
+        if self.target_is_to_be_asked(object) {
+            return None;
+        }
         let glimpse = self.ports.inventory.glimpse(region, place.paths, &place.folder())?;
         observe::at_a_glance(object, place, glimpse, remembered)
     }

@@ -12,7 +12,8 @@ use crate::api::managed_secret::{
 use crate::api::time::{from_kubernetes, to_kubernetes, to_text};
 use crate::api::{ManagedSecret, conditions as c};
 use crate::rotation::observed::{
-    Acceptance, Author, HostEvidence, Observed, Parameter, Record, Seen, TargetEvidence, Trigger,
+    Acceptance, Author, HostEvidence, Observed, Parameter, Record, Seen, TargetEvidence, TargetProblem,
+    Trigger,
 };
 use crate::rotation::protocol::{self, Desired, Next, Step, Waiting};
 use crate::rotation::schedule::{Due, Verdict};
@@ -355,6 +356,8 @@ fn facts(
     let mut said = vec![overdue(object, desired, observed, now), drifted(desired, observed)];
     if !desired.hosts.is_empty() {
         said.push(deployed(desired, observed, progress));
+    }
+    if !desired.hosts.is_empty() || refused_before_the_start(progress).is_some() {
         said.push(preflight(desired, observed, progress));
     }
     said
@@ -456,9 +459,19 @@ fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> 
     ))
 }
 
+fn refused_before_the_start(progress: &Progress) -> Option<&TargetProblem> {
+    match &progress.next {
+        Some(Next::Wait { step: Step::Preflight, why: Waiting::Target(problem), .. }) => Some(problem),
+        _ => None,
+    }
+}
+
 fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> Said {
     if let Some(Next::Wait { why: Waiting::PreflightFailed { host, reason, message }, .. }) = &progress.next {
         return (c::PREFLIGHT, Truth::False, reason.clone(), format!("DockerHost {host}: {message}"));
+    }
+    if let Some(problem) = refused_before_the_start(progress) {
+        return (c::PREFLIGHT, Truth::False, problem.reason.clone(), problem.message.clone());
     }
     let wanted = |host: &&HostEvidence| desired.hosts.contains(&host.name);
     let mut compared = true;

@@ -136,6 +136,10 @@ pub async fn own_logins(
     observed: &Observed,
     username: &str,
 ) -> Result<Vec<Login>, StoreError> {
+    let has_admin = |p: &PostgresSpec| p.admin_secret_ref.is_some() || p.admin_parameter.is_some();
+    if object.spec.generate.postgres.as_ref().is_some_and(has_admin) {
+        return Ok(Vec::new());
+    }
     let mut logins: Vec<Login> = Vec::new();
     let mut add = |login: Login| {
         let known = logins.iter().any(|l| l.password.same_as(&login.password));
