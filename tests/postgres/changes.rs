@@ -159,3 +159,51 @@ pub async fn many_installs_at_once_end_with_one_that_works(server: Arc<Server>) 
     }
     assert_eq!(target.look().await.unwrap().fences[&role].id, 16);
 }
+
+pub async fn a_pair_that_cannot_take_turns_is_refused_and_objects_of_one_alone_are_reported(
+    server: Arc<Server>,
+) {
+    let scene = Scene::new(server).await;
+    scene.pair().await;
+    let (a, owner) = (scene.role("a"), scene.role("owner"));
+    let target = scene.target(&scene.alternating());
+    let stock = target.look().await.unwrap();
+    assert!(stock.notes.is_empty() && stock.can_log_in.is_empty(), "{stock:?}");
+    scene.sql("CREATE ROLE app_readers").await;
+    for (change, undo, said) in [
+        (
+            "ALTER ROLE app_a CONNECTION LIMIT 5",
+            "ALTER ROLE app_a CONNECTION LIMIT -1",
+            "CONNECTION LIMIT (5, -1)",
+        ),
+        ("ALTER ROLE app_a BYPASSRLS", "ALTER ROLE app_a NOBYPASSRLS", "BYPASSRLS"),
+        (
+            "ALTER ROLE app_b SET work_mem = '7MB'",
+            "ALTER ROLE app_b RESET work_mem",
+            "the setting *: work_mem",
+        ),
+        ("GRANT app_readers TO app_b", "REVOKE app_readers FROM app_b", "only one of them is a member of"),
+        ("ALTER ROLE app_a RESET role", "ALTER ROLE app_a SET role = 'app_owner'", "does not act as"),
+        ("REVOKE app_owner FROM app_b", "GRANT app_owner TO app_b", "is no member of"),
+    ] {
+        scene.sql(change).await;
+        let error = target.look().await.unwrap_err();
+        assert!(
+            error.reason == "RolesDiffer" && error.permanent && error.message.contains(said),
+            "{change}: {error}"
+        );
+        assert!(!error.message.contains("7MB"), "{error}");
+        scene.sql(undo).await;
+        target.look().await.unwrap();
+    }
+    scene.sql("CREATE TABLE stray (id int); ALTER TABLE stray OWNER TO app_a; CREATE TABLE kept (id int); ALTER TABLE kept OWNER TO app_owner").await;
+    let notes = target.look().await.unwrap().notes;
+    let [note] = &notes[..] else { panic!("{notes:?}") };
+    assert!(
+        note.contains(&format!("1 objects belong to {a} instead of {owner}")) && note.contains("stray"),
+        "{note}"
+    );
+    assert!(!note.contains("kept"), "{note}");
+    scene.sql(note.split("mend it by ").nth(1).unwrap()).await;
+    assert!(target.look().await.unwrap().notes.is_empty());
+}

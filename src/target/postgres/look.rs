@@ -2,10 +2,10 @@
 
 use tokio_postgres::types::Type;
 
-use super::Postgres;
 use super::connect::Session;
 use super::failure::{self, ident};
 use super::fence::{self, Fence};
+use super::{Postgres, pair};
 use crate::target::{self, Login, Roles, TargetError};
 
 /// A role as the catalogue has it.
@@ -93,6 +93,10 @@ impl Postgres {
             && role.can_log_in
         {
             seen.can_log_in.insert(role.name);
+        }
+        if let Some(pair) = &self.spec.alternating_roles {
+            pair::require_alike(&session, &server, pair).await?;
+            seen.notes = pair::strays(&session, &server, pair).await?;
         }
         let asked: Vec<&str> = names.iter().copied().chain(before).collect();
         let found = fence::find(&session, &server).await?;

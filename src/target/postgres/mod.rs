@@ -11,6 +11,7 @@ mod failure;
 mod fence;
 mod login;
 mod look;
+mod pair;
 mod scram_only;
 mod verifier;
 

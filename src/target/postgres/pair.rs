@@ -1,0 +1,195 @@
+//! Whether the two login roles are fit to take turns: both act as the owner, they differ in nothing that the application
+//! could notice, and nothing belongs to one of them alone.
+
+use std::collections::BTreeSet;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::connect::Session;
+use super::failure::{self, ident};
+use crate::api::postgres::AlternatingRoles;
+use crate::target::TargetError;
+
+/// What an application can notice of a role, but for name, password and LOGIN.
+#[derive(Debug)]
+struct Traits {
+    /// In the order of [`ATTRIBUTES`].
+    attributes: Vec<String>,
+    /// `database: name=value`, `*` for every database.
+    settings: BTreeSet<String>,
+    memberships: BTreeSet<String>,
+    is_member: bool,
+    acts_as_owner: bool,
+}
+
+const ATTRIBUTES: [&str; 8] = [
+    "SUPERUSER",
+    "INHERIT",
+    "CREATEROLE",
+    "CREATEDB",
+    "REPLICATION",
+    "BYPASSRLS",
+    "CONNECTION LIMIT",
+    "VALID UNTIL",
+];
+
+/// How a membership is used is part of it from 16 on.
+fn traits_sql(version: u32) -> String {
+    let (options, may_act) = if version >= 16 {
+        (
+            "|| CASE WHEN m.inherit_option THEN '' ELSE ' without INHERIT' END || CASE WHEN m.set_option THEN '' ELSE ' without SET' END",
+            "SET",
+        )
+    } else {
+        ("", "MEMBER")
+    };
+    format!(
+        "SELECT ARRAY[r.rolsuper::text, r.rolinherit::text, r.rolcreaterole::text, r.rolcreatedb::text,
+                      r.rolreplication::text, r.rolbypassrls::text, r.rolconnlimit::text,
+                      coalesce(r.rolvaliduntil::text, 'infinity')],
+                ARRAY(SELECT coalesce(d.datname::text, '*') || ': ' || c
+                      FROM pg_db_role_setting AS s CROSS JOIN unnest(s.setconfig) AS c
+                      LEFT JOIN pg_database AS d ON d.oid = s.setdatabase WHERE s.setrole = r.oid),
+                ARRAY(SELECT g.rolname::text {options} FROM pg_auth_members AS m JOIN pg_roles AS g ON g.oid = m.roleid
+                      WHERE m.member = r.oid),
+                pg_has_role(r.oid, o.oid, '{may_act}'),
+                EXISTS (SELECT FROM pg_db_role_setting AS s CROSS JOIN unnest(s.setconfig) AS c
+                        WHERE s.setrole = r.oid AND c = 'role=' || o.rolname AND s.setdatabase IN
+                            (0, (SELECT oid FROM pg_database WHERE datname = current_database())))
+         FROM pg_roles AS r CROSS JOIN pg_roles AS o WHERE r.rolname = $1 AND o.rolname = $2"
+    )
+}
+
+async fn traits(session: &Session, server: &str, role: &str, owner: &str) -> Result<Traits, TargetError> {
+    let sql = traits_sql(session.version);
+    let row = session.client.query_typed_opt(&sql, &[(&role, Type::NAME), (&owner, Type::NAME)]).await;
+    let row: Option<Row> = row.map_err(|error| {
+        failure::of_statement(server, &format!("role {role} could not be compared"), &error)
+    })?;
+    let row = row.ok_or_else(|| super::look::missing(server, owner))?;
+    Ok(Traits {
+        attributes: row.get(0),
+        settings: row.get::<_, Vec<String>>(1).into_iter().collect(),
+        memberships: row.get::<_, Vec<String>>(2).into_iter().collect(),
+        is_member: row.get(3),
+        acts_as_owner: row.get(4),
+    })
+}
+
+/// Refuses a pair of which one could not take the other's place.
+pub async fn require_alike(
+    session: &Session,
+    server: &str,
+    pair: &AlternatingRoles,
+) -> Result<(), TargetError> {
+    let (owner, mut both) = (pair.owner.as_str(), Vec::new());
+    let mut wrong = Vec::new();
+    for name in &pair.names {
+        let traits = traits(session, server, name, owner).await?;
+        if !traits.is_member {
+            wrong.push(format!("{name} is no member of {owner} (GRANT {} TO {})", ident(owner), ident(name)));
+        } else if !traits.acts_as_owner {
+            wrong.push(format!(
+                "{name} does not act as {owner} (ALTER ROLE {} SET role = {})",
+                ident(name),
+                postgres_protocol::escape::escape_literal(owner)
+            ));
+        }
+        both.push(traits);
+    }
+    if let (true, [a, b]) = (wrong.is_empty(), &both[..]) {
+        wrong = differences(a, b);
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(failure::permanent(
+        "RolesDiffer",
+        format!(
+            "the roles {} at the Postgres server {server} cannot take turns: {}",
+            pair.names.join(" and "),
+            wrong.join("; ")
+        ),
+    ))
+}
+
+/// What differs, by name: a setting's value may be nobody's business.
+fn differences(a: &Traits, b: &Traits) -> Vec<String> {
+    let attributes = ATTRIBUTES.iter().zip(a.attributes.iter().zip(&b.attributes));
+    let mut found: Vec<String> = attributes
+        .filter(|(_, (a, b))| a != b)
+        .map(|(name, (a, b))| format!("they differ in {name} ({a}, {b})"))
+        .collect();
+    let settings: BTreeSet<&str> = a
+        .settings
+        .symmetric_difference(&b.settings)
+        .filter_map(|setting| setting.split('=').next())
+        .collect();
+    found.extend(settings.iter().map(|name| format!("they differ in the setting {name}")));
+    let memberships = a.memberships.symmetric_difference(&b.memberships);
+    found.extend(memberships.map(|group| format!("only one of them is a member of {group}")));
+    found
+}
+
+/// Objects of this database that belong to a login role instead of the owner: the other one cannot alter them.
+pub async fn strays(
+    session: &Session,
+    server: &str,
+    pair: &AlternatingRoles,
+) -> Result<Vec<String>, TargetError> {
+    let names: Vec<&str> = pair.names.iter().map(String::as_str).collect();
+    let sql = "SELECT r.rolname::text, count(*),
+                      (array_agg(pg_describe_object(d.classid, d.objid, d.objsubid) ORDER BY d.classid, d.objid))[1:3]
+               FROM pg_shdepend AS d JOIN pg_roles AS r ON r.oid = d.refobjid
+               WHERE d.refclassid = 'pg_authid'::regclass AND d.deptype = 'o' AND r.rolname = ANY($1)
+                 AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+               GROUP BY r.rolname ORDER BY r.rolname";
+    let rows = session.client.query_typed(sql, &[(&names, Type::NAME_ARRAY)]).await;
+    let rows = rows.map_err(|error| {
+        failure::of_statement(server, "what the login roles own could not be listed", &error)
+    })?;
+    let note = |row: &Row| {
+        let (role, count): (String, i64) = (row.get(0), row.get(1));
+        let examples: Vec<Option<String>> = row.get(2);
+        let examples: Vec<String> = examples.into_iter().flatten().collect();
+        format!(
+            "{count} objects belong to {role} instead of {}, so the other role cannot alter them: {}{}; mend it by REASSIGN \
+             OWNED BY {} TO {}",
+            pair.owner,
+            examples.join(", "),
+            if count > 3 { ", …" } else { "" },
+            ident(&role),
+            ident(&pair.owner)
+        )
+    };
+    Ok(rows.iter().map(note).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_named_without_the_value_of_a_setting() {
+        let of = |attribute: &str, setting: &str, group: &str| Traits {
+            attributes: vec![attribute.to_owned()],
+            settings: [setting.to_owned(), "*: work_mem=1MB".to_owned()].into(),
+            memberships: [group.to_owned(), "app".to_owned()].into(),
+            is_member: true,
+            acts_as_owner: true,
+        };
+        let alike = of("true", "*: app.key=hunter2", "readers");
+        assert_eq!(differences(&alike, &alike), Vec::<String>::new());
+        let other = of("false", "*: app.key=other", "writers");
+        assert_eq!(
+            differences(&alike, &other),
+            [
+                "they differ in SUPERUSER (true, false)",
+                "they differ in the setting *: app.key",
+                "only one of them is a member of readers",
+                "only one of them is a member of writers",
+            ]
+        );
+    }
+}
