@@ -164,6 +164,14 @@ pub mod ssm {
         )
     }
 
+    /// The values of what lies below keyturn's staging path for a namespace.
+    pub fn record_values(namespace: &str) -> Vec<String> {
+        let path = format!("/keyturn/world/{namespace}");
+        let query = ["--with-decryption", "--query", "Parameters[].Value", "--output", "json"];
+        let list = ["ssm", "get-parameters-by-path", "--path", &path, "--recursive"];
+        serde_json::from_str(&run("aws", &[&list[..], &query].concat())).unwrap()
+    }
+
     /// Makes the newest version of a parameter this many days old.
     pub fn backdate(path: &str, days: u32) {
         let address = format!("{}/world/backdate", super::variable("AWS_ENDPOINT_URL_SSM"));
