@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
+use crate::api::postgres::BootstrapMode;
 use crate::rotation::observed::RotationId;
 use crate::secret_value::SecretValue;
 
@@ -56,6 +57,15 @@ pub struct Fence {
     pub changed_at: DateTime<Utc>,
 }
 
+/// What it takes to make owner and pair from the role that is in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetUp {
+    /// The statements, in order; none holds a password.
+    pub statements: Vec<String>,
+    /// What the statements leave to a person, a sentence each.
+    pub notes: Vec<String>,
+}
+
 /// An open session of a role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
@@ -98,4 +108,11 @@ pub trait Target: Send + Sync {
 
     /// Ends the sessions of a username.
     async fn end_sessions(&self, username: &str) -> Result<(), TargetError>;
+
+    /// Makes owner and pair from the role that is in use, or lists what that takes. It holds what is still to be done:
+    /// nothing once it is, and nothing where the secret asks for no bootstrap. Repeating it is harmless.
+    async fn set_up(&self, mode: BootstrapMode) -> Result<SetUp, TargetError> {
+        let _ = mode;
+        Ok(SetUp::default())
+    }
 }

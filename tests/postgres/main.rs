@@ -3,6 +3,7 @@
 //!
 //! Needs the folders of `KEYTURN_POSTGRES` (`eval "$(dev/world env)"`), `openssl`, and as root `setpriv`.
 
+mod bootstraps;
 mod changes;
 mod failures;
 mod logins;
@@ -53,4 +54,7 @@ on_every_version! {
     failures::a_fence_that_somebody_else_made_is_not_touched_and_without_one_it_works_all_the_same,
     failures::functions_that_the_owner_of_the_database_planted_are_not_run_by_the_administrator,
     failures::no_password_is_in_the_servers_log_or_statistics_even_where_statements_fail,
+    bootstraps::a_role_in_use_becomes_an_owner_and_a_pair_and_goes_on_to_work,
+    bootstraps::the_bootstrap_superuser_of_the_official_image_hands_its_objects_over,
+    bootstraps::a_bootstrap_that_the_administrator_may_not_do_changes_nothing,
 }

@@ -120,7 +120,7 @@ impl Postgres {
         )
     }
 
-    fn no_administrator(&self, what: &str, role: &str) -> TargetError {
+    pub(super) fn no_administrator(&self, what: &str, role: &str) -> TargetError {
         failure::permanent(
             "NoAdministrator",
             format!(
@@ -245,7 +245,7 @@ impl Postgres {
         Ok(())
     }
 
-    async fn begin(&self, session: &Session) -> Result<(), TargetError> {
+    pub(super) async fn begin(&self, session: &Session) -> Result<(), TargetError> {
         let began = session.client.batch_execute(&format!("{BEGIN}; {DURABLE}")).await;
         began.map_err(|error| failure::of_statement(&self.server(), "no transaction was begun", &error))
     }

@@ -4,6 +4,8 @@
 //! one transaction that first takes the role's fence, so that a late request of a controller that was stopped changes
 //! nothing. `docs/postgres.md` is the user's side of it.
 
+mod bootstrap;
+mod bootstrap_sql;
 mod change;
 mod connect;
 mod dial;
@@ -23,8 +25,8 @@ pub use self::connect::Limits;
 use self::connect::{Route, Session, Tls};
 pub use self::dial::{Dial, Direct, Stream, ThroughHost, Wire};
 use self::failure::LoginFailure;
-use super::{Answer, Login, Roles, Target, TargetError};
-use crate::api::postgres::PostgresSpec;
+use super::{Answer, Login, Roles, SetUp, Target, TargetError};
+use crate::api::postgres::{BootstrapMode, PostgresSpec};
 use crate::rotation::observed::RotationId;
 
 /// The roles of one secret on one server.
@@ -129,5 +131,9 @@ impl Target for Postgres {
 
     async fn end_sessions(&self, username: &str) -> Result<(), TargetError> {
         self.bounded("the end of sessions", self.end_sessions_of(username)).await
+    }
+
+    async fn set_up(&self, mode: BootstrapMode) -> Result<SetUp, TargetError> {
+        self.bounded("the setting up of the roles", self.set_up_pair(mode)).await
     }
 }

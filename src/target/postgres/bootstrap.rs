@@ -1,0 +1,355 @@
+//! From one role that is in use to an owner and a pair that take turns.
+//!
+//! The plan is made from the catalogue and holds only what is still to be done, so it can be made and applied again: what
+//! the old role creates meanwhile moves the next time. Ownership moves object by object, because REASSIGN OWNED refuses
+//! the bootstrap superuser, which is what the official image makes of POSTGRES_USER. The old role goes on to work: it
+//! becomes a member of the owner.
+
+use tokio_postgres::Row;
+use tokio_postgres::error::{Error, SqlState};
+use tokio_postgres::types::{ToSql, Type};
+
+use super::connect::Session;
+use super::failure::{self, ident};
+use super::{Postgres, bootstrap_sql as sql, look};
+use crate::api::postgres::BootstrapMode;
+use crate::target::{Login, SetUp, TargetError};
+
+/// So many statements are sent at once; a failure is told by where it is among them.
+const AT_ONCE: usize = 32;
+
+struct Plan<'a> {
+    session: &'a Session,
+    /// The role that is in use.
+    from: &'a str,
+    owner: &'a str,
+    names: &'a [String],
+    superuser: bool,
+    done: SetUp,
+}
+
+impl Postgres {
+    /// What makes owner and pair from the role that is in use: listed, or done too. Nothing where there is nothing to do.
+    pub(super) async fn set_up_pair(&self, mode: BootstrapMode) -> Result<SetUp, TargetError> {
+        let (Some(pair), Some(from)) = (&self.spec.alternating_roles, self.spec.bootstrap_from()) else {
+            return Ok(SetUp::default());
+        };
+        let Some(admin) = &self.admin else { return Err(self.no_administrator("set up roles from", from)) };
+        let session = self.admin_session(admin).await?;
+        self.begin(&session).await?;
+        let server = self.server();
+        let role = look::role(&session, &server, from).await?.ok_or_else(|| look::missing(&server, from))?;
+        let mut plan = Plan {
+            session: &session,
+            from,
+            owner: &pair.owner,
+            names: &pair.names,
+            superuser: role.superuser,
+            done: SetUp::default(),
+        };
+        plan.make().await.map_err(|error| {
+            failure::of_statement(&self.server(), "what the role owns and may do could not be read", &error)
+        })?;
+        let done = plan.done;
+        if mode == BootstrapMode::Apply && !done.statements.is_empty() {
+            self.apply(&session, admin, &done.statements).await?;
+        }
+        session.close().await;
+        Ok(done)
+    }
+
+    async fn apply(
+        &self,
+        session: &Session,
+        admin: &Login,
+        statements: &[String],
+    ) -> Result<(), TargetError> {
+        let server = self.server();
+        for (chunk, statements) in statements.chunks(AT_ONCE).enumerate() {
+            let first = chunk * AT_ONCE + 1;
+            let ran = session.client.batch_execute(&statements.join(";\n")).await;
+            ran.map_err(|error| {
+                let where_ = format!("{first} to {}", first + statements.len() - 1);
+                if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
+                    return failure::permanent(
+                        "NotPermitted",
+                        format!(
+                            "role {} may not set up the roles at the Postgres server {server} (42501, among the statements \
+                             {where_} of the plan), and nothing was changed; give a superuser as administrator until it is \
+                             done, or run the statements of the plan as one",
+                            admin.username
+                        ),
+                    );
+                }
+                let what = format!("the roles were not set up, for one of the statements {where_} of the plan failed");
+                failure::of_statement(&server, &what, &error)
+            })?;
+        }
+        session.client.batch_execute("COMMIT").await.map_err(|error| TargetError {
+            // Harmless to make again: the next plan holds what is left.
+            outcome_unknown: failure::commit_is_unknown(&error),
+            ..failure::of_statement(&server, "the roles were not set up", &error)
+        })
+    }
+}
+
+impl Plan<'_> {
+    async fn make(&mut self) -> Result<(), Error> {
+        self.roles().await?;
+        self.settings().await?;
+        self.memberships().await?;
+        self.ownership().await?;
+        self.privileges().await?;
+        self.defaults().await?;
+        self.left_over().await
+    }
+
+    fn todo(&mut self, statement: String) {
+        self.done.statements.push(statement);
+    }
+
+    /// Rows of a query about the old role, `$1`, and the owner, `$2`.
+    async fn rows(&self, query: &str) -> Result<Vec<Row>, Error> {
+        self.session.client.query_typed(query, &[(&self.from, Type::NAME), (&self.owner, Type::NAME)]).await
+    }
+
+    async fn yes(&self, query: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<bool, Error> {
+        Ok(self.session.client.query_typed_opt(query, params).await?.is_some_and(|row| row.get(0)))
+    }
+
+    async fn exists(&self, role: &str) -> Result<bool, Error> {
+        self.yes("SELECT true FROM pg_roles WHERE rolname = $1", &[(&role, Type::NAME)]).await
+    }
+
+    async fn is_member(&self, member: &str, group: &str) -> Result<bool, Error> {
+        self.yes(sql::IS_MEMBER, &[(&member, Type::NAME), (&group, Type::NAME)]).await
+    }
+
+    /// The roles themselves. What somebody may do by attribute the owner may: it is what a session acts as.
+    async fn roles(&mut self) -> Result<(), Error> {
+        let rows = self.rows(sql::ATTRIBUTES).await?;
+        let (attributes, limit): (String, String) = (rows[0].get(0), rows[0].get(1));
+        let owner = ident(self.owner);
+        if !self.exists(self.owner).await? {
+            let attributes = if self.superuser { "" } else { attributes.as_str() };
+            self.todo(format!("CREATE ROLE {owner} NOLOGIN{attributes}"));
+        }
+        for name in self.names {
+            if !self.exists(name).await? {
+                self.todo(format!("CREATE ROLE {} NOLOGIN{limit}", ident(name)));
+            }
+            if !self.is_member(name, self.owner).await? {
+                self.todo(format!("GRANT {owner} TO {}", ident(name)));
+            }
+        }
+        // A superuser needs no membership; it keeps what it may.
+        if !self.superuser && !self.is_member(self.from, self.owner).await? {
+            self.todo(format!("GRANT {owner} TO {}", ident(self.from)));
+        }
+        Ok(())
+    }
+
+    /// Settings of the old role, for each of the two; then that they act as the owner.
+    async fn settings(&mut self) -> Result<(), Error> {
+        for name in self.names {
+            let params: [(&(dyn ToSql + Sync), Type); 2] = [(&self.from, Type::NAME), (name, Type::NAME)];
+            for row in self.session.client.query_typed(sql::SETTINGS, &params).await? {
+                let (database, setting): (Option<String>, String) = (row.get(0), row.get(1));
+                let Some((key, value)) = setting.split_once('=') else { continue };
+                let place =
+                    database.map_or_else(String::new, |name| format!(" IN DATABASE {}", ident(&name)));
+                self.todo(format!(
+                    "ALTER ROLE {}{place} SET {} = {}",
+                    ident(name),
+                    guc(key),
+                    guc_value(key, value)
+                ));
+            }
+            let params: [(&(dyn ToSql + Sync), Type); 2] = [(name, Type::NAME), (&self.owner, Type::NAME)];
+            if !self.yes(sql::ACTS_AS, &params).await? {
+                let owner = postgres_protocol::escape::escape_literal(self.owner);
+                self.todo(format!("ALTER ROLE {} SET role = {owner}", ident(name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Groups of the old role for the owner, and the owner for the members of the old role.
+    async fn memberships(&mut self) -> Result<(), Error> {
+        for row in self.rows(sql::GROUPS).await? {
+            let (group, admin): (String, bool) = (row.get(0), row.get(1));
+            let admin = if admin { " WITH ADMIN OPTION" } else { "" };
+            self.todo(format!("GRANT {} TO {}{admin}", ident(&group), ident(self.owner)));
+        }
+        let query = if self.session.version >= 16 { sql::MEMBERS_16 } else { sql::MEMBERS };
+        for row in self.rows(query).await? {
+            let member: String = row.get(0);
+            if !self.names.contains(&member) {
+                self.todo(format!("GRANT {} TO {}", ident(self.owner), ident(&member)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn ownership(&mut self) -> Result<(), Error> {
+        let owner = ident(self.owner);
+        for row in self.rows(sql::DATABASE).await? {
+            self.todo(format!("ALTER DATABASE {} OWNER TO {owner}", ident(row.get(0))));
+        }
+        for row in self.rows(&sql::objects(self.session.version)).await? {
+            let (kind, identity): (String, String) = (row.get(0), row.get(1));
+            match alterable(&kind) {
+                Some(keyword) => self.todo(format!("ALTER {keyword} {identity} OWNER TO {owner}")),
+                None => self
+                    .done
+                    .notes
+                    .push(format!("the {kind} {identity} stays with {}: see to it by hand", self.from)),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the old role was granted on the objects of others. On its own the owner's rights go along.
+    async fn privileges(&mut self) -> Result<(), Error> {
+        let owner = ident(self.owner);
+        for row in self.rows(sql::PRIVILEGES).await? {
+            let (what, privilege, grantable): (String, String, bool) = (row.get(0), row.get(1), row.get(2));
+            let option = if grantable { " WITH GRANT OPTION" } else { "" };
+            self.todo(format!("GRANT {privilege} ON {what} TO {owner}{option}"));
+        }
+        if self.superuser {
+            // It needed no privilege; the owner does.
+            for row in self.rows(sql::SUPERUSERS_PLACES).await? {
+                let (what, privileges): (String, String) = (row.get(0), row.get(1));
+                self.todo(format!("GRANT {privileges} ON {what} TO {owner}"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn defaults(&mut self) -> Result<(), Error> {
+        for row in self.rows(sql::DEFAULTS).await? {
+            let (role, place, change): (String, Option<String>, String) =
+                (row.get(0), row.get(1), row.get(2));
+            let place = place.map_or_else(String::new, |schema| format!(" IN SCHEMA {}", ident(&schema)));
+            self.todo(format!("ALTER DEFAULT PRIVILEGES FOR ROLE {}{place} {change}", ident(&role)));
+        }
+        Ok(())
+    }
+
+    async fn left_over(&mut self) -> Result<(), Error> {
+        let notes = self.rows(sql::LEFT_OVER).await?;
+        self.done.notes.extend(notes.iter().map(|row| row.get::<_, String>(0)));
+        if self.superuser {
+            self.done.notes.push(format!(
+                "{} is a superuser and could do anything; {} can do what its own objects and the grants above allow. Let \
+                 `probes` say what the application needs. {} itself is not retired",
+                self.from, self.owner, self.from
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The keyword of ALTER … OWNER TO for what `pg_identify_object` calls it; None where the owner has to be a superuser or
+/// cannot be changed.
+fn alterable(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "table" => "TABLE",
+        "view" => "VIEW",
+        "materialized view" => "MATERIALIZED VIEW",
+        "foreign table" => "FOREIGN TABLE",
+        "sequence" => "SEQUENCE",
+        "schema" => "SCHEMA",
+        "function" => "FUNCTION",
+        "procedure" => "PROCEDURE",
+        "aggregate" => "AGGREGATE",
+        "type" | "composite type" => "TYPE",
+        "operator" => "OPERATOR",
+        "operator class" => "OPERATOR CLASS",
+        "operator family" => "OPERATOR FAMILY",
+        "collation" => "COLLATION",
+        "conversion" => "CONVERSION",
+        "text search dictionary" => "TEXT SEARCH DICTIONARY",
+        "text search configuration" => "TEXT SEARCH CONFIGURATION",
+        "statistics object" => "STATISTICS",
+        "large object" => "LARGE OBJECT",
+        "server" => "SERVER",
+        _ => return None,
+    })
+}
+
+/// A setting's name; those of extensions have two parts.
+fn guc(name: &str) -> String {
+    name.split('.').map(ident).collect::<Vec<_>>().join(".")
+}
+
+/// A setting's value as SQL. Those that are lists of names are kept as a quoted list, which as one literal would become
+/// one name.
+fn guc_value(name: &str, value: &str) -> String {
+    const LISTS: [&str; 6] = [
+        "local_preload_libraries",
+        "search_path",
+        "session_preload_libraries",
+        "shared_preload_libraries",
+        "temp_tablespaces",
+        "unix_socket_directories",
+    ];
+    let literal = postgres_protocol::escape::escape_literal;
+    if !LISTS.contains(&name.to_ascii_lowercase().as_str()) {
+        return literal(value);
+    }
+    let names: Vec<String> = names(value).iter().map(|name| literal(name)).collect();
+    if names.is_empty() { "''".to_owned() } else { names.join(", ") }
+}
+
+/// The names of a list as Postgres keeps it: separated by commas, in double quotes where need be.
+fn names(list: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = list.trim_start();
+    while !rest.is_empty() {
+        let mut name = String::new();
+        if let Some(quoted) = rest.strip_prefix('"') {
+            let mut characters = quoted.char_indices().peekable();
+            let mut end = quoted.len();
+            while let Some((at, character)) = characters.next() {
+                if character != '"' {
+                    name.push(character);
+                } else if characters.next_if(|(_, next)| *next == '"').is_some() {
+                    name.push('"');
+                } else {
+                    end = at + 1;
+                    break;
+                }
+            }
+            rest = &quoted[end..];
+        } else {
+            let end = rest.find(',').unwrap_or(rest.len());
+            name.push_str(rest[..end].trim_end());
+            rest = &rest[end..];
+        }
+        found.push(name);
+        rest = rest.trim_start().strip_prefix(',').unwrap_or("").trim_start();
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_keep_their_meaning() {
+        for (name, value, sql) in [
+            ("work_mem", "4MB", "'4MB'"),
+            ("app.note", "it's", "'it''s'"),
+            ("search_path", "\"$user\", public", "'$user', 'public'"),
+            ("search_path", "\"a,b\", \"c\"\"d\", \"\"", "'a,b', 'c\"d', ''"),
+            ("search_path", "", "''"),
+            ("datestyle", "ISO, DMY", "'ISO, DMY'"),
+        ] {
+            assert_eq!(guc_value(name, value), sql, "{name} = {value}");
+        }
+        assert_eq!(guc("app.note"), "\"app\".\"note\"");
+    }
+}
