@@ -533,6 +533,12 @@ pub struct TargetStatus {
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub notes: Vec<String>,
+    /// The statements that make owner and pair from the role in use, where alternatingRoles.bootstrap asks for that and it
+    /// is not done; at most 100 are shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub set_up: Vec<String>,
 }
 
 /// A previous credential that still works.

@@ -185,7 +185,7 @@ pub struct Bootstrap {
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::POSTGRES_NAME)]
     pub from: String,
-    /// `Plan` only lists in status.bootstrap what would be done, `Apply` does it before the next rotation.
+    /// `Plan` only lists in status.target.setUp what would be done, `Apply` does it before the next rotation.
     pub mode: BootstrapMode,
 }
 

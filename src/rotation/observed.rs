@@ -287,6 +287,8 @@ pub struct TargetEvidence {
     pub fences: BTreeMap<String, (RotationId, DateTime<Utc>)>,
     /// Usernames that can log in at all.
     pub can_log_in: BTreeSet<String>,
+    /// Usernames that are never shut out.
+    pub superusers: BTreeSet<String>,
     /// Open sessions: username, and who that is.
     pub sessions: Vec<(String, String)>,
     /// What it said to the login of the newest record.
@@ -295,6 +297,8 @@ pub struct TargetEvidence {
     pub published: Option<Acceptance>,
     /// Things that a person should know.
     pub notes: Vec<String>,
+    /// Statements that make the roles from the published one, where that is asked for and not done.
+    pub set_up: Vec<String>,
 }
 
 /// What a target said to a login.

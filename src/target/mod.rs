@@ -43,6 +43,8 @@ pub struct Roles {
     pub fenced: bool,
     /// Roles that can log in at all, of those asked about.
     pub can_log_in: BTreeSet<String>,
+    /// Superusers among them: they are never shut out.
+    pub superusers: BTreeSet<String>,
     /// Open sessions of those asked about.
     pub sessions: Vec<Session>,
     /// What a person should know that stands in the way of nothing, a sentence each.

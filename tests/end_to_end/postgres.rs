@@ -323,6 +323,59 @@ fn alternating_roles_take_turns_while_clients_on_two_hosts_log_in_and_none_fails
     }
 }
 
+/// The runbook's own role: the superuser that the image makes, and that owns everything.
+#[test]
+#[ignore = "needs the world"]
+fn a_pair_is_made_from_the_superuser_in_use_as_it_was_listed_before() {
+    let database = Database::new("bootstrap", &["web"]);
+    let (project, port) = (&database.project, database.port);
+    database.start(ADMIN);
+    database.psql("CREATE TABLE visits (at timestamptz DEFAULT now())").unwrap();
+    let old = TEMPLATE.replace("{username}", "musehub").replace("{password}", ADMIN);
+    ssm::put(&project.path("DATABASE_URL"), &old);
+    on_host(&format!("cd ~/e2e/{} && bash deploy/secrets.sh && bash deploy/clients.sh web", project.name));
+    let password = format!("--from-literal=password={ADMIN}");
+    project.kubectl(&[
+        "create",
+        "secret",
+        "generic",
+        "db-admin",
+        "--from-literal=username=musehub",
+        &password,
+    ]);
+    let secret = |mode: &str| {
+        let spec = format!(
+            "{HOST}  generate: {{postgres: {{via: {{dockerHost: web}}, port: {port}, database: musehub, adminSecretRef: \
+             {{name: db-admin}}, alternatingRoles: {{names: [app_a, app_b], owner: app, bootstrap: {{from: musehub, mode: \
+             {mode}}}}}}}}}\n"
+        );
+        let parameter = format!("DATABASE_URL, value: \"{TEMPLATE}\"}}");
+        project.secret("database-url", "DATABASE_URL", &spec).replace("DATABASE_URL}", &parameter)
+    };
+    project.apply(&secret("Plan"));
+    project.settled("database-url");
+    let listed = project.field("managedsecret/database-url", ".status.target.setUp");
+    assert!(listed.contains("ALTER TABLE public.visits OWNER TO app"), "{listed}");
+    project.request("database-url", "first");
+    let message = project.wait_reason("managedsecret/database-url", "Stalled", "True", "SetUpPlanned");
+    assert!(message.contains("status.target.setUp"), "{message}");
+    assert!(database.psql("SELECT 1 FROM pg_roles WHERE rolname = 'app'").unwrap().is_empty(), "only listed");
+
+    project.apply(&secret("Apply"));
+    assert_eq!(project.answered("database-url", "first"), "Succeeded");
+    project.settled("database-url");
+    assert!(database.url().contains("//app_a:"), "the first of the pair is in use");
+    assert_eq!(database.psql("SELECT tableowner FROM pg_tables WHERE tablename = 'visits'").unwrap(), "app");
+    assert_eq!(database.psql("SELECT rolsuper FROM pg_roles WHERE rolname = 'app_a'").unwrap(), "f");
+    project.request("database-url", "second");
+    assert_eq!(project.answered("database-url", "second"), "Succeeded");
+    project.settled("database-url");
+    assert!(database.url().contains("//app_b:") && database.accepts(&database.url()));
+    let counts = database.counts();
+    println!("made from a single role, two rotations: the client counted {counts:?}");
+    assert_eq!((counts.failed, counts.last.as_str()), (0, ""), "no login and no statement failed");
+}
+
 #[test]
 #[ignore = "needs the world"]
 fn a_password_that_somebody_changed_by_hand_is_said_before_anything_is_touched() {

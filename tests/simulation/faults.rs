@@ -27,6 +27,8 @@ pub enum Kind {
     /// Taking the login from a role.
     Retire,
     EndSessions,
+    /// Making roles from the one in use.
+    SetUp,
 }
 
 /// Each hits one effect: a call that changes the world outside, or the reads a decision is made from.

@@ -69,7 +69,7 @@ fn open_records(state: &State) -> Vec<(String, Record)> {
 pub fn sends(state: &mut State, kind: Kind, what: &str) {
     let outside = match kind {
         Kind::Stage | Kind::Publish | Kind::Unstage | Kind::DeleteParameter | Kind::StartJob => true,
-        Kind::Install | Kind::Retire | Kind::EndSessions => true,
+        Kind::Install | Kind::Retire | Kind::EndSessions | Kind::SetUp => true,
         Kind::Observe | Kind::LookAtTarget | Kind::Finalizer | Kind::SecretStatus | Kind::HostStatus => false,
         Kind::DeleteJob => false,
     };

@@ -140,6 +140,7 @@ scenarios! {
     a_single_role_changes_its_own_password,
     a_single_role_without_hosts_is_rotated,
     roles_take_turns,
+    a_pair_is_made_from_the_role_in_use,
     roles_take_turns_twice,
     roles_take_turns_without_hosts,
     roles_take_turns_on_two_hosts,

@@ -68,7 +68,7 @@ fn grant(state: &mut State, mode: &str) {
     let hosts = json!([{"host": "web.example"}, {"host": "canary.example"}]);
     let grant = json!({
         "namespaces": [NAMESPACE], "mode": mode, "parameters": [{"prefix": "/app/prod/"}], "hosts": hosts,
-        "postgres": [{"host": "db.example", "roles": ["app", "app_a", "app_b"]}],
+        "postgres": [{"host": "db.example", "roles": ["app", "app_a", "app_b", "app_old"]}],
     });
     state.set_grants(&[("all", grant)]);
 }
@@ -723,6 +723,19 @@ scenario!(roles_take_turns,
     prepare: |s| login_on_web(s, alternating(), json!({})),
     script: a_request,
     ends: |end| logins_in_order(end, 1, &["app_b"]));
+
+scenario!(a_pair_is_made_from_the_role_in_use,
+    prepare: |s| {
+        s.postgres = Some(SimPostgres::with(&[("app_old", OLD, true)]));
+        grant(s, "Rotate");
+        put_days_ago(s, PATH, &format!("app_old:{OLD}"), 10);
+        host(s, "web", &[PATH]);
+        let mut pair = alternating();
+        merge(&mut pair, json!({"alternatingRoles": {"bootstrap": {"from": "app_old", "mode": "Apply"}}}));
+        s.apply_secret(SECRET, json!({}), login_spec(pair, json!({})));
+    },
+    script: a_request,
+    ends: |end| logins_in_order(end, 1, &["app_a"]));
 
 scenario!(roles_take_turns_twice,
     prepare: |s| login_on_web(s, alternating(), json!({})),

@@ -8,6 +8,7 @@ use super::observe::Place;
 use super::ports::Ports;
 use super::target;
 use crate::api::ManagedSecret;
+use crate::api::postgres::BootstrapMode;
 use crate::controller::objects::ObjectError;
 use crate::generator::{self, Fields, GenerateError};
 use crate::parameter_store::description;
@@ -123,6 +124,11 @@ impl Actor<'_> {
                     hosts: hosts.clone(),
                 };
                 self.create_record(record, observed).await
+            }
+            Act::SetUp => {
+                let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
+                target.set_up(BootstrapMode::Apply).await?;
+                Ok(Done::LookAgain(None))
             }
             Act::Install { id } => self.install(*id, observed).await,
             Act::Retire { id, username } => {

@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::api::managed_secret::{DeletionPolicy, IfMissing, RetireRequirement};
+use crate::api::postgres::{Bootstrap, BootstrapMode};
 use crate::api::time::from_kubernetes;
 use crate::api::window::Window;
 use crate::api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT};
@@ -54,6 +55,7 @@ pub fn desired<'a>(
             .and_then(|s| s.preflight.as_ref())
             .map(|p| from_kubernetes(&p.requested_at)),
         strategy: strategy(object),
+        may_set_up: bootstrap(object).is_some_and(|bootstrap| bootstrap.mode == BootstrapMode::Apply),
         retirement: retirement(object, settings),
     }
 }
@@ -62,6 +64,10 @@ pub fn desired<'a>(
 pub fn if_missing(object: &ManagedSecret) -> IfMissing {
     let issued = object.spec.generate.postgres.is_some();
     object.spec.ssm.if_missing.unwrap_or(if issued { IfMissing::Stall } else { IfMissing::Create })
+}
+
+fn bootstrap(object: &ManagedSecret) -> Option<&Bootstrap> {
+    object.spec.generate.postgres.as_ref()?.alternating_roles.as_ref()?.bootstrap.as_ref()
 }
 
 fn strategy(object: &ManagedSecret) -> Option<Strategy> {

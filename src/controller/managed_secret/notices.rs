@@ -15,6 +15,7 @@ pub fn act_text(act: &Act) -> &'static str {
         Act::AskPreflight => "preflight asked",
         Act::Record { .. } => "record created",
         Act::RecordRollBack { .. } => "roll back recorded",
+        Act::SetUp => "roles made",
         Act::Install { .. } => "credential installed in its target",
         Act::Retire { .. } => "old login retired",
         Act::EndSessions { .. } => "sessions of the old login ended",
@@ -40,6 +41,7 @@ pub fn rotation_of(act: &Act) -> Option<RotationId> {
         | Act::SweepMarker { id } => Some(*id),
         Act::Hold
         | Act::AskPreflight
+        | Act::SetUp
         | Act::EndSessions { .. }
         | Act::DeleteParameter { .. }
         | Act::Release
@@ -80,6 +82,14 @@ pub fn of_act(
                 }
                 _ => vec![warning("RotationAborted", "Rotate", format!("Rotation {id} was given up"))],
             }
+        }
+        Act::SetUp => {
+            let statements = observed.target.as_ref().map_or(0, |target| target.set_up.len());
+            vec![normal(
+                "RolesSetUp",
+                "SetUp",
+                format!("Owner and pair were made by {statements} statements"),
+            )]
         }
         Act::Retire { username, .. } => {
             vec![normal("LoginRetired", "Retire", format!("Role {username} cannot log in any more"))]

@@ -22,6 +22,9 @@ use crate::rotation::schedule::{Due, Verdict};
 const MAX_HISTORY: usize = 10;
 /// Most entries of `status.target.notes`.
 const MAX_NOTES: usize = 32;
+/// Most entries of `status.target.setUp`, and the most characters of one.
+const MAX_STATEMENTS: usize = 100;
+const MAX_STATEMENT: usize = 512;
 
 /// Renders the status from the evidence; `None` of it where it could not be gathered, and then keeps what it said.
 pub fn render(
@@ -196,6 +199,7 @@ fn mirrored_target(
         fenced: if target.unseen.is_some() { before.is_some_and(|b| b.fenced) } else { target.fenced },
         message,
         notes: target.notes.iter().take(MAX_NOTES).cloned().collect(),
+        set_up: shown(&target.set_up),
     };
     // Nobody needs to know of every look.
     let unchanged = before.filter(|before| {
@@ -203,6 +207,17 @@ fn mirrored_target(
         same && now - from_kubernetes(&before.checked_at) < TimeDelta::hours(1)
     });
     Some(unchanged.cloned().unwrap_or(seen))
+}
+
+/// As many statements as the status takes, each at its length.
+fn shown(statements: &[String]) -> Vec<String> {
+    let short = |statement: &String| statement.chars().take(MAX_STATEMENT).collect::<String>();
+    let mut shown: Vec<String> = statements.iter().take(MAX_STATEMENTS).map(short).collect();
+    if statements.len() > shown.len() {
+        shown.truncate(MAX_STATEMENTS - 1);
+        shown.push(format!("-- and {} more", statements.len() - shown.len()));
+    }
+    shown
 }
 
 /// For how long the hosts had no password that worked, where a role was changed in place.

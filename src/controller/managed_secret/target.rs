@@ -1,11 +1,11 @@
 //! What a target shows of one secret, and which logins are tried there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
 use crate::api::ManagedSecret;
-use crate::api::postgres::PostgresSpec;
+use crate::api::postgres::{BootstrapMode, PostgresSpec};
 use crate::generator;
 use crate::parameter_store::{ParameterStore, StoreError};
 use crate::rotation::observed::{Acceptance, Credential, Observed, Parameter, TargetEvidence, TargetProblem};
@@ -34,11 +34,13 @@ pub async fn look(
         unseen: None,
         fenced: false,
         fences: BTreeMap::new(),
-        can_log_in: std::collections::BTreeSet::new(),
+        can_log_in: BTreeSet::new(),
+        superusers: BTreeSet::new(),
         sessions: Vec::new(),
         recorded: None,
         published: None,
         notes: Vec::new(),
+        set_up: Vec::new(),
     };
     let recorded = observed.records.values().next_back().and_then(|record| record.credential.as_ref());
     match target {
@@ -55,6 +57,7 @@ pub async fn look(
                     evidence.fences =
                         roles.fences.into_iter().map(|(role, f)| (role, (f.id, f.changed_at))).collect();
                     evidence.can_log_in = roles.can_log_in;
+                    evidence.superusers = roles.superusers;
                     evidence.sessions = roles.sessions.into_iter().map(|s| (s.username, s.client)).collect();
                     evidence.notes = roles.notes;
                 }
@@ -65,16 +68,32 @@ pub async fn look(
                     evidence.recorded = Some(acceptance(target, &login_of(credential)).await);
                 }
                 None if observed.parameters.iter().all(|p| !p.versions.is_empty()) => {
-                    evidence.published = Some(match published_login(object, store, observed, None).await? {
-                        Some(login) => acceptance(target, &login).await,
+                    let login = published_login(object, store, observed, None).await?;
+                    evidence.published = Some(match &login {
+                        Some(login) => acceptance(target, login).await,
                         None => Acceptance::Refused(unreadable(object)),
                     });
+                    if login.is_some_and(|login| is_to_be_replaced(object, &login)) {
+                        match target.set_up(BootstrapMode::Plan).await {
+                            Ok(plan) => {
+                                evidence.notes.extend(plan.notes);
+                                evidence.set_up = plan.statements;
+                            }
+                            Err(error) => evidence.unseen = Some((&error).into()),
+                        }
+                    }
                 }
                 None => {}
             }
         }
     }
     Ok(evidence)
+}
+
+/// Whether this is the login of the role from which a pair is to be made.
+fn is_to_be_replaced(object: &ManagedSecret, login: &Login) -> bool {
+    let pair = object.spec.generate.postgres.as_ref().and_then(|p| p.alternating_roles.as_ref());
+    pair.and_then(|pair| pair.bootstrap.as_ref()).is_some_and(|bootstrap| bootstrap.from == login.username)
 }
 
 /// Tries a login.

@@ -30,6 +30,8 @@ pub struct Desired<'a> {
     pub preflight_requested: Option<DateTime<Utc>>,
     /// How a target is changed; `None` where nothing but the hosts has to accept the value.
     pub strategy: Option<Strategy>,
+    /// Whether the roles may be made from the published one; `false` where that is only to be shown.
+    pub may_set_up: bool,
     pub retirement: Retirement,
 }
 

@@ -17,6 +17,10 @@ pub(super) enum Preflight {
     TargetUnseen,
     /// The target does not accept what is published, or could not be asked.
     Target(TargetProblem),
+    /// The roles have to be made from the published one first.
+    SetUp {
+        statements: usize,
+    },
 }
 
 /// The published value must be what the target accepts and the hosts run, and they must work, before anything is touched.
@@ -27,6 +31,12 @@ pub(super) fn preflight(desired: &Desired<'_>, observed: &Observed) -> Preflight
     let Some(requested) = desired.preflight_requested else { return Preflight::NotAsked };
     if desired.strategy.is_some() {
         let seen = observed.target.as_ref().filter(|target| target.at >= requested);
+        if let Some(target) = seen
+            && target.published == Some(Acceptance::Accepted)
+            && !target.set_up.is_empty()
+        {
+            return Preflight::SetUp { statements: target.set_up.len() };
+        }
         match seen.map(|target| (&target.unseen, &target.published)) {
             None | Some((_, None)) => return Preflight::TargetUnseen,
             Some(

@@ -172,6 +172,10 @@ fn start(
                 let why = Waiting::PreflightFailed { host, reason, message };
                 return Next::Wait { step: Step::Preflight, until: None, why };
             }
+            Preflight::SetUp { .. } if desired.may_set_up => {
+                return Next::Act { step: Step::Preflight, act: Act::SetUp };
+            }
+            Preflight::SetUp { statements } => return Next::Stall(Stalled::SetUpPlanned { statements }),
             Preflight::TargetUnseen => {
                 return Next::Wait { step: Step::Preflight, until: None, why: Waiting::TargetUnseen };
             }

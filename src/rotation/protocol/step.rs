@@ -61,6 +61,8 @@ pub enum Act {
         base: BTreeMap<String, i64>,
         hosts: Vec<String>,
     },
+    /// Make the roles of the source from the one that is in use.
+    SetUp,
     /// Make the target accept the recorded credential.
     Install {
         id: RotationId,
@@ -161,6 +163,11 @@ pub enum Stalled {
          this name that published {paths}. Apply that object again to finish it, or delete the record in SSM"
     )]
     OtherParameters { id: RotationId, paths: String },
+    #[error(
+        "the roles have to be made from the one that is in use before they can take turns: status.target.setUp lists the \
+         {statements} statements. Set alternatingRoles.bootstrap.mode to Apply to have them run, or run them by hand"
+    )]
+    SetUpPlanned { statements: usize },
     #[error(transparent)]
     Window(#[from] WindowError),
     #[error(
@@ -182,6 +189,7 @@ impl Stalled {
             Stalled::PartlyMissing { .. } => "ParameterMissing",
             Stalled::HostMissing { .. } => "HostMissing",
             Stalled::OtherParameters { .. } => "OtherParameters",
+            Stalled::SetUpPlanned { .. } => "SetUpPlanned",
             Stalled::Window(_) => "InvalidWindow",
             Stalled::NoWindow => "NoWindow",
         }

@@ -69,6 +69,9 @@ pub(super) fn retire(
     if let Some(problem) = &target.unseen {
         return wait(None, Waiting::Target(problem.clone()));
     }
+    if target.superusers.contains(old) {
+        return None;
+    }
     let clients: Vec<String> =
         target.sessions.iter().filter(|(name, _)| name == old).map(|(_, client)| client.clone()).collect();
     let fenced = !target.fenced || target.fences.get(old).is_some_and(|(id, _)| *id >= record.id);

@@ -35,10 +35,12 @@ fn target() -> TargetEvidence {
         fenced: true,
         fences: BTreeMap::new(),
         can_log_in: BTreeSet::from(["a".into(), "b".into()]),
+        superusers: BTreeSet::new(),
         sessions: Vec::new(),
         recorded: None,
         published: Some(Acceptance::Accepted),
         notes: Vec::new(),
+        set_up: Vec::new(),
     }
 }
 
@@ -92,6 +94,34 @@ fn nothing_starts_unless_the_target_accepts_what_is_published_and_says_so_now() 
     assert_eq!(why(decide(&wanted(), &seen(other_password))), Waiting::Target(problem()));
     let no_admin = TargetEvidence { unseen: Some(problem()), ..target() };
     assert_eq!(why(decide(&wanted(), &seen(no_admin))), Waiting::Target(problem()));
+}
+
+#[test]
+fn roles_are_made_from_the_published_one_only_where_that_is_said() {
+    let wanted = |may_set_up| Desired {
+        preflight_requested: Some(at(NOW - 1)),
+        request: request("now"),
+        may_set_up,
+        ..alternating()
+    };
+    // The roles that are to be made are not there yet.
+    let not_made = || TargetEvidence {
+        set_up: vec!["CREATE ROLE app NOLOGIN".into()],
+        unseen: Some(problem()),
+        ..target()
+    };
+    let seen = |target: TargetEvidence| Observed { target: Some(target), ..observed(vec![ours(1, 1, 0)]) };
+    assert_eq!(act(&wanted(true), &seen(not_made())), Act::SetUp);
+    let next = decide(&wanted(false), &seen(not_made()));
+    assert_eq!(next, Next::Stall(Stalled::SetUpPlanned { statements: 1 }));
+    let refused = TargetEvidence { published: refused(), ..not_made() };
+    assert_eq!(why(decide(&wanted(true), &seen(refused))), Waiting::Target(problem()));
+}
+
+#[test]
+fn a_superuser_is_left_as_it_is() {
+    let superuser = TargetEvidence { superusers: BTreeSet::from(["a".into()]), ..installed(2) };
+    assert_eq!(act(&alternating(), &published(superuser)), Act::DeleteRecord { id: 2 });
 }
 
 #[test]

@@ -46,6 +46,7 @@ fn desired() -> Desired<'static> {
         },
         preflight_requested: None,
         strategy: None,
+        may_set_up: false,
         retirement: Retirement::default(),
     }
 }

@@ -92,11 +92,18 @@ impl Postgres {
             && let Some(role) = role(&session, &server, before).await?
             && role.can_log_in
         {
+            if role.superuser {
+                seen.notes.push(format!(
+                    "role {before} is a superuser and is never shut out; once nothing uses it, give it another password by \
+                     hand"
+                ));
+                seen.superusers.insert(role.name.clone());
+            }
             seen.can_log_in.insert(role.name);
         }
         if let Some(pair) = &self.spec.alternating_roles {
             pair::require_alike(&session, &server, pair).await?;
-            seen.notes = pair::strays(&session, &server, pair).await?;
+            seen.notes.extend(pair::strays(&session, &server, pair).await?);
         }
         let asked: Vec<&str> = names.iter().copied().chain(before).collect();
         let found = fence::find(&session, &server).await?;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use keyturn::api::ManagedSecret;
+use keyturn::api::postgres::BootstrapMode;
 use keyturn::controller::managed_secret::ports::Targets;
 use keyturn::rotation::observed::RotationId;
-use keyturn::target::{Answer as Reply, Fence, Login, Roles, Session, Target, TargetError};
+use keyturn::target::{Answer as Reply, Fence, Login, Roles, Session, SetUp, Target, TargetError};
 
 use super::{Answer, At, State, World};
 use crate::faults::Kind;
@@ -61,6 +62,7 @@ struct SimTarget {
     world: World,
     names: Vec<String>,
     has_admin: bool,
+    bootstrap_from: Option<String>,
 }
 
 fn error(reason: &'static str, message: &str, permanent: bool) -> TargetError {
@@ -126,6 +128,7 @@ impl Target for SimTarget {
 
     async fn look(&self) -> Result<Roles, TargetError> {
         let (names, has_admin) = (self.names.clone(), self.has_admin);
+        let asked: Vec<String> = names.iter().chain(&self.bootstrap_from).cloned().collect();
         self.world
             .effect(Kind::LookAtTarget, "look at the roles".to_owned(), move |state, _| {
                 let Some(server) = state.postgres.as_ref().filter(|server| !server.unreachable) else {
@@ -134,7 +137,10 @@ impl Target for SimTarget {
                 if !has_admin {
                     return Ok(Roles::default());
                 }
-                let known = server.roles.iter().filter(|(name, _)| names.contains(name));
+                if let Some(name) = names.iter().find(|name| !server.roles.contains_key(*name)) {
+                    return Err(error("RoleMissing", &format!("role {name} does not exist"), true));
+                }
+                let known = server.roles.iter().filter(|(name, _)| asked.contains(name));
                 let can_log_in: BTreeSet<String> =
                     known.clone().filter(|(_, role)| role.can_log_in).map(|(name, _)| name.clone()).collect();
                 let fences = known.filter_map(|(name, role)| {
@@ -154,7 +160,7 @@ impl Target for SimTarget {
                     fenced: true,
                     can_log_in,
                     sessions: sessions.collect(),
-                    notes: Vec::new(),
+                    ..Roles::default()
                 })
             })
             .await
@@ -201,6 +207,31 @@ impl Target for SimTarget {
             .await
     }
 
+    async fn set_up(&self, mode: BootstrapMode) -> Result<SetUp, TargetError> {
+        if self.bootstrap_from.is_none() {
+            return Ok(SetUp::default());
+        }
+        let names = self.names.clone();
+        let missing = self.reach(|server| {
+            let missing = names.iter().filter(|name| !server.roles.contains_key(*name));
+            missing.map(|name| format!("CREATE ROLE {name} NOLOGIN")).collect::<Vec<_>>()
+        })?;
+        if mode == BootstrapMode::Apply && !missing.is_empty() {
+            let make = move |state: &mut State, _| {
+                let Some(server) = state.postgres.as_mut().filter(|server| !server.unreachable) else {
+                    return Err(TargetError::refused("make roles"));
+                };
+                for name in &names {
+                    let role = SimRole { password: "unset".into(), can_log_in: false, fence: None };
+                    server.roles.entry(name.clone()).or_insert(role);
+                }
+                Ok(())
+            };
+            self.world.effect(Kind::SetUp, "make the roles".to_owned(), make).await?;
+        }
+        Ok(SetUp { statements: missing, notes: Vec::new() })
+    }
+
     async fn end_sessions(&self, username: &str) -> Result<(), TargetError> {
         let what = format!("end the sessions of {username}");
         self.world.effect(Kind::EndSessions, what, |_, _| Ok(())).await
@@ -219,6 +250,7 @@ impl Targets for World {
             world: self.clone(),
             names: spec.roles().into_iter().map(str::to_owned).collect(),
             has_admin: spec.admin_secret_ref.is_some(),
+            bootstrap_from: spec.bootstrap_from().map(str::to_owned),
         })))
     }
 }
