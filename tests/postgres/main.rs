@@ -1,7 +1,7 @@
 //! The Postgres target against real servers of every supported version: the same suite on each, with the privileges that
 //! `docs/postgres.md` gives the administrator, and no more.
 //!
-//! Needs the folders of `KEYTURN_POSTGRES` (`eval "$(dev/world env)"`), `openssl`, and as root `setpriv`.
+//! Needs the folders of `KEYTURN_POSTGRES` (`eval "$(dev/world env)"`), `openssl`, `sshd`, and as root `setpriv`.
 
 mod bootstraps;
 mod changes;
@@ -10,6 +10,10 @@ mod logins;
 mod proxy;
 mod scene;
 mod server;
+#[path = "../ssh/sshd.rs"]
+#[allow(dead_code)] // another test program uses the rest of it
+mod sshd;
+mod tunnels;
 
 /// Each behaviour as a test of its own on each version.
 macro_rules! on_every_version {
@@ -57,4 +61,5 @@ on_every_version! {
     bootstraps::a_role_in_use_becomes_an_owner_and_a_pair_and_goes_on_to_work,
     bootstraps::the_bootstrap_superuser_of_the_official_image_hands_its_objects_over,
     bootstraps::a_bootstrap_that_the_administrator_may_not_do_changes_nothing,
+    tunnels::a_server_behind_a_docker_host_is_reached_through_one_ssh_connection,
 }

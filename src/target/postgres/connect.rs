@@ -48,6 +48,19 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Settings of the session that go with the login: they hold from its first moment. A pooler refuses them, or would
+    /// have to; set later they would stay behind in its sessions.
+    fn options(self, more: &str) -> String {
+        let (lock, statement, idle) =
+            (self.lock.as_millis(), self.statement.as_millis(), self.idle.as_millis());
+        format!(
+            "-c lock_timeout={lock} -c statement_timeout={statement} -c idle_in_transaction_session_timeout={idle} \
+             -c idle_session_timeout={idle}{more}"
+        )
+    }
+}
+
 /// Name of our sessions in `pg_stat_activity`.
 pub const APPLICATION_NAME: &str = "keyturn";
 
@@ -132,40 +145,41 @@ pub struct Route {
 }
 
 impl Route {
-    /// Logs in. Settings of the session are made before anything else is sent.
+    /// Logs in. Names mean what the server says that they mean for this role.
     pub async fn log_in(&self, login: &Login) -> Result<Session, LoginFailure> {
+        self.bounded(login, "").await
+    }
+
+    /// Logs in, and looks up names in the catalogue only: who owns the database could else put functions and operators
+    /// of their own in the way of an administrator, who would run them.
+    pub async fn log_in_safely(&self, login: &Login) -> Result<Session, LoginFailure> {
+        self.bounded(login, " -c search_path=pg_catalog,pg_temp").await
+    }
+
+    async fn bounded(&self, login: &Login, names: &str) -> Result<Session, LoginFailure> {
         let limit = self.limits.connect;
-        let opened = timeout(limit, self.open(login)).await;
+        let opened = timeout(limit, self.open(login, names)).await;
         opened.unwrap_or_else(|_| {
             let cause = format!("no session within {} s", limit.as_secs());
             Err(LoginFailure::Failed(failure::unreachable(&self.dial.server(), &cause)))
         })
     }
 
-    async fn open(&self, login: &Login) -> Result<Session, LoginFailure> {
+    async fn open(&self, login: &Login, names: &str) -> Result<Session, LoginFailure> {
         let stream = self.dial.dial().await.map_err(LoginFailure::Failed)?;
         let mut config = Config::new();
         config
             .user(&login.username)
             .password(login.password.expose())
             .dbname(&self.database)
-            .application_name(APPLICATION_NAME);
+            .application_name(APPLICATION_NAME)
+            .options(self.limits.options(names));
         let opened = match &self.tls {
             None => start_plain(config, stream).await,
             Some(tls) => start_tls(config, tls.clone(), stream).await,
         };
-        let session = opened.map_err(|error| {
-            failure::of_login(&self.dial.server(), &login.username, &self.database, &error)
-        })?;
-        session.prepare(self.limits).await.map_err(|error| {
-            let server = self.dial.server();
-            LoginFailure::Failed(failure::of_statement(
-                &server,
-                "the session's settings were not taken",
-                &error,
-            ))
-        })?;
-        Ok(session)
+        opened
+            .map_err(|error| failure::of_login(&self.dial.server(), &login.username, &self.database, &error))
     }
 }
 
@@ -208,20 +222,6 @@ impl Drop for Driver {
 }
 
 impl Session {
-    async fn prepare(&self, limits: Limits) -> Result<(), tokio_postgres::Error> {
-        // SET alone, since it looks up no function and no operator that somebody could have put into its way.
-        let mut settings = format!(
-            "SET lock_timeout = {}; SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {}; ",
-            limits.lock.as_millis(),
-            limits.statement.as_millis(),
-            limits.idle.as_millis()
-        );
-        if self.version >= 14 {
-            settings.push_str(&format!("SET idle_session_timeout = {};", limits.idle.as_millis()));
-        }
-        self.client.batch_execute(&settings).await
-    }
-
     /// Says goodbye, and waits until the server has heard it: only then is the session gone from its list.
     pub async fn close(self) {
         let Self { client, mut driver, .. } = self;

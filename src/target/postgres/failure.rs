@@ -74,6 +74,13 @@ pub fn of_login(server: &str, role: &str, database: &str, error: &Error) -> Logi
                 "the Postgres server {server} has no database {database} (3D000); create it, or correct `database`"
             ),
         )),
+        &SqlState::PROTOCOL_VIOLATION => failed(permanent(
+            "SessionSettingsRefused",
+            format!(
+                "{server} does not take the settings of a session (08P01), as a pooler does: let host and port name the \
+                 Postgres server itself. The application may go on to use the pooler"
+            ),
+        )),
         code => failed(of_state(server, &format!("the login of role {role} failed"), code)),
     }
 }

@@ -65,10 +65,9 @@ impl Postgres {
         self.route.dial.server()
     }
 
-    /// A session of the administrator on a server that can be written to. Names are looked up in the catalogue only: who
-    /// owns the database could else put functions of their own in the administrator's way.
+    /// A session of the administrator, as itself, on a server that can be written to.
     async fn admin_session(&self, admin: &Login) -> Result<Session, TargetError> {
-        let session = self.route.log_in(admin).await.map_err(|failure| match failure {
+        let session = self.route.log_in_safely(admin).await.map_err(|failure| match failure {
             LoginFailure::Refused(error) => TargetError {
                 reason: "AdministratorRefused",
                 message: format!("the administrator cannot log in: {}", error.message),
@@ -78,7 +77,7 @@ impl Postgres {
         })?;
         let failed =
             |error| failure::of_statement(&self.server(), "the administrator's session failed", &error);
-        session.client.batch_execute("SET search_path = pg_catalog, pg_temp").await.map_err(failed)?;
+        session.client.batch_execute("SET ROLE NONE").await.map_err(failed)?;
         self.require_primary(&session).await?;
         Ok(session)
     }
