@@ -256,7 +256,7 @@ impl Process {
                     self.clients.calls.clone(),
                     objects.clone(),
                     inventories.clone(),
-                    &self.settings.cluster,
+                    &self.settings,
                 )),
                 leadership: leadership.clone(),
                 random: Mutex::new(Box::new(OperatingSystem)),

@@ -6,9 +6,11 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 
+use super::config::span;
 use super::kube_objects::call;
 use super::managed_secret::ports::{Regions, Targets};
 use super::objects::{ObjectError, Objects};
+use super::settings::Settings;
 use crate::api::docker_host::SecretKeyRef;
 use crate::api::grants::{self, Verdict};
 use crate::api::postgres::PostgresSpec;
@@ -19,7 +21,7 @@ use crate::deploy::ssh::client_key::ClientKey;
 use crate::deploy::ssh::known_hosts::KnownHosts;
 use crate::deploy::task::Endpoint;
 use crate::secret_value::SecretValue;
-use crate::target::postgres::{Dial, Direct, Postgres, ThroughHost};
+use crate::target::postgres::{Dial, Direct, Limits, Postgres, ThroughHost};
 use crate::target::{Login, Target, TargetError};
 
 /// The adapter over the API server and Parameter Store.
@@ -28,11 +30,18 @@ pub struct ClusterTargets {
     objects: Arc<dyn Objects>,
     regions: Arc<dyn Regions>,
     cluster: String,
+    limits: Limits,
 }
 
 impl ClusterTargets {
-    pub fn new(client: Client, objects: Arc<dyn Objects>, regions: Arc<dyn Regions>, cluster: &str) -> Self {
-        Self { client, objects, regions, cluster: cluster.to_owned() }
+    pub fn new(
+        client: Client,
+        objects: Arc<dyn Objects>,
+        regions: Arc<dyn Regions>,
+        settings: &Settings,
+    ) -> Self {
+        let limits = Limits::below(span(settings.grace));
+        Self { client, objects, regions, cluster: settings.cluster.clone(), limits }
     }
 
     async fn postgres(
@@ -47,7 +56,7 @@ impl ClusterTargets {
         let grants = self.objects.grants().await.map_err(unavailable)?;
         let superuser = grants::allows_superuser(&grants, object);
         let owner = format!("{}/{namespace}/{name}", self.cluster);
-        Postgres::new(spec, dial, admin, owner, superuser)
+        Ok(Postgres::new(spec, dial, admin, owner, superuser)?.with_limits(self.limits))
     }
 
     async fn admin(

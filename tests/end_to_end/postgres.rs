@@ -1,7 +1,9 @@
 //! Database passwords: the role is told first, the hosts follow, and nobody is locked out.
 
+use std::process::{Child, Command, Stdio};
+
 use super::project::Project;
-use super::world::{eventually, on_host, ssm, try_on_host, try_with};
+use super::world::{eventually, on_host, run, ssm, try_on_host, try_with};
 
 /// A client in a container: logs in again and again with what its environment said when it started, runs a statement,
 /// and keeps count. It ends what it is at when it is told to stop.
@@ -547,4 +549,87 @@ fn kill_controller() {
         "--grace-period=0",
     ];
     try_with("kubectl", &[&pods[..], &["--force"]].concat(), "").ok();
+}
+
+/// Another controller, outside of the cluster, that knows nothing of the first one's lease and looks at one namespace.
+struct SecondController {
+    process: Child,
+}
+
+impl SecondController {
+    fn start(namespace: &str, log: &str) -> Self {
+        let env = "jsonpath={range .spec.template.spec.containers[0].env[*]}{.name}={.value}{\"\\n\"}{end}";
+        let settings = run("kubectl", &["get", "deployment", "keyturn", "-n", "keyturn-system", "-o", env]);
+        let keyturn = settings.lines().filter_map(|line| line.split_once('='));
+        let keyturn = keyturn.filter(|(name, value)| name.starts_with("KEYTURN_") && !value.is_empty());
+        let log = std::fs::File::create(log).unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_keyturn"))
+            .arg("controller")
+            .envs(keyturn)
+            .env("KEYTURN_NAMESPACE", namespace)
+            .env("KEYTURN_WATCH_NAMESPACES", namespace)
+            .env("KEYTURN_POD_NAME", "second")
+            .env("KEYTURN_LEASE_NAME", "second")
+            .env("KEYTURN_LISTEN", "127.0.0.1:0")
+            .stdout(log)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { process }
+    }
+
+    fn signal(&self, name: &str) {
+        run("kill", &[name, &self.process.id().to_string()]);
+    }
+}
+
+impl Drop for SecondController {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// How long the second controller is stopped in the middle of a rotation, in seconds; KEYTURN_PAUSE sets another.
+fn stopped_for() -> std::time::Duration {
+    let seconds = std::env::var("KEYTURN_PAUSE").ok().and_then(|n| n.parse().ok()).unwrap_or(10);
+    std::time::Duration::from_secs(seconds)
+}
+
+#[test]
+#[ignore = "needs the world"]
+fn two_controllers_without_a_common_lease_one_of_them_stopped_in_mid_rotation_break_nothing() {
+    let database = Database::with_a_pair("two-controllers", &["web"]);
+    let project = &database.project;
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("second.log");
+    let second = SecondController::start(&project.name, log.to_str().unwrap());
+    eventually("the second controller leads its own lease", || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        if text.contains("this replica leads") { Ok(()) } else { Err(text) }
+    });
+    for round in 1..=kills() {
+        let token = format!("round-{round}");
+        project.request("database-url", &token);
+        std::thread::sleep(pause(round));
+        second.signal("-STOP");
+        assert_eq!(project.answered("database-url", &token), "Succeeded");
+        std::thread::sleep(stopped_for());
+        second.signal("-CONT");
+        project.settled("database-url");
+        let urls = ssm::all_values(&project.path("DATABASE_URL"));
+        let mut distinct = urls.clone();
+        distinct.sort();
+        distinct.dedup();
+        assert_eq!(distinct.len() as u64, round + 1, "round {round}: one new login");
+        let (now, before) = urls.split_last().unwrap();
+        assert!(database.accepts(now), "round {round}: what is published works");
+        let back =
+            before.iter().rev().filter(|url| *url != now).take(4).filter(|url| database.accepts(url)).count();
+        assert_eq!(back, 0, "round {round}: a retired login works again");
+        assert_eq!(database.lost_logins(), Vec::<String>::new(), "round {round}");
+    }
+    let counts = database.counts();
+    println!("two controllers, {} pauses: the client counted {counts:?}", kills());
+    assert_eq!((counts.failed, counts.last.as_str()), (0, ""), "no login and no statement failed");
 }

@@ -48,7 +48,23 @@ impl Default for Limits {
     }
 }
 
+/// A login through SSH on a busy machine takes seconds. A grace that leaves less is for worlds to test in.
+const LEAST_OPERATION: Duration = Duration::from_secs(5);
+
 impl Limits {
+    /// Limits that stay well below the grace, and never longer than what a server needs.
+    pub fn below(grace: Duration) -> Self {
+        let ample = Self::default();
+        let operation = ample.operation.min((grace / 3).max(LEAST_OPERATION));
+        Self {
+            connect: ample.connect.min(operation / 2),
+            operation,
+            lock: ample.lock.min(operation / 2),
+            statement: ample.statement.min(operation / 2),
+            idle: ample.idle.min(operation / 2),
+        }
+    }
+
     /// Settings of the session that go with the login: they hold from its first moment. A pooler refuses them, or would
     /// have to; set later they would stay behind in its sessions.
     fn options(self, more: &str) -> String {
