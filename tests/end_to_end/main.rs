@@ -1,14 +1,18 @@
 //! Whole journeys through the world: the chart as installed, a real API server, a real docker host, an SSM.
 //!
 //! Run against the world: `dev/world up`, `eval "$(dev/world env)"`, then `cargo test --test end_to_end -- --ignored`.
-//! Every test has a namespace, a folder of parameters and a compose project on the docker host of its own.
+//! Every test has a namespace, a folder of parameters and a compose project on the docker host of its own. Those that
+//! take down what all of them need have the world to themselves (`Project::alone`).
 
 mod adoption;
+mod controller;
 mod crashes;
 mod failures;
+mod host_faults;
 mod leaks;
 mod postgres;
 mod project;
 mod rotations;
 mod ssm_faults;
+mod upheavals;
 mod world;

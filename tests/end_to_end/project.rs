@@ -1,20 +1,40 @@
 //! One test's own part of the world: a namespace, a folder of parameters, a compose project on the docker host.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::world::{eventually, on_host, run, run_with, ssm, try_run, variable};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
+/// Tests share the world, but for those that take down what all of them need.
+static WORLD: RwLock<()> = RwLock::new(());
+
+#[expect(dead_code, reason = "held, not read")]
+enum Presence {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+}
 
 pub struct Project {
     /// Namespace, compose project and folder alike.
     pub name: String,
+    /// Given up after all that `drop` does.
+    _presence: Presence,
 }
 
 impl Project {
     /// An empty namespace with a grant, the SSH key and a DockerHost `web` whose script deploys this project only.
     pub fn new(subject: &str) -> Self {
-        let project = Self::without_host(subject);
+        Self::without_host(subject).with_host()
+    }
+
+    /// The same, with the world to itself. One test has one project: a second one would wait for the first.
+    pub fn alone(subject: &str) -> Self {
+        Self::alone_without_host(subject).with_host()
+    }
+
+    fn with_host(self) -> Self {
+        let project = self;
         let name = &project.name;
         on_host(&format!(
             r#"set -eu
@@ -41,20 +61,39 @@ SH
 "#,
             ssm = variable("AWS_ENDPOINT_URL_SSM")
         ));
-        let key = format!("--from-file=id={}", variable("KEYTURN_HOST_KEY"));
-        run("kubectl", &["create", "secret", "generic", "host-key", "-n", name, &key]);
-        project.apply(&project.docker_host(&project.known_hosts(), ""));
+        project.apply_host();
         project
     }
 
     /// A namespace with a grant for its folder of parameters.
     pub fn without_host(subject: &str) -> Self {
+        Self::begin(subject, Presence::Shared(WORLD.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// The same, with the world to itself.
+    pub fn alone_without_host(subject: &str) -> Self {
+        Self::begin(subject, Presence::Alone(WORLD.write().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn begin(subject: &str, presence: Presence) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("e2e-{subject}-{}-{number}", std::process::id());
-        run("kubectl", &["create", "namespace", &name]);
-        let project = Self { name };
-        project.apply(&project.grant("Rotate"));
+        let project = Self { name, _presence: presence };
+        project.apply_namespace();
         project
+    }
+
+    /// The namespace, and the grant for its folder of parameters.
+    pub fn apply_namespace(&self) {
+        run("kubectl", &["create", "namespace", &self.name]);
+        self.apply(&self.grant("Rotate"));
+    }
+
+    /// The SSH key and the DockerHost.
+    pub fn apply_host(&self) {
+        let key = format!("--from-file=id={}", variable("KEYTURN_HOST_KEY"));
+        run("kubectl", &["create", "secret", "generic", "host-key", "-n", &self.name, &key]);
+        self.apply(&self.docker_host(&self.known_hosts(), ""));
     }
 
     pub fn grant(&self, mode: &str) -> String {

@@ -5,32 +5,18 @@
 
 use keyturn_aws_emulator::{Emulator, Fault, Rule, Upstream};
 
+use super::controller::Environment;
 use super::project::Project;
-use super::world::{run, ssm, variable};
+use super::world::{ssm, variable};
 
 const SECRET: &str = "managedsecret/token";
 
-/// The controller's SSM is at another address until this is dropped.
-struct Detour;
-
-impl Detour {
-    fn through(address: &str) -> Self {
-        let detour = Self;
-        point_controller_at(address);
-        detour
-    }
-}
-
-impl Drop for Detour {
-    fn drop(&mut self) {
-        point_controller_at(&variable("AWS_ENDPOINT_URL_SSM"));
-    }
-}
-
-fn point_controller_at(address: &str) {
-    let setting = format!("AWS_ENDPOINT_URL_SSM={address}");
-    run("kubectl", &["set", "env", "deployment/keyturn", "-n", "keyturn-system", &setting]);
-    run("kubectl", &["rollout", "status", "deployment/keyturn", "-n", "keyturn-system", "--timeout=180s"]);
+/// A proxy before the world's SSM, at an address that pods reach.
+fn proxy(runtime: &tokio::runtime::Runtime) -> Emulator {
+    let world_ssm = variable("AWS_ENDPOINT_URL_SSM");
+    let machine = world_ssm.trim_start_matches("http://").split(':').next().unwrap();
+    let upstream = Upstream::new(&world_ssm).unwrap();
+    runtime.block_on(Emulator::listen(&format!("{machine}:0"), Some(upstream))).unwrap()
 }
 
 #[test]
@@ -38,11 +24,8 @@ fn point_controller_at(address: &str) {
 fn an_ssm_that_throttles_refuses_or_hangs_is_told_and_the_rotation_ends_once_it_works() {
     let project = Project::without_host("ssm");
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let world_ssm = variable("AWS_ENDPOINT_URL_SSM");
-    let machine = world_ssm.trim_start_matches("http://").split(':').next().unwrap();
-    let upstream = Upstream::new(&world_ssm).unwrap();
-    let proxy = runtime.block_on(Emulator::listen(&format!("{machine}:0"), Some(upstream))).unwrap();
-    let _detour = Detour::through(&proxy.url());
+    let proxy = proxy(&runtime);
+    let _detour = Environment::set(&[("AWS_ENDPOINT_URL_SSM", &proxy.url())]);
 
     project.apply(&project.secret("token", "TOKEN", ""));
     project.wait(SECRET, "Ready", "True");

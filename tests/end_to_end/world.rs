@@ -42,6 +42,24 @@ pub fn try_with(program: &str, arguments: &[&str], stdin: &str) -> Result<String
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
+/// `dev/world` of the checkout that the world runs from.
+pub fn dev_world(arguments: &[&str]) -> String {
+    run(&world_program(), arguments)
+}
+
+pub fn dev_world_with(arguments: &[&str], stdin: &str) -> String {
+    run_with(&world_program(), arguments, stdin)
+}
+
+/// Runs a script as root inside a box, `node` or `production`.
+pub fn in_box(name: &str, script: &str) -> String {
+    dev_world_with(&["run", name, "sh", "-s"], script)
+}
+
+pub fn world_program() -> String {
+    format!("{}/../dev/world", variable("KEYTURN_WORLD_STATE"))
+}
+
 /// What `dev/world env` exports.
 pub fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
@@ -170,6 +188,16 @@ pub mod ssm {
         let query = ["--with-decryption", "--query", "Parameters[].Value", "--output", "json"];
         let list = ["ssm", "get-parameters-by-path", "--path", &path, "--recursive"];
         serde_json::from_str(&run("aws", &[&list[..], &query].concat())).unwrap()
+    }
+
+    /// The calls of one operation that the world's SSM got since that call, by what they were about, and the number
+    /// to go on with.
+    pub fn calls_since(from: u64, operation: &str) -> (Vec<String>, u64) {
+        let address = format!("{}/world/calls?from={from}", super::variable("AWS_ENDPOINT_URL_SSM"));
+        let log: serde_json::Value = serde_json::from_str(&run("curl", &["-sf", &address])).unwrap();
+        let of_operation =
+            log["calls"].as_array().unwrap().iter().filter(|call| call["operation"] == operation);
+        (of_operation.map(|call| call["names"].to_string()).collect(), log["next"].as_u64().unwrap())
     }
 
     /// Makes the newest version of a parameter this many days old.

@@ -1,0 +1,88 @@
+//! The controller as installed, which all tests share: who leads, what it counts, and settings that a test changes for
+//! as long as it lasts.
+
+use super::world::{eventually, run, try_run};
+
+pub const NAMESPACE: &str = "keyturn-system";
+pub const SELECTOR: &str = "app.kubernetes.io/name=keyturn";
+
+pub fn kubectl(arguments: &[&str]) -> String {
+    run("kubectl", &[&["-n", NAMESPACE][..], arguments].concat())
+}
+
+/// Waits until every replica is of the newest revision and ready.
+pub fn rolled_out() {
+    kubectl(&["rollout", "status", "deployment/keyturn", "--timeout=180s"]);
+}
+
+/// The pod that holds the lease.
+pub fn leader() -> String {
+    eventually("a pod leads", || {
+        let holder = kubectl(&["get", "lease", "keyturn", "-o", "jsonpath={.spec.holderIdentity}"]);
+        let pods = pods();
+        // The holder is the pod's name, with what tells its processes apart behind it.
+        let pod = pods.iter().find(|pod| holder.starts_with(pod.as_str()));
+        pod.cloned().ok_or_else(|| format!("{holder:?} holds the lease, and there are {pods:?}"))
+    })
+}
+
+/// The controller's pods that are not about to end.
+pub fn pods() -> Vec<String> {
+    let template = "{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{end}}{{end}}";
+    let names = kubectl(&["get", "pods", "-l", SELECTOR, "-o", &format!("go-template={template}")]);
+    names.split_whitespace().map(str::to_owned).collect()
+}
+
+/// What `/metrics` of a pod shows.
+pub fn metrics(pod: &str) -> Result<String, String> {
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8080/proxy/metrics");
+    try_run("kubectl", &["get", "--raw", &path])
+}
+
+/// Waits until the pod that leads has looked at every ManagedSecret there is.
+pub fn has_looked_at_everything() {
+    let secrets = run("kubectl", &["get", "managedsecrets", "-A", "-o", "name"]).lines().count();
+    eventually("the leader has looked at every ManagedSecret", || {
+        let text = metrics(&leader())?;
+        let line =
+            text.lines().find(|line| line.starts_with("keyturn_reconciles_total{kind=\"ManagedSecret\"}"));
+        let looks = line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0);
+        if looks >= secrets { Ok(()) } else { Err(format!("{looks} looks at {secrets} secrets")) }
+    });
+}
+
+/// Environment variables of the controller have other values until this is dropped.
+pub struct Environment {
+    /// `NAME=value`, as it was.
+    before: Vec<String>,
+}
+
+impl Environment {
+    pub fn set(variables: &[(&str, &str)]) -> Self {
+        let value = |name: &str| {
+            let env = format!(".spec.template.spec.containers[0].env[?(@.name==\"{name}\")].value");
+            kubectl(&["get", "deployment/keyturn", "-o", &format!("jsonpath={{{env}}}")])
+        };
+        let before = variables.iter().map(|(name, _)| format!("{name}={}", value(name))).collect();
+        let changed = Self { before };
+        let settings: Vec<String> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        set(&settings).unwrap();
+        changed
+    }
+}
+
+fn set(settings: &[String]) -> Result<String, String> {
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let deployment = ["-n", NAMESPACE, "deployment/keyturn"];
+    try_run("kubectl", &[&["set", "env"], &deployment[..], &settings].concat())?;
+    try_run("kubectl", &[&["rollout", "status", "--timeout=180s"], &deployment[..]].concat())
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        // No panic here: it might be one that brings us here.
+        if let Err(problem) = set(&self.before) {
+            eprintln!("{:?} could not be restored; `dev/world up` does: {problem}", self.before);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Nothing that happens to the controller, or to the cluster it runs in, rotates a secret.
+
+use super::controller;
+use super::project::Project;
+use super::world::{PATIENCE, eventually, run, ssm, variable};
+
+const SECRET: &str = "managedsecret/token";
+
+fn helm_upgrade(more: &[&str]) {
+    let chart = format!("{}/../charts/keyturn", variable("KEYTURN_WORLD_STATE"));
+    let upgrade = ["upgrade", "keyturn", &chart, "-n", controller::NAMESPACE, "--force-conflicts"];
+    run("helm", &[&upgrade[..], &["--wait", "--timeout", "180s"], more].concat());
+    controller::rolled_out();
+}
+
+/// The chart as it was installed, until this is dropped: then its values are what they were.
+struct Values(tempfile::NamedTempFile);
+
+impl Values {
+    fn keep() -> Self {
+        let values = run("helm", &["get", "values", "keyturn", "-n", controller::NAMESPACE, "-o", "yaml"]);
+        let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+        std::fs::write(file.path(), values).unwrap();
+        Self(file)
+    }
+}
+
+impl Drop for Values {
+    fn drop(&mut self) {
+        let arguments = ["--reset-values", "--values", self.0.path().to_str().unwrap()];
+        if std::thread::panicking() {
+            eprintln!("the chart's values may have changed; `dev/world up` restores them");
+        } else {
+            helm_upgrade(&arguments);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the world"]
+fn no_upgrade_restart_new_leader_or_cluster_that_is_set_up_again_writes_a_parameter() {
+    let project = Project::alone("upheaval");
+    let yaml = project.secret("token", "TOKEN", "  hosts: [{name: web}]\n");
+    project.apply(&yaml);
+    project.settled("token");
+    project.request("token", "used");
+    assert_eq!(project.answered("token", "used"), "Succeeded");
+    project.settled("token");
+    let deploys = project.deploys();
+    let (_, began) = ssm::calls_since(0, "PutParameter");
+    let nothing_was_written = |what: &str| {
+        controller::has_looked_at_everything();
+        project.settled("token");
+        assert_eq!(ssm::calls_since(began, "PutParameter").0, Vec::<String>::new(), "{what}");
+        assert_eq!(project.deploys(), deploys, "{what}: and nothing is deployed again");
+    };
+
+    let values = Values::keep();
+    helm_upgrade(&["--reuse-values", "--set", "logLevel=debug"]);
+    nothing_was_written("helm upgrade with another value");
+
+    helm_upgrade(&["--reuse-values", "--set", "replicas=2"]);
+    assert_eq!(controller::pods().len(), 2);
+    nothing_was_written("two replicas");
+
+    let leader = controller::leader();
+    controller::kubectl(&["delete", "pod", &leader, "--wait=false"]);
+    eventually("another pod leads", || {
+        let now = controller::leader();
+        if now == leader { Err(format!("{now} leads")) } else { Ok(()) }
+    });
+    nothing_was_written("another leader");
+    drop(values);
+
+    for _ in 0..10 {
+        let before = controller::leader();
+        controller::kubectl(&["delete", "pod", &before]);
+        controller::rolled_out();
+        controller::has_looked_at_everything();
+    }
+    nothing_was_written("ten restarts");
+
+    let patience = format!("--timeout={}s", PATIENCE.as_secs());
+    run("kubectl", &["delete", "namespace", &project.name, &patience]);
+    run("kubectl", &["delete", "rotationgrant", &project.name]);
+    project.apply_namespace();
+    project.apply_host();
+    // As it lies in a repository, with the token of a rotation that was done long ago.
+    let token = "annotations: {keyturn.dev/rotate-requested-at: used}, namespace:";
+    project.apply(&yaml.replace("namespace:", token));
+    // The published version's description tells which request it answered.
+    assert_eq!(project.answered("token", "used"), "Succeeded");
+    nothing_was_written("all objects wiped and created again");
+
+    // The same look finds a rotation that was asked for.
+    project.request("token", "new");
+    assert_eq!(project.answered("token", "new"), "Succeeded");
+    project.settled("token");
+    let (puts, _) = ssm::calls_since(began, "PutParameter");
+    assert_eq!(puts.len(), 2, "the record and the value: {puts:?}");
+    assert_eq!(project.condition(SECRET, "Drifted").0, "False");
+}
