@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 
 use super::project::Project;
-use super::world::{eventually, on_host, run, ssm, try_on_host, try_with};
+use super::world::{eventually, on_host, run, ssm, try_on_host, try_with, variable};
 
 /// A client in a container: logs in again and again with what its environment said when it started, runs a statement,
 /// and keeps count. It ends what it is at when it is told to stop.
@@ -632,4 +632,113 @@ fn two_controllers_without_a_common_lease_one_of_them_stopped_in_mid_rotation_br
     let counts = database.counts();
     println!("two controllers, {} pauses: the client counted {counts:?}", kills());
     assert_eq!((counts.failed, counts.last.as_str()), (0, ""), "no login and no statement failed");
+}
+
+/// A certificate authority, and a certificate of the docker host's address with its key, as PEM texts.
+fn certificate(folder: &std::path::Path) -> (String, String, String) {
+    let openssl = |arguments: &[&str]| {
+        let inside = ["-C", folder.to_str().unwrap(), "openssl"];
+        run("env", &[&inside[..], arguments].concat());
+    };
+    let subject =
+        ["-subj", "/CN=test", "-days", "2", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    openssl(&[&["req", "-x509", "-keyout", "ca.key", "-out", "ca.crt"][..], &subject].concat());
+    let name = format!("subjectAltName=IP:{}", variable("KEYTURN_HOST"));
+    let signed = [
+        "-CA",
+        "ca.crt",
+        "-CAkey",
+        "ca.key",
+        "-addext",
+        &name,
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+    ];
+    let request = ["req", "-x509", "-keyout", "server.key", "-out", "server.crt"];
+    openssl(&[&request[..], &signed, &subject].concat());
+    let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
+    (read("ca.crt"), read("server.crt"), read("server.key"))
+}
+
+#[test]
+#[ignore = "needs the world"]
+fn a_server_is_reached_over_tls_by_an_administrator_whose_own_password_is_rotated_too() {
+    let database = Database::new("direct", &[]);
+    let (project, port) = (&database.project, database.port);
+    let name = &project.name;
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, chain, key) = certificate(folder.path());
+    on_host(&format!(
+        "cd ~/e2e/{name}
+cat >server.crt <<'PEM'
+{chain}PEM
+cat >server.key <<'PEM'
+{key}PEM
+chmod 644 server.key
+sed -i 's|^exec postgres|cat /tls/server.key >/tmp/server.key; chmod 600 /tmp/server.key; exec postgres -c ssl=on \\
+  -c ssl_cert_file=/tls/server.crt -c ssl_key_file=/tmp/server.key|' postgres.sh
+sed -i 's|127.0.0.1:{port}:|{port}:|; s|volumes: \\[|volumes: [\"./server.crt:/tls/server.crt:ro\", \
+         \"./server.key:/tls/server.key:ro\", |' compose.yml"
+    ));
+    database.start(ADMIN);
+    database
+        .psql(
+            "CREATE ROLE keyturn_admin LOGIN CREATEROLE PASSWORD 'admin-first-0123456789'; \
+             CREATE ROLE app LOGIN PASSWORD 'app-first-0123456789'; \
+             CREATE SCHEMA keyturn AUTHORIZATION keyturn_admin;",
+        )
+        .unwrap();
+    ssm::put(&project.path("ADMIN_PASSWORD"), "admin-first-0123456789");
+    ssm::put(&project.path("APP_PASSWORD"), "app-first-0123456789");
+    let host = variable("KEYTURN_HOST");
+    project.apply(&format!(
+        "{}  postgres: [{{host: \"{host}\", port: {port}, roles: [keyturn_admin, app]}}]\n",
+        project.grant("Rotate")
+    ));
+    let indented: String = authority.lines().map(|line| format!("        {line}\n")).collect();
+    let secret = |name: &str, parameter: &str, role: &str, more: &str| {
+        let source = format!(
+            "  generate:\n    postgres:\n      host: \"{host}\"\n      port: {port}\n      database: musehub\n      \
+             singleRole: {{name: {role}}}\n{more}      tls:\n       ca: |\n{indented}"
+        );
+        project.secret(name, parameter, &source)
+    };
+    let admin = format!(
+        "      adminParameter: {{path: {}, username: keyturn_admin}}\n",
+        project.path("ADMIN_PASSWORD")
+    );
+    project.apply(&secret("admin", "ADMIN_PASSWORD", "keyturn_admin", ""));
+    project.apply(&secret("app", "APP_PASSWORD", "app", &admin));
+    for (name, parameter, role) in [
+        ("app", "APP_PASSWORD", "app"),
+        ("admin", "ADMIN_PASSWORD", "keyturn_admin"),
+        ("app", "APP_PASSWORD", "app"),
+    ] {
+        let before = ssm::value(&project.path(parameter)).unwrap();
+        let token = format!("after-version-{}", project.version(parameter));
+        project.request(name, &token);
+        assert_eq!(project.answered(name, &token), "Succeeded");
+        let now = ssm::value(&project.path(parameter)).unwrap();
+        let login = |password: &str| format!("postgresql://{role}:{password}@postgres/musehub");
+        assert!(database.accepts(&login(&now)) && !database.accepts(&login(&before)), "{name} was rotated");
+    }
+    assert_eq!(
+        project.field("managedsecret/app", ".status.target.fenced"),
+        "true",
+        "an administrator keeps a fence"
+    );
+    assert_eq!(
+        project.field("managedsecret/admin", ".status.target.fenced"),
+        "false",
+        "on its own there is none"
+    );
+
+    // Another server's certificate: nothing is sent, and the condition says what to do.
+    project.apply(&secret("app", "APP_PASSWORD", "app", &admin).replace(&indented, &{
+        let (other, ..) = certificate(tempfile::tempdir().unwrap().path());
+        other.lines().map(|line| format!("        {line}\n")).collect::<String>()
+    }));
+    project.request("app", "untrusted");
+    let message = project.wait_reason("managedsecret/app", "Stalled", "True", "TlsNotTrusted");
+    assert!(message.contains("tls.ca"), "{message}");
 }
