@@ -109,6 +109,8 @@ pub async fn of_two_roles_one_is_let_in_while_the_other_goes_on_and_then_is_shut
     superuser.batch_execute("SELECT 1").await.unwrap();
     drop(client);
     assert_eq!(target.look().await.unwrap().sessions, []);
+    scene.sql("DROP ROLE app_a").await;
+    target.retire(2, &a.username).await.unwrap();
     let stranger = target.retire(3, "postgres").await.unwrap_err();
     assert_eq!(stranger.reason, "NotOurRole");
 }
@@ -158,6 +160,24 @@ pub async fn many_installs_at_once_end_with_one_that_works(server: Arc<Server>) 
         }
     }
     assert_eq!(target.look().await.unwrap().fences[&role].id, 16);
+}
+
+pub async fn without_a_fence_installs_at_once_wait_for_each_other(server: Arc<Server>) {
+    let scene = Scene::new(server).await;
+    let role = scene.role("app");
+    scene.create(&role, &password()).await;
+    scene.sql("DROP SCHEMA keyturn").await;
+    let target = Arc::new(scene.target(&scene.single(&role)));
+    let logins: Vec<_> = (0..8).map(|_| login(&role, &password())).collect();
+    let installs = logins.iter().map(|new| target.install(1, new, &[]));
+    for result in futures::future::join_all(installs).await {
+        result.unwrap();
+    }
+    let mut works = 0;
+    for login in &logins {
+        works += u32::from(accepted(&target, login).await);
+    }
+    assert_eq!(works, 1);
 }
 
 pub async fn a_pair_that_cannot_take_turns_is_refused_and_objects_of_one_alone_are_reported(

@@ -44,6 +44,7 @@ on_every_version! {
     changes::of_two_roles_one_is_let_in_while_the_other_goes_on_and_then_is_shut_out,
     changes::an_older_rotation_and_another_secret_are_refused_by_the_fence,
     changes::many_installs_at_once_end_with_one_that_works,
+    changes::without_a_fence_installs_at_once_wait_for_each_other,
     changes::a_pair_that_cannot_take_turns_is_refused_and_objects_of_one_alone_are_reported,
     logins::nothing_but_scram_is_gone_along_with_and_nothing_of_the_password_is_sent,
     logins::a_refusal_says_why_as_far_as_the_administrator_can_see,

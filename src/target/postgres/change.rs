@@ -1,6 +1,5 @@
 //! Changes of a role: each is one transaction that takes the fence, alters the role, moves the fence on and commits.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -19,10 +18,26 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
                        WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
 
-/// A call that changes something: until when it may, and how far it has come.
+/// A call that changes something: since when, and how far it has come.
 struct Attempt {
     began: Instant,
     commit_sent: AtomicBool,
+}
+
+impl Attempt {
+    fn new() -> Self {
+        Self { began: Instant::now(), commit_sent: AtomicBool::new(false) }
+    }
+
+    /// Once its COMMIT is on the way, an end without an answer says nothing about it.
+    fn settle(&self, mut result: Result<(), TargetError>) -> Result<(), TargetError> {
+        if let Err(error) = &mut result
+            && error.reason == "TimedOut"
+        {
+            error.outcome_unknown = self.commit_sent.load(Ordering::Relaxed);
+        }
+        result
+    }
 }
 
 /// A change of one role.
@@ -53,13 +68,14 @@ impl Postgres {
         let may_log_in = if self.spec.alternating_roles.is_some() { "LOGIN " } else { "" };
         let statement = format!("ALTER ROLE {} {may_log_in}PASSWORD {}", ident(role), verifier.literal());
         let change = Change { role, statement, id };
-        self.attempt(|attempt| async move {
+        let attempt = Attempt::new();
+        let done = self.bounded("the change of the role", async {
             match &self.admin {
-                Some(admin) => self.alter_as(admin, &change, attempt, true).await,
-                None => self.alter_self(&change, login, own, attempt).await,
+                Some(admin) => self.alter_as(admin, &change, &attempt, true).await,
+                None => self.alter_self(&change, login, own, &attempt).await,
             }
-        })
-        .await
+        });
+        attempt.settle(done.await)
     }
 
     pub(super) async fn retire_role(&self, id: RotationId, role: &str) -> Result<(), TargetError> {
@@ -71,7 +87,9 @@ impl Postgres {
         let Some(admin) = &self.admin else { return Err(self.no_administrator("retire", role)) };
         let statement = format!("ALTER ROLE {} NOLOGIN PASSWORD NULL", ident(role));
         let change = Change { role, statement, id };
-        self.attempt(|attempt| async move { self.alter_as(admin, &change, attempt, false).await }).await
+        let attempt = Attempt::new();
+        let done = self.bounded("the change of the role", self.alter_as(admin, &change, &attempt, false));
+        attempt.settle(done.await)
     }
 
     pub(super) async fn end_sessions_of(&self, role: &str) -> Result<(), TargetError> {
@@ -131,34 +149,18 @@ impl Postgres {
         )
     }
 
-    /// Bounds a change. Once its COMMIT is on the way, an end without an answer says nothing about it.
-    async fn attempt<'a, F, C>(&'a self, change: C) -> Result<(), TargetError>
-    where
-        C: FnOnce(Arc<Attempt>) -> F,
-        F: Future<Output = Result<(), TargetError>> + 'a,
-    {
-        let attempt = Arc::new(Attempt { began: Instant::now(), commit_sent: AtomicBool::new(false) });
-        let mut result = self.bounded("the change of the role", change(attempt.clone())).await;
-        if let Err(error) = &mut result
-            && error.reason == "TimedOut"
-            && attempt.commit_sent.load(Ordering::Relaxed)
-        {
-            error.outcome_unknown = true;
-        }
-        result
-    }
-
     async fn alter_as(
         &self,
         admin: &Login,
         change: &Change<'_>,
-        attempt: Arc<Attempt>,
+        attempt: &Attempt,
         installs: bool,
     ) -> Result<(), TargetError> {
         let server = self.server();
         let session = self.admin_session(admin).await?;
         let Some(role) = look::role(&session, &server, change.role).await? else {
-            return Err(look::missing(&server, change.role));
+            // A role that is gone lets nobody in.
+            return if installs { Err(look::missing(&server, change.role)) } else { Ok(()) };
         };
         if installs {
             self.require_permitted(&role)?;
@@ -191,7 +193,7 @@ impl Postgres {
         if fenced {
             fence::advance(&session, &server, change.role, change.id).await?;
         }
-        self.commit(session, change.role, &attempt).await
+        self.commit(session, change.role, attempt).await
     }
 
     /// The role changes its own password. The first of its logins that works is used.
@@ -200,7 +202,7 @@ impl Postgres {
         change: &Change<'_>,
         login: &Login,
         own: &[Login],
-        attempt: Arc<Attempt>,
+        attempt: &Attempt,
     ) -> Result<(), TargetError> {
         let server = self.server();
         for known in own.iter().filter(|known| known.username == login.username) {
@@ -218,7 +220,7 @@ impl Postgres {
             let statement = format!("SET LOCAL ROLE NONE; {}", change.statement);
             let altered = session.client.batch_execute(&statement).await;
             altered.map_err(|error| self.alter_failed(change.role, change.role, &session, &error))?;
-            return self.commit(session, change.role, &attempt).await;
+            return self.commit(session, change.role, attempt).await;
         }
         // An earlier attempt may have done it, its answer lost.
         match self.route.log_in(login).await {
