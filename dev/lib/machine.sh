@@ -21,8 +21,9 @@ Nothing was changed. With a Kubernetes cluster of your own, use that one: CLUSTE
 
 # command:package pairs; a package is installed only where its command is missing.
 readonly MACHINE_PACKAGES=(
-  busybox:busybox curl:curl debootstrap:debootstrap flock:util-linux git:git ip:iproute2 make:make openssl:openssl pgrep:procps
-  python3:python3 sshd:openssh-server ssh:openssh-client ssh-keygen:openssh-client unshare:util-linux
+  busybox:busybox curl:curl debootstrap:debootstrap flock:util-linux git:git ip:iproute2 make:make openssl:openssl
+  pgbouncer:pgbouncer pgrep:procps python3:python3 sshd:openssh-server ssh:openssh-client ssh-keygen:openssh-client
+  unshare:util-linux
 )
 
 missing_packages() {
@@ -51,10 +52,11 @@ install_machine_packages() {
   find_cargo || install_cargo
 }
 
-# Tests start an sshd of their own; the machine must not get one that answers on port 22 because of them.
+# Tests start an sshd and a PgBouncer of their own; the machine must not get one that answers because of them.
 without_starting_services() {
-  local had_ssh=no had_policy=yes status=0
+  local had_ssh=no had_pgbouncer=no had_policy=yes status=0
   [[ ! -e /usr/sbin/sshd ]] || had_ssh=yes
+  [[ ! -e /usr/sbin/pgbouncer ]] || had_pgbouncer=yes
   if [[ ! -e /usr/sbin/policy-rc.d ]]; then
     had_policy=no
     printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
@@ -63,6 +65,7 @@ without_starting_services() {
   DEBIAN_FRONTEND=noninteractive "$@" || status=$?
   [[ $had_policy == yes ]] || rm -f /usr/sbin/policy-rc.d
   if [[ $had_ssh == no && -d /run/systemd/system ]]; then systemctl disable ssh.service ssh.socket || true; fi
+  if [[ $had_pgbouncer == no && -d /run/systemd/system ]]; then systemctl disable pgbouncer.service || true; fi
   return $status
 }
 

@@ -1,12 +1,13 @@
 //! The Postgres target against real servers of every supported version: the same suite on each, with the privileges that
 //! `docs/postgres.md` gives the administrator, and no more.
 //!
-//! Needs the folders of `KEYTURN_POSTGRES` (`eval "$(dev/world env)"`), `openssl`, `sshd`, and as root `setpriv`.
+//! Needs the folders of `KEYTURN_POSTGRES` (`eval "$(dev/world env)"`), `openssl`, `sshd`, `pgbouncer`, and as root `setpriv`.
 
 mod bootstraps;
 mod changes;
 mod failures;
 mod logins;
+mod poolers;
 mod proxy;
 mod scene;
 mod server;
@@ -63,4 +64,5 @@ on_every_version! {
     bootstraps::the_bootstrap_superuser_of_the_official_image_hands_its_objects_over,
     bootstraps::a_bootstrap_that_the_administrator_may_not_do_changes_nothing,
     tunnels::a_server_behind_a_docker_host_is_reached_through_one_ssh_connection,
+    poolers::clients_of_a_pooler_never_fail_while_two_roles_take_turns,
 }

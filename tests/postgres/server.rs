@@ -210,8 +210,8 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// A server refuses to run as root.
-fn as_server(program: &Path) -> Command {
+/// A server, and a pooler, refuse to run as root.
+pub fn as_server(program: &Path) -> Command {
     if !is_root() {
         return Command::new(program);
     }
@@ -220,7 +220,7 @@ fn as_server(program: &Path) -> Command {
     command
 }
 
-fn give_to_server(dir: &Path) {
+pub fn give_to_server(dir: &Path) {
     if is_root() {
         let given = Command::new("chown").args(["-R", "65534:65534"]).arg(dir).status().unwrap();
         assert!(given.success());
