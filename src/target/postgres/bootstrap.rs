@@ -38,6 +38,11 @@ impl Postgres {
         let session = self.admin_session(admin).await?;
         self.begin(&session).await?;
         let server = self.server();
+        if mode == BootstrapMode::Apply {
+            // Another one who does it at the same moment is waited for; then nothing is left to do.
+            let lock = session.client.query_typed("SELECT pg_advisory_xact_lock(7311985)", &[]).await;
+            lock.map_err(|error| failure::of_statement(&server, "the roles could not be set up", &error))?;
+        }
         let role = look::role(&session, &server, from).await?.ok_or_else(|| look::missing(&server, from))?;
         let mut plan = Plan {
             session: &session,

@@ -26,7 +26,8 @@ use crate::target::{Login, TargetError};
 pub struct Limits {
     /// From the first byte to a session, SSH and TLS included.
     pub connect: Duration,
-    /// One call of the target, connecting included. A change is not committed after it.
+    /// One call of the target, connecting included; six times that where roles are set up. A change of a password is not
+    /// committed after it.
     pub operation: Duration,
     /// The server's `lock_timeout`.
     pub lock: Duration,

@@ -18,6 +18,7 @@ mod scram_only;
 mod verifier;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -91,13 +92,20 @@ impl Postgres {
         if row.get(0) { Err(failure::read_only(&self.server())) } else { Ok(()) }
     }
 
-    /// Bounds a call that changes nothing.
     async fn bounded<T>(
         &self,
         what: &str,
         call: impl Future<Output = Result<T, TargetError>>,
     ) -> Result<T, TargetError> {
-        let limit = self.route.limits.operation;
+        self.bounded_by(self.route.limits.operation, what, call).await
+    }
+
+    async fn bounded_by<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        call: impl Future<Output = Result<T, TargetError>>,
+    ) -> Result<T, TargetError> {
         tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
             let server = self.server();
             let seconds = limit.as_secs();
@@ -133,6 +141,8 @@ impl Target for Postgres {
     }
 
     async fn set_up(&self, mode: BootstrapMode) -> Result<SetUp, TargetError> {
-        self.bounded("the setting up of the roles", self.set_up_pair(mode)).await
+        // One statement for each object of the database.
+        let limit = self.route.limits.operation * 6;
+        self.bounded_by(limit, "the setting up of the roles", self.set_up_pair(mode)).await
     }
 }
