@@ -204,3 +204,65 @@ fn a_denial_names_the_namespace_and_the_thing_and_fits_a_condition() {
     );
     assert!(message.len() < crate::api::conditions::MAX_MESSAGE);
 }
+
+fn role(postgres: Value) -> ManagedSecret {
+    let mut secret = secret("/app/DB_PASSWORD", None);
+    let mut source = json!({"database": "app"});
+    source.as_object_mut().unwrap().extend(postgres.as_object().unwrap().clone());
+    secret.spec.generate = serde_json::from_value(json!({"postgres": source})).unwrap();
+    secret
+}
+
+fn verdict_of(grants: &[Value], secret: &ManagedSecret) -> Verdict {
+    let parameters = grant(json!({"namespaces": ["shop"], "parameters": [{"prefix": "/app/"}]}));
+    let servers = grants.iter().map(|servers| grant(json!({"namespaces": ["shop"], "postgres": servers})));
+    let all: Vec<RotationGrant> = std::iter::once(parameters).chain(servers).collect();
+    managed_secret(&all, secret, "us-east-1", "/keyturn/test")
+}
+
+#[test]
+fn roles_are_granted_by_server_and_port_each_of_them() {
+    let single =
+        role(json!({"via": {"dockerHost": "production"}, "port": 5434, "singleRole": {"name": "musehub"}}));
+    let pair = role(json!({
+        "host": "DB.internal", "adminSecretRef": {"name": "a"}, "alternatingRoles": {
+            "names": ["a", "b"], "owner": "app", "bootstrap": {"from": "old", "mode": "Plan"},
+        },
+    }));
+    let of_host = |roles: &[&str]| json!([{"host": "db.internal", "roles": roles}]);
+    let via = |port: i32| json!([{"dockerHost": "production", "port": port, "roles": ["musehub"]}]);
+    let allowed = Verdict::Allowed(GrantMode::Rotate);
+    assert_eq!(verdict_of(&[via(5434)], &single), allowed);
+    assert_ne!(verdict_of(&[via(5432)], &single), allowed, "another port");
+    assert_ne!(verdict_of(&[], &single), allowed);
+    assert_eq!(verdict_of(&[of_host(&["a", "b"]), of_host(&["app", "old"])], &pair), allowed);
+    for lacking in ["a", "b", "app", "old"] {
+        let roles: Vec<&str> = ["a", "b", "app", "old"].into_iter().filter(|role| *role != lacking).collect();
+        let Verdict::Denied(message) = verdict_of(&[of_host(&roles)], &pair) else {
+            panic!("{lacking} is not granted")
+        };
+        assert!(message.contains(&format!("- {lacking}")), "{message}");
+    }
+}
+
+#[test]
+fn superusers_are_changed_only_where_every_role_may_be_one() {
+    let single = role(json!({"host": "db", "singleRole": {"name": "musehub"}}));
+    let given = |allow: bool| {
+        grant(json!({
+            "namespaces": ["shop"], "postgres": [{"host": "db", "roles": ["musehub"], "allowSuperuser": allow}],
+        }))
+    };
+    assert!(allows_superuser(&[given(true)], &single));
+    assert!(!allows_superuser(&[given(false)], &single));
+    assert!(!allows_superuser(&[], &single));
+}
+
+#[test]
+fn the_administrators_parameter_must_be_granted_too() {
+    let admin = json!({"path": "/infra/ADMIN", "username": "admin"});
+    let secret = role(json!({"host": "db", "adminParameter": admin, "singleRole": {"name": "app"}}));
+    let servers = json!([{"host": "db", "roles": ["app"]}]);
+    let Verdict::Denied(message) = verdict_of(&[servers], &secret) else { panic!("it is not granted") };
+    assert!(message.contains("/infra/ADMIN"), "{message}");
+}

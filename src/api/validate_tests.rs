@@ -114,3 +114,48 @@ fn scripts_are_given_a_day_at_most() {
     spec.deploy.timeout = Some(crate::api::duration::Duration("15d".into()));
     assert_eq!(text(&docker_host(&spec)), "spec.deploy.timeout: must be at most 1d");
 }
+
+fn login(postgres: Value, templates: &[Option<&str>]) -> String {
+    let parameters: Vec<Value> = templates
+        .iter()
+        .enumerate()
+        .map(|(i, value)| json!({"path": format!("/app/P{i}"), "value": value}))
+        .collect();
+    let mut source = json!({"host": "db.internal", "database": "app"});
+    source.as_object_mut().unwrap().extend(postgres.as_object().unwrap().clone());
+    let spec = json!({
+        "ssm": {"parameters": parameters}, "generate": {"postgres": source}, "rotation": {"period": "90d"},
+    });
+    text(&managed_secret(&serde_json::from_value(spec).unwrap()))
+}
+
+#[test]
+fn a_login_must_be_published_with_what_changes() {
+    let single = || json!({"singleRole": {"name": "app"}});
+    let pair = || json!({"alternatingRoles": {"names": ["a", "b"], "owner": "app"}});
+    assert_eq!(login(single(), &[None]), "");
+    assert_eq!(login(pair(), &[Some("postgresql://{username}:{password}@db/app")]), "");
+    assert_eq!(login(pair(), &[Some("{username}"), None]), "");
+    assert!(login(single(), &[Some("{username}")]).contains("no parameter holds the password"));
+    assert!(login(pair(), &[None]).contains("a parameter must hold {username}"));
+    let hex = json!({
+        "ssm": {"parameters": [{"path": "/app/A", "value": "{username}:{value}"}]}, "generate": {"hex": {"bytes": 32}},
+        "rotation": {"period": "90d"},
+    });
+    let said = text(&managed_secret(&serde_json::from_value(hex).unwrap()));
+    assert!(said.contains("{username} is known with generate.postgres only"), "{said}");
+}
+
+#[test]
+fn a_server_that_is_reached_directly_is_spoken_to_over_tls_only() {
+    let single = json!({"singleRole": {"name": "app"}, "tls": {"mode": "Disable"}});
+    assert!(login(single, &[None]).contains("spec.generate.postgres.tls.mode"));
+    let through = |tls: Value| {
+        let mut source = json!({"singleRole": {"name": "app"}, "via": {"dockerHost": "web"}, "tls": tls});
+        source["host"] = Value::Null;
+        login(source, &[None])
+    };
+    assert_eq!(through(json!({})), "");
+    assert!(through(json!({"mode": "VerifyFull"})).contains("serverName"));
+    assert_eq!(through(json!({"mode": "VerifyFull", "serverName": "db.internal"})), "");
+}

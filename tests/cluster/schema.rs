@@ -110,6 +110,21 @@ fn accepted() -> Vec<Case> {
         ),
         (m, "spec.generate", json!({"fernet": {}})),
         (m, "spec.generate", json!({"fernet": {"keepPrevious": 2}})),
+        (m, "spec.generate", postgres(json!({"singleRole": {"name": "shop"}}))),
+        (
+            m,
+            "spec.generate",
+            postgres(json!({
+                "host": null, "via": {"dockerHost": "production"}, "port": 5434, "passwordBytes": 32,
+                "tls": {"mode": "VerifyFull", "ca": "-----BEGIN CERTIFICATE-----", "serverName": "db.internal"},
+                "adminSecretRef": {"name": "db-admin", "usernameKey": "user", "passwordKey": "pw"},
+                "alternatingRoles": {
+                    "names": ["shop a", "Shop-b"], "owner": "shop", "bootstrap": {"from": "old", "mode": "Plan"},
+                },
+                "probes": ["SELECT 1 FROM orders LIMIT 1"],
+            })),
+        ),
+        (m, "spec.ssm.parameters.0.value", json!("postgresql://{username}:{password}@db/shop")),
         (m, "spec.rotation", json!({"mode": "OnDemand"})),
         (m, "spec.rotation.period", json!("1m")),
         (m, "spec.rotation.period", json!("9999d")),
@@ -156,7 +171,25 @@ fn accepted() -> Vec<Case> {
             json!([{"prefix": "/"}, {"prefix": "/a/b/", "regions": ["eu-west-1"], "kmsKeys": ["alias/a"]}]),
         ),
         (g, "spec.hosts", json!([{"host": "shop.example"}, {"host": "10.0.0.7", "port": 2222}])),
+        (
+            g,
+            "spec.postgres",
+            json!([
+                {"host": "db.internal", "roles": ["shop"]},
+                {"dockerHost": "production", "port": 5434, "roles": ["musehub"], "allowSuperuser": true},
+            ]),
+        ),
     ]
+}
+
+/// A sound Postgres source with some fields changed; `null` removes one.
+fn postgres(fields: Value) -> Value {
+    let mut source = json!({"host": "db.internal", "database": "shop"});
+    for (name, value) in fields.as_object().unwrap() {
+        source[name] = value.clone();
+    }
+    source.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+    json!({"postgres": source})
 }
 
 type Refusal = (&'static str, &'static str, Value, &'static str);
@@ -175,11 +208,14 @@ fn refused() -> Vec<Refusal> {
     let zone = "must be an IANA time zone";
     let duration = "must be one number of at most four digits and one unit";
     let symbols = "must be ASCII punctuation";
-    let source = "exactly one source is needed: hex, base64, password or fernet";
+    let source = "exactly one source is needed: hex, base64, password, fernet or postgres";
     let when = "set exactly one of period (such as 90d) and mode: OnDemand";
     let host = "must be a host name or an address";
     let line = "every item must be one line of known_hosts";
     let object = "must be the name of an object";
+    let way = "exactly one of host (a server that the controller reaches) and via.dockerHost";
+    let strategy = "exactly one of singleRole and alternatingRoles is needed";
+    let role = "must be the name of a role or database as Postgres stores it";
     vec![
         (m, "metadata.name", json!("a".repeat(64)), "metadata.name must have at most 63 characters"),
         (m, "spec.ssm.parameters", json!([]), "should have at least 1 items"),
@@ -209,6 +245,50 @@ fn refused() -> Vec<Refusal> {
             "spec.generate",
             json!({"password": {"length": 32, "symbols": "-_-"}}),
             "must not name a symbol twice",
+        ),
+        (m, "spec.generate", postgres(single(json!({"via": {"dockerHost": "production"}}))), way),
+        (m, "spec.generate", postgres(single(json!({"host": null}))), way),
+        (m, "spec.generate", postgres(json!({})), strategy),
+        (m, "spec.generate", postgres(single(pair(["a", "b"], "o"))), strategy),
+        (
+            m,
+            "spec.generate",
+            postgres(single(json!({
+                "adminSecretRef": {"name": "db-admin"}, "adminParameter": {"path": "/shop/ADMIN", "username": "admin"},
+            }))),
+            "at most one of adminSecretRef and adminParameter",
+        ),
+        (
+            m,
+            "spec.generate",
+            postgres(json!({"alternatingRoles": {"names": ["a", "b"], "owner": "o"}})),
+            "alternatingRoles need an administrator",
+        ),
+        (m, "spec.generate", postgres(pair(["a", "a"], "o")), "names must be two different roles"),
+        (m, "spec.generate", postgres(pair(["a", "b"], "a")), "names must be two different roles"),
+        (
+            m,
+            "spec.generate",
+            postgres(pair(["a", "pg_b"], "o")),
+            "must be names of roles as Postgres stores them",
+        ),
+        (m, "spec.generate", postgres(json!({"singleRole": {"name": "pg_monitor"}})), role),
+        (m, "spec.generate", postgres(json!({"singleRole": {"name": "a\nb"}})), role),
+        (m, "spec.generate", postgres(single(json!({"host": "u@db"}))), host),
+        (
+            m,
+            "spec.generate",
+            postgres(single(json!({"passwordBytes": 8}))),
+            "should be greater than or equal to 16",
+        ),
+        (
+            m,
+            "spec",
+            json!({
+                "ssm": {"parameters": [{"path": "/shop/A"}]}, "rotation": {"period": "90d"},
+                "generate": postgres(single(json!({}))), "deletionPolicy": "Delete",
+            }),
+            "deletionPolicy: Delete would delete the only copy",
         ),
         (m, "spec.rotation", json!({}), when),
         (m, "spec.rotation", json!({"period": "90d", "mode": "OnDemand"}), when),
@@ -269,7 +349,18 @@ fn refused() -> Vec<Refusal> {
         (g, "spec.parameters", json!([{"prefix": "/a/", "regions": ["*"]}]), "must be names of AWS regions"),
         (g, "spec.parameters", json!([{"prefix": "/a/", "kmsKeys": ["*"]}]), "must be KMS aliases"),
         (g, "spec.hosts", json!([{"host": "*.example"}]), host),
+        (g, "spec.postgres", json!([{"roles": ["a"]}]), "exactly one of host and dockerHost is needed"),
+        (g, "spec.postgres", json!([{"host": "db", "roles": []}]), "should have at least 1 items"),
     ]
+}
+
+fn single(mut fields: Value) -> Value {
+    fields["singleRole"] = json!({"name": "shop"});
+    fields
+}
+
+fn pair(names: [&str; 2], owner: &str) -> Value {
+    json!({"alternatingRoles": {"names": names, "owner": owner}, "adminSecretRef": {"name": "db-admin"}})
 }
 
 /// What an update of a stored object is refused for.

@@ -83,3 +83,34 @@ fn claimed_before(
         Some((path.path.clone(), other.metadata.name.clone().unwrap_or_default()))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(name: &str, created: &str, role: &str) -> ManagedSecret {
+        serde_json::from_value(json!({
+            "apiVersion": "keyturn.dev/v1alpha1",
+            "kind": "ManagedSecret",
+            "metadata": {"name": name, "namespace": "shop", "uid": name, "creationTimestamp": created},
+            "spec": {
+                "ssm": {"parameters": [{"path": format!("/shop/{name}")}]},
+                "generate": {"postgres": {"host": "db", "database": "shop", "singleRole": {"name": role}}},
+                "rotation": {"period": "90d"},
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn of_two_objects_on_one_role_the_newer_is_told() {
+        let older = object("older", "2026-01-01T00:00:00Z", "app");
+        let newer = object("newer", "2026-02-01T00:00:00Z", "app");
+        let other = object("other", "2026-02-01T00:00:00Z", "reports");
+        let all = [older.clone(), newer.clone(), other.clone()];
+        let found = Some(("app".to_owned(), "older".to_owned()));
+        assert_eq!(role_in_use(&newer, &all), found);
+        assert_eq!((role_in_use(&older, &all), role_in_use(&other, &all)), (None, None));
+    }
+}
