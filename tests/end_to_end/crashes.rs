@@ -1,10 +1,11 @@
 //! Killed at random moments: every rotation ends, with one value, and nothing is left over.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
 use super::controller;
 use super::project::Project;
-use super::world::{ssm, try_run};
+use super::world::{eventually, in_box, ssm, try_run};
 
 /// How many times something is killed: as the variable says, where it is set.
 fn kills(variable: &str, otherwise: u64) -> u64 {
@@ -52,4 +53,62 @@ fn every_rotation_ends_with_one_value_however_often_the_controller_is_killed() {
     }
     assert_eq!(ssm::records(&project.name), "", "no record is left");
     controller::rolled_out();
+}
+
+/// A moment within the life of a deploy pod, a different one in each run of the tests.
+fn any_moment() -> Duration {
+    Duration::from_millis(RandomState::new().build_hasher().finish() % 2_500)
+}
+
+/// Sends SIGKILL to what runs in a pod of this namespace. Says whether there was one.
+fn kill_process(namespace: &str) -> bool {
+    let path = "jsonpath={.items[*].metadata.uid}";
+    let uids = try_run("kubectl", &["get", "pods", "-n", namespace, "-o", path]).unwrap_or_default();
+    let any = uids.replace(' ', "|");
+    let script = format!(
+        "for pid in $(pgrep -f '^/keyturn deploy-host'); do
+  grep -qsE '{any}' /proc/$pid/cgroup && kill -KILL $pid && echo killed
+done; true"
+    );
+    in_box("node", &script).contains("killed")
+}
+
+/// Takes a pod of this namespace away together with what runs in it. Says whether there was one that had not ended.
+fn kill_pod(namespace: &str) -> bool {
+    let alive = "--field-selector=status.phase!=Succeeded,status.phase!=Failed";
+    let arguments = ["delete", "pods", "-n", namespace, alive, "--grace-period=0", "--force", "-o", "name"];
+    try_run("kubectl", &arguments).is_ok_and(|deleted| deleted.contains("pod/"))
+}
+
+#[test]
+#[ignore = "needs the world"]
+fn every_rotation_ends_with_one_value_however_often_the_deploy_pod_is_killed() {
+    let project = Project::new("podkills");
+    project.apply(&project.secret("token", "TOKEN", "  hosts: [{name: web}]\n"));
+    project.settled("token");
+    let (mut round, mut killed) = (0, 0);
+    // A kill that comes too late for its round is one of a later round.
+    while killed < kills("KEYTURN_POD_KILLS", 4) {
+        round += 1;
+        let token = format!("round-{round}");
+        project.request("token", &token);
+        let moment = any_moment();
+        eventually("the deploy pod is there", || {
+            let pods = project.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].status.phase}"]);
+            if pods.split(' ').any(|phase| phase == "Pending" || phase == "Running")
+                || project.field("managedsecret/token", ".status.lastRotation.request") == token
+            {
+                Ok(())
+            } else {
+                Err(format!("pods: {pods}"))
+            }
+        });
+        std::thread::sleep(moment);
+        let hit = if round % 2 == 0 { kill_pod(&project.name) } else { kill_process(&project.name) };
+        killed += u64::from(hit);
+        eprintln!("round {round}: {} after {moment:?}", if hit { "killed" } else { "had ended" });
+        assert_eq!(project.answered("token", &token), "Succeeded");
+        one_value_more(&project, round);
+    }
+    assert_eq!(ssm::records(&project.name), "", "no record is left");
 }
