@@ -11,6 +11,7 @@ pub mod ports;
 mod progress;
 mod status;
 mod target;
+mod turn;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

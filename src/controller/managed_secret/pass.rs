@@ -3,20 +3,21 @@
 
 use std::sync::{Arc, PoisonError};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use super::act::{ActError, Actor, Done, Newer};
 use super::observe::{self, ObserveError, Place};
 use super::progress::{Blocked, Progress};
+use super::turn::Turn;
 use super::{ManagedSecrets, desired, notices, request_token, status};
 use crate::api::ManagedSecret;
-use crate::api::managed_secret::{FailureStatus, PreflightStatus};
+use crate::api::managed_secret::PreflightStatus;
 use crate::api::rotation_grant::GrantMode;
 use crate::api::time::{from_kubernetes, to_kubernetes};
 use crate::controller::objects::{ObjectError, Subject};
 use crate::parameter_store::{ParameterStore, StoreError};
-use crate::rotation::observed::{Observed, TargetEvidence, TargetProblem};
-use crate::rotation::protocol::{self, Act, Desired, Next, Step, Strategy, Waiting};
+use crate::rotation::observed::{Observed, TargetEvidence};
+use crate::rotation::protocol::{self, Act, Desired, Step, Strategy};
 use crate::target::{Target, TargetError};
 
 /// More acts than any rotation has; a pass that reaches it goes on in the next one.
@@ -85,35 +86,14 @@ impl ManagedSecrets {
                     progress.blocked = progress.failure.as_ref().map(Blocked::again);
                     return Ok(Pass::Quiet(None));
                 }
-                None => match observe::look_closely(store.as_ref(), place).await {
-                    Ok(observed)
-                        if newer.as_ref().is_some_and(|n| !n.is_shown_by(&observed, place.owner)) =>
-                    {
-                        let message =
-                            "SSM does not show yet what it has just said to hold; keyturn looks again";
-                        let blocked = Blocked {
-                            reason: "SSMReadsLag".into(),
-                            message: message.into(),
-                            permanent: false,
-                            unseen: true,
-                        };
-                        self.fail(object, progress, OBSERVE, blocked, now);
-                        return Ok(Pass::Quiet(None));
-                    }
-                    Ok(mut observed) => {
-                        target = self.open_target(object, region).await;
-                        match self.look_at_target(&target, object, store.as_ref(), &observed).await {
-                            Ok(seen) => observed.target = seen,
-                            Err(error) => {
-                                self.fail(object, progress, OBSERVE, unseen(&error.into()), now);
-                                return Ok(Pass::Quiet(None));
-                            }
-                        }
+                None => match self.look(object, place, region, store.as_ref(), newer.as_ref()).await {
+                    Ok((observed, opened)) => {
+                        target = opened;
                         fresh = true;
                         observed
                     }
-                    Err(error) => {
-                        self.fail(object, progress, OBSERVE, unseen(&error), now);
+                    Err(blocked) => {
+                        self.fail(object, progress, OBSERVE, blocked, now);
                         return Ok(Pass::Quiet(None));
                     }
                 },
@@ -129,45 +109,10 @@ impl ManagedSecrets {
             let next = protocol::next(&wanted, &observed, now, self.settings.grace);
             let wanted_in_place = wanted.strategy == Some(Strategy::InPlace);
             progress.next = Some(next.clone());
-            let (step, act) = match next {
-                Next::Act { step, act } => (step, act),
-                Next::Stall(stalled) => {
-                    progress.blocked = Some(Blocked {
-                        reason: stalled.reason().into(),
-                        message: stalled.to_string(),
-                        permanent: true,
-                        unseen: stalled.is_not_ours(),
-                    });
-                    return Ok(Pass::Quiet(Some(observed)));
-                }
-                Next::Wait { why: Waiting::PreflightFailed { host, reason, message }, .. } => {
-                    self.preflight_failed(object, progress, &host, &reason, &message, now);
-                    return Ok(Pass::Quiet(Some(observed)));
-                }
-                Next::Wait { step, why, .. } if why.is_for_the_target() && !fresh => {
-                    if progress.backs_off_from(step.name(), now) {
-                        progress.blocked = progress.failure.as_ref().map(Blocked::again);
-                        return Ok(Pass::Quiet(Some(observed)));
-                    }
-                    continue;
-                }
-                Next::Wait { step, why: Waiting::Target(problem), .. } => {
-                    let TargetProblem { reason, message, permanent } = problem;
-                    let blocked = Blocked { reason, message, permanent, unseen: false };
-                    self.fail(object, progress, step.name(), blocked, now);
-                    return Ok(Pass::Quiet(Some(observed)));
-                }
-                Next::Rest { .. } => {
-                    progress.preflight = None;
-                    progress.failure = None;
-                    return Ok(Pass::Quiet(Some(observed)));
-                }
-                Next::Wait { step, .. } => {
-                    if step != Step::Preflight {
-                        progress.failure = None;
-                    }
-                    return Ok(Pass::Quiet(Some(observed)));
-                }
+            let (step, act) = match self.turn(next, object, progress, fresh, now) {
+                Turn::Act(step, act) => (step, act),
+                Turn::Quiet => return Ok(Pass::Quiet(Some(observed))),
+                Turn::LookCloser => continue,
             };
             if mode == GrantMode::Observe {
                 progress.observed_only = Some(format!(
@@ -231,6 +176,30 @@ impl ManagedSecrets {
             }
         }
         Ok(Pass::Quiet(glance))
+    }
+
+    /// Looks at everything afresh, Parameter Store first, then the target.
+    async fn look(
+        &self,
+        object: &ManagedSecret,
+        place: &Place<'_>,
+        region: &str,
+        store: &dyn ParameterStore,
+        newer: Option<&Newer>,
+    ) -> Result<(Observed, Opened), Blocked> {
+        let mut observed = observe::look_closely(store, place).await.map_err(|error| unseen(&error))?;
+        if newer.is_some_and(|newer| !newer.is_shown_by(&observed, place.owner)) {
+            return Err(Blocked {
+                reason: "SSMReadsLag".into(),
+                message: "SSM does not show yet what it has just said to hold; keyturn looks again".into(),
+                permanent: false,
+                unseen: true,
+            });
+        }
+        let target = self.open_target(object, region).await;
+        let seen = self.look_at_target(&target, object, store, &observed).await;
+        observed.target = seen.map_err(|error| unseen(&error.into()))?;
+        Ok((observed, target))
     }
 
     async fn open_target(&self, object: &ManagedSecret, region: &str) -> Opened {
@@ -363,73 +332,6 @@ impl ManagedSecrets {
             self.record(object, place.owner, Some(observed), progress, &region, now).await?;
         }
         Ok(Some(done))
-    }
-
-    /// Counts a failure of a step and sets the time of the next attempt.
-    fn fail(
-        &self,
-        object: &ManagedSecret,
-        progress: &mut Progress,
-        step: &str,
-        blocked: Blocked,
-        now: DateTime<Utc>,
-    ) {
-        let attempts = progress.failure.as_ref().filter(|f| f.step == step).map_or(0, |f| f.attempts) + 1;
-        let next = now + self.settings.backoff(attempts);
-        tracing::warn!(
-            namespace = object.metadata.namespace,
-            name = object.metadata.name,
-            step,
-            reason = blocked.reason,
-            attempts,
-            next_attempt = %next,
-            "{}",
-            blocked.message
-        );
-        progress.failure = Some(FailureStatus {
-            step: step.to_owned(),
-            reason: blocked.reason.clone(),
-            message: blocked.message.clone(),
-            attempts,
-            permanent: blocked.permanent,
-            next_attempt_time: to_kubernetes(next + TimeDelta::milliseconds(999)),
-            generation: object.metadata.generation.unwrap_or_default(),
-            request: request_token(object),
-        });
-        progress.blocked = Some(blocked);
-    }
-
-    /// A failed preflight is asked for again after the backoff.
-    fn preflight_failed(
-        &self,
-        object: &ManagedSecret,
-        progress: &mut Progress,
-        host: &str,
-        reason: &str,
-        message: &str,
-        now: DateTime<Utc>,
-    ) {
-        let asked = progress.preflight.as_ref().map(|p| from_kubernetes(&p.requested_at));
-        let counted = progress
-            .failure
-            .as_ref()
-            .filter(|f| f.step == "Preflight")
-            .map(|f| from_kubernetes(&f.next_attempt_time));
-        match (asked, counted) {
-            (Some(asked), Some(next)) if next > asked => {
-                if now >= next {
-                    progress.preflight = Some(PreflightStatus { requested_at: to_kubernetes(now) });
-                    progress.next =
-                        Some(Next::Wait { step: Step::Preflight, until: None, why: Waiting::Preflight });
-                }
-            }
-            _ => {
-                let message = format!("DockerHost {host}: {message}");
-                let blocked = Blocked { reason: reason.to_owned(), message, permanent: false, unseen: false };
-                self.fail(object, progress, "Preflight", blocked, now);
-                progress.blocked = None;
-            }
-        }
     }
 
     /// Since when no record of this secret has been seen. One that this very pass has closed leaves nothing unseen.
