@@ -5,6 +5,7 @@
 //! Dependencies point inwards: `controller` → (`parameter_store`, `target`, `deploy`) → `rotation` → `api`.
 
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod controller;
 pub mod deploy;

@@ -1,4 +1,5 @@
 //! What runs from the command line beside the controller and the deploy Job.
 
+pub mod audit;
 pub mod check;
 pub mod process;

@@ -1,0 +1,224 @@
+//! Tokens that show by their form whose they are, whatever the name they stand under.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
+
+use super::names;
+use super::rules::Rule;
+
+/// Which characters follow the prefix.
+#[derive(Clone, Copy)]
+enum Alphabet {
+    /// `A-Z2-7`
+    Base32,
+    /// `0-9a-f`
+    Hex,
+    Alphanumeric,
+    /// and `_`
+    Word,
+    /// and `_-`
+    Url,
+    /// and `_-.`
+    Dotted,
+}
+
+impl Alphabet {
+    fn has(self, byte: u8) -> bool {
+        match self {
+            Self::Base32 => byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte),
+            Self::Hex => byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte),
+            Self::Alphanumeric => byte.is_ascii_alphanumeric(),
+            Self::Word => byte.is_ascii_alphanumeric() || byte == b'_',
+            Self::Url => byte.is_ascii_alphanumeric() || b"_-".contains(&byte),
+            Self::Dotted => byte.is_ascii_alphanumeric() || b"_-.".contains(&byte),
+        }
+    }
+}
+
+/// A prefix, and at least so many, at most so many characters of an alphabet behind it.
+type Format = (Rule, &'static str, Alphabet, usize, usize);
+
+const ANY: usize = 4096;
+
+/// Sources: the issuers' own documentation of their prefixes. Lengths are lower bounds where issuers leave them open.
+const FORMATS: [Format; 66] = [
+    (Rule::AwsKey, "AKIA", Alphabet::Base32, 16, 16),
+    (Rule::AwsKey, "ASIA", Alphabet::Base32, 16, 16),
+    (Rule::AwsKey, "ABIA", Alphabet::Base32, 16, 16),
+    (Rule::GitHubToken, "ghp_", Alphabet::Alphanumeric, 36, 255),
+    (Rule::GitHubToken, "gho_", Alphabet::Alphanumeric, 36, 255),
+    (Rule::GitHubToken, "ghu_", Alphabet::Alphanumeric, 36, 255),
+    (Rule::GitHubToken, "ghs_", Alphabet::Alphanumeric, 36, 255),
+    (Rule::GitHubToken, "ghr_", Alphabet::Alphanumeric, 36, 255),
+    (Rule::GitHubToken, "github_pat_", Alphabet::Word, 60, 255),
+    (Rule::GitLabToken, "glpat-", Alphabet::Dotted, 20, 300),
+    (Rule::GitLabToken, "glrt-", Alphabet::Dotted, 20, 300),
+    (Rule::GitLabToken, "gldt-", Alphabet::Dotted, 20, 300),
+    (Rule::GitLabToken, "glptt-", Alphabet::Dotted, 20, 300),
+    (Rule::GitLabToken, "glcbt-", Alphabet::Dotted, 20, 300),
+    (Rule::SlackToken, "xoxb-", Alphabet::Url, 20, 300),
+    (Rule::SlackToken, "xoxp-", Alphabet::Url, 20, 300),
+    (Rule::SlackToken, "xoxa-", Alphabet::Url, 20, 300),
+    (Rule::SlackToken, "xoxr-", Alphabet::Url, 20, 300),
+    (Rule::SlackToken, "xoxs-", Alphabet::Url, 20, 300),
+    (Rule::SlackToken, "xoxe-", Alphabet::Url, 20, 300),
+    (Rule::SlackToken, "xapp-", Alphabet::Url, 20, 300),
+    (Rule::StripeKey, "sk_live_", Alphabet::Alphanumeric, 16, 255),
+    (Rule::StripeKey, "sk_test_", Alphabet::Alphanumeric, 16, 255),
+    (Rule::StripeKey, "rk_live_", Alphabet::Alphanumeric, 16, 255),
+    (Rule::StripeKey, "rk_test_", Alphabet::Alphanumeric, 16, 255),
+    (Rule::StripeKey, "whsec_", Alphabet::Alphanumeric, 24, 255),
+    (Rule::CloudflareToken, "cfk_", Alphabet::Alphanumeric, 40, 60),
+    (Rule::CloudflareToken, "cfut_", Alphabet::Alphanumeric, 40, 60),
+    (Rule::CloudflareToken, "cfat_", Alphabet::Alphanumeric, 40, 60),
+    (Rule::NpmToken, "npm_", Alphabet::Alphanumeric, 36, 36),
+    (Rule::PyPiToken, "pypi-AgE", Alphabet::Url, 50, ANY),
+    (Rule::OtherToken, "sk-proj-", Alphabet::Url, 40, 300),
+    (Rule::OtherToken, "sk-svcacct-", Alphabet::Url, 40, 300),
+    (Rule::OtherToken, "sk-ant-", Alphabet::Url, 40, 300),
+    (Rule::OtherToken, "SG.", Alphabet::Dotted, 60, 80),
+    (Rule::OtherToken, "AIza", Alphabet::Url, 35, 35),
+    (Rule::OtherToken, "GOCSPX-", Alphabet::Url, 28, 28),
+    (Rule::OtherToken, "dop_v1_", Alphabet::Hex, 64, 64),
+    (Rule::OtherToken, "doo_v1_", Alphabet::Hex, 64, 64),
+    (Rule::OtherToken, "dckr_pat_", Alphabet::Url, 20, 64),
+    (Rule::OtherToken, "dckr_oat_", Alphabet::Url, 20, 64),
+    (Rule::OtherToken, "hf_", Alphabet::Alphanumeric, 34, 40),
+    (Rule::OtherToken, "hvs.", Alphabet::Url, 24, 300),
+    (Rule::OtherToken, "hvb.", Alphabet::Url, 24, 300),
+    (Rule::OtherToken, "shpat_", Alphabet::Hex, 32, 32),
+    (Rule::OtherToken, "shpss_", Alphabet::Hex, 32, 32),
+    (Rule::OtherToken, "glsa_", Alphabet::Word, 40, 64),
+    (Rule::OtherToken, "glc_", Alphabet::Alphanumeric, 60, 400),
+    (Rule::OtherToken, "lin_api_", Alphabet::Alphanumeric, 40, 40),
+    (Rule::OtherToken, "NRAK-", Alphabet::Alphanumeric, 27, 27),
+    (Rule::OtherToken, "sntrys_", Alphabet::Url, 40, 400),
+    (Rule::OtherToken, "sntryu_", Alphabet::Hex, 64, 64),
+    (Rule::OtherToken, "dp.pt.", Alphabet::Alphanumeric, 40, 44),
+    (Rule::OtherToken, "dp.st.", Alphabet::Dotted, 40, 80),
+    (Rule::OtherToken, "pscale_pw_", Alphabet::Dotted, 32, 64),
+    (Rule::OtherToken, "pscale_tkn_", Alphabet::Dotted, 32, 64),
+    (Rule::OtherToken, "rubygems_", Alphabet::Hex, 48, 48),
+    (Rule::OtherToken, "ATATT3", Alphabet::Url, 100, 400),
+    (Rule::OtherToken, "dapi", Alphabet::Hex, 32, 32),
+    (Rule::OtherToken, "tskey-auth-", Alphabet::Url, 20, 100),
+    (Rule::OtherToken, "AGE-SECRET-KEY-1", Alphabet::Alphanumeric, 58, 58),
+    (Rule::OtherToken, "xkeysib-", Alphabet::Url, 60, 100),
+    (Rule::OtherToken, "PMAK-", Alphabet::Url, 59, 59),
+    (Rule::OtherToken, "key-", Alphabet::Hex, 32, 32),
+    (Rule::OtherToken, "EAAC", Alphabet::Alphanumeric, 100, 400),
+    (Rule::OtherToken, "nfp_", Alphabet::Alphanumeric, 40, 40),
+];
+
+/// All tokens of a known form in a text.
+pub fn find(text: &str) -> Vec<(Rule, &str)> {
+    let mut found: Vec<(Rule, &str)> = Vec::new();
+    for format in FORMATS {
+        found.extend(prefixed(text, format).into_iter().map(|token| (format.0, token)));
+    }
+    found.extend(json_web_tokens(text).into_iter().map(|token| (Rule::Jwt, token)));
+    found.extend(private_keys(text).into_iter().map(|key| (Rule::PrivateKey, key)));
+    found.extend(slack_webhooks(text).into_iter().map(|path| (Rule::SlackToken, path)));
+    found.extend(fernet_keys(text).into_iter().map(|key| (Rule::FernetKey, key)));
+    found
+}
+
+/// Where the token is a word of its own.
+fn prefixed(text: &str, (_, prefix, alphabet, least, most): Format) -> Vec<&str> {
+    let found = text.match_indices(prefix).filter_map(|(at, _)| {
+        let begins =
+            text[..at].bytes().last().is_none_or(|byte| !byte.is_ascii_alphanumeric() && byte != b'_');
+        let rest = &text[at + prefix.len()..];
+        let length = rest.bytes().take_while(|byte| alphabet.has(*byte)).count();
+        let ends = rest.bytes().nth(length).is_none_or(|byte| !byte.is_ascii_alphanumeric());
+        let body = &rest[..length];
+        let varied = names::entropy(body) >= 2.5 && !body.ends_with("EXAMPLE");
+        (begins && ends && (least..=most).contains(&length) && varied)
+            .then(|| &text[at..at + prefix.len() + length])
+    });
+    found.collect()
+}
+
+/// Three parts in base64url, the first two of them JSON objects.
+fn json_web_tokens(text: &str) -> Vec<&str> {
+    let found = text.match_indices("eyJ").filter_map(|(at, _)| {
+        let length = text[at..].bytes().take_while(|byte| Alphabet::Dotted.has(*byte)).count();
+        let token = &text[at..at + length];
+        let mut parts = token.split('.');
+        let object = |part: Option<&str>| {
+            let decoded = URL_SAFE_NO_PAD.decode(part?).ok()?;
+            decoded.starts_with(b"{").then_some(())
+        };
+        object(parts.next())?;
+        object(parts.next())?;
+        // Without a signature it proves nothing to anybody.
+        (parts.next()?.len() >= 16).then_some(token)
+    });
+    found.collect()
+}
+
+/// PEM with something of a key behind the header, also in base64 as a whole.
+fn private_keys(text: &str) -> Vec<&str> {
+    let plain = text.match_indices("PRIVATE KEY").filter_map(|(at, _)| {
+        text[..at].rfind("-----BEGIN ").filter(|begin| at - begin < 40)?;
+        let body = text[at..].find("-----").map(|dashes| &text[at + dashes + 5..])?;
+        let end = body.find("-----").unwrap_or(body.len());
+        let body = &body[..end];
+        let base64 =
+            body.bytes().filter(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte)).count();
+        (base64 >= 40).then_some(body)
+    });
+    let encoded = text.match_indices("LS0tLS1CRUdJTi").filter_map(|(at, _)| {
+        let whole =
+            text[at..].bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte));
+        let key = &text[at..at + whole.count()];
+        let head = STANDARD.decode(key.get(..60)?).ok()?;
+        let private = head.windows(11).any(|window| window == b"PRIVATE KEY");
+        private.then_some(key)
+    });
+    plain.chain(encoded).collect()
+}
+
+/// An incoming webhook's address is its own password.
+fn slack_webhooks(text: &str) -> Vec<&str> {
+    let found = text.match_indices("hooks.slack.com/services/").filter_map(|(at, host)| {
+        let rest = &text[at + host.len()..];
+        let length = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'/').count();
+        (length >= 30 && !rest[..length].contains("XXXX")).then(|| &rest[..length])
+    });
+    found.collect()
+}
+
+/// 32 bytes in base64url with padding. Digests and public keys have the same form, so what stands before it counts.
+fn fernet_keys(text: &str) -> Vec<&str> {
+    let bytes = text.as_bytes();
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let length = bytes[at..].iter().take_while(|byte| Alphabet::Url.has(**byte)).count();
+        let key = (length == 43 && bytes.get(at + 43) == Some(&b'=') && bytes.get(at + 44) != Some(&b'='))
+            .then(|| &text[at..at + 44]);
+        let standard = [at.checked_sub(1), Some(at + 44)]
+            .into_iter()
+            .flatten()
+            .any(|beside| bytes.get(beside).is_some_and(|byte| b"+/".contains(byte)));
+        found.extend(key.filter(|key| {
+            !standard
+                && !is_digest(&text[..at])
+                && names::entropy(key) >= 4.0
+                && URL_SAFE.decode(key).is_ok_and(|decoded| decoded.len() == 32)
+        }));
+        at += length.max(1);
+    }
+    found
+}
+
+/// Whether what stands before says that a digest or a public key follows.
+fn is_digest(before: &str) -> bool {
+    let start =
+        (0..=before.len()).rev().filter(|at| before.is_char_boundary(*at)).take(25).last().unwrap_or(0);
+    let near = before[start..].to_ascii_uppercase();
+    ["SHA", "INTEGRITY", "CHECKSUM", "DIGEST", "HASH", "PUB", "SRI", "SUM"]
+        .iter()
+        .any(|word| near.contains(word))
+}

@@ -1,0 +1,120 @@
+//! The result of an audit as text, JSON and SARIF. None of them has anything to leak: findings hold no values.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::image::Image;
+use super::rules::Rule;
+use super::{Audit, Finding};
+
+/// For people: a line for each finding, and one that sums up.
+pub fn text(image: &str, inspected: &Image, audit: &Audit) -> String {
+    let mut text = String::new();
+    for finding in &audit.findings {
+        let place = finding.to_string();
+        let what = finding.rule.description();
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            text,
+            "{image}: {place}: {what} [{} {}]{}",
+            finding.rule.id(),
+            finding.fingerprint,
+            also(finding)
+        );
+    }
+    let _ = match audit.findings.len() {
+        0 => write!(text, "{image}: clean"),
+        1 => write!(text, "{image}: 1 finding"),
+        more => write!(text, "{image}: {more} findings"),
+    };
+    if !audit.allowed.is_empty() {
+        let _ = write!(text, ", {} allowed", audit.allowed.len());
+    }
+    if inspected.unrecorded_layers > 0 {
+        let _ = write!(text, "; layers without a recorded command: {}", inspected.unrecorded_layers);
+    }
+    text.push('\n');
+    text
+}
+
+fn also(finding: &Finding) -> String {
+    let layers: Vec<String> = finding.layers.iter().map(ToString::to_string).collect();
+    match (&finding.place, layers.len()) {
+        (_, 0) | (super::Place::History(_), 1) => String::new(),
+        (_, 1) => format!(", set in layer {}", layers[0]),
+        _ => format!(", in layers {}", layers.join(", ")),
+    }
+}
+
+/// For programs.
+pub fn json(image: &str, inspected: &Image, audit: &Audit) -> Value {
+    let listed = |findings: &[Finding]| findings.iter().map(finding_json).collect::<Vec<_>>();
+    json!({
+        "image": image,
+        "digest": inspected.id,
+        "clean": audit.findings.is_empty(),
+        "findings": listed(&audit.findings),
+        "allowed": listed(&audit.allowed),
+        "layersWithoutCommand": inspected.unrecorded_layers,
+    })
+}
+
+fn finding_json(finding: &Finding) -> Value {
+    json!({
+        "place": finding.place.kind(),
+        "name": finding.name,
+        "layers": finding.layers,
+        "rule": finding.rule.id(),
+        "message": finding.rule.description(),
+        "fingerprint": finding.fingerprint,
+    })
+}
+
+/// For code scanning: SARIF 2.1.0. What is allowed is in it as suppressed.
+pub fn sarif(image: &str, inspected: &Image, audit: &Audit) -> Value {
+    let rules: Vec<Value> = Rule::ALL
+        .iter()
+        .map(|rule| json!({"id": rule.id(), "shortDescription": {"text": rule.description()}}))
+        .collect();
+    let all = audit.findings.iter().map(|f| (f, false)).chain(audit.allowed.iter().map(|f| (f, true)));
+    let results: Vec<Value> = all
+        .map(|(finding, allowed)| {
+            json!({
+                "ruleId": finding.rule.id(),
+                "level": "error",
+                "message": {"text": format!("{image}: {finding}: {}", finding.rule.description())},
+                "locations": [{
+                    "physicalLocation": {"artifactLocation": {"uri": uri(image)}},
+                    "logicalLocations": [{"fullyQualifiedName": finding.to_string(), "kind": "member"}],
+                }],
+                "partialFingerprints": {"keyturnImageFinding/v1": finding.fingerprint},
+                "suppressions": if allowed { json!([{"kind": "external"}]) } else { json!([]) },
+            })
+        })
+        .collect();
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {
+                "name": "keyturn",
+                "version": env!("CARGO_PKG_VERSION"),
+                "rules": rules,
+            }},
+            "artifacts": [{"location": {"uri": uri(image)}, "description": {"text": inspected.id}}],
+            "results": results,
+        }],
+    })
+}
+
+/// A relative reference: in `name:tag` a reader would see a scheme.
+fn uri(image: &str) -> String {
+    image
+        .bytes()
+        .map(|byte| match byte {
+            byte if byte.is_ascii_alphanumeric() || b"-_./".contains(&byte) => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        })
+        .collect()
+}

@@ -1,0 +1,208 @@
+//! `keyturn audit image`: which secrets an image carries, for the last step of a build pipeline.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::audit::image::{self, Image, ImageError};
+use crate::audit::{self, Allowances, AllowedFinding, Fingerprints, report};
+use crate::secret_value::SecretValue;
+
+/// The exit code with findings.
+const FINDINGS: u8 = 1;
+/// The exit code when nothing is known: no image, no docker, output that is not understood.
+const NOT_AUDITED: u8 = 2;
+
+#[derive(Args, Clone, Debug)]
+pub struct AuditArgs {
+    #[command(subcommand)]
+    pub what: What,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum What {
+    /// Look for secrets in an image's configuration and in the commands of its layers. Exit code 0: none; 1: findings;
+    /// 2: could not be audited
+    Image(ImageArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ImageArgs {
+    /// Name, digest or ID of an image that the local docker has
+    #[arg(required_unless_present = "inspect", conflicts_with_all = ["inspect", "history"])]
+    pub image: Option<String>,
+
+    /// File with the output of `docker image inspect IMAGE`, instead of asking docker
+    #[arg(long, value_name = "FILE", requires = "history")]
+    pub inspect: Option<PathBuf>,
+
+    /// File with the output of `docker history --no-trunc --format json IMAGE`
+    #[arg(long, value_name = "FILE", requires = "inspect")]
+    pub history: Option<PathBuf>,
+
+    /// Program to ask about the image
+    #[arg(long, value_name = "PROGRAM", default_value = "docker")]
+    pub docker: PathBuf,
+
+    /// How to write the result
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+
+    /// A variable (ENV or ARG) that may hold a literal although its name sounds secret; repeatable
+    #[arg(long, value_name = "NAME")]
+    pub allow_env: Vec<String>,
+
+    /// The fingerprint of an accepted finding, everywhere or in one image given by name or digest; repeatable
+    #[arg(long, value_name = "[IMAGE=]FINGERPRINT", value_parser = allowed_finding)]
+    pub allow: Vec<AllowedFinding>,
+
+    /// File with such entries, one a line; `#` begins a comment
+    #[arg(long, value_name = "FILE")]
+    pub allow_list: Option<PathBuf>,
+
+    /// File with a key of at least 16 bytes: fingerprints then change with the value
+    #[arg(long, value_name = "FILE")]
+    pub fingerprint_key: Option<PathBuf>,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Text,
+    Json,
+    Sarif,
+}
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    #[error("{path}: {source}")]
+    File { path: String, source: io::Error },
+    #[error("{path}, line {line}: expected [IMAGE=]FINGERPRINT, with 16 hexadecimal digits")]
+    AllowList { path: String, line: usize },
+    #[error("{path}: a key of fewer than 16 bytes could be guessed")]
+    Key { path: String },
+    #[error("{0:?} is not the name of an image")]
+    Name(String),
+    #[error("cannot run {program}: {source}")]
+    Program { program: String, source: io::Error },
+    #[error("{program} knows nothing of {image}: {message}")]
+    Docker { program: String, image: String, message: String },
+    #[error("{program} did not answer in UTF-8")]
+    Encoding { program: String },
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error("cannot write the result: {0}")]
+    Output(#[source] io::Error),
+}
+
+/// Audits, prints, and says with the exit code what came out.
+pub fn run(args: &AuditArgs) -> ExitCode {
+    let What::Image(args) = &args.what;
+    match audited(args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FINDINGS),
+        Err(error) => {
+            eprintln!("keyturn: not audited: {error}");
+            ExitCode::from(NOT_AUDITED)
+        }
+    }
+}
+
+/// Whether the image is clean.
+fn audited(args: &ImageArgs) -> Result<bool, AuditError> {
+    let allowances = Allowances {
+        variables: args.allow_env.iter().cloned().collect::<BTreeSet<_>>(),
+        findings: allowed_findings(args)?,
+    };
+    let fingerprints = fingerprints(args)?;
+    let image = image_of(args)?;
+    let name = args.image.as_ref().or_else(|| image.names.first()).unwrap_or(&image.id).clone();
+    let audit = audit::audit(&image, &allowances, &fingerprints);
+    let output = match args.format {
+        Format::Text => report::text(&name, &image, &audit),
+        Format::Json => format!("{:#}\n", report::json(&name, &image, &audit)),
+        Format::Sarif => format!("{:#}\n", report::sarif(&name, &image, &audit)),
+    };
+    io::stdout().write_all(output.as_bytes()).map_err(AuditError::Output)?;
+    Ok(audit.findings.is_empty())
+}
+
+fn image_of(args: &ImageArgs) -> Result<Image, AuditError> {
+    let (inspect, history) = match (&args.image, &args.inspect, &args.history) {
+        (_, Some(inspect), Some(history)) => (read(inspect)?, read(history)?),
+        (Some(image), ..) => ask(&args.docker, image)?,
+        _ => return Err(AuditError::Name(String::new())),
+    };
+    Ok(image::parse(&inspect, &history)?)
+}
+
+/// Asks docker, which knows its socket, its context and its credentials.
+fn ask(docker: &Path, image: &str) -> Result<(SecretValue, SecretValue), AuditError> {
+    // What begins with a dash would be an option.
+    if image.is_empty() || image.starts_with('-') {
+        return Err(AuditError::Name(image.to_owned()));
+    }
+    let inspect = output(docker, image, &["image", "inspect", image])?;
+    // `{{json .}}` is understood by every version, `json` only since 23.
+    let history = output(docker, image, &["history", "--no-trunc", "--format", "{{json .}}", image])?;
+    Ok((inspect, history))
+}
+
+fn output(docker: &Path, image: &str, arguments: &[&str]) -> Result<SecretValue, AuditError> {
+    let program = docker.display().to_string();
+    let ran = Command::new(docker).args(arguments).stdin(Stdio::null()).output();
+    let ran = ran.map_err(|source| AuditError::Program { program: program.clone(), source })?;
+    if !ran.status.success() {
+        let message = String::from_utf8_lossy(&ran.stderr).trim().to_owned();
+        return Err(AuditError::Docker { program, image: image.to_owned(), message });
+    }
+    String::from_utf8(ran.stdout).map(SecretValue::new).map_err(|_| AuditError::Encoding { program })
+}
+
+fn read(path: &Path) -> Result<SecretValue, AuditError> {
+    let text = fs::read_to_string(path);
+    text.map(SecretValue::new).map_err(|source| AuditError::File { path: path.display().to_string(), source })
+}
+
+fn fingerprints(args: &ImageArgs) -> Result<Fingerprints, AuditError> {
+    let Some(path) = &args.fingerprint_key else { return Ok(Fingerprints::default()) };
+    let key = read(path)?;
+    if key.expose().trim().len() < 16 {
+        return Err(AuditError::Key { path: path.display().to_string() });
+    }
+    Ok(Fingerprints::keyed(&key))
+}
+
+fn allowed_findings(args: &ImageArgs) -> Result<Vec<AllowedFinding>, AuditError> {
+    let mut allowed = args.allow.clone();
+    let Some(path) = &args.allow_list else { return Ok(allowed) };
+    let list = fs::read_to_string(path)
+        .map_err(|source| AuditError::File { path: path.display().to_string(), source })?;
+    for (index, line) in list.lines().enumerate() {
+        let entry = line.split('#').next().unwrap_or_default().trim();
+        if entry.is_empty() {
+            continue;
+        }
+        let entry = allowed_finding(entry)
+            .map_err(|_| AuditError::AllowList { path: path.display().to_string(), line: index + 1 })?;
+        allowed.push(entry);
+    }
+    Ok(allowed)
+}
+
+/// `FINGERPRINT`, or `IMAGE=FINGERPRINT`.
+fn allowed_finding(entry: &str) -> Result<AllowedFinding, String> {
+    let (image, fingerprint) = match entry.rsplit_once('=') {
+        Some((image, fingerprint)) => (Some(image.to_owned()), fingerprint),
+        None => (None, entry),
+    };
+    let hexadecimal = fingerprint.len() == 16 && fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !hexadecimal || image.as_ref().is_some_and(String::is_empty) {
+        return Err("expected [IMAGE=]FINGERPRINT, with 16 hexadecimal digits".to_owned());
+    }
+    Ok(AllowedFinding { image, fingerprint: fingerprint.to_ascii_lowercase() })
+}
