@@ -1,7 +1,7 @@
 //! Tokens that show by their form whose they are, whatever the name they stand under.
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 
 use super::names;
 use super::rules::Rule;
@@ -157,7 +157,7 @@ fn json_web_tokens(text: &str) -> Vec<&str> {
     found.collect()
 }
 
-/// PEM with something of a key behind the header, also in base64 as a whole.
+/// PEM with something of a key behind the header.
 fn private_keys(text: &str) -> Vec<&str> {
     let plain = text.match_indices("PRIVATE KEY").filter_map(|(at, _)| {
         text[..at].rfind("-----BEGIN ").filter(|begin| at - begin < 40)?;
@@ -168,15 +168,7 @@ fn private_keys(text: &str) -> Vec<&str> {
             body.bytes().filter(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte)).count();
         (base64 >= 40).then_some(body)
     });
-    let encoded = text.match_indices("LS0tLS1CRUdJTi").filter_map(|(at, _)| {
-        let whole =
-            text[at..].bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte));
-        let key = &text[at..at + whole.count()];
-        let head = STANDARD.decode(key.get(..60)?).ok()?;
-        let private = head.windows(11).any(|window| window == b"PRIVATE KEY");
-        private.then_some(key)
-    });
-    plain.chain(encoded).collect()
+    plain.collect()
 }
 
 /// An incoming webhook's address is its own password.

@@ -58,6 +58,12 @@ pub enum ImageError {
     HistoryOfAnother { entries: usize, layers: usize },
 }
 
+/// The ID of the image that an output of `docker image inspect` describes: what to ask the history of, since a tag may
+/// move meanwhile.
+pub fn id(inspect: &SecretValue) -> Result<String, ImageError> {
+    parse_inspect(inspect).map(|inspected| inspected.id)
+}
+
 /// Reads both outputs.
 pub fn parse(inspect: &SecretValue, history: &SecretValue) -> Result<Image, ImageError> {
     let inspected = parse_inspect(inspect)?;
@@ -74,8 +80,10 @@ pub fn parse(inspect: &SecretValue, history: &SecretValue) -> Result<Image, Imag
     names.extend(inspected.repo_digests);
     let config = inspected.config.ok_or(ImageError::NoConfiguration)?;
     let mut texts = config.into_texts();
-    if let Some(builder) = inspected.container_config {
-        texts.extend(builder.into_texts());
+    if let Some(container) = inspected.container_config {
+        // Its command is the last step of the build, which the history has.
+        let again = container.into_texts().into_iter();
+        texts.extend(again.filter(|text| matches!(text.place, Place::Env | Place::Label)));
     }
     for (index, command) in commands.iter().rev().enumerate() {
         texts.extend(history::texts(command.expose()).into_iter().map(|(name, value)| Text {
@@ -119,7 +127,7 @@ struct Inspected {
     #[serde(default, deserialize_with = "or_default")]
     repo_digests: Vec<String>,
     config: Option<Config>,
-    /// The configuration of the classic builder's last container, which may say more than the image's.
+    /// The configuration of the container that the image was made from: of the classic builder, or of `docker commit`.
     container_config: Option<Config>,
     #[serde(default, rename = "RootFS", deserialize_with = "or_default")]
     root_fs: RootFs,

@@ -60,11 +60,14 @@ fn pair(text: &str, start: usize, end: usize) -> Option<Pair<'_>> {
             return None;
         }
         let literal = literal(value.trim_start_matches(' '))?;
-        // `pass:` is how openssl takes a password.
-        return (quoted_name || value.starts_with(' ') || name == "pass").then_some(Pair {
+        // `-passin pass:VALUE` is how openssl takes a password.
+        if name == "pass" && !value.starts_with(' ') {
+            return Some(Pair { name: "password", value: literal, may_be_prose: false });
+        }
+        return (quoted_name || value.starts_with(' ')).then_some(Pair {
             name,
             value: literal,
-            may_be_prose: !quoted_name && name != "pass",
+            may_be_prose: !quoted_name,
         });
     }
     if !spaced {
@@ -72,8 +75,8 @@ fn pair(text: &str, start: usize, end: usize) -> Option<Pair<'_>> {
     }
     let option = raw.starts_with('-') && before.ends_with(|c: char| c.is_whitespace() || "\"'(".contains(c));
     // `aws configure set NAME VALUE`, `npm config set NAME VALUE`.
-    let set =
-        before.trim_end().ends_with(" set") || before.ends_with(":") || before.trim_end().ends_with(" setx");
+    let set = before.ends_with(':')
+        || [" set", " setx", " config"].iter().any(|word| before.trim_end().ends_with(word));
     // `login NAME password VALUE` of a netrc.
     let netrc = name == "password" && before.contains("login ") && before.contains("machine ");
     // `ALTER USER … PASSWORD 'VALUE'`, `IDENTIFIED BY 'VALUE'`.
@@ -149,6 +152,11 @@ pub fn credentials(text: &str) -> Vec<&str> {
                 words.iter().filter_map(|word| word.strip_prefix("-p")).map(|p| p.trim_matches(['"', '\''])),
             );
         }
+        if has("bundle") && has("config") {
+            let users =
+                words.iter().filter(|word| !word.contains('/') && !word.starts_with(['-', '"', '\'']));
+            found.extend(users.filter_map(|user| user.split_once(':')).map(|(_, password)| password));
+        }
         if has("chpasswd") {
             let echoed = words.iter().take_while(|word| **word != "|").filter_map(|word| {
                 let (_, password) = word.trim_matches(['"', '\'']).split_once(':')?;
@@ -192,7 +200,7 @@ mod tests {
             ("npm config set //r/:_authToken abc", "_authToken", "abc"),
             ("echo //r/:_authToken=abc", "_authToken", "abc"),
             ("machine a login b password abc", "password", "abc"),
-            ("openssl rsa -passin pass:abc", "pass", "abc"),
+            ("openssl rsa -passin pass:abc", "password", "abc"),
             (": ${PASSWORD:-abc}", "PASSWORD", "abc"),
             ("TOKEN=\"${X}\"", "TOKEN", "${X}"),
             ("TOKEN=$(cat x)", "TOKEN", "$("),

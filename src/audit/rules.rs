@@ -106,10 +106,11 @@ pub struct Hit {
 pub fn scan(name: Option<&str>, value: &SecretValue) -> Vec<Hit> {
     let text = value.expose();
     let mut hits = Hits::default();
-    hits.texts(name, text, 1);
+    // First what the escapes stand for: what is found again in the text as it is, is known then.
     if let Some(unescaped) = unescaped(text) {
         hits.texts(name, unescaped.expose(), 1);
     }
+    hits.texts(name, text, 1);
     // Last, so that what is known for certain comes first and this adds only what nothing else has seen.
     if let Some(name) = name {
         hits.named(name, name, text);
@@ -178,9 +179,11 @@ impl Hits {
 
     /// Once for each value: the first rule that saw it, or a part of it, names it.
     fn add(&mut self, rule: Rule, name: Option<String>, value: &str) {
+        let plain = unescaped(value);
         let seen = |hit: &Hit| {
             let known = hit.value.expose();
             known == value
+                || plain.as_ref().is_some_and(|plain| plain.expose() == known)
                 || (rule == Rule::SecretName && known.len() >= 4 && value.contains(known))
                 || (hit.rule != Rule::SecretName && value.len() >= 4 && known.contains(value))
         };

@@ -147,8 +147,9 @@ fn ask(docker: &Path, image: &str) -> Result<(SecretValue, SecretValue), AuditEr
         return Err(AuditError::Name(image.to_owned()));
     }
     let inspect = output(docker, image, &["image", "inspect", image])?;
+    let id = image::id(&inspect)?;
     // `{{json .}}` is understood by every version, `json` only since 23.
-    let history = output(docker, image, &["history", "--no-trunc", "--format", "{{json .}}", image])?;
+    let history = output(docker, image, &["history", "--no-trunc", "--format", "{{json .}}", &id])?;
     Ok((inspect, history))
 }
 

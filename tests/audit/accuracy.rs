@@ -1,0 +1,110 @@
+//! How much is found, and how much of what is found is a secret.
+
+use keyturn::audit::image::{self, Image};
+use keyturn::audit::{self, Allowances, Audit, Fingerprints, report};
+use keyturn::secret_value::SecretValue;
+
+use super::corpus::{Case, cases};
+use super::grep;
+
+fn audited(case: &Case) -> (Image, Audit) {
+    let held = |text: &str| SecretValue::new(text.to_owned());
+    let image = image::parse(&held(&case.outputs.inspect), &held(&case.outputs.history))
+        .unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    let audit = audit::audit(&image, &Allowances::default(), &Fingerprints::default());
+    (image, audit)
+}
+
+/// Images rightly and wrongly reported, missed, and rightly passed.
+#[derive(Default)]
+struct Score {
+    found: u32,
+    wrong: u32,
+    missed: u32,
+    passed: u32,
+}
+
+impl Score {
+    fn count(&mut self, alarm: bool, secret: bool) {
+        match (alarm, secret) {
+            (true, true) => self.found += 1,
+            (true, false) => self.wrong += 1,
+            (false, true) => self.missed += 1,
+            (false, false) => self.passed += 1,
+        }
+    }
+
+    fn precision(&self) -> f64 {
+        f64::from(self.found) / f64::from(self.found + self.wrong)
+    }
+
+    fn recall(&self) -> f64 {
+        f64::from(self.found) / f64::from(self.found + self.missed)
+    }
+
+    fn row(&self, who: &str) -> String {
+        format!(
+            "| {who} | {} | {} | {} | {} | {:.3} | {:.3} |",
+            self.found,
+            self.wrong,
+            self.missed,
+            self.passed,
+            self.precision(),
+            self.recall()
+        )
+    }
+}
+
+#[test]
+fn it_finds_what_the_grep_misses_and_passes_what_the_grep_reports() {
+    let cases = cases();
+    let (mut ours, mut theirs, mut scratch) = (Score::default(), Score::default(), Score::default());
+    let mut mistaken = Vec::new();
+    for case in &cases {
+        let (_, audit) = audited(case);
+        let secret = !case.planted.is_empty();
+        ours.count(!audit.findings.is_empty(), secret);
+        theirs.count(grep::alarms(&case.outputs), secret);
+        scratch.count(grep::alarms(&case.from_scratch), secret);
+        if audit.findings.is_empty() == secret {
+            mistaken.push(format!("{}: {:?}", case.name, audit.findings));
+        }
+    }
+    println!("{} images, {} with a secret", cases.len(), ours.found + ours.missed);
+    println!("| | found | wrong | missed | passed | precision | recall |\n|---|---|---|---|---|---|---|");
+    println!("{}\n{}", ours.row("keyturn audit image"), theirs.row("the runbook's grep"));
+    println!("{}", scratch.row("the grep, from scratch"));
+    println!("mistaken: {mistaken:#?}");
+    assert!(cases.len() >= 200, "only {} images", cases.len());
+    assert!(ours.found + ours.missed >= 100 && ours.wrong + ours.passed >= 100);
+    assert!(ours.missed <= 2, "missed: {mistaken:#?}");
+    assert!(ours.wrong <= 2, "wrong: {mistaken:#?}");
+    // Otherwise the corpus is too easy to say anything.
+    assert!(scratch.missed >= 20 && scratch.wrong >= 50, "{}", scratch.row("grep"));
+}
+
+#[test]
+fn a_secret_is_one_finding() {
+    for case in cases().iter().filter(|case| !case.planted.is_empty()) {
+        let (_, audit) = audited(case);
+        assert!(audit.findings.len() <= case.planted.len(), "{}: {:#?}", case.name, audit.findings);
+    }
+}
+
+#[test]
+fn no_report_shows_a_piece_of_a_value() {
+    for case in cases() {
+        let (image, audit) = audited(&case);
+        let reports = [
+            report::text("app", &image, &audit),
+            report::json("app", &image, &audit).to_string(),
+            report::sarif("app", &image, &audit).to_string(),
+            format!("{audit:?}"),
+        ];
+        for window in case.planted.iter().flat_map(|secret| secret.as_bytes().windows(7)) {
+            let piece = std::str::from_utf8(window).unwrap();
+            let shown = reports.iter().find(|report| report.contains(piece));
+            assert!(shown.is_none(), "{}: {piece} is in {}", case.name, shown.unwrap());
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Images with a label each: which secrets are in them.
+
+use super::image::{Builder, Outputs, Step, built};
+use super::{negatives, positives};
+
+/// An image, and what is to be found in it.
+pub struct Case {
+    pub name: String,
+    pub outputs: Outputs,
+    /// The same image on an empty base, where a search for words has only the steps to stumble over.
+    pub from_scratch: Outputs,
+    /// The secrets in it; none, where it is clean.
+    pub planted: Vec<String>,
+}
+
+/// Numbers that are the same in every run (xorshift64*): a failure can be looked at again.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// So many characters of an alphabet.
+    pub fn of(&mut self, alphabet: &str, length: usize) -> String {
+        let letters = alphabet.as_bytes();
+        let mut text: String = (0..length)
+            .map(|_| char::from(letters[usize::try_from(self.next() % letters.len() as u64).unwrap()]))
+            .collect();
+        // Never without a digit and a letter, which real tokens of this length have as good as always.
+        if length > 8 && letters.contains(&b'7') && letters.contains(&b'a') {
+            text.replace_range(length / 2..length / 2 + 2, "7a");
+        }
+        text
+    }
+
+    pub fn alphanumeric(&mut self, length: usize) -> String {
+        self.of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", length)
+    }
+
+    pub fn hex(&mut self, length: usize) -> String {
+        self.of("0123456789abcdef", length)
+    }
+
+    pub fn base64url(&mut self, length: usize) -> String {
+        self.of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", length)
+    }
+}
+
+pub fn env(name: &'static str, value: impl Into<String>) -> Step {
+    Step::Env(name, value.into())
+}
+
+pub fn run(command: impl Into<String>) -> Step {
+    Step::Run(command.into())
+}
+
+/// What images are built from. None of these has a secret, and all of them have something that a search for words takes
+/// for one.
+fn bases() -> Vec<(&'static str, Vec<Step>)> {
+    let path = || env("PATH", "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin");
+    vec![
+        (
+            "python",
+            vec![
+                path(),
+                env("LANG", "C.UTF-8"),
+                env("GPG_KEY", "7169605F62C751356D054A26A821E680E5FA6305"),
+                env("PYTHON_VERSION", "3.13.1"),
+                env("PYTHON_SHA256", "9cf9427bee9e2242e3877dd0f6b641c1853ca461f39d6503ce260a59c80bf0d9"),
+                run(
+                    "set -eux; wget -O python.tar.xz \"https://www.python.org/ftp/python/$PYTHON_VERSION/Python.tar.xz\"; echo \"$PYTHON_SHA256 *python.tar.xz\" | sha256sum -c -; GNUPGHOME=\"$(mktemp -d)\"; export GNUPGHOME; gpg --batch --keyserver hkps://keys.openpgp.org --recv-keys \"$GPG_KEY\"; gpg --batch --verify python.tar.xz.asc python.tar.xz",
+                ),
+                env("PYTHONDONTWRITEBYTECODE", "1"),
+                env("PYTHONUNBUFFERED", "1"),
+                env("PYTHONPATH", "/app"),
+                Step::Cmd(vec!["python3".into()]),
+            ],
+        ),
+        (
+            "node",
+            vec![
+                path(),
+                env("NODE_VERSION", "22.12.0"),
+                env("YARN_VERSION", "1.22.22"),
+                run(
+                    "ARCH= && export GNUPGHOME=\"$(mktemp -d)\" && for key in C0D6248439F1D5604AAFFB4021D900FFDB233756 DD792F5973C6DE52C432CBDAC77ABFA00DDBF2B7 ; do { gpg --batch --keyserver hkps://keys.openpgp.org --recv-keys \"$key\" && gpg --batch --fingerprint \"$key\"; } ; done",
+                ),
+                Step::Entrypoint(vec!["docker-entrypoint.sh".into()]),
+            ],
+        ),
+        ("alpine", vec![path(), Step::Cmd(vec!["/bin/sh".into()])]),
+        (
+            "debian",
+            vec![
+                path(),
+                run(
+                    "apt-get update && apt-get install -y curl gnupg && curl -fsSL https://download.docker.com/linux/debian/gpg -o /etc/apt/keyrings/docker.asc && echo \"deb [signed-by=/etc/apt/keyrings/docker.asc] https://download.docker.com/linux/debian bookworm stable\" > /etc/apt/sources.list.d/docker.list",
+                ),
+            ],
+        ),
+    ]
+}
+
+/// Every form on a base of its own, by both builders.
+pub fn cases() -> Vec<Case> {
+    let bases = bases();
+    let mut cases = Vec::new();
+    let mut add = |kind: &str, forms: fn(&mut Random) -> Vec<(&'static str, Vec<Step>, Vec<String>)>| {
+        for (round, builder) in [Builder::Classic, Builder::BuildKit].into_iter().enumerate() {
+            let mut random = Random::new(1 + round as u64);
+            for (index, (name, steps, planted)) in forms(&mut random).into_iter().enumerate() {
+                let (base, below) = &bases[(index + round) % bases.len()];
+                let name = format!("{kind}/{name}/{base}/{builder:?}").to_lowercase();
+                let all: Vec<Step> =
+                    below.iter().cloned().chain([Step::Copy(".")]).chain(steps.clone()).collect();
+                let outputs = built("registry.example/team/app", &all, builder);
+                let from_scratch = built("registry.example/team/app", &steps, builder);
+                cases.push(Case { name, outputs, from_scratch, planted });
+            }
+        }
+    };
+    add("secret", positives::forms);
+    add("clean", negatives::forms);
+    cases
+}

@@ -1,0 +1,10 @@
+//! The audit of images: on a labelled corpus of configurations as people build them, beside the `grep` of a runbook, and
+//! as the command that a pipeline calls.
+
+mod accuracy;
+mod command;
+mod corpus;
+mod grep;
+mod image;
+mod negatives;
+mod positives;
