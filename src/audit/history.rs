@@ -78,7 +78,10 @@ fn unquoted(text: &str) -> &str {
 fn name_of(word: &str) -> Option<&str> {
     let (name, _) = word.split_once('=')?;
     let bare = unquoted(name);
-    let sound = !bare.is_empty() && bare.chars().all(|c| c.is_ascii_alphanumeric() || "_.-/".contains(c));
+    // `-Dname=…` is an option within a value.
+    let sound = !bare.is_empty()
+        && !bare.starts_with('-')
+        && bare.chars().all(|c| c.is_ascii_alphanumeric() || "_.-/".contains(c));
     sound.then_some(name)
 }
 
@@ -104,6 +107,7 @@ mod tests {
             ("/bin/sh -c #(nop)  ENV A=b", vec![pair("A", "b")]),
             ("ENV A=b c D=e", vec![pair("A", "b c"), pair("D", "e")]),
             ("ENV A=\"b c\"", vec![pair("A", "b c")]),
+            ("ENV A=-Xmx1g -Db.c=d E=f", vec![pair("A", "-Xmx1g -Db.c=d"), pair("E", "f")]),
             ("ENV LEGACY some value", vec![pair("LEGACY", "some value")]),
             ("ARG TOKEN", vec![pair("", "TOKEN")]),
             ("/bin/sh -c #(nop)  ARG TOKEN=x", vec![pair("TOKEN", "x")]),
