@@ -453,6 +453,7 @@ fn grants_are_hooks_until_their_kind_is_known() {
             serde_json::from_value(grants[0]["spec"].clone()).unwrap();
         assert_eq!(spec.hosts[0].port, Some(22));
         assert_eq!(spec.parameters[0].kms_keys, ["alias/musehub"]);
+        assert_eq!(spec.cloudflare[0].account_id, "0123456789abcdef0123456789abcdef");
         assert_eq!((spec.postgres[0].port, spec.postgres[0].allow_superuser), (Some(5434), true));
     }
 }

@@ -11,7 +11,7 @@ use super::docker_host::DockerHost;
 use super::managed_secret::ManagedSecret;
 use super::postgres::{PORT as POSTGRES_PORT, PostgresSpec};
 use super::rotation_grant::{
-    GrantMode, HostGrant, ParameterGrant, PostgresGrant, RotationGrant, RotationGrantSpec,
+    CloudflareGrant, GrantMode, HostGrant, ParameterGrant, PostgresGrant, RotationGrant, RotationGrantSpec,
 };
 
 /// SSH's own port, which is meant where none is written.
@@ -74,7 +74,11 @@ pub fn managed_secret(
         }
     }
     if lacking.is_empty() {
-        return postgres.map_or(Verdict::Allowed(mode), |spec| server(grants, secret, spec, mode));
+        if let Some(spec) = postgres {
+            return server(grants, secret, spec, mode);
+        }
+        let account = secret.spec.generate.cloudflare_r2.as_ref().map(|spec| spec.account_id.as_str());
+        return account.map_or(Verdict::Allowed(mode), |id| cloudflare(grants, secret, id, mode));
     }
     let mut prefixes: Vec<&str> = lacking.iter().map(|path| folder(path)).collect();
     prefixes.sort_unstable();
@@ -119,6 +123,20 @@ fn server(grants: &[RotationGrant], secret: &ManagedSecret, spec: &PostgresSpec,
         allow_superuser: false,
     };
     denied(&secret.metadata, &what, RotationGrantSpec { postgres: vec![grant], ..nothing(&secret.metadata) })
+}
+
+/// Whether a namespace may make and delete tokens of a Cloudflare account.
+fn cloudflare(grants: &[RotationGrant], secret: &ManagedSecret, account: &str, mode: GrantMode) -> Verdict {
+    let namespace = secret.metadata.namespace.as_deref();
+    let lists = |grant: &&RotationGrantSpec| grant.cloudflare.iter().any(|g| g.account_id == account);
+    let mut modes = of_namespace(grants, namespace).filter(lists).map(|grant| grant.mode).peekable();
+    if modes.peek().is_some() {
+        let observed = modes.any(|mode| mode == GrantMode::Observe);
+        return Verdict::Allowed(if observed { GrantMode::Observe } else { mode });
+    }
+    let grant = CloudflareGrant { account_id: account.to_owned() };
+    let lacking = RotationGrantSpec { cloudflare: vec![grant], ..nothing(&secret.metadata) };
+    denied(&secret.metadata, &format!("the Cloudflare account {account}"), lacking)
 }
 
 /// Whether every role of a Postgres source may be a superuser or a replication role.
@@ -216,6 +234,7 @@ fn nothing(object: &ObjectMeta) -> RotationGrantSpec {
         parameters: Vec::new(),
         hosts: Vec::new(),
         postgres: Vec::new(),
+        cloudflare: Vec::new(),
     }
 }
 

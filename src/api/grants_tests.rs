@@ -266,3 +266,28 @@ fn the_administrators_parameter_must_be_granted_too() {
     let Verdict::Denied(message) = verdict_of(&[servers], &secret) else { panic!("it is not granted") };
     assert!(message.contains("/infra/ADMIN"), "{message}");
 }
+
+#[test]
+fn cloudflare_accounts_are_granted_by_their_id() {
+    const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+    let mut secret = secret("/shop/R2", None);
+    let source = json!({"cloudflareR2": {
+        "accountId": ACCOUNT, "buckets": ["media"], "tokenSecretRef": {"name": "cloudflare", "key": "token"},
+    }});
+    secret.spec.generate = serde_json::from_value(source).unwrap();
+    let paths = json!({"namespaces": ["shop"], "parameters": [{"prefix": "/shop/"}]});
+    let account = |id: &str, mode: &str| json!({"namespaces": ["shop"], "mode": mode, "cloudflare": [{"accountId": id}]});
+    let verdict_of = |specs: &[Value], secret: &ManagedSecret| {
+        let grants: Vec<RotationGrant> = specs.iter().cloned().map(grant).collect();
+        managed_secret(&grants, secret, "us-east-1", STAGING)
+    };
+    let verdict = verdict_of(std::slice::from_ref(&paths), &secret);
+    let Verdict::Denied(lacking) = &verdict else { panic!("{verdict:?}") };
+    assert!(lacking.contains(&format!("the Cloudflare account {ACCOUNT}")), "{lacking}");
+    let given = [paths.clone(), serde_json::to_value(pasted(&verdict).spec).unwrap()];
+    assert_eq!(verdict_of(&given, &secret), Verdict::Allowed(GrantMode::Rotate));
+    let other = [paths.clone(), account(&"f".repeat(32), "Rotate")];
+    assert!(matches!(verdict_of(&other, &secret), Verdict::Denied(_)));
+    let watched = [paths, account(ACCOUNT, "Rotate"), account(ACCOUNT, "Observe")];
+    assert_eq!(verdict_of(&watched, &secret), Verdict::Allowed(GrantMode::Observe));
+}

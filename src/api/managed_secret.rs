@@ -8,6 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cloudflare_r2::CloudflareR2Spec;
 use super::duration::Duration;
 use super::postgres::PostgresSpec;
 use super::rules;
@@ -94,6 +95,19 @@ use super::window::Window;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
+    "!has(self.generate.cloudflareR2) || \
+     self.ssm.parameters.all(p, has(p.value)) && \
+     self.ssm.parameters.exists(p, has(p.value) && p.value.contains('{accessKeyId}')) && \
+     self.ssm.parameters.exists(p, has(p.value) && p.value.contains('{secretAccessKey}'))",
+    "with generate.cloudflareR2 every parameter needs a value, and {accessKeyId} and {secretAccessKey} must both be \
+     published: in one parameter or in two"
+))]
+#[x_kube(validation = (
+    "!has(self.generate.cloudflareR2) || !has(self.deletionPolicy) || self.deletionPolicy != 'Delete'",
+    "deletionPolicy: Delete would delete the only copy of a key pair that still works; delete the token first, then the \
+     parameters by hand"
+))]
+#[x_kube(validation = (
     "self.ssm.parameters.size() == 1 || !has(self.hosts) || self.hosts.all(h, !has(h.env))",
     "hosts[].env names the variable of a single parameter; where there are several, each one's variable is the last \
      segment of its path"
@@ -159,8 +173,8 @@ pub struct SsmSpec {
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(validation = rules::KMS_KEY)]
     pub kms_key_id: Option<String>,
-    /// What to do when the parameter does not exist; when absent Create for random values, and Stall for generate.postgres,
-    /// where a slip in the path must not change a role that is in use.
+    /// What to do when the parameter does not exist; when absent Create for random values, and Stall for generate.postgres
+    /// and generate.cloudflareR2, where a slip in the path must not change a credential that is in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_missing: Option<IfMissing>,
 }
@@ -175,11 +189,14 @@ pub struct ParameterSpec {
     pub path: String,
     /// Text that is published, in which `{value}` stands for the generated value; only `{value}` when absent. With
     /// generate.postgres `{password}` is the same and `{username}` is the role, percent-encoded where the text is a URL.
+    /// With generate.cloudflareR2 it is `{accessKeyId}` and `{secretAccessKey}`, in one parameter or in several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     #[x_kube(validation = (
-        "self.contains('{value}') || self.contains('{password}') || self.contains('{username}')",
-        "must contain {value}, where the generated value is put, or {username} or {password} of generate.postgres"
+        "self.contains('{value}') || self.contains('{password}') || self.contains('{username}') || \
+         self.contains('{accessKeyId}') || self.contains('{secretAccessKey}')",
+        "must contain {value}, where the generated value is put, {username} or {password} of generate.postgres, or \
+         {accessKeyId} or {secretAccessKey} of generate.cloudflareR2"
     ))]
     #[x_kube(validation = (r"!self.matches('[\\r\\n]')", "must be a single line"))]
     pub value: Option<String>,
@@ -196,9 +213,9 @@ pub enum IfMissing {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
-    "[has(self.hex), has(self.base64), has(self.password), has(self.fernet), has(self.postgres)]\
+    "[has(self.hex), has(self.base64), has(self.password), has(self.fernet), has(self.postgres), has(self.cloudflareR2)]\
      .filter(source, source).size() == 1",
-    "exactly one source is needed: hex, base64, password, fernet or postgres"
+    "exactly one source is needed: hex, base64, password, fernet, postgres or cloudflareR2"
 ))]
 pub struct GenerateSpec {
     /// Random bytes in hexadecimal, as `openssl rand -hex` prints them.
@@ -216,6 +233,16 @@ pub struct GenerateSpec {
     /// The password of a Postgres role, which the server is told before it is published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresSpec>,
+    /// The key pair of a new Cloudflare R2 API token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloudflare_r2: Option<CloudflareR2Spec>,
+}
+
+impl GenerateSpec {
+    /// Whether a system outside has to accept what is published.
+    pub fn has_target(&self) -> bool {
+        self.postgres.is_some() || self.cloudflare_r2.is_some()
+    }
 }
 
 /// Random bytes.
@@ -522,13 +549,13 @@ pub struct TargetStatus {
     pub accepts: bool,
     /// When that was asked: before and during rotations, and when the object or what is published changes.
     pub checked_at: Time,
-    /// Whether it refuses late requests of older rotations, for which an administrator must be able to create the table
-    /// `keyturn.fence`.
+    /// Whether it refuses late requests of older rotations, for which an administrator of Postgres must be able to create
+    /// the table `keyturn.fence`; Cloudflare cannot.
     pub fenced: bool,
     /// Why it does not accept it; empty where it does.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// What a person should know of the roles.
+    /// What a person should know of the roles or tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

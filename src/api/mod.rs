@@ -1,5 +1,6 @@
 //! The custom resources of group `keyturn.dev`: types, schema rules and conditions. No I/O.
 
+pub mod cloudflare_r2;
 pub mod conditions;
 mod definitions;
 pub mod docker_host;

@@ -81,6 +81,11 @@ pub struct RotationGrantSpec {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub postgres: Vec<PostgresGrant>,
+    /// Cloudflare accounts whose R2 tokens may be made and deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub cloudflare: Vec<CloudflareGrant>,
 }
 
 /// Whether a grant lets keyturn act.
@@ -125,6 +130,16 @@ pub struct HostGrant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
+}
+
+/// The R2 tokens of one Cloudflare account.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CloudflareGrant {
+    /// Id of the account, 32 hexadecimal digits.
+    #[schemars(length(min = 32, max = 32))]
+    #[x_kube(validation = rules::CLOUDFLARE_ACCOUNT)]
+    pub account_id: String,
 }
 
 /// Roles of one Postgres server.

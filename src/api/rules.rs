@@ -55,6 +55,21 @@ pub const POSTGRES_NAMES: CelRule = (
     r"self.all(n, !n.matches('[[:cntrl:]]') && !n.startsWith('pg_'))",
     "must be names of roles as Postgres stores them, not quoted and not beginning with pg_",
 );
+/// The id of a Cloudflare account.
+pub const CLOUDFLARE_ACCOUNT: CelRule = (
+    "self.matches('^[0-9a-f]{32}$')",
+    "must be the id of a Cloudflare account: 32 lower case hexadecimal digits",
+);
+/// Name of an R2 bucket.
+pub const BUCKET: CelRule = (
+    "self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
+    "must be the name of a bucket: lower case letters, digits and -",
+);
+/// Every item is the name of an R2 bucket.
+pub const BUCKETS: CelRule = (
+    "self.all(b, b.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'))",
+    "must be names of buckets: lower case letters, digits and -",
+);
 /// The name of a Kubernetes object.
 pub const OBJECT_NAME: CelRule = (
     r"self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",

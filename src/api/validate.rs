@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use chrono::{DateTime, TimeDelta};
 
+use super::cloudflare_r2::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
 use super::docker_host::DockerHostSpec;
 use super::managed_secret::{GenerateSpec, ManagedSecretSpec};
 use super::postgres::{PASSWORD_BYTES, PostgresSpec, TlsMode};
@@ -13,6 +14,10 @@ use super::window::Window;
 const MAX_VALUE: usize = 4096;
 /// Longest window. A longer one is no window.
 const MAX_WINDOW: TimeDelta = TimeDelta::days(366);
+
+/// Longest key pair that is reckoned with: Cloudflare's ids have 32 characters, and a SHA-256 in hexadecimal has 64.
+const ACCESS_KEY_ID_SIZE: usize = 32;
+const SECRET_ACCESS_KEY_SIZE: usize = 64;
 
 /// Longest time that a script may be given. A longer one is a slip of the unit.
 const MAX_TIMEOUT: TimeDelta = TimeDelta::days(1);
@@ -50,9 +55,25 @@ pub fn managed_secret(spec: &ManagedSecretSpec) -> Vec<Problem> {
             let message = "{username} is known with generate.postgres only";
             problems.push(problem(&format!("spec.ssm.parameters[{i}].value"), message));
         }
+        let problem_of_r2 = match &spec.generate.cloudflare_r2 {
+            Some(_) => r2_template(template),
+            None => [ACCESS_KEY_ID, SECRET_ACCESS_KEY]
+                .into_iter()
+                .find(|field| template.contains(field))
+                .map(|field| format!("{field} is known with generate.cloudflareR2 only")),
+        };
+        if let Some(message) = problem_of_r2 {
+            problems.push(problem(&format!("spec.ssm.parameters[{i}].value"), &message));
+        }
         // Every byte of a name may be percent-encoded.
         let longest_name = postgres.map_or(0, |p| 3 * p.roles().iter().map(|r| r.len()).max().unwrap_or(0));
-        let fields = [("{value}", generated), ("{password}", generated), ("{username}", longest_name)];
+        let fields = [
+            ("{value}", generated),
+            ("{password}", generated),
+            ("{username}", longest_name),
+            (ACCESS_KEY_ID, ACCESS_KEY_ID_SIZE),
+            (SECRET_ACCESS_KEY, SECRET_ACCESS_KEY_SIZE),
+        ];
         let length = fields.iter().fold(template.len(), |length, (place, size)| {
             let places = template.matches(place).count();
             length - places * place.len() + places * size
@@ -66,6 +87,30 @@ pub fn managed_secret(spec: &ManagedSecretSpec) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// What is wrong with a text that an R2 key pair is to be put into, and read out of again.
+fn r2_template(template: &str) -> Option<String> {
+    let other = ["{value}", "{password}", "{username}"].into_iter().find(|field| template.contains(field));
+    if let Some(field) = other {
+        return Some(format!(
+            "{field} is not known with generate.cloudflareR2: use {ACCESS_KEY_ID} or {SECRET_ACCESS_KEY}"
+        ));
+    }
+    // Both are letters and digits, so that what stands beside them must tell where they begin and end.
+    let bare = template.replace(ACCESS_KEY_ID, "{}").replace(SECRET_ACCESS_KEY, "{}");
+    let places = bare
+        .match_indices("{}")
+        .map(|(at, place)| (bare[..at].chars().next_back(), bare[at + place.len()..].chars().next()));
+    let closed = |beside: Option<char>| beside.is_none_or(|c| !c.is_ascii_alphanumeric());
+    let mut places = places.peekable();
+    if places.peek().is_none() {
+        return Some(format!("must contain {ACCESS_KEY_ID} or {SECRET_ACCESS_KEY}"));
+    }
+    let ambiguous = places.any(|(before, after)| !closed(before) || !closed(after)) || bare.contains("{}{}");
+    ambiguous.then(|| {
+        format!("a letter or digit directly beside {ACCESS_KEY_ID} or {SECRET_ACCESS_KEY} would blur where it begins or ends")
+    })
 }
 
 /// What a Postgres source needs of the parameters.

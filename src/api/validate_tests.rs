@@ -159,3 +159,34 @@ fn a_server_that_is_reached_directly_is_spoken_to_over_tls_only() {
     assert!(through(json!({"mode": "VerifyFull"})).contains("serverName"));
     assert_eq!(through(json!({"mode": "VerifyFull", "serverName": "db.internal"})), "");
 }
+
+#[test]
+fn a_key_pair_is_published_so_that_it_can_be_read_back() {
+    let problems = |source: Value, template: &str| {
+        let spec = json!({
+            "ssm": {"parameters": [{"path": "/shop/R2", "value": template}]},
+            "generate": source, "rotation": {"period": "90d"},
+        });
+        text(&managed_secret(&serde_json::from_value(spec).unwrap()))
+    };
+    let r2 = || {
+        json!({"cloudflareR2": {
+            "accountId": "0123456789abcdef0123456789abcdef", "buckets": ["media"],
+            "tokenSecretRef": {"name": "cloudflare", "key": "token"},
+        }})
+    };
+    for sound in [
+        "{accessKeyId}",
+        "{accessKeyId}:{secretAccessKey}",
+        "s3://{accessKeyId}:{secretAccessKey}@media",
+        r#"{"id": "{accessKeyId}", "secret": "{secretAccessKey}"}"#,
+    ] {
+        assert_eq!(problems(r2(), sound), "", "{sound}");
+    }
+    for blurred in ["{accessKeyId}{secretAccessKey}", "key{accessKeyId}", "{secretAccessKey}0"] {
+        assert!(problems(r2(), blurred).contains("would blur where it begins or ends"), "{blurred}");
+    }
+    assert!(problems(r2(), "{value}").contains("{value} is not known with generate.cloudflareR2"));
+    let hex = json!({"hex": {"bytes": 32}});
+    assert!(problems(hex, "{value}{accessKeyId}").contains("is known with generate.cloudflareR2 only"));
+}

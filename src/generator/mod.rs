@@ -44,8 +44,13 @@ pub struct RandomError(pub String);
 /// Why no value could be made. Messages never hold one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GenerateError {
-    #[error("spec.generate names {0} sources; set exactly one of hex, base64, password, fernet and postgres")]
+    #[error(
+        "spec.generate names {0} sources; set exactly one of hex, base64, password, fernet, postgres and cloudflareR2"
+    )]
     Sources(usize),
+    /// Cloudflare alone makes the tokens that R2 takes.
+    #[error("the values of spec.generate.cloudflareR2 are issued by Cloudflare and not drawn")]
+    Issued,
     #[error("spec.generate.{source_name}.{field} is {given}; it must be from {least} to {most}")]
     OutOfRange { source_name: &'static str, field: &'static str, given: i32, least: i32, most: i32 },
     #[error("spec.generate.password.symbols must be ASCII punctuation, each once")]
@@ -81,6 +86,9 @@ pub fn generate(
     previous: Option<&SecretValue>,
     source: &mut dyn Random,
 ) -> Result<SecretValue, GenerateError> {
+    if spec.cloudflare_r2.is_some() {
+        return Err(GenerateError::Issued);
+    }
     match (&spec.hex, &spec.base64, &spec.password, &spec.fernet, &spec.postgres) {
         (Some(hex), None, None, None, None) => hexadecimal(count("hex", hex)?, source),
         (None, None, None, None, Some(postgres)) => {

@@ -124,6 +124,16 @@ fn accepted() -> Vec<Case> {
                 "probes": ["SELECT 1 FROM orders LIMIT 1"],
             })),
         ),
+        (m, "spec", r2(json!({}), json!({}))),
+        (
+            m,
+            "spec",
+            r2(
+                json!({"buckets": null, "probeBucket": "media", "jurisdiction": "eu", "permission": "ObjectReadOnly"}),
+                json!({"ssm": {"parameters": [{"path": "/shop/R2", "value": "{accessKeyId}:{secretAccessKey}"}]}}),
+            ),
+        ),
+        (m, "spec", r2(json!({"buckets": null, "permission": "AdminReadWrite"}), json!({}))),
         (m, "spec.ssm.parameters.0.value", json!("postgresql://{username}:{password}@db/shop")),
         (m, "spec.rotation", json!({"mode": "OnDemand"})),
         (m, "spec.rotation.period", json!("1m")),
@@ -179,7 +189,33 @@ fn accepted() -> Vec<Case> {
                 {"dockerHost": "production", "port": 5434, "roles": ["musehub"], "allowSuperuser": true},
             ]),
         ),
+        (g, "spec.cloudflare", json!([{"accountId": ACCOUNT}])),
     ]
+}
+
+const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+
+/// A sound spec of an R2 key pair with some fields of its source and some of its own changed; `null` removes one.
+fn r2(source: Value, spec: Value) -> Value {
+    let merged = |mut base: Value, changes: &Value| {
+        for (name, value) in changes.as_object().unwrap() {
+            base[name] = value.clone();
+        }
+        base.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        base
+    };
+    let base = json!({
+        "accountId": ACCOUNT, "buckets": ["media"], "tokenSecretRef": {"name": "cloudflare", "key": "token"},
+    });
+    let base = json!({
+        "ssm": {"parameters": [
+            {"path": "/shop/R2_ACCESS_KEY_ID", "value": "{accessKeyId}"},
+            {"path": "/shop/R2_SECRET_ACCESS_KEY", "value": "{secretAccessKey}"},
+        ]},
+        "rotation": {"period": "90d"},
+        "generate": {"cloudflareR2": merged(base, &source)},
+    });
+    merged(base, &spec)
 }
 
 /// A sound Postgres source with some fields changed; `null` removes one.
@@ -208,7 +244,7 @@ fn refused() -> Vec<Refusal> {
     let zone = "must be an IANA time zone";
     let duration = "must be one number of at most four digits and one unit";
     let symbols = "must be ASCII punctuation";
-    let source = "exactly one source is needed: hex, base64, password, fernet or postgres";
+    let source = "exactly one source is needed: hex, base64, password, fernet, postgres or cloudflareR2";
     let when = "set exactly one of period (such as 90d) and mode: OnDemand";
     let host = "must be a host name or an address";
     let line = "every item must be one line of known_hosts";
@@ -290,6 +326,46 @@ fn refused() -> Vec<Refusal> {
             }),
             "deletionPolicy: Delete would delete the only copy",
         ),
+        (
+            m,
+            "spec",
+            r2(json!({"accountId": "A".repeat(32)}), json!({})),
+            "must be the id of a Cloudflare account",
+        ),
+        (m, "spec", r2(json!({"buckets": ["Media"]}), json!({})), "must be names of buckets"),
+        (
+            m,
+            "spec",
+            r2(json!({"buckets": null, "probeBucket": "a/b"}), json!({})),
+            "must be the name of a bucket",
+        ),
+        (m, "spec", r2(json!({"buckets": null}), json!({})), "name any bucket that exists in probeBucket"),
+        (m, "spec", r2(json!({"probeBucket": "media"}), json!({})), "each one of buckets is listed anyway"),
+        (
+            m,
+            "spec",
+            r2(json!({"permission": "AdminReadOnly"}), json!({})),
+            "are for every bucket of the account",
+        ),
+        (m, "spec", r2(json!({"tokenSecretRef": null}), json!({})), "tokenSecretRef"),
+        (m, "spec", r2(json!({}), json!({"deletionPolicy": "Delete"})), "the only copy of a key pair"),
+        (
+            m,
+            "spec",
+            r2(json!({}), json!({"ssm": {"parameters": [{"path": "/shop/ID", "value": "{accessKeyId}"}]}})),
+            "must both be published",
+        ),
+        (
+            m,
+            "spec",
+            r2(
+                json!({}),
+                json!({"ssm": {"parameters": [
+                    {"path": "/shop/R2", "value": "{accessKeyId}:{secretAccessKey}"}, {"path": "/shop/PLAIN"},
+                ]}}),
+            ),
+            "every parameter needs a value",
+        ),
         (m, "spec.rotation", json!({}), when),
         (m, "spec.rotation", json!({"period": "90d", "mode": "OnDemand"}), when),
         (m, "spec.rotation", json!({"mode": "Never"}), "supported values: \"OnDemand\""),
@@ -349,6 +425,7 @@ fn refused() -> Vec<Refusal> {
         (g, "spec.parameters", json!([{"prefix": "/a/", "regions": ["*"]}]), "must be names of AWS regions"),
         (g, "spec.parameters", json!([{"prefix": "/a/", "kmsKeys": ["*"]}]), "must be KMS aliases"),
         (g, "spec.hosts", json!([{"host": "*.example"}]), host),
+        (g, "spec.cloudflare", json!([{"accountId": "*"}]), "accountId"),
         (g, "spec.postgres", json!([{"roles": ["a"]}]), "exactly one of host and dockerHost is needed"),
         (g, "spec.postgres", json!([{"host": "db", "roles": []}]), "should have at least 1 items"),
     ]

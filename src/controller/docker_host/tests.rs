@@ -261,6 +261,7 @@ fn grant(mode: GrantMode) -> RotationGrant {
             parameters: vec![ParameterGrant { prefix: "/app/".into(), regions: vec![], kms_keys: vec![] }],
             hosts: vec![HostGrant { host: "web.example".into(), port: None }],
             postgres: vec![],
+            cloudflare: vec![],
         },
     )
 }

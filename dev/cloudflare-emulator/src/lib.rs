@@ -1,0 +1,74 @@
+//! Cloudflare as keyturn's tests need it: account-owned API tokens as their API makes, lists and deletes them, and an
+//! S3 endpoint of R2 that checks Signature Version 4 for real. What a new or deleted token means reaches the S3 endpoint
+//! only after a delay, as it does in the field, and every fault that a controller must survive happens on demand.
+//!
+//! It is a test tool: whoever reaches it may administer it.
+
+mod faults;
+mod s3;
+mod server;
+mod sigv4;
+mod tokens;
+mod world;
+
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+pub use faults::{Fault, Rule};
+pub use world::{Account, Bucket, Call, Settings, Token, World};
+
+/// A running emulator; it ends when dropped. What tests do to it they do to its [`World`].
+pub struct Emulator {
+    address: SocketAddr,
+    world: Arc<World>,
+    server: JoinHandle<()>,
+}
+
+impl Emulator {
+    /// Starts on a free port of the loopback interface, in memory only.
+    pub async fn start() -> std::io::Result<Self> {
+        Self::listen("127.0.0.1:0", None).await
+    }
+
+    /// Starts on an address, with what the file holds if there is one.
+    pub async fn listen(address: &str, state: Option<PathBuf>) -> std::io::Result<Self> {
+        let world = Arc::new(World::open(state)?);
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let server = tokio::spawn(server::serve(listener, world.clone()));
+        Ok(Self { address, world, server })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What stands for `https://api.cloudflare.com/client/v4`.
+    pub fn api_url(&self) -> String {
+        format!("http://{}/client/v4", self.address)
+    }
+
+    /// What stands for `https://{account}{jurisdiction}.r2.cloudflarestorage.com`.
+    pub fn s3_endpoint(&self) -> String {
+        format!("http://{}/s3/{{account}}{{jurisdiction}}", self.address)
+    }
+}
+
+impl Deref for Emulator {
+    type Target = Arc<World>;
+
+    fn deref(&self) -> &Arc<World> {
+        &self.world
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}

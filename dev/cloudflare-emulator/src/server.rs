@@ -1,0 +1,289 @@
+//! HTTP: Cloudflare's API below `/client/v4/`, R2 below `/s3/`, administration below `/_emulator/`.
+//!
+//! | | |
+//! |---|---|
+//! | `PUT /_emulator/accounts/{id}` | `{"admin": "…", "buckets": [{"name": "media", "jurisdiction": "eu"}]}` |
+//! | `GET /_emulator/accounts/{id}/tokens` | `{"made": 3, "tokens": [{"id", "name", "issuedOn", "expiresOn"}]}` |
+//! | `POST /_emulator/accounts/{id}/tokens` | `{"name", "policies"}`: a person's token; answers the pair |
+//! | `DELETE /_emulator/accounts/{id}/tokens/{token}` | a person deletes a token |
+//! | `POST /_emulator/settings` | `{"propagationMs": 2000, "mostTokens": 500, "offsetSeconds": 0}` |
+//! | `POST /_emulator/faults` | a rule or a list of rules ([`Rule`](crate::Rule)) |
+//! | `GET`, `DELETE /_emulator/faults` | the rules in force; clears them |
+//! | `GET`, `DELETE /_emulator/calls` | the log ([`Call`](crate::Call)); clears it |
+//! | `POST /_emulator/reset` | everything as after the first start |
+//! | `GET /_emulator/health` | 200 |
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use axum::{Json, Router};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tower_service::Service;
+
+use crate::faults::{Fault, Rule};
+use crate::s3::{self, S3Request};
+use crate::tokens::{self, Operation};
+use crate::world::{Bucket, Call, Settings, World};
+
+/// Marks a response that must not be sent: the connection is closed instead.
+#[derive(Clone)]
+struct Dropped;
+
+/// Serves until the task is dropped.
+pub async fn serve(listener: TcpListener, world: Arc<World>) {
+    let router = router(world);
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                // A failed accept concerns one client only.
+                if let Ok((stream, _)) = accepted {
+                    connections.spawn(serve_connection(stream, router.clone()));
+                }
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, router: Router) {
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let mut router = router.clone();
+        async move {
+            let response = match router.call(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            };
+            if response.extensions().get::<Dropped>().is_some() {
+                return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+            }
+            Ok(response)
+        }
+    });
+    // A client that goes away, and a dropped connection, end here as an error that concerns nobody.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+fn router(world: Arc<World>) -> Router {
+    Router::new()
+        .route("/_emulator/health", get(|| async { StatusCode::OK }))
+        .route("/_emulator/accounts/{id}", put(put_account))
+        .route("/_emulator/accounts/{id}/tokens", get(list_tokens).post(make_token))
+        .route("/_emulator/accounts/{id}/tokens/{token}", delete(delete_token))
+        .route("/_emulator/settings", post(settings))
+        .route("/_emulator/faults", get(faults).post(add_faults).delete(clear_faults))
+        .route("/_emulator/calls", get(calls).delete(clear_calls))
+        .route("/_emulator/reset", post(reset))
+        .fallback(outside)
+        .with_state(world)
+}
+
+/// Everything that Cloudflare would answer.
+async fn outside(
+    State(world): State<Arc<World>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let (path, query) = (uri.path().to_owned(), uri.query().unwrap_or_default().to_owned());
+    let api = path.strip_prefix("/client/v4/accounts/").and_then(|rest| rest.split_once('/'));
+    let api = api.map(|(account, rest)| (account.to_owned(), Operation::of(method.as_str(), rest)));
+    let (name, about) = match &api {
+        Some((_, Some(operation))) => (operation.name(), about(operation, &body)),
+        Some((_, None)) => return reply(tokens::failure(404, 7003, "Could not route to this path")),
+        None => match s3::place(&path) {
+            Some((_, _, "")) => ("ListBuckets", String::new()),
+            Some((_, _, bucket)) => ("ListObjects", bucket.to_owned()),
+            None => return reply(tokens::failure(404, 7003, "Could not route to this path")),
+        },
+    };
+    let fault = world.hit(name);
+    let is_s3 = api.is_none();
+    let answer = || match &api {
+        Some((account, Some(operation))) => {
+            reply(tokens::handle(&world, account, bearer(&headers), operation, &query, &body))
+        }
+        _ => {
+            let request = S3Request {
+                method: method.as_str(),
+                path: &path,
+                query: &query,
+                headers: &headers,
+                body: &body,
+            };
+            xml(s3::handle(&world, &request))
+        }
+    };
+    let applied = fault.as_ref().is_none_or(Fault::applies).then(answer);
+    let log = |status: u16| {
+        world.log(Call { at: world.now(), operation: name.to_owned(), about: about.clone(), status });
+    };
+    let failed = |status: u16, code: u32, message: &str| {
+        if is_s3 {
+            xml(s3::error(status, "InternalError", message))
+        } else {
+            reply(tokens::failure(status, code, message))
+        }
+    };
+    let response = match fault {
+        None => applied.unwrap_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response()),
+        Some(Fault::Throttle { retry_after }) => {
+            let mut response =
+                failed(429, 10429, "Rate limited. Please wait and consider throttling your request rate");
+            if let Some(seconds) = retry_after {
+                response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            }
+            response
+        }
+        Some(Fault::ServerError { .. }) => failed(500, 10001, "Internal server error"),
+        Some(Fault::Error { status, code, message }) => failed(status, code, &message),
+        Some(Fault::Garbage) => (StatusCode::OK, "<html>not what you asked for</html>").into_response(),
+        Some(Fault::Drop { .. }) => {
+            log(0);
+            let mut response = Response::new(Body::empty());
+            response.extensions_mut().insert(Dropped);
+            return response;
+        }
+        Some(Fault::Hang { .. }) => {
+            log(0);
+            return std::future::pending().await;
+        }
+    };
+    log(response.status().as_u16());
+    response
+}
+
+fn about(operation: &Operation, body: &[u8]) -> String {
+    match operation {
+        Operation::Get(id) | Operation::Delete(id) => id.clone(),
+        Operation::Create => {
+            let asked: Value = serde_json::from_slice(body).unwrap_or_default();
+            asked["name"].as_str().unwrap_or_default().to_owned()
+        }
+        Operation::List | Operation::Groups | Operation::Verify => String::new(),
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+fn reply((status, body): tokens::Reply) -> Response {
+    (code(status), Json(body)).into_response()
+}
+
+fn xml((status, body): (u16, String)) -> Response {
+    (code(status), [(header::CONTENT_TYPE, "application/xml")], body).into_response()
+}
+
+fn code(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewAccount {
+    admin: String,
+    #[serde(default)]
+    buckets: Vec<Bucket>,
+}
+
+async fn put_account(
+    State(world): State<Arc<World>>,
+    Path(id): Path<String>,
+    Json(new): Json<NewAccount>,
+) -> StatusCode {
+    world.put_account(&id, &new.admin, &new.buckets);
+    StatusCode::NO_CONTENT
+}
+
+async fn list_tokens(State(world): State<Arc<World>>, Path(id): Path<String>) -> Json<Value> {
+    let tokens: Vec<Value> = world
+        .tokens(&id)
+        .into_iter()
+        .map(|t| json!({"id": t.id, "name": t.name, "issuedOn": t.issued_on, "expiresOn": t.expires_on}))
+        .collect();
+    Json(json!({"made": world.made(&id), "tokens": tokens}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewToken {
+    name: String,
+    policies: Value,
+}
+
+async fn make_token(
+    State(world): State<Arc<World>>,
+    Path(id): Path<String>,
+    Json(new): Json<NewToken>,
+) -> Response {
+    match world.make_token(&id, &new.name, new.policies) {
+        Some(token) => {
+            let secret = token.secret_access_key();
+            Json(json!({"accessKeyId": token.id, "secretAccessKey": secret})).into_response()
+        }
+        None => (StatusCode::NOT_FOUND, "no such account\n").into_response(),
+    }
+}
+
+async fn delete_token(
+    State(world): State<Arc<World>>,
+    Path((id, token)): Path<(String, String)>,
+) -> StatusCode {
+    if world.delete_token(&id, &token) { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }
+}
+
+async fn settings(State(world): State<Arc<World>>, Json(settings): Json<Settings>) -> StatusCode {
+    world.set_settings(settings);
+    StatusCode::NO_CONTENT
+}
+
+async fn faults(State(world): State<Arc<World>>) -> Json<Vec<Rule>> {
+    Json(world.faults())
+}
+
+async fn add_faults(State(world): State<Arc<World>>, Json(rules): Json<Value>) -> Response {
+    let rules = match rules {
+        Value::Array(rules) => rules,
+        rule => vec![rule],
+    };
+    let rules: Result<Vec<Rule>, _> = rules.into_iter().map(serde_json::from_value).collect();
+    match rules {
+        Ok(rules) => {
+            rules.into_iter().for_each(|rule| world.add_fault(rule));
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn clear_faults(State(world): State<Arc<World>>) -> StatusCode {
+    world.clear_faults();
+    StatusCode::NO_CONTENT
+}
+
+async fn calls(State(world): State<Arc<World>>) -> Json<Vec<Call>> {
+    Json(world.calls())
+}
+
+async fn clear_calls(State(world): State<Arc<World>>) -> StatusCode {
+    world.clear_calls();
+    StatusCode::NO_CONTENT
+}
+
+async fn reset(State(world): State<Arc<World>>) -> StatusCode {
+    world.reset();
+    StatusCode::NO_CONTENT
+}

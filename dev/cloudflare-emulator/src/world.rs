@@ -1,0 +1,256 @@
+//! Accounts, their buckets and tokens, and what was asked of them. With a file, all but the faults and the call log
+//! outlives a restart.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::faults::{Fault, Faults, Rule};
+
+/// One account.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Account {
+    /// Bearer of the token that may administer tokens.
+    pub admin: String,
+    pub buckets: Vec<Bucket>,
+    #[serde(default)]
+    pub tokens: Vec<Token>,
+    /// How many tokens have been made here so far.
+    #[serde(default)]
+    pub made: u64,
+}
+
+/// A bucket of an account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Bucket {
+    pub name: String,
+    #[serde(default = "default_jurisdiction")]
+    pub jurisdiction: String,
+}
+
+fn default_jurisdiction() -> String {
+    "default".to_owned()
+}
+
+/// An API token of an account.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Token {
+    pub id: String,
+    pub name: String,
+    pub value: String,
+    pub issued_on: DateTime<Utc>,
+    pub expires_on: Option<DateTime<Utc>>,
+    /// Since when it is gone; S3 hears of it later.
+    pub deleted_at: Option<DateTime<Utc>>,
+    /// As they were given.
+    pub policies: serde_json::Value,
+}
+
+impl Token {
+    /// R2's secret access key of this token.
+    pub fn secret_access_key(&self) -> String {
+        hex::encode(digest(&SHA256, self.value.as_bytes()))
+    }
+}
+
+/// How it behaves.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Settings {
+    /// How long S3 does not hear of a new or a deleted token, in milliseconds.
+    pub propagation_ms: i64,
+    /// Most tokens of an account.
+    pub most_tokens: usize,
+    /// How far the clock is ahead.
+    pub offset_seconds: i64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { propagation_ms: 0, most_tokens: 500, offset_seconds: 0 }
+    }
+}
+
+/// One request, without anything secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    pub at: DateTime<Utc>,
+    pub operation: String,
+    /// Id of a token, its name where it is made, or a bucket.
+    pub about: String,
+    /// HTTP status, or 0 without an answer.
+    pub status: u16,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub accounts: BTreeMap<String, Account>,
+    #[serde(default)]
+    pub settings: Settings,
+}
+
+#[derive(Default)]
+struct Inner {
+    kept: Kept,
+    faults: Faults,
+    calls: Vec<Call>,
+}
+
+/// Everything that the emulator knows.
+#[derive(Default)]
+pub struct World {
+    inner: Mutex<Inner>,
+    file: Option<PathBuf>,
+}
+
+impl World {
+    /// What the file holds, or nothing.
+    pub fn open(file: Option<PathBuf>) -> std::io::Result<Self> {
+        let kept = match file.as_ref().map(std::fs::read) {
+            Some(Ok(bytes)) => serde_json::from_slice(&bytes)?,
+            Some(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Some(Err(_)) | None => Kept::default(),
+        };
+        Ok(Self { inner: Mutex::new(Inner { kept, ..Inner::default() }), file })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Kept) -> T) -> T {
+        look(&self.lock().kept)
+    }
+
+    /// Changes what is kept, and writes it down.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Kept) -> T) -> T {
+        let mut inner = self.lock();
+        let changed = change(&mut inner.kept);
+        if let Some(file) = &self.file {
+            // A half-written file after a kill would be worse than an old one.
+            let new = file.with_extension("new");
+            let written = serde_json::to_vec(&inner.kept).map_err(std::io::Error::from).and_then(|bytes| {
+                let mut to = std::fs::OpenOptions::new();
+                to.write(true).create(true).truncate(true).mode(0o600).open(&new)?.write_all(&bytes)
+            });
+            if let Err(error) = written.and_then(|()| std::fs::rename(&new, file)) {
+                eprintln!("{} cannot be written: {error}", file.display());
+            }
+        }
+        changed
+    }
+
+    pub fn now(&self) -> DateTime<Utc> {
+        Utc::now() + TimeDelta::seconds(self.lock().kept.settings.offset_seconds)
+    }
+
+    /// Makes an account, or replaces its administrator and buckets; its tokens stay.
+    pub fn put_account(&self, id: &str, admin: &str, buckets: &[Bucket]) {
+        self.change(|kept| {
+            let account = kept.accounts.entry(id.to_owned()).or_default();
+            admin.clone_into(&mut account.admin);
+            account.buckets = buckets.to_vec();
+        });
+    }
+
+    /// Makes a token as a person would, and answers it: a pair that was in use before keyturn.
+    pub fn make_token(&self, account: &str, name: &str, policies: serde_json::Value) -> Option<Token> {
+        let now = self.now();
+        self.change(|kept| {
+            let account = kept.accounts.get_mut(account)?;
+            account.made += 1;
+            let token = Token {
+                id: random_hex(16),
+                name: name.to_owned(),
+                value: random_hex(20),
+                issued_on: now.trunc_subsecs(0),
+                expires_on: None,
+                deleted_at: None,
+                policies,
+            };
+            account.tokens.push(token.clone());
+            Some(token)
+        })
+    }
+
+    /// Deletes a token as a person would.
+    pub fn delete_token(&self, account: &str, id: &str) -> bool {
+        let now = self.now();
+        self.change(|kept| {
+            let tokens = kept.accounts.get_mut(account).map(|account| account.tokens.iter_mut());
+            let found =
+                tokens.into_iter().flatten().find(|token| token.id == id && token.deleted_at.is_none());
+            found.map(|token| token.deleted_at = Some(now)).is_some()
+        })
+    }
+
+    /// The tokens of an account that are not deleted, oldest first.
+    pub fn tokens(&self, account: &str) -> Vec<Token> {
+        self.read(|kept| {
+            let tokens = kept.accounts.get(account).map(|account| account.tokens.iter());
+            tokens.into_iter().flatten().filter(|token| token.deleted_at.is_none()).cloned().collect()
+        })
+    }
+
+    /// How many tokens have ever been made in an account.
+    pub fn made(&self, account: &str) -> u64 {
+        self.read(|kept| kept.accounts.get(account).map_or(0, |account| account.made))
+    }
+
+    pub fn set_settings(&self, settings: Settings) {
+        self.change(|kept| kept.settings = settings);
+    }
+
+    pub fn add_fault(&self, rule: Rule) {
+        self.lock().faults.add(rule);
+    }
+
+    pub fn clear_faults(&self) {
+        self.lock().faults.clear();
+    }
+
+    pub fn faults(&self) -> Vec<Rule> {
+        self.lock().faults.rules().to_vec()
+    }
+
+    pub(crate) fn hit(&self, operation: &str) -> Option<Fault> {
+        self.lock().faults.hit(operation)
+    }
+
+    pub(crate) fn log(&self, call: Call) {
+        self.lock().calls.push(call);
+    }
+
+    pub fn calls(&self) -> Vec<Call> {
+        self.lock().calls.clone()
+    }
+
+    pub fn clear_calls(&self) {
+        self.lock().calls.clear();
+    }
+
+    /// Everything as after the first start.
+    pub fn reset(&self) {
+        self.change(|kept| *kept = Kept::default());
+        let mut inner = self.lock();
+        inner.faults.clear();
+        inner.calls.clear();
+    }
+}
+
+/// So many random bytes in hexadecimal.
+pub(crate) fn random_hex(bytes: usize) -> String {
+    let mut random = vec![0; bytes];
+    // Without randomness nothing here is worth going on for.
+    getrandom::fill(&mut random).expect("the operating system gives random bytes");
+    hex::encode(random)
+}

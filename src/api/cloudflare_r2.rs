@@ -1,0 +1,129 @@
+//! `generate.cloudflareR2`: the key pair of a Cloudflare R2 API token.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::docker_host::SecretKeyRef;
+use super::rules;
+
+/// The access key id in `ssm.parameters[].value`.
+pub const ACCESS_KEY_ID: &str = "{accessKeyId}";
+/// The secret access key in `ssm.parameters[].value`.
+pub const SECRET_ACCESS_KEY: &str = "{secretAccessKey}";
+
+/// An R2 key pair: every rotation makes a new account-owned API token, whose id is the access key id, and deletes the
+/// token before it once no host runs it any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "!has(self.buckets) || !has(self.permission) || !self.permission.startsWith('Admin')",
+    "AdminReadWrite and AdminReadOnly are for every bucket of the account: leave buckets out, or choose ObjectReadWrite \
+     or ObjectReadOnly"
+))]
+#[x_kube(validation = (
+    "has(self.buckets) || has(self.probeBucket) || has(self.permission) && self.permission.startsWith('Admin')",
+    "a token for every bucket is proven by listing one of them: name any bucket that exists in probeBucket"
+))]
+#[x_kube(validation = (
+    "!has(self.probeBucket) || !has(self.buckets)",
+    "probeBucket is for tokens of every bucket; each one of buckets is listed anyway"
+))]
+pub struct CloudflareR2Spec {
+    /// The Cloudflare account that holds the buckets, 32 hexadecimal digits. A RotationGrant must list it.
+    #[schemars(length(min = 32, max = 32))]
+    #[x_kube(validation = rules::CLOUDFLARE_ACCOUNT)]
+    pub account_id: String,
+    /// Buckets that the token is for; every bucket of the account when absent. Each is listed to prove a new token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 3, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = rules::BUCKETS)]
+    pub buckets: Option<Vec<String>>,
+    /// A bucket that exists, which is listed to prove a new token where buckets is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 63))]
+    #[x_kube(validation = rules::BUCKET)]
+    pub probe_bucket: Option<String>,
+    /// Jurisdiction of the buckets, which decides the address of their S3 endpoint; default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jurisdiction: Option<Jurisdiction>,
+    /// What the token may do, by the names of Cloudflare's dashboard; ObjectReadWrite when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permission: Option<Permission>,
+    /// Key of a Secret of this namespace that holds the administering token: account-owned, with the permission
+    /// Account API Tokens Write. It can make any token of the account.
+    pub token_secret_ref: SecretKeyRef,
+}
+
+/// Where buckets are kept, as R2 spells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Jurisdiction {
+    #[default]
+    Default,
+    Eu,
+    Fedramp,
+}
+
+impl Jurisdiction {
+    /// The word for it in the resources of a token.
+    pub fn name(self) -> &'static str {
+        match self {
+            Jurisdiction::Default => "default",
+            Jurisdiction::Eu => "eu",
+            Jurisdiction::Fedramp => "fedramp",
+        }
+    }
+
+    /// What follows the account in the name of the S3 endpoint.
+    pub fn subdomain(self) -> &'static str {
+        match self {
+            Jurisdiction::Default => "",
+            Jurisdiction::Eu => ".eu",
+            Jurisdiction::Fedramp => ".fedramp",
+        }
+    }
+}
+
+/// What a token may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Permission {
+    #[default]
+    ObjectReadWrite,
+    ObjectReadOnly,
+    AdminReadWrite,
+    AdminReadOnly,
+}
+
+impl Permission {
+    /// Name of Cloudflare's permission group; its id is looked up.
+    pub fn group(self) -> &'static str {
+        match self {
+            Permission::ObjectReadWrite => "Workers R2 Storage Bucket Item Write",
+            Permission::ObjectReadOnly => "Workers R2 Storage Bucket Item Read",
+            Permission::AdminReadWrite => "Workers R2 Storage Write",
+            Permission::AdminReadOnly => "Workers R2 Storage Read",
+        }
+    }
+
+    /// Whether it is for the account rather than for buckets.
+    pub fn is_of_account(self) -> bool {
+        matches!(self, Permission::AdminReadWrite | Permission::AdminReadOnly)
+    }
+}
+
+impl CloudflareR2Spec {
+    /// Buckets that a working pair can list; none where it can list all of them.
+    pub fn proven_by(&self) -> Vec<&str> {
+        let named = self.buckets.iter().flatten().map(String::as_str);
+        named.chain(self.probe_bucket.as_deref()).collect()
+    }
+
+    pub fn permission(&self) -> Permission {
+        self.permission.unwrap_or_default()
+    }
+
+    pub fn jurisdiction(&self) -> Jurisdiction {
+        self.jurisdiction.unwrap_or_default()
+    }
+}
