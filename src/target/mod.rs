@@ -1,6 +1,7 @@
 //! Systems that must accept a credential: they are told of a new one before it is published, and to forget the old one
 //! after every host has proven that it runs the new.
 
+pub mod cloudflare_r2;
 pub mod postgres;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,8 +48,22 @@ pub struct Roles {
     pub superusers: BTreeSet<String>,
     /// Open sessions of those asked about.
     pub sessions: Vec<Session>,
+    /// Logins that the target itself made for rotations of this secret; `None` where it makes none, or was not asked.
+    pub issued: Option<Vec<Issued>>,
     /// What a person should know that stands in the way of nothing, a sentence each.
     pub notes: Vec<String>,
+}
+
+/// A login that the target made for a rotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    pub username: String,
+    /// The rotation that it is named after.
+    pub id: RotationId,
+    /// By the target's clock.
+    pub at: DateTime<Utc>,
+    /// When it ends by itself.
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 /// Keeps late requests of older rotations from changing a role.
@@ -96,8 +111,16 @@ pub trait Target: Send + Sync {
     /// Logs in, and runs the user's probes. An error: it could not be asked.
     async fn try_login(&self, login: &Login) -> Result<Answer, TargetError>;
 
-    /// Looks at the secret's roles as the administrator. Without one there is nothing to see: no fence.
-    async fn look(&self) -> Result<Roles, TargetError>;
+    /// Looks at the secret's roles as the administrator. Without one there is nothing to see: no fence. While a rotation
+    /// runs, `replaced` is the login that it replaces; a target with many may look at that one alone.
+    async fn look(&self, replaced: Option<&str>) -> Result<Roles, TargetError>;
+
+    /// Makes a login that only the target can make, and names it after the rotation. It is not repeatable: each call
+    /// makes another one.
+    async fn issue(&self, id: RotationId) -> Result<Login, TargetError> {
+        let message = format!("rotation {id}: this target takes logins, and makes none");
+        Err(TargetError { reason: "NotAnIssuer", message, permanent: true, outcome_unknown: false })
+    }
 
     /// Makes the target accept this login, and nothing else for this username. Refuses a rotation that is older than the
     /// fence. `own` are logins of the same username that may work until now, likeliest first: without an administrator

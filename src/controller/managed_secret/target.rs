@@ -51,7 +51,7 @@ pub async fn look(
             evidence.published = if recorded.is_none() { unknown() } else { None };
         }
         Ok(target) => {
-            match target.look().await {
+            match target.look(None).await {
                 Ok(roles) => {
                     evidence.fenced = roles.fenced;
                     evidence.fences =

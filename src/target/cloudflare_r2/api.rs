@@ -1,0 +1,258 @@
+//! Cloudflare's API of account-owned tokens: the five calls that a rotation needs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use chrono::{DateTime, Utc};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::connection::{Connection, Reply};
+use super::failure::{self, ApiError, Call};
+use crate::api::cloudflare_r2::CloudflareR2Spec;
+use crate::secret_value::SecretValue;
+use crate::target::{Login, TargetError};
+
+/// Tokens of a page; Cloudflare takes no more.
+const PER_PAGE: usize = 50;
+/// Pages that are read at most: an account has ten.
+const MOST_PAGES: usize = 100;
+
+/// The API as one administering token sees it.
+pub struct Api {
+    connection: Arc<Connection>,
+    account: String,
+    bearer: HeaderValue,
+}
+
+/// A token as a list shows it.
+#[derive(Debug, Deserialize)]
+pub struct Listed {
+    pub id: String,
+    #[serde(default)]
+    pub name: String,
+    pub issued_on: DateTime<Utc>,
+    #[serde(default)]
+    pub expires_on: Option<DateTime<Utc>>,
+}
+
+#[derive(Deserialize)]
+struct Envelope<T> {
+    #[serde(default)]
+    success: bool,
+    #[serde(default = "Vec::new")]
+    errors: Vec<ApiError>,
+    result: Option<T>,
+    #[serde(default)]
+    result_info: Option<ResultInfo>,
+}
+
+#[derive(Deserialize)]
+struct ResultInfo {
+    #[serde(default)]
+    total_count: usize,
+}
+
+#[derive(Deserialize)]
+struct Created {
+    id: String,
+    value: TokenValue,
+}
+
+/// A token's value, which goes from the parser straight into a [`SecretValue`].
+struct TokenValue(SecretValue);
+
+impl<'de> Deserialize<'de> for TokenValue {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|value| Self(SecretValue::new(value)))
+    }
+}
+
+#[derive(Deserialize)]
+struct Group {
+    id: String,
+    name: String,
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api").field("account", &self.account).finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    /// # Errors
+    /// The administering token is none: it cannot stand in a header.
+    pub fn new(
+        connection: Arc<Connection>,
+        account: String,
+        admin: SecretValue,
+    ) -> Result<Self, TargetError> {
+        let bearer = zeroize::Zeroizing::new(format!("Bearer {}", admin.expose()));
+        let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| {
+            failure::unusable(
+                "AdministratorRefused",
+                "the Secret of spec.generate.cloudflareR2.tokenSecretRef holds no API token: it has line breaks or \
+                 control characters within"
+                    .to_owned(),
+            )
+        })?;
+        bearer.set_sensitive(true);
+        Ok(Self { connection, account, bearer })
+    }
+
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn call<'a>(&'a self, what: &'a str, changes: bool) -> Call<'a> {
+        Call { what, account: &self.account, changes }
+    }
+
+    async fn send(
+        &self,
+        call: &Call<'_>,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Reply, TargetError> {
+        let url = format!("{}/accounts/{}/{path}", self.connection.endpoints.api, self.account);
+        let mut request =
+            self.connection.http().request(method, url).header(AUTHORIZATION, self.bearer.clone());
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
+        }
+        self.connection.send(&self.account, call, request).await
+    }
+
+    /// Whether a token of this id exists.
+    pub async fn exists(&self, id: &str) -> Result<bool, TargetError> {
+        let call = self.call("the look at a token", false);
+        let reply = self.send(&call, Method::GET, &format!("tokens/{}", segment(id)), None).await?;
+        if reply.status == StatusCode::NOT_FOUND {
+            return Ok(false);
+        }
+        understand::<Listed>(&call, &reply).map(|_| true)
+    }
+
+    /// Every token of the account.
+    pub async fn list(&self) -> Result<Vec<Listed>, TargetError> {
+        let call = self.call("the list of tokens", false);
+        let mut tokens: Vec<Listed> = Vec::new();
+        for page in 1..=MOST_PAGES {
+            let path = format!("tokens?page={page}&per_page={PER_PAGE}");
+            let reply = self.send(&call, Method::GET, &path, None).await?;
+            let (found, info) = understand::<Vec<Listed>>(&call, &reply)?;
+            let last = found.is_empty();
+            tokens.extend(found);
+            if last || info.is_some_and(|info| tokens.len() >= info.total_count) {
+                break;
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// Makes a token, and answers the key pair that it is to R2.
+    pub async fn create(
+        &self,
+        name: &str,
+        spec: &CloudflareR2Spec,
+        expires_on: Option<DateTime<Utc>>,
+    ) -> Result<Login, TargetError> {
+        let group = self.group(spec.permission().group()).await?;
+        let mut body = json!({
+            "name": name,
+            "policies": [{"effect": "allow", "permission_groups": [{"id": group}], "resources": resources(spec)}],
+        });
+        if let Some(at) = expires_on {
+            body["expires_on"] = Value::String(at.format("%Y-%m-%dT%H:%M:%SZ").to_string());
+        }
+        let call = self.call("the creation of a token", true);
+        let reply = self.send(&call, Method::POST, "tokens", Some(&body)).await?;
+        let (created, _) = understand::<Created>(&call, &reply)?;
+        if created.id.is_empty() || created.value.0.is_empty() {
+            return Err(failure::not_understood(&call, reply.status));
+        }
+        let secret = hex::encode(digest(&SHA256, created.value.0.expose().as_bytes()));
+        Ok(Login { username: created.id, password: SecretValue::new(secret) })
+    }
+
+    /// Deletes a token; one that is gone is a success.
+    pub async fn delete(&self, id: &str) -> Result<(), TargetError> {
+        let call = self.call("the deletion of a token", true);
+        let reply = self.send(&call, Method::DELETE, &format!("tokens/{}", segment(id)), None).await?;
+        if reply.status == StatusCode::NOT_FOUND {
+            return Ok(());
+        }
+        understand::<Value>(&call, &reply).map(|_| ())
+    }
+
+    /// The id of a permission group.
+    async fn group(&self, name: &str) -> Result<String, TargetError> {
+        let call = self.call("the list of permission groups", false);
+        let reply = self.send(&call, Method::GET, "tokens/permission_groups", None).await?;
+        let (groups, _) = understand::<Vec<Group>>(&call, &reply)?;
+        groups.into_iter().find(|group| group.name == name).map(|group| group.id).ok_or_else(|| {
+            failure::unusable(
+                "PermissionGroupMissing",
+                format!(
+                    "Cloudflare knows no permission group {name} in account {}: is R2 enabled there?",
+                    self.account
+                ),
+            )
+        })
+    }
+}
+
+/// An id as one segment of a path. What is published may be anything that a person put there.
+fn segment(id: &str) -> String {
+    id.bytes()
+        .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect()
+}
+
+fn understand<T: DeserializeOwned>(
+    call: &Call<'_>,
+    reply: &Reply,
+) -> Result<(T, Option<ResultInfo>), TargetError> {
+    // The parser's own error would quote what it stumbles over.
+    let envelope: Option<Envelope<T>> = serde_json::from_slice(&reply.body).ok();
+    if !reply.status.is_success() {
+        #[derive(Deserialize)]
+        struct Errors {
+            #[serde(default)]
+            errors: Vec<ApiError>,
+        }
+        let errors = serde_json::from_slice::<Errors>(&reply.body).map(|e| e.errors).unwrap_or_default();
+        return Err(failure::of_status(call, reply.status, &errors));
+    }
+    match envelope {
+        Some(Envelope { success: true, result: Some(result), result_info, .. }) => Ok((result, result_info)),
+        Some(Envelope { success: false, errors, .. }) if !errors.is_empty() => {
+            Err(failure::of_status(call, StatusCode::BAD_REQUEST, &errors))
+        }
+        _ => Err(failure::not_understood(call, reply.status)),
+    }
+}
+
+/// What the token is for.
+fn resources(spec: &CloudflareR2Spec) -> Value {
+    let (account, jurisdiction) = (&spec.account_id, spec.jurisdiction().name());
+    let whole = format!("com.cloudflare.api.account.{account}");
+    let mut resources = Map::new();
+    if spec.permission().is_of_account() {
+        resources.insert(whole, json!("*"));
+    } else if let Some(buckets) = &spec.buckets {
+        for bucket in buckets {
+            let bucket = format!("com.cloudflare.edge.r2.bucket.{account}_{jurisdiction}_{bucket}");
+            resources.insert(bucket, json!("*"));
+        }
+    } else {
+        resources.insert(whole, json!({"com.cloudflare.edge.r2.bucket.*": "*"}));
+    }
+    Value::Object(resources)
+}

@@ -1,0 +1,131 @@
+//! What can go wrong at Cloudflare, in words for who has to mend it. Bodies of answers hold values: of them only
+//! Cloudflare's own error codes and messages are passed on.
+
+use std::error::Error;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde::Deserialize;
+
+use crate::target::TargetError;
+
+/// Longest text of Cloudflare's that is passed on.
+const LONGEST_DETAIL: usize = 300;
+/// Codes of a token that is none: malformed, missing, unknown, not allowed.
+const REFUSED_CODES: [u64; 6] = [1000, 6003, 6111, 9106, 9109, 10000];
+
+/// What was asked of whom, for errors.
+pub struct Call<'a> {
+    /// `the creation of a token`.
+    pub what: &'a str,
+    pub account: &'a str,
+    /// Whether it changes something.
+    pub changes: bool,
+}
+
+/// One of Cloudflare's errors.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ApiError {
+    code: u64,
+    message: String,
+}
+
+pub fn unusable(reason: &'static str, message: String) -> TargetError {
+    TargetError { reason, message, permanent: true, outcome_unknown: false }
+}
+
+fn passing(reason: &'static str, message: String, outcome_unknown: bool) -> TargetError {
+    TargetError { reason, message, permanent: false, outcome_unknown }
+}
+
+pub fn throttled(call: &Call<'_>, pause: Duration) -> TargetError {
+    let message = format!(
+        "Cloudflare allows no more requests of account {} for {} s ({} was not done); keyturn tries again by itself",
+        call.account,
+        pause.as_secs().max(1),
+        call.what
+    );
+    passing("CloudflareThrottled", message, false)
+}
+
+/// No answer, or only a part of one.
+pub fn of_transport(call: &Call<'_>, error: reqwest::Error) -> TargetError {
+    let Call { what, account, changes } = call;
+    let sent = !error.is_connect() && !error.is_builder();
+    // The address holds nothing secret, but it is long, and the operator's.
+    let error = error.without_url();
+    let mut detail = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        detail = format!("{detail}: {inner}");
+        cause = inner.source();
+    }
+    if sent && *changes {
+        let message = format!(
+            "Cloudflare gave no usable answer to {what} in account {account}: {detail}; keyturn finds out what happened"
+        );
+        return passing("CloudflareNoAnswer", message, true);
+    }
+    let message = format!(
+        "Cloudflare could not be reached for {what} in account {account}: {detail}; keyturn tries again by itself"
+    );
+    passing("CloudflareUnreachable", message, false)
+}
+
+/// An answer that is no success.
+pub fn of_status(call: &Call<'_>, status: StatusCode, errors: &[ApiError]) -> TargetError {
+    let Call { what, account, changes } = call;
+    let detail = detail(status, errors);
+    let refused = errors.iter().any(|error| REFUSED_CODES.contains(&error.code));
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+        || status == StatusCode::BAD_REQUEST && refused
+    {
+        return unusable(
+            "AdministratorRefused",
+            format!(
+                "Cloudflare refused {what} in account {account}: {detail}. The token of \
+                 spec.generate.cloudflareR2.tokenSecretRef must be an account-owned token of this account with the \
+                 permission Account API Tokens Write, not expired, and usable from the controller's address"
+            ),
+        );
+    }
+    if status.is_server_error() {
+        let message = format!(
+            "{what} in account {account} failed at Cloudflare: {detail}; keyturn tries again by itself"
+        );
+        return passing("CloudflareUnavailable", message, *changes);
+    }
+    let text = errors.iter().map(|error| error.message.to_lowercase()).collect::<String>();
+    if ["maximum number", "limit", "quota", "too many"].iter().any(|word| text.contains(word)) {
+        return unusable(
+            "TokenQuotaReached",
+            format!(
+                "Cloudflare allows no more tokens in account {account}: {detail}. Delete tokens there that nobody uses \
+                 (an account has 500 at most)"
+            ),
+        );
+    }
+    unusable("CloudflareRejected", format!("Cloudflare rejected {what} in account {account}: {detail}"))
+}
+
+/// An answer of success that says something else than it has to. What it says is not shown: it may hold a value.
+pub fn not_understood(call: &Call<'_>, status: StatusCode) -> TargetError {
+    let Call { what, account, changes } = call;
+    let message = format!(
+        "the answer to {what} in account {account} (HTTP {}) is not one of Cloudflare's API: check the chart's \
+         cloudflare.apiUrl, and whether a proxy stands between",
+        status.as_u16()
+    );
+    passing("CloudflareNotUnderstood", message, *changes)
+}
+
+fn detail(status: StatusCode, errors: &[ApiError]) -> String {
+    let said: Vec<String> = errors.iter().map(|error| format!("{} {}", error.code, error.message)).collect();
+    let said: String = said.join(", ").chars().filter(|c| !c.is_control()).take(LONGEST_DETAIL).collect();
+    if said.is_empty() {
+        format!("HTTP {}", status.as_u16())
+    } else {
+        format!("HTTP {} ({said})", status.as_u16())
+    }
+}

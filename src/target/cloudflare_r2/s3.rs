@@ -1,0 +1,134 @@
+//! The proof that R2 takes a key pair: a signed ListObjectsV2 of every bucket that it is for. Cloudflare takes names of
+//! buckets that do not exist when a token is made, and R2 hears of a token only a while later: nothing else tells.
+
+use std::time::SystemTime;
+
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{
+    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
+    UriPathNormalizationMode, sign,
+};
+use aws_sigv4::sign::v4;
+use reqwest::StatusCode;
+
+use super::connection::Connection;
+use super::failure::{self, Call};
+use crate::api::cloudflare_r2::CloudflareR2Spec;
+use crate::target::{Answer, Login, TargetError};
+
+/// R2 has one region.
+const REGION: &str = "auto";
+
+/// Lists every bucket that the pair is for, or the buckets where it is for the account.
+pub async fn prove(
+    connection: &Connection,
+    spec: &CloudflareR2Spec,
+    login: &Login,
+) -> Result<Answer, TargetError> {
+    let endpoint = connection.endpoints.s3_of(spec);
+    let buckets = spec.proven_by();
+    if buckets.is_empty() {
+        return ask(connection, spec, login, &format!("{endpoint}/"), None).await;
+    }
+    for bucket in buckets {
+        let url = format!("{endpoint}/{bucket}?list-type=2&max-keys=1");
+        let answer = ask(connection, spec, login, &url, Some(bucket)).await?;
+        if answer != Answer::Accepted {
+            return Ok(answer);
+        }
+    }
+    Ok(Answer::Accepted)
+}
+
+async fn ask(
+    connection: &Connection,
+    spec: &CloudflareR2Spec,
+    login: &Login,
+    url: &str,
+    bucket: Option<&str>,
+) -> Result<Answer, TargetError> {
+    let what = match bucket {
+        Some(bucket) => format!("the list of bucket {bucket}"),
+        None => "the list of buckets".to_owned(),
+    };
+    let call = Call { what: &what, account: &spec.account_id, changes: false };
+    let mut request = connection.http().get(url);
+    for (name, value) in signature(url, login).ok_or_else(|| not_signed(&what))? {
+        request = request.header(name, value);
+    }
+    let reply = connection.send(&spec.account_id, &call, request).await?;
+    if reply.status.is_success() {
+        return Ok(Answer::Accepted);
+    }
+    let code = code_of(&reply.body);
+    let account = &spec.account_id;
+    match (reply.status, code) {
+        (_, Some("RequestTimeTooSkewed")) => Err(failure::unusable(
+            "ClockSkewed",
+            format!(
+                "R2 refused {what} in account {account}: the clock of the controller's node is wrong; set it right"
+            ),
+        )),
+        (StatusCode::NOT_FOUND, Some("NoSuchBucket")) => Err(failure::unusable(
+            "BucketMissing",
+            format!(
+                "the bucket {} does not exist in account {account} (jurisdiction {}): create it, or correct \
+                 spec.generate.cloudflareR2",
+                bucket.unwrap_or_default(),
+                spec.jurisdiction().name()
+            ),
+        )),
+        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, code) => Ok(Answer::Refused(failure::unusable(
+            "KeyPairRefused",
+            format!(
+                "R2 refused {what} in account {account} to the access key id {}: HTTP {} ({}). The token is deleted, \
+                 expired, not for this bucket, or the secret is not its own",
+                shown(&login.username),
+                reply.status.as_u16(),
+                code.unwrap_or("no reason given"),
+            ),
+        ))),
+        (status, _) => Err(failure::of_status(&call, status, &[])),
+    }
+}
+
+/// An access key id is no secret; what a person put in its place may be one.
+fn shown(id: &str) -> &str {
+    let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_id { id } else { "that is published" }
+}
+
+fn not_signed(what: &str) -> TargetError {
+    let message =
+        format!("{what} could not be signed: check the chart's cloudflare.s3Endpoint, which must be a URL");
+    failure::unusable("NotSigned", message)
+}
+
+/// The headers that sign a request without a body.
+fn signature(url: &str, login: &Login) -> Option<Vec<(String, String)>> {
+    let credentials = Credentials::new(&login.username, login.password.expose(), None, None, "keyturn");
+    let identity = credentials.into();
+    let mut settings = SigningSettings::default();
+    settings.percent_encoding_mode = PercentEncodingMode::Single;
+    settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+    settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+    let parameters = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(REGION)
+        .name("s3")
+        .time(SystemTime::now())
+        .settings(settings)
+        .build()
+        .ok()?
+        .into();
+    let request = SignableRequest::new("GET", url, std::iter::empty(), SignableBody::Bytes(&[])).ok()?;
+    let (instructions, _) = sign(request, &parameters).ok()?.into_parts();
+    Some(instructions.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+/// The word in the `Code` of S3's error, where it is one.
+fn code_of(body: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(body).ok()?;
+    let code = text.split_once("<Code>")?.1.split_once("</Code>")?.0;
+    (code.len() < 64 && code.bytes().all(|b| b.is_ascii_alphanumeric())).then_some(code)
+}

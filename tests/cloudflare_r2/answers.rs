@@ -1,0 +1,157 @@
+//! What else Cloudflare may answer, and what people are told then.
+
+use std::time::{Duration, Instant};
+
+use keyturn::secret_value::SecretValue;
+use keyturn::target::cloudflare_r2::Endpoints;
+use keyturn::target::{Login, Target, TargetError};
+use keyturn_cloudflare_emulator::{Fault, Rule, Settings};
+use serde_json::json;
+
+use crate::scene::{ACCOUNT, ADMIN, Scene, copy, says_no_secret};
+
+/// What is expected of an error: reason, whether only a person can end it, whether something may have happened.
+fn check(scene: &Scene, error: &TargetError, reason: &str, permanent: bool, unknown: bool) {
+    says_no_secret(scene, error);
+    let seen = (error.reason, error.permanent, error.outcome_unknown);
+    assert_eq!(seen, (reason, permanent, unknown), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_that_may_not_administer_is_named_with_its_remedy() {
+    let scene = Scene::new().await;
+    let policies = json!([{
+        "effect": "allow", "permission_groups": [{"id": "2efd5506f9c8494dacb1fa10a3e7d5b6"}],
+        "resources": {format!("com.cloudflare.edge.r2.bucket.{ACCOUNT}_default_media"): "*"},
+    }]);
+    let weak = scene.cloudflare.make_token(ACCOUNT, "weak", policies).unwrap();
+    for admin in ["canary-unknown", &weak.value] {
+        let target = scene.target_with(json!({}), admin);
+        for error in [target.look(None).await.unwrap_err(), target.issue(1).await.unwrap_err()] {
+            check(&scene, &error, "AdministratorRefused", true, false);
+            assert!(error.message.contains("Account API Tokens Write"), "{error}");
+        }
+    }
+    let elsewhere = scene.target_with(json!({"accountId": "f".repeat(32)}), ADMIN);
+    check(&scene, &elsewhere.look(None).await.unwrap_err(), "AdministratorRefused", true, false);
+}
+
+#[tokio::test]
+async fn a_creation_without_a_usable_answer_is_told_as_unknown_and_leaves_its_token_to_be_found() {
+    let faults = [
+        (Fault::Hang { applied: true }, "CloudflareNoAnswer"),
+        (Fault::Drop { applied: true }, "CloudflareNoAnswer"),
+        (Fault::ServerError { applied: true }, "CloudflareUnavailable"),
+        (Fault::Garbage, "CloudflareNotUnderstood"),
+    ];
+    for (fault, reason) in faults {
+        let scene = Scene::new().await;
+        let target = scene.target();
+        scene.cloudflare.add_fault(Rule::once("CreateToken", fault.clone()));
+        let error = target.issue(3).await.unwrap_err();
+        check(&scene, &error, reason, false, true);
+        let found = target.look(None).await.unwrap().issued.unwrap();
+        assert_eq!(found.iter().map(|token| token.id).collect::<Vec<_>>(), [3], "{fault:?}");
+        assert_eq!(scene.cloudflare.made(ACCOUNT), 1, "{fault:?}: no request is repeated below us");
+    }
+}
+
+#[tokio::test]
+async fn an_account_that_throttles_is_left_alone_for_as_long_as_it_says() {
+    let scene = Scene::new().await;
+    let target = scene.target();
+    scene.cloudflare.add_fault(Rule::once("ListTokens", Fault::Throttle { retry_after: Some(2) }));
+    let begun = Instant::now();
+    check(&scene, &target.look(None).await.unwrap_err(), "CloudflareThrottled", false, false);
+    let asked = scene.cloudflare.calls().len();
+    check(&scene, &target.issue(1).await.unwrap_err(), "CloudflareThrottled", false, false);
+    assert_eq!(scene.cloudflare.calls().len(), asked, "nothing is sent in the meantime");
+    while let Err(error) = target.look(None).await {
+        assert_eq!(error.reason, "CloudflareThrottled");
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is left alone for too long");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn deletions_that_fail_say_so() {
+    let scene = Scene::new().await;
+    let target = scene.target();
+    let login = target.issue(1).await.unwrap();
+    let refused =
+        Fault::Error { status: 403, code: 9109, message: "Unauthorized to access requested resource".into() };
+    for (fault, reason, permanent, unknown) in [
+        (Fault::ServerError { applied: false }, "CloudflareUnavailable", false, true),
+        (Fault::Hang { applied: false }, "CloudflareNoAnswer", false, true),
+        (refused, "AdministratorRefused", true, false),
+    ] {
+        scene.cloudflare.add_fault(Rule::once("DeleteToken", fault));
+        let error = target.retire(2, &login.username).await.unwrap_err();
+        check(&scene, &error, reason, permanent, unknown);
+    }
+    assert_eq!(scene.names().len(), 1);
+    target.retire(2, &login.username).await.unwrap();
+    assert_eq!(scene.names().len(), 0);
+}
+
+#[tokio::test]
+async fn a_full_account_and_a_rejected_request_are_told_apart() {
+    let scene = Scene::new().await;
+    let target = scene.target();
+    scene.cloudflare.set_settings(Settings { most_tokens: 0, ..Settings::default() });
+    check(&scene, &target.issue(1).await.unwrap_err(), "TokenQuotaReached", true, false);
+    let fault = Fault::Error { status: 400, code: 1001, message: "Invalid policies".into() };
+    scene.cloudflare.add_fault(Rule::once("CreateToken", fault));
+    let error = target.issue(1).await.unwrap_err();
+    check(&scene, &error, "CloudflareRejected", true, false);
+    assert!(error.message.contains("1001 Invalid policies"), "{error}");
+}
+
+#[tokio::test]
+async fn a_bucket_that_does_not_exist_is_named_and_is_no_refusal_of_the_pair() {
+    let scene = Scene::new().await;
+    let target = scene.target_with(json!({"buckets": ["media", "no-such-bucket"]}), ADMIN);
+    let login = target.issue(1).await.unwrap();
+    let error = target.try_login(&login).await.unwrap_err();
+    check(&scene, &error, "BucketMissing", true, false);
+    assert!(error.message.contains("no-such-bucket"), "{error}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_fails_is_no_refusal_of_the_pair() {
+    let scene = Scene::new().await;
+    let target = scene.target();
+    let login = target.issue(1).await.unwrap();
+    for (fault, reason) in [
+        (Fault::ServerError { applied: false }, "CloudflareUnavailable"),
+        (Fault::Drop { applied: false }, "CloudflareUnreachable"),
+        (Fault::Hang { applied: false }, "CloudflareUnreachable"),
+        (Fault::Throttle { retry_after: Some(0) }, "CloudflareThrottled"),
+    ] {
+        scene.cloudflare.add_fault(Rule::once("ListObjects", fault));
+        check(&scene, &target.try_login(&login).await.unwrap_err(), reason, false, false);
+    }
+    let nowhere = Endpoints { s3: "http://127.0.0.1:1/{account}".into(), ..scene.endpoints() };
+    let error = scene.target_at(nowhere, json!({}), ADMIN).try_login(&login).await.unwrap_err();
+    check(&scene, &error, "CloudflareUnreachable", false, false);
+}
+
+#[tokio::test]
+async fn what_a_person_published_in_place_of_a_pair_is_never_repeated() {
+    let scene = Scene::new().await;
+    let target = scene.target();
+    let secret = "canary/../of a person?";
+    let login = Login { username: secret.to_owned(), password: SecretValue::new(secret.to_owned()) };
+    match target.try_login(&copy(&login)).await {
+        Ok(keyturn::target::Answer::Refused(error)) | Err(error) => says_no_secret(&scene, &error),
+        Ok(keyturn::target::Answer::Accepted) => panic!("a pair of nobody is accepted"),
+    }
+    assert!(target.look(Some(secret)).await.unwrap().can_log_in.is_empty());
+    target.retire(1, secret).await.unwrap();
+    let calls = scene.cloudflare.calls();
+    assert!(
+        calls.iter().all(|call| call.operation != "ListTokens" && call.operation != "CreateToken"),
+        "{calls:?}"
+    );
+}

@@ -1,0 +1,5 @@
+//! The R2 target over an emulated Cloudflare: real HTTP, real signatures, and everything that can come back.
+
+mod answers;
+mod scene;
+mod tokens;

@@ -1,0 +1,110 @@
+//! An account with two buckets, and a target of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::TimeDelta;
+use keyturn::api::cloudflare_r2::CloudflareR2Spec;
+use keyturn::secret_value::SecretValue;
+use keyturn::target::cloudflare_r2::{CloudflareR2, Connection, Endpoints, Limits};
+use keyturn::target::{Answer, Login, Target, TargetError};
+use keyturn_cloudflare_emulator::{Bucket, Emulator, Settings};
+use serde_json::{Value, json};
+
+pub const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+pub const ADMIN: &str = "canary-administering-token";
+pub const OWNER: &str = "test/shop/r2";
+/// How long a request may take here.
+const PATIENCE: Duration = Duration::from_millis(800);
+
+pub struct Scene {
+    pub cloudflare: Emulator,
+}
+
+impl Scene {
+    pub async fn new() -> Self {
+        let cloudflare = Emulator::start().await.unwrap();
+        let bucket =
+            |name: &str, jurisdiction: &str| Bucket { name: name.into(), jurisdiction: jurisdiction.into() };
+        let buckets = [bucket("media", "default"), bucket("backups", "default"), bucket("records", "eu")];
+        cloudflare.put_account(ACCOUNT, ADMIN, &buckets);
+        Self { cloudflare }
+    }
+
+    pub fn endpoints(&self) -> Endpoints {
+        Endpoints { api: self.cloudflare.api_url(), s3: self.cloudflare.s3_endpoint() }
+    }
+
+    /// A target of `media` and `backups`, with some fields changed; `null` removes one.
+    pub fn target_with(&self, changes: Value, admin: &str) -> CloudflareR2 {
+        self.target_at(self.endpoints(), changes, admin)
+    }
+
+    pub fn target_at(&self, endpoints: Endpoints, changes: Value, admin: &str) -> CloudflareR2 {
+        let limits = Limits { connect: PATIENCE, request: PATIENCE };
+        let connection = Connection::new(endpoints, limits).unwrap();
+        let lifetime = Some(TimeDelta::days(180));
+        let admin = SecretValue::new(admin.to_owned());
+        CloudflareR2::new(&spec(changes), connection, admin, OWNER.to_owned(), lifetime).unwrap()
+    }
+
+    pub fn target(&self) -> CloudflareR2 {
+        self.target_with(json!({}), ADMIN)
+    }
+
+    pub fn propagate_after(&self, delay_ms: i64) {
+        self.cloudflare.set_settings(Settings { propagation_ms: delay_ms, ..Settings::default() });
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.cloudflare.tokens(ACCOUNT).into_iter().map(|token| token.name).collect()
+    }
+}
+
+pub fn spec(changes: Value) -> CloudflareR2Spec {
+    let mut spec = json!({
+        "accountId": ACCOUNT, "buckets": ["media", "backups"],
+        "tokenSecretRef": {"name": "cloudflare", "key": "token"},
+    });
+    for (name, value) in changes.as_object().unwrap() {
+        spec[name] = value.clone();
+    }
+    spec.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+    serde_json::from_value(spec).unwrap()
+}
+
+pub fn copy(login: &Login) -> Login {
+    login.duplicate()
+}
+
+/// What R2 says in the end, once it no longer says `otherwise`.
+pub async fn in_the_end(target: &CloudflareR2, login: &Login, wanted: fn(&Answer) -> bool) -> Answer {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = target.try_login(login).await.unwrap();
+        if wanted(&answer) || Instant::now() > deadline {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+pub fn reason(answer: &Answer) -> &'static str {
+    match answer {
+        Answer::Accepted => "Accepted",
+        Answer::Refused(error) => error.reason,
+    }
+}
+
+/// Nothing of what must stay secret is in what people are told.
+pub fn says_no_secret(scene: &Scene, error: &TargetError) {
+    let text = format!("{error} {error:?}");
+    assert!(!text.contains("canary"), "{text}");
+    for token in scene.cloudflare.tokens(ACCOUNT) {
+        assert!(!text.contains(&token.value) && !text.contains(&token.secret_access_key()), "{text}");
+    }
+}
+
+pub fn shared(connection_of: &Scene) -> Arc<Connection> {
+    Connection::new(connection_of.endpoints(), Limits { connect: PATIENCE, request: PATIENCE }).unwrap()
+}

@@ -1,0 +1,106 @@
+//! Tokens that are made, proven, found again and deleted.
+
+use keyturn::secret_value::SecretValue;
+use keyturn::target::cloudflare_r2::CloudflareR2;
+use keyturn::target::{Answer, Login, Target};
+use serde_json::{Value, json};
+
+use crate::scene::{ACCOUNT, ADMIN, OWNER, Scene, in_the_end, reason, shared, spec};
+
+#[tokio::test]
+async fn a_new_token_works_once_r2_has_heard_of_it_and_not_after_its_deletion() {
+    let scene = Scene::new().await;
+    let target = scene.target();
+    scene.propagate_after(1_000);
+    let login = target.issue(7).await.unwrap();
+    assert_eq!(login.password.len(), 64);
+    assert_eq!(scene.names(), [format!("{OWNER}/7")]);
+    assert_eq!(reason(&target.try_login(&login).await.unwrap()), "KeyPairRefused");
+    assert_eq!(in_the_end(&target, &login, |a| *a == Answer::Accepted).await, Answer::Accepted);
+
+    assert!(target.look(Some(&login.username)).await.unwrap().can_log_in.contains(&login.username));
+    target.retire(8, &login.username).await.unwrap();
+    assert!(target.look(Some(&login.username)).await.unwrap().can_log_in.is_empty());
+    let refused = in_the_end(&target, &login, |a| *a != Answer::Accepted).await;
+    assert_eq!(reason(&refused), "KeyPairRefused");
+    target.retire(8, &login.username).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_ends_by_itself_and_is_for_its_buckets_only() {
+    let scene = Scene::new().await;
+    let target = scene.target();
+    let login = target.issue(1).await.unwrap();
+    let token = scene.cloudflare.tokens(ACCOUNT).remove(0);
+    let days = (token.expires_on.unwrap() - token.issued_on).num_days();
+    assert_eq!(days, 180);
+    let resources = &token.policies[0]["resources"];
+    let bucket =
+        |name: &str| resources[format!("com.cloudflare.edge.r2.bucket.{ACCOUNT}_default_{name}")].clone();
+    assert_eq!((bucket("media"), bucket("backups")), (json!("*"), json!("*")));
+    assert_eq!(resources.as_object().unwrap().len(), 2);
+    assert_eq!(target.try_login(&login).await.unwrap(), Answer::Accepted);
+    let elsewhere = scene.target_with(json!({"buckets": ["records"], "jurisdiction": "eu"}), ADMIN);
+    assert_eq!(reason(&elsewhere.try_login(&login).await.unwrap()), "KeyPairRefused");
+}
+
+#[tokio::test]
+async fn every_permission_and_jurisdiction_makes_a_token_that_is_proven() {
+    let kinds = [
+        json!({"permission": "ObjectReadOnly"}),
+        json!({"buckets": ["records"], "jurisdiction": "eu"}),
+        json!({"buckets": null, "probeBucket": "backups"}),
+        json!({"buckets": null, "permission": "AdminReadWrite"}),
+        json!({"buckets": null, "permission": "AdminReadOnly"}),
+    ];
+    for kind in kinds {
+        let scene = Scene::new().await;
+        let target = scene.target_with(kind.clone(), ADMIN);
+        let login = target.issue(1).await.unwrap();
+        assert_eq!(target.try_login(&login).await.unwrap(), Answer::Accepted, "{kind}");
+        let wrong = Login { username: login.username.clone(), password: SecretValue::new("0".repeat(64)) };
+        assert_eq!(reason(&target.try_login(&wrong).await.unwrap()), "KeyPairRefused", "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_ours_are_found_by_their_exact_name_over_many_pages() {
+    let scene = Scene::new().await;
+    let target = scene.target();
+    let policies = || scene.cloudflare.tokens(ACCOUNT)[0].policies.clone();
+    let first = target.issue(1).await.unwrap();
+    for n in 0..120 {
+        scene.cloudflare.make_token(ACCOUNT, &format!("somebody's token {n}"), policies());
+    }
+    for name in [
+        "test/shop/r2",
+        "test/shop/r2/",
+        "test/shop/r2/01",
+        "test/shop/r2/x",
+        "test/shop/r2/2/3",
+        "test/shop/r22/4",
+        "prod/shop/r2/5",
+        "test/shop/r2/0",
+        " test/shop/r2/6",
+    ] {
+        scene.cloudflare.make_token(ACCOUNT, name, policies());
+    }
+    let last = target.issue(9).await.unwrap();
+    let roles = target.look(None).await.unwrap();
+    let found: Vec<(String, u64)> = roles.issued.unwrap().into_iter().map(|i| (i.username, i.id)).collect();
+    assert_eq!(found, [(first.username, 1), (last.username, 9)]);
+    assert_eq!(roles.can_log_in.len(), 131);
+}
+
+#[tokio::test]
+async fn a_secret_whose_names_are_too_long_for_a_token_is_told() {
+    let scene = Scene::new().await;
+    let make = |owner: String| {
+        let admin = SecretValue::new(ADMIN.to_owned());
+        CloudflareR2::new(&spec(Value::Object(serde_json::Map::new())), shared(&scene), admin, owner, None)
+    };
+    let error = make("x".repeat(114)).err().unwrap();
+    assert_eq!(error.reason, "NameTooLong");
+    make("x".repeat(113)).unwrap().issue(123_456).await.unwrap();
+    assert_eq!(scene.cloudflare.tokens(ACCOUNT)[0].expires_on, None);
+}
