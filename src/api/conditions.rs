@@ -14,6 +14,7 @@ pub const PREFLIGHT: &str = "Preflight";
 pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";
 pub const DEPLOYING: &str = "Deploying";
+pub const IMAGES_CLEAN: &str = "ImagesClean";
 
 /// Longest condition message that is written, in characters; longer ones are cut.
 pub const MAX_MESSAGE: usize = 1024;

@@ -67,6 +67,12 @@ use super::window::Window;
         description = "How the last run ended"
     ),
     printcolumn(
+        name = "Images",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"ImagesClean\")].reason",
+        description = "Whether the images that the containers run carry secrets"
+    ),
+    printcolumn(
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp",
@@ -98,6 +104,9 @@ pub struct DockerHostSpec {
     /// How the host is checked after a deployment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifySpec>,
+    /// How the images that the containers run are searched for secrets, which every run does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditSpec>,
     /// Start nothing on this host while true. A run under way is finished.
     #[serde(default)]
     pub suspend: bool,
@@ -228,6 +237,45 @@ pub struct VerifySpec {
     pub timeout: Option<Duration>,
 }
 
+/// How the images are searched for secrets. A finding never fails a deployment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditSpec {
+    /// Variables (ENV and ARG) that may hold a literal although their names sound secret. A token of a known form in one
+    /// of them is reported all the same, and so is a value that keyturn manages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 128)))]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = rules::VARIABLES)]
+    pub allow_env: Vec<String>,
+    /// Findings that are known and accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub allow: Vec<AllowedImageFinding>,
+    /// The longest that the images go without being looked at. When absent they are looked at by the deployments and
+    /// verifications that happen anyway; otherwise a verification is started where none did in this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Duration>,
+}
+
+/// A finding in an image that is known and accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AllowedImageFinding {
+    /// Fingerprint of the finding, as status and `keyturn audit image` show it.
+    #[schemars(length(min = 16, max = 16))]
+    #[x_kube(validation = rules::FINDING)]
+    pub fingerprint: String,
+    /// Only in this image: a name with its tag, one without (all of its tags), or a digest. In every image when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// Why it is accepted, for whoever reads this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub reason: Option<String>,
+}
+
 /// What is known of the host. Losing it costs one verify run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -235,7 +283,7 @@ pub struct DockerHostStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Conditions: Ready, Deploying, Stalled.
+    /// Conditions: Ready, Deploying, ImagesClean, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -254,6 +302,14 @@ pub struct DockerHostStatus {
     /// The last deployment that ended; a later run that only verified does not replace it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_deploy: Option<HostRun>,
+    /// The last look at the images that the containers run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_audit: Option<ImageAudit>,
+    /// Secrets in the images that the containers run, but for those that `audit` allows. Never a value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub image_findings: Vec<ImageFinding>,
     /// Hash of the endpoint and compose project that `parameters` speaks of: another host or project proves anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
@@ -290,6 +346,47 @@ pub enum Proof {
     Differs,
     /// No container has the variable, so nothing can be compared.
     Incomparable,
+}
+
+/// A look at the images of the compose project's containers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageAudit {
+    /// When it was.
+    pub at: Time,
+    /// How many images the containers ran.
+    pub images: i32,
+    /// Findings that `audit` allows.
+    #[serde(default)]
+    pub allowed: i32,
+    /// Findings that there was no room for: in all images there are these and those in `imageFindings`.
+    #[serde(default)]
+    pub left_out: i32,
+    /// Why not every image could be looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// Hash of `audit` as it was then. A change is acted on at once.
+    #[serde(default)]
+    pub settings: String,
+}
+
+/// A secret in an image, without the secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageFinding {
+    /// Name of the image as the container was started with it.
+    pub image: String,
+    /// The image's ID, `sha256:…`.
+    pub digest: String,
+    /// Where in the image: `env DB_PASSWORD`, `label build-info`, `history layer 4 NPM_TOKEN`.
+    pub place: String,
+    /// What makes it a finding, see docs/image-audit.md.
+    pub rule: String,
+    /// What identifies the finding in `audit.allow`, 16 hexadecimal digits. It does not depend on the value.
+    pub fingerprint: String,
+    /// The parameter whose published value it is, where keyturn manages it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameter: Option<String>,
 }
 
 /// A run of a deploy Job.

@@ -80,6 +80,16 @@ pub const OBJECT_NAMES: CelRule = (
     r"self.all(n, n.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$'))",
     "must be names of objects: lower case letters, digits, - and .",
 );
+/// Every item is the name of an environment variable.
+pub const VARIABLES: CelRule = (
+    "self.all(v, v.matches('^[A-Za-z_][A-Za-z0-9_.-]*$'))",
+    "must be names of variables, such as PYTHONPATH, without values",
+);
+/// Fingerprint of a finding in an image.
+pub const FINDING: CelRule = (
+    "self.matches('^[0-9a-f]{16}$')",
+    "must be the fingerprint of a finding: 16 lower case hexadecimal digits, as status.imageFindings shows it",
+);
 /// A script that does something.
 pub const SCRIPT: CelRule = (r"self.matches('[^\\s]')", "must not be empty");
 /// Names become labels and parts of Job names and of SSM paths.

@@ -130,7 +130,7 @@ fn prefixed(text: &str, (_, prefix, alphabet, least, most): Format) -> Vec<&str>
             text[..at].bytes().last().is_none_or(|byte| !byte.is_ascii_alphanumeric() && byte != b'_');
         let rest = &text[at + prefix.len()..];
         let length = rest.bytes().take_while(|byte| alphabet.has(*byte)).count();
-        let ends = rest.bytes().nth(length).is_none_or(|byte| !byte.is_ascii_alphanumeric());
+        let ends = rest.as_bytes().get(length).is_none_or(|byte| !byte.is_ascii_alphanumeric());
         let body = &rest[..length];
         let varied = names::entropy(body) >= 2.5 && !body.ends_with("EXAMPLE");
         (begins && ends && (least..=most).contains(&length) && varied)

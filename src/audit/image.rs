@@ -18,6 +18,8 @@ pub struct Image {
     /// All names that it goes by: tags and repository digests.
     pub names: Vec<String>,
     pub texts: Vec<Text>,
+    /// The commands of layers, and those of `ONBUILD`, as a whole.
+    pub commands: Vec<(Place, SecretValue)>,
     /// Layers whose creating command is not recorded, as with `docker import`.
     pub unrecorded_layers: usize,
 }
@@ -79,6 +81,8 @@ pub fn parse(inspect: &SecretValue, history: &SecretValue) -> Result<Image, Imag
     let mut names = inspected.repo_tags;
     names.extend(inspected.repo_digests);
     let config = inspected.config.ok_or(ImageError::NoConfiguration)?;
+    let mut whole: Vec<(Place, SecretValue)> =
+        config.on_build.iter().map(|trigger| (Place::OnBuild, trigger.0.duplicate())).collect();
     let mut texts = config.into_texts();
     if let Some(container) = inspected.container_config {
         // Its command is the last step of the build, which the history has.
@@ -91,8 +95,9 @@ pub fn parse(inspect: &SecretValue, history: &SecretValue) -> Result<Image, Imag
             name,
             value,
         }));
+        whole.push((Place::History(index + 1), command.duplicate()));
     }
-    Ok(Image { id: inspected.id, names, texts, unrecorded_layers })
+    Ok(Image { id: inspected.id, names, texts, commands: whole, unrecorded_layers })
 }
 
 impl Image {

@@ -1,13 +1,16 @@
 //! Values that keyturn manages, found in an image by exact value in every form in which they get into one.
 //!
-//! Whoever searches is not told the values: a [`Matcher`] holds keyed fingerprints, and compares every window of the
-//! text that is as long as a form. Building it from values is a pure function; nothing calls it on a docker host yet.
+//! Whoever searches is not told the values: [`ManagedValues`] holds keyed fingerprints of all forms, and [`Matcher`]
+//! compares them with every window of the text that is as long as a form. There is no rolling sum to find candidates
+//! by: sums are linear in the characters of the value, and those of a few forms together would give it away to whoever
+//! has the key.
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::{constant_time, hmac};
+use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
 
 use crate::secret_value::SecretValue;
 
@@ -17,11 +20,12 @@ pub const KEY_BYTES: usize = 32;
 /// Below this length in bytes a form is not searched for: it would be found by chance.
 pub const SHORTEST: usize = 8;
 
-/// Prime of the rolling sum, 2^61 - 1.
-const PRIME: u64 = (1 << 61) - 1;
+/// Bytes of a fingerprint: 16 are enough to be found by no chance, and a task has little room.
+const MAC_BYTES: usize = 16;
 
 /// How a value was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Form {
     Raw,
     Base64,
@@ -30,103 +34,118 @@ pub enum Form {
     Hex,
 }
 
-/// A managed value found in a text.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ManagedHit {
-    /// Of the secret, as given to [`matcher`].
-    pub name: String,
-    pub form: Form,
-}
-
-struct Needle {
-    name: String,
-    form: Form,
-    sum: u64,
-    mac: hmac::Tag,
-}
-
-/// Finds managed values without holding them.
-pub struct Matcher {
-    key: hmac::Key,
-    base: u64,
-    /// By length in bytes.
-    needles: BTreeMap<usize, Vec<Needle>>,
-    too_short: Vec<String>,
-}
-
-/// The matcher for these values, under a key that is fresh for every run: fingerprints of two runs cannot be compared.
-pub fn matcher(values: &[(String, SecretValue)], key: &[u8; KEY_BYTES]) -> Matcher {
-    let hmac_key = hmac::Key::new(hmac::HMAC_SHA256, key);
-    // A rolling sum with a base that nobody can guess: it finds candidates, the HMAC decides.
-    let tag = hmac::sign(&hmac_key, b"keyturn image audit: base of the rolling sum");
-    let base =
-        tag.as_ref().iter().take(8).fold(0, |sum, byte| (sum << 8) | u64::from(*byte)) % (PRIME - 256) + 256;
-    let mut matcher = Matcher { key: hmac_key, base, needles: BTreeMap::new(), too_short: Vec::new() };
-    for (name, value) in values {
-        if value.expose().trim_end_matches(['\n', '\r']).len() < SHORTEST {
-            matcher.too_short.push(name.clone());
-            continue;
-        }
-        for (form, written) in forms(value) {
-            matcher.add(name, form, written.expose().as_bytes());
+impl Form {
+    /// Whether the byte can be part of a value in this form: most windows need no fingerprint then.
+    fn has(self, byte: u8) -> bool {
+        match self {
+            Self::Raw | Self::Json => true,
+            Self::Base64 => byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte),
+            Self::Url => byte.is_ascii_alphanumeric() || b"-_.~%+".contains(&byte),
+            Self::Hex => byte.is_ascii_hexdigit(),
         }
     }
-    matcher
+}
+
+/// Fingerprints of values in all forms. Whoever has it can try guesses, and nothing else.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ManagedValues {
+    /// 64 hexadecimal digits.
+    key: String,
+    values: Vec<ManagedValue>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct ManagedValue {
+    name: String,
+    /// Form, length in bytes, and HMAC-SHA256 in hexadecimal digits, cut.
+    forms: Vec<(Form, usize, String)>,
+}
+
+impl ManagedValues {
+    /// The fingerprints of these values, each under a name, with a key that is fresh for every run: fingerprints of two
+    /// runs cannot be compared. Values that are too short to be searched for are left out.
+    pub fn new(values: &[(String, SecretValue)], key: &[u8; KEY_BYTES]) -> Self {
+        let signing = hmac::Key::new(hmac::HMAC_SHA256, key);
+        let long_enough = values
+            .iter()
+            .filter(|(_, value)| value.expose().trim_end_matches(['\n', '\r']).len() >= SHORTEST);
+        let fingerprinted = long_enough.map(|(name, value)| {
+            let mut known: Vec<(Form, usize, String)> = Vec::new();
+            for (form, written) in forms(value) {
+                let bytes = written.expose().as_bytes();
+                let mac = hex::encode(mac(&signing, bytes));
+                if bytes.len() >= SHORTEST && !known.iter().any(|(_, _, same)| *same == mac) {
+                    known.push((form, bytes.len(), mac));
+                }
+            }
+            ManagedValue { name: name.clone(), forms: known }
+        });
+        Self { key: hex::encode(key), values: fingerprinted.collect() }
+    }
+}
+
+fn mac(key: &hmac::Key, bytes: &[u8]) -> [u8; MAC_BYTES] {
+    let mut cut = [0; MAC_BYTES];
+    cut.copy_from_slice(&hmac::sign(key, bytes).as_ref()[..MAC_BYTES]);
+    cut
+}
+
+/// A managed value found in a text.
+pub struct ManagedHit {
+    /// Of the value, as given to [`ManagedValues::new`].
+    pub name: String,
+    pub form: Form,
+    /// What stands in the text.
+    pub written: SecretValue,
+}
+
+/// Finds managed values without being told them.
+pub struct Matcher {
+    key: hmac::Key,
+    /// By form and length in bytes.
+    needles: BTreeMap<(Form, usize), BTreeMap<[u8; MAC_BYTES], String>>,
 }
 
 impl Matcher {
-    /// Secrets that are too short to be searched for.
-    pub fn too_short(&self) -> &[String] {
-        &self.too_short
-    }
-
-    fn add(&mut self, name: &str, form: Form, written: &[u8]) {
-        if written.len() < SHORTEST {
-            return;
+    /// `None` where the fingerprints are malformed.
+    pub fn new(values: &ManagedValues) -> Option<Self> {
+        let key = hex::decode(&values.key).ok().filter(|key| key.len() == KEY_BYTES)?;
+        let mut needles: BTreeMap<(Form, usize), BTreeMap<[u8; MAC_BYTES], String>> = BTreeMap::new();
+        for value in &values.values {
+            for (form, length, mac) in &value.forms {
+                let mac = hex::decode(mac).ok()?.try_into().ok()?;
+                if *length < SHORTEST {
+                    return None;
+                }
+                needles.entry((*form, *length)).or_default().entry(mac).or_insert_with(|| value.name.clone());
+            }
         }
-        let sum = written.iter().fold(0, |sum, byte| self.shifted(sum, *byte));
-        let mac = hmac::sign(&self.key, written);
-        let needles = self.needles.entry(written.len()).or_default();
-        if !needles.iter().any(|known| known.name == name && known.mac.as_ref() == mac.as_ref()) {
-            needles.push(Needle { name: name.to_owned(), form, sum, mac });
-        }
-    }
-
-    fn shifted(&self, sum: u64, byte: u8) -> u64 {
-        (times(sum, self.base) + u64::from(byte)) % PRIME
+        Some(Self { key: hmac::Key::new(hmac::HMAC_SHA256, &key), needles })
     }
 
     /// Which managed values stand in a text, each form once.
     pub fn find(&self, text: &SecretValue) -> Vec<ManagedHit> {
         let bytes = text.expose().as_bytes();
-        let mut found = Vec::new();
-        for (length, needles) in &self.needles {
-            let highest = (1..*length).fold(1, |power, _| times(power, self.base));
-            let mut sum = 0;
+        let mut found: Vec<ManagedHit> = Vec::new();
+        for ((form, length), needles) in &self.needles {
+            let mut fitting = 0;
             for (at, byte) in bytes.iter().enumerate() {
-                if at >= *length {
-                    let leaving = times(u64::from(bytes[at - length]), highest);
-                    sum = (sum + PRIME - leaving) % PRIME;
+                fitting = if form.has(*byte) { fitting + 1 } else { 0 };
+                if fitting < *length {
+                    continue;
                 }
-                sum = self.shifted(sum, *byte);
-                let Some(start) = (at + 1).checked_sub(*length) else { continue };
-                for needle in needles.iter().filter(|needle| needle.sum == sum) {
-                    let mac = hmac::sign(&self.key, &bytes[start..=at]);
-                    if constant_time::verify_slices_are_equal(mac.as_ref(), needle.mac.as_ref()).is_ok() {
-                        found.push(ManagedHit { name: needle.name.clone(), form: needle.form });
-                    }
+                let window = &bytes[at + 1 - length..=at];
+                let Some(name) = needles.get(&mac(&self.key, window)) else { continue };
+                // A form begins and ends where characters do.
+                let Ok(written) = std::str::from_utf8(window) else { continue };
+                if !found.iter().any(|hit| hit.name == *name && hit.form == *form) {
+                    let written = SecretValue::new(written.to_owned());
+                    found.push(ManagedHit { name: name.clone(), form: *form, written });
                 }
             }
         }
-        found.sort();
-        found.dedup();
         found
     }
-}
-
-fn times(a: u64, b: u64) -> u64 {
-    // A remainder of a number below 2^64 fits.
-    u64::try_from(u128::from(a) * u128::from(b) % u128::from(PRIME)).unwrap_or_default()
 }
 
 /// Every way in which a value gets into an image's configuration. Trailing newlines are left out: env files and labels
@@ -183,8 +202,12 @@ mod tests {
 
     const VALUE: &str = "p&ss \"w<>rd\"/+?ÿ~9f2c";
 
+    fn managed_values(value: &str) -> ManagedValues {
+        ManagedValues::new(&[("db".to_owned(), SecretValue::new(value.to_owned()))], &[7; KEY_BYTES])
+    }
+
     fn matcher_of(value: &str) -> Matcher {
-        matcher(&[("db".to_owned(), SecretValue::new(value.to_owned()))], &[7; KEY_BYTES])
+        Matcher::new(&managed_values(value)).unwrap()
     }
 
     fn found(matcher: &Matcher, text: &str) -> Vec<Form> {
@@ -226,9 +249,19 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_found_by_chance_is_named_instead() {
-        let matcher = matcher_of("hunter2");
-        assert_eq!(matcher.too_short(), ["db"]);
-        assert_eq!(found(&matcher, "hunter2"), []);
+    fn what_would_be_found_by_chance_is_left_out() {
+        assert_eq!(found(&matcher_of("hunter2"), "hunter2"), []);
+        assert_eq!(found(&matcher_of("hunter23"), "hunter23"), [Form::Raw]);
+    }
+
+    #[test]
+    fn what_is_shipped_holds_no_value_and_reads_as_it_was_written() {
+        let shipped = serde_json::to_string(&managed_values("correct horse battery staple")).unwrap();
+        for form in forms(&SecretValue::new("correct horse battery staple".to_owned())) {
+            assert!(!shipped.contains(form.1.expose()), "{:?}", form.0);
+        }
+        let matcher = Matcher::new(&serde_json::from_str(&shipped).unwrap()).unwrap();
+        assert_eq!(found(&matcher, "TOKEN=correct horse battery staple!"), [Form::Raw]);
+        assert!(Matcher::new(&serde_json::from_str(&shipped.replacen("0", "x", 1)).unwrap()).is_none());
     }
 }

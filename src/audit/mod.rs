@@ -16,9 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use aws_lc_rs::{digest, hmac};
+use serde::{Deserialize, Serialize};
 
 use crate::secret_value::SecretValue;
 use image::Image;
+use managed::Matcher;
 use rules::{Hit, Rule};
 
 /// Where in an image a text stands.
@@ -61,6 +63,8 @@ pub struct Finding {
     pub layers: Vec<usize>,
     /// What identifies the finding in an allow list: 16 hexadecimal digits, see [`Fingerprints`].
     pub fingerprint: String,
+    /// The parameter whose published value it is, where keyturn manages it.
+    pub parameter: Option<String>,
 }
 
 impl fmt::Display for Finding {
@@ -113,15 +117,16 @@ impl Fingerprints {
 }
 
 /// A finding that is known and accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllowedFinding {
     /// Only in this image: a name with or without its tag, or a digest. In every image, where missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     pub fingerprint: String,
 }
 
 /// What is not to be reported.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allowances {
     /// Variables (ENV and ARG) that may hold a literal although their names sound like secrets. A token of a known
     /// format in one of them is reported all the same.
@@ -150,14 +155,19 @@ pub struct Audit {
     pub allowed: Vec<Finding>,
 }
 
-/// Looks at everything that the image says about itself.
-pub fn audit(image: &Image, allowances: &Allowances, fingerprints: &Fingerprints) -> Audit {
+/// Looks at everything that the image says about itself, and for managed values with a `matcher`.
+pub fn audit(
+    image: &Image,
+    allowances: &Allowances,
+    fingerprints: &Fingerprints,
+    matcher: Option<&Matcher>,
+) -> Audit {
     let mut ordinals: BTreeMap<(&'static str, Option<String>, &'static str), usize> = BTreeMap::new();
-    let findings = merged(image).into_iter().map(|Found { place, hit, layers }| {
+    let findings = merged(image, matcher).into_iter().map(|Found { place, hit, layers }| {
         let counted = (place.kind(), hit.name.clone(), hit.rule.id());
         let ordinal = ordinals.entry(counted).and_modify(|n| *n += 1).or_insert(0);
         let fingerprint = fingerprints.of(&place, hit.name.as_deref(), hit.rule, *ordinal, &hit.value);
-        Finding { place, name: hit.name, rule: hit.rule, layers, fingerprint }
+        Finding { place, name: hit.name, rule: hit.rule, layers, fingerprint, parameter: hit.parameter }
     });
     let (allowed, findings) = findings.partition(|finding| allowances.allows(image, finding));
     Audit { findings, allowed }
@@ -171,30 +181,67 @@ struct Found {
 
 /// All hits, each secret once: what a layer's command has put into the configuration, or a build argument that every
 /// later command repeats, is one finding with several layers.
-fn merged(image: &Image) -> Vec<Found> {
+fn merged(image: &Image, matcher: Option<&Matcher>) -> Vec<Found> {
     let mut all: Vec<Found> = Vec::new();
     for text in &image.texts {
-        for hit in rules::scan(text.name.as_deref(), &text.value) {
-            let layer = match text.place {
-                Place::History(layer) => Some(layer),
-                _ => None,
-            };
-            let known = all.iter_mut().find(|known| {
-                known.hit.rule == hit.rule
-                    && known.hit.value.same_as(&hit.value)
-                    && match (&known.place, layer) {
-                        (Place::History(_), Some(_)) => true,
-                        (_, Some(_)) => known.hit.name == hit.name,
-                        (place, None) => *place == text.place && known.hit.name == hit.name,
-                    }
-            });
-            match known {
-                Some(known) => known.layers.extend(layer.filter(|layer| !known.layers.contains(layer))),
-                None => {
-                    all.push(Found { place: text.place.clone(), hit, layers: layer.into_iter().collect() })
-                }
+        let mut hits = rules::scan(text.name.as_deref(), &text.value);
+        if let Some(matcher) = matcher {
+            rules::add_managed(&mut hits, text.name.as_deref(), &text.value, matcher);
+        }
+        for hit in hits {
+            merge(&mut all, &text.place, hit);
+        }
+    }
+    // A value may have been torn apart where a command was taken to pieces. What it put into the configuration is there
+    // as a whole.
+    for (place, command) in matcher.map_or(&[][..], |_| &image.commands) {
+        let mut hits = Vec::new();
+        matcher.into_iter().for_each(|matcher| rules::add_managed(&mut hits, None, command, matcher));
+        for hit in hits {
+            match all.iter_mut().find(|known| known.hit.parameter == hit.parameter) {
+                Some(known) => known.add_layer(place),
+                None => merge(&mut all, place, hit),
             }
         }
     }
     all
+}
+
+impl Found {
+    fn add_layer(&mut self, place: &Place) {
+        if let Place::History(layer) = place
+            && !self.layers.contains(layer)
+        {
+            self.layers.push(*layer);
+        }
+    }
+}
+
+fn merge(all: &mut Vec<Found>, place: &Place, hit: Hit) {
+    let layer = match place {
+        Place::History(layer) => Some(*layer),
+        _ => None,
+    };
+    // A command's value ends where something looks like the next name.
+    let is_its_beginning = |known: &Found| {
+        hit.rule.is_by_name()
+            && layer.is_some()
+            && !matches!(known.place, Place::History(_))
+            && known.hit.name == hit.name
+            && known.hit.value.expose().starts_with(hit.value.expose())
+    };
+    let known = all.iter_mut().find(|known| {
+        is_its_beginning(known)
+            || known.hit.rule == hit.rule
+                && known.hit.value.same_as(&hit.value)
+                && match (&known.place, layer) {
+                    (Place::History(_), Some(_)) => true,
+                    (_, Some(_)) => known.hit.name == hit.name,
+                    (known_place, None) => known_place == place && known.hit.name == hit.name,
+                }
+    });
+    match known {
+        Some(known) => known.add_layer(place),
+        None => all.push(Found { place: place.clone(), hit, layers: layer.into_iter().collect() }),
+    }
 }

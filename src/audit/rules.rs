@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
+use super::managed::{ManagedHit, Matcher};
 use super::names::{self, Strength};
 use super::{formats, pairs};
 use crate::secret_value::SecretValue;
@@ -25,10 +26,11 @@ pub enum Rule {
     UrlPassword,
     CommandCredential,
     SecretName,
+    ManagedValue,
 }
 
 impl Rule {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AwsKey,
         Self::GitHubToken,
         Self::GitLabToken,
@@ -44,6 +46,7 @@ impl Rule {
         Self::UrlPassword,
         Self::CommandCredential,
         Self::SecretName,
+        Self::ManagedValue,
     ];
 
     /// Its name in reports and fingerprints.
@@ -64,6 +67,7 @@ impl Rule {
             Self::UrlPassword => "url-password",
             Self::CommandCredential => "command-credential",
             Self::SecretName => "secret-name",
+            Self::ManagedValue => "managed-value",
         }
     }
 
@@ -85,6 +89,7 @@ impl Rule {
             Self::UrlPassword => "a password in an address",
             Self::CommandCredential => "a credential given to a command",
             Self::SecretName => "a literal under a name that says it is secret",
+            Self::ManagedValue => "the published value of a parameter",
         }
     }
 
@@ -100,6 +105,8 @@ pub struct Hit {
     /// What it is called, where it has a name and the name may be shown.
     pub name: Option<String>,
     pub value: SecretValue,
+    /// The parameter whose value it is, where it is a managed one.
+    pub parameter: Option<String>,
 }
 
 /// Everything secret in a value, called so, or in a text without a name.
@@ -119,6 +126,29 @@ pub fn scan(name: Option<&str>, value: &SecretValue) -> Vec<Hit> {
         hits.found.iter_mut().filter(|hit| hit.name.is_none()).for_each(|hit| hit.name = Some(shown.clone()));
     }
     hits.found
+}
+
+/// Adds the managed values in a text: what another rule has seen already becomes certain, what none has seen is added.
+pub fn add_managed(hits: &mut Vec<Hit>, name: Option<&str>, text: &SecretValue, matcher: &Matcher) {
+    let mut open = matcher.find(text);
+    for hit in hits.iter_mut() {
+        let within: Vec<ManagedHit> = matcher.find(&hit.value);
+        if let Some(managed) = within.first() {
+            hit.rule = Rule::ManagedValue;
+            hit.parameter = Some(managed.name.clone());
+            open.retain(|other| within.iter().all(|known| known.name != other.name));
+        }
+    }
+    for managed in open {
+        if hits.iter().all(|hit| hit.parameter.as_ref() != Some(&managed.name)) {
+            hits.push(Hit {
+                rule: Rule::ManagedValue,
+                name: name.and_then(shown),
+                value: managed.written,
+                parameter: Some(managed.name),
+            });
+        }
+    }
 }
 
 #[derive(Default)]
@@ -188,7 +218,7 @@ impl Hits {
                 || (hit.rule != Rule::SecretName && value.len() >= 4 && known.contains(value))
         };
         if !value.is_empty() && !self.found.iter().any(seen) {
-            self.found.push(Hit { rule, name, value: SecretValue::new(value.to_owned()) });
+            self.found.push(Hit { rule, name, value: SecretValue::new(value.to_owned()), parameter: None });
         }
     }
 }

@@ -121,7 +121,7 @@ fn audited(args: &ImageArgs) -> Result<bool, AuditError> {
     let fingerprints = fingerprints(args)?;
     let image = image_of(args)?;
     let name = args.image.as_ref().or_else(|| image.names.first()).unwrap_or(&image.id).clone();
-    let audit = audit::audit(&image, &allowances, &fingerprints);
+    let audit = audit::audit(&image, &allowances, &fingerprints, None);
     let output = match args.format {
         Format::Text => report::text(&name, &image, &audit),
         Format::Json => format!("{:#}\n", report::json(&name, &image, &audit)),

@@ -23,6 +23,8 @@ pub struct DeployJob {
     pub generation: i64,
     /// Hash of the endpoint and compose project that the Job goes to, see `deploy::plan::target`.
     pub target: String,
+    /// Hash of the DockerHost's `audit` that the Job was made from, see `deploy::plan::audit_settings`.
+    pub audit: String,
     pub created: DateTime<Utc>,
     pub state: JobState,
 }

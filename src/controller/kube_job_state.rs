@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use super::deploy_jobs::{DeployJob, JobParameter, JobState};
 use crate::api::docker_host::RunMode;
 use crate::api::time::from_kubernetes;
-use crate::deploy::job::{ATTEMPT, CONTAINER, GENERATION, MODE, PARAMETERS, REVISION, TARGET};
+use crate::deploy::job::{ATTEMPT, AUDIT, CONTAINER, GENERATION, MODE, PARAMETERS, REVISION, TARGET};
 use crate::deploy::report::{Outcome, Report};
 
 /// The Job as the reconciler sees it; `None` where it is not one of keyturn's making.
@@ -26,6 +26,8 @@ pub fn deploy_job(job: &Job, pods: &[&Pod], trouble: Option<String>) -> Option<D
         parameters: annotation(PARAMETERS)?.lines().map(parameter).collect::<Option<_>>()?,
         generation: annotation(GENERATION)?.parse().ok()?,
         target: annotation(TARGET)?.to_owned(),
+        // A Job of an earlier version has none.
+        audit: annotation(AUDIT).unwrap_or_default().to_owned(),
         created: created(job),
         state: state(job, pods, trouble),
     })

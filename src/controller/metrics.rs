@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
@@ -13,7 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::cache::Cache;
 use super::lease::Leadership;
-use crate::api::{ManagedSecret, conditions, time};
+use crate::api::{DockerHost, ManagedSecret, conditions, time};
 use crate::parameter_store::budget::SsmCalls;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -178,20 +179,45 @@ impl Collector for Objects {
         }
         let secrets: Vec<_> = cache.scopes.iter().flat_map(|scope| scope.secrets.state()).collect();
         for (name, help, read) in SECRET_GAUGES {
-            let family: Family<ObjectLabels, Gauge> = Family::default();
-            for secret in secrets.iter().filter_map(|guarded| guarded.0.as_ref().ok()) {
-                let Some(value) = read(secret) else { continue };
-                let labels = ObjectLabels {
-                    namespace: secret.metadata.namespace.clone().unwrap_or_default(),
-                    name: secret.metadata.name.clone().unwrap_or_default(),
-                };
-                family.get_or_create(&labels).set(value);
-            }
-            let metric = encoder.encode_descriptor(name, help, None, family.metric_type())?;
-            family.encode(metric)?;
+            let secrets = secrets.iter().filter_map(|guarded| guarded.0.as_ref().ok());
+            encode_gauge(&mut encoder, name, help, secrets.map(|secret| (&secret.metadata, read(secret))))?;
         }
-        Ok(())
+        let hosts: Vec<_> = cache.scopes.iter().flat_map(|scope| scope.hosts.state()).collect();
+        let hosts = hosts.iter().filter_map(|guarded| guarded.0.as_ref().ok());
+        encode_gauge(
+            &mut encoder,
+            "image_findings",
+            "Secrets in the images that the containers of a host run, but for those that are allowed",
+            hosts.map(|host| (&host.metadata, image_findings(host))),
+        )
     }
+}
+
+/// `None` where nobody has looked.
+fn image_findings(host: &DockerHost) -> Option<i64> {
+    let status = host.status.as_ref()?;
+    let left_out = i64::from(status.image_audit.as_ref()?.left_out);
+    Some(left_out + i64::try_from(status.image_findings.len()).ok()?)
+}
+
+/// A gauge with one number for each object that has one.
+fn encode_gauge<'a>(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    numbers: impl Iterator<Item = (&'a ObjectMeta, Option<i64>)>,
+) -> Result<(), fmt::Error> {
+    let family: Family<ObjectLabels, Gauge> = Family::default();
+    for (object, value) in numbers {
+        let Some(value) = value else { continue };
+        let labels = ObjectLabels {
+            namespace: object.namespace.clone().unwrap_or_default(),
+            name: object.name.clone().unwrap_or_default(),
+        };
+        family.get_or_create(&labels).set(value);
+    }
+    let metric = encoder.encode_descriptor(name, help, None, family.metric_type())?;
+    family.encode(metric)
 }
 
 #[cfg(test)]

@@ -17,15 +17,17 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 
-use super::plan::{Run, target};
+use super::plan::{Run, audit_settings, target};
 use super::report::Outcome;
 use super::task::{
-    Endpoint, JUMP_KEY_FILE, KEY_FILE, TASK_DIR, TASK_FILE, TERMINATION_LOG, Task, TaskParameter,
+    Endpoint, JUMP_KEY_FILE, KEY_FILE, TASK_DIR, TASK_FILE, TERMINATION_LOG, Task, TaskAudit, TaskParameter,
 };
 use super::wish::Wish;
 use crate::api::DockerHost;
 use crate::api::docker_host::{RunMode, SecretKeyRef};
 use crate::api::duration::Duration;
+use crate::audit::managed::ManagedValues;
+use crate::audit::{Allowances, AllowedFinding};
 
 /// Label with the name of the DockerHost, on Jobs, their pods and Secrets.
 pub const HOST_LABEL: &str = "keyturn.dev/host";
@@ -36,6 +38,8 @@ pub const ATTEMPT: &str = "keyturn.dev/attempt";
 pub const GENERATION: &str = "keyturn.dev/generation";
 /// Endpoint and compose project that the Job goes to, hashed.
 pub const TARGET: &str = "keyturn.dev/target";
+/// Hash of the DockerHost's `audit` that the images are searched by.
+pub const AUDIT: &str = "keyturn.dev/audit";
 /// One line `<path>=<version>@<seconds since 1970>` for each parameter.
 pub const PARAMETERS: &str = "keyturn.dev/parameters";
 /// Container of the pod whose termination message is the report.
@@ -69,8 +73,9 @@ pub struct JobTemplate {
     pub env: Vec<(String, String)>,
 }
 
-/// What the pod is told. The parameters are those of the run, fingerprinted.
-pub fn task(host: &DockerHost, run: &Run, parameters: Vec<TaskParameter>) -> Task {
+/// What the pod is told. The parameters are those of the run, fingerprinted, and so are their values for the audit of the
+/// images.
+pub fn task(host: &DockerHost, run: &Run, parameters: Vec<TaskParameter>, managed: ManagedValues) -> Task {
     let (ssh, jump) = endpoints(host);
     Task {
         mode: run.mode,
@@ -89,6 +94,19 @@ pub fn task(host: &DockerHost, run: &Run, parameters: Vec<TaskParameter>) -> Tas
             VERIFY_TIMEOUT_SECONDS,
         ),
         parameters,
+        audit: Some(TaskAudit { allowances: allowances(host), managed }),
+    }
+}
+
+/// What the audit of the host's images does not report.
+fn allowances(host: &DockerHost) -> Allowances {
+    let audit = host.spec.audit.clone().unwrap_or_default();
+    let allowed = audit.allow.into_iter();
+    Allowances {
+        variables: audit.allow_env.into_iter().collect(),
+        findings: allowed
+            .map(|allowed| AllowedFinding { image: allowed.image, fingerprint: allowed.fingerprint })
+            .collect(),
     }
 }
 
@@ -220,6 +238,7 @@ fn annotations(host: &DockerHost, run: &Run) -> BTreeMap<String, String> {
         (ATTEMPT, run.attempt.to_string()),
         (GENERATION, host.metadata.generation.unwrap_or_default().to_string()),
         (TARGET, target(&host.spec)),
+        (AUDIT, audit_settings(&host.spec)),
         (PARAMETERS, lines.join("\n")),
     ]
     .map(|(key, value)| (key.to_owned(), value))

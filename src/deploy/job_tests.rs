@@ -26,7 +26,7 @@ fn sample(mode: RunMode) -> (DockerHost, Run, Task) {
         trimmed_mac: None,
     }];
     let host = testing::host("web");
-    let task = task(&host, &run, parameters);
+    let task = task(&host, &run, parameters, ManagedValues::new(&[], &[1; 32]));
     (host, run, task)
 }
 

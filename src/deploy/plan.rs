@@ -203,6 +203,9 @@ fn candidate(input: &Input, status: &DockerHostStatus, mode: RunMode) -> Option<
     if mode == RunMode::Verify && !needs.is_empty() && needs.iter().all(|need| *need == Need::Nothing) {
         because.extend(the_last_run_failed(status, &revision));
     }
+    if mode == RunMode::Verify && audit_due(&input.host.spec, status).is_some_and(|due| due <= input.now) {
+        because.push("the audit of the images".to_owned());
+    }
     let attempt = 1 + last_attempt(input, status, mode, &revision);
     (!because.is_empty()).then_some(Run { mode, revision, attempt, parameters, because })
 }
@@ -463,6 +466,26 @@ pub fn target(spec: &DockerHostSpec) -> String {
         jump.as_deref().unwrap_or_default(),
         &spec.docker.compose_project,
     ])
+}
+
+/// Names what the audit of the images is to go by.
+pub fn audit_settings(spec: &DockerHostSpec) -> String {
+    let text = serde_json::to_string(&spec.audit).expect("settings have string keys only");
+    short_hash(&[&text])
+}
+
+/// When the images of a host whose spec says something about their audit are to be looked at next. Others are looked at
+/// by the runs that happen anyway.
+pub fn audit_due(spec: &DockerHostSpec, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
+    let audit = spec.audit.as_ref()?;
+    match &status.image_audit {
+        Some(last) if last.settings == audit_settings(spec) => {
+            let interval = audit.interval.as_ref()?.to_delta()?;
+            Some(from_kubernetes(&last.at) + interval)
+        }
+        // Never looked at, or by other rules.
+        _ => Some(DateTime::UNIX_EPOCH),
+    }
 }
 
 /// The parts are joined by a byte that occurs in none of them, so that no two lists hash alike.

@@ -76,6 +76,75 @@ pub struct Report {
     /// What the containers run, by parameter. Written grouped, since a termination message has little room.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "grouped")]
     pub parameters: Vec<ReportParameter>,
+    /// What was found in the images that the containers run; absent where nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<Box<ImagesReport>>,
+}
+
+/// A look at the images that the containers run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImagesReport {
+    /// How many there are.
+    pub images: usize,
+    /// Findings that the DockerHost allows.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub allowed: usize,
+    /// Findings that there was no room for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: usize,
+    /// Why not every image could be looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// The images with findings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub found: Vec<ImageReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageReport {
+    /// As the container was started with it.
+    pub name: String,
+    /// The image's ID.
+    pub digest: String,
+    pub findings: Vec<ReportFinding>,
+}
+
+/// One finding, in its own words; never a value. Written as one string, since there is little room:
+/// `<rule> <fingerprint> <parameter or -> <place>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct ReportFinding {
+    pub rule: String,
+    pub fingerprint: String,
+    pub parameter: Option<String>,
+    pub place: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+impl From<ReportFinding> for String {
+    fn from(finding: ReportFinding) -> Self {
+        let parameter = finding.parameter.as_deref().unwrap_or("-");
+        format!("{} {} {parameter} {}", finding.rule, finding.fingerprint, finding.place)
+    }
+}
+
+impl TryFrom<String> for ReportFinding {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let mut words = text.splitn(4, ' ').map(str::to_owned);
+        let (Some(rule), Some(fingerprint), Some(parameter), Some(place)) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err("a finding is not `rule fingerprint parameter place`");
+        };
+        Ok(Self { rule, fingerprint, parameter: Some(parameter).filter(|path| path != "-"), place })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,6 +227,12 @@ mod tests {
             proof,
             differs_in: differs_in.iter().map(|name| (*name).to_owned()).collect(),
         };
+        let finding = |rule: &str, parameter: Option<&str>, place: &str| ReportFinding {
+            rule: rule.to_owned(),
+            fingerprint: "28e972a69e4a2b67".to_owned(),
+            parameter: parameter.map(str::to_owned),
+            place: place.to_owned(),
+        };
         let report = Report {
             outcome: Outcome::NotAdopted,
             message: "…".to_owned(),
@@ -170,9 +245,27 @@ mod tests {
                 parameter("/app/A", 12, Proof::Proven, &[]),
                 parameter("/other/A", 4, Proof::Proven, &[]),
             ],
+            images: Some(Box::new(ImagesReport {
+                images: 3,
+                allowed: 1,
+                problem: Some("app:2: gone".to_owned()),
+                found: vec![ImageReport {
+                    name: "app:1".to_owned(),
+                    digest: "sha256:0a".to_owned(),
+                    findings: vec![
+                        finding("secret-name", None, "history layer 4 NPM_TOKEN"),
+                        finding("managed-value", Some("/app/DB_PASSWORD"), "label build-info"),
+                    ],
+                }],
+                ..ImagesReport::default()
+            })),
         };
         let json = serde_json::to_string(&report).unwrap();
         assert!(json.contains(r#""Proven":{"/app/":["B=3","A=12"],"/other/":["A=4"]}"#), "{json}");
+        assert!(
+            json.contains(r#""managed-value 28e972a69e4a2b67 /app/DB_PASSWORD label build-info""#),
+            "{json}"
+        );
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
     }
 

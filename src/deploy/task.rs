@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::api::docker_host::RunMode;
+use crate::audit::Allowances;
+use crate::audit::managed::ManagedValues;
 
 /// Folder of the task Secret in the pod; the file is [`TASK_FILE`].
 pub const TASK_DIR: &str = "/run/keyturn/task";
@@ -36,6 +38,18 @@ pub struct Task {
     pub verify_script: Option<String>,
     pub verify_timeout_seconds: u64,
     pub parameters: Vec<TaskParameter>,
+    /// How the images that the containers run are searched for secrets; not at all when `None`.
+    #[serde(default)]
+    pub audit: Option<TaskAudit>,
+}
+
+/// What the audit of the images has to know.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskAudit {
+    pub allowances: Allowances,
+    /// The published values of the parameters in every form in which they get into images, by keyed fingerprints.
+    pub managed: ManagedValues,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

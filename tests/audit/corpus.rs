@@ -113,7 +113,7 @@ fn bases() -> Vec<(&'static str, Vec<Step>)> {
 pub fn cases() -> Vec<Case> {
     let bases = bases();
     let mut cases = Vec::new();
-    let mut add = |kind: &str, forms: fn(&mut Random) -> Vec<(&'static str, Vec<Step>, Vec<String>)>| {
+    let mut add = |kind: &str, forms: fn(&mut Random) -> Vec<positives::Form>| {
         for (round, builder) in [Builder::Classic, Builder::BuildKit].into_iter().enumerate() {
             let mut random = Random::new(1 + round as u64);
             for (index, (name, steps, planted)) in forms(&mut random).into_iter().enumerate() {

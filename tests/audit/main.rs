@@ -6,5 +6,6 @@ mod command;
 mod corpus;
 mod grep;
 mod image;
+mod managed;
 mod negatives;
 mod positives;

@@ -6,7 +6,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use super::corpus::{Random, env, run};
 use super::image::Step;
 
-type Form = (&'static str, Vec<Step>, Vec<String>);
+/// Its name, what builds it, and the secrets in it.
+pub type Form = (&'static str, Vec<Step>, Vec<String>);
 
 /// A step made from a secret, and the secret.
 fn with(name: &'static str, secret: String, steps: impl Fn(&str) -> Vec<Step>) -> Form {

@@ -99,6 +99,7 @@ impl Host {
             verify_script: None,
             verify_timeout_seconds: 60,
             parameters: vec![parameter("/test/TOKEN", 1, "TOKEN", "value")],
+            audit: None,
         }
     }
 

@@ -8,6 +8,7 @@ mod client_keys;
 mod connections;
 mod deployments;
 mod host;
+mod images;
 mod known_hosts;
 mod proofs;
 mod sshd;

@@ -5,8 +5,8 @@ use kube::ResourceExt;
 
 use super::runs::takes_a_person;
 use crate::api::DockerHost;
-use crate::api::conditions::{self, DEPLOYING, READY, STALLED, Truth};
-use crate::api::docker_host::{DockerHostStatus, HostRun, Proof, RunMode};
+use crate::api::conditions::{self, DEPLOYING, IMAGES_CLEAN, READY, STALLED, Truth};
+use crate::api::docker_host::{DockerHostStatus, HostRun, ImageFinding, Proof, RunMode};
 use crate::api::managed_secret::Origin;
 use crate::api::time::{from_kubernetes, to_kubernetes, to_text};
 use crate::controller::settings::Settings;
@@ -44,6 +44,7 @@ pub fn set(status: &mut DockerHostStatus, host: &DockerHost, view: &View) {
     let verdicts = [
         (READY, Some(ready(status, host, view, failed.as_ref()))),
         (DEPLOYING, Some(deploying(status, view))),
+        (IMAGES_CLEAN, Some(images_clean(status))),
         (
             STALLED,
             stalled(status, host, view, failed.as_ref())
@@ -167,6 +168,44 @@ fn deploying(status: &DockerHostStatus, view: &View) -> Verdict {
         (None, Decision::Hold { hold, .. }) => (Truth::False, hold.reason.to_owned(), hold.message.clone()),
         (None, _) => (Truth::False, "Idle".to_owned(), String::new()),
     }
+}
+
+/// Whether the images that the containers run carry secrets. It holds nothing up.
+fn images_clean(status: &DockerHostStatus) -> Verdict {
+    let verdict = |truth, reason: &str, message: String| (truth, reason.to_owned(), message);
+    let Some(audit) = &status.image_audit else {
+        return verdict(Truth::Unknown, "NotAudited", "no run has looked at the images yet".to_owned());
+    };
+    let left_out = usize::try_from(audit.left_out).unwrap_or_default();
+    let found = status.image_findings.len() + left_out;
+    if found > 0 {
+        let shown: Vec<String> = status.image_findings.iter().take(3).map(describe_finding).collect();
+        let more =
+            if found > shown.len() { format!(" and {} more", found - shown.len()) } else { String::new() };
+        let incomplete = audit.problem.as_ref().map_or_else(String::new, |why| format!(". {}", not_all(why)));
+        let message = format!(
+            "secrets in images: {}{more}. Rotate what is in an image and take it out of the Dockerfile, or accept it in \
+             spec.audit.allow{incomplete}",
+            shown.join("; "),
+        );
+        return verdict(Truth::False, "SecretsFound", message);
+    }
+    if let Some(why) = &audit.problem {
+        return verdict(Truth::Unknown, "NotAudited", not_all(why));
+    }
+    let allowed =
+        if audit.allowed > 0 { format!(", {} findings allowed", audit.allowed) } else { String::new() };
+    verdict(Truth::True, "Clean", format!("{} images, no secret found{allowed}", audit.images))
+}
+
+fn not_all(why: &str) -> String {
+    format!("Not every image could be looked at: {}", why.trim_end_matches('.'))
+}
+
+/// A finding in a few words.
+pub fn describe_finding(finding: &ImageFinding) -> String {
+    let value = finding.parameter.as_ref().map_or_else(String::new, |path| format!(", the value of {path}"));
+    format!("{} of {} ({} {}{value})", finding.place, finding.image, finding.rule, finding.fingerprint)
 }
 
 /// Why nothing goes on without a person.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::api::ManagedSecret;
-use crate::api::docker_host::HostParameter;
+use crate::api::docker_host::{HostParameter, ImageAudit};
 use crate::deploy::testing::{at, host, published, run, secret, shown};
 use crate::deploy::wish::wishes;
 
@@ -11,8 +11,19 @@ fn on_host(path: &str, origin: Origin) -> ManagedSecret {
     published(secret(path.rsplit('/').next().unwrap(), &[path]), &[(path, 3, origin)])
 }
 
-/// Conditions of host `web` at second 1000, as `type=status reason` and their messages.
+/// Conditions of host `web` at second 1000, as `type=status reason` and their messages. What is said of images is not
+/// among them.
 fn conditions_of(
+    secrets: &[ManagedSecret],
+    decision: &Decision,
+    change: impl FnOnce(&mut DockerHostStatus),
+) -> Vec<(String, String)> {
+    let mut conditions = all_conditions_of(secrets, decision, change);
+    conditions.retain(|(said, _)| !said.starts_with(IMAGES_CLEAN));
+    conditions
+}
+
+fn all_conditions_of(
     secrets: &[ManagedSecret],
     decision: &Decision,
     change: impl FnOnce(&mut DockerHostStatus),
@@ -35,6 +46,48 @@ fn conditions_of(
 
 fn said(conditions: &[(String, String)]) -> Vec<&str> {
     conditions.iter().map(|(said, _)| said.as_str()).collect()
+}
+
+#[test]
+fn images_are_clean_only_where_every_one_was_looked_at() {
+    let audit = |problem: Option<&str>, left_out| ImageAudit {
+        at: at(900),
+        images: 3,
+        allowed: 2,
+        left_out,
+        problem: problem.map(str::to_owned),
+        settings: String::new(),
+    };
+    let finding = |parameter: Option<&str>| ImageFinding {
+        image: "app:1".into(),
+        digest: "sha256:0a".into(),
+        place: "env DB_PASSWORD".into(),
+        rule: "secret-name".into(),
+        fingerprint: "28e972a69e4a2b67".into(),
+        parameter: parameter.map(str::to_owned),
+    };
+    let problem = Some("app:2: too large");
+    let shown = "env DB_PASSWORD of app:1 (secret-name 28e972a69e4a2b67)";
+    let managed = "(secret-name 28e972a69e4a2b67, the value of /app/TOKEN)";
+    let table = [
+        (None, vec![], "Unknown NotAudited", "no run has looked"),
+        (Some(audit(None, 0)), vec![], "True Clean", "3 images, no secret found, 2 findings allowed"),
+        (Some(audit(problem, 0)), vec![], "Unknown NotAudited", "app:2: too large"),
+        (Some(audit(None, 0)), vec![finding(None)], "False SecretsFound", shown),
+        (Some(audit(problem, 0)), vec![finding(None)], "False SecretsFound", "app:2: too large"),
+        (Some(audit(None, 0)), vec![finding(Some(TOKEN))], "False SecretsFound", managed),
+        (Some(audit(None, 4)), vec![finding(None); 5], "False SecretsFound", "and 6 more"),
+        (Some(audit(None, 4)), vec![], "False SecretsFound", "and 4 more"),
+    ];
+    for (audit, findings, expected, words) in table {
+        let found = all_conditions_of(&[], &Decision::Settled, |status| {
+            status.image_audit = audit;
+            status.image_findings = findings;
+        });
+        let (said, message) = found.iter().find(|(said, _)| said.starts_with(IMAGES_CLEAN)).unwrap();
+        assert_eq!(said, &format!("{IMAGES_CLEAN}={expected}"), "{message}");
+        assert!(message.contains(words), "{message}");
+    }
 }
 
 #[test]

@@ -21,6 +21,7 @@ use crate::api::docker_host::{HostRun, RunMode};
 use crate::api::grants::{self, Verdict};
 use crate::api::rotation_grant::GrantMode;
 use crate::api::{DockerHost, ManagedSecret, RotationGrant, validate};
+use crate::audit::managed::ManagedValues;
 use crate::deploy::fingerprint::{KEY_BYTES, fingerprint};
 use crate::deploy::job;
 use crate::deploy::plan::{self, Decision, Input, Permission, Run, WindowGate};
@@ -38,6 +39,8 @@ const HELD_POLL: TimeDelta = TimeDelta::minutes(1);
 const RESYNC: TimeDelta = TimeDelta::hours(1);
 /// How soon to look again after making room for another Job, or after somebody else was faster.
 const SHORTLY: TimeDelta = TimeDelta::seconds(2);
+/// Values that are searched for in images. The fingerprints of more would not fit in the task's Secret beside all else.
+const MOST_SEARCHED: usize = 512;
 /// Ended Jobs of each mode that are kept, for their logs and to find lost results again.
 const KEPT_JOBS: usize = 3;
 
@@ -153,7 +156,8 @@ impl DockerHosts {
             now,
         };
         conditions::set(&mut status, &host, &view);
-        let requeue = requeue(&decision, start_failure.is_some(), &self.settings, now);
+        let audit_due = plan::audit_due(&host.spec, &status);
+        let requeue = requeue(&decision, start_failure.is_some(), audit_due, &self.settings, now);
         host.status = Some(status);
         if host.status.as_ref() != Some(&before) {
             host = objects.write_host_status(&host).await?;
@@ -215,7 +219,7 @@ impl DockerHosts {
     /// values may have taken a while.
     async fn start(&self, host: &DockerHost, run: &Run, now: DateTime<Utc>) -> Result<Acted, ObjectError> {
         let task = match self.fingerprints(run).await {
-            Ok(parameters) => job::task(host, run, parameters),
+            Ok((parameters, managed)) => job::task(host, run, parameters, managed),
             Err(error) => return Ok(Acted::Failed(error.into())),
         };
         let objects = &self.ports.objects;
@@ -260,9 +264,11 @@ impl DockerHosts {
         Ok(false)
     }
 
-    /// Reads every value of the run and keeps its fingerprint only.
-    async fn fingerprints(&self, run: &Run) -> Result<Vec<TaskParameter>, TaskError> {
+    /// Reads every value of the run and keeps fingerprints only: one to compare what containers run, and those by which
+    /// it is found in images.
+    async fn fingerprints(&self, run: &Run) -> Result<(Vec<TaskParameter>, ManagedValues), TaskError> {
         let mut parameters = Vec::with_capacity(run.parameters.len());
+        let mut values = Vec::new();
         for wish in &run.parameters {
             let missing = || TaskError::VersionMissing { path: wish.path.clone(), version: wish.version };
             let store = self.ports.regions.store(&self.region(wish.region.clone()));
@@ -277,8 +283,11 @@ impl DockerHosts {
                 mac: fingerprint.mac,
                 trimmed_mac: fingerprint.trimmed_mac,
             });
+            if values.len() < MOST_SEARCHED {
+                values.push((wish.path.clone(), value));
+            }
         }
-        Ok(parameters)
+        Ok((parameters, ManagedValues::new(&values, &self.key()?)))
     }
 
     fn key(&self) -> Result<[u8; KEY_BYTES], RandomError> {
@@ -349,10 +358,16 @@ fn window(host: &DockerHost, now: DateTime<Utc>) -> WindowGate {
     }
 }
 
-fn requeue(decision: &Decision, start_failed: bool, settings: &Settings, now: DateTime<Utc>) -> Requeue {
+fn requeue(
+    decision: &Decision,
+    start_failed: bool,
+    audit_due: Option<DateTime<Utc>>,
+    settings: &Settings,
+    now: DateTime<Utc>,
+) -> Requeue {
     Requeue::After(match decision {
         _ if start_failed => settings.backoff_initial,
-        Decision::Settled => RESYNC,
+        Decision::Settled => audit_due.map_or(RESYNC, |due| (due - now).clamp(TimeDelta::seconds(1), RESYNC)),
         Decision::Watch | Decision::Start(_) => RUN_POLL.min(PATIENCE),
         Decision::Abandon { .. } => SHORTLY,
         Decision::Hold { hold, .. } => match hold.until {

@@ -1,9 +1,10 @@
 //! Events about a DockerHost: one for each thing that began, ended or got stuck.
 
+use super::conditions::describe_finding;
 use super::runs::{LOST, SUCCEEDED};
 use crate::api::DockerHost;
-use crate::api::conditions::{self, STALLED};
-use crate::api::docker_host::{DockerHostStatus, HostRun, RunMode};
+use crate::api::conditions::{self, IMAGES_CLEAN, STALLED};
+use crate::api::docker_host::{DockerHostStatus, HostRun, ImageFinding, RunMode};
 use crate::controller::objects::Notice;
 use crate::deploy::plan::{self, Decision};
 use crate::deploy::report::Outcome;
@@ -16,7 +17,35 @@ pub fn notices(before: &DockerHostStatus, host: &DockerHost, decision: &Decision
         Decision::Start(run) if status.run.is_some() => Some(started(run, status)),
         _ => None,
     };
-    [ended.and_then(ended_notice), started, stalled(before, status)].into_iter().flatten().collect()
+    let images = images(before, status);
+    [ended.and_then(ended_notice), started, images, stalled(before, status)].into_iter().flatten().collect()
+}
+
+/// A secret that was not known to be in an image of this name. A new build of the image with the same one is no news.
+fn images(before: &DockerHostStatus, status: &DockerHostStatus) -> Option<Notice> {
+    let same = |a: &ImageFinding, b: &ImageFinding| a.image == b.image && a.fingerprint == b.fingerprint;
+    let known = |finding: &&ImageFinding| before.image_findings.iter().any(|known| same(known, finding));
+    let news: Vec<&ImageFinding> = status.image_findings.iter().filter(|finding| !known(finding)).collect();
+    if let Some(first) = news.first() {
+        let more = if news.len() > 1 { format!(", and {} more", news.len() - 1) } else { String::new() };
+        return Some(Notice {
+            warning: true,
+            reason: "SecretInImage",
+            action: "Audit",
+            note: format!(
+                "{}{more}; rotate what is in an image, and take it out of the Dockerfile",
+                describe_finding(first)
+            ),
+        });
+    }
+    let is_clean = |status: &DockerHostStatus| conditions::is_true(&status.conditions, IMAGES_CLEAN);
+    (!before.image_findings.is_empty() && is_clean(status)).then(|| Notice {
+        warning: false,
+        reason: "ImagesClean",
+        action: "Audit",
+        note: "the images that the containers run carry none of the secrets that were found before"
+            .to_owned(),
+    })
 }
 
 fn is_known(before: Option<&HostRun>, run: &HostRun) -> bool {

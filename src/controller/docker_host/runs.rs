@@ -6,12 +6,17 @@
 use chrono::{DateTime, Utc};
 
 use crate::api::DockerHost;
-use crate::api::docker_host::{DockerHostStatus, HostParameter, HostRun, Proof, RunMode};
+use crate::api::docker_host::{
+    DockerHostStatus, HostParameter, HostRun, ImageAudit, ImageFinding, Proof, RunMode,
+};
 use crate::api::time::{from_kubernetes, to_kubernetes};
 use crate::controller::deploy_jobs::{DeployJob, JobParameter, JobState};
 use crate::controller::settings::Settings;
 use crate::deploy::plan::target;
-use crate::deploy::report::{Outcome, Report};
+use crate::deploy::report::{ImageReport, ImagesReport, Outcome, Report};
+
+/// The longest list of findings in a status; the schema takes no longer one.
+const MOST_FINDINGS: usize = 128;
 
 /// `result` of a run that went well.
 pub const SUCCEEDED: &str = "Succeeded";
@@ -33,6 +38,8 @@ pub fn fold(host: &DockerHost, jobs: &[DeployJob], settings: &Settings) -> Docke
     if status.target.as_ref() != Some(&here) {
         // Other containers than the ones that were looked at.
         status.parameters.clear();
+        status.image_audit = None;
+        status.image_findings.clear();
         status.target = Some(here.clone());
     }
     status.run = jobs.iter().find_map(running).map(|run| as_it_was_known(run, status.run.as_ref()));
@@ -40,6 +47,7 @@ pub fn fold(host: &DockerHost, jobs: &[DeployJob], settings: &Settings) -> Docke
         jobs.iter().filter_map(|job| Some((job, Ending::of(job)?))).collect();
     for (job, ending) in ended.iter().filter(|(job, _)| job.target == here) {
         show(&mut status, job, ending);
+        show_images(&mut status, host, job, ending);
     }
     let known = status.last_run.clone();
     for (job, ending) in ended.iter().skip(first_unknown(&ended, known.as_ref())) {
@@ -227,6 +235,54 @@ fn show(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending) {
             None => status.parameters.push(shown),
         }
     }
+}
+
+/// Writes what a run has found in the images, unless a later one has looked. What it did not find again is gone, unless
+/// it could not look at every image.
+fn show_images(status: &mut DockerHostStatus, host: &DockerHost, job: &DeployJob, ending: &Ending) {
+    let Some(report) = ending.report else { return };
+    let silence = ImagesReport {
+        problem: Some("the run did not say anything about images".to_owned()),
+        ..ImagesReport::default()
+    };
+    let images = match &report.images {
+        Some(images) => images,
+        // Otherwise a host that asks for audits would be asked for one for ever.
+        None if host.spec.audit.is_some() && ending.compared() => &silence,
+        None => return,
+    };
+    if status.image_audit.as_ref().is_some_and(|last| from_kubernetes(&last.at) > ending.finished) {
+        return;
+    }
+    let mut findings: Vec<ImageFinding> = images.found.iter().flat_map(of_image).collect();
+    if images.problem.is_some() {
+        let known = std::mem::take(&mut status.image_findings);
+        findings
+            .extend(known.into_iter().filter(|known| !images.found.iter().any(|i| i.digest == known.digest)));
+    }
+    let found = findings.len();
+    findings.truncate(MOST_FINDINGS);
+    let number = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+    status.image_audit = Some(ImageAudit {
+        at: to_kubernetes(ending.finished),
+        images: number(images.images),
+        allowed: number(images.allowed),
+        left_out: number(images.left_out + found - findings.len()),
+        problem: images.problem.clone(),
+        settings: job.audit.clone(),
+    });
+    status.image_findings = findings;
+}
+
+fn of_image(image: &ImageReport) -> impl Iterator<Item = ImageFinding> + '_ {
+    image.findings.iter().map(|finding| ImageFinding {
+        image: image.name.clone(),
+        digest: image.digest.clone(),
+        place: finding.place.clone(),
+        rule: finding.rule.clone(),
+        fingerprint: finding.fingerprint.clone(),
+        parameter: finding.parameter.clone(),
+    })
 }
 
 /// An outcome as `result` and condition reasons spell it.

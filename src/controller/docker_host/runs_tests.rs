@@ -24,6 +24,7 @@ fn report(outcome: Outcome, proof: Option<Proof>) -> Report {
             .map(|proof| ReportParameter { path: TOKEN.into(), version: 3, proof, differs_in: vec![] })
             .into_iter()
             .collect(),
+        images: None,
     }
 }
 
@@ -37,6 +38,7 @@ fn ended(mode: RunMode, attempt: i32, created: i64, report: Report) -> DeployJob
         parameters: vec![JobParameter { path: TOKEN.into(), version: 3, published_at: 3 }],
         generation: 1,
         target: target(&host("web").spec),
+        audit: "as it is".into(),
         created: seconds(created),
         state: JobState::Ended { report, finished: seconds(created + 10) },
     }

@@ -3,13 +3,13 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 
 use super::*;
-use crate::api::conditions::{self, DEPLOYING, READY, STALLED};
+use crate::api::conditions::{self, DEPLOYING, IMAGES_CLEAN, READY, STALLED};
 use crate::api::docker_host::{DockerHostStatus, Proof};
 use crate::api::managed_secret::Origin;
 use crate::api::rotation_grant::{HostGrant, ParameterGrant, RotationGrantSpec};
 use crate::controller::deploy_jobs::JobParameter;
 use crate::controller::objects::Notice;
-use crate::deploy::report::{Outcome, Report, ReportParameter};
+use crate::deploy::report::{ImageReport, ImagesReport, Outcome, Report, ReportFinding, ReportParameter};
 use crate::deploy::task::Task;
 use crate::deploy::testing::{host, published, rotating, secret};
 use crate::parameter_store::{Created, Listed, NewVersion, ParameterStore};
@@ -36,6 +36,8 @@ struct World {
     /// Changes the world at the moment a value is read.
     meanwhile: Option<fn(&mut World)>,
     follower: bool,
+    /// What every report says of the images.
+    images: Option<ImagesReport>,
 }
 
 #[derive(Clone, Default)]
@@ -154,6 +156,7 @@ impl DeployJobs for Shared {
             parameters: parameters.collect(),
             generation: host.metadata.generation.unwrap(),
             target: plan::target(&host.spec),
+            audit: plan::audit_settings(&host.spec),
             created: DateTime::from_timestamp(world.now, 0).unwrap(),
             state: JobState::Running { trouble: None },
         };
@@ -210,6 +213,7 @@ impl Shared {
             let mut world = self.lock();
             world.now += 10;
             let finished = DateTime::from_timestamp(world.now, 0).unwrap();
+            let images = world.images.clone().map(Box::new);
             let job = world.jobs.iter_mut().find(|job| is_running(job)).expect("a Job runs");
             let report =
                 |proof| ReportParameter { path: TOKEN.into(), version: 3, proof, differs_in: vec![] };
@@ -219,6 +223,7 @@ impl Shared {
                 script_exit: None,
                 deploy: None,
                 parameters: proof.map(report).into_iter().collect(),
+                images,
             };
             job.state = JobState::Ended { report, finished };
         }
@@ -538,4 +543,134 @@ fn a_change_of_a_secret_concerns_the_hosts_it_names_and_those_it_was_on() {
         proven: false,
     });
     assert_eq!(hosts_of(&secret), BTreeSet::from(["former".to_owned(), "web".to_owned()]));
+}
+
+/// A report of three images, one of which has these findings, known by their fingerprints.
+fn images(fingerprints: &[&str], problem: Option<&str>) -> ImagesReport {
+    let findings: Vec<ReportFinding> = fingerprints
+        .iter()
+        .map(|fingerprint| ReportFinding {
+            rule: "secret-name".into(),
+            fingerprint: (*fingerprint).into(),
+            parameter: None,
+            place: "env DB_PASSWORD".into(),
+        })
+        .collect();
+    let image = ImageReport { name: "app:1".into(), digest: "sha256:0a".into(), findings };
+    ImagesReport {
+        images: 3,
+        found: Some(image).into_iter().filter(|image| !image.findings.is_empty()).collect(),
+        problem: problem.map(str::to_owned),
+        ..ImagesReport::default()
+    }
+}
+
+fn fingerprints_of(world: &Shared) -> Vec<String> {
+    world.status().image_findings.into_iter().map(|finding| finding.fingerprint).collect()
+}
+
+fn ask_for_audits(world: &Shared, audit: serde_json::Value) {
+    world.lock().hosts[0].spec.audit = Some(serde_json::from_value(audit).unwrap());
+}
+
+#[tokio::test]
+async fn a_secret_in_an_image_is_told_and_fails_no_deployment() {
+    let world = Shared::new();
+    world.pass().await;
+    assert_eq!(world.condition(IMAGES_CLEAN).unwrap().0, "Unknown", "nobody has looked");
+    world.lock().images = Some(images(&["0000000000000001"], None));
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(world.condition(READY).unwrap().0, "True");
+    let (truth, reason, message) = world.condition(IMAGES_CLEAN).unwrap();
+    assert_eq!((truth.as_str(), reason.as_str()), ("False", "SecretsFound"));
+    assert!(message.contains("env DB_PASSWORD of app:1"), "{message}");
+    let finding = world.status().image_findings.remove(0);
+    assert_eq!((finding.image.as_str(), finding.digest.as_str()), ("app:1", "sha256:0a"));
+    assert_eq!((finding.place.as_str(), finding.rule.as_str()), ("env DB_PASSWORD", "secret-name"));
+    assert!(world.announced().contains(&"SecretInImage"), "{:?}", world.announced());
+}
+
+#[tokio::test]
+async fn images_are_looked_at_again_in_every_interval_and_what_is_gone_is_cleared() {
+    let world = Shared::new();
+    ask_for_audits(&world, serde_json::json!({"interval": "2h"}));
+    world.pass().await;
+    world.lock().images = Some(images(&["0000000000000001"], None));
+    let next = world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!((world.started(), next), (1, Requeue::After(RESYNC)), "the deployment has looked");
+    world.advance(2 * 3600 - 60);
+    assert_eq!(world.pass().await, Requeue::After(TimeDelta::seconds(60)));
+    world.advance(60);
+    world.pass().await;
+    assert_eq!(world.started(), 2);
+    assert_eq!(world.status().run.unwrap().mode, RunMode::Verify, "it changes nothing on the host");
+
+    world.lock().images = Some(images(&["0000000000000002"], Some("app:2: too large")));
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(fingerprints_of(&world), ["0000000000000002"], "the image itself was looked at");
+    world.advance(2 * 3600);
+    world.pass().await;
+    world.lock().images = Some(images(&[], Some("the connection broke")));
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(fingerprints_of(&world), ["0000000000000002"], "not seen is not gone");
+    world.advance(2 * 3600);
+    world.pass().await;
+    world.lock().images = Some(images(&[], None));
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(fingerprints_of(&world), [] as [String; 0]);
+    assert_eq!(world.condition(IMAGES_CLEAN).unwrap().0, "True");
+    let told = world.announced();
+    assert_eq!(told.iter().filter(|reason| **reason == "SecretInImage").count(), 2, "{told:?}");
+    assert_eq!(told.iter().filter(|reason| **reason == "ImagesClean").count(), 1, "{told:?}");
+}
+
+#[tokio::test]
+async fn a_change_of_what_is_allowed_is_acted_on_at_once() {
+    let world = Shared::new();
+    world.lock().images = Some(images(&["0000000000000001"], None));
+    world.pass().await;
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(world.started(), 1);
+    ask_for_audits(
+        &world,
+        serde_json::json!({
+            "allowEnv": ["SEED_KEY"],
+            "allow": [{"fingerprint": "0000000000000001", "image": "app", "reason": "until 2.0"}]
+        }),
+    );
+    world.pass().await;
+    assert_eq!(world.started(), 2);
+    let allowances = world.lock().tasks[1].audit.clone().unwrap().allowances;
+    assert!(allowances.variables.contains("SEED_KEY"));
+    assert_eq!(allowances.findings[0].image.as_deref(), Some("app"));
+    world.lock().images = Some(ImagesReport { allowed: 1, ..images(&[], None) });
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(world.condition(IMAGES_CLEAN).unwrap().0, "True");
+    world.advance(86_400);
+    world.pass().await;
+    assert_eq!(world.started(), 2, "without an interval no run is started for it");
+}
+
+#[tokio::test]
+async fn a_run_that_says_nothing_of_images_is_not_repeated_for_them() {
+    let world = Shared::new();
+    ask_for_audits(&world, serde_json::json!({"interval": "2h"}));
+    world.pass().await;
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.advance(60);
+    world.pass().await;
+    assert_eq!(world.started(), 1);
+    let (truth, reason, _) = world.condition(IMAGES_CLEAN).unwrap();
+    assert_eq!((truth.as_str(), reason.as_str()), ("Unknown", "NotAudited"));
+}
+
+#[tokio::test]
+async fn the_pod_can_find_the_published_values_in_images_and_is_not_told_them() {
+    let world = Shared::new();
+    world.pass().await;
+    let audit = world.lock().tasks[0].audit.clone().unwrap();
+    let matcher = crate::audit::managed::Matcher::new(&audit.managed).unwrap();
+    let text = SecretValue::new(format!("--label x={}", hex::encode(VALUE.trim())));
+    let found: Vec<String> = matcher.find(&text).into_iter().map(|hit| hit.name).collect();
+    assert_eq!(found, [TOKEN]);
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::proof::Check;
 use crate::deploy::ssh::connection::{Connection, Exit, Output, SshError};
 use crate::deploy::task::Task;
+use crate::secret_value::SecretValue;
 
 /// The script that does the work on the host.
 pub const HOST_SCRIPT: &str = include_str!("host.sh");
@@ -38,6 +39,10 @@ pub enum Request<'a> {
     },
     /// Compares what the containers run.
     Prove { task: &'a Task, checks: &'a [Check] },
+    /// Lists the images that the containers run.
+    Images { task: &'a Task },
+    /// Tells what docker says about one of them: to be asked with [`ask_about_image`].
+    Image { task: &'a Task, id: &'a str },
 }
 
 impl Request<'_> {
@@ -87,6 +92,18 @@ impl Request<'_> {
                     })
                     .and_then(|()| writeln!(text, "end"))
             }
+            Self::Images { task } => write!(
+                text,
+                "verb images\nproject {}\nsudo {}\nend\n",
+                task.compose_project,
+                yes_no(task.sudo)
+            ),
+            Self::Image { task, id } => write!(
+                text,
+                "verb image\nproject {}\nsudo {}\nimage {id}\nend\n",
+                task.compose_project,
+                yes_no(task.sudo)
+            ),
         };
         text.into_bytes()
     }
@@ -143,6 +160,12 @@ pub enum Line {
         /// How often docker started it again.
         restarts: u64,
     },
+    /// An image that a container runs.
+    Image {
+        id: String,
+        /// As the container was started with it.
+        name: String,
+    },
 }
 
 /// Why there is no answer.
@@ -161,11 +184,60 @@ pub async fn ask(
     output_limit: usize,
     mut output: impl FnMut(&[u8]),
 ) -> Result<Vec<Line>, HostError> {
+    let (answer, exit) = exchange(connection, request, output_limit, ANSWER_LIMIT, &mut output).await?;
+    parse(&answer).ok_or(HostError::NoAnswer(exit))
+}
+
+/// What docker says about an image. It may hold secrets.
+#[derive(Debug)]
+pub struct AboutImage {
+    /// The output of `docker image inspect`.
+    pub inspect: SecretValue,
+    /// That of `docker history`, an entry a line.
+    pub history: SecretValue,
+}
+
+/// Asks [`Request::Image`]. `Ok(Err(…))` is what the host says against it.
+pub async fn ask_about_image(
+    connection: &Connection,
+    request: &Request<'_>,
+    answer_limit: usize,
+    mut output: impl FnMut(&[u8]),
+) -> Result<Result<AboutImage, String>, HostError> {
+    let (answer, exit) = exchange(connection, request, 4096, answer_limit, &mut output).await?;
+    let (answer, mut inspect, mut history) = (SecretValue::new(answer), String::new(), String::new());
+    for line in answer.expose().lines() {
+        let Some((_, said)) = line.split_once("keyturn: ") else { continue };
+        match said.split_once(' ').unwrap_or((said, "")) {
+            ("inspect", json) => inspect.push_str(json),
+            ("history", json) => history = history + json + "\n",
+            ("unfit", why) => return Ok(Err(why.chars().filter(|c| !c.is_control()).take(300).collect())),
+            ("done", _) => {
+                let (inspect, history) = (SecretValue::new(inspect), SecretValue::new(history));
+                return Ok(Ok(AboutImage { inspect, history }));
+            }
+            _ => {}
+        }
+    }
+    if answer.len() >= answer_limit {
+        return Ok(Err(format!("docker says more than {} KiB about it", answer_limit / 1024)));
+    }
+    Err(HostError::NoAnswer(exit))
+}
+
+/// Sends a request and collects what the host writes, at most so many bytes of each stream.
+async fn exchange(
+    connection: &Connection,
+    request: &Request<'_>,
+    output_limit: usize,
+    answer_limit: usize,
+    output: &mut impl FnMut(&[u8]),
+) -> Result<(String, Exit), HostError> {
     let mut answer = Vec::new();
     let mut printed = 0;
     let exit = connection
-        .exec(BOOTSTRAP, &request.input(), output_limit.max(ANSWER_LIMIT), |stream, data| match stream {
-            Output::Stdout => answer.extend_from_slice(&data[..data.len().min(ANSWER_LIMIT - answer.len())]),
+        .exec(BOOTSTRAP, &request.input(), output_limit.max(answer_limit), |stream, data| match stream {
+            Output::Stdout => answer.extend_from_slice(&data[..data.len().min(answer_limit - answer.len())]),
             Output::Stderr => {
                 let room = data.len().min(output_limit - printed);
                 printed += room;
@@ -177,7 +249,7 @@ pub async fn ask(
     if printed == output_limit {
         output(b"\n[the rest of the output is left out]\n");
     }
-    parse(&String::from_utf8_lossy(&answer)).ok_or(HostError::NoAnswer(exit))
+    Ok((String::from_utf8_lossy(&answer).into_owned(), exit))
 }
 
 /// The lines of a complete answer; `None` where its end is missing. Other lines are ignored: profiles of shells print.
@@ -235,6 +307,13 @@ fn parse_line(word: &str, rest: &str) -> Option<Line> {
                 name: words.next()?.to_owned(),
             }
         }
+        "image" => {
+            let (id, _) = rest.split_once(' ')?;
+            let is_id =
+                id.len() <= 200 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b':');
+            let name = text()[id.len()..].trim().to_owned();
+            return is_id.then(|| Line::Image { id: id.to_owned(), name });
+        }
         _ => return None,
     })
 }
@@ -258,7 +337,8 @@ mod tests {
         let answer = "keyturn: unfit no docker\nkeyturn: busy CI\nkeyturn: outdated /a/b 7 /x/versions\n\
             keyturn: deploy attached\nkeyturn: log /x/log\nkeyturn: result timeout\nkeyturn: result interrupted\n\
             keyturn: full /var\nkeyturn: verify 22\nkeyturn: same 0 app\nkeyturn: differs 1 runner\n\
-            keyturn: container restarting 4 app\nkeyturn: done\n";
+            keyturn: container restarting 4 app\n\
+            keyturn: image sha256:0a app:1\nkeyturn: image ../x app:1\nkeyturn: done\n";
         let expected = vec![
             Line::Unfit("no docker".into()),
             Line::Busy("CI".into()),
@@ -272,6 +352,7 @@ mod tests {
             Line::Same { check: 0, container: "app".into() },
             Line::Differs { check: 1, container: "runner".into() },
             Line::Container { name: "app".into(), restarting: true, restarts: 4 },
+            Line::Image { id: "sha256:0a".into(), name: "app:1".into() },
         ];
         assert_eq!(parse(answer), Some(expected));
     }

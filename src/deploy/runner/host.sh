@@ -466,6 +466,33 @@ hmac() {
   printf '%s\n' "${outer%% *}"
 }
 
+# --- images ----------------------------------------------------------------------------------------------------------
+
+# The image of each container of the project, and the name that the container was started with.
+images() {
+  check_docker
+  containers=$(running) || unfit "docker stopped answering"
+  for id in $containers; do
+    if ! about=$(inspect '{{.Image}} {{index .Config.Labels "com.docker.compose.oneoff"}}|{{.Config.Image}}'); then
+      gone || unfit "docker inspect fails on the container $id"
+      continue
+    fi
+    # shellcheck disable=SC2086 # two words, the second may be missing
+    set -- ${about%%|*}
+    [ "${2:-}" = True ] || say "image $1 ${about#*|}"
+  done
+  finish
+}
+
+# What docker says about the image. It may hold secrets, so it goes through pipes only.
+image() {
+  check_docker
+  call_docker image inspect --format '{{json .}}' "$image" | sed 's/^/keyturn: inspect /'
+  # `{{json .}}` is understood by every version, `json` only since 23.
+  call_docker history --no-trunc --format '{{json .}}' "$image" | sed 's/^/keyturn: history /'
+  finish
+}
+
 # --- requests --------------------------------------------------------------------------------------------------------
 
 bad_request() {
@@ -474,7 +501,7 @@ bad_request() {
 }
 
 answer() {
-  verb= project= sudo=no revision= run= replay=yes idle=no timeout= wait=0 parameters= pinned= script=
+  verb= project= sudo=no revision= run= replay=yes idle=no timeout= wait=0 parameters= pinned= script= image=
   set --
   while read -r word value; do
     case $word in
@@ -496,6 +523,10 @@ answer() {
         pinned="$pinned $value"
         parameters="$parameters${parameters:+
 }${value%@*}"
+        ;;
+      image)
+        case $value in '' | *[!A-Za-z0-9:]*) bad_request image ;; esac
+        image=$value
         ;;
       check) set -- "$@" "$value" ;;
       script) script=$(dd bs=1 count="$value" 2>/dev/null) ;;
@@ -523,6 +554,11 @@ answer() {
       verify
       ;;
     prove) prove "$@" ;;
+    images) images ;;
+    image)
+      [ -n "$image" ] || bad_request image
+      image
+      ;;
     *) bad_request verb ;;
   esac
 }

@@ -6,6 +6,7 @@
 //! the next pod of the Job.
 
 mod host;
+mod images;
 mod pod;
 mod proof;
 mod termination;
@@ -58,7 +59,8 @@ pub fn time_limit(task: &Task) -> Duration {
         RunMode::Deploy => task.deploy_timeout_seconds + 30,
         RunMode::Verify => 0,
     };
-    Duration::from_secs(deploy + task.verify_timeout_seconds + 180)
+    let audit = if task.audit.is_some() { images::TIME } else { Duration::ZERO };
+    Duration::from_secs(deploy + task.verify_timeout_seconds + 180) + audit
 }
 
 /// Does what the task says and tells how it went. Never fails without a report.
@@ -87,12 +89,16 @@ pub async fn run(
         connection: None,
         connected_before: false,
     };
-    let (Ok(report) | Err(report)) = match task.mode {
+    let (Ok(mut report) | Err(mut report)) = match task.mode {
         RunMode::Deploy => run.deploy().await,
         RunMode::Verify => {
             run.verify_and_prove(task.verify_timeout_seconds, Some(settings.busy_wait.as_secs())).await
         }
     };
+    if let Some(audit) = task.audit.as_ref().filter(|_| shows_containers(report.outcome)) {
+        run.phase(format!("looking for secrets in the images on {}", task.ssh.host));
+        report.images = Some(Box::new(run.look_at_images(audit).await));
+    }
     if let Some(connection) = run.connection {
         connection.close().await;
     }
@@ -100,7 +106,26 @@ pub async fn run(
 }
 
 fn report(outcome: Outcome, message: impl Into<String>) -> Report {
-    Report { outcome, message: message.into(), script_exit: None, deploy: None, parameters: Vec::new() }
+    Report {
+        outcome,
+        message: message.into(),
+        script_exit: None,
+        deploy: None,
+        parameters: Vec::new(),
+        images: None,
+    }
+}
+
+/// Whether the run got as far as the containers, so that their images can be looked at.
+fn shows_containers(outcome: Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Succeeded
+            | Outcome::NotAdopted
+            | Outcome::VerifyFailed
+            | Outcome::DeployFailed
+            | Outcome::DeployTimedOut
+    )
 }
 
 /// What stands in a request to the host must not be able to say something else there.
@@ -345,21 +370,27 @@ impl Run<'_> {
     }
 
     async fn ask_once(&mut self, request: &Request<'_>) -> Result<Vec<Line>, Failure> {
-        let ssh = |error: SshError| Failure::Host(HostError::Ssh(error));
-        let connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
-            Some(connection) => connection,
-            None => Connection::open(self.login, self.jump, self.known_hosts.clone(), self.settings.timeouts)
-                .await
-                .map_err(ssh)?,
-        };
-        self.connected_before = true;
-        let connection = self.connection.insert(connection);
         let progress = self.progress;
-        let answer = host::ask(connection, request, self.settings.output_limit, |data| progress.output(data));
-        match timeout_at(self.deadline, answer).await {
+        let (deadline, limit) = (self.deadline, self.settings.output_limit);
+        let connection = self.connect().await.map_err(|error| Failure::Host(HostError::Ssh(error)))?;
+        let answer = host::ask(connection, request, limit, |data| progress.output(data));
+        match timeout_at(deadline, answer).await {
             Ok(result) => result.map_err(Failure::Host),
             Err(_) => Err(Failure::Deadline),
         }
+    }
+
+    /// The connection that there is, or another.
+    async fn connect(&mut self) -> Result<&Connection, SshError> {
+        let connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
+            Some(connection) => connection,
+            None => {
+                Connection::open(self.login, self.jump, self.known_hosts.clone(), self.settings.timeouts)
+                    .await?
+            }
+        };
+        self.connected_before = true;
+        Ok(self.connection.insert(connection))
     }
 }
 

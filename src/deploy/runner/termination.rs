@@ -8,15 +8,19 @@ use crate::deploy::report::Report;
 /// Kubernetes keeps so many bytes and cuts the rest off, which would make the report unreadable.
 pub const LIMIT: usize = 4096;
 
+/// How many findings in images are as wanted as parameters that cannot be compared.
+const MOST_WANTED_FINDINGS: usize = 5;
+
 /// The report as JSON of at most [`LIMIT`] bytes: a report that is too long loses the names of containers first, then
-/// the end of its message, then what is least wanted of the parameters: those that cannot be compared.
+/// the end of its message, then most findings in images, then what is least wanted of the parameters: those that cannot
+/// be compared.
 pub fn message(report: &Report) -> String {
     let encode = |report: &Report| {
         // A struct of strings, numbers and enums always encodes.
         serde_json::to_string(report).unwrap_or_default()
     };
     let mut report = report.clone();
-    let shorten: [fn(&mut Report); 4] = [
+    let shorten: [fn(&mut Report); 3] = [
         |report| report.parameters.iter_mut().for_each(|p| p.differs_in.truncate(1)),
         |report| {
             if report.message.chars().count() > 300 {
@@ -24,7 +28,6 @@ pub fn message(report: &Report) -> String {
             }
         },
         |report| report.parameters.iter_mut().for_each(|p| p.differs_in.clear()),
-        |report| report.parameters.retain(|p| p.proof != crate::api::docker_host::Proof::Incomparable),
     ];
     for step in shorten {
         if encode(&report).len() <= LIMIT {
@@ -32,8 +35,27 @@ pub fn message(report: &Report) -> String {
         }
         step(&mut report);
     }
+    while encode(&report).len() > LIMIT && pop_finding(&mut report, MOST_WANTED_FINDINGS) {}
+    if encode(&report).len() > LIMIT {
+        report.parameters.retain(|p| p.proof != crate::api::docker_host::Proof::Incomparable);
+    }
+    while encode(&report).len() > LIMIT && pop_finding(&mut report, 0) {}
     while encode(&report).len() > LIMIT && report.parameters.pop().is_some() {}
     encode(&report)
+}
+
+/// Leaves out the last finding in an image, unless there are no more than so many.
+fn pop_finding(report: &mut Report, keep: usize) -> bool {
+    let Some(images) = &mut report.images else { return false };
+    let all: usize = images.found.iter().map(|image| image.findings.len()).sum();
+    if all <= keep {
+        return false;
+    }
+    if let Some(last) = images.found.last_mut() {
+        images.left_out += usize::from(last.findings.pop().is_some());
+    }
+    images.found.retain(|image| !image.findings.is_empty());
+    true
 }
 
 /// Replaces the content of the file. It is a mount of the kubelet's: it can be written to, not renamed over.
@@ -45,7 +67,7 @@ pub fn write(path: &Path, report: &Report) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::api::docker_host::Proof;
-    use crate::deploy::report::{Outcome, ReportParameter};
+    use crate::deploy::report::{ImageReport, ImagesReport, Outcome, ReportFinding, ReportParameter};
 
     fn report(parameters: usize, message: usize) -> Report {
         Report {
@@ -61,6 +83,7 @@ mod tests {
                     differs_in: vec!["musehub_application_container".to_owned(); 5],
                 })
                 .collect(),
+            images: None,
         }
     }
 
@@ -83,6 +106,50 @@ mod tests {
             ..many
         };
         assert_eq!(serde_json::from_str::<Report>(&message(&many)).unwrap(), many, "many parameters fit");
+        let found = |findings: usize, proof, parameters: usize| Report {
+            images: Some(Box::new(ImagesReport {
+                images: 3,
+                left_out: 2,
+                found: (0..findings / 2)
+                    .map(|i| ImageReport {
+                        name: format!("registry.example/team/app-{i}:1.4"),
+                        digest: format!("sha256:{}", "0a".repeat(32)),
+                        findings: vec![
+                            ReportFinding {
+                                rule: "secret-name".to_owned(),
+                                fingerprint: "28e972a69e4a2b67".to_owned(),
+                                parameter: None,
+                                place: "history layer 12 NPM_TOKEN".to_owned(),
+                            };
+                            2
+                        ],
+                    })
+                    .collect(),
+                ..ImagesReport::default()
+            })),
+            parameters: report(parameters, 0)
+                .parameters
+                .into_iter()
+                .map(|p| ReportParameter { proof, differs_in: vec![], ..p })
+                .collect(),
+            ..report(0, 100)
+        };
+        for (findings, proof, parameters, listed) in [
+            (10, Proof::Proven, 3, 10..11),
+            (100, Proof::Proven, 3, 20..99),
+            (100, Proof::Incomparable, 500, 5..6),
+            (100, Proof::Proven, 172, 1..6),
+            (100, Proof::Proven, 500, 0..1),
+        ] {
+            let message = message(&found(findings, proof, parameters));
+            assert!(message.len() <= LIMIT);
+            let read: Report = serde_json::from_str(&message).unwrap();
+            let images = read.images.unwrap();
+            let shown: usize = images.found.iter().map(|image| image.findings.len()).sum();
+            assert_eq!(shown + images.left_out, findings + 2, "none is forgotten");
+            assert!(listed.contains(&shown), "{shown} of {findings} beside {parameters} {proof:?}");
+            assert_eq!(read.parameters.is_empty(), proof == Proof::Incomparable);
+        }
         let short = report(3, 200);
         assert_eq!(serde_json::from_str::<Report>(&message(&short)).unwrap(), short);
     }

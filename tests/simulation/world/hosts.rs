@@ -180,6 +180,7 @@ impl State {
             script_exit: (outcome == Outcome::DeployFailed).then_some(3),
             deploy,
             parameters: Vec::new(),
+            images: None,
         };
         let deploy = match done {
             Ok(deploy) => deploy,
@@ -205,6 +206,7 @@ impl State {
             script_exit: None,
             deploy,
             parameters,
+            images: None,
         }
     }
 
@@ -236,6 +238,7 @@ impl DeployJobs for World {
                 parameters: job.parameters.clone(),
                 generation: job.generation,
                 target: job.target.clone(),
+                audit: String::new(),
                 created: job.created,
                 state: match (&job.stage, job.finished) {
                     (Stage::Ended(report), Some(finished)) => {
