@@ -1,6 +1,7 @@
 //! Database passwords: the role is told first, the hosts follow, and nobody is locked out.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::project::Project;
 use super::world::{eventually, on_host, run, ssm, try_on_host, try_with, variable};
@@ -63,7 +64,9 @@ impl Database {
     fn new(subject: &str, hosts: &[&str]) -> Self {
         let project = Project::new(subject);
         let name = &project.name;
-        let port = 20_000 + (std::process::id() % 20_000) as u16 + subject.len() as u16;
+        // Of the names of one run only the last part differs: every database gets a port of its own.
+        static PORTS: AtomicU16 = AtomicU16::new(0);
+        let port = 20_000 + (std::process::id() % 2_000) as u16 * 10 + PORTS.fetch_add(1, Ordering::Relaxed);
         let script = format!(
             r#"set -eu
 cd ~/e2e/{name}

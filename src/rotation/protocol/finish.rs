@@ -84,6 +84,7 @@ pub(super) fn go_on(
     }
     match deployment(desired, observed, record) {
         Deployment::Proven => target::install(desired, observed, record)
+            .or_else(|| target::unheard(desired, observed, record))
             .or_else(|| target::retire(desired, observed, record, now, grace))
             .unwrap_or_else(|| close(observed, now, grace)),
         Deployment::Missing { host } => Next::Stall(Stalled::HostMissing { host }),

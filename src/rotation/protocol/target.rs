@@ -34,6 +34,20 @@ pub(super) fn install(desired: &Desired<'_>, observed: &Observed, record: &Recor
     Some(Next::Act { step: Step::Install, act: Act::Install { id: record.id } })
 }
 
+/// Every host runs the recorded credential and the target has not said yet that it accepts it: nothing is retired or
+/// closed on a guess.
+pub(super) fn unheard(desired: &Desired<'_>, observed: &Observed, record: &Record) -> Option<Next> {
+    desired.strategy?;
+    record.credential.as_ref()?;
+    match &observed.target.as_ref()?.recorded {
+        Some(Acceptance::Unknown(problem)) => {
+            let why = Waiting::Target(problem.clone());
+            Some(Next::Wait { step: Step::Install, until: None, why })
+        }
+        _ => None,
+    }
+}
+
 fn is_fenced_by(target: &TargetEvidence, credential: &Credential, record: &Record) -> bool {
     let fence = target.fences.get(&credential.username).map(|(id, _)| *id);
     target.unseen.is_none() && (!target.fenced || fence == Some(record.id))

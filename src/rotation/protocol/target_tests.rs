@@ -186,6 +186,7 @@ fn where_nothing_was_published_before_the_target_comes_after_the_deployment() {
     };
     let other_password = TargetEvidence { recorded: refused(), ..target() };
     assert_eq!(act(&wanted, &proven(other_password)), Act::Install { id: 2 });
+    assert_eq!(why(decide(&wanted, &proven(not_there()))), Waiting::Target(problem()), "no end on a guess");
 }
 
 #[test]
