@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
+use super::notification::PendingNotification;
 use super::rules;
 use super::window::Window;
 
@@ -316,6 +317,11 @@ pub struct DockerHostStatus {
     /// Earliest time of the next attempt after a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_time: Option<Time>,
+    /// What people are to be told and a sink of `notifications` in the chart's values has not taken yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    pub pending_notifications: Vec<PendingNotification>,
 }
 
 /// What is known of one parameter on this host. Once proven, it stays so until a newer version is wanted.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cloudflare_r2::CloudflareR2Spec;
 use super::duration::Duration;
+use super::notification::PendingNotification;
 use super::postgres::PostgresSpec;
 use super::rules;
 use super::window::Window;
@@ -441,6 +442,11 @@ pub struct ManagedSecretStatus {
     #[schemars(length(max = 10))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub history: Vec<LastRotation>,
+    /// What people are to be told and a sink of `notifications` in the chart's values has not taken yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    pub pending_notifications: Vec<PendingNotification>,
 }
 
 /// What is published in one parameter.

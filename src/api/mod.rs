@@ -7,6 +7,7 @@ pub mod docker_host;
 pub mod duration;
 pub mod grants;
 pub mod managed_secret;
+pub mod notification;
 pub mod postgres;
 pub mod rotation_grant;
 mod rules;

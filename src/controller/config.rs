@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use super::lease::Timing;
 use super::settings::Settings;
 use crate::deploy::job::JobTemplate;
+use crate::notification::{self, Sink};
 
 /// The controller's own arguments. A flag wins over its environment variable.
 #[derive(Args, Clone, Debug)]
@@ -103,6 +104,16 @@ pub struct ControllerArgs {
     #[arg(long, env = "KEYTURN_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: std::net::SocketAddr,
 
+    /// Where people are told what they must know: a JSON list of `{name, format, topics}`, with format CloudEvents or
+    /// Slack. All topics where none is named
+    #[arg(long, env = "KEYTURN_SINKS", value_parser = sinks, default_value = "")]
+    pub sinks: Sinks,
+
+    /// Directory that holds one for each sink, by its name, with its address in the file `url` and, where events are to
+    /// be signed, a key in `signingKey`
+    #[arg(long, env = "KEYTURN_SINK_FILES", default_value = "/etc/keyturn/sinks")]
+    pub sink_files: std::path::PathBuf,
+
     /// Name of the Lease that elects the one replica that works
     #[arg(long, env = "KEYTURN_LEASE_NAME", value_parser = non_empty, default_value = "keyturn")]
     pub lease_name: String,
@@ -123,6 +134,10 @@ pub struct ControllerArgs {
     #[arg(long, env = "KEYTURN_SHUTDOWN_TIMEOUT", value_parser = positive_duration, default_value = "10s")]
     pub shutdown_timeout: TimeDelta,
 }
+
+/// All sinks are one argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sinks(pub Vec<Sink>);
 
 /// `imagePullPolicy` of deploy Jobs, spelled as Kubernetes does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -172,6 +187,7 @@ impl ControllerArgs {
         settings.backoff_max = self.backoff_max;
         settings.coalesce = self.coalesce;
         settings.attempts = self.attempts;
+        settings.sinks.clone_from(&self.sinks.0);
         Ok(settings)
     }
 
@@ -303,6 +319,10 @@ fn staging(text: &str) -> Result<String, String> {
 
 fn segment(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+fn sinks(json: &str) -> Result<Sinks, String> {
+    notification::sinks(json).map(Sinks)
 }
 
 fn region(text: &str) -> Result<String, String> {

@@ -9,6 +9,7 @@ use kube::api::PartialObjectMeta;
 
 use super::cache::{Cache, Guarded};
 use super::kube_objects::OwnWrites;
+use super::notifications::Announces;
 use super::queue::Queue;
 use super::watches::Change;
 use crate::api::{DockerHost, GROUP, ManagedSecret, time};
@@ -19,6 +20,9 @@ pub struct Queues {
     pub namespace: Option<String>,
     pub secrets: Queue<ManagedSecret>,
     pub hosts: Queue<DockerHost>,
+    /// Objects with something to tell.
+    pub telling_secrets: Queue<ManagedSecret>,
+    pub telling_hosts: Queue<DockerHost>,
 }
 
 /// Turns changes into entries of queues.
@@ -49,6 +53,8 @@ impl Links {
         for queues in &self.queues {
             queues.secrets.open();
             queues.hosts.open();
+            queues.telling_secrets.open();
+            queues.telling_hosts.open();
         }
         self.everything();
     }
@@ -59,14 +65,34 @@ impl Links {
         self.everything();
     }
 
+    fn tell_secret(&self, object: &Guarded<ManagedSecret>) {
+        let namespace = object.namespace().unwrap_or_default();
+        if let (Ok(secret), Some(queues)) = (&object.0, self.queues(&namespace))
+            && !secret.pending().is_empty()
+        {
+            queues.telling_secrets.push(&namespace, &object.name_any());
+        }
+    }
+
+    fn tell_host(&self, object: &Guarded<DockerHost>) {
+        let namespace = object.namespace().unwrap_or_default();
+        if let (Ok(host), Some(queues)) = (&object.0, self.queues(&namespace))
+            && !host.pending().is_empty()
+        {
+            queues.telling_hosts.push(&namespace, &object.name_any());
+        }
+    }
+
     fn everything(&self) {
         for scope in &self.cache.scopes {
             let mut secrets = scope.secrets.state();
             secrets.sort_by_key(|secret| due(secret));
             for secret in secrets {
+                self.tell_secret(&secret);
                 self.push_secret(&secret.namespace().unwrap_or_default(), &secret.name_any());
             }
             for host in scope.hosts.state() {
+                self.tell_host(&host);
                 self.push_host(&host.namespace().unwrap_or_default(), &host.name_any());
             }
         }
@@ -74,6 +100,9 @@ impl Links {
 
     pub fn secret(&self, object: &Guarded<ManagedSecret>, change: Change) {
         let namespace = object.namespace().unwrap_or_default();
+        if change == Change::Applied {
+            self.tell_secret(object);
+        }
         (self.desires_changed)();
         // Hosts run what the secret's status says is published; deleted ones no longer ask for anything.
         if let Ok(secret) = &object.0 {
@@ -99,6 +128,9 @@ impl Links {
     pub fn host(&self, object: &Guarded<DockerHost>, change: Change) {
         let namespace = object.namespace().unwrap_or_default();
         let name = object.name_any();
+        if change == Change::Applied {
+            self.tell_host(object);
+        }
         for secret in self.cache.secrets(&namespace) {
             if secret.0.as_ref().is_ok_and(|secret| secret.spec.hosts.iter().any(|host| host.name == name)) {
                 self.push_secret(&namespace, &secret.name_any());

@@ -14,6 +14,7 @@ use super::docker_host::DockerHosts;
 use super::kube_objects::KubeObjects;
 use super::links::due;
 use super::managed_secret::{ManagedSecrets, Requeue};
+use super::notifications::{Announces, Notifications};
 use super::objects::Notice;
 use crate::api::{DockerHost, ManagedSecret};
 use crate::parameter_store::budget::{Urgency, with_urgency};
@@ -27,14 +28,27 @@ const NEVER: Duration = Duration::MAX;
 pub struct Look {
     secrets: ManagedSecrets,
     hosts: DockerHosts,
+    notifications: Notifications,
     objects: Arc<KubeObjects>,
     /// UID and resourceVersion of undecodable objects that were reported.
     reported: Mutex<HashSet<(String, String)>>,
 }
 
 impl Look {
-    pub fn new(secrets: ManagedSecrets, hosts: DockerHosts, objects: Arc<KubeObjects>) -> Self {
-        Self { secrets, hosts, objects, reported: Mutex::default() }
+    pub fn new(
+        secrets: ManagedSecrets,
+        hosts: DockerHosts,
+        notifications: Notifications,
+        objects: Arc<KubeObjects>,
+    ) -> Self {
+        Self { secrets, hosts, notifications, objects, reported: Mutex::default() }
+    }
+
+    /// Tells people what waits in the object's status.
+    pub async fn news<K: Announces>(self: Arc<Self>, object: Arc<Guarded<K>>) -> Result<Duration, String> {
+        let metadata = object.meta();
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        self.notifications.of::<K>(namespace, metadata.name.as_deref().unwrap_or_default()).await
     }
 
     pub async fn secret(self: Arc<Self>, object: Arc<Guarded<ManagedSecret>>) -> Result<Duration, String> {

@@ -17,6 +17,7 @@ pub mod logging;
 pub mod look;
 pub mod managed_secret;
 pub mod metrics;
+pub mod notifications;
 pub mod objects;
 pub mod pace;
 pub mod queue;

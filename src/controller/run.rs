@@ -30,6 +30,7 @@ use super::links::{Links, Queues};
 use super::look::Look;
 use super::managed_secret::{self, ManagedSecrets, ports};
 use super::metrics::{Exposition, Metrics};
+use super::notifications::Notifications;
 use super::queue::{self, Requests, Work};
 use super::settings::Settings;
 use super::targets::ClusterTargets;
@@ -37,6 +38,7 @@ use super::watches;
 use crate::api::{DockerHost, ManagedSecret, RotationGrant};
 use crate::deploy::job::HOST_LABEL;
 use crate::generator::OperatingSystem;
+use crate::notification::{Courier, DeliveryError};
 use crate::parameter_store::aws::Stores;
 use crate::parameter_store::budget::{Rates, SsmCalls};
 use crate::parameter_store::ssm::CallLimits;
@@ -56,6 +58,8 @@ pub enum RunError {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error("cannot notify anybody: {0}")]
+    Courier(#[from] DeliveryError),
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] std::io::Error),
     #[error(transparent)]
@@ -70,6 +74,8 @@ struct Pending {
     scope: Scope,
     secrets: Requests<ManagedSecret>,
     hosts: Requests<DockerHost>,
+    telling_secrets: Requests<ManagedSecret>,
+    telling_hosts: Requests<DockerHost>,
 }
 
 /// What lives as long as the process does.
@@ -186,7 +192,7 @@ impl Process {
             ended = self.background.join_next() => return Err(task_ended(ended)),
         }
         self.background.spawn(named("the inventory", inventories.clone().follow()));
-        let look = Arc::new(self.reconcilers(inventories, stopped.clone()));
+        let look = Arc::new(self.reconcilers(inventories, stopped.clone())?);
         self.spawn_workers(pending, &look, stopped, workers);
         self.links.open();
         tokio::select! {
@@ -235,7 +241,11 @@ impl Process {
         inventories
     }
 
-    fn reconcilers(&self, inventories: Arc<Inventories>, stopped: watch::Receiver<bool>) -> Look {
+    fn reconcilers(
+        &self,
+        inventories: Arc<Inventories>,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<Look, RunError> {
         let objects = Arc::new(KubeObjects::new(
             self.clients.calls.clone(),
             self.links.cache.clone(),
@@ -278,7 +288,13 @@ impl Process {
             },
             self.settings.clone(),
         );
-        Look::new(secrets, hosts, objects)
+        let notifications = Notifications::new(
+            &self.settings.cluster,
+            self.settings.sinks.clone(),
+            Courier::new(&self.args.sink_files)?,
+            objects.clone(),
+        );
+        Ok(Look::new(secrets, hosts, notifications, objects))
     }
 
     fn spawn_workers(
@@ -298,8 +314,24 @@ impl Process {
             resync: span(self.args.resync),
             metrics: self.metrics.clone(),
         };
-        for Pending { scope, secrets, hosts } in pending {
+        let tellers = workers_of_a_kind();
+        for Pending { scope, secrets, hosts, telling_secrets, telling_hosts } in pending {
             let (secret_look, host_look) = (look.clone(), look.clone());
+            let (secret_news, host_news) = (look.clone(), look.clone());
+            workers.spawn(queue::work(
+                work("Notification", &tellers),
+                scope.secrets.clone(),
+                telling_secrets,
+                stopped.clone(),
+                move |object| secret_news.clone().news(object),
+            ));
+            workers.spawn(queue::work(
+                work("Notification", &tellers),
+                scope.hosts.clone(),
+                telling_hosts,
+                stopped.clone(),
+                move |object| host_news.clone().news(object),
+            ));
             workers.spawn(queue::work(
                 work("ManagedSecret", &secret_workers),
                 scope.secrets,
@@ -335,10 +367,24 @@ fn follow(
         let (hosts, hosts_writer) = reflector::store();
         let (secret_queue, secret_requests) = queue::queue();
         let (host_queue, host_requests) = queue::queue();
+        let (telling_secrets, secret_tellings) = queue::queue();
+        let (telling_hosts, host_tellings) = queue::queue();
         let scope = Scope { namespace: namespace.clone(), secrets, hosts };
         scopes.push(scope.clone());
-        queues.push(Queues { namespace, secrets: secret_queue, hosts: host_queue });
-        pending.push(Pending { scope: scope.clone(), secrets: secret_requests, hosts: host_requests });
+        queues.push(Queues {
+            namespace,
+            secrets: secret_queue,
+            hosts: host_queue,
+            telling_secrets,
+            telling_hosts,
+        });
+        pending.push(Pending {
+            scope: scope.clone(),
+            secrets: secret_requests,
+            hosts: host_requests,
+            telling_secrets: secret_tellings,
+            telling_hosts: host_tellings,
+        });
         writers.push((scope, secrets_writer, hosts_writer));
     }
     let cache = Cache { scopes, grants };

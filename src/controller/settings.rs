@@ -2,6 +2,8 @@
 
 use chrono::TimeDelta;
 
+use crate::notification::Sink;
+
 /// Settings that reconcilers read. The defaults are the careful ones that the chart ships.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -26,6 +28,8 @@ pub struct Settings {
     pub coalesce: TimeDelta,
     /// Failed attempts after which a deployment has failed for good (Stalled, or rolled back).
     pub attempts: i32,
+    /// Who is told what people must know.
+    pub sinks: Vec<Sink>,
 }
 
 impl Settings {
@@ -43,6 +47,7 @@ impl Settings {
             backoff_max: TimeDelta::hours(1),
             coalesce: TimeDelta::seconds(30),
             attempts: 3,
+            sinks: Vec::new(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The controller as installed, which all tests share: who leads, what it counts, and settings that a test changes for
 //! as long as it lasts.
 
-use super::world::{eventually, run, try_run};
+use super::world::{eventually, run, try_run, variable};
 
 pub const NAMESPACE: &str = "keyturn-system";
 pub const SELECTOR: &str = "app.kubernetes.io/name=keyturn";
@@ -49,6 +49,37 @@ pub fn has_looked_at_everything() {
         let looks = line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0);
         if looks >= secrets { Ok(()) } else { Err(format!("{looks} looks at {secrets} secrets")) }
     });
+}
+
+/// Upgrades the release with these arguments, and waits for its pods.
+pub fn upgrade(more: &[&str]) {
+    let chart = format!("{}/../charts/keyturn", variable("KEYTURN_WORLD_STATE"));
+    let upgrade = ["upgrade", "keyturn", &chart, "-n", NAMESPACE, "--force-conflicts"];
+    run("helm", &[&upgrade[..], &["--wait", "--timeout", "180s"], more].concat());
+    rolled_out();
+}
+
+/// The chart as it was installed, until this is dropped: then its values are what they were.
+pub struct Values(tempfile::NamedTempFile);
+
+impl Values {
+    pub fn keep() -> Self {
+        let values = run("helm", &["get", "values", "keyturn", "-n", NAMESPACE, "-o", "yaml"]);
+        let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+        std::fs::write(file.path(), values).unwrap();
+        Self(file)
+    }
+}
+
+impl Drop for Values {
+    fn drop(&mut self) {
+        let arguments = ["--reset-values", "--values", self.0.path().to_str().unwrap()];
+        if std::thread::panicking() {
+            eprintln!("the chart's values may have changed; `dev/world up` restores them");
+        } else {
+            upgrade(&arguments);
+        }
+    }
 }
 
 /// Environment variables of the controller have other values until this is dropped.

@@ -10,6 +10,7 @@ mod crashes;
 mod failures;
 mod host_faults;
 mod leaks;
+mod notifications;
 mod postgres;
 mod project;
 mod rotations;

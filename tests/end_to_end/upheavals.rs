@@ -2,39 +2,9 @@
 
 use super::controller;
 use super::project::Project;
-use super::world::{PATIENCE, eventually, run, ssm, variable};
+use super::world::{PATIENCE, eventually, run, ssm};
 
 const SECRET: &str = "managedsecret/token";
-
-fn helm_upgrade(more: &[&str]) {
-    let chart = format!("{}/../charts/keyturn", variable("KEYTURN_WORLD_STATE"));
-    let upgrade = ["upgrade", "keyturn", &chart, "-n", controller::NAMESPACE, "--force-conflicts"];
-    run("helm", &[&upgrade[..], &["--wait", "--timeout", "180s"], more].concat());
-    controller::rolled_out();
-}
-
-/// The chart as it was installed, until this is dropped: then its values are what they were.
-struct Values(tempfile::NamedTempFile);
-
-impl Values {
-    fn keep() -> Self {
-        let values = run("helm", &["get", "values", "keyturn", "-n", controller::NAMESPACE, "-o", "yaml"]);
-        let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
-        std::fs::write(file.path(), values).unwrap();
-        Self(file)
-    }
-}
-
-impl Drop for Values {
-    fn drop(&mut self) {
-        let arguments = ["--reset-values", "--values", self.0.path().to_str().unwrap()];
-        if std::thread::panicking() {
-            eprintln!("the chart's values may have changed; `dev/world up` restores them");
-        } else {
-            helm_upgrade(&arguments);
-        }
-    }
-}
 
 #[test]
 #[ignore = "needs the world"]
@@ -55,11 +25,11 @@ fn no_upgrade_restart_new_leader_or_cluster_that_is_set_up_again_writes_a_parame
         assert_eq!(project.deploys(), deploys, "{what}: and nothing is deployed again");
     };
 
-    let values = Values::keep();
-    helm_upgrade(&["--reuse-values", "--set", "logLevel=debug"]);
+    let values = controller::Values::keep();
+    controller::upgrade(&["--reuse-values", "--set", "logLevel=debug"]);
     nothing_was_written("helm upgrade with another value");
 
-    helm_upgrade(&["--reuse-values", "--set", "replicas=2"]);
+    controller::upgrade(&["--reuse-values", "--set", "replicas=2"]);
     assert_eq!(controller::pods().len(), 2);
     nothing_was_written("two replicas");
 

@@ -1,6 +1,7 @@
 //! The DockerHost reconciler: gathers what the secrets of a host want and what its Jobs have shown, asks the plan what
 //! is next, starts at most one Job, and mirrors the outcome in the status.
 
+mod announce;
 mod conditions;
 mod notices;
 mod runs;
@@ -28,6 +29,7 @@ use crate::deploy::plan::{self, Decision, Input, Permission, Run, WindowGate};
 use crate::deploy::task::TaskParameter;
 use crate::deploy::wish::{self, Wish};
 use crate::generator::{Random, RandomError};
+use crate::notification;
 use crate::parameter_store::StoreError;
 use crate::rotation::window::Calendar;
 
@@ -156,6 +158,10 @@ impl DockerHosts {
             now,
         };
         conditions::set(&mut status, &host, &view);
+        let uid = host.metadata.uid.as_deref().unwrap_or_default();
+        for news in announce::news(&before, &status, now) {
+            notification::enqueue(&mut status.pending_notifications, &self.settings.sinks, uid, news, now);
+        }
         let audit_due = plan::audit_due(&host.spec, &status);
         let requeue = requeue(&decision, start_failure.is_some(), audit_due, &self.settings, now);
         host.status = Some(status);

@@ -3,6 +3,7 @@
 
 mod act;
 mod admission;
+mod announce;
 mod desired;
 mod notices;
 mod observe;
@@ -27,6 +28,7 @@ use super::settings::Settings;
 use crate::api::rotation_grant::GrantMode;
 use crate::api::time::from_kubernetes;
 use crate::api::{ManagedSecret, ROTATE_REQUESTED_AT};
+use crate::notification;
 use crate::rotation::observed::Observed;
 use crate::rotation::protocol::Next;
 
@@ -133,9 +135,15 @@ impl ManagedSecrets {
         let identity = format!("{namespace}/{}", object.metadata.name.as_deref().unwrap_or_default());
         let before = object.status.clone().unwrap_or_default();
         let wanted = desired::desired(object, owner, &identity, &windows, &self.settings);
-        let after = status::render(object, &wanted, observed, progress, region, now);
+        let mut after = status::render(object, &wanted, observed, progress, region, now);
         if after == before {
             return Ok(());
+        }
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
+        let notice = object.spec.notice.as_deref();
+        for news in announce::news(&before, &after, notice, self.settings.attempts, now) {
+            let pending = &mut after.pending_notifications;
+            notification::enqueue(pending, &self.settings.sinks, uid, news, now);
         }
         let mut changed = object.clone();
         changed.status = Some(after.clone());

@@ -143,11 +143,36 @@ fn mirror(
     if let Some(target) = &observed.target {
         status.target = mirrored_target(status.target.as_ref(), target, observed, now);
     }
+    if let Some(ended) = ended_unseen(object, observed, now) {
+        remember(status, ended);
+    }
     for ended in &progress.ended {
         remember(status, ended.clone());
     }
     let first_sight = object.status.as_ref().and_then(|s| s.observed_generation).is_none_or(|g| g < 0);
     answer_request(status, desired, observed, first_sight, now);
+}
+
+/// The rotation that status says is under way and that has ended since: a controller died between deleting its record
+/// and writing so. Only one whose value is published can have; an aborted one is not told apart from a lost record.
+fn ended_unseen(object: &ManagedSecret, observed: &Observed, now: DateTime<Utc>) -> Option<LastRotation> {
+    let status = object.status.as_ref()?;
+    let rotation = status.rotation.as_ref()?;
+    let id = u64::try_from(rotation.id).ok()?;
+    let told = status.history.iter().any(|ended| ended.id == Some(rotation.id));
+    if told || observed.records.contains_key(&id) || !observed.is_published_by(id) {
+        return None;
+    }
+    let result = if rotation.trigger == Trigger::RollBack.name() { "RolledBack" } else { "Succeeded" };
+    Some(LastRotation {
+        id: Some(rotation.id),
+        // a request is answered from what is published, see `answer_request`
+        request: None,
+        trigger: Some(rotation.trigger.clone()),
+        result: result.to_owned(),
+        finished_at: Some(to_kubernetes(now)),
+        window_seconds: None,
+    })
 }
 
 /// What status said of this rotation.

@@ -1,0 +1,169 @@
+//! Carries the notifications that wait in an object's status to the sinks, and takes them out of it.
+//!
+//! A notification is taken out after the sink has it: a crash in between tells it again, under the same id.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use kube::Resource;
+
+use super::objects::{ObjectError, Objects};
+use crate::api::notification::PendingNotification;
+use crate::api::time::from_kubernetes;
+use crate::api::{DockerHost, ManagedSecret};
+use crate::notification::{Courier, Sink, Subject};
+
+/// Longest time that a notification waits for a sink.
+const PATIENCE: TimeDelta = TimeDelta::days(3);
+
+/// Nothing to look at until the object changes.
+const NOTHING: Duration = Duration::MAX;
+
+/// Attempts to take a notification out of a status that others write too.
+const WRITES: usize = 5;
+
+/// A kind whose status holds notifications.
+#[async_trait]
+pub trait Announces: Resource<DynamicType = ()> + Send + Sync + Sized {
+    fn pending(&self) -> &[PendingNotification];
+    fn keep_pending(&mut self, pending: Vec<PendingNotification>);
+    async fn read(objects: &dyn Objects, namespace: &str, name: &str) -> Result<Option<Self>, ObjectError>;
+    async fn write(&self, objects: &dyn Objects) -> Result<(), ObjectError>;
+}
+
+#[async_trait]
+impl Announces for ManagedSecret {
+    fn pending(&self) -> &[PendingNotification] {
+        self.status.as_ref().map_or(&[], |status| &status.pending_notifications)
+    }
+
+    fn keep_pending(&mut self, pending: Vec<PendingNotification>) {
+        if let Some(status) = &mut self.status {
+            status.pending_notifications = pending;
+        }
+    }
+
+    async fn read(objects: &dyn Objects, namespace: &str, name: &str) -> Result<Option<Self>, ObjectError> {
+        objects.managed_secret(namespace, name).await
+    }
+
+    async fn write(&self, objects: &dyn Objects) -> Result<(), ObjectError> {
+        objects.write_secret_status(self).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl Announces for DockerHost {
+    fn pending(&self) -> &[PendingNotification] {
+        self.status.as_ref().map_or(&[], |status| &status.pending_notifications)
+    }
+
+    fn keep_pending(&mut self, pending: Vec<PendingNotification>) {
+        if let Some(status) = &mut self.status {
+            status.pending_notifications = pending;
+        }
+    }
+
+    async fn read(objects: &dyn Objects, namespace: &str, name: &str) -> Result<Option<Self>, ObjectError> {
+        objects.docker_host(namespace, name).await
+    }
+
+    async fn write(&self, objects: &dyn Objects) -> Result<(), ObjectError> {
+        objects.write_host_status(self).await.map(drop)
+    }
+}
+
+/// Works off the notifications of objects.
+pub struct Notifications {
+    cluster: String,
+    sinks: Vec<Sink>,
+    courier: Courier,
+    objects: Arc<dyn Objects>,
+}
+
+/// What a sink has, or will never have: the id of the notification and the sink's name.
+type Settled = (String, String);
+
+impl Notifications {
+    pub fn new(cluster: &str, sinks: Vec<Sink>, courier: Courier, objects: Arc<dyn Objects>) -> Self {
+        Self { cluster: cluster.to_owned(), sinks, courier, objects }
+    }
+
+    /// Tells what waits in one object's status. A failure is for the queue, which tries again with a growing pause.
+    pub async fn of<K: Announces>(&self, namespace: &str, name: &str) -> Result<Duration, String> {
+        let read = || async { K::read(&*self.objects, namespace, name).await.map_err(|e| e.to_string()) };
+        let Some(object) = read().await?.filter(|object| !object.pending().is_empty()) else {
+            return Ok(NOTHING);
+        };
+        let subject = Subject {
+            cluster: self.cluster.clone(),
+            kind: K::kind(&()).into_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let (settled, failed) = self.carry(&subject, object.pending()).await;
+        let mut object = Some(object);
+        for _ in 0..WRITES {
+            let Some(mut current) = object.take() else { break };
+            let left = self.left(current.pending(), &settled);
+            if left == current.pending() {
+                break;
+            }
+            current.keep_pending(left);
+            match current.write(&*self.objects).await {
+                Err(ObjectError::Conflict(_)) => object = read().await?,
+                Ok(()) | Err(ObjectError::Gone(_)) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        failed.map_or(Ok(NOTHING), Err)
+    }
+
+    /// What was settled, and the last failure.
+    async fn carry(
+        &self,
+        subject: &Subject,
+        pending: &[PendingNotification],
+    ) -> (Vec<Settled>, Option<String>) {
+        let (mut settled, mut failed) = (Vec::new(), None);
+        for sink in &self.sinks {
+            for told in pending.iter().filter(|told| told.sinks.contains(&sink.name)) {
+                let now = Utc::now();
+                match self.courier.deliver(sink, subject, told, now).await {
+                    Ok(()) => tracing::info!(sink = sink.name, id = told.id, "notified"),
+                    Err(error) if is_stale(told, now) => {
+                        tracing::warn!(sink = sink.name, id = told.id, %error, "given up after days");
+                    }
+                    Err(error) => {
+                        failed = Some(format!("notification sink {}: {error}", sink.name));
+                        // What came later waits: a sink hears things in the order in which they happened.
+                        break;
+                    }
+                }
+                settled.push((told.id.clone(), sink.name.clone()));
+            }
+        }
+        (settled, failed)
+    }
+
+    /// What still has to be told. Sinks that the chart's values name no more are left out.
+    fn left(&self, pending: &[PendingNotification], settled: &[Settled]) -> Vec<PendingNotification> {
+        let waits = |id: &str, sink: &String| {
+            self.sinks.iter().any(|known| known.name == *sink)
+                && !settled.iter().any(|(told, taker)| told == id && taker == sink)
+        };
+        let mut left = pending.to_vec();
+        for told in &mut left {
+            let id = told.id.clone();
+            told.sinks.retain(|sink| waits(&id, sink));
+        }
+        left.retain(|told| !told.sinks.is_empty());
+        left
+    }
+}
+
+fn is_stale(told: &PendingNotification, now: DateTime<Utc>) -> bool {
+    now - from_kubernetes(&told.time) > PATIENCE
+}

@@ -1,0 +1,191 @@
+//! People are told what they must know, whatever becomes of the controller or of the place where they are told.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use aws_lc_rs::hmac;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use base64::prelude::{BASE64_STANDARD, Engine};
+
+use super::controller;
+use super::project::Project;
+use super::world::{eventually, run_with, ssm, variable};
+
+const KEY: &str = "the key of this test";
+
+/// One request that a sink got.
+#[derive(Clone)]
+struct Request {
+    sink: String,
+    headers: HeaderMap,
+    body: String,
+    /// Whether it was taken.
+    taken: bool,
+}
+
+impl Request {
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers[name].to_str().unwrap()
+    }
+}
+
+/// A server on the machine that takes notifications, or turns them away.
+#[derive(Clone, Default)]
+struct Receiver {
+    open: Arc<AtomicBool>,
+    requests: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Receiver {
+    /// Starts it; it ends with the process. The second part is its address for pods.
+    fn start() -> (Self, String) {
+        let receiver = Self::default();
+        let own = receiver.clone();
+        // Where pods reach SSM they reach this.
+        let ssm = variable("AWS_ENDPOINT_URL_SSM");
+        let host = ssm.trim_start_matches("http://").split(':').next().unwrap().to_owned();
+        let (bound, address) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
+                bound.send(listener.local_addr().unwrap().port()).unwrap();
+                let routes = Router::new().route("/{sink}", post(take)).with_state(own);
+                axum::serve(listener, routes).await.unwrap();
+            });
+        });
+        (receiver, format!("http://{host}:{}", address.recv().unwrap()))
+    }
+
+    fn of(&self, sink: &str) -> Vec<Request> {
+        self.requests.lock().unwrap().iter().filter(|request| request.sink == sink).cloned().collect()
+    }
+
+    /// Waits for a request that was taken, or turned away, and that `matches`.
+    fn waits_for(&self, what: &str, sink: &str, taken: bool, matches: impl Fn(&str) -> bool) -> Request {
+        eventually(what, || {
+            let requests = self.of(sink);
+            let found = requests.iter().find(|request| request.taken == taken && matches(&request.body));
+            found.cloned().ok_or_else(|| {
+                requests.iter().map(|r| format!("{}: {}", r.taken, r.body)).collect::<Vec<_>>().join("\n")
+            })
+        })
+    }
+}
+
+async fn take(
+    State(receiver): State<Receiver>,
+    Path(sink): Path<String>,
+    headers: HeaderMap,
+    body: String,
+) -> StatusCode {
+    let taken = receiver.open.load(Ordering::SeqCst);
+    receiver.requests.lock().unwrap().push(Request { sink, headers, body, taken });
+    if taken { StatusCode::NO_CONTENT } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+/// Secrets and values with two sinks, until it is dropped.
+struct Sinks {
+    _values: controller::Values,
+    secrets: Vec<String>,
+}
+
+impl Sinks {
+    fn set_up(address: &str) -> Self {
+        let secrets: Vec<String> =
+            ["events", "chat"].map(|sink| format!("e2e-sink-{}-{sink}", std::process::id())).into();
+        for (secret, sink) in secrets.iter().zip(["events", "chat"]) {
+            let yaml = format!(
+                "apiVersion: v1\nkind: Secret\nmetadata: {{name: {secret}, namespace: {}}}\nstringData: {{url: \
+                 \"{address}/{sink}\", signingKey: \"{KEY}\"}}\n",
+                controller::NAMESPACE
+            );
+            run_with("kubectl", &["apply", "-f", "-"], &yaml);
+        }
+        let values = controller::Values::keep();
+        let sinks = format!(
+            r#"notifications.sinks=[{{"name": "events", "format": "CloudEvents", "secret": "{}"}},
+            {{"name": "chat", "format": "Slack", "secret": "{}", "topics": ["Stalled"]}}]"#,
+            secrets[0], secrets[1]
+        );
+        controller::upgrade(&["--reuse-values", "--set-json", &sinks]);
+        Self { _values: values, secrets }
+    }
+}
+
+impl Drop for Sinks {
+    fn drop(&mut self) {
+        for secret in &self.secrets {
+            controller::kubectl(&["delete", "secret", secret, "--ignore-not-found"]);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the world"]
+fn people_are_told_though_the_sink_is_away_and_the_controller_is_killed() {
+    let project = Project::alone("notices");
+    let (receiver, address) = Receiver::start();
+    let _sinks = Sinks::set_up(&address);
+
+    let notice = "  hosts: [{name: web}]\n  notice: Tell the users.\n";
+    project.apply(&project.secret("token", "TOKEN", notice));
+    project.settled("token");
+    project.request("token", "once");
+    assert_eq!(project.answered("token", "once"), "Succeeded");
+    project.settled("token");
+    let told = |body: &str| body.contains(&project.name) && body.contains("Tell the users.");
+    let refused = receiver.waits_for("a notification is turned away", "events", false, told);
+    assert!(
+        !project.field("managedsecret/token", ".status.pendingNotifications").is_empty(),
+        "it waits in the status"
+    );
+    controller::kubectl(&["delete", "pod", &controller::leader(), "--grace-period=0", "--force"]);
+    controller::rolled_out();
+    receiver.open.store(true, Ordering::SeqCst);
+
+    let taken = receiver.waits_for("it is told after all", "events", true, told);
+    let event = taken.json();
+    assert_eq!(event["type"], "dev.keyturn.managedsecret.rotated");
+    assert_eq!(event["subject"], format!("{}/token", project.name));
+    assert_eq!(event["id"], refused.json()["id"], "under the same id");
+    assert_eq!(taken.header("webhook-id"), event["id"]);
+    let signed =
+        format!("{}.{}.{}", taken.header("webhook-id"), taken.header("webhook-timestamp"), taken.body);
+    let signature = taken.header("webhook-signature").strip_prefix("v1,").unwrap();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes());
+    hmac::verify(&key, signed.as_bytes(), &BASE64_STANDARD.decode(signature).unwrap())
+        .expect("the receiver can verify the signature");
+    eventually("nothing waits any more", || {
+        let left = project.field("managedsecret/token", ".status.pendingNotifications");
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+
+    // Two objects for one parameter: the newer one stalls until the older one goes.
+    project.apply(&project.secret("twin", "TOKEN", ""));
+    let twin = |body: &str| body.contains(&format!("{}/twin", project.name));
+    let chat =
+        receiver.waits_for("the chat is told", "chat", true, |body| twin(body) && body.contains("Stalled"));
+    assert!(chat.json()["text"].as_str().unwrap().starts_with("*Stalled*: ManagedSecret"));
+    project.kubectl(&["delete", "managedsecret", "token"]);
+    let recovered = |body: &str| twin(body) && body.contains("managedsecret.recovered");
+    receiver.waits_for("and that it is over", "events", true, recovered);
+    assert!(
+        !receiver.of("chat").iter().any(|request| request.body.contains("Tell the users.")),
+        "a sink hears of its topics only"
+    );
+
+    let bodies: String =
+        receiver.requests.lock().unwrap().iter().map(|r| format!("{r:?}", r = r.body)).collect();
+    for value in ssm::all_values(&project.path("TOKEN")) {
+        assert!(!bodies.contains(&value), "no value is told");
+    }
+}
