@@ -53,5 +53,6 @@ pub struct PendingNotification {
     pub message: String,
     /// Sinks that have not taken it yet, by their names in the chart's values.
     #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub sinks: Vec<String>,
 }
