@@ -13,7 +13,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 
 use super::controller;
 use super::project::Project;
-use super::world::{eventually, run_with, ssm, variable};
+use super::world::{eventually, run, run_with, ssm, variable};
 
 const KEY: &str = "the key of this test";
 
@@ -169,22 +169,20 @@ fn people_are_told_though_the_sink_is_away_and_the_controller_is_killed() {
         if left.is_empty() { Ok(()) } else { Err(left) }
     });
 
-    // Two objects for one parameter: the newer one stalls until the older one goes.
-    project.apply(&project.secret("twin", "TOKEN", ""));
-    let twin = |body: &str| body.contains(&format!("{}/twin", project.name));
-    let chat =
-        receiver.waits_for("the chat is told", "chat", true, |body| twin(body) && body.contains("Stalled"));
+    run("kubectl", &["delete", "rotationgrant", &project.name]);
+    let of_this = |body: &str| body.contains(&format!("{}/token", project.name));
+    let stalled = |body: &str| of_this(body) && body.contains("Stalled");
+    let chat = receiver.waits_for("the chat is told", "chat", true, stalled);
     assert!(chat.json()["text"].as_str().unwrap().starts_with("*Stalled*: ManagedSecret"));
-    project.kubectl(&["delete", "managedsecret", "token"]);
-    let recovered = |body: &str| twin(body) && body.contains("managedsecret.recovered");
+    project.apply(&project.grant("Rotate"));
+    let recovered = |body: &str| of_this(body) && body.contains("managedsecret.recovered");
     receiver.waits_for("and that it is over", "events", true, recovered);
     assert!(
         !receiver.of("chat").iter().any(|request| request.body.contains("Tell the users.")),
         "a sink hears of its topics only"
     );
 
-    let bodies: String =
-        receiver.requests.lock().unwrap().iter().map(|r| format!("{r:?}", r = r.body)).collect();
+    let bodies: String = receiver.requests.lock().unwrap().iter().map(|r| r.body.clone()).collect();
     for value in ssm::all_values(&project.path("TOKEN")) {
         assert!(!bodies.contains(&value), "no value is told");
     }
