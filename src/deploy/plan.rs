@@ -19,6 +19,9 @@ use crate::api::time::{from_kubernetes, to_text};
 /// coalescing wait.
 const LONGEST_WAIT: i32 = 4;
 
+/// How long a new host is left to those who set it up, before its images are looked at for their own sake.
+const FIRST_AUDIT: TimeDelta = TimeDelta::minutes(15);
+
 /// Everything the decision is made from.
 pub struct Input<'a> {
     /// The host, its status brought up to date with the Jobs that exist.
@@ -203,7 +206,9 @@ fn candidate(input: &Input, status: &DockerHostStatus, mode: RunMode) -> Option<
     if mode == RunMode::Verify && !needs.is_empty() && needs.iter().all(|need| *need == Need::Nothing) {
         because.extend(the_last_run_failed(status, &revision));
     }
-    if mode == RunMode::Verify && audit_due(&input.host.spec, status).is_some_and(|due| due <= input.now) {
+    let audit_is_due = || audit_due(input.host, status).is_some_and(|due| due <= input.now);
+    // The deployment that is about to come looks at the images too.
+    if mode == RunMode::Verify && input.arrivals.is_empty() && audit_is_due() {
         because.push("the audit of the images".to_owned());
     }
     let attempt = 1 + last_attempt(input, status, mode, &revision);
@@ -474,17 +479,21 @@ pub fn audit_settings(spec: &DockerHostSpec) -> String {
     short_hash(&[&text])
 }
 
-/// When the images of a host whose spec says something about their audit are to be looked at next. Others are looked at
-/// by the runs that happen anyway.
-pub fn audit_due(spec: &DockerHostSpec, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
-    let audit = spec.audit.as_ref()?;
+/// When the images of a host are to be looked at next, where no run does anyway. `None`: never for their own sake.
+pub fn audit_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
+    let audit = host.spec.audit.as_ref()?;
+    let interval = || audit.interval.as_ref()?.to_delta();
     match &status.image_audit {
-        Some(last) if last.settings == audit_settings(spec) => {
-            let interval = audit.interval.as_ref()?.to_delta()?;
-            Some(from_kubernetes(&last.at) + interval)
+        Some(last) if last.settings == audit_settings(&host.spec) => {
+            Some(from_kubernetes(&last.at) + interval()?)
         }
-        // Never looked at, or by other rules.
-        _ => Some(DateTime::UNIX_EPOCH),
+        // By other rules.
+        Some(_) => Some(DateTime::UNIX_EPOCH),
+        // A host that nothing was deployed to yet would only fail to verify.
+        None => {
+            let created = from_kubernetes(host.metadata.creation_timestamp.as_ref()?);
+            Some(created + interval()?.min(FIRST_AUDIT))
+        }
     }
 }
 

@@ -2,6 +2,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::*;
 use crate::api::ManagedSecret;
+use crate::api::docker_host::ImageAudit;
 use crate::api::docker_host::Proof::{Differs, Incomparable, Proven};
 use crate::api::managed_secret::Origin::{Adopted, Foreign, Rotated};
 use crate::deploy::testing::*;
@@ -451,4 +452,43 @@ fn a_target_is_another_when_the_endpoint_or_the_project_is() {
     port.ssh.port = Some(2222);
     assert_ne!(target(&spec), target(&project));
     assert_ne!(target(&spec), target(&port));
+}
+
+#[test]
+fn the_audit_of_the_images_is_a_verification_of_its_own_when_no_run_has_looked_in_time() {
+    let looked = |at_second, settings: &str| ImageAudit {
+        at: at(at_second),
+        images: 1,
+        allowed: 0,
+        left_out: 0,
+        problem: None,
+        settings: settings.to_owned(),
+    };
+    let scene = |audit: Option<&str>, created, last: Option<ImageAudit>, secrets: Vec<ManagedSecret>| {
+        let mut scene = Scene::new(secrets).status(|status| status.image_audit = last);
+        scene.host.spec.audit = audit.map(|audit| serde_json::from_str(audit).unwrap());
+        scene.host.metadata.creation_timestamp = Some(at(created));
+        scene
+    };
+    let every = |interval: &str| format!("{{\"interval\": \"{interval}\"}}");
+    let known = |interval: &str| audit_settings(&scene(Some(&every(interval)), 0, None, vec![]).host.spec);
+    let arriving = || preflight(published(secret("token", &[TOKEN]), &[(TOKEN, 3, Adopted)]), 990);
+    for (what, scene, starts) in [
+        ("nobody asked", scene(None, -9999, None, vec![]), false),
+        ("no interval", scene(Some("{}"), -9999, None, vec![]), false),
+        ("a new host", scene(Some(&every("1d")), 200, None, vec![]), false),
+        ("not so new", scene(Some(&every("1d")), 100, None, vec![]), true),
+        ("a short interval", scene(Some(&every("1m")), 940, None, vec![]), true),
+        ("in time", scene(Some(&every("5m")), 0, Some(looked(701, &known("5m"))), vec![]), false),
+        ("too long ago", scene(Some(&every("5m")), 0, Some(looked(700, &known("5m"))), vec![]), true),
+        ("by other rules", scene(Some("{}"), 0, Some(looked(999, &known("5m"))), vec![]), true),
+    ] {
+        match scene.decide() {
+            Decision::Start(run) => assert_eq!((run.mode, starts), (RunMode::Verify, true), "{what}"),
+            decision => assert!(!starts && decision == Decision::Settled, "{what}: {decision:?}"),
+        }
+    }
+    let due = scene(Some(&every("5m")), 0, Some(looked(700, &known("5m"))), vec![arriving()])
+        .status(|status| status.parameters = vec![shown(TOKEN, 3, Proven, true, 995)]);
+    assert_eq!(due.decide(), Decision::Settled, "what is about to be deployed looks anyway");
 }

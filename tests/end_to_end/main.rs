@@ -9,6 +9,7 @@ mod controller;
 mod crashes;
 mod failures;
 mod host_faults;
+mod image_audit;
 mod leaks;
 mod notifications;
 mod postgres;

@@ -162,7 +162,7 @@ impl DockerHosts {
         for news in announce::news(&before, &status, now) {
             notification::enqueue(&mut status.pending_notifications, &self.settings.sinks, uid, news, now);
         }
-        let audit_due = plan::audit_due(&host.spec, &status);
+        let audit_due = plan::audit_due(&host, &status);
         let requeue = requeue(&decision, start_failure.is_some(), audit_due, &self.settings, now);
         host.status = Some(status);
         if host.status.as_ref() != Some(&before) {
