@@ -10,6 +10,7 @@ pub mod cli;
 pub mod controller;
 pub mod deploy;
 pub mod generator;
+pub mod incident;
 pub mod notification;
 pub mod parameter_store;
 pub mod rotation;

@@ -48,7 +48,12 @@ fn all_definitions_come_as_one_yaml_stream() {
         .collect();
     assert_eq!(
         names,
-        ["dockerhosts.keyturn.dev", "managedsecrets.keyturn.dev", "rotationgrants.keyturn.dev"]
+        [
+            "dockerhosts.keyturn.dev",
+            "managedsecrets.keyturn.dev",
+            "rotationgrants.keyturn.dev",
+            "secretincidents.keyturn.dev"
+        ]
     );
 }
 

@@ -13,7 +13,7 @@ const REGENERATE: &str = "UPDATE=1 cargo test --test field_reference";
 /// What the rule of durations says; they are a type of their own here.
 const DURATION: &str = "must be one number of at most four digits";
 /// The order in which a user meets them.
-const KINDS: [&str; 3] = ["ManagedSecret", "DockerHost", "RotationGrant"];
+const KINDS: [&str; 4] = ["ManagedSecret", "DockerHost", "SecretIncident", "RotationGrant"];
 
 #[test]
 fn the_page_is_that_of_the_definitions() {

@@ -6,14 +6,14 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::json;
 
-use super::{DockerHost, ManagedSecret, RotationGrant};
+use super::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
 
 /// Longest text in a status, as Kubernetes bounds the messages of its own conditions.
 const MAX_STATUS_TEXT: i64 = 32768;
 
 /// Every definition that keyturn brings, in the order of their names.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    [DockerHost::crd(), ManagedSecret::crd(), RotationGrant::crd()].map(finish).into()
+    [DockerHost::crd(), ManagedSecret::crd(), RotationGrant::crd(), SecretIncident::crd()].map(finish).into()
 }
 
 /// Every definition as one YAML stream, as `kubectl apply -f -` takes it.

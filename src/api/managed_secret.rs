@@ -393,7 +393,7 @@ pub struct ManagedSecretStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Conditions: Ready, Rotating, Deployed, Overdue, Drifted, Preflight, Reconciling, Stalled.
+    /// Conditions: Ready, Rotating, Deployed, Overdue, Drifted, Compromised, Preflight, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -429,6 +429,9 @@ pub struct ManagedSecretStatus {
     /// What the system that must accept the value said of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetStatus>,
+    /// The response to the latest SecretIncident that concerns this secret; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compromise: Option<CompromiseStatus>,
     /// Previous credentials that still work.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
@@ -489,7 +492,7 @@ pub struct PreflightStatus {
 pub struct RotationStatus {
     /// Number of the rotation.
     pub id: i64,
-    /// Why it was started: Missing, Period, Request, Drift, RollBack.
+    /// Why it was started: Missing, Period, Request, Drift, RollBack, Incident.
     pub trigger: String,
     /// Record, Install, Promote, Deploy, Retire or Close.
     pub step: String,
@@ -587,6 +590,31 @@ pub struct PendingRetirement {
     pub message: String,
 }
 
+/// How far the response to an incident has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CompromiseStatus {
+    /// Every value that was made before this time has to go: the latest reportedAt of the incidents that concern it.
+    pub reported_at: Time,
+    /// The old login is revoked at this time at the latest, where a system has to accept it.
+    pub revoke_by: Time,
+    /// When the value was made that is published instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotated_at: Option<Time>,
+    /// When every host was seen to run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted_at: Option<Time>,
+    /// When the old login was seen to be refused, with no session of it left; absent where no system has to accept it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Time>,
+    /// Since when nobody can use what may have been read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contained_at: Option<Time>,
+    /// What is left to do.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
 /// A step that fails again and again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -606,6 +634,9 @@ pub struct FailureStatus {
     pub next_attempt_time: Time,
     /// Generation under which it failed; a change of it or of the request resets the backoff.
     pub generation: i64,
+    /// Latest report of an incident under which it failed; a later one resets the backoff too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<Time>,
     /// Annotation under which it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262144))]

@@ -11,6 +11,7 @@ pub mod notification;
 pub mod postgres;
 pub mod rotation_grant;
 mod rules;
+pub mod secret_incident;
 pub mod time;
 pub mod validate;
 pub mod window;
@@ -19,6 +20,7 @@ pub use definitions::{crds, render};
 pub use docker_host::{DockerHost, DockerHostSpec, DockerHostStatus};
 pub use managed_secret::{ManagedSecret, ManagedSecretSpec, ManagedSecretStatus};
 pub use rotation_grant::{RotationGrant, RotationGrantSpec};
+pub use secret_incident::{SecretIncident, SecretIncidentSpec, SecretIncidentStatus};
 
 /// The API group of every keyturn object.
 pub const GROUP: &str = "keyturn.dev";

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use crate::api::GROUP;
 
 /// The custom resources that an installation needs.
-const PLURALS: [&str; 3] = ["managedsecrets", "dockerhosts", "rotationgrants"];
+const PLURALS: [&str; 4] = ["managedsecrets", "dockerhosts", "rotationgrants", "secretincidents"];
 
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {

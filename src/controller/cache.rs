@@ -11,7 +11,7 @@ use futures::{FutureExt, StreamExt};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::Store;
 
-use crate::api::{DockerHost, ManagedSecret, RotationGrant};
+use crate::api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
 
 /// An object as the watch delivered it, decoded or not.
 pub type Guarded<K> = DeserializeGuard<K>;
@@ -23,12 +23,14 @@ pub struct Scope {
     pub namespace: Option<String>,
     pub secrets: Store<Guarded<ManagedSecret>>,
     pub hosts: Store<Guarded<DockerHost>>,
+    pub incidents: Store<Guarded<SecretIncident>>,
 }
 
 impl Scope {
     async fn ready(&self) {
         let _ = self.secrets.wait_until_ready().await;
         let _ = self.hosts.wait_until_ready().await;
+        let _ = self.incidents.wait_until_ready().await;
     }
 
     fn is_ready(&self) -> bool {
@@ -54,6 +56,11 @@ impl Cache {
         self.scope(namespace).map_or_else(Vec::new, |scope| in_namespace(&scope.hosts, namespace))
     }
 
+    /// The decoded incidents of a namespace; none where the controller does not work in it.
+    pub fn incidents(&self, namespace: &str) -> Vec<Arc<Guarded<SecretIncident>>> {
+        self.scope(namespace).map_or_else(Vec::new, |scope| in_namespace(&scope.incidents, namespace))
+    }
+
     /// What has to be listed once before this replica could work: the grants, and a namespace. Others may be missing:
     /// a namespace that was deleted, or that the controller may not read, must not keep it from the rest.
     pub fn missing(&self) -> Vec<String> {
@@ -65,7 +72,7 @@ impl Cache {
             let namespaces =
                 self.scopes.iter().map(|scope| scope.namespace.as_deref().unwrap_or("all namespaces"));
             let namespaces = namespaces.collect::<Vec<_>>().join(", ");
-            missing.push(format!("managedsecrets and dockerhosts in {namespaces}"));
+            missing.push(format!("managedsecrets, dockerhosts and secretincidents in {namespaces}"));
         }
         missing
     }
@@ -119,13 +126,14 @@ mod tests {
         let scopes = ["readable", "forbidden"].map(|namespace| {
             let (secrets, secrets_writer) = reflector::store();
             let (hosts, hosts_writer) = reflector::store();
-            writers.push((secrets_writer, hosts_writer));
-            Scope { namespace: Some(namespace.to_owned()), secrets, hosts }
+            let (incidents, incidents_writer) = reflector::store();
+            writers.push((secrets_writer, hosts_writer, incidents_writer));
+            Scope { namespace: Some(namespace.to_owned()), secrets, hosts, incidents }
         });
         let cache = Cache { scopes: scopes.into(), grants };
         assert_eq!(
             cache.missing(),
-            ["rotationgrants", "managedsecrets and dockerhosts in readable, forbidden"]
+            ["rotationgrants", "managedsecrets, dockerhosts and secretincidents in readable, forbidden"]
         );
         for event in [Event::Init, Event::InitDone] {
             grants_writer.apply_watcher_event(&event);
@@ -133,6 +141,7 @@ mod tests {
         writers[0].0.apply_watcher_event(&Event::InitDone);
         assert_eq!(cache.missing(), ["managedsecrets and dockerhosts in readable, forbidden"]);
         writers[0].1.apply_watcher_event(&Event::InitDone);
+        writers[0].2.apply_watcher_event(&Event::InitDone);
         assert_eq!(cache.missing(), Vec::<String>::new());
         cache.ready(Duration::from_millis(1)).await;
     }

@@ -19,7 +19,7 @@ use super::metrics::Metrics;
 use super::objects::{Notice, ObjectError, Objects, Subject};
 use crate::api::docker_host::DockerHostStatus;
 use crate::api::managed_secret::ManagedSecretStatus;
-use crate::api::{DockerHost, FINALIZER, ManagedSecret, RotationGrant};
+use crate::api::{DockerHost, FINALIZER, ManagedSecret, RotationGrant, SecretIncident};
 
 /// Longest time that one call may take, all of it.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -127,6 +127,23 @@ impl Objects for KubeObjects {
         Ok(found)
     }
 
+    async fn secret_incident(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<SecretIncident>, ObjectError> {
+        self.get(namespace, name).await
+    }
+
+    async fn secret_incidents(&self, namespace: &str) -> Result<Vec<SecretIncident>, ObjectError> {
+        let cached = self.cache.incidents(namespace);
+        Ok(cached.iter().filter_map(|guarded| guarded.0.as_ref().ok().cloned()).collect())
+    }
+
+    async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError> {
+        self.write_status(object).await
+    }
+
     async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError> {
         let api: Api<Guarded<RotationGrant>> = Api::all(self.client.clone());
         let mut grants = Vec::new();
@@ -207,6 +224,7 @@ impl Objects for KubeObjects {
         let about = match subject {
             Subject::Secret(secret) => secret.object_ref(&()),
             Subject::Host(host) => host.object_ref(&()),
+            Subject::Incident(incident) => incident.object_ref(&()),
         };
         self.events.publish(&about, notice).await;
     }

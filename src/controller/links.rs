@@ -12,7 +12,8 @@ use super::kube_objects::OwnWrites;
 use super::notifications::Announces;
 use super::queue::Queue;
 use super::watches::Change;
-use crate::api::{DockerHost, GROUP, ManagedSecret, time};
+use crate::api::{DockerHost, GROUP, ManagedSecret, SecretIncident, time};
+use crate::incident::scope;
 
 /// The queues of one namespace, or of all.
 #[derive(Clone)]
@@ -23,6 +24,7 @@ pub struct Queues {
     /// Objects with something to tell.
     pub telling_secrets: Queue<ManagedSecret>,
     pub telling_hosts: Queue<DockerHost>,
+    pub incidents: Queue<SecretIncident>,
 }
 
 /// Turns changes into entries of queues.
@@ -48,6 +50,12 @@ impl Links {
         }
     }
 
+    pub fn push_incident(&self, namespace: &str, name: &str) {
+        if let Some(queues) = self.queues(namespace) {
+            queues.incidents.push(namespace, name);
+        }
+    }
+
     /// Lets the queues take entries, and puts in everything that exists: the most overdue secrets first.
     pub fn open(&self) {
         for queues in &self.queues {
@@ -55,6 +63,7 @@ impl Links {
             queues.hosts.open();
             queues.telling_secrets.open();
             queues.telling_hosts.open();
+            queues.incidents.open();
         }
         self.everything();
     }
@@ -95,6 +104,9 @@ impl Links {
                 self.tell_host(&host);
                 self.push_host(&host.namespace().unwrap_or_default(), &host.name_any());
             }
+            for incident in scope.incidents.state() {
+                self.push_incident(&incident.namespace().unwrap_or_default(), &incident.name_any());
+            }
         }
     }
 
@@ -108,6 +120,11 @@ impl Links {
         if let Ok(secret) = &object.0 {
             for host in &secret.spec.hosts {
                 self.push_host(&namespace, &host.name);
+            }
+            for incident in self.cache.incidents(&namespace) {
+                if incident.0.as_ref().is_ok_and(|incident| scope::concerns(incident, secret)) {
+                    self.push_incident(&namespace, &incident.name_any());
+                }
             }
         }
         match change {
@@ -144,6 +161,24 @@ impl Links {
         match change {
             Change::Applied if self.own.wrote(object) => {}
             Change::Applied => self.push_host(&namespace, &name),
+            Change::Deleted => self.own.forget(object),
+        }
+    }
+
+    pub fn incident(&self, object: &Guarded<SecretIncident>, change: Change) {
+        let namespace = object.namespace().unwrap_or_default();
+        if change == Change::Applied && self.own.wrote(object) {
+            return;
+        }
+        if let Ok(incident) = &object.0 {
+            for secret in self.cache.secrets(&namespace) {
+                if secret.0.as_ref().is_ok_and(|secret| scope::concerns(incident, secret)) {
+                    self.push_secret(&namespace, &secret.name_any());
+                }
+            }
+        }
+        match change {
+            Change::Applied => self.push_incident(&namespace, &object.name_any()),
             Change::Deleted => self.own.forget(object),
         }
     }

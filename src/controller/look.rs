@@ -16,7 +16,8 @@ use super::links::due;
 use super::managed_secret::{ManagedSecrets, Requeue};
 use super::notifications::{Announces, Notifications};
 use super::objects::Notice;
-use crate::api::{DockerHost, ManagedSecret};
+use super::secret_incident::SecretIncidents;
+use crate::api::{DockerHost, ManagedSecret, SecretIncident};
 use crate::parameter_store::budget::{Urgency, with_urgency};
 
 /// No object is looked at again sooner than this, so that no mistake makes a hot loop.
@@ -28,6 +29,7 @@ const NEVER: Duration = Duration::MAX;
 pub struct Look {
     secrets: ManagedSecrets,
     hosts: DockerHosts,
+    incidents: SecretIncidents,
     notifications: Notifications,
     objects: Arc<KubeObjects>,
     /// UID and resourceVersion of undecodable objects that were reported.
@@ -38,10 +40,11 @@ impl Look {
     pub fn new(
         secrets: ManagedSecrets,
         hosts: DockerHosts,
+        incidents: SecretIncidents,
         notifications: Notifications,
         objects: Arc<KubeObjects>,
     ) -> Self {
-        Self { secrets, hosts, notifications, objects, reported: Mutex::default() }
+        Self { secrets, hosts, incidents, notifications, objects, reported: Mutex::default() }
     }
 
     /// Tells people what waits in the object's status.
@@ -57,6 +60,7 @@ impl Look {
         }
         // The longer overdue, the earlier its turn in the request budget.
         let overdue = due(&object).map_or(0, |due| (Utc::now() - due).num_seconds().max(0));
+        let overdue = if is_compromised(&object) { i64::MAX } else { overdue };
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let ended = with_urgency(Urgency(overdue), self.secrets.reconcile(&namespace, &name)).await;
         tracing::debug!(namespace, name, ?ended, "looked at the ManagedSecret");
@@ -70,6 +74,16 @@ impl Look {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let ended = self.hosts.reconcile(&namespace, &name).await;
         tracing::debug!(namespace, name, ?ended, "looked at the DockerHost");
+        ended.map(again).map_err(|error| error.to_string())
+    }
+
+    pub async fn incident(self: Arc<Self>, object: Arc<Guarded<SecretIncident>>) -> Result<Duration, String> {
+        if let Err(invalid) = &object.0 {
+            return Ok(self.undecodable::<SecretIncident>(invalid).await);
+        }
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let ended = self.incidents.reconcile(&namespace, &name).await;
+        tracing::debug!(namespace, name, ?ended, "looked at the SecretIncident");
         ended.map(again).map_err(|error| error.to_string())
     }
 
@@ -115,4 +129,10 @@ fn again(requeue: Requeue) -> Duration {
         Requeue::After(delta) => delta.max(TimeDelta::zero()).to_std().unwrap_or(NEVER).max(SOONEST),
         Requeue::Never => NEVER,
     }
+}
+
+/// Whether somebody may be using what the secret published; nothing goes before that.
+fn is_compromised(object: &Guarded<ManagedSecret>) -> bool {
+    let status = object.0.as_ref().ok().and_then(|secret| secret.status.as_ref());
+    status.and_then(|status| status.compromise.as_ref()).is_some_and(|c| c.contained_at.is_none())
 }

@@ -22,6 +22,7 @@ pub mod objects;
 pub mod pace;
 pub mod queue;
 pub mod run;
+pub mod secret_incident;
 pub mod settings;
 mod targets;
 pub mod watches;

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 
-use crate::api::{DockerHost, ManagedSecret, RotationGrant};
+use crate::api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
 
 /// An Event for a person. Aggregated by the API over repeats of the same reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub struct Notice {
 pub enum Subject<'a> {
     Secret(&'a ManagedSecret),
     Host(&'a DockerHost),
+    Incident(&'a SecretIncident),
 }
 
 /// keyturn's objects in the API server. Every write carries the resourceVersion of the object it was decided on.
@@ -32,6 +33,16 @@ pub trait Objects: Send + Sync {
     -> Result<Option<ManagedSecret>, ObjectError>;
     /// Read from the API server itself; `None` where it does not exist.
     async fn docker_host(&self, namespace: &str, name: &str) -> Result<Option<DockerHost>, ObjectError>;
+    /// Read from the API server itself; `None` where it does not exist.
+    async fn secret_incident(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<SecretIncident>, ObjectError>;
+    /// All of a namespace; may be a moment old.
+    async fn secret_incidents(&self, namespace: &str) -> Result<Vec<SecretIncident>, ObjectError>;
+    /// Replaces the status; refused with [`ObjectError::Conflict`] where the object has changed since it was read.
+    async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError>;
     /// Read from the API server itself.
     async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError>;
     /// All of a namespace; may be a moment old.

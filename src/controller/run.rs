@@ -32,10 +32,11 @@ use super::managed_secret::{self, ManagedSecrets, ports};
 use super::metrics::{Exposition, Metrics};
 use super::notifications::Notifications;
 use super::queue::{self, Requests, Work};
+use super::secret_incident::{self, SecretIncidents};
 use super::settings::Settings;
 use super::targets::ClusterTargets;
 use super::watches;
-use crate::api::{DockerHost, ManagedSecret, RotationGrant};
+use crate::api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
 use crate::deploy::job::HOST_LABEL;
 use crate::generator::OperatingSystem;
 use crate::notification::{Courier, DeliveryError};
@@ -76,6 +77,7 @@ struct Pending {
     hosts: Requests<DockerHost>,
     telling_secrets: Requests<ManagedSecret>,
     telling_hosts: Requests<DockerHost>,
+    incidents: Requests<SecretIncident>,
 }
 
 /// What lives as long as the process does.
@@ -275,7 +277,7 @@ impl Process {
         );
         let hosts = DockerHosts::new(
             docker_host::Ports {
-                clock,
+                clock: clock.clone(),
                 objects: objects.clone(),
                 jobs: Arc::new(KubeDeployJobs::new(
                     self.clients.calls.clone(),
@@ -283,18 +285,20 @@ impl Process {
                     self.args.job_template(),
                 )),
                 regions: inventories,
-                leadership,
+                leadership: leadership.clone(),
                 random: Mutex::new(Box::new(OperatingSystem)),
             },
             self.settings.clone(),
         );
+        let incidents =
+            SecretIncidents::new(secret_incident::Ports { clock, objects: objects.clone(), leadership });
         let notifications = Notifications::new(
             &self.settings.cluster,
             self.settings.sinks.clone(),
             Courier::new(&self.args.sink_files)?,
             objects.clone(),
         );
-        Ok(Look::new(secrets, hosts, notifications, objects))
+        Ok(Look::new(secrets, hosts, incidents, notifications, objects))
     }
 
     fn spawn_workers(
@@ -307,6 +311,7 @@ impl Process {
         let concurrency = self.args.concurrency;
         let workers_of_a_kind = || Arc::new(Semaphore::new(usize::from(concurrency)));
         let (secret_workers, host_workers) = (workers_of_a_kind(), workers_of_a_kind());
+        let incident_workers = workers_of_a_kind();
         let work = |kind, workers: &Arc<Semaphore>| Work {
             kind,
             workers: workers.clone(),
@@ -315,8 +320,8 @@ impl Process {
             metrics: self.metrics.clone(),
         };
         let tellers = workers_of_a_kind();
-        for Pending { scope, secrets, hosts, telling_secrets, telling_hosts } in pending {
-            let (secret_look, host_look) = (look.clone(), look.clone());
+        for Pending { scope, secrets, hosts, telling_secrets, telling_hosts, incidents } in pending {
+            let (secret_look, host_look, incident_look) = (look.clone(), look.clone(), look.clone());
             let (secret_news, host_news) = (look.clone(), look.clone());
             workers.spawn(queue::work(
                 work("Notification", &tellers),
@@ -346,6 +351,13 @@ impl Process {
                 stopped.clone(),
                 move |object| host_look.clone().host(object),
             ));
+            workers.spawn(queue::work(
+                work("SecretIncident", &incident_workers),
+                scope.incidents,
+                incidents,
+                stopped.clone(),
+                move |object| incident_look.clone().incident(object),
+            ));
         }
     }
 }
@@ -369,7 +381,9 @@ fn follow(
         let (host_queue, host_requests) = queue::queue();
         let (telling_secrets, secret_tellings) = queue::queue();
         let (telling_hosts, host_tellings) = queue::queue();
-        let scope = Scope { namespace: namespace.clone(), secrets, hosts };
+        let (incidents, incidents_writer) = reflector::store();
+        let (incident_queue, incident_requests) = queue::queue();
+        let scope = Scope { namespace: namespace.clone(), secrets, hosts, incidents };
         scopes.push(scope.clone());
         queues.push(Queues {
             namespace,
@@ -377,6 +391,7 @@ fn follow(
             hosts: host_queue,
             telling_secrets,
             telling_hosts,
+            incidents: incident_queue,
         });
         pending.push(Pending {
             scope: scope.clone(),
@@ -384,8 +399,9 @@ fn follow(
             hosts: host_requests,
             telling_secrets: secret_tellings,
             telling_hosts: host_tellings,
+            incidents: incident_requests,
         });
-        writers.push((scope, secrets_writer, hosts_writer));
+        writers.push((scope, secrets_writer, hosts_writer, incidents_writer));
     }
     let cache = Cache { scopes, grants };
     let links = Links { cache: cache.clone(), queues, own: OwnWrites::default(), desires_changed };
@@ -399,7 +415,7 @@ fn follow(
         move |_, _| all.grant(),
     );
     background.spawn(named("the watch of rotationgrants", follow_grants));
-    for (scope, secrets_writer, hosts_writer) in writers {
+    for (scope, secrets_writer, hosts_writer, incidents_writer) in writers {
         let namespace = scope.namespace.as_deref();
         follow_objects(client, namespace, scope.secrets, secrets_writer, metrics, background, {
             let links = links.clone();
@@ -408,6 +424,10 @@ fn follow(
         follow_objects(client, namespace, scope.hosts, hosts_writer, metrics, background, {
             let links = links.clone();
             move |object, change| links.host(object, change)
+        });
+        follow_objects(client, namespace, scope.incidents, incidents_writer, metrics, background, {
+            let links = links.clone();
+            move |object, change| links.incident(object, change)
         });
         let links = links.clone();
         let jobs: Api<PartialObjectMeta<Job>> = scoped(client, namespace);

@@ -339,6 +339,9 @@ fn hosts_that_go_first_make_no_order(input: &Input, _run: &Run) -> Option<Hold> 
 }
 
 fn a_host_that_goes_first_has_not_proven_it(input: &Input, run: &Run) -> Option<Hold> {
+    if is_urgent(run) {
+        return None;
+    }
     let status = input.host.status.clone().unwrap_or_default();
     let wanted = run.parameters.iter().filter(|wish| need(wish, known(&status, wish)) == Need::Deploy);
     for wish in wanted {
@@ -392,7 +395,7 @@ fn a_role_is_being_changed_in_place(input: &Input, _run: &Run) -> Option<Hold> {
 /// nor forgets it.
 fn another_secret_is_about_to_be_published(input: &Input, run: &Run) -> Option<Hold> {
     // Hosts whose password has been changed already wait for nobody.
-    if run.parameters.iter().any(|wish| wish.in_place && wish.rotation_since.is_some()) {
+    if is_urgent(run) || run.parameters.iter().any(|wish| wish.in_place && wish.rotation_since.is_some()) {
         return None;
     }
     let last = input.arrivals.iter().map(|arrival| arrival.since).max()?;
@@ -409,6 +412,9 @@ fn another_secret_is_about_to_be_published(input: &Input, run: &Run) -> Option<H
 /// Hosts of one secret go one after another: a value that breaks the product breaks it in one place. Of two that could
 /// start at the same moment, the first by name does.
 fn another_host_of_the_same_secrets_deploys(input: &Input, run: &Run) -> Option<Hold> {
+    if is_urgent(run) {
+        return None;
+    }
     let own_name = input.host.name_any();
     let shares = |name: &String| run.parameters.iter().any(|wish| wish.hosts.contains(name));
     let goes_first_until = since(run).map(|began| began + input.coalesce * LONGEST_WAIT);
@@ -437,6 +443,12 @@ fn another_host_of_the_same_secrets_deploys(input: &Input, run: &Run) -> Option<
         }
     }
     None
+}
+
+/// Whether it brings a value in the place of one that somebody may be using: then hosts wait neither for each other nor
+/// for other secrets.
+fn is_urgent(run: &Run) -> bool {
+    run.parameters.iter().any(|wish| wish.urgent && wish.rotation_since.is_some())
 }
 
 /// When the first rotation that waits for this run began.

@@ -33,6 +33,8 @@ pub struct Wish {
     pub hosts: Vec<String>,
     /// Whether its hosts have no password that works until it is deployed.
     pub in_place: bool,
+    /// Whether somebody may be using what it replaces.
+    pub urgent: bool,
 }
 
 impl Wish {
@@ -84,8 +86,11 @@ pub fn wishes(host: &str, secrets: &[ManagedSecret]) -> Vec<Wish> {
 fn wishes_of(host: &str, secret: &ManagedSecret) -> Vec<Wish> {
     let Some(status) = &secret.status else { return Vec::new() };
     let named = secret.spec.hosts.iter().find(|named| named.name == host);
+    let urgent = status.compromise.as_ref().is_some_and(|compromise| compromise.contained_at.is_none());
+    // In an incident the old login may be revoked while hosts still have to follow.
+    let deploys = |step: &str| step == "Deploy" || urgent && step == "Retire";
     let rotation_since =
-        status.rotation.as_ref().filter(|r| r.step == "Deploy").map(|r| from_kubernetes(&r.started_at));
+        status.rotation.as_ref().filter(|r| deploys(&r.step)).map(|r| from_kubernetes(&r.started_at));
     status
         .parameters
         .iter()
@@ -101,6 +106,7 @@ fn wishes_of(host: &str, secret: &ManagedSecret) -> Vec<Wish> {
             preflight: status.preflight.as_ref().map(|p| from_kubernetes(&p.requested_at)),
             hosts: secret.spec.hosts.iter().map(|named| named.name.clone()).collect(),
             in_place: is_in_place(secret),
+            urgent,
         })
         .collect()
 }

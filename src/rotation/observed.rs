@@ -49,6 +49,8 @@ pub enum Trigger {
     Drift,
     /// A deployment failed for good and `onFailure: RollBack` is set: publishes the previous value again.
     RollBack,
+    /// A SecretIncident says that somebody may have read the value.
+    Incident,
 }
 
 impl Trigger {
@@ -60,6 +62,7 @@ impl Trigger {
             Trigger::Request => "Request",
             Trigger::Drift => "Drift",
             Trigger::RollBack => "RollBack",
+            Trigger::Incident => "Incident",
         }
     }
 }
@@ -289,8 +292,7 @@ pub struct TargetEvidence {
     pub can_log_in: BTreeSet<String>,
     /// Usernames that are never shut out.
     pub superusers: BTreeSet<String>,
-    /// Open sessions: username, and who that is.
-    pub sessions: Vec<(String, String)>,
+    pub sessions: Vec<OpenSession>,
     /// What it said to the login of the newest record.
     pub recorded: Option<Acceptance>,
     /// What it said to the published login, where no record lies open.
@@ -299,6 +301,16 @@ pub struct TargetEvidence {
     pub notes: Vec<String>,
     /// Statements that make the roles from the published one, where that is asked for and not done.
     pub set_up: Vec<String>,
+}
+
+/// A session that a login has opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenSession {
+    pub username: String,
+    /// Who that is, for people.
+    pub client: String,
+    /// By the target's clock, as fences are; `None` where it does not tell.
+    pub since: Option<DateTime<Utc>>,
 }
 
 /// What a target said to a login.

@@ -89,6 +89,8 @@ pub struct Session {
     pub username: String,
     /// Address and application, as far as the target tells; for people.
     pub client: String,
+    /// By the target's clock; `None` where the administrator may not see it.
+    pub since: Option<DateTime<Utc>>,
 }
 
 /// Why something at a target failed. Never holds a value; written for who reads `kubectl describe`.
@@ -131,8 +133,12 @@ pub trait Target: Send + Sync {
     /// Sessions stay.
     async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError>;
 
-    /// Ends the sessions of a username.
-    async fn end_sessions(&self, username: &str) -> Result<(), TargetError>;
+    /// Ends the sessions of a username: all of them, or those that were opened before this time of the target's clock.
+    async fn end_sessions(
+        &self,
+        username: &str,
+        opened_before: Option<DateTime<Utc>>,
+    ) -> Result<(), TargetError>;
 
     /// Makes owner and pair from the role that is in use, or lists what that takes. It holds what is still to be done:
     /// nothing once it is, and nothing where the secret asks for no bootstrap. Repeating it is harmless.

@@ -104,7 +104,7 @@ pub async fn of_two_roles_one_is_let_in_while_the_other_goes_on_and_then_is_shut
     assert_eq!(seen, [(a.username.as_str(), "127.0.0.1 (the app)")]);
     assert_eq!((roles.fences[&a.username].id, roles.fences[&b.username].id), (2, 2));
 
-    target.end_sessions(&a.username).await.unwrap();
+    target.end_sessions(&a.username, None).await.unwrap();
     assert!(session.await.unwrap().is_err());
     superuser.batch_execute("SELECT 1").await.unwrap();
     drop(client);

@@ -84,11 +84,11 @@ pub async fn what_the_administrator_lacks_is_named_and_granting_it_helps(server:
         .password(new.password.expose());
     let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
     let session = tokio::spawn(connection);
-    let error = target.end_sessions(&role).await.unwrap_err();
+    let error = target.end_sessions(&role, None).await.unwrap_err();
     assert!(error.reason == "NotPermitted" && error.permanent, "{error}");
     let remedy = error.message.split("run there: ").nth(1).unwrap().split(" (").next().unwrap();
     scene.sql(remedy).await;
-    target.end_sessions(&role).await.unwrap();
+    target.end_sessions(&role, None).await.unwrap();
     assert!(session.await.unwrap().is_err());
     drop(client);
 }
@@ -182,7 +182,7 @@ pub async fn functions_that_the_owner_of_the_database_planted_are_not_run_by_the
     let target = scene.target(&scene.single(&role));
     target.look(None).await.unwrap();
     target.install(1, &login(&role, &password()), &[]).await.unwrap();
-    target.end_sessions(&role).await.unwrap();
+    target.end_sessions(&role, None).await.unwrap();
     let hits = "SELECT count(*) FROM evil.hit";
     assert_eq!(scene.server.row(&d, hits).await.get::<_, i64>(0), 0);
     scene.server.row(&d, "SELECT now()").await;

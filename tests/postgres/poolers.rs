@@ -127,7 +127,7 @@ pub async fn clients_of_a_pooler_never_fail_while_two_roles_take_turns(server: A
         // As a host proves that it runs the new one.
         some_more().await;
         target.retire(id, &old.username).await.unwrap();
-        target.end_sessions(&old.username).await.unwrap();
+        target.end_sessions(&old.username, None).await.unwrap();
         assert!(!accepted(&target, &old).await);
         some_more().await;
     }

@@ -100,7 +100,7 @@ fn record(state: &mut State, path: &str, name: &str, id: u64, value: &str) {
     }
     let open: Vec<u64> =
         open_records(state).into_iter().filter(|(of, _)| of == name).map(|(_, r)| r.id).collect();
-    if !open.is_empty() && record.trigger != Trigger::RollBack {
+    if !open.is_empty() && !matches!(record.trigger, Trigger::RollBack | Trigger::Incident) {
         state.violate(format!("I3: record {id} of {name} was created beside the open {open:?}"));
     }
     let highest = record.values.keys().filter_map(|path| state.memory.ids.get(path)).max();
@@ -127,8 +127,12 @@ fn publish(state: &mut State, sent: Sent, path: &str, value: &str, text: &str) {
         other => state
             .violate(format!("I3: {path} was published with the stamp {other:?}, not that of its record")),
     }
+    // An incident does not wait until no request of the rotation before it is alive: its own record lies open until then,
+    // and publishes again what such a request puts in its place.
+    let is_open = |(of, r): &(String, Record)| *of == name && r.trigger == Trigger::Incident;
+    let published_again = open_records(state).iter().any(|open| is_open(open) && open.1.id > record.id);
     let highest = state.memory.ids.entry(path.to_owned()).or_default();
-    if record.id < *highest {
+    if record.id < *highest && !published_again {
         let highest = *highest;
         state.violate(format!("I4: {path} was published by rotation {} after {highest}", record.id));
     } else {
@@ -137,7 +141,7 @@ fn publish(state: &mut State, sent: Sent, path: &str, value: &str, text: &str) {
     let known = state.memory.published.entry(path.to_owned()).or_default();
     match known.iter().position(|k| k == value) {
         None => known.push(value.to_owned()),
-        Some(at) if at + 1 < known.len() && record.trigger != Trigger::RollBack => {
+        Some(at) if at + 1 < known.len() && record.trigger != Trigger::RollBack && !published_again => {
             state.violate(format!("I4: an older value of {path} came back"));
         }
         Some(_) => {}
@@ -339,9 +343,17 @@ pub fn role_is_retired(state: &mut State, username: &str, password: &str) {
         .filter(|(_, host)| host.running.values().any(|value| value.starts_with(&format!("{username}:"))))
         .map(|(name, _)| name.clone())
         .collect();
-    if !users.is_empty() {
+    if !users.is_empty() && !revocation_is_due(state) {
         state.violate(format!("I8: role {username} was retired while {} ran it", users.join(", ")));
     }
+}
+
+/// Whether an incident's time for hosts to leave the old login is over: from then on they may be locked out.
+fn revocation_is_due(state: &State) -> bool {
+    state.cluster.incidents.iter().any(|incident| {
+        let created = incident.metadata.creation_timestamp.as_ref().map(from_kubernetes);
+        created.is_some_and(|at| at + incident.spec.revoke_within() <= state.now)
+    })
 }
 
 fn changes_in_place(state: &State) -> bool {
@@ -373,14 +385,15 @@ fn logins(state: &State) -> Vec<String> {
     }
     for (name, host) in &state.hosts {
         for (path, value) in &host.running {
-            if state.memory.is_ours(path, value) && !server.accepts(value) {
+            if state.memory.is_ours(path, value) && !server.accepts(value) && !revocation_is_due(state) {
                 wrong.push(format!("I2: {name} runs a login as {path} that the server refuses"));
             }
         }
     }
     for path in state.ssm.content.keys().filter(|path| !path.starts_with(STAGING)) {
         let Some(latest) = state.ssm.latest(path) else { continue };
-        if state.memory.is_ours(path, &latest.value) && !server.accepts(&latest.value) {
+        let is_ours = state.memory.is_ours(path, &latest.value);
+        if is_ours && !server.accepts(&latest.value) && !revocation_is_due(state) {
             wrong.push(format!("I5: what {path} publishes is refused by the server"));
         }
     }
@@ -390,6 +403,7 @@ fn logins(state: &State) -> Vec<String> {
 /// What must hold whenever nothing is being changed.
 pub fn always(state: &mut State) {
     let mut lost = logins(state);
+    lost.extend(suspicions(state));
     for (name, host) in &state.hosts {
         for (path, value) in &host.running {
             let kept = state.ssm.versions(path).iter().any(|v| v.value.trim_end() == value);
@@ -401,6 +415,37 @@ pub fn always(state: &mut State) {
     for what in lost {
         state.violate(what);
     }
+}
+
+/// What a report demands: nothing that was published before it is accepted, published or run any more, and the status says
+/// since when. Only where the story leaves a host or the server away for good can it be open.
+fn suspicions(state: &State) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for incident in &state.cluster.incidents {
+        let reported_at = from_kubernetes(&incident.spec.reported_at);
+        for secret in state.cluster.secrets().filter(|s| keyturn::incident::scope::concerns(incident, s)) {
+            let status = secret.status.clone().unwrap_or_default();
+            let said = status.compromise.as_ref().and_then(|c| c.contained_at.as_ref()).is_some();
+            for path in secret.spec.ssm.parameters.iter().map(|p| &p.path) {
+                let old = state.ssm.versions(path).iter().filter(|version| {
+                    let stamp = description::parse(&version.description).1;
+                    stamp.map_or(version.modified, |stamp| stamp.at) < reported_at
+                });
+                let old: Vec<String> = old.map(|version| version.value.trim_end().to_owned()).collect();
+                let is_old = |value: &str| old.iter().any(|old| old == value.trim_end());
+                let alive = if state.postgres.is_some() {
+                    old.iter().any(|value| state.postgres.as_ref().is_some_and(|s| s.accepts(value)))
+                } else {
+                    state.hosts.values().any(|host| host.running.get(path).is_some_and(|value| is_old(value)))
+                };
+                let published = state.ssm.latest(path).is_some_and(|latest| is_old(&latest.value));
+                if said && (alive || published) {
+                    wrong.push(format!("incident: {path} is said to be contained, and is not"));
+                }
+            }
+        }
+    }
+    wrong
 }
 
 /// At the end: other people's writes that were replaced have been reported.

@@ -152,6 +152,19 @@ scenarios! {
     a_login_that_does_not_exist_is_not_made,
     deleting_while_roles_take_turns_finishes_it,
     a_foreign_write_over_a_changed_role_is_published_over,
+    an_incident_rotates_a_suspended_secret_at_once,
+    an_incident_in_mid_deployment_draws_another_value,
+    an_incident_that_is_applied_again_does_nothing,
+    an_incident_about_a_whole_host_rotates_all_it_runs,
+    an_incident_while_roles_take_turns_revokes_both,
+    an_incident_revokes_a_role_at_rest,
+    an_incident_that_revokes_first_does_so,
+    an_incident_changes_a_single_role,
+    an_incident_in_the_middle_of_a_single_role,
+    an_incident_revokes_although_a_host_is_down,
+    an_incident_in_mid_rotation_revokes_although_a_host_is_down,
+    an_incident_waits_for_a_server_that_is_away,
+    an_incident_under_an_observing_grant_touches_nothing,
 }
 
 /// The checks can fail: each of these bugs, planted between the controller and the world, breaks a promise in some case.

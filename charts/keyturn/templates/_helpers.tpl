@@ -67,14 +67,14 @@ seccompProfile: {type: RuntimeDefault}
 Job, and can read none. */}}
 {{- define "keyturn.namespacedRules" -}}
 - apiGroups: [keyturn.dev]
-  resources: [managedsecrets, dockerhosts]
+  resources: [managedsecrets, dockerhosts, secretincidents]
   verbs: [get, list, watch]
 # Finalizers are metadata of the object itself.
 - apiGroups: [keyturn.dev]
   resources: [managedsecrets]
   verbs: [update, patch]
 - apiGroups: [keyturn.dev]
-  resources: [managedsecrets/status, dockerhosts/status]
+  resources: [managedsecrets/status, dockerhosts/status, secretincidents/status]
   verbs: [get, update, patch]
 - apiGroups: [batch]
   resources: [jobs]

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 
 use super::*;
+use crate::api::SecretIncident;
 use crate::api::conditions::{self, DEPLOYING, IMAGES_CLEAN, READY, STALLED};
 use crate::api::docker_host::{DockerHostStatus, Proof};
 use crate::api::managed_secret::Origin;
@@ -105,6 +106,15 @@ impl Objects for Shared {
     }
     async fn docker_host(&self, _: &str, name: &str) -> Result<Option<DockerHost>, ObjectError> {
         Ok(self.lock().hosts.iter().find(|host| host.name_any() == name).cloned())
+    }
+    async fn secret_incident(&self, _: &str, _: &str) -> Result<Option<SecretIncident>, ObjectError> {
+        Ok(None)
+    }
+    async fn secret_incidents(&self, _: &str) -> Result<Vec<SecretIncident>, ObjectError> {
+        Ok(Vec::new())
+    }
+    async fn write_incident_status(&self, _: &SecretIncident) -> Result<SecretIncident, ObjectError> {
+        unreachable!("a host writes no incident's status")
     }
     async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError> {
         Ok(self.lock().grants.clone())

@@ -136,9 +136,9 @@ impl Actor<'_> {
                 target.retire(*id, username).await?;
                 Ok(Done::LookAgain(None))
             }
-            Act::EndSessions { username } => {
+            Act::EndSessions { username, opened_before } => {
                 let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
-                target.end_sessions(username).await?;
+                target.end_sessions(username, *opened_before).await?;
                 Ok(Done::LookAgain(None))
             }
             Act::Promote { id, path, expected } => self.promote(*id, path, *expected, observed).await,

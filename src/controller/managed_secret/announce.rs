@@ -80,6 +80,7 @@ mod tests {
             permanent: false,
             next_attempt_time: to_kubernetes(now()),
             generation: 1,
+            incident: None,
             request: None,
         };
         ManagedSecretStatus { failure: Some(failure), ..ManagedSecretStatus::default() }

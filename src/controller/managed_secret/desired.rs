@@ -6,10 +6,11 @@ use crate::api::managed_secret::{DeletionPolicy, IfMissing, RetireRequirement};
 use crate::api::postgres::{Bootstrap, BootstrapMode};
 use crate::api::time::from_kubernetes;
 use crate::api::window::Window;
-use crate::api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT};
+use crate::api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, SecretIncident};
 use crate::controller::settings::Settings;
+use crate::incident::scope;
 use crate::parameter_store::description::request_hash;
-use crate::rotation::protocol::{Desired, Request, Retirement, Strategy, Timing};
+use crate::rotation::protocol::{Desired, Incident, Request, Retirement, Strategy, Timing};
 
 /// The windows of the DockerHosts that must run a secret; empty where a host may be deployed to at any time.
 pub fn host_windows<'a>(object: &ManagedSecret, hosts: &'a [DockerHost]) -> Vec<&'a [Window]> {
@@ -24,6 +25,7 @@ pub fn desired<'a>(
     owner: &'a str,
     identity: &'a str,
     host_windows: &'a [&'a [Window]],
+    incidents: Vec<Incident>,
     settings: &Settings,
 ) -> Desired<'a> {
     let spec = &object.spec;
@@ -57,7 +59,22 @@ pub fn desired<'a>(
         strategy: strategy(object),
         may_set_up: bootstrap(object).is_some_and(|bootstrap| bootstrap.mode == BootstrapMode::Apply),
         retirement: retirement(object, settings),
+        incidents,
     }
+}
+
+/// The suspicions that concern the secret. One that is dated in the future counts from its creation, and not before this
+/// process' own clock has come there: a value that is made then must be younger than the report.
+pub fn incidents(object: &ManagedSecret, all: &[SecretIncident], now: DateTime<Utc>) -> Vec<Incident> {
+    let about_it = all.iter().filter(|incident| scope::concerns(incident, object));
+    let incidents = about_it.map(|incident| {
+        let created = scope::created_at(incident);
+        Incident {
+            reported_at: scope::reported_at(incident),
+            revoke_at: created + incident.spec.revoke_within(),
+        }
+    });
+    incidents.filter(|incident| incident.reported_at <= now).collect()
 }
 
 /// A slip in the path of an issued credential must not change a login that is in use.

@@ -4,6 +4,7 @@
 mod act;
 mod admission;
 mod announce;
+mod compromise;
 mod desired;
 mod notices;
 mod observe;
@@ -74,7 +75,9 @@ impl ManagedSecrets {
         };
         let now = self.ports.clock.now();
         let region = self.region(&object);
-        let mut progress = Progress::resume(&object);
+        let all = self.ports.objects.secret_incidents(namespace).await?;
+        let reported_at = desired::incidents(&object, &all, now).iter().map(|i| i.reported_at).max();
+        let mut progress = Progress::resume(&object, reported_at);
         let paths: Vec<String> = object.spec.ssm.parameters.iter().map(|p| p.path.clone()).collect();
         let owner = format!("{}/{namespace}/{name}", self.settings.cluster);
         let place = Place { owner: &owner, staging: &self.settings.staging, namespace, name, paths: &paths };
@@ -96,6 +99,7 @@ impl ManagedSecrets {
             }
             (requeue, _) => requeue,
         };
+        let requeue = before_revocation(requeue, &object, now);
         if let Some(observed) = observed {
             self.remember(namespace, name, Remembered { observed, at: self.ports.clock.now() });
         }
@@ -134,7 +138,9 @@ impl ManagedSecrets {
         let windows = desired::host_windows(object, &hosts);
         let identity = format!("{namespace}/{}", object.metadata.name.as_deref().unwrap_or_default());
         let before = object.status.clone().unwrap_or_default();
-        let wanted = desired::desired(object, owner, &identity, &windows, &self.settings);
+        let incidents = self.ports.objects.secret_incidents(&namespace).await?;
+        let incidents = desired::incidents(object, &incidents, now);
+        let wanted = desired::desired(object, owner, &identity, &windows, incidents, &self.settings);
         let mut after = status::render(object, &wanted, observed, progress, region, now);
         if after == before {
             return Ok(());
@@ -179,6 +185,18 @@ impl ManagedSecrets {
 
 fn request_token(object: &ManagedSecret) -> Option<String> {
     object.metadata.annotations.as_ref()?.get(ROTATE_REQUESTED_AT).cloned()
+}
+
+/// What was promised for a time is looked at then, whatever else there is to wait for.
+fn before_revocation(requeue: Requeue, object: &ManagedSecret, now: DateTime<Utc>) -> Requeue {
+    let compromise = object.status.as_ref().and_then(|status| status.compromise.as_ref());
+    let open = compromise.filter(|compromise| compromise.contained_at.is_none());
+    let ahead =
+        open.map(|open| from_kubernetes(&open.revoke_by) - now).filter(|wait| *wait > TimeDelta::zero());
+    match (requeue, ahead) {
+        (Requeue::After(wait), Some(ahead)) => Requeue::After(wait.min(ahead)),
+        (requeue, _) => requeue,
+    }
 }
 
 fn requeue(progress: &Progress, now: DateTime<Utc>) -> Requeue {

@@ -94,6 +94,9 @@ pub fn of_act(
         Act::Retire { username, .. } => {
             vec![normal("LoginRetired", "Retire", format!("Role {username} cannot log in any more"))]
         }
+        Act::EndSessions { username, .. } => {
+            vec![normal("SessionsEnded", "Retire", format!("The old sessions of role {username} were ended"))]
+        }
         Act::DeleteParameter { path } => {
             vec![normal(
                 "ParameterDeleted",
@@ -147,7 +150,8 @@ pub fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Opt
 
 /// Events for conditions that have turned.
 pub fn of_transition(before: &[Condition], after: &[Condition]) -> Vec<Notice> {
-    const WATCHED: [(&str, &str, &str); 5] = [
+    const WATCHED: [(&str, &str, &str); 6] = [
+        (conditions::COMPROMISED, "True", "Compromised"),
         (conditions::STALLED, "True", "Stalled"),
         (conditions::OVERDUE, "True", "Overdue"),
         (conditions::DRIFTED, "True", "Drifted"),
@@ -162,6 +166,12 @@ pub fn of_transition(before: &[Condition], after: &[Condition]) -> Vec<Notice> {
         if !same && !routine {
             notices.push(Notice { warning: true, reason, action: "Reconcile", note: now.message.clone() });
         }
+    }
+    if conditions::is_true(before, conditions::COMPROMISED)
+        && let Some(now) = conditions::find(after, conditions::COMPROMISED).filter(|c| c.status == "False")
+    {
+        let note = now.message.clone();
+        notices.push(Notice { warning: false, reason: "Contained", action: "Reconcile", note });
     }
     notices
 }

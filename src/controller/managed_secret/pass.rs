@@ -16,7 +16,7 @@ use crate::api::rotation_grant::GrantMode;
 use crate::api::time::{from_kubernetes, to_kubernetes};
 use crate::controller::objects::{ObjectError, Subject};
 use crate::parameter_store::{ParameterStore, StoreError};
-use crate::rotation::observed::{Observed, TargetEvidence};
+use crate::rotation::observed::{Observed, TargetEvidence, Trigger};
 use crate::rotation::protocol::{self, Act, Desired, Step, Strategy};
 use crate::target::{Target, TargetError};
 
@@ -102,7 +102,10 @@ impl ManagedSecrets {
             observed.hosts =
                 observe::host_evidence(object, &observed.records, &hosts, self.settings.attempts);
             let windows = desired::host_windows(object, &hosts);
-            let mut wanted = desired::desired(object, place.owner, &identity, &windows, &self.settings);
+            let incidents = self.ports.objects.secret_incidents(place.namespace).await?;
+            let incidents = desired::incidents(object, &incidents, now);
+            let mut wanted =
+                desired::desired(object, place.owner, &identity, &windows, incidents, &self.settings);
             wanted.preflight_requested =
                 progress.preflight.as_ref().map(|p| from_kubernetes(&p.requested_at));
             wanted.settled_since = self.settled_since(place, &wanted, &observed, now, closed);
@@ -277,7 +280,10 @@ impl ManagedSecrets {
     ) -> Result<Option<Done>, ObjectError> {
         let closing = match act {
             Act::DeleteRecord { id } => observed.records.get(id).map(|record| {
-                let superseded = !observed.is_published_by(*id);
+                // One that an incident has gone on from was published, and has been what was asked for.
+                let followed =
+                    observed.records.range(id + 1..).any(|(_, later)| later.trigger == Trigger::Incident);
+                let superseded = !observed.is_published_by(*id) && !followed;
                 let mut ended = status::ended(record, superseded, now);
                 ended.window_seconds = status::window_seconds(object, observed, record, progress);
                 // A roll back answers the request of the rotation that failed.

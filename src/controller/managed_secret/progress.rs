@@ -33,6 +33,10 @@ pub struct Progress {
     pub installed_at: Option<DateTime<Utc>>,
     /// The rotations that ended in this pass, oldest first.
     pub ended: Vec<LastRotation>,
+    /// The latest report of an incident that concerns the secret.
+    pub reported_at: Option<DateTime<Utc>>,
+    /// Whether that is not contained yet.
+    pub urgent: bool,
     /// What would be done if the grant's mode were not Observe.
     pub observed_only: Option<String>,
 }
@@ -134,13 +138,25 @@ fn waiting_text(why: &Waiting, until: Option<DateTime<Utc>>) -> String {
 
 impl Progress {
     /// Takes up what status kept: a failure's backoff survives a restart, and ends with an edit or a new request.
-    pub fn resume(object: &ManagedSecret) -> Self {
+    pub fn resume(object: &ManagedSecret, reported_at: Option<DateTime<Utc>>) -> Self {
         let status = object.status.as_ref();
         let request = object.metadata.annotations.as_ref().and_then(|a| a.get(ROTATE_REQUESTED_AT));
         let failure = status.and_then(|s| s.failure.clone()).filter(|failure| {
-            Some(failure.generation) == object.metadata.generation && failure.request.as_ref() == request
+            Some(failure.generation) == object.metadata.generation
+                && failure.request.as_ref() == request
+                && failure.incident.as_ref().map(from_kubernetes) == reported_at
         });
-        Self { failure, preflight: status.and_then(|s| s.preflight.clone()), ..Self::default() }
+        let preflight = status.and_then(|s| s.preflight.clone());
+        let contained = status.and_then(|s| s.compromise.as_ref()).is_some_and(|compromise| {
+            compromise.contained_at.is_some() && Some(from_kubernetes(&compromise.reported_at)) == reported_at
+        });
+        Self {
+            failure,
+            preflight,
+            reported_at,
+            urgent: reported_at.is_some() && !contained,
+            ..Self::default()
+        }
     }
 
     /// Whether the next attempt of this step lies ahead.

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::compromise;
 use super::progress::{Blocked, Progress};
 use crate::api::conditions::{self, Truth};
 use crate::api::docker_host::Proof;
@@ -67,6 +68,11 @@ pub fn render(
             _ => conditions::clear(&mut status.conditions, c::RECONCILING),
         }
     }
+    status.compromise = compromise::follow(object, &status, desired, observed, progress, now);
+    match compromise::said(status.compromise.as_ref(), desired, observed, progress) {
+        Some(one) => said.push(one),
+        None => conditions::clear(&mut status.conditions, c::COMPROMISED),
+    }
     match progress.stalled() {
         Some((reason, message)) => said.push((c::STALLED, Truth::True, reason, message)),
         None => conditions::clear(&mut status.conditions, c::STALLED),
@@ -78,7 +84,7 @@ pub fn render(
     status
 }
 
-type Said = (&'static str, Truth, String, String);
+pub(super) type Said = (&'static str, Truth, String, String);
 
 fn order(kind: &str) -> usize {
     let known = [
@@ -87,6 +93,7 @@ fn order(kind: &str) -> usize {
         c::DEPLOYED,
         c::OVERDUE,
         c::DRIFTED,
+        c::COMPROMISED,
         c::PREFLIGHT,
         c::RECONCILING,
         c::STALLED,
@@ -301,7 +308,9 @@ fn answer_request(
     }
     let published = observed.ids_of_request(&request.hash);
     if let Some(id) = published.last() {
-        let result = if published.len() > 1 { "RolledBack" } else { "Succeeded" };
+        // An incident leads to a second value too, and never back to the first.
+        let rolled_back = published.len() > 1 && desired.incidents.is_empty();
+        let result = if rolled_back { "RolledBack" } else { "Succeeded" };
         let ended = LastRotation {
             id: i64::try_from(*id).ok(),
             request: Some(request.token.to_owned()),
@@ -546,7 +555,7 @@ fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) ->
 }
 
 /// What the host has shown of the published version.
-fn proof_of(host: &HostEvidence, parameter: &Parameter) -> Option<Proof> {
+pub(super) fn proof_of(host: &HostEvidence, parameter: &Parameter) -> Option<Proof> {
     let proof = host.proofs.get(&parameter.path)?;
     proof.is_of(parameter.latest()?).then_some(proof.proof)
 }

@@ -8,9 +8,11 @@ use crate::api::ManagedSecret;
 use crate::api::postgres::{BootstrapMode, PostgresSpec};
 use crate::generator;
 use crate::parameter_store::{ParameterStore, StoreError};
-use crate::rotation::observed::{Acceptance, Credential, Observed, Parameter, TargetEvidence, TargetProblem};
+use crate::rotation::observed::{
+    Acceptance, Credential, Observed, OpenSession, Parameter, TargetEvidence, TargetProblem,
+};
 use crate::secret_value::SecretValue;
-use crate::target::{Answer, Login, Target, TargetError};
+use crate::target::{Answer, Login, Session, Target, TargetError};
 
 /// Most published versions whose passwords are tried where a role has to change its own.
 const OLDER_VERSIONS: usize = 5;
@@ -58,7 +60,7 @@ pub async fn look(
                         roles.fences.into_iter().map(|(role, f)| (role, (f.id, f.changed_at))).collect();
                     evidence.can_log_in = roles.can_log_in;
                     evidence.superusers = roles.superusers;
-                    evidence.sessions = roles.sessions.into_iter().map(|s| (s.username, s.client)).collect();
+                    evidence.sessions = roles.sessions.into_iter().map(session).collect();
                     evidence.notes = roles.notes;
                 }
                 Err(error) => evidence.unseen = Some((&error).into()),
@@ -88,6 +90,10 @@ pub async fn look(
         }
     }
     Ok(evidence)
+}
+
+fn session(of_target: Session) -> OpenSession {
+    OpenSession { username: of_target.username, client: of_target.client, since: of_target.since }
 }
 
 /// Whether this is the login of the role from which a pair is to be made.

@@ -10,6 +10,9 @@ use crate::api::time::{from_kubernetes, to_kubernetes};
 use crate::rotation::observed::TargetProblem;
 use crate::rotation::protocol::{Act, Next, Step, Waiting};
 
+/// While somebody may use what was read, nothing is put off for longer.
+const LONGEST_BACKOFF_IN_AN_INCIDENT: TimeDelta = TimeDelta::minutes(1);
+
 /// What a pass does next.
 pub(super) enum Turn {
     Act(Step, Act),
@@ -73,7 +76,8 @@ impl ManagedSecrets {
         now: DateTime<Utc>,
     ) {
         let attempts = progress.failure.as_ref().filter(|f| f.step == step).map_or(0, |f| f.attempts) + 1;
-        let next = now + self.settings.backoff(attempts);
+        let backoff = self.settings.backoff(attempts);
+        let next = now + if progress.urgent { backoff.min(LONGEST_BACKOFF_IN_AN_INCIDENT) } else { backoff };
         tracing::warn!(
             namespace = object.metadata.namespace,
             name = object.metadata.name,
@@ -92,6 +96,7 @@ impl ManagedSecrets {
             permanent: blocked.permanent,
             next_attempt_time: to_kubernetes(next + TimeDelta::milliseconds(999)),
             generation: object.metadata.generation.unwrap_or_default(),
+            incident: progress.reported_at.map(to_kubernetes),
             request: request_token(object),
         });
         progress.blocked = Some(blocked);

@@ -33,6 +33,16 @@ pub struct Desired<'a> {
     /// Whether the roles may be made from the published one; `false` where that is only to be shown.
     pub may_set_up: bool,
     pub retirement: Retirement,
+    /// The suspicions that concern the secret. Ones that were reported in the future are left out until then.
+    pub incidents: Vec<Incident>,
+}
+
+/// A suspicion that somebody has read the value: every value that was made before `reported_at` has to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incident {
+    pub reported_at: DateTime<Utc>,
+    /// From then on the old credential is revoked whether hosts have left it or not.
+    pub revoke_at: DateTime<Utc>,
 }
 
 /// How a target is changed.

@@ -3,7 +3,9 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::deployment::{Deployment, deployment};
-use super::{Act, DELETION_DEADLINE, Desired, Next, Stalled, Step, Waiting, base, target, young_until};
+use super::{
+    Act, DELETION_DEADLINE, Desired, Next, Stalled, Step, Waiting, base, incident, target, young_until,
+};
 use crate::api::managed_secret::{OnDrift, OnFailure};
 use crate::rotation::observed::{Author, Observed, Parameter, Record, RotationId, Trigger};
 
@@ -44,6 +46,12 @@ pub(super) fn go_on(
     if superseded(observed, id) {
         return Next::Act { step: Step::Close, act: Act::DeleteRecord { id } };
     }
+    // What was promised for this time is done whoever wrote what meanwhile, and whether hosts follow or not.
+    if incident::is_due(desired, observed, record, now)
+        && let Some(next) = target::retire(desired, observed, record, now, grace)
+    {
+        return next;
+    }
     // A role whose only password has been changed is published whatever somebody else wrote: nothing else works.
     let drift = drift.filter(|_| {
         !target::is_installed_in_place(desired, observed, record) || observed.is_partly_published_by(id)
@@ -65,14 +73,16 @@ pub(super) fn go_on(
                     why: Waiting::Drift { path, version },
                 };
             }
-            OnDrift::Adopt if observed.is_partly_published_by(id) => return close(observed, now, grace),
+            OnDrift::Adopt if observed.is_partly_published_by(id) => {
+                return close(desired, observed, record, now, grace);
+            }
             OnDrift::Adopt if observed.aborts.contains_key(&id) => {}
             OnDrift::Adopt => return Next::Act { step: Step::Abort, act: Act::MarkAbort { id } },
             OnDrift::Rotate => {}
         }
     }
     if !is_bootstrap(record)
-        && let Some(next) = target::install(desired, observed, record)
+        && let Some(next) = target::install(desired, observed, record, now)
     {
         return next;
     }
@@ -82,11 +92,18 @@ pub(super) fn go_on(
             act: Act::Promote { id, path: parameter.path.clone(), expected: parameter.latest_number() + 1 },
         };
     }
-    match deployment(desired, observed, record) {
-        Deployment::Proven => target::install(desired, observed, record)
+    let deployment = deployment(desired, observed, record);
+    if !matches!(deployment, Deployment::Proven)
+        && let Some(next) = incident::supersede_unproven(desired, observed, record, now)
+    {
+        return next;
+    }
+    match deployment {
+        Deployment::Proven => target::install(desired, observed, record, now)
             .or_else(|| target::unheard(desired, observed, record))
             .or_else(|| target::retire(desired, observed, record, now, grace))
-            .unwrap_or_else(|| close(observed, now, grace)),
+            .or_else(|| incident::supersede(desired, observed, record))
+            .unwrap_or_else(|| close(desired, observed, record, now, grace)),
         Deployment::Missing { host } => Next::Stall(Stalled::HostMissing { host }),
         Deployment::Pending { host } => {
             Next::Wait { step: Step::Deploy, until: None, why: Waiting::Deploy { host } }
@@ -96,6 +113,7 @@ pub(super) fn go_on(
                 && desired.on_failure == OnFailure::RollBack
                 && record.trigger != Trigger::RollBack
                 && record.base.values().all(|base| *base > 0)
+                && incident::revoke_at(desired, observed, record).is_none()
                 && !target::is_adopted_in_place(desired, observed, record)
                 && !observed.aborts.contains_key(&id);
             if roll_back {
@@ -115,6 +133,7 @@ fn aborted(desired: &Desired<'_>, observed: &Observed, record: &Record, drifted:
         let roll_back = failed
             && desired.on_failure == OnFailure::RollBack
             && !drifted
+            && incident::revoke_at(desired, observed, record).is_none()
             && !target::is_adopted_in_place(desired, observed, record);
         return roll_back.then(|| Act::RecordRollBack {
             id: observed.highest_id(desired.owner) + 1,
@@ -156,8 +175,19 @@ fn foreign_since(observed: &Observed, record: &Record, grace: TimeDelta) -> Opti
 }
 
 /// Deletes the oldest record, once nothing that could bring it back is alive.
-fn close(observed: &Observed, now: DateTime<Utc>, grace: TimeDelta) -> Next {
-    if let Some(until) = young_until(observed, now, grace) {
+fn close(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    record: &Record,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> Next {
+    // After an incident the revocation is looked at once more when no late request is alive that could undo it.
+    let revoked = incident::revoke_at(desired, observed, record)
+        .and_then(|_| target::retired_at(observed, record))
+        .map(|at| at + grace)
+        .filter(|until| *until > now);
+    if let Some(until) = young_until(observed, now, grace).max(revoked) {
         return Next::Wait { step: Step::Close, until: Some(until), why: Waiting::Grace };
     }
     match observed.records.first_key_value() {

@@ -10,6 +10,9 @@
 mod deployment;
 mod desired;
 mod finish;
+mod incident;
+#[cfg(test)]
+mod incident_tests;
 mod preflight;
 mod start;
 mod step;
@@ -27,7 +30,8 @@ use super::observed::{Author, Observed, RotationId, Seen};
 use super::schedule::{self, Schedule, Verdict};
 use super::window::WindowError;
 
-pub use desired::{Desired, Request, Retirement, Strategy, Timing};
+pub use desired::{Desired, Incident, Request, Retirement, Strategy, Timing};
+pub use incident::{Revocation, is_rotated, reported_at, revocation};
 pub use step::{Act, Next, Stalled, Step, Waiting};
 
 /// How long a deleted object is held, at the most, to finish its rotation.

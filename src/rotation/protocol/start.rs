@@ -4,7 +4,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::preflight::{Preflight, preflight};
 use super::{
-    Act, Desired, Next, Request, Stalled, Step, Waiting, base, look_at_schedule, target, young_until,
+    Act, Desired, Next, Request, Stalled, Step, Waiting, base, incident, look_at_schedule, target,
+    young_until,
 };
 use crate::api::managed_secret::{IfMissing, OnDrift};
 use crate::rotation::observed::{Author, Observed, Parameter, Trigger};
@@ -54,8 +55,9 @@ pub(super) fn start_or_rest(
         }
         return start(desired, observed, Trigger::Missing, now, grace);
     }
+    let suspected = incident::is_suspected(desired, observed);
     if let Some(parameter) = missing.first()
-        && (all_missing || request.is_none())
+        && (all_missing || request.is_none() && !suspected)
     {
         let path = parameter.path.clone();
         return Next::Stall(if all_missing {
@@ -63,6 +65,9 @@ pub(super) fn start_or_rest(
         } else {
             Stalled::PartlyMissing { path }
         });
+    }
+    if suspected {
+        return start(desired, observed, Trigger::Incident, now, grace);
     }
     if let Some(host) = desired.hosts.iter().find(|name| !exists(observed, name)) {
         return Next::Stall(Stalled::HostMissing { host: host.clone() });
@@ -157,8 +162,10 @@ fn start(
     now: DateTime<Utc>,
     grace: TimeDelta,
 ) -> Next {
-    // A record behind a young version might still be invisible to this reader.
-    if let Some(until) = young_until(observed, now, grace) {
+    // A record behind a young version might still be invisible to this reader. An incident does not wait for that: of
+    // two records of one id only one is created, and at worst one value more is drawn.
+    let hurry = trigger == Trigger::Incident;
+    if let Some(until) = young_until(observed, now, grace).filter(|_| !hurry) {
         return Next::Wait { step: Step::Record, until: Some(until), why: Waiting::Grace };
     }
     if matches!(trigger, Trigger::Period | Trigger::Request) {
@@ -184,7 +191,10 @@ fn start(
             }
         }
     }
-    if let Some(until) = target::fence_ahead_until(desired, observed, now, grace) {
+    if hurry && let Some(next) = roles_are_to_be_made(desired, observed) {
+        return next;
+    }
+    if let Some(until) = target::fence_ahead_until(desired, observed, now, grace).filter(|_| !hurry) {
         return Next::Wait { step: Step::Record, until: Some(until), why: Waiting::Grace };
     }
     if !desired.finalizer {
@@ -199,5 +209,15 @@ fn start(
             base: base(observed),
             hosts: desired.hosts.clone(),
         },
+    }
+}
+
+/// A pair that was never made cannot take turns, whatever the hurry.
+fn roles_are_to_be_made(desired: &Desired<'_>, observed: &Observed) -> Option<Next> {
+    let statements = observed.target.as_ref().map_or(0, |target| target.set_up.len());
+    match statements {
+        0 => None,
+        _ if desired.may_set_up => Some(Next::Act { step: Step::Record, act: Act::SetUp }),
+        statements => Some(Next::Stall(Stalled::SetUpPlanned { statements })),
     }
 }

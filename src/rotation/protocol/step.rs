@@ -72,9 +72,10 @@ pub enum Act {
         id: RotationId,
         username: String,
     },
-    /// End the sessions of a login that has been retired.
+    /// End the sessions of a login that has been retired, or those from before its password was changed.
     EndSessions {
         username: String,
+        opened_before: Option<DateTime<Utc>>,
     },
     /// Publish the recorded value. `expected` is the number that the version should get; 1 creates the parameter.
     Promote {

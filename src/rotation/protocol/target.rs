@@ -2,12 +2,20 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Act, Desired, Next, Step, Strategy, Waiting, young_until};
+use super::{Act, Desired, Next, Step, Strategy, Waiting, incident, young_until};
 use crate::api::docker_host::Proof;
 use crate::rotation::observed::{Acceptance, Credential, HostEvidence, Observed, Record, TargetEvidence};
 
+/// A login with the old password may have been under way while it was changed.
+const LOGIN_MARGIN: TimeDelta = TimeDelta::seconds(5);
+
 /// What is left to do before the target accepts the recorded credential; `None` where it does.
-pub(super) fn install(desired: &Desired<'_>, observed: &Observed, record: &Record) -> Option<Next> {
+pub(super) fn install(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    record: &Record,
+    now: DateTime<Utc>,
+) -> Option<Next> {
     let strategy = desired.strategy?;
     let credential = record.credential.as_ref()?;
     let wait = |why| Some(Next::Wait { step: Step::Install, until: None, why });
@@ -27,6 +35,7 @@ pub(super) fn install(desired: &Desired<'_>, observed: &Observed, record: &Recor
     }
     if strategy == Strategy::InPlace
         && !published
+        && !incident::is_due(desired, observed, record, now)
         && let Some(busy) = observed.hosts.iter().find(|host| host.deploying)
     {
         return wait(Waiting::HostBusy { host: busy.name.clone() });
@@ -62,22 +71,30 @@ pub(super) fn retire(
     grace: TimeDelta,
 ) -> Option<Next> {
     let credential = record.credential.as_ref()?;
-    let old = credential.replaces.as_ref().filter(|old| **old != credential.username)?;
+    let revoke_at = incident::revoke_at(desired, observed, record);
+    let hurry = revoke_at.is_some();
+    let due = revoke_at.is_some_and(|at| at <= now);
     let wait = |until, why| Some(Next::Wait { step: Step::Retire, until, why });
     let act = |act| Some(Next::Act { step: Step::Retire, act });
+    let Some(old) = credential.replaces.as_ref().filter(|old| **old != credential.username) else {
+        // Its only password was changed; whoever had logged in with the old one still is.
+        return if hurry { end_older_sessions(observed, record, credential) } else { None };
+    };
     let unproven = observed.hosts.iter().filter(|host| host.exists).find(|host| {
         let counts = desired.hosts.contains(&host.name) || record.hosts.contains(&host.name);
         counts && !has_left_the_old(host, desired, observed, record)
     });
-    if let Some(host) = unproven {
-        return wait(None, Waiting::Unproven { host: host.name.clone() });
+    if let Some(host) = unproven.filter(|_| !due) {
+        return wait(revoke_at, Waiting::Unproven { host: host.name.clone() });
     }
-    let proven_at = desired.retirement.proven_since.or_else(|| last_proof(observed)).unwrap_or(now);
-    if let Some(until) = Some(proven_at + desired.retirement.after).filter(|until| *until > now) {
-        return wait(Some(until), Waiting::Retirement);
-    }
-    if let Some(until) = young_until(observed, now, grace) {
-        return wait(Some(until), Waiting::Grace);
+    if !hurry {
+        let proven_at = desired.retirement.proven_since.or_else(|| last_proof(observed)).unwrap_or(now);
+        if let Some(until) = Some(proven_at + desired.retirement.after).filter(|until| *until > now) {
+            return wait(Some(until), Waiting::Retirement);
+        }
+        if let Some(until) = young_until(observed, now, grace) {
+            return wait(Some(until), Waiting::Grace);
+        }
     }
     let Some(target) = &observed.target else { return wait(None, Waiting::TargetUnseen) };
     if let Some(problem) = &target.unseen {
@@ -86,17 +103,51 @@ pub(super) fn retire(
     if target.superusers.contains(old) {
         return None;
     }
-    let clients: Vec<String> =
-        target.sessions.iter().filter(|(name, _)| name == old).map(|(_, client)| client.clone()).collect();
+    let theirs = target.sessions.iter().filter(|session| session.username == *old);
+    let clients: Vec<String> = theirs.map(|session| session.client.clone()).collect();
     let fenced = !target.fenced || target.fences.get(old).is_some_and(|(id, _)| *id >= record.id);
     if !target.can_log_in.contains(old) && fenced {
         // Whoever logged in at the last moment.
-        return if clients.is_empty() { None } else { act(Act::EndSessions { username: old.clone() }) };
+        let end = || Act::EndSessions { username: old.clone(), opened_before: None };
+        return if clients.is_empty() { None } else { act(end()) };
     }
-    if !clients.is_empty() {
+    if !clients.is_empty() && !hurry {
         return wait(None, Waiting::Sessions { username: old.clone(), clients });
     }
     act(Act::Retire { id: record.id, username: old.clone() })
+}
+
+/// Whether the target was seen to refuse what the record replaces, with nobody logged in by it any more.
+pub(super) fn has_revoked(observed: &Observed, record: &Record) -> bool {
+    let Some(credential) = &record.credential else { return true };
+    let Some(target) = observed.target.as_ref().filter(|target| target.unseen.is_none()) else {
+        return false;
+    };
+    match credential.replaces.as_ref().filter(|old| **old != credential.username) {
+        None => is_accepted(observed) && end_older_sessions(observed, record, credential).is_none(),
+        Some(old) => {
+            !target.can_log_in.contains(old) && target.sessions.iter().all(|session| session.username != *old)
+        }
+    }
+}
+
+/// Ends what was logged in before the password was changed in place. Without a fence nothing tells when that was.
+fn end_older_sessions(observed: &Observed, record: &Record, credential: &Credential) -> Option<Next> {
+    let target = observed.target.as_ref()?;
+    let username = &credential.username;
+    let (_, changed_at) = target.fences.get(username).filter(|(id, _)| *id == record.id)?;
+    let opened_before = *changed_at + LOGIN_MARGIN;
+    let older = target.sessions.iter().any(|session| {
+        session.username == *username && session.since.is_some_and(|since| since < opened_before)
+    });
+    let act = Act::EndSessions { username: username.clone(), opened_before: Some(opened_before) };
+    older.then_some(Next::Act { step: Step::Retire, act })
+}
+
+/// When the target was made to refuse what the record replaces, by its own clock.
+pub(super) fn retired_at(observed: &Observed, record: &Record) -> Option<DateTime<Utc>> {
+    let old = record.credential.as_ref()?.replaces.as_ref()?;
+    observed.target.as_ref()?.fences.get(old).filter(|(id, _)| *id >= record.id).map(|(_, at)| *at)
 }
 
 /// Whether containers were seen to run the new value, or a person said that a passed verify script is enough.
@@ -146,7 +197,7 @@ pub(super) fn may_be_installed(observed: &Observed, record: &Record) -> bool {
     record.credential.is_some() && !observed.target.as_ref().is_some_and(refused)
 }
 
-fn is_accepted(observed: &Observed) -> bool {
+pub(super) fn is_accepted(observed: &Observed) -> bool {
     observed.target.as_ref().is_some_and(|target| target.recorded == Some(Acceptance::Accepted))
 }
 

@@ -7,28 +7,33 @@ use super::*;
 use crate::api::docker_host::Proof;
 use crate::api::managed_secret::{OnDrift, OnFailure};
 use crate::rotation::observed::{
-    Acceptance, Credential, HostEvidence, Record, TargetEvidence, TargetProblem, Trigger, Version,
+    Acceptance, Credential, HostEvidence, OpenSession, Record, TargetEvidence, TargetProblem, Trigger,
+    Version,
 };
 use crate::secret_value::SecretValue;
 
-fn in_place() -> Desired<'static> {
+pub(super) fn in_place() -> Desired<'static> {
     Desired { strategy: Some(Strategy::InPlace), ..held() }
 }
 
-fn alternating() -> Desired<'static> {
+pub(super) fn alternating() -> Desired<'static> {
     Desired { strategy: Some(Strategy::Alternating), ..held() }
 }
 
-fn problem() -> TargetProblem {
+pub(super) fn problem() -> TargetProblem {
     TargetProblem { reason: "TargetUnreachable".into(), message: "nothing answers".into(), permanent: false }
 }
 
-fn refused() -> Option<Acceptance> {
+pub(super) fn session(username: &str, client: &str) -> OpenSession {
+    OpenSession { username: username.into(), client: client.into(), since: Some(at(0)) }
+}
+
+pub(super) fn refused() -> Option<Acceptance> {
     Some(Acceptance::Refused(problem()))
 }
 
 /// A target that was seen just now, on which both roles can log in.
-fn target() -> TargetEvidence {
+pub(super) fn target() -> TargetEvidence {
     TargetEvidence {
         at: at(NOW),
         unseen: None,
@@ -44,7 +49,7 @@ fn target() -> TargetEvidence {
     }
 }
 
-fn installed(id: u64) -> TargetEvidence {
+pub(super) fn installed(id: u64) -> TargetEvidence {
     TargetEvidence {
         recorded: Some(Acceptance::Accepted),
         fences: BTreeMap::from([("b".into(), (id, at(0)))]),
@@ -53,7 +58,7 @@ fn installed(id: u64) -> TargetEvidence {
 }
 
 /// Rotation 2 of a login from `a` to `b`, over version 1.
-fn login_record() -> Record {
+pub(super) fn login_record() -> Record {
     let credential = Credential {
         username: "b".into(),
         password: SecretValue::new("x".into()),
@@ -62,7 +67,7 @@ fn login_record() -> Record {
     Record { credential: Some(credential), ..record(2, 1) }
 }
 
-fn under_way(versions: Vec<Version>, target: TargetEvidence) -> Observed {
+pub(super) fn under_way(versions: Vec<Version>, target: TargetEvidence) -> Observed {
     Observed { target: Some(target), ..rotating(versions, login_record()) }
 }
 
@@ -70,11 +75,11 @@ fn before_promote(target: TargetEvidence) -> Observed {
     under_way(vec![ours(1, 1, 0)], target)
 }
 
-fn published(target: TargetEvidence) -> Observed {
+pub(super) fn published(target: TargetEvidence) -> Observed {
     under_way(vec![ours(1, 1, 0), ours(2, 2, NOW - 60)], target)
 }
 
-fn why(next: Next) -> Waiting {
+pub(super) fn why(next: Next) -> Waiting {
     match next {
         Next::Wait { why, .. } => why,
         other => panic!("not waiting: {other:?}"),
@@ -208,7 +213,7 @@ fn the_old_login_is_retired_after_proof_delay_and_grace_once_nobody_uses_it() {
     let said =
         Desired { retirement: Retirement { verify_is_enough: true, ..wanted(30).retirement }, ..wanted(30) };
     assert_eq!(act(&said, &seen(Proof::Incomparable, installed(2))), retired);
-    let used = TargetEvidence { sessions: vec![("a".into(), "10.0.0.9".into())], ..installed(2) };
+    let used = TargetEvidence { sessions: vec![session("a", "10.0.0.9")], ..installed(2) };
     let waiting = why(decide(&wanted(30), &seen(Proof::Proven, used)));
     assert_eq!(waiting, Waiting::Sessions { username: "a".into(), clients: vec!["10.0.0.9".into()] });
 }
@@ -221,8 +226,11 @@ fn what_was_retired_is_closed_once_its_last_sessions_are_ended() {
         sessions,
         ..installed(2)
     };
-    let late = vec![("a".to_owned(), "10.0.0.9".to_owned()), ("b".to_owned(), "10.0.0.1".to_owned())];
-    assert_eq!(act(&alternating(), &published(gone(late))), Act::EndSessions { username: "a".into() });
+    let late = vec![session("a", "10.0.0.9"), session("b", "10.0.0.1")];
+    assert_eq!(
+        act(&alternating(), &published(gone(late))),
+        Act::EndSessions { username: "a".into(), opened_before: None }
+    );
     assert_eq!(act(&alternating(), &published(gone(Vec::new()))), Act::DeleteRecord { id: 2 });
     let unfenced = TargetEvidence {
         fences: BTreeMap::from([("a".into(), (1, at(0))), ("b".into(), (2, at(0)))]),

@@ -48,6 +48,7 @@ fn desired() -> Desired<'static> {
         strategy: None,
         may_set_up: false,
         retirement: Retirement::default(),
+        incidents: Vec::new(),
     }
 }
 

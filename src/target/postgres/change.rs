@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use chrono::{DateTime, Utc};
 use tokio_postgres::error::{Error, SqlState};
 use tokio_postgres::types::Type;
 
@@ -92,15 +93,27 @@ impl Postgres {
         attempt.settle(done.await)
     }
 
-    pub(super) async fn end_sessions_of(&self, role: &str) -> Result<(), TargetError> {
+    pub(super) async fn end_sessions_of(
+        &self,
+        role: &str,
+        opened_before: Option<DateTime<Utc>>,
+    ) -> Result<(), TargetError> {
         let Some(admin) = &self.admin else { return Err(self.no_administrator("end the sessions of", role)) };
         let session = self.admin_session(admin).await?;
         // Materialized: else the server may end sessions before it has compared their names. It waits up to two
         // seconds for each to be gone.
         let sql = "WITH theirs AS MATERIALIZED \
-                   (SELECT pid FROM pg_stat_activity WHERE usename = $1 AND pid <> pg_backend_pid()) \
+                   (SELECT pid FROM pg_stat_activity WHERE usename = $1 AND pid <> pg_backend_pid() \
+                    AND ($2::bigint IS NULL \
+                         OR coalesce((extract(epoch FROM backend_start) * 1000000)::bigint < $2, false))) \
                    SELECT count(*) FROM theirs WHERE NOT pg_terminate_backend(pid, 2000)";
-        let ended = session.client.query_typed_one(sql, &[(&role, Type::NAME)]).await;
+        let ended = session
+            .client
+            .query_typed_one(
+                sql,
+                &[(&role, Type::NAME), (&opened_before.map(|at| at.timestamp_micros()), Type::INT8)],
+            )
+            .await;
         let server = self.server();
         let left: i64 = match ended {
             Ok(row) => row.get(0),

@@ -1,5 +1,6 @@
 //! What the administrator sees of the secret's roles.
 
+use chrono::DateTime;
 use tokio_postgres::types::Type;
 
 use super::connect::Session;
@@ -124,7 +125,8 @@ async fn sessions(
     roles: &[&str],
 ) -> Result<Vec<target::Session>, TargetError> {
     let sql = "
-        SELECT usename::text, coalesce(host(client_addr), 'unknown address'), application_name
+        SELECT usename::text, coalesce(host(client_addr), 'unknown address'), application_name,
+               (extract(epoch FROM backend_start) * 1000000)::bigint
         FROM pg_stat_activity
         WHERE usename = ANY($1) AND pid <> pg_backend_pid() AND coalesce(backend_type, 'client backend') = 'client backend'
         ORDER BY usename, backend_start, pid";
@@ -138,6 +140,10 @@ async fn sessions(
     };
     Ok(rows
         .iter()
-        .map(|row| target::Session { username: row.get(0), client: client(row.get(1), row.get(2)) })
+        .map(|row| target::Session {
+            username: row.get(0),
+            client: client(row.get(1), row.get(2)),
+            since: row.get::<_, Option<i64>>(3).and_then(DateTime::from_timestamp_micros),
+        })
         .collect())
 }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 pub use self::connect::Limits;
 use self::connect::{Route, Session, Tls};
@@ -136,8 +137,12 @@ impl Target for Postgres {
         self.retire_role(id, username).await
     }
 
-    async fn end_sessions(&self, username: &str) -> Result<(), TargetError> {
-        self.bounded("the end of sessions", self.end_sessions_of(username)).await
+    async fn end_sessions(
+        &self,
+        username: &str,
+        opened_before: Option<DateTime<Utc>>,
+    ) -> Result<(), TargetError> {
+        self.bounded("the end of sessions", self.end_sessions_of(username, opened_before)).await
     }
 
     async fn set_up(&self, mode: BootstrapMode) -> Result<SetUp, TargetError> {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use keyturn::api::docker_host::{HostParameter, Proof};
 use keyturn::api::time::to_kubernetes;
-use keyturn::api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, RotationGrant};
+use keyturn::api::{
+    DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, RotationGrant, SecretIncident,
+};
 use keyturn::controller::objects::{Notice, ObjectError, Objects, Subject};
 use keyturn::deploy::wish::names_host;
 use keyturn::parameter_store::description;
@@ -28,6 +30,7 @@ struct Objs {
 pub struct Cluster {
     objects: Objs,
     pub grants: Vec<RotationGrant>,
+    pub incidents: Vec<SecretIncident>,
     /// Who is to be looked at when the next listing of Parameter Store shows a change.
     pub wake_later: Vec<(At, Key)>,
     pub notices: Vec<(String, Notice)>,
@@ -228,6 +231,25 @@ impl State {
         self.cluster.objects.hosts.remove(name);
     }
 
+    /// A person reports that these secrets may have been read, now.
+    pub fn suspect(&mut self, name: &str, selection: Value) {
+        let now = to_kubernetes(self.now);
+        self.suspect_since(name, selection, &serde_json::to_value(&now).unwrap());
+    }
+
+    /// Applies an incident of another time of report.
+    pub fn suspect_since(&mut self, name: &str, selection: Value, reported_at: &Value) {
+        let mut spec = json!({"reportedAt": reported_at});
+        spec.as_object_mut().unwrap().extend(selection.as_object().unwrap().clone());
+        let mut incident: SecretIncident = object("SecretIncident", name, json!({}), spec);
+        self.changing();
+        incident.metadata.creation_timestamp = Some(to_kubernetes(self.now));
+        self.cluster.incidents.retain(|known| known.name_any() != name);
+        self.cluster.incidents.push(incident);
+        let keys = self.cluster.keys();
+        self.touched.extend(keys);
+    }
+
     pub fn set_grants(&mut self, grants: &[(&str, Value)]) {
         self.changing();
         self.cluster.grants = grants
@@ -303,6 +325,22 @@ impl Objects for World {
 
     async fn docker_host(&self, _namespace: &str, name: &str) -> Result<Option<DockerHost>, ObjectError> {
         Ok(self.lock().cluster.host(name).cloned())
+    }
+
+    async fn secret_incident(
+        &self,
+        _namespace: &str,
+        name: &str,
+    ) -> Result<Option<SecretIncident>, ObjectError> {
+        Ok(self.lock().cluster.incidents.iter().find(|incident| incident.name_any() == name).cloned())
+    }
+
+    async fn secret_incidents(&self, _namespace: &str) -> Result<Vec<SecretIncident>, ObjectError> {
+        Ok(self.lock().cluster.incidents.clone())
+    }
+
+    async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError> {
+        Ok(object.clone())
     }
 
     async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError> {
@@ -423,6 +461,7 @@ impl Objects for World {
         let name = match subject {
             Subject::Secret(secret) => secret.name_any(),
             Subject::Host(host) => host.name_any(),
+            Subject::Incident(incident) => incident.name_any(),
         };
         invariants::no_value_in(&mut state, "an Event", &notice.note);
         invariants::said(&mut state, &notice.note);

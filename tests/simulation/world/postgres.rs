@@ -29,6 +29,8 @@ pub struct SimPostgres {
     pub unreachable: bool,
     /// Role whose password the database takes from what is deployed when it starts for the first time.
     pub initialised_by: Option<String>,
+    /// Logins that nobody is connected with any more, unless they are accepted.
+    pub ended: BTreeSet<String>,
 }
 
 impl SimPostgres {
@@ -148,11 +150,13 @@ impl Target for SimTarget {
                     Some((name.clone(), Fence { id, changed_at }))
                 });
                 let fences = fences.collect();
-                // What runs is connected.
+                // What runs is connected, until its session is ended and it is not let in again.
                 let sessions = state.hosts.iter().flat_map(|(host, sim)| {
-                    sim.running.values().filter_map(move |value| {
+                    let connected =
+                        |value: &&String| server.accepts(value) || !server.ended.contains(value.as_str());
+                    sim.running.values().filter(connected).filter_map(move |value| {
                         let (username, _) = value.split_once(':')?;
-                        Some(Session { username: username.to_owned(), client: host.clone() })
+                        Some(Session { username: username.to_owned(), client: host.clone(), since: None })
                     })
                 });
                 Ok(Roles {
@@ -232,9 +236,20 @@ impl Target for SimTarget {
         Ok(SetUp { statements: missing, notes: Vec::new() })
     }
 
-    async fn end_sessions(&self, username: &str) -> Result<(), TargetError> {
+    async fn end_sessions(&self, username: &str, _before: Option<At>) -> Result<(), TargetError> {
         let what = format!("end the sessions of {username}");
-        self.world.effect(Kind::EndSessions, what, |_, _| Ok(())).await
+        let username = format!("{username}:");
+        self.world
+            .effect(Kind::EndSessions, what, move |state, _| {
+                let running = state.hosts.values().flat_map(|host| host.running.values());
+                let theirs: Vec<String> = running.filter(|v| v.starts_with(&username)).cloned().collect();
+                let Some(server) = state.postgres.as_mut().filter(|server| !server.unreachable) else {
+                    return Err(TargetError::refused("end sessions"));
+                };
+                server.ended.extend(theirs);
+                Ok(())
+            })
+            .await
     }
 }
 

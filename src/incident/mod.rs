@@ -1,0 +1,3 @@
+//! What is known of an incident: which secrets it is about, and who read them, as CloudTrail tells it.
+
+pub mod scope;

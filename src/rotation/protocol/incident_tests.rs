@@ -1,0 +1,138 @@
+//! What a suspicion changes, as sentences.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::target_tests::*;
+use super::tests::*;
+use super::*;
+use crate::api::docker_host::Proof;
+use crate::rotation::observed::{OpenSession, TargetEvidence, Trigger};
+
+/// Reported an hour ago; hosts have until ten minutes from now.
+fn suspected(desired: Desired<'_>) -> Desired<'_> {
+    let incident = Incident { reported_at: at(NOW - 60), revoke_at: at(NOW + 10) };
+    Desired { incidents: vec![incident], ..desired }
+}
+
+fn due(desired: Desired<'_>) -> Desired<'_> {
+    let incident = Incident { reported_at: at(NOW - 60), revoke_at: at(NOW) };
+    Desired { incidents: vec![incident], ..desired }
+}
+
+#[test]
+fn a_value_from_before_the_report_is_rotated_whatever_stands_against_it() {
+    let wanted = suspected(Desired { suspended: true, hosts: vec!["gone".into()], ..held() });
+    let young = observed(vec![ours(1, 1, NOW - 61)]);
+    assert!(
+        matches!(
+            decide(&wanted, &young),
+            Next::Act { act: Act::Record { id: 2, trigger: Trigger::Incident, .. }, .. }
+        ),
+        "suspend, missing hosts, preflight and the grace all gate other rotations only"
+    );
+    let calm = Desired { suspended: true, ..held() };
+    assert!(!matches!(decide(&calm, &young), Next::Act { act: Act::Record { .. }, .. }));
+}
+
+#[test]
+fn a_value_from_after_the_report_is_left_alone_however_often_the_incident_is_applied() {
+    let wanted = suspected(Desired { suspended: true, ..held() });
+    for minutes in [NOW - 60, NOW - 59, NOW] {
+        let next = decide(&wanted, &observed(vec![ours(1, 1, minutes)]));
+        assert!(!matches!(next, Next::Act { act: Act::Record { .. }, .. }), "{minutes}: {next:?}");
+    }
+}
+
+#[test]
+fn the_rotation_under_way_is_followed_by_another_without_its_close() {
+    let wanted = Desired { suspended: true, ..held() };
+    let incident = Incident { reported_at: at(NOW - 30), revoke_at: at(NOW + 10) };
+    let wanted = Desired { incidents: vec![incident], ..wanted };
+    let published = rotating(vec![ours(1, 1, 0), ours(2, 2, NOW - 1)], record(2, 1));
+    let Next::Act { act: Act::Record { id, trigger, .. }, .. } = decide(&wanted, &published) else {
+        panic!("{:?}", decide(&wanted, &published));
+    };
+    assert_eq!((id, trigger), (3, Trigger::Incident));
+    let calm = decide(&Desired { incidents: Vec::new(), ..wanted }, &published);
+    assert!(matches!(calm, Next::Wait { step: Step::Close, .. }), "{calm:?}");
+}
+
+#[test]
+fn the_old_login_is_retired_at_the_proof_or_when_its_time_is_over() {
+    let seen = |proof: Option<Proof>| {
+        let mut seen = published(installed(2));
+        let proof = proof.map(|proof| (2, proof, NOW - 1));
+        seen.hosts = vec![host("prod", NOW - 60, proof)];
+        seen
+    };
+    let retire = Act::Retire { id: 2, username: "a".into() };
+    let on_prod = |desired| Desired { hosts: vec!["prod".into()], ..desired };
+    let long = Retirement { after: TimeDelta::days(9), ..Retirement::default() };
+    let wanted = on_prod(suspected(Desired { retirement: long, ..alternating() }));
+    assert_eq!(
+        act(&wanted, &seen(Some(Proof::Proven))),
+        retire,
+        "neither retire.after nor the grace is waited for"
+    );
+    let next = decide(&wanted, &seen(None));
+    assert!(matches!(next, Next::Wait { step: Step::Deploy, .. }), "{next:?}");
+    assert_eq!(
+        act(&on_prod(due(alternating())), &seen(None)),
+        retire,
+        "a host that is down keeps it alive no longer"
+    );
+}
+
+#[test]
+fn open_sessions_of_a_suspected_login_are_ended_rather_than_waited_for() {
+    let sessions = vec![session("a", "203.0.113.9")];
+    let used = TargetEvidence { sessions: sessions.clone(), ..installed(2) };
+    assert_eq!(act(&suspected(alternating()), &published(used)), Act::Retire { id: 2, username: "a".into() });
+    let gone = TargetEvidence {
+        can_log_in: BTreeSet::from(["b".into()]),
+        fences: BTreeMap::from([("a".into(), (2, at(NOW - 1))), ("b".into(), (2, at(NOW - 1)))]),
+        sessions,
+        ..installed(2)
+    };
+    let end = Act::EndSessions { username: "a".into(), opened_before: None };
+    assert_eq!(act(&suspected(alternating()), &published(gone)), end);
+}
+
+#[test]
+fn of_a_role_that_was_changed_in_place_only_the_sessions_from_before_are_ended() {
+    let changed = at(NOW - 5);
+    let seen = |since: DateTime<Utc>| {
+        let session = OpenSession { username: "b".into(), client: "203.0.113.9".into(), since: Some(since) };
+        let target = TargetEvidence {
+            fences: BTreeMap::from([("b".into(), (2, changed))]),
+            sessions: vec![session],
+            ..installed(2)
+        };
+        let mut seen = published(target);
+        if let Some(credential) = seen.records.get_mut(&2).and_then(|record| record.credential.as_mut()) {
+            credential.replaces = Some("b".into());
+        }
+        seen
+    };
+    let wanted = suspected(in_place());
+    let next = decide(&wanted, &seen(at(NOW - 6)));
+    assert!(
+        matches!(&next, Next::Act { act: Act::EndSessions { opened_before: Some(_), .. }, .. }),
+        "{next:?}"
+    );
+    let next = decide(&wanted, &seen(at(NOW - 4)));
+    assert!(!matches!(&next, Next::Act { act: Act::EndSessions { .. }, .. }), "{next:?}");
+    assert_eq!(revocation(&wanted, &seen(at(NOW - 6))), Revocation::Open);
+    assert_eq!(revocation(&wanted, &seen(at(NOW - 4))), Revocation::Done);
+}
+
+#[test]
+fn a_later_rotation_is_none_of_an_old_incidents_business() {
+    let incident = Incident { reported_at: at(10), revoke_at: at(25) };
+    let mut seen = published(installed(2));
+    seen.parameters = rotating(vec![ours(1, 1, 20), ours(2, 2, NOW - 60)], record(2, 1)).parameters;
+    let kept =
+        Retirement { after: TimeDelta::days(9), proven_since: Some(at(NOW - 1)), ..Retirement::default() };
+    let wanted = Desired { incidents: vec![incident], retirement: kept, ..alternating() };
+    assert_eq!(why(decide(&wanted, &seen)), Waiting::Retirement);
+}
