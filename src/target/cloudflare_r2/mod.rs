@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use self::api::Api;
 pub use self::connection::{Connection, Endpoints, Limits};
@@ -107,7 +107,11 @@ impl Target for CloudflareR2 {
     }
 
     /// R2 keeps no sessions: every request is signed.
-    async fn end_sessions(&self, _username: &str) -> Result<(), TargetError> {
+    async fn end_sessions(
+        &self,
+        _username: &str,
+        _opened_before: Option<DateTime<Utc>>,
+    ) -> Result<(), TargetError> {
         Ok(())
     }
 }
