@@ -21,6 +21,7 @@ readonly API_SERVICE_ADDRESS=10.213.16.1
 readonly POD_CIDR=10.213.32.0/20
 readonly API_URL=https://$NODE_ADDRESS:6443
 readonly SSM_URL=http://$MACHINE_ADDRESS:4583
+readonly CLOUDFLARE_URL=http://$MACHINE_ADDRESS:4584
 
 readonly NODE=node
 readonly DOCKER_HOST_BOX=production

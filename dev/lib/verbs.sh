@@ -18,6 +18,7 @@ world_up() {
     prepare
     boot
   fi
+  cloudflare_install
   keyturn_install
   printf '%7.1f s  in all. dev/world status shows it; eval "$(dev/world env)" lets a shell use it\n' \
     "$(seconds_since "$began")"
@@ -89,6 +90,7 @@ world_down() {
   phase "docker host ended" box_stop "$DOCKER_HOST_BOX"
   phase "node ended" box_stop "$NODE"
   phase "SSM ended" ssm_stop
+  phase "Cloudflare ended" cloudflare_stop
   phase "network removed" network_down
   phase "kernel settings of before restored" restore_sysctls
   rm -rf "$RUN"
@@ -103,8 +105,10 @@ world_reset() {
   phase "docker host emptied" docker_host_reset
   phase "Kubernetes emptied" node_reset
   phase "SSM emptied" ssm_reset
+  phase "Cloudflare emptied" cloudflare_reset
   prepare
   boot
+  cloudflare_install
   keyturn_install
 }
 
@@ -140,6 +144,7 @@ world_status() {
   fi
   status_line "Kubernetes" "$API_URL, node $NODE_NAME" node_up || ok=1
   status_line "SSM" "$SSM_URL, region us-east-1" ssm_up || ok=1
+  status_line "Cloudflare" "$CLOUDFLARE_URL, emulated" cloudflare_up || ok=1
   status_line "docker host" "deploy@$HOST_ADDRESS port 22, box $DOCKER_HOST_BOX" docker_host_up || ok=1
   keyturn_status || ok=1
   return $ok
@@ -159,6 +164,7 @@ world_env() {
 export KUBECONFIG=$(printf %q "$STATE/kubeconfig")
 export PATH=$(printf %q "$STATE/bin"):\$PATH
 export AWS_ENDPOINT_URL_SSM=$SSM_URL
+export KEYTURN_CLOUDFLARE=$CLOUDFLARE_URL
 export AWS_REGION=us-east-1
 export AWS_DEFAULT_REGION=us-east-1
 export AWS_ACCESS_KEY_ID=world

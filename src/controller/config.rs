@@ -8,6 +8,7 @@ use super::lease::Timing;
 use super::settings::Settings;
 use crate::deploy::job::JobTemplate;
 use crate::notification::{self, Sink};
+use crate::target::cloudflare_r2::Endpoints;
 
 /// The controller's own arguments. A flag wins over its environment variable.
 #[derive(Args, Clone, Debug)]
@@ -54,6 +55,24 @@ pub struct ControllerArgs {
     /// How long the previous credential keeps working where a ManagedSecret sets no `retire.after`
     #[arg(long, env = "KEYTURN_RETIRE_AFTER", value_parser = duration, default_value = "1h")]
     pub retire_after: TimeDelta,
+
+    /// How old an R2 token that a rotation left behind without a record must be before it is deleted; never younger than
+    /// the grace
+    #[arg(long, env = "KEYTURN_ORPHANS_AFTER", value_parser = duration, default_value = "15m")]
+    pub orphans_after: TimeDelta,
+
+    /// Address of Cloudflare's API
+    #[arg(long, env = "KEYTURN_CLOUDFLARE_API_URL", value_parser = url, default_value = "https://api.cloudflare.com/client/v4")]
+    pub cloudflare_api_url: String,
+
+    /// Address of R2's S3 endpoint; `{account}` and `{jurisdiction}` (empty, `.eu` or `.fedramp`) are put in
+    #[arg(
+        long,
+        env = "KEYTURN_R2_ENDPOINT",
+        value_parser = r2_endpoint,
+        default_value = "https://{account}{jurisdiction}.r2.cloudflarestorage.com"
+    )]
+    pub r2_endpoint: String,
 
     /// Wait after a first failure; it doubles with each further one
     #[arg(long, env = "KEYTURN_BACKOFF_INITIAL", value_parser = positive_duration, default_value = "1m")]
@@ -183,12 +202,18 @@ impl ControllerArgs {
         settings.first_rotation_delay = self.first_rotation_delay;
         settings.backlog_spread = self.backlog_spread;
         settings.retire_after = self.retire_after;
+        settings.orphans_after = self.orphans_after;
         settings.backoff_initial = self.backoff_initial;
         settings.backoff_max = self.backoff_max;
         settings.coalesce = self.coalesce;
         settings.attempts = self.attempts;
         settings.sinks.clone_from(&self.sinks.0);
         Ok(settings)
+    }
+
+    /// Where Cloudflare answers.
+    pub fn cloudflare(&self) -> Endpoints {
+        Endpoints { api: self.cloudflare_api_url.clone(), s3: self.r2_endpoint.clone() }
     }
 
     /// What every deploy Job has in common.
@@ -344,6 +369,24 @@ fn optional_dns_label(text: &str) -> Result<String, String> {
     if text.is_empty() { Ok(String::new()) } else { dns_label(text) }
 }
 
+fn url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    if rest.is_empty() || rest.contains(char::is_whitespace) {
+        return Err("must be a URL such as https://api.cloudflare.com/client/v4".into());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+fn r2_endpoint(text: &str) -> Result<String, String> {
+    if text.matches("{account}").count() != 1 || text.matches("{jurisdiction}").count() > 1 {
+        return Err(
+            "must name {account} once, such as https://{account}{jurisdiction}.r2.cloudflarestorage.com"
+                .into(),
+        );
+    }
+    url(text)
+}
+
 fn non_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.to_owned()) }
 }
@@ -386,6 +429,7 @@ mod tests {
             "--first-rotation-delay=0",
             "--backlog-spread=0s",
             "--retire-after=250ms",
+            "--orphans-after=20m",
             "--backoff-initial=1s",
             "--backoff-max=4s",
             "--coalesce=2s",
@@ -397,10 +441,33 @@ mod tests {
         assert_eq!(settings.first_rotation_delay, TimeDelta::zero());
         assert_eq!(settings.backlog_spread, TimeDelta::zero());
         assert_eq!(settings.retire_after, TimeDelta::milliseconds(250));
+        assert_eq!(settings.orphans_after, TimeDelta::minutes(20));
         assert_eq!(settings.backoff_initial, TimeDelta::seconds(1));
         assert_eq!(settings.backoff_max, TimeDelta::seconds(4));
         assert_eq!(settings.coalesce, TimeDelta::seconds(2));
         assert_eq!(settings.attempts, 2);
+    }
+
+    #[test]
+    fn cloudflare_answers_where_the_operator_says_and_otherwise_at_its_own_addresses() {
+        assert_eq!(parse(&["--cluster=c"]).unwrap().cloudflare(), Endpoints::default());
+        let own = [
+            "--cluster=c",
+            "--cloudflare-api-url=http://10.0.0.1:1/v4/",
+            "--r2-endpoint=http://10.0.0.1/{account}",
+        ];
+        let endpoints = parse(&own).unwrap().cloudflare();
+        assert_eq!(
+            (endpoints.api.as_str(), endpoints.s3.as_str()),
+            ("http://10.0.0.1:1/v4", "http://10.0.0.1/{account}")
+        );
+        for bad in [
+            "--cloudflare-api-url=api.cloudflare.com",
+            "--r2-endpoint=https://r2.example",
+            "--r2-endpoint={account}",
+        ] {
+            assert!(parse(&["--cluster=c", bad]).is_err(), "{bad}");
+        }
     }
 
     #[test]

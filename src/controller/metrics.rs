@@ -16,6 +16,7 @@ use super::cache::Cache;
 use super::lease::Leadership;
 use crate::api::{DockerHost, ManagedSecret, conditions, time};
 use crate::parameter_store::budget::SsmCalls;
+use crate::rotation::protocol::Step;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RotationLabels {
@@ -135,7 +136,7 @@ impl fmt::Debug for Objects {
 /// One gauge for each secret: its name, what it says, and how it is read from the object.
 type SecretGauge = (&'static str, &'static str, fn(&ManagedSecret) -> Option<i64>);
 
-const SECRET_GAUGES: [SecretGauge; 6] = [
+const SECRET_GAUGES: [SecretGauge; 8] = [
     ("secret_ready", "Whether the secret is published and in order", |secret| {
         Some(i64::from(condition(secret, conditions::READY)))
     }),
@@ -145,6 +146,21 @@ const SECRET_GAUGES: [SecretGauge; 6] = [
     ("secret_stalled", "Whether a person has to act", |secret| {
         Some(i64::from(condition(secret, conditions::STALLED)))
     }),
+    ("secret_pending_retirements", "How many previous credentials still work", |secret| {
+        i64::try_from(secret.status.as_ref()?.pending_retirements.len()).ok()
+    }),
+    (
+        "secret_retirement_failures",
+        "How often in a row the previous credential could not be retired",
+        |secret| {
+            let failure = secret.status.as_ref()?.failure.as_ref();
+            Some(
+                failure
+                    .filter(|failure| failure.step == Step::Retire.name())
+                    .map_or(0, |f| i64::from(f.attempts)),
+            )
+        },
+    ),
     ("secret_last_rotation_timestamp_seconds", "When the published value was made", |secret| {
         Some(secret.status.as_ref()?.last_rotation_time.as_ref()?.0.as_second())
     }),

@@ -43,6 +43,8 @@ use crate::notification::{Courier, DeliveryError};
 use crate::parameter_store::aws::Stores;
 use crate::parameter_store::budget::{Rates, SsmCalls};
 use crate::parameter_store::ssm::CallLimits;
+use crate::target::TargetError;
+use crate::target::cloudflare_r2::{Connection, Limits as CloudflareLimits};
 
 /// A process whose election loop has not moved for this many lease durations is to be restarted.
 const SILENT_LEASES: u32 = 4;
@@ -61,6 +63,8 @@ pub enum RunError {
     Listen(#[from] ListenError),
     #[error("cannot notify anybody: {0}")]
     Courier(#[from] DeliveryError),
+    #[error("no client for Cloudflare: {0}")]
+    Cloudflare(#[source] TargetError),
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] std::io::Error),
     #[error(transparent)]
@@ -87,6 +91,7 @@ struct Process {
     clients: Clients,
     metrics: Metrics,
     ssm_calls: SsmCalls,
+    cloudflare: Arc<Connection>,
     leadership: Leadership,
     links: Links,
     /// Set once this replica leads.
@@ -102,6 +107,8 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     let signals = Signals::listen().map_err(RunError::Signals)?;
     let metrics = Metrics::default();
     let clients = kube_client::connect(&metrics).await?;
+    let cloudflare = Connection::new(args.cloudflare(), CloudflareLimits::below(span(settings.grace)))
+        .map_err(RunError::Cloudflare)?;
     let lease = (&args.namespace, &args.lease_name);
     let candidate = Candidate::new(clients.calls.clone(), lease.0, lease.1, &args.pod(), args.lease_timing());
     tracing::info!(
@@ -133,6 +140,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
         clients,
         metrics,
         ssm_calls: SsmCalls::default(),
+        cloudflare,
         links,
         inventories,
         background,
@@ -268,6 +276,7 @@ impl Process {
                     self.clients.calls.clone(),
                     objects.clone(),
                     inventories.clone(),
+                    self.cloudflare.clone(),
                     &self.settings,
                 )),
                 leadership: leadership.clone(),

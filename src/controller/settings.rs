@@ -21,6 +21,9 @@ pub struct Settings {
     pub backlog_spread: TimeDelta,
     /// `retire.after` where a secret sets none.
     pub retire_after: TimeDelta,
+    /// How old a credential that only its target can make must be before it is deleted for having no record. The grace is
+    /// the least.
+    pub orphans_after: TimeDelta,
     /// Wait after the first failure; doubles up to `backoff_max`.
     pub backoff_initial: TimeDelta,
     pub backoff_max: TimeDelta,
@@ -43,6 +46,7 @@ impl Settings {
             first_rotation_delay: TimeDelta::days(1),
             backlog_spread: TimeDelta::hours(1),
             retire_after: TimeDelta::hours(1),
+            orphans_after: TimeDelta::minutes(15),
             backoff_initial: TimeDelta::minutes(1),
             backoff_max: TimeDelta::hours(1),
             coalesce: TimeDelta::seconds(30),

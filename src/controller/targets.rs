@@ -11,6 +11,7 @@ use super::kube_objects::call;
 use super::managed_secret::ports::{Regions, Targets};
 use super::objects::{ObjectError, Objects};
 use super::settings::Settings;
+use crate::api::cloudflare_r2::CloudflareR2Spec;
 use crate::api::docker_host::SecretKeyRef;
 use crate::api::grants::{self, Verdict};
 use crate::api::postgres::PostgresSpec;
@@ -21,6 +22,7 @@ use crate::deploy::ssh::client_key::ClientKey;
 use crate::deploy::ssh::known_hosts::KnownHosts;
 use crate::deploy::task::Endpoint;
 use crate::secret_value::SecretValue;
+use crate::target::cloudflare_r2::{CloudflareR2, Connection};
 use crate::target::postgres::{Dial, Direct, Limits, Postgres, ThroughHost};
 use crate::target::{Login, Target, TargetError};
 
@@ -31,6 +33,7 @@ pub struct ClusterTargets {
     regions: Arc<dyn Regions>,
     cluster: String,
     limits: Limits,
+    cloudflare: Arc<Connection>,
 }
 
 impl ClusterTargets {
@@ -38,10 +41,26 @@ impl ClusterTargets {
         client: Client,
         objects: Arc<dyn Objects>,
         regions: Arc<dyn Regions>,
+        cloudflare: Arc<Connection>,
         settings: &Settings,
     ) -> Self {
         let limits = Limits::below(span(settings.grace));
-        Self { client, objects, regions, cluster: settings.cluster.clone(), limits }
+        Self { client, objects, regions, cluster: settings.cluster.clone(), limits, cloudflare }
+    }
+
+    async fn cloudflare_r2(
+        &self,
+        object: &ManagedSecret,
+        spec: &CloudflareR2Spec,
+    ) -> Result<CloudflareR2, TargetError> {
+        let (namespace, name) = names(object);
+        let admin = self.text(namespace, &spec.token_secret_ref).await?;
+        let admin = SecretValue::new(admin.expose().trim().to_owned());
+        let owner = format!("{}/{namespace}/{name}", self.cluster);
+        // A token that is never rotated again ends by itself, though late enough for a rotation that is overdue.
+        let period = object.spec.rotation.period.as_ref().and_then(|period| period.to_delta());
+        let lifetime = period.map(|period| period * 2);
+        CloudflareR2::new(spec, self.cloudflare.clone(), admin, owner, lifetime)
     }
 
     async fn postgres(
@@ -166,8 +185,11 @@ impl Targets for ClusterTargets {
         object: &ManagedSecret,
         region: &str,
     ) -> Result<Option<Arc<dyn Target>>, TargetError> {
-        match &object.spec.generate.postgres {
-            Some(spec) => Ok(Some(Arc::new(self.postgres(object, spec, region).await?))),
+        if let Some(spec) = &object.spec.generate.postgres {
+            return Ok(Some(Arc::new(self.postgres(object, spec, region).await?)));
+        }
+        match &object.spec.generate.cloudflare_r2 {
+            Some(spec) => Ok(Some(Arc::new(self.cloudflare_r2(object, spec).await?))),
             None => Ok(None),
         }
     }

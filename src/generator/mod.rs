@@ -4,6 +4,7 @@
 //! Whatever holds a value on the way is overwritten when it is dropped.
 
 mod fernet;
+mod pair;
 mod password;
 mod template;
 
@@ -15,6 +16,7 @@ use crate::api::managed_secret::{BytesSpec, GenerateSpec};
 use crate::api::postgres::PASSWORD_BYTES;
 use crate::secret_value::SecretValue;
 
+pub use pair::{access_key_id, pair, render_pair};
 pub use template::{Fields, extract, login, render};
 
 /// Where random bytes come from.

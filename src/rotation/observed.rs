@@ -297,6 +297,10 @@ pub struct TargetEvidence {
     pub recorded: Option<Acceptance>,
     /// What it said to the published login, where no record lies open.
     pub published: Option<Acceptance>,
+    /// By username: what it said to the logins that open records replace, where that is asked: after their end.
+    pub replaced: BTreeMap<String, Acceptance>,
+    /// Logins that it made for this secret; `None` where it makes none, or was not asked.
+    pub issued: Option<Vec<IssuedLogin>>,
     /// Things that a person should know.
     pub notes: Vec<String>,
     /// Statements that make the roles from the published one, where that is asked for and not done.
@@ -311,6 +315,18 @@ pub struct OpenSession {
     pub client: String,
     /// By the target's clock, as fences are; `None` where it does not tell.
     pub since: Option<DateTime<Utc>>,
+}
+
+/// A login that the target made for a rotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedLogin {
+    pub username: String,
+    /// The rotation that it is named after.
+    pub id: RotationId,
+    /// When it was made.
+    pub at: DateTime<Utc>,
+    /// Whether it is published, or any version that is kept of the rotation's publishes it, as far as can be told.
+    pub was_published: bool,
 }
 
 /// What a target said to a login.

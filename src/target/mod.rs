@@ -114,8 +114,8 @@ pub trait Target: Send + Sync {
     async fn try_login(&self, login: &Login) -> Result<Answer, TargetError>;
 
     /// Looks at the secret's roles as the administrator. Without one there is nothing to see: no fence. While a rotation
-    /// runs, `replaced` is the login that it replaces; a target with many may look at that one alone.
-    async fn look(&self, replaced: Option<&str>) -> Result<Roles, TargetError>;
+    /// runs, `replaced` are the logins that it replaces; a target with many may look at those alone.
+    async fn look(&self, replaced: &[&str]) -> Result<Roles, TargetError>;
 
     /// Makes a login that only the target can make, and names it after the rotation. It is not repeatable: each call
     /// makes another one.

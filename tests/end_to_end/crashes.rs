@@ -8,7 +8,7 @@ use super::project::Project;
 use super::world::{eventually, in_box, ssm, try_run};
 
 /// How many times something is killed: as the variable says, where it is set.
-fn kills(variable: &str, otherwise: u64) -> u64 {
+pub fn kills(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise)
 }
 
@@ -18,7 +18,7 @@ fn pause(round: u64) -> Duration {
 }
 
 /// Kills by SIGKILL what runs as pid 1 of a pod's container.
-fn kill_pods(namespace: &str, selector: &str) {
+pub fn kill_pods(namespace: &str, selector: &str) {
     try_run("kubectl", &["delete", "pods", "-n", namespace, "-l", selector, "--grace-period=0", "--force"])
         .ok();
 }
@@ -57,7 +57,12 @@ fn every_rotation_ends_with_one_value_however_often_the_controller_is_killed() {
 
 /// A moment within the life of a deploy pod, a different one in each run of the tests.
 fn any_moment() -> Duration {
-    Duration::from_millis(RandomState::new().build_hasher().finish() % 2_500)
+    any_moment_of(2_500)
+}
+
+/// A moment within so many milliseconds.
+pub fn any_moment_of(milliseconds: u64) -> Duration {
+    Duration::from_millis(RandomState::new().build_hasher().finish() % milliseconds)
 }
 
 /// Sends SIGKILL to what runs in a pod of this namespace. Says whether there was one.

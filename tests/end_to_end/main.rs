@@ -5,6 +5,7 @@
 //! take down what all of them need have the world to themselves (`Project::alone`).
 
 mod adoption;
+mod cloudflare_r2;
 mod controller;
 mod crashes;
 mod failures;

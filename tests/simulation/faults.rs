@@ -22,6 +22,8 @@ pub enum Kind {
     DeleteJob,
     /// Looking at the roles of a target.
     LookAtTarget,
+    /// Having a target make a login.
+    Issue,
     /// Giving a role a new password.
     Install,
     /// Taking the login from a role.

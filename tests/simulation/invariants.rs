@@ -69,7 +69,7 @@ fn open_records(state: &State) -> Vec<(String, Record)> {
 pub fn sends(state: &mut State, kind: Kind, what: &str) {
     let outside = match kind {
         Kind::Stage | Kind::Publish | Kind::Unstage | Kind::DeleteParameter | Kind::StartJob => true,
-        Kind::Install | Kind::Retire | Kind::EndSessions | Kind::SetUp => true,
+        Kind::Issue | Kind::Install | Kind::Retire | Kind::EndSessions | Kind::SetUp => true,
         Kind::Observe | Kind::LookAtTarget | Kind::Finalizer | Kind::SecretStatus | Kind::HostStatus => false,
         Kind::DeleteJob => false,
     };
@@ -356,6 +356,51 @@ fn revocation_is_due(state: &State) -> bool {
     })
 }
 
+/// A token was deleted: never one of somebody else, and never one that is published, recorded or run.
+pub fn token_is_deleted(state: &mut State, id: &str) {
+    let is_of = |value: &str| value == id || value.starts_with(&format!("{id}:"));
+    if matches!(id, "others" | "alike") {
+        state.violate(format!("I9: token {id} of somebody else was deleted"));
+    }
+    let users = state.hosts.iter().filter(|(_, host)| host.running.values().any(|value| is_of(value)));
+    let users: Vec<String> = users.map(|(name, _)| name.clone()).collect();
+    if !users.is_empty() && !revocation_is_due(state) {
+        state.violate(format!("I8: token {id} was deleted while {} ran it", users.join(", ")));
+    }
+    let managed = state.ssm.content.keys().filter(|path| !path.starts_with(STAGING));
+    if managed.filter_map(|path| state.ssm.latest(path)).any(|latest| is_of(&latest.value)) {
+        state.violate(format!("I5: token {id} was deleted while it was published"));
+    }
+    let records = open_records(state).into_iter().map(|(_, record)| record);
+    if records.into_iter().any(|record| record.credential.is_some_and(|c| c.username == id)) {
+        let rolls_back = open_records(state).iter().any(|(_, record)| record.trigger == Trigger::RollBack);
+        if !rolls_back {
+            state.violate(format!("I1: token {id} was deleted while a record held it"));
+        }
+    }
+}
+
+/// What must hold of key pairs whenever nothing is being changed. Two parameters cannot be written at once.
+fn pairs(state: &State) -> Vec<String> {
+    let Some(account) = &state.cloudflare else { return Vec::new() };
+    let whole = |path: &String, value: &str| state.memory.is_ours(path, value) && value.contains(':');
+    let mut wrong = Vec::new();
+    for (name, host) in &state.hosts {
+        for (path, value) in &host.running {
+            if whole(path, value) && !account.accepts(value, state.now) {
+                wrong.push(format!("I2: {name} runs a pair as {path} that R2 refuses"));
+            }
+        }
+    }
+    for path in state.ssm.content.keys().filter(|path| !path.starts_with(STAGING)) {
+        let Some(latest) = state.ssm.latest(path) else { continue };
+        if whole(path, &latest.value) && !account.accepts(&latest.value, state.now) {
+            wrong.push(format!("I5: R2 refuses what {path} publishes"));
+        }
+    }
+    wrong
+}
+
 fn changes_in_place(state: &State) -> bool {
     state.cluster.secrets().any(|secret| {
         secret.spec.generate.postgres.as_ref().is_some_and(|postgres| postgres.single_role.is_some())
@@ -404,6 +449,7 @@ fn logins(state: &State) -> Vec<String> {
 pub fn always(state: &mut State) {
     let mut lost = logins(state);
     lost.extend(suspicions(state));
+    lost.extend(pairs(state));
     for (name, host) in &state.hosts {
         for (path, value) in &host.running {
             let kept = state.ssm.versions(path).iter().any(|v| v.value.trim_end() == value);

@@ -6,6 +6,7 @@
 mod faults;
 mod harness;
 mod invariants;
+mod key_pairs;
 mod scenarios;
 mod summary;
 mod world;
@@ -165,6 +166,17 @@ scenarios! {
     an_incident_in_mid_rotation_revokes_although_a_host_is_down,
     an_incident_waits_for_a_server_that_is_away,
     an_incident_under_an_observing_grant_touches_nothing,
+    a_key_pair_is_rotated,
+    a_key_pair_without_hosts_is_rotated,
+    a_key_pair_is_rotated_twice,
+    a_key_pair_in_two_parameters_is_rotated,
+    an_empty_environment_is_given_a_key_pair,
+    a_key_pair_whose_deployment_fails_is_rolled_back,
+    a_token_that_somebody_deletes_before_it_is_published_is_replaced,
+    cloudflare_that_is_away_is_waited_for,
+    a_token_of_a_user_is_left_to_its_user,
+    deleting_while_a_key_pair_is_rotated_finishes_it,
+    a_pair_that_r2_refuses_is_left_alone_until_it_works,
 }
 
 /// The checks can fail: each of these bugs, planted between the controller and the world, breaks a promise in some case.
@@ -175,7 +187,7 @@ fn planted_bugs_are_found() {
     let on_host = scenarios::a_request_rotates_once_on_a_host;
     let twice = scenarios::two_requests_in_a_row_rotate_twice;
     type Bug = (Sabotage, fn() -> Scenario, &'static [Fault]);
-    let bugs: [Bug; 11] = [
+    let bugs: [Bug; 12] = [
         (Sabotage::NoDescription, plain, &[]),
         (
             Sabotage::CreateOverwrites,
@@ -188,6 +200,7 @@ fn planted_bugs_are_found() {
         (Sabotage::RecordsHidden, plain, &[Fault::CrashAfter]),
         (Sabotage::HostsAlwaysProven, scenarios::a_failed_deployment_is_held_until_it_works, &[]),
         (Sabotage::LeakInStatus, plain, &[]),
+        (Sabotage::TokensHidden, scenarios::a_key_pair_is_rotated, &[Fault::CrashAfter]),
         (Sabotage::RequestNeverHandled, plain, &[]),
         (Sabotage::TwoDeploys, on_host, &[]),
         (Sabotage::HostsAlwaysProven, scenarios::a_login_whose_deployment_fails_is_rolled_back, &[]),

@@ -9,6 +9,8 @@ use keyturn::parameter_store::description;
 use keyturn::rotation::observed::Stamp;
 use serde_json::{Value, json};
 
+use crate::key_pairs::ACCOUNT;
+pub use crate::key_pairs::*;
 use crate::summary::{Latest, SecretEnd, Summary};
 use crate::world::hosts::SimHost;
 use crate::world::postgres::SimPostgres;
@@ -28,12 +30,12 @@ pub struct Scenario {
 
 pub const PATH: &str = "/app/prod/TOKEN";
 pub const SECOND: &str = "/app/prod/TOKEN_ID";
-const SECRET: &str = "token";
+pub const SECRET: &str = "token";
 const HOST_KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAILQzrAkkj7EyNVl+dlkYgID8Z0a6qrgj4157Ffnl1wwn";
 const OLD: &str = "the-value-that-was-there-before";
 const FOREIGN: &str = "what-somebody-else-wrote";
 
-fn merge(target: &mut Value, patch: Value) {
+pub fn merge(target: &mut Value, patch: Value) {
     match (target, patch) {
         (Value::Object(target), Value::Object(patch)) => {
             for (key, value) in patch {
@@ -64,11 +66,12 @@ fn on_web(patch: Value) -> Value {
     with_host
 }
 
-fn grant(state: &mut State, mode: &str) {
+pub fn grant(state: &mut State, mode: &str) {
     let hosts = json!([{"host": "web.example"}, {"host": "canary.example"}]);
     let grant = json!({
         "namespaces": [NAMESPACE], "mode": mode, "parameters": [{"prefix": "/app/prod/"}], "hosts": hosts,
         "postgres": [{"host": "db.example", "roles": ["app", "app_a", "app_b", "app_old"]}],
+        "cloudflare": [{"accountId": ACCOUNT}],
     });
     state.set_grants(&[("all", grant)]);
 }
@@ -77,7 +80,7 @@ fn withdraw_grants(state: &mut State) {
     state.set_grants(&[]);
 }
 
-fn host(state: &mut State, name: &str, fetches: &[&str]) {
+pub fn host(state: &mut State, name: &str, fetches: &[&str]) {
     state.apply_host(
         name,
         json!({
@@ -100,7 +103,7 @@ fn host(state: &mut State, name: &str, fetches: &[&str]) {
 }
 
 /// A value that somebody put there this many days ago.
-fn put_days_ago(state: &mut State, path: &str, value: &str, days: i64) {
+pub fn put_days_ago(state: &mut State, path: &str, value: &str, days: i64) {
     let start = state.now;
     state.now = start - TimeDelta::days(days);
     state.person_describes(path, value, "Signing key");
@@ -124,29 +127,29 @@ fn rotated_days_ago(state: &mut State, path: &str, value: &str, days: i64) {
     state.now = start;
 }
 
-fn at(seconds: i64, what: &'static str, run: fn(&mut State)) -> Action {
+pub fn at(seconds: i64, what: &'static str, run: fn(&mut State)) -> Action {
     Action { what, when: When::At(seconds), run }
 }
 
-fn later(seconds: i64, what: &'static str, run: fn(&mut State)) -> Action {
+pub fn later(seconds: i64, what: &'static str, run: fn(&mut State)) -> Action {
     Action { what, when: When::Later(seconds), run }
 }
 
-fn once(holds: fn(&State) -> bool, what: &'static str, run: fn(&mut State)) -> Action {
+pub fn once(holds: fn(&State) -> bool, what: &'static str, run: fn(&mut State)) -> Action {
     Action { what, when: When::Once(holds), run }
 }
 
-fn nobody_does_anything() -> Vec<Action> {
+pub fn nobody_does_anything() -> Vec<Action> {
     Vec::new()
 }
 
-fn a_request() -> Vec<Action> {
+pub fn a_request() -> Vec<Action> {
     vec![at(300, "asks for a rotation", |s| s.request(SECRET, "one"))]
 }
 
 // Moments that people's actions hang on.
 
-fn recorded(state: &State) -> bool {
+pub fn recorded(state: &State) -> bool {
     state.ssm.staged().next().is_some()
 }
 
@@ -158,11 +161,11 @@ fn deploying(state: &State) -> bool {
     published(state) && state.jobs.iter().any(|job| job.is_running() && job.deploys())
 }
 
-fn closed(state: &State) -> bool {
+pub fn closed(state: &State) -> bool {
     state.memory.published(PATH) > 0 && !recorded(state)
 }
 
-fn answered(state: &State, token: &str) -> bool {
+pub fn answered(state: &State, token: &str) -> bool {
     let status = state.cluster.secret(SECRET).and_then(|s| s.status.as_ref());
     let last = status.and_then(|s| s.last_rotation.as_ref());
     last.is_some_and(|last| last.request.as_deref() == Some(token))
@@ -196,7 +199,7 @@ fn either_value_stands(end: &Summary) -> bool {
 }
 
 /// Everything is in order, and every parameter has had so many new values.
-fn in_order(end: &Summary, generated: usize) -> bool {
+pub fn in_order(end: &Summary, generated: usize) -> bool {
     end.staged.is_empty()
         && end.parameters.values().all(|p| p.generated == generated && p.latest == Latest::Generated)
         && end
@@ -219,7 +222,7 @@ fn at_rest(secret: &SecretEnd) -> bool {
         && secret.mirrors.is_empty()
 }
 
-fn is(conditions: &BTreeMap<String, (String, String)>, kind: &str, status: &str) -> bool {
+pub fn is(conditions: &BTreeMap<String, (String, String)>, kind: &str, status: &str) -> bool {
     conditions.get(kind).is_some_and(|(is, _)| is == status)
 }
 
@@ -238,7 +241,7 @@ fn two_new_values(end: &Summary) -> bool {
     in_order(end, 2)
 }
 
-fn answered_with(end: &Summary, wanted: &str) -> bool {
+pub fn answered_with(end: &Summary, wanted: &str) -> bool {
     end.secrets.values().all(|s| s.last_rotation.as_ref().is_some_and(|(_, result)| result == wanted))
 }
 
@@ -246,12 +249,13 @@ macro_rules! scenario {
     ($name:ident, prepare: $prepare:expr, script: $script:expr, ends: $ends:expr $(, or_else: $or_else:expr)? $(,)?) => {
         pub fn $name() -> Scenario {
             #[allow(unused_mut, unused_assignments)]
-            let mut or_else: Option<fn(&Summary) -> bool> = None;
+            let mut or_else: Option<fn(&$crate::summary::Summary) -> bool> = None;
             $(or_else = Some($or_else);)?
             Scenario { name: stringify!($name), prepare: $prepare, script: $script, ends: $ends, or_else }
         }
     };
 }
+pub(crate) use scenario;
 
 scenario!(a_missing_parameter_is_created,
     prepare: |s| { grant(s, "Rotate"); s.apply_secret(SECRET, json!({}), spec(json!({}))); },
@@ -885,11 +889,11 @@ fn drifted_with_a_working_login(end: &Summary) -> bool {
         && end.server.as_ref().is_some_and(|server| server.accepts_hosts)
 }
 
-fn rolling_back(state: &State) -> bool {
+pub fn rolling_back(state: &State) -> bool {
     state.ssm.staged().any(|path| path.ends_with(".abort")) && state.ssm.staged().count() > 2
 }
 
-fn set_verify_fails(state: &mut State, fails: bool) {
+pub fn set_verify_fails(state: &mut State, fails: bool) {
     for host in state.hosts.values_mut() {
         host.verify_fails = fails;
     }

@@ -8,6 +8,7 @@ use keyturn::api::FINALIZER;
 use kube::ResourceExt;
 
 use crate::world::State;
+use crate::world::postgres::SimPostgres;
 use crate::world::ssm::By;
 
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -121,19 +122,11 @@ impl Summary {
             abandoned,
             staged: state.ssm.staged().map(str::to_owned).collect(),
             hosts,
-            server: state.postgres.as_ref().map(|server| {
-                let roles = server.roles.iter().filter(|(_, role)| role.can_log_in);
-                let mut published =
-                    state.ssm.content.keys().filter(|p| !p.starts_with(crate::world::STAGING));
-                let mut running = state.hosts.values().flat_map(|host| host.running.values());
-                ServerEnd {
-                    can_log_in: roles.map(|(name, _)| name.clone()).collect(),
-                    accepts_published: published.all(|path| {
-                        state.ssm.latest(path).is_none_or(|latest| server.accepts(&latest.value))
-                    }),
-                    accepts_hosts: running.all(|value| server.accepts(value)),
-                }
-            }),
+            server: state
+                .postgres
+                .as_ref()
+                .map(|server| roles_of(state, server))
+                .or_else(|| tokens_of(state)),
         }
     }
 }
@@ -167,4 +160,40 @@ fn end_of(state: &State, secret: &keyturn::api::ManagedSecret) -> SecretEnd {
         has_hosts: !secret.spec.hosts.is_empty(),
         mirrors,
     }
+}
+
+fn published(state: &State) -> impl Iterator<Item = &str> {
+    let paths = state.ssm.content.keys().filter(|path| !path.starts_with(crate::world::STAGING));
+    paths.filter_map(|path| state.ssm.latest(path)).map(|latest| latest.value.as_str())
+}
+
+fn running(state: &State) -> impl Iterator<Item = &String> {
+    state.hosts.values().flat_map(|host| host.running.values())
+}
+
+fn roles_of(state: &State, server: &SimPostgres) -> ServerEnd {
+    let roles = server.roles.iter().filter(|(_, role)| role.can_log_in);
+    ServerEnd {
+        can_log_in: roles.map(|(name, _)| name.clone()).collect(),
+        accepts_published: published(state).all(|value| server.accepts(value)),
+        accepts_hosts: running(state).all(|value| server.accepts(value)),
+    }
+}
+
+/// The tokens by what they are: faults change how many were made before.
+fn tokens_of(state: &State) -> Option<ServerEnd> {
+    let account = state.cloudflare.as_ref()?;
+    let kind = |id: &String| {
+        let is_published = published(state).any(|value| value.split(':').next() == Some(id.as_str()));
+        if is_published {
+            "published".to_owned()
+        } else {
+            format!("left behind: {}", account.tokens[id].name)
+        }
+    };
+    Some(ServerEnd {
+        can_log_in: account.live().map(kind).collect(),
+        accepts_published: published(state).all(|value| account.accepts(value, state.now)),
+        accepts_hosts: running(state).all(|value| account.accepts(value, state.now)),
+    })
 }

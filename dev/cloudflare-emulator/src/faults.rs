@@ -10,6 +10,9 @@ pub struct Rule {
     /// `ListBuckets`; any when absent.
     #[serde(default)]
     pub operation: Option<String>,
+    /// Only requests of this account; any when absent.
+    #[serde(default)]
+    pub account: Option<String>,
     /// Lets so many matching requests pass first.
     #[serde(default)]
     pub skip: u32,
@@ -27,7 +30,7 @@ fn once() -> Option<u32> {
 impl Rule {
     /// A rule for one request of an operation.
     pub fn once(operation: &str, fault: Fault) -> Self {
-        Self { operation: Some(operation.to_owned()), skip: 0, times: Some(1), fault }
+        Self { operation: Some(operation.to_owned()), account: None, skip: 0, times: Some(1), fault }
     }
 
     pub fn times(self, times: u32) -> Self {
@@ -98,8 +101,11 @@ impl Faults {
     }
 
     /// The fault that hits this request, if any; counts it.
-    pub fn hit(&mut self, operation: &str) -> Option<Fault> {
-        let matches = |rule: &Rule| rule.operation.as_ref().is_none_or(|wanted| wanted == operation);
+    pub fn hit(&mut self, operation: &str, account: &str) -> Option<Fault> {
+        let matches = |rule: &Rule| {
+            rule.operation.as_ref().is_none_or(|wanted| wanted == operation)
+                && rule.account.as_ref().is_none_or(|wanted| wanted == account)
+        };
         let index = self.0.iter().position(matches)?;
         let rule = &mut self.0[index];
         if rule.skip > 0 {
@@ -129,8 +135,8 @@ mod tests {
         )
         .unwrap();
         faults.add(rule);
-        assert!(faults.hit("CreateToken").is_none());
-        let hit: Vec<bool> = (0..4).map(|_| faults.hit("DeleteToken").is_some()).collect();
+        assert!(faults.hit("CreateToken", "a").is_none());
+        let hit: Vec<bool> = (0..4).map(|_| faults.hit("DeleteToken", "a").is_some()).collect();
         assert_eq!(hit, [false, true, true, false]);
     }
 }

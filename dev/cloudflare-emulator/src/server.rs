@@ -108,7 +108,11 @@ async fn outside(
             None => return reply(tokens::failure(404, 7003, "Could not route to this path")),
         },
     };
-    let fault = world.hit(name);
+    let account = match &api {
+        Some((account, _)) => account.as_str(),
+        None => s3::place(&path).map_or("", |(account, ..)| account),
+    };
+    let fault = world.hit(name, account);
     let is_s3 = api.is_none();
     let answer = || match &api {
         Some((account, Some(operation))) => {

@@ -222,8 +222,8 @@ impl World {
         self.lock().faults.rules().to_vec()
     }
 
-    pub(crate) fn hit(&self, operation: &str) -> Option<Fault> {
-        self.lock().faults.hit(operation)
+    pub(crate) fn hit(&self, operation: &str, account: &str) -> Option<Fault> {
+        self.lock().faults.hit(operation, account)
     }
 
     pub(crate) fn log(&self, call: Call) {

@@ -8,6 +8,7 @@ use super::observe::Place;
 use super::ports::Ports;
 use super::target;
 use crate::api::ManagedSecret;
+use crate::api::managed_secret::ParameterSpec;
 use crate::api::postgres::BootstrapMode;
 use crate::controller::objects::ObjectError;
 use crate::generator::{self, Fields, GenerateError};
@@ -20,7 +21,7 @@ use crate::rotation::observed::{
 };
 use crate::rotation::protocol::Act;
 use crate::secret_value::SecretValue;
-use crate::target::{Target, TargetError};
+use crate::target::{Login, Target, TargetError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ActError {
@@ -98,8 +99,7 @@ impl Actor<'_> {
             // kept in status only, which the reconciler writes
             Act::AskPreflight => Ok(Done::Applied),
             Act::Record { id, trigger, request, base, hosts } => {
-                let (values, credential) = self.draw(observed).await?;
-                let record = Record {
+                let record = |(values, credential)| Record {
                     id: *id,
                     trigger: *trigger,
                     at: self.now,
@@ -109,7 +109,20 @@ impl Actor<'_> {
                     base: base.clone(),
                     hosts: hosts.clone(),
                 };
-                self.create_record(record, observed).await
+                let drawn = if self.object.spec.generate.cloudflare_r2.is_some() {
+                    let replaces = self.replaced(observed).await?;
+                    // What is too large is found out before anything is made.
+                    records::encode(&record(self.rendered(placeholder(), replaces.clone())))?;
+                    let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
+                    // What was seen of the target's logins holds no longer, whatever comes of this.
+                    if let Some(seen) = &mut observed.target {
+                        seen.issued = None;
+                    }
+                    self.rendered(target.issue(*id).await?, replaces)
+                } else {
+                    self.draw(observed).await?
+                };
+                self.create_record(record(drawn), observed).await
             }
             Act::RecordRollBack { id, failed, base, hosts } => {
                 let Some(failed) = observed.records.get(failed) else { return Ok(Done::LookAgain(None)) };
@@ -135,6 +148,14 @@ impl Actor<'_> {
                 let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
                 target.retire(*id, username).await?;
                 Ok(Done::LookAgain(None))
+            }
+            Act::SweepOrphan { id, username } => {
+                let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
+                target.retire(*id, username).await?;
+                if let Some(issued) = observed.target.as_mut().and_then(|target| target.issued.as_mut()) {
+                    issued.retain(|login| login.username != *username);
+                }
+                Ok(Done::Applied)
             }
             Act::EndSessions { username, opened_before } => {
                 let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
@@ -262,6 +283,30 @@ impl Actor<'_> {
         Ok((values, credential))
     }
 
+    /// The access key id that is published.
+    async fn replaced(&self, observed: &Observed) -> Result<Option<String>, ActError> {
+        if observed.parameters.iter().all(|p| p.versions.is_empty()) {
+            return Ok(None);
+        }
+        let published = target::published_login(self.object, self.store, observed, None).await?;
+        match published {
+            Some(login) => Ok(Some(login.username)),
+            None => Err(ActError::NotAccepted(target::unreadable(self.object))),
+        }
+    }
+
+    /// A key pair in the texts of every parameter.
+    fn rendered(
+        &self,
+        login: Login,
+        replaces: Option<String>,
+    ) -> (BTreeMap<String, SecretValue>, Option<Credential>) {
+        let text = |p: &ParameterSpec| generator::render_pair(p.value.as_deref().unwrap_or_default(), &login);
+        let parameters = &self.object.spec.ssm.parameters;
+        let values = parameters.iter().map(|p| (p.path.clone(), text(p))).collect();
+        (values, Some(Credential { username: login.username, password: login.password, replaces }))
+    }
+
     async fn previous_values(
         &self,
         base: &BTreeMap<String, i64>,
@@ -336,4 +381,9 @@ impl Actor<'_> {
         });
         Ok(Done::Applied)
     }
+}
+
+/// A key pair as long as any.
+fn placeholder() -> Login {
+    Login { username: "0".repeat(64), password: SecretValue::new("0".repeat(64)) }
 }

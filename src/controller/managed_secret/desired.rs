@@ -79,7 +79,7 @@ pub fn incidents(object: &ManagedSecret, all: &[SecretIncident], now: DateTime<U
 
 /// A slip in the path of an issued credential must not change a login that is in use.
 pub fn if_missing(object: &ManagedSecret) -> IfMissing {
-    let issued = object.spec.generate.postgres.is_some();
+    let issued = object.spec.generate.has_target();
     object.spec.ssm.if_missing.unwrap_or(if issued { IfMissing::Stall } else { IfMissing::Create })
 }
 
@@ -88,6 +88,9 @@ fn bootstrap(object: &ManagedSecret) -> Option<&Bootstrap> {
 }
 
 fn strategy(object: &ManagedSecret) -> Option<Strategy> {
+    if object.spec.generate.cloudflare_r2.is_some() {
+        return Some(Strategy::Issued);
+    }
     let postgres = object.spec.generate.postgres.as_ref()?;
     Some(if postgres.alternating_roles.is_some() { Strategy::Alternating } else { Strategy::InPlace })
 }
@@ -98,6 +101,7 @@ fn retirement(object: &ManagedSecret, settings: &Settings) -> Retirement {
     let rotation = object.status.as_ref().and_then(|s| s.rotation.as_ref());
     Retirement {
         after: said.unwrap_or(settings.retire_after),
+        orphans_after: settings.orphans_after.max(settings.grace),
         verify_is_enough: spec.is_some_and(|r| r.requires == Some(RetireRequirement::Verify)),
         proven_since: rotation.and_then(|r| r.proven_at.as_ref()).map(from_kubernetes),
     }

@@ -162,6 +162,9 @@ impl ManagedSecrets {
         for notice in notices::of_transition(&before.conditions, &after.conditions) {
             self.ports.objects.notify(Subject::Secret(object), notice).await;
         }
+        if let Some(notice) = notices::of_failed_retirement(before.failure.as_ref(), after.failure.as_ref()) {
+            self.ports.objects.notify(Subject::Secret(object), notice).await;
+        }
         Ok(())
     }
 

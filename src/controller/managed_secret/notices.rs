@@ -3,11 +3,11 @@
 use chrono::TimeDelta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::api::managed_secret::LastRotation;
+use crate::api::managed_secret::{FailureStatus, LastRotation};
 use crate::api::{ManagedSecret, conditions};
 use crate::controller::objects::Notice;
 use crate::rotation::observed::{Author, Observed, RotationId};
-use crate::rotation::protocol::Act;
+use crate::rotation::protocol::{Act, Step};
 
 pub fn act_text(act: &Act) -> &'static str {
     match act {
@@ -18,6 +18,7 @@ pub fn act_text(act: &Act) -> &'static str {
         Act::SetUp => "roles made",
         Act::Install { .. } => "credential installed in its target",
         Act::Retire { .. } => "old login retired",
+        Act::SweepOrphan { .. } => "token without a record deleted",
         Act::EndSessions { .. } => "sessions of the old login ended",
         Act::Promote { .. } => "published",
         Act::MarkAbort { .. } => "abort marked",
@@ -35,6 +36,7 @@ pub fn rotation_of(act: &Act) -> Option<RotationId> {
         | Act::RecordRollBack { id, .. }
         | Act::Install { id }
         | Act::Retire { id, .. }
+        | Act::SweepOrphan { id, .. }
         | Act::Promote { id, .. }
         | Act::MarkAbort { id }
         | Act::DeleteRecord { id }
@@ -97,6 +99,11 @@ pub fn of_act(
         Act::EndSessions { username, .. } => {
             vec![normal("SessionsEnded", "Retire", format!("The old sessions of role {username} were ended"))]
         }
+        Act::SweepOrphan { id, username } => {
+            let note =
+                format!("Deleted token {username}, which rotation {id} left behind when it was cut short");
+            vec![normal("OrphanDeleted", "Sweep", note)]
+        }
         Act::DeleteParameter { path } => {
             vec![normal(
                 "ParameterDeleted",
@@ -145,6 +152,19 @@ pub fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Opt
             "Versions that somebody else wrote lie before the published one: {}",
             replaced.join(", ")
         ),
+    })
+}
+
+/// An old credential that cannot be retired is an alarm: it works on, and somebody may hold it.
+pub fn of_failed_retirement(before: Option<&FailureStatus>, after: Option<&FailureStatus>) -> Option<Notice> {
+    let of_retire = |failure: &&FailureStatus| failure.step == Step::Retire.name();
+    let failure = after.filter(of_retire)?;
+    let told = before.filter(of_retire).is_some_and(|before| before.reason == failure.reason);
+    (!told).then(|| Notice {
+        warning: true,
+        reason: "RetirementFailing",
+        action: "Retire",
+        note: format!("The old credential still works: {}", failure.message),
     })
 }
 

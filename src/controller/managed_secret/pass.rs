@@ -231,7 +231,7 @@ impl ManagedSecrets {
     /// Whether what the target said of the published login is too old.
     fn target_is_to_be_asked(&self, object: &ManagedSecret) -> bool {
         let target = object.status.as_ref().and_then(|status| status.target.as_ref());
-        object.spec.generate.postgres.is_some()
+        object.spec.generate.has_target()
             && target.is_some_and(|target| {
                 let poll = if target.accepts { super::ACCEPTED_POLL } else { super::REFUSED_POLL };
                 from_kubernetes(&target.checked_at) + poll <= self.ports.clock.now()
@@ -286,6 +286,13 @@ impl ManagedSecrets {
                 let superseded = !observed.is_published_by(*id) && !followed;
                 let mut ended = status::ended(record, superseded, now);
                 ended.window_seconds = status::window_seconds(object, observed, record, progress);
+                // One whose login the target has withdrawn is begun again with another.
+                let withdrawn = superseded
+                    && object.spec.generate.cloudflare_r2.is_some()
+                    && object.metadata.deletion_timestamp.is_none();
+                if withdrawn {
+                    ended.request = None;
+                }
                 // A roll back answers the request of the rotation that failed.
                 if observed.records.range(id + 1..).any(|(_, later)| later.request == record.request) {
                     ended.request = None;

@@ -87,6 +87,9 @@ impl Progress {
             Some(Next::Wait { step: Step::Promote, why: why @ Waiting::Drift { .. }, until }) => {
                 Some(("ForeignWrite".to_owned(), waiting_text(why, *until)))
             }
+            Some(Next::Wait { why: why @ Waiting::OutOfReach { .. }, until, .. }) => {
+                Some(("OldTokenOutOfReach".to_owned(), waiting_text(why, *until)))
+            }
             Some(Next::Wait { why: why @ Waiting::Unproven { .. }, until, .. }) => {
                 Some(("NotProven".to_owned(), waiting_text(why, *until)))
             }
@@ -124,6 +127,19 @@ fn waiting_text(why: &Waiting, until: Option<DateTime<Utc>>) -> String {
              use: name the variable in hosts[].env, or set retire.requires to Verify to take the verify script's word"
         ),
         Waiting::Retirement => format!("Every host runs the new login; the old one is retired{until}"),
+        Waiting::Propagation { retired: false } => {
+            "Waiting for the new key pair to be accepted: it may take a minute until it is known everywhere".into()
+        }
+        Waiting::Propagation { retired: true } => {
+            "Waiting for the old key pair to be refused: it may take a minute until its end is known everywhere".into()
+        }
+        Waiting::OutOfReach { username } => format!(
+            "The old access key id {username} still works, and no token of this account has that id: it belongs to a \
+             user, or to another account. Delete it there by hand (Cloudflare dashboard, My Profile, API Tokens)"
+        ),
+        Waiting::Orphans { count } => format!(
+            "{count} tokens that rotations which were cut short have left behind are deleted first{until}"
+        ),
         Waiting::Sessions { username, clients } => {
             let (named, more) = clients.split_at(clients.len().min(SHOWN_CLIENTS));
             let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };

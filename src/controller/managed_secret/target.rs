@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 
 use crate::api::ManagedSecret;
+use crate::api::cloudflare_r2::ACCESS_KEY_ID;
 use crate::api::postgres::{BootstrapMode, PostgresSpec};
+use crate::api::time::to_text;
 use crate::generator;
 use crate::parameter_store::{ParameterStore, StoreError};
 use crate::rotation::observed::{
-    Acceptance, Credential, Observed, OpenSession, Parameter, TargetEvidence, TargetProblem,
+    Acceptance, Credential, IssuedLogin, Observed, OpenSession, Parameter, Seen, TargetEvidence,
+    TargetProblem,
 };
 use crate::secret_value::SecretValue;
-use crate::target::{Answer, Login, Session, Target, TargetError};
+use crate::target::{Answer, Issued, Login, Session, Target, TargetError};
 
 /// Most published versions whose passwords are tried where a role has to change its own.
 const OLDER_VERSIONS: usize = 5;
@@ -41,10 +44,14 @@ pub async fn look(
         sessions: Vec::new(),
         recorded: None,
         published: None,
+        replaced: BTreeMap::new(),
+        issued: None,
         notes: Vec::new(),
         set_up: Vec::new(),
     };
     let recorded = observed.records.values().next_back().and_then(|record| record.credential.as_ref());
+    let credentials = observed.records.values().filter_map(|record| record.credential.as_ref());
+    let replaced: Vec<&str> = credentials.filter_map(|credential| credential.replaces.as_deref()).collect();
     match target {
         Err(error) => {
             let unknown = || Some(Acceptance::Unknown(error.into()));
@@ -53,7 +60,7 @@ pub async fn look(
             evidence.published = if recorded.is_none() { unknown() } else { None };
         }
         Ok(target) => {
-            match target.look(None).await {
+            match target.look(&replaced).await {
                 Ok(roles) => {
                     evidence.fenced = roles.fenced;
                     evidence.fences =
@@ -62,12 +69,17 @@ pub async fn look(
                     evidence.superusers = roles.superusers;
                     evidence.sessions = roles.sessions.into_iter().map(session).collect();
                     evidence.notes = roles.notes;
+                    if let Some(issued) = roles.issued {
+                        evidence.notes.extend(expiry(object, store, observed, &issued, now).await?);
+                        evidence.issued = Some(known_of(object, store, observed, issued).await?);
+                    }
                 }
                 Err(error) => evidence.unseen = Some((&error).into()),
             }
             match recorded {
                 Some(credential) => {
                     evidence.recorded = Some(acceptance(target, &login_of(credential)).await);
+                    evidence.replaced = end_of_replaced(target, object, store, observed, &evidence).await?;
                 }
                 None if observed.parameters.iter().all(|p| !p.versions.is_empty()) => {
                     let login = published_login(object, store, observed, None).await?;
@@ -94,6 +106,94 @@ pub async fn look(
 
 fn session(of_target: Session) -> OpenSession {
     OpenSession { username: of_target.username, client: of_target.client, since: of_target.since }
+}
+
+/// What the target says to the logins that open records replace, once they are not among those that can log in.
+async fn end_of_replaced(
+    target: &dyn Target,
+    object: &ManagedSecret,
+    store: &dyn ParameterStore,
+    observed: &Observed,
+    seen: &TargetEvidence,
+) -> Result<BTreeMap<String, Acceptance>, StoreError> {
+    let mut answers = BTreeMap::new();
+    if object.spec.generate.cloudflare_r2.is_none() || seen.unseen.is_some() {
+        return Ok(answers);
+    }
+    for record in observed.records.values() {
+        let replaced = record.credential.as_ref().and_then(|credential| credential.replaces.as_ref());
+        let Some(replaced) = replaced.filter(|id| !seen.can_log_in.contains(*id)) else { continue };
+        let old = published_login(object, store, observed, Some(&record.base)).await?;
+        if let Some(login) = old.filter(|login| login.username == *replaced) {
+            answers.insert(replaced.clone(), acceptance(target, &login).await);
+        }
+    }
+    Ok(answers)
+}
+
+/// What is known of the logins that the target made: which of them are, or were, published.
+async fn known_of(
+    object: &ManagedSecret,
+    store: &dyn ParameterStore,
+    observed: &Observed,
+    issued: Vec<Issued>,
+) -> Result<Vec<IssuedLogin>, StoreError> {
+    let mut known = Vec::new();
+    for login in issued {
+        let was_published = is_published(object, store, observed, &login).await?;
+        known.push(IssuedLogin { username: login.username, id: login.id, at: login.at, was_published });
+    }
+    Ok(known)
+}
+
+/// Whether the latest version, or any that is kept of the rotation that a login is named after, publishes it. What cannot
+/// be read may.
+async fn is_published(
+    object: &ManagedSecret,
+    store: &dyn ParameterStore,
+    observed: &Observed,
+    login: &Issued,
+) -> Result<bool, StoreError> {
+    for spec in &object.spec.ssm.parameters {
+        let Some(parameter) = observed.parameters.iter().find(|p| p.path == spec.path) else { continue };
+        let template = spec.value.as_deref().unwrap_or_default();
+        if !template.contains(ACCESS_KEY_ID) {
+            continue;
+        }
+        let latest = parameter.latest_number();
+        let of_rotation = |seen: &&Seen| {
+            let stamped = seen.version.stamp.as_ref().is_some_and(|stamp| stamp.id == login.id);
+            stamped || seen.version.number == latest
+        };
+        for seen in parameter.versions.iter().filter(of_rotation) {
+            let value = store.read(&spec.path, Some(seen.version.number)).await?;
+            let found = value.and_then(|value| generator::access_key_id(template, &value));
+            if found.is_none_or(|found| found == login.username) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// A token that is in use and near its end: rotations have failed for long.
+async fn expiry(
+    object: &ManagedSecret,
+    store: &dyn ParameterStore,
+    observed: &Observed,
+    issued: &[Issued],
+    now: DateTime<Utc>,
+) -> Result<Option<String>, StoreError> {
+    let near_end =
+        |login: &&Issued| login.expires_at.is_some_and(|end| now > login.at + (end - login.at) * 3 / 4);
+    for login in issued.iter().filter(near_end) {
+        let end = login.expires_at.unwrap_or_default();
+        if is_published(object, store, observed, login).await? {
+            let (id, end) = (&login.username, to_text(end));
+            return Ok(Some(format!("The token {id} ends by itself at {end}: rotate before that")));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether this is the login of the role from which a pair is to be made.
@@ -133,6 +233,9 @@ pub async fn published_login(
         }
     }
     let pairs: Vec<_> = object.spec.ssm.parameters.iter().zip(&values).collect();
+    if object.spec.generate.cloudflare_r2.is_some() {
+        return Ok(generator::pair(&pairs));
+    }
     let Some(postgres) = &object.spec.generate.postgres else { return Ok(None) };
     Ok(generator::login(&usernames(postgres), &pairs)
         .map(|(username, password)| Login { username: username.to_owned(), password }))
@@ -192,6 +295,15 @@ pub async fn own_logins(
 
 /// What is published is no login of this source.
 pub fn unreadable(object: &ManagedSecret) -> TargetProblem {
+    if object.spec.generate.cloudflare_r2.is_some() {
+        return TargetProblem {
+            reason: "PublishedLoginUnreadable".to_owned(),
+            message: "what is published is no key pair in the form of spec.ssm.parameters[].value: put the access key id \
+                      and secret access key that are in use there, or correct the template"
+                .to_owned(),
+            permanent: true,
+        };
+    }
     let roles = object.spec.generate.postgres.as_ref().map(|p| usernames(p).join(" or ")).unwrap_or_default();
     TargetProblem {
         reason: "PublishedLoginUnreadable".to_owned(),

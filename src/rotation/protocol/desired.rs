@@ -52,6 +52,8 @@ pub enum Strategy {
     InPlace,
     /// Both work until the old one is retired.
     Alternating,
+    /// The same, and only the target can make a login: it exists before its record does.
+    Issued,
 }
 
 /// When the old login is retired.
@@ -59,6 +61,8 @@ pub enum Strategy {
 pub struct Retirement {
     /// How long after the proof.
     pub after: TimeDelta,
+    /// How old a login that the target made must be before it is deleted for having no record: at least the grace.
+    pub orphans_after: TimeDelta,
     /// Whether a passed verify script counts where no container has the variable.
     pub verify_is_enough: bool,
     /// Since when every host has been known to run the new value, as far as that is remembered.

@@ -4,7 +4,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::deployment::{Deployment, deployment};
 use super::{
-    Act, DELETION_DEADLINE, Desired, Next, Stalled, Step, Waiting, base, incident, target, young_until,
+    Act, DELETION_DEADLINE, Desired, Next, Stalled, Step, Waiting, base, incident, issued, target,
+    young_until,
 };
 use crate::api::managed_secret::{OnDrift, OnFailure};
 use crate::rotation::observed::{Author, Observed, Parameter, Record, RotationId, Trigger};
@@ -81,7 +82,7 @@ pub(super) fn go_on(
             OnDrift::Rotate => {}
         }
     }
-    if !is_bootstrap(record)
+    if (!is_bootstrap(record) || issued::is_issued(desired))
         && let Some(next) = target::install(desired, observed, record, now)
     {
         return next;
@@ -145,9 +146,11 @@ fn aborted(desired: &Desired<'_>, observed: &Observed, record: &Record, drifted:
     if target::may_be_installed(observed, record) {
         return None;
     }
-    // Not published, so nobody runs it. It is dropped where somebody else's value was adopted in its place, or the
-    // object goes away; otherwise nothing speaks against it any more.
-    let dropped = desired.deleting.is_some() || drifted && desired.on_drift == OnDrift::Adopt;
+    // Not published, so nobody runs it. It is dropped where somebody else's value was adopted in its place, the object
+    // goes away, or the target has withdrawn what it made; otherwise nothing speaks against it any more.
+    let dropped = desired.deleting.is_some()
+        || drifted && desired.on_drift == OnDrift::Adopt
+        || issued::is_issued(desired);
     dropped.then_some(Act::DeleteRecord { id })
 }
 

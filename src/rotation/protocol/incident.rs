@@ -103,7 +103,8 @@ pub(super) fn supersede_unproven(
     now: DateTime<Utc>,
 ) -> Option<Next> {
     let may_follow = match desired.strategy {
-        None => true,
+        // Logins that the target makes do not take the place of each other.
+        None | Some(Strategy::Issued) => true,
         Some(Strategy::InPlace) => target::is_accepted(observed),
         Some(Strategy::Alternating) => is_due(desired, observed, record, now),
     };

@@ -13,6 +13,9 @@ mod finish;
 mod incident;
 #[cfg(test)]
 mod incident_tests;
+mod issued;
+#[cfg(test)]
+mod issued_tests;
 mod preflight;
 mod start;
 mod step;

@@ -2,10 +2,11 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::issued::Sweep;
 use super::preflight::{Preflight, preflight};
 use super::{
-    Act, Desired, Next, Request, Stalled, Step, Waiting, base, incident, look_at_schedule, target,
-    young_until,
+    Act, DELETION_DEADLINE, Desired, Next, Request, Stalled, Step, Waiting, base, incident, issued,
+    look_at_schedule, target, young_until,
 };
 use crate::api::managed_secret::{IfMissing, OnDrift};
 use crate::rotation::observed::{Author, Observed, Parameter, Trigger};
@@ -25,6 +26,18 @@ pub(super) fn delete(
     }
     if let Some(until) = unsettled_until(desired, now, grace) {
         return Next::Wait { step: Step::Close, until: Some(until), why: Waiting::Grace };
+    }
+    if desired.deleting.is_some_and(|at| at + DELETION_DEADLINE > now) {
+        match issued::sweep(desired, observed, now) {
+            Sweep::Now(act) => return Next::Act { step: Step::Close, act },
+            Sweep::Unseen => {
+                return Next::Wait { step: Step::Close, until: None, why: Waiting::TargetUnseen };
+            }
+            Sweep::At(at) => {
+                return Next::Wait { step: Step::Close, until: Some(at), why: Waiting::Orphans { count: 1 } };
+            }
+            Sweep::Nothing => {}
+        }
     }
     if desired.delete_parameters {
         if let Some(young) = young_until(observed, now, grace) {
@@ -113,6 +126,13 @@ fn release_or(
     grace: TimeDelta,
     rest: Next,
 ) -> Next {
+    match issued::sweep(desired, observed, now) {
+        Sweep::Now(act) => return Next::Act { step: Step::Close, act },
+        Sweep::Unseen => return Next::Wait { step: Step::Close, until: None, why: Waiting::TargetUnseen },
+        // Whatever was left behind is swept before the object may go.
+        Sweep::At(at) => return Next::Rest { at: Some(rest.wakes_at().map_or(at, |wakes| wakes.min(at))) },
+        Sweep::Nothing => {}
+    }
     if desired.delete_parameters && !desired.finalizer {
         return Next::Act { step: Step::Close, act: Act::Hold };
     }
@@ -196,6 +216,9 @@ fn start(
     }
     if let Some(until) = target::fence_ahead_until(desired, observed, now, grace).filter(|_| !hurry) {
         return Next::Wait { step: Step::Record, until: Some(until), why: Waiting::Grace };
+    }
+    if let Some(next) = issued::before_issue(desired, observed, now).filter(|_| !hurry) {
+        return next;
     }
     if !desired.finalizer {
         return Next::Act { step: Step::Record, act: Act::Hold };

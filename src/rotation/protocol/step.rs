@@ -72,6 +72,11 @@ pub enum Act {
         id: RotationId,
         username: String,
     },
+    /// Delete a login of the target that a rotation of this id left behind without a record.
+    SweepOrphan {
+        id: RotationId,
+        username: String,
+    },
     /// End the sessions of a login that has been retired, or those from before its password was changed.
     EndSessions {
         username: String,
@@ -130,12 +135,26 @@ pub enum Waiting {
     Retirement,
     /// Somebody still uses the old login.
     Sessions { username: String, clients: Vec<String> },
+    /// The target has not heard of the new login yet, or not of the end of the old one.
+    Propagation { retired: bool },
+    /// The old login works although it is not among those that can be retired.
+    OutOfReach { username: String },
+    /// Rotations that were cut short have left logins behind, which are swept first.
+    Orphans { count: usize },
 }
 
 impl Waiting {
     /// Whether only a fresh look at the target can end it.
     pub fn is_for_the_target(&self) -> bool {
-        matches!(self, Waiting::Target(_) | Waiting::TargetUnseen | Waiting::Sessions { .. })
+        matches!(
+            self,
+            Waiting::Target(_)
+                | Waiting::TargetUnseen
+                | Waiting::Sessions { .. }
+                | Waiting::Propagation { .. }
+                | Waiting::OutOfReach { .. }
+                | Waiting::Orphans { .. }
+        )
     }
 }
 

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Act, Desired, Next, Step, Strategy, Waiting, incident, young_until};
+use super::{Act, Desired, Next, Step, Strategy, Waiting, incident, issued, young_until};
 use crate::api::docker_host::Proof;
 use crate::rotation::observed::{Acceptance, Credential, HostEvidence, Observed, Record, TargetEvidence};
 
@@ -20,6 +20,9 @@ pub(super) fn install(
     let credential = record.credential.as_ref()?;
     let wait = |why| Some(Next::Wait { step: Step::Install, until: None, why });
     let Some(target) = &observed.target else { return wait(Waiting::TargetUnseen) };
+    if strategy == Strategy::Issued {
+        return issued::prove(observed, record, target, now);
+    }
     // Once it is published the hosts are served first; what the target says is looked at again before the end.
     let published = observed.is_published_by(record.id);
     match &target.recorded {
@@ -87,9 +90,11 @@ pub(super) fn retire(
     if let Some(host) = unproven.filter(|_| !due) {
         return wait(revoke_at, Waiting::Unproven { host: host.name.clone() });
     }
+    let mut wanted_at = revoke_at.unwrap_or(now);
     if !hurry {
         let proven_at = desired.retirement.proven_since.or_else(|| last_proof(observed)).unwrap_or(now);
-        if let Some(until) = Some(proven_at + desired.retirement.after).filter(|until| *until > now) {
+        wanted_at = proven_at + desired.retirement.after;
+        if let Some(until) = Some(wanted_at).filter(|until| *until > now) {
             return wait(Some(until), Waiting::Retirement);
         }
         if let Some(until) = young_until(observed, now, grace) {
@@ -99,6 +104,9 @@ pub(super) fn retire(
     let Some(target) = &observed.target else { return wait(None, Waiting::TargetUnseen) };
     if let Some(problem) = &target.unseen {
         return wait(None, Waiting::Target(problem.clone()));
+    }
+    if issued::is_issued(desired) {
+        return issued::retire(observed, record, target, wanted_at, now);
     }
     if target.superusers.contains(old) {
         return None;
@@ -126,7 +134,9 @@ pub(super) fn has_revoked(observed: &Observed, record: &Record) -> bool {
     match credential.replaces.as_ref().filter(|old| **old != credential.username) {
         None => is_accepted(observed) && end_older_sessions(observed, record, credential).is_none(),
         Some(old) => {
-            !target.can_log_in.contains(old) && target.sessions.iter().all(|session| session.username != *old)
+            issued::are_gone(observed, record, target)
+                && !target.can_log_in.contains(old)
+                && target.sessions.iter().all(|session| session.username != *old)
         }
     }
 }

@@ -44,6 +44,8 @@ pub(super) fn target() -> TargetEvidence {
         sessions: Vec::new(),
         recorded: None,
         published: Some(Acceptance::Accepted),
+        replaced: BTreeMap::new(),
+        issued: None,
         notes: Vec::new(),
         set_up: Vec::new(),
     }

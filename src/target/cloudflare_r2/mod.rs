@@ -77,10 +77,14 @@ impl Target for CloudflareR2 {
         s3::prove(self.api.connection(), &self.spec, login).await
     }
 
-    async fn look(&self, replaced: Option<&str>) -> Result<Roles, TargetError> {
-        if let Some(id) = replaced {
-            let exists = self.api.exists(id).await?;
-            let can_log_in = exists.then(|| id.to_owned()).into_iter().collect();
+    async fn look(&self, replaced: &[&str]) -> Result<Roles, TargetError> {
+        if !replaced.is_empty() {
+            let mut can_log_in = BTreeSet::new();
+            for id in replaced {
+                if self.api.exists(id).await? {
+                    can_log_in.insert((*id).to_owned());
+                }
+            }
             return Ok(Roles { can_log_in, ..Roles::default() });
         }
         let tokens = self.api.list().await?;

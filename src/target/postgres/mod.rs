@@ -122,7 +122,7 @@ impl Target for Postgres {
         self.bounded("the login", self.log_in_and_probe(login)).await
     }
 
-    async fn look(&self, _replaced: Option<&str>) -> Result<Roles, TargetError> {
+    async fn look(&self, _replaced: &[&str]) -> Result<Roles, TargetError> {
         match &self.admin {
             Some(admin) => self.bounded("the look at the roles", self.look_as(admin)).await,
             None => Ok(Roles::default()),

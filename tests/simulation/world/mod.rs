@@ -3,6 +3,7 @@
 //! It is deterministic, single-threaded and has no time of its own. Every call that changes something outside passes
 //! through [`World::effect`], which counts it, lets the plan's fault happen to it, and has the invariants checked.
 
+pub mod cloudflare;
 pub mod hosts;
 pub mod kubernetes;
 pub mod postgres;
@@ -19,6 +20,7 @@ use keyturn::generator::{Random, RandomError};
 
 use crate::faults::{Fault, Kind, Plan};
 use crate::invariants;
+use cloudflare::SimCloudflare;
 use hosts::{SimHost, SimJob};
 use kubernetes::Cluster;
 use postgres::SimPostgres;
@@ -133,6 +135,8 @@ pub enum Sabotage {
     LeakInStatus,
     /// The annotation's token is new in every pass.
     RequestNeverHandled,
+    /// Lists of tokens are empty.
+    TokensHidden,
     /// A deploy is started although one runs.
     TwoDeploys,
 }
@@ -152,6 +156,7 @@ pub struct State {
     pub cluster: Cluster,
     pub hosts: BTreeMap<String, SimHost>,
     pub postgres: Option<SimPostgres>,
+    pub cloudflare: Option<SimCloudflare>,
     pub jobs: Vec<SimJob>,
     pub script: VecDeque<Action>,
     pub last_action: At,
@@ -186,6 +191,7 @@ impl State {
             cluster: Cluster::default(),
             hosts: BTreeMap::new(),
             postgres: None,
+            cloudflare: None,
             jobs: Vec::new(),
             script: VecDeque::new(),
             last_action: start,

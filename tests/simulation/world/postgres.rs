@@ -10,6 +10,7 @@ use keyturn::controller::managed_secret::ports::Targets;
 use keyturn::rotation::observed::RotationId;
 use keyturn::target::{Answer as Reply, Fence, Login, Roles, Session, SetUp, Target, TargetError};
 
+use super::cloudflare::SimR2;
 use super::{Answer, At, State, World};
 use crate::faults::Kind;
 use crate::invariants;
@@ -128,7 +129,7 @@ impl Target for SimTarget {
         Ok(if accepted { Reply::Accepted } else { Reply::Refused(refused()) })
     }
 
-    async fn look(&self, _replaced: Option<&str>) -> Result<Roles, TargetError> {
+    async fn look(&self, _replaced: &[&str]) -> Result<Roles, TargetError> {
         let (names, has_admin) = (self.names.clone(), self.has_admin);
         let asked: Vec<String> = names.iter().chain(&self.bootstrap_from).cloned().collect();
         self.world
@@ -260,6 +261,9 @@ impl Targets for World {
         object: &ManagedSecret,
         _region: &str,
     ) -> Result<Option<Arc<dyn Target>>, TargetError> {
+        if object.spec.generate.cloudflare_r2.is_some() {
+            return Ok(Some(SimR2::open(self)));
+        }
         let Some(spec) = &object.spec.generate.postgres else { return Ok(None) };
         Ok(Some(Arc::new(SimTarget {
             world: self.clone(),

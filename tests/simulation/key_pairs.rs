@@ -1,0 +1,199 @@
+//! Stories of R2 key pairs, published as `id:secret`, and once in two parameters.
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use crate::scenarios::{
+    PATH, SECOND, SECRET, Scenario, a_request, answered, answered_with, at, closed, grant, host, in_order,
+    later, merge, nobody_does_anything, once, put_days_ago, recorded, rolling_back, scenario,
+    set_verify_fails,
+};
+use crate::summary::Summary;
+use crate::world::State;
+use crate::world::cloudflare::SimCloudflare;
+
+const OLD_ID: &str = "byhand";
+const OLD_SECRET: &str = "the-secret-that-was-there-before";
+pub const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+
+fn pair_spec(patch: Value) -> Value {
+    let mut spec = json!({
+        "ssm": {"parameters": [{"path": PATH, "value": "{accessKeyId}:{secretAccessKey}"}]},
+        "generate": {"cloudflareR2": {
+            "accountId": ACCOUNT, "buckets": ["media"], "tokenSecretRef": {"name": "cloudflare", "key": "token"},
+        }},
+        "rotation": {"period": "90d"},
+        "hosts": [{"name": "web"}],
+        "retire": {"after": "5m"},
+    });
+    merge(&mut spec, patch);
+    spec
+}
+
+/// A pair that a person made is published, and nothing of ours is there yet.
+fn pair_by_hand(state: &mut State) {
+    let secret: String = OLD_SECRET.replace('-', "0");
+    state.cloudflare = Some(SimCloudflare::with(OLD_ID, &secret, state.now));
+    grant(state, "Rotate");
+    put_days_ago(state, PATH, &format!("{OLD_ID}:{secret}"), 10);
+}
+
+fn pair_on_web(state: &mut State, patch: Value) {
+    pair_by_hand(state);
+    host(state, "web", &[PATH]);
+    state.apply_secret(SECRET, json!({}), pair_spec(patch));
+}
+
+/// All in order, and of the tokens that keyturn may touch exactly the published one lives.
+fn one_live_token(end: &Summary, generated: usize) -> bool {
+    only_the_published_lives(end) && in_order(end, generated)
+}
+
+fn only_the_published_lives(end: &Summary) -> bool {
+    end.server.as_ref().is_some_and(|server| {
+        server.accepts_published && server.accepts_hosts && server.can_log_in == ["published"]
+    })
+}
+
+fn set_unreachable(state: &mut State, away: bool) {
+    if let Some(account) = &mut state.cloudflare {
+        account.unreachable = away;
+    }
+}
+
+scenario!(a_key_pair_is_rotated,
+    prepare: |s| pair_on_web(s, json!({})),
+    script: a_request,
+    ends: |end| one_live_token(end, 1));
+
+scenario!(a_key_pair_without_hosts_is_rotated,
+    prepare: |s| {
+        pair_by_hand(s);
+        s.apply_secret(SECRET, json!({}), pair_spec(json!({"hosts": null})));
+    },
+    script: a_request,
+    ends: |end| one_live_token(end, 1));
+
+scenario!(a_key_pair_is_rotated_twice,
+    prepare: |s| pair_on_web(s, json!({})),
+    script: || vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        once(|s| closed(s) && answered(s, "one"), "asks for another", |s| s.request(SECRET, "two")),
+    ],
+    ends: |end| one_live_token(end, 2));
+
+scenario!(a_key_pair_in_two_parameters_is_rotated,
+prepare: |s| {
+    pair_by_hand(s);
+    let secret = OLD_SECRET.replace('-', "0");
+    put_days_ago(s, PATH, OLD_ID, 9);
+    put_days_ago(s, SECOND, &secret, 9);
+    host(s, "web", &[PATH, SECOND]);
+    let parameters = json!([
+        {"path": PATH, "value": "{accessKeyId}"}, {"path": SECOND, "value": "{secretAccessKey}"},
+    ]);
+    s.apply_secret(SECRET, json!({}), pair_spec(json!({"ssm": {"parameters": parameters}})));
+},
+script: a_request,
+ends: |end| {
+    in_order(end, 1) && end.server.as_ref().is_some_and(|server| server.can_log_in == ["published"])
+});
+
+scenario!(an_empty_environment_is_given_a_key_pair,
+    prepare: |s| {
+        s.cloudflare = Some(SimCloudflare::default());
+        grant(s, "Rotate");
+        host(s, "web", &[PATH]);
+        s.apply_secret(SECRET, json!({}), pair_spec(json!({"ssm": {"ifMissing": "Create"}})));
+    },
+    script: nobody_does_anything,
+    ends: |end| one_live_token(end, 1));
+
+scenario!(a_key_pair_whose_deployment_fails_is_rolled_back,
+    prepare: |s| pair_on_web(s, json!({"rotation": {"onFailure": "RollBack"}})),
+    script: || vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        once(recorded, "breaks verify", |s| set_verify_fails(s, true)),
+        once(rolling_back, "mends it", |s| set_verify_fails(s, false)),
+    ],
+    ends: |end| end.staged.is_empty() && answered_with(end, "RolledBack") && only_the_published_lives(end),
+    or_else: |end| one_live_token(end, 1));
+
+scenario!(a_token_that_somebody_deletes_before_it_is_published_is_replaced,
+    prepare: |s| pair_on_web(s, json!({})),
+    script: || vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        once(recorded, "deletes the new token", |s| {
+            let now = s.now;
+            let newest = s.cloudflare.as_mut().and_then(|account| account.tokens.values_mut().last());
+            let made = newest.filter(|token| token.name.ends_with("/1"));
+            if let Some(token) = made {
+                token.deleted_at = Some(now);
+            }
+        }),
+    ],
+    ends: |end| one_live_token(end, 1));
+
+scenario!(cloudflare_that_is_away_is_waited_for,
+    prepare: |s| pair_on_web(s, json!({})),
+    script: || vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        once(recorded, "cuts the line to Cloudflare", |s| set_unreachable(s, true)),
+        later(1200, "mends it", |s| set_unreachable(s, false)),
+        once(|s| s.memory.published(PATH) > 0, "cuts it again", |s| set_unreachable(s, true)),
+        later(3000, "mends it", |s| set_unreachable(s, false)),
+    ],
+    ends: |end| one_live_token(end, 1));
+
+scenario!(a_token_of_a_user_is_left_to_its_user,
+    prepare: |s| {
+        pair_on_web(s, json!({}));
+        let secret = OLD_SECRET.replace('-', "0");
+        let account = s.cloudflare.as_mut().expect("it was made");
+        account.tokens.remove(OLD_ID);
+        account.elsewhere.insert(OLD_ID.into(), secret);
+    },
+    script: || vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        once(|s| stalled_for(s, "OldTokenOutOfReach"), "deletes the old token by hand", |s| {
+            s.cloudflare.as_mut().expect("it was made").elsewhere.clear();
+        }),
+    ],
+    ends: |end| one_live_token(end, 1));
+
+fn stalled_for(state: &State, reason: &str) -> bool {
+    let status = state.cluster.secret(SECRET).and_then(|secret| secret.status.as_ref());
+    status.is_some_and(|status| status.conditions.iter().any(|c| c.type_ == "Stalled" && c.reason == reason))
+}
+
+scenario!(deleting_while_a_key_pair_is_rotated_finishes_it,
+    prepare: |s| pair_on_web(s, json!({})),
+    script: || vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        once(recorded, "deletes the object", |s| s.delete_secret(SECRET)),
+    ],
+    ends: gone_with_one_token,
+    or_else: gone_with_one_token);
+
+/// Where events are missed or Cloudflare rejects for long, the deadline of the deletion may come first.
+fn gone_with_one_token(end: &Summary) -> bool {
+    let works = end.server.as_ref().is_some_and(|s| s.accepts_published && s.accepts_hosts);
+    let finished = only_the_published_lives(end) && end.staged.is_empty();
+    works && end.secrets.is_empty() && (finished || !end.abandoned.is_empty())
+}
+
+scenario!(a_pair_that_r2_refuses_is_left_alone_until_it_works,
+    prepare: |s| {
+        pair_on_web(s, json!({}));
+        let now = s.now;
+        s.cloudflare.as_mut().expect("it was made").tokens.get_mut(OLD_ID).expect("it was made").deleted_at =
+            Some(now - TimeDelta::hours(1));
+    },
+    script: || vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        later(1200, "makes the token work again", |s| {
+            let account = s.cloudflare.as_mut().expect("it was made");
+            account.tokens.get_mut(OLD_ID).expect("it was made").deleted_at = None;
+        }),
+    ],
+    ends: |end| one_live_token(end, 1));
