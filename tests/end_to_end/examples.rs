@@ -1,0 +1,97 @@
+//! The runbook as YAML, applied as its page says.
+
+use std::path::Path;
+
+use super::project::Project;
+use super::world::{eventually, in_box, run, ssm, try_run, variable};
+
+const ENVIRONMENTS: [&str; 2] = ["production", "staging"];
+/// The database's secret waits for the container of the first deployment, which pulls nothing but starts everything.
+const PARAMETERS: [&str; 3] = ["DB_PASSWORD", "RUNNER_TOKEN", "WEBHOOK_SECRET_KEY"];
+
+/// Both environments gone: objects, parameters, containers and the databases' data.
+fn empty() {
+    for environment in ENVIRONMENTS {
+        let namespace = format!("musehub-{environment}");
+        // Deleted before their host and grant, whose loss would only hold them up.
+        let _ =
+            try_run("kubectl", &["delete", "managedsecrets", "--all", "-n", &namespace, "--timeout=180s"]);
+        run("kubectl", &["delete", "namespace", &namespace, "--ignore-not-found", "--timeout=180s"]);
+        run("kubectl", &["delete", "rotationgrant", &namespace, "--ignore-not-found"]);
+        let below = ["ssm", "get-parameters-by-path", "--recursive", "--query", "Parameters[].Name"];
+        for path in [format!("/musehub/{environment}"), format!("/keyturn/world/{namespace}")] {
+            let names = run("aws", &[&below[..], &["--output", "text", "--path", &path]].concat());
+            for name in names.split_whitespace().filter(|name| name.starts_with('/')) {
+                run("aws", &["ssm", "delete-parameter", "--name", name]);
+            }
+        }
+        let project = if environment == "production" { "musehub" } else { "musehub-staging" };
+        in_box("production", &format!("docker compose -p {project} down --volumes --timeout 2 2>&1"));
+    }
+}
+
+/// The files with the reader's own host, key and choice in them.
+fn filled_in(folder: &Path) {
+    let known_hosts = std::fs::read_to_string(variable("KEYTURN_HOST_KNOWN_HOSTS")).unwrap();
+    let line = known_hosts.lines().next().unwrap();
+    for environment in ENVIRONMENTS {
+        let folder = folder.join(environment);
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let text: String = text
+                .lines()
+                .map(|text| match text.trim_start() {
+                    key if key.starts_with("- \"musehub.example ssh-") => format!("      - \"{line}\"\n"),
+                    "# ifMissing: Create" => "    ifMissing: Create\n".to_owned(),
+                    _ => format!("{text}\n"),
+                })
+                .collect();
+            let text = text
+                .replace("musehub.example", &variable("KEYTURN_HOST"))
+                .replace("user: deploy", &format!("user: {}", variable("KEYTURN_HOST_USER")));
+            std::fs::write(&path, text).unwrap();
+        }
+        std::fs::copy(variable("KEYTURN_HOST_KEY"), folder.join("musehub-key.pem")).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs the world"]
+fn the_whole_runbook_comes_up_in_an_empty_world_by_one_command() {
+    let _alone = Project::alone_without_host("examples");
+    empty();
+    let copy = tempfile::tempdir().unwrap();
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/musehub");
+    run("cp", &["-r", examples, copy.path().to_str().unwrap()]);
+    let folder = copy.path().join("musehub");
+    filled_in(&folder);
+
+    run("kubectl", &["apply", "-k", folder.to_str().unwrap()]);
+    for environment in ENVIRONMENTS {
+        let namespace = format!("musehub-{environment}");
+        let settled = |kind: &str| {
+            let conditions = format!(
+                "{{range .items[*]}}{{.metadata.name}} {{.status.conditions[?(@.type==\"{kind}\")].status}}{{\"\\n\"}}{{end}}"
+            );
+            let query = format!("jsonpath={conditions}");
+            run("kubectl", &["-n", &namespace, "get", "managedsecrets", "-o", &query])
+        };
+        eventually(&format!("every secret of {environment} is Ready and deployed"), || {
+            let (ready, deployed) = (settled("Ready"), settled("Deployed"));
+            let all =
+                |text: &str| text.lines().count() >= 3 && text.lines().all(|line| line.ends_with(" True"));
+            if all(&ready) && all(&deployed) { Ok(()) } else { Err(format!("{ready}\n{deployed}")) }
+        });
+        for parameter in PARAMETERS {
+            let path = format!("/musehub/{environment}/{parameter}");
+            assert_eq!(ssm::kind(&path).as_deref(), Some("SecureString"), "{path}");
+            assert_eq!(ssm::version(&path), Some(1), "{path}");
+        }
+    }
+    // What the runbook verifies with, in both environments.
+    for port in [1337, 2337] {
+        in_box("production", &format!("curl -skf https://localhost:{port}/explore >/dev/null"));
+    }
+    empty();
+}
