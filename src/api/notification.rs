@@ -21,6 +21,12 @@ pub enum Topic {
     Stalled,
     /// Somebody else wrote the parameter.
     Drifted,
+    /// An image that a host runs has a secret in it.
+    ImagesNotClean,
+    /// A SecretIncident was created, and the response has begun.
+    Opened,
+    /// Nobody can use any more what may have been read.
+    Contained,
     /// What was told before is over.
     Recovered,
 }
@@ -34,6 +40,9 @@ impl Topic {
             Topic::Failing => "Failing",
             Topic::Stalled => "Stalled",
             Topic::Drifted => "Drifted",
+            Topic::ImagesNotClean => "ImagesNotClean",
+            Topic::Opened => "Opened",
+            Topic::Contained => "Contained",
             Topic::Recovered => "Recovered",
         }
     }

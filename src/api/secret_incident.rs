@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use super::notification::PendingNotification;
 use super::rules::{self, CelRule};
 
 /// How long hosts may take to leave the old credential, where the spec does not say.
@@ -211,6 +212,11 @@ pub struct SecretIncidentStatus {
     #[schemars(length(max = 200))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub timeline: Vec<TimelineEntry>,
+    /// What people are to be told and a sink of `notifications` in the chart's values has not taken yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    pub pending_notifications: Vec<PendingNotification>,
 }
 
 /// How far one secret is.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::batch::v1::Job;
-use kube::ResourceExt;
 use kube::api::PartialObjectMeta;
+use kube::{Resource, ResourceExt};
 
 use super::cache::{Cache, Guarded};
 use super::kube_objects::OwnWrites;
@@ -21,9 +21,15 @@ pub struct Queues {
     pub namespace: Option<String>,
     pub secrets: Queue<ManagedSecret>,
     pub hosts: Queue<DockerHost>,
-    /// Objects with something to tell.
-    pub telling_secrets: Queue<ManagedSecret>,
-    pub telling_hosts: Queue<DockerHost>,
+    pub telling: Telling,
+    pub incidents: Queue<SecretIncident>,
+}
+
+/// The queues of objects with something to tell.
+#[derive(Clone)]
+pub struct Telling {
+    pub secrets: Queue<ManagedSecret>,
+    pub hosts: Queue<DockerHost>,
     pub incidents: Queue<SecretIncident>,
 }
 
@@ -61,8 +67,9 @@ impl Links {
         for queues in &self.queues {
             queues.secrets.open();
             queues.hosts.open();
-            queues.telling_secrets.open();
-            queues.telling_hosts.open();
+            queues.telling.secrets.open();
+            queues.telling.hosts.open();
+            queues.telling.incidents.open();
             queues.incidents.open();
         }
         self.everything();
@@ -74,21 +81,13 @@ impl Links {
         self.everything();
     }
 
-    fn tell_secret(&self, object: &Guarded<ManagedSecret>) {
-        let namespace = object.namespace().unwrap_or_default();
-        if let (Ok(secret), Some(queues)) = (&object.0, self.queues(&namespace))
-            && !secret.pending().is_empty()
+    /// Queues an object that has something to tell.
+    fn tell<K: Announces>(&self, object: &Guarded<K>, queue: fn(&Queues) -> &Queue<K>) {
+        let namespace = object.meta().namespace.clone().unwrap_or_default();
+        if let (Ok(announcing), Some(queues)) = (&object.0, self.queues(&namespace))
+            && !announcing.pending().is_empty()
         {
-            queues.telling_secrets.push(&namespace, &object.name_any());
-        }
-    }
-
-    fn tell_host(&self, object: &Guarded<DockerHost>) {
-        let namespace = object.namespace().unwrap_or_default();
-        if let (Ok(host), Some(queues)) = (&object.0, self.queues(&namespace))
-            && !host.pending().is_empty()
-        {
-            queues.telling_hosts.push(&namespace, &object.name_any());
+            queue(queues).push(&namespace, &object.name_any());
         }
     }
 
@@ -97,14 +96,15 @@ impl Links {
             let mut secrets = scope.secrets.state();
             secrets.sort_by_key(|secret| due(secret));
             for secret in secrets {
-                self.tell_secret(&secret);
+                self.tell(&secret, |queues| &queues.telling.secrets);
                 self.push_secret(&secret.namespace().unwrap_or_default(), &secret.name_any());
             }
             for host in scope.hosts.state() {
-                self.tell_host(&host);
+                self.tell(&host, |queues| &queues.telling.hosts);
                 self.push_host(&host.namespace().unwrap_or_default(), &host.name_any());
             }
             for incident in scope.incidents.state() {
+                self.tell(&incident, |queues| &queues.telling.incidents);
                 self.push_incident(&incident.namespace().unwrap_or_default(), &incident.name_any());
             }
         }
@@ -113,7 +113,7 @@ impl Links {
     pub fn secret(&self, object: &Guarded<ManagedSecret>, change: Change) {
         let namespace = object.namespace().unwrap_or_default();
         if change == Change::Applied {
-            self.tell_secret(object);
+            self.tell(object, |queues| &queues.telling.secrets);
         }
         (self.desires_changed)();
         // Hosts run what the secret's status says is published; deleted ones no longer ask for anything.
@@ -146,7 +146,7 @@ impl Links {
         let namespace = object.namespace().unwrap_or_default();
         let name = object.name_any();
         if change == Change::Applied {
-            self.tell_host(object);
+            self.tell(object, |queues| &queues.telling.hosts);
         }
         for secret in self.cache.secrets(&namespace) {
             if secret.0.as_ref().is_ok_and(|secret| secret.spec.hosts.iter().any(|host| host.name == name)) {
@@ -167,6 +167,9 @@ impl Links {
 
     pub fn incident(&self, object: &Guarded<SecretIncident>, change: Change) {
         let namespace = object.namespace().unwrap_or_default();
+        if change == Change::Applied {
+            self.tell(object, |queues| &queues.telling.incidents);
+        }
         if change == Change::Applied && self.own.wrote(object) {
             return;
         }

@@ -12,7 +12,7 @@ use kube::Resource;
 use super::objects::{ObjectError, Objects};
 use crate::api::notification::PendingNotification;
 use crate::api::time::from_kubernetes;
-use crate::api::{DockerHost, ManagedSecret};
+use crate::api::{DockerHost, ManagedSecret, SecretIncident};
 use crate::notification::{Courier, Sink, Subject};
 
 /// Longest time that a notification waits for a sink.
@@ -72,6 +72,27 @@ impl Announces for DockerHost {
 
     async fn write(&self, objects: &dyn Objects) -> Result<(), ObjectError> {
         objects.write_host_status(self).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl Announces for SecretIncident {
+    fn pending(&self) -> &[PendingNotification] {
+        self.status.as_ref().map_or(&[], |status| &status.pending_notifications)
+    }
+
+    fn keep_pending(&mut self, pending: Vec<PendingNotification>) {
+        if let Some(status) = &mut self.status {
+            status.pending_notifications = pending;
+        }
+    }
+
+    async fn read(objects: &dyn Objects, namespace: &str, name: &str) -> Result<Option<Self>, ObjectError> {
+        objects.secret_incident(namespace, name).await
+    }
+
+    async fn write(&self, objects: &dyn Objects) -> Result<(), ObjectError> {
+        objects.write_incident_status(self).await.map(drop)
     }
 }
 

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::PartialObjectMeta;
 use kube::core::NamespaceResourceScope;
-use kube::runtime::reflector::{self, store::Writer};
+use kube::runtime::reflector::{self, Store, store::Writer};
 use kube::{Api, Client, Resource};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -26,11 +26,11 @@ use super::kube_client::{self, Clients, ConnectError};
 use super::kube_deploy_jobs::KubeDeployJobs;
 use super::kube_objects::{KubeObjects, OwnWrites};
 use super::lease::{Candidate, Leadership, LeaseError};
-use super::links::{Links, Queues};
+use super::links::{Links, Queues, Telling};
 use super::look::Look;
 use super::managed_secret::{self, ManagedSecrets, ports};
 use super::metrics::{Exposition, Metrics};
-use super::notifications::Notifications;
+use super::notifications::{Announces, Notifications};
 use super::queue::{self, Requests, Work};
 use super::secret_incident::{self, SecretIncidents};
 use super::settings::Settings;
@@ -79,8 +79,14 @@ struct Pending {
     scope: Scope,
     secrets: Requests<ManagedSecret>,
     hosts: Requests<DockerHost>,
-    telling_secrets: Requests<ManagedSecret>,
-    telling_hosts: Requests<DockerHost>,
+    tellings: Tellings,
+    incidents: Requests<SecretIncident>,
+}
+
+/// The same for objects with something to tell.
+struct Tellings {
+    secrets: Requests<ManagedSecret>,
+    hosts: Requests<DockerHost>,
     incidents: Requests<SecretIncident>,
 }
 
@@ -299,8 +305,10 @@ impl Process {
             },
             self.settings.clone(),
         );
-        let incidents =
-            SecretIncidents::new(secret_incident::Ports { clock, objects: objects.clone(), leadership });
+        let incidents = SecretIncidents::new(
+            secret_incident::Ports { clock, objects: objects.clone(), leadership },
+            self.settings.sinks.clone(),
+        );
         let notifications = Notifications::new(
             &self.settings.cluster,
             self.settings.sinks.clone(),
@@ -329,23 +337,12 @@ impl Process {
             metrics: self.metrics.clone(),
         };
         let tellers = workers_of_a_kind();
-        for Pending { scope, secrets, hosts, telling_secrets, telling_hosts, incidents } in pending {
+        for Pending { scope, secrets, hosts, tellings, incidents } in pending {
             let (secret_look, host_look, incident_look) = (look.clone(), look.clone(), look.clone());
-            let (secret_news, host_news) = (look.clone(), look.clone());
-            workers.spawn(queue::work(
-                work("Notification", &tellers),
-                scope.secrets.clone(),
-                telling_secrets,
-                stopped.clone(),
-                move |object| secret_news.clone().news(object),
-            ));
-            workers.spawn(queue::work(
-                work("Notification", &tellers),
-                scope.hosts.clone(),
-                telling_hosts,
-                stopped.clone(),
-                move |object| host_news.clone().news(object),
-            ));
+            let telling = || work("Notification", &tellers);
+            tell(telling(), scope.secrets.clone(), tellings.secrets, look, stopped, workers);
+            tell(telling(), scope.hosts.clone(), tellings.hosts, look, stopped, workers);
+            tell(telling(), scope.incidents.clone(), tellings.incidents, look, stopped, workers);
             workers.spawn(queue::work(
                 work("ManagedSecret", &secret_workers),
                 scope.secrets,
@@ -371,6 +368,28 @@ impl Process {
     }
 }
 
+/// The queues of objects with something to tell, and their other ends.
+fn telling() -> (Telling, Tellings) {
+    let ((secrets, secret_requests), (hosts, host_requests)) = (queue::queue(), queue::queue());
+    let (incidents, incident_requests) = queue::queue();
+    let requests = Tellings { secrets: secret_requests, hosts: host_requests, incidents: incident_requests };
+    (Telling { secrets, hosts, incidents }, requests)
+}
+
+/// Spawns the worker that tells what waits in the status of one kind's objects.
+fn tell<K: Announces + Clone + 'static>(
+    work: Work,
+    store: Store<Guarded<K>>,
+    requests: Requests<K>,
+    look: &Arc<Look>,
+    stopped: &watch::Receiver<bool>,
+    workers: &mut JoinSet<()>,
+) {
+    let look = look.clone();
+    let news = move |object| look.clone().news(object);
+    workers.spawn(queue::work(work, store, requests, stopped.clone(), news));
+}
+
 /// Starts every watch; what they fill and what they announce.
 fn follow(
     namespaces: &[String],
@@ -388,8 +407,7 @@ fn follow(
         let (hosts, hosts_writer) = reflector::store();
         let (secret_queue, secret_requests) = queue::queue();
         let (host_queue, host_requests) = queue::queue();
-        let (telling_secrets, secret_tellings) = queue::queue();
-        let (telling_hosts, host_tellings) = queue::queue();
+        let (telling, tellings) = telling();
         let (incidents, incidents_writer) = reflector::store();
         let (incident_queue, incident_requests) = queue::queue();
         let scope = Scope { namespace: namespace.clone(), secrets, hosts, incidents };
@@ -398,16 +416,14 @@ fn follow(
             namespace,
             secrets: secret_queue,
             hosts: host_queue,
-            telling_secrets,
-            telling_hosts,
+            telling,
             incidents: incident_queue,
         });
         pending.push(Pending {
             scope: scope.clone(),
             secrets: secret_requests,
             hosts: host_requests,
-            telling_secrets: secret_tellings,
-            telling_hosts: host_tellings,
+            tellings,
             incidents: incident_requests,
         });
         writers.push((scope, secrets_writer, hosts_writer, incidents_writer));

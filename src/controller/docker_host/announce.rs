@@ -13,6 +13,11 @@ pub fn news(before: &DockerHostStatus, after: &DockerHostStatus, now: DateTime<U
 }
 
 fn troubles(status: &DockerHostStatus) -> Vec<Trouble> {
-    let stalled = c::find(&status.conditions, c::STALLED).filter(|c| c.status == "True");
-    stalled.map(|c| (Topic::Stalled, c.reason.clone(), c.message.clone())).into_iter().collect()
+    const WATCHED: [(Topic, &str, &str); 2] =
+        [(Topic::Stalled, c::STALLED, "True"), (Topic::ImagesNotClean, c::IMAGES_CLEAN, "False")];
+    let found = WATCHED.iter().filter_map(|(topic, kind, bad)| {
+        let condition = c::find(&status.conditions, kind).filter(|c| c.status == *bad)?;
+        Some((*topic, condition.reason.clone(), condition.message.clone()))
+    });
+    found.collect()
 }

@@ -1,6 +1,7 @@
 //! The SecretIncident reconciler: shows how far the response has come. The response itself is the ManagedSecrets' own:
 //! they rotate what is older than the report.
 
+mod announce;
 mod notices;
 mod status;
 
@@ -13,6 +14,7 @@ use super::managed_secret::ports::{Clock, Leadership};
 use super::objects::{ObjectError, Objects, Subject};
 use crate::api::SecretIncident;
 use crate::incident::scope;
+use crate::notification::{self, Sink};
 
 /// The longest a quiet incident is left alone.
 const RESYNC: TimeDelta = TimeDelta::hours(1);
@@ -28,11 +30,13 @@ pub struct Ports {
 
 pub struct SecretIncidents {
     ports: Ports,
+    /// Who is told.
+    sinks: Vec<Sink>,
 }
 
 impl SecretIncidents {
-    pub fn new(ports: Ports) -> Self {
-        Self { ports }
+    pub fn new(ports: Ports, sinks: Vec<Sink>) -> Self {
+        Self { ports, sinks }
     }
 
     /// One pass over one incident.
@@ -51,7 +55,11 @@ impl SecretIncidents {
         let secrets = objects.managed_secrets(namespace).await?;
         let concerned: Vec<_> = secrets.iter().filter(|secret| scope::concerns(&incident, secret)).collect();
         let before = incident.status.clone().unwrap_or_default();
-        let after = status::render(&incident, &concerned, now);
+        let mut after = status::render(&incident, &concerned, now);
+        let uid = incident.metadata.uid.as_deref().unwrap_or_default();
+        for news in announce::news(&before, &after, now) {
+            notification::enqueue(&mut after.pending_notifications, &self.sinks, uid, news, now);
+        }
         let open = after.contained_at.is_none();
         if after != before {
             incident.status = Some(after);
