@@ -51,7 +51,6 @@ bash deploy/secrets.sh && bash deploy/deploy.sh
 
 /// The findings as `image place rule parameter`, in order.
 fn findings(project: &Project) -> Vec<String> {
-    let of_project = |text: &str| text.replace(&format!("{}/", project.name), "");
     let text = |finding: &Value, field: &str| finding[field].as_str().unwrap_or("-").to_owned();
     let mut described: Vec<String> = finding_list(project)
         .iter()
@@ -60,7 +59,8 @@ fn findings(project: &Project) -> Vec<String> {
             // How many layers the base image has is none of our business.
             let place =
                 place.split(' ').filter(|word| word.parse::<u32>().is_err()).collect::<Vec<_>>().join(" ");
-            of_project(&format!("{} {place} {} {}", text(f, "image"), text(f, "rule"), text(f, "parameter")))
+            let image = text(f, "image").replace(&format!("{}/", project.name), "");
+            format!("{image} {place} {} {}", text(f, "rule"), text(f, "parameter"))
         })
         .collect();
     described.sort();
