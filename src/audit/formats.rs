@@ -118,6 +118,9 @@ pub fn find(text: &str) -> Vec<(Rule, &str)> {
     }
     found.extend(json_web_tokens(text).into_iter().map(|token| (Rule::Jwt, token)));
     found.extend(private_keys(text).into_iter().map(|key| (Rule::PrivateKey, key)));
+    found.extend(behind(text, "/api/webhooks/").into_iter().map(|token| (Rule::OtherToken, token)));
+    found.extend(behind(text, "sig=").into_iter().map(|signature| (Rule::OtherToken, signature)));
+    found.extend(telegram_tokens(text).into_iter().map(|token| (Rule::OtherToken, token)));
     found.extend(slack_webhooks(text).into_iter().map(|path| (Rule::SlackToken, path)));
     found.extend(fernet_keys(text).into_iter().map(|key| (Rule::FernetKey, key)));
     found
@@ -177,6 +180,28 @@ fn slack_webhooks(text: &str) -> Vec<&str> {
         let rest = &text[at + host.len()..];
         let length = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'/').count();
         (length >= 30 && !rest[..length].contains("XXXX")).then(|| &rest[..length])
+    });
+    found.collect()
+}
+
+/// What Discord's webhooks and signed addresses of Azure's storage have instead of a password: long, and random.
+fn behind<'a>(text: &'a str, mark: &str) -> Vec<&'a str> {
+    let found = text.match_indices(mark).filter_map(|(at, mark)| {
+        let rest = &text[at + mark.len()..];
+        let length =
+            rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"-_/%+=".contains(byte)).count();
+        (length >= 40 && names::entropy(&rest[..length]) >= 4.0).then(|| &rest[..length])
+    });
+    found.collect()
+}
+
+/// `<number of the bot>:AA…`
+fn telegram_tokens(text: &str) -> Vec<&str> {
+    let found = text.match_indices(":AA").filter_map(|(at, _)| {
+        let number = text[..at].bytes().rev().take_while(u8::is_ascii_digit).count();
+        let length = text[at + 1..].bytes().take_while(|byte| Alphabet::Url.has(*byte)).count();
+        let token = &text[at - number..at + 1 + length];
+        ((8..=10).contains(&number) && length == 35 && names::entropy(token) >= 4.0).then_some(token)
     });
     found.collect()
 }

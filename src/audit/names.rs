@@ -9,7 +9,7 @@ pub enum Strength {
     Weak,
 }
 
-const STRONG: [&str; 21] = [
+const STRONG: [&str; 22] = [
     "PASSWORD",
     "PASSWORDS",
     "PASSWD",
@@ -17,6 +17,7 @@ const STRONG: [&str; 21] = [
     "PASSCODE",
     "PASS",
     "PWD",
+    "PW",
     "PSK",
     "SECRET",
     "SECRETS",
@@ -187,7 +188,8 @@ pub fn strength(name: &str) -> Option<Strength> {
         };
     }
     // PWD is the working directory, PASS a word like any other, and a PAT a name.
-    if ["PWD", "PASS", "PAT"].contains(&word) && (before.is_empty() || before == ["OLD"] || !after.is_empty())
+    if ["PWD", "PW", "PASS", "PAT"].contains(&word)
+        && (before.is_empty() || before == ["OLD"] || !after.is_empty())
     {
         return None;
     }
@@ -231,7 +233,8 @@ pub fn is_secret(strength: Strength, name: &str, value: &str) -> bool {
     {
         return false;
     }
-    let password = words(name).iter().any(|word| word.contains("PASS") || word == "PWD" || word == "PSK");
+    let password =
+        words(name).iter().any(|word| word.contains("PASS") || ["PWD", "PW", "PSK"].contains(&word.as_str()));
     match strength {
         Strength::Weak => looks_random(value),
         Strength::Strong if password => !is_switch(value),

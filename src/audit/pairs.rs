@@ -43,16 +43,29 @@ fn pair(text: &str, start: usize, end: usize) -> Option<Pair<'_>> {
         let default = after.strip_prefix(":-").or_else(|| after.strip_prefix(":="))?;
         return of(default.split('}').next()?);
     }
+    if let (true, Some(content)) = (before.ends_with('<'), after.strip_prefix('>')) {
+        // An element of XML.
+        return of(content.split('<').next()?);
+    }
     let unquoted = ["\\\"", "\"", "'"].iter().find_map(|quote| after.strip_prefix(quote));
     let quoted_name = unquoted.is_some() && before.ends_with(['"', '\'']);
     let rest = if quoted_name { unquoted.unwrap_or(after) } else { after };
     let trimmed = rest.trim_start_matches([' ', '\t']);
     let spaced = trimmed.len() < rest.len();
+    if let (true, Some(value)) = (quoted_name, trimmed.strip_prefix(',')) {
+        // define('NAME', 'value')
+        let value = value.trim_start_matches(' ');
+        return value.starts_with(['"', '\'', '\\']).then(|| literal(value)).flatten().and_then(of);
+    }
     if let Some(value) = trimmed.strip_prefix('=') {
         if value.starts_with(['=', '~', '>']) {
             return None;
         }
         let value = if spaced { value.trim_start_matches(' ') } else { value };
+        // Elsewhere it is the working directory.
+        if name.eq_ignore_ascii_case("pwd") && before.ends_with(';') {
+            return Some(Pair { name: "password", value: literal(value)?, may_be_prose: false });
+        }
         return of(literal(value)?);
     }
     if let Some(value) = trimmed.strip_prefix(':') {
@@ -109,8 +122,13 @@ fn literal(text: &str) -> Option<&str> {
     }
 }
 
-/// Passwords in addresses: `scheme://user:password@host`, and a token alone before the `@`.
+/// Passwords in addresses: `scheme://user:password@host`, `user:password@tcp(host)`, and a token alone before the `@`.
 pub fn userinfo(text: &str) -> Vec<(&str, bool)> {
+    let go =
+        ["@tcp(", "@unix("].iter().flat_map(|network| text.match_indices(network)).filter_map(|(at, _)| {
+            let before = text[..at].rsplit(|c: char| c.is_whitespace() || "\"'=".contains(c)).next()?;
+            before.split_once(':').map(|(_, password)| (password, true))
+        });
     let found = text.match_indices("://").filter_map(|(at, separator)| {
         text[..at].bytes().last().filter(u8::is_ascii_alphanumeric)?;
         let rest = &text[at + separator.len()..];
@@ -121,11 +139,11 @@ pub fn userinfo(text: &str) -> Vec<(&str, bool)> {
             None => Some((userinfo, false)),
         }
     });
-    found.collect()
+    found.chain(go).collect()
 }
 
 /// Credentials that commands take without a name that says so: `curl -u user:password`, `sshpass -p password`,
-/// `docker login -p password`, `mysql -ppassword`, `redis-cli -a password`, `echo user:password | chpasswd`.
+/// `docker login -p password`, `mysql -ppassword`, `redis-cli -a password`, `echo user:password | chpasswd`, and others.
 pub fn credentials(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for command in text.split([';', '\n']).flat_map(|part| part.split("&&")) {
@@ -138,6 +156,33 @@ pub fn credentials(text: &str) -> Vec<&str> {
         if has("curl") || has("wget") || has("http") {
             let users = follows("-u").into_iter().chain(follows("--user"));
             found.extend(users.filter_map(|user| user.split_once(':')).map(|(_, password)| password));
+        }
+        if has("http") || has("https") {
+            let users = follows("-a").into_iter().chain(follows("--auth"));
+            found.extend(users.filter_map(|user| user.split_once(':')).map(|(_, password)| password));
+        }
+        if has("lftp") {
+            found.extend(follows("-u").into_iter().filter_map(|user| user.split_once(',')).map(|(_, p)| p));
+        }
+        if has("smbclient") || has("rpcclient") {
+            found.extend(follows("-U").into_iter().filter_map(|user| user.split_once('%')).map(|(_, p)| p));
+        }
+        let option = |letter: char| {
+            words.iter().any(|w| w.starts_with('-') && !w.starts_with("--") && w.contains(letter))
+        };
+        if has("htpasswd") && option('b') {
+            found.extend(words.last().map(|word| word.trim_matches(['"', '\''])));
+        }
+        if has("rabbitmqctl") {
+            let of = ["add_user", "change_password"];
+            found.extend(words.windows(3).filter(|words| of.contains(&words[0])).map(|words| words[2]));
+        }
+        if has("poetry") {
+            let basic = words.windows(3).filter(|words| words[0].starts_with("http-basic."));
+            found.extend(basic.map(|words| words[2]));
+        }
+        if has("influx") {
+            found.extend(follows("-p"));
         }
         let login =
             has("login") && (has("docker") || has("podman") || has("helm") || has("oras") || has("az"));
@@ -174,11 +219,16 @@ pub fn authorizations(text: &str) -> Vec<&str> {
     let found = lower.match_indices("authorization").filter_map(|(at, word)| {
         let rest = text[at + word.len()..].trim_start_matches(['"', '\'', '\\', ' ']);
         let rest = rest.strip_prefix([':', '='])?.trim_start_matches(['"', '\'', '\\', ' ']);
-        let (scheme, rest) = rest.split_once(' ')?;
-        let known = ["bearer", "basic", "token", "apikey"].contains(&scheme.to_ascii_lowercase().as_str());
-        known.then(|| literal(rest)).flatten()
+        authorization(rest)
     });
     found.collect()
+}
+
+/// The credential behind its scheme: `Bearer …`, `Basic …`.
+pub fn authorization(text: &str) -> Option<&str> {
+    let (scheme, rest) = text.split_once(' ')?;
+    let known = ["bearer", "basic", "token", "apikey"].contains(&scheme.to_ascii_lowercase().as_str());
+    known.then(|| literal(rest)).flatten()
 }
 
 #[cfg(test)]

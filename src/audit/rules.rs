@@ -176,7 +176,10 @@ impl Hits {
                 self.add(Rule::UrlPassword, None, value);
             }
         }
-        for value in pairs::credentials(text).into_iter().chain(pairs::authorizations(text)) {
+        // The name of a variable can be the header's.
+        let header = outer.filter(|name| name.to_ascii_uppercase().ends_with("AUTHORIZATION"));
+        let sent = header.and_then(|_| pairs::authorization(text));
+        for value in pairs::credentials(text).into_iter().chain(pairs::authorizations(text)).chain(sent) {
             if is_literal_password(value) {
                 self.add(Rule::CommandCredential, None, value);
             }

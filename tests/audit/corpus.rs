@@ -1,9 +1,10 @@
 //! Images with a label each: which secrets are in them.
 
 use super::image::{Builder, Outputs, Step, built};
-use super::{negatives, positives};
+use super::{later, negatives, positives};
 
 /// An image, and what is to be found in it.
+#[derive(Clone)]
 pub struct Case {
     pub name: String,
     pub outputs: Outputs,
@@ -111,23 +112,28 @@ fn bases() -> Vec<(&'static str, Vec<Step>)> {
 
 /// Every form on a base of its own, by both builders.
 pub fn cases() -> Vec<Case> {
+    [built_from("secret", positives::forms), built_from("clean", negatives::forms)].concat()
+}
+
+/// The same of forms that came later.
+pub fn later_cases() -> Vec<Case> {
+    [built_from("secret", later::secrets), built_from("clean", later::clean)].concat()
+}
+
+fn built_from(kind: &str, forms: fn(&mut Random) -> Vec<positives::Form>) -> Vec<Case> {
     let bases = bases();
     let mut cases = Vec::new();
-    let mut add = |kind: &str, forms: fn(&mut Random) -> Vec<positives::Form>| {
-        for (round, builder) in [Builder::Classic, Builder::BuildKit].into_iter().enumerate() {
-            let mut random = Random::new(1 + round as u64);
-            for (index, (name, steps, planted)) in forms(&mut random).into_iter().enumerate() {
-                let (base, below) = &bases[(index + round) % bases.len()];
-                let name = format!("{kind}/{name}/{base}/{builder:?}").to_lowercase();
-                let all: Vec<Step> =
-                    below.iter().cloned().chain([Step::Copy(".")]).chain(steps.clone()).collect();
-                let outputs = built("registry.example/team/app", &all, builder);
-                let from_scratch = built("registry.example/team/app", &steps, builder);
-                cases.push(Case { name, outputs, from_scratch, planted });
-            }
+    for (round, builder) in [Builder::Classic, Builder::BuildKit].into_iter().enumerate() {
+        let mut random = Random::new(1 + round as u64);
+        for (index, (name, steps, planted)) in forms(&mut random).into_iter().enumerate() {
+            let (base, below) = &bases[(index + round) % bases.len()];
+            let name = format!("{kind}/{name}/{base}/{builder:?}").to_lowercase();
+            let all: Vec<Step> =
+                below.iter().cloned().chain([Step::Copy(".")]).chain(steps.clone()).collect();
+            let outputs = built("registry.example/team/app", &all, builder);
+            let from_scratch = built("registry.example/team/app", &steps, builder);
+            cases.push(Case { name, outputs, from_scratch, planted });
         }
-    };
-    add("secret", positives::forms);
-    add("clean", negatives::forms);
+    }
     cases
 }

@@ -25,6 +25,7 @@ pub enum Step {
 }
 
 /// The outputs of `docker image inspect` and `docker history --no-trunc --format json`.
+#[derive(Clone)]
 pub struct Outputs {
     pub inspect: String,
     pub history: String,

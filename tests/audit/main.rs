@@ -6,6 +6,7 @@ mod command;
 mod corpus;
 mod grep;
 mod image;
+mod later;
 mod managed;
 mod negatives;
 mod positives;
