@@ -139,7 +139,10 @@ mod tests {
             grants_writer.apply_watcher_event(&event);
         }
         writers[0].0.apply_watcher_event(&Event::InitDone);
-        assert_eq!(cache.missing(), ["managedsecrets, dockerhosts and secretincidents in readable, forbidden"]);
+        assert_eq!(
+            cache.missing(),
+            ["managedsecrets, dockerhosts and secretincidents in readable, forbidden"]
+        );
         writers[0].1.apply_watcher_event(&Event::InitDone);
         writers[0].2.apply_watcher_event(&Event::InitDone);
         assert_eq!(cache.missing(), Vec::<String>::new());
