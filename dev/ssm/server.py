@@ -115,7 +115,7 @@ class World:
             request = json.loads(body or b"{}")
             region = region_of(environ.get("HTTP_AUTHORIZATION", ""))
             names = names_in(request)
-            self.record(operation, region, names, int(statuses[0].split()[0]))
+            self.record(operation, region, names, int(statuses[0].split()[0]), environ)
             if operation in CHANGES and statuses[0].startswith("200"):
                 for name in names:
                     self.journal.write(region, name)
@@ -123,10 +123,11 @@ class World:
             self.journal.clear()
         return answer
 
-    def record(self, operation: str, region: str, names: list[str], status: int) -> None:
+    def record(self, operation: str, region: str, names: list[str], status: int, environ: dict) -> None:
         # Names only: what a request carries beside them may be a secret.
         self.calls.append({"at": time.time(), "operation": operation, "region": region, "names": names,
-                           "status": status})
+                           "status": status, "accessKey": access_key_of(environ.get("HTTP_AUTHORIZATION", "")),
+                           "address": environ.get("REMOTE_ADDR", ""), "userAgent": environ.get("HTTP_USER_AGENT", "")})
         if len(self.calls) > CALLS_KEPT:
             self.dropped += len(self.calls) // 2
             del self.calls[: len(self.calls) // 2]
@@ -158,6 +159,11 @@ class World:
 def region_of(authorization: str) -> str:
     scope = re.search(r"Credential=[^/]+/\d+/([^/]+)/", authorization)
     return scope[1] if scope else "us-east-1"
+
+
+def access_key_of(authorization: str) -> str:
+    scope = re.search(r"Credential=([^/]+)/", authorization)
+    return scope[1] if scope else "unknown"
 
 
 def names_in(request: dict) -> list[str]:

@@ -90,6 +90,15 @@ pub struct ControllerArgs {
     #[arg(long, env = "KEYTURN_ATTEMPTS", value_parser = clap::value_parser!(i32).range(1..=100), default_value_t = 3)]
     pub attempts: i32,
 
+    /// How long an event may take to show in CloudTrail: a search is complete up to so long ago
+    #[arg(long, env = "KEYTURN_TRAIL_DELAY", value_parser = duration, default_value = "15m")]
+    pub trail_delay: TimeDelta,
+
+    /// Who may read every parameter, separated by commas: ARNs of principals, in which * stands for any text, addresses or
+    /// networks. Incidents report all other readers as unexpected
+    #[arg(long, env = "KEYTURN_EXPECTED_READERS", value_delimiter = ',')]
+    pub expected_readers: Vec<String>,
+
     /// How often Parameter Store is listed for changes that others made
     #[arg(long, env = "KEYTURN_INVENTORY_INTERVAL", value_parser = positive_duration, default_value = "5m")]
     pub inventory_interval: TimeDelta,
@@ -207,6 +216,8 @@ impl ControllerArgs {
         settings.backoff_max = self.backoff_max;
         settings.coalesce = self.coalesce;
         settings.attempts = self.attempts;
+        settings.trail_delay = self.trail_delay;
+        settings.expected_readers = self.expected_readers.iter().filter(|r| !r.is_empty()).cloned().collect();
         settings.sinks.clone_from(&self.sinks.0);
         Ok(settings)
     }

@@ -39,6 +39,7 @@ use super::watches;
 use crate::api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
 use crate::deploy::job::HOST_LABEL;
 use crate::generator::OperatingSystem;
+use crate::incident::trail::{CloudTrail, Trail};
 use crate::notification::{Courier, DeliveryError};
 use crate::parameter_store::aws::Stores;
 use crate::parameter_store::budget::{Rates, SsmCalls};
@@ -208,7 +209,11 @@ impl Process {
             ended = self.background.join_next() => return Err(task_ended(ended)),
         }
         self.background.spawn(named("the inventory", inventories.clone().follow()));
-        let look = Arc::new(self.reconcilers(inventories, stopped.clone())?);
+        let look = Arc::new(self.reconcilers(
+            inventories,
+            Arc::new(CloudTrail::from_environment().await),
+            stopped.clone(),
+        )?);
         self.spawn_workers(pending, &look, stopped, workers);
         self.links.open();
         tokio::select! {
@@ -260,6 +265,8 @@ impl Process {
     fn reconcilers(
         &self,
         inventories: Arc<Inventories>,
+        trail: Arc<dyn Trail>,
+
         stopped: watch::Receiver<bool>,
     ) -> Result<Look, RunError> {
         let objects = Arc::new(KubeObjects::new(
@@ -306,8 +313,8 @@ impl Process {
             self.settings.clone(),
         );
         let incidents = SecretIncidents::new(
-            secret_incident::Ports { clock, objects: objects.clone(), leadership },
-            self.settings.sinks.clone(),
+            secret_incident::Ports { clock, objects: objects.clone(), trail, leadership },
+            self.settings.clone(),
         );
         let notifications = Notifications::new(
             &self.settings.cluster,

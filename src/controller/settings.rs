@@ -31,6 +31,10 @@ pub struct Settings {
     pub coalesce: TimeDelta,
     /// Failed attempts after which a deployment has failed for good (Stalled, or rolled back).
     pub attempts: i32,
+    /// How long an event may take to show in CloudTrail.
+    pub trail_delay: TimeDelta,
+    /// Who may read every parameter: ARNs with `*`, addresses or networks, beside what incidents list.
+    pub expected_readers: Vec<String>,
     /// Who is told what people must know.
     pub sinks: Vec<Sink>,
 }
@@ -51,6 +55,8 @@ impl Settings {
             backoff_max: TimeDelta::hours(1),
             coalesce: TimeDelta::seconds(30),
             attempts: 3,
+            trail_delay: TimeDelta::minutes(15),
+            expected_readers: Vec::new(),
             sinks: Vec::new(),
         }
     }

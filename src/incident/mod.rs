@@ -1,3 +1,6 @@
 //! What is known of an incident: which secrets it is about, and who read them, as CloudTrail tells it.
 
+pub mod audit;
+pub mod event;
 pub mod scope;
+pub mod trail;

@@ -72,7 +72,7 @@ impl Stores {
 }
 
 /// One connection pool for all regions and for whatever fetches credentials.
-fn shared_http_client() -> SharedHttpClient {
+pub(crate) fn shared_http_client() -> SharedHttpClient {
     Builder::new().build_with_connector_fn(|settings, components| {
         let mut connector = ConnectorBuilder::default()
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))

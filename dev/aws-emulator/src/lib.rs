@@ -5,6 +5,7 @@
 //! It is a test tool: it checks no signature, keeps everything in memory, and never shows a value in its log.
 
 mod calls;
+mod cloudtrail;
 mod error;
 mod faults;
 mod quota;

@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let upstream = arguments.upstream.as_deref().map(Upstream::new).transpose()?;
     let emulator = Emulator::listen(&arguments.listen, upstream).await?;
-    println!("AWS_ENDPOINT_URL_SSM={}", emulator.url());
+    println!("AWS_ENDPOINT_URL_SSM={0}\nAWS_ENDPOINT_URL_CLOUDTRAIL={0}", emulator.url());
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted?,

@@ -9,6 +9,7 @@
 //! | `POST /_emulator/quotas` | `{"PutParameter": {"perSecond": 3, "burst": 3}}`: these quotas and no others |
 //! | `POST /_emulator/clock` | `{"offsetSeconds": -8640000}`: what is written now is 100 days old |
 //! | `POST /_emulator/settings` | `{"kmsKeys": ["alias/aws/ssm", "alias/musehub"], "emptyPages": true}` |
+//! | `POST /_emulator/events` | an event of CloudTrail or a list of them, as `CloudTrailEvent` has them |
 //! | `POST /_emulator/reset` | everything as after the start |
 
 use std::collections::HashMap;
@@ -83,6 +84,7 @@ fn router(world: Arc<World>) -> Router {
         .route("/_emulator/quotas", post(quotas))
         .route("/_emulator/clock", post(clock))
         .route("/_emulator/settings", post(settings))
+        .route("/_emulator/events", post(events))
         .route("/_emulator/reset", post(reset))
         .fallback(aws)
         .with_state(world)
@@ -123,6 +125,14 @@ async fn aws(
 fn answer(answer: Answer) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, [(header::CONTENT_TYPE, "application/x-amz-json-1.1")], answer.body).into_response()
+}
+
+async fn events(State(world): State<Arc<World>>, Json(events): Json<serde_json::Value>) -> StatusCode {
+    match events {
+        serde_json::Value::Array(events) => events.into_iter().for_each(|event| world.add_event(event)),
+        event => world.add_event(event),
+    }
+    StatusCode::NO_CONTENT
 }
 
 async fn faults(State(world): State<Arc<World>>) -> Json<Vec<Rule>> {

@@ -33,6 +33,8 @@ impl From<AwsError> for Answer {
 }
 
 const SSM_TARGET: &str = "AmazonSSM.";
+const CLOUDTRAIL_TARGET: &str = "CloudTrail_20131101.";
+pub const LOOKUP_EVENTS: &str = "LookupEvents";
 
 impl Request {
     /// Takes a request apart. The signature itself is not checked.
@@ -41,6 +43,7 @@ impl Request {
         let target = header("x-amz-target");
         let operation = target
             .strip_prefix(SSM_TARGET)
+            .or_else(|| target.split_once(CLOUDTRAIL_TARGET).map(|(_, operation)| operation))
             .ok_or_else(|| {
                 AwsError::new("UnknownOperationException", format!("no service takes {target:?}"))
             })?

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::calls::{Call, Calls};
+use crate::cloudtrail::{self, Trail};
 use crate::error::AwsError;
 use crate::faults::{Fault, Faults, Rule, throttled};
 use crate::quota::{Quota, Quotas};
@@ -33,6 +34,7 @@ struct State {
     faults: Faults,
     quotas: Quotas,
     calls: Calls,
+    trail: Trail,
     clock_offset: TimeDelta,
     /// Requests that are applied when released, with the number of their log entry.
     held: Vec<(u64, Request)>,
@@ -92,6 +94,11 @@ impl World {
 
     pub fn clear_calls(&self) {
         self.state().calls.clear();
+    }
+
+    /// Puts an event into the trail: what others did, and to other services.
+    pub fn add_event(&self, event: serde_json::Value) {
+        self.state().trail.add(event);
     }
 
     /// Forgets everything: parameters, faults, quotas, calls, clock, settings and held requests.
@@ -174,6 +181,7 @@ impl World {
     /// Lets the parameters see the request, wherever they are.
     async fn apply(&self, number: u64, request: &Request, stale_by: usize) -> Answer {
         let answer = match &self.upstream {
+            _ if request.operation == wire::LOOKUP_EVENTS => self.look_up(request).await,
             Some(upstream) => upstream.call(request).await,
             None => self.apply_here(request, stale_by),
         };
@@ -182,6 +190,31 @@ impl World {
             call.version = wire::version(&answer);
         });
         answer
+    }
+
+    /// Looks events up; of moto's own calls too, where it keeps a list of them.
+    async fn look_up(&self, request: &Request) -> Answer {
+        let of_upstream = match &self.upstream {
+            Some(upstream) => {
+                let none = axum::http::HeaderMap::new();
+                let calls = upstream.send(axum::http::Method::GET, "/world/calls", &none, Default::default());
+                cloudtrail::of_world(&serde_json::from_slice(&calls.await.body).unwrap_or_default())
+            }
+            None => Vec::new(),
+        };
+        let mut state = self.state();
+        let answer = if of_upstream.is_empty() {
+            state.trail.lookup(&request.region, &request.body)
+        } else {
+            let mut all = std::mem::take(&mut state.trail);
+            let answer = all.with(of_upstream, |trail| trail.lookup(&request.region, &request.body));
+            state.trail = all;
+            answer
+        };
+        match answer {
+            Ok(body) => Answer { status: 200, body: body.to_string().into() },
+            Err(error) => error.into(),
+        }
     }
 
     fn apply_here(&self, request: &Request, stale_by: usize) -> Answer {
@@ -201,7 +234,11 @@ impl World {
     }
 
     fn answer(&self, number: u64, answer: Answer) -> End {
-        self.state().calls.update(number, |call| call.outcome = wire::outcome(&answer));
+        let outcome = wire::outcome(&answer);
+        let mut state = self.state();
+        state.trail.ended(number, &outcome);
+        state.calls.update(number, |call| call.outcome = outcome);
+        drop(state);
         End::Answer(answer)
     }
 
@@ -219,6 +256,9 @@ impl World {
 fn enter(state: &mut State, request: &Request, fault: Option<&Fault>) -> u64 {
     let now = state.now();
     let number = state.calls.begin(now, &request.region, &request.operation, &request.path);
+    if request.operation != wire::LOOKUP_EVENTS {
+        state.trail.enter(number, now, request);
+    }
     let kind = fault.and_then(|fault| serde_json::to_value(fault).ok());
     let kind = kind.and_then(|fault| fault["kind"].as_str().map(str::to_owned));
     state.calls.update(number, |call| call.fault = kind);

@@ -2,6 +2,7 @@
 //! they rotate what is older than the report.
 
 mod announce;
+mod audit;
 mod notices;
 mod status;
 
@@ -12,9 +13,11 @@ use chrono::TimeDelta;
 use super::managed_secret::Requeue;
 use super::managed_secret::ports::{Clock, Leadership};
 use super::objects::{ObjectError, Objects, Subject};
+use super::settings::Settings;
 use crate::api::SecretIncident;
 use crate::incident::scope;
-use crate::notification::{self, Sink};
+use crate::incident::trail::Trail;
+use crate::notification;
 
 /// The longest a quiet incident is left alone.
 const RESYNC: TimeDelta = TimeDelta::hours(1);
@@ -25,18 +28,18 @@ const OPEN_POLL: TimeDelta = TimeDelta::seconds(30);
 pub struct Ports {
     pub clock: Arc<dyn Clock>,
     pub objects: Arc<dyn Objects>,
+    pub trail: Arc<dyn Trail>,
     pub leadership: Arc<dyn Leadership>,
 }
 
 pub struct SecretIncidents {
     ports: Ports,
-    /// Who is told.
-    sinks: Vec<Sink>,
+    settings: Settings,
 }
 
 impl SecretIncidents {
-    pub fn new(ports: Ports, sinks: Vec<Sink>) -> Self {
-        Self { ports, sinks }
+    pub fn new(ports: Ports, settings: Settings) -> Self {
+        Self { ports, settings }
     }
 
     /// One pass over one incident.
@@ -58,15 +61,21 @@ impl SecretIncidents {
         let mut after = status::render(&incident, &concerned, now);
         let uid = incident.metadata.uid.as_deref().unwrap_or_default();
         for news in announce::news(&before, &after, now) {
-            notification::enqueue(&mut after.pending_notifications, &self.sinks, uid, news, now);
+            notification::enqueue(&mut after.pending_notifications, &self.settings.sinks, uid, news, now);
         }
+        // People see what is being done before the search, which takes its time.
+        let first_sight = before.observed_generation.is_none_or(|generation| generation < 0);
+        let next =
+            if first_sight { Some(now) } else { self.audit(&incident, &concerned, &mut after, now).await };
         let open = after.contained_at.is_none();
         if after != before {
             incident.status = Some(after);
             incident = objects.write_incident_status(&incident).await?;
             self.tell(&before.conditions, &incident).await;
         }
-        Ok(Requeue::After(if open { OPEN_POLL } else { RESYNC }))
+        let wait = if open { OPEN_POLL } else { RESYNC };
+        let audit = next.map(|at| (at - self.ports.clock.now()).max(TimeDelta::milliseconds(100)));
+        Ok(Requeue::After(audit.map_or(wait, |audit| audit.min(wait))))
     }
 
     async fn tell(

@@ -189,7 +189,7 @@ pub fn span(delta: TimeDelta) -> String {
 }
 
 /// What happened when: follows from the times, so that a pass that is repeated says the same.
-fn timeline(incident: &SecretIncident, status: &SecretIncidentStatus) -> Vec<TimelineEntry> {
+pub(super) fn timeline(incident: &SecretIncident, status: &SecretIncidentStatus) -> Vec<TimelineEntry> {
     let mut entries = BTreeSet::new();
     let mut add = |at: Option<DateTime<Utc>>, what: String| {
         entries.extend(at.map(|at| TimelineEntry { at: to_text(at), what }));

@@ -1,0 +1,243 @@
+//! What one event of CloudTrail says: who called what about which parameters. It holds no values: CloudTrail leaves them out.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+/// The calls that answer values.
+pub const READS: [&str; 4] = ["GetParameter", "GetParameters", "GetParametersByPath", "GetParameterHistory"];
+/// The calls that change what is read.
+pub const CHANGES: [&str; 5] = [
+    "PutParameter",
+    "DeleteParameter",
+    "DeleteParameters",
+    "LabelParameterVersion",
+    "UnlabelParameterVersion",
+];
+/// KMS' own word on every value that was decrypted; asked last, since an account has many of them.
+pub const DECRYPT: &str = "Decrypt";
+
+/// One call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    pub id: String,
+    pub at: DateTime<Utc>,
+    pub name: String,
+    /// ARN of the user, or of the role of a session.
+    pub principal: String,
+    pub address: String,
+    pub user_agent: String,
+    /// Whether AWS answered an error.
+    pub denied: bool,
+    pub about: About,
+}
+
+/// Which parameters a call is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    Parameters(Vec<String>),
+    /// All parameters below a path, or those directly below it.
+    Below {
+        path: String,
+        recursive: bool,
+    },
+    /// The event does not say.
+    Unknown,
+}
+
+impl About {
+    /// Whether the call is about this parameter.
+    pub fn covers(&self, parameter: &str) -> bool {
+        match self {
+            About::Parameters(names) => names.iter().any(|name| name == parameter),
+            About::Below { path, recursive } => {
+                let folder = if path.ends_with('/') { path.clone() } else { format!("{path}/") };
+                let below = parameter.strip_prefix(folder.as_str());
+                below.is_some_and(|rest| !rest.is_empty() && (*recursive || !rest.contains('/')))
+            }
+            About::Unknown => false,
+        }
+    }
+
+    /// Whether the call is about anything below this folder (with its closing slash).
+    pub fn touches(&self, folder: &str) -> bool {
+        match self {
+            About::Parameters(names) => names.iter().any(|name| name.starts_with(folder)),
+            About::Below { path, recursive } => {
+                let path = if path.ends_with('/') { path.clone() } else { format!("{path}/") };
+                path.starts_with(folder) || *recursive && folder.starts_with(path.as_str())
+            }
+            About::Unknown => false,
+        }
+    }
+}
+
+/// Reads the JSON of `CloudTrailEvent`; `None` where it is no event.
+pub fn read(json: &str) -> Option<Call> {
+    let event: Value = serde_json::from_str(json).ok()?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let at = DateTime::parse_from_rfc3339(event["eventTime"].as_str()?).ok()?.with_timezone(&Utc);
+    let name = event["eventName"].as_str()?.to_owned();
+    let about = about(&event, &name);
+    Some(Call {
+        id: text(&event["eventID"]),
+        at,
+        name,
+        principal: principal(&event["userIdentity"]),
+        address: text(&event["sourceIPAddress"]),
+        user_agent: text(&event["userAgent"]),
+        denied: !event["errorCode"].is_null(),
+        about,
+    })
+}
+
+fn principal(identity: &Value) -> String {
+    let of = [
+        &identity["sessionContext"]["sessionIssuer"]["arn"],
+        &identity["arn"],
+        &identity["invokedBy"],
+        &identity["accountId"],
+        &identity["principalId"],
+        &identity["type"],
+    ];
+    of.into_iter().find_map(Value::as_str).unwrap_or("unknown").to_owned()
+}
+
+fn about(event: &Value, name: &str) -> About {
+    let request = &event["requestParameters"];
+    // Emulators and older events write the members in upper case.
+    let field =
+        |small: &str, large: &str| if request[small].is_null() { &request[large] } else { &request[small] };
+    if name == DECRYPT {
+        let context = &request["encryptionContext"];
+        return context["PARAMETER_ARN"]
+            .as_str()
+            .map_or(About::Unknown, |arn| About::Parameters(vec![normal(arn)]));
+    }
+    if name == "GetParametersByPath" {
+        let recursive = field("recursive", "Recursive").as_bool().unwrap_or(false);
+        if let Some(path) = field("path", "Path").as_str() {
+            return About::Below { path: normal(path), recursive };
+        }
+        // What was refused may tell its path in the message only, and never whether it asked for all below.
+        return denied_resource(event).map_or(About::Unknown, |path| About::Below { path, recursive: true });
+    }
+    let names: Vec<String> = match (field("name", "Name").as_str(), field("names", "Names").as_array()) {
+        (Some(name), _) => vec![normal(name)],
+        (None, Some(names)) => names.iter().filter_map(Value::as_str).map(normal).collect(),
+        (None, None) => event["resources"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|resource| resource["ARN"].as_str())
+            .filter(|arn| arn.contains(":parameter/"))
+            .map(normal)
+            .chain(denied_resource(event))
+            .collect(),
+    };
+    if names.is_empty() { About::Unknown } else { About::Parameters(names) }
+}
+
+/// `… is not authorized to perform: ssm:GetParameter on resource: arn:aws:ssm:…:parameter/app/TOKEN because …`
+fn denied_resource(event: &Value) -> Option<String> {
+    let message = event["errorMessage"].as_str()?;
+    let arn =
+        message.split_whitespace().find(|word| word.starts_with("arn:") && word.contains(":parameter/"))?;
+    Some(normal(arn.trim_end_matches(['.', ',', '"'])))
+}
+
+/// The full name of a parameter, of an ARN, and without version or label.
+fn normal(name: &str) -> String {
+    let name = match name.split_once(":parameter/") {
+        Some((_, rest)) => format!("/{}", rest.trim_start_matches('/')),
+        None => name.to_owned(),
+    };
+    match name.split_once(':') {
+        Some((name, _)) => name.to_owned(),
+        None => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn event(name: &str, request: Value) -> Value {
+        json!({
+            "eventVersion": "1.11", "eventID": "9d8f", "eventTime": "2026-11-23T10:00:00Z",
+            "eventSource": "ssm.amazonaws.com", "eventName": name, "awsRegion": "us-east-1",
+            "sourceIPAddress": "203.0.113.9", "userAgent": "aws-cli/2.0",
+            "userIdentity": {
+                "type": "AssumedRole", "arn": "arn:aws:sts::123456789012:assumed-role/ci/session-1",
+                "sessionContext": {"sessionIssuer": {"arn": "arn:aws:iam::123456789012:role/ci"}},
+            },
+            "requestParameters": request,
+        })
+    }
+
+    fn about_of(event: &Value) -> About {
+        read(&event.to_string()).unwrap().about
+    }
+
+    #[test]
+    fn a_session_counts_as_its_role() {
+        let call = read(&event("GetParameter", json!({"name": "/app/TOKEN"})).to_string()).unwrap();
+        assert_eq!(call.principal, "arn:aws:iam::123456789012:role/ci");
+        assert_eq!((call.address.as_str(), call.denied), ("203.0.113.9", false));
+    }
+
+    #[test]
+    fn every_way_to_name_a_parameter_is_the_same_parameter() {
+        for (name, request) in [
+            ("GetParameter", json!({"name": "/app/TOKEN", "withDecryption": true})),
+            ("GetParameter", json!({"name": "/app/TOKEN:3"})),
+            ("GetParameter", json!({"Name": "arn:aws:ssm:us-east-1:123456789012:parameter/app/TOKEN:live"})),
+            ("GetParameters", json!({"names": ["/other", "/app/TOKEN"]})),
+            ("GetParameterHistory", json!({"name": "/app/TOKEN"})),
+            ("GetParametersByPath", json!({"path": "/app"})),
+            ("GetParametersByPath", json!({"path": "/", "recursive": true})),
+            (
+                "Decrypt",
+                json!({"encryptionContext": {"PARAMETER_ARN": "arn:aws:ssm:us-east-1:1:parameter/app/TOKEN"}}),
+            ),
+        ] {
+            assert!(about_of(&event(name, request.clone())).covers("/app/TOKEN"), "{name} {request}");
+        }
+        for (name, request) in [
+            ("GetParameter", json!({"name": "/app/TOKEN2"})),
+            ("GetParametersByPath", json!({"path": "/"})),
+            ("GetParametersByPath", json!({"path": "/ap", "recursive": true})),
+            ("Decrypt", json!({"encryptionContext": {"SecretARN": "arn:aws:secretsmanager:x"}})),
+        ] {
+            assert!(!about_of(&event(name, request.clone())).covers("/app/TOKEN"), "{name} {request}");
+        }
+    }
+
+    #[test]
+    fn a_refused_call_names_its_parameter_in_the_message_only() {
+        let mut refused = event("GetParameter", Value::Null);
+        refused["errorCode"] = json!("AccessDenied");
+        refused["errorMessage"] = json!(
+            "User: arn:aws:sts::1:assumed-role/x/y is not authorized to perform: ssm:GetParameter on resource: \
+             arn:aws:ssm:us-east-1:1:parameter/app/TOKEN because no identity-based policy allows it"
+        );
+        let call = read(&refused.to_string()).unwrap();
+        assert!(call.denied && call.about.covers("/app/TOKEN"));
+        refused["eventName"] = json!("GetParametersByPath");
+        refused["errorMessage"] = json!("not authorized on resource: arn:aws:ssm:us-east-1:1:parameter/app");
+        assert!(about_of(&refused).covers("/app/TOKEN"));
+        refused["errorMessage"] = json!("something else");
+        assert_eq!(about_of(&refused), About::Unknown);
+    }
+
+    #[test]
+    fn records_below_the_staging_path_hold_values_too() {
+        let below = |path: &str, recursive| About::Below { path: path.into(), recursive };
+        let folder = "/keyturn/prod/shop/token/";
+        assert!(About::Parameters(vec!["/keyturn/prod/shop/token/7".into()]).touches(folder));
+        assert!(below("/keyturn/prod", true).touches(folder));
+        assert!(below("/keyturn/prod/shop/token", false).touches(folder));
+        assert!(!below("/keyturn/prod", false).touches(folder));
+    }
+}
