@@ -94,7 +94,12 @@ pub fn of_act(
             )]
         }
         Act::Retire { username, .. } => {
-            vec![normal("LoginRetired", "Retire", format!("Role {username} cannot log in any more"))]
+            let what = if object.spec.generate.cloudflare_r2.is_some() {
+                format!("Token {username} is deleted")
+            } else {
+                format!("Role {username} cannot log in any more")
+            };
+            vec![normal("LoginRetired", "Retire", what)]
         }
         Act::EndSessions { username, .. } => {
             vec![normal("SessionsEnded", "Retire", format!("The old sessions of role {username} were ended"))]
