@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use keyturn::api;
-use keyturn::cli::{audit, check, process};
+use keyturn::cli::{audit, check, incident, process};
 use keyturn::controller::config::ControllerArgs;
 use keyturn::controller::logging::{self, LogLevel};
 use keyturn::controller::run;
@@ -36,6 +36,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Look for secrets in what is about to be shipped
     Audit(audit::AuditArgs),
+    /// Reports on SecretIncidents
+    Incident(incident::IncidentArgs),
     /// Print the version
     Version,
 }
@@ -74,6 +76,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
         Command::DeployHost => std::process::exit(runtime()?.block_on(runner::main())),
         Command::Check(args) => runtime()?.block_on(check::run(&args))?,
         Command::Audit(args) => return Ok(audit::run(&args)),
+        Command::Incident(args) => runtime()?.block_on(incident::run(&args))?,
         Command::Version => println!("keyturn {}", env!("CARGO_PKG_VERSION")),
     }
     Ok(ExitCode::SUCCESS)

@@ -2,4 +2,5 @@
 
 pub mod audit;
 pub mod check;
+pub mod incident;
 pub mod process;

@@ -94,7 +94,11 @@ impl Environment {
             let env = format!(".spec.template.spec.containers[0].env[?(@.name==\"{name}\")].value");
             kubectl(&["get", "deployment/keyturn", "-o", &format!("jsonpath={{{env}}}")])
         };
-        let before = variables.iter().map(|(name, _)| format!("{name}={}", value(name))).collect();
+        let before = variables.iter().map(|(name, _)| match value(name) {
+            none if none.is_empty() => format!("{name}-"),
+            value => format!("{name}={value}"),
+        });
+        let before = before.collect();
         let changed = Self { before };
         let settings: Vec<String> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
         set(&settings).unwrap();

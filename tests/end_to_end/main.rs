@@ -12,6 +12,7 @@ mod examples;
 mod failures;
 mod host_faults;
 mod image_audit;
+mod incidents;
 mod leaks;
 mod notifications;
 mod postgres;

@@ -45,8 +45,8 @@ while any(thread.is_alive() for thread in threads):
 "#;
 
 /// The runbook's topology: Postgres in a container that only the host's loopback reaches, and clients on the host.
-struct Database {
-    project: Project,
+pub struct Database {
+    pub project: Project,
     port: u16,
 }
 
@@ -62,7 +62,10 @@ struct Counts {
 impl Database {
     /// `hosts` are DockerHosts with a client each. The first has the database too.
     fn new(subject: &str, hosts: &[&str]) -> Self {
-        let project = Project::new(subject);
+        Self::of(Project::new(subject), hosts)
+    }
+
+    fn of(project: Project, hosts: &[&str]) -> Self {
         let name = &project.name;
         // Of the names of one run only the last part differs: every database gets a port of its own.
         static PORTS: AtomicU16 = AtomicU16::new(0);
@@ -101,7 +104,7 @@ cd ~/e2e/{name}
 export CLIENT=$1
 set -a && . ./.env && set +a
 echo started >>deploys
-[ ! -e broken ] || exit 3
+[ ! -e broken ] && [ ! -e broken-$1 ] || exit 3
 sudo -n --preserve-env=DB_PASSWORD docker compose -p {name} -f compose.yml up --detach --no-recreate postgres
 sudo -n --preserve-env=CLIENT docker compose -p {name}-$1 -f clients.yml up --detach --force-recreate --timeout 10
 echo ended >>deploys
@@ -142,7 +145,7 @@ SH
     }
 
     /// A statement as the superuser over the container's own socket, which needs no password.
-    fn psql(&self, sql: &str) -> Result<String, String> {
+    pub fn psql(&self, sql: &str) -> Result<String, String> {
         let container = format!("{}-postgres-1", self.project.name);
         let psql =
             ["exec", "-i", &container, "psql", "-U", "musehub", "-d", "musehub", "-qAtv", "ON_ERROR_STOP=1"];
@@ -150,7 +153,7 @@ SH
     }
 
     /// Whether this login works over the network.
-    fn accepts(&self, url: &str) -> bool {
+    pub fn accepts(&self, url: &str) -> bool {
         let container = format!("{}-postgres-1", self.project.name);
         let python = "import sys, psycopg2\ntry: psycopg2.connect(sys.stdin.read(), connect_timeout=5).close()\n\
                       except psycopg2.OperationalError as error:\n  \
@@ -179,7 +182,7 @@ SH
         total
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         ssm::value(&self.project.path("DATABASE_URL")).unwrap_or_default()
     }
 }
@@ -247,7 +250,11 @@ impl Database {
     /// A database with two roles that take turns, the first of them in use by a client on each host, and adopted by
     /// keyturn as the secret `database-url`.
     fn with_a_pair(subject: &str, hosts: &[&str]) -> Self {
-        let database = Self::new(subject, hosts);
+        Self::of_a_pair(Project::new(subject), hosts)
+    }
+
+    pub fn of_a_pair(project: Project, hosts: &[&str]) -> Self {
+        let database = Self::of(project, hosts);
         let (project, port) = (&database.project, database.port);
         database.start(ADMIN);
         database

@@ -1,0 +1,207 @@
+//! `keyturn incident report`: what happened, who read what, and what was done, for a team's incident log.
+
+use std::fmt::Write as _;
+
+use clap::{Args, Subcommand, ValueEnum};
+use kube::{Api, Client, ResourceExt};
+
+use crate::api::SecretIncident;
+use crate::api::secret_incident::Reader;
+use crate::api::time::{from_kubernetes, to_text};
+
+#[derive(Args, Clone, Debug)]
+pub struct IncidentArgs {
+    #[command(subcommand)]
+    pub command: IncidentCommand,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum IncidentCommand {
+    /// Print a SecretIncident as a report. It holds no value
+    Report(ReportArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ReportArgs {
+    /// Name of the SecretIncident
+    pub name: String,
+
+    /// Its namespace; that of the current context when absent
+    #[arg(long, short)]
+    pub namespace: Option<String>,
+
+    /// Form of the report
+    #[arg(long, short, value_enum, default_value = "markdown")]
+    pub output: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Markdown,
+    Json,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum IncidentError {
+    #[error("cannot connect to Kubernetes: {0}")]
+    Connect(#[source] kube::Error),
+    #[error("SecretIncident {namespace}/{name}: {source}")]
+    Read { namespace: String, name: String, source: kube::Error },
+    #[error("the report cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Prints the report.
+pub async fn run(args: &IncidentArgs) -> Result<(), IncidentError> {
+    let IncidentCommand::Report(args) = &args.command;
+    let client = Client::try_default().await.map_err(IncidentError::Connect)?;
+    let namespace = args.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    let api: Api<SecretIncident> = Api::namespaced(client, &namespace);
+    let read = |source| IncidentError::Read { namespace: namespace.clone(), name: args.name.clone(), source };
+    let incident = api.get(&args.name).await.map_err(read)?;
+    match args.output {
+        Format::Markdown => print!("{}", markdown(&incident)),
+        Format::Json => println!("{}", json(&incident)?),
+    }
+    Ok(())
+}
+
+fn json(incident: &SecretIncident) -> Result<String, serde_json::Error> {
+    let mut status = incident.status.clone().unwrap_or_default();
+    // Where the search goes on is of no interest to anybody else.
+    if let Some(audit) = &mut status.audit {
+        audit.reading = None;
+    }
+    serde_json::to_string_pretty(&serde_json::json!({
+        "name": incident.name_any(), "namespace": incident.namespace(), "spec": incident.spec, "status": status,
+    }))
+}
+
+/// The report as Markdown.
+pub fn markdown(incident: &SecretIncident) -> String {
+    let status = incident.status.clone().unwrap_or_default();
+    let spec = &incident.spec;
+    let mut text = String::new();
+    // Writing into a String cannot fail.
+    let mut line = |written: String| {
+        let _ = writeln!(text, "{written}");
+    };
+    let at = |time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
+        time.map_or_else(|| "–".to_owned(), |time| to_text(from_kubernetes(time)))
+    };
+    line(format!("# Incident {} ({})\n", incident.name_any(), incident.namespace().unwrap_or_default()));
+    line(format!("- Reported: {}", at(Some(&spec.reported_at))));
+    if spec.suspected_since.is_some() {
+        line(format!("- Suspected since: {}", at(spec.suspected_since.as_ref())));
+    }
+    if let Some(reason) = &spec.reason {
+        line(format!("- Reason: {}", cell(reason)));
+    }
+    line(format!("- State: {}", status.state.as_deref().unwrap_or("not looked at yet")));
+    line(format!("- Contained: {}", at(status.contained_at.as_ref())));
+    line(format!("- From report to containment: {}", status.time_to_containment.as_deref().unwrap_or("–")));
+    line("\n## Secrets\n".to_owned());
+    line("| Secret | State | New value | Every host runs it | Old login dead | Contained | |".to_owned());
+    line("|---|---|---|---|---|---|---|".to_owned());
+    for secret in &status.secrets {
+        line(format!(
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            secret.name,
+            secret.state,
+            at(secret.rotated_at.as_ref()),
+            at(secret.adopted_at.as_ref()),
+            at(secret.revoked_at.as_ref()),
+            at(secret.contained_at.as_ref()),
+            cell(&secret.message)
+        ));
+    }
+    line("\n## Who read the values\n".to_owned());
+    let audited = status.conditions.iter().find(|c| c.type_ == crate::api::conditions::AUDIT_COMPLETE);
+    line(format!("{}\n", audited.map_or("CloudTrail has not been read yet", |c| c.message.as_str())));
+    readers(&mut line, &status.readers);
+    line("\n## Who changed or deleted the parameters\n".to_owned());
+    readers(&mut line, &status.tampering);
+    line("\n## Timeline\n".to_owned());
+    for entry in &status.timeline {
+        line(format!("- {} {}", entry.at, cell(&entry.what)));
+    }
+    text
+}
+
+fn readers(line: &mut impl FnMut(String), readers: &[Reader]) {
+    if readers.is_empty() {
+        line("None was found in what was searched.".to_owned());
+        return;
+    }
+    line("| Expected | Principal | Address | Client | Calls | Number | First | Last | Secrets |".to_owned());
+    line("|---|---|---|---|---|---|---|---|---|".to_owned());
+    for reader in readers {
+        line(format!(
+            "| {}{} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            if reader.expected { "yes" } else { "**no**" },
+            if reader.denied { ", refused" } else { "" },
+            cell(&reader.principal),
+            cell(&reader.address),
+            cell(&reader.user_agent),
+            reader.calls.join(", "),
+            reader.count,
+            to_text(from_kubernetes(&reader.first)),
+            to_text(from_kubernetes(&reader.last)),
+            reader.secrets.join(", ")
+        ));
+    }
+}
+
+/// What others may have written (a user agent, a reason) never breaks the table or becomes markup.
+fn cell(text: &str) -> String {
+    let escaped: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .flat_map(|c| {
+            let escape = matches!(c, '|' | '<' | '>' | '`' | '[' | ']' | '\\');
+            escape.then_some('\\').into_iter().chain(std::iter::once(c))
+        })
+        .collect();
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_report_names_who_read_what_and_takes_no_markup_from_them() {
+        let incident: SecretIncident = serde_json::from_value(json!({
+            "apiVersion": "keyturn.dev/v1alpha1", "kind": "SecretIncident",
+            "metadata": {"name": "leak", "namespace": "shop"},
+            "spec": {"allSecrets": true, "reportedAt": "2026-11-23T12:00:00Z", "reason": "a laptop\nwas stolen"},
+            "status": {
+                "state": "Contained", "timeToContainment": "4m12s", "unexpectedReaders": 1,
+                "secrets": [{"name": "token", "state": "Contained", "rotatedAt": "2026-11-23T12:01:00Z"}],
+                "readers": [{
+                    "principal": "arn:aws:iam::1:role/laptop", "address": "203.0.113.9",
+                    "userAgent": "x | <script>", "expected": false, "denied": true, "calls": ["GetParameter"],
+                    "count": 3, "recent": 0, "first": "2026-11-22T12:00:00Z", "last": "2026-11-22T13:00:00Z",
+                    "secrets": ["token"],
+                }],
+                "timeline": [{"at": "2026-11-23T12:00:00Z", "what": "reported"}],
+            },
+        }))
+        .unwrap();
+        let report = markdown(&incident);
+        for expected in [
+            "# Incident leak (shop)",
+            "- Reason: a laptop was stolen",
+            "- From report to containment: 4m12s",
+            "| **no**, refused | arn:aws:iam::1:role/laptop | 203.0.113.9 | x \\| \\<script\\> | GetParameter | 3 |",
+            "- 2026-11-23T12:00:00Z reported",
+            "None was found in what was searched.",
+        ] {
+            assert!(report.contains(expected), "{expected}\n{report}");
+        }
+        let parsed: serde_json::Value = serde_json::from_str(&json(&incident).unwrap()).unwrap();
+        assert_eq!(parsed["status"]["readers"][0]["count"], 3);
+    }
+}
