@@ -484,7 +484,9 @@ fn suspicions(state: &State) -> Vec<String> {
                 } else {
                     state.hosts.values().any(|host| host.running.get(path).is_some_and(|value| is_old(value)))
                 };
-                let published = state.ssm.latest(path).is_some_and(|latest| is_old(&latest.value));
+                // A login that is published and refused is of no use to anybody.
+                let published = state.postgres.is_none()
+                    && state.ssm.latest(path).is_some_and(|latest| is_old(&latest.value));
                 if said && (alive || published) {
                     wrong.push(format!("incident: {path} is said to be contained, and is not"));
                 }

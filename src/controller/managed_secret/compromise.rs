@@ -47,6 +47,8 @@ pub fn follow(
             now_is.rotated_at = status.last_rotation_time.clone();
             now_is.adopted_at = adopted_at(desired, observed).map(to_kubernetes);
             match protocol::revocation(desired, observed) {
+                // A late request of the rotation before could still publish its value again until that one is closed.
+                Revocation::None if observed.records.len() > 1 => {}
                 Revocation::None => now_is.contained_at = now_is.adopted_at.clone(),
                 Revocation::Open => {}
                 Revocation::Done => {
