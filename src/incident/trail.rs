@@ -9,7 +9,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_cloudtrail::Client;
 use aws_sdk_cloudtrail::config::retry::RetryConfig;
 use aws_sdk_cloudtrail::config::timeout::TimeoutConfig;
-use aws_sdk_cloudtrail::error::{DisplayErrorContext, ProvideErrorMetadata};
+use aws_sdk_cloudtrail::error::ProvideErrorMetadata;
 use aws_sdk_cloudtrail::primitives::DateTime as AwsTime;
 use aws_sdk_cloudtrail::types::{LookupAttribute, LookupAttributeKey};
 use tokio::time::Instant;
@@ -131,8 +131,14 @@ impl Trail for CloudTrail {
                 Some("AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation") => {
                     TrailError::Denied { region: of() }
                 }
-                _ => TrailError::Failed { region: of(), detail: DisplayErrorContext(&error).to_string() },
+                _ => TrailError::Failed { region: of(), detail: reasons(&error) },
             }),
         }
     }
+}
+
+/// What went wrong and why, without the structures that it is told in.
+fn reasons(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
