@@ -139,7 +139,9 @@ fn an_incident_is_contained_and_its_readers_named_while_cloudtrail_throttles() {
     let database = Database::of_a_pair(Project::alone("incident"), &["web"]);
     let project = &database.project;
     project.apply(&project.secret("other", "OTHER", ""));
-    project.settled("other");
+    eventually("the other secret is published", || {
+        ssm::version(&project.path("OTHER")).map(drop).ok_or_else(|| "not yet".to_owned())
+    });
     let trail = Trail::start();
     trail.foreign_reads(&project.name);
     trail.emulator.set_quotas([("LookupEvents".to_owned(), Quota { per_second: 1.0, burst: 1 })]);
