@@ -6,8 +6,12 @@ use super::project::Project;
 use super::world::{eventually, in_box, run, ssm, try_run, variable};
 
 const ENVIRONMENTS: [&str; 2] = ["production", "staging"];
-/// The database's secret waits for the container of the first deployment, which pulls nothing but starts everything.
-const PARAMETERS: [&str; 3] = ["DB_PASSWORD", "RUNNER_TOKEN", "WEBHOOK_SECRET_KEY"];
+const PARAMETERS: [&str; 5] =
+    ["DB_PASSWORD", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY", "RUNNER_TOKEN", "WEBHOOK_SECRET_KEY"];
+/// Secrets of each environment.
+const SECRETS: usize = 4;
+const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+const ADMIN: &str = "administering-token-of-the-examples";
 
 /// Both environments gone: objects, parameters, containers and the databases' data.
 fn empty() {
@@ -53,6 +57,7 @@ fn filled_in(folder: &Path) {
             std::fs::write(&path, text).unwrap();
         }
         std::fs::copy(variable("KEYTURN_HOST_KEY"), folder.join("musehub-key.pem")).unwrap();
+        std::fs::write(folder.join("cloudflare.token"), ADMIN).unwrap();
     }
 }
 
@@ -67,6 +72,11 @@ fn the_whole_runbook_comes_up_in_an_empty_world_by_one_command() {
     let folder = copy.path().join("musehub");
     filled_in(&folder);
 
+    let account = format!("{}/_emulator/accounts/{ACCOUNT}", variable("KEYTURN_CLOUDFLARE"));
+    let buckets = r#"[{"name": "musehub-objects"}, {"name": "musehub-staging-objects"}]"#;
+    let body = format!(r#"{{"admin": "{ADMIN}", "buckets": {buckets}}}"#);
+    run("curl", &["-sf", "-X", "PUT", &account, "-H", "content-type: application/json", "-d", &body]);
+
     run("kubectl", &["apply", "-k", folder.to_str().unwrap()]);
     for environment in ENVIRONMENTS {
         let namespace = format!("musehub-{environment}");
@@ -79,8 +89,9 @@ fn the_whole_runbook_comes_up_in_an_empty_world_by_one_command() {
         };
         eventually(&format!("every secret of {environment} is Ready and deployed"), || {
             let (ready, deployed) = (settled("Ready"), settled("Deployed"));
-            let all =
-                |text: &str| text.lines().count() >= 3 && text.lines().all(|line| line.ends_with(" True"));
+            let all = |text: &str| {
+                text.lines().count() == SECRETS && text.lines().all(|line| line.ends_with(" True"))
+            };
             if all(&ready) && all(&deployed) { Ok(()) } else { Err(format!("{ready}\n{deployed}")) }
         });
         for parameter in PARAMETERS {
