@@ -30,6 +30,10 @@ fn sound(kind: &str) -> Value {
             "docker": {"composeProject": "shop"},
             "deploy": {"script": "cd /opt/shop && ./deploy.sh"},
         }),
+        "SecretIncident" => json!({
+            "managedSecretRefs": [{"name": "token"}],
+            "reportedAt": "2026-01-02T03:04:05Z",
+        }),
         _ => json!({"namespaces": ["shop"], "parameters": [{"prefix": "/shop/prod/"}]}),
     };
     json!({"apiVersion": "keyturn.dev/v1alpha1", "kind": kind, "metadata": {"name": "schema-test"}, "spec": spec})
@@ -81,6 +85,13 @@ fn accepted() -> Vec<Case> {
     let windows = "spec.rotation.windows";
     let path = |path: &str| json!([{"path": path}]);
     vec![
+        (
+            "SecretIncident",
+            "spec.expectedReaders",
+            json!(["arn:aws:iam::123456789012:role/keyturn*", "10.0.0.0/8", "2001:db8::/32"]),
+        ),
+        ("SecretIncident", "spec.revokeWithin", json!("0m")),
+        ("SecretIncident", "spec.suspectedSince", json!("2026-01-02T03:04:05Z")),
         (m, "metadata.name", json!("a".repeat(63))),
         (m, "spec.ssm.parameters", path("/a/b/c/d/e/f/g/h/i/j/k/l/m/n/o")),
         (m, "spec.ssm.parameters", path("/with-all_kinds.of/Characters9")),
@@ -247,6 +258,7 @@ type Refusal = (&'static str, &'static str, Value, &'static str);
 fn refused() -> Vec<Refusal> {
     let m = "ManagedSecret";
     let h = "DockerHost";
+    let i = "SecretIncident";
     let g = "RotationGrant";
     let window = |schedule: &str, duration: &str, zone: &str| json!([{"schedule": schedule, "duration": duration, "timeZone": zone}]);
     let windows = "spec.rotation.windows";
@@ -431,6 +443,17 @@ fn refused() -> Vec<Refusal> {
         (h, "spec.deploy.script", json!(" \n"), "must not be empty"),
         (h, "spec.deploy.after", json!(["Canary"]), "must be names of objects"),
         (h, "spec.deploy.after", json!(["schema-test"]), "a host cannot wait for itself"),
+        (i, "spec.managedSecretRefs", Value::Null, "say which secrets are suspected by exactly one of"),
+        (i, "spec.allSecrets", json!(true), "say which secrets are suspected by exactly one of"),
+        (i, "spec.allSecrets", json!(false), "allSecrets can only be true"),
+        (i, "spec.managedSecretRefs", json!([{"name": "Token"}]), "must be the name of an object"),
+        (i, "spec.reportedAt", Value::Null, "spec.reportedAt"),
+        (i, "spec.reportedAt", json!("yesterday"), "spec.reportedAt"),
+        (i, "spec.suspectedSince", json!("2026-01-02T03:04:06Z"), "suspectedSince must not be later than"),
+        (i, "spec.expectedReaders", json!(["keyturn"]), "must be ARNs of principals"),
+        (i, "spec.expectedReaders", json!(["10.0.0.0/8", "somewhere"]), "must be ARNs of principals"),
+        (i, "spec.revokeWithin", json!("15s"), "must be 0m (revoke first), or one number"),
+        (i, "spec.revokeWithin", json!("0h"), "must be 0m (revoke first), or one number"),
         (g, "spec.namespaces", json!([]), "should have at least 1 items"),
         (g, "spec.namespaces", json!(["shop-*"]), "must be names of namespaces; there are no wildcards"),
         (
@@ -476,11 +499,13 @@ fn fixed() -> Vec<(Value, &'static str)> {
     ]
 }
 
+const REPORT_IS_FIXED: &str = "reportedAt cannot be changed";
+
 #[tokio::test]
 #[ignore = "needs the world"]
 async fn sound_objects_are_taken() {
     let client = crate::client().await;
-    for kind in ["ManagedSecret", "DockerHost", "RotationGrant"] {
+    for kind in ["ManagedSecret", "DockerHost", "SecretIncident", "RotationGrant"] {
         assert_eq!(answer(&client, &sound(kind)).await, None, "{kind}");
     }
     for (kind, pointer, value) in accepted() {
@@ -542,6 +567,13 @@ async fn updates(client: kube::Client, namespace: String) {
     let said = secrets.patch("without", &params, &Patch::Merge(&set)).await.unwrap_err().to_string();
     assert!(said.contains("ssm.region cannot be changed, set or removed after creation"), "{said}");
 
+    let incidents = api(&client, "SecretIncident", &namespace);
+    let incident = serde_json::from_value(sound("SecretIncident")).unwrap();
+    incidents.create(&PostParams::default(), &incident).await.unwrap();
+    let later = json!({"spec": {"reportedAt": "2026-01-03T00:00:00Z"}});
+    let said = incidents.patch("schema-test", &params, &Patch::Merge(&later)).await.unwrap_err().to_string();
+    assert!(said.contains(REPORT_IS_FIXED), "{said}");
+
     for patch in [
         json!({"spec": {"ssm": {"kmsKeyId": "alias/other"}, "suspend": false}}),
         json!({"spec": {"ssm": {"parameters": [{"path": "/shop/prod/TOKEN", "value": "x{value}"}]}}}),
@@ -563,6 +595,7 @@ fn every_rule_of_the_schema_is_broken_by_a_case() {
     }
     let mut messages: Vec<&str> = refused().into_iter().map(|case| case.3).collect();
     messages.extend(fixed().into_iter().map(|case| case.1));
+    messages.push(REPORT_IS_FIXED);
     for (message, place) in rules {
         assert!(messages.iter().any(|m| message.contains(m)), "{place}: no case is refused with {message:?}");
     }
