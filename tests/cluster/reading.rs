@@ -46,6 +46,11 @@ spec:
     knownHosts: [shop.example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl]
   docker: {composeProject: shop}
   deploy: {script: \"true\"}
+---
+apiVersion: keyturn.dev/v1alpha1
+kind: SecretIncident
+metadata: {name: stolen}
+spec: {managedSecretRefs: [{name: another}], reportedAt: \"2026-01-02T03:04:05Z\"}
 ";
 
 #[tokio::test]
@@ -59,11 +64,15 @@ async fn the_columns_are_the_ones_that_a_person_looks_for() {
         assert_eq!(headers("managedsecrets", &namespace, false), secrets);
         let more = ["VERSION", "DEPLOYED", "MESSAGE"];
         assert_eq!(headers("managedsecrets", &namespace, true), [&secrets[..], &more].concat());
-        let hosts = ["NAME", "HOST", "PROJECT", "READY", "STATUS", "LAST RUN", "RESULT", "AGE"];
+        let hosts = ["NAME", "HOST", "PROJECT", "READY", "STATUS", "LAST RUN", "RESULT", "IMAGES", "AGE"];
         assert_eq!(headers("dockerhosts", &namespace, false), hosts);
         assert_eq!(headers("dockerhosts", &namespace, true), [&hosts[..], &["RUNNING", "MESSAGE"]].concat());
+        let incidents = ["NAME", "STATE", "SECRETS", "UNEXPECTED", "CONTAINED", "AGE"];
+        assert_eq!(headers("secretincidents", &namespace, false), incidents);
+        let more = ["AUDIT", "MESSAGE"];
+        assert_eq!(headers("secretincidents", &namespace, true), [&incidents[..], &more].concat());
         // The short names, and all kinds at once by their category.
-        for name in ["msec", "dhost", "keyturn"] {
+        for name in ["msec", "dhost", "sinc", "keyturn"] {
             assert!(headers(name, &namespace, false).contains(&"AGE".to_owned()), "{name}");
         }
     })
