@@ -2,7 +2,8 @@
 //!
 //! Data flows one way: the [`controller`] observes the cluster, the [`parameter_store`] and the hosts, the pure
 //! functions of [`rotation`] decide the one next step, an adapter acts, and the status records what happened.
-//! Dependencies point inwards: `controller` → (`parameter_store`, `target`, `deploy`) → `rotation` → `api`.
+//! Dependencies point inwards: `controller` → (`parameter_store`, `target`, `deploy`, `incident`, `notification`) →
+//! `rotation` → `api`.
 
 pub mod api;
 pub mod audit;
