@@ -216,7 +216,7 @@ fn a_key_pair_is_made_proven_deployed_and_the_old_one_dies() {
 fn one_token_lives_however_often_the_controller_is_killed() {
     let account = Account::with_a_pair_in_use("r2-kills", 2, "");
     let project = &account.project;
-    let rounds = kills("KEYTURN_R2_KILLS", 30);
+    let rounds = kills("KEYTURN_R2_KILLS", 4);
     for round in 1..=rounds {
         let before = account.published();
         let token = format!("round-{round}");

@@ -192,7 +192,7 @@ fn a_host_that_does_not_follow_keeps_no_stolen_login_alive_though_the_controller
     let before = database.url();
     let _intruder = Intruder::log_in(&database, &before);
     report(project, "1m");
-    for _ in 0..kills("KEYTURN_INCIDENT_KILLS", 20) {
+    for _ in 0..kills("KEYTURN_INCIDENT_KILLS", 4) {
         std::thread::sleep(Duration::from_millis(1500) + any_moment_of(1500));
         kill_pods(controller::NAMESPACE, controller::SELECTOR);
     }
