@@ -85,7 +85,7 @@ spec:
 ",
         project.name,
         text(now),
-        text(now - TimeDelta::hours(1)),
+        text(now - TimeDelta::minutes(11)),
     ));
 }
 

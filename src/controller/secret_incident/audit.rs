@@ -108,6 +108,8 @@ impl SecretIncidents {
             let last = page.next.is_none();
             going_on = page.next.map(|token| (query, token));
             audit::take(status, &page.calls, last, watched, &expected, self.settings.trail_delay);
+            // The pause grows while nothing can be read, not while CloudTrail only asks for slowness.
+            status.audit.get_or_insert_default().failures = None;
         }
         forget_failures(status);
         let audit = status.audit.get_or_insert_default();
