@@ -38,7 +38,7 @@ impl Trail {
 
     /// Reads by somebody who has no business here: everything below an ancestor, the history, and one that is refused.
     fn foreign_reads(&self, project: &str) {
-        let at = (Utc::now() - TimeDelta::minutes(10)).to_rfc3339_opts(SecondsFormat::Secs, true);
+        let at = (Utc::now() - TimeDelta::minutes(2)).to_rfc3339_opts(SecondsFormat::Secs, true);
         let event = |id: &str, name: &str, request: Value| {
             json!({
                 "eventVersion": "1.11", "eventID": id, "eventTime": at, "eventSource": "ssm.amazonaws.com",
@@ -85,7 +85,7 @@ spec:
 ",
         project.name,
         text(now),
-        text(now - TimeDelta::minutes(11)),
+        text(now - TimeDelta::minutes(3)),
     ));
 }
 
@@ -144,7 +144,7 @@ fn an_incident_is_contained_and_its_readers_named_while_cloudtrail_throttles() {
     });
     let trail = Trail::start();
     trail.foreign_reads(&project.name);
-    trail.emulator.set_quotas([("LookupEvents".to_owned(), Quota { per_second: 1.0, burst: 1 })]);
+    trail.emulator.set_quotas([("LookupEvents".to_owned(), Quota { per_second: 2.0, burst: 2 })]);
     trail.emulator.add_fault(Rule::once("LookupEvents", Fault::Throttle).skipping(4).times(3)).unwrap();
     let before = database.url();
     let _intruder = Intruder::log_in(&database, &before);
