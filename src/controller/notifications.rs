@@ -33,68 +33,39 @@ pub trait Announces: Resource<DynamicType = ()> + Send + Sync + Sized {
     async fn write(&self, objects: &dyn Objects) -> Result<(), ObjectError>;
 }
 
-#[async_trait]
-impl Announces for ManagedSecret {
-    fn pending(&self) -> &[PendingNotification] {
-        self.status.as_ref().map_or(&[], |status| &status.pending_notifications)
-    }
+/// The kinds differ in the calls that read and write them, and in nothing else.
+macro_rules! announces {
+    ($kind:ty, $read:ident, $write:ident) => {
+        #[async_trait]
+        impl Announces for $kind {
+            fn pending(&self) -> &[PendingNotification] {
+                self.status.as_ref().map_or(&[], |status| &status.pending_notifications)
+            }
 
-    fn keep_pending(&mut self, pending: Vec<PendingNotification>) {
-        if let Some(status) = &mut self.status {
-            status.pending_notifications = pending;
+            fn keep_pending(&mut self, pending: Vec<PendingNotification>) {
+                if let Some(status) = &mut self.status {
+                    status.pending_notifications = pending;
+                }
+            }
+
+            async fn read(
+                objects: &dyn Objects,
+                namespace: &str,
+                name: &str,
+            ) -> Result<Option<Self>, ObjectError> {
+                objects.$read(namespace, name).await
+            }
+
+            async fn write(&self, objects: &dyn Objects) -> Result<(), ObjectError> {
+                objects.$write(self).await.map(drop)
+            }
         }
-    }
-
-    async fn read(objects: &dyn Objects, namespace: &str, name: &str) -> Result<Option<Self>, ObjectError> {
-        objects.managed_secret(namespace, name).await
-    }
-
-    async fn write(&self, objects: &dyn Objects) -> Result<(), ObjectError> {
-        objects.write_secret_status(self).await.map(drop)
-    }
+    };
 }
 
-#[async_trait]
-impl Announces for DockerHost {
-    fn pending(&self) -> &[PendingNotification] {
-        self.status.as_ref().map_or(&[], |status| &status.pending_notifications)
-    }
-
-    fn keep_pending(&mut self, pending: Vec<PendingNotification>) {
-        if let Some(status) = &mut self.status {
-            status.pending_notifications = pending;
-        }
-    }
-
-    async fn read(objects: &dyn Objects, namespace: &str, name: &str) -> Result<Option<Self>, ObjectError> {
-        objects.docker_host(namespace, name).await
-    }
-
-    async fn write(&self, objects: &dyn Objects) -> Result<(), ObjectError> {
-        objects.write_host_status(self).await.map(drop)
-    }
-}
-
-#[async_trait]
-impl Announces for SecretIncident {
-    fn pending(&self) -> &[PendingNotification] {
-        self.status.as_ref().map_or(&[], |status| &status.pending_notifications)
-    }
-
-    fn keep_pending(&mut self, pending: Vec<PendingNotification>) {
-        if let Some(status) = &mut self.status {
-            status.pending_notifications = pending;
-        }
-    }
-
-    async fn read(objects: &dyn Objects, namespace: &str, name: &str) -> Result<Option<Self>, ObjectError> {
-        objects.secret_incident(namespace, name).await
-    }
-
-    async fn write(&self, objects: &dyn Objects) -> Result<(), ObjectError> {
-        objects.write_incident_status(self).await.map(drop)
-    }
-}
+announces!(ManagedSecret, managed_secret, write_secret_status);
+announces!(DockerHost, docker_host, write_host_status);
+announces!(SecretIncident, secret_incident, write_incident_status);
 
 /// Works off the notifications of objects.
 pub struct Notifications {

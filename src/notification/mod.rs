@@ -5,11 +5,13 @@ mod delivery;
 mod message;
 
 use chrono::{DateTime, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use serde::Deserialize;
 
 pub use delivery::{Courier, DeliveryError};
 pub use message::Subject;
 
+use crate::api::conditions;
 use crate::api::notification::{MAX_PENDING, PendingNotification, Topic};
 use crate::api::time::to_kubernetes;
 
@@ -75,23 +77,20 @@ pub struct News {
 pub fn enqueue(
     pending: &mut Vec<PendingNotification>,
     sinks: &[Sink],
-    uid: &str,
-    news: News,
+    object: &ObjectMeta,
+    news: Vec<News>,
     now: DateTime<Utc>,
 ) {
-    let takers: Vec<String> = sinks.iter().filter(|s| s.takes(news.topic)).map(|s| s.name.clone()).collect();
-    let id = format!("{uid}.{}.{}", news.topic.as_str(), news.key);
-    if takers.is_empty() || pending.iter().any(|waiting| waiting.id == id) {
-        return;
+    let uid = object.uid.as_deref().unwrap_or_default();
+    for News { topic, key, message } in news {
+        let takers: Vec<String> = sinks.iter().filter(|s| s.takes(topic)).map(|s| s.name.clone()).collect();
+        let id = format!("{uid}.{}.{key}", topic.as_str());
+        if takers.is_empty() || pending.iter().any(|waiting| waiting.id == id) {
+            continue;
+        }
+        let message = message.chars().take(conditions::MAX_MESSAGE).collect();
+        pending.push(PendingNotification { id, topic, time: to_kubernetes(now), message, sinks: takers });
     }
-    let message = news.message.chars().take(crate::api::conditions::MAX_MESSAGE).collect();
-    pending.push(PendingNotification {
-        id,
-        topic: news.topic,
-        time: to_kubernetes(now),
-        message,
-        sinks: takers,
-    });
     let surplus = pending.len().saturating_sub(MAX_PENDING);
     if surplus > 0 {
         tracing::warn!(surplus, "notifications wait for too long: the oldest of this object are left out");
@@ -101,6 +100,24 @@ pub fn enqueue(
 
 /// Trouble of one object, as its status tells it: topic, what tells it from other trouble, and the message.
 pub type Trouble = (Topic, String, String);
+
+/// A condition that people are told of: its type, the status that calls for them, and the topic.
+pub type Watched = (&'static str, &'static str, Topic);
+
+/// The trouble that conditions tell of.
+pub fn troubles<'a>(
+    conditions: &'a [Condition],
+    watched: &'a [Watched],
+) -> impl Iterator<Item = (Topic, &'a Condition)> {
+    watched.iter().filter_map(|(kind, bad, topic)| {
+        conditions::find(conditions, kind).filter(|found| found.status == *bad).map(|found| (*topic, found))
+    })
+}
+
+/// A condition's trouble: its reason tells it from other trouble.
+pub fn trouble((topic, condition): (Topic, &Condition)) -> Trouble {
+    (topic, condition.reason.clone(), condition.message.clone())
+}
 
 /// The news in a change from one set of troubles to another. The times of both are whole seconds: `now` tells two
 /// spells of the same trouble apart.
@@ -135,8 +152,12 @@ mod tests {
         Sink { name: name.into(), format: Format::Slack, topics: topics.to_vec() }
     }
 
-    fn news(topic: Topic, key: &str) -> News {
-        News { topic, key: key.into(), message: "it happened".into() }
+    fn object() -> ObjectMeta {
+        ObjectMeta { uid: Some("u".into()), ..ObjectMeta::default() }
+    }
+
+    fn news(topic: Topic, key: &str) -> Vec<News> {
+        vec![News { topic, key: key.into(), message: "it happened".into() }]
     }
 
     fn at(second: i64) -> DateTime<Utc> {
@@ -147,11 +168,11 @@ mod tests {
     fn a_sink_is_told_of_the_topics_it_names_and_of_all_where_it_names_none() {
         let sinks = [sink("all", &[]), sink("some", &[Topic::Stalled])];
         let mut pending = Vec::new();
-        enqueue(&mut pending, &sinks, "u", news(Topic::Stalled, "1"), at(0));
-        enqueue(&mut pending, &sinks, "u", news(Topic::Overdue, "1"), at(0));
+        enqueue(&mut pending, &sinks, &object(), news(Topic::Stalled, "1"), at(0));
+        enqueue(&mut pending, &sinks, &object(), news(Topic::Overdue, "1"), at(0));
         assert_eq!(pending[0].sinks, ["all", "some"]);
         assert_eq!(pending[1].sinks, ["all"]);
-        enqueue(&mut Vec::new(), &[], "u", news(Topic::Stalled, "1"), at(0));
+        enqueue(&mut Vec::new(), &[], &object(), news(Topic::Stalled, "1"), at(0));
     }
 
     #[test]
@@ -159,11 +180,11 @@ mod tests {
         let sinks = [sink("all", &[])];
         let mut pending = Vec::new();
         for _ in 0..2 {
-            enqueue(&mut pending, &sinks, "u", news(Topic::Rotated, "7"), at(0));
+            enqueue(&mut pending, &sinks, &object(), news(Topic::Rotated, "7"), at(0));
         }
         assert_eq!(pending.len(), 1);
         for n in 0..MAX_PENDING {
-            enqueue(&mut pending, &sinks, "u", news(Topic::Stalled, &n.to_string()), at(0));
+            enqueue(&mut pending, &sinks, &object(), news(Topic::Stalled, &n.to_string()), at(0));
         }
         assert_eq!(pending.len(), MAX_PENDING);
         assert!(pending.iter().all(|waiting| waiting.topic == Topic::Stalled));

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::api::conditions as c;
 use crate::api::docker_host::DockerHostStatus;
 use crate::api::notification::Topic;
-use crate::notification::{News, Trouble, turns};
+use crate::notification::{self, News, Trouble, Watched, turns};
 
 /// The news between two statuses of one host. Failed deployments are told by the secrets that wait for them.
 pub fn news(before: &DockerHostStatus, after: &DockerHostStatus, now: DateTime<Utc>) -> Vec<News> {
@@ -13,11 +13,7 @@ pub fn news(before: &DockerHostStatus, after: &DockerHostStatus, now: DateTime<U
 }
 
 fn troubles(status: &DockerHostStatus) -> Vec<Trouble> {
-    const WATCHED: [(Topic, &str, &str); 2] =
-        [(Topic::Stalled, c::STALLED, "True"), (Topic::ImagesNotClean, c::IMAGES_CLEAN, "False")];
-    let found = WATCHED.iter().filter_map(|(topic, kind, bad)| {
-        let condition = c::find(&status.conditions, kind).filter(|c| c.status == *bad)?;
-        Some((*topic, condition.reason.clone(), condition.message.clone()))
-    });
-    found.collect()
+    const WATCHED: [Watched; 2] =
+        [(c::STALLED, "True", Topic::Stalled), (c::IMAGES_CLEAN, "False", Topic::ImagesNotClean)];
+    notification::troubles(&status.conditions, &WATCHED).map(notification::trouble).collect()
 }

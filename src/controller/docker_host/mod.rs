@@ -158,10 +158,9 @@ impl DockerHosts {
             now,
         };
         conditions::set(&mut status, &host, &view);
-        let uid = host.metadata.uid.as_deref().unwrap_or_default();
-        for news in announce::news(&before, &status, now) {
-            notification::enqueue(&mut status.pending_notifications, &self.settings.sinks, uid, news, now);
-        }
+        let news = announce::news(&before, &status, now);
+        let pending = &mut status.pending_notifications;
+        notification::enqueue(pending, &self.settings.sinks, &host.metadata, news, now);
         let audit_due = plan::audit_due(&host, &status);
         let requeue = requeue(&decision, start_failure.is_some(), audit_due, &self.settings, now);
         host.status = Some(status);

@@ -2,10 +2,11 @@
 
 use chrono::{DateTime, Utc};
 
+use super::notices::is_routine;
 use crate::api::conditions as c;
 use crate::api::managed_secret::ManagedSecretStatus;
 use crate::api::notification::Topic;
-use crate::notification::{News, Trouble, turns};
+use crate::notification::{self, News, Trouble, Watched, turns};
 
 /// The news between two statuses of one secret. `patience` is the number of failures in a row that people are told of;
 /// `notice` is the spec's, without which a rotation concerns nobody.
@@ -22,23 +23,16 @@ pub fn news(
 }
 
 fn troubles(status: &ManagedSecretStatus, patience: i32) -> Vec<Trouble> {
-    const WATCHED: [(Topic, &str, &str); 5] = [
-        (Topic::Stalled, c::STALLED, "True"),
-        (Topic::Overdue, c::OVERDUE, "True"),
-        (Topic::Drifted, c::DRIFTED, "True"),
-        (Topic::Failing, c::PREFLIGHT, "False"),
-        (Topic::Failing, c::DEPLOYED, "False"),
+    const WATCHED: [Watched; 5] = [
+        (c::STALLED, "True", Topic::Stalled),
+        (c::OVERDUE, "True", Topic::Overdue),
+        (c::DRIFTED, "True", Topic::Drifted),
+        (c::PREFLIGHT, "False", Topic::Failing),
+        (c::DEPLOYED, "False", Topic::Failing),
     ];
-    let mut troubles: Vec<Trouble> = WATCHED
-        .iter()
-        .filter_map(|(topic, kind, bad)| {
-            let condition = c::find(&status.conditions, kind).filter(|c| c.status == *bad)?;
-            // a deployment under way, or one that is yet to come
-            let routine =
-                *kind == c::DEPLOYED && matches!(condition.reason.as_str(), "Deploying" | "Missing");
-            (!routine).then(|| (*topic, condition.reason.clone(), condition.message.clone()))
-        })
-        .collect();
+    let found = notification::troubles(&status.conditions, &WATCHED);
+    let mut troubles: Vec<Trouble> =
+        found.filter(|(_, condition)| !is_routine(condition)).map(notification::trouble).collect();
     if let Some(failure) = status.failure.as_ref().filter(|failure| failure.attempts >= patience) {
         troubles.push((Topic::Failing, failure.reason.clone(), failure.message.clone()));
     }

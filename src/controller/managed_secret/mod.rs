@@ -145,12 +145,10 @@ impl ManagedSecrets {
         if after == before {
             return Ok(());
         }
-        let uid = object.metadata.uid.as_deref().unwrap_or_default();
         let notice = object.spec.notice.as_deref();
-        for news in announce::news(&before, &after, notice, self.settings.attempts, now) {
-            let pending = &mut after.pending_notifications;
-            notification::enqueue(pending, &self.settings.sinks, uid, news, now);
-        }
+        let news = announce::news(&before, &after, notice, self.settings.attempts, now);
+        let pending = &mut after.pending_notifications;
+        notification::enqueue(pending, &self.settings.sinks, &object.metadata, news, now);
         let mut changed = object.clone();
         changed.status = Some(after.clone());
         match self.ports.objects.write_secret_status(&changed).await {

@@ -173,6 +173,11 @@ pub fn of_failed_retirement(before: Option<&FailureStatus>, after: Option<&Failu
     })
 }
 
+/// A deployment under way, or one that is yet to come: False, and no news.
+pub fn is_routine(condition: &Condition) -> bool {
+    condition.type_ == conditions::DEPLOYED && matches!(condition.reason.as_str(), "Deploying" | "Missing")
+}
+
 /// Events for conditions that have turned.
 pub fn of_transition(before: &[Condition], after: &[Condition]) -> Vec<Notice> {
     const WATCHED: [(&str, &str, &str); 6] = [
@@ -187,8 +192,7 @@ pub fn of_transition(before: &[Condition], after: &[Condition]) -> Vec<Notice> {
     for (kind, bad, reason) in WATCHED {
         let Some(now) = conditions::find(after, kind).filter(|c| c.status == bad) else { continue };
         let same = conditions::find(before, kind).is_some_and(|c| c.status == bad && c.reason == now.reason);
-        let routine = kind == conditions::DEPLOYED && matches!(now.reason.as_str(), "Deploying" | "Missing");
-        if !same && !routine {
+        if !same && !is_routine(now) {
             notices.push(Notice { warning: true, reason, action: "Reconcile", note: now.message.clone() });
         }
     }

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::api::conditions as c;
 use crate::api::notification::Topic;
 use crate::api::secret_incident::SecretIncidentStatus;
-use crate::notification::{News, Trouble, turns};
+use crate::notification::{self, News, Trouble, Watched, turns};
 
 /// The news between two statuses of one incident: opened, contained, and what holds it up.
 pub fn news(before: &SecretIncidentStatus, after: &SecretIncidentStatus, now: DateTime<Utc>) -> Vec<News> {
@@ -23,8 +23,8 @@ pub fn news(before: &SecretIncidentStatus, after: &SecretIncidentStatus, now: Da
 }
 
 fn troubles(status: &SecretIncidentStatus) -> Vec<Trouble> {
-    let stalled = c::find(&status.conditions, c::STALLED).filter(|c| c.status == "True");
-    stalled.map(|c| (Topic::Stalled, c.reason.clone(), c.message.clone())).into_iter().collect()
+    const WATCHED: [Watched; 1] = [(c::STALLED, "True", Topic::Stalled)];
+    notification::troubles(&status.conditions, &WATCHED).map(notification::trouble).collect()
 }
 
 #[cfg(test)]

@@ -59,10 +59,9 @@ impl SecretIncidents {
         let concerned: Vec<_> = secrets.iter().filter(|secret| scope::concerns(&incident, secret)).collect();
         let before = incident.status.clone().unwrap_or_default();
         let mut after = status::render(&incident, &concerned, now);
-        let uid = incident.metadata.uid.as_deref().unwrap_or_default();
-        for news in announce::news(&before, &after, now) {
-            notification::enqueue(&mut after.pending_notifications, &self.settings.sinks, uid, news, now);
-        }
+        let news = announce::news(&before, &after, now);
+        let pending = &mut after.pending_notifications;
+        notification::enqueue(pending, &self.settings.sinks, &incident.metadata, news, now);
         // People see what is being done before the search, which takes its time.
         let first_sight = before.observed_generation.is_none_or(|generation| generation < 0);
         let next =
