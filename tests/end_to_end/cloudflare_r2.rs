@@ -1,11 +1,11 @@
 //! R2 key pairs: a new token, both halves published and deployed, the old token deleted, and nothing left behind.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::controller;
-use super::crashes::{any_moment_of, kill_pods, kills};
+use super::kills::{any_moment_of, kill_controller, number};
 use super::project::Project;
 use super::world::{eventually, run, run_with, ssm, variable};
 
@@ -107,6 +107,12 @@ spec:
         let made: Value = serde_json::from_str(&made).unwrap();
         let text = |name: &str| made[name].as_str().unwrap().to_owned();
         Pair { id: text("accessKeyId"), secret: text("secretAccessKey") }
+    }
+
+    /// Ends the faults of this account, and of no other: tests run side by side.
+    fn no_fault(&self) {
+        let faults = format!("{}/_emulator/accounts/{}/faults", variable("KEYTURN_CLOUDFLARE"), self.id);
+        run("curl", &["-sf", "-X", "DELETE", &faults]);
     }
 
     /// Ids and names of the tokens there are, but for the one of somebody else, and how many were ever made.
@@ -216,14 +222,14 @@ fn a_key_pair_is_made_proven_deployed_and_the_old_one_dies() {
 fn one_token_lives_however_often_the_controller_is_killed() {
     let account = Account::with_a_pair_in_use("r2-kills", 2, "");
     let project = &account.project;
-    let rounds = kills("KEYTURN_R2_KILLS", 4);
+    let rounds = number("KEYTURN_R2_KILLS", 4);
     for round in 1..=rounds {
         let before = account.published();
         let token = format!("round-{round}");
         project.request("r2", &token);
         let moment = any_moment_of(9_000);
         std::thread::sleep(moment);
-        kill_pods(controller::NAMESPACE, controller::SELECTOR);
+        kill_controller();
         assert_eq!(project.answered("r2", &token), "Succeeded", "round {round}, killed after {moment:?}");
         assert_ne!(account.published(), before, "round {round}");
     }
@@ -263,6 +269,7 @@ fn a_deletion_that_fails_is_an_alarm_and_is_done_in_the_end() {
         "operation": "DeleteToken", "account": account.id, "times": null, "fault": {"kind": "serverError"},
     });
     curl("POST", "_emulator/faults", &failing);
+    let began = Instant::now();
     project.request("r2", "once");
     let object = "managedsecret/r2";
     let failed_often = eventually("the deletion has failed again and again", || {
@@ -286,7 +293,13 @@ fn a_deletion_that_fails_is_an_alarm_and_is_done_in_the_end() {
     assert_eq!(account.list(&first), "200", "it does work");
     assert!(project.running(ID).is_some_and(|id| id != first.id), "the host has left it all the same");
 
-    run("curl", &["-sf", "-X", "DELETE", &format!("{}/_emulator/faults", variable("KEYTURN_CLOUDFLARE"))]);
+    let failing_for = Duration::from_secs(number("KEYTURN_R2_FAILING", 0)).saturating_sub(began.elapsed());
+    std::thread::sleep(failing_for);
+    let alarm = project.kubectl(&["get", object, "-o", "jsonpath={.status.failure}"]);
+    println!("R2: the deletion fails for {:.0} s: {alarm}", began.elapsed().as_secs_f64());
+    assert_eq!(account.list(&first), "200", "the old pair lives as long as its deletion fails");
+    project.wait_reason(object, "Ready", "True", "CloudflareUnavailable");
+    account.no_fault();
     assert_eq!(project.answered("r2", "once"), "Succeeded");
     project.settled("r2");
     account.refused(&first);

@@ -1,27 +1,9 @@
 //! Killed at random moments: every rotation ends, with one value, and nothing is left over.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::time::Duration;
-
 use super::controller;
+use super::kills::{any_moment_of, kill_controller, kill_pods, number};
 use super::project::Project;
 use super::world::{eventually, in_box, ssm, try_run};
-
-/// How many times something is killed: as the variable says, where it is set.
-pub fn kills(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise)
-}
-
-/// Pauses that are spread over the length of a rotation, differently in each round.
-fn pause(round: u64) -> Duration {
-    Duration::from_millis(100 + (round.wrapping_mul(2_654_435_761) % 4_000))
-}
-
-/// Kills by SIGKILL what runs as pid 1 of a pod's container.
-pub fn kill_pods(namespace: &str, selector: &str) {
-    try_run("kubectl", &["delete", "pods", "-n", namespace, "-l", selector, "--grace-period=0", "--force"])
-        .ok();
-}
 
 /// The round's rotation ended well, with one value more than the round before, which SSM publishes and the host runs.
 fn one_value_more(project: &Project, round: u64) {
@@ -40,11 +22,11 @@ fn every_rotation_ends_with_one_value_however_often_the_controller_is_killed() {
     let project = Project::new("kills");
     project.apply(&project.secret("token", "TOKEN", "  hosts: [{name: web}]\n"));
     project.settled("token");
-    for round in 1..=kills("KEYTURN_KILLS", 6) {
+    for round in 1..=number("KEYTURN_KILLS", 6) {
         let token = format!("round-{round}");
         project.request("token", &token);
-        std::thread::sleep(pause(round));
-        kill_pods(controller::NAMESPACE, controller::SELECTOR);
+        std::thread::sleep(any_moment_of(4_000));
+        kill_controller();
         if round % 2 == 0 {
             kill_pods(&project.name, "batch.kubernetes.io/job-name");
         }
@@ -53,16 +35,6 @@ fn every_rotation_ends_with_one_value_however_often_the_controller_is_killed() {
     }
     assert_eq!(ssm::records(&project.name), "", "no record is left");
     controller::rolled_out();
-}
-
-/// A moment within the life of a deploy pod, a different one in each run of the tests.
-fn any_moment() -> Duration {
-    any_moment_of(2_500)
-}
-
-/// A moment within so many milliseconds.
-pub fn any_moment_of(milliseconds: u64) -> Duration {
-    Duration::from_millis(RandomState::new().build_hasher().finish() % milliseconds)
 }
 
 /// Sends SIGKILL to what runs in a pod of this namespace. Says whether there was one.
@@ -93,11 +65,11 @@ fn every_rotation_ends_with_one_value_however_often_the_deploy_pod_is_killed() {
     project.settled("token");
     let (mut round, mut killed) = (0, 0);
     // A kill that comes too late for its round is one of a later round.
-    while killed < kills("KEYTURN_POD_KILLS", 4) {
+    while killed < number("KEYTURN_POD_KILLS", 4) {
         round += 1;
         let token = format!("round-{round}");
         project.request("token", &token);
-        let moment = any_moment();
+        let moment = any_moment_of(2_500);
         eventually("the deploy pod is there", || {
             let pods = project.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].status.phase}"]);
             if pods.split(' ').any(|phase| phase == "Pending" || phase == "Running")

@@ -8,7 +8,7 @@ use keyturn_aws_emulator::{Emulator, Fault, Quota, Rule, Upstream};
 use serde_json::{Value, json};
 
 use super::controller::{self, Environment};
-use super::crashes::{any_moment_of, kill_pods, kills};
+use super::kills::{any_moment_of, kill_controller, number};
 use super::postgres::Database;
 use super::project::Project;
 use super::world::{eventually, on_host, run, ssm, variable};
@@ -192,9 +192,9 @@ fn a_host_that_does_not_follow_keeps_no_stolen_login_alive_though_the_controller
     let before = database.url();
     let _intruder = Intruder::log_in(&database, &before);
     report(project, "1m");
-    for _ in 0..kills("KEYTURN_INCIDENT_KILLS", 4) {
+    for _ in 0..number("KEYTURN_INCIDENT_KILLS", 4) {
         std::thread::sleep(Duration::from_millis(1500) + any_moment_of(1500));
-        kill_pods(controller::NAMESPACE, controller::SELECTOR);
+        kill_controller();
     }
     controller::rolled_out();
     state_is(project, "Contained");

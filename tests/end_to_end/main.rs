@@ -13,6 +13,7 @@ mod failures;
 mod host_faults;
 mod image_audit;
 mod incidents;
+mod kills;
 mod leaks;
 mod notifications;
 mod postgres;

@@ -3,6 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use super::kills::{any_moment_of, kill_controller, number};
 use super::project::Project;
 use super::world::{eventually, on_host, run, ssm, try_on_host, try_with, variable};
 
@@ -423,10 +424,10 @@ fn a_password_that_somebody_changed_by_hand_is_said_before_anything_is_touched()
 fn no_login_fails_and_none_comes_back_however_often_the_controller_is_killed() {
     let database = Database::with_a_pair("pair-kills", &["web"]);
     let project = &database.project;
-    for round in 1..=kills() {
+    for round in 1..=rounds() {
         let token = format!("round-{round}");
         project.request("database-url", &token);
-        std::thread::sleep(pause(round));
+        std::thread::sleep(any_moment_of(12_000));
         kill_controller();
         let lost = database.lost_logins();
         assert!(lost.is_empty(), "round {round}: the passwords of {lost:?} can be read back from nowhere");
@@ -440,7 +441,7 @@ fn no_login_fails_and_none_comes_back_however_often_the_controller_is_killed() {
         assert_eq!(back, 0, "round {round}: a retired login works again");
     }
     let counts = database.counts();
-    println!("alternating roles, {} kills: the client counted {counts:?}", kills());
+    println!("alternating roles, {} kills: the client counted {counts:?}", rounds());
     assert_eq!((counts.failed, counts.last.as_str()), (0, ""), "no login and no statement failed");
     assert_eq!(ssm::records(&project.name), "", "no record is left");
 }
@@ -464,10 +465,10 @@ fn a_single_role_is_never_lost_however_often_the_controller_is_killed() {
     );
     project.settled("db-password");
     let login = |password: &str| format!("postgresql://musehub:{password}@postgres/musehub");
-    for round in 1..=kills() {
+    for round in 1..=rounds() {
         let token = format!("round-{round}");
         project.request("db-password", &token);
-        std::thread::sleep(pause(round));
+        std::thread::sleep(any_moment_of(12_000));
         kill_controller();
         let known = database.known_passwords("DB_PASSWORD");
         let recoverable = known.iter().any(|password| database.accepts(&login(password)));
@@ -538,27 +539,9 @@ impl Database {
     }
 }
 
-/// How many times the controller is killed; KEYTURN_KILLS sets more.
-fn kills() -> u64 {
-    std::env::var("KEYTURN_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(3)
-}
-
-/// Pauses that are spread over the length of a rotation, differently in each round.
-fn pause(round: u64) -> std::time::Duration {
-    std::time::Duration::from_millis(100 + (round.wrapping_mul(2_654_435_761) % 12_000))
-}
-
-fn kill_controller() {
-    let pods = [
-        "delete",
-        "pods",
-        "-n",
-        "keyturn-system",
-        "-l",
-        "app.kubernetes.io/name=keyturn",
-        "--grace-period=0",
-    ];
-    try_with("kubectl", &[&pods[..], &["--force"]].concat(), "").ok();
+/// How many times the controller is killed or stopped.
+fn rounds() -> u64 {
+    number("KEYTURN_KILLS", 3)
 }
 
 /// Another controller, outside of the cluster, that knows nothing of the first one's lease and looks at one namespace.
@@ -618,10 +601,10 @@ fn two_controllers_without_a_common_lease_one_of_them_stopped_in_mid_rotation_br
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         if text.contains("this replica leads") { Ok(()) } else { Err(text) }
     });
-    for round in 1..=kills() {
+    for round in 1..=rounds() {
         let token = format!("round-{round}");
         project.request("database-url", &token);
-        std::thread::sleep(pause(round));
+        std::thread::sleep(any_moment_of(12_000));
         second.signal("-STOP");
         assert_eq!(project.answered("database-url", &token), "Succeeded");
         std::thread::sleep(stopped_for());
@@ -640,7 +623,7 @@ fn two_controllers_without_a_common_lease_one_of_them_stopped_in_mid_rotation_br
         assert_eq!(database.lost_logins(), Vec::<String>::new(), "round {round}");
     }
     let counts = database.counts();
-    println!("two controllers, {} pauses: the client counted {counts:?}", kills());
+    println!("two controllers, {} pauses: the client counted {counts:?}", rounds());
     assert_eq!((counts.failed, counts.last.as_str()), (0, ""), "no login and no statement failed");
 }
 

@@ -92,8 +92,9 @@ impl Faults {
         self.0.push(rule);
     }
 
-    pub fn clear(&mut self) {
-        self.0.clear();
+    /// Clears the rules that name this account, or all.
+    pub fn clear(&mut self, account: Option<&str>) {
+        self.0.retain(|rule| account.is_some() && rule.account.as_deref() != account);
     }
 
     pub fn rules(&self) -> &[Rule] {
@@ -138,5 +139,20 @@ mod tests {
         assert!(faults.hit("CreateToken", "a").is_none());
         let hit: Vec<bool> = (0..4).map(|_| faults.hit("DeleteToken", "a").is_some()).collect();
         assert_eq!(hit, [false, true, true, false]);
+    }
+
+    #[test]
+    fn the_rules_of_one_account_are_cleared_without_those_of_others() {
+        let mut faults = Faults::default();
+        let of = |account: &str| Rule {
+            account: Some(account.to_owned()),
+            ..Rule::once("CreateToken", Fault::Garbage).always()
+        };
+        faults.add(of("a"));
+        faults.add(of("b"));
+        faults.clear(Some("a"));
+        assert_eq!(faults.rules(), [of("b")]);
+        faults.clear(None);
+        assert!(faults.rules().is_empty());
     }
 }

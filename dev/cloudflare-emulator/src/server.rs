@@ -9,6 +9,7 @@
 //! | `POST /_emulator/settings` | `{"propagationMs": 2000, "mostTokens": 500, "offsetSeconds": 0}` |
 //! | `POST /_emulator/faults` | a rule or a list of rules ([`Rule`](crate::Rule)) |
 //! | `GET`, `DELETE /_emulator/faults` | the rules in force; clears them |
+//! | `DELETE /_emulator/accounts/{id}/faults` | clears the rules that name this account |
 //! | `GET`, `DELETE /_emulator/calls` | the log ([`Call`](crate::Call)); clears it |
 //! | `POST /_emulator/reset` | everything as after the first start |
 //! | `GET /_emulator/health` | 200 |
@@ -80,6 +81,7 @@ fn router(world: Arc<World>) -> Router {
         .route("/_emulator/accounts/{id}", put(put_account))
         .route("/_emulator/accounts/{id}/tokens", get(list_tokens).post(make_token))
         .route("/_emulator/accounts/{id}/tokens/{token}", delete(delete_token))
+        .route("/_emulator/accounts/{id}/faults", delete(clear_faults_of))
         .route("/_emulator/settings", post(settings))
         .route("/_emulator/faults", get(faults).post(add_faults).delete(clear_faults))
         .route("/_emulator/calls", get(calls).delete(clear_calls))
@@ -274,7 +276,12 @@ async fn add_faults(State(world): State<Arc<World>>, Json(rules): Json<Value>) -
 }
 
 async fn clear_faults(State(world): State<Arc<World>>) -> StatusCode {
-    world.clear_faults();
+    world.clear_faults(None);
+    StatusCode::NO_CONTENT
+}
+
+async fn clear_faults_of(State(world): State<Arc<World>>, Path(account): Path<String>) -> StatusCode {
+    world.clear_faults(Some(&account));
     StatusCode::NO_CONTENT
 }
 

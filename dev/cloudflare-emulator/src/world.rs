@@ -214,8 +214,9 @@ impl World {
         self.lock().faults.add(rule);
     }
 
-    pub fn clear_faults(&self) {
-        self.lock().faults.clear();
+    /// Clears the rules of one account, or all.
+    pub fn clear_faults(&self, account: Option<&str>) {
+        self.lock().faults.clear(account);
     }
 
     pub fn faults(&self) -> Vec<Rule> {
@@ -242,7 +243,7 @@ impl World {
     pub fn reset(&self) {
         self.change(|kept| *kept = Kept::default());
         let mut inner = self.lock();
-        inner.faults.clear();
+        inner.faults.clear(None);
         inner.calls.clear();
     }
 }
