@@ -84,7 +84,7 @@ impl Fault {
 }
 
 /// The rules in force, oldest first; the first that matches hits.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Faults(Vec<Rule>);
 
 impl Faults {

@@ -1,5 +1,5 @@
-//! Accounts, their buckets and tokens, and what was asked of them. With a file, all but the faults and the call log
-//! outlives a restart.
+//! Accounts, their buckets and tokens, and what was asked of them. With a file, all but the call log outlives a
+//! restart.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -96,12 +96,13 @@ pub(crate) struct Kept {
     pub accounts: BTreeMap<String, Account>,
     #[serde(default)]
     pub settings: Settings,
+    #[serde(default)]
+    pub faults: Faults,
 }
 
 #[derive(Default)]
 struct Inner {
     kept: Kept,
-    faults: Faults,
     calls: Vec<Call>,
 }
 
@@ -211,20 +212,21 @@ impl World {
     }
 
     pub fn add_fault(&self, rule: Rule) {
-        self.lock().faults.add(rule);
+        self.change(|kept| kept.faults.add(rule));
     }
 
     /// Clears the rules of one account, or all.
     pub fn clear_faults(&self, account: Option<&str>) {
-        self.lock().faults.clear(account);
+        self.change(|kept| kept.faults.clear(account));
     }
 
     pub fn faults(&self) -> Vec<Rule> {
-        self.lock().faults.rules().to_vec()
+        self.read(|kept| kept.faults.rules().to_vec())
     }
 
     pub(crate) fn hit(&self, operation: &str, account: &str) -> Option<Fault> {
-        self.lock().faults.hit(operation, account)
+        let none = self.read(|kept| kept.faults.rules().is_empty());
+        if none { None } else { self.change(|kept| kept.faults.hit(operation, account)) }
     }
 
     pub(crate) fn log(&self, call: Call) {
@@ -242,9 +244,7 @@ impl World {
     /// Everything as after the first start.
     pub fn reset(&self) {
         self.change(|kept| *kept = Kept::default());
-        let mut inner = self.lock();
-        inner.faults.clear(None);
-        inner.calls.clear();
+        self.clear_calls();
     }
 }
 
