@@ -356,6 +356,11 @@ fn revocation_is_due(state: &State) -> bool {
     })
 }
 
+/// An incident's record beside another one publishes again what a late request of that one undoes.
+fn is_mended(state: &State) -> bool {
+    open_records(state).iter().any(|(_, record)| record.trigger == Trigger::Incident)
+}
+
 /// A token was deleted: never one of somebody else, and never one that is published, recorded or run.
 pub fn token_is_deleted(state: &mut State, id: &str) {
     let is_of = |value: &str| value == id || value.starts_with(&format!("{id}:"));
@@ -368,13 +373,14 @@ pub fn token_is_deleted(state: &mut State, id: &str) {
         state.violate(format!("I8: token {id} was deleted while {} ran it", users.join(", ")));
     }
     let managed = state.ssm.content.keys().filter(|path| !path.starts_with(STAGING));
-    if managed.filter_map(|path| state.ssm.latest(path)).any(|latest| is_of(&latest.value)) {
+    let is_published = managed.filter_map(|path| state.ssm.latest(path)).any(|latest| is_of(&latest.value));
+    if is_published && !revocation_is_due(state) {
         state.violate(format!("I5: token {id} was deleted while it was published"));
     }
     let records = open_records(state).into_iter().map(|(_, record)| record);
     if records.into_iter().any(|record| record.credential.is_some_and(|c| c.username == id)) {
-        let rolls_back = open_records(state).iter().any(|(_, record)| record.trigger == Trigger::RollBack);
-        if !rolls_back {
+        let goes_on = |record: &Record| matches!(record.trigger, Trigger::RollBack | Trigger::Incident);
+        if !open_records(state).iter().any(|(_, record)| goes_on(record)) {
             state.violate(format!("I1: token {id} was deleted while a record held it"));
         }
     }
@@ -387,14 +393,15 @@ fn pairs(state: &State) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, host) in &state.hosts {
         for (path, value) in &host.running {
-            if whole(path, value) && !account.accepts(value, state.now) {
+            if whole(path, value) && !account.accepts(value, state.now) && !revocation_is_due(state) {
                 wrong.push(format!("I2: {name} runs a pair as {path} that R2 refuses"));
             }
         }
     }
     for path in state.ssm.content.keys().filter(|path| !path.starts_with(STAGING)) {
         let Some(latest) = state.ssm.latest(path) else { continue };
-        if whole(path, &latest.value) && !account.accepts(&latest.value, state.now) {
+        let refused = !account.accepts(&latest.value, state.now);
+        if whole(path, &latest.value) && refused && !revocation_is_due(state) && !is_mended(state) {
             wrong.push(format!("I5: R2 refuses what {path} publishes"));
         }
     }
@@ -438,9 +445,7 @@ fn logins(state: &State) -> Vec<String> {
     for path in state.ssm.content.keys().filter(|path| !path.starts_with(STAGING)) {
         let Some(latest) = state.ssm.latest(path) else { continue };
         let is_ours = state.memory.is_ours(path, &latest.value);
-        // An incident's record beside another one publishes again what a late request of that one undoes.
-        let mended = open_records(state).iter().any(|(_, record)| record.trigger == Trigger::Incident);
-        if is_ours && !server.accepts(&latest.value) && !revocation_is_due(state) && !mended {
+        if is_ours && !server.accepts(&latest.value) && !revocation_is_due(state) && !is_mended(state) {
             wrong.push(format!("I5: what {path} publishes is refused by the server"));
         }
     }
@@ -481,14 +486,18 @@ fn suspicions(state: &State) -> Vec<String> {
                 });
                 let old: Vec<String> = old.map(|version| version.value.trim_end().to_owned()).collect();
                 let is_old = |value: &str| old.iter().any(|old| old == value.trim_end());
-                let alive = if state.postgres.is_some() {
-                    old.iter().any(|value| state.postgres.as_ref().is_some_and(|s| s.accepts(value)))
+                let has_target = state.postgres.is_some() || state.cloudflare.is_some();
+                let alive = if has_target {
+                    old.iter().any(|value| {
+                        state.postgres.as_ref().is_some_and(|server| server.accepts(value))
+                            || state.cloudflare.as_ref().is_some_and(|r2| r2.accepts(value, state.now))
+                    })
                 } else {
                     state.hosts.values().any(|host| host.running.get(path).is_some_and(|value| is_old(value)))
                 };
                 // A login that is published and refused is of no use to anybody.
-                let published = state.postgres.is_none()
-                    && state.ssm.latest(path).is_some_and(|latest| is_old(&latest.value));
+                let published =
+                    !has_target && state.ssm.latest(path).is_some_and(|latest| is_old(&latest.value));
                 if said && (alive || published) {
                     wrong.push(format!("incident: {path} is said to be contained, and is not"));
                 }

@@ -4,9 +4,10 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::scenarios::{
-    PATH, SECOND, SECRET, Scenario, a_request, answered, answered_with, at, closed, grant, host, in_order,
-    later, merge, nobody_does_anything, once, put_days_ago, recorded, rolling_back, scenario,
-    set_verify_fails,
+    PATH, SECOND, SECRET, Scenario, a_request, an_incident, answered, answered_with, at, closed,
+    compromise_is_over, contained, deploying, grant, host, in_order, later, merge, nobody_does_anything,
+    once, put_days_ago, recorded, rolling_back, scenario, set_host_down, set_verify_fails, soon_revoked,
+    token_is_suspected,
 };
 use crate::summary::Summary;
 use crate::world::State;
@@ -197,3 +198,47 @@ scenario!(a_pair_that_r2_refuses_is_left_alone_until_it_works,
         }),
     ],
     ends: |end| one_live_token(end, 1));
+
+fn contained_with(end: &Summary, generated: usize) -> bool {
+    contained(end) && one_live_token(end, generated)
+}
+
+/// Where a fault falls between the rotation under way and the report, either may come first.
+fn contained_by_some(end: &Summary) -> bool {
+    (1..=3).any(|generated| contained_with(end, generated))
+}
+
+scenario!(an_incident_revokes_a_key_pair,
+    prepare: |s| pair_on_web(s, json!({"retire": {"after": "9d"}})),
+    script: an_incident,
+    ends: |end| contained_with(end, 1));
+
+scenario!(an_incident_that_revokes_a_key_pair_first_does_so,
+    prepare: |s| pair_on_web(s, json!({})),
+    script: || vec![at(300, "reports an incident", |s| {
+        let mut wanted = token_is_suspected();
+        merge(&mut wanted, json!({"revokeWithin": "0m"}));
+        s.suspect("leak", wanted);
+    })],
+    ends: |end| contained_with(end, 1));
+
+scenario!(an_incident_in_mid_rotation_revokes_both_key_pairs,
+    prepare: |s| pair_on_web(s, json!({})),
+    script: || vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        once(deploying, "waits", |_| {}),
+        later(5, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
+    ],
+    ends: |end| contained_with(end, 2),
+    or_else: contained_by_some);
+
+scenario!(an_incident_revokes_a_key_pair_although_a_host_is_down,
+    prepare: |s| pair_on_web(s, json!({})),
+    script: || vec![
+        at(300, "unplugs the host and reports an incident", |s| {
+            set_host_down(s, true);
+            s.suspect("leak", soon_revoked());
+        }),
+        once(compromise_is_over, "plugs it in again", |s| set_host_down(s, false)),
+    ],
+    ends: |end| contained_with(end, 1));

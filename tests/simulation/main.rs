@@ -177,6 +177,10 @@ scenarios! {
     a_token_of_a_user_is_left_to_its_user,
     deleting_while_a_key_pair_is_rotated_finishes_it,
     a_pair_that_r2_refuses_is_left_alone_until_it_works,
+    an_incident_revokes_a_key_pair,
+    an_incident_that_revokes_a_key_pair_first_does_so,
+    an_incident_in_mid_rotation_revokes_both_key_pairs,
+    an_incident_revokes_a_key_pair_although_a_host_is_down,
 }
 
 /// The checks can fail: each of these bugs, planted between the controller and the world, breaks a promise in some case.

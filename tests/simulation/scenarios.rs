@@ -157,7 +157,7 @@ fn published(state: &State) -> bool {
     recorded(state) && state.memory.published(PATH) > 0
 }
 
-fn deploying(state: &State) -> bool {
+pub fn deploying(state: &State) -> bool {
     published(state) && state.jobs.iter().any(|job| job.is_running() && job.deploys())
 }
 
@@ -911,20 +911,20 @@ fn set_unreachable(state: &mut State, away: bool) {
     }
 }
 
-fn token_is_suspected() -> Value {
+pub fn token_is_suspected() -> Value {
     json!({"managedSecretRefs": [{"name": SECRET}]})
 }
 
 /// Hosts have little time to leave the old login, which keeps the stories short.
-fn soon_revoked() -> Value {
+pub fn soon_revoked() -> Value {
     json!({"managedSecretRefs": [{"name": SECRET}], "revokeWithin": "1m"})
 }
 
-fn an_incident() -> Vec<Action> {
+pub fn an_incident() -> Vec<Action> {
     vec![at(300, "reports an incident", |s| s.suspect("leak", token_is_suspected()))]
 }
 
-fn contained(end: &Summary) -> bool {
+pub fn contained(end: &Summary) -> bool {
     end.secrets.values().all(|secret| is(&secret.conditions, "Compromised", "False"))
 }
 
@@ -947,7 +947,7 @@ fn contained_by_one_or_two_logins(end: &Summary) -> bool {
     })
 }
 
-fn set_host_down(state: &mut State, down: bool) {
+pub fn set_host_down(state: &mut State, down: bool) {
     for host in state.hosts.values_mut() {
         host.unreachable = down;
     }
@@ -1081,7 +1081,7 @@ ends: |end| {
     end.parameters.values().all(|p| p.generated == 0) && end.secrets.values().all(open)
 });
 
-fn compromise_is_over(state: &State) -> bool {
+pub fn compromise_is_over(state: &State) -> bool {
     let status = state.cluster.secret(SECRET).and_then(|s| s.status.as_ref());
     status.and_then(|s| s.compromise.as_ref()).is_some_and(|c| c.contained_at.is_some())
 }

@@ -124,7 +124,10 @@ impl ManagedSecrets {
                 ));
                 return Ok(Pass::Quiet(Some(observed)));
             }
-            if progress.backs_off(now) {
+            // What fails elsewhere, such as Promote, does not put off a revocation.
+            let revokes =
+                progress.urgent && step == Step::Retire && !progress.backs_off_from(step.name(), now);
+            if progress.backs_off(now) && !revokes {
                 progress.blocked = progress.failure.as_ref().map(Blocked::again);
                 return Ok(Pass::Quiet(Some(observed)));
             }
@@ -170,6 +173,17 @@ impl ManagedSecrets {
             closed |= matches!(act, Act::DeleteRecord { .. });
             if matches!(act, Act::Record { .. } | Act::RecordRollBack { .. }) {
                 progress.preflight = None;
+                // Beside another record: the target was asked about the logins of that one.
+                if let Some(beside) = glance.as_mut().filter(|observed| observed.records.len() > 1) {
+                    match self.look_at_target(&target, object, store.as_ref(), beside).await {
+                        Ok(seen) => beside.target = seen,
+                        Err(error) => {
+                            beside.target = None;
+                            self.fail(object, progress, OBSERVE, unseen(&error.into()), now);
+                            return Ok(Pass::Quiet(glance));
+                        }
+                    }
+                }
             }
             if matches!(act, Act::Install { .. }) && wanted_in_place {
                 progress.installed_at = Some(now);
