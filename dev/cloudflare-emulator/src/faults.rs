@@ -66,6 +66,8 @@ pub enum Fault {
         #[serde(default)]
         applied: bool,
     },
+    /// Applied at once, and answered after this time.
+    Slow { ms: u64 },
     /// Applied, and answered with something that is not JSON.
     Garbage,
     /// Any error of Cloudflare's API; nothing is applied.
@@ -77,7 +79,7 @@ impl Fault {
     pub fn applies(&self) -> bool {
         match self {
             Fault::ServerError { applied } | Fault::Hang { applied } | Fault::Drop { applied } => *applied,
-            Fault::Garbage => true,
+            Fault::Slow { .. } | Fault::Garbage => true,
             Fault::Throttle { .. } | Fault::Error { .. } => false,
         }
     }

@@ -15,6 +15,7 @@
 //! | `GET /_emulator/health` | 200 |
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
@@ -142,18 +143,20 @@ async fn outside(
             reply(tokens::failure(status, code, message))
         }
     };
-    let response = match fault {
-        None => applied.unwrap_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response()),
+    let response = match &fault {
+        None | Some(Fault::Slow { .. }) => {
+            applied.unwrap_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+        }
         Some(Fault::Throttle { retry_after }) => {
             let mut response =
                 failed(429, 10429, "Rate limited. Please wait and consider throttling your request rate");
             if let Some(seconds) = retry_after {
-                response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+                response.headers_mut().insert(header::RETRY_AFTER, (*seconds).into());
             }
             response
         }
         Some(Fault::ServerError { .. }) => failed(500, 10001, "Internal server error"),
-        Some(Fault::Error { status, code, message }) => failed(status, code, &message),
+        Some(Fault::Error { status, code, message }) => failed(*status, *code, message),
         Some(Fault::Garbage) => (StatusCode::OK, "<html>not what you asked for</html>").into_response(),
         Some(Fault::Drop { .. }) => {
             log(0);
@@ -167,6 +170,9 @@ async fn outside(
         }
     };
     log(response.status().as_u16());
+    if let Some(Fault::Slow { ms }) = fault {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
     response
 }
 
