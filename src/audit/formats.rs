@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 
 use super::names;
-use super::rules::Rule;
+use super::rule::Rule;
 
 /// Which characters follow the prefix.
 #[derive(Clone, Copy)]
@@ -116,72 +116,92 @@ pub fn find(text: &str) -> Vec<(Rule, &str)> {
     for format in FORMATS {
         found.extend(prefixed(text, format).into_iter().map(|token| (format.0, token)));
     }
-    found.extend(json_web_tokens(text).into_iter().map(|token| (Rule::Jwt, token)));
-    found.extend(private_keys(text).into_iter().map(|key| (Rule::PrivateKey, key)));
+    let each = |mark: &'static str, token: fn(&str, usize) -> Option<&str>| {
+        text.match_indices(mark).filter_map(move |(at, _)| token(text, at))
+    };
+    found.extend(each(JWT, json_web_token).map(|token| (Rule::Jwt, token)));
+    found.extend(each(PRIVATE_KEY, private_key).map(|key| (Rule::PrivateKey, key)));
     found.extend(behind(text, "/api/webhooks/").into_iter().map(|token| (Rule::OtherToken, token)));
     found.extend(behind(text, "sig=").into_iter().map(|signature| (Rule::OtherToken, signature)));
-    found.extend(telegram_tokens(text).into_iter().map(|token| (Rule::OtherToken, token)));
-    found.extend(slack_webhooks(text).into_iter().map(|path| (Rule::SlackToken, path)));
+    found.extend(each(TELEGRAM, telegram_token).map(|token| (Rule::OtherToken, token)));
+    found.extend(each(SLACK_WEBHOOK, slack_webhook).map(|path| (Rule::SlackToken, path)));
     found.extend(fernet_keys(text).into_iter().map(|key| (Rule::FernetKey, key)));
     found
 }
 
-/// Where the token is a word of its own.
-fn prefixed(text: &str, (_, prefix, alphabet, least, most): Format) -> Vec<&str> {
-    let found = text.match_indices(prefix).filter_map(|(at, _)| {
-        let begins =
-            text[..at].bytes().last().is_none_or(|byte| !byte.is_ascii_alphanumeric() && byte != b'_');
-        let rest = &text[at + prefix.len()..];
-        let length = rest.bytes().take_while(|byte| alphabet.has(*byte)).count();
-        let ends = rest.as_bytes().get(length).is_none_or(|byte| !byte.is_ascii_alphanumeric());
-        let body = &rest[..length];
-        let varied = names::entropy(body) >= 2.5 && !body.ends_with("EXAMPLE");
-        (begins && ends && (least..=most).contains(&length) && varied)
-            .then(|| &text[at..at + prefix.len() + length])
-    });
-    found.collect()
+/// What a text must contain for [`at`] to find something there, in its order: in files of any size they are searched
+/// for all at once. Of the forms without an issuer's prefix only those are among them that are nothing else by chance.
+pub fn marks() -> impl Iterator<Item = &'static str> {
+    FORMATS.iter().map(|(_, prefix, ..)| *prefix).chain([JWT, PRIVATE_KEY, SLACK_WEBHOOK, TELEGRAM])
 }
+
+/// The token whose mark, the one of this number, stands at `at`. The text need not go on for longer than a token does.
+pub fn at(mark: usize, text: &str, at: usize) -> Option<(Rule, &str)> {
+    match FORMATS.get(mark) {
+        Some(format) => prefixed_at(text, at, *format).map(|token| (format.0, token)),
+        None => match mark - FORMATS.len() {
+            0 => json_web_token(text, at).map(|token| (Rule::Jwt, token)),
+            1 => private_key(text, at).map(|key| (Rule::PrivateKey, key)),
+            2 => slack_webhook(text, at).map(|path| (Rule::SlackToken, path)),
+            _ => telegram_token(text, at).map(|token| (Rule::OtherToken, token)),
+        },
+    }
+}
+
+fn prefixed(text: &str, format: Format) -> Vec<&str> {
+    text.match_indices(format.1).filter_map(|(at, _)| prefixed_at(text, at, format)).collect()
+}
+
+/// Where the token is a word of its own.
+fn prefixed_at(text: &str, at: usize, (_, prefix, alphabet, least, most): Format) -> Option<&str> {
+    let begins = text[..at].bytes().last().is_none_or(|byte| !byte.is_ascii_alphanumeric() && byte != b'_');
+    let rest = &text[at + prefix.len()..];
+    let length = rest.bytes().take_while(|byte| alphabet.has(*byte)).count();
+    let ends = rest.as_bytes().get(length).is_none_or(|byte| !byte.is_ascii_alphanumeric());
+    if !begins || !ends || !(least..=most).contains(&length) {
+        return None;
+    }
+    let body = &rest[..length];
+    let varied = names::entropy(body) >= 2.5 && !body.ends_with("EXAMPLE");
+    varied.then(|| &text[at..at + prefix.len() + length])
+}
+
+const JWT: &str = "eyJ";
 
 /// Three parts in base64url, the first two of them JSON objects.
-fn json_web_tokens(text: &str) -> Vec<&str> {
-    let found = text.match_indices("eyJ").filter_map(|(at, _)| {
-        let length = text[at..].bytes().take_while(|byte| Alphabet::Dotted.has(*byte)).count();
-        let token = &text[at..at + length];
-        let mut parts = token.split('.');
-        let object = |part: Option<&str>| {
-            let decoded = URL_SAFE_NO_PAD.decode(part?).ok()?;
-            decoded.starts_with(b"{").then_some(())
-        };
-        object(parts.next())?;
-        object(parts.next())?;
-        // Without a signature it proves nothing to anybody.
-        (parts.next()?.len() >= 16).then_some(token)
-    });
-    found.collect()
+fn json_web_token(text: &str, at: usize) -> Option<&str> {
+    let length = text[at..].bytes().take_while(|byte| Alphabet::Dotted.has(*byte)).count();
+    let token = &text[at..at + length];
+    let mut parts = token.split('.');
+    let object = |part: Option<&str>| {
+        let decoded = URL_SAFE_NO_PAD.decode(part?).ok()?;
+        decoded.starts_with(b"{").then_some(())
+    };
+    object(parts.next())?;
+    object(parts.next())?;
+    // Without a signature it proves nothing to anybody.
+    (parts.next()?.len() >= 16).then_some(token)
 }
+
+const PRIVATE_KEY: &str = "PRIVATE KEY";
 
 /// PEM with something of a key behind the header.
-fn private_keys(text: &str) -> Vec<&str> {
-    let plain = text.match_indices("PRIVATE KEY").filter_map(|(at, _)| {
-        text[..at].rfind("-----BEGIN ").filter(|begin| at - begin < 40)?;
-        let body = text[at..].find("-----").map(|dashes| &text[at + dashes + 5..])?;
-        let end = body.find("-----").unwrap_or(body.len());
-        let body = &body[..end];
-        let base64 =
-            body.bytes().filter(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte)).count();
-        (base64 >= 40).then_some(body)
-    });
-    plain.collect()
+fn private_key(text: &str, at: usize) -> Option<&str> {
+    text[..at].rfind("-----BEGIN ").filter(|begin| at - begin < 40)?;
+    let body = text[at..].find("-----").map(|dashes| &text[at + dashes + 5..])?;
+    let end = body.find("-----").unwrap_or(body.len());
+    let body = &body[..end];
+    let base64 = body.bytes().filter(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte)).count();
+    (base64 >= 40).then_some(body)
 }
 
+const SLACK_WEBHOOK: &str = "hooks.slack.com/services/";
+
 /// An incoming webhook's address is its own password.
-fn slack_webhooks(text: &str) -> Vec<&str> {
-    let found = text.match_indices("hooks.slack.com/services/").filter_map(|(at, host)| {
-        let rest = &text[at + host.len()..];
-        let length = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'/').count();
-        (length >= 30 && !rest[..length].contains("XXXX")).then(|| &rest[..length])
-    });
-    found.collect()
+fn slack_webhook(text: &str, at: usize) -> Option<&str> {
+    let rest = &text[at + SLACK_WEBHOOK.len()..];
+    let length = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'/').count();
+    (length >= 30 && !rest[..length].contains("XXXX")).then(|| &rest[..length])
 }
 
 /// What Discord's webhooks and signed addresses of Azure's storage have instead of a password: long, and random.
@@ -195,15 +215,14 @@ fn behind<'a>(text: &'a str, mark: &str) -> Vec<&'a str> {
     found.collect()
 }
 
+const TELEGRAM: &str = ":AA";
+
 /// `<number of the bot>:AA…`
-fn telegram_tokens(text: &str) -> Vec<&str> {
-    let found = text.match_indices(":AA").filter_map(|(at, _)| {
-        let number = text[..at].bytes().rev().take_while(u8::is_ascii_digit).count();
-        let length = text[at + 1..].bytes().take_while(|byte| Alphabet::Url.has(*byte)).count();
-        let token = &text[at - number..at + 1 + length];
-        ((8..=10).contains(&number) && length == 35 && names::entropy(token) >= 4.0).then_some(token)
-    });
-    found.collect()
+fn telegram_token(text: &str, at: usize) -> Option<&str> {
+    let number = text[..at].bytes().rev().take_while(u8::is_ascii_digit).count();
+    let length = text[at + 1..].bytes().take_while(|byte| Alphabet::Url.has(*byte)).count();
+    let token = &text[at - number..at + 1 + length];
+    ((8..=10).contains(&number) && length == 35 && names::entropy(token) >= 4.0).then_some(token)
 }
 
 /// 32 bytes in base64url with padding. Digests and public keys have the same form, so what stands before it counts.

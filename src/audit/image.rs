@@ -39,6 +39,8 @@ pub enum ImageError {
         "the output of docker inspect is not what was expected: not JSON of an image, at line {line}, column {column}"
     )]
     Inspect { line: usize, column: usize },
+    #[error("the configuration of the image is not what was expected, at line {line}, column {column}")]
+    Configuration { line: usize, column: usize },
     #[error("the output of docker inspect describes {0} objects; audit one image at a time")]
     Count(usize),
     #[error("the output of docker inspect describes a container, not an image: use docker image inspect")]
@@ -77,14 +79,35 @@ pub fn parse(inspect: &SecretValue, history: &SecretValue) -> Result<Image, Imag
     if commands.len() < layers {
         return Err(ImageError::HistoryOfAnother { entries: commands.len(), layers });
     }
-    let unrecorded_layers = commands.iter().filter(|command| command.is_empty()).count();
     let mut names = inspected.repo_tags;
     names.extend(inspected.repo_digests);
     let config = inspected.config.ok_or(ImageError::NoConfiguration)?;
+    Ok(assembled(inspected.id, names, config, inspected.container_config, commands))
+}
+
+/// Reads an image's configuration as an archive has it, its history in it.
+pub fn parse_config(id: String, names: Vec<String>, config: &SecretValue) -> Result<Image, ImageError> {
+    let configuration: Configuration = serde_json::from_str(config.expose())
+        .map_err(|error| ImageError::Configuration { line: error.line(), column: error.column() })?;
+    let commands: Vec<SecretValue> =
+        configuration.history.into_iter().rev().map(|layer| layer.created_by.0).collect();
+    let config = configuration.config.unwrap_or_default();
+    Ok(assembled(id, names, config, configuration.container_config, commands))
+}
+
+/// The texts of an image; its commands come newest first.
+fn assembled(
+    id: String,
+    names: Vec<String>,
+    config: Config,
+    container_config: Option<Config>,
+    commands: Vec<SecretValue>,
+) -> Image {
+    let unrecorded_layers = commands.iter().filter(|command| command.is_empty()).count();
     let mut whole: Vec<(Place, SecretValue)> =
         config.on_build.iter().map(|trigger| (Place::OnBuild, trigger.0.duplicate())).collect();
     let mut texts = config.into_texts();
-    if let Some(container) = inspected.container_config {
+    if let Some(container) = container_config {
         // Its command is the last step of the build, which the history has.
         let again = container.into_texts().into_iter();
         texts.extend(again.filter(|text| matches!(text.place, Place::Env | Place::Label)));
@@ -97,7 +120,7 @@ pub fn parse(inspect: &SecretValue, history: &SecretValue) -> Result<Image, Imag
         }));
         whole.push((Place::History(index + 1), command.duplicate()));
     }
-    Ok(Image { id: inspected.id, names, texts, commands: whole, unrecorded_layers })
+    Image { id, names, texts, commands: whole, unrecorded_layers }
 }
 
 impl Image {
@@ -147,7 +170,22 @@ struct RootFs {
     layers: Vec<String>,
 }
 
+/// A configuration as it lies in a registry or an archive.
 #[derive(Deserialize)]
+struct Configuration {
+    config: Option<Config>,
+    container_config: Option<Config>,
+    #[serde(default, deserialize_with = "or_default")]
+    history: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+struct Step {
+    #[serde(default)]
+    created_by: Held,
+}
+
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase")]
 struct Config {
     #[serde(default, deserialize_with = "or_default")]
@@ -206,6 +244,12 @@ impl Words {
 }
 
 struct Held(SecretValue);
+
+impl Default for Held {
+    fn default() -> Self {
+        Self(SecretValue::new(String::new()))
+    }
+}
 
 impl<'de> Deserialize<'de> for Held {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

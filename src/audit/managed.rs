@@ -6,6 +6,7 @@
 //! has the key.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -27,6 +28,11 @@ const MAC_BYTES: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Form {
+    /// As it is, and made of such characters as generated values have.
+    Word,
+    /// As it is, with other characters, but no whitespace.
+    Graphic,
+    /// As it is, with any characters.
     Raw,
     Base64,
     Url,
@@ -39,10 +45,23 @@ impl Form {
     fn has(self, byte: u8) -> bool {
         match self {
             Self::Raw | Self::Json => true,
+            Self::Word => byte.is_ascii_alphanumeric() || b"+/=_.~-".contains(&byte),
+            Self::Graphic => byte.is_ascii_graphic(),
             Self::Base64 => byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte),
             Self::Url => byte.is_ascii_alphanumeric() || b"-_.~%+".contains(&byte),
             Self::Hex => byte.is_ascii_hexdigit(),
         }
+    }
+
+    /// The narrowest form of a value as it is.
+    fn of(raw: &str) -> Self {
+        let mut narrow = [Self::Word, Self::Graphic].into_iter();
+        narrow.find(|form| raw.bytes().all(|byte| form.has(byte))).unwrap_or(Self::Raw)
+    }
+
+    /// Whether a file may be searched for it, in which most windows must need no fingerprint.
+    fn is_rare(self) -> bool {
+        !matches!(self, Self::Raw | Self::Json)
     }
 }
 
@@ -125,13 +144,31 @@ impl Matcher {
 
     /// Which managed values stand in a text, each form once.
     pub fn find(&self, text: &SecretValue) -> Vec<ManagedHit> {
-        let bytes = text.expose().as_bytes();
+        self.find_where(text.expose().as_bytes(), |_| true, |_, _| true)
+    }
+
+    /// Which of them stand in a piece of a file of any size: not those with whitespace, nor with the escapes of JSON,
+    /// and those with other signs than generated values have only where they stand alone. An HMAC for every byte of
+    /// an image would take hours.
+    pub fn find_in_file(&self, bytes: &[u8]) -> Vec<ManagedHit> {
+        let word = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
+        self.find_where(bytes, Form::is_rare, |form, window| {
+            form != Form::Graphic || !(window.start.checked_sub(1).is_some_and(word) || word(window.end))
+        })
+    }
+
+    fn find_where(
+        &self,
+        bytes: &[u8],
+        searched: impl Fn(Form) -> bool,
+        candidate: impl Fn(Form, Range<usize>) -> bool,
+    ) -> Vec<ManagedHit> {
         let mut found: Vec<ManagedHit> = Vec::new();
-        for ((form, length), needles) in &self.needles {
+        for ((form, length), needles) in self.needles.iter().filter(|((form, _), _)| searched(*form)) {
             let mut fitting = 0;
             for (at, byte) in bytes.iter().enumerate() {
                 fitting = if form.has(*byte) { fitting + 1 } else { 0 };
-                if fitting < *length {
+                if fitting < *length || !candidate(*form, at + 1 - length..at + 1) {
                     continue;
                 }
                 let window = &bytes[at + 1 - length..=at];
@@ -152,7 +189,7 @@ impl Matcher {
 /// do not carry them.
 fn forms(value: &SecretValue) -> Vec<(Form, SecretValue)> {
     let raw = value.expose().trim_end_matches(['\n', '\r']);
-    let mut forms = vec![(Form::Raw, raw.to_owned())];
+    let mut forms = vec![(Form::of(raw), raw.to_owned())];
     for alignment in 0..3 {
         forms.push((Form::Base64, inner_base64(&STANDARD_NO_PAD, raw, alignment)));
         forms.push((Form::Base64, inner_base64(&URL_SAFE_NO_PAD, raw, alignment)));
@@ -251,7 +288,7 @@ mod tests {
     #[test]
     fn what_would_be_found_by_chance_is_left_out() {
         assert_eq!(found(&matcher_of("hunter2"), "hunter2"), []);
-        assert_eq!(found(&matcher_of("hunter23"), "hunter23"), [Form::Raw]);
+        assert_eq!(found(&matcher_of("hunter23"), "hunter23"), [Form::Word]);
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! The audit of an image: which secrets its configuration and the commands of its layers carry.
 //!
 //! Pure: from what `docker image inspect` and `docker history` say ([`image`]), through what looks like a secret
-//! ([`rules`]), to findings that name a place and never a value ([`report`]). Files inside layers are not looked into.
+//! ([`rules`]), to findings that name a place and never a value ([`report`]). Where it is asked for, also which secrets
+//! the files of its layers hold ([`layers`]).
 
 mod formats;
 mod history;
 pub mod image;
+pub mod layers;
 pub mod managed;
 mod names;
 mod pairs;
 pub mod report;
+mod rule;
 pub mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret_value::SecretValue;
 use image::Image;
+use layers::FileHit;
 use managed::Matcher;
 use rules::{Hit, Rule};
 
@@ -35,6 +39,8 @@ pub enum Place {
     /// The command that created a layer. They are numbered from the base image upwards, from 1, so that a number stays
     /// what it is when layers are added on top.
     History(usize),
+    /// A file in a layer, by its path in there.
+    File(String),
 }
 
 impl Place {
@@ -48,6 +54,7 @@ impl Place {
             Self::Healthcheck => "healthcheck",
             Self::OnBuild => "onbuild",
             Self::History(_) => "history",
+            Self::File(_) => "file",
         }
     }
 }
@@ -59,7 +66,7 @@ pub struct Finding {
     /// The variable, label or option that holds it, where there is one.
     pub name: Option<String>,
     pub rule: Rule,
-    /// Every layer whose command carries it, numbered from the base image upwards.
+    /// Every layer whose command or file carries it, numbered from the base image upwards.
     pub layers: Vec<usize>,
     /// What identifies the finding in an allow list: 16 hexadecimal digits, see [`Fingerprints`].
     pub fingerprint: String,
@@ -69,8 +76,9 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.place {
+        match &self.place {
             Place::History(layer) => write!(f, "history layer {layer}")?,
+            Place::File(path) => write!(f, "file {path}")?,
             _ => f.write_str(self.place.kind())?,
         }
         self.name.as_ref().map_or(Ok(()), |name| write!(f, " {name}"))
@@ -79,8 +87,8 @@ impl fmt::Display for Finding {
 
 /// How findings are told apart.
 ///
-/// Without a key a fingerprint says *where*: kind of place, name, rule, and which one of several, counted from the base
-/// image. It says nothing of the value, and so stays the same when the value changes. With a key the value is part of
+/// Without a key a fingerprint says *where*: kind of place, path of a file, name, rule, and which one of several, counted
+/// from the base image. It says nothing of the value, and so stays the same when the value changes. With a key the value is part of
 /// it, through an HMAC: another value is another finding. A bare hash of the value would let everybody who reads the
 /// report try passwords against it.
 #[derive(Default)]
@@ -102,7 +110,12 @@ impl Fingerprints {
         ordinal: usize,
         value: &SecretValue,
     ) -> String {
-        let position = format!("{}\0{}\0{}\0{ordinal}\0", place.kind(), name.unwrap_or_default(), rule.id());
+        let path = match place {
+            Place::File(path) => format!("{path}\0"),
+            _ => String::new(),
+        };
+        let (kind, name) = (place.kind(), name.unwrap_or_default());
+        let position = format!("{kind}\0{path}{name}\0{}\0{ordinal}\0", rule.id());
         let full = match &self.key {
             None => hex::encode(digest::digest(&digest::SHA256, position.as_bytes())),
             Some(key) => {
@@ -162,9 +175,29 @@ pub fn audit(
     fingerprints: &Fingerprints,
     matcher: Option<&Matcher>,
 ) -> Audit {
-    let mut ordinals: BTreeMap<(&'static str, Option<String>, &'static str), usize> = BTreeMap::new();
-    let findings = merged(image, matcher).into_iter().map(|Found { place, hit, layers }| {
-        let counted = (place.kind(), hit.name.clone(), hit.rule.id());
+    audit_with_files(image, Vec::new(), allowances, fingerprints, matcher)
+}
+
+/// The same, with what was found in the files of the layers.
+pub fn audit_with_files(
+    image: &Image,
+    files: Vec<FileHit>,
+    allowances: &Allowances,
+    fingerprints: &Fingerprints,
+    matcher: Option<&Matcher>,
+) -> Audit {
+    let files = files.into_iter().map(|FileHit { path, layers, hit }| Found {
+        place: Place::File(path),
+        hit,
+        layers,
+    });
+    let mut ordinals: BTreeMap<(String, Option<String>, &'static str), usize> = BTreeMap::new();
+    let findings = merged(image, matcher).into_iter().chain(files).map(|Found { place, hit, layers }| {
+        let kind = match &place {
+            Place::File(path) => format!("file {path}"),
+            place => place.kind().to_owned(),
+        };
+        let counted = (kind, hit.name.clone(), hit.rule.id());
         let ordinal = ordinals.entry(counted).and_modify(|n| *n += 1).or_insert(0);
         let fingerprint = fingerprints.of(&place, hit.name.as_deref(), hit.rule, *ordinal, &hit.value);
         Finding { place, name: hit.name, rule: hit.rule, layers, fingerprint, parameter: hit.parameter }

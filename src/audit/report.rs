@@ -5,11 +5,12 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::image::Image;
-use super::rules::Rule;
-use super::{Audit, Finding};
+use super::layers::Looked;
+use super::rule::Rule;
+use super::{Audit, Finding, Place};
 
 /// For people: a line for each finding, and one that sums up.
-pub fn text(image: &str, inspected: &Image, audit: &Audit) -> String {
+pub fn text(image: &str, inspected: &Image, audit: &Audit, looked: Option<&Looked>) -> String {
     let mut text = String::new();
     for finding in &audit.findings {
         let place = finding.to_string();
@@ -35,34 +36,71 @@ pub fn text(image: &str, inspected: &Image, audit: &Audit) -> String {
         let _ = write!(text, "; layers without a recorded command: {}", inspected.unrecorded_layers);
     }
     text.push('\n');
+    if let Some(looked) = looked {
+        let Looked { layers, files, bytes, .. } = looked;
+        let _ =
+            writeln!(text, "{image}: looked into {files} files of {layers} layers, {} MB", bytes / 1_000_000);
+        for missed in not_looked_at(looked) {
+            let _ = writeln!(text, "{image}: not looked at: {missed}");
+        }
+    }
     text
+}
+
+/// What of the layers was not looked at, for people.
+pub fn not_looked_at(looked: &Looked) -> Vec<String> {
+    let mut missed = looked.problems.clone();
+    if looked.cut > 0 {
+        missed.push(format!("the ends of {} large files", looked.cut));
+    }
+    if looked.examples > 0 {
+        missed.push(format!("{} files of documentation and tests of packages", looked.examples));
+    }
+    if looked.left_out > 0 {
+        missed.push(format!("{} further findings in files are not listed", looked.left_out));
+    }
+    missed
 }
 
 fn also(finding: &Finding) -> String {
     let layers: Vec<String> = finding.layers.iter().map(ToString::to_string).collect();
     match (&finding.place, layers.len()) {
-        (_, 0) | (super::Place::History(_), 1) => String::new(),
+        (_, 0) | (Place::History(_), 1) => String::new(),
+        (Place::File(_), 1) => format!(", in layer {}", layers[0]),
         (_, 1) => format!(", set in layer {}", layers[0]),
         _ => format!(", in layers {}", layers.join(", ")),
     }
 }
 
 /// For programs.
-pub fn json(image: &str, inspected: &Image, audit: &Audit) -> Value {
+pub fn json(image: &str, inspected: &Image, audit: &Audit, looked: Option<&Looked>) -> Value {
     let listed = |findings: &[Finding]| findings.iter().map(finding_json).collect::<Vec<_>>();
     json!({
         "image": image,
         "digest": inspected.id,
-        "clean": audit.findings.is_empty(),
+        "clean": audit.findings.is_empty() && looked.is_none_or(|looked| looked.problems.is_empty()),
         "findings": listed(&audit.findings),
         "allowed": listed(&audit.allowed),
         "layersWithoutCommand": inspected.unrecorded_layers,
+        "files": looked.map(|looked| json!({
+            "layers": looked.layers,
+            "files": looked.files,
+            "bytes": looked.bytes,
+            "examples": looked.examples,
+            "cut": looked.cut,
+            "findingsLeftOut": looked.left_out,
+            "problems": looked.problems,
+        })),
     })
 }
 
 fn finding_json(finding: &Finding) -> Value {
     json!({
         "place": finding.place.kind(),
+        "path": match &finding.place {
+            Place::File(path) => Some(path),
+            _ => None,
+        },
         "name": finding.name,
         "layers": finding.layers,
         "rule": finding.rule.id(),
@@ -72,7 +110,7 @@ fn finding_json(finding: &Finding) -> Value {
 }
 
 /// For code scanning: SARIF 2.1.0. What is allowed is in it as suppressed.
-pub fn sarif(image: &str, inspected: &Image, audit: &Audit) -> Value {
+pub fn sarif(image: &str, inspected: &Image, audit: &Audit, looked: Option<&Looked>) -> Value {
     let rules: Vec<Value> = Rule::ALL
         .iter()
         .map(|rule| json!({"id": rule.id(), "shortDescription": {"text": rule.description()}}))
@@ -93,6 +131,10 @@ pub fn sarif(image: &str, inspected: &Image, audit: &Audit) -> Value {
             })
         })
         .collect();
+    let missed = looked.map(not_looked_at).unwrap_or_default().into_iter();
+    let notifications: Vec<Value> = missed
+        .map(|missed| json!({"level": "note", "message": {"text": format!("{image}: not looked at: {missed}")}}))
+        .collect();
     json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -102,6 +144,10 @@ pub fn sarif(image: &str, inspected: &Image, audit: &Audit) -> Value {
                 "version": env!("CARGO_PKG_VERSION"),
                 "rules": rules,
             }},
+            "invocations": [{
+                "executionSuccessful": looked.is_none_or(|looked| looked.problems.is_empty()),
+                "toolExecutionNotifications": notifications,
+            }],
             "artifacts": [{"location": {"uri": uri(image)}, "description": {"text": inspected.id}}],
             "results": results,
         }],

@@ -1,14 +1,16 @@
 //! `keyturn audit image`: which secrets an image carries, for the last step of a build pipeline.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::audit::image::{self, Image, ImageError};
+use crate::audit::layers::{self, Archive, LayersError, Limits};
 use crate::audit::{self, Allowances, AllowedFinding, Fingerprints, report};
 use crate::secret_value::SecretValue;
 
@@ -25,7 +27,7 @@ pub struct AuditArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 pub enum What {
-    /// Look for secrets in an image's configuration and in the commands of its layers. Exit code 0: none; 1: findings;
+    /// Look for secrets in an image's configuration, in the commands of its layers, and in their files. Exit code 0: none; 1: findings;
     /// 2: could not be audited
     Image(ImageArgs),
 }
@@ -33,8 +35,17 @@ pub enum What {
 #[derive(Args, Clone, Debug)]
 pub struct ImageArgs {
     /// Name, digest or ID of an image that the local docker has
-    #[arg(required_unless_present = "inspect", conflicts_with_all = ["inspect", "history"])]
+    #[arg(required_unless_present_any = ["inspect", "archive"], conflicts_with_all = ["inspect", "history", "archive"])]
     pub image: Option<String>,
+
+    /// Also look into the files of the image's layers, which docker is asked to save for that
+    #[arg(long, requires = "image")]
+    pub layers: bool,
+
+    /// File that `docker save IMAGE` has written, or an OCI layout as a tar, instead of asking docker; `-` for standard
+    /// input. Its layers are looked into
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["inspect", "history"])]
+    pub archive: Option<PathBuf>,
 
     /// File with the output of `docker image inspect IMAGE`, instead of asking docker
     #[arg(long, value_name = "FILE", requires = "history")]
@@ -95,6 +106,10 @@ pub enum AuditError {
     Encoding { program: String },
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error(transparent)]
+    Layers(#[from] LayersError),
+    #[error("nothing was found, but not everything was looked at: {0}")]
+    Incomplete(String),
     #[error("cannot write the result: {0}")]
     Output(#[source] io::Error),
 }
@@ -119,25 +134,72 @@ fn audited(args: &ImageArgs) -> Result<bool, AuditError> {
         findings: allowed_findings(args)?,
     };
     let fingerprints = fingerprints(args)?;
-    let image = image_of(args)?;
+    let (image, archive) = image_of(args)?;
+    let (files, looked) = archive.map(|archive| (archive.hits, archive.looked)).unzip();
+    let looked = looked.as_ref();
     let name = args.image.as_ref().or_else(|| image.names.first()).unwrap_or(&image.id).clone();
-    let audit = audit::audit(&image, &allowances, &fingerprints, None);
+    let files = files.unwrap_or_default();
+    let audit = audit::audit_with_files(&image, files, &allowances, &fingerprints, None);
     let output = match args.format {
-        Format::Text => report::text(&name, &image, &audit),
-        Format::Json => format!("{:#}\n", report::json(&name, &image, &audit)),
-        Format::Sarif => format!("{:#}\n", report::sarif(&name, &image, &audit)),
+        Format::Text => report::text(&name, &image, &audit, looked),
+        Format::Json => format!("{:#}\n", report::json(&name, &image, &audit, looked)),
+        Format::Sarif => format!("{:#}\n", report::sarif(&name, &image, &audit, looked)),
     };
     io::stdout().write_all(output.as_bytes()).map_err(AuditError::Output)?;
-    Ok(audit.findings.is_empty())
+    let incomplete = looked.map(|looked| looked.problems.join("; ")).filter(|problems| !problems.is_empty());
+    match incomplete {
+        Some(problems) if audit.findings.is_empty() => Err(AuditError::Incomplete(problems)),
+        _ => Ok(audit.findings.is_empty()),
+    }
 }
 
-fn image_of(args: &ImageArgs) -> Result<Image, AuditError> {
+fn image_of(args: &ImageArgs) -> Result<(Image, Option<Archive>), AuditError> {
+    if let Some(path) = &args.archive {
+        let mut archive = if path == Path::new("-") {
+            layers::scan(io::stdin().lock(), None, Limits::default())?
+        } else {
+            let file = File::open(path);
+            let file =
+                file.map_err(|source| AuditError::File { path: path.display().to_string(), source })?;
+            layers::scan(file, None, Limits::default())?
+        };
+        let config = archive.config.take().unwrap_or_else(|| SecretValue::new(String::new()));
+        let image = image::parse_config(archive.id.clone(), archive.names.clone(), &config)?;
+        return Ok((image, Some(archive)));
+    }
     let (inspect, history) = match (&args.image, &args.inspect, &args.history) {
         (_, Some(inspect), Some(history)) => (read(inspect)?, read(history)?),
         (Some(image), ..) => ask(&args.docker, image)?,
         _ => return Err(AuditError::Name(String::new())),
     };
-    Ok(image::parse(&inspect, &history)?)
+    let image = image::parse(&inspect, &history)?;
+    let archive = if args.layers { Some(save(&args.docker, &image.id)?) } else { None };
+    Ok((image, archive))
+}
+
+/// Looks into the layers while docker saves them.
+fn save(docker: &Path, id: &str) -> Result<Archive, AuditError> {
+    let program = docker.display().to_string();
+    let cannot = |source| AuditError::Program { program: program.clone(), source };
+    let mut command = Command::new(docker);
+    command.args(["image", "save", id]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(cannot)?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let complaints = thread::spawn(move || {
+        let mut text = String::new();
+        // What docker complains of is for a message only.
+        let _ = stderr.map(|stderr| stderr.take(4096).read_to_string(&mut text));
+        text.trim().to_owned()
+    });
+    let scanned = stdout.map(|stdout| layers::scan(stdout, None, Limits::default()));
+    // Should the scan have ended early, docker sees a closed pipe.
+    let status = child.wait().map_err(cannot)?;
+    let message = complaints.join().unwrap_or_default();
+    match scanned {
+        Some(Ok(archive)) => Ok(archive),
+        Some(Err(error)) if status.success() || message.is_empty() => Err(error.into()),
+        _ => Err(AuditError::Docker { program: program.clone(), image: id.to_owned(), message }),
+    }
 }
 
 /// Asks docker, which knows its socket, its context and its credentials.

@@ -116,9 +116,9 @@ fn no_report_shows_a_piece_of_a_value() {
     for case in cases() {
         let (image, audit) = audited(&case);
         let reports = [
-            report::text("app", &image, &audit),
-            report::json("app", &image, &audit).to_string(),
-            report::sarif("app", &image, &audit).to_string(),
+            report::text("app", &image, &audit, None),
+            report::json("app", &image, &audit, None).to_string(),
+            report::sarif("app", &image, &audit, None).to_string(),
             format!("{audit:?}"),
         ];
         for window in case.planted.iter().flat_map(|secret| secret.as_bytes().windows(7)) {

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::archive::{classic, config, tar};
 use super::corpus::env;
 use super::image::{Builder, Step, built};
 
@@ -190,4 +191,103 @@ fn the_last_step_of_a_build_is_not_taken_for_the_images_command() {
     let findings = result(&output)["findings"].as_array().unwrap().clone();
     let places: Vec<&str> = findings.iter().map(|finding| finding["place"].as_str().unwrap()).collect();
     assert_eq!(places, ["env", "history"], "{findings:#?}");
+}
+
+/// An archive with one file in a layer, and a variable.
+fn archive(folder: &TempDir, path: &str, content: &str, variable: &str) -> String {
+    let file = folder.path().join("image.tar");
+    let layer = tar([(path, content.as_bytes())]);
+    fs::write(&file, classic(&[layer], &config(1, &[variable]))).unwrap();
+    file.display().to_string()
+}
+
+#[test]
+fn an_archive_is_looked_into_with_its_configuration_and_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = archive(&folder, "app/.env", "API_TOKEN=8f3a1c9d7e5b", "PATH=/bin");
+    let text = keyturn(&["--archive", &file]);
+    assert_eq!(code(&text), 1, "{}", said(&text));
+    assert!(said(&text).contains("team/app:1: file app/.env API_TOKEN"), "{}", said(&text));
+    assert!(said(&text).contains("in layer 2"), "{}", said(&text));
+    assert!(said(&text).contains("looked into 1 files of 1 layers"), "{}", said(&text));
+    let json = result(&keyturn(&["--archive", &file, "--format", "json"]));
+    let finding = &json["findings"][0];
+    assert_eq!((&finding["place"], &finding["path"]), (&Value::from("file"), &Value::from("app/.env")));
+    assert_eq!((&json["files"]["files"], &json["clean"]), (&Value::from(1), &Value::from(false)));
+    let sarif = result(&keyturn(&["--archive", &file, "--format", "sarif"]));
+    let location = &sarif["runs"][0]["results"][0]["locations"][0]["logicalLocations"][0];
+    assert_eq!(location["fullyQualifiedName"], "file app/.env API_TOKEN");
+    assert_eq!(sarif["runs"][0]["invocations"][0]["executionSuccessful"], true);
+    for output in [said(&text), json.to_string(), sarif.to_string()] {
+        assert!(!output.contains("8f3a1c9d7e5b"), "{output}");
+    }
+
+    let fingerprint = finding["fingerprint"].as_str().unwrap();
+    for (entry, expected) in
+        [(fingerprint.to_owned(), 0), (format!("team/app={fingerprint}"), 0), (format!("x={fingerprint}"), 1)]
+    {
+        assert_eq!(code(&keyturn(&["--archive", &file, "--allow", &entry])), expected, "{entry}");
+    }
+    let elsewhere = archive(&folder, "srv/.env", "API_TOKEN=8f3a1c9d7e5b", "PATH=/bin");
+    assert_eq!(code(&keyturn(&["--archive", &elsewhere, "--allow", fingerprint])), 1, "of another file");
+
+    let configured = archive(&folder, "app/main.py", "import os", "DB_PASSWORD=hunter2-prod");
+    let output = keyturn(&["--archive", &configured]);
+    assert_eq!(code(&output), 1, "{}", said(&output));
+    assert!(said(&output).contains("env DB_PASSWORD"), "{}", said(&output));
+    let clean = archive(&folder, "app/main.py", "import os", "PATH=/bin");
+    assert_eq!(code(&keyturn(&["--archive", &clean])), 0);
+    let input = Command::new(env!("CARGO_BIN_EXE_keyturn"))
+        .args(["audit", "image", "--archive", "-"])
+        .stdin(fs::File::open(&elsewhere).unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(code(&input), 0, "{}", said(&input));
+}
+
+#[test]
+fn an_archive_that_could_not_be_looked_at_in_full_is_not_called_clean() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("image.tar");
+    let good = tar([("app/main.py", b"import os".as_slice())]);
+    fs::write(&file, classic(&[good.clone(), b"no layer".to_vec()], &config(2, &[]))).unwrap();
+    let output = keyturn(&["--archive", file.to_str().unwrap(), "--format", "json"]);
+    assert_eq!(code(&output), 2, "{}", said(&output));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["clean"], false);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("layer 4"));
+    let secret = classic(&[good, b"no layer".to_vec()], &config(2, &["DB_PASSWORD=hunter2-prod"]));
+    fs::write(&file, &secret).unwrap();
+    assert_eq!(code(&keyturn(&["--archive", file.to_str().unwrap()])), 1);
+    fs::write(&file, &secret[..secret.len() / 2]).unwrap();
+    assert_eq!(code(&keyturn(&["--archive", file.to_str().unwrap()])), 2);
+    assert_eq!(code(&keyturn(&["--archive", "/nowhere"])), 2);
+}
+
+/// What answers as docker does for one image, whose archive it has, or fails halfway.
+fn docker(folder: &TempDir, archive: &str, save: &str) -> String {
+    let script = format!(
+        "#!/bin/sh\ncase \"$1 $2\" in\n'image inspect') cat {0}/inspect.json;;\n'image save') {save};;\n\
+         history*) cat {0}/history.json;;\nesac\n",
+        folder.path().display(),
+    );
+    let path = folder.path().join("docker");
+    fs::write(&path, script.replace("ARCHIVE", archive)).unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn layers_are_looked_into_only_when_asked_for_and_a_save_that_fails_is_no_result() {
+    let folder = files(&[env("PATH", "/bin")]);
+    let file = archive(&folder, "app/.env", "API_TOKEN=8f3a1c9d7e5b", "PATH=/bin");
+    let working = docker(&folder, &file, "cat ARCHIVE");
+    assert_eq!(code(&keyturn(&["app", "--docker", &working])), 0);
+    let found = keyturn(&["app", "--docker", &working, "--layers"]);
+    assert_eq!(code(&found), 1, "{}", said(&found));
+    assert!(said(&found).contains("app: file app/.env API_TOKEN"), "{}", said(&found));
+    let failing = docker(&folder, &file, "head -c 3000 ARCHIVE; echo no space left >&2; exit 1");
+    let failed = keyturn(&["app", "--docker", &failing, "--layers"]);
+    assert_eq!(code(&failed), 2, "{}", said(&failed));
+    assert!(said(&failed).contains("no space left"), "{}", said(&failed));
 }

@@ -2,11 +2,13 @@
 //! as the command that a pipeline calls.
 
 mod accuracy;
+mod archive;
 mod command;
 mod corpus;
 mod grep;
 mod image;
 mod later;
+mod layers;
 mod managed;
 mod negatives;
 mod positives;

@@ -1,0 +1,215 @@
+//! The entries of a tar, one after the other, as a stream and without trust.
+//!
+//! Nothing is written to a disk, so no path leads anywhere and no link is followed. Headers are read by the `tar` crate;
+//! going from one to the next is done here, since the crate would read a path of any length into memory.
+
+use std::io::{self, Read};
+
+use tar::{EntryType, Header, PaxExtensions};
+
+const BLOCK: usize = 512;
+/// Longest extended header in bytes. Paths have 4096 at most, attributes (`xattr`) 64 KiB.
+const LONGEST_EXTENSION: u64 = 1 << 20;
+
+/// Why a tar cannot be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum TarError {
+    #[error("it is cut off")]
+    Truncated,
+    #[error("it is no tar, or damaged")]
+    Malformed,
+    #[error("it has an extended header of {0} bytes")]
+    Extension(u64),
+    #[error(transparent)]
+    Read(#[from] io::Error),
+}
+
+/// What an entry is, as far as it matters here.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Kind {
+    File,
+    /// Hard or symbolic, to this path.
+    Link(Vec<u8>),
+    Other,
+}
+
+/// An entry; its content is read from the [`Tar`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub path: Vec<u8>,
+    pub kind: Kind,
+    /// Of the content, in bytes.
+    pub size: u64,
+}
+
+/// Reads the content of the entry that [`Tar::next_entry`] gave last.
+pub struct Tar<R> {
+    inner: R,
+    /// Bytes of the content that were not read yet, and of the padding behind it.
+    left: u64,
+    padding: u64,
+}
+
+/// What extended headers say of the entry behind them.
+#[derive(Default)]
+struct Extensions {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    size: Option<u64>,
+}
+
+impl<R: Read> Tar<R> {
+    pub fn new(inner: R) -> Self {
+        Self { inner, left: 0, padding: 0 }
+    }
+
+    /// The next entry; what was left of the one before is skipped. `None` at the end.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
+        let mut extensions = Extensions::default();
+        loop {
+            self.skip_rest()?;
+            let Some(block) = self.header()? else { return Ok(None) };
+            let header = Header::from_byte_slice(&block);
+            let kind = header.entry_type();
+            let size = header.entry_size().map_err(|_| TarError::Malformed)?;
+            self.of_size(size);
+            if kind.is_gnu_longname() {
+                extensions.path = Some(until_nul(self.extension()?));
+            } else if kind.is_gnu_longlink() {
+                extensions.link = Some(until_nul(self.extension()?));
+            } else if kind.is_pax_local_extensions() {
+                let records = self.extension()?;
+                extensions.read(&records)?;
+            } else if !kind.is_pax_global_extensions() {
+                return self.entry(header, kind, extensions).map(Some);
+            }
+        }
+    }
+
+    fn entry(&mut self, header: &Header, kind: EntryType, extensions: Extensions) -> Result<Entry, TarError> {
+        if let Some(size) = extensions.size {
+            self.of_size(size);
+        }
+        if kind.is_gnu_sparse() && header.as_gnu().is_some_and(tar::GnuHeader::is_extended) {
+            // Lists where the holes are; the content has none.
+            while self.block()?.ok_or(TarError::Truncated)?[504] == 1 {}
+        }
+        let path = extensions.path.unwrap_or_else(|| header.path_bytes().into_owned());
+        let link = extensions.link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
+        let kind = match kind {
+            EntryType::Link | EntryType::Symlink => Kind::Link(link.unwrap_or_default()),
+            EntryType::Directory | EntryType::Char | EntryType::Block | EntryType::Fifo => Kind::Other,
+            // What is of no known type is to be treated as a file, says POSIX.
+            _ => Kind::File,
+        };
+        if kind != Kind::File {
+            // Whatever size they claim, nothing of it follows.
+            self.of_size(0);
+        }
+        Ok(Entry { path, kind, size: self.left })
+    }
+
+    fn of_size(&mut self, size: u64) {
+        self.left = size;
+        self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
+    }
+
+    fn extension(&mut self) -> Result<Vec<u8>, TarError> {
+        if self.left > LONGEST_EXTENSION {
+            return Err(TarError::Extension(self.left));
+        }
+        let mut content = Vec::new();
+        let length = self.left;
+        if self.by_ref().take(length).read_to_end(&mut content)? as u64 != length {
+            return Err(TarError::Truncated);
+        }
+        Ok(content)
+    }
+
+    /// A header whose sum is right; `None` at the end, which is a block of zeros or the end of the stream.
+    fn header(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
+        match self.block()? {
+            None => Ok(None),
+            Some(block) if block.iter().all(|byte| *byte == 0) => Ok(None),
+            Some(block) if is_header(&block) => Ok(Some(block)),
+            Some(_) => Err(TarError::Malformed),
+        }
+    }
+
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
+        let mut block = [0; BLOCK];
+        let mut filled = 0;
+        while filled < BLOCK {
+            match self.inner.read(&mut block[filled..]) {
+                Ok(0) if filled == 0 => return Ok(None),
+                Ok(0) => return Err(TarError::Truncated),
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Some(block))
+    }
+
+    fn skip_rest(&mut self) -> Result<(), TarError> {
+        let rest = self.left.checked_add(self.padding).ok_or(TarError::Malformed)?;
+        (self.left, self.padding) = (0, 0);
+        if io::copy(&mut self.inner.by_ref().take(rest), &mut io::sink())? == rest {
+            Ok(())
+        } else {
+            Err(TarError::Truncated)
+        }
+    }
+}
+
+impl<R: Read> Read for Tar<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        if most == 0 {
+            return Ok(0);
+        }
+        let read = self.inner.read(&mut buffer[..most])?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+impl Extensions {
+    fn read(&mut self, records: &[u8]) -> Result<(), TarError> {
+        for record in PaxExtensions::new(records) {
+            let record = record.map_err(|_| TarError::Malformed)?;
+            let value = record.value_bytes();
+            match record.key_bytes() {
+                b"path" => self.path = Some(value.to_vec()),
+                b"linkpath" => self.link = Some(value.to_vec()),
+                b"size" => {
+                    let size = record.value().ok().and_then(|size| size.parse().ok());
+                    self.size = Some(size.ok_or(TarError::Malformed)?);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a block of 512 bytes begins a tar: its sum is right.
+pub fn is_header(block: &[u8]) -> bool {
+    if block.len() < BLOCK {
+        return false;
+    }
+    let header = Header::from_byte_slice(&block[..BLOCK]);
+    // The field of the sum itself counts as spaces.
+    let sum: u32 = block[..148].iter().chain(&block[156..BLOCK]).map(|byte| u32::from(*byte)).sum();
+    header.cksum().is_ok_and(|said| said == sum + 8 * u32::from(b' '))
+}
+
+fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
+    if let Some(end) = bytes.iter().position(|byte| *byte == 0) {
+        bytes.truncate(end);
+    }
+    bytes
+}

@@ -1,0 +1,102 @@
+//! Archives as `docker save` and others write them, made by the tests.
+
+use std::io::Write as _;
+
+use aws_lc_rs::digest;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+
+/// How a layer is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packed {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+/// A tar of files.
+pub fn tar<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        // With whatever path: the builder refuses those that lead out of the folder.
+        let name = &mut header.as_mut_bytes()[..100];
+        if path.len() <= name.len() {
+            name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_cksum();
+            tar.append(&header, content).unwrap();
+        } else {
+            tar.append_data(&mut header, path, content).unwrap();
+        }
+    }
+    tar.into_inner().unwrap()
+}
+
+pub fn packed(layer: &[u8], how: Packed) -> Vec<u8> {
+    match how {
+        Packed::Plain => layer.to_vec(),
+        Packed::Gzip => {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(layer).unwrap();
+            encoder.finish().unwrap()
+        }
+        Packed::Zstd => ruzstd::encoding::compress_to_vec(layer, ruzstd::encoding::CompressionLevel::Fastest),
+    }
+}
+
+/// The configuration of an image with so many layers, and a step without a layer before each.
+pub fn config(layers: usize, env: &[&str]) -> Value {
+    let history: Vec<Value> = (0..layers)
+        .flat_map(|n| {
+            [
+                json!({"created_by": format!("WORKDIR /{n}"), "empty_layer": true}),
+                json!({"created_by": "COPY . /app # buildkit"}),
+            ]
+        })
+        .collect();
+    json!({"architecture": "amd64", "os": "linux", "config": {"Env": env}, "history": history, "rootfs": {}})
+}
+
+/// What `docker save` of docker 20 writes: layers before the manifest, named by other IDs than their digests.
+pub fn classic(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
+    let config = config.to_string().into_bytes();
+    let name = format!("{}.json", sha256(&config));
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    for (n, layer) in layers.iter().enumerate() {
+        files.push((format!("{n:02}/VERSION"), b"1.0".to_vec()));
+        files.push((format!("{n:02}/json"), b"{}".to_vec()));
+        files.push((format!("{n:02}/layer.tar"), layer.clone()));
+    }
+    files.push((name.clone(), config));
+    let paths: Vec<String> = (0..layers.len()).map(|n| format!("{n:02}/layer.tar")).collect();
+    let manifest = json!([{"Config": name, "RepoTags": ["team/app:1"], "Layers": paths}]);
+    files.push(("manifest.json".to_owned(), manifest.to_string().into_bytes()));
+    tar(files.iter().map(|(path, content)| (path.as_str(), content.as_slice())))
+}
+
+/// An OCI layout, as newer dockers, `buildx --output type=oci` and skopeo write it, with a statement of the builder's.
+pub fn oci(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut blob = |content: Vec<u8>| {
+        let digest = sha256(&content);
+        files.push((format!("blobs/sha256/{digest}"), content));
+        json!({"digest": format!("sha256:{digest}"), "size": 0})
+    };
+    let layers: Vec<Value> = layers.iter().map(|layer| blob(layer.clone())).collect();
+    let config = blob(config.to_string().into_bytes());
+    let manifest = blob(json!({"config": config, "layers": layers}).to_string().into_bytes());
+    let mut statement = blob(json!({"config": config, "layers": []}).to_string().into_bytes());
+    statement["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest"});
+    let platforms = json!({"manifests": [manifest, statement]});
+    let mut index = blob(platforms.to_string().into_bytes());
+    index["annotations"] = json!({"io.containerd.image.name": "team/app:1"});
+    files.push(("index.json".to_owned(), json!({"manifests": [index]}).to_string().into_bytes()));
+    tar(files.iter().map(|(path, content)| (path.as_str(), content.as_slice())))
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex::encode(digest::digest(&digest::SHA256, bytes))
+}

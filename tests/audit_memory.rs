@@ -1,0 +1,112 @@
+//! How much memory the audit of layers holds, counted byte by byte: its program has this one test, and an allocator that
+//! counts.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::{self, Cursor, Read};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use keyturn::audit::layers::{self, Limits};
+
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: the system's allocator does the work; what is counted does not touch it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        MOST.fetch_max(held, Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The bytes that are held at most while something is done, beyond what is held before.
+fn most_held<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = HELD.load(Ordering::Relaxed);
+    MOST.store(before, Ordering::Relaxed);
+    let result = work();
+    (result, MOST.load(Ordering::Relaxed) - before)
+}
+
+/// A text over and over, so many bytes of it.
+struct Repeated {
+    text: &'static [u8],
+    at: usize,
+}
+
+impl Read for Repeated {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        for byte in buffer.iter_mut() {
+            *byte = self.text[self.at];
+            self.at = (self.at + 1) % self.text.len();
+        }
+        Ok(buffer.len())
+    }
+}
+
+fn header(path: &str, size: u64, kind: tar::EntryType) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_path(path).unwrap();
+    header.set_size(size);
+    header.set_entry_type(kind);
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+fn file(path: &str, content: &[u8]) -> Vec<u8> {
+    let padding = vec![0; (512 - content.len() % 512) % 512];
+    [header(path, content.len() as u64, tar::EntryType::Regular), content.to_vec(), padding].concat()
+}
+
+/// An archive of one layer with one entry of this size, which is made while it is read.
+fn archive(kind: tar::EntryType, text: &'static [u8], size: u64) -> impl Read {
+    let before =
+        [header("00/layer.tar", size + 1536, tar::EntryType::Regular), header("app/.env", size, kind)]
+            .concat();
+    let behind = [
+        vec![0; 1024],
+        file("c.json", br#"{"config":{},"history":[{"created_by":"x"}]}"#),
+        file("manifest.json", br#"[{"Config":"c.json","Layers":["00/layer.tar"]}]"#),
+        vec![0; 1024],
+    ]
+    .concat();
+    Cursor::new(before).chain(Repeated { text, at: 0 }.take(size)).chain(Cursor::new(behind))
+}
+
+const SIZE: u64 = 16 << 20;
+const BOUND: usize = 3 << 20;
+
+#[test]
+fn memory_does_not_grow_with_a_file_a_line_a_header_or_the_number_of_secrets() {
+    let tokens = b"API_TOKEN=8f3a1c9d7e5b2a4c6d8e0f1a3b5c7d9e ghp_aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0eF3hJ6\n";
+    for (case, text, hits) in
+        [("one line", b"a".as_slice(), 0), ("zeros", b"\0".as_slice(), 0), ("secrets", tokens.as_slice(), 1)]
+    {
+        let content = archive(tar::EntryType::Regular, text, SIZE);
+        let (scanned, held) = most_held(|| layers::scan(content, None, Limits::default()).unwrap());
+        assert_eq!((scanned.looked.files, scanned.hits.len()), (1, hits), "{case}");
+        assert!(scanned.looked.bytes >= SIZE, "{case}: {:?}", scanned.looked);
+        assert!(held < BOUND, "{case}: {held} bytes were held");
+    }
+    for kind in [tar::EntryType::GNULongName, tar::EntryType::GNULongLink, tar::EntryType::XHeader] {
+        let content = archive(kind, b"a", SIZE);
+        let (scanned, held) = most_held(|| layers::scan(content, None, Limits::default()).unwrap());
+        assert!(scanned.looked.problems[0].contains("extended header"), "{:?}", scanned.looked);
+        assert!(held < BOUND, "{kind:?}: {held} bytes were held");
+    }
+    // The counter counts: what is read as a whole is beyond the bound.
+    let mut content = archive(tar::EntryType::Regular, b"a", SIZE);
+    let (_, held) = most_held(|| io::copy(&mut content, &mut Vec::new()).unwrap());
+    assert!(held > SIZE as usize);
+}
