@@ -13,6 +13,7 @@ pub const DRIFTED: &str = "Drifted";
 pub const COMPROMISED: &str = "Compromised";
 pub const CONTAINED: &str = "Contained";
 pub const AUDIT_COMPLETE: &str = "AuditComplete";
+pub const LOGS_COLLECTED: &str = "LogsCollected";
 pub const PREFLIGHT: &str = "Preflight";
 pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";

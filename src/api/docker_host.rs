@@ -8,6 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::access_log::HostAccessLog;
 use super::duration::Duration;
 use super::notification::PendingNotification;
 use super::rules;
@@ -311,6 +312,11 @@ pub struct DockerHostStatus {
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub image_findings: Vec<ImageFinding>,
+    /// Log lines that the host was asked for in incidents, until the SecretIncidents have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub access_logs: Vec<HostAccessLog>,
     /// Hash of the endpoint and compose project that `parameters` speaks of: another host or project proves anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
@@ -401,7 +407,7 @@ pub struct ImageFinding {
 pub struct HostRun {
     /// Hash of the `path=version` lines and the script.
     pub revision: String,
-    /// Deploy, or Verify where nothing is changed.
+    /// Deploy; Verify, where nothing is changed; Collect, where log lines are collected for an incident.
     pub mode: RunMode,
     /// Name of the Job.
     pub job: String,
@@ -439,4 +445,5 @@ pub struct HostRun {
 pub enum RunMode {
     Deploy,
     Verify,
+    Collect,
 }

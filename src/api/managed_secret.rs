@@ -8,6 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::access_log::AccessLogSpec;
 use super::cloudflare_r2::CloudflareR2Spec;
 use super::duration::Duration;
 use super::notification::PendingNotification;
@@ -133,6 +134,10 @@ pub struct ManagedSecretSpec {
     /// When the previous credential is retired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retire: Option<RetireSpec>,
+    /// How the hosts' logs are asked, in an incident, for what authenticated with the secret. Nobody looks at them when
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLogSpec>,
     /// Said in Events and status whenever the secret is rotated, such as what its users have to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]

@@ -1,5 +1,6 @@
 //! The custom resources of group `keyturn.dev`: types, schema rules and conditions. No I/O.
 
+pub mod access_log;
 pub mod cloudflare_r2;
 pub mod conditions;
 mod definitions;

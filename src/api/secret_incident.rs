@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use super::access_log::IncidentLog;
 use super::notification::PendingNotification;
 use super::rules::{self, CelRule};
 
@@ -169,7 +170,7 @@ pub struct SecretIncidentStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Conditions: Contained, AuditComplete, Reconciling, Stalled.
+    /// Conditions: Contained, AuditComplete, LogsCollected, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -207,6 +208,11 @@ pub struct SecretIncidentStatus {
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub tampering: Vec<Reader>,
+    /// What the logs of the docker hosts say about who authenticated with the secrets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 500))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub logs: Vec<IncidentLog>,
     /// What happened when, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 200))]

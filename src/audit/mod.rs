@@ -14,6 +14,7 @@ mod pairs;
 pub mod report;
 mod rule;
 pub mod rules;
+pub mod scrub;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 
 use clap::{Args, Subcommand, ValueEnum};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Client, ResourceExt};
 
 use crate::api::SecretIncident;
+use crate::api::access_log::IncidentLog;
 use crate::api::secret_incident::Reader;
 use crate::api::time::{from_kubernetes, to_text};
 
@@ -86,9 +88,7 @@ pub fn markdown(incident: &SecretIncident) -> String {
     let mut line = |written: String| {
         let _ = writeln!(text, "{written}");
     };
-    let at = |time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
-        time.map_or_else(|| "–".to_owned(), |time| to_text(from_kubernetes(time)))
-    };
+    let at = |time: Option<&Time>| time.map_or_else(|| "–".to_owned(), |time| to_text(from_kubernetes(time)));
     line(format!("# Incident {} ({})\n", incident.name_any(), incident.namespace().unwrap_or_default()));
     line(format!("- Reported: {}", at(Some(&spec.reported_at))));
     if spec.suspected_since.is_some() {
@@ -121,11 +121,46 @@ pub fn markdown(incident: &SecretIncident) -> String {
     readers(&mut line, &status.readers);
     line("\n## Who changed or deleted the parameters\n".to_owned());
     readers(&mut line, &status.tampering);
+    line("\n## Requests that authenticated with the secret\n".to_owned());
+    let collected = status.conditions.iter().find(|c| c.type_ == crate::api::conditions::LOGS_COLLECTED);
+    line(match collected {
+        Some(said) => sentence(&said.message),
+        None => NOBODY_LOOKED.to_owned(),
+    });
+    status.logs.iter().for_each(|log| requests(&mut line, log));
     line("\n## Timeline\n".to_owned());
     for entry in &status.timeline {
         line(format!("- {} {}", entry.at, cell(&entry.what)));
     }
     text
+}
+
+const NOBODY_LOOKED: &str = "The logs of the hosts were not looked at.";
+
+fn sentence(message: &str) -> String {
+    let mut letters = message.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    cell(&first.into_iter().chain(letters).collect::<String>())
+}
+
+/// What the logs of one host say about one secret.
+fn requests(line: &mut impl FnMut(String), log: &IncidentLog) {
+    line(format!("\n### {} on {}\n", log.secret, log.host));
+    let at = |time: &Time| to_text(from_kubernetes(time));
+    line(format!("- Window: {} to {}", at(&log.since), at(&log.until)));
+    if let Some(problem) = &log.problem {
+        line(format!("- Not collected: {}", cell(problem)));
+    }
+    let Some(found) = &log.found else { return };
+    let more = if found.cut { ", and more that was not kept" } else { "" };
+    let when = log.collected_at.as_ref().map_or_else(|| "–".to_owned(), at);
+    line(format!("- Lines: {} ({} bytes{more}), collected {when}", found.lines, found.bytes));
+    line(format!("- All of them: {} on the host, SHA-256 {}", cell(&found.file), found.digest));
+    if !found.excerpt.is_empty() {
+        // Indented: what is logged cannot end the block.
+        line(String::new());
+        found.excerpt.iter().for_each(|text| line(format!("    {text}")));
+    }
 }
 
 fn readers(line: &mut impl FnMut(String), readers: &[Reader]) {
@@ -186,6 +221,24 @@ mod tests {
                     "count": 3, "recent": 0, "first": "2026-11-22T12:00:00Z", "last": "2026-11-22T13:00:00Z",
                     "secrets": ["token"],
                 }],
+                "conditions": [{
+                    "type": "LogsCollected", "status": "True", "reason": "Collected",
+                    "message": "700 log lines were collected", "lastTransitionTime": "2026-11-23T12:05:00Z",
+                }],
+                "logs": [
+                    {
+                        "host": "web", "secret": "token", "since": "2026-11-20T12:00:00Z",
+                        "until": "2026-11-23T12:03:00Z", "collectedAt": "2026-11-23T12:04:00Z",
+                        "found": {
+                            "lines": 700, "bytes": 70_000, "digest": "0a0b", "file": "/home/deploy/leak.log",
+                            "excerpt": ["first ```", "[698 lines are left out here]", "# last"],
+                        },
+                    },
+                    {
+                        "host": "second", "secret": "token", "since": "2026-11-20T12:00:00Z",
+                        "until": "2026-11-23T12:03:00Z", "problem": "the script ended with the exit code 7",
+                    },
+                ],
                 "timeline": [{"at": "2026-11-23T12:00:00Z", "what": "reported"}],
             },
         }))
@@ -198,10 +251,18 @@ mod tests {
             "| **no**, refused | arn:aws:iam::1:role/laptop | 203.0.113.9 | x \\| \\<script\\> | GetParameter | 3 |",
             "- 2026-11-23T12:00:00Z reported",
             "None was found in what was searched.",
+            "## Requests that authenticated with the secret\n\n700 log lines were collected\n\n### token on web\n",
+            "- Window: 2026-11-20T12:00:00Z to 2026-11-23T12:03:00Z\n- Lines: 700 (70000 bytes), collected 2026-11-23",
+            "- All of them: /home/deploy/leak.log on the host, SHA-256 0a0b\n",
+            "\n    first ```\n    [698 lines are left out here]\n    # last\n",
+            "- Not collected: the script ended with the exit code 7",
         ] {
             assert!(report.contains(expected), "{expected}\n{report}");
         }
         let parsed: serde_json::Value = serde_json::from_str(&json(&incident).unwrap()).unwrap();
         assert_eq!(parsed["status"]["readers"][0]["count"], 3);
+        assert_eq!(parsed["status"]["logs"][0]["found"]["lines"], 700);
+        let untouched = SecretIncident { status: None, ..incident };
+        assert!(markdown(&untouched).contains(NOBODY_LOOKED));
     }
 }

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use super::objects::ObjectError;
 use crate::api::DockerHost;
 use crate::api::docker_host::RunMode;
+use crate::deploy::collection::About;
 use crate::deploy::plan::Run;
 use crate::deploy::report::Report;
 use crate::deploy::task::Task;
@@ -25,6 +26,8 @@ pub struct DeployJob {
     pub target: String,
     /// Hash of the DockerHost's `audit` that the Job was made from, see `deploy::plan::audit_settings`.
     pub audit: String,
+    /// What a collection is about.
+    pub about: Option<About>,
     pub created: DateTime<Utc>,
     pub state: JobState,
 }

@@ -153,6 +153,13 @@ impl Links {
                 self.push_secret(&namespace, &secret.name_any());
             }
         }
+        // They take over the log lines that it collected for them.
+        if object.0.as_ref().is_ok_and(|host| host.status.iter().any(|status| !status.access_logs.is_empty()))
+        {
+            for incident in self.cache.incidents(&namespace) {
+                self.push_incident(&namespace, &incident.name_any());
+            }
+        }
         for other in self.cache.hosts(&namespace) {
             if other.0.as_ref().is_ok_and(|other| other.spec.deploy.after.contains(&name)) {
                 self.push_host(&namespace, &other.name_any());
@@ -169,6 +176,17 @@ impl Links {
         let namespace = object.namespace().unwrap_or_default();
         if change == Change::Applied {
             self.tell(object, |queues| &queues.telling.incidents);
+        }
+        // What it says of containment makes hosts collect log lines.
+        if let Ok(incident) = &object.0 {
+            for secret in self.cache.secrets(&namespace) {
+                if let Ok(secret) = &secret.0
+                    && secret.spec.access_log.is_some()
+                    && scope::concerns(incident, secret)
+                {
+                    secret.spec.hosts.iter().for_each(|host| self.push_host(&namespace, &host.name));
+                }
+            }
         }
         if change == Change::Applied && self.own.wrote(object) {
             return;

@@ -17,10 +17,12 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 
+use super::collection::Collection;
 use super::plan::{Run, audit_settings, target};
 use super::report::Outcome;
 use super::task::{
-    Endpoint, JUMP_KEY_FILE, KEY_FILE, TASK_DIR, TASK_FILE, TERMINATION_LOG, Task, TaskAudit, TaskParameter,
+    Endpoint, JUMP_KEY_FILE, KEY_FILE, TASK_DIR, TASK_FILE, TERMINATION_LOG, Task, TaskAudit, TaskCollection,
+    TaskParameter,
 };
 use super::wish::Wish;
 use crate::api::DockerHost;
@@ -42,6 +44,8 @@ pub const TARGET: &str = "keyturn.dev/target";
 pub const AUDIT: &str = "keyturn.dev/audit";
 /// One line `<path>=<version>@<seconds since 1970>` for each parameter.
 pub const PARAMETERS: &str = "keyturn.dev/parameters";
+/// What a collection is about, as JSON.
+pub const ABOUT: &str = "keyturn.dev/about";
 /// Container of the pod whose termination message is the report.
 pub const CONTAINER: &str = "deploy-host";
 
@@ -77,6 +81,13 @@ pub struct JobTemplate {
 /// images.
 pub fn task(host: &DockerHost, run: &Run, parameters: Vec<TaskParameter>, managed: ManagedValues) -> Task {
     let (ssh, jump) = endpoints(host);
+    let (audit, collection) = match &run.collection {
+        None => (Some(TaskAudit { allowances: allowances(host), managed }), None),
+        Some(Collection { about, script, timeout_seconds }) => {
+            let (about, script, timeout_seconds) = (about.clone(), script.clone(), *timeout_seconds);
+            (None, Some(TaskCollection { about, script, timeout_seconds, managed }))
+        }
+    };
     Task {
         mode: run.mode,
         revision: run.revision.clone(),
@@ -94,7 +105,8 @@ pub fn task(host: &DockerHost, run: &Run, parameters: Vec<TaskParameter>, manage
             VERIFY_TIMEOUT_SECONDS,
         ),
         parameters,
-        audit: Some(TaskAudit { allowances: allowances(host), managed }),
+        audit,
+        collection,
     }
 }
 
@@ -132,6 +144,7 @@ pub fn job_name(host: &str, revision: &str, mode: RunMode, attempt: i32) -> Stri
     let mode = match mode {
         RunMode::Deploy => 'd',
         RunMode::Verify => 'v',
+        RunMode::Collect => 'c',
     };
     let tail = format!("-{revision}-{mode}{attempt}");
     format!("{}{tail}", label(host, MAX_NAME - tail.len()))
@@ -155,6 +168,7 @@ pub fn job(host: &DockerHost, run: &Run, task: &Task, template: &JobTemplate) ->
     let scripts = match task.mode {
         RunMode::Deploy => task.deploy_timeout_seconds + task.verify_timeout_seconds,
         RunMode::Verify => task.verify_timeout_seconds,
+        RunMode::Collect => task.collection.as_ref().map_or(0, |collection| collection.timeout_seconds),
     };
     let deadline = 2 * scripts + DEADLINE_SLACK_SECONDS;
     Job {
@@ -232,7 +246,8 @@ fn labels(host: &DockerHost) -> BTreeMap<String, String> {
 fn annotations(host: &DockerHost, run: &Run) -> BTreeMap<String, String> {
     let line = |wish: &Wish| format!("{}@{}", wish.line(), wish.published_at.timestamp());
     let lines: Vec<String> = run.parameters.iter().map(line).collect();
-    [
+    let about = run.collection.as_ref().and_then(|collection| serde_json::to_string(&collection.about).ok());
+    let mut annotations: BTreeMap<String, String> = [
         (MODE, format!("{:?}", run.mode)),
         (REVISION, run.revision.clone()),
         (ATTEMPT, run.attempt.to_string()),
@@ -242,7 +257,9 @@ fn annotations(host: &DockerHost, run: &Run) -> BTreeMap<String, String> {
         (PARAMETERS, lines.join("\n")),
     ]
     .map(|(key, value)| (key.to_owned(), value))
-    .into()
+    .into();
+    annotations.extend(about.map(|about| (ABOUT.to_owned(), about)));
+    annotations
 }
 
 /// Makes an object go with the DockerHost. It does not block the DockerHost's deletion, which would take a further
@@ -296,7 +313,7 @@ fn pod_failure_policy() -> PodFailurePolicy {
     }
 }
 
-const ALL_OUTCOMES: [Outcome; 15] = [
+const ALL_OUTCOMES: [Outcome; 16] = [
     Outcome::Running,
     Outcome::Succeeded,
     Outcome::Unreachable,
@@ -312,6 +329,7 @@ const ALL_OUTCOMES: [Outcome; 15] = [
     Outcome::DeployInterrupted,
     Outcome::VerifyFailed,
     Outcome::NotAdopted,
+    Outcome::CollectFailed,
 ];
 
 fn ends_the_job(outcome: Outcome) -> bool {
@@ -329,7 +347,8 @@ fn ends_the_job(outcome: Outcome) -> bool {
         | Outcome::DeployTimedOut
         | Outcome::DeployInterrupted
         | Outcome::VerifyFailed
-        | Outcome::NotAdopted => true,
+        | Outcome::NotAdopted
+        | Outcome::CollectFailed => true,
     }
 }
 

@@ -15,6 +15,7 @@ fn sample(mode: RunMode) -> (DockerHost, Run, Task) {
         attempt: 2,
         parameters: wishes("web", &[secret]),
         because: vec![],
+        collection: None,
     };
     let parameters = vec![TaskParameter {
         path: "/app/TOKEN".into(),
@@ -157,7 +158,7 @@ fn final_failures_end_the_job_and_passing_ones_get_another_pod() {
     let rules = sample_job(RunMode::Deploy).spec.unwrap().pod_failure_policy.unwrap().rules;
     assert_eq!(rules[0].action, "FailJob");
     let codes = &rules[0].on_exit_codes.as_ref().unwrap().values;
-    assert_eq!(*codes, [20, 21, 22, 23, 24, 30, 31, 32, 33, 34]);
+    assert_eq!(*codes, [20, 21, 22, 23, 24, 30, 31, 32, 33, 34, 35]);
     assert_eq!(rules[1].action, "Ignore");
     assert!(rules[1].on_pod_conditions.is_some());
 }

@@ -1,5 +1,6 @@
 //! Deployment to docker hosts: the Job that does it, and what runs inside the Job.
 
+pub mod collection;
 pub mod fingerprint;
 pub mod job;
 pub mod plan;

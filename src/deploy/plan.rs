@@ -3,12 +3,14 @@
 //!
 //! A deployment changes the host: it runs the user's script, then compares. A verification only compares. Nothing is
 //! deployed on a guess: where no rotation waits for its hosts, a verification comes first, and only containers that
-//! are seen not to run what keyturn published lead to a deployment.
+//! are seen not to run what keyturn published lead to a deployment. A collection reads logs for an incident, when
+//! nothing else is to be done, and makes room for a deployment.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use chrono::{DateTime, TimeDelta, Utc};
 use kube::ResourceExt;
 
+use super::collection::Collection;
 use super::wish::{Arrival, Wish};
 use crate::api::DockerHost;
 use crate::api::docker_host::{DockerHostSpec, DockerHostStatus, HostParameter, HostRun, Proof, RunMode};
@@ -18,6 +20,9 @@ use crate::api::time::{from_kubernetes, to_text};
 /// A series of secrets that are published one after another delays a deployment by at most this many times the
 /// coalescing wait.
 const LONGEST_WAIT: i32 = 4;
+
+/// The longest list of log lines in the status of a host; the schema takes no longer one.
+pub const MOST_COLLECTIONS: usize = 256;
 
 /// How long a new host is left to those who set it up, before its images are looked at for their own sake.
 const FIRST_AUDIT: TimeDelta = TimeDelta::minutes(15);
@@ -30,6 +35,8 @@ pub struct Input<'a> {
     pub wishes: &'a [Wish],
     /// Secrets of the host that are about to be published.
     pub arrivals: &'a [Arrival],
+    /// Log lines that the host is to be asked for.
+    pub collections: &'a [Collection],
     /// All DockerHosts of the namespace.
     pub hosts: &'a [DockerHost],
     /// Every Job of the host that exists, as a run.
@@ -68,7 +75,8 @@ pub enum Decision {
     Settled,
     /// A Job of the host runs.
     Watch,
-    /// This Job cannot come up, and was made from a spec that has changed since: make room for another.
+    /// Make room for another Job: this one cannot come up, and was made from a spec that has changed since; or it only
+    /// collects log lines, while a deployment could start.
     Abandon {
         job: String,
     },
@@ -91,6 +99,8 @@ pub struct Run {
     pub parameters: Vec<Wish>,
     /// The parameters that made it necessary.
     pub because: Vec<String>,
+    /// What a collection is about; `None` in the other modes.
+    pub collection: Option<Collection>,
 }
 
 /// Why a run that is needed does not start.
@@ -157,7 +167,7 @@ const BEFORE_A_DEPLOYMENT: &[Check] = &[
 pub fn decide(input: &Input) -> Decision {
     let status = input.host.status.clone().unwrap_or_default();
     if let Some(run) = &status.run {
-        return watch(input.host, run);
+        return watch(input, &status, run);
     }
     let held = match candidate(input, &status, RunMode::Deploy) {
         Some(run) => match first_hold(input, &run, &[BEFORE_ANY_RUN, BEFORE_A_DEPLOYMENT]) {
@@ -167,18 +177,32 @@ pub fn decide(input: &Input) -> Decision {
         },
         None => None,
     };
-    match candidate(input, &status, RunMode::Verify) {
-        None => held.unwrap_or(Decision::Settled),
+    let held = match candidate(input, &status, RunMode::Verify) {
+        None => held,
         Some(run) => match first_hold(input, &run, &[BEFORE_ANY_RUN]) {
-            None => Decision::Start(run),
-            Some(hold) => held.unwrap_or(Decision::Hold { mode: run.mode, hold }),
+            None => return Decision::Start(run),
+            Some(hold) => held.or(Some(Decision::Hold { mode: run.mode, hold })),
         },
+    };
+    // What keeps a host from being deployed to keeps nobody from reading its logs, unless it is the host itself.
+    match collection(input, &status).filter(|run| first_hold(input, run, &[BEFORE_ANY_RUN]).is_none()) {
+        Some(run) => Decision::Start(run),
+        None => held.unwrap_or(Decision::Settled),
     }
 }
 
-/// A Job whose pod does not come up, made from a spec that has changed since, blocks what would repair it.
-fn watch(host: &DockerHost, run: &HostRun) -> Decision {
-    let outdated = host.metadata.generation.is_some_and(|generation| generation != run.generation);
+/// A Job whose pod does not come up, made from a spec that has changed since, blocks what would repair it. One that
+/// reads logs holds no deployment up.
+fn watch(input: &Input, status: &DockerHostStatus, run: &HostRun) -> Decision {
+    let chains = [BEFORE_ANY_RUN, BEFORE_A_DEPLOYMENT];
+    let could_deploy = || {
+        candidate(input, status, RunMode::Deploy)
+            .is_some_and(|run| first_hold(input, &run, &chains).is_none())
+    };
+    if run.mode == RunMode::Collect && could_deploy() {
+        return Decision::Abandon { job: run.job.clone() };
+    }
+    let outdated = input.host.metadata.generation.is_some_and(|generation| generation != run.generation);
     match &run.message {
         Some(_trouble) if outdated => Decision::Abandon { job: run.job.clone() },
         _ => Decision::Watch,
@@ -212,7 +236,37 @@ fn candidate(input: &Input, status: &DockerHostStatus, mode: RunMode) -> Option<
         because.push("the audit of the images".to_owned());
     }
     let attempt = 1 + last_attempt(input, status, mode, &revision);
-    (!because.is_empty()).then_some(Run { mode, revision, attempt, parameters, because })
+    (!because.is_empty()).then_some(Run { mode, revision, attempt, parameters, because, collection: None })
+}
+
+/// The first collection that is open and did not fail a moment ago.
+fn collection(input: &Input, status: &DockerHostStatus) -> Option<Run> {
+    let known = &status.access_logs;
+    let open = input.collections.iter().find(|wanted| {
+        !wanted.is_done(known)
+            && wanted.retry_at(known).is_none_or(|retry| retry <= input.now)
+            && (known.len() < MOST_COLLECTIONS || wanted.known(known).is_some())
+    })?;
+    let revision = open.revision();
+    let recorded =
+        open.known(known).filter(|known| known.revision == revision).map_or(0, |known| known.attempt);
+    Some(Run {
+        mode: RunMode::Collect,
+        attempt: 1 + last_attempt(input, status, RunMode::Collect, &revision).max(recorded),
+        revision,
+        parameters: Vec::new(),
+        because: vec![format!(
+            "SecretIncident {} (log lines about ManagedSecret {})",
+            open.about.incident, open.about.secret
+        )],
+        collection: Some(open.clone()),
+    })
+}
+
+/// When a collection that failed is tried next.
+pub fn next_collection(status: &DockerHostStatus, wanted: &[Collection]) -> Option<DateTime<Utc>> {
+    let known = &status.access_logs;
+    wanted.iter().filter(|one| !one.is_done(known)).filter_map(|one| one.retry_at(known)).min()
 }
 
 /// What this parameter needs on the host, given what the host has shown of it.
@@ -461,6 +515,7 @@ pub fn describe(run: &Run) -> String {
     let what = match run.mode {
         RunMode::Deploy => "deployment",
         RunMode::Verify => "verification",
+        RunMode::Collect => "collection of log lines",
     };
     format!("{what} {} (attempt {}) because of {}", run.revision, run.attempt, run.because.join(", "))
 }

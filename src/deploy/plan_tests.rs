@@ -2,9 +2,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::*;
 use crate::api::ManagedSecret;
+use crate::api::access_log::{HostAccessLog, LogLines};
 use crate::api::docker_host::ImageAudit;
 use crate::api::docker_host::Proof::{Differs, Incomparable, Proven};
 use crate::api::managed_secret::Origin::{Adopted, Foreign, Rotated};
+use crate::deploy::collection::About;
 use crate::deploy::testing::*;
 use crate::deploy::wish::{arrivals, wishes};
 
@@ -20,6 +22,7 @@ struct Scene {
     host: DockerHost,
     others: Vec<DockerHost>,
     secrets: Vec<ManagedSecret>,
+    collections: Vec<Collection>,
     tried: Vec<HostRun>,
     permission: Permission,
     problems: Vec<String>,
@@ -32,6 +35,7 @@ impl Scene {
             host: host("web"),
             others: Vec::new(),
             secrets,
+            collections: Vec::new(),
             tried: Vec::new(),
             permission: Permission::Granted,
             problems: Vec::new(),
@@ -50,6 +54,7 @@ impl Scene {
             host: &self.host,
             wishes: &wishes("web", &self.secrets),
             arrivals: &arrivals("web", &self.secrets),
+            collections: &self.collections,
             hosts: &hosts,
             tried: &self.tried,
             permission: self.permission.clone(),
@@ -491,4 +496,85 @@ fn the_audit_of_the_images_is_a_verification_of_its_own_when_no_run_has_looked_i
     let due = scene(Some(&every("5m")), 0, Some(looked(700, &known("5m"))), vec![arriving()])
         .status(|status| status.parameters = vec![shown(TOKEN, 3, Proven, true, 995)]);
     assert_eq!(due.decide(), Decision::Settled, "what is about to be deployed looks anyway");
+}
+
+fn collection(script: &str) -> Collection {
+    let about = About {
+        incident: "leak".into(),
+        incident_uid: "uid".into(),
+        secret: "token".into(),
+        since: 100,
+        until: 900,
+    };
+    Collection { about, script: script.into(), timeout_seconds: 120 }
+}
+
+fn proven(secrets: Vec<ManagedSecret>) -> Scene {
+    let mut scene =
+        Scene::new(secrets).status(|status| status.parameters = vec![shown(TOKEN, 3, Proven, true, 950)]);
+    scene.collections = vec![collection("grep")];
+    scene
+}
+
+/// What is known of the collection after a try that ended at second 990.
+fn tried(of: &Collection, found: bool, until: i64) -> HostAccessLog {
+    HostAccessLog {
+        incident: "leak".into(),
+        incident_uid: of.about.incident_uid.clone(),
+        secret: of.about.secret.clone(),
+        since: at(of.about.since),
+        until: at(until),
+        at: at(990),
+        job: "web-1-c1".into(),
+        revision: of.revision(),
+        attempt: 4,
+        failures: i32::from(!found),
+        retry_after: (!found).then(|| at(1050)),
+        problem: (!found).then(|| "no such container".into()),
+        found: found.then(LogLines::default),
+    }
+}
+
+#[test]
+fn log_lines_are_collected_once_and_a_failure_is_tried_again_later_or_with_another_script() {
+    let quiet = || proven(vec![settled(TOKEN, Rotated)]);
+    let run = quiet().run();
+    assert_eq!((run.mode, run.parameters.len(), run.attempt), (RunMode::Collect, 0, 1));
+    assert_eq!(run.collection, Some(collection("grep")));
+    let wanted = collection("grep");
+    for (known, outcome) in [
+        (tried(&wanted, true, 900), "Settled"),
+        (tried(&wanted, true, 899), "Collect"),
+        (tried(&wanted, false, 900), "Settled"),
+        (tried(&collection("other"), false, 900), "Collect"),
+    ] {
+        let scene = quiet().status(|status| status.access_logs = vec![known.clone()]);
+        assert_eq!(scene.outcome(), outcome, "{known:?}");
+    }
+    let failed = quiet().status(|status| status.access_logs = vec![tried(&wanted, false, 900)]);
+    let status = failed.host.status.clone().unwrap();
+    assert_eq!(next_collection(&status, &failed.collections), Some(seconds(1050)));
+    let mut due = tried(&wanted, false, 900);
+    due.retry_after = Some(at(1000));
+    let again = quiet().status(|status| status.access_logs = vec![due]);
+    assert_eq!(again.run().attempt, 5, "a Job of another name");
+}
+
+#[test]
+fn a_collection_lets_everything_else_go_first_and_makes_room_for_a_deployment() {
+    assert_eq!(proven(vec![deploying(OTHER)]).outcome(), "Deploy");
+    assert_eq!(proven(vec![settled(OTHER, Rotated)]).outcome(), "Verify");
+    let mut held = proven(vec![deploying(OTHER)]);
+    held.host.spec.deploy.after = vec!["gone".into()];
+    assert_eq!(held.outcome(), "Collect", "what keeps deployments back keeps nobody from reading logs");
+    held.host.spec.suspend = true;
+    assert_eq!(held.outcome(), "Deploy held: Suspended");
+
+    let collecting = |status: &mut DockerHostStatus| {
+        status.run = Some(run(RunMode::Collect, "abc", 1, None, 0));
+    };
+    let quiet = proven(vec![settled(TOKEN, Rotated)]).status(collecting);
+    assert_eq!(quiet.decide(), Decision::Watch);
+    let urgent = proven(vec![deploying(OTHER)]).status(collecting);
+    assert_eq!(urgent.decide(), Decision::Abandon { job: "web-abc-1".into() });
 }

@@ -37,6 +37,8 @@ pub enum Outcome {
     VerifyFailed,
     /// At least one container runs another value than the one published.
     NotAdopted,
+    /// The log lines could not be collected.
+    CollectFailed,
 }
 
 impl Outcome {
@@ -57,6 +59,7 @@ impl Outcome {
             Outcome::DeployTimedOut => 32,
             Outcome::DeployInterrupted => 33,
             Outcome::NotAdopted => 34,
+            Outcome::CollectFailed => 35,
         }
     }
 }
@@ -79,6 +82,51 @@ pub struct Report {
     /// What was found in the images that the containers run; absent where nobody looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<Box<ImagesReport>>,
+    /// What a collection found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<Box<LogsReport>>,
+}
+
+/// Log lines that were collected, without what is secret in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogsReport {
+    pub lines: u64,
+    pub bytes: u64,
+    /// Whether the script printed more than is kept.
+    #[serde(default)]
+    pub cut: bool,
+    /// SHA-256 of the file on the host.
+    pub digest: String,
+    /// The file that has all of them.
+    pub file: String,
+    /// The first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first: Vec<String>,
+    /// The last of them, where they are not among the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last: Vec<String>,
+}
+
+impl LogsReport {
+    /// Leaves out one of the lines, of those that are farthest from both ends.
+    pub fn pop(&mut self) -> bool {
+        if self.first.len() > self.last.len() {
+            return self.first.pop().is_some();
+        }
+        !self.last.is_empty() && {
+            self.last.remove(0);
+            true
+        }
+    }
+
+    /// What is shown of them, with a word on how many are left out in the middle.
+    pub fn excerpt(&self) -> Vec<String> {
+        let shown = u64::try_from(self.first.len() + self.last.len()).unwrap_or(u64::MAX);
+        let left_out = self.lines.saturating_sub(shown);
+        let gap = (left_out > 0).then(|| format!("[{left_out} lines are left out here]"));
+        self.first.iter().cloned().chain(gap).chain(self.last.iter().cloned()).collect()
+    }
 }
 
 /// A look at the images that the containers run.
@@ -259,7 +307,20 @@ mod tests {
                 }],
                 ..ImagesReport::default()
             })),
+            logs: Some(Box::new(LogsReport {
+                lines: 40,
+                bytes: 4000,
+                cut: true,
+                digest: "0a".repeat(32),
+                file: "/home/x/leak.log".to_owned(),
+                first: vec!["first".to_owned()],
+                last: vec!["last".to_owned()],
+            })),
         };
+        assert_eq!(
+            report.logs.as_ref().unwrap().excerpt(),
+            ["first", "[38 lines are left out here]", "last"]
+        );
         let json = serde_json::to_string(&report).unwrap();
         assert!(json.contains(r#""Proven":{"/app/":["B=3","A=12"],"/other/":["A=4"]}"#), "{json}");
         assert!(

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::collection::About;
 use crate::api::docker_host::RunMode;
 use crate::audit::Allowances;
 use crate::audit::managed::ManagedValues;
@@ -41,6 +42,20 @@ pub struct Task {
     /// How the images that the containers run are searched for secrets; not at all when `None`.
     #[serde(default)]
     pub audit: Option<TaskAudit>,
+    /// What a collection is to collect.
+    #[serde(default)]
+    pub collection: Option<TaskCollection>,
+}
+
+/// Log lines to be collected.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskCollection {
+    pub about: About,
+    pub script: String,
+    pub timeout_seconds: u64,
+    /// Values that are taken out of what is shown, by keyed fingerprints.
+    pub managed: ManagedValues,
 }
 
 /// What the audit of the images has to know.

@@ -2,5 +2,6 @@
 
 pub mod audit;
 pub mod event;
+pub mod logs;
 pub mod scope;
 pub mod trail;

@@ -100,6 +100,7 @@ impl Host {
             verify_timeout_seconds: 60,
             parameters: vec![parameter("/test/TOKEN", 1, "TOKEN", "value")],
             audit: None,
+            collection: None,
         }
     }
 

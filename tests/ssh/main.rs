@@ -10,6 +10,7 @@ mod deployments;
 mod host;
 mod images;
 mod known_hosts;
+mod logs;
 mod proofs;
 mod sshd;
 mod world;

@@ -105,7 +105,11 @@ fn ready(status: &DockerHostStatus, host: &DockerHost, view: &View, failed: Opti
         let open = open.join(", ");
         return match (&status.run, view.decision) {
             (Some(run), _) => not_ready(
-                if run.mode == RunMode::Deploy { "Deploying" } else { "Verifying" },
+                match run.mode {
+                    RunMode::Deploy => "Deploying",
+                    RunMode::Verify => "Verifying",
+                    RunMode::Collect => "Collecting",
+                },
                 format!("not proven yet: {open}"),
             ),
             (None, Decision::Hold { hold, .. }) => {
@@ -159,6 +163,11 @@ fn deploying(status: &DockerHostStatus, view: &View) -> Verdict {
             Truth::True,
             "Running".to_owned(),
             format!("Job {} deploys {}", run.job, run.parameters.join(", ")),
+        ),
+        (Some(run), _) if run.mode == RunMode::Collect => (
+            Truth::False,
+            "Collecting".to_owned(),
+            format!("Job {} collects log lines for an incident; it changes nothing", run.job),
         ),
         (Some(run), _) => (
             Truth::False,
@@ -254,6 +263,7 @@ fn failure(host: &DockerHost, run: &HostRun) -> String {
     let what = match run.mode {
         RunMode::Deploy => "deployment",
         RunMode::Verify => "verification",
+        RunMode::Collect => "collection of log lines",
     };
     let message = run.message.as_deref().unwrap_or("it left no message").trim_end_matches('.');
     let retry = run.retry_after.as_ref().map_or_else(String::new, |at| {

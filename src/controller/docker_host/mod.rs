@@ -5,6 +5,7 @@ mod announce;
 mod conditions;
 mod notices;
 mod runs;
+mod scrubbing;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +30,7 @@ use crate::deploy::plan::{self, Decision, Input, Permission, Run, WindowGate};
 use crate::deploy::task::TaskParameter;
 use crate::deploy::wish::{self, Wish};
 use crate::generator::{Random, RandomError};
+use crate::incident::logs;
 use crate::notification;
 use crate::parameter_store::StoreError;
 use crate::rotation::window::Calendar;
@@ -92,6 +94,8 @@ enum Acted {
     Done,
     Started(HostRun),
     Failed(StartFailure),
+    /// A collection could not be started. That is no trouble of the host's.
+    Postponed,
     /// Somebody was faster: decide again.
     Overtaken,
 }
@@ -126,11 +130,19 @@ impl DockerHosts {
         let permission = permission(&grants, &host);
         let granted = self.granted(&grants, secrets, &permission);
         let wishes = wish::wishes(name, &granted);
+        let incidents = objects.secret_incidents(namespace).await?;
+        let collections = logs::wanted(name, &incidents, &granted, now);
+        if let Some(status) = &mut host.status {
+            // What an incident has in its own status, or nobody asks for any more, is let go.
+            let is_wanted = |known: &_| collections.iter().any(|wanted| wanted.about.is_that_of(known));
+            status.access_logs.retain(is_wanted);
+        }
         let tried: Vec<HostRun> = jobs.iter().map(runs::as_run).collect();
         let decision = plan::decide(&Input {
             host: &host,
             wishes: &wishes,
             arrivals: &wish::arrivals(name, &granted),
+            collections: &collections,
             hosts: &hosts,
             tried: &tried,
             permission,
@@ -139,11 +151,16 @@ impl DockerHosts {
             coalesce: self.settings.coalesce,
             now,
         });
-        let acted = self.act(&host, &decision, now).await?;
+        let acted = self.act(&host, &decision, &wishes, &granted, now).await?;
         let mut status = host.status.clone().unwrap_or_default();
+        let mut postponed = false;
         let start_failure = match acted {
             Acted::Overtaken => return Ok(Requeue::After(SHORTLY)),
             Acted::Done => None,
+            Acted::Postponed => {
+                postponed = true;
+                None
+            }
             Acted::Failed(failure) => Some(failure),
             Acted::Started(run) => {
                 status.run = Some(run);
@@ -161,8 +178,13 @@ impl DockerHosts {
         let news = announce::news(&before, &status, now);
         let pending = &mut status.pending_notifications;
         notification::enqueue(pending, &self.settings.sinks, &host.metadata, news, now);
-        let audit_due = plan::audit_due(&host, &status);
-        let requeue = requeue(&decision, start_failure.is_some(), audit_due, &self.settings, now);
+        let next = [
+            plan::audit_due(&host, &status),
+            plan::next_collection(&status, &collections),
+            logs::next_window(name, &incidents, &granted, now),
+        ];
+        let next = next.into_iter().flatten().min();
+        let requeue = requeue(&decision, start_failure.is_some() || postponed, next, &self.settings, now);
         host.status = Some(status);
         if host.status.as_ref() != Some(&before) {
             host = objects.write_host_status(&host).await?;
@@ -201,6 +223,8 @@ impl DockerHosts {
         &self,
         host: &DockerHost,
         decision: &Decision,
+        wishes: &[Wish],
+        secrets: &[ManagedSecret],
         now: DateTime<Utc>,
     ) -> Result<Acted, ObjectError> {
         match decision {
@@ -209,21 +233,41 @@ impl DockerHosts {
                 tracing::info!(
                     host = host.name_any(),
                     job,
-                    "deleting a Job that cannot come up: its spec has changed"
+                    "deleting a Job that makes room for another: it cannot come up, or it only collects log lines"
                 );
                 if self.ports.leadership.is_leader() {
                     self.ports.jobs.delete(host, job).await?;
                 }
                 Ok(Acted::Done)
             }
-            Decision::Start(run) => self.start(host, run, now).await,
+            Decision::Start(run) => match self.start(host, run, wishes, secrets, now).await? {
+                Acted::Failed(failure) if run.mode == RunMode::Collect => {
+                    let (host, message) = (host.name_any(), failure.message);
+                    tracing::warn!(host, message, "a {} could not be started", plan::describe(run));
+                    Ok(Acted::Postponed)
+                }
+                acted => Ok(acted),
+            },
         }
     }
 
     /// Starts a run. The host, the grants and the leadership are looked at afresh at the last moment, since reading the
     /// values may have taken a while.
-    async fn start(&self, host: &DockerHost, run: &Run, now: DateTime<Utc>) -> Result<Acted, ObjectError> {
-        let task = match self.fingerprints(run).await {
+    async fn start(
+        &self,
+        host: &DockerHost,
+        run: &Run,
+        wishes: &[Wish],
+        secrets: &[ManagedSecret],
+        now: DateTime<Utc>,
+    ) -> Result<Acted, ObjectError> {
+        let fingerprints = match &run.collection {
+            Some(collection) => {
+                self.secret_in_logs(collection, wishes, secrets).await.map(|managed| (Vec::new(), managed))
+            }
+            None => self.fingerprints(run).await,
+        };
+        let task = match fingerprints {
             Ok((parameters, managed)) => job::task(host, run, parameters, managed),
             Err(error) => return Ok(Acted::Failed(error.into())),
         };
@@ -318,7 +362,7 @@ impl DockerHosts {
 fn superfluous(jobs: &[DeployJob]) -> BTreeSet<&str> {
     let mut names: BTreeSet<&str> =
         jobs.iter().filter(|job| job.state == JobState::Unstarted).map(|job| job.name.as_str()).collect();
-    for mode in [RunMode::Deploy, RunMode::Verify] {
+    for mode in [RunMode::Deploy, RunMode::Verify, RunMode::Collect] {
         let ended = jobs.iter().rev().filter(|job| {
             job.mode == mode && matches!(job.state, JobState::Ended { .. } | JobState::Lost { .. })
         });
@@ -366,13 +410,13 @@ fn window(host: &DockerHost, now: DateTime<Utc>) -> WindowGate {
 fn requeue(
     decision: &Decision,
     start_failed: bool,
-    audit_due: Option<DateTime<Utc>>,
+    next: Option<DateTime<Utc>>,
     settings: &Settings,
     now: DateTime<Utc>,
 ) -> Requeue {
     Requeue::After(match decision {
         _ if start_failed => settings.backoff_initial,
-        Decision::Settled => audit_due.map_or(RESYNC, |due| (due - now).clamp(TimeDelta::seconds(1), RESYNC)),
+        Decision::Settled => next.map_or(RESYNC, |due| (due - now).clamp(TimeDelta::seconds(1), RESYNC)),
         Decision::Watch | Decision::Start(_) => RUN_POLL.min(PATIENCE),
         Decision::Abandon { .. } => SHORTLY,
         Decision::Hold { hold, .. } => match hold.until {

@@ -3,6 +3,7 @@
 use super::conditions::describe_finding;
 use super::runs::{LOST, SUCCEEDED};
 use crate::api::DockerHost;
+use crate::api::access_log::HostAccessLog;
 use crate::api::conditions::{self, IMAGES_CLEAN, STALLED};
 use crate::api::docker_host::{DockerHostStatus, HostRun, ImageFinding, RunMode};
 use crate::controller::objects::Notice;
@@ -18,7 +19,26 @@ pub fn notices(before: &DockerHostStatus, host: &DockerHost, decision: &Decision
         _ => None,
     };
     let images = images(before, status);
-    [ended.and_then(ended_notice), started, images, stalled(before, status)].into_iter().flatten().collect()
+    let mut notices: Vec<Notice> = [ended.and_then(ended_notice), started, images, stalled(before, status)]
+        .into_iter()
+        .flatten()
+        .collect();
+    notices.extend(status.access_logs.iter().filter_map(|log| collected(before, log)));
+    notices
+}
+
+/// Log lines that were collected, or could not be.
+fn collected(before: &DockerHostStatus, log: &HostAccessLog) -> Option<Notice> {
+    if before.access_logs.iter().any(|known| known.job == log.job && known.at == log.at) {
+        return None;
+    }
+    let about = format!("SecretIncident {}, ManagedSecret {}", log.incident, log.secret);
+    let (warning, reason, note) = match (&log.problem, &log.found) {
+        (Some(problem), _) => (true, "CollectFailed", format!("{about}: {problem}")),
+        (None, Some(found)) => (false, "LogsCollected", format!("{about}: {} log lines", found.lines)),
+        (None, None) => return None,
+    };
+    Some(Notice { warning, reason, action: "Collect", note })
 }
 
 /// A secret that was not known to be in an image of this name. A new build of the image with the same one is no news.
@@ -57,6 +77,7 @@ fn started(run: &plan::Run, status: &DockerHostStatus) -> Notice {
     let reason = match run.mode {
         RunMode::Deploy => "DeployStarted",
         RunMode::Verify => "VerifyStarted",
+        RunMode::Collect => "CollectStarted",
     };
     let note = format!("Job {job}: {}", plan::describe(run));
     Notice { warning: false, reason, action: action(run.mode), note }
@@ -95,12 +116,13 @@ fn action(mode: RunMode) -> &'static str {
     match mode {
         RunMode::Deploy => "Deploy",
         RunMode::Verify => "Verify",
+        RunMode::Collect => "Collect",
     }
 }
 
 /// The result as an Event's reason.
 fn reason(result: &str) -> &'static str {
-    const FAILURES: [(Outcome, &str); 13] = [
+    const FAILURES: [(Outcome, &str); 14] = [
         (Outcome::Unreachable, "Unreachable"),
         (Outcome::ConnectionLost, "ConnectionLost"),
         (Outcome::Busy, "Busy"),
@@ -114,6 +136,7 @@ fn reason(result: &str) -> &'static str {
         (Outcome::DeployInterrupted, "DeployInterrupted"),
         (Outcome::VerifyFailed, "VerifyFailed"),
         (Outcome::NotAdopted, "NotAdopted"),
+        (Outcome::CollectFailed, "CollectFailed"),
     ];
     FAILURES.iter().find(|(_, name)| *name == result).map_or("RunLost", |(_, name)| name)
 }

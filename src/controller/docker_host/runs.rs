@@ -6,13 +6,14 @@
 use chrono::{DateTime, Utc};
 
 use crate::api::DockerHost;
+use crate::api::access_log::{HostAccessLog, LogLines};
 use crate::api::docker_host::{
     DockerHostStatus, HostParameter, HostRun, ImageAudit, ImageFinding, Proof, RunMode,
 };
 use crate::api::time::{from_kubernetes, to_kubernetes};
 use crate::controller::deploy_jobs::{DeployJob, JobParameter, JobState};
 use crate::controller::settings::Settings;
-use crate::deploy::plan::target;
+use crate::deploy::plan::{MOST_COLLECTIONS, target};
 use crate::deploy::report::{ImageReport, ImagesReport, Outcome, Report};
 
 /// The longest list of findings in a status; the schema takes no longer one.
@@ -49,6 +50,12 @@ pub fn fold(host: &DockerHost, jobs: &[DeployJob], settings: &Settings) -> Docke
         show(&mut status, job, ending);
         show_images(&mut status, host, job, ending);
     }
+    for (job, ending) in &ended {
+        show_logs(&mut status, job, ending, settings);
+    }
+    status.access_logs.sort_by(|a, b| (&a.incident_uid, &a.secret).cmp(&(&b.incident_uid, &b.secret)));
+    let ended: Vec<(&DeployJob, Ending)> =
+        ended.into_iter().filter(|(job, _)| job.mode != RunMode::Collect).collect();
     let known = status.last_run.clone();
     for (job, ending) in ended.iter().skip(first_unknown(&ended, known.as_ref())) {
         let run = ended_run(job, ending, previous(&status, job.mode), settings);
@@ -187,6 +194,8 @@ fn previous(status: &DockerHostStatus, mode: RunMode) -> Option<&HostRun> {
     match mode {
         RunMode::Deploy => status.last_deploy.as_ref(),
         RunMode::Verify => status.last_run.as_ref().filter(|run| run.mode == RunMode::Verify),
+        // Each is remembered with what it is about.
+        RunMode::Collect => None,
     }
 }
 
@@ -235,6 +244,51 @@ fn show(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending) {
             None => status.parameters.push(shown),
         }
     }
+}
+
+/// Writes what a collection has found, unless a later one is known. What was found before stays where another try fails.
+fn show_logs(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending, settings: &Settings) {
+    let Some(about) = &job.about else { return };
+    let at = to_kubernetes(ending.finished);
+    let known = status.access_logs.iter().position(|known| about.is_that_of(known));
+    let before = known.map(|at| status.access_logs.remove(at));
+    if let Some(before) = before.as_ref().filter(|before| from_kubernetes(&before.at) >= ending.finished) {
+        status.access_logs.push(before.clone());
+        return;
+    }
+    let found = ending.report.and_then(|report| report.logs.as_ref()).map(|logs| LogLines {
+        lines: i64::try_from(logs.lines).unwrap_or(i64::MAX),
+        bytes: i64::try_from(logs.bytes).unwrap_or(i64::MAX),
+        cut: logs.cut,
+        digest: logs.digest.clone(),
+        file: logs.file.clone(),
+        excerpt: logs.excerpt(),
+    });
+    let result = ending.outcome.map_or_else(|| LOST.to_owned(), name);
+    let of_the_same = before.as_ref().filter(|before| before.revision == job.revision);
+    let failures = if found.is_some() { 0 } else { 1 + of_the_same.map_or(0, |before| before.failures) };
+    let pause = if takes_a_person(&result) { settings.backoff_max } else { settings.backoff(failures) };
+    let second = |seconds| to_kubernetes(DateTime::from_timestamp(seconds, 0).unwrap_or_default());
+    let mut log = HostAccessLog {
+        incident: about.incident.clone(),
+        incident_uid: about.incident_uid.clone(),
+        secret: about.secret.clone(),
+        since: second(about.since),
+        until: second(about.until),
+        at,
+        job: job.name.clone(),
+        revision: job.revision.clone(),
+        attempt: job.attempt,
+        failures,
+        retry_after: (failures > 0).then(|| to_kubernetes(ending.finished + pause)),
+        problem: found.is_none().then(|| format!("{result}: {}", ending.message)),
+        found,
+    };
+    if let Some(before) = before.filter(|before| log.found.is_none() && before.found.is_some()) {
+        (log.since, log.until, log.found) = (before.since, before.until, before.found);
+    }
+    status.access_logs.push(log);
+    status.access_logs.truncate(MOST_COLLECTIONS);
 }
 
 /// Writes what a run has found in the images, unless a later one has looked. What it did not find again is gone, unless

@@ -25,6 +25,7 @@ fn report(outcome: Outcome, proof: Option<Proof>) -> Report {
             .into_iter()
             .collect(),
         images: None,
+        logs: None,
     }
 }
 
@@ -39,6 +40,7 @@ fn ended(mode: RunMode, attempt: i32, created: i64, report: Report) -> DeployJob
         generation: 1,
         target: target(&host("web").spec),
         audit: "as it is".into(),
+        about: None,
         created: seconds(created),
         state: JobState::Ended { report, finished: seconds(created + 10) },
     }

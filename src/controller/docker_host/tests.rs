@@ -167,6 +167,7 @@ impl DeployJobs for Shared {
             generation: host.metadata.generation.unwrap(),
             target: plan::target(&host.spec),
             audit: plan::audit_settings(&host.spec),
+            about: run.collection.as_ref().map(|collection| collection.about.clone()),
             created: DateTime::from_timestamp(world.now, 0).unwrap(),
             state: JobState::Running { trouble: None },
         };
@@ -234,6 +235,7 @@ impl Shared {
                 deploy: None,
                 parameters: proof.map(report).into_iter().collect(),
                 images,
+                logs: None,
             };
             job.state = JobState::Ended { report, finished };
         }

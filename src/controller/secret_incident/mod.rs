@@ -3,6 +3,7 @@
 
 mod announce;
 mod audit;
+mod logs;
 mod notices;
 mod status;
 
@@ -59,6 +60,8 @@ impl SecretIncidents {
         let concerned: Vec<_> = secrets.iter().filter(|secret| scope::concerns(&incident, secret)).collect();
         let before = incident.status.clone().unwrap_or_default();
         let mut after = status::render(&incident, &concerned, now);
+        logs::take_over(&incident, &concerned, &objects.docker_hosts(namespace).await?, &mut after, now);
+        after.timeline = status::timeline(&incident, &after);
         let news = announce::news(&before, &after, now);
         let pending = &mut after.pending_notifications;
         notification::enqueue(pending, &self.settings.sinks, &incident.metadata, news, now);

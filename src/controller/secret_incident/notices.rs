@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use crate::api::{SecretIncident, conditions};
 use crate::controller::objects::Notice;
 
-/// Events for what has turned: opened, stalled, contained, and the end of the audit.
+/// Events for what has turned: opened, stalled, contained, and the end of the audit and of the collection of log lines.
 pub fn of_transition(before: &[Condition], incident: &SecretIncident) -> Vec<Notice> {
     let after = incident.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let turned = |kind: &str, status: &str| {
@@ -21,5 +21,6 @@ pub fn of_transition(before: &[Condition], incident: &SecretIncident) -> Vec<Not
     add(false, "IncidentContained", turned(conditions::CONTAINED, "True"));
     add(true, "Stalled", turned(conditions::STALLED, "True"));
     add(false, "AuditComplete", turned(conditions::AUDIT_COMPLETE, "True"));
+    add(false, "LogsCollected", turned(conditions::LOGS_COLLECTED, "True"));
     notices
 }

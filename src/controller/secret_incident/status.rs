@@ -223,6 +223,11 @@ pub(super) fn timeline(incident: &SecretIncident, status: &SecretIncidentStatus)
         let about = reader.secrets.join(", ");
         add(Some(from_kubernetes(&reader.first)), format!("{} {what} {about}", calls(reader)));
     }
+    for log in &status.logs {
+        let lines = log.found.as_ref().map_or(0, |found| found.lines);
+        let what = format!("{}: {lines} log lines about it were collected from {}", log.secret, log.host);
+        add(log.collected_at.as_ref().map(from_kubernetes), what);
+    }
     add(status.contained_at.as_ref().map(from_kubernetes), "contained".into());
     entries.into_iter().take(MAX_TIMELINE).collect()
 }

@@ -2,9 +2,12 @@
 
 use std::fmt::Write as _;
 
+use chrono::DateTime;
+
 use super::proof::Check;
+use crate::api::time::to_text;
 use crate::deploy::ssh::connection::{Connection, Exit, Output, SshError};
-use crate::deploy::task::Task;
+use crate::deploy::task::{Task, TaskCollection};
 use crate::secret_value::SecretValue;
 
 /// The script that does the work on the host.
@@ -43,6 +46,8 @@ pub enum Request<'a> {
     Images { task: &'a Task },
     /// Tells what docker says about one of them: to be asked with [`ask_about_image`].
     Image { task: &'a Task, id: &'a str },
+    /// Runs the command that finds log lines, and tells what it found: to be asked with [`ask_for_logs`].
+    Logs { task: &'a Task, collection: &'a TaskCollection },
 }
 
 impl Request<'_> {
@@ -104,6 +109,21 @@ impl Request<'_> {
                 task.compose_project,
                 yes_no(task.sudo)
             ),
+            Self::Logs { task, collection } => {
+                let TaskCollection { about, script, timeout_seconds, .. } = collection;
+                let at = |seconds| to_text(DateTime::from_timestamp(seconds, 0).unwrap_or_default());
+                write!(
+                    text,
+                    "verb logs\nproject {}\nincident {}\nsecret {}\nsince {}\nuntil {}\ntimeout {timeout_seconds}\n\
+                     script {}\n{script}end\n",
+                    task.compose_project,
+                    about.incident,
+                    about.secret,
+                    at(about.since),
+                    at(about.until),
+                    script.len(),
+                )
+            }
         };
         text.into_bytes()
     }
@@ -221,6 +241,68 @@ pub async fn ask_about_image(
     }
     if answer.len() >= answer_limit {
         return Ok(Err(format!("docker says more than {} KiB about it", answer_limit / 1024)));
+    }
+    Err(HostError::NoAnswer(exit))
+}
+
+/// What the command that finds log lines gave.
+#[derive(Debug)]
+pub enum Logs {
+    Found {
+        /// Where they lie on the host.
+        file: String,
+        bytes: u64,
+        /// Whether there were more.
+        cut: bool,
+        lines: u64,
+        digest: String,
+        /// Its first lines, as they are.
+        first: SecretValue,
+        /// Its last ones. They may be the same.
+        last: SecretValue,
+    },
+    /// The command ended with this exit code, and complained about this last.
+    Failed { code: i32, errors: SecretValue },
+    /// The host says why it could not begin.
+    Unfit(String),
+}
+
+/// Asks [`Request::Logs`].
+pub async fn ask_for_logs(
+    connection: &Connection,
+    request: &Request<'_>,
+    mut output: impl FnMut(&[u8]),
+) -> Result<Logs, HostError> {
+    let (answer, exit) = exchange(connection, request, 4096, ANSWER_LIMIT, &mut output).await?;
+    let answer = SecretValue::new(answer);
+    let (mut first, mut last, mut errors) = (String::new(), String::new(), String::new());
+    let (mut file, mut digest, mut cut, mut code) = (String::new(), String::new(), false, None);
+    let (mut bytes, mut lines) = (0, 0);
+    // Another line break than \n is part of what was logged.
+    for line in answer.expose().split('\n') {
+        let Some((_, said)) = line.split_once("keyturn: ") else { continue };
+        let (word, rest) = said.split_once(' ').unwrap_or((said, ""));
+        match word {
+            "unfit" => return Ok(Logs::Unfit(rest.chars().filter(|c| !c.is_control()).take(300).collect())),
+            "collected" => code = Some(rest.parse().unwrap_or(-1)),
+            "file" => file = rest.chars().filter(|c| !c.is_control()).take(400).collect(),
+            "digest" => digest = rest.chars().filter(char::is_ascii_hexdigit).take(64).collect(),
+            "size" => bytes = rest.parse().unwrap_or(0),
+            "lines" => lines = rest.parse().unwrap_or(0),
+            "cut" => cut = rest == "yes",
+            "first" => first = first + rest + "\n",
+            "last" => last = last + rest + "\n",
+            "error" => errors = errors + rest + "\n",
+            "done" => {
+                let [first, last, errors] = [first, last, errors].map(SecretValue::new);
+                return match code {
+                    Some(0) => Ok(Logs::Found { file, bytes, cut, lines, digest, first, last }),
+                    Some(code) => Ok(Logs::Failed { code, errors }),
+                    None => Err(HostError::NoAnswer(exit)),
+                };
+            }
+            _ => {}
+        }
     }
     Err(HostError::NoAnswer(exit))
 }

@@ -9,6 +9,7 @@
 #     versions    newest version of each parameter that a run was started for, and when its value was made
 #     journal     one line for each start and end, for people
 #     runs/<number>.<revision>.<run>/    the last five: script, parameters, timeout, boot, pid, log, result
+#     access-logs/<incident>.<secret>.<time>.log    what a collection found (0600); nobody deletes it
 #
 # A request is lines of "word value" up to "end"; "script <n>" is followed by n bytes. The answer is lines that begin
 # with "keyturn: " on standard output and end with "keyturn: done"; what the user's scripts print goes to standard
@@ -17,7 +18,9 @@
 # It can be installed as the forced command of a key that may do nothing else. In authorized_keys, on one line:
 #   restrict,command="KEYTURN_DEPLOY='bash /opt/app/deploy.sh' KEYTURN_VERIFY='bash /opt/app/verify.sh'
 #                     sh /usr/local/lib/keyturn/host.sh serve" ssh-ed25519 ...
-# Then the copy that is sent is skipped and so are the scripts of a request: those two commands are run instead.
+# Then the copy that is sent is skipped and so are the scripts of a request: those two commands are run instead. Log
+# lines are collected with KEYTURN_ACCESS_LOG='bash /opt/app/access-log.sh', which is told KEYTURN_SECRET; without it not
+# at all.
 
 say() { printf 'keyturn: %s\n' "$*"; }
 
@@ -493,6 +496,82 @@ image() {
   finish
 }
 
+# --- logs ------------------------------------------------------------------------------------------------------------
+
+# More than this is not kept of what one command prints, in bytes.
+most_kept=67108864
+
+# What the user's command finds in the logs. It may hold secrets: it goes into a file of this account's alone, and its
+# beginning and end through pipes to keyturn, which takes out what is secret.
+logs() {
+  need_tools
+  open_state
+  folder=$state/access-logs
+  mkdir -p "$folder" 2>/dev/null || unfit "the folder $folder cannot be made$(space)"
+  # What was collected before stays: the logs that it was taken from may be gone.
+  file=$folder/$incident.$secret.$(date -u +%Y%m%dT%H%M%SZ).$$
+  touch "$file.new" "$file.errors" 2>/dev/null || unfit "the file $file.new cannot be made$(space)"
+  code=$(collected 3>&1)
+  size=$(wc -c <"$file.new")
+  size=$((size))
+  # A command whose output is full is told so by a signal.
+  cut=no
+  [ "$size" -lt "$most_kept" ] || cut=yes
+  case $code in *unwritten*)
+    rm -f "$file.new" "$file.errors"
+    unfit "the file $file.new cannot be written$(space)"
+    ;;
+  esac
+  if [ "$code" != 0 ] && [ $cut = no ]; then
+    say "collected ${code:-unknown}"
+    bottom "$file.errors" 4000 20 | answered error
+    rm -f "$file.new" "$file.errors"
+    finish
+  fi
+  rm -f "$file.errors"
+  mv "$file.new" "$file.log" || unfit "the file $file.log cannot be made$(space)"
+  digest=$(sha256sum <"$file.log")
+  say "collected 0"
+  say "file $file.log"
+  say "size $size"
+  say "cut $cut"
+  say "lines $(LC_ALL=C grep -c '' "$file.log")"
+  say "digest ${digest%% *}"
+  top "$file.log" 32768 60 | answered first
+  bottom "$file.log" 32768 60 | answered last
+  finish
+}
+
+# Runs the command with its output in $file.new, as far as that may grow, and the end of what it complains about in
+# $file.errors; writes its exit code to 3, and a word where the disk is full.
+collected() {
+  {
+    {
+      (
+        umask "$user_mask"
+        cd "${HOME:-/}" || cd /
+        exec timeout -k 5 "$timeout" sh -c "$script"
+      ) </dev/null 2>&5 3>&- 5>&-
+      echo $? >&3
+    } | { head -c "$most_kept" >"$file.new" 2>/dev/null || echo unwritten >&3; }
+  } 5>&1 >/dev/null | tail -c 4096 >"$file.errors"
+}
+
+# The last line may lack its end.
+answered() {
+  LC_ALL=C sed "s/^/keyturn: $1 /"
+  echo
+}
+
+# top FILE BYTES LINES, bottom FILE BYTES LINES: the first or last lines, as many whole ones as fit.
+top() {
+  if [ "$(wc -c <"$1")" -gt "$2" ]; then head -c "$2" "$1" | LC_ALL=C sed '$d'; else cat "$1"; fi | head -n "$3"
+}
+
+bottom() {
+  if [ "$(wc -c <"$1")" -gt "$2" ]; then tail -c "$2" "$1" | LC_ALL=C sed 1d; else cat "$1"; fi | tail -n "$3"
+}
+
 # --- requests --------------------------------------------------------------------------------------------------------
 
 bad_request() {
@@ -502,6 +581,7 @@ bad_request() {
 
 answer() {
   verb= project= sudo=no revision= run= replay=yes idle=no timeout= wait=0 parameters= pinned= script= image=
+  incident= secret= since= until=
   set --
   while read -r word value; do
     case $word in
@@ -528,6 +608,10 @@ answer() {
         case $value in '' | *[!A-Za-z0-9:]*) bad_request image ;; esac
         image=$value
         ;;
+      incident) incident=$value ;;
+      secret) secret=$value ;;
+      since) since=$value ;;
+      until) until=$value ;;
       check) set -- "$@" "$value" ;;
       script) script=$(dd bs=1 count="$value" 2>/dev/null) ;;
       end) break ;;
@@ -535,7 +619,7 @@ answer() {
     esac
   done
   [ "$word" = end ] || bad_request "no end"
-  for name in "$project" "$revision" "$run"; do
+  for name in "$project" "$revision" "$run" "$incident" "$secret"; do
     case $name in */* | .* | *[!A-Za-z0-9._-]*) bad_request name ;; esac
   done
   for number in "$timeout" "$wait"; do
@@ -558,6 +642,17 @@ answer() {
     image)
       [ -n "$image" ] || bad_request image
       image
+      ;;
+    logs)
+      [ -n "$timeout" ] && [ -n "$incident" ] && [ -n "$secret" ] || bad_request logs
+      if [ -n "${KEYTURN_ACCESS_LOG:-}" ]; then
+        script=$KEYTURN_ACCESS_LOG
+      elif [ -n "${KEYTURN_DEPLOY:-}${KEYTURN_VERIFY:-}" ]; then
+        unfit "the forced command of the key does not say how log lines are collected; add KEYTURN_ACCESS_LOG to it"
+      fi
+      KEYTURN_INCIDENT=$incident KEYTURN_SECRET=$secret KEYTURN_SINCE=$since KEYTURN_UNTIL=$until
+      export KEYTURN_INCIDENT KEYTURN_SECRET KEYTURN_SINCE KEYTURN_UNTIL
+      logs
       ;;
     *) bad_request verb ;;
   esac

@@ -7,6 +7,7 @@
 
 mod host;
 mod images;
+mod logs;
 mod pod;
 mod proof;
 mod termination;
@@ -58,6 +59,10 @@ pub fn time_limit(task: &Task) -> Duration {
     let deploy = match task.mode {
         RunMode::Deploy => task.deploy_timeout_seconds + 30,
         RunMode::Verify => 0,
+        RunMode::Collect => {
+            let timeout = task.collection.as_ref().map_or(0, |collection| collection.timeout_seconds);
+            return Duration::from_secs(timeout + 180);
+        }
     };
     let audit = if task.audit.is_some() { images::TIME } else { Duration::ZERO };
     Duration::from_secs(deploy + task.verify_timeout_seconds + 180) + audit
@@ -94,6 +99,7 @@ pub async fn run(
         RunMode::Verify => {
             run.verify_and_prove(task.verify_timeout_seconds, Some(settings.busy_wait.as_secs())).await
         }
+        RunMode::Collect => run.collect().await,
     };
     if let Some(audit) = task.audit.as_ref().filter(|_| shows_containers(report.outcome)) {
         run.phase(format!("looking for secrets in the images on {}", task.ssh.host));
@@ -113,6 +119,7 @@ fn report(outcome: Outcome, message: impl Into<String>) -> Report {
         deploy: None,
         parameters: Vec::new(),
         images: None,
+        logs: None,
     }
 }
 
@@ -154,7 +161,15 @@ fn check_task(task: &Task) -> Result<(), String> {
             ));
         }
     }
-    let scripts = [Some(&task.deploy_script), task.verify_script.as_ref()];
+    if let Some(collection) = &task.collection
+        && ![&collection.about.incident, &collection.about.secret].iter().all(|name| word(name, ".-"))
+    {
+        return Err(
+            "the names of an incident and its secret must consist of letters, digits, . and -".to_owned()
+        );
+    }
+    let of_the_logs = task.collection.as_ref().map(|collection| &collection.script);
+    let scripts = [Some(&task.deploy_script), task.verify_script.as_ref(), of_the_logs];
     if scripts.into_iter().flatten().any(|script| script.contains('\0')) {
         return Err("a script contains a NUL character".to_owned());
     }
@@ -421,7 +436,7 @@ fn judge(task: &Task, proofs: &Proofs, restarting: &[String], verify_code: i32) 
     if !differing.is_empty() {
         let remedy = match task.mode {
             RunMode::Deploy => "does the deploy script fetch the values and recreate these containers?",
-            RunMode::Verify => "somebody changed the parameter, or did not deploy it",
+            RunMode::Verify | RunMode::Collect => "somebody changed the parameter, or did not deploy it",
         };
         problems.push(format!(
             "containers run another value than the one published: {}; {remedy}",

@@ -12,7 +12,7 @@ pub const LIMIT: usize = 4096;
 const MOST_WANTED_FINDINGS: usize = 5;
 
 /// The report as JSON of at most [`LIMIT`] bytes: a report that is too long loses the names of containers first, then
-/// the end of its message, then most findings in images, then what is least wanted of the parameters: those that cannot
+/// the end of its message, then log lines from the middle, then most findings in images, then what is least wanted of the parameters: those that cannot
 /// be compared.
 pub fn message(report: &Report) -> String {
     let encode = |report: &Report| {
@@ -35,6 +35,7 @@ pub fn message(report: &Report) -> String {
         }
         step(&mut report);
     }
+    while encode(&report).len() > LIMIT && report.logs.as_mut().is_some_and(|logs| logs.pop()) {}
     while encode(&report).len() > LIMIT && pop_finding(&mut report, MOST_WANTED_FINDINGS) {}
     if encode(&report).len() > LIMIT {
         report.parameters.retain(|p| p.proof != crate::api::docker_host::Proof::Incomparable);
@@ -67,7 +68,9 @@ pub fn write(path: &Path, report: &Report) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::api::docker_host::Proof;
-    use crate::deploy::report::{ImageReport, ImagesReport, Outcome, ReportFinding, ReportParameter};
+    use crate::deploy::report::{
+        ImageReport, ImagesReport, LogsReport, Outcome, ReportFinding, ReportParameter,
+    };
 
     fn report(parameters: usize, message: usize) -> Report {
         Report {
@@ -84,6 +87,7 @@ mod tests {
                 })
                 .collect(),
             images: None,
+            logs: None,
         }
     }
 
@@ -149,6 +153,24 @@ mod tests {
             assert_eq!(shown + images.left_out, findings + 2, "none is forgotten");
             assert!(listed.contains(&shown), "{shown} of {findings} beside {parameters} {proof:?}");
             assert_eq!(read.parameters.is_empty(), proof == Proof::Incomparable);
+        }
+        for (lines, length, shown) in [(10, 60, 20..21), (10, 300, 8..14), (10, 900, 1..5), (10, 5000, 0..1)]
+        {
+            let logs = LogsReport {
+                lines: 700,
+                digest: "0a".repeat(32),
+                file: "/home/deploy/.local/state/keyturn/app/access-logs/leak.token.20261123T120000Z.1.log"
+                    .to_owned(),
+                first: (0..lines).map(|n| format!("{n} {}", "ä".repeat(length / 2))).collect(),
+                last: (0..lines).map(|n| format!("-{n} {}", "ä".repeat(length / 2))).collect(),
+                ..LogsReport::default()
+            };
+            let message = message(&Report { logs: Some(Box::new(logs.clone())), ..report(0, 200) });
+            assert!(message.len() <= LIMIT);
+            let read = serde_json::from_str::<Report>(&message).unwrap().logs.unwrap();
+            assert_eq!((read.lines, &read.digest, &read.file), (700, &logs.digest, &logs.file));
+            assert!(shown.contains(&(read.first.len() + read.last.len())), "{read:?}");
+            assert!(logs.first.starts_with(&read.first) && logs.last.ends_with(&read.last), "both ends stay");
         }
         let short = report(3, 200);
         assert_eq!(serde_json::from_str::<Report>(&message(&short)).unwrap(), short);

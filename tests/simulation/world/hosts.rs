@@ -181,6 +181,7 @@ impl State {
             deploy,
             parameters: Vec::new(),
             images: None,
+            logs: None,
         };
         let deploy = match done {
             Ok(deploy) => deploy,
@@ -207,6 +208,7 @@ impl State {
             deploy,
             parameters,
             images: None,
+            logs: None,
         }
     }
 
@@ -239,6 +241,7 @@ impl DeployJobs for World {
                 generation: job.generation,
                 target: job.target.clone(),
                 audit: String::new(),
+                about: job.task.collection.as_ref().map(|collection| collection.about.clone()),
                 created: job.created,
                 state: match (&job.stage, job.finished) {
                     (Stage::Ended(report), Some(finished)) => {

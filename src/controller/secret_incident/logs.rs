@@ -1,0 +1,132 @@
+//! Takes over the log lines that docker hosts have collected for an incident.
+
+use chrono::{DateTime, Utc};
+use kube::ResourceExt;
+
+use crate::api::access_log::{HostAccessLog, IncidentLog};
+use crate::api::conditions::{self as c, Truth};
+use crate::api::secret_incident::SecretIncidentStatus;
+use crate::api::{DockerHost, ManagedSecret, SecretIncident};
+
+/// Most entries of the status; the schema takes no more.
+const MOST_LOGS: usize = 500;
+/// Most bytes of lines that the status shows: with more no object could be written.
+const MOST_SHOWN: usize = 256 * 1024;
+/// Most hosts and secrets that a message names.
+const NAMED: usize = 5;
+
+/// Puts what hosts have collected into the status, and says what is missing.
+pub(super) fn take_over(
+    incident: &SecretIncident,
+    concerned: &[&ManagedSecret],
+    hosts: &[DockerHost],
+    status: &mut SecretIncidentStatus,
+    now: DateTime<Utc>,
+) {
+    for host in hosts {
+        for log in host.status.iter().flat_map(|status| &status.access_logs) {
+            if incident.uid().is_some_and(|uid| uid == log.incident_uid) {
+                take(&mut status.logs, &host.name_any(), log);
+            }
+        }
+    }
+    status.logs.sort_by(|a, b| (&a.secret, &a.host).cmp(&(&b.secret, &b.host)));
+    status.logs.truncate(MOST_LOGS);
+    let mut shown = 0;
+    for found in status.logs.iter_mut().filter_map(|log| log.found.as_mut()) {
+        shown += found.excerpt.iter().map(String::len).sum::<usize>();
+        if shown > MOST_SHOWN {
+            found.excerpt.clear();
+        }
+    }
+    let (truth, reason, message) = said(concerned, hosts, status);
+    let generation = incident.metadata.generation;
+    c::set(&mut status.conditions, c::LOGS_COLLECTED, truth, reason, &message, generation, now);
+}
+
+fn take(logs: &mut Vec<IncidentLog>, host: &str, new: &HostAccessLog) {
+    let known = logs.iter().position(|log| log.host == host && log.secret == new.secret);
+    let before = known.map(|at| logs.remove(at));
+    let collected = new.found.as_ref().map(|found| (found.clone(), new.at.clone(), new.problem.is_none()));
+    let mut log = IncidentLog {
+        host: host.to_owned(),
+        secret: new.secret.clone(),
+        since: new.since.clone(),
+        until: new.until.clone(),
+        collected_at: None,
+        found: None,
+        problem: new.problem.clone(),
+    };
+    match (collected, before.filter(|before| before.found.is_some())) {
+        // Of the last try, or of one before it that this status has not seen.
+        (Some((found, at, true)), _) | (Some((found, at, false)), None) => {
+            (log.found, log.collected_at) = (Some(found), Some(at));
+        }
+        (_, Some(before)) => {
+            (log.since, log.until) = (before.since, before.until);
+            (log.found, log.collected_at) = (before.found, before.collected_at);
+        }
+        (None, None) => {}
+    }
+    logs.push(log);
+}
+
+/// The condition: whether every host was asked about every secret that has a command for it.
+fn said(
+    concerned: &[&ManagedSecret],
+    hosts: &[DockerHost],
+    status: &SecretIncidentStatus,
+) -> (Truth, &'static str, String) {
+    let with_hosts = || concerned.iter().filter(|secret| !secret.spec.hosts.is_empty());
+    let silent: Vec<String> =
+        with_hosts().filter(|secret| secret.spec.access_log.is_none()).map(|s| s.name_any()).collect();
+    let asked: Vec<&&ManagedSecret> =
+        with_hosts().filter(|secret| secret.spec.access_log.is_some()).collect();
+    let nobody_looked = format!(
+        "nobody looked at the logs of the hosts for {}: set spec.accessLog of the ManagedSecret",
+        named(&silent)
+    );
+    if asked.is_empty() {
+        let message = if silent.is_empty() { "no secret runs on a host".to_owned() } else { nobody_looked };
+        return (Truth::False, "NoCommand", message);
+    }
+    let (mut open, mut failed, mut collected, mut lines) = (Vec::new(), Vec::new(), 0, 0);
+    for secret in asked {
+        let name = secret.name_any();
+        for host in &secret.spec.hosts {
+            let log = status.logs.iter().find(|log| log.host == host.name && log.secret == name);
+            match log.map(|log| (&log.problem, &log.found)) {
+                Some((Some(problem), _)) => failed.push(format!("{name} on {}: {problem}", host.name)),
+                Some((None, Some(found))) => {
+                    collected += 1;
+                    lines += found.lines;
+                }
+                _ => open.push(format!("{name} on {}{}", host.name, why(hosts, &host.name))),
+            }
+        }
+    }
+    let rest = if silent.is_empty() { String::new() } else { format!("; {nobody_looked}") };
+    if !failed.is_empty() {
+        return (Truth::False, "CollectFailed", format!("{}{rest}", named(&failed)));
+    }
+    if !open.is_empty() {
+        let message = format!("not collected yet: {}{rest}", named(&open));
+        return (Truth::False, "Collecting", message);
+    }
+    (Truth::True, "Collected", format!("{lines} log lines were collected, from {collected} logs{rest}"))
+}
+
+/// Why a host does not collect, as far as it does not say so itself.
+fn why(hosts: &[DockerHost], name: &str) -> &'static str {
+    match hosts.iter().find(|host| host.name_any() == name) {
+        None => " (there is no such DockerHost)",
+        Some(host) if host.spec.suspend => " (the DockerHost is suspended)",
+        Some(_) => "",
+    }
+}
+
+fn named(list: &[String]) -> String {
+    let more = list.len().saturating_sub(NAMED);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("{}{more}", list.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", "))
+}
