@@ -113,20 +113,25 @@ SH
 "#
         );
         on_host(&script);
-        for host in hosts {
-            let yaml = project
-                .docker_host(&project.known_hosts(), "")
-                .replace("metadata: {name: web,", &format!("metadata: {{name: {host},"))
-                .replace(&format!("composeProject: {name}"), &format!("composeProject: {name}-{host}"))
-                .replace("bash deploy/deploy.sh", &format!("bash deploy/clients.sh {host}"));
-            project.apply(&yaml);
-        }
         let database = Self { project, port };
+        for host in hosts {
+            database.project.apply(&database.host(host, &database.project.known_hosts()));
+        }
         database.project.apply(&database.grant());
         database
     }
 
-    fn grant(&self) -> String {
+    /// A DockerHost that runs one client.
+    pub fn host(&self, host: &str, known_hosts: &[String]) -> String {
+        let name = &self.project.name;
+        self.project
+            .docker_host(known_hosts, "")
+            .replace("metadata: {name: web,", &format!("metadata: {{name: {host},"))
+            .replace(&format!("composeProject: {name}"), &format!("composeProject: {name}-{host}"))
+            .replace("bash deploy/deploy.sh", &format!("bash deploy/clients.sh {host}"))
+    }
+
+    pub fn grant(&self) -> String {
         format!(
             "{}  postgres:\n  - dockerHost: web\n    port: {}\n    roles: [musehub, app, app_a, app_b]\n    \
              allowSuperuser: true\n",
