@@ -8,7 +8,6 @@ docker_host_configure() {
   echo "export SSM_URL=$SSM_URL" >"$etc/environment"
   # Debian's defaults otherwise; no PAM, because a box has neither logind nor the right to raise limits.
   cat >"$etc/sshd_config" <<CONF
-ListenAddress $HOST_ADDRESS:22
 HostKey /etc/world/ssh_host_ed25519_key
 HostKey /etc/world/ssh_host_ecdsa_key
 HostKey /etc/world/ssh_host_rsa_key
