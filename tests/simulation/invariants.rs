@@ -7,6 +7,7 @@ use keyturn::api::managed_secret::DeletionPolicy;
 use keyturn::api::rotation_grant::GrantMode;
 use keyturn::api::time::from_kubernetes;
 use keyturn::deploy::task::Task;
+use keyturn::incident::scope;
 use keyturn::parameter_store::description;
 use keyturn::parameter_store::records::{self, StagedKind};
 use keyturn::rotation::observed::{Record, Trigger};
@@ -16,13 +17,13 @@ use kube::ResourceExt;
 
 use crate::faults::Kind;
 use crate::world::ssm::By;
-use crate::world::{CLUSTER, GRACE, NAMESPACE, STAGING, Sent, State};
+use crate::world::{At, CLUSTER, GRACE, NAMESPACE, STAGING, Sent, State};
 
 /// What the checks remember of a run.
 #[derive(Default)]
 pub struct Memory {
     /// Every value there ever was.
-    values: BTreeSet<String>,
+    values: BTreeMap<String, At>,
     /// By path: the values that were published by the controller, in the order of their first appearance.
     published: BTreeMap<String, Vec<String>>,
     /// By path: the highest id in a description.
@@ -53,7 +54,12 @@ impl Memory {
 }
 
 pub fn value_is_known(state: &mut State, value: &str) {
-    state.memory.values.insert(value.to_owned());
+    let now = state.now;
+    value_is_made(state, value, now);
+}
+
+fn value_is_made(state: &mut State, value: &str, at: At) {
+    state.memory.values.entry(value.to_owned()).or_insert(at);
 }
 
 fn open_records(state: &State) -> Vec<(String, Record)> {
@@ -109,7 +115,7 @@ fn record(state: &mut State, path: &str, name: &str, id: u64, value: &str) {
     }
     state.memory.recorded.entry(name.to_owned()).or_default().insert(id);
     for value in record.values.values() {
-        value_is_known(state, value.expose());
+        value_is_made(state, value.expose(), record.at);
     }
 }
 
@@ -294,7 +300,7 @@ pub fn secret_status(state: &mut State, _sent: Sent, changed: &ManagedSecret) {
 
 /// I7, by the values themselves.
 pub fn no_value_in(state: &mut State, place: &str, text: &str) {
-    let leaked = state.memory.values.iter().any(|value| value.len() >= 8 && text.contains(value.as_str()));
+    let leaked = state.memory.values.keys().any(|value| value.len() >= 8 && text.contains(value.as_str()));
     if leaked {
         state.violate(format!("I7: a value is in {place}"));
     }
@@ -337,22 +343,25 @@ pub fn role_is_changed(state: &mut State, id: u64, username: &str, password: &st
 /// The login was taken from a role.
 pub fn role_is_retired(state: &mut State, username: &str, password: &str) {
     state.memory.retired.insert(format!("{username}:{password}"));
-    let users: Vec<String> = state
-        .hosts
-        .iter()
-        .filter(|(_, host)| host.running.values().any(|value| value.starts_with(&format!("{username}:"))))
-        .map(|(name, _)| name.clone())
-        .collect();
-    if !users.is_empty() && !revocation_is_due(state) {
+    let users = users_of(state, |value| value.starts_with(&format!("{username}:")));
+    if !users.is_empty() {
         state.violate(format!("I8: role {username} was retired while {} ran it", users.join(", ")));
     }
 }
 
-/// Whether an incident's time for hosts to leave the old login is over: from then on they may be locked out.
-fn revocation_is_due(state: &State) -> bool {
+/// Hosts that run such a value, unless it is one that may be taken from under them.
+fn users_of(state: &State, is_of: impl Fn(&str) -> bool) -> Vec<String> {
+    let runs = |value: &String| is_of(value) && !may_be_revoked(state, value);
+    let users = state.hosts.iter().filter(|(_, host)| host.running.values().any(runs));
+    users.map(|(name, _)| name.clone()).collect()
+}
+
+/// Whether an incident lets a value be revoked whoever still uses it: it is suspected, and the time to leave it is over.
+fn may_be_revoked(state: &State, value: &str) -> bool {
+    let made = state.memory.values.get(value.trim_end());
     state.cluster.incidents.iter().any(|incident| {
-        let created = incident.metadata.creation_timestamp.as_ref().map(from_kubernetes);
-        created.is_some_and(|at| at + incident.spec.revoke_within() <= state.now)
+        made.is_none_or(|made| *made < scope::reported_at(incident))
+            && scope::created_at(incident) + incident.spec.revoke_within() <= state.now
     })
 }
 
@@ -367,14 +376,13 @@ pub fn token_is_deleted(state: &mut State, id: &str) {
     if matches!(id, "others" | "alike") {
         state.violate(format!("I9: token {id} of somebody else was deleted"));
     }
-    let users = state.hosts.iter().filter(|(_, host)| host.running.values().any(|value| is_of(value)));
-    let users: Vec<String> = users.map(|(name, _)| name.clone()).collect();
-    if !users.is_empty() && !revocation_is_due(state) {
+    let users = users_of(state, is_of);
+    if !users.is_empty() {
         state.violate(format!("I8: token {id} was deleted while {} ran it", users.join(", ")));
     }
     let managed = state.ssm.content.keys().filter(|path| !path.starts_with(STAGING));
-    let is_published = managed.filter_map(|path| state.ssm.latest(path)).any(|latest| is_of(&latest.value));
-    if is_published && !revocation_is_due(state) {
+    let mut published = managed.filter_map(|path| state.ssm.latest(path));
+    if published.any(|latest| is_of(&latest.value) && !may_be_revoked(state, &latest.value)) {
         state.violate(format!("I5: token {id} was deleted while it was published"));
     }
     let records = open_records(state).into_iter().map(|(_, record)| record);
@@ -393,7 +401,7 @@ fn pairs(state: &State) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, host) in &state.hosts {
         for (path, value) in &host.running {
-            if whole(path, value) && !account.accepts(value, state.now) && !revocation_is_due(state) {
+            if whole(path, value) && !account.accepts(value, state.now) && !may_be_revoked(state, value) {
                 wrong.push(format!("I2: {name} runs a pair as {path} that R2 refuses"));
             }
         }
@@ -401,7 +409,8 @@ fn pairs(state: &State) -> Vec<String> {
     for path in state.ssm.content.keys().filter(|path| !path.starts_with(STAGING)) {
         let Some(latest) = state.ssm.latest(path) else { continue };
         let refused = !account.accepts(&latest.value, state.now);
-        if whole(path, &latest.value) && refused && !revocation_is_due(state) && !is_mended(state) {
+        if whole(path, &latest.value) && refused && !may_be_revoked(state, &latest.value) && !is_mended(state)
+        {
             wrong.push(format!("I5: R2 refuses what {path} publishes"));
         }
     }
@@ -437,7 +446,7 @@ fn logins(state: &State) -> Vec<String> {
     }
     for (name, host) in &state.hosts {
         for (path, value) in &host.running {
-            if state.memory.is_ours(path, value) && !server.accepts(value) && !revocation_is_due(state) {
+            if state.memory.is_ours(path, value) && !server.accepts(value) && !may_be_revoked(state, value) {
                 wrong.push(format!("I2: {name} runs a login as {path} that the server refuses"));
             }
         }
@@ -445,7 +454,11 @@ fn logins(state: &State) -> Vec<String> {
     for path in state.ssm.content.keys().filter(|path| !path.starts_with(STAGING)) {
         let Some(latest) = state.ssm.latest(path) else { continue };
         let is_ours = state.memory.is_ours(path, &latest.value);
-        if is_ours && !server.accepts(&latest.value) && !revocation_is_due(state) && !is_mended(state) {
+        if is_ours
+            && !server.accepts(&latest.value)
+            && !may_be_revoked(state, &latest.value)
+            && !is_mended(state)
+        {
             wrong.push(format!("I5: what {path} publishes is refused by the server"));
         }
     }
@@ -475,8 +488,8 @@ pub fn always(state: &mut State) {
 fn suspicions(state: &State) -> Vec<String> {
     let mut wrong = Vec::new();
     for incident in &state.cluster.incidents {
-        let reported_at = from_kubernetes(&incident.spec.reported_at);
-        for secret in state.cluster.secrets().filter(|s| keyturn::incident::scope::concerns(incident, s)) {
+        let reported_at = scope::reported_at(incident);
+        for secret in state.cluster.secrets().filter(|s| scope::concerns(incident, s)) {
             let status = secret.status.clone().unwrap_or_default();
             let said = status.compromise.as_ref().and_then(|c| c.contained_at.as_ref()).is_some();
             for path in secret.spec.ssm.parameters.iter().map(|p| &p.path) {
