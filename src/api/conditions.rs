@@ -47,6 +47,9 @@ impl From<bool> for Truth {
     }
 }
 
+/// A condition to be said: its type, status, reason and message.
+pub type Said = (&'static str, Truth, String, String);
+
 /// Sets the condition of this type, keeping `lastTransitionTime` unless the status itself changes, so that writing
 /// the same facts twice yields the same object.
 pub fn set(

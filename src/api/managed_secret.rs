@@ -244,6 +244,14 @@ pub struct GenerateSpec {
     pub cloudflare_r2: Option<CloudflareR2Spec>,
 }
 
+impl ManagedSecret {
+    /// The region that it names, or that of the controller when it was first seen; `None`: not seen yet.
+    pub fn region(&self) -> Option<&str> {
+        let pinned = || self.status.as_ref().and_then(|status| status.region.as_deref());
+        self.spec.ssm.region.as_deref().or_else(pinned)
+    }
+}
+
 impl GenerateSpec {
     /// Whether a system outside has to accept what is published.
     pub fn has_target(&self) -> bool {

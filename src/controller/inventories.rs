@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use super::cache::Cache;
 use super::managed_secret::ports::{Glimpse, Inventory, Regions};
 use super::settings::Settings;
+use crate::api::RotationGrant;
 use crate::api::grants::{self, Verdict};
-use crate::api::{ManagedSecret, RotationGrant};
 use crate::parameter_store::ParameterStore;
 use crate::parameter_store::aws::Stores;
 use crate::parameter_store::budget::{Urgency, with_urgency};
@@ -114,7 +114,7 @@ impl Inventories {
             let (Some(namespace), Some(name)) = (&secret.metadata.namespace, &secret.metadata.name) else {
                 continue;
             };
-            let region = self.region_of(secret);
+            let region = self.settings.region_of(secret).to_owned();
             // Not even metadata is read of what no grant allows.
             let verdict = grants::managed_secret(&grants, secret, &region, &self.settings.staging);
             if !matches!(verdict, Verdict::Allowed(_)) {
@@ -136,11 +136,6 @@ impl Inventories {
             *region.readers.lock().unwrap_or_else(PoisonError::into_inner) = readers;
             region.view.want(entries);
         }
-    }
-
-    fn region_of(&self, secret: &ManagedSecret) -> String {
-        let pinned = || secret.status.as_ref().and_then(|status| status.region.clone());
-        secret.spec.ssm.region.clone().or_else(pinned).unwrap_or_else(|| self.settings.region.clone())
     }
 
     /// The inventory of a region, started at its first use.

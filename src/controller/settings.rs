@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 
+use crate::api::ManagedSecret;
 use crate::notification::Sink;
 
 /// Settings that reconcilers read. The defaults are the careful ones that the chart ships.
@@ -61,11 +62,21 @@ impl Settings {
         }
     }
 
+    /// The region that a secret's parameters lie in.
+    pub fn region_of<'a>(&'a self, secret: &'a ManagedSecret) -> &'a str {
+        secret.region().unwrap_or(&self.region)
+    }
+
     /// The wait after this many consecutive failures (1 or more).
     pub fn backoff(&self, failures: i32) -> TimeDelta {
-        let doublings = u32::try_from(failures - 1).unwrap_or(0).min(20);
-        self.backoff_max.min(self.backoff_initial * 2_i32.pow(doublings))
+        doubling(self.backoff_initial, self.backoff_max, failures)
     }
+}
+
+/// The pause after this many consecutive failures (1 or more): doubled by each after the first, up to a longest one.
+pub fn doubling(first: TimeDelta, longest: TimeDelta, failures: i32) -> TimeDelta {
+    let doublings = u32::try_from(failures - 1).unwrap_or(0).min(20);
+    longest.min(first * 2_i32.pow(doublings))
 }
 
 #[cfg(test)]

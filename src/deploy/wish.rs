@@ -101,7 +101,7 @@ fn wishes_of(host: &str, secret: &ManagedSecret) -> Vec<Wish> {
             published_at: from_kubernetes(&published.published_at),
             origin: published.origin,
             env: variables(named, secret, &published.path),
-            region: region(secret),
+            region: secret.region().map(str::to_owned),
             rotation_since,
             preflight: status.preflight.as_ref().map(|p| from_kubernetes(&p.requested_at)),
             hosts: secret.spec.hosts.iter().map(|named| named.name.clone()).collect(),
@@ -109,12 +109,6 @@ fn wishes_of(host: &str, secret: &ManagedSecret) -> Vec<Wish> {
             urgent,
         })
         .collect()
-}
-
-/// The region that the secret names, or had when it was first seen; `None`: the controller's own.
-pub fn region(secret: &ManagedSecret) -> Option<String> {
-    let pinned = secret.status.as_ref().and_then(|status| status.region.clone());
-    secret.spec.ssm.region.clone().or(pinned)
 }
 
 /// Names of the variable that carries a path: all that the host reference lists where the secret has one parameter,

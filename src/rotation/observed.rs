@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::api::docker_host::Proof;
 use crate::secret_value::SecretValue;
 
 /// Number of a rotation of one secret. One more than every id that is in evidence, never a clock.
@@ -233,12 +234,20 @@ pub struct HostEvidence {
     pub failed_deploy: Option<HostFailure>,
 }
 
+impl HostEvidence {
+    /// What the host has shown of a version of the parameter, if there is that version.
+    pub fn proof_of(&self, parameter: &Parameter, seen: Option<&Seen>) -> Option<Proof> {
+        let proof = self.proofs.get(&parameter.path)?;
+        proof.is_of(seen?).then_some(proof.proof)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostProof {
     pub version: i64,
     /// When the value of that version was made, in whole seconds.
     pub made_at: DateTime<Utc>,
-    pub proof: crate::api::docker_host::Proof,
+    pub proof: Proof,
     pub at: DateTime<Utc>,
 }
 

@@ -205,18 +205,14 @@ impl DockerHosts {
         host: &Permission,
     ) -> Vec<ManagedSecret> {
         let allowed = |secret: &ManagedSecret| {
-            let region = self.region(wish::region(secret));
-            match grants::managed_secret(grants, secret, &region, &self.settings.staging) {
+            let region = self.settings.region_of(secret);
+            match grants::managed_secret(grants, secret, region, &self.settings.staging) {
                 Verdict::Allowed(GrantMode::Rotate) => true,
                 Verdict::Allowed(GrantMode::Observe) => *host == Permission::ObserveOnly,
                 Verdict::Denied(_) => false,
             }
         };
         secrets.into_iter().filter(allowed).collect()
-    }
-
-    fn region(&self, of_the_secret: Option<String>) -> String {
-        of_the_secret.unwrap_or_else(|| self.settings.region.clone())
     }
 
     async fn act(
@@ -320,7 +316,8 @@ impl DockerHosts {
         let mut values = Vec::new();
         for wish in &run.parameters {
             let missing = || TaskError::VersionMissing { path: wish.path.clone(), version: wish.version };
-            let store = self.ports.regions.store(&self.region(wish.region.clone()));
+            let region = wish.region.as_deref().unwrap_or(&self.settings.region);
+            let store = self.ports.regions.store(region);
             let value = store.read(&wish.path, Some(wish.version)).await?.ok_or_else(missing)?;
             let fingerprint = fingerprint(&value, &self.key()?);
             parameters.push(TaskParameter {

@@ -69,9 +69,10 @@ fn claimed_before(
 ) -> Option<(String, String)> {
     let age =
         |o: &ManagedSecret| (o.metadata.creation_timestamp.clone().map(|t| t.0), o.metadata.name.clone());
-    let region_of = |o: &ManagedSecret| o.spec.ssm.region.clone().unwrap_or_else(|| settings.region.clone());
     let older = neighbours.iter().filter(|other| {
-        other.metadata.uid != object.metadata.uid && age(other) < age(object) && region_of(other) == region
+        other.metadata.uid != object.metadata.uid
+            && age(other) < age(object)
+            && settings.region_of(other) == region
     });
     older.into_iter().find_map(|other| {
         let path = object

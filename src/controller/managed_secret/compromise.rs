@@ -3,9 +3,8 @@
 use chrono::{DateTime, Utc};
 
 use super::progress::Progress;
-use super::status::{Said, proof_of};
 use crate::api::ManagedSecret;
-use crate::api::conditions::{self as c, Truth};
+use crate::api::conditions::{self as c, Said, Truth};
 use crate::api::docker_host::Proof;
 use crate::api::managed_secret::{CompromiseStatus, ManagedSecretStatus};
 use crate::api::time::{from_kubernetes, to_kubernetes, to_text};
@@ -83,7 +82,7 @@ fn adopted_at(desired: &Desired<'_>, observed: &Observed) -> Option<DateTime<Utc
     let mut last = observed.parameters.iter().filter_map(|p| p.latest()).map(|seen| seen.made_at()).min()?;
     for host in observed.hosts.iter().filter(counts) {
         for parameter in &observed.parameters {
-            let proven = match proof_of(host, parameter)? {
+            let proven = match host.proof_of(parameter, parameter.latest())? {
                 Proof::Proven => true,
                 Proof::Incomparable => desired.retirement.verify_is_enough,
                 Proof::Differs => false,

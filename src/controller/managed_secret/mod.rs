@@ -74,7 +74,7 @@ impl ManagedSecrets {
             return Ok(Requeue::Never);
         };
         let now = self.ports.clock.now();
-        let region = self.region(&object);
+        let region = self.settings.region_of(&object).to_owned();
         let all = self.ports.objects.secret_incidents(namespace).await?;
         let reported_at = desired::incidents(&object, &all, now).iter().map(|i| i.reported_at).max();
         let mut progress = Progress::resume(&object, reported_at);
@@ -104,12 +104,6 @@ impl ManagedSecrets {
             self.remember(namespace, name, Remembered { observed, at: self.ports.clock.now() });
         }
         Ok(requeue)
-    }
-
-    /// The region is the spec's, or the one pinned at first sight, or the controller's.
-    fn region(&self, object: &ManagedSecret) -> String {
-        let pinned = object.status.as_ref().and_then(|s| s.region.clone());
-        object.spec.ssm.region.clone().or(pinned).unwrap_or_else(|| self.settings.region.clone())
     }
 
     async fn admit(

@@ -355,7 +355,7 @@ impl ManagedSecrets {
         }
         progress.ended.extend(closing);
         if matches!(act, Act::Record { .. } | Act::RecordRollBack { .. }) && matches!(done, Done::Applied) {
-            let region = self.region(object);
+            let region = self.settings.region_of(object).to_owned();
             self.record(object, place.owner, Some(observed), progress, &region, now).await?;
         }
         Ok(Some(done))

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::compromise;
 use super::progress::{Blocked, Progress};
-use crate::api::conditions::{self, Truth};
+use crate::api::conditions::{self, Said, Truth};
 use crate::api::docker_host::Proof;
 use crate::api::managed_secret::{
     LastRotation, ManagedSecretStatus, OnDrift, Origin, PendingRetirement, PublishedParameter,
@@ -84,8 +84,6 @@ pub fn render(
     status
 }
 
-pub(super) type Said = (&'static str, Truth, String, String);
-
 fn order(kind: &str) -> usize {
     let known = [
         c::READY,
@@ -125,7 +123,7 @@ fn mirror(
         .iter()
         .filter(|h| counts(&h.name))
         .map(|host| {
-            let proven = |p: &Parameter| proof_of(host, p) == Some(Proof::Proven);
+            let proven = |p: &Parameter| host.proof_of(p, p.latest()) == Some(Proof::Proven);
             let version =
                 observed.parameters.iter().filter_map(|p| host.proofs.get(&p.path)).map(|p| p.version).max();
             SecretOnHost { name: host.name.clone(), version, proven: observed.parameters.iter().all(proven) }
@@ -459,7 +457,7 @@ fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> 
             let version = parameter.latest_number();
             let ours = matches!(parameter.latest().map(|s| &s.author), Some(Author::Ours(_)));
             let path = &parameter.path;
-            match proof_of(host, parameter) {
+            match host.proof_of(parameter, parameter.latest()) {
                 Some(Proof::Proven) => {}
                 Some(Proof::Differs) => {
                     let message = format!(
@@ -526,7 +524,7 @@ fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) ->
     let mut compared = true;
     for host in observed.hosts.iter().filter(wanted) {
         for parameter in observed.parameters.iter().filter(|p| !p.versions.is_empty()) {
-            match proof_of(host, parameter) {
+            match host.proof_of(parameter, parameter.latest()) {
                 Some(Proof::Differs) => {
                     let message = format!(
                         "DockerHost {}: a running container does not hold version {} of {}: deploy what is \
@@ -552,12 +550,6 @@ fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) ->
     } else {
         (c::PREFLIGHT, Truth::Unknown, "Pending".into(), "The hosts have not been compared yet".into())
     }
-}
-
-/// What the host has shown of the published version.
-pub(super) fn proof_of(host: &HostEvidence, parameter: &Parameter) -> Option<Proof> {
-    let proof = host.proofs.get(&parameter.path)?;
-    proof.is_of(parameter.latest()?).then_some(proof.proof)
 }
 
 /// A window that cannot be read is told by the protocol.

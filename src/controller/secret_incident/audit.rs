@@ -11,6 +11,7 @@ use crate::api::conditions::{self as c, Truth};
 use crate::api::secret_incident::SecretIncidentStatus;
 use crate::api::time::{from_kubernetes, to_kubernetes};
 use crate::api::{ManagedSecret, SecretIncident};
+use crate::controller::settings::doubling;
 use crate::incident::audit::{self, Query, Watched};
 use crate::incident::scope;
 use crate::incident::trail::TrailError;
@@ -18,7 +19,8 @@ use crate::parameter_store::records;
 
 /// How long one pass reads; what is left is read by the next.
 const TIME_BOX: Duration = Duration::from_secs(10);
-/// Longest pause after failures.
+/// Pause after a failure; doubles with each further one up to the longest.
+const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(1);
 const LONGEST_PAUSE: TimeDelta = TimeDelta::minutes(5);
 /// Most gaps that a status names.
 const MAX_GAPS: usize = 16;
@@ -54,13 +56,11 @@ impl SecretIncidents {
     fn watched(&self, incident: &SecretIncident, concerned: &[&ManagedSecret]) -> Vec<Watched> {
         let namespace = incident.namespace().unwrap_or_default();
         let watch = |secret: &&ManagedSecret| {
-            let pinned = secret.status.as_ref().and_then(|status| status.region.clone());
-            let region = secret.spec.ssm.region.clone().or(pinned);
             let name = secret.name_any();
             let folder = records::folder(&self.settings.staging, &namespace, &name);
             Watched {
                 secret: name,
-                region: region.unwrap_or_else(|| self.settings.region.clone()),
+                region: self.settings.region_of(secret).to_owned(),
                 paths: secret.spec.ssm.parameters.iter().map(|p| p.path.clone()).collect(),
                 folder: format!("{}/", folder.trim_end_matches('/')),
             }
@@ -154,9 +154,7 @@ impl SecretIncidents {
         if !audit.gaps.contains(&gap) && audit.gaps.len() < MAX_GAPS {
             audit.gaps.push(gap);
         }
-        let doublings = u32::try_from(failures - 1).unwrap_or(0).min(10);
-        let pause = TimeDelta::seconds(1) * 2_i32.pow(doublings);
-        let at = now + pause.min(LONGEST_PAUSE).max(TimeDelta::seconds(1));
+        let at = now + doubling(FIRST_PAUSE, LONGEST_PAUSE, failures);
         audit.next_reading_time = Some(to_kubernetes(at + TimeDelta::milliseconds(999)));
         at
     }

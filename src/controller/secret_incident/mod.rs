@@ -10,6 +10,7 @@ mod status;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::managed_secret::Requeue;
 use super::managed_secret::ports::{Clock, Leadership};
@@ -80,11 +81,7 @@ impl SecretIncidents {
         Ok(Requeue::After(audit.map_or(wait, |audit| audit.min(wait))))
     }
 
-    async fn tell(
-        &self,
-        before: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition],
-        incident: &SecretIncident,
-    ) {
+    async fn tell(&self, before: &[Condition], incident: &SecretIncident) {
         for notice in notices::of_transition(before, incident) {
             self.ports.objects.notify(Subject::Incident(incident), notice).await;
         }

@@ -41,10 +41,8 @@ pub(super) fn deployment(desired: &Desired<'_>, observed: &Observed, record: &Re
 
 fn has_adopted(host: &HostEvidence, observed: &Observed, id: RotationId) -> bool {
     observed.parameters.iter().all(|parameter| {
-        let proof = host.proofs.get(&parameter.path);
-        parameter.published_by(id).zip(proof).is_some_and(|(seen, proof)| {
-            proof.is_of(seen) && matches!(proof.proof, Proof::Proven | Proof::Incomparable)
-        })
+        let proof = host.proof_of(parameter, parameter.published_by(id));
+        matches!(proof, Some(Proof::Proven | Proof::Incomparable))
     })
 }
 

@@ -177,13 +177,7 @@ fn is_orphan(desired: &Desired<'_>, observed: &Observed, login: &IssuedLogin) ->
 fn all_hosts_proven(desired: &Desired<'_>, observed: &Observed) -> bool {
     let proven = |name: &String| {
         observed.hosts.iter().find(|host| host.name == *name && host.exists).is_some_and(|host| {
-            observed.parameters.iter().all(|parameter| {
-                let proof = host.proofs.get(&parameter.path);
-                parameter
-                    .latest()
-                    .zip(proof)
-                    .is_some_and(|(seen, proof)| proof.is_of(seen) && proof.proof == Proof::Proven)
-            })
+            observed.parameters.iter().all(|p| host.proof_of(p, p.latest()) == Some(Proof::Proven))
         })
     };
     !desired.hosts.is_empty() && desired.hosts.iter().all(proven)

@@ -168,12 +168,11 @@ fn has_left_the_old(
     record: &Record,
 ) -> bool {
     observed.parameters.iter().all(|parameter| {
-        let proof = host.proofs.get(&parameter.path);
-        parameter.published_by(record.id).zip(proof).is_some_and(|(seen, proof)| {
-            proof.is_of(seen)
-                && (proof.proof == Proof::Proven
-                    || proof.proof == Proof::Incomparable && desired.retirement.verify_is_enough)
-        })
+        match host.proof_of(parameter, parameter.published_by(record.id)) {
+            Some(Proof::Proven) => true,
+            Some(Proof::Incomparable) => desired.retirement.verify_is_enough,
+            _ => false,
+        }
     })
 }
 
@@ -190,13 +189,8 @@ pub(super) fn is_installed_in_place(desired: &Desired<'_>, observed: &Observed, 
 /// Whether a host runs the recorded password of a role that has only one: rolling back would lock it out.
 pub(super) fn is_adopted_in_place(desired: &Desired<'_>, observed: &Observed, record: &Record) -> bool {
     let proven = |host: &HostEvidence| {
-        observed.parameters.iter().any(|parameter| {
-            let proof = host.proofs.get(&parameter.path);
-            parameter
-                .published_by(record.id)
-                .zip(proof)
-                .is_some_and(|(seen, proof)| proof.is_of(seen) && proof.proof == Proof::Proven)
-        })
+        let mut parameters = observed.parameters.iter();
+        parameters.any(|p| host.proof_of(p, p.published_by(record.id)) == Some(Proof::Proven))
     };
     desired.strategy == Some(Strategy::InPlace) && observed.hosts.iter().any(proven)
 }
