@@ -101,3 +101,43 @@ fn has_it(
             && from_kubernetes(&log.until) >= until
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn incident(suspected: serde_json::Value) -> SecretIncident {
+        serde_json::from_value(json!({
+            "apiVersion": "keyturn.dev/v1alpha1", "kind": "SecretIncident",
+            "metadata": {"name": "leak", "namespace": "shop", "creationTimestamp": "2026-11-23T12:00:00Z"},
+            "spec": {"allSecrets": true, "reportedAt": "2026-11-23T12:00:00Z", "revokeWithin": "30m"},
+            "status": {"secrets": [suspected]},
+        }))
+        .unwrap()
+    }
+
+    fn at(text: &str) -> DateTime<Utc> {
+        crate::api::time::from_text(text).unwrap()
+    }
+
+    #[test]
+    fn the_window_ends_with_the_containment_or_with_the_time_that_hosts_had() {
+        let open =
+            json!({"name": "token", "state": "Deploying", "suspectedValueFrom": "2026-11-01T00:00:00Z"});
+        let mut contained = open.clone();
+        contained["containedAt"] = json!("2026-11-23T12:04:00Z");
+        let made = at("2026-11-01T00:00:00Z");
+        let early = at("2026-11-23T12:29:59Z");
+        let window = |suspected: &serde_json::Value, now| window(&incident(suspected.clone()), "token", now);
+        assert_eq!(window(&open, early), None);
+        assert_eq!(window(&open, at("2026-11-23T12:30:00Z")), Some((made, at("2026-11-23T12:30:00Z"))));
+        assert_eq!(window(&contained, early), Some((made, at("2026-11-23T12:04:00Z"))));
+        let mut unknown = contained.clone();
+        unknown["suspectedValueFrom"] = json!(null);
+        assert_eq!(window(&unknown, early).unwrap().0, at("2026-08-25T12:00:00Z"));
+        unknown["name"] = json!("other");
+        assert_eq!(window(&unknown, early), None);
+    }
+}

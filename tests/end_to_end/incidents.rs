@@ -11,7 +11,7 @@ use super::controller::{self, Environment};
 use super::kills::{any_moment_of, kill_controller, number};
 use super::postgres::Database;
 use super::project::Project;
-use super::world::{eventually, in_box, run, ssm, variable};
+use super::world::{eventually, in_box, on_host, run, ssm, variable};
 
 const INCIDENT: &str = "secretincident/leak";
 
@@ -192,6 +192,51 @@ fn intruders(database: &Database) -> String {
     database.psql(sql).unwrap_or_else(|problem| problem)
 }
 
+/// The command by which the database's log tells who used the login. The clients of the test name no application.
+fn asks_for_logins(project: &Project) {
+    let script = format!(
+        "set -e\nsudo -n docker inspect {0}-postgres-1 > /dev/null\n\
+         sudo -n docker logs --since \"$KEYTURN_SINCE\" --until \"$KEYTURN_UNTIL\" {0}-postgres-1 2>&1 |\n  \
+         sed -n '/connection authorized: user=app_[ab] .*application_name=/p'\n",
+        project.name
+    );
+    let patch = json!({"spec": {"accessLog": {"script": script}}}).to_string();
+    project.kubectl(&["patch", "managedsecret", "database-url", "--type", "merge", "--patch", &patch]);
+}
+
+/// A login under a name of its own, which the database writes into its log.
+fn log_in_as(database: &Database, url: &str, name: &str) {
+    let python = "import sys, psycopg2; psycopg2.connect(sys.argv[1], application_name=sys.argv[2]).close()";
+    let container = format!("{}-postgres-1", database.project.name);
+    run("docker", &["exec", &container, "python3", "-c", python, url, name]);
+}
+
+/// Both logins are in the report, the one whose name is the password without it; on the host is all of it.
+fn the_logins_are_shown(project: &Project, report: &str, password: &str) {
+    let marked = format!("application_name=[value:{}]", project.path("DATABASE_URL"));
+    for expected in [
+        "## Requests that authenticated with the secret",
+        "connection authorized: user=app_a database=musehub application_name=intruder",
+        &marked,
+    ] {
+        assert!(report.contains(expected), "{expected}\n{report}");
+    }
+    let objects = project.kubectl(&["get", "secretincidents,dockerhosts,jobs,pods,events", "-o", "yaml"]);
+    let jobs =
+        project.kubectl(&["logs", "--selector", "app.kubernetes.io/component=deploy-host", "--tail=-1"]);
+    for text in [report, &objects, &jobs] {
+        assert!(!text.contains(password), "the password of the log is in Kubernetes");
+    }
+    let found = |field: &str| project.field(INCIDENT, &format!(".status.logs[0].found.{field}"));
+    let file = found("file");
+    let kept = on_host(&format!("stat -c %a {file} && sha256sum <{file} && cat {file}"));
+    let mut lines = kept.lines();
+    assert_eq!(lines.next(), Some("600"));
+    assert_eq!(lines.next(), Some(&*format!("{}  -", found("digest"))));
+    assert_eq!(lines.count().to_string(), found("lines"));
+    assert!(kept.contains(&format!("application_name={password}")), "the evidence is whole");
+}
+
 #[test]
 #[ignore = "needs the world"]
 fn an_incident_is_contained_and_its_readers_named_while_cloudtrail_throttles() {
@@ -206,14 +251,19 @@ fn an_incident_is_contained_and_its_readers_named_while_cloudtrail_throttles() {
     trail.emulator.set_quotas([("LookupEvents".to_owned(), Quota { per_second: 2.0, burst: 2 })]);
     trail.emulator.add_fault(Rule::once("LookupEvents", Fault::Throttle).skipping(4).times(3)).unwrap();
     let before = database.url();
+    asks_for_logins(project);
     let _intruder = Intruder::log_in(&database, &before);
+    let password = before.split(['/', ':', '@']).nth(4).unwrap();
+    log_in_as(&database, &before, password);
     report(project, "15m");
     state_is(project, "Contained");
     assert!(!database.accepts(&before), "the old login is dead");
     assert!(database.accepts(&database.url()), "the new one works");
     assert_eq!(intruders(&database), "0", "whoever was logged in is not any more");
+    project.wait(INCIDENT, "LogsCollected", "True");
     let report = audited(project);
     println!("{report}");
+    the_logins_are_shown(project, &report, password);
     assert_eq!(
         (project.version("OTHER"), project.version("DATABASE_URL")),
         (1, 2),

@@ -10,9 +10,11 @@ use crate::api::managed_secret::Origin;
 use crate::api::rotation_grant::{HostGrant, ParameterGrant, RotationGrantSpec};
 use crate::controller::deploy_jobs::JobParameter;
 use crate::controller::objects::Notice;
-use crate::deploy::report::{ImageReport, ImagesReport, Outcome, Report, ReportFinding, ReportParameter};
+use crate::deploy::report::{
+    ImageReport, ImagesReport, LogsReport, Outcome, Report, ReportFinding, ReportParameter,
+};
 use crate::deploy::task::Task;
-use crate::deploy::testing::{host, published, rotating, secret};
+use crate::deploy::testing::{at, host, published, rotating, secret};
 use crate::parameter_store::{Created, Listed, NewVersion, ParameterStore};
 use crate::rotation::observed::Version;
 use crate::secret_value::SecretValue;
@@ -37,6 +39,9 @@ struct World {
     /// Changes the world at the moment a value is read.
     meanwhile: Option<fn(&mut World)>,
     follower: bool,
+    incidents: Vec<SecretIncident>,
+    /// What every report says of log lines.
+    logs: Option<LogsReport>,
     /// What every report says of the images.
     images: Option<ImagesReport>,
 }
@@ -111,7 +116,7 @@ impl Objects for Shared {
         Ok(None)
     }
     async fn secret_incidents(&self, _: &str) -> Result<Vec<SecretIncident>, ObjectError> {
-        Ok(Vec::new())
+        Ok(self.lock().incidents.clone())
     }
     async fn write_incident_status(&self, _: &SecretIncident) -> Result<SecretIncident, ObjectError> {
         unreachable!("a host writes no incident's status")
@@ -225,6 +230,7 @@ impl Shared {
             world.now += 10;
             let finished = DateTime::from_timestamp(world.now, 0).unwrap();
             let images = world.images.clone().map(Box::new);
+            let logs = world.logs.clone().map(Box::new);
             let job = world.jobs.iter_mut().find(|job| is_running(job)).expect("a Job runs");
             let report =
                 |proof| ReportParameter { path: TOKEN.into(), version: 3, proof, differs_in: vec![] };
@@ -235,7 +241,7 @@ impl Shared {
                 deploy: None,
                 parameters: proof.map(report).into_iter().collect(),
                 images,
-                logs: None,
+                logs,
             };
             job.state = JobState::Ended { report, finished };
         }
@@ -685,4 +691,95 @@ async fn the_pod_can_find_the_published_values_in_images_and_is_not_told_them() 
     let text = SecretValue::new(format!("--label x={}", hex::encode(VALUE.trim())));
     let found: Vec<String> = matcher.find(&text).into_iter().map(|hit| hit.name).collect();
     assert_eq!(found, [TOKEN]);
+}
+
+impl Shared {
+    /// The same world, in which all is proven and an incident about the token was contained at second 1050; its window
+    /// begins at second 500.
+    async fn contained() -> Self {
+        let world = Self::new();
+        world.pass().await;
+        world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+        let mut state = world.lock();
+        state.now = 1100;
+        state.tasks.clear();
+        state.secrets[0].status.as_mut().unwrap().rotation = None;
+        state.secrets[0].spec.access_log = Some(
+            serde_json::from_value(serde_json::json!({"script": "journalctl", "timeout": "3m"})).unwrap(),
+        );
+        let secret = serde_json::json!({"name": "token", "state": "Contained", "containedAt": at(1050)});
+        let incident = serde_json::json!({
+            "apiVersion": "keyturn.dev/v1alpha1", "kind": "SecretIncident",
+            "metadata": {"name": "leak", "namespace": "prod", "uid": "uid-of-leak", "creationTimestamp": at(1000)},
+            "spec": {"allSecrets": true, "reportedAt": at(1000), "suspectedSince": at(500)},
+            "status": {"state": "Contained", "secrets": [secret]},
+        });
+        state.incidents = vec![serde_json::from_value(incident).unwrap()];
+        drop(state);
+        world
+    }
+
+    fn collections(&self) -> Vec<Task> {
+        let state = self.lock();
+        state.tasks.iter().filter(|task| task.mode == RunMode::Collect).cloned().collect()
+    }
+}
+
+#[tokio::test]
+async fn the_log_lines_of_an_incident_are_collected_once_whatever_is_forgotten() {
+    let world = Shared::contained().await;
+    world.lock().logs = Some(LogsReport { lines: 2, first: vec!["a login".into()], ..LogsReport::default() });
+    world.pass().await;
+    let tasks = world.collections();
+    let collection = tasks[0].collection.as_ref().unwrap();
+    assert_eq!((collection.script.as_str(), collection.timeout_seconds), ("journalctl", 180));
+    assert_eq!((collection.about.since, collection.about.until), (500, 1050));
+    assert!(!serde_json::to_string(&tasks).unwrap().contains(VALUE.trim()), "the pod is told no value");
+    assert_eq!(world.reason(DEPLOYING).as_deref(), Some("Collecting"));
+
+    world.end(Outcome::Succeeded, None).await;
+    let status = world.status();
+    let found = status.access_logs[0].found.as_ref().unwrap();
+    assert_eq!((found.lines, found.excerpt.len()), (2, 2), "{found:?}");
+    assert_eq!(world.lock().notices.last().unwrap().reason, "LogsCollected");
+    assert_eq!(status.last_run.unwrap().mode, RunMode::Deploy, "it is no run that proves anything");
+    assert_eq!(world.reason(READY).as_deref(), Some("Proven"));
+
+    world.lock().hosts[0].status = None;
+    world.pass().await;
+    assert_eq!(world.status().access_logs, status.access_logs, "the Job tells it again");
+
+    let log = serde_json::json!({
+        "host": "web", "secret": "token", "since": at(500), "until": at(1050), "found": found,
+    });
+    world.lock().incidents[0].status.as_mut().unwrap().logs = vec![serde_json::from_value(log).unwrap()];
+    world.pass().await;
+    assert_eq!(world.status().access_logs, [], "the incident has it");
+    assert_eq!(world.collections().len(), 1);
+
+    world.lock().incidents[0].spec.suspected_since = Some(at(400));
+    world.pass().await;
+    assert_eq!(world.collections()[1].collection.as_ref().unwrap().about.since, 400, "the window has grown");
+}
+
+#[tokio::test]
+async fn a_host_that_is_down_is_asked_when_it_is_back_and_nothing_waits_for_that() {
+    let world = Shared::contained().await;
+    world.pass().await;
+    world.end(Outcome::Unreachable, None).await;
+    let log = world.status().access_logs[0].clone();
+    assert_eq!((log.failures, log.problem.as_deref()), (1, Some("Unreachable: said by the pod")));
+    assert_eq!(world.reason(READY).as_deref(), Some("Proven"));
+    assert_eq!(world.lock().notices.last().unwrap().reason, "CollectFailed");
+    world.pass().await;
+    assert_eq!(world.collections().len(), 1, "not at once");
+
+    world.lock().now = log.retry_after.unwrap().0.as_second();
+    world.pass().await;
+    assert_eq!(world.collections().len(), 2);
+    // A rotation publishes meanwhile.
+    world.lock().secrets[0] =
+        rotating(published(secret("token", &[TOKEN]), &[(TOKEN, 4, Origin::Rotated)]), "Deploy", 1100);
+    world.pass().await;
+    assert_eq!(world.lock().deleted.len(), 1, "the collection makes room");
 }

@@ -130,3 +130,88 @@ fn named(list: &[String]) -> String {
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     format!("{}{more}", list.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::deploy::testing::{at, host, secret, with_status};
+
+    fn incident() -> SecretIncident {
+        serde_json::from_value(json!({
+            "apiVersion": "keyturn.dev/v1alpha1", "kind": "SecretIncident",
+            "metadata": {"name": "leak", "namespace": "prod", "uid": "uid"},
+            "spec": {"allSecrets": true, "reportedAt": at(1000)},
+        }))
+        .unwrap()
+    }
+
+    /// Host `web` with what it has collected, ended at this second.
+    fn web(seconds: i64, more: Value) -> DockerHost {
+        let mut log = json!({
+            "incident": "leak", "incidentUid": "uid", "secret": "token", "since": at(500), "until": at(1050),
+            "at": at(seconds), "job": "web-1-c1", "revision": "1", "attempt": 1,
+        });
+        log.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let log: HostAccessLog = serde_json::from_value(log).unwrap();
+        with_status(host("web"), |status| status.access_logs = vec![log])
+    }
+
+    fn found(lines: i64) -> Value {
+        json!({"found": {"lines": lines, "bytes": 9, "digest": "0a", "file": "/leak.log", "excerpt": ["x"]}})
+    }
+
+    /// Reason of the condition and what the status has, after these were seen one after another.
+    fn seen(command: bool, hosts: &[DockerHost]) -> (String, SecretIncidentStatus) {
+        let mut token = secret("token", &["/app/TOKEN"]);
+        token.spec.access_log = command.then(|| serde_json::from_value(json!({"script": "x"})).unwrap());
+        let mut status = SecretIncidentStatus::default();
+        for host in hosts {
+            let now = DateTime::from_timestamp(2000, 0).unwrap();
+            take_over(&incident(), &[&token], std::slice::from_ref(host), &mut status, now);
+        }
+        let condition = c::find(&status.conditions, c::LOGS_COLLECTED).unwrap();
+        (format!("{} {}: {}", condition.status, condition.reason, condition.message), status)
+    }
+
+    #[test]
+    fn the_condition_says_what_was_collected_and_what_is_missing() {
+        let failure = json!({"failures": 1, "problem": "CollectFailed: no such container"});
+        for (command, hosts, expected) in [
+            (
+                false,
+                vec![host("web")],
+                "False NoCommand: nobody looked at the logs of the hosts for token: set",
+            ),
+            (true, vec![host("web")], "False Collecting: not collected yet: token on web"),
+            (
+                true,
+                vec![web(1100, failure)],
+                "False CollectFailed: token on web: CollectFailed: no such container",
+            ),
+            (true, vec![web(1100, found(3))], "True Collected: 3 log lines were collected, from 1 logs"),
+        ] {
+            let (said, _) = seen(command, &hosts);
+            assert!(said.starts_with(expected), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_was_collected_stays_when_the_host_lets_it_go_or_fails_to_collect_more() {
+        let (said, status) = seen(true, &[web(1100, found(3)), host("web")]);
+        assert!(said.starts_with("True"), "{said}");
+        assert_eq!(status.logs[0].found.as_ref().unwrap().lines, 3);
+        assert_eq!(status.logs[0].collected_at, Some(at(1100)));
+
+        let failure = json!({"failures": 1, "problem": "Unreachable: no route", "since": at(400)});
+        let (said, status) = seen(true, &[web(1100, found(3)), web(1200, failure)]);
+        assert!(said.starts_with("False CollectFailed"), "{said}");
+        assert_eq!(status.logs[0].found.as_ref().unwrap().lines, 3);
+        assert_eq!((&status.logs[0].since, &status.logs[0].collected_at), (&at(500), &Some(at(1100))));
+
+        let (said, status) = seen(true, &[web(1100, found(3)), web(1300, found(5))]);
+        assert!(said.starts_with("True Collected: 5 log lines"), "{said}");
+        assert_eq!(status.logs.len(), 1);
+    }
+}
