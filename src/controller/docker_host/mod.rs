@@ -32,7 +32,7 @@ use crate::deploy::wish::{self, Wish};
 use crate::generator::{Random, RandomError};
 use crate::incident::logs;
 use crate::notification;
-use crate::parameter_store::StoreError;
+use crate::parameter_store::{ParameterStore, StoreError};
 use crate::rotation::window::Calendar;
 
 /// A pod that waits for an image or a Secret changes nothing that is watched, so a run under way is looked at often.
@@ -309,6 +309,11 @@ impl DockerHosts {
         Ok(false)
     }
 
+    /// Where the parameter of a wish lies.
+    fn store_of(&self, wish: &Wish) -> Arc<dyn ParameterStore> {
+        self.ports.regions.store(wish.region.as_deref().unwrap_or(&self.settings.region))
+    }
+
     /// Reads every value of the run and keeps fingerprints only: one to compare what containers run, and those by which
     /// it is found in images.
     async fn fingerprints(&self, run: &Run) -> Result<(Vec<TaskParameter>, ManagedValues), TaskError> {
@@ -316,8 +321,7 @@ impl DockerHosts {
         let mut values = Vec::new();
         for wish in &run.parameters {
             let missing = || TaskError::VersionMissing { path: wish.path.clone(), version: wish.version };
-            let region = wish.region.as_deref().unwrap_or(&self.settings.region);
-            let store = self.ports.regions.store(region);
+            let store = self.store_of(wish);
             let value = store.read(&wish.path, Some(wish.version)).await?.ok_or_else(missing)?;
             let fingerprint = fingerprint(&value, &self.key()?);
             parameters.push(TaskParameter {

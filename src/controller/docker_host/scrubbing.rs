@@ -30,8 +30,7 @@ impl DockerHosts {
         for wish in wishes.iter().filter(is_suspected).chain(others) {
             let most = if is_suspected(&wish) { OF_THE_SUSPECTED } else { OF_OTHERS };
             let secret = secrets.iter().find(|secret| secret.name_any() == wish.secret);
-            let region = wish.region.as_deref().unwrap_or(&self.settings.region);
-            let store = self.ports.regions.store(region);
+            let store = self.store_of(wish);
             let mut versions = store.history(&wish.path).await?;
             versions.retain(|version| version.number <= wish.version);
             for version in versions.iter().rev().take(most) {
