@@ -213,13 +213,49 @@ scenario!(an_incident_revokes_a_key_pair,
     script: an_incident,
     ends: |end| contained_with(end, 1));
 
+/// The old pair is to be dead at once, whether hosts follow or not.
+fn revoked_first(state: &mut State) {
+    let mut wanted = token_is_suspected();
+    merge(&mut wanted, json!({"revokeWithin": "0m"}));
+    state.suspect("leak", wanted);
+}
+
+fn hosts_follow(state: &State) -> bool {
+    let old = |value: &String| value.starts_with(OLD_ID);
+    state.hosts.values().all(|host| !host.running.values().any(old))
+}
+
 scenario!(an_incident_that_revokes_a_key_pair_first_does_so,
     prepare: |s| pair_on_web(s, json!({})),
-    script: || vec![at(300, "reports an incident", |s| {
-        let mut wanted = token_is_suspected();
-        merge(&mut wanted, json!({"revokeWithin": "0m"}));
-        s.suspect("leak", wanted);
-    })],
+    script: || vec![at(300, "reports an incident", revoked_first)],
+    ends: |end| contained_with(end, 1));
+
+scenario!(an_incident_whose_revocation_fails_gives_hosts_another_pair_all_the_same,
+    prepare: |s| {
+        pair_on_web(s, json!({}));
+        s.cloudflare.as_mut().expect("it was made").keeps_tokens = true;
+    },
+    script: || vec![
+        at(300, "reports an incident", revoked_first),
+        once(hosts_follow, "lets tokens be deleted", |s| {
+            s.cloudflare.as_mut().expect("it was made").keeps_tokens = false;
+        }),
+    ],
+    ends: |end| contained_with(end, 1));
+
+scenario!(an_incident_about_a_token_of_a_user_gives_hosts_another_pair_all_the_same,
+    prepare: |s| {
+        pair_on_web(s, json!({}));
+        let account = s.cloudflare.as_mut().expect("it was made");
+        account.tokens.remove(OLD_ID);
+        account.elsewhere.insert(OLD_ID.into(), OLD_SECRET.replace('-', "0"));
+    },
+    script: || vec![
+        at(300, "reports an incident", revoked_first),
+        once(hosts_follow, "deletes the old token by hand", |s| {
+            s.cloudflare.as_mut().expect("it was made").elsewhere.clear();
+        }),
+    ],
     ends: |end| contained_with(end, 1));
 
 scenario!(an_incident_in_mid_rotation_revokes_both_key_pairs,

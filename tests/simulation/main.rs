@@ -179,6 +179,8 @@ scenarios! {
     a_pair_that_r2_refuses_is_left_alone_until_it_works,
     an_incident_revokes_a_key_pair,
     an_incident_that_revokes_a_key_pair_first_does_so,
+    an_incident_whose_revocation_fails_gives_hosts_another_pair_all_the_same,
+    an_incident_about_a_token_of_a_user_gives_hosts_another_pair_all_the_same,
     an_incident_in_mid_rotation_revokes_both_key_pairs,
     an_incident_revokes_a_key_pair_although_a_host_is_down,
 }

@@ -104,6 +104,7 @@ fn retirement(object: &ManagedSecret, settings: &Settings) -> Retirement {
         orphans_after: settings.orphans_after.max(settings.grace),
         verify_is_enough: spec.is_some_and(|r| r.requires == Some(RetireRequirement::Verify)),
         proven_since: rotation.and_then(|r| r.proven_at.as_ref()).map(from_kubernetes),
+        failed: false,
     }
 }
 

@@ -109,6 +109,7 @@ impl ManagedSecrets {
             wanted.preflight_requested =
                 progress.preflight.as_ref().map(|p| from_kubernetes(&p.requested_at));
             wanted.settled_since = self.settled_since(place, &wanted, &observed, now, closed);
+            wanted.retirement.failed = progress.failed_at(Step::Retire);
             let next = protocol::next(&wanted, &observed, now, self.settings.grace);
             let wanted_in_place = wanted.strategy == Some(Strategy::InPlace);
             progress.next = Some(next.clone());
@@ -124,10 +125,7 @@ impl ManagedSecrets {
                 ));
                 return Ok(Pass::Quiet(Some(observed)));
             }
-            // What fails elsewhere, such as Promote, does not put off a revocation.
-            let revokes =
-                progress.urgent && step == Step::Retire && !progress.backs_off_from(step.name(), now);
-            if progress.backs_off(now) && !revokes {
+            if progress.puts_off(step, now) {
                 progress.blocked = progress.failure.as_ref().map(Blocked::again);
                 return Ok(Pass::Quiet(Some(observed)));
             }

@@ -180,6 +180,18 @@ impl Progress {
         self.backs_off(now) && self.failure.as_ref().is_some_and(|f| f.step == step)
     }
 
+    /// Whether this step is what failed last.
+    pub fn failed_at(&self, step: Step) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.step == step.name())
+    }
+
+    /// Whether the next attempt lies ahead, of what failed last. In an incident a revocation and the other steps do not put
+    /// each other off.
+    pub fn puts_off(&self, step: Step, now: DateTime<Utc>) -> bool {
+        let apart = self.failed_at(Step::Retire) != (step == Step::Retire);
+        self.backs_off(now) && !(self.urgent && apart)
+    }
+
     /// Whether the next attempt lies ahead.
     pub fn backs_off(&self, now: DateTime<Utc>) -> bool {
         self.failure.as_ref().is_some_and(|f| from_kubernetes(&f.next_attempt_time) > now)

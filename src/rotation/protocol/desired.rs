@@ -67,6 +67,8 @@ pub struct Retirement {
     pub verify_is_enough: bool,
     /// Since when every host has been known to run the new value, as far as that is remembered.
     pub proven_since: Option<DateTime<Utc>>,
+    /// Whether it is what failed last.
+    pub failed: bool,
 }
 
 /// The annotation that asks for a rotation.

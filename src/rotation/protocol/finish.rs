@@ -48,11 +48,35 @@ pub(super) fn go_on(
         return Next::Act { step: Step::Close, act: Act::DeleteRecord { id } };
     }
     // What was promised for this time is done whoever wrote what meanwhile, and whether hosts follow or not.
-    if incident::is_due(desired, observed, record, now)
-        && let Some(next) = target::retire(desired, observed, record, now, grace)
-    {
-        return next;
+    let due = incident::is_due(desired, observed, record, now);
+    match due.then(|| target::retire(desired, observed, record, now, grace)).flatten() {
+        None => serve(desired, observed, record, drift, now, grace),
+        // While the target takes its time, or fails, hosts are given the new credential: the old one may die any moment.
+        Some(revocation) if desired.retirement.failed || is_out_of_our_hands(&revocation) => {
+            match serve(desired, observed, record, drift, now, grace) {
+                Next::Act { step, act } => Next::Act { step, act },
+                _ => revocation,
+            }
+        }
+        Some(revocation) => revocation,
     }
+}
+
+/// Whether the target was told to refuse the old credential, and does not do so yet, or cannot be told.
+fn is_out_of_our_hands(revocation: &Next) -> bool {
+    matches!(revocation, Next::Wait { why: Waiting::Propagation { .. } | Waiting::OutOfReach { .. }, .. })
+}
+
+/// Install, Promote, Deploy, and what follows once every host has proven the new credential.
+fn serve(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    record: &Record,
+    drift: Option<(String, i64)>,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> Next {
+    let id = record.id;
     // A role whose only password has been changed is published whatever somebody else wrote: nothing else works.
     let drift = drift.filter(|_| {
         !target::is_installed_in_place(desired, observed, record) || observed.is_partly_published_by(id)

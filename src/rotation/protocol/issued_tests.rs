@@ -222,3 +222,27 @@ fn no_login_is_made_while_several_are_left_behind() {
     };
     assert_eq!(why, Waiting::Target(problem()));
 }
+
+#[test]
+fn hosts_are_given_another_login_while_the_revocation_of_theirs_fails_or_takes_its_time() {
+    let incident = Incident { reported_at: at(NOW - 60), revoke_at: at(NOW) };
+    let due = |failed| {
+        let retirement = Retirement { failed, ..Retirement::default() };
+        Desired { incidents: vec![incident], retirement, ..issued() }
+    };
+    let seen = |recorded: Acceptance, old: Option<Acceptance>| {
+        let can_log_in = old.is_none().then(|| "old".to_owned()).into_iter().collect();
+        let replaced = old.map(|answer| ("old".to_owned(), answer)).into_iter().collect();
+        let seen = TargetEvidence { recorded: Some(recorded), can_log_in, replaced, ..target(&[]) };
+        under_way(vec![ours(1, 1, 10)], pair_record(1), seen)
+    };
+    let retire = Act::Retire { id: 2, username: "old".into() };
+    let promote = Act::Promote { id: 2, path: PATH.into(), expected: 2 };
+    assert_eq!(act(&due(false), &seen(Acceptance::Accepted, None)), retire, "it comes first");
+    assert_eq!(act(&due(true), &seen(Acceptance::Accepted, None)), promote);
+    let not_yet = || Acceptance::Refused(problem());
+    assert_eq!(act(&due(true), &seen(not_yet(), None)), retire, "nothing else is to be done");
+    assert_eq!(act(&due(false), &seen(Acceptance::Accepted, Some(Acceptance::Accepted))), promote);
+    let waiting = why(decide(&due(false), &seen(not_yet(), Some(Acceptance::Accepted))));
+    assert_eq!(waiting, Waiting::Propagation { retired: true }, "nor is that forgotten");
+}

@@ -32,6 +32,8 @@ pub struct SimCloudflare {
     /// Pairs of tokens that are of no concern to the account: a user's own.
     pub elsewhere: BTreeMap<String, String>,
     pub unreachable: bool,
+    /// Tokens cannot be deleted.
+    pub keeps_tokens: bool,
     made: u64,
 }
 
@@ -156,6 +158,9 @@ impl Target for SimR2 {
         let token = username.to_owned();
         let delete = move |state: &mut State, _| {
             let now = state.now;
+            if account(state)?.keeps_tokens {
+                return Err(TargetError::refused("delete a token"));
+            }
             let known = account(state)?.tokens.get_mut(&token).filter(|known| known.deleted_at.is_none());
             if let Some(known) = known {
                 known.deleted_at = Some(now);
