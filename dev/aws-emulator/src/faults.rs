@@ -1,64 +1,8 @@
-//! Faults on demand: which request they hit, and what they do to it.
+//! Faults on demand: what they do to the request that they hit.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::AwsError;
-
-/// Hits requests that match, after skipping some, so many times.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Rule {
-    /// `PutParameter`; any operation when absent.
-    #[serde(default)]
-    pub operation: Option<String>,
-    /// The parameter's path, or a folder with its closing slash; any when absent. A version after the path is ignored.
-    #[serde(default)]
-    pub path: Option<String>,
-    /// Lets so many matching requests pass first.
-    #[serde(default)]
-    pub skip: u32,
-    /// Hits so many; `null` until faults are cleared. Once, unless said otherwise.
-    #[serde(default = "once")]
-    pub times: Option<u32>,
-    pub fault: Fault,
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "serde wants the type of the field")]
-fn once() -> Option<u32> {
-    Some(1)
-}
-
-impl Rule {
-    /// A rule for one request of an operation.
-    pub fn once(operation: &str, fault: Fault) -> Self {
-        Self { operation: Some(operation.to_owned()), path: None, skip: 0, times: Some(1), fault }
-    }
-
-    pub fn times(self, times: u32) -> Self {
-        Self { times: Some(times), ..self }
-    }
-
-    pub fn always(self) -> Self {
-        Self { times: None, ..self }
-    }
-
-    pub fn skipping(self, skip: u32) -> Self {
-        Self { skip, ..self }
-    }
-
-    pub fn on(self, path: &str) -> Self {
-        Self { path: Some(path.to_owned()), ..self }
-    }
-
-    fn matches(&self, operation: &str, path: &str) -> bool {
-        let path_matches = |wanted: &String| {
-            let name = path.split(':').next().unwrap_or_default();
-            if wanted.ends_with('/') { name.starts_with(wanted.as_str()) } else { name == wanted }
-        };
-        self.operation.as_ref().is_none_or(|wanted| wanted == operation)
-            && self.path.as_ref().is_none_or(path_matches)
-    }
-}
 
 /// What happens to a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,56 +102,10 @@ pub fn throttled() -> AwsError {
     AwsError::new("ThrottlingException", "Rate exceeded")
 }
 
-/// The rules in force, oldest first; the first that matches hits.
-#[derive(Default)]
-pub struct Faults(Vec<Rule>);
-
-impl Faults {
-    pub fn add(&mut self, rule: Rule) {
-        self.0.push(rule);
-    }
-
-    pub fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    pub fn rules(&self) -> &[Rule] {
-        &self.0
-    }
-
-    /// The fault that hits this request, if any; counts it.
-    pub fn hit(&mut self, operation: &str, path: &str) -> Option<Fault> {
-        let index = self.0.iter().position(|rule| rule.matches(operation, path))?;
-        let rule = &mut self.0[index];
-        if rule.skip > 0 {
-            rule.skip -= 1;
-            return None;
-        }
-        let fault = rule.fault.clone();
-        if let Some(times) = &mut rule.times {
-            *times = times.saturating_sub(1);
-            if *times == 0 {
-                self.0.remove(index);
-            }
-        }
-        Some(fault)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_rule_hits_what_it_names_after_its_skips_and_then_is_used_up() {
-        let mut faults = Faults::default();
-        faults.add(Rule::once("PutParameter", Fault::Throttle).on("/a/").skipping(1).times(2));
-        let hits = |faults: &mut Faults, path: &str| faults.hit("PutParameter", path).is_some();
-        assert!(!hits(&mut faults, "/b"));
-        assert!(faults.hit("GetParameter", "/a/x").is_none());
-        let hit: Vec<bool> = (0..4).map(|_| hits(&mut faults, "/a/x")).collect();
-        assert_eq!(hit, [false, true, true, false]);
-    }
+    use crate::Rule;
 
     #[test]
     fn rules_are_written_as_json() {

@@ -19,22 +19,23 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use keyturn_emulator::Server;
 
 pub use calls::Call;
 pub use error::AwsError;
-pub use faults::{Fault, Rule};
+pub use faults::Fault;
 pub use quota::Quota;
 pub use ssm::Settings;
 pub use upstream::{NotHttp, Upstream};
 pub use world::World;
 
+/// Which request a fault hits.
+pub type Rule = keyturn_emulator::Rule<Fault>;
+
 /// A running emulator; it ends when dropped. What tests do to it they do to its [`World`].
 pub struct Emulator {
-    address: SocketAddr,
     world: Arc<World>,
-    server: JoinHandle<()>,
+    server: Server,
 }
 
 impl Emulator {
@@ -45,20 +46,18 @@ impl Emulator {
 
     /// Starts on an address, before an upstream if there is one.
     pub async fn listen(address: &str, upstream: Option<Upstream>) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
-        let address = listener.local_addr()?;
         let world = World::new(upstream);
-        let server = tokio::spawn(server::serve(listener, world.clone()));
-        Ok(Self { address, world, server })
+        let server = Server::start(address, server::router(world.clone())).await?;
+        Ok(Self { world, server })
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address()
     }
 
     /// What `AWS_ENDPOINT_URL_SSM` is set to.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.address())
     }
 }
 
@@ -67,11 +66,5 @@ impl Deref for Emulator {
 
     fn deref(&self) -> &Arc<World> {
         &self.world
-    }
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        self.server.abort();
     }
 }

@@ -4,11 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_emulator::Faults;
 
+use crate::Rule;
 use crate::calls::{Call, Calls};
 use crate::cloudtrail::{self, Trail};
 use crate::error::AwsError;
-use crate::faults::{Fault, Faults, Rule, throttled};
+use crate::faults::{Fault, throttled};
 use crate::quota::{Quota, Quotas};
 use crate::ssm::{self, Settings, Ssm};
 use crate::upstream::Upstream;
@@ -31,7 +33,7 @@ pub struct World {
 #[derive(Default)]
 struct State {
     ssm: Ssm,
-    faults: Faults,
+    faults: Faults<Fault>,
     quotas: Quotas,
     calls: Calls,
     trail: Trail,

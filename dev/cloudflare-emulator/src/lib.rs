@@ -16,17 +16,18 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use keyturn_emulator::Server;
 
-pub use faults::{Fault, Rule};
+pub use faults::Fault;
 pub use world::{Account, Bucket, Call, Settings, Token, World};
+
+/// Which request a fault hits.
+pub type Rule = keyturn_emulator::Rule<Fault>;
 
 /// A running emulator; it ends when dropped. What tests do to it they do to its [`World`].
 pub struct Emulator {
-    address: SocketAddr,
     world: Arc<World>,
-    server: JoinHandle<()>,
+    server: Server,
 }
 
 impl Emulator {
@@ -38,24 +39,22 @@ impl Emulator {
     /// Starts on an address, with what the file holds if there is one.
     pub async fn listen(address: &str, state: Option<PathBuf>) -> std::io::Result<Self> {
         let world = Arc::new(World::open(state)?);
-        let listener = TcpListener::bind(address).await?;
-        let address = listener.local_addr()?;
-        let server = tokio::spawn(server::serve(listener, world.clone()));
-        Ok(Self { address, world, server })
+        let server = Server::start(address, server::router(world.clone())).await?;
+        Ok(Self { world, server })
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address()
     }
 
     /// What stands for `https://api.cloudflare.com/client/v4`.
     pub fn api_url(&self) -> String {
-        format!("http://{}/client/v4", self.address)
+        format!("http://{}/client/v4", self.address())
     }
 
     /// What stands for `https://{account}{jurisdiction}.r2.cloudflarestorage.com`.
     pub fn s3_endpoint(&self) -> String {
-        format!("http://{}/s3/{{account}}{{jurisdiction}}", self.address)
+        format!("http://{}/s3/{{account}}{{jurisdiction}}", self.address())
     }
 }
 
@@ -64,11 +63,5 @@ impl Deref for Emulator {
 
     fn deref(&self) -> &Arc<World> {
         &self.world
-    }
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        self.server.abort();
     }
 }

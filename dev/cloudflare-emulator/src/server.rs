@@ -1,4 +1,5 @@
-//! HTTP: Cloudflare's API below `/client/v4/`, R2 below `/s3/`, administration below `/_emulator/`.
+//! HTTP: Cloudflare's API below `/client/v4/`, R2 below `/s3/`, administration below `/_emulator/`: what every emulator has
+//! ([`Administration`]), and
 //!
 //! | | |
 //! |---|---|
@@ -7,86 +8,47 @@
 //! | `POST /_emulator/accounts/{id}/tokens` | `{"name", "policies"}`: a person's token; answers the pair |
 //! | `DELETE /_emulator/accounts/{id}/tokens/{token}` | a person deletes a token |
 //! | `POST /_emulator/settings` | `{"propagationMs": 2000, "mostTokens": 500, "offsetSeconds": 0}` |
-//! | `POST /_emulator/faults` | a rule or a list of rules ([`Rule`](crate::Rule)) |
-//! | `GET`, `DELETE /_emulator/faults` | the rules in force; clears them |
 //! | `DELETE /_emulator/accounts/{id}/faults` | clears the rules that name this account |
-//! | `GET`, `DELETE /_emulator/calls` | the log ([`Call`](crate::Call)); clears it |
-//! | `POST /_emulator/reset` | everything as after the first start |
 //! | `GET /_emulator/health` | 200 |
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use keyturn_emulator::{Administration, no_answer};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
-use tower_service::Service;
 
-use crate::faults::{Fault, Rule};
+use crate::faults::Fault;
 use crate::s3::{self, S3Request};
 use crate::tokens::{self, Operation};
 use crate::world::{Bucket, Call, Settings, World};
 
-/// Marks a response that must not be sent: the connection is closed instead.
-#[derive(Clone)]
-struct Dropped;
-
-/// Serves until the task is dropped.
-pub async fn serve(listener: TcpListener, world: Arc<World>) {
-    let router = router(world);
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                // A failed accept concerns one client only.
-                if let Ok((stream, _)) = accepted {
-                    connections.spawn(serve_connection(stream, router.clone()));
-                }
-            }
-            Some(_) = connections.join_next() => {}
-        }
-    }
-}
-
-async fn serve_connection(stream: TcpStream, router: Router) {
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let mut router = router.clone();
-        async move {
-            let response = match router.call(request).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            };
-            if response.extensions().get::<Dropped>().is_some() {
-                return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
-            }
-            Ok(response)
-        }
-    });
-    // A client that goes away, and a dropped connection, end here as an error that concerns nobody.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-}
-
-fn router(world: Arc<World>) -> Router {
+pub fn router(world: Arc<World>) -> Router {
+    let administration = Administration {
+        faults: World::faults,
+        add_fault: |world: &World, rule| {
+            world.add_fault(rule);
+            Ok(())
+        },
+        clear_faults: World::clear_faults,
+        calls: World::calls,
+        clear_calls: World::clear_calls,
+        reset: World::reset,
+    };
     Router::new()
+        .merge(administration.router())
         .route("/_emulator/health", get(|| async { StatusCode::OK }))
         .route("/_emulator/accounts/{id}", put(put_account))
         .route("/_emulator/accounts/{id}/tokens", get(list_tokens).post(make_token))
         .route("/_emulator/accounts/{id}/tokens/{token}", delete(delete_token))
         .route("/_emulator/accounts/{id}/faults", delete(clear_faults_of))
         .route("/_emulator/settings", post(settings))
-        .route("/_emulator/faults", get(faults).post(add_faults).delete(clear_faults))
-        .route("/_emulator/calls", get(calls).delete(clear_calls))
-        .route("/_emulator/reset", post(reset))
         .fallback(outside)
         .with_state(world)
 }
@@ -160,9 +122,7 @@ async fn outside(
         Some(Fault::Garbage) => (StatusCode::OK, "<html>not what you asked for</html>").into_response(),
         Some(Fault::Drop { .. }) => {
             log(0);
-            let mut response = Response::new(Body::empty());
-            response.extensions_mut().insert(Dropped);
-            return response;
+            return no_answer();
         }
         Some(Fault::Hang { .. }) => {
             log(0);
@@ -262,45 +222,7 @@ async fn settings(State(world): State<Arc<World>>, Json(settings): Json<Settings
     StatusCode::NO_CONTENT
 }
 
-async fn faults(State(world): State<Arc<World>>) -> Json<Vec<Rule>> {
-    Json(world.faults())
-}
-
-async fn add_faults(State(world): State<Arc<World>>, Json(rules): Json<Value>) -> Response {
-    let rules = match rules {
-        Value::Array(rules) => rules,
-        rule => vec![rule],
-    };
-    let rules: Result<Vec<Rule>, _> = rules.into_iter().map(serde_json::from_value).collect();
-    match rules {
-        Ok(rules) => {
-            rules.into_iter().for_each(|rule| world.add_fault(rule));
-            StatusCode::NO_CONTENT.into_response()
-        }
-        Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
-    }
-}
-
-async fn clear_faults(State(world): State<Arc<World>>) -> StatusCode {
-    world.clear_faults(None);
-    StatusCode::NO_CONTENT
-}
-
 async fn clear_faults_of(State(world): State<Arc<World>>, Path(account): Path<String>) -> StatusCode {
-    world.clear_faults(Some(&account));
-    StatusCode::NO_CONTENT
-}
-
-async fn calls(State(world): State<Arc<World>>) -> Json<Vec<Call>> {
-    Json(world.calls())
-}
-
-async fn clear_calls(State(world): State<Arc<World>>) -> StatusCode {
-    world.clear_calls();
-    StatusCode::NO_CONTENT
-}
-
-async fn reset(State(world): State<Arc<World>>) -> StatusCode {
-    world.reset();
+    world.clear_faults_of(&account);
     StatusCode::NO_CONTENT
 }

@@ -9,9 +9,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use keyturn_emulator::Faults;
 use serde::{Deserialize, Serialize};
 
-use crate::faults::{Fault, Faults, Rule};
+use crate::Rule;
+use crate::faults::Fault;
 
 /// One account.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -97,7 +99,7 @@ pub(crate) struct Kept {
     #[serde(default)]
     pub settings: Settings,
     #[serde(default)]
-    pub faults: Faults,
+    pub faults: Faults<Fault>,
 }
 
 #[derive(Default)]
@@ -215,9 +217,13 @@ impl World {
         self.change(|kept| kept.faults.add(rule));
     }
 
-    /// Clears the rules of one account, or all.
-    pub fn clear_faults(&self, account: Option<&str>) {
-        self.change(|kept| kept.faults.clear(account));
+    pub fn clear_faults(&self) {
+        self.change(|kept| kept.faults.clear());
+    }
+
+    /// Clears the rules that name this account.
+    pub fn clear_faults_of(&self, account: &str) {
+        self.change(|kept| kept.faults.clear_on(account));
     }
 
     pub fn faults(&self) -> Vec<Rule> {
