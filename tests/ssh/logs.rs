@@ -8,10 +8,12 @@ use keyturn::api::docker_host::RunMode;
 use keyturn::audit::managed::ManagedValues;
 use keyturn::deploy::collection::About;
 use keyturn::deploy::report::Outcome;
+use keyturn::deploy::runner::HOST_SCRIPT;
 use keyturn::deploy::task::{Task, TaskCollection};
 use keyturn::secret_value::SecretValue;
 
 use crate::host::{Host, Watch};
+use crate::sshd::public_key;
 
 const VALUE: &str = "managed-9f2c77d01b";
 const TOKEN: &str = "ghp_x7Kq9ZpL2mV4nB8cT1sW6yR3dF5gH0jAeUiO";
@@ -128,4 +130,23 @@ async fn a_busybox_host_collects_too() {
     assert_eq!((report.outcome, logs.lines, logs.excerpt().len()), (Outcome::Succeeded, 100, 21), "{logs:?}");
     let (report, _) = host.run(&collecting(&host, "echo oh >&2; exit 3")).await;
     assert!(report.message.ends_with("it said: oh"), "{}", report.message);
+}
+
+#[tokio::test]
+async fn a_key_that_may_do_nothing_else_collects_by_its_own_command_only() {
+    let host = Host::start();
+    let installed = host.path("host.sh");
+    std::fs::write(&installed, HOST_SCRIPT).unwrap();
+    let authorize = |commands: &str| {
+        let (installed, public) = (installed.display(), public_key(&host.path("client")));
+        host.sshd.authorize(&format!("restrict,command=\"{commands} sh {installed} serve\" {public}"));
+    };
+    authorize("KEYTURN_DEPLOY='true' KEYTURN_ACCESS_LOG='echo installed for $KEYTURN_SECRET'");
+    let (report, _) = host.run(&collecting(&host, "echo sent")).await;
+    assert_eq!(report.logs.as_ref().unwrap().first, ["installed for token"], "{report:?}");
+
+    authorize("KEYTURN_DEPLOY='true'");
+    let (report, _) = host.run(&collecting(&host, "echo sent")).await;
+    assert_eq!(report.outcome, Outcome::HostUnfit, "{report:?}");
+    assert!(report.message.contains("KEYTURN_ACCESS_LOG"), "{}", report.message);
 }

@@ -17,7 +17,8 @@ const OF_THE_SUSPECTED: usize = 5;
 const OF_OTHERS: usize = 2;
 
 impl DockerHosts {
-    /// Fingerprints of them. Nothing is left out: lines that cannot be cleaned are not collected.
+    /// Fingerprints of them, those of the suspected secret first: a host of very many secrets has more than a task can
+    /// carry. Where one cannot be read, nothing is collected.
     pub(super) async fn secret_in_logs(
         &self,
         collection: &Collection,

@@ -90,7 +90,7 @@ fn said(
         let message = if silent.is_empty() { "no secret runs on a host".to_owned() } else { nobody_looked };
         return (Truth::False, "NoCommand", message);
     }
-    let (mut open, mut failed, mut collected, mut lines) = (Vec::new(), Vec::new(), 0, 0);
+    let (mut open, mut failed, mut collected, mut lines) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for secret in asked {
         let name = secret.name_any();
         for host in &secret.spec.hosts {
@@ -98,7 +98,7 @@ fn said(
             match log.map(|log| (&log.problem, &log.found)) {
                 Some((Some(problem), _)) => failed.push(format!("{name} on {}: {problem}", host.name)),
                 Some((None, Some(found))) => {
-                    collected += 1;
+                    collected.push(format!("{name} on {}", host.name));
                     lines += found.lines;
                 }
                 _ => open.push(format!("{name} on {}{}", host.name, why(hosts, &host.name))),
@@ -113,7 +113,7 @@ fn said(
         let message = format!("not collected yet: {}{rest}", named(&open));
         return (Truth::False, "Collecting", message);
     }
-    (Truth::True, "Collected", format!("{lines} log lines were collected, from {collected} logs{rest}"))
+    (Truth::True, "Collected", format!("{lines} log lines were collected: {}{rest}", named(&collected)))
 }
 
 /// Why a host does not collect, as far as it does not say so itself.
@@ -190,7 +190,7 @@ mod tests {
                 vec![web(1100, failure)],
                 "False CollectFailed: token on web: CollectFailed: no such container",
             ),
-            (true, vec![web(1100, found(3))], "True Collected: 3 log lines were collected, from 1 logs"),
+            (true, vec![web(1100, found(3))], "True Collected: 3 log lines were collected: token on web"),
         ] {
             let (said, _) = seen(command, &hosts);
             assert!(said.starts_with(expected), "{said}");
