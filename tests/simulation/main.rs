@@ -6,7 +6,6 @@
 mod faults;
 mod harness;
 mod invariants;
-mod key_pairs;
 mod scenarios;
 mod summary;
 mod world;

@@ -1,4 +1,8 @@
-//! What people have and do. Each scenario is one story; the faults are the harness's.
+//! What people have and do. Each scenario is one story; the faults are the harness's. Those of random values are here.
+
+mod incidents;
+mod key_pairs;
+mod logins;
 
 use std::collections::BTreeMap;
 
@@ -9,12 +13,14 @@ use keyturn::parameter_store::description;
 use keyturn::rotation::observed::Stamp;
 use serde_json::{Value, json};
 
-use crate::key_pairs::ACCOUNT;
-pub use crate::key_pairs::*;
 use crate::summary::{Latest, SecretEnd, Summary};
 use crate::world::hosts::SimHost;
 use crate::world::postgres::SimPostgres;
 use crate::world::{Action, CLUSTER, NAMESPACE, State, When};
+
+pub use self::incidents::*;
+pub use self::key_pairs::*;
+pub use self::logins::*;
 
 pub struct Scenario {
     pub name: &'static str,
@@ -182,6 +188,12 @@ fn young_value_on_web(state: &mut State) {
 }
 
 /// The stories' ends where a race decides between a person's value and a new one.
+/// A young value on a host, and the object that manages it.
+fn managed_on_web(state: &mut State) {
+    young_value_on_web(state);
+    state.apply_secret(SECRET, json!({}), on_web(json!({})));
+}
+
 fn either_value_stands(end: &Summary) -> bool {
     end.parameters.get(PATH).is_some_and(|p| {
         matches!(p.latest, Latest::Person | Latest::Generated)
@@ -245,6 +257,28 @@ pub fn answered_with(end: &Summary, wanted: &str) -> bool {
     end.secrets.values().all(|s| s.last_rotation.as_ref().is_some_and(|(_, result)| result == wanted))
 }
 
+pub fn rolling_back(state: &State) -> bool {
+    state.ssm.staged().any(|path| path.ends_with(".abort")) && state.ssm.staged().count() > 2
+}
+
+pub fn set_verify_fails(state: &mut State, fails: bool) {
+    for host in state.hosts.values_mut() {
+        host.verify_fails = fails;
+    }
+}
+
+fn set_script_fails(state: &mut State, fails: bool) {
+    for host in state.hosts.values_mut() {
+        host.script_fails = fails;
+    }
+}
+
+pub fn set_host_down(state: &mut State, down: bool) {
+    for host in state.hosts.values_mut() {
+        host.unreachable = down;
+    }
+}
+
 macro_rules! scenario {
     ($name:ident, prepare: $prepare:expr, script: $script:expr, ends: $ends:expr $(, or_else: $or_else:expr)? $(,)?) => {
         pub fn $name() -> Scenario {
@@ -297,7 +331,7 @@ scenario!(a_request_rotates_once,
     ends: one_new_value);
 
 scenario!(a_request_rotates_once_on_a_host,
-    prepare: |s| { young_value_on_web(s); s.apply_secret(SECRET, json!({}), on_web(json!({}))); },
+    prepare: managed_on_web,
     script: a_request,
     ends: one_new_value);
 
@@ -310,7 +344,7 @@ scenario!(two_requests_in_a_row_rotate_twice,
     ends: two_new_values);
 
 scenario!(a_request_in_mid_rotation_queues,
-    prepare: |s| { young_value_on_web(s); s.apply_secret(SECRET, json!({}), on_web(json!({}))); },
+    prepare: managed_on_web,
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
         once(deploying, "asks for another", |s| s.request(SECRET, "two")),
@@ -459,7 +493,7 @@ scenario!(a_foreign_write_after_the_record_is_adopted_where_asked,
     or_else: either_value_stands);
 
 scenario!(a_foreign_write_in_mid_deployment_is_held_and_reported,
-    prepare: |s| { young_value_on_web(s); s.apply_secret(SECRET, json!({}), on_web(json!({}))); },
+    prepare: managed_on_web,
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
         once(deploying, "writes it by hand", |s| s.person_puts(PATH, FOREIGN)),
@@ -506,7 +540,7 @@ scenario!(a_parameter_that_is_deleted_and_put_again_in_mid_rotation_is_reported,
     ends: one_new_value);
 
 scenario!(deleting_in_mid_rotation_finishes_it,
-    prepare: |s| { young_value_on_web(s); s.apply_secret(SECRET, json!({}), on_web(json!({}))); },
+    prepare: managed_on_web,
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
         once(recorded, "deletes the object", |s| s.delete_secret(SECRET)),
@@ -536,7 +570,7 @@ scenario!(deleting_and_applying_again_rotates_nothing,
     ends: |end| end.parameters[PATH].generated == 1 && answered_with(end, "Succeeded") && end.secrets.values().all(at_rest));
 
 scenario!(an_edit_in_mid_rotation_changes_nothing_of_it,
-    prepare: |s| { young_value_on_web(s); s.apply_secret(SECRET, json!({}), on_web(json!({}))); },
+    prepare: managed_on_web,
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
         once(recorded, "edits the spec", |s| s.edit_secret(SECRET, |o| {
@@ -546,7 +580,7 @@ scenario!(an_edit_in_mid_rotation_changes_nothing_of_it,
     ends: one_new_value);
 
 scenario!(a_host_that_is_removed_in_mid_rotation_still_counts,
-    prepare: |s| { young_value_on_web(s); s.apply_secret(SECRET, json!({}), on_web(json!({}))); },
+    prepare: managed_on_web,
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
         once(published, "takes the host out of the spec", |s| s.edit_secret(SECRET, |o| o.spec.hosts.clear())),
@@ -568,7 +602,7 @@ scenario!(a_host_that_is_added_in_mid_rotation_counts,
     ends: one_new_value);
 
 scenario!(a_host_whose_object_is_deleted_in_mid_rotation_is_waited_for,
-    prepare: |s| { young_value_on_web(s); s.apply_secret(SECRET, json!({}), on_web(json!({}))); },
+    prepare: managed_on_web,
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
         once(published, "deletes the host's object", |s| s.delete_host("web")),
@@ -581,7 +615,7 @@ scenario!(a_host_whose_object_is_deleted_in_mid_rotation_is_waited_for,
     ends: one_new_value);
 
 scenario!(a_grant_that_is_withdrawn_in_mid_rotation_wins,
-    prepare: |s| { young_value_on_web(s); s.apply_secret(SECRET, json!({}), on_web(json!({}))); },
+    prepare: managed_on_web,
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
         once(recorded, "withdraws the grant", withdraw_grants),
@@ -590,7 +624,7 @@ scenario!(a_grant_that_is_withdrawn_in_mid_rotation_wins,
     ends: one_new_value);
 
 scenario!(a_suspension_in_mid_rotation_lets_it_finish,
-    prepare: |s| { young_value_on_web(s); s.apply_secret(SECRET, json!({}), on_web(json!({}))); },
+    prepare: managed_on_web,
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
         once(recorded, "suspends it", |s| s.edit_secret(SECRET, |o| o.spec.suspend = true)),
@@ -605,31 +639,28 @@ scenario!(a_request_to_a_suspended_secret_waits,
     ],
     ends: one_new_value);
 
+/// To another cluster, beside the same hosts and parameters.
+fn apply_everything_anew(state: &mut State) {
+    let real = state.hosts.clone();
+    state.lose_all_objects();
+    host(state, "web", &[PATH]);
+    state.hosts = real;
+    state.apply_secret(SECRET, json!({ROTATE_REQUESTED_AT: "one"}), on_web(json!({})));
+}
+
 scenario!(objects_that_are_lost_and_applied_again_rotate_nothing,
-    prepare: |s| { young_value_on_web(s); s.apply_secret(SECRET, json!({}), on_web(json!({}))); },
+    prepare: managed_on_web,
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(closed, "loses the cluster and applies everything to a new one", |s| {
-            let real = s.hosts.clone();
-            s.lose_all_objects();
-            host(s, "web", &[PATH]);
-            s.hosts = real;
-            s.apply_secret(SECRET, json!({ROTATE_REQUESTED_AT: "one"}), on_web(json!({})));
-        }),
+        once(closed, "loses the cluster and applies everything to a new one", apply_everything_anew),
     ],
     ends: one_new_value);
 
 scenario!(objects_that_are_lost_in_mid_rotation_and_applied_again_finish_it,
-    prepare: |s| { young_value_on_web(s); s.apply_secret(SECRET, json!({}), on_web(json!({}))); },
+    prepare: managed_on_web,
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(recorded, "loses the cluster and applies everything to a new one", |s| {
-            let real = s.hosts.clone();
-            s.lose_all_objects();
-            host(s, "web", &[PATH]);
-            s.hosts = real;
-            s.apply_secret(SECRET, json!({ROTATE_REQUESTED_AT: "one"}), on_web(json!({})));
-        }),
+        once(recorded, "loses the cluster and applies everything to a new one", apply_everything_anew),
     ],
     ends: one_new_value);
 
@@ -652,436 +683,3 @@ scenario!(a_window_is_waited_for,
     },
     script: nobody_does_anything,
     ends: one_new_value);
-
-// Logins of a Postgres server, published as `user:password`.
-
-fn login_spec(source: Value, patch: Value) -> Value {
-    let mut postgres = json!({"host": "db.example", "database": "app"});
-    merge(&mut postgres, source);
-    let mut spec = json!({
-        "ssm": {"parameters": [{"path": PATH, "value": "{username}:{password}"}]},
-        "generate": {"postgres": postgres},
-        "rotation": {"period": "90d"},
-        "hosts": [{"name": "web"}],
-        "retire": {"after": "5m"},
-    });
-    merge(&mut spec, patch);
-    spec
-}
-
-fn single_with_admin() -> Value {
-    json!({"singleRole": {"name": "app_a"}, "adminSecretRef": {"name": "admin"}})
-}
-
-fn single_on_its_own() -> Value {
-    json!({"singleRole": {"name": "app_a"}})
-}
-
-fn alternating() -> Value {
-    json!({
-        "alternatingRoles": {"names": ["app_a", "app_b"], "owner": "app"},
-        "adminSecretRef": {"name": "admin"},
-    })
-}
-
-fn server_with_a(state: &mut State) {
-    state.postgres = Some(SimPostgres::with(&[("app_a", OLD, true), ("app_b", "unset", false)]));
-    grant(state, "Rotate");
-    put_days_ago(state, PATH, &format!("app_a:{OLD}"), 10);
-}
-
-fn login_on_web(state: &mut State, source: Value, patch: Value) {
-    server_with_a(state);
-    host(state, "web", &[PATH]);
-    state.apply_secret(SECRET, json!({}), login_spec(source, patch));
-}
-
-/// All in order, and the server accepts what is published and run, from these roles only.
-fn logins_in_order(end: &Summary, generated: usize, roles: &[&str]) -> bool {
-    let works = end
-        .server
-        .as_ref()
-        .is_some_and(|server| server.accepts_published && server.accepts_hosts && server.can_log_in == roles);
-    works && in_order(end, generated)
-}
-
-scenario!(a_single_role_is_rotated_by_an_administrator,
-    prepare: |s| login_on_web(s, single_with_admin(), json!({})),
-    script: a_request,
-    ends: |end| logins_in_order(end, 1, &["app_a"]));
-
-scenario!(a_single_role_changes_its_own_password,
-    prepare: |s| login_on_web(s, single_on_its_own(), json!({})),
-    script: a_request,
-    ends: |end| logins_in_order(end, 1, &["app_a"]));
-
-scenario!(a_single_role_without_hosts_is_rotated,
-    prepare: |s| {
-        server_with_a(s);
-        s.apply_secret(SECRET, json!({}), login_spec(single_with_admin(), json!({"hosts": null})));
-    },
-    script: a_request,
-    ends: |end| logins_in_order(end, 1, &["app_a"]));
-
-scenario!(roles_take_turns,
-    prepare: |s| login_on_web(s, alternating(), json!({})),
-    script: a_request,
-    ends: |end| logins_in_order(end, 1, &["app_b"]));
-
-scenario!(a_pair_is_made_from_the_role_in_use,
-    prepare: |s| {
-        s.postgres = Some(SimPostgres::with(&[("app_old", OLD, true)]));
-        grant(s, "Rotate");
-        put_days_ago(s, PATH, &format!("app_old:{OLD}"), 10);
-        host(s, "web", &[PATH]);
-        let mut pair = alternating();
-        merge(&mut pair, json!({"alternatingRoles": {"bootstrap": {"from": "app_old", "mode": "Apply"}}}));
-        s.apply_secret(SECRET, json!({}), login_spec(pair, json!({})));
-    },
-    script: a_request,
-    ends: |end| logins_in_order(end, 1, &["app_a"]));
-
-scenario!(roles_take_turns_twice,
-    prepare: |s| login_on_web(s, alternating(), json!({})),
-    script: || vec![
-        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(|s| closed(s) && answered(s, "one"), "asks for another", |s| s.request(SECRET, "two")),
-    ],
-    ends: |end| logins_in_order(end, 2, &["app_a"]));
-
-scenario!(roles_take_turns_without_hosts,
-    prepare: |s| {
-        server_with_a(s);
-        s.apply_secret(SECRET, json!({}), login_spec(alternating(), json!({"hosts": null})));
-    },
-    script: a_request,
-    ends: |end| logins_in_order(end, 1, &["app_b"]));
-
-scenario!(roles_take_turns_on_two_hosts,
-    prepare: |s| {
-        server_with_a(s);
-        host(s, "web", &[PATH]);
-        host(s, "canary", &[PATH]);
-        let hosts = json!({"hosts": [{"name": "web"}, {"name": "canary"}]});
-        s.apply_secret(SECRET, json!({}), login_spec(alternating(), hosts));
-    },
-    script: a_request,
-    ends: |end| logins_in_order(end, 1, &["app_b"]));
-
-scenario!(a_login_whose_deployment_fails_is_rolled_back,
-    prepare: |s| {
-        login_on_web(s, alternating(), json!({"rotation": {"onFailure": "RollBack"}}));
-    },
-    script: || vec![
-        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(recorded, "breaks verify", |s| set_verify_fails(s, true)),
-        once(rolling_back, "mends it", |s| set_verify_fails(s, false)),
-    ],
-    ends: |end| {
-        let server = end.server.as_ref();
-        end.staged.is_empty()
-            && answered_with(end, "RolledBack")
-            && server.is_some_and(|s| s.accepts_published && s.accepts_hosts && s.can_log_in == ["app_a"])
-    },
-    or_else: |end| logins_in_order(end, 1, &["app_b"]));
-
-scenario!(a_role_whose_deployment_fails_is_rolled_back_in_place,
-    prepare: |s| {
-        login_on_web(s, single_with_admin(), json!({"rotation": {"onFailure": "RollBack"}}));
-    },
-    script: || vec![
-        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(recorded, "breaks the deploy script", |s| set_script_fails(s, true)),
-        once(rolling_back, "mends it", |s| set_script_fails(s, false)),
-    ],
-    ends: |end| {
-        let server = end.server.as_ref();
-        end.staged.is_empty()
-            && answered_with(end, "RolledBack")
-            && server.is_some_and(|s| s.accepts_published && s.accepts_hosts)
-    },
-    or_else: |end| logins_in_order(end, 1, &["app_a"]));
-
-scenario!(a_role_that_somebody_changed_is_left_alone_until_what_is_published_works,
-    prepare: |s| {
-        s.postgres = Some(SimPostgres::with(&[("app_a", "earlier", true), ("app_b", "unset", false)]));
-        grant(s, "Rotate");
-        put_days_ago(s, PATH, "app_a:earlier", 20);
-        put_days_ago(s, PATH, &format!("app_a:{OLD}"), 10);
-        host(s, "web", &[PATH]);
-        s.apply_secret(SECRET, json!({}), login_spec(alternating(), json!({})));
-    },
-    script: || vec![
-        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        later(1200, "puts the password that the role has, and deploys it", |s| {
-            s.person_puts(PATH, "app_a:earlier");
-            let web = s.hosts.get_mut("web").expect("it was made");
-            web.running.insert(PATH.to_owned(), "app_a:earlier".to_owned());
-        }),
-    ],
-    ends: |end| logins_in_order(end, 1, &["app_b"]));
-
-scenario!(a_server_that_is_away_is_waited_for,
-    prepare: |s| login_on_web(s, alternating(), json!({})),
-    script: || vec![
-        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(recorded, "unplugs the server", |s| set_unreachable(s, true)),
-        later(1200, "plugs it in again", |s| set_unreachable(s, false)),
-    ],
-    ends: |end| logins_in_order(end, 1, &["app_b"]));
-
-scenario!(an_empty_environment_takes_its_role_from_what_is_deployed,
-    prepare: |s| {
-        s.postgres = Some(SimPostgres { initialised_by: Some("app_a".into()), ..SimPostgres::default() });
-        grant(s, "Rotate");
-        host(s, "web", &[PATH]);
-        let created = json!({"ssm": {"ifMissing": "Create"}});
-        s.apply_secret(SECRET, json!({}), login_spec(single_on_its_own(), created));
-    },
-    script: nobody_does_anything,
-    ends: |end| logins_in_order(end, 1, &["app_a"]));
-
-scenario!(a_login_that_does_not_exist_is_not_made,
-prepare: |s| {
-    s.postgres = Some(SimPostgres::default());
-    grant(s, "Rotate");
-    host(s, "web", &[PATH]);
-    s.apply_secret(SECRET, json!({}), login_spec(single_on_its_own(), json!({})));
-},
-script: nobody_does_anything,
-ends: |end| {
-    let stalled = |s: &SecretEnd| s.conditions.get("Stalled").is_some_and(|(_, r)| r == "ParameterMissing");
-    end.parameters.is_empty() && end.secrets.values().all(stalled)
-});
-
-scenario!(deleting_while_roles_take_turns_finishes_it,
-    prepare: |s| login_on_web(s, alternating(), json!({})),
-    script: || vec![
-        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(recorded, "deletes the object", |s| s.delete_secret(SECRET)),
-    ],
-    ends: gone_with_a_working_login,
-    or_else: gone_with_a_working_login);
-
-/// Where events are missed or the server is away for long, the deadline of the deletion may come first.
-fn gone_with_a_working_login(end: &Summary) -> bool {
-    let works = end.server.as_ref().is_some_and(|server| server.accepts_published && server.accepts_hosts);
-    works && end.secrets.is_empty() && (end.staged.is_empty() || !end.abandoned.is_empty())
-}
-
-scenario!(a_foreign_write_over_a_changed_role_is_published_over,
-    prepare: |s| login_on_web(s, single_with_admin(), json!({})),
-    script: || vec![
-        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(role_changed, "puts another value", |s| s.person_puts(PATH, FOREIGN)),
-    ],
-    ends: |end| logins_in_order(end, 1, &["app_a"]),
-    or_else: |end| end.server.as_ref().is_some_and(|s| s.can_log_in == ["app_a"]) && either_value_stands(end)
-        || drifted_with_a_working_login(end));
-
-fn role_changed(state: &State) -> bool {
-    recorded(state)
-        && state.postgres.as_ref().and_then(|s| s.roles.get("app_a")).is_some_and(|role| role.password != OLD)
-}
-
-fn drifted_with_a_working_login(end: &Summary) -> bool {
-    end.secrets.values().all(|s| is(&s.conditions, "Drifted", "True"))
-        && end.server.as_ref().is_some_and(|server| server.accepts_hosts)
-}
-
-pub fn rolling_back(state: &State) -> bool {
-    state.ssm.staged().any(|path| path.ends_with(".abort")) && state.ssm.staged().count() > 2
-}
-
-pub fn set_verify_fails(state: &mut State, fails: bool) {
-    for host in state.hosts.values_mut() {
-        host.verify_fails = fails;
-    }
-}
-
-fn set_script_fails(state: &mut State, fails: bool) {
-    for host in state.hosts.values_mut() {
-        host.script_fails = fails;
-    }
-}
-
-fn set_unreachable(state: &mut State, away: bool) {
-    if let Some(server) = &mut state.postgres {
-        server.unreachable = away;
-    }
-}
-
-pub fn token_is_suspected() -> Value {
-    json!({"managedSecretRefs": [{"name": SECRET}]})
-}
-
-/// Hosts have little time to leave the old login, which keeps the stories short.
-pub fn soon_revoked() -> Value {
-    json!({"managedSecretRefs": [{"name": SECRET}], "revokeWithin": "1m"})
-}
-
-pub fn an_incident() -> Vec<Action> {
-    vec![at(300, "reports an incident", |s| s.suspect("leak", token_is_suspected()))]
-}
-
-pub fn contained(end: &Summary) -> bool {
-    end.secrets.values().all(|secret| is(&secret.conditions, "Compromised", "False"))
-}
-
-fn contained_with(end: &Summary, generated: usize) -> bool {
-    contained(end) && in_order(end, generated)
-}
-
-fn contained_logins(end: &Summary, generated: usize, roles: &[&str]) -> bool {
-    contained(end) && logins_in_order(end, generated, roles)
-}
-
-/// Where a fault falls between the rotation under way and the report, either may come first: one value or two.
-fn contained_by_one_or_two(end: &Summary) -> bool {
-    contained_with(end, 1) || contained_with(end, 2)
-}
-
-fn contained_by_one_or_two_logins(end: &Summary) -> bool {
-    (1..=3).any(|generated| {
-        [&["app_a"][..], &["app_b"][..]].iter().any(|roles| contained_logins(end, generated, roles))
-    })
-}
-
-pub fn set_host_down(state: &mut State, down: bool) {
-    for host in state.hosts.values_mut() {
-        host.unreachable = down;
-    }
-}
-
-scenario!(an_incident_rotates_a_suspended_secret_at_once,
-    prepare: |s| {
-        young_value_on_web(s);
-        s.apply_secret(SECRET, json!({}), on_web(json!({"suspend": true})));
-    },
-    script: an_incident,
-    ends: |end| contained_with(end, 1));
-
-scenario!(an_incident_in_mid_deployment_draws_another_value,
-    prepare: |s| { young_value_on_web(s); s.apply_secret(SECRET, json!({}), on_web(json!({}))); },
-    script: || vec![
-        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(deploying, "waits", |_| {}),
-        later(5, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
-    ],
-    ends: |end| contained_with(end, 2),
-    or_else: contained_by_one_or_two);
-
-scenario!(an_incident_that_is_applied_again_does_nothing,
-    prepare: |s| { young_value_on_web(s); s.apply_secret(SECRET, json!({}), on_web(json!({}))); },
-    script: || vec![
-        at(300, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
-        later(7200, "deletes it", |s| s.cluster.incidents.clear()),
-        later(60, "applies it again", |s| {
-            let reported = keyturn::api::time::to_kubernetes(s.start + TimeDelta::seconds(300));
-            s.suspect_since("leak", token_is_suspected(), &serde_json::to_value(reported).unwrap());
-        }),
-    ],
-    ends: |end| contained_with(end, 1));
-
-scenario!(an_incident_about_a_whole_host_rotates_all_it_runs,
-    prepare: |s| {
-        grant(s, "Rotate");
-        put_days_ago(s, PATH, OLD, 10);
-        put_days_ago(s, SECOND, "the-other-old-value", 10);
-        host(s, "web", &[PATH, SECOND]);
-        s.apply_secret(SECRET, json!({}), on_web(json!({})));
-        s.apply_secret("other", json!({}), on_web(json!({"ssm": {"parameters": [{"path": SECOND}]}})));
-    },
-    script: || vec![
-        at(300, "reports the host", |s| s.suspect("break-in", json!({"hostRef": {"name": "web"}}))),
-    ],
-    ends: |end| contained_with(end, 1));
-
-scenario!(an_incident_while_roles_take_turns_revokes_both,
-    prepare: |s| login_on_web(s, alternating(), json!({})),
-    script: || vec![
-        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(deploying, "waits", |_| {}),
-        later(5, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
-    ],
-    ends: |end| contained_logins(end, 2, &["app_a"]),
-    or_else: contained_by_one_or_two_logins);
-
-scenario!(an_incident_revokes_a_role_at_rest,
-    prepare: |s| login_on_web(s, alternating(), json!({"retire": {"after": "9d"}})),
-    script: an_incident,
-    ends: |end| contained_logins(end, 1, &["app_b"]));
-
-scenario!(an_incident_that_revokes_first_does_so,
-    prepare: |s| login_on_web(s, alternating(), json!({})),
-    script: || vec![at(300, "reports an incident", |s| {
-        let mut wanted = token_is_suspected();
-        merge(&mut wanted, json!({"revokeWithin": "0m"}));
-        s.suspect("leak", wanted);
-    })],
-    ends: |end| contained_logins(end, 1, &["app_b"]));
-
-scenario!(an_incident_changes_a_single_role,
-    prepare: |s| login_on_web(s, single_with_admin(), json!({})),
-    script: an_incident,
-    ends: |end| contained_logins(end, 1, &["app_a"]));
-
-scenario!(an_incident_in_the_middle_of_a_single_role,
-    prepare: |s| login_on_web(s, single_with_admin(), json!({})),
-    script: || vec![
-        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(deploying, "waits", |_| {}),
-        later(5, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
-    ],
-    ends: |end| contained_logins(end, 2, &["app_a"]),
-    or_else: contained_by_one_or_two_logins);
-
-scenario!(an_incident_revokes_although_a_host_is_down,
-    prepare: |s| login_on_web(s, alternating(), json!({})),
-    script: || vec![
-        at(300, "unplugs the host and reports an incident", |s| {
-            set_host_down(s, true);
-            s.suspect("leak", soon_revoked());
-        }),
-        once(compromise_is_over, "plugs it in again", |s| set_host_down(s, false)),
-    ],
-    ends: |end| contained_logins(end, 1, &["app_b"]));
-
-scenario!(an_incident_in_mid_rotation_revokes_although_a_host_is_down,
-    prepare: |s| login_on_web(s, alternating(), json!({})),
-    script: || vec![
-        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(deploying, "unplugs the host", |s| set_host_down(s, true)),
-        later(5, "reports an incident", |s| s.suspect("leak", soon_revoked())),
-        once(compromise_is_over, "plugs it in again", |s| set_host_down(s, false)),
-    ],
-    ends: |end| contained_logins(end, 2, &["app_a"]),
-    or_else: contained_by_one_or_two_logins);
-
-scenario!(an_incident_waits_for_a_server_that_is_away,
-    prepare: |s| login_on_web(s, alternating(), json!({})),
-    script: || vec![
-        at(300, "unplugs the server and reports an incident", |s| {
-            set_unreachable(s, true);
-            s.suspect("leak", soon_revoked());
-        }),
-        later(300, "plugs it in again", |s| set_unreachable(s, false)),
-    ],
-    ends: |end| contained_logins(end, 1, &["app_b"]));
-
-scenario!(an_incident_under_an_observing_grant_touches_nothing,
-prepare: |s| {
-    grant(s, "Observe");
-    put_days_ago(s, PATH, OLD, 10);
-    s.apply_secret(SECRET, json!({}), spec(json!({})));
-},
-script: an_incident,
-ends: |end| {
-    let open = |s: &SecretEnd| s.conditions.get("Compromised").is_some_and(|(_, why)| why == "Observe");
-    end.parameters.values().all(|p| p.generated == 0) && end.secrets.values().all(open)
-});
-
-pub fn compromise_is_over(state: &State) -> bool {
-    let status = state.cluster.secret(SECRET).and_then(|s| s.status.as_ref());
-    status.and_then(|s| s.compromise.as_ref()).is_some_and(|c| c.contained_at.is_some())
-}

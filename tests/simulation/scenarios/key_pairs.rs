@@ -3,12 +3,7 @@
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use crate::scenarios::{
-    PATH, SECOND, SECRET, Scenario, a_request, an_incident, answered, answered_with, at, closed,
-    compromise_is_over, contained, deploying, grant, host, in_order, later, merge, nobody_does_anything,
-    once, put_days_ago, recorded, rolling_back, scenario, set_host_down, set_verify_fails, soon_revoked,
-    token_is_suspected,
-};
+use super::*;
 use crate::summary::Summary;
 use crate::world::State;
 use crate::world::cloudflare::SimCloudflare;
