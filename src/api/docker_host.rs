@@ -242,6 +242,10 @@ pub struct VerifySpec {
 /// How the images are searched for secrets. A finding never fails a deployment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "!has(self.layers) || !self.layers || has(self.interval)",
+    "layers are looked into once in every interval: set interval"
+))]
 pub struct AuditSpec {
     /// Variables (ENV and ARG) that may hold a literal although their names sound secret. A token of a known form in one
     /// of them is reported all the same, and so is a value that keyturn manages.
@@ -258,6 +262,10 @@ pub struct AuditSpec {
     /// verifications that happen anyway; otherwise a verification is started where none did in this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Duration>,
+    /// Also look into the files of the images' layers, once in every `interval`. It takes what `docker save` of all of
+    /// them takes over the network, and ten minutes at most.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub layers: bool,
 }
 
 /// A finding in an image that is known and accepted.
@@ -380,6 +388,23 @@ pub struct ImageAudit {
     /// Hash of `audit` as it was then. A change is acted on at once.
     #[serde(default)]
     pub settings: String,
+    /// The last look into the files of the layers, where `audit.layers` asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<LayersAudit>,
+}
+
+/// A look into the files of the images' layers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LayersAudit {
+    /// When it was.
+    pub at: Time,
+    /// How many files were looked into.
+    #[serde(default)]
+    pub files: i64,
+    /// Why not all of them were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A secret in an image, without the secret.
@@ -390,7 +415,7 @@ pub struct ImageFinding {
     pub image: String,
     /// The image's ID, `sha256:…`.
     pub digest: String,
-    /// Where in the image: `env DB_PASSWORD`, `label build-info`, `history layer 4 NPM_TOKEN`.
+    /// Where in the image: `env DB_PASSWORD`, `label build-info`, `history layer 4 NPM_TOKEN`, `file app/.env`.
     pub place: String,
     /// What makes it a finding, see docs/image-audit.md.
     pub rule: String,

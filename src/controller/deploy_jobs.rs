@@ -28,6 +28,8 @@ pub struct DeployJob {
     pub audit: String,
     /// What a collection is about.
     pub about: Option<About>,
+    /// Whether it looks into the files of the images' layers.
+    pub layers: bool,
     pub created: DateTime<Utc>,
     pub state: JobState,
 }

@@ -8,7 +8,9 @@ use kube::ResourceExt;
 use super::deploy_jobs::{DeployJob, JobParameter, JobState};
 use crate::api::docker_host::RunMode;
 use crate::api::time::from_kubernetes;
-use crate::deploy::job::{ABOUT, ATTEMPT, AUDIT, CONTAINER, GENERATION, MODE, PARAMETERS, REVISION, TARGET};
+use crate::deploy::job::{
+    ABOUT, ATTEMPT, AUDIT, CONTAINER, GENERATION, LAYERS, MODE, PARAMETERS, REVISION, TARGET,
+};
 use crate::deploy::report::{Outcome, Report};
 
 /// The Job as the reconciler sees it; `None` where it is not one of keyturn's making.
@@ -30,6 +32,7 @@ pub fn deploy_job(job: &Job, pods: &[&Pod], trouble: Option<String>) -> Option<D
         // A Job of an earlier version has none.
         audit: annotation(AUDIT).unwrap_or_default().to_owned(),
         about: annotation(ABOUT).and_then(|about| serde_json::from_str(about).ok()),
+        layers: annotation(LAYERS) == Some("true"),
         created: created(job),
         state: state(job, pods, trouble),
     })

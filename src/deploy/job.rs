@@ -21,8 +21,8 @@ use super::collection::Collection;
 use super::plan::{Run, audit_settings, target};
 use super::report::Outcome;
 use super::task::{
-    Endpoint, JUMP_KEY_FILE, KEY_FILE, TASK_DIR, TASK_FILE, TERMINATION_LOG, Task, TaskAudit, TaskCollection,
-    TaskParameter,
+    Endpoint, JUMP_KEY_FILE, KEY_FILE, Layers, TASK_DIR, TASK_FILE, TERMINATION_LOG, Task, TaskAudit,
+    TaskCollection, TaskParameter,
 };
 use super::wish::Wish;
 use crate::api::DockerHost;
@@ -42,6 +42,8 @@ pub const GENERATION: &str = "keyturn.dev/generation";
 pub const TARGET: &str = "keyturn.dev/target";
 /// Hash of the DockerHost's `audit` that the images are searched by.
 pub const AUDIT: &str = "keyturn.dev/audit";
+/// Whether the run looks into the files of the images' layers: `true` or `false`.
+pub const LAYERS: &str = "keyturn.dev/layers";
 /// One line `<path>=<version>@<seconds since 1970>` for each parameter.
 pub const PARAMETERS: &str = "keyturn.dev/parameters";
 /// What a collection is about, as JSON.
@@ -81,8 +83,13 @@ pub struct JobTemplate {
 /// images.
 pub fn task(host: &DockerHost, run: &Run, parameters: Vec<TaskParameter>, managed: ManagedValues) -> Task {
     let (ssh, jump) = endpoints(host);
+    let layers = match host.spec.audit.as_ref().is_some_and(|audit| audit.layers) {
+        false => Layers::Ignore,
+        true if run.layers => Layers::Look,
+        true => Layers::Skip,
+    };
     let (audit, collection) = match &run.collection {
-        None => (Some(TaskAudit { allowances: allowances(host), managed }), None),
+        None => (Some(TaskAudit { allowances: allowances(host), managed, layers }), None),
         Some(Collection { about, script, timeout_seconds }) => {
             let (about, script, timeout_seconds) = (about.clone(), script.clone(), *timeout_seconds);
             (None, Some(TaskCollection { about, script, timeout_seconds, managed }))
@@ -254,6 +261,7 @@ fn annotations(host: &DockerHost, run: &Run) -> BTreeMap<String, String> {
         (GENERATION, host.metadata.generation.unwrap_or_default().to_string()),
         (TARGET, target(&host.spec)),
         (AUDIT, audit_settings(&host.spec)),
+        (LAYERS, run.layers.to_string()),
         (PARAMETERS, lines.join("\n")),
     ]
     .map(|(key, value)| (key.to_owned(), value))

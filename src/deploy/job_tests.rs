@@ -16,6 +16,7 @@ fn sample(mode: RunMode) -> (DockerHost, Run, Task) {
         parameters: wishes("web", &[secret]),
         because: vec![],
         collection: None,
+        layers: false,
     };
     let parameters = vec![TaskParameter {
         path: "/app/TOKEN".into(),

@@ -101,6 +101,8 @@ pub struct Run {
     pub because: Vec<String>,
     /// What a collection is about; `None` in the other modes.
     pub collection: Option<Collection>,
+    /// Whether it looks into the files of the images' layers.
+    pub layers: bool,
 }
 
 /// Why a run that is needed does not start.
@@ -236,7 +238,18 @@ fn candidate(input: &Input, status: &DockerHostStatus, mode: RunMode) -> Option<
         because.push("the audit of the images".to_owned());
     }
     let attempt = 1 + last_attempt(input, status, mode, &revision);
-    (!because.is_empty()).then_some(Run { mode, revision, attempt, parameters, because, collection: None })
+    // A deployment is not kept waiting for them.
+    let layers =
+        mode == RunMode::Verify && layers_due(input.host, status).is_some_and(|due| due <= input.now);
+    (!because.is_empty()).then_some(Run {
+        mode,
+        revision,
+        attempt,
+        parameters,
+        because,
+        collection: None,
+        layers,
+    })
 }
 
 /// The first collection that is open and did not fail a moment ago.
@@ -260,6 +273,7 @@ fn collection(input: &Input, status: &DockerHostStatus) -> Option<Run> {
             open.about.incident, open.about.secret
         )],
         collection: Some(open.clone()),
+        layers: false,
     })
 }
 
@@ -548,6 +562,24 @@ pub fn audit_settings(spec: &DockerHostSpec) -> String {
 
 /// When the images of a host are to be looked at next, where no run does anyway. `None`: never for their own sake.
 pub fn audit_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
+    [configurations_due(host, status), layers_due(host, status)].into_iter().flatten().min()
+}
+
+/// When the files of the layers are to be looked into next: once in every interval, whatever other runs look at.
+fn layers_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
+    let audit = host.spec.audit.as_ref().filter(|audit| audit.layers)?;
+    let interval = audit.interval.as_ref()?.to_delta()?;
+    // The configurations come first, and with them it shows that the host can be looked at.
+    let last = status.image_audit.as_ref()?;
+    match &last.layers {
+        Some(layers) if last.settings == audit_settings(&host.spec) => {
+            Some(from_kubernetes(&layers.at) + interval)
+        }
+        _ => Some(DateTime::UNIX_EPOCH),
+    }
+}
+
+fn configurations_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
     let audit = host.spec.audit.as_ref()?;
     let interval = || audit.interval.as_ref()?.to_delta();
     match &status.image_audit {

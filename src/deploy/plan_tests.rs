@@ -468,6 +468,7 @@ fn the_audit_of_the_images_is_a_verification_of_its_own_when_no_run_has_looked_i
         left_out: 0,
         problem: None,
         settings: settings.to_owned(),
+        layers: None,
     };
     let scene = |audit: Option<&str>, created, last: Option<ImageAudit>, secrets: Vec<ManagedSecret>| {
         let mut scene = Scene::new(secrets).status(|status| status.image_audit = last);

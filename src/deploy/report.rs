@@ -144,9 +144,28 @@ pub struct ImagesReport {
     /// Why not every image could be looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// The look into the files of the layers, where this run took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<LayersReport>,
+    /// The beginnings of the IDs of all images ([`short_id`]), where layers are looked into by other runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<String>,
     /// The images with findings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub found: Vec<ImageReport>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayersReport {
+    pub files: u64,
+    /// Why not everything was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// Enough of an image's ID to tell it from the others of a host: a report has little room.
+pub fn short_id(id: &str) -> String {
+    id.trim_start_matches("sha256:").chars().take(12).collect()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

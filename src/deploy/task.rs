@@ -65,6 +65,22 @@ pub struct TaskAudit {
     pub allowances: Allowances,
     /// The published values of the parameters in every form in which they get into images, by keyed fingerprints.
     pub managed: ManagedValues,
+    /// What to do about the files of the layers.
+    #[serde(default)]
+    pub layers: Layers,
+}
+
+/// What a run does about the files of the images' layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Layers {
+    /// Nobody asked.
+    #[default]
+    Ignore,
+    /// They are looked into, but not by this run: it tells which images there are, so that what was found in others is
+    /// known to be gone.
+    Skip,
+    /// They are looked into.
+    Look,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use keyturn::audit::Allowances;
 use keyturn::audit::managed::ManagedValues;
 use keyturn::deploy::report::{ImagesReport, Outcome};
-use keyturn::deploy::task::{Task, TaskAudit};
+use keyturn::deploy::task::{Layers, Task, TaskAudit};
 use keyturn::secret_value::SecretValue;
 
 use crate::host::{Host, docker_host};
@@ -24,11 +24,18 @@ struct Built {
 
 impl Built {
     fn start(host: &Host, name: &str, steps: &str, arguments: &[&str]) -> Self {
+        Self::with_files(host, name, steps, arguments, &[])
+    }
+
+    fn with_files(host: &Host, name: &str, steps: &str, arguments: &[&str], files: &[(&str, &str)]) -> Self {
         let image = format!("{}/{name}:1", host.project);
         let container = format!("{}-{name}", host.project);
         let base = base();
         let context = host.path(&format!("build-{name}"));
         std::fs::create_dir(&context).unwrap();
+        for (name, content) in files {
+            std::fs::write(context.join(name), content).unwrap();
+        }
         let mut docker = Command::new("docker");
         docker.args(["build", "--quiet", "--tag", &image, "--file", "-"]).args(arguments).arg(&context);
         docker.env("DOCKER_HOST", docker_host()).env("DOCKER_BUILDKIT", "0");
@@ -79,6 +86,7 @@ fn audited(host: &Host, revision: &str, script: &str) -> Task {
     let audit = TaskAudit {
         allowances: Allowances { variables: ["SEED_KEY".to_owned()].into(), ..Allowances::default() },
         managed: ManagedValues::new(&values, &[9; 32]),
+        layers: Layers::Ignore,
     };
     Task { audit: Some(audit), parameters: Vec::new(), ..host.task(revision, script) }
 }
@@ -152,4 +160,65 @@ async fn a_host_that_cannot_tell_about_its_images_is_deployed_to_all_the_same() 
     let images = report.images.unwrap();
     let problem = images.problem.as_deref().unwrap();
     assert!(problem.contains(&app.image) && images.found.is_empty(), "{images:?}");
+}
+
+fn looking_into_layers(host: &Host, revision: &str, layers: Layers) -> Task {
+    let mut task = audited(host, revision, "true");
+    task.audit.as_mut().unwrap().layers = layers;
+    task
+}
+
+#[tokio::test]
+async fn what_lies_in_files_of_layers_is_reported_with_its_path_though_a_later_layer_deletes_it() {
+    let host = Host::start();
+    let key = format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+        "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcw".repeat(2)
+    );
+    let files = [("env", "DB_PASSWORD=Winter-Garden-91\n"), ("data", VALUE), ("key", key.as_str())];
+    let steps = "COPY env /srv/.env\nCOPY data key /srv/\nRUN rm -r /srv";
+    let _app = Built::with_files(&host, "app", steps, &[], &files);
+    let (report, watch) = host.run(&looking_into_layers(&host, "abc1", Layers::Look)).await;
+    assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");
+    let images = report.images.unwrap();
+    assert_eq!((images.images, images.problem.as_deref()), (1, None), "{images:?}");
+    let layers = images.layers.as_ref().unwrap();
+    assert_eq!(layers.problem, None, "{images:?}");
+    assert!(layers.files > 3, "{images:?}");
+    let mut actual = found(&images);
+    actual.sort();
+    let expected = [
+        ("app:1 file srv/.env DB_PASSWORD", "secret-name", None),
+        ("app:1 file srv/data", "managed-value", Some(PARAMETER)),
+        ("app:1 file srv/key", "private-key", None),
+    ];
+    let expected =
+        expected.map(|(place, rule, of)| (place.to_owned(), rule.to_owned(), of.map(str::to_owned)));
+    assert_eq!(actual, expected);
+    for secret in [VALUE, "Winter-Garden-91", "MIIEvQ"] {
+        assert!(!format!("{images:?} {}", watch.output()).contains(secret), "{secret} is told");
+    }
+
+    // A run that does not look into them says which images there are.
+    let (report, _) = host.run(&looking_into_layers(&host, "abc2", Layers::Skip)).await;
+    let images = report.images.unwrap();
+    assert_eq!((&images.layers, found(&images), images.ids.len()), (&None, vec![], 1));
+}
+
+#[tokio::test]
+async fn a_save_that_breaks_off_is_told_and_fails_nothing() {
+    let script = "#!/bin/sh\n[ \"$1 $2\" != 'image save' ] || { REAL \"$@\" | head -c 100000; exit 1; }\nexec REAL \"$@\"\n";
+    let host = Host::start_with(|folder| {
+        let real = crate::host::which("docker");
+        let path = folder.join("docker");
+        std::fs::write(&path, script.replace("REAL", &real.display().to_string())).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    });
+    let app = Built::start(&host, "app", "ENV DB_PASSWORD=Winter-Garden-91", &[]);
+    let (report, _) = host.run(&looking_into_layers(&host, "abc1", Layers::Look)).await;
+    assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");
+    let images = report.images.unwrap();
+    assert_eq!(found(&images).len(), 1, "its configuration is looked at all the same: {images:?}");
+    let problem = images.layers.unwrap().problem.unwrap();
+    assert!(problem.contains(&app.image) && problem.contains("cut off"), "{problem}");
 }

@@ -7,9 +7,8 @@ use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
 use super::entries;
 
-/// Largest window of zstd in bytes, which is what is held in memory. `zstd -19` uses 8 MiB; only `--long` and `--ultra`
-/// use more.
-const LARGEST_WINDOW: u64 = 16 << 20;
+/// Largest window of zstd in bytes, which is what is held in memory. Only `--long` and `--ultra` use more.
+const LARGEST_WINDOW: u64 = 8 << 20;
 
 /// Content whose beginning was looked at.
 type Begun<R> = io::Chain<Cursor<Vec<u8>>, R>;

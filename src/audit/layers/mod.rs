@@ -25,7 +25,7 @@ use places::Treatment;
 
 /// Largest JSON file of an archive in bytes, and all of them. A configuration is some 10 KiB.
 const LARGEST_DOCUMENT: u64 = 4 << 20;
-const ALL_DOCUMENTS: usize = 16 << 20;
+const ALL_DOCUMENTS: usize = 8 << 20;
 /// Longest path in bytes that is reported as it is.
 const LONGEST_PATH: usize = 400;
 /// Files of an archive itself: layers, and what describes them.

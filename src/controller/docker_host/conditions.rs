@@ -185,13 +185,15 @@ fn images_clean(status: &DockerHostStatus) -> Verdict {
     let Some(audit) = &status.image_audit else {
         return verdict(Truth::Unknown, "NotAudited", "no run has looked at the images yet".to_owned());
     };
+    let of_layers = || audit.layers.as_ref().and_then(|layers| layers.problem.as_ref());
+    let problem = audit.problem.as_ref().or_else(of_layers);
     let left_out = usize::try_from(audit.left_out).unwrap_or_default();
     let found = status.image_findings.len() + left_out;
     if found > 0 {
         let shown: Vec<String> = status.image_findings.iter().take(3).map(describe_finding).collect();
         let more =
             if found > shown.len() { format!(" and {} more", found - shown.len()) } else { String::new() };
-        let incomplete = audit.problem.as_ref().map_or_else(String::new, |why| format!(". {}", not_all(why)));
+        let incomplete = problem.map_or_else(String::new, |why| format!(". {}", not_all(why)));
         let message = format!(
             "secrets in images: {}{more}. Rotate what is in an image and take it out of the Dockerfile, or accept it in \
              spec.audit.allow{incomplete}",
@@ -199,7 +201,7 @@ fn images_clean(status: &DockerHostStatus) -> Verdict {
         );
         return verdict(Truth::False, "SecretsFound", message);
     }
-    if let Some(why) = &audit.problem {
+    if let Some(why) = problem {
         return verdict(Truth::Unknown, "NotAudited", not_all(why));
     }
     let allowed =

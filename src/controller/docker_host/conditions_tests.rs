@@ -57,6 +57,7 @@ fn images_are_clean_only_where_every_one_was_looked_at() {
         left_out,
         problem: problem.map(str::to_owned),
         settings: String::new(),
+        layers: None,
     };
     let finding = |parameter: Option<&str>| ImageFinding {
         image: "app:1".into(),

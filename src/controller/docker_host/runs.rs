@@ -8,13 +8,13 @@ use chrono::{DateTime, Utc};
 use crate::api::DockerHost;
 use crate::api::access_log::{HostAccessLog, LogLines};
 use crate::api::docker_host::{
-    DockerHostStatus, HostParameter, HostRun, ImageAudit, ImageFinding, Proof, RunMode,
+    DockerHostStatus, HostParameter, HostRun, ImageAudit, ImageFinding, LayersAudit, Proof, RunMode,
 };
 use crate::api::time::{from_kubernetes, to_kubernetes};
 use crate::controller::deploy_jobs::{DeployJob, JobParameter, JobState};
 use crate::controller::settings::Settings;
 use crate::deploy::plan::{MOST_COLLECTIONS, target};
-use crate::deploy::report::{ImageReport, ImagesReport, Outcome, Report};
+use crate::deploy::report::{ImageReport, ImagesReport, Outcome, Report, short_id};
 
 /// The longest list of findings in a status; the schema takes no longer one.
 const MOST_FINDINGS: usize = 128;
@@ -309,14 +309,36 @@ fn show_images(status: &mut DockerHostStatus, host: &DockerHost, job: &DeployJob
         return;
     }
     let mut findings: Vec<ImageFinding> = images.found.iter().flat_map(of_image).collect();
-    if images.problem.is_some() {
-        let known = std::mem::take(&mut status.image_findings);
-        findings
-            .extend(known.into_iter().filter(|known| !images.found.iter().any(|i| i.digest == known.digest)));
-    }
+    let known = std::mem::take(&mut status.image_findings).into_iter();
+    let unseen =
+        |digest: &str| images.problem.is_some() && !images.found.iter().any(|image| image.digest == digest);
+    // What is in files stays known until they are looked into again, so long as the image is there.
+    let unread = |finding: &ImageFinding| {
+        let still = match &images.layers {
+            None => images.ids.contains(&short_id(&finding.digest)),
+            Some(layers) => layers.problem.is_some(),
+        };
+        let again = findings
+            .iter()
+            .any(|found| found.digest == finding.digest && found.fingerprint == finding.fingerprint);
+        finding.place.starts_with("file ") && still && !again
+    };
+    let kept: Vec<ImageFinding> = known.filter(|known| unseen(&known.digest) || unread(known)).collect();
+    findings.extend(kept);
     let found = findings.len();
     findings.truncate(MOST_FINDINGS);
     let number = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+    let layers = if job.layers {
+        let silent = || Some("the run did not say anything about layers".to_owned());
+        Some(LayersAudit {
+            at: to_kubernetes(ending.finished),
+            files: images.layers.as_ref().map_or(0, |l| i64::try_from(l.files).unwrap_or(i64::MAX)),
+            problem: images.layers.as_ref().map_or_else(silent, |layers| layers.problem.clone()),
+        })
+    } else {
+        let last = status.image_audit.take().filter(|last| last.settings == job.audit);
+        last.and_then(|last| last.layers)
+    };
     status.image_audit = Some(ImageAudit {
         at: to_kubernetes(ending.finished),
         images: number(images.images),
@@ -324,6 +346,7 @@ fn show_images(status: &mut DockerHostStatus, host: &DockerHost, job: &DeployJob
         left_out: number(images.left_out + found - findings.len()),
         problem: images.problem.clone(),
         settings: job.audit.clone(),
+        layers,
     });
     status.image_findings = findings;
 }

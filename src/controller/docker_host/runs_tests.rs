@@ -1,7 +1,7 @@
 use chrono::TimeDelta;
 
 use super::*;
-use crate::deploy::report::ReportParameter;
+use crate::deploy::report::{LayersReport, ReportFinding, ReportParameter};
 use crate::deploy::testing::{at, host, shown};
 
 const TOKEN: &str = "/app/TOKEN";
@@ -41,6 +41,7 @@ fn ended(mode: RunMode, attempt: i32, created: i64, report: Report) -> DeployJob
         target: target(&host("web").spec),
         audit: "as it is".into(),
         about: None,
+        layers: false,
         created: seconds(created),
         state: JobState::Ended { report, finished: seconds(created + 10) },
     }
@@ -230,4 +231,48 @@ fn two_tellings_of_one_fact_cause_no_write() {
     assert_eq!(fold(&host, &[waits("ImagePullBackOff: Back-off pulling")], &settings()), known);
     let other = fold(&host, &[waits("FailedMount: no such Secret")], &settings()).run.unwrap();
     assert_eq!(other.message.as_deref(), Some("FailedMount: no such Secret"));
+}
+
+#[test]
+fn what_is_in_files_stays_known_until_they_are_looked_into_again_or_the_image_is_gone() {
+    let finding = |place: &str, fingerprint: &str| ReportFinding {
+        rule: "secret-name".into(),
+        fingerprint: fingerprint.into(),
+        parameter: None,
+        place: place.into(),
+    };
+    let run = |created, layers: Option<LayersReport>, ids: &[&str], findings: Vec<ReportFinding>| {
+        let image = ImageReport { name: "app:1".into(), digest: "sha256:0a".into(), findings };
+        let images = ImagesReport {
+            images: 1,
+            ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+            found: Some(image).into_iter().filter(|image| !image.findings.is_empty()).collect(),
+            layers: layers.clone(),
+            ..ImagesReport::default()
+        };
+        let report = Report { images: Some(Box::new(images)), ..report(Outcome::Succeeded, None) };
+        DeployJob { layers: layers.is_some(), ..ended(RunMode::Verify, 1, created, report) }
+    };
+    let in_file = || finding("file srv/.env TOKEN", "0000000000000001");
+    let in_env = || finding("env TOKEN", "0000000000000002");
+    let looked = |problem: Option<&str>| Some(LayersReport { files: 7, problem: problem.map(str::to_owned) });
+    let first = || run(100, looked(None), &[], vec![in_file(), in_env()]);
+    for (what, second, expected) in [
+        ("not looked into", run(200, None, &["0a"], vec![]), vec!["file srv/.env TOKEN"]),
+        ("the image is gone", run(200, None, &["0b"], vec![]), vec![]),
+        ("looked into, and gone", run(200, looked(None), &[], vec![]), vec![]),
+        ("in part", run(200, looked(Some("cut")), &[], vec![]), vec!["file srv/.env TOKEN"]),
+        ("found again", run(200, looked(Some("cut")), &[], vec![in_file()]), vec!["file srv/.env TOKEN"]),
+    ] {
+        let jobs = [first(), second];
+        let mut host = host("web");
+        for _ in 0..2 {
+            host.status = Some(fold(&host, &jobs, &settings()));
+            let status = host.status.as_ref().unwrap();
+            let places: Vec<&str> = status.image_findings.iter().map(|f| f.place.as_str()).collect();
+            assert_eq!(places, expected, "{what}");
+            let layers = status.image_audit.as_ref().unwrap().layers.as_ref().unwrap();
+            assert_eq!(layers.at, at(if jobs[1].layers { 210 } else { 110 }), "{what}");
+        }
+    }
 }

@@ -11,9 +11,9 @@ use crate::api::rotation_grant::{HostGrant, ParameterGrant, RotationGrantSpec};
 use crate::controller::deploy_jobs::JobParameter;
 use crate::controller::objects::Notice;
 use crate::deploy::report::{
-    ImageReport, ImagesReport, LogsReport, Outcome, Report, ReportFinding, ReportParameter,
+    ImageReport, ImagesReport, LayersReport, LogsReport, Outcome, Report, ReportFinding, ReportParameter,
 };
-use crate::deploy::task::Task;
+use crate::deploy::task::{Layers, Task};
 use crate::deploy::testing::{at, host, published, rotating, secret};
 use crate::parameter_store::{Created, Listed, NewVersion, ParameterStore};
 use crate::rotation::observed::Version;
@@ -173,6 +173,7 @@ impl DeployJobs for Shared {
             target: plan::target(&host.spec),
             audit: plan::audit_settings(&host.spec),
             about: run.collection.as_ref().map(|collection| collection.about.clone()),
+            layers: run.layers,
             created: DateTime::from_timestamp(world.now, 0).unwrap(),
             state: JobState::Running { trouble: None },
         };
@@ -782,4 +783,39 @@ async fn a_host_that_is_down_is_asked_when_it_is_back_and_nothing_waits_for_that
         rotating(published(secret("token", &[TOKEN]), &[(TOKEN, 4, Origin::Rotated)]), "Deploy", 1100);
     world.pass().await;
     assert_eq!(world.lock().deleted.len(), 1, "the collection makes room");
+}
+
+#[tokio::test]
+async fn layers_are_looked_into_once_in_every_interval_and_never_by_a_deployment() {
+    let world = Shared::new();
+    ask_for_audits(&world, serde_json::json!({"interval": "2h", "layers": true}));
+    let layers_of = |run: usize| world.lock().tasks[run].audit.clone().unwrap().layers;
+    world.pass().await;
+    assert_eq!(layers_of(0), Layers::Skip, "a deployment does not wait for them");
+    world.lock().images = Some(images(&[], None));
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.pass().await;
+    assert_eq!((world.started(), layers_of(1)), (2, Layers::Look));
+    assert_eq!(world.status().run.unwrap().mode, RunMode::Verify);
+    let mut found = images(&["0000000000000001"], None);
+    found.found[0].findings[0].place = "file srv/.env DB_PASSWORD".into();
+    found.layers = Some(LayersReport { files: 4711, problem: None });
+    world.lock().images = Some(found);
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(world.status().image_audit.unwrap().layers.unwrap().files, 4711);
+    assert!(world.condition(IMAGES_CLEAN).unwrap().2.contains("file srv/.env DB_PASSWORD of app:1"));
+    world.advance(2 * 3600 - 60);
+    world.pass().await;
+    assert_eq!(world.started(), 2);
+    world.advance(60);
+    world.pass().await;
+    assert_eq!((world.started(), layers_of(2)), (3, Layers::Look));
+    // A run that says nothing of them is not repeated at once, and does not pass for a look.
+    world.lock().images = Some(images(&[], None));
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.pass().await;
+    assert_eq!(world.started(), 3);
+    let (truth, reason, message) = world.condition(IMAGES_CLEAN).unwrap();
+    assert_eq!((truth.as_str(), reason.as_str()), ("Unknown", "NotAudited"), "{message}");
+    assert!(message.contains("layers"), "{message}");
 }

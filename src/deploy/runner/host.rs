@@ -1,12 +1,13 @@
 //! The conversation with the script on the host: requests as text over standard input, answers as lines.
 
 use std::fmt::Write as _;
+use std::io::{self, Read};
 
 use chrono::DateTime;
 
 use super::proof::Check;
 use crate::api::time::to_text;
-use crate::deploy::ssh::connection::{Connection, Exit, Output, SshError};
+use crate::deploy::ssh::connection::{Connection, Exit, Output, SshError, Tunnel};
 use crate::deploy::task::{Task, TaskCollection};
 use crate::secret_value::SecretValue;
 
@@ -48,6 +49,8 @@ pub enum Request<'a> {
     Image { task: &'a Task, id: &'a str },
     /// Runs the command that finds log lines, and tells what it found: to be asked with [`ask_for_logs`].
     Logs { task: &'a Task, collection: &'a TaskCollection },
+    /// Has docker save one of them, to be asked with [`save`].
+    Save { task: &'a Task, id: &'a str },
 }
 
 impl Request<'_> {
@@ -103,9 +106,10 @@ impl Request<'_> {
                 task.compose_project,
                 yes_no(task.sudo)
             ),
-            Self::Image { task, id } => write!(
+            Self::Image { task, id } | Self::Save { task, id } => write!(
                 text,
-                "verb image\nproject {}\nsudo {}\nimage {id}\nend\n",
+                "verb {}\nproject {}\nsudo {}\nimage {id}\nend\n",
+                if matches!(self, Self::Image { .. }) { "image" } else { "save" },
                 task.compose_project,
                 yes_no(task.sudo)
             ),
@@ -305,6 +309,34 @@ pub async fn ask_for_logs(
         }
     }
     Err(HostError::NoAnswer(exit))
+}
+
+/// Asks [`Request::Save`]; what comes is read by [`begin_saved`] first.
+pub async fn save(connection: &Connection, request: &Request<'_>) -> Result<Tunnel, SshError> {
+    connection.exec_stream(BOOTSTRAP, &request.input()).await
+}
+
+/// Reads to where the archive begins. `Ok(Err(…))` is what the host says against it.
+pub fn begin_saved(stream: &mut impl Read) -> io::Result<Result<(), String>> {
+    // A profile may have printed something before.
+    for _ in 0..1000 {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while byte != *b"\n" && line.len() < 4096 {
+            stream.read_exact(&mut byte)?;
+            line.push(byte[0]);
+        }
+        let line = String::from_utf8_lossy(&line);
+        match line.trim_end().split_once("keyturn: ") {
+            Some((_, "save")) => return Ok(Ok(())),
+            Some((_, said)) => {
+                let why = said.strip_prefix("unfit ").unwrap_or(said);
+                return Ok(Err(why.chars().filter(|c| !c.is_control()).take(300).collect()));
+            }
+            None => {}
+        }
+    }
+    Err(io::ErrorKind::InvalidData.into())
 }
 
 /// Sends a request and collects what the host writes, at most so many bytes of each stream.

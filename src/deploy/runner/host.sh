@@ -496,6 +496,13 @@ image() {
   finish
 }
 
+# The image with its layers, as a tar behind the first line.
+save() {
+  check_docker
+  say save
+  call_docker image save "$image" 2>/dev/null
+}
+
 # --- logs ------------------------------------------------------------------------------------------------------------
 
 # More than this is not kept of what one command prints, in bytes.
@@ -642,6 +649,10 @@ answer() {
     image)
       [ -n "$image" ] || bad_request image
       image
+      ;;
+    save)
+      [ -n "$image" ] || bad_request image
+      save
       ;;
     logs)
       [ -n "$timeout" ] && [ -n "$incident" ] && [ -n "$secret" ] || bad_request logs

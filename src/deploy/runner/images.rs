@@ -2,22 +2,32 @@
 //! could not be looked at is said in its report.
 
 use std::collections::BTreeMap;
+use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
 use super::Run;
 use super::host::{self, AboutImage, HostError, Line, Request};
 use crate::audit::image::{self, Image};
+use crate::audit::layers::{self, Archive, FileHit, Limits};
 use crate::audit::managed::Matcher;
-use crate::audit::{self, Audit, Fingerprints};
-use crate::deploy::report::{ImageReport, ImagesReport, ReportFinding};
-use crate::deploy::ssh::connection::Connection;
-use crate::deploy::task::TaskAudit;
+use crate::audit::{self, Audit, Fingerprints, Place};
+use crate::deploy::report::{ImageReport, ImagesReport, LayersReport, ReportFinding, short_id};
+use crate::deploy::ssh::connection::{Connection, Tunnel};
+use crate::deploy::task::{Layers, TaskAudit};
 
 /// How long it may take, beside the rest of the run.
 pub const TIME: Duration = Duration::from_secs(60);
+/// How long it may take beyond that to look into the files of the layers.
+pub const TIME_FOR_LAYERS: Duration = Duration::from_secs(600);
+/// Findings in the files of one image: a report has no room for more.
+const MOST_IN_FILES: usize = 32;
+/// Longest path that is reported, in characters; of a longer one the end.
+const LONGEST_PATH: usize = 120;
 /// A project of more images is looked at in part.
 const MOST_IMAGES: usize = 32;
 /// What docker may say about one image, in bytes. Usual are some 10 KiB.
@@ -32,13 +42,14 @@ impl Run<'_> {
     pub(super) async fn look_at_images(&mut self, audit: &TaskAudit) -> ImagesReport {
         let mut report = ImagesReport::default();
         let mut problems = Vec::new();
-        let deadline = Instant::now() + TIME;
+        let looks = audit.layers == Layers::Look;
+        let deadline = Instant::now() + if looks { TIME + TIME_FOR_LAYERS } else { TIME };
         match Matcher::new(&audit.managed) {
             None => problems.push("the fingerprints of the managed values cannot be read".to_owned()),
             Some(matcher) => {
-                let looked = self.look_at_all(audit, Arc::new(matcher), &mut report, &mut problems);
+                let looked = self.look_at_all(audit, Arc::new(matcher), deadline, &mut report, &mut problems);
                 if timeout_at(deadline, looked).await.is_err() {
-                    problems.push(format!("it took longer than {} s", TIME.as_secs()));
+                    problems.push("it took too long".to_owned());
                     // An answer may still be on its way.
                     self.connection = None;
                 }
@@ -55,6 +66,7 @@ impl Run<'_> {
         &mut self,
         audit: &TaskAudit,
         matcher: Arc<Matcher>,
+        deadline: Instant,
         report: &mut ImagesReport,
         problems: &mut Vec<String>,
     ) {
@@ -63,12 +75,34 @@ impl Run<'_> {
             Err(problem) => return problems.push(problem),
         };
         report.images = images.len();
+        match audit.layers {
+            Layers::Ignore => {}
+            Layers::Skip => report.ids = images.keys().map(|id| short_id(id)).collect(),
+            Layers::Look => report.layers = Some(LayersReport::default()),
+        }
+        // Some seconds before the end, so that what was found by then is told.
+        let deadline = deadline - TIME / 4;
         if images.len() > MOST_IMAGES {
             problems.push(format!("only {MOST_IMAGES} of {} images are looked at", images.len()));
         }
         for (id, name) in images.into_iter().take(MOST_IMAGES) {
             let shown = if name.is_empty() { id.clone() } else { name };
-            match self.look_at(audit, matcher.clone(), &id).await {
+            let mut files = Vec::new();
+            if let Some(layers) = &mut report.layers {
+                let problem = match self.files_of(matcher.clone(), &id, deadline).await {
+                    Err(why) => Some(why),
+                    Ok(archive) => {
+                        layers.files += archive.looked.files;
+                        report.left_out += usize::try_from(archive.looked.left_out).unwrap_or_default();
+                        files = archive.hits;
+                        archive.looked.problems.into_iter().next()
+                    }
+                };
+                // The first is told: a report has little room.
+                let of_image = |problem: String| short(&format!("the layers of {shown}: {problem}"));
+                layers.problem = layers.problem.take().or_else(|| problem.map(of_image));
+            }
+            match self.look_at(audit, matcher.clone(), &id, files).await {
                 Err(problem) => problems.push(format!("{shown}: {problem}")),
                 Ok((image, found)) => {
                     report.allowed += found.allowed.len();
@@ -109,16 +143,46 @@ impl Run<'_> {
         audit: &TaskAudit,
         matcher: Arc<Matcher>,
         id: &str,
+        files: Vec<FileHit>,
     ) -> Result<(Image, Audit), String> {
         let about = self.about(id).await?;
         let image = image::parse(&about.inspect, &about.history).map_err(|error| error.to_string())?;
         let allowances = audit.allowances.clone();
         // So long as the connection is kept alive beside it, it may take its time.
         let looked = tokio::task::spawn_blocking(move || {
-            let found = audit::audit(&image, &allowances, &Fingerprints::default(), Some(&matcher));
+            let keys = Fingerprints::default();
+            let found = audit::audit_with_files(&image, files, &allowances, &keys, Some(&matcher));
             (image, found)
         });
         looked.await.map_err(|_| "the audit broke off".to_owned())
+    }
+
+    /// Looks into the layers of an image while docker saves it.
+    async fn files_of(
+        &mut self,
+        matcher: Arc<Matcher>,
+        id: &str,
+        deadline: Instant,
+    ) -> Result<Archive, String> {
+        let lost = || "the connection to the host broke".to_owned();
+        let request = Request::Save { task: self.task, id };
+        let connection: &Connection = self.connect().await.map_err(|_| lost())?;
+        let stream = host::save(connection, &request).await.map_err(|_| lost())?;
+        let mut stream = Blocking { stream, runtime: Handle::current(), deadline };
+        let scanned = tokio::task::spawn_blocking(move || {
+            let begun = host::begin_saved(&mut stream);
+            begun.map_err(|_| "the host gave no answer about it".to_owned())??;
+            let limits =
+                Limits { findings: MOST_IN_FILES, deadline: Some(deadline.into_std()), ..Limits::default() };
+            layers::scan(BufReader::with_capacity(1 << 16, stream), Some(&matcher), limits)
+                .map_err(|error| error.to_string())
+        });
+        let scanned = scanned.await.map_err(|_| "the audit broke off".to_owned())?;
+        if scanned.is_err() || Instant::now() >= deadline {
+            // The rest of the image may still be on its way.
+            self.connection = None;
+        }
+        scanned
     }
 
     async fn about(&mut self, id: &str) -> Result<AboutImage, String> {
@@ -136,11 +200,35 @@ impl Run<'_> {
     }
 }
 
+/// The host's stream for a thread that waits for it, to the deadline.
+struct Blocking {
+    stream: Tunnel,
+    runtime: Handle,
+    deadline: Instant,
+}
+
+impl Read for Blocking {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.runtime.block_on(async { timeout_at(self.deadline, self.stream.read(buffer)).await });
+        read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+fn short(problem: &str) -> String {
+    problem.chars().take(LONGEST_PROBLEM).collect()
+}
+
 fn reported(finding: &audit::Finding) -> ReportFinding {
     ReportFinding {
         rule: finding.rule.id().to_owned(),
         fingerprint: finding.fingerprint.clone(),
         parameter: finding.parameter.clone(),
-        place: finding.to_string(),
+        place: match &finding.place {
+            Place::File(path) if path.chars().count() > LONGEST_PATH => {
+                let end: String = path.chars().skip(path.chars().count() - LONGEST_PATH).collect();
+                finding.to_string().replacen(path.as_str(), &format!("…{end}"), 1)
+            }
+            _ => finding.to_string(),
+        },
     }
 }

@@ -26,7 +26,7 @@ use super::report::{DeployKind, Outcome, Report};
 use super::ssh::client_key::ClientKey;
 use super::ssh::connection::{Connection, Exit, Login, SshError, Timeouts};
 use super::ssh::known_hosts::KnownHosts;
-use super::task::{Task, TaskParameter};
+use super::task::{Layers, Task, TaskParameter};
 use crate::api::docker_host::{Proof, RunMode};
 
 /// The bounds of a run that do not depend on the host.
@@ -64,7 +64,11 @@ pub fn time_limit(task: &Task) -> Duration {
             return Duration::from_secs(timeout + 180);
         }
     };
-    let audit = if task.audit.is_some() { images::TIME } else { Duration::ZERO };
+    let audit = match &task.audit {
+        None => Duration::ZERO,
+        Some(audit) if audit.layers == Layers::Look => images::TIME + images::TIME_FOR_LAYERS,
+        Some(_) => images::TIME,
+    };
     Duration::from_secs(deploy + task.verify_timeout_seconds + 180) + audit
 }
 

@@ -386,6 +386,17 @@ impl Connection {
         })
     }
 
+    /// Runs `command`, writes `input` to it, and gives what it prints on standard output as a stream, whose end does not
+    /// tell how the command ended: what is read must show that it is whole. Not read any further, it stands still.
+    pub async fn exec_stream(&self, command: &str, input: &[u8]) -> Result<Tunnel, SshError> {
+        let lost = |error: russh::Error| self.lost(&error.to_string());
+        let channel = self.session.channel_open_session().await.map_err(lost)?;
+        channel.exec(true, command).await.map_err(lost)?;
+        channel.data_bytes(input.to_vec()).await.map_err(lost)?;
+        channel.eof().await.map_err(lost)?;
+        Ok(channel.into_stream())
+    }
+
     /// A byte stream to `host:port` as seen from the connected host. It lives as long as this connection.
     pub async fn direct_tcpip(&self, host: &str, port: u16) -> Result<Tunnel, SshError> {
         match self.session.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0).await {

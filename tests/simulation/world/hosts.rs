@@ -242,6 +242,7 @@ impl DeployJobs for World {
                 target: job.target.clone(),
                 audit: String::new(),
                 about: job.task.collection.as_ref().map(|collection| collection.about.clone()),
+                layers: false,
                 created: job.created,
                 state: match (&job.stage, job.finished) {
                     (Stage::Ended(report), Some(finished)) => {
