@@ -118,25 +118,33 @@ pub struct ManagedHit {
     pub written: SecretValue,
 }
 
+type Needles = BTreeMap<Form, BTreeMap<usize, BTreeMap<[u8; MAC_BYTES], String>>>;
+
 /// Finds managed values without being told them.
 pub struct Matcher {
     key: hmac::Key,
     /// By form and length in bytes.
-    needles: BTreeMap<(Form, usize), BTreeMap<[u8; MAC_BYTES], String>>,
+    needles: Needles,
 }
 
 impl Matcher {
     /// `None` where the fingerprints are malformed.
     pub fn new(values: &ManagedValues) -> Option<Self> {
         let key = hex::decode(&values.key).ok().filter(|key| key.len() == KEY_BYTES)?;
-        let mut needles: BTreeMap<(Form, usize), BTreeMap<[u8; MAC_BYTES], String>> = BTreeMap::new();
+        let mut needles = Needles::new();
         for value in &values.values {
             for (form, length, mac) in &value.forms {
                 let mac = hex::decode(mac).ok()?.try_into().ok()?;
                 if *length < SHORTEST {
                     return None;
                 }
-                needles.entry((*form, *length)).or_default().entry(mac).or_insert_with(|| value.name.clone());
+                needles
+                    .entry(*form)
+                    .or_default()
+                    .entry(*length)
+                    .or_default()
+                    .entry(mac)
+                    .or_insert_with(|| value.name.clone());
             }
         }
         Some(Self { key: hmac::Key::new(hmac::HMAC_SHA256, &key), needles })
@@ -164,25 +172,47 @@ impl Matcher {
         candidate: impl Fn(Form, Range<usize>) -> bool,
     ) -> Vec<ManagedHit> {
         let mut found: Vec<ManagedHit> = Vec::new();
-        for ((form, length), needles) in self.needles.iter().filter(|((form, _), _)| searched(*form)) {
-            let mut fitting = 0;
-            for (at, byte) in bytes.iter().enumerate() {
-                fitting = if form.has(*byte) { fitting + 1 } else { 0 };
-                if fitting < *length || !candidate(*form, at + 1 - length..at + 1) {
-                    continue;
-                }
-                let window = &bytes[at + 1 - length..=at];
-                let Some(name) = needles.get(&mac(&self.key, window)) else { continue };
-                // A form begins and ends where characters do.
-                let Ok(written) = std::str::from_utf8(window) else { continue };
-                if !found.iter().any(|hit| hit.name == *name && hit.form == *form) {
-                    let written = SecretValue::new(written.to_owned());
-                    found.push(ManagedHit { name: name.clone(), form: *form, written });
+        for (form, lengths) in self.needles.iter().filter(|(form, _)| searched(**form)) {
+            let shortest = lengths.keys().next().copied().unwrap_or(usize::MAX);
+            for run in runs(bytes, *form, shortest) {
+                let lengths = lengths.range(..=run.len());
+                let windows = lengths.flat_map(|(length, needles)| {
+                    (run.start..=run.end - length).map(move |at| (at..at + length, needles))
+                });
+                for (window, needles) in windows {
+                    if !candidate(*form, window.clone()) {
+                        continue;
+                    }
+                    let window = &bytes[window];
+                    let Some(name) = needles.get(&mac(&self.key, window)) else { continue };
+                    // A form begins and ends where characters do.
+                    let Ok(written) = std::str::from_utf8(window) else { continue };
+                    if !found.iter().any(|hit| hit.name == *name && hit.form == *form) {
+                        let written = SecretValue::new(written.to_owned());
+                        found.push(ManagedHit { name: name.clone(), form: *form, written });
+                    }
                 }
             }
         }
         found
     }
+}
+
+/// Where so many characters of a form or more stand in a row.
+fn runs(bytes: &[u8], form: Form, shortest: usize) -> impl Iterator<Item = Range<usize>> + '_ {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while at < bytes.len() {
+            let start = at;
+            at += bytes[at..].iter().position(|byte| !form.has(*byte)).unwrap_or(bytes.len() - at);
+            let run = start..at;
+            at += 1;
+            if run.len() >= shortest {
+                return Some(run);
+            }
+        }
+        None
+    })
 }
 
 /// Every way in which a value gets into an image's configuration. Trailing newlines are left out: env files and labels
