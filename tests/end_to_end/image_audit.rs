@@ -166,3 +166,46 @@ fn secrets_in_images_are_found_named_accepted_and_gone_with_the_rotation() {
         on_host(&format!("sudo -n docker image rm --force {}/{image}:1", project.name));
     }
 }
+
+#[test]
+#[ignore = "needs the world"]
+fn a_file_that_a_later_layer_deletes_is_found_in_the_interval() {
+    let project = Project::new("layers");
+    project.apply(&project.secret("key", "SIGNING_KEY", "  hosts: [{name: web}]\n"));
+    project.settled("key");
+    let name = &project.name;
+    on_host(&format!(
+        r#"set -eu
+cd ~/e2e/{name}
+mkdir context
+printf 'DB_PASSWORD={PASSWORD}\n' >context/.env
+sudo -n docker build --quiet --tag "{name}/file:1" --file - context >/dev/null <<'D'
+FROM musehub:world
+COPY .env /srv/.env
+RUN rm /srv/.env
+D
+cat >compose.yml <<'YAML'
+services:
+  app: {{image: "{name}/file:1", init: true, command: [sleep, infinity], env_file: .env}}
+YAML
+bash deploy/secrets.sh && bash deploy/deploy.sh
+"#
+    ));
+    set_audit(&project, "{interval: 1h, layers: true}");
+    let in_the_file = "file:1 file srv/.env DB_PASSWORD secret-name -";
+    eventually_found(&project, &[in_the_file]);
+    let status = project.kubectl(&["get", "dockerhost/web", "-o", "jsonpath={.status.imageAudit.layers}"]);
+    let layers: Value = serde_json::from_str(&status).unwrap();
+    assert!(layers["files"].as_i64().unwrap() > 1000 && layers["problem"].is_null(), "{layers}");
+
+    // A deployment does not look into them, and forgets nothing.
+    project.request("key", "leaked");
+    assert_eq!(project.answered("key", "leaked"), "Succeeded");
+    assert_eq!(findings(&project), [in_the_file]);
+
+    let (reason, _) = project.wait("dockerhost/web", "ImagesClean", "False");
+    assert_eq!(reason, "SecretsFound");
+    let everything = project.kubectl(&["get", "dockerhosts,jobs,pods", "-o", "yaml"]);
+    assert!(!everything.contains(PASSWORD), "the value is somewhere");
+    on_host(&format!("sudo -n docker image rm --force {name}/file:1"));
+}
