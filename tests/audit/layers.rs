@@ -140,6 +140,13 @@ fn managed_values_are_found_everywhere_and_in_every_form() {
             assert_eq!(scanned.hits[0].hit.parameter.as_deref(), Some(parameter));
         }
     }
+    let flood: String = (0..100).map(|n| TOKEN.replace("aB", &format!("{n:02}")) + "\n").collect();
+    let content = flood + MANAGED;
+    let archive = image([("app/data.bin", content.as_bytes())]);
+    let scanned = layers::scan(archive.as_slice(), Some(&matcher), Limits::default()).unwrap();
+    assert_eq!(scanned.hits[0].hit.parameter.as_deref(), Some("/app/KEY"), "a flood hides it");
+    assert_eq!(scanned.looked.cut, 1);
+
     let clean = image([("app/data.bin", filler.as_bytes())]);
     let scanned = layers::scan(clean.as_slice(), Some(&matcher), Limits::default()).unwrap();
     assert_eq!(found(&scanned), [] as [String; 0]);

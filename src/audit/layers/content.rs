@@ -134,7 +134,8 @@ fn add_managed_bytes(hits: &mut Vec<Hit>, bytes: &[u8], matcher: &Matcher) {
         if hits.iter().all(|hit| hit.parameter.as_ref() != Some(&managed.name)) {
             hits.retain(|hit| !hit.value.expose().contains(managed.written.expose()));
             let (value, parameter) = (managed.written, Some(managed.name));
-            hits.push(Hit { rule: Rule::ManagedValue, name: None, value, parameter });
+            // First, so that no flood of others takes its place.
+            hits.insert(0, Hit { rule: Rule::ManagedValue, name: None, value, parameter });
         }
     }
 }
