@@ -385,12 +385,14 @@ pub fn token_is_deleted(state: &mut State, id: &str) {
     if published.any(|latest| is_of(&latest.value) && !may_be_revoked(state, &latest.value)) {
         state.violate(format!("I5: token {id} was deleted while it was published"));
     }
-    let records = open_records(state).into_iter().map(|(_, record)| record);
-    if records.into_iter().any(|record| record.credential.is_some_and(|c| c.username == id)) {
-        let goes_on = |record: &Record| matches!(record.trigger, Trigger::RollBack | Trigger::Incident);
-        if !open_records(state).iter().any(|(_, record)| goes_on(record)) {
-            state.violate(format!("I1: token {id} was deleted while a record held it"));
-        }
+    // A roll back, or the next record of an incident, takes the place of the one that holds it.
+    let records = open_records(state);
+    let holds = |record: &Record| record.credential.as_ref().is_some_and(|c| c.username == id);
+    let is_followed = |(name, record): &(String, Record)| {
+        records.iter().any(|(other, later)| other == name && later.id > record.id)
+    };
+    if records.iter().any(|held| holds(&held.1) && !is_followed(held)) {
+        state.violate(format!("I1: token {id} was deleted while a record held it"));
     }
 }
 
