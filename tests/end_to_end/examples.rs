@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::project::Project;
-use super::world::{eventually, in_box, run, ssm, try_run, variable};
+use super::world::{eventually, in_box, run, run_with, ssm, try_run, variable};
 
 const ENVIRONMENTS: [&str; 2] = ["production", "staging"];
 const PARAMETERS: [&str; 5] =
@@ -61,6 +61,25 @@ fn filled_in(folder: &Path) {
     }
 }
 
+/// The incident among the files, reported now: the app's own logins are in its report.
+fn the_incident_shows_who_used_the_password(folder: &Path) {
+    let text = |at: chrono::DateTime<chrono::Utc>| at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    let now = chrono::Utc::now();
+    let yaml = std::fs::read_to_string(folder.join("incident.yaml")).unwrap();
+    let yaml = yaml.replace("2026-11-23T12:00:00Z", &text(now));
+    let yaml = yaml.replace("2026-11-20T00:00:00Z", &text(now - chrono::TimeDelta::hours(1)));
+    run_with("kubectl", &["apply", "-f", "-"], &yaml);
+    let namespaced = ["-n", "musehub-production", "secretincident/stolen-laptop"];
+    eventually("the log lines of the example are collected", || {
+        let conditions = "jsonpath={.status.conditions[?(@.type==\"LogsCollected\")]}";
+        let said = run("kubectl", &[&["get"][..], &namespaced, &["-o", conditions]].concat());
+        if said.contains(r#""status":"True""#) { Ok(()) } else { Err(said) }
+    });
+    let report = run("keyturn", &["incident", "report", "stolen-laptop", "-n", "musehub-production"]);
+    println!("{report}");
+    assert!(report.contains("connection authorized: user=musehub database=musehub"), "{report}");
+}
+
 #[test]
 #[ignore = "needs the world"]
 fn the_whole_runbook_comes_up_in_an_empty_world_by_one_command() {
@@ -104,5 +123,6 @@ fn the_whole_runbook_comes_up_in_an_empty_world_by_one_command() {
     for port in [1337, 2337] {
         in_box("production", &format!("curl -skf https://localhost:{port}/explore >/dev/null"));
     }
+    the_incident_shows_who_used_the_password(&folder);
     empty();
 }
