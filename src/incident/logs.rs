@@ -21,7 +21,8 @@ pub fn window(
     now: DateTime<Utc>,
 ) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
     let suspected = incident.status.as_ref()?.secrets.iter().find(|suspected| suspected.name == secret)?;
-    let contained = suspected.contained_at.as_ref().map(from_kubernetes);
+    // Written down in whole seconds: what happened in that very second counts.
+    let contained = suspected.contained_at.as_ref().map(|at| from_kubernetes(at) + TimeDelta::seconds(1));
     let until = contained.or_else(|| Some(revoke_by(incident)).filter(|by| *by <= now))?;
     let said = incident.spec.suspected_since.as_ref().or(suspected.suspected_value_from.as_ref());
     let since = said.map_or_else(|| scope::reported_at(incident) - FURTHEST, from_kubernetes);
@@ -133,7 +134,7 @@ mod tests {
         let window = |suspected: &serde_json::Value, now| window(&incident(suspected.clone()), "token", now);
         assert_eq!(window(&open, early), None);
         assert_eq!(window(&open, at("2026-11-23T12:30:00Z")), Some((made, at("2026-11-23T12:30:00Z"))));
-        assert_eq!(window(&contained, early), Some((made, at("2026-11-23T12:04:00Z"))));
+        assert_eq!(window(&contained, early), Some((made, at("2026-11-23T12:04:01Z"))));
         let mut unknown = contained.clone();
         unknown["suspectedValueFrom"] = json!(null);
         assert_eq!(window(&unknown, early).unwrap().0, at("2026-08-25T12:00:00Z"));

@@ -734,7 +734,7 @@ async fn the_log_lines_of_an_incident_are_collected_once_whatever_is_forgotten()
     let tasks = world.collections();
     let collection = tasks[0].collection.as_ref().unwrap();
     assert_eq!((collection.script.as_str(), collection.timeout_seconds), ("journalctl", 180));
-    assert_eq!((collection.about.since, collection.about.until), (500, 1050));
+    assert_eq!((collection.about.since, collection.about.until), (500, 1051));
     assert!(!serde_json::to_string(&tasks).unwrap().contains(VALUE.trim()), "the pod is told no value");
     assert_eq!(world.reason(DEPLOYING).as_deref(), Some("Collecting"));
 
@@ -751,7 +751,7 @@ async fn the_log_lines_of_an_incident_are_collected_once_whatever_is_forgotten()
     assert_eq!(world.status().access_logs, status.access_logs, "the Job tells it again");
 
     let log = serde_json::json!({
-        "host": "web", "secret": "token", "since": at(500), "until": at(1050), "found": found,
+        "host": "web", "secret": "token", "since": at(500), "until": at(1051), "found": found,
     });
     world.lock().incidents[0].status.as_mut().unwrap().logs = vec![serde_json::from_value(log).unwrap()];
     world.pass().await;
