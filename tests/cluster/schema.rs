@@ -167,6 +167,8 @@ fn accepted() -> Vec<Case> {
         (m, "spec.notice", json!("Users must register their webhooks again.\nTell them.")),
         (m, "spec.deletionPolicy", json!("Delete")),
         (h, "spec.audit", json!({})),
+        (h, "spec.audit", json!({"layers": true, "interval": "1d"})),
+        (h, "spec.audit", json!({"layers": false})),
         (
             h,
             "spec.audit",
@@ -423,6 +425,12 @@ fn refused() -> Vec<Refusal> {
         (h, "spec.audit", json!({"allowEnv": ["SEED_KEY=1"]}), "must be names of variables"),
         (h, "spec.audit", json!({"allowEnv": ["A", "A"]}), "Duplicate value"),
         (h, "spec.audit", json!({"interval": "1d12h"}), duration),
+        (
+            h,
+            "spec.audit",
+            json!({"layers": true}),
+            "layers are looked into once in every interval: set interval",
+        ),
         (
             h,
             "spec.audit",
