@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::plan::short_hash;
+use super::revision::short_hash;
 use crate::api::access_log::HostAccessLog;
 use crate::api::time::from_kubernetes;
 

@@ -18,8 +18,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::{Resource, ResourceExt};
 
 use super::collection::Collection;
-use super::plan::{Run, audit_settings, target};
+use super::plan::Run;
 use super::report::Outcome;
+use super::revision::{audit_settings, target};
 use super::task::{
     Endpoint, JUMP_KEY_FILE, KEY_FILE, Layers, TASK_DIR, TASK_FILE, TERMINATION_LOG, Task, TaskAudit,
     TaskCollection, TaskParameter,

@@ -5,6 +5,7 @@ pub mod fingerprint;
 pub mod job;
 pub mod plan;
 pub mod report;
+pub mod revision;
 pub mod runner;
 pub mod ssh;
 pub mod task;

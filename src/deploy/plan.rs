@@ -6,14 +6,14 @@
 //! are seen not to run what keyturn published lead to a deployment. A collection reads logs for an incident, when
 //! nothing else is to be done, and makes room for a deployment.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use chrono::{DateTime, TimeDelta, Utc};
 use kube::ResourceExt;
 
 use super::collection::Collection;
+use super::revision::{audit_settings, revision};
 use super::wish::{Arrival, Wish};
 use crate::api::DockerHost;
-use crate::api::docker_host::{DockerHostSpec, DockerHostStatus, HostParameter, HostRun, Proof, RunMode};
+use crate::api::docker_host::{DockerHostStatus, HostParameter, HostRun, Proof, RunMode};
 use crate::api::managed_secret::Origin;
 use crate::api::time::{from_kubernetes, to_text};
 
@@ -534,32 +534,6 @@ pub fn describe(run: &Run) -> String {
     format!("{what} {} (attempt {}) because of {}", run.revision, run.attempt, run.because.join(", "))
 }
 
-/// Sixteen hexadecimal digits that name a set of versions and the script that deploys them. It needs no counter: the
-/// same set is the same revision, whoever computes it. A version counts with the time at which its value was made, since a
-/// parameter that was deleted and created again repeats its numbers.
-pub fn revision(parameters: &[Wish], script: &str) -> String {
-    let line = |wish: &Wish| format!("{}={}@{}", wish.path, wish.version, wish.published_at.timestamp());
-    let mut lines: Vec<String> = parameters.iter().map(line).collect();
-    lines.sort();
-    short_hash(&[&lines.join("\n"), script])
-}
-
-/// Names the endpoint and the compose project: proofs speak of the containers there and of no others.
-pub fn target(spec: &DockerHostSpec) -> String {
-    let jump = spec.ssh.jump.as_ref().map(|jump| format!("{}:{}", jump.host, jump.port.unwrap_or(22)));
-    short_hash(&[
-        &format!("{}:{}", spec.ssh.host, spec.ssh.port()),
-        jump.as_deref().unwrap_or_default(),
-        &spec.docker.compose_project,
-    ])
-}
-
-/// Names what the audit of the images is to go by.
-pub fn audit_settings(spec: &DockerHostSpec) -> String {
-    let text = serde_json::to_string(&spec.audit).expect("settings have string keys only");
-    short_hash(&[&text])
-}
-
 /// When the images of a host are to be looked at next, where no run does anyway. `None`: never for their own sake.
 pub fn audit_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
     [configurations_due(host, status), layers_due(host, status)].into_iter().flatten().min()
@@ -594,11 +568,6 @@ fn configurations_due(host: &DockerHost, status: &DockerHostStatus) -> Option<Da
             Some(created + interval()?.min(FIRST_AUDIT))
         }
     }
-}
-
-/// The parts are joined by a byte that occurs in none of them, so that no two lists hash alike.
-pub(super) fn short_hash(parts: &[&str]) -> String {
-    hex::encode(&digest(&SHA256, parts.join("\0").as_bytes()).as_ref()[..8])
 }
 
 #[cfg(test)]

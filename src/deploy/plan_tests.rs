@@ -432,34 +432,6 @@ fn hosts_of_one_secret_deploy_one_after_another() {
 }
 
 #[test]
-fn a_revision_names_the_versions_and_the_script_whatever_their_order() {
-    let one = wishes("web", &[deploying(TOKEN), settled(OTHER, Adopted)]);
-    let mut reversed = one.clone();
-    reversed.reverse();
-    let mut newer = one.clone();
-    newer[0].version += 1;
-    assert_eq!(revision(&one, "a"), revision(&reversed, "a"));
-    assert_ne!(revision(&one, "a"), revision(&one, "b"));
-    assert_ne!(revision(&one, "a"), revision(&newer, "a"));
-    assert_eq!(revision(&one, "a").len(), 16);
-}
-
-#[test]
-fn a_target_is_another_when_the_endpoint_or_the_project_is() {
-    let spec = host("web").spec;
-    let mut script = spec.clone();
-    script.deploy.script = "other.sh".into();
-    script.ssh.port = Some(22);
-    assert_eq!(target(&spec), target(&script));
-    let mut project = spec.clone();
-    project.docker.compose_project = "staging".into();
-    let mut port = spec.clone();
-    port.ssh.port = Some(2222);
-    assert_ne!(target(&spec), target(&project));
-    assert_ne!(target(&spec), target(&port));
-}
-
-#[test]
 fn the_audit_of_the_images_is_a_verification_of_its_own_when_no_run_has_looked_in_time() {
     let looked = |at_second, settings: &str| ImageAudit {
         at: at(at_second),

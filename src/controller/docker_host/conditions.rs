@@ -11,6 +11,7 @@ use crate::api::managed_secret::Origin;
 use crate::api::time::{from_kubernetes, to_kubernetes, to_text};
 use crate::controller::settings::Settings;
 use crate::deploy::plan::{self, Decision, Hold};
+use crate::deploy::revision;
 use crate::deploy::wish::Wish;
 
 /// A pod that has not come up for this long takes a person; until then it may just be slow.
@@ -73,7 +74,7 @@ pub fn set(status: &mut DockerHostStatus, host: &DockerHost, view: &View) {
 fn failed_run<'a>(status: &'a DockerHostStatus, host: &DockerHost, view: &View) -> Option<&'a HostRun> {
     let wanted: Vec<Wish> =
         view.wishes.iter().filter(|wish| wish.origin != Origin::Foreign).cloned().collect();
-    let revision = plan::revision(&wanted, &host.spec.deploy.script);
+    let revision = revision::revision(&wanted, &host.spec.deploy.script);
     let deploy_is_needed =
         wanted.iter().any(|wish| plan::need(wish, plan::known(status, wish)) == plan::Need::Deploy);
     let of_the_deployment = status.last_deploy.as_ref().filter(|_| deploy_is_needed);

@@ -156,7 +156,7 @@ fn what_holds_a_run_back_is_said_and_stalls_only_where_it_takes_a_person() {
 #[test]
 fn a_failure_stands_only_for_the_versions_that_are_wanted() {
     let secrets = [on_host(TOKEN, Origin::Rotated)];
-    let wanted = plan::revision(&wishes("web", &secrets), "deploy.sh");
+    let wanted = revision::revision(&wishes("web", &secrets), "deploy.sh");
     let failed = |revision: &str, failures| {
         let mut run = run(RunMode::Deploy, revision, 1, Some(900), failures);
         run.message = Some("exit code 3".into());
@@ -181,7 +181,7 @@ fn a_failure_stands_only_for_the_versions_that_are_wanted() {
 #[test]
 fn the_failed_deployment_is_said_although_a_verification_has_ended_since() {
     let secrets = [on_host(TOKEN, Origin::Rotated)];
-    let wanted = plan::revision(&wishes("web", &secrets), "deploy.sh");
+    let wanted = revision::revision(&wishes("web", &secrets), "deploy.sh");
     let conditions = conditions_of(&secrets, &Decision::Settled, |status| {
         status.parameters = vec![shown(TOKEN, 3, Proof::Differs, true, 800)];
         status.last_deploy = Some(run(RunMode::Deploy, &wanted, 1, Some(900), 1));

@@ -13,8 +13,9 @@ use crate::api::docker_host::{
 use crate::api::time::{from_kubernetes, to_kubernetes};
 use crate::controller::deploy_jobs::{DeployJob, JobParameter, JobState};
 use crate::controller::settings::Settings;
-use crate::deploy::plan::{MOST_COLLECTIONS, target};
+use crate::deploy::plan::MOST_COLLECTIONS;
 use crate::deploy::report::{ImageReport, ImagesReport, Outcome, Report, short_id};
+use crate::deploy::revision::target;
 
 /// The longest list of findings in a status; the schema takes no longer one.
 const MOST_FINDINGS: usize = 128;

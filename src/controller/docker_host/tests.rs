@@ -13,6 +13,7 @@ use crate::controller::objects::Notice;
 use crate::deploy::report::{
     ImageReport, ImagesReport, LayersReport, LogsReport, Outcome, Report, ReportFinding, ReportParameter,
 };
+use crate::deploy::revision;
 use crate::deploy::task::{Layers, Task};
 use crate::deploy::testing::{at, host, published, rotating, secret};
 use crate::parameter_store::{Created, Listed, NewVersion, ParameterStore};
@@ -170,8 +171,8 @@ impl DeployJobs for Shared {
             attempt: task.attempt,
             parameters: parameters.collect(),
             generation: host.metadata.generation.unwrap(),
-            target: plan::target(&host.spec),
-            audit: plan::audit_settings(&host.spec),
+            target: revision::target(&host.spec),
+            audit: revision::audit_settings(&host.spec),
             about: run.collection.as_ref().map(|collection| collection.about.clone()),
             layers: run.layers,
             created: DateTime::from_timestamp(world.now, 0).unwrap(),

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::deployment::{Deployment, deployment};
 use super::{
-    Act, DELETION_DEADLINE, Desired, Next, Stalled, Step, Waiting, base, incident, issued, target,
+    Act, DELETION_DEADLINE, Desired, Next, Stalled, Step, Waiting, base, incident, issued, suspicion, target,
     young_until,
 };
 use crate::api::managed_secret::{OnDrift, OnFailure};
@@ -48,7 +48,7 @@ pub(super) fn go_on(
         return Next::Act { step: Step::Close, act: Act::DeleteRecord { id } };
     }
     // What was promised for this time is done whoever wrote what meanwhile, and whether hosts follow or not.
-    let due = incident::is_due(desired, observed, record, now);
+    let due = suspicion::is_due(desired, observed, record, now);
     match due.then(|| target::retire(desired, observed, record, now, grace)).flatten() {
         None => serve(desired, observed, record, drift, now, grace),
         // While the target takes its time, or fails, hosts are given the new credential: the old one may die any moment.
@@ -138,7 +138,7 @@ fn serve(
                 && desired.on_failure == OnFailure::RollBack
                 && record.trigger != Trigger::RollBack
                 && record.base.values().all(|base| *base > 0)
-                && incident::revoke_at(desired, observed, record).is_none()
+                && suspicion::revoke_at(desired, observed, record).is_none()
                 && !target::is_adopted_in_place(desired, observed, record)
                 && !observed.aborts.contains_key(&id);
             if roll_back {
@@ -158,7 +158,7 @@ fn aborted(desired: &Desired<'_>, observed: &Observed, record: &Record, drifted:
         let roll_back = failed
             && desired.on_failure == OnFailure::RollBack
             && !drifted
-            && incident::revoke_at(desired, observed, record).is_none()
+            && suspicion::revoke_at(desired, observed, record).is_none()
             && !target::is_adopted_in_place(desired, observed, record);
         return roll_back.then(|| Act::RecordRollBack {
             id: observed.highest_id(desired.owner) + 1,
@@ -210,7 +210,7 @@ fn close(
     grace: TimeDelta,
 ) -> Next {
     // After an incident the revocation is looked at once more when no late request is alive that could undo it.
-    let revoked = incident::revoke_at(desired, observed, record)
+    let revoked = suspicion::revoke_at(desired, observed, record)
         .and_then(|_| target::retired_at(observed, record))
         .map(|at| at + grace)
         .filter(|until| *until > now);

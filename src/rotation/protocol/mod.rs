@@ -19,6 +19,7 @@ mod issued_tests;
 mod preflight;
 mod start;
 mod step;
+mod suspicion;
 mod target;
 #[cfg(test)]
 mod target_tests;
@@ -34,8 +35,9 @@ use super::schedule::{self, Schedule, Verdict};
 use super::window::WindowError;
 
 pub use desired::{Desired, Incident, Request, Retirement, Strategy, Timing};
-pub use incident::{Revocation, is_rotated, reported_at, revocation};
+pub use incident::{Revocation, revocation};
 pub use step::{Act, Next, Stalled, Step, Waiting};
+pub use suspicion::{is_rotated, reported_at};
 
 /// How long a deleted object is held, at the most, to finish its rotation.
 pub const DELETION_DEADLINE: TimeDelta = TimeDelta::hours(1);

@@ -5,8 +5,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::issued::Sweep;
 use super::preflight::{Preflight, preflight};
 use super::{
-    Act, DELETION_DEADLINE, Desired, Next, Request, Stalled, Step, Waiting, base, incident, issued,
-    look_at_schedule, target, young_until,
+    Act, DELETION_DEADLINE, Desired, Next, Request, Stalled, Step, Waiting, base, issued, look_at_schedule,
+    suspicion, target, young_until,
 };
 use crate::api::managed_secret::{IfMissing, OnDrift};
 use crate::rotation::observed::{Author, Observed, Parameter, Trigger};
@@ -68,7 +68,7 @@ pub(super) fn start_or_rest(
         }
         return start(desired, observed, Trigger::Missing, now, grace);
     }
-    let suspected = incident::is_suspected(desired, observed);
+    let suspected = suspicion::is_suspected(desired, observed);
     if let Some(parameter) = missing.first()
         && (all_missing || request.is_none() && !suspected)
     {

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Act, Desired, Next, Step, Strategy, Waiting, incident, issued, young_until};
+use super::{Act, Desired, Next, Step, Strategy, Waiting, issued, suspicion, young_until};
 use crate::api::docker_host::Proof;
 use crate::rotation::observed::{Acceptance, Credential, HostEvidence, Observed, Record, TargetEvidence};
 
@@ -38,7 +38,7 @@ pub(super) fn install(
     }
     if strategy == Strategy::InPlace
         && !published
-        && !incident::is_due(desired, observed, record, now)
+        && !suspicion::is_due(desired, observed, record, now)
         && let Some(busy) = observed.hosts.iter().find(|host| host.deploying)
     {
         return wait(Waiting::HostBusy { host: busy.name.clone() });
@@ -74,7 +74,7 @@ pub(super) fn retire(
     grace: TimeDelta,
 ) -> Option<Next> {
     let credential = record.credential.as_ref()?;
-    let revoke_at = incident::revoke_at(desired, observed, record);
+    let revoke_at = suspicion::revoke_at(desired, observed, record);
     let hurry = revoke_at.is_some();
     let due = revoke_at.is_some_and(|at| at <= now);
     let wait = |until, why| Some(Next::Wait { step: Step::Retire, until, why });

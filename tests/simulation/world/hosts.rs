@@ -11,8 +11,9 @@ use keyturn::controller::deploy_jobs::{DeployJob, DeployJobs, JobParameter, JobS
 use keyturn::controller::objects::ObjectError;
 use keyturn::deploy::fingerprint::{KEY_BYTES, fingerprint};
 use keyturn::deploy::job::job_name;
-use keyturn::deploy::plan::{Run, target};
+use keyturn::deploy::plan::Run;
 use keyturn::deploy::report::{DeployKind, Outcome, Report, ReportParameter};
+use keyturn::deploy::revision::target;
 use keyturn::deploy::task::{Task, TaskParameter};
 use keyturn::secret_value::SecretValue;
 use kube::ResourceExt;
