@@ -629,6 +629,9 @@ answer() {
   for name in "$project" "$revision" "$run" "$incident" "$secret"; do
     case $name in */* | .* | *[!A-Za-z0-9._-]*) bad_request name ;; esac
   done
+  for time in "$since" "$until"; do
+    case $time in *[!0-9TZ:+.-]*) bad_request time ;; esac
+  done
   for number in "$timeout" "$wait"; do
     case $number in *[!0-9]*) bad_request number ;; esac
   done
