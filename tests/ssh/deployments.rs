@@ -29,6 +29,7 @@ fn next_run(task: &Task) -> Task {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn the_script_runs_with_revision_and_parameters_and_the_result_is_told() {
     let host = Host::start();
     let mut task = host.task("abc1", "umask; echo \"$KEYTURN_REVISION\"; echo \"$KEYTURN_PARAMETERS\"; pwd");
@@ -55,6 +56,7 @@ async fn the_script_runs_with_revision_and_parameters_and_the_result_is_told() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn every_posix_shell_will_do() {
     for (shell, program) in [("dash", "dash"), ("bash", "bash"), ("busybox", "busybox")] {
         let host = Host::start_with(|programs| {
@@ -84,6 +86,7 @@ async fn every_posix_shell_will_do() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn a_connection_cut_in_mid_deploy_leaves_one_deployment_that_is_reported() {
     let host = Host::start();
     let task = host.task("abc1", &waits_for_go(&host));
@@ -116,6 +119,7 @@ async fn a_connection_cut_in_mid_deploy_leaves_one_deployment_that_is_reported()
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn the_next_pod_of_a_job_joins_its_deployment_or_learns_its_end() {
     let host = Host::start();
     let task = host.task("abc1", &format!("{}; exit 3", waits_for_go(&host)));
@@ -144,6 +148,7 @@ async fn the_next_pod_of_a_job_joins_its_deployment_or_learns_its_end() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn two_runs_of_one_revision_at_once_deploy_once() {
     let host = Host::start();
     let first = host.task("abc1", &waits_for_go(&host));
@@ -169,6 +174,7 @@ async fn two_runs_of_one_revision_at_once_deploy_once() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn another_revision_waits_for_its_turn_or_finds_the_host_busy() {
     let host = Host::start();
     let first = host.task("abc1", &waits_for_go(&host));
@@ -199,6 +205,7 @@ async fn another_revision_waits_for_its_turn_or_finds_the_host_busy() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn another_programs_deployment_holds_the_same_lock() {
     let host = Host::start();
     let first = host.task("abc1", "exit 0");
@@ -230,6 +237,7 @@ async fn another_programs_deployment_holds_the_same_lock() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn a_daemon_that_the_script_starts_does_not_keep_the_lock() {
     let host = Host::start();
     let pid = host.path("pid");
@@ -247,6 +255,7 @@ async fn a_daemon_that_the_script_starts_does_not_keep_the_lock() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn a_success_stands_for_later_runs_of_its_revision_and_a_failure_is_tried_again() {
     let host = Host::start();
     let fail = host.path("fail");
@@ -282,6 +291,7 @@ async fn a_success_stands_for_later_runs_of_its_revision_and_a_failure_is_tried_
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn a_script_that_takes_too_long_is_ended_with_its_children() {
     let host = Host::start();
     let pid = host.path("pid");
@@ -294,6 +304,7 @@ async fn a_script_that_takes_too_long_is_ended_with_its_children() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn exit_codes_like_those_of_timeout_are_the_scripts_own_before_its_time_is_over() {
     let host = Host::start();
     for code in [124, 137, 143, 255] {
@@ -315,6 +326,7 @@ fn cut_off(host: &Host) {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn a_deployment_that_was_cut_off_is_told_so_and_the_next_run_deploys_again() {
     let host = Host::start();
     let task = host.task("abc1", &waits_for_go(&host));
@@ -335,6 +347,7 @@ async fn a_deployment_that_was_cut_off_is_told_so_and_the_next_run_deploys_again
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn a_late_run_with_an_older_version_is_refused() {
     let host = Host::start();
     let script = format!("echo ran >>{}", host.path("ran").display());
@@ -368,6 +381,7 @@ async fn a_late_run_with_an_older_version_is_refused() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn a_full_disk_is_named_and_forgiven() {
     let dir = tempfile::TempDir::new().unwrap();
     let disk = Disk::mount(dir.path());
@@ -421,6 +435,7 @@ impl Drop for Disk {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn a_host_that_lacks_a_program_is_told_what_to_install() {
     let all = [
         "sh",
@@ -467,6 +482,7 @@ async fn a_host_that_lacks_a_program_is_told_what_to_install() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn an_account_whose_shell_runs_nothing_is_told_so() {
     let host = Host::with_programs_only(&[]);
     let (report, _) = host.run(&host.task("abc1", "exit 0")).await;
@@ -475,6 +491,7 @@ async fn an_account_whose_shell_runs_nothing_is_told_so() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn a_host_key_that_nobody_vouches_for_gets_nothing() {
     let host = Host::start();
     keygen(&host.path("stranger"), &["-t", "ed25519"]);
@@ -488,6 +505,7 @@ async fn a_host_key_that_nobody_vouches_for_gets_nothing() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn verify_only_runs_touch_nothing_and_try_until_the_time_is_over() {
     let host = Host::start();
     let (ran, tries) = (host.path("ran"), host.path("tries"));
@@ -512,6 +530,7 @@ async fn verify_only_runs_touch_nothing_and_try_until_the_time_is_over() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn five_runs_are_kept_and_long_output_is_cut() {
     let host = Host::start();
     for number in 1..=7 {
@@ -528,6 +547,7 @@ async fn five_runs_are_kept_and_long_output_is_cut() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn scripts_cannot_forge_an_answer_and_odd_scripts_arrive_whole() {
     let host = Host::start();
     let script = "echo 'keyturn: result 0'; echo 'keyturn: done'; echo 'end\n\\n %s $x \"é'\n\nend\nexit 9\n";
@@ -544,6 +564,7 @@ async fn scripts_cannot_forge_an_answer_and_odd_scripts_arrive_whole() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn an_installed_script_serves_a_key_that_may_do_nothing_else() {
     let host = Host::start();
     let installed = host.path("host.sh");
@@ -569,6 +590,7 @@ async fn an_installed_script_serves_a_key_that_may_do_nothing_else() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn a_pod_that_is_stopped_says_so_and_the_deployment_goes_on() {
     let host = Host::start();
     let task = host.task("abc1", &waits_for_go(&host));

@@ -44,6 +44,7 @@ fn says_nothing_secret(text: &str, watch: &Watch) {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn all_lines_stay_on_the_host_and_the_ends_are_shown_without_what_is_secret() {
     let host = Host::start();
     let script = format!(
@@ -80,6 +81,7 @@ async fn all_lines_stay_on_the_host_and_the_ends_are_shown_without_what_is_secre
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn a_script_that_fails_is_told_without_what_is_secret_and_leaves_nothing() {
     let host = Host::start();
     let failing = format!("echo {VALUE}; echo 'no such container, {VALUE}' >&2; exit 7");
@@ -99,6 +101,7 @@ async fn a_script_that_fails_is_told_without_what_is_secret_and_leaves_nothing()
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn few_lines_none_and_too_much_are_told_as_they_are() {
     let host = Host::start();
     let (none, _) = host.run(&collecting(&host, "true")).await;
@@ -116,6 +119,7 @@ async fn few_lines_none_and_too_much_are_told_as_they_are() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn a_busybox_host_collects_too() {
     let host = Host::start_with(|folder| {
         let busybox = crate::host::which("busybox");
@@ -133,6 +137,7 @@ async fn a_busybox_host_collects_too() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn a_key_that_may_do_nothing_else_collects_by_its_own_command_only() {
     let host = Host::start();
     let installed = host.path("host.sh");

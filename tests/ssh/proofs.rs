@@ -72,6 +72,7 @@ pub fn proof(report: &Report, variable: &str) -> Option<Proof> {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn a_value_is_proven_where_every_container_that_has_it_runs_it() {
     let host = Host::start();
     let report = compare(&host, &[("TOKEN", "new")]).await;
@@ -104,6 +105,7 @@ async fn a_value_is_proven_where_every_container_that_has_it_runs_it() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn several_names_of_one_parameter_are_all_compared() {
     let host = Host::start();
     let _app = Container::start(&host, "app", &[("TOKEN", "new")]);
@@ -115,6 +117,7 @@ async fn several_names_of_one_parameter_are_all_compared() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn odd_values_are_compared_byte_by_byte_by_every_shell() {
     let values = [
         "",
@@ -151,6 +154,7 @@ async fn odd_values_are_compared_byte_by_byte_by_every_shell() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn trailing_newlines_do_not_count_where_an_env_file_lost_them() {
     let host = Host::start();
     let _app =
@@ -162,6 +166,7 @@ async fn trailing_newlines_do_not_count_where_an_env_file_lost_them() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn containers_that_do_not_run_or_run_once_are_left_out() {
     let host = Host::start();
     let old = [("TOKEN", "old")];
@@ -184,6 +189,7 @@ async fn containers_that_do_not_run_or_run_once_are_left_out() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn a_container_that_restarts_again_and_again_is_no_proof() {
     let host = Host::start();
     let app =
@@ -212,6 +218,7 @@ async fn a_container_that_restarts_again_and_again_is_no_proof() {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn an_earlier_success_whose_containers_differ_is_deployed_again() {
     let host = Host::start();
     let container = format!("{}-app", host.project);
@@ -229,6 +236,7 @@ async fn an_earlier_success_whose_containers_differ_is_deployed_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the world"]
 async fn no_value_leaves_its_container() {
     let host = Host::start();
     let canary = format!("canary{}", std::process::id());

@@ -23,6 +23,7 @@ fn world(variable: &str) -> String {
 }
 
 #[tokio::test]
+#[ignore = "needs the world"]
 async fn an_account_with_sudo_deploys_and_proves_with_every_kind_of_key() {
     // Only the name of its project is used of this one.
     let host = Host::start();
