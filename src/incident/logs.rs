@@ -23,14 +23,10 @@ pub fn window(
     let suspected = incident.status.as_ref()?.secrets.iter().find(|suspected| suspected.name == secret)?;
     // Written down in whole seconds: what happened in that very second counts.
     let contained = suspected.contained_at.as_ref().map(|at| from_kubernetes(at) + TimeDelta::seconds(1));
-    let until = contained.or_else(|| Some(revoke_by(incident)).filter(|by| *by <= now))?;
+    let until = contained.or_else(|| Some(scope::revoke_at(incident)).filter(|by| *by <= now))?;
     let said = incident.spec.suspected_since.as_ref().or(suspected.suspected_value_from.as_ref());
     let since = said.map_or_else(|| scope::reported_at(incident) - FURTHEST, from_kubernetes);
     (since < until).then_some((since, until))
-}
-
-fn revoke_by(incident: &SecretIncident) -> DateTime<Utc> {
-    scope::created_at(incident) + incident.spec.revoke_within()
 }
 
 /// What this host is to be asked for and no incident has in its status yet, in the order of the incidents' age.
@@ -78,7 +74,7 @@ pub fn next_window(
         incident.status.as_ref().is_none_or(|status| status.contained_at.is_none())
             && secrets.iter().any(|secret| is_asked(incident, secret, host))
     };
-    incidents.iter().filter(open).map(revoke_by).filter(|at| *at > now).min()
+    incidents.iter().filter(open).map(scope::revoke_at).filter(|at| *at > now).min()
 }
 
 fn is_asked(incident: &SecretIncident, secret: &ManagedSecret, host: &str) -> bool {

@@ -36,6 +36,11 @@ pub fn reported_at(incident: &SecretIncident) -> DateTime<Utc> {
     from_kubernetes(&incident.spec.reported_at).min(created_at(incident))
 }
 
+/// From then on the old credentials are revoked whether hosts have left them or not.
+pub fn revoke_at(incident: &SecretIncident) -> DateTime<Utc> {
+    created_at(incident) + incident.spec.revoke_within()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

@@ -361,7 +361,7 @@ fn may_be_revoked(state: &State, value: &str) -> bool {
     let made = state.memory.values.get(value.trim_end());
     state.cluster.incidents.iter().any(|incident| {
         made.is_none_or(|made| *made < scope::reported_at(incident))
-            && scope::created_at(incident) + incident.spec.revoke_within() <= state.now
+            && scope::revoke_at(incident) <= state.now
     })
 }
 

@@ -194,6 +194,16 @@ fn managed_on_web(state: &mut State) {
     state.apply_secret(SECRET, json!({}), on_web(json!({})));
 }
 
+/// Two young values on a host, each with an object that manages it.
+fn two_managed_on_web(state: &mut State) {
+    grant(state, "Rotate");
+    put_days_ago(state, PATH, OLD, 10);
+    put_days_ago(state, SECOND, "the-other-old-value", 10);
+    host(state, "web", &[PATH, SECOND]);
+    state.apply_secret(SECRET, json!({}), on_web(json!({})));
+    state.apply_secret("other", json!({}), on_web(json!({"ssm": {"parameters": [{"path": SECOND}]}})));
+}
+
 fn either_value_stands(end: &Summary) -> bool {
     end.parameters.get(PATH).is_some_and(|p| {
         matches!(p.latest, Latest::Person | Latest::Generated)
@@ -383,14 +393,7 @@ scenario!(a_fernet_ring_keeps_the_previous_key,
     ends: one_new_value);
 
 scenario!(two_secrets_of_one_host_rotate_together,
-    prepare: |s| {
-        grant(s, "Rotate");
-        put_days_ago(s, PATH, OLD, 10);
-        put_days_ago(s, SECOND, "the-other-old-value", 10);
-        host(s, "web", &[PATH, SECOND]);
-        s.apply_secret(SECRET, json!({}), on_web(json!({})));
-        s.apply_secret("other", json!({}), on_web(json!({"ssm": {"parameters": [{"path": SECOND}]}})));
-    },
+    prepare: two_managed_on_web,
     script: || vec![at(300, "asks for both", |s| {
         s.request(SECRET, "one");
         s.request("other", "one");

@@ -67,12 +67,9 @@ pub fn desired<'a>(
 /// process' own clock has come there: a value that is made then must be younger than the report.
 pub fn incidents(object: &ManagedSecret, all: &[SecretIncident], now: DateTime<Utc>) -> Vec<Incident> {
     let about_it = all.iter().filter(|incident| scope::concerns(incident, object));
-    let incidents = about_it.map(|incident| {
-        let created = scope::created_at(incident);
-        Incident {
-            reported_at: scope::reported_at(incident),
-            revoke_at: created + incident.spec.revoke_within(),
-        }
+    let incidents = about_it.map(|incident| Incident {
+        reported_at: scope::reported_at(incident),
+        revoke_at: scope::revoke_at(incident),
     });
     incidents.filter(|incident| incident.reported_at <= now).collect()
 }

@@ -15,6 +15,33 @@ pub fn an_incident() -> Vec<Action> {
     vec![at(300, "reports an incident", |s| s.suspect("leak", token_is_suspected()))]
 }
 
+/// Hosts are being given the new value when it is reported.
+pub fn an_incident_in_mid_rotation() -> Vec<Action> {
+    vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        once(deploying, "waits", |_| {}),
+        later(5, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
+    ]
+}
+
+/// The host is back once the old value is dead.
+pub fn an_incident_while_the_host_is_down() -> Vec<Action> {
+    vec![
+        at(300, "unplugs the host and reports an incident", |s| {
+            set_host_down(s, true);
+            s.suspect("leak", soon_revoked());
+        }),
+        once(compromise_is_over, "plugs it in again", |s| set_host_down(s, false)),
+    ]
+}
+
+/// What is suspected is to be dead at once, whether hosts follow or not.
+pub fn revoked_first(state: &mut State) {
+    let mut wanted = token_is_suspected();
+    merge(&mut wanted, json!({"revokeWithin": "0m"}));
+    state.suspect("leak", wanted);
+}
+
 pub fn contained(end: &Summary) -> bool {
     end.secrets.values().all(|secret| is(&secret.conditions, "Compromised", "False"))
 }
@@ -48,11 +75,7 @@ scenario!(an_incident_rotates_a_suspended_secret_at_once,
 
 scenario!(an_incident_in_mid_deployment_draws_another_value,
     prepare: managed_on_web,
-    script: || vec![
-        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(deploying, "waits", |_| {}),
-        later(5, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
-    ],
+    script: an_incident_in_mid_rotation,
     ends: |end| contained_with(end, 2),
     or_else: contained_by_one_or_two);
 
@@ -69,14 +92,7 @@ scenario!(an_incident_that_is_applied_again_does_nothing,
     ends: |end| contained_with(end, 1));
 
 scenario!(an_incident_about_a_whole_host_rotates_all_it_runs,
-    prepare: |s| {
-        grant(s, "Rotate");
-        put_days_ago(s, PATH, OLD, 10);
-        put_days_ago(s, SECOND, "the-other-old-value", 10);
-        host(s, "web", &[PATH, SECOND]);
-        s.apply_secret(SECRET, json!({}), on_web(json!({})));
-        s.apply_secret("other", json!({}), on_web(json!({"ssm": {"parameters": [{"path": SECOND}]}})));
-    },
+    prepare: two_managed_on_web,
     script: || vec![
         at(300, "reports the host", |s| s.suspect("break-in", json!({"hostRef": {"name": "web"}}))),
     ],
@@ -84,11 +100,7 @@ scenario!(an_incident_about_a_whole_host_rotates_all_it_runs,
 
 scenario!(an_incident_while_roles_take_turns_revokes_both,
     prepare: |s| login_on_web(s, alternating(), json!({})),
-    script: || vec![
-        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(deploying, "waits", |_| {}),
-        later(5, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
-    ],
+    script: an_incident_in_mid_rotation,
     ends: |end| contained_logins(end, 2, &["app_a"]),
     or_else: contained_by_one_or_two_logins);
 
@@ -99,11 +111,7 @@ scenario!(an_incident_revokes_a_role_at_rest,
 
 scenario!(an_incident_that_revokes_first_does_so,
     prepare: |s| login_on_web(s, alternating(), json!({})),
-    script: || vec![at(300, "reports an incident", |s| {
-        let mut wanted = token_is_suspected();
-        merge(&mut wanted, json!({"revokeWithin": "0m"}));
-        s.suspect("leak", wanted);
-    })],
+    script: || vec![at(300, "reports an incident", revoked_first)],
     ends: |end| contained_logins(end, 1, &["app_b"]));
 
 scenario!(an_incident_changes_a_single_role,
@@ -113,23 +121,13 @@ scenario!(an_incident_changes_a_single_role,
 
 scenario!(an_incident_in_the_middle_of_a_single_role,
     prepare: |s| login_on_web(s, single_with_admin(), json!({})),
-    script: || vec![
-        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(deploying, "waits", |_| {}),
-        later(5, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
-    ],
+    script: an_incident_in_mid_rotation,
     ends: |end| contained_logins(end, 2, &["app_a"]),
     or_else: contained_by_one_or_two_logins);
 
 scenario!(an_incident_revokes_although_a_host_is_down,
     prepare: |s| login_on_web(s, alternating(), json!({})),
-    script: || vec![
-        at(300, "unplugs the host and reports an incident", |s| {
-            set_host_down(s, true);
-            s.suspect("leak", soon_revoked());
-        }),
-        once(compromise_is_over, "plugs it in again", |s| set_host_down(s, false)),
-    ],
+    script: an_incident_while_the_host_is_down,
     ends: |end| contained_logins(end, 1, &["app_b"]));
 
 scenario!(an_incident_in_mid_rotation_revokes_although_a_host_is_down,

@@ -208,13 +208,6 @@ scenario!(an_incident_revokes_a_key_pair,
     script: an_incident,
     ends: |end| contained_with(end, 1));
 
-/// The old pair is to be dead at once, whether hosts follow or not.
-fn revoked_first(state: &mut State) {
-    let mut wanted = token_is_suspected();
-    merge(&mut wanted, json!({"revokeWithin": "0m"}));
-    state.suspect("leak", wanted);
-}
-
 fn hosts_follow(state: &State) -> bool {
     let old = |value: &String| value.starts_with(OLD_ID);
     state.hosts.values().all(|host| !host.running.values().any(old))
@@ -255,21 +248,11 @@ scenario!(an_incident_about_a_token_of_a_user_gives_hosts_another_pair_all_the_s
 
 scenario!(an_incident_in_mid_rotation_revokes_both_key_pairs,
     prepare: |s| pair_on_web(s, json!({})),
-    script: || vec![
-        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(deploying, "waits", |_| {}),
-        later(5, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
-    ],
+    script: an_incident_in_mid_rotation,
     ends: |end| contained_with(end, 2),
     or_else: contained_by_some);
 
 scenario!(an_incident_revokes_a_key_pair_although_a_host_is_down,
     prepare: |s| pair_on_web(s, json!({})),
-    script: || vec![
-        at(300, "unplugs the host and reports an incident", |s| {
-            set_host_down(s, true);
-            s.suspect("leak", soon_revoked());
-        }),
-        once(compromise_is_over, "plugs it in again", |s| set_host_down(s, false)),
-    ],
+    script: an_incident_while_the_host_is_down,
     ends: |end| contained_with(end, 1));
