@@ -36,6 +36,16 @@ network_down() {
   ip link delete "$BRIDGE" 2>/dev/null || true
 }
 
+# What a box wrote over one root filesystem means nothing over another: it begins anew.
+box_follow_rootfs() { # box_follow_rootfs FOLDER
+  local root
+  root=$(rootfs_folder box)
+  [[ $(cat "$1/rootfs" 2>/dev/null) != "${root##*/}" ]] || return 0
+  rm -rf "$1/upper" "$1/disk"
+  mkdir -p "$1"
+  echo "${root##*/}" >"$1/rootfs"
+}
+
 box_alive() { alive "$RUN/$1.pid"; }
 
 # box_boot NAME ADDRESS INIT DISKS TOOLS…: starts INIT (a folder of dev/, its script `init` becomes the box's first
@@ -45,6 +55,7 @@ box_boot() {
   local name=$1 address=$2 init=$3 disks=$4 folder="$STATE/boxes/$1"
   shift 4
   box_remove_network "$name"
+  box_follow_rootfs "$folder"
   mkdir -p "$folder"/{upper,work,root,etc} "$RUN/$name" "$LOGS/$name"
   # The work folder belongs to one mount; the kernel refuses to reuse one that a killed box left in use.
   rm -rf "$folder/work" && mkdir "$folder/work"

@@ -1,4 +1,4 @@
-# What every part of the world shares: where things lie, which addresses they have, how a phase is reported.
+# What every part of the world shares: where things lie, which addresses they have, how a process is waited for.
 # shellcheck shell=bash
 
 # Built tools and root filesystems are expensive and depend on nothing but the files they are keyed by, so they
@@ -33,24 +33,6 @@ die() {
   printf 'dev/world: %s\n' "$*" >&2
   exit 1
 }
-
-# phase TITLE COMMAND…: runs the command with its output in the log and prints one line with the time it took.
-# The command runs as a background job, because bash ignores `set -e` in everything that an `if` calls.
-phase() {
-  local title=$1 began=$EPOCHREALTIME
-  shift
-  printf '\n=== %s: %s\n' "$(date -u +%T)" "$title" >>"$LOGS/world.log"
-  ("$@") >>"$LOGS/world.log" 2>&1 9>&- &
-  if wait $!; then
-    printf '%7.1f s  %s\n' "$(seconds_since "$began")" "$title"
-  else
-    printf '%7.1f s  FAILED: %s; the end of %s:\n' "$(seconds_since "$began")" "$title" "$LOGS/world.log" >&2
-    tail -n 25 "$LOGS/world.log" | sed 's/^/    /' >&2
-    exit 1
-  fi
-}
-
-seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }'; }
 
 # wait_for SECONDS WHAT COMMAND…: polls until the command succeeds.
 wait_for() {

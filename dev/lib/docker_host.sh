@@ -20,6 +20,9 @@ PrintMotd no
 # Tests and runs of several secrets open many connections at once.
 MaxStartups 100
 MaxSessions 100
+# Connections that end before they log in make the server refuse their whole address for a while. Here one address is
+# that of all tests.
+PerSourcePenaltyExemptList 10.213.0.0/16
 LogLevel VERBOSE
 Subsystem sftp internal-sftp
 CONF
@@ -27,7 +30,7 @@ CONF
 
 docker_host_boot() {
   docker_host_configure
-  box_boot "$DOCKER_HOST_BOX" "$HOST_ADDRESS" host docker "$(go_folder compose)/docker-compose"
+  box_boot "$DOCKER_HOST_BOX" "$HOST_ADDRESS" host docker
 }
 
 docker_host_wait() {
@@ -47,12 +50,14 @@ docker_host_up() {
   box_alive "$DOCKER_HOST_BOX" && docker_on_host version >/dev/null 2>&1 && on_docker_host true
 }
 
-# One image serves Postgres, the app and the runner. It carries no variable of ours, as the runbook demands.
+# One image serves Postgres, the app and the runner. It carries no variable of ours, as the runbook demands. A second
+# tag says which root filesystem it was made of.
 docker_host_image() {
-  local root
-  ! docker_on_host image inspect musehub:world >/dev/null 2>&1 || return 0
+  local root tag
   root=$(rootfs_folder app)
-  tar -C "$root" -c . | docker_on_host import - musehub:world
+  tag=musehub:${root##*/}
+  docker_on_host image inspect "$tag" >/dev/null 2>&1 || tar -C "$root" -c . | docker_on_host import - "$tag"
+  docker_on_host tag "$tag" musehub:world
 }
 
 docker_host_reset() {

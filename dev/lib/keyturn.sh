@@ -3,9 +3,9 @@
 
 readonly KEYTURN_NAMESPACE=keyturn-system
 readonly KEYTURN_TARGET="$(uname -m)-unknown-linux-gnu"
-# `release` is what is measured and shipped. `dev` is for who changes keyturn: the unoptimised build that the tests
-# use too, so a change is in the cluster half a minute later.
-readonly KEYTURN_PROFILE="${KEYTURN_PROFILE:-release}"
+# `dev` is the unoptimised build that the tests use too: what the demo has compiled the tests need not compile again,
+# and a change is in the cluster half a minute later. `release` is what is measured and shipped.
+readonly KEYTURN_PROFILE="${KEYTURN_PROFILE:-dev}"
 readonly CHART="$REPO/charts/keyturn"
 readonly WORLD_VALUES="$REPO/dev/world-values.yaml"
 
@@ -28,6 +28,8 @@ keyturn_build() {
       ;;
   esac
 }
+
+keyturn_optimised() { [[ $KEYTURN_PROFILE == dev ]] || echo ", optimised"; }
 
 # The files of the image. A static binary has no libraries; the unoptimised one brings this machine's.
 keyturn_files() {
@@ -67,7 +69,7 @@ keyturn_import() { # keyturn_import IMAGE: also drops the images of earlier buil
 keyturn_helm() {
   local values=(--values "$WORLD_VALUES")
   [[ ! -e $STATE/values.yaml ]] || values+=(--values "$STATE/values.yaml")
-  "$(go_folder helm)/helm" --kubeconfig "$STATE/kubeconfig" upgrade --install keyturn "$CHART" \
+  "$(client_program helm)" --kubeconfig "$STATE/kubeconfig" upgrade --install keyturn "$CHART" \
     --namespace "$KEYTURN_NAMESPACE" --create-namespace "${values[@]}" \
     --set-string "image.repository=${1%:*}" --set-string "image.tag=${1##*:}" --take-ownership --force-conflicts \
     --wait --timeout 90s
@@ -79,11 +81,10 @@ keyturn_install() {
     return 0
   fi
   local image
-  phase "keyturn built ($KEYTURN_PROFILE)" keyturn_build
   image=$(keyturn_image)
   ln -sf "$(keyturn_folder)/keyturn" "$STATE/bin/"
-  phase "image $image on the node" keyturn_import "$image"
-  phase "chart installed by helm" keyturn_helm "$image"
+  phase "loading keyturn's image into the node" keyturn_import "$image"
+  phase "installing the chart with helm" keyturn_helm "$image"
 }
 
 keyturn_up() {

