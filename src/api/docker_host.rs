@@ -132,13 +132,14 @@ pub struct SshSpec {
     pub user: String,
     /// Secret of this namespace that holds the private key.
     pub key_secret_ref: SecretKeyRef,
-    /// Lines in the format of OpenSSH's known_hosts. A host key that no line vouches for is refused.
-    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 2048)))]
+    /// Lines in the format of OpenSSH's known_hosts, as ssh-keyscan prints them; an item may hold several, comments and
+    /// blank lines among them. A host key that no line vouches for is refused.
+    #[schemars(length(min = 1, max = 64), inner(length(max = 8192)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     #[x_kube(validation = (
-        r"self.all(line, line.matches('^[^#\\s][^\\r\\n]* [^\\r\\n]+$'))",
-        "every item must be one line of known_hosts, such as musehub.example ssh-ed25519 AAAA…, as ssh-keyscan prints \
-         it; no comments, no empty lines, no line breaks"
+        r"self.exists(text, text.matches('(^|\\n)[ \\t]*[^#\\s]\\S*[ \\t]+\\S+[ \\t]+\\S'))",
+        "must hold a host key: at least one line of known_hosts that is no comment, such as musehub.example ssh-ed25519 \
+         AAAA…, as ssh-keyscan prints it; write several lines below a - |, since YAML joins the lines of a quoted text"
     ))]
     pub known_hosts: Vec<String>,
     /// Host to connect through.
@@ -150,6 +151,12 @@ impl SshSpec {
     pub fn port(&self) -> u16 {
         self.port.and_then(|p| u16::try_from(p).ok()).unwrap_or(22)
     }
+}
+
+/// The lines of an item of `knownHosts` with their numbers from 1. Comments and blank lines are left out, as OpenSSH does.
+pub fn known_hosts_lines(item: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = item.lines().map(|line| line.trim_end_matches('\r').trim_start_matches([' ', '\t']));
+    (1..).zip(lines).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
 /// A host that the connection goes through. Its key is looked up in `ssh.knownHosts` too.

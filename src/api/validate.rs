@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use chrono::{DateTime, TimeDelta};
 
 use super::cloudflare_r2::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
-use super::docker_host::DockerHostSpec;
+use super::docker_host::{DockerHostSpec, known_hosts_lines};
 use super::managed_secret::{GenerateSpec, ManagedSecretSpec};
 use super::postgres::{PASSWORD_BYTES, PostgresSpec, TlsMode};
 use super::window::Window;
@@ -155,11 +155,7 @@ pub fn docker_host(spec: &DockerHostSpec) -> Vec<Problem> {
             problems.push(problem(field, "must be at most 1d"));
         }
     }
-    for (i, line) in spec.ssh.known_hosts.iter().enumerate() {
-        if let Err(message) = known_hosts_line(line) {
-            problems.push(problem(&format!("spec.ssh.knownHosts[{i}]"), message));
-        }
-    }
+    known_hosts(&spec.ssh.known_hosts, &mut problems);
     problems
 }
 
@@ -213,6 +209,22 @@ fn longest(generate: &GenerateSpec) -> usize {
         2 * size(postgres.password_bytes.unwrap_or(PASSWORD_BYTES))
     } else {
         0
+    }
+}
+
+fn known_hosts(items: &[String], problems: &mut Vec<Problem>) {
+    for (i, item) in items.iter().enumerate() {
+        for (number, line) in known_hosts_lines(item) {
+            if let Err(message) = known_hosts_line(line) {
+                let line = if item.lines().count() > 1 { format!("line {number}: ") } else { String::new() };
+                problems.push(problem(&format!("spec.ssh.knownHosts[{i}]"), &format!("{line}{message}")));
+            }
+        }
+    }
+    if !items.iter().any(|item| known_hosts_lines(item).next().is_some()) {
+        let message = "holds no host key, only comments and blank lines: put the lines that ssh-keyscan prints, several \
+                       of them below a - |, since YAML joins the lines of a quoted text";
+        problems.push(problem("spec.ssh.knownHosts", message));
     }
 }
 

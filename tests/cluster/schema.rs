@@ -199,6 +199,18 @@ fn accepted() -> Vec<Case> {
                 "[h]:2222 ssh-rsa AAAA comment"
             ]),
         ),
+        // As ssh-keyscan prints it, whole or line by line, and as a file from a Windows machine has it.
+        (
+            h,
+            "spec.ssh.knownHosts",
+            json!(["# shop.example:22 SSH-2.0-OpenSSH_9.9\nshop.example ssh-ed25519 AAAA\n"]),
+        ),
+        (
+            h,
+            "spec.ssh.knownHosts",
+            json!(["# shop.example:22 SSH-2.0-OpenSSH_9.9", "", "a ssh-ed25519 AAAA"]),
+        ),
+        (h, "spec.ssh.knownHosts", json!(["# a\r\n\r\n \ta,b\tssh-ed25519\tAAAA\r\nb ssh-ed25519 AAAA\r\n"])),
         (h, "spec.deploy.after", json!(["canary"])),
         (h, "spec.deploy.timeout", json!("15m")),
         (h, "spec.verify", json!({"script": "curl -sf https://localhost/", "timeout": "2m"})),
@@ -276,7 +288,7 @@ fn refused() -> Vec<Refusal> {
     let source = "exactly one source is needed: hex, base64, password, fernet, postgres or cloudflareR2";
     let when = "set exactly one of period (such as 90d) and mode: OnDemand";
     let host = "must be a host name or an address";
-    let line = "every item must be one line of known_hosts";
+    let key = "must hold a host key: at least one line of known_hosts that is no comment";
     let object = "must be the name of an object";
     let way = "exactly one of host (a server that the controller reaches) and via.dockerHost";
     let strategy = "exactly one of singleRole and alternatingRoles is needed";
@@ -446,9 +458,15 @@ fn refused() -> Vec<Refusal> {
         (h, "spec.ssh.keySecretRef", json!({"name": "Key", "key": "a"}), object),
         (h, "spec.ssh.keySecretRef", json!({"name": "key", "key": "a/b"}), "must be a key of a Secret"),
         (h, "spec.ssh.knownHosts", json!([]), "should have at least 1 items"),
-        (h, "spec.ssh.knownHosts", json!([" "]), line),
-        (h, "spec.ssh.knownHosts", json!(["# shop.example ssh-ed25519 AAAA"]), line),
-        (h, "spec.ssh.knownHosts", json!(["a ssh-rsa AAAA\nb ssh-rsa AAAA"]), line),
+        (h, "spec.ssh.knownHosts", json!([" ", ""]), key),
+        (h, "spec.ssh.knownHosts", json!(["# shop.example ssh-ed25519 AAAA"]), key),
+        (h, "spec.ssh.knownHosts", json!(["# a ssh-rsa AAAA\r\n \t# b ssh-rsa AAAA\n\n"]), key),
+        // A quoted text in YAML: its two lines have become one comment.
+        (h, "spec.ssh.knownHosts", json!(["# a:22 SSH-2.0-OpenSSH_9.9 a ssh-ed25519 AAAA"]), key),
+        (h, "spec.ssh.knownHosts", json!(["ssh-ed25519 AAAA"]), key),
+        // The most that the rule may have to read.
+        (h, "spec.ssh.knownHosts", json!(vec!["# a b c\n".repeat(1024); 64]), key),
+        (h, "spec.ssh.knownHosts", json!(["a ssh-ed25519 AAAA".repeat(500)]), "may not be more than 8192"),
         (h, "spec.docker.composeProject", json!("Shop"), "must be the name of a compose project"),
         (h, "spec.deploy.script", json!(" \n"), "must not be empty"),
         (m, "spec.accessLog", json!({"script": " "}), "must not be empty"),

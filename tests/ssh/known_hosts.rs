@@ -207,6 +207,31 @@ fn openssh_and_keyturn_agree_on_keys() {
 }
 
 #[test]
+fn openssh_and_keyturn_agree_on_what_is_between_the_lines() {
+    let keys = Keys::make();
+    keys.agree(&[
+        // As ssh-keyscan prints it.
+        (
+            "# db.example:22 SSH-2.0-OpenSSH_9.9\ndb.example {host_ed25519}\n# db.example:22 SSH-2.0-OpenSSH_9.9\n",
+            "db.example",
+            22,
+            None,
+            true,
+        ),
+        ("\n \t\n\ndb.example {host_ed25519}\n\n", "db.example", 22, None, true),
+        (" \t # {other_ed25519}\n\tdb.example {host_ed25519}", "db.example", 22, None, true),
+        ("db.example \t {host_ed25519}", "db.example", 22, None, true),
+        // As a file from a Windows machine has it.
+        ("# keys\r\n\r\ndb.example {host_ed25519}\r\nwww.example {other_ed25519}\r\n", "db.example", 22, None, true),
+        ("db.example {host_ed25519} comment\r\n", "db.example", 22, None, true),
+        ("db.example {host_ed25519}\r\n@revoked * {host_ed25519}\r\n", "db.example", 22, None, false),
+        // A text whose lines were joined is one comment.
+        ("# db.example:22 SSH-2.0-OpenSSH_9.9 db.example {host_ed25519}", "db.example", 22, None, false),
+        ("#db.example {host_ed25519}\n# {host_ed25519}\r\n", "db.example", 22, None, false),
+    ]);
+}
+
+#[test]
 fn openssh_and_keyturn_agree_on_certificates() {
     let keys = Keys::make();
     let host = ["-h", "-n", "db.example,www.example"];

@@ -15,6 +15,7 @@ use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey, PublicKeyOrCertificate};
 
 use super::host_certificate;
+use crate::api::docker_host::known_hosts_lines;
 
 /// What a line says of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,15 +136,15 @@ impl KnownHosts {
     /// Reads the entries; one entry may hold several lines.
     pub fn parse<S: AsRef<str>>(entries: &[S]) -> Self {
         let mut known = Self::default();
-        for (index, line) in entries.iter().flat_map(|entry| entry.as_ref().split('\n')).enumerate() {
-            let line = line.trim_end_matches('\r').trim_start_matches([' ', '\t']);
-            if line.is_empty() || line.starts_with('#') {
-                continue;
+        let mut before = 0;
+        for entry in entries.iter().map(AsRef::as_ref) {
+            for (number, line) in known_hosts_lines(entry) {
+                match parse_line(before + number, line) {
+                    Some(line) => known.lines.push(line),
+                    None => known.unreadable.push(before + number),
+                }
             }
-            match parse_line(index + 1, line) {
-                Some(line) => known.lines.push(line),
-                None => known.unreadable.push(index + 1),
-            }
+            before += entry.lines().count().max(1);
         }
         known
     }
@@ -411,6 +412,14 @@ mod tests {
         let mut mended = lines;
         mended[1] = refused.line;
         assert_eq!(check(&mended, "db.example", 22), Ok(()));
+    }
+
+    #[test]
+    fn lines_are_counted_over_all_items() {
+        let block = format!("# db.example:22 SSH-2.0-OpenSSH_9.9\r\nwww.example ssh-ed25519 {ED25519}\r\n");
+        let refused =
+            check(&[block, String::new(), format!("db.example ssh-ed25519 {OTHER}")], "db.example", 22);
+        assert_eq!(refused.unwrap_err().why, WhyRefused::Changed { lines: vec![4] });
     }
 
     #[test]
