@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::api::GROUP;
+use crate::controller::kube_config;
 
 /// The custom resources that an installation needs.
 const PLURALS: [&str; 4] = ["managedsecrets", "dockerhosts", "rotationgrants", "secretincidents"];
@@ -24,7 +25,7 @@ pub struct CheckArgs {
     #[arg(long, env = "KEYTURN_LEASE_NAME", default_value = "keyturn")]
     pub lease_name: String,
 
-    /// Host and port at which the controller answers /readyz, such as keyturn.keyturn.svc:8080
+    /// Host and port at which the controller answers /readyz, such as keyturn.keyturn-system.svc:8080
     #[arg(long, env = "KEYTURN_ADDRESS")]
     pub address: String,
 
@@ -48,7 +49,7 @@ pub enum CheckError {
 
 /// Checks until everything holds or the time is over; says what does not hold.
 pub async fn run(args: &CheckArgs) -> Result<(), CheckError> {
-    let client = Client::try_default().await.map_err(CheckError::Connect)?;
+    let client = kube_config::client().await.map_err(CheckError::Connect)?;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(args.timeout_seconds);
     loop {
         match once(args, &client).await {

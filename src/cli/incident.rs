@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 
 use clap::{Args, Subcommand, ValueEnum};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 
 use crate::api::SecretIncident;
 use crate::api::access_log::IncidentLog;
 use crate::api::secret_incident::Reader;
 use crate::api::time::{from_kubernetes, to_text};
+use crate::controller::kube_config;
 
 #[derive(Args, Clone, Debug)]
 pub struct IncidentArgs {
@@ -56,7 +57,7 @@ pub enum IncidentError {
 /// Prints the report.
 pub async fn run(args: &IncidentArgs) -> Result<(), IncidentError> {
     let IncidentCommand::Report(args) = &args.command;
-    let client = Client::try_default().await.map_err(IncidentError::Connect)?;
+    let client = kube_config::client().await.map_err(IncidentError::Connect)?;
     let namespace = args.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let api: Api<SecretIncident> = Api::namespaced(client, &namespace);
     let read = |source| IncidentError::Read { namespace: namespace.clone(), name: args.name.clone(), source };

@@ -8,10 +8,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Method, Request};
+use kube::Client;
 use kube::client::ClientBuilder;
-use kube::{Client, Config};
 use tower::{Layer, Service};
 
+use super::kube_config;
 use super::metrics::Metrics;
 
 /// Longest silence of the API server inside one call.
@@ -40,7 +41,7 @@ pub enum ConnectError {
 
 /// Sets up connections with the pod's service account, or with KUBECONFIG. Nothing is sent yet.
 pub async fn connect(metrics: &Metrics) -> Result<Clients, ConnectError> {
-    let mut config = Config::infer().await?;
+    let mut config = kube_config::infer().await?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.write_timeout = Some(WRITE_TIMEOUT);
     config.default_retry = false;

@@ -8,6 +8,7 @@ pub mod events;
 pub mod health;
 pub mod inventories;
 pub mod kube_client;
+pub mod kube_config;
 pub mod kube_deploy_jobs;
 pub mod kube_job_state;
 pub mod kube_objects;

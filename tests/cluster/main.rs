@@ -3,6 +3,7 @@
 
 mod lease;
 mod namespace;
+mod proxy;
 mod reading;
 mod schema;
 
