@@ -114,6 +114,28 @@ fn nothing_but_time_a_new_token_or_a_person_rotates() {
 
 #[test]
 #[ignore = "needs the world"]
+fn a_request_to_a_suspended_secret_is_told_and_waits_for_the_end_of_that() {
+    let project = Project::without_host("suspended");
+    let secret = "managedsecret/token";
+    project.apply(&project.secret("token", "TOKEN", ""));
+    project.wait(secret, "Ready", "True");
+    project.wait_reason(secret, "Rotating", "False", "Idle");
+    project.kubectl(&["patch", secret, "--type=merge", "-p", r#"{"spec":{"suspend":true}}"#]);
+    project.wait_reason(secret, "Rotating", "False", "Suspended");
+    project.request("token", "asked-while-suspended");
+    super::world::eventually("the request is named", || {
+        let (_, reason, message) = project.condition(secret, "Rotating");
+        let told = reason == "Suspended" && message.contains("\"asked-while-suspended\" waits");
+        if told { Ok(()) } else { Err(format!("{reason}: {message}")) }
+    });
+    assert_eq!(project.version("TOKEN"), 1);
+    project.kubectl(&["patch", secret, "--type=merge", "-p", r#"{"spec":{"suspend":false}}"#]);
+    assert_eq!(project.answered("token", "asked-while-suspended"), "Succeeded");
+    assert_eq!(project.version("TOKEN"), 2);
+}
+
+#[test]
+#[ignore = "needs the world"]
 fn observe_shows_what_would_be_done_and_does_nothing() {
     let project = Project::without_host("observe");
     project.apply(&project.grant("Observe"));

@@ -26,6 +26,8 @@ const MAX_NOTES: usize = 32;
 /// Most entries of `status.target.setUp`, and the most characters of one.
 const MAX_STATEMENTS: usize = 100;
 const MAX_STATEMENT: usize = 512;
+/// Most characters of a request that a message quotes: an annotation may be long.
+const MAX_SHOWN_TOKEN: usize = 64;
 
 /// Renders the status from the evidence; `None` of it where it could not be gathered, and then keeps what it said.
 pub fn render(
@@ -48,7 +50,11 @@ pub fn render(
     let set = |conditions: &mut Vec<_>, (kind, truth, reason, message): Said| {
         conditions::set(conditions, kind, truth, &reason, &message, generation, now);
     };
-    let mut said = vec![ready(&status, observed, progress), rotating(&status, progress)];
+    let held = held_by_suspend(&status, desired, observed);
+    let mut said = vec![
+        ready(&status, observed, progress, held.as_deref()),
+        rotating(&status, progress, held.as_deref()),
+    ];
     if let Some(observed) = observed {
         said.extend(facts(object, desired, observed, progress, now));
         if object.spec.hosts.is_empty() {
@@ -347,7 +353,32 @@ pub fn ended(record: &Record, superseded: bool, now: DateTime<Utc>) -> LastRotat
     }
 }
 
-fn ready(status: &ManagedSecretStatus, observed: Option<&Observed>, progress: &Progress) -> Said {
+/// What `suspend` keeps from starting, for a person who wonders why nothing happens; `None` where it holds nothing back.
+fn held_by_suspend(
+    status: &ManagedSecretStatus,
+    desired: &Desired<'_>,
+    observed: Option<&Observed>,
+) -> Option<String> {
+    let incident = observed.is_some_and(|observed| protocol::is_suspected(desired, observed));
+    if !desired.suspended || status.rotation.is_some() || incident {
+        return None;
+    }
+    let request = observed.and_then(|observed| protocol::unhandled_request(desired, observed));
+    Some(match request {
+        Some(request) => {
+            let token: String = request.token.chars().take(MAX_SHOWN_TOKEN).collect();
+            format!("The request {token:?} waits, since spec.suspend is true: set it to false to rotate")
+        }
+        None => "No rotation starts while spec.suspend is true".into(),
+    })
+}
+
+fn ready(
+    status: &ManagedSecretStatus,
+    observed: Option<&Observed>,
+    progress: &Progress,
+    held: Option<&str>,
+) -> Said {
     let before = conditions::is_true(&status.conditions, c::READY);
     let published = match observed {
         Some(observed) => observed.parameters.iter().all(|p| !p.versions.is_empty()),
@@ -370,17 +401,23 @@ fn ready(status: &ManagedSecretStatus, observed: Option<&Observed>, progress: &P
         }
         None if published => {
             let versions: Vec<String> = status.parameters.iter().map(|p| format!("{}", p.version)).collect();
-            let message = match progress.message() {
+            let message = match told(progress, held) {
                 m if m.is_empty() => format!("Version {} is published", versions.join(", ")),
                 m => format!("Version {} is published. {m}", versions.join(", ")),
             };
             (c::READY, Truth::True, "Published".into(), message)
         }
-        None => (c::READY, Truth::False, "Creating".into(), progress.message()),
+        None => (c::READY, Truth::False, "Creating".into(), told(progress, held)),
     }
 }
 
-fn rotating(status: &ManagedSecretStatus, progress: &Progress) -> Said {
+/// What is going on, or else what is held back.
+fn told(progress: &Progress, held: Option<&str>) -> String {
+    let message = progress.message();
+    if message.is_empty() { held.unwrap_or_default().to_owned() } else { message }
+}
+
+fn rotating(status: &ManagedSecretStatus, progress: &Progress, held: Option<&str>) -> Said {
     match (&status.rotation, &progress.next) {
         (Some(rotation), _) => (c::ROTATING, Truth::True, rotation.step.clone(), progress.message()),
         (None, Some(Next::Wait { step: step @ (Step::Preflight | Step::Record), why, .. }))
@@ -388,7 +425,10 @@ fn rotating(status: &ManagedSecretStatus, progress: &Progress) -> Said {
         {
             (c::ROTATING, Truth::True, step.name().into(), progress.message())
         }
-        _ => (c::ROTATING, Truth::False, "Idle".into(), "No rotation is under way".into()),
+        _ => match held {
+            Some(held) => (c::ROTATING, Truth::False, "Suspended".into(), held.to_owned()),
+            None => (c::ROTATING, Truth::False, "Idle".into(), "No rotation is under way".into()),
+        },
     }
 }
 
@@ -556,3 +596,7 @@ fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) ->
 fn look_at_schedule(desired: &Desired<'_>, observed: &Observed, now: DateTime<Utc>) -> Option<Verdict> {
     protocol::look_at_schedule(desired, observed, now).ok().flatten()
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

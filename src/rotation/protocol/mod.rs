@@ -36,8 +36,9 @@ use super::window::WindowError;
 
 pub use desired::{Desired, Incident, Request, Retirement, Strategy, Timing};
 pub use incident::{Revocation, revocation};
+pub use start::unhandled_request;
 pub use step::{Act, Next, Stalled, Step, Waiting};
-pub use suspicion::{is_rotated, reported_at};
+pub use suspicion::{is_rotated, is_suspected, reported_at};
 
 /// How long a deleted object is held, at the most, to finish its rotation.
 pub const DELETION_DEADLINE: TimeDelta = TimeDelta::hours(1);

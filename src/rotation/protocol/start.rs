@@ -157,8 +157,9 @@ fn unsettled_until(desired: &Desired<'_>, now: DateTime<Utc>, grace: TimeDelta) 
     Some(since + grace).filter(|until| *until > now)
 }
 
-/// A request is handled when status or any published description says so; one that came with the object is not new.
-fn unhandled_request<'a>(desired: &'a Desired<'_>, observed: &Observed) -> Option<&'a Request<'a>> {
+/// The request that has not led to a rotation yet. It is handled when status or any published description says so; one that
+/// came with the object is not new.
+pub fn unhandled_request<'a>(desired: &'a Desired<'_>, observed: &Observed) -> Option<&'a Request<'a>> {
     let request = desired.request.as_ref()?;
     let published = !observed.ids_of_request(&request.hash).is_empty();
     (!request.handled && !request.first_sight && !published).then_some(request)

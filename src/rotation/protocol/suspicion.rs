@@ -24,7 +24,7 @@ fn published_made_at(observed: &Observed) -> Option<DateTime<Utc>> {
 }
 
 /// Whether what is published has to be rotated.
-pub(super) fn is_suspected(desired: &Desired<'_>, observed: &Observed) -> bool {
+pub fn is_suspected(desired: &Desired<'_>, observed: &Observed) -> bool {
     published_made_at(observed).is_some_and(|made_at| taints(desired, made_at))
 }
 
