@@ -135,6 +135,30 @@ fn same_keys(path: &str, schema: &Value, values: &Value) {
     }
 }
 
+#[test]
+fn every_kind_is_named_where_the_chart_lists_its_kinds() {
+    let chart_yaml: Value =
+        serde_yaml_ng::from_str(&fs::read_to_string(chart().join("Chart.yaml")).unwrap()).unwrap();
+    let listed = chart_yaml["annotations"]["artifacthub.io/crds"].as_str().unwrap();
+    let listed: Vec<Value> = serde_yaml_ng::from_str(listed).unwrap();
+    let mut names: Vec<&str> = listed.iter().map(|crd| crd["name"].as_str().unwrap()).collect();
+    let crds = keyturn::api::crds();
+    let mut expected: Vec<&str> = crds.iter().map(|crd| crd.metadata.name.as_deref().unwrap()).collect();
+    names.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(names, expected, "artifacthub.io/crds of Chart.yaml");
+
+    let notes = fs::read_to_string(chart().join("templates/NOTES.txt")).unwrap();
+    let warning = notes.split("crds.keep is false").nth(1).unwrap();
+    let head = fs::read_to_string(chart().join("ci/README.head.md")).unwrap();
+    let kept = head.split("With `crds.keep`").nth(1).unwrap().split(';').next().unwrap();
+    for crd in &crds {
+        let kind = &crd.spec.names.kind;
+        assert!(warning.contains(kind.as_str()), "NOTES do not say that uninstalling deletes {kind}s");
+        assert!(kept.contains(&format!("{kind}s")), "README.head.md does not say that {kind}s stay");
+    }
+}
+
 // --- Helm -----------------------------------------------------------------------------------------------------------
 
 fn run(helm: &str, arguments: &[&str]) -> Output {
@@ -489,6 +513,194 @@ fn alerts_have_a_runbook_and_name_the_object() {
             let by_object = rule["expr"].as_str().unwrap().contains("namespace");
             let summary = annotations["summary"].as_str().unwrap();
             assert_eq!(by_object, summary.contains("{{ $labels.namespace }}/{{ $labels.name }}"), "{rule}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn a_region_must_be_given() {
+    let cluster = ["--set", "cluster=production"];
+    for helm in HELMS {
+        let error = try_render(helm, &cluster).expect_err("a controller without a region was rendered");
+        assert!(error.contains("aws.region is not set") && error.contains("us-east-1"), "{helm}: {error}");
+        for variable in ["AWS_REGION", "KEYTURN_AWS_REGION"] {
+            let set = format!("env[0].name={variable},env[0].value=eu-west-1");
+            let objects = render(helm, &[&cluster[..], &["--set", &set]].concat());
+            assert_eq!(environment(&objects)[variable]["value"], "eu-west-1");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn more_volumes_stand_beside_those_of_the_sinks() {
+    let extra = json!({
+        "extraVolumes": [{"name": "ca", "configMap": {"name": "company-ca"}}],
+        "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/keyturn/ca", "readOnly": true}],
+    });
+    let extra = values_file(&extra);
+    let extra: [&str; 2] = ["--values", extra.path().to_str().unwrap()];
+    let names = |items: &Value| -> Vec<String> {
+        items.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let pod = |objects: &[Value]| of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"].clone();
+    for helm in HELMS {
+        let plain = pod(&render(helm, PRODUCTION));
+        assert!(plain["volumes"].is_null() && plain["containers"][0]["volumeMounts"].is_null(), "{plain}");
+        for (values, expected) in [
+            ([PRODUCTION, &extra].concat(), vec!["ca"]),
+            (EVERYTHING.to_vec(), vec!["sink-chat", "sink-events", "ca"]),
+        ] {
+            let pod = pod(&render(helm, &values));
+            assert_eq!(names(&pod["volumes"]), expected);
+            assert_eq!(names(&pod["containers"][0]["volumeMounts"]), expected);
+            let last = |items: &Value| items.as_array().unwrap().last().unwrap().clone();
+            assert_eq!(last(&pod["volumes"]), json!({"name": "ca", "configMap": {"name": "company-ca"}}));
+            assert_eq!(
+                last(&pod["containers"][0]["volumeMounts"]),
+                json!({"name": "ca", "mountPath": "/etc/keyturn/ca", "readOnly": true})
+            );
+        }
+    }
+}
+
+fn values_file(values: &Value) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+    fs::write(file.path(), serde_json::to_string(values).unwrap()).unwrap();
+    file
+}
+
+/// Every YAML block of the docs that sets values of the chart, with the page it is on.
+fn values_in_the_docs() -> Vec<(String, Value)> {
+    let known: Value =
+        serde_yaml_ng::from_str(&fs::read_to_string(chart().join("values.yaml")).unwrap()).unwrap();
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let pages = fs::read_dir(docs).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let mut found = Vec::new();
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for block in text.split("\n```yaml\n").skip(1).filter_map(|rest| rest.split("\n```").next()) {
+            let Ok(values @ Value::Object(_)) = serde_yaml_ng::from_str(block) else { continue };
+            if values.as_object().unwrap().keys().all(|key| known.get(key).is_some()) {
+                found.push((page.display().to_string(), values));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn the_values_that_the_docs_show_are_taken() {
+    let shown = values_in_the_docs();
+    assert!(shown.len() >= 4, "only {} blocks of values were found in docs/", shown.len());
+    assert!(shown.iter().any(|(_, values)| !values["extraVolumes"].is_null()), "no page shows extraVolumes");
+    for (page, values) in shown {
+        let file = values_file(&values);
+        for helm in HELMS {
+            let objects =
+                try_render(helm, &[PRODUCTION, &["--values", file.path().to_str().unwrap()]].concat());
+            let objects = objects.unwrap_or_else(|error| panic!("{page}: {helm}: {values}: {error}"));
+            let pod = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];
+            for mount in pod["containers"][0]["volumeMounts"].as_array().into_iter().flatten() {
+                let volumes = pod["volumes"].as_array().unwrap();
+                assert!(volumes.iter().any(|v| v["name"] == mount["name"]), "{page}: {mount} has no volume");
+            }
+        }
+    }
+}
+
+/// What is said after an installation with these values. Helm renders notes for a cluster only, so they are given to it
+/// as a value of an object in a copy of the chart.
+fn notes(helm: &str, values: &[&str]) -> String {
+    let copy = tempfile::tempdir().unwrap();
+    let folder = copy.path().join("keyturn");
+    assert!(run("cp", &["-r", ".", folder.to_str().unwrap()]).status.success());
+    fs::copy(folder.join("templates/NOTES.txt"), folder.join("notes.txt")).unwrap();
+    let object = "kind: Notes\ntext: {{ tpl (.Files.Get \"notes.txt\") . | quote }}\n";
+    fs::write(folder.join("templates/notes.yaml"), object).unwrap();
+    let template = ["template", "keyturn", folder.to_str().unwrap(), "--namespace", "keyturn-system"];
+    let only = ["--kube-version", KUBERNETES, "--show-only", "templates/notes.yaml"];
+    let output = run(helm, &[&template[..], &only, values].concat());
+    assert!(output.status.success(), "{helm} {values:?}: {}", text(&output.stderr));
+    let object: Value = serde_yaml_ng::from_str(&text(&output.stdout)).unwrap();
+    object["text"].as_str().unwrap().to_owned()
+}
+
+/// The indented block of the notes that begins behind `start` and ends before `end`, as YAML.
+fn block(notes: &str, start: &str, end: &str) -> Value {
+    let rest = notes.split(start).nth(1).unwrap_or_else(|| panic!("no {start} in {notes}"));
+    let lines = rest.lines().skip(1).take_while(|line| line.trim() != end);
+    let text: Vec<&str> = lines.map(|line| line.strip_prefix("  ").unwrap_or(line)).collect();
+    serde_yaml_ng::from_str(&text.join("\n")).unwrap_or_else(|error| panic!("{error}: {text:?}"))
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn the_notes_show_a_secret_that_the_grants_cover() {
+    use keyturn::api::grants::{Verdict, managed_secret};
+    use keyturn::api::managed_secret::ManagedSecret;
+    use keyturn::api::rotation_grant::RotationGrant;
+
+    let parameters = |prefix: &str| json!([{"prefix": prefix}]);
+    let cases = [
+        (json!({}), ("musehub", "/musehub/production/")),
+        (
+            json!({"grants": {"hosts-only": {"namespaces": ["a"], "hosts": [{"host": "a"}]}}}),
+            ("musehub", "/musehub/production/"),
+        ),
+        (
+            json!({"grants": {
+                "a": {"namespaces": ["a"], "hosts": [{"host": "a"}]},
+                "b": {"namespaces": ["b-1", "b-2"], "parameters": parameters("/b/")},
+                "c": {"namespaces": ["c"], "parameters": parameters("/c/")},
+            }}),
+            ("b-1", "/b/"),
+        ),
+        (
+            json!({
+                "watchNamespaces": ["b-2"],
+                "grants": {"b": {"namespaces": ["b-1", "b-2"], "parameters": parameters("/b/")}},
+            }),
+            ("b-2", "/b/"),
+        ),
+        (
+            json!({"grants": {"b": {
+                "namespaces": ["b"], "parameters": [{"prefix": "/b/", "regions": ["eu-west-1", "eu-north-1"]}],
+            }}}),
+            ("b", "/b/"),
+        ),
+    ];
+    for helm in HELMS {
+        for (values, (namespace, prefix)) in &cases {
+            let file = values_file(values);
+            let arguments = [PRODUCTION, &["--values", file.path().to_str().unwrap()]].concat();
+            let said = notes(helm, &arguments);
+            let advice = said.contains("  grants:\n").then(|| {
+                // As told: saved as a file, and the release upgraded with it.
+                let grants = block(&said, "-f grants.yaml:\n", "");
+                values_file(&grants)
+            });
+            let advised = advice.as_ref().map(|file| ["--values", file.path().to_str().unwrap()]);
+            let arguments = [&arguments[..], advised.as_ref().map_or(&[], |two| &two[..])].concat();
+            let objects = render(helm, &arguments);
+            let grants: Vec<RotationGrant> = of_kind(&objects, "RotationGrant")
+                .into_iter()
+                .map(|grant| serde_json::from_value(grant.clone()).unwrap())
+                .collect();
+            let secret: ManagedSecret = serde_json::from_value(block(&said, "<<YAML", "YAML")).unwrap();
+            assert_eq!(secret.metadata.namespace.as_deref(), Some(*namespace), "{values}");
+            assert_eq!(secret.spec.ssm.parameters[0].path, format!("{prefix}RUNNER_TOKEN"), "{values}");
+            let region = secret.spec.ssm.region.as_deref().unwrap_or("us-east-1");
+            let verdict = managed_secret(&grants, &secret, region, "/keyturn/production");
+            assert!(matches!(verdict, Verdict::Allowed(_)), "{helm} {values}: {verdict:?}\n{said}");
+            for command in ["kubectl create namespace", "-n", "managedsecrets -n", "managedsecret -n"] {
+                assert!(
+                    said.contains(&format!("{command} {namespace}")),
+                    "{command} {namespace} is not in {said}"
+                );
+            }
         }
     }
 }

@@ -49,6 +49,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
+{{/* Without a region the controller would start, find none and end, again and again. */}}
+{{- define "keyturn.requireRegion" -}}
+{{- $given := .Values.aws.region }}
+{{- range .Values.env }}
+{{- if has .name (list "AWS_REGION" "KEYTURN_AWS_REGION") }}
+{{- $given = true }}
+{{- end }}
+{{- end }}
+{{- if not $given }}
+{{- fail "aws.region is not set. ManagedSecrets that name no region need one: set aws.region, such as us-east-1, or AWS_REGION in env" }}
+{{- end }}
+{{- end }}
+
 {{/* What PodSecurity's restricted profile asks of a container, and a root file system that cannot be written. */}}
 {{- define "keyturn.containerSecurityContext" -}}
 allowPrivilegeEscalation: false
@@ -64,7 +77,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
 {{/* Rights in the namespaces that the controller works in. It creates a Secret for each deploy Job, which goes with the
-Job, and can read none. */}}
+Job, and reads those that objects name. */}}
 {{- define "keyturn.namespacedRules" -}}
 - apiGroups: [keyturn.dev]
   resources: [managedsecrets, dockerhosts, secretincidents]
