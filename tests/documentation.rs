@@ -30,6 +30,7 @@ fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
 fn pages() -> Vec<PathBuf> {
     let mut pages = files(&root().join("docs"), ".md");
     pages.extend(files(&root().join("examples"), ".md"));
+    pages.push(root().join("charts/keyturn/README.md"));
     pages.extend(
         fs::read_dir(root())
             .unwrap()
@@ -137,5 +138,109 @@ fn alerts_lead_to_a_heading() {
     assert!(!wanted.is_empty(), "no alert names a runbook");
     for anchor in wanted {
         assert!(known.contains(anchor), "docs/troubleshooting.md has no heading for the alerts' #{anchor}");
+    }
+}
+
+/// The lines of the pages that a person types, continued ones joined, and those that the chart prints after an installation.
+fn commands() -> Vec<(PathBuf, String)> {
+    let mut pages = pages();
+    pages.push(root().join("charts/keyturn/templates/NOTES.txt"));
+    let mut commands = Vec::new();
+    for page in pages {
+        let text = read(&page).replace("\\\n", " ");
+        commands.extend(text.lines().map(|line| (page.clone(), line.trim().to_owned())));
+    }
+    commands
+}
+
+/// What stands behind the first of these options of a command.
+fn option<'a>(command: &'a str, names: &[&str]) -> Option<&'a str> {
+    let mut words = command.split([' ', '=']);
+    words.by_ref().find(|word| names.contains(word))?;
+    words.next()
+}
+
+#[test]
+fn every_page_installs_into_the_same_namespace() {
+    let mut checked = 0;
+    for (page, command) in commands() {
+        let helm =
+            ["install", "upgrade", "test"].iter().any(|verb| command.starts_with(&format!("helm {verb} ")));
+        let namespace = option(&command, &["-n", "--namespace"]).filter(|_| helm);
+        // The chart's notes say the release's own.
+        if let Some(namespace) = namespace.filter(|namespace| *namespace != "{{") {
+            assert_eq!(namespace, "keyturn-system", "{}: {command}", page.display());
+            checked += 1;
+        }
+    }
+    assert!(checked >= 4, "only {checked} commands of helm were found");
+}
+
+#[test]
+fn dates_are_asked_for_in_a_way_that_every_date_knows() {
+    let commands = commands();
+    let dates: Vec<_> = commands.iter().filter(|(_, command)| command.contains("$(date ")).collect();
+    assert!(dates.len() >= 4, "only {} dates were found", dates.len());
+    for (page, command) in dates {
+        // `-I` is GNU's; the date of macOS takes another form of it.
+        assert!(command.contains("$(date -u +%FT%TZ)"), "{}: {command}", page.display());
+    }
+}
+
+/// A rotation begins up to one grace after the one before was published, and ends one grace after its own publication.
+#[test]
+fn waits_for_a_rotation_are_longer_than_the_shipped_grace_makes_it() {
+    let grace = keyturn::controller::settings::Settings::new("production", "us-east-1").grace;
+    let mut checked = 0;
+    for (page, command) in commands() {
+        if command.starts_with("kubectl wait ") && command.contains("lastRotation.request") {
+            let timeout =
+                option(&command, &["--timeout"]).and_then(|text| text.strip_suffix('m')?.parse().ok());
+            let minutes: i64 = timeout.unwrap_or_else(|| panic!("{}: {command}", page.display()));
+            assert!(minutes > 2 * grace.num_minutes(), "{}: {command}", page.display());
+            checked += 1;
+        }
+    }
+    assert!(checked >= 3, "only {checked} waits were found");
+}
+
+/// Fenced blocks of a language.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let fence = format!("\n```{language}\n");
+    page.split(fence.as_str())
+        .skip(1)
+        .filter_map(|rest| rest.split("\n```").next())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_policy_of_the_readme_is_that_of_the_docs() {
+    let policy = |page: &str| -> serde_json::Value {
+        let blocks = blocks(&read(&root().join(page)), "json");
+        let policy = blocks.iter().find(|block| block.contains("\"Version\": \"2012-10-17\""));
+        serde_json::from_str(policy.unwrap_or_else(|| panic!("{page} has no policy"))).unwrap()
+    };
+    assert_eq!(policy("README.md"), policy("docs/aws.md"));
+}
+
+#[test]
+fn a_workflow_installs_the_program_before_it_calls_it() {
+    let workflows: Vec<String> = pages()
+        .iter()
+        .flat_map(|page| blocks(&read(page), "yaml"))
+        .filter(|block| block.starts_with("jobs:"))
+        .collect();
+    assert!(!workflows.is_empty(), "no page shows a workflow");
+    for workflow in workflows {
+        let jobs: serde_json::Value = serde_yaml_ng::from_str(&workflow).unwrap();
+        for job in jobs["jobs"].as_object().unwrap().values() {
+            let runs = job["steps"].as_array().unwrap().iter().filter_map(|step| step["run"].as_str());
+            let runs: Vec<&str> = runs.collect();
+            let install =
+                runs.iter().position(|run| run.starts_with("cargo install ") && run.contains("keyturn"));
+            let call = runs.iter().position(|run| run.starts_with("keyturn ")).unwrap();
+            assert!(install.is_some_and(|install| install < call), "{workflow}");
+        }
     }
 }
