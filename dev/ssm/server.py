@@ -21,8 +21,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from moto.ssm.models import ssm_backends
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.ssm.models import SimpleSystemManagerBackend, ssm_backends
 from werkzeug.serving import run_simple
 
 ACCOUNT = "123456789012"
@@ -69,7 +69,7 @@ class Journal:
 
     def write(self, region: str, name: str) -> None:
         backend = ssm_backends[ACCOUNT][region]
-        key = backend._parameters.normalize_name(name)
+        key = key_of(backend, name)
         pickle.dump({
             "region": region,
             "name": key,
@@ -148,12 +148,17 @@ class World:
 
     def backdate(self, name: str, days: float, region: str) -> tuple[str, object]:
         backend = ssm_backends[ACCOUNT][region]
-        versions = backend._parameters.get(backend._parameters.normalize_name(name))
+        versions = backend._parameters.get(key_of(backend, name))
         if not versions:
             return "404 Not Found", {"error": f"no parameter {name} in {region}"}
         versions[-1].last_modified_date -= datetime.timedelta(days=days)
         self.journal.write(region, name)
         return "200 OK", {"name": name, "lastModified": versions[-1].last_modified_date.isoformat()}
+
+
+def key_of(backend: SimpleSystemManagerBackend, name: str) -> str:
+    """The key under which moto keeps a parameter. Debian 13's, 5.1, keeps each under the name that it was given."""
+    return getattr(backend._parameters, "normalize_name", str)(name)
 
 
 def region_of(authorization: str) -> str:
@@ -182,8 +187,7 @@ def main() -> None:
     given = arguments.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
-    run_simple(given.host, given.port, World(Journal(given.journal)), threaded=True,
-               request_handler=MotoRequestHandler)
+    run_simple(given.host, given.port, World(Journal(given.journal)), threaded=True)
 
 
 if __name__ == "__main__":
