@@ -6,26 +6,6 @@ docker_host_configure() {
   mkdir -p "$etc"
   cp "$PKI"/ssh/ssh_host_*_key "$PKI/ssh/authorized_keys" "$etc/"
   echo "export SSM_URL=$SSM_URL" >"$etc/environment"
-  # Debian's defaults otherwise; no PAM, because a box has neither logind nor the right to raise limits.
-  cat >"$etc/sshd_config" <<CONF
-HostKey /etc/world/ssh_host_ed25519_key
-HostKey /etc/world/ssh_host_ecdsa_key
-HostKey /etc/world/ssh_host_rsa_key
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-PermitRootLogin no
-UsePAM no
-UseDNS no
-PrintMotd no
-# Tests and runs of several secrets open many connections at once.
-MaxStartups 100
-MaxSessions 100
-# Connections that end before they log in make the server refuse their whole address for a while. Here one address is
-# that of all tests.
-PerSourcePenaltyExemptList 10.213.0.0/16
-LogLevel VERBOSE
-Subsystem sftp internal-sftp
-CONF
 }
 
 docker_host_boot() {
