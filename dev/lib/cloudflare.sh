@@ -1,25 +1,19 @@
 # Cloudflare: dev/cloudflare-emulator, at one address for the machine, the docker host and pods.
 # shellcheck shell=bash
 
-# Built as keyturn is, so that they share what they depend on.
+# The build that the tests use, whatever keyturn's is.
 cloudflare_build() {
   cd "$REPO"
-  case $KEYTURN_PROFILE in
-    dev) cargo build --locked --package keyturn-cloudflare-emulator --bin cloudflare-emulator ;;
-    *)
-      RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile "$KEYTURN_PROFILE" \
-        --target "$KEYTURN_TARGET" --package keyturn-cloudflare-emulator --bin cloudflare-emulator
-      ;;
-  esac
+  cargo build --locked --package keyturn-cloudflare-emulator --bin cloudflare-emulator
 }
 
 # A changed program takes the place of the one that runs; what it keeps stays.
 cloudflare_start() {
   local program="$STATE/cloudflare/cloudflare-emulator"
-  if cloudflare_up && cmp -s "$(keyturn_folder)/cloudflare-emulator" "$program"; then return 0; fi
+  if cloudflare_up && cmp -s "$DEV_FOLDER/cloudflare-emulator" "$program"; then return 0; fi
   cloudflare_stop
   mkdir -p "$STATE/cloudflare"
-  cp "$(keyturn_folder)/cloudflare-emulator" "$program"
+  cp "$DEV_FOLDER/cloudflare-emulator" "$program"
   setsid "$program" --listen "${CLOUDFLARE_URL#http://}" --state "$STATE/cloudflare/state.json" \
     </dev/null >>"$LOGS/cloudflare.log" 2>&1 9>&- &
   process_identity $! >"$RUN/cloudflare.pid"

@@ -44,6 +44,7 @@ def main() -> None:
     arguments.add_argument("--name", required=True)
     arguments.add_argument("--entrypoint", required=True)
     arguments.add_argument("--user", default="0:0")
+    arguments.add_argument("--label", action="append", default=[], metavar="NAME=VALUE")
     arguments.add_argument("files", nargs="+", metavar="SOURCE:TARGET")
     given = arguments.parse_args()
 
@@ -51,7 +52,8 @@ def main() -> None:
     config = json.dumps({
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()],
         "os": "linux",
-        "config": {"Entrypoint": [given.entrypoint], "User": given.user, "Env": []},
+        "config": {"Entrypoint": [given.entrypoint], "User": given.user, "Env": [],
+                   "Labels": dict(label.split("=", 1) for label in given.label)},
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
         "history": [{"created_by": "dev/lib/image.py"}],
     }).encode()

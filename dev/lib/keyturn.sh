@@ -2,62 +2,47 @@
 # shellcheck shell=bash
 
 readonly KEYTURN_NAMESPACE=keyturn-system
-readonly KEYTURN_TARGET="$(uname -m)-unknown-linux-gnu"
 # `dev` is the unoptimised build that the tests use too: what the demo has compiled the tests need not compile again,
 # and a change is in the cluster half a minute later. `release` is what is measured and shipped.
 readonly KEYTURN_PROFILE="${KEYTURN_PROFILE:-dev}"
 readonly CHART="$REPO/charts/keyturn"
 readonly WORLD_VALUES="$REPO/dev/world-values.yaml"
 
-keyturn_folder() {
-  case $KEYTURN_PROFILE in
-    dev) echo "${CARGO_TARGET_DIR:-$REPO/target}/debug" ;;
-    *) echo "${CARGO_TARGET_DIR:-$REPO/target}/$KEYTURN_TARGET/$KEYTURN_PROFILE" ;;
-  esac
-}
+# Where cargo puts the unoptimised builds, keyturn's and the emulators'.
+readonly DEV_FOLDER="${CARGO_TARGET_DIR:-$REPO/target}/debug"
 
-# Static, so that the image needs nothing but the binary. A target is named so that the flag does not reach build
-# scripts and procedural macros, which cannot be static.
 keyturn_build() {
-  cd "$REPO"
   case $KEYTURN_PROFILE in
-    dev) cargo build --locked --bin keyturn ;;
+    dev) cd "$REPO" && cargo build --locked --bin keyturn ;;
+    release) image_build ;;
     *)
-      RUSTFLAGS="-C target-feature=+crt-static" \
-        cargo build --locked --profile "$KEYTURN_PROFILE" --target "$KEYTURN_TARGET" --bin keyturn
+      echo "KEYTURN_PROFILE=$KEYTURN_PROFILE is not known. It is dev (when it is not set) or release"
+      return 1
       ;;
   esac
 }
 
 keyturn_optimised() { [[ $KEYTURN_PROFILE == dev ]] || echo ", optimised"; }
 
-# The files of the image. A static binary has no libraries; the unoptimised one brings this machine's.
+keyturn_program() { if [[ $KEYTURN_PROFILE == dev ]]; then echo "$DEV_FOLDER/keyturn"; else image_program; fi; }
+
+# The files of the image that the node runs, SOURCE:TARGET. The unoptimised program brings this machine's libraries,
+# and Debian's own certificates rather than the machine's, to which somebody may have added theirs.
 keyturn_files() {
-  local library
-  echo "$(keyturn_folder)/keyturn:/keyturn"
-  echo "$(keyturn_certificates):/etc/ssl/certs/ca-certificates.crt"
-  if [[ $KEYTURN_PROFILE == dev ]]; then
-    for library in $(ldd "$(keyturn_folder)/keyturn" | grep -o '/[^ ]*'); do echo "$library:$library"; done
+  if [[ $KEYTURN_PROFILE != dev ]]; then
+    image_files
+    return
   fi
+  local library
+  echo "$DEV_FOLDER/keyturn:/keyturn"
+  echo "$(rootfs_folder box)/etc/ssl/certs/ca-certificates.crt:/etc/ssl/certs/ca-certificates.crt"
+  for library in $(ldd "$DEV_FOLDER/keyturn" | grep -o '/[^ ]*'); do echo "$library:$library"; done
 }
 
-# Named by what is in it, so that a changed binary is a new image, and an unchanged one is not imported again.
-keyturn_image() {
-  echo "localhost/keyturn:$(hash_of "$(keyturn_folder)/keyturn" "$(keyturn_certificates)" "$REPO/dev/lib/image.py")"
-}
-
-# Debian's own roots rather than the machine's, to which somebody may have added theirs.
-keyturn_certificates() { echo "$(rootfs_folder box)/etc/ssl/certs/ca-certificates.crt"; }
-
-keyturn_image_tar() {
-  local files
-  mapfile -t files < <(keyturn_files)
-  "$REPO/dev/lib/image.py" --name "$1" --entrypoint /keyturn --user 65532:65532 "${files[@]}"
-}
-
-keyturn_import() { # keyturn_import IMAGE: also drops the images of earlier builds, unless a pod still runs them
+# keyturn_import IMAGE SOURCE:TARGET…: also drops the images of earlier builds, unless a pod still runs them.
+keyturn_import() {
   local image used
-  image_present "$1" || keyturn_image_tar "$1" | image_import
+  image_present "$1" || image_tar "$@" | image_import
   used=$(kubectl get pods --all-namespaces -o jsonpath='{.items[*].spec.containers[*].image}')
   for image in $(box_run "$NODE" ctr -n k8s.io images ls -q | grep '^localhost/keyturn:'); do
     [[ $image == "$1" || " $used " == *" $image "* ]] || box_run "$NODE" ctr -n k8s.io images rm "$image"
@@ -80,10 +65,11 @@ keyturn_install() {
     say "           no charts/keyturn in this checkout: keyturn is not installed"
     return 0
   fi
-  local image
-  image=$(keyturn_image)
-  ln -sf "$(keyturn_folder)/keyturn" "$STATE/bin/"
-  phase "loading keyturn's image into the node" keyturn_import "$image"
+  local image files
+  mapfile -t files < <(keyturn_files)
+  image=$(image_name "${files[@]}")
+  ln -sf "$(keyturn_program)" "$STATE/bin/"
+  phase "loading keyturn's image into the node" keyturn_import "$image" "${files[@]}"
   phase "installing the chart with helm" keyturn_helm "$image"
 }
 

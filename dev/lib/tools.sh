@@ -161,6 +161,8 @@ readonly BOX_PACKAGES=(
   etcd-server iproute2 iptables kmod openssh-server openssl procps python3 runc sudo tini
 )
 readonly APP_PACKAGES=(curl postgresql python3 python3-cryptography python3-psycopg2)
+# What the first stage of the Dockerfile has besides Rust.
+readonly BUILDER_PACKAGES=(ca-certificates gcc libc6-dev)
 readonly DEBIAN_SUITE=trixie
 # Another mirror than Debian's own.
 readonly DEBIAN_MIRROR="${KEYTURN_DEBIAN_MIRROR:-}"
@@ -169,13 +171,14 @@ rootfs_packages() {
   case $1 in
     box) echo "${BOX_PACKAGES[*]}" ;;
     app) echo "${APP_PACKAGES[*]}" ;;
+    builder) echo "${BUILDER_PACKAGES[*]}" ;;
   esac
 }
 
 rootfs_folder() { echo "$CACHE/rootfs/$1-$DEBIAN_SUITE-$(rootfs_packages "$1" | hash_of -)"; }
 
 # In a mount namespace of its own, so that nothing stays mounted where it is interrupted. Packages that were fetched
-# are kept: an interrupted build, and the next root filesystem, do not fetch them again.
+# are kept: an interrupted build, and the next root filesystem, do not fetch them again. Two at once would meet there.
 build_rootfs() {
   local folder new packages
   folder=$(rootfs_folder "$1")
@@ -183,7 +186,7 @@ build_rootfs() {
   packages=$(rootfs_packages "$1")
   mkdir -p "$CACHE/rootfs" "$CACHE/debs"
   new=$(mktemp -d "$CACHE/rootfs/.$1.XXXXXX")
-  unshare --mount mmdebstrap --mode=root --variant=minbase --include="${packages// /,}" \
+  flock "$CACHE/debs" unshare --mount mmdebstrap --mode=root --variant=minbase --include="${packages// /,}" \
     --skip=cleanup/apt/cache \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \

@@ -189,11 +189,15 @@ SH
 
 world_image() {
   [[ $# == 1 ]] || die "image takes the file to write"
-  find_cargo || die "cargo is needed"
-  [[ -e $(rootfs_folder box) ]] || build_rootfs box
-  phase "keyturn built ($KEYTURN_PROFILE)" keyturn_build
-  keyturn_image_tar "$(keyturn_image)" >"$1"
-  say "$(keyturn_image) in $1"
+  require_servable_machine
+  machine_ready || phase "installing Debian packages, Go and Rust" install_machine_packages
+  find_cargo || die "cargo is needed and could not be installed"
+  phase "building keyturn, optimised" image_build
+  local image files
+  mapfile -t files < <(image_files)
+  image=$(image_name "${files[@]}")
+  image_tar "$image" "${files[@]}" >"$1"
+  say "$image in $1"
 }
 
 world_run() { box_run "$@"; }
