@@ -15,12 +15,12 @@ declare -rA USUAL_SECONDS=(
 # phase TITLE COMMAND…: runs the command and prints one line with the time it took.
 phase() {
   start_phase "$@"
-  finish_phases
+  finish_phases "$1"
 }
 
 declare -A PHASE_TITLE=() PHASE_BEGAN=()
 
-# start_phase TITLE COMMAND…: starts the command beside what runs already; finish_phases waits for all of them.
+# start_phase TITLE COMMAND…: starts the command beside what runs already; finish_phases waits for it.
 # It is a background job because bash ignores `set -e` in everything that an `if` calls. Job control gives it a
 # process group of its own, so that one signal ends it with all that it started, compilers included. What they have
 # built by then is in their caches.
@@ -35,18 +35,18 @@ start_phase() {
   PHASE_BEGAN[$!]=$EPOCHREALTIME
 }
 
-# Ends the program where a phase fails; the others are ended too.
+# finish_phases [TITLE…]: waits for these phases, or for all. Where one fails, the others and the program end too.
 finish_phases() {
   local pid shown=$SECONDS every=60
   [[ ! -t 1 ]] || every=1
   trap 'interrupted INT' INT
   trap 'interrupted TERM' TERM
   trap 'interrupted HUP' HUP
-  while ((${#PHASE_TITLE[@]} > 0)); do
+  while are_running "$@"; do
     for pid in "${!PHASE_TITLE[@]}"; do
       kill -0 "$pid" 2>/dev/null || finish_phase "$pid"
     done
-    ((${#PHASE_TITLE[@]} > 0)) || break
+    are_running "$@" || break
     if ((SECONDS - shown >= every)); then
       shown=$SECONDS
       if [[ -t 1 ]]; then show_running; else running_phases | sed 's/^/           still /'; fi
@@ -54,6 +54,15 @@ finish_phases() {
     sleep 0.2
   done
   trap - INT TERM HUP
+}
+
+are_running() { # are_running [TITLE…]
+  (($# > 0)) || { ((${#PHASE_TITLE[@]} > 0)); return; }
+  local title running
+  for running in "${PHASE_TITLE[@]}"; do
+    for title in "$@"; do [[ $title != "$running" ]] || return 0; done
+  done
+  return 1
 }
 
 finish_phase() { # finish_phase PID

@@ -18,11 +18,12 @@ world_up() {
 bring_up() {
   machine_ready || phase "installing Debian packages, Go and Rust" install_machine_packages
   find_go && find_cargo || die "Go 1.21 or newer and cargo are needed and could not be installed"
-  start_tools
+  # keyturn is needed last: it is built beside everything else.
   start_phase "building keyturn$(keyturn_optimised)" keyturn_build
-  finish_phases
+  build_tools
   link_tools
   if world_is_up; then say "the world is up already"; else boot; fi
+  finish_phases
   if cloudflare_wanted; then cloudflare_install; fi
   keyturn_install
 }
@@ -33,13 +34,14 @@ boot() {
   phase "making keys and certificates" make_pki
   phase "making the network" network_up
   save_sysctls
-  start_phase "starting SSM at $SSM_URL" ssm_start
-  # Both boxes boot at the same time.
-  start_phase "starting the boxes" boot_boxes
-  finish_phases
-  start_phase "waiting for Kubernetes: node $NODE_NAME Ready" node_wait
-  start_phase "waiting for the docker host: dockerd and sshd at $HOST_ADDRESS" docker_host_wait
-  finish_phases
+  phase "starting SSM at $SSM_URL" ssm_start
+  phase "starting the boxes" boot_boxes
+  # Both boot at the same time.
+  local node="waiting for Kubernetes: node $NODE_NAME Ready"
+  local docker_host="waiting for the docker host: dockerd and sshd at $HOST_ADDRESS"
+  start_phase "$node" node_wait
+  start_phase "$docker_host" docker_host_wait
+  finish_phases "$node" "$docker_host"
 }
 
 # What only tests need, beside a world that is up.
