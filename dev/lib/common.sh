@@ -4,7 +4,15 @@
 # Built tools and root filesystems are expensive and depend on nothing but the files they are keyed by, so they
 # outlive the checkout. State belongs to the checkout; what must not survive a boot of the machine lies under /run.
 readonly CACHE="${KEYTURN_CACHE:-$HOME/.cache/keyturn}"
-readonly STATE="$REPO/.world"
+case ${CLUSTER:-} in
+  '') WORLD=world STATE=$REPO/.world ;;
+  # What `up` remembers of somebody's cluster; a folder of his own for whoever cannot write the checkout.
+  current) WORLD=current STATE=${KEYTURN_STATE:-$REPO/.world/current} ;;
+  *) echo "dev/world: CLUSTER=$CLUSTER is not known. Leave it out, or set CLUSTER=current" >&2 && exit 1 ;;
+esac
+[[ $STATE == /* ]] || STATE=$PWD/$STATE
+# The verbs are the functions of this prefix.
+readonly WORLD STATE
 readonly RUN=/run/keyturn
 readonly PKI="$STATE/pki"
 readonly LOGS="$STATE/log"

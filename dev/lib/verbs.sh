@@ -2,10 +2,6 @@
 # shellcheck shell=bash
 
 world_up() {
-  if [[ ${CLUSTER:-} == current ]]; then
-    current_up
-    return
-  fi
   local began=$EPOCHREALTIME
   require_servable_machine
   lock
@@ -52,9 +48,12 @@ world_tests() {
   find_go && find_cargo && world_is_up || die "the world is not up: dev/world up"
   [[ -z $(missing_commands "${TEST_PACKAGES[@]}") ]] || phase "installing what tests need" install_test_packages
   test_tools_built || start_phase "fetching Helm 3 and Postgres servers" build_test_tools
+  [[ -e $(rootfs_folder demo) ]] || start_phase "building the root filesystem of pods of CLUSTER=current" build_rootfs demo
   start_phase "building the Cloudflare emulator" cloudflare_build
   finish_phases
-  phase "starting Cloudflare at $CLOUDFLARE_URL" cloudflare_start
+  start_phase "starting Cloudflare at $CLOUDFLARE_URL" cloudflare_start
+  start_phase "loading the image of pods of CLUSTER=current into the node" demo_host_import
+  finish_phases
 }
 
 boot_boxes() {
@@ -91,10 +90,6 @@ clear_remains() {
 world_is_up() { tools_built && find_go && find_cargo && ssm_up && node_up && docker_host_up; }
 
 world_down() {
-  if [[ ${CLUSTER:-} == current ]]; then
-    current_down
-    return
-  fi
   [[ -z ${1:-} || $1 == --any ]] || die "down takes no argument but --any"
   require_servable_machine
   lock
@@ -109,7 +104,6 @@ world_down() {
 }
 
 world_reset() {
-  [[ ${CLUSTER:-} != current ]] || die "reset empties a world of its own, not a cluster of yours"
   require_servable_machine
   lock
   require_own_world
@@ -140,10 +134,6 @@ There can be one at a time. To end it: $other/dev/world down (or, if that checko
 }
 
 world_status() {
-  if [[ ${CLUSTER:-} == current ]]; then
-    current_status
-    return
-  fi
   local other ok=0
   other=$(cat "$RUN/checkout" 2>/dev/null) || other=
   if [[ -n $other && $other != "$REPO" ]]; then
@@ -185,6 +175,8 @@ export KEYTURN_HOST_KEY=$(printf %q "$PKI/ssh/deploy_ed25519")
 export KEYTURN_HOST_KNOWN_HOSTS=$(printf %q "$PKI/ssh/known_hosts")
 export KEYTURN_WORLD_STATE=$(printf %q "$STATE")
 export KEYTURN_MOTO_SERVER=$(printf %q "$(python_folder)/bin/moto_server")
+export KEYTURN_DEMO_NAMESPACE=musehub-production
+export KEYTURN_DEMO_HOST_IMAGE=$(demo_host_image)
 export KEYTURN_POSTGRES=$(printf %q "$(postgres_folders)")
 SH
 }
