@@ -173,7 +173,6 @@ rootfs_packages() {
   case $1 in
     box) echo "${BOX_PACKAGES[*]}" ;;
     app) echo "${APP_PACKAGES[*]}" ;;
-    demo) cat "$REPO"/dev/current/packages/* | sort -u | xargs ;;
     builder) echo "${BUILDER_PACKAGES[*]}" ;;
     demo) cat "$REPO"/dev/current/packages/* | sort -u | xargs ;;
   esac
