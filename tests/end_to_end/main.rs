@@ -8,6 +8,7 @@ mod adoption;
 mod cloudflare_r2;
 mod controller;
 mod crashes;
+mod current_cluster;
 mod examples;
 mod failures;
 mod host_faults;
