@@ -1,6 +1,8 @@
 //! The controller as installed, which all tests share: who leads, what it counts, and settings that a test changes for
 //! as long as it lasts.
 
+use std::time::{Duration, Instant};
+
 use super::world::{eventually, run, try_run, variable};
 
 pub const NAMESPACE: &str = "keyturn-system";
@@ -78,6 +80,76 @@ impl Drop for Values {
             eprintln!("the chart's values may have changed; `dev/world up` restores them");
         } else {
             upgrade(&arguments);
+        }
+    }
+}
+
+/// The world's release is away until this is dropped, so that a test can install its own under the same name: two
+/// controllers may not work in the same namespaces.
+pub struct Uninstalled {
+    values: tempfile::NamedTempFile,
+    image: String,
+}
+
+impl Uninstalled {
+    /// Takes the definitions away too where no object needs them, so that the next installation is a first one.
+    pub fn take() -> Self {
+        let values = run("helm", &["get", "values", "keyturn", "-n", NAMESPACE, "-o", "yaml"]);
+        // Else what a run that was killed has left would be taken for the world's.
+        assert!(
+            values.contains("cluster: world"),
+            "not the world's release: `dev/world up` restores it\n{values}"
+        );
+        let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+        std::fs::write(file.path(), values).unwrap();
+        let image = "jsonpath={.spec.template.spec.containers[0].image}";
+        let taken = Self { values: file, image: kubectl(&["get", "deployment/keyturn", "-o", image]) };
+        let kinds = "managedsecrets,dockerhosts,secretincidents,rotationgrants";
+        // Namespaces of the tests before may be about to end; what a failed one has left stays.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let objects = loop {
+            let objects = run("kubectl", &["get", kinds, "--all-namespaces", "-o", "name"]);
+            if objects.is_empty() || Instant::now() > deadline {
+                break objects;
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        };
+        run("helm", &["uninstall", "keyturn", "-n", NAMESPACE, "--wait", "--timeout", "180s"]);
+        if objects.is_empty() {
+            let definitions = kinds.split(',').map(|plural| format!("crd/{plural}.keyturn.dev"));
+            let definitions: Vec<String> = definitions.collect();
+            let definitions: Vec<&str> = definitions.iter().map(String::as_str).collect();
+            run("kubectl", &[&["delete", "--timeout=180s"], &definitions[..]].concat());
+        } else {
+            eprintln!("the definitions stay, for these need them:\n{objects}");
+        }
+        taken
+    }
+
+    /// The file of the values that it was installed with.
+    pub fn values(&self) -> &std::path::Path {
+        self.values.path()
+    }
+
+    pub fn image(&self) -> &str {
+        &self.image
+    }
+}
+
+impl Drop for Uninstalled {
+    fn drop(&mut self) {
+        let restore = || {
+            let gone = ["--ignore-not-found", "--wait", "--timeout", "180s"];
+            try_run("helm", &[&["uninstall", "keyturn", "-n", NAMESPACE][..], &gone].concat())?;
+            let chart = format!("{}/../charts/keyturn", variable("KEYTURN_WORLD_STATE"));
+            let install =
+                ["install", "keyturn", &chart, "-n", NAMESPACE, "--create-namespace", "--take-ownership"];
+            let values = ["--values", self.values.path().to_str().unwrap(), "--wait", "--timeout", "180s"];
+            try_run("helm", &[&install[..], &values].concat())
+        };
+        // No panic here: it might be one that brings us here.
+        if let Err(problem) = restore() {
+            eprintln!("the world's keyturn could not be installed again; `dev/world up` does: {problem}");
         }
     }
 }

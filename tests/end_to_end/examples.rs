@@ -14,7 +14,7 @@ const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 const ADMIN: &str = "administering-token-of-the-examples";
 
 /// Both environments gone: objects, parameters, containers and the databases' data.
-fn empty() {
+pub fn empty() {
     for environment in ENVIRONMENTS {
         let namespace = format!("musehub-{environment}");
         // Deleted before their host and grant, whose loss would only hold them up.
@@ -23,7 +23,9 @@ fn empty() {
         run("kubectl", &["delete", "namespace", &namespace, "--ignore-not-found", "--timeout=180s"]);
         run("kubectl", &["delete", "rotationgrant", &namespace, "--ignore-not-found"]);
         let below = ["ssm", "get-parameters-by-path", "--recursive", "--query", "Parameters[].Name"];
-        for path in [format!("/musehub/{environment}"), format!("/keyturn/world/{namespace}")] {
+        // README's installation calls itself prod.
+        let records = ["world", "prod"].map(|cluster| format!("/keyturn/{cluster}/{namespace}"));
+        for path in records.into_iter().chain([format!("/musehub/{environment}")]) {
             let names = run("aws", &[&below[..], &["--output", "text", "--path", &path]].concat());
             for name in names.split_whitespace().filter(|name| name.starts_with('/')) {
                 run("aws", &["ssm", "delete-parameter", "--name", name]);

@@ -19,6 +19,7 @@ mod leaks;
 mod notifications;
 mod postgres;
 mod project;
+mod readme;
 mod rotations;
 mod ssm_faults;
 mod upheavals;
