@@ -1,8 +1,6 @@
 //! The controller as installed, which all tests share: who leads, what it counts, and settings that a test changes for
 //! as long as it lasts.
 
-use std::time::{Duration, Instant};
-
 use super::world::{eventually, run, try_run, variable};
 
 pub const NAMESPACE: &str = "keyturn-system";
@@ -92,7 +90,7 @@ pub struct Uninstalled {
 }
 
 impl Uninstalled {
-    /// Takes the definitions away too where no object needs them, so that the next installation is a first one.
+    /// Takes the release away; the definitions stay, as the chart keeps them.
     pub fn take() -> Self {
         let values = run("helm", &["get", "values", "keyturn", "-n", NAMESPACE, "-o", "yaml"]);
         // Else what a run that was killed has left would be taken for the world's.
@@ -104,25 +102,7 @@ impl Uninstalled {
         std::fs::write(file.path(), values).unwrap();
         let image = "jsonpath={.spec.template.spec.containers[0].image}";
         let taken = Self { values: file, image: kubectl(&["get", "deployment/keyturn", "-o", image]) };
-        let kinds = "managedsecrets,dockerhosts,secretincidents,rotationgrants";
-        // Namespaces of the tests before may be about to end; what a failed one has left stays.
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let objects = loop {
-            let objects = run("kubectl", &["get", kinds, "--all-namespaces", "-o", "name"]);
-            if objects.is_empty() || Instant::now() > deadline {
-                break objects;
-            }
-            std::thread::sleep(Duration::from_millis(300));
-        };
         run("helm", &["uninstall", "keyturn", "-n", NAMESPACE, "--wait", "--timeout", "180s"]);
-        if objects.is_empty() {
-            let definitions = kinds.split(',').map(|plural| format!("crd/{plural}.keyturn.dev"));
-            let definitions: Vec<String> = definitions.collect();
-            let definitions: Vec<&str> = definitions.iter().map(String::as_str).collect();
-            run("kubectl", &[&["delete", "--timeout=180s"], &definitions[..]].concat());
-        } else {
-            eprintln!("the definitions stay, for these need them:\n{objects}");
-        }
         taken
     }
 
