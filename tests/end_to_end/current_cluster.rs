@@ -11,8 +11,6 @@ use super::project::Project;
 use super::world::{eventually, run, try_run, variable};
 
 const NAMESPACE: &str = "keyturn-demo";
-/// The pods that work; the one of `helm test` stays where it ended.
-const CONTROLLER: &str = "app.kubernetes.io/component=controller";
 /// `nobody`, who owns nothing.
 const USER: &str = "65534";
 
@@ -90,7 +88,7 @@ impl Rest {
         let rest = Self { replicas };
         controller::kubectl(&["scale", "deployment/keyturn", "--replicas=0"]);
         eventually("the world's keyturn has ended", || {
-            let pods = controller::kubectl(&["get", "pods", "-l", CONTROLLER, "-o", "name"]);
+            let pods = controller::kubectl(&["get", "pods", "-l", controller::SELECTOR, "-o", "name"]);
             if pods.is_empty() { Ok(()) } else { Err(pods) }
         });
         rest
