@@ -683,6 +683,7 @@ sed -i 's|127.0.0.1:{port}:|{port}:|; s|volumes: \\[|volumes: [\"./server.crt:/t
         .psql(
             "CREATE ROLE keyturn_admin LOGIN CREATEROLE PASSWORD 'admin-first-0123456789'; \
              CREATE ROLE app LOGIN PASSWORD 'app-first-0123456789'; \
+             GRANT app TO keyturn_admin WITH ADMIN OPTION; \
              CREATE SCHEMA keyturn AUTHORIZATION keyturn_admin;",
         )
         .unwrap();
