@@ -13,6 +13,7 @@ tool_folder() { echo "$CACHE/tools/$1"; }
 
 # --- Go modules -----------------------------------------------------------------------------------------------------
 
+readonly BUILDING_KUBERNETES="building Kubernetes"
 readonly KUBERNETES_COMPONENTS=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy)
 
 # The packages of dev/tools/MODULE that are built. kubectl comes as a binary where there is one.
@@ -59,13 +60,14 @@ go_ldflags() {
 required_version() { awk -v module="$2" '$1 == module { print $2 }' "$REPO/dev/tools/$1/go.mod"; }
 
 # go_build FOLDER PACKAGE…: the one way in which the world builds Go, so that all builds share what they have compiled.
-# The linker drops debugging information, so the compiler need not write it. It steps back for keyturn's build, whose
-# end is the work of one processor: the other one then still has Go to compile.
+# The linker drops debugging information, so the compiler need not write it. Most of Kubernetes is generated code that
+# runs once in a while: without inlining a quarter of the compiler's work on it goes, and nobody notices on one node. The
+# build steps back for keyturn's, whose end is the work of one processor: the other one then still has Go to compile.
 go_build() {
   local folder=$1
   shift
   CGO_ENABLED=0 GOFLAGS="-mod=readonly -trimpath -buildvcs=false" GOTOOLCHAIN=auto GOGC=$(compiler_gc) \
-    nice -n 10 go build -gcflags=all=-dwarf=false -o "$folder/" "$@"
+    nice -n 10 go build -gcflags=all=-dwarf=false -gcflags='k8s.io/...=-dwarf=false -l' -o "$folder/" "$@"
 }
 
 # The compiler spends a third of its time on collecting garbage, which is not needed where there is memory for it: it
@@ -284,17 +286,17 @@ tools_built() {
 }
 
 # Fetches and builds what the world runs on. Root filesystems and Python packages mostly wait for the network, the Go
-# build for the processor: at once, and beside the build of keyturn.
+# build for the processor: at once, and beside the build of keyturn. Kubernetes takes longest by far, and whoever needs
+# it waits for it: finish_phases "$BUILDING_KUBERNETES".
 build_tools() {
   mkdir -p "$CACHE"
   ! tools_built || return 0
   say "           building what the world runs on, once per machine; kept in $CACHE"
-  local kubernetes="building Kubernetes" rootfses="building root filesystems"
-  local programs="fetching moto, awscli, kubectl and Helm"
-  start_phase "$kubernetes" build_go kubernetes
+  local rootfses="building root filesystems" programs="fetching moto, awscli, kubectl and Helm"
+  start_phase "$BUILDING_KUBERNETES" build_go kubernetes
   start_phase "$rootfses" build_rootfses
   start_phase "$programs" build_python_and_clients
-  finish_phases "$kubernetes" "$rootfses" "$programs"
+  finish_phases "$rootfses" "$programs"
 }
 
 build_python_and_clients() { build_python; build_clients; }

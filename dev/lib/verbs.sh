@@ -31,12 +31,14 @@ boot() {
   phase "making the network" network_up
   save_sysctls
   phase "starting SSM at $SSM_URL" ssm_start
-  phase "starting the boxes" boot_boxes
-  # Both boot at the same time.
+  box_alive "$DOCKER_HOST_BOX" || phase "starting the docker host" docker_host_boot
   local node="waiting for Kubernetes: node $NODE_NAME Ready"
   local docker_host="waiting for the docker host: dockerd and sshd at $HOST_ADDRESS"
-  start_phase "$node" node_wait
   start_phase "$docker_host" docker_host_wait
+  # All else is ready long before it.
+  finish_phases "$BUILDING_KUBERNETES"
+  box_alive "$NODE" || phase "starting the node" node_boot
+  start_phase "$node" node_wait
   finish_phases "$node" "$docker_host"
 }
 
@@ -54,11 +56,6 @@ world_tests() {
   start_phase "starting Cloudflare at $CLOUDFLARE_URL" cloudflare_start
   start_phase "loading the image of pods of CLUSTER=current into the node" demo_host_import
   finish_phases
-}
-
-boot_boxes() {
-  box_alive "$DOCKER_HOST_BOX" || docker_host_boot
-  box_alive "$NODE" || node_boot
 }
 
 # The kubelet sets these, and they are the machine's: /proc/sys has no namespace for them.
