@@ -8,11 +8,13 @@ use kube::api::PartialObjectMeta;
 use kube::{Resource, ResourceExt};
 
 use super::cache::{Cache, Guarded};
+use super::docker_host::hosts_of;
 use super::kube_objects::OwnWrites;
 use super::notifications::Announces;
 use super::queue::Queue;
 use super::watches::Change;
 use crate::api::{DockerHost, GROUP, ManagedSecret, SecretIncident, time};
+use crate::deploy::wish::names_host;
 use crate::incident::scope;
 
 /// The queues of one namespace, or of all.
@@ -118,8 +120,8 @@ impl Links {
         (self.desires_changed)();
         // Hosts run what the secret's status says is published; deleted ones no longer ask for anything.
         if let Ok(secret) = &object.0 {
-            for host in &secret.spec.hosts {
-                self.push_host(&namespace, &host.name);
+            for host in hosts_of(secret) {
+                self.push_host(&namespace, &host);
             }
             for incident in self.cache.incidents(&namespace) {
                 if incident.0.as_ref().is_ok_and(|incident| scope::concerns(incident, secret)) {
@@ -149,7 +151,7 @@ impl Links {
             self.tell(object, |queues| &queues.telling.hosts);
         }
         for secret in self.cache.secrets(&namespace) {
-            if secret.0.as_ref().is_ok_and(|secret| secret.spec.hosts.iter().any(|host| host.name == name)) {
+            if secret.0.as_ref().is_ok_and(|secret| names_host(secret, &name)) {
                 self.push_secret(&namespace, &secret.name_any());
             }
         }
@@ -184,7 +186,7 @@ impl Links {
                     && secret.spec.access_log.is_some()
                     && scope::concerns(incident, secret)
                 {
-                    secret.spec.hosts.iter().for_each(|host| self.push_host(&namespace, &host.name));
+                    hosts_of(secret).iter().for_each(|host| self.push_host(&namespace, host));
                 }
             }
         }
@@ -229,4 +231,64 @@ fn shares_a_parameter(one: &Guarded<ManagedSecret>, other: &Guarded<ManagedSecre
     let (Ok(one), Ok(other)) = (&one.0, &other.0) else { return false };
     let theirs = &other.spec.ssm.parameters;
     one.spec.ssm.parameters.iter().any(|mine| theirs.iter().any(|their| their.path == mine.path))
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::DeserializeGuard;
+    use kube::runtime::reflector;
+    use kube::runtime::watcher::Event;
+
+    use super::*;
+    use crate::api::managed_secret::SecretOnHost;
+    use crate::controller::cache::Scope;
+    use crate::controller::queue::{Requests, queue};
+    use crate::deploy::testing::{host, rotating, secret};
+
+    struct Rig {
+        links: Links,
+        secrets: Requests<ManagedSecret>,
+        hosts: Requests<DockerHost>,
+    }
+
+    /// Links over a cache that knows this secret.
+    fn rig(known: &ManagedSecret) -> Rig {
+        let (cached, mut writer) = reflector::store();
+        writer.apply_watcher_event(&Event::Init);
+        writer.apply_watcher_event(&Event::InitApply(DeserializeGuard(Ok(known.clone()))));
+        writer.apply_watcher_event(&Event::InitDone);
+        let scope = Scope {
+            namespace: None,
+            secrets: cached,
+            hosts: reflector::store().0,
+            incidents: reflector::store().0,
+        };
+        let (secrets, secret_requests) = queue();
+        let (hosts, host_requests) = queue();
+        secrets.open();
+        hosts.open();
+        let telling = Telling { secrets: queue().0, hosts: queue().0, incidents: queue().0 };
+        let queues = Queues { namespace: None, secrets, hosts, telling, incidents: queue().0 };
+        let links = Links {
+            cache: Cache { scopes: vec![scope], grants: reflector::store().0 },
+            queues: vec![queues],
+            own: OwnWrites::default(),
+            desires_changed: Arc::new(|| {}),
+        };
+        Rig { links, secrets: secret_requests, hosts: host_requests }
+    }
+
+    #[test]
+    fn a_host_that_left_the_spec_in_mid_rotation_and_its_secret_are_looked_at_when_the_other_changes() {
+        let mut moved = rotating(secret("token", &["/app/TOKEN"]), "Deploy", 0);
+        moved.spec.hosts.clear();
+        let left = SecretOnHost { name: "web".into(), version: None, proven: false };
+        moved.status.as_mut().unwrap().hosts.push(left);
+        let mut rig = rig(&moved);
+        rig.links.secret(&DeserializeGuard(Ok(moved)), Change::Applied);
+        assert_eq!(rig.hosts.try_recv().unwrap().name, "web");
+        assert_eq!(rig.secrets.try_recv().unwrap().name, "token");
+        rig.links.host(&DeserializeGuard(Ok(host("web"))), Change::Applied);
+        assert_eq!(rig.secrets.try_recv().unwrap().name, "token");
+    }
 }
