@@ -1,7 +1,8 @@
 //! Day one: parameters that were there before keyturn.
 
 use super::project::Project;
-use super::world::{on_host, ssm};
+use super::ssm;
+use super::world::on_host;
 
 /// What a person did before keyturn: put the value, deploy it by hand.
 fn by_hand(project: &Project, parameter: &str, value: &str) {

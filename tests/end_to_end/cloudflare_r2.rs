@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::controller;
 use super::kills::{any_moment_of, kill_controller, number};
 use super::project::Project;
-use super::world::{eventually, run, run_with, ssm, variable};
+use super::ssm;
+use super::world::{eventually, run, run_with, variable};
 
 const ADMIN: &str = "canary-administering-token-of-the-world";
 const ID: &str = "R2_ACCESS_KEY_ID";
@@ -216,8 +217,8 @@ fn a_key_pair_is_made_proven_deployed_and_the_old_one_dies() {
     account.only_the_published_lives();
     let (tokens, _) = account.tokens();
     assert_eq!(tokens, [(second.id.clone(), format!("world/{}/r2/1", project.name))]);
-    assert_eq!(project.field("managedsecret/r2", ".status.pendingRetirements"), "");
-    assert_eq!(project.field("managedsecret/r2", ".status.target.accepts"), "true");
+    assert_eq!(project.field("managedsecret/r2", "/status/pendingRetirements"), "");
+    assert_eq!(project.field("managedsecret/r2", "/status/target/accepts"), "true");
     assert_eq!(ssm::records(&project.name), "", "no record is left");
     for secret in [&first.secret, &second.secret, &ADMIN.to_owned()] {
         let logs = controller::kubectl(&["logs", "-l", controller::SELECTOR, "--tail=-1"]);
@@ -300,13 +301,13 @@ fn a_deletion_that_fails_is_an_alarm_and_is_done_in_the_end() {
     project.request("r2", "once");
     let object = "managedsecret/r2";
     let failed_often = eventually("the deletion has failed again and again", || {
-        let attempts = project.field(object, ".status.failure.attempts").parse::<u32>().unwrap_or(0);
-        let step = project.field(object, ".status.failure.step");
+        let attempts = project.field(object, "/status/failure/attempts").parse::<u32>().unwrap_or(0);
+        let step = project.field(object, "/status/failure/step");
         if step == "Retire" && attempts >= 5 { Ok(attempts) } else { Err(format!("{step} {attempts}")) }
     });
     assert!(failed_often >= 5);
     project.wait_reason(object, "Ready", "True", "CloudflareUnavailable");
-    let pending = project.field(object, ".status.pendingRetirements[0].credential");
+    let pending = project.field(object, "/status/pendingRetirements/0/credential");
     assert_eq!(pending, first.id, "the old token is said to work still");
     let events =
         project.kubectl(&["get", "events", "--field-selector=reason=RetirementFailing", "-o", "name"]);
@@ -331,7 +332,7 @@ fn a_deletion_that_fails_is_an_alarm_and_is_done_in_the_end() {
     project.settled("r2");
     account.refused(&first);
     account.only_the_published_lives();
-    assert_eq!(project.field(object, ".status.pendingRetirements"), "");
+    assert_eq!(project.field(object, "/status/pendingRetirements"), "");
 }
 
 #[test]
@@ -374,9 +375,9 @@ spec:
 /// The stolen pair is dead, the one that SSM publishes works, and the report says so without a value.
 fn contained(account: &Account, stolen: &Pair) {
     let project = &account.project;
-    eventually("the incident is contained", || match project.field(INCIDENT, ".status.state").as_str() {
+    eventually("the incident is contained", || match project.field(INCIDENT, "/status/state").as_str() {
         "Contained" => Ok(()),
-        state => Err(format!("{state}: {}", project.field(INCIDENT, ".status.secrets"))),
+        state => Err(format!("{state}: {}", project.field(INCIDENT, "/status/secrets"))),
     });
     assert_eq!(account.list(stolen), "401", "R2 refuses the stolen pair");
     let published = account.published();
@@ -388,9 +389,9 @@ fn contained(account: &Account, stolen: &Pair) {
     let at = |field: &str| project.field(INCIDENT, field);
     println!(
         "R2 incident: reported {}, contained {}, adopted {}",
-        at(".spec.reportedAt"),
-        at(".status.containedAt"),
-        at(".status.secrets[0].adoptedAt"),
+        at("/spec/reportedAt"),
+        at("/status/containedAt"),
+        at("/status/secrets/0/adoptedAt"),
     );
 }
 
@@ -418,11 +419,11 @@ fn a_host_that_does_not_follow_keeps_no_suspected_pair_alive() {
     report(project, "1m");
     contained(&account, &stolen);
     assert!(project.running(ID).is_some_and(|id| id == stolen.id), "the host still has the old pair");
-    assert_eq!(project.field(INCIDENT, ".status.secrets[0].adoptedAt"), "");
+    assert_eq!(project.field(INCIDENT, "/status/secrets/0/adoptedAt"), "");
     project.unmark("broken");
     eventually("the host follows once it can", || {
-        match project.field(INCIDENT, ".status.secrets[0].adoptedAt").as_str() {
-            "" => Err(project.field("managedsecret/r2", ".status.rotation.message")),
+        match project.field(INCIDENT, "/status/secrets/0/adoptedAt").as_str() {
+            "" => Err(project.field("managedsecret/r2", "/status/rotation/message")),
             _ => Ok(()),
         }
     });

@@ -3,7 +3,8 @@
 use super::controller;
 use super::kills::{any_moment_of, kill_controller, kill_pods, number};
 use super::project::Project;
-use super::world::{eventually, in_box, ssm, try_run};
+use super::ssm;
+use super::world::{eventually, in_box, try_run};
 
 /// The round's rotation ended well, with one value more than the round before, which SSM publishes and the host runs.
 fn one_value_more(project: &Project, round: u64) {
@@ -73,7 +74,7 @@ fn every_rotation_ends_with_one_value_however_often_the_deploy_pod_is_killed() {
         eventually("the deploy pod is there", || {
             let pods = project.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].status.phase}"]);
             if pods.split(' ').any(|phase| phase == "Pending" || phase == "Running")
-                || project.field("managedsecret/token", ".status.lastRotation.request") == token
+                || project.field("managedsecret/token", "/status/lastRotation/request") == token
             {
                 Ok(())
             } else {

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::project::Project;
-use super::world::{eventually, in_box, run, run_with, ssm, try_run, variable};
+use super::ssm;
+use super::world::{eventually, in_box, run, run_with, try_run, variable};
 
 const ENVIRONMENTS: [&str; 2] = ["production", "staging"];
 const PARAMETERS: [&str; 5] =

@@ -2,7 +2,8 @@
 //! the fault has ended.
 
 use super::project::Project;
-use super::world::{eventually, on_host, run, ssm};
+use super::ssm;
+use super::world::{eventually, on_host, run};
 
 const SECRET: &str = "managedsecret/token";
 

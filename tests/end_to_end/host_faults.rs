@@ -2,7 +2,8 @@
 //! that is over. There is one docker host, so each of these has the world to itself.
 
 use super::project::Project;
-use super::world::{dev_world, eventually, in_box, on_host, run, ssm, try_run, world_program};
+use super::ssm;
+use super::world::{dev_world, eventually, in_box, on_host, run, try_run, world_program};
 
 const SECRET: &str = "managedsecret/token";
 const HOST: &str = "production";

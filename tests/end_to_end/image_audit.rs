@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::controller;
 use super::project::Project;
-use super::world::{eventually, on_host, run, ssm};
+use super::ssm;
+use super::world::{eventually, on_host, run};
 
 const BUILD_TOKEN: &str = "6ceb499471ae1078e3bd00aa";
 const PASSWORD: &str = "Winter-Garden-91";

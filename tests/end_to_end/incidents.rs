@@ -11,7 +11,8 @@ use super::controller::{self, Environment};
 use super::kills::{any_moment_of, kill_controller, number};
 use super::postgres::Database;
 use super::project::Project;
-use super::world::{eventually, in_box, on_host, run, ssm, variable};
+use super::ssm;
+use super::world::{eventually, in_box, on_host, run, variable};
 
 const INCIDENT: &str = "secretincident/leak";
 
@@ -91,11 +92,11 @@ spec:
 
 fn state_is(project: &Project, wanted: &str) {
     eventually(&format!("the incident is {wanted}"), || {
-        let state = project.field(INCIDENT, ".status.state");
+        let state = project.field(INCIDENT, "/status/state");
         if state == wanted {
             return Ok(());
         }
-        Err(format!("{state}: {}", project.field(INCIDENT, ".status.secrets")))
+        Err(format!("{state}: {}", project.field(INCIDENT, "/status/secrets")))
     });
 }
 
@@ -107,7 +108,7 @@ fn audited(project: &Project) -> String {
             (_, _, message) => Err(message),
         }
     });
-    let unexpected = project.field(INCIDENT, ".status.unexpectedReaders");
+    let unexpected = project.field(INCIDENT, "/status/unexpectedReaders");
     assert_eq!(unexpected, "2", "one who read, and was refused elsewhere");
     let report = run("keyturn", &["incident", "report", "leak", "-n", &project.name]);
     for expected in
@@ -227,7 +228,7 @@ fn the_logins_are_shown(project: &Project, report: &str, password: &str) {
     for text in [report, &objects, &jobs] {
         assert!(!text.contains(password), "the password of the log is in Kubernetes");
     }
-    let found = |field: &str| project.field(INCIDENT, &format!(".status.logs[0].found.{field}"));
+    let found = |field: &str| project.field(INCIDENT, &format!("/status/logs/0/found/{field}"));
     let file = found("file");
     let kept = on_host(&format!("stat -c %a {file} && sha256sum <{file} && cat {file}"));
     let mut lines = kept.lines();
@@ -296,14 +297,14 @@ fn a_host_that_is_down_keeps_no_stolen_login_alive_though_the_controller_is_kill
     assert!(database.accepts(&database.url()), "the new one works");
     assert_eq!(intruders(&database), "0");
     assert_eq!(project.version("DATABASE_URL"), 2, "one value, however often it was killed");
-    assert_eq!(project.field(INCIDENT, ".status.secrets[0].adoptedAt"), "", "a host is still down");
+    assert_eq!(project.field(INCIDENT, "/status/secrets/0/adoptedAt"), "", "a host is still down");
     project.wait_reason("dockerhost/second", "Ready", "False", "Unreachable");
     audited(project);
 
     let _address = SecondAddress::up();
     eventually("the host follows once it is back", || {
-        match project.field(INCIDENT, ".status.secrets[0].adoptedAt").as_str() {
-            "" => Err(project.field("managedsecret/database-url", ".status.rotation.message")),
+        match project.field(INCIDENT, "/status/secrets/0/adoptedAt").as_str() {
+            "" => Err(project.field("managedsecret/database-url", "/status/rotation/message")),
             _ => Ok(()),
         }
     });

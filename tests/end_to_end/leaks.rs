@@ -4,7 +4,8 @@ use std::io::Write as _;
 
 use super::controller::{self, Environment};
 use super::project::Project;
-use super::world::{eventually, in_box, on_host, run, ssm, try_on_host, variable};
+use super::ssm;
+use super::world::{eventually, in_box, on_host, run, try_on_host, variable};
 
 /// Where a value could have leaked to.
 enum Place {
@@ -172,7 +173,7 @@ spec:
   containers: [{{name: leak, image: \"{image}\", args: [{value}]}}]
 "
         ));
-        eventually("the pod has ended", || match project.field("pod/leak", ".status.phase") {
+        eventually("the pod has ended", || match project.field("pod/leak", "/status/phase") {
             phase if phase == "Failed" => Ok(()),
             phase => Err(phase),
         });

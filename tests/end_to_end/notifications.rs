@@ -13,7 +13,8 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 
 use super::controller;
 use super::project::Project;
-use super::world::{eventually, run, run_with, ssm, variable};
+use super::ssm;
+use super::world::{eventually, run, run_with, variable};
 
 const KEY: &str = "the key of this test";
 
@@ -145,7 +146,7 @@ fn people_are_told_though_the_sink_is_away_and_the_controller_is_killed() {
     let told = |body: &str| body.contains(&project.name) && body.contains("Tell the users.");
     let refused = receiver.waits_for("a notification is turned away", "events", false, told);
     assert!(
-        !project.field("managedsecret/token", ".status.pendingNotifications").is_empty(),
+        !project.field("managedsecret/token", "/status/pendingNotifications").is_empty(),
         "it waits in the status"
     );
     controller::kubectl(&["delete", "pod", &controller::leader(), "--grace-period=0", "--force"]);
@@ -165,7 +166,7 @@ fn people_are_told_though_the_sink_is_away_and_the_controller_is_killed() {
     hmac::verify(&key, signed.as_bytes(), &BASE64_STANDARD.decode(signature).unwrap())
         .expect("the receiver can verify the signature");
     eventually("nothing waits any more", || {
-        let left = project.field("managedsecret/token", ".status.pendingNotifications");
+        let left = project.field("managedsecret/token", "/status/pendingNotifications");
         if left.is_empty() { Ok(()) } else { Err(left) }
     });
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::kills::{any_moment_of, kill_controller, number};
 use super::project::Project;
-use super::world::{eventually, on_host, run, ssm, try_on_host, try_with, variable};
+use super::ssm;
+use super::world::{eventually, on_host, run, try_on_host, try_with, variable};
 
 /// A client in a container: logs in again and again with what its environment said when it started, runs a statement,
 /// and keeps count. It ends what it is at when it is told to stop.
@@ -229,7 +230,7 @@ fn a_single_role_begins_with_the_database_and_is_rotated_in_place() {
     let login = |password: &str| format!("postgresql://musehub:{password}@postgres/musehub");
     let first = ssm::value(&project.path("DB_PASSWORD")).unwrap();
     assert!(database.accepts(&login(&first)), "the database took the password that SSM publishes");
-    assert_eq!(project.field("managedsecret/db-password", ".status.target.accepts"), "true");
+    assert_eq!(project.field("managedsecret/db-password", "/status/target/accepts"), "true");
 
     eventually("the client logs in", || {
         let counts = database.counts();
@@ -242,7 +243,7 @@ fn a_single_role_begins_with_the_database_and_is_rotated_in_place() {
     assert!(first != second && database.accepts(&login(&second)), "the new password works");
     assert!(!database.accepts(&login(&first)), "the old one is dead");
     assert_eq!(project.version("DB_PASSWORD"), 2, "one rotation, one version");
-    let window = project.field("managedsecret/db-password", ".status.lastRotation.windowSeconds");
+    let window = project.field("managedsecret/db-password", "/status/lastRotation/windowSeconds");
     assert!(window.parse::<i64>().is_ok_and(|seconds| seconds < 120), "the window is said: {window:?}");
     let counts = database.counts();
     println!("single role: window {window} s by status; the client counted {counts:?}");
@@ -372,7 +373,7 @@ fn a_pair_is_made_from_the_superuser_in_use_as_it_was_listed_before() {
     };
     project.apply(&secret("Plan"));
     project.settled("database-url");
-    let listed = project.field("managedsecret/database-url", ".status.target.setUp");
+    let listed = project.field("managedsecret/database-url", "/status/target/setUp");
     assert!(listed.contains("ALTER TABLE public.visits OWNER TO "), "{listed}");
     project.request("database-url", "first");
     let message = project.wait_reason("managedsecret/database-url", "Stalled", "True", "SetUpPlanned");
@@ -722,12 +723,12 @@ sed -i 's|127.0.0.1:{port}:|{port}:|; s|volumes: \\[|volumes: [\"./server.crt:/t
         assert!(database.accepts(&login(&now)) && !database.accepts(&login(&before)), "{name} was rotated");
     }
     assert_eq!(
-        project.field("managedsecret/app", ".status.target.fenced"),
+        project.field("managedsecret/app", "/status/target/fenced"),
         "true",
         "an administrator keeps a fence"
     );
     assert_eq!(
-        project.field("managedsecret/admin", ".status.target.fenced"),
+        project.field("managedsecret/admin", "/status/target/fenced"),
         "false",
         "on its own there is none"
     );

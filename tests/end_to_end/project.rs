@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::world::{eventually, on_host, run, run_with, ssm, try_run, variable};
+use super::world::{on_host, run, run_with, try_eventually, try_run, variable};
+use super::{objects, ssm};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 /// Tests share the world, but for those that take down what all of them need.
@@ -171,40 +172,45 @@ spec:
         run("kubectl", &[&["-n", &self.name][..], arguments].concat())
     }
 
-    /// A field of an object, empty where it is absent.
-    pub fn field(&self, object: &str, path: &str) -> String {
-        let path = format!("jsonpath={{{path}}}");
-        try_run("kubectl", &["-n", &self.name, "get", object, "-o", &path]).unwrap_or_default()
+    /// A field of an object by its JSON Pointer, empty where it is absent.
+    pub fn field(&self, object: &str, pointer: &str) -> String {
+        objects::get(&self.name, object).map(|found| objects::field(&found, pointer)).unwrap_or_default()
     }
 
+    /// Status, reason and message of a condition, empty where it is absent.
     pub fn condition(&self, object: &str, kind: &str) -> (String, String, String) {
-        let of =
-            |field: &str| self.field(object, &format!(".status.conditions[?(@.type==\"{kind}\")].{field}"));
-        (of("status"), of("reason"), of("message"))
+        let found = objects::get(&self.name, object).unwrap_or_default();
+        let conditions = found.pointer("/status/conditions").and_then(|all| all.as_array());
+        let of_kind = |condition: &&serde_json::Value| condition["type"] == kind;
+        let condition = conditions.and_then(|all| all.iter().find(of_kind)).cloned().unwrap_or_default();
+        let of = |field: &str| objects::field(&condition, field);
+        (of("/status"), of("/reason"), of("/message"))
     }
 
     /// Waits until a condition has this status, and answers reason and message.
     pub fn wait(&self, object: &str, kind: &str, status: &str) -> (String, String) {
-        eventually(&format!("{object} in {}: {kind} is {status}", self.name), || {
+        self.eventually(&format!("{object} in {}: {kind} is {status}", self.name), || {
             let (now, reason, message) = self.condition(object, kind);
-            if now == status {
-                Ok((reason, message))
-            } else {
-                Err(format!("{kind} is {now}: {reason}: {message}\n{}", self.describe()))
-            }
+            if now == status { Ok((reason, message)) } else { Err(format!("{now}: {reason}: {message}")) }
         })
     }
 
     /// Waits for a condition with this status and reason, and answers the message.
     pub fn wait_reason(&self, object: &str, kind: &str, status: &str, wanted: &str) -> String {
-        eventually(&format!("{object} in {}: {kind} is {status}, {wanted}", self.name), || {
+        self.eventually(&format!("{object} in {}: {kind} is {status}, {wanted}", self.name), || {
             let (now, reason, message) = self.condition(object, kind);
             if now == status && reason == wanted {
                 Ok(message)
             } else {
-                Err(format!("{kind} is {now}: {reason}: {message}"))
+                Err(format!("{now}: {reason}: {message}"))
             }
         })
+    }
+
+    /// Where it never comes about, what there is in the namespace is shown.
+    fn eventually<T>(&self, what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+        try_eventually(look)
+            .unwrap_or_else(|reason| panic!("never came about: {what}; last: {reason}\n{}", self.describe()))
     }
 
     /// The secret is published, proven on its hosts, and no rotation is under way.
@@ -229,15 +235,11 @@ spec:
     /// Waits until the request is answered, and answers with its result.
     pub fn answered(&self, secret: &str, token: &str) -> String {
         let object = format!("managedsecret/{secret}");
-        eventually(&format!("{object}: request {token} is answered"), || {
-            let request = self.field(&object, ".status.lastRotation.request");
-            if request == token {
-                Ok(())
-            } else {
-                Err(format!("last answered: {request}; {}", self.describe()))
-            }
+        self.eventually(&format!("{object}: request {token} is answered"), || {
+            let request = self.field(&object, "/status/lastRotation/request");
+            if request == token { Ok(()) } else { Err(format!("last answered: {request}")) }
         });
-        self.field(&object, ".status.lastRotation.result")
+        self.field(&object, "/status/lastRotation/result")
     }
 
     /// The variable as the project's container has it.

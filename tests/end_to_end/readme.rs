@@ -6,7 +6,8 @@ use std::path::Path;
 use super::controller;
 use super::examples;
 use super::project::Project;
-use super::world::{eventually, in_box, run, ssm, try_run, variable};
+use super::ssm;
+use super::world::{eventually, in_box, run, try_run, variable};
 
 const SECTION: &str = "## On your own cluster";
 const NAMESPACE: &str = "musehub-production";

@@ -1,7 +1,8 @@
 //! The main job: values come into being, are deployed and proven, and rotate when asked.
 
 use super::project::Project;
-use super::world::{on_host, run_with, ssm};
+use super::ssm;
+use super::world::{on_host, run_with};
 
 #[test]
 #[ignore = "needs the world"]
@@ -95,7 +96,7 @@ fn nothing_but_time_a_new_token_or_a_person_rotates() {
         r#"[{"op":"replace","path":"/status","value":{"observedGeneration":-1}}]"#,
     ]);
     super::world::eventually("the status is filled again", || {
-        let generation = project.field("managedsecret/token", ".status.observedGeneration");
+        let generation = project.field("managedsecret/token", "/status/observedGeneration");
         if generation == "-1" { Err("still empty".to_owned()) } else { Ok(()) }
     });
     seen_again("an emptied status");

@@ -7,7 +7,8 @@ use keyturn_aws_emulator::{Emulator, Fault, Quota, Rule, Upstream};
 
 use super::controller::Environment;
 use super::project::Project;
-use super::world::{ssm, variable};
+use super::ssm;
+use super::world::variable;
 
 const SECRET: &str = "managedsecret/token";
 

@@ -2,7 +2,8 @@
 
 use super::controller;
 use super::project::Project;
-use super::world::{PATIENCE, eventually, run, ssm};
+use super::ssm;
+use super::world::{PATIENCE, eventually, run};
 
 const SECRET: &str = "managedsecret/token";
 

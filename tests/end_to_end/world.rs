@@ -1,8 +1,13 @@
-//! The world by the commands that a person would use: kubectl, aws, ssh, docker.
+//! The world by the commands that a person would use: kubectl, ssh, docker, and keyturn's own. What a wait looks at
+//! several times a second is read in this process instead (`objects`, `ssm`): kubectl and aws take a second of a
+//! processor that the whole world works on.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
 
 /// Long enough for a deployment on a busy machine; a test that reaches it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(240);
@@ -60,6 +65,16 @@ pub fn world_program() -> String {
     format!("{}/../dev/world", variable("KEYTURN_WORLD_STATE"))
 }
 
+/// Where the clients of this process work.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+});
+
+/// Waits for what a client of this process does.
+pub fn wait_for<T>(work: impl Future<Output = T>) -> T {
+    RUNTIME.block_on(work)
+}
+
 /// What `dev/world env` exports.
 pub fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
@@ -70,13 +85,17 @@ pub fn variable(name: &str) -> String {
 }
 
 /// Looks again and again until it is so. Panics with the last reason where it never is.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+    try_eventually(look).unwrap_or_else(|reason| panic!("never came about: {what}; last: {reason}"))
+}
+
+/// The same, with the last reason as an error.
+pub fn try_eventually<T>(mut look: impl FnMut() -> Result<T, String>) -> Result<T, String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match look() {
-            Ok(found) => return found,
-            Err(reason) if Instant::now() > deadline => panic!("never came about: {what}; last: {reason}"),
-            Err(_) => std::thread::sleep(Duration::from_millis(300)),
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(300)),
+            answer => return answer,
         }
     }
 }
@@ -110,100 +129,4 @@ pub fn try_on_host(script: &str) -> Result<String, String> {
         "bash -s",
     ];
     try_with("ssh", &arguments, script)
-}
-
-/// One parameter in SSM.
-pub mod ssm {
-    use super::{run, try_run};
-
-    pub fn put(path: &str, value: &str) {
-        run(
-            "aws",
-            &[
-                "ssm",
-                "put-parameter",
-                "--name",
-                path,
-                "--type",
-                "SecureString",
-                "--overwrite",
-                "--value",
-                value,
-            ],
-        );
-    }
-
-    /// `None` where the parameter does not exist.
-    pub fn value(path: &str) -> Option<String> {
-        let query = ["--with-decryption", "--query", "Parameter.Value", "--output", "text"];
-        get(path, &query)
-    }
-
-    pub fn version(path: &str) -> Option<i64> {
-        get(path, &["--query", "Parameter.Version", "--output", "text"]).map(|text| text.parse().unwrap())
-    }
-
-    pub fn kind(path: &str) -> Option<String> {
-        get(path, &["--query", "Parameter.Type", "--output", "text"])
-    }
-
-    fn get(path: &str, query: &[&str]) -> Option<String> {
-        let arguments = [&["ssm", "get-parameter", "--name", path][..], query].concat();
-        match try_run("aws", &arguments) {
-            Ok(text) => Some(text),
-            Err(problem) if problem.contains("ParameterNotFound") => None,
-            Err(problem) => panic!("{path}: {problem}"),
-        }
-    }
-
-    /// Every value that any version ever had.
-    pub fn all_values(path: &str) -> Vec<String> {
-        let query = ["--with-decryption", "--query", "Parameters[].Value", "--output", "json"];
-        let text = run("aws", &[&["ssm", "get-parameter-history", "--name", path][..], &query].concat());
-        serde_json::from_str(&text).unwrap()
-    }
-
-    /// What lies below keyturn's staging path for a namespace.
-    pub fn records(namespace: &str) -> String {
-        let path = format!("/keyturn/world/{namespace}");
-        run(
-            "aws",
-            &[
-                "ssm",
-                "get-parameters-by-path",
-                "--path",
-                &path,
-                "--recursive",
-                "--query",
-                "Parameters[].Name",
-                "--output",
-                "text",
-            ],
-        )
-    }
-
-    /// The values of what lies below keyturn's staging path for a namespace.
-    pub fn record_values(namespace: &str) -> Vec<String> {
-        let path = format!("/keyturn/world/{namespace}");
-        let query = ["--with-decryption", "--query", "Parameters[].Value", "--output", "json"];
-        let list = ["ssm", "get-parameters-by-path", "--path", &path, "--recursive"];
-        serde_json::from_str(&run("aws", &[&list[..], &query].concat())).unwrap()
-    }
-
-    /// The calls of one operation that the world's SSM got since that call, by what they were about, and the number
-    /// to go on with.
-    pub fn calls_since(from: u64, operation: &str) -> (Vec<String>, u64) {
-        let address = format!("{}/world/calls?from={from}", super::variable("AWS_ENDPOINT_URL_SSM"));
-        let log: serde_json::Value = serde_json::from_str(&run("curl", &["-sf", &address])).unwrap();
-        let of_operation =
-            log["calls"].as_array().unwrap().iter().filter(|call| call["operation"] == operation);
-        (of_operation.map(|call| call["names"].to_string()).collect(), log["next"].as_u64().unwrap())
-    }
-
-    /// Makes the newest version of a parameter this many days old.
-    pub fn backdate(path: &str, days: u32) {
-        let address = format!("{}/world/backdate", super::variable("AWS_ENDPOINT_URL_SSM"));
-        let body = format!("{{\"name\":\"{path}\",\"days\":{days}}}");
-        run("curl", &["-sf", "-X", "POST", &address, "-d", &body]);
-    }
 }

@@ -1,0 +1,92 @@
+//! Parameters in the world's SSM.
+
+use aws_config::BehaviorVersion;
+use aws_sdk_ssm::Client;
+use aws_sdk_ssm::types::{Parameter, ParameterType};
+use tokio::sync::OnceCell;
+
+use super::world::{run, variable, wait_for};
+
+async fn client() -> &'static Client {
+    static CLIENT: OnceCell<Client> = OnceCell::const_new();
+    let connect = || async {
+        variable("AWS_ENDPOINT_URL_SSM");
+        Client::new(&aws_config::defaults(BehaviorVersion::latest()).load().await)
+    };
+    CLIENT.get_or_init(connect).await
+}
+
+pub fn put(path: &str, value: &str) {
+    wait_for(async {
+        let put = client().await.put_parameter().name(path).value(value);
+        put.r#type(ParameterType::SecureString).overwrite(true).send().await.unwrap();
+    });
+}
+
+/// `None` where the parameter does not exist.
+pub fn value(path: &str) -> Option<String> {
+    get(path)?.value
+}
+
+pub fn version(path: &str) -> Option<i64> {
+    Some(get(path)?.version)
+}
+
+pub fn kind(path: &str) -> Option<String> {
+    get(path)?.r#type.map(|kind| kind.as_str().to_owned())
+}
+
+fn get(path: &str) -> Option<Parameter> {
+    let answer =
+        wait_for(async { client().await.get_parameter().name(path).with_decryption(true).send().await });
+    match answer {
+        Ok(found) => found.parameter,
+        Err(e) if e.as_service_error().is_some_and(|e| e.is_parameter_not_found()) => None,
+        Err(e) => panic!("{path}: {}", aws_sdk_ssm::error::DisplayErrorContext(e)),
+    }
+}
+
+/// Every value that any version ever had, the newest last.
+pub fn all_values(path: &str) -> Vec<String> {
+    wait_for(async {
+        let history = client().await.get_parameter_history().name(path).with_decryption(true);
+        let pages = history.into_paginator().send().try_collect().await.unwrap();
+        let versions = pages.into_iter().flat_map(|page| page.parameters.unwrap_or_default());
+        versions.filter_map(|version| version.value).collect()
+    })
+}
+
+/// The names of what lies below keyturn's staging path for a namespace, each on a line.
+pub fn records(namespace: &str) -> String {
+    let names = staged(namespace).into_iter().filter_map(|parameter| parameter.name);
+    names.collect::<Vec<_>>().join("\n")
+}
+
+/// The values of what lies below keyturn's staging path for a namespace.
+pub fn record_values(namespace: &str) -> Vec<String> {
+    staged(namespace).into_iter().filter_map(|parameter| parameter.value).collect()
+}
+
+fn staged(namespace: &str) -> Vec<Parameter> {
+    wait_for(async {
+        let below = client().await.get_parameters_by_path().path(format!("/keyturn/world/{namespace}"));
+        let pages = below.recursive(true).with_decryption(true).into_paginator().send().try_collect().await;
+        pages.unwrap().into_iter().flat_map(|page| page.parameters.unwrap_or_default()).collect()
+    })
+}
+
+/// The calls of one operation that the world's SSM got since that call, by what they were about, and the number
+/// to go on with.
+pub fn calls_since(from: u64, operation: &str) -> (Vec<String>, u64) {
+    let address = format!("{}/world/calls?from={from}", variable("AWS_ENDPOINT_URL_SSM"));
+    let log: serde_json::Value = serde_json::from_str(&run("curl", &["-sf", &address])).unwrap();
+    let of_operation = log["calls"].as_array().unwrap().iter().filter(|call| call["operation"] == operation);
+    (of_operation.map(|call| call["names"].to_string()).collect(), log["next"].as_u64().unwrap())
+}
+
+/// Makes the newest version of a parameter this many days old.
+pub fn backdate(path: &str, days: u32) {
+    let address = format!("{}/world/backdate", variable("AWS_ENDPOINT_URL_SSM"));
+    let body = format!("{{\"name\":\"{path}\",\"days\":{days}}}");
+    run("curl", &["-sf", "-X", "POST", &address, "-d", &body]);
+}
