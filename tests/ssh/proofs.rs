@@ -104,6 +104,18 @@ async fn a_value_is_proven_where_every_container_that_has_it_runs_it() {
     );
 }
 
+/// As `docker run -e TOKEN` makes one where the shell has no such variable.
+#[tokio::test]
+#[ignore = "needs the world"]
+async fn a_name_without_a_value_gives_a_container_no_variable() {
+    let host = Host::start();
+    let _bare = Container::start_with(&host, "bare", &[("OTHER", "x")], &["--env", "TOKEN"], &["300"]);
+    let report = compare(&host, &[("TOKEN", "new"), ("OTHER", "x")]).await;
+    assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");
+    assert_eq!(proof(&report, "TOKEN"), Some(Proof::Incomparable));
+    assert_eq!(proof(&report, "OTHER"), Some(Proof::Proven));
+}
+
 #[tokio::test]
 #[ignore = "needs the world"]
 async fn several_names_of_one_parameter_are_all_compared() {

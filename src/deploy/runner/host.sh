@@ -400,7 +400,8 @@ prove() {
   export LC_ALL
   containers=$(running) || unfit "docker stopped answering"
   for id in $containers; do
-    if ! about=$(inspect '{{.Name}} {{.State.Status}} {{.RestartCount}} {{index .Config.Labels "com.docker.compose.oneoff"}}|{{range .Config.Env}}{{index (split . "=") 0}} {{end}}'); then
+    # An entry without `=`, as of `docker run -e NAME`, gives the container no such variable.
+    if ! about=$(inspect '{{.Name}} {{.State.Status}} {{.RestartCount}} {{index .Config.Labels "com.docker.compose.oneoff"}}|{{range .Config.Env}}{{if gt (len (split . "=")) 1}}{{index (split . "=") 0}} {{end}}{{end}}'); then
       gone || unfit "docker inspect fails on the container $id"
       continue
     fi
@@ -416,7 +417,7 @@ prove() {
       rest=${check#* }
       variable=${rest%% *}
       case $has in *" $variable "*) ;; *) continue ;; esac
-      if ! value=$(inspect "{{range .Config.Env}}{{if eq (index (split . \"=\") 0) \"$variable\"}}{{slice . $((${#variable} + 1))}}{{end}}{{end}}."); then
+      if ! value=$(inspect "{{range .Config.Env}}{{if and (gt (len (split . \"=\")) 1) (eq (index (split . \"=\") 0) \"$variable\")}}{{slice . $((${#variable} + 1))}}{{end}}{{end}}."); then
         gone || unfit "docker inspect fails on the container $name"
         concerned=no
         break
