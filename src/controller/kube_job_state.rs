@@ -73,7 +73,9 @@ fn state(job: &Job, pods: &[&Pod], trouble: Option<String>) -> JobState {
     if is_suspended(job) {
         return JobState::Unstarted;
     }
-    let Some(end) = end(job) else { return JobState::Running { trouble } };
+    let Some(end) = end(job) else {
+        return pods.last().and_then(|pod| ended_beside_others(pod)).unwrap_or(JobState::Running { trouble });
+    };
     let last = pods
         .iter()
         .filter_map(|pod| Some((*pod, terminated(pod)?)))
@@ -91,6 +93,16 @@ fn state(job: &Job, pods: &[&Pod], trouble: Option<String>) -> JobState {
             JobState::Lost { reason: how_it_was_lost(end, pod, unfinished.as_ref()), finished }
         }
     }
+}
+
+/// The result of a container that has ended while the pod goes on: another container, which a webhook has put beside it,
+/// never ends by itself.
+fn ended_beside_others(pod: &Pod) -> Option<JobState> {
+    let is_running = pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
+    let terminated = terminated(pod).filter(|_| is_running)?;
+    let finished = from_kubernetes(terminated.finished_at.as_ref()?);
+    let report = report(terminated).filter(|report| report.outcome != Outcome::Running)?;
+    Some(JobState::Ended { report, finished })
 }
 
 fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {

@@ -98,6 +98,19 @@ fn a_job_goes_on_until_its_pods_have_ended() {
 }
 
 #[test]
+fn a_result_counts_although_a_sidecar_goes_on() {
+    let mut pod = ended_pod(5, 0, &report_json("Succeeded", ""));
+    pod.status.as_mut().unwrap().phase = Some("Running".into());
+    let JobState::Ended { report, finished } = state_of(&job(json!({})), &[&pod]) else {
+        panic!("not ended")
+    };
+    assert_eq!((report.outcome, finished), (Outcome::Succeeded, minute(5)));
+    let mut unfinished = ended_pod(5, 137, &report_json("Running", "deploying"));
+    unfinished.status.as_mut().unwrap().phase = Some("Running".into());
+    assert_eq!(state_of(&job(json!({})), &[&unfinished]), JobState::Running { trouble: None });
+}
+
+#[test]
 fn a_suspended_job_was_never_started() {
     let mut suspended = job(json!({}));
     suspended.spec.as_mut().unwrap().suspend = Some(true);

@@ -197,7 +197,7 @@ pub fn job(host: &DockerHost, run: &Run, task: &Task, template: &JobTemplate) ->
             ttl_seconds_after_finished: Some(KEEP_SECONDS),
             pod_failure_policy: Some(pod_failure_policy()),
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
+                metadata: Some(without_sidecars(labels)),
                 spec: Some(pod(host, &task_secret_name(&name, task), template)),
             },
             ..JobSpec::default()
@@ -237,6 +237,20 @@ const TASK_KEY: &str = "task.json";
 pub fn label_of(host: &DockerHost) -> String {
     let name = host.name_any();
     if name.len() <= MAX_NAME { name } else { label(&name, MAX_NAME) }
+}
+
+/// What service meshes go by: a sidecar would not end with the run, and is of no use to it.
+fn without_sidecars(mut labels: BTreeMap<String, String>) -> ObjectMeta {
+    let pairs = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let annotations = pairs(&[
+        ("sidecar.istio.io/inject", "false"),
+        ("linkerd.io/inject", "disabled"),
+        ("consul.hashicorp.com/connect-inject", "false"),
+    ]);
+    labels.extend(pairs(&[("sidecar.istio.io/inject", "false"), ("kuma.io/sidecar-injection", "disabled")]));
+    ObjectMeta { labels: Some(labels), annotations: Some(annotations), ..ObjectMeta::default() }
 }
 
 fn labels(host: &DockerHost) -> BTreeMap<String, String> {
