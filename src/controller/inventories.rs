@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Notify;
 
 use super::cache::Cache;
@@ -23,6 +24,10 @@ use crate::parameter_store::records;
 const SETTLE: Duration = Duration::from_secs(2);
 /// How often a replica that waits for its first listings says so.
 const STILL_WAITING: Duration = Duration::from_secs(30);
+/// A listing that is older than this, and than so many intervals, says nothing any more: SSM could not be asked for a
+/// while, and each object then looks, and says why it cannot.
+const STALE_AFTER: TimeDelta = TimeDelta::minutes(15);
+const STALE_INTERVALS: i32 = 10;
 /// The routine listing yields to what an object waits for.
 const ROUTINE: Urgency = Urgency(-1);
 
@@ -188,7 +193,7 @@ impl Regions for Inventories {
 impl Inventory for Inventories {
     fn glimpse(&self, region: &str, paths: &[String], folder: &str) -> Option<Glimpse> {
         let latest = self.lock().get(region)?.view.latest();
-        if !latest.covers(folder) {
+        if !latest.covers(folder) || is_stale(latest.taken_at, Utc::now(), self.interval) {
             return None;
         }
         let mut found = BTreeMap::new();
@@ -202,5 +207,25 @@ impl Inventory for Inventories {
         }
         let staged = latest.below(folder).map(|(path, _)| path.to_owned()).collect();
         Some(Glimpse { taken_at: latest.taken_at, latest: found, staged })
+    }
+}
+
+fn is_stale(taken_at: DateTime<Utc>, now: DateTime<Utc>, interval: Duration) -> bool {
+    let interval = TimeDelta::from_std(interval).unwrap_or(TimeDelta::zero());
+    now - taken_at > STALE_AFTER.max(interval * STALE_INTERVALS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_says_nothing_once_several_others_have_failed() {
+        let now = Utc::now();
+        let stale = |minutes, interval: u64| {
+            is_stale(now - TimeDelta::minutes(minutes), now, Duration::from_secs(interval * 60))
+        };
+        assert!(!stale(15, 1) && stale(16, 1));
+        assert!(!stale(49, 5) && stale(51, 5), "a long interval is waited for");
     }
 }
