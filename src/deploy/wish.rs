@@ -112,7 +112,7 @@ fn wishes_of(host: &str, secret: &ManagedSecret) -> Vec<Wish> {
 }
 
 /// Names of the variable that carries a path: all that the host reference lists where the secret has one parameter,
-/// the one at the parameter's position where it has several, else the path's last segment.
+/// the one at the parameter's position where it has several, else the one that the path's last segment usually has.
 fn variables(named: Option<&HostRef>, secret: &ManagedSecret, path: &str) -> Vec<String> {
     let listed = named.map_or(&[][..], |named| &named.env);
     let parameters = &secret.spec.ssm.parameters;
@@ -120,8 +120,17 @@ fn variables(named: Option<&HostRef>, secret: &ManagedSecret, path: &str) -> Vec
     match (parameters.len(), position.and_then(|at| listed.get(at))) {
         (1, Some(_)) => listed.to_vec(),
         (_, Some(one)) => vec![one.clone()],
-        (_, None) => vec![path.rsplit('/').next().unwrap_or(path).to_owned()],
+        (_, None) => vec![usual_variable(path.rsplit('/').next().unwrap_or(path))],
     }
+}
+
+/// `db-password` and `spring.datasource.password` are no names of variables: those who export them write capitals and `_`.
+fn usual_variable(segment: &str) -> String {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if segment.chars().all(is_allowed) {
+        return segment.to_owned();
+    }
+    segment.chars().map(|c| if is_allowed(c) { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
 /// The secrets of this host that are about to publish a version: a deployment that waits for them serves them too.
@@ -194,6 +203,18 @@ mod tests {
         two.spec.hosts[0].env = vec!["ACCESS_ID".into()];
         let env: Vec<_> = wishes("web", &[two]).into_iter().map(|w| w.env).collect();
         assert_eq!(env, [["ACCESS_ID"], ["KEY"]]);
+    }
+
+    #[test]
+    fn a_segment_that_is_no_name_of_a_variable_has_the_usual_one() {
+        for (path, expected) in [
+            ("/app/prod/db-password", "DB_PASSWORD"),
+            ("/app/spring.datasource.password", "SPRING_DATASOURCE_PASSWORD"),
+            ("/app/db_password", "db_password"),
+        ] {
+            let secret = published(secret("db", &[path]), &[(path, 3, Origin::Rotated)]);
+            assert_eq!(wishes("web", &[secret])[0].env, [expected]);
+        }
     }
 
     #[test]
