@@ -226,8 +226,12 @@ spec:
             .unwrap_or_default()
     }
 
-    /// Asks for one rotation.
+    /// Asks for one rotation, once the controller knows the object: what it finds at first sight is recorded only.
     pub fn request(&self, secret: &str, token: &str) {
+        self.eventually(&format!("managedsecret/{secret} in {} was looked at", self.name), || {
+            let generation = self.field(&format!("managedsecret/{secret}"), "/status/observedGeneration");
+            if generation.is_empty() || generation == "-1" { Err("never".to_owned()) } else { Ok(()) }
+        });
         let annotation = format!("keyturn.dev/rotate-requested-at={token}");
         self.kubectl(&["annotate", "--overwrite", &format!("managedsecret/{secret}"), &annotation]);
     }
