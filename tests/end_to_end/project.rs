@@ -226,12 +226,17 @@ spec:
             .unwrap_or_default()
     }
 
-    /// Asks for one rotation, once the controller knows the object: what it finds at first sight is recorded only.
-    pub fn request(&self, secret: &str, token: &str) {
+    /// Waits until the controller has written a status of the secret.
+    pub fn looked_at(&self, secret: &str) {
         self.eventually(&format!("managedsecret/{secret} in {} was looked at", self.name), || {
             let generation = self.field(&format!("managedsecret/{secret}"), "/status/observedGeneration");
             if generation.is_empty() || generation == "-1" { Err("never".to_owned()) } else { Ok(()) }
         });
+    }
+
+    /// Asks for one rotation, once the controller knows the object: what it finds at first sight is recorded only.
+    pub fn request(&self, secret: &str, token: &str) {
+        self.looked_at(secret);
         let annotation = format!("keyturn.dev/rotate-requested-at={token}");
         self.kubectl(&["annotate", "--overwrite", &format!("managedsecret/{secret}"), &annotation]);
     }
