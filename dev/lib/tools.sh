@@ -60,9 +60,10 @@ go_ldflags() {
 required_version() { awk -v module="$2" '$1 == module { print $2 }' "$REPO/dev/tools/$1/go.mod"; }
 
 # go_build FOLDER PACKAGE…: the one way in which the world builds Go, so that all builds share what they have compiled.
-# The linker drops debugging information, so the compiler need not write it. Most of Kubernetes is generated code that
-# runs once in a while: without inlining a quarter of the compiler's work on it goes, and nobody notices on one node. The
-# build steps back for keyturn's, whose end is the work of one processor: the other one then still has Go to compile.
+# The linker drops debugging information, so the compiler need not write it. Without
+# inlining the compiler has a quarter less to do with Kubernetes' own packages; what runs is slower for it, on a node that
+# has little to do. The last pattern that matches a package gives all its flags, so both name the first one. The build
+# steps back for keyturn's, whose end is the work of one processor: the other one then still has Go to compile.
 go_build() {
   local folder=$1
   shift

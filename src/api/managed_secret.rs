@@ -362,7 +362,8 @@ pub struct HostRef {
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::OBJECT_NAME)]
     pub name: String,
-    /// Names of the environment variable in the containers; when absent, the last segment of each path, as `DB_PASSWORD` where that is `db-password`.
+    /// Names of the environment variable in the containers; when absent, the last segment of each path, as `DB_PASSWORD`
+    /// where that is `db-password`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 128)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

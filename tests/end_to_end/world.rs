@@ -1,6 +1,6 @@
 //! The world by the commands that a person would use: kubectl, ssh, docker, and keyturn's own. What a wait looks at
-//! several times a second is read in this process instead (`objects`, `ssm`): kubectl and aws take a second of a
-//! processor that the whole world works on.
+//! several times a second is read in this process instead (`objects`, `ssm`): each kubectl or aws is a
+//! process on the processors that the whole world works on.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
