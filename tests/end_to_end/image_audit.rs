@@ -69,9 +69,8 @@ fn findings(project: &Project) -> Vec<String> {
 }
 
 fn finding_list(project: &Project) -> Vec<Value> {
-    let status: Value =
-        serde_json::from_str(&project.kubectl(&["get", "dockerhost/web", "-o", "json"])).unwrap();
-    status["status"]["imageFindings"].as_array().cloned().unwrap_or_default()
+    let host = super::objects::get(&project.name, "dockerhost/web").unwrap();
+    host["status"]["imageFindings"].as_array().cloned().unwrap_or_default()
 }
 
 fn eventually_found(project: &Project, expected: &[&str]) {
