@@ -534,6 +534,27 @@ fn a_region_must_be_given() {
 
 #[test]
 #[ignore = "needs Helm"]
+fn an_expected_reader_that_cloudtrail_cannot_name_is_refused() {
+    let set = |reader: &str| {
+        let reader = format!("incidents.expectedReaders={{{reader}}}");
+        let region = "aws.region=us-east-1";
+        HELMS
+            .map(|helm| try_render(helm, &["--set", "cluster=production", "--set", region, "--set", &reader]))
+    };
+    for right in ["arn:aws:sts::123456789012:assumed-role/keyturn/*", "arn:*", "10.0.0.0/8", "2001:db8::/32"]
+    {
+        assert!(set(right).iter().all(Result::is_ok), "{right}");
+    }
+    for wrong in ["keyturn", "arn:aws:iam::123456789012:instance-profile/web"] {
+        for outcome in set(wrong) {
+            let error = outcome.expect_err("a reader that is none was rendered");
+            assert!(error.contains(wrong) && error.contains("assumed-role/keyturn/*"), "{error}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
 fn more_volumes_stand_beside_those_of_the_sinks() {
     let extra = json!({
         "extraVolumes": [{"name": "ca", "configMap": {"name": "company-ca"}}],

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
+use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
 
 use super::access_log::IncidentLog;
@@ -34,11 +35,50 @@ const SINCE_BEFORE_REPORT: CelRule = (
     "!has(self.suspectedSince) || self.suspectedSince <= self.reportedAt",
     "suspectedSince must not be later than reportedAt",
 );
+/// An ARN that can be that of a caller in CloudTrail. A `*` may stand for anything from any of its fields on.
+macro_rules! caller_arn {
+    () => {
+        "^arn:([a-z-]*[*][A-Za-z0-9:/_+=,.@*-]*|aws[a-z-]*:([a-z]*[*][A-Za-z0-9:/_+=,.@*-]*\
+         |iam:([*][A-Za-z0-9:/_+=,.@*-]*|:([0-9]*[*][A-Za-z0-9:/_+=,.@*-]*\
+         |[0-9]{12}:(root|[a-z]*[*][A-Za-z0-9/_+=,.@*-]*|(role|user)/[A-Za-z0-9/_+=,.@*-]+)))\
+         |sts:([*][A-Za-z0-9:/_+=,.@*-]*|:([0-9]*[*][A-Za-z0-9:/_+=,.@*-]*\
+         |[0-9]{12}:([a-z-]*[*][A-Za-z0-9/_+=,.@*-]*|(assumed-role|federated-user)/[A-Za-z0-9/_+=,.@*-]+)))))$"
+    };
+}
+/// An IPv4 address or network.
+macro_rules! network_v4 {
+    () => {
+        "^[0-9]{1,3}([.][0-9]{1,3}){3}(/[0-9]{1,2})?$"
+    };
+}
+/// An IPv6 address or network.
+macro_rules! network_v6 {
+    () => {
+        "^[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(/[0-9]{1,3})?$"
+    };
+}
+
 const READERS: CelRule = (
-    r"self.all(reader, reader.matches('^arn:[A-Za-z0-9:/_+=,.@*-]+$') || reader.matches('^[0-9]{1,3}([.][0-9]{1,3}){3}(/[0-9]{1,2})?$') || reader.matches('^[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(/[0-9]{1,3})?$'))",
-    "must be ARNs of principals, in which * stands for any text (arn:aws:iam::123456789012:role/keyturn*), or addresses \
-     or networks (192.0.2.7, 10.0.0.0/8)",
+    concat!(
+        "self.all(reader, reader.matches('",
+        caller_arn!(),
+        "') || reader.matches('",
+        network_v4!(),
+        "') || reader.matches('",
+        network_v6!(),
+        "'))"
+    ),
+    "must be ARNs of roles, users or sessions, in which * stands for any text \
+     (arn:aws:iam::123456789012:role/keyturn*, arn:aws:sts::123456789012:assumed-role/keyturn/*), or addresses or \
+     networks (192.0.2.7, 10.0.0.0/8)",
 );
+
+/// Checks an expected reader that does not come through the API server by the same rule.
+pub fn check_reader(text: &str) -> Result<(), &'static str> {
+    let forms = [caller_arn!(), network_v4!(), network_v6!()];
+    let fits = |form: &&str| Regex::new(form).is_ok_and(|form| form.is_match(text));
+    if forms.iter().any(fits) { Ok(()) } else { Err(READERS.1) }
+}
 
 /// Secrets that are suspected of having been read by somebody who should not have: applying one is the response.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -129,8 +169,9 @@ pub struct SecretIncidentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub reason: Option<String>,
-    /// Who may read these parameters: ARNs of principals, in which `*` stands for any text, or addresses or networks. List
-    /// keyturn's own role and those of the hosts. All other readers are reported as unexpected.
+    /// Who may read these parameters: ARNs of roles, users or sessions (`arn:aws:sts::…:assumed-role/role/session`), in which
+    /// `*` stands for any text, or addresses or networks. A role or user may be named without its path. List keyturn's own
+    /// role and those of the hosts. All other readers are reported as unexpected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 512)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -361,6 +402,62 @@ impl SecretIncidentSpec {
                 super::duration::Duration(text.to_owned()).to_delta().unwrap_or(DEFAULT_REVOKE_WITHIN)
             }
             None => DEFAULT_REVOKE_WITHIN,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chart_takes_the_same_readers() {
+        let chart = include_str!("../../charts/keyturn/templates/_helpers.tpl");
+        for form in [caller_arn!(), network_v4!(), network_v6!()] {
+            assert!(chart.contains(form), "{form}");
+        }
+    }
+
+    #[test]
+    fn an_expected_reader_is_one_that_cloudtrail_can_name() {
+        for right in [
+            "arn:aws:iam::123456789012:role/keyturn",
+            "arn:aws:iam::123456789012:role/aws-reserved/sso.amazonaws.com/eu-west-1/AWSReservedSSO_Admin_0123456789abcdef",
+            "arn:aws:iam::123456789012:user/people/ada",
+            "arn:aws:iam::123456789012:root",
+            "arn:aws:iam::123456789012:*",
+            "arn:aws:iam::*:role/th*",
+            "arn:aws-us-gov:iam::123456789012:role/x",
+            "arn:aws:sts::123456789012:assumed-role/keyturn/*",
+            "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Admin_0123456789abcdef/ada@example.com",
+            "arn:aws:sts::123456789012:federated-user/ada",
+            "arn:aws:*",
+            "arn:*",
+            "192.0.2.7",
+            "10.0.0.0/8",
+            "2001:db8::/32",
+        ] {
+            assert_eq!(check_reader(right), Ok(()), "{right}");
+        }
+        for wrong in [
+            "",
+            "keyturn",
+            "123456789012",
+            "arn:aws:iam::123456789012",
+            "arn:aws:iam::123456789012:role",
+            "arn:aws:iam::123456789012:keyturn",
+            "arn:aws:iam::1234:role/keyturn",
+            "arn:aws:iam::123456789012:policy/keyturn",
+            "arn:aws:iam::123456789012:instance-profile/keyturn",
+            "arn:aws:iam::123456789012:assumed-role/keyturn/session",
+            "arn:aws:sts::123456789012:role/keyturn",
+            "arn:aws:ec2:us-east-1:123456789012:instance/i-0123456789abcdef0",
+            "arn:aws:ssm:us-east-1:123456789012:parameter/app/TOKEN",
+        ] {
+            assert!(
+                check_reader(wrong).is_err_and(|form| form.contains("assumed-role/keyturn/*")),
+                "{wrong}"
+            );
         }
     }
 }

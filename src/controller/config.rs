@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::lease::Timing;
 use super::settings::Settings;
+use crate::api::secret_incident::check_reader;
 use crate::deploy::job::JobTemplate;
 use crate::notification::{self, Sink};
 use crate::target::cloudflare_r2::Endpoints;
@@ -94,9 +95,9 @@ pub struct ControllerArgs {
     #[arg(long, env = "KEYTURN_TRAIL_DELAY", value_parser = duration, default_value = "15m")]
     pub trail_delay: TimeDelta,
 
-    /// Who may read every parameter, separated by commas: ARNs of principals, in which * stands for any text, addresses or
-    /// networks. Incidents report all other readers as unexpected
-    #[arg(long, env = "KEYTURN_EXPECTED_READERS", value_delimiter = ',')]
+    /// Who may read every parameter, separated by commas: ARNs of roles, users or sessions, in which * stands for any text,
+    /// addresses or networks. Incidents report all other readers as unexpected
+    #[arg(long, env = "KEYTURN_EXPECTED_READERS", value_delimiter = ',', value_parser = reader)]
     pub expected_readers: Vec<String>,
 
     /// How often Parameter Store is listed for changes that others made
@@ -398,6 +399,14 @@ fn r2_endpoint(text: &str) -> Result<String, String> {
     url(text)
 }
 
+/// Empty where the environment names nobody.
+fn reader(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    check_reader(text).map(|()| text.to_owned()).map_err(str::to_owned)
+}
+
 fn non_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.to_owned()) }
 }
@@ -520,6 +529,19 @@ mod tests {
         assert!(order(&["--lease-retry-period=10s"]).contains("--lease-renew-deadline"));
         assert!(order(&["--lease-duration=15500ms"]).contains("whole number of seconds"));
         assert!(order(&["--backoff-initial=2h"]).contains("--backoff-max"));
+    }
+
+    #[test]
+    fn an_expected_reader_that_cloudtrail_cannot_name_is_refused() {
+        let readers = |text: &str| {
+            let settings = parse(&["--cluster=c", &format!("--expected-readers={text}")])?.settings();
+            Ok::<_, String>(settings.unwrap().expected_readers)
+        };
+        assert_eq!(readers(""), Ok(Vec::new()));
+        let two = ["arn:aws:sts::123456789012:assumed-role/keyturn/*", "10.0.0.0/8"];
+        assert_eq!(readers(&two.join(",")), Ok(two.map(str::to_owned).to_vec()));
+        let error = readers("10.0.0.0/8,arn:aws:iam::123456789012:policy/x").unwrap_err();
+        assert!(error.contains("policy/x") && error.contains("must be ARNs of roles"), "{error}");
     }
 
     #[test]

@@ -18,6 +18,8 @@ const MAX_READERS: usize = 100;
 const MAX_SECRETS: usize = 20;
 const MAX_SEEN: usize = 500;
 const MAX_AGENT: usize = 128;
+/// Path of the roles that IAM Identity Center makes; a region follows where it is not in us-east-1.
+const SSO_PATH: &str = "aws-reserved/sso.amazonaws.com/";
 
 /// One suspected secret, as CloudTrail knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,10 +189,14 @@ fn count(
     }
     let readers = if changes { &mut status.tampering } else { &mut status.readers };
     let agent: String = call.user_agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT).collect();
+    let is_expected = is_expected(call, expected);
     let same = |reader: &Reader| {
         reader.principal == call.principal
             && reader.denied == call.denied
-            && (call.name == DECRYPT || reader.address == call.address && reader.user_agent == agent)
+            && (call.name == DECRYPT
+                || reader.address == call.address
+                    && reader.user_agent == agent
+                    && reader.expected == is_expected)
     };
     // KMS sees Parameter Store call, not the reader's address: it confirms what was found, and adds who was not.
     let found = readers.iter().position(same);
@@ -208,7 +214,7 @@ fn count(
                 principal: call.principal.clone(),
                 address: call.address.clone(),
                 user_agent: agent,
-                expected: is_expected(call, expected),
+                expected: is_expected,
                 denied: call.denied,
                 calls: Vec::new(),
                 count: 0,
@@ -238,13 +244,53 @@ fn count(
 }
 
 fn is_expected(call: &Call, expected: &[String]) -> bool {
+    let names = names(call);
     expected.iter().any(|pattern| {
         if pattern.starts_with("arn:") {
-            matches(pattern, &call.principal)
+            names.iter().any(|name| matches(pattern, name))
         } else {
             call.address.parse().is_ok_and(|address| in_network(pattern, address))
         }
     })
+}
+
+/// The ARNs under which people know a caller: CloudTrail's own, which has the role's or user's path; without the path, since
+/// a name occurs once in an account; of a role of IAM Identity Center without the region in that path; and the session's, as
+/// `aws sts get-caller-identity` prints it.
+fn names(call: &Call) -> Vec<String> {
+    let mut names = vec![call.principal.clone()];
+    let mut fields = call.principal.splitn(6, ':');
+    let (Some("arn"), Some(partition), Some(service), Some(_), Some(account), Some(resource)) =
+        (fields.next(), fields.next(), fields.next(), fields.next(), fields.next(), fields.next())
+    else {
+        return names;
+    };
+    let Some((kind, path)) = resource.split_once('/') else { return names };
+    let iam = |resource: String| format!("arn:{partition}:iam::{account}:{resource}");
+    let sts = |resource: String| format!("arn:{partition}:sts::{account}:{resource}");
+    let name = path.rsplit('/').next().unwrap_or(path);
+    match (service, kind) {
+        ("iam", "role") => {
+            names.push(iam(format!("role/{name}")));
+            if path.starts_with(SSO_PATH) {
+                names.push(iam(format!("role/{SSO_PATH}{name}")));
+            }
+            names.push(sts(format!("assumed-role/{name}")));
+            names.extend(call.session.iter().map(|session| sts(format!("assumed-role/{name}/{session}"))));
+        }
+        ("iam", "user") => {
+            names.push(iam(format!("user/{name}")));
+            names.extend(call.session.iter().map(|session| sts(format!("federated-user/{session}"))));
+        }
+        // The event does not say who issued the session.
+        ("sts", "assumed-role") => {
+            let role = path.split('/').next().unwrap_or(path);
+            names.push(sts(format!("assumed-role/{role}")));
+            names.push(iam(format!("role/{role}")));
+        }
+        _ => {}
+    }
+    names
 }
 
 /// `*` stands for any text.
@@ -316,6 +362,7 @@ mod tests {
             at: at(seconds),
             name: name.into(),
             principal: "arn:aws:iam::1:role/thief".into(),
+            session: None,
             address: "203.0.113.9".into(),
             user_agent: "curl".into(),
             denied: false,
@@ -438,6 +485,61 @@ mod tests {
         {
             assert!(!known(pattern), "{pattern}");
         }
+    }
+
+    #[test]
+    fn a_reader_is_expected_by_any_arn_that_people_know_it_by() {
+        let sso = "AWSReservedSSO_Admin_0123456789abcdef";
+        let caller = |principal: String, session: Option<&str>| Call {
+            principal,
+            session: session.map(str::to_owned),
+            ..call("a", 0, "GetParameter")
+        };
+        let role = caller("arn:aws:iam::1:role/service-role/ci".to_owned(), Some("i-0abc"));
+        let person =
+            caller(format!("arn:aws:iam::1:role/{SSO_PATH}eu-west-1/{sso}"), Some("ada@example.com"));
+        let user = caller("arn:aws:iam::1:user/people/ada".to_owned(), Some("ada"));
+        let unissued = caller("arn:aws:sts::1:assumed-role/ci/i-0abc".to_owned(), Some("i-0abc"));
+        for (caller, pattern) in [
+            (&role, "arn:aws:iam::1:role/service-role/ci".to_owned()),
+            (&role, "arn:aws:iam::1:role/ci".to_owned()),
+            (&role, "arn:aws:sts::1:assumed-role/ci/*".to_owned()),
+            (&role, "arn:aws:sts::1:assumed-role/ci/i-0abc".to_owned()),
+            (&role, "arn:aws:sts::1:assumed-role/ci".to_owned()),
+            (&person, format!("arn:aws:iam::1:role/{sso}")),
+            (&person, format!("arn:aws:iam::1:role/{SSO_PATH}{sso}")),
+            (&person, format!("arn:aws:sts::1:assumed-role/{sso}/ada@example.com")),
+            (&user, "arn:aws:iam::1:user/ada".to_owned()),
+            (&user, "arn:aws:sts::1:federated-user/ada".to_owned()),
+            (&unissued, "arn:aws:iam::1:role/ci".to_owned()),
+            (&unissued, "arn:aws:sts::1:assumed-role/ci/*".to_owned()),
+        ] {
+            assert!(is_expected(caller, std::slice::from_ref(&pattern)), "{pattern}");
+        }
+        for (caller, pattern) in [
+            (&role, "arn:aws:iam::1:role/other/ci"),
+            (&role, "arn:aws:sts::1:assumed-role/ci/i-0abd"),
+            (&role, "arn:aws:sts::2:assumed-role/ci/*"),
+            (&role, "arn:aws:iam::1:user/ci"),
+            (&person, "arn:aws:sts::1:assumed-role/AWSReservedSSO_Admin_0123456789abcdef/eve@example.com"),
+            (&user, "arn:aws:iam::1:role/ada"),
+        ] {
+            assert!(!is_expected(caller, &[pattern.to_owned()]), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_nobody_expects_does_not_hide_behind_one_that_is_expected() {
+        let mut status = SecretIncidentStatus::default();
+        begin(&mut status, &watched(), at(-10_000), at(0));
+        let by = |id: &str, session: &str| {
+            Some(Call { session: Some(session.into()), ..call(id, -2000, "GetParameter") })
+        };
+        let expected = ["arn:aws:sts::1:assumed-role/thief/ada".to_owned()];
+        take(&mut status, &[by("a", "ada"), by("b", "eve")], true, &watched(), &expected, DELAY);
+        finish(&mut status);
+        assert_eq!(status.readers.iter().map(|r| r.expected).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(status.unexpected_readers, Some(1));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Call {
     pub name: String,
     /// ARN of the user, or of the role of a session.
     pub principal: String,
+    /// Name of the session, as whoever assumed the role chose it: a person of IAM Identity Center, an instance's id.
+    pub session: Option<String>,
     pub address: String,
     pub user_agent: String,
     /// Whether AWS answered an error.
@@ -83,6 +85,7 @@ pub fn read(json: &str) -> Option<Call> {
         at,
         name,
         principal: principal(&event["userIdentity"]),
+        session: session(&event["userIdentity"]),
         address: text(&event["sourceIPAddress"]),
         user_agent: text(&event["userAgent"]),
         denied: !event["errorCode"].is_null(),
@@ -100,6 +103,17 @@ fn principal(identity: &Value) -> String {
         &identity["type"],
     ];
     of.into_iter().find_map(Value::as_str).unwrap_or("unknown").to_owned()
+}
+
+/// `arn:aws:sts::123456789012:assumed-role/<role>/<session>`, `…:federated-user/<session>`
+fn session(identity: &Value) -> Option<String> {
+    let (_, resource) = identity["arn"].as_str()?.split_once(":sts::")?;
+    let (kind, name) = resource.split_once(':')?.1.split_once('/')?;
+    match kind {
+        "assumed-role" => name.split_once('/').map(|(_, session)| session.to_owned()),
+        "federated-user" => Some(name.to_owned()),
+        _ => None,
+    }
 }
 
 fn about(event: &Value, name: &str) -> About {
@@ -184,6 +198,7 @@ mod tests {
     fn a_session_counts_as_its_role() {
         let call = read(&event("GetParameter", json!({"name": "/app/TOKEN"})).to_string()).unwrap();
         assert_eq!(call.principal, "arn:aws:iam::123456789012:role/ci");
+        assert_eq!(call.session.as_deref(), Some("session-1"));
         assert_eq!((call.address.as_str(), call.denied), ("203.0.113.9", false));
     }
 

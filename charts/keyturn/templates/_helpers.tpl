@@ -62,6 +62,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
+{{/* The controller would refuse them when it starts. The forms are those of SecretIncident.spec.expectedReaders. */}}
+{{- define "keyturn.requireReaders" -}}
+{{- range .Values.incidents.expectedReaders }}
+{{- $arn := regexMatch "^arn:([a-z-]*[*][A-Za-z0-9:/_+=,.@*-]*|aws[a-z-]*:([a-z]*[*][A-Za-z0-9:/_+=,.@*-]*|iam:([*][A-Za-z0-9:/_+=,.@*-]*|:([0-9]*[*][A-Za-z0-9:/_+=,.@*-]*|[0-9]{12}:(root|[a-z]*[*][A-Za-z0-9/_+=,.@*-]*|(role|user)/[A-Za-z0-9/_+=,.@*-]+)))|sts:([*][A-Za-z0-9:/_+=,.@*-]*|:([0-9]*[*][A-Za-z0-9:/_+=,.@*-]*|[0-9]{12}:([a-z-]*[*][A-Za-z0-9/_+=,.@*-]*|(assumed-role|federated-user)/[A-Za-z0-9/_+=,.@*-]+)))))$" . }}
+{{- $v4 := regexMatch "^[0-9]{1,3}([.][0-9]{1,3}){3}(/[0-9]{1,2})?$" . }}
+{{- $v6 := regexMatch "^[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(/[0-9]{1,3})?$" . }}
+{{- if not (or $arn $v4 $v6) }}
+{{- fail (printf "incidents.expectedReaders: %q names no reader: give ARNs of roles, users or sessions, in which * stands for any text (arn:aws:iam::123456789012:role/keyturn*, arn:aws:sts::123456789012:assumed-role/keyturn/*), or addresses or networks (192.0.2.7, 10.0.0.0/8)" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* What PodSecurity's restricted profile asks of a container, and a root file system that cannot be written. */}}
 {{- define "keyturn.containerSecurityContext" -}}
 allowPrivilegeEscalation: false
