@@ -201,6 +201,12 @@ pub struct DockerSpec {
     /// Whether docker is called through `sudo -n`.
     #[serde(default)]
     pub sudo: bool,
+    /// Where docker lies on the host, such as `/opt/docker/bin/docker`. When absent it is looked for on the search path of a
+    /// session without a login, and then in /usr/local/bin, /snap/bin, /opt/bin, ~/bin and ~/.local/bin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 256))]
+    #[x_kube(validation = rules::PROGRAM)]
+    pub path: Option<String>,
     /// The compose project whose containers run the secrets.
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = (

@@ -45,6 +45,11 @@ pub const HOST: CelRule = (
 /// A POSIX account name.
 pub const USER: CelRule =
     (r"self.matches('^[A-Za-z_][A-Za-z0-9_.-]*[$]?$')", "must be the name of an account, such as deploy");
+/// A program on a docker host.
+pub const PROGRAM: CelRule = (
+    "self.matches('^(/[A-Za-z0-9_.+-]+)+$')",
+    "must be the absolute path of a program, such as /usr/local/bin/docker: letters, digits and _.+- between each /",
+);
 /// The name of a Postgres role or database. Any text is one to Postgres, quoted; what none has by intent is refused.
 pub const POSTGRES_NAME: CelRule = (
     r"!self.matches('[[:cntrl:]]') && !self.startsWith('pg_')",

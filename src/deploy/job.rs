@@ -104,6 +104,7 @@ pub fn task(host: &DockerHost, run: &Run, parameters: Vec<TaskParameter>, manage
         jump,
         known_hosts: host.spec.ssh.known_hosts.clone(),
         sudo: host.spec.docker.sudo,
+        docker_path: host.spec.docker.path.clone(),
         compose_project: host.spec.docker.compose_project.clone(),
         deploy_script: host.spec.deploy.script.clone(),
         deploy_timeout_seconds: seconds(host.spec.deploy.timeout.as_ref(), DEPLOY_TIMEOUT_SECONDS),

@@ -33,6 +33,9 @@ pub struct Task {
     pub known_hosts: Vec<String>,
     /// Call docker through `sudo -n`.
     pub sudo: bool,
+    /// Where docker lies on the host; looked for when `None`.
+    #[serde(default)]
+    pub docker_path: Option<String>,
     pub compose_project: String,
     pub deploy_script: String,
     pub deploy_timeout_seconds: u64,

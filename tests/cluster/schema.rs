@@ -468,6 +468,8 @@ fn refused() -> Vec<Refusal> {
         (h, "spec.ssh.knownHosts", json!(vec!["# a b c\n".repeat(1024); 64]), key),
         (h, "spec.ssh.knownHosts", json!(["a ssh-ed25519 AAAA".repeat(500)]), "may not be more than 8192"),
         (h, "spec.docker.composeProject", json!("Shop"), "must be the name of a compose project"),
+        (h, "spec.docker.path", json!("bin/docker"), "must be the absolute path of a program"),
+        (h, "spec.docker.path", json!("/usr/bin/docker ps"), "must be the absolute path of a program"),
         (h, "spec.deploy.script", json!(" \n"), "must not be empty"),
         (m, "spec.accessLog", json!({"script": " "}), "must not be empty"),
         (

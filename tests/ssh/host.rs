@@ -93,6 +93,7 @@ impl Host {
             jump: None,
             known_hosts: vec![self.sshd.known_hosts_line("host_ed25519")],
             sudo: false,
+            docker_path: None,
             compose_project: self.project.clone(),
             deploy_script: script.to_owned(),
             deploy_timeout_seconds: 300,

@@ -7,6 +7,7 @@
 mod client_keys;
 mod connections;
 mod deployments;
+mod docker;
 mod host;
 mod images;
 mod known_hosts;

@@ -58,69 +58,57 @@ impl Request<'_> {
     fn input(&self) -> Vec<u8> {
         let mut text = format!("{}\n{HOST_SCRIPT}", HOST_SCRIPT.len());
         // Writing to a String does not fail.
-        let _ = match self {
+        let _ = self.write(&mut text);
+        text.into_bytes()
+    }
+
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        match self {
             Self::Deploy { task, run, replay, wait } => {
-                let mut result = write!(
+                write_start(text, "deploy", task)?;
+                write!(
                     text,
-                    "verb deploy\nproject {}\nsudo {}\nrevision {}\nrun {run}\nreplay {}\ntimeout {}\nwait {wait}\n",
-                    task.compose_project,
-                    yes_no(task.sudo),
+                    "revision {}\nrun {run}\nreplay {}\ntimeout {}\nwait {wait}\n",
                     task.revision,
                     yes_no(*replay),
                     task.deploy_timeout_seconds,
-                );
-                result = result.and_then(|()| write_parameters(&mut text, task));
-                result.and_then(|()| {
-                    write!(text, "script {}\n{}end\n", task.deploy_script.len(), task.deploy_script)
-                })
+                )?;
+                write_parameters(text, task)?;
+                write!(text, "script {}\n{}end\n", task.deploy_script.len(), task.deploy_script)
             }
             Self::Verify { task, script, timeout, idle } => {
-                let mut result = write!(
+                write_start(text, "verify", task)?;
+                write!(
                     text,
-                    "verb verify\nproject {}\nrevision {}\ntimeout {timeout}\nidle {}\nwait {}\n",
-                    task.compose_project,
+                    "revision {}\ntimeout {timeout}\nidle {}\nwait {}\n",
                     task.revision,
                     yes_no(idle.is_some()),
                     idle.unwrap_or(0),
-                );
-                result = result.and_then(|()| write_parameters(&mut text, task));
-                result.and_then(|()| write!(text, "script {}\n{script}end\n", script.len()))
+                )?;
+                write_parameters(text, task)?;
+                write!(text, "script {}\n{script}end\n", script.len())
             }
             Self::Prove { task, checks } => {
-                let result = write!(
-                    text,
-                    "verb prove\nproject {}\nsudo {}\n",
-                    task.compose_project,
-                    yes_no(task.sudo)
-                );
-                checks
-                    .iter()
-                    .fold(result, |result, check| {
-                        result.and_then(|()| writeln!(text, "check {}", check.line()))
-                    })
-                    .and_then(|()| writeln!(text, "end"))
+                write_start(text, "prove", task)?;
+                checks.iter().try_for_each(|check| writeln!(text, "check {}", check.line()))?;
+                writeln!(text, "end")
             }
-            Self::Images { task } => write!(
-                text,
-                "verb images\nproject {}\nsudo {}\nend\n",
-                task.compose_project,
-                yes_no(task.sudo)
-            ),
-            Self::Image { task, id } | Self::Save { task, id } => write!(
-                text,
-                "verb {}\nproject {}\nsudo {}\nimage {id}\nend\n",
-                if matches!(self, Self::Image { .. }) { "image" } else { "save" },
-                task.compose_project,
-                yes_no(task.sudo)
-            ),
+            Self::Images { task } => {
+                write_start(text, "images", task)?;
+                writeln!(text, "end")
+            }
+            Self::Image { task, id } | Self::Save { task, id } => {
+                let verb = if matches!(self, Self::Image { .. }) { "image" } else { "save" };
+                write_start(text, verb, task)?;
+                write!(text, "image {id}\nend\n")
+            }
             Self::Logs { task, collection } => {
                 let TaskCollection { about, script, timeout_seconds, .. } = collection;
                 let at = |seconds| to_text(DateTime::from_timestamp(seconds, 0).unwrap_or_default());
+                write_start(text, "logs", task)?;
                 write!(
                     text,
-                    "verb logs\nproject {}\nincident {}\nsecret {}\nsince {}\nuntil {}\ntimeout {timeout_seconds}\n\
-                     script {}\n{script}end\n",
-                    task.compose_project,
+                    "incident {}\nsecret {}\nsince {}\nuntil {}\ntimeout {timeout_seconds}\nscript {}\n{script}end\n",
                     about.incident,
                     about.secret,
                     at(about.since),
@@ -128,9 +116,15 @@ impl Request<'_> {
                     script.len(),
                 )
             }
-        };
-        text.into_bytes()
+        }
     }
+}
+
+/// What every request begins with.
+fn write_start(text: &mut String, verb: &str, task: &Task) -> std::fmt::Result {
+    write!(text, "verb {verb}\nproject {}\nsudo {}\n", task.compose_project, yes_no(task.sudo))?;
+    // An installed script of an older version does not know the word.
+    task.docker_path.iter().try_for_each(|path| writeln!(text, "docker {path}"))
 }
 
 fn write_parameters(text: &mut String, task: &Task) -> std::fmt::Result {

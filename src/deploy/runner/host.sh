@@ -372,15 +372,52 @@ verify() {
 # --- prove -----------------------------------------------------------------------------------------------------------
 
 call_docker() {
-  if [ "$sudo" = yes ]; then sudo -n docker "$@"; else docker "$@"; fi
+  if [ "$sudo" = yes ]; then sudo -n "$docker" "$@"; else "$docker" "$@"; fi
+}
+
+# Sets $docker to what is called. A session that runs one command has a shorter search path than a login: where that
+# lacks docker it is looked for where installers put it, and the scripts find it on their search path then.
+find_docker() {
+  if [ -n "$docker" ]; then
+    named=$docker
+    PATH=$PATH:${docker%/*}
+    return
+  fi
+  docker=docker
+  command -v docker >/dev/null 2>&1 && return
+  for place in /usr/local/bin /snap/bin /opt/bin "${HOME:-}/bin" "${HOME:-}/.local/bin"; do
+    if [ -x "$place/docker" ]; then
+      docker=$place/docker
+      PATH=$PATH:$place
+      return
+    fi
+    looked="$looked${looked:+, }$place"
+  done
+}
+
+no_docker() {
+  [ -z "$named" ] || unfit "docker.path of the DockerHost names $named, and the host has no such program"
+  unfit "docker is not on the search path of a session without a login ($PATH)${looked:+, nor in $looked}; say in docker.path of the DockerHost where it lies, or install the package docker"
 }
 
 running() { call_docker ps -q --no-trunc --filter "label=com.docker.compose.project=$project" "$@"; }
 
 check_docker() {
-  need docker docker
-  [ "$sudo" = no ] || need sudo sudo
+  if [ "$sudo" = yes ]; then
+    need sudo sudo
+  else
+    command -v "$docker" >/dev/null 2>&1 || no_docker
+  fi
   problem=$(running 2>&1 >/dev/null) && return
+  case $sudo$problem in
+    yes*"command not found"*)
+      # sudo has a search path of its own, which may lack what the account's has.
+      place=$(command -v "$docker")
+      if [ "${place:-$docker}" = "$docker" ]; then no_docker; fi
+      docker=$place
+      problem=$(running 2>&1 >/dev/null) && return
+      ;;
+  esac
   problem=$(first_line "$problem")
   case $problem in
     sudo:*) unfit "sudo does not let the account call docker without a password ($problem); add to sudoers: $(id -un) ALL=(root) NOPASSWD: $(command -v docker)" ;;
@@ -589,13 +626,17 @@ bad_request() {
 
 answer() {
   verb= project= sudo=no revision= run= replay=yes idle=no timeout= wait=0 parameters= pinned= script= image=
-  incident= secret= since= until=
+  incident= secret= since= until= docker= named= looked=
   set --
   while read -r word value; do
     case $word in
       verb) verb=$value ;;
       project) project=$value ;;
       sudo) sudo=$value ;;
+      docker)
+        case $value in *[!A-Za-z0-9_./+-]*) bad_request docker ;; /*) ;; *) bad_request docker ;; esac
+        docker=$value
+        ;;
       revision) revision=$value ;;
       run) run=$value ;;
       replay) replay=$value ;;
@@ -637,6 +678,8 @@ answer() {
     case $number in *[!0-9]*) bad_request number ;; esac
   done
   [ -n "$project" ] || bad_request project
+  [ "$served" = no ] || docker=${KEYTURN_DOCKER:-}
+  find_docker
   case $verb in
     deploy)
       [ -n "$revision" ] && [ -n "$run" ] && [ -n "$timeout" ] || bad_request deploy
@@ -673,9 +716,11 @@ answer() {
   esac
 }
 
+served=no
 case ${1:-} in
   work) work "$2" "$3" ;;
   serve)
+    served=yes
     # Installed as a forced command: the copy that the pod sends is skipped.
     read -r length && case $length in '' | *[!0-9]*) bad_request length ;; esac
     dd bs=1 count="$length" of=/dev/null 2>/dev/null

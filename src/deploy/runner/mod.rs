@@ -147,6 +147,9 @@ fn check_task(task: &Task) -> Result<(), String> {
     if !word(&task.compose_project, "_.-") || task.compose_project.starts_with('.') {
         return Err("docker.composeProject must consist of letters, digits, _, . and -".to_owned());
     }
+    if !task.docker_path.as_deref().is_none_or(|path| path.starts_with('/') && word(path, "/_.+-")) {
+        return Err("docker.path must be an absolute path of letters, digits, /, _, ., + and -".to_owned());
+    }
     if !word(&task.revision, "") {
         return Err("the task's revision is not a word".to_owned());
     }

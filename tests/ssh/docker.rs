@@ -1,0 +1,164 @@
+//! How the script on the host finds docker, and what it says where docker or sudo fails. Needs no world: the script
+//! itself, run by this machine's `sh`, with a docker that is none and what the real sudo says.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use keyturn::deploy::runner::HOST_SCRIPT;
+use tempfile::TempDir;
+
+use crate::host::which;
+
+/// A machine with these programs on the search path and nothing of docker's.
+struct Machine {
+    dir: TempDir,
+    script: String,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        for folder in ["programs", "usual", "elsewhere", "home/bin"] {
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        for program in ["sh", "dd", "id", "head", "tail", "grep"] {
+            symlink(which(program), dir.path().join("programs").join(program)).unwrap();
+        }
+        // This machine's own folders must not be looked into.
+        let usual = dir.path().join("usual");
+        let script = HOST_SCRIPT.replace("/usr/local/bin /snap/bin /opt/bin", usual.to_str().unwrap());
+        assert_ne!(script, HOST_SCRIPT);
+        Self { dir, script }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Puts a program there that runs these lines.
+    fn put(&self, name: &str, lines: &str) {
+        program(&self.path(name), lines);
+    }
+
+    /// The answer to a request for images, which asks docker first.
+    fn ask(&self, more: &str, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+        let mut child = Command::new(which("sh"))
+            .args(["-c", &self.script, "sh"])
+            .args(arguments)
+            .env_clear()
+            .env("PATH", self.path("programs"))
+            .env("HOME", self.path("home"))
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        // As a forced command the script skips the copy that is sent.
+        let sent = if arguments == ["serve"] { "0\n" } else { "" };
+        let request = format!("{sent}verb images\nproject app\n{more}end\n");
+        child.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
+        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    }
+}
+
+fn program(path: &Path, lines: &str) {
+    fs::write(path, format!("#!/bin/sh\n{lines}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A sudo that runs its command with a search path of its own, as `secure_path` makes it.
+fn sudo(search_path: &Path) -> String {
+    format!(
+        "[ \"$1\" = -n ] || exit 9; shift; PATH={}; command -v \"$1\" >/dev/null || \
+         {{ echo \"sudo: $1: command not found\" >&2; exit 1; }}; exec \"$@\"",
+        search_path.display()
+    )
+}
+
+const DONE: &str = "keyturn: done\n";
+
+#[test]
+fn docker_is_found_where_installers_put_it() {
+    for place in ["programs/docker", "usual/docker", "home/bin/docker"] {
+        let machine = Machine::new();
+        machine.put(place, "exit 0");
+        assert_eq!(machine.ask("sudo no\n", &[], &[]), DONE, "{place}");
+        machine.put("programs/sudo", &sudo(&machine.path("elsewhere")));
+        assert_eq!(machine.ask("sudo yes\n", &[], &[]), DONE, "{place}, which sudo does not search");
+    }
+    let machine = Machine::new();
+    machine.put("elsewhere/docker", "exit 0");
+    machine.put("programs/sudo", &sudo(&machine.path("elsewhere")));
+    assert_eq!(machine.ask("sudo yes\n", &[], &[]), DONE, "where sudo alone searches");
+}
+
+#[test]
+fn scripts_find_the_docker_that_keyturn_found() {
+    let machine = Machine::new();
+    for program in ["timeout", "flock", "setsid", "sha256sum", "mkdir", "chmod", "touch", "date", "cat"] {
+        symlink(which(program), machine.path("programs").join(program)).unwrap();
+    }
+    machine.put("usual/docker", "exit 0");
+    let mut child = Command::new(which("sh"))
+        .args(["-c", &machine.script])
+        .env_clear()
+        .env("PATH", machine.path("programs"))
+        .env("HOME", machine.path("home"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let script = "docker compose ls";
+    let request =
+        format!("verb verify\nproject app\nrevision a\ntimeout 5\nscript {}\n{script}end\n", script.len());
+    child.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
+    let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(output, format!("keyturn: verify 0\n{DONE}"));
+}
+
+#[test]
+fn where_docker_is_not_found_the_message_says_where_it_was_looked_for_and_which_field_names_it() {
+    let machine = Machine::new();
+    for sudo_or_not in ["no", "yes"] {
+        machine.put("programs/sudo", &sudo(&machine.path("programs")));
+        let said = machine.ask(&format!("sudo {sudo_or_not}\n"), &[], &[]);
+        assert!(said.starts_with("keyturn: unfit docker is not on the search path"), "{said}");
+        for place in ["programs", "usual", "home/bin"] {
+            assert!(said.contains(machine.path(place).to_str().unwrap()), "{said}");
+        }
+        assert!(said.contains("docker.path of the DockerHost"), "{said}");
+    }
+    let said = machine.ask("sudo no\ndocker /nowhere/docker\n", &[], &[]);
+    assert!(said.contains("docker.path of the DockerHost names /nowhere/docker"), "{said}");
+}
+
+#[test]
+fn the_docker_that_the_spec_names_is_called() {
+    let machine = Machine::new();
+    machine.put("programs/docker", "exit 1");
+    machine.put("elsewhere/docker", "exit 0");
+    let named = format!("sudo no\ndocker {}\n", machine.path("elsewhere/docker").display());
+    assert_eq!(machine.ask(&named, &[], &[]), DONE);
+    machine.put("programs/sudo", &sudo(&machine.path("programs")));
+    assert_eq!(machine.ask(&named.replace("sudo no", "sudo yes"), &[], &[]), DONE);
+    assert!(machine.ask("docker bin/docker\n", &[], &[]).contains("cannot be read (docker)"));
+}
+
+#[test]
+fn a_key_with_a_forced_command_cannot_name_another_program() {
+    let machine = Machine::new();
+    machine.put("programs/docker", "exit 0");
+    machine.put("elsewhere/docker", &format!("touch {}", machine.path("called").display()));
+    let named = format!("docker {}\n", machine.path("elsewhere/docker").display());
+    assert_eq!(machine.ask(&named, &["serve"], &[]), DONE);
+    assert!(!machine.path("called").exists());
+    // The command itself may.
+    machine.put("programs/docker", "exit 1");
+    machine.put("elsewhere/docker", "exit 0");
+    let elsewhere = machine.path("elsewhere/docker");
+    assert_eq!(machine.ask("", &["serve"], &[("KEYTURN_DOCKER", elsewhere.to_str().unwrap())]), DONE);
+}
