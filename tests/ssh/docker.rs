@@ -162,3 +162,126 @@ fn a_key_with_a_forced_command_cannot_name_another_program() {
     let elsewhere = machine.path("elsewhere/docker");
     assert_eq!(machine.ask("", &["serve"], &[("KEYTURN_DOCKER", elsewhere.to_str().unwrap())]), DONE);
 }
+
+/// What sudo and docker print when they fail, and what it comes to.
+const FAILURES: [(&str, &str, &str, &str); 15] = [
+    (
+        "yes",
+        "sudo: a password is required",
+        "does not let the account call docker without a password",
+        "NOPASSWD: ",
+    ),
+    (
+        "yes",
+        "sudo: unable to resolve host web-1: Name or service not known\nsudo: a password is required",
+        "without a password (sudo: a password is required)",
+        "NOPASSWD: ",
+    ),
+    (
+        "yes",
+        "sudo: a terminal is required to read the password; either use the -S option to read from standard input or \
+         configure an askpass helper\nsudo: a password is required",
+        "without a password (sudo: a password is required)",
+        "NOPASSWD: ",
+    ),
+    (
+        "yes",
+        "sudo: interactive authentication is required",
+        "without a password (sudo: interactive authentication is required)",
+        "NOPASSWD: ",
+    ),
+    (
+        "yes",
+        "Sorry, user deploy is not allowed to execute '/usr/bin/docker ps -q' as root on web-1.",
+        "without a password (Sorry, user deploy is not allowed",
+        "NOPASSWD: ",
+    ),
+    (
+        "yes",
+        "deploy is not in the sudoers file.  This incident will be reported.",
+        "without a password (deploy is not in the sudoers file",
+        "NOPASSWD: ",
+    ),
+    ("yes", "sudo: sorry, you must have a tty to run sudo", "sudo wants a terminal", "!requiretty"),
+    (
+        "yes",
+        "sudo: unable to resolve host web-1: Temporary failure in name resolution\n\
+         sudo: sorry, you must have a tty to run sudo",
+        "sudo wants a terminal",
+        "!requiretty",
+    ),
+    (
+        "yes",
+        "/etc/sudoers:12:9: syntax error\nsudo: no valid sudoers sources found, quitting",
+        "sudo does not work on the host (sudo: no valid sudoers sources found, quitting)",
+        "mend it there",
+    ),
+    (
+        "yes",
+        "sudo: The \"no new privileges\" flag is set, which prevents sudo from running as root.",
+        "sudo does not work on the host",
+        "mend it there",
+    ),
+    (
+        "yes",
+        "sudo: unable to resolve host web-1: Name or service not known\n\
+         Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
+        "docker does not answer (Cannot connect to the Docker daemon",
+        "start it on the host",
+    ),
+    (
+        "no",
+        "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock",
+        "the account may not use docker (permission denied",
+        "docker.sudo",
+    ),
+    (
+        "no",
+        "WARNING: Error loading config file: open /root/.docker/config.json: permission denied\n\
+         Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
+        "docker does not answer (Cannot connect to the Docker daemon",
+        "start it on the host",
+    ),
+    (
+        "no",
+        "Cannot connect to the Docker daemon at tcp://10.0.0.1:2376. Is the docker daemon running?\n\n",
+        "docker does not answer (Cannot connect to the Docker daemon",
+        "start it on the host",
+    ),
+    (
+        "no",
+        "Error response from daemon: client version 1.24 is too old.",
+        "docker does not answer (Error response from daemon: client version",
+        "start it on the host",
+    ),
+];
+
+#[test]
+fn the_cause_is_told_and_not_the_warning_before_it() {
+    for (with_sudo, printed, cause, remedy) in FAILURES {
+        let machine = Machine::new();
+        fs::write(machine.path("printed"), printed).unwrap();
+        let fails = format!(
+            "while read -r line || [ -n \"$line\" ]; do echo \"$line\" >&2; done <{}; exit 1",
+            machine.path("printed").display()
+        );
+        machine.put("programs/docker", if with_sudo == "yes" { "exit 0" } else { &fails });
+        machine.put("programs/sudo", &fails);
+        let said = machine.ask(&format!("sudo {with_sudo}\n"), &[], &[]);
+        assert!(said.starts_with("keyturn: unfit ") && said.ends_with(DONE), "{said}");
+        assert!(said.contains(cause) && said.contains(remedy), "{printed}\n{said}");
+    }
+}
+
+#[test]
+fn sudo_is_asked_to_answer_in_english() {
+    let machine = Machine::new();
+    machine.put("programs/docker", "exit 0");
+    machine.put(
+        "programs/sudo",
+        "case $LC_ALL in C) echo 'sudo: a password is required' ;; *) echo 'sudo: Ein Passwort ist notwendig' ;; esac >&2; \
+         exit 1",
+    );
+    let said = machine.ask("sudo yes\n", &[], &[("LANG", "de_DE.UTF-8"), ("LC_ALL", "de_DE.UTF-8")]);
+    assert!(said.contains("NOPASSWD"), "{said}");
+}

@@ -36,6 +36,7 @@ unfit() {
 }
 
 first_line() { printf '%s\n' "$1" | head -n 1; }
+last_line() { printf '%s\n' "$1" | grep . | tail -n 1; }
 
 now() { date +%s; }
 
@@ -371,8 +372,9 @@ verify() {
 
 # --- prove -----------------------------------------------------------------------------------------------------------
 
+# sudo answers in the language of the session, which explain_docker may not know.
 call_docker() {
-  if [ "$sudo" = yes ]; then sudo -n "$docker" "$@"; else "$docker" "$@"; fi
+  if [ "$sudo" = yes ]; then LC_ALL=C sudo -n "$docker" "$@"; else "$docker" "$@"; fi
 }
 
 # Sets $docker to what is called. A session that runs one command has a shorter search path than a login: where that
@@ -418,11 +420,28 @@ check_docker() {
       problem=$(running 2>&1 >/dev/null) && return
       ;;
   esac
-  problem=$(first_line "$problem")
-  case $problem in
-    sudo:*) unfit "sudo does not let the account call docker without a password ($problem); add to sudoers: $(id -un) ALL=(root) NOPASSWD: $(command -v docker)" ;;
-    *ermission\ denied*) unfit "the account may not use docker ($problem); set docker.sudo in the DockerHost, or add the account to the group docker" ;;
-    *) unfit "docker does not answer ($problem); start it on the host" ;;
+  explain_docker
+}
+
+# Says why docker could not be called, of what sudo and docker printed. Warnings come first, what made it fail comes
+# last: "sudo: unable to resolve host", for one, is none of the causes.
+explain_docker() {
+  cause=$(last_line "$problem")
+  account=$(id -un)
+  program=$(command -v "$docker") || program=/usr/bin/docker
+  case $sudo:$problem in
+    yes:*"must have a tty"*)
+      unfit "sudo wants a terminal, which a deployment does not have ($cause); add to sudoers: Defaults:$account !requiretty"
+      ;;
+    yes:*"password is required"* | yes:*"authentication is required"* | yes:*"no tty present"* | \
+      yes:*"not allowed to "* | yes:*"may not run sudo"* | yes:*"not in the sudoers file"* | yes:*"I'm afraid I can't"*)
+      unfit "sudo does not let the account call docker without a password ($cause); add to sudoers: $account ALL=(root) NOPASSWD: $program"
+      ;;
+  esac
+  case $sudo:$cause in
+    yes:sudo:*) unfit "sudo does not work on the host ($cause); mend it there: sudo -n $program ps, as $account, must list the containers" ;;
+    no:*ermission\ denied*) unfit "the account may not use docker ($cause); set docker.sudo in the DockerHost, or add the account to the group docker" ;;
+    *) unfit "docker does not answer ($cause); start it on the host" ;;
   esac
 }
 
