@@ -156,6 +156,8 @@ fn openssh_and_keyturn_agree_on_keys() {
         ("db.example {host_ecdsa}", "db.example", 22, None, true),
         ("db.example {other_ecdsa}", "db.example", 22, None, false),
         ("db.example {other_ed25519}\ndb.example {host_ecdsa}", "db.example", 22, None, false),
+        ("db.example {ca_rsa}", "db.example", 22, None, false),
+        ("db.example {ca_rsa}\ndb.example {host_ed25519}", "db.example", 22, None, true),
         // Several keys of one type, while a host gets a new one.
         ("db.example {other_ed25519}\ndb.example {host_ed25519}", "db.example", 22, None, true),
         ("db.example {host_ed25519}\ndb.example {other_ed25519}", "db.example", 22, None, true),

@@ -73,6 +73,8 @@ pub enum WhyRefused {
     Unknown { unreadable: Vec<usize> },
     /// These lines have other keys for this host.
     Changed { lines: Vec<usize> },
+    /// The only lines about this host have keys of these types, which cannot be verified.
+    Unverifiable { lines: Vec<usize>, key_types: Vec<String> },
     /// This line revokes the offered key, or the authority that signed it.
     Revoked { line: usize },
     /// A trusted authority signed the host's certificate, which still is not valid for this host.
@@ -98,6 +100,20 @@ impl fmt::Display for HostKeyRefused {
                     ", but {} of knownHosts {} another key for it; {confirm}, replace the line by: {}",
                     numbered(lines),
                     if lines.len() == 1 { "has" } else { "have" },
+                    self.line
+                )
+            }
+            WhyRefused::Unverifiable { lines, key_types } => {
+                write!(
+                    f,
+                    ", and {} of knownHosts {} for it, which vouches for nothing here: keyturn verifies ssh-ed25519 and \
+                     ecdsa-sha2-nistp256/384/521; {confirm}, add the line: {}",
+                    numbered(lines),
+                    if lines.len() == 1 {
+                        format!("has an {} key", key_types.join(", "))
+                    } else {
+                        format!("have keys of {}", key_types.join(", "))
+                    },
                     self.line
                 )
             }
@@ -129,6 +145,8 @@ enum Finding {
     Revoked(usize),
     /// Lines with other keys.
     Changed(Vec<usize>),
+    /// Lines with keys that cannot be verified, and no others.
+    Unverifiable(Vec<usize>),
     Unknown,
 }
 
@@ -184,23 +202,32 @@ impl KnownHosts {
                     Err(wrong) => problem = Some(wrong),
                 },
                 Finding::Revoked(line) => return Err(refused(WhyRefused::Revoked { line })),
-                Finding::Changed(_) | Finding::Unknown => {}
+                Finding::Changed(_) | Finding::Unverifiable(_) | Finding::Unknown => {}
             }
         }
         // No authority vouches for it: its key alone may still be listed.
-        match self.look_up(host, port, |name| self.judge(name, Marker::Host, key.key_data(), key.key_data()))
-        {
-            Finding::Accepted => Ok(()),
-            Finding::Revoked(line) => Err(refused(WhyRefused::Revoked { line })),
-            Finding::Changed(lines) => Err(refused(match problem {
-                Some(problem) => WhyRefused::Certificate { problem },
-                None => WhyRefused::Changed { lines },
-            })),
-            Finding::Unknown => Err(refused(match problem {
-                Some(problem) => WhyRefused::Certificate { problem },
-                None => WhyRefused::Unknown { unreadable: self.unreadable.clone() },
-            })),
-        }
+        let finding =
+            self.look_up(host, port, |name| self.judge(name, Marker::Host, key.key_data(), key.key_data()));
+        let why = match (finding, problem) {
+            (Finding::Accepted, _) => return Ok(()),
+            (Finding::Revoked(line), _) => WhyRefused::Revoked { line },
+            (_, Some(problem)) => WhyRefused::Certificate { problem },
+            (Finding::Changed(lines), None) => WhyRefused::Changed { lines },
+            (Finding::Unverifiable(lines), None) => {
+                let key_types = self.key_types(&lines);
+                WhyRefused::Unverifiable { lines, key_types }
+            }
+            (Finding::Unknown, None) => WhyRefused::Unknown { unreadable: self.unreadable.clone() },
+        };
+        Err(refused(why))
+    }
+
+    fn key_types(&self, lines: &[usize]) -> Vec<String> {
+        let of = self.lines.iter().filter(|line| lines.contains(&line.number));
+        let mut types: Vec<String> = of.map(|line| line.key.algorithm().as_str().to_owned()).collect();
+        types.sort();
+        types.dedup();
+        types
     }
 
     /// A port other than 22 is looked up as `[host]:port`, and as plain `host` where no line has that.
@@ -214,7 +241,7 @@ impl KnownHosts {
 
     /// Compares `wanted` with the lines of `marker`; a revocation of it or of the `host_key` counts more than any.
     fn judge(&self, name: &str, marker: Marker, wanted: &KeyData, host_key: &KeyData) -> Finding {
-        let mut changed = Vec::new();
+        let (mut changed, mut unverifiable) = (Vec::new(), Vec::new());
         let mut accepted = false;
         for line in self.about(name) {
             if line.marker == Marker::Revoked && (line.key == *wanted || line.key == *host_key) {
@@ -224,14 +251,18 @@ impl KnownHosts {
                 if line.key == *wanted {
                     accepted = true;
                 } else if marker == Marker::Host {
-                    changed.push(line.number);
+                    // The host was not asked for a key of a type that cannot be verified: it may well have this one.
+                    let verifiable = verifiable_algorithms().contains(&line.key.algorithm());
+                    let lines = if verifiable { &mut changed } else { &mut unverifiable };
+                    lines.push(line.number);
                 }
             }
         }
-        match (accepted, changed.is_empty()) {
-            (true, _) => Finding::Accepted,
-            (false, true) => Finding::Unknown,
-            (false, false) => Finding::Changed(changed),
+        match (accepted, changed.is_empty(), unverifiable.is_empty()) {
+            (true, _, _) => Finding::Accepted,
+            (false, false, _) => Finding::Changed(changed),
+            (false, true, false) => Finding::Unverifiable(unverifiable),
+            (false, true, true) => Finding::Unknown,
         }
     }
 
@@ -412,6 +443,39 @@ mod tests {
         let mut mended = lines;
         mended[1] = refused.line;
         assert_eq!(check(&mended, "db.example", 22), Ok(()));
+    }
+
+    /// An RSA key of 2048 bits as known_hosts has it.
+    fn rsa() -> String {
+        let mut blob = Vec::new();
+        for part in [b"ssh-rsa".to_vec(), vec![1, 0, 1], [vec![0], vec![0xc5; 256]].concat()] {
+            blob.extend(u32::try_from(part.len()).unwrap().to_be_bytes());
+            blob.extend(part);
+        }
+        format!("ssh-rsa {}", BASE64.encode(blob))
+    }
+
+    #[test]
+    fn a_key_of_a_type_that_is_never_asked_for_is_no_changed_key() {
+        let lines = vec![format!("db.example {}", rsa())];
+        let refused = check(&lines, "db.example", 22).unwrap_err();
+        let why = WhyRefused::Unverifiable { lines: vec![1], key_types: vec!["ssh-rsa".to_owned()] };
+        assert_eq!(refused.why, why);
+        let said = refused.to_string();
+        assert!(
+            said.contains("line 1 of knownHosts has an ssh-rsa key for it, which vouches for nothing here"),
+            "{said}"
+        );
+        assert!(said.ends_with(&format!("add the line: db.example ssh-ed25519 {ED25519}")), "{said}");
+        let mended = [lines[0].clone(), refused.line];
+        assert_eq!(check(&mended, "db.example", 22), Ok(()));
+    }
+
+    #[test]
+    fn beside_a_changed_key_the_line_of_another_type_is_not_named() {
+        let lines = vec![format!("db.example {}", rsa()), format!("db.example ssh-ed25519 {OTHER}")];
+        let refused = check(&lines, "db.example", 22).unwrap_err();
+        assert_eq!(refused.why, WhyRefused::Changed { lines: vec![2] });
     }
 
     #[test]
