@@ -354,6 +354,12 @@ pub struct ReadingStatus {
 pub struct Reader {
     /// ARN of the role or user; of a role's session the role.
     pub principal: String,
+    /// Names of the role's sessions that called, as whoever assumed it chose them: a person of IAM Identity Center, an
+    /// instance's id. At most 20 are named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub sessions: Vec<String>,
     /// Address from which it called, or the AWS service that called for it.
     pub address: String,
     /// What it called with, as it says itself.

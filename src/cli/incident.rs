@@ -169,14 +169,18 @@ fn readers(line: &mut impl FnMut(String), readers: &[Reader]) {
         line("None was found in what was searched.".to_owned());
         return;
     }
-    line("| Expected | Principal | Address | Client | Calls | Number | First | Last | Secrets |".to_owned());
-    line("|---|---|---|---|---|---|---|---|---|".to_owned());
+    line(
+        "| Expected | Principal | Sessions | Address | Client | Calls | Number | First | Last | Secrets |"
+            .to_owned(),
+    );
+    line("|---|---|---|---|---|---|---|---|---|---|".to_owned());
     for reader in readers {
         line(format!(
-            "| {}{} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {}{} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             if reader.expected { "yes" } else { "**no**" },
             if reader.denied { ", refused" } else { "" },
             cell(&reader.principal),
+            cell(&reader.sessions.join(", ")),
             cell(&reader.address),
             cell(&reader.user_agent),
             reader.calls.join(", "),
@@ -217,7 +221,7 @@ mod tests {
                 "state": "Contained", "timeToContainment": "4m12s", "unexpectedReaders": 1,
                 "secrets": [{"name": "token", "state": "Contained", "rotatedAt": "2026-11-23T12:01:00Z"}],
                 "readers": [{
-                    "principal": "arn:aws:iam::1:role/laptop", "address": "203.0.113.9",
+                    "principal": "arn:aws:iam::1:role/laptop", "sessions": ["ada", "i-0abc"], "address": "203.0.113.9",
                     "userAgent": "x | <script>", "expected": false, "denied": true, "calls": ["GetParameter"],
                     "count": 3, "recent": 0, "first": "2026-11-22T12:00:00Z", "last": "2026-11-22T13:00:00Z",
                     "secrets": ["token"],
@@ -249,7 +253,7 @@ mod tests {
             "# Incident leak (shop)",
             "- Reason: a laptop was stolen",
             "- From report to containment: 4m12s",
-            "| **no**, refused | arn:aws:iam::1:role/laptop | 203.0.113.9 | x \\| \\<script\\> | GetParameter | 3 |",
+            "| **no**, refused | arn:aws:iam::1:role/laptop | ada, i-0abc | 203.0.113.9 | x \\| \\<script\\> | GetParameter | 3 |",
             "- 2026-11-23T12:00:00Z reported",
             "None was found in what was searched.",
             "## Requests that authenticated with the secret\n\n700 log lines were collected\n\n### token on web\n",

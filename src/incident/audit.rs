@@ -16,6 +16,7 @@ pub const KEPT: TimeDelta = TimeDelta::days(90);
 /// Most readers that a status lists.
 const MAX_READERS: usize = 100;
 const MAX_SECRETS: usize = 20;
+const MAX_SESSIONS: usize = 20;
 const MAX_SEEN: usize = 500;
 const MAX_AGENT: usize = 128;
 /// Path of the roles that IAM Identity Center makes; a region follows where it is not in us-east-1.
@@ -191,27 +192,28 @@ fn count(
     let agent: String = call.user_agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT).collect();
     let is_expected = is_expected(call, expected);
     let same = |reader: &Reader| {
-        reader.principal == call.principal
-            && reader.denied == call.denied
-            && (call.name == DECRYPT
-                || reader.address == call.address
+        let same_caller = match call.name == DECRYPT {
+            true => may_be_session_of(reader, call),
+            false => {
+                reader.address == call.address
                     && reader.user_agent == agent
-                    && reader.expected == is_expected)
+                    && reader.expected == is_expected
+            }
+        };
+        reader.principal == call.principal && reader.denied == call.denied && same_caller
     };
     // KMS sees Parameter Store call, not the reader's address: it confirms what was found, and adds who was not.
     let found = readers.iter().position(same);
     let reader = match found {
         Some(at) => &mut readers[at],
         None if readers.len() >= MAX_READERS => {
-            let gap = format!("more than {MAX_READERS} readers were found; only the first are listed");
-            if !audit.gaps.contains(&gap) {
-                audit.gaps.push(gap);
-            }
+            note(audit, format!("more than {MAX_READERS} readers were found; only the first are listed"));
             return;
         }
         None => {
             readers.push(Reader {
                 principal: call.principal.clone(),
+                sessions: Vec::new(),
                 address: call.address.clone(),
                 user_agent: agent,
                 expected: is_expected,
@@ -234,6 +236,13 @@ fn count(
     if !reader.calls.contains(&call.name) {
         reader.calls.push(call.name.clone());
     }
+    if let Some(session) = call.session.as_ref().filter(|session| !reader.sessions.contains(session)) {
+        if reader.sessions.len() < MAX_SESSIONS {
+            reader.sessions.push(session.clone());
+        } else {
+            note(audit, format!("more than {MAX_SESSIONS} sessions of a role were found; only the first are named"));
+        }
+    }
     reader.first = to_kubernetes(from_kubernetes(&reader.first).min(call.at));
     reader.last = to_kubernetes(from_kubernetes(&reader.last).max(call.at));
     for secret in concerned {
@@ -241,6 +250,19 @@ fn count(
             reader.secrets.push(secret.to_owned());
         }
     }
+}
+
+fn note(audit: &mut AuditStatus, gap: String) {
+    if !audit.gaps.contains(&gap) {
+        audit.gaps.push(gap);
+    }
+}
+
+/// Whether the session of a call is among those of a reader, as far as both are known.
+fn may_be_session_of(reader: &Reader, call: &Call) -> bool {
+    let Some(session) = &call.session else { return true };
+    let unknown = reader.sessions.is_empty() || reader.sessions.len() >= MAX_SESSIONS;
+    unknown || reader.sessions.contains(session)
 }
 
 fn is_expected(call: &Call, expected: &[String]) -> bool {
@@ -526,6 +548,46 @@ mod tests {
         ] {
             assert!(!is_expected(caller, &[pattern.to_owned()]), "{pattern}");
         }
+    }
+
+    #[test]
+    fn sessions_of_a_role_are_named_beside_it() {
+        let mut status = SecretIncidentStatus::default();
+        begin(&mut status, &watched(), at(-10_000), at(0));
+        let by = |id: String, name: &str, session: &str| Call {
+            session: Some(session.into()),
+            ..call(&id, -2000, name)
+        };
+        let read = |session: &str| by(format!("read-{session}"), "GetParameter", session);
+        answer(&mut status, vec![read("ada@example.com"), read("i-0abc"), read("ada@example.com")], true);
+        while query(&status).is_some_and(|query| query.event != DECRYPT) {
+            answer(&mut status, Vec::new(), true);
+        }
+        let decrypt = |session: &str| Call {
+            address: "AWS Internal".into(),
+            ..by(format!("kms-{session}"), DECRYPT, session)
+        };
+        answer(&mut status, vec![decrypt("i-0abc"), decrypt("eve@example.com")], true);
+        let mut seen: Vec<(Vec<&str>, usize)> = Vec::new();
+        for reader in &status.readers {
+            seen.push((reader.sessions.iter().map(String::as_str).collect(), reader.calls.len()));
+        }
+        assert_eq!(seen, [(vec!["ada@example.com", "i-0abc"], 2), (vec!["eve@example.com"], 1)]);
+    }
+
+    #[test]
+    fn that_more_sessions_were_found_than_are_named_is_said() {
+        let mut status = SecretIncidentStatus::default();
+        begin(&mut status, &watched(), at(-10_000), at(0));
+        let by = |n: usize| Call {
+            session: Some(format!("s{n}")),
+            ..call(&format!("{n}"), -2000, "GetParameter")
+        };
+        answer(&mut status, (0..=MAX_SESSIONS).map(by).collect(), true);
+        finish(&mut status);
+        assert_eq!((status.readers.len(), status.readers[0].sessions.len()), (1, MAX_SESSIONS));
+        assert_eq!(status.readers[0].count, 21);
+        assert!(status.audit.unwrap().gaps[0].contains("more than 20 sessions"));
     }
 
     #[test]
