@@ -65,6 +65,13 @@ pub enum StoreError {
     /// SSM said no for now; nothing was applied.
     #[error("SSM throttled {operation} of {path}: {detail}; keyturn tries again by itself")]
     Throttled { operation: &'static str, path: String, detail: String },
+    /// It was not sent: keyturn's own requests to this account and region were too many.
+    #[error(
+        "{operation} of {path} got no turn within {seconds} s in keyturn's own request budget, which keeps others of the \
+         account from being throttled; keyturn tries again by itself. Raise putsPerSecond of the chart if this lasts and \
+         the account's quota allows it"
+    )]
+    OutOfBudget { operation: &'static str, path: String, seconds: u64 },
     /// The credentials of the controller may not do this; nothing was applied.
     #[error(
         "AWS refused {operation} of {path}: {detail}. Allow it in the controller's IAM policy (docs/aws.md)"
@@ -86,6 +93,7 @@ impl StoreError {
     pub fn reason(&self) -> &'static str {
         match self {
             StoreError::Throttled { .. } => "SSMThrottled",
+            StoreError::OutOfBudget { .. } => "RequestBudgetSpent",
             StoreError::Denied { .. } => "SSMDenied",
             StoreError::Rejected { .. } => "SSMRejected",
             StoreError::Unavailable { .. } => "SSMUnavailable",

@@ -166,10 +166,10 @@ impl SsmParameterStore {
         }
         Err(match last {
             Some(failure) => failure.into_error(call.operation, call.path),
-            None => StoreError::Throttled {
+            None => StoreError::OutOfBudget {
                 operation: call.operation,
                 path: call.path.to_owned(),
-                detail: "keyturn's own request budget gave it no turn in time".to_owned(),
+                seconds: self.limits.total.as_secs(),
             },
         })
     }

@@ -310,8 +310,12 @@ async fn a_call_that_has_no_turn_in_time_is_not_sent() {
     assert_eq!(put_many(store.clone(), 5).await, 1);
     assert_eq!(calls_of(&emulator, "PutParameter").len(), 1);
     let error = store.overwrite(write(PATH, &value("new"), "")).await.unwrap_err();
-    assert!(matches!(error, StoreError::Throttled { .. }), "{error:?}");
-    assert!(error.to_string().contains("own request budget"), "{error}");
+    assert!(matches!(error, StoreError::OutOfBudget { .. }), "{error:?}");
+    assert!(
+        error.to_string().contains("own request budget") && !error.to_string().contains("SSM"),
+        "{error}"
+    );
+    assert!(!error.outcome_unknown() && !error.needs_a_person());
 }
 
 #[tokio::test]
