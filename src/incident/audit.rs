@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::event::{CHANGES, Call, DECRYPT, READS};
+use super::event::{Answer, CHANGES, Call, DECRYPT, READS};
 use crate::api::secret_incident::{AuditStatus, Reader, ReadingStatus, SecretIncidentStatus};
 use crate::api::time::{from_kubernetes, to_kubernetes, to_text};
 
@@ -182,28 +182,17 @@ fn count(
     if call.about == super::event::About::Unknown && call.name != DECRYPT && !recent {
         audit.unattributed += 1;
     }
-    if concerned.is_empty() {
+    // What failed for whoever calls has shown nobody anything.
+    if concerned.is_empty() || call.answer == Answer::Failed {
         return;
     }
-    if call.denied && !recent {
+    let caller = caller(call, expected);
+    if caller.denied && !recent {
         audit.denied += 1;
     }
     let readers = if changes { &mut status.tampering } else { &mut status.readers };
-    let agent: String = call.user_agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT).collect();
-    let is_expected = is_expected(call, expected);
-    let same = |reader: &Reader| {
-        let same_caller = match call.name == DECRYPT {
-            true => may_be_session_of(reader, call),
-            false => {
-                reader.address == call.address
-                    && reader.user_agent == agent
-                    && reader.expected == is_expected
-            }
-        };
-        reader.principal == call.principal && reader.denied == call.denied && same_caller
-    };
     // KMS sees Parameter Store call, not the reader's address: it confirms what was found, and adds who was not.
-    let found = readers.iter().position(same);
+    let found = readers.iter().position(|reader| is_call_of(reader, call, &caller));
     let reader = match found {
         Some(at) => &mut readers[at],
         None if readers.len() >= MAX_READERS => {
@@ -211,20 +200,7 @@ fn count(
             return;
         }
         None => {
-            readers.push(Reader {
-                principal: call.principal.clone(),
-                sessions: Vec::new(),
-                address: call.address.clone(),
-                user_agent: agent,
-                expected: is_expected,
-                denied: call.denied,
-                calls: Vec::new(),
-                count: 0,
-                recent: 0,
-                first: to_kubernetes(call.at),
-                last: to_kubernetes(call.at),
-                secrets: Vec::new(),
-            });
+            readers.push(caller);
             let at = readers.len() - 1;
             &mut readers[at]
         }
@@ -240,7 +216,10 @@ fn count(
         if reader.sessions.len() < MAX_SESSIONS {
             reader.sessions.push(session.clone());
         } else {
-            note(audit, format!("more than {MAX_SESSIONS} sessions of a role were found; only the first are named"));
+            note(
+                audit,
+                format!("more than {MAX_SESSIONS} sessions of a role were found; only the first are named"),
+            );
         }
     }
     reader.first = to_kubernetes(from_kubernetes(&reader.first).min(call.at));
@@ -250,6 +229,32 @@ fn count(
             reader.secrets.push(secret.to_owned());
         }
     }
+}
+
+/// A reader who has called nothing yet.
+fn caller(call: &Call, expected: &[String]) -> Reader {
+    Reader {
+        principal: call.principal.clone(),
+        sessions: Vec::new(),
+        address: call.address.clone(),
+        user_agent: call.user_agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT).collect(),
+        expected: is_expected(call, expected),
+        denied: call.answer == Answer::Denied,
+        calls: Vec::new(),
+        count: 0,
+        recent: 0,
+        first: to_kubernetes(call.at),
+        last: to_kubernetes(call.at),
+        secrets: Vec::new(),
+    }
+}
+
+fn is_call_of(reader: &Reader, call: &Call, caller: &Reader) -> bool {
+    let from_the_same_place = reader.address == caller.address
+        && reader.user_agent == caller.user_agent
+        && reader.expected == caller.expected;
+    let same = if call.name == DECRYPT { may_be_session_of(reader, call) } else { from_the_same_place };
+    reader.principal == caller.principal && reader.denied == caller.denied && same
 }
 
 fn note(audit: &mut AuditStatus, gap: String) {
@@ -387,7 +392,7 @@ mod tests {
             session: None,
             address: "203.0.113.9".into(),
             user_agent: "curl".into(),
-            denied: false,
+            answer: Answer::Done,
             about: About::Parameters(vec!["/app/TOKEN".into()]),
         }
     }
@@ -483,7 +488,7 @@ mod tests {
     fn refused_reads_and_changes_are_told_apart() {
         let mut status = SecretIncidentStatus::default();
         begin(&mut status, &watched(), at(-10_000), at(0));
-        let refused = Call { denied: true, ..call("a", -2000, "GetParameter") };
+        let refused = Call { answer: Answer::Denied, ..call("a", -2000, "GetParameter") };
         answer(
             &mut status,
             vec![refused, call("b", -2100, "GetParameter"), call("c", -2200, "PutParameter")],
@@ -492,6 +497,21 @@ mod tests {
         finish(&mut status);
         assert_eq!(status.readers.iter().map(|r| r.denied).collect::<Vec<_>>(), [false, true]);
         assert_eq!((status.tampering.len(), status.audit.unwrap().denied), (1, 1));
+    }
+
+    #[test]
+    fn calls_that_failed_for_whoever_calls_are_no_readers() {
+        let mut status = SecretIncidentStatus::default();
+        begin(&mut status, &watched(), at(-10_000), at(0));
+        let failed = |id: &str, name: &str| Call { answer: Answer::Failed, ..call(id, -2000, name) };
+        answer(&mut status, vec![failed("a", "GetParameter"), failed("b", "PutParameter")], true);
+        finish(&mut status);
+        assert_eq!(
+            (status.readers.len(), status.tampering.len(), status.unexpected_readers),
+            (0, 0, Some(0))
+        );
+        let audit = status.audit.unwrap();
+        assert_eq!((audit.events, audit.denied), (2, 0));
     }
 
     #[test]

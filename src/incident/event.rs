@@ -28,9 +28,52 @@ pub struct Call {
     pub session: Option<String>,
     pub address: String,
     pub user_agent: String,
-    /// Whether AWS answered an error.
-    pub denied: bool,
+    pub answer: Answer,
     pub about: About,
+}
+
+/// What AWS said to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Done,
+    /// It does not let the caller. So counts every error that is not known to be another.
+    Denied,
+    /// It did nothing, whoever had called: it was throttled, there was no such parameter. Nobody was refused and nothing read.
+    Failed,
+}
+
+/// Errors that say nothing of the caller's rights.
+const FAILURES: [&str; 20] = [
+    "ThrottlingException",
+    "Throttling",
+    "RequestLimitExceeded",
+    "TooManyRequestsException",
+    "TooManyUpdates",
+    "ParameterNotFound",
+    "ParameterVersionNotFound",
+    "ParameterAlreadyExists",
+    "ParameterMaxVersionLimitExceeded",
+    "ParameterVersionLabelLimitExceeded",
+    "ParameterPatternMismatchException",
+    "HierarchyTypeMismatchException",
+    "HierarchyLevelLimitExceededException",
+    "UnsupportedParameterType",
+    "InvalidFilterKey",
+    "InvalidNextToken",
+    "ValidationException",
+    "InternalServerError",
+    "InternalFailure",
+    "ServiceUnavailable",
+];
+
+fn answer(event: &Value) -> Answer {
+    match event["errorCode"].as_str() {
+        None => Answer::Done,
+        Some(code) if FAILURES.contains(&code.trim_end_matches("Exception")) || FAILURES.contains(&code) => {
+            Answer::Failed
+        }
+        Some(_) => Answer::Denied,
+    }
 }
 
 /// Which parameters a call is about.
@@ -88,7 +131,7 @@ pub fn read(json: &str) -> Option<Call> {
         session: session(&event["userIdentity"]),
         address: text(&event["sourceIPAddress"]),
         user_agent: text(&event["userAgent"]),
-        denied: !event["errorCode"].is_null(),
+        answer: answer(&event),
         about,
     })
 }
@@ -199,7 +242,7 @@ mod tests {
         let call = read(&event("GetParameter", json!({"name": "/app/TOKEN"})).to_string()).unwrap();
         assert_eq!(call.principal, "arn:aws:iam::123456789012:role/ci");
         assert_eq!(call.session.as_deref(), Some("session-1"));
-        assert_eq!((call.address.as_str(), call.denied), ("203.0.113.9", false));
+        assert_eq!((call.address.as_str(), call.answer), ("203.0.113.9", Answer::Done));
     }
 
     #[test]
@@ -238,12 +281,30 @@ mod tests {
              arn:aws:ssm:us-east-1:1:parameter/app/TOKEN because no identity-based policy allows it"
         );
         let call = read(&refused.to_string()).unwrap();
-        assert!(call.denied && call.about.covers("/app/TOKEN"));
+        assert!(call.answer == Answer::Denied && call.about.covers("/app/TOKEN"));
         refused["eventName"] = json!("GetParametersByPath");
         refused["errorMessage"] = json!("not authorized on resource: arn:aws:ssm:us-east-1:1:parameter/app");
         assert!(about_of(&refused).covers("/app/TOKEN"));
         refused["errorMessage"] = json!("something else");
         assert_eq!(about_of(&refused), About::Unknown);
+    }
+
+    #[test]
+    fn an_error_that_says_nothing_of_rights_is_no_refusal() {
+        let answer_of = |code: &str| {
+            let mut failed = event("GetParameter", json!({"name": "/app/TOKEN"}));
+            failed["errorCode"] = json!(code);
+            read(&failed.to_string()).unwrap().answer
+        };
+        for code in
+            ["ThrottlingException", "ParameterNotFound", "ParameterNotFoundException", "InternalServerError"]
+        {
+            assert_eq!(answer_of(code), Answer::Failed, "{code}");
+        }
+        for code in ["AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation", "SomethingNew"]
+        {
+            assert_eq!(answer_of(code), Answer::Denied, "{code}");
+        }
     }
 
     #[test]
