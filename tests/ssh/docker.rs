@@ -24,14 +24,19 @@ impl Machine {
         for folder in ["programs", "usual", "elsewhere", "home/bin"] {
             fs::create_dir_all(dir.path().join(folder)).unwrap();
         }
-        for program in ["sh", "dd", "id", "head", "tail", "grep"] {
-            symlink(which(program), dir.path().join("programs").join(program)).unwrap();
-        }
         // This machine's own folders must not be looked into.
         let usual = dir.path().join("usual");
         let script = HOST_SCRIPT.replace("/usr/local/bin /snap/bin /opt/bin", usual.to_str().unwrap());
         assert_ne!(script, HOST_SCRIPT);
-        Self { dir, script }
+        let machine = Self { dir, script };
+        machine.install(&["sh", "dd", "id", "head", "tail", "grep"]);
+        machine
+    }
+
+    fn install(&self, programs: &[&str]) {
+        for program in programs {
+            symlink(which(program), self.path("programs").join(program)).unwrap();
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -45,6 +50,12 @@ impl Machine {
 
     /// The answer to a request for images, which asks docker first.
     fn ask(&self, more: &str, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+        // As a forced command the script skips the copy that is sent.
+        let sent = if arguments == ["serve"] { "0\n" } else { "" };
+        self.answer(&format!("{sent}verb images\nproject app\n{more}end\n"), arguments, environment)
+    }
+
+    fn answer(&self, request: &str, arguments: &[&str], environment: &[(&str, &str)]) -> String {
         let mut child = Command::new(which("sh"))
             .args(["-c", &self.script, "sh"])
             .args(arguments)
@@ -57,9 +68,6 @@ impl Machine {
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        // As a forced command the script skips the copy that is sent.
-        let sent = if arguments == ["serve"] { "0\n" } else { "" };
-        let request = format!("{sent}verb images\nproject app\n{more}end\n");
         child.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
         String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
     }
@@ -99,24 +107,12 @@ fn docker_is_found_where_installers_put_it() {
 #[test]
 fn scripts_find_the_docker_that_keyturn_found() {
     let machine = Machine::new();
-    for program in ["timeout", "flock", "setsid", "sha256sum", "mkdir", "chmod", "touch", "date", "cat"] {
-        symlink(which(program), machine.path("programs").join(program)).unwrap();
-    }
+    machine.install(&["timeout", "flock", "setsid", "sha256sum", "mkdir", "chmod", "touch", "date", "cat"]);
     machine.put("usual/docker", "exit 0");
-    let mut child = Command::new(which("sh"))
-        .args(["-c", &machine.script])
-        .env_clear()
-        .env("PATH", machine.path("programs"))
-        .env("HOME", machine.path("home"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
     let script = "docker compose ls";
     let request =
         format!("verb verify\nproject app\nrevision a\ntimeout 5\nscript {}\n{script}end\n", script.len());
-    child.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
-    let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    let output = machine.answer(&request, &[], &[]);
     assert_eq!(output, format!("keyturn: verify 0\n{DONE}"));
 }
 
