@@ -42,9 +42,8 @@ pub enum Answer {
     Failed,
 }
 
-/// Errors that say nothing of the caller's rights.
-const FAILURES: [&str; 20] = [
-    "ThrottlingException",
+/// Errors that say nothing of the caller's rights. An event may add `Exception` to a name that lacks it.
+const FAILURES: [&str; 19] = [
     "Throttling",
     "RequestLimitExceeded",
     "TooManyRequestsException",
