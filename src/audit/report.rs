@@ -9,8 +9,33 @@ use super::layers::Looked;
 use super::rule::Rule;
 use super::{Audit, Finding, Place};
 
-/// For people: a line for each finding, and one that sums up.
-pub fn text(image: &str, inspected: &Image, audit: &Audit, looked: Option<&Looked>) -> String {
+/// An image and what was found in it.
+pub struct Audited {
+    /// As the report calls it.
+    pub name: String,
+    pub image: Image,
+    pub audit: Audit,
+    /// Where its layers were looked into.
+    pub looked: Option<Looked>,
+}
+
+impl Audited {
+    fn is_clean(&self) -> bool {
+        self.audit.findings.is_empty() && self.is_complete()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.looked.as_ref().is_none_or(|looked| looked.problems.is_empty())
+    }
+}
+
+/// For people: a line for each finding, and one that sums up, for each image.
+pub fn text(audited: &[Audited]) -> String {
+    audited.iter().map(text_of).collect()
+}
+
+fn text_of(audited: &Audited) -> String {
+    let Audited { name: image, image: inspected, audit, looked } = audited;
     let mut text = String::new();
     for finding in &audit.findings {
         let place = finding.to_string();
@@ -72,17 +97,28 @@ fn also(finding: &Finding) -> String {
     }
 }
 
-/// For programs.
-pub fn json(image: &str, inspected: &Image, audit: &Audit, looked: Option<&Looked>) -> Value {
+/// For programs: an object, or where an archive has several images one with a list of such objects.
+pub fn json(audited: &[Audited]) -> Value {
+    match audited {
+        [one] => json_of(one),
+        several => json!({
+            "clean": several.iter().all(Audited::is_clean),
+            "images": several.iter().map(json_of).collect::<Vec<_>>(),
+        }),
+    }
+}
+
+fn json_of(audited: &Audited) -> Value {
+    let Audited { name, image, audit, looked } = audited;
     let listed = |findings: &[Finding]| findings.iter().map(finding_json).collect::<Vec<_>>();
     json!({
-        "image": image,
-        "digest": inspected.id,
-        "clean": audit.findings.is_empty() && looked.is_none_or(|looked| looked.problems.is_empty()),
+        "image": name,
+        "digest": image.id,
+        "clean": audited.is_clean(),
         "findings": listed(&audit.findings),
         "allowed": listed(&audit.allowed),
-        "layersWithoutCommand": inspected.unrecorded_layers,
-        "files": looked.map(|looked| json!({
+        "layersWithoutCommand": image.unrecorded_layers,
+        "files": looked.as_ref().map(|looked| json!({
             "layers": looked.layers,
             "files": looked.files,
             "bytes": looked.bytes,
@@ -109,32 +145,17 @@ fn finding_json(finding: &Finding) -> Value {
     })
 }
 
-/// For code scanning: SARIF 2.1.0. What is allowed is in it as suppressed.
-pub fn sarif(image: &str, inspected: &Image, audit: &Audit, looked: Option<&Looked>) -> Value {
+/// For code scanning: SARIF 2.1.0, one run whatever the number of images, as code scanning takes one of a tool. What is
+/// allowed is in it as suppressed.
+pub fn sarif(audited: &[Audited]) -> Value {
     let rules: Vec<Value> = Rule::ALL
         .iter()
         .map(|rule| json!({"id": rule.id(), "shortDescription": {"text": rule.description()}}))
         .collect();
-    let all = audit.findings.iter().map(|f| (f, false)).chain(audit.allowed.iter().map(|f| (f, true)));
-    let results: Vec<Value> = all
-        .map(|(finding, allowed)| {
-            json!({
-                "ruleId": finding.rule.id(),
-                "level": "error",
-                "message": {"text": format!("{image}: {finding}: {}", finding.rule.description())},
-                "locations": [{
-                    "physicalLocation": {"artifactLocation": {"uri": uri(image)}},
-                    "logicalLocations": [{"fullyQualifiedName": finding.to_string(), "kind": "member"}],
-                }],
-                "partialFingerprints": {"keyturnImageFinding/v1": finding.fingerprint},
-                "suppressions": if allowed { json!([{"kind": "external"}]) } else { json!([]) },
-            })
-        })
-        .collect();
-    let missed = looked.map(not_looked_at).unwrap_or_default().into_iter();
-    let notifications: Vec<Value> = missed
-        .map(|missed| json!({"level": "note", "message": {"text": format!("{image}: not looked at: {missed}")}}))
-        .collect();
+    let results: Vec<Value> = audited.iter().flat_map(results).collect();
+    let notifications: Vec<Value> = audited.iter().flat_map(notifications).collect();
+    let artifact =
+        |one: &Audited| json!({"location": {"uri": uri(&one.name)}, "description": {"text": one.image.id}});
     json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -145,13 +166,40 @@ pub fn sarif(image: &str, inspected: &Image, audit: &Audit, looked: Option<&Look
                 "rules": rules,
             }},
             "invocations": [{
-                "executionSuccessful": looked.is_none_or(|looked| looked.problems.is_empty()),
+                "executionSuccessful": audited.iter().all(Audited::is_complete),
                 "toolExecutionNotifications": notifications,
             }],
-            "artifacts": [{"location": {"uri": uri(image)}, "description": {"text": inspected.id}}],
+            "artifacts": audited.iter().map(artifact).collect::<Vec<_>>(),
             "results": results,
         }],
     })
+}
+
+fn results(audited: &Audited) -> Vec<Value> {
+    let Audited { name, audit, .. } = audited;
+    let all = audit.findings.iter().map(|f| (f, false)).chain(audit.allowed.iter().map(|f| (f, true)));
+    let result = |(finding, allowed): (&Finding, bool)| {
+        json!({
+            "ruleId": finding.rule.id(),
+            "level": "error",
+            "message": {"text": format!("{name}: {finding}: {}", finding.rule.description())},
+            "locations": [{
+                "physicalLocation": {"artifactLocation": {"uri": uri(name)}},
+                "logicalLocations": [{"fullyQualifiedName": finding.to_string(), "kind": "member"}],
+            }],
+            "partialFingerprints": {"keyturnImageFinding/v1": finding.fingerprint},
+            "suppressions": if allowed { json!([{"kind": "external"}]) } else { json!([]) },
+        })
+    };
+    all.map(result).collect()
+}
+
+fn notifications(audited: &Audited) -> Vec<Value> {
+    let name = &audited.name;
+    let missed = audited.looked.as_ref().map(not_looked_at).unwrap_or_default().into_iter();
+    let note =
+        |missed| json!({"level": "note", "message": {"text": format!("{name}: not looked at: {missed}")}});
+    missed.map(note).collect()
 }
 
 /// A relative reference: in `name:tag` a reader would see a scheme.

@@ -19,6 +19,18 @@ pub struct Hit {
     pub parameter: Option<String>,
 }
 
+impl Hit {
+    /// For another image that has the same layer.
+    pub fn duplicate(&self) -> Self {
+        Self {
+            rule: self.rule,
+            name: self.name.clone(),
+            value: self.value.duplicate(),
+            parameter: self.parameter.clone(),
+        }
+    }
+}
+
 /// Everything secret in a value, called so, or in a text without a name.
 pub fn scan(name: Option<&str>, value: &SecretValue) -> Vec<Hit> {
     let text = value.expose();

@@ -10,7 +10,8 @@ use std::thread;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::audit::image::{self, Image, ImageError};
-use crate::audit::layers::{self, Archive, LayersError, Limits};
+use crate::audit::layers::{self, Archive, FileHit, LayersError, Limits, Looked};
+use crate::audit::report::Audited;
 use crate::audit::{self, Allowances, AllowedFinding, Fingerprints, report};
 use crate::secret_value::SecretValue;
 
@@ -43,7 +44,7 @@ pub struct ImageArgs {
     pub layers: bool,
 
     /// File that `docker save IMAGE` has written, or an OCI layout as a tar, instead of asking docker; `-` for standard
-    /// input. Its layers are looked into
+    /// input. Its layers are looked into, of each platform that it has
     #[arg(long, value_name = "FILE", conflicts_with_all = ["inspect", "history"])]
     pub archive: Option<PathBuf>,
 
@@ -127,45 +128,60 @@ pub fn run(args: &AuditArgs) -> ExitCode {
     }
 }
 
-/// Whether the image is clean.
+/// Whether the image is clean: each one, where an archive has several.
 fn audited(args: &ImageArgs) -> Result<bool, AuditError> {
     let allowances = Allowances {
         variables: args.allow_env.iter().cloned().collect::<BTreeSet<_>>(),
         findings: allowed_findings(args)?,
     };
     let fingerprints = fingerprints(args)?;
-    let (image, archive) = image_of(args)?;
-    let (files, looked) = archive.map(|archive| (archive.hits, archive.looked)).unzip();
-    let looked = looked.as_ref();
-    let name = args.image.as_ref().or_else(|| image.names.first()).unwrap_or(&image.id).clone();
-    let files = files.unwrap_or_default();
-    let audit = audit::audit_with_files(&image, files, &allowances, &fingerprints, None);
+    let images = images_of(args)?;
+    let several = images.len() > 1;
+    let mut audited = Vec::new();
+    for ImageOf { image, platform, files } in images {
+        let (files, looked) = files.unzip();
+        let audit =
+            audit::audit_with_files(&image, files.unwrap_or_default(), &allowances, &fingerprints, None);
+        let name = args.image.as_ref().or_else(|| image.names.first()).unwrap_or(&image.id).clone();
+        let name = match platform {
+            Some(platform) if several => format!("{name} ({platform})"),
+            _ => name,
+        };
+        audited.push(Audited { name, image, audit, looked });
+    }
     let output = match args.format {
-        Format::Text => report::text(&name, &image, &audit, looked),
-        Format::Json => format!("{:#}\n", report::json(&name, &image, &audit, looked)),
-        Format::Sarif => format!("{:#}\n", report::sarif(&name, &image, &audit, looked)),
+        Format::Text => report::text(&audited),
+        Format::Json => format!("{:#}\n", report::json(&audited)),
+        Format::Sarif => format!("{:#}\n", report::sarif(&audited)),
     };
     io::stdout().write_all(output.as_bytes()).map_err(AuditError::Output)?;
-    let incomplete = looked.map(|looked| looked.problems.join("; ")).filter(|problems| !problems.is_empty());
-    match incomplete {
-        Some(problems) if audit.findings.is_empty() => Err(AuditError::Incomplete(problems)),
-        _ => Ok(audit.findings.is_empty()),
+    let clean = audited.iter().all(|one| one.audit.findings.is_empty());
+    let problems = audited.iter().filter_map(|one| one.looked.as_ref()).flat_map(|looked| &looked.problems);
+    let problems: Vec<&str> = problems.map(String::as_str).collect();
+    if clean && !problems.is_empty() {
+        return Err(AuditError::Incomplete(problems.join("; ")));
     }
+    Ok(clean)
 }
 
-fn image_of(args: &ImageArgs) -> Result<(Image, Option<Archive>), AuditError> {
+/// An image, and what its layers have where they were looked into.
+struct ImageOf {
+    image: Image,
+    platform: Option<String>,
+    files: Option<(Vec<FileHit>, Looked)>,
+}
+
+fn images_of(args: &ImageArgs) -> Result<Vec<ImageOf>, AuditError> {
     if let Some(path) = &args.archive {
-        let mut archive = if path == Path::new("-") {
-            layers::scan(io::stdin().lock(), None, Limits::default())?
+        let archives = if path == Path::new("-") {
+            layers::scan_images(io::stdin().lock(), None, Limits::default())?
         } else {
             let file = File::open(path);
             let file =
                 file.map_err(|source| AuditError::File { path: path.display().to_string(), source })?;
-            layers::scan(file, None, Limits::default())?
+            layers::scan_images(file, None, Limits::default())?
         };
-        let config = archive.config.take().unwrap_or_else(|| SecretValue::new(String::new()));
-        let image = image::parse_config(archive.id.clone(), archive.names.clone(), &config)?;
-        return Ok((image, Some(archive)));
+        return archives.into_iter().map(archived).collect();
     }
     let (inspect, history) = match (&args.image, &args.inspect, &args.history) {
         (_, Some(inspect), Some(history)) => (read(inspect)?, read(history)?),
@@ -174,7 +190,14 @@ fn image_of(args: &ImageArgs) -> Result<(Image, Option<Archive>), AuditError> {
     };
     let image = image::parse(&inspect, &history)?;
     let archive = if args.layers { Some(save(&args.docker, &image.id)?) } else { None };
-    Ok((image, archive))
+    let files = archive.map(|archive| (archive.hits, archive.looked));
+    Ok(vec![ImageOf { image, platform: None, files }])
+}
+
+fn archived(archive: Archive) -> Result<ImageOf, AuditError> {
+    let config = archive.config.unwrap_or_else(|| SecretValue::new(String::new()));
+    let image = image::parse_config(archive.id, archive.names, &config)?;
+    Ok(ImageOf { image, platform: archive.platform, files: Some((archive.hits, archive.looked)) })
 }
 
 /// Looks into the layers while docker saves them.

@@ -115,11 +115,13 @@ fn a_secret_is_one_finding() {
 fn no_report_shows_a_piece_of_a_value() {
     for case in cases() {
         let (image, audit) = audited(&case);
+        let debug = format!("{audit:?}");
+        let audited = [report::Audited { name: "app".to_owned(), image, audit, looked: None }];
         let reports = [
-            report::text("app", &image, &audit, None),
-            report::json("app", &image, &audit, None).to_string(),
-            report::sarif("app", &image, &audit, None).to_string(),
-            format!("{audit:?}"),
+            report::text(&audited),
+            report::json(&audited).to_string(),
+            report::sarif(&audited).to_string(),
+            debug,
         ];
         for window in case.planted.iter().flat_map(|secret| secret.as_bytes().windows(7)) {
             let piece = std::str::from_utf8(window).unwrap();

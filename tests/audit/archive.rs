@@ -79,22 +79,47 @@ pub fn classic(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
 
 /// An OCI layout, as newer dockers, `buildx --output type=oci` and skopeo write it, with a statement of the builder's.
 pub fn oci(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
-    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-    let mut blob = |content: Vec<u8>| {
-        let digest = sha256(&content);
-        files.push((format!("blobs/sha256/{digest}"), content));
-        json!({"digest": format!("sha256:{digest}"), "size": 0})
-    };
-    let layers: Vec<Value> = layers.iter().map(|layer| blob(layer.clone())).collect();
-    let config = blob(config.to_string().into_bytes());
-    let manifest = blob(json!({"config": config, "layers": layers}).to_string().into_bytes());
-    let mut statement = blob(json!({"config": config, "layers": []}).to_string().into_bytes());
+    let mut layout = Layout::default();
+    let manifest = layout.image(layers, config);
+    let mut statement = layout.image(&[], config);
     statement["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest"});
-    let platforms = json!({"manifests": [manifest, statement]});
-    let mut index = blob(platforms.to_string().into_bytes());
+    let mut index = layout.json(&json!({"manifests": [manifest, statement]}));
     index["annotations"] = json!({"io.containerd.image.name": "team/app:1"});
-    files.push(("index.json".to_owned(), json!({"manifests": [index]}).to_string().into_bytes()));
-    tar(files.iter().map(|(path, content)| (path.as_str(), content.as_slice())))
+    layout.archive(&[index])
+}
+
+/// An OCI layout in the making.
+#[derive(Default)]
+pub struct Layout {
+    files: Vec<(String, Vec<u8>)>,
+}
+
+impl Layout {
+    /// Adds a file, and gives what refers to it.
+    pub fn blob(&mut self, content: Vec<u8>) -> Value {
+        let digest = sha256(&content);
+        let path = format!("blobs/sha256/{digest}");
+        if self.files.iter().all(|(known, _)| *known != path) {
+            self.files.push((path, content));
+        }
+        json!({"digest": format!("sha256:{digest}"), "size": 0})
+    }
+
+    pub fn json(&mut self, document: &Value) -> Value {
+        self.blob(document.to_string().into_bytes())
+    }
+
+    pub fn image(&mut self, layers: &[Vec<u8>], config: &Value) -> Value {
+        let layers: Vec<Value> = layers.iter().map(|layer| self.blob(layer.clone())).collect();
+        let config = self.json(config);
+        self.json(&json!({"config": config, "layers": layers}))
+    }
+
+    /// The layout as a tar, its index with these.
+    pub fn archive(mut self, manifests: &[Value]) -> Vec<u8> {
+        self.files.push(("index.json".to_owned(), json!({"manifests": manifests}).to_string().into_bytes()));
+        tar(self.files.iter().map(|(path, content)| (path.as_str(), content.as_slice())))
+    }
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::archive::{classic, config, tar};
+use super::archive::{Layout, classic, config, tar};
 use super::corpus::env;
 use super::image::{Builder, Step, built};
 
@@ -243,6 +243,41 @@ fn an_archive_is_looked_into_with_its_configuration_and_its_files() {
         .output()
         .unwrap();
     assert_eq!(code(&input), 0, "{}", said(&input));
+}
+
+#[test]
+fn each_platform_of_an_archive_is_reported_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("image.tar").display().to_string();
+    let archived = |variable: &str| {
+        let mut layout = Layout::default();
+        let layer = tar([("app/main.py", b"import os".as_slice())]);
+        let mut manifests = Vec::new();
+        for (architecture, variable) in [("amd64", "PATH=/bin"), ("arm64", variable)] {
+            let mut config = config(1, &[variable]);
+            config["architecture"] = architecture.into();
+            manifests.push(layout.image(std::slice::from_ref(&layer), &config));
+        }
+        let mut index = layout.json(&serde_json::json!({"manifests": manifests}));
+        index["annotations"] = serde_json::json!({"io.containerd.image.name": "team/app:1"});
+        fs::write(&file, layout.archive(&[index])).unwrap();
+    };
+    archived("DB_PASSWORD=hunter2-prod");
+    let text = keyturn(&["--archive", &file]);
+    assert_eq!(code(&text), 1, "{}", said(&text));
+    for line in ["team/app:1 (linux/amd64): clean", "team/app:1 (linux/arm64): env DB_PASSWORD"] {
+        assert!(said(&text).contains(line), "{}", said(&text));
+    }
+    let json = result(&keyturn(&["--archive", &file, "--format", "json"]));
+    assert_eq!((&json["clean"], json["images"].as_array().unwrap().len()), (&Value::from(false), 2));
+    assert_eq!(json["images"][1]["findings"][0]["name"], "DB_PASSWORD");
+    let sarif = result(&keyturn(&["--archive", &file, "--format", "sarif"]));
+    assert_eq!(sarif["runs"].as_array().unwrap().len(), 1);
+    assert_eq!(sarif["runs"][0]["artifacts"].as_array().unwrap().len(), 2);
+    let fingerprint = json["images"][1]["findings"][0]["fingerprint"].as_str().unwrap();
+    assert_eq!(code(&keyturn(&["--archive", &file, "--allow", &format!("team/app={fingerprint}")])), 0);
+    archived("PATH=/usr/bin");
+    assert_eq!(code(&keyturn(&["--archive", &file])), 0);
 }
 
 #[test]

@@ -8,8 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use keyturn::audit::layers::{self, Archive, LayersError, Limits};
 use keyturn::audit::managed::{ManagedValues, Matcher};
 use keyturn::secret_value::SecretValue;
+use serde_json::{Value, json};
 
-use super::archive::{Packed, classic, config, oci, packed, tar};
+use super::archive::{Layout, Packed, classic, config, oci, packed, tar};
 
 const TOKEN: &str = "ghp_aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0eF3hJ6";
 const KEY: &str = "-----BEGIN PRIVATE KEY-----
@@ -239,13 +240,109 @@ fn what_is_cut_off_or_damaged_is_never_called_clean() {
         let problems = scanned(&classic(&[layer.clone(), bad], &config(2, &[]))).looked.problems;
         assert!(problems.len() == 1 && problems[0].starts_with("layer 4"), "{problems:?}");
     }
-    let two = r#"[{"Config":"a","Layers":[]},{"Config":"b","Layers":[]}]"#;
-    let two = layers::scan(tar([("manifest.json", two.as_bytes())]).as_slice(), None, Limits::default());
-    assert!(matches!(two, Err(LayersError::Count(2))));
     let missing = r#"[{"Config":"a","Layers":[]}]"#;
     let missing =
         layers::scan(tar([("manifest.json", missing.as_bytes())]).as_slice(), None, Limits::default());
     assert!(matches!(missing, Err(LayersError::Missing(_))));
+}
+
+/// A configuration for a platform.
+fn config_for(os: &str, architecture: &str, env: &[&str]) -> Value {
+    let mut config = config(1, env);
+    (config["os"], config["architecture"]) = (json!(os), json!(architecture));
+    config
+}
+
+/// The images of an archive as `name platform findings`.
+fn images(archive: &[u8]) -> Vec<String> {
+    let images = layers::scan_images(archive, None, Limits::default()).unwrap();
+    let one = |image: &Archive| {
+        assert_eq!(image.looked.problems, [] as [String; 0]);
+        format!("{:?} {} {:?}", image.names, image.platform.as_deref().unwrap_or("-"), found(image))
+    };
+    images.iter().map(one).collect()
+}
+
+const IN_LAYER_2: &str = "[\"app/.env secret-name DB_PASSWORD [2]\"]";
+
+#[test]
+fn every_platform_of_an_archive_is_looked_at_and_statements_are_not() {
+    let secret = tar([("app/.env", b"DB_PASSWORD=hunter2-prod".as_slice())]);
+    let plain = tar([("app/main.py", b"import os".as_slice())]);
+    let mut layout = Layout::default();
+    let mut amd64 = layout.image(std::slice::from_ref(&plain), &config_for("linux", "amd64", &[]));
+    amd64["platform"] = json!({"os": "linux", "architecture": "amd64"});
+    let mut arm64 = layout.image(&[secret], &config_for("linux", "arm64", &[]));
+    arm64["platform"] = json!({"os": "linux", "architecture": "arm64", "variant": "v8"});
+    // As BuildKit writes it: with the form of an image, whose layer is a statement in JSON.
+    let in_toto = || vec![json!({"_type": "https://in-toto.io/Statement/v0.1"}).to_string().into_bytes()];
+    let mut by_descriptor = layout.image(&in_toto(), &json!({"config": {}}));
+    by_descriptor["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+    let by_configuration = layout.image(&in_toto(), &config_for("unknown", "unknown", &[]));
+    let mut empty = layout.image(&[], &config_for("unknown", "unknown", &["A=b"]));
+    empty["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+    let signature = layout.image(&in_toto(), &json!({"config": {}, "a": "signature"}));
+    let mut index = layout.json(&json!({
+        "manifests": [amd64, by_descriptor, by_configuration, empty, signature, arm64],
+    }));
+    index["annotations"] = json!({"io.containerd.image.name": "team/app:1"});
+    // An index in an index.
+    let outer = layout.json(&json!({"manifests": [index]}));
+    let archive = layout.archive(&[outer]);
+    let expected = [
+        r#"["team/app:1"] linux/amd64 []"#.to_owned(),
+        format!(r#"["team/app:1"] linux/arm64/v8 {IN_LAYER_2}"#),
+    ];
+    assert_eq!(images(&archive), expected);
+    assert_eq!(found(&scanned(&archive)).len(), 1, "as one image it has them all");
+}
+
+#[test]
+fn an_image_that_calls_its_platform_unknown_is_looked_at() {
+    let secret = tar([("app/.env", b"DB_PASSWORD=hunter2-prod".as_slice())]);
+    let mut layout = Layout::default();
+    let mut image = layout.image(&[secret], &config_for("unknown", "unknown", &[]));
+    image["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+    let archive = layout.archive(&[image]);
+    assert_eq!(images(&archive), [format!("[] unknown/unknown {IN_LAYER_2}")]);
+}
+
+#[test]
+fn platforms_that_share_a_layer_have_its_secret_each() {
+    let secret = tar([("app/.env", b"DB_PASSWORD=hunter2-prod".as_slice())]);
+    let mut layout = Layout::default();
+    let platforms = ["amd64", "arm64"]
+        .map(|name| layout.image(std::slice::from_ref(&secret), &config_for("linux", name, &[])));
+    let archive = layout.archive(&platforms);
+    let expected = ["amd64", "arm64"].map(|name| format!("[] linux/{name} {IN_LAYER_2}"));
+    assert_eq!(images(&archive), expected);
+    assert_eq!(found(&scanned(&archive)), ["app/.env secret-name DB_PASSWORD [2]"], "once as one image");
+}
+
+#[test]
+fn an_image_in_both_lists_of_an_archive_is_one_and_one_without_its_configuration_is_a_gap() {
+    let layer = tar([("app/main.py", b"import os".as_slice())]);
+    let mut layout = Layout::default();
+    let config = config_for("linux", "amd64", &[]);
+    let image = layout.image(std::slice::from_ref(&layer), &config);
+    let path = |blob: &Value| format!("blobs/{}", blob["digest"].as_str().unwrap().replace(':', "/"));
+    let (config, layer) = (path(&layout.json(&config)), path(&layout.blob(layer)));
+    let ours = json!({"Config": config, "RepoTags": ["team/app:1"], "Layers": [layer]});
+    let archive = layout.archive(&[image]);
+    // A tar may follow another that has no end of its own.
+    let with = |manifest: Value| {
+        let manifest = manifest.to_string();
+        let mut whole = tar([("manifest.json", manifest.as_bytes())]);
+        whole.truncate(whole.len() - 1024);
+        [whole, archive.clone()].concat()
+    };
+    assert_eq!(images(&with(json!([ours]))), [r#"["team/app:1"] linux/amd64 []"#]);
+    let missing = json!({"Config": "blobs/sha256/0a", "Layers": []});
+    let images =
+        layers::scan_images(with(json!([ours, missing])).as_slice(), None, Limits::default()).unwrap();
+    let problems: Vec<&String> = images.iter().flat_map(|image| &image.looked.problems).collect();
+    assert_eq!((images.len(), problems.len()), (1, 1), "{problems:?}");
+    assert!(problems[0].contains("blobs/sha256/0a"), "{problems:?}");
 }
 
 #[test]

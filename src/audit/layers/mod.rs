@@ -20,7 +20,7 @@ use crate::secret_value::SecretValue;
 use blob::Blob;
 use content::Contents;
 use entries::{Kind, Tar, TarError};
-use manifest::Documents;
+use manifest::{Documents, Manifest};
 use places::Treatment;
 
 /// Largest JSON file of an archive in bytes, and all of them. A configuration is some 10 KiB.
@@ -59,8 +59,6 @@ pub enum LayersError {
     NoManifest,
     #[error("{path} in the archive is not what was expected")]
     Manifest { path: String },
-    #[error("the archive has {0} images; audit one at a time")]
-    Count(usize),
     #[error("the archive has more than {} MiB of JSON", ALL_DOCUMENTS >> 20)]
     Documents,
     #[error("the archive has more than {MOST_BLOBS} files of its own")]
@@ -95,7 +93,19 @@ pub struct Looked {
     pub problems: Vec<String>,
 }
 
-/// What an archive has.
+impl Looked {
+    fn add(&mut self, other: &Self) {
+        self.layers += other.layers;
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.examples += other.examples;
+        self.cut += other.cut;
+        self.left_out += other.left_out;
+        self.problems.extend(other.problems.iter().cloned());
+    }
+}
+
+/// What an archive has of an image.
 pub struct Archive {
     pub hits: Vec<FileHit>,
     pub looked: Looked,
@@ -105,16 +115,34 @@ pub struct Archive {
     pub names: Vec<String>,
     /// The image's ID, which is the digest of the configuration.
     pub id: String,
+    /// What it runs on, such as `linux/arm64`, where that is said.
+    pub platform: Option<String>,
 }
 
-/// Looks at an archive as `docker save` writes it.
+/// Looks at an archive as `docker save` writes it. Several images, as of several platforms, count as one.
 pub fn scan(archive: impl Read, matcher: Option<&Matcher>, limits: Limits) -> Result<Archive, LayersError> {
+    let mut images = scan_images(archive, matcher, limits)?.into_iter();
+    let Some(mut all) = images.next() else { return Err(LayersError::NoManifest) };
+    for image in images {
+        all.looked.add(&image.looked);
+        for FileHit { path, layers, hit } in image.hits {
+            add(&mut all.hits, path, &layers, hit);
+        }
+    }
+    Ok(all)
+}
+
+/// Looks at an archive, and tells its images apart. There is at least one.
+pub fn scan_images(
+    archive: impl Read,
+    matcher: Option<&Matcher>,
+    limits: Limits,
+) -> Result<Vec<Archive>, LayersError> {
     let mut scan = Scan {
         contents: Contents::new(matcher),
         values_only: matcher.is_some(),
         limits,
         left: limits.total,
-        looked: Looked::default(),
         blobs: BTreeMap::new(),
         documents: Documents::new(),
         links: BTreeMap::new(),
@@ -122,10 +150,10 @@ pub fn scan(archive: impl Read, matcher: Option<&Matcher>, limits: Limits) -> Re
     };
     match scan.archive(archive) {
         Err(LayersError::Archive(TarError::Read(error))) if error.kind() == io::ErrorKind::TimedOut => {
-            Ok(scan.without_order())
+            Ok(vec![scan.without_order()])
         }
         Err(error) => Err(error),
-        Ok(()) => scan.in_order(),
+        Ok(()) => scan.images(),
     }
 }
 
@@ -136,7 +164,6 @@ struct Scan<'a> {
     limits: Limits,
     /// Bytes of layers that may still be looked at.
     left: u64,
-    looked: Looked,
     /// By the path in the archive.
     blobs: BTreeMap<String, LayerOf>,
     documents: Documents,
@@ -147,6 +174,8 @@ struct Scan<'a> {
 #[derive(Default)]
 struct LayerOf {
     hits: Vec<(String, Hit)>,
+    /// Without its problem: that is told with the layer's number.
+    looked: Looked,
     problem: Option<String>,
 }
 
@@ -225,7 +254,7 @@ impl Scan<'_> {
                 Ok(None) => break Ok(()),
                 Ok(Some(entry)) if entry.kind != Kind::File => {}
                 Ok(Some(entry)) => {
-                    let hits = match self.file(&entry, &mut files) {
+                    let hits = match self.file(&entry, &mut files, &mut result.looked) {
                         Ok(hits) => hits,
                         Err(error) => break Err(TarError::from(error)),
                     };
@@ -234,7 +263,7 @@ impl Scan<'_> {
                             self.found += 1;
                             result.hits.push(hit);
                         } else {
-                            self.looked.left_out += 1;
+                            result.looked.left_out += 1;
                         }
                     }
                 }
@@ -243,7 +272,7 @@ impl Scan<'_> {
         };
         drop(files);
         self.left = left;
-        self.looked.bytes += before - left;
+        result.looked.bytes = before - left;
         match ended {
             Err(TarError::Read(error)) if error.kind() == io::ErrorKind::TimedOut => {
                 self.blobs.insert(format!("{}", self.blobs.len()), result);
@@ -257,80 +286,118 @@ impl Scan<'_> {
         }
     }
 
-    fn file(&mut self, entry: &entries::Entry, content: &mut impl Read) -> io::Result<Vec<(String, Hit)>> {
+    fn file(
+        &mut self,
+        entry: &entries::Entry,
+        content: &mut impl Read,
+        looked: &mut Looked,
+    ) -> io::Result<Vec<(String, Hit)>> {
         let path = name(&entry.path);
         let treatment = places::treatment(&path);
         let mut hits = self.contents.path(&path);
         let shown = if hits.is_empty() { shown(&path) } else { "(a path with a secret in it)".to_owned() };
         if treatment == Treatment::Examples {
-            self.looked.examples += 1;
+            looked.examples += 1;
             if !self.values_only {
                 return Ok(Vec::new());
             }
         } else {
-            self.looked.files += 1;
+            looked.files += 1;
         }
         let (found, in_full) = self.contents.scan(treatment, content, self.limits.file)?;
         if !in_full || entry.size > self.limits.file {
-            self.looked.cut += 1;
+            looked.cut += 1;
         }
         hits.extend(found);
         Ok(hits.into_iter().map(|hit| (shown.clone(), hit)).collect())
     }
 
-    /// The hits by the layers of the image.
-    fn in_order(mut self) -> Result<Archive, LayersError> {
-        let manifest = manifest::find(&self.documents)?;
-        let config = self.documents.remove(&manifest.config);
-        let config = config.ok_or_else(|| LayersError::Missing(manifest.config.clone()))?;
+    /// The hits by the images and their layers.
+    fn images(&self) -> Result<Vec<Archive>, LayersError> {
+        let manifests = manifest::find(&self.documents, |path| self.blobs.contains_key(path))?;
+        let (mut images, mut missing) = (Vec::new(), Vec::new());
+        for manifest in manifests {
+            match self.documents.get(&manifest.config) {
+                Some(config) => images.push(self.image(manifest, config)),
+                None => missing.push(manifest.config),
+            }
+        }
+        match (images.first_mut(), missing.is_empty()) {
+            (None, _) => Err(missing.pop().map_or(LayersError::NoManifest, LayersError::Missing)),
+            (Some(_), true) => Ok(images),
+            (Some(first), false) => {
+                let lacks = |path| LayersError::Missing(path).to_string();
+                first.looked.problems.extend(missing.into_iter().map(lacks));
+                Ok(images)
+            }
+        }
+    }
+
+    fn image(&self, manifest: Manifest, config: &SecretValue) -> Archive {
         let id = manifest.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
         let mut hits: Vec<FileHit> = Vec::new();
-        let numbers = numbers(&config, manifest.layers.len());
-        let mut paths: Vec<(String, usize)> = Vec::new();
-        for (path, number) in manifest.layers.into_iter().zip(numbers) {
+        let numbers = numbers(config, manifest.layers.len());
+        let mut paths: Vec<(&String, usize)> = Vec::new();
+        for (path, number) in manifest.layers.iter().zip(numbers) {
             // Links were written by docker: one that leads to another is not.
-            let path = match self.blobs.contains_key(&path) {
+            let path = match self.blobs.contains_key(path) {
                 true => path,
-                false => self.links.get(&path).cloned().unwrap_or(path),
+                false => self.links.get(path).unwrap_or(path),
             };
             paths.push((path, number));
         }
-        self.looked.layers = paths.len();
-        let mut problems = Vec::new();
+        let mut looked = Looked::default();
         for (index, (path, number)) in paths.iter().enumerate() {
-            let Some(layer) = self.blobs.remove(path) else {
-                // The same layer twice, as an empty one, was looked at above.
-                if !paths[..index].iter().any(|(known, _)| known == path) {
-                    problems.push(format!(
-                        "layer {number} is not in the archive, or packed in a way that is not known"
-                    ));
-                }
-                continue;
-            };
-            problems.extend(layer.problem.map(|problem| format!("layer {number}: {problem}")));
-            for (path, hit) in layer.hits {
-                let known = hits.iter_mut().find(|known| {
-                    known.path == path && known.hit.rule == hit.rule && known.hit.value.same_as(&hit.value)
-                });
-                match known {
-                    Some(known) if known.layers.contains(number) => {}
-                    Some(known) => known.layers.push(*number),
-                    None => hits.push(FileHit { path, layers: vec![*number], hit }),
-                }
+            let again = paths[..index].iter().any(|(known, _)| known == path);
+            let layer = self.blobs.get(*path);
+            if layer.is_none() && !again {
+                looked.problems.push(format!(
+                    "layer {number} is not in the archive, or packed in a way that is not known"
+                ));
+            }
+            // The same layer twice, as an empty one, was looked at above.
+            let Some(layer) = layer.filter(|_| !again) else { continue };
+            looked.add(&layer.looked);
+            looked.problems.extend(layer.problem.iter().map(|problem| format!("layer {number}: {problem}")));
+            for (path, hit) in &layer.hits {
+                add(&mut hits, path.clone(), &[*number], hit.duplicate());
             }
         }
-        self.looked.problems = problems;
-        let id = format!("sha256:{id}");
-        Ok(Archive { hits, looked: self.looked, config: Some(config), names: manifest.names, id })
+        looked.layers = paths.len();
+        Archive {
+            hits,
+            looked,
+            config: Some(config.duplicate()),
+            id: format!("sha256:{id}"),
+            names: manifest.names,
+            platform: manifest.platform.map(|platform| platform.to_string()),
+        }
     }
 
     /// What was found before the time was over.
-    fn without_order(mut self) -> Archive {
-        self.looked.problems.push("the time was over before all layers were looked at".to_owned());
-        self.looked.layers = self.blobs.len();
+    fn without_order(self) -> Archive {
+        let mut looked = Looked::default();
+        looked.problems.push("the time was over before all layers were looked at".to_owned());
+        self.blobs.values().for_each(|layer| looked.add(&layer.looked));
+        looked.layers = self.blobs.len();
         let found = self.blobs.into_values().flat_map(|layer| layer.hits);
         let hits = found.map(|(path, hit)| FileHit { path, layers: Vec::new(), hit }).collect();
-        Archive { hits, looked: self.looked, config: None, names: Vec::new(), id: String::new() }
+        Archive { hits, looked, config: None, names: Vec::new(), id: String::new(), platform: None }
+    }
+}
+
+/// The same secret in the same file of several layers is one finding.
+fn add(hits: &mut Vec<FileHit>, path: String, layers: &[usize], hit: Hit) {
+    let known = hits.iter_mut().find(|known| {
+        known.path == path && known.hit.rule == hit.rule && known.hit.value.same_as(&hit.value)
+    });
+    match known {
+        Some(known) => {
+            let new = layers.iter().filter(|layer| !known.layers.contains(layer)).copied();
+            let new: Vec<usize> = new.collect();
+            known.layers.extend(new);
+        }
+        None => hits.push(FileHit { path, layers: layers.to_vec(), hit }),
     }
 }
 
