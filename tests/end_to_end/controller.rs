@@ -1,6 +1,8 @@
 //! The controller as installed, which all tests share: who leads, what it counts, and settings that a test changes for
 //! as long as it lasts.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use super::world::{eventually, run, try_run, variable};
 
 pub const NAMESPACE: &str = "keyturn-system";
@@ -135,14 +137,20 @@ impl Drop for Uninstalled {
     }
 }
 
+/// One test at a time: two that both send the controller elsewhere would send it to one of them.
+static ENVIRONMENT: Mutex<()> = Mutex::new(());
+
 /// Environment variables of the controller have other values until this is dropped.
 pub struct Environment {
     /// `NAME=value`, as it was.
     before: Vec<String>,
+    /// Given up after all that `drop` does.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Environment {
     pub fn set(variables: &[(&str, &str)]) -> Self {
+        let alone = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
         let value = |name: &str| {
             let env = format!(".spec.template.spec.containers[0].env[?(@.name==\"{name}\")].value");
             kubectl(&["get", "deployment/keyturn", "-o", &format!("jsonpath={{{env}}}")])
@@ -152,7 +160,7 @@ impl Environment {
             value => format!("{name}={value}"),
         });
         let before = before.collect();
-        let changed = Self { before };
+        let changed = Self { before, _alone: alone };
         let settings: Vec<String> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
         set(&settings).unwrap();
         changed

@@ -31,7 +31,7 @@ def work():
             kind, last[0] = "failed", str(error).strip().splitlines()[0]
         with lock:
             counts[kind] += 1
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 threads = [threading.Thread(target=work) for _ in range(4)]
 started = time.monotonic()
