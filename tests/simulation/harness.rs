@@ -26,8 +26,6 @@ const QUIET: TimeDelta = TimeDelta::minutes(150);
 /// By then everything must have come to rest.
 const LONGEST: TimeDelta = TimeDelta::hours(60);
 const MOST_PASSES: usize = 700;
-/// How often an effect is told from the one before that does the same.
-const FEW_REPETITIONS: usize = 2;
 /// Waits for somebody's word are stretched while nothing happens, up to this.
 const LONGEST_POLL: TimeDelta = TimeDelta::hours(1);
 
@@ -117,8 +115,6 @@ fn poll(pass: &mut Pass) -> Poll<Result<Requeue, ObjectError>> {
 pub struct Ending {
     /// The kinds of the effects, in order.
     pub effects: Vec<Kind>,
-    /// What each of them was.
-    whats: Vec<String>,
     pub log: Vec<String>,
     pub passes: usize,
     pub violations: Vec<String>,
@@ -126,24 +122,7 @@ pub struct Ending {
     pub request_forgotten: bool,
 }
 
-impl Ending {
-    /// The effects without those that only do once more what was done again and again, as by whoever waits: of effects that
-    /// are alike but for numbers the first few, and the last one.
-    pub fn without_repetitions(&self) -> Vec<usize> {
-        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for (at, what) in self.whats.iter().enumerate() {
-            groups.entry(what.replace(|c: char| c.is_ascii_digit(), "")).or_default().push(at);
-        }
-        let kept = |group: &Vec<usize>| {
-            group.iter().take(FEW_REPETITIONS).chain(group.last()).copied().collect::<Vec<_>>()
-        };
-        let mut effects: Vec<usize> = groups.values().flat_map(kept).collect();
-        effects.sort_unstable();
-        effects.dedup();
-        effects
-    }
-}
-
+/// What the checks cost nothing to say about a run.
 struct Run {
     world: Arc<Mutex<State>>,
     process: Process,
@@ -342,7 +321,6 @@ impl Run {
         });
         Ending {
             effects: state.log.iter().map(|l| l.kind).collect(),
-            whats: state.log.iter().map(|l| l.what.clone()).collect(),
             log: log.collect(),
             passes: self.passes,
             violations: state.violations.clone(),
