@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use keyturn::api;
-use keyturn::cli::{audit, check, incident, process};
+use keyturn::cli::{audit, check, incident, process, uninstall};
 use keyturn::controller::config::ControllerArgs;
 use keyturn::controller::logging::{self, LogLevel};
 use keyturn::controller::run;
@@ -34,6 +34,8 @@ enum Command {
     DeployHost,
     /// Check an installation from inside the cluster: custom resources, leader, readiness
     Check(check::CheckArgs),
+    /// Check from inside the cluster that nothing is under way that an uninstallation would leave half done
+    UninstallCheck(uninstall::UninstallArgs),
     /// Look for secrets in what is about to be shipped
     Audit(audit::AuditArgs),
     /// Reports on SecretIncidents
@@ -75,6 +77,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
         Command::Crds => print!("{}", api::render()?),
         Command::DeployHost => std::process::exit(runtime()?.block_on(runner::main())),
         Command::Check(args) => runtime()?.block_on(check::run(&args))?,
+        Command::UninstallCheck(args) => runtime()?.block_on(uninstall::run(&args))?,
         Command::Audit(args) => return Ok(audit::run(&args)),
         Command::Incident(args) => runtime()?.block_on(incident::run(&args))?,
         Command::Version => println!("keyturn {}", env!("CARGO_PKG_VERSION")),

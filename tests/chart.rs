@@ -203,10 +203,11 @@ fn names(objects: &[&Value]) -> Vec<String> {
     objects.iter().map(|o| o["metadata"]["name"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Pods of the chart: of Deployments, and the one of `helm test`.
+/// Pods of the chart: of Deployments and Jobs, and the one of `helm test`.
 fn pods(objects: &[Value]) -> Vec<&Value> {
-    let deployments = of_kind(objects, "Deployment").into_iter().map(|d| &d["spec"]["template"]["spec"]);
-    deployments.chain(of_kind(objects, "Pod").into_iter().map(|pod| &pod["spec"])).collect()
+    let templates = ["Deployment", "Job"].into_iter().flat_map(|kind| of_kind(objects, kind));
+    let of_templates = templates.map(|object| &object["spec"]["template"]["spec"]);
+    of_templates.chain(of_kind(objects, "Pod").into_iter().map(|pod| &pod["spec"])).collect()
 }
 
 fn environment(objects: &[Value]) -> BTreeMap<String, Value> {
@@ -289,7 +290,7 @@ fn every_pod_keeps_to_the_restricted_profile() {
         for values in [PRODUCTION, EVERYTHING] {
             let objects = render(helm, values);
             let pods = pods(&objects);
-            assert_eq!(pods.len(), 2);
+            assert_eq!(pods.len(), 3);
             for pod in pods {
                 assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
                 assert_eq!(pod["securityContext"]["runAsUser"], 65532);
@@ -529,6 +530,27 @@ fn a_region_must_be_given() {
             let objects = render(helm, &[&cluster[..], &["--set", &set]].concat());
             assert_eq!(environment(&objects)[variable]["value"], "eu-west-1");
         }
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn an_uninstallation_looks_first_whether_anything_is_under_way() {
+    let base = ["--set", "cluster=production", "--set", "aws.region=us-east-1"];
+    for helm in HELMS {
+        let objects = render(helm, &[&base[..], &["--set", "watchNamespaces={a,b}"]].concat());
+        let jobs = of_kind(&objects, "Job");
+        let [job] = jobs.as_slice() else { panic!("{helm}: {} Jobs", jobs.len()) };
+        assert_eq!(job["metadata"]["annotations"]["helm.sh/hook"], "pre-delete");
+        let pod = &job["spec"]["template"]["spec"];
+        assert_eq!(pod["serviceAccountName"], "keyturn", "it may list what the controller may");
+        assert_eq!(pod["containers"][0]["args"], json!(["uninstall-check"]));
+        assert_eq!(
+            pod["containers"][0]["env"],
+            json!([{"name": "KEYTURN_WATCH_NAMESPACES", "value": "a,b"}])
+        );
+        let without = render(helm, &[&base[..], &["--set", "uninstallCheck.enabled=false"]].concat());
+        assert_eq!(of_kind(&without, "Job").len(), 0, "{helm}");
     }
 }
 
