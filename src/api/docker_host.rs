@@ -468,6 +468,10 @@ pub struct HostRun {
     /// Consecutive failed runs of this mode, revision and generation, this one included; 0 after a success.
     #[serde(default)]
     pub failures: i32,
+    /// How many of these failures the host itself has shown: by its deploy script, its verify script or what its containers
+    /// run. What came of the others is not known, so nothing is rolled back for them.
+    #[serde(default)]
+    pub rejections: i32,
     /// After a failure, the earliest time of another run of the same revision and generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Time>,

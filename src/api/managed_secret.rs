@@ -435,6 +435,12 @@ pub struct ManagedSecretStatus {
     /// How the last request or rotation ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_rotation: Option<LastRotation>,
+    /// Values of the annotation `keyturn.dev/rotate-requested-at` that were executed or recorded, newest first, by their
+    /// hash: none of them rotates again, in whatever order they come back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(length(max = 64)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub handled_requests: Vec<String>,
     /// What each host runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
@@ -510,6 +516,10 @@ pub struct RotationStatus {
     pub trigger: String,
     /// Record, Install, Promote, Deploy, Retire or Close.
     pub step: String,
+    /// Value of the annotation that asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 262144))]
+    pub request: Option<String>,
     /// When its record was created.
     pub started_at: Time,
     /// When the role was given its new password in place, so that hosts are without a working one until the deployment.

@@ -61,6 +61,21 @@ impl Cache {
         self.scope(namespace).map_or_else(Vec::new, |scope| in_namespace(&scope.incidents, namespace))
     }
 
+    /// Names of the hosts of a namespace that are there and cannot be decoded.
+    pub fn undecodable_hosts(&self, namespace: &str) -> Vec<String> {
+        let Some(scope) = self.scope(namespace) else { return Vec::new() };
+        let undecodable = |host: &Arc<Guarded<DockerHost>>| {
+            let metadata = &host.0.as_ref().err()?.metadata;
+            metadata.name.clone().filter(|_| metadata.namespace.as_deref() == Some(namespace))
+        };
+        scope.hosts.state().iter().filter_map(undecodable).collect()
+    }
+
+    /// Whether the objects of a namespace have been listed once: until then nothing can be taken for absent.
+    pub fn is_listed(&self, namespace: &str) -> bool {
+        self.scope(namespace).is_none_or(Scope::is_ready)
+    }
+
     /// What has to be listed once before this replica could work: the grants, and a namespace. Others may be missing:
     /// a namespace that was deleted, or that the controller may not read, must not keep it from the rest.
     pub fn missing(&self) -> Vec<String> {
@@ -143,8 +158,10 @@ mod tests {
             cache.missing(),
             ["managedsecrets, dockerhosts and secretincidents in readable, forbidden"]
         );
+        assert!(!cache.is_listed("readable"), "its hosts and incidents may be there all the same");
         writers[0].1.apply_watcher_event(&Event::InitDone);
         writers[0].2.apply_watcher_event(&Event::InitDone);
+        assert!(cache.is_listed("readable") && !cache.is_listed("forbidden"));
         assert_eq!(cache.missing(), Vec::<String>::new());
         cache.ready(Duration::from_millis(1)).await;
     }

@@ -62,6 +62,11 @@ pub struct ControllerArgs {
     #[arg(long, env = "KEYTURN_ORPHANS_AFTER", value_parser = duration, default_value = "15m")]
     pub orphans_after: TimeDelta,
 
+    /// How long a deleted ManagedSecret is held, at the most, to finish its rotation; never shorter than four times the
+    /// grace
+    #[arg(long, env = "KEYTURN_DELETION", value_parser = duration, default_value = "1h")]
+    pub deletion: TimeDelta,
+
     /// Address of Cloudflare's API
     #[arg(long, env = "KEYTURN_CLOUDFLARE_API_URL", value_parser = url, default_value = "https://api.cloudflare.com/client/v4")]
     pub cloudflare_api_url: String,
@@ -213,6 +218,7 @@ impl ControllerArgs {
         settings.backlog_spread = self.backlog_spread;
         settings.retire_after = self.retire_after;
         settings.orphans_after = self.orphans_after;
+        settings.deletion = self.deletion;
         settings.backoff_initial = self.backoff_initial;
         settings.backoff_max = self.backoff_max;
         settings.coalesce = self.coalesce;
@@ -450,6 +456,7 @@ mod tests {
             "--backlog-spread=0s",
             "--retire-after=250ms",
             "--orphans-after=20m",
+            "--deletion=2h",
             "--backoff-initial=1s",
             "--backoff-max=4s",
             "--coalesce=2s",
@@ -462,6 +469,7 @@ mod tests {
         assert_eq!(settings.backlog_spread, TimeDelta::zero());
         assert_eq!(settings.retire_after, TimeDelta::milliseconds(250));
         assert_eq!(settings.orphans_after, TimeDelta::minutes(20));
+        assert_eq!(settings.deletion, TimeDelta::hours(2));
         assert_eq!(settings.backoff_initial, TimeDelta::seconds(1));
         assert_eq!(settings.backoff_max, TimeDelta::seconds(4));
         assert_eq!(settings.coalesce, TimeDelta::seconds(2));

@@ -15,6 +15,8 @@ use super::objects::Notice;
 
 /// `reportingController` of every Event.
 const CONTROLLER: &str = "keyturn.dev/controller";
+/// Where Events about objects lie that are in no namespace.
+const OF_CLUSTER: &str = "default";
 /// The API server refuses longer notes.
 const MAX_NOTE: usize = 1024;
 /// A repeat within this time extends the series; client-go uses the same.
@@ -77,7 +79,7 @@ impl Events {
             note,
         };
         let plan = self.memory.lock().unwrap_or_else(PoisonError::into_inner).plan(&key, Instant::now());
-        let namespace = about.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        let namespace = about.namespace.clone().unwrap_or_else(|| OF_CLUSTER.to_owned());
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         let at = MicroTime(jiff::Timestamp::now());
         let write = async {
@@ -88,10 +90,7 @@ impl Events {
                     let patch = serde_json::json!({ "series": series });
                     api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(|_| Some(name))
                 }
-                Plan::Create => {
-                    let event = self.event(about, &key, at);
-                    api.create(&PostParams::default(), &event).await.map(|event| event.metadata.name)
-                }
+                Plan::Create => self.create(about, &key, at).await.map(|event| event.metadata.name),
             }
         };
         let result = tokio::time::timeout(TIMEOUT, write).await;
@@ -110,11 +109,27 @@ impl Events {
         }
     }
 
+    async fn create(&self, about: &ObjectReference, key: &Key, at: MicroTime) -> Result<Event, kube::Error> {
+        let api = |namespace: &str| Api::<Event>::namespaced(self.client.clone(), namespace);
+        let namespace = about.namespace.as_deref().unwrap_or(OF_CLUSTER);
+        let created =
+            api(namespace).create(&PostParams::default(), &self.event(about, key, at.clone())).await;
+        match created {
+            // It takes no Events any more, and those that it has go with it.
+            Err(kube::Error::Api(status)) if is_terminating(&status) => {
+                let (about, note) = about_namespace(about, namespace, &key.note);
+                let event = self.event(&about, &Key { note, ..key.clone() }, at);
+                api(OF_CLUSTER).create(&PostParams::default(), &event).await
+            }
+            created => created,
+        }
+    }
+
     fn event(&self, about: &ObjectReference, key: &Key, at: MicroTime) -> Event {
         let name = about.name.as_deref().unwrap_or("keyturn");
         Event {
             metadata: ObjectMeta {
-                namespace: about.namespace.clone(),
+                namespace: Some(about.namespace.clone().unwrap_or_else(|| OF_CLUSTER.to_owned())),
                 name: Some(format!("{name}.{:x}", at.0.as_nanosecond())),
                 ..ObjectMeta::default()
             },
@@ -129,6 +144,24 @@ impl Events {
             ..Event::default()
         }
     }
+}
+
+fn is_terminating(refusal: &kube::core::Status) -> bool {
+    let causes = refusal.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+/// The namespace, and the note with the object's name before it.
+fn about_namespace(about: &ObjectReference, namespace: &str, note: &str) -> (ObjectReference, String) {
+    let of = |field: &Option<String>| field.clone().unwrap_or_default();
+    let note = format!("{} {}: {note}", of(&about.kind), of(&about.name));
+    let about = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Namespace".to_owned()),
+        name: Some(namespace.to_owned()),
+        ..ObjectReference::default()
+    };
+    (about, cut(&note, MAX_NOTE).to_owned())
 }
 
 impl Memory {

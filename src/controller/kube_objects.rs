@@ -16,14 +16,14 @@ use super::cache::{Cache, Guarded};
 use super::events::Events;
 use super::lease::Leadership;
 use super::metrics::Metrics;
-use super::objects::{Notice, ObjectError, Objects, Subject};
+use super::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use crate::api::docker_host::DockerHostStatus;
 use crate::api::managed_secret::ManagedSecretStatus;
 use crate::api::{DockerHost, FINALIZER, ManagedSecret, RotationGrant, SecretIncident};
 
 /// Longest time that one call may take, all of it.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// Grants read at a time.
+/// Objects read at a time.
 const PAGE: u32 = 500;
 
 /// The adapter. Writes are refused once this replica does not lead any more.
@@ -94,6 +94,17 @@ impl KubeObjects {
         Ok(written)
     }
 
+    /// What the watches have not listed yet is not absent.
+    fn must_be_listed(&self, namespace: &str) -> Result<(), ObjectError> {
+        if self.cache.is_listed(namespace) {
+            return Ok(());
+        }
+        Err(ObjectError::Api {
+            object: format!("namespace {namespace}"),
+            detail: "its objects have not been listed yet".to_owned(),
+        })
+    }
+
     fn must_lead(&self, object: impl Fn() -> String) -> Result<(), ObjectError> {
         if self.leadership.is_leader() {
             return Ok(());
@@ -136,6 +147,7 @@ impl Objects for KubeObjects {
     }
 
     async fn secret_incidents(&self, namespace: &str) -> Result<Vec<SecretIncident>, ObjectError> {
+        self.must_be_listed(namespace)?;
         let cached = self.cache.incidents(namespace);
         Ok(cached.iter().filter_map(|guarded| guarded.0.as_ref().ok().cloned()).collect())
     }
@@ -145,28 +157,47 @@ impl Objects for KubeObjects {
     }
 
     async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError> {
-        let api: Api<Guarded<RotationGrant>> = Api::all(self.client.clone());
-        let mut grants = Vec::new();
-        let mut page = ListParams::default().limit(PAGE);
-        loop {
-            let list = call(|| "RotationGrants".to_owned(), api.list(&page)).await?;
-            // A grant that cannot be read grants nothing.
-            grants.extend(list.items.into_iter().filter_map(|guarded| guarded.0.ok()));
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => page = page.continue_token(&token),
-                None => return Ok(grants),
-            }
-        }
+        // A grant that cannot be read grants nothing.
+        let grants = list(&Api::<Guarded<RotationGrant>>::all(self.client.clone())).await?;
+        Ok(grants.into_iter().filter_map(|guarded| guarded.0.ok()).collect())
     }
 
     async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
+        self.must_be_listed(namespace)?;
         let cached = self.cache.secrets(namespace);
         Ok(cached.iter().filter_map(|guarded| guarded.0.as_ref().ok().cloned()).collect())
     }
 
+    async fn all_managed_secrets(&self) -> Result<Vec<ManagedSecret>, ObjectError> {
+        let cached = self.cache.scopes.iter().flat_map(|scope| scope.secrets.state());
+        Ok(cached.filter_map(|guarded| guarded.0.as_ref().ok().cloned()).collect())
+    }
+
     async fn docker_hosts(&self, namespace: &str) -> Result<Vec<DockerHost>, ObjectError> {
+        self.must_be_listed(namespace)?;
         let cached = self.cache.hosts(namespace);
         Ok(cached.iter().filter_map(|guarded| guarded.0.as_ref().ok().cloned()).collect())
+    }
+
+    async fn surroundings(&self, namespace: &str, source: Source) -> Result<Surroundings, ObjectError> {
+        if source == Source::Cache {
+            return Ok(Surroundings {
+                hosts: self.docker_hosts(namespace).await?,
+                undecodable_hosts: self.cache.undecodable_hosts(namespace),
+                incidents: self.secret_incidents(namespace).await?,
+            });
+        }
+        let client = || self.client.clone();
+        let mut read = Surroundings::default();
+        for guarded in list(&Api::<Guarded<DockerHost>>::namespaced(client(), namespace)).await? {
+            match guarded.0 {
+                Ok(host) => read.hosts.push(host),
+                Err(invalid) => read.undecodable_hosts.extend(invalid.metadata.name),
+            }
+        }
+        let incidents = list(&Api::<Guarded<SecretIncident>>::namespaced(client(), namespace)).await?;
+        read.incidents = incidents.into_iter().filter_map(|guarded| guarded.0.ok()).collect();
+        Ok(read)
     }
 
     async fn write_secret_status(&self, object: &ManagedSecret) -> Result<ManagedSecret, ObjectError> {
@@ -302,6 +333,23 @@ fn last_run(status: Option<&DockerHostStatus>) -> Option<(String, String, String
 
 fn describe<K: Resource<DynamicType = ()>>(namespace: &str, name: &str) -> String {
     format!("{} {namespace}/{name}", K::kind(&()))
+}
+
+/// All objects, page by page, decoded or not.
+async fn list<K>(api: &Api<Guarded<K>>) -> Result<Vec<Guarded<K>>, ObjectError>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let mut all = Vec::new();
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let list = call(|| K::plural(&()).into_owned(), api.list(&page)).await?;
+        all.extend(list.items);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(all),
+        }
+    }
 }
 
 /// One call with a timeout, its failure in the port's terms.

@@ -25,6 +25,24 @@ pub enum Subject<'a> {
     Incident(&'a SecretIncident),
 }
 
+/// What a secret is decided on beside itself: all of its namespace.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    pub hosts: Vec<DockerHost>,
+    /// Names of the DockerHosts that are there and cannot be decoded: they have proven nothing.
+    pub undecodable_hosts: Vec<String>,
+    pub incidents: Vec<SecretIncident>,
+}
+
+/// Where a read comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// May be a moment old.
+    Cache,
+    /// The API server itself, right before an effect.
+    ApiServer,
+}
+
 /// keyturn's objects in the API server. Every write carries the resourceVersion of the object it was decided on.
 #[async_trait]
 pub trait Objects: Send + Sync {
@@ -47,8 +65,12 @@ pub trait Objects: Send + Sync {
     async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError>;
     /// All of a namespace; may be a moment old.
     async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError>;
+    /// Those of all namespaces that have been listed; may be a moment old.
+    async fn all_managed_secrets(&self) -> Result<Vec<ManagedSecret>, ObjectError>;
     /// All of a namespace; may be a moment old.
     async fn docker_hosts(&self, namespace: &str) -> Result<Vec<DockerHost>, ObjectError>;
+    /// The hosts and incidents of a namespace.
+    async fn surroundings(&self, namespace: &str, source: Source) -> Result<Surroundings, ObjectError>;
     /// Replaces the status; refused with [`ObjectError::Conflict`] where the object has changed since it was read.
     async fn write_secret_status(&self, object: &ManagedSecret) -> Result<ManagedSecret, ObjectError>;
     /// Replaces the status; refused with [`ObjectError::Conflict`] where the object has changed since it was read.

@@ -25,6 +25,8 @@ pub struct Settings {
     /// How old a credential that only its target can make must be before it is deleted for having no record. The grace is
     /// the least.
     pub orphans_after: TimeDelta,
+    /// How long a deleted ManagedSecret is held, at the most, to finish its rotation; see [`Self::deletion_bound`].
+    pub deletion: TimeDelta,
     /// Wait after the first failure; doubles up to `backoff_max`.
     pub backoff_initial: TimeDelta,
     pub backoff_max: TimeDelta,
@@ -52,6 +54,7 @@ impl Settings {
             backlog_spread: TimeDelta::hours(1),
             retire_after: TimeDelta::hours(1),
             orphans_after: TimeDelta::minutes(15),
+            deletion: TimeDelta::hours(1),
             backoff_initial: TimeDelta::minutes(1),
             backoff_max: TimeDelta::hours(1),
             coalesce: TimeDelta::seconds(30),
@@ -65,6 +68,11 @@ impl Settings {
     /// The region that a secret's parameters lie in.
     pub fn region_of<'a>(&'a self, secret: &'a ManagedSecret) -> &'a str {
         secret.region().unwrap_or(&self.region)
+    }
+
+    /// How long a deleted object is held at the most. Less than four times the grace would not let any rotation end.
+    pub fn deletion_bound(&self) -> TimeDelta {
+        self.deletion.max(self.grace * 4)
     }
 
     /// The wait after this many consecutive failures (1 or more).

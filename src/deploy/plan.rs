@@ -16,6 +16,7 @@ use crate::api::DockerHost;
 use crate::api::docker_host::{DockerHostStatus, HostParameter, HostRun, Proof, RunMode};
 use crate::api::managed_secret::Origin;
 use crate::api::time::{from_kubernetes, to_text};
+use crate::rotation::adoption::has_adopted;
 
 /// A series of secrets that are published one after another delays a deployment by at most this many times the
 /// coalescing wait.
@@ -28,6 +29,7 @@ pub const MOST_COLLECTIONS: usize = 256;
 const FIRST_AUDIT: TimeDelta = TimeDelta::minutes(15);
 
 /// Everything the decision is made from.
+#[derive(Clone)]
 pub struct Input<'a> {
     /// The host, its status brought up to date with the Jobs that exist.
     pub host: &'a DockerHost,
@@ -153,6 +155,7 @@ const BEFORE_ANY_RUN: &[Check] = &[
     the_spec_cannot_be_used,
     no_grant_covers_it,
     the_grants_only_observe,
+    the_deployment_that_it_prepares_could_not_start,
     the_same_run_failed_a_moment_ago,
 ];
 
@@ -285,11 +288,11 @@ pub fn next_collection(status: &DockerHostStatus, wanted: &[Collection]) -> Opti
 
 /// What this parameter needs on the host, given what the host has shown of it.
 pub fn need(wish: &Wish, known: Option<&HostParameter>) -> Need {
-    let shown = known.map(|known| (known.proof, known.deployed));
-    let needed = match (wish.origin, shown) {
+    let adopted = known.is_some_and(|known| has_adopted(known.proof, known.deployed));
+    let needed = match (wish.origin, known.map(|known| known.proof)) {
         // What somebody else wrote is theirs: neither compared nor deployed.
         (Origin::Foreign, _) => return Need::Nothing,
-        (Origin::Rotated, Some((Proof::Proven, _) | (Proof::Incomparable, true))) => Need::Nothing,
+        (Origin::Rotated, Some(_)) if adopted => Need::Nothing,
         // A rotation waits for this host.
         (Origin::Rotated, _) if wish.rotation_since.is_some() => Need::Deploy,
         // The status was lost, or the host is new: look before restarting anything.
@@ -297,8 +300,8 @@ pub fn need(wish: &Wish, known: Option<&HostParameter>) -> Need {
         (Origin::Rotated, Some(_)) => Need::Deploy,
         // Adopting a parameter redeploys nothing. Containers that run something else are reported, and looked at
         // again until somebody has put them right.
-        (Origin::Adopted, None | Some((Proof::Differs, _))) => Need::Verify,
-        (Origin::Adopted, Some((Proof::Proven | Proof::Incomparable, _))) => Need::Nothing,
+        (Origin::Adopted, None | Some(Proof::Differs)) => Need::Verify,
+        (Origin::Adopted, Some(Proof::Proven | Proof::Incomparable)) => Need::Nothing,
     };
     let stale = match (wish.preflight, known) {
         (Some(requested), Some(known)) => from_kubernetes(&known.at) < requested,
@@ -378,7 +381,17 @@ pub fn last_failure<'a>(host: &'a DockerHost, mode: RunMode, revision: &str) -> 
     })
 }
 
-fn hosts_that_go_first_make_no_order(input: &Input, _run: &Run) -> Option<Hold> {
+/// A preflight says that a rotation may begin, so it passes only where a deployment could follow.
+fn the_deployment_that_it_prepares_could_not_start(input: &Input, run: &Run) -> Option<Hold> {
+    let is_a_preflight =
+        run.mode == RunMode::Verify && run.parameters.iter().any(|wish| wish.preflight.is_some());
+    if is_a_preflight { hosts_that_go_first_make_no_order(input, run) } else { None }
+}
+
+fn hosts_that_go_first_make_no_order(input: &Input, run: &Run) -> Option<Hold> {
+    if waits_for_no_host(run) {
+        return None;
+    }
     let find = |name: &str| input.hosts.iter().find(|host| host.name_any() == name);
     if let Some(missing) = input.host.spec.deploy.after.iter().find(|name| find(name).is_none()) {
         let message = format!(
@@ -407,7 +420,7 @@ fn hosts_that_go_first_make_no_order(input: &Input, _run: &Run) -> Option<Hold> 
 }
 
 fn a_host_that_goes_first_has_not_proven_it(input: &Input, run: &Run) -> Option<Hold> {
-    if is_urgent(run) {
+    if waits_for_no_host(run) {
         return None;
     }
     let status = input.host.status.clone().unwrap_or_default();
@@ -427,9 +440,8 @@ fn a_host_that_goes_first_has_not_proven_it(input: &Input, run: &Run) -> Option<
 }
 
 fn has_proven(host: &DockerHost, wish: &Wish) -> bool {
-    host.status.as_ref().and_then(|status| known(status, wish)).is_some_and(|known| {
-        matches!((known.proof, known.deployed), (Proof::Proven, _) | (Proof::Incomparable, true))
-    })
+    let known = host.status.as_ref().and_then(|status| known(status, wish));
+    known.is_some_and(|known| has_adopted(known.proof, known.deployed))
 }
 
 /// Windows gate the start of a rotation; one that has begun is finished. So they hold back only what no rotation waits
@@ -451,19 +463,24 @@ fn the_window_is_closed_and_no_rotation_waits(input: &Input, run: &Run) -> Optio
 }
 
 /// A container that is started between the change of a role and the publication gets a password that does not work.
-fn a_role_is_being_changed_in_place(input: &Input, _run: &Run) -> Option<Hold> {
-    let arrival = input.arrivals.iter().find(|arrival| arrival.in_place)?;
-    let message =
-        format!("waits until ManagedSecret {} has published the new password of its role", arrival.secret);
-    Some(Hold::new("WaitingForSecret", message))
+fn a_role_is_being_changed_in_place(input: &Input, run: &Run) -> Option<Hold> {
+    if is_urgent(run) {
+        return None;
+    }
+    let holds = |arrival: &Arrival| arrival.holds_until.filter(|until| input.now < *until);
+    let (secret, until) = input.arrivals.iter().find_map(|a| Some((&a.secret, holds(a)?)))?;
+    let message = format!(
+        "waits until ManagedSecret {secret} has published the new password of its role, and no longer than {}",
+        to_text(until)
+    );
+    Some(Hold::new("WaitingForSecret", message).until(until))
 }
 
 /// Several secrets that are rotated together are deployed together. The wait counts from when their rotations began, the
 /// one that waits for this deployment included, and not from when somebody first looked: so a restart neither lengthens
 /// nor forgets it.
 fn another_secret_is_about_to_be_published(input: &Input, run: &Run) -> Option<Hold> {
-    // Hosts whose password has been changed already wait for nobody.
-    if is_urgent(run) || run.parameters.iter().any(|wish| wish.in_place && wish.rotation_since.is_some()) {
+    if waits_for_no_host(run) {
         return None;
     }
     let last = input.arrivals.iter().map(|arrival| arrival.since).max()?;
@@ -480,7 +497,7 @@ fn another_secret_is_about_to_be_published(input: &Input, run: &Run) -> Option<H
 /// Hosts of one secret go one after another: a value that breaks the product breaks it in one place. Of two that could
 /// start at the same moment, the first by name does.
 fn another_host_of_the_same_secrets_deploys(input: &Input, run: &Run) -> Option<Hold> {
-    if is_urgent(run) {
+    if waits_for_no_host(run) {
         return None;
     }
     let own_name = input.host.name_any();
@@ -515,8 +532,14 @@ fn another_host_of_the_same_secrets_deploys(input: &Input, run: &Run) -> Option<
 
 /// Whether it brings a value in the place of one that somebody may be using: then hosts wait neither for each other nor
 /// for other secrets.
-fn is_urgent(run: &Run) -> bool {
+pub fn is_urgent(run: &Run) -> bool {
     run.parameters.iter().any(|wish| wish.urgent && wish.rotation_since.is_some())
+}
+
+/// Whether the host is without a password that works, since it has been changed already, or the run is urgent: it waits neither
+/// for other hosts, nor for secrets that could be deployed with it.
+fn waits_for_no_host(run: &Run) -> bool {
+    is_urgent(run) || run.parameters.iter().any(|wish| wish.in_place && wish.rotation_since.is_some())
 }
 
 /// When the first rotation that waits for this run began.

@@ -341,6 +341,34 @@ fn the_wait_for_other_secrets_starts_no_verification_of_what_the_deployment_will
     assert_eq!(scene.outcome(), "Deploy held: Coalescing");
 }
 
+/// A secret whose only role has been about to change, or was changed, since this second.
+fn changed_in_place(path: &str, since: i64) -> ManagedSecret {
+    let mut role = rotating(settled(path, Rotated), "Promote", since);
+    role.metadata.name = Some("role".into());
+    role.spec.generate = serde_json::from_value(serde_json::json!({
+        "postgres": {"host": "db.example", "database": "app", "singleRole": {"name": "app"}}
+    }))
+    .unwrap();
+    role
+}
+
+#[test]
+fn a_role_that_is_changed_in_place_holds_deployments_for_a_while_and_urgent_ones_never() {
+    let scene = |since, urgent| {
+        let mut other = deploying(TOKEN);
+        other.status.as_mut().unwrap().compromise = urgent;
+        Scene::new(vec![other, changed_in_place(OTHER, since)])
+            .status(|status| status.parameters = vec![shown(OTHER, 3, Proven, true, 500)])
+    };
+    let held = scene(900, None);
+    assert_eq!(held.outcome(), "Deploy held: WaitingForSecret");
+    assert!(held.hold().message.contains("ManagedSecret role"), "{}", held.hold().message);
+    assert_eq!(held.hold().until, Some(seconds(1200)));
+    assert_eq!(scene(700, None).outcome(), "Deploy", "it takes too long");
+    let open = serde_json::json!({"reportedAt": at(900), "revokeBy": at(1800)});
+    assert_eq!(scene(900, serde_json::from_value(open).unwrap()).outcome(), "Deploy");
+}
+
 #[test]
 fn a_deployment_that_is_held_for_long_does_not_keep_others_from_being_verified() {
     let scene = Scene::new(vec![deploying(TOKEN), settled(OTHER, Adopted)]).status(|status| {
@@ -371,6 +399,41 @@ fn hosts_that_go_first_must_have_proven_the_version() {
     let mut not_of_this_secret = scene(vec![]);
     not_of_this_secret.secrets = vec![deploying(TOKEN)];
     assert_eq!(not_of_this_secret.outcome(), "Deploy");
+}
+
+#[test]
+fn a_host_whose_password_was_changed_waits_for_no_other_host() {
+    let scene = |in_place: bool, other: DockerHostStatus| {
+        let mut secret = changed_in_place(TOKEN, 900);
+        secret.status.as_mut().unwrap().rotation.as_mut().unwrap().step = "Deploy".into();
+        secret.spec.hosts.push(crate::api::managed_secret::HostRef { name: "canary".into(), env: vec![] });
+        if !in_place {
+            secret.spec.generate = settled(TOKEN, Rotated).spec.generate;
+        }
+        let mut scene = Scene::new(vec![secret]);
+        scene.host.spec.deploy.after = vec!["canary".into()];
+        scene.others = vec![with_status(host("canary"), |status| *status = other)];
+        scene
+    };
+    let unproven = DockerHostStatus::default;
+    assert_eq!(scene(false, unproven()).outcome(), "Deploy held: WaitingForHost");
+    assert_eq!(scene(true, unproven()).outcome(), "Deploy");
+    let deploys = DockerHostStatus { run: Some(run(RunMode::Deploy, "x", 1, None, 0)), ..unproven() };
+    assert_eq!(scene(true, deploys).outcome(), "Deploy");
+    let mut gone = scene(true, unproven());
+    gone.others.clear();
+    assert_eq!(gone.outcome(), "Deploy");
+}
+
+#[test]
+fn a_preflight_of_a_host_that_could_not_be_deployed_to_does_not_start() {
+    let mut scene = Scene::new(vec![preflight(settled(TOKEN, Rotated), 950)]);
+    assert_eq!(scene.outcome(), "Verify");
+    scene.host.spec.deploy.after = vec!["canary".into()];
+    assert_eq!(scene.outcome(), "Verify held: AfterNotFound");
+    // What is only looked at is looked at.
+    scene.secrets = vec![settled(TOKEN, Adopted)];
+    assert_eq!(scene.outcome(), "Verify");
 }
 
 #[test]

@@ -73,12 +73,18 @@ pub struct Report {
     /// Exit code of the script that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script_exit: Option<i32>,
+    /// Whether the verify script passed and no container ends and is started again, whatever the comparison showed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verified: bool,
     /// Whether the script ran in this Job's time, was joined while it ran, or had succeeded before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deploy: Option<DeployKind>,
     /// What the containers run, by parameter. Written grouped, since a termination message has little room.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "grouped")]
     pub parameters: Vec<ReportParameter>,
+    /// What each parameter of the run has shown that is not among them, where there was no room to name them all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others: Option<Proof>,
     /// What was found in the images that the containers run; absent where nobody looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<Box<ImagesReport>>,
@@ -304,6 +310,7 @@ mod tests {
             outcome: Outcome::NotAdopted,
             message: "…".to_owned(),
             script_exit: None,
+            verified: true,
             deploy: Some(DeployKind::Started),
             parameters: vec![
                 parameter("/app/RUNNER_TOKEN", 5, Proof::Differs, &["app", "runner"]),
@@ -312,6 +319,7 @@ mod tests {
                 parameter("/app/A", 12, Proof::Proven, &[]),
                 parameter("/other/A", 4, Proof::Proven, &[]),
             ],
+            others: Some(Proof::Incomparable),
             images: Some(Box::new(ImagesReport {
                 images: 3,
                 allowed: 1,

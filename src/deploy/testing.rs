@@ -81,6 +81,7 @@ pub fn rotating(mut secret: ManagedSecret, step: &str, since: i64) -> ManagedSec
         id: 1,
         trigger: "Period".into(),
         step: step.into(),
+        request: None,
         started_at: at(since),
         installed_at: None,
         proven_at: None,
@@ -113,6 +114,7 @@ pub fn run(mode: RunMode, revision: &str, attempt: i32, finished: Option<i64>, f
         message: None,
         generation: 1,
         failures,
+        rejections: failures,
         retry_after: (failures > 0).then(|| at(finished.unwrap_or(0) + 60)),
         parameters: Vec::new(),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use kube::ResourceExt;
 
 use crate::api::ManagedSecret;
@@ -52,10 +52,14 @@ pub struct Arrival {
     /// When its rotation began, or the check of the hosts before it; where nothing is published yet, when the object was
     /// created.
     pub since: DateTime<Utc>,
-    /// Whether the password of a role is about to be changed, or was changed and is not published yet: a container that
-    /// is started meanwhile gets one that does not work.
-    pub in_place: bool,
+    /// Until when deployments of others are held, because the password of a role is being changed and is not published yet: a
+    /// container that is started meanwhile gets one that does not work.
+    pub holds_until: Option<DateTime<Utc>>,
 }
+
+/// The longest that a role which is changed in place holds deployments of other secrets: Install and Promote follow each
+/// other at once, and what keeps one of them from happening may last.
+const LONGEST_HOLD: TimeDelta = TimeDelta::minutes(5);
 
 /// Whether the secret is to run on this host: its spec says so, or a rotation under way counts the host among its own
 /// although the spec has changed since.
@@ -140,16 +144,21 @@ pub fn arrivals(host: &str, secrets: &[ManagedSecret]) -> Vec<Arrival> {
         .filter(|secret| names_host(secret, host))
         .filter_map(|secret| {
             let since = arriving_since(secret)?;
-            Some(Arrival { secret: secret.name_any(), since, in_place: is_being_changed_in_place(secret) })
+            Some(Arrival { secret: secret.name_any(), since, holds_until: holds_until(secret) })
         })
         .collect()
 }
 
-/// Whether the password of a role is about to be changed, or was changed and is not published yet.
-pub fn is_being_changed_in_place(secret: &ManagedSecret) -> bool {
-    let rotation = secret.status.as_ref().and_then(|s| s.rotation.as_ref());
-    // What is published for the first time is published before the role is looked at.
-    is_in_place(secret) && rotation.is_some_and(|r| is_unpublished(&r.step) && r.trigger != "Missing")
+/// Until when the secret holds deployments of others: while the password of its role is about to be changed, or was changed
+/// and is not published yet. Where the change has failed the role is as it was, and nothing is held.
+pub fn holds_until(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
+    let rotation =
+        secret.status.as_ref().and_then(|s| s.rotation.as_ref()).filter(|_| is_in_place(secret))?;
+    let installed_at = rotation.installed_at.as_ref().map(from_kubernetes);
+    let has_failed = rotation.attempts > 0 && installed_at.is_none();
+    // Before the first value nothing runs that it could break.
+    let holds = is_unpublished(&rotation.step) && rotation.trigger != "Missing" && !has_failed;
+    holds.then(|| installed_at.unwrap_or(from_kubernetes(&rotation.started_at)) + LONGEST_HOLD)
 }
 
 fn is_unpublished(step: &str) -> bool {
@@ -218,22 +227,33 @@ mod tests {
     }
 
     #[test]
-    fn a_role_is_changed_in_place_from_its_record_to_its_publication() {
+    fn a_role_that_is_changed_in_place_holds_others_until_it_is_published_has_failed_or_takes_too_long() {
         let path = "/app/DB_PASSWORD";
         let mut role = published(secret("db", &[path]), &[(path, 3, Origin::Rotated)]);
         role.spec.generate = serde_json::from_value(serde_json::json!({
             "postgres": {"via": {"dockerHost": "web"}, "database": "app", "singleRole": {"name": "app"}}
         }))
         .unwrap();
-        let in_place = |secret: ManagedSecret| arrivals("web", &[secret]).iter().any(|a| a.in_place);
+        let held = |secret: ManagedSecret| {
+            arrivals("web", &[secret]).iter().find_map(|a| a.holds_until).map(|until| until.timestamp())
+        };
         for step in ["Record", "Install", "Promote"] {
-            assert!(in_place(rotating(role.clone(), step, 60)), "{step}");
+            assert_eq!(held(rotating(role.clone(), step, 60)), Some(360), "{step}");
         }
-        assert!(!in_place(rotating(role.clone(), "Deploy", 60)), "published");
-        assert!(!in_place(preflight(role.clone(), 60)), "nothing is touched yet");
-        let mut first = rotating(role.clone(), "Install", 60);
-        first.status.as_mut().unwrap().rotation.as_mut().unwrap().trigger = "Missing".into();
-        assert!(!in_place(first), "published before it is installed");
+        assert_eq!(held(rotating(role.clone(), "Deploy", 60)), None, "published");
+        assert_eq!(held(preflight(role.clone(), 60)), None, "nothing is touched yet");
+        let changed = |change: fn(&mut crate::api::managed_secret::RotationStatus)| {
+            let mut role = rotating(role.clone(), "Install", 60);
+            change(role.status.as_mut().unwrap().rotation.as_mut().unwrap());
+            held(role)
+        };
+        assert_eq!(changed(|r| r.trigger = "Missing".into()), None, "nothing runs yet");
+        assert_eq!(changed(|r| r.attempts = 1), None, "the role is as it was");
+        let installed = changed(|r| {
+            r.attempts = 1;
+            r.installed_at = Some(at(90));
+        });
+        assert_eq!(installed, Some(390), "the role was changed");
         assert!(wishes("web", &[role])[0].in_place);
     }
 

@@ -8,11 +8,13 @@ mod pair;
 mod password;
 mod template;
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use crate::api::managed_secret::{BytesSpec, GenerateSpec};
+use crate::api::managed_secret::{BytesSpec, GenerateSpec, ManagedSecretSpec};
 use crate::api::postgres::PASSWORD_BYTES;
 use crate::secret_value::SecretValue;
 
@@ -113,6 +115,38 @@ pub fn generate(
                 [hex.is_some(), base64.is_some(), password.is_some(), fernet.is_some(), postgres.is_some()];
             Err(GenerateError::Sources(named.into_iter().filter(|named| *named).count()))
         }
+    }
+}
+
+/// By path: a text like those that the parameters get, which is none of them. Nothing where the source draws nothing itself.
+pub fn samples(spec: &ManagedSecretSpec) -> BTreeMap<String, String> {
+    // A ring is as long as it gets.
+    let kept = spec.generate.fernet.as_ref().and_then(|fernet| fernet.keep_previous).unwrap_or(0);
+    let ring = |source: &mut Counter| -> Result<SecretValue, GenerateError> {
+        let mut value = generate(&spec.generate, None, source)?;
+        for _ in 0..kept {
+            value = generate(&spec.generate, Some(&value), source)?;
+        }
+        Ok(value)
+    };
+    let Ok(value) = ring(&mut Counter(0)) else { return BTreeMap::new() };
+    let username =
+        spec.generate.postgres.as_ref().and_then(|p| p.roles().into_iter().max_by_key(|r| r.len()));
+    let fields = Fields { value: &value, username };
+    let text = |template: Option<&str>| render(template, &fields).expose().to_owned();
+    spec.ssm.parameters.iter().map(|p| (p.path.clone(), text(p.value.as_deref()))).collect()
+}
+
+/// Bytes for samples: anybody can know them.
+struct Counter(u8);
+
+impl Random for Counter {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RandomError> {
+        for byte in buffer {
+            self.0 = self.0.wrapping_mul(5).wrapping_add(17);
+            *byte = self.0;
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,8 @@
 //! Webhook signing key keyturn owner=prod/musehub/webhook-key id=7 v=12 at=2026-03-01T03:00:00Z req=9f86d081884c7d65
 //! ```
 //!
+//! Behind `at` stands `made=` where a roll back has brought an older value back: when that was made.
+//!
 //! Descriptions are free text that anyone may edit and that SSM keeps over a Put which omits them. So reading is
 //! strict: a stamp counts only where it is, character for character, what [`render`] would have written, and stands
 //! at the very end. A stamp that was cut off, edited or continued is the user's text. That the stamp was made *for
@@ -59,12 +61,14 @@ fn stamp_text(stamp: &Stamp) -> String {
         Some(hash) if is_request_hash(hash) => hash.clone(),
         Some(token) => request_hash(token),
     };
+    let text = |at: &DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+    let made = stamp.made.as_ref().map_or_else(String::new, |made| format!(" made={}", text(made)));
     format!(
-        "{MARK}{} id={} v={} at={} req={request}",
+        "{MARK}{} id={} v={} at={}{made} req={request}",
         stamp.owner,
         stamp.id,
         stamp.version,
-        stamp.at.to_rfc3339_opts(SecondsFormat::AutoSi, true),
+        text(&stamp.at)
     )
 }
 
@@ -74,7 +78,15 @@ fn parse_stamp(text: &str) -> Option<Stamp> {
     let id = fields.next()?.strip_prefix("id=")?;
     let version = fields.next()?.strip_prefix("v=")?;
     let at = fields.next()?.strip_prefix("at=")?;
-    let request = fields.next()?.strip_prefix("req=")?;
+    let mut last = fields.next()?;
+    let made = match last.strip_prefix("made=") {
+        Some(made) => {
+            last = fields.next()?;
+            Some(time(made)?)
+        }
+        None => None,
+    };
+    let request = last.strip_prefix("req=")?;
     if owner.is_empty() || owner.contains(char::is_whitespace) {
         return None;
     }
@@ -87,11 +99,16 @@ fn parse_stamp(text: &str) -> Option<Stamp> {
         owner: owner.to_owned(),
         id: id.parse().ok()?,
         version: version.parse().ok()?,
-        at: DateTime::parse_from_rfc3339(at).ok()?.with_timezone(&Utc),
+        at: time(at)?,
         request,
+        made,
     };
     // Rules out whatever the parsers above are lenient about: "+7", "007", other spellings of a time, further fields.
     (stamp_text(&stamp) == text).then_some(stamp)
+}
+
+fn time(text: &str) -> Option<DateTime<Utc>> {
+    Some(DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc))
 }
 
 fn is_request_hash(text: &str) -> bool {
@@ -125,6 +142,7 @@ mod tests {
             version: 12,
             at: "2026-03-01T03:00:00Z".parse().unwrap(),
             request: Some("9f86d081884c7d65".into()),
+            made: None,
         }
     }
 
@@ -142,11 +160,13 @@ mod tests {
         let texts =
             ["", "Signing key", " spaced  out ", "línea\nnueva 🔑", "keyturn", "keyturn owner=", STAMP];
         let requests = [None, Some("9f86d081884c7d65".to_owned())];
+        let mades = [None, Some("2025-12-01T00:00:00Z".parse().unwrap())];
         let times = ["2026-03-01T03:00:00Z", "2026-03-01T03:00:00.123456789Z", "1970-01-01T00:00:00.5Z"];
         for text in texts {
             for request in &requests {
-                for at in times {
-                    let stamp = Stamp { request: request.clone(), at: at.parse().unwrap(), ..stamp() };
+                for (at, made) in times.iter().flat_map(|at| mades.map(|made| (at, made))) {
+                    let at = at.parse().unwrap();
+                    let stamp = Stamp { request: request.clone(), at, made, ..stamp() };
                     assert_eq!(parse(&render(text, &stamp)), (text.to_owned(), Some(stamp)));
                 }
             }
@@ -155,9 +175,14 @@ mod tests {
 
     #[test]
     fn every_beginning_of_a_stamp_is_plain_text() {
-        for rendered in
-            [render("Signing key", &stamp()), render("Signing key", &Stamp { request: None, ..stamp() })]
-        {
+        let made = Some("2025-12-01T00:00:00Z".parse().unwrap());
+        let stamps = [
+            stamp(),
+            Stamp { request: None, ..stamp() },
+            Stamp { made, ..stamp() },
+            Stamp { made, request: None, ..stamp() },
+        ];
+        for rendered in stamps.map(|stamp| render("Signing key", &stamp)) {
             for end in 0..rendered.len() {
                 assert_eq!(parse(&rendered[..end]), (rendered[..end].to_owned(), None));
             }

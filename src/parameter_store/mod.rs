@@ -10,7 +10,7 @@ pub mod ssm;
 
 use async_trait::async_trait;
 
-use crate::rotation::observed::Version;
+use crate::rotation::observed::{Shape, Version};
 use crate::secret_value::SecretValue;
 
 /// The latest version of a parameter as a page of DescribeParameters shows it: metadata only, nothing decrypted.
@@ -19,6 +19,17 @@ pub struct Listed {
     pub path: String,
     pub latest: Version,
 }
+
+/// What SSM keeps of one parameter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Oldest first.
+    pub versions: Vec<Version>,
+    pub shape: Option<Shape>,
+}
+
+/// Most versions that SSM keeps of a parameter.
+pub const MOST_VERSIONS: usize = 100;
 
 /// A SecureString to be written.
 pub struct NewVersion<'a> {
@@ -47,8 +58,13 @@ pub trait ParameterStore: Send + Sync {
     /// folder and wants everything below it, however deep; any other entry wants the one parameter of exactly that
     /// path. Each parameter is listed once, in no particular order; what does not exist is simply not there.
     async fn list(&self, wanted: &[String]) -> Result<Vec<Listed>, StoreError>;
-    /// All versions that SSM keeps (at most 100), oldest first, without values; empty where the parameter is missing.
-    async fn history(&self, path: &str) -> Result<Vec<Version>, StoreError>;
+    /// All versions that SSM keeps (at most 100), oldest first, without values, and what the next Put is held to; nothing
+    /// where the parameter is missing.
+    async fn kept(&self, path: &str) -> Result<Kept, StoreError>;
+    /// The versions alone.
+    async fn history(&self, path: &str) -> Result<Vec<Version>, StoreError> {
+        Ok(self.kept(path).await?.versions)
+    }
     /// The value of one version, or of the latest. `None` where parameter or version does not exist.
     async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError>;
     /// Creates a SecureString unless the path exists.
@@ -89,6 +105,18 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The parameter that the call was about, or the paths.
+    pub fn path(&self) -> &str {
+        match self {
+            StoreError::Throttled { path, .. }
+            | StoreError::OutOfBudget { path, .. }
+            | StoreError::Denied { path, .. }
+            | StoreError::Rejected { path, .. }
+            | StoreError::Unavailable { path, .. }
+            | StoreError::Unknown { path, .. } => path,
+        }
+    }
+
     /// The reason of the condition that reports this error.
     pub fn reason(&self) -> &'static str {
         match self {

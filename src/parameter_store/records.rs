@@ -4,7 +4,7 @@
 //! A record holds the values that are about to be published, so that a controller that died in mid-rotation goes on
 //! with the same ones. It is read by whoever may read below the staging path: no host and no person needs to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -106,7 +106,12 @@ struct Written<'a> {
     request: Option<&'a str>,
     values: BTreeMap<&'a str, &'a str>,
     base: &'a BTreeMap<String, i64>,
+    /// In the order of `base`: there is little room.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    base_at: Vec<Option<DateTime<Utc>>>,
     hosts: &'a [String],
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    kept: &'a BTreeSet<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<WrittenCredential<'a>>,
 }
@@ -134,7 +139,11 @@ struct Read {
     request: Option<String>,
     values: BTreeMap<String, ReadValue>,
     base: BTreeMap<String, i64>,
+    #[serde(default)]
+    base_at: Vec<Option<DateTime<Utc>>>,
     hosts: Vec<String>,
+    #[serde(default)]
+    kept: BTreeSet<String>,
     #[serde(default)]
     credential: Option<ReadCredential>,
 }
@@ -167,7 +176,13 @@ pub fn encode(record: &Record) -> Result<SecretValue, RecordError> {
         request: record.request.as_deref(),
         values: record.values.iter().map(|(path, value)| (path.as_str(), value.expose())).collect(),
         base: &record.base,
+        base_at: if record.base_at.is_empty() {
+            Vec::new()
+        } else {
+            record.base.keys().map(|path| record.base_at.get(path).copied()).collect()
+        },
         hosts: &record.hosts,
+        kept: &record.kept,
         credential: record.credential.as_ref().map(|credential| WrittenCredential {
             username: &credential.username,
             password: credential.password.expose(),
@@ -204,8 +219,16 @@ pub fn decode(path: &str, value: &SecretValue) -> Result<Record, RecordError> {
         at: read.at,
         request: read.request,
         values: read.values.into_iter().map(|(path, ReadValue(value))| (path, value)).collect(),
+        base_at: read
+            .base
+            .keys()
+            .cloned()
+            .zip(read.base_at)
+            .filter_map(|(path, at)| Some((path, at?)))
+            .collect(),
         base: read.base,
         hosts: read.hosts,
+        kept: read.kept,
         credential: read.credential.map(|credential| Credential {
             username: credential.username,
             password: credential.password.0,
@@ -241,7 +264,12 @@ mod tests {
                 ("/musehub/production/B".into(), SecretValue::new("other".into())),
             ]),
             base: BTreeMap::from([("/musehub/production/A".into(), 3), ("/musehub/production/B".into(), 0)]),
+            base_at: BTreeMap::from([(
+                "/musehub/production/A".into(),
+                "2026-02-01T03:00:00.123Z".parse().unwrap(),
+            )]),
             hosts: vec!["canary-host".into(), "production".into()],
+            kept: ["/musehub/prod/KEY_ID".to_owned()].into(),
             credential: Some(Credential {
                 username: "canary_b".into(),
                 password: SecretValue::new("canary-password".into()),
@@ -259,6 +287,7 @@ mod tests {
             (&read.request, &read.base, &read.hosts),
             (&written.request, &written.base, &written.hosts)
         );
+        assert_eq!((&read.base_at, &read.kept), (&written.base_at, &written.kept));
         assert_eq!(read.values.len(), 2);
         let (read_login, written_login) = (read.credential.unwrap(), written.credential.unwrap());
         assert_eq!(

@@ -17,15 +17,15 @@ use aws_sdk_ssm::config::timeout::TimeoutConfig;
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ssm::operation::put_parameter::builders::PutParameterFluentBuilder;
 use aws_sdk_ssm::primitives::DateTime as AwsDateTime;
-use aws_sdk_ssm::types::{ParameterStringFilter, ParameterTier, ParameterType};
+use aws_sdk_ssm::types::{ParameterHistory, ParameterStringFilter, ParameterTier, ParameterType};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::budget::{Budget, Quota, SsmCalls};
 use super::failure::Failure;
-use super::{Created, Listed, NewVersion, ParameterStore, StoreError, description};
-use crate::rotation::observed::Version;
+use super::{Created, Kept, Listed, MOST_VERSIONS, NewVersion, ParameterStore, StoreError, description};
+use crate::rotation::observed::{Shape, Version};
 use crate::secret_value::SecretValue;
 
 /// SSM's largest page of DescribeParameters and GetParameterHistory.
@@ -243,9 +243,9 @@ impl ParameterStore for SsmParameterStore {
         Ok(found.into_iter().map(|(path, latest)| Listed { path, latest }).collect())
     }
 
-    async fn history(&self, path: &str) -> Result<Vec<Version>, StoreError> {
+    async fn kept(&self, path: &str) -> Result<Kept, StoreError> {
         const OPERATION: &str = "GetParameterHistory";
-        let mut versions = Vec::new();
+        let mut kept: Vec<(Version, Shape)> = Vec::new();
         let mut token: Option<String> = None;
         loop {
             let call = Call {
@@ -266,16 +266,16 @@ impl ParameterStore for SsmParameterStore {
                         .send()
                 })
                 .await?;
-            let Some(page) = page else { return Ok(Vec::new()) };
+            let Some(page) = page else { return Ok(Kept::default()) };
             for entry in page.parameters() {
                 let version = version(entry.version(), entry.last_modified_date(), entry.description());
-                versions.push(version.ok_or_else(|| malformed(OPERATION, path))?);
+                kept.push((version.ok_or_else(|| malformed(OPERATION, path))?, shape(entry)));
             }
             token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
             if token.is_none() {
-                versions.sort_by_key(|version| version.number);
-                versions.dedup_by_key(|version| version.number);
-                return Ok(versions);
+                kept.sort_by_key(|(version, _)| version.number);
+                kept.dedup_by_key(|(version, _)| version.number);
+                return Ok(together(kept));
             }
         }
     }
@@ -388,6 +388,28 @@ fn version(number: i64, modified: Option<&AwsDateTime>, text: Option<&str>) -> O
     let modified = modified.and_then(|at| DateTime::<Utc>::from_timestamp(at.secs(), at.subsec_nanos()))?;
     let (text, stamp) = description::parse(text.unwrap_or_default());
     (number > 0).then_some(Version { number, modified, text, stamp })
+}
+
+/// What the version shows of its parameter, its own labels among it.
+fn shape(entry: &ParameterHistory) -> Shape {
+    let tier = entry.tier();
+    Shape {
+        kind: entry.r#type().map_or_else(String::new, |kind| kind.as_str().to_owned()),
+        key_id: entry.key_id().map(str::to_owned),
+        pattern: entry.allowed_pattern().filter(|pattern| !pattern.is_empty()).map(str::to_owned),
+        is_advanced: tier.is_some_and(|tier| *tier != ParameterTier::Standard),
+        labels_in_the_way: entry.labels().to_vec(),
+    }
+}
+
+/// The versions, and the shape of the latest one. Labels are in the way on the oldest one, once it has to make room.
+fn together(kept: Vec<(Version, Shape)>) -> Kept {
+    let labels = match kept.first() {
+        Some((_, oldest)) if kept.len() >= MOST_VERSIONS => oldest.labels_in_the_way.clone(),
+        _ => Vec::new(),
+    };
+    let shape = kept.last().map(|(_, latest)| Shape { labels_in_the_way: labels, ..latest.clone() });
+    Kept { versions: kept.into_iter().map(|(version, _)| version).collect(), shape }
 }
 
 /// An answer to a read that lacks what every SSM answer has.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::adoption;
 use crate::api::docker_host::Proof;
 use crate::secret_value::SecretValue;
 
@@ -19,10 +20,12 @@ pub struct Stamp {
     /// The version that the writer expected to create. SSM keeps a description over a Put that omits it, so only a
     /// version that fits proves who wrote it.
     pub version: i64,
-    /// When the value was made.
+    /// When the rotation drew the value, or began to bring one back.
     pub at: DateTime<Utc>,
     /// Hash of the request (annotation token) that asked for the rotation.
     pub request: Option<String>,
+    /// When the value was made, where a roll back has brought back an older one.
+    pub made: Option<DateTime<Utc>>,
 }
 
 /// One version of a parameter, without its value.
@@ -81,8 +84,14 @@ pub struct Record {
     pub values: BTreeMap<String, SecretValue>,
     /// The version of each path that the values replace; 0 where the path did not exist.
     pub base: BTreeMap<String, i64>,
+    /// When SSM took that version of each path, which tells it from one of the same number after the parameter was created
+    /// again. Records of earlier versions of keyturn have none.
+    pub base_at: BTreeMap<String, DateTime<Utc>>,
     /// DockerHosts that had to run it when it began.
     pub hosts: Vec<String>,
+    /// Of a roll back: the paths whose base version holds the value already, since the failed rotation never published
+    /// there.
+    pub kept: BTreeSet<String>,
     /// What a target has to accept before the values are published; `None` where there is none.
     pub credential: Option<Credential>,
 }
@@ -99,12 +108,32 @@ pub struct Credential {
 impl Record {
     /// Whether this version was there when the rotation began.
     ///
-    /// Its number does not tell: it begins anew where somebody deletes the parameter and creates it again. But no
-    /// rotation starts on a version that is younger than the grace, so one that is has come since; half of it leaves
-    /// room for a grace that was changed meanwhile.
+    /// Its number alone does not tell: it begins anew where somebody deletes the parameter and creates it again. Where the
+    /// record does not say when its base was taken, the grace does: no rotation but an incident's starts on a version that is
+    /// younger, and half of it leaves room for a grace that was changed meanwhile.
     pub fn replaces(&self, path: &str, version: &Version, grace: TimeDelta) -> bool {
         let base = self.base.get(path).copied().unwrap_or(0);
-        version.number <= base && version.modified + grace / 2 <= self.at
+        let was_there = match self.base_at.get(path) {
+            Some(base_at) => version.modified <= *base_at,
+            None => version.modified + grace / 2 <= self.at,
+        };
+        version.number <= base && was_there
+    }
+
+    /// The newest version that holds what this rotation publishes here: its own, or the one that a roll back has kept.
+    pub fn version_in<'a>(&self, parameter: &'a Parameter) -> Option<&'a Seen> {
+        parameter.published_by(self.id).or_else(|| parameter.latest().filter(|_| self.keeps(parameter)))
+    }
+
+    /// Whether what this rotation publishes is the latest version here.
+    pub fn is_published_in(&self, parameter: &Parameter) -> bool {
+        parameter.is_published_by(self.id) || self.keeps(parameter)
+    }
+
+    /// Whether a roll back has left this parameter as it was: no host was given anything else.
+    pub fn keeps(&self, parameter: &Parameter) -> bool {
+        let base = self.base.get(&parameter.path).copied().filter(|base| *base > 0);
+        self.kept.contains(&parameter.path) && base == Some(parameter.latest_number())
     }
 }
 
@@ -126,15 +155,30 @@ pub enum Author {
 pub struct Seen {
     pub version: Version,
     pub author: Author,
+    /// The stamp of our version whose value somebody has put once more with a description of theirs.
+    pub taken_over: Option<Stamp>,
 }
 
 impl Seen {
     /// When the value was made: what our stamp says, else when SSM took it.
     pub fn made_at(&self) -> DateTime<Utc> {
-        match (&self.author, &self.version.stamp) {
-            (Author::Ours(_), Some(stamp)) => stamp.at,
-            _ => self.version.modified,
-        }
+        self.our_stamp().map_or(self.version.modified, |stamp| stamp.made.unwrap_or(stamp.at))
+    }
+
+    /// When its rotation began, else when SSM took it. Of two versions of the same number, before a parameter was created
+    /// again and after, it tells one from the other.
+    pub fn published_at(&self) -> DateTime<Utc> {
+        self.our_stamp().map_or(self.version.modified, |stamp| stamp.at)
+    }
+
+    /// When a roll back brought this value back.
+    pub fn brought_back_at(&self) -> Option<DateTime<Utc>> {
+        self.our_stamp().filter(|stamp| stamp.made.is_some()).map(|stamp| stamp.at)
+    }
+
+    fn our_stamp(&self) -> Option<&Stamp> {
+        let stamp = self.version.stamp.as_ref().or(self.taken_over.as_ref());
+        stamp.filter(|_| matches!(self.author, Author::Ours(_)))
     }
 }
 
@@ -143,6 +187,33 @@ impl Seen {
 pub struct Parameter {
     pub path: String,
     pub versions: Vec<Seen>,
+    /// What SSM holds the next Put to; `None` where the parameter does not exist, or was not looked at closely.
+    pub shape: Option<Shape>,
+}
+
+/// What SSM holds a Put over the latest version to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// `SecureString`, `String` or `StringList`.
+    pub kind: String,
+    /// The key that it is encrypted with, as whoever put it named it.
+    pub key_id: Option<String>,
+    /// AllowedPattern, which the whole value has to match.
+    pub pattern: Option<String>,
+    /// Whether its tier holds long values.
+    pub is_advanced: bool,
+    /// Labels that keep SSM from dropping the oldest version, where it keeps no more.
+    pub labels_in_the_way: Vec<String>,
+}
+
+/// The account's default key, by the name that SSM gives it.
+pub const DEFAULT_KEY: &str = "alias/aws/ssm";
+
+impl Shape {
+    /// The key that it is encrypted with, unless that is the account's default one.
+    pub fn customer_key(&self) -> Option<&str> {
+        self.key_id.as_deref().filter(|key| *key != DEFAULT_KEY)
+    }
 }
 
 impl Parameter {
@@ -150,7 +221,11 @@ impl Parameter {
     ///
     /// `base` is the version that an open rotation replaces: what follows it and is not ours is foreign, even where
     /// keyturn never published before. `duplicates` are versions whose stamp does not fit their number but whose value
-    /// is that of the record, or of a fitting version of the same id: our own Put, applied twice.
+    /// is that of the record, or of a fitting version of the same id: our own Put, applied twice. No request is that late
+    /// that it comes when a later rotation is over: then somebody has brought the value of an earlier one back.
+    ///
+    /// Those without a stamp have the value of our last version: somebody has put it once more, as Terraform does to bring its
+    /// description back. It is as old as that version.
     pub fn classify(
         path: &str,
         owner: &str,
@@ -159,27 +234,38 @@ impl Parameter {
         duplicates: &BTreeSet<i64>,
     ) -> Self {
         let mut published_before = false;
+        let mut highest = 0;
+        let mut ours: Option<Stamp> = None;
         let versions = versions
             .into_iter()
             .map(|version| {
+                let same_value = duplicates.contains(&version.number);
+                let taken_over = ours.clone().filter(|_| same_value && version.stamp.is_none());
                 let author = match &version.stamp {
                     Some(stamp) if stamp.owner != owner => Author::OtherOwner(stamp.owner.clone()),
-                    Some(stamp)
-                        if stamp.version == version.number || duplicates.contains(&version.number) =>
-                    {
+                    Some(stamp) if stamp.version == version.number => Author::Ours(stamp.id),
+                    Some(stamp) if same_value && (base.is_some() || stamp.id >= highest) => {
                         Author::Ours(stamp.id)
                     }
                     Some(_) => Author::Foreign,
-                    None if published_before || base.is_some_and(|base| version.number > base) => {
-                        Author::Foreign
-                    }
-                    None => Author::Original,
+                    None => match &taken_over {
+                        Some(stamp) => Author::Ours(stamp.id),
+                        None if published_before || base.is_some_and(|base| version.number > base) => {
+                            Author::Foreign
+                        }
+                        None => Author::Original,
+                    },
                 };
-                published_before |= matches!(author, Author::Ours(_));
-                Seen { version, author }
+                if let Author::Ours(id) = author {
+                    published_before = true;
+                    highest = highest.max(id);
+                    let fits = |stamp: &&Stamp| stamp.version == version.number;
+                    ours = version.stamp.as_ref().filter(fits).cloned().or(ours.take());
+                }
+                Seen { version, author, taken_over }
             })
             .collect();
-        Self { path: path.to_owned(), versions }
+        Self { path: path.to_owned(), versions, shape: None }
     }
 
     /// Versions that carry our stamp but do not fit it: either a foreign Put that kept our description, or our own Put
@@ -232,29 +318,56 @@ pub struct HostEvidence {
     pub failure: Option<HostFailure>,
     /// The last deployment on this host, where it was about these parameters and failed.
     pub failed_deploy: Option<HostFailure>,
+    /// Reason and message of what keeps any run from starting on it until a person acts.
+    pub stalled: Option<(String, String)>,
 }
 
 impl HostEvidence {
     /// What the host has shown of a version of the parameter, if there is that version.
-    pub fn proof_of(&self, parameter: &Parameter, seen: Option<&Seen>) -> Option<Proof> {
+    pub fn shown_of(&self, parameter: &Parameter, seen: Option<&Seen>) -> Option<&HostProof> {
         let proof = self.proofs.get(&parameter.path)?;
-        proof.is_of(seen?).then_some(proof.proof)
+        proof.is_of(seen?).then_some(proof)
+    }
+
+    /// The comparison alone.
+    pub fn proof_of(&self, parameter: &Parameter, seen: Option<&Seen>) -> Option<Proof> {
+        self.shown_of(parameter, seen).map(|shown| shown.proof)
+    }
+
+    /// Whether the host has adopted a version of the parameter.
+    pub fn has_adopted(&self, parameter: &Parameter, seen: Option<&Seen>) -> bool {
+        self.shown_of(parameter, seen).is_some_and(|shown| adoption::has_adopted(shown.proof, shown.deployed))
+    }
+
+    /// Whether the host has left the credential of the version before.
+    pub fn has_left_the_old(
+        &self,
+        parameter: &Parameter,
+        seen: Option<&Seen>,
+        verify_is_enough: bool,
+    ) -> bool {
+        let left =
+            |shown: &HostProof| adoption::has_left_the_old(shown.proof, shown.deployed, verify_is_enough);
+        self.shown_of(parameter, seen).is_some_and(left)
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostProof {
     pub version: i64,
-    /// When the value of that version was made, in whole seconds.
-    pub made_at: DateTime<Utc>,
+    /// [`Seen::published_at`] of that version, in whole seconds.
+    pub published_at: DateTime<Utc>,
     pub proof: Proof,
     pub at: DateTime<Utc>,
+    /// Whether a deployment of this version ended well here, with verify passed.
+    pub deployed: bool,
 }
 
 impl HostProof {
     /// Whether it speaks of this version, and not of one of the same number before the parameter was created again.
     pub fn is_of(&self, seen: &Seen) -> bool {
-        self.version == seen.version.number && self.made_at.timestamp() == seen.made_at().timestamp()
+        self.version == seen.version.number
+            && self.published_at.timestamp() == seen.published_at().timestamp()
     }
 }
 
@@ -267,6 +380,8 @@ pub struct HostFailure {
     pub finished_at: DateTime<Utc>,
     /// Whether enough attempts have failed to call it final.
     pub for_good: bool,
+    /// Whether the host itself has shown that often that it does not work with these versions.
+    pub rejected: bool,
 }
 
 /// All evidence about one secret.
@@ -280,10 +395,14 @@ pub struct Observed {
     pub aborts: BTreeMap<RotationId, DateTime<Utc>>,
     /// Paths whose latest version is of the newest record's id but holds another value than it.
     pub mismatched: BTreeSet<String>,
+    /// Paths that this pass has shown to be writable for the controller.
+    pub writable: BTreeSet<String>,
     /// In the order of the spec, then those that only a record names.
     pub hosts: Vec<HostEvidence>,
     /// What the target showed at the last closer look; `None` where there is none, or none was taken.
     pub target: Option<TargetEvidence>,
+    /// How many keys the published ring holds, the newest first; `None` where it is no ring, or nobody looked.
+    pub keys: Option<usize>,
 }
 
 /// What a target showed.
@@ -310,10 +429,34 @@ pub struct TargetEvidence {
     pub replaced: BTreeMap<String, Acceptance>,
     /// Logins that it made for this secret; `None` where it makes none, or was not asked.
     pub issued: Option<Vec<IssuedLogin>>,
+    /// For how long the published login works, where no record lies open and the target ends it by itself.
+    pub lifetime: Option<Lifetime>,
     /// Things that a person should know.
     pub notes: Vec<String>,
     /// Statements that make the roles from the published one, where that is asked for and not done.
     pub set_up: Vec<String>,
+}
+
+impl TargetEvidence {
+    /// Nothing is known yet at the time of a look.
+    pub fn unasked(at: DateTime<Utc>) -> Self {
+        Self {
+            at,
+            unseen: None,
+            fenced: false,
+            fences: BTreeMap::new(),
+            can_log_in: BTreeSet::new(),
+            superusers: BTreeSet::new(),
+            sessions: Vec::new(),
+            recorded: None,
+            published: None,
+            replaced: BTreeMap::new(),
+            issued: None,
+            lifetime: None,
+            notes: Vec::new(),
+            set_up: Vec::new(),
+        }
+    }
 }
 
 /// A session that a login has opened.
@@ -336,6 +479,20 @@ pub struct IssuedLogin {
     pub at: DateTime<Utc>,
     /// Whether it is published, or any version that is kept of the rotation's publishes it, as far as can be told.
     pub was_published: bool,
+}
+
+/// From when to when a login works that its target ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    pub begins: DateTime<Utc>,
+    pub ends: DateTime<Utc>,
+}
+
+impl Lifetime {
+    /// When the login has to be replaced: a quarter of its life is left for a rotation that does not succeed at once.
+    pub fn replace_by(&self) -> DateTime<Utc> {
+        self.begins + (self.ends - self.begins) * 3 / 4
+    }
 }
 
 /// What a target said to a login.
@@ -371,6 +528,11 @@ impl Observed {
         stamped.chain(self.records.keys().copied()).chain(self.aborts.keys().copied()).max().unwrap_or(0)
     }
 
+    /// Whether what the rotation publishes is the latest version of every path.
+    pub fn is_published(&self, record: &Record) -> bool {
+        self.parameters.iter().all(|parameter| record.is_published_in(parameter))
+    }
+
     /// Whether every path is published by the rotation of this id.
     pub fn is_published_by(&self, id: RotationId) -> bool {
         self.parameters.iter().all(|parameter| parameter.is_published_by(id))
@@ -391,6 +553,27 @@ impl Observed {
             .filter(|stamp| stamp.request.as_deref() == Some(hash))
             .map(|stamp| stamp.id)
             .collect()
+    }
+
+    /// When the oldest key of the published ring was made: each rotation before added one. `None` where it is no ring.
+    pub fn oldest_key_made_at(&self) -> Option<DateTime<Utc>> {
+        let keys = self.keys.filter(|keys| *keys > 1)?;
+        let versions = &self.parameters.first()?.versions;
+        // Each rotation has added a key, the first one to what it found. What others wrote between may be the same ring
+        // again, and adds nothing.
+        let mut made: BTreeMap<RotationId, &Seen> = BTreeMap::new();
+        for seen in versions {
+            if let Author::Ours(id) = seen.author {
+                made.insert(id, seen);
+            }
+        }
+        let first_of_ours = versions.iter().find(|seen| matches!(seen.author, Author::Ours(_)));
+        let found = versions
+            .iter()
+            .rfind(|seen| first_of_ours.is_none_or(|first| seen.version.number < first.version.number));
+        let rotations: Vec<&Seen> = made.into_values().rev().chain(found).collect();
+        // SSM keeps a hundred versions; a key from before them is older than anything.
+        Some(rotations.get(keys - 1).map_or(DateTime::UNIX_EPOCH, |seen| seen.made_at()))
     }
 
     /// When the youngest published version was taken by SSM.

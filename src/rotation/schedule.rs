@@ -85,6 +85,7 @@ pub fn look(schedule: &Schedule<'_>, now: DateTime<Utc>) -> Result<Verdict, Wind
     let made_at = schedule.made_at.clamp(EARLIEST, LATEST);
     let deadline = later(made_at, period);
     let not_before = schedule.adopted_at.map_or(EARLIEST, |at| later(at, schedule.first_rotation_delay));
+    let life = Life { made_at, deadline, not_before };
     let (next, start_now) = if calendar.always_open() {
         let start = if not_before > deadline {
             later(not_before, share(schedule.identity, spread(schedule)))
@@ -93,19 +94,28 @@ pub fn look(schedule: &Schedule<'_>, now: DateTime<Utc>) -> Result<Verdict, Wind
         };
         (Due::At(start), now >= start)
     } else {
-        within_windows(schedule, &calendar, made_at, deadline, not_before, now)
+        within_windows(schedule, &calendar, life, now)
     };
     Ok(Verdict { next, overdue_since: (now >= deadline).then_some(deadline), start_now })
+}
+
+/// The times between which the published value is to be replaced.
+#[derive(Clone, Copy)]
+struct Life {
+    made_at: DateTime<Utc>,
+    /// When its age reaches the period.
+    deadline: DateTime<Utc>,
+    /// When a rotation may start at the earliest.
+    not_before: DateTime<Utc>,
 }
 
 fn within_windows(
     schedule: &Schedule<'_>,
     calendar: &Calendar,
-    made_at: DateTime<Utc>,
-    deadline: DateTime<Utc>,
-    not_before: DateTime<Utc>,
+    life: Life,
     now: DateTime<Utc>,
 ) -> (Due, bool) {
+    let Life { made_at, deadline, not_before } = life;
     let spread = spread(schedule);
     let planned = last_window(calendar, made_at, deadline, spread);
     if let Some(window) = planned

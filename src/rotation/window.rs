@@ -20,7 +20,8 @@ const HORIZON_DAYS: u64 = 9 * 366;
 /// takes no more steps than two daily ones need for that year. Windows of minutes get this many steps in all.
 const STEPS_OF_A_YEAR: usize = 2 * 366;
 const MAX_STEPS: usize = 4 * STEPS_OF_A_YEAR;
-const MINUTES_A_DAY: u32 = 24 * 60;
+const HOURS_A_DAY: u32 = 24;
+const MINUTES_AN_HOUR: u32 = 60;
 /// Widest change of a zone's offset that has happened (Samoa skipped a day), with room.
 const WIDEST_SKIP: TimeDelta = TimeDelta::hours(26);
 
@@ -110,17 +111,27 @@ impl Recurrence {
     }
 
     fn instant(&self, date: NaiveDate, minute: u32) -> Option<DateTime<Utc>> {
-        instant(self.zone, date.and_hms_opt(minute / 60, minute % 60, 0)?)
+        instant(self.zone, date.and_hms_opt(minute / MINUTES_AN_HOUR, minute % MINUTES_AN_HOUR, 0)?)
     }
 }
 
 /// The starts of a day, joined where one begins before or as the one before it ends.
 fn runs(cron: &Cron, length: TimeDelta) -> Result<Vec<(u32, u32)>, croner::errors::CronError> {
-    let mut runs: Vec<(u32, u32)> = Vec::new();
-    for minute in 0..MINUTES_A_DAY {
-        if !cron.pattern.hour_match(minute / 60)? || !cron.pattern.minute_match(minute % 60)? {
-            continue;
+    let (mut hours, mut minutes) = (Vec::new(), Vec::new());
+    for hour in 0..HOURS_A_DAY {
+        if cron.pattern.hour_match(hour)? {
+            hours.push(hour);
         }
+    }
+    for minute in 0..MINUTES_AN_HOUR {
+        if cron.pattern.minute_match(minute)? {
+            minutes.push(minute);
+        }
+    }
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for minute in
+        hours.iter().flat_map(|hour| minutes.iter().map(move |minute| hour * MINUTES_AN_HOUR + minute))
+    {
         match runs.last_mut() {
             Some((_, last)) if i64::from(minute - *last) <= length.num_minutes() => *last = minute,
             _ => runs.push((minute, minute)),

@@ -140,10 +140,25 @@ pub trait Target: Send + Sync {
         opened_before: Option<DateTime<Utc>>,
     ) -> Result<(), TargetError>;
 
+    /// Open sessions of a role as it sees them itself, for a target without an administrator.
+    async fn own_sessions(&self, own: &Login) -> Result<Vec<Session>, TargetError> {
+        Err(sees_nothing(&own.username))
+    }
+
+    /// The role ends sessions of its own that were opened before this time of the target's clock.
+    async fn end_own_sessions(&self, own: &Login, _opened_before: DateTime<Utc>) -> Result<(), TargetError> {
+        Err(sees_nothing(&own.username))
+    }
+
     /// Makes owner and pair from the role that is in use, or lists what that takes. It holds what is still to be done:
     /// nothing once it is, and nothing where the secret asks for no bootstrap. Repeating it is harmless.
     async fn set_up(&self, mode: BootstrapMode) -> Result<SetUp, TargetError> {
         let _ = mode;
         Ok(SetUp::default())
     }
+}
+
+fn sees_nothing(username: &str) -> TargetError {
+    let message = format!("{username}: logins of this target see no sessions of their own");
+    TargetError { reason: "SessionsUnseen", message, permanent: true, outcome_unknown: false }
 }

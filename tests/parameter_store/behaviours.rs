@@ -16,6 +16,7 @@ fn stamp(version: i64) -> Stamp {
         version,
         at: "2026-03-01T03:00:00Z".parse().unwrap(),
         request: Some(description::request_hash("now")),
+        made: None,
     }
 }
 

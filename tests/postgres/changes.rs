@@ -51,6 +51,33 @@ pub async fn a_role_without_an_administrator_changes_its_own_password(server: Ar
     assert!(accepted(&target, &new).await);
 }
 
+pub async fn a_role_without_an_administrator_sees_and_ends_its_own_sessions(server: Arc<Server>) {
+    let scene = Scene::new(server).await;
+    let (role, old) = (scene.role("self"), password());
+    // As its default role it would see none.
+    scene.sql(&format!("CREATE ROLE {role} LOGIN PASSWORD '{old}'; CREATE ROLE {role}_other; GRANT {role}_other TO {role}; ALTER ROLE {role} SET role = '{role}_other'")).await;
+    let target = scene.without_admin(&scene.single(&role));
+    let (old, new) = (login(&role, &old), login(&role, &password()));
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(scene.server.port).user(&role).dbname(&scene.database);
+    config.password(old.password.expose()).application_name("the thief");
+    let (_client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    let thief = tokio::spawn(connection);
+    target.install(1, &new, &[old]).await.unwrap();
+
+    let seen = target.own_sessions(&new).await.unwrap();
+    let clients: Vec<_> = seen.iter().map(|session| session.client.as_str()).collect();
+    assert_eq!(clients, ["127.0.0.1 (the thief)"]);
+    let since = seen[0].since.expect("it sees since when");
+    target.end_own_sessions(&new, since).await.unwrap();
+    assert_eq!(target.own_sessions(&new).await.unwrap().len(), 1, "it was opened then, not before");
+    target.end_own_sessions(&new, since + chrono::TimeDelta::microseconds(1)).await.unwrap();
+    assert!(thief.await.unwrap().is_err());
+    assert_eq!(target.own_sessions(&new).await.unwrap(), []);
+    let stranger = login(&role, &password());
+    assert_eq!(target.own_sessions(&stranger).await.unwrap_err().reason, "LoginRefused");
+}
+
 pub async fn hostile_names_and_passwords_are_only_names_and_passwords(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let d = &scene.database;

@@ -41,6 +41,7 @@ macro_rules! on_every_version {
 on_every_version! {
     changes::the_administrator_changes_a_roles_password_and_the_old_one_is_gone,
     changes::a_role_without_an_administrator_changes_its_own_password,
+    changes::a_role_without_an_administrator_sees_and_ends_its_own_sessions,
     changes::hostile_names_and_passwords_are_only_names_and_passwords,
     changes::of_two_roles_one_is_let_in_while_the_other_goes_on_and_then_is_shut_out,
     changes::an_older_rotation_and_another_secret_are_refused_by_the_fence,

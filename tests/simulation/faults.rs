@@ -142,11 +142,10 @@ impl Plan {
     }
 }
 
+/// As `one_case` takes it: the numbers of the effects and the faults that hit them.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let faults: Vec<String> =
-            self.0.iter().map(|(at, fault)| format!("{fault:?} at effect {at}")).collect();
-        f.write_str(if faults.is_empty() { "no fault" } else { "" })?;
-        f.write_str(&faults.join(", "))
+        let faults: Vec<String> = self.0.iter().map(|(at, fault)| format!("{at} {fault:?}")).collect();
+        f.write_str(&faults.join(" "))
     }
 }

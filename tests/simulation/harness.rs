@@ -4,6 +4,7 @@
 //! dropped with its controller, or it is a zombie, which is kept and polled again once its gate is open.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -15,17 +16,19 @@ use keyturn::controller::managed_secret::{ManagedSecrets, Requeue, ports};
 use keyturn::controller::objects::ObjectError;
 use keyturn::controller::settings::Settings;
 
-use crate::faults::{Kind, Plan};
+use crate::faults::{Fault, Kind, Plan};
 use crate::invariants;
 use crate::scenarios::Scenario;
 use crate::summary::Summary;
-use crate::world::{At, CLUSTER, GRACE, Key, NAMESPACE, REGION, Sabotage, State, World};
+use crate::world::{At, CLUSTER, GRACE, Key, Logged, NAMESPACE, REGION, Sabotage, State, World};
 
 /// Once nothing has happened for this long, nothing will: it is longer than every wait of the controller.
 const QUIET: TimeDelta = TimeDelta::minutes(150);
 /// By then everything must have come to rest.
 const LONGEST: TimeDelta = TimeDelta::hours(60);
 const MOST_PASSES: usize = 700;
+/// How long the first rotation of an adopted value waits.
+pub const FIRST_ROTATION_DELAY: TimeDelta = TimeDelta::minutes(2);
 /// Waits for somebody's word are stretched while nothing happens, up to this.
 const LONGEST_POLL: TimeDelta = TimeDelta::hours(1);
 
@@ -40,6 +43,15 @@ pub enum Attention {
     TimesOnly,
 }
 
+impl fmt::Display for Attention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Watches => "watches",
+            Self::TimesOnly => "times",
+        })
+    }
+}
+
 struct Process {
     id: usize,
     secrets: Arc<ManagedSecrets>,
@@ -49,7 +61,7 @@ struct Process {
 fn settings(sabotage: Option<Sabotage>) -> Settings {
     let mut settings = Settings::new(CLUSTER, REGION);
     settings.grace = if sabotage == Some(Sabotage::NoGrace) { TimeDelta::zero() } else { GRACE };
-    settings.first_rotation_delay = TimeDelta::minutes(2);
+    settings.first_rotation_delay = FIRST_ROTATION_DELAY;
     settings.backlog_spread = TimeDelta::zero();
     settings.backoff_initial = TimeDelta::seconds(10);
     settings.backoff_max = TimeDelta::minutes(5);
@@ -115,14 +127,34 @@ fn poll(pass: &mut Pass) -> Poll<Result<Requeue, ObjectError>> {
 pub struct Ending {
     /// The kinds of the effects, in order.
     pub effects: Vec<Kind>,
+    logged: Vec<Logged>,
     pub log: Vec<String>,
     pub passes: usize,
     pub violations: Vec<String>,
     pub summary: Summary,
     pub request_forgotten: bool,
+    pub answer_forgotten: bool,
+    /// Whether some request was recorded and not executed.
+    pub recorded: bool,
 }
 
-/// What the checks cost nothing to say about a run.
+impl Ending {
+    /// The faults that would make a difference at this effect of the run.
+    pub fn faults_at(&self, effect: usize) -> impl Iterator<Item = Fault> {
+        let effect = &self.logged[effect];
+        let (parameters, objects) = effect.reads_may_lag;
+        let makes_a_difference = move |fault: &Fault| match fault {
+            // Nothing else happens to a call while its kind is rejected.
+            _ if effect.fault == Some(Fault::Rejected) => false,
+            Fault::StaleReads => parameters || objects,
+            Fault::StaleListing | Fault::StaleHistories => parameters,
+            _ => true,
+        };
+        let concerned = Fault::ALL.into_iter().filter(|fault| fault.concerns(effect.kind));
+        concerned.filter(makes_a_difference)
+    }
+}
+
 struct Run {
     world: Arc<Mutex<State>>,
     process: Process,
@@ -251,7 +283,8 @@ impl Run {
         let mut pass = self.process.pass(key);
         match poll(&mut pass) {
             Poll::Ready(outcome) => {
-                let acted = self.state(|s| s.log[before..].iter().any(|l| l.kind != Kind::Observe));
+                let looks = [Kind::Observe, Kind::LookAtTarget];
+                let acted = self.state(|s| s.log[before..].iter().any(|l| !looks.contains(&l.kind)));
                 self.schedule(key, outcome, acted);
             }
             Poll::Pending => {
@@ -322,10 +355,13 @@ impl Run {
         Ending {
             effects: state.log.iter().map(|l| l.kind).collect(),
             log: log.collect(),
+            logged: state.log.clone(),
             passes: self.passes,
             violations: state.violations.clone(),
             summary: Summary::of(&state),
             request_forgotten: state.memory.request_forgotten,
+            answer_forgotten: state.memory.answer_forgotten,
+            recorded: state.cluster.secrets().any(invariants::has_recorded_a_request),
         }
     }
 }

@@ -1,23 +1,75 @@
-//! What must hold after every effect, whatever went wrong. The ids are those of the design's list of invariants.
+//! What must hold after every effect, whatever went wrong. Every violation begins with the name of what it violates.
+
+mod held;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keyturn::api::ManagedSecret;
 use keyturn::api::managed_secret::DeletionPolicy;
 use keyturn::api::rotation_grant::GrantMode;
 use keyturn::api::time::from_kubernetes;
+use keyturn::api::{ManagedSecret, ROTATE_REQUESTED_AT, SecretIncident, conditions};
 use keyturn::deploy::task::Task;
 use keyturn::incident::scope;
 use keyturn::parameter_store::description;
 use keyturn::parameter_store::records::{self, StagedKind};
 use keyturn::rotation::observed::{Record, Trigger};
-use keyturn::rotation::protocol::DELETION_DEADLINE;
 use keyturn::secret_value::SecretValue;
 use kube::ResourceExt;
 
 use crate::faults::Kind;
 use crate::world::ssm::By;
-use crate::world::{At, CLUSTER, GRACE, NAMESPACE, STAGING, Sent, State};
+use crate::world::{At, CLUSTER, DELETION_BOUND, GRACE, NAMESPACE, STAGING, Sent, State};
+
+pub use held::script_runs;
+
+/// The run ends as the story says, and as the one without faults did.
+pub const SAME_END: &str = "same end";
+
+/// What every violation begins with.
+pub const NAMES: [&str; 18] = [
+    // Every credential that lives in a target can be read back from Parameter Store.
+    "I1",
+    // What each host runs is accepted by its target. A single role has a window, in which nothing else may be deployed.
+    "I2",
+    // One trigger leads to one rotation and one value; at most one of them and one Job at a time, and none that nobody
+    // asked for.
+    "I3",
+    // What was retired or replaced does not come back.
+    "I4",
+    // What is published is accepted.
+    "I5",
+    // Everything comes to rest in bounded time, with a reason where it is not Ready, and without hammering.
+    "I6",
+    // No value shows.
+    "I7",
+    // Nothing ends or is closed before every host has left it, and for as long as the object says after that.
+    "I8",
+    // Nothing is touched that no grant lets.
+    "I9",
+    // Edits and deletions leave nothing behind.
+    "I10",
+    // What other people have written is not replaced in silence.
+    "I11",
+    // No record is closed while a request about it may be alive.
+    "grace",
+    // What people, windows, the order of hosts or the period hold back does not begin.
+    "hold",
+    // Ready=True: all is published, and accepted as of the last answer.
+    "Ready",
+    // Deployed=True: every host has run it.
+    "Deployed",
+    // Contained: nothing from before the report is accepted, published, run or logged in.
+    "contained",
+    // Lists in the status are as long as the schema lets them be.
+    "bounds",
+    SAME_END,
+];
+
+/// The name of the check that a violation tells of.
+pub fn check_of(violation: &str) -> &'static str {
+    let named = NAMES.into_iter().find(|name| violation.starts_with(&format!("{name}: ")));
+    named.unwrap_or_else(|| panic!("a violation without the name of its check: {violation}"))
+}
 
 /// What the checks remember of a run.
 #[derive(Default)]
@@ -34,12 +86,20 @@ pub struct Memory {
     said: String,
     /// A request was forgotten before its record existed, see [`status_is_emptied`].
     pub request_forgotten: bool,
+    /// That a request was recorded only was forgotten, see [`status_is_emptied`].
+    pub answer_forgotten: bool,
     /// Names of secrets whose record was given up by the deadline of a deletion.
     pub abandoned: BTreeSet<String>,
+    /// What each process last heard of a login, as `user:password`: whether it is accepted.
+    answered: BTreeMap<(usize, String), bool>,
     /// Logins that were retired, as `user:password`.
     retired: BTreeSet<String>,
     /// Values that were drawn for a rotation, by owner and id of their record.
     pub recorded: BTreeMap<String, BTreeSet<u64>>,
+    /// When each value was last seen to run somewhere.
+    last_run: BTreeMap<String, At>,
+    /// What each host has run, as host, path and value.
+    has_run: BTreeSet<(String, String, String)>,
 }
 
 impl Memory {
@@ -113,6 +173,7 @@ fn record(state: &mut State, path: &str, name: &str, id: u64, value: &str) {
     if highest.is_some_and(|highest| *highest >= id) {
         state.violate(format!("I3: record {id} of {name} was created though that id is published"));
     }
+    held::rotation_begins(state, name, &record);
     state.memory.recorded.entry(name.to_owned()).or_default().insert(id);
     for value in record.values.values() {
         value_is_made(state, value.expose(), record.at);
@@ -127,7 +188,11 @@ fn publish(state: &mut State, sent: Sent, path: &str, value: &str, text: &str) {
     let Some((name, record)) = holder else {
         return state.violate(format!("I1: {path} was published without a record that holds the value"));
     };
-    let (_, stamp) = description::parse(text);
+    let (words, stamp) = description::parse(text);
+    let before = state.ssm.latest(path).filter(|latest| latest.sequence <= sent.seen);
+    if before.is_some_and(|before| description::parse(&before.description).0 != words) {
+        state.violate(format!("I11: the text that describes {path} was lost"));
+    }
     match stamp {
         Some(stamp) if stamp.owner == format!("{CLUSTER}/{NAMESPACE}/{name}") && stamp.id == record.id => {}
         other => state
@@ -183,7 +248,7 @@ fn someone_elses_version_is_replaced(state: &mut State, sent: Sent, path: &str, 
 }
 
 /// The controller deletes a parameter.
-pub fn delete(state: &mut State, _sent: Sent, path: &str) {
+pub fn delete(state: &mut State, sent: Sent, path: &str) {
     let Some(what) = records::parse_path(STAGING, path) else {
         let wanted = state.cluster.secrets().any(|s| {
             s.metadata.deletion_timestamp.is_some()
@@ -203,10 +268,10 @@ pub fn delete(state: &mut State, _sent: Sent, path: &str) {
     else {
         return;
     };
-    close(state, &what.name, &record);
+    close(state, sent, &what.name, &record);
 }
 
-fn close(state: &mut State, name: &str, record: &Record) {
+fn close(state: &mut State, sent: Sent, name: &str, record: &Record) {
     let id = record.id;
     let latest = |path: &String| state.ssm.latest(path);
     let is_published = |(path, value): (&String, &SecretValue)| {
@@ -242,6 +307,15 @@ fn close(state: &mut State, name: &str, record: &Record) {
     if !pending.is_empty() {
         state.violate(format!("grace: record {id} of {name} was closed while {pending:?} is on its way"));
     }
+    let heard = record.credential.as_ref().is_none_or(|credential| {
+        let login = format!("{}:{}", credential.username, credential.password.expose());
+        state.memory.answered.get(&(sent.process, login)) == Some(&true)
+    });
+    if !heard {
+        state.violate(format!(
+            "I8: record {id} of {name} was closed before its target was heard to accept it"
+        ));
+    }
     let secret = state.cluster.secret(name);
     let named = secret.map(|s| s.spec.hosts.iter().map(|h| h.name.clone()).collect::<Vec<_>>());
     let hosts: BTreeSet<String> = record.hosts.iter().cloned().chain(named.unwrap_or_default()).collect();
@@ -249,8 +323,9 @@ fn close(state: &mut State, name: &str, record: &Record) {
     for host in hosts.iter().filter(|host| state.cluster.host(host).is_some()) {
         let Some(real) = state.hosts.get(host) else { continue };
         for (path, value) in &record.values {
+            // Of a host that fetches it somewhere else nothing is known but by its deployments.
             let runs = real.running.get(path).map(String::as_str);
-            if runs != Some(value.expose()) && !real.unseen.contains(path) {
+            if runs != Some(value.expose()) {
                 behind.push(format!("{host} does not run {path}"));
             }
         }
@@ -269,7 +344,7 @@ pub fn released(state: &mut State, secret: &ManagedSecret) {
         .metadata
         .deletion_timestamp
         .as_ref()
-        .is_some_and(|at| from_kubernetes(at) + DELETION_DEADLINE.max(GRACE * 4) <= state.now);
+        .is_some_and(|at| from_kubernetes(at) + DELETION_BOUND <= state.now);
     if given_up {
         state.memory.abandoned.insert(name);
     } else if !open.is_empty() {
@@ -278,6 +353,7 @@ pub fn released(state: &mut State, secret: &ManagedSecret) {
 }
 
 pub fn job_starts(state: &mut State, host: &str, task: &Task) {
+    held::job_starts(state, host, task);
     let running = state.jobs.iter().filter(|job| job.host == host && job.is_running()).count();
     if running > 0 {
         state.violate(format!(
@@ -287,20 +363,86 @@ pub fn job_starts(state: &mut State, host: &str, task: &Task) {
     }
 }
 
-pub fn secret_status(state: &mut State, _sent: Sent, changed: &ManagedSecret) {
-    let text = serde_json::to_string(changed).unwrap_or_default();
+pub fn secret_status(state: &mut State, sent: Sent, changed: &ManagedSecret) {
+    let text = serde_json::to_string(&changed.status).unwrap_or_default();
     no_value_in(state, "the status of a ManagedSecret", &text);
     said(state, &text);
+    ready_is_accepted(state, sent.process, changed);
+    held::conditions_are_true(state, changed);
+    answered_requests_ask_nobody(state, changed);
     if let Some(status) = &changed.status
         && status.history.len() > 10
     {
-        state.violate("status.history holds more than ten entries".to_owned());
+        state.violate("bounds: status.history holds more than ten entries".to_owned());
+    }
+}
+
+/// Ready=True: what the status says is published was accepted when the controller last heard of it.
+fn ready_is_accepted(state: &mut State, process: usize, changed: &ManagedSecret) {
+    let Some(status) = &changed.status else { return };
+    if !conditions::is_true(&status.conditions, conditions::READY) {
+        return;
+    }
+    let refused = status.parameters.iter().find(|p| {
+        let published = state.ssm.versions(&p.path).iter().find(|version| version.number == p.version);
+        published.is_some_and(|v| {
+            let asked = (process, v.value.trim_end().to_owned());
+            state.memory.answered.get(&asked) == Some(&false)
+        })
+    });
+    if let Some(refused) = refused {
+        let (path, version) = (refused.path.clone(), refused.version);
+        state
+            .violate(format!("Ready: True although version {version} of {path} was refused when last asked"));
+    }
+}
+
+/// I3: a request that a published version answers asks no host for a preflight, where nothing else is due.
+fn answered_requests_ask_nobody(state: &mut State, changed: &ManagedSecret) {
+    let asked = changed.status.as_ref().and_then(|status| status.preflight.as_ref());
+    let (Some(asked), Some(token)) = (asked, changed.annotations().get(ROTATE_REQUESTED_AT)) else { return };
+    let asked_at = from_kubernetes(&asked.requested_at);
+    let hash = Some(description::request_hash(token));
+    let period = changed.spec.rotation.period.as_ref().and_then(|period| period.to_delta());
+    for parameter in &changed.spec.ssm.parameters {
+        let versions = state.ssm.versions(&parameter.path);
+        let answered = versions
+            .iter()
+            .filter(|v| v.modified < asked_at)
+            .any(|v| description::parse(&v.description).1.is_some_and(|stamp| stamp.request == hash));
+        let made_at = versions.last().map(|v| v.modified);
+        let due = made_at.zip(period).is_some_and(|(made_at, period)| made_at + period <= state.now);
+        // A token that ends by itself is due before that, whatever the period.
+        let ends_by_itself = changed.spec.generate.cloudflare_r2.is_some();
+        if answered && !due && !ends_by_itself {
+            let name = changed.name_any();
+            return state.violate(format!("I3: hosts of {name} were asked for a request that was answered"));
+        }
+    }
+}
+
+/// A process was told whether a login is accepted.
+pub fn login_is_answered(state: &mut State, process: usize, login: &str, accepted: bool) {
+    state.memory.answered.insert((process, login.trim_end().to_owned()), accepted);
+}
+
+/// A process was told that a role has been changed: none of its other passwords is accepted any more.
+pub fn role_is_known_to_be_changed(state: &mut State, process: usize, username: &str) {
+    let theirs = format!("{username}:");
+    for ((by, login), accepted) in &mut state.memory.answered {
+        *accepted &= *by != process || !login.starts_with(&theirs);
     }
 }
 
 /// I7, by the values themselves.
 pub fn no_value_in(state: &mut State, place: &str, text: &str) {
-    let leaked = state.memory.values.keys().any(|value| value.len() >= 8 && text.contains(value.as_str()));
+    // The id of a key pair is no secret, though a parameter may hold it alone.
+    let is_id = |value: &String| state.cloudflare.as_ref().is_some_and(|r2| r2.tokens.contains_key(value));
+    let leaked = state
+        .memory
+        .values
+        .keys()
+        .any(|value| value.len() >= 8 && !is_id(value) && text.contains(value.as_str()));
     if leaked {
         state.violate(format!("I7: a value is in {place}"));
     }
@@ -314,7 +456,6 @@ pub fn said(state: &mut State, text: &str) {
 /// The documented exception: a token whose object has no status before the record exists looks like one that came with
 /// re-applied YAML. It is recorded and not executed.
 pub fn status_is_emptied(state: &mut State) {
-    use keyturn::api::ROTATE_REQUESTED_AT;
     let open = open_records(state);
     let forgotten = state.cluster.secrets().any(|secret| {
         let Some(token) = secret.annotations().get(ROTATE_REQUESTED_AT) else { return false };
@@ -329,6 +470,12 @@ pub fn status_is_emptied(state: &mut State) {
         !recorded && !published
     });
     state.memory.request_forgotten |= forgotten;
+    state.memory.answer_forgotten |= state.cluster.secrets().any(has_recorded_a_request);
+}
+
+/// Whether its status says of a request that it was recorded and not executed.
+pub fn has_recorded_a_request(secret: &ManagedSecret) -> bool {
+    secret.status.as_ref().is_some_and(|s| s.history.iter().any(|ended| ended.result == "Recorded"))
 }
 
 /// A role was given a password by the rotation of this id.
@@ -342,7 +489,9 @@ pub fn role_is_changed(state: &mut State, id: u64, username: &str, password: &st
 
 /// The login was taken from a role.
 pub fn role_is_retired(state: &mut State, username: &str, password: &str) {
-    state.memory.retired.insert(format!("{username}:{password}"));
+    let login = format!("{username}:{password}");
+    held::login_ends(state, |value| value == login);
+    state.memory.retired.insert(login);
     let users = users_of(state, |value| value.starts_with(&format!("{username}:")));
     if !users.is_empty() {
         state.violate(format!("I8: role {username} was retired while {} ran it", users.join(", ")));
@@ -358,11 +507,18 @@ fn users_of(state: &State, is_of: impl Fn(&str) -> bool) -> Vec<String> {
 
 /// Whether an incident lets a value be revoked whoever still uses it: it is suspected, and the time to leave it is over.
 fn may_be_revoked(state: &State, value: &str) -> bool {
+    suspicions_of(state, value).any(|incident| scope::revoke_at(incident) <= state.now)
+}
+
+fn is_suspected(state: &State, value: &str) -> bool {
+    suspicions_of(state, value).next().is_some()
+}
+
+/// The incidents that were reported after a value was made.
+fn suspicions_of<'a>(state: &'a State, value: &str) -> impl Iterator<Item = &'a SecretIncident> {
     let made = state.memory.values.get(value.trim_end());
-    state.cluster.incidents.iter().any(|incident| {
-        made.is_none_or(|made| *made < scope::reported_at(incident))
-            && scope::revoke_at(incident) <= state.now
-    })
+    let incidents = state.cluster.incidents.iter();
+    incidents.filter(move |incident| made.is_none_or(|made| *made < scope::reported_at(incident)))
 }
 
 /// An incident's record beside another one publishes again what a late request of that one undoes.
@@ -377,6 +533,7 @@ pub fn token_is_deleted(state: &mut State, id: &str) {
         state.violate(format!("I9: token {id} of somebody else was deleted"));
     }
     let users = users_of(state, is_of);
+    held::login_ends(state, is_of);
     if !users.is_empty() {
         state.violate(format!("I8: token {id} was deleted while {} ran it", users.join(", ")));
     }
@@ -431,15 +588,19 @@ fn logins(state: &State) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, role) in server.roles.iter().filter(|(_, role)| role.can_log_in) {
         let login = format!("{name}:{}", role.password);
-        let published = state
-            .ssm
-            .content
-            .keys()
-            .any(|path| state.ssm.versions(path).iter().any(|version| version.value.trim_end() == login));
-        let recorded = open_records(state).into_iter().any(|(_, record)| {
-            record.credential.is_some_and(|c| c.username == *name && c.password.expose() == role.password)
-        });
-        if !published && !recorded {
+        let is_published = || {
+            let mut versions = state.ssm.content.keys().flat_map(|path| state.ssm.versions(path));
+            versions.any(|version| version.value.trim_end() == login)
+        };
+        let is_recorded = || {
+            open_records(state).into_iter().any(|(_, record)| {
+                record.credential.is_some_and(|c| c.username == *name && c.password.expose() == role.password)
+            })
+        };
+        // Nobody here ever had one that the server was made with.
+        let known =
+            state.memory.values.contains_key(&login) || state.memory.values.contains_key(&role.password);
+        if known && !is_published() && !is_recorded() {
             wrong.push(format!("I1: the password of role {name} can be read back from nowhere"));
         }
     }
@@ -455,7 +616,8 @@ fn logins(state: &State) -> Vec<String> {
     }
     for path in state.ssm.content.keys().filter(|path| !path.starts_with(STAGING)) {
         let Some(latest) = state.ssm.latest(path) else { continue };
-        let is_ours = state.memory.is_ours(path, &latest.value);
+        // What a person brings back is the person's, whoever made it.
+        let is_ours = state.memory.is_ours(path, &latest.value) && latest.by == By::Keyturn;
         if is_ours
             && !server.accepts(&latest.value)
             && !may_be_revoked(state, &latest.value)
@@ -469,6 +631,7 @@ fn logins(state: &State) -> Vec<String> {
 
 /// What must hold whenever nothing is being changed.
 pub fn always(state: &mut State) {
+    held::hosts_run(state);
     let mut lost = logins(state);
     lost.extend(suspicions(state));
     lost.extend(pairs(state));
@@ -492,15 +655,23 @@ fn suspicions(state: &State) -> Vec<String> {
     for incident in &state.cluster.incidents {
         let reported_at = scope::reported_at(incident);
         for secret in state.cluster.secrets().filter(|s| scope::concerns(incident, s)) {
-            let status = secret.status.clone().unwrap_or_default();
-            let said = status.compromise.as_ref().and_then(|c| c.contained_at.as_ref()).is_some();
+            let compromise = secret.status.as_ref().and_then(|status| status.compromise.as_ref());
+            let said = compromise.is_some_and(|said| {
+                said.contained_at.is_some() && from_kubernetes(&said.reported_at) == reported_at
+            });
+            if !said {
+                continue;
+            }
             for path in secret.spec.ssm.parameters.iter().map(|p| &p.path) {
                 let old = state.ssm.versions(path).iter().filter(|version| {
                     let stamp = description::parse(&version.description).1;
                     stamp.map_or(version.modified, |stamp| stamp.at) < reported_at
                 });
                 let old: Vec<String> = old.map(|version| version.value.trim_end().to_owned()).collect();
-                let is_old = |value: &str| old.iter().any(|old| old == value.trim_end());
+                // Of a ring of keys each one opens what was sealed with it.
+                let keys = |value: &str| value.trim_end().split(',').map(str::to_owned).collect::<Vec<_>>();
+                let old_keys: BTreeSet<String> = old.iter().flat_map(|value| keys(value)).collect();
+                let is_old = |value: &str| keys(value).iter().any(|key| old_keys.contains(key));
                 let has_target = state.postgres.is_some() || state.cloudflare.is_some();
                 let alive = if has_target {
                     old.iter().any(|value| {
@@ -511,10 +682,19 @@ fn suspicions(state: &State) -> Vec<String> {
                     state.hosts.values().any(|host| host.running.get(path).is_some_and(|value| is_old(value)))
                 };
                 // A login that is published and refused is of no use to anybody.
+                // A role that is shut out, with somebody who is still logged in.
+                let logged_in = state.postgres.as_ref().is_some_and(|server| {
+                    let shut_out = |value: &str| {
+                        let role = value.split_once(':').and_then(|(name, _)| server.roles.get(name));
+                        role.is_some_and(|role| !role.can_log_in) && !server.ended.contains_key(value)
+                    };
+                    let mut run = state.hosts.values().filter_map(|host| host.running.get(path));
+                    run.any(|value| is_old(value) && shut_out(value))
+                });
                 let published =
                     !has_target && state.ssm.latest(path).is_some_and(|latest| is_old(&latest.value));
-                if said && (alive || published) {
-                    wrong.push(format!("incident: {path} is said to be contained, and is not"));
+                if alive || published || logged_in {
+                    wrong.push(format!("contained: {path} is said to be, and is not"));
                 }
             }
         }
@@ -522,7 +702,21 @@ fn suspicions(state: &State) -> Vec<String> {
     wrong
 }
 
-/// At the end: other people's writes that were replaced have been reported.
+/// Whatever keeps an object from being finished, its deletion ends in bounded time.
+fn is_held_too_long(secret: &ManagedSecret, now: At) -> bool {
+    let deleted_at = secret.metadata.deletion_timestamp.as_ref().map(from_kubernetes);
+    deleted_at.is_some_and(|at| at + DELETION_BOUND * 2 < now)
+}
+
+fn waits_without_a_word(secret: &ManagedSecret) -> bool {
+    let ready = secret.status.as_ref().and_then(|s| conditions::find(&s.conditions, conditions::READY));
+    secret.metadata.deletion_timestamp.is_none()
+        && ready.is_none_or(|ready| {
+            ready.status != "True" && (ready.reason.is_empty() || ready.message.is_empty())
+        })
+}
+
+/// At the end: other people's writes that were replaced have been reported, and nothing is stuck in silence.
 pub fn at_the_end(state: &mut State) {
     let silent: Vec<String> = state
         .memory
@@ -540,7 +734,17 @@ pub fn at_the_end(state: &mut State) {
     if !silent.is_empty() {
         state.violate(format!("I11: nobody was told that {} was replaced", silent.join(", ")));
     }
+    let held: Vec<String> =
+        state.cluster.secrets().filter(|s| is_held_too_long(s, state.now)).map(|s| s.name_any()).collect();
+    if !held.is_empty() {
+        state.violate(format!("I6: deleted and still there: {}", held.join(", ")));
+    }
+    let silent: Vec<String> =
+        state.cluster.secrets().filter(|s| waits_without_a_word(s)).map(|s| s.name_any()).collect();
+    if !silent.is_empty() {
+        state.violate(format!("I6: not Ready, and nothing says why: {}", silent.join(", ")));
+    }
     if !state.late.is_empty() {
-        state.violate("the simulation ended before everything was applied".to_owned());
+        state.violate("I6: the run ended before everything was applied".to_owned());
     }
 }

@@ -1,8 +1,11 @@
 //! What people have and do. Each scenario is one story; the faults are the harness's. Those of random values are here.
 
+mod heeded;
 mod incidents;
 mod key_pairs;
 mod logins;
+mod remainders;
+mod seams;
 
 use std::collections::BTreeMap;
 
@@ -18,10 +21,14 @@ use crate::world::hosts::SimHost;
 use crate::world::postgres::SimPostgres;
 use crate::world::{Action, CLUSTER, NAMESPACE, State, When};
 
+pub use self::heeded::*;
 pub use self::incidents::*;
 pub use self::key_pairs::*;
 pub use self::logins::*;
+pub use self::remainders::*;
+pub use self::seams::*;
 
+#[derive(Clone)]
 pub struct Scenario {
     pub name: &'static str,
     /// What is there before the controller is.
@@ -128,6 +135,7 @@ fn rotated_days_ago(state: &mut State, path: &str, value: &str, days: i64) {
         version: 2,
         at: state.now,
         request: None,
+        made: None,
     };
     state.person_describes(path, value, &description::render("Signing key", &stamp));
     state.now = start;
@@ -371,7 +379,18 @@ scenario!(two_parameters_are_published_from_one_draw,
         s.apply_secret(SECRET, json!({}), on_web(json!({"ssm": {"parameters": parameters}})));
     },
     script: a_request,
-    ends: one_new_value);
+    ends: one_new_value,
+    or_else: halves_of_values_put_back);
+
+/// The values before are published in both, since SSM refused a half of the new ones for good.
+fn halves_of_values_put_back(end: &Summary) -> bool {
+    let in_its_place = end.hosts.values().all(|host| host.runs.values().all(|same| *same));
+    in_its_place
+        && end.staged.is_empty()
+        && answered_with(end, "RolledBack")
+        && end.secrets.values().all(at_rest)
+        && end.parameters.values().all(|p| p.latest != Latest::Generated)
+}
 
 scenario!(two_missing_parameters_are_created,
     prepare: |s| {

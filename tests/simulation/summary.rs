@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use keyturn::api::FINALIZER;
+use keyturn::api::time::from_kubernetes;
+use keyturn::incident::scope;
 use kube::ResourceExt;
 
 use crate::world::State;
@@ -150,6 +152,12 @@ fn end_of(state: &State, secret: &keyturn::api::ManagedSecret) -> SecretEnd {
                     .push(format!("status says that {} runs {}, and it does not", host.name, parameter.path));
             }
         }
+    }
+    let reports = state.cluster.incidents.iter().filter(|incident| scope::concerns(incident, secret));
+    if let Some(last) = reports.map(scope::reported_at).max()
+        && status.compromise.as_ref().is_none_or(|said| from_kubernetes(&said.reported_at) != last)
+    {
+        mirrors.push(format!("status does not tell of the report of {last}"));
     }
     SecretEnd {
         conditions: turned(&status.conditions),

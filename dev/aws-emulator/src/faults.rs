@@ -23,6 +23,8 @@ pub enum Fault {
     /// TooManyUpdates, which the SDK does not retry.
     TooManyUpdates,
     AccessDenied,
+    /// The same, of a PutParameter with Overwrite alone: a policy with the condition key `ssm:Overwrite`.
+    OverwriteDenied,
     /// HTTP 500.
     ServerError {
         #[serde(default)]
@@ -82,7 +84,7 @@ impl Fault {
                 ),
                 false,
             ),
-            Self::AccessDenied => {
+            Self::AccessDenied | Self::OverwriteDenied => {
                 let message = format!(
                     "User: arn:aws:iam::{}:user/emulated is not authorized to perform: ssm:{operation} on resource: \
                      {path} because no identity-based policy allows the ssm:{operation} action",

@@ -19,6 +19,14 @@ pub struct Request {
     pub path: String,
 }
 
+impl Request {
+    /// Whether it is a Put that may replace what is there.
+    pub fn overwrites(&self) -> bool {
+        let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        body["Overwrite"] == true
+    }
+}
+
 /// An answer as it goes out.
 #[derive(Clone)]
 pub struct Answer {

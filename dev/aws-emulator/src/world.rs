@@ -163,6 +163,7 @@ impl World {
     fn admit(&self, request: &Request) -> (u64, Option<Fault>, bool) {
         let mut state = self.state();
         let fault = state.faults.hit(&request.operation, &request.path);
+        let fault = fault.filter(|fault| *fault != Fault::OverwriteDenied || request.overwrites());
         let passes = fault.is_some() || state.quotas.passes(&request.operation, Instant::now());
         let number = enter(&mut state, request, fault.as_ref());
         (number, fault, passes)

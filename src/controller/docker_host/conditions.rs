@@ -13,6 +13,7 @@ use crate::controller::settings::Settings;
 use crate::deploy::plan::{self, Decision, Hold};
 use crate::deploy::revision;
 use crate::deploy::wish::Wish;
+use crate::rotation::adoption::has_adopted;
 
 /// A pod that has not come up for this long takes a person; until then it may just be slow.
 pub const PATIENCE: TimeDelta = TimeDelta::seconds(60);
@@ -24,6 +25,21 @@ pub struct StartFailure {
     pub message: String,
     /// Whether it takes a person.
     pub stalled: bool,
+    /// The parameter that cannot be read, where that may last: others need not wait for it.
+    pub unreadable: Option<String>,
+}
+
+impl StartFailure {
+    /// This and what could not be read before it.
+    pub fn after(self, earlier: Option<Self>) -> Self {
+        match earlier {
+            None => self,
+            Some(earlier) => {
+                let message = format!("{}; {}", earlier.message, self.message);
+                Self { message, stalled: self.stalled && earlier.stalled, ..earlier }
+            }
+        }
+    }
 }
 
 /// What conditions are made from, beside the host and its status.
@@ -127,10 +143,9 @@ fn is_shown(status: &DockerHostStatus, wish: &Wish) -> bool {
     if wish.origin == Origin::Foreign {
         return true;
     }
-    plan::known(status, wish).is_some_and(|known| match known.proof {
-        Proof::Proven => true,
-        Proof::Incomparable => known.deployed || wish.origin == Origin::Adopted,
-        Proof::Differs => false,
+    plan::known(status, wish).is_some_and(|known| {
+        let as_found = wish.origin == Origin::Adopted && known.proof == Proof::Incomparable;
+        as_found || has_adopted(known.proof, known.deployed)
     })
 }
 

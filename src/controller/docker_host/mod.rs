@@ -19,7 +19,8 @@ use super::managed_secret::Requeue;
 use super::managed_secret::ports::{Clock, Leadership, Regions};
 use super::objects::{ObjectError, Objects, Subject};
 use super::settings::Settings;
-use crate::api::docker_host::{HostRun, RunMode};
+use crate::api::conditions::{READY, find as find_condition};
+use crate::api::docker_host::{DockerHostStatus, HostRun, RunMode};
 use crate::api::grants::{self, Verdict};
 use crate::api::rotation_grant::GrantMode;
 use crate::api::{DockerHost, ManagedSecret, RotationGrant, validate};
@@ -79,12 +80,15 @@ enum TaskError {
 
 impl From<TaskError> for StartFailure {
     fn from(error: TaskError) -> Self {
-        let (reason, stalled) = match &error {
-            TaskError::Store(store) => (store.reason(), store.needs_a_person()),
-            TaskError::Random(_) => ("NoRandomness", false),
-            TaskError::VersionMissing { .. } => ("VersionMissing", false),
+        let (reason, stalled, unreadable) = match &error {
+            TaskError::Store(store) if store.needs_a_person() => (store.reason(), true, Some(store.path())),
+            TaskError::Store(store) => (store.reason(), false, None),
+            TaskError::Random(_) => ("NoRandomness", false, None),
+            TaskError::VersionMissing { path, .. } => ("VersionMissing", false, Some(path.as_str())),
         };
-        Self { reason: reason.to_owned(), message: error.to_string(), stalled }
+        // The store asks for a version of it.
+        let unreadable = unreadable.map(|path| path.split(':').next().unwrap_or(path).to_owned());
+        Self { reason: reason.to_owned(), message: error.to_string(), stalled, unreadable }
     }
 }
 
@@ -125,20 +129,17 @@ impl DockerHosts {
         let mut status = runs::fold(&host, &jobs, &self.settings);
         let named = wish::wishes(name, &secrets);
         status.parameters.retain(|known| named.iter().any(|wish| wish.path == known.path));
-        host.status = Some(status);
 
         let permission = permission(&grants, &host);
         let granted = self.granted(&grants, secrets, &permission);
         let wishes = wish::wishes(name, &granted);
         let incidents = objects.secret_incidents(namespace).await?;
         let collections = logs::wanted(name, &incidents, &granted, now);
-        if let Some(status) = &mut host.status {
-            // What an incident has in its own status, or nobody asks for any more, is let go.
-            let is_wanted = |known: &_| collections.iter().any(|wanted| wanted.about.is_that_of(known));
-            status.access_logs.retain(is_wanted);
-        }
+        // What an incident has in its own status, or nobody asks for any more, is let go.
+        status.access_logs.retain(|known| collections.iter().any(|wanted| wanted.about.is_that_of(known)));
+        host.status = Some(status);
         let tried: Vec<HostRun> = jobs.iter().map(runs::as_run).collect();
-        let decision = plan::decide(&Input {
+        let input = Input {
             host: &host,
             wishes: &wishes,
             arrivals: &wish::arrivals(name, &granted),
@@ -150,27 +151,20 @@ impl DockerHosts {
             window: window(&host, now),
             coalesce: self.settings.coalesce,
             now,
-        });
-        let acted = self.act(&host, &decision, &wishes, &granted, now).await?;
+        };
+        let (decision, acted, left_out) = self.decide_and_act(&input, &granted, &before).await?;
         let mut status = host.status.clone().unwrap_or_default();
         let mut postponed = false;
-        let start_failure = match acted {
+        match acted {
             Acted::Overtaken => return Ok(Requeue::After(SHORTLY)),
-            Acted::Done => None,
-            Acted::Postponed => {
-                postponed = true;
-                None
-            }
-            Acted::Failed(failure) => Some(failure),
-            Acted::Started(run) => {
-                status.run = Some(run);
-                None
-            }
-        };
+            Acted::Done | Acted::Failed(_) => {}
+            Acted::Postponed => postponed = true,
+            Acted::Started(run) => status.run = Some(run),
+        }
         let view = View {
             wishes: &wishes,
             decision: &decision,
-            start_failure: start_failure.as_ref(),
+            start_failure: left_out.as_ref(),
             settings: &self.settings,
             now,
         };
@@ -184,7 +178,7 @@ impl DockerHosts {
             logs::next_window(name, &incidents, &granted, now),
         ];
         let next = next.into_iter().flatten().min();
-        let requeue = requeue(&decision, start_failure.is_some() || postponed, next, &self.settings, now);
+        let requeue = requeue(&decision, left_out.is_some() || postponed, next, &self.settings, now);
         host.status = Some(status);
         if host.status.as_ref() != Some(&before) {
             host = objects.write_host_status(&host).await?;
@@ -213,6 +207,36 @@ impl DockerHosts {
             }
         };
         secrets.into_iter().filter(allowed).collect()
+    }
+
+    /// Decides and does it. A parameter that could not be read at the last pass either does not keep the others from the host:
+    /// then it is decided without it, and said what keeps it.
+    async fn decide_and_act(
+        &self,
+        input: &Input<'_>,
+        secrets: &[ManagedSecret],
+        before: &DockerHostStatus,
+    ) -> Result<(Decision, Acted, Option<StartFailure>), ObjectError> {
+        let mut readable = input.wishes.to_vec();
+        let mut left_out: Option<StartFailure> = None;
+        loop {
+            let decision = plan::decide(&Input { wishes: &readable, ..input.clone() });
+            let failure = match self.act(input.host, &decision, &readable, secrets, input.now).await? {
+                Acted::Failed(failure) => failure,
+                acted => {
+                    let left_out = left_out.map(|failure| StartFailure { stalled: false, ..failure });
+                    return Ok((decision, acted, left_out));
+                }
+            };
+            let others = readable.iter().filter(|wish| Some(&wish.path) != failure.unreadable.as_ref());
+            let others: Vec<Wish> = others.cloned().collect();
+            let goes_on = !others.is_empty() && others.len() < readable.len() && is_known(&failure, before);
+            left_out = Some(failure.after(left_out));
+            if !goes_on {
+                return Ok((decision, Acted::Done, left_out));
+            }
+            readable = others;
+        }
     }
 
     async fn act(
@@ -278,7 +302,8 @@ impl DockerHosts {
         if !unchanged || permission(&objects.grants().await?, host) != Permission::Granted {
             return Ok(Acted::Overtaken);
         }
-        if run.mode == RunMode::Deploy && self.changes_in_place(&namespace, run).await? {
+        let may_be_held = run.mode == RunMode::Deploy && !plan::is_urgent(run);
+        if may_be_held && self.changes_in_place(&namespace, run, now).await? {
             return Ok(Acted::Overtaken);
         }
         if !self.ports.leadership.is_leader() {
@@ -291,18 +316,24 @@ impl DockerHosts {
                 reason: "JobNotCreated".to_owned(),
                 message: format!("{object} could not be created: {detail}; keyturn tries again by itself"),
                 stalled: false,
+                unreadable: None,
             })),
             Err(error) => Err(error),
         }
     }
 
     /// Whether a role of the run has begun to be changed in place since the secrets were listed.
-    async fn changes_in_place(&self, namespace: &str, run: &Run) -> Result<bool, ObjectError> {
+    async fn changes_in_place(
+        &self,
+        namespace: &str,
+        run: &Run,
+        now: DateTime<Utc>,
+    ) -> Result<bool, ObjectError> {
         let names: BTreeSet<&str> =
             run.parameters.iter().filter(|wish| wish.in_place).map(|wish| wish.secret.as_str()).collect();
         for name in names {
             let fresh = self.ports.objects.managed_secret(namespace, name).await?;
-            if fresh.is_some_and(|secret| wish::is_being_changed_in_place(&secret)) {
+            if fresh.and_then(|secret| wish::holds_until(&secret)).is_some_and(|until| now < until) {
                 return Ok(true);
             }
         }
@@ -360,6 +391,13 @@ impl DockerHosts {
     }
 }
 
+/// Whether the parameter could not be read at the last pass either: SSM may only lag behind.
+fn is_known(failure: &StartFailure, before: &DockerHostStatus) -> bool {
+    let ready = find_condition(&before.conditions, READY);
+    let told = ready.filter(|ready| ready.status == "False").map_or("", |ready| ready.message.as_str());
+    failure.unreadable.as_ref().is_some_and(|path| told.contains(path.as_str()))
+}
+
 fn superfluous(jobs: &[DeployJob]) -> BTreeSet<&str> {
     let mut names: BTreeSet<&str> =
         jobs.iter().filter(|job| job.state == JobState::Unstarted).map(|job| job.name.as_str()).collect();
@@ -384,6 +422,7 @@ fn started(host: &DockerHost, run: &Run, job: &str, now: DateTime<Utc>) -> HostR
         message: None,
         generation: host.metadata.generation.unwrap_or_default(),
         failures: 0,
+        rejections: 0,
         retry_after: None,
         parameters: run.parameters.iter().map(Wish::line).collect(),
     }

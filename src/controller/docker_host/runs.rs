@@ -110,9 +110,27 @@ impl<'a> Ending<'a> {
         self.outcome == Some(Outcome::Succeeded)
     }
 
-    /// Only after a passed verify does what the containers run prove anything: the comparison is the last thing.
+    /// Whether the host itself has shown that it does not work: nothing else says anything about the values.
+    fn is_rejection(&self) -> bool {
+        matches!(
+            self.outcome,
+            Some(
+                Outcome::DeployFailed | Outcome::DeployTimedOut | Outcome::VerifyFailed | Outcome::NotAdopted
+            )
+        )
+    }
+
+    /// Whether the containers were compared.
     fn compared(&self) -> bool {
-        matches!(self.outcome, Some(Outcome::Succeeded | Outcome::NotAdopted))
+        matches!(
+            self.outcome,
+            Some(Outcome::Succeeded | Outcome::NotAdopted | Outcome::DeployFailed | Outcome::DeployTimedOut)
+        )
+    }
+
+    /// Only with a verify that passed does a comparison speak for a version. Without one it can speak against it.
+    fn verified(&self) -> bool {
+        self.succeeded() || self.compared() && self.report.is_some_and(|report| report.verified)
     }
 }
 
@@ -163,6 +181,7 @@ pub fn as_run(job: &DeployJob) -> HostRun {
         message: None,
         generation: job.generation,
         failures: 0,
+        rejections: 0,
         retry_after: None,
         parameters: job.parameters.iter().map(line).collect(),
     }
@@ -177,13 +196,18 @@ fn ended_run(job: &DeployJob, ending: &Ending, previous: Option<&HostRun>, setti
     let of_the_same = previous.filter(|previous| {
         previous.revision == job.revision && previous.generation == job.generation && previous.failures > 0
     });
-    let failures =
-        if ending.succeeded() { 0 } else { 1 + of_the_same.map_or(0, |previous| previous.failures) };
+    let (failures, rejections) = if ending.succeeded() {
+        (0, 0)
+    } else {
+        let (failures, rejections) = of_the_same.map_or((0, 0), |p| (p.failures, p.rejections));
+        (failures + 1, rejections + i32::from(ending.is_rejection()))
+    };
     let pause = if takes_a_person(&result) { settings.backoff_max } else { settings.backoff(failures) };
     HostRun {
         finished_at: Some(to_kubernetes(ending.finished)),
         message: (!ending.message.is_empty()).then(|| ending.message.clone()),
         failures,
+        rejections,
         retry_after: (failures > 0).then(|| to_kubernetes(ending.finished + pause)),
         result: Some(result),
         ..as_run(job)
@@ -218,10 +242,17 @@ fn show(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending) {
             report.parameters.iter().find(|r| r.path == parameter.path && r.version == parameter.version);
         let proof = match reported {
             Some(reported) => reported.proof,
-            // A report has room for what matters; whatever it leaves out after a success has nothing to say.
-            None if ending.succeeded() => Proof::Incomparable,
-            None => continue,
+            None => match report.others {
+                Some(others) if ending.succeeded() => others,
+                // A runner of an earlier version left out what cannot be compared.
+                None if ending.succeeded() => Proof::Incomparable,
+                _ => continue,
+            },
         };
+        let speaks_for_it = proof != Proof::Differs;
+        if speaks_for_it && !ending.verified() {
+            continue;
+        }
         let known = status.parameters.iter().position(|known| known.path == parameter.path);
         let before = known.map(|at| &status.parameters[at]);
         if before.is_some_and(|before| from_kubernetes(&before.at) > ending.finished) {
@@ -238,7 +269,7 @@ fn show(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending) {
             published_at,
             proof,
             at: to_kubernetes(ending.finished),
-            deployed: job.mode == RunMode::Deploy || deployed_before,
+            deployed: job.mode == RunMode::Deploy && speaks_for_it || deployed_before,
         };
         match known {
             Some(at) => status.parameters[at] = shown,

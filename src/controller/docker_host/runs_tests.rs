@@ -19,12 +19,14 @@ fn report(outcome: Outcome, proof: Option<Proof>) -> Report {
         outcome,
         message: "as reported".into(),
         script_exit: None,
+        verified: matches!(outcome, Outcome::Succeeded | Outcome::NotAdopted),
         deploy: None,
         parameters: proof
             .map(|proof| ReportParameter { path: TOKEN.into(), version: 3, proof, differs_in: vec![] })
             .into_iter()
             .collect(),
         images: None,
+        others: None,
         logs: None,
     }
 }
@@ -104,8 +106,22 @@ fn only_a_comparison_after_a_passed_verify_proves_anything() {
     for (outcome, reported, expected) in table {
         let status = folded(&[ended(RunMode::Deploy, 1, 100, report(outcome, reported))]);
         let shown: Vec<_> = status.parameters.iter().map(|p| (p.proof, p.deployed, p.at.clone())).collect();
-        let expected: Vec<_> = expected.into_iter().map(|proof| (proof, true, at(110))).collect();
+        let deployed = |proof| proof != Proof::Differs;
+        let expected: Vec<_> = expected.into_iter().map(|proof| (proof, deployed(proof), at(110))).collect();
         assert_eq!(shown, expected, "{outcome:?} {reported:?}");
+    }
+}
+
+#[test]
+fn a_run_whose_verify_failed_shows_what_differs_and_nothing_else() {
+    for (proof, expected) in
+        [(Proof::Differs, Some((Proof::Differs, false))), (Proof::Incomparable, None), (Proof::Proven, None)]
+    {
+        // Another parameter of the run is what makes it NotAdopted.
+        let report = Report { verified: false, ..report(Outcome::NotAdopted, Some(proof)) };
+        let status = folded(&[ended(RunMode::Deploy, 1, 100, report)]);
+        let shown = status.parameters.first().map(|p| (p.proof, p.deployed));
+        assert_eq!(shown, expected, "{proof:?}");
     }
 }
 

@@ -9,14 +9,14 @@ use crate::api::docker_host::{DockerHostStatus, Proof};
 use crate::api::managed_secret::Origin;
 use crate::api::rotation_grant::{HostGrant, ParameterGrant, RotationGrantSpec};
 use crate::controller::deploy_jobs::JobParameter;
-use crate::controller::objects::Notice;
+use crate::controller::objects::{Notice, Source, Surroundings};
 use crate::deploy::report::{
     ImageReport, ImagesReport, LayersReport, LogsReport, Outcome, Report, ReportFinding, ReportParameter,
 };
 use crate::deploy::revision;
 use crate::deploy::task::{Layers, Task};
 use crate::deploy::testing::{at, host, published, rotating, secret};
-use crate::parameter_store::{Created, Listed, NewVersion, ParameterStore};
+use crate::parameter_store::{Created, Kept, Listed, NewVersion, ParameterStore};
 use crate::rotation::observed::Version;
 use crate::secret_value::SecretValue;
 
@@ -79,9 +79,10 @@ impl ParameterStore for Shared {
     async fn list(&self, _: &[String]) -> Result<Vec<Listed>, StoreError> {
         unreachable!("a deployment lists nothing")
     }
-    async fn history(&self, _: &str) -> Result<Vec<Version>, StoreError> {
+    async fn kept(&self, _: &str) -> Result<Kept, StoreError> {
         let modified = DateTime::from_timestamp(777, 0).unwrap();
-        Ok(vec![Version { number: 3, modified, text: String::new(), stamp: None }])
+        let versions = vec![Version { number: 3, modified, text: String::new(), stamp: None }];
+        Ok(Kept { versions, shape: None })
     }
     async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError> {
         let mut world = self.lock();
@@ -89,7 +90,7 @@ impl ParameterStore for Shared {
         if let Some(change) = world.meanwhile.take() {
             change(&mut world);
         }
-        match world.store_error.clone() {
+        match world.store_error.clone().filter(|error| error.path() == path) {
             Some(error) => Err(error),
             None => Ok((version == Some(3)).then(|| SecretValue::new(VALUE.into()))),
         }
@@ -128,8 +129,14 @@ impl Objects for Shared {
     async fn managed_secrets(&self, _: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
         Ok(self.lock().secrets.clone())
     }
+    async fn all_managed_secrets(&self) -> Result<Vec<ManagedSecret>, ObjectError> {
+        unreachable!("a host is decided on the secrets of its namespace")
+    }
     async fn docker_hosts(&self, _: &str) -> Result<Vec<DockerHost>, ObjectError> {
         Ok(self.lock().hosts.clone())
+    }
+    async fn surroundings(&self, _: &str, _: Source) -> Result<Surroundings, ObjectError> {
+        unreachable!("a host is decided on all secrets of its namespace")
     }
     async fn write_secret_status(&self, _: &ManagedSecret) -> Result<ManagedSecret, ObjectError> {
         unreachable!("a host writes no secret's status")
@@ -240,8 +247,10 @@ impl Shared {
                 outcome,
                 message: "said by the pod".into(),
                 script_exit: None,
+                verified: matches!(outcome, Outcome::Succeeded | Outcome::NotAdopted),
                 deploy: None,
                 parameters: proof.map(report).into_iter().collect(),
+                others: None,
                 images,
                 logs,
             };
@@ -462,6 +471,35 @@ async fn what_ssm_says_is_said_and_tried_again() {
     world.lock().store_error = None;
     world.pass().await;
     assert_eq!((world.started(), world.condition(STALLED)), (1, None));
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_be_read_keeps_no_other_from_the_host() {
+    let world = Shared::new();
+    let path = "/app/OTHER";
+    let other = rotating(published(secret("other", &[path]), &[(path, 3, Origin::Rotated)]), "Deploy", 900);
+    world.lock().secrets.push(other);
+    let denied = StoreError::Denied { operation: "GetParameter", path: path.into(), detail: "no".into() };
+    world.lock().store_error = Some(denied);
+    world.pass().await;
+    assert_eq!((world.started(), world.reason(STALLED).as_deref()), (0, Some("SSMDenied")), "it may pass");
+
+    world.pass().await;
+    let deployed: Vec<String> = world.lock().tasks[0].parameters.iter().map(|p| p.path.clone()).collect();
+    assert_eq!(deployed, [TOKEN]);
+    let (_, reason, message) = world.condition(READY).unwrap();
+    assert!(reason == "SSMDenied" && message.contains(path), "{reason}: {message}");
+    assert_eq!(world.condition(STALLED), None, "another secret's deployment goes on");
+
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    for _ in 0..3 {
+        world.pass().await;
+    }
+    assert_eq!((world.started(), world.reason(READY).as_deref()), (1, Some("SSMDenied")));
+
+    world.lock().store_error = None;
+    world.pass().await;
+    assert_eq!(world.lock().tasks[1].parameters.len(), 2);
 }
 
 #[tokio::test]

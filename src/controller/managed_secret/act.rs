@@ -1,6 +1,6 @@
 //! Performs one act of the protocol and tells what has become of the evidence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
@@ -16,10 +16,10 @@ use crate::parameter_store::description;
 use crate::parameter_store::records::{self, RecordError};
 use crate::parameter_store::{Created, NewVersion, ParameterStore, StoreError};
 use crate::rotation::observed::{
-    Acceptance, Author, Credential, Observed, Record, RotationId, Seen, Stamp, TargetProblem, Trigger,
-    Version,
+    Acceptance, Author, Credential, Observed, Parameter, Record, RotationId, Seen, Stamp, TargetProblem,
+    Trigger, Version,
 };
-use crate::rotation::protocol::Act;
+use crate::rotation::protocol::{Act, made_at};
 use crate::secret_value::SecretValue;
 use crate::target::{Login, Target, TargetError};
 
@@ -98,89 +98,33 @@ impl Actor<'_> {
             }
             // kept in status only, which the reconciler writes
             Act::AskPreflight => Ok(Done::Applied),
-            Act::Record { id, trigger, request, base, hosts } => {
-                let record = |(values, credential)| Record {
-                    id: *id,
-                    trigger: *trigger,
-                    at: self.now,
-                    request: request.clone(),
-                    values,
-                    credential,
-                    base: base.clone(),
-                    hosts: hosts.clone(),
-                };
-                let drawn = if self.object.spec.generate.cloudflare_r2.is_some() {
-                    let replaces = self.replaced(observed).await?;
-                    // What is too large is found out before anything is made.
-                    records::encode(&record(self.rendered(placeholder(), replaces.clone())))?;
-                    let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
-                    // What was seen of the target's logins holds no longer, whatever comes of this.
-                    if let Some(seen) = &mut observed.target {
-                        seen.issued = None;
-                    }
-                    self.rendered(target.issue(*id).await?, replaces)
-                } else {
-                    self.draw(observed).await?
-                };
-                self.create_record(record(drawn), observed).await
-            }
-            Act::RecordRollBack { id, failed, base, hosts } => {
-                let Some(failed) = observed.records.get(failed) else { return Ok(Done::LookAgain(None)) };
-                let record = Record {
-                    id: *id,
-                    trigger: Trigger::RollBack,
-                    at: self.now,
-                    request: failed.request.clone(),
-                    values: self.previous_values(&failed.base).await?,
-                    credential: self.previous_credential(failed, observed).await?,
-                    base: base.clone(),
-                    hosts: hosts.clone(),
-                };
-                self.create_record(record, observed).await
-            }
-            Act::SetUp => {
-                let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
-                target.set_up(BootstrapMode::Apply).await?;
-                Ok(Done::LookAgain(None))
-            }
+            Act::Record { .. } => self.record(act, observed).await,
+            Act::RecordRollBack { .. } => self.record_roll_back(act, observed).await,
+            Act::ProveWritable { path } => self.prove_writable(path, observed).await,
             Act::Install { id } => self.install(*id, observed).await,
-            Act::Retire { id, username } => {
-                let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
-                target.retire(*id, username).await?;
-                Ok(Done::LookAgain(None))
-            }
-            Act::SweepOrphan { id, username } => {
-                let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
-                target.retire(*id, username).await?;
-                if let Some(issued) = observed.target.as_mut().and_then(|target| target.issued.as_mut()) {
-                    issued.retain(|login| login.username != *username);
-                }
-                Ok(Done::Applied)
-            }
             Act::EndSessions { username, opened_before } => {
+                self.end_sessions(username, *opened_before, observed).await
+            }
+            Act::SetUp | Act::Retire { .. } | Act::SweepOrphan { .. } => {
                 let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
-                target.end_sessions(username, *opened_before).await?;
-                Ok(Done::LookAgain(None))
+                change_target(target, act, observed).await
             }
             Act::Promote { id, path, expected } => self.promote(*id, path, *expected, observed).await,
             Act::MarkAbort { id } => {
-                let path =
-                    records::abort_path(self.place.staging, self.place.namespace, self.place.name, *id);
+                let path = self.abort_path(*id);
                 let value = SecretValue::new(records::ABORT_VALUE.to_owned());
                 self.store.create(self.staged(&path, &value)).await?;
                 Ok(Done::LookAgain(Some(Newer::Abort(*id))))
             }
             Act::DeleteRecord { id } => {
-                let path =
-                    records::record_path(self.place.staging, self.place.namespace, self.place.name, *id);
+                let path = self.record_path(*id);
                 self.store.delete(&path).await?;
                 observed.records.remove(id);
                 observed.mismatched.clear();
                 Ok(Done::Applied)
             }
             Act::SweepMarker { id } => {
-                let path =
-                    records::abort_path(self.place.staging, self.place.namespace, self.place.name, *id);
+                let path = self.abort_path(*id);
                 self.store.delete(&path).await?;
                 observed.aborts.remove(id);
                 Ok(Done::Applied)
@@ -195,6 +139,69 @@ impl Actor<'_> {
         }
     }
 
+    fn record_path(&self, id: RotationId) -> String {
+        records::record_path(self.place.staging, self.place.namespace, self.place.name, id)
+    }
+
+    fn abort_path(&self, id: RotationId) -> String {
+        records::abort_path(self.place.staging, self.place.namespace, self.place.name, id)
+    }
+
+    /// [`Act::Record`]: draws, or has the target make what only it can make.
+    async fn record(&self, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
+        let Act::Record { id, trigger, request, base, hosts, keep_previous } = act else {
+            return Ok(Done::LookAgain(None));
+        };
+        let base_at = taken_at(observed);
+        let record = |(values, credential)| Record {
+            id: *id,
+            trigger: *trigger,
+            at: self.now,
+            request: request.clone(),
+            values,
+            credential,
+            base: base.clone(),
+            base_at: base_at.clone(),
+            hosts: hosts.clone(),
+            kept: BTreeSet::new(),
+        };
+        if self.object.spec.generate.cloudflare_r2.is_none() {
+            let drawn = self.draw(observed, *keep_previous).await?;
+            return self.create_record(record(drawn), observed).await;
+        }
+        let replaces = self.replaced(observed).await?;
+        // What is too large is found out before anything is made.
+        records::encode(&record(self.rendered(placeholder(), replaces.clone())))?;
+        let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
+        // What was seen of the target's logins holds no longer, whatever comes of this.
+        if let Some(seen) = &mut observed.target {
+            seen.issued = None;
+        }
+        let issued = target.issue(*id).await?;
+        self.create_record(record(self.rendered(issued, replaces)), observed).await
+    }
+
+    /// [`Act::RecordRollBack`]
+    async fn record_roll_back(&self, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
+        let Act::RecordRollBack { id, failed, base, hosts, kept } = act else {
+            return Ok(Done::LookAgain(None));
+        };
+        let Some(failed) = observed.records.get(failed) else { return Ok(Done::LookAgain(None)) };
+        let record = Record {
+            id: *id,
+            trigger: Trigger::RollBack,
+            at: self.now,
+            request: failed.request.clone(),
+            values: self.previous_values(&failed.base).await?,
+            credential: self.previous_credential(failed, observed).await?,
+            base: base.clone(),
+            base_at: taken_at(observed),
+            hosts: hosts.clone(),
+            kept: kept.clone(),
+        };
+        self.create_record(record, observed).await
+    }
+
     fn staged<'v>(&'v self, path: &'v str, value: &'v SecretValue) -> NewVersion<'v> {
         NewVersion {
             path,
@@ -202,6 +209,13 @@ impl Actor<'_> {
             description: format!("Rotation of {}, kept by keyturn while it runs", self.place.owner),
             kms_key_id: self.object.spec.ssm.kms_key_id.as_deref(),
         }
+    }
+
+    /// The key of the spec, or the one that the parameter is under: SSM takes the account's default key where a Put names none,
+    /// which those who read with the other may not use. What does not wait for a person, such as an incident, keeps it.
+    fn key_for(&self, parameter: &Parameter) -> Option<String> {
+        let kept = || parameter.shape.as_ref().and_then(|shape| shape.customer_key()).map(str::to_owned);
+        self.object.spec.ssm.kms_key_id.clone().or_else(kept)
     }
 
     async fn install(&self, id: RotationId, observed: &mut Observed) -> Result<Done, ActError> {
@@ -226,6 +240,56 @@ impl Actor<'_> {
         Ok(Done::Applied)
     }
 
+    /// As the administrator, or as the role itself where there is none.
+    async fn end_sessions(
+        &self,
+        username: &str,
+        opened_before: Option<DateTime<Utc>>,
+        observed: &Observed,
+    ) -> Result<Done, ActError> {
+        let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
+        let newest = observed.records.values().next_back().and_then(|record| record.credential.as_ref());
+        let own = newest.filter(|own| own.username == username && target::changes_itself(self.object));
+        match (own, opened_before) {
+            (Some(own), Some(before)) => target.end_own_sessions(&target::login_of(own), before).await?,
+            _ => target.end_sessions(username, opened_before).await?,
+        }
+        Ok(Done::LookAgain(None))
+    }
+
+    /// Puts what is published once more, without the leave to overwrite. SSM answers that it exists to whoever may write it, and
+    /// changes nothing; at worst, where somebody deletes the parameter at that moment, what was published stays published.
+    async fn prove_writable(&self, path: &str, observed: &mut Observed) -> Result<Done, ActError> {
+        let parameter = observed.parameters.iter().find(|p| p.path == path);
+        let key = parameter.and_then(|parameter| self.key_for(parameter));
+        let latest = parameter.and_then(Parameter::latest);
+        let Some(Version { number, text, stamp, .. }) = latest.map(|seen| seen.version.clone()) else {
+            return Ok(Done::LookAgain(None));
+        };
+        let Some(value) = self.store.read(path, Some(number)).await? else {
+            return Ok(Done::LookAgain(None));
+        };
+        let new = NewVersion {
+            path,
+            value: &value,
+            // Should somebody delete the parameter this very moment, its value is there again, and told as ours.
+            description: match stamp {
+                Some(stamp) => description::render(&text, &Stamp { version: 1, ..stamp }),
+                None => text,
+            },
+            kms_key_id: key.as_deref(),
+        };
+        match self.store.create(new).await? {
+            Created::Exists => {
+                observed.writable.insert(path.to_owned());
+                Ok(Done::Applied)
+            }
+            Created::Created => {
+                Ok(Done::LookAgain(Some(Newer::Version { path: path.to_owned(), number: 1 })))
+            }
+        }
+    }
+
     /// The login that the failed rotation replaced, which takes its place again.
     async fn previous_credential(
         &self,
@@ -246,11 +310,18 @@ impl Actor<'_> {
     async fn draw(
         &self,
         observed: &Observed,
+        keep_previous: bool,
     ) -> Result<(BTreeMap<String, SecretValue>, Option<Credential>), ActError> {
         let spec = &self.object.spec;
         let previous = match spec.ssm.parameters.first() {
-            Some(first) if generator::needs_previous(&spec.generate) => {
-                let published = self.store.read(&first.path, None).await?;
+            Some(first) if keep_previous && generator::needs_previous(&spec.generate) => {
+                // The version that was decided on: what somebody has written since is none of ours to pass on.
+                let seen = observed.parameters.iter().find(|p| p.path == first.path);
+                let version = seen.map(Parameter::latest_number).filter(|number| *number > 0);
+                let published = match version {
+                    Some(version) => self.store.read(&first.path, Some(version)).await?,
+                    None => None,
+                };
                 published.and_then(|published| generator::extract(first.value.as_deref(), &published))
             }
             _ => None,
@@ -323,9 +394,13 @@ impl Actor<'_> {
 
     async fn create_record(&self, record: Record, observed: &mut Observed) -> Result<Done, ActError> {
         let encoded = records::encode(&record)?;
-        let path = records::record_path(self.place.staging, self.place.namespace, self.place.name, record.id);
+        let path = self.record_path(record.id);
         match self.store.create(self.staged(&path, &encoded)).await? {
             Created::Created => {
+                // What the target said was about the login of another record.
+                if let Some(target) = &mut observed.target {
+                    target.recorded = None;
+                }
                 observed.records.insert(record.id, record);
                 Ok(Done::Applied)
             }
@@ -341,6 +416,7 @@ impl Actor<'_> {
         observed: &mut Observed,
     ) -> Result<Done, ActError> {
         let Some(record) = observed.records.get(&id) else { return Ok(Done::LookAgain(None)) };
+        let made = Some(made_at(observed, record)).filter(|made| *made != record.at);
         let (Some(value), Some(parameter)) =
             (record.values.get(path), observed.parameters.iter_mut().find(|p| p.path == path))
         else {
@@ -352,13 +428,15 @@ impl Actor<'_> {
             version: expected,
             at: record.at,
             request: record.request.as_deref().map(description::request_hash),
+            made,
         };
         let text = parameter.latest().map(|seen| seen.version.text.clone()).unwrap_or_default();
+        let key = self.key_for(parameter);
         let new = NewVersion {
             path,
             value,
             description: description::render(&text, &stamp),
-            kms_key_id: self.object.spec.ssm.kms_key_id.as_deref(),
+            kms_key_id: key.as_deref(),
         };
         let number = if expected == 1 {
             match self.store.create(new).await? {
@@ -378,9 +456,34 @@ impl Actor<'_> {
         parameter.versions.push(Seen {
             version: Version { number, modified, text, stamp: Some(stamp) },
             author: Author::Ours(id),
+            taken_over: None,
         });
         Ok(Done::Applied)
     }
+}
+
+/// What is done to the target alone; only another look shows what came of most of it.
+async fn change_target(target: &dyn Target, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
+    match act {
+        Act::SetUp => drop(target.set_up(BootstrapMode::Apply).await?),
+        Act::Retire { id, username } => target.retire(*id, username).await?,
+        Act::SweepOrphan { id, username } => {
+            target.retire(*id, username).await?;
+            if let Some(issued) = observed.target.as_mut().and_then(|target| target.issued.as_mut()) {
+                issued.retain(|login| login.username != *username);
+            }
+            return Ok(Done::Applied);
+        }
+        _ => {}
+    }
+    Ok(Done::LookAgain(None))
+}
+
+/// By path: when SSM took the latest version.
+fn taken_at(observed: &Observed) -> BTreeMap<String, DateTime<Utc>> {
+    let latest =
+        observed.parameters.iter().filter_map(|p| Some((p.path.clone(), p.latest()?.version.modified)));
+    latest.collect()
 }
 
 /// A key pair as long as any.

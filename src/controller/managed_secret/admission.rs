@@ -35,8 +35,8 @@ pub fn admit(
     }
     if let Some((role, other)) = role_in_use(object, neighbours) {
         let message = format!(
-            "the Postgres role {role} is already rotated by the older ManagedSecret {other} of this namespace: a role has \
-             one password, so publish it in several parameters of one object instead"
+            "the Postgres role {role} is already in the hands of the older ManagedSecret {other}: a role has one password, so \
+             publish it in several parameters of one object instead, and make a pair from a role that no other object rotates"
         );
         return Err(permanent("RoleInUse", message));
     }
@@ -46,18 +46,45 @@ pub fn admit(
     }
 }
 
-/// The first role of the object that an older one changes on the same server, and that object's name.
-fn role_in_use(object: &ManagedSecret, neighbours: &[ManagedSecret]) -> Option<(String, String)> {
-    let age =
-        |o: &ManagedSecret| (o.metadata.creation_timestamp.clone().map(|t| t.0), o.metadata.name.clone());
+/// The first role of the object that an older one of the installation changes or retires on the same server, and that
+/// object's namespace and name.
+fn role_in_use(object: &ManagedSecret, others: &[ManagedSecret]) -> Option<(String, String)> {
     let postgres = object.spec.generate.postgres.as_ref()?;
-    let server = |p: &PostgresSpec| (p.host.clone(), p.via.clone(), p.port());
-    let older = neighbours.iter().filter(|o| o.metadata.uid != object.metadata.uid && age(o) < age(object));
+    // A DockerHost of the same name is another one in another namespace.
+    let server = |o: &ManagedSecret, p: &PostgresSpec| {
+        let namespace = p.via.as_ref().and(o.metadata.namespace.clone());
+        (p.host.clone(), p.via.clone(), namespace, p.port())
+    };
+    let here = server(object, postgres);
+    let older = others.iter().filter(|o| o.metadata.uid != object.metadata.uid && age(o) < age(object));
     older.into_iter().find_map(|other| {
-        let theirs = other.spec.generate.postgres.as_ref().filter(|p| server(p) == server(postgres))?;
-        let role = postgres.roles().into_iter().find(|role| theirs.roles().contains(role))?;
-        Some((role.to_owned(), other.metadata.name.clone().unwrap_or_default()))
+        let theirs = other.spec.generate.postgres.as_ref().filter(|p| server(other, p) == here)?;
+        let theirs = touched(theirs);
+        let role = touched(postgres).into_iter().find(|role| theirs.contains(role))?;
+        Some((role.to_owned(), full_name(other)))
     })
+}
+
+/// The roles that an object changes, and the one that it retires once a pair was made from it.
+fn touched(postgres: &PostgresSpec) -> Vec<&str> {
+    postgres.roles().into_iter().chain(postgres.bootstrap_from()).collect()
+}
+
+type Age = (Option<jiff::Timestamp>, Option<String>, Option<String>);
+
+/// The order in which objects were made.
+fn age(object: &ManagedSecret) -> Age {
+    let metadata = &object.metadata;
+    (metadata.creation_timestamp.clone().map(|t| t.0), metadata.namespace.clone(), metadata.name.clone())
+}
+
+fn full_name(object: &ManagedSecret) -> String {
+    let metadata = &object.metadata;
+    format!(
+        "{}/{}",
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default()
+    )
 }
 
 /// The first path that an older object of the namespace names too, and that object's name.
@@ -67,10 +94,9 @@ fn claimed_before(
     neighbours: &[ManagedSecret],
     settings: &Settings,
 ) -> Option<(String, String)> {
-    let age =
-        |o: &ManagedSecret| (o.metadata.creation_timestamp.clone().map(|t| t.0), o.metadata.name.clone());
     let older = neighbours.iter().filter(|other| {
         other.metadata.uid != object.metadata.uid
+            && other.metadata.namespace == object.metadata.namespace
             && age(other) < age(object)
             && settings.region_of(other) == region
     });
@@ -110,8 +136,46 @@ mod tests {
         let newer = object("newer", "2026-02-01T00:00:00Z", "app");
         let other = object("other", "2026-02-01T00:00:00Z", "reports");
         let all = [older.clone(), newer.clone(), other.clone()];
-        let found = Some(("app".to_owned(), "older".to_owned()));
+        let found = Some(("app".to_owned(), "shop/older".to_owned()));
         assert_eq!(role_in_use(&newer, &all), found);
         assert_eq!((role_in_use(&older, &all), role_in_use(&other, &all)), (None, None));
+    }
+
+    fn elsewhere(object: &ManagedSecret) -> ManagedSecret {
+        let mut moved = object.clone();
+        moved.metadata.namespace = Some("reports".to_owned());
+        moved.metadata.uid = Some("elsewhere".to_owned());
+        moved
+    }
+
+    #[test]
+    fn a_role_is_in_use_where_an_object_of_another_namespace_rotates_it() {
+        let older = elsewhere(&object("older", "2026-01-01T00:00:00Z", "app"));
+        let newer = object("newer", "2026-02-01T00:00:00Z", "app");
+        let found = Some(("app".to_owned(), "reports/older".to_owned()));
+        assert_eq!(role_in_use(&newer, &[older.clone(), newer.clone()]), found);
+        let through = |mut object: ManagedSecret| {
+            let postgres = object.spec.generate.postgres.as_mut().unwrap();
+            postgres.host = None;
+            postgres.via = serde_json::from_value(json!({"dockerHost": "production"})).unwrap();
+            object
+        };
+        assert_eq!(role_in_use(&through(newer), &[through(older)]), None, "two hosts of one name");
+    }
+
+    #[test]
+    fn a_pair_is_made_from_no_role_that_another_object_rotates() {
+        let older = object("older", "2026-01-01T00:00:00Z", "app");
+        let mut pair = object("pair", "2026-02-01T00:00:00Z", "");
+        let postgres = pair.spec.generate.postgres.as_mut().unwrap();
+        postgres.single_role = None;
+        postgres.alternating_roles = serde_json::from_value(json!({
+            "names": ["app_a", "app_b"], "owner": "app_owner", "bootstrap": {"from": "app", "mode": "Plan"},
+        }))
+        .unwrap();
+        let found = |name: &str| Some(("app".to_owned(), name.to_owned()));
+        assert_eq!(role_in_use(&pair, &[older.clone(), pair.clone()]), found("shop/older"));
+        let later = object("later", "2026-03-01T00:00:00Z", "app");
+        assert_eq!(role_in_use(&later, &[later.clone(), pair]), found("shop/pair"));
     }
 }

@@ -5,7 +5,6 @@ use chrono::{DateTime, Utc};
 use super::progress::Progress;
 use crate::api::ManagedSecret;
 use crate::api::conditions::{self as c, Said, Truth};
-use crate::api::docker_host::Proof;
 use crate::api::managed_secret::{CompromiseStatus, ManagedSecretStatus};
 use crate::api::time::{from_kubernetes, to_kubernetes, to_text};
 use crate::rotation::observed::{HostEvidence, Observed};
@@ -82,12 +81,8 @@ fn adopted_at(desired: &Desired<'_>, observed: &Observed) -> Option<DateTime<Utc
     let mut last = observed.parameters.iter().filter_map(|p| p.latest()).map(|seen| seen.made_at()).min()?;
     for host in observed.hosts.iter().filter(counts) {
         for parameter in &observed.parameters {
-            let proven = match host.proof_of(parameter, parameter.latest())? {
-                Proof::Proven => true,
-                Proof::Incomparable => desired.retirement.verify_is_enough,
-                Proof::Differs => false,
-            };
-            if !proven {
+            let enough = desired.retirement.verify_is_enough;
+            if !host.has_left_the_old(parameter, parameter.latest(), enough) {
                 return None;
             }
             last = last.max(host.proofs.get(&parameter.path)?.at);

@@ -1,5 +1,7 @@
 //! What a ManagedSecret asks for, in the words of the protocol.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::api::managed_secret::{DeletionPolicy, IfMissing, RetireRequirement};
@@ -8,6 +10,7 @@ use crate::api::time::from_kubernetes;
 use crate::api::window::Window;
 use crate::api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, SecretIncident};
 use crate::controller::settings::Settings;
+use crate::generator;
 use crate::incident::scope;
 use crate::parameter_store::description::request_hash;
 use crate::rotation::protocol::{Desired, Incident, Request, Retirement, Strategy, Timing};
@@ -33,6 +36,7 @@ pub fn desired<'a>(
     Desired {
         owner,
         deleting: object.metadata.deletion_timestamp.as_ref().map(from_kubernetes),
+        deletion_bound: settings.deletion_bound(),
         delete_parameters: spec.deletion_policy == DeletionPolicy::Delete,
         suspended: spec.suspend,
         finalizer: object.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER),
@@ -40,6 +44,11 @@ pub fn desired<'a>(
         if_missing: if_missing(object),
         on_failure: rotation.on_failure.unwrap_or_default(),
         on_drift: rotation.on_drift.unwrap_or_default(),
+        roles: spec.generate.postgres.as_ref().map(|postgres| postgres.roles()).unwrap_or_default(),
+        kms_key: spec.ssm.kms_key_id.as_deref(),
+        rings: generator::needs_previous(&spec.generate),
+        samples: BTreeMap::new(),
+        promotion_refused: false,
         hosts: spec.hosts.iter().map(|h| h.name.clone()).collect(),
         request: request(object),
         timing: Timing {
@@ -49,6 +58,7 @@ pub fn desired<'a>(
             first_rotation_delay: settings.first_rotation_delay,
             spread: settings.backlog_spread,
             created_at: created_at(object),
+            rolled_back_at: rolled_back_at(object),
             identity,
         },
         preflight_requested: object
@@ -84,7 +94,7 @@ fn bootstrap(object: &ManagedSecret) -> Option<&Bootstrap> {
     object.spec.generate.postgres.as_ref()?.alternating_roles.as_ref()?.bootstrap.as_ref()
 }
 
-fn strategy(object: &ManagedSecret) -> Option<Strategy> {
+pub fn strategy(object: &ManagedSecret) -> Option<Strategy> {
     if object.spec.generate.cloudflare_r2.is_some() {
         return Some(Strategy::Issued);
     }
@@ -108,15 +118,24 @@ fn retirement(object: &ManagedSecret, settings: &Settings) -> Retirement {
 pub fn request(object: &ManagedSecret) -> Option<Request<'_>> {
     let token = object.metadata.annotations.as_ref()?.get(ROTATE_REQUESTED_AT).filter(|t| !t.is_empty())?;
     let status = object.status.as_ref();
-    Some(Request {
-        token,
-        hash: request_hash(token),
-        handled: status
-            .and_then(|s| s.last_rotation.as_ref())
-            .is_some_and(|last| last.request.as_deref() == Some(token)),
-        // The CRD gives a new object observedGeneration -1; whatever has been looked at has a real one.
-        first_sight: status.and_then(|s| s.observed_generation).is_none_or(|generation| generation < 0),
-    })
+    let hash = request_hash(token);
+    let handled = status.is_some_and(|s| {
+        let mut ended = s.last_rotation.iter().chain(&s.history);
+        s.handled_requests.contains(&hash) || ended.any(|ended| ended.request.as_deref() == Some(token))
+    });
+    Some(Request { token, hash, handled, first_sight: is_first_sight(object) })
+}
+
+/// Whether the object is new: the CRD gives it observedGeneration -1, and the first status a real one.
+pub fn is_first_sight(object: &ManagedSecret) -> bool {
+    let generation = object.status.as_ref().and_then(|status| status.observed_generation);
+    generation.is_none_or(|generation| generation < 0)
+}
+
+/// When the last rotation was rolled back.
+fn rolled_back_at(object: &ManagedSecret) -> Option<DateTime<Utc>> {
+    let last = object.status.as_ref()?.history.first().filter(|last| last.result == "RolledBack")?;
+    last.finished_at.as_ref().map(from_kubernetes)
 }
 
 fn created_at(object: &ManagedSecret) -> DateTime<Utc> {

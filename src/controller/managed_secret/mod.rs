@@ -21,14 +21,14 @@ use std::sync::{Mutex, PoisonError};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use self::observe::{Place, Remembered};
-use self::pass::Pass;
+use self::pass::{Ended, Pass, Sight};
 use self::ports::Ports;
 use self::progress::{Blocked, Progress};
 use super::objects::{ObjectError, Subject};
 use super::settings::Settings;
 use crate::api::rotation_grant::GrantMode;
 use crate::api::time::from_kubernetes;
-use crate::api::{ManagedSecret, ROTATE_REQUESTED_AT};
+use crate::api::{FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT};
 use crate::notification;
 use crate::rotation::observed::Observed;
 use crate::rotation::protocol::Next;
@@ -41,6 +41,8 @@ const STALLED_POLL: TimeDelta = TimeDelta::minutes(5);
 const REFUSED_POLL: TimeDelta = TimeDelta::minutes(5);
 /// How soon a target that accepted it is asked again.
 const ACCEPTED_POLL: TimeDelta = TimeDelta::days(1);
+/// After how many attempts a refusal that may pass by itself counts as one that lasts.
+const LASTING_ATTEMPTS: i32 = 3;
 /// The longest a quiet object is left alone.
 const RESYNC: TimeDelta = TimeDelta::hours(1);
 
@@ -77,7 +79,7 @@ impl ManagedSecrets {
         let region = self.settings.region_of(&object).to_owned();
         let all = self.ports.objects.secret_incidents(namespace).await?;
         let reported_at = desired::incidents(&object, &all, now).iter().map(|i| i.reported_at).max();
-        let mut progress = Progress::resume(&object, reported_at);
+        let mut progress = Progress::resume(&object, reported_at, now + self.settings.backoff_max);
         let paths: Vec<String> = object.spec.ssm.parameters.iter().map(|p| p.path.clone()).collect();
         let owner = format!("{}/{namespace}/{name}", self.settings.cluster);
         let place = Place { owner: &owner, staging: &self.settings.staging, namespace, name, paths: &paths };
@@ -87,11 +89,28 @@ impl ManagedSecrets {
                 progress.blocked = Some(blocked);
                 None
             }
-            Ok(mode) => match self.pass(&mut object, &place, &region, mode, &mut progress, now).await? {
-                Pass::Quiet(observed) => observed,
-                Pass::Overtaken => return Ok(Requeue::After(TimeDelta::zero())),
-            },
+            Ok(mode) => {
+                let pass = Pass {
+                    secrets: self,
+                    object: &mut object,
+                    place: &place,
+                    region: &region,
+                    mode,
+                    progress: &mut progress,
+                    now,
+                    sight: Sight::default(),
+                };
+                match pass.run().await? {
+                    Ended::Quiet(observed) => observed,
+                    Ended::Overtaken => return Ok(Requeue::After(TimeDelta::zero())),
+                }
+            }
         };
+        if self.is_held_for_too_long(&object, &progress, now) {
+            self.let_go(&object, &place).await?;
+            self.forget(namespace, name);
+            return Ok(Requeue::Never);
+        }
         self.record(&mut object, &owner, observed.as_ref(), &progress, &region, now).await?;
         let requeue = match (requeue(&progress, now), &object.status) {
             (Requeue::After(wait), Some(status)) if status.target.as_ref().is_some_and(|t| !t.accepts) => {
@@ -101,9 +120,33 @@ impl ManagedSecrets {
         };
         let requeue = before_revocation(requeue, &object, now);
         if let Some(observed) = observed {
-            self.remember(namespace, name, Remembered { observed, at: self.ports.clock.now() });
+            // A pass that read nothing makes it no newer: a listing that was begun since must still be able to refute it.
+            self.remember(namespace, name, Remembered { observed, at: progress.read_at.unwrap_or(now) });
         }
         Ok(requeue)
+    }
+
+    /// Whether the time that a deleted object may be held for is over, while something keeps it from being finished: no grant,
+    /// another owner, SSM, the target, an unreadable record. What only takes its time ends by the protocol's own deadline.
+    fn is_held_for_too_long(&self, object: &ManagedSecret, progress: &Progress, now: DateTime<Utc>) -> bool {
+        let held = object.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
+        let deleted_at = object.metadata.deletion_timestamp.as_ref().map(from_kubernetes).filter(|_| held);
+        // A refusal that may pass by itself has to last.
+        let lasts = |blocked: &Blocked| {
+            blocked.permanent || progress.failure.as_ref().is_none_or(|f| f.attempts >= LASTING_ATTEMPTS)
+        };
+        let is_kept_from_it =
+            progress.blocked.as_ref().is_some_and(lasts) || progress.observed_only.is_some();
+        is_kept_from_it && deleted_at.is_some_and(|at| at + self.settings.deletion_bound() <= now)
+    }
+
+    /// Takes the finalizer off an object that cannot be finished, and says what it leaves behind.
+    async fn let_go(&self, object: &ManagedSecret, place: &Place<'_>) -> Result<(), ObjectError> {
+        if !self.ports.leadership.is_leader() {
+            return Ok(());
+        }
+        self.ports.objects.notify(Subject::Secret(object), notices::let_go(object, &place.folder())).await;
+        self.ports.objects.set_finalizer(object, false).await.map(drop)
     }
 
     async fn admit(
@@ -112,7 +155,11 @@ impl ManagedSecrets {
         region: &str,
     ) -> Result<Result<GrantMode, Blocked>, ObjectError> {
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-        let neighbours = self.ports.objects.managed_secrets(namespace).await?;
+        // The parameters of a namespace are its own; a role may be another namespace's too.
+        let neighbours = match &object.spec.generate.postgres {
+            Some(_) => self.ports.objects.all_managed_secrets().await?,
+            None => self.ports.objects.managed_secrets(namespace).await?,
+        };
         let grants = self.ports.objects.grants().await?;
         Ok(admission::admit(object, region, &neighbours, &grants, &self.settings))
     }
@@ -152,6 +199,9 @@ impl ManagedSecrets {
             Err(error) => return Err(error),
         }
         for notice in notices::of_transition(&before.conditions, &after.conditions) {
+            self.ports.objects.notify(Subject::Secret(object), notice).await;
+        }
+        for notice in observed.iter().flat_map(|seen| notices::of_taken_over(&before.parameters, seen)) {
             self.ports.objects.notify(Subject::Secret(object), notice).await;
         }
         if let Some(notice) = notices::of_failed_retirement(before.failure.as_ref(), after.failure.as_ref()) {
@@ -196,15 +246,17 @@ fn before_revocation(requeue: Requeue, object: &ManagedSecret, now: DateTime<Utc
 
 fn requeue(progress: &Progress, now: DateTime<Utc>) -> Requeue {
     let wait = |at: DateTime<Utc>| (at - now).max(TimeDelta::milliseconds(100)).min(RESYNC);
-    if let Some(failure) = &progress.failure {
-        return Requeue::After(wait(from_kubernetes(&failure.next_attempt_time)));
+    // Of one whose time has come nothing is left to wait for: it was tried, or waits for something else by now.
+    let next_attempt = progress.failure.as_ref().map(|failure| from_kubernetes(&failure.next_attempt_time));
+    if let Some(next_attempt) = next_attempt.filter(|at| *at > now) {
+        return Requeue::After(wait(next_attempt));
     }
     if progress.blocked.is_some() {
         return Requeue::After(STALLED_POLL);
     }
     Requeue::After(match &progress.next {
         Some(Next::Wait { until: Some(until), .. }) => wait(*until),
-        Some(Next::Wait { until: None, .. }) => HOST_POLL,
+        Some(Next::Wait { until: None, .. }) => progress.asks_target_at.map_or(HOST_POLL, wait),
         Some(Next::Rest { at: Some(at) }) => wait(*at),
         Some(Next::Act { .. }) if progress.observed_only.is_none() => TimeDelta::zero(),
         _ => RESYNC,

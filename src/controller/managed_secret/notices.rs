@@ -3,10 +3,10 @@
 use chrono::TimeDelta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::api::managed_secret::{FailureStatus, LastRotation};
+use crate::api::managed_secret::{FailureStatus, LastRotation, PublishedParameter};
 use crate::api::{ManagedSecret, conditions};
 use crate::controller::objects::Notice;
-use crate::rotation::observed::{Author, Observed, RotationId};
+use crate::rotation::observed::{Author, Observed, RotationId, Trigger};
 use crate::rotation::protocol::{Act, Step};
 
 pub fn act_text(act: &Act) -> &'static str {
@@ -15,6 +15,7 @@ pub fn act_text(act: &Act) -> &'static str {
         Act::AskPreflight => "preflight asked",
         Act::Record { .. } => "record created",
         Act::RecordRollBack { .. } => "roll back recorded",
+        Act::ProveWritable { .. } => "the right to publish proven",
         Act::SetUp => "roles made",
         Act::Install { .. } => "credential installed in its target",
         Act::Retire { .. } => "old login retired",
@@ -43,6 +44,7 @@ pub fn rotation_of(act: &Act) -> Option<RotationId> {
         | Act::SweepMarker { id } => Some(*id),
         Act::Hold
         | Act::AskPreflight
+        | Act::ProveWritable { .. }
         | Act::SetUp
         | Act::EndSessions { .. }
         | Act::DeleteParameter { .. }
@@ -65,7 +67,7 @@ pub fn of_act(
             vec![normal("RotationStarted", "Rotate", format!("Rotation {id} started ({})", trigger.name()))]
         }
         Act::RecordRollBack { id, failed, .. } => {
-            let note = format!("Rotation {failed} failed; rotation {id} publishes the previous value again");
+            let note = format!("Rotation {failed} failed; rotation {id} brings the previous value back");
             vec![warning("RollBackStarted", "RollBack", note)]
         }
         Act::DeleteRecord { id } => {
@@ -133,6 +135,34 @@ pub fn of_act(
     }
 }
 
+/// The object goes although it could not be finished: what is live where, as far as its status says.
+pub fn let_go(object: &ManagedSecret, folder: &str) -> Notice {
+    let status = object.status.clone().unwrap_or_default();
+    let published: Vec<String> =
+        status.parameters.iter().map(|p| format!("{} version {}", p.path, p.version)).collect();
+    let published =
+        if published.is_empty() { "nothing that is known of".to_owned() } else { published.join(", ") };
+    let rotation = status.rotation.as_ref().map_or_else(String::new, |rotation| {
+        let installed = if rotation.installed_at.is_some() && rotation.step == "Promote" {
+            "; its role has the password of that rotation already, which only the record holds"
+        } else {
+            ""
+        };
+        format!(
+            ". Rotation {} had come to {}: its record stays below {folder} in SSM{installed}, and hosts may run the version \
+             before or the new one",
+            rotation.id, rotation.step
+        )
+    });
+    let why = status.conditions.iter().find(|c| c.type_ == conditions::READY && c.status == "False");
+    let why = why.map_or_else(String::new, |c| format!(" ({}: {})", c.reason, c.message));
+    let note = format!(
+        "The object is released, since it could not be finished in time{why}. Published: {published}{rotation}. Nothing of it \
+         is deleted"
+    );
+    Notice { warning: true, reason: "RotationAbandoned", action: "Delete", note }
+}
+
 /// Foreign versions that came while a rotation ran, and that one of ours has replaced, are never passed over in silence.
 pub fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Option<Notice> {
     let record = observed.records.get(&id)?;
@@ -142,9 +172,16 @@ pub fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Opt
         .flat_map(|p| {
             let newest_ours =
                 p.versions.iter().rposition(|s| matches!(s.author, Author::Ours(_))).unwrap_or(0);
+            let base = record.base.get(&p.path).copied().unwrap_or(0);
             let foreign = p.versions[..newest_ours].iter().filter(|s| {
-                matches!(s.author, Author::Foreign | Author::Original)
-                    && !record.replaces(&p.path, &s.version, grace)
+                let came_since = !record.replaces(&p.path, &s.version, grace);
+                // An incident replaces it whoever wrote it, and says so.
+                let suspected = record.trigger == Trigger::Incident && s.version.number == base;
+                match s.author {
+                    Author::Foreign => came_since || suspected,
+                    Author::Original => came_since,
+                    Author::Ours(_) | Author::OtherOwner(_) => false,
+                }
             });
             foreign.map(|s| format!("{} version {}", p.path, s.version.number)).collect::<Vec<_>>()
         })
@@ -158,6 +195,23 @@ pub fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Opt
             replaced.join(", ")
         ),
     })
+}
+
+/// A version that came since, with the value that was published: no drift, and said all the same.
+pub fn of_taken_over(before: &[PublishedParameter], observed: &Observed) -> Vec<Notice> {
+    let taken_over = observed.parameters.iter().filter_map(|parameter| {
+        let latest = parameter.latest()?;
+        let of = latest.taken_over.as_ref()?;
+        let number = latest.version.number;
+        before.iter().find(|known| known.path == parameter.path && known.version < number)?;
+        let note = format!(
+            "Version {number} of {} was written by somebody else, with the value that version {} published and another \
+             description: it is taken over, and as old as that version",
+            parameter.path, of.version
+        );
+        Some(Notice { warning: false, reason: "TakenOver", action: "Reconcile", note })
+    });
+    taken_over.collect()
 }
 
 /// An old credential that cannot be retired is an alarm: it works on, and somebody may hold it.

@@ -10,12 +10,15 @@ use super::ports::Glimpse;
 use crate::api::docker_host::{HostRun, RunMode};
 use crate::api::managed_secret::Origin;
 use crate::api::time::from_kubernetes;
-use crate::api::{DockerHost, ManagedSecret};
+use crate::api::{DockerHost, ManagedSecret, conditions};
+use crate::controller::objects::Surroundings;
+use crate::generator;
 use crate::parameter_store::records::{self, RecordError, StagedKind};
-use crate::parameter_store::{ParameterStore, StoreError};
+use crate::parameter_store::{Kept, ParameterStore, StoreError};
 use crate::rotation::observed::{
     Author, HostEvidence, HostFailure, HostProof, Observed, Parameter, Record, RotationId, Seen, Version,
 };
+use crate::secret_value::SecretValue;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
@@ -58,16 +61,19 @@ pub async fn look_closely(store: &dyn ParameterStore, place: &Place<'_>) -> Resu
         }
     }
     for path in place.paths {
-        let versions = store.history(path).await?;
+        let Kept { versions, shape } = store.kept(path).await?;
         let duplicates = duplicates(store, place.owner, path, &versions, &observed.records).await?;
         let base = observed.records.values().next_back().map(|r| r.base.get(path).copied().unwrap_or(0));
-        observed.parameters.push(Parameter::classify(path, place.owner, versions, base, &duplicates));
+        let parameter = Parameter::classify(path, place.owner, versions, base, &duplicates);
+        observed.parameters.push(Parameter { shape, ..parameter });
     }
     observed.mismatched = mismatched(store, &observed).await?;
     Ok(observed)
 }
 
-/// Versions with a stamp that does not fit, whose value tells that they are our own Put, applied twice.
+/// Versions with a stamp that does not fit, whose value tells that they are our own Put, applied twice; and the latest, if it
+/// has no stamp and the value of our last one. One that a fitting version has followed decides nothing any more, and one
+/// that cannot be read, as under a key that was disabled, is not ours.
 async fn duplicates(
     store: &dyn ParameterStore,
     owner: &str,
@@ -76,12 +82,13 @@ async fn duplicates(
     records: &BTreeMap<RotationId, Record>,
 ) -> Result<BTreeSet<i64>, StoreError> {
     let mut duplicates = BTreeSet::new();
-    for (version, stamp) in Parameter::misfits(owner, versions) {
-        let Some(value) = store.read(path, Some(version.number)).await? else { continue };
+    let fits = |v: &Version| v.stamp.as_ref().is_some_and(|s| s.owner == owner && s.version == v.number);
+    let newest = versions.iter().filter(|v| fits(v)).map(|v| v.number).max().unwrap_or(0);
+    for (version, stamp) in Parameter::misfits(owner, versions).filter(|(v, _)| v.number > newest) {
+        let Some(value) = readable(store, path, version.number).await? else { continue };
         let recorded = records.get(&stamp.id).and_then(|record| record.values.get(path));
-        let fitting = versions.iter().find(|v| {
-            v.stamp.as_ref().is_some_and(|s| s.owner == owner && s.id == stamp.id && s.version == v.number)
-        });
+        let of_the_same_id = |v: &&Version| v.stamp.as_ref().is_some_and(|s| s.id == stamp.id);
+        let fitting = versions.iter().filter(|v| fits(v)).find(of_the_same_id);
         let same = match (recorded, fitting) {
             (Some(recorded), _) => recorded.same_as(&value),
             (None, Some(fitting)) => store
@@ -94,7 +101,41 @@ async fn duplicates(
             duplicates.insert(version.number);
         }
     }
+    if newest > 0
+        && let Some(latest) = versions.last().filter(|v| v.number > newest && v.stamp.is_none())
+        && let Some(value) = readable(store, path, latest.number).await?
+        && let Some(published) = readable(store, path, newest).await?
+        && published.same_as(&value)
+    {
+        duplicates.insert(latest.number);
+    }
     Ok(duplicates)
+}
+
+/// The value of a version, where this controller may read it.
+async fn readable(
+    store: &dyn ParameterStore,
+    path: &str,
+    number: i64,
+) -> Result<Option<SecretValue>, StoreError> {
+    match store.read(path, Some(number)).await {
+        Err(StoreError::Denied { .. } | StoreError::Rejected { .. }) => Ok(None),
+        answer => answer,
+    }
+}
+
+/// How many keys the published ring holds; `None` where nothing is published.
+pub async fn published_keys(
+    store: &dyn ParameterStore,
+    object: &ManagedSecret,
+    observed: &Observed,
+) -> Result<Option<usize>, StoreError> {
+    let Some(spec) = object.spec.ssm.parameters.first() else { return Ok(None) };
+    let seen = observed.parameters.iter().find(|p| p.path == spec.path).and_then(Parameter::latest);
+    let Some(seen) = seen else { return Ok(None) };
+    let published = store.read(&spec.path, Some(seen.version.number)).await?;
+    let ring = published.and_then(|published| generator::extract(spec.value.as_deref(), &published));
+    Ok(Some(ring.map_or(1, |ring| ring.expose().split(',').count())))
 }
 
 /// Paths whose latest version is of the newest record's id and holds another value: two draws of one id.
@@ -134,18 +175,14 @@ pub fn at_a_glance(
         return None;
     }
     let status = object.status.as_ref();
-    // Whether a request was fulfilled or rolled back is told by all the versions that it led to.
-    let unanswered = desired::request(object).filter(|request| !request.handled);
-    if unanswered.is_some_and(|request| {
-        let stamps = glimpse.latest.values().flatten().filter_map(|version| version.stamp.as_ref());
-        stamps.into_iter().any(|stamp| stamp.request.as_ref() == Some(&request.hash))
-    }) {
+    // Whether a request was answered is told by all the versions that are kept.
+    if desired::request(object).is_some_and(|request| !request.handled) {
         return None;
     }
     let mut parameters = Vec::new();
     for path in place.paths {
         let Some(version) = glimpse.latest.get(path).cloned()? else {
-            parameters.push(Parameter { path: path.clone(), versions: Vec::new() });
+            parameters.push(Parameter { path: path.clone(), versions: Vec::new(), shape: None });
             continue;
         };
         let author = match &version.stamp {
@@ -162,7 +199,8 @@ pub fn at_a_glance(
                 }
             }
         };
-        parameters.push(Parameter { path: path.clone(), versions: vec![Seen { version, author }] });
+        let versions = vec![Seen { version, author, taken_over: None }];
+        parameters.push(Parameter { path: path.clone(), versions, shape: None });
     }
     Some(Observed { parameters, ..Observed::default() })
 }
@@ -202,7 +240,7 @@ fn still_holds(observed: &Observed, place: &Place<'_>, glimpse: &Glimpse) -> boo
 pub fn host_evidence(
     object: &ManagedSecret,
     records: &BTreeMap<RotationId, Record>,
-    hosts: &[DockerHost],
+    around: &Surroundings,
     attempts: i32,
 ) -> Vec<HostEvidence> {
     let mut names: Vec<&str> = object.spec.hosts.iter().map(|h| h.name.as_str()).collect();
@@ -212,10 +250,26 @@ pub fn host_evidence(
         }
     }
     let evidence = |name: &str| {
-        let host = hosts.iter().find(|h| h.metadata.name.as_deref() == Some(name));
-        evidence_of(object, name, host, attempts)
+        let host = around.hosts.iter().find(|h| h.metadata.name.as_deref() == Some(name));
+        let mut evidence = evidence_of(object, name, host, attempts);
+        evidence.exists |= around.undecodable_hosts.iter().any(|undecodable| undecodable == name);
+        evidence
     };
     names.into_iter().map(evidence).collect()
+}
+
+/// What keeps runs from starting on the host as it is specified now. A run that failed is none of that: another one follows.
+fn stalled(host: &DockerHost) -> Option<(String, String)> {
+    if host.spec.suspend {
+        return Some(("Suspended".to_owned(), "spec.suspend is set, so nothing is started there".to_owned()));
+    }
+    let status = host.status.as_ref().filter(|s| s.observed_generation == host.metadata.generation)?;
+    let stalled = conditions::find(&status.conditions, conditions::STALLED).filter(|c| c.status == "True")?;
+    let mut runs = [&status.last_run, &status.last_deploy].into_iter().flatten();
+    if runs.any(|run| run.result.as_ref() == Some(&stalled.reason)) {
+        return None;
+    }
+    Some((stalled.reason.clone(), stalled.message.clone()))
 }
 
 fn evidence_of(object: &ManagedSecret, name: &str, host: Option<&DockerHost>, attempts: i32) -> HostEvidence {
@@ -232,9 +286,10 @@ fn evidence_of(object: &ManagedSecret, name: &str, host: Option<&DockerHost>, at
                     p.path.clone(),
                     HostProof {
                         version: p.version,
-                        made_at: from_kubernetes(&p.published_at),
+                        published_at: from_kubernetes(&p.published_at),
                         proof: p.proof,
                         at,
+                        deployed: p.deployed,
                     },
                 )
             })
@@ -255,6 +310,7 @@ fn evidence_of(object: &ManagedSecret, name: &str, host: Option<&DockerHost>, at
             versions,
             finished_at: run.finished_at.as_ref().map_or(DateTime::UNIX_EPOCH, from_kubernetes),
             for_good: run.failures >= attempts,
+            rejected: run.rejections >= attempts,
         })
     };
     HostEvidence {
@@ -264,5 +320,6 @@ fn evidence_of(object: &ManagedSecret, name: &str, host: Option<&DockerHost>, at
         proofs: proofs.unwrap_or_default(),
         failure: status.and_then(|s| s.last_run.as_ref()).and_then(failed),
         failed_deploy: status.and_then(|s| s.last_deploy.as_ref()).and_then(failed),
+        stalled: host.and_then(stalled),
     }
 }

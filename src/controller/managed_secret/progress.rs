@@ -1,11 +1,12 @@
 //! How far one pass came, and what it met: the part of the status that is not evidence.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::api::conditions;
 use crate::api::managed_secret::{FailureStatus, LastRotation, PreflightStatus};
 use crate::api::time::{from_kubernetes, to_text};
 use crate::api::{ManagedSecret, ROTATE_REQUESTED_AT};
-use crate::rotation::protocol::{Next, Step, Waiting};
+use crate::rotation::protocol::{Lacking, Next, Step, Waiting};
 
 /// Most sessions that a message names.
 const SHOWN_CLIENTS: usize = 3;
@@ -27,10 +28,16 @@ pub struct Progress {
     /// The protocol's last word; `None` where it could not be asked.
     pub next: Option<Next>,
     pub blocked: Option<Blocked>,
+    /// When Parameter Store was read, or had answered an act, for what the pass goes by.
+    pub read_at: Option<DateTime<Utc>>,
+    /// When the target is asked again, where only it can end the wait.
+    pub asks_target_at: Option<DateTime<Utc>>,
     pub failure: Option<FailureStatus>,
     pub preflight: Option<PreflightStatus>,
     /// When a role was given its new password in place, in this pass.
     pub installed_at: Option<DateTime<Utc>>,
+    /// Whether what is published opens nothing any more, as far as has been seen.
+    pub published_is_dead: bool,
     /// The rotations that ended in this pass, oldest first.
     pub ended: Vec<LastRotation>,
     /// The latest report of an incident that concerns the secret.
@@ -40,6 +47,9 @@ pub struct Progress {
     /// What would be done if the grant's mode were not Observe.
     pub observed_only: Option<String>,
 }
+
+/// Reason of Ready where the published login was left for one that has yet to be published.
+pub const LOGIN_REPLACED: &str = "LoginReplaced";
 
 impl Progress {
     pub fn step(&self) -> Option<Step> {
@@ -90,6 +100,9 @@ impl Progress {
             Some(Next::Wait { why: why @ Waiting::OutOfReach { .. }, until, .. }) => {
                 Some(("OldTokenOutOfReach".to_owned(), waiting_text(why, *until)))
             }
+            Some(Next::Wait { why: why @ Waiting::SessionsUnseen { .. }, until, .. }) => {
+                Some(("SessionsUnseen".to_owned(), waiting_text(why, *until)))
+            }
             Some(Next::Wait { why: why @ Waiting::Unproven { .. }, until, .. }) => {
                 Some(("NotProven".to_owned(), waiting_text(why, *until)))
             }
@@ -108,8 +121,9 @@ fn waiting_text(why: &Waiting, until: Option<DateTime<Utc>>) -> String {
         Waiting::PreflightFailed { host, message, .. } => {
             format!("The rotation is put off and nothing was touched: DockerHost {host}: {message}")
         }
-        Waiting::Deploy { host } => {
-            format!("Waiting for DockerHost {host} to prove that it runs the new version")
+        Waiting::Deploy { host, held } => {
+            let held = held.as_ref().map(|held| format!(", which it cannot: {held}")).unwrap_or_default();
+            format!("Waiting for DockerHost {host} to prove that it runs the new version{held}")
         }
         Waiting::DeployFailed { host, message, .. } => format!("DockerHost {host}: {message}"),
         Waiting::Drift { path, version } => format!(
@@ -137,9 +151,15 @@ fn waiting_text(why: &Waiting, until: Option<DateTime<Utc>>) -> String {
             "The old access key id {username} still works, and no token of this account has that id: it belongs to a \
              user, or to another account. Delete it there by hand (Cloudflare dashboard, My Profile, API Tokens)"
         ),
+        Waiting::SessionsUnseen { username, lacking } => sessions_unseen(username, *lacking),
         Waiting::Orphans { count } => format!(
             "{count} tokens that rotations which were cut short have left behind are deleted first{until}"
         ),
+        Waiting::TakenBack => format!(
+            "SSM refused to publish the new credential for good: the one before is brought back, after waiting{until} so that \
+             no late request can undo it"
+        ),
+        Waiting::Unpublishable { message } => message.clone(),
         Waiting::Sessions { username, clients } => {
             let (named, more) = clients.split_at(clients.len().min(SHOWN_CLIENTS));
             let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
@@ -152,23 +172,46 @@ fn waiting_text(why: &Waiting, until: Option<DateTime<Utc>>) -> String {
     }
 }
 
+fn sessions_unseen(username: &str, lacking: Lacking) -> String {
+    let lacking = match lacking {
+        Lacking::Login => {
+            "neither an administrator nor the role itself shows them: end them by hand and delete the SecretIncident, or set \
+             adminSecretRef or adminParameter"
+        }
+        Lacking::Statistics => {
+            "nobody sees since when they are open: run GRANT pg_read_all_stats for the administrator"
+        }
+    };
+    format!("Sessions that were opened with the old password of role {username} may go on, and {lacking}")
+}
+
 impl Progress {
     /// Takes up what status kept: a failure's backoff survives a restart, and ends with an edit or a new request.
-    pub fn resume(object: &ManagedSecret, reported_at: Option<DateTime<Utc>>) -> Self {
+    /// One beyond `longest` was set by a clock that has been corrected since, and counts for nothing.
+    pub fn resume(
+        object: &ManagedSecret,
+        reported_at: Option<DateTime<Utc>>,
+        longest: DateTime<Utc>,
+    ) -> Self {
         let status = object.status.as_ref();
         let request = object.metadata.annotations.as_ref().and_then(|a| a.get(ROTATE_REQUESTED_AT));
         let failure = status.and_then(|s| s.failure.clone()).filter(|failure| {
-            Some(failure.generation) == object.metadata.generation
+            // Times in a status are rounded up to whole seconds.
+            from_kubernetes(&failure.next_attempt_time) <= longest + TimeDelta::seconds(1)
+                && Some(failure.generation) == object.metadata.generation
                 && failure.request.as_ref() == request
                 && failure.incident.as_ref().map(from_kubernetes) == reported_at
         });
         let preflight = status.and_then(|s| s.preflight.clone());
+        let ready = status.and_then(|s| conditions::find(&s.conditions, conditions::READY));
         let contained = status.and_then(|s| s.compromise.as_ref()).is_some_and(|compromise| {
             compromise.contained_at.is_some() && Some(from_kubernetes(&compromise.reported_at)) == reported_at
         });
         Self {
             failure,
             preflight,
+            // So until its target has been seen again.
+            published_is_dead: ready.is_some_and(|ready| ready.reason == LOGIN_REPLACED),
             reported_at,
             urgent: reported_at.is_some() && !contained,
             ..Self::default()
@@ -185,11 +228,18 @@ impl Progress {
         self.failure.as_ref().is_some_and(|failure| failure.step == step.name())
     }
 
+    /// Whether this step is what failed last, in a way that another try of the same cannot mend.
+    pub fn refused_for_good(&self, step: Step) -> bool {
+        self.failed_at(step) && self.failure.as_ref().is_some_and(|failure| failure.permanent)
+    }
+
     /// Whether the next attempt lies ahead, of what failed last. In an incident a revocation and the other steps do not put
     /// each other off.
     pub fn puts_off(&self, step: Step, now: DateTime<Utc>) -> bool {
         let apart = self.failed_at(Step::Retire) != (step == Step::Retire);
-        self.backs_off(now) && !(self.urgent && apart)
+        // Hosts have no password that works until what was installed is taken back.
+        let taken_back = step == Step::Abort && self.refused_for_good(Step::Promote);
+        self.backs_off(now) && !(self.urgent && apart) && !taken_back
     }
 
     /// Whether the next attempt lies ahead.

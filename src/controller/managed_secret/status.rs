@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::compromise;
-use super::progress::{Blocked, Progress};
+use super::progress::{Blocked, LOGIN_REPLACED, Progress};
+use super::{compromise, desired};
 use crate::api::conditions::{self, Said, Truth};
 use crate::api::docker_host::Proof;
 use crate::api::managed_secret::{
@@ -12,15 +12,17 @@ use crate::api::managed_secret::{
 };
 use crate::api::time::{from_kubernetes, to_kubernetes, to_text};
 use crate::api::{ManagedSecret, conditions as c};
+use crate::parameter_store::description::request_hash;
 use crate::rotation::observed::{
-    Acceptance, Author, HostEvidence, Observed, Parameter, Record, Seen, TargetEvidence, TargetProblem,
-    Trigger,
+    Acceptance, Author, HostEvidence, Observed, Parameter, Record, Seen, TargetEvidence, Trigger,
 };
 use crate::rotation::protocol::{self, Desired, Next, Step, Waiting};
 use crate::rotation::schedule::{Due, Verdict};
 
 /// Most entries of `status.history`.
 const MAX_HISTORY: usize = 10;
+/// Most entries of `status.handledRequests`.
+const MAX_REQUESTS: usize = 20;
 /// Most entries of `status.target.notes`.
 const MAX_NOTES: usize = 32;
 /// Most entries of `status.target.setUp`, and the most characters of one.
@@ -44,15 +46,20 @@ pub fn render(
     status.region.get_or_insert_with(|| region.to_owned());
     status.preflight = progress.preflight.clone();
     status.failure = progress.failure.clone();
-    if let Some(observed) = observed {
-        mirror(&mut status, object, desired, observed, progress, now);
+    match (observed, &desired.request) {
+        (Some(observed), _) => mirror(&mut status, object, desired, observed, progress, now),
+        // What came with the object is known as such, although nothing could be seen yet.
+        (None, Some(request)) if desired::is_first_sight(object) => {
+            remember_request(&mut status, request.hash.clone());
+        }
+        (None, _) => {}
     }
     let set = |conditions: &mut Vec<_>, (kind, truth, reason, message): Said| {
         conditions::set(conditions, kind, truth, &reason, &message, generation, now);
     };
     let held = held_by_suspend(&status, desired, observed);
     let mut said = vec![
-        ready(&status, observed, progress, held.as_deref()),
+        ready(&status, desired, observed, progress, held.as_deref()),
         rotating(&status, progress, held.as_deref()),
     ];
     if let Some(observed) = observed {
@@ -138,13 +145,18 @@ fn mirror(
     status.rotation = observed.records.values().next_back().map(|record| RotationStatus {
         id: i64::try_from(record.id).unwrap_or(i64::MAX),
         trigger: record.trigger.name().to_owned(),
-        step: progress.step().unwrap_or(Step::Record).name().to_owned(),
+        step: step(desired, observed, record, progress).name().to_owned(),
+        request: record.request.clone(),
         started_at: to_kubernetes(record.at),
         installed_at: before(object, record)
             .and_then(|r| r.installed_at.clone())
-            .or(progress.installed_at.map(to_kubernetes)),
+            .or(progress.installed_at.map(to_kubernetes))
+            .or_else(|| protocol::installed_at(desired, observed, record).map(to_kubernetes)),
         proven_at: before(object, record).and_then(|r| r.proven_at.clone()).or_else(|| {
-            let proven = observed.is_published_by(record.id) && status.hosts.iter().all(|host| host.proven);
+            // One that is not there may only not be shown yet.
+            let mut hosts = observed.hosts.iter().filter(|host| counts(&host.name));
+            let proven = observed.is_published(record)
+                && hosts.all(|host| protocol::has_left_the_old(host, desired, observed, record));
             (proven && record.credential.is_some()).then(|| to_kubernetes(now))
         }),
         attempts: progress.failure.as_ref().map_or(0, |f| f.attempts),
@@ -160,8 +172,16 @@ fn mirror(
     for ended in &progress.ended {
         remember(status, ended.clone());
     }
-    let first_sight = object.status.as_ref().and_then(|s| s.observed_generation).is_none_or(|g| g < 0);
-    answer_request(status, desired, observed, first_sight, now);
+    answer_request(status, desired, observed, desired::is_first_sight(object), now);
+}
+
+/// The step that a rotation is in. Hosts go by it, so it follows from the evidence; only what comes after the deployment, and
+/// an abort, are told as the protocol says.
+fn step(desired: &Desired<'_>, observed: &Observed, record: &Record, progress: &Progress) -> Step {
+    match progress.step() {
+        Some(step @ (Step::Retire | Step::Close | Step::Abort)) => step,
+        _ => protocol::step_of(desired, observed, record),
+    }
 }
 
 /// The rotation that status says is under way and that has ended since: a controller died between deleting its record
@@ -171,14 +191,16 @@ fn ended_unseen(object: &ManagedSecret, observed: &Observed, now: DateTime<Utc>)
     let rotation = status.rotation.as_ref()?;
     let id = u64::try_from(rotation.id).ok()?;
     let told = status.history.iter().any(|ended| ended.id == Some(rotation.id));
-    if told || observed.records.contains_key(&id) || !observed.is_published_by(id) {
+    // A roll back is never given up, and publishes nothing where the one that failed had not.
+    let rolled_back = rotation.trigger == Trigger::RollBack.name();
+    let ended = observed.is_published_by(id) || rolled_back && observed.records.is_empty();
+    if told || observed.records.contains_key(&id) || !ended {
         return None;
     }
-    let result = if rotation.trigger == Trigger::RollBack.name() { "RolledBack" } else { "Succeeded" };
+    let result = if rolled_back { "RolledBack" } else { "Succeeded" };
     Some(LastRotation {
         id: Some(rotation.id),
-        // a request is answered from what is published, see `answer_request`
-        request: None,
+        request: rotation.request.clone(),
         trigger: Some(rotation.trigger.clone()),
         result: result.to_owned(),
         finished_at: Some(to_kubernetes(now)),
@@ -222,7 +244,7 @@ fn mirrored_target(
     observed: &Observed,
     now: DateTime<Utc>,
 ) -> Option<TargetStatus> {
-    let published = observed.records.keys().next_back().is_none_or(|id| observed.is_published_by(*id));
+    let published = observed.records.values().next_back().is_none_or(|record| observed.is_published(record));
     let answer = target.published.as_ref().or(target.recorded.as_ref().filter(|_| published));
     let (accepts, message) = match answer {
         Some(Acceptance::Accepted) => (true, String::new()),
@@ -269,7 +291,7 @@ pub fn window_seconds(
     let proofs = observed.hosts.iter().flat_map(|host| {
         observed.parameters.iter().filter_map(|p| {
             let proof = host.proofs.get(&p.path)?;
-            p.published_by(record.id).filter(|seen| proof.is_of(seen)).map(|_| proof.at)
+            record.version_in(p).filter(|seen| proof.is_of(seen)).map(|_| proof.at)
         })
     });
     let known = before(object, record).and_then(|r| r.proven_at.as_ref().map(from_kubernetes));
@@ -286,15 +308,25 @@ fn published(parameter: &Parameter, adopt: bool) -> Option<PublishedParameter> {
         Author::Foreign | Author::OtherOwner(_) => Origin::Foreign,
     };
     let version = latest.version.number;
-    let published_at = to_kubernetes(latest.made_at());
+    let published_at = to_kubernetes(latest.published_at());
     Some(PublishedParameter { path: parameter.path.clone(), version, origin, published_at })
 }
 
 fn remember(status: &mut ManagedSecretStatus, ended: LastRotation) {
+    if let Some(token) = ended.request.as_deref() {
+        remember_request(status, request_hash(token));
+    }
     status.history.retain(|entry| entry.id != ended.id || entry.id.is_none());
     status.history.insert(0, ended.clone());
     status.history.truncate(MAX_HISTORY);
     status.last_rotation = Some(ended);
+}
+
+fn remember_request(status: &mut ManagedSecretStatus, hash: String) {
+    if !status.handled_requests.contains(&hash) {
+        status.handled_requests.insert(0, hash);
+        status.handled_requests.truncate(MAX_REQUESTS);
+    }
 }
 
 /// Answers the annotation: from what is published where status has lost it, or as recorded only at first sight.
@@ -305,18 +337,29 @@ fn answer_request(
     first_sight: bool,
     now: DateTime<Utc>,
 ) {
-    let Some(request) = desired.request.as_ref().filter(|r| !r.handled) else { return };
-    let answered = status.last_rotation.as_ref().is_some_and(|l| l.request.as_deref() == Some(request.token));
-    if answered || observed.records.values().any(|r| r.request.as_deref() == Some(request.token)) {
+    let Some(request) = &desired.request else { return };
+    let known = request.handled || status.handled_requests.contains(&request.hash);
+    if known {
+        remember_request(status, request.hash.clone());
+    }
+    // One that is known from an object at which nothing could be seen yet has still to be told of.
+    let told = known && status.last_rotation.is_some();
+    if told || observed.records.values().any(|r| r.request.as_deref() == Some(request.token)) {
         return;
     }
     let published = observed.ids_of_request(&request.hash);
     if let Some(id) = published.last() {
+        remember_request(status, request.hash.clone());
+        let id = i64::try_from(*id).ok();
+        // Of rotations since then status knows more.
+        if status.last_rotation.as_ref().is_some_and(|last| last.id > id) {
+            return;
+        }
         // An incident leads to a second value too, and never back to the first.
         let rolled_back = published.len() > 1 && desired.incidents.is_empty();
         let result = if rolled_back { "RolledBack" } else { "Succeeded" };
         let ended = LastRotation {
-            id: i64::try_from(*id).ok(),
+            id,
             request: Some(request.token.to_owned()),
             trigger: Some(Trigger::Request.name().to_owned()),
             result: result.to_owned(),
@@ -324,15 +367,19 @@ fn answer_request(
             window_seconds: None,
         };
         remember(status, ended);
-    } else if first_sight && observed.parameters.iter().any(|p| !p.versions.is_empty()) {
-        status.last_rotation = Some(LastRotation {
-            id: None,
-            request: Some(request.token.to_owned()),
-            trigger: None,
-            result: "Recorded".to_owned(),
-            finished_at: Some(to_kubernetes(now)),
-            window_seconds: None,
-        });
+    } else if (first_sight || known) && observed.parameters.iter().any(|p| !p.versions.is_empty()) {
+        // In the history too: a rotation under way is what ended last before long.
+        remember(
+            status,
+            LastRotation {
+                id: None,
+                request: Some(request.token.to_owned()),
+                trigger: None,
+                result: "Recorded".to_owned(),
+                finished_at: Some(to_kubernetes(now)),
+                window_seconds: None,
+            },
+        );
     }
 }
 
@@ -373,42 +420,70 @@ fn held_by_suspend(
     })
 }
 
+/// Ready is told from the evidence: published, and accepted by what has to accept it as of the last look. What keeps the
+/// next step from being taken is told beside it.
 fn ready(
     status: &ManagedSecretStatus,
+    desired: &Desired<'_>,
     observed: Option<&Observed>,
     progress: &Progress,
     held: Option<&str>,
 ) -> Said {
-    let before = conditions::is_true(&status.conditions, c::READY);
+    let not_ready = |(reason, message): (String, String)| (c::READY, Truth::False, reason, message);
+    let blocked = progress.blocked.as_ref();
+    if let Some(unseen) = blocked.filter(|blocked| blocked.permanent && blocked.unseen) {
+        return not_ready((unseen.reason.clone(), unseen.message.clone()));
+    }
     let published = match observed {
         Some(observed) => observed.parameters.iter().all(|p| !p.versions.is_empty()),
-        None => before,
+        None => conditions::is_true(&status.conditions, c::READY),
     };
-    match &progress.blocked {
-        Some(blocked) if blocked.permanent && blocked.unseen => {
-            (c::READY, Truth::False, blocked.reason.clone(), blocked.message.clone())
-        }
-        Some(blocked) => {
-            let truth = if published { Truth::True } else { Truth::False };
-            (c::READY, truth, blocked.reason.clone(), blocked.message.clone())
-        }
-        None if published
-            && status.rotation.is_none()
-            && status.target.as_ref().is_some_and(|t| !t.accepts) =>
-        {
-            let message = status.target.as_ref().map(|t| t.message.clone()).unwrap_or_default();
-            (c::READY, Truth::False, "LoginRefused".into(), message)
-        }
-        None if published => {
-            let versions: Vec<String> = status.parameters.iter().map(|p| format!("{}", p.version)).collect();
-            let message = match told(progress, held) {
-                m if m.is_empty() => format!("Version {} is published", versions.join(", ")),
-                m => format!("Version {} is published. {m}", versions.join(", ")),
-            };
-            (c::READY, Truth::True, "Published".into(), message)
-        }
-        None => (c::READY, Truth::False, "Creating".into(), told(progress, held)),
+    let next = match blocked {
+        Some(blocked) => (blocked.reason.clone(), blocked.message.clone()),
+        None if published => ("Published".to_owned(), told(progress, held)),
+        None => ("Creating".to_owned(), told(progress, held)),
+    };
+    if !published {
+        return not_ready(next);
     }
+    if let Some((reason, why)) = refused(status, desired, observed, progress) {
+        let beside =
+            if next.1.is_empty() || next.0 == reason { String::new() } else { format!(". {}", next.1) };
+        return not_ready((reason, format!("{why}{beside}")));
+    }
+    let (reason, message) = next;
+    if blocked.is_some() {
+        return (c::READY, Truth::True, reason, message);
+    }
+    let versions: Vec<String> = status.parameters.iter().map(|p| p.version.to_string()).collect();
+    let message = match message {
+        m if m.is_empty() => format!("Version {} is published", versions.join(", ")),
+        m => format!("Version {} is published. {m}", versions.join(", ")),
+    };
+    (c::READY, Truth::True, reason, message)
+}
+
+/// Why what is published opens nothing, as far as its target has said.
+fn refused(
+    status: &ManagedSecretStatus,
+    desired: &Desired<'_>,
+    observed: Option<&Observed>,
+    progress: &Progress,
+) -> Option<(String, String)> {
+    let is_dead = match observed {
+        Some(observed) => {
+            protocol::published_is_dead(desired, observed).unwrap_or(progress.published_is_dead)
+        }
+        // This very pass has seen it, or has changed the role, and could see no more.
+        None => progress.published_is_dead || progress.installed_at.is_some(),
+    };
+    if is_dead {
+        let message =
+            "The login that is published is not accepted any more, and the new one is not published yet";
+        return Some((LOGIN_REPLACED.to_owned(), message.to_owned()));
+    }
+    let target = status.target.as_ref().filter(|target| !target.accepts)?;
+    Some(("LoginRefused".to_owned(), target.message.clone()))
 }
 
 /// What is going on, or else what is held back.
@@ -453,6 +528,16 @@ fn facts(
 fn overdue(object: &ManagedSecret, desired: &Desired<'_>, observed: &Observed, now: DateTime<Utc>) -> Said {
     match look_at_schedule(desired, observed, now).and_then(|v| v.overdue_since) {
         Some(since) => {
+            let lifetime = observed.target.as_ref().and_then(|target| target.lifetime);
+            if let Some(lifetime) = lifetime.filter(|lifetime| lifetime.replace_by() <= now) {
+                let message = format!(
+                    "The published token ends by itself at {}, and nothing works with it then: it should have been rotated by \
+                     {}",
+                    to_text(lifetime.ends),
+                    to_text(lifetime.replace_by())
+                );
+                return (c::OVERDUE, Truth::True, "TokenEnds".into(), message);
+            }
             let period = object.spec.rotation.period.as_ref().map(ToString::to_string).unwrap_or_default();
             let message = format!("The value is older than {period} since {}", to_text(since));
             (c::OVERDUE, Truth::True, "PeriodExceeded".into(), message)
@@ -497,7 +582,10 @@ fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> 
             let version = parameter.latest_number();
             let ours = matches!(parameter.latest().map(|s| &s.author), Some(Author::Ours(_)));
             let path = &parameter.path;
-            match host.proof_of(parameter, parameter.latest()) {
+            let shown = host.shown_of(parameter, parameter.latest());
+            // Where nothing can be compared a deployment speaks for it, and of what keyturn did not publish there is none.
+            let shown = shown.filter(|shown| shown.proof != Proof::Incomparable || shown.deployed || !ours);
+            match shown.map(|shown| shown.proof) {
                 Some(Proof::Proven) => {}
                 Some(Proof::Differs) => {
                     let message = format!(
@@ -546,9 +634,16 @@ fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> 
     ))
 }
 
-fn refused_before_the_start(progress: &Progress) -> Option<&TargetProblem> {
-    match &progress.next {
-        Some(Next::Wait { step: Step::Preflight, why: Waiting::Target(problem), .. }) => Some(problem),
+/// Reason and message of what keeps a rotation from starting, beside the hosts.
+fn refused_before_the_start(progress: &Progress) -> Option<(&str, &str)> {
+    match (&progress.next, &progress.blocked) {
+        (Some(Next::Wait { step: Step::Preflight, why: Waiting::Target(problem), .. }), _) => {
+            Some((&problem.reason, &problem.message))
+        }
+        (
+            Some(Next::Wait { step: Step::Preflight, .. } | Next::Act { step: Step::Preflight, .. }),
+            Some(b),
+        ) => Some((&b.reason, &b.message)),
         _ => None,
     }
 }
@@ -557,8 +652,8 @@ fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) ->
     if let Some(Next::Wait { why: Waiting::PreflightFailed { host, reason, message }, .. }) = &progress.next {
         return (c::PREFLIGHT, Truth::False, reason.clone(), format!("DockerHost {host}: {message}"));
     }
-    if let Some(problem) = refused_before_the_start(progress) {
-        return (c::PREFLIGHT, Truth::False, problem.reason.clone(), problem.message.clone());
+    if let Some((reason, message)) = refused_before_the_start(progress) {
+        return (c::PREFLIGHT, Truth::False, reason.to_owned(), message.to_owned());
     }
     let wanted = |host: &&HostEvidence| desired.hosts.contains(&host.name);
     let mut compared = true;

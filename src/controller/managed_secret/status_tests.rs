@@ -37,7 +37,7 @@ fn status(object: &ManagedSecret, published: bool, incidents: Vec<Incident>) -> 
     let settings = Settings::new("production", "us-east-1");
     let desired = desired::desired(object, OWNER, "shop/token", &[], incidents, &settings);
     let at = now() - TimeDelta::hours(1);
-    let stamp = Stamp { owner: OWNER.into(), id: 1, version: 1, at, request: None };
+    let stamp = Stamp { owner: OWNER.into(), id: 1, version: 1, at, request: None, made: None };
     let versions =
         published.then(|| Version { number: 1, modified: at, text: String::new(), stamp: Some(stamp) });
     let parameter = Parameter::classify(PATH, OWNER, versions.into_iter().collect(), None, &BTreeSet::new());

@@ -1,6 +1,6 @@
 //! What a target shows of one secret, and which logins are tried there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
@@ -11,7 +11,7 @@ use crate::api::time::to_text;
 use crate::generator;
 use crate::parameter_store::{ParameterStore, StoreError};
 use crate::rotation::observed::{
-    Acceptance, Credential, IssuedLogin, Observed, OpenSession, Parameter, Seen, TargetEvidence,
+    Acceptance, Credential, IssuedLogin, Lifetime, Observed, OpenSession, Parameter, Seen, TargetEvidence,
     TargetProblem,
 };
 use crate::secret_value::SecretValue;
@@ -34,21 +34,7 @@ pub async fn look(
     observed: &Observed,
     now: DateTime<Utc>,
 ) -> Result<TargetEvidence, StoreError> {
-    let mut evidence = TargetEvidence {
-        at: now,
-        unseen: None,
-        fenced: false,
-        fences: BTreeMap::new(),
-        can_log_in: BTreeSet::new(),
-        superusers: BTreeSet::new(),
-        sessions: Vec::new(),
-        recorded: None,
-        published: None,
-        replaced: BTreeMap::new(),
-        issued: None,
-        notes: Vec::new(),
-        set_up: Vec::new(),
-    };
+    let mut evidence = TargetEvidence::unasked(now);
     let recorded = observed.records.values().next_back().and_then(|record| record.credential.as_ref());
     let credentials = observed.records.values().filter_map(|record| record.credential.as_ref());
     let replaced: Vec<&str> = credentials.filter_map(|credential| credential.replaces.as_deref()).collect();
@@ -60,6 +46,7 @@ pub async fn look(
             evidence.published = if recorded.is_none() { unknown() } else { None };
         }
         Ok(target) => {
+            let mut lifetimes = BTreeMap::new();
             match target.look(&replaced).await {
                 Ok(roles) => {
                     evidence.fenced = roles.fenced;
@@ -69,20 +56,25 @@ pub async fn look(
                     evidence.superusers = roles.superusers;
                     evidence.sessions = roles.sessions.into_iter().map(session).collect();
                     evidence.notes = roles.notes;
-                    if let Some(issued) = roles.issued {
-                        evidence.notes.extend(expiry(object, store, observed, &issued, now).await?);
-                        evidence.issued = Some(known_of(object, store, observed, issued).await?);
+                    if let Some(found) = roles.issued {
+                        lifetimes = lifetimes_of(&found);
+                        evidence.issued = Some(known_of(object, store, observed, found).await?);
                     }
                 }
                 Err(error) => evidence.unseen = Some((&error).into()),
             }
             match recorded {
                 Some(credential) => {
-                    evidence.recorded = Some(acceptance(target, &login_of(credential)).await);
+                    let login = login_of(credential);
+                    evidence.recorded = Some(acceptance(target, &login).await);
+                    look_as_itself(target, object, &login, &mut evidence).await;
                     evidence.replaced = end_of_replaced(target, object, store, observed, &evidence).await?;
                 }
                 None if observed.parameters.iter().all(|p| !p.versions.is_empty()) => {
                     let login = published_login(object, store, observed, None).await?;
+                    evidence.lifetime =
+                        login.as_ref().and_then(|login| lifetimes.get(&login.username)).copied();
+                    evidence.notes.extend(evidence.lifetime.and_then(|lifetime| near_end(&lifetime, now)));
                     evidence.published = Some(match &login {
                         Some(login) => acceptance(target, login).await,
                         None => Acceptance::Refused(unreadable(object)),
@@ -102,6 +94,32 @@ pub async fn look(
         }
     }
     Ok(evidence)
+}
+
+/// Without an administrator a role that has its new password sees its own sessions.
+async fn look_as_itself(
+    target: &dyn Target,
+    object: &ManagedSecret,
+    login: &Login,
+    evidence: &mut TargetEvidence,
+) {
+    if !changes_itself(object) || evidence.recorded != Some(Acceptance::Accepted) {
+        return;
+    }
+    match target.own_sessions(login).await {
+        Ok(sessions) => {
+            evidence.sessions = sessions.into_iter().map(session).collect();
+            evidence.can_log_in.insert(login.username.clone());
+        }
+        // Only an incident needs them, and takes what it does not see for open.
+        Err(error) => tracing::info!(reason = error.reason, "{}", error.message),
+    }
+}
+
+/// Whether nobody but the role itself can change it.
+pub fn changes_itself(object: &ManagedSecret) -> bool {
+    let postgres = object.spec.generate.postgres.as_ref();
+    postgres.is_some_and(|spec| spec.admin_secret_ref.is_none() && spec.admin_parameter.is_none())
 }
 
 fn session(of_target: Session) -> OpenSession {
@@ -176,24 +194,20 @@ async fn is_published(
     Ok(false)
 }
 
-/// A token that is in use and near its end: rotations have failed for long.
-async fn expiry(
-    object: &ManagedSecret,
-    store: &dyn ParameterStore,
-    observed: &Observed,
-    issued: &[Issued],
-    now: DateTime<Utc>,
-) -> Result<Option<String>, StoreError> {
-    let near_end =
-        |login: &&Issued| login.expires_at.is_some_and(|end| now > login.at + (end - login.at) * 3 / 4);
-    for login in issued.iter().filter(near_end) {
-        let end = login.expires_at.unwrap_or_default();
-        if is_published(object, store, observed, login).await? {
-            let (id, end) = (&login.username, to_text(end));
-            return Ok(Some(format!("The token {id} ends by itself at {end}: rotate before that")));
-        }
-    }
-    Ok(None)
+/// By username: how long the logins work that end by themselves.
+fn lifetimes_of(issued: &[Issued]) -> BTreeMap<String, Lifetime> {
+    let lifetime = |login: &Issued| {
+        let lifetime = Lifetime { begins: login.at, ends: login.expires_at? };
+        Some((login.username.clone(), lifetime))
+    };
+    issued.iter().filter_map(lifetime).collect()
+}
+
+/// What a person should know of the published token where it is near its end: something has kept it from being rotated.
+fn near_end(lifetime: &Lifetime, now: DateTime<Utc>) -> Option<String> {
+    let end = to_text(lifetime.ends);
+    (now > lifetime.replace_by())
+        .then(|| format!("The published token ends by itself at {end}: rotate before that"))
 }
 
 /// Whether this is the login of the role from which a pair is to be made.
@@ -264,8 +278,7 @@ pub async fn own_logins(
     observed: &Observed,
     username: &str,
 ) -> Result<Vec<Login>, StoreError> {
-    let has_admin = |p: &PostgresSpec| p.admin_secret_ref.is_some() || p.admin_parameter.is_some();
-    if object.spec.generate.postgres.as_ref().is_some_and(has_admin) {
+    if !changes_itself(object) {
         return Ok(Vec::new());
     }
     let mut logins: Vec<Login> = Vec::new();

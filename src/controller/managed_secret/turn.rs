@@ -3,15 +3,30 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::progress::{Blocked, Progress};
-use super::{ManagedSecrets, request_token};
+use super::{HOST_POLL, ManagedSecrets, request_token};
 use crate::api::ManagedSecret;
 use crate::api::managed_secret::{FailureStatus, PreflightStatus};
 use crate::api::time::{from_kubernetes, to_kubernetes};
-use crate::rotation::observed::TargetProblem;
+use crate::rotation::observed::{Observed, TargetProblem};
 use crate::rotation::protocol::{Act, Next, Step, Waiting};
 
 /// While somebody may use what was read, nothing is put off for longer.
 const LONGEST_BACKOFF_IN_AN_INCIDENT: TimeDelta = TimeDelta::minutes(1);
+
+/// A wait for a target has lasted at least this many times as long as the pause until it is asked again.
+const LOOKS_PER_WAIT: i32 = 20;
+/// The longest such pause.
+const LONGEST_PAUSE: TimeDelta = TimeDelta::minutes(5);
+
+/// When the target is asked again, where only what happens there can end the wait: rarer and rarer the longer it lasts.
+/// Every look costs calls of Parameter Store and logins, and such a wait may last for days.
+pub(super) fn asks_target_at(next: &Next, observed: &Observed, urgent: bool) -> Option<DateTime<Utc>> {
+    let Next::Wait { why, until: None, .. } = next else { return None };
+    let asked_at = observed.target.as_ref().filter(|_| why.is_for_the_target())?.at;
+    let begun_at = observed.records.values().next_back()?.at;
+    let longest = if urgent { LONGEST_BACKOFF_IN_AN_INCIDENT } else { LONGEST_PAUSE };
+    Some(asked_at + ((asked_at - begun_at) / LOOKS_PER_WAIT).clamp(HOST_POLL, longest))
+}
 
 /// What a pass does next.
 pub(super) enum Turn {
@@ -35,6 +50,7 @@ impl ManagedSecrets {
         match next {
             Next::Act { step, act } => return Turn::Act(step, act),
             Next::Stall(stalled) => {
+                progress.failure = None;
                 progress.blocked = Some(Blocked {
                     reason: stalled.reason().into(),
                     message: stalled.to_string(),
@@ -45,11 +61,17 @@ impl ManagedSecrets {
             Next::Wait { why: Waiting::PreflightFailed { host, reason, message }, .. } => {
                 self.preflight_failed(object, progress, &host, &reason, &message, now);
             }
-            Next::Wait { step, why, .. } if why.is_for_the_target() && !fresh => {
+            Next::Wait { .. } if !fresh && progress.asks_target_at.is_some_and(|at| at > now) => {}
+            Next::Wait { step, why, .. } if why.needs_a_closer_look() && !fresh => {
                 if !progress.backs_off_from(step.name(), now) {
                     return Turn::LookCloser;
                 }
                 progress.blocked = progress.failure.as_ref().map(Blocked::again);
+            }
+            Next::Wait { step, why: Waiting::Unpublishable { message }, .. } => {
+                let reason = "NotPublishable".to_owned();
+                let blocked = Blocked { reason, message, permanent: true, unseen: false };
+                self.fail(object, progress, step.name(), blocked, now);
             }
             Next::Wait { step, why: Waiting::Target(problem), .. } => {
                 let TargetProblem { reason, message, permanent } = problem;
@@ -75,8 +97,13 @@ impl ManagedSecrets {
         blocked: Blocked,
         now: DateTime<Utc>,
     ) {
-        let attempts = progress.failure.as_ref().filter(|f| f.step == step).map_or(0, |f| f.attempts) + 1;
-        let backoff = self.settings.backoff(attempts);
+        // A publication that is refused and what takes it back are one series of failures.
+        let takes_back = |step: &str| step == Step::Promote.name() || step == Step::Abort.name();
+        let of_the_same = |f: &&FailureStatus| f.step == step || takes_back(&f.step) && takes_back(step);
+        let attempts = progress.failure.as_ref().filter(of_the_same).map_or(0, |f| f.attempts) + 1;
+        // What follows from a publication that was refused for good does not wait: hosts may have no password that works.
+        let is_news = step == Step::Promote.name() && blocked.permanent && attempts == 1;
+        let backoff = if is_news { TimeDelta::zero() } else { self.settings.backoff(attempts) };
         let next = now + if progress.urgent { backoff.min(LONGEST_BACKOFF_IN_AN_INCIDENT) } else { backoff };
         tracing::warn!(
             namespace = object.metadata.namespace,
@@ -135,3 +162,7 @@ impl ManagedSecrets {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "turn_tests.rs"]
+mod tests;

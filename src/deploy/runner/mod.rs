@@ -22,7 +22,7 @@ pub use self::host::HOST_SCRIPT;
 use self::host::{DeployResult, HostError, Line, Request};
 pub use self::pod::{Files, main, main_with};
 use self::proof::{Check, Proofs};
-use super::report::{DeployKind, Outcome, Report};
+use super::report::{DeployKind, Outcome, Report, ReportParameter};
 use super::ssh::client_key::ClientKey;
 use super::ssh::connection::{Connection, Exit, Login, SshError, Timeouts};
 use super::ssh::known_hosts::KnownHosts;
@@ -120,9 +120,11 @@ fn report(outcome: Outcome, message: impl Into<String>) -> Report {
         outcome,
         message: message.into(),
         script_exit: None,
+        verified: false,
         deploy: None,
         parameters: Vec::new(),
         images: None,
+        others: None,
         logs: None,
     }
 }
@@ -217,6 +219,26 @@ enum Failure {
 
 impl Run<'_> {
     async fn deploy(&mut self) -> Result<Report, Report> {
+        match self.deploy_and_verify().await {
+            Err(failed) if matches!(failed.outcome, Outcome::DeployFailed | Outcome::DeployTimedOut) => {
+                Err(self.with_what_differs(failed).await)
+            }
+            ended => ended,
+        }
+    }
+
+    /// A script that failed may have brought the new values before it did, or may not: the containers tell.
+    async fn with_what_differs(&mut self, failed: Report) -> Report {
+        match self.prove().await {
+            Ok(proofs) => {
+                let differs = |parameter: &ReportParameter| parameter.proof == Proof::Differs;
+                Report { parameters: proofs.parameters.into_iter().filter(differs).collect(), ..failed }
+            }
+            Err(_) => failed,
+        }
+    }
+
+    async fn deploy_and_verify(&mut self) -> Result<Report, Report> {
         let name = run_name(self.task);
         let mut kind = self.deploy_once(&name, true).await?;
         if kind == DeployKind::Replayed {
@@ -433,6 +455,20 @@ fn usable(lines: Vec<Line>) -> Result<Vec<Line>, Report> {
     Ok(lines)
 }
 
+/// Why a parameter cannot be what its variable holds: another one is looked for in the same variable.
+fn collision(task: &Task, path: &str) -> Option<String> {
+    let this = task.parameters.iter().find(|parameter| parameter.path == path)?;
+    let mut others = task.parameters.iter().filter(|other| other.path != path);
+    let (other, variable) = others.find_map(|other| {
+        let variable = other.env.iter().find(|variable| this.env.contains(variable))?;
+        Some((&other.path, variable))
+    })?;
+    Some(format!(
+        "{path} and {other} are both looked for in the variable {variable}: name another one in hosts[].env of a \
+         ManagedSecret, or give each a DockerHost of its own with its docker.composeProject"
+    ))
+}
+
 /// What the checks of a host amount to.
 fn judge(task: &Task, proofs: &Proofs, restarting: &[String], verify_code: i32) -> Report {
     let mut problems = Vec::new();
@@ -445,9 +481,12 @@ fn judge(task: &Task, proofs: &Proofs, restarting: &[String], verify_code: i32) 
             RunMode::Deploy => "does the deploy script fetch the values and recreate these containers?",
             RunMode::Verify | RunMode::Collect => "somebody changed the parameter, or did not deploy it",
         };
+        let collisions: Vec<String> =
+            proofs.differing().filter_map(|parameter| collision(task, &parameter.path)).collect();
         problems.push(format!(
-            "containers run another value than the one published: {}; {remedy}",
-            differing.join("; ")
+            "containers run another value than the one published: {}; {}",
+            differing.join("; "),
+            if collisions.is_empty() { remedy.to_owned() } else { collisions.join("; ") }
         ));
     }
     if !restarting.is_empty() {
@@ -474,13 +513,19 @@ fn judge(task: &Task, proofs: &Proofs, restarting: &[String], verify_code: i32) 
     if outcome == Outcome::Succeeded {
         let proven = parameters.iter().filter(|parameter| parameter.proof == Proof::Proven).count();
         problems.push(format!("{proven} of {} parameters are proven in the containers", parameters.len()));
-    } else {
-        // Without a verify that passed nothing is proven.
+    }
+    let verified = verify_code == 0 && restarting.is_empty();
+    if !verified {
+        // Without a verify that passed nothing is proven. Where it passed, another parameter that differs says nothing.
         parameters.retain(|parameter| parameter.proof != Proof::Proven);
     }
     Report {
         script_exit: (verify_code != 0).then_some(verify_code),
+        verified,
         parameters,
         ..report(outcome, problems.join("; "))
     }
 }
+
+#[cfg(test)]
+mod judge_tests;

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use crate::deploy::report::Report;
+use crate::api::docker_host::Proof;
+use crate::deploy::report::{Outcome, Report};
 
 /// Kubernetes keeps so many bytes and cuts the rest off, which would make the report unreadable.
 pub const LIMIT: usize = 4096;
@@ -12,8 +13,8 @@ pub const LIMIT: usize = 4096;
 const MOST_WANTED_FINDINGS: usize = 5;
 
 /// The report as JSON of at most [`LIMIT`] bytes: a report that is too long loses the names of containers first, then
-/// the end of its message, then log lines from the middle, then most findings in images, then what is least wanted of the parameters: those that cannot
-/// be compared.
+/// the end of its message, then log lines from the middle, then most findings in images, then the names of the parameters that
+/// have shown what most have: that is said once for all of them.
 pub fn message(report: &Report) -> String {
     let encode = |report: &Report| {
         // A struct of strings, numbers and enums always encodes.
@@ -38,11 +39,28 @@ pub fn message(report: &Report) -> String {
     while encode(&report).len() > LIMIT && report.logs.as_mut().is_some_and(|logs| logs.pop()) {}
     while encode(&report).len() > LIMIT && pop_finding(&mut report, MOST_WANTED_FINDINGS) {}
     if encode(&report).len() > LIMIT {
-        report.parameters.retain(|p| p.proof != crate::api::docker_host::Proof::Incomparable);
+        match most_have_shown(&report) {
+            Some(proof) if report.outcome == Outcome::Succeeded => {
+                report.parameters.retain(|p| p.proof != proof);
+                report.others = Some(proof);
+            }
+            // What is not listed after a failure has shown nothing.
+            _ => report.parameters.retain(|p| p.proof != Proof::Incomparable),
+        }
     }
     while encode(&report).len() > LIMIT && pop_finding(&mut report, 0) {}
+    if encode(&report).len() > LIMIT && report.others.is_some() {
+        // Too many of either kind: nothing is said to be proven that may not be.
+        report.others = Some(Proof::Incomparable);
+    }
     while encode(&report).len() > LIMIT && report.parameters.pop().is_some() {}
     encode(&report)
+}
+
+/// What more parameters have shown than anything else.
+fn most_have_shown(report: &Report) -> Option<Proof> {
+    let count = |proof: &Proof| report.parameters.iter().filter(|p| p.proof == *proof).count();
+    [Proof::Incomparable, Proof::Proven].into_iter().max_by_key(count)
 }
 
 /// Leaves out the last finding in an image, unless there are no more than so many.
@@ -67,16 +85,14 @@ pub fn write(path: &Path, report: &Report) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::docker_host::Proof;
-    use crate::deploy::report::{
-        ImageReport, ImagesReport, LogsReport, Outcome, ReportFinding, ReportParameter,
-    };
+    use crate::deploy::report::{ImageReport, ImagesReport, LogsReport, ReportFinding, ReportParameter};
 
     fn report(parameters: usize, message: usize) -> Report {
         Report {
             outcome: Outcome::NotAdopted,
             message: "ä".repeat(message),
             script_exit: Some(3),
+            verified: false,
             deploy: None,
             parameters: (0..parameters)
                 .map(|i| ReportParameter {
@@ -86,8 +102,43 @@ mod tests {
                     differs_in: vec!["musehub_application_container".to_owned(); 5],
                 })
                 .collect(),
+            others: None,
             images: None,
             logs: None,
+        }
+    }
+
+    /// What the parameters of a run have shown as the controller reads it.
+    fn read_back(report: &Report) -> Vec<Option<Proof>> {
+        let read: Report = serde_json::from_str(&message(report)).unwrap();
+        let shown = |path: &String| read.parameters.iter().find(|p| p.path == *path).map(|p| p.proof);
+        report.parameters.iter().map(|p| shown(&p.path).or(read.others)).collect()
+    }
+
+    #[test]
+    fn what_was_proven_is_read_as_proven_however_many_parameters_a_host_has() {
+        for (all, incomparable) in [(172, 0), (172, 20), (500, 0), (500, 100), (500, 400), (3, 1)] {
+            let mut many = Report { outcome: Outcome::Succeeded, ..report(all, 200) };
+            for (i, parameter) in many.parameters.iter_mut().enumerate() {
+                parameter.proof = if i < incomparable { Proof::Incomparable } else { Proof::Proven };
+                parameter.differs_in.clear();
+            }
+            let shown: Vec<Option<Proof>> = many.parameters.iter().map(|p| Some(p.proof)).collect();
+            assert!(message(&many).len() <= LIMIT);
+            assert_eq!(read_back(&many), shown, "{incomparable} of {all} cannot be compared");
+        }
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_never_read_as_proven() {
+        let mut many = Report { outcome: Outcome::Succeeded, ..report(1000, 200) };
+        for (i, parameter) in many.parameters.iter_mut().enumerate() {
+            parameter.proof = if i % 2 == 0 { Proof::Incomparable } else { Proof::Proven };
+            parameter.differs_in.clear();
+        }
+        assert!(message(&many).len() <= LIMIT);
+        for (parameter, read) in many.parameters.iter().zip(read_back(&many)) {
+            assert!(read != Some(Proof::Proven) || parameter.proof == Proof::Proven, "{}", parameter.path);
         }
     }
 
@@ -154,6 +205,12 @@ mod tests {
             assert!(listed.contains(&shown), "{shown} of {findings} beside {parameters} {proof:?}");
             assert_eq!(read.parameters.is_empty(), proof == Proof::Incomparable);
         }
+        let short = report(3, 200);
+        assert_eq!(serde_json::from_str::<Report>(&message(&short)).unwrap(), short);
+    }
+
+    #[test]
+    fn of_log_lines_that_do_not_fit_both_ends_stay() {
         for (lines, length, shown) in [(10, 60, 20..21), (10, 300, 8..14), (10, 900, 1..5), (10, 5000, 0..1)]
         {
             let logs = LogsReport {
@@ -172,8 +229,6 @@ mod tests {
             assert!(shown.contains(&(read.first.len() + read.last.len())), "{read:?}");
             assert!(logs.first.starts_with(&read.first) && logs.last.ends_with(&read.last), "both ends stay");
         }
-        let short = report(3, 200);
-        assert_eq!(serde_json::from_str::<Report>(&message(&short)).unwrap(), short);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What is wanted of one secret.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::api::managed_secret::{IfMissing, OnDrift, OnFailure};
@@ -11,6 +13,8 @@ pub struct Desired<'a> {
     pub owner: &'a str,
     /// When the object was asked to be deleted.
     pub deleting: Option<DateTime<Utc>>,
+    /// How long it is held after that, at the most, to finish its rotation.
+    pub deletion_bound: TimeDelta,
     /// `deletionPolicy: Delete`.
     pub delete_parameters: bool,
     pub suspended: bool,
@@ -22,6 +26,16 @@ pub struct Desired<'a> {
     pub if_missing: IfMissing,
     pub on_failure: OnFailure,
     pub on_drift: OnDrift,
+    /// Postgres roles that the source may give a password.
+    pub roles: Vec<&'a str>,
+    /// The KMS key that the spec names.
+    pub kms_key: Option<&'a str>,
+    /// Whether what is published may be a ring of keys, each of which opens something.
+    pub rings: bool,
+    /// By path: a value like those that are drawn, where it matters what they look like.
+    pub samples: BTreeMap<String, String>,
+    /// Whether SSM has refused the publication of the record that lies open, for good.
+    pub promotion_refused: bool,
     /// DockerHosts that must run it.
     pub hosts: Vec<String>,
     pub request: Option<Request<'a>>,
@@ -92,5 +106,7 @@ pub struct Timing<'a> {
     pub first_rotation_delay: TimeDelta,
     pub spread: TimeDelta,
     pub created_at: DateTime<Utc>,
+    /// When a rotation was rolled back last, where nothing was published since: what failed is not tried again at once.
+    pub rolled_back_at: Option<DateTime<Utc>>,
     pub identity: &'a str,
 }

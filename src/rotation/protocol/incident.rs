@@ -21,6 +21,7 @@ pub(super) fn supersede(desired: &Desired<'_>, observed: &Observed, record: &Rec
         request: record.request.clone(),
         base: base(observed),
         hosts,
+        keep_previous: false,
     };
     Some(Next::Act { step: Step::Record, act })
 }

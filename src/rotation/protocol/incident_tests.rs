@@ -126,6 +126,60 @@ fn of_a_role_that_was_changed_in_place_only_the_sessions_from_before_are_ended()
     assert_eq!(revocation(&wanted, &seen(at(NOW - 4))), Revocation::Done);
 }
 
+/// A single role was changed in place; the administrator sees one session of it.
+fn changed_in_place(target: TargetEvidence, since: Option<DateTime<Utc>>) -> Observed {
+    let session = OpenSession { username: "b".into(), client: "203.0.113.9".into(), since };
+    let mut seen = published(TargetEvidence { sessions: vec![session], ..target });
+    if let Some(credential) = seen.records.get_mut(&2).and_then(|record| record.credential.as_mut()) {
+        credential.replaces = Some("b".into());
+    }
+    seen
+}
+
+#[test]
+fn a_session_of_which_nobody_sees_when_it_was_opened_is_not_taken_for_a_new_one() {
+    let wanted = suspected(in_place());
+    let seen = changed_in_place(installed(2), None);
+    let unseen = |lacking| Waiting::SessionsUnseen { username: "b".into(), lacking };
+    assert_eq!(why(decide(&wanted, &seen)), unseen(Lacking::Statistics));
+    assert_eq!(revocation(&wanted, &seen), Revocation::Open);
+    let nobody_looks = TargetEvidence { can_log_in: BTreeSet::new(), fenced: false, ..installed(0) };
+    let mut seen = changed_in_place(nobody_looks, None);
+    seen.target.as_mut().unwrap().sessions.clear();
+    assert_eq!(why(decide(&wanted, &seen)), unseen(Lacking::Login));
+    assert_eq!(revocation(&wanted, &seen), Revocation::Open);
+    let away = TargetEvidence { unseen: Some(problem()), ..installed(2) };
+    let seen = changed_in_place(away, Some(at(NOW)));
+    assert_eq!(why(decide(&wanted, &seen)), Waiting::Target(problem()));
+    assert_eq!(revocation(&wanted, &seen), Revocation::Open);
+}
+
+#[test]
+fn without_a_fence_the_publication_tells_which_sessions_are_from_before() {
+    let wanted = suspected(in_place());
+    let no_fence = || TargetEvidence { fenced: false, fences: BTreeMap::new(), ..installed(2) };
+    // Published an hour ago, and clocks may be five minutes apart.
+    for (since, old) in [(NOW - 61, true), (NOW - 56, true), (NOW - 54, false)] {
+        let seen = changed_in_place(no_fence(), Some(at(since)));
+        let ends = matches!(decide(&wanted, &seen), Next::Act { act: Act::EndSessions { .. }, .. });
+        assert_eq!(ends, old, "opened at {since}");
+        assert_eq!(revocation(&wanted, &seen) == Revocation::Open, old, "opened at {since}");
+    }
+}
+
+#[test]
+fn a_role_is_changed_in_place_although_nobody_will_see_its_sessions() {
+    let wanted = due(in_place());
+    let mut seen = changed_in_place(
+        TargetEvidence { recorded: refused(), can_log_in: BTreeSet::new(), ..installed(2) },
+        None,
+    );
+    seen.parameters = rotating(vec![ours(1, 1, 0)], record(2, 1)).parameters;
+    assert_eq!(act(&wanted, &seen), Act::Install { id: 2 });
+    seen.target.as_mut().unwrap().recorded = Some(crate::rotation::observed::Acceptance::Accepted);
+    assert!(matches!(act(&wanted, &seen), Act::Promote { id: 2, .. }));
+}
+
 #[test]
 fn a_later_rotation_is_none_of_an_old_incidents_business() {
     let incident = Incident { reported_at: at(10), revoke_at: at(25) };

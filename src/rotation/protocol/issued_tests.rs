@@ -6,8 +6,9 @@ use super::tests::*;
 use super::*;
 use crate::api::docker_host::Proof;
 use crate::rotation::observed::{
-    Acceptance, Credential, IssuedLogin, Record, TargetEvidence, TargetProblem, Trigger, Version,
+    Acceptance, Credential, IssuedLogin, Lifetime, Record, TargetEvidence, TargetProblem, Trigger, Version,
 };
+use crate::rotation::schedule::Due;
 use crate::secret_value::SecretValue;
 
 fn issued() -> Desired<'static> {
@@ -36,19 +37,10 @@ fn target(tokens: &[(&str, u64, i64)]) -> TargetEvidence {
         was_published: *name == "old",
     };
     TargetEvidence {
-        at: at(NOW),
-        unseen: None,
-        fenced: false,
-        fences: BTreeMap::new(),
         can_log_in: BTreeSet::from(["old".into()]),
-        superusers: BTreeSet::new(),
-        sessions: Vec::new(),
-        recorded: None,
         published: Some(Acceptance::Accepted),
-        replaced: BTreeMap::new(),
         issued: Some(tokens.iter().map(token).collect()),
-        notes: Vec::new(),
-        set_up: Vec::new(),
+        ..TargetEvidence::unasked(at(NOW))
     }
 }
 
@@ -79,6 +71,32 @@ fn why(next: Next) -> Waiting {
 
 fn swept(name: &str, id: u64) -> Act {
     Act::SweepOrphan { id, username: name.into() }
+}
+
+#[test]
+fn a_login_that_ends_by_itself_is_due_before_its_last_quarter_whatever_the_period_and_the_mode_say() {
+    // The value is from minute 10, and its token has been given 40 minutes to live.
+    let lifetime = Some(Lifetime { begins: at(NOW - 30), ends: at(NOW + 10) });
+    let seen = |made: i64, lifetime| Observed {
+        target: Some(TargetEvidence { lifetime, ..target(&[]) }),
+        ..observed(vec![ours(1, 1, made)])
+    };
+    for period in [Some(TimeDelta::days(90)), None] {
+        let wanted = || {
+            let desired = issued();
+            Desired { timing: Timing { period, ..desired.timing }, ..desired }
+        };
+        let young = seen(NOW - 30, lifetime);
+        let early = look_at_schedule(&wanted(), &young, at(NOW - 1)).unwrap().unwrap();
+        let due = look_at_schedule(&wanted(), &young, at(NOW)).unwrap().unwrap();
+        assert_eq!((early.start_now, early.next), (false, Due::At(at(NOW))), "{period:?}");
+        assert_eq!((due.start_now, due.overdue_since), (true, Some(at(NOW))), "{period:?}");
+        assert_eq!(act(&wanted(), &young), Act::AskPreflight, "{period:?}");
+        let suspended = Desired { suspended: true, ..wanted() };
+        assert!(!matches!(decide(&suspended, &young), Next::Act { act: Act::AskPreflight, .. }));
+        let endless = look_at_schedule(&wanted(), &seen(NOW - 30, None), at(NOW)).unwrap().unwrap();
+        assert!(!endless.start_now, "{period:?}");
+    }
 }
 
 #[test]

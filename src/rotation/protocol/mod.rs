@@ -17,6 +17,7 @@ mod issued;
 #[cfg(test)]
 mod issued_tests;
 mod preflight;
+mod publishable;
 mod start;
 mod step;
 mod suspicion;
@@ -30,18 +31,17 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::observed::{Author, Observed, RotationId, Seen};
+use self::deployment::{Deployment, deployment};
+use super::observed::{Author, Observed, Record, RotationId, Seen};
 use super::schedule::{self, Schedule, Verdict};
 use super::window::WindowError;
 
 pub use desired::{Desired, Incident, Request, Retirement, Strategy, Timing};
 pub use incident::{Revocation, revocation};
 pub use start::unhandled_request;
-pub use step::{Act, Next, Stalled, Step, Waiting};
-pub use suspicion::{is_rotated, is_suspected, reported_at};
-
-/// How long a deleted object is held, at the most, to finish its rotation.
-pub const DELETION_DEADLINE: TimeDelta = TimeDelta::hours(1);
+pub use step::{Act, Lacking, Next, Stalled, Step, Waiting};
+pub use suspicion::{is_rotated, is_suspected, made_at, reported_at};
+pub use target::{has_left_the_old, installed_at, published_is_dead};
 
 /// The one next step. `grace` is longer than any request of ours can live.
 pub fn next(desired: &Desired<'_>, observed: &Observed, now: DateTime<Utc>, grace: TimeDelta) -> Next {
@@ -72,6 +72,19 @@ fn expired_marker(observed: &Observed, now: DateTime<Utc>, grace: TimeDelta) -> 
     stray.map(|(id, _)| *id)
 }
 
+/// Where a rotation stands by the evidence, whatever keeps the next step from being taken.
+pub fn step_of(desired: &Desired<'_>, observed: &Observed, record: &Record) -> Step {
+    if observed.is_published(record) {
+        return match deployment(desired, observed, record) {
+            Deployment::Proven => Step::Close,
+            _ => Step::Deploy,
+        };
+    }
+    let to_be_installed =
+        desired.strategy.is_some() && record.credential.is_some() && !target::is_accepted(observed);
+    if to_be_installed { Step::Install } else { Step::Promote }
+}
+
 /// Where the age of the published value stands against the period and the windows.
 ///
 /// # Errors
@@ -89,13 +102,20 @@ pub fn look_at_schedule(
         .parameters
         .iter()
         .all(|p| p.latest().is_some_and(|seen| matches!(seen.author, Author::Ours(_) | Author::Foreign)));
+    // An older value is not replaced at once by what a host has just refused.
+    let brought_back = observed.parameters.iter().filter_map(|p| p.latest()?.brought_back_at()).max();
+    // What its target ends by itself has to be replaced before, whatever the period is by now.
+    let own_end = replace_by(observed).map(|at| (at - made_at).max(TimeDelta::zero()));
     schedule::look(
         &Schedule {
-            period: timing.period,
+            period: timing.period.into_iter().chain(own_end).min(),
             windows: timing.windows,
             host_windows: timing.host_windows,
             made_at,
-            adopted_at: (!rotated_before).then_some(timing.created_at),
+            adopted_at: (!rotated_before)
+                .then_some(timing.created_at)
+                .max(timing.rolled_back_at)
+                .max(brought_back),
             first_rotation_delay: timing.first_rotation_delay,
             spread: timing.spread,
             identity: timing.identity,
@@ -103,6 +123,11 @@ pub fn look_at_schedule(
         now,
     )
     .map(Some)
+}
+
+/// When the published login has to be replaced because its target ends it by itself a while later.
+fn replace_by(observed: &Observed) -> Option<DateTime<Utc>> {
+    observed.target.as_ref()?.lifetime.map(|lifetime| lifetime.replace_by())
 }
 
 /// The end of the grace over the youngest published version, where that lies ahead.

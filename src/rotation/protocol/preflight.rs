@@ -1,8 +1,10 @@
 //! What must hold before a rotation touches anything.
 
+use chrono::{DateTime, Utc};
+
 use super::Desired;
 use crate::api::docker_host::Proof;
-use crate::rotation::observed::{Acceptance, Observed, TargetProblem};
+use crate::rotation::observed::{Acceptance, HostEvidence, HostFailure, Observed, Parameter, TargetProblem};
 
 pub(super) enum Preflight {
     NotAsked,
@@ -49,7 +51,8 @@ pub(super) fn preflight(desired: &Desired<'_>, observed: &Observed) -> Preflight
     }
     let mut pending = false;
     for host in observed.hosts.iter().filter(|h| desired.hosts.contains(&h.name)) {
-        if let Some(failure) = host.failure.as_ref().filter(|f| f.finished_at >= requested) {
+        let failure = host.failure.as_ref().filter(|f| f.finished_at >= requested);
+        if let Some(failure) = failure.filter(|f| !is_another_secrets(f, host, observed, requested)) {
             return Preflight::Failed {
                 host: host.name.clone(),
                 reason: failure.reason.clone(),
@@ -73,9 +76,28 @@ pub(super) fn preflight(desired: &Desired<'_>, observed: &Observed) -> Preflight
                         };
                     }
                 }
-                _ => pending = true,
+                _ => {
+                    if let Some((reason, message)) = host.stalled.clone() {
+                        return Preflight::Failed { host: host.name.clone(), reason, message };
+                    }
+                    pending = true;
+                }
             }
         }
     }
     if pending { Preflight::Pending } else { Preflight::Passed }
+}
+
+/// Whether the run failed since containers run another value of another secret: it has shown that they run ours.
+fn is_another_secrets(
+    failure: &HostFailure,
+    host: &HostEvidence,
+    observed: &Observed,
+    requested: DateTime<Utc>,
+) -> bool {
+    let ours_is_shown = |parameter: &Parameter| {
+        let shown = host.shown_of(parameter, parameter.latest());
+        shown.is_some_and(|shown| shown.at >= requested && shown.proof != Proof::Differs)
+    };
+    failure.reason == "NotAdopted" && observed.parameters.iter().all(ours_is_shown)
 }

@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::issued::Sweep;
 use super::preflight::{Preflight, preflight};
 use super::{
-    Act, DELETION_DEADLINE, Desired, Next, Request, Stalled, Step, Waiting, base, issued, look_at_schedule,
+    Act, Desired, Next, Request, Stalled, Step, Waiting, base, issued, look_at_schedule, publishable,
     suspicion, target, young_until,
 };
 use crate::api::managed_secret::{IfMissing, OnDrift};
@@ -27,7 +27,7 @@ pub(super) fn delete(
     if let Some(until) = unsettled_until(desired, now, grace) {
         return Next::Wait { step: Step::Close, until: Some(until), why: Waiting::Grace };
     }
-    if desired.deleting.is_some_and(|at| at + DELETION_DEADLINE > now) {
+    if desired.deleting.is_some_and(|at| at + desired.deletion_bound > now) {
         match issued::sweep(desired, observed, now) {
             Sweep::Now(act) => return Next::Act { step: Step::Close, act },
             Sweep::Unseen => {
@@ -157,12 +157,25 @@ fn unsettled_until(desired: &Desired<'_>, now: DateTime<Utc>, grace: TimeDelta) 
     Some(since + grace).filter(|until| *until > now)
 }
 
-/// The request that has not led to a rotation yet. It is handled when status or any published description says so; one that
-/// came with the object is not new.
-pub fn unhandled_request<'a>(desired: &'a Desired<'_>, observed: &Observed) -> Option<&'a Request<'a>> {
+/// A request is handled when status or any published description says so.
+fn unhandled<'a>(desired: &'a Desired<'_>, observed: &Observed) -> Option<&'a Request<'a>> {
     let request = desired.request.as_ref()?;
     let published = !observed.ids_of_request(&request.hash).is_empty();
-    (!request.handled && !request.first_sight && !published).then_some(request)
+    (!request.handled && !published).then_some(request)
+}
+
+/// The request that has not led to a rotation yet. One that came with the object is not new.
+pub fn unhandled_request<'a>(desired: &'a Desired<'_>, observed: &Observed) -> Option<&'a Request<'a>> {
+    unhandled(desired, observed).filter(|request| !request.first_sight)
+}
+
+/// The request that a rotation of this trigger answers: whatever it was started for, the one that is open. One that came
+/// with the object is answered by its first value only.
+fn answers<'a>(desired: &'a Desired<'_>, observed: &Observed, trigger: Trigger) -> Option<&'a Request<'a>> {
+    match trigger {
+        Trigger::Missing => unhandled(desired, observed),
+        _ => unhandled_request(desired, observed),
+    }
 }
 
 fn exists(observed: &Observed, host: &str) -> bool {
@@ -189,10 +202,27 @@ fn start(
     if let Some(until) = young_until(observed, now, grace).filter(|_| !hurry) {
         return Next::Wait { step: Step::Record, until: Some(until), why: Waiting::Grace };
     }
-    if matches!(trigger, Trigger::Period | Trigger::Request) {
+    if let Some(why) = publishable::before_the_start(desired, observed).filter(|_| !hurry) {
+        return Next::Wait { step: Step::Preflight, until: None, why };
+    }
+    // Without the hosts' word, where there is nothing good that they could run.
+    let asks = matches!(trigger, Trigger::Period | Trigger::Request);
+    if trigger == Trigger::Drift
+        && let Some(next) = publishable::prove(desired, observed)
+    {
+        return next;
+    }
+    if asks {
         match preflight(desired, observed) {
-            Preflight::Passed => {}
-            Preflight::NotAsked => return Next::Act { step: Step::Preflight, act: Act::AskPreflight },
+            Preflight::Passed => {
+                if let Some(next) = publishable::prove(desired, observed) {
+                    return next;
+                }
+            }
+            Preflight::NotAsked => {
+                return publishable::prove(desired, observed)
+                    .unwrap_or(Next::Act { step: Step::Preflight, act: Act::AskPreflight });
+            }
             Preflight::Pending => {
                 return Next::Wait { step: Step::Preflight, until: None, why: Waiting::Preflight };
             }
@@ -229,9 +259,10 @@ fn start(
         act: Act::Record {
             id: observed.highest_id(desired.owner) + 1,
             trigger,
-            request: desired.request.as_ref().filter(|r| !r.handled).map(|r| r.token.to_owned()),
+            request: answers(desired, observed, trigger).map(|request| request.token.to_owned()),
             base: base(observed),
             hosts: desired.hosts.clone(),
+            keep_previous: !hurry && !suspicion::is_suspected(desired, observed),
         },
     }
 }

@@ -1,6 +1,6 @@
 //! The protocol's answers: an act, a reason to wait, a reason to stop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
@@ -53,6 +53,8 @@ pub enum Act {
         request: Option<String>,
         base: BTreeMap<String, i64>,
         hosts: Vec<String>,
+        /// Whether a ring of keys may go on holding those that are published: nobody else may have read them.
+        keep_previous: bool,
     },
     /// Create a record that publishes again what rotation `failed` replaced.
     RecordRollBack {
@@ -60,6 +62,12 @@ pub enum Act {
         failed: RotationId,
         base: BTreeMap<String, i64>,
         hosts: Vec<String>,
+        /// Paths where the failed rotation has published nothing.
+        kept: BTreeSet<String>,
+    },
+    /// Show that the controller may write a parameter, by a Put that must not overwrite it.
+    ProveWritable {
+        path: String,
     },
     /// Make the roles of the source from the one that is in use.
     SetUp,
@@ -117,8 +125,8 @@ pub enum Waiting {
     Preflight,
     /// Hosts do not answer, fail verify, or run another value than the published one.
     PreflightFailed { host: String, reason: String, message: String },
-    /// Hosts have not proven the new version yet.
-    Deploy { host: String },
+    /// Hosts have not proven the new version yet; `held` is what keeps any run from starting on this one.
+    Deploy { host: String, held: Option<String> },
     /// A deployment failed; `for_good` when enough attempts did.
     DeployFailed { host: String, reason: String, message: String, for_good: bool },
     /// Somebody else wrote the parameter and a person has to say what counts.
@@ -135,27 +143,57 @@ pub enum Waiting {
     Retirement,
     /// Somebody still uses the old login.
     Sessions { username: String, clients: Vec<String> },
+    /// Nobody can tell whether a session from before the password was changed is still open.
+    SessionsUnseen { username: String, lacking: Lacking },
     /// The target has not heard of the new login yet, or not of the end of the old one.
     Propagation { retired: bool },
     /// The old login works although it is not among those that can be retired.
     OutOfReach { username: String },
     /// Rotations that were cut short have left logins behind, which are swept first.
     Orphans { count: usize },
+    /// SSM has refused the new credential for good, and the one before is brought back.
+    TakenBack,
+    /// SSM would refuse the value; nothing was changed for it.
+    Unpublishable { message: String },
 }
 
 impl Waiting {
-    /// Whether only a fresh look at the target can end it.
-    pub fn is_for_the_target(&self) -> bool {
+    /// Whether only a fresh look, at the target or at what no listing shows, can end it.
+    pub fn needs_a_closer_look(&self) -> bool {
         matches!(
             self,
             Waiting::Target(_)
                 | Waiting::TargetUnseen
                 | Waiting::Sessions { .. }
+                | Waiting::SessionsUnseen { .. }
                 | Waiting::Propagation { .. }
                 | Waiting::OutOfReach { .. }
                 | Waiting::Orphans { .. }
+                | Waiting::Unpublishable { .. }
         )
     }
+}
+
+impl Waiting {
+    /// Whether only something that happens in the target can end it, of which nobody tells.
+    pub fn is_for_the_target(&self) -> bool {
+        matches!(
+            self,
+            Waiting::TargetUnseen
+                | Waiting::Sessions { .. }
+                | Waiting::SessionsUnseen { .. }
+                | Waiting::OutOfReach { .. }
+        )
+    }
+}
+
+/// What is lacking to see since when the sessions of a role are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lacking {
+    /// Of an administrator, or of the role itself.
+    Login,
+    /// The administrator's right to read the statistics of other roles.
+    Statistics,
 }
 
 /// Why nothing will happen until a person acts.
@@ -184,6 +222,11 @@ pub enum Stalled {
     )]
     OtherParameters { id: RotationId, paths: String },
     #[error(
+        "spec.generate was changed while rotation {id} is under way, which has {recorded}: put it back until that rotation \
+         has ended"
+    )]
+    SourceChanged { id: RotationId, recorded: String },
+    #[error(
         "the roles have to be made from the one that is in use before they can take turns: status.target.setUp lists the \
          {statements} statements. Set alternatingRoles.bootstrap.mode to Apply to have them run, or run them by hand"
     )]
@@ -209,6 +252,7 @@ impl Stalled {
             Stalled::PartlyMissing { .. } => "ParameterMissing",
             Stalled::HostMissing { .. } => "HostMissing",
             Stalled::OtherParameters { .. } => "OtherParameters",
+            Stalled::SourceChanged { .. } => "SourceChanged",
             Stalled::SetUpPlanned { .. } => "SetUpPlanned",
             Stalled::Window(_) => "InvalidWindow",
             Stalled::NoWindow => "NoWindow",

@@ -18,9 +18,10 @@ pub(super) fn taints(desired: &Desired<'_>, made_at: DateTime<Utc>) -> bool {
     reported_at(desired).is_some_and(|reported_at| made_at < reported_at)
 }
 
-/// When the oldest published value was made; `None` where nothing is published.
+/// When the oldest published value, or key of a ring, was made; `None` where nothing is published.
 fn published_made_at(observed: &Observed) -> Option<DateTime<Utc>> {
-    observed.parameters.iter().filter_map(|p| p.latest()).map(Seen::made_at).min()
+    let values = observed.parameters.iter().filter_map(|p| p.latest()).map(Seen::made_at);
+    values.chain(observed.oldest_key_made_at()).min()
 }
 
 /// Whether what is published has to be rotated.
@@ -30,11 +31,13 @@ pub fn is_suspected(desired: &Desired<'_>, observed: &Observed) -> bool {
 
 /// Whether everything that is published was made after the youngest report.
 pub fn is_rotated(desired: &Desired<'_>, observed: &Observed) -> bool {
-    observed.parameters.iter().all(|p| !p.versions.is_empty()) && !is_suspected(desired, observed)
+    let keys_are_known = !desired.rings || observed.keys.is_some();
+    let published = observed.parameters.iter().all(|p| !p.versions.is_empty());
+    published && keys_are_known && !is_suspected(desired, observed)
 }
 
 /// When the value of a record was made. One that was brought back is as old as it was before.
-pub(super) fn made_at(observed: &Observed, record: &Record) -> DateTime<Utc> {
+pub fn made_at(observed: &Observed, record: &Record) -> DateTime<Utc> {
     let failed = observed.records.values().rev().find(|other| other.id < record.id);
     match (record.trigger, failed) {
         (Trigger::RollBack, Some(failed)) => replaced_made_at(observed, failed).unwrap_or(record.at),

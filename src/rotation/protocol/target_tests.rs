@@ -35,19 +35,10 @@ pub(super) fn refused() -> Option<Acceptance> {
 /// A target that was seen just now, on which both roles can log in.
 pub(super) fn target() -> TargetEvidence {
     TargetEvidence {
-        at: at(NOW),
-        unseen: None,
         fenced: true,
-        fences: BTreeMap::new(),
         can_log_in: BTreeSet::from(["a".into(), "b".into()]),
-        superusers: BTreeSet::new(),
-        sessions: Vec::new(),
-        recorded: None,
         published: Some(Acceptance::Accepted),
-        replaced: BTreeMap::new(),
-        issued: None,
-        notes: Vec::new(),
-        set_up: Vec::new(),
+        ..TargetEvidence::unasked(at(NOW))
     }
 }
 
@@ -176,7 +167,7 @@ fn what_is_published_is_deployed_even_while_the_target_cannot_be_asked() {
     };
     let wanted = Desired { hosts: vec!["prod".into()], ..alternating() };
     let seen = Observed { hosts: vec![host("prod", 0, None)], ..published(away) };
-    assert_eq!(why(decide(&wanted, &seen)), Waiting::Deploy { host: "prod".into() });
+    assert_eq!(why(decide(&wanted, &seen)), Waiting::Deploy { host: "prod".into(), held: None });
 }
 
 #[test]
@@ -191,9 +182,26 @@ fn where_nothing_was_published_before_the_target_comes_after_the_deployment() {
         hosts: vec![host("prod", NOW - 60, Some((1, Proof::Proven, NOW)))],
         ..rotating(vec![ours(1, 2, NOW - 60)], first())
     };
-    let other_password = TargetEvidence { recorded: refused(), ..target() };
-    assert_eq!(act(&wanted, &proven(other_password)), Act::Install { id: 2 });
+    let other_password = || TargetEvidence { recorded: refused(), ..target() };
+    assert_eq!(act(&wanted, &proven(other_password())), Act::Install { id: 2 });
     assert_eq!(why(decide(&wanted, &proven(not_there()))), Waiting::Target(problem()), "no end on a guess");
+}
+
+#[test]
+fn a_server_that_is_there_is_given_the_first_password_before_anybody_else() {
+    let first = || Record { base: BTreeMap::from([(PATH.to_owned(), 0)]), ..login_record() };
+    let wanted = Desired { hosts: vec!["prod".into()], ..in_place() };
+    let seen = |versions, recorded| Observed {
+        target: Some(TargetEvidence { recorded, ..target() }),
+        hosts: vec![host("prod", 0, None)],
+        ..rotating(versions, first())
+    };
+    assert_eq!(act(&wanted, &seen(vec![], refused())), Act::Install { id: 2 });
+    // It came, with another password, after the first one was published.
+    assert_eq!(act(&wanted, &seen(vec![ours(1, 2, NOW - 60)], refused())), Act::Install { id: 2 });
+    let broken = TargetProblem { permanent: true, ..problem() };
+    let needs_a_person = Some(Acceptance::Unknown(broken.clone()));
+    assert_eq!(why(decide(&wanted, &seen(vec![], needs_a_person))), Waiting::Target(broken));
 }
 
 #[test]
@@ -218,6 +226,23 @@ fn the_old_login_is_retired_after_proof_delay_and_grace_once_nobody_uses_it() {
     let used = TargetEvidence { sessions: vec![session("a", "10.0.0.9")], ..installed(2) };
     let waiting = why(decide(&wanted(30), &seen(Proof::Proven, used)));
     assert_eq!(waiting, Waiting::Sessions { username: "a".into(), clients: vec!["10.0.0.9".into()] });
+}
+
+#[test]
+fn a_look_at_a_host_that_nothing_was_deployed_to_retires_nothing() {
+    let retirement = Retirement { verify_is_enough: true, ..Retirement::default() };
+    let wanted = Desired { hosts: vec!["prod".into()], retirement, ..alternating() };
+    let seen = |deployed, failed_deploy| {
+        let mut looked_at = host("prod", NOW - 60, Some((2, Proof::Incomparable, NOW - 30)));
+        looked_at.proofs.values_mut().for_each(|proof| proof.deployed = deployed);
+        looked_at.failed_deploy = failed_deploy;
+        Observed { hosts: vec![looked_at], ..published(installed(2)) }
+    };
+    let retired = Act::Retire { id: 2, username: "a".into() };
+    assert_eq!(act(&wanted, &seen(true, None)), retired);
+    assert_eq!(why(decide(&wanted, &seen(false, None))), Waiting::Deploy { host: "prod".into(), held: None });
+    let failed = why(decide(&wanted, &seen(false, failed(2, false))));
+    assert!(matches!(failed, Waiting::DeployFailed { .. }), "{failed:?}");
 }
 
 #[test]
@@ -256,6 +281,18 @@ fn a_role_that_was_changed_in_place_is_published_over_a_foreign_write_and_others
         let wanted = Desired { on_drift, ..alternating() };
         assert!(matches!(why(decide(&wanted, &drifted(installed(2)))), Waiting::Drift { version: 2, .. }));
     }
+}
+
+#[test]
+fn a_role_that_was_changed_in_place_is_published_over_a_foreign_write_until_every_host_has_followed() {
+    let wanted = Desired { hosts: vec!["prod".into()], ..in_place() };
+    let drifted = |proof| {
+        let versions = vec![ours(1, 1, 0), ours(2, 2, NOW - 60), foreign(3, NOW - 50)];
+        Observed { hosts: vec![host("prod", NOW - 60, proof)], ..under_way(versions, installed(2)) }
+    };
+    assert!(matches!(act(&wanted, &drifted(None)), Act::Promote { expected: 4, .. }));
+    let followed = Some((2, Proof::Proven, NOW));
+    assert!(matches!(why(decide(&wanted, &drifted(followed))), Waiting::Drift { version: 3, .. }));
 }
 
 #[test]

@@ -26,6 +26,7 @@ fn desired() -> Desired<'static> {
     Desired {
         owner: OWNER,
         deleting: None,
+        deletion_bound: TimeDelta::hours(1),
         delete_parameters: false,
         suspended: false,
         finalizer: false,
@@ -33,6 +34,11 @@ fn desired() -> Desired<'static> {
         if_missing: IfMissing::Create,
         on_failure: OnFailure::Hold,
         on_drift: OnDrift::Alert,
+        roles: vec!["a", "b"],
+        kms_key: None,
+        rings: false,
+        samples: BTreeMap::new(),
+        promotion_refused: false,
         hosts: Vec::new(),
         request: None,
         timing: Timing {
@@ -42,6 +48,7 @@ fn desired() -> Desired<'static> {
             first_rotation_delay: TimeDelta::days(1),
             spread: TimeDelta::zero(),
             created_at: at(0),
+            rolled_back_at: None,
             identity: "shop/token",
         },
         preflight_requested: None,
@@ -65,7 +72,8 @@ pub(super) fn ours(number: i64, id: u64, minutes: i64) -> Version {
 }
 
 fn stamped(number: i64, id: u64, expected: i64, minutes: i64) -> Version {
-    let stamp = Stamp { owner: OWNER.into(), id, version: expected, at: at(minutes), request: None };
+    let stamp =
+        Stamp { owner: OWNER.into(), id, version: expected, at: at(minutes), request: None, made: None };
     Version { number, modified: at(minutes), text: String::new(), stamp: Some(stamp) }
 }
 
@@ -75,7 +83,8 @@ pub(super) fn foreign(number: i64, minutes: i64) -> Version {
 
 pub(super) fn observed(versions: Vec<Version>) -> Observed {
     let parameter = Parameter::classify(PATH, OWNER, versions, None, &BTreeSet::new());
-    Observed { parameters: vec![parameter], ..Observed::default() }
+    let writable = BTreeSet::from([PATH.to_owned()]);
+    Observed { parameters: vec![parameter], writable, ..Observed::default() }
 }
 
 pub(super) fn record(id: u64, base: i64) -> Record {
@@ -86,7 +95,9 @@ pub(super) fn record(id: u64, base: i64) -> Record {
         request: None,
         values: BTreeMap::from([(PATH.to_owned(), SecretValue::new("new".into()))]),
         base: BTreeMap::from([(PATH.to_owned(), base)]),
+        base_at: BTreeMap::new(),
         hosts: Vec::new(),
+        kept: BTreeSet::new(),
         credential: None,
     }
 }
@@ -105,7 +116,8 @@ pub(super) fn rotating(versions: Vec<Version>, record: Record) -> Observed {
 /// The versions of the tests are made when they are published, as [`ours`] says.
 pub(super) fn host(name: &str, made: i64, proof: Option<(i64, Proof, i64)>) -> HostEvidence {
     let proofs = proof.map(|(version, proof, minutes)| {
-        BTreeMap::from([(PATH.to_owned(), HostProof { version, made_at: at(made), proof, at: at(minutes) })])
+        let shown = HostProof { version, published_at: at(made), proof, at: at(minutes), deployed: true };
+        BTreeMap::from([(PATH.to_owned(), shown)])
     });
     HostEvidence {
         name: name.into(),
@@ -114,6 +126,7 @@ pub(super) fn host(name: &str, made: i64, proof: Option<(i64, Proof, i64)>) -> H
         proofs: proofs.unwrap_or_default(),
         failure: None,
         failed_deploy: None,
+        stalled: None,
     }
 }
 
@@ -124,6 +137,7 @@ pub(super) fn failed(version: i64, for_good: bool) -> Option<HostFailure> {
         versions: BTreeMap::from([(PATH.to_owned(), version)]),
         finished_at: at(NOW),
         for_good,
+        rejected: for_good,
     })
 }
 
@@ -239,6 +253,74 @@ fn a_rotation_asks_the_hosts_first_and_believes_no_older_proof() {
 }
 
 #[test]
+fn a_run_that_failed_over_another_secret_passes_the_preflight_of_those_that_it_has_shown() {
+    let wanted = Desired {
+        hosts: vec!["prod".into()],
+        preflight_requested: Some(at(NOW - 1)),
+        request: request("now"),
+        ..held()
+    };
+    let not_adopted = failed(1, false).map(|failure| HostFailure { reason: "NotAdopted".into(), ..failure });
+    let seen = |failure: &Option<HostFailure>, proof| Observed {
+        hosts: vec![HostEvidence { failure: failure.clone(), ..host("prod", 0, proof) }],
+        ..observed(vec![ours(1, 1, 0)])
+    };
+    let shown = |proof| Some((1, proof, NOW));
+    assert!(matches!(act(&wanted, &seen(&not_adopted, shown(Proof::Proven))), Act::Record { .. }));
+    for (failure, proof) in [
+        (&not_adopted, shown(Proof::Differs)),
+        (&not_adopted, Some((1, Proof::Proven, NOW - 5))),
+        (&not_adopted, None),
+        (&failed(1, false), shown(Proof::Proven)),
+    ] {
+        let next = decide(&wanted, &seen(failure, proof));
+        assert!(matches!(next, Next::Wait { why: Waiting::PreflightFailed { .. }, .. }), "{next:?}");
+    }
+}
+
+#[test]
+fn an_object_that_is_deleted_before_its_first_value_was_proven_waits_for_no_host() {
+    let first = |base: i64| Observed {
+        hosts: vec![HostEvidence { failed_deploy: failed(base + 1, true), ..host("prod", 0, None) }],
+        ..rotating(vec![ours(base + 1, 2, NOW - 60)], record(2, base))
+    };
+    let wanted = |deleting| Desired { hosts: vec!["prod".into()], deleting, ..held() };
+    assert_eq!(act(&wanted(Some(at(NOW - 1))), &first(0)), Act::DeleteRecord { id: 2 });
+    let missing = Observed {
+        hosts: vec![HostEvidence { exists: false, ..host("prod", 0, None) }],
+        ..rotating(vec![ours(1, 2, NOW - 60)], record(2, 0))
+    };
+    assert_eq!(act(&wanted(Some(at(NOW - 1))), &missing), Act::DeleteRecord { id: 2 });
+    // What replaces a value that runs somewhere is brought to its end, and so is what nobody deletes.
+    for (deleting, base) in [(None, 0), (Some(at(NOW - 1)), 1)] {
+        let next = decide(&wanted(deleting), &first(base));
+        assert!(matches!(next, Next::Wait { why: Waiting::DeployFailed { .. }, .. }), "{next:?}");
+    }
+}
+
+#[test]
+fn a_host_on_which_nothing_can_start_fails_the_preflight_with_its_reason() {
+    let wanted = Desired {
+        hosts: vec!["prod".into()],
+        preflight_requested: Some(at(NOW - 1)),
+        request: request("now"),
+        ..held()
+    };
+    let stalled = Some(("AfterNotFound".to_owned(), "deploy.after names canary".to_owned()));
+    let seen = |proof| Observed {
+        hosts: vec![HostEvidence { stalled: stalled.clone(), ..host("prod", 0, proof) }],
+        ..observed(vec![ours(1, 1, 0)])
+    };
+    let next = decide(&wanted, &seen(None));
+    assert!(
+        matches!(next, Next::Wait { why: Waiting::PreflightFailed { ref reason, .. }, .. } if reason == "AfterNotFound"),
+        "{next:?}"
+    );
+    let answered = Some((1, Proof::Proven, NOW));
+    assert!(matches!(act(&wanted, &seen(answered)), Act::Record { .. }), "it has answered all the same");
+}
+
+#[test]
 fn the_recorded_value_is_promoted_over_an_older_late_write_of_ours() {
     let late = vec![ours(1, 1, 0), ours(2, 2, NOW - 60), ours(3, 1, NOW - 50)];
     assert!(matches!(act(&held(), &rotating(late, record(2, 1))), Act::Promote { id: 2, expected: 4, .. }));
@@ -261,6 +343,20 @@ fn a_put_of_ours_that_was_applied_twice_is_ours_only_where_its_value_says_so() {
 }
 
 #[test]
+fn the_published_value_with_a_description_of_somebody_elses_is_ours_and_as_old_as_it_was() {
+    let put_again = || vec![ours(1, 1, 0), foreign(2, NOW - 60)];
+    assert!(matches!(decide(&held(), &observed(put_again())), Next::Wait { why: Waiting::Drift { .. }, .. }));
+    let mut observed = observed(put_again());
+    observed.parameters = vec![Parameter::classify(PATH, OWNER, put_again(), None, &BTreeSet::from([2]))];
+    let latest = observed.parameters[0].latest().unwrap();
+    assert_eq!((&latest.author, latest.made_at()), (&Author::Ours(1), at(0)));
+    assert!(!matches!(decide(&held(), &observed), Next::Wait { why: Waiting::Drift { .. }, .. }));
+    // Before anything of ours it is what was there.
+    let adopted = Parameter::classify(PATH, OWNER, vec![foreign(1, 0)], None, &BTreeSet::from([1]));
+    assert_eq!(adopted.latest().unwrap().author, Author::Original);
+}
+
+#[test]
 fn a_record_that_a_late_create_brought_back_is_deleted_unused() {
     let newer = rotating(vec![ours(1, 3, NOW - 60)], record(2, 0));
     assert_eq!(act(&held(), &newer), Act::DeleteRecord { id: 2 });
@@ -279,7 +375,7 @@ fn nothing_is_closed_before_every_host_has_proven_the_new_version() {
     for unproven in [None, Some((1, Proof::Proven, NOW)), Some((2, Proof::Differs, NOW))] {
         let next = decide(&wanted, &seen(unproven));
         assert!(
-            matches!(next, Next::Wait { why: Waiting::Deploy { ref host }, .. } if host == "b"),
+            matches!(next, Next::Wait { why: Waiting::Deploy { ref host, .. }, .. } if host == "b"),
             "{next:?}"
         );
     }
@@ -297,6 +393,28 @@ fn a_host_that_left_the_spec_in_mid_rotation_must_still_prove_it_unless_it_is_go
     };
     assert!(matches!(decide(&held(), &seen(true)), Next::Wait { why: Waiting::Deploy { .. }, .. }));
     assert_eq!(act(&held(), &seen(false)), Act::DeleteRecord { id: 2 });
+}
+
+#[test]
+fn a_host_that_is_missing_holds_the_end_and_no_other_host() {
+    let wanted = Desired { hosts: vec!["gone".into(), "prod".into()], ..held() };
+    let seen = |prod| Observed {
+        hosts: vec![HostEvidence { exists: false, ..host("gone", 0, None) }, prod],
+        ..rotating(vec![ours(1, 1, 0), ours(2, 2, NOW - 60)], record(2, 1))
+    };
+    let waiting = seen(host("prod", 0, None));
+    let next = decide(&wanted, &waiting);
+    assert!(
+        matches!(next, Next::Wait { why: Waiting::Deploy { ref host, .. }, .. } if host == "prod"),
+        "{next:?}"
+    );
+    let served = seen(host("prod", NOW - 60, Some((2, Proof::Proven, NOW))));
+    let next = decide(&wanted, &served);
+    assert!(matches!(next, Next::Stall(Stalled::HostMissing { ref host }) if host == "gone"), "{next:?}");
+    // Whatever the answer: hosts are served for as long as one of them has to be.
+    for observed in [&waiting, &served] {
+        assert_eq!(step_of(&wanted, observed, &observed.records[&2]), Step::Deploy);
+    }
 }
 
 #[test]
@@ -406,6 +524,22 @@ fn a_parameter_that_was_deleted_and_created_again_in_mid_rotation_is_drift() {
 }
 
 #[test]
+fn what_an_incident_found_published_is_no_drift_however_young_it_was() {
+    let found = NOW - 62;
+    let incident = || Record {
+        trigger: Trigger::Incident,
+        base_at: BTreeMap::from([(PATH.to_owned(), at(found))]),
+        ..record(2, 2)
+    };
+    // Written two minutes before the record, which is less than half of the grace.
+    let young = rotating(vec![ours(1, 1, 0), foreign(2, found)], incident());
+    assert!(matches!(act(&held(), &young), Act::Promote { id: 2, expected: 3, .. }));
+    let again = rotating(vec![foreign(1, found + 1), foreign(2, found + 2)], incident());
+    let next = decide(&held(), &again);
+    assert!(matches!(next, Next::Wait { why: Waiting::Drift { version: 2, .. }, .. }), "{next:?}");
+}
+
+#[test]
 fn the_finalizer_stays_while_a_record_may_be_there_unseen() {
     let quiet = || observed(vec![ours(1, 1, NOW - 60)]);
     let just_looked = || Desired { settled_since: None, ..held() };
@@ -420,4 +554,18 @@ fn the_finalizer_stays_while_a_record_may_be_there_unseen() {
     );
     let long_gone = Desired { deleting: Some(at(NOW - 15)), ..just_looked() };
     assert_eq!(act(&long_gone, &quiet()), Act::Release);
+}
+
+#[test]
+fn a_host_on_which_nothing_starts_is_waited_for_with_the_reason() {
+    let wanted = Desired { hosts: vec!["prod".into()], ..held() };
+    let mut seen = rotating(vec![ours(1, 1, 0), ours(2, 2, NOW - 60)], record(2, 1));
+    let why = ("Suspended".to_owned(), "spec.suspend is set".to_owned());
+    seen.hosts = vec![HostEvidence { stalled: Some(why), ..host("prod", 0, None) }];
+    let next = decide(&wanted, &seen);
+    let held = Some("spec.suspend is set".to_owned());
+    assert!(
+        matches!(&next, Next::Wait { why: Waiting::Deploy { host, held: said }, .. } if host == "prod" && *said == held),
+        "{next:?}"
+    );
 }

@@ -100,6 +100,25 @@ impl Postgres {
     ) -> Result<(), TargetError> {
         let Some(admin) = &self.admin else { return Err(self.no_administrator("end the sessions of", role)) };
         let session = self.admin_session(admin).await?;
+        self.end_sessions_in(session, &admin.username, role, opened_before).await
+    }
+
+    pub(super) async fn end_own_sessions_of(
+        &self,
+        own: &Login,
+        opened_before: DateTime<Utc>,
+    ) -> Result<(), TargetError> {
+        let session = self.own_session(own).await?;
+        self.end_sessions_in(session, &own.username, &own.username, Some(opened_before)).await
+    }
+
+    async fn end_sessions_in(
+        &self,
+        session: Session,
+        by: &str,
+        role: &str,
+        opened_before: Option<DateTime<Utc>>,
+    ) -> Result<(), TargetError> {
         // Materialized: else the server may end sessions before it has compared their names. It waits up to two
         // seconds for each to be gone.
         let sql = "WITH theirs AS MATERIALIZED \
@@ -121,10 +140,9 @@ impl Postgres {
                 return Err(failure::permanent(
                     "NotPermitted",
                     format!(
-                        "role {} may not end the sessions of role {role} at the Postgres server {server} (42501); run there: \
+                        "role {by} may not end the sessions of role {role} at the Postgres server {server} (42501); run there: \
                          GRANT pg_signal_backend TO {} (sessions of a superuser are ended by superusers only)",
-                        admin.username,
-                        ident(&admin.username)
+                        ident(by)
                     ),
                 ));
             }

@@ -116,6 +116,13 @@ impl Postgres {
         session.close().await;
         Ok(seen)
     }
+
+    pub(super) async fn own_sessions_of(&self, own: &Login) -> Result<Vec<target::Session>, TargetError> {
+        let session = self.own_session(own).await?;
+        let found = sessions(&session, &self.server(), &[own.username.as_str()]).await?;
+        session.close().await;
+        Ok(found)
+    }
 }
 
 /// Open sessions of the roles. Whoever may not read all statistics sees that they are there, not where they come from.

@@ -77,8 +77,20 @@ impl Postgres {
             },
             LoginFailure::Failed(error) => error,
         })?;
-        let failed =
-            |error| failure::of_statement(&self.server(), "the administrator's session failed", &error);
+        self.as_itself(session).await
+    }
+
+    /// A session of one of the secret's own roles.
+    async fn own_session(&self, own: &Login) -> Result<Session, TargetError> {
+        let session = self.route.log_in(own).await.map_err(|failure| match failure {
+            LoginFailure::Refused(error) | LoginFailure::Failed(error) => error,
+        })?;
+        self.as_itself(session).await
+    }
+
+    /// A default role that a login acts as may not do what the login may.
+    async fn as_itself(&self, session: Session) -> Result<Session, TargetError> {
+        let failed = |error| failure::of_statement(&self.server(), "the session failed", &error);
         session.client.batch_execute("SET ROLE NONE").await.map_err(failed)?;
         self.require_primary(&session).await?;
         Ok(session)
@@ -143,6 +155,14 @@ impl Target for Postgres {
         opened_before: Option<DateTime<Utc>>,
     ) -> Result<(), TargetError> {
         self.bounded("the end of sessions", self.end_sessions_of(username, opened_before)).await
+    }
+
+    async fn own_sessions(&self, own: &Login) -> Result<Vec<super::Session>, TargetError> {
+        self.bounded("the look at the sessions", self.own_sessions_of(own)).await
+    }
+
+    async fn end_own_sessions(&self, own: &Login, opened_before: DateTime<Utc>) -> Result<(), TargetError> {
+        self.bounded("the end of sessions", self.end_own_sessions_of(own, opened_before)).await
     }
 
     async fn set_up(&self, mode: BootstrapMode) -> Result<SetUp, TargetError> {

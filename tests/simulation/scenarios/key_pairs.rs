@@ -8,11 +8,11 @@ use crate::summary::Summary;
 use crate::world::State;
 use crate::world::cloudflare::SimCloudflare;
 
-const OLD_ID: &str = "byhand";
-const OLD_SECRET: &str = "the-secret-that-was-there-before";
+pub(super) const OLD_ID: &str = "byhand";
+pub(super) const OLD_SECRET: &str = "the-secret-that-was-there-before";
 pub const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 
-fn pair_spec(patch: Value) -> Value {
+pub(super) fn pair_spec(patch: Value) -> Value {
     let mut spec = json!({
         "ssm": {"parameters": [{"path": PATH, "value": "{accessKeyId}:{secretAccessKey}"}]},
         "generate": {"cloudflareR2": {
@@ -27,14 +27,14 @@ fn pair_spec(patch: Value) -> Value {
 }
 
 /// A pair that a person made is published, and nothing of ours is there yet.
-fn pair_by_hand(state: &mut State) {
+pub(super) fn pair_by_hand(state: &mut State) {
     let secret: String = OLD_SECRET.replace('-', "0");
     state.cloudflare = Some(SimCloudflare::with(OLD_ID, &secret, state.now));
     grant(state, "Rotate");
     put_days_ago(state, PATH, &format!("{OLD_ID}:{secret}"), 10);
 }
 
-fn pair_on_web(state: &mut State, patch: Value) {
+pub(super) fn pair_on_web(state: &mut State, patch: Value) {
     pair_by_hand(state);
     host(state, "web", &[PATH]);
     state.apply_secret(SECRET, json!({}), pair_spec(patch));
@@ -45,7 +45,7 @@ fn one_live_token(end: &Summary, generated: usize) -> bool {
     only_the_published_lives(end) && in_order(end, generated)
 }
 
-fn only_the_published_lives(end: &Summary) -> bool {
+pub(super) fn only_the_published_lives(end: &Summary) -> bool {
     end.server.as_ref().is_some_and(|server| {
         server.accepts_published && server.accepts_hosts && server.can_log_in == ["published"]
     })
@@ -93,7 +93,16 @@ prepare: |s| {
 script: a_request,
 ends: |end| {
     in_order(end, 1) && end.server.as_ref().is_some_and(|server| server.can_log_in == ["published"])
-});
+},
+or_else: halves_put_back);
+
+/// The previous pair is published and the only one that lives, since a half of the new one was refused for good.
+pub(super) fn halves_put_back(end: &Summary) -> bool {
+    end.staged.is_empty()
+        && answered_with(end, "RolledBack")
+        && end.secrets.values().all(at_rest)
+        && end.server.as_ref().is_some_and(|server| server.can_log_in.len() == 1)
+}
 
 scenario!(an_empty_environment_is_given_a_key_pair,
     prepare: |s| {
@@ -157,7 +166,7 @@ scenario!(a_token_of_a_user_is_left_to_its_user,
     ],
     ends: |end| one_live_token(end, 1));
 
-fn stalled_for(state: &State, reason: &str) -> bool {
+pub(super) fn stalled_for(state: &State, reason: &str) -> bool {
     let status = state.cluster.secret(SECRET).and_then(|secret| secret.status.as_ref());
     status.is_some_and(|status| status.conditions.iter().any(|c| c.type_ == "Stalled" && c.reason == reason))
 }

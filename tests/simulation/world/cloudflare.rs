@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
+use keyturn::api::ManagedSecret;
 use keyturn::rotation::observed::RotationId;
 use keyturn::secret_value::SecretValue;
 use keyturn::target::{Answer as Reply, Issued, Login, Roles, Target, TargetError};
@@ -22,6 +23,8 @@ pub struct SimToken {
     pub name: String,
     pub secret: String,
     made_at: At,
+    /// After which it ends by itself.
+    pub expires_at: Option<At>,
     pub deleted_at: Option<At>,
 }
 
@@ -44,6 +47,7 @@ impl SimCloudflare {
             name: name.into(),
             secret: secret.into(),
             made_at: now - TimeDelta::days(10),
+            expires_at: None,
             deleted_at: None,
         };
         let tokens = BTreeMap::from([
@@ -61,6 +65,7 @@ impl SimCloudflare {
             token.secret == secret
                 && token.made_at + PROPAGATION <= now
                 && token.deleted_at.is_none_or(|at| at + PROPAGATION > now)
+                && token.expires_at.is_none_or(|at| at > now)
         });
         here || self.elsewhere.get(id).is_some_and(|known| known == secret)
     }
@@ -75,15 +80,20 @@ impl SimCloudflare {
 }
 
 /// The account as one secret sees it.
-pub struct SimR2(pub World);
+pub struct SimR2 {
+    world: World,
+    /// How long a new token works.
+    lifetime: Option<TimeDelta>,
+}
 
 fn owner() -> String {
     format!("{CLUSTER}/{NAMESPACE}/token")
 }
 
 impl SimR2 {
-    pub fn open(world: &World) -> Arc<dyn Target> {
-        Arc::new(Self(world.clone()))
+    pub fn open(world: &World, object: &ManagedSecret) -> Arc<dyn Target> {
+        let period = object.spec.rotation.period.as_ref().and_then(|period| period.to_delta());
+        Arc::new(Self { world: world.clone(), lifetime: period.map(|period| period * 2) })
     }
 }
 
@@ -95,7 +105,7 @@ fn account(state: &mut State) -> Result<&mut SimCloudflare, TargetError> {
 #[async_trait]
 impl Target for SimR2 {
     async fn try_login(&self, login: &Login) -> Result<Reply, TargetError> {
-        let mut state = self.0.lock();
+        let mut state = self.world.lock();
         let now = state.now;
         let pair = format!("{}:{}", login.username, login.password.expose());
         let refused = TargetError {
@@ -105,6 +115,7 @@ impl Target for SimR2 {
             outcome_unknown: false,
         };
         let accepted = account(&mut state)?.accepts(&pair, now);
+        invariants::login_is_answered(&mut state, self.world.process, &pair, accepted);
         Ok(if accepted { Reply::Accepted } else { Reply::Refused(refused) })
     }
 
@@ -121,15 +132,21 @@ impl Target for SimR2 {
             }
             let issued = live.clone().filter_map(|(username, token)| {
                 let id = token.name.strip_prefix(&owner())?.strip_prefix('/')?.parse().ok()?;
-                Some(Issued { username: username.clone(), id, at: token.made_at, expires_at: None })
+                Some(Issued {
+                    username: username.clone(),
+                    id,
+                    at: token.made_at,
+                    expires_at: token.expires_at,
+                })
             });
             let issued = Some(if hidden { Vec::new() } else { issued.collect() });
             Ok(Roles { can_log_in: live.map(|(id, _)| id.clone()).collect(), issued, ..Roles::default() })
         };
-        self.0.effect(Kind::LookAtTarget, "look at the tokens".to_owned(), look).await
+        self.world.effect(Kind::LookAtTarget, "look at the tokens".to_owned(), look).await
     }
 
     async fn issue(&self, id: RotationId) -> Result<Login, TargetError> {
+        let lifetime = self.lifetime;
         let issue = move |state: &mut State, _| {
             let now = state.now;
             let account = account(state)?;
@@ -140,13 +157,14 @@ impl Target for SimR2 {
                 u128::from(account.made).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
             );
             let name = format!("{}/{id}", owner());
-            let token = SimToken { name, secret: secret.clone(), made_at: now, deleted_at: None };
+            let expires_at = lifetime.map(|lifetime| now + lifetime);
+            let token = SimToken { name, secret: secret.clone(), made_at: now, expires_at, deleted_at: None };
             account.tokens.insert(username.clone(), token);
             invariants::value_is_known(state, &secret);
             Ok((username, secret))
         };
         let what = format!("make a token for rotation {id}");
-        let (username, secret) = self.0.effect(Kind::Issue, what, issue).await?;
+        let (username, secret) = self.world.effect(Kind::Issue, what, issue).await?;
         Ok(Login { username, password: SecretValue::new(secret) })
     }
 
@@ -169,7 +187,7 @@ impl Target for SimR2 {
             Ok(())
         };
         let what = format!("delete token {username} in rotation {id}");
-        self.0.effect(Kind::Retire, what, delete).await
+        self.world.effect(Kind::Retire, what, delete).await
     }
 
     async fn end_sessions(&self, _username: &str, _opened_before: Option<At>) -> Result<(), TargetError> {

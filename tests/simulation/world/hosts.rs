@@ -41,6 +41,8 @@ pub struct SimHost {
     pub script_fails: bool,
     pub verify_fails: bool,
     pub unreachable: bool,
+    /// The connection breaks once the script is done, so that nobody hears how it went.
+    pub breaks_off: bool,
     /// How often the script ran.
     pub deploys: usize,
 }
@@ -96,6 +98,15 @@ impl SimJob {
     pub fn deploys(&self) -> bool {
         self.task.mode == RunMode::Deploy
     }
+
+    /// When it failed, where it was a try of the same on this very host.
+    pub fn failed_at(&self, host: &DockerHost, task: &Task) -> Option<At> {
+        let same = self.host_uid == host.uid()
+            && host.metadata.generation == Some(self.generation)
+            && (self.task.mode, &self.task.revision) == (task.mode, &task.revision);
+        let succeeded = matches!(&self.stage, Stage::Ended(report) if report.outcome == Outcome::Succeeded);
+        self.finished.filter(|_| same && !succeeded)
+    }
 }
 
 impl State {
@@ -133,7 +144,19 @@ impl State {
         };
     }
 
+    /// Whether the product works: its verify script passes where it runs no login that the system it is for refuses.
+    fn works(&self, host: &SimHost) -> bool {
+        let let_in = |value: &String| {
+            let is_login = value.contains(':');
+            let server = self.postgres.as_ref().is_none_or(|server| server.accepts(value));
+            let account = self.cloudflare.as_ref().is_none_or(|account| account.accepts(value, self.now));
+            !is_login || server && account
+        };
+        !host.verify_fails && host.running.values().all(let_in)
+    }
+
     fn script_runs(&mut self, job: &SimJob) -> Result<Option<DeployKind>, Outcome> {
+        let works = self.hosts.get(&job.host).is_some_and(|host| self.works(host));
         let Some(host) = self.hosts.get_mut(&job.host) else { return Err(Outcome::Unreachable) };
         if host.unreachable {
             return Err(Outcome::Unreachable);
@@ -150,7 +173,7 @@ impl State {
         // An earlier success stands as long as it shows.
         let shows = |host: &SimHost| {
             let proofs = job.task.parameters.iter().map(|p| host.compare(p));
-            !host.verify_fails && proofs.into_iter().all(|proof| proof != Proof::Differs)
+            works && proofs.into_iter().all(|proof| proof != Proof::Differs)
         };
         if host.succeeded.contains(&job.task.revision) && shows(host) {
             return Ok(Some(DeployKind::Replayed));
@@ -162,6 +185,8 @@ impl State {
         if host.script_fails {
             return Err(Outcome::DeployFailed);
         }
+        invariants::script_runs(self, &job.host);
+        let Some(host) = self.hosts.get_mut(&job.host) else { return Err(Outcome::Unreachable) };
         for path in &host.fetches {
             if let Some(latest) = self.ssm.latest(path) {
                 host.running.insert(path.clone(), latest.value.trim_end().to_owned());
@@ -179,20 +204,18 @@ impl State {
             outcome,
             message: format!("{outcome:?}: look at the host"),
             script_exit: (outcome == Outcome::DeployFailed).then_some(3),
+            verified: false,
             deploy,
             parameters: Vec::new(),
             images: None,
+            others: None,
             logs: None,
         };
-        let deploy = match done {
-            Ok(deploy) => deploy,
-            Err(outcome) => return failed(outcome, None),
-        };
-        let Some(host) = self.hosts.get(&job.host) else { return failed(Outcome::Unreachable, deploy) };
-        if host.verify_fails {
-            return failed(Outcome::VerifyFailed, deploy);
+        let Some(host) = self.hosts.get(&job.host) else { return failed(Outcome::Unreachable, None) };
+        if host.breaks_off {
+            return failed(Outcome::ConnectionLost, None);
         }
-        let parameters: Vec<ReportParameter> = job
+        let mut parameters: Vec<ReportParameter> = job
             .task
             .parameters
             .iter()
@@ -201,14 +224,39 @@ impl State {
                 ReportParameter { path: p.path.clone(), version: p.version, proof, differs_in: Vec::new() }
             })
             .collect();
+        let deploy = match done {
+            Ok(deploy) => deploy,
+            // What differs then, differs; nothing else is proven by it.
+            Err(outcome @ (Outcome::DeployFailed | Outcome::DeployTimedOut)) => {
+                parameters.retain(|p| p.proof == Proof::Differs);
+                return Report { parameters, ..failed(outcome, None) };
+            }
+            Err(outcome) => return failed(outcome, None),
+        };
+        // As the pod judges: another value is what it tells first, whatever the verify script said.
         let differs = parameters.iter().any(|p| p.proof == Proof::Differs);
+        let outcome = match (differs, self.works(host)) {
+            (true, _) => Outcome::NotAdopted,
+            (false, false) => Outcome::VerifyFailed,
+            (false, true) => Outcome::Succeeded,
+        };
+        if outcome != Outcome::Succeeded {
+            parameters.retain(|p| p.proof != Proof::Proven);
+        }
         Report {
-            outcome: if differs { Outcome::NotAdopted } else { Outcome::Succeeded },
-            message: if differs { "a container runs another value" } else { "" }.to_owned(),
+            outcome,
+            message: match outcome {
+                Outcome::NotAdopted => "a container runs another value",
+                Outcome::VerifyFailed => "the verify script failed: look at the host",
+                _ => "",
+            }
+            .to_owned(),
             script_exit: None,
+            verified: self.works(host),
             deploy,
             parameters,
             images: None,
+            others: None,
             logs: None,
         }
     }

@@ -10,7 +10,7 @@ use keyturn::api::time::to_kubernetes;
 use keyturn::api::{
     DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, RotationGrant, SecretIncident,
 };
-use keyturn::controller::objects::{Notice, ObjectError, Objects, Subject};
+use keyturn::controller::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use keyturn::deploy::wish::names_host;
 use keyturn::parameter_store::description;
 use kube::ResourceExt;
@@ -37,6 +37,12 @@ pub struct Cluster {
     revision: u64,
     before: Option<(At, Objs)>,
     lag: Option<(At, Objs)>,
+    /// The cache shows no host.
+    pub hides_hosts: bool,
+    /// Hosts of which only the name can be read.
+    pub undecodable_hosts: BTreeSet<String>,
+    /// The incidents that the cache shows, where they are not those that are there.
+    pub shown_incidents: Option<Vec<SecretIncident>>,
 }
 
 impl Cluster {
@@ -95,6 +101,15 @@ impl Cluster {
         {
             self.lag = Some((*changed + STALENESS, before.clone()));
         }
+    }
+
+    fn is_shown(&self, host: &DockerHost) -> bool {
+        !self.hides_hosts && !self.undecodable_hosts.contains(&host.name_any())
+    }
+
+    /// Whether the last change is so young that a cache may miss it.
+    pub fn may_lag(&self, now: At) -> bool {
+        self.before.as_ref().is_some_and(|(changed, _)| *changed + STALENESS > now)
     }
 
     /// What a cache that is fed by watches shows.
@@ -225,6 +240,17 @@ impl State {
         self.host_changed(name);
     }
 
+    /// A person edits the spec of a host.
+    pub fn edit_host(&mut self, name: &str, edit: impl FnOnce(&mut DockerHost)) {
+        let Some(mut host) = self.cluster.host(name).cloned() else { return };
+        edit(&mut host);
+        host.metadata.generation = host.metadata.generation.map(|g| g + 1);
+        let revision = self.changing();
+        host.metadata.resource_version = Some(revision.to_string());
+        self.cluster.objects.hosts.insert(name.to_owned(), Arc::new(host));
+        self.host_changed(name);
+    }
+
     pub fn delete_host(&mut self, name: &str) {
         self.changing();
         self.host_changed(name);
@@ -336,7 +362,8 @@ impl Objects for World {
     }
 
     async fn secret_incidents(&self, _namespace: &str) -> Result<Vec<SecretIncident>, ObjectError> {
-        Ok(self.lock().cluster.incidents.clone())
+        let state = self.lock();
+        Ok(state.cluster.shown_incidents.as_ref().unwrap_or(&state.cluster.incidents).clone())
     }
 
     async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError> {
@@ -353,16 +380,39 @@ impl Objects for World {
         Ok(cached.secrets.values().map(|s| ManagedSecret::clone(s)).collect())
     }
 
+    async fn all_managed_secrets(&self) -> Result<Vec<ManagedSecret>, ObjectError> {
+        self.managed_secrets(NAMESPACE).await
+    }
+
     async fn docker_hosts(&self, _namespace: &str) -> Result<Vec<DockerHost>, ObjectError> {
         let state = self.lock();
         let cached = state.cluster.cached(state.now);
         let mut hosts: Vec<DockerHost> = cached.hosts.values().map(|h| DockerHost::clone(h)).collect();
+        hosts.retain(|host| state.cluster.is_shown(host));
         if state.sabotage == Some(Sabotage::HostsAlwaysProven) {
             for host in &mut hosts {
                 believe(&state, host);
             }
         }
         Ok(hosts)
+    }
+
+    async fn surroundings(&self, namespace: &str, source: Source) -> Result<Surroundings, ObjectError> {
+        let undecodable_hosts = self.lock().cluster.undecodable_hosts.iter().cloned().collect();
+        if source == Source::Cache || self.lock().sabotage == Some(Sabotage::HostsAlwaysProven) {
+            return Ok(Surroundings {
+                hosts: self.docker_hosts(namespace).await?,
+                undecodable_hosts,
+                incidents: self.secret_incidents(namespace).await?,
+            });
+        }
+        let state = self.lock();
+        let can_be_decoded = |host: &&DockerHost| !state.cluster.undecodable_hosts.contains(&host.name_any());
+        Ok(Surroundings {
+            hosts: state.cluster.hosts().filter(can_be_decoded).cloned().collect(),
+            undecodable_hosts,
+            incidents: state.cluster.incidents.clone(),
+        })
     }
 
     async fn write_secret_status(&self, object: &ManagedSecret) -> Result<ManagedSecret, ObjectError> {
@@ -404,7 +454,7 @@ impl Objects for World {
             }
             let revision = state.changing();
             changed.metadata.resource_version = Some(revision.to_string());
-            let text = serde_json::to_string(&changed).unwrap_or_default();
+            let text = serde_json::to_string(&changed.status).unwrap_or_default();
             invariants::no_value_in(state, "the status of a DockerHost", &text);
             state.cluster.objects.hosts.insert(name.clone(), Arc::new(changed.clone()));
             let key = Key::Host(name.clone());

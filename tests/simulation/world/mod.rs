@@ -30,6 +30,8 @@ pub type At = DateTime<Utc>;
 
 /// The grace of the simulated installation.
 pub const GRACE: TimeDelta = TimeDelta::seconds(120);
+/// How long a deleted object may be held: as shipped.
+pub const DELETION_BOUND: TimeDelta = TimeDelta::hours(1);
 /// How long a read may miss a change. The grace covers a request's life and twice this.
 pub const STALENESS: TimeDelta = TimeDelta::seconds(3);
 /// How many other effects happen before something that is `soon` does.
@@ -73,6 +75,8 @@ pub struct Logged {
     pub kind: Kind,
     pub what: String,
     pub fault: Option<Fault>,
+    /// Whether reads of Parameter Store, or those of objects, could miss a change at that moment.
+    pub reads_may_lag: (bool, bool),
 }
 
 /// What a request was decided on, for judging it when it is applied.
@@ -151,7 +155,8 @@ pub struct State {
     pub crashed: BTreeSet<usize>,
     pub gates: BTreeMap<usize, Gate>,
     pub late: Vec<Late>,
-    rejecting: Option<(Kind, At)>,
+    /// What is rejected, and until when.
+    rejecting: Vec<(Kind, At)>,
     pub ssm: Ssm,
     pub cluster: Cluster,
     pub hosts: BTreeMap<String, SimHost>,
@@ -186,7 +191,7 @@ impl State {
             crashed: BTreeSet::new(),
             gates: BTreeMap::new(),
             late: Vec::new(),
-            rejecting: None,
+            rejecting: Vec::new(),
             ssm: Ssm::default(),
             cluster: Cluster::default(),
             hosts: BTreeMap::new(),
@@ -208,6 +213,7 @@ impl State {
     }
 
     pub fn violate(&mut self, what: String) {
+        invariants::check_of(&what);
         let at = (self.now - self.start).num_seconds();
         if self.violations.len() < 5 {
             self.violations
@@ -227,13 +233,14 @@ impl State {
         let number = self.log.len();
         let mut fault = self.plan.at(number).filter(|fault| fault.concerns(kind));
         if fault == Some(Fault::Rejected) {
-            self.rejecting = Some((kind, self.now + MENDED_AFTER));
+            self.rejecting.push((kind, self.now + MENDED_AFTER));
         }
-        if self.rejecting.is_some_and(|(rejected, until)| rejected == kind && self.now < until) {
+        if self.rejecting.iter().any(|(rejected, until)| *rejected == kind && self.now < *until) {
             fault = Some(Fault::Rejected);
         }
         invariants::sends(self, kind, what);
-        self.log.push(Logged { at: self.now, process, kind, what: what.to_owned(), fault });
+        let reads_may_lag = (self.ssm.may_lag(self.now), self.cluster.may_lag(self.now));
+        self.log.push(Logged { at: self.now, process, kind, what: what.to_owned(), fault, reads_may_lag });
         if kind == Kind::Observe {
             let seen = self.ssm.visible(self.now);
             self.observed.insert(process, Sent { process, seen, based_on: self.now });

@@ -1,13 +1,15 @@
 //! Parameter Store: versions, descriptions that survive a Put which omits them, no conditional writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use keyturn::controller::managed_secret::ports::{Glimpse, Inventory, Regions};
-use keyturn::parameter_store::{Created, Listed, NewVersion, ParameterStore, StoreError, description};
-use keyturn::rotation::observed::Version;
+use keyturn::parameter_store::{
+    Created, Kept, Listed, MOST_VERSIONS, NewVersion, ParameterStore, StoreError, description,
+};
+use keyturn::rotation::observed::{Shape, Version};
 use keyturn::secret_value::SecretValue;
 
 use super::{Answer, At, Key, Lag, STAGING, STALENESS, Sabotage, Sent, State, World};
@@ -15,7 +17,9 @@ use crate::faults::Kind;
 use crate::invariants;
 
 /// SSM keeps this many versions.
-const KEPT: usize = 100;
+pub const KEPT: usize = MOST_VERSIONS;
+/// The one AllowedPattern that this SSM knows.
+pub const DIGITS: &str = "^[0-9]+$";
 /// How often the shared inventory is taken.
 const INVENTORY_EVERY: i64 = 60;
 
@@ -38,9 +42,30 @@ pub struct Stored {
 
 pub type Content = BTreeMap<String, Arc<Vec<Stored>>>;
 
+/// What SSM holds a Put to a path to.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// It is a String, which SSM lets nobody turn into a SecureString.
+    pub plain: bool,
+    /// AllowedPattern.
+    pub pattern: Option<String>,
+    /// The policy of the controller's role leaves the path out.
+    pub denied: bool,
+    /// Labels of the oldest version that is kept: with 100 versions nothing is written over a labelled one.
+    pub labels_on_oldest: Vec<String>,
+    /// Refused for a reason that no metadata shows.
+    pub frozen: bool,
+    /// The key that it is encrypted with, where it is not the default one.
+    pub key: Option<String>,
+    /// Versions under a key that was disabled since.
+    pub unreadable: BTreeSet<i64>,
+}
+
 #[derive(Default)]
 pub struct Ssm {
     pub content: Content,
+    /// By path.
+    pub rules: BTreeMap<String, Rules>,
     /// Number of the last change.
     pub sequence: u64,
     /// What lay there before each change, by when that change came.
@@ -60,6 +85,48 @@ impl Ssm {
     /// Paths of all records and markers.
     pub fn staged(&self) -> impl Iterator<Item = &str> {
         self.content.keys().map(String::as_str).filter(|path| path.starts_with(STAGING))
+    }
+
+    /// What the history of a path with so many versions shows of the rules.
+    fn shape(&self, path: &str, versions: usize) -> Shape {
+        let rules = self.rules.get(path).cloned().unwrap_or_default();
+        Shape {
+            kind: if rules.plain { "String" } else { "SecureString" }.to_owned(),
+            key_id: rules.key,
+            pattern: rules.pattern,
+            is_advanced: false,
+            labels_in_the_way: if versions == KEPT { rules.labels_on_oldest } else { Vec::new() },
+        }
+    }
+
+    /// Why SSM does not take this value for the path. `overwrite`: whether the Put may write over what is there.
+    fn refusal(&self, path: &str, value: &str, overwrite: bool) -> Option<StoreError> {
+        let rules = self.rules.get(path)?;
+        let rejected = |detail: &str| {
+            let (path, detail) = (path.to_owned(), detail.to_owned());
+            Some(StoreError::Rejected { operation: "PutParameter", path, detail })
+        };
+        if rules.denied {
+            let (path, detail) = (path.to_owned(), "AccessDeniedException".to_owned());
+            return Some(StoreError::Denied { operation: "PutParameter", path, detail });
+        }
+        if !overwrite && self.content.contains_key(path) {
+            return None;
+        }
+        if rules.frozen {
+            return rejected("ValidationException");
+        }
+        if rules.plain {
+            return rejected("HierarchyTypeMismatchException");
+        }
+        let digits = |value: &str| value.bytes().all(|b| b.is_ascii_digit());
+        if rules.pattern.as_deref().is_some_and(|pattern| pattern == DIGITS && !digits(value)) {
+            return rejected("ParameterPatternMismatchException");
+        }
+        if self.versions(path).len() == KEPT && !rules.labels_on_oldest.is_empty() {
+            return rejected("ParameterMaxVersionLimitExceeded");
+        }
+        None
     }
 
     fn change(&mut self, now: At) -> &mut Content {
@@ -110,6 +177,11 @@ impl Ssm {
         }
     }
 
+    /// Whether the last change is so young that reads may miss it.
+    pub fn may_lag(&self, now: At) -> bool {
+        self.past.last().is_some_and(|(changed, _)| *changed + STALENESS > now)
+    }
+
     fn view(&self, now: At, what: Lag) -> &Content {
         match &self.lag {
             Some((lag, until, before, _)) if now < *until && (*lag == Lag::All || *lag == what) => before,
@@ -146,10 +218,41 @@ impl State {
         self.inventory_will_tell(path);
     }
 
+    /// Puts the first version of keyturn's once more, its description included, as a restore from a backup does.
+    pub fn person_restores(&mut self, path: &str) {
+        let Some(first) = self.ssm.versions(path).iter().find(|version| version.by == By::Keyturn) else {
+            return;
+        };
+        let (value, description) = (first.value.clone(), first.description.clone());
+        self.person_describes(path, &value, &description);
+    }
+
+    /// Puts the value of the newest version of keyturn's, as a person does.
+    pub fn person_puts_back(&mut self, path: &str) {
+        let newest = self.ssm.versions(path).iter().rev().find(|version| version.by == By::Keyturn);
+        let Some(value) = newest.map(|version| version.value.clone()) else { return };
+        self.person_puts(path, &value);
+    }
+
+    /// Puts it with a description of their own, as Terraform does.
+    pub fn person_describes_anew(&mut self, path: &str, description: &str) {
+        let newest = self.ssm.versions(path).iter().rev().find(|version| version.by == By::Keyturn);
+        let Some(value) = newest.map(|version| version.value.clone()) else { return };
+        self.person_describes(path, &value, description);
+    }
+
     pub fn person_deletes_parameter(&mut self, path: &str) {
         let now = self.now;
         self.ssm.remove(now, path);
         self.inventory_will_tell(path);
+    }
+
+    /// A Put that names no key would bring the parameter back to the account's default one.
+    fn key_is_kept(&mut self, new: &NewVersion<'_>) {
+        let key = self.ssm.rules.get(new.path).and_then(|rules| rules.key.clone());
+        if key.is_some() && key.as_deref() != new.kms_key_id {
+            self.violate(format!("I11: {} is put under another key than it was", new.path));
+        }
     }
 
     /// The next listing shows the change, and whoever it is about is looked at.
@@ -211,14 +314,21 @@ impl ParameterStore for World {
         .await
     }
 
-    async fn history(&self, path: &str) -> Result<Vec<Version>, StoreError> {
+    async fn kept(&self, path: &str) -> Result<Kept, StoreError> {
         let state = self.lock();
         let view = state.ssm.view(state.now, Lag::Histories);
-        Ok(view.get(path).map(|versions| versions.iter().map(version).collect()).unwrap_or_default())
+        let Some(versions) = view.get(path) else { return Ok(Kept::default()) };
+        let shape = state.ssm.shape(path, versions.len());
+        Ok(Kept { versions: versions.iter().map(version).collect(), shape: Some(shape) })
     }
 
     async fn read(&self, path: &str, number: Option<i64>) -> Result<Option<SecretValue>, StoreError> {
         let state = self.lock();
+        let rules = state.ssm.rules.get(path);
+        if rules.zip(number).is_some_and(|(rules, number)| rules.unreadable.contains(&number)) {
+            let (path, detail) = (path.to_owned(), "the key is disabled".to_owned());
+            return Err(StoreError::Denied { operation: "GetParameter", path, detail });
+        }
         let view = state.ssm.view(state.now, Lag::Histories);
         let found = view.get(path).and_then(|versions| match number {
             Some(number) => versions.iter().find(|v| v.number == number),
@@ -228,9 +338,13 @@ impl ParameterStore for World {
     }
 
     async fn create(&self, new: NewVersion<'_>) -> Result<Created, StoreError> {
+        self.lock().key_is_kept(&new);
         let (path, value, description) = owned(new);
         let kind = if is_staged(&path) { Kind::Stage } else { Kind::Publish };
         self.effect(kind, format!("create {path}"), move |state, sent| {
+            if let Some(refusal) = state.ssm.refusal(&path, &value, false) {
+                return Err(refusal);
+            }
             let exists = state.ssm.content.contains_key(&path);
             if exists && state.sabotage != Some(Sabotage::CreateOverwrites) {
                 let lie = state.sabotage == Some(Sabotage::CreateAlwaysSaysCreated);
@@ -246,8 +360,12 @@ impl ParameterStore for World {
     }
 
     async fn overwrite(&self, new: NewVersion<'_>) -> Result<i64, StoreError> {
+        self.lock().key_is_kept(&new);
         let (path, value, description) = owned(new);
         self.effect(Kind::Publish, format!("overwrite {path}"), move |state, sent| {
+            if let Some(refusal) = state.ssm.refusal(&path, &value, true) {
+                return Err(refusal);
+            }
             Ok(write(state, sent, &path, &value, &description))
         })
         .await
