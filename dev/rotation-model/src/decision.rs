@@ -1,0 +1,178 @@
+//! The protocol's answer in the terms of the model: small, comparable, and without anything that only people read.
+
+use std::collections::HashMap;
+
+use keyturn::rotation::observed::{Author, Observed, Trigger};
+use keyturn::rotation::protocol::{self, Act, Desired, Next, Revocation, Step, Waiting};
+
+use crate::evidence::{self, GRACE, PATH_NAMES, now};
+use crate::search::fingerprint;
+use crate::seeds::Seed;
+use crate::stories::Story;
+use crate::world::{Id, Outside, PATHS, Why};
+
+/// An act, with what the model has to know of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Deed {
+    Hold,
+    AskPreflight,
+    Record { id: Id, why: Why, request: u8 },
+    RollBack { id: Id, failed: Id, kept: [bool; PATHS] },
+    ProveWritable { path: u8 },
+    Install { id: Id },
+    Retire { id: Id, role: u8 },
+    EndSessions { role: u8 },
+    Promote { id: Id, path: u8, expected: u8 },
+    Mark { id: Id },
+    DropRecord { id: Id },
+    DropMarker { id: Id },
+    DropParameter { path: u8 },
+    Release,
+    Abandon,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    Rest,
+    /// Time, a host or the target ends it.
+    Wait,
+    /// Only a person does; the status says so.
+    Told(&'static str),
+    Do(Deed),
+}
+
+/// What the controller makes of the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sight {
+    pub answer: Answer,
+    /// Whether hosts are to be deployed to: what is latest is the controller's own, and nothing is about to replace it.
+    pub deploys: bool,
+    /// Whether a latest version counts as somebody else's.
+    pub drifted: bool,
+    /// The lowest rotation that a latest version counts as published by.
+    pub published: Option<Id>,
+    /// Whether the status says that nobody can use a value from before the report.
+    pub contained: bool,
+}
+
+/// The decisions that were made already: worlds differ in much that no decision depends on.
+#[derive(Default)]
+pub struct Decisions(HashMap<u128, Sight>);
+
+impl Decisions {
+    pub fn of(&mut self, story: &Story, seen: &Outside) -> Sight {
+        *self.0.entry(fingerprint(seen)).or_insert_with(|| decide(story, seen))
+    }
+}
+
+fn decide(story: &Story, seen: &Outside) -> Sight {
+    let observed = evidence::observed(story, seen);
+    let desired = evidence::desired(story, seen);
+    let grace = if story.seed == Some(Seed::NoGrace) { chrono::TimeDelta::zero() } else { GRACE };
+    let next = protocol::next(&desired, &observed, now(), grace);
+    let latest = || observed.parameters.iter().filter_map(|parameter| parameter.latest());
+    let ours = |author: &Author| match author {
+        Author::Ours(id) => Id::try_from(*id).ok(),
+        _ => None,
+    };
+    Sight {
+        answer: answer(&next),
+        deploys: deploys(&desired, &observed),
+        drifted: latest().any(|seen| seen.author == Author::Foreign),
+        published: latest().filter_map(|seen| ours(&seen.author)).min(),
+        contained: contained(&desired, &observed),
+    }
+}
+
+/// Where a rotation lies open its step says so, as the status mirrors it to the hosts; else what was never adopted.
+fn deploys(desired: &Desired<'_>, observed: &Observed) -> bool {
+    let ours = observed
+        .parameters
+        .iter()
+        .all(|parameter| parameter.latest().is_some_and(|seen| matches!(seen.author, Author::Ours(_))));
+    let kept = |record: &keyturn::rotation::observed::Record| !record.kept.is_empty();
+    match observed.records.values().next_back() {
+        Some(record) => {
+            (ours || kept(record)) && protocol::step_of(desired, observed, record) == Step::Deploy
+        }
+        None => ours,
+    }
+}
+
+/// As the status of the incident's response has it.
+fn contained(desired: &Desired<'_>, observed: &Observed) -> bool {
+    let left = || {
+        observed.hosts.iter().all(|host| {
+            let enough = desired.retirement.verify_is_enough;
+            observed.parameters.iter().all(|p| host.has_left_the_old(p, p.latest(), enough))
+        })
+    };
+    protocol::is_rotated(desired, observed)
+        && match protocol::revocation(desired, observed) {
+            Revocation::None => observed.records.len() <= 1 && left(),
+            Revocation::Open => false,
+            Revocation::Done => true,
+        }
+}
+
+fn answer(next: &Next) -> Answer {
+    match next {
+        Next::Rest { .. } => Answer::Rest,
+        Next::Stall(stalled) => Answer::Told(stalled.reason()),
+        Next::Act { act, .. } => Answer::Do(deed(act)),
+        Next::Wait { why, .. } => match why {
+            Waiting::Drift { .. } => Answer::Told("Drift"),
+            Waiting::PreflightFailed { .. } => Answer::Told("PreflightFailed"),
+            Waiting::Unpublishable { .. } => Answer::Told("Unpublishable"),
+            Waiting::Unproven { .. } => Answer::Told("Unproven"),
+            Waiting::Target(problem) if problem.permanent => Answer::Told("Target"),
+            _ => Answer::Wait,
+        },
+    }
+}
+
+fn deed(act: &Act) -> Deed {
+    let id = |id: &u64| Id::try_from(*id).unwrap_or(Id::MAX);
+    let path = |path: &String| u8::from(*path == PATH_NAMES[1]);
+    let role = |username: &String| u8::from(*username == evidence::ROLE_NAMES[1]);
+    match act {
+        Act::Hold => Deed::Hold,
+        Act::AskPreflight => Deed::AskPreflight,
+        Act::Record { id: new, trigger, request, .. } => {
+            let request = request.as_deref().and_then(|token| token.parse().ok()).unwrap_or(0);
+            Deed::Record { id: id(new), why: why(*trigger), request }
+        }
+        Act::RecordRollBack { id: new, failed, kept, .. } => Deed::RollBack {
+            id: id(new),
+            failed: id(failed),
+            kept: PATH_NAMES.map(|path| kept.contains(path)),
+        },
+        Act::ProveWritable { path: at } => Deed::ProveWritable { path: path(at) },
+        Act::Install { id: of } => Deed::Install { id: id(of) },
+        Act::Retire { id: of, username } => Deed::Retire { id: id(of), role: role(username) },
+        Act::EndSessions { username, .. } => Deed::EndSessions { role: role(username) },
+        Act::Promote { id: of, path: at, expected } => {
+            Deed::Promote { id: id(of), path: path(at), expected: u8::try_from(*expected).unwrap_or(u8::MAX) }
+        }
+        Act::MarkAbort { id: of } => Deed::Mark { id: id(of) },
+        Act::DeleteRecord { id: of } => Deed::DropRecord { id: id(of) },
+        Act::SweepMarker { id: of } => Deed::DropMarker { id: id(of) },
+        Act::DeleteParameter { path: at } => Deed::DropParameter { path: path(at) },
+        Act::Release => Deed::Release,
+        Act::Abandon => Deed::Abandon,
+        Act::SetUp | Act::SweepOrphan { .. } => {
+            unreachable!("no story has a pair to be made or issued logins")
+        }
+    }
+}
+
+fn why(trigger: Trigger) -> Why {
+    match trigger {
+        Trigger::Missing => Why::Missing,
+        Trigger::Request => Why::Request,
+        Trigger::Drift => Why::Drift,
+        Trigger::RollBack => Why::RollBack,
+        Trigger::Incident => Why::Incident,
+        Trigger::Period => unreachable!("every story rotates on demand"),
+    }
+}

@@ -1,0 +1,123 @@
+//! What a request does when it is applied, be it on time, late, or for the second time.
+
+use crate::seeds::Seed;
+use crate::stories::Story;
+use crate::world::{Age, Effect, Id, Record, Refusal, Role, Server, Value, Version, Why, World, bit};
+
+pub fn apply(story: &Story, world: &mut World, effect: Effect) {
+    let outside = &mut world.outside;
+    match effect {
+        Effect::Record(id, record) => create_record(story, world, id, record),
+        Effect::Mark(id) => {
+            outside.markers.entry(id).or_insert(Age::New);
+        }
+        Effect::DropRecord(id) => drop_record(story, world, id),
+        Effect::DropMarker(id) => {
+            outside.markers.remove(&id);
+        }
+        Effect::Put { path, version } => put(world, usize::from(path), version),
+        Effect::DropParameter(path) => outside.paths[usize::from(path)].clear(),
+        Effect::Install { id, role, value } => install(story, world, id, (role, value)),
+        Effect::Retire { id, role } => retire(story, world, id, role),
+        Effect::EndSessions { role } => {
+            if outside.server == Server::There && outside.thief == Some(role) {
+                outside.thief = None;
+            }
+        }
+    }
+}
+
+/// Records are created without Overwrite: the first one stays.
+fn create_record(story: &Story, world: &mut World, id: Id, record: Record) {
+    let records = &mut world.outside.records;
+    if records.contains_key(&id) && story.seed != Some(Seed::RecordsOverwritten) {
+        return;
+    }
+    let is_new = records.insert(id, Record { age: Age::New, ..record }).is_none();
+    // A roll back gives the answer of the rotation that failed, an incident goes on from any.
+    if is_new && record.request > 0 && !matches!(record.why, Why::RollBack | Why::Incident) {
+        let begun = &mut world.past.begun[usize::from(record.request)];
+        *begun += 1;
+        if *begun > 1 {
+            world.fault("I3: two rotations answer one request");
+        }
+    }
+}
+
+fn drop_record(story: &Story, world: &mut World, id: Id) {
+    let Some(record) = world.outside.records.remove(&id) else { return };
+    let of_it = |version: &Version| version.by_us && version.stamp.is_some_and(|stamp| stamp.id == id);
+    let was_published = world.outside.paths.iter().all(|versions| versions.iter().any(of_it));
+    if was_published && record.why != Why::RollBack {
+        world.past.closed = world.past.closed.max(id);
+    }
+    let object = &mut world.outside.object;
+    let later_answers = world.outside.records.values().any(|later| later.request == record.request);
+    if !later_answers {
+        object.handled |= 1 << record.request;
+        object.last_answered = record.request;
+    }
+    // Whoever closed it knows that nothing else lies open.
+    if world.outside.records.is_empty() {
+        object.settled = Some(Age::Old);
+    }
+    if story.is_in_place() {
+        retire_what_was(world, &record);
+    }
+}
+
+/// A role has one password: all others that it had are over with the rotation.
+fn retire_what_was(world: &mut World, closed: &Record) {
+    let current = bit(world.outside.roles[0].password);
+    let published = world.outside.paths.iter().flatten().filter(|version| version.by_us);
+    let over = match world.outside.records.is_empty() {
+        true => published.map(|version| bit(version.value)).fold(0, |all, one| all | one),
+        false => 0,
+    };
+    world.past.retired |= (over | bit(closed.values[0])) & !current;
+}
+
+fn put(world: &mut World, path: usize, version: Version) {
+    if world.outside.refusals[path] != Refusal::None {
+        world.outside.object.publication_refused = true;
+        return;
+    }
+    let versions = &mut world.outside.paths[path];
+    let creates = version.stamp.is_some_and(|stamp| stamp.expected == 1);
+    if creates && !versions.is_empty() {
+        return;
+    }
+    versions.push(Version { age: Age::New, ..version });
+    world.outside.object.publication_refused = false;
+}
+
+/// A change of a role is one transaction with its fence.
+fn is_fenced_off(story: &Story, world: &World, role: &Role, id: Id) -> bool {
+    world.outside.server != Server::There || story.is_fenced() && role.fence > id
+}
+
+fn install(story: &Story, world: &mut World, id: Id, (role, value): (u8, Value)) {
+    let known = world.outside.roles[usize::from(role)];
+    if is_fenced_off(story, world, &known, id) {
+        return;
+    }
+    // A roll back gives it back on purpose.
+    if world.outside.records.get(&id).is_some_and(|record| record.why == Why::RollBack) {
+        world.past.retired &= !bit(value);
+    }
+    let fence = known.fence.max(id);
+    world.outside.roles[usize::from(role)] =
+        Role { password: value, can_log_in: true, fence, changed: Age::New };
+}
+
+fn retire(story: &Story, world: &mut World, id: Id, role: u8) {
+    let known = world.outside.roles[usize::from(role)];
+    if is_fenced_off(story, world, &known, id) {
+        return;
+    }
+    if known.can_log_in {
+        world.past.retired |= bit(known.password);
+    }
+    let fence = known.fence.max(id);
+    world.outside.roles[usize::from(role)] = Role { can_log_in: false, fence, changed: Age::New, ..known };
+}

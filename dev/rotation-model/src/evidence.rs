@@ -1,0 +1,322 @@
+//! What the controller would have observed of a world, and what the object asks for: the input of the real protocol.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use keyturn::api::docker_host::Proof;
+use keyturn::api::managed_secret::IfMissing;
+use keyturn::rotation::observed::{
+    Acceptance, Credential, HostEvidence, HostFailure, HostProof, Observed, OpenSession, Parameter, Record,
+    Shape, Stamp, TargetEvidence, TargetProblem, Trigger, Version,
+};
+use keyturn::rotation::protocol::{Desired, Incident, Request, Retirement, Strategy, Timing};
+use keyturn::secret_value::SecretValue;
+
+use crate::seeds;
+use crate::stories::{Source, Story};
+use crate::world::{self, Age, Id, Outside, PATHS, Refusal, Server, Shows, Value, Why};
+
+pub const GRACE: TimeDelta = TimeDelta::minutes(15);
+pub const PATH_NAMES: [&str; PATHS] = ["/shop/LOGIN", "/shop/URL"];
+pub const ROLE_NAMES: [&str; 2] = ["a", "b"];
+const OWNER: &str = "test/shop/login";
+const HOST_NAMES: [&str; 2] = ["one", "two"];
+const REQUESTS: [&str; 4] = ["0", "1", "2", "3"];
+/// What is suspected was made so long before the report.
+const LONG: TimeDelta = TimeDelta::days(30);
+const MOMENT: TimeDelta = TimeDelta::seconds(20);
+
+pub fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default()
+}
+
+/// When a thing of this age was made.
+fn at(age: Age) -> DateTime<Utc> {
+    now()
+        - match age {
+            Age::New => TimeDelta::minutes(1),
+            Age::Recent => TimeDelta::minutes(10),
+            Age::Old => TimeDelta::days(1),
+        }
+}
+
+/// When SSM took a version: of two in one tick, the suspected one came before the report.
+fn modified(version: &world::Version) -> DateTime<Utc> {
+    at(version.age) + if version.suspected { -MOMENT } else { MOMENT }
+}
+
+/// When a value was drawn.
+fn drawn_at(seen: &Outside, suspected: bool) -> DateTime<Utc> {
+    let reported_at = seen.report.map_or(now() - LONG, |report| at(report.age));
+    reported_at + if suspected { -LONG } else { TimeDelta::seconds(1) }
+}
+
+fn secret(value: Value) -> SecretValue {
+    SecretValue::new(format!("value-{value}"))
+}
+
+pub fn request_hash(request: u8) -> String {
+    format!("hash-{request}")
+}
+
+pub fn observed(story: &Story, seen: &Outside) -> Observed {
+    let records: BTreeMap<u64, Record> = seen
+        .records
+        .iter()
+        .map(|(id, record)| (u64::from(*id), recorded(story, seen, *id, record)))
+        .collect();
+    let parameters: Vec<Parameter> = (0..story.paths).map(|path| parameter(seen, path)).collect();
+    let hosts =
+        seen.hosts.iter().zip(HOST_NAMES).map(|(host, name)| shown(name, host, &parameters)).collect();
+    let writable = (0..story.paths)
+        .filter(|path| seen.refusals[*path] != Refusal::Hidden)
+        .map(|path| PATH_NAMES[path].to_owned())
+        .collect();
+    let mut observed = Observed {
+        mismatched: mismatched(seen),
+        aborts: seen.markers.iter().map(|(id, age)| (u64::from(*id), at(*age))).collect(),
+        target: (story.has_target() && !seen.object.other_source).then(|| target(story, seen)),
+        keys: None,
+        parameters,
+        records,
+        writable,
+        hosts,
+    };
+    seeds::distort(story, seen, &mut observed);
+    observed
+}
+
+fn recorded(story: &Story, seen: &Outside, id: Id, record: &world::Record) -> Record {
+    let name = |path: usize| PATH_NAMES[path].to_owned();
+    let paths = || 0..story.paths;
+    let taken_at = |path: usize| Some((name(path), modified(seen.version(path, record.base[path])?)));
+    let credential = story.has_target().then(|| Credential {
+        username: ROLE_NAMES[usize::from(record.role)].to_owned(),
+        password: secret(record.values[0]),
+        replaces: record.replaces.map(|role| ROLE_NAMES[usize::from(role)].to_owned()),
+    });
+    Record {
+        id: u64::from(id),
+        trigger: match record.why {
+            Why::Missing => Trigger::Missing,
+            Why::Request => Trigger::Request,
+            Why::Drift => Trigger::Drift,
+            Why::RollBack => Trigger::RollBack,
+            Why::Incident => Trigger::Incident,
+        },
+        at: drawn_at(seen, record.suspected),
+        request: (record.request > 0).then(|| REQUESTS[usize::from(record.request)].to_owned()),
+        values: paths().map(|path| (name(path), secret(record.values[path]))).collect(),
+        base: paths().map(|path| (name(path), i64::from(record.base[path]))).collect(),
+        base_at: paths().filter_map(taken_at).collect(),
+        hosts: HOST_NAMES[..story.hosts].iter().map(|host| (*host).to_owned()).collect(),
+        kept: paths().filter(|path| record.kept[*path]).map(name).collect(),
+        credential,
+    }
+}
+
+fn parameter(seen: &Outside, path: usize) -> Parameter {
+    let versions = seen.paths[path].iter().zip(1_u8..).map(|(version, number)| Version {
+        number: i64::from(number),
+        modified: modified(version),
+        text: String::new(),
+        stamp: version.stamp.map(|stamp| Stamp {
+            owner: OWNER.to_owned(),
+            id: u64::from(stamp.id),
+            version: i64::from(stamp.expected),
+            at: drawn_at(seen, version.suspected),
+            request: (stamp.request > 0).then(|| request_hash(stamp.request)),
+            made: None,
+        }),
+    });
+    let base = seen.records.values().next_back().map(|record| i64::from(record.base[path]));
+    let duplicates = duplicates(seen, path);
+    let parameter = Parameter::classify(PATH_NAMES[path], OWNER, versions.collect(), base, &duplicates);
+    let shape = Shape {
+        kind: if seen.refusals[path] == Refusal::Shown { "String" } else { "SecureString" }.to_owned(),
+        ..Shape::default()
+    };
+    Parameter { shape: (!seen.paths[path].is_empty()).then_some(shape), ..parameter }
+}
+
+/// Misfits after the last fitting version whose value is that of the record, or of a fitting version of the same id: as the
+/// controller finds them by reading the values.
+pub fn duplicates(seen: &Outside, path: usize) -> BTreeSet<i64> {
+    let versions = || seen.paths[path].iter().zip(1_u8..);
+    let fits = |version: &world::Version, number: u8| version.stamp.is_some_and(|s| s.expected == number);
+    let newest =
+        versions().filter(|(v, number)| fits(v, *number)).map(|(_, number)| number).max().unwrap_or(0);
+    let is_ours = |version: &world::Version| {
+        let Some(stamp) = version.stamp else { return false };
+        let of_the_same_id = |v: &world::Version| v.stamp.is_some_and(|s| s.id == stamp.id);
+        let fitting = || versions().find(|(v, number)| fits(v, *number) && of_the_same_id(v));
+        match seen.records.get(&stamp.id) {
+            Some(record) => record.values[path] == version.value,
+            None => fitting().is_some_and(|(fitting, _)| fitting.value == version.value),
+        }
+    };
+    let later = versions().filter(|(_, number)| *number > newest);
+    later.filter(|(version, _)| is_ours(version)).map(|(_, number)| i64::from(number)).collect()
+}
+
+/// Paths whose latest version counts as the newest record's and holds another value.
+fn mismatched(seen: &Outside) -> BTreeSet<String> {
+    let Some((id, record)) = seen.records.last_key_value() else { return BTreeSet::new() };
+    let differs = |path: &usize| {
+        let number = seen.latest_number(*path);
+        seen.latest(*path).is_some_and(|latest| {
+            let ours = latest.stamp.is_some_and(|stamp| stamp.id == *id && stamp.expected == number);
+            ours && latest.value != record.values[*path]
+        })
+    };
+    (0..seen.paths.len()).filter(differs).map(|path| PATH_NAMES[path].to_owned()).collect()
+}
+
+fn shown(name: &str, host: &world::Host, parameters: &[Parameter]) -> HostEvidence {
+    let proof = |(path, parameter): (usize, &Parameter)| {
+        let proof = host.proofs[path]?;
+        let version =
+            parameter.versions.iter().find(|seen| seen.version.number == i64::from(proof.version))?;
+        let shown = HostProof {
+            version: version.version.number,
+            published_at: version.published_at(),
+            proof: match proof.shows {
+                Shows::Proven => Proof::Proven,
+                Shows::Differs => Proof::Differs,
+                Shows::Incomparable => Proof::Incomparable,
+            },
+            at: now() - TimeDelta::seconds(if proof.asked { 5 } else { 20 }),
+            deployed: proof.deployed,
+        };
+        Some((parameter.path.clone(), shown))
+    };
+    let failed = host.failed.map(|failure| HostFailure {
+        reason: "DeployFailed".to_owned(),
+        message: String::new(),
+        versions: parameters
+            .iter()
+            .zip(failure.versions)
+            .filter(|(_, version)| *version > 0)
+            .map(|(parameter, version)| (parameter.path.clone(), i64::from(version)))
+            .collect(),
+        finished_at: now() - TimeDelta::seconds(if failure.unseen { 4 } else { 30 }),
+        for_good: true,
+        rejected: failure.rejected,
+    });
+    HostEvidence {
+        name: name.to_owned(),
+        exists: true,
+        deploying: host.deploying.is_some(),
+        proofs: parameters.iter().enumerate().filter_map(proof).collect(),
+        failure: None,
+        failed_deploy: failed,
+        stalled: None,
+    }
+}
+
+fn problem(permanent: bool) -> TargetProblem {
+    TargetProblem { reason: "Problem".to_owned(), message: String::new(), permanent }
+}
+
+fn target(story: &Story, seen: &Outside) -> TargetEvidence {
+    let silent = seen.server != Server::There;
+    let says = |role: u8, value: Value| match silent {
+        true => Acceptance::Unknown(problem(false)),
+        false if seen.accepts(role, value) => Acceptance::Accepted,
+        false => Acceptance::Refused(problem(true)),
+    };
+    let newest = seen.records.values().next_back();
+    let published = seen.latest(0).filter(|_| newest.is_none() && seen.paths.iter().all(|p| !p.is_empty()));
+    let roles = || ROLE_NAMES.iter().zip(seen.roles).filter(|_| !silent);
+    let fences = roles().filter(|(_, role)| story.is_fenced() && role.fence > 0);
+    let session = |role: u8| OpenSession {
+        username: ROLE_NAMES[usize::from(role)].to_owned(),
+        client: "thief".to_owned(),
+        since: Some(now() - LONG),
+    };
+    TargetEvidence {
+        at: now(),
+        unseen: silent.then(|| problem(false)),
+        fenced: story.is_fenced() && !silent,
+        fences: fences
+            .map(|(name, role)| ((*name).to_owned(), (u64::from(role.fence), at(role.changed))))
+            .collect(),
+        can_log_in: roles().filter(|(_, role)| role.can_log_in).map(|(name, _)| (*name).to_owned()).collect(),
+        superusers: BTreeSet::new(),
+        sessions: seen.thief.filter(|_| !silent).map(session).into_iter().collect(),
+        recorded: newest.map(|record| says(record.role, record.values[0])),
+        published: published.map(|version| says(version.role, version.value)),
+        replaced: BTreeMap::new(),
+        issued: None,
+        lifetime: None,
+        notes: Vec::new(),
+        set_up: Vec::new(),
+    }
+}
+
+pub fn desired(story: &Story, seen: &Outside) -> Desired<'static> {
+    let object = seen.object;
+    let strategy = match story.source {
+        _ if object.other_source => None,
+        Source::Random => None,
+        Source::InPlace | Source::InPlaceUnfenced => Some(Strategy::InPlace),
+        Source::Alternating => Some(Strategy::Alternating),
+    };
+    let handled = seeds::handled(story, &object);
+    let deleting =
+        object.deleting.map(|deleting| if deleting.overdue { now() - LONG } else { since(deleting.age) });
+    Desired {
+        owner: OWNER,
+        deleting: seeds::deleting(story, deleting),
+        deletion_bound: TimeDelta::hours(1),
+        delete_parameters: story.delete_parameters,
+        suspended: false,
+        finalizer: object.finalizer,
+        settled_since: (seen.records.is_empty() && object.finalizer)
+            .then(|| since(object.settled.unwrap_or(Age::New))),
+        if_missing: IfMissing::Create,
+        on_failure: story.on_failure,
+        on_drift: story.on_drift,
+        roles: if story.source == Source::Alternating { ROLE_NAMES.to_vec() } else { vec![ROLE_NAMES[0]] },
+        kms_key: None,
+        rings: false,
+        samples: BTreeMap::new(),
+        promotion_refused: object.publication_refused && !seeds::forgets_refusals(story),
+        hosts: HOST_NAMES[..story.hosts].iter().map(|host| (*host).to_owned()).collect(),
+        request: (object.asked > 0).then(|| Request {
+            token: REQUESTS[usize::from(object.asked)],
+            hash: request_hash(object.asked),
+            handled,
+            first_sight: false,
+        }),
+        timing: Timing {
+            period: None,
+            windows: &[],
+            host_windows: &[],
+            first_rotation_delay: TimeDelta::zero(),
+            spread: TimeDelta::zero(),
+            created_at: now() - LONG,
+            rolled_back_at: None,
+            identity: OWNER,
+        },
+        preflight_requested: (object.preflight && seen.records.is_empty())
+            .then(|| now() - TimeDelta::seconds(10)),
+        strategy,
+        may_set_up: false,
+        retirement: Retirement { verify_is_enough: story.verify_is_enough, ..Retirement::default() },
+        incidents: incidents(seen),
+    }
+}
+
+/// What is old is so by the grace alone: the time for finishing a deleted object is longer.
+fn since(age: Age) -> DateTime<Utc> {
+    if age == Age::Old { now() - GRACE } else { at(age) }
+}
+
+fn incidents(seen: &Outside) -> Vec<Incident> {
+    let incident = |report: world::Report| Incident {
+        reported_at: at(report.age),
+        revoke_at: if report.due { now() } else { now() + TimeDelta::hours(1) },
+    };
+    seen.report.map(incident).into_iter().collect()
+}

@@ -1,0 +1,126 @@
+//! What happens on the hosts: deployments and how they end, and looks that deploy nothing.
+
+use crate::stories::Story;
+use crate::world::{Failure, Host, Outside, PATHS, Proof, Role, Server, Shows, World};
+
+/// How a deployment ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// The script has done what it should; whether verify passes depends on the login.
+    Done,
+    /// The script failed, and containers run what they ran before.
+    Failed,
+    /// The containers run the new version and do not work with it.
+    Broken,
+    /// The connection was lost; the script had begun, or not.
+    Unknown { applied: bool },
+}
+
+/// Whether the controller would start a deployment there.
+pub fn may_start(outside: &Outside, host: &Host, deploys: bool) -> bool {
+    deploys && host.deploying.is_none() && !has_adopted_latest(outside, host)
+}
+
+fn has_adopted_latest(outside: &Outside, host: &Host) -> bool {
+    (0..outside.paths.len()).all(|path| {
+        host.proofs[path].is_some_and(|proof| {
+            let adopted = match proof.shows {
+                Shows::Proven => true,
+                Shows::Incomparable => proof.deployed,
+                Shows::Differs => false,
+            };
+            adopted && proof.version == outside.latest_number(path)
+        })
+    })
+}
+
+pub fn start(world: &mut World, at: usize) {
+    world.outside.hosts[at].deploying = Some(latest(&world.outside));
+}
+
+fn latest(outside: &Outside) -> [u8; PATHS] {
+    std::array::from_fn(|path| if path < outside.paths.len() { outside.latest_number(path) } else { 0 })
+}
+
+pub fn end(story: &Story, world: &mut World, at: usize, how: End) {
+    let Some(versions) = world.outside.hosts[at].deploying.take() else { return };
+    let fetched = if story.pinned { versions } else { latest(&world.outside) };
+    if matches!(how, End::Done | End::Broken | End::Unknown { applied: true }) {
+        world.outside.hosts[at].runs = fetched;
+        first_password(world, at);
+    }
+    let works = works(story, &world.outside, at);
+    let host = &mut world.outside.hosts[at];
+    let failed = |rejected| Some(Failure { versions, rejected, unseen: true });
+    match how {
+        End::Unknown { .. } => host.failed = failed(false),
+        End::Broken => host.failed = failed(true),
+        End::Failed => {
+            let differs = show(story, host, versions, Run { verified: false, deployed: true });
+            host.failed = Some(Failure { versions, rejected: true, unseen: !differs });
+        }
+        End::Done => {
+            let differs = show(story, host, versions, Run { verified: works, deployed: true });
+            let failure = Failure { versions, rejected: true, unseen: !differs };
+            host.failed = (differs || !works).then_some(failure);
+        }
+    }
+}
+
+/// A run that only verifies and compares.
+pub fn look(story: &Story, world: &mut World, at: usize) {
+    let versions = latest(&world.outside);
+    let verified = works(story, &world.outside, at);
+    let host = &mut world.outside.hosts[at];
+    let before = host.proofs;
+    show(story, host, versions, Run { verified, deployed: false });
+    if host.proofs != before
+        && let Some(failure) = &mut host.failed
+    {
+        failure.unseen = false;
+    }
+}
+
+struct Run {
+    /// Whether the verify script passed.
+    verified: bool,
+    /// Whether it was a deployment.
+    deployed: bool,
+}
+
+/// Writes what a run has shown, as the DockerHost's status has it; answers whether anything runs another version.
+fn show(story: &Story, host: &mut Host, versions: [u8; PATHS], run: Run) -> bool {
+    let mut differs = false;
+    for (path, version) in versions.into_iter().enumerate().filter(|(_, version)| *version > 0) {
+        let shows = match story.comparable {
+            false => Shows::Incomparable,
+            true if host.runs[path] == version => Shows::Proven,
+            true => Shows::Differs,
+        };
+        differs |= shows == Shows::Differs;
+        if shows != Shows::Differs && !run.verified {
+            continue;
+        }
+        let deployed_before =
+            host.proofs[path].is_some_and(|proof| proof.deployed && proof.version == version);
+        let deployed = run.deployed && shows != Shows::Differs || deployed_before;
+        host.proofs[path] = Some(Proof { version, shows, deployed, asked: true });
+    }
+    differs
+}
+
+/// Whether the verify script passes: the login works.
+fn works(story: &Story, outside: &Outside, at: usize) -> bool {
+    let login = outside.login_of(&outside.hosts[at]);
+    !story.has_target() || login.is_some_and(|version| outside.accepts(version.role, version.value))
+}
+
+/// A database that is deployed for the first time takes the password that it is given.
+fn first_password(world: &mut World, at: usize) {
+    let login = world.outside.login_of(&world.outside.hosts[at]).copied();
+    if let (Server::NotThereYet, Some(version)) = (world.outside.server, login) {
+        world.outside.server = Server::There;
+        let role = &mut world.outside.roles[usize::from(version.role)];
+        *role = Role { password: version.value, can_log_in: true, ..*role };
+    }
+}

@@ -1,0 +1,187 @@
+//! What must hold in every world. The ids are those of the design's list of invariants.
+
+use crate::decision::{Answer, Deed, Sight};
+use crate::stories::{Source, Story};
+use crate::world::{FOREIGN, Host, Outside, Refusal, Role, Server, UNKNOWN, Version, Why, World, bit};
+
+/// What is wrong with this world; `None` where nothing is.
+pub fn broken(story: &Story, world: &World, sight: Sight) -> Option<&'static str> {
+    world
+        .past
+        .flaw
+        .or_else(|| CHECKS.iter().find(|(_, holds)| !holds(story, world, sight)).map(|(name, _)| *name))
+}
+
+pub const LOCKED_OUT: &str = "I2: a host is locked out";
+pub const PUBLISHED: &str = "I5: what is published does not work";
+pub const CONTAINED: &str = "Contained is claimed of a value that still works";
+
+type Check = fn(&Story, &World, Sight) -> bool;
+
+const CHECKS: &[(&str, Check)] = &[
+    ("I1: a live password is neither published nor recorded", live_passwords_can_be_read_back),
+    (LOCKED_OUT, hosts_can_log_in),
+    ("I4: a value that was retired is accepted again", what_was_retired_stays_so),
+    ("I4: a version of an earlier rotation counts as the latest", nothing_older_is_published),
+    (PUBLISHED, what_is_published_works),
+    ("I6: nothing is left to do, and not all is well", rest_is_deserved),
+    ("I10: the object is gone and its rotation is not", what_is_gone_leaves_nothing),
+    ("I11: somebody's write is told where nobody wrote", drift_is_somebody_s),
+    (CONTAINED, contained_is_true),
+];
+
+/// What the controller put last here.
+fn ours(outside: &Outside, path: usize) -> Option<&Version> {
+    outside.latest(path).filter(|latest| latest.by_us)
+}
+
+fn live_passwords_can_be_read_back(story: &Story, world: &World, _: Sight) -> bool {
+    let outside = &world.outside;
+    let known = |value| {
+        let published = outside.paths.iter().flatten().any(|version| version.value == value);
+        published || outside.records.values().any(|record| record.values[0] == value)
+    };
+    // What somebody has deleted, or nobody has published before keyturn came, is not the controller's to know.
+    let is_known = |role: &Role| role.password == UNKNOWN || known(role.password);
+    let deleted = outside.object.deleting.is_some() && outside.paths.iter().any(Vec::is_empty);
+    !story.has_target() || deleted || outside.roles.iter().all(|role| !role.can_log_in || is_known(role))
+}
+
+/// In an incident the revocation goes before the hosts, once it is due.
+fn hosts_can_log_in(story: &Story, world: &World, _: Sight) -> bool {
+    let outside = &world.outside;
+    if !story.has_target() || outside.is_due() || world.past.abandoned {
+        return true;
+    }
+    // A role that has one password is changed before its hosts: nothing shows more than that the end is good.
+    if story.is_in_place() && !(outside.records.is_empty() && world.flight.is_empty()) {
+        return true;
+    }
+    outside.hosts.iter().all(|host| can_log_in(outside, host))
+}
+
+fn can_log_in(outside: &Outside, host: &Host) -> bool {
+    outside
+        .login_of(host)
+        .is_none_or(|login| login.value >= FOREIGN || outside.accepts(login.role, login.value))
+}
+
+fn what_was_retired_stays_so(_: &Story, world: &World, _: Sight) -> bool {
+    world.outside.roles.iter().all(|role| !role.can_log_in || world.past.retired & bit(role.password) == 0)
+}
+
+fn nothing_older_is_published(_: &Story, world: &World, sight: Sight) -> bool {
+    !world.outside.records.is_empty() || sight.published.is_none_or(|id| id >= world.past.closed)
+}
+
+fn what_is_published_works(story: &Story, world: &World, _: Sight) -> bool {
+    let outside = &world.outside;
+    if !story.has_target()
+        || outside.is_due()
+        || world.past.abandoned
+        || outside.server == Server::NotThereYet
+    {
+        return true;
+    }
+    if !outside.records.is_empty() && (story.is_in_place() || story.paths > 1) {
+        return true;
+    }
+    if story.is_in_place() && !world.flight.is_empty() {
+        return true;
+    }
+    let works = |path| ours(outside, path).is_none_or(|version| outside.accepts(version.role, version.value));
+    (0..story.paths).all(works)
+}
+
+fn rest_is_deserved(story: &Story, world: &World, sight: Sight) -> bool {
+    let object = world.outside.object;
+    if sight.answer != Answer::Rest || object.gone || !object.granted || !world.flight.is_empty() {
+        return true;
+    }
+    let ours_everywhere = (0..story.paths).all(|path| ours(&world.outside, path).is_some());
+    let published = world.outside.paths.iter().flatten().filter_map(|version| version.stamp);
+    let answered = object.handled & (1 << object.asked) != 0
+        || published.map(|stamp| stamp.request).chain([0]).any(|request| request == object.asked);
+    world.outside.records.is_empty()
+        && answered
+        && (!ours_everywhere || is_served(story, world) && old_roles_are_shut(story, world))
+}
+
+/// What is published works, and hosts can log in with what they run.
+pub fn is_served(story: &Story, world: &World) -> bool {
+    let outside = &world.outside;
+    let works = |path| ours(outside, path).is_none_or(|version| outside.accepts(version.role, version.value));
+    let after_revocation = outside.is_due();
+    !story.has_target()
+        || outside.server == Server::NotThereYet
+        || (0..story.paths).all(works)
+            && (after_revocation || outside.hosts.iter().all(|host| can_log_in(outside, host)))
+}
+
+fn old_roles_are_shut(story: &Story, world: &World) -> bool {
+    let outside = &world.outside;
+    story.source != Source::Alternating || outside.roles.iter().filter(|role| role.can_log_in).count() == 1
+}
+
+fn what_is_gone_leaves_nothing(_: &Story, world: &World, _: Sight) -> bool {
+    let outside = &world.outside;
+    !outside.object.gone || world.past.abandoned || outside.records.is_empty() && outside.markers.is_empty()
+}
+
+fn drift_is_somebody_s(_: &Story, world: &World, sight: Sight) -> bool {
+    world.past.foreign_writes > 0 || !sight.drifted
+}
+
+fn contained_is_true(story: &Story, world: &World, sight: Sight) -> bool {
+    let outside = &world.outside;
+    if !sight.contained || outside.report.is_none() {
+        return true;
+    }
+    let runs_suspected = |host: &Host| outside.login_of(host).is_some_and(|v| outside.is_suspected(v.value));
+    match story.source {
+        Source::Random => !outside.hosts.iter().any(runs_suspected),
+        _ => {
+            let stolen = outside.roles.iter().any(|r| r.can_log_in && outside.is_suspected(r.password));
+            !stolen && outside.thief.is_none()
+        }
+    }
+}
+
+/// Whether a run may end here: nothing is left to do, or the status says what only a person can do and nobody is without a
+/// login meanwhile.
+pub fn is_an_end(story: &Story, world: &World, sight: Sight) -> bool {
+    let outside = &world.outside;
+    if outside.object.gone {
+        return true;
+    }
+    if !world.flight.is_empty() {
+        return false;
+    }
+    if outside.object.deleting.is_some() {
+        // Whatever it waits for: it is let go in the end.
+        return false;
+    }
+    if !outside.object.granted {
+        return true;
+    }
+    let refused = |path: u8| outside.refusals[usize::from(path)] != Refusal::None;
+    match sight.answer {
+        Answer::Rest => true,
+        Answer::Wait => false,
+        // Nobody answers it but the spec, which the status says.
+        Answer::Told("SourceChanged") => true,
+        Answer::Told(_) => is_served(story, world) && is_not_suspected(world),
+        Answer::Do(Deed::Promote { path, .. } | Deed::ProveWritable { path }) => {
+            let rolls_back = outside.records.values().next_back().is_some_and(|r| r.why == Why::RollBack);
+            let hosts_work = rolls_back && outside.hosts.iter().all(|host| can_log_in(outside, host));
+            refused(path) && (is_served(story, world) || hosts_work)
+        }
+        Answer::Do(_) => false,
+    }
+}
+
+/// In an incident only somebody's later write may keep what was suspected from being replaced.
+fn is_not_suspected(world: &World) -> bool {
+    let suspected = |version: &Version| world.outside.is_suspected(version.value);
+    (0..world.outside.paths.len()).all(|path| !world.outside.latest(path).is_some_and(suspected))
+}

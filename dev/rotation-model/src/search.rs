@@ -1,0 +1,188 @@
+//! Reaches every world of a story, breadth first, and looks at each.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::decision::Decisions;
+use crate::invariants;
+use crate::moves;
+use crate::stories::Story;
+use crate::world::World;
+
+/// Two hashes of 64 bits: with ten million worlds, a chance of one in 10^24 that two are taken for one.
+pub fn fingerprint(of: &impl Hash) -> u128 {
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        salt.hash(&mut hasher);
+        of.hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    half(0) << 64 | half(1)
+}
+
+/// What a search has found.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub states: usize,
+    pub transitions: usize,
+    /// The longest of the shortest ways to a world.
+    pub depth: usize,
+    /// By what is violated: the shortest way there.
+    pub violations: Vec<Violation>,
+    /// Whether there were more worlds than the search may hold.
+    pub cut_short: bool,
+}
+
+#[derive(Debug)]
+pub struct Violation {
+    pub what: &'static str,
+    /// One move a line.
+    pub trace: Vec<String>,
+}
+
+pub const STUCK: &str = "I6: no way leads from here to an end";
+
+/// A search that goes on.
+struct Search<'a> {
+    story: &'a Story,
+    decisions: Decisions,
+    known: HashMap<u128, u32>,
+    /// By world: where it was reached from, and by which of the moves there.
+    reached: Vec<(u32, u16)>,
+    /// Moves of worlds that have no more faults, from and to.
+    good: Vec<(u32, u32)>,
+    ends: Vec<u32>,
+    broken: Vec<(&'static str, u32)>,
+    transitions: usize,
+    depth: usize,
+}
+
+/// Searches a story. `most` bounds the worlds; `all` goes on after the first violation
+/// that is not known, to the first of each kind.
+pub fn search(story: &Story, most: usize, all: bool) -> Found {
+    let mut search = Search {
+        story,
+        decisions: Decisions::default(),
+        known: HashMap::new(),
+        reached: Vec::new(),
+        good: Vec::new(),
+        ends: Vec::new(),
+        broken: Vec::new(),
+        transitions: 0,
+        depth: 0,
+    };
+    let cut_short = search.run(most, all);
+    let has_news = search.broken.iter().any(|(what, _)| !story.known.contains(what));
+    if !cut_short && (all || !has_news) {
+        search.find_stuck();
+    }
+    let violations =
+        search.broken.iter().map(|(what, at)| Violation { what, trace: search.trace(*at) }).collect();
+    Found {
+        states: search.reached.len(),
+        transitions: search.transitions,
+        depth: search.depth,
+        violations,
+        cut_short,
+    }
+}
+
+impl Search<'_> {
+    /// Whether it was cut short.
+    fn run(&mut self, most: usize, all: bool) -> bool {
+        let first = self.story.begin();
+        let mut waiting = VecDeque::new();
+        self.reach(&first, (0, 0));
+        waiting.push_back((0_u32, 0_usize, first));
+        while let Some((at, depth, world)) = waiting.pop_front() {
+            self.depth = self.depth.max(depth);
+            let sight = self.decisions.of(self.story, &world.outside);
+            if let Some(what) = invariants::broken(self.story, &world, sight) {
+                if self.broken.iter().all(|(known, _)| *known != what) {
+                    self.broken.push((what, at));
+                }
+                if !all && !self.story.known.contains(&what) {
+                    return false;
+                }
+                // What follows from a broken world says nothing new.
+                self.ends.push(at);
+                continue;
+            }
+            if invariants::is_an_end(self.story, &world, sight) {
+                self.ends.push(at);
+            }
+            for (ordinal, (step, next)) in (0_u16..).zip(moves::all(self.story, &mut self.decisions, &world))
+            {
+                self.transitions += 1;
+                let (to, is_new) = self.reach(&next, (at, ordinal));
+                if step.is_good() {
+                    self.good.push((at, to));
+                }
+                if is_new {
+                    waiting.push_back((to, depth + 1, next));
+                }
+            }
+            if self.reached.len() > most {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn reach(&mut self, world: &World, from: (u32, u16)) -> (u32, bool) {
+        let next = u32::try_from(self.reached.len()).unwrap_or(u32::MAX);
+        let at = *self.known.entry(fingerprint(world)).or_insert(next);
+        if at == next {
+            self.reached.push(from);
+        }
+        (at, at == next)
+    }
+
+    /// The first world from which no good moves lead to an end.
+    fn find_stuck(&mut self) {
+        self.good.sort_unstable_by_key(|(_, to)| *to);
+        let from = |to: u32| {
+            let first = self.good.partition_point(|(_, known)| *known < to);
+            self.good[first..].iter().take_while(move |(_, known)| *known == to).map(|(from, _)| *from)
+        };
+        let mut leads_to_an_end = vec![false; self.reached.len()];
+        let mut waiting = self.ends.clone();
+        while let Some(at) = waiting.pop() {
+            if !std::mem::replace(&mut leads_to_an_end[at as usize], true) {
+                waiting.extend(from(at));
+            }
+        }
+        let stuck = leads_to_an_end.iter().position(|leads| !leads);
+        if let Some(at) = stuck.and_then(|at| u32::try_from(at).ok()) {
+            self.broken.push((STUCK, at));
+        }
+    }
+
+    /// The shortest way to a world: the moves are made once more.
+    fn trace(&self, to: u32) -> Vec<String> {
+        let mut way = Vec::new();
+        let mut at = to;
+        while at != 0 {
+            let (from, ordinal) = self.reached[at as usize];
+            way.push(ordinal);
+            at = from;
+        }
+        let mut decisions = Decisions::default();
+        let mut world = self.story.begin();
+        let mut lines = Vec::new();
+        for ordinal in way.into_iter().rev() {
+            let mut all = moves::all(self.story, &mut decisions, &world);
+            let (step, next) = all.swap_remove(usize::from(ordinal));
+            lines.push(format!("{step:?}"));
+            world = next;
+        }
+        let sight = decisions.of(self.story, &world.outside);
+        lines.push(format!("=> {:?}\n{world}", sight.answer));
+        lines
+    }
+}
+
+/// The different violations of a search, by name.
+pub fn kinds(found: &Found) -> HashSet<&'static str> {
+    found.violations.iter().map(|violation| violation.what).collect()
+}

@@ -1,0 +1,200 @@
+//! Bugs on purpose: each is a search that has to find a violation.
+//!
+//! The protocol is the real one, so what it was before a mend is had by taking from its evidence what the mend has brought.
+//! The rest takes away what it relies on.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use keyturn::api::docker_host::Proof;
+use keyturn::rotation::observed::{Acceptance, Author, Observed, TargetProblem};
+
+use crate::evidence::{duplicates, now};
+use crate::stories::{self, Story};
+use crate::world::{Object, Outside};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Seed {
+    /// A run that deployed nothing counts as adoption where nothing can be compared (A1).
+    LooksAdopt,
+    /// What SSM would refuse is not looked at before a role is changed (A3).
+    ShapesUnread,
+    /// A publication that is refused for good is tried for ever (A3).
+    RefusalsForgotten,
+    /// The first password is deployed before a server that is there has it (A4).
+    HostsBeforeServer,
+    /// Status remembers the request of the last rotation only (A6).
+    RequestsForgotten,
+    /// A value of an earlier rotation that is put back counts as a duplicate of ours (B1).
+    RestoredIsOurs,
+    /// A record does not say when its base was taken (B2).
+    BaseWithoutTime,
+    /// A deployment of which nobody knows how it ended counts as rejected by the host (B3).
+    UnknownIsRejected,
+    /// Somebody's write holds a role that was changed in place once it is published (B6).
+    DriftHoldsChangedRoles,
+    /// A record is finished with the source that the spec names now (B7).
+    SourceFollowsSpec,
+    /// Nothing bounds a deletion that is kept from being finished (B8).
+    DeletionUnbounded,
+    /// There is no grace.
+    NoGrace,
+    /// Requests live for ever.
+    NoEndOfRequests,
+    /// A second record of one id is written over the first.
+    RecordsOverwritten,
+    /// Every host counts as having adopted what is published.
+    NoProof,
+}
+
+/// Every seed with a story in which it has to be found.
+pub fn all() -> Vec<Story> {
+    use Seed::{
+        BaseWithoutTime, DeletionUnbounded, DriftHoldsChangedRoles, HostsBeforeServer, LooksAdopt,
+        NoEndOfRequests, NoGrace, NoProof, RecordsOverwritten, RefusalsForgotten, RequestsForgotten,
+        RestoredIsOurs, ShapesUnread, SourceFollowsSpec, UnknownIsRejected,
+    };
+    let table = [
+        (LooksAdopt, "alternating, nothing to compare"),
+        (ShapesUnread, "in place, SSM refuses"),
+        (RefusalsForgotten, "in place, SSM refuses"),
+        (HostsBeforeServer, "in place, the first password"),
+        (RequestsForgotten, "a random value, an incident after a recorded request"),
+        (RestoredIsOurs, "alternating, an old version put back"),
+        (BaseWithoutTime, "alternating, an incident on a foreign write"),
+        (UnknownIsRejected, "in place, deployments fail"),
+        (DriftHoldsChangedRoles, "in place, a foreign write"),
+        (SourceFollowsSpec, "in place, another source"),
+        (DeletionUnbounded, "a random value, deleted without a grant"),
+        (NoGrace, "in place, two controllers"),
+        (NoEndOfRequests, "a random value, two controllers"),
+        (RecordsOverwritten, "in place, two controllers"),
+        (NoProof, "alternating, two controllers"),
+    ];
+    let stories = stories::small();
+    let seeded = |(seed, name): (Seed, &str)| {
+        let story = stories.iter().find(|story| story.name == name)?;
+        Some(Story { seed: Some(seed), ..story.clone() })
+    };
+    table.into_iter().filter_map(seeded).collect()
+}
+
+/// Takes from the evidence what the seed says.
+pub fn distort(story: &Story, seen: &Outside, observed: &mut Observed) {
+    match story.seed {
+        Some(Seed::LooksAdopt) => {
+            observed
+                .hosts
+                .iter_mut()
+                .flat_map(|host| host.proofs.values_mut())
+                .for_each(|proof| proof.deployed = true);
+        }
+        Some(Seed::ShapesUnread) => {
+            observed.parameters.iter_mut().for_each(|parameter| parameter.shape = None);
+            observed.writable.extend(observed.parameters.iter().map(|parameter| parameter.path.clone()));
+        }
+        Some(Seed::HostsBeforeServer) => hide_the_server(observed),
+        Some(Seed::RestoredIsOurs) => take_restored_for_ours(seen, observed),
+        Some(Seed::BaseWithoutTime) => {
+            observed.records.values_mut().for_each(|record| record.base_at = BTreeMap::new());
+        }
+        Some(Seed::UnknownIsRejected) => reject_the_unknown(observed),
+        Some(Seed::DriftHoldsChangedRoles) => {
+            let drifted =
+                observed.parameters.iter().any(|p| p.latest().is_some_and(|s| s.author == Author::Foreign));
+            if drifted {
+                prove(observed);
+            }
+        }
+        Some(Seed::SourceFollowsSpec) if seen.object.other_source => {
+            observed.records.values_mut().for_each(|record| record.credential = None);
+        }
+        Some(Seed::NoProof) => prove(observed),
+        _ => {}
+    }
+}
+
+fn hide_the_server(observed: &mut Observed) {
+    let first = observed.records.values().all(|record| record.base.values().all(|base| *base == 0));
+    let adopted =
+        observed.hosts.iter().all(|host| observed.parameters.iter().all(|p| host.has_adopted(p, p.latest())));
+    let Some(target) = observed.target.as_mut().filter(|_| first && !adopted) else { return };
+    if matches!(target.recorded, Some(Acceptance::Refused(_))) {
+        let problem =
+            TargetProblem { reason: "Unasked".to_owned(), message: String::new(), permanent: false };
+        target.recorded = Some(Acceptance::Unknown(problem));
+    }
+}
+
+fn take_restored_for_ours(seen: &Outside, observed: &mut Observed) {
+    for (path, parameter) in observed.parameters.iter_mut().enumerate() {
+        let duplicates = duplicates(seen, path);
+        for seen in parameter.versions.iter_mut().filter(|seen| duplicates.contains(&seen.version.number)) {
+            if let Some(stamp) = &seen.version.stamp {
+                seen.author = Author::Ours(stamp.id);
+            }
+        }
+    }
+}
+
+fn reject_the_unknown(observed: &mut Observed) {
+    for host in &mut observed.hosts {
+        let Some(failure) = host.failed_deploy.as_mut().filter(|failure| !failure.rejected) else { continue };
+        failure.rejected = true;
+        for parameter in &observed.parameters {
+            let Some(version) = parameter.latest() else { continue };
+            let shown = keyturn::rotation::observed::HostProof {
+                version: version.version.number,
+                published_at: version.published_at(),
+                proof: Proof::Differs,
+                at: now(),
+                deployed: false,
+            };
+            host.proofs
+                .entry(parameter.path.clone())
+                .and_modify(|known| {
+                    if known.proof != Proof::Proven || !known.is_of(version) {
+                        *known = shown;
+                    }
+                })
+                .or_insert(shown);
+        }
+    }
+}
+
+/// Makes every host show what is published last by the newest rotation.
+fn prove(observed: &mut Observed) {
+    let newest = observed.records.keys().next_back().copied();
+    for host in &mut observed.hosts {
+        for parameter in &observed.parameters {
+            let published = newest.and_then(|id| parameter.published_by(id)).or_else(|| parameter.latest());
+            let Some(version) = published else { continue };
+            let proof = keyturn::rotation::observed::HostProof {
+                version: version.version.number,
+                published_at: version.published_at(),
+                proof: Proof::Proven,
+                at: now(),
+                deployed: true,
+            };
+            host.proofs.insert(parameter.path.clone(), proof);
+        }
+    }
+}
+
+/// Whether the request in the annotation counts as answered.
+pub fn handled(story: &Story, object: &Object) -> bool {
+    match story.seed {
+        Some(Seed::RequestsForgotten) => object.last_answered == object.asked,
+        _ => object.handled & (1 << object.asked) != 0,
+    }
+}
+
+/// When the object counts as deleted.
+pub fn deleting(story: &Story, at: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+    let unbounded = story.seed == Some(Seed::DeletionUnbounded);
+    at.map(|at| if unbounded { at.max(now() - TimeDelta::minutes(30)) } else { at })
+}
+
+pub fn forgets_refusals(story: &Story) -> bool {
+    story.seed == Some(Seed::RefusalsForgotten)
+}

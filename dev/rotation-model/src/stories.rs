@@ -1,0 +1,346 @@
+//! What one search is about: the secret, its hosts, and what may happen to them.
+
+use keyturn::api::managed_secret::{OnDrift, OnFailure};
+
+use crate::invariants::{CONTAINED, LOCKED_OUT, PUBLISHED};
+use crate::search::STUCK;
+use crate::seeds::Seed;
+use crate::world::{
+    Age, Budget, FIRST, Host, NONE, Object, Outside, PATHS, Past, Refusal, Role, Server, UNKNOWN, Version,
+    World,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nothing but the hosts has to accept it.
+    Random,
+    /// One role, whose password is changed.
+    InPlace,
+    /// The same without an administrator, so without a fence.
+    InPlaceUnfenced,
+    /// Two roles that take turns.
+    Alternating,
+}
+
+#[derive(Clone, Debug)]
+pub struct Story {
+    pub name: &'static str,
+    pub source: Source,
+    /// Parameters, one or two.
+    pub paths: usize,
+    pub hosts: usize,
+    /// Whether containers show what they run.
+    pub comparable: bool,
+    /// `retire.requires: Verify`
+    pub verify_is_enough: bool,
+    pub on_failure: OnFailure,
+    pub on_drift: OnDrift,
+    /// `deletionPolicy: Delete`
+    pub delete_parameters: bool,
+    /// Whether something was published before.
+    pub published: bool,
+    pub server: Server,
+    /// Whether scripts fetch the version that they are given, and not the latest.
+    pub pinned: bool,
+    /// Whether a request was recorded when the object was first seen, and is in the annotation still.
+    pub recorded_request: bool,
+    /// Most requests under way at once.
+    pub in_flight: usize,
+    pub may: Budget,
+    pub seed: Option<Seed>,
+    /// What is known to be violated in it, and written down in `docs/model.md`.
+    pub known: &'static [&'static str],
+}
+
+impl Story {
+    const fn new(name: &'static str, source: Source) -> Self {
+        Self {
+            name,
+            source,
+            paths: 1,
+            hosts: 1,
+            comparable: true,
+            verify_is_enough: false,
+            on_failure: OnFailure::Hold,
+            on_drift: OnDrift::Alert,
+            delete_parameters: false,
+            published: true,
+            server: Server::There,
+            pinned: true,
+            recorded_request: false,
+            in_flight: 1,
+            may: NOTHING,
+            seed: None,
+            known: &[],
+        }
+    }
+
+    pub fn has_target(&self) -> bool {
+        self.source != Source::Random
+    }
+
+    pub fn is_in_place(&self) -> bool {
+        matches!(self.source, Source::InPlace | Source::InPlaceUnfenced)
+    }
+
+    pub fn is_fenced(&self) -> bool {
+        matches!(self.source, Source::InPlace | Source::Alternating)
+    }
+
+    /// The world before anything happens.
+    pub fn begin(&self) -> World {
+        let first =
+            Version { value: FIRST, role: 0, stamp: None, age: Age::Old, suspected: false, by_us: true };
+        let number = u8::from(self.published);
+        let runs = std::array::from_fn(|path| if path < self.paths { number } else { 0 });
+        let host = Host { runs, proofs: [None; PATHS], failed: None, deploying: None };
+        let role = |password, can_log_in| Role { password, can_log_in, fence: 0, changed: Age::Old };
+        let outside = Outside {
+            paths: vec![if self.published { vec![first] } else { Vec::new() }; self.paths],
+            refusals: [Refusal::None; PATHS],
+            records: Default::default(),
+            markers: Default::default(),
+            roles: [role(if self.published { FIRST } else { UNKNOWN }, self.has_target()), role(NONE, false)],
+            server: self.server,
+            thief: None,
+            hosts: vec![host; self.hosts],
+            object: Object {
+                gone: false,
+                deleting: None,
+                finalizer: self.delete_parameters,
+                granted: true,
+                other_source: false,
+                asked: u8::from(self.recorded_request),
+                handled: u8::from(self.recorded_request) << 1,
+                last_answered: u8::from(self.recorded_request),
+                preflight: false,
+                publication_refused: false,
+                settled: None,
+            },
+            report: None,
+        };
+        World { outside, flight: Vec::new(), left: self.may, past: Past::default() }
+    }
+}
+
+const NOTHING: Budget = Budget {
+    asks: 0,
+    reverts: 0,
+    stale: 0,
+    twice: 0,
+    foreign: 0,
+    restored: 0,
+    refusals: 0,
+    silences: 0,
+    rejections: 0,
+    unknowns: 0,
+    reports: 0,
+    deletions: 0,
+    withdrawals: 0,
+    edits: 0,
+    losses: 0,
+};
+const ONE: Budget = Budget { asks: 1, ..NOTHING };
+const TWO: Budget = Budget { asks: 2, ..NOTHING };
+
+/// Those that a test runs, in seconds.
+pub fn small() -> Vec<Story> {
+    use Source::{Alternating, InPlace, InPlaceUnfenced, Random};
+    let of = Story::new;
+    let roll_back = |story: Story| Story { on_failure: OnFailure::RollBack, ..story };
+    vec![
+        Story { may: ONE, hosts: 2, ..of("a random value, two hosts", Random) },
+        Story { may: ONE, in_flight: 2, ..of("a random value, two controllers", Random) },
+        Story { may: ONE, in_flight: 2, ..of("in place, two controllers", InPlace) },
+        Story { may: ONE, in_flight: 2, ..of("alternating, two controllers", Alternating) },
+        Story { may: Budget { foreign: 1, ..ONE }, ..of("in place, a foreign write", InPlace) },
+        Story {
+            may: Budget { restored: 1, ..TWO },
+            ..of("alternating, an old version put back", Alternating)
+        },
+        Story { may: Budget { refusals: 1, ..ONE }, ..of("in place, SSM refuses", InPlace) },
+        Story {
+            may: Budget { refusals: 1, ..ONE },
+            paths: 2,
+            ..of("in place, SSM refuses one of two", InPlace)
+        },
+        roll_back(Story {
+            may: Budget { rejections: 1, unknowns: 1, ..ONE },
+            ..of("in place, deployments fail", InPlace)
+        }),
+        roll_back(Story {
+            may: Budget { rejections: 1, unknowns: 1, ..ONE },
+            ..of("alternating, deployments fail", Alternating)
+        }),
+        Story {
+            may: Budget { unknowns: 1, ..ONE },
+            comparable: false,
+            verify_is_enough: true,
+            ..of("alternating, nothing to compare", Alternating)
+        },
+        Story {
+            published: false,
+            server: Server::There,
+            may: ONE,
+            ..of("in place, the first password", InPlace)
+        },
+        Story {
+            published: false,
+            server: Server::NotThereYet,
+            may: ONE,
+            ..of("in place, an empty environment", InPlace)
+        },
+        Story { may: Budget { edits: 1, silences: 1, ..ONE }, ..of("in place, another source", InPlace) },
+        Story { may: Budget { reports: 1, ..NOTHING }, in_flight: 2, ..of("in place, an incident", InPlace) },
+        Story { may: Budget { reports: 1, ..NOTHING }, ..of("alternating, an incident", Alternating) },
+        Story {
+            may: Budget { reports: 1, foreign: 1, ..NOTHING },
+            known: &[CONTAINED],
+            ..of("alternating, an incident on a foreign write", Alternating)
+        },
+        Story {
+            may: Budget { reports: 1, ..NOTHING },
+            recorded_request: true,
+            ..of("a random value, an incident after a recorded request", Random)
+        },
+        Story { may: Budget { deletions: 1, ..ONE }, ..of("in place, deleted", InPlace) },
+        Story {
+            may: Budget { deletions: 1, withdrawals: 1, ..ONE },
+            ..of("a random value, deleted without a grant", Random)
+        },
+        Story { may: ONE, ..of("in place, unfenced", InPlaceUnfenced) },
+    ]
+}
+
+/// Those of `make model`, in minutes: several things happen in one run.
+pub fn large() -> Vec<Story> {
+    [rotations_in_trouble(), incidents_and_ends()].concat()
+}
+
+fn rotations_in_trouble() -> Vec<Story> {
+    use Source::{Alternating, InPlace, InPlaceUnfenced, Random};
+    let of = Story::new;
+    let roll_back = |story: Story| Story { on_failure: OnFailure::RollBack, ..story };
+    let late = Budget { stale: 1, twice: 1, ..TWO };
+    vec![
+        Story { may: late, in_flight: 2, ..of("a random value, late requests and stale reads", Random) },
+        Story { may: late, in_flight: 2, ..of("in place, late requests and stale reads", InPlace) },
+        Story { may: late, in_flight: 2, ..of("alternating, late requests and stale reads", Alternating) },
+        Story {
+            may: Budget { stale: 1, ..TWO },
+            in_flight: 2,
+            ..of("unfenced, stale reads", InPlaceUnfenced)
+        },
+        Story {
+            may: Budget { losses: 1, reverts: 1, ..TWO },
+            ..of("in place, status lost, an older request", InPlace)
+        },
+        Story {
+            may: TWO,
+            hosts: 2,
+            pinned: false,
+            ..of("alternating, two hosts that fetch the latest", Alternating)
+        },
+        Story {
+            may: Budget { foreign: 1, restored: 1, ..TWO },
+            ..of("in place, foreign and restored versions", InPlace)
+        },
+        Story {
+            may: Budget { foreign: 1, restored: 1, ..TWO },
+            on_drift: OnDrift::Rotate,
+            ..of("alternating, foreign versions replaced", Alternating)
+        },
+        Story {
+            may: Budget { foreign: 1, restored: 1, ..TWO },
+            on_drift: OnDrift::Adopt,
+            ..of("a random value, foreign versions adopted", Random)
+        },
+        Story {
+            may: Budget { refusals: 2, foreign: 1, silences: 1, ..ONE },
+            known: &[STUCK],
+            ..of("in place, refused, foreign and silent", InPlace)
+        },
+        Story {
+            may: Budget { refusals: 2, stale: 1, ..ONE },
+            paths: 2,
+            in_flight: 2,
+            known: &[STUCK],
+            ..of("in place, one of two refused", InPlace)
+        },
+        Story {
+            may: Budget { refusals: 2, ..ONE },
+            paths: 2,
+            ..of("alternating, one of two refused", Alternating)
+        },
+        roll_back(Story {
+            may: Budget { rejections: 2, unknowns: 1, stale: 1, foreign: 1, ..ONE },
+            in_flight: 2,
+            ..of("in place, rolled back", InPlace)
+        }),
+        roll_back(Story {
+            may: Budget { rejections: 2, unknowns: 1, stale: 1, ..ONE },
+            hosts: 2,
+            ..of("alternating, two hosts, rolled back", Alternating)
+        }),
+        roll_back(Story {
+            may: Budget { rejections: 1, unknowns: 1, ..ONE },
+            comparable: false,
+            verify_is_enough: true,
+            hosts: 2,
+            ..of("alternating, two hosts, nothing to compare", Alternating)
+        }),
+    ]
+}
+
+fn incidents_and_ends() -> Vec<Story> {
+    use Source::{Alternating, InPlace, InPlaceUnfenced};
+    let of = Story::new;
+    let roll_back = |story: Story| Story { on_failure: OnFailure::RollBack, ..story };
+    let incident = Budget { reports: 1, ..ONE };
+    vec![
+        Story {
+            may: Budget { silences: 1, stale: 1, ..incident },
+            known: &[CONTAINED],
+            ..of("in place, an incident in mid-rotation", InPlace)
+        },
+        Story {
+            may: Budget { silences: 1, stale: 1, ..incident },
+            in_flight: 2,
+            known: &[PUBLISHED, LOCKED_OUT],
+            ..of("alternating, an incident in mid-rotation", Alternating)
+        },
+        roll_back(Story {
+            may: Budget { rejections: 1, unknowns: 1, refusals: 1, ..incident },
+            ..of("in place, an incident and failures", InPlace)
+        }),
+        roll_back(Story {
+            may: Budget { rejections: 1, foreign: 1, ..incident },
+            known: &[CONTAINED],
+            ..of("alternating, an incident and failures", Alternating)
+        }),
+        Story { may: incident, known: &[CONTAINED], ..of("unfenced, an incident", InPlaceUnfenced) },
+        roll_back(Story {
+            may: Budget { deletions: 1, rejections: 1, silences: 1, refusals: 1, ..ONE },
+            known: &[STUCK],
+            ..of("in place, deleted while things fail", InPlace)
+        }),
+        roll_back(Story {
+            may: Budget { deletions: 1, rejections: 1, withdrawals: 1, stale: 1, ..ONE },
+            delete_parameters: true,
+            in_flight: 2,
+            ..of("alternating, deleted with its parameters", Alternating)
+        }),
+        Story {
+            published: false,
+            server: Server::NotThereYet,
+            may: Budget { silences: 1, refusals: 1, unknowns: 1, stale: 1, ..ONE },
+            in_flight: 2,
+            ..of("in place, an empty environment in trouble", InPlace)
+        },
+        Story {
+            published: false,
+            may: Budget { silences: 1, refusals: 1, foreign: 1, ..ONE },
+            ..of("in place, the first password in trouble", InPlace)
+        },
+    ]
+}
