@@ -1,5 +1,5 @@
 # `make demo` shows what keyturn does, on a world of its own. `make test` runs everything that CI runs.
-.PHONY: demo test check world world-down world-reset
+.PHONY: demo test check model prove seeded-bugs world world-down world-reset
 
 demo:
 	@dev/demo
@@ -12,6 +12,20 @@ check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --workspace --locked --lib --bins
+
+# All faults of the simulation in pairs, on all processors. What is done of a commit is kept: whoever stops it goes on
+# where it was. `make prove SECONDS=600` ends after that time. Writes docs/proof.md.
+prove:
+	KEYTURN_PROVE_SECONDS=$(SECONDS) cargo test --profile prove --locked --test simulation -- \
+	  --ignored --exact --nocapture prove::every_fault_and_every_pair
+
+# Which check of the simulation finds each of the bugs in tests/simulation/bugs.yaml: docs/seeded-bugs.md.
+seeded-bugs:
+	@dev/seeded-bugs
+
+# Every world that the rotation protocol can come to, in minutes: docs/model.md.
+model:
+	cargo run --locked --package keyturn-rotation-model
 
 world:
 	@dev/world up
