@@ -49,7 +49,7 @@ while any(thread.is_alive() for thread in threads):
 /// The runbook's topology: Postgres in a container that only the host's loopback reaches, and clients on the host.
 pub struct Database {
     pub project: Project,
-    port: u16,
+    pub port: u16,
 }
 
 /// What the clients counted: logins with a statement, failures, and the last failure's words.
@@ -63,7 +63,7 @@ struct Counts {
 
 impl Database {
     /// `hosts` are DockerHosts with a client each. The first has the database too.
-    fn new(subject: &str, hosts: &[&str]) -> Self {
+    pub fn new(subject: &str, hosts: &[&str]) -> Self {
         Self::of(Project::new(subject), hosts)
     }
 
@@ -142,7 +142,7 @@ SH
     }
 
     /// Starts the database with this password of its superuser.
-    fn start(&self, password: &str) {
+    pub fn start(&self, password: &str) {
         on_host(&format!(
             "cd ~/e2e/{0} && sudo -n --preserve-env=DB_PASSWORD env DB_PASSWORD={password} \
              docker compose -p {0} -f compose.yml up --detach postgres",
@@ -340,6 +340,36 @@ fn alternating_roles_take_turns_while_clients_on_two_hosts_log_in_and_none_fails
         let password = url.split(['/', ':', '@']).nth(4).unwrap_or_default().to_owned();
         assert!(password.len() > 16 && !log.contains(&password), "a password is in the database's log");
     }
+}
+
+#[test]
+#[ignore = "needs the world"]
+fn a_parameter_is_created_for_a_role_of_a_server_that_is_there() {
+    let database = Database::new("there", &["web"]);
+    let (project, port) = (&database.project, database.port);
+    database.start(ADMIN);
+    database.psql("CREATE ROLE app LOGIN PASSWORD 'nobody-knows-0123456789'").unwrap();
+    let password = format!("--from-literal=password={ADMIN}");
+    project.kubectl(&[
+        "create",
+        "secret",
+        "generic",
+        "db-admin",
+        "--from-literal=username=musehub",
+        &password,
+    ]);
+    let spec = format!(
+        "  generate: {{postgres: {{via: {{dockerHost: web}}, port: {port}, database: musehub, adminSecretRef: {{name: \
+         db-admin}}, singleRole: {{name: app}}}}}}\n"
+    );
+    let secret = project.secret("app-password", "APP_PASSWORD", &spec);
+    project.apply(&secret.replace("parameters:", "ifMissing: Create, parameters:"));
+    project.wait("managedsecret/app-password", "Ready", "True");
+    project.wait("managedsecret/app-password", "Rotating", "False");
+    let password = ssm::value(&project.path("APP_PASSWORD")).unwrap();
+    assert!(database.accepts(&format!("postgresql://app:{password}@postgres/musehub")));
+    assert_eq!(project.version("APP_PASSWORD"), 1);
+    assert_eq!(ssm::records(&project.name), "", "no record is left");
 }
 
 /// The runbook's own role: the superuser that the image makes, and that owns everything.

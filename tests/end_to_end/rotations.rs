@@ -2,7 +2,7 @@
 
 use super::project::Project;
 use super::ssm;
-use super::world::{on_host, run_with};
+use super::world::{eventually, on_host, run_with};
 
 #[test]
 #[ignore = "needs the world"]
@@ -80,8 +80,22 @@ fn nothing_but_time_a_new_token_or_a_person_rotates() {
 
     let seen_again = |what: &str| {
         project.wait("managedsecret/token", "Ready", "True");
-        assert_eq!(project.version("TOKEN"), 2, "{what}");
+        assert_eq!(project.version("TOKEN"), 3, "{what}");
     };
+    project.request("token", "later");
+    assert_eq!(project.answered("token", "later"), "Succeeded");
+    project.wait("managedsecret/token", "Rotating", "False");
+    assert_eq!(project.version("TOKEN"), 3);
+    let older = "annotations: {keyturn.dev/rotate-requested-at: used}, namespace:";
+    project.apply(&yaml.replace("namespace:", older).replace("90d", "91d"));
+    eventually("the older token is seen", || {
+        let of = |pointer: &str| project.field("managedsecret/token", pointer);
+        let (seen, wanted) = (of("/status/observedGeneration"), of("/metadata/generation"));
+        if seen == wanted { Ok(()) } else { Err(format!("{seen} of {wanted}")) }
+    });
+    assert_eq!(project.condition("managedsecret/token", "Rotating").0, "False");
+    seen_again("an older token, as GitOps puts it back");
+
     project.kubectl(&["label", "managedsecret/token", "colour=blue"]);
     project.kubectl(&["annotate", "managedsecret/token", "colour=blue"]);
     project.apply(&yaml);
@@ -99,7 +113,7 @@ fn nothing_but_time_a_new_token_or_a_person_rotates() {
     seen_again("an emptied status");
 
     project.kubectl(&["delete", "managedsecret/token"]);
-    assert_eq!(project.version("TOKEN"), 2, "Retain keeps the parameter");
+    assert_eq!(project.version("TOKEN"), 3, "Retain keeps the parameter");
     project.apply(
         &yaml.replace(
             "namespace:",

@@ -23,6 +23,25 @@ pub fn put(path: &str, value: &str) {
     });
 }
 
+pub fn put_as_string(path: &str, value: &str) {
+    wait_for(async {
+        let put = client().await.put_parameter().name(path).value(value);
+        put.r#type(ParameterType::String).overwrite(true).send().await.unwrap();
+    });
+}
+
+pub fn delete(path: &str) {
+    wait_for(async { client().await.delete_parameter().name(path).send().await.unwrap() });
+}
+
+/// Puts a label on a version; one that another version has moves.
+pub fn label(path: &str, version: i64, label: &str) {
+    wait_for(async {
+        let labels = client().await.label_parameter_version().name(path).parameter_version(version);
+        labels.labels(label).send().await.unwrap();
+    });
+}
+
 /// `None` where the parameter does not exist.
 pub fn value(path: &str) -> Option<String> {
     get(path)?.value

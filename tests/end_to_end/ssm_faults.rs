@@ -13,7 +13,7 @@ use super::world::variable;
 const SECRET: &str = "managedsecret/token";
 
 /// A proxy before the world's SSM, at an address that pods reach.
-fn proxy(runtime: &tokio::runtime::Runtime) -> Emulator {
+pub fn proxy(runtime: &tokio::runtime::Runtime) -> Emulator {
     let world_ssm = variable("AWS_ENDPOINT_URL_SSM");
     let machine = world_ssm.trim_start_matches("http://").split(':').next().unwrap();
     let upstream = Upstream::new(&world_ssm).unwrap();
