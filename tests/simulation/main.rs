@@ -186,6 +186,7 @@ scenarios! {
         a_login_that_does_not_exist_is_not_made,
         deleting_while_roles_take_turns_finishes_it,
         a_foreign_write_over_a_changed_role_is_published_over,
+        a_foreign_write_over_a_changed_role_is_published_over_once_its_server_is_back,
         an_incident_rotates_a_suspended_secret_at_once,
         an_incident_in_mid_deployment_draws_another_value,
         an_incident_that_is_applied_again_does_nothing,

@@ -272,6 +272,13 @@ fn somebody_else_has_written(view: &View<'_>) -> Option<Next> {
     if target::is_installed_in_place(desired, observed, record) && !served() {
         return None;
     }
+    // Whether it has been changed, only the target can say: nobody would ask it again while this waits for a person.
+    if desired.strategy == Some(Strategy::InPlace)
+        && !served()
+        && let Some(unheard) = target::unheard(desired, observed, record)
+    {
+        return Some(unheard);
+    }
     let held = Next::Wait { step: Step::Promote, until: None, why: Waiting::Drift { path, version } };
     match desired.on_drift {
         OnDrift::Alert => Some(held),

@@ -237,6 +237,20 @@ scenario!(a_foreign_write_over_a_changed_role_is_published_over,
     or_else: |end| put_back(end) || end.server.as_ref().is_some_and(|s| s.can_log_in == ["app_a"]) && either_value_stands(end)
         || drifted_with_a_working_login(end));
 
+scenario!(a_foreign_write_over_a_changed_role_is_published_over_once_its_server_is_back,
+    prepare: |s| login_on_web(s, single_with_admin(), json!({})),
+    script: || vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        once(role_changed, "puts another value, and takes the server away", |s| {
+            s.person_puts(PATH, FOREIGN);
+            set_server_away(s, true);
+        }),
+        later(1800, "brings the server back", |s| set_server_away(s, false)),
+    ],
+    ends: |end| logins_in_order(end, 1, &["app_a"]),
+    or_else: |end| put_back(end) || end.server.as_ref().is_some_and(|s| s.can_log_in == ["app_a"]) && either_value_stands(end)
+        || drifted_with_a_working_login(end));
+
 pub(super) fn role_changed(state: &State) -> bool {
     recorded(state)
         && state.postgres.as_ref().and_then(|s| s.roles.get("app_a")).is_some_and(|role| role.password != OLD)
