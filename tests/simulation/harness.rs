@@ -134,6 +134,7 @@ pub struct Ending {
     pub summary: Summary,
     pub request_forgotten: bool,
     pub answer_forgotten: bool,
+    pub roll_back_forgotten: bool,
     /// Whether some request was recorded and not executed.
     pub recorded: bool,
 }
@@ -361,6 +362,7 @@ impl Run {
             summary: Summary::of(&state),
             request_forgotten: state.memory.request_forgotten,
             answer_forgotten: state.memory.answer_forgotten,
+            roll_back_forgotten: state.memory.roll_back_forgotten,
             recorded: state.cluster.secrets().any(invariants::has_recorded_a_request),
         }
     }

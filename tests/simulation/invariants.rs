@@ -88,6 +88,8 @@ pub struct Memory {
     pub request_forgotten: bool,
     /// That a request was recorded only was forgotten, see [`status_is_emptied`].
     pub answer_forgotten: bool,
+    /// Whether the status was emptied while a rotation was rolled back that has published nothing.
+    pub roll_back_forgotten: bool,
     /// Names of secrets whose record was given up by the deadline of a deletion.
     pub abandoned: BTreeSet<String>,
     /// What each process last heard of a login, as `user:password`: whether it is accepted.
@@ -469,6 +471,8 @@ pub fn status_is_emptied(state: &mut State) {
         });
         !recorded && !published
     });
+    let rolled_back = open.iter().any(|(_, record)| record.trigger == Trigger::RollBack);
+    state.memory.roll_back_forgotten |= rolled_back;
     state.memory.request_forgotten |= forgotten;
     state.memory.answer_forgotten |= state.cluster.secrets().any(has_recorded_a_request);
 }
