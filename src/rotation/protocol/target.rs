@@ -180,9 +180,8 @@ fn end_older_sessions(
     if !target.can_log_in.contains(username) {
         return unseen(Lacking::Login);
     }
-    let changed_at = target.fences.get(username).filter(|(id, _)| *id == record.id).map(|(_, at)| *at);
     // Without a fence only the publication, which follows the change, tells when that was at the latest: by another clock.
-    let (opened_before, sure_at) = match (changed_at, observed.published_at()) {
+    let (opened_before, sure_at) = match (changed_at(target, record), observed.published_at()) {
         (Some(changed_at), _) => (changed_at + LOGIN_MARGIN, now),
         (None, Some(at)) if observed.is_published(record) => {
             let sure_at = at + CLOCK_MARGIN;
