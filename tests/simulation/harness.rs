@@ -16,6 +16,7 @@ use keyturn::controller::managed_secret::{ManagedSecrets, Requeue, ports};
 use keyturn::controller::objects::ObjectError;
 use keyturn::controller::settings::Settings;
 
+use crate::branches::Branches;
 use crate::faults::{Fault, Kind, Plan};
 use crate::invariants;
 use crate::scenarios::Scenario;
@@ -171,32 +172,44 @@ struct Run {
 
 /// Runs it to its end.
 pub fn run(scenario: &Scenario, plan: &Plan, attention: Attention, sabotage: Option<Sabotage>) -> Ending {
-    let world = Arc::new(Mutex::new(State::new(plan.clone(), sabotage)));
-    {
-        let mut state = world.lock().unwrap();
-        (scenario.prepare)(&mut state);
-        state.script = (scenario.script)().into();
-        state.settle();
-    }
-    let process = Process::start(&world, 0, sabotage);
-    let mut run = Run {
-        world,
-        process,
-        next_process: 1,
-        zombies: Vec::new(),
-        due: BTreeMap::new(),
-        errors: BTreeMap::new(),
-        quiet: BTreeMap::new(),
-        attention,
-        sabotage,
-        passes: 0,
-    };
-    run.look_at_everything();
-    run.go();
-    run.end()
+    Run::begin(scenario, attention, State::new(plan.clone(), sabotage)).to_the_end()
+}
+
+/// The same without faults, but for those of the branches.
+pub fn run_along(scenario: &Scenario, attention: Attention, branches: Arc<Mutex<Branches>>) -> Ending {
+    let mut state = State::new(Plan::none(), None);
+    state.branches = Some(branches);
+    Run::begin(scenario, attention, state).to_the_end()
 }
 
 impl Run {
+    fn begin(scenario: &Scenario, attention: Attention, mut state: State) -> Self {
+        (scenario.prepare)(&mut state);
+        state.script = (scenario.script)().into();
+        state.settle();
+        let sabotage = state.sabotage;
+        let world = Arc::new(Mutex::new(state));
+        let process = Process::start(&world, 0, sabotage);
+        Self {
+            world,
+            process,
+            next_process: 1,
+            zombies: Vec::new(),
+            due: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            quiet: BTreeMap::new(),
+            attention,
+            sabotage,
+            passes: 0,
+        }
+    }
+
+    fn to_the_end(mut self) -> Ending {
+        self.look_at_everything();
+        self.go();
+        self.end()
+    }
+
     fn state<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
         look(&mut self.world.lock().unwrap())
     }

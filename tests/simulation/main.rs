@@ -3,6 +3,7 @@
 //! The world is deterministic and single-threaded; its time is moved by the harness alone. A case is a scenario (what
 //! people do) and a plan of faults, each at the n-th effect that the controller has on the world.
 
+mod branches;
 mod faults;
 mod harness;
 mod invariants;
@@ -13,6 +14,7 @@ mod seeded;
 mod summary;
 mod world;
 
+use branches::{alone, run_with_each};
 use faults::{Fault, Plan};
 use harness::{Attention, Ending, run};
 use scenarios::Scenario;
@@ -108,26 +110,28 @@ fn single_faults(
     let calm = run(scenario, &Plan::none(), attention, None);
     assert_eq!(calm.violations, Vec::<String>::new(), "{}: without a fault", scenario.name);
     assert!((scenario.ends)(&calm.summary), "{}: ends badly without a fault", scenario.name);
-    let plans = (0..calm.effects.len()).flat_map(|at| {
+    let faults = (0..calm.effects.len()).flat_map(|at| {
         let faults = calm.faults_at(at).collect();
-        choose(at, faults).into_iter().map(move |fault| Plan::single(at, fault))
+        choose(at, faults).into_iter().map(move |fault| (at, fault))
     });
-    every_plan(scenario, attention, &calm, plans);
-}
+    let (trunk, told) = run_with_each(scenario, attention, faults.collect(), |_, ending| {
+        let problem = ending.check(scenario, &calm).err();
+        (ending.passes, problem.map(|problem| (problem, ending.log)))
+    });
+    assert_eq!(trunk.log, calm.log, "{}: is not the same every time", scenario.name);
 
-fn every_plan(scenario: &Scenario, attention: Attention, calm: &Ending, plans: impl Iterator<Item = Plan>) {
-    let (mut cases, mut passes, mut failures) = (0, 0, Vec::new());
-    for plan in plans {
-        let ending = run(scenario, &plan, attention, None);
-        cases += 1;
-        passes += ending.passes;
-        if let Err(problem) = ending.check(scenario, calm) {
+    let cases = told.len();
+    let passes: usize = told.iter().map(|(_, (passes, _))| passes).sum();
+    let failures: Vec<(String, Vec<String>)> = told
+        .into_iter()
+        .filter_map(|(plan, (_, failure))| {
+            let (problem, log) = failure?;
             let hit: Vec<&str> =
                 plan.0.iter().filter_map(|(at, _)| calm.log.get(*at)).map(|l| l.trim()).collect();
             let case = pairs::case(scenario, attention, &plan);
-            failures.push((format!("{case} [{}]: {problem}", hit.join(" | ")), ending.log));
-        }
-    }
+            Some((format!("{case} [{}]: {problem}", hit.join(" | ")), log))
+        })
+        .collect();
     let (name, effects, count) = (scenario.name, calm.effects.len(), failures.len());
     println!("{name}, {attention:?}: {effects} effects, {cases} cases, {passes} passes, {count} violations");
     let shown: Vec<&str> = failures.iter().map(|(what, _)| what.as_str()).take(12).collect();
@@ -137,7 +141,9 @@ fn every_plan(scenario: &Scenario, attention: Attention, calm: &Ending, plans: i
 
 macro_rules! scenarios {
     (with_faults { $($name:ident),* $(,)? } without_faults { $($other:ident),* $(,)? }) => {
-        $(#[test] fn $name() { every_single_fault(&scenarios::$name(), Attention::Watches); })*
+        $(#[test] fn $name() {
+            alone(stringify!($name), || every_single_fault(&scenarios::$name(), Attention::Watches));
+        })*
 
         fn scenarios_with_faults() -> Vec<Scenario> {
             vec![$(scenarios::$name()),*]
@@ -420,11 +426,29 @@ fn without_faults_every_story_ends_well() {
 /// story. `make prove` tries them all.
 #[test]
 fn a_fault_at_every_effect_while_every_event_is_missed() {
-    for (number, scenario) in scenarios_with_faults().into_iter().enumerate() {
-        single_faults(&scenario, Attention::TimesOnly, |at, faults| {
-            vec![faults[(at + number) % faults.len()]]
-        });
-    }
+    alone("a_fault_at_every_effect_while_every_event_is_missed", || {
+        for (number, scenario) in scenarios_with_faults().into_iter().enumerate() {
+            single_faults(&scenario, Attention::TimesOnly, |at, faults| {
+                vec![faults[(at + number) % faults.len()]]
+            });
+        }
+    });
+}
+
+/// What is told of a run that branched off holds for a run from the beginning, as `one_case` makes it.
+#[test]
+fn a_run_that_branches_off_is_the_same_as_one_from_the_beginning() {
+    alone("a_run_that_branches_off_is_the_same_as_one_from_the_beginning", || {
+        let scenario = scenarios::a_request_rotates_once_on_a_host();
+        let calm = run(&scenario, &Plan::none(), Attention::Watches, None);
+        let tell = |ending: Ending| (ending.log, format!("{:#?}", ending.summary), ending.violations);
+        let faults = pairs::firsts(&calm);
+        assert!(!faults.is_empty());
+        let (_, told) = run_with_each(&scenario, Attention::Watches, faults, |_, ending| tell(ending));
+        for (plan, branched) in told {
+            assert_eq!(branched, tell(run(&scenario, &plan, Attention::Watches, None)), "{plan}");
+        }
+    });
 }
 
 /// For whoever looks into a failure: `CASE='name watches 12 CrashAfter' cargo test --test simulation -- --ignored

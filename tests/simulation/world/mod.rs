@@ -18,6 +18,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use keyturn::controller::managed_secret::ports::{Clock, Leadership};
 use keyturn::generator::{Random, RandomError};
 
+use crate::branches::Branches;
 use crate::faults::{Fault, Kind, Plan};
 use crate::invariants;
 use cloudflare::SimCloudflare;
@@ -149,6 +150,8 @@ pub struct State {
     pub now: At,
     pub start: At,
     pub plan: Plan,
+    /// Runs that begin like this one.
+    pub branches: Option<Arc<Mutex<Branches>>>,
     pub log: Vec<Logged>,
     /// The process that leads.
     pub leader: usize,
@@ -186,6 +189,7 @@ impl State {
             now: start,
             start,
             plan,
+            branches: None,
             log: Vec::new(),
             leader: 0,
             crashed: BTreeSet::new(),
@@ -231,6 +235,11 @@ impl State {
     fn begin(&mut self, process: usize, kind: Kind, what: &str) -> Option<Fault> {
         self.last_activity = self.now;
         let number = self.log.len();
+        if let Some(branches) = &self.branches
+            && let Some(fault) = branches.lock().unwrap().branch_off(number)
+        {
+            self.plan = Plan::single(number, fault);
+        }
         let mut fault = self.plan.at(number).filter(|fault| fault.concerns(kind));
         if fault == Some(Fault::Rejected) {
             self.rejecting.push((kind, self.now + MENDED_AFTER));
