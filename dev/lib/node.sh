@@ -21,6 +21,7 @@ SH
 
 # cgroupfs, because a box has no systemd. Without CAP_SYS_RESOURCE nothing may lower its oom score, hence 0 here and
 # restrict_oom_score_adj below. failCgroupV1: where the machine still has cgroup v1, 1.35 refuses to start otherwise.
+# The node's disk is the machine's: a percentage of it would be gigabytes, of which the world needs few.
 node_kubelet_configuration() {
   cat <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -38,7 +39,7 @@ oomScoreAdj: 0
 maxOpenFiles: 20000
 enforceNodeAllocatable: []
 failSwapOn: false
-evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
+evictionHard: {memory.available: 100Mi, nodefs.available: 300Mi, imagefs.available: 300Mi}
 imageGCHighThresholdPercent: 100
 resolvConf: /etc/resolv.conf
 shutdownGracePeriod: 0s

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io::{PipeWriter, Read as _, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -67,7 +67,7 @@ pub fn run_with_each<T: Serialize + DeserializeOwned>(
     }
     let branches = Arc::new(Mutex::new(Branches { faults: by_effect, told: Vec::new(), copy: None }));
     let ended = catch_unwind(AssertUnwindSafe(|| run_along(scenario, attention, branches.clone())));
-    let mut branches = branches.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut branches = branches.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((plan, mut writer)) = branches.copy.take() {
         // Whatever happens, a copy must not go on as if it were the test. What has not been told says that it panicked.
         let _ = catch_unwind(AssertUnwindSafe(|| {

@@ -172,14 +172,14 @@ struct Run {
 
 /// Runs it to its end.
 pub fn run(scenario: &Scenario, plan: &Plan, attention: Attention, sabotage: Option<Sabotage>) -> Ending {
-    Run::begin(scenario, attention, State::new(plan.clone(), sabotage)).to_the_end()
+    Run::begin(scenario, attention, State::new(plan.clone(), sabotage)).finish()
 }
 
 /// The same without faults, but for those of the branches.
 pub fn run_along(scenario: &Scenario, attention: Attention, branches: Arc<Mutex<Branches>>) -> Ending {
     let mut state = State::new(Plan::none(), None);
     state.branches = Some(branches);
-    Run::begin(scenario, attention, state).to_the_end()
+    Run::begin(scenario, attention, state).finish()
 }
 
 impl Run {
@@ -204,7 +204,7 @@ impl Run {
         }
     }
 
-    fn to_the_end(mut self) -> Ending {
+    fn finish(mut self) -> Ending {
         self.look_at_everything();
         self.go();
         self.end()
