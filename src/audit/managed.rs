@@ -198,18 +198,27 @@ impl Matcher {
     }
 }
 
-/// Where so many characters of a form or more stand in a row.
+/// Where so many characters of a form or more stand in a row. Of most windows of that length the last few bytes are looked
+/// at alone: where one is none of the form, no run goes over it.
 fn runs(bytes: &[u8], form: Form, shortest: usize) -> impl Iterator<Item = Range<usize>> + '_ {
-    let mut at = 0;
+    let mut start = 0;
     std::iter::from_fn(move || {
-        while at < bytes.len() {
-            let start = at;
-            at += bytes[at..].iter().position(|byte| !form.has(*byte)).unwrap_or(bytes.len() - at);
-            let run = start..at;
-            at += 1;
-            if run.len() >= shortest {
-                return Some(run);
+        while bytes.len().saturating_sub(start) >= shortest {
+            let mut end = start + shortest;
+            let mut unseen = end;
+            while unseen > start && form.has(bytes[unseen - 1]) {
+                unseen -= 1;
             }
+            if unseen > start {
+                start = unseen;
+                continue;
+            }
+            while end < bytes.len() && form.has(bytes[end]) {
+                end += 1;
+            }
+            let run = start..end;
+            start = end + 1;
+            return Some(run);
         }
         None
     })
@@ -313,6 +322,20 @@ mod tests {
             assert_eq!(found(&matcher, text), [], "{text}");
         }
         assert_eq!(found(&matcher_of(&"a".repeat(32)), &"a".repeat(31)), []);
+    }
+
+    #[test]
+    fn every_run_is_found_that_is_long_enough() {
+        for text in 0..1_u32 << 14 {
+            let bytes: Vec<u8> = (0..14).map(|bit| if text >> bit & 1 == 1 { b'a' } else { b' ' }).collect();
+            for shortest in 1..5 {
+                let words = bytes.split(|byte| *byte == b' ').map(<[u8]>::len);
+                let long: Vec<usize> = words.filter(|length| *length >= shortest).collect();
+                let found: Vec<Range<usize>> = runs(&bytes, Form::Word, shortest).collect();
+                assert!(found.iter().all(|run| bytes[run.clone()].iter().all(|byte| *byte == b'a')));
+                assert_eq!(found.iter().map(ExactSizeIterator::len).collect::<Vec<_>>(), long, "{bytes:?}");
+            }
+        }
     }
 
     #[test]
