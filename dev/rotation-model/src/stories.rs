@@ -195,7 +195,6 @@ pub fn small() -> Vec<Story> {
         Story { may: Budget { reports: 1, ..NOTHING }, ..of("alternating, an incident", Alternating) },
         Story {
             may: Budget { reports: 1, foreign: 1, ..NOTHING },
-            known: &[CONTAINED],
             ..of("alternating, an incident on a foreign write", Alternating)
         },
         Story {

@@ -161,7 +161,7 @@ impl Pass<'_> {
     fn glance(&mut self, incidents: &[Incident]) -> Option<Observed> {
         let remembered = self.secrets.recall(self.place.namespace, self.place.name);
         let read_at = remembered.as_ref().map(|remembered| remembered.at);
-        if self.target_is_to_be_asked() || asks_for_keys(self.object, incidents) {
+        if self.target_is_to_be_asked() || asks_for_history(self.object, incidents) {
             return None;
         }
         let inventory = &self.secrets.ports.inventory;
@@ -476,13 +476,14 @@ fn samples(object: &ManagedSecret, observed: &Observed) -> BTreeMap<String, Stri
     }
 }
 
-/// Whether an incident asks how old the keys of a ring are, which the inventory cannot tell: until none of them is from before
-/// the report.
-fn asks_for_keys(object: &ManagedSecret, incidents: &[Incident]) -> bool {
+/// Whether an incident asks what the inventory cannot tell: how old the keys of a ring are, and what lay below a value that
+/// somebody has put, which a target may accept. Until nothing of it is from before the report.
+fn asks_for_history(object: &ManagedSecret, incidents: &[Incident]) -> bool {
     let reported_at = incidents.iter().map(|incident| incident.reported_at).max();
     let compromise = object.status.as_ref().and_then(|status| status.compromise.as_ref());
     let contained = compromise.filter(|compromise| compromise.contained_at.is_some());
-    generator::needs_previous(&object.spec.generate)
+    let generate = &object.spec.generate;
+    (generator::needs_previous(generate) || generate.has_target())
         && reported_at.is_some()
         && contained.map(|contained| from_kubernetes(&contained.reported_at)) != reported_at
 }

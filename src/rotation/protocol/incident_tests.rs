@@ -43,6 +43,23 @@ fn a_value_from_after_the_report_is_left_alone_however_often_the_incident_is_app
     }
 }
 
+/// Nobody but keyturn gives the target a login: whoever writes the parameter, the stolen one goes on working.
+#[test]
+fn a_login_that_somebody_has_written_over_is_suspected_until_keyturn_has_published_another() {
+    let wanted = suspected(Desired { strategy: Some(Strategy::InPlace), ..held() });
+    let stolen = || ours(1, 1, NOW - 90);
+    let over_it = observed(vec![stolen(), foreign(2, NOW - 30), foreign(3, NOW - 20)]);
+    let next = decide(&wanted, &over_it);
+    assert!(
+        matches!(next, Next::Act { act: Act::Record { trigger: Trigger::Incident, .. }, .. }),
+        "{next:?}"
+    );
+    assert_eq!(revocation(&wanted, &over_it), Revocation::Open);
+    assert!(!is_suspected(&wanted, &observed(vec![stolen(), ours(2, 2, NOW - 40), foreign(3, NOW - 20)])));
+    let random = Desired { strategy: None, ..wanted };
+    assert!(!is_suspected(&random, &over_it), "no system accepts a random value but the hosts that run it");
+}
+
 #[test]
 fn the_rotation_under_way_is_followed_by_another_without_its_close() {
     let wanted = Desired { suspended: true, ..held() };

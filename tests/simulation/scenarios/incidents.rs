@@ -119,6 +119,14 @@ scenario!(an_incident_changes_a_single_role,
     script: an_incident,
     ends: |end| contained_logins(end, 1, &["app_a"]));
 
+scenario!(an_incident_about_a_role_does_not_end_with_what_somebody_puts_after_the_report,
+    prepare: |s| login_on_web(s, single_with_admin(), json!({})),
+    script: || vec![at(300, "reports an incident, and somebody puts another value", |s| {
+        s.suspect("leak", token_is_suspected());
+        s.person_puts(PATH, FOREIGN);
+    })],
+    ends: |end| contained_logins(end, 1, &["app_a"]));
+
 scenario!(an_incident_in_the_middle_of_a_single_role,
     prepare: |s| login_on_web(s, single_with_admin(), json!({})),
     script: an_incident_in_mid_rotation,
