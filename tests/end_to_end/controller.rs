@@ -36,6 +36,12 @@ pub fn pods() -> Vec<String> {
     names.split_whitespace().map(str::to_owned).collect()
 }
 
+/// What its pods have logged. One that takes the place of a pod that another test has just killed is waited for.
+pub fn logs() -> String {
+    let of_all = ["-n", NAMESPACE, "logs", "-l", SELECTOR, "--tail=-1"];
+    eventually("every pod of the controller has a log", || try_run("kubectl", &of_all))
+}
+
 /// What `/metrics` of a pod shows.
 pub fn metrics(pod: &str) -> Result<String, String> {
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8080/proxy/metrics");

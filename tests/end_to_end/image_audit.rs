@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::controller;
 use super::project::Project;
 use super::ssm;
-use super::world::{eventually, on_host, run};
+use super::world::{eventually, on_host};
 
 const BUILD_TOKEN: &str = "6ceb499471ae1078e3bd00aa";
 const PASSWORD: &str = "Winter-Garden-91";
@@ -123,7 +123,7 @@ fn secrets_in_images_are_found_named_accepted_and_gone_with_the_rotation() {
         project.kubectl(&["get", "dockerhosts,jobs,pods", "-o", "yaml"]),
         project.kubectl(&["get", "events.events.k8s.io", "-o", "yaml"]),
         project.kubectl(&[&["logs"][..], &jobs].concat()),
-        run("kubectl", &["logs", "-n", controller::NAMESPACE, "deployment/keyturn", "--tail=-1"]),
+        controller::logs(),
     ];
     let label = STANDARD.encode(format!("release of {managed}"));
     for secret in [BUILD_TOKEN, PASSWORD, &managed, &label] {

@@ -22,17 +22,14 @@ fn places(project: &Project) -> Vec<(&'static str, Place)> {
     let kubectl = |arguments: &[&str]| Text(run("kubectl", arguments));
     let jobs = ["-n", namespace, "-l", "batch.kubernetes.io/job-name", "--tail=-1", "--prefix"];
     vec![
-        (
-            "controller logs",
-            kubectl(&["logs", "-n", controller::NAMESPACE, "deployment/keyturn", "--tail=-1"]),
-        ),
+        ("controller logs", Text(controller::logs())),
         ("pod logs", kubectl(&[&["logs"], &jobs[..]].concat())),
         ("Events", kubectl(&["get", "events.events.k8s.io", "-n", namespace, "-o", "yaml"])),
         ("keyturn's objects", kubectl(&["get", "keyturn", "-A", "-o", "yaml"])),
         ("Jobs and Pods", kubectl(&["get", "jobs,pods", "-n", namespace, "-o", "yaml"])),
         ("Secrets but the SSH key", Text(decoded_secrets(namespace))),
         ("ConfigMaps", kubectl(&["get", "configmaps", "-n", namespace, "-o", "yaml"])),
-        ("metrics", Text(controller::metrics(&controller::leader()).unwrap())),
+        ("metrics", Text(eventually("the leader shows them", || controller::metrics(&controller::leader())))),
         ("the API server's log", Text(world_log("node/kube-apiserver"))),
         ("the kubelet's log", Text(world_log("node/kubelet"))),
         ("logs of the node", Files("node", "/var/log")),
@@ -102,7 +99,7 @@ fn no_value_is_found_anywhere_and_a_planted_one_is() {
     for value in ssm::all_values(&project.path("TOKEN")) {
         assert_eq!(found(&project, &value), Vec::<&str>::new());
     }
-    let log = controller::kubectl(&["logs", "deployment/keyturn", "--tail=-1"]);
+    let log = controller::logs();
     assert!(log.contains("\"level\":\"DEBUG\""), "the log is not at its most verbose");
     let key = std::fs::read_to_string(variable("KEYTURN_HOST_KEY")).unwrap();
     let middle = key.lines().nth(2).expect("a line of the key itself");

@@ -12,6 +12,7 @@ use axum::routing::post;
 use base64::prelude::{BASE64_STANDARD, Engine};
 
 use super::controller;
+use super::kills::kill_controller;
 use super::project::Project;
 use super::ssm;
 use super::world::{eventually, run, run_with, variable};
@@ -149,7 +150,7 @@ fn people_are_told_though_the_sink_is_away_and_the_controller_is_killed() {
         !project.field("managedsecret/token", "/status/pendingNotifications").is_empty(),
         "it waits in the status"
     );
-    controller::kubectl(&["delete", "pod", &controller::leader(), "--grace-period=0", "--force"]);
+    kill_controller();
     controller::rolled_out();
     receiver.open.store(true, Ordering::SeqCst);
 
