@@ -17,7 +17,7 @@ use keyturn::secret_value::SecretValue;
 use kube::ResourceExt;
 
 use crate::faults::Kind;
-use crate::world::ssm::By;
+use crate::world::ssm::{By, Stored};
 use crate::world::{At, CLUSTER, DELETION_BOUND, GRACE, NAMESPACE, STAGING, Sent, State};
 
 pub use held::script_runs;
@@ -295,7 +295,10 @@ fn close(state: &mut State, sent: Sent, name: &str, record: &Record) {
         return;
     }
     let paths = record.values.keys();
-    if let Some(young) = paths.clone().filter_map(latest).find(|l| l.modified + GRACE > state.now) {
+    // As the sender may have seen it: a request of before that was carried out since is on its way no more.
+    let is_shown = |version: &&Stored| version.sequence <= sent.seen;
+    let shown = |path: &String| state.ssm.versions(path).iter().rfind(is_shown);
+    if let Some(young) = paths.clone().filter_map(shown).find(|l| l.modified + GRACE > state.now) {
         let age = (state.now - young.modified).num_seconds();
         state.violate(format!("grace: record {id} of {name} was closed {age} s after its publication"));
     }

@@ -117,6 +117,17 @@ pub enum Lag {
     Histories,
 }
 
+impl Lag {
+    fn of(fault: Fault) -> Option<Self> {
+        match fault {
+            Fault::StaleReads => Some(Self::All),
+            Fault::StaleListing => Some(Self::Listing),
+            Fault::StaleHistories => Some(Self::Histories),
+            _ => None,
+        }
+    }
+}
+
 /// A bug planted between the controller and the world, to show that the checks can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
@@ -238,7 +249,7 @@ impl State {
         if let Some(branches) = &self.branches
             && let Some(fault) = branches.lock().unwrap().branch_off(number)
         {
-            self.plan = Plan::single(number, fault);
+            self.plan.0.push((number, fault));
         }
         let mut fault = self.plan.at(number).filter(|fault| fault.concerns(kind));
         if fault == Some(Fault::Rejected) {
@@ -250,6 +261,12 @@ impl State {
         invariants::sends(self, kind, what);
         let reads_may_lag = (self.ssm.may_lag(self.now), self.cluster.may_lag(self.now));
         self.log.push(Logged { at: self.now, process, kind, what: what.to_owned(), fault, reads_may_lag });
+        if let Some(lag) = fault.and_then(Lag::of) {
+            self.ssm.lag_behind_the_last_change(self.now, lag);
+            if lag == Lag::All {
+                self.cluster.lag_behind_the_last_change(self.now);
+            }
+        }
         if kind == Kind::Observe {
             let seen = self.ssm.visible(self.now);
             self.observed.insert(process, Sent { process, seen, based_on: self.now });
@@ -375,22 +392,7 @@ impl World {
             state.late.push(Late { after_effects, at, what: what.clone(), apply });
         };
         match fault {
-            None | Some(Fault::StaleReads | Fault::StaleListing | Fault::StaleHistories) => {
-                if let Some(fault) = fault {
-                    let lag = match fault {
-                        Fault::StaleListing => Lag::Listing,
-                        Fault::StaleHistories => Lag::Histories,
-                        _ => Lag::All,
-                    };
-                    let mut state = self.lock();
-                    let now = state.now;
-                    state.ssm.lag_behind_the_last_change(now, lag);
-                    if lag == Lag::All {
-                        state.cluster.lag_behind_the_last_change(now);
-                    }
-                }
-                now()
-            }
+            None | Some(Fault::StaleReads | Fault::StaleListing | Fault::StaleHistories) => now(),
             Some(Fault::CrashBefore) => self.crash().await,
             Some(Fault::CrashAfter) => {
                 drop(now());

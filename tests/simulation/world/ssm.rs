@@ -189,10 +189,10 @@ impl Ssm {
         }
     }
 
-    /// Number of the last change that reads show.
+    /// Number of the last change that some read shows.
     pub fn visible(&self, now: At) -> u64 {
         match &self.lag {
-            Some((_, until, _, sequence)) if now < *until => *sequence,
+            Some((Lag::All, until, _, sequence)) if now < *until => *sequence,
             _ => self.sequence,
         }
     }
