@@ -20,24 +20,23 @@ use crate::scenarios::Scenario;
 /// Where a run branches off, and into how many.
 pub struct Branches {
     faults: BTreeMap<usize, Vec<Fault>>,
-    /// What has been told, in the order in which they branched off.
-    told: Vec<(Plan, Vec<u8>)>,
-    /// In a copy: what happens to it, and where it tells.
-    copy: Option<(Plan, PipeWriter)>,
+    /// What has been told of each fault, in the order in which they branched off.
+    told: Vec<((usize, Fault), Vec<u8>)>,
+    /// In a copy: where it tells.
+    copy: Option<PipeWriter>,
 }
 
 impl Branches {
     /// Called right before an effect: returns once without a fault, and in a copy of this process with each of them.
     pub fn branch_off(&mut self, effect: usize) -> Option<Fault> {
         for fault in self.faults.remove(&effect).unwrap_or_default() {
-            let plan = Plan::single(effect, fault);
             let (mut reader, writer) = std::io::pipe().expect("a pipe");
             // SAFETY: no other thread is there that could hold a lock.
             match unsafe { libc::fork() } {
-                -1 => panic!("no process for {plan}: {}", std::io::Error::last_os_error()),
+                -1 => panic!("no process for {effect} {fault:?}: {}", std::io::Error::last_os_error()),
                 0 => {
                     self.faults.clear();
-                    self.copy = Some((plan, writer));
+                    self.copy = Some(writer);
                     return Some(fault);
                 }
                 copy => {
@@ -46,7 +45,7 @@ impl Branches {
                     reader.read_to_end(&mut told).expect("a pipe can be read");
                     // SAFETY: a child of this process that nobody else waits for.
                     unsafe { libc::waitpid(copy, std::ptr::null_mut(), 0) };
-                    self.told.push((plan, told));
+                    self.told.push(((effect, fault), told));
                 }
             }
         }
@@ -54,24 +53,26 @@ impl Branches {
     }
 }
 
-/// Runs a scenario once with each of these faults, alone, and says what `tell` makes of each end; and how it ended without.
+/// Runs a scenario with this plan and each of these faults besides, each in a run of its own, and says what `tell` makes of
+/// each end; and how it ended without them.
 pub fn run_with_each<T: Serialize + DeserializeOwned>(
     scenario: &Scenario,
+    plan: &Plan,
     attention: Attention,
     faults: Vec<(usize, Fault)>,
-    tell: impl Fn(&Plan, Ending) -> T,
+    tell: impl Fn(Ending) -> T,
 ) -> (Ending, Vec<(Plan, T)>) {
     let mut by_effect = BTreeMap::<usize, Vec<Fault>>::new();
     for (effect, fault) in faults {
         by_effect.entry(effect).or_default().push(fault);
     }
     let branches = Arc::new(Mutex::new(Branches { faults: by_effect, told: Vec::new(), copy: None }));
-    let ended = catch_unwind(AssertUnwindSafe(|| run_along(scenario, attention, branches.clone())));
+    let ended = catch_unwind(AssertUnwindSafe(|| run_along(scenario, plan, attention, branches.clone())));
     let mut branches = branches.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((plan, mut writer)) = branches.copy.take() {
+    if let Some(mut writer) = branches.copy.take() {
         // Whatever happens, a copy must not go on as if it were the test. What has not been told says that it panicked.
         let _ = catch_unwind(AssertUnwindSafe(|| {
-            let told = ended.map(|ending| serde_json::to_vec(&tell(&plan, ending)));
+            let told = ended.map(|ending| serde_json::to_vec(&tell(ending)));
             writer.write_all(&told.unwrap_or_else(|panic| resume_unwind(panic)).expect("it is plain data"))
         }));
         drop(writer);
@@ -79,7 +80,9 @@ pub fn run_with_each<T: Serialize + DeserializeOwned>(
         unsafe { libc::_exit(0) }
     }
     let ending = ended.unwrap_or_else(|panic| resume_unwind(panic));
-    let told = std::mem::take(&mut branches.told).into_iter().map(|(plan, told)| {
+    let told = std::mem::take(&mut branches.told).into_iter().map(|(fault, told)| {
+        let mut plan = plan.clone();
+        plan.0.push(fault);
         let told = serde_json::from_slice(&told).unwrap_or_else(|_| panic!("{plan} panicked, see above"));
         (plan, told)
     });

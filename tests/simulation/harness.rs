@@ -175,9 +175,14 @@ pub fn run(scenario: &Scenario, plan: &Plan, attention: Attention, sabotage: Opt
     Run::begin(scenario, attention, State::new(plan.clone(), sabotage)).finish()
 }
 
-/// The same without faults, but for those of the branches.
-pub fn run_along(scenario: &Scenario, attention: Attention, branches: Arc<Mutex<Branches>>) -> Ending {
-    let mut state = State::new(Plan::none(), None);
+/// The same, and each of its branches in a copy of this process.
+pub fn run_along(
+    scenario: &Scenario,
+    plan: &Plan,
+    attention: Attention,
+    branches: Arc<Mutex<Branches>>,
+) -> Ending {
+    let mut state = State::new(plan.clone(), None);
     state.branches = Some(branches);
     Run::begin(scenario, attention, state).finish()
 }

@@ -114,7 +114,7 @@ fn single_faults(
         let faults = calm.faults_at(at).collect();
         choose(at, faults).into_iter().map(move |fault| (at, fault))
     });
-    let (trunk, told) = run_with_each(scenario, attention, faults.collect(), |_, ending| {
+    let (trunk, told) = run_with_each(scenario, &Plan::none(), attention, faults.collect(), |ending| {
         let problem = ending.check(scenario, &calm).err();
         (ending.passes, problem.map(|problem| (problem, ending.log)))
     });
@@ -445,7 +445,7 @@ fn a_run_that_branches_off_is_the_same_as_one_from_the_beginning() {
         let tell = |ending: Ending| (ending.log, format!("{:#?}", ending.summary), ending.violations);
         let faults = pairs::firsts(&calm);
         assert!(!faults.is_empty());
-        let (_, told) = run_with_each(&scenario, Attention::Watches, faults, |_, ending| tell(ending));
+        let (_, told) = run_with_each(&scenario, &Plan::none(), Attention::Watches, faults, tell);
         for (plan, branched) in told {
             assert_eq!(branched, tell(run(&scenario, &plan, Attention::Watches, None)), "{plan}");
         }

@@ -7,9 +7,10 @@ use std::fs::{self, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use crate::branches::run_with_each;
 use crate::faults::{Fault, Plan};
 use crate::harness::{Attention, Ending, run};
 use crate::pairs::{self, case, commit, git};
@@ -33,15 +34,17 @@ impl Trial {
         Self { in_pairs: listed && attention == Attention::Watches, scenario, attention, calm }
     }
 
-    fn try_plan(&self, plan: &Plan, found: &mut Found) -> Option<Ending> {
-        let ending = run(&self.scenario, plan, self.attention, None);
-        let Err(problem) = ending.check(&self.scenario, &self.calm) else { return Some(ending) };
+    fn check(&self, ending: &Ending) -> Result<(), String> {
+        ending.check(&self.scenario, &self.calm)
+    }
+
+    fn note(&self, plan: &Plan, checked: Result<(), String>, found: &mut Found) {
+        let Err(problem) = checked else { return };
         found.violations += 1;
         if found.shown.len() < 20 {
             let problem = problem.replace('\n', " ");
             found.shown.push(format!("{}: {problem}", case(&self.scenario, self.attention, plan)));
         }
-        None
     }
 
     /// All faults at one effect, each alone and, where asked, with every second one.
@@ -49,14 +52,19 @@ impl Trial {
         let began = Instant::now();
         let mut found = Found::default();
         let faults: Vec<Fault> = self.calm.faults_at(effect).collect();
-        for first in faults.into_iter().map(|fault| (effect, fault)) {
+        for plan in faults.into_iter().map(|fault| Plan::single(effect, fault)) {
+            let led_to = run(&self.scenario, &plan, self.attention, None);
+            let checked = self.check(&led_to);
             found.singles += 1;
-            let led_to = self.try_plan(&Plan(vec![first]), &mut found).filter(|_| self.in_pairs);
-            for second in led_to.map(|led_to| pairs::seconds(&self.calm, &led_to, effect)).unwrap_or_default()
-            {
-                found.pairs += 1;
-                self.try_plan(&Plan::pair(first, second), &mut found);
+            if self.in_pairs && checked.is_ok() {
+                let seconds = pairs::seconds(&self.calm, &led_to, effect);
+                let tell = |ending| self.check(&ending);
+                for (plan, checked) in run_with_each(&self.scenario, &plan, self.attention, seconds, tell).1 {
+                    found.pairs += 1;
+                    self.note(&plan, checked, &mut found);
+                }
             }
+            self.note(&plan, checked, &mut found);
         }
         found.milliseconds = began.elapsed().as_millis() as u64;
         found
@@ -99,7 +107,7 @@ impl fmt::Display for Share {
     }
 }
 
-/// What is done of this commit, a line for each share, written as it comes.
+/// What is done of this commit, a line for each share, written as it comes, by several processes.
 struct Journal {
     file: File,
     done: BTreeMap<Share, Found>,
@@ -154,29 +162,47 @@ fn shares(trials: &[Trial]) -> Vec<(usize, Share)> {
     shares
 }
 
-/// Tries what is not done yet on all processors, until the time is over.
-fn work(trials: &[Trial], journal: &Mutex<Journal>, limit: Option<Duration>) {
+/// Tries what is not done yet on all processors, until the time is over: in processes of one thread each, see
+/// [`crate::branches`].
+fn work() {
+    let program = std::env::current_exe().expect("the program of this test");
+    let part = ["prove::a_part_of_it", "--exact", "--ignored", "--nocapture", "--test-threads=1"];
+    let start = |number: usize| {
+        let mut command = Command::new(&program);
+        command.args(part).env(PART, number.to_string()).spawn().expect("it starts")
+    };
+    let workers: Vec<Child> = (0..processors()).map(start).collect();
+    for mut worker in workers {
+        let status = worker.wait().expect("a child of this process");
+        assert!(status.success(), "a part of it: {status}, see above");
+    }
+}
+
+/// Which of them a process does, counted from 0.
+const PART: &str = "KEYTURN_PROVE_PART";
+
+#[test]
+#[ignore = "what every_fault_and_every_pair starts once for each processor"]
+fn a_part_of_it() {
     let began = Instant::now();
-    let open: Vec<(usize, Share)> = {
-        let journal = journal.lock().unwrap();
-        shares(trials).into_iter().filter(|(_, share)| !journal.done.contains_key(share)).collect()
-    };
-    let (all, next) = (open.len(), Mutex::new(open.into_iter().enumerate()));
-    let worker = || {
-        while limit.is_none_or(|limit| began.elapsed() < limit) {
-            let Some((number, (trial, share))) = next.lock().unwrap().next() else { return };
-            let found = trials[trial].try_all_at(share.effect);
-            journal.lock().unwrap().add(share, found);
-            if number % (all / 50 + 1) == 0 {
-                println!("{:3} %, {} s", number * 100 / all, began.elapsed().as_secs());
-            }
+    let part: usize =
+        std::env::var(PART).ok().and_then(|text| text.parse().ok()).expect("the number of a part");
+    let limit = std::env::var("KEYTURN_PROVE_SECONDS").ok().and_then(|text| text.parse().ok());
+    let trials = trials();
+    let mut journal = Journal::open(&journal_of(&commit_or_unknown()));
+    let is_open = |(_, share): &(usize, Share)| !journal.done.contains_key(share);
+    let open: Vec<(usize, Share)> =
+        shares(&trials).into_iter().skip(part).step_by(processors()).filter(is_open).collect();
+    let all = open.len();
+    for (number, (trial, share)) in open.into_iter().enumerate() {
+        if limit.is_some_and(|limit| began.elapsed() >= Duration::from_secs(limit)) {
+            return;
         }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..processors() {
-            scope.spawn(worker);
+        journal.add(share.clone(), trials[trial].try_all_at(share.effect));
+        if number % (all / 50 + 1) == 0 {
+            println!("part {part}: {:3} %, {} s", number * 100 / all, began.elapsed().as_secs());
         }
-    });
+    }
 }
 
 fn processors() -> usize {
@@ -265,26 +291,32 @@ fn page(trials: &[Trial], journal: &Journal, commit: &str) -> String {
     )
 }
 
+fn trials() -> Vec<Trial> {
+    let both = [Attention::Watches, Attention::TimesOnly];
+    let of_story = |scenario: Scenario| both.map(|attention| Trial::new(scenario.clone(), attention));
+    crate::all_scenarios().into_iter().flat_map(of_story).collect()
+}
+
+fn commit_or_unknown() -> String {
+    commit().unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn journal_of(commit: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("prove-{commit}"))
+}
+
 #[test]
 #[ignore = "takes an hour: make prove"]
 fn every_fault_and_every_pair() {
-    let commit = commit().unwrap_or_else(|| "unknown".to_owned());
+    let commit = commit_or_unknown();
     let is_clean =
         git(&["status", "--porcelain", "--", "src", "tests", "Cargo.lock"]).is_some_and(|s| s.is_empty());
-    let journal = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("prove-{commit}"));
     if !is_clean {
         // What was done may have been done with other code.
-        fs::remove_file(&journal).ok();
+        fs::remove_file(journal_of(&commit)).ok();
     }
-    let limit = std::env::var("KEYTURN_PROVE_SECONDS").ok().and_then(|text| text.parse().ok());
-    let both = [Attention::Watches, Attention::TimesOnly];
-    let trials: Vec<Trial> = crate::all_scenarios()
-        .into_iter()
-        .flat_map(|scenario| both.map(|attention| Trial::new(scenario.clone(), attention)))
-        .collect();
-    let journal = Mutex::new(Journal::open(&journal));
-    work(&trials, &journal, limit.map(Duration::from_secs));
-    let journal = journal.into_inner().unwrap();
+    work();
+    let (trials, journal) = (trials(), Journal::open(&journal_of(&commit)));
     let told = if is_clean { commit } else { format!("{commit}, and changes that it does not have") };
     let page = page(&trials, &journal, &told);
     println!("{page}");
