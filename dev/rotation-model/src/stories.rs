@@ -305,16 +305,17 @@ fn incidents_and_ends() -> Vec<Story> {
         Story {
             may: Budget { silences: 1, stale: 1, ..incident },
             in_flight: 2,
-            known: &[PUBLISHED, LOCKED_OUT],
+            known: &[PUBLISHED, LOCKED_OUT, CONTAINED],
             ..of("alternating, an incident in mid-rotation", Alternating)
         },
         roll_back(Story {
             may: Budget { rejections: 1, unknowns: 1, refusals: 1, ..incident },
+            known: &[STUCK],
             ..of("in place, an incident and failures", InPlace)
         }),
         roll_back(Story {
             may: Budget { rejections: 1, foreign: 1, ..incident },
-            known: &[CONTAINED],
+            known: &[CONTAINED, STUCK],
             ..of("alternating, an incident and failures", Alternating)
         }),
         Story { may: incident, known: &[CONTAINED], ..of("unfenced, an incident", InPlaceUnfenced) },
