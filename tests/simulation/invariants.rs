@@ -92,8 +92,8 @@ pub struct Memory {
     pub roll_back_forgotten: bool,
     /// Names of secrets whose record was given up by the deadline of a deletion.
     pub abandoned: BTreeSet<String>,
-    /// What each process last heard of a login, as `user:password`: whether it is accepted.
-    answered: BTreeMap<(usize, String), bool>,
+    /// What each process heard of a login last, as `user:password`, and since after how many effects: whether it is accepted.
+    answered: BTreeMap<(usize, String), (bool, usize)>,
     /// Logins that were retired, as `user:password`.
     retired: BTreeSet<String>,
     /// Values that were drawn for a rotation, by owner and id of their record.
@@ -314,7 +314,7 @@ fn close(state: &mut State, sent: Sent, name: &str, record: &Record) {
     }
     let heard = record.credential.as_ref().is_none_or(|credential| {
         let login = format!("{}:{}", credential.username, credential.password.expose());
-        state.memory.answered.get(&(sent.process, login)) == Some(&true)
+        state.memory.answered.get(&(sent.process, login)).is_some_and(|(accepted, _)| *accepted)
     });
     if !heard {
         state.violate(format!(
@@ -372,7 +372,7 @@ pub fn secret_status(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     let text = serde_json::to_string(&changed.status).unwrap_or_default();
     no_value_in(state, "the status of a ManagedSecret", &text);
     said(state, &text);
-    ready_is_accepted(state, sent.process, changed);
+    ready_is_accepted(state, sent, changed);
     held::conditions_are_true(state, changed);
     answered_requests_ask_nobody(state, changed);
     if let Some(status) = &changed.status
@@ -382,8 +382,9 @@ pub fn secret_status(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     }
 }
 
-/// Ready=True: what the status says is published was accepted when the controller last heard of it.
-fn ready_is_accepted(state: &mut State, process: usize, changed: &ManagedSecret) {
+/// Ready=True: what the status says is published was accepted when the controller last heard of it. What it has heard since
+/// it sent the status is no matter: the API server may apply it later than that.
+fn ready_is_accepted(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     let Some(status) = &changed.status else { return };
     if !conditions::is_true(&status.conditions, conditions::READY) {
         return;
@@ -391,8 +392,9 @@ fn ready_is_accepted(state: &mut State, process: usize, changed: &ManagedSecret)
     let refused = status.parameters.iter().find(|p| {
         let published = state.ssm.versions(&p.path).iter().find(|version| version.number == p.version);
         published.is_some_and(|v| {
-            let asked = (process, v.value.trim_end().to_owned());
-            state.memory.answered.get(&asked) == Some(&false)
+            let asked = (sent.process, v.value.trim_end().to_owned());
+            let answer = state.memory.answered.get(&asked);
+            answer.is_some_and(|(accepted, heard_after)| !accepted && *heard_after <= sent.after)
         })
     });
     if let Some(refused) = refused {
@@ -428,14 +430,21 @@ fn answered_requests_ask_nobody(state: &mut State, changed: &ManagedSecret) {
 
 /// A process was told whether a login is accepted.
 pub fn login_is_answered(state: &mut State, process: usize, login: &str, accepted: bool) {
-    state.memory.answered.insert((process, login.trim_end().to_owned()), accepted);
+    let after = state.log.len();
+    let answer = state.memory.answered.entry((process, login.trim_end().to_owned())).or_insert((accepted, after));
+    if answer.0 != accepted {
+        *answer = (accepted, after);
+    }
 }
 
 /// A process was told that a role has been changed: none of its other passwords is accepted any more.
 pub fn role_is_known_to_be_changed(state: &mut State, process: usize, username: &str) {
     let theirs = format!("{username}:");
-    for ((by, login), accepted) in &mut state.memory.answered {
-        *accepted &= *by != process || !login.starts_with(&theirs);
+    let after = state.log.len();
+    for ((by, login), answer) in &mut state.memory.answered {
+        if *by == process && login.starts_with(&theirs) && answer.0 {
+            *answer = (false, after);
+        }
     }
 }
 

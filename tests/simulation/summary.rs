@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use keyturn::api::FINALIZER;
+use keyturn::api::{FINALIZER, ROTATE_REQUESTED_AT};
 use keyturn::api::time::from_kubernetes;
 use keyturn::incident::scope;
 use kube::ResourceExt;
@@ -53,7 +53,8 @@ fn turned(conditions: &[Condition]) -> BTreeMap<String, (String, String)> {
 pub struct SecretEnd {
     /// Type, status and reason.
     pub conditions: BTreeMap<String, (String, String)>,
-    /// Request and result, where somebody asked for it: of other rotations only the published version is evidence.
+    /// Request and result, where it is what the annotation asks for: of other rotations only the published version is
+    /// evidence, and a status that was lost cannot tell of them.
     pub last_rotation: Option<(String, String)>,
     pub finalizer: bool,
     pub rotating: bool,
@@ -161,7 +162,10 @@ fn end_of(state: &State, secret: &keyturn::api::ManagedSecret) -> SecretEnd {
     }
     SecretEnd {
         conditions: turned(&status.conditions),
-        last_rotation: status.last_rotation.and_then(|last| Some((last.request?, last.result))),
+        last_rotation: status
+            .last_rotation
+            .and_then(|last| Some((last.request?, last.result)))
+            .filter(|(request, _)| secret.annotations().get(ROTATE_REQUESTED_AT) == Some(request)),
         finalizer: secret.finalizers().iter().any(|f| f == FINALIZER),
         rotating: status.rotation.is_some(),
         deleting: secret.metadata.deletion_timestamp.is_some(),

@@ -350,11 +350,11 @@ fn answer_request(
     let published = observed.ids_of_request(&request.hash);
     if let Some(id) = published.last() {
         remember_request(status, request.hash.clone());
-        let id = i64::try_from(*id).ok();
-        // Of rotations since then status knows more.
-        if status.last_rotation.as_ref().is_some_and(|last| last.id > id) {
+        // A rotation since then is what ended last, although a status that was lost cannot tell of it.
+        if observed.highest_id_in_store(desired.owner) > *id {
             return;
         }
+        let id = i64::try_from(*id).ok();
         // An incident leads to a second value too, and never back to the first.
         let rolled_back = published.len() > 1 && desired.incidents.is_empty();
         let result = if rolled_back { "RolledBack" } else { "Succeeded" };

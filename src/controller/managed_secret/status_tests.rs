@@ -34,13 +34,27 @@ fn secret(suspend: bool, request: Option<&str>) -> ManagedSecret {
 
 /// What status says where keyturn published the value an hour ago, or nothing is published.
 fn status(object: &ManagedSecret, published: bool, incidents: Vec<Incident>) -> ManagedSecretStatus {
+    let versions = published.then(|| version(1, None));
+    status_beside(object, versions.into_iter().collect(), incidents)
+}
+
+/// Of an hour ago, by the rotation of the same number.
+fn version(number: u64, request: Option<&str>) -> Version {
+    let at = now() - TimeDelta::hours(1);
+    let request = request.map(request_hash);
+    let version = i64::try_from(number).unwrap();
+    let stamp = Stamp { owner: OWNER.into(), id: number, version, at, request, made: None };
+    Version { number: version, modified: at, text: String::new(), stamp: Some(stamp) }
+}
+
+fn status_beside(
+    object: &ManagedSecret,
+    versions: Vec<Version>,
+    incidents: Vec<Incident>,
+) -> ManagedSecretStatus {
     let settings = Settings::new("production", "us-east-1");
     let desired = desired::desired(object, OWNER, "shop/token", &[], incidents, &settings);
-    let at = now() - TimeDelta::hours(1);
-    let stamp = Stamp { owner: OWNER.into(), id: 1, version: 1, at, request: None, made: None };
-    let versions =
-        published.then(|| Version { number: 1, modified: at, text: String::new(), stamp: Some(stamp) });
-    let parameter = Parameter::classify(PATH, OWNER, versions.into_iter().collect(), None, &BTreeSet::new());
+    let parameter = Parameter::classify(PATH, OWNER, versions, None, &BTreeSet::new());
     let observed = Observed { parameters: vec![parameter], ..Observed::default() };
     let progress = Progress {
         next: Some(protocol::next(&desired, &observed, now(), settings.grace)),
@@ -86,6 +100,18 @@ fn a_request_that_was_answered_waits_for_nothing() {
         said(&status(&object, true, vec![]), c::ROTATING).2,
         "No rotation starts while spec.suspend is true"
     );
+}
+
+#[test]
+fn a_lost_status_tells_of_a_request_only_where_no_rotation_has_ended_since() {
+    let object = secret(false, Some("done"));
+    let last = status_beside(&object, vec![version(1, None), version(2, Some("done"))], vec![]);
+    let told = last.last_rotation.expect("its version says so");
+    assert_eq!((told.id, told.request.as_deref(), told.result.as_str()), (Some(2), Some("done"), "Succeeded"));
+
+    let earlier = status_beside(&object, vec![version(1, Some("done")), version(2, None)], vec![]);
+    assert_eq!(earlier.last_rotation, None, "another one has ended since");
+    assert_eq!(earlier.handled_requests, [request_hash("done")]);
 }
 
 #[test]

@@ -38,7 +38,9 @@ script: || vec![
     at(300, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
     once(sessions_are_unseen, "reads that sessions may go on", |_| {}),
     later(1200, "has ended them by hand, and deletes the incident", |s| {
-        if !sessions_are_unseen(s) {
+        let status = s.cluster.secret(SECRET).and_then(|secret| secret.status.as_ref());
+        let compromise = status.and_then(|status| status.compromise.as_ref());
+        if compromise.is_some_and(|compromise| compromise.contained_at.is_some()) {
             s.violate("contained: nobody saw the sessions, and the incident is said to be contained".to_owned());
         }
         s.cluster.incidents.clear();

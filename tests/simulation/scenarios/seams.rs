@@ -4,6 +4,7 @@
 use keyturn::parameter_store::description::request_hash;
 
 use super::*;
+use crate::invariants::has_recorded_a_request;
 use crate::world::ssm::{DIGITS, KEPT, Rules};
 
 const OTHER: &str = "other";
@@ -14,8 +15,10 @@ pub(super) fn runs_what_is_published(state: &State, host: &str, path: &str) -> b
     published.is_some() && running == published
 }
 
+/// Its value is new on the host, or nobody will make one: its request was recorded only, since status was lost.
 fn serves_the_other(state: &State) -> bool {
     state.memory.published(SECOND) > 0 && runs_what_is_published(state, "web", SECOND)
+        || state.cluster.secret(OTHER).is_some_and(has_recorded_a_request)
 }
 
 pub(super) fn works_meanwhile(state: &mut State) {
@@ -170,7 +173,8 @@ scenario!(a_rotation_does_not_begin_where_a_host_could_not_be_deployed_to,
         }),
     ],
     ends: |end| end.server.as_ref().is_some_and(|server| server.accepts_published)
-        && end.parameters[PATH].generated == 1 && end.hosts["web"].runs[PATH] && end.secrets.values().all(at_rest));
+        && end.parameters[PATH].generated == 1 && end.hosts["web"].runs[PATH] && end.secrets.values().all(at_rest),
+    or_else: put_back);
 
 // A server that is there although nothing is published.
 
@@ -498,7 +502,9 @@ scenario!(a_secret_whose_parameters_are_to_go_too_is_let_go_without_a_grant,
         at(300, "withdraws the grant", withdraw_grants),
         later(60, "deletes the object", deleted_in_mid_rotation),
     ],
-    ends: let_go);
+    ends: let_go,
+    // Where the finalizer could not be set, nothing holds the object.
+    or_else: let_go);
 
 // Requests that were dealt with.
 

@@ -88,6 +88,8 @@ pub struct Sent {
     pub seen: u64,
     /// When the reads were made that the request is based on.
     pub based_on: At,
+    /// How many effects there were by then.
+    pub after: usize,
 }
 
 type Apply = Box<dyn FnOnce(&mut State) + Send>;
@@ -189,7 +191,8 @@ pub struct State {
     pub sabotage: Option<Sabotage>,
     pub memory: invariants::Memory,
     draws: u64,
-    observed: BTreeMap<usize, Sent>,
+    /// By process: number of the last change in Parameter Store that it may have seen, and when it looked.
+    observed: BTreeMap<usize, (u64, At)>,
     pub started: BTreeMap<usize, At>,
 }
 
@@ -238,8 +241,8 @@ impl State {
 
     /// What this process last saw of Parameter Store.
     pub fn sent(&self, process: usize) -> Sent {
-        let nothing = Sent { process, seen: 0, based_on: self.now };
-        self.observed.get(&process).copied().unwrap_or(nothing)
+        let (seen, based_on) = self.observed.get(&process).copied().unwrap_or((0, self.now));
+        Sent { process, seen, based_on, after: self.log.len() }
     }
 
     /// Counts an effect and says what happens to it.
@@ -269,7 +272,7 @@ impl State {
         }
         if kind == Kind::Observe {
             let seen = self.ssm.visible(self.now);
-            self.observed.insert(process, Sent { process, seen, based_on: self.now });
+            self.observed.insert(process, (seen, self.now));
         }
         self.count_down();
         fault
