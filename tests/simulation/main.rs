@@ -290,6 +290,7 @@ scenarios! {
         an_incident_that_is_reported_late_leaves_no_earlier_key_in_a_ring,
         an_incident_about_a_value_that_somebody_has_just_put_replaces_it,
         an_incident_about_a_role_does_not_end_with_what_somebody_puts_after_the_report,
+        an_incident_does_not_wait_for_a_person_who_has_written_over_a_rotation,
         a_secret_that_is_deleted_with_its_grant_is_let_go,
         a_secret_that_is_deleted_under_an_observing_grant_is_let_go,
         a_secret_whose_parameters_are_to_go_too_is_let_go_without_a_grant,

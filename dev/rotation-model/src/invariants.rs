@@ -2,7 +2,9 @@
 
 use crate::decision::{Answer, Deed, Sight};
 use crate::stories::{Source, Story};
-use crate::world::{FOREIGN, Host, Outside, Refusal, Role, Server, UNKNOWN, Version, Why, World, bit};
+use crate::world::{
+    FOREIGN, Host, Outside, Record, Refusal, Role, Server, UNKNOWN, Version, Why, World, bit,
+};
 
 /// What is wrong with this world; `None` where nothing is.
 pub fn broken(story: &Story, world: &World, sight: Sight) -> Option<&'static str> {
@@ -128,8 +130,14 @@ fn what_is_gone_leaves_nothing(_: &Story, world: &World, _: Sight) -> bool {
     !outside.object.gone || world.past.abandoned || outside.records.is_empty() && outside.markers.is_empty()
 }
 
-fn drift_is_somebody_s(_: &Story, world: &World, sight: Sight) -> bool {
-    world.past.foreign_writes > 0 || !sight.drifted
+fn drift_is_somebody_s(story: &Story, world: &World, sight: Sight) -> bool {
+    let outside = &world.outside;
+    let is_newer =
+        |record: &Record| (0..story.paths).any(|path| outside.latest_number(path) > record.base[path]);
+    // What a rotation replaces was there before, and is nothing to decide for anybody.
+    let held = sight.answer == Answer::Told("Drift");
+    let rightly = outside.records.values().next_back().is_none_or(is_newer);
+    (world.past.foreign_writes > 0 || !sight.drifted) && (rightly || !held)
 }
 
 fn contained_is_true(story: &Story, world: &World, sight: Sight) -> bool {

@@ -54,6 +54,7 @@ pub enum Move {
     FallSilent,
     ReportIncident,
     RevocationIsDue,
+    DeleteIncident,
     ThiefLogsIn,
     Delete,
     WithdrawGrant,
@@ -288,6 +289,12 @@ impl Moves<'_> {
         if world.left.reports > 0 && !world.outside.object.gone {
             self.push(Move::ReportIncident, |next| report(story, next));
         }
+        if world.left.retractions > 0 && world.outside.report.is_some() {
+            self.push(Move::DeleteIncident, |next| {
+                next.left.retractions -= 1;
+                next.outside.report = None;
+            });
+        }
         if world.outside.report.is_some_and(|report| !report.due) {
             self.push(Move::RevocationIsDue, |next| {
                 if let Some(report) = &mut next.outside.report {
@@ -465,7 +472,8 @@ fn promote(story: &Story, world: &mut World, seen: &Outside, (id, path, expected
     // A version of ours that is put back is one of ours that came late, while a rotation is open.
     let foreign = seen.latest(usize::from(path)).is_some_and(|latest| latest.value >= FOREIGN);
     let after = seen.latest_number(usize::from(path)) > record.base[usize::from(path)];
-    if foreign && after && !changed && story.on_drift == OnDrift::Alert && !seen.is_due() {
+    let kept = !seen.is_due() && !seen.has_to_go(usize::from(path), story.has_target());
+    if foreign && after && !changed && story.on_drift == OnDrift::Alert && kept {
         world.fault("I11: a foreign write is overwritten though a person has to decide");
     }
     let works = seen.accepts(record.role, record.values[0]);

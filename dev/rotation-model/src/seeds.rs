@@ -61,7 +61,7 @@ pub fn all() -> Vec<Story> {
         (HostsBeforeServer, "in place, the first password"),
         (RequestsForgotten, "a random value, an incident after a recorded request"),
         (RestoredIsOurs, "alternating, an old version put back"),
-        (BaseWithoutTime, "alternating, an incident on a foreign write"),
+        (BaseWithoutTime, "a random value, an incident on a foreign write, deleted"),
         (UnknownIsRejected, "in place, deployments fail"),
         (DriftHoldsChangedRoles, "in place, a foreign write"),
         (SourceFollowsSpec, "in place, another source"),

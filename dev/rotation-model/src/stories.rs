@@ -135,6 +135,7 @@ const NOTHING: Budget = Budget {
     rejections: 0,
     unknowns: 0,
     reports: 0,
+    retractions: 0,
     deletions: 0,
     withdrawals: 0,
     edits: 0,
@@ -196,6 +197,10 @@ pub fn small() -> Vec<Story> {
         Story {
             may: Budget { reports: 1, foreign: 1, ..NOTHING },
             ..of("alternating, an incident on a foreign write", Alternating)
+        },
+        Story {
+            may: Budget { reports: 1, retractions: 1, foreign: 1, ..NOTHING },
+            ..of("a random value, an incident on a foreign write, deleted", Random)
         },
         Story {
             may: Budget { reports: 1, ..NOTHING },

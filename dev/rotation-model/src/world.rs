@@ -251,6 +251,8 @@ pub struct Budget {
     /// A deployment of which nobody knows how it ended.
     pub unknowns: u8,
     pub reports: u8,
+    /// The incident is deleted.
+    pub retractions: u8,
     pub deletions: u8,
     /// The grant is withdrawn.
     pub withdrawals: u8,
@@ -310,6 +312,15 @@ impl Outside {
 
     pub fn is_suspected(&self, value: Value) -> bool {
         self.report.is_some_and(|report| report.before & bit(value) != 0)
+    }
+
+    /// Whether a report wants another value in the place of what is published. A target accepts the last of ours still,
+    /// whatever somebody wrote over it.
+    pub fn has_to_go(&self, path: usize, has_target: bool) -> bool {
+        let from_the_latest_down = || self.paths[path].iter().rev();
+        let written_over = from_the_latest_down().take_while(|version| version.stamp.is_none()).count();
+        let alive = if has_target { written_over + 1 } else { 1 };
+        from_the_latest_down().take(alive).any(|version| self.is_suspected(version.value))
     }
 
     pub fn is_due(&self) -> bool {

@@ -360,10 +360,10 @@ impl Pass<'_> {
         Ok(Some(done))
     }
 
-    /// How the rotation ends whose record goes.
+    /// How the rotation ends whose record goes; `None` where it had ended before, and the record came back.
     fn closing(&self, act: &Act, observed: &Observed) -> Option<LastRotation> {
         let Act::DeleteRecord { id } = act else { return None };
-        let record = observed.records.get(id)?;
+        let record = observed.records.get(id).filter(|record| !protocol::has_come_back(observed, record))?;
         let mut later = observed.records.range(id + 1..).map(|(_, later)| later);
         // One that an incident has gone on from was published, and has been what was asked for.
         let followed = later.clone().any(|later| later.trigger == Trigger::Incident);

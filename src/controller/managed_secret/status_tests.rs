@@ -107,7 +107,10 @@ fn a_lost_status_tells_of_a_request_only_where_no_rotation_has_ended_since() {
     let object = secret(false, Some("done"));
     let last = status_beside(&object, vec![version(1, None), version(2, Some("done"))], vec![]);
     let told = last.last_rotation.expect("its version says so");
-    assert_eq!((told.id, told.request.as_deref(), told.result.as_str()), (Some(2), Some("done"), "Succeeded"));
+    assert_eq!(
+        (told.id, told.request.as_deref(), told.result.as_str()),
+        (Some(2), Some("done"), "Succeeded")
+    );
 
     let earlier = status_beside(&object, vec![version(1, Some("done")), version(2, None)], vec![]);
     assert_eq!(earlier.last_rotation, None, "another one has ended since");

@@ -29,7 +29,7 @@ const CHECKS: &[Check] = &[
     its_source_was_changed,
     the_object_is_not_held,
     it_was_marked_to_be_given_up,
-    a_later_rotation_is_published,
+    it_has_come_back,
     a_revocation_is_due,
 ];
 
@@ -225,13 +225,18 @@ fn roll_back(view: &View<'_>) -> Act {
     }
 }
 
-/// A record that a late create brought back: a newer rotation is published, or another draw of the same id.
-fn a_later_rotation_is_published(view: &View<'_>) -> Option<Next> {
-    let id = view.record.id;
-    let is_later = |author: &Author| matches!(author, Author::Ours(other) if *other > id);
+/// Whether the youngest record is one that a late create, or somebody, brought back after its rotation had ended: a newer
+/// rotation is published, or another draw of the same id.
+pub fn has_come_back(observed: &Observed, record: &Record) -> bool {
+    let is_later = |author: &Author| matches!(author, Author::Ours(other) if *other > record.id);
     let newer = |p: &Parameter| p.latest().is_some_and(|latest| is_later(&latest.author));
-    let superseded = view.observed.parameters.iter().any(newer) || !view.observed.mismatched.is_empty();
-    superseded.then_some(Next::Act { step: Step::Close, act: Act::DeleteRecord { id } })
+    let is_youngest = observed.records.range(record.id + 1..).next().is_none();
+    is_youngest && (observed.parameters.iter().any(newer) || !observed.mismatched.is_empty())
+}
+
+fn it_has_come_back(view: &View<'_>) -> Option<Next> {
+    let act = Act::DeleteRecord { id: view.record.id };
+    has_come_back(view.observed, view.record).then_some(Next::Act { step: Step::Close, act })
 }
 
 /// What was promised for this time is done whoever wrote what meanwhile, and whether hosts follow or not. While the target
@@ -270,6 +275,10 @@ fn somebody_else_has_written(view: &View<'_>) -> Option<Next> {
     // one: nothing else works.
     let served = || published && matches!(view.deployment(), Deployment::Proven);
     if target::is_installed_in_place(desired, observed, record) && !served() {
+        return None;
+    }
+    // An incident would rotate it away at rest too: there is nothing to decide for a person, nor to wait for.
+    if suspicion::is_suspected(desired, observed) {
         return None;
     }
     // Whether it has been changed, only the target can say: nobody would ask it again while this waits for a person.

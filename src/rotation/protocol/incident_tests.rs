@@ -101,6 +101,22 @@ fn the_old_login_is_retired_at_the_proof_or_when_its_time_is_over() {
 }
 
 #[test]
+fn a_write_that_is_suspected_does_not_hold_a_rotation_and_one_that_is_not_does() {
+    let is_held = |wanted: &Desired<'_>, seen: Observed| match decide(wanted, &seen) {
+        Next::Wait { why: Waiting::Drift { .. }, .. } => true,
+        Next::Act { act: Act::Promote { expected: 3, .. }, .. } => false,
+        other => panic!("{other:?}"),
+    };
+    let random = |written: i64| rotating(vec![ours(1, 1, NOW - 90), foreign(2, written)], record(2, 1));
+    assert!(is_held(&held(), random(NOW - 70)));
+    assert!(!is_held(&suspected(held()), random(NOW - 70)), "it is from before the report");
+    assert!(is_held(&suspected(held()), random(NOW - 50)));
+    let login = || under_way(vec![ours(1, 1, 0), foreign(2, NOW - 50)], installed(2));
+    assert!(is_held(&alternating(), login()));
+    assert!(!is_held(&suspected(alternating()), login()), "the login below it is suspected, and works");
+}
+
+#[test]
 fn open_sessions_of_a_suspected_login_are_ended_rather_than_waited_for() {
     let sessions = vec![session("a", "203.0.113.9")];
     let used = TargetEvidence { sessions: sessions.clone(), ..installed(2) };

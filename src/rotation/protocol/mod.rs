@@ -37,6 +37,7 @@ use super::schedule::{self, Schedule, Verdict};
 use super::window::WindowError;
 
 pub use desired::{Desired, Incident, Request, Retirement, Strategy, Timing};
+pub use finish::has_come_back;
 pub use incident::{Revocation, revocation};
 pub use start::unhandled_request;
 pub use step::{Act, Lacking, Next, Stalled, Step, Waiting};

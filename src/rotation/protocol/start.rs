@@ -245,7 +245,9 @@ fn start(
     if hurry && let Some(next) = roles_are_to_be_made(desired, observed) {
         return next;
     }
-    if let Some(until) = target::fence_ahead_until(desired, observed, now, grace).filter(|_| !hurry) {
+    // Here an incident waits too: that record is there, so the next reads show it, and two records that give one role a
+    // password each leave hosts with the one that is not accepted.
+    if let Some(until) = target::fence_ahead_until(desired, observed, now, grace) {
         return Next::Wait { step: Step::Record, until: Some(until), why: Waiting::Grace };
     }
     if let Some(next) = issued::before_issue(desired, observed, now).filter(|_| !hurry) {

@@ -131,6 +131,10 @@ fn an_id_is_never_below_the_fence_and_a_fence_ahead_of_every_record_is_waited_ou
     };
     assert_eq!(why(decide(&wanted(), &seen(NOW - 14))), Waiting::Grace);
     assert!(matches!(act(&wanted(), &seen(NOW - 15)), Act::Record { id: 7, .. }));
+    let incident = || Incident { reported_at: at(NOW - 60), revoke_at: at(NOW) };
+    let hurried = || Desired { incidents: vec![incident()], ..wanted() };
+    assert_eq!(why(decide(&hurried(), &seen(NOW - 14))), Waiting::Grace, "its record shows at the next read");
+    assert!(matches!(act(&hurried(), &seen(NOW - 15)), Act::Record { id: 7, .. }));
 }
 
 #[test]

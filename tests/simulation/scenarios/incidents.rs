@@ -127,6 +127,16 @@ scenario!(an_incident_about_a_role_does_not_end_with_what_somebody_puts_after_th
     })],
     ends: |end| contained_logins(end, 1, &["app_a"]));
 
+scenario!(an_incident_does_not_wait_for_a_person_who_has_written_over_a_rotation,
+    prepare: |s| login_on_web(s, alternating(), json!({})),
+    script: || vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        once(recorded, "puts another value", |s| s.person_puts(PATH, FOREIGN)),
+        later(5, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
+    ],
+    ends: |end| contained_logins(end, 2, &["app_a"]),
+    or_else: contained_by_one_or_two_logins);
+
 scenario!(an_incident_in_the_middle_of_a_single_role,
     prepare: |s| login_on_web(s, single_with_admin(), json!({})),
     script: an_incident_in_mid_rotation,
