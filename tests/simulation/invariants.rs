@@ -383,7 +383,7 @@ pub fn secret_status(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     no_value_in(state, "the status of a ManagedSecret", &text);
     said(state, &text);
     ready_is_accepted(state, sent, changed);
-    held::conditions_are_true(state, changed);
+    held::conditions_are_true(state, sent, changed);
     answered_requests_ask_nobody(state, changed);
     if let Some(status) = &changed.status
         && status.history.len() > 10
@@ -441,7 +441,8 @@ fn answered_requests_ask_nobody(state: &mut State, changed: &ManagedSecret) {
 /// A process was told whether a login is accepted.
 pub fn login_is_answered(state: &mut State, process: usize, login: &str, accepted: bool) {
     let after = state.log.len();
-    let answer = state.memory.answered.entry((process, login.trim_end().to_owned())).or_insert((accepted, after));
+    let answer =
+        state.memory.answered.entry((process, login.trim_end().to_owned())).or_insert((accepted, after));
     if answer.0 != accepted {
         *answer = (accepted, after);
     }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use keyturn::api::{FINALIZER, ROTATE_REQUESTED_AT};
 use keyturn::api::time::from_kubernetes;
+use keyturn::api::{FINALIZER, ROTATE_REQUESTED_AT};
 use keyturn::incident::scope;
 use kube::ResourceExt;
 

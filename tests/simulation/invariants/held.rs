@@ -18,7 +18,7 @@ use super::{is_suspected, open_records};
 use crate::faults::{Fault, Plan};
 use crate::harness::FIRST_ROTATION_DELAY;
 use crate::world::ssm::Stored;
-use crate::world::{At, State};
+use crate::world::{At, Sent, State};
 
 /// The shortest pause after a deployment that failed.
 const PAUSE: TimeDelta = TimeDelta::seconds(5);
@@ -204,8 +204,8 @@ pub fn hosts_run(state: &mut State) {
 }
 
 /// Ready=True: every parameter is published. Deployed=True, or a host that is told to be proven: it has run what the status
-/// says is published.
-pub fn conditions_are_true(state: &mut State, changed: &ManagedSecret) {
+/// says is published, as far as that may have been seen.
+pub fn conditions_are_true(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     let Some(status) = &changed.status else { return };
     let told = |path: &String| status.parameters.iter().any(|p| p.path == *path);
     let paths = || changed.spec.ssm.parameters.iter().map(|p| &p.path);
@@ -220,7 +220,7 @@ pub fn conditions_are_true(state: &mut State, changed: &ManagedSecret) {
     let behind = hosts.chain(proven).filter(|host| state.hosts.contains_key(host)).find(|host| {
         status.parameters.iter().any(|p| {
             let version = state.ssm.versions(&p.path).iter().find(|version| version.number == p.version);
-            version.is_some_and(|version| {
+            version.filter(|version| version.sequence <= sent.seen).is_some_and(|version| {
                 let run = (host.clone(), p.path.clone(), version.value.trim_end().to_owned());
                 !state.memory.has_run.contains(&run)
             })

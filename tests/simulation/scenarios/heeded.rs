@@ -384,7 +384,7 @@ scenario!(a_run_whose_verify_failed_adopts_nothing_that_cannot_be_compared,
             set_fetches(s, &[]);
             set_verify_fails(s, true);
         }),
-        later(3000, "mends both", |s| {
+        later(1200, "mends both", |s| {
             set_fetches(s, &[PATH, SECOND]);
             set_verify_fails(s, false);
         }),
@@ -486,7 +486,8 @@ scenario!(a_roll_back_that_fails_too_is_held,
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
         once(recorded, "breaks the deploy script", |s| set_script_fails(s, true)),
-        later(7200, "mends it", |s| set_script_fails(s, false)),
+        once(rolling_back, "waits", |_| {}),
+        later(1500, "mends it", |s| set_script_fails(s, false)),
     ],
     ends: rolled_back,
     or_else: rolled_back);
@@ -499,7 +500,7 @@ scenario!(a_value_is_not_rolled_back_because_nobody_heard_how_its_deployment_wen
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
         once(recorded, "breaks the connections to the host", |s| seams::set_breaks_off(s, true)),
-        later(3600, "mends them", |s| seams::set_breaks_off(s, false)),
+        later(1200, "mends them", |s| seams::set_breaks_off(s, false)),
     ],
     ends: one_new_value);
 
@@ -513,7 +514,8 @@ fn record_of(state: &State) -> Option<(String, String)> {
 }
 
 fn one_value_beside_the_backup(end: &Summary) -> bool {
-    end.staged.is_empty() && end.secrets.values().all(at_rest) && end.parameters[PATH].generated == 2
+    let told = answered_with(end, "Succeeded");
+    told && end.staged.is_empty() && end.secrets.values().all(at_rest) && end.parameters[PATH].generated == 2
 }
 
 scenario!(a_record_that_somebody_restores_is_not_published_again,

@@ -157,8 +157,8 @@ scenario!(a_host_that_cannot_be_decoded_is_there_and_has_proven_nothing,
 scenario!(an_incident_that_was_deleted_a_moment_ago_revokes_nothing,
     prepare: |s| login_on_web(s, alternating(), json!({})),
     script: || vec![
-        at(300, "unplugs the host and reports an incident", |s| {
-            set_host_down(s, true);
+        at(300, "suspends the host and reports an incident", |s| {
+            s.edit_host("web", |host| host.spec.suspend = true);
             let mut wanted = token_is_suspected();
             merge(&mut wanted, json!({"revokeWithin": "90m"}));
             s.suspect("leak", wanted);
@@ -167,10 +167,10 @@ scenario!(an_incident_that_was_deleted_a_moment_ago_revokes_nothing,
         later(60, "deletes it, and the cache still shows it", |s| {
             s.cluster.shown_incidents = Some(std::mem::take(&mut s.cluster.incidents));
         }),
-        later(2 * 3600, "looks, the cache follows, and the host is plugged in", |s| {
+        later(2 * 3600, "looks, the cache follows, and the host is deployed to again", |s| {
             still_serves_what_web_runs(s);
             s.cluster.shown_incidents = None;
-            set_host_down(s, false);
+            s.edit_host("web", |host| host.spec.suspend = false);
         }),
     ],
     ends: |end| logins_in_order(end, 1, &["app_b"]));

@@ -55,7 +55,7 @@ scenario!(a_verification_on_a_host_that_was_not_deployed_to_adopts_nothing,
         at(300, "asks for another pair", |s| s.request(SECRET, "one")),
         once(recorded, "breaks the deploy script", |s| set_script_fails(s, true)),
         later(120, "asks for the other secret", |s| s.request(OTHER, "one")),
-        later(3000, "mends the deploy script", |s| set_script_fails(s, false)),
+        later(1200, "mends the deploy script", |s| set_script_fails(s, false)),
     ],
     ends: in_order_unseen,
     or_else: in_order_unseen);
@@ -317,7 +317,7 @@ scenario!(a_role_is_not_rolled_back_because_nobody_heard_how_its_deployments_wen
         once(recorded, "breaks the connections to the host", |s| set_breaks_off(s, true)),
         once(|s| s.memory.published(PATH) > 0 && runs_what_is_published(s, "web", PATH),
             "sees that the script has run", |_| {}),
-        later(3600, "uses the product, and mends the connections", |s| {
+        later(1200, "uses the product, and mends the connections", |s| {
             works_meanwhile(s);
             set_breaks_off(s, false);
         }),
@@ -447,18 +447,29 @@ scenario!(an_incident_that_is_reported_late_leaves_no_earlier_key_in_a_ring,
     ],
     ends: |end| contained(end) && in_order(end, 2));
 
+fn rotated_on_web(state: &mut State) {
+    grant(state, "Rotate");
+    rotated_days_ago(state, PATH, "the-value-of-the-first-rotation", 10);
+    host(state, "web", &[PATH]);
+    state.apply_secret(SECRET, json!({}), on_web(json!({})));
+}
+
 scenario!(an_incident_about_a_value_that_somebody_has_just_put_replaces_it,
-    prepare: |s| {
-        grant(s, "Rotate");
-        rotated_days_ago(s, PATH, "the-value-of-the-first-rotation", 10);
-        host(s, "web", &[PATH]);
-        s.apply_secret(SECRET, json!({}), on_web(json!({})));
-    },
+    prepare: rotated_on_web,
     script: || vec![
         at(300, "puts another value by hand", |s| s.person_puts(PATH, FOREIGN)),
         later(30, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
     ],
     ends: |end| contained(end) && in_order(end, 1));
+
+scenario!(an_incident_that_is_deleted_in_mid_rotation_leaves_nothing_to_a_person,
+    prepare: rotated_on_web,
+    script: || vec![
+        at(300, "puts another value by hand", |s| s.person_puts(PATH, FOREIGN)),
+        later(30, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
+        once(recorded, "deletes the incident", |s| s.cluster.incidents.clear()),
+    ],
+    ends: |end| in_order(end, 1));
 
 // An object that is deleted while something keeps it from being finished.
 

@@ -270,7 +270,7 @@ impl State {
                 self.cluster.lag_behind_the_last_change(self.now);
             }
         }
-        if kind == Kind::Observe {
+        if kind == Kind::Observe && !matches!(fault, Some(Fault::Refused | Fault::Rejected)) {
             let seen = self.ssm.visible(self.now);
             self.observed.insert(process, (seen, self.now));
         }
