@@ -166,6 +166,9 @@ fn mirror(
     if let Some(target) = &observed.target {
         status.target = mirrored_target(status.target.as_ref(), target, observed, now);
     }
+    if let Some(ended) = ended_untold(object, desired, observed, now) {
+        remember(status, ended);
+    }
     if let Some(ended) = ended_unseen(object, observed, now) {
         remember(status, ended);
     }
@@ -203,6 +206,30 @@ fn ended_unseen(object: &ManagedSecret, observed: &Observed, now: DateTime<Utc>)
         request: rotation.request.clone(),
         trigger: Some(rotation.trigger.clone()),
         result: result.to_owned(),
+        finished_at: Some(to_kubernetes(now)),
+        window_seconds: None,
+    })
+}
+
+/// The rotation that has published what is there, where it began and ended while no status could be written. Whoever waits
+/// for a record that may lie there unseen keeps the finalizer.
+fn ended_untold(
+    object: &ManagedSecret,
+    desired: &Desired<'_>,
+    observed: &Observed,
+    now: DateTime<Utc>,
+) -> Option<LastRotation> {
+    let status = object.status.as_ref()?;
+    let told = status.last_rotation.as_ref()?.id?;
+    let published = observed.parameters.first()?.latest()?;
+    let Author::Ours(id) = published.author else { return None };
+    let is_settled = observed.records.is_empty() && !desired.finalizer;
+    let is_news = i64::try_from(id).is_ok_and(|id| id > told);
+    (is_news && is_settled && observed.is_published_by(id)).then(|| LastRotation {
+        id: i64::try_from(id).ok(),
+        request: None,
+        trigger: None,
+        result: if published.brought_back_at().is_some() { "RolledBack" } else { "Succeeded" }.to_owned(),
         finished_at: Some(to_kubernetes(now)),
         window_seconds: None,
     })

@@ -118,6 +118,20 @@ fn a_lost_status_tells_of_a_request_only_where_no_rotation_has_ended_since() {
 }
 
 #[test]
+fn a_rotation_that_began_and_ended_while_no_status_could_be_written_is_told() {
+    let mut object = secret(false, Some("done"));
+    let answered = json!({"id": 1, "request": "done", "result": "Succeeded"});
+    object.status.as_mut().unwrap().last_rotation = Some(serde_json::from_value(answered).unwrap());
+    let told = |object: &ManagedSecret| {
+        let status = status_beside(object, vec![version(1, Some("done")), version(2, None)], vec![]);
+        status.last_rotation.map(|last| (last.id, last.request))
+    };
+    assert_eq!(told(&object), Some((Some(2), None)));
+    object.metadata.finalizers = Some(vec![crate::api::FINALIZER.to_owned()]);
+    assert_eq!(told(&object), Some((Some(1), Some("done".to_owned()))), "its record may lie there still");
+}
+
+#[test]
 fn a_long_request_is_cut() {
     let message = said(&status(&secret(true, Some(&"ä".repeat(100_000))), true, vec![]), c::ROTATING).2;
     assert!(

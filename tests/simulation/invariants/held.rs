@@ -138,9 +138,12 @@ fn containers_start(state: &mut State, host: &str, counts: impl Fn(&State, &Mana
     }
 }
 
-/// Whether a deployment changes nothing that anybody waits for.
+/// Whether a deployment changes nothing that anybody waits for. What nobody heard of a run before is waited for.
 fn runs_everything(state: &State, host: &str, task: &Task) -> bool {
     let Some(real) = state.hosts.get(host) else { return false };
+    if state.jobs.iter().any(|job| job.host == host && job.deploys() && job.is_lost()) {
+        return false;
+    }
     let is_open =
         |path: &String| open_records(state).iter().any(|(_, record)| record.values.contains_key(path));
     let runs = |path: &String, number: i64| {

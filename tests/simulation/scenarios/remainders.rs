@@ -74,7 +74,7 @@ fn is_overdue_for_its_end(state: &State) -> bool {
 
 // The pair of before is older than its period.
 fn has_rotated(state: &State) -> bool {
-    closed(state) && state.ssm.versions(PATH).len() == 2
+    closed(state) && state.memory.published(PATH) == 1
 }
 
 fn lengthens_the_period() -> Vec<Action> {
@@ -90,13 +90,13 @@ scenario!(a_token_that_ends_before_the_longer_period_does_is_rotated_before,
     ends: |end| only_the_published_lives(end) && in_order(end, 2));
 
 scenario!(a_token_that_ends_while_its_secret_is_suspended_is_told_to_be_overdue,
-prepare: |s| pair_on_web(s, json!({"rotation": {"period": "8h"}})),
+prepare: |s| pair_on_web(s, json!({"rotation": {"period": "1d"}})),
 script: || vec![
     once(has_rotated, "suspends it, and lengthens the period", |s| {
         period(s, "90d");
         s.edit_secret(SECRET, |secret| secret.spec.suspend = true);
     }),
-    later(12 * 3600 + 1800, "reads that its token ends, and lets it go on", |s| {
+    later(37 * 3600 + 1800, "reads that its token ends, and lets it go on", |s| {
         if !is_overdue_for_its_end(s) {
             s.violate("I6: a token ends soon, and the secret is not Overdue".to_owned());
         }
@@ -109,6 +109,10 @@ ends: |end| only_the_published_lives(end) && in_order(end, 2));
 
 fn without_web(state: &mut State) {
     state.edit_secret(SECRET, |secret| secret.spec.hosts.clear());
+}
+
+fn suspend_web(state: &mut State, suspended: bool) {
+    state.edit_host("web", |host| host.spec.suspend = suspended);
 }
 
 fn still_serves_what_web_runs(state: &mut State) {
@@ -124,15 +128,15 @@ scenario!(a_host_that_no_cache_shows_is_not_gone,
     prepare: |s| login_on_web(s, alternating(), json!({})),
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(recorded, "unplugs the host, takes it out of the spec, and the cache is empty", |s| {
-            set_host_down(s, true);
+        once(recorded, "suspends the host, takes it out of the spec, and the cache is empty", |s| {
+            suspend_web(s, true);
             without_web(s);
             s.cluster.hides_hosts = true;
         }),
-        later(3000, "looks, the cache is filled, and the host is plugged in", |s| {
+        later(3000, "looks, the cache is filled, and the host is deployed to again", |s| {
             still_serves_what_web_runs(s);
             s.cluster.hides_hosts = false;
-            set_host_down(s, false);
+            suspend_web(s, false);
         }),
     ],
     ends: |end| end.staged.is_empty() && end.server.as_ref().is_some_and(|s| s.accepts_published && s.accepts_hosts));
@@ -141,15 +145,15 @@ scenario!(a_host_that_cannot_be_decoded_is_there_and_has_proven_nothing,
     prepare: |s| login_on_web(s, alternating(), json!({})),
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(recorded, "unplugs the host, takes it out of the spec, and a field of it cannot be read", |s| {
-            set_host_down(s, true);
+        once(recorded, "suspends the host, takes it out of the spec, and a field of it cannot be read", |s| {
+            suspend_web(s, true);
             without_web(s);
             s.cluster.undecodable_hosts.insert("web".to_owned());
         }),
-        later(3000, "looks, mends the object, and plugs the host in", |s| {
+        later(3000, "looks, mends the object, and has it deployed to again", |s| {
             still_serves_what_web_runs(s);
             s.cluster.undecodable_hosts.clear();
-            set_host_down(s, false);
+            suspend_web(s, false);
         }),
     ],
     ends: |end| end.staged.is_empty() && end.server.as_ref().is_some_and(|s| s.accepts_published && s.accepts_hosts));
@@ -158,7 +162,7 @@ scenario!(an_incident_that_was_deleted_a_moment_ago_revokes_nothing,
     prepare: |s| login_on_web(s, alternating(), json!({})),
     script: || vec![
         at(300, "suspends the host and reports an incident", |s| {
-            s.edit_host("web", |host| host.spec.suspend = true);
+            suspend_web(s, true);
             let mut wanted = token_is_suspected();
             merge(&mut wanted, json!({"revokeWithin": "90m"}));
             s.suspect("leak", wanted);
@@ -170,7 +174,7 @@ scenario!(an_incident_that_was_deleted_a_moment_ago_revokes_nothing,
         later(2 * 3600, "looks, the cache follows, and the host is deployed to again", |s| {
             still_serves_what_web_runs(s);
             s.cluster.shown_incidents = None;
-            s.edit_host("web", |host| host.spec.suspend = false);
+            suspend_web(s, false);
         }),
     ],
     ends: |end| logins_in_order(end, 1, &["app_b"]));

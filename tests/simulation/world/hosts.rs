@@ -95,6 +95,11 @@ impl SimJob {
         self.finished.is_none()
     }
 
+    /// Whether nobody will ever hear what it has done.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.stage, Stage::Lost)
+    }
+
     pub fn deploys(&self) -> bool {
         self.task.mode == RunMode::Deploy
     }
