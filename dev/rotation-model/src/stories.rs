@@ -2,7 +2,6 @@
 
 use keyturn::api::managed_secret::{OnDrift, OnFailure};
 
-use crate::invariants::{CONTAINED, LOCKED_OUT, PUBLISHED};
 use crate::search::STUCK;
 use crate::seeds::Seed;
 use crate::world::{
@@ -304,13 +303,11 @@ fn incidents_and_ends() -> Vec<Story> {
     vec![
         Story {
             may: Budget { silences: 1, stale: 1, ..incident },
-            known: &[CONTAINED],
             ..of("in place, an incident in mid-rotation", InPlace)
         },
         Story {
             may: Budget { silences: 1, stale: 1, ..incident },
             in_flight: 2,
-            known: &[PUBLISHED, LOCKED_OUT, CONTAINED],
             ..of("alternating, an incident in mid-rotation", Alternating)
         },
         roll_back(Story {
@@ -320,10 +317,9 @@ fn incidents_and_ends() -> Vec<Story> {
         }),
         roll_back(Story {
             may: Budget { rejections: 1, foreign: 1, ..incident },
-            known: &[CONTAINED, STUCK],
             ..of("alternating, an incident and failures", Alternating)
         }),
-        Story { may: incident, known: &[CONTAINED], ..of("unfenced, an incident", InPlaceUnfenced) },
+        Story { may: incident, ..of("unfenced, an incident", InPlaceUnfenced) },
         roll_back(Story {
             may: Budget { deletions: 1, rejections: 1, silences: 1, refusals: 1, ..ONE },
             known: &[STUCK],

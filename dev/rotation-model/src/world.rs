@@ -318,7 +318,7 @@ impl Outside {
     /// whatever somebody wrote over it.
     pub fn has_to_go(&self, path: usize, has_target: bool) -> bool {
         let from_the_latest_down = || self.paths[path].iter().rev();
-        let written_over = from_the_latest_down().take_while(|version| version.stamp.is_none()).count();
+        let written_over = from_the_latest_down().take_while(|version| !version.by_us).count();
         let alive = if has_target { written_over + 1 } else { 1 };
         from_the_latest_down().take(alive).any(|version| self.is_suspected(version.value))
     }

@@ -101,6 +101,16 @@ fn the_old_login_is_retired_at_the_proof_or_when_its_time_is_over() {
 }
 
 #[test]
+fn an_incident_begins_beside_a_young_version_only_where_it_is_somebody_else_s() {
+    let incident = || Incident { reported_at: at(NOW), revoke_at: at(NOW + 10) };
+    let wanted = || Desired { incidents: vec![incident()], ..held() };
+    let seen = |latest| observed(vec![ours(1, 1, 0), latest]);
+    assert_eq!(why(decide(&wanted(), &seen(ours(2, 2, NOW - 14)))), Waiting::Grace, "its record lies there");
+    assert!(matches!(act(&wanted(), &seen(ours(2, 2, NOW - 15))), Act::Record { id: 3, .. }));
+    assert!(matches!(act(&wanted(), &seen(foreign(2, NOW - 1))), Act::Record { id: 2, .. }));
+}
+
+#[test]
 fn a_write_that_is_suspected_does_not_hold_a_rotation_and_one_that_is_not_does() {
     let is_held = |wanted: &Desired<'_>, seen: Observed| match decide(wanted, &seen) {
         Next::Wait { why: Waiting::Drift { .. }, .. } => true,

@@ -9,7 +9,7 @@ use super::{
     suspicion, target, young_until,
 };
 use crate::api::managed_secret::{IfMissing, OnDrift};
-use crate::rotation::observed::{Author, Observed, Parameter, Trigger};
+use crate::rotation::observed::{Author, Observed, Parameter, Seen, Trigger};
 use crate::rotation::schedule::{Due, Verdict};
 
 pub(super) fn delete(
@@ -196,10 +196,12 @@ fn start(
     now: DateTime<Utc>,
     grace: TimeDelta,
 ) -> Next {
-    // A record behind a young version might still be invisible to this reader. An incident does not wait for that: of
-    // two records of one id only one is created, and at worst one value more is drawn.
+    // A record behind a young version might still be invisible to this reader. An incident waits where there is one for
+    // certain: a record stays for as long as what it has published is young.
     let hurry = trigger == Trigger::Incident;
-    if let Some(until) = young_until(observed, now, grace).filter(|_| !hurry) {
+    let ours =
+        || observed.parameters.iter().filter_map(|p| p.latest()).any(|seen| is_young(seen, now, grace));
+    if let Some(until) = young_until(observed, now, grace).filter(|_| !hurry || ours()) {
         return Next::Wait { step: Step::Record, until: Some(until), why: Waiting::Grace };
     }
     if let Some(why) = publishable::before_the_start(desired, observed).filter(|_| !hurry) {
@@ -267,6 +269,11 @@ fn start(
             keep_previous: !hurry && !suspicion::is_suspected(desired, observed),
         },
     }
+}
+
+/// Whether a rotation has published this a moment ago.
+fn is_young(seen: &Seen, now: DateTime<Utc>, grace: TimeDelta) -> bool {
+    matches!(seen.author, Author::Ours(_)) && seen.version.modified + grace > now
 }
 
 /// A pair that was never made cannot take turns, whatever the hurry.
