@@ -331,8 +331,8 @@ impl Run {
                 *quiet = if acted { 0 } else { (*quiet + 1).min(12) };
                 // What only waits for somebody's word is looked at ever more rarely, to save the simulation's time.
                 let wait = wait.max(TimeDelta::milliseconds(100));
-                if wait <= TimeDelta::minutes(5) && *quiet > 4 {
-                    (wait * 2_i32.pow(*quiet - 4)).min(LONGEST_POLL)
+                if wait <= TimeDelta::minutes(5) && *quiet > 1 {
+                    (wait * 2_i32.pow(*quiet - 1)).min(LONGEST_POLL)
                 } else {
                     wait
                 }

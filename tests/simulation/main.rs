@@ -415,14 +415,15 @@ fn without_faults_every_story_ends_well() {
     assert!(problems.is_empty(), "{}", problems.join("\n\n"));
 }
 
-/// Missing every event is a fault of its own, so this is about pairs of faults: one at every effect, another one in each
-/// story. `make prove` tries them all.
+/// Missing every event is a fault of its own, so this is about pairs of faults: one at every other effect, another one in
+/// each story. `make prove` tries them all.
 #[test]
-fn a_fault_at_every_effect_while_every_event_is_missed() {
-    alone("a_fault_at_every_effect_while_every_event_is_missed", || {
+fn a_fault_while_every_event_is_missed() {
+    alone("a_fault_while_every_event_is_missed", || {
         for (number, scenario) in all_scenarios().into_iter().enumerate() {
-            single_faults(&scenario, Attention::TimesOnly, |at, faults| {
-                vec![faults[(at + number) % faults.len()]]
+            single_faults(&scenario, Attention::TimesOnly, |at, faults| match (at + number) % 2 {
+                0 => vec![faults[(at + number) / 2 % faults.len()]],
+                _ => Vec::new(),
             });
         }
     });

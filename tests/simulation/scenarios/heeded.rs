@@ -384,7 +384,7 @@ scenario!(a_run_whose_verify_failed_adopts_nothing_that_cannot_be_compared,
             set_fetches(s, &[]);
             set_verify_fails(s, true);
         }),
-        later(1200, "waits", |_| {}),
+        later(600, "waits", |_| {}),
         // A run that has begun before might end well after the script has forgotten everything.
         once(|s| s.jobs.iter().all(|job| !job.is_running()), "mends both", |s| {
             set_fetches(s, &[PATH, SECOND]);
@@ -566,7 +566,7 @@ scenario!(a_suspected_value_is_not_brought_back,
     script: || vec![
         at(300, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
         once(recorded, "breaks the deploy script", |s| set_script_fails(s, true)),
-        later(3600, "mends it", |s| set_script_fails(s, false)),
+        later(1200, "mends it", |s| set_script_fails(s, false)),
     ],
     ends: |end| contained(end) && in_order(end, 1));
 

@@ -55,7 +55,7 @@ scenario!(a_verification_on_a_host_that_was_not_deployed_to_adopts_nothing,
         at(300, "asks for another pair", |s| s.request(SECRET, "one")),
         once(recorded, "breaks the deploy script", |s| set_script_fails(s, true)),
         later(120, "asks for the other secret", |s| s.request(OTHER, "one")),
-        later(1200, "mends the deploy script", |s| set_script_fails(s, false)),
+        later(600, "mends the deploy script", |s| set_script_fails(s, false)),
     ],
     ends: in_order_unseen,
     or_else: in_order_unseen);
