@@ -219,14 +219,15 @@ fn publish(state: &mut State, sent: Sent, path: &str, value: &str, text: &str) {
         }
         Some(_) => {}
     }
-    someone_elses_version_is_replaced(state, sent, path, &record);
+    someone_elses_version_is_replaced(state, sent, path, &name, &record);
 }
 
-fn someone_elses_version_is_replaced(state: &mut State, sent: Sent, path: &str, record: &Record) {
+fn someone_elses_version_is_replaced(state: &mut State, sent: Sent, path: &str, name: &str, record: &Record) {
     use keyturn::api::managed_secret::OnDrift;
     let Some(latest) = state.ssm.latest(path).filter(|latest| latest.by == By::Person) else { return };
-    let base = record.base.get(path).copied().unwrap_or(0);
-    if latest.number <= base {
+    // Numbers begin anew where somebody deletes the parameter and creates it again.
+    let recorded = state.ssm.latest(&records::record_path(STAGING, NAMESPACE, name, record.id));
+    if recorded.is_none_or(|recorded| latest.sequence < recorded.sequence) {
         return;
     }
     let (number, unseen) = (latest.number, latest.sequence > sent.seen);

@@ -275,6 +275,11 @@ pub fn answered_with(end: &Summary, wanted: &str) -> bool {
     end.secrets.values().all(|s| s.last_rotation.as_ref().is_some_and(|(_, result)| result == wanted))
 }
 
+pub fn stalled_for(state: &State, reason: &str) -> bool {
+    let status = state.cluster.secret(SECRET).and_then(|secret| secret.status.as_ref());
+    status.is_some_and(|status| status.conditions.iter().any(|c| c.type_ == "Stalled" && c.reason == reason))
+}
+
 pub fn rolling_back(state: &State) -> bool {
     state.ssm.staged().any(|path| path.ends_with(".abort")) && state.ssm.staged().count() > 2
 }
@@ -617,9 +622,13 @@ scenario!(a_host_that_is_added_in_mid_rotation_counts,
     },
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        once(published, "adds a host", |s| s.edit_secret(SECRET, |o| {
-            o.spec.hosts = serde_json::from_value(json!([{"name": "web"}, {"name": "canary"}])).unwrap();
-        })),
+        once(published, "adds a host whose deploy script fails", |s| {
+            s.hosts.get_mut("canary").expect("it was made").script_fails = true;
+            s.edit_secret(SECRET, |o| {
+                o.spec.hosts = serde_json::from_value(json!([{"name": "web"}, {"name": "canary"}])).unwrap();
+            });
+        }),
+        later(300, "mends that", |s| s.hosts.get_mut("canary").expect("it was made").script_fails = false),
     ],
     ends: one_new_value);
 

@@ -17,7 +17,7 @@ use kube::ResourceExt;
 use super::{is_suspected, open_records};
 use crate::faults::{Fault, Plan};
 use crate::harness::FIRST_ROTATION_DELAY;
-use crate::world::ssm::{By, Stored};
+use crate::world::ssm::Stored;
 use crate::world::{At, Sent, State};
 
 /// The shortest pause after a deployment that failed.
@@ -223,8 +223,7 @@ pub fn conditions_are_true(state: &mut State, sent: Sent, changed: &ManagedSecre
     let behind = hosts.chain(proven).filter(|host| state.hosts.contains_key(host)).find(|host| {
         status.parameters.iter().any(|p| {
             let version = state.ssm.versions(&p.path).iter().find(|version| version.number == p.version);
-            let is_known = |version: &&Stored| version.by == By::Keyturn || version.sequence <= sent.seen;
-            version.filter(is_known).is_some_and(|version| {
+            version.filter(|version| version.sequence <= sent.seen).is_some_and(|version| {
                 let run = (host.clone(), p.path.clone(), version.value.trim_end().to_owned());
                 !state.memory.has_run.contains(&run)
             })

@@ -166,11 +166,6 @@ scenario!(a_token_of_a_user_is_left_to_its_user,
     ],
     ends: |end| one_live_token(end, 1));
 
-pub(super) fn stalled_for(state: &State, reason: &str) -> bool {
-    let status = state.cluster.secret(SECRET).and_then(|secret| secret.status.as_ref());
-    status.is_some_and(|status| status.conditions.iter().any(|c| c.type_ == "Stalled" && c.reason == reason))
-}
-
 scenario!(deleting_while_a_key_pair_is_rotated_finishes_it,
     prepare: |s| pair_on_web(s, json!({})),
     script: || vec![

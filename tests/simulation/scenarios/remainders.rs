@@ -8,13 +8,8 @@ fn hides_statistics(state: &mut State, hides: bool) {
     state.postgres.as_mut().expect("a server is there").hides_statistics = hides;
 }
 
-fn stalled(state: &State, reason: &str) -> bool {
-    let status = state.cluster.secret(SECRET).and_then(|secret| secret.status.as_ref());
-    status.is_some_and(|status| status.conditions.iter().any(|c| c.type_ == "Stalled" && c.reason == reason))
-}
-
 fn sessions_are_unseen(state: &State) -> bool {
-    stalled(state, "SessionsUnseen")
+    stalled_for(state, "SessionsUnseen")
 }
 
 scenario!(an_incident_is_not_contained_while_nobody_sees_since_when_sessions_are_open,

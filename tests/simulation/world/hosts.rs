@@ -313,7 +313,7 @@ impl DeployJobs for World {
         let name = job_name(&host.name_any(), &task.revision, task.mode, task.attempt);
         let what = format!("start Job {name}");
         let (run, task, host) = (run.clone(), task.clone(), host.clone());
-        self.effect(Kind::StartJob, what, move |state, _| {
+        self.effect(Kind::StartJob, what, move |state, sent| {
             let host_name = host.name_any();
             if let Some(job) = state.jobs.iter().find(|job| job.name == name) {
                 return if job.host_uid == host.uid() {
@@ -324,6 +324,12 @@ impl DeployJobs for World {
             }
             // A Job whose owner is gone is collected at once.
             if state.cluster.host(&host_name).is_none_or(|known| known.uid() != host.uid()) {
+                return Ok(name.clone());
+            }
+            // A Job is created suspended, and released by the next request of who has heard that it was created. One that
+            // comes late is released by nobody, and does nothing beside a run that was started meanwhile.
+            let is_late = state.log.len() > sent.after;
+            if is_late && state.jobs.iter().any(|job| job.host == host_name && job.is_running()) {
                 return Ok(name.clone());
             }
             let mut text = serde_json::to_string(&task).unwrap_or_default();

@@ -84,7 +84,7 @@ pub struct Logged {
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     pub process: usize,
-    /// Number of the last change in Parameter Store that the sender may have seen.
+    /// Number of the last change in Parameter Store that the sender may have seen, or made.
     pub seen: u64,
     /// When the reads were made that the request is based on.
     pub based_on: At,
@@ -191,7 +191,7 @@ pub struct State {
     pub sabotage: Option<Sabotage>,
     pub memory: invariants::Memory,
     draws: u64,
-    /// By process: number of the last change in Parameter Store that it may have seen, and when it looked.
+    /// By process: number of the last change in Parameter Store that it may have seen, or made, and when it looked.
     observed: BTreeMap<usize, (u64, At)>,
     pub started: BTreeMap<usize, At>,
 }
@@ -384,7 +384,17 @@ impl World {
         let now = || {
             let mut state = self.lock();
             let outcome = apply(&mut state, sent);
+            let written = state.ssm.sequence;
             state.settle();
+            (outcome, written)
+        };
+        // The answer is heard: what was published is known without another look.
+        let heard = |(outcome, written): (Result<T, E>, u64)| {
+            if outcome.is_ok() && kind == Kind::Publish {
+                let mut state = self.lock();
+                let known = state.observed.entry(self.process).or_insert((0, sent.based_on));
+                known.0 = known.0.max(written);
+            }
             outcome
         };
         let later = |after_effects: Option<usize>| {
@@ -395,7 +405,7 @@ impl World {
             state.late.push(Late { after_effects, at, what: what.clone(), apply });
         };
         match fault {
-            None | Some(Fault::StaleReads | Fault::StaleListing | Fault::StaleHistories) => now(),
+            None | Some(Fault::StaleReads | Fault::StaleListing | Fault::StaleHistories) => heard(now()),
             Some(Fault::CrashBefore) => self.crash().await,
             Some(Fault::CrashAfter) => {
                 drop(now());
@@ -433,27 +443,27 @@ impl World {
             }
             Some(Fault::Duplicated) => {
                 drop(now());
-                now()
+                heard(now())
             }
             Some(Fault::DuplicatedSoon) => {
                 later(Some(SOON));
-                now()
+                heard(now())
             }
             Some(Fault::DuplicatedLate) => {
                 later(None);
-                now()
+                heard(now())
             }
             Some(fault @ (Fault::ZombieSoon | Fault::ZombieLate)) => {
                 self.pause(what, sent, (fault == Fault::ZombieSoon).then_some(SOON)).await;
-                now()
+                heard(now())
             }
             Some(Fault::StatusEmptied) => {
-                let outcome = now();
+                let outcome = heard(now());
                 self.lock().empty_every_status();
                 outcome
             }
             Some(fault @ (Fault::Evicted | Fault::EvictedAfterScript)) => {
-                let outcome = now();
+                let outcome = heard(now());
                 self.lock().evict_the_youngest_job(fault == Fault::EvictedAfterScript);
                 outcome
             }
