@@ -326,10 +326,9 @@ impl DeployJobs for World {
             if state.cluster.host(&host_name).is_none_or(|known| known.uid() != host.uid()) {
                 return Ok(name.clone());
             }
-            // A Job is created suspended, and released by the next request of who has heard that it was created. One that
-            // comes late is released by nobody, and does nothing beside a run that was started meanwhile.
-            let is_late = state.log.len() > sent.after;
-            if is_late && state.jobs.iter().any(|job| job.host == host_name && job.is_running()) {
+            // A Job is created suspended, and released by the next request of who leads and has heard that it was created. One
+            // that comes late is released by nobody: it starts nothing, and is deleted by whoever finds it.
+            if state.log.len() > sent.after {
                 return Ok(name.clone());
             }
             let mut text = serde_json::to_string(&task).unwrap_or_default();
