@@ -16,10 +16,10 @@ check:
 # All faults of the simulation in pairs, on all processors. What is done of a commit is kept: whoever stops it goes on
 # where it was. `make prove SECONDS=600` ends after that time. Writes docs/proof.md.
 prove:
-	KEYTURN_PROVE_SECONDS=$(SECONDS) cargo test --profile prove --locked --test simulation -- \
+	KEYTURN_PROVE_SECONDS=$(SECONDS) cargo test --profile prove --locked --package keyturn-reconcile --test simulation -- \
 	  --ignored --exact --nocapture prove::every_fault_and_every_pair
 
-# Which check of the simulation finds each of the bugs in tests/simulation/bugs.yaml: docs/seeded-bugs.md.
+# Which check of the simulation finds each of the bugs in crates/reconcile/tests/simulation/bugs.yaml: docs/seeded-bugs.md.
 seeded-bugs:
 	@dev/seeded-bugs
 

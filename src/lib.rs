@@ -2,18 +2,21 @@
 //!
 //! Data flows one way: the [`controller`] observes the cluster, the [`parameter_store`] and the hosts, the pure
 //! functions of [`rotation`] decide the one next step, an adapter acts, and the status records what happened.
-//! Dependencies point inwards: `controller` → (`parameter_store`, `target`, `deploy`, `incident`, `notification`) →
-//! `rotation` → `api`.
+//!
+//! Three crates hold that: [`keyturn_rotation`] decides; [`keyturn_reconcile`] observes, acts through ports and records;
+//! here is what lies behind the ports, the program in a deployment's pod, and the command line. Their modules have their
+//! names here too.
 
-pub mod api;
-pub mod audit;
 pub mod cli;
 pub mod controller;
 pub mod deploy;
-pub mod generator;
 pub mod incident;
 pub mod notification;
 pub mod parameter_store;
-pub mod rotation;
-pub mod secret_value;
 pub mod target;
+
+pub use keyturn_api as api;
+pub use keyturn_image_audit as audit;
+pub use keyturn_reconcile::generator;
+pub use keyturn_rotation as rotation;
+pub use keyturn_secret_value as secret_value;

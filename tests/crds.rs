@@ -13,7 +13,7 @@ const REGENERATE: &str = "UPDATE=1 cargo test --test crds";
 
 fn files() -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let header = format!("# Made from src/api by `{REGENERATE}`. Do not edit.\n");
+    let header = format!("# Made from crates/api by `{REGENERATE}`. Do not edit.\n");
     let crds = keyturn::api::crds();
     let file = |folder: &str, crd: &CustomResourceDefinition| {
         let name = format!("{}.yaml", crd.metadata.name.as_deref().unwrap());

@@ -88,7 +88,8 @@ fn bodies<'a>(text: &'a str, function: &str) -> Vec<&'a str> {
 /// functions that set them, how a run ends.
 fn reasons() -> BTreeSet<String> {
     let mut reasons = BTreeSet::new();
-    for path in files(&root().join("src"), ".rs") {
+    let sources = ["src", "crates"].map(|folder| files(&root().join(folder), ".rs"));
+    for path in sources.into_iter().flatten().filter(|path| !path.to_string_lossy().contains("/tests/")) {
         let text = read(&path);
         if path.to_string_lossy().ends_with("tests.rs") {
             continue;
@@ -101,7 +102,7 @@ fn reasons() -> BTreeSet<String> {
             reasons.extend(quoted_behind(body, "=> "));
         }
     }
-    let report = read(&root().join("src/deploy/report.rs"));
+    let report = read(&root().join("crates/reconcile/src/deploy/report.rs"));
     let outcomes =
         report.split("pub enum Outcome {").nth(1).and_then(|rest| rest.split("\n}").next()).unwrap();
     let names = outcomes.lines().map(|line| line.trim().trim_end_matches(','));

@@ -39,7 +39,7 @@ fn every_definition_has_a_chapter() {
 fn page() -> String {
     let crds = keyturn::api::crds();
     let mut page = format!(
-        "<!-- Made from src/api by `{REGENERATE}`. Do not edit. -->\n\
+        "<!-- Made from crates/api by `{REGENERATE}`. Do not edit. -->\n\
          # Fields\n\n\
          Every field of keyturn's objects, as the API server checks them. `kubectl explain managedsecret.spec` says \
          the same on a cluster. A **bold** field is there wherever the object that holds it is. Durations are \

@@ -239,11 +239,52 @@ mod tests {
     use kube::runtime::reflector;
     use kube::runtime::watcher::Event;
 
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+
     use super::*;
-    use crate::api::managed_secret::SecretOnHost;
     use crate::controller::cache::Scope;
     use crate::controller::queue::{Requests, queue};
-    use crate::deploy::testing::{host, rotating, secret};
+
+    fn host() -> DockerHost {
+        object(json!({
+            "kind": "DockerHost",
+            "metadata": {"name": "web", "namespace": "prod"},
+            "spec": {
+                "ssh": {
+                    "host": "web.example", "user": "deploy", "keySecretRef": {"name": "web-key", "key": "id.pem"},
+                    "knownHosts": []
+                },
+                "docker": {"composeProject": "app", "sudo": true},
+                "deploy": {"script": "deploy.sh"},
+                "verify": {"script": "curl -sf https://localhost/"}
+            }
+        }))
+    }
+
+    /// It names no host any more, and its rotation is under way on one.
+    fn secret_that_left_its_host() -> ManagedSecret {
+        object(json!({
+            "kind": "ManagedSecret",
+            "metadata": {"name": "token", "namespace": "prod"},
+            "spec": {
+                "ssm": {"parameters": [{"path": "/app/TOKEN"}]},
+                "generate": {"hex": {"bytes": 32}},
+                "rotation": {"period": "90d"}
+            },
+            "status": {
+                "rotation": {
+                    "id": 1, "trigger": "Period", "step": "Deploy", "startedAt": "1970-01-01T00:00:00Z"
+                },
+                "hosts": [{"name": "web", "proven": false}]
+            }
+        }))
+    }
+
+    fn object<K: DeserializeOwned>(mut json: Value) -> K {
+        json["apiVersion"] = "keyturn.dev/v1alpha1".into();
+        serde_json::from_value(json).unwrap()
+    }
 
     struct Rig {
         links: Links,
@@ -280,15 +321,12 @@ mod tests {
 
     #[test]
     fn a_host_that_left_the_spec_in_mid_rotation_and_its_secret_are_looked_at_when_the_other_changes() {
-        let mut moved = rotating(secret("token", &["/app/TOKEN"]), "Deploy", 0);
-        moved.spec.hosts.clear();
-        let left = SecretOnHost { name: "web".into(), version: None, proven: false };
-        moved.status.as_mut().unwrap().hosts.push(left);
+        let moved = secret_that_left_its_host();
         let mut rig = rig(&moved);
         rig.links.secret(&DeserializeGuard(Ok(moved)), Change::Applied);
         assert_eq!(rig.hosts.try_recv().unwrap().name, "web");
         assert_eq!(rig.secrets.try_recv().unwrap().name, "token");
-        rig.links.host(&DeserializeGuard(Ok(host("web"))), Change::Applied);
+        rig.links.host(&DeserializeGuard(Ok(host())), Change::Applied);
         assert_eq!(rig.secrets.try_recv().unwrap().name, "token");
     }
 }

@@ -2,8 +2,6 @@
 
 pub mod cache;
 pub mod config;
-pub mod deploy_jobs;
-pub mod docker_host;
 pub mod events;
 pub mod health;
 pub mod inventories;
@@ -16,14 +14,12 @@ pub mod lease;
 pub mod links;
 pub mod logging;
 pub mod look;
-pub mod managed_secret;
 pub mod metrics;
 pub mod notifications;
-pub mod objects;
 pub mod pace;
 pub mod queue;
 pub mod run;
-pub mod secret_incident;
-pub mod settings;
 mod targets;
 pub mod watches;
+
+pub use keyturn_reconcile::{deploy_jobs, docker_host, managed_secret, objects, secret_incident, settings};

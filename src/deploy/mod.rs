@@ -1,14 +1,6 @@
-//! Deployment to docker hosts: the Job that does it, and what runs inside the Job.
+//! Deployments: what is decided about them, and the program that does them in a pod.
 
-pub mod collection;
-pub mod fingerprint;
-pub mod job;
-pub mod plan;
-pub mod report;
-pub mod revision;
 pub mod runner;
 pub mod ssh;
-pub mod task;
-#[cfg(test)]
-pub(crate) mod testing;
-pub mod wish;
+
+pub use keyturn_reconcile::deploy::*;

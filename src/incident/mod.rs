@@ -1,7 +1,5 @@
-//! What is known of an incident: which secrets it is about, and who read them, as CloudTrail tells it.
+//! Incidents: what lies behind their ports.
 
-pub mod audit;
-pub mod event;
-pub mod logs;
-pub mod scope;
-pub mod trail;
+pub mod cloudtrail;
+
+pub use keyturn_reconcile::incident::*;

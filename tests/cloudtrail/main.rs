@@ -5,8 +5,9 @@ use aws_credential_types::Credentials;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use keyturn::api::secret_incident::SecretIncidentStatus;
 use keyturn::incident::audit::{self, Watched};
+use keyturn::incident::cloudtrail::CloudTrail;
 use keyturn::incident::event::{CHANGES, READS};
-use keyturn::incident::trail::{CloudTrail, Trail, TrailError};
+use keyturn::incident::trail::{Trail, TrailError};
 use keyturn_aws_emulator::{Emulator, Fault, Quota, Rule};
 use serde_json::{Value, json};
 

@@ -6,6 +6,7 @@ use aws_sdk_ssm::types::ParameterTier;
 use futures::future::join_all;
 use keyturn::parameter_store::{Created, Listed, ParameterStore, description};
 use keyturn::rotation::observed::Stamp;
+use keyturn::rotation::request;
 
 use crate::endpoint::{Endpoint, value, write};
 
@@ -15,7 +16,7 @@ fn stamp(version: i64) -> Stamp {
         id: 7,
         version,
         at: "2026-03-01T03:00:00Z".parse().unwrap(),
-        request: Some(description::request_hash("now")),
+        request: Some(request::hash("now")),
         made: None,
     }
 }

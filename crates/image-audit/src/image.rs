@@ -1,0 +1,335 @@
+//! What docker says about an image, as texts with a place each.
+//!
+//! Understands what `docker image inspect` prints, and for the history what `docker history --no-trunc --format json`
+//! prints (an object a line) or the engine's API answers (an array). Texts may hold secrets: they are kept in
+//! [`SecretValue`], and no error quotes the input.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+
+use super::{Place, history};
+use keyturn_secret_value::SecretValue;
+
+/// An image as far as it is audited.
+pub struct Image {
+    /// The image ID, `sha256:…`.
+    pub id: String,
+    /// All names that it goes by: tags and repository digests.
+    pub names: Vec<String>,
+    pub texts: Vec<Text>,
+    /// The commands of layers, and those of `ONBUILD`, as a whole.
+    pub commands: Vec<(Place, SecretValue)>,
+    /// Layers whose creating command is not recorded, as with `docker import`.
+    pub unrecorded_layers: usize,
+}
+
+/// Something written into an image.
+pub struct Text {
+    pub place: Place,
+    /// Of the variable or label whose value it is.
+    pub name: Option<String>,
+    pub value: SecretValue,
+}
+
+/// Why an image cannot be audited.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ImageError {
+    #[error(
+        "the output of docker inspect is not what was expected: not JSON of an image, at line {line}, column {column}"
+    )]
+    Inspect { line: usize, column: usize },
+    #[error("the configuration of the image is not what was expected, at line {line}, column {column}")]
+    Configuration { line: usize, column: usize },
+    #[error("the output of docker inspect describes {0} objects; audit one image at a time")]
+    Count(usize),
+    #[error("the output of docker inspect describes a container, not an image: use docker image inspect")]
+    Container,
+    #[error("the output of docker inspect has no configuration of an image")]
+    NoConfiguration,
+    #[error(
+        "entry {entry} of the history is not JSON with CreatedBy: use docker history --no-trunc --format json \
+         (before docker 23: --format '{{{{json .}}}}')"
+    )]
+    History { entry: usize },
+    #[error("the history is empty, and the image has {0} layers")]
+    NoHistory(usize),
+    #[error("the history is shortened: use docker history --no-trunc")]
+    Shortened,
+    #[error(
+        "the history has {entries} entries, and the image has {layers} layers: it is another image's, or only a part"
+    )]
+    HistoryOfAnother { entries: usize, layers: usize },
+}
+
+/// The ID of the image that an output of `docker image inspect` describes: what to ask the history of, since a tag may
+/// move meanwhile.
+pub fn id(inspect: &SecretValue) -> Result<String, ImageError> {
+    parse_inspect(inspect).map(|inspected| inspected.id)
+}
+
+/// Reads both outputs.
+pub fn parse(inspect: &SecretValue, history: &SecretValue) -> Result<Image, ImageError> {
+    let inspected = parse_inspect(inspect)?;
+    let commands = parse_history(history)?;
+    let layers = inspected.root_fs.layers.len();
+    if commands.is_empty() && layers > 0 {
+        return Err(ImageError::NoHistory(layers));
+    }
+    if commands.len() < layers {
+        return Err(ImageError::HistoryOfAnother { entries: commands.len(), layers });
+    }
+    let mut names = inspected.repo_tags;
+    names.extend(inspected.repo_digests);
+    let config = inspected.config.ok_or(ImageError::NoConfiguration)?;
+    Ok(assembled(inspected.id, names, config, inspected.container_config, commands))
+}
+
+/// Reads an image's configuration as an archive has it, its history in it.
+pub fn parse_config(id: String, names: Vec<String>, config: &SecretValue) -> Result<Image, ImageError> {
+    let configuration: Configuration = serde_json::from_str(config.expose())
+        .map_err(|error| ImageError::Configuration { line: error.line(), column: error.column() })?;
+    let commands: Vec<SecretValue> =
+        configuration.history.into_iter().rev().map(|layer| layer.created_by.0).collect();
+    let config = configuration.config.unwrap_or_default();
+    Ok(assembled(id, names, config, configuration.container_config, commands))
+}
+
+/// The texts of an image; its commands come newest first.
+fn assembled(
+    id: String,
+    names: Vec<String>,
+    config: Config,
+    container_config: Option<Config>,
+    commands: Vec<SecretValue>,
+) -> Image {
+    let unrecorded_layers = commands.iter().filter(|command| command.is_empty()).count();
+    let mut whole: Vec<(Place, SecretValue)> =
+        config.on_build.iter().map(|trigger| (Place::OnBuild, trigger.0.duplicate())).collect();
+    let mut texts = config.into_texts();
+    if let Some(container) = container_config {
+        // Its command is the last step of the build, which the history has.
+        let again = container.into_texts().into_iter();
+        texts.extend(again.filter(|text| matches!(text.place, Place::Env | Place::Label)));
+    }
+    for (index, command) in commands.iter().rev().enumerate() {
+        texts.extend(history::texts(command.expose()).into_iter().map(|(name, value)| Text {
+            place: Place::History(index + 1),
+            name,
+            value,
+        }));
+        whole.push((Place::History(index + 1), command.duplicate()));
+    }
+    Image { id, names, texts, commands: whole, unrecorded_layers }
+}
+
+impl Image {
+    /// Whether an allow list that says this name means this image: a name with its tag, one without (all of its tags),
+    /// or a digest.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.id == name
+            || self.names.iter().any(|known| {
+                known == name
+                    || repository(known) == name
+                    || known.split_once('@').is_some_and(|(_, digest)| digest == name)
+            })
+    }
+}
+
+/// A name without tag and digest. A colon before the last slash is a port.
+fn repository(name: &str) -> &str {
+    let name = name.split('@').next().unwrap_or(name);
+    match name.rfind(':') {
+        Some(colon) if !name[colon..].contains('/') => &name[..colon],
+        _ => name,
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Inspected {
+    #[serde(default)]
+    id: String,
+    #[serde(default, deserialize_with = "or_default")]
+    repo_tags: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    repo_digests: Vec<String>,
+    config: Option<Config>,
+    /// The configuration of the container that the image was made from: of the classic builder, or of `docker commit`.
+    container_config: Option<Config>,
+    #[serde(default, rename = "RootFS", deserialize_with = "or_default")]
+    root_fs: RootFs,
+    /// Containers have one, images do not.
+    state: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase")]
+struct RootFs {
+    #[serde(default, deserialize_with = "or_default")]
+    layers: Vec<String>,
+}
+
+/// A configuration as it lies in a registry or an archive.
+#[derive(Deserialize)]
+struct Configuration {
+    config: Option<Config>,
+    container_config: Option<Config>,
+    #[serde(default, deserialize_with = "or_default")]
+    history: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+struct Step {
+    #[serde(default)]
+    created_by: Held,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase")]
+struct Config {
+    #[serde(default, deserialize_with = "or_default")]
+    env: Vec<Held>,
+    #[serde(default, deserialize_with = "or_default")]
+    labels: BTreeMap<String, Held>,
+    #[serde(default, deserialize_with = "or_default")]
+    cmd: Words,
+    #[serde(default, deserialize_with = "or_default")]
+    entrypoint: Words,
+    #[serde(default, deserialize_with = "or_default")]
+    healthcheck: Healthcheck,
+    #[serde(default, deserialize_with = "or_default")]
+    on_build: Vec<Held>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase")]
+struct Healthcheck {
+    #[serde(default, deserialize_with = "or_default")]
+    test: Words,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Layer {
+    #[serde(alias = "createdBy")]
+    created_by: Held,
+}
+
+/// A command: a list of words, or one string in what older versions wrote.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Words {
+    List(Vec<Held>),
+    One(Held),
+}
+
+impl Default for Words {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
+impl Words {
+    fn joined(self) -> Option<SecretValue> {
+        match self {
+            Self::One(word) => Some(word.0),
+            Self::List(words) if words.is_empty() => None,
+            Self::List(words) => {
+                let words: Vec<&str> = words.iter().map(|word| word.0.expose()).collect();
+                Some(SecretValue::new(words.join(" ")))
+            }
+        }
+    }
+}
+
+struct Held(SecretValue);
+
+impl Default for Held {
+    fn default() -> Self {
+        Self(SecretValue::new(String::new()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Held {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(SecretValue::new(text)))
+    }
+}
+
+/// Docker writes `null` where there is nothing.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
+}
+
+impl Config {
+    fn into_texts(self) -> Vec<Text> {
+        let text = |place: Place, value: SecretValue| Text { place, name: None, value };
+        let mut texts: Vec<Text> = self.env.iter().map(|entry| variable(entry.0.expose())).collect();
+        texts.extend(self.labels.into_iter().map(|(name, value)| Text {
+            place: Place::Label,
+            name: Some(name),
+            value: value.0,
+        }));
+        texts.extend(self.cmd.joined().map(|value| text(Place::Cmd, value)));
+        texts.extend(self.entrypoint.joined().map(|value| text(Place::Entrypoint, value)));
+        texts.extend(self.healthcheck.test.joined().map(|value| text(Place::Healthcheck, value)));
+        for trigger in self.on_build {
+            texts.extend(history::texts(trigger.0.expose()).into_iter().map(|(name, value)| Text {
+                place: Place::OnBuild,
+                name,
+                value,
+            }));
+        }
+        texts
+    }
+}
+
+/// An entry of Env. One without `=` is looked at as a text.
+fn variable(entry: &str) -> Text {
+    let (name, value) = match entry.split_once('=') {
+        Some((name, value)) => (Some(name.to_owned()), value),
+        None => (None, entry),
+    };
+    Text { place: Place::Env, name, value: SecretValue::new(value.to_owned()) }
+}
+
+fn parse_inspect(output: &SecretValue) -> Result<Inspected, ImageError> {
+    // serde's messages quote the input: only the position is passed on.
+    let wrong = |error: serde_json::Error| ImageError::Inspect { line: error.line(), column: error.column() };
+    let text = output.expose().trim_start();
+    let mut objects: Vec<Inspected> = if text.starts_with('{') {
+        vec![serde_json::from_str(text).map_err(wrong)?]
+    } else {
+        serde_json::from_str(text).map_err(wrong)?
+    };
+    match (objects.pop(), objects.len()) {
+        (Some(object), 0) if object.state.is_some() => Err(ImageError::Container),
+        (Some(object), 0) => Ok(object),
+        (Some(_), more) => Err(ImageError::Count(more + 1)),
+        (None, _) => Err(ImageError::Count(0)),
+    }
+}
+
+/// The commands, newest first as docker lists them.
+fn parse_history(output: &SecretValue) -> Result<Vec<SecretValue>, ImageError> {
+    let text = output.expose().trim();
+    let layers: Vec<Layer> = if text.starts_with('[') {
+        serde_json::from_str(text).map_err(|_| ImageError::History { entry: 1 })?
+    } else {
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        lines
+            .map(|(index, line)| {
+                serde_json::from_str(line).map_err(|_| ImageError::History { entry: index + 1 })
+            })
+            .collect::<Result<_, _>>()?
+    };
+    // Docker shortens to 45 characters, the last of them an ellipsis.
+    if layers.iter().any(|layer| {
+        let command = layer.created_by.0.expose();
+        command.ends_with('…') && command.chars().count() <= 45
+    }) {
+        return Err(ImageError::Shortened);
+    }
+    Ok(layers.into_iter().map(|layer| layer.created_by.0).collect())
+}

@@ -1,0 +1,178 @@
+//! Secrets in the content of a file, through a window: no file is held as a whole but a configuration of some size.
+
+use std::io::{self, Read};
+use std::ops::Range;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+
+use super::places::Treatment;
+use crate::formats;
+use crate::managed::Matcher;
+use crate::rule::Rule;
+use crate::rules::{self, Hit};
+use keyturn_secret_value::SecretValue;
+
+/// Bytes that are looked at at once.
+pub const WINDOW: usize = 256 << 10;
+/// Bytes that a window shares with the next, so that nothing is torn apart: longer than a token, and than any form of a
+/// parameter of 4 KiB.
+const OVERLAP: usize = 16 << 10;
+/// Bytes before a mark that are looked at: the number of a bot, `-----BEGIN ENCRYPTED`.
+const BEFORE: usize = 64;
+/// Bytes behind the beginning of a mark that are looked at.
+const BEHIND: usize = 8 << 10;
+/// Largest configuration in bytes that is looked at by names. Usual are some KiB.
+const LARGEST_CONFIGURATION: usize = WINDOW;
+/// Marks in one file that are looked at. Usual are some hundred; what has more was made to take time.
+const MOST_MARKS: usize = 200_000;
+/// Findings in one file: a list of thousands of tokens is no news after the first.
+const MOST_HITS: usize = 64;
+
+/// Looks into files, one after the other, with one buffer.
+pub struct Contents<'a> {
+    marks: AhoCorasick,
+    matcher: Option<&'a Matcher>,
+    buffer: zeroize::Zeroizing<Vec<u8>>,
+}
+
+impl<'a> Contents<'a> {
+    pub fn new(matcher: Option<&'a Matcher>) -> Self {
+        // Some marks end with another one.
+        let marks = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(formats::marks());
+        let marks = marks.expect("a hundred short words are no automaton too large");
+        Self { marks, matcher, buffer: zeroize::Zeroizing::new(vec![0; WINDOW]) }
+    }
+
+    /// Everything secret in the first `most` bytes of a file, and whether these were looked at in full.
+    pub fn scan(
+        &mut self,
+        treatment: Treatment,
+        content: &mut impl Read,
+        most: u64,
+    ) -> io::Result<(Vec<Hit>, bool)> {
+        let mut content = content.take(most);
+        let (mut hits, mut marks) = (Vec::new(), MOST_MARKS);
+        let (mut filled, mut known, mut first, mut program) = (0, 0, true, false);
+        loop {
+            let read = fill(&mut content, &mut self.buffer[filled..])?;
+            filled += read;
+            let whole = filled < WINDOW;
+            if first {
+                program = self.buffer[..filled.min(8192)].contains(&0);
+            }
+            if first && whole && treatment == Treatment::Configuration && filled <= LARGEST_CONFIGURATION {
+                hits = self.configuration(&self.buffer[..filled]);
+            }
+            let decided = if whole { filled } else { filled - OVERLAP };
+            if treatment != Treatment::Examples {
+                let keys = treatment != Treatment::Package || !program;
+                self.tokens(known..decided, filled, keys, &mut hits, &mut marks);
+            }
+            if let Some(matcher) = self.matcher {
+                add_managed_bytes(&mut hits, &self.buffer[..filled], matcher);
+            }
+            let enough = hits.len() >= MOST_HITS || marks == 0;
+            if whole || enough {
+                hits.truncate(MOST_HITS);
+                return Ok((hits, !enough));
+            }
+            let from = decided - BEFORE;
+            self.buffer.copy_within(from..filled, 0);
+            (filled, known, first) = (filled - from, BEFORE, false);
+        }
+    }
+
+    /// What is secret in a path itself.
+    pub fn path(&mut self, path: &str) -> Vec<Hit> {
+        let length = path.len().min(WINDOW);
+        self.buffer[..length].copy_from_slice(&path.as_bytes()[..length]);
+        let (mut hits, mut marks) = (Vec::new(), MOST_MARKS);
+        self.tokens(0..length, length, true, &mut hits, &mut marks);
+        if let Some(matcher) = self.matcher {
+            add_managed_bytes(&mut hits, &self.buffer[..length], matcher);
+        }
+        hits
+    }
+
+    /// By all rules, as a text.
+    fn configuration(&self, content: &[u8]) -> Vec<Hit> {
+        let text = SecretValue::new(String::from_utf8_lossy(content).into_owned());
+        let mut hits = rules::scan(None, &text);
+        if let Some(matcher) = self.matcher {
+            rules::add_managed(&mut hits, None, &text, matcher);
+        }
+        hits
+    }
+
+    /// What is a secret by its form, where a mark begins in `range`; private keys only with `keys`.
+    fn tokens(&self, range: Range<usize>, filled: usize, keys: bool, hits: &mut Vec<Hit>, marks: &mut usize) {
+        let (mut next, mut until) = (range.start, range.start);
+        while next < range.end && hits.len() < MOST_HITS && *marks > 0 {
+            let Some(found) = self.marks.find(&self.buffer[next..filled]) else { return };
+            let at = next + found.start();
+            if at >= range.end {
+                return;
+            }
+            next = at + 1;
+            *marks -= 1;
+            let (text, offset) = printable_around(&self.buffer[..filled], at, &mut until);
+            let Some((rule, token)) = formats::at(found.pattern().as_usize(), text, offset) else { continue };
+            if rule == Rule::PrivateKey && !(keys && is_key_material(token)) {
+                continue;
+            }
+            // A longer mark may begin where a shorter one does.
+            if !hits.iter().any(|hit| hit.value.expose().contains(token)) {
+                let value = SecretValue::new(token.to_owned());
+                hits.push(Hit { rule, name: None, value, parameter: None });
+            }
+        }
+    }
+}
+
+fn add_managed_bytes(hits: &mut Vec<Hit>, bytes: &[u8], matcher: &Matcher) {
+    for managed in matcher.find_in_file(bytes) {
+        if hits.iter().all(|hit| hit.parameter.as_ref() != Some(&managed.name)) {
+            hits.retain(|hit| !hit.value.expose().contains(managed.written.expose()));
+            let (value, parameter) = (managed.written, Some(managed.name));
+            // First, so that no flood of others takes its place.
+            hits.insert(0, Hit { rule: Rule::ManagedValue, name: None, value, parameter });
+        }
+    }
+}
+
+fn fill(content: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match content.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// The ASCII text around a place, and where in it the place is. Tokens are nothing else, and programs are full of it.
+/// `until` is where the text ends that was looked at last.
+fn printable_around<'a>(bytes: &'a [u8], at: usize, until: &mut usize) -> (&'a str, usize) {
+    let printable = |byte: &u8| byte.is_ascii_graphic() || b" \t\r\n".contains(byte);
+    let before = bytes[at.saturating_sub(BEFORE)..at].iter().rev().take_while(|byte| printable(byte)).count();
+    let most = bytes.len().min(at + BEHIND);
+    let from = (*until).max(at).min(most);
+    *until = from + bytes[from..most].iter().take_while(|byte| printable(byte)).count();
+    (std::str::from_utf8(&bytes[at - before..*until]).unwrap_or_default(), before)
+}
+
+/// Whether PEM has a key, and not what a program prints around one: a line of base64 follows.
+fn is_key_material(body: &str) -> bool {
+    let base64 = |line: &str| {
+        line.len() >= 40 && line.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte))
+    };
+    // In JSON, and in programs, the ends of lines are escaped.
+    let varied = |line: &str| crate::names::entropy(line) >= 3.5;
+    body.split(['\n', '\r', ' ', '"', '\'', '\\'])
+        .map(|line| line.strip_prefix(['n', 'r']).filter(|rest| rest.len() >= 40).unwrap_or(line))
+        .take(12)
+        .any(|line| base64(line) && varied(line))
+}

@@ -1,0 +1,357 @@
+//! Values that keyturn manages, found in an image by exact value in every form in which they get into one.
+//!
+//! Whoever searches is not told the values: [`ManagedValues`] holds keyed fingerprints of all forms, and [`Matcher`]
+//! compares them with every window of the text that is as long as a form. There is no rolling sum to find candidates
+//! by: sums are linear in the characters of the value, and those of a few forms together would give it away to whoever
+//! has the key.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+
+use keyturn_secret_value::SecretValue;
+
+/// Length of the key in bytes.
+pub const KEY_BYTES: usize = 32;
+
+/// Below this length in bytes a form is not searched for: it would be found by chance.
+pub const SHORTEST: usize = 8;
+
+/// Bytes of a fingerprint: 16 are enough to be found by no chance, and a task has little room.
+const MAC_BYTES: usize = 16;
+
+/// How a value was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// As it is, and made of such characters as generated values have.
+    Word,
+    /// As it is, with other characters, but no whitespace.
+    Graphic,
+    /// As it is, with any characters.
+    Raw,
+    Base64,
+    Url,
+    Json,
+    Hex,
+}
+
+impl Form {
+    /// Whether the byte can be part of a value in this form: most windows need no fingerprint then.
+    fn has(self, byte: u8) -> bool {
+        match self {
+            Self::Raw | Self::Json => true,
+            Self::Word => byte.is_ascii_alphanumeric() || b"+/=_.~-".contains(&byte),
+            Self::Graphic => byte.is_ascii_graphic(),
+            Self::Base64 => byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte),
+            Self::Url => byte.is_ascii_alphanumeric() || b"-_.~%+".contains(&byte),
+            Self::Hex => byte.is_ascii_hexdigit(),
+        }
+    }
+
+    /// The narrowest form of a value as it is.
+    fn of(raw: &str) -> Self {
+        let mut narrow = [Self::Word, Self::Graphic].into_iter();
+        narrow.find(|form| raw.bytes().all(|byte| form.has(byte))).unwrap_or(Self::Raw)
+    }
+
+    /// Whether a file may be searched for it, in which most windows must need no fingerprint.
+    fn is_rare(self) -> bool {
+        !matches!(self, Self::Raw | Self::Json)
+    }
+}
+
+/// Fingerprints of values in all forms. Whoever has it can try guesses, and nothing else.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ManagedValues {
+    /// 64 hexadecimal digits.
+    key: String,
+    values: Vec<ManagedValue>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct ManagedValue {
+    name: String,
+    /// Form, length in bytes, and HMAC-SHA256 in hexadecimal digits, cut.
+    forms: Vec<(Form, usize, String)>,
+}
+
+impl ManagedValues {
+    /// The fingerprints of these values, each under a name, with a key that is fresh for every run: fingerprints of two
+    /// runs cannot be compared. Values that are too short to be searched for are left out.
+    pub fn new(values: &[(String, SecretValue)], key: &[u8; KEY_BYTES]) -> Self {
+        let signing = hmac::Key::new(hmac::HMAC_SHA256, key);
+        let long_enough = values
+            .iter()
+            .filter(|(_, value)| value.expose().trim_end_matches(['\n', '\r']).len() >= SHORTEST);
+        let fingerprinted = long_enough.map(|(name, value)| {
+            let mut known: Vec<(Form, usize, String)> = Vec::new();
+            for (form, written) in forms(value) {
+                let bytes = written.expose().as_bytes();
+                let mac = hex::encode(mac(&signing, bytes));
+                if bytes.len() >= SHORTEST && !known.iter().any(|(_, _, same)| *same == mac) {
+                    known.push((form, bytes.len(), mac));
+                }
+            }
+            ManagedValue { name: name.clone(), forms: known }
+        });
+        Self { key: hex::encode(key), values: fingerprinted.collect() }
+    }
+}
+
+fn mac(key: &hmac::Key, bytes: &[u8]) -> [u8; MAC_BYTES] {
+    let mut cut = [0; MAC_BYTES];
+    cut.copy_from_slice(&hmac::sign(key, bytes).as_ref()[..MAC_BYTES]);
+    cut
+}
+
+/// A managed value found in a text.
+pub struct ManagedHit {
+    /// Of the value, as given to [`ManagedValues::new`].
+    pub name: String,
+    pub form: Form,
+    /// What stands in the text.
+    pub written: SecretValue,
+}
+
+type Needles = BTreeMap<Form, BTreeMap<usize, BTreeMap<[u8; MAC_BYTES], String>>>;
+
+/// Finds managed values without being told them.
+pub struct Matcher {
+    key: hmac::Key,
+    /// By form and length in bytes.
+    needles: Needles,
+}
+
+impl Matcher {
+    /// `None` where the fingerprints are malformed.
+    pub fn new(values: &ManagedValues) -> Option<Self> {
+        let key = hex::decode(&values.key).ok().filter(|key| key.len() == KEY_BYTES)?;
+        let mut needles = Needles::new();
+        for value in &values.values {
+            for (form, length, mac) in &value.forms {
+                let mac = hex::decode(mac).ok()?.try_into().ok()?;
+                if *length < SHORTEST {
+                    return None;
+                }
+                needles
+                    .entry(*form)
+                    .or_default()
+                    .entry(*length)
+                    .or_default()
+                    .entry(mac)
+                    .or_insert_with(|| value.name.clone());
+            }
+        }
+        Some(Self { key: hmac::Key::new(hmac::HMAC_SHA256, &key), needles })
+    }
+
+    /// Which managed values stand in a text, each form once.
+    pub fn find(&self, text: &SecretValue) -> Vec<ManagedHit> {
+        self.find_where(text.expose().as_bytes(), |_| true, |_, _| true)
+    }
+
+    /// Which of them stand in a piece of a file of any size: not those with whitespace, nor with the escapes of JSON,
+    /// and those with other signs than generated values have only where they stand alone. An HMAC for every byte of
+    /// an image would take hours.
+    pub fn find_in_file(&self, bytes: &[u8]) -> Vec<ManagedHit> {
+        let word = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
+        self.find_where(bytes, Form::is_rare, |form, window| {
+            form != Form::Graphic || !(window.start.checked_sub(1).is_some_and(word) || word(window.end))
+        })
+    }
+
+    fn find_where(
+        &self,
+        bytes: &[u8],
+        searched: impl Fn(Form) -> bool,
+        candidate: impl Fn(Form, Range<usize>) -> bool,
+    ) -> Vec<ManagedHit> {
+        let mut found: Vec<ManagedHit> = Vec::new();
+        for (form, lengths) in self.needles.iter().filter(|(form, _)| searched(**form)) {
+            let shortest = lengths.keys().next().copied().unwrap_or(usize::MAX);
+            for run in runs(bytes, *form, shortest) {
+                let lengths = lengths.range(..=run.len());
+                let windows = lengths.flat_map(|(length, needles)| {
+                    (run.start..=run.end - length).map(move |at| (at..at + length, needles))
+                });
+                for (window, needles) in windows {
+                    if !candidate(*form, window.clone()) {
+                        continue;
+                    }
+                    let window = &bytes[window];
+                    let Some(name) = needles.get(&mac(&self.key, window)) else { continue };
+                    // A form begins and ends where characters do.
+                    let Ok(written) = std::str::from_utf8(window) else { continue };
+                    if !found.iter().any(|hit| hit.name == *name && hit.form == *form) {
+                        let written = SecretValue::new(written.to_owned());
+                        found.push(ManagedHit { name: name.clone(), form: *form, written });
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Where so many characters of a form or more stand in a row. Of most windows of that length the last few bytes are looked
+/// at alone: where one is none of the form, no run goes over it.
+fn runs(bytes: &[u8], form: Form, shortest: usize) -> impl Iterator<Item = Range<usize>> + '_ {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        while bytes.len().saturating_sub(start) >= shortest {
+            let mut end = start + shortest;
+            let mut unseen = end;
+            while unseen > start && form.has(bytes[unseen - 1]) {
+                unseen -= 1;
+            }
+            if unseen > start {
+                start = unseen;
+                continue;
+            }
+            while end < bytes.len() && form.has(bytes[end]) {
+                end += 1;
+            }
+            let run = start..end;
+            start = end + 1;
+            return Some(run);
+        }
+        None
+    })
+}
+
+/// Every way in which a value gets into an image's configuration. Trailing newlines are left out: env files and labels
+/// do not carry them.
+fn forms(value: &SecretValue) -> Vec<(Form, SecretValue)> {
+    let raw = value.expose().trim_end_matches(['\n', '\r']);
+    let mut forms = vec![(Form::of(raw), raw.to_owned())];
+    for alignment in 0..3 {
+        forms.push((Form::Base64, inner_base64(&STANDARD_NO_PAD, raw, alignment)));
+        forms.push((Form::Base64, inner_base64(&URL_SAFE_NO_PAD, raw, alignment)));
+    }
+    for space in ["%20", "+"] {
+        forms.push((Form::Url, percent_encoded(raw, space, false)));
+        forms.push((Form::Url, percent_encoded(raw, space, true)));
+    }
+    let json = serde_json::Value::String(raw.to_owned()).to_string();
+    let json = json[1..json.len() - 1].to_owned();
+    // Go, in which docker is written, escapes these three too.
+    forms.push((Form::Json, json.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e")));
+    forms.push((Form::Json, json));
+    forms.push((Form::Hex, hex::encode(raw)));
+    forms.push((Form::Hex, hex::encode_upper(raw)));
+    forms.into_iter().map(|(form, written)| (form, SecretValue::new(written))).collect()
+}
+
+/// The characters of base64 that depend on the value alone, when `alignment` bytes modulo three stand before it.
+fn inner_base64(engine: &impl Engine, raw: &str, alignment: usize) -> String {
+    let mut bytes = vec![0; alignment];
+    bytes.extend_from_slice(raw.as_bytes());
+    let encoded = engine.encode(&bytes);
+    let first = (alignment * 8).div_ceil(6);
+    let end = bytes.len() * 8 / 6;
+    encoded[first..end].to_owned()
+}
+
+fn percent_encoded(raw: &str, space: &str, lower: bool) -> String {
+    let mut encoded = String::new();
+    for byte in raw.bytes() {
+        match byte {
+            b' ' => encoded.push_str(space),
+            byte if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) => encoded.push(char::from(byte)),
+            byte if lower => encoded.push_str(&format!("%{byte:02x}")),
+            byte => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+
+    use super::*;
+
+    const VALUE: &str = "p&ss \"w<>rd\"/+?ÿ~9f2c";
+
+    fn managed_values(value: &str) -> ManagedValues {
+        ManagedValues::new(&[("db".to_owned(), SecretValue::new(value.to_owned()))], &[7; KEY_BYTES])
+    }
+
+    fn matcher_of(value: &str) -> Matcher {
+        Matcher::new(&managed_values(value)).unwrap()
+    }
+
+    fn found(matcher: &Matcher, text: &str) -> Vec<Form> {
+        let hits = matcher.find(&SecretValue::new(text.to_owned()));
+        hits.into_iter().map(|hit| hit.form).collect()
+    }
+
+    #[test]
+    fn a_value_is_found_in_every_form_and_alignment() {
+        let matcher = matcher_of(&format!("{VALUE}\n"));
+        for before in ["", "a", "ab", "abc", "abcd"] {
+            for after in ["", "z", "zy", "zyx"] {
+                let plain = format!("{before}{VALUE}{after}");
+                assert!(found(&matcher, &plain).contains(&Form::Raw), "{plain}");
+                for encoded in [STANDARD.encode(&plain), URL_SAFE.encode(&plain)] {
+                    assert!(found(&matcher, &format!("x={encoded}")).contains(&Form::Base64), "{plain}");
+                }
+                assert_eq!(found(&matcher, &hex::encode(&plain)), [Form::Hex]);
+                assert_eq!(found(&matcher, &hex::encode_upper(&plain)), [Form::Hex]);
+            }
+        }
+        for (text, form) in [
+            ("x=p%26ss%20%22w%3C%3Erd%22%2F%2B%3F%C3%BF~9f2c", Form::Url),
+            ("x=p%26ss+%22w%3c%3erd%22%2f%2b%3f%c3%bf~9f2c", Form::Url),
+            (r#"{"x":"p&ss \"w<>rd\"/+?ÿ~9f2c"}"#, Form::Json),
+            (r#"{"x":"p\u0026ss \"w\u003c\u003erd\"/+?ÿ~9f2c"}"#, Form::Json),
+        ] {
+            assert_eq!(found(&matcher, text), [form], "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_found() {
+        let matcher = matcher_of("correct horse battery staple");
+        for text in ["", "correct horse battery stapl", "Correct horse battery staple", &"a".repeat(5000)] {
+            assert_eq!(found(&matcher, text), [], "{text}");
+        }
+        assert_eq!(found(&matcher_of(&"a".repeat(32)), &"a".repeat(31)), []);
+    }
+
+    #[test]
+    fn every_run_is_found_that_is_long_enough() {
+        for text in 0..1_u32 << 14 {
+            let bytes: Vec<u8> = (0..14).map(|bit| if text >> bit & 1 == 1 { b'a' } else { b' ' }).collect();
+            for shortest in 1..5 {
+                let words = bytes.split(|byte| *byte == b' ').map(<[u8]>::len);
+                let long: Vec<usize> = words.filter(|length| *length >= shortest).collect();
+                let found: Vec<Range<usize>> = runs(&bytes, Form::Word, shortest).collect();
+                assert!(found.iter().all(|run| bytes[run.clone()].iter().all(|byte| *byte == b'a')));
+                assert_eq!(found.iter().map(ExactSizeIterator::len).collect::<Vec<_>>(), long, "{bytes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_would_be_found_by_chance_is_left_out() {
+        assert_eq!(found(&matcher_of("hunter2"), "hunter2"), []);
+        assert_eq!(found(&matcher_of("hunter23"), "hunter23"), [Form::Word]);
+    }
+
+    #[test]
+    fn what_is_shipped_holds_no_value_and_reads_as_it_was_written() {
+        let shipped = serde_json::to_string(&managed_values("correct horse battery staple")).unwrap();
+        for form in forms(&SecretValue::new("correct horse battery staple".to_owned())) {
+            assert!(!shipped.contains(form.1.expose()), "{:?}", form.0);
+        }
+        let matcher = Matcher::new(&serde_json::from_str(&shipped).unwrap()).unwrap();
+        assert_eq!(found(&matcher, "TOKEN=correct horse battery staple!"), [Form::Raw]);
+        assert!(Matcher::new(&serde_json::from_str(&shipped.replacen("0", "x", 1)).unwrap()).is_none());
+    }
+}

@@ -1,0 +1,142 @@
+//! Text that others will read, without what is secret in it: values that keyturn manages, and tokens of known forms.
+
+use super::managed::{Form, ManagedHit, Matcher};
+use super::rules::{self, Rule};
+use keyturn_secret_value::SecretValue;
+
+/// Rounds of the search for managed values: each takes out every form that the one before has found. A text of more forms
+/// than this is not shown at all.
+const MOST_ROUNDS: usize = 64;
+/// A shorter secret would be taken out of words that only contain it.
+const SHORTEST: usize = 4;
+
+/// The text with a marker, such as `[value:/app/DB_PASSWORD]` or `[github-token]`, in the place of every secret. A line
+/// that holds one in a form that cannot be told from the rest is replaced as a whole.
+pub fn scrubbed(text: &SecretValue, matcher: &Matcher) -> String {
+    let mut markers = Vec::new();
+    let Some(text) = without_managed(text, matcher, &mut markers) else {
+        return "[not shown: too many values of secrets]".to_owned();
+    };
+    let mut text = text.expose().to_owned();
+    // These stretch over lines.
+    for hit in rules::scan(None, &SecretValue::new(text.clone())) {
+        if hit.rule == Rule::PrivateKey && !hit.value.is_empty() {
+            text = text.replace(hit.value.expose(), &marker(hit.rule));
+        }
+    }
+    text.split('\n').map(|line| line_without_tokens(line, &markers)).collect::<Vec<_>>().join("\n")
+}
+
+fn marker(rule: Rule) -> String {
+    format!("[{}]", rule.id())
+}
+
+fn without_managed(text: &SecretValue, matcher: &Matcher, markers: &mut Vec<String>) -> Option<SecretValue> {
+    let mut text = text.duplicate();
+    for _ in 0..MOST_ROUNDS {
+        let found = matcher.find(&text);
+        if found.is_empty() {
+            return Some(text);
+        }
+        for hit in found {
+            let marker = format!("[value:{}]", hit.name);
+            text = SecretValue::new(replaced(text.expose(), &hit, &marker));
+            markers.push(marker);
+        }
+    }
+    None
+}
+
+/// Of base64 the characters at both ends tell something of the value too: there all of the word goes.
+fn replaced(text: &str, hit: &ManagedHit, marker: &str) -> String {
+    let written = hit.written.expose();
+    if hit.form != Form::Base64 {
+        return text.replace(written, marker);
+    }
+    let is_base64 = |c: char| c.is_ascii_alphanumeric() || "+/-_=".contains(c);
+    let mut kept = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(written) {
+        let (before, after) = (&rest[..at], &rest[at + written.len()..]);
+        kept.push_str(before.trim_end_matches(is_base64));
+        kept.push_str(marker);
+        rest = after.trim_start_matches(is_base64);
+    }
+    kept + rest
+}
+
+fn line_without_tokens(line: &str, markers: &[String]) -> String {
+    let mut hits = rules::scan(None, &SecretValue::new(line.to_owned()));
+    // Of two that overlap the longer one goes first.
+    hits.sort_by_key(|hit| std::cmp::Reverse(hit.value.len()));
+    let mut kept = line.to_owned();
+    for hit in hits {
+        let value = hit.value.expose();
+        if markers.iter().any(|marker| marker.contains(value)) {
+            continue;
+        }
+        if value.len() < SHORTEST || !line.contains(value) {
+            return format!("[a line with a {} is not shown]", hit.rule.id());
+        }
+        kept = kept.replace(value, &marker(hit.rule));
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+    use crate::managed::ManagedValues;
+
+    const PASSWORD: &str = "correct-horse/battery&staple";
+    const TOKEN: &str = "ghp_x7Kq9ZpL2mV4nB8cT1sW6yR3dF5gH0jAeUiO";
+
+    fn matcher() -> Matcher {
+        let values = [("/app/DB_PASSWORD".to_owned(), SecretValue::new(PASSWORD.to_owned()))];
+        Matcher::new(&ManagedValues::new(&values, &[3; 32])).unwrap()
+    }
+
+    fn scrub(text: &str) -> String {
+        scrubbed(&SecretValue::new(text.to_owned()), &matcher())
+    }
+
+    #[test]
+    fn managed_values_are_taken_out_in_every_form_however_often_they_stand_there() {
+        let encoded = |before: &str| STANDARD.encode(format!("{before}{PASSWORD}"));
+        let url = "correct-horse%2Fbattery%26staple";
+        let lines = [
+            format!("login password={PASSWORD} from 203.0.113.9 {PASSWORD}"),
+            format!("Authorization: Basic {} and {}", encoded("a:"), encoded("ab:")),
+            format!("and {}", encoded("")),
+            format!("GET /?p={url} 200"),
+            format!("hex {}", hex::encode(PASSWORD)),
+        ];
+        let shown = scrub(&lines.join("\n"));
+        let value = "[value:/app/DB_PASSWORD]";
+        let expected = [
+            format!("login password={value} from 203.0.113.9 {value}"),
+            format!("Authorization: Basic {value} and {value}"),
+            format!("and {value}"),
+            format!("GET /?p={value} 200"),
+            format!("hex {value}"),
+        ];
+        assert_eq!(shown, expected.join("\n"));
+    }
+
+    #[test]
+    fn tokens_of_known_forms_are_taken_out_and_all_else_stays() {
+        let key = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg\n-----END PRIVATE KEY-----";
+        let plain = "2026-11-23 12:00:01 UTC [77] LOG:  connection authorized: user=musehub database=musehub";
+        let shown = scrub(&format!(
+            "{plain}\nused {TOKEN} twice {TOKEN}\npostgres://app:Winter-Garden-91@db/x\n{key}\n{plain}"
+        ));
+        for secret in [TOKEN, "Winter-Garden-91", "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"] {
+            assert!(!shown.contains(secret), "{secret} in {shown}");
+        }
+        assert_eq!(shown.matches(plain).count(), 2, "{shown}");
+        assert!(shown.contains("used [github-token] twice [github-token]"), "{shown}");
+    }
+}

@@ -1,0 +1,64 @@
+//! What a host is asked for in an incident: the log lines of what authenticated with a secret.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::revision::short_hash;
+use keyturn_api::access_log::HostAccessLog;
+use keyturn_api::time::from_kubernetes;
+
+/// What log lines are about. Times are in seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct About {
+    /// Name of the SecretIncident.
+    pub incident: String,
+    /// UID of the SecretIncident.
+    pub incident_uid: String,
+    /// Name of the ManagedSecret.
+    pub secret: String,
+    pub since: i64,
+    pub until: i64,
+}
+
+impl About {
+    /// Whether this is what the host was asked for before, if perhaps in another window.
+    pub fn is_that_of(&self, known: &HostAccessLog) -> bool {
+        known.incident_uid == self.incident_uid && known.secret == self.secret
+    }
+}
+
+/// Log lines that a host is to be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collection {
+    pub about: About,
+    pub script: String,
+    pub timeout_seconds: u64,
+}
+
+impl Collection {
+    /// Names the window and the script, as a revision names versions and the script that deploys them.
+    pub fn revision(&self) -> String {
+        let About { incident_uid, secret, since, until, .. } = &self.about;
+        short_hash(&["collect", incident_uid, secret, &since.to_string(), &until.to_string(), &self.script])
+    }
+
+    /// Whether nothing is left to ask: all of the window was looked at.
+    pub fn is_done(&self, known: &[HostAccessLog]) -> bool {
+        self.known(known).is_some_and(|known| {
+            known.found.is_some()
+                && from_kubernetes(&known.since).timestamp() <= self.about.since
+                && from_kubernetes(&known.until).timestamp() >= self.about.until
+        })
+    }
+
+    /// When it may be tried again, where it failed.
+    pub fn retry_at(&self, known: &[HostAccessLog]) -> Option<DateTime<Utc>> {
+        let known = self.known(known).filter(|known| known.revision == self.revision())?;
+        known.retry_after.as_ref().map(from_kubernetes)
+    }
+
+    pub fn known<'a>(&self, known: &'a [HostAccessLog]) -> Option<&'a HostAccessLog> {
+        known.iter().find(|known| self.about.is_that_of(known))
+    }
+}

@@ -1,0 +1,598 @@
+//! Whether a docker host needs a run, of which kind, and what that run waits for: pure functions over what the
+//! ManagedSecrets want, what the host has proven, and the time.
+//!
+//! A deployment changes the host: it runs the user's script, then compares. A verification only compares. Nothing is
+//! deployed on a guess: where no rotation waits for its hosts, a verification comes first, and only containers that
+//! are seen not to run what keyturn published lead to a deployment. A collection reads logs for an incident, when
+//! nothing else is to be done, and makes room for a deployment.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use kube::ResourceExt;
+
+use super::collection::Collection;
+use super::revision::{audit_settings, revision};
+use super::wish::{Arrival, Wish};
+use keyturn_api::DockerHost;
+use keyturn_api::docker_host::{DockerHostStatus, HostParameter, HostRun, Proof, RunMode};
+use keyturn_api::managed_secret::Origin;
+use keyturn_api::time::{from_kubernetes, to_text};
+use keyturn_rotation::adoption::has_adopted;
+
+/// A series of secrets that are published one after another delays a deployment by at most this many times the
+/// coalescing wait.
+const LONGEST_WAIT: i32 = 4;
+
+/// The longest list of log lines in the status of a host; the schema takes no longer one.
+pub const MOST_COLLECTIONS: usize = 256;
+
+/// How long a new host is left to those who set it up, before its images are looked at for their own sake.
+const FIRST_AUDIT: TimeDelta = TimeDelta::minutes(15);
+
+/// Everything the decision is made from.
+#[derive(Clone)]
+pub struct Input<'a> {
+    /// The host, its status brought up to date with the Jobs that exist.
+    pub host: &'a DockerHost,
+    /// What may and should run on it.
+    pub wishes: &'a [Wish],
+    /// Secrets of the host that are about to be published.
+    pub arrivals: &'a [Arrival],
+    /// Log lines that the host is to be asked for.
+    pub collections: &'a [Collection],
+    /// All DockerHosts of the namespace.
+    pub hosts: &'a [DockerHost],
+    /// Every Job of the host that exists, as a run.
+    pub tried: &'a [HostRun],
+    pub permission: Permission,
+    /// What the schema could not refuse in the host's spec.
+    pub problems: Vec<String>,
+    pub window: WindowGate,
+    /// How long a deployment waits for arrivals.
+    pub coalesce: TimeDelta,
+    pub now: DateTime<Utc>,
+}
+
+/// What the RotationGrants say about the host's endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Permission {
+    Granted,
+    /// Decide and report, touch nothing.
+    ObserveOnly,
+    /// No grant covers it; says which lines of YAML are missing.
+    Lacking(String),
+}
+
+/// What the host's own windows say about this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WindowGate {
+    Open,
+    OpensAt(DateTime<Utc>),
+    /// The windows are such that none ever opens, or cannot be read.
+    Unusable(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing is left to do.
+    Settled,
+    /// A Job of the host runs.
+    Watch,
+    /// Make room for another Job: this one cannot come up, and was made from a spec that has changed since; or it only
+    /// collects log lines, while a deployment could start.
+    Abandon {
+        job: String,
+    },
+    Start(Run),
+    /// A run is needed, but not now.
+    Hold {
+        mode: RunMode,
+        hold: Hold,
+    },
+}
+
+/// A run to be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub mode: RunMode,
+    pub revision: String,
+    /// One more than any try of this revision that is known of.
+    pub attempt: i32,
+    /// All that is published for the host, by path.
+    pub parameters: Vec<Wish>,
+    /// The parameters that made it necessary.
+    pub because: Vec<String>,
+    /// What a collection is about; `None` in the other modes.
+    pub collection: Option<Collection>,
+    /// Whether it looks into the files of the images' layers.
+    pub layers: bool,
+}
+
+/// Why a run that is needed does not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Reason of the condition.
+    pub reason: &'static str,
+    pub message: String,
+    /// When to look again; `None`: when something changes.
+    pub until: Option<DateTime<Utc>>,
+    /// Whether it takes a person.
+    pub stalled: bool,
+    /// Whether it is over in moments, so that no verification is worth starting meanwhile.
+    pub brief: bool,
+}
+
+impl Hold {
+    fn new(reason: &'static str, message: String) -> Self {
+        Self { reason, message, until: None, stalled: false, brief: false }
+    }
+
+    fn until(self, at: DateTime<Utc>) -> Self {
+        Self { until: Some(at), ..self }
+    }
+
+    fn stalled(self) -> Self {
+        Self { stalled: true, ..self }
+    }
+
+    fn brief(self) -> Self {
+        Self { brief: true, ..self }
+    }
+}
+
+/// What one parameter needs on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Nothing,
+    Verify,
+    Deploy,
+}
+
+/// A reason not to start a run now.
+type Check = fn(&Input, &Run) -> Option<Hold>;
+
+const BEFORE_ANY_RUN: &[Check] = &[
+    the_host_is_suspended,
+    the_spec_cannot_be_used,
+    no_grant_covers_it,
+    the_grants_only_observe,
+    the_deployment_that_it_prepares_could_not_start,
+    the_same_run_failed_a_moment_ago,
+];
+
+const BEFORE_A_DEPLOYMENT: &[Check] = &[
+    hosts_that_go_first_make_no_order,
+    a_host_that_goes_first_has_not_proven_it,
+    the_window_is_closed_and_no_rotation_waits,
+    a_role_is_being_changed_in_place,
+    another_secret_is_about_to_be_published,
+    another_host_of_the_same_secrets_deploys,
+];
+
+/// The one next thing to do for the host.
+pub fn decide(input: &Input) -> Decision {
+    let status = input.host.status.clone().unwrap_or_default();
+    if let Some(run) = &status.run {
+        return watch(input, &status, run);
+    }
+    let held = match candidate(input, &status, RunMode::Deploy) {
+        Some(run) => match first_hold(input, &run, &[BEFORE_ANY_RUN, BEFORE_A_DEPLOYMENT]) {
+            None => return Decision::Start(run),
+            Some(hold) if hold.brief => return Decision::Hold { mode: run.mode, hold },
+            Some(hold) => Some(Decision::Hold { mode: run.mode, hold }),
+        },
+        None => None,
+    };
+    let held = match candidate(input, &status, RunMode::Verify) {
+        None => held,
+        Some(run) => match first_hold(input, &run, &[BEFORE_ANY_RUN]) {
+            None => return Decision::Start(run),
+            Some(hold) => held.or(Some(Decision::Hold { mode: run.mode, hold })),
+        },
+    };
+    // What keeps a host from being deployed to keeps nobody from reading its logs, unless it is the host itself.
+    match collection(input, &status).filter(|run| first_hold(input, run, &[BEFORE_ANY_RUN]).is_none()) {
+        Some(run) => Decision::Start(run),
+        None => held.unwrap_or(Decision::Settled),
+    }
+}
+
+/// A Job whose pod does not come up, made from a spec that has changed since, blocks what would repair it. One that
+/// reads logs holds no deployment up.
+fn watch(input: &Input, status: &DockerHostStatus, run: &HostRun) -> Decision {
+    let chains = [BEFORE_ANY_RUN, BEFORE_A_DEPLOYMENT];
+    let could_deploy = || {
+        candidate(input, status, RunMode::Deploy)
+            .is_some_and(|run| first_hold(input, &run, &chains).is_none())
+    };
+    if run.mode == RunMode::Collect && could_deploy() {
+        return Decision::Abandon { job: run.job.clone() };
+    }
+    let outdated = input.host.metadata.generation.is_some_and(|generation| generation != run.generation);
+    match &run.message {
+        Some(_trouble) if outdated => Decision::Abandon { job: run.job.clone() },
+        _ => Decision::Watch,
+    }
+}
+
+fn first_hold(input: &Input, run: &Run, chains: &[&[Check]]) -> Option<Hold> {
+    chains.iter().flat_map(|chain| chain.iter()).find_map(|check| check(input, run))
+}
+
+/// The run of this mode that something needs, if anything does. It covers all that is published for the host, so that
+/// one run serves everything that is unproven, and the script can pin every version.
+fn candidate(input: &Input, status: &DockerHostStatus, mode: RunMode) -> Option<Run> {
+    let parameters: Vec<Wish> =
+        input.wishes.iter().filter(|wish| wish.origin != Origin::Foreign).cloned().collect();
+    let revision = revision(&parameters, &input.host.spec.deploy.script);
+    let wanted = if mode == RunMode::Deploy { Need::Deploy } else { Need::Verify };
+    let needs: Vec<Need> = parameters.iter().map(|wish| need(wish, known(status, wish))).collect();
+    let mut because: Vec<String> = parameters
+        .iter()
+        .zip(&needs)
+        .filter(|(_, need)| **need == wanted)
+        .map(|(wish, _)| format!("{} (ManagedSecret {})", wish.line(), wish.secret))
+        .collect();
+    if mode == RunMode::Verify && !needs.is_empty() && needs.iter().all(|need| *need == Need::Nothing) {
+        because.extend(the_last_run_failed(status, &revision));
+    }
+    let audit_is_due = || audit_due(input.host, status).is_some_and(|due| due <= input.now);
+    // The deployment that is about to come looks at the images too.
+    if mode == RunMode::Verify && input.arrivals.is_empty() && audit_is_due() {
+        because.push("the audit of the images".to_owned());
+    }
+    let attempt = 1 + last_attempt(input, status, mode, &revision);
+    // A deployment is not kept waiting for them.
+    let layers =
+        mode == RunMode::Verify && layers_due(input.host, status).is_some_and(|due| due <= input.now);
+    (!because.is_empty()).then_some(Run {
+        mode,
+        revision,
+        attempt,
+        parameters,
+        because,
+        collection: None,
+        layers,
+    })
+}
+
+/// The first collection that is open and did not fail a moment ago.
+fn collection(input: &Input, status: &DockerHostStatus) -> Option<Run> {
+    let known = &status.access_logs;
+    let open = input.collections.iter().find(|wanted| {
+        !wanted.is_done(known)
+            && wanted.retry_at(known).is_none_or(|retry| retry <= input.now)
+            && (known.len() < MOST_COLLECTIONS || wanted.known(known).is_some())
+    })?;
+    let revision = open.revision();
+    let recorded =
+        open.known(known).filter(|known| known.revision == revision).map_or(0, |known| known.attempt);
+    Some(Run {
+        mode: RunMode::Collect,
+        attempt: 1 + last_attempt(input, status, RunMode::Collect, &revision).max(recorded),
+        revision,
+        parameters: Vec::new(),
+        because: vec![format!(
+            "SecretIncident {} (log lines about ManagedSecret {})",
+            open.about.incident, open.about.secret
+        )],
+        collection: Some(open.clone()),
+        layers: false,
+    })
+}
+
+/// When a collection that failed is tried next.
+pub fn next_collection(status: &DockerHostStatus, wanted: &[Collection]) -> Option<DateTime<Utc>> {
+    let known = &status.access_logs;
+    wanted.iter().filter(|one| !one.is_done(known)).filter_map(|one| one.retry_at(known)).min()
+}
+
+/// What this parameter needs on the host, given what the host has shown of it.
+pub fn need(wish: &Wish, known: Option<&HostParameter>) -> Need {
+    let adopted = known.is_some_and(|known| has_adopted(known.proof, known.deployed));
+    let needed = match (wish.origin, known.map(|known| known.proof)) {
+        // What somebody else wrote is theirs: neither compared nor deployed.
+        (Origin::Foreign, _) => return Need::Nothing,
+        (Origin::Rotated, Some(_)) if adopted => Need::Nothing,
+        // A rotation waits for this host.
+        (Origin::Rotated, _) if wish.rotation_since.is_some() => Need::Deploy,
+        // The status was lost, or the host is new: look before restarting anything.
+        (Origin::Rotated, None) => Need::Verify,
+        (Origin::Rotated, Some(_)) => Need::Deploy,
+        // Adopting a parameter redeploys nothing. Containers that run something else are reported, and looked at
+        // again until somebody has put them right.
+        (Origin::Adopted, None | Some(Proof::Differs)) => Need::Verify,
+        (Origin::Adopted, Some(Proof::Proven | Proof::Incomparable)) => Need::Nothing,
+    };
+    let stale = match (wish.preflight, known) {
+        (Some(requested), Some(known)) => from_kubernetes(&known.at) < requested,
+        _ => false,
+    };
+    if needed == Need::Nothing && stale { Need::Verify } else { needed }
+}
+
+/// What the host has shown of the version that is published.
+pub fn known<'a>(status: &'a DockerHostStatus, wish: &Wish) -> Option<&'a HostParameter> {
+    let speaks_of_it = |known: &&HostParameter| {
+        known.path == wish.path
+            && known.version == wish.version
+            && from_kubernetes(&known.published_at) == wish.published_at
+    };
+    status.parameters.iter().find(speaks_of_it)
+}
+
+/// With everything proven, a failed run of the same revision still leaves open whether the product works.
+fn the_last_run_failed(status: &DockerHostStatus, revision: &str) -> Option<String> {
+    let last = status.last_run.as_ref().filter(|run| run.revision == revision && run.failures > 0)?;
+    Some(format!("run {} failed", last.job))
+}
+
+fn last_attempt(input: &Input, status: &DockerHostStatus, mode: RunMode, revision: &str) -> i32 {
+    let recorded = [&status.run, &status.last_run, &status.last_deploy];
+    let tries = recorded.into_iter().flatten().chain(input.tried);
+    let same = tries.filter(|run| run.mode == mode && run.revision == revision);
+    same.map(|run| run.attempt).max().unwrap_or(0)
+}
+
+fn the_host_is_suspended(input: &Input, run: &Run) -> Option<Hold> {
+    let message = || format!("spec.suspend is set; not started: {}", describe(run));
+    input.host.spec.suspend.then(|| Hold::new("Suspended", message()))
+}
+
+fn the_spec_cannot_be_used(input: &Input, _run: &Run) -> Option<Hold> {
+    (!input.problems.is_empty()).then(|| Hold::new("InvalidSpec", input.problems.join("; ")).stalled())
+}
+
+fn no_grant_covers_it(input: &Input, _run: &Run) -> Option<Hold> {
+    match &input.permission {
+        Permission::Lacking(missing) => Some(Hold::new("NotGranted", missing.clone()).stalled()),
+        Permission::Granted | Permission::ObserveOnly => None,
+    }
+}
+
+fn the_grants_only_observe(input: &Input, run: &Run) -> Option<Hold> {
+    let message = || {
+        format!("A RotationGrant has mode: Observe, so nothing is touched; would start: {}", describe(run))
+    };
+    (input.permission == Permission::ObserveOnly).then(|| Hold::new("Observe", message()))
+}
+
+/// A failure counts for the revision and the spec that it happened with; a rotation or an edit starts afresh, and so
+/// does a preflight that was asked for since.
+fn the_same_run_failed_a_moment_ago(input: &Input, run: &Run) -> Option<Hold> {
+    let last = last_failure(input.host, run.mode, &run.revision)?;
+    let ended = last.finished_at.as_ref().map(from_kubernetes);
+    let asked_since = run.mode == RunMode::Verify
+        && run.parameters.iter().any(|wish| wish.preflight.is_some() && wish.preflight > ended);
+    let retry = from_kubernetes(last.retry_after.as_ref()?);
+    let message =
+        format!("attempt {} failed ({}); the next one starts at {}", last.attempt, last.job, to_text(retry));
+    (!asked_since && input.now < retry).then(|| Hold::new("BackingOff", message).until(retry))
+}
+
+/// The last run of this mode, where it failed with this very revision and spec.
+pub fn last_failure<'a>(host: &'a DockerHost, mode: RunMode, revision: &str) -> Option<&'a HostRun> {
+    let status = host.status.as_ref()?;
+    let last = if mode == RunMode::Deploy { &status.last_deploy } else { &status.last_run };
+    last.as_ref().filter(|run| {
+        run.mode == mode
+            && run.revision == revision
+            && run.failures > 0
+            && host.metadata.generation.is_none_or(|generation| generation == run.generation)
+    })
+}
+
+/// A preflight says that a rotation may begin, so it passes only where a deployment could follow.
+fn the_deployment_that_it_prepares_could_not_start(input: &Input, run: &Run) -> Option<Hold> {
+    let is_a_preflight =
+        run.mode == RunMode::Verify && run.parameters.iter().any(|wish| wish.preflight.is_some());
+    if is_a_preflight { hosts_that_go_first_make_no_order(input, run) } else { None }
+}
+
+fn hosts_that_go_first_make_no_order(input: &Input, run: &Run) -> Option<Hold> {
+    if waits_for_no_host(run) {
+        return None;
+    }
+    let find = |name: &str| input.hosts.iter().find(|host| host.name_any() == name);
+    if let Some(missing) = input.host.spec.deploy.after.iter().find(|name| find(name).is_none()) {
+        let message = format!(
+            "spec.deploy.after names DockerHost {missing}, which does not exist in this namespace: create it or \
+             remove it from the list"
+        );
+        return Some(Hold::new("AfterNotFound", message).stalled());
+    }
+    let own_name = input.host.name_any();
+    let mut reached: Vec<&str> = Vec::new();
+    let mut open: Vec<&str> = input.host.spec.deploy.after.iter().map(String::as_str).collect();
+    while let Some(name) = open.pop() {
+        if name == own_name {
+            let message = format!(
+                "spec.deploy.after leads back to {own_name} by way of {}: no host can be the first; break the circle",
+                if reached.is_empty() { "itself".to_owned() } else { reached.join(", ") },
+            );
+            return Some(Hold::new("AfterIsACircle", message).stalled());
+        }
+        if !reached.contains(&name) {
+            reached.push(name);
+            open.extend(find(name).iter().flat_map(|host| host.spec.deploy.after.iter().map(String::as_str)));
+        }
+    }
+    None
+}
+
+fn a_host_that_goes_first_has_not_proven_it(input: &Input, run: &Run) -> Option<Hold> {
+    if waits_for_no_host(run) {
+        return None;
+    }
+    let status = input.host.status.clone().unwrap_or_default();
+    let wanted = run.parameters.iter().filter(|wish| need(wish, known(&status, wish)) == Need::Deploy);
+    for wish in wanted {
+        for first in input.hosts.iter().filter(|host| input.host.spec.deploy.after.contains(&host.name_any()))
+        {
+            let serves = wish.hosts.contains(&first.name_any());
+            if serves && !has_proven(first, wish) {
+                let message =
+                    format!("waits until DockerHost {} has proven {}", first.name_any(), wish.line());
+                return Some(Hold::new("WaitingForHost", message));
+            }
+        }
+    }
+    None
+}
+
+fn has_proven(host: &DockerHost, wish: &Wish) -> bool {
+    let known = host.status.as_ref().and_then(|status| known(status, wish));
+    known.is_some_and(|known| has_adopted(known.proof, known.deployed))
+}
+
+/// Windows gate the start of a rotation; one that has begun is finished. So they hold back only what no rotation waits
+/// for, such as the first deployment to a host that was added.
+fn the_window_is_closed_and_no_rotation_waits(input: &Input, run: &Run) -> Option<Hold> {
+    if since(run).is_some() {
+        return None;
+    }
+    match &input.window {
+        WindowGate::Open => None,
+        WindowGate::OpensAt(at) => {
+            let message = format!("waits for the host's window, which opens at {}", to_text(*at));
+            Some(Hold::new("WaitingForWindow", message).until(*at))
+        }
+        WindowGate::Unusable(why) => {
+            Some(Hold::new("WindowUnusable", format!("spec.deploy.windows: {why}")).stalled())
+        }
+    }
+}
+
+/// A container that is started between the change of a role and the publication gets a password that does not work.
+fn a_role_is_being_changed_in_place(input: &Input, run: &Run) -> Option<Hold> {
+    if is_urgent(run) {
+        return None;
+    }
+    let holds = |arrival: &Arrival| arrival.holds_until.filter(|until| input.now < *until);
+    let (secret, until) = input.arrivals.iter().find_map(|a| Some((&a.secret, holds(a)?)))?;
+    let message = format!(
+        "waits until ManagedSecret {secret} has published the new password of its role, and no longer than {}",
+        to_text(until)
+    );
+    Some(Hold::new("WaitingForSecret", message).until(until))
+}
+
+/// Several secrets that are rotated together are deployed together. The wait counts from when their rotations began, the
+/// one that waits for this deployment included, and not from when somebody first looked: so a restart neither lengthens
+/// nor forgets it.
+fn another_secret_is_about_to_be_published(input: &Input, run: &Run) -> Option<Hold> {
+    if waits_for_no_host(run) {
+        return None;
+    }
+    let last = input.arrivals.iter().map(|arrival| arrival.since).max()?;
+    let until = match since(run) {
+        Some(began) => (last.max(began) + input.coalesce).min(began + input.coalesce * LONGEST_WAIT),
+        None => last + input.coalesce,
+    };
+    let names: Vec<&str> = input.arrivals.iter().map(|arrival| arrival.secret.as_str()).collect();
+    let message =
+        format!("waits until {} for what is about to be published: {}", to_text(until), names.join(", "));
+    (input.now < until).then(|| Hold::new("Coalescing", message).until(until).brief())
+}
+
+/// Hosts of one secret go one after another: a value that breaks the product breaks it in one place. Of two that could
+/// start at the same moment, the first by name does.
+fn another_host_of_the_same_secrets_deploys(input: &Input, run: &Run) -> Option<Hold> {
+    if waits_for_no_host(run) {
+        return None;
+    }
+    let own_name = input.host.name_any();
+    let shares = |name: &String| run.parameters.iter().any(|wish| wish.hosts.contains(name));
+    let goes_first_until = since(run).map(|began| began + input.coalesce * LONGEST_WAIT);
+    for other in input.hosts.iter().filter(|host| host.name_any() != own_name && shares(&host.name_any())) {
+        let name = other.name_any();
+        let status = other.status.clone().unwrap_or_default();
+        if status.run.as_ref().is_some_and(|run| run.mode == RunMode::Deploy) {
+            let message = format!("waits for the deployment on DockerHost {name} to end");
+            return Some(Hold::new("WaitingForHost", message).brief());
+        }
+        let is_free = !other.spec.suspend
+            && other.spec.deploy.after.is_empty()
+            && !input.host.spec.deploy.after.contains(&name)
+            && other.metadata.deletion_timestamp.is_none();
+        let waits_too = run.parameters.iter().any(|wish| {
+            wish.rotation_since.is_some()
+                && wish.hosts.contains(&name)
+                && !has_proven(other, wish)
+                && !status.last_deploy.iter().any(|run| run.parameters.contains(&wish.line()))
+        });
+        if let Some(until) =
+            goes_first_until.filter(|until| name < own_name && is_free && waits_too && input.now < *until)
+        {
+            let message = format!("lets DockerHost {name} go first, until {}", to_text(until));
+            return Some(Hold::new("WaitingForHost", message).until(until).brief());
+        }
+    }
+    None
+}
+
+/// Whether it brings a value in the place of one that somebody may be using: then hosts wait neither for each other nor
+/// for other secrets.
+pub fn is_urgent(run: &Run) -> bool {
+    run.parameters.iter().any(|wish| wish.urgent && wish.rotation_since.is_some())
+}
+
+/// Whether the host is without a password that works, since it has been changed already, or the run is urgent: it waits neither
+/// for other hosts, nor for secrets that could be deployed with it.
+fn waits_for_no_host(run: &Run) -> bool {
+    is_urgent(run) || run.parameters.iter().any(|wish| wish.in_place && wish.rotation_since.is_some())
+}
+
+/// When the first rotation that waits for this run began.
+fn since(run: &Run) -> Option<DateTime<Utc>> {
+    run.parameters.iter().filter_map(|wish| wish.rotation_since).min()
+}
+
+/// A run in a few words.
+pub fn describe(run: &Run) -> String {
+    let what = match run.mode {
+        RunMode::Deploy => "deployment",
+        RunMode::Verify => "verification",
+        RunMode::Collect => "collection of log lines",
+    };
+    format!("{what} {} (attempt {}) because of {}", run.revision, run.attempt, run.because.join(", "))
+}
+
+/// When the images of a host are to be looked at next, where no run does anyway. `None`: never for their own sake.
+pub fn audit_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
+    [configurations_due(host, status), layers_due(host, status)].into_iter().flatten().min()
+}
+
+/// When the files of the layers are to be looked into next: once in every interval, whatever other runs look at.
+fn layers_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
+    let audit = host.spec.audit.as_ref().filter(|audit| audit.layers)?;
+    let interval = audit.interval.as_ref()?.to_delta()?;
+    // The configurations come first, and with them it shows that the host can be looked at.
+    let last = status.image_audit.as_ref()?;
+    match &last.layers {
+        Some(layers) if last.settings == audit_settings(&host.spec) => {
+            Some(from_kubernetes(&layers.at) + interval)
+        }
+        _ => Some(DateTime::UNIX_EPOCH),
+    }
+}
+
+fn configurations_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
+    let audit = host.spec.audit.as_ref()?;
+    let interval = || audit.interval.as_ref()?.to_delta();
+    match &status.image_audit {
+        Some(last) if last.settings == audit_settings(&host.spec) => {
+            Some(from_kubernetes(&last.at) + interval()?)
+        }
+        // By other rules.
+        Some(_) => Some(DateTime::UNIX_EPOCH),
+        // A host that nothing was deployed to yet would only fail to verify.
+        None => {
+            let created = from_kubernetes(host.metadata.creation_timestamp.as_ref()?);
+            Some(created + interval()?.min(FIRST_AUDIT))
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

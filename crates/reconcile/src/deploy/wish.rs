@@ -1,0 +1,313 @@
+//! What the ManagedSecrets of a namespace want one docker host to run, read from their spec and mirrored status.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use kube::ResourceExt;
+
+use keyturn_api::ManagedSecret;
+use keyturn_api::conditions::{self, STALLED};
+use keyturn_api::managed_secret::{HostRef, IfMissing, Origin};
+use keyturn_api::time::from_kubernetes;
+
+/// One published parameter that one host is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Name of the ManagedSecret.
+    pub secret: String,
+    pub path: String,
+    /// The published version.
+    pub version: i64,
+    /// When the value of that version was made.
+    pub published_at: DateTime<Utc>,
+    pub origin: Origin,
+    /// Names of the variable in the containers.
+    pub env: Vec<String>,
+    /// Region that holds the parameter; the controller's own when `None`.
+    pub region: Option<String>,
+    /// Set while a rotation of the secret waits for its hosts: when that rotation began.
+    pub rotation_since: Option<DateTime<Utc>>,
+    /// Set while a rotation wants the host checked first: proofs older than this do not count for it.
+    pub preflight: Option<DateTime<Utc>>,
+    /// DockerHosts that the secret names.
+    pub hosts: Vec<String>,
+    /// Whether its hosts have no password that works until it is deployed.
+    pub in_place: bool,
+    /// Whether somebody may be using what it replaces.
+    pub urgent: bool,
+}
+
+impl Wish {
+    /// The line that names it in `KEYTURN_PARAMETERS` and to people.
+    pub fn line(&self) -> String {
+        format!("{}={}", self.path, self.version)
+    }
+}
+
+/// A secret of the host whose next version is about to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Name of the ManagedSecret.
+    pub secret: String,
+    /// When its rotation began, or the check of the hosts before it; where nothing is published yet, when the object was
+    /// created.
+    pub since: DateTime<Utc>,
+    /// Until when deployments of others are held, because the password of a role is being changed and is not published yet: a
+    /// container that is started meanwhile gets one that does not work.
+    pub holds_until: Option<DateTime<Utc>>,
+}
+
+/// The longest that a role which is changed in place holds deployments of other secrets: Install and Promote follow each
+/// other at once, and what keeps one of them from happening may last.
+const LONGEST_HOLD: TimeDelta = TimeDelta::minutes(5);
+
+/// Whether the secret is to run on this host: its spec says so, or a rotation under way counts the host among its own
+/// although the spec has changed since.
+pub fn names_host(secret: &ManagedSecret, host: &str) -> bool {
+    let in_status = || {
+        secret
+            .status
+            .as_ref()
+            .is_some_and(|s| s.rotation.is_some() && s.hosts.iter().any(|known| known.name == host))
+    };
+    secret.spec.hosts.iter().any(|named| named.name == host) || in_status()
+}
+
+/// What is published for this host, by path. Where two secrets claim one path, the older object counts; the newer one
+/// says so itself.
+pub fn wishes(host: &str, secrets: &[ManagedSecret]) -> Vec<Wish> {
+    let mut oldest_first: Vec<&ManagedSecret> = secrets.iter().filter(|s| names_host(s, host)).collect();
+    oldest_first.sort_by_key(|s| (created(s), s.name_any()));
+    let mut by_path = BTreeMap::new();
+    for secret in oldest_first {
+        for wish in wishes_of(host, secret) {
+            by_path.entry(wish.path.clone()).or_insert(wish);
+        }
+    }
+    by_path.into_values().collect()
+}
+
+fn wishes_of(host: &str, secret: &ManagedSecret) -> Vec<Wish> {
+    let Some(status) = &secret.status else { return Vec::new() };
+    let named = secret.spec.hosts.iter().find(|named| named.name == host);
+    let urgent = status.compromise.as_ref().is_some_and(|compromise| compromise.contained_at.is_none());
+    // In an incident the old login may be revoked while hosts still have to follow.
+    let deploys = |step: &str| step == "Deploy" || urgent && step == "Retire";
+    let rotation_since =
+        status.rotation.as_ref().filter(|r| deploys(&r.step)).map(|r| from_kubernetes(&r.started_at));
+    status
+        .parameters
+        .iter()
+        .map(|published| Wish {
+            secret: secret.name_any(),
+            path: published.path.clone(),
+            version: published.version,
+            published_at: from_kubernetes(&published.published_at),
+            origin: published.origin,
+            env: variables(named, secret, &published.path),
+            region: secret.region().map(str::to_owned),
+            rotation_since,
+            preflight: status.preflight.as_ref().map(|p| from_kubernetes(&p.requested_at)),
+            hosts: secret.spec.hosts.iter().map(|named| named.name.clone()).collect(),
+            in_place: is_in_place(secret),
+            urgent,
+        })
+        .collect()
+}
+
+/// Names of the variable that carries a path: all that the host reference lists where the secret has one parameter,
+/// the one at the parameter's position where it has several, else the one that the path's last segment usually has.
+fn variables(named: Option<&HostRef>, secret: &ManagedSecret, path: &str) -> Vec<String> {
+    let listed = named.map_or(&[][..], |named| &named.env);
+    let parameters = &secret.spec.ssm.parameters;
+    let position = parameters.iter().position(|p| p.path == path);
+    match (parameters.len(), position.and_then(|at| listed.get(at))) {
+        (1, Some(_)) => listed.to_vec(),
+        (_, Some(one)) => vec![one.clone()],
+        (_, None) => vec![usual_variable(path.rsplit('/').next().unwrap_or(path))],
+    }
+}
+
+/// `db-password` and `spring.datasource.password` are no names of variables: those who export them write capitals and `_`.
+fn usual_variable(segment: &str) -> String {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if segment.chars().all(is_allowed) {
+        return segment.to_owned();
+    }
+    segment.chars().map(|c| if is_allowed(c) { c.to_ascii_uppercase() } else { '_' }).collect()
+}
+
+/// The secrets of this host that are about to publish a version: a deployment that waits for them serves them too.
+pub fn arrivals(host: &str, secrets: &[ManagedSecret]) -> Vec<Arrival> {
+    secrets
+        .iter()
+        .filter(|secret| names_host(secret, host))
+        .filter_map(|secret| {
+            let since = arriving_since(secret)?;
+            Some(Arrival { secret: secret.name_any(), since, holds_until: holds_until(secret) })
+        })
+        .collect()
+}
+
+/// Until when the secret holds deployments of others: while the password of its role is about to be changed, or was changed
+/// and is not published yet. Where the change has failed the role is as it was, and nothing is held.
+pub fn holds_until(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
+    let rotation =
+        secret.status.as_ref().and_then(|s| s.rotation.as_ref()).filter(|_| is_in_place(secret))?;
+    let installed_at = rotation.installed_at.as_ref().map(from_kubernetes);
+    let has_failed = rotation.attempts > 0 && installed_at.is_none();
+    // Before the first value nothing runs that it could break.
+    let holds = is_unpublished(&rotation.step) && rotation.trigger != "Missing" && !has_failed;
+    holds.then(|| installed_at.unwrap_or(from_kubernetes(&rotation.started_at)) + LONGEST_HOLD)
+}
+
+fn is_unpublished(step: &str) -> bool {
+    matches!(step, "Record" | "Install" | "Promote")
+}
+
+fn is_in_place(secret: &ManagedSecret) -> bool {
+    secret.spec.generate.postgres.as_ref().is_some_and(|postgres| postgres.single_role.is_some())
+}
+
+fn arriving_since(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
+    let status = secret.status.as_ref();
+    if let Some(rotation) = status.and_then(|s| s.rotation.as_ref()) {
+        return is_unpublished(&rotation.step).then(|| from_kubernetes(&rotation.started_at));
+    }
+    let stalled = status.is_some_and(|s| conditions::is_true(&s.conditions, STALLED));
+    if stalled || secret.spec.suspend {
+        return None;
+    }
+    // It is about to be rotated, as soon as its hosts have shown that they may be touched.
+    if let Some(preflight) = status.and_then(|s| s.preflight.as_ref()) {
+        return Some(from_kubernetes(&preflight.requested_at));
+    }
+    let published = status.is_some_and(|s| !s.parameters.is_empty());
+    let waits_for_a_person = secret.spec.ssm.if_missing == Some(IfMissing::Stall);
+    (!published && !waits_for_a_person).then(|| created(secret)).flatten()
+}
+
+fn created(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
+    secret.metadata.creation_timestamp.as_ref().map(from_kubernetes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deploy::testing::{at, preflight, published, rotating, secret};
+
+    #[test]
+    fn the_variable_is_the_last_segment_unless_the_reference_names_others() {
+        let mut one =
+            published(secret("token", &["/app/prod/TOKEN"]), &[("/app/prod/TOKEN", 3, Origin::Rotated)]);
+        assert_eq!(wishes("web", &[one.clone()])[0].env, ["TOKEN"]);
+        one.spec.hosts[0].env = vec!["RUNNER_TOKEN".into(), "APP_TOKEN".into()];
+        assert_eq!(wishes("web", &[one])[0].env, ["RUNNER_TOKEN", "APP_TOKEN"]);
+
+        let paths = ["/app/ID", "/app/KEY"];
+        let mut two = published(
+            secret("pair", &paths),
+            &[("/app/ID", 1, Origin::Rotated), ("/app/KEY", 1, Origin::Rotated)],
+        );
+        two.spec.hosts[0].env = vec!["ACCESS_ID".into()];
+        let env: Vec<_> = wishes("web", &[two]).into_iter().map(|w| w.env).collect();
+        assert_eq!(env, [["ACCESS_ID"], ["KEY"]]);
+    }
+
+    #[test]
+    fn a_segment_that_is_no_name_of_a_variable_has_the_usual_one() {
+        for (path, expected) in [
+            ("/app/prod/db-password", "DB_PASSWORD"),
+            ("/app/spring.datasource.password", "SPRING_DATASOURCE_PASSWORD"),
+            ("/app/db_password", "db_password"),
+        ] {
+            let secret = published(secret("db", &[path]), &[(path, 3, Origin::Rotated)]);
+            assert_eq!(wishes("web", &[secret])[0].env, [expected]);
+        }
+    }
+
+    #[test]
+    fn a_role_that_is_changed_in_place_holds_others_until_it_is_published_has_failed_or_takes_too_long() {
+        let path = "/app/DB_PASSWORD";
+        let mut role = published(secret("db", &[path]), &[(path, 3, Origin::Rotated)]);
+        role.spec.generate = serde_json::from_value(serde_json::json!({
+            "postgres": {"via": {"dockerHost": "web"}, "database": "app", "singleRole": {"name": "app"}}
+        }))
+        .unwrap();
+        let held = |secret: ManagedSecret| {
+            arrivals("web", &[secret]).iter().find_map(|a| a.holds_until).map(|until| until.timestamp())
+        };
+        for step in ["Record", "Install", "Promote"] {
+            assert_eq!(held(rotating(role.clone(), step, 60)), Some(360), "{step}");
+        }
+        assert_eq!(held(rotating(role.clone(), "Deploy", 60)), None, "published");
+        assert_eq!(held(preflight(role.clone(), 60)), None, "nothing is touched yet");
+        let changed = |change: fn(&mut keyturn_api::managed_secret::RotationStatus)| {
+            let mut role = rotating(role.clone(), "Install", 60);
+            change(role.status.as_mut().unwrap().rotation.as_mut().unwrap());
+            held(role)
+        };
+        assert_eq!(changed(|r| r.trigger = "Missing".into()), None, "nothing runs yet");
+        assert_eq!(changed(|r| r.attempts = 1), None, "the role is as it was");
+        let installed = changed(|r| {
+            r.attempts = 1;
+            r.installed_at = Some(at(90));
+        });
+        assert_eq!(installed, Some(390), "the role was changed");
+        assert!(wishes("web", &[role])[0].in_place);
+    }
+
+    #[test]
+    fn of_two_secrets_on_one_path_the_older_counts() {
+        let path = "/app/TOKEN";
+        let mut older = published(secret("older", &[path]), &[(path, 3, Origin::Rotated)]);
+        let mut newer = published(secret("a-newer", &[path]), &[(path, 9, Origin::Rotated)]);
+        older.metadata.creation_timestamp = Some(at(0));
+        newer.metadata.creation_timestamp = Some(at(60));
+        let wishes = wishes("web", &[newer, older]);
+        assert_eq!(wishes.iter().map(|w| w.secret.as_str()).collect::<Vec<_>>(), ["older"]);
+    }
+
+    #[test]
+    fn a_host_that_left_the_spec_counts_until_the_rotation_ends() {
+        let mut moved = rotating(
+            published(secret("token", &["/app/TOKEN"]), &[("/app/TOKEN", 3, Origin::Rotated)]),
+            "Deploy",
+            0,
+        );
+        moved.spec.hosts.clear();
+        assert!(!names_host(&moved, "web"));
+        if let Some(status) = &mut moved.status {
+            status.hosts.push(keyturn_api::managed_secret::SecretOnHost {
+                name: "web".into(),
+                version: None,
+                proven: false,
+            });
+        }
+        assert!(names_host(&moved, "web"));
+    }
+
+    #[test]
+    fn a_secret_arrives_from_its_preflight_to_its_publication_or_while_nothing_is_published() {
+        let path = "/app/TOKEN";
+        let known = || published(secret("token", &[path]), &[(path, 3, Origin::Rotated)]);
+        for (step, arrives) in
+            [("Record", true), ("Install", true), ("Promote", true), ("Deploy", false), ("Close", false)]
+        {
+            let arrivals = arrivals("web", &[rotating(known(), step, 60)]);
+            assert_eq!(arrivals.iter().map(|a| a.since.timestamp()).next(), arrives.then_some(60), "{step}");
+        }
+        assert_eq!(arrivals("web", &[known()]), []);
+        assert_eq!(arrivals("web", &[preflight(known(), 70)])[0].since.timestamp(), 70);
+        assert_eq!(arrivals("web", &[preflight(rotating(known(), "Deploy", 60), 70)]), []);
+
+        let mut missing = secret("token", &[path]);
+        missing.metadata.creation_timestamp = Some(at(30));
+        assert_eq!(arrivals("web", &[missing.clone()]).len(), 1);
+        let mut suspended = missing.clone();
+        suspended.spec.suspend = true;
+        assert_eq!(arrivals("web", &[suspended]), []);
+        missing.spec.ssm.if_missing = Some(IfMissing::Stall);
+        assert_eq!(arrivals("web", &[missing]), []);
+    }
+}

@@ -1,0 +1,300 @@
+//! The conditions of a DockerHost: what `kubectl describe` answers to "does it run what it should, and if not, why".
+
+use chrono::{DateTime, TimeDelta, Utc};
+use kube::ResourceExt;
+
+use super::runs::takes_a_person;
+use crate::deploy::plan::{self, Decision, Hold};
+use crate::deploy::revision;
+use crate::deploy::wish::Wish;
+use crate::settings::Settings;
+use keyturn_api::DockerHost;
+use keyturn_api::conditions::{self, DEPLOYING, IMAGES_CLEAN, READY, STALLED, Truth};
+use keyturn_api::docker_host::{DockerHostStatus, HostRun, ImageFinding, Proof, RunMode};
+use keyturn_api::managed_secret::Origin;
+use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
+use keyturn_rotation::adoption::has_adopted;
+
+/// A pod that has not come up for this long takes a person; until then it may just be slow.
+pub const PATIENCE: TimeDelta = TimeDelta::seconds(60);
+
+/// Why a run that was decided on could not be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartFailure {
+    pub reason: String,
+    pub message: String,
+    /// Whether it takes a person.
+    pub stalled: bool,
+    /// The parameter that cannot be read, where that may last: others need not wait for it.
+    pub unreadable: Option<String>,
+}
+
+impl StartFailure {
+    /// This and what could not be read before it.
+    pub fn after(self, earlier: Option<Self>) -> Self {
+        match earlier {
+            None => self,
+            Some(earlier) => {
+                let message = format!("{}; {}", earlier.message, self.message);
+                Self { message, stalled: self.stalled && earlier.stalled, ..earlier }
+            }
+        }
+    }
+}
+
+/// What conditions are made from, beside the host and its status.
+pub struct View<'a> {
+    pub wishes: &'a [Wish],
+    pub decision: &'a Decision,
+    pub start_failure: Option<&'a StartFailure>,
+    pub settings: &'a Settings,
+    pub now: DateTime<Utc>,
+}
+
+/// A condition's status, reason and message.
+type Verdict = (Truth, String, String);
+
+/// Sets all conditions, and what else of the status follows from the decision.
+pub fn set(status: &mut DockerHostStatus, host: &DockerHost, view: &View) {
+    let generation = host.metadata.generation;
+    let failed = failed_run(status, host, view).cloned();
+    let verdicts = [
+        (READY, Some(ready(status, host, view, failed.as_ref()))),
+        (DEPLOYING, Some(deploying(status, view))),
+        (IMAGES_CLEAN, Some(images_clean(status))),
+        (
+            STALLED,
+            stalled(status, host, view, failed.as_ref())
+                .map(|(reason, message)| (Truth::True, reason, message)),
+        ),
+    ];
+    for (kind, verdict) in verdicts {
+        match verdict {
+            Some((truth, reason, message)) => {
+                conditions::set(&mut status.conditions, kind, truth, &reason, &message, generation, view.now);
+            }
+            None => conditions::clear(&mut status.conditions, kind),
+        }
+    }
+    status.observed_generation = generation;
+    status.next_attempt_time = match view.decision {
+        Decision::Hold { hold: Hold { reason: "BackingOff", until: Some(until), .. }, .. } => {
+            Some(to_kubernetes(*until))
+        }
+        _ => None,
+    };
+}
+
+/// The failure that stands in the way: of the deployment that is still needed, else of the last run; always of the
+/// very versions and script that are wanted now.
+fn failed_run<'a>(status: &'a DockerHostStatus, host: &DockerHost, view: &View) -> Option<&'a HostRun> {
+    let wanted: Vec<Wish> =
+        view.wishes.iter().filter(|wish| wish.origin != Origin::Foreign).cloned().collect();
+    let revision = revision::revision(&wanted, &host.spec.deploy.script);
+    let deploy_is_needed =
+        wanted.iter().any(|wish| plan::need(wish, plan::known(status, wish)) == plan::Need::Deploy);
+    let of_the_deployment = status.last_deploy.as_ref().filter(|_| deploy_is_needed);
+    [of_the_deployment, status.last_run.as_ref()]
+        .into_iter()
+        .flatten()
+        .find(|run| run.failures > 0 && run.revision == revision)
+}
+
+fn ready(status: &DockerHostStatus, host: &DockerHost, view: &View, failed: Option<&HostRun>) -> Verdict {
+    let not_ready = |reason: &str, message: String| (Truth::False, reason.to_owned(), message);
+    if let Some(failure) = view.start_failure {
+        return not_ready(&failure.reason, failure.message.clone());
+    }
+    if let Some((run, trouble)) = trouble(status) {
+        return not_ready("PodNotRunning", pod_trouble(host, run, trouble));
+    }
+    if let Some(run) = failed {
+        return not_ready(run.result.as_deref().unwrap_or("Failed"), failure(host, run));
+    }
+    if let Decision::Hold { hold, .. } = view.decision
+        && hold.stalled
+    {
+        return not_ready(hold.reason, hold.message.clone());
+    }
+    let open: Vec<String> =
+        view.wishes.iter().filter(|wish| !is_shown(status, wish)).map(Wish::line).collect();
+    if !open.is_empty() {
+        let open = open.join(", ");
+        return match (&status.run, view.decision) {
+            (Some(run), _) => not_ready(
+                match run.mode {
+                    RunMode::Deploy => "Deploying",
+                    RunMode::Verify => "Verifying",
+                    RunMode::Collect => "Collecting",
+                },
+                format!("not proven yet: {open}"),
+            ),
+            (None, Decision::Hold { hold, .. }) => {
+                not_ready(hold.reason, format!("not proven yet: {open}. {}", hold.message))
+            }
+            (None, _) => not_ready("NotProven", format!("not proven yet: {open}")),
+        };
+    }
+    all_is_well(status, view.wishes)
+}
+
+/// Whether the host has shown what can be shown of the published version.
+fn is_shown(status: &DockerHostStatus, wish: &Wish) -> bool {
+    if wish.origin == Origin::Foreign {
+        return true;
+    }
+    plan::known(status, wish).is_some_and(|known| {
+        let as_found = wish.origin == Origin::Adopted && known.proof == Proof::Incomparable;
+        as_found || has_adopted(known.proof, known.deployed)
+    })
+}
+
+fn all_is_well(status: &DockerHostStatus, wishes: &[Wish]) -> Verdict {
+    let well = |reason: &str, message: String| (Truth::True, reason.to_owned(), message);
+    if wishes.is_empty() {
+        return well("NothingToRun", "no ManagedSecret names this host".to_owned());
+    }
+    let lines = |keep: &dyn Fn(&&Wish) -> bool| -> Vec<String> {
+        wishes.iter().filter(keep).map(Wish::line).collect()
+    };
+    let is_proven =
+        |wish: &&Wish| plan::known(status, wish).is_some_and(|known| known.proof == Proof::Proven);
+    let foreign = lines(&|wish| wish.origin == Origin::Foreign);
+    let unseen = lines(&|wish| wish.origin != Origin::Foreign && !is_proven(wish));
+    let proven = wishes.len() - foreign.len() - unseen.len();
+    let mut message =
+        format!("the containers run the published value of {proven} of {} parameters", wishes.len());
+    if !unseen.is_empty() {
+        message.push_str(&format!("; no container has a variable to compare for {}", unseen.join(", ")));
+    }
+    if !foreign.is_empty() {
+        message.push_str(&format!("; left alone, since somebody else wrote it: {}", foreign.join(", ")));
+    }
+    well(if unseen.is_empty() && foreign.is_empty() { "Proven" } else { "PartlyProven" }, message)
+}
+
+fn deploying(status: &DockerHostStatus, view: &View) -> Verdict {
+    match (&status.run, view.decision) {
+        (Some(run), _) if run.mode == RunMode::Deploy => (
+            Truth::True,
+            "Running".to_owned(),
+            format!("Job {} deploys {}", run.job, run.parameters.join(", ")),
+        ),
+        (Some(run), _) if run.mode == RunMode::Collect => (
+            Truth::False,
+            "Collecting".to_owned(),
+            format!("Job {} collects log lines for an incident; it changes nothing", run.job),
+        ),
+        (Some(run), _) => (
+            Truth::False,
+            "Verifying".to_owned(),
+            format!("Job {} compares what the containers run; it changes nothing", run.job),
+        ),
+        (None, Decision::Hold { hold, .. }) => (Truth::False, hold.reason.to_owned(), hold.message.clone()),
+        (None, _) => (Truth::False, "Idle".to_owned(), String::new()),
+    }
+}
+
+/// Whether the images that the containers run carry secrets. It holds nothing up.
+fn images_clean(status: &DockerHostStatus) -> Verdict {
+    let verdict = |truth, reason: &str, message: String| (truth, reason.to_owned(), message);
+    let Some(audit) = &status.image_audit else {
+        return verdict(Truth::Unknown, "NotAudited", "no run has looked at the images yet".to_owned());
+    };
+    let of_layers = || audit.layers.as_ref().and_then(|layers| layers.problem.as_ref());
+    let problem = audit.problem.as_ref().or_else(of_layers);
+    let left_out = usize::try_from(audit.left_out).unwrap_or_default();
+    let found = status.image_findings.len() + left_out;
+    if found > 0 {
+        let shown: Vec<String> = status.image_findings.iter().take(3).map(describe_finding).collect();
+        let more =
+            if found > shown.len() { format!(" and {} more", found - shown.len()) } else { String::new() };
+        let incomplete = problem.map_or_else(String::new, |why| format!(". {}", not_all(why)));
+        let message = format!(
+            "secrets in images: {}{more}. Rotate what is in an image and take it out of the Dockerfile, or accept it in \
+             spec.audit.allow{incomplete}",
+            shown.join("; "),
+        );
+        return verdict(Truth::False, "SecretsFound", message);
+    }
+    if let Some(why) = problem {
+        return verdict(Truth::Unknown, "NotAudited", not_all(why));
+    }
+    let allowed =
+        if audit.allowed > 0 { format!(", {} findings allowed", audit.allowed) } else { String::new() };
+    verdict(Truth::True, "Clean", format!("{} images, no secret found{allowed}", audit.images))
+}
+
+fn not_all(why: &str) -> String {
+    format!("Not every image could be looked at: {}", why.trim_end_matches('.'))
+}
+
+/// A finding in a few words.
+pub fn describe_finding(finding: &ImageFinding) -> String {
+    let value = finding.parameter.as_ref().map_or_else(String::new, |path| format!(", the value of {path}"));
+    format!("{} of {} ({} {}{value})", finding.place, finding.image, finding.rule, finding.fingerprint)
+}
+
+/// Why nothing goes on without a person.
+fn stalled(
+    status: &DockerHostStatus,
+    host: &DockerHost,
+    view: &View,
+    failed: Option<&HostRun>,
+) -> Option<(String, String)> {
+    if let Some(failure) = view.start_failure.filter(|failure| failure.stalled) {
+        return Some((failure.reason.clone(), failure.message.clone()));
+    }
+    if let Some((run, trouble)) = trouble(status) {
+        let is_slow = view.now < from_kubernetes(&run.started_at) + PATIENCE;
+        return (!is_slow).then(|| ("PodNotRunning".to_owned(), pod_trouble(host, run, trouble)));
+    }
+    if let Decision::Hold { hold, .. } = view.decision
+        && hold.stalled
+    {
+        return Some((hold.reason.to_owned(), hold.message.clone()));
+    }
+    let run = failed.filter(|run| host.metadata.generation.is_none_or(|now| now == run.generation))?;
+    let result = run.result.as_deref().unwrap_or("Failed");
+    (run.failures >= view.settings.attempts || takes_a_person(result))
+        .then(|| (result.to_owned(), failure(host, run)))
+}
+
+fn trouble(status: &DockerHostStatus) -> Option<(&HostRun, &str)> {
+    let run = status.run.as_ref()?;
+    Some((run, run.message.as_deref()?))
+}
+
+fn pod_trouble(host: &DockerHost, run: &HostRun, trouble: &str) -> String {
+    let namespace = host.namespace().unwrap_or_default();
+    format!(
+        "the pod of Job {} does not come up: {}. See `kubectl -n {namespace} describe pods -l \
+         batch.kubernetes.io/job-name={}`; a changed spec starts another Job at once",
+        run.job,
+        trouble.trim_end_matches('.'),
+        run.job
+    )
+}
+
+/// What failed, where its output is, and what happens next. It holds no time that changes by itself.
+fn failure(host: &DockerHost, run: &HostRun) -> String {
+    let what = match run.mode {
+        RunMode::Deploy => "deployment",
+        RunMode::Verify => "verification",
+        RunMode::Collect => "collection of log lines",
+    };
+    let message = run.message.as_deref().unwrap_or("it left no message").trim_end_matches('.');
+    let retry = run.retry_after.as_ref().map_or_else(String::new, |at| {
+        format!("; tried again from {} on, or at once when the spec changes", to_text(from_kubernetes(at)))
+    });
+    format!(
+        "{what} failed{}: {message}. Output: `kubectl -n {} logs job/{}`{retry}",
+        if run.failures == 1 { String::new() } else { format!(" {} times in a row", run.failures) },
+        host.namespace().unwrap_or_default(),
+        run.job,
+    )
+}
+
+#[cfg(test)]
+#[path = "conditions_tests.rs"]
+mod tests;

@@ -1,0 +1,477 @@
+//! The DockerHost reconciler: gathers what the secrets of a host want and what its Jobs have shown, asks the plan what
+//! is next, starts at most one Job, and mirrors the outcome in the status.
+
+mod announce;
+mod conditions;
+mod notices;
+mod runs;
+mod scrubbing;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use kube::ResourceExt;
+
+use self::conditions::{PATIENCE, StartFailure, View};
+use super::deploy_jobs::{DeployJob, DeployJobs, JobState};
+use super::managed_secret::Requeue;
+use super::managed_secret::ports::{Clock, Leadership, Regions};
+use super::objects::{ObjectError, Objects, Subject};
+use super::settings::Settings;
+use crate::deploy::fingerprint::{KEY_BYTES, fingerprint};
+use crate::deploy::job;
+use crate::deploy::plan::{self, Decision, Input, Permission, Run, WindowGate};
+use crate::deploy::task::TaskParameter;
+use crate::deploy::wish::{self, Wish};
+use crate::generator::{Random, RandomError};
+use crate::incident::logs;
+use crate::notification;
+use crate::parameter_store::{ParameterStore, StoreError};
+use keyturn_api::conditions::{READY, find as find_condition};
+use keyturn_api::docker_host::{DockerHostStatus, HostRun, RunMode};
+use keyturn_api::grants::{self, Verdict};
+use keyturn_api::rotation_grant::GrantMode;
+use keyturn_api::{DockerHost, ManagedSecret, RotationGrant, validate};
+use keyturn_image_audit::managed::ManagedValues;
+use keyturn_rotation::window::Calendar;
+
+/// A pod that waits for an image or a Secret changes nothing that is watched, so a run under way is looked at often.
+const RUN_POLL: TimeDelta = TimeDelta::seconds(10);
+/// How soon to look again at what another object has to change, in case its event is missed.
+const HELD_POLL: TimeDelta = TimeDelta::minutes(1);
+/// The longest a quiet host is left alone.
+const RESYNC: TimeDelta = TimeDelta::hours(1);
+/// How soon to look again after making room for another Job, or after somebody else was faster.
+const SHORTLY: TimeDelta = TimeDelta::seconds(2);
+/// Values that are searched for in images. The fingerprints of more would not fit in the task's Secret beside all else.
+const MOST_SEARCHED: usize = 512;
+/// Ended Jobs of each mode that are kept, for their logs and to find lost results again.
+const KEPT_JOBS: usize = 3;
+
+/// What the reconciler acts through.
+pub struct Ports {
+    pub clock: Arc<dyn Clock>,
+    pub objects: Arc<dyn Objects>,
+    pub jobs: Arc<dyn DeployJobs>,
+    pub regions: Arc<dyn Regions>,
+    pub leadership: Arc<dyn Leadership>,
+    /// Keys of fingerprints come from here.
+    pub random: Mutex<Box<dyn Random + Send>>,
+}
+
+pub struct DockerHosts {
+    ports: Ports,
+    settings: Settings,
+}
+
+/// Why the task of a run could not be made.
+#[derive(Debug, thiserror::Error)]
+enum TaskError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    #[error(
+        "version {version} of {path} is not in SSM: it was deleted, or SSM does not show it yet; keyturn looks again"
+    )]
+    VersionMissing { path: String, version: i64 },
+}
+
+impl From<TaskError> for StartFailure {
+    fn from(error: TaskError) -> Self {
+        let (reason, stalled, unreadable) = match &error {
+            TaskError::Store(store) if store.needs_a_person() => (store.reason(), true, Some(store.path())),
+            TaskError::Store(store) => (store.reason(), false, None),
+            TaskError::Random(_) => ("NoRandomness", false, None),
+            TaskError::VersionMissing { path, .. } => ("VersionMissing", false, Some(path.as_str())),
+        };
+        // The store asks for a version of it.
+        let unreadable = unreadable.map(|path| path.split(':').next().unwrap_or(path).to_owned());
+        Self { reason: reason.to_owned(), message: error.to_string(), stalled, unreadable }
+    }
+}
+
+/// What became of a decision.
+enum Acted {
+    /// Nothing was to be done, or it was done.
+    Done,
+    Started(HostRun),
+    Failed(StartFailure),
+    /// A collection could not be started. That is no trouble of the host's.
+    Postponed,
+    /// Somebody was faster: decide again.
+    Overtaken,
+}
+
+impl DockerHosts {
+    pub fn new(ports: Ports, settings: Settings) -> Self {
+        Self { ports, settings }
+    }
+
+    /// One pass over one host. An error is one of the API server; everything else is told in the host's status.
+    ///
+    /// # Errors
+    /// The API server could not be read or written, or the host was changed at the same time.
+    pub async fn reconcile(&self, namespace: &str, name: &str) -> Result<Requeue, ObjectError> {
+        let objects = &self.ports.objects;
+        let Some(mut host) = objects.docker_host(namespace, name).await? else { return Ok(Requeue::Never) };
+        if host.metadata.deletion_timestamp.is_some() {
+            return Ok(Requeue::Never);
+        }
+        let now = self.ports.clock.now();
+        let before = host.status.clone().unwrap_or_default();
+        let jobs = self.ports.jobs.of_host(&host).await?;
+        let secrets = objects.managed_secrets(namespace).await?;
+        let hosts = objects.docker_hosts(namespace).await?;
+        let grants = objects.grants().await?;
+
+        let mut status = runs::fold(&host, &jobs, &self.settings);
+        let named = wish::wishes(name, &secrets);
+        status.parameters.retain(|known| named.iter().any(|wish| wish.path == known.path));
+
+        let permission = permission(&grants, &host);
+        let granted = self.granted(&grants, secrets, &permission);
+        let wishes = wish::wishes(name, &granted);
+        let incidents = objects.secret_incidents(namespace).await?;
+        let collections = logs::wanted(name, &incidents, &granted, now);
+        // What an incident has in its own status, or nobody asks for any more, is let go.
+        status.access_logs.retain(|known| collections.iter().any(|wanted| wanted.about.is_that_of(known)));
+        host.status = Some(status);
+        let tried: Vec<HostRun> = jobs.iter().map(runs::as_run).collect();
+        let input = Input {
+            host: &host,
+            wishes: &wishes,
+            arrivals: &wish::arrivals(name, &granted),
+            collections: &collections,
+            hosts: &hosts,
+            tried: &tried,
+            permission,
+            problems: validate::docker_host(&host.spec).iter().map(ToString::to_string).collect(),
+            window: window(&host, now),
+            coalesce: self.settings.coalesce,
+            now,
+        };
+        let (decision, acted, left_out) = self.decide_and_act(&input, &granted, &before).await?;
+        let mut status = host.status.clone().unwrap_or_default();
+        let mut postponed = false;
+        match acted {
+            Acted::Overtaken => return Ok(Requeue::After(SHORTLY)),
+            Acted::Done | Acted::Failed(_) => {}
+            Acted::Postponed => postponed = true,
+            Acted::Started(run) => status.run = Some(run),
+        }
+        let view = View {
+            wishes: &wishes,
+            decision: &decision,
+            start_failure: left_out.as_ref(),
+            settings: &self.settings,
+            now,
+        };
+        conditions::set(&mut status, &host, &view);
+        let news = announce::news(&before, &status, now);
+        let pending = &mut status.pending_notifications;
+        notification::enqueue(pending, &self.settings.sinks, &host.metadata, news, now);
+        let next = [
+            plan::audit_due(&host, &status),
+            plan::next_collection(&status, &collections),
+            logs::next_window(name, &incidents, &granted, now),
+        ];
+        let next = next.into_iter().flatten().min();
+        let requeue = requeue(&decision, left_out.is_some() || postponed, next, &self.settings, now);
+        host.status = Some(status);
+        if host.status.as_ref() != Some(&before) {
+            host = objects.write_host_status(&host).await?;
+        }
+        for notice in notices::notices(&before, &host, &decision) {
+            objects.notify(Subject::Host(&host), notice).await;
+        }
+        self.tidy(&host, &jobs).await?;
+        Ok(requeue)
+    }
+
+    /// The secrets that the namespace may have rotated. One that is only observed takes part in decisions where the
+    /// host is only observed too: then nothing is started anyway.
+    fn granted(
+        &self,
+        grants: &[RotationGrant],
+        secrets: Vec<ManagedSecret>,
+        host: &Permission,
+    ) -> Vec<ManagedSecret> {
+        let allowed = |secret: &ManagedSecret| {
+            let region = self.settings.region_of(secret);
+            match grants::managed_secret(grants, secret, region, &self.settings.staging) {
+                Verdict::Allowed(GrantMode::Rotate) => true,
+                Verdict::Allowed(GrantMode::Observe) => *host == Permission::ObserveOnly,
+                Verdict::Denied(_) => false,
+            }
+        };
+        secrets.into_iter().filter(allowed).collect()
+    }
+
+    /// Decides and does it. A parameter that could not be read at the last pass either does not keep the others from the host:
+    /// then it is decided without it, and said what keeps it.
+    async fn decide_and_act(
+        &self,
+        input: &Input<'_>,
+        secrets: &[ManagedSecret],
+        before: &DockerHostStatus,
+    ) -> Result<(Decision, Acted, Option<StartFailure>), ObjectError> {
+        let mut readable = input.wishes.to_vec();
+        let mut left_out: Option<StartFailure> = None;
+        loop {
+            let decision = plan::decide(&Input { wishes: &readable, ..input.clone() });
+            let failure = match self.act(input.host, &decision, &readable, secrets, input.now).await? {
+                Acted::Failed(failure) => failure,
+                acted => {
+                    let left_out = left_out.map(|failure| StartFailure { stalled: false, ..failure });
+                    return Ok((decision, acted, left_out));
+                }
+            };
+            let others = readable.iter().filter(|wish| Some(&wish.path) != failure.unreadable.as_ref());
+            let others: Vec<Wish> = others.cloned().collect();
+            let goes_on = !others.is_empty() && others.len() < readable.len() && is_known(&failure, before);
+            left_out = Some(failure.after(left_out));
+            if !goes_on {
+                return Ok((decision, Acted::Done, left_out));
+            }
+            readable = others;
+        }
+    }
+
+    async fn act(
+        &self,
+        host: &DockerHost,
+        decision: &Decision,
+        wishes: &[Wish],
+        secrets: &[ManagedSecret],
+        now: DateTime<Utc>,
+    ) -> Result<Acted, ObjectError> {
+        match decision {
+            Decision::Settled | Decision::Watch | Decision::Hold { .. } => Ok(Acted::Done),
+            Decision::Abandon { job } => {
+                tracing::info!(
+                    host = host.name_any(),
+                    job,
+                    "deleting a Job that makes room for another: it cannot come up, or it only collects log lines"
+                );
+                if self.ports.leadership.is_leader() {
+                    self.ports.jobs.delete(host, job).await?;
+                }
+                Ok(Acted::Done)
+            }
+            Decision::Start(run) => match self.start(host, run, wishes, secrets, now).await? {
+                Acted::Failed(failure) if run.mode == RunMode::Collect => {
+                    let (host, message) = (host.name_any(), failure.message);
+                    tracing::warn!(host, message, "a {} could not be started", plan::describe(run));
+                    Ok(Acted::Postponed)
+                }
+                acted => Ok(acted),
+            },
+        }
+    }
+
+    /// Starts a run. The host, the grants and the leadership are looked at afresh at the last moment, since reading the
+    /// values may have taken a while.
+    async fn start(
+        &self,
+        host: &DockerHost,
+        run: &Run,
+        wishes: &[Wish],
+        secrets: &[ManagedSecret],
+        now: DateTime<Utc>,
+    ) -> Result<Acted, ObjectError> {
+        let fingerprints = match &run.collection {
+            Some(collection) => {
+                self.secret_in_logs(collection, wishes, secrets).await.map(|managed| (Vec::new(), managed))
+            }
+            None => self.fingerprints(run).await,
+        };
+        let task = match fingerprints {
+            Ok((parameters, managed)) => job::task(host, run, parameters, managed),
+            Err(error) => return Ok(Acted::Failed(error.into())),
+        };
+        let objects = &self.ports.objects;
+        let namespace = host.namespace().unwrap_or_default();
+        let fresh = objects.docker_host(&namespace, &host.name_any()).await?;
+        let unchanged = fresh.is_some_and(|fresh| {
+            fresh.metadata.uid == host.metadata.uid
+                && fresh.metadata.generation == host.metadata.generation
+                && fresh.metadata.deletion_timestamp.is_none()
+        });
+        if !unchanged || permission(&objects.grants().await?, host) != Permission::Granted {
+            return Ok(Acted::Overtaken);
+        }
+        let may_be_held = run.mode == RunMode::Deploy && !plan::is_urgent(run);
+        if may_be_held && self.changes_in_place(&namespace, run, now).await? {
+            return Ok(Acted::Overtaken);
+        }
+        if !self.ports.leadership.is_leader() {
+            return Ok(Acted::Overtaken);
+        }
+        tracing::info!(host = host.name_any(), namespace, "starting {}", plan::describe(run));
+        match self.ports.jobs.start(host, run, &task).await {
+            Ok(name) => Ok(Acted::Started(started(host, run, &name, now))),
+            Err(ObjectError::Api { object, detail }) => Ok(Acted::Failed(StartFailure {
+                reason: "JobNotCreated".to_owned(),
+                message: format!("{object} could not be created: {detail}; keyturn tries again by itself"),
+                stalled: false,
+                unreadable: None,
+            })),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a role of the run has begun to be changed in place since the secrets were listed.
+    async fn changes_in_place(
+        &self,
+        namespace: &str,
+        run: &Run,
+        now: DateTime<Utc>,
+    ) -> Result<bool, ObjectError> {
+        let names: BTreeSet<&str> =
+            run.parameters.iter().filter(|wish| wish.in_place).map(|wish| wish.secret.as_str()).collect();
+        for name in names {
+            let fresh = self.ports.objects.managed_secret(namespace, name).await?;
+            if fresh.and_then(|secret| wish::holds_until(&secret)).is_some_and(|until| now < until) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Where the parameter of a wish lies.
+    fn store_of(&self, wish: &Wish) -> Arc<dyn ParameterStore> {
+        self.ports.regions.store(wish.region.as_deref().unwrap_or(&self.settings.region))
+    }
+
+    /// Reads every value of the run and keeps fingerprints only: one to compare what containers run, and those by which
+    /// it is found in images.
+    async fn fingerprints(&self, run: &Run) -> Result<(Vec<TaskParameter>, ManagedValues), TaskError> {
+        let mut parameters = Vec::with_capacity(run.parameters.len());
+        let mut values = Vec::new();
+        for wish in &run.parameters {
+            let missing = || TaskError::VersionMissing { path: wish.path.clone(), version: wish.version };
+            let store = self.store_of(wish);
+            let value = store.read(&wish.path, Some(wish.version)).await?.ok_or_else(missing)?;
+            let fingerprint = fingerprint(&value, &self.key()?);
+            parameters.push(TaskParameter {
+                path: wish.path.clone(),
+                version: wish.version,
+                published_at: wish.published_at.timestamp(),
+                env: wish.env.clone(),
+                key: fingerprint.key,
+                mac: fingerprint.mac,
+                trimmed_mac: fingerprint.trimmed_mac,
+            });
+            if values.len() < MOST_SEARCHED {
+                values.push((wish.path.clone(), value));
+            }
+        }
+        Ok((parameters, ManagedValues::new(&values, &self.key()?)))
+    }
+
+    fn key(&self) -> Result<[u8; KEY_BYTES], RandomError> {
+        let mut key = [0; KEY_BYTES];
+        self.ports.random.lock().unwrap_or_else(PoisonError::into_inner).fill(&mut key)?;
+        Ok(key)
+    }
+
+    /// Deletes what is left of interrupted starts, and ended Jobs but the last few of each mode. Their results are in
+    /// the status by now.
+    async fn tidy(&self, host: &DockerHost, jobs: &[DeployJob]) -> Result<(), ObjectError> {
+        let current = host.status.as_ref().and_then(|status| status.run.as_ref()).map(|run| run.job.as_str());
+        let superfluous = superfluous(jobs);
+        for name in superfluous.into_iter().filter(|name| Some(*name) != current) {
+            if self.ports.leadership.is_leader() {
+                self.ports.jobs.delete(host, name).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the parameter could not be read at the last pass either: SSM may only lag behind.
+fn is_known(failure: &StartFailure, before: &DockerHostStatus) -> bool {
+    let ready = find_condition(&before.conditions, READY);
+    let told = ready.filter(|ready| ready.status == "False").map_or("", |ready| ready.message.as_str());
+    failure.unreadable.as_ref().is_some_and(|path| told.contains(path.as_str()))
+}
+
+fn superfluous(jobs: &[DeployJob]) -> BTreeSet<&str> {
+    let mut names: BTreeSet<&str> =
+        jobs.iter().filter(|job| job.state == JobState::Unstarted).map(|job| job.name.as_str()).collect();
+    for mode in [RunMode::Deploy, RunMode::Verify, RunMode::Collect] {
+        let ended = jobs.iter().rev().filter(|job| {
+            job.mode == mode && matches!(job.state, JobState::Ended { .. } | JobState::Lost { .. })
+        });
+        names.extend(ended.skip(KEPT_JOBS).map(|job| job.name.as_str()));
+    }
+    names
+}
+
+fn started(host: &DockerHost, run: &Run, job: &str, now: DateTime<Utc>) -> HostRun {
+    HostRun {
+        revision: run.revision.clone(),
+        mode: run.mode,
+        job: job.to_owned(),
+        attempt: run.attempt,
+        started_at: keyturn_api::time::to_kubernetes(now),
+        finished_at: None,
+        result: None,
+        message: None,
+        generation: host.metadata.generation.unwrap_or_default(),
+        failures: 0,
+        rejections: 0,
+        retry_after: None,
+        parameters: run.parameters.iter().map(Wish::line).collect(),
+    }
+}
+
+fn permission(grants: &[RotationGrant], host: &DockerHost) -> Permission {
+    match grants::docker_host(grants, host) {
+        Verdict::Allowed(GrantMode::Rotate) => Permission::Granted,
+        Verdict::Allowed(GrantMode::Observe) => Permission::ObserveOnly,
+        Verdict::Denied(message) => Permission::Lacking(message),
+    }
+}
+
+fn window(host: &DockerHost, now: DateTime<Utc>) -> WindowGate {
+    match Calendar::new([host.spec.deploy.windows.as_slice()]) {
+        Err(error) => WindowGate::Unusable(error.to_string()),
+        Ok(calendar) => match calendar.next(now) {
+            Some(span) if span.start <= now => WindowGate::Open,
+            Some(span) => WindowGate::OpensAt(span.start),
+            None => WindowGate::Unusable("none of them ever opens".to_owned()),
+        },
+    }
+}
+
+fn requeue(
+    decision: &Decision,
+    start_failed: bool,
+    next: Option<DateTime<Utc>>,
+    settings: &Settings,
+    now: DateTime<Utc>,
+) -> Requeue {
+    Requeue::After(match decision {
+        _ if start_failed => settings.backoff_initial,
+        Decision::Settled => next.map_or(RESYNC, |due| (due - now).clamp(TimeDelta::seconds(1), RESYNC)),
+        Decision::Watch | Decision::Start(_) => RUN_POLL.min(PATIENCE),
+        Decision::Abandon { .. } => SHORTLY,
+        Decision::Hold { hold, .. } => match hold.until {
+            Some(until) => (until - now).clamp(TimeDelta::seconds(1), RESYNC),
+            None => HELD_POLL,
+        },
+    })
+}
+
+/// The hosts that have to be looked at when a secret changes.
+pub fn hosts_of(secret: &ManagedSecret) -> BTreeSet<String> {
+    let named = secret.spec.hosts.iter().map(|host| host.name.clone());
+    let known = secret.status.iter().flat_map(|status| &status.hosts).map(|host| host.name.clone());
+    named.chain(known).collect()
+}
+
+#[cfg(test)]
+mod tests;

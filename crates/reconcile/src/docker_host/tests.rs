@@ -1,0 +1,860 @@
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::deploy::report::{
+    ImageReport, ImagesReport, LayersReport, LogsReport, Outcome, Report, ReportFinding, ReportParameter,
+};
+use crate::deploy::revision;
+use crate::deploy::task::{Layers, Task};
+use crate::deploy::testing::{at, host, published, rotating, secret};
+use crate::deploy_jobs::JobParameter;
+use crate::objects::{Notice, Source, Surroundings};
+use crate::parameter_store::{Created, Kept, Listed, NewVersion, ParameterStore};
+use keyturn_api::SecretIncident;
+use keyturn_api::conditions::{self, DEPLOYING, IMAGES_CLEAN, READY, STALLED};
+use keyturn_api::docker_host::{DockerHostStatus, Proof};
+use keyturn_api::managed_secret::Origin;
+use keyturn_api::rotation_grant::{HostGrant, ParameterGrant, RotationGrantSpec};
+use keyturn_rotation::observed::Version;
+use keyturn_secret_value::SecretValue;
+
+const TOKEN: &str = "/app/TOKEN";
+const VALUE: &str = "the value of version 3\n";
+
+/// A namespace `prod` with host `web`, kept in memory; the reconciler under test acts on nothing else.
+#[derive(Default)]
+struct World {
+    now: i64,
+    hosts: Vec<DockerHost>,
+    secrets: Vec<ManagedSecret>,
+    grants: Vec<RotationGrant>,
+    jobs: Vec<DeployJob>,
+    tasks: Vec<Task>,
+    deleted: Vec<String>,
+    notices: Vec<Notice>,
+    status_writes: usize,
+    reads: Vec<String>,
+    store_error: Option<StoreError>,
+    /// Changes the world at the moment a value is read.
+    meanwhile: Option<fn(&mut World)>,
+    follower: bool,
+    incidents: Vec<SecretIncident>,
+    /// What every report says of log lines.
+    logs: Option<LogsReport>,
+    /// What every report says of the images.
+    images: Option<ImagesReport>,
+}
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<World>>);
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Clock for Shared {
+    fn now(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp(self.lock().now, 0).unwrap()
+    }
+}
+
+impl Leadership for Shared {
+    fn is_leader(&self) -> bool {
+        !self.lock().follower
+    }
+}
+
+impl Regions for Shared {
+    fn store(&self, _region: &str) -> Arc<dyn ParameterStore> {
+        Arc::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl ParameterStore for Shared {
+    async fn list(&self, _: &[String]) -> Result<Vec<Listed>, StoreError> {
+        unreachable!("a deployment lists nothing")
+    }
+    async fn kept(&self, _: &str) -> Result<Kept, StoreError> {
+        let modified = DateTime::from_timestamp(777, 0).unwrap();
+        let versions = vec![Version { number: 3, modified, text: String::new(), stamp: None }];
+        Ok(Kept { versions, shape: None })
+    }
+    async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError> {
+        let mut world = self.lock();
+        world.reads.push(path.to_owned());
+        if let Some(change) = world.meanwhile.take() {
+            change(&mut world);
+        }
+        match world.store_error.clone().filter(|error| error.path() == path) {
+            Some(error) => Err(error),
+            None => Ok((version == Some(3)).then(|| SecretValue::new(VALUE.into()))),
+        }
+    }
+    async fn create(&self, _: NewVersion<'_>) -> Result<Created, StoreError> {
+        unreachable!("a deployment writes nothing")
+    }
+    async fn overwrite(&self, _: NewVersion<'_>) -> Result<i64, StoreError> {
+        unreachable!("a deployment writes nothing")
+    }
+    async fn delete(&self, _: &str) -> Result<(), StoreError> {
+        unreachable!("a deployment deletes nothing")
+    }
+}
+
+#[async_trait]
+impl Objects for Shared {
+    async fn managed_secret(&self, _: &str, name: &str) -> Result<Option<ManagedSecret>, ObjectError> {
+        Ok(self.lock().secrets.iter().find(|secret| secret.name_any() == name).cloned())
+    }
+    async fn docker_host(&self, _: &str, name: &str) -> Result<Option<DockerHost>, ObjectError> {
+        Ok(self.lock().hosts.iter().find(|host| host.name_any() == name).cloned())
+    }
+    async fn secret_incident(&self, _: &str, _: &str) -> Result<Option<SecretIncident>, ObjectError> {
+        Ok(None)
+    }
+    async fn secret_incidents(&self, _: &str) -> Result<Vec<SecretIncident>, ObjectError> {
+        Ok(self.lock().incidents.clone())
+    }
+    async fn write_incident_status(&self, _: &SecretIncident) -> Result<SecretIncident, ObjectError> {
+        unreachable!("a host writes no incident's status")
+    }
+    async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError> {
+        Ok(self.lock().grants.clone())
+    }
+    async fn managed_secrets(&self, _: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
+        Ok(self.lock().secrets.clone())
+    }
+    async fn all_managed_secrets(&self) -> Result<Vec<ManagedSecret>, ObjectError> {
+        unreachable!("a host is decided on the secrets of its namespace")
+    }
+    async fn docker_hosts(&self, _: &str) -> Result<Vec<DockerHost>, ObjectError> {
+        Ok(self.lock().hosts.clone())
+    }
+    async fn surroundings(&self, _: &str, _: Source) -> Result<Surroundings, ObjectError> {
+        unreachable!("a host is decided on all secrets of its namespace")
+    }
+    async fn write_secret_status(&self, _: &ManagedSecret) -> Result<ManagedSecret, ObjectError> {
+        unreachable!("a host writes no secret's status")
+    }
+    async fn write_host_status(&self, object: &DockerHost) -> Result<DockerHost, ObjectError> {
+        let mut world = self.lock();
+        world.status_writes += 1;
+        let stored = world.hosts.iter_mut().find(|host| host.name_any() == object.name_any()).unwrap();
+        stored.status.clone_from(&object.status);
+        Ok(stored.clone())
+    }
+    async fn set_finalizer(&self, _: &ManagedSecret, _: bool) -> Result<ManagedSecret, ObjectError> {
+        unreachable!("a host holds no secret")
+    }
+    async fn notify(&self, _: Subject<'_>, notice: Notice) {
+        self.lock().notices.push(notice);
+    }
+}
+
+#[async_trait]
+impl DeployJobs for Shared {
+    async fn of_host(&self, _: &DockerHost) -> Result<Vec<DeployJob>, ObjectError> {
+        Ok(self.lock().jobs.clone())
+    }
+    async fn start(&self, host: &DockerHost, run: &Run, task: &Task) -> Result<String, ObjectError> {
+        let mut world = self.lock();
+        let name = job::job_name(&host.name_any(), &task.revision, task.mode, task.attempt);
+        assert!(world.jobs.iter().all(|job| job.name != name), "{name} was started twice");
+        assert!(!world.jobs.iter().any(is_running), "{name} was started beside another");
+        let parameters = run.parameters.iter().map(|wish| JobParameter {
+            path: wish.path.clone(),
+            version: wish.version,
+            published_at: wish.published_at.timestamp(),
+        });
+        let started = DeployJob {
+            name: name.clone(),
+            mode: task.mode,
+            revision: task.revision.clone(),
+            attempt: task.attempt,
+            parameters: parameters.collect(),
+            generation: host.metadata.generation.unwrap(),
+            target: revision::target(&host.spec),
+            audit: revision::audit_settings(&host.spec),
+            about: run.collection.as_ref().map(|collection| collection.about.clone()),
+            layers: run.layers,
+            created: DateTime::from_timestamp(world.now, 0).unwrap(),
+            state: JobState::Running { trouble: None },
+        };
+        world.jobs.push(started);
+        world.tasks.push(task.clone());
+        Ok(name)
+    }
+    async fn delete(&self, _: &DockerHost, job: &str) -> Result<(), ObjectError> {
+        let mut world = self.lock();
+        world.jobs.retain(|existing| existing.name != job);
+        world.deleted.push(job.to_owned());
+        Ok(())
+    }
+}
+
+fn is_running(job: &DeployJob) -> bool {
+    matches!(job.state, JobState::Running { .. })
+}
+
+impl Shared {
+    /// The world at second 1000, in which a rotation that began at second 900 waits for host `web`.
+    fn new() -> Self {
+        let world = Self::default();
+        {
+            let mut state = world.lock();
+            state.now = 1000;
+            state.hosts = vec![host("web")];
+            state.secrets = vec![rotating(
+                published(secret("token", &[TOKEN]), &[(TOKEN, 3, Origin::Rotated)]),
+                "Deploy",
+                900,
+            )];
+            state.grants = vec![grant(GrantMode::Rotate)];
+        }
+        world
+    }
+
+    async fn pass(&self) -> Requeue {
+        let ports = Ports {
+            clock: Arc::new(self.clone()),
+            objects: Arc::new(self.clone()),
+            jobs: Arc::new(self.clone()),
+            regions: Arc::new(self.clone()),
+            leadership: Arc::new(self.clone()),
+            random: Mutex::new(Box::new(crate::generator::OperatingSystem)),
+        };
+        let settings = Settings { attempts: 3, ..Settings::new("test", "us-east-1") };
+        DockerHosts::new(ports, settings).reconcile("prod", "web").await.unwrap()
+    }
+
+    /// Ends the Job under way ten seconds after the last event, and looks again.
+    async fn end(&self, outcome: Outcome, proof: Option<Proof>) -> Requeue {
+        {
+            let mut world = self.lock();
+            world.now += 10;
+            let finished = DateTime::from_timestamp(world.now, 0).unwrap();
+            let images = world.images.clone().map(Box::new);
+            let logs = world.logs.clone().map(Box::new);
+            let job = world.jobs.iter_mut().find(|job| is_running(job)).expect("a Job runs");
+            let report =
+                |proof| ReportParameter { path: TOKEN.into(), version: 3, proof, differs_in: vec![] };
+            let report = Report {
+                outcome,
+                message: "said by the pod".into(),
+                script_exit: None,
+                verified: matches!(outcome, Outcome::Succeeded | Outcome::NotAdopted),
+                deploy: None,
+                parameters: proof.map(report).into_iter().collect(),
+                others: None,
+                images,
+                logs,
+            };
+            job.state = JobState::Ended { report, finished };
+        }
+        self.pass().await
+    }
+
+    fn advance(&self, seconds: i64) {
+        self.lock().now += seconds;
+    }
+
+    fn status(&self) -> DockerHostStatus {
+        self.lock().hosts[0].status.clone().unwrap()
+    }
+
+    /// Status, reason and message of a condition.
+    fn condition(&self, kind: &str) -> Option<(String, String, String)> {
+        let found = conditions::find(&self.status().conditions, kind).cloned()?;
+        Some((found.status, found.reason, found.message))
+    }
+
+    fn reason(&self, kind: &str) -> Option<String> {
+        self.condition(kind).map(|(_, reason, _)| reason)
+    }
+
+    fn started(&self) -> usize {
+        self.lock().tasks.len()
+    }
+
+    fn announced(&self) -> Vec<&'static str> {
+        self.lock().notices.iter().map(|notice| notice.reason).collect()
+    }
+}
+
+fn grant(mode: GrantMode) -> RotationGrant {
+    RotationGrant::new(
+        "prod",
+        RotationGrantSpec {
+            namespaces: vec!["prod".into()],
+            mode,
+            parameters: vec![ParameterGrant { prefix: "/app/".into(), regions: vec![], kms_keys: vec![] }],
+            hosts: vec![HostGrant { host: "web.example".into(), port: None }],
+            postgres: vec![],
+            cloudflare: vec![],
+        },
+    )
+}
+
+#[tokio::test]
+async fn a_rotation_is_deployed_proven_and_then_left_alone() {
+    let world = Shared::new();
+    world.pass().await;
+    assert_eq!(world.started(), 1);
+    assert_eq!(world.condition(DEPLOYING).unwrap().0, "True");
+    assert_eq!(world.condition(READY).unwrap().0, "False");
+    let run = world.status().run.unwrap();
+    assert_eq!((run.mode, run.attempt, run.parameters), (RunMode::Deploy, 1, vec![format!("{TOKEN}=3")]));
+
+    let writes = world.lock().status_writes;
+    world.pass().await;
+    assert_eq!((world.started(), world.lock().status_writes), (1, writes), "nothing new, nothing written");
+
+    let next = world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    let status = world.status();
+    assert_eq!(status.parameters[0].proof, Proof::Proven);
+    assert_eq!(status.run, None);
+    assert_eq!(status.last_run.as_ref().unwrap().result.as_deref(), Some("Succeeded"));
+    assert_eq!(world.condition(READY).unwrap().0, "True");
+    assert_eq!(world.condition(DEPLOYING).unwrap().0, "False");
+    assert_eq!(world.condition(STALLED), None);
+    assert_eq!(next, Requeue::After(RESYNC));
+
+    let writes = world.lock().status_writes;
+    world.advance(86_400);
+    world.pass().await;
+    assert_eq!((world.started(), world.lock().status_writes), (1, writes));
+    assert_eq!(world.announced(), ["DeployStarted", "DeploySucceeded"]);
+}
+
+#[tokio::test]
+async fn the_pod_is_told_fingerprints_and_when_the_value_was_made() {
+    let world = Shared::new();
+    world.pass().await;
+    let task = world.lock().tasks[0].clone();
+    let parameter = &task.parameters[0];
+    let made_at = world.lock().secrets[0].status.as_ref().unwrap().parameters[0].published_at.0.as_second();
+    assert_eq!((parameter.path.as_str(), parameter.version, parameter.published_at), (TOKEN, 3, made_at));
+    assert_eq!(parameter.env, ["TOKEN"]);
+    let key: [u8; KEY_BYTES] = hex::decode(&parameter.key).unwrap().try_into().unwrap();
+    let expected = fingerprint(&SecretValue::new(VALUE.into()), &key);
+    assert_eq!(parameter.mac, expected.mac);
+    assert_eq!(parameter.trimmed_mac, expected.trimmed_mac);
+    assert!(!serde_json::to_string(&task).unwrap().contains(VALUE.trim()));
+    assert!(!serde_json::to_string(&world.lock().hosts).unwrap().contains(&parameter.mac));
+}
+
+#[tokio::test]
+async fn an_emptied_status_starts_nothing_that_has_been_started_or_shown() {
+    let world = Shared::new();
+    let forget = || world.lock().hosts[0].status = None;
+    world.pass().await;
+    forget();
+    world.pass().await;
+    assert_eq!(world.started(), 1, "the Job under way is found again");
+    assert!(world.status().run.is_some());
+    forget();
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    forget();
+    world.pass().await;
+    assert_eq!(world.started(), 1, "the result is found again");
+    assert_eq!(world.condition(READY).unwrap().0, "True");
+
+    // With the Jobs gone too, and the rotation over, the containers are compared; nothing is deployed.
+    world.lock().jobs.clear();
+    world.lock().secrets[0].status.as_mut().unwrap().rotation = None;
+    forget();
+    world.pass().await;
+    let modes: Vec<RunMode> = world.lock().tasks.iter().map(|task| task.mode).collect();
+    assert_eq!(modes, [RunMode::Deploy, RunMode::Verify]);
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(world.condition(READY).unwrap().0, "True");
+    assert_eq!(world.started(), 2);
+}
+
+#[tokio::test]
+async fn failures_are_retried_with_a_growing_pause_and_said_to_need_a_person_after_some() {
+    let world = Shared::new();
+    world.pass().await;
+    for (failures, pause) in [(1, 60), (2, 120), (3, 240), (4, 480)] {
+        let next = world.end(Outcome::DeployFailed, None).await;
+        assert_eq!(next, Requeue::After(TimeDelta::seconds(pause)), "after {failures}");
+        let (status, reason, message) = world.condition(READY).unwrap();
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "DeployFailed"));
+        let job = world.status().last_run.unwrap().job;
+        for part in ["said by the pod", &format!("kubectl -n prod logs job/{job}")] {
+            assert!(message.contains(part), "{part} is not in {message}");
+        }
+        assert_eq!(world.reason(STALLED), (failures >= 3).then(|| "DeployFailed".to_owned()));
+        world.advance(pause - 1);
+        world.pass().await;
+        assert_eq!(world.started(), failures, "not before its time");
+        world.advance(1);
+        world.pass().await;
+        assert_eq!(world.started(), failures + 1);
+    }
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(world.condition(READY).unwrap().0, "True");
+    assert_eq!(world.condition(STALLED), None);
+    assert_eq!(world.lock().tasks.last().unwrap().attempt, 5);
+}
+
+#[tokio::test]
+async fn a_refused_host_key_stalls_at_once_and_an_edit_starts_at_once() {
+    let world = Shared::new();
+    world.pass().await;
+    world.end(Outcome::HostKeyRefused, None).await;
+    assert_eq!(world.reason(STALLED).as_deref(), Some("HostKeyRefused"));
+    assert_eq!(world.announced(), ["DeployStarted", "HostKeyRefused", "Stalled"]);
+    world.advance(600);
+    world.pass().await;
+    assert_eq!(world.started(), 1);
+    world.lock().hosts[0].metadata.generation = Some(2);
+    world.pass().await;
+    assert_eq!(world.started(), 2);
+    assert_eq!(world.condition(STALLED), None);
+    assert_eq!(world.lock().tasks[1].attempt, 2);
+}
+
+#[tokio::test]
+async fn without_a_grant_nothing_is_read_or_started() {
+    let world = Shared::new();
+    world.lock().grants[0].spec.hosts.clear();
+    world.pass().await;
+    let (_, reason, message) = world.condition(STALLED).unwrap();
+    assert_eq!(reason, "NotGranted");
+    assert!(message.contains("kind: RotationGrant") && message.contains("host: web.example"), "{message}");
+
+    world.lock().grants = vec![grant(GrantMode::Observe)];
+    world.pass().await;
+    assert_eq!(world.condition(STALLED), None);
+    let (_, reason, message) = world.condition(READY).unwrap();
+    assert_eq!(reason, "Observe");
+    assert!(message.contains("would start: deployment"), "{message}");
+
+    assert_eq!((world.started(), world.lock().reads.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_secret_that_is_not_granted_is_neither_read_nor_deployed() {
+    let world = Shared::new();
+    let other = rotating(
+        published(secret("other", &["/other/TOKEN"]), &[("/other/TOKEN", 3, Origin::Rotated)]),
+        "Deploy",
+        900,
+    );
+    world.lock().secrets.push(other);
+    world.pass().await;
+    assert_eq!(world.lock().reads, [TOKEN]);
+    assert_eq!(world.lock().tasks[0].parameters.len(), 1);
+}
+
+#[tokio::test]
+async fn what_ssm_says_is_said_and_tried_again() {
+    let world = Shared::new();
+    let denied = StoreError::Denied { operation: "GetParameter", path: TOKEN.into(), detail: "no".into() };
+    world.lock().store_error = Some(denied);
+    let next = world.pass().await;
+    assert_eq!(world.started(), 0);
+    assert_eq!(world.reason(READY).as_deref(), Some("SSMDenied"));
+    assert_eq!(world.reason(STALLED).as_deref(), Some("SSMDenied"));
+    assert_eq!(next, Requeue::After(TimeDelta::minutes(1)));
+
+    let writes = world.lock().status_writes;
+    world.pass().await;
+    assert_eq!(world.lock().status_writes, writes);
+
+    world.lock().store_error = None;
+    world.pass().await;
+    assert_eq!((world.started(), world.condition(STALLED)), (1, None));
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_be_read_keeps_no_other_from_the_host() {
+    let world = Shared::new();
+    let path = "/app/OTHER";
+    let other = rotating(published(secret("other", &[path]), &[(path, 3, Origin::Rotated)]), "Deploy", 900);
+    world.lock().secrets.push(other);
+    let denied = StoreError::Denied { operation: "GetParameter", path: path.into(), detail: "no".into() };
+    world.lock().store_error = Some(denied);
+    world.pass().await;
+    assert_eq!((world.started(), world.reason(STALLED).as_deref()), (0, Some("SSMDenied")), "it may pass");
+
+    world.pass().await;
+    let deployed: Vec<String> = world.lock().tasks[0].parameters.iter().map(|p| p.path.clone()).collect();
+    assert_eq!(deployed, [TOKEN]);
+    let (_, reason, message) = world.condition(READY).unwrap();
+    assert!(reason == "SSMDenied" && message.contains(path), "{reason}: {message}");
+    assert_eq!(world.condition(STALLED), None, "another secret's deployment goes on");
+
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    for _ in 0..3 {
+        world.pass().await;
+    }
+    assert_eq!((world.started(), world.reason(READY).as_deref()), (1, Some("SSMDenied")));
+
+    world.lock().store_error = None;
+    world.pass().await;
+    assert_eq!(world.lock().tasks[1].parameters.len(), 2);
+}
+
+#[tokio::test]
+async fn what_changes_while_the_values_are_read_stops_the_start() {
+    let changes: [fn(&mut World); 5] = [
+        |world| world.hosts[0].metadata.generation = Some(2),
+        |world| world.hosts[0].metadata.uid = Some("another".into()),
+        |world| world.hosts.clear(),
+        |world| world.grants.clear(),
+        |world| world.follower = true,
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        let world = Shared::new();
+        world.lock().meanwhile = Some(change);
+        world.pass().await;
+        assert_eq!((world.started(), world.lock().status_writes), (0, 0), "change {index}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_come_up_is_said_and_replaced_when_the_spec_changes() {
+    let world = Shared::new();
+    world.pass().await;
+    let trouble = "FailedMount: secret \"web-key\" not found";
+    world.lock().jobs[0].state = JobState::Running { trouble: Some(trouble.into()) };
+    world.pass().await;
+    let (_, reason, message) = world.condition(READY).unwrap();
+    assert_eq!(reason, "PodNotRunning");
+    assert!(message.contains(trouble), "{message}");
+    assert_eq!(world.condition(STALLED), None, "it may just be slow");
+    world.advance(PATIENCE.num_seconds());
+    world.pass().await;
+    assert_eq!(world.reason(STALLED).as_deref(), Some("PodNotRunning"));
+
+    world.lock().hosts[0].metadata.generation = Some(2);
+    world.pass().await;
+    assert_eq!(world.lock().deleted.len(), 1);
+    world.pass().await;
+    assert_eq!(world.started(), 2);
+}
+
+#[tokio::test]
+async fn the_last_three_ended_jobs_stay_and_interrupted_starts_go() {
+    let world = Shared::new();
+    world.pass().await;
+    for _ in 0..4 {
+        world.end(Outcome::DeployFailed, None).await;
+        world.advance(3600);
+        world.pass().await;
+    }
+    let attempts: Vec<i32> = world.lock().jobs.iter().map(|job| job.attempt).collect();
+    assert_eq!(attempts, [2, 3, 4, 5]);
+    assert_eq!(world.status().last_deploy.unwrap().failures, 4, "what was deleted is remembered");
+
+    let mut unstarted = world.lock().jobs[0].clone();
+    unstarted.state = JobState::Unstarted;
+    unstarted.name = "web-interrupted".into();
+    world.lock().jobs.push(unstarted);
+    world.pass().await;
+    assert!(world.lock().deleted.contains(&"web-interrupted".to_owned()));
+}
+
+#[tokio::test]
+async fn what_nobody_wants_on_the_host_any_more_is_forgotten() {
+    let world = Shared::new();
+    world.pass().await;
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.lock().secrets.clear();
+    world.pass().await;
+    assert_eq!(world.status().parameters, []);
+    assert_eq!(world.reason(READY).as_deref(), Some("NothingToRun"));
+}
+
+#[tokio::test]
+async fn adopted_containers_that_run_something_else_are_said_and_nothing_is_deployed() {
+    let world = Shared::new();
+    world.lock().secrets = vec![published(secret("token", &[TOKEN]), &[(TOKEN, 3, Origin::Adopted)])];
+    world.pass().await;
+    world.end(Outcome::NotAdopted, Some(Proof::Differs)).await;
+    assert_eq!(world.reason(READY).as_deref(), Some("NotAdopted"));
+    world.advance(60);
+    world.pass().await;
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(world.condition(READY).unwrap().0, "True", "somebody has put it right");
+    let modes: BTreeMap<String, usize> =
+        world.lock().tasks.iter().fold(BTreeMap::new(), |mut modes, task| {
+            *modes.entry(format!("{:?}", task.mode)).or_default() += 1;
+            modes
+        });
+    assert_eq!(modes, BTreeMap::from([("Verify".to_owned(), 2)]));
+}
+
+#[test]
+fn a_change_of_a_secret_concerns_the_hosts_it_names_and_those_it_was_on() {
+    let mut secret = published(secret("token", &[TOKEN]), &[]);
+    secret.status.as_mut().unwrap().hosts.push(keyturn_api::managed_secret::SecretOnHost {
+        name: "former".into(),
+        version: None,
+        proven: false,
+    });
+    assert_eq!(hosts_of(&secret), BTreeSet::from(["former".to_owned(), "web".to_owned()]));
+}
+
+/// A report of three images, one of which has these findings, known by their fingerprints.
+fn images(fingerprints: &[&str], problem: Option<&str>) -> ImagesReport {
+    let findings: Vec<ReportFinding> = fingerprints
+        .iter()
+        .map(|fingerprint| ReportFinding {
+            rule: "secret-name".into(),
+            fingerprint: (*fingerprint).into(),
+            parameter: None,
+            place: "env DB_PASSWORD".into(),
+        })
+        .collect();
+    let image = ImageReport { name: "app:1".into(), digest: "sha256:0a".into(), findings };
+    ImagesReport {
+        images: 3,
+        found: Some(image).into_iter().filter(|image| !image.findings.is_empty()).collect(),
+        problem: problem.map(str::to_owned),
+        ..ImagesReport::default()
+    }
+}
+
+fn fingerprints_of(world: &Shared) -> Vec<String> {
+    world.status().image_findings.into_iter().map(|finding| finding.fingerprint).collect()
+}
+
+fn ask_for_audits(world: &Shared, audit: serde_json::Value) {
+    world.lock().hosts[0].spec.audit = Some(serde_json::from_value(audit).unwrap());
+}
+
+#[tokio::test]
+async fn a_secret_in_an_image_is_told_and_fails_no_deployment() {
+    let world = Shared::new();
+    world.pass().await;
+    assert_eq!(world.condition(IMAGES_CLEAN).unwrap().0, "Unknown", "nobody has looked");
+    world.lock().images = Some(images(&["0000000000000001"], None));
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(world.condition(READY).unwrap().0, "True");
+    let (truth, reason, message) = world.condition(IMAGES_CLEAN).unwrap();
+    assert_eq!((truth.as_str(), reason.as_str()), ("False", "SecretsFound"));
+    assert!(message.contains("env DB_PASSWORD of app:1"), "{message}");
+    let finding = world.status().image_findings.remove(0);
+    assert_eq!((finding.image.as_str(), finding.digest.as_str()), ("app:1", "sha256:0a"));
+    assert_eq!((finding.place.as_str(), finding.rule.as_str()), ("env DB_PASSWORD", "secret-name"));
+    assert!(world.announced().contains(&"SecretInImage"), "{:?}", world.announced());
+}
+
+#[tokio::test]
+async fn images_are_looked_at_again_in_every_interval_and_what_is_gone_is_cleared() {
+    let world = Shared::new();
+    ask_for_audits(&world, serde_json::json!({"interval": "2h"}));
+    world.pass().await;
+    world.lock().images = Some(images(&["0000000000000001"], None));
+    let next = world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!((world.started(), next), (1, Requeue::After(RESYNC)), "the deployment has looked");
+    world.advance(2 * 3600 - 60);
+    assert_eq!(world.pass().await, Requeue::After(TimeDelta::seconds(60)));
+    world.advance(60);
+    world.pass().await;
+    assert_eq!(world.started(), 2);
+    assert_eq!(world.status().run.unwrap().mode, RunMode::Verify, "it changes nothing on the host");
+
+    world.lock().images = Some(images(&["0000000000000002"], Some("app:2: too large")));
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(fingerprints_of(&world), ["0000000000000002"], "the image itself was looked at");
+    world.advance(2 * 3600);
+    world.pass().await;
+    world.lock().images = Some(images(&[], Some("the connection broke")));
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(fingerprints_of(&world), ["0000000000000002"], "not seen is not gone");
+    world.advance(2 * 3600);
+    world.pass().await;
+    world.lock().images = Some(images(&[], None));
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(fingerprints_of(&world), [] as [String; 0]);
+    assert_eq!(world.condition(IMAGES_CLEAN).unwrap().0, "True");
+    let told = world.announced();
+    assert_eq!(told.iter().filter(|reason| **reason == "SecretInImage").count(), 2, "{told:?}");
+    assert_eq!(told.iter().filter(|reason| **reason == "ImagesClean").count(), 1, "{told:?}");
+}
+
+#[tokio::test]
+async fn a_change_of_what_is_allowed_is_acted_on_at_once() {
+    let world = Shared::new();
+    world.lock().images = Some(images(&["0000000000000001"], None));
+    world.pass().await;
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(world.started(), 1);
+    ask_for_audits(
+        &world,
+        serde_json::json!({
+            "allowEnv": ["SEED_KEY"],
+            "allow": [{"fingerprint": "0000000000000001", "image": "app", "reason": "until 2.0"}]
+        }),
+    );
+    world.pass().await;
+    assert_eq!(world.started(), 2);
+    let allowances = world.lock().tasks[1].audit.clone().unwrap().allowances;
+    assert!(allowances.variables.contains("SEED_KEY"));
+    assert_eq!(allowances.findings[0].image.as_deref(), Some("app"));
+    world.lock().images = Some(ImagesReport { allowed: 1, ..images(&[], None) });
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(world.condition(IMAGES_CLEAN).unwrap().0, "True");
+    world.advance(86_400);
+    world.pass().await;
+    assert_eq!(world.started(), 2, "without an interval no run is started for it");
+}
+
+#[tokio::test]
+async fn a_run_that_says_nothing_of_images_is_not_repeated_for_them() {
+    let world = Shared::new();
+    ask_for_audits(&world, serde_json::json!({"interval": "2h"}));
+    world.pass().await;
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.advance(60);
+    world.pass().await;
+    assert_eq!(world.started(), 1);
+    let (truth, reason, _) = world.condition(IMAGES_CLEAN).unwrap();
+    assert_eq!((truth.as_str(), reason.as_str()), ("Unknown", "NotAudited"));
+}
+
+#[tokio::test]
+async fn the_pod_can_find_the_published_values_in_images_and_is_not_told_them() {
+    let world = Shared::new();
+    world.pass().await;
+    let audit = world.lock().tasks[0].audit.clone().unwrap();
+    let matcher = keyturn_image_audit::managed::Matcher::new(&audit.managed).unwrap();
+    let text = SecretValue::new(format!("--label x={}", hex::encode(VALUE.trim())));
+    let found: Vec<String> = matcher.find(&text).into_iter().map(|hit| hit.name).collect();
+    assert_eq!(found, [TOKEN]);
+}
+
+impl Shared {
+    /// The same world, in which all is proven and an incident about the token was contained at second 1050; its window
+    /// begins at second 500.
+    async fn contained() -> Self {
+        let world = Self::new();
+        world.pass().await;
+        world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+        let mut state = world.lock();
+        state.now = 1100;
+        state.tasks.clear();
+        state.secrets[0].status.as_mut().unwrap().rotation = None;
+        state.secrets[0].spec.access_log = Some(
+            serde_json::from_value(serde_json::json!({"script": "journalctl", "timeout": "3m"})).unwrap(),
+        );
+        let secret = serde_json::json!({"name": "token", "state": "Contained", "containedAt": at(1050)});
+        let incident = serde_json::json!({
+            "apiVersion": "keyturn.dev/v1alpha1", "kind": "SecretIncident",
+            "metadata": {"name": "leak", "namespace": "prod", "uid": "uid-of-leak", "creationTimestamp": at(1000)},
+            "spec": {"allSecrets": true, "reportedAt": at(1000), "suspectedSince": at(500)},
+            "status": {"state": "Contained", "secrets": [secret]},
+        });
+        state.incidents = vec![serde_json::from_value(incident).unwrap()];
+        drop(state);
+        world
+    }
+
+    fn collections(&self) -> Vec<Task> {
+        let state = self.lock();
+        state.tasks.iter().filter(|task| task.mode == RunMode::Collect).cloned().collect()
+    }
+}
+
+#[tokio::test]
+async fn the_log_lines_of_an_incident_are_collected_once_whatever_is_forgotten() {
+    let world = Shared::contained().await;
+    world.lock().logs = Some(LogsReport { lines: 2, first: vec!["a login".into()], ..LogsReport::default() });
+    world.pass().await;
+    let tasks = world.collections();
+    let collection = tasks[0].collection.as_ref().unwrap();
+    assert_eq!((collection.script.as_str(), collection.timeout_seconds), ("journalctl", 180));
+    assert_eq!((collection.about.since, collection.about.until), (500, 1051));
+    assert!(!serde_json::to_string(&tasks).unwrap().contains(VALUE.trim()), "the pod is told no value");
+    assert_eq!(world.reason(DEPLOYING).as_deref(), Some("Collecting"));
+
+    world.end(Outcome::Succeeded, None).await;
+    let status = world.status();
+    let found = status.access_logs[0].found.as_ref().unwrap();
+    assert_eq!((found.lines, found.excerpt.len()), (2, 2), "{found:?}");
+    assert_eq!(world.lock().notices.last().unwrap().reason, "LogsCollected");
+    assert_eq!(status.last_run.unwrap().mode, RunMode::Deploy, "it is no run that proves anything");
+    assert_eq!(world.reason(READY).as_deref(), Some("Proven"));
+
+    world.lock().hosts[0].status = None;
+    world.pass().await;
+    assert_eq!(world.status().access_logs, status.access_logs, "the Job tells it again");
+
+    let log = serde_json::json!({
+        "host": "web", "secret": "token", "since": at(500), "until": at(1051), "found": found,
+    });
+    world.lock().incidents[0].status.as_mut().unwrap().logs = vec![serde_json::from_value(log).unwrap()];
+    world.pass().await;
+    assert_eq!(world.status().access_logs, [], "the incident has it");
+    assert_eq!(world.collections().len(), 1);
+
+    world.lock().incidents[0].spec.suspected_since = Some(at(400));
+    world.pass().await;
+    assert_eq!(world.collections()[1].collection.as_ref().unwrap().about.since, 400, "the window has grown");
+}
+
+#[tokio::test]
+async fn a_host_that_is_down_is_asked_when_it_is_back_and_nothing_waits_for_that() {
+    let world = Shared::contained().await;
+    world.pass().await;
+    world.end(Outcome::Unreachable, None).await;
+    let log = world.status().access_logs[0].clone();
+    assert_eq!((log.failures, log.problem.as_deref()), (1, Some("Unreachable: said by the pod")));
+    assert_eq!(world.reason(READY).as_deref(), Some("Proven"));
+    assert_eq!(world.lock().notices.last().unwrap().reason, "CollectFailed");
+    world.pass().await;
+    assert_eq!(world.collections().len(), 1, "not at once");
+
+    world.lock().now = log.retry_after.unwrap().0.as_second();
+    world.pass().await;
+    assert_eq!(world.collections().len(), 2);
+    // A rotation publishes meanwhile.
+    world.lock().secrets[0] =
+        rotating(published(secret("token", &[TOKEN]), &[(TOKEN, 4, Origin::Rotated)]), "Deploy", 1100);
+    world.pass().await;
+    assert_eq!(world.lock().deleted.len(), 1, "the collection makes room");
+}
+
+#[tokio::test]
+async fn layers_are_looked_into_once_in_every_interval_and_never_by_a_deployment() {
+    let world = Shared::new();
+    ask_for_audits(&world, serde_json::json!({"interval": "2h", "layers": true}));
+    let layers_of = |run: usize| world.lock().tasks[run].audit.clone().unwrap().layers;
+    world.pass().await;
+    assert_eq!(layers_of(0), Layers::Skip, "a deployment does not wait for them");
+    world.lock().images = Some(images(&[], None));
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.pass().await;
+    assert_eq!((world.started(), layers_of(1)), (2, Layers::Look));
+    assert_eq!(world.status().run.unwrap().mode, RunMode::Verify);
+    let mut found = images(&["0000000000000001"], None);
+    found.found[0].findings[0].place = "file srv/.env DB_PASSWORD".into();
+    found.layers = Some(LayersReport { files: 4711, problem: None });
+    world.lock().images = Some(found);
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    assert_eq!(world.status().image_audit.unwrap().layers.unwrap().files, 4711);
+    assert!(world.condition(IMAGES_CLEAN).unwrap().2.contains("file srv/.env DB_PASSWORD of app:1"));
+    world.advance(2 * 3600 - 60);
+    world.pass().await;
+    assert_eq!(world.started(), 2);
+    world.advance(60);
+    world.pass().await;
+    assert_eq!((world.started(), layers_of(2)), (3, Layers::Look));
+    // A run that says nothing of them is not repeated at once, and does not pass for a look.
+    world.lock().images = Some(images(&[], None));
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.pass().await;
+    assert_eq!(world.started(), 3);
+    let (truth, reason, message) = world.condition(IMAGES_CLEAN).unwrap();
+    assert_eq!((truth.as_str(), reason.as_str()), ("Unknown", "NotAudited"), "{message}");
+    assert!(message.contains("layers"), "{message}");
+}

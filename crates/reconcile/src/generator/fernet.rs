@@ -1,0 +1,41 @@
+//! Fernet keys: 32 random bytes in URL-safe base64 with padding, as Python's `Fernet.generate_key()` makes them.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use zeroize::Zeroizing;
+
+use super::{GenerateError, Random, random_bytes, secret};
+use keyturn_secret_value::SecretValue;
+
+const KEY_BYTES: usize = 32;
+const KEY_CHARACTERS: usize = 44;
+
+/// A new key, followed by up to `kept` of the previous ones, newest first: `new,old,older`.
+///
+/// What is no key is left out of `previous`: a trailing newline, spaces after commas, the placeholder somebody put
+/// there by hand. MultiFernet could not load the value otherwise.
+pub(super) fn generate(
+    previous: &str,
+    kept: usize,
+    source: &mut dyn Random,
+) -> Result<SecretValue, GenerateError> {
+    let bytes = random_bytes(KEY_BYTES, source)?;
+    let mut value = Zeroizing::new(vec![0; KEY_CHARACTERS]);
+    URL_SAFE.encode_slice(&bytes, &mut value).expect("32 bytes are 44 characters");
+    // Room for all, so that growing leaves no copy behind.
+    value.reserve_exact(kept * (KEY_CHARACTERS + 1));
+    for key in previous.split(',').map(str::trim).filter(|key| is_key(key)).take(kept) {
+        value.push(b',');
+        value.extend_from_slice(key.as_bytes());
+    }
+    Ok(secret(&value))
+}
+
+/// Whether Python's Fernet takes it: it reads standard base64, as `openssl rand -base64 32` prints it, too.
+fn is_key(text: &str) -> bool {
+    let mut bytes = Zeroizing::new([0; KEY_BYTES + 1]);
+    let decodes = |length: Result<usize, _>| matches!(length, Ok(KEY_BYTES));
+    text.len() == KEY_CHARACTERS
+        && (decodes(URL_SAFE.decode_slice(text, bytes.as_mut_slice()))
+            || decodes(STANDARD.decode_slice(text, bytes.as_mut_slice())))
+}

@@ -1,0 +1,197 @@
+//! New values from random bytes, and the text that is published around them.
+//!
+//! Randomness comes in through [`Random`]: the operating system's generator in the controller, counted bytes in tests.
+//! Whatever holds a value on the way is overwritten when it is dropped.
+
+mod fernet;
+mod pair;
+mod password;
+mod template;
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use keyturn_api::managed_secret::{BytesSpec, GenerateSpec, ManagedSecretSpec};
+use keyturn_api::postgres::PASSWORD_BYTES;
+use keyturn_secret_value::SecretValue;
+
+pub use pair::{access_key_id, pair, render_pair};
+pub use template::{Fields, extract, login, render};
+
+/// Where random bytes come from.
+pub trait Random: Send {
+    /// Fills the buffer with bytes that nobody can foresee.
+    ///
+    /// # Errors
+    /// The source cannot give any. Then nothing may be made of what is in the buffer.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RandomError>;
+}
+
+/// The generator of the operating system (`getrandom(2)` on Linux), which the kernel has seeded before it answers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OperatingSystem;
+
+impl Random for OperatingSystem {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RandomError> {
+        getrandom::fill(buffer).map_err(|e| RandomError(e.to_string()))
+    }
+}
+
+/// The source of random bytes failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the operating system gave no random bytes: {0}")]
+pub struct RandomError(pub String);
+
+/// Why no value could be made. Messages never hold one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GenerateError {
+    #[error(
+        "spec.generate names {0} sources; set exactly one of hex, base64, password, fernet, postgres and cloudflareR2"
+    )]
+    Sources(usize),
+    /// Cloudflare alone makes the tokens that R2 takes.
+    #[error("the values of spec.generate.cloudflareR2 are issued by Cloudflare and not drawn")]
+    Issued,
+    #[error("spec.generate.{source_name}.{field} is {given}; it must be from {least} to {most}")]
+    OutOfRange { source_name: &'static str, field: &'static str, given: i32, least: i32, most: i32 },
+    #[error("spec.generate.password.symbols must be ASCII punctuation, each once")]
+    Symbols,
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// A source that works does not come to this in the life of the universe.
+    #[error("the source of random bytes repeats itself: no password came of {0} tries")]
+    NotRandom(usize),
+}
+
+impl GenerateError {
+    /// Whether only a change of the object can help.
+    pub fn is_permanent(&self) -> bool {
+        !matches!(self, GenerateError::Random(_) | GenerateError::NotRandom(_))
+    }
+}
+
+/// Whether [`generate`] makes use of the previous value, so that it has to be read first.
+pub fn needs_previous(spec: &GenerateSpec) -> bool {
+    spec.fernet.as_ref().is_some_and(|fernet| fernet.keep_previous.unwrap_or(0) > 0)
+}
+
+/// Makes a new value.
+///
+/// `previous` is the value (not the text around it, see [`extract`]) that is published until now. It counts only where
+/// [`needs_previous`] says so; `None` keeps nothing.
+///
+/// # Errors
+/// A spec that the API server should have refused, or a source of random bytes that fails.
+pub fn generate(
+    spec: &GenerateSpec,
+    previous: Option<&SecretValue>,
+    source: &mut dyn Random,
+) -> Result<SecretValue, GenerateError> {
+    if spec.cloudflare_r2.is_some() {
+        return Err(GenerateError::Issued);
+    }
+    match (&spec.hex, &spec.base64, &spec.password, &spec.fernet, &spec.postgres) {
+        (Some(hex), None, None, None, None) => hexadecimal(count("hex", hex)?, source),
+        (None, None, None, None, Some(postgres)) => {
+            let bytes = postgres.password_bytes.unwrap_or(PASSWORD_BYTES);
+            hexadecimal(in_range("postgres", "passwordBytes", bytes, 16, 64)?, source)
+        }
+        (None, Some(base64), None, None, None) => {
+            let bytes = random_bytes(count("base64", base64)?, source)?;
+            Ok(encoded(bytes.len().div_ceil(3) * 4, |text| {
+                STANDARD.encode_slice(&bytes, text).expect("every three bytes begun are four characters");
+            }))
+        }
+        (None, None, Some(password), None, None) => password::generate(password, source),
+        (None, None, None, Some(fernet), None) => {
+            let kept = in_range("fernet", "keepPrevious", fernet.keep_previous.unwrap_or(0), 0, 9)?;
+            fernet::generate(previous.map_or("", SecretValue::expose), kept, source)
+        }
+        (hex, base64, password, fernet, postgres) => {
+            let named =
+                [hex.is_some(), base64.is_some(), password.is_some(), fernet.is_some(), postgres.is_some()];
+            Err(GenerateError::Sources(named.into_iter().filter(|named| *named).count()))
+        }
+    }
+}
+
+/// By path: a text like those that the parameters get, which is none of them. Nothing where the source draws nothing itself.
+pub fn samples(spec: &ManagedSecretSpec) -> BTreeMap<String, String> {
+    // A ring is as long as it gets.
+    let kept = spec.generate.fernet.as_ref().and_then(|fernet| fernet.keep_previous).unwrap_or(0);
+    let ring = |source: &mut Counter| -> Result<SecretValue, GenerateError> {
+        let mut value = generate(&spec.generate, None, source)?;
+        for _ in 0..kept {
+            value = generate(&spec.generate, Some(&value), source)?;
+        }
+        Ok(value)
+    };
+    let Ok(value) = ring(&mut Counter(0)) else { return BTreeMap::new() };
+    let username =
+        spec.generate.postgres.as_ref().and_then(|p| p.roles().into_iter().max_by_key(|r| r.len()));
+    let fields = Fields { value: &value, username };
+    let text = |template: Option<&str>| render(template, &fields).expose().to_owned();
+    spec.ssm.parameters.iter().map(|p| (p.path.clone(), text(p.value.as_deref()))).collect()
+}
+
+/// Bytes for samples: anybody can know them.
+struct Counter(u8);
+
+impl Random for Counter {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RandomError> {
+        for byte in buffer {
+            self.0 = self.0.wrapping_mul(5).wrapping_add(17);
+            *byte = self.0;
+        }
+        Ok(())
+    }
+}
+
+fn hexadecimal(count: usize, source: &mut dyn Random) -> Result<SecretValue, GenerateError> {
+    let bytes = random_bytes(count, source)?;
+    Ok(encoded(bytes.len() * 2, |text| {
+        hex::encode_to_slice(&bytes, text).expect("a byte is two digits");
+    }))
+}
+
+fn count(source_name: &'static str, spec: &BytesSpec) -> Result<usize, GenerateError> {
+    in_range(source_name, "bytes", spec.bytes, 16, 1024)
+}
+
+fn in_range(
+    source_name: &'static str,
+    field: &'static str,
+    given: i32,
+    least: i32,
+    most: i32,
+) -> Result<usize, GenerateError> {
+    let refused = GenerateError::OutOfRange { source_name, field, given, least, most };
+    if (least..=most).contains(&given) { usize::try_from(given).map_err(|_| refused) } else { Err(refused) }
+}
+
+fn random_bytes(count: usize, source: &mut dyn Random) -> Result<Zeroizing<Vec<u8>>, GenerateError> {
+    let mut bytes = Zeroizing::new(vec![0; count]);
+    source.fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A value of exactly this many ASCII characters, written in place, so that no copy is left behind.
+fn encoded(length: usize, write: impl FnOnce(&mut [u8])) -> SecretValue {
+    let mut text = Zeroizing::new(vec![0; length]);
+    write(&mut text);
+    secret(&text)
+}
+
+/// The value that these ASCII characters are.
+fn secret(text: &[u8]) -> SecretValue {
+    // A String of exactly this capacity becomes the value without another copy.
+    let mut value = String::with_capacity(text.len());
+    value.extend(text.iter().map(|byte| char::from(*byte)));
+    SecretValue::new(value)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! An R2 key pair in the texts that are published: `value: "{accessKeyId}:{secretAccessKey}"`, or each in its own.
+//!
+//! Both are letters and digits only, so that nothing is encoded in a URL, and each ends where something else begins.
+
+use crate::target::Login;
+use keyturn_api::cloudflare_r2::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
+use keyturn_api::managed_secret::ParameterSpec;
+use keyturn_secret_value::SecretValue;
+
+/// The text to publish: the template with the pair in its places.
+pub fn render_pair(template: &str, login: &Login) -> SecretValue {
+    let (id, secret) = (&login.username, &login.password);
+    // A String of at least the capacity it needs leaves no copy behind by growing.
+    let places = template.matches('{').count();
+    let mut text = String::with_capacity(template.len() + places * id.len().max(secret.len()));
+    for piece in pieces(template) {
+        match piece {
+            Piece::Text(part) => text.push_str(part),
+            Piece::Id => text.push_str(id),
+            Piece::Secret => text.push_str(secret.expose()),
+        }
+    }
+    SecretValue::new(text)
+}
+
+/// The pair that is published; `None` where the texts do not fit, do not agree, or lack half of it. White space at the
+/// end is not part of a text.
+pub fn pair(parameters: &[(&ParameterSpec, &SecretValue)]) -> Option<Login> {
+    let mut found = Found::default();
+    for (parameter, published) in parameters {
+        found.read(parameter.value.as_deref()?, published)?;
+    }
+    Some(Login { username: found.id?, password: found.secret? })
+}
+
+/// The access key id in one text; `None` where it does not fit.
+pub fn access_key_id(template: &str, published: &SecretValue) -> Option<String> {
+    let mut found = Found::default();
+    found.read(template, published)?;
+    found.id
+}
+
+#[derive(Default)]
+struct Found {
+    id: Option<String>,
+    secret: Option<SecretValue>,
+}
+
+impl Found {
+    /// Takes one text apart; `None` where it does not fit its template, or says something else than what was found.
+    fn read(&mut self, template: &str, published: &SecretValue) -> Option<()> {
+        let mut rest = published.expose().trim_end();
+        for piece in pieces(template.trim_end()) {
+            if let Piece::Text(part) = piece {
+                rest = rest.strip_prefix(part)?;
+                continue;
+            }
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+            let (value, after) = rest.split_at(end);
+            rest = after;
+            if value.is_empty() {
+                return None;
+            }
+            match piece {
+                Piece::Id if self.id.as_ref().is_none_or(|known| known == value) => {
+                    self.id = Some(value.to_owned());
+                }
+                Piece::Secret => {
+                    let value = SecretValue::new(value.to_owned());
+                    if self.secret.as_ref().is_some_and(|known| !known.same_as(&value)) {
+                        return None;
+                    }
+                    self.secret = Some(value);
+                }
+                _ => return None,
+            }
+        }
+        rest.is_empty().then_some(())
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Piece<'a> {
+    Text(&'a str),
+    Id,
+    Secret,
+}
+
+/// A template from left to right.
+fn pieces(template: &str) -> Vec<Piece<'_>> {
+    let mut pieces = Vec::new();
+    let mut rest = template;
+    while !rest.is_empty() {
+        let next = [(ACCESS_KEY_ID, Piece::Id), (SECRET_ACCESS_KEY, Piece::Secret)]
+            .into_iter()
+            .filter_map(|(name, piece)| rest.find(name).map(|at| (at, name, piece)))
+            .min_by_key(|(at, ..)| *at);
+        let Some((at, name, piece)) = next else {
+            pieces.push(Piece::Text(rest));
+            break;
+        };
+        if at > 0 {
+            pieces.push(Piece::Text(&rest[..at]));
+        }
+        pieces.push(piece);
+        rest = &rest[at + name.len()..];
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn login() -> Login {
+        Login { username: "1d".repeat(16), password: SecretValue::new("5e".repeat(32)) }
+    }
+
+    fn parameter(template: &str) -> ParameterSpec {
+        ParameterSpec { path: "/a/R2".into(), value: Some(template.into()) }
+    }
+
+    #[test]
+    fn what_is_rendered_is_read_back() {
+        for templates in [
+            vec!["{accessKeyId}", "{secretAccessKey}"],
+            vec!["{accessKeyId}:{secretAccessKey}"],
+            vec!["s3://{accessKeyId}:{secretAccessKey}@media?again={accessKeyId}"],
+            vec![r#"{"id": "{accessKeyId}", "secret": "{secretAccessKey}"}"#, "id={accessKeyId}"],
+        ] {
+            let specs: Vec<ParameterSpec> = templates.iter().map(|template| parameter(template)).collect();
+            let newline = |value: SecretValue| SecretValue::new(format!("{}\n", value.expose()));
+            let texts: Vec<SecretValue> =
+                templates.iter().map(|template| newline(render_pair(template, &login()))).collect();
+            let pairs: Vec<_> = specs.iter().zip(&texts).collect();
+            let found = pair(&pairs).unwrap();
+            assert_eq!(found.username, login().username, "{templates:?}");
+            assert!(found.password.same_as(&login().password), "{templates:?}");
+            assert_eq!(access_key_id(templates[0], &texts[0]), Some(login().username));
+        }
+    }
+
+    #[test]
+    fn texts_that_do_not_fit_or_do_not_agree_are_no_pair() {
+        let (id, both) = (parameter("{accessKeyId}"), parameter("{accessKeyId}:{secretAccessKey}"));
+        let text = |text: &str| SecretValue::new(text.to_owned());
+        assert!(pair(&[(&both, &text("a:b"))]).is_some());
+        for wrong in ["a", "a:", ":b", "a:b:c", "a b", "", "a:b c", "ä:b"] {
+            assert!(pair(&[(&both, &text(wrong))]).is_none(), "{wrong:?}");
+        }
+        assert!(pair(&[(&id, &text("a"))]).is_none(), "half of it");
+        assert!(pair(&[(&id, &text("x")), (&both, &text("a:b"))]).is_none(), "two ids");
+        assert!(pair(&[(&id, &text("a")), (&both, &text("a:b"))]).is_some());
+    }
+}

@@ -1,0 +1,493 @@
+//! Performs one act of the protocol and tells what has become of the evidence.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+
+use super::observe::Place;
+use super::ports::Ports;
+use super::target;
+use crate::generator::{self, Fields, GenerateError};
+use crate::objects::ObjectError;
+use crate::parameter_store::description;
+use crate::parameter_store::records::{self, RecordError};
+use crate::parameter_store::{Created, NewVersion, ParameterStore, StoreError};
+use crate::target::{Login, Target, TargetError};
+use keyturn_api::ManagedSecret;
+use keyturn_api::managed_secret::ParameterSpec;
+use keyturn_api::postgres::BootstrapMode;
+use keyturn_rotation::observed::{
+    Acceptance, Author, Credential, Observed, Parameter, Record, RotationId, Seen, Stamp, TargetProblem,
+    Trigger, Version,
+};
+use keyturn_rotation::protocol::{Act, made_at};
+use keyturn_rotation::request;
+use keyturn_secret_value::SecretValue;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The target took the new credential and does not let it in.
+    #[error("{}", .0.message)]
+    NotAccepted(TargetProblem),
+    #[error(
+        "version {version} of {path}, which held the value before the failed rotation, is not kept by SSM any more: \
+         the rotation cannot be rolled back, and goes on when the deployment succeeds"
+    )]
+    PreviousGone { path: String, version: i64 },
+}
+
+/// What an act has changed.
+pub enum Done {
+    /// The evidence was brought up to date by the answer: decide again.
+    Applied,
+    /// The object in Kubernetes was changed as well.
+    Object(Box<ManagedSecret>),
+    /// Somebody else was there too: look again before deciding.
+    LookAgain(Option<Newer>),
+}
+
+/// What the answer to a write said that Parameter Store holds. Reads that do not show it lag behind: whoever acted on
+/// them would write the same again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Newer {
+    Record(RotationId),
+    Abort(RotationId),
+    Version { path: String, number: i64 },
+}
+
+impl Newer {
+    pub fn is_shown_by(&self, observed: &Observed, owner: &str) -> bool {
+        match self {
+            // closed meanwhile, if it is not there any more
+            Newer::Record(id) => observed.highest_id(owner) >= *id,
+            Newer::Abort(id) => observed.aborts.contains_key(id),
+            Newer::Version { path, number } => {
+                observed.parameters.iter().any(|p| p.path == *path && p.latest_number() >= *number)
+            }
+        }
+    }
+}
+
+pub struct Actor<'a> {
+    pub ports: &'a Ports,
+    pub store: &'a dyn ParameterStore,
+    /// What has to accept the value, where something has.
+    pub target: Option<&'a dyn Target>,
+    pub place: &'a Place<'a>,
+    pub object: &'a ManagedSecret,
+    pub now: DateTime<Utc>,
+}
+
+impl Actor<'_> {
+    pub async fn perform(&self, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
+        match act {
+            Act::Hold => {
+                Ok(Done::Object(Box::new(self.ports.objects.set_finalizer(self.object, true).await?)))
+            }
+            Act::Release | Act::Abandon => {
+                Ok(Done::Object(Box::new(self.ports.objects.set_finalizer(self.object, false).await?)))
+            }
+            // kept in status only, which the reconciler writes
+            Act::AskPreflight => Ok(Done::Applied),
+            Act::Record { .. } => self.record(act, observed).await,
+            Act::RecordRollBack { .. } => self.record_roll_back(act, observed).await,
+            Act::ProveWritable { path } => self.prove_writable(path, observed).await,
+            Act::Install { id } => self.install(*id, observed).await,
+            Act::EndSessions { username, opened_before } => {
+                self.end_sessions(username, *opened_before, observed).await
+            }
+            Act::SetUp | Act::Retire { .. } | Act::SweepOrphan { .. } => {
+                let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
+                change_target(target, act, observed).await
+            }
+            Act::Promote { id, path, expected } => self.promote(*id, path, *expected, observed).await,
+            Act::MarkAbort { id } => {
+                let path = self.abort_path(*id);
+                let value = SecretValue::new(records::ABORT_VALUE.to_owned());
+                self.store.create(self.staged(&path, &value)).await?;
+                Ok(Done::LookAgain(Some(Newer::Abort(*id))))
+            }
+            Act::DeleteRecord { id } => {
+                let path = self.record_path(*id);
+                self.store.delete(&path).await?;
+                observed.records.remove(id);
+                observed.mismatched.clear();
+                Ok(Done::Applied)
+            }
+            Act::SweepMarker { id } => {
+                let path = self.abort_path(*id);
+                self.store.delete(&path).await?;
+                observed.aborts.remove(id);
+                Ok(Done::Applied)
+            }
+            Act::DeleteParameter { path } => {
+                self.store.delete(path).await?;
+                if let Some(parameter) = observed.parameters.iter_mut().find(|p| p.path == *path) {
+                    parameter.versions.clear();
+                }
+                Ok(Done::Applied)
+            }
+        }
+    }
+
+    fn record_path(&self, id: RotationId) -> String {
+        records::record_path(self.place.staging, self.place.namespace, self.place.name, id)
+    }
+
+    fn abort_path(&self, id: RotationId) -> String {
+        records::abort_path(self.place.staging, self.place.namespace, self.place.name, id)
+    }
+
+    /// [`Act::Record`]: draws, or has the target make what only it can make.
+    async fn record(&self, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
+        let Act::Record { id, trigger, request, base, hosts, keep_previous } = act else {
+            return Ok(Done::LookAgain(None));
+        };
+        let base_at = taken_at(observed);
+        let record = |(values, credential)| Record {
+            id: *id,
+            trigger: *trigger,
+            at: self.now,
+            request: request.clone(),
+            values,
+            credential,
+            base: base.clone(),
+            base_at: base_at.clone(),
+            hosts: hosts.clone(),
+            kept: BTreeSet::new(),
+        };
+        if self.object.spec.generate.cloudflare_r2.is_none() {
+            let drawn = self.draw(observed, *keep_previous).await?;
+            return self.create_record(record(drawn), observed).await;
+        }
+        let replaces = self.replaced(observed).await?;
+        // What is too large is found out before anything is made.
+        records::encode(&record(self.rendered(placeholder(), replaces.clone())))?;
+        let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
+        // What was seen of the target's logins holds no longer, whatever comes of this.
+        if let Some(seen) = &mut observed.target {
+            seen.issued = None;
+        }
+        let issued = target.issue(*id).await?;
+        self.create_record(record(self.rendered(issued, replaces)), observed).await
+    }
+
+    /// [`Act::RecordRollBack`]
+    async fn record_roll_back(&self, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
+        let Act::RecordRollBack { id, failed, base, hosts, kept } = act else {
+            return Ok(Done::LookAgain(None));
+        };
+        let Some(failed) = observed.records.get(failed) else { return Ok(Done::LookAgain(None)) };
+        let record = Record {
+            id: *id,
+            trigger: Trigger::RollBack,
+            at: self.now,
+            request: failed.request.clone(),
+            values: self.previous_values(&failed.base).await?,
+            credential: self.previous_credential(failed, observed).await?,
+            base: base.clone(),
+            base_at: taken_at(observed),
+            hosts: hosts.clone(),
+            kept: kept.clone(),
+        };
+        self.create_record(record, observed).await
+    }
+
+    fn staged<'v>(&'v self, path: &'v str, value: &'v SecretValue) -> NewVersion<'v> {
+        NewVersion {
+            path,
+            value,
+            description: format!("Rotation of {}, kept by keyturn while it runs", self.place.owner),
+            kms_key_id: self.object.spec.ssm.kms_key_id.as_deref(),
+        }
+    }
+
+    /// The key of the spec, or the one that the parameter is under: SSM takes the account's default key where a Put names none,
+    /// which those who read with the other may not use. What does not wait for a person, such as an incident, keeps it.
+    fn key_for(&self, parameter: &Parameter) -> Option<String> {
+        let kept = || parameter.shape.as_ref().and_then(|shape| shape.customer_key()).map(str::to_owned);
+        self.object.spec.ssm.kms_key_id.clone().or_else(kept)
+    }
+
+    async fn install(&self, id: RotationId, observed: &mut Observed) -> Result<Done, ActError> {
+        let (Some(target), Some(record)) = (self.target, observed.records.get(&id)) else {
+            return Ok(Done::LookAgain(None));
+        };
+        let Some(login) = record.credential.as_ref().map(target::login_of) else {
+            return Ok(Done::LookAgain(None));
+        };
+        let own = target::own_logins(self.object, self.store, observed, &login.username).await?;
+        target.install(id, &login, &own).await?;
+        let answer = target::acceptance(target, &login).await;
+        if let Acceptance::Refused(problem) = answer {
+            return Err(ActError::NotAccepted(problem));
+        }
+        if let Some(seen) = &mut observed.target {
+            seen.recorded = Some(answer);
+            if seen.fenced {
+                seen.fences.insert(login.username, (id, self.now));
+            }
+        }
+        Ok(Done::Applied)
+    }
+
+    /// As the administrator, or as the role itself where there is none.
+    async fn end_sessions(
+        &self,
+        username: &str,
+        opened_before: Option<DateTime<Utc>>,
+        observed: &Observed,
+    ) -> Result<Done, ActError> {
+        let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
+        let newest = observed.records.values().next_back().and_then(|record| record.credential.as_ref());
+        let own = newest.filter(|own| own.username == username && target::changes_itself(self.object));
+        match (own, opened_before) {
+            (Some(own), Some(before)) => target.end_own_sessions(&target::login_of(own), before).await?,
+            _ => target.end_sessions(username, opened_before).await?,
+        }
+        Ok(Done::LookAgain(None))
+    }
+
+    /// Puts what is published once more, without the leave to overwrite. SSM answers that it exists to whoever may write it, and
+    /// changes nothing; at worst, where somebody deletes the parameter at that moment, what was published stays published.
+    async fn prove_writable(&self, path: &str, observed: &mut Observed) -> Result<Done, ActError> {
+        let parameter = observed.parameters.iter().find(|p| p.path == path);
+        let key = parameter.and_then(|parameter| self.key_for(parameter));
+        let latest = parameter.and_then(Parameter::latest);
+        let Some(Version { number, text, stamp, .. }) = latest.map(|seen| seen.version.clone()) else {
+            return Ok(Done::LookAgain(None));
+        };
+        let Some(value) = self.store.read(path, Some(number)).await? else {
+            return Ok(Done::LookAgain(None));
+        };
+        let new = NewVersion {
+            path,
+            value: &value,
+            // Should somebody delete the parameter this very moment, its value is there again, and told as ours.
+            description: match stamp {
+                Some(stamp) => description::render(&text, &Stamp { version: 1, ..stamp }),
+                None => text,
+            },
+            kms_key_id: key.as_deref(),
+        };
+        match self.store.create(new).await? {
+            Created::Exists => {
+                observed.writable.insert(path.to_owned());
+                Ok(Done::Applied)
+            }
+            Created::Created => {
+                Ok(Done::LookAgain(Some(Newer::Version { path: path.to_owned(), number: 1 })))
+            }
+        }
+    }
+
+    /// The login that the failed rotation replaced, which takes its place again.
+    async fn previous_credential(
+        &self,
+        failed: &Record,
+        observed: &Observed,
+    ) -> Result<Option<Credential>, ActError> {
+        let Some(credential) = &failed.credential else { return Ok(None) };
+        let previous = target::published_login(self.object, self.store, observed, Some(&failed.base)).await?;
+        let previous = previous.ok_or_else(|| ActError::NotAccepted(target::unreadable(self.object)))?;
+        Ok(Some(Credential {
+            username: previous.username,
+            password: previous.password,
+            replaces: Some(credential.username.clone()),
+        }))
+    }
+
+    /// One draw, rendered for every parameter, and the login that it makes where a target has to accept it.
+    async fn draw(
+        &self,
+        observed: &Observed,
+        keep_previous: bool,
+    ) -> Result<(BTreeMap<String, SecretValue>, Option<Credential>), ActError> {
+        let spec = &self.object.spec;
+        let previous = match spec.ssm.parameters.first() {
+            Some(first) if keep_previous && generator::needs_previous(&spec.generate) => {
+                // The version that was decided on: what somebody has written since is none of ours to pass on.
+                let seen = observed.parameters.iter().find(|p| p.path == first.path);
+                let version = seen.map(Parameter::latest_number).filter(|number| *number > 0);
+                let published = match version {
+                    Some(version) => self.store.read(&first.path, Some(version)).await?,
+                    None => None,
+                };
+                published.and_then(|published| generator::extract(first.value.as_deref(), &published))
+            }
+            _ => None,
+        };
+        let value = {
+            let mut random = self.ports.random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            generator::generate(&spec.generate, previous.as_ref(), random.as_mut())?
+        };
+        let (username, replaces) = match &spec.generate.postgres {
+            Some(postgres) => {
+                let published = target::published_login(self.object, self.store, observed, None).await?;
+                let published = published.map(|login| login.username);
+                let unpublished = observed.parameters.iter().all(|p| p.versions.is_empty());
+                if published.is_none() && !unpublished && postgres.alternating_roles.is_some() {
+                    return Err(ActError::NotAccepted(target::unreadable(self.object)));
+                }
+                (target::next_username(postgres, published.as_deref()), published)
+            }
+            None => (None, None),
+        };
+        let fields = Fields { value: &value, username: username.as_deref() };
+        let values = spec
+            .ssm
+            .parameters
+            .iter()
+            .map(|p| (p.path.clone(), generator::render(p.value.as_deref(), &fields)))
+            .collect();
+        let credential =
+            username.map(|username| Credential { username, password: value.duplicate(), replaces });
+        Ok((values, credential))
+    }
+
+    /// The access key id that is published.
+    async fn replaced(&self, observed: &Observed) -> Result<Option<String>, ActError> {
+        if observed.parameters.iter().all(|p| p.versions.is_empty()) {
+            return Ok(None);
+        }
+        let published = target::published_login(self.object, self.store, observed, None).await?;
+        match published {
+            Some(login) => Ok(Some(login.username)),
+            None => Err(ActError::NotAccepted(target::unreadable(self.object))),
+        }
+    }
+
+    /// A key pair in the texts of every parameter.
+    fn rendered(
+        &self,
+        login: Login,
+        replaces: Option<String>,
+    ) -> (BTreeMap<String, SecretValue>, Option<Credential>) {
+        let text = |p: &ParameterSpec| generator::render_pair(p.value.as_deref().unwrap_or_default(), &login);
+        let parameters = &self.object.spec.ssm.parameters;
+        let values = parameters.iter().map(|p| (p.path.clone(), text(p))).collect();
+        (values, Some(Credential { username: login.username, password: login.password, replaces }))
+    }
+
+    async fn previous_values(
+        &self,
+        base: &BTreeMap<String, i64>,
+    ) -> Result<BTreeMap<String, SecretValue>, ActError> {
+        let mut values = BTreeMap::new();
+        for (path, version) in base {
+            let value = self.store.read(path, Some(*version)).await?;
+            let value =
+                value.ok_or_else(|| ActError::PreviousGone { path: path.clone(), version: *version })?;
+            values.insert(path.clone(), value);
+        }
+        Ok(values)
+    }
+
+    async fn create_record(&self, record: Record, observed: &mut Observed) -> Result<Done, ActError> {
+        let encoded = records::encode(&record)?;
+        let path = self.record_path(record.id);
+        match self.store.create(self.staged(&path, &encoded)).await? {
+            Created::Created => {
+                // What the target said was about the login of another record.
+                if let Some(target) = &mut observed.target {
+                    target.recorded = None;
+                }
+                observed.records.insert(record.id, record);
+                Ok(Done::Applied)
+            }
+            Created::Exists => Ok(Done::LookAgain(Some(Newer::Record(record.id)))),
+        }
+    }
+
+    async fn promote(
+        &self,
+        id: RotationId,
+        path: &str,
+        expected: i64,
+        observed: &mut Observed,
+    ) -> Result<Done, ActError> {
+        let Some(record) = observed.records.get(&id) else { return Ok(Done::LookAgain(None)) };
+        let made = Some(made_at(observed, record)).filter(|made| *made != record.at);
+        let (Some(value), Some(parameter)) =
+            (record.values.get(path), observed.parameters.iter_mut().find(|p| p.path == path))
+        else {
+            return Ok(Done::LookAgain(None));
+        };
+        let stamp = Stamp {
+            owner: self.place.owner.to_owned(),
+            id,
+            version: expected,
+            at: record.at,
+            request: record.request.as_deref().map(request::hash),
+            made,
+        };
+        let text = parameter.latest().map(|seen| seen.version.text.clone()).unwrap_or_default();
+        let key = self.key_for(parameter);
+        let new = NewVersion {
+            path,
+            value,
+            description: description::render(&text, &stamp),
+            kms_key_id: key.as_deref(),
+        };
+        let number = if expected == 1 {
+            match self.store.create(new).await? {
+                Created::Created => 1,
+                Created::Exists => {
+                    return Ok(Done::LookAgain(Some(Newer::Version { path: path.to_owned(), number: 1 })));
+                }
+            }
+        } else {
+            self.store.overwrite(new).await?
+        };
+        if number != expected {
+            return Ok(Done::LookAgain(Some(Newer::Version { path: path.to_owned(), number })));
+        }
+        // Not earlier than SSM's own time of it, so that the end of the grace is not looked for too soon.
+        let modified = self.ports.clock.now();
+        parameter.versions.push(Seen {
+            version: Version { number, modified, text, stamp: Some(stamp) },
+            author: Author::Ours(id),
+            taken_over: None,
+        });
+        Ok(Done::Applied)
+    }
+}
+
+/// What is done to the target alone; only another look shows what came of most of it.
+async fn change_target(target: &dyn Target, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
+    match act {
+        Act::SetUp => drop(target.set_up(BootstrapMode::Apply).await?),
+        Act::Retire { id, username } => target.retire(*id, username).await?,
+        Act::SweepOrphan { id, username } => {
+            target.retire(*id, username).await?;
+            if let Some(issued) = observed.target.as_mut().and_then(|target| target.issued.as_mut()) {
+                issued.retain(|login| login.username != *username);
+            }
+            return Ok(Done::Applied);
+        }
+        _ => {}
+    }
+    Ok(Done::LookAgain(None))
+}
+
+/// By path: when SSM took the latest version.
+fn taken_at(observed: &Observed) -> BTreeMap<String, DateTime<Utc>> {
+    let latest =
+        observed.parameters.iter().filter_map(|p| Some((p.path.clone(), p.latest()?.version.modified)));
+    latest.collect()
+}
+
+/// A key pair as long as any.
+fn placeholder() -> Login {
+    Login { username: "0".repeat(64), password: SecretValue::new("0".repeat(64)) }
+}

@@ -1,0 +1,181 @@
+//! Whether an object may be acted on at all: it is sound, its namespace's grants allow it, and no older object claims
+//! the same parameter.
+
+use super::progress::Blocked;
+use crate::settings::Settings;
+use keyturn_api::postgres::PostgresSpec;
+use keyturn_api::rotation_grant::GrantMode;
+use keyturn_api::{ManagedSecret, RotationGrant, grants, validate};
+
+/// The mode that the grants allow, or what stands against acting.
+pub fn admit(
+    object: &ManagedSecret,
+    region: &str,
+    neighbours: &[ManagedSecret],
+    given: &[RotationGrant],
+    settings: &Settings,
+) -> Result<GrantMode, Blocked> {
+    let permanent = |reason: &str, message: String| Blocked {
+        reason: reason.to_owned(),
+        message,
+        permanent: true,
+        unseen: true,
+    };
+    let problems = validate::managed_secret(&object.spec);
+    if !problems.is_empty() {
+        let listed: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        return Err(permanent("InvalidSpec", listed.join("; ")));
+    }
+    if let Some((path, other)) = claimed_before(object, region, neighbours, settings) {
+        let message = format!(
+            "parameter {path} is managed by the older ManagedSecret {other} of this namespace: delete one of the two, \
+             or give them different paths"
+        );
+        return Err(permanent("Conflict", message));
+    }
+    if let Some((role, other)) = role_in_use(object, neighbours) {
+        let message = format!(
+            "the Postgres role {role} is already in the hands of the older ManagedSecret {other}: a role has one password, so \
+             publish it in several parameters of one object instead, and make a pair from a role that no other object rotates"
+        );
+        return Err(permanent("RoleInUse", message));
+    }
+    match grants::managed_secret(given, object, region, &settings.staging) {
+        grants::Verdict::Allowed(mode) => Ok(mode),
+        grants::Verdict::Denied(lacking) => Err(permanent("NotGranted", lacking)),
+    }
+}
+
+/// The first role of the object that an older one of the installation changes or retires on the same server, and that
+/// object's namespace and name.
+fn role_in_use(object: &ManagedSecret, others: &[ManagedSecret]) -> Option<(String, String)> {
+    let postgres = object.spec.generate.postgres.as_ref()?;
+    // A DockerHost of the same name is another one in another namespace.
+    let server = |o: &ManagedSecret, p: &PostgresSpec| {
+        let namespace = p.via.as_ref().and(o.metadata.namespace.clone());
+        (p.host.clone(), p.via.clone(), namespace, p.port())
+    };
+    let here = server(object, postgres);
+    let older = others.iter().filter(|o| o.metadata.uid != object.metadata.uid && age(o) < age(object));
+    older.into_iter().find_map(|other| {
+        let theirs = other.spec.generate.postgres.as_ref().filter(|p| server(other, p) == here)?;
+        let theirs = touched(theirs);
+        let role = touched(postgres).into_iter().find(|role| theirs.contains(role))?;
+        Some((role.to_owned(), full_name(other)))
+    })
+}
+
+/// The roles that an object changes, and the one that it retires once a pair was made from it.
+fn touched(postgres: &PostgresSpec) -> Vec<&str> {
+    postgres.roles().into_iter().chain(postgres.bootstrap_from()).collect()
+}
+
+type Age = (Option<jiff::Timestamp>, Option<String>, Option<String>);
+
+/// The order in which objects were made.
+fn age(object: &ManagedSecret) -> Age {
+    let metadata = &object.metadata;
+    (metadata.creation_timestamp.clone().map(|t| t.0), metadata.namespace.clone(), metadata.name.clone())
+}
+
+fn full_name(object: &ManagedSecret) -> String {
+    let metadata = &object.metadata;
+    format!(
+        "{}/{}",
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default()
+    )
+}
+
+/// The first path that an older object of the namespace names too, and that object's name.
+fn claimed_before(
+    object: &ManagedSecret,
+    region: &str,
+    neighbours: &[ManagedSecret],
+    settings: &Settings,
+) -> Option<(String, String)> {
+    let older = neighbours.iter().filter(|other| {
+        other.metadata.uid != object.metadata.uid
+            && other.metadata.namespace == object.metadata.namespace
+            && age(other) < age(object)
+            && settings.region_of(other) == region
+    });
+    older.into_iter().find_map(|other| {
+        let path = object
+            .spec
+            .ssm
+            .parameters
+            .iter()
+            .find(|p| other.spec.ssm.parameters.iter().any(|o| o.path == p.path))?;
+        Some((path.path.clone(), other.metadata.name.clone().unwrap_or_default()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(name: &str, created: &str, role: &str) -> ManagedSecret {
+        serde_json::from_value(json!({
+            "apiVersion": "keyturn.dev/v1alpha1",
+            "kind": "ManagedSecret",
+            "metadata": {"name": name, "namespace": "shop", "uid": name, "creationTimestamp": created},
+            "spec": {
+                "ssm": {"parameters": [{"path": format!("/shop/{name}")}]},
+                "generate": {"postgres": {"host": "db", "database": "shop", "singleRole": {"name": role}}},
+                "rotation": {"period": "90d"},
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn of_two_objects_on_one_role_the_newer_is_told() {
+        let older = object("older", "2026-01-01T00:00:00Z", "app");
+        let newer = object("newer", "2026-02-01T00:00:00Z", "app");
+        let other = object("other", "2026-02-01T00:00:00Z", "reports");
+        let all = [older.clone(), newer.clone(), other.clone()];
+        let found = Some(("app".to_owned(), "shop/older".to_owned()));
+        assert_eq!(role_in_use(&newer, &all), found);
+        assert_eq!((role_in_use(&older, &all), role_in_use(&other, &all)), (None, None));
+    }
+
+    fn elsewhere(object: &ManagedSecret) -> ManagedSecret {
+        let mut moved = object.clone();
+        moved.metadata.namespace = Some("reports".to_owned());
+        moved.metadata.uid = Some("elsewhere".to_owned());
+        moved
+    }
+
+    #[test]
+    fn a_role_is_in_use_where_an_object_of_another_namespace_rotates_it() {
+        let older = elsewhere(&object("older", "2026-01-01T00:00:00Z", "app"));
+        let newer = object("newer", "2026-02-01T00:00:00Z", "app");
+        let found = Some(("app".to_owned(), "reports/older".to_owned()));
+        assert_eq!(role_in_use(&newer, &[older.clone(), newer.clone()]), found);
+        let through = |mut object: ManagedSecret| {
+            let postgres = object.spec.generate.postgres.as_mut().unwrap();
+            postgres.host = None;
+            postgres.via = serde_json::from_value(json!({"dockerHost": "production"})).unwrap();
+            object
+        };
+        assert_eq!(role_in_use(&through(newer), &[through(older)]), None, "two hosts of one name");
+    }
+
+    #[test]
+    fn a_pair_is_made_from_no_role_that_another_object_rotates() {
+        let older = object("older", "2026-01-01T00:00:00Z", "app");
+        let mut pair = object("pair", "2026-02-01T00:00:00Z", "");
+        let postgres = pair.spec.generate.postgres.as_mut().unwrap();
+        postgres.single_role = None;
+        postgres.alternating_roles = serde_json::from_value(json!({
+            "names": ["app_a", "app_b"], "owner": "app_owner", "bootstrap": {"from": "app", "mode": "Plan"},
+        }))
+        .unwrap();
+        let found = |name: &str| Some(("app".to_owned(), name.to_owned()));
+        assert_eq!(role_in_use(&pair, &[older.clone(), pair.clone()]), found("shop/older"));
+        let later = object("later", "2026-03-01T00:00:00Z", "app");
+        assert_eq!(role_in_use(&later, &[later.clone(), pair]), found("shop/pair"));
+    }
+}

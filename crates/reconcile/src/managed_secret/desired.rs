@@ -1,0 +1,143 @@
+//! What a ManagedSecret asks for, in the words of the protocol.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::generator;
+use crate::incident::scope;
+use crate::settings::Settings;
+use keyturn_api::managed_secret::{DeletionPolicy, IfMissing, RetireRequirement};
+use keyturn_api::postgres::{Bootstrap, BootstrapMode};
+use keyturn_api::time::from_kubernetes;
+use keyturn_api::window::Window;
+use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, SecretIncident};
+use keyturn_rotation::protocol::{Desired, Incident, Request, Retirement, Strategy, Timing};
+use keyturn_rotation::request;
+
+/// The windows of the DockerHosts that must run a secret; empty where a host may be deployed to at any time.
+pub fn host_windows<'a>(object: &ManagedSecret, hosts: &'a [DockerHost]) -> Vec<&'a [Window]> {
+    let named = |host: &&DockerHost| {
+        object.spec.hosts.iter().any(|wanted| Some(&wanted.name) == host.metadata.name.as_ref())
+    };
+    hosts.iter().filter(named).map(|host| host.spec.deploy.windows.as_slice()).collect()
+}
+
+pub fn desired<'a>(
+    object: &'a ManagedSecret,
+    owner: &'a str,
+    identity: &'a str,
+    host_windows: &'a [&'a [Window]],
+    incidents: Vec<Incident>,
+    settings: &Settings,
+) -> Desired<'a> {
+    let spec = &object.spec;
+    let rotation = &spec.rotation;
+    Desired {
+        owner,
+        deleting: object.metadata.deletion_timestamp.as_ref().map(from_kubernetes),
+        deletion_bound: settings.deletion_bound(),
+        delete_parameters: spec.deletion_policy == DeletionPolicy::Delete,
+        suspended: spec.suspend,
+        finalizer: object.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER),
+        settled_since: None,
+        if_missing: if_missing(object),
+        on_failure: rotation.on_failure.unwrap_or_default(),
+        on_drift: rotation.on_drift.unwrap_or_default(),
+        roles: spec.generate.postgres.as_ref().map(|postgres| postgres.roles()).unwrap_or_default(),
+        kms_key: spec.ssm.kms_key_id.as_deref(),
+        rings: generator::needs_previous(&spec.generate),
+        samples: BTreeMap::new(),
+        promotion_refused: false,
+        hosts: spec.hosts.iter().map(|h| h.name.clone()).collect(),
+        request: request(object),
+        timing: Timing {
+            period: rotation.period.as_ref().and_then(|p| p.to_delta()),
+            windows: &rotation.windows,
+            host_windows,
+            first_rotation_delay: settings.first_rotation_delay,
+            spread: settings.backlog_spread,
+            created_at: created_at(object),
+            rolled_back_at: rolled_back_at(object),
+            identity,
+        },
+        preflight_requested: object
+            .status
+            .as_ref()
+            .and_then(|s| s.preflight.as_ref())
+            .map(|p| from_kubernetes(&p.requested_at)),
+        strategy: strategy(object),
+        may_set_up: bootstrap(object).is_some_and(|bootstrap| bootstrap.mode == BootstrapMode::Apply),
+        retirement: retirement(object, settings),
+        incidents,
+    }
+}
+
+/// The suspicions that concern the secret. One that is dated in the future counts from its creation, and not before this
+/// process' own clock has come there: a value that is made then must be younger than the report.
+pub fn incidents(object: &ManagedSecret, all: &[SecretIncident], now: DateTime<Utc>) -> Vec<Incident> {
+    let about_it = all.iter().filter(|incident| scope::concerns(incident, object));
+    let incidents = about_it.map(|incident| Incident {
+        reported_at: scope::reported_at(incident),
+        revoke_at: scope::revoke_at(incident),
+    });
+    incidents.filter(|incident| incident.reported_at <= now).collect()
+}
+
+/// A slip in the path of an issued credential must not change a login that is in use.
+pub fn if_missing(object: &ManagedSecret) -> IfMissing {
+    let issued = object.spec.generate.has_target();
+    object.spec.ssm.if_missing.unwrap_or(if issued { IfMissing::Stall } else { IfMissing::Create })
+}
+
+fn bootstrap(object: &ManagedSecret) -> Option<&Bootstrap> {
+    object.spec.generate.postgres.as_ref()?.alternating_roles.as_ref()?.bootstrap.as_ref()
+}
+
+pub fn strategy(object: &ManagedSecret) -> Option<Strategy> {
+    if object.spec.generate.cloudflare_r2.is_some() {
+        return Some(Strategy::Issued);
+    }
+    let postgres = object.spec.generate.postgres.as_ref()?;
+    Some(if postgres.alternating_roles.is_some() { Strategy::Alternating } else { Strategy::InPlace })
+}
+
+fn retirement(object: &ManagedSecret, settings: &Settings) -> Retirement {
+    let spec = object.spec.retire.as_ref();
+    let said: Option<TimeDelta> = spec.and_then(|r| r.after.as_ref()).and_then(|after| after.to_delta());
+    let rotation = object.status.as_ref().and_then(|s| s.rotation.as_ref());
+    Retirement {
+        after: said.unwrap_or(settings.retire_after),
+        orphans_after: settings.orphans_after.max(settings.grace),
+        verify_is_enough: spec.is_some_and(|r| r.requires == Some(RetireRequirement::Verify)),
+        proven_since: rotation.and_then(|r| r.proven_at.as_ref()).map(from_kubernetes),
+        failed: false,
+    }
+}
+
+pub fn request(object: &ManagedSecret) -> Option<Request<'_>> {
+    let token = object.metadata.annotations.as_ref()?.get(ROTATE_REQUESTED_AT).filter(|t| !t.is_empty())?;
+    let status = object.status.as_ref();
+    let hash = request::hash(token);
+    let handled = status.is_some_and(|s| {
+        let mut ended = s.last_rotation.iter().chain(&s.history);
+        s.handled_requests.contains(&hash) || ended.any(|ended| ended.request.as_deref() == Some(token))
+    });
+    Some(Request { token, hash, handled, first_sight: is_first_sight(object) })
+}
+
+/// Whether the object is new: the CRD gives it observedGeneration -1, and the first status a real one.
+pub fn is_first_sight(object: &ManagedSecret) -> bool {
+    let generation = object.status.as_ref().and_then(|status| status.observed_generation);
+    generation.is_none_or(|generation| generation < 0)
+}
+
+/// When the last rotation was rolled back.
+fn rolled_back_at(object: &ManagedSecret) -> Option<DateTime<Utc>> {
+    let last = object.status.as_ref()?.history.first().filter(|last| last.result == "RolledBack")?;
+    last.finished_at.as_ref().map(from_kubernetes)
+}
+
+fn created_at(object: &ManagedSecret) -> DateTime<Utc> {
+    object.metadata.creation_timestamp.as_ref().map_or(DateTime::UNIX_EPOCH, from_kubernetes)
+}

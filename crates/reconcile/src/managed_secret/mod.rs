@@ -1,0 +1,264 @@
+//! The ManagedSecret reconciler: gathers the evidence, asks the protocol what is next, performs it, and mirrors the
+//! outcome in the status.
+
+mod act;
+mod admission;
+mod announce;
+mod compromise;
+mod desired;
+mod notices;
+mod observe;
+mod pass;
+pub mod ports;
+mod progress;
+mod status;
+mod target;
+mod turn;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use self::observe::{Place, Remembered};
+use self::pass::{Ended, Pass, Sight};
+use self::ports::Ports;
+use self::progress::{Blocked, Progress};
+use super::objects::{ObjectError, Subject};
+use super::settings::Settings;
+use crate::notification;
+use keyturn_api::rotation_grant::GrantMode;
+use keyturn_api::time::from_kubernetes;
+use keyturn_api::{FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT};
+use keyturn_rotation::observed::Observed;
+use keyturn_rotation::protocol::Next;
+
+/// How soon to look again where a host has to say something, in case its word is missed.
+const HOST_POLL: TimeDelta = TimeDelta::seconds(15);
+/// How soon to look again at what only a person can mend.
+const STALLED_POLL: TimeDelta = TimeDelta::minutes(5);
+/// How soon a target that refused the published login is asked again: nothing tells that somebody mended it there.
+const REFUSED_POLL: TimeDelta = TimeDelta::minutes(5);
+/// How soon a target that accepted it is asked again.
+const ACCEPTED_POLL: TimeDelta = TimeDelta::days(1);
+/// After how many attempts a refusal that may pass by itself counts as one that lasts.
+const LASTING_ATTEMPTS: i32 = 3;
+/// The longest a quiet object is left alone.
+const RESYNC: TimeDelta = TimeDelta::hours(1);
+
+/// When to look at the object again, if nothing happens before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requeue {
+    After(TimeDelta),
+    /// The object is gone.
+    Never,
+}
+
+pub struct ManagedSecrets {
+    ports: Ports,
+    settings: Settings,
+    /// The last closer look at each secret that is in the middle of a rotation: an optimisation, never evidence for an
+    /// act.
+    memory: Mutex<HashMap<(String, String), Remembered>>,
+    /// Since when each secret with a finalizer has been seen without a record. It only ever delays.
+    settled: Mutex<HashMap<(String, String), DateTime<Utc>>>,
+}
+
+impl ManagedSecrets {
+    pub fn new(ports: Ports, settings: Settings) -> Self {
+        Self { ports, settings, memory: Mutex::default(), settled: Mutex::default() }
+    }
+
+    /// One pass over one object. An error is one of the API server; everything else is told in the object's status.
+    pub async fn reconcile(&self, namespace: &str, name: &str) -> Result<Requeue, ObjectError> {
+        let Some(mut object) = self.ports.objects.managed_secret(namespace, name).await? else {
+            self.forget(namespace, name);
+            return Ok(Requeue::Never);
+        };
+        let now = self.ports.clock.now();
+        let region = self.settings.region_of(&object).to_owned();
+        let all = self.ports.objects.secret_incidents(namespace).await?;
+        let reported_at = desired::incidents(&object, &all, now).iter().map(|i| i.reported_at).max();
+        let mut progress = Progress::resume(&object, reported_at, now + self.settings.backoff_max);
+        let paths: Vec<String> = object.spec.ssm.parameters.iter().map(|p| p.path.clone()).collect();
+        let owner = format!("{}/{namespace}/{name}", self.settings.cluster);
+        let place = Place { owner: &owner, staging: &self.settings.staging, namespace, name, paths: &paths };
+
+        let observed = match self.admit(&object, &region).await? {
+            Err(blocked) => {
+                progress.blocked = Some(blocked);
+                None
+            }
+            Ok(mode) => {
+                let pass = Pass {
+                    secrets: self,
+                    object: &mut object,
+                    place: &place,
+                    region: &region,
+                    mode,
+                    progress: &mut progress,
+                    now,
+                    sight: Sight::default(),
+                };
+                match pass.run().await? {
+                    Ended::Quiet(observed) => observed,
+                    Ended::Overtaken => return Ok(Requeue::After(TimeDelta::zero())),
+                }
+            }
+        };
+        if self.is_held_for_too_long(&object, &progress, now) {
+            self.let_go(&object, &place).await?;
+            self.forget(namespace, name);
+            return Ok(Requeue::Never);
+        }
+        self.record(&mut object, &owner, observed.as_ref(), &progress, &region, now).await?;
+        let requeue = match (requeue(&progress, now), &object.status) {
+            (Requeue::After(wait), Some(status)) if status.target.as_ref().is_some_and(|t| !t.accepts) => {
+                Requeue::After(wait.min(REFUSED_POLL))
+            }
+            (requeue, _) => requeue,
+        };
+        let requeue = before_revocation(requeue, &object, now);
+        if let Some(observed) = observed {
+            // A pass that read nothing makes it no newer: a listing that was begun since must still be able to refute it.
+            self.remember(namespace, name, Remembered { observed, at: progress.read_at.unwrap_or(now) });
+        }
+        Ok(requeue)
+    }
+
+    /// Whether the time that a deleted object may be held for is over, while something keeps it from being finished: no grant,
+    /// another owner, SSM, the target, an unreadable record. What only takes its time ends by the protocol's own deadline.
+    fn is_held_for_too_long(&self, object: &ManagedSecret, progress: &Progress, now: DateTime<Utc>) -> bool {
+        let held = object.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
+        let deleted_at = object.metadata.deletion_timestamp.as_ref().map(from_kubernetes).filter(|_| held);
+        // A refusal that may pass by itself has to last.
+        let lasts = |blocked: &Blocked| {
+            blocked.permanent || progress.failure.as_ref().is_none_or(|f| f.attempts >= LASTING_ATTEMPTS)
+        };
+        let is_kept_from_it =
+            progress.blocked.as_ref().is_some_and(lasts) || progress.observed_only.is_some();
+        is_kept_from_it && deleted_at.is_some_and(|at| at + self.settings.deletion_bound() <= now)
+    }
+
+    /// Takes the finalizer off an object that cannot be finished, and says what it leaves behind.
+    async fn let_go(&self, object: &ManagedSecret, place: &Place<'_>) -> Result<(), ObjectError> {
+        if !self.ports.leadership.is_leader() {
+            return Ok(());
+        }
+        self.ports.objects.notify(Subject::Secret(object), notices::let_go(object, &place.folder())).await;
+        self.ports.objects.set_finalizer(object, false).await.map(drop)
+    }
+
+    async fn admit(
+        &self,
+        object: &ManagedSecret,
+        region: &str,
+    ) -> Result<Result<GrantMode, Blocked>, ObjectError> {
+        let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+        // The parameters of a namespace are its own; a role may be another namespace's too.
+        let neighbours = match &object.spec.generate.postgres {
+            Some(_) => self.ports.objects.all_managed_secrets().await?,
+            None => self.ports.objects.managed_secrets(namespace).await?,
+        };
+        let grants = self.ports.objects.grants().await?;
+        Ok(admission::admit(object, region, &neighbours, &grants, &self.settings))
+    }
+
+    /// Writes the status where it has changed, and tells people of what they should know.
+    async fn record(
+        &self,
+        object: &mut ManagedSecret,
+        owner: &str,
+        observed: Option<&Observed>,
+        progress: &Progress,
+        region: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), ObjectError> {
+        let namespace = object.metadata.namespace.clone().unwrap_or_default();
+        let hosts = self.ports.objects.docker_hosts(&namespace).await?;
+        let windows = desired::host_windows(object, &hosts);
+        let identity = format!("{namespace}/{}", object.metadata.name.as_deref().unwrap_or_default());
+        let before = object.status.clone().unwrap_or_default();
+        let incidents = self.ports.objects.secret_incidents(&namespace).await?;
+        let incidents = desired::incidents(object, &incidents, now);
+        let wanted = desired::desired(object, owner, &identity, &windows, incidents, &self.settings);
+        let mut after = status::render(object, &wanted, observed, progress, region, now);
+        if after == before {
+            return Ok(());
+        }
+        let notice = object.spec.notice.as_deref();
+        let news = announce::news(&before, &after, notice, self.settings.attempts, now);
+        let pending = &mut after.pending_notifications;
+        notification::enqueue(pending, &self.settings.sinks, &object.metadata, news, now);
+        let mut changed = object.clone();
+        changed.status = Some(after.clone());
+        match self.ports.objects.write_secret_status(&changed).await {
+            Ok(written) => *object = written,
+            // released and deleted: there is nothing left to say it on
+            Err(ObjectError::Gone(_)) if object.metadata.deletion_timestamp.is_some() => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        for notice in notices::of_transition(&before.conditions, &after.conditions) {
+            self.ports.objects.notify(Subject::Secret(object), notice).await;
+        }
+        for notice in observed.iter().flat_map(|seen| notices::of_taken_over(&before.parameters, seen)) {
+            self.ports.objects.notify(Subject::Secret(object), notice).await;
+        }
+        if let Some(notice) = notices::of_failed_retirement(before.failure.as_ref(), after.failure.as_ref()) {
+            self.ports.objects.notify(Subject::Secret(object), notice).await;
+        }
+        Ok(())
+    }
+
+    fn forget(&self, namespace: &str, name: &str) {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.remove(&(namespace.to_owned(), name.to_owned()));
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
+    fn recall(&self, namespace: &str, name: &str) -> Option<Remembered> {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.remove(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    fn remember(&self, namespace: &str, name: &str, remembered: Remembered) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.insert((namespace.to_owned(), name.to_owned()), remembered);
+    }
+}
+
+fn request_token(object: &ManagedSecret) -> Option<String> {
+    object.metadata.annotations.as_ref()?.get(ROTATE_REQUESTED_AT).cloned()
+}
+
+/// What was promised for a time is looked at then, whatever else there is to wait for.
+fn before_revocation(requeue: Requeue, object: &ManagedSecret, now: DateTime<Utc>) -> Requeue {
+    let compromise = object.status.as_ref().and_then(|status| status.compromise.as_ref());
+    let open = compromise.filter(|compromise| compromise.contained_at.is_none());
+    let ahead =
+        open.map(|open| from_kubernetes(&open.revoke_by) - now).filter(|wait| *wait > TimeDelta::zero());
+    match (requeue, ahead) {
+        (Requeue::After(wait), Some(ahead)) => Requeue::After(wait.min(ahead)),
+        (requeue, _) => requeue,
+    }
+}
+
+fn requeue(progress: &Progress, now: DateTime<Utc>) -> Requeue {
+    let wait = |at: DateTime<Utc>| (at - now).max(TimeDelta::milliseconds(100)).min(RESYNC);
+    // Of one whose time has come nothing is left to wait for: it was tried, or waits for something else by now.
+    let next_attempt = progress.failure.as_ref().map(|failure| from_kubernetes(&failure.next_attempt_time));
+    if let Some(next_attempt) = next_attempt.filter(|at| *at > now) {
+        return Requeue::After(wait(next_attempt));
+    }
+    if progress.blocked.is_some() {
+        return Requeue::After(STALLED_POLL);
+    }
+    Requeue::After(match &progress.next {
+        Some(Next::Wait { until: Some(until), .. }) => wait(*until),
+        Some(Next::Wait { until: None, .. }) => progress.asks_target_at.map_or(HOST_POLL, wait),
+        Some(Next::Rest { at: Some(at) }) => wait(*at),
+        Some(Next::Act { .. }) if progress.observed_only.is_none() => TimeDelta::zero(),
+        _ => RESYNC,
+    })
+}

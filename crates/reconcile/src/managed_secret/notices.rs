@@ -1,0 +1,260 @@
+//! What people are told by Events: the start and end of rotations, and every turn of a condition that calls for them.
+
+use chrono::TimeDelta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::objects::Notice;
+use keyturn_api::managed_secret::{FailureStatus, LastRotation, PublishedParameter};
+use keyturn_api::{ManagedSecret, conditions};
+use keyturn_rotation::observed::{Author, Observed, RotationId, Trigger};
+use keyturn_rotation::protocol::{Act, Step};
+
+pub fn act_text(act: &Act) -> &'static str {
+    match act {
+        Act::Hold => "finalizer added",
+        Act::AskPreflight => "preflight asked",
+        Act::Record { .. } => "record created",
+        Act::RecordRollBack { .. } => "roll back recorded",
+        Act::ProveWritable { .. } => "the right to publish proven",
+        Act::SetUp => "roles made",
+        Act::Install { .. } => "credential installed in its target",
+        Act::Retire { .. } => "old login retired",
+        Act::SweepOrphan { .. } => "token without a record deleted",
+        Act::EndSessions { .. } => "sessions of the old login ended",
+        Act::Promote { .. } => "published",
+        Act::MarkAbort { .. } => "abort marked",
+        Act::DeleteRecord { .. } => "record deleted",
+        Act::SweepMarker { .. } => "abort marker deleted",
+        Act::DeleteParameter { .. } => "parameter deleted",
+        Act::Release => "finalizer removed",
+        Act::Abandon => "rotation abandoned, finalizer removed",
+    }
+}
+
+pub fn rotation_of(act: &Act) -> Option<RotationId> {
+    match act {
+        Act::Record { id, .. }
+        | Act::RecordRollBack { id, .. }
+        | Act::Install { id }
+        | Act::Retire { id, .. }
+        | Act::SweepOrphan { id, .. }
+        | Act::Promote { id, .. }
+        | Act::MarkAbort { id }
+        | Act::DeleteRecord { id }
+        | Act::SweepMarker { id } => Some(*id),
+        Act::Hold
+        | Act::AskPreflight
+        | Act::ProveWritable { .. }
+        | Act::SetUp
+        | Act::EndSessions { .. }
+        | Act::DeleteParameter { .. }
+        | Act::Release
+        | Act::Abandon => None,
+    }
+}
+
+/// Events that go with an act, once it is done.
+pub fn of_act(
+    object: &ManagedSecret,
+    act: &Act,
+    observed: &Observed,
+    ended: Option<&LastRotation>,
+) -> Vec<Notice> {
+    let normal = |reason, action, note| Notice { warning: false, reason, action, note };
+    let warning = |reason, action, note| Notice { warning: true, reason, action, note };
+    match act {
+        Act::Record { id, trigger, .. } => {
+            vec![normal("RotationStarted", "Rotate", format!("Rotation {id} started ({})", trigger.name()))]
+        }
+        Act::RecordRollBack { id, failed, .. } => {
+            let note = format!("Rotation {failed} failed; rotation {id} brings the previous value back");
+            vec![warning("RollBackStarted", "RollBack", note)]
+        }
+        Act::DeleteRecord { id } => {
+            let Some(ended) = ended else { return Vec::new() };
+            match ended.result.as_str() {
+                "Succeeded" => {
+                    let notice = object.spec.notice.as_deref().map(|n| format!(" {n}")).unwrap_or_default();
+                    vec![normal("RotationCompleted", "Rotate", format!("Rotation {id} completed.{notice}"))]
+                }
+                "RolledBack" => {
+                    vec![warning(
+                        "RolledBack",
+                        "RollBack",
+                        format!("Rotation {id} brought the previous value back"),
+                    )]
+                }
+                _ => vec![warning("RotationAborted", "Rotate", format!("Rotation {id} was given up"))],
+            }
+        }
+        Act::SetUp => {
+            let statements = observed.target.as_ref().map_or(0, |target| target.set_up.len());
+            vec![normal(
+                "RolesSetUp",
+                "SetUp",
+                format!("Owner and pair were made by {statements} statements"),
+            )]
+        }
+        Act::Retire { username, .. } => {
+            let what = if object.spec.generate.cloudflare_r2.is_some() {
+                format!("Token {username} is deleted")
+            } else {
+                format!("Role {username} cannot log in any more")
+            };
+            vec![normal("LoginRetired", "Retire", what)]
+        }
+        Act::EndSessions { username, .. } => {
+            vec![normal("SessionsEnded", "Retire", format!("The old sessions of role {username} were ended"))]
+        }
+        Act::SweepOrphan { id, username } => {
+            let note =
+                format!("Deleted token {username}, which rotation {id} left behind when it was cut short");
+            vec![normal("OrphanDeleted", "Sweep", note)]
+        }
+        Act::DeleteParameter { path } => {
+            vec![normal(
+                "ParameterDeleted",
+                "Delete",
+                format!("Deleted {path}, since deletionPolicy is Delete"),
+            )]
+        }
+        Act::Abandon => {
+            let live: Vec<String> = observed
+                .parameters
+                .iter()
+                .map(|p| format!("{} version {}", p.path, p.latest_number()))
+                .collect();
+            let note = format!(
+                "The object is released in the middle of a rotation that could not be finished. Published: {}. The \
+                 record stays in SSM; hosts may still run the version before",
+                live.join(", ")
+            );
+            vec![warning("RotationAbandoned", "Delete", note)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The object goes although it could not be finished: what is live where, as far as its status says.
+pub fn let_go(object: &ManagedSecret, folder: &str) -> Notice {
+    let status = object.status.clone().unwrap_or_default();
+    let published: Vec<String> =
+        status.parameters.iter().map(|p| format!("{} version {}", p.path, p.version)).collect();
+    let published =
+        if published.is_empty() { "nothing that is known of".to_owned() } else { published.join(", ") };
+    let rotation = status.rotation.as_ref().map_or_else(String::new, |rotation| {
+        let installed = if rotation.installed_at.is_some() && rotation.step == "Promote" {
+            "; its role has the password of that rotation already, which only the record holds"
+        } else {
+            ""
+        };
+        format!(
+            ". Rotation {} had come to {}: its record stays below {folder} in SSM{installed}, and hosts may run the version \
+             before or the new one",
+            rotation.id, rotation.step
+        )
+    });
+    let why = status.conditions.iter().find(|c| c.type_ == conditions::READY && c.status == "False");
+    let why = why.map_or_else(String::new, |c| format!(" ({}: {})", c.reason, c.message));
+    let note = format!(
+        "The object is released, since it could not be finished in time{why}. Published: {published}{rotation}. Nothing of it \
+         is deleted"
+    );
+    Notice { warning: true, reason: "RotationAbandoned", action: "Delete", note }
+}
+
+/// Foreign versions that came while a rotation ran, and that one of ours has replaced, are never passed over in silence.
+pub fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Option<Notice> {
+    let record = observed.records.get(&id)?;
+    let replaced: Vec<String> = observed
+        .parameters
+        .iter()
+        .flat_map(|p| {
+            let newest_ours =
+                p.versions.iter().rposition(|s| matches!(s.author, Author::Ours(_))).unwrap_or(0);
+            let base = record.base.get(&p.path).copied().unwrap_or(0);
+            let foreign = p.versions[..newest_ours].iter().filter(|s| {
+                let came_since = !record.replaces(&p.path, &s.version, grace);
+                // An incident replaces it whoever wrote it, and says so.
+                let suspected = record.trigger == Trigger::Incident && s.version.number == base;
+                match s.author {
+                    Author::Foreign => came_since || suspected,
+                    Author::Original => came_since,
+                    Author::Ours(_) | Author::OtherOwner(_) => false,
+                }
+            });
+            foreign.map(|s| format!("{} version {}", p.path, s.version.number)).collect::<Vec<_>>()
+        })
+        .collect();
+    (!replaced.is_empty()).then(|| Notice {
+        warning: true,
+        reason: "ForeignWriteReplaced",
+        action: "Rotate",
+        note: format!(
+            "Versions that somebody else wrote lie before the published one: {}",
+            replaced.join(", ")
+        ),
+    })
+}
+
+/// A version that came since, with the value that was published: no drift, and said all the same.
+pub fn of_taken_over(before: &[PublishedParameter], observed: &Observed) -> Vec<Notice> {
+    let taken_over = observed.parameters.iter().filter_map(|parameter| {
+        let latest = parameter.latest()?;
+        let of = latest.taken_over.as_ref()?;
+        let number = latest.version.number;
+        before.iter().find(|known| known.path == parameter.path && known.version < number)?;
+        let note = format!(
+            "Version {number} of {} was written by somebody else, with the value that version {} published and another \
+             description: it is taken over, and as old as that version",
+            parameter.path, of.version
+        );
+        Some(Notice { warning: false, reason: "TakenOver", action: "Reconcile", note })
+    });
+    taken_over.collect()
+}
+
+/// An old credential that cannot be retired is an alarm: it works on, and somebody may hold it.
+pub fn of_failed_retirement(before: Option<&FailureStatus>, after: Option<&FailureStatus>) -> Option<Notice> {
+    let of_retire = |failure: &&FailureStatus| failure.step == Step::Retire.name();
+    let failure = after.filter(of_retire)?;
+    let told = before.filter(of_retire).is_some_and(|before| before.reason == failure.reason);
+    (!told).then(|| Notice {
+        warning: true,
+        reason: "RetirementFailing",
+        action: "Retire",
+        note: format!("The old credential still works: {}", failure.message),
+    })
+}
+
+/// A deployment under way, or one that is yet to come: False, and no news.
+pub fn is_routine(condition: &Condition) -> bool {
+    condition.type_ == conditions::DEPLOYED && matches!(condition.reason.as_str(), "Deploying" | "Missing")
+}
+
+/// Events for conditions that have turned.
+pub fn of_transition(before: &[Condition], after: &[Condition]) -> Vec<Notice> {
+    const WATCHED: [(&str, &str, &str); 6] = [
+        (conditions::COMPROMISED, "True", "Compromised"),
+        (conditions::STALLED, "True", "Stalled"),
+        (conditions::OVERDUE, "True", "Overdue"),
+        (conditions::DRIFTED, "True", "Drifted"),
+        (conditions::PREFLIGHT, "False", "PreflightFailed"),
+        (conditions::DEPLOYED, "False", "NotDeployed"),
+    ];
+    let mut notices = Vec::new();
+    for (kind, bad, reason) in WATCHED {
+        let Some(now) = conditions::find(after, kind).filter(|c| c.status == bad) else { continue };
+        let same = conditions::find(before, kind).is_some_and(|c| c.status == bad && c.reason == now.reason);
+        if !same && !is_routine(now) {
+            notices.push(Notice { warning: true, reason, action: "Reconcile", note: now.message.clone() });
+        }
+    }
+    if conditions::is_true(before, conditions::COMPROMISED)
+        && let Some(now) = conditions::find(after, conditions::COMPROMISED).filter(|c| c.status == "False")
+    {
+        let note = now.message.clone();
+        notices.push(Notice { warning: false, reason: "Contained", action: "Reconcile", note });
+    }
+    notices
+}

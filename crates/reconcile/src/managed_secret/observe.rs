@@ -1,0 +1,325 @@
+//! Gathers the evidence about one secret: from Parameter Store itself before anything is done, from the shared
+//! inventory to see that nothing is to be done.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+
+use super::desired;
+use super::ports::Glimpse;
+use crate::generator;
+use crate::objects::Surroundings;
+use crate::parameter_store::records::{self, RecordError, StagedKind};
+use crate::parameter_store::{Kept, ParameterStore, StoreError};
+use keyturn_api::docker_host::{HostRun, RunMode};
+use keyturn_api::managed_secret::Origin;
+use keyturn_api::time::from_kubernetes;
+use keyturn_api::{DockerHost, ManagedSecret, conditions};
+use keyturn_rotation::observed::{
+    Author, HostEvidence, HostFailure, HostProof, Observed, Parameter, Record, RotationId, Seen, Version,
+};
+use keyturn_secret_value::SecretValue;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// Names under which the evidence of one secret is found.
+pub struct Place<'a> {
+    pub owner: &'a str,
+    pub staging: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub paths: &'a [String],
+}
+
+impl Place<'_> {
+    pub fn folder(&self) -> String {
+        records::folder(self.staging, self.namespace, self.name)
+    }
+}
+
+/// Reads everything afresh: one listing, one history per parameter, and the records that lie open.
+pub async fn look_closely(store: &dyn ParameterStore, place: &Place<'_>) -> Result<Observed, ObserveError> {
+    let mut observed = Observed::default();
+    for staged in store.list(&[place.folder()]).await? {
+        match records::parse_path(place.staging, &staged.path) {
+            Some(what) if what.kind == StagedKind::Record => {
+                // `None`: closed between the listing and this read
+                if let Some(value) = store.read(&staged.path, None).await? {
+                    observed.records.insert(what.id, records::decode(&staged.path, &value)?);
+                }
+            }
+            Some(what) => {
+                observed.aborts.insert(what.id, staged.latest.modified);
+            }
+            None => {}
+        }
+    }
+    for path in place.paths {
+        let Kept { versions, shape } = store.kept(path).await?;
+        let duplicates = duplicates(store, place.owner, path, &versions, &observed.records).await?;
+        let base = observed.records.values().next_back().map(|r| r.base.get(path).copied().unwrap_or(0));
+        let parameter = Parameter::classify(path, place.owner, versions, base, &duplicates);
+        observed.parameters.push(Parameter { shape, ..parameter });
+    }
+    observed.mismatched = mismatched(store, &observed).await?;
+    Ok(observed)
+}
+
+/// Versions with a stamp that does not fit, whose value tells that they are our own Put, applied twice; and the latest, if it
+/// has no stamp and the value of our last one. One that a fitting version has followed decides nothing any more, and one
+/// that cannot be read, as under a key that was disabled, is not ours.
+async fn duplicates(
+    store: &dyn ParameterStore,
+    owner: &str,
+    path: &str,
+    versions: &[Version],
+    records: &BTreeMap<RotationId, Record>,
+) -> Result<BTreeSet<i64>, StoreError> {
+    let mut duplicates = BTreeSet::new();
+    let fits = |v: &Version| v.stamp.as_ref().is_some_and(|s| s.owner == owner && s.version == v.number);
+    let newest = versions.iter().filter(|v| fits(v)).map(|v| v.number).max().unwrap_or(0);
+    for (version, stamp) in Parameter::misfits(owner, versions).filter(|(v, _)| v.number > newest) {
+        let Some(value) = readable(store, path, version.number).await? else { continue };
+        let recorded = records.get(&stamp.id).and_then(|record| record.values.get(path));
+        let of_the_same_id = |v: &&Version| v.stamp.as_ref().is_some_and(|s| s.id == stamp.id);
+        let fitting = versions.iter().filter(|v| fits(v)).find(of_the_same_id);
+        let same = match (recorded, fitting) {
+            (Some(recorded), _) => recorded.same_as(&value),
+            (None, Some(fitting)) => store
+                .read(path, Some(fitting.number))
+                .await?
+                .is_some_and(|published| published.same_as(&value)),
+            (None, None) => false,
+        };
+        if same {
+            duplicates.insert(version.number);
+        }
+    }
+    if newest > 0
+        && let Some(latest) = versions.last().filter(|v| v.number > newest && v.stamp.is_none())
+        && let Some(value) = readable(store, path, latest.number).await?
+        && let Some(published) = readable(store, path, newest).await?
+        && published.same_as(&value)
+    {
+        duplicates.insert(latest.number);
+    }
+    Ok(duplicates)
+}
+
+/// The value of a version, where this controller may read it.
+async fn readable(
+    store: &dyn ParameterStore,
+    path: &str,
+    number: i64,
+) -> Result<Option<SecretValue>, StoreError> {
+    match store.read(path, Some(number)).await {
+        Err(StoreError::Denied { .. } | StoreError::Rejected { .. }) => Ok(None),
+        answer => answer,
+    }
+}
+
+/// How many keys the published ring holds; `None` where nothing is published.
+pub async fn published_keys(
+    store: &dyn ParameterStore,
+    object: &ManagedSecret,
+    observed: &Observed,
+) -> Result<Option<usize>, StoreError> {
+    let Some(spec) = object.spec.ssm.parameters.first() else { return Ok(None) };
+    let seen = observed.parameters.iter().find(|p| p.path == spec.path).and_then(Parameter::latest);
+    let Some(seen) = seen else { return Ok(None) };
+    let published = store.read(&spec.path, Some(seen.version.number)).await?;
+    let ring = published.and_then(|published| generator::extract(spec.value.as_deref(), &published));
+    Ok(Some(ring.map_or(1, |ring| ring.expose().split(',').count())))
+}
+
+/// Paths whose latest version is of the newest record's id and holds another value: two draws of one id.
+async fn mismatched(store: &dyn ParameterStore, observed: &Observed) -> Result<BTreeSet<String>, StoreError> {
+    let mut mismatched = BTreeSet::new();
+    let Some((id, record)) = observed.records.last_key_value() else { return Ok(mismatched) };
+    for parameter in &observed.parameters {
+        let Some(latest) = parameter.latest().filter(|seen| seen.author == Author::Ours(*id)) else {
+            continue;
+        };
+        let Some(recorded) = record.values.get(&parameter.path) else { continue };
+        if let Some(published) = store.read(&parameter.path, Some(latest.version.number)).await?
+            && !published.same_as(recorded)
+        {
+            mismatched.insert(parameter.path.clone());
+        }
+    }
+    Ok(mismatched)
+}
+
+/// What the inventory alone can tell: `None` where it takes a closer look.
+///
+/// With an open record it tells whether the evidence of the last closer look still holds: records and versions never
+/// change, so it does as long as the same ones are there.
+pub fn at_a_glance(
+    object: &ManagedSecret,
+    place: &Place<'_>,
+    glimpse: Glimpse,
+    remembered: Option<Remembered>,
+) -> Option<Observed> {
+    if let Some(Remembered { observed, at }) = remembered
+        && (glimpse.taken_at <= at || still_holds(&observed, place, &glimpse))
+    {
+        return Some(observed);
+    }
+    if !glimpse.staged.is_empty() {
+        return None;
+    }
+    let status = object.status.as_ref();
+    // Whether a request was answered is told by all the versions that are kept.
+    if desired::request(object).is_some_and(|request| !request.handled) {
+        return None;
+    }
+    let mut parameters = Vec::new();
+    for path in place.paths {
+        let Some(version) = glimpse.latest.get(path).cloned()? else {
+            parameters.push(Parameter { path: path.clone(), versions: Vec::new(), shape: None });
+            continue;
+        };
+        let author = match &version.stamp {
+            Some(stamp) if stamp.owner != place.owner => Author::OtherOwner(stamp.owner.clone()),
+            Some(stamp) if stamp.version == version.number => Author::Ours(stamp.id),
+            _ => {
+                let known =
+                    status?.parameters.iter().find(|p| p.path == *path && p.version == version.number)?;
+                match known.origin {
+                    Origin::Adopted if version.stamp.is_none() => Author::Original,
+                    Origin::Adopted | Origin::Foreign => Author::Foreign,
+                    // our own Put, applied twice: seen by its value once
+                    Origin::Rotated => Author::Ours(version.stamp.as_ref()?.id),
+                }
+            }
+        };
+        let versions = vec![Seen { version, author, taken_over: None }];
+        parameters.push(Parameter { path: path.clone(), versions, shape: None });
+    }
+    Some(Observed { parameters, ..Observed::default() })
+}
+
+/// The evidence of the last closer look at one secret.
+#[derive(Debug)]
+pub struct Remembered {
+    pub observed: Observed,
+    /// When it was read, or last brought up to date by the answer to an act.
+    pub at: DateTime<Utc>,
+}
+
+fn still_holds(observed: &Observed, place: &Place<'_>, glimpse: &Glimpse) -> bool {
+    let records = observed
+        .records
+        .keys()
+        .map(|id| records::record_path(place.staging, place.namespace, place.name, *id))
+        .chain(
+            observed
+                .aborts
+                .keys()
+                .map(|id| records::abort_path(place.staging, place.namespace, place.name, *id)),
+        );
+    let same_records =
+        records.collect::<BTreeSet<_>>() == glimpse.staged.iter().cloned().collect::<BTreeSet<_>>();
+    let same_versions = observed.parameters.iter().all(|p| {
+        // the time of our own Put is known by our clock only until it is read again
+        let identity = |version: &Version| (version.number, version.stamp.clone());
+        glimpse.latest.get(&p.path).is_some_and(|latest| {
+            latest.as_ref().map(identity) == p.latest().map(|seen| identity(&seen.version))
+        })
+    });
+    same_records && same_versions
+}
+
+/// What the DockerHosts say about these paths: those of the spec, then those that only a record names.
+pub fn host_evidence(
+    object: &ManagedSecret,
+    records: &BTreeMap<RotationId, Record>,
+    around: &Surroundings,
+    attempts: i32,
+) -> Vec<HostEvidence> {
+    let mut names: Vec<&str> = object.spec.hosts.iter().map(|h| h.name.as_str()).collect();
+    for name in records.values().flat_map(|record| &record.hosts) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    let evidence = |name: &str| {
+        let host = around.hosts.iter().find(|h| h.metadata.name.as_deref() == Some(name));
+        let mut evidence = evidence_of(object, name, host, attempts);
+        evidence.exists |= around.undecodable_hosts.iter().any(|undecodable| undecodable == name);
+        evidence
+    };
+    names.into_iter().map(evidence).collect()
+}
+
+/// What keeps runs from starting on the host as it is specified now. A run that failed is none of that: another one follows.
+fn stalled(host: &DockerHost) -> Option<(String, String)> {
+    if host.spec.suspend {
+        return Some(("Suspended".to_owned(), "spec.suspend is set, so nothing is started there".to_owned()));
+    }
+    let status = host.status.as_ref().filter(|s| s.observed_generation == host.metadata.generation)?;
+    let stalled = conditions::find(&status.conditions, conditions::STALLED).filter(|c| c.status == "True")?;
+    let mut runs = [&status.last_run, &status.last_deploy].into_iter().flatten();
+    if runs.any(|run| run.result.as_ref() == Some(&stalled.reason)) {
+        return None;
+    }
+    Some((stalled.reason.clone(), stalled.message.clone()))
+}
+
+fn evidence_of(object: &ManagedSecret, name: &str, host: Option<&DockerHost>, attempts: i32) -> HostEvidence {
+    let status = host.and_then(|h| h.status.as_ref());
+    let ours = |path: &str| object.spec.ssm.parameters.iter().any(|p| p.path == path);
+    let proofs = status.map(|status| {
+        status
+            .parameters
+            .iter()
+            .filter(|p| ours(&p.path))
+            .map(|p| {
+                let at = from_kubernetes(&p.at);
+                (
+                    p.path.clone(),
+                    HostProof {
+                        version: p.version,
+                        published_at: from_kubernetes(&p.published_at),
+                        proof: p.proof,
+                        at,
+                        deployed: p.deployed,
+                    },
+                )
+            })
+            .collect()
+    });
+    let failed = |run: &HostRun| {
+        let reason = run.result.clone().filter(|result| result != "Succeeded")?;
+        let versions: BTreeMap<String, i64> = run
+            .parameters
+            .iter()
+            .filter_map(|line| line.rsplit_once('='))
+            .filter(|(path, _)| ours(path))
+            .filter_map(|(path, version)| Some((path.to_owned(), version.parse().ok()?)))
+            .collect();
+        (!versions.is_empty()).then(|| HostFailure {
+            reason,
+            message: run.message.clone().unwrap_or_default(),
+            versions,
+            finished_at: run.finished_at.as_ref().map_or(DateTime::UNIX_EPOCH, from_kubernetes),
+            for_good: run.failures >= attempts,
+            rejected: run.rejections >= attempts,
+        })
+    };
+    HostEvidence {
+        name: name.to_owned(),
+        exists: host.is_some(),
+        deploying: status.and_then(|s| s.run.as_ref()).is_some_and(|run| run.mode == RunMode::Deploy),
+        proofs: proofs.unwrap_or_default(),
+        failure: status.and_then(|s| s.last_run.as_ref()).and_then(failed),
+        failed_deploy: status.and_then(|s| s.last_deploy.as_ref()).and_then(failed),
+        stalled: host.and_then(stalled),
+    }
+}

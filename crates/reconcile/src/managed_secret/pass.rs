@@ -1,0 +1,495 @@
+//! One pass of a secret through the protocol: look, decide, act, until there is nothing to do or something has to be
+//! waited for.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use chrono::{DateTime, Utc};
+
+use super::act::{ActError, Actor, Done, Newer};
+use super::observe::{self, ObserveError, Place};
+use super::progress::{Blocked, Progress};
+use super::turn::{Turn, asks_target_at};
+use super::{ManagedSecrets, desired, notices, request_token, status};
+use crate::generator;
+use crate::objects::{ObjectError, Source, Subject};
+use crate::parameter_store::{ParameterStore, StoreError};
+use crate::target::{Target, TargetError};
+use keyturn_api::ManagedSecret;
+use keyturn_api::managed_secret::{LastRotation, PreflightStatus};
+use keyturn_api::rotation_grant::GrantMode;
+use keyturn_api::time::{from_kubernetes, to_kubernetes};
+use keyturn_rotation::observed::{Observed, TargetEvidence, Trigger};
+use keyturn_rotation::protocol::{self, Act, Desired, Incident, Step, Strategy};
+
+/// More acts than any rotation has; a pass that reaches it goes on in the next one.
+const MAX_ACTS: usize = 24;
+/// The step that a failed look at Parameter Store counts as.
+const OBSERVE: &str = "Observe";
+
+/// The target of a secret, where it has one.
+#[derive(Default)]
+enum Opened {
+    #[default]
+    Not,
+    Target(Arc<dyn Target>),
+    Failed(TargetError),
+}
+
+impl Opened {
+    fn get(&self) -> Option<&dyn Target> {
+        match self {
+            Opened::Target(target) => Some(target.as_ref()),
+            Opened::Not | Opened::Failed(_) => None,
+        }
+    }
+}
+
+fn unseen(error: &ObserveError) -> Blocked {
+    let (reason, permanent) = match error {
+        ObserveError::Store(error) => (error.reason(), error.needs_a_person()),
+        ObserveError::Record(_) => ("RecordUnreadable", true),
+    };
+    Blocked { reason: reason.into(), message: error.to_string(), permanent, unseen: true }
+}
+
+/// How a pass through the protocol ended.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of them exists at a time, for as long as it takes to read it"
+)]
+pub(super) enum Ended {
+    /// As far as it could go; with what it saw, where it could see.
+    Quiet(Option<Observed>),
+    /// The object was changed or leadership lost: decide again from the start.
+    Overtaken,
+}
+
+/// One pass over one secret.
+pub(super) struct Pass<'a> {
+    pub secrets: &'a ManagedSecrets,
+    /// Read afresh before every effect.
+    pub object: &'a mut ManagedSecret,
+    pub place: &'a Place<'a>,
+    pub region: &'a str,
+    pub mode: GrantMode,
+    /// What the status will tell of it.
+    pub progress: &'a mut Progress,
+    pub now: DateTime<Utc>,
+    pub sight: Sight,
+}
+
+/// How closely the pass has looked.
+#[derive(Default)]
+pub(super) struct Sight {
+    target: Opened,
+    /// Whether what it goes by rests on a close look of this very pass.
+    fresh: bool,
+    /// Whether hosts and incidents are read from the API server: what a cache does not show is not gone.
+    exact: bool,
+    /// What SSM has said to hold, and must show in the next close look.
+    newer: Option<Newer>,
+    /// Whether this pass has closed a record.
+    closed: bool,
+}
+
+impl Pass<'_> {
+    /// Follows the protocol step by step until there is nothing to do or something has to be waited for.
+    pub(super) async fn run(mut self) -> Result<Ended, ObjectError> {
+        let incidents = self.incidents().await?;
+        let mut seen = self.glance(&incidents);
+        for _ in 0..MAX_ACTS {
+            let mut observed = match seen.take() {
+                Some(observed) => observed,
+                None => match self.look_unless_put_off(&incidents).await {
+                    Some(observed) => observed,
+                    None => return Ok(Ended::Quiet(None)),
+                },
+            };
+            let (step, act) = match self.decide(&mut observed).await? {
+                Turn::Act(step, act) => (step, act),
+                Turn::Quiet => return Ok(Ended::Quiet(Some(observed))),
+                Turn::LookCloser => continue,
+            };
+            if self.is_kept_from(step) {
+                return Ok(Ended::Quiet(Some(observed)));
+            }
+            // Every effect is decided on what Parameter Store says now, not on what it said a while ago.
+            if !self.sight.fresh {
+                continue;
+            }
+            if act == Act::AskPreflight {
+                self.progress.preflight = Some(PreflightStatus { requested_at: to_kubernetes(self.now) });
+                seen = Some(observed);
+                continue;
+            }
+            if !self.sight.exact {
+                self.sight.exact = true;
+                seen = Some(observed);
+                continue;
+            }
+            if !self.may_act().await? {
+                return Ok(Ended::Overtaken);
+            }
+            let Some(done) = self.perform(step, &act, &mut observed).await? else {
+                return Ok(Ended::Quiet(Some(observed)));
+            };
+            seen = self.fold(&act, done, observed).await;
+            if act == Act::Abandon || self.progress.blocked.is_some() {
+                break;
+            }
+        }
+        Ok(Ended::Quiet(seen))
+    }
+
+    async fn incidents(&self) -> Result<Vec<Incident>, ObjectError> {
+        let all = self.secrets.ports.objects.secret_incidents(self.place.namespace).await?;
+        Ok(desired::incidents(self.object, &all, self.now))
+    }
+
+    fn store(&self) -> Arc<dyn ParameterStore> {
+        self.secrets.ports.regions.store(self.region)
+    }
+
+    fn fail(&mut self, step: &str, blocked: Blocked) {
+        self.secrets.fail(self.object, self.progress, step, blocked, self.now);
+    }
+
+    // Observe.
+
+    /// What the shared listing and the last close look tell: `None` where it takes another close look.
+    fn glance(&mut self, incidents: &[Incident]) -> Option<Observed> {
+        let remembered = self.secrets.recall(self.place.namespace, self.place.name);
+        let read_at = remembered.as_ref().map(|remembered| remembered.at);
+        if self.target_is_to_be_asked() || asks_for_history(self.object, incidents) {
+            return None;
+        }
+        let inventory = &self.secrets.ports.inventory;
+        let glimpse = inventory.glimpse(self.region, self.place.paths, &self.place.folder())?;
+        self.progress.read_at = read_at.max(Some(glimpse.taken_at));
+        observe::at_a_glance(self.object, self.place, glimpse, remembered)
+    }
+
+    /// Whether what the target said of the published login is too old.
+    fn target_is_to_be_asked(&self) -> bool {
+        let target = self.object.status.as_ref().and_then(|status| status.target.as_ref());
+        self.object.spec.generate.has_target()
+            && target.is_some_and(|target| {
+                let poll = if target.accepts { super::ACCEPTED_POLL } else { super::REFUSED_POLL };
+                from_kubernetes(&target.checked_at) + poll <= self.secrets.ports.clock.now()
+            })
+    }
+
+    /// `None`: it failed now or a moment ago, which `progress` tells.
+    async fn look_unless_put_off(&mut self, incidents: &[Incident]) -> Option<Observed> {
+        if !self.sight.fresh && self.progress.backs_off_from(OBSERVE, self.now) {
+            self.progress.blocked = self.progress.failure.as_ref().map(Blocked::again);
+            return None;
+        }
+        match self.look(incidents).await {
+            Ok(observed) => {
+                self.sight.fresh = true;
+                self.progress.read_at = Some(self.secrets.ports.clock.now());
+                Some(observed)
+            }
+            Err(blocked) => {
+                self.fail(OBSERVE, blocked);
+                None
+            }
+        }
+    }
+
+    /// Looks at everything afresh, Parameter Store first, then the target.
+    async fn look(&mut self, incidents: &[Incident]) -> Result<Observed, Blocked> {
+        let store = self.store();
+        let mut observed =
+            observe::look_closely(store.as_ref(), self.place).await.map_err(|error| unseen(&error))?;
+        if self.sight.newer.as_ref().is_some_and(|newer| !newer.is_shown_by(&observed, self.place.owner)) {
+            return Err(Blocked {
+                reason: "SSMReadsLag".into(),
+                message: "SSM does not show yet what it has just said to hold; keyturn looks again".into(),
+                permanent: false,
+                unseen: true,
+            });
+        }
+        if !incidents.is_empty() && generator::needs_previous(&self.object.spec.generate) {
+            let keys = observe::published_keys(store.as_ref(), self.object, &observed).await;
+            observed.keys = keys.map_err(|error| unseen(&error.into()))?;
+        }
+        self.sight.target = match self.secrets.ports.targets.open(self.object, self.region).await {
+            Ok(None) => Opened::Not,
+            Ok(Some(target)) => Opened::Target(target),
+            Err(error) => Opened::Failed(error),
+        };
+        let seen = self.look_at_target(&observed).await;
+        observed.target = seen.map_err(|error| unseen(&error.into()))?;
+        Ok(observed)
+    }
+
+    async fn look_at_target(&self, observed: &Observed) -> Result<Option<TargetEvidence>, StoreError> {
+        let target = match &self.sight.target {
+            Opened::Not => return Ok(None),
+            Opened::Target(target) => Ok(target.as_ref()),
+            Opened::Failed(error) => Err(error),
+        };
+        let (store, now) = (self.store(), self.secrets.ports.clock.now());
+        super::target::look(target, self.object, store.as_ref(), observed, now).await.map(Some)
+    }
+
+    // Decide.
+
+    async fn decide(&mut self, observed: &mut Observed) -> Result<Turn, ObjectError> {
+        // What was asked before a rotation is over with its record.
+        if !observed.records.is_empty() {
+            self.progress.preflight = None;
+        }
+        let settings = &self.secrets.settings;
+        let source = if self.sight.exact { Source::ApiServer } else { Source::Cache };
+        let around = self.secrets.ports.objects.surroundings(self.place.namespace, source).await?;
+        observed.hosts = observe::host_evidence(self.object, &observed.records, &around, settings.attempts);
+        let windows = desired::host_windows(self.object, &around.hosts);
+        let incidents = desired::incidents(self.object, &around.incidents, self.now);
+        let identity = format!("{}/{}", self.place.namespace, self.place.name);
+        let mut wanted =
+            desired::desired(self.object, self.place.owner, &identity, &windows, incidents, settings);
+        wanted.preflight_requested =
+            self.progress.preflight.as_ref().map(|p| from_kubernetes(&p.requested_at));
+        wanted.settled_since =
+            self.secrets.settled_since(self.place, &wanted, observed, self.now, self.sight.closed);
+        wanted.retirement.failed = self.progress.failed_at(Step::Retire);
+        wanted.promotion_refused = self.progress.refused_for_good(Step::Promote);
+        wanted.samples = samples(self.object, observed);
+        if let Some(is_dead) = protocol::published_is_dead(&wanted, observed) {
+            self.progress.published_is_dead = is_dead;
+        }
+        let next = protocol::next(&wanted, observed, self.now, settings.grace);
+        self.progress.asks_target_at = asks_target_at(&next, observed, self.progress.urgent);
+        self.progress.next = Some(next.clone());
+        Ok(self.secrets.turn(next, self.object, self.progress, self.sight.fresh, self.now))
+    }
+
+    // Gate.
+
+    /// Whether the grant only observes, or the step failed a moment ago; `progress` tells.
+    fn is_kept_from(&mut self, step: Step) -> bool {
+        if self.mode == GrantMode::Observe {
+            self.progress.observed_only = Some(format!(
+                "The RotationGrant's mode is Observe, so nothing is touched; otherwise the next step were {}",
+                step.name()
+            ));
+            return true;
+        }
+        if self.progress.puts_off(step, self.now) {
+            self.progress.blocked = self.progress.failure.as_ref().map(Blocked::again);
+            return true;
+        }
+        false
+    }
+
+    /// Reads the object and the grants from the API server itself, right before an effect.
+    async fn may_act(&mut self) -> Result<bool, ObjectError> {
+        let (namespace, name) = (self.place.namespace, self.place.name);
+        let Some(fresh) = self.secrets.ports.objects.managed_secret(namespace, name).await? else {
+            return Ok(false);
+        };
+        if intent(&fresh) != intent(self.object) {
+            return Ok(false);
+        }
+        *self.object = fresh;
+        let admitted = self.secrets.admit(self.object, self.region).await?;
+        Ok(admitted == Ok(GrantMode::Rotate) && self.secrets.ports.leadership.is_leader())
+    }
+
+    // Perform.
+
+    /// `None`: it failed, which `progress` tells.
+    async fn perform(
+        &mut self,
+        step: Step,
+        act: &Act,
+        observed: &mut Observed,
+    ) -> Result<Option<Done>, ObjectError> {
+        // What is about to be written may be there, unseen, for as long as the grace.
+        self.secrets.unsettle(self.place);
+        let closing = self.closing(act, observed);
+        let (ports, store) = (&self.secrets.ports, self.store());
+        // Said before the record goes: afterwards nothing is left to tell it from.
+        if let Act::DeleteRecord { id } = act
+            && let Some(notice) = notices::of_replaced(observed, *id, self.secrets.settings.grace)
+        {
+            ports.objects.notify(Subject::Secret(self.object), notice).await;
+        }
+        let actor = Actor {
+            ports,
+            store: store.as_ref(),
+            target: self.sight.target.get(),
+            place: self.place,
+            object: self.object,
+            now: self.now,
+        };
+        let done = match actor.perform(act, observed).await {
+            Ok(done) => done,
+            Err(ActError::Object(error)) => return Err(error),
+            Err(error) => {
+                self.fail(step.name(), failed(&error));
+                return Ok(None);
+            }
+        };
+        tracing::info!(
+            namespace = self.place.namespace,
+            name = self.place.name,
+            step = step.name(),
+            rotation = notices::rotation_of(act),
+            "{}",
+            notices::act_text(act)
+        );
+        // That a parameter can be written says nothing of what has failed before: attempts are counted on.
+        if !matches!(act, Act::ProveWritable { .. }) {
+            self.progress.failure = None;
+        }
+        for notice in notices::of_act(self.object, act, observed, closing.as_ref()) {
+            ports.objects.notify(Subject::Secret(self.object), notice).await;
+        }
+        self.progress.ended.extend(closing);
+        if begins_a_rotation(act) && matches!(done, Done::Applied) {
+            // The region of the spec, which the status may be about to pin.
+            let region = self.secrets.settings.region_of(self.object).to_owned();
+            let (owner, now) = (self.place.owner, self.now);
+            self.secrets.record(self.object, owner, Some(observed), self.progress, &region, now).await?;
+        }
+        Ok(Some(done))
+    }
+
+    /// How the rotation ends whose record goes; `None` where it had ended before, and the record came back.
+    fn closing(&self, act: &Act, observed: &Observed) -> Option<LastRotation> {
+        let Act::DeleteRecord { id } = act else { return None };
+        let record = observed.records.get(id).filter(|record| !protocol::has_come_back(observed, record))?;
+        let mut later = observed.records.range(id + 1..).map(|(_, later)| later);
+        // One that an incident has gone on from was published, and has been what was asked for.
+        let followed = later.clone().any(|later| later.trigger == Trigger::Incident);
+        let superseded = !observed.is_published(record) && !followed;
+        let mut ended = status::ended(record, superseded, self.now);
+        ended.window_seconds = status::window_seconds(self.object, observed, record, self.progress);
+        // One whose login the target has withdrawn is begun again with another.
+        let withdrawn = superseded
+            && self.object.spec.generate.cloudflare_r2.is_some()
+            && self.object.metadata.deletion_timestamp.is_none();
+        // A roll back answers the request of the rotation that failed.
+        if withdrawn || later.any(|later| later.request == record.request) {
+            ended.request = None;
+        }
+        Some(ended)
+    }
+
+    // Fold.
+
+    /// What is known once an act was done; `None` where only another look can tell.
+    async fn fold(&mut self, act: &Act, done: Done, mut observed: Observed) -> Option<Observed> {
+        self.sight.closed |= matches!(act, Act::DeleteRecord { .. });
+        if begins_a_rotation(act) {
+            self.progress.preflight = None;
+        }
+        if matches!(act, Act::Install { .. }) && desired::strategy(self.object) == Some(Strategy::InPlace) {
+            self.progress.installed_at = Some(self.now);
+        }
+        // In an incident a login is revoked before the new one is published.
+        if let Act::Retire { id, .. } = act {
+            let record = observed.records.get(id);
+            self.progress.published_is_dead |= record.is_some_and(|record| !observed.is_published(record));
+        }
+        match done {
+            Done::LookAgain(newer) => {
+                self.sight.newer = newer;
+                self.sight.fresh = false;
+                return None;
+            }
+            Done::Object(changed) => *self.object = *changed,
+            Done::Applied => self.progress.read_at = Some(self.secrets.ports.clock.now()),
+        }
+        // Beside another record: the target was asked about the logins of that one.
+        if begins_a_rotation(act) && observed.records.len() > 1 {
+            match self.look_at_target(&observed).await {
+                Ok(seen) => observed.target = seen,
+                Err(error) => {
+                    observed.target = None;
+                    self.fail(OBSERVE, unseen(&error.into()));
+                }
+            }
+        }
+        Some(observed)
+    }
+}
+
+fn begins_a_rotation(act: &Act) -> bool {
+    matches!(act, Act::Record { .. } | Act::RecordRollBack { .. })
+}
+
+/// What a failed act is told as.
+fn failed(error: &ActError) -> Blocked {
+    let (reason, permanent) = match error {
+        ActError::Store(error) => (error.reason(), error.needs_a_person()),
+        ActError::Record(_) => ("RecordTooLarge", true),
+        ActError::PreviousGone { .. } => ("PreviousValueGone", true),
+        ActError::Generate(error) => ("GenerateFailed", error.is_permanent()),
+        ActError::Target(error) => (error.reason, error.permanent),
+        ActError::NotAccepted(problem) => (problem.reason.as_str(), problem.permanent),
+        ActError::Object(_) => ("APIServer", false),
+    };
+    Blocked { reason: reason.into(), message: error.to_string(), permanent, unseen: false }
+}
+
+impl ManagedSecrets {
+    /// Since when no record of this secret has been seen. One that this very pass has closed leaves nothing unseen.
+    fn settled_since(
+        &self,
+        place: &Place<'_>,
+        wanted: &Desired<'_>,
+        observed: &Observed,
+        now: DateTime<Utc>,
+        closed: bool,
+    ) -> Option<DateTime<Utc>> {
+        if !observed.records.is_empty() || !wanted.finalizer || !self.ports.leadership.is_leader() {
+            self.unsettle(place);
+            return None;
+        }
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = settled.entry((place.namespace.to_owned(), place.name.to_owned())).or_insert(now);
+        if closed {
+            *since = DateTime::UNIX_EPOCH;
+        }
+        Some(*since)
+    }
+
+    fn unsettle(&self, place: &Place<'_>) {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.remove(&(place.namespace.to_owned(), place.name.to_owned()));
+    }
+}
+
+/// What values of the object look like, where SSM holds them to a pattern or their length could matter.
+fn samples(object: &ManagedSecret, observed: &Observed) -> BTreeMap<String, String> {
+    let is_closely_seen = observed.parameters.iter().any(|parameter| parameter.shape.is_some());
+    if is_closely_seen && observed.records.is_empty() {
+        generator::samples(&object.spec)
+    } else {
+        BTreeMap::new()
+    }
+}
+
+/// Whether an incident asks what the inventory cannot tell: how old the keys of a ring are, and what lay below a value that
+/// somebody has put, which a target may accept. Until nothing of it is from before the report.
+fn asks_for_history(object: &ManagedSecret, incidents: &[Incident]) -> bool {
+    let reported_at = incidents.iter().map(|incident| incident.reported_at).max();
+    let compromise = object.status.as_ref().and_then(|status| status.compromise.as_ref());
+    let contained = compromise.filter(|compromise| compromise.contained_at.is_some());
+    let generate = &object.spec.generate;
+    (generator::needs_previous(generate) || generate.has_target())
+        && reported_at.is_some()
+        && contained.map(|contained| from_kubernetes(&contained.reported_at)) != reported_at
+}
+
+/// What a person said with the object: a change of it makes every decision void.
+fn intent(object: &ManagedSecret) -> (Option<&String>, Option<i64>, bool, Option<String>) {
+    let metadata = &object.metadata;
+    (metadata.uid.as_ref(), metadata.generation, metadata.deletion_timestamp.is_some(), request_token(object))
+}

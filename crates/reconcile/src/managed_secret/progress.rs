@@ -1,0 +1,261 @@
+//! How far one pass came, and what it met: the part of the status that is not evidence.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use keyturn_api::conditions;
+use keyturn_api::managed_secret::{FailureStatus, LastRotation, PreflightStatus};
+use keyturn_api::time::{from_kubernetes, to_text};
+use keyturn_api::{ManagedSecret, ROTATE_REQUESTED_AT};
+use keyturn_rotation::protocol::{Lacking, Next, Step, Waiting};
+
+/// Most sessions that a message names.
+const SHOWN_CLIENTS: usize = 3;
+
+/// Something that keeps the protocol from being followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    pub reason: String,
+    pub message: String,
+    /// Only a person can end it.
+    pub permanent: bool,
+    /// The evidence could not even be looked at.
+    pub unseen: bool,
+}
+
+/// What one pass has to say.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// The protocol's last word; `None` where it could not be asked.
+    pub next: Option<Next>,
+    pub blocked: Option<Blocked>,
+    /// When Parameter Store was read, or had answered an act, for what the pass goes by.
+    pub read_at: Option<DateTime<Utc>>,
+    /// When the target is asked again, where only it can end the wait.
+    pub asks_target_at: Option<DateTime<Utc>>,
+    pub failure: Option<FailureStatus>,
+    pub preflight: Option<PreflightStatus>,
+    /// When a role was given its new password in place, in this pass.
+    pub installed_at: Option<DateTime<Utc>>,
+    /// Whether what is published opens nothing any more, as far as has been seen.
+    pub published_is_dead: bool,
+    /// The rotations that ended in this pass, oldest first.
+    pub ended: Vec<LastRotation>,
+    /// The latest report of an incident that concerns the secret.
+    pub reported_at: Option<DateTime<Utc>>,
+    /// Whether that is not contained yet.
+    pub urgent: bool,
+    /// What would be done if the grant's mode were not Observe.
+    pub observed_only: Option<String>,
+}
+
+/// Reason of Ready where the published login was left for one that has yet to be published.
+pub const LOGIN_REPLACED: &str = "LoginReplaced";
+
+impl Progress {
+    pub fn step(&self) -> Option<Step> {
+        match self.next {
+            Some(Next::Wait { step, .. } | Next::Act { step, .. }) => Some(step),
+            _ => None,
+        }
+    }
+
+    /// One sentence for a person on what is going on; empty where nothing is.
+    pub fn message(&self) -> String {
+        if let Some(would) = &self.observed_only {
+            return would.clone();
+        }
+        if let Some(blocked) = &self.blocked {
+            return match &self.failure {
+                Some(f) if !blocked.permanent => {
+                    format!(
+                        "{}. Next attempt at {}",
+                        blocked.message,
+                        to_text(from_kubernetes(&f.next_attempt_time))
+                    )
+                }
+                _ => blocked.message.clone(),
+            };
+        }
+        match &self.next {
+            Some(Next::Wait { why, until, .. }) => waiting_text(why, *until),
+            Some(Next::Act { step, .. }) => format!("Next step: {}", step.name()),
+            Some(Next::Rest { .. } | Next::Stall(_)) | None => String::new(),
+        }
+    }
+
+    /// Reason and message of the Stalled condition, where it holds.
+    pub fn stalled(&self) -> Option<(String, String)> {
+        if let Some(blocked) = self.blocked.as_ref().filter(|b| b.permanent) {
+            return Some((blocked.reason.clone(), blocked.message.clone()));
+        }
+        match &self.next {
+            Some(Next::Wait {
+                step: Step::Deploy,
+                why: Waiting::DeployFailed { host, reason, message, for_good: true },
+                ..
+            }) => Some((reason.clone(), format!("DockerHost {host}: {message}"))),
+            Some(Next::Wait { step: Step::Promote, why: why @ Waiting::Drift { .. }, until }) => {
+                Some(("ForeignWrite".to_owned(), waiting_text(why, *until)))
+            }
+            Some(Next::Wait { why: why @ Waiting::OutOfReach { .. }, until, .. }) => {
+                Some(("OldTokenOutOfReach".to_owned(), waiting_text(why, *until)))
+            }
+            Some(Next::Wait { why: why @ Waiting::SessionsUnseen { .. }, until, .. }) => {
+                Some(("SessionsUnseen".to_owned(), waiting_text(why, *until)))
+            }
+            Some(Next::Wait { why: why @ Waiting::Unproven { .. }, until, .. }) => {
+                Some(("NotProven".to_owned(), waiting_text(why, *until)))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn waiting_text(why: &Waiting, until: Option<DateTime<Utc>>) -> String {
+    let until = until.map(|at| format!(" until {}", to_text(at))).unwrap_or_default();
+    match why {
+        Waiting::Grace => format!("Waiting{until} so that no late request can undo what was done"),
+        Waiting::Preflight => {
+            "Checking that the hosts work and run what is published before anything is touched".into()
+        }
+        Waiting::PreflightFailed { host, message, .. } => {
+            format!("The rotation is put off and nothing was touched: DockerHost {host}: {message}")
+        }
+        Waiting::Deploy { host, held } => {
+            let held = held.as_ref().map(|held| format!(", which it cannot: {held}")).unwrap_or_default();
+            format!("Waiting for DockerHost {host} to prove that it runs the new version{held}")
+        }
+        Waiting::DeployFailed { host, message, .. } => format!("DockerHost {host}: {message}"),
+        Waiting::Drift { path, version } => format!(
+            "Version {version} of {path} was written by somebody else: set rotation.onDrift to Adopt to keep that \
+             value, or to Rotate to replace it"
+        ),
+        Waiting::Target(problem) => problem.message.clone(),
+        Waiting::TargetUnseen => "Asking the server whether it accepts the login".into(),
+        Waiting::HostBusy { host } => format!(
+            "Waiting for the deployment on DockerHost {host} to end, so that it starts nothing with a password that is \
+             about to be changed"
+        ),
+        Waiting::Unproven { host } => format!(
+            "DockerHost {host} runs no container that has the variable, so nothing proves that the old login is out of \
+             use: name the variable in hosts[].env, or set retire.requires to Verify to take the verify script's word"
+        ),
+        Waiting::Retirement => format!("Every host runs the new login; the old one is retired{until}"),
+        Waiting::Propagation { retired: false } => {
+            "Waiting for the new key pair to be accepted: it may take a minute until it is known everywhere".into()
+        }
+        Waiting::Propagation { retired: true } => {
+            "Waiting for the old key pair to be refused: it may take a minute until its end is known everywhere".into()
+        }
+        Waiting::OutOfReach { username } => format!(
+            "The old access key id {username} still works, and no token of this account has that id: it belongs to a \
+             user, or to another account. Delete it there by hand (Cloudflare dashboard, My Profile, API Tokens)"
+        ),
+        Waiting::SessionsUnseen { username, lacking } => sessions_unseen(username, *lacking),
+        Waiting::Orphans { count } => format!(
+            "{count} tokens that rotations which were cut short have left behind are deleted first{until}"
+        ),
+        Waiting::TakenBack => format!(
+            "SSM refused to publish the new credential for good: the one before is brought back, after waiting{until} so that \
+             no late request can undo it"
+        ),
+        Waiting::Unpublishable { message } => message.clone(),
+        Waiting::Sessions { username, clients } => {
+            let (named, more) = clients.split_at(clients.len().min(SHOWN_CLIENTS));
+            let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+            format!(
+                "{} sessions of the old login {username} are still open ({}{more}): it is retired once they have ended",
+                clients.len(),
+                named.join(", ")
+            )
+        }
+    }
+}
+
+fn sessions_unseen(username: &str, lacking: Lacking) -> String {
+    let lacking = match lacking {
+        Lacking::Login => {
+            "neither an administrator nor the role itself shows them: end them by hand and delete the SecretIncident, or set \
+             adminSecretRef or adminParameter"
+        }
+        Lacking::Statistics => {
+            "nobody sees since when they are open: run GRANT pg_read_all_stats for the administrator"
+        }
+    };
+    format!("Sessions that were opened with the old password of role {username} may go on, and {lacking}")
+}
+
+impl Progress {
+    /// Takes up what status kept: a failure's backoff survives a restart, and ends with an edit or a new request.
+    /// One beyond `longest` was set by a clock that has been corrected since, and counts for nothing.
+    pub fn resume(
+        object: &ManagedSecret,
+        reported_at: Option<DateTime<Utc>>,
+        longest: DateTime<Utc>,
+    ) -> Self {
+        let status = object.status.as_ref();
+        let request = object.metadata.annotations.as_ref().and_then(|a| a.get(ROTATE_REQUESTED_AT));
+        let failure = status.and_then(|s| s.failure.clone()).filter(|failure| {
+            // Times in a status are rounded up to whole seconds.
+            from_kubernetes(&failure.next_attempt_time) <= longest + TimeDelta::seconds(1)
+                && Some(failure.generation) == object.metadata.generation
+                && failure.request.as_ref() == request
+                && failure.incident.as_ref().map(from_kubernetes) == reported_at
+        });
+        let preflight = status.and_then(|s| s.preflight.clone());
+        let ready = status.and_then(|s| conditions::find(&s.conditions, conditions::READY));
+        let contained = status.and_then(|s| s.compromise.as_ref()).is_some_and(|compromise| {
+            compromise.contained_at.is_some() && Some(from_kubernetes(&compromise.reported_at)) == reported_at
+        });
+        Self {
+            failure,
+            preflight,
+            // So until its target has been seen again.
+            published_is_dead: ready.is_some_and(|ready| ready.reason == LOGIN_REPLACED),
+            reported_at,
+            urgent: reported_at.is_some() && !contained,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the next attempt of this step lies ahead.
+    pub fn backs_off_from(&self, step: &str, now: DateTime<Utc>) -> bool {
+        self.backs_off(now) && self.failure.as_ref().is_some_and(|f| f.step == step)
+    }
+
+    /// Whether this step is what failed last.
+    pub fn failed_at(&self, step: Step) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.step == step.name())
+    }
+
+    /// Whether this step is what failed last, in a way that another try of the same cannot mend.
+    pub fn refused_for_good(&self, step: Step) -> bool {
+        self.failed_at(step) && self.failure.as_ref().is_some_and(|failure| failure.permanent)
+    }
+
+    /// Whether the next attempt lies ahead, of what failed last. In an incident a revocation and the other steps do not put
+    /// each other off.
+    pub fn puts_off(&self, step: Step, now: DateTime<Utc>) -> bool {
+        let apart = self.failed_at(Step::Retire) != (step == Step::Retire);
+        // Hosts have no password that works until what was installed is taken back.
+        let taken_back = step == Step::Abort && self.refused_for_good(Step::Promote);
+        self.backs_off(now) && !(self.urgent && apart) && !taken_back
+    }
+
+    /// Whether the next attempt lies ahead.
+    pub fn backs_off(&self, now: DateTime<Utc>) -> bool {
+        self.failure.as_ref().is_some_and(|f| from_kubernetes(&f.next_attempt_time) > now)
+    }
+}
+
+impl Blocked {
+    /// The failure that is being waited out.
+    pub fn again(failure: &FailureStatus) -> Self {
+        Self {
+            reason: failure.reason.clone(),
+            message: failure.message.clone(),
+            permanent: failure.permanent,
+            unseen: false,
+        }
+    }
+}

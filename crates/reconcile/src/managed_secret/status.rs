@@ -1,0 +1,724 @@
+//! The status of a ManagedSecret: a mirror of the evidence and of what is being done about it, rendered as a whole.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::progress::{Blocked, LOGIN_REPLACED, Progress};
+use super::{compromise, desired};
+use keyturn_api::conditions::{self, Said, Truth};
+use keyturn_api::docker_host::Proof;
+use keyturn_api::managed_secret::{
+    LastRotation, ManagedSecretStatus, OnDrift, Origin, PendingRetirement, PublishedParameter,
+    RotationStatus, SecretOnHost, TargetStatus,
+};
+use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
+use keyturn_api::{ManagedSecret, conditions as c};
+use keyturn_rotation::observed::{
+    Acceptance, Author, HostEvidence, Observed, Parameter, Record, Seen, TargetEvidence, Trigger,
+};
+use keyturn_rotation::protocol::{self, Desired, Next, Step, Waiting};
+use keyturn_rotation::request;
+use keyturn_rotation::schedule::{Due, Verdict};
+
+/// Most entries of `status.history`.
+const MAX_HISTORY: usize = 10;
+/// Most entries of `status.handledRequests`.
+const MAX_REQUESTS: usize = 20;
+/// Most entries of `status.target.notes`.
+const MAX_NOTES: usize = 32;
+/// Most entries of `status.target.setUp`, and the most characters of one.
+const MAX_STATEMENTS: usize = 100;
+const MAX_STATEMENT: usize = 512;
+/// Most characters of a request that a message quotes: an annotation may be long.
+const MAX_SHOWN_TOKEN: usize = 64;
+
+/// Renders the status from the evidence; `None` of it where it could not be gathered, and then keeps what it said.
+pub fn render(
+    object: &ManagedSecret,
+    desired: &Desired<'_>,
+    observed: Option<&Observed>,
+    progress: &Progress,
+    region: &str,
+    now: DateTime<Utc>,
+) -> ManagedSecretStatus {
+    let generation = object.metadata.generation;
+    let mut status = object.status.clone().unwrap_or_default();
+    status.observed_generation = generation;
+    status.region.get_or_insert_with(|| region.to_owned());
+    status.preflight = progress.preflight.clone();
+    status.failure = progress.failure.clone();
+    match (observed, &desired.request) {
+        (Some(observed), _) => mirror(&mut status, object, desired, observed, progress, now),
+        // What came with the object is known as such, although nothing could be seen yet.
+        (None, Some(request)) if desired::is_first_sight(object) => {
+            remember_request(&mut status, request.hash.clone());
+        }
+        (None, _) => {}
+    }
+    let set = |conditions: &mut Vec<_>, (kind, truth, reason, message): Said| {
+        conditions::set(conditions, kind, truth, &reason, &message, generation, now);
+    };
+    let held = held_by_suspend(&status, desired, observed);
+    let mut said = vec![
+        ready(&status, desired, observed, progress, held.as_deref()),
+        rotating(&status, progress, held.as_deref()),
+    ];
+    if let Some(observed) = observed {
+        said.extend(facts(object, desired, observed, progress, now));
+        if object.spec.hosts.is_empty() {
+            conditions::clear(&mut status.conditions, c::DEPLOYED);
+            conditions::clear(&mut status.conditions, c::PREFLIGHT);
+        }
+        let bootstrap = observed.parameters.iter().any(|p| p.versions.is_empty());
+        match (bootstrap, &progress.blocked) {
+            (true, None | Some(Blocked { permanent: false, .. })) => {
+                said.push((
+                    c::RECONCILING,
+                    Truth::True,
+                    "Creating".into(),
+                    "The value is being created".into(),
+                ));
+            }
+            _ => conditions::clear(&mut status.conditions, c::RECONCILING),
+        }
+    }
+    status.compromise = compromise::follow(object, &status, desired, observed, progress, now);
+    match compromise::said(status.compromise.as_ref(), desired, observed, progress) {
+        Some(one) => said.push(one),
+        None => conditions::clear(&mut status.conditions, c::COMPROMISED),
+    }
+    match progress.stalled() {
+        Some((reason, message)) => said.push((c::STALLED, Truth::True, reason, message)),
+        None => conditions::clear(&mut status.conditions, c::STALLED),
+    }
+    for one in said {
+        set(&mut status.conditions, one);
+    }
+    status.conditions.sort_by_key(|condition| order(&condition.type_));
+    status
+}
+
+fn order(kind: &str) -> usize {
+    let known = [
+        c::READY,
+        c::ROTATING,
+        c::DEPLOYED,
+        c::OVERDUE,
+        c::DRIFTED,
+        c::COMPROMISED,
+        c::PREFLIGHT,
+        c::RECONCILING,
+        c::STALLED,
+    ];
+    known.iter().position(|k| *k == kind).unwrap_or(known.len())
+}
+
+fn mirror(
+    status: &mut ManagedSecretStatus,
+    object: &ManagedSecret,
+    desired: &Desired<'_>,
+    observed: &Observed,
+    progress: &Progress,
+    now: DateTime<Utc>,
+) {
+    let adopt = desired.on_drift == OnDrift::Adopt;
+    status.parameters = observed.parameters.iter().filter_map(|p| published(p, adopt)).collect();
+    let made = observed.parameters.iter().filter_map(|p| p.latest()).map(Seen::made_at).min();
+    status.last_rotation_time = made.map(to_kubernetes);
+    status.next_rotation_time =
+        look_at_schedule(desired, observed, now).and_then(|verdict| match verdict.next {
+            Due::At(at) if !desired.suspended => Some(to_text(at)),
+            _ => None,
+        });
+    // While a rotation runs, hosts that have left the spec since are named too: they still have to prove it.
+    let counts = |name: &String| desired.hosts.contains(name) || !observed.records.is_empty();
+    status.hosts = observed
+        .hosts
+        .iter()
+        .filter(|h| counts(&h.name))
+        .map(|host| {
+            let proven = |p: &Parameter| host.proof_of(p, p.latest()) == Some(Proof::Proven);
+            let version =
+                observed.parameters.iter().filter_map(|p| host.proofs.get(&p.path)).map(|p| p.version).max();
+            SecretOnHost { name: host.name.clone(), version, proven: observed.parameters.iter().all(proven) }
+        })
+        .collect();
+    status.rotation = observed.records.values().next_back().map(|record| RotationStatus {
+        id: i64::try_from(record.id).unwrap_or(i64::MAX),
+        trigger: record.trigger.name().to_owned(),
+        step: step(desired, observed, record, progress).name().to_owned(),
+        request: record.request.clone(),
+        started_at: to_kubernetes(record.at),
+        installed_at: before(object, record)
+            .and_then(|r| r.installed_at.clone())
+            .or(progress.installed_at.map(to_kubernetes))
+            .or_else(|| protocol::installed_at(desired, observed, record).map(to_kubernetes)),
+        proven_at: before(object, record).and_then(|r| r.proven_at.clone()).or_else(|| {
+            // One that is not there may only not be shown yet.
+            let mut hosts = observed.hosts.iter().filter(|host| counts(&host.name));
+            let proven = observed.is_published(record)
+                && hosts.all(|host| protocol::has_left_the_old(host, desired, observed, record));
+            (proven && record.credential.is_some()).then(|| to_kubernetes(now))
+        }),
+        attempts: progress.failure.as_ref().map_or(0, |f| f.attempts),
+        message: progress.message(),
+    });
+    status.pending_retirements = pending_retirements(desired, observed, status, progress);
+    if let Some(target) = &observed.target {
+        status.target = mirrored_target(status.target.as_ref(), target, observed, now);
+    }
+    if let Some(ended) = ended_untold(object, desired, observed, now) {
+        remember(status, ended);
+    }
+    if let Some(ended) = ended_unseen(object, observed, now) {
+        remember(status, ended);
+    }
+    for ended in &progress.ended {
+        remember(status, ended.clone());
+    }
+    answer_request(status, desired, observed, desired::is_first_sight(object), now);
+}
+
+/// The step that a rotation is in. Hosts go by it, so it follows from the evidence; only what comes after the deployment, and
+/// an abort, are told as the protocol says.
+fn step(desired: &Desired<'_>, observed: &Observed, record: &Record, progress: &Progress) -> Step {
+    match progress.step() {
+        Some(step @ (Step::Retire | Step::Close | Step::Abort)) => step,
+        _ => protocol::step_of(desired, observed, record),
+    }
+}
+
+/// The rotation that status says is under way and that has ended since: a controller died between deleting its record
+/// and writing so. Only one whose value is published can have; an aborted one is not told apart from a lost record.
+fn ended_unseen(object: &ManagedSecret, observed: &Observed, now: DateTime<Utc>) -> Option<LastRotation> {
+    let status = object.status.as_ref()?;
+    let rotation = status.rotation.as_ref()?;
+    let id = u64::try_from(rotation.id).ok()?;
+    let told = status.history.iter().any(|ended| ended.id == Some(rotation.id));
+    // A roll back is never given up, and publishes nothing where the one that failed had not.
+    let rolled_back = rotation.trigger == Trigger::RollBack.name();
+    let ended = observed.is_published_by(id) || rolled_back && observed.records.is_empty();
+    if told || observed.records.contains_key(&id) || !ended {
+        return None;
+    }
+    let result = if rolled_back { "RolledBack" } else { "Succeeded" };
+    Some(LastRotation {
+        id: Some(rotation.id),
+        request: rotation.request.clone(),
+        trigger: Some(rotation.trigger.clone()),
+        result: result.to_owned(),
+        finished_at: Some(to_kubernetes(now)),
+        window_seconds: None,
+    })
+}
+
+/// The rotation that has published what is there, where it began and ended while no status could be written. Whoever waits
+/// for a record that may lie there unseen keeps the finalizer.
+fn ended_untold(
+    object: &ManagedSecret,
+    desired: &Desired<'_>,
+    observed: &Observed,
+    now: DateTime<Utc>,
+) -> Option<LastRotation> {
+    let status = object.status.as_ref()?;
+    let told = status.last_rotation.as_ref()?.id?;
+    let published = observed.parameters.first()?.latest()?;
+    let Author::Ours(id) = published.author else { return None };
+    let is_settled = observed.records.is_empty() && !desired.finalizer;
+    let is_news = i64::try_from(id).is_ok_and(|id| id > told);
+    (is_news && is_settled && observed.is_published_by(id)).then(|| LastRotation {
+        id: i64::try_from(id).ok(),
+        request: None,
+        trigger: None,
+        result: if published.brought_back_at().is_some() { "RolledBack" } else { "Succeeded" }.to_owned(),
+        finished_at: Some(to_kubernetes(now)),
+        window_seconds: None,
+    })
+}
+
+/// What status said of this rotation.
+fn before<'a>(object: &'a ManagedSecret, record: &Record) -> Option<&'a RotationStatus> {
+    let rotation = object.status.as_ref()?.rotation.as_ref()?;
+    (u64::try_from(rotation.id).ok() == Some(record.id)).then_some(rotation)
+}
+
+fn pending_retirements(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    status: &ManagedSecretStatus,
+    progress: &Progress,
+) -> Vec<PendingRetirement> {
+    let Some(record) = observed.records.values().next_back() else { return Vec::new() };
+    let Some(credential) = &record.credential else { return Vec::new() };
+    let Some(old) = credential.replaces.as_ref().filter(|old| **old != credential.username) else {
+        return Vec::new();
+    };
+    let proven = status.rotation.as_ref().and_then(|r| r.proven_at.as_ref()).map(from_kubernetes);
+    let Some(proven) = proven else { return Vec::new() };
+    if observed.target.as_ref().is_some_and(|t| t.unseen.is_none() && !t.can_log_in.contains(old)) {
+        return Vec::new();
+    }
+    vec![PendingRetirement {
+        credential: old.clone(),
+        not_before: to_kubernetes(proven + desired.retirement.after),
+        message: progress.message(),
+    }]
+}
+
+/// What the target says of the published login. During a rotation nothing is said of the one that is being replaced.
+fn mirrored_target(
+    before: Option<&TargetStatus>,
+    target: &TargetEvidence,
+    observed: &Observed,
+    now: DateTime<Utc>,
+) -> Option<TargetStatus> {
+    let published = observed.records.values().next_back().is_none_or(|record| observed.is_published(record));
+    let answer = target.published.as_ref().or(target.recorded.as_ref().filter(|_| published));
+    let (accepts, message) = match answer {
+        Some(Acceptance::Accepted) => (true, String::new()),
+        Some(Acceptance::Refused(problem)) => (false, problem.message.clone()),
+        Some(Acceptance::Unknown(_)) | None => return before.cloned(),
+    };
+    let seen = TargetStatus {
+        accepts,
+        checked_at: to_kubernetes(target.at),
+        fenced: if target.unseen.is_some() { before.is_some_and(|b| b.fenced) } else { target.fenced },
+        message,
+        notes: target.notes.iter().take(MAX_NOTES).cloned().collect(),
+        set_up: shown(&target.set_up),
+    };
+    // Nobody needs to know of every look.
+    let unchanged = before.filter(|before| {
+        let same = TargetStatus { checked_at: seen.checked_at.clone(), ..(*before).clone() } == seen;
+        same && now - from_kubernetes(&before.checked_at) < TimeDelta::hours(1)
+    });
+    Some(unchanged.cloned().unwrap_or(seen))
+}
+
+/// As many statements as the status takes, each at its length.
+fn shown(statements: &[String]) -> Vec<String> {
+    let short = |statement: &String| statement.chars().take(MAX_STATEMENT).collect::<String>();
+    let mut shown: Vec<String> = statements.iter().take(MAX_STATEMENTS).map(short).collect();
+    if statements.len() > shown.len() {
+        shown.truncate(MAX_STATEMENTS - 1);
+        shown.push(format!("-- and {} more", statements.len() - shown.len()));
+    }
+    shown
+}
+
+/// For how long the hosts had no password that worked, where a role was changed in place.
+pub fn window_seconds(
+    object: &ManagedSecret,
+    observed: &Observed,
+    record: &Record,
+    progress: &Progress,
+) -> Option<i64> {
+    let installed = before(object, record)
+        .and_then(|r| r.installed_at.as_ref().map(from_kubernetes))
+        .or(progress.installed_at)?;
+    let proofs = observed.hosts.iter().flat_map(|host| {
+        observed.parameters.iter().filter_map(|p| {
+            let proof = host.proofs.get(&p.path)?;
+            record.version_in(p).filter(|seen| proof.is_of(seen)).map(|_| proof.at)
+        })
+    });
+    let known = before(object, record).and_then(|r| r.proven_at.as_ref().map(from_kubernetes));
+    let proven = proofs.max().map(|last| known.map_or(last, |known| known.min(last)))?;
+    Some((proven - installed).num_seconds().max(0))
+}
+
+fn published(parameter: &Parameter, adopt: bool) -> Option<PublishedParameter> {
+    let latest = parameter.latest()?;
+    let origin = match latest.author {
+        Author::Ours(_) => Origin::Rotated,
+        Author::Original => Origin::Adopted,
+        Author::Foreign if adopt => Origin::Adopted,
+        Author::Foreign | Author::OtherOwner(_) => Origin::Foreign,
+    };
+    let version = latest.version.number;
+    let published_at = to_kubernetes(latest.published_at());
+    Some(PublishedParameter { path: parameter.path.clone(), version, origin, published_at })
+}
+
+fn remember(status: &mut ManagedSecretStatus, ended: LastRotation) {
+    if let Some(token) = ended.request.as_deref() {
+        remember_request(status, request::hash(token));
+    }
+    status.history.retain(|entry| entry.id != ended.id || entry.id.is_none());
+    status.history.insert(0, ended.clone());
+    status.history.truncate(MAX_HISTORY);
+    status.last_rotation = Some(ended);
+}
+
+fn remember_request(status: &mut ManagedSecretStatus, hash: String) {
+    if !status.handled_requests.contains(&hash) {
+        status.handled_requests.insert(0, hash);
+        status.handled_requests.truncate(MAX_REQUESTS);
+    }
+}
+
+/// Answers the annotation: from what is published where status has lost it, or as recorded only at first sight.
+fn answer_request(
+    status: &mut ManagedSecretStatus,
+    desired: &Desired<'_>,
+    observed: &Observed,
+    first_sight: bool,
+    now: DateTime<Utc>,
+) {
+    let Some(request) = &desired.request else { return };
+    let known = request.handled || status.handled_requests.contains(&request.hash);
+    if known {
+        remember_request(status, request.hash.clone());
+    }
+    // One that is known from an object at which nothing could be seen yet has still to be told of.
+    let told = known && status.last_rotation.is_some();
+    if told || observed.records.values().any(|r| r.request.as_deref() == Some(request.token)) {
+        return;
+    }
+    let published = observed.ids_of_request(&request.hash);
+    if let Some(id) = published.last() {
+        remember_request(status, request.hash.clone());
+        // A rotation since then is what ended last, although a status that was lost cannot tell of it.
+        if observed.highest_id_in_store(desired.owner) > *id {
+            return;
+        }
+        let id = i64::try_from(*id).ok();
+        // An incident leads to a second value too, and never back to the first.
+        let rolled_back = published.len() > 1 && desired.incidents.is_empty();
+        let result = if rolled_back { "RolledBack" } else { "Succeeded" };
+        let ended = LastRotation {
+            id,
+            request: Some(request.token.to_owned()),
+            trigger: Some(Trigger::Request.name().to_owned()),
+            result: result.to_owned(),
+            finished_at: Some(to_kubernetes(now)),
+            window_seconds: None,
+        };
+        remember(status, ended);
+    } else if (first_sight || known) && observed.parameters.iter().any(|p| !p.versions.is_empty()) {
+        // In the history too: a rotation under way is what ended last before long.
+        remember(
+            status,
+            LastRotation {
+                id: None,
+                request: Some(request.token.to_owned()),
+                trigger: None,
+                result: "Recorded".to_owned(),
+                finished_at: Some(to_kubernetes(now)),
+                window_seconds: None,
+            },
+        );
+    }
+}
+
+/// How a record ended, for status and Event.
+pub fn ended(record: &Record, superseded: bool, now: DateTime<Utc>) -> LastRotation {
+    let result = match record.trigger {
+        _ if superseded => "Aborted",
+        Trigger::RollBack => "RolledBack",
+        _ => "Succeeded",
+    };
+    LastRotation {
+        id: i64::try_from(record.id).ok(),
+        request: record.request.clone(),
+        trigger: Some(record.trigger.name().to_owned()),
+        result: result.to_owned(),
+        finished_at: Some(to_kubernetes(now)),
+        window_seconds: None,
+    }
+}
+
+/// What `suspend` keeps from starting, for a person who wonders why nothing happens; `None` where it holds nothing back.
+fn held_by_suspend(
+    status: &ManagedSecretStatus,
+    desired: &Desired<'_>,
+    observed: Option<&Observed>,
+) -> Option<String> {
+    let incident = observed.is_some_and(|observed| protocol::is_suspected(desired, observed));
+    if !desired.suspended || status.rotation.is_some() || incident {
+        return None;
+    }
+    let request = observed.and_then(|observed| protocol::unhandled_request(desired, observed));
+    Some(match request {
+        Some(request) => {
+            let token: String = request.token.chars().take(MAX_SHOWN_TOKEN).collect();
+            format!("The request {token:?} waits, since spec.suspend is true: set it to false to rotate")
+        }
+        None => "No rotation starts while spec.suspend is true".into(),
+    })
+}
+
+/// Ready is told from the evidence: published, and accepted by what has to accept it as of the last look. What keeps the
+/// next step from being taken is told beside it.
+fn ready(
+    status: &ManagedSecretStatus,
+    desired: &Desired<'_>,
+    observed: Option<&Observed>,
+    progress: &Progress,
+    held: Option<&str>,
+) -> Said {
+    let not_ready = |(reason, message): (String, String)| (c::READY, Truth::False, reason, message);
+    let blocked = progress.blocked.as_ref();
+    if let Some(unseen) = blocked.filter(|blocked| blocked.permanent && blocked.unseen) {
+        return not_ready((unseen.reason.clone(), unseen.message.clone()));
+    }
+    let published = match observed {
+        Some(observed) => observed.parameters.iter().all(|p| !p.versions.is_empty()),
+        None => conditions::is_true(&status.conditions, c::READY),
+    };
+    let next = match blocked {
+        Some(blocked) => (blocked.reason.clone(), blocked.message.clone()),
+        None if published => ("Published".to_owned(), told(progress, held)),
+        None => ("Creating".to_owned(), told(progress, held)),
+    };
+    if !published {
+        return not_ready(next);
+    }
+    if let Some((reason, why)) = refused(status, desired, observed, progress) {
+        let beside =
+            if next.1.is_empty() || next.0 == reason { String::new() } else { format!(". {}", next.1) };
+        return not_ready((reason, format!("{why}{beside}")));
+    }
+    let (reason, message) = next;
+    if blocked.is_some() {
+        return (c::READY, Truth::True, reason, message);
+    }
+    let versions: Vec<String> = status.parameters.iter().map(|p| p.version.to_string()).collect();
+    let message = match message {
+        m if m.is_empty() => format!("Version {} is published", versions.join(", ")),
+        m => format!("Version {} is published. {m}", versions.join(", ")),
+    };
+    (c::READY, Truth::True, reason, message)
+}
+
+/// Why what is published opens nothing, as far as its target has said.
+fn refused(
+    status: &ManagedSecretStatus,
+    desired: &Desired<'_>,
+    observed: Option<&Observed>,
+    progress: &Progress,
+) -> Option<(String, String)> {
+    let is_dead = match observed {
+        Some(observed) => {
+            protocol::published_is_dead(desired, observed).unwrap_or(progress.published_is_dead)
+        }
+        // This very pass has seen it, or has changed the role, and could see no more.
+        None => progress.published_is_dead || progress.installed_at.is_some(),
+    };
+    if is_dead {
+        let message =
+            "The login that is published is not accepted any more, and the new one is not published yet";
+        return Some((LOGIN_REPLACED.to_owned(), message.to_owned()));
+    }
+    let target = status.target.as_ref().filter(|target| !target.accepts)?;
+    Some(("LoginRefused".to_owned(), target.message.clone()))
+}
+
+/// What is going on, or else what is held back.
+fn told(progress: &Progress, held: Option<&str>) -> String {
+    let message = progress.message();
+    if message.is_empty() { held.unwrap_or_default().to_owned() } else { message }
+}
+
+fn rotating(status: &ManagedSecretStatus, progress: &Progress, held: Option<&str>) -> Said {
+    match (&status.rotation, &progress.next) {
+        (Some(rotation), _) => (c::ROTATING, Truth::True, rotation.step.clone(), progress.message()),
+        (None, Some(Next::Wait { step: step @ (Step::Preflight | Step::Record), why, .. }))
+            if !matches!(why, Waiting::Drift { .. }) =>
+        {
+            (c::ROTATING, Truth::True, step.name().into(), progress.message())
+        }
+        _ => match held {
+            Some(held) => (c::ROTATING, Truth::False, "Suspended".into(), held.to_owned()),
+            None => (c::ROTATING, Truth::False, "Idle".into(), "No rotation is under way".into()),
+        },
+    }
+}
+
+/// The conditions that the evidence alone decides.
+fn facts(
+    object: &ManagedSecret,
+    desired: &Desired<'_>,
+    observed: &Observed,
+    progress: &Progress,
+    now: DateTime<Utc>,
+) -> Vec<Said> {
+    let mut said = vec![overdue(object, desired, observed, now), drifted(desired, observed)];
+    if !desired.hosts.is_empty() {
+        said.push(deployed(desired, observed, progress));
+    }
+    if !desired.hosts.is_empty() || refused_before_the_start(progress).is_some() {
+        said.push(preflight(desired, observed, progress));
+    }
+    said
+}
+
+fn overdue(object: &ManagedSecret, desired: &Desired<'_>, observed: &Observed, now: DateTime<Utc>) -> Said {
+    match look_at_schedule(desired, observed, now).and_then(|v| v.overdue_since) {
+        Some(since) => {
+            let lifetime = observed.target.as_ref().and_then(|target| target.lifetime);
+            if let Some(lifetime) = lifetime.filter(|lifetime| lifetime.replace_by() <= now) {
+                let message = format!(
+                    "The published token ends by itself at {}, and nothing works with it then: it should have been rotated by \
+                     {}",
+                    to_text(lifetime.ends),
+                    to_text(lifetime.replace_by())
+                );
+                return (c::OVERDUE, Truth::True, "TokenEnds".into(), message);
+            }
+            let period = object.spec.rotation.period.as_ref().map(ToString::to_string).unwrap_or_default();
+            let message = format!("The value is older than {period} since {}", to_text(since));
+            (c::OVERDUE, Truth::True, "PeriodExceeded".into(), message)
+        }
+        None => (
+            c::OVERDUE,
+            Truth::False,
+            "WithinPeriod".into(),
+            "The value is younger than it may become".into(),
+        ),
+    }
+}
+
+fn drifted(desired: &Desired<'_>, observed: &Observed) -> Said {
+    let foreign =
+        observed.parameters.iter().find(|p| p.latest().is_some_and(|s| s.author == Author::Foreign));
+    match foreign {
+        Some(parameter) if desired.on_drift != OnDrift::Adopt => {
+            let (path, version) = (&parameter.path, parameter.latest_number());
+            let remedy = match desired.on_drift {
+                OnDrift::Rotate => "It is replaced, since rotation.onDrift is Rotate",
+                _ => {
+                    "Set rotation.onDrift to Adopt to keep that value, or to Rotate to replace it; until then nothing \
+                     is rotated"
+                }
+            };
+            let message = format!("Version {version} of {path} was written by somebody else. {remedy}");
+            (c::DRIFTED, Truth::True, "ForeignWrite".into(), message)
+        }
+        _ => (c::DRIFTED, Truth::False, "InSync".into(), "What is published is what was expected".into()),
+    }
+}
+
+fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> Said {
+    if let Some(Next::Wait { why: Waiting::DeployFailed { host, reason, message, .. }, .. }) = &progress.next
+    {
+        return (c::DEPLOYED, Truth::False, reason.clone(), format!("DockerHost {host}: {message}"));
+    }
+    let mut unknown = None;
+    for host in observed.hosts.iter().filter(|h| desired.hosts.contains(&h.name)) {
+        for parameter in observed.parameters.iter().filter(|p| !p.versions.is_empty()) {
+            let version = parameter.latest_number();
+            let ours = matches!(parameter.latest().map(|s| &s.author), Some(Author::Ours(_)));
+            let path = &parameter.path;
+            let shown = host.shown_of(parameter, parameter.latest());
+            // Where nothing can be compared a deployment speaks for it, and of what keyturn did not publish there is none.
+            let shown = shown.filter(|shown| shown.proof != Proof::Incomparable || shown.deployed || !ours);
+            match shown.map(|shown| shown.proof) {
+                Some(Proof::Proven) => {}
+                Some(Proof::Differs) => {
+                    let message = format!(
+                        "DockerHost {}: a running container does not hold version {version} of {path}",
+                        host.name
+                    );
+                    return (c::DEPLOYED, Truth::False, "ValueDiffers".into(), message);
+                }
+                Some(Proof::Incomparable) => {
+                    let message = format!(
+                        "DockerHost {}: no container has the variable of {path}, so nothing proves what runs; name \
+                         the variable in hosts[].env if it has another name",
+                        host.name
+                    );
+                    unknown = Some((c::DEPLOYED, Truth::Unknown, "NothingToCompare".into(), message));
+                }
+                None if ours => {
+                    if let Some(failure) =
+                        host.failed_deploy.as_ref().filter(|f| f.versions.get(path) == Some(&version))
+                    {
+                        let message = format!("DockerHost {}: {}", host.name, failure.message);
+                        return (c::DEPLOYED, Truth::False, failure.reason.clone(), message);
+                    }
+                    let message =
+                        format!("DockerHost {} has not proven version {version} of {path} yet", host.name);
+                    return (c::DEPLOYED, Truth::False, "Deploying".into(), message);
+                }
+                None => {
+                    let message = format!(
+                        "DockerHost {} has not been compared with version {version} of {path} yet",
+                        host.name
+                    );
+                    unknown = Some((c::DEPLOYED, Truth::Unknown, "Adopted".into(), message));
+                }
+            }
+        }
+    }
+    if observed.parameters.iter().all(|p| p.versions.is_empty()) {
+        return (c::DEPLOYED, Truth::False, "Missing".into(), "Nothing is published yet".into());
+    }
+    unknown.unwrap_or((
+        c::DEPLOYED,
+        Truth::True,
+        "Proven".into(),
+        "Every host runs the published version".into(),
+    ))
+}
+
+/// Reason and message of what keeps a rotation from starting, beside the hosts.
+fn refused_before_the_start(progress: &Progress) -> Option<(&str, &str)> {
+    match (&progress.next, &progress.blocked) {
+        (Some(Next::Wait { step: Step::Preflight, why: Waiting::Target(problem), .. }), _) => {
+            Some((&problem.reason, &problem.message))
+        }
+        (
+            Some(Next::Wait { step: Step::Preflight, .. } | Next::Act { step: Step::Preflight, .. }),
+            Some(b),
+        ) => Some((&b.reason, &b.message)),
+        _ => None,
+    }
+}
+
+fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> Said {
+    if let Some(Next::Wait { why: Waiting::PreflightFailed { host, reason, message }, .. }) = &progress.next {
+        return (c::PREFLIGHT, Truth::False, reason.clone(), format!("DockerHost {host}: {message}"));
+    }
+    if let Some((reason, message)) = refused_before_the_start(progress) {
+        return (c::PREFLIGHT, Truth::False, reason.to_owned(), message.to_owned());
+    }
+    let wanted = |host: &&HostEvidence| desired.hosts.contains(&host.name);
+    let mut compared = true;
+    for host in observed.hosts.iter().filter(wanted) {
+        for parameter in observed.parameters.iter().filter(|p| !p.versions.is_empty()) {
+            match host.proof_of(parameter, parameter.latest()) {
+                Some(Proof::Differs) => {
+                    let message = format!(
+                        "DockerHost {}: a running container does not hold version {} of {}: deploy what is \
+                         published, or put what is in use",
+                        host.name,
+                        parameter.latest_number(),
+                        parameter.path
+                    );
+                    return (c::PREFLIGHT, Truth::False, "ValueDiffers".into(), message);
+                }
+                Some(_) => {}
+                None => compared = false,
+            }
+        }
+    }
+    if compared {
+        (
+            c::PREFLIGHT,
+            Truth::True,
+            "Passed".into(),
+            "The hosts run what is published, as of the last check".into(),
+        )
+    } else {
+        (c::PREFLIGHT, Truth::Unknown, "Pending".into(), "The hosts have not been compared yet".into())
+    }
+}
+
+/// A window that cannot be read is told by the protocol.
+fn look_at_schedule(desired: &Desired<'_>, observed: &Observed, now: DateTime<Utc>) -> Option<Verdict> {
+    protocol::look_at_schedule(desired, observed, now).ok().flatten()
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -1,0 +1,329 @@
+//! What a target shows of one secret, and which logins are tried there.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use crate::generator;
+use crate::parameter_store::{ParameterStore, StoreError};
+use crate::target::{Answer, Issued, Login, Session, Target, TargetError};
+use keyturn_api::ManagedSecret;
+use keyturn_api::cloudflare_r2::ACCESS_KEY_ID;
+use keyturn_api::postgres::{BootstrapMode, PostgresSpec};
+use keyturn_api::time::to_text;
+use keyturn_rotation::observed::{
+    Acceptance, Credential, IssuedLogin, Lifetime, Observed, OpenSession, Parameter, Seen, TargetEvidence,
+    TargetProblem,
+};
+use keyturn_secret_value::SecretValue;
+
+/// Most published versions whose passwords are tried where a role has to change its own.
+const OLDER_VERSIONS: usize = 5;
+
+impl From<&TargetError> for TargetProblem {
+    fn from(error: &TargetError) -> Self {
+        Self { reason: error.reason.to_owned(), message: error.message.clone(), permanent: error.permanent }
+    }
+}
+
+/// Looks at the target of a secret whose Parameter Store was just looked at.
+pub async fn look(
+    target: Result<&dyn Target, &TargetError>,
+    object: &ManagedSecret,
+    store: &dyn ParameterStore,
+    observed: &Observed,
+    now: DateTime<Utc>,
+) -> Result<TargetEvidence, StoreError> {
+    let mut evidence = TargetEvidence::unasked(now);
+    let recorded = observed.records.values().next_back().and_then(|record| record.credential.as_ref());
+    let credentials = observed.records.values().filter_map(|record| record.credential.as_ref());
+    let replaced: Vec<&str> = credentials.filter_map(|credential| credential.replaces.as_deref()).collect();
+    match target {
+        Err(error) => {
+            let unknown = || Some(Acceptance::Unknown(error.into()));
+            evidence.unseen = Some(error.into());
+            evidence.recorded = recorded.and_then(|_| unknown());
+            evidence.published = if recorded.is_none() { unknown() } else { None };
+        }
+        Ok(target) => {
+            let mut lifetimes = BTreeMap::new();
+            match target.look(&replaced).await {
+                Ok(roles) => {
+                    evidence.fenced = roles.fenced;
+                    evidence.fences =
+                        roles.fences.into_iter().map(|(role, f)| (role, (f.id, f.changed_at))).collect();
+                    evidence.can_log_in = roles.can_log_in;
+                    evidence.superusers = roles.superusers;
+                    evidence.sessions = roles.sessions.into_iter().map(session).collect();
+                    evidence.notes = roles.notes;
+                    if let Some(found) = roles.issued {
+                        lifetimes = lifetimes_of(&found);
+                        evidence.issued = Some(known_of(object, store, observed, found).await?);
+                    }
+                }
+                Err(error) => evidence.unseen = Some((&error).into()),
+            }
+            match recorded {
+                Some(credential) => {
+                    let login = login_of(credential);
+                    evidence.recorded = Some(acceptance(target, &login).await);
+                    look_as_itself(target, object, &login, &mut evidence).await;
+                    evidence.replaced = end_of_replaced(target, object, store, observed, &evidence).await?;
+                }
+                None if observed.parameters.iter().all(|p| !p.versions.is_empty()) => {
+                    let login = published_login(object, store, observed, None).await?;
+                    evidence.lifetime =
+                        login.as_ref().and_then(|login| lifetimes.get(&login.username)).copied();
+                    evidence.notes.extend(evidence.lifetime.and_then(|lifetime| near_end(&lifetime, now)));
+                    evidence.published = Some(match &login {
+                        Some(login) => acceptance(target, login).await,
+                        None => Acceptance::Refused(unreadable(object)),
+                    });
+                    if login.is_some_and(|login| is_to_be_replaced(object, &login)) {
+                        match target.set_up(BootstrapMode::Plan).await {
+                            Ok(plan) => {
+                                evidence.notes.extend(plan.notes);
+                                evidence.set_up = plan.statements;
+                            }
+                            Err(error) => evidence.unseen = Some((&error).into()),
+                        }
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+    Ok(evidence)
+}
+
+/// Without an administrator a role that has its new password sees its own sessions.
+async fn look_as_itself(
+    target: &dyn Target,
+    object: &ManagedSecret,
+    login: &Login,
+    evidence: &mut TargetEvidence,
+) {
+    if !changes_itself(object) || evidence.recorded != Some(Acceptance::Accepted) {
+        return;
+    }
+    match target.own_sessions(login).await {
+        Ok(sessions) => {
+            evidence.sessions = sessions.into_iter().map(session).collect();
+            evidence.can_log_in.insert(login.username.clone());
+        }
+        // Only an incident needs them, and takes what it does not see for open.
+        Err(error) => tracing::info!(reason = error.reason, "{}", error.message),
+    }
+}
+
+/// Whether nobody but the role itself can change it.
+pub fn changes_itself(object: &ManagedSecret) -> bool {
+    let postgres = object.spec.generate.postgres.as_ref();
+    postgres.is_some_and(|spec| spec.admin_secret_ref.is_none() && spec.admin_parameter.is_none())
+}
+
+fn session(of_target: Session) -> OpenSession {
+    OpenSession { username: of_target.username, client: of_target.client, since: of_target.since }
+}
+
+/// What the target says to the logins that open records replace, once they are not among those that can log in.
+async fn end_of_replaced(
+    target: &dyn Target,
+    object: &ManagedSecret,
+    store: &dyn ParameterStore,
+    observed: &Observed,
+    seen: &TargetEvidence,
+) -> Result<BTreeMap<String, Acceptance>, StoreError> {
+    let mut answers = BTreeMap::new();
+    if object.spec.generate.cloudflare_r2.is_none() || seen.unseen.is_some() {
+        return Ok(answers);
+    }
+    for record in observed.records.values() {
+        let replaced = record.credential.as_ref().and_then(|credential| credential.replaces.as_ref());
+        let Some(replaced) = replaced.filter(|id| !seen.can_log_in.contains(*id)) else { continue };
+        let old = published_login(object, store, observed, Some(&record.base)).await?;
+        if let Some(login) = old.filter(|login| login.username == *replaced) {
+            answers.insert(replaced.clone(), acceptance(target, &login).await);
+        }
+    }
+    Ok(answers)
+}
+
+/// What is known of the logins that the target made: which of them are, or were, published.
+async fn known_of(
+    object: &ManagedSecret,
+    store: &dyn ParameterStore,
+    observed: &Observed,
+    issued: Vec<Issued>,
+) -> Result<Vec<IssuedLogin>, StoreError> {
+    let mut known = Vec::new();
+    for login in issued {
+        let was_published = is_published(object, store, observed, &login).await?;
+        known.push(IssuedLogin { username: login.username, id: login.id, at: login.at, was_published });
+    }
+    Ok(known)
+}
+
+/// Whether the latest version, or any that is kept of the rotation that a login is named after, publishes it. What cannot
+/// be read may.
+async fn is_published(
+    object: &ManagedSecret,
+    store: &dyn ParameterStore,
+    observed: &Observed,
+    login: &Issued,
+) -> Result<bool, StoreError> {
+    for spec in &object.spec.ssm.parameters {
+        let Some(parameter) = observed.parameters.iter().find(|p| p.path == spec.path) else { continue };
+        let template = spec.value.as_deref().unwrap_or_default();
+        if !template.contains(ACCESS_KEY_ID) {
+            continue;
+        }
+        let latest = parameter.latest_number();
+        let of_rotation = |seen: &&Seen| {
+            let stamped = seen.version.stamp.as_ref().is_some_and(|stamp| stamp.id == login.id);
+            stamped || seen.version.number == latest
+        };
+        for seen in parameter.versions.iter().filter(of_rotation) {
+            let value = store.read(&spec.path, Some(seen.version.number)).await?;
+            let found = value.and_then(|value| generator::access_key_id(template, &value));
+            if found.is_none_or(|found| found == login.username) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// By username: how long the logins work that end by themselves.
+fn lifetimes_of(issued: &[Issued]) -> BTreeMap<String, Lifetime> {
+    let lifetime = |login: &Issued| {
+        let lifetime = Lifetime { begins: login.at, ends: login.expires_at? };
+        Some((login.username.clone(), lifetime))
+    };
+    issued.iter().filter_map(lifetime).collect()
+}
+
+/// What a person should know of the published token where it is near its end: something has kept it from being rotated.
+fn near_end(lifetime: &Lifetime, now: DateTime<Utc>) -> Option<String> {
+    let end = to_text(lifetime.ends);
+    (now > lifetime.replace_by())
+        .then(|| format!("The published token ends by itself at {end}: rotate before that"))
+}
+
+/// Whether this is the login of the role from which a pair is to be made.
+fn is_to_be_replaced(object: &ManagedSecret, login: &Login) -> bool {
+    let pair = object.spec.generate.postgres.as_ref().and_then(|p| p.alternating_roles.as_ref());
+    pair.and_then(|pair| pair.bootstrap.as_ref()).is_some_and(|bootstrap| bootstrap.from == login.username)
+}
+
+/// Tries a login.
+pub async fn acceptance(target: &dyn Target, login: &Login) -> Acceptance {
+    match target.try_login(login).await {
+        Ok(Answer::Accepted) => Acceptance::Accepted,
+        Ok(Answer::Refused(error)) => Acceptance::Refused((&error).into()),
+        Err(error) => Acceptance::Unknown((&error).into()),
+    }
+}
+
+pub fn login_of(credential: &Credential) -> Login {
+    Login { username: credential.username.clone(), password: credential.password.duplicate() }
+}
+
+/// The login that is published now, or by these versions; `None` where what is published is none of this source.
+pub async fn published_login(
+    object: &ManagedSecret,
+    store: &dyn ParameterStore,
+    observed: &Observed,
+    versions: Option<&BTreeMap<String, i64>>,
+) -> Result<Option<Login>, StoreError> {
+    let mut values: Vec<SecretValue> = Vec::new();
+    for parameter in &object.spec.ssm.parameters {
+        let latest =
+            observed.parameters.iter().find(|p| p.path == parameter.path).map(Parameter::latest_number);
+        let version = versions.map_or(latest, |versions| versions.get(&parameter.path).copied());
+        match store.read(&parameter.path, version).await? {
+            Some(value) => values.push(value),
+            None => return Ok(None),
+        }
+    }
+    let pairs: Vec<_> = object.spec.ssm.parameters.iter().zip(&values).collect();
+    if object.spec.generate.cloudflare_r2.is_some() {
+        return Ok(generator::pair(&pairs));
+    }
+    let Some(postgres) = &object.spec.generate.postgres else { return Ok(None) };
+    Ok(generator::login(&usernames(postgres), &pairs)
+        .map(|(username, password)| Login { username: username.to_owned(), password }))
+}
+
+/// The logins that may be published: the roles of the source, and the one that a bootstrap starts from.
+fn usernames(postgres: &PostgresSpec) -> Vec<&str> {
+    let from =
+        postgres.alternating_roles.iter().filter_map(|r| r.bootstrap.as_ref()).map(|b| b.from.as_str());
+    postgres.roles().into_iter().chain(from).collect()
+}
+
+/// The username that a new rotation gives a password to, where this one is published.
+pub fn next_username(postgres: &PostgresSpec, published: Option<&str>) -> Option<String> {
+    if let Some(single) = &postgres.single_role {
+        return Some(single.name.clone());
+    }
+    let names = &postgres.alternating_roles.as_ref()?.names;
+    names.iter().find(|name| Some(name.as_str()) != published).cloned()
+}
+
+/// Passwords that the role may have at the moment, likeliest first: published, recorded, published before.
+pub async fn own_logins(
+    object: &ManagedSecret,
+    store: &dyn ParameterStore,
+    observed: &Observed,
+    username: &str,
+) -> Result<Vec<Login>, StoreError> {
+    if !changes_itself(object) {
+        return Ok(Vec::new());
+    }
+    let mut logins: Vec<Login> = Vec::new();
+    let mut add = |login: Login| {
+        let known = logins.iter().any(|l| l.password.same_as(&login.password));
+        if login.username == username && !known {
+            logins.push(login);
+        }
+    };
+    if let Some(login) = published_login(object, store, observed, None).await? {
+        add(login);
+    }
+    for credential in observed.records.values().rev().filter_map(|record| record.credential.as_ref()) {
+        add(login_of(credential));
+    }
+    // With several parameters nothing says which of their older versions belong together.
+    if let [parameter] = observed.parameters.as_slice() {
+        for seen in parameter.versions.iter().rev().skip(1).take(OLDER_VERSIONS) {
+            let versions = BTreeMap::from([(parameter.path.clone(), seen.version.number)]);
+            if let Some(login) = published_login(object, store, observed, Some(&versions)).await? {
+                add(login);
+            }
+        }
+    }
+    Ok(logins)
+}
+
+/// What is published is no login of this source.
+pub fn unreadable(object: &ManagedSecret) -> TargetProblem {
+    if object.spec.generate.cloudflare_r2.is_some() {
+        return TargetProblem {
+            reason: "PublishedLoginUnreadable".to_owned(),
+            message: "what is published is no key pair in the form of spec.ssm.parameters[].value: put the access key id \
+                      and secret access key that are in use there, or correct the template"
+                .to_owned(),
+            permanent: true,
+        };
+    }
+    let roles = object.spec.generate.postgres.as_ref().map(|p| usernames(p).join(" or ")).unwrap_or_default();
+    TargetProblem {
+        reason: "PublishedLoginUnreadable".to_owned(),
+        message: format!(
+            "what is published does not fit spec.ssm.parameters[].value with the role {roles}: put a login of that role \
+             there, or correct the template"
+        ),
+        permanent: true,
+    }
+}

@@ -1,0 +1,168 @@
+//! What the protocol's answer leads to where it is no act: rest, wait, stop, try again later.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::progress::{Blocked, Progress};
+use super::{HOST_POLL, ManagedSecrets, request_token};
+use keyturn_api::ManagedSecret;
+use keyturn_api::managed_secret::{FailureStatus, PreflightStatus};
+use keyturn_api::time::{from_kubernetes, to_kubernetes};
+use keyturn_rotation::observed::{Observed, TargetProblem};
+use keyturn_rotation::protocol::{Act, Next, Step, Waiting};
+
+/// While somebody may use what was read, nothing is put off for longer.
+const LONGEST_BACKOFF_IN_AN_INCIDENT: TimeDelta = TimeDelta::minutes(1);
+
+/// A wait for a target has lasted at least this many times as long as the pause until it is asked again.
+const LOOKS_PER_WAIT: i32 = 20;
+/// The longest such pause.
+const LONGEST_PAUSE: TimeDelta = TimeDelta::minutes(5);
+
+/// When the target is asked again, where only what happens there can end the wait: rarer and rarer the longer it lasts.
+/// Every look costs calls of Parameter Store and logins, and such a wait may last for days.
+pub(super) fn asks_target_at(next: &Next, observed: &Observed, urgent: bool) -> Option<DateTime<Utc>> {
+    let Next::Wait { why, until: None, .. } = next else { return None };
+    let asked_at = observed.target.as_ref().filter(|_| why.is_for_the_target())?.at;
+    let begun_at = observed.records.values().next_back()?.at;
+    let longest = if urgent { LONGEST_BACKOFF_IN_AN_INCIDENT } else { LONGEST_PAUSE };
+    Some(asked_at + ((asked_at - begun_at) / LOOKS_PER_WAIT).clamp(HOST_POLL, longest))
+}
+
+/// What a pass does next.
+pub(super) enum Turn {
+    Act(Step, Act),
+    /// Nothing more; `progress` tells why.
+    Quiet,
+    /// The evidence is too old to wait on it.
+    LookCloser,
+}
+
+impl ManagedSecrets {
+    /// `fresh`: whether the answer rests on a close look of this very pass.
+    pub(super) fn turn(
+        &self,
+        next: Next,
+        object: &ManagedSecret,
+        progress: &mut Progress,
+        fresh: bool,
+        now: DateTime<Utc>,
+    ) -> Turn {
+        match next {
+            Next::Act { step, act } => return Turn::Act(step, act),
+            Next::Stall(stalled) => {
+                progress.failure = None;
+                progress.blocked = Some(Blocked {
+                    reason: stalled.reason().into(),
+                    message: stalled.to_string(),
+                    permanent: true,
+                    unseen: stalled.is_not_ours(),
+                });
+            }
+            Next::Wait { why: Waiting::PreflightFailed { host, reason, message }, .. } => {
+                self.preflight_failed(object, progress, &host, &reason, &message, now);
+            }
+            Next::Wait { .. } if !fresh && progress.asks_target_at.is_some_and(|at| at > now) => {}
+            Next::Wait { step, why, .. } if why.needs_a_closer_look() && !fresh => {
+                if !progress.backs_off_from(step.name(), now) {
+                    return Turn::LookCloser;
+                }
+                progress.blocked = progress.failure.as_ref().map(Blocked::again);
+            }
+            Next::Wait { step, why: Waiting::Unpublishable { message }, .. } => {
+                let reason = "NotPublishable".to_owned();
+                let blocked = Blocked { reason, message, permanent: true, unseen: false };
+                self.fail(object, progress, step.name(), blocked, now);
+            }
+            Next::Wait { step, why: Waiting::Target(problem), .. } => {
+                let TargetProblem { reason, message, permanent } = problem;
+                let blocked = Blocked { reason, message, permanent, unseen: false };
+                self.fail(object, progress, step.name(), blocked, now);
+            }
+            Next::Rest { .. } => {
+                progress.preflight = None;
+                progress.failure = None;
+            }
+            Next::Wait { step: Step::Preflight, .. } => {}
+            Next::Wait { .. } => progress.failure = None,
+        }
+        Turn::Quiet
+    }
+
+    /// Counts a failure of a step and sets the time of the next attempt.
+    pub(super) fn fail(
+        &self,
+        object: &ManagedSecret,
+        progress: &mut Progress,
+        step: &str,
+        blocked: Blocked,
+        now: DateTime<Utc>,
+    ) {
+        // A publication that is refused and what takes it back are one series of failures.
+        let takes_back = |step: &str| step == Step::Promote.name() || step == Step::Abort.name();
+        let of_the_same = |f: &&FailureStatus| f.step == step || takes_back(&f.step) && takes_back(step);
+        let attempts = progress.failure.as_ref().filter(of_the_same).map_or(0, |f| f.attempts) + 1;
+        // What follows from a publication that was refused for good does not wait: hosts may have no password that works.
+        let is_news = step == Step::Promote.name() && blocked.permanent && attempts == 1;
+        let backoff = if is_news { TimeDelta::zero() } else { self.settings.backoff(attempts) };
+        let next = now + if progress.urgent { backoff.min(LONGEST_BACKOFF_IN_AN_INCIDENT) } else { backoff };
+        tracing::warn!(
+            namespace = object.metadata.namespace,
+            name = object.metadata.name,
+            step,
+            reason = blocked.reason,
+            attempts,
+            next_attempt = %next,
+            "{}",
+            blocked.message
+        );
+        progress.failure = Some(FailureStatus {
+            step: step.to_owned(),
+            reason: blocked.reason.clone(),
+            message: blocked.message.clone(),
+            attempts,
+            permanent: blocked.permanent,
+            next_attempt_time: to_kubernetes(next + TimeDelta::milliseconds(999)),
+            generation: object.metadata.generation.unwrap_or_default(),
+            incident: progress.reported_at.map(to_kubernetes),
+            request: request_token(object),
+        });
+        progress.blocked = Some(blocked);
+    }
+
+    /// A failed preflight is asked for again after the backoff.
+    fn preflight_failed(
+        &self,
+        object: &ManagedSecret,
+        progress: &mut Progress,
+        host: &str,
+        reason: &str,
+        message: &str,
+        now: DateTime<Utc>,
+    ) {
+        let asked = progress.preflight.as_ref().map(|p| from_kubernetes(&p.requested_at));
+        let counted = progress
+            .failure
+            .as_ref()
+            .filter(|f| f.step == "Preflight")
+            .map(|f| from_kubernetes(&f.next_attempt_time));
+        match (asked, counted) {
+            (Some(asked), Some(next)) if next > asked => {
+                if now >= next {
+                    progress.preflight = Some(PreflightStatus { requested_at: to_kubernetes(now) });
+                    progress.next =
+                        Some(Next::Wait { step: Step::Preflight, until: None, why: Waiting::Preflight });
+                }
+            }
+            _ => {
+                let message = format!("DockerHost {host}: {message}");
+                let blocked = Blocked { reason: reason.to_owned(), message, permanent: false, unseen: false };
+                self.fail(object, progress, "Preflight", blocked, now);
+                progress.blocked = None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "turn_tests.rs"]
+mod tests;

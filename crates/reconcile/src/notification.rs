@@ -1,0 +1,218 @@
+//! Telling people: what happened waits in the object's status, written together with what it tells of, until every
+//! sink has taken it. So it is told at least once, and never twice under another id.
+
+use chrono::{DateTime, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use serde::Deserialize;
+
+use keyturn_api::conditions;
+use keyturn_api::notification::{MAX_PENDING, PendingNotification, Topic};
+use keyturn_api::time::to_kubernetes;
+
+/// Where notifications go, as an operator writes it in the chart's values. Address and signing key are files, since
+/// the address of a chat's webhook is a secret too.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Sink {
+    pub name: String,
+    pub format: Format,
+    /// All of them where none is named.
+    #[serde(default)]
+    pub topics: Vec<Topic>,
+}
+
+/// What a sink understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Format {
+    /// A CloudEvent 1.0 in structured JSON mode, signed as Standard Webhooks describes.
+    CloudEvents,
+    /// A message for an incoming webhook of Slack, or of a chat that takes the same, such as Mattermost.
+    Slack,
+}
+
+impl Sink {
+    fn takes(&self, topic: Topic) -> bool {
+        self.topics.is_empty() || self.topics.contains(&topic)
+    }
+}
+
+/// The sinks of an operator's JSON; what is wrong with them, for a person.
+pub fn sinks(json: &str) -> Result<Vec<Sink>, String> {
+    let sinks: Vec<Sink> = if json.trim().is_empty() {
+        Vec::new()
+    } else {
+        serde_json::from_str(json).map_err(|error| error.to_string())?
+    };
+    for (place, sink) in sinks.iter().enumerate() {
+        let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if sink.name.is_empty() || sink.name.len() > 63 || !sink.name.bytes().all(valid) {
+            return Err(format!("the name of a sink is 1 to 63 of a-z, 0-9 and `-`, not `{}`", sink.name));
+        }
+        if sinks[..place].iter().any(|other| other.name == sink.name) {
+            return Err(format!("two sinks are called {}", sink.name));
+        }
+    }
+    if sinks.len() > 16 {
+        return Err("there may be 16 sinks at most".to_owned());
+    }
+    Ok(sinks)
+}
+
+/// One thing that people are to be told of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    pub topic: Topic,
+    /// Tells it from others of the topic on the same object: the same news always has the same key.
+    pub key: String,
+    pub message: String,
+}
+
+/// Puts news into an object's status for every sink that takes the topic.
+pub fn enqueue(
+    pending: &mut Vec<PendingNotification>,
+    sinks: &[Sink],
+    object: &ObjectMeta,
+    news: Vec<News>,
+    now: DateTime<Utc>,
+) {
+    let uid = object.uid.as_deref().unwrap_or_default();
+    for News { topic, key, message } in news {
+        let takers: Vec<String> = sinks.iter().filter(|s| s.takes(topic)).map(|s| s.name.clone()).collect();
+        let id = format!("{uid}.{}.{key}", topic.as_str());
+        if takers.is_empty() || pending.iter().any(|waiting| waiting.id == id) {
+            continue;
+        }
+        let message = message.chars().take(conditions::MAX_MESSAGE).collect();
+        pending.push(PendingNotification { id, topic, time: to_kubernetes(now), message, sinks: takers });
+    }
+    let surplus = pending.len().saturating_sub(MAX_PENDING);
+    if surplus > 0 {
+        tracing::warn!(surplus, "notifications wait for too long: the oldest of this object are left out");
+        pending.drain(..surplus);
+    }
+}
+
+/// Trouble of one object, as its status tells it: topic, what tells it from other trouble, and the message.
+pub type Trouble = (Topic, String, String);
+
+/// A condition that people are told of: its type, the status that calls for them, and the topic.
+pub type Watched = (&'static str, &'static str, Topic);
+
+/// The trouble that conditions tell of.
+pub fn troubles<'a>(
+    conditions: &'a [Condition],
+    watched: &'a [Watched],
+) -> impl Iterator<Item = (Topic, &'a Condition)> {
+    watched.iter().filter_map(|(kind, bad, topic)| {
+        conditions::find(conditions, kind).filter(|found| found.status == *bad).map(|found| (*topic, found))
+    })
+}
+
+/// A condition's trouble: its reason tells it from other trouble.
+pub fn trouble((topic, condition): (Topic, &Condition)) -> Trouble {
+    (topic, condition.reason.clone(), condition.message.clone())
+}
+
+/// The news in a change from one set of troubles to another. The times of both are whole seconds: `now` tells two
+/// spells of the same trouble apart.
+pub fn turns(before: &[Trouble], after: &[Trouble], now: DateTime<Utc>) -> Vec<News> {
+    let known = |trouble: &Trouble| before.iter().any(|old| (old.0, &old.1) == (trouble.0, &trouble.1));
+    let mut news: Vec<News> = after
+        .iter()
+        .filter(|trouble| !known(trouble))
+        .map(|(topic, cause, message)| News {
+            topic: *topic,
+            key: format!("{cause}.{}", now.timestamp()),
+            message: message.clone(),
+        })
+        .collect();
+    if after.is_empty() && !before.is_empty() {
+        let over: Vec<String> =
+            before.iter().map(|(topic, cause, _)| format!("{} ({cause})", topic.as_str())).collect();
+        news.push(News {
+            topic: Topic::Recovered,
+            key: now.timestamp().to_string(),
+            message: format!("It is over: {}", over.join(", ")),
+        });
+    }
+    news
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sink(name: &str, topics: &[Topic]) -> Sink {
+        Sink { name: name.into(), format: Format::Slack, topics: topics.to_vec() }
+    }
+
+    fn object() -> ObjectMeta {
+        ObjectMeta { uid: Some("u".into()), ..ObjectMeta::default() }
+    }
+
+    fn news(topic: Topic, key: &str) -> Vec<News> {
+        vec![News { topic, key: key.into(), message: "it happened".into() }]
+    }
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(second, 0).unwrap()
+    }
+
+    #[test]
+    fn a_sink_is_told_of_the_topics_it_names_and_of_all_where_it_names_none() {
+        let sinks = [sink("all", &[]), sink("some", &[Topic::Stalled])];
+        let mut pending = Vec::new();
+        enqueue(&mut pending, &sinks, &object(), news(Topic::Stalled, "1"), at(0));
+        enqueue(&mut pending, &sinks, &object(), news(Topic::Overdue, "1"), at(0));
+        assert_eq!(pending[0].sinks, ["all", "some"]);
+        assert_eq!(pending[1].sinks, ["all"]);
+        enqueue(&mut Vec::new(), &[], &object(), news(Topic::Stalled, "1"), at(0));
+    }
+
+    #[test]
+    fn the_same_news_is_queued_once_and_the_queue_is_bounded() {
+        let sinks = [sink("all", &[])];
+        let mut pending = Vec::new();
+        for _ in 0..2 {
+            enqueue(&mut pending, &sinks, &object(), news(Topic::Rotated, "7"), at(0));
+        }
+        assert_eq!(pending.len(), 1);
+        for n in 0..MAX_PENDING {
+            enqueue(&mut pending, &sinks, &object(), news(Topic::Stalled, &n.to_string()), at(0));
+        }
+        assert_eq!(pending.len(), MAX_PENDING);
+        assert!(pending.iter().all(|waiting| waiting.topic == Topic::Stalled));
+    }
+
+    #[test]
+    fn trouble_is_told_when_it_comes_or_changes_and_its_end_once() {
+        let stalled = (Topic::Stalled, "Conflict".to_owned(), "two objects".to_owned());
+        let other = (Topic::Stalled, "Denied".to_owned(), "no grant".to_owned());
+        let told = |before: &[Trouble], after: &[Trouble]| {
+            turns(before, after, at(5)).into_iter().map(|n| (n.topic, n.key)).collect::<Vec<_>>()
+        };
+        let both = [stalled.clone(), other.clone()];
+        assert_eq!(told(&[], &both[..1]), [(Topic::Stalled, "Conflict.5".to_owned())]);
+        assert_eq!(told(&both[..1], &both[..1]), []);
+        assert_eq!(told(&both[..1], &both[1..]), [(Topic::Stalled, "Denied.5".to_owned())]);
+        assert_eq!(told(&both, &both[..1]), []);
+        assert_eq!(told(&both, &[]), [(Topic::Recovered, "5".to_owned())]);
+        assert_eq!(told(&[], &[]), []);
+    }
+
+    #[test]
+    fn sinks_that_cannot_be_meant_are_refused() {
+        assert_eq!(sinks(""), Ok(Vec::new()));
+        let good = r#"[{"name": "chat", "format": "Slack", "topics": ["Stalled"]}]"#;
+        assert_eq!(sinks(good), Ok(vec![sink("chat", &[Topic::Stalled])]));
+        for (bad, says) in [
+            (r#"[{"name": "Chat", "format": "Slack"}]"#, "a-z"),
+            (r#"[{"name": "a", "format": "Slack"}, {"name": "a", "format": "Slack"}]"#, "two sinks"),
+            (r#"[{"name": "a", "format": "Pager"}]"#, "Pager"),
+            (r#"[{"name": "a", "format": "Slack", "topics": ["Lost"]}]"#, "Lost"),
+            (r#"[{"name": "a", "format": "Slack", "url": "x"}]"#, "url"),
+        ] {
+            assert!(sinks(bad).unwrap_err().contains(says), "{bad}");
+        }
+    }
+}

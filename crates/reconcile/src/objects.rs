@@ -1,0 +1,97 @@
+//! The port to keyturn's own objects in Kubernetes. Reads that end in an external write come from the API server;
+//! lists may come from a cache that is a moment old.
+
+use async_trait::async_trait;
+
+use keyturn_api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
+
+/// An Event for a person. Aggregated by the API over repeats of the same reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Shown as a Warning rather than Normal.
+    pub warning: bool,
+    /// CamelCase, such as `RotationCompleted`.
+    pub reason: &'static str,
+    /// What was done, such as `Rotate`.
+    pub action: &'static str,
+    pub note: String,
+}
+
+/// The object an Event is about.
+#[derive(Clone, Copy)]
+pub enum Subject<'a> {
+    Secret(&'a ManagedSecret),
+    Host(&'a DockerHost),
+    Incident(&'a SecretIncident),
+}
+
+/// What a secret is decided on beside itself: all of its namespace.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    pub hosts: Vec<DockerHost>,
+    /// Names of the DockerHosts that are there and cannot be decoded: they have proven nothing.
+    pub undecodable_hosts: Vec<String>,
+    pub incidents: Vec<SecretIncident>,
+}
+
+/// Where a read comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// May be a moment old.
+    Cache,
+    /// The API server itself, right before an effect.
+    ApiServer,
+}
+
+/// keyturn's objects in the API server. Every write carries the resourceVersion of the object it was decided on.
+#[async_trait]
+pub trait Objects: Send + Sync {
+    /// Read from the API server itself; `None` where it does not exist.
+    async fn managed_secret(&self, namespace: &str, name: &str)
+    -> Result<Option<ManagedSecret>, ObjectError>;
+    /// Read from the API server itself; `None` where it does not exist.
+    async fn docker_host(&self, namespace: &str, name: &str) -> Result<Option<DockerHost>, ObjectError>;
+    /// Read from the API server itself; `None` where it does not exist.
+    async fn secret_incident(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<SecretIncident>, ObjectError>;
+    /// All of a namespace; may be a moment old.
+    async fn secret_incidents(&self, namespace: &str) -> Result<Vec<SecretIncident>, ObjectError>;
+    /// Replaces the status; refused with [`ObjectError::Conflict`] where the object has changed since it was read.
+    async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError>;
+    /// Read from the API server itself.
+    async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError>;
+    /// All of a namespace; may be a moment old.
+    async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError>;
+    /// Those of all namespaces that have been listed; may be a moment old.
+    async fn all_managed_secrets(&self) -> Result<Vec<ManagedSecret>, ObjectError>;
+    /// All of a namespace; may be a moment old.
+    async fn docker_hosts(&self, namespace: &str) -> Result<Vec<DockerHost>, ObjectError>;
+    /// The hosts and incidents of a namespace.
+    async fn surroundings(&self, namespace: &str, source: Source) -> Result<Surroundings, ObjectError>;
+    /// Replaces the status; refused with [`ObjectError::Conflict`] where the object has changed since it was read.
+    async fn write_secret_status(&self, object: &ManagedSecret) -> Result<ManagedSecret, ObjectError>;
+    /// Replaces the status; refused with [`ObjectError::Conflict`] where the object has changed since it was read.
+    async fn write_host_status(&self, object: &DockerHost) -> Result<DockerHost, ObjectError>;
+    /// Adds or removes keyturn's finalizer; refused with [`ObjectError::Conflict`] where the object has changed.
+    async fn set_finalizer(
+        &self,
+        object: &ManagedSecret,
+        present: bool,
+    ) -> Result<ManagedSecret, ObjectError>;
+    /// Best effort: an Event that cannot be written is logged and forgotten.
+    async fn notify(&self, subject: Subject<'_>, notice: Notice);
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ObjectError {
+    /// Somebody wrote in between; read again and decide again.
+    #[error("{0} changed while it was being worked on")]
+    Conflict(String),
+    #[error("{0} does not exist any more")]
+    Gone(String),
+    #[error("the API server did not answer for {object}: {detail}")]
+    Api { object: String, detail: String },
+}

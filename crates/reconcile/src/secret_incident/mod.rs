@@ -1,0 +1,89 @@
+//! The SecretIncident reconciler: shows how far the response has come. The response itself is the ManagedSecrets' own:
+//! they rotate what is older than the report.
+
+mod announce;
+mod audit;
+mod logs;
+mod notices;
+mod status;
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::managed_secret::Requeue;
+use super::managed_secret::ports::{Clock, Leadership};
+use super::objects::{ObjectError, Objects, Subject};
+use super::settings::Settings;
+use crate::incident::scope;
+use crate::incident::trail::Trail;
+use crate::notification;
+use keyturn_api::SecretIncident;
+
+/// The longest a quiet incident is left alone.
+const RESYNC: TimeDelta = TimeDelta::hours(1);
+/// How soon an open one is looked at again, in case an event is missed.
+const OPEN_POLL: TimeDelta = TimeDelta::seconds(30);
+
+/// What the reconciler acts through.
+pub struct Ports {
+    pub clock: Arc<dyn Clock>,
+    pub objects: Arc<dyn Objects>,
+    pub trail: Arc<dyn Trail>,
+    pub leadership: Arc<dyn Leadership>,
+}
+
+pub struct SecretIncidents {
+    ports: Ports,
+    settings: Settings,
+}
+
+impl SecretIncidents {
+    pub fn new(ports: Ports, settings: Settings) -> Self {
+        Self { ports, settings }
+    }
+
+    /// One pass over one incident.
+    ///
+    /// # Errors
+    /// The API server could not be read or written, or the object was changed at the same time.
+    pub async fn reconcile(&self, namespace: &str, name: &str) -> Result<Requeue, ObjectError> {
+        let objects = &self.ports.objects;
+        let Some(mut incident) = objects.secret_incident(namespace, name).await? else {
+            return Ok(Requeue::Never);
+        };
+        if incident.metadata.deletion_timestamp.is_some() {
+            return Ok(Requeue::Never);
+        }
+        let now = self.ports.clock.now();
+        let secrets = objects.managed_secrets(namespace).await?;
+        let concerned: Vec<_> = secrets.iter().filter(|secret| scope::concerns(&incident, secret)).collect();
+        let before = incident.status.clone().unwrap_or_default();
+        let mut after = status::render(&incident, &concerned, now);
+        logs::take_over(&incident, &concerned, &objects.docker_hosts(namespace).await?, &mut after, now);
+        after.timeline = status::timeline(&incident, &after);
+        let news = announce::news(&before, &after, now);
+        let pending = &mut after.pending_notifications;
+        notification::enqueue(pending, &self.settings.sinks, &incident.metadata, news, now);
+        // People see what is being done before the search, which takes its time.
+        let first_sight = before.observed_generation.is_none_or(|generation| generation < 0);
+        let next =
+            if first_sight { Some(now) } else { self.audit(&incident, &concerned, &mut after, now).await };
+        let open = after.contained_at.is_none();
+        if after != before {
+            incident.status = Some(after);
+            incident = objects.write_incident_status(&incident).await?;
+            self.tell(&before.conditions, &incident).await;
+        }
+        let wait = if open { OPEN_POLL } else { RESYNC };
+        let audit = next.map(|at| (at - self.ports.clock.now()).max(TimeDelta::milliseconds(100)));
+        Ok(Requeue::After(audit.map_or(wait, |audit| audit.min(wait))))
+    }
+
+    async fn tell(&self, before: &[Condition], incident: &SecretIncident) {
+        for notice in notices::of_transition(before, incident) {
+            self.ports.objects.notify(Subject::Incident(incident), notice).await;
+        }
+    }
+}

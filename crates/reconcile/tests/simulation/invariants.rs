@@ -1,0 +1,779 @@
+//! What must hold after every effect, whatever went wrong. Every violation begins with the name of what it violates.
+
+mod held;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keyturn_api::managed_secret::DeletionPolicy;
+use keyturn_api::rotation_grant::GrantMode;
+use keyturn_api::time::from_kubernetes;
+use keyturn_api::{ManagedSecret, ROTATE_REQUESTED_AT, SecretIncident, conditions};
+use keyturn_reconcile::deploy::task::Task;
+use keyturn_reconcile::incident::scope;
+use keyturn_reconcile::parameter_store::description;
+use keyturn_reconcile::parameter_store::records::{self, StagedKind};
+use keyturn_rotation::observed::{Record, Trigger};
+use keyturn_rotation::request;
+use keyturn_secret_value::SecretValue;
+use kube::ResourceExt;
+
+use crate::faults::Kind;
+use crate::world::ssm::{By, Stored};
+use crate::world::{At, CLUSTER, DELETION_BOUND, GRACE, NAMESPACE, STAGING, Sent, State};
+
+pub use held::script_runs;
+
+/// The run ends as the story says, and as the one without faults did.
+pub const SAME_END: &str = "same end";
+
+/// What every violation begins with.
+pub const NAMES: [&str; 18] = [
+    // Every credential that lives in a target can be read back from Parameter Store.
+    "I1",
+    // What each host runs is accepted by its target. A single role has a window, in which nothing else may be deployed.
+    "I2",
+    // One trigger leads to one rotation and one value; at most one of them and one Job at a time, and none that nobody
+    // asked for.
+    "I3",
+    // What was retired or replaced does not come back.
+    "I4",
+    // What is published is accepted.
+    "I5",
+    // Everything comes to rest in bounded time, with a reason where it is not Ready, and without hammering.
+    "I6",
+    // No value shows.
+    "I7",
+    // Nothing ends or is closed before every host has left it, and for as long as the object says after that.
+    "I8",
+    // Nothing is touched that no grant lets.
+    "I9",
+    // Edits and deletions leave nothing behind.
+    "I10",
+    // What other people have written is not replaced in silence.
+    "I11",
+    // No record is closed while a request about it may be alive.
+    "grace",
+    // What people, windows, the order of hosts or the period hold back does not begin.
+    "hold",
+    // Ready=True: all is published, and accepted as of the last answer.
+    "Ready",
+    // Deployed=True: every host has run it.
+    "Deployed",
+    // Contained: nothing from before the report is accepted, published, run or logged in.
+    "contained",
+    // Lists in the status are as long as the schema lets them be.
+    "bounds",
+    SAME_END,
+];
+
+/// The name of the check that a violation tells of.
+pub fn check_of(violation: &str) -> &'static str {
+    let named = NAMES.into_iter().find(|name| violation.starts_with(&format!("{name}: ")));
+    named.unwrap_or_else(|| panic!("a violation without the name of its check: {violation}"))
+}
+
+/// What the checks remember of a run.
+#[derive(Default)]
+pub struct Memory {
+    /// Every value there ever was.
+    values: BTreeMap<String, At>,
+    /// By path: the values that were published by the controller, in the order of their first appearance.
+    published: BTreeMap<String, Vec<String>>,
+    /// By path: the highest id in a description.
+    ids: BTreeMap<String, u64>,
+    /// Other people's versions that one of ours replaced, and the texts that must have said so.
+    replaced: Vec<(String, i64)>,
+    /// Everything that was said to people so far.
+    said: String,
+    /// A request was forgotten before its record existed, see [`status_is_emptied`].
+    pub request_forgotten: bool,
+    /// That a request was recorded only was forgotten, see [`status_is_emptied`].
+    pub answer_forgotten: bool,
+    /// Whether the status was emptied while a rotation was rolled back that has published nothing.
+    pub roll_back_forgotten: bool,
+    /// Names of secrets whose record was given up by the deadline of a deletion.
+    pub abandoned: BTreeSet<String>,
+    /// What each process heard of a login last, as `user:password`, and since after how many effects: whether it is accepted.
+    answered: BTreeMap<(usize, String), (bool, usize)>,
+    /// Logins that were retired, as `user:password`.
+    retired: BTreeSet<String>,
+    /// Values that were drawn for a rotation, by owner and id of their record.
+    pub recorded: BTreeMap<String, BTreeSet<u64>>,
+    /// When each value was last seen to run somewhere.
+    last_run: BTreeMap<String, At>,
+    /// What each host has run, as host, path and value.
+    has_run: BTreeSet<(String, String, String)>,
+}
+
+impl Memory {
+    /// How many different values the controller has published here.
+    pub fn published(&self, path: &str) -> usize {
+        self.published.get(path).map_or(0, Vec::len)
+    }
+
+    pub fn is_ours(&self, path: &str, value: &str) -> bool {
+        self.published.get(path).is_some_and(|known| known.iter().any(|k| k == value))
+    }
+}
+
+pub fn value_is_known(state: &mut State, value: &str) {
+    let now = state.now;
+    value_is_made(state, value, now);
+}
+
+fn value_is_made(state: &mut State, value: &str, at: At) {
+    state.memory.values.entry(value.to_owned()).or_insert(at);
+}
+
+fn open_records(state: &State) -> Vec<(String, Record)> {
+    let staged = state.ssm.staged().filter_map(|path| {
+        let what = records::parse_path(STAGING, path).filter(|what| what.kind == StagedKind::Record)?;
+        let value = SecretValue::new(state.ssm.latest(path)?.value.clone());
+        Some((what.name, records::decode(path, &value).ok()?))
+    });
+    staged.collect()
+}
+
+/// I9: whatever changes something outside is sent under a grant that lets it.
+pub fn sends(state: &mut State, kind: Kind, what: &str) {
+    let outside = match kind {
+        Kind::Stage | Kind::Publish | Kind::Unstage | Kind::DeleteParameter | Kind::StartJob => true,
+        Kind::Issue | Kind::Install | Kind::Retire | Kind::EndSessions | Kind::SetUp => true,
+        Kind::Observe | Kind::LookAtTarget | Kind::Finalizer | Kind::SecretStatus | Kind::HostStatus => false,
+        Kind::DeleteJob => false,
+    };
+    let granted = state.cluster.grants.iter().any(|grant| grant.spec.mode == GrantMode::Rotate);
+    if outside && !granted {
+        state.violate(format!("I9: no grant allows {what:?}"));
+    }
+}
+
+/// The controller writes a parameter: a record, a marker or a published value.
+pub fn write(state: &mut State, sent: Sent, path: &str, value: &str, text: &str) {
+    if let Some(what) = records::parse_path(STAGING, path) {
+        if what.kind == StagedKind::Record {
+            record(state, path, &what.name, what.id, value);
+        }
+        return;
+    }
+    publish(state, sent, path, value, text);
+}
+
+fn record(state: &mut State, path: &str, name: &str, id: u64, value: &str) {
+    let record = match records::decode(path, &SecretValue::new(value.to_owned())) {
+        Ok(record) => record,
+        Err(error) => return state.violate(format!("I1: an unreadable record was written: {error}")),
+    };
+    if state.ssm.content.contains_key(path) {
+        state.violate(format!("I3: record {id} of {name} was written over"));
+    }
+    let open: Vec<u64> =
+        open_records(state).into_iter().filter(|(of, _)| of == name).map(|(_, r)| r.id).collect();
+    if !open.is_empty() && !matches!(record.trigger, Trigger::RollBack | Trigger::Incident) {
+        state.violate(format!("I3: record {id} of {name} was created beside the open {open:?}"));
+    }
+    let highest = record.values.keys().filter_map(|path| state.memory.ids.get(path)).max();
+    if highest.is_some_and(|highest| *highest >= id) {
+        state.violate(format!("I3: record {id} of {name} was created though that id is published"));
+    }
+    held::rotation_begins(state, name, &record);
+    state.memory.recorded.entry(name.to_owned()).or_default().insert(id);
+    for value in record.values.values() {
+        value_is_made(state, value.expose(), record.at);
+    }
+}
+
+fn publish(state: &mut State, sent: Sent, path: &str, value: &str, text: &str) {
+    value_is_known(state, value);
+    let holder = open_records(state)
+        .into_iter()
+        .find(|(_, r)| r.values.get(path).is_some_and(|recorded| recorded.expose() == value));
+    let Some((name, record)) = holder else {
+        return state.violate(format!("I1: {path} was published without a record that holds the value"));
+    };
+    let (words, stamp) = description::parse(text);
+    let before = state.ssm.latest(path).filter(|latest| latest.sequence <= sent.seen);
+    if before.is_some_and(|before| description::parse(&before.description).0 != words) {
+        state.violate(format!("I11: the text that describes {path} was lost"));
+    }
+    match stamp {
+        Some(stamp) if stamp.owner == format!("{CLUSTER}/{NAMESPACE}/{name}") && stamp.id == record.id => {}
+        other => state
+            .violate(format!("I3: {path} was published with the stamp {other:?}, not that of its record")),
+    }
+    // An incident does not wait until no request of the rotation before it is alive: its own record lies open until then,
+    // and publishes again what such a request puts in its place.
+    let is_open = |(of, r): &(String, Record)| *of == name && r.trigger == Trigger::Incident;
+    let published_again = open_records(state).iter().any(|open| is_open(open) && open.1.id > record.id);
+    let highest = state.memory.ids.entry(path.to_owned()).or_default();
+    if record.id < *highest && !published_again {
+        let highest = *highest;
+        state.violate(format!("I4: {path} was published by rotation {} after {highest}", record.id));
+    } else {
+        *highest = record.id;
+    }
+    let known = state.memory.published.entry(path.to_owned()).or_default();
+    match known.iter().position(|k| k == value) {
+        None => known.push(value.to_owned()),
+        Some(at) if at + 1 < known.len() && record.trigger != Trigger::RollBack && !published_again => {
+            state.violate(format!("I4: an older value of {path} came back"));
+        }
+        Some(_) => {}
+    }
+    someone_elses_version_is_replaced(state, sent, path, &name, &record);
+}
+
+fn someone_elses_version_is_replaced(state: &mut State, sent: Sent, path: &str, name: &str, record: &Record) {
+    use keyturn_api::managed_secret::OnDrift;
+    let Some(latest) = state.ssm.latest(path).filter(|latest| latest.by == By::Person) else { return };
+    // Numbers begin anew where somebody deletes the parameter and creates it again.
+    let recorded = state.ssm.latest(&records::record_path(STAGING, NAMESPACE, name, record.id));
+    if recorded.is_none_or(|recorded| latest.sequence < recorded.sequence) {
+        return;
+    }
+    let (number, unseen) = (latest.number, latest.sequence > sent.seen);
+    state.memory.replaced.push((path.to_owned(), number));
+    let on_drift = state
+        .cluster
+        .secrets()
+        .find(|s| s.spec.ssm.parameters.iter().any(|p| p.path == path))
+        .and_then(|s| s.spec.rotation.on_drift)
+        .unwrap_or_default();
+    // A role that has only one password, and has been given it: nothing else works.
+    let installed = record.credential.as_ref().is_some_and(|credential| {
+        let login = format!("{}:{}", credential.username, credential.password.expose());
+        changes_in_place(state) && state.postgres.as_ref().is_some_and(|server| server.accepts(&login))
+    });
+    if !unseen && !installed && on_drift != OnDrift::Rotate && !has_to_go(state, path) {
+        state.violate(format!(
+            "I11: version {number} of {path}, written by somebody else, was replaced knowingly"
+        ));
+    }
+}
+
+/// Whether a report wants another value in the place of what is published. A target accepts the last of ours still, whatever
+/// somebody wrote over it.
+fn has_to_go(state: &State, path: &str) -> bool {
+    let from_the_latest_down = || state.ssm.versions(path).iter().rev();
+    let written_over = from_the_latest_down().take_while(|version| version.by == By::Person).count();
+    let has_target = state.postgres.is_some() || state.cloudflare.is_some();
+    let alive = if has_target { written_over + 1 } else { 1 };
+    from_the_latest_down().take(alive).any(|version| is_suspected(state, &version.value))
+}
+
+/// The controller deletes a parameter.
+pub fn delete(state: &mut State, sent: Sent, path: &str) {
+    let Some(what) = records::parse_path(STAGING, path) else {
+        let wanted = state.cluster.secrets().any(|s| {
+            s.metadata.deletion_timestamp.is_some()
+                && s.spec.deletion_policy == DeletionPolicy::Delete
+                && s.spec.ssm.parameters.iter().any(|p| p.path == path)
+        });
+        if !wanted && state.ssm.content.contains_key(path) {
+            state.violate(format!("I10: {path} was deleted though nobody asked for it"));
+        }
+        return;
+    };
+    if what.kind != StagedKind::Record {
+        return;
+    }
+    let Some((_, record)) =
+        open_records(state).into_iter().find(|(name, r)| *name == what.name && r.id == what.id)
+    else {
+        return;
+    };
+    close(state, sent, &what.name, &record);
+}
+
+fn close(state: &mut State, sent: Sent, name: &str, record: &Record) {
+    let id = record.id;
+    let latest = |path: &String| state.ssm.latest(path);
+    let is_published = |(path, value): (&String, &SecretValue)| {
+        latest(path).is_some_and(|latest| latest.value == value.expose())
+    };
+    let all_published = record.values.iter().all(is_published);
+    let marked = state.ssm.content.contains_key(&records::abort_path(STAGING, NAMESPACE, name, id));
+    let newer =
+        record.values.keys().any(|path| state.memory.ids.get(path).is_some_and(|highest| *highest > id));
+    let drifted = record.values.keys().any(|path| {
+        let base = record.base.get(path).copied().unwrap_or(0);
+        latest(path).is_some_and(|latest| latest.by == By::Person && latest.number > base)
+    });
+    if !all_published {
+        let ever = record.values.iter().all(|(path, value)| state.memory.is_ours(path, value.expose()));
+        if !(marked || newer || drifted && ever) {
+            state.violate(format!("I1: record {id} of {name} was deleted before its values were published"));
+        }
+        return;
+    }
+    let paths = record.values.keys();
+    // As the sender may have seen it: a request of before that was carried out since is on its way no more.
+    let is_shown = |version: &&Stored| version.sequence <= sent.seen;
+    let shown = |path: &String| state.ssm.versions(path).iter().rfind(is_shown);
+    if let Some(young) = paths.clone().filter_map(shown).find(|l| l.modified + GRACE > state.now) {
+        let age = (state.now - young.modified).num_seconds();
+        state.violate(format!("grace: record {id} of {name} was closed {age} s after its publication"));
+    }
+    let pending: Vec<String> = state
+        .late
+        .iter()
+        .map(|late| late.what.clone())
+        .chain(state.gates.values().map(|gate| gate.what.clone()))
+        .filter(|what| paths.clone().any(|path| what.ends_with(&format!("overwrite {path}"))))
+        .collect();
+    if !pending.is_empty() {
+        state.violate(format!("grace: record {id} of {name} was closed while {pending:?} is on its way"));
+    }
+    let heard = record.credential.as_ref().is_none_or(|credential| {
+        let login = format!("{}:{}", credential.username, credential.password.expose());
+        state.memory.answered.get(&(sent.process, login)).is_some_and(|(accepted, _)| *accepted)
+    });
+    if !heard {
+        state.violate(format!(
+            "I8: record {id} of {name} was closed before its target was heard to accept it"
+        ));
+    }
+    let secret = state.cluster.secret(name);
+    let named = secret.map(|s| s.spec.hosts.iter().map(|h| h.name.clone()).collect::<Vec<_>>());
+    let hosts: BTreeSet<String> = record.hosts.iter().cloned().chain(named.unwrap_or_default()).collect();
+    let mut behind = Vec::new();
+    for host in hosts.iter().filter(|host| state.cluster.host(host).is_some()) {
+        let Some(real) = state.hosts.get(host) else { continue };
+        for (path, value) in &record.values {
+            // Of a host that fetches it somewhere else nothing is known but by its deployments.
+            let runs = real.running.get(path).map(String::as_str);
+            if runs != Some(value.expose()) {
+                behind.push(format!("{host} does not run {path}"));
+            }
+        }
+    }
+    if !behind.is_empty() {
+        state.violate(format!("I8: record {id} of {name} was closed although {}", behind.join(", ")));
+    }
+}
+
+/// The finalizer is taken off.
+pub fn released(state: &mut State, secret: &ManagedSecret) {
+    let name = secret.name_any();
+    let open: Vec<u64> =
+        open_records(state).into_iter().filter(|(of, _)| *of == name).map(|(_, r)| r.id).collect();
+    let given_up = secret
+        .metadata
+        .deletion_timestamp
+        .as_ref()
+        .is_some_and(|at| from_kubernetes(at) + DELETION_BOUND <= state.now);
+    if given_up {
+        state.memory.abandoned.insert(name);
+    } else if !open.is_empty() {
+        state.violate(format!("I10: {name} was released with open records {open:?}"));
+    }
+}
+
+pub fn job_starts(state: &mut State, host: &str, task: &Task) {
+    held::job_starts(state, host, task);
+    let running = state.jobs.iter().filter(|job| job.host == host && job.is_running()).count();
+    if running > 0 {
+        state.violate(format!(
+            "I3: a Job of revision {} was started on {host} beside a running one",
+            task.revision
+        ));
+    }
+}
+
+pub fn secret_status(state: &mut State, sent: Sent, changed: &ManagedSecret) {
+    let text = serde_json::to_string(&changed.status).unwrap_or_default();
+    no_value_in(state, "the status of a ManagedSecret", &text);
+    said(state, &text);
+    ready_is_accepted(state, sent, changed);
+    held::conditions_are_true(state, sent, changed);
+    answered_requests_ask_nobody(state, changed);
+    if let Some(status) = &changed.status
+        && status.history.len() > 10
+    {
+        state.violate("bounds: status.history holds more than ten entries".to_owned());
+    }
+}
+
+/// Ready=True: what the status says is published was accepted when the controller last heard of it. What it has heard since
+/// it sent the status is no matter: the API server may apply it later than that.
+fn ready_is_accepted(state: &mut State, sent: Sent, changed: &ManagedSecret) {
+    let Some(status) = &changed.status else { return };
+    if !conditions::is_true(&status.conditions, conditions::READY) {
+        return;
+    }
+    let refused = status.parameters.iter().find(|p| {
+        let published = state.ssm.versions(&p.path).iter().find(|version| version.number == p.version);
+        published.is_some_and(|v| {
+            let asked = (sent.process, v.value.trim_end().to_owned());
+            let answer = state.memory.answered.get(&asked);
+            answer.is_some_and(|(accepted, heard_after)| !accepted && *heard_after <= sent.after)
+        })
+    });
+    if let Some(refused) = refused {
+        let (path, version) = (refused.path.clone(), refused.version);
+        state
+            .violate(format!("Ready: True although version {version} of {path} was refused when last asked"));
+    }
+}
+
+/// I3: a request that a published version answers asks no host for a preflight, where nothing else is due.
+fn answered_requests_ask_nobody(state: &mut State, changed: &ManagedSecret) {
+    let asked = changed.status.as_ref().and_then(|status| status.preflight.as_ref());
+    let (Some(asked), Some(token)) = (asked, changed.annotations().get(ROTATE_REQUESTED_AT)) else { return };
+    let asked_at = from_kubernetes(&asked.requested_at);
+    let hash = Some(request::hash(token));
+    let period = changed.spec.rotation.period.as_ref().and_then(|period| period.to_delta());
+    for parameter in &changed.spec.ssm.parameters {
+        let versions = state.ssm.versions(&parameter.path);
+        let answered = versions
+            .iter()
+            .filter(|v| v.modified < asked_at)
+            .any(|v| description::parse(&v.description).1.is_some_and(|stamp| stamp.request == hash));
+        let made_at = versions.last().map(|v| v.modified);
+        let due = made_at.zip(period).is_some_and(|(made_at, period)| made_at + period <= state.now);
+        // A token that ends by itself is due before that, whatever the period.
+        let ends_by_itself = changed.spec.generate.cloudflare_r2.is_some();
+        if answered && !due && !ends_by_itself {
+            let name = changed.name_any();
+            return state.violate(format!("I3: hosts of {name} were asked for a request that was answered"));
+        }
+    }
+}
+
+/// A process was told whether a login is accepted.
+pub fn login_is_answered(state: &mut State, process: usize, login: &str, accepted: bool) {
+    let after = state.log.len();
+    let answer =
+        state.memory.answered.entry((process, login.trim_end().to_owned())).or_insert((accepted, after));
+    if answer.0 != accepted {
+        *answer = (accepted, after);
+    }
+}
+
+/// A process was told that a role has been changed: none of its other passwords is accepted any more.
+pub fn role_is_known_to_be_changed(state: &mut State, process: usize, username: &str) {
+    let theirs = format!("{username}:");
+    let after = state.log.len();
+    for ((by, login), answer) in &mut state.memory.answered {
+        if *by == process && login.starts_with(&theirs) && answer.0 {
+            *answer = (false, after);
+        }
+    }
+}
+
+/// I7, by the values themselves.
+pub fn no_value_in(state: &mut State, place: &str, text: &str) {
+    // The id of a key pair is no secret, though a parameter may hold it alone.
+    let is_id = |value: &String| state.cloudflare.as_ref().is_some_and(|r2| r2.tokens.contains_key(value));
+    let leaked = state
+        .memory
+        .values
+        .keys()
+        .any(|value| value.len() >= 8 && !is_id(value) && text.contains(value.as_str()));
+    if leaked {
+        state.violate(format!("I7: a value is in {place}"));
+    }
+}
+
+pub fn said(state: &mut State, text: &str) {
+    state.memory.said.push_str(text);
+    state.memory.said.push('\n');
+}
+
+/// The documented exception: a token whose object has no status before the record exists looks like one that came with
+/// re-applied YAML. It is recorded and not executed.
+pub fn status_is_emptied(state: &mut State) {
+    let open = open_records(state);
+    let forgotten = state.cluster.secrets().any(|secret| {
+        let Some(token) = secret.annotations().get(ROTATE_REQUESTED_AT) else { return false };
+        let hash = request::hash(token);
+        let name = secret.name_any();
+        let recorded = open.iter().any(|(of, r)| *of == name && r.request.as_ref() == Some(token));
+        let published = secret.spec.ssm.parameters.iter().any(|p| {
+            let stamps =
+                state.ssm.versions(&p.path).iter().filter_map(|v| description::parse(&v.description).1);
+            stamps.into_iter().any(|stamp| stamp.request.as_ref() == Some(&hash))
+        });
+        !recorded && !published
+    });
+    let rolled_back = open.iter().any(|(_, record)| record.trigger == Trigger::RollBack);
+    state.memory.roll_back_forgotten |= rolled_back;
+    state.memory.request_forgotten |= forgotten;
+    state.memory.answer_forgotten |= state.cluster.secrets().any(has_recorded_a_request);
+}
+
+/// Whether its status says of a request that it was recorded and not executed.
+pub fn has_recorded_a_request(secret: &ManagedSecret) -> bool {
+    secret.status.as_ref().is_some_and(|s| s.history.iter().any(|ended| ended.result == "Recorded"))
+}
+
+/// A role was given a password by the rotation of this id.
+pub fn role_is_changed(state: &mut State, id: u64, username: &str, password: &str) {
+    value_is_known(state, password);
+    let login = format!("{username}:{password}");
+    if state.memory.retired.contains(&login) {
+        state.violate(format!("I4: rotation {id} brought a retired login of {username} back"));
+    }
+}
+
+/// The login was taken from a role.
+pub fn role_is_retired(state: &mut State, username: &str, password: &str) {
+    let login = format!("{username}:{password}");
+    held::login_ends(state, |value| value == login);
+    state.memory.retired.insert(login);
+    let users = users_of(state, |value| value.starts_with(&format!("{username}:")));
+    if !users.is_empty() {
+        state.violate(format!("I8: role {username} was retired while {} ran it", users.join(", ")));
+    }
+}
+
+/// Hosts that run such a value, unless it is one that may be taken from under them.
+fn users_of(state: &State, is_of: impl Fn(&str) -> bool) -> Vec<String> {
+    let runs = |value: &String| is_of(value) && !may_be_revoked(state, value);
+    let users = state.hosts.iter().filter(|(_, host)| host.running.values().any(runs));
+    users.map(|(name, _)| name.clone()).collect()
+}
+
+/// Whether an incident lets a value be revoked whoever still uses it: it is suspected, and the time to leave it is over.
+fn may_be_revoked(state: &State, value: &str) -> bool {
+    suspicions_of(state, value).any(|incident| scope::revoke_at(incident) <= state.now)
+}
+
+fn is_suspected(state: &State, value: &str) -> bool {
+    suspicions_of(state, value).next().is_some()
+}
+
+/// The incidents that were reported after a value was made.
+fn suspicions_of<'a>(state: &'a State, value: &str) -> impl Iterator<Item = &'a SecretIncident> {
+    let made = state.memory.values.get(value.trim_end());
+    let incidents = state.cluster.incidents.iter();
+    incidents.filter(move |incident| made.is_none_or(|made| *made < scope::reported_at(incident)))
+}
+
+/// An incident's record beside another one publishes again what a late request of that one undoes.
+fn is_mended(state: &State) -> bool {
+    open_records(state).iter().any(|(_, record)| record.trigger == Trigger::Incident)
+}
+
+/// A token was deleted: never one of somebody else, and never one that is published, recorded or run.
+pub fn token_is_deleted(state: &mut State, id: &str) {
+    let is_of = |value: &str| value == id || value.starts_with(&format!("{id}:"));
+    if matches!(id, "others" | "alike") {
+        state.violate(format!("I9: token {id} of somebody else was deleted"));
+    }
+    let users = users_of(state, is_of);
+    held::login_ends(state, is_of);
+    if !users.is_empty() {
+        state.violate(format!("I8: token {id} was deleted while {} ran it", users.join(", ")));
+    }
+    let managed = state.ssm.content.keys().filter(|path| !path.starts_with(STAGING));
+    let mut published = managed.filter_map(|path| state.ssm.latest(path));
+    if published.any(|latest| is_of(&latest.value) && !may_be_revoked(state, &latest.value)) {
+        state.violate(format!("I5: token {id} was deleted while it was published"));
+    }
+    // A roll back, or the next record of an incident, takes the place of the one that holds it.
+    let records = open_records(state);
+    let holds = |record: &Record| record.credential.as_ref().is_some_and(|c| c.username == id);
+    let is_followed = |(name, record): &(String, Record)| {
+        records.iter().any(|(other, later)| other == name && later.id > record.id)
+    };
+    if records.iter().any(|held| holds(&held.1) && !is_followed(held)) {
+        state.violate(format!("I1: token {id} was deleted while a record held it"));
+    }
+}
+
+/// What must hold of key pairs whenever nothing is being changed. Two parameters cannot be written at once.
+fn pairs(state: &State) -> Vec<String> {
+    let Some(account) = &state.cloudflare else { return Vec::new() };
+    let whole = |path: &String, value: &str| state.memory.is_ours(path, value) && value.contains(':');
+    let mut wrong = Vec::new();
+    for (name, host) in &state.hosts {
+        for (path, value) in &host.running {
+            if whole(path, value) && !account.accepts(value, state.now) && !may_be_revoked(state, value) {
+                wrong.push(format!("I2: {name} runs a pair as {path} that R2 refuses"));
+            }
+        }
+    }
+    for path in state.ssm.content.keys().filter(|path| !path.starts_with(STAGING)) {
+        let Some(latest) = state.ssm.latest(path) else { continue };
+        let refused = !account.accepts(&latest.value, state.now);
+        if whole(path, &latest.value) && refused && !may_be_revoked(state, &latest.value) && !is_mended(state)
+        {
+            wrong.push(format!("I5: R2 refuses what {path} publishes"));
+        }
+    }
+    wrong
+}
+
+fn changes_in_place(state: &State) -> bool {
+    state.cluster.secrets().any(|secret| {
+        secret.spec.generate.postgres.as_ref().is_some_and(|postgres| postgres.single_role.is_some())
+    })
+}
+
+/// What must hold of the roles of a target whenever nothing is being changed.
+fn logins(state: &State) -> Vec<String> {
+    let Some(server) = &state.postgres else { return Vec::new() };
+    let mut wrong = Vec::new();
+    for (name, role) in server.roles.iter().filter(|(_, role)| role.can_log_in) {
+        let login = format!("{name}:{}", role.password);
+        let is_published = || {
+            let mut versions = state.ssm.content.keys().flat_map(|path| state.ssm.versions(path));
+            versions.any(|version| version.value.trim_end() == login)
+        };
+        let is_recorded = || {
+            open_records(state).into_iter().any(|(_, record)| {
+                record.credential.is_some_and(|c| c.username == *name && c.password.expose() == role.password)
+            })
+        };
+        // Nobody here ever had one that the server was made with.
+        let known =
+            state.memory.values.contains_key(&login) || state.memory.values.contains_key(&role.password);
+        if known && !is_published() && !is_recorded() {
+            wrong.push(format!("I1: the password of role {name} can be read back from nowhere"));
+        }
+    }
+    if changes_in_place(state) || server.initialised_by.is_some() {
+        return wrong;
+    }
+    for (name, host) in &state.hosts {
+        for (path, value) in &host.running {
+            if state.memory.is_ours(path, value) && !server.accepts(value) && !may_be_revoked(state, value) {
+                wrong.push(format!("I2: {name} runs a login as {path} that the server refuses"));
+            }
+        }
+    }
+    for path in state.ssm.content.keys().filter(|path| !path.starts_with(STAGING)) {
+        let Some(latest) = state.ssm.latest(path) else { continue };
+        // What a person brings back is the person's, whoever made it.
+        let is_ours = state.memory.is_ours(path, &latest.value) && latest.by == By::Keyturn;
+        if is_ours
+            && !server.accepts(&latest.value)
+            && !may_be_revoked(state, &latest.value)
+            && !is_mended(state)
+        {
+            wrong.push(format!("I5: what {path} publishes is refused by the server"));
+        }
+    }
+    wrong
+}
+
+/// What must hold whenever nothing is being changed.
+pub fn always(state: &mut State) {
+    held::hosts_run(state);
+    let mut lost = logins(state);
+    lost.extend(suspicions(state));
+    lost.extend(pairs(state));
+    for (name, host) in &state.hosts {
+        for (path, value) in &host.running {
+            let kept = state.ssm.versions(path).iter().any(|v| v.value.trim_end() == value);
+            if !kept && state.ssm.content.contains_key(path) && state.memory.is_ours(path, value) {
+                lost.push(format!("I1: what {name} runs as {path} can be read back from nowhere"));
+            }
+        }
+    }
+    for what in lost {
+        state.violate(what);
+    }
+}
+
+/// What a report demands: nothing that was published before it is accepted, published or run any more, and the status says
+/// since when. Only where the story leaves a host or the server away for good can it be open.
+fn suspicions(state: &State) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for incident in &state.cluster.incidents {
+        let reported_at = scope::reported_at(incident);
+        for secret in state.cluster.secrets().filter(|s| scope::concerns(incident, s)) {
+            let compromise = secret.status.as_ref().and_then(|status| status.compromise.as_ref());
+            let said = compromise.is_some_and(|said| {
+                said.contained_at.is_some() && from_kubernetes(&said.reported_at) == reported_at
+            });
+            if !said {
+                continue;
+            }
+            for path in secret.spec.ssm.parameters.iter().map(|p| &p.path) {
+                let old = state.ssm.versions(path).iter().filter(|version| {
+                    let stamp = description::parse(&version.description).1;
+                    stamp.map_or(version.modified, |stamp| stamp.at) < reported_at
+                });
+                let old: Vec<String> = old.map(|version| version.value.trim_end().to_owned()).collect();
+                // Of a ring of keys each one opens what was sealed with it.
+                let keys = |value: &str| value.trim_end().split(',').map(str::to_owned).collect::<Vec<_>>();
+                let old_keys: BTreeSet<String> = old.iter().flat_map(|value| keys(value)).collect();
+                let is_old = |value: &str| keys(value).iter().any(|key| old_keys.contains(key));
+                let has_target = state.postgres.is_some() || state.cloudflare.is_some();
+                let alive = if has_target {
+                    old.iter().any(|value| {
+                        state.postgres.as_ref().is_some_and(|server| server.accepts(value))
+                            || state.cloudflare.as_ref().is_some_and(|r2| r2.accepts(value, state.now))
+                    })
+                } else {
+                    state.hosts.values().any(|host| host.running.get(path).is_some_and(|value| is_old(value)))
+                };
+                // A login that is published and refused is of no use to anybody.
+                // A role that is shut out, with somebody who is still logged in.
+                let logged_in = state.postgres.as_ref().is_some_and(|server| {
+                    let shut_out = |value: &str| {
+                        let role = value.split_once(':').and_then(|(name, _)| server.roles.get(name));
+                        role.is_some_and(|role| !role.can_log_in) && !server.ended.contains_key(value)
+                    };
+                    let mut run = state.hosts.values().filter_map(|host| host.running.get(path));
+                    run.any(|value| is_old(value) && shut_out(value))
+                });
+                let published =
+                    !has_target && state.ssm.latest(path).is_some_and(|latest| is_old(&latest.value));
+                if alive || published || logged_in {
+                    wrong.push(format!("contained: {path} is said to be, and is not"));
+                }
+            }
+        }
+    }
+    wrong
+}
+
+/// Whatever keeps an object from being finished, its deletion ends in bounded time.
+fn is_held_too_long(secret: &ManagedSecret, now: At) -> bool {
+    let deleted_at = secret.metadata.deletion_timestamp.as_ref().map(from_kubernetes);
+    deleted_at.is_some_and(|at| at + DELETION_BOUND * 2 < now)
+}
+
+fn waits_without_a_word(secret: &ManagedSecret) -> bool {
+    let ready = secret.status.as_ref().and_then(|s| conditions::find(&s.conditions, conditions::READY));
+    secret.metadata.deletion_timestamp.is_none()
+        && ready.is_none_or(|ready| {
+            ready.status != "True" && (ready.reason.is_empty() || ready.message.is_empty())
+        })
+}
+
+/// At the end: other people's writes that were replaced have been reported, and nothing is stuck in silence.
+pub fn at_the_end(state: &mut State) {
+    let silent: Vec<String> = state
+        .memory
+        .replaced
+        .iter()
+        .filter(|(path, number)| {
+            !state.memory.said.lines().any(|line| {
+                let line = line.to_lowercase();
+                line.contains(&format!("{} version {number}", path.to_lowercase()))
+                    || line.contains(&format!("version {number} of {}", path.to_lowercase()))
+            })
+        })
+        .map(|(path, number)| format!("{path} version {number}"))
+        .collect();
+    if !silent.is_empty() {
+        state.violate(format!("I11: nobody was told that {} was replaced", silent.join(", ")));
+    }
+    let held: Vec<String> =
+        state.cluster.secrets().filter(|s| is_held_too_long(s, state.now)).map(|s| s.name_any()).collect();
+    if !held.is_empty() {
+        state.violate(format!("I6: deleted and still there: {}", held.join(", ")));
+    }
+    let silent: Vec<String> =
+        state.cluster.secrets().filter(|s| waits_without_a_word(s)).map(|s| s.name_any()).collect();
+    if !silent.is_empty() {
+        state.violate(format!("I6: not Ready, and nothing says why: {}", silent.join(", ")));
+    }
+    if !state.late.is_empty() {
+        state.violate("I6: the run ended before everything was applied".to_owned());
+    }
+}

@@ -1,0 +1,235 @@
+//! What people and the schedule hold back, and what nobody asked for: rotations that may not begin yet, deployments that
+//! may not start, logins that may not end yet.
+
+use chrono::TimeDelta;
+use keyturn_api::ManagedSecret;
+use keyturn_api::conditions;
+use keyturn_api::docker_host::RunMode;
+use keyturn_api::time::from_kubernetes;
+use keyturn_reconcile::deploy::task::Task;
+use keyturn_reconcile::deploy::wish::names_host;
+use keyturn_reconcile::incident::scope;
+use keyturn_reconcile::parameter_store::description;
+use keyturn_rotation::observed::{Record, Trigger};
+use keyturn_rotation::window::Calendar;
+use kube::ResourceExt;
+
+use super::{is_suspected, open_records};
+use crate::faults::{Fault, Plan};
+use crate::harness::FIRST_ROTATION_DELAY;
+use crate::world::ssm::Stored;
+use crate::world::{At, Sent, State};
+
+/// The shortest pause after a deployment that failed.
+const PAUSE: TimeDelta = TimeDelta::seconds(5);
+/// The longest that a role which is being changed holds other deployments.
+const LONGEST_HOLD: TimeDelta = TimeDelta::minutes(5);
+
+fn made_at(version: &Stored) -> At {
+    description::parse(&version.description).1.map_or(version.modified, |stamp| stamp.at)
+}
+
+/// A rotation begins: not one that somebody or the schedule holds back.
+pub fn rotation_begins(state: &mut State, name: &str, record: &Record) {
+    let Some(secret) = state.cluster.secret(name).cloned() else { return };
+    let is_routine = !matches!(record.trigger, Trigger::Incident | Trigger::RollBack);
+    if is_routine && secret.spec.suspend {
+        state.violate(format!("hold: rotation {} of {name} began although it is suspended", record.id));
+    }
+    if record.trigger == Trigger::Period
+        && let Some(why) = is_too_early(state, &secret, record)
+    {
+        state.violate(format!("hold: rotation {} of {name} came of age {why}", record.id));
+    }
+}
+
+fn is_too_early(state: &State, secret: &ManagedSecret, record: &Record) -> Option<&'static str> {
+    let now = state.now;
+    let calendar = Calendar::new([secret.spec.rotation.windows.as_slice()]).ok()?;
+    if calendar.next(now).is_none_or(|window| window.start > now) {
+        return Some("outside its windows");
+    }
+    // A token that ends by itself is replaced before that, whatever the period.
+    if secret.spec.generate.cloudflare_r2.is_some() {
+        return None;
+    }
+    let replaced: Vec<&Stored> = record
+        .base
+        .iter()
+        .filter_map(|(path, base)| state.ssm.versions(path).iter().find(|version| version.number == *base))
+        .collect();
+    let period = secret.spec.rotation.period.as_ref().and_then(|period| period.to_delta())?;
+    let oldest = replaced.iter().map(|version| made_at(version)).min()?;
+    if calendar.always_open() && oldest + period > now {
+        return Some("before its period was over");
+    }
+    let adopted = replaced.iter().all(|version| description::parse(&version.description).1.is_none());
+    let created = secret.metadata.creation_timestamp.as_ref().map(from_kubernetes)?;
+    (adopted && created + FIRST_ROTATION_DELAY > now).then_some("as soon as it was adopted")
+}
+
+/// A Job is about to be started.
+pub fn job_starts(state: &mut State, host: &str, task: &Task) {
+    let Some(object) = state.cluster.host(host).cloned() else { return };
+    if object.spec.suspend {
+        state.violate(format!("hold: a Job was started on {host}, which is suspended"));
+    }
+    if task.mode != RunMode::Deploy {
+        return;
+    }
+    let failed = state.jobs.iter().filter_map(|job| job.failed_at(&object, task)).max();
+    if failed.is_some_and(|at| at + PAUSE > state.now) {
+        state.violate(format!("I6: a deployment on {host} was started again as soon as it had failed"));
+    }
+    let deployed: Vec<&Stored> = task
+        .parameters
+        .iter()
+        .filter_map(|p| state.ssm.versions(&p.path).iter().find(|version| version.number == p.version))
+        .collect();
+    if deployed.iter().all(|version| description::parse(&version.description).1.is_none()) {
+        state.violate(format!("I3: {host} was deployed to although nothing but adopted values is published"));
+    } else if runs_everything(state, host, task) {
+        state.violate(format!(
+            "I3: {host} was deployed to although it runs everything, and no rotation is open"
+        ));
+    }
+    if let Some(other) = another_deployment(state, host, task) {
+        state.violate(format!("hold: {host} was deployed to at the same time as {other}"));
+    }
+    containers_start(state, host, |state, _| state.cluster.incidents.is_empty());
+}
+
+/// Hosts of one secret go one after another, but for those that cannot wait. A cache that lags may hide the other one.
+fn another_deployment(state: &State, host: &str, task: &Task) -> Option<String> {
+    let concerns = |secret: &&ManagedSecret| {
+        let deployed = |path: &String| task.parameters.iter().any(|p| p.path == *path);
+        secret.spec.ssm.parameters.iter().any(|p| deployed(&p.path))
+    };
+    let concerned: Vec<&ManagedSecret> = state.cluster.secrets().filter(concerns).collect();
+    let in_place = concerned.iter().any(|secret| is_in_place(secret));
+    if state.plan != Plan::none() || in_place || !state.cluster.incidents.is_empty() {
+        return None;
+    }
+    let shares = |other: &str| concerned.iter().any(|secret| names_host(secret, other));
+    let mut deploying = state.jobs.iter().filter(|job| job.is_running() && job.deploys() && job.host != host);
+    deploying.find(|job| shares(&job.host)).map(|job| job.host.clone())
+}
+
+fn is_in_place(secret: &ManagedSecret) -> bool {
+    secret.spec.generate.postgres.as_ref().is_some_and(|postgres| postgres.single_role.is_some())
+}
+
+/// A deploy script recreates the containers of a host.
+pub fn script_runs(state: &mut State, host: &str) {
+    containers_start(state, host, |state, secret| {
+        !state.cluster.incidents.iter().any(|incident| scope::concerns(incident, secret))
+    });
+}
+
+/// Nothing is started with a password that is dead, unless somebody may be using that one. A request that comes late, or
+/// from a controller that does not lead any more, may change a role at any moment.
+fn containers_start(state: &mut State, host: &str, counts: impl Fn(&State, &ManagedSecret) -> bool) {
+    let is_prompt = |fault: &Fault| matches!(fault, Fault::Refused | Fault::TimedOutNotApplied);
+    if !state.plan.0.iter().all(|(_, fault)| is_prompt(fault)) {
+        return;
+    }
+    if let Some(name) = has_a_dead_password(state, host, counts) {
+        state.violate(format!("I2: {host} was deployed to while the published password of {name} is dead"));
+    }
+}
+
+/// Whether a deployment changes nothing that anybody waits for. What nobody heard of a run before is waited for.
+fn runs_everything(state: &State, host: &str, task: &Task) -> bool {
+    let Some(real) = state.hosts.get(host) else { return false };
+    if state.jobs.iter().any(|job| job.host == host && job.deploys() && job.is_lost()) {
+        return false;
+    }
+    let is_open =
+        |path: &String| open_records(state).iter().any(|(_, record)| record.values.contains_key(path));
+    let runs = |path: &String, number: i64| {
+        let version = state.ssm.versions(path).iter().find(|version| version.number == number);
+        version.is_some_and(|version| {
+            real.running.get(path).map(String::as_str) == Some(version.value.trim_end())
+        })
+    };
+    real.unseen.is_empty() && task.parameters.iter().all(|p| runs(&p.path, p.version) && !is_open(&p.path))
+}
+
+/// The secret of a host whose role has been changed a moment ago, and whose new password is not published.
+fn has_a_dead_password(
+    state: &State,
+    host: &str,
+    counts: impl Fn(&State, &ManagedSecret) -> bool,
+) -> Option<String> {
+    let server = state.postgres.as_ref()?;
+    open_records(state).into_iter().find_map(|(name, record)| {
+        let secret = state.cluster.secret(&name).filter(|secret| names_host(secret, host))?;
+        let concerned = is_in_place(secret) && counts(state, secret);
+        let credential =
+            record.credential.as_ref().filter(|_| concerned && record.base.values().all(|b| *b > 0))?;
+        let installed = server.accepts(&format!("{}:{}", credential.username, credential.password.expose()));
+        let path = record.values.keys().next()?;
+        let latest = state.ssm.latest(path).filter(|latest| record.base.get(path) == Some(&latest.number))?;
+        let is_dead = !server.accepts(&latest.value);
+        (installed && is_dead && record.at + LONGEST_HOLD > state.now).then_some(name)
+    })
+}
+
+/// A login of this value, or of this part of it, ends: not sooner after the last host left it than its object says.
+pub fn login_ends(state: &mut State, is_of: impl Fn(&str) -> bool) {
+    let left = state.memory.last_run.iter().filter(|(value, _)| is_of(value) && !is_suspected(state, value));
+    let Some((at, value)) = left.map(|(value, at)| (*at, value.clone())).max() else { return };
+    let publishes = |secret: &&ManagedSecret| {
+        let mut paths = secret.spec.ssm.parameters.iter().map(|p| &p.path);
+        paths.any(|path| state.ssm.versions(path).iter().any(|version| version.value.trim_end() == value))
+    };
+    let Some(secret) = state.cluster.secrets().find(publishes) else { return };
+    let after = secret.spec.retire.as_ref().and_then(|retire| retire.after.as_ref()?.to_delta());
+    let (name, since) = (secret.name_any(), state.now - at);
+    if after.is_some_and(|after| since < after) {
+        let seconds = since.num_seconds();
+        state
+            .violate(format!("I8: an old login of {name} ended {seconds} s after the last host had left it"));
+    }
+}
+
+/// Remembers what every host runs, and when it was seen to for the last time.
+pub fn hosts_run(state: &mut State) {
+    let (hosts, cluster, memory, now) = (&state.hosts, &state.cluster, &mut state.memory, state.now);
+    let is_ours = |name: &String| cluster.host(name).is_some();
+    for (name, host) in hosts.iter().filter(|(name, _)| is_ours(name)) {
+        for (path, value) in &host.running {
+            memory.last_run.insert(value.clone(), now);
+            let run = (name.clone(), path.clone(), value.clone());
+            memory.has_run.insert(run);
+        }
+    }
+}
+
+/// Ready=True: every parameter is published. Deployed=True, or a host that is told to be proven: it has run what the status
+/// says is published, as far as that may have been seen.
+pub fn conditions_are_true(state: &mut State, sent: Sent, changed: &ManagedSecret) {
+    let Some(status) = &changed.status else { return };
+    let told = |path: &String| status.parameters.iter().any(|p| p.path == *path);
+    let paths = || changed.spec.ssm.parameters.iter().map(|p| &p.path);
+    if conditions::is_true(&status.conditions, conditions::READY)
+        && let Some(missing) = paths().find(|path| !told(path))
+    {
+        state.violate(format!("Ready: True although {missing} is not published"));
+    }
+    let deployed = conditions::is_true(&status.conditions, conditions::DEPLOYED);
+    let hosts = changed.spec.hosts.iter().map(|host| host.name.clone()).filter(|_| deployed);
+    let proven = status.hosts.iter().filter(|host| host.proven).map(|host| host.name.clone());
+    let behind = hosts.chain(proven).filter(|host| state.hosts.contains_key(host)).find(|host| {
+        status.parameters.iter().any(|p| {
+            let version = state.ssm.versions(&p.path).iter().find(|version| version.number == p.version);
+            version.filter(|version| version.sequence <= sent.seen).is_some_and(|version| {
+                let run = (host.clone(), p.path.clone(), version.value.trim_end().to_owned());
+                !state.memory.has_run.contains(&run)
+            })
+        })
+    });
+    if let Some(host) = behind {
+        state.violate(format!("Deployed: {host} is said to run what is published, and never has"));
+    }
+}

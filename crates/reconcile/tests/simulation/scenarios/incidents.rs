@@ -1,0 +1,189 @@
+//! Stories of secrets that somebody may have read.
+
+use super::*;
+
+pub fn token_is_suspected() -> Value {
+    json!({"managedSecretRefs": [{"name": SECRET}]})
+}
+
+/// Hosts have little time to leave the old login, which keeps the stories short.
+pub fn soon_revoked() -> Value {
+    json!({"managedSecretRefs": [{"name": SECRET}], "revokeWithin": "1m"})
+}
+
+pub fn an_incident() -> Vec<Action> {
+    vec![at(300, "reports an incident", |s| s.suspect("leak", token_is_suspected()))]
+}
+
+/// Hosts are being given the new value when it is reported.
+pub fn an_incident_in_mid_rotation() -> Vec<Action> {
+    vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        once(deploying, "waits", |_| {}),
+        later(5, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
+    ]
+}
+
+/// The host is back once the old value is dead.
+pub fn an_incident_while_the_host_is_down() -> Vec<Action> {
+    vec![
+        at(300, "unplugs the host and reports an incident", |s| {
+            set_host_down(s, true);
+            s.suspect("leak", soon_revoked());
+        }),
+        once(compromise_is_over, "plugs it in again", |s| set_host_down(s, false)),
+    ]
+}
+
+/// What is suspected is to be dead at once, whether hosts follow or not.
+pub fn revoked_first(state: &mut State) {
+    let mut wanted = token_is_suspected();
+    merge(&mut wanted, json!({"revokeWithin": "0m"}));
+    state.suspect("leak", wanted);
+}
+
+pub fn contained(end: &Summary) -> bool {
+    end.secrets.values().all(|secret| is(&secret.conditions, "Compromised", "False"))
+}
+
+fn contained_with(end: &Summary, generated: usize) -> bool {
+    contained(end) && in_order(end, generated)
+}
+
+fn contained_logins(end: &Summary, generated: usize, roles: &[&str]) -> bool {
+    contained(end) && logins_in_order(end, generated, roles)
+}
+
+/// Where a fault falls between the rotation under way and the report, either may come first: one value or two.
+fn contained_by_one_or_two(end: &Summary) -> bool {
+    contained_with(end, 1) || contained_with(end, 2)
+}
+
+fn contained_by_one_or_two_logins(end: &Summary) -> bool {
+    (1..=3).any(|generated| {
+        [&["app_a"][..], &["app_b"][..]].iter().any(|roles| contained_logins(end, generated, roles))
+    })
+}
+
+scenario!(an_incident_rotates_a_suspended_secret_at_once,
+    prepare: |s| {
+        young_value_on_web(s);
+        s.apply_secret(SECRET, json!({}), on_web(json!({"suspend": true})));
+    },
+    script: an_incident,
+    ends: |end| contained_with(end, 1));
+
+scenario!(an_incident_in_mid_deployment_draws_another_value,
+    prepare: managed_on_web,
+    script: an_incident_in_mid_rotation,
+    ends: |end| contained_with(end, 2),
+    or_else: contained_by_one_or_two);
+
+scenario!(an_incident_that_is_applied_again_does_nothing,
+    prepare: managed_on_web,
+    script: || vec![
+        at(300, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
+        later(7200, "deletes it", |s| s.cluster.incidents.clear()),
+        later(60, "applies it again", |s| {
+            let reported = keyturn_api::time::to_kubernetes(s.start + TimeDelta::seconds(300));
+            s.suspect_since("leak", token_is_suspected(), &serde_json::to_value(reported).unwrap());
+        }),
+    ],
+    ends: |end| contained_with(end, 1));
+
+scenario!(an_incident_about_a_whole_host_rotates_all_it_runs,
+    prepare: two_managed_on_web,
+    script: || vec![
+        at(300, "reports the host", |s| s.suspect("break-in", json!({"hostRef": {"name": "web"}}))),
+    ],
+    ends: |end| contained_with(end, 1));
+
+scenario!(an_incident_while_roles_take_turns_revokes_both,
+    prepare: |s| login_on_web(s, alternating(), json!({})),
+    script: an_incident_in_mid_rotation,
+    ends: |end| contained_logins(end, 2, &["app_a"]),
+    or_else: contained_by_one_or_two_logins);
+
+scenario!(an_incident_revokes_a_role_at_rest,
+    prepare: |s| login_on_web(s, alternating(), json!({"retire": {"after": "9d"}})),
+    script: an_incident,
+    ends: |end| contained_logins(end, 1, &["app_b"]));
+
+scenario!(an_incident_that_revokes_first_does_so,
+    prepare: |s| login_on_web(s, alternating(), json!({})),
+    script: || vec![at(300, "reports an incident", revoked_first)],
+    ends: |end| contained_logins(end, 1, &["app_b"]));
+
+scenario!(an_incident_changes_a_single_role,
+    prepare: |s| login_on_web(s, single_with_admin(), json!({})),
+    script: an_incident,
+    ends: |end| contained_logins(end, 1, &["app_a"]));
+
+scenario!(an_incident_about_a_role_does_not_end_with_what_somebody_puts_after_the_report,
+    prepare: |s| login_on_web(s, single_with_admin(), json!({})),
+    script: || vec![at(300, "reports an incident, and somebody puts another value", |s| {
+        s.suspect("leak", token_is_suspected());
+        s.person_puts(PATH, FOREIGN);
+    })],
+    ends: |end| contained_logins(end, 1, &["app_a"]));
+
+scenario!(an_incident_does_not_wait_for_a_person_who_has_written_over_a_rotation,
+    prepare: |s| login_on_web(s, alternating(), json!({})),
+    script: || vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        once(recorded, "puts another value", |s| s.person_puts(PATH, FOREIGN)),
+        later(5, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
+    ],
+    ends: |end| contained_logins(end, 2, &["app_a"]),
+    or_else: contained_by_one_or_two_logins);
+
+scenario!(an_incident_in_the_middle_of_a_single_role,
+    prepare: |s| login_on_web(s, single_with_admin(), json!({})),
+    script: an_incident_in_mid_rotation,
+    ends: |end| contained_logins(end, 2, &["app_a"]),
+    // Where SSM refuses the new password for good, nothing is deployed, and nobody reports anything.
+    or_else: |end| contained_by_one_or_two_logins(end) || logins::taken_back(end));
+
+scenario!(an_incident_revokes_although_a_host_is_down,
+    prepare: |s| login_on_web(s, alternating(), json!({})),
+    script: an_incident_while_the_host_is_down,
+    ends: |end| contained_logins(end, 1, &["app_b"]));
+
+scenario!(an_incident_in_mid_rotation_revokes_although_a_host_is_down,
+    prepare: |s| login_on_web(s, alternating(), json!({})),
+    script: || vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        once(deploying, "unplugs the host", |s| set_host_down(s, true)),
+        later(5, "reports an incident", |s| s.suspect("leak", soon_revoked())),
+        once(compromise_is_over, "plugs it in again", |s| set_host_down(s, false)),
+    ],
+    ends: |end| contained_logins(end, 2, &["app_a"]),
+    or_else: contained_by_one_or_two_logins);
+
+scenario!(an_incident_waits_for_a_server_that_is_away,
+    prepare: |s| login_on_web(s, alternating(), json!({})),
+    script: || vec![
+        at(300, "unplugs the server and reports an incident", |s| {
+            set_server_away(s, true);
+            s.suspect("leak", soon_revoked());
+        }),
+        later(300, "plugs it in again", |s| set_server_away(s, false)),
+    ],
+    ends: |end| contained_logins(end, 1, &["app_b"]));
+
+scenario!(an_incident_under_an_observing_grant_touches_nothing,
+prepare: |s| {
+    grant(s, "Observe");
+    put_days_ago(s, PATH, OLD, 10);
+    s.apply_secret(SECRET, json!({}), spec(json!({})));
+},
+script: an_incident,
+ends: |end| {
+    let open = |s: &SecretEnd| s.conditions.get("Compromised").is_some_and(|(_, why)| why == "Observe");
+    end.parameters.values().all(|p| p.generated == 0) && end.secrets.values().all(open)
+});
+
+pub fn compromise_is_over(state: &State) -> bool {
+    let status = state.cluster.secret(SECRET).and_then(|s| s.status.as_ref());
+    status.and_then(|s| s.compromise.as_ref()).is_some_and(|c| c.contained_at.is_some())
+}

@@ -1,0 +1,266 @@
+//! Bugs that a person could write into keyturn, one at a time, and which check of the simulation finds each of them.
+//!
+//! No source of keyturn knows of them: `bugs.yaml` says which text becomes which. `dev/seeded-bugs` writes all of them into
+//! a copy of the sources, each behind the name in KEYTURN_SEEDED_BUG, and runs the stories over that copy until one of them
+//! fails. What it finds is `docs/seeded-bugs.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::faults::{Fault, Plan};
+use crate::harness::{Attention, Ending, run};
+use crate::invariants;
+use crate::pairs::root;
+use crate::scenarios::Scenario;
+
+/// The bug that is switched on, in the copy of the sources.
+const BUG: &str = "KEYTURN_SEEDED_BUG";
+/// The folder of the copy.
+const TREE: &str = "KEYTURN_SEEDED_TREE";
+/// So many there are at least.
+const FEWEST: usize = 80;
+/// The module of the copy that tells which bug is switched on.
+const SWITCH: &str = "//! Written by dev/seeded-bugs.
+
+use std::sync::LazyLock;
+
+static BUG: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(\"KEYTURN_SEEDED_BUG\").ok());
+
+pub fn is(name: &str) -> bool {
+    BUG.as_deref() == Some(name)
+}
+";
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bug {
+    /// What the program does then, in a sentence.
+    name: String,
+    file: String,
+    /// An expression, a statement, or a text that ends with the `{` of a block. It stands once in the file, whatever the
+    /// spaces and line breaks in it.
+    from: String,
+    /// What stands there instead; what stands first in the block where `from` opens one.
+    to: String,
+    /// The stories that show it; all are tried where this is empty.
+    #[serde(default)]
+    stories: Vec<String>,
+    /// The check that finds it.
+    invariant: String,
+}
+
+fn bugs() -> Vec<Bug> {
+    serde_yaml_ng::from_str(include_str!("bugs.yaml")).expect("bugs.yaml is a list of bugs")
+}
+
+impl Bug {
+    /// Where `from` stands in a source.
+    fn places(&self, source: &str) -> Vec<Range<usize>> {
+        let wanted: Vec<&str> = self.from.split_whitespace().collect();
+        let Some(first) = wanted.first() else { return Vec::new() };
+        let starts = source.match_indices(first).map(|(start, _)| start);
+        starts.filter_map(|start| Some(start..end_of(source, start, &wanted)?)).collect()
+    }
+
+    fn opens_a_block(&self) -> bool {
+        self.from.trim_end().ends_with('{')
+    }
+
+    /// The condition under which it happens.
+    fn condition(&self) -> String {
+        format!("if crate::seeded::is(\"{}\")", self.name)
+    }
+}
+
+/// Where the words end that begin here, whatever space is between them; `None` where others follow.
+fn end_of(source: &str, start: usize, words: &[&str]) -> Option<usize> {
+    let mut at = start;
+    for (number, word) in words.iter().enumerate() {
+        if number > 0 {
+            let space = source[at..].len() - source[at..].trim_start().len();
+            if space == 0 {
+                return None;
+            }
+            at += space;
+        }
+        at += source[at..].starts_with(word).then_some(word.len())?;
+    }
+    Some(at)
+}
+
+/// A source with these bugs in it, each behind its name.
+fn seeded(source: &str, bugs: &[&Bug]) -> Result<String, String> {
+    let mut by_place: BTreeMap<(usize, usize), Vec<&Bug>> = BTreeMap::new();
+    for bug in bugs {
+        let places = bug.places(source);
+        let [place] = places.as_slice() else {
+            return Err(format!("{}: its text stands {} times in {}", bug.name, places.len(), bug.file));
+        };
+        by_place.entry((place.start, place.end)).or_default().push(bug);
+    }
+    let (mut text, mut done) = (String::new(), 0);
+    for ((start, end), bugs) in by_place {
+        if start < done {
+            return Err(format!("{}: another bug changes a part of its text", bugs[0].name));
+        }
+        let from = &source[start..end];
+        text.push_str(&source[done..start]);
+        let cases: String =
+            bugs.iter().map(|bug| format!("{} {{ {} }} else ", bug.condition(), bug.to)).collect();
+        let switch = if bugs[0].opens_a_block() {
+            let cases = bugs.iter().map(|bug| format!("{} {{ {} }} ", bug.condition(), bug.to));
+            format!("{from} {}", cases.collect::<String>())
+        } else if from.ends_with([';', '}']) {
+            format!("{cases}{{ {from} }}")
+        } else {
+            format!("({cases}{{ {from} }})")
+        };
+        text.push_str(&switch);
+        done = end;
+    }
+    text.push_str(&source[done..]);
+    Ok(text)
+}
+
+/// Every file with all its bugs.
+fn seeded_files(bugs: &[Bug]) -> Result<BTreeMap<&str, String>, String> {
+    let mut by_file: BTreeMap<&str, Vec<&Bug>> = BTreeMap::new();
+    for bug in bugs {
+        by_file.entry(&bug.file).or_default().push(bug);
+    }
+    let mut files = BTreeMap::new();
+    for (file, bugs) in by_file {
+        let source = fs::read_to_string(root().join(file)).map_err(|error| format!("{file}: {error}"))?;
+        files.insert(file, seeded(&source, &bugs)?);
+    }
+    Ok(files)
+}
+
+/// What a run of one bug has found.
+struct Found {
+    invariant: &'static str,
+    story: &'static str,
+    plan: Plan,
+    problem: String,
+}
+
+fn found(scenario: &Scenario, plan: Plan, problem: String) -> Found {
+    Found { invariant: invariants::check_of(&problem), story: scenario.name, plan, problem }
+}
+
+/// As `single_faults` judges a run without faults.
+fn without_faults(scenario: &Scenario, calm: &Ending) -> Result<(), String> {
+    match calm.violations.first() {
+        Some(violation) => Err(violation.clone()),
+        None if (scenario.ends)(&calm.summary) => Ok(()),
+        None => Err(format!("{}: without a fault", invariants::SAME_END)),
+    }
+}
+
+/// The failing case with the fewest faults and the earliest effect, of the first story that has one.
+fn search(stories: &[Scenario], faults: usize) -> Option<Found> {
+    let calm = |scenario: &Scenario| run(scenario, &Plan::none(), Attention::Watches, None);
+    stories.iter().find_map(|scenario| {
+        let calm = calm(scenario);
+        if faults == 0 {
+            return without_faults(scenario, &calm)
+                .err()
+                .map(|problem| found(scenario, Plan::none(), problem));
+        }
+        let cases = calm.effects.iter().enumerate().flat_map(|(at, kind)| {
+            let faults = Fault::ALL.into_iter().filter(|fault| fault.concerns(*kind));
+            faults.map(move |fault| Plan::single(at, fault))
+        });
+        let fails = |plan: Plan| {
+            let problem = run(scenario, &plan, Attention::Watches, None).check(scenario, &calm).err()?;
+            Some(found(scenario, plan, problem))
+        };
+        cases.into_iter().find_map(fails)
+    })
+}
+
+#[test]
+fn bugs_can_be_seeded_and_their_table_tells_of_them() {
+    let bugs = bugs();
+    assert!(bugs.len() >= FEWEST, "only {} bugs", bugs.len());
+    let names: BTreeSet<&str> = bugs.iter().map(|bug| bug.name.as_str()).collect();
+    assert_eq!(names.len(), bugs.len(), "two bugs have one name");
+    seeded_files(&bugs).unwrap_or_else(|problem| panic!("{problem}"));
+    let stories = crate::all_scenarios();
+    for bug in &bugs {
+        let known = |name: &String| stories.iter().any(|story| story.name == name);
+        assert!(bug.stories.iter().all(known), "{}: no such story", bug.name);
+        assert!(invariants::NAMES.contains(&bug.invariant.as_str()), "{}: no such check", bug.name);
+    }
+    let page = fs::read_to_string(root().join("docs/seeded-bugs.md")).expect("docs/seeded-bugs.md is there");
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.split('|').skip(1).map(|cell| cell.trim().trim_matches('`')).collect())
+        .collect();
+    let there: BTreeSet<(&str, &str)> =
+        bugs.iter().map(|bug| (bug.name.as_str(), bug.invariant.as_str())).collect();
+    for row in &rows {
+        assert!(there.contains(&(row[0], row[2])), "{row:?}: `make seeded-bugs` writes docs/seeded-bugs.md");
+    }
+}
+
+#[test]
+fn a_text_is_found_whatever_its_spaces_and_only_where_it_stands_once() {
+    let bug = |name: &str, from: &str, to: &str| Bug {
+        name: name.into(),
+        file: "a.rs".into(),
+        from: from.into(),
+        to: to.into(),
+        stories: Vec::new(),
+        invariant: "I1".into(),
+    };
+    let (one, two) = (bug("one", "a + b", "a"), bug("two", "a + b", "b"));
+    let both = seeded("x(a\n    + b)", &[&one, &two]).unwrap();
+    let is = |name: &str| format!("if crate::seeded::is(\"{name}\")");
+    assert_eq!(both, format!("x(({} {{ a }} else {} {{ b }} else {{ a\n    + b }}))", is("one"), is("two")));
+    assert!(seeded("a + b; a + b", &[&one]).is_err());
+    assert!(seeded("a+b", &[&one]).is_err());
+    let block = bug("block", "fn f() {", "return;");
+    assert_eq!(
+        seeded("fn f() {}", &[&block]).unwrap(),
+        format!("fn f() {{ {} {{ return; }} }}", is("block"))
+    );
+    assert!(seeded("x(a + b)", &[&one, &bug("part", "b)", "c)")]).is_err());
+}
+
+/// For `dev/seeded-bugs`: writes all bugs into the copy of the sources.
+#[test]
+#[ignore = "for dev/seeded-bugs"]
+fn all_bugs_are_written_into_a_copy() {
+    let Some(tree) = std::env::var_os(TREE) else { return };
+    let tree = Path::new(&tree);
+    for (file, text) in seeded_files(&bugs()).unwrap_or_else(|problem| panic!("{problem}")) {
+        fs::write(tree.join(file), text).unwrap();
+    }
+    // Each crate asks a switch of its own: crates/<name>/src.
+    let sources: BTreeSet<PathBuf> = bugs().iter().map(|bug| bug.file.split('/').take(3).collect()).collect();
+    for folder in sources.into_iter().map(|folder| tree.join(folder)) {
+        fs::write(folder.join("seeded.rs"), SWITCH).unwrap();
+        let library = folder.join("lib.rs");
+        let before = fs::read_to_string(&library).unwrap();
+        fs::write(library, before + "\npub mod seeded;\n").unwrap();
+    }
+}
+
+/// For `dev/seeded-bugs`: prints the check that finds the bug which is switched on, and the case; fails where none does.
+#[test]
+#[ignore = "for dev/seeded-bugs"]
+fn one_bug_is_found() {
+    let Ok(name) = std::env::var(BUG) else { return };
+    let bug = bugs().into_iter().find(|bug| bug.name == name).expect("the name of a bug");
+    let shows_it = |story: &Scenario| bug.stories.is_empty() || bug.stories.iter().any(|n| n == story.name);
+    let stories: Vec<Scenario> = crate::all_scenarios().into_iter().filter(shows_it).collect();
+    let found = [0, 1].into_iter().find_map(|faults| search(&stories, faults));
+    let Found { invariant, story, plan, problem } = found.expect("nothing notices it");
+    println!("found\t{name}\t{invariant}\t{story}\t{plan}\t{}", problem.lines().next().unwrap_or_default());
+    assert_eq!(invariant, bug.invariant, "another check than expected finds {name}: {problem}");
+}

@@ -1,0 +1,196 @@
+//! Cloudflare: tokens that only it can make, whose beginning and end R2 hears of a while later.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use keyturn_api::ManagedSecret;
+use keyturn_reconcile::target::{Answer as Reply, Issued, Login, Roles, Target, TargetError};
+use keyturn_rotation::observed::RotationId;
+use keyturn_secret_value::SecretValue;
+
+use super::{Answer, At, CLUSTER, NAMESPACE, Sabotage, State, World};
+use crate::faults::Kind;
+use crate::invariants;
+
+/// How long R2 does not hear of a new or a deleted token.
+const PROPAGATION: TimeDelta = TimeDelta::seconds(40);
+
+/// One token.
+#[derive(Clone, Debug)]
+pub struct SimToken {
+    pub name: String,
+    pub secret: String,
+    made_at: At,
+    /// After which it ends by itself.
+    pub expires_at: Option<At>,
+    pub deleted_at: Option<At>,
+}
+
+/// One account.
+#[derive(Clone, Debug, Default)]
+pub struct SimCloudflare {
+    pub tokens: BTreeMap<String, SimToken>,
+    /// Pairs of tokens that are of no concern to the account: a user's own.
+    pub elsewhere: BTreeMap<String, String>,
+    pub unreachable: bool,
+    /// Tokens cannot be deleted.
+    pub keeps_tokens: bool,
+    made: u64,
+}
+
+impl SimCloudflare {
+    /// An account with a token of a person, made long ago.
+    pub fn with(id: &str, secret: &str, now: At) -> Self {
+        let token = |name: &str, secret: &str| SimToken {
+            name: name.into(),
+            secret: secret.into(),
+            made_at: now - TimeDelta::days(10),
+            expires_at: None,
+            deleted_at: None,
+        };
+        let tokens = BTreeMap::from([
+            (id.to_owned(), token("made by hand", secret)),
+            ("others".to_owned(), token("of somebody else", "a-secret-of-somebody-else")),
+            ("alike".to_owned(), token("sim/prod/token2/2", "a-secret-of-another-object")),
+        ]);
+        Self { tokens, ..Self::default() }
+    }
+
+    /// Whether R2 takes `id:secret` now.
+    pub fn accepts(&self, pair: &str, now: At) -> bool {
+        let Some((id, secret)) = pair.trim_end().split_once(':') else { return false };
+        let here = self.tokens.get(id).is_some_and(|token| {
+            token.secret == secret
+                && token.made_at + PROPAGATION <= now
+                && token.deleted_at.is_none_or(|at| at + PROPAGATION > now)
+                && token.expires_at.is_none_or(|at| at > now)
+        });
+        here || self.elsewhere.get(id).is_some_and(|known| known == secret)
+    }
+
+    /// Ids of the tokens that are not deleted, but for those that were never ours to touch.
+    pub fn live(&self) -> impl Iterator<Item = &String> {
+        let ours = |(id, token): &(&String, &SimToken)| {
+            token.deleted_at.is_none() && !matches!(id.as_str(), "others" | "alike")
+        };
+        self.tokens.iter().filter(ours).map(|(id, _)| id)
+    }
+}
+
+/// The account as one secret sees it.
+pub struct SimR2 {
+    world: World,
+    /// How long a new token works.
+    lifetime: Option<TimeDelta>,
+}
+
+fn owner() -> String {
+    format!("{CLUSTER}/{NAMESPACE}/token")
+}
+
+impl SimR2 {
+    pub fn open(world: &World, object: &ManagedSecret) -> Arc<dyn Target> {
+        let period = object.spec.rotation.period.as_ref().and_then(|period| period.to_delta());
+        Arc::new(Self { world: world.clone(), lifetime: period.map(|period| period * 2) })
+    }
+}
+
+fn account(state: &mut State) -> Result<&mut SimCloudflare, TargetError> {
+    let account = state.cloudflare.as_mut().filter(|account| !account.unreachable);
+    account.ok_or_else(|| TargetError::refused("reach Cloudflare"))
+}
+
+#[async_trait]
+impl Target for SimR2 {
+    async fn try_login(&self, login: &Login) -> Result<Reply, TargetError> {
+        let mut state = self.world.lock();
+        let now = state.now;
+        let pair = format!("{}:{}", login.username, login.password.expose());
+        let refused = TargetError {
+            reason: "KeyPairRefused",
+            message: "R2 refused the pair".into(),
+            permanent: true,
+            outcome_unknown: false,
+        };
+        let accepted = account(&mut state)?.accepts(&pair, now);
+        invariants::login_is_answered(&mut state, self.world.process, &pair, accepted);
+        Ok(if accepted { Reply::Accepted } else { Reply::Refused(refused) })
+    }
+
+    async fn look(&self, replaced: &[&str]) -> Result<Roles, TargetError> {
+        let replaced: Vec<String> = replaced.iter().map(|id| (*id).to_owned()).collect();
+        let look = move |state: &mut State, _| {
+            let hidden = state.sabotage == Some(Sabotage::TokensHidden);
+            let account = account(state)?;
+            let live = account.tokens.iter().filter(|(_, token)| token.deleted_at.is_none());
+            if !replaced.is_empty() {
+                let can_log_in =
+                    live.filter(|(known, _)| replaced.contains(known)).map(|(id, _)| id.clone()).collect();
+                return Ok(Roles { can_log_in, ..Roles::default() });
+            }
+            let issued = live.clone().filter_map(|(username, token)| {
+                let id = token.name.strip_prefix(&owner())?.strip_prefix('/')?.parse().ok()?;
+                Some(Issued {
+                    username: username.clone(),
+                    id,
+                    at: token.made_at,
+                    expires_at: token.expires_at,
+                })
+            });
+            let issued = Some(if hidden { Vec::new() } else { issued.collect() });
+            Ok(Roles { can_log_in: live.map(|(id, _)| id.clone()).collect(), issued, ..Roles::default() })
+        };
+        self.world.effect(Kind::LookAtTarget, "look at the tokens".to_owned(), look).await
+    }
+
+    async fn issue(&self, id: RotationId) -> Result<Login, TargetError> {
+        let lifetime = self.lifetime;
+        let issue = move |state: &mut State, _| {
+            let now = state.now;
+            let account = account(state)?;
+            account.made += 1;
+            let username = format!("made{:04}", account.made);
+            let secret = format!(
+                "{:064x}",
+                u128::from(account.made).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+            );
+            let name = format!("{}/{id}", owner());
+            let expires_at = lifetime.map(|lifetime| now + lifetime);
+            let token = SimToken { name, secret: secret.clone(), made_at: now, expires_at, deleted_at: None };
+            account.tokens.insert(username.clone(), token);
+            invariants::value_is_known(state, &secret);
+            Ok((username, secret))
+        };
+        let what = format!("make a token for rotation {id}");
+        let (username, secret) = self.world.effect(Kind::Issue, what, issue).await?;
+        Ok(Login { username, password: SecretValue::new(secret) })
+    }
+
+    async fn install(&self, _id: RotationId, _login: &Login, _own: &[Login]) -> Result<(), TargetError> {
+        Ok(())
+    }
+
+    async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError> {
+        let token = username.to_owned();
+        let delete = move |state: &mut State, _| {
+            let now = state.now;
+            if account(state)?.keeps_tokens {
+                return Err(TargetError::refused("delete a token"));
+            }
+            let known = account(state)?.tokens.get_mut(&token).filter(|known| known.deleted_at.is_none());
+            if let Some(known) = known {
+                known.deleted_at = Some(now);
+                invariants::token_is_deleted(state, &token);
+            }
+            Ok(())
+        };
+        let what = format!("delete token {username} in rotation {id}");
+        self.world.effect(Kind::Retire, what, delete).await
+    }
+
+    async fn end_sessions(&self, _username: &str, _opened_before: Option<At>) -> Result<(), TargetError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,379 @@
+//! Docker hosts and the Jobs that deploy to them: the script fetches what is published and recreates the containers,
+//! and the pod compares what they run with the fingerprints of its task.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use keyturn_api::DockerHost;
+use keyturn_api::docker_host::{Proof, RunMode};
+use keyturn_reconcile::deploy::fingerprint::{KEY_BYTES, fingerprint};
+use keyturn_reconcile::deploy::job::job_name;
+use keyturn_reconcile::deploy::plan::Run;
+use keyturn_reconcile::deploy::report::{DeployKind, Outcome, Report, ReportParameter};
+use keyturn_reconcile::deploy::revision::target;
+use keyturn_reconcile::deploy::task::{Task, TaskParameter};
+use keyturn_reconcile::deploy_jobs::{DeployJob, DeployJobs, JobParameter, JobState};
+use keyturn_reconcile::objects::ObjectError;
+use keyturn_secret_value::SecretValue;
+use kube::ResourceExt;
+
+use super::{At, Key, Sabotage, State, World};
+use crate::faults::Kind;
+use crate::invariants;
+
+/// From the creation of a Job until the deploy script fetches, and until the run ends.
+const UNTIL_SCRIPT: TimeDelta = TimeDelta::seconds(8);
+const UNTIL_END: TimeDelta = TimeDelta::seconds(20);
+
+/// One docker host.
+#[derive(Clone, Default)]
+pub struct SimHost {
+    /// Paths that the deploy script fetches.
+    pub fetches: Vec<String>,
+    /// What the containers run, by path.
+    pub running: BTreeMap<String, String>,
+    /// Paths of which no container has a variable.
+    pub unseen: BTreeSet<String>,
+    /// By path, what was deployed last: when SSM took it, and its version.
+    pub journal: BTreeMap<String, (i64, i64)>,
+    pub succeeded: BTreeSet<String>,
+    pub script_fails: bool,
+    pub verify_fails: bool,
+    pub unreachable: bool,
+    /// The connection breaks once the script is done, so that nobody hears how it went.
+    pub breaks_off: bool,
+    /// How often the script ran.
+    pub deploys: usize,
+}
+
+impl SimHost {
+    fn compare(&self, wanted: &TaskParameter) -> Proof {
+        let mut key = [0; KEY_BYTES];
+        hex::decode_to_slice(&wanted.key, &mut key).expect("the task's key is 64 hexadecimal digits");
+        let Some(running) = self.running.get(&wanted.path).filter(|_| !self.unseen.contains(&wanted.path))
+        else {
+            return Proof::Incomparable;
+        };
+        let seen = fingerprint(&SecretValue::new(running.clone()), &key).mac;
+        let same = seen == wanted.mac || Some(&seen) == wanted.trimmed_mac.as_ref();
+        if same { Proof::Proven } else { Proof::Differs }
+    }
+}
+
+enum Stage {
+    Created,
+    ScriptDone(Result<Option<DeployKind>, Outcome>),
+    Ended(Report),
+    Lost,
+}
+
+pub struct SimJob {
+    pub host: String,
+    pub name: String,
+    task: Task,
+    parameters: Vec<JobParameter>,
+    target: String,
+    generation: i64,
+    host_uid: Option<String>,
+    created: At,
+    finished: Option<At>,
+    stage: Stage,
+    evicted_after_script: bool,
+}
+
+impl SimJob {
+    pub fn next_at(&self) -> Option<At> {
+        match self.stage {
+            Stage::Created => Some(self.created + UNTIL_SCRIPT),
+            Stage::ScriptDone(_) => Some(self.created + UNTIL_END),
+            Stage::Ended(_) | Stage::Lost => None,
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.finished.is_none()
+    }
+
+    /// Whether nobody will ever hear what it has done.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.stage, Stage::Lost)
+    }
+
+    pub fn deploys(&self) -> bool {
+        self.task.mode == RunMode::Deploy
+    }
+
+    /// When it failed, where it was a try of the same on this very host.
+    pub fn failed_at(&self, host: &DockerHost, task: &Task) -> Option<At> {
+        let same = self.host_uid == host.uid()
+            && host.metadata.generation == Some(self.generation)
+            && (self.task.mode, &self.task.revision) == (task.mode, &task.revision);
+        let succeeded = matches!(&self.stage, Stage::Ended(report) if report.outcome == Outcome::Succeeded);
+        self.finished.filter(|_| same && !succeeded)
+    }
+}
+
+impl State {
+    pub fn run_jobs(&mut self) {
+        let mut jobs = std::mem::take(&mut self.jobs);
+        for job in &mut jobs {
+            while job.next_at().is_some_and(|at| at <= self.now) {
+                self.last_activity = self.now;
+                self.advance(job);
+                if !job.is_running() {
+                    self.touched.insert(Key::Host(job.host.clone()));
+                }
+            }
+        }
+        jobs.append(&mut self.jobs);
+        self.jobs = jobs;
+    }
+
+    fn advance(&mut self, job: &mut SimJob) {
+        job.stage = match std::mem::replace(&mut job.stage, Stage::Lost) {
+            Stage::Created => {
+                let done = self.script_runs(job);
+                if job.evicted_after_script {
+                    job.finished = Some(self.now);
+                    Stage::Lost
+                } else {
+                    Stage::ScriptDone(done)
+                }
+            }
+            Stage::ScriptDone(done) => {
+                job.finished = Some(self.now);
+                Stage::Ended(self.report(job, done))
+            }
+            ended => ended,
+        };
+    }
+
+    /// Whether the product works: its verify script passes where it runs no login that the system it is for refuses.
+    fn works(&self, host: &SimHost) -> bool {
+        let let_in = |value: &String| {
+            let is_login = value.contains(':');
+            let server = self.postgres.as_ref().is_none_or(|server| server.accepts(value));
+            let account = self.cloudflare.as_ref().is_none_or(|account| account.accepts(value, self.now));
+            !is_login || server && account
+        };
+        !host.verify_fails && host.running.values().all(let_in)
+    }
+
+    fn script_runs(&mut self, job: &SimJob) -> Result<Option<DeployKind>, Outcome> {
+        let works = self.hosts.get(&job.host).is_some_and(|host| self.works(host));
+        let Some(host) = self.hosts.get_mut(&job.host) else { return Err(Outcome::Unreachable) };
+        if host.unreachable {
+            return Err(Outcome::Unreachable);
+        }
+        if job.task.mode == RunMode::Verify {
+            return Ok(None);
+        }
+        let older = |p: &TaskParameter| {
+            host.journal.get(&p.path).is_some_and(|known| (p.published_at, p.version) < *known)
+        };
+        if job.task.parameters.iter().any(older) {
+            return Err(Outcome::Outdated);
+        }
+        // An earlier success stands as long as it shows.
+        let shows = |host: &SimHost| {
+            let proofs = job.task.parameters.iter().map(|p| host.compare(p));
+            works && proofs.into_iter().all(|proof| proof != Proof::Differs)
+        };
+        if host.succeeded.contains(&job.task.revision) && shows(host) {
+            return Ok(Some(DeployKind::Replayed));
+        }
+        for p in &job.task.parameters {
+            host.journal.insert(p.path.clone(), (p.published_at, p.version));
+        }
+        host.deploys += 1;
+        if host.script_fails {
+            return Err(Outcome::DeployFailed);
+        }
+        invariants::script_runs(self, &job.host);
+        let Some(host) = self.hosts.get_mut(&job.host) else { return Err(Outcome::Unreachable) };
+        for path in &host.fetches {
+            if let Some(latest) = self.ssm.latest(path) {
+                host.running.insert(path.clone(), latest.value.trim_end().to_owned());
+                if let Some(server) = &mut self.postgres {
+                    server.initialise(latest.value.trim_end());
+                }
+            }
+        }
+        host.succeeded.insert(job.task.revision.clone());
+        Ok(Some(DeployKind::Started))
+    }
+
+    fn report(&self, job: &SimJob, done: Result<Option<DeployKind>, Outcome>) -> Report {
+        let failed = |outcome, deploy| Report {
+            outcome,
+            message: format!("{outcome:?}: look at the host"),
+            script_exit: (outcome == Outcome::DeployFailed).then_some(3),
+            verified: false,
+            deploy,
+            parameters: Vec::new(),
+            images: None,
+            others: None,
+            logs: None,
+        };
+        let Some(host) = self.hosts.get(&job.host) else { return failed(Outcome::Unreachable, None) };
+        if host.breaks_off {
+            return failed(Outcome::ConnectionLost, None);
+        }
+        let mut parameters: Vec<ReportParameter> = job
+            .task
+            .parameters
+            .iter()
+            .map(|p| {
+                let proof = host.compare(p);
+                ReportParameter { path: p.path.clone(), version: p.version, proof, differs_in: Vec::new() }
+            })
+            .collect();
+        let deploy = match done {
+            Ok(deploy) => deploy,
+            // What differs then, differs; nothing else is proven by it.
+            Err(outcome @ (Outcome::DeployFailed | Outcome::DeployTimedOut)) => {
+                parameters.retain(|p| p.proof == Proof::Differs);
+                return Report { parameters, ..failed(outcome, None) };
+            }
+            Err(outcome) => return failed(outcome, None),
+        };
+        // As the pod judges: another value is what it tells first, whatever the verify script said.
+        let differs = parameters.iter().any(|p| p.proof == Proof::Differs);
+        let outcome = match (differs, self.works(host)) {
+            (true, _) => Outcome::NotAdopted,
+            (false, false) => Outcome::VerifyFailed,
+            (false, true) => Outcome::Succeeded,
+        };
+        if outcome != Outcome::Succeeded {
+            parameters.retain(|p| p.proof != Proof::Proven);
+        }
+        Report {
+            outcome,
+            message: match outcome {
+                Outcome::NotAdopted => "a container runs another value",
+                Outcome::VerifyFailed => "the verify script failed: look at the host",
+                _ => "",
+            }
+            .to_owned(),
+            script_exit: None,
+            verified: self.works(host),
+            deploy,
+            parameters,
+            images: None,
+            others: None,
+            logs: None,
+        }
+    }
+
+    pub fn evict_the_youngest_job(&mut self, after_script: bool) {
+        let now = self.now;
+        let Some(job) = self.jobs.iter_mut().rev().find(|job| job.is_running()) else { return };
+        if after_script {
+            job.evicted_after_script = true;
+        } else {
+            job.stage = Stage::Lost;
+            job.finished = Some(now);
+            let host = job.host.clone();
+            self.touched.insert(Key::Host(host));
+        }
+    }
+}
+
+#[async_trait]
+impl DeployJobs for World {
+    async fn of_host(&self, host: &DockerHost) -> Result<Vec<DeployJob>, ObjectError> {
+        let state = self.lock();
+        let jobs = state.jobs.iter().filter(|job| job.host == host.name_any() && job.host_uid == host.uid());
+        Ok(jobs
+            .map(|job| DeployJob {
+                name: job.name.clone(),
+                mode: job.task.mode,
+                revision: job.task.revision.clone(),
+                attempt: job.task.attempt,
+                parameters: job.parameters.clone(),
+                generation: job.generation,
+                target: job.target.clone(),
+                audit: String::new(),
+                about: job.task.collection.as_ref().map(|collection| collection.about.clone()),
+                layers: false,
+                created: job.created,
+                state: match (&job.stage, job.finished) {
+                    (Stage::Ended(report), Some(finished)) => {
+                        JobState::Ended { report: report.clone(), finished }
+                    }
+                    (Stage::Lost, Some(finished)) => JobState::Lost { reason: "Evicted".into(), finished },
+                    _ => JobState::Running { trouble: None },
+                },
+            })
+            .collect())
+    }
+
+    async fn start(&self, host: &DockerHost, run: &Run, task: &Task) -> Result<String, ObjectError> {
+        let name = job_name(&host.name_any(), &task.revision, task.mode, task.attempt);
+        let what = format!("start Job {name}");
+        let (run, task, host) = (run.clone(), task.clone(), host.clone());
+        self.effect(Kind::StartJob, what, move |state, sent| {
+            let host_name = host.name_any();
+            if let Some(job) = state.jobs.iter().find(|job| job.name == name) {
+                return if job.host_uid == host.uid() {
+                    Ok(name.clone())
+                } else {
+                    Err(ObjectError::Api { object: name.clone(), detail: "another one's Job".into() })
+                };
+            }
+            // A Job whose owner is gone is collected at once.
+            if state.cluster.host(&host_name).is_none_or(|known| known.uid() != host.uid()) {
+                return Ok(name.clone());
+            }
+            // A Job is created suspended, and released by the next request of who leads and has heard that it was created. One
+            // that comes late is released by nobody: it starts nothing, and is deleted by whoever finds it.
+            if state.log.len() > sent.after {
+                return Ok(name.clone());
+            }
+            let mut text = serde_json::to_string(&task).unwrap_or_default();
+            text.push_str(&name);
+            invariants::no_value_in(state, "the task of a Job", &text);
+            invariants::job_starts(state, &host_name, &task);
+            let copies = if state.sabotage == Some(Sabotage::TwoDeploys) { 2 } else { 1 };
+            for copy in 0..copies {
+                if copy > 0 {
+                    invariants::job_starts(state, &host_name, &task);
+                }
+                state.jobs.push(SimJob {
+                    host: host_name.clone(),
+                    name: if copy == 0 { name.clone() } else { format!("{name}-copy") },
+                    task: task.clone(),
+                    parameters: run
+                        .parameters
+                        .iter()
+                        .map(|wish| JobParameter {
+                            path: wish.path.clone(),
+                            version: wish.version,
+                            published_at: wish.published_at.timestamp(),
+                        })
+                        .collect(),
+                    target: target(&host.spec),
+                    generation: host.metadata.generation.unwrap_or_default(),
+                    host_uid: host.uid(),
+                    created: state.now,
+                    finished: None,
+                    stage: Stage::Created,
+                    evicted_after_script: false,
+                });
+            }
+            state.touched.insert(Key::Host(host_name));
+            Ok(name.clone())
+        })
+        .await
+    }
+
+    async fn delete(&self, _host: &DockerHost, job: &str) -> Result<(), ObjectError> {
+        let job = job.to_owned();
+        self.effect(Kind::DeleteJob, format!("delete Job {job}"), move |state, _| {
+            state.jobs.retain(|known| known.name != job);
+            Ok(())
+        })
+        .await
+    }
+}

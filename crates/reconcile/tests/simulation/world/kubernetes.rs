@@ -1,0 +1,540 @@
+//! The API server: objects with resourceVersion, generation, finalizers and deletion, Events, and a cache that may be
+//! a moment old.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use keyturn_api::docker_host::{HostParameter, Proof};
+use keyturn_api::time::to_kubernetes;
+use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, RotationGrant, SecretIncident};
+use keyturn_reconcile::deploy::wish::names_host;
+use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
+use keyturn_reconcile::parameter_store::description;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use super::{Answer, At, Key, NAMESPACE, STALENESS, Sabotage, Sent, State, World};
+use crate::faults::Kind;
+use crate::invariants;
+
+#[derive(Clone, Default)]
+struct Objs {
+    secrets: BTreeMap<String, Arc<ManagedSecret>>,
+    hosts: BTreeMap<String, Arc<DockerHost>>,
+}
+
+#[derive(Default)]
+pub struct Cluster {
+    objects: Objs,
+    pub grants: Vec<RotationGrant>,
+    pub incidents: Vec<SecretIncident>,
+    /// Who is to be looked at when the next listing of Parameter Store shows a change.
+    pub wake_later: Vec<(At, Key)>,
+    pub notices: Vec<(String, Notice)>,
+    revision: u64,
+    before: Option<(At, Objs)>,
+    lag: Option<(At, Objs)>,
+    /// The cache shows no host.
+    pub hides_hosts: bool,
+    /// Hosts of which only the name can be read.
+    pub undecodable_hosts: BTreeSet<String>,
+    /// The incidents that the cache shows, where they are not those that are there.
+    pub shown_incidents: Option<Vec<SecretIncident>>,
+}
+
+impl Cluster {
+    pub fn secret(&self, name: &str) -> Option<&ManagedSecret> {
+        self.objects.secrets.get(name).map(Arc::as_ref)
+    }
+
+    pub fn host(&self, name: &str) -> Option<&DockerHost> {
+        self.objects.hosts.get(name).map(Arc::as_ref)
+    }
+
+    pub fn secrets(&self) -> impl Iterator<Item = &ManagedSecret> {
+        self.objects.secrets.values().map(Arc::as_ref)
+    }
+
+    pub fn hosts(&self) -> impl Iterator<Item = &DockerHost> {
+        self.objects.hosts.values().map(Arc::as_ref)
+    }
+
+    /// Names of the secrets that a path belongs to, be it their parameter or their record.
+    pub fn secrets_about(&self, path: &str) -> Vec<String> {
+        let folder = |name: &str| format!("{}/{NAMESPACE}/{name}/", super::STAGING);
+        self.secrets()
+            .filter(|s| {
+                s.spec.ssm.parameters.iter().any(|p| p.path == path)
+                    || path.starts_with(&folder(&s.name_any()))
+            })
+            .map(ResourceExt::name_any)
+            .collect()
+    }
+
+    pub fn keys(&self) -> Vec<Key> {
+        let secrets = self.objects.secrets.keys().cloned().map(Key::Secret);
+        secrets.chain(self.objects.hosts.keys().cloned().map(Key::Host)).collect()
+    }
+
+    pub fn empty_every_status(&mut self, touched: &mut BTreeSet<Key>) {
+        for secret in self.objects.secrets.values_mut() {
+            self.revision += 1;
+            let secret = Arc::make_mut(secret);
+            secret.status = None;
+            secret.metadata.resource_version = Some(self.revision.to_string());
+        }
+        for host in self.objects.hosts.values_mut() {
+            self.revision += 1;
+            let host = Arc::make_mut(host);
+            host.status = None;
+            host.metadata.resource_version = Some(self.revision.to_string());
+        }
+        touched.extend(self.keys());
+    }
+
+    pub fn lag_behind_the_last_change(&mut self, now: At) {
+        if let Some((changed, before)) = &self.before
+            && *changed + STALENESS > now
+        {
+            self.lag = Some((*changed + STALENESS, before.clone()));
+        }
+    }
+
+    fn is_shown(&self, host: &DockerHost) -> bool {
+        !self.hides_hosts && !self.undecodable_hosts.contains(&host.name_any())
+    }
+
+    /// Whether the last change is so young that a cache may miss it.
+    pub fn may_lag(&self, now: At) -> bool {
+        self.before.as_ref().is_some_and(|(changed, _)| *changed + STALENESS > now)
+    }
+
+    /// What a cache that is fed by watches shows.
+    fn cached(&self, now: At) -> &Objs {
+        match &self.lag {
+            Some((until, before)) if now < *until => before,
+            _ => &self.objects,
+        }
+    }
+}
+
+/// What a person applies: metadata and spec, as YAML would have them.
+fn object<K: serde::de::DeserializeOwned>(kind: &str, name: &str, annotations: Value, spec: Value) -> K {
+    serde_json::from_value(json!({
+        "apiVersion": "keyturn.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": name, "namespace": NAMESPACE, "annotations": annotations},
+        "spec": spec,
+    }))
+    .unwrap_or_else(|error| panic!("{kind} {name} of the scenario: {error}"))
+}
+
+impl State {
+    fn changing(&mut self) -> u64 {
+        self.cluster.before = Some((self.now, self.cluster.objects.clone()));
+        self.cluster.revision += 1;
+        self.cluster.revision
+    }
+
+    fn secret_changed(&mut self, name: &str) {
+        self.touched.insert(Key::Secret(name.to_owned()));
+        let hosts: Vec<String> = self
+            .cluster
+            .hosts()
+            .map(ResourceExt::name_any)
+            .filter(|host| self.cluster.secret(name).is_none_or(|secret| names_host(secret, host)))
+            .collect();
+        self.touched.extend(hosts.into_iter().map(Key::Host));
+    }
+
+    /// The controller does not look again at an object because of its own write to it.
+    fn not_by_its_own_write(&mut self, key: Key, was_touched: bool, sent: Sent) {
+        if sent.process == self.leader && !was_touched {
+            self.touched.remove(&key);
+        }
+    }
+
+    fn host_changed(&mut self, name: &str) {
+        self.touched.insert(Key::Host(name.to_owned()));
+        let secrets: Vec<String> =
+            self.cluster.secrets().filter(|s| names_host(s, name)).map(ResourceExt::name_any).collect();
+        self.touched.extend(secrets.into_iter().map(Key::Secret));
+    }
+
+    /// A person applies a ManagedSecret: creates it, or changes its spec and annotations.
+    pub fn apply_secret(&mut self, name: &str, annotations: Value, spec: Value) {
+        let mut applied: ManagedSecret = object("ManagedSecret", name, annotations, spec);
+        let revision = self.changing();
+        match self.cluster.objects.secrets.get(name) {
+            Some(known) => {
+                let mut changed = ManagedSecret::clone(known);
+                if changed.spec != applied.spec {
+                    changed.metadata.generation = changed.metadata.generation.map(|g| g + 1);
+                }
+                changed.metadata.annotations.get_or_insert_default().extend(applied.annotations().clone());
+                changed.spec = applied.spec;
+                applied = changed;
+            }
+            None => {
+                applied.metadata.uid = Some(format!("uid-{revision}"));
+                applied.metadata.generation = Some(1);
+                applied.metadata.creation_timestamp = Some(to_kubernetes(self.now));
+            }
+        }
+        applied.metadata.resource_version = Some(revision.to_string());
+        self.cluster.objects.secrets.insert(name.to_owned(), Arc::new(applied));
+        self.secret_changed(name);
+    }
+
+    /// A person edits the spec.
+    pub fn edit_secret(&mut self, name: &str, edit: impl FnOnce(&mut ManagedSecret)) {
+        let Some(mut secret) = self.cluster.secret(name).cloned() else { return };
+        let before = secret.spec.clone();
+        edit(&mut secret);
+        if secret.spec != before {
+            secret.metadata.generation = secret.metadata.generation.map(|g| g + 1);
+        }
+        let revision = self.changing();
+        secret.metadata.resource_version = Some(revision.to_string());
+        self.cluster.objects.secrets.insert(name.to_owned(), Arc::new(secret));
+        self.secret_changed(name);
+    }
+
+    pub fn request(&mut self, name: &str, token: &str) {
+        let seen =
+            |secret: &ManagedSecret| secret.status.as_ref().is_some_and(|s| s.observed_generation.is_some());
+        self.memory.request_forgotten |= self.cluster.secret(name).is_some_and(|secret| !seen(secret));
+        self.edit_secret(name, |secret| {
+            secret.annotations_mut().insert(ROTATE_REQUESTED_AT.to_owned(), token.to_owned());
+        });
+    }
+
+    /// `kubectl delete`: held by finalizers.
+    pub fn delete_secret(&mut self, name: &str) {
+        let Some(mut secret) = self.cluster.secret(name).cloned() else { return };
+        let revision = self.changing();
+        self.secret_changed(name);
+        if secret.finalizers().is_empty() {
+            self.cluster.objects.secrets.remove(name);
+            return;
+        }
+        if secret.metadata.deletion_timestamp.is_none() {
+            secret.metadata.deletion_timestamp = Some(to_kubernetes(self.now));
+            secret.metadata.generation = secret.metadata.generation.map(|g| g + 1);
+            secret.metadata.resource_version = Some(revision.to_string());
+            self.cluster.objects.secrets.insert(name.to_owned(), Arc::new(secret));
+        }
+    }
+
+    pub fn apply_host(&mut self, name: &str, spec: Value) {
+        let mut host: DockerHost = object("DockerHost", name, json!({}), spec);
+        let revision = self.changing();
+        host.metadata.uid = Some(format!("uid-{revision}"));
+        host.metadata.generation = Some(1);
+        host.metadata.creation_timestamp = Some(to_kubernetes(self.now));
+        host.metadata.resource_version = Some(revision.to_string());
+        self.cluster.objects.hosts.insert(name.to_owned(), Arc::new(host));
+        self.host_changed(name);
+    }
+
+    /// A person edits the spec of a host.
+    pub fn edit_host(&mut self, name: &str, edit: impl FnOnce(&mut DockerHost)) {
+        let Some(mut host) = self.cluster.host(name).cloned() else { return };
+        edit(&mut host);
+        host.metadata.generation = host.metadata.generation.map(|g| g + 1);
+        let revision = self.changing();
+        host.metadata.resource_version = Some(revision.to_string());
+        self.cluster.objects.hosts.insert(name.to_owned(), Arc::new(host));
+        self.host_changed(name);
+    }
+
+    pub fn delete_host(&mut self, name: &str) {
+        self.changing();
+        self.host_changed(name);
+        self.cluster.objects.hosts.remove(name);
+    }
+
+    /// A person reports that these secrets may have been read, now.
+    pub fn suspect(&mut self, name: &str, selection: Value) {
+        let now = to_kubernetes(self.now);
+        self.suspect_since(name, selection, &serde_json::to_value(&now).unwrap());
+    }
+
+    /// Applies an incident of another time of report.
+    pub fn suspect_since(&mut self, name: &str, selection: Value, reported_at: &Value) {
+        let mut spec = json!({"reportedAt": reported_at});
+        spec.as_object_mut().unwrap().extend(selection.as_object().unwrap().clone());
+        let mut incident: SecretIncident = object("SecretIncident", name, json!({}), spec);
+        self.changing();
+        incident.metadata.creation_timestamp = Some(to_kubernetes(self.now));
+        self.cluster.incidents.retain(|known| known.name_any() != name);
+        self.cluster.incidents.push(incident);
+        let keys = self.cluster.keys();
+        self.touched.extend(keys);
+    }
+
+    pub fn set_grants(&mut self, grants: &[(&str, Value)]) {
+        self.changing();
+        self.cluster.grants = grants
+            .iter()
+            .map(|(name, spec)| {
+                serde_json::from_value(json!({
+                    "apiVersion": "keyturn.dev/v1alpha1", "kind": "RotationGrant",
+                    "metadata": {"name": name}, "spec": spec,
+                }))
+                .unwrap()
+            })
+            .collect();
+        let keys = self.cluster.keys();
+        self.touched.extend(keys);
+    }
+
+    /// The cluster is lost; what people keep as YAML is applied to an empty one by the script afterwards.
+    pub fn lose_all_objects(&mut self) {
+        self.changing();
+        self.cluster.objects = Objs::default();
+        self.jobs.clear();
+    }
+}
+
+impl Answer for ObjectError {
+    fn refused(what: &str) -> Self {
+        Self::Api { object: what.to_owned(), detail: "503: try again".into() }
+    }
+
+    fn rejected(what: &str) -> Self {
+        Self::Api { object: what.to_owned(), detail: "403: forbidden".into() }
+    }
+
+    fn no_answer(what: &str) -> Self {
+        Self::Api { object: what.to_owned(), detail: "timed out".into() }
+    }
+}
+
+/// Writes only where nobody wrote since.
+fn current<'a, K: ResourceExt>(
+    known: Option<&'a Arc<K>>,
+    given: &K,
+    state_ignores_conflicts: bool,
+) -> Result<&'a K, ObjectError> {
+    let name = given.name_any();
+    let known = known.ok_or_else(|| ObjectError::Gone(name.clone()))?;
+    if known.uid() != given.uid() {
+        return Err(ObjectError::Gone(name));
+    }
+    if known.resource_version() != given.resource_version() && !state_ignores_conflicts {
+        return Err(ObjectError::Conflict(name));
+    }
+    Ok(known)
+}
+
+#[async_trait]
+impl Objects for World {
+    async fn managed_secret(
+        &self,
+        _namespace: &str,
+        name: &str,
+    ) -> Result<Option<ManagedSecret>, ObjectError> {
+        let state = self.lock();
+        let mut found = state.cluster.secret(name).cloned();
+        if state.sabotage == Some(Sabotage::RequestNeverHandled)
+            && let Some(annotations) = found.as_mut().and_then(|s| s.metadata.annotations.as_mut())
+            && let Some(token) = annotations.get_mut(ROTATE_REQUESTED_AT)
+        {
+            token.push_str(&state.now.to_rfc3339());
+        }
+        Ok(found)
+    }
+
+    async fn docker_host(&self, _namespace: &str, name: &str) -> Result<Option<DockerHost>, ObjectError> {
+        Ok(self.lock().cluster.host(name).cloned())
+    }
+
+    async fn secret_incident(
+        &self,
+        _namespace: &str,
+        name: &str,
+    ) -> Result<Option<SecretIncident>, ObjectError> {
+        Ok(self.lock().cluster.incidents.iter().find(|incident| incident.name_any() == name).cloned())
+    }
+
+    async fn secret_incidents(&self, _namespace: &str) -> Result<Vec<SecretIncident>, ObjectError> {
+        let state = self.lock();
+        Ok(state.cluster.shown_incidents.as_ref().unwrap_or(&state.cluster.incidents).clone())
+    }
+
+    async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError> {
+        Ok(object.clone())
+    }
+
+    async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError> {
+        Ok(self.lock().cluster.grants.clone())
+    }
+
+    async fn managed_secrets(&self, _namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
+        let state = self.lock();
+        let cached = state.cluster.cached(state.now);
+        Ok(cached.secrets.values().map(|s| ManagedSecret::clone(s)).collect())
+    }
+
+    async fn all_managed_secrets(&self) -> Result<Vec<ManagedSecret>, ObjectError> {
+        self.managed_secrets(NAMESPACE).await
+    }
+
+    async fn docker_hosts(&self, _namespace: &str) -> Result<Vec<DockerHost>, ObjectError> {
+        let state = self.lock();
+        let cached = state.cluster.cached(state.now);
+        let mut hosts: Vec<DockerHost> = cached.hosts.values().map(|h| DockerHost::clone(h)).collect();
+        hosts.retain(|host| state.cluster.is_shown(host));
+        if state.sabotage == Some(Sabotage::HostsAlwaysProven) {
+            for host in &mut hosts {
+                believe(&state, host);
+            }
+        }
+        Ok(hosts)
+    }
+
+    async fn surroundings(&self, namespace: &str, source: Source) -> Result<Surroundings, ObjectError> {
+        let undecodable_hosts = self.lock().cluster.undecodable_hosts.iter().cloned().collect();
+        if source == Source::Cache || self.lock().sabotage == Some(Sabotage::HostsAlwaysProven) {
+            return Ok(Surroundings {
+                hosts: self.docker_hosts(namespace).await?,
+                undecodable_hosts,
+                incidents: self.secret_incidents(namespace).await?,
+            });
+        }
+        let state = self.lock();
+        let can_be_decoded = |host: &&DockerHost| !state.cluster.undecodable_hosts.contains(&host.name_any());
+        Ok(Surroundings {
+            hosts: state.cluster.hosts().filter(can_be_decoded).cloned().collect(),
+            undecodable_hosts,
+            incidents: state.cluster.incidents.clone(),
+        })
+    }
+
+    async fn write_secret_status(&self, object: &ManagedSecret) -> Result<ManagedSecret, ObjectError> {
+        let (name, given) = (object.name_any(), object.clone());
+        self.effect(Kind::SecretStatus, format!("status of ManagedSecret {name}"), move |state, sent| {
+            let careless = state.sabotage == Some(Sabotage::NoFencing);
+            let known = current(state.cluster.objects.secrets.get(&name), &given, careless)?;
+            let mut changed = ManagedSecret { status: given.status.clone(), ..known.clone() };
+            if state.sabotage == Some(Sabotage::LeakInStatus)
+                && let Some(condition) = changed.status.as_mut().and_then(|s| s.conditions.first_mut())
+                && let Some(latest) = state.ssm.latest(&given.spec.ssm.parameters[0].path)
+            {
+                condition.message.push_str(&latest.value);
+            }
+            if changed.status == known.status {
+                return Ok(changed);
+            }
+            let revision = state.changing();
+            changed.metadata.resource_version = Some(revision.to_string());
+            invariants::secret_status(state, sent, &changed);
+            state.cluster.objects.secrets.insert(name.clone(), Arc::new(changed.clone()));
+            let key = Key::Secret(name.clone());
+            let touched = state.touched.contains(&key);
+            state.secret_changed(&name);
+            state.not_by_its_own_write(key, touched, sent);
+            Ok(changed)
+        })
+        .await
+    }
+
+    async fn write_host_status(&self, object: &DockerHost) -> Result<DockerHost, ObjectError> {
+        let (name, given) = (object.name_any(), object.clone());
+        self.effect(Kind::HostStatus, format!("status of DockerHost {name}"), move |state, sent| {
+            let careless = state.sabotage == Some(Sabotage::NoFencing);
+            let known = current(state.cluster.objects.hosts.get(&name), &given, careless)?;
+            let mut changed = DockerHost { status: given.status.clone(), ..known.clone() };
+            if changed.status == known.status {
+                return Ok(changed);
+            }
+            let revision = state.changing();
+            changed.metadata.resource_version = Some(revision.to_string());
+            let text = serde_json::to_string(&changed.status).unwrap_or_default();
+            invariants::no_value_in(state, "the status of a DockerHost", &text);
+            state.cluster.objects.hosts.insert(name.clone(), Arc::new(changed.clone()));
+            let key = Key::Host(name.clone());
+            let touched = state.touched.contains(&key);
+            state.host_changed(&name);
+            state.not_by_its_own_write(key, touched, sent);
+            Ok(changed)
+        })
+        .await
+    }
+
+    async fn set_finalizer(
+        &self,
+        object: &ManagedSecret,
+        present: bool,
+    ) -> Result<ManagedSecret, ObjectError> {
+        let (name, given) = (object.name_any(), object.clone());
+        let what = format!("finalizer of {name} {}", if present { "on" } else { "off" });
+        self.effect(Kind::Finalizer, what, move |state, sent| {
+            let careless = state.sabotage == Some(Sabotage::NoFencing);
+            let mut changed = current(state.cluster.objects.secrets.get(&name), &given, careless)?.clone();
+            let mut finalizers = changed.metadata.finalizers.clone().unwrap_or_default();
+            finalizers.retain(|f| f != FINALIZER);
+            if present {
+                if changed.metadata.deletion_timestamp.is_some() {
+                    return Err(ObjectError::Api {
+                        object: name.clone(),
+                        detail: "422: is being deleted".into(),
+                    });
+                }
+                finalizers.push(FINALIZER.to_owned());
+            } else {
+                invariants::released(state, &changed);
+            }
+            changed.metadata.finalizers = Some(finalizers.clone()).filter(|f| !f.is_empty());
+            let revision = state.changing();
+            changed.metadata.resource_version = Some(revision.to_string());
+            let key = Key::Secret(name.clone());
+            let touched = state.touched.contains(&key);
+            state.secret_changed(&name);
+            state.not_by_its_own_write(key, touched, sent);
+            if finalizers.is_empty() && changed.metadata.deletion_timestamp.is_some() {
+                state.cluster.objects.secrets.remove(&name);
+            } else {
+                state.cluster.objects.secrets.insert(name.clone(), Arc::new(changed.clone()));
+            }
+            Ok(changed)
+        })
+        .await
+    }
+
+    async fn notify(&self, subject: Subject<'_>, notice: Notice) {
+        let mut state = self.lock();
+        let name = match subject {
+            Subject::Secret(secret) => secret.name_any(),
+            Subject::Host(host) => host.name_any(),
+            Subject::Incident(incident) => incident.name_any(),
+        };
+        invariants::no_value_in(&mut state, "an Event", &notice.note);
+        invariants::said(&mut state, &notice.note);
+        state.cluster.notices.push((name, notice));
+    }
+}
+
+/// The host's status says that it runs whatever is published.
+fn believe(state: &State, host: &mut DockerHost) {
+    let mut parameters = Vec::new();
+    for secret in state.cluster.secrets() {
+        for parameter in &secret.spec.ssm.parameters {
+            if let Some(latest) = state.ssm.latest(&parameter.path) {
+                let stamp = description::parse(&latest.description).1;
+                let made_at = stamp.map_or(latest.modified, |stamp| stamp.at);
+                parameters.push(HostParameter {
+                    path: parameter.path.clone(),
+                    version: latest.number,
+                    published_at: to_kubernetes(made_at),
+                    proof: Proof::Proven,
+                    at: to_kubernetes(state.now),
+                    deployed: true,
+                });
+            }
+        }
+    }
+    host.status.get_or_insert_default().parameters = parameters;
+}

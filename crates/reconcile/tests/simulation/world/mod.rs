@@ -1,0 +1,527 @@
+//! The simulated world: Parameter Store, the API server, docker hosts and time, all in one place behind a lock.
+//!
+//! It is deterministic, single-threaded and has no time of its own. Every call that changes something outside passes
+//! through [`World::effect`], which counts it, lets the plan's fault happen to it, and has the invariants checked.
+
+pub mod cloudflare;
+pub mod hosts;
+pub mod kubernetes;
+pub mod postgres;
+pub mod ssm;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::{pending, poll_fn};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_reconcile::generator::{Random, RandomError};
+use keyturn_reconcile::managed_secret::ports::{Clock, Leadership};
+
+use crate::branches::Branches;
+use crate::faults::{Fault, Kind, Plan};
+use crate::invariants;
+use cloudflare::SimCloudflare;
+use hosts::{SimHost, SimJob};
+use kubernetes::Cluster;
+use postgres::SimPostgres;
+use ssm::Ssm;
+
+pub type At = DateTime<Utc>;
+
+/// The grace of the simulated installation.
+pub const GRACE: TimeDelta = TimeDelta::seconds(120);
+/// How long a deleted object may be held: as shipped.
+pub const DELETION_BOUND: TimeDelta = TimeDelta::hours(1);
+/// How long a read may miss a change. The grace covers a request's life and twice this.
+pub const STALENESS: TimeDelta = TimeDelta::seconds(3);
+/// How many other effects happen before something that is `soon` does.
+const SOON: usize = 2;
+/// How long a call that is rejected stays rejected, until somebody mends what is wrong.
+const MENDED_AFTER: TimeDelta = TimeDelta::minutes(30);
+
+pub const CLUSTER: &str = "sim";
+pub const REGION: &str = "us-east-1";
+pub const NAMESPACE: &str = "prod";
+pub const STAGING: &str = "/keyturn/sim";
+
+/// What the harness reconciles.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    Secret(String),
+    Host(String),
+}
+
+/// One thing that a person does, once its time has come.
+pub struct Action {
+    pub what: &'static str,
+    pub when: When,
+    pub run: fn(&mut State),
+}
+
+pub enum When {
+    /// Seconds after the start.
+    At(i64),
+    /// Seconds after the action before it.
+    Later(i64),
+    /// As soon as this holds, in the middle of a pass if need be.
+    Once(fn(&State) -> bool),
+}
+
+/// One effect that happened or was meant to.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    pub at: At,
+    pub process: usize,
+    pub kind: Kind,
+    pub what: String,
+    pub fault: Option<Fault>,
+    /// Whether reads of Parameter Store, or those of objects, could miss a change at that moment.
+    pub reads_may_lag: (bool, bool),
+}
+
+/// What a request was decided on, for judging it when it is applied.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    pub process: usize,
+    /// Number of the last change in Parameter Store that the sender may have seen, or made.
+    pub seen: u64,
+    /// When the reads were made that the request is based on.
+    pub based_on: At,
+    /// How many effects there were by then.
+    pub after: usize,
+}
+
+type Apply = Box<dyn FnOnce(&mut State) + Send>;
+
+/// A request that is still on its way.
+pub struct Late {
+    /// Applied after this many other effects, or at the time.
+    pub after_effects: Option<usize>,
+    pub at: At,
+    pub what: String,
+    apply: Apply,
+}
+
+/// A process that is paused before an effect.
+pub struct Gate {
+    pub what: String,
+    after_effects: Option<usize>,
+    pub at: At,
+    pub open: bool,
+}
+
+/// Which reads lag behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lag {
+    All,
+    Listing,
+    Histories,
+}
+
+impl Lag {
+    fn of(fault: Fault) -> Option<Self> {
+        match fault {
+            Fault::StaleReads => Some(Self::All),
+            Fault::StaleListing => Some(Self::Listing),
+            Fault::StaleHistories => Some(Self::Histories),
+            _ => None,
+        }
+    }
+}
+
+/// A bug planted between the controller and the world, to show that the checks can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Published versions carry no description.
+    NoDescription,
+    /// Records and markers are written over what is there.
+    CreateOverwrites,
+    /// What exists is said to have been created.
+    CreateAlwaysSaysCreated,
+    /// The controller believes in a grace of nothing.
+    NoGrace,
+    /// Records are never stored, though the controller is told so.
+    RecordsVanish,
+    /// Listings below the staging path are empty.
+    RecordsHidden,
+    /// Every process believes to lead, and reads of objects are never refused by resourceVersion.
+    NoFencing,
+    /// Hosts are believed without having been asked.
+    HostsAlwaysProven,
+    /// The status shows the published value.
+    LeakInStatus,
+    /// The annotation's token is new in every pass.
+    RequestNeverHandled,
+    /// Lists of tokens are empty.
+    TokensHidden,
+    /// A deploy is started although one runs.
+    TwoDeploys,
+}
+
+pub struct State {
+    pub now: At,
+    pub start: At,
+    pub plan: Plan,
+    /// Runs that begin like this one.
+    pub branches: Option<Arc<Mutex<Branches>>>,
+    pub log: Vec<Logged>,
+    /// The process that leads.
+    pub leader: usize,
+    pub crashed: BTreeSet<usize>,
+    pub gates: BTreeMap<usize, Gate>,
+    pub late: Vec<Late>,
+    /// What is rejected, and until when.
+    rejecting: Vec<(Kind, At)>,
+    pub ssm: Ssm,
+    pub cluster: Cluster,
+    pub hosts: BTreeMap<String, SimHost>,
+    pub postgres: Option<SimPostgres>,
+    pub cloudflare: Option<SimCloudflare>,
+    pub jobs: Vec<SimJob>,
+    pub script: VecDeque<Action>,
+    pub last_action: At,
+    /// What people did, and after how many effects.
+    pub story: Vec<(usize, &'static str)>,
+    /// When anything last happened.
+    pub last_activity: At,
+    /// What watches would tell the controller to look at.
+    pub touched: BTreeSet<Key>,
+    pub violations: Vec<String>,
+    pub sabotage: Option<Sabotage>,
+    pub memory: invariants::Memory,
+    draws: u64,
+    /// By process: number of the last change in Parameter Store that it may have seen, or made, and when it looked.
+    observed: BTreeMap<usize, (u64, At)>,
+    pub started: BTreeMap<usize, At>,
+}
+
+impl State {
+    pub fn new(plan: Plan, sabotage: Option<Sabotage>) -> Self {
+        let start = DateTime::from_timestamp(1_772_323_200, 0).unwrap();
+        Self {
+            now: start,
+            start,
+            plan,
+            branches: None,
+            log: Vec::new(),
+            leader: 0,
+            crashed: BTreeSet::new(),
+            gates: BTreeMap::new(),
+            late: Vec::new(),
+            rejecting: Vec::new(),
+            ssm: Ssm::default(),
+            cluster: Cluster::default(),
+            hosts: BTreeMap::new(),
+            postgres: None,
+            cloudflare: None,
+            jobs: Vec::new(),
+            script: VecDeque::new(),
+            last_action: start,
+            story: Vec::new(),
+            last_activity: start,
+            touched: BTreeSet::new(),
+            violations: Vec::new(),
+            sabotage,
+            memory: invariants::Memory::default(),
+            draws: 0,
+            observed: BTreeMap::new(),
+            started: BTreeMap::new(),
+        }
+    }
+
+    pub fn violate(&mut self, what: String) {
+        invariants::check_of(&what);
+        let at = (self.now - self.start).num_seconds();
+        if self.violations.len() < 5 {
+            self.violations
+                .push(format!("{what} ({at} s, after effect {})", self.log.len().saturating_sub(1)));
+        }
+    }
+
+    /// What this process last saw of Parameter Store.
+    pub fn sent(&self, process: usize) -> Sent {
+        let (seen, based_on) = self.observed.get(&process).copied().unwrap_or((0, self.now));
+        Sent { process, seen, based_on, after: self.log.len() }
+    }
+
+    /// Counts an effect and says what happens to it.
+    fn begin(&mut self, process: usize, kind: Kind, what: &str) -> Option<Fault> {
+        self.last_activity = self.now;
+        let number = self.log.len();
+        if let Some(branches) = &self.branches
+            && let Some(fault) = branches.lock().unwrap().branch_off(number)
+        {
+            self.plan.0.push((number, fault));
+        }
+        let mut fault = self.plan.at(number).filter(|fault| fault.concerns(kind));
+        if fault == Some(Fault::Rejected) {
+            self.rejecting.push((kind, self.now + MENDED_AFTER));
+        }
+        if self.rejecting.iter().any(|(rejected, until)| *rejected == kind && self.now < *until) {
+            fault = Some(Fault::Rejected);
+        }
+        invariants::sends(self, kind, what);
+        let reads_may_lag = (self.ssm.may_lag(self.now), self.cluster.may_lag(self.now));
+        self.log.push(Logged { at: self.now, process, kind, what: what.to_owned(), fault, reads_may_lag });
+        if let Some(lag) = fault.and_then(Lag::of) {
+            self.ssm.lag_behind_the_last_change(self.now, lag);
+            if lag == Lag::All {
+                self.cluster.lag_behind_the_last_change(self.now);
+            }
+        }
+        if kind == Kind::Observe && !matches!(fault, Some(Fault::Refused | Fault::Rejected)) {
+            let seen = self.ssm.visible(self.now);
+            self.observed.insert(process, (seen, self.now));
+        }
+        self.count_down();
+        fault
+    }
+
+    /// An effect has happened: what waits for others may be due.
+    fn count_down(&mut self) {
+        for gate in self.gates.values_mut().filter(|gate| !gate.open) {
+            if let Some(left) = &mut gate.after_effects {
+                *left = left.saturating_sub(1);
+                gate.open = *left == 0;
+            }
+        }
+        for late in &mut self.late {
+            if let Some(left) = &mut late.after_effects {
+                *left = left.saturating_sub(1);
+            }
+        }
+        self.apply_late();
+    }
+
+    /// Applies what is due, lets people act, and checks what must always hold.
+    pub fn settle(&mut self) {
+        let now = self.now;
+        for gate in self.gates.values_mut().filter(|gate| gate.at <= now) {
+            gate.open = true;
+        }
+        self.apply_late();
+        self.run_jobs();
+        while let Some(action) = self.script.pop_front() {
+            let due = match action.when {
+                When::At(seconds) => self.start + TimeDelta::seconds(seconds) <= now,
+                When::Later(seconds) => self.last_action + TimeDelta::seconds(seconds) <= now,
+                When::Once(holds) => holds(self),
+            };
+            if !due {
+                self.script.push_front(action);
+                break;
+            }
+            self.story.push((self.log.len(), action.what));
+            (action.run)(self);
+            self.last_action = now;
+            self.last_activity = now;
+        }
+        invariants::always(self);
+    }
+
+    fn apply_late(&mut self) {
+        let now = self.now;
+        loop {
+            let due = self.late.iter().position(|late| late.after_effects == Some(0) || late.at <= now);
+            let Some(due) = due else { return };
+            let late = self.late.remove(due);
+            self.last_activity = now;
+            (late.apply)(self);
+        }
+    }
+
+    /// The next moment at which something happens without the controller.
+    pub fn next_moment(&self) -> Option<At> {
+        let gates = self.gates.values().filter(|gate| !gate.open).map(|gate| gate.at);
+        let late = self.late.iter().map(|late| late.at);
+        let jobs = self.jobs.iter().filter_map(|job| job.next_at());
+        let action = self.script.front().and_then(|action| match action.when {
+            When::At(seconds) => Some(self.start + TimeDelta::seconds(seconds)),
+            When::Later(seconds) => Some(self.last_action + TimeDelta::seconds(seconds)),
+            When::Once(_) => None,
+        });
+        gates.chain(late).chain(jobs).chain(action).min().map(|at| at.max(self.now))
+    }
+
+    pub fn empty_every_status(&mut self) {
+        invariants::status_is_emptied(self);
+        self.cluster.empty_every_status(&mut self.touched);
+    }
+}
+
+/// The world as one process of the controller reaches it.
+#[derive(Clone)]
+pub struct World {
+    pub state: Arc<Mutex<State>>,
+    pub process: usize,
+}
+
+/// Errors as the ports report the faults of an effect.
+pub trait Answer: Send {
+    fn refused(what: &str) -> Self;
+    fn rejected(what: &str) -> Self;
+    fn no_answer(what: &str) -> Self;
+}
+
+impl World {
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Performs one effect, or what the plan makes of it.
+    pub async fn effect<T, E, F>(&self, kind: Kind, what: String, apply: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: Answer + 'static,
+        F: Fn(&mut State, Sent) -> Result<T, E> + Send + Clone + 'static,
+    {
+        let (fault, sent) = {
+            let mut state = self.lock();
+            let fault = state.begin(self.process, kind, &what);
+            (fault, state.sent(self.process))
+        };
+        let now = || {
+            let mut state = self.lock();
+            let outcome = apply(&mut state, sent);
+            let written = state.ssm.sequence;
+            state.settle();
+            (outcome, written)
+        };
+        // The answer is heard: what was published is known without another look.
+        let heard = |(outcome, written): (Result<T, E>, u64)| {
+            if outcome.is_ok() && kind == Kind::Publish {
+                let mut state = self.lock();
+                let known = state.observed.entry(self.process).or_insert((0, sent.based_on));
+                known.0 = known.0.max(written);
+            }
+            outcome
+        };
+        let later = |after_effects: Option<usize>| {
+            let mut state = self.lock();
+            let at = (sent.based_on + GRACE - TimeDelta::seconds(1)).max(state.now);
+            let apply = apply.clone();
+            let apply: Apply = Box::new(move |state| drop(apply(state, sent)));
+            state.late.push(Late { after_effects, at, what: what.clone(), apply });
+        };
+        match fault {
+            None | Some(Fault::StaleReads | Fault::StaleListing | Fault::StaleHistories) => heard(now()),
+            Some(Fault::CrashBefore) => self.crash().await,
+            Some(Fault::CrashAfter) => {
+                drop(now());
+                self.crash().await
+            }
+            Some(Fault::CrashAndStatusEmptied) => {
+                drop(now());
+                self.lock().empty_every_status();
+                self.crash().await
+            }
+            Some(Fault::CrashAndStaleReads) => {
+                drop(now());
+                {
+                    let mut state = self.lock();
+                    let at = state.now;
+                    state.ssm.lag_behind_the_last_change(at, Lag::All);
+                    state.cluster.lag_behind_the_last_change(at);
+                }
+                self.crash().await
+            }
+            Some(Fault::Refused) => Err(E::refused(&what)),
+            Some(Fault::Rejected) => Err(E::rejected(&what)),
+            Some(Fault::TimedOutNotApplied) => Err(E::no_answer(&what)),
+            Some(Fault::TimedOutApplied) => {
+                drop(now());
+                Err(E::no_answer(&what))
+            }
+            Some(Fault::AppliedSoon) => {
+                later(Some(SOON));
+                Err(E::no_answer(&what))
+            }
+            Some(Fault::AppliedLate) => {
+                later(None);
+                Err(E::no_answer(&what))
+            }
+            Some(Fault::Duplicated) => {
+                drop(now());
+                heard(now())
+            }
+            Some(Fault::DuplicatedSoon) => {
+                later(Some(SOON));
+                heard(now())
+            }
+            Some(Fault::DuplicatedLate) => {
+                later(None);
+                heard(now())
+            }
+            Some(fault @ (Fault::ZombieSoon | Fault::ZombieLate)) => {
+                self.pause(what, sent, (fault == Fault::ZombieSoon).then_some(SOON)).await;
+                heard(now())
+            }
+            Some(Fault::StatusEmptied) => {
+                let outcome = heard(now());
+                self.lock().empty_every_status();
+                outcome
+            }
+            Some(fault @ (Fault::Evicted | Fault::EvictedAfterScript)) => {
+                let outcome = heard(now());
+                self.lock().evict_the_youngest_job(fault == Fault::EvictedAfterScript);
+                outcome
+            }
+        }
+    }
+
+    /// The harness finds the process dead at its next poll, and never polls it again.
+    async fn crash<T>(&self) -> T {
+        self.lock().crashed.insert(self.process);
+        pending().await
+    }
+
+    /// The process sleeps; the harness starts another one, and polls this one again once its gate is open.
+    async fn pause(&self, what: String, sent: Sent, after_effects: Option<usize>) {
+        let process = self.process;
+        {
+            let mut state = self.lock();
+            let at = (sent.based_on + GRACE - TimeDelta::seconds(1)).max(state.now);
+            state.gates.insert(process, Gate { what, after_effects, at, open: false });
+        }
+        poll_fn(|_| {
+            let mut state = self.lock();
+            match state.gates.get(&process) {
+                Some(gate) if !gate.open => Poll::Pending,
+                _ => {
+                    state.gates.remove(&process);
+                    Poll::Ready(())
+                }
+            }
+        })
+        .await;
+    }
+}
+
+impl Clock for World {
+    fn now(&self) -> At {
+        self.lock().now
+    }
+}
+
+impl Leadership for World {
+    fn is_leader(&self) -> bool {
+        let state = self.lock();
+        state.leader == self.process || state.sabotage == Some(Sabotage::NoFencing)
+    }
+}
+
+impl Random for World {
+    /// Different bytes each time, the same ones in every run.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RandomError> {
+        let mut state = self.lock();
+        for byte in buffer {
+            state.draws += 1;
+            let mut mixed = state.draws.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            *byte = (mixed >> 56) as u8;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,426 @@
+//! Parameter Store: versions, descriptions that survive a Put which omits them, no conditional writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use keyturn_reconcile::managed_secret::ports::{Glimpse, Inventory, Regions};
+use keyturn_reconcile::parameter_store::{
+    Created, Kept, Listed, MOST_VERSIONS, NewVersion, ParameterStore, StoreError, description,
+};
+use keyturn_rotation::observed::{Shape, Version};
+use keyturn_secret_value::SecretValue;
+
+use super::{Answer, At, Key, Lag, STAGING, STALENESS, Sabotage, Sent, State, World};
+use crate::faults::Kind;
+use crate::invariants;
+
+/// SSM keeps this many versions.
+pub const KEPT: usize = MOST_VERSIONS;
+/// The one AllowedPattern that this SSM knows.
+pub const DIGITS: &str = "^[0-9]+$";
+/// How often the shared inventory is taken.
+const INVENTORY_EVERY: i64 = 60;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    Person,
+    Keyturn,
+}
+
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub number: i64,
+    pub value: String,
+    pub description: String,
+    pub modified: At,
+    pub by: By,
+    /// Number of the change that made it.
+    pub sequence: u64,
+}
+
+pub type Content = BTreeMap<String, Arc<Vec<Stored>>>;
+
+/// What SSM holds a Put to a path to.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// It is a String, which SSM lets nobody turn into a SecureString.
+    pub plain: bool,
+    /// AllowedPattern.
+    pub pattern: Option<String>,
+    /// The policy of the controller's role leaves the path out.
+    pub denied: bool,
+    /// Labels of the oldest version that is kept: with 100 versions nothing is written over a labelled one.
+    pub labels_on_oldest: Vec<String>,
+    /// Refused for a reason that no metadata shows.
+    pub frozen: bool,
+    /// The key that it is encrypted with, where it is not the default one.
+    pub key: Option<String>,
+    /// Versions under a key that was disabled since.
+    pub unreadable: BTreeSet<i64>,
+}
+
+#[derive(Default)]
+pub struct Ssm {
+    pub content: Content,
+    /// By path.
+    pub rules: BTreeMap<String, Rules>,
+    /// Number of the last change.
+    pub sequence: u64,
+    /// What lay there before each change, by when that change came.
+    past: Vec<(At, Content)>,
+    lag: Option<(Lag, At, Content, u64)>,
+}
+
+impl Ssm {
+    pub fn latest(&self, path: &str) -> Option<&Stored> {
+        self.content.get(path).and_then(|versions| versions.last())
+    }
+
+    pub fn versions(&self, path: &str) -> &[Stored] {
+        self.content.get(path).map_or(&[], |versions| versions)
+    }
+
+    /// Paths of all records and markers.
+    pub fn staged(&self) -> impl Iterator<Item = &str> {
+        self.content.keys().map(String::as_str).filter(|path| path.starts_with(STAGING))
+    }
+
+    /// What the history of a path with so many versions shows of the rules.
+    fn shape(&self, path: &str, versions: usize) -> Shape {
+        let rules = self.rules.get(path).cloned().unwrap_or_default();
+        Shape {
+            kind: if rules.plain { "String" } else { "SecureString" }.to_owned(),
+            key_id: rules.key,
+            pattern: rules.pattern,
+            is_advanced: false,
+            labels_in_the_way: if versions == KEPT { rules.labels_on_oldest } else { Vec::new() },
+        }
+    }
+
+    /// Why SSM does not take this value for the path. `overwrite`: whether the Put may write over what is there.
+    fn refusal(&self, path: &str, value: &str, overwrite: bool) -> Option<StoreError> {
+        let rules = self.rules.get(path)?;
+        let rejected = |detail: &str| {
+            let (path, detail) = (path.to_owned(), detail.to_owned());
+            Some(StoreError::Rejected { operation: "PutParameter", path, detail })
+        };
+        if rules.denied {
+            let (path, detail) = (path.to_owned(), "AccessDeniedException".to_owned());
+            return Some(StoreError::Denied { operation: "PutParameter", path, detail });
+        }
+        if !overwrite && self.content.contains_key(path) {
+            return None;
+        }
+        if rules.frozen {
+            return rejected("ValidationException");
+        }
+        if rules.plain {
+            return rejected("HierarchyTypeMismatchException");
+        }
+        let digits = |value: &str| value.bytes().all(|b| b.is_ascii_digit());
+        if rules.pattern.as_deref().is_some_and(|pattern| pattern == DIGITS && !digits(value)) {
+            return rejected("ParameterPatternMismatchException");
+        }
+        if self.versions(path).len() == KEPT && !rules.labels_on_oldest.is_empty() {
+            return rejected("ParameterMaxVersionLimitExceeded");
+        }
+        None
+    }
+
+    fn change(&mut self, now: At) -> &mut Content {
+        self.past.push((now, self.content.clone()));
+        self.sequence += 1;
+        &mut self.content
+    }
+
+    /// A description that is not given stays as it is.
+    fn put(&mut self, now: At, path: &str, value: &str, description: Option<&str>, by: By) -> i64 {
+        let before = self.content.get(path).cloned();
+        let content = self.change(now);
+        let number = before.as_ref().and_then(|b| b.last()).map_or(0, |last| last.number) + 1;
+        let kept = before.as_ref().and_then(|b| b.last()).map(|last| last.description.clone());
+        let mut versions = before.map_or_else(Vec::new, |b| b.to_vec());
+        let description = description.map(str::to_owned).or(kept).unwrap_or_default();
+        versions.push(Stored {
+            number,
+            value: value.to_owned(),
+            description,
+            modified: now,
+            by,
+            sequence: 0,
+        });
+        if versions.len() > KEPT {
+            versions.remove(0);
+        }
+        content.insert(path.to_owned(), Arc::new(versions));
+        let sequence = self.sequence;
+        if let Some(last) = self.content.get_mut(path).and_then(|v| Arc::make_mut(v).last_mut()) {
+            last.sequence = sequence;
+        }
+        number
+    }
+
+    fn remove(&mut self, now: At, path: &str) {
+        if self.content.contains_key(path) {
+            self.change(now).remove(path);
+        }
+    }
+
+    /// From now on, for as long as reads may lag, they do not show the last change.
+    pub fn lag_behind_the_last_change(&mut self, now: At, lag: Lag) {
+        if let Some((changed, before)) = self.past.last()
+            && *changed + STALENESS > now
+        {
+            self.lag = Some((lag, *changed + STALENESS, before.clone(), self.sequence - 1));
+        }
+    }
+
+    /// Whether the last change is so young that reads may miss it.
+    pub fn may_lag(&self, now: At) -> bool {
+        self.past.last().is_some_and(|(changed, _)| *changed + STALENESS > now)
+    }
+
+    fn view(&self, now: At, what: Lag) -> &Content {
+        match &self.lag {
+            Some((lag, until, before, _)) if now < *until && (*lag == Lag::All || *lag == what) => before,
+            _ => &self.content,
+        }
+    }
+
+    /// Number of the last change that some read shows.
+    pub fn visible(&self, now: At) -> u64 {
+        match &self.lag {
+            Some((Lag::All, until, _, sequence)) if now < *until => *sequence,
+            _ => self.sequence,
+        }
+    }
+
+    fn as_of(&self, at: At) -> &Content {
+        self.past.iter().find(|(changed, _)| *changed > at).map_or(&self.content, |(_, before)| before)
+    }
+}
+
+impl State {
+    /// A person writes a value, with the console or the CLI: the description stays.
+    pub fn person_puts(&mut self, path: &str, value: &str) {
+        let now = self.now;
+        self.ssm.put(now, path, value, None, By::Person);
+        invariants::value_is_known(self, value);
+        self.inventory_will_tell(path);
+    }
+
+    pub fn person_describes(&mut self, path: &str, value: &str, description: &str) {
+        let now = self.now;
+        self.ssm.put(now, path, value, Some(description), By::Person);
+        invariants::value_is_known(self, value);
+        self.inventory_will_tell(path);
+    }
+
+    /// Puts the first version of keyturn's once more, its description included, as a restore from a backup does.
+    pub fn person_restores(&mut self, path: &str) {
+        let Some(first) = self.ssm.versions(path).iter().find(|version| version.by == By::Keyturn) else {
+            return;
+        };
+        let (value, description) = (first.value.clone(), first.description.clone());
+        self.person_describes(path, &value, &description);
+    }
+
+    /// Puts the value of the newest version of keyturn's, as a person does.
+    pub fn person_puts_back(&mut self, path: &str) {
+        let newest = self.ssm.versions(path).iter().rev().find(|version| version.by == By::Keyturn);
+        let Some(value) = newest.map(|version| version.value.clone()) else { return };
+        self.person_puts(path, &value);
+    }
+
+    /// Puts it with a description of their own, as Terraform does.
+    pub fn person_describes_anew(&mut self, path: &str, description: &str) {
+        let newest = self.ssm.versions(path).iter().rev().find(|version| version.by == By::Keyturn);
+        let Some(value) = newest.map(|version| version.value.clone()) else { return };
+        self.person_describes(path, &value, description);
+    }
+
+    pub fn person_deletes_parameter(&mut self, path: &str) {
+        let now = self.now;
+        self.ssm.remove(now, path);
+        self.inventory_will_tell(path);
+    }
+
+    /// A Put that names no key would bring the parameter back to the account's default one.
+    fn key_is_kept(&mut self, new: &NewVersion<'_>) {
+        let key = self.ssm.rules.get(new.path).and_then(|rules| rules.key.clone());
+        if key.is_some() && key.as_deref() != new.kms_key_id {
+            self.violate(format!("I11: {} is put under another key than it was", new.path));
+        }
+    }
+
+    /// The next listing shows the change, and whoever it is about is looked at.
+    fn inventory_will_tell(&mut self, path: &str) {
+        let concerned: Vec<Key> = self.cluster.secrets_about(path).into_iter().map(Key::Secret).collect();
+        self.cluster.wake_later.extend(concerned.into_iter().map(|key| (next_listing(self.now), key)));
+    }
+}
+
+fn listing_at(now: At) -> At {
+    let past = now.timestamp().rem_euclid(INVENTORY_EVERY);
+    now - TimeDelta::seconds(past)
+}
+
+fn next_listing(now: At) -> At {
+    listing_at(now) + TimeDelta::seconds(INVENTORY_EVERY)
+}
+
+fn version(stored: &Stored) -> Version {
+    let (text, stamp) = description::parse(&stored.description);
+    Version { number: stored.number, modified: stored.modified, text, stamp }
+}
+
+impl Answer for StoreError {
+    fn refused(what: &str) -> Self {
+        Self::Throttled { operation: "call", path: what.to_owned(), detail: "Rate exceeded".into() }
+    }
+
+    fn rejected(what: &str) -> Self {
+        Self::Denied { operation: "call", path: what.to_owned(), detail: "not authorized".into() }
+    }
+
+    fn no_answer(what: &str) -> Self {
+        Self::Unknown { operation: "call", path: what.to_owned(), detail: "no answer in time".into() }
+    }
+}
+
+fn is_staged(path: &str) -> bool {
+    path.starts_with(&format!("{STAGING}/"))
+}
+
+#[async_trait]
+impl ParameterStore for World {
+    async fn list(&self, wanted: &[String]) -> Result<Vec<Listed>, StoreError> {
+        let wanted = wanted.to_vec();
+        self.effect(Kind::Observe, format!("look below {}", wanted.join(" ")), move |state, _| {
+            if state.sabotage == Some(Sabotage::RecordsHidden) {
+                return Ok(Vec::new());
+            }
+            let matches = |path: &str| {
+                wanted.iter().any(|w| path == w || w.ends_with('/') && path.starts_with(w.as_str()))
+            };
+            let view = state.ssm.view(state.now, Lag::Listing);
+            let found = view.iter().filter(|(path, _)| matches(path));
+            Ok(found
+                .filter_map(|(path, v)| Some(Listed { path: path.clone(), latest: version(v.last()?) }))
+                .collect())
+        })
+        .await
+    }
+
+    async fn kept(&self, path: &str) -> Result<Kept, StoreError> {
+        let state = self.lock();
+        let view = state.ssm.view(state.now, Lag::Histories);
+        let Some(versions) = view.get(path) else { return Ok(Kept::default()) };
+        let shape = state.ssm.shape(path, versions.len());
+        Ok(Kept { versions: versions.iter().map(version).collect(), shape: Some(shape) })
+    }
+
+    async fn read(&self, path: &str, number: Option<i64>) -> Result<Option<SecretValue>, StoreError> {
+        let state = self.lock();
+        let rules = state.ssm.rules.get(path);
+        if rules.zip(number).is_some_and(|(rules, number)| rules.unreadable.contains(&number)) {
+            let (path, detail) = (path.to_owned(), "the key is disabled".to_owned());
+            return Err(StoreError::Denied { operation: "GetParameter", path, detail });
+        }
+        let view = state.ssm.view(state.now, Lag::Histories);
+        let found = view.get(path).and_then(|versions| match number {
+            Some(number) => versions.iter().find(|v| v.number == number),
+            None => versions.last(),
+        });
+        Ok(found.map(|stored| SecretValue::new(stored.value.clone())))
+    }
+
+    async fn create(&self, new: NewVersion<'_>) -> Result<Created, StoreError> {
+        self.lock().key_is_kept(&new);
+        let (path, value, description) = owned(new);
+        let kind = if is_staged(&path) { Kind::Stage } else { Kind::Publish };
+        self.effect(kind, format!("create {path}"), move |state, sent| {
+            if let Some(refusal) = state.ssm.refusal(&path, &value, false) {
+                return Err(refusal);
+            }
+            let exists = state.ssm.content.contains_key(&path);
+            if exists && state.sabotage != Some(Sabotage::CreateOverwrites) {
+                let lie = state.sabotage == Some(Sabotage::CreateAlwaysSaysCreated);
+                return Ok(if lie { Created::Created } else { Created::Exists });
+            }
+            if state.sabotage == Some(Sabotage::RecordsVanish) && kind == Kind::Stage {
+                return Ok(Created::Created);
+            }
+            write(state, sent, &path, &value, &description);
+            Ok(Created::Created)
+        })
+        .await
+    }
+
+    async fn overwrite(&self, new: NewVersion<'_>) -> Result<i64, StoreError> {
+        self.lock().key_is_kept(&new);
+        let (path, value, description) = owned(new);
+        self.effect(Kind::Publish, format!("overwrite {path}"), move |state, sent| {
+            if let Some(refusal) = state.ssm.refusal(&path, &value, true) {
+                return Err(refusal);
+            }
+            Ok(write(state, sent, &path, &value, &description))
+        })
+        .await
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), StoreError> {
+        let kind = if is_staged(path) { Kind::Unstage } else { Kind::DeleteParameter };
+        let path = path.to_owned();
+        self.effect(kind, format!("delete {path}"), move |state, sent| {
+            invariants::delete(state, sent, &path);
+            let now = state.now;
+            state.ssm.remove(now, &path);
+            state.inventory_will_tell(&path);
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn owned(new: NewVersion<'_>) -> (String, String, String) {
+    (new.path.to_owned(), new.value.expose().to_owned(), new.description)
+}
+
+fn write(state: &mut State, sent: Sent, path: &str, value: &str, description: &str) -> i64 {
+    let description =
+        if state.sabotage == Some(Sabotage::NoDescription) && !is_staged(path) { "" } else { description };
+    invariants::write(state, sent, path, value, description);
+    let now = state.now;
+    let number = state.ssm.put(now, path, value, Some(description), By::Keyturn);
+    state.inventory_will_tell(path);
+    number
+}
+
+impl Regions for World {
+    fn store(&self, _region: &str) -> Arc<dyn ParameterStore> {
+        Arc::new(self.clone())
+    }
+}
+
+impl Inventory for World {
+    fn glimpse(&self, _region: &str, paths: &[String], folder: &str) -> Option<Glimpse> {
+        let state = self.lock();
+        if state.sabotage == Some(Sabotage::RecordsHidden) {
+            return None;
+        }
+        let started = state.started.get(&self.process).copied()?;
+        let taken_at = listing_at(state.now).max(started);
+        let content = state.ssm.as_of(taken_at);
+        let latest = |path: &String| {
+            (path.clone(), content.get(path).and_then(|versions| versions.last()).map(version))
+        };
+        Some(Glimpse {
+            taken_at,
+            latest: paths.iter().map(latest).collect(),
+            staged: content.keys().filter(|path| path.starts_with(folder)).cloned().collect(),
+        })
+    }
+}

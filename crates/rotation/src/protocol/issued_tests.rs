@@ -1,0 +1,266 @@
+//! Credentials that their target makes, as sentences.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::tests::*;
+use super::*;
+use crate::observed::{
+    Acceptance, Credential, IssuedLogin, Lifetime, Record, TargetEvidence, TargetProblem, Trigger, Version,
+};
+use crate::schedule::Due;
+use keyturn_api::docker_host::Proof;
+use keyturn_secret_value::SecretValue;
+
+fn issued() -> Desired<'static> {
+    let retirement = Retirement {
+        after: TimeDelta::hours(1),
+        orphans_after: TimeDelta::minutes(15),
+        ..Retirement::default()
+    };
+    Desired { strategy: Some(Strategy::Issued), retirement, ..held() }
+}
+
+fn problem() -> TargetProblem {
+    TargetProblem { reason: "KeyPairRefused".into(), message: "no such key".into(), permanent: true }
+}
+
+fn refused() -> Option<Acceptance> {
+    Some(Acceptance::Refused(problem()))
+}
+
+/// Seen just now, with these tokens of ours.
+fn target(tokens: &[(&str, u64, i64)]) -> TargetEvidence {
+    let token = |(name, id, minutes): &(&str, u64, i64)| IssuedLogin {
+        username: (*name).into(),
+        id: *id,
+        at: at(*minutes),
+        was_published: *name == "old",
+    };
+    TargetEvidence {
+        can_log_in: BTreeSet::from(["old".into()]),
+        published: Some(Acceptance::Accepted),
+        issued: Some(tokens.iter().map(token).collect()),
+        ..TargetEvidence::unasked(at(NOW))
+    }
+}
+
+/// Rotation 2, which replaces `old` by `new`, begun this many minutes ago.
+fn pair_record(minutes: i64) -> Record {
+    let credential = Credential {
+        username: "new".into(),
+        password: SecretValue::new("x".into()),
+        replaces: Some("old".into()),
+    };
+    Record { credential: Some(credential), at: at(NOW - minutes), ..record(2, 1) }
+}
+
+fn under_way(versions: Vec<Version>, record: Record, target: TargetEvidence) -> Observed {
+    Observed { target: Some(target), ..rotating(versions, record) }
+}
+
+fn at_rest(target: TargetEvidence) -> Observed {
+    Observed { target: Some(target), ..observed(vec![ours(1, 1, 10)]) }
+}
+
+fn why(next: Next) -> Waiting {
+    match next {
+        Next::Wait { why, .. } => why,
+        other => panic!("not waiting: {other:?}"),
+    }
+}
+
+fn swept(name: &str, id: u64) -> Act {
+    Act::SweepOrphan { id, username: name.into() }
+}
+
+#[test]
+fn a_login_that_ends_by_itself_is_due_before_its_last_quarter_whatever_the_period_and_the_mode_say() {
+    // The value is from minute 10, and its token has been given 40 minutes to live.
+    let lifetime = Some(Lifetime { begins: at(NOW - 30), ends: at(NOW + 10) });
+    let seen = |made: i64, lifetime| Observed {
+        target: Some(TargetEvidence { lifetime, ..target(&[]) }),
+        ..observed(vec![ours(1, 1, made)])
+    };
+    for period in [Some(TimeDelta::days(90)), None] {
+        let wanted = || {
+            let desired = issued();
+            Desired { timing: Timing { period, ..desired.timing }, ..desired }
+        };
+        let young = seen(NOW - 30, lifetime);
+        let early = look_at_schedule(&wanted(), &young, at(NOW - 1)).unwrap().unwrap();
+        let due = look_at_schedule(&wanted(), &young, at(NOW)).unwrap().unwrap();
+        assert_eq!((early.start_now, early.next), (false, Due::At(at(NOW))), "{period:?}");
+        assert_eq!((due.start_now, due.overdue_since), (true, Some(at(NOW))), "{period:?}");
+        assert_eq!(act(&wanted(), &young), Act::AskPreflight, "{period:?}");
+        let suspended = Desired { suspended: true, ..wanted() };
+        assert!(!matches!(decide(&suspended, &young), Next::Act { act: Act::AskPreflight, .. }));
+        let endless = look_at_schedule(&wanted(), &seen(NOW - 30, None), at(NOW)).unwrap().unwrap();
+        assert!(!endless.start_now, "{period:?}");
+    }
+}
+
+#[test]
+fn nothing_is_published_before_the_target_accepts_it_and_a_delay_is_no_failure() {
+    let before = |minutes, recorded| {
+        let seen = TargetEvidence { recorded, ..target(&[]) };
+        under_way(vec![ours(1, 1, 10)], pair_record(minutes), seen)
+    };
+    let waiting = Waiting::Propagation { retired: false };
+    assert_eq!(why(decide(&issued(), &before(1, refused()))), waiting);
+    assert_eq!(why(decide(&issued(), &before(6, refused()))), Waiting::Target(problem()));
+    assert_eq!(why(decide(&issued(), &before(1, None))), Waiting::TargetUnseen);
+    let unknown = Some(Acceptance::Unknown(problem()));
+    assert_eq!(why(decide(&issued(), &before(1, unknown))), Waiting::Target(problem()));
+    let promote = Act::Promote { id: 2, path: PATH.into(), expected: 2 };
+    assert_eq!(act(&issued(), &before(1, Some(Acceptance::Accepted))), promote);
+}
+
+#[test]
+fn a_first_value_is_proven_before_it_is_published_too() {
+    let credential =
+        Credential { username: "new".into(), password: SecretValue::new("x".into()), replaces: None };
+    let first = Record { credential: Some(credential), at: at(NOW - 1), ..record(1, 0) };
+    let seen = TargetEvidence { recorded: refused(), ..target(&[]) };
+    let next = decide(&issued(), &under_way(vec![], first, seen));
+    assert_eq!(why(next), Waiting::Propagation { retired: false });
+}
+
+#[test]
+fn a_login_that_is_refused_for_long_is_given_up_for_another_unless_it_is_published() {
+    let seen = || TargetEvidence { recorded: refused(), ..target(&[]) };
+    let unpublished = || under_way(vec![ours(1, 1, 10)], pair_record(21), seen());
+    assert_eq!(act(&issued(), &unpublished()), Act::MarkAbort { id: 2 });
+    let marked = |minutes, seen| Observed {
+        aborts: BTreeMap::from([(2, at(NOW - minutes))]),
+        ..under_way(vec![ours(1, 1, 10)], pair_record(60), seen)
+    };
+    assert_eq!(why(decide(&issued(), &marked(1, seen()))), Waiting::Grace);
+    assert_eq!(act(&issued(), &marked(16, seen())), Act::DeleteRecord { id: 2 });
+    let accepted = TargetEvidence { recorded: Some(Acceptance::Accepted), ..target(&[]) };
+    assert!(matches!(act(&issued(), &marked(16, accepted)), Act::Promote { .. }), "the marker is void");
+    let published = under_way(vec![ours(1, 1, 10), ours(2, 2, NOW - 60)], pair_record(60), seen());
+    assert_eq!(why(decide(&issued(), &published)), Waiting::Target(problem()));
+    let rolled_back = Record { trigger: Trigger::RollBack, ..pair_record(60) };
+    let rolled_back = under_way(vec![ours(1, 1, 10)], rolled_back, seen());
+    assert_eq!(why(decide(&issued(), &rolled_back)), Waiting::Target(problem()));
+}
+
+#[test]
+fn the_old_login_is_deleted_after_the_proof_and_seen_to_be_refused() {
+    let published = |seen: TargetEvidence| {
+        let versions = vec![ours(1, 1, 10), ours(2, 2, NOW - 100)];
+        under_way(versions, pair_record(120), TargetEvidence { recorded: Some(Acceptance::Accepted), ..seen })
+    };
+    assert_eq!(act(&issued(), &published(target(&[]))), Act::Retire { id: 2, username: "old".into() });
+    let gone = || TargetEvidence { can_log_in: BTreeSet::new(), ..target(&[]) };
+    let answering = |answer| TargetEvidence { replaced: BTreeMap::from([("old".into(), answer)]), ..gone() };
+    let refused = Acceptance::Refused(problem());
+    assert_eq!(act(&issued(), &published(answering(refused))), Act::DeleteRecord { id: 2 });
+    assert_eq!(act(&issued(), &published(gone())), Act::DeleteRecord { id: 2 });
+    let next = decide(&issued(), &published(answering(Acceptance::Accepted)));
+    assert_eq!(why(next), Waiting::OutOfReach { username: "old".into() });
+    let just_now = Retirement { proven_since: Some(at(NOW - 61)), ..issued().retirement };
+    let next =
+        decide(&Desired { retirement: just_now, ..issued() }, &published(answering(Acceptance::Accepted)));
+    assert_eq!(why(next), Waiting::Propagation { retired: true });
+}
+
+#[test]
+fn what_an_earlier_rotation_replaced_is_deleted_too() {
+    let credential = Credential {
+        username: "newer".into(),
+        password: SecretValue::new("y".into()),
+        replaces: Some("new".into()),
+    };
+    let second = Record { credential: Some(credential), ..record(3, 2) };
+    let versions = vec![ours(1, 1, 10), ours(2, 2, NOW - 200), ours(3, 3, NOW - 100)];
+    let seen = TargetEvidence { recorded: Some(Acceptance::Accepted), ..target(&[]) };
+    let mut observed = under_way(versions, second, seen);
+    observed.records.insert(2, pair_record(200));
+    assert_eq!(act(&issued(), &observed), Act::Retire { id: 3, username: "old".into() });
+}
+
+#[test]
+fn at_rest_the_target_is_asked_once_and_what_is_nobodys_is_deleted() {
+    let unseen = Observed { target: None, ..observed(vec![ours(1, 1, 10)]) };
+    assert_eq!(why(decide(&issued(), &unseen)), Waiting::TargetUnseen);
+    let in_use = target(&[("old", 1, 10)]);
+    assert_eq!(act(&issued(), &at_rest(in_use.clone())), Act::Release);
+    let orphan = target(&[("old", 1, 10), ("lost", 2, NOW - 16)]);
+    assert_eq!(act(&issued(), &at_rest(orphan)), swept("lost", 2));
+    let young = target(&[("lost", 2, NOW - 14)]);
+    assert_eq!(
+        decide(&issued(), &at_rest(young)),
+        Next::Rest { at: Some(at(NOW + 1)) },
+        "and is held until then"
+    );
+    let random = Desired { strategy: None, ..issued() };
+    assert_eq!(act(&random, &unseen), Act::Release);
+}
+
+#[test]
+fn a_token_that_anything_speaks_for_is_left_alone() {
+    let lost = || target(&[("lost", 1, 50)]);
+    assert_eq!(act(&issued(), &at_rest(lost())), swept("lost", 1));
+    let mut published = lost();
+    published.issued.as_mut().unwrap()[0].was_published = true;
+    assert_eq!(act(&issued(), &at_rest(published)), Act::Release, "a version publishes it");
+    let mut of_another_object = issued();
+    of_another_object.timing.created_at = at(51);
+    assert_eq!(act(&of_another_object, &at_rest(lost())), Act::Release, "it is older than the object");
+    // Somebody deleted the parameter and put it again: what it held before is not known.
+    let again = Observed { target: Some(lost()), ..observed(vec![ours(1, 7, 60)]) };
+    assert_eq!(act(&issued(), &again), Act::Release, "a host may run it");
+    let on_web = Desired { hosts: vec!["web".into()], ..issued() };
+    let proven = |proof| {
+        let hosts = vec![host("web", 60, Some((1, proof, 70)))];
+        Observed { hosts, target: Some(lost()), ..observed(vec![ours(1, 7, 60)]) }
+    };
+    assert_eq!(act(&on_web, &proven(Proof::Proven)), swept("lost", 1), "the host runs another");
+    assert_eq!(act(&on_web, &proven(Proof::Incomparable)), Act::Release, "nobody knows what the host runs");
+}
+
+#[test]
+fn no_login_is_made_while_several_are_left_behind() {
+    let wanted = Desired { preflight_requested: Some(at(NOW)), request: request("now"), ..issued() };
+    let left = |count: usize| {
+        let names = ["a", "b", "c", "d"];
+        target(&names[..count].iter().map(|name| (*name, 2, NOW - 5)).collect::<Vec<_>>())
+    };
+    assert!(matches!(act(&wanted, &at_rest(left(3))), Act::Record { id: 2, .. }));
+    let next = decide(&wanted, &at_rest(left(4)));
+    let why = Waiting::Orphans { count: 4 };
+    assert_eq!(next, Next::Wait { step: Step::Record, until: Some(at(NOW + 10)), why });
+    let old = target(&[("a", 2, NOW - 20)]);
+    assert_eq!(act(&wanted, &at_rest(old)), swept("a", 2), "it is swept before another is made");
+    let away = TargetEvidence { unseen: Some(problem()), issued: None, ..target(&[]) };
+    let why = match decide(&wanted, &at_rest(away)) {
+        Next::Wait { why, .. } => why,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(why, Waiting::Target(problem()));
+}
+
+#[test]
+fn hosts_are_given_another_login_while_the_revocation_of_theirs_fails_or_takes_its_time() {
+    let incident = Incident { reported_at: at(NOW - 60), revoke_at: at(NOW) };
+    let due = |failed| {
+        let retirement = Retirement { failed, ..Retirement::default() };
+        Desired { incidents: vec![incident], retirement, ..issued() }
+    };
+    let seen = |recorded: Acceptance, old: Option<Acceptance>| {
+        let can_log_in = old.is_none().then(|| "old".to_owned()).into_iter().collect();
+        let replaced = old.map(|answer| ("old".to_owned(), answer)).into_iter().collect();
+        let seen = TargetEvidence { recorded: Some(recorded), can_log_in, replaced, ..target(&[]) };
+        under_way(vec![ours(1, 1, 10)], pair_record(1), seen)
+    };
+    let retire = Act::Retire { id: 2, username: "old".into() };
+    let promote = Act::Promote { id: 2, path: PATH.into(), expected: 2 };
+    assert_eq!(act(&due(false), &seen(Acceptance::Accepted, None)), retire, "it comes first");
+    assert_eq!(act(&due(true), &seen(Acceptance::Accepted, None)), promote);
+    let not_yet = || Acceptance::Refused(problem());
+    assert_eq!(act(&due(true), &seen(not_yet(), None)), retire, "nothing else is to be done");
+    assert_eq!(act(&due(false), &seen(Acceptance::Accepted, Some(Acceptance::Accepted))), promote);
+    let waiting = why(decide(&due(false), &seen(not_yet(), Some(Acceptance::Accepted))));
+    assert_eq!(waiting, Waiting::Propagation { retired: true }, "nor is that forgotten");
+}

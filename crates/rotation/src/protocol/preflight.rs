@@ -1,0 +1,103 @@
+//! What must hold before a rotation touches anything.
+
+use chrono::{DateTime, Utc};
+
+use super::Desired;
+use crate::observed::{Acceptance, HostEvidence, HostFailure, Observed, Parameter, TargetProblem};
+use keyturn_api::docker_host::Proof;
+
+pub(super) enum Preflight {
+    NotAsked,
+    Pending,
+    Passed,
+    Failed {
+        host: String,
+        reason: String,
+        message: String,
+    },
+    /// The target has not been asked since.
+    TargetUnseen,
+    /// The target does not accept what is published, or could not be asked.
+    Target(TargetProblem),
+    /// The roles have to be made from the published one first.
+    SetUp {
+        statements: usize,
+    },
+}
+
+/// The published value must be what the target accepts and the hosts run, and they must work, before anything is touched.
+pub(super) fn preflight(desired: &Desired<'_>, observed: &Observed) -> Preflight {
+    if desired.hosts.is_empty() && desired.strategy.is_none() {
+        return Preflight::Passed;
+    }
+    let Some(requested) = desired.preflight_requested else { return Preflight::NotAsked };
+    if desired.strategy.is_some() {
+        let seen = observed.target.as_ref().filter(|target| target.at >= requested);
+        if let Some(target) = seen
+            && target.published == Some(Acceptance::Accepted)
+            && !target.set_up.is_empty()
+        {
+            return Preflight::SetUp { statements: target.set_up.len() };
+        }
+        match seen.map(|target| (&target.unseen, &target.published)) {
+            None | Some((_, None)) => return Preflight::TargetUnseen,
+            Some(
+                (_, Some(Acceptance::Refused(problem) | Acceptance::Unknown(problem))) | (Some(problem), _),
+            ) => {
+                return Preflight::Target(problem.clone());
+            }
+            Some((None, Some(Acceptance::Accepted))) => {}
+        }
+    }
+    let mut pending = false;
+    for host in observed.hosts.iter().filter(|h| desired.hosts.contains(&h.name)) {
+        let failure = host.failure.as_ref().filter(|f| f.finished_at >= requested);
+        if let Some(failure) = failure.filter(|f| !is_another_secrets(f, host, observed, requested)) {
+            return Preflight::Failed {
+                host: host.name.clone(),
+                reason: failure.reason.clone(),
+                message: failure.message.clone(),
+            };
+        }
+        for parameter in &observed.parameters {
+            match host.proofs.get(&parameter.path) {
+                Some(proof)
+                    if proof.at >= requested && parameter.latest().is_some_and(|seen| proof.is_of(seen)) =>
+                {
+                    if proof.proof == Proof::Differs {
+                        return Preflight::Failed {
+                            host: host.name.clone(),
+                            reason: "ValueDiffers".to_owned(),
+                            message: format!(
+                                "a running container does not hold version {} of {}: deploy what is published, or put \
+                                 what is in use, and the rotation goes on by itself",
+                                proof.version, parameter.path
+                            ),
+                        };
+                    }
+                }
+                _ => {
+                    if let Some((reason, message)) = host.stalled.clone() {
+                        return Preflight::Failed { host: host.name.clone(), reason, message };
+                    }
+                    pending = true;
+                }
+            }
+        }
+    }
+    if pending { Preflight::Pending } else { Preflight::Passed }
+}
+
+/// Whether the run failed since containers run another value of another secret: it has shown that they run ours.
+fn is_another_secrets(
+    failure: &HostFailure,
+    host: &HostEvidence,
+    observed: &Observed,
+    requested: DateTime<Utc>,
+) -> bool {
+    let ours_is_shown = |parameter: &Parameter| {
+        let shown = host.shown_of(parameter, parameter.latest());
+        shown.is_some_and(|shown| shown.at >= requested && shown.proof != Proof::Differs)
+    };
+    failure.reason == "NotAdopted" && observed.parameters.iter().all(ours_is_shown)
+}

@@ -1,0 +1,287 @@
+//! No rotation is under way: whether one starts, and what else is to be done.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::issued::Sweep;
+use super::preflight::{Preflight, preflight};
+use super::{
+    Act, Desired, Next, Request, Stalled, Step, Waiting, base, issued, look_at_schedule, publishable,
+    suspicion, target, young_until,
+};
+use crate::observed::{Author, Observed, Parameter, Seen, Trigger};
+use crate::schedule::{Due, Verdict};
+use keyturn_api::managed_secret::{IfMissing, OnDrift};
+
+pub(super) fn delete(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> Next {
+    if !desired.finalizer {
+        return Next::Rest { at: None };
+    }
+    if let Some(at) = observed.aborts.values().max() {
+        return Next::Wait { step: Step::Abort, until: Some(*at + grace), why: Waiting::Grace };
+    }
+    if let Some(until) = unsettled_until(desired, now, grace) {
+        return Next::Wait { step: Step::Close, until: Some(until), why: Waiting::Grace };
+    }
+    if desired.deleting.is_some_and(|at| at + desired.deletion_bound > now) {
+        match issued::sweep(desired, observed, now) {
+            Sweep::Now(act) => return Next::Act { step: Step::Close, act },
+            Sweep::Unseen => {
+                return Next::Wait { step: Step::Close, until: None, why: Waiting::TargetUnseen };
+            }
+            Sweep::At(at) => {
+                return Next::Wait { step: Step::Close, until: Some(at), why: Waiting::Orphans { count: 1 } };
+            }
+            Sweep::Nothing => {}
+        }
+    }
+    if desired.delete_parameters {
+        if let Some(young) = young_until(observed, now, grace) {
+            return Next::Wait { step: Step::Close, until: Some(young), why: Waiting::Grace };
+        }
+        if let Some(parameter) = observed.parameters.iter().find(|p| !p.versions.is_empty()) {
+            return Next::Act {
+                step: Step::Close,
+                act: Act::DeleteParameter { path: parameter.path.clone() },
+            };
+        }
+    }
+    Next::Act { step: Step::Close, act: Act::Release }
+}
+
+pub(super) fn start_or_rest(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> Next {
+    let request = unhandled_request(desired, observed);
+    let missing: Vec<&Parameter> = observed.parameters.iter().filter(|p| p.versions.is_empty()).collect();
+    let all_missing = missing.len() == observed.parameters.len();
+    if all_missing && desired.if_missing == IfMissing::Create {
+        if desired.suspended {
+            return Next::Rest { at: None };
+        }
+        return start(desired, observed, Trigger::Missing, now, grace);
+    }
+    let suspected = suspicion::is_suspected(desired, observed);
+    if let Some(parameter) = missing.first()
+        && (all_missing || request.is_none() && !suspected)
+    {
+        let path = parameter.path.clone();
+        return Next::Stall(if all_missing {
+            Stalled::ParameterMissing { path }
+        } else {
+            Stalled::PartlyMissing { path }
+        });
+    }
+    if suspected {
+        return start(desired, observed, Trigger::Incident, now, grace);
+    }
+    if let Some(host) = desired.hosts.iter().find(|name| !exists(observed, name)) {
+        return Next::Stall(Stalled::HostMissing { host: host.clone() });
+    }
+    if let Some((path, version)) = foreign(observed) {
+        match desired.on_drift {
+            OnDrift::Alert => {
+                return Next::Wait { step: Step::Record, until: None, why: Waiting::Drift { path, version } };
+            }
+            OnDrift::Rotate if !desired.suspended => {
+                return start(desired, observed, Trigger::Drift, now, grace);
+            }
+            OnDrift::Rotate | OnDrift::Adopt => {}
+        }
+    }
+    let verdict = match look_at_schedule(desired, observed, now) {
+        Ok(verdict) => verdict,
+        Err(error) => return Next::Stall(Stalled::Window(error)),
+    };
+    if desired.suspended {
+        return release_or(desired, observed, now, grace, Next::Rest { at: None });
+    }
+    if request.is_some() {
+        return start(desired, observed, Trigger::Request, now, grace);
+    }
+    match verdict {
+        Some(Verdict { start_now: true, .. }) => start(desired, observed, Trigger::Period, now, grace),
+        Some(Verdict { next: Due::NoWindow, .. }) => Next::Stall(Stalled::NoWindow),
+        Some(Verdict { next: Due::At(at), .. }) => {
+            release_or(desired, observed, now, grace, Next::Rest { at: Some(at) })
+        }
+        Some(Verdict { next: Due::Never, .. }) | None => {
+            release_or(desired, observed, now, grace, Next::Rest { at: None })
+        }
+    }
+}
+
+/// Keeps the finalizer in step with what it is for, where nothing else is to be done.
+fn release_or(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+    rest: Next,
+) -> Next {
+    match issued::sweep(desired, observed, now) {
+        Sweep::Now(act) => return Next::Act { step: Step::Close, act },
+        Sweep::Unseen => return Next::Wait { step: Step::Close, until: None, why: Waiting::TargetUnseen },
+        // Whatever was left behind is swept before the object may go.
+        Sweep::At(at) => return Next::Rest { at: Some(rest.wakes_at().map_or(at, |wakes| wakes.min(at))) },
+        Sweep::Nothing => {}
+    }
+    if desired.delete_parameters && !desired.finalizer {
+        return Next::Act { step: Step::Close, act: Act::Hold };
+    }
+    if desired.delete_parameters || !desired.finalizer {
+        return rest;
+    }
+    match observed.aborts.values().max() {
+        Some(at) if *at + grace > now => {
+            Next::Wait { step: Step::Abort, until: Some(*at + grace), why: Waiting::Grace }
+        }
+        _ => match unsettled_until(desired, now, grace) {
+            // Nothing a person has to know of: the finalizer alone waits.
+            Some(until) => Next::Rest { at: Some(rest.wakes_at().map_or(until, |at| at.min(until))) },
+            None => Next::Act { step: Step::Close, act: Act::Release },
+        },
+    }
+}
+
+/// Until when a record may lie open that reads do not show yet.
+fn unsettled_until(desired: &Desired<'_>, now: DateTime<Utc>, grace: TimeDelta) -> Option<DateTime<Utc>> {
+    let since = [desired.settled_since.unwrap_or(now), desired.deleting.unwrap_or(now)].into_iter().min()?;
+    Some(since + grace).filter(|until| *until > now)
+}
+
+/// A request is handled when status or any published description says so.
+fn unhandled<'a>(desired: &'a Desired<'_>, observed: &Observed) -> Option<&'a Request<'a>> {
+    let request = desired.request.as_ref()?;
+    let published = !observed.ids_of_request(&request.hash).is_empty();
+    (!request.handled && !published).then_some(request)
+}
+
+/// The request that has not led to a rotation yet. One that came with the object is not new.
+pub fn unhandled_request<'a>(desired: &'a Desired<'_>, observed: &Observed) -> Option<&'a Request<'a>> {
+    unhandled(desired, observed).filter(|request| !request.first_sight)
+}
+
+/// The request that a rotation of this trigger answers: whatever it was started for, the one that is open. One that came
+/// with the object is answered by its first value only.
+fn answers<'a>(desired: &'a Desired<'_>, observed: &Observed, trigger: Trigger) -> Option<&'a Request<'a>> {
+    match trigger {
+        Trigger::Missing => unhandled(desired, observed),
+        _ => unhandled_request(desired, observed),
+    }
+}
+
+fn exists(observed: &Observed, host: &str) -> bool {
+    observed.hosts.iter().any(|h| h.name == host && h.exists)
+}
+
+/// The first path whose latest version somebody else wrote.
+fn foreign(observed: &Observed) -> Option<(String, i64)> {
+    let drifted =
+        observed.parameters.iter().find(|p| p.latest().is_some_and(|s| s.author == Author::Foreign))?;
+    Some((drifted.path.clone(), drifted.latest_number()))
+}
+
+fn start(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    trigger: Trigger,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> Next {
+    // A record behind a young version might still be invisible to this reader. An incident waits where there is one for
+    // certain: a record stays for as long as what it has published is young.
+    let hurry = trigger == Trigger::Incident;
+    let ours =
+        || observed.parameters.iter().filter_map(|p| p.latest()).any(|seen| is_young(seen, now, grace));
+    if let Some(until) = young_until(observed, now, grace).filter(|_| !hurry || ours()) {
+        return Next::Wait { step: Step::Record, until: Some(until), why: Waiting::Grace };
+    }
+    if let Some(why) = publishable::before_the_start(desired, observed).filter(|_| !hurry) {
+        return Next::Wait { step: Step::Preflight, until: None, why };
+    }
+    // Without the hosts' word, where there is nothing good that they could run.
+    let asks = matches!(trigger, Trigger::Period | Trigger::Request);
+    if trigger == Trigger::Drift
+        && let Some(next) = publishable::prove(desired, observed)
+    {
+        return next;
+    }
+    if asks {
+        match preflight(desired, observed) {
+            Preflight::Passed => {
+                if let Some(next) = publishable::prove(desired, observed) {
+                    return next;
+                }
+            }
+            Preflight::NotAsked => {
+                return publishable::prove(desired, observed)
+                    .unwrap_or(Next::Act { step: Step::Preflight, act: Act::AskPreflight });
+            }
+            Preflight::Pending => {
+                return Next::Wait { step: Step::Preflight, until: None, why: Waiting::Preflight };
+            }
+            Preflight::Failed { host, reason, message } => {
+                let why = Waiting::PreflightFailed { host, reason, message };
+                return Next::Wait { step: Step::Preflight, until: None, why };
+            }
+            Preflight::SetUp { .. } if desired.may_set_up => {
+                return Next::Act { step: Step::Preflight, act: Act::SetUp };
+            }
+            Preflight::SetUp { statements } => return Next::Stall(Stalled::SetUpPlanned { statements }),
+            Preflight::TargetUnseen => {
+                return Next::Wait { step: Step::Preflight, until: None, why: Waiting::TargetUnseen };
+            }
+            Preflight::Target(problem) => {
+                return Next::Wait { step: Step::Preflight, until: None, why: Waiting::Target(problem) };
+            }
+        }
+    }
+    if hurry && let Some(next) = roles_are_to_be_made(desired, observed) {
+        return next;
+    }
+    // Here an incident waits too: that record is there, so the next reads show it, and two records that give one role a
+    // password each leave hosts with the one that is not accepted.
+    if let Some(until) = target::fence_ahead_until(desired, observed, now, grace) {
+        return Next::Wait { step: Step::Record, until: Some(until), why: Waiting::Grace };
+    }
+    if let Some(next) = issued::before_issue(desired, observed, now).filter(|_| !hurry) {
+        return next;
+    }
+    if !desired.finalizer {
+        return Next::Act { step: Step::Record, act: Act::Hold };
+    }
+    Next::Act {
+        step: Step::Record,
+        act: Act::Record {
+            id: observed.highest_id(desired.owner) + 1,
+            trigger,
+            request: answers(desired, observed, trigger).map(|request| request.token.to_owned()),
+            base: base(observed),
+            hosts: desired.hosts.clone(),
+            keep_previous: !hurry && !suspicion::is_suspected(desired, observed),
+        },
+    }
+}
+
+/// Whether a rotation has published this a moment ago.
+fn is_young(seen: &Seen, now: DateTime<Utc>, grace: TimeDelta) -> bool {
+    matches!(seen.author, Author::Ours(_)) && seen.version.modified + grace > now
+}
+
+/// A pair that was never made cannot take turns, whatever the hurry.
+fn roles_are_to_be_made(desired: &Desired<'_>, observed: &Observed) -> Option<Next> {
+    let statements = observed.target.as_ref().map_or(0, |target| target.set_up.len());
+    match statements {
+        0 => None,
+        _ if desired.may_set_up => Some(Next::Act { step: Step::Record, act: Act::SetUp }),
+        statements => Some(Next::Stall(Stalled::SetUpPlanned { statements })),
+    }
+}

@@ -1,0 +1,321 @@
+//! Install and Retire: what a system that must accept the credential adds to a rotation.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{
+    Act, Desired, Lacking, Next, Step, Strategy, Waiting, issued, publishable, suspicion, young_until,
+};
+use crate::observed::{
+    Acceptance, Credential, HostEvidence, HostFailure, Observed, Parameter, Record, TargetEvidence, Trigger,
+};
+use keyturn_api::docker_host::Proof;
+
+/// A login with the old password may have been under way while it was changed.
+const LOGIN_MARGIN: TimeDelta = TimeDelta::seconds(5);
+/// The furthest that the clocks of the target and of SSM are taken to be apart.
+const CLOCK_MARGIN: TimeDelta = TimeDelta::minutes(5);
+
+/// What is left to do before the target accepts the recorded credential; `None` where it does.
+pub(super) fn install(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    record: &Record,
+    now: DateTime<Utc>,
+) -> Option<Next> {
+    let strategy = desired.strategy?;
+    let credential = record.credential.as_ref()?;
+    let wait = |why| Some(Next::Wait { step: Step::Install, until: None, why });
+    let Some(target) = &observed.target else { return wait(Waiting::TargetUnseen) };
+    if strategy == Strategy::Issued {
+        return issued::prove(observed, record, target, now);
+    }
+    // Once it is published the hosts are served first; what the target says is looked at again before the end.
+    let published = observed.is_published(record);
+    match &target.recorded {
+        None => return wait(Waiting::TargetUnseen),
+        Some(Acceptance::Unknown(_)) if published => return None,
+        Some(Acceptance::Unknown(problem)) => return wait(Waiting::Target(problem.clone())),
+        // A late request of an older rotation could still undo it where the fence is not this rotation's.
+        Some(Acceptance::Accepted) if is_fenced_by(target, credential, record) || published => return None,
+        Some(Acceptance::Accepted | Acceptance::Refused(_)) => {}
+    }
+    if let Some(problem) = &target.unseen {
+        return wait(Waiting::Target(problem.clone()));
+    }
+    if strategy == Strategy::InPlace
+        && !published
+        && !suspicion::is_due(desired, observed, record, now)
+        && let Some(busy) = observed.hosts.iter().find(|host| host.deploying)
+    {
+        return wait(Waiting::HostBusy { host: busy.name.clone() });
+    }
+    // The password that is published dies with this: what follows has to be possible, unless it is to die anyway, or is
+    // dead and brought back.
+    if strategy == Strategy::InPlace
+        && !published
+        && record.trigger != Trigger::RollBack
+        && !suspicion::is_due(desired, observed, record, now)
+        && let Some(why) = publishable::before_install(desired, observed, record)
+    {
+        return wait(why);
+    }
+    Some(Next::Act { step: Step::Install, act: Act::Install { id: record.id } })
+}
+
+/// Every host runs the recorded credential and the target has not said yet that it accepts it: nothing is retired or
+/// closed on a guess.
+pub(super) fn unheard(desired: &Desired<'_>, observed: &Observed, record: &Record) -> Option<Next> {
+    desired.strategy?;
+    record.credential.as_ref()?;
+    match &observed.target.as_ref()?.recorded {
+        Some(Acceptance::Unknown(problem)) => {
+            let why = Waiting::Target(problem.clone());
+            Some(Next::Wait { step: Step::Install, until: None, why })
+        }
+        _ => None,
+    }
+}
+
+fn is_fenced_by(target: &TargetEvidence, credential: &Credential, record: &Record) -> bool {
+    let fence = target.fences.get(&credential.username).map(|(id, _)| *id);
+    target.unseen.is_none() && (!target.fenced || fence == Some(record.id))
+}
+
+/// What is left to do before the target refuses the credential that was replaced; `None` where nothing is.
+pub(super) fn retire(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    record: &Record,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> Option<Next> {
+    let credential = record.credential.as_ref()?;
+    let revoke_at = suspicion::revoke_at(desired, observed, record);
+    let hurry = revoke_at.is_some();
+    let due = revoke_at.is_some_and(|at| at <= now);
+    let wait = |until, why| Some(Next::Wait { step: Step::Retire, until, why });
+    let act = |act| Some(Next::Act { step: Step::Retire, act });
+    let Some(old) = credential.replaces.as_ref().filter(|old| **old != credential.username) else {
+        // Its only password was changed; whoever had logged in with the old one still is.
+        return if hurry { end_older_sessions(observed, record, credential, now) } else { None };
+    };
+    let unproven = observed.hosts.iter().filter(|host| host.exists).find(|host| {
+        let counts = desired.hosts.contains(&host.name) || record.hosts.contains(&host.name);
+        counts && !has_left_the_old(host, desired, observed, record)
+    });
+    if let Some(host) = unproven.filter(|_| !due) {
+        return wait(revoke_at, Waiting::Unproven { host: host.name.clone() });
+    }
+    let mut wanted_at = revoke_at.unwrap_or(now);
+    if !hurry {
+        let proven_at = desired.retirement.proven_since.or_else(|| last_proof(observed)).unwrap_or(now);
+        wanted_at = proven_at + desired.retirement.after;
+        if let Some(until) = Some(wanted_at).filter(|until| *until > now) {
+            return wait(Some(until), Waiting::Retirement);
+        }
+        if let Some(until) = young_until(observed, now, grace) {
+            return wait(Some(until), Waiting::Grace);
+        }
+    }
+    let Some(target) = &observed.target else { return wait(None, Waiting::TargetUnseen) };
+    if let Some(problem) = &target.unseen {
+        return wait(None, Waiting::Target(problem.clone()));
+    }
+    if issued::is_issued(desired) {
+        return issued::retire(observed, record, target, wanted_at, now);
+    }
+    if target.superusers.contains(old) {
+        return None;
+    }
+    let theirs = target.sessions.iter().filter(|session| session.username == *old);
+    let clients: Vec<String> = theirs.map(|session| session.client.clone()).collect();
+    let fenced = !target.fenced || target.fences.get(old).is_some_and(|(id, _)| *id >= record.id);
+    if !target.can_log_in.contains(old) && fenced {
+        // Whoever logged in at the last moment.
+        let end = || Act::EndSessions { username: old.clone(), opened_before: None };
+        return if clients.is_empty() { None } else { act(end()) };
+    }
+    if !clients.is_empty() && !hurry {
+        return wait(None, Waiting::Sessions { username: old.clone(), clients });
+    }
+    act(Act::Retire { id: record.id, username: old.clone() })
+}
+
+/// Whether the target was seen to refuse what the record replaces, with nobody logged in by it any more.
+pub(super) fn has_revoked(observed: &Observed, record: &Record) -> bool {
+    let Some(credential) = &record.credential else { return true };
+    let Some(target) = observed.target.as_ref().filter(|target| target.unseen.is_none()) else {
+        return false;
+    };
+    match credential.replaces.as_ref().filter(|old| **old != credential.username) {
+        None => {
+            is_accepted(observed) && end_older_sessions(observed, record, credential, target.at).is_none()
+        }
+        Some(old) => {
+            issued::are_gone(observed, record, target)
+                && !target.can_log_in.contains(old)
+                && target.sessions.iter().all(|session| session.username != *old)
+        }
+    }
+}
+
+/// What is left to do about sessions that were opened with the old password of a role that was changed in place; `None`
+/// where none is open. What cannot be seen may be open.
+fn end_older_sessions(
+    observed: &Observed,
+    record: &Record,
+    credential: &Credential,
+    now: DateTime<Utc>,
+) -> Option<Next> {
+    let wait = |until, why| Some(Next::Wait { step: Step::Retire, until, why });
+    let Some(target) = &observed.target else { return wait(None, Waiting::TargetUnseen) };
+    if !is_accepted(observed) {
+        return None;
+    }
+    if let Some(problem) = &target.unseen {
+        return wait(None, Waiting::Target(problem.clone()));
+    }
+    let username = &credential.username;
+    let unseen = |lacking| wait(None, Waiting::SessionsUnseen { username: username.clone(), lacking });
+    if !target.can_log_in.contains(username) {
+        return unseen(Lacking::Login);
+    }
+    // Without a fence only the publication, which follows the change, tells when that was at the latest: by another clock.
+    let (opened_before, sure_at) = match (changed_at(target, record), observed.published_at()) {
+        (Some(changed_at), _) => (changed_at + LOGIN_MARGIN, now),
+        (None, Some(at)) if observed.is_published(record) => {
+            let sure_at = at + CLOCK_MARGIN;
+            (if sure_at > now { at } else { sure_at }, sure_at)
+        }
+        (None, _) => return None,
+    };
+    let mut theirs = target.sessions.iter().filter(|session| session.username == *username);
+    if theirs.clone().any(|session| session.since.is_some_and(|since| since < opened_before)) {
+        let act = Act::EndSessions { username: username.clone(), opened_before: Some(opened_before) };
+        return Some(Next::Act { step: Step::Retire, act });
+    }
+    if theirs.any(|session| session.since.is_none()) {
+        return unseen(Lacking::Statistics);
+    }
+    if sure_at > now { wait(Some(sure_at), Waiting::Grace) } else { None }
+}
+
+/// When the target was made to refuse what the record replaces, by its own clock.
+pub(super) fn retired_at(observed: &Observed, record: &Record) -> Option<DateTime<Utc>> {
+    let old = record.credential.as_ref()?.replaces.as_ref()?;
+    observed.target.as_ref()?.fences.get(old).filter(|(id, _)| *id >= record.id).map(|(_, at)| *at)
+}
+
+/// Whether nothing on the host needs what the rotation replaces any more.
+pub fn has_left_the_old(
+    host: &HostEvidence,
+    desired: &Desired<'_>,
+    observed: &Observed,
+    record: &Record,
+) -> bool {
+    let enough = desired.retirement.verify_is_enough;
+    let left = |p: &Parameter| record.keeps(p) || host.has_left_the_old(p, record.version_in(p), enough);
+    observed.parameters.iter().all(left)
+}
+
+fn last_proof(observed: &Observed) -> Option<DateTime<Utc>> {
+    let proofs = observed.hosts.iter().flat_map(|host| host.proofs.values()).map(|proof| proof.at);
+    proofs.chain(observed.published_at()).max()
+}
+
+/// Whether a role that has one password only has been given the recorded one.
+pub(super) fn is_installed_in_place(desired: &Desired<'_>, observed: &Observed, record: &Record) -> bool {
+    desired.strategy == Some(Strategy::InPlace) && record.credential.is_some() && is_accepted(observed)
+}
+
+/// Whether a host may run the recorded password of a role that has only one: rolling back would lock it out. What a
+/// deployment has done to a host is known by a comparison after it, and by nothing else.
+pub(super) fn may_be_adopted_in_place(desired: &Desired<'_>, observed: &Observed, record: &Record) -> bool {
+    let may_run_it = |host: &HostEvidence| {
+        let parameter_may = |p: &Parameter| {
+            let published = p.published_by(record.id);
+            let Some(version) = published.map(|seen| seen.version.number) else { return false };
+            let about_it = |f: &&HostFailure| f.versions.get(&p.path) == Some(&version);
+            let failed_at = host.failed_deploy.as_ref().filter(about_it).map(|failure| failure.finished_at);
+            match host.shown_of(p, published) {
+                Some(shown) => shown.proof != Proof::Differs || failed_at.is_some_and(|at| shown.at < at),
+                None => failed_at.is_some(),
+            }
+        };
+        host.deploying || observed.parameters.iter().any(parameter_may)
+    };
+    desired.strategy == Some(Strategy::InPlace) && observed.hosts.iter().any(may_run_it)
+}
+
+/// Whether giving the record up could leave a login behind whose password nobody knows.
+pub(super) fn may_be_installed(observed: &Observed, record: &Record) -> bool {
+    let refused = |target: &TargetEvidence| matches!(target.recorded, Some(Acceptance::Refused(_)));
+    record.credential.is_some() && !observed.target.as_ref().is_some_and(refused)
+}
+
+pub(super) fn is_accepted(observed: &Observed) -> bool {
+    observed.target.as_ref().is_some_and(|target| target.recorded == Some(Acceptance::Accepted))
+}
+
+/// Whether the target has yet to come: one that takes its first password from what is deployed. A server that answers, be it
+/// with a refusal, is there, and is given the password before anybody else. So is one that only a person can bring to answer.
+pub(super) fn is_not_there_yet(desired: &Desired<'_>, observed: &Observed) -> bool {
+    let recorded = observed.target.as_ref().and_then(|target| target.recorded.as_ref());
+    let silent = matches!(recorded, Some(Acceptance::Unknown(problem)) if !problem.permanent);
+    silent && !issued::is_issued(desired)
+}
+
+/// Since when a role that has one password only has had the recorded one: by its fence, else as of the look that showed it.
+pub fn installed_at(desired: &Desired<'_>, observed: &Observed, record: &Record) -> Option<DateTime<Utc>> {
+    let target = observed.target.as_ref()?;
+    if let Some(changed_at) = changed_at(target, record) {
+        return (desired.strategy == Some(Strategy::InPlace)).then_some(changed_at);
+    }
+    is_installed_in_place(desired, observed, record).then_some(target.at)
+}
+
+/// When the record's own change of its role was committed, by the fence that was written with it.
+fn changed_at(target: &TargetEvidence, record: &Record) -> Option<DateTime<Utc>> {
+    let credential = record.credential.as_ref()?;
+    target.fences.get(&credential.username).filter(|(id, _)| *id == record.id).map(|(_, at)| *at)
+}
+
+/// Whether the target has left the published login for the recorded one, which has yet to be published; `None` where the
+/// target was not seen. What the spec asks for by now is no matter: a role may have been changed before it was edited.
+pub fn published_is_dead(desired: &Desired<'_>, observed: &Observed) -> Option<bool> {
+    let newest = observed.records.values().next_back();
+    let Some((record, credential)) = newest.and_then(|record| Some((record, record.credential.as_ref()?)))
+    else {
+        return Some(false);
+    };
+    let target = observed.target.as_ref().filter(|target| target.unseen.is_none())?;
+    let in_place = desired.strategy == Some(Strategy::InPlace)
+        || credential.replaces.as_ref() == Some(&credential.username);
+    if observed.is_published(record) {
+        // What a roll back leaves published has yet to be what the role has again.
+        return Some(in_place && !record.kept.is_empty() && !is_accepted(observed));
+    }
+    Some(match &credential.replaces {
+        _ if in_place => is_accepted(observed) || changed_at(target, record).is_some(),
+        Some(old) if *old != credential.username => {
+            let refused = |answer: Option<&Acceptance>| {
+                answer.is_none_or(|answer| matches!(answer, Acceptance::Refused(_)))
+            };
+            !target.can_log_in.contains(old) && refused(target.replaced.get(old))
+        }
+        _ => false,
+    })
+}
+
+/// A fence ahead of everything in Parameter Store is of a record that reads may not show yet: until when to wait.
+pub(super) fn fence_ahead_until(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> Option<DateTime<Utc>> {
+    let target = observed.target.as_ref()?;
+    let known = observed.highest_id_in_store(desired.owner);
+    let ahead = target.fences.values().filter(|(id, _)| *id > known).map(|(_, at)| *at + grace).max();
+    ahead.filter(|until| *until > now)
+}

@@ -1,0 +1,211 @@
+//! When a secret is due: pure functions of what is desired, what is published and the time.
+//!
+//! Without windows a value is due when its age reaches the period. With windows it is due in the last one before
+//! that, so that a window makes nothing overdue; only where none lies in between it is the first one after. Whatever
+//! was missed (nobody was there, or the start was refused for a while) happens in the next window, or at once where
+//! there are none. Secrets that were found overdue when they were adopted, and those that missed their window, are
+//! spread by a stable hash, so that a backlog does not rotate in one minute.
+//!
+//! Nothing is remembered: any controller that sees the same facts at the same time comes to the same answer.
+
+use aws_lc_rs::digest;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::window::{Calendar, Span, WindowError};
+use keyturn_api::window::Window;
+
+/// A rotation starts at most this long before the end of its window or of its period, whichever is first, where the
+/// window has been open for longer; and at most a tenth of the period.
+const LONGEST_LEAD: TimeDelta = TimeDelta::days(1);
+const LEAD_PER_PERIOD: i32 = 10;
+/// How far back the search for the last window goes at first; twice as far each time it finds too little.
+const FIRST_LOOK_BACK: TimeDelta = TimeDelta::hours(1);
+/// Longest span that a backlog is spread over.
+const LONGEST_SPREAD: TimeDelta = TimeDelta::days(30);
+/// Times outside these (years 0 and 9000) are taken for them, so that no arithmetic on them overflows.
+const EARLIEST: DateTime<Utc> =
+    DateTime::from_timestamp(-62_167_219_200, 0).expect("the year 0 can be written");
+const LATEST: DateTime<Utc> =
+    DateTime::from_timestamp(221_845_392_000, 0).expect("the year 9000 can be written");
+
+/// What is desired and what is published, as far as it says when the next rotation may start.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule<'a> {
+    /// Greatest age of a value; `None` rotates on demand only.
+    pub period: Option<TimeDelta>,
+    /// The secret's windows; empty is always.
+    pub windows: &'a [Window],
+    /// The windows of each host that must run it; an empty one is always. A start lies in a window of the secret and
+    /// of every host.
+    pub host_windows: &'a [&'a [Window]],
+    /// When the published value was made.
+    pub made_at: DateTime<Utc>,
+    /// Creation of the object, where the value was there before keyturn: nothing starts before this plus
+    /// `first_rotation_delay`.
+    pub adopted_at: Option<DateTime<Utc>>,
+    pub first_rotation_delay: TimeDelta,
+    /// A backlog starts over a span of this length, at most thirty days; zero starts it at once.
+    pub spread: TimeDelta,
+    /// `<namespace>/<name>`, hashed for the place in the spread.
+    pub identity: &'a str,
+}
+
+/// When the next rotation may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Never by itself: on demand only.
+    Never,
+    /// From this time on. Once it may start, the time since when, so that it does not move while it is waited for.
+    At(DateTime<Utc>),
+    /// The windows do not coincide in the years to come.
+    NoWindow,
+}
+
+/// What the schedule says at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub next: Due,
+    /// The time at which the age reached the period, when that has passed.
+    pub overdue_since: Option<DateTime<Utc>>,
+    /// Whether a rotation may start now.
+    pub start_now: bool,
+}
+
+/// What the schedule says at `now`.
+///
+/// # Errors
+/// A window that cannot be read, of the secret or of a host.
+pub fn look(schedule: &Schedule<'_>, now: DateTime<Utc>) -> Result<Verdict, WindowError> {
+    let calendar =
+        Calendar::new(std::iter::once(schedule.windows).chain(schedule.host_windows.iter().copied()))?;
+    let Some(period) = schedule.period else {
+        return Ok(Verdict { next: Due::Never, overdue_since: None, start_now: false });
+    };
+    let now = now.clamp(EARLIEST, LATEST);
+    let made_at = schedule.made_at.clamp(EARLIEST, LATEST);
+    let deadline = later(made_at, period);
+    let not_before = schedule.adopted_at.map_or(EARLIEST, |at| later(at, schedule.first_rotation_delay));
+    let life = Life { made_at, deadline, not_before };
+    let (next, start_now) = if calendar.always_open() {
+        let start = if not_before > deadline {
+            later(not_before, share(schedule.identity, spread(schedule)))
+        } else {
+            deadline
+        };
+        (Due::At(start), now >= start)
+    } else {
+        within_windows(schedule, &calendar, life, now)
+    };
+    Ok(Verdict { next, overdue_since: (now >= deadline).then_some(deadline), start_now })
+}
+
+/// The times between which the published value is to be replaced.
+#[derive(Clone, Copy)]
+struct Life {
+    made_at: DateTime<Utc>,
+    /// When its age reaches the period.
+    deadline: DateTime<Utc>,
+    /// When a rotation may start at the earliest.
+    not_before: DateTime<Utc>,
+}
+
+fn within_windows(
+    schedule: &Schedule<'_>,
+    calendar: &Calendar,
+    life: Life,
+    now: DateTime<Utc>,
+) -> (Due, bool) {
+    let Life { made_at, deadline, not_before } = life;
+    let spread = spread(schedule);
+    let planned = last_window(calendar, made_at, deadline, spread);
+    if let Some(window) = planned
+        && window.start >= not_before
+        && now < window.end
+    {
+        return (Due::At(window.start), now >= window.start);
+    }
+    // Missed, or held back: the windows that follow, each with a place in the spread. A window that has been open
+    // for longer than the spread is past every such place, so there is no need to look further back.
+    let floor = planned.map_or(deadline, |window| window.start).max(not_before);
+    let look_from = floor.max(later(now, -spread));
+    let mut from = look_from;
+    while let Some(opening) = calendar.next(from).map(|span| span.start)
+        && let Some(window) = calendar.span_until(opening, later(opening, spread * 2))
+    {
+        if now < window.end {
+            let passed_all = look_from > floor && window.start == look_from;
+            let room = spread.min((window.end - window.start) / 2);
+            let start = later(window.start, share(schedule.identity, room));
+            if passed_all || now >= start {
+                return (Due::At(floor), true);
+            }
+            return (Due::At(start), false);
+        }
+        from = window.end;
+    }
+    (Due::NoWindow, false)
+}
+
+/// The last window before the deadline, from the time at which it should be used; up to where it closes, or well past
+/// the deadline.
+fn last_window(
+    calendar: &Calendar,
+    made_at: DateTime<Utc>,
+    deadline: DateTime<Utc>,
+    spread: TimeDelta,
+) -> Option<Span> {
+    let period = (deadline - made_at).max(TimeDelta::zero());
+    let lead = LONGEST_LEAD.min(period / LEAD_PER_PERIOD);
+    let mut look_back = FIRST_LOOK_BACK;
+    loop {
+        let from = later(deadline, -look_back).max(made_at).min(deadline);
+        let mut last: Option<Span> = None;
+        let mut at = from;
+        while let Some(opening) = calendar.next_before(at, deadline).map(|span| span.start)
+            && let Some(window) = calendar.span_until(opening, later(deadline, spread))
+        {
+            last = Some(window);
+            if window.end > deadline {
+                break;
+            }
+            at = window.end;
+        }
+        let reached_start = from <= made_at;
+        if let Some(window) = last {
+            let use_from = window.start.max(later(window.end.min(deadline), -lead));
+            if window.start > from || (use_from > from && !reached_start) {
+                return Some(Span { start: use_from, ..window });
+            }
+            if reached_start {
+                // The window in which the value was made. It counts again only where it lasts: else each rotation
+                // would be the reason of the next one, in the same window.
+                return (use_from - made_at >= period / 2).then_some(Span { start: use_from, ..window });
+            }
+        } else if reached_start {
+            return None;
+        }
+        look_back = look_back * 2;
+    }
+}
+
+fn spread(schedule: &Schedule<'_>) -> TimeDelta {
+    schedule.spread.clamp(TimeDelta::zero(), LONGEST_SPREAD)
+}
+
+/// This identity's place within `room`, in whole seconds: the same every time, and even over many identities.
+fn share(identity: &str, room: TimeDelta) -> TimeDelta {
+    let digest = digest::digest(&digest::SHA256, identity.as_bytes());
+    let place = digest.as_ref().iter().take(8).fold(0_u64, |place, byte| place << 8 | u64::from(*byte));
+    let seconds = u128::from(room.num_seconds().unsigned_abs());
+    let seconds = (u128::from(place) * seconds) >> 64;
+    TimeDelta::seconds(i64::try_from(seconds).unwrap_or(0))
+}
+
+fn later(at: DateTime<Utc>, by: TimeDelta) -> DateTime<Utc> {
+    let end = if by < TimeDelta::zero() { EARLIEST } else { LATEST };
+    at.clamp(EARLIEST, LATEST).checked_add_signed(by).unwrap_or(end).clamp(EARLIEST, LATEST)
+}
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;

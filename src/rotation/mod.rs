@@ -1,8 +1,0 @@
-//! When a secret is due and what happens next: pure functions over (desired, observed, now).
-//! Nothing here knows a Kubernetes client, AWS or a clock.
-
-pub mod adoption;
-pub mod observed;
-pub mod protocol;
-pub mod schedule;
-pub mod window;
