@@ -2,7 +2,8 @@
 //!
 //! Run against the world: `dev/world up`, `eval "$(dev/world env)"`, then `cargo test --test end_to_end -- --ignored`.
 //! Every test has a namespace, a folder of parameters and a compose project on the docker host of its own. Those that
-//! take down what all of them need have the world to themselves (`Project::alone`).
+//! take down what all of them need have the world to themselves (`Project::alone`). They begin in the order of their names,
+//! so what takes long does not come last.
 
 mod adoption;
 mod cloudflare_r2;
@@ -12,7 +13,7 @@ mod current_cluster;
 mod deletions;
 mod examples;
 mod failures;
-mod host_faults;
+mod faults;
 mod image_audit;
 mod incidents;
 mod kills;
@@ -25,6 +26,5 @@ mod publishing;
 mod readme;
 mod rotations;
 mod ssm;
-mod ssm_faults;
 mod upheavals;
 mod world;

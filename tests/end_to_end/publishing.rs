@@ -3,9 +3,9 @@
 use keyturn_aws_emulator::{Fault, Rule};
 
 use super::controller::Environment;
+use super::faults::ssm::proxy;
 use super::postgres::Database;
 use super::ssm;
-use super::ssm_faults::proxy;
 use super::world::{eventually, on_host};
 
 const SECRET: &str = "managedsecret/db-password";

@@ -5,10 +5,10 @@
 
 use keyturn_aws_emulator::{Emulator, Fault, Quota, Rule, Upstream};
 
-use super::controller::Environment;
-use super::project::Project;
-use super::ssm;
-use super::world::variable;
+use crate::controller::Environment;
+use crate::project::Project;
+use crate::ssm;
+use crate::world::variable;
 
 const SECRET: &str = "managedsecret/token";
 
@@ -47,7 +47,7 @@ fn an_ssm_that_throttles_refuses_or_hangs_is_told_and_the_rotation_ends_once_it_
             assert_eq!(project.answered("token", &token), "Succeeded", "{fault:?}");
             proxy.clear_faults();
         } else {
-            let message = super::world::eventually(&format!("{fault:?} is told"), || {
+            let message = crate::world::eventually(&format!("{fault:?} is told"), || {
                 let (_, now, message) = project.condition(SECRET, "Ready");
                 if now == reason { Ok(message) } else { Err(format!("{now}: {message}")) }
             });

@@ -1,9 +1,9 @@
 //! The docker host is down, or its disk is full: a condition with cause and remedy, and recovery without a person once
 //! that is over. There is one docker host, so each of these has the world to itself.
 
-use super::project::Project;
-use super::ssm;
-use super::world::{dev_world, eventually, in_box, on_host, run, try_run, world_program};
+use crate::project::Project;
+use crate::ssm;
+use crate::world::{dev_world, eventually, in_box, on_host, run, try_run, world_program};
 
 const SECRET: &str = "managedsecret/token";
 const HOST: &str = "production";
