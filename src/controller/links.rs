@@ -238,7 +238,6 @@ mod tests {
     use kube::core::DeserializeGuard;
     use kube::runtime::reflector;
     use kube::runtime::watcher::Event;
-
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
 

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use keyturn_secret_value::SecretValue;
 use serde::{Deserialize, Deserializer};
 
 use super::{Place, history};
-use keyturn_secret_value::SecretValue;
 
 /// An image as far as it is audited.
 pub struct Image {

@@ -20,13 +20,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use aws_lc_rs::{digest, hmac};
-use serde::{Deserialize, Serialize};
-
 use image::Image;
 use keyturn_secret_value::SecretValue;
 use layers::FileHit;
 use managed::Matcher;
 use rules::{Hit, Rule};
+use serde::{Deserialize, Serialize};
 
 /// Where in an image a text stands.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,9 +11,8 @@ use std::ops::Range;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use serde::{Deserialize, Serialize};
-
 use keyturn_secret_value::SecretValue;
+use serde::{Deserialize, Serialize};
 
 /// Length of the key in bytes.
 pub const KEY_BYTES: usize = 32;

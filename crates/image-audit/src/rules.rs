@@ -2,12 +2,12 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use keyturn_secret_value::SecretValue;
 
 use super::managed::{ManagedHit, Matcher};
 use super::names::{self, Strength};
 pub use super::rule::Rule;
 use super::{formats, pairs};
-use keyturn_secret_value::SecretValue;
 
 /// A secret in a text.
 pub struct Hit {

@@ -1,8 +1,9 @@
 //! Text that others will read, without what is secret in it: values that keyturn manages, and tokens of known forms.
 
+use keyturn_secret_value::SecretValue;
+
 use super::managed::{Form, ManagedHit, Matcher};
 use super::rules::{self, Rule};
-use keyturn_secret_value::SecretValue;
 
 /// Rounds of the search for managed values: each takes out every form that the one before has found. A text of more forms
 /// than this is not shown at all.

@@ -2,14 +2,14 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use keyturn_api::DockerHost;
+use keyturn_api::docker_host::RunMode;
 
 use super::objects::ObjectError;
 use crate::deploy::collection::About;
 use crate::deploy::plan::Run;
 use crate::deploy::report::Report;
 use crate::deploy::task::Task;
-use keyturn_api::DockerHost;
-use keyturn_api::docker_host::RunMode;
 
 /// A deploy Job of one host, as the cluster shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

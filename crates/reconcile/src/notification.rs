@@ -3,11 +3,10 @@
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
-use serde::Deserialize;
-
 use keyturn_api::conditions;
 use keyturn_api::notification::{MAX_PENDING, PendingNotification, Topic};
 use keyturn_api::time::to_kubernetes;
+use serde::Deserialize;
 
 /// Where notifications go, as an operator writes it in the chart's values. Address and signing key are files, since
 /// the address of a chat's webhook is a secret too.

@@ -2,7 +2,6 @@
 //! lists may come from a cache that is a moment old.
 
 use async_trait::async_trait;
-
 use keyturn_api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
 
 /// An Event for a person. Aggregated by the API over repeats of the same reason.

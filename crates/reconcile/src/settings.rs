@@ -1,9 +1,9 @@
 //! The times and names that an operator sets for the whole controller (chart values), as the reconcilers use them.
 
 use chrono::TimeDelta;
+use keyturn_api::ManagedSecret;
 
 use crate::notification::Sink;
-use keyturn_api::ManagedSecret;
 
 /// Settings that reconcilers read. The defaults are the careful ones that the chart ships.
 #[derive(Clone, Debug)]

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-
-use super::adoption;
 use keyturn_api::docker_host::Proof;
 use keyturn_secret_value::SecretValue;
+
+use super::adoption;
 
 /// Number of a rotation of one secret. One more than every id that is in evidence, never a clock.
 pub type RotationId = u64;

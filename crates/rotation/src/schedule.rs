@@ -10,9 +10,9 @@
 
 use aws_lc_rs::digest;
 use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_api::window::Window;
 
 use super::window::{Calendar, Span, WindowError};
-use keyturn_api::window::Window;
 
 /// A rotation starts at most this long before the end of its window or of its period, whichever is first, where the
 /// window has been open for longer; and at most a tenth of the period.

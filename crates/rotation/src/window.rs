@@ -9,7 +9,6 @@
 use chrono::{DateTime, Datelike, Days, LocalResult, NaiveDate, NaiveDateTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 use croner::Cron;
-
 use keyturn_api::window::Window;
 
 /// Longest window, in days. A longer one is no window but a year of them.

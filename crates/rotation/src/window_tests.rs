@@ -1,5 +1,6 @@
-use super::*;
 use keyturn_api::duration::Duration;
+
+use super::*;
 
 fn window(schedule: &str, duration: &str, zone: &str) -> Window {
     Window {

@@ -4,13 +4,13 @@ use std::io::{self, Read};
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, MatchKind};
+use keyturn_secret_value::SecretValue;
 
 use super::places::Treatment;
 use crate::formats;
 use crate::managed::Matcher;
 use crate::rule::Rule;
 use crate::rules::{self, Hit};
-use keyturn_secret_value::SecretValue;
 
 /// Bytes that are looked at at once.
 pub const WINDOW: usize = 256 << 10;

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use keyturn_secret_value::SecretValue;
 use serde::Deserialize;
 
 use super::LayersError;
-use keyturn_secret_value::SecretValue;
 
 /// The JSON files of an archive by path. Configurations hold what the image's variables hold.
 pub type Documents = BTreeMap<String, SecretValue>;

@@ -14,14 +14,15 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::time::Instant;
 
-use super::managed::Matcher;
-use super::rules::Hit;
 use blob::Blob;
 use content::Contents;
 use entries::{Kind, Tar, TarError};
 use keyturn_secret_value::SecretValue;
 use manifest::{Documents, Manifest};
 use places::Treatment;
+
+use super::managed::Matcher;
+use super::rules::Hit;
 
 /// Largest JSON file of an archive in bytes, and all of them. A configuration is some 10 KiB.
 const LARGEST_DOCUMENT: u64 = 4 << 20;

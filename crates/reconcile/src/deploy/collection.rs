@@ -1,11 +1,11 @@
 //! What a host is asked for in an incident: the log lines of what authenticated with a secret.
 
 use chrono::{DateTime, Utc};
+use keyturn_api::access_log::HostAccessLog;
+use keyturn_api::time::from_kubernetes;
 use serde::{Deserialize, Serialize};
 
 use super::revision::short_hash;
-use keyturn_api::access_log::HostAccessLog;
-use keyturn_api::time::from_kubernetes;
 
 /// What log lines are about. Times are in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,6 @@
 //! of 16 bytes and more, and the reason why both stay in a Secret.
 
 use aws_lc_rs::hmac;
-
 use keyturn_secret_value::SecretValue;
 
 /// Length of the key in bytes.

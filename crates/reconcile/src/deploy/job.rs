@@ -15,6 +15,11 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use keyturn_api::DockerHost;
+use keyturn_api::docker_host::{RunMode, SecretKeyRef};
+use keyturn_api::duration::Duration;
+use keyturn_image_audit::managed::ManagedValues;
+use keyturn_image_audit::{Allowances, AllowedFinding};
 use kube::{Resource, ResourceExt};
 
 use super::collection::Collection;
@@ -26,11 +31,6 @@ use super::task::{
     TaskCollection, TaskParameter,
 };
 use super::wish::Wish;
-use keyturn_api::DockerHost;
-use keyturn_api::docker_host::{RunMode, SecretKeyRef};
-use keyturn_api::duration::Duration;
-use keyturn_image_audit::managed::ManagedValues;
-use keyturn_image_audit::{Allowances, AllowedFinding};
 
 /// Label with the name of the DockerHost, on Jobs, their pods and Secrets.
 pub const HOST_LABEL: &str = "keyturn.dev/host";

@@ -1,8 +1,9 @@
+use keyturn_api::docker_host::JumpSpec;
+use keyturn_api::managed_secret::Origin;
+
 use super::*;
 use crate::deploy::testing;
 use crate::deploy::wish::wishes;
-use keyturn_api::docker_host::JumpSpec;
-use keyturn_api::managed_secret::Origin;
 
 const SECRET_KEY: &str = "KEY-OF-THE-FINGERPRINT";
 

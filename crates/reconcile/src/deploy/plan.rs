@@ -7,16 +7,16 @@
 //! nothing else is to be done, and makes room for a deployment.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use kube::ResourceExt;
-
-use super::collection::Collection;
-use super::revision::{audit_settings, revision};
-use super::wish::{Arrival, Wish};
 use keyturn_api::DockerHost;
 use keyturn_api::docker_host::{DockerHostStatus, HostParameter, HostRun, Proof, RunMode};
 use keyturn_api::managed_secret::Origin;
 use keyturn_api::time::{from_kubernetes, to_text};
 use keyturn_rotation::adoption::has_adopted;
+use kube::ResourceExt;
+
+use super::collection::Collection;
+use super::revision::{audit_settings, revision};
+use super::wish::{Arrival, Wish};
 
 /// A series of secrets that are published one after another delays a deployment by at most this many times the
 /// coalescing wait.

@@ -1,14 +1,14 @@
 use chrono::{DateTime, TimeDelta, Utc};
-
-use super::*;
-use crate::deploy::collection::About;
-use crate::deploy::testing::*;
-use crate::deploy::wish::{arrivals, wishes};
 use keyturn_api::ManagedSecret;
 use keyturn_api::access_log::{HostAccessLog, LogLines};
 use keyturn_api::docker_host::ImageAudit;
 use keyturn_api::docker_host::Proof::{Differs, Incomparable, Proven};
 use keyturn_api::managed_secret::Origin::{Adopted, Foreign, Rotated};
+
+use super::*;
+use crate::deploy::collection::About;
+use crate::deploy::testing::*;
+use crate::deploy::wish::{arrivals, wishes};
 
 const TOKEN: &str = "/app/TOKEN";
 const OTHER: &str = "/app/OTHER";

@@ -1,8 +1,7 @@
 //! What a deploy Job answers: one JSON document in the termination message (at most 4096 bytes), and an exit code.
 
-use serde::{Deserialize, Serialize};
-
 use keyturn_api::docker_host::Proof;
+use serde::{Deserialize, Serialize};
 
 /// How a run ended. Each has an exit code of its own (remote exit codes never pass through), so that the Job's
 /// podFailurePolicy can tell what is worth another try.

@@ -1,9 +1,9 @@
 //! Short names, made of what they stand for: the same is named the same, whoever computes it.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use keyturn_api::docker_host::DockerHostSpec;
 
 use super::wish::Wish;
-use keyturn_api::docker_host::DockerHostSpec;
 
 /// Sixteen hexadecimal digits that name a set of versions and the script that deploys them. It needs no counter: the
 /// same set is the same revision, whoever computes it. A version counts with the time at which its value was made, since a
@@ -38,10 +38,11 @@ pub(super) fn short_hash(parts: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use keyturn_api::managed_secret::Origin;
+
     use super::*;
     use crate::deploy::testing::*;
     use crate::deploy::wish::wishes;
-    use keyturn_api::managed_secret::Origin;
 
     #[test]
     fn a_revision_names_the_versions_and_the_script_whatever_their_order() {

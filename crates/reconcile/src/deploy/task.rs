@@ -1,12 +1,12 @@
 //! What the controller tells a deploy Job: one JSON document in a Secret that the Job owns. It holds keyed
 //! fingerprints, never a value.
 
-use serde::{Deserialize, Serialize};
-
-use super::collection::About;
 use keyturn_api::docker_host::RunMode;
 use keyturn_image_audit::Allowances;
 use keyturn_image_audit::managed::ManagedValues;
+use serde::{Deserialize, Serialize};
+
+use super::collection::About;
 
 /// Folder of the task Secret in the pod; the file is [`TASK_FILE`].
 pub const TASK_DIR: &str = "/run/keyturn/task";

@@ -2,14 +2,13 @@
 
 use chrono::DateTime;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::json;
-
 use keyturn_api::docker_host::{DockerHostStatus, HostParameter, HostRun, Proof, RunMode};
 use keyturn_api::managed_secret::{
     ManagedSecretStatus, Origin, PreflightStatus, PublishedParameter, RotationStatus,
 };
 use keyturn_api::time::to_kubernetes;
 use keyturn_api::{DockerHost, ManagedSecret};
+use serde_json::json;
 
 const HOST_KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIFCEhISPYiGBTr7St3mp5UeJwciGEHgzmxVdE0+FbIgy";
 

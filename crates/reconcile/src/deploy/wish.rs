@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use kube::ResourceExt;
-
 use keyturn_api::ManagedSecret;
 use keyturn_api::conditions::{self, STALLED};
 use keyturn_api::managed_secret::{HostRef, IfMissing, Origin};
 use keyturn_api::time::from_kubernetes;
+use kube::ResourceExt;
 
 /// One published parameter that one host is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]

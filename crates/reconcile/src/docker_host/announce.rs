@@ -1,11 +1,11 @@
 //! What people are told of a change in a DockerHost's status.
 
 use chrono::{DateTime, Utc};
-
-use crate::notification::{self, News, Trouble, Watched, turns};
 use keyturn_api::conditions as c;
 use keyturn_api::docker_host::DockerHostStatus;
 use keyturn_api::notification::Topic;
+
+use crate::notification::{self, News, Trouble, Watched, turns};
 
 /// The news between two statuses of one host. Failed deployments are told by the secrets that wait for them.
 pub fn news(before: &DockerHostStatus, after: &DockerHostStatus, now: DateTime<Utc>) -> Vec<News> {

@@ -1,6 +1,12 @@
 //! The conditions of a DockerHost: what `kubectl describe` answers to "does it run what it should, and if not, why".
 
 use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_api::DockerHost;
+use keyturn_api::conditions::{self, DEPLOYING, IMAGES_CLEAN, READY, STALLED, Truth};
+use keyturn_api::docker_host::{DockerHostStatus, HostRun, ImageFinding, Proof, RunMode};
+use keyturn_api::managed_secret::Origin;
+use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
+use keyturn_rotation::adoption::has_adopted;
 use kube::ResourceExt;
 
 use super::runs::takes_a_person;
@@ -8,12 +14,6 @@ use crate::deploy::plan::{self, Decision, Hold};
 use crate::deploy::revision;
 use crate::deploy::wish::Wish;
 use crate::settings::Settings;
-use keyturn_api::DockerHost;
-use keyturn_api::conditions::{self, DEPLOYING, IMAGES_CLEAN, READY, STALLED, Truth};
-use keyturn_api::docker_host::{DockerHostStatus, HostRun, ImageFinding, Proof, RunMode};
-use keyturn_api::managed_secret::Origin;
-use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
-use keyturn_rotation::adoption::has_adopted;
 
 /// A pod that has not come up for this long takes a person; until then it may just be slow.
 pub const PATIENCE: TimeDelta = TimeDelta::seconds(60);

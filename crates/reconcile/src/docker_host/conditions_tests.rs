@@ -1,8 +1,9 @@
+use keyturn_api::ManagedSecret;
+use keyturn_api::docker_host::{HostParameter, ImageAudit};
+
 use super::*;
 use crate::deploy::testing::{at, host, published, run, secret, shown};
 use crate::deploy::wish::wishes;
-use keyturn_api::ManagedSecret;
-use keyturn_api::docker_host::{HostParameter, ImageAudit};
 
 const TOKEN: &str = "/app/TOKEN";
 const OTHER: &str = "/app/OTHER";

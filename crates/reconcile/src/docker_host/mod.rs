@@ -11,6 +11,13 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_api::conditions::{READY, find as find_condition};
+use keyturn_api::docker_host::{DockerHostStatus, HostRun, RunMode};
+use keyturn_api::grants::{self, Verdict};
+use keyturn_api::rotation_grant::GrantMode;
+use keyturn_api::{DockerHost, ManagedSecret, RotationGrant, validate};
+use keyturn_image_audit::managed::ManagedValues;
+use keyturn_rotation::window::Calendar;
 use kube::ResourceExt;
 
 use self::conditions::{PATIENCE, StartFailure, View};
@@ -28,13 +35,6 @@ use crate::generator::{Random, RandomError};
 use crate::incident::logs;
 use crate::notification;
 use crate::parameter_store::{ParameterStore, StoreError};
-use keyturn_api::conditions::{READY, find as find_condition};
-use keyturn_api::docker_host::{DockerHostStatus, HostRun, RunMode};
-use keyturn_api::grants::{self, Verdict};
-use keyturn_api::rotation_grant::GrantMode;
-use keyturn_api::{DockerHost, ManagedSecret, RotationGrant, validate};
-use keyturn_image_audit::managed::ManagedValues;
-use keyturn_rotation::window::Calendar;
 
 /// A pod that waits for an image or a Secret changes nothing that is watched, so a run under way is looked at often.
 const RUN_POLL: TimeDelta = TimeDelta::seconds(10);

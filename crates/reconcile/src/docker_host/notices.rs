@@ -1,14 +1,15 @@
 //! Events about a DockerHost: one for each thing that began, ended or got stuck.
 
+use keyturn_api::DockerHost;
+use keyturn_api::access_log::HostAccessLog;
+use keyturn_api::conditions::{self, IMAGES_CLEAN, STALLED};
+use keyturn_api::docker_host::{DockerHostStatus, HostRun, ImageFinding, RunMode};
+
 use super::conditions::describe_finding;
 use super::runs::{LOST, SUCCEEDED};
 use crate::deploy::plan::{self, Decision};
 use crate::deploy::report::Outcome;
 use crate::objects::Notice;
-use keyturn_api::DockerHost;
-use keyturn_api::access_log::HostAccessLog;
-use keyturn_api::conditions::{self, IMAGES_CLEAN, STALLED};
-use keyturn_api::docker_host::{DockerHostStatus, HostRun, ImageFinding, RunMode};
 
 /// What has happened between the status before and the host as it is now.
 pub fn notices(before: &DockerHostStatus, host: &DockerHost, decision: &Decision) -> Vec<Notice> {

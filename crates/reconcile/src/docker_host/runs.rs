@@ -4,18 +4,18 @@
 //! facts for as long as the Jobs exist.
 
 use chrono::{DateTime, Utc};
-
-use crate::deploy::plan::MOST_COLLECTIONS;
-use crate::deploy::report::{ImageReport, ImagesReport, Outcome, Report, short_id};
-use crate::deploy::revision::target;
-use crate::deploy_jobs::{DeployJob, JobParameter, JobState};
-use crate::settings::Settings;
 use keyturn_api::DockerHost;
 use keyturn_api::access_log::{HostAccessLog, LogLines};
 use keyturn_api::docker_host::{
     DockerHostStatus, HostParameter, HostRun, ImageAudit, ImageFinding, LayersAudit, Proof, RunMode,
 };
 use keyturn_api::time::{from_kubernetes, to_kubernetes};
+
+use crate::deploy::plan::MOST_COLLECTIONS;
+use crate::deploy::report::{ImageReport, ImagesReport, Outcome, Report, short_id};
+use crate::deploy::revision::target;
+use crate::deploy_jobs::{DeployJob, JobParameter, JobState};
+use crate::settings::Settings;
 
 /// The longest list of findings in a status; the schema takes no longer one.
 const MOST_FINDINGS: usize = 128;

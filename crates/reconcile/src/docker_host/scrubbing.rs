@@ -1,15 +1,15 @@
 //! The values that are taken out of log lines before anybody is shown them: what the host's secrets publish, what they
 //! published before, and the passwords within.
 
+use keyturn_api::ManagedSecret;
+use keyturn_image_audit::managed::ManagedValues;
+use keyturn_secret_value::SecretValue;
 use kube::ResourceExt;
 
 use super::{DockerHosts, MOST_SEARCHED, TaskError};
 use crate::deploy::collection::Collection;
 use crate::deploy::wish::Wish;
 use crate::generator;
-use keyturn_api::ManagedSecret;
-use keyturn_image_audit::managed::ManagedValues;
-use keyturn_secret_value::SecretValue;
 
 /// Versions of the secret that the lines are about: what is logged of it is an older value.
 const OF_THE_SUSPECTED: usize = 5;

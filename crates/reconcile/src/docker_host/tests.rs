@@ -1,6 +1,13 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use keyturn_api::SecretIncident;
+use keyturn_api::conditions::{self, DEPLOYING, IMAGES_CLEAN, READY, STALLED};
+use keyturn_api::docker_host::{DockerHostStatus, Proof};
+use keyturn_api::managed_secret::Origin;
+use keyturn_api::rotation_grant::{HostGrant, ParameterGrant, RotationGrantSpec};
+use keyturn_rotation::observed::Version;
+use keyturn_secret_value::SecretValue;
 
 use super::*;
 use crate::deploy::report::{
@@ -12,13 +19,6 @@ use crate::deploy::testing::{at, host, published, rotating, secret};
 use crate::deploy_jobs::JobParameter;
 use crate::objects::{Notice, Source, Surroundings};
 use crate::parameter_store::{Created, Kept, Listed, NewVersion, ParameterStore};
-use keyturn_api::SecretIncident;
-use keyturn_api::conditions::{self, DEPLOYING, IMAGES_CLEAN, READY, STALLED};
-use keyturn_api::docker_host::{DockerHostStatus, Proof};
-use keyturn_api::managed_secret::Origin;
-use keyturn_api::rotation_grant::{HostGrant, ParameterGrant, RotationGrantSpec};
-use keyturn_rotation::observed::Version;
-use keyturn_secret_value::SecretValue;
 
 const TOKEN: &str = "/app/TOKEN";
 const VALUE: &str = "the value of version 3\n";

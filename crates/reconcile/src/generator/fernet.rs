@@ -2,10 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use keyturn_secret_value::SecretValue;
 use zeroize::Zeroizing;
 
 use super::{GenerateError, Random, random_bytes, secret};
-use keyturn_secret_value::SecretValue;
 
 const KEY_BYTES: usize = 32;
 const KEY_CHARACTERS: usize = 44;

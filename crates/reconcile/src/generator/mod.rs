@@ -12,14 +12,12 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use zeroize::Zeroizing;
-
 use keyturn_api::managed_secret::{BytesSpec, GenerateSpec, ManagedSecretSpec};
 use keyturn_api::postgres::PASSWORD_BYTES;
 use keyturn_secret_value::SecretValue;
-
 pub use pair::{access_key_id, pair, render_pair};
 pub use template::{Fields, extract, login, render};
+use zeroize::Zeroizing;
 
 /// Where random bytes come from.
 pub trait Random: Send {

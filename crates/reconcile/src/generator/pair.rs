@@ -2,10 +2,11 @@
 //!
 //! Both are letters and digits only, so that nothing is encoded in a URL, and each ends where something else begins.
 
-use crate::target::Login;
 use keyturn_api::cloudflare_r2::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
 use keyturn_api::managed_secret::ParameterSpec;
 use keyturn_secret_value::SecretValue;
+
+use crate::target::Login;
 
 /// The text to publish: the template with the pair in its places.
 pub fn render_pair(template: &str, login: &Login) -> SecretValue {

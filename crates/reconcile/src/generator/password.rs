@@ -5,11 +5,11 @@
 //! equally likely; with the least length of 16 and a single symbol that takes five tries on average, and costs less
 //! than three bits of the 95 there are.
 
+use keyturn_api::managed_secret::PasswordSpec;
+use keyturn_secret_value::SecretValue;
 use zeroize::Zeroizing;
 
 use super::{GenerateError, Random, in_range, random_bytes, secret};
-use keyturn_api::managed_secret::PasswordSpec;
-use keyturn_secret_value::SecretValue;
 
 const LOWER: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
 const UPPER: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";

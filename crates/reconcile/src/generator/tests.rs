@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
 use base64::engine::general_purpose::URL_SAFE;
+use keyturn_api::managed_secret::{FernetSpec, PasswordSpec};
 
 use super::*;
-use keyturn_api::managed_secret::{FernetSpec, PasswordSpec};
 
 /// Bytes of a fixed sequence (xorshift): every run of a test sees the same.
 struct Sequence(u64);

@@ -6,10 +6,10 @@
 use std::net::IpAddr;
 
 use chrono::{DateTime, TimeDelta, Utc};
-
-use super::event::{Answer, CHANGES, Call, DECRYPT, READS};
 use keyturn_api::secret_incident::{AuditStatus, Reader, ReadingStatus, SecretIncidentStatus};
 use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
+
+use super::event::{Answer, CHANGES, Call, DECRYPT, READS};
 
 /// CloudTrail's LookupEvents answers nothing older.
 pub const KEPT: TimeDelta = TimeDelta::days(90);

@@ -2,13 +2,13 @@
 //! the containment.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_api::time::from_kubernetes;
+use keyturn_api::{ManagedSecret, SecretIncident};
 use kube::ResourceExt;
 
 use super::scope;
 use crate::deploy::collection::{About, Collection};
 use crate::deploy::wish;
-use keyturn_api::time::from_kubernetes;
-use keyturn_api::{ManagedSecret, SecretIncident};
 
 /// How far back logs are asked for where neither the suspicion nor the suspected value has a known begin.
 const FURTHEST: TimeDelta = TimeDelta::days(90);

@@ -1,11 +1,11 @@
 //! Which secrets an incident is about, and the times that follow from it.
 
 use chrono::{DateTime, Utc};
+use keyturn_api::time::from_kubernetes;
+use keyturn_api::{ManagedSecret, SecretIncident};
 use kube::ResourceExt;
 
 use crate::deploy::wish;
-use keyturn_api::time::from_kubernetes;
-use keyturn_api::{ManagedSecret, SecretIncident};
 
 /// Whether the incident suspects this secret.
 pub fn concerns(incident: &SecretIncident, secret: &ManagedSecret) -> bool {

@@ -3,16 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-
-use super::observe::Place;
-use super::ports::Ports;
-use super::target;
-use crate::generator::{self, Fields, GenerateError};
-use crate::objects::ObjectError;
-use crate::parameter_store::description;
-use crate::parameter_store::records::{self, RecordError};
-use crate::parameter_store::{Created, NewVersion, ParameterStore, StoreError};
-use crate::target::{Login, Target, TargetError};
 use keyturn_api::ManagedSecret;
 use keyturn_api::managed_secret::ParameterSpec;
 use keyturn_api::postgres::BootstrapMode;
@@ -23,6 +13,16 @@ use keyturn_rotation::observed::{
 use keyturn_rotation::protocol::{Act, made_at};
 use keyturn_rotation::request;
 use keyturn_secret_value::SecretValue;
+
+use super::observe::Place;
+use super::ports::Ports;
+use super::target;
+use crate::generator::{self, Fields, GenerateError};
+use crate::objects::ObjectError;
+use crate::parameter_store::description;
+use crate::parameter_store::records::{self, RecordError};
+use crate::parameter_store::{Created, NewVersion, ParameterStore, StoreError};
+use crate::target::{Login, Target, TargetError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ActError {

@@ -1,11 +1,12 @@
 //! Whether an object may be acted on at all: it is sound, its namespace's grants allow it, and no older object claims
 //! the same parameter.
 
-use super::progress::Blocked;
-use crate::settings::Settings;
 use keyturn_api::postgres::PostgresSpec;
 use keyturn_api::rotation_grant::GrantMode;
 use keyturn_api::{ManagedSecret, RotationGrant, grants, validate};
+
+use super::progress::Blocked;
+use crate::settings::Settings;
 
 /// The mode that the grants allow, or what stands against acting.
 pub fn admit(
@@ -113,8 +114,9 @@ fn claimed_before(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn object(name: &str, created: &str, role: &str) -> ManagedSecret {
         serde_json::from_value(json!({

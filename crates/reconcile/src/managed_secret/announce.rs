@@ -1,12 +1,12 @@
 //! What people are told of a change in a ManagedSecret's status.
 
 use chrono::{DateTime, Utc};
-
-use super::notices::is_routine;
-use crate::notification::{self, News, Trouble, Watched, turns};
 use keyturn_api::conditions as c;
 use keyturn_api::managed_secret::ManagedSecretStatus;
 use keyturn_api::notification::Topic;
+
+use super::notices::is_routine;
+use crate::notification::{self, News, Trouble, Watched, turns};
 
 /// The news between two statuses of one secret. `patience` is the number of failures in a row that people are told of;
 /// `notice` is the spec's, without which a rotation concerns nobody.
@@ -51,9 +51,10 @@ fn rotated(before: &ManagedSecretStatus, after: &ManagedSecretStatus, notice: Op
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use keyturn_api::managed_secret::{FailureStatus, LastRotation};
     use keyturn_api::time::to_kubernetes;
+
+    use super::*;
 
     fn now() -> DateTime<Utc> {
         DateTime::from_timestamp(1_700_000_000, 0).unwrap()

@@ -1,14 +1,14 @@
 //! How far the response to an incident has come with one secret: told from the evidence, never a reason to act.
 
 use chrono::{DateTime, Utc};
-
-use super::progress::Progress;
 use keyturn_api::ManagedSecret;
 use keyturn_api::conditions::{self as c, Said, Truth};
 use keyturn_api::managed_secret::{CompromiseStatus, ManagedSecretStatus};
 use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
 use keyturn_rotation::observed::{HostEvidence, Observed};
 use keyturn_rotation::protocol::{self, Desired, Revocation};
+
+use super::progress::Progress;
 
 /// `None` where no incident concerns the secret. What was seen once is kept: later evidence may be gone.
 pub fn follow(

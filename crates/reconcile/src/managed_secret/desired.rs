@@ -3,10 +3,6 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-
-use crate::generator;
-use crate::incident::scope;
-use crate::settings::Settings;
 use keyturn_api::managed_secret::{DeletionPolicy, IfMissing, RetireRequirement};
 use keyturn_api::postgres::{Bootstrap, BootstrapMode};
 use keyturn_api::time::from_kubernetes;
@@ -14,6 +10,10 @@ use keyturn_api::window::Window;
 use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, SecretIncident};
 use keyturn_rotation::protocol::{Desired, Incident, Request, Retirement, Strategy, Timing};
 use keyturn_rotation::request;
+
+use crate::generator;
+use crate::incident::scope;
+use crate::settings::Settings;
 
 /// The windows of the DockerHosts that must run a secret; empty where a host may be deployed to at any time.
 pub fn host_windows<'a>(object: &ManagedSecret, hosts: &'a [DockerHost]) -> Vec<&'a [Window]> {

@@ -19,6 +19,11 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_api::rotation_grant::GrantMode;
+use keyturn_api::time::from_kubernetes;
+use keyturn_api::{FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT};
+use keyturn_rotation::observed::Observed;
+use keyturn_rotation::protocol::Next;
 
 use self::observe::{Place, Remembered};
 use self::pass::{Ended, Pass, Sight};
@@ -27,11 +32,6 @@ use self::progress::{Blocked, Progress};
 use super::objects::{ObjectError, Subject};
 use super::settings::Settings;
 use crate::notification;
-use keyturn_api::rotation_grant::GrantMode;
-use keyturn_api::time::from_kubernetes;
-use keyturn_api::{FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT};
-use keyturn_rotation::observed::Observed;
-use keyturn_rotation::protocol::Next;
 
 /// How soon to look again where a host has to say something, in case its word is missed.
 const HOST_POLL: TimeDelta = TimeDelta::seconds(15);

@@ -2,12 +2,12 @@
 
 use chrono::TimeDelta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-
-use crate::objects::Notice;
 use keyturn_api::managed_secret::{FailureStatus, LastRotation, PublishedParameter};
 use keyturn_api::{ManagedSecret, conditions};
 use keyturn_rotation::observed::{Author, Observed, RotationId, Trigger};
 use keyturn_rotation::protocol::{Act, Step};
+
+use crate::objects::Notice;
 
 pub fn act_text(act: &Act) -> &'static str {
     match act {

@@ -4,13 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-
-use super::desired;
-use super::ports::Glimpse;
-use crate::generator;
-use crate::objects::Surroundings;
-use crate::parameter_store::records::{self, RecordError, StagedKind};
-use crate::parameter_store::{Kept, ParameterStore, StoreError};
 use keyturn_api::docker_host::{HostRun, RunMode};
 use keyturn_api::managed_secret::Origin;
 use keyturn_api::time::from_kubernetes;
@@ -19,6 +12,13 @@ use keyturn_rotation::observed::{
     Author, HostEvidence, HostFailure, HostProof, Observed, Parameter, Record, RotationId, Seen, Version,
 };
 use keyturn_secret_value::SecretValue;
+
+use super::desired;
+use super::ports::Glimpse;
+use crate::generator;
+use crate::objects::Surroundings;
+use crate::parameter_store::records::{self, RecordError, StagedKind};
+use crate::parameter_store::{Kept, ParameterStore, StoreError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {

@@ -5,6 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use chrono::{DateTime, Utc};
+use keyturn_api::ManagedSecret;
+use keyturn_api::managed_secret::{LastRotation, PreflightStatus};
+use keyturn_api::rotation_grant::GrantMode;
+use keyturn_api::time::{from_kubernetes, to_kubernetes};
+use keyturn_rotation::observed::{Observed, TargetEvidence, Trigger};
+use keyturn_rotation::protocol::{self, Act, Desired, Incident, Step, Strategy};
 
 use super::act::{ActError, Actor, Done, Newer};
 use super::observe::{self, ObserveError, Place};
@@ -15,12 +21,6 @@ use crate::generator;
 use crate::objects::{ObjectError, Source, Subject};
 use crate::parameter_store::{ParameterStore, StoreError};
 use crate::target::{Target, TargetError};
-use keyturn_api::ManagedSecret;
-use keyturn_api::managed_secret::{LastRotation, PreflightStatus};
-use keyturn_api::rotation_grant::GrantMode;
-use keyturn_api::time::{from_kubernetes, to_kubernetes};
-use keyturn_rotation::observed::{Observed, TargetEvidence, Trigger};
-use keyturn_rotation::protocol::{self, Act, Desired, Incident, Step, Strategy};
 
 /// More acts than any rotation has; a pass that reaches it goes on in the next one.
 const MAX_ACTS: usize = 24;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use keyturn_api::ManagedSecret;
+use keyturn_rotation::observed::Version;
 
 use crate::generator::Random;
 use crate::objects::Objects;
 use crate::parameter_store::ParameterStore;
 use crate::target::{Target, TargetError};
-use keyturn_api::ManagedSecret;
-use keyturn_rotation::observed::Version;
 
 /// Parameter Store by region.
 pub trait Regions: Send + Sync {

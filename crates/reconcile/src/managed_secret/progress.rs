@@ -1,7 +1,6 @@
 //! How far one pass came, and what it met: the part of the status that is not evidence.
 
 use chrono::{DateTime, TimeDelta, Utc};
-
 use keyturn_api::conditions;
 use keyturn_api::managed_secret::{FailureStatus, LastRotation, PreflightStatus};
 use keyturn_api::time::{from_kubernetes, to_text};

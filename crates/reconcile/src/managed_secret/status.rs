@@ -1,9 +1,6 @@
 //! The status of a ManagedSecret: a mirror of the evidence and of what is being done about it, rendered as a whole.
 
 use chrono::{DateTime, TimeDelta, Utc};
-
-use super::progress::{Blocked, LOGIN_REPLACED, Progress};
-use super::{compromise, desired};
 use keyturn_api::conditions::{self, Said, Truth};
 use keyturn_api::docker_host::Proof;
 use keyturn_api::managed_secret::{
@@ -18,6 +15,9 @@ use keyturn_rotation::observed::{
 use keyturn_rotation::protocol::{self, Desired, Next, Step, Waiting};
 use keyturn_rotation::request;
 use keyturn_rotation::schedule::{Due, Verdict};
+
+use super::progress::{Blocked, LOGIN_REPLACED, Progress};
+use super::{compromise, desired};
 
 /// Most entries of `status.history`.
 const MAX_HISTORY: usize = 10;

@@ -1,14 +1,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use keyturn_api::ROTATE_REQUESTED_AT;
+use keyturn_rotation::observed::{Stamp, Version};
+use keyturn_rotation::protocol::Incident;
+use keyturn_rotation::request;
 use serde_json::json;
 
 use super::super::desired;
 use super::*;
 use crate::settings::Settings;
-use keyturn_api::ROTATE_REQUESTED_AT;
-use keyturn_rotation::observed::{Stamp, Version};
-use keyturn_rotation::protocol::Incident;
-use keyturn_rotation::request;
 
 const OWNER: &str = "production/shop/token";
 const PATH: &str = "/shop/TOKEN";

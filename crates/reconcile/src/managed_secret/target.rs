@@ -3,10 +3,6 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-
-use crate::generator;
-use crate::parameter_store::{ParameterStore, StoreError};
-use crate::target::{Answer, Issued, Login, Session, Target, TargetError};
 use keyturn_api::ManagedSecret;
 use keyturn_api::cloudflare_r2::ACCESS_KEY_ID;
 use keyturn_api::postgres::{BootstrapMode, PostgresSpec};
@@ -16,6 +12,10 @@ use keyturn_rotation::observed::{
     TargetProblem,
 };
 use keyturn_secret_value::SecretValue;
+
+use crate::generator;
+use crate::parameter_store::{ParameterStore, StoreError};
+use crate::target::{Answer, Issued, Login, Session, Target, TargetError};
 
 /// Most published versions whose passwords are tried where a role has to change its own.
 const OLDER_VERSIONS: usize = 5;

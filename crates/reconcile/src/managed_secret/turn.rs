@@ -1,14 +1,14 @@
 //! What the protocol's answer leads to where it is no act: rest, wait, stop, try again later.
 
 use chrono::{DateTime, TimeDelta, Utc};
-
-use super::progress::{Blocked, Progress};
-use super::{HOST_POLL, ManagedSecrets, request_token};
 use keyturn_api::ManagedSecret;
 use keyturn_api::managed_secret::{FailureStatus, PreflightStatus};
 use keyturn_api::time::{from_kubernetes, to_kubernetes};
 use keyturn_rotation::observed::{Observed, TargetProblem};
 use keyturn_rotation::protocol::{Act, Next, Step, Waiting};
+
+use super::progress::{Blocked, Progress};
+use super::{HOST_POLL, ManagedSecrets, request_token};
 
 /// While somebody may use what was read, nothing is put off for longer.
 const LONGEST_BACKOFF_IN_AN_INCIDENT: TimeDelta = TimeDelta::minutes(1);

@@ -1,7 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::*;
 use keyturn_rotation::observed::{Record, TargetEvidence, Trigger};
+
+use super::*;
 
 fn begun() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap()

@@ -12,7 +12,6 @@
 //! this version* is not decided here: compare [`Stamp::version`] with the version's number.
 
 use chrono::{DateTime, SecondsFormat, Utc};
-
 use keyturn_rotation::observed::Stamp;
 use keyturn_rotation::request;
 

@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use keyturn_rotation::observed::Version;
 use tokio::sync::watch;
 
 use super::{Listed, ParameterStore, StoreError};
-use keyturn_rotation::observed::Version;
 
 /// One snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]

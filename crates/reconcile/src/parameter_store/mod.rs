@@ -6,7 +6,6 @@ pub mod inventory;
 pub mod records;
 
 use async_trait::async_trait;
-
 use keyturn_rotation::observed::{Shape, Version};
 use keyturn_secret_value::SecretValue;
 

@@ -7,10 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-
 use keyturn_rotation::observed::{Credential, Record, RotationId, Trigger};
 use keyturn_secret_value::SecretValue;
+use serde::{Deserialize, Serialize};
 
 /// Most bytes of a value in SSM's Standard tier, which records are kept in: they live for hours and shall cost
 /// nothing.

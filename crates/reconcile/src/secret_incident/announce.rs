@@ -1,11 +1,11 @@
 //! What people are told of a change in a SecretIncident's status.
 
 use chrono::{DateTime, Utc};
-
-use crate::notification::{self, News, Trouble, Watched, turns};
 use keyturn_api::conditions as c;
 use keyturn_api::notification::Topic;
 use keyturn_api::secret_incident::SecretIncidentStatus;
+
+use crate::notification::{self, News, Trouble, Watched, turns};
 
 /// The news between two statuses of one incident: opened, contained, and what holds it up.
 pub fn news(before: &SecretIncidentStatus, after: &SecretIncidentStatus, now: DateTime<Utc>) -> Vec<News> {
@@ -29,8 +29,9 @@ fn troubles(status: &SecretIncidentStatus) -> Vec<Trouble> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use keyturn_api::time::to_kubernetes;
+
+    use super::*;
 
     fn now() -> DateTime<Utc> {
         DateTime::from_timestamp(1_700_000_000, 0).unwrap()

@@ -3,6 +3,10 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_api::conditions::{self as c, Truth};
+use keyturn_api::secret_incident::SecretIncidentStatus;
+use keyturn_api::time::{from_kubernetes, to_kubernetes};
+use keyturn_api::{ManagedSecret, SecretIncident};
 use kube::ResourceExt;
 
 use super::SecretIncidents;
@@ -12,10 +16,6 @@ use crate::incident::scope;
 use crate::incident::trail::TrailError;
 use crate::parameter_store::records;
 use crate::settings::doubling;
-use keyturn_api::conditions::{self as c, Truth};
-use keyturn_api::secret_incident::SecretIncidentStatus;
-use keyturn_api::time::{from_kubernetes, to_kubernetes};
-use keyturn_api::{ManagedSecret, SecretIncident};
 
 /// How long one pass reads; what is left is read by the next.
 const TIME_BOX: Duration = Duration::from_secs(10);

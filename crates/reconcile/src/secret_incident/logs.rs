@@ -1,12 +1,11 @@
 //! Takes over the log lines that docker hosts have collected for an incident.
 
 use chrono::{DateTime, Utc};
-use kube::ResourceExt;
-
 use keyturn_api::access_log::{HostAccessLog, IncidentLog};
 use keyturn_api::conditions::{self as c, Truth};
 use keyturn_api::secret_incident::SecretIncidentStatus;
 use keyturn_api::{DockerHost, ManagedSecret, SecretIncident};
+use kube::ResourceExt;
 
 /// Most entries of the status; the schema takes no more.
 const MOST_LOGS: usize = 500;

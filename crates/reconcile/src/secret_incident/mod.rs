@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use keyturn_api::SecretIncident;
 
 use super::managed_secret::Requeue;
 use super::managed_secret::ports::{Clock, Leadership};
@@ -19,7 +20,6 @@ use super::settings::Settings;
 use crate::incident::scope;
 use crate::incident::trail::Trail;
 use crate::notification;
-use keyturn_api::SecretIncident;
 
 /// The longest a quiet incident is left alone.
 const RESYNC: TimeDelta = TimeDelta::hours(1);

@@ -1,9 +1,9 @@
 //! What people are told of an incident by Events.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use keyturn_api::{SecretIncident, conditions};
 
 use crate::objects::Notice;
-use keyturn_api::{SecretIncident, conditions};
 
 /// Events for what has turned: opened, stalled, contained, and the end of the audit and of the collection of log lines.
 pub fn of_transition(before: &[Condition], incident: &SecretIncident) -> Vec<Notice> {

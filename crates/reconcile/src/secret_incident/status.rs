@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::ResourceExt;
-
-use crate::incident::scope;
 use keyturn_api::conditions::{self as c, Truth};
 use keyturn_api::managed_secret::CompromiseStatus;
 use keyturn_api::secret_incident::{SecretIncidentStatus, SuspectedSecret, TimelineEntry};
 use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
 use keyturn_api::{ManagedSecret, SecretIncident};
+use kube::ResourceExt;
+
+use crate::incident::scope;
 
 /// Most secrets that a status names.
 const MAX_SECRETS: usize = 500;

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-
 use keyturn_api::postgres::BootstrapMode;
 use keyturn_rotation::observed::RotationId;
 use keyturn_secret_value::SecretValue;

@@ -4,6 +4,7 @@ mod held;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use held::script_runs;
 use keyturn_api::managed_secret::DeletionPolicy;
 use keyturn_api::rotation_grant::GrantMode;
 use keyturn_api::time::from_kubernetes;
@@ -20,8 +21,6 @@ use kube::ResourceExt;
 use crate::faults::Kind;
 use crate::world::ssm::{By, Stored};
 use crate::world::{At, CLUSTER, DELETION_BOUND, GRACE, NAMESPACE, STAGING, Sent, State};
-
-pub use held::script_runs;
 
 /// The run ends as the story says, and as the one without faults did.
 pub const SAME_END: &str = "same end";

@@ -16,17 +16,16 @@ use keyturn_reconcile::parameter_store::description;
 use keyturn_rotation::observed::Stamp;
 use serde_json::{Value, json};
 
-use crate::summary::{Latest, SecretEnd, Summary};
-use crate::world::hosts::SimHost;
-use crate::world::postgres::SimPostgres;
-use crate::world::{Action, CLUSTER, NAMESPACE, State, When};
-
 pub use self::heeded::*;
 pub use self::incidents::*;
 pub use self::key_pairs::*;
 pub use self::logins::*;
 pub use self::remainders::*;
 pub use self::seams::*;
+use crate::summary::{Latest, SecretEnd, Summary};
+use crate::world::hosts::SimHost;
+use crate::world::postgres::SimPostgres;
+use crate::world::{Action, CLUSTER, NAMESPACE, State, When};
 
 #[derive(Clone)]
 pub struct Scenario {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-
 use keyturn_api::managed_secret::{IfMissing, OnDrift, OnFailure};
 use keyturn_api::window::Window;
 

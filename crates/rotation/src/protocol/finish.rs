@@ -1,6 +1,7 @@
 //! A rotation is under way: it is finished, or given up by the rules of the abort marker.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_api::managed_secret::{OnDrift, OnFailure};
 
 use super::deployment::{Deployment, deployment};
 use super::{
@@ -8,7 +9,6 @@ use super::{
     young_until,
 };
 use crate::observed::{Author, Observed, Parameter, Record, Trigger};
-use keyturn_api::managed_secret::{OnDrift, OnFailure};
 
 /// An open rotation as it stands.
 struct View<'a> {

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use keyturn_api::docker_host::Proof;
+
 use super::target_tests::*;
 use super::tests::*;
 use super::*;
 use crate::observed::{OpenSession, TargetEvidence, Trigger};
-use keyturn_api::docker_host::Proof;
 
 /// Reported an hour ago; hosts have until ten minutes from now.
 fn suspected(desired: Desired<'_>) -> Desired<'_> {

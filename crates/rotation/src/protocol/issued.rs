@@ -5,10 +5,10 @@
 //! once no record of it can appear any more, unless anything speaks for it.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_api::docker_host::Proof;
 
 use super::{Act, Desired, Next, Step, Strategy, Waiting};
 use crate::observed::{Acceptance, IssuedLogin, Observed, Record, TargetEvidence, Trigger};
-use keyturn_api::docker_host::Proof;
 
 /// How long a target may take to hear of a new or a deleted login before that counts as a failure.
 pub const PROPAGATION: TimeDelta = TimeDelta::minutes(5);

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use keyturn_api::docker_host::Proof;
+use keyturn_secret_value::SecretValue;
+
 use super::tests::*;
 use super::*;
 use crate::observed::{
     Acceptance, Credential, IssuedLogin, Lifetime, Record, TargetEvidence, TargetProblem, Trigger, Version,
 };
 use crate::schedule::Due;
-use keyturn_api::docker_host::Proof;
-use keyturn_secret_value::SecretValue;
 
 fn issued() -> Desired<'static> {
     let retirement = Retirement {

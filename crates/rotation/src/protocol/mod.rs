@@ -30,12 +30,6 @@ mod tests;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-
-use self::deployment::{Deployment, deployment};
-use super::observed::{Author, Observed, Record, RotationId, Seen};
-use super::schedule::{self, Schedule, Verdict};
-use super::window::WindowError;
-
 pub use desired::{Desired, Incident, Request, Retirement, Strategy, Timing};
 pub use finish::has_come_back;
 pub use incident::{Revocation, revocation};
@@ -43,6 +37,11 @@ pub use start::unhandled_request;
 pub use step::{Act, Lacking, Next, Stalled, Step, Waiting};
 pub use suspicion::{is_rotated, is_suspected, made_at, reported_at};
 pub use target::{has_left_the_old, installed_at, published_is_dead};
+
+use self::deployment::{Deployment, deployment};
+use super::observed::{Author, Observed, Record, RotationId, Seen};
+use super::schedule::{self, Schedule, Verdict};
+use super::window::WindowError;
 
 /// The one next step. `grace` is longer than any request of ours can live.
 pub fn next(desired: &Desired<'_>, observed: &Observed, now: DateTime<Utc>, grace: TimeDelta) -> Next {

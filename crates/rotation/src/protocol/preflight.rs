@@ -1,10 +1,10 @@
 //! What must hold before a rotation touches anything.
 
 use chrono::{DateTime, Utc};
+use keyturn_api::docker_host::Proof;
 
 use super::Desired;
 use crate::observed::{Acceptance, HostEvidence, HostFailure, Observed, Parameter, TargetProblem};
-use keyturn_api::docker_host::Proof;
 
 pub(super) enum Preflight {
     NotAsked,

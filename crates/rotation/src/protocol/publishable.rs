@@ -137,12 +137,13 @@ fn its_oldest_version_is_labelled(view: &View<'_>) -> Option<String> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use keyturn_secret_value::SecretValue;
+
     use super::super::target_tests::{in_place, installed, refused, target};
     use super::super::tests::*;
     use super::*;
     use crate::observed::{Credential, TargetEvidence};
     use crate::protocol::{Incident, Strategy};
-    use keyturn_secret_value::SecretValue;
 
     fn shape() -> Shape {
         Shape { kind: SECURE_STRING.into(), ..Shape::default() }

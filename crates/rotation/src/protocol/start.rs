@@ -1,6 +1,7 @@
 //! No rotation is under way: whether one starts, and what else is to be done.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_api::managed_secret::{IfMissing, OnDrift};
 
 use super::issued::Sweep;
 use super::preflight::{Preflight, preflight};
@@ -10,7 +11,6 @@ use super::{
 };
 use crate::observed::{Author, Observed, Parameter, Seen, Trigger};
 use crate::schedule::{Due, Verdict};
-use keyturn_api::managed_secret::{IfMissing, OnDrift};
 
 pub(super) fn delete(
     desired: &Desired<'_>,

@@ -1,6 +1,7 @@
 //! Install and Retire: what a system that must accept the credential adds to a rotation.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_api::docker_host::Proof;
 
 use super::{
     Act, Desired, Lacking, Next, Step, Strategy, Waiting, issued, publishable, suspicion, young_until,
@@ -8,7 +9,6 @@ use super::{
 use crate::observed::{
     Acceptance, Credential, HostEvidence, HostFailure, Observed, Parameter, Record, TargetEvidence, Trigger,
 };
-use keyturn_api::docker_host::Proof;
 
 /// A login with the old password may have been under way while it was changed.
 const LOGIN_MARGIN: TimeDelta = TimeDelta::seconds(5);

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use keyturn_api::docker_host::Proof;
+use keyturn_api::managed_secret::{OnDrift, OnFailure};
+use keyturn_secret_value::SecretValue;
+
 use super::tests::*;
 use super::*;
 use crate::observed::{
     Acceptance, Credential, HostEvidence, OpenSession, Record, TargetEvidence, TargetProblem, Trigger,
     Version,
 };
-use keyturn_api::docker_host::Proof;
-use keyturn_api::managed_secret::{OnDrift, OnFailure};
-use keyturn_secret_value::SecretValue;
 
 pub(super) fn in_place() -> Desired<'static> {
     Desired { strategy: Some(Strategy::InPlace), ..held() }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::*;
-use crate::observed::{HostEvidence, HostFailure, HostProof, Parameter, Record, Stamp, Trigger, Version};
-use crate::request;
 use keyturn_api::docker_host::Proof;
 use keyturn_api::managed_secret::{IfMissing, OnDrift, OnFailure};
 use keyturn_secret_value::SecretValue;
+
+use super::*;
+use crate::observed::{HostEvidence, HostFailure, HostProof, Parameter, Record, Stamp, Trigger, Version};
+use crate::request;
 
 const OWNER: &str = "test/shop/token";
 pub(super) const PATH: &str = "/shop/TOKEN";

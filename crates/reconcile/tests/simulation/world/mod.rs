@@ -15,17 +15,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use cloudflare::SimCloudflare;
+use hosts::{SimHost, SimJob};
 use keyturn_reconcile::generator::{Random, RandomError};
 use keyturn_reconcile::managed_secret::ports::{Clock, Leadership};
+use kubernetes::Cluster;
+use postgres::SimPostgres;
+use ssm::Ssm;
 
 use crate::branches::Branches;
 use crate::faults::{Fault, Kind, Plan};
 use crate::invariants;
-use cloudflare::SimCloudflare;
-use hosts::{SimHost, SimJob};
-use kubernetes::Cluster;
-use postgres::SimPostgres;
-use ssm::Ssm;
 
 pub type At = DateTime<Utc>;
 
