@@ -277,6 +277,7 @@ scenarios! {
     a_role_is_not_rolled_back_because_nobody_heard_how_its_deployments_went,
     an_edit_of_the_source_in_mid_rotation_publishes_nothing_that_no_target_was_given,
     a_value_of_an_earlier_rotation_that_is_restored_is_not_deployed,
+    a_random_value_of_an_earlier_rotation_that_is_restored_is_not_deployed,
     an_incident_leaves_no_earlier_key_in_a_ring,
     an_incident_that_is_reported_late_leaves_no_earlier_key_in_a_ring,
     an_incident_about_a_value_that_somebody_has_just_put_replaces_it,

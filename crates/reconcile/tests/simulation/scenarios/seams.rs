@@ -5,7 +5,7 @@ use keyturn_rotation::request;
 
 use super::*;
 use crate::invariants::has_recorded_a_request;
-use crate::world::ssm::{DIGITS, KEPT, Rules};
+use crate::world::ssm::{By, DIGITS, KEPT, Rules};
 
 const OTHER: &str = "other";
 
@@ -370,6 +370,25 @@ scenario!(a_value_of_an_earlier_rotation_that_is_restored_is_not_deployed,
         && end.server.as_ref().is_some_and(|server| server.accepts_hosts),
     // Where the second request was never heard of, it is the published value that comes once more.
     or_else: |end| end.staged.is_empty() && end.server.as_ref().is_some_and(|server| server.accepts_hosts));
+
+scenario!(a_random_value_of_an_earlier_rotation_that_is_restored_is_not_deployed,
+    prepare: managed_on_web,
+    script: || vec![
+        at(300, "asks for another value", |s| s.request(SECRET, "one")),
+        later(20_000, "asks once more", |s| s.request(SECRET, "two")),
+        later(20_000, "restores what the first one has published", |s| s.person_restores(PATH)),
+        later(3600, "sees that the host still runs the newest", |s| {
+            let drawn = s.ssm.versions(PATH).iter().rev().find(|version| version.by == By::Keyturn);
+            let drawn = drawn.map(|version| version.value.clone());
+            if s.hosts["web"].running.get(PATH) != drawn.as_ref() {
+                s.violate("I2: what was restored has been deployed".to_owned());
+            }
+        }),
+    ],
+    ends: |end| end.staged.is_empty()
+        && end.secrets.values().all(|s| is(&s.conditions, "Drifted", "True")),
+    // Where the second request was never heard of, it is the published value that comes once more.
+    or_else: |end| end.staged.is_empty());
 
 // A parameter under a customer's key that the spec does not name.
 
