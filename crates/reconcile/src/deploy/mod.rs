@@ -1,4 +1,4 @@
-//! Deployment to docker hosts: the Job that does it, and what runs inside the Job.
+//! Deployment to docker hosts: what is decided about it, the Job that does it, and what that is told and reports.
 
 pub mod collection;
 pub mod fingerprint;

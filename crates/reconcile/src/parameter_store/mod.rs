@@ -1,4 +1,4 @@
-//! AWS SSM Parameter Store: the port that decisions act through, and what lies behind it.
+//! AWS SSM Parameter Store: the port that decisions act through, what is written there, and how often it is asked.
 
 pub mod budget;
 pub mod description;

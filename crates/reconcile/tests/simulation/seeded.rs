@@ -238,11 +238,13 @@ fn a_text_is_found_whatever_its_spaces_and_only_where_it_stands_once() {
 fn all_bugs_are_written_into_a_copy() {
     let Some(tree) = std::env::var_os(TREE) else { return };
     let tree = Path::new(&tree);
-    for (file, text) in seeded_files(&bugs()).unwrap_or_else(|problem| panic!("{problem}")) {
+    let bugs = bugs();
+    let files = seeded_files(&bugs).unwrap_or_else(|problem| panic!("{problem}"));
+    for (file, text) in &files {
         fs::write(tree.join(file), text).unwrap();
     }
     // Each crate asks a switch of its own: crates/<name>/src.
-    let sources: BTreeSet<PathBuf> = bugs().iter().map(|bug| bug.file.split('/').take(3).collect()).collect();
+    let sources: BTreeSet<PathBuf> = files.keys().map(|file| file.split('/').take(3).collect()).collect();
     for folder in sources.into_iter().map(|folder| tree.join(folder)) {
         fs::write(folder.join("seeded.rs"), SWITCH).unwrap();
         let library = folder.join("lib.rs");
