@@ -4,7 +4,7 @@ mod held;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use held::script_runs;
+pub use held::{host_status, script_runs};
 use keyturn_api::managed_secret::DeletionPolicy;
 use keyturn_api::rotation_grant::GrantMode;
 use keyturn_api::time::from_kubernetes;
@@ -102,6 +102,8 @@ pub struct Memory {
     last_run: BTreeMap<String, At>,
     /// What each host has run, as host, path and value.
     has_run: BTreeSet<(String, String, String)>,
+    /// What the statuses of hosts have told to be deployed, as uid of the host, path and version.
+    deployed: BTreeSet<(String, String, i64)>,
 }
 
 impl Memory {
@@ -498,6 +500,7 @@ pub fn status_is_emptied(state: &mut State) {
     let rolled_back = open.iter().any(|(_, record)| record.trigger == Trigger::RollBack);
     state.memory.roll_back_forgotten |= rolled_back;
     state.memory.request_forgotten |= forgotten;
+    state.memory.deployed.clear();
     state.memory.answer_forgotten |= state.cluster.secrets().any(has_recorded_a_request);
 }
 

@@ -258,6 +258,7 @@ scenarios! {
     a_host_that_was_changed_by_hand_is_found_before_a_rotation_begins,
     a_key_that_nobody_named_is_told_and_kept,
     a_pair_that_cannot_be_compared_is_retired_in_time_however_often_its_host_is_looked_at,
+    a_look_at_a_host_deploys_nothing_again_that_cannot_be_compared,
     a_login_that_somebody_else_uses_is_not_retired,
     a_foreign_write_while_roles_take_turns_is_not_adopted,
     a_parameter_that_is_lost_with_its_history_is_rotated_past_the_fence,

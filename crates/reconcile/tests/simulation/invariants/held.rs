@@ -2,11 +2,11 @@
 //! may not start, logins that may not end yet.
 
 use chrono::TimeDelta;
-use keyturn_api::ManagedSecret;
 use keyturn_api::conditions;
 use keyturn_api::docker_host::RunMode;
 use keyturn_api::time::from_kubernetes;
-use keyturn_reconcile::deploy::task::Task;
+use keyturn_api::{DockerHost, ManagedSecret};
+use keyturn_reconcile::deploy::task::{Task, TaskParameter};
 use keyturn_reconcile::deploy::wish::names_host;
 use keyturn_reconcile::incident::scope;
 use keyturn_reconcile::parameter_store::description;
@@ -88,7 +88,7 @@ pub fn job_starts(state: &mut State, host: &str, task: &Task) {
         .collect();
     if deployed.iter().all(|version| description::parse(&version.description).1.is_none()) {
         state.violate(format!("I3: {host} was deployed to although nothing but adopted values is published"));
-    } else if runs_everything(state, host, task) {
+    } else if runs_everything(state, &object, task) {
         state.violate(format!(
             "I3: {host} was deployed to although it runs everything, and no rotation is open"
         ));
@@ -138,10 +138,22 @@ fn containers_start(state: &mut State, host: &str, counts: impl Fn(&State, &Mana
     }
 }
 
+/// A version of a parameter on a host.
+fn deployment(host: &DockerHost, path: &str, version: i64) -> (String, String, i64) {
+    (host.uid().unwrap_or_default(), path.to_owned(), version)
+}
+
+/// A host's status changes.
+pub fn host_status(state: &mut State, changed: &DockerHost) {
+    let shown = changed.status.iter().flat_map(|status| &status.parameters).filter(|shown| shown.deployed);
+    state.memory.deployed.extend(shown.map(|shown| deployment(changed, &shown.path, shown.version)));
+}
+
 /// Whether a deployment changes nothing that anybody waits for. What nobody heard of a run before is waited for.
-fn runs_everything(state: &State, host: &str, task: &Task) -> bool {
-    let Some(real) = state.hosts.get(host) else { return false };
-    if state.jobs.iter().any(|job| job.host == host && job.deploys() && job.is_lost()) {
+fn runs_everything(state: &State, host: &DockerHost, task: &Task) -> bool {
+    let name = host.name_any();
+    let Some(real) = state.hosts.get(&name) else { return false };
+    if state.jobs.iter().any(|job| job.host == name && job.deploys() && job.is_lost()) {
         return false;
     }
     let is_open =
@@ -152,7 +164,12 @@ fn runs_everything(state: &State, host: &str, task: &Task) -> bool {
             real.running.get(path).map(String::as_str) == Some(version.value.trim_end())
         })
     };
-    real.unseen.is_empty() && task.parameters.iter().all(|p| runs(&p.path, p.version) && !is_open(&p.path))
+    // Where no variable shows it, what the host's status has told of its deployment is all there is to know.
+    let shows = |p: &TaskParameter| {
+        !real.unseen.contains(&p.path)
+            || state.memory.deployed.contains(&deployment(host, &p.path, p.version))
+    };
+    task.parameters.iter().all(|p| runs(&p.path, p.version) && shows(p) && !is_open(&p.path))
 }
 
 /// The secret of a host whose role has been changed a moment ago, and whose new password is not published.

@@ -365,13 +365,22 @@ scenario!(what_cannot_be_compared_keeps_the_old_pair_until_somebody_says_that_ve
     ],
     ends: seams::in_order_unseen);
 
-fn unseen_pair_beside_another(state: &mut State, retire: Value) {
+/// A pair that no container shows, on a host that fetches another secret's parameter too.
+fn unseen_pair(state: &mut State, retire: Value) {
     pair_by_hand(state);
     put_days_ago(state, SECOND, "the-other-old-value", 10);
     host(state, "web", &[PATH, SECOND]);
     state.hosts.get_mut("web").expect("it was made").unseen.insert(PATH.to_owned());
     state.apply_secret(SECRET, json!({}), pair_spec(json!({"retire": retire})));
+}
+
+fn apply_the_other(state: &mut State) {
     state.apply_secret(OTHER, json!({}), on_web(json!({"ssm": {"parameters": [{"path": SECOND}]}})));
+}
+
+fn unseen_pair_beside_another(state: &mut State, retire: Value) {
+    unseen_pair(state, retire);
+    apply_the_other(state);
 }
 
 scenario!(a_run_whose_verify_failed_adopts_nothing_that_cannot_be_compared,
@@ -408,6 +417,24 @@ scenario!(a_pair_that_cannot_be_compared_is_retired_in_time_however_often_its_ho
     ],
     ends: seams::in_order_unseen,
     or_else: seams::in_order_unseen);
+
+/// The other secret is adopted, which the host is looked at for; nothing of it is new.
+fn deployed_once_unseen(end: &Summary) -> bool {
+    end.server.as_ref().is_some_and(|server| server.can_log_in == ["published"])
+        && end.staged.is_empty()
+        && (end.parameters[PATH].generated, end.parameters[SECOND].generated) == (1, 0)
+        && end.hosts.values().all(|h| h.runs.values().all(|same| *same) && is(&h.conditions, "Ready", "True"))
+        && end.secrets.values().all(at_rest)
+}
+
+scenario!(a_look_at_a_host_deploys_nothing_again_that_cannot_be_compared,
+    prepare: |s| unseen_pair(s, json!({"after": "5m", "requires": "Verify"})),
+    script: || vec![
+        at(300, "asks for another pair", |s| s.request(SECRET, "one")),
+        once(|s| s.memory.published(PATH) > 0 && seams::runs_what_is_published(s, "web", PATH), "waits", |_| {}),
+        later(1200, "applies a secret for what else the host fetches", apply_the_other),
+    ],
+    ends: deployed_once_unseen);
 
 // Logins and who uses them.
 

@@ -454,6 +454,7 @@ impl Objects for World {
             changed.metadata.resource_version = Some(revision.to_string());
             let text = serde_json::to_string(&changed.status).unwrap_or_default();
             invariants::no_value_in(state, "the status of a DockerHost", &text);
+            invariants::host_status(state, &changed);
             state.cluster.objects.hosts.insert(name.clone(), Arc::new(changed.clone()));
             let key = Key::Host(name.clone());
             let touched = state.touched.contains(&key);
