@@ -60,6 +60,13 @@ pub fn has_looked_at_everything() {
     });
 }
 
+/// One test at a time changes how the controller is installed: what two have changed, neither could restore.
+static SETTINGS: Mutex<()> = Mutex::new(());
+
+fn settings() -> MutexGuard<'static, ()> {
+    SETTINGS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Upgrades the release with these arguments, and waits for its pods.
 pub fn upgrade(more: &[&str]) {
     let chart = format!("{}/../charts/keyturn", variable("KEYTURN_WORLD_STATE"));
@@ -69,20 +76,25 @@ pub fn upgrade(more: &[&str]) {
 }
 
 /// The chart as it was installed, until this is dropped: then its values are what they were.
-pub struct Values(tempfile::NamedTempFile);
+pub struct Values {
+    file: tempfile::NamedTempFile,
+    /// Given up after all that `drop` does.
+    _alone: MutexGuard<'static, ()>,
+}
 
 impl Values {
     pub fn keep() -> Self {
+        let alone = settings();
         let values = run("helm", &["get", "values", "keyturn", "-n", NAMESPACE, "-o", "yaml"]);
         let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
         std::fs::write(file.path(), values).unwrap();
-        Self(file)
+        Self { file, _alone: alone }
     }
 }
 
 impl Drop for Values {
     fn drop(&mut self) {
-        let arguments = ["--reset-values", "--values", self.0.path().to_str().unwrap()];
+        let arguments = ["--reset-values", "--values", self.file.path().to_str().unwrap()];
         if std::thread::panicking() {
             eprintln!("the chart's values may have changed; `dev/world up` restores them");
         } else {
@@ -143,9 +155,6 @@ impl Drop for Uninstalled {
     }
 }
 
-/// One test at a time: two that both send the controller elsewhere would send it to one of them.
-static ENVIRONMENT: Mutex<()> = Mutex::new(());
-
 /// Environment variables of the controller have other values until this is dropped.
 pub struct Environment {
     /// `NAME=value`, as it was.
@@ -156,7 +165,7 @@ pub struct Environment {
 
 impl Environment {
     pub fn set(variables: &[(&str, &str)]) -> Self {
-        let alone = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = settings();
         let value = |name: &str| {
             let env = format!(".spec.template.spec.containers[0].env[?(@.name==\"{name}\")].value");
             kubectl(&["get", "deployment/keyturn", "-o", &format!("jsonpath={{{env}}}")])

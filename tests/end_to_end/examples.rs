@@ -1,4 +1,5 @@
-//! The runbook as YAML, applied as its page says.
+//! The runbook as YAML, applied as its page says. Its names are its own; only README's path uses them too, which is followed
+//! alone.
 
 use std::path::Path;
 
@@ -24,14 +25,9 @@ pub fn empty() {
         }
         run("kubectl", &["delete", "namespace", &namespace, "--ignore-not-found", "--timeout=180s"]);
         run("kubectl", &["delete", "rotationgrant", &namespace, "--ignore-not-found"]);
-        let below = ["ssm", "get-parameters-by-path", "--recursive", "--query", "Parameters[].Name"];
         // README's installation calls itself prod.
-        let records = ["world", "prod"].map(|cluster| format!("/keyturn/{cluster}/{namespace}"));
-        for path in records.into_iter().chain([format!("/musehub/{environment}")]) {
-            let names = run("aws", &[&below[..], &["--output", "text", "--path", &path]].concat());
-            for name in names.split_whitespace().filter(|name| name.starts_with('/')) {
-                run("aws", &["ssm", "delete-parameter", "--name", name]);
-            }
+        for folder in ["keyturn/world/musehub-", "keyturn/prod/musehub-", "musehub/"] {
+            ssm::delete_below(&format!("/{folder}{environment}"));
         }
         let project = if environment == "production" { "musehub" } else { "musehub-staging" };
         in_box("production", &format!("docker compose -p {project} down --volumes --timeout 2 2>&1"));
@@ -89,7 +85,7 @@ fn the_incident_shows_who_used_the_password(folder: &Path) {
 #[test]
 #[ignore = "needs the world"]
 fn the_whole_runbook_comes_up_in_an_empty_world_by_one_command() {
-    let _alone = Project::alone_without_host("examples");
+    let _shares = Project::without_host("examples");
     empty();
     let copy = tempfile::tempdir().unwrap();
     let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/musehub");

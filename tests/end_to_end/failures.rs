@@ -78,24 +78,6 @@ fn a_verify_that_fails_holds_the_rotation_until_it_passes() {
 
 #[test]
 #[ignore = "needs the world"]
-fn a_host_key_that_nothing_vouches_for_is_refused_and_named() {
-    let project = Project::new("hostkey");
-    let wrong = format!(
-        "{} ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKHEfakeFAKEfakeFAKEfakeFAKEfakeFAKEfakeFAKEfakeFA",
-        super::world::variable("KEYTURN_HOST")
-    );
-    project.apply(&project.docker_host(&[wrong], ""));
-    project.apply(&project.secret("token", "TOKEN", "  hosts: [{name: web}]\n"));
-    let message = project.wait_reason("dockerhost/web", "Stalled", "True", "HostKeyRefused");
-    assert!(message.contains("SHA256:"), "it says which key was offered: {message}");
-    assert_eq!(on_host(&format!("test -e ~/e2e/{}/deploys || echo none", project.name)), "none");
-
-    project.apply(&project.docker_host(&project.known_hosts(), ""));
-    project.settled("token");
-}
-
-#[test]
-#[ignore = "needs the world"]
 fn a_connection_that_is_cut_in_mid_deploy_deploys_once_and_is_reported() {
     let project = settled("cut", "");
     let deploys = project.deploys();

@@ -245,7 +245,7 @@ fn the_logins_are_shown(project: &Project, report: &str, password: &str) {
 #[test]
 #[ignore = "needs the world"]
 fn an_incident_is_contained_and_its_readers_named_while_cloudtrail_throttles() {
-    let database = Database::of_a_pair(Project::alone("incident"), &["web"]);
+    let database = Database::of_a_pair(Project::new("incident"), &["web"]);
     let project = &database.project;
     project.apply(&project.secret("other", "OTHER", ""));
     eventually("the other secret is published", || {
@@ -281,7 +281,7 @@ fn an_incident_is_contained_and_its_readers_named_while_cloudtrail_throttles() {
 #[test]
 #[ignore = "needs the world"]
 fn a_host_that_is_down_keeps_no_stolen_login_alive_though_the_controller_is_killed_again_and_again() {
-    let database = Database::of_a_pair(Project::alone("incident-down"), &["web", "second"]);
+    let database = Database::of_a_pair(Project::new("incident-down"), &["web", "second"]);
     let project = &database.project;
     let address = SecondAddress::of_second(&database);
     project.settled("database-url");

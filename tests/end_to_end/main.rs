@@ -2,29 +2,28 @@
 //!
 //! Run against the world: `dev/world up`, `eval "$(dev/world env)"`, then `cargo test --test end_to_end -- --ignored`.
 //! Every test has a namespace, a folder of parameters and a compose project on the docker host of its own. Those that
-//! take down what all of them need have the world to themselves (`Project::alone`). They begin in the order of their names,
+//! take down what all of them need have the world to themselves and stand in `alone`. Tests begin in the order of their names,
 //! so what takes long does not come last.
 
 mod adoption;
+mod alone;
 mod cloudflare_r2;
+mod cluster_upheavals;
 mod controller;
 mod crashes;
-mod current_cluster;
 mod deletions;
 mod examples;
 mod failures;
 mod faults;
+mod host_keys;
 mod image_audit;
 mod incidents;
 mod kills;
-mod leaks;
 mod notifications;
 mod objects;
 mod postgres;
 mod project;
 mod publishing;
-mod readme;
 mod rotations;
 mod ssm;
-mod upheavals;
 mod world;

@@ -134,7 +134,7 @@ impl Drop for Sinks {
 #[test]
 #[ignore = "needs the world"]
 fn people_are_told_though_the_sink_is_away_and_the_controller_is_killed() {
-    let project = Project::alone("notices");
+    let project = Project::new("notices");
     let (receiver, address) = Receiver::start();
     let _sinks = Sinks::set_up(&address);
 

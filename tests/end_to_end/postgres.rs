@@ -31,8 +31,8 @@ def work():
             kind, last[0] = "failed", str(error).strip().splitlines()[0]
         with lock:
             counts[kind] += 1
-        # Four of these: twenty a second, which shows a gap of a second and leaves the processors to everybody else.
-        time.sleep(0.2)
+        # Four of these: ten a second, which shows a gap of a second and leaves the processors to everybody else.
+        time.sleep(0.4)
 
 threads = [threading.Thread(target=work) for _ in range(4)]
 started = time.monotonic()
@@ -331,7 +331,7 @@ fn alternating_roles_take_turns_while_clients_on_two_hosts_log_in_and_none_fails
     let counts = database.counts();
     println!("alternating roles, two rotations: the clients counted {counts:?}");
     assert_eq!((counts.failed, counts.last.as_str()), (0, ""), "no login and no statement failed");
-    assert!(counts.succeeded > 1000, "{counts:?}");
+    assert!(counts.succeeded > 500, "{counts:?}");
     let owners =
         database.psql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'").unwrap();
     assert_eq!(owners, "app");

@@ -3,7 +3,7 @@
 use keyturn_aws_emulator::{Fault, Rule};
 
 use super::controller::Environment;
-use super::faults::ssm::proxy;
+use super::faults::proxy;
 use super::postgres::Database;
 use super::ssm;
 use super::world::{eventually, on_host};

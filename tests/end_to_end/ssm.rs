@@ -34,6 +34,19 @@ pub fn delete(path: &str) {
     wait_for(async { client().await.delete_parameter().name(path).send().await.unwrap() });
 }
 
+/// Everything below a path.
+pub fn delete_below(path: &str) {
+    wait_for(async {
+        let below = client().await.get_parameters_by_path().path(path).recursive(true);
+        let pages = below.into_paginator().send().try_collect().await.unwrap();
+        for name in
+            pages.into_iter().flat_map(|page| page.parameters.unwrap_or_default()).filter_map(|p| p.name)
+        {
+            client().await.delete_parameter().name(name).send().await.unwrap();
+        }
+    });
+}
+
 /// Puts a label on a version; one that another version has moves.
 pub fn label(path: &str, version: i64, label: &str) {
     wait_for(async {

@@ -94,7 +94,7 @@ pub fn try_eventually<T>(mut look: impl FnMut() -> Result<T, String>) -> Result<
     let deadline = Instant::now() + PATIENCE;
     loop {
         match look() {
-            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(300)),
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(500)),
             answer => return answer,
         }
     }

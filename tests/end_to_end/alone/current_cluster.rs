@@ -6,9 +6,9 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use super::controller;
-use super::project::Project;
-use super::world::{eventually, run, try_run, variable};
+use crate::controller;
+use crate::project::Project;
+use crate::world::{eventually, run, try_run, variable};
 
 const NAMESPACE: &str = "keyturn-demo";
 /// `nobody`, who owns nothing.

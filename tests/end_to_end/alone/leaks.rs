@@ -2,10 +2,10 @@
 
 use std::io::Write as _;
 
-use super::controller::{self, Environment};
-use super::project::Project;
-use super::ssm;
-use super::world::{eventually, in_box, on_host, run, try_on_host, variable};
+use crate::controller::{self, Environment};
+use crate::project::Project;
+use crate::ssm;
+use crate::world::{eventually, in_box, on_host, run, try_on_host, variable};
 
 /// Where a value could have leaked to.
 enum Place {
@@ -75,7 +75,7 @@ fn found(project: &Project, value: &str) -> Vec<&'static str> {
                 let script = format!(
                     "forms=$(mktemp -p /dev/shm) && cat >$forms && grep -rlaF -f $forms {folders} 2>/dev/null; rm $forms"
                 );
-                !super::world::dev_world_with(&["run", machine, "sh", "-c", &script], &forms.join("\n"))
+                !crate::world::dev_world_with(&["run", machine, "sh", "-c", &script], &forms.join("\n"))
                     .is_empty()
             }
         };
@@ -187,7 +187,7 @@ spec:
         let known_hosts = format!("UserKnownHostsFile={}", variable("KEYTURN_HOST_KNOWN_HOSTS"));
         let account = format!("{value}@{host}");
         let options = ["-n", "-F", "none", "-o", "BatchMode=yes", "-o", &known_hosts, &account];
-        super::world::try_run("ssh", &options).unwrap_err();
+        crate::world::try_run("ssh", &options).unwrap_err();
         let process = format!("bash -c 'exec -a {value} sleep 600' </dev/null >/dev/null 2>&1 &\n");
         in_box("node", &format!("{process}echo {value} | tee {} >/dev/null", NODE_FILES.join(" ")));
         on_host(&format!(
@@ -204,7 +204,7 @@ impl Drop for Planted {
     fn drop(&mut self) {
         let end = "for p in /proc/[0-9]*; do case $(tr '\\0' ' ' 2>/dev/null <$p/cmdline) in planted-*) kill ${p#/proc/};; esac; done";
         let node = format!("rm -f {}; {end}; true", NODE_FILES.join(" "));
-        super::world::try_run(&super::world::world_program(), &["run", "node", "sh", "-c", &node]).ok();
+        crate::world::try_run(&crate::world::world_program(), &["run", "node", "sh", "-c", &node]).ok();
         try_on_host(&format!("{end}; rm -f ~/.local/state/keyturn/*/leak")).ok();
     }
 }

@@ -3,7 +3,7 @@
 //! For the length of this test the controller reaches the world's SSM through a proxy that disturbs calls about this
 //! test's own parameters. Other tests see a restart of the controller, which they have to survive anyway.
 
-use keyturn_aws_emulator::{Emulator, Fault, Quota, Rule, Upstream};
+use keyturn_aws_emulator::{Emulator, Fault, Rule, Upstream};
 
 use crate::controller::Environment;
 use crate::project::Project;
@@ -63,46 +63,4 @@ fn an_ssm_that_throttles_refuses_or_hangs_is_told_and_the_rotation_ends_once_it_
         assert_eq!(distinct.len(), values, "{fault:?}: one value for each request");
     }
     assert_eq!(ssm::records(&project.name), "");
-}
-
-#[test]
-#[ignore = "needs the world"]
-fn an_ssm_that_takes_one_call_a_second_is_waited_for() {
-    // The quotas hold for whoever calls.
-    let project = Project::alone_without_host("quota");
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let proxy = proxy(&runtime);
-    // The chart's own pace rather than the world's, and a grace that leaves time to try a call again.
-    let _detour = Environment::set(&[
-        ("AWS_ENDPOINT_URL_SSM", &proxy.url()),
-        ("KEYTURN_GRACE", "30s"),
-        ("KEYTURN_PUTS_PER_SECOND", "1"),
-        ("KEYTURN_INVENTORY_INTERVAL", "5m"),
-    ]);
-    let slow = Quota { per_second: 1.0, burst: 1 };
-    let operations =
-        ["PutParameter", "GetParameter", "GetParameterHistory", "DescribeParameters", "DeleteParameter"];
-    proxy.set_quotas(operations.map(|operation| (operation.to_owned(), slow)));
-
-    let names = [("one", "ONE"), ("two", "TWO"), ("three", "THREE")];
-    for (name, parameter) in names {
-        project.apply(&project.secret(name, parameter, ""));
-    }
-    for (name, _) in names {
-        let object = format!("managedsecret/{name}");
-        project.wait(&object, "Ready", "True");
-        project.wait(&object, "Rotating", "False");
-        project.request(name, "t1");
-    }
-    for (name, parameter) in names {
-        assert_eq!(project.answered(name, "t1"), "Succeeded");
-        project.wait(&format!("managedsecret/{name}"), "Rotating", "False");
-        let mut values = ssm::all_values(&project.path(parameter));
-        values.sort();
-        values.dedup();
-        assert_eq!(values.len(), 2, "{parameter}: the first value, and one for the request");
-    }
-    assert_eq!(ssm::records(&project.name), "");
-    let refused = proxy.calls().iter().filter(|call| call.outcome == "ThrottlingException").count();
-    assert!(refused > 0, "nothing was throttled");
 }

@@ -3,11 +3,11 @@
 
 use std::path::Path;
 
-use super::controller;
-use super::examples;
-use super::project::Project;
-use super::ssm;
-use super::world::{eventually, in_box, run, try_run, variable};
+use crate::controller;
+use crate::examples;
+use crate::project::Project;
+use crate::ssm;
+use crate::world::{run, try_run, variable};
 
 const SECTION: &str = "## On your own cluster";
 const NAMESPACE: &str = "musehub-production";
@@ -224,23 +224,4 @@ fn the_path_to_a_first_rotation_works_as_it_is_written() {
     let running = run("docker", &["exec", "musehub", "printenv", "RUNNER_TOKEN"]);
     assert_eq!(ssm::value(path).as_deref(), Some(running.as_str()), "the container runs what is published");
     examples::empty();
-}
-
-#[test]
-#[ignore = "needs the world"]
-fn what_ssh_keyscan_prints_can_be_pasted_as_it_is() {
-    let project = Project::new("keyscan");
-    let host = variable("KEYTURN_HOST");
-    let printed = in_box("production", &format!("ssh-keyscan -t ed25519,ecdsa {host} 2>/dev/null"));
-    assert!(printed.starts_with("# "), "the docker host's ssh-keyscan prints no comment: {printed}");
-    let pasted: String = printed.lines().map(|line| format!("        {line}\n")).collect();
-    let yaml = project.docker_host(&[], "");
-    assert!(yaml.contains("    knownHosts: []\n"), "{yaml}");
-    project.apply(&yaml.replace("    knownHosts: []\n", &format!("    knownHosts:\n      - |\n{pasted}")));
-    project.apply(&project.secret("token", "TOKEN", "  hosts: [{name: web}]\n"));
-    project.settled("token");
-    eventually("the host is Ready", || {
-        let ready = project.condition("dockerhost/web", "Ready");
-        if ready.0 == "True" { Ok(()) } else { Err(format!("{ready:?}")) }
-    });
 }

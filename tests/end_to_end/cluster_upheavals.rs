@@ -7,10 +7,16 @@ use super::world::{PATIENCE, eventually, run};
 
 const SECRET: &str = "managedsecret/token";
 
+/// What the project's parameters and records were given from this call on.
+fn puts_since(project: &Project, began: u64) -> Vec<String> {
+    let (puts, _) = ssm::calls_since(began, "PutParameter");
+    puts.into_iter().filter(|names| names.contains(&project.name)).collect()
+}
+
 #[test]
 #[ignore = "needs the world"]
 fn no_upgrade_restart_new_leader_or_cluster_that_is_set_up_again_writes_a_parameter() {
-    let project = Project::alone("upheaval");
+    let project = Project::new("upheaval");
     let yaml = project.secret("token", "TOKEN", "  hosts: [{name: web}]\n");
     project.apply(&yaml);
     project.settled("token");
@@ -22,7 +28,7 @@ fn no_upgrade_restart_new_leader_or_cluster_that_is_set_up_again_writes_a_parame
     let nothing_was_written = |what: &str| {
         controller::has_looked_at_everything();
         project.settled("token");
-        assert_eq!(ssm::calls_since(began, "PutParameter").0, Vec::<String>::new(), "{what}");
+        assert_eq!(puts_since(&project, began), Vec::<String>::new(), "{what}");
         assert_eq!(project.deploys(), deploys, "{what}: and nothing is deployed again");
     };
 
@@ -31,11 +37,14 @@ fn no_upgrade_restart_new_leader_or_cluster_that_is_set_up_again_writes_a_parame
     nothing_was_written("helm upgrade with another value");
 
     controller::upgrade(&["--reuse-values", "--set", "replicas=2"]);
-    assert_eq!(controller::pods().len(), 2);
+    eventually("there are two pods", || match controller::pods() {
+        pods if pods.len() == 2 => Ok(()),
+        pods => Err(format!("{pods:?}")),
+    });
     nothing_was_written("two replicas");
 
     let leader = controller::leader();
-    controller::kubectl(&["delete", "pod", &leader, "--wait=false"]);
+    controller::kubectl(&["delete", "pod", &leader, "--wait=false", "--ignore-not-found"]);
     eventually("another pod leads", || {
         let now = controller::leader();
         if now == leader { Err(format!("{now} leads")) } else { Ok(()) }
@@ -45,7 +54,7 @@ fn no_upgrade_restart_new_leader_or_cluster_that_is_set_up_again_writes_a_parame
 
     for _ in 0..10 {
         let before = controller::leader();
-        controller::kubectl(&["delete", "pod", &before]);
+        controller::kubectl(&["delete", "pod", &before, "--ignore-not-found"]);
         controller::rolled_out();
         controller::has_looked_at_everything();
     }
@@ -67,7 +76,7 @@ fn no_upgrade_restart_new_leader_or_cluster_that_is_set_up_again_writes_a_parame
     project.request("token", "new");
     assert_eq!(project.answered("token", "new"), "Succeeded");
     project.settled("token");
-    let (puts, _) = ssm::calls_since(began, "PutParameter");
+    let puts = puts_since(&project, began);
     assert_eq!(puts.len(), 2, "the record and the value: {puts:?}");
     assert_eq!(project.condition(SECRET, "Drifted").0, "False");
 }
