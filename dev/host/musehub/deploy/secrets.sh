@@ -18,7 +18,16 @@ trap 'rm -rf "$fetched" .env.new' EXIT
 
 ssm get-parameters-by-path --path "/musehub/$MUSEHUB_ENV/" --with-decryption >"$fetched/00.json"
 
-mapfile -t pinned < <(sed -n "s#^\(/musehub/$MUSEHUB_ENV/[^=]*\)=\([0-9][0-9]*\)\$#\1:\2#p" <<<"${KEYTURN_PARAMETERS:-}")
+# Those that were answered at another version, or not at all, as names that SSM takes: path:version.
+mapfile -t pinned < <(python3 - "$fetched/00.json" "/musehub/$MUSEHUB_ENV/" <<'PYTHON'
+import json, os, re, sys
+
+answered = {f"{p['Name']}={p['Version']}" for p in json.load(open(sys.argv[1]))["Parameters"]}
+for line in os.environ.get("KEYTURN_PARAMETERS", "").splitlines():
+    if re.fullmatch(re.escape(sys.argv[2]) + "[^=]+=[0-9]+", line) and line not in answered:
+        print(line.replace("=", ":"))
+PYTHON
+)
 for ((i = 0; i < ${#pinned[@]}; i += 10)); do # ten names a call are allowed
   ssm get-parameters --names "${pinned[@]:i:10}" --with-decryption >"$fetched/1$i.json"
 done
