@@ -13,6 +13,9 @@ use keyturn::deploy::task::Task;
 use crate::host::{Host, docker_host, parameter, which};
 use crate::sshd::{run, wait_until};
 
+/// One that the world's docker host has as long as it is up, and no test removes.
+const IMAGE: &str = "musehub:world";
+
 /// A container of the host's compose project, removed in the end.
 pub struct Container(pub String);
 
@@ -30,15 +33,13 @@ impl Container {
         arguments: &[&str],
     ) -> Self {
         let name = format!("{}-{service}", host.project);
-        let image =
-            run("docker", &["images", "--quiet"]).lines().next().expect("docker has some image").to_owned();
         let mut docker = Command::new("docker");
         docker.args(["run", "--detach", "--name", &name, "--network", "none", "--stop-timeout", "0"]);
         docker.args(["--label", &format!("com.docker.compose.project={}", host.project)]);
         for (variable, value) in variables {
             docker.args(["--env", variable]).env(variable, value);
         }
-        docker.args(["--entrypoint", "sleep"]).args(options).arg(&image).args(arguments);
+        docker.args(["--entrypoint", "sleep"]).args(options).arg(IMAGE).args(arguments);
         let output = docker.env("DOCKER_HOST", docker_host()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Self(name)
