@@ -1,10 +1,11 @@
 # Cloudflare: dev/cloudflare-emulator, at one address for the machine, the docker host and pods.
 # shellcheck shell=bash
 
-# The build that the tests use, whatever keyturn's is.
+# The build that the tests use, whatever keyturn's is. The package alone would get libraries with fewer features, which would
+# all be compiled once more.
 cloudflare_build() {
   cd "$REPO"
-  cargo build --locked --package keyturn-cloudflare-emulator --bin cloudflare-emulator
+  cargo build --locked --workspace --bin cloudflare-emulator
 }
 
 # A changed program takes the place of the one that runs; what it keeps stays.

@@ -50,12 +50,13 @@ world_tests() {
   find_go && find_cargo && world_is_up || die "the world is not up: dev/world up"
   [[ -z $(missing_commands "${TEST_PACKAGES[@]}") ]] || phase "installing what tests need" install_test_packages
   test_tools_built || start_phase "fetching Helm 3 and Postgres servers" build_test_tools
-  [[ -e $(rootfs_folder demo) ]] || start_phase "building the root filesystem of pods of CLUSTER=current" build_rootfs demo
+  local pods="building the root filesystem of pods of CLUSTER=current"
+  [[ -e $(rootfs_folder demo) ]] || start_phase "$pods" build_rootfs demo
   start_phase "building the Cloudflare emulator" cloudflare_build
-  finish_phases
-  start_phase "starting Cloudflare at $CLOUDFLARE_URL" cloudflare_start
+  finish_phases "$pods"
   start_phase "loading the image of pods of CLUSTER=current into the node" demo_host_import
   finish_phases
+  phase "starting Cloudflare at $CLOUDFLARE_URL" cloudflare_start
 }
 
 # The kubelet sets these, and they are the machine's: /proc/sys has no namespace for them.
