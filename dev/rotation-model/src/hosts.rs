@@ -50,30 +50,28 @@ pub fn end(story: &Story, world: &mut World, at: usize, how: End) {
         first_password(world, at);
     }
     let works = works(story, &world.outside, at);
-    let host = &mut world.outside.hosts[at];
-    let failed = |rejected| Some(Failure { versions, rejected, unseen: true });
-    match how {
-        End::Unknown { .. } => host.failed = failed(false),
-        End::Broken => host.failed = failed(true),
-        End::Failed => {
-            let differs = show(story, host, versions, Run { verified: false, deployed: true });
-            host.failed = Some(Failure { versions, rejected: true, unseen: !differs });
-        }
+    let mut shown =
+        |verified| show(story, &mut world.outside, at, versions, Run { verified, deployed: true });
+    let failed = |rejected, unseen| Some(Failure { versions, rejected, unseen });
+    let failed = match how {
+        End::Unknown { .. } => failed(false, true),
+        End::Broken => failed(true, true),
+        End::Failed => failed(true, !shown(false)),
         End::Done => {
-            let differs = show(story, host, versions, Run { verified: works, deployed: true });
-            let failure = Failure { versions, rejected: true, unseen: !differs };
-            host.failed = (differs || !works).then_some(failure);
+            let differs = shown(works);
+            failed(true, !differs).filter(|_| differs || !works)
         }
-    }
+    };
+    world.outside.hosts[at].failed = failed;
 }
 
 /// A run that only verifies and compares.
 pub fn look(story: &Story, world: &mut World, at: usize) {
     let versions = latest(&world.outside);
     let verified = works(story, &world.outside, at);
+    let before = world.outside.hosts[at].proofs;
+    show(story, &mut world.outside, at, versions, Run { verified, deployed: false });
     let host = &mut world.outside.hosts[at];
-    let before = host.proofs;
-    show(story, host, versions, Run { verified, deployed: false });
     if host.proofs != before
         && let Some(failure) = &mut host.failed
     {
@@ -88,13 +86,20 @@ struct Run {
     deployed: bool,
 }
 
-/// Writes what a run has shown, as the DockerHost's status has it; answers whether anything runs another version.
-fn show(story: &Story, host: &mut Host, versions: [u8; PATHS], run: Run) -> bool {
+/// Writes what a run has shown, as the DockerHost's status has it; answers whether anything runs another value. That of a
+/// version which was applied twice is the same.
+fn show(story: &Story, outside: &mut Outside, at: usize, versions: [u8; PATHS], run: Run) -> bool {
+    let value = |path: usize, number: u8| outside.version(path, number).map(|version| version.value);
+    let runs = outside.hosts[at].runs;
+    let same: [bool; PATHS] = std::array::from_fn(|path| {
+        path < outside.paths.len() && value(path, runs[path]) == value(path, versions[path])
+    });
+    let host = &mut outside.hosts[at];
     let mut differs = false;
     for (path, version) in versions.into_iter().enumerate().filter(|(_, version)| *version > 0) {
         let shows = match story.comparable {
             false => Shows::Incomparable,
-            true if host.runs[path] == version => Shows::Proven,
+            true if same[path] => Shows::Proven,
             true => Shows::Differs,
         };
         differs |= shows == Shows::Differs;

@@ -398,6 +398,12 @@ fn begin(story: &Story, world: &mut World, seen: &Outside, (id, why, request): (
     }
     let published = seen.latest(0).map(|version| version.role);
     let value = world.draw(id);
+    // The role that is in use: one that is shut out is published where somebody brought its version back.
+    let can_log_in = |role: u8| seen.roles[usize::from(role)].can_log_in;
+    let published = published.map(|role| {
+        let left = story.source == Source::Alternating && !can_log_in(role) && can_log_in(1 - role);
+        if left { 1 - role } else { role }
+    });
     let role = match story.source {
         Source::Alternating => published.map_or(0, |role| 1 - role),
         _ => 0,

@@ -329,6 +329,10 @@ fn incidents_and_ends() -> Vec<Story> {
             may: Budget { deletions: 1, rejections: 1, withdrawals: 1, stale: 1, ..ONE },
             delete_parameters: true,
             in_flight: 2,
+            known: &[
+                "I10: the object is gone and its rotation is not",
+                "I1: a live password is neither published nor recorded",
+            ],
             ..of("alternating, deleted with its parameters", Alternating)
         }),
         Story {
@@ -336,11 +340,13 @@ fn incidents_and_ends() -> Vec<Story> {
             server: Server::NotThereYet,
             may: Budget { silences: 1, refusals: 1, unknowns: 1, stale: 1, ..ONE },
             in_flight: 2,
+            known: &["A role is changed in place although SSM shows that it will refuse the Put"],
             ..of("in place, an empty environment in trouble", InPlace)
         },
         Story {
             published: false,
             may: Budget { silences: 1, refusals: 1, foreign: 1, ..ONE },
+            known: &[STUCK],
             ..of("in place, the first password in trouble", InPlace)
         },
     ]

@@ -339,7 +339,9 @@ impl Actor<'_> {
                 if published.is_none() && !unpublished && postgres.alternating_roles.is_some() {
                     return Err(ActError::NotAccepted(target::unreadable(self.object)));
                 }
-                (target::next_username(postgres, published.as_deref()), published)
+                let in_use =
+                    target::username_in_use(postgres, published, observed).map_err(ActError::NotAccepted)?;
+                (target::next_username(postgres, in_use.as_deref()), in_use)
             }
             None => (None, None),
         };

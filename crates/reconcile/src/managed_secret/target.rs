@@ -8,8 +8,8 @@ use keyturn_api::cloudflare_r2::ACCESS_KEY_ID;
 use keyturn_api::postgres::{BootstrapMode, PostgresSpec};
 use keyturn_api::time::to_text;
 use keyturn_rotation::observed::{
-    Acceptance, Credential, IssuedLogin, Lifetime, Observed, OpenSession, Parameter, Seen, TargetEvidence,
-    TargetProblem,
+    Acceptance, Author, Credential, IssuedLogin, Lifetime, Observed, OpenSession, Parameter, Seen,
+    TargetEvidence, TargetProblem,
 };
 use keyturn_secret_value::SecretValue;
 
@@ -262,13 +262,35 @@ fn usernames(postgres: &PostgresSpec) -> Vec<&str> {
     postgres.roles().into_iter().chain(from).collect()
 }
 
-/// The username that a new rotation gives a password to, where this one is published.
-pub fn next_username(postgres: &PostgresSpec, published: Option<&str>) -> Option<String> {
+/// The username that is in use where this one is published: that one, unless it is shut out and another of the pair is not. So
+/// it is where somebody brought the version of an earlier rotation back, which hosts have left. Only the server can tell, so
+/// its problem is the answer where it does not show its roles and somebody has written the parameter.
+pub fn username_in_use(
+    postgres: &PostgresSpec,
+    published: Option<String>,
+    observed: &Observed,
+) -> Result<Option<String>, TargetProblem> {
+    let (Some(roles), Some(published)) = (&postgres.alternating_roles, &published) else {
+        return Ok(published);
+    };
+    let latest = observed.parameters.first().and_then(Parameter::latest);
+    let is_foreign = latest.is_some_and(|latest| latest.author == Author::Foreign);
+    let Some(target) = &observed.target else { return Ok(Some(published.clone())) };
+    if let Some(problem) = target.unseen.as_ref().filter(|_| is_foreign) {
+        return Err(problem.clone());
+    }
+    let can_log_in = |name: &&String| target.can_log_in.contains(*name);
+    let other = roles.names.iter().find(can_log_in).filter(|_| !can_log_in(&published));
+    Ok(Some(other.unwrap_or(published).clone()))
+}
+
+/// The username that a new rotation gives a password to, where this one is in use.
+pub fn next_username(postgres: &PostgresSpec, in_use: Option<&str>) -> Option<String> {
     if let Some(single) = &postgres.single_role {
         return Some(single.name.clone());
     }
     let names = &postgres.alternating_roles.as_ref()?.names;
-    names.iter().find(|name| Some(name.as_str()) != published).cloned()
+    names.iter().find(|name| Some(name.as_str()) != in_use).cloned()
 }
 
 /// Passwords that the role may have at the moment, likeliest first: published, recorded, published before.

@@ -88,7 +88,7 @@ pub struct Memory {
     pub request_forgotten: bool,
     /// That a request was recorded only was forgotten, see [`status_is_emptied`].
     pub answer_forgotten: bool,
-    /// Whether the status was emptied while a rotation was rolled back that has published nothing.
+    /// Whether the status was emptied while a rotation was, or was to be, rolled back that has published nothing.
     pub roll_back_forgotten: bool,
     /// Names of secrets whose record was given up by the deadline of a deletion.
     pub abandoned: BTreeSet<String>,
@@ -289,8 +289,13 @@ pub fn delete(state: &mut State, sent: Sent, path: &str) {
 fn close(state: &mut State, sent: Sent, name: &str, record: &Record) {
     let id = record.id;
     let latest = |path: &String| state.ssm.latest(path);
+    // A roll back of what was not published leaves what is there, be it somebody else's.
+    let is_left = |path: &String| {
+        record.kept.contains(path)
+            && latest(path).map(|latest| latest.number) == record.base.get(path).copied()
+    };
     let is_published = |(path, value): (&String, &SecretValue)| {
-        latest(path).is_some_and(|latest| latest.value == value.expose())
+        latest(path).is_some_and(|latest| latest.value == value.expose()) || is_left(path)
     };
     let all_published = record.values.iter().all(is_published);
     let marked = state.ssm.content.contains_key(&records::abort_path(STAGING, NAMESPACE, name, id));
@@ -497,7 +502,10 @@ pub fn status_is_emptied(state: &mut State) {
         });
         !recorded && !published
     });
-    let rolled_back = open.iter().any(|(_, record)| record.trigger == Trigger::RollBack);
+    let rolled_back = open.iter().any(|(name, record)| {
+        let marker = records::abort_path(STAGING, NAMESPACE, name, record.id);
+        record.trigger == Trigger::RollBack || state.ssm.content.contains_key(&marker)
+    });
     state.memory.roll_back_forgotten |= rolled_back;
     state.memory.request_forgotten |= forgotten;
     state.memory.deployed.clear();

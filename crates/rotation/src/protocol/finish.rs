@@ -99,23 +99,24 @@ impl View<'_> {
 
     /// The first path that somebody else wrote after this rotation began, and is the latest.
     fn drift(&self) -> Option<(String, i64)> {
-        let is_foreign = |parameter: &&Parameter| {
-            parameter.latest().is_some_and(|latest| {
-                matches!(latest.author, Author::Foreign | Author::Original)
-                    && !self.record.replaces(&parameter.path, &latest.version, self.grace)
-            })
-        };
-        let drifted = self.observed.parameters.iter().find(is_foreign)?;
+        let drifted = self.observed.parameters.iter().find(|parameter| self.is_drift(parameter))?;
         Some((drifted.path.clone(), drifted.latest_number()))
+    }
+
+    fn is_drift(&self, parameter: &Parameter) -> bool {
+        parameter.latest().is_some_and(|latest| {
+            matches!(latest.author, Author::Foreign | Author::Original)
+                && !self.record.replaces(&parameter.path, &latest.version, self.grace)
+        })
     }
 
     /// Whether a publication that cannot go on leaves something behind that works for nobody: a role whose only password
     /// was changed, or parameters that do not belong together. The credential before is brought back then, unless somebody
-    /// may have read it.
+    /// may have read it. What somebody else wrote is no reason to leave a role with a password that was never published.
     fn is_to_be_taken_back(&self) -> bool {
         let (observed, record) = (self.observed, self.record);
         let begun = observed.parameters.iter().any(|p| record.is_published_in(p));
-        let half_done = begun && !observed.is_published(record);
+        let half_done = begun && !observed.is_published(record) && self.drift().is_none();
         let only_installed = target::is_installed_in_place(self.desired, observed, record)
             && !observed.is_partly_published_by(record.id);
         (half_done || only_installed) && self.has_a_previous_value() && !self.is_suspected()
@@ -188,7 +189,7 @@ fn it_was_marked_to_be_given_up(view: &View<'_>) -> Option<Next> {
 fn given_up(view: &View<'_>) -> Option<Act> {
     let View { desired, observed, record, .. } = view;
     let drifted = view.drift().is_some();
-    if view.is_to_be_taken_back() && !drifted {
+    if view.is_to_be_taken_back() {
         return Some(roll_back(view));
     }
     if observed.is_partly_published_by(record.id) {
@@ -213,15 +214,17 @@ fn given_up(view: &View<'_>) -> Option<Act> {
 
 fn roll_back(view: &View<'_>) -> Act {
     let View { desired, observed, record, .. } = view;
-    let untouched = |p: &&Parameter| {
-        p.published_by(record.id).is_none() && record.base.get(&p.path) == Some(&p.latest_number())
+    // As it was, or as somebody else wants it: that stays published, for a person to decide about.
+    let is_left = |p: &&Parameter| {
+        !record.is_published_in(p)
+            && (view.is_drift(p) || record.base.get(&p.path) == Some(&p.latest_number()))
     };
     Act::RecordRollBack {
         id: observed.highest_id(desired.owner) + 1,
         failed: record.id,
         base: base(observed),
         hosts: record.hosts.clone(),
-        kept: observed.parameters.iter().filter(untouched).map(|p| p.path.clone()).collect(),
+        kept: observed.parameters.iter().filter(is_left).map(|p| p.path.clone()).collect(),
     }
 }
 
@@ -382,7 +385,10 @@ fn close(view: &View<'_>) -> Next {
         .and_then(|_| target::retired_at(observed, record))
         .map(|at| at + *grace)
         .filter(|until| until > now);
-    if let Some(until) = young_until(observed, *now, *grace).max(revoked) {
+    // Nothing that was published tells how old the record of a roll back is that publishes nothing.
+    let kept = observed.parameters.iter().all(|parameter| record.keeps(parameter));
+    let created = kept.then(|| record.at + *grace).filter(|until| until > now);
+    if let Some(until) = young_until(observed, *now, *grace).max(revoked).max(created) {
         return Next::Wait { step: Step::Close, until: Some(until), why: Waiting::Grace };
     }
     match observed.records.first_key_value() {

@@ -251,6 +251,12 @@ mod tests {
             panic!("no roll back")
         };
         assert!(kept.contains(PATH), "what is published is the old value already");
+        let somebodys = observed(vec![ours(1, 1, 0), foreign(2, NOW - 20)]);
+        let written = Observed { parameters: somebodys.parameters, ..marked(15) };
+        let Act::RecordRollBack { kept, base, .. } = act(&in_place(), &written) else {
+            panic!("what somebody wrote keeps a role from being given back")
+        };
+        assert!(kept.contains(PATH) && base[PATH] == 2, "what they wrote stays: {kept:?}, {base:?}");
         // Both logins of a pair go on working, and a stolen password is never given back.
         let alternating = Desired { strategy: Some(Strategy::Alternating), ..refused_for_good() };
         assert!(matches!(act(&alternating, &stuck()), Act::Promote { .. }));

@@ -304,6 +304,33 @@ scenario!(a_password_that_cannot_be_published_is_taken_back,
     ends: put_back,
     or_else: |end| put_back(end) || logins_in_order(end, 1, &["app_a"]));
 
+/// What the host runs works again, though it is not what somebody has published, and no rotation is open.
+fn given_back(state: &State) -> bool {
+    let works = |run: &String| state.postgres.as_ref().is_some_and(|server| server.accepts(run));
+    !recorded(state) && state.hosts.get("web").and_then(|host| host.running.get(PATH)).is_some_and(works)
+}
+
+/// A person writes what the host runs, where that works and something else is published.
+pub(super) fn put_right(state: &mut State) {
+    if given_back(state) && !runs_what_is_published(state, "web", PATH) {
+        let runs = state.hosts["web"].running[PATH].clone();
+        state.person_puts(PATH, &runs);
+    }
+}
+
+scenario!(a_password_that_cannot_be_published_is_taken_back_although_somebody_wrote,
+    prepare: |s| login_on_web(s, single_with_admin(), json!({})),
+    script: || vec![
+        at(300, "asks for another password", |s| s.request(SECRET, "one")),
+        once(role_changed, "writes the parameter, and makes SSM refuse keyturn", |s| {
+            s.person_puts(PATH, FOREIGN);
+            refuse(s, PATH, |rules| rules.frozen = true);
+        }),
+        once(given_back, "writes what the host runs", put_right),
+    ],
+    ends: put_back,
+    or_else: |end| put_back(end) || logins_in_order(end, 1, &["app_a"]));
+
 // What nobody heard of is not taken for a failure.
 
 pub(super) fn set_breaks_off(state: &mut State, breaks_off: bool) {
@@ -370,6 +397,24 @@ scenario!(a_value_of_an_earlier_rotation_that_is_restored_is_not_deployed,
         && end.server.as_ref().is_some_and(|server| server.accepts_hosts),
     // Where the second request was never heard of, it is the published value that comes once more.
     or_else: |end| end.staged.is_empty() && end.server.as_ref().is_some_and(|server| server.accepts_hosts));
+
+/// Both roles were changed twice, the host runs what is published, and it works.
+fn three_logins_in_order(end: &Summary) -> bool {
+    end.staged.is_empty()
+        && end.parameters[PATH].generated == 3
+        && end.secrets.values().all(at_rest)
+        && end.hosts.values().all(|host| host.runs.values().all(|same| *same))
+        && end.server.as_ref().is_some_and(|server| server.accepts_published && server.accepts_hosts)
+}
+
+scenario!(a_login_that_hosts_use_is_not_changed_because_an_earlier_one_was_restored,
+    prepare: |s| login_on_web(s, alternating(), json!({"rotation": {"onDrift": "Rotate"}})),
+    script: || vec![
+        at(300, "asks for another login", |s| s.request(SECRET, "one")),
+        later(20_000, "asks once more", |s| s.request(SECRET, "two")),
+        later(20_000, "restores what the first one has published", |s| s.person_restores(PATH)),
+    ],
+    ends: three_logins_in_order);
 
 scenario!(a_random_value_of_an_earlier_rotation_that_is_restored_is_not_deployed,
     prepare: managed_on_web,
