@@ -331,7 +331,7 @@ fn alternating_roles_take_turns_while_clients_on_two_hosts_log_in_and_none_fails
     let counts = database.counts();
     println!("alternating roles, two rotations: the clients counted {counts:?}");
     assert_eq!((counts.failed, counts.last.as_str()), (0, ""), "no login and no statement failed");
-    assert!(counts.succeeded > 500, "{counts:?}");
+    assert!(counts.succeeded > 1000, "{counts:?}");
     let owners =
         database.psql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'").unwrap();
     assert_eq!(owners, "app");
