@@ -84,14 +84,8 @@ async fn outside(
             reply(tokens::handle(&world, account, bearer(&headers), operation, &query, &body))
         }
         _ => {
-            let request = S3Request {
-                method: method.as_str(),
-                path: &path,
-                query: &query,
-                headers: &headers,
-                body: &body,
-            };
-            xml(s3::handle(&world, &request))
+            let (method, path, query) = (method.as_str(), path.as_str(), query.as_str());
+            xml(s3::handle(&world, &S3Request { method, path, query, headers: &headers, body: &body }))
         }
     };
     let applied = fault.as_ref().is_none_or(Fault::applies).then(answer);

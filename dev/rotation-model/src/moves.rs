@@ -459,8 +459,9 @@ fn roll_back(world: &mut World, seen: &Outside, id: Id, (failed, kept): (Id, [bo
 
 fn install(story: &Story, world: &mut World, seen: &Outside, id: Id) {
     let Some(record) = seen.records.get(&id) else { return };
+    // Whatever this look shows of it: what is published already has nothing to fear from SSM.
     let published = (0..story.paths).all(|path| {
-        let latest = seen.latest(path);
+        let latest = world.outside.latest(path);
         record.kept[path] || latest.is_some_and(|version| version.stamp.is_some_and(|stamp| stamp.id == id))
     });
     let refused = seen.refusals.contains(&Refusal::Shown);

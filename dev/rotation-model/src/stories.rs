@@ -340,7 +340,6 @@ fn incidents_and_ends() -> Vec<Story> {
             server: Server::NotThereYet,
             may: Budget { silences: 1, refusals: 1, unknowns: 1, stale: 1, ..ONE },
             in_flight: 2,
-            known: &["A role is changed in place although SSM shows that it will refuse the Put"],
             ..of("in place, an empty environment in trouble", InPlace)
         },
         Story {

@@ -260,7 +260,7 @@ impl Pass<'_> {
         wanted.promotion_refused = self.progress.refused_for_good(Step::Promote);
         wanted.samples = samples(self.object, observed);
         if let Some(is_dead) = protocol::published_is_dead(&wanted, observed) {
-            self.progress.published_is_dead = is_dead;
+            self.progress.published_is_dead = Some(is_dead);
         }
         let next = protocol::next(&wanted, observed, self.now, settings.grace);
         self.progress.asks_target_at = asks_target_at(&next, observed, self.progress.urgent);
@@ -389,13 +389,18 @@ impl Pass<'_> {
         if begins_a_rotation(act) {
             self.progress.preflight = None;
         }
-        if matches!(act, Act::Install { .. }) && desired::strategy(self.object) == Some(Strategy::InPlace) {
-            self.progress.installed_at = Some(self.now);
-        }
-        // In an incident a login is revoked before the new one is published.
-        if let Act::Retire { id, .. } = act {
-            let record = observed.records.get(id);
-            self.progress.published_is_dead |= record.is_some_and(|record| !observed.is_published(record));
+        let in_place = desired::strategy(self.object) == Some(Strategy::InPlace);
+        let replaced_by = match act {
+            Act::Install { id } if in_place => {
+                self.progress.installed_at = Some(self.now);
+                observed.records.get(id)
+            }
+            // In an incident a login is revoked before the new one is published.
+            Act::Retire { id, .. } => observed.records.get(id),
+            _ => None,
+        };
+        if replaced_by.is_some_and(|record| !observed.is_published(record)) {
+            self.progress.published_is_dead = Some(true);
         }
         match done {
             Done::LookAgain(newer) => {

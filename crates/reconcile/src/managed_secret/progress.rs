@@ -35,8 +35,9 @@ pub struct Progress {
     pub preflight: Option<PreflightStatus>,
     /// When a role was given its new password in place, in this pass.
     pub installed_at: Option<DateTime<Utc>>,
-    /// Whether what is published opens nothing any more, as far as has been seen.
-    pub published_is_dead: bool,
+    /// Whether what is published opens nothing any more, as of the last look at its target; `None` where status tells of
+    /// none.
+    pub published_is_dead: Option<bool>,
     /// The rotations that ended in this pass, oldest first.
     pub ended: Vec<LastRotation>,
     /// The latest report of an incident that concerns the secret.
@@ -49,6 +50,8 @@ pub struct Progress {
 
 /// Reason of Ready where the published login was left for one that has yet to be published.
 pub const LOGIN_REPLACED: &str = "LoginReplaced";
+/// Reason of Ready where nobody has seen yet whether it was.
+pub const LOGIN_UNSEEN: &str = "LoginUnseen";
 
 impl Progress {
     pub fn step(&self) -> Option<Step> {
@@ -209,8 +212,12 @@ impl Progress {
         Self {
             failure,
             preflight,
-            // So until its target has been seen again.
-            published_is_dead: ready.is_some_and(|ready| ready.reason == LOGIN_REPLACED),
+            // So until its target has been seen again. What is not ready for another reason, or not known to be, says nothing
+            // of that.
+            published_is_dead: ready.and_then(|ready| match ready.status.as_str() {
+                "True" => Some(false),
+                _ => (ready.reason == LOGIN_REPLACED).then_some(true),
+            }),
             reported_at,
             urgent: reported_at.is_some() && !contained,
             ..Self::default()

@@ -16,7 +16,7 @@ use keyturn_rotation::protocol::{self, Desired, Next, Step, Waiting};
 use keyturn_rotation::request;
 use keyturn_rotation::schedule::{Due, Verdict};
 
-use super::progress::{Blocked, LOGIN_REPLACED, Progress};
+use super::progress::{Blocked, LOGIN_REPLACED, LOGIN_UNSEEN, Progress};
 use super::{compromise, desired};
 
 /// Most entries of `status.history`.
@@ -473,10 +473,10 @@ fn ready(
     if !published {
         return not_ready(next);
     }
-    if let Some((reason, why)) = refused(status, desired, observed, progress) {
+    if let Some((truth, reason, why)) = not_accepted(status, desired, observed, progress) {
         let beside =
             if next.1.is_empty() || next.0 == reason { String::new() } else { format!(". {}", next.1) };
-        return not_ready((reason, format!("{why}{beside}")));
+        return (c::READY, truth, reason, format!("{why}{beside}"));
     }
     let (reason, message) = next;
     if blocked.is_some() {
@@ -490,27 +490,33 @@ fn ready(
     (c::READY, Truth::True, reason, message)
 }
 
-/// Why what is published opens nothing, as far as its target has said.
-fn refused(
+/// Why what is published opens nothing, or may open nothing, as far as its target has said.
+fn not_accepted(
     status: &ManagedSecretStatus,
     desired: &Desired<'_>,
     observed: Option<&Observed>,
     progress: &Progress,
-) -> Option<(String, String)> {
-    let is_dead = match observed {
-        Some(observed) => {
-            protocol::published_is_dead(desired, observed).unwrap_or(progress.published_is_dead)
+) -> Option<(Truth, String, String)> {
+    let seen = observed.and_then(|observed| protocol::published_is_dead(desired, observed));
+    let (truth, reason, message) = match seen.or(progress.published_is_dead) {
+        Some(true) => (
+            Truth::False,
+            LOGIN_REPLACED,
+            "The login that is published is not accepted any more, and the new one is not published yet",
+        ),
+        // A status that was lost may have said so.
+        None if observed.is_some() => (
+            Truth::Unknown,
+            LOGIN_UNSEEN,
+            "A rotation is under way that may have replaced the login which is published, and its server has not been \
+             seen since",
+        ),
+        _ => {
+            let target = status.target.as_ref().filter(|target| !target.accepts)?;
+            (Truth::False, "LoginRefused", target.message.as_str())
         }
-        // This very pass has seen it, or has changed the role, and could see no more.
-        None => progress.published_is_dead || progress.installed_at.is_some(),
     };
-    if is_dead {
-        let message =
-            "The login that is published is not accepted any more, and the new one is not published yet";
-        return Some((LOGIN_REPLACED.to_owned(), message.to_owned()));
-    }
-    let target = status.target.as_ref().filter(|target| !target.accepts)?;
-    Some(("LoginRefused".to_owned(), target.message.clone()))
+    Some((truth, reason.to_owned(), message.to_owned()))
 }
 
 /// What is going on, or else what is held back.

@@ -267,6 +267,7 @@ scenarios! {
     a_host_outside_the_grants_is_not_touched,
     a_host_with_a_window_gets_its_password_although_another_one_is_missing,
     a_password_that_was_installed_is_not_forgotten_with_its_object,
+    a_password_that_may_be_installed_is_not_forgotten_while_its_server_is_away,
     a_verification_on_a_host_that_was_not_deployed_to_adopts_nothing,
     a_role_that_cannot_be_changed_holds_no_other_secret,
     an_incident_leaves_a_parameter_under_its_key,

@@ -214,35 +214,8 @@ fn start(
     {
         return next;
     }
-    if asks {
-        match preflight(desired, observed) {
-            Preflight::Passed => {
-                if let Some(next) = publishable::prove(desired, observed) {
-                    return next;
-                }
-            }
-            Preflight::NotAsked => {
-                return publishable::prove(desired, observed)
-                    .unwrap_or(Next::Act { step: Step::Preflight, act: Act::AskPreflight });
-            }
-            Preflight::Pending => {
-                return Next::Wait { step: Step::Preflight, until: None, why: Waiting::Preflight };
-            }
-            Preflight::Failed { host, reason, message } => {
-                let why = Waiting::PreflightFailed { host, reason, message };
-                return Next::Wait { step: Step::Preflight, until: None, why };
-            }
-            Preflight::SetUp { .. } if desired.may_set_up => {
-                return Next::Act { step: Step::Preflight, act: Act::SetUp };
-            }
-            Preflight::SetUp { statements } => return Next::Stall(Stalled::SetUpPlanned { statements }),
-            Preflight::TargetUnseen => {
-                return Next::Wait { step: Step::Preflight, until: None, why: Waiting::TargetUnseen };
-            }
-            Preflight::Target(problem) => {
-                return Next::Wait { step: Step::Preflight, until: None, why: Waiting::Target(problem) };
-            }
-        }
+    if asks && let Some(next) = hosts_and_target_first(desired, observed) {
+        return next;
     }
     if hurry && let Some(next) = roles_are_to_be_made(desired, observed) {
         return next;
@@ -268,6 +241,24 @@ fn start(
             hosts: desired.hosts.clone(),
             keep_previous: !hurry && !suspicion::is_suspected(desired, observed),
         },
+    }
+}
+
+/// What is asked before a rotation that could as well start later; `None` once all has been answered well.
+fn hosts_and_target_first(desired: &Desired<'_>, observed: &Observed) -> Option<Next> {
+    let wait = |why| Some(Next::Wait { step: Step::Preflight, until: None, why });
+    let act = |act| Some(Next::Act { step: Step::Preflight, act });
+    match preflight(desired, observed) {
+        Preflight::Passed => publishable::prove(desired, observed),
+        Preflight::NotAsked => publishable::prove(desired, observed).or_else(|| act(Act::AskPreflight)),
+        Preflight::Pending => wait(Waiting::Preflight),
+        Preflight::Failed { host, reason, message } => {
+            wait(Waiting::PreflightFailed { host, reason, message })
+        }
+        Preflight::SetUp { .. } if desired.may_set_up => act(Act::SetUp),
+        Preflight::SetUp { statements } => Some(Next::Stall(Stalled::SetUpPlanned { statements })),
+        Preflight::TargetUnseen => wait(Waiting::TargetUnseen),
+        Preflight::Target(problem) => wait(Waiting::Target(problem)),
     }
 }
 

@@ -280,20 +280,24 @@ fn changed_at(target: &TargetEvidence, record: &Record) -> Option<DateTime<Utc>>
     target.fences.get(&credential.username).filter(|(id, _)| *id == record.id).map(|(_, at)| *at)
 }
 
-/// Whether the target has left the published login for the recorded one, which has yet to be published; `None` where the
-/// target was not seen. What the spec asks for by now is no matter: a role may have been changed before it was edited.
+/// Whether the target has left the published login for the recorded one, which has yet to be published; `None` where only
+/// the target could tell, and was not seen. What the spec asks for by now is no matter: a role may have been changed before it was edited.
 pub fn published_is_dead(desired: &Desired<'_>, observed: &Observed) -> Option<bool> {
     let newest = observed.records.values().next_back();
     let Some((record, credential)) = newest.and_then(|record| Some((record, record.credential.as_ref()?)))
     else {
         return Some(false);
     };
-    let target = observed.target.as_ref().filter(|target| target.unseen.is_none())?;
     let in_place = desired.strategy == Some(Strategy::InPlace)
         || credential.replaces.as_ref() == Some(&credential.username);
-    if observed.is_published(record) {
+    let is_published = observed.is_published(record);
+    if is_published && (!in_place || record.kept.is_empty()) {
+        return Some(false);
+    }
+    let target = observed.target.as_ref().filter(|target| target.unseen.is_none())?;
+    if is_published {
         // What a roll back leaves published has yet to be what the role has again.
-        return Some(in_place && !record.kept.is_empty() && !is_accepted(observed));
+        return Some(!is_accepted(observed));
     }
     Some(match &credential.replaces {
         _ if in_place => is_accepted(observed) || changed_at(target, record).is_some(),

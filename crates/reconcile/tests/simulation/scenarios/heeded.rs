@@ -579,6 +579,24 @@ scenario!(a_password_that_was_installed_is_not_forgotten_with_its_object,
     ends: seams::let_go,
     or_else: seams::let_go);
 
+fn marked(state: &State) -> bool {
+    state.ssm.staged().any(|path| path.ends_with(".abort"))
+}
+
+scenario!(a_password_that_may_be_installed_is_not_forgotten_while_its_server_is_away,
+    prepare: |s| login_on_web(s, single_with_admin(), json!({})),
+    script: || vec![
+        at(300, "asks for another password", |s| s.request(SECRET, "one")),
+        once(role_changed, "makes SSM refuse it", |s| seams::refuse(s, PATH, |rules| rules.frozen = true)),
+        once(marked, "deletes the object, and takes the server away", |s| {
+            s.delete_secret(SECRET);
+            set_server_away(s, true);
+        }),
+        later(1200, "brings the server back", |s| set_server_away(s, false)),
+    ],
+    ends: seams::let_go,
+    or_else: seams::let_go);
+
 fn rolled_back(end: &Summary) -> bool {
     end.hosts.values().all(|host| host.runs.values().all(|same| *same))
         && end.staged.is_empty()

@@ -344,6 +344,22 @@ impl State {
         gates.chain(late).chain(jobs).chain(action).min().map(|at| at.max(self.now))
     }
 
+    /// What a fault does beside the effect that it comes with.
+    fn befall(&mut self, fault: Fault) {
+        match fault {
+            Fault::CrashAndStatusEmptied | Fault::StatusEmptied => self.empty_every_status(),
+            Fault::CrashAndStaleReads => {
+                let at = self.now;
+                self.ssm.lag_behind_the_last_change(at, Lag::All);
+                self.cluster.lag_behind_the_last_change(at);
+            }
+            Fault::Evicted | Fault::EvictedAfterScript => {
+                self.evict_the_youngest_job(fault == Fault::EvictedAfterScript);
+            }
+            _ => {}
+        }
+    }
+
     pub fn empty_every_status(&mut self) {
         invariants::status_is_emptied(self);
         self.cluster.empty_every_status(&mut self.touched);
@@ -407,23 +423,9 @@ impl World {
         match fault {
             None | Some(Fault::StaleReads | Fault::StaleListing | Fault::StaleHistories) => heard(now()),
             Some(Fault::CrashBefore) => self.crash().await,
-            Some(Fault::CrashAfter) => {
+            Some(fault @ (Fault::CrashAfter | Fault::CrashAndStatusEmptied | Fault::CrashAndStaleReads)) => {
                 drop(now());
-                self.crash().await
-            }
-            Some(Fault::CrashAndStatusEmptied) => {
-                drop(now());
-                self.lock().empty_every_status();
-                self.crash().await
-            }
-            Some(Fault::CrashAndStaleReads) => {
-                drop(now());
-                {
-                    let mut state = self.lock();
-                    let at = state.now;
-                    state.ssm.lag_behind_the_last_change(at, Lag::All);
-                    state.cluster.lag_behind_the_last_change(at);
-                }
+                self.lock().befall(fault);
                 self.crash().await
             }
             Some(Fault::Refused) => Err(E::refused(&what)),
@@ -433,38 +435,25 @@ impl World {
                 drop(now());
                 Err(E::no_answer(&what))
             }
-            Some(Fault::AppliedSoon) => {
-                later(Some(SOON));
-                Err(E::no_answer(&what))
-            }
-            Some(Fault::AppliedLate) => {
-                later(None);
+            Some(fault @ (Fault::AppliedSoon | Fault::AppliedLate)) => {
+                later((fault == Fault::AppliedSoon).then_some(SOON));
                 Err(E::no_answer(&what))
             }
             Some(Fault::Duplicated) => {
                 drop(now());
                 heard(now())
             }
-            Some(Fault::DuplicatedSoon) => {
-                later(Some(SOON));
-                heard(now())
-            }
-            Some(Fault::DuplicatedLate) => {
-                later(None);
+            Some(fault @ (Fault::DuplicatedSoon | Fault::DuplicatedLate)) => {
+                later((fault == Fault::DuplicatedSoon).then_some(SOON));
                 heard(now())
             }
             Some(fault @ (Fault::ZombieSoon | Fault::ZombieLate)) => {
                 self.pause(what, sent, (fault == Fault::ZombieSoon).then_some(SOON)).await;
                 heard(now())
             }
-            Some(Fault::StatusEmptied) => {
+            Some(fault @ (Fault::StatusEmptied | Fault::Evicted | Fault::EvictedAfterScript)) => {
                 let outcome = heard(now());
-                self.lock().empty_every_status();
-                outcome
-            }
-            Some(fault @ (Fault::Evicted | Fault::EvictedAfterScript)) => {
-                let outcome = heard(now());
-                self.lock().evict_the_youngest_job(fault == Fault::EvictedAfterScript);
+                self.lock().befall(fault);
                 outcome
             }
         }
