@@ -32,6 +32,9 @@ const MOST_PASSES: usize = 700;
 pub const FIRST_ROTATION_DELAY: TimeDelta = TimeDelta::minutes(2);
 /// Waits for somebody's word are stretched while nothing happens, up to this.
 const LONGEST_POLL: TimeDelta = TimeDelta::hours(1);
+/// Who wants to look again sooner than this, more than so many times in a row, while nothing happens, will do so for ever.
+const HASTE: TimeDelta = TimeDelta::seconds(5);
+const MOST_HASTY_LOOKS: u32 = 10;
 
 type Pass = Pin<Box<dyn Future<Output = Result<Requeue, ObjectError>>>>;
 
@@ -165,6 +168,7 @@ struct Run {
     due: BTreeMap<Key, At>,
     errors: BTreeMap<Key, i32>,
     quiet: BTreeMap<Key, u32>,
+    hasty: BTreeMap<Key, u32>,
     attention: Attention,
     sabotage: Option<Sabotage>,
     passes: usize,
@@ -203,6 +207,7 @@ impl Run {
             due: BTreeMap::new(),
             errors: BTreeMap::new(),
             quiet: BTreeMap::new(),
+            hasty: BTreeMap::new(),
             attention,
             sabotage,
             passes: 0,
@@ -224,6 +229,7 @@ impl Run {
         self.due = keys.into_iter().map(|key| (key, now)).collect();
         self.errors.clear();
         self.quiet.clear();
+        self.hasty.clear();
     }
 
     fn go(&mut self) {
@@ -283,6 +289,7 @@ impl Run {
         });
         for key in touched {
             self.quiet.remove(&key);
+            self.hasty.remove(&key);
             let unknown = !self.due.contains_key(&key);
             if self.attention == Attention::Watches || unknown {
                 self.due.insert(key, now);
@@ -327,6 +334,7 @@ impl Run {
             }
             Ok(Requeue::After(wait)) => {
                 self.errors.remove(key);
+                self.look_is_planned(key, wait, acted);
                 let quiet = self.quiet.entry(key.clone()).or_default();
                 *quiet = if acted { 0 } else { (*quiet + 1).min(12) };
                 // What only waits for somebody's word is looked at ever more rarely, to save the simulation's time.
@@ -344,6 +352,20 @@ impl Run {
             }
         };
         self.due.insert(key.clone(), now + wait);
+    }
+
+    /// Nobody is looked at again and again while nothing happens.
+    fn look_is_planned(&mut self, key: &Key, wait: TimeDelta, acted: bool) {
+        let hasty = self.hasty.entry(key.clone()).or_default();
+        *hasty = if acted || wait >= HASTE { 0 } else { *hasty + 1 };
+        if *hasty > MOST_HASTY_LOOKS {
+            let (looks, seconds) = (*hasty, HASTE.num_seconds());
+            self.state(|s| {
+                s.violate(format!(
+                    "I6: {key:?} was to be looked at within {seconds} s for the {looks}th time in a row, for nothing"
+                ))
+            });
+        }
     }
 
     fn wake_zombies(&mut self) {

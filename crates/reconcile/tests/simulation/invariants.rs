@@ -5,10 +5,11 @@ mod held;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use held::{host_status, script_runs};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use keyturn_api::managed_secret::DeletionPolicy;
 use keyturn_api::rotation_grant::GrantMode;
 use keyturn_api::time::from_kubernetes;
-use keyturn_api::{ManagedSecret, ROTATE_REQUESTED_AT, SecretIncident, conditions};
+use keyturn_api::{DockerHost, ManagedSecret, ROTATE_REQUESTED_AT, SecretIncident, conditions};
 use keyturn_reconcile::deploy::task::Task;
 use keyturn_reconcile::incident::scope;
 use keyturn_reconcile::parameter_store::description;
@@ -747,12 +748,20 @@ fn is_held_too_long(secret: &ManagedSecret, now: At) -> bool {
     deleted_at.is_some_and(|at| at + DELETION_BOUND * 2 < now)
 }
 
+/// Not Ready, and nothing says why.
+fn says_nothing(known: &[Condition]) -> bool {
+    let ready = conditions::find(known, conditions::READY);
+    ready.is_none_or(|ready| ready.status != "True" && (ready.reason.is_empty() || ready.message.is_empty()))
+}
+
 fn waits_without_a_word(secret: &ManagedSecret) -> bool {
-    let ready = secret.status.as_ref().and_then(|s| conditions::find(&s.conditions, conditions::READY));
-    secret.metadata.deletion_timestamp.is_none()
-        && ready.is_none_or(|ready| {
-            ready.status != "True" && (ready.reason.is_empty() || ready.message.is_empty())
-        })
+    let known = secret.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    secret.metadata.deletion_timestamp.is_none() && says_nothing(known)
+}
+
+fn host_waits_without_a_word(host: &DockerHost) -> bool {
+    let known = host.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    host.metadata.deletion_timestamp.is_none() && says_nothing(known)
 }
 
 /// At the end: other people's writes that were replaced have been reported, and nothing is stuck in silence.
@@ -778,8 +787,9 @@ pub fn at_the_end(state: &mut State) {
     if !held.is_empty() {
         state.violate(format!("I6: deleted and still there: {}", held.join(", ")));
     }
-    let silent: Vec<String> =
-        state.cluster.secrets().filter(|s| waits_without_a_word(s)).map(|s| s.name_any()).collect();
+    let secrets = state.cluster.secrets().filter(|s| waits_without_a_word(s)).map(|s| s.name_any());
+    let hosts = state.cluster.hosts().filter(|h| host_waits_without_a_word(h)).map(|h| h.name_any());
+    let silent: Vec<String> = secrets.chain(hosts).collect();
     if !silent.is_empty() {
         state.violate(format!("I6: not Ready, and nothing says why: {}", silent.join(", ")));
     }

@@ -477,6 +477,24 @@ ends: |end| {
     kept && end.staged.is_empty() && end.secrets.values().all(|s| is(&s.conditions, "Drifted", "True"))
 });
 
+/// It comes of age half an hour from now, in the middle between two listings of Parameter Store.
+fn about_to_come_of_age(state: &mut State) {
+    grant(state, "Rotate");
+    let start = state.now;
+    state.now = start + TimeDelta::seconds(1830);
+    rotated_days_ago(state, PATH, "the-value-of-the-first-rotation", 90);
+    state.now = start;
+    state.apply_secret(SECRET, json!({}), spec(json!({})));
+}
+
+scenario!(a_value_that_somebody_wrote_just_before_it_came_of_age_is_reported,
+prepare: about_to_come_of_age,
+script: || vec![at(1815, "writes it by hand", |s| s.person_puts(PATH, FOREIGN))],
+ends: |end| {
+    let kept = end.parameters.values().all(|p| p.latest == Latest::Person && p.generated == 0);
+    kept && end.staged.is_empty() && end.secrets.values().all(|s| is(&s.conditions, "Drifted", "True"))
+});
+
 scenario!(a_foreign_write_is_adopted_where_asked,
     prepare: |s| {
         grant(s, "Rotate");
@@ -669,13 +687,18 @@ scenario!(a_request_to_a_suspended_secret_waits,
     ],
     ends: one_new_value);
 
-/// To another cluster, beside the same hosts and parameters.
-fn apply_everything_anew(state: &mut State) {
+/// Beside the same hosts and parameters.
+fn apply_everything(state: &mut State, annotations: Value) {
     let real = state.hosts.clone();
-    state.lose_all_objects();
     host(state, "web", &[PATH]);
     state.hosts = real;
-    state.apply_secret(SECRET, json!({ROTATE_REQUESTED_AT: "one"}), on_web(json!({})));
+    state.apply_secret(SECRET, annotations, on_web(json!({})));
+}
+
+/// To another cluster.
+fn apply_everything_anew(state: &mut State) {
+    state.lose_all_objects();
+    apply_everything(state, json!({ROTATE_REQUESTED_AT: "one"}));
 }
 
 scenario!(objects_that_are_lost_and_applied_again_rotate_nothing,
@@ -691,6 +714,20 @@ scenario!(objects_that_are_lost_in_mid_rotation_and_applied_again_finish_it,
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
         once(recorded, "loses the cluster and applies everything to a new one", apply_everything_anew),
+    ],
+    ends: one_new_value);
+
+// Nothing but its record tells the new controller of a rotation that nobody asked for.
+scenario!(objects_that_are_lost_in_mid_deployment_and_applied_again_later_finish_it,
+    prepare: |s| {
+        grant(s, "Rotate");
+        rotated_days_ago(s, PATH, "the-value-of-the-first-rotation", 91);
+        host(s, "web", &[PATH]);
+        s.apply_secret(SECRET, json!({}), on_web(json!({})));
+    },
+    script: || vec![
+        once(deploying, "loses the cluster", State::lose_all_objects),
+        later(600, "applies everything to a new one", |s| apply_everything(s, json!({}))),
     ],
     ends: one_new_value);
 

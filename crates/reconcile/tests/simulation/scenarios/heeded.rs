@@ -196,6 +196,12 @@ scenario!(two_secrets_of_one_host_are_deployed_once,
     ],
     ends: one_new_value);
 
+fn host_is_not_granted(state: &State) -> bool {
+    let status = state.cluster.host("web").and_then(|host| host.status.as_ref());
+    let mut conditions = status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|c| c.type_ == "Stalled" && c.reason == "NotGranted" && c.message.contains("web.example"))
+}
+
 scenario!(a_host_outside_the_grants_is_not_touched,
     prepare: |s| {
         let grant = json!({
@@ -208,7 +214,8 @@ scenario!(a_host_outside_the_grants_is_not_touched,
     },
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        later(3600, "grants the host", |s| grant(s, "Rotate")),
+        later(3600, "looks at the host", |_| {}),
+        once(host_is_not_granted, "reads which grant is missing, and gives it", |s| grant(s, "Rotate")),
     ],
     ends: one_new_value);
 
@@ -494,6 +501,23 @@ scenario!(a_host_is_not_deployed_to_while_a_role_of_it_is_changed,
     prepare: seams::role_beside_another_secret,
     script: both_requested,
     ends: seams::role_and_other_end_well,
+    or_else: seams::role_and_other_end_well);
+
+scenario!(a_host_is_not_deployed_to_while_the_password_of_its_role_waits_for_ssm,
+    prepare: |s| {
+        server_with_a(s);
+        host(s, "web", &[PATH, SECOND]);
+        s.apply_secret(SECRET, json!({}), login_spec(single_with_admin(), json!({})));
+    },
+    script: || vec![
+        at(300, "asks for another password", |s| s.request(SECRET, "one")),
+        once(role_changed, "keeps SSM from taking it for a while, and applies another secret of the host", |s| {
+            seams::refuse(s, PATH, |rules| rules.throttled = true);
+            apply_the_other(s);
+        }),
+        later(100, "lets SSM take it", seams::allow_everything),
+    ],
+    ends: seams::role_and_other_in_order,
     or_else: seams::role_and_other_end_well);
 
 scenario!(a_role_is_not_changed_while_its_host_is_deployed_to,

@@ -78,7 +78,7 @@ fn set_permitted(state: &mut State, permitted: bool) {
     }
 }
 
-fn role_and_other_in_order(end: &Summary) -> bool {
+pub(super) fn role_and_other_in_order(end: &Summary) -> bool {
     in_order(end, 1) && end.server.as_ref().is_some_and(|server| server.can_log_in == ["app_a"])
 }
 
@@ -88,7 +88,7 @@ pub(super) fn role_and_other_end_well(end: &Summary) -> bool {
     in_its_place
         && end.staged.is_empty()
         && end.secrets.values().all(at_rest)
-        && end.parameters[SECOND].generated == 1
+        && end.parameters.get(SECOND).is_some_and(|other| other.generated == 1)
         && end.server.as_ref().is_some_and(|server| server.can_log_in == ["app_a"])
 }
 
@@ -219,7 +219,7 @@ pub(super) fn refuse(state: &mut State, path: &str, change: fn(&mut Rules)) {
     change(state.ssm.rules.entry(path.to_owned()).or_default());
 }
 
-fn allow_everything(state: &mut State) {
+pub(super) fn allow_everything(state: &mut State) {
     state.ssm.rules.clear();
 }
 

@@ -55,6 +55,8 @@ pub struct Rules {
     pub labels_on_oldest: Vec<String>,
     /// Refused for a reason that no metadata shows.
     pub frozen: bool,
+    /// Too many requests come in at the moment.
+    pub throttled: bool,
     /// The key that it is encrypted with, where it is not the default one.
     pub key: Option<String>,
     /// Versions under a key that was disabled since.
@@ -109,6 +111,9 @@ impl Ssm {
         if rules.denied {
             let (path, detail) = (path.to_owned(), "AccessDeniedException".to_owned());
             return Some(StoreError::Denied { operation: "PutParameter", path, detail });
+        }
+        if rules.throttled {
+            return Some(StoreError::refused(path));
         }
         if !overwrite && self.content.contains_key(path) {
             return None;
