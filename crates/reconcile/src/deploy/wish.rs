@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::ManagedSecret;
 use keyturn_api::conditions::{self, STALLED};
-use keyturn_api::managed_secret::{HostRef, IfMissing, Origin};
+use keyturn_api::managed_secret::{HostRef, IfMissing, Origin, RotationStatus};
 use keyturn_api::time::from_kubernetes;
 use kube::ResourceExt;
 
@@ -149,15 +149,23 @@ pub fn arrivals(host: &str, secrets: &[ManagedSecret]) -> Vec<Arrival> {
 }
 
 /// Until when the secret holds deployments of others: while the password of its role is about to be changed, or was changed
-/// and is not published yet. Where the change has failed the role is as it was, and nothing is held.
+/// and is not published yet, or given back. Where the change has failed the role is as it was, and nothing is held.
 pub fn holds_until(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
     let rotation =
         secret.status.as_ref().and_then(|s| s.rotation.as_ref()).filter(|_| is_in_place(secret))?;
     let installed_at = rotation.installed_at.as_ref().map(from_kubernetes);
-    let has_failed = rotation.attempts > 0 && installed_at.is_none();
+    // Where it was to be given back, the role is as the rotation before has left it.
+    let has_failed = rotation.attempts > 0 && installed_at.is_none() && rotation.trigger != "RollBack";
     // Before the first value nothing runs that it could break.
-    let holds = is_unpublished(&rotation.step) && rotation.trigger != "Missing" && !has_failed;
+    let holds = leaves_the_published(rotation) && rotation.trigger != "Missing" && !has_failed;
     holds.then(|| installed_at.unwrap_or(from_kubernetes(&rotation.started_at)) + LONGEST_HOLD)
+}
+
+/// Whether another value than the published one works, or will. Of a role whose new password SSM refuses for good it is that
+/// one, until a roll back, which status tells of first as of an Abort, gives the one before back.
+fn leaves_the_published(rotation: &RotationStatus) -> bool {
+    let is_taken_back = || rotation.installed_at.is_some() || rotation.trigger == "RollBack";
+    is_unpublished(&rotation.step) || rotation.step == "Abort" && is_taken_back()
 }
 
 fn is_unpublished(step: &str) -> bool {
@@ -171,7 +179,7 @@ fn is_in_place(secret: &ManagedSecret) -> bool {
 fn arriving_since(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
     let status = secret.status.as_ref();
     if let Some(rotation) = status.and_then(|s| s.rotation.as_ref()) {
-        return is_unpublished(&rotation.step).then(|| from_kubernetes(&rotation.started_at));
+        return leaves_the_published(rotation).then(|| from_kubernetes(&rotation.started_at));
     }
     let stalled = status.is_some_and(|s| conditions::is_true(&s.conditions, STALLED));
     if stalled || secret.spec.suspend {
@@ -253,6 +261,18 @@ mod tests {
             r.installed_at = Some(at(90));
         });
         assert_eq!(installed, Some(390), "the role was changed");
+        let given_back = changed(|r| {
+            r.attempts = 1;
+            r.trigger = "RollBack".into();
+        });
+        assert_eq!(given_back, Some(360), "the role is as the rotation before has left it");
+        let marked = changed(|r| r.step = "Abort".into());
+        assert_eq!(marked, None, "the role was never changed");
+        let taken_back = changed(|r| {
+            r.step = "Abort".into();
+            r.installed_at = Some(at(90));
+        });
+        assert_eq!(taken_back, Some(390), "the role has yet to be given back");
         assert!(wishes("web", &[role])[0].in_place);
     }
 

@@ -332,6 +332,12 @@ impl Pass<'_> {
             Err(ActError::Object(error)) => return Err(error),
             Err(error) => {
                 self.fail(step.name(), failed(&error));
+                // It may have been made although it failed, and then hosts have to know of it at once.
+                if matches!(act, Act::Install { .. })
+                    && let Ok(seen) = self.look_at_target(observed).await
+                {
+                    observed.target = seen;
+                }
                 return Ok(None);
             }
         };

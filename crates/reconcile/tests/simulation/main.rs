@@ -267,6 +267,7 @@ scenarios! {
     a_parameter_that_is_lost_with_its_history_is_rotated_past_the_fence,
     a_host_is_not_deployed_to_while_a_role_of_it_is_changed,
     a_host_is_not_deployed_to_while_the_password_of_its_role_waits_for_ssm,
+    a_host_is_not_deployed_to_while_the_password_of_its_role_is_taken_back,
     a_host_outside_the_grants_is_not_touched,
     a_host_with_a_window_gets_its_password_although_another_one_is_missing,
     a_password_that_was_installed_is_not_forgotten_with_its_object,

@@ -74,14 +74,16 @@ fn expired_marker(observed: &Observed, now: DateTime<Utc>, grace: TimeDelta) -> 
 
 /// Where a rotation stands by the evidence, whatever keeps the next step from being taken.
 pub fn step_of(desired: &Desired<'_>, observed: &Observed, record: &Record) -> Step {
-    if observed.is_published(record) {
+    let to_be_installed =
+        desired.strategy.is_some() && record.credential.is_some() && !target::is_accepted(observed);
+    // What a roll back finds published may still have to be given back to its role.
+    let is_left = to_be_installed && !record.kept.is_empty();
+    if observed.is_published(record) && !is_left {
         return match deployment(desired, observed, record) {
             Deployment::Proven => Step::Close,
             _ => Step::Deploy,
         };
     }
-    let to_be_installed =
-        desired.strategy.is_some() && record.credential.is_some() && !target::is_accepted(observed);
     if to_be_installed { Step::Install } else { Step::Promote }
 }
 

@@ -134,7 +134,10 @@ pub fn script_runs(state: &mut State, host: &str) {
 /// Nothing is started with a password that is dead, unless somebody may be using that one. A request that comes late, or
 /// from a controller that does not lead any more, may change a role at any moment.
 fn containers_start(state: &mut State, host: &str, counts: impl Fn(&State, &ManagedSecret) -> bool) {
-    let is_prompt = |fault: &Fault| matches!(fault, Fault::Refused | Fault::TimedOutNotApplied);
+    use Fault::*;
+    let is_prompt = |fault: &Fault| {
+        matches!(fault, Refused | Rejected | TimedOutNotApplied | TimedOutApplied | CrashBefore | CrashAfter)
+    };
     if !state.plan.0.iter().all(|(_, fault)| is_prompt(fault)) {
         return;
     }

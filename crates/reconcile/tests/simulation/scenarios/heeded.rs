@@ -503,12 +503,14 @@ scenario!(a_host_is_not_deployed_to_while_a_role_of_it_is_changed,
     ends: seams::role_and_other_end_well,
     or_else: seams::role_and_other_end_well);
 
+fn role_on_a_host_of_two(state: &mut State) {
+    server_with_a(state);
+    host(state, "web", &[PATH, SECOND]);
+    state.apply_secret(SECRET, json!({}), login_spec(single_with_admin(), json!({})));
+}
+
 scenario!(a_host_is_not_deployed_to_while_the_password_of_its_role_waits_for_ssm,
-    prepare: |s| {
-        server_with_a(s);
-        host(s, "web", &[PATH, SECOND]);
-        s.apply_secret(SECRET, json!({}), login_spec(single_with_admin(), json!({})));
-    },
+    prepare: role_on_a_host_of_two,
     script: || vec![
         at(300, "asks for another password", |s| s.request(SECRET, "one")),
         once(role_changed, "keeps SSM from taking it for a while, and applies another secret of the host", |s| {
@@ -518,6 +520,18 @@ scenario!(a_host_is_not_deployed_to_while_the_password_of_its_role_waits_for_ssm
         later(100, "lets SSM take it", seams::allow_everything),
     ],
     ends: seams::role_and_other_in_order,
+    or_else: seams::role_and_other_end_well);
+
+scenario!(a_host_is_not_deployed_to_while_the_password_of_its_role_is_taken_back,
+    prepare: role_on_a_host_of_two,
+    script: || vec![
+        at(300, "asks for another password", |s| s.request(SECRET, "one")),
+        once(role_changed, "makes SSM refuse it, and applies another secret of the host", |s| {
+            seams::refuse(s, PATH, |rules| rules.frozen = true);
+            apply_the_other(s);
+        }),
+    ],
+    ends: seams::role_and_other_end_well,
     or_else: seams::role_and_other_end_well);
 
 scenario!(a_role_is_not_changed_while_its_host_is_deployed_to,
