@@ -421,6 +421,8 @@ pub struct TargetEvidence {
     /// Usernames that are never shut out.
     pub superusers: BTreeSet<String>,
     pub sessions: Vec<OpenSession>,
+    /// Whether a role was changed since: then somebody may have logged in between, with the password before.
+    pub changed_since: bool,
     /// What it said to the login of the newest record.
     pub recorded: Option<Acceptance>,
     /// What it said to the published login, where no record lies open.
@@ -448,6 +450,7 @@ impl TargetEvidence {
             can_log_in: BTreeSet::new(),
             superusers: BTreeSet::new(),
             sessions: Vec::new(),
+            changed_since: false,
             recorded: None,
             published: None,
             replaced: BTreeMap::new(),

@@ -234,6 +234,7 @@ impl Actor<'_> {
         }
         if let Some(seen) = &mut observed.target {
             seen.recorded = Some(answer);
+            seen.changed_since = true;
             if seen.fenced {
                 seen.fences.insert(login.username, (id, self.now));
             }

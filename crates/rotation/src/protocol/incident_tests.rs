@@ -199,6 +199,15 @@ fn a_session_of_which_nobody_sees_when_it_was_opened_is_not_taken_for_a_new_one(
 }
 
 #[test]
+fn a_look_from_before_the_change_does_not_say_that_nobody_is_logged_in() {
+    let wanted = suspected(in_place());
+    let seen =
+        |changed_since| changed_in_place(TargetEvidence { changed_since, ..installed(2) }, Some(at(NOW - 1)));
+    assert_eq!(revocation(&wanted, &seen(true)), Revocation::Open);
+    assert_eq!(revocation(&wanted, &seen(false)), Revocation::Done);
+}
+
+#[test]
 fn without_a_fence_the_publication_tells_which_sessions_are_from_before() {
     let wanted = suspected(in_place());
     let no_fence = || TargetEvidence { fenced: false, fences: BTreeMap::new(), ..installed(2) };

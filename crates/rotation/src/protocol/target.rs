@@ -149,7 +149,9 @@ pub(super) fn has_revoked(observed: &Observed, record: &Record) -> bool {
     };
     match credential.replaces.as_ref().filter(|old| **old != credential.username) {
         None => {
-            is_accepted(observed) && end_older_sessions(observed, record, credential, target.at).is_none()
+            !target.changed_since
+                && is_accepted(observed)
+                && end_older_sessions(observed, record, credential, target.at).is_none()
         }
         Some(old) => {
             issued::are_gone(observed, record, target)
