@@ -323,7 +323,7 @@ fn an_incident_does_not_wait_for_its_hosts(view: &View<'_>) -> Option<Next> {
     if matches!(view.deployment(), Deployment::Proven) {
         return None;
     }
-    incident::supersede_unproven(view.desired, view.observed, view.record, view.now)
+    incident::supersede_unproven(view.desired, view.observed, view.record, view.now, view.grace)
 }
 
 fn every_host_has_to_adopt_it(view: &View<'_>) -> Option<Next> {

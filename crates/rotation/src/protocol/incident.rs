@@ -1,6 +1,6 @@
 //! What a suspicion changes: nothing that was made before it was reported may live on.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::suspicion::{is_due, is_rotated, made_at, revoke_at, taints};
 use super::{Act, Desired, Next, Step, Strategy, base, target};
@@ -27,18 +27,23 @@ pub(super) fn supersede(desired: &Desired<'_>, observed: &Observed, record: &Rec
 }
 
 /// The same, where hosts do not run yet what it published. Where the next rotation takes the login from those that have
-/// not followed, they are given until the time of the revocation.
+/// not followed, they are given until the time of the revocation, and that is done first: whoever is logged in would stay so,
+/// since the next rotation knows that login as its own only.
 pub(super) fn supersede_unproven(
     desired: &Desired<'_>,
     observed: &Observed,
     record: &Record,
     now: DateTime<Utc>,
+    grace: TimeDelta,
 ) -> Option<Next> {
     let may_follow = match desired.strategy {
         // Logins that the target makes do not take the place of each other.
         None | Some(Strategy::Issued) => true,
         Some(Strategy::InPlace) => target::is_accepted(observed),
-        Some(Strategy::Alternating) => is_due(desired, observed, record, now),
+        Some(Strategy::Alternating) => {
+            is_due(desired, observed, record, now)
+                && target::retire(desired, observed, record, now, grace).is_none()
+        }
     };
     if may_follow { supersede(desired, observed, record) } else { None }
 }
