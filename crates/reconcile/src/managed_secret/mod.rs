@@ -246,9 +246,10 @@ fn before_revocation(requeue: Requeue, object: &ManagedSecret, now: DateTime<Utc
 
 fn requeue(progress: &Progress, now: DateTime<Utc>) -> Requeue {
     let wait = |at: DateTime<Utc>| (at - now).max(TimeDelta::milliseconds(100)).min(RESYNC);
-    // Of one whose time has come nothing is left to wait for: it was tried, or waits for something else by now.
+    // Of one whose time is over nothing is left to wait for: it was tried, or waits for something else by now. What is due
+    // this very moment has failed in this pass.
     let next_attempt = progress.failure.as_ref().map(|failure| from_kubernetes(&failure.next_attempt_time));
-    if let Some(next_attempt) = next_attempt.filter(|at| *at > now) {
+    if let Some(next_attempt) = next_attempt.filter(|at| *at >= now) {
         return Requeue::After(wait(next_attempt));
     }
     if progress.blocked.is_some() {
