@@ -19,7 +19,7 @@ use keyturn_rotation::request;
 use keyturn_secret_value::SecretValue;
 use kube::ResourceExt;
 
-use crate::faults::Kind;
+use crate::faults::{Kind, Plan};
 use crate::world::ssm::{By, Stored};
 use crate::world::{At, CLUSTER, DELETION_BOUND, GRACE, NAMESPACE, STAGING, Sent, State};
 
@@ -394,6 +394,7 @@ pub fn secret_status(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     ready_is_accepted(state, sent, changed);
     held::conditions_are_true(state, sent, changed);
     answered_requests_ask_nobody(state, changed);
+    held::a_revocation_goes_its_own_way(state, changed);
     if let Some(status) = &changed.status
         && status.history.len() > 10
     {
@@ -518,12 +519,21 @@ pub fn has_recorded_a_request(secret: &ManagedSecret) -> bool {
     secret.status.as_ref().is_some_and(|s| s.history.iter().any(|ended| ended.result == "Recorded"))
 }
 
-/// A role was given a password by the rotation of this id.
-pub fn role_is_changed(state: &mut State, id: u64, username: &str, password: &str) {
+/// A role was given a password by the rotation of this id, in the place of one that worked.
+pub fn role_is_changed(state: &mut State, id: u64, username: &str, password: &str, before: Option<String>) {
     value_is_known(state, password);
     let login = format!("{username}:{password}");
     if state.memory.retired.contains(&login) {
         state.violate(format!("I4: rotation {id} brought a retired login of {username} back"));
+    }
+    // Of roles that take turns it is the one that nobody uses.
+    let taken = before.filter(|before| before != password).map(|before| format!("{username}:{before}"));
+    if let Some(taken) = taken.filter(|_| !changes_in_place(state)) {
+        let users = users_of(state, |value| value == taken);
+        if !users.is_empty() {
+            let users = users.join(", ");
+            state.violate(format!("I8: rotation {id} changed role {username} while {users} ran it"));
+        }
     }
 }
 
@@ -722,14 +732,14 @@ fn suspicions(state: &State) -> Vec<String> {
                     state.hosts.values().any(|host| host.running.get(path).is_some_and(|value| is_old(value)))
                 };
                 // A login that is published and refused is of no use to anybody.
-                // A role that is shut out, with somebody who is still logged in.
+                // A role that is shut out or has another password, with somebody who is still logged in.
                 let logged_in = state.postgres.as_ref().is_some_and(|server| {
-                    let shut_out = |value: &str| {
+                    let goes_on = |value: &str| {
                         let role = value.split_once(':').and_then(|(name, _)| server.roles.get(name));
-                        role.is_some_and(|role| !role.can_log_in) && !server.ended.contains_key(value)
+                        role.is_some() && !server.ended.contains_key(value)
                     };
                     let mut run = state.hosts.values().filter_map(|host| host.running.get(path));
-                    run.any(|value| is_old(value) && shut_out(value))
+                    run.any(|value| is_old(value) && goes_on(value))
                 });
                 let published =
                     !has_target && state.ssm.latest(path).is_some_and(|latest| is_old(&latest.value));
@@ -766,6 +776,11 @@ fn host_waits_without_a_word(host: &DockerHost) -> bool {
 
 /// At the end: other people's writes that were replaced have been reported, and nothing is stuck in silence.
 pub fn at_the_end(state: &mut State) {
+    // A fault may keep a moment from coming that people wait for.
+    if let Some(waits) = state.script.front().map(|action| action.what).filter(|_| state.plan == Plan::none())
+    {
+        state.violate(format!("{SAME_END}: the moment has not come at which somebody {waits}"));
+    }
     let silent: Vec<String> = state
         .memory
         .replaced

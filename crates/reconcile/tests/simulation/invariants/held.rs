@@ -5,6 +5,7 @@ use chrono::TimeDelta;
 use keyturn_api::conditions;
 use keyturn_api::docker_host::RunMode;
 use keyturn_api::grants::{self, Verdict};
+use keyturn_api::managed_secret::Origin;
 use keyturn_api::rotation_grant::GrantMode;
 use keyturn_api::time::from_kubernetes;
 use keyturn_api::{DockerHost, ManagedSecret};
@@ -155,6 +156,45 @@ fn deployment(host: &DockerHost, path: &str, version: i64) -> (String, String, i
 pub fn host_status(state: &mut State, changed: &DockerHost) {
     let shown = changed.status.iter().flat_map(|status| &status.parameters).filter(|shown| shown.deployed);
     state.memory.deployed.extend(shown.map(|shown| deployment(changed, &shown.path, shown.version)));
+    waits_although_it_is_urgent(state, changed);
+}
+
+/// In an incident a host waits neither for other hosts and secrets nor for its window. A cache that lags may hide the report.
+fn waits_although_it_is_urgent(state: &mut State, changed: &DockerHost) {
+    let Some(status) = changed.status.as_ref().filter(|_| state.plan == Plan::none()) else { return };
+    let Some(deploying) = conditions::find(&status.conditions, conditions::DEPLOYING) else { return };
+    let waits = ["WaitingForSecret", "WaitingForHost", "WaitingForWindow", "Coalescing"];
+    if !waits.contains(&deploying.reason.as_str()) {
+        return;
+    }
+    let (host, reason) = (changed.name_any(), deploying.reason.clone());
+    let is_urgent = |secret: &&ManagedSecret| {
+        secret.status.as_ref().is_some_and(|status| {
+            let open = status.compromise.as_ref().is_some_and(|said| said.contained_at.is_none());
+            let waits_for_hosts = status.rotation.as_ref().is_some_and(|rotation| rotation.step == "Deploy");
+            open && waits_for_hosts && status.parameters.iter().all(|p| p.origin == Origin::Rotated)
+        })
+    };
+    let urgent = state.cluster.secrets().filter(|secret| names_host(secret, &host)).find(is_urgent);
+    if let Some(name) = urgent.map(|secret| secret.name_any()) {
+        state.violate(format!("I6: {host} waits ({reason}) although it is to run {name} for an incident"));
+    }
+}
+
+/// In an incident what fails of the revocation puts nothing off that hosts wait for, and nothing of that the revocation.
+pub fn a_revocation_goes_its_own_way(state: &mut State, changed: &ManagedSecret) {
+    let Some(status) = &changed.status else { return };
+    let is_open = status.compromise.as_ref().is_some_and(|said| said.contained_at.is_none());
+    let (Some(failure), Some(rotation)) = (&status.failure, &status.rotation) else { return };
+    if !is_open || from_kubernetes(&failure.next_attempt_time) <= state.now {
+        return;
+    }
+    let publishes = |step: &str| matches!(step, "Install" | "Promote");
+    let (failed, waits) = (failure.step.clone(), rotation.step.clone());
+    if failed == "Retire" && publishes(&waits) || publishes(&failed) && waits == "Retire" {
+        let name = changed.name_any();
+        state.violate(format!("I6: {waits} of {name} is put off in an incident because {failed} has failed"));
+    }
 }
 
 /// Whether a deployment changes nothing that anybody waits for. What nobody heard of a run before is waited for.

@@ -104,6 +104,41 @@ scenario!(an_incident_while_roles_take_turns_revokes_both,
     ends: |end| contained_logins(end, 2, &["app_a"]),
     or_else: contained_by_one_or_two_logins);
 
+fn role_is_shut_out(state: &State, name: &str) -> bool {
+    let role = state.postgres.as_ref().and_then(|server| server.roles.get(name));
+    role.is_some_and(|role| !role.can_log_in)
+}
+
+scenario!(an_incident_revokes_in_time_although_nothing_can_be_published,
+    prepare: |s| login_on_web(s, alternating(), json!({})),
+    script: || vec![
+        at(300, "reports an incident, and SSM takes no new value", |s| {
+            seams::refuse(s, PATH, |rules| rules.frozen = true);
+            let mut wanted = token_is_suspected();
+            merge(&mut wanted, json!({"revokeWithin": "2m"}));
+            s.suspect("leak", wanted);
+        }),
+        once(|s| role_is_shut_out(s, "app_a"), "lets SSM take it", |s| s.ssm.rules.clear()),
+    ],
+    ends: |end| contained_logins(end, 1, &["app_b"]));
+
+scenario!(an_incident_does_not_wait_for_the_host_that_goes_first,
+    prepare: |s| {
+        young_value_on_web(s);
+        host(s, "canary", &[PATH]);
+        s.edit_host("web", |host| host.spec.deploy.after = vec!["canary".to_owned()]);
+        s.apply_secret(SECRET, json!({}), on_web(json!({"hosts": [{"name": "web"}, {"name": "canary"}]})));
+    },
+    script: || vec![
+        at(300, "unplugs the host that goes first and reports an incident", |s| {
+            s.hosts.get_mut("canary").expect("it was made").unreachable = true;
+            s.suspect("leak", token_is_suspected());
+        }),
+        once(|s| s.memory.published(PATH) > 0 && seams::runs_what_is_published(s, "web", PATH),
+            "plugs it in again", |s| set_host_down(s, false)),
+    ],
+    ends: |end| contained_with(end, 1));
+
 scenario!(an_incident_revokes_a_role_at_rest,
     prepare: |s| login_on_web(s, alternating(), json!({"retire": {"after": "9d"}})),
     script: an_incident,
@@ -156,6 +191,21 @@ scenario!(an_incident_in_mid_rotation_revokes_although_a_host_is_down,
         once(deploying, "unplugs the host", |s| set_host_down(s, true)),
         later(5, "reports an incident", |s| s.suspect("leak", soon_revoked())),
         once(compromise_is_over, "plugs it in again", |s| set_host_down(s, false)),
+    ],
+    ends: |end| contained_logins(end, 2, &["app_a"]),
+    or_else: contained_by_one_or_two_logins);
+
+scenario!(an_incident_leaves_nobody_logged_in_although_the_server_was_away_when_its_time_came,
+    prepare: |s| login_on_web(s, alternating(), json!({})),
+    script: || vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        once(deploying, "unplugs the host", |s| set_host_down(s, true)),
+        later(5, "unplugs the server and reports an incident", |s| {
+            set_server_away(s, true);
+            s.suspect("leak", soon_revoked());
+        }),
+        later(120, "plugs the server in again", |s| set_server_away(s, false)),
+        once(compromise_is_over, "plugs the host in again", |s| set_host_down(s, false)),
     ],
     ends: |end| contained_logins(end, 2, &["app_a"]),
     or_else: contained_by_one_or_two_logins);

@@ -24,6 +24,21 @@ scenario!(an_incident_is_not_contained_while_nobody_sees_since_when_sessions_are
     ],
     ends: |end| contained(end) && logins_in_order(end, 1, &["app_a"]));
 
+scenario!(an_incident_is_not_contained_while_a_host_that_is_down_may_still_be_logged_in,
+    prepare: |s| {
+        login_on_web(s, single_with_admin(), json!({}));
+        hides_statistics(s, true);
+    },
+    script: || vec![
+        at(300, "unplugs the host and reports an incident", |s| {
+            set_host_down(s, true);
+            s.suspect("leak", soon_revoked());
+        }),
+        once(sessions_are_unseen, "lets the administrator read statistics", |s| hides_statistics(s, false)),
+        once(compromise_is_over, "plugs the host in again", |s| set_host_down(s, false)),
+    ],
+    ends: |end| contained(end) && logins_in_order(end, 1, &["app_a"]));
+
 scenario!(an_incident_about_a_role_that_sees_nothing_of_itself_says_that_its_sessions_may_go_on,
 prepare: |s| {
     login_on_web(s, single_on_its_own(), json!({}));

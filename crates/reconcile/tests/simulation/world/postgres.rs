@@ -227,11 +227,13 @@ impl Target for SimTarget {
         let role = username.clone();
         self.world
             .effect(Kind::Install, what, move |state, _| {
+                let mut before = None;
                 Self::change(state, has_admin, id, &username, |role| {
+                    before = role.can_log_in.then(|| role.password.clone());
                     role.password.clone_from(&password);
                     role.can_log_in = true;
                 })?;
-                invariants::role_is_changed(state, id, &username, &password);
+                invariants::role_is_changed(state, id, &username, &password, before);
                 Ok(())
             })
             .await?;
