@@ -312,6 +312,9 @@ impl Pass<'_> {
         // What is about to be written may be there, unseen, for as long as the grace.
         self.secrets.unsettle(self.place);
         let closing = self.closing(act, observed);
+        if leaves_no_trace(act, observed) {
+            self.tell_before_it_goes(closing.as_ref(), observed).await?;
+        }
         let (ports, store) = (&self.secrets.ports, self.store());
         // Said before the record goes: afterwards nothing is left to tell it from.
         if let Act::DeleteRecord { id } = act
@@ -358,12 +361,33 @@ impl Pass<'_> {
         }
         self.progress.ended.extend(closing);
         if begins_a_rotation(act) && matches!(done, Done::Applied) {
-            // The region of the spec, which the status may be about to pin.
-            let region = self.secrets.settings.region_of(self.object).to_owned();
-            let (owner, now) = (self.place.owner, self.now);
-            self.secrets.record(self.object, owner, Some(observed), self.progress, &region, now).await?;
+            self.tell(observed).await?;
         }
         Ok(Some(done))
+    }
+
+    /// Status is all that will tell of this end: whoever dies between the two would execute its request again, or begin again at
+    /// once what is to be put off.
+    async fn tell_before_it_goes(
+        &mut self,
+        closing: Option<&LastRotation>,
+        observed: &Observed,
+    ) -> Result<(), ObjectError> {
+        let Some((ended, record)) = closing.zip(observed.records.values().next()) else { return Ok(()) };
+        let (status, begun) = (self.object.status.as_ref(), to_kubernetes(record.at));
+        if status.zip(ended.id).is_some_and(|(status, id)| status::is_told(status, id, &begun)) {
+            return Ok(());
+        }
+        self.progress.ended.push(ended.clone());
+        self.tell(observed).await
+    }
+
+    /// Writes the status in the middle of the pass.
+    async fn tell(&mut self, observed: &Observed) -> Result<(), ObjectError> {
+        // The region of the spec, which the status may be about to pin.
+        let region = self.secrets.settings.region_of(self.object).to_owned();
+        let (owner, now) = (self.place.owner, self.now);
+        self.secrets.record(self.object, owner, Some(observed), self.progress, &region, now).await
     }
 
     /// How the rotation ends whose record goes; `None` where it had ended before, and the record came back.
@@ -433,6 +457,11 @@ impl Pass<'_> {
 
 fn begins_a_rotation(act: &Act) -> bool {
     matches!(act, Act::Record { .. } | Act::RecordRollBack { .. })
+}
+
+/// Whether the last record goes that tells of its rotation, and nothing that is published does.
+fn leaves_no_trace(act: &Act, observed: &Observed) -> bool {
+    matches!(act, Act::DeleteRecord { id } if observed.records.len() == 1 && !observed.is_partly_published_by(*id))
 }
 
 /// What a failed act is told as.

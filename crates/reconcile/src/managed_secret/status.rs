@@ -1,6 +1,7 @@
 //! The status of a ManagedSecret: a mirror of the evidence and of what is being done about it, rendered as a whole.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use keyturn_api::conditions::{self, Said, Truth};
 use keyturn_api::docker_host::Proof;
 use keyturn_api::managed_secret::{
@@ -187,13 +188,20 @@ fn step(desired: &Desired<'_>, observed: &Observed, record: &Record, progress: &
     }
 }
 
+/// Whether status says how the rotation of this id ended that began at this time. Where nothing that was published tells of an
+/// earlier one, its id is given once more.
+pub fn is_told(status: &ManagedSecretStatus, id: i64, begun: &Time) -> bool {
+    let since = |ended: &LastRotation| ended.finished_at.as_ref().is_none_or(|at| at >= begun);
+    status.history.iter().any(|ended| ended.id == Some(id) && since(ended))
+}
+
 /// The rotation that status says is under way and that has ended since: a controller died between deleting its record
 /// and writing so. Only one whose value is published can have; an aborted one is not told apart from a lost record.
 fn ended_unseen(object: &ManagedSecret, observed: &Observed, now: DateTime<Utc>) -> Option<LastRotation> {
     let status = object.status.as_ref()?;
     let rotation = status.rotation.as_ref()?;
     let id = u64::try_from(rotation.id).ok()?;
-    let told = status.history.iter().any(|ended| ended.id == Some(rotation.id));
+    let told = is_told(status, rotation.id, &rotation.started_at);
     // A roll back is never given up, and publishes nothing where the one that failed had not.
     let rolled_back = rotation.trigger == Trigger::RollBack.name();
     let ended = observed.is_published_by(id) || rolled_back && observed.records.is_empty();
