@@ -10,7 +10,7 @@ use keyturn_rotation::observed::{
     Acceptance, Author, Credential, Observed, Parameter, Record, RotationId, Seen, Stamp, TargetProblem,
     Trigger, Version,
 };
-use keyturn_rotation::protocol::{Act, made_at};
+use keyturn_rotation::protocol::{Act, has_come_back, made_at};
 use keyturn_rotation::request;
 use keyturn_secret_value::SecretValue;
 
@@ -120,6 +120,10 @@ impl Actor<'_> {
             Act::DeleteRecord { id } => {
                 let path = self.record_path(*id);
                 self.store.delete(&path).await?;
+                // The target was asked about the login of this record, which is not the published one where it came back.
+                if observed.records.get(id).is_some_and(|record| has_come_back(observed, record)) {
+                    observed.target = None;
+                }
                 observed.records.remove(id);
                 observed.mismatched.clear();
                 Ok(Done::Applied)

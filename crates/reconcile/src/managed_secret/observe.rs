@@ -89,14 +89,12 @@ async fn duplicates(
         let recorded = records.get(&stamp.id).and_then(|record| record.values.get(path));
         let of_the_same_id = |v: &&Version| v.stamp.as_ref().is_some_and(|s| s.id == stamp.id);
         let fitting = versions.iter().filter(|v| fits(v)).find(of_the_same_id);
-        let same = match (recorded, fitting) {
-            (Some(recorded), _) => recorded.same_as(&value),
-            (None, Some(fitting)) => store
-                .read(path, Some(fitting.number))
-                .await?
-                .is_some_and(|published| published.same_as(&value)),
-            (None, None) => false,
-        };
+        let mut same = recorded.is_some_and(|recorded| recorded.same_as(&value));
+        // Also beside a record of another draw, which somebody has restored.
+        if let Some(fitting) = fitting.filter(|_| !same) {
+            let published = store.read(path, Some(fitting.number)).await?;
+            same = published.is_some_and(|published| published.same_as(&value));
+        }
         if same {
             duplicates.insert(version.number);
         }

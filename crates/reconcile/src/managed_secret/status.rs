@@ -272,14 +272,17 @@ fn pending_retirements(
     }]
 }
 
-/// What the target says of the published login. During a rotation nothing is said of the one that is being replaced.
+/// What the target says of the published login. During a rotation nothing is said of the one that is being replaced, nor is
+/// the login of a record that came back the published one.
 fn mirrored_target(
     before: Option<&TargetStatus>,
     target: &TargetEvidence,
     observed: &Observed,
     now: DateTime<Utc>,
 ) -> Option<TargetStatus> {
-    let published = observed.records.values().next_back().is_none_or(|record| observed.is_published(record));
+    let is_published =
+        |record: &Record| observed.is_published(record) && !protocol::has_come_back(observed, record);
+    let published = observed.records.values().next_back().is_none_or(is_published);
     let answer = target.published.as_ref().or(target.recorded.as_ref().filter(|_| published));
     let (accepts, message) = match answer {
         Some(Acceptance::Accepted) => (true, String::new()),
