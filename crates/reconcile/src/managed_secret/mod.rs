@@ -111,19 +111,20 @@ impl ManagedSecrets {
             self.forget(namespace, name);
             return Ok(Requeue::Never);
         }
-        self.record(&mut object, &owner, observed.as_ref(), &progress, &region, now).await?;
+        let told = self.record(&mut object, &owner, observed.as_ref(), &progress, &region, now).await;
+        // What was seen holds whether it could be told or not.
+        if let Some(observed) = observed {
+            // A pass that read nothing makes it no newer: a listing that was begun since must still be able to refute it.
+            self.remember(namespace, name, Remembered { observed, at: progress.read_at.unwrap_or(now) });
+        }
+        told?;
         let requeue = match (requeue(&progress, now), &object.status) {
             (Requeue::After(wait), Some(status)) if status.target.as_ref().is_some_and(|t| !t.accepts) => {
                 Requeue::After(wait.min(REFUSED_POLL))
             }
             (requeue, _) => requeue,
         };
-        let requeue = before_revocation(requeue, &object, now);
-        if let Some(observed) = observed {
-            // A pass that read nothing makes it no newer: a listing that was begun since must still be able to refute it.
-            self.remember(namespace, name, Remembered { observed, at: progress.read_at.unwrap_or(now) });
-        }
-        Ok(requeue)
+        Ok(before_revocation(requeue, &object, now))
     }
 
     /// Whether the time that a deleted object may be held for is over, while something keeps it from being finished: no grant,
