@@ -27,7 +27,7 @@ use crate::world::{At, CLUSTER, DELETION_BOUND, GRACE, NAMESPACE, STAGING, Sent,
 pub const SAME_END: &str = "same end";
 
 /// What every violation begins with.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 19] = [
     // Every credential that lives in a target can be read back from Parameter Store.
     "I1",
     // What each host runs is accepted by its target. A single role has a window, in which nothing else may be deployed.
@@ -61,6 +61,8 @@ pub const NAMES: [&str; 18] = [
     "Deployed",
     // Contained: nothing from before the report is accepted, published, run or logged in.
     "contained",
+    // What has begun is told to have ended, and what ended last is told last.
+    "told",
     // Lists in the status are as long as the schema lets them be.
     "bounds",
     SAME_END,
@@ -81,6 +83,12 @@ pub struct Memory {
     published: BTreeMap<String, Vec<String>>,
     /// By path: the highest id in a description.
     ids: BTreeMap<String, u64>,
+    /// By name of the secret: when its last roll back ended.
+    rolled_back: BTreeMap<String, At>,
+    /// By uid of the object: the last rotation that its status has told to be under way, and when that began.
+    under_way: BTreeMap<String, (u64, At)>,
+    /// Requests that were answered by a roll back, by name of the secret.
+    taken_back: BTreeSet<(String, String)>,
     /// Other people's versions that one of ours replaced, and the texts that must have said so.
     replaced: Vec<(String, i64)>,
     /// Everything that was said to people so far.
@@ -287,6 +295,12 @@ pub fn delete(state: &mut State, sent: Sent, path: &str) {
     close(state, sent, &what.name, &record);
 }
 
+/// Whether a version is stamped by this rotation of this secret.
+fn is_of(version: &Stored, name: &str, id: u64) -> bool {
+    let stamp = description::parse(&version.description).1;
+    stamp.is_some_and(|stamp| stamp.owner == format!("{CLUSTER}/{NAMESPACE}/{name}") && stamp.id == id)
+}
+
 fn close(state: &mut State, sent: Sent, name: &str, record: &Record) {
     let id = record.id;
     let latest = |path: &String| state.ssm.latest(path);
@@ -306,13 +320,20 @@ fn close(state: &mut State, sent: Sent, name: &str, record: &Record) {
         let base = record.base.get(path).copied().unwrap_or(0);
         latest(path).is_some_and(|latest| latest.by == By::Person && latest.number > base)
     });
+    // The evidence tells which of two draws of one id counts: the one that was published.
+    let another_draw = || {
+        record.values.iter().any(|(path, value)| {
+            latest(path).is_some_and(|latest| is_of(latest, name, id) && latest.value != value.expose())
+        })
+    };
     if !all_published {
         let ever = record.values.iter().all(|(path, value)| state.memory.is_ours(path, value.expose()));
-        if !(marked || newer || drifted && ever) {
+        if !(marked || newer || another_draw() || drifted && ever) {
             state.violate(format!("I1: record {id} of {name} was deleted before its values were published"));
         }
         return;
     }
+    held::rotation_ends(state, name, record);
     let paths = record.values.keys();
     // As the sender may have seen it: a request of before that was carried out since is on its way no more.
     let is_shown = |version: &&Stored| version.sequence <= sent.seen;
@@ -392,9 +413,11 @@ pub fn secret_status(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     no_value_in(state, "the status of a ManagedSecret", &text);
     said(state, &text);
     ready_is_accepted(state, sent, changed);
+    refused_is_not_accepted(state, sent, changed);
     held::conditions_are_true(state, sent, changed);
     answered_requests_ask_nobody(state, changed);
     held::a_revocation_goes_its_own_way(state, changed);
+    held::ends_are_told_in_order(state, sent, changed);
     if let Some(status) = &changed.status
         && status.history.len() > 10
     {
@@ -421,6 +444,29 @@ fn ready_is_accepted(state: &mut State, sent: Sent, changed: &ManagedSecret) {
         let (path, version) = (refused.path.clone(), refused.version);
         state
             .violate(format!("Ready: True although version {version} of {path} was refused when last asked"));
+    }
+}
+
+/// Ready=False for a refusal: what is published was not accepted when the controller last heard of it.
+fn refused_is_not_accepted(state: &mut State, sent: Sent, changed: &ManagedSecret) {
+    let is_told = |secret: &ManagedSecret| {
+        let ready = secret.status.as_ref().and_then(|s| conditions::find(&s.conditions, conditions::READY));
+        ready.is_some_and(|ready| ready.reason == "LoginRefused")
+    };
+    if !is_told(changed) || state.cluster.secret(&changed.name_any()).is_some_and(is_told) {
+        return;
+    }
+    let accepted = changed.status.iter().flat_map(|status| &status.parameters).find(|p| {
+        let published = state.ssm.versions(&p.path).iter().find(|version| version.number == p.version);
+        let asked = published.map(|version| (sent.process, version.value.trim_end().to_owned()));
+        let answer = asked.and_then(|asked| state.memory.answered.get(&asked));
+        answer.is_some_and(|(accepted, heard_after)| *accepted && *heard_after <= sent.after)
+    });
+    if let Some(accepted) = accepted {
+        let (path, version) = (accepted.path.clone(), accepted.version);
+        state.violate(format!(
+            "Ready: False for a refusal although version {version} of {path} was accepted when last asked"
+        ));
     }
 }
 
@@ -511,6 +557,10 @@ pub fn status_is_emptied(state: &mut State) {
     state.memory.roll_back_forgotten |= rolled_back;
     state.memory.request_forgotten |= forgotten;
     state.memory.deployed.clear();
+    // That something was rolled back which was not published, nothing but the status tells.
+    state.memory.rolled_back.clear();
+    state.memory.taken_back.clear();
+    state.memory.under_way.clear();
     state.memory.answer_forgotten |= state.cluster.secrets().any(has_recorded_a_request);
 }
 
@@ -807,6 +857,9 @@ pub fn at_the_end(state: &mut State) {
     let silent: Vec<String> = secrets.chain(hosts).collect();
     if !silent.is_empty() {
         state.violate(format!("I6: not Ready, and nothing says why: {}", silent.join(", ")));
+    }
+    for untold in held::untold(state) {
+        state.violate(untold);
     }
     if !state.late.is_empty() {
         state.violate("I6: the run ended before everything was applied".to_owned());

@@ -286,6 +286,7 @@ scenarios! {
     an_allowed_pattern_is_found_before_a_role_is_changed,
     a_role_is_not_rolled_back_because_nobody_heard_how_its_deployments_went,
     an_edit_of_the_source_in_mid_rotation_publishes_nothing_that_no_target_was_given,
+    a_host_with_a_window_gets_its_password_although_its_source_was_edited,
     a_value_of_an_earlier_rotation_that_is_restored_is_not_deployed,
     a_login_that_hosts_use_is_not_changed_because_an_earlier_one_was_restored,
     a_random_value_of_an_earlier_rotation_that_is_restored_is_not_deployed,
@@ -330,6 +331,9 @@ scenarios! {
     a_single_role_is_not_closed_while_its_server_is_away,
     a_value_is_not_rolled_back_because_nobody_heard_how_its_deployment_went,
     a_record_that_somebody_restores_is_not_published_again,
+    a_record_of_an_earlier_life_that_somebody_restores_changes_no_role,
+    a_request_that_was_taken_back_is_not_executed_again,
+    a_rotation_that_came_of_age_and_was_taken_back_is_put_off,
 }
 
 /// The checks can fail: each of these bugs, planted between the controller and the world, breaks a promise in some case.

@@ -5,9 +5,9 @@ use chrono::TimeDelta;
 use keyturn_api::conditions;
 use keyturn_api::docker_host::RunMode;
 use keyturn_api::grants::{self, Verdict};
-use keyturn_api::managed_secret::Origin;
+use keyturn_api::managed_secret::{LastRotation, Origin};
 use keyturn_api::rotation_grant::GrantMode;
-use keyturn_api::time::from_kubernetes;
+use keyturn_api::time::{from_kubernetes, to_kubernetes};
 use keyturn_api::{DockerHost, ManagedSecret};
 use keyturn_reconcile::deploy::task::{Task, TaskParameter};
 use keyturn_reconcile::deploy::wish::names_host;
@@ -17,7 +17,7 @@ use keyturn_rotation::observed::{Record, Trigger};
 use keyturn_rotation::window::Calendar;
 use kube::ResourceExt;
 
-use super::{is_suspected, open_records};
+use super::{is_of, is_suspected, open_records};
 use crate::faults::{Fault, Plan};
 use crate::harness::FIRST_ROTATION_DELAY;
 use crate::world::ssm::Stored;
@@ -44,6 +44,74 @@ pub fn rotation_begins(state: &mut State, name: &str, record: &Record) {
     {
         state.violate(format!("hold: rotation {} of {name} came of age {why}", record.id));
     }
+    let asked = record.request.iter().find(|token| {
+        state.memory.taken_back.contains(&(name.to_owned(), (*token).clone()))
+            && record.trigger != Trigger::RollBack
+    });
+    if let Some(token) = asked {
+        state.violate(format!("I3: request {token} of {name} was executed again after it was rolled back"));
+    }
+}
+
+/// Id and end of a rotation that status tells of.
+fn end_of(told: &LastRotation) -> Option<(u64, At)> {
+    Some((u64::try_from(told.id?).ok()?, told.finished_at.as_ref().map(from_kubernetes).unwrap_or_default()))
+}
+
+fn last_told(secret: &ManagedSecret) -> Option<(u64, At)> {
+    end_of(secret.status.as_ref()?.last_rotation.as_ref()?)
+}
+
+/// When the rotation of this id ended that began at this time, as its status tells. An id is given once more where nothing that
+/// was published tells of it.
+fn told_at(secret: &ManagedSecret, id: u64, begun: At) -> Option<At> {
+    let history = secret.status.iter().flat_map(|status| &status.history).filter_map(end_of);
+    let mut ends = history.filter(|(told, at)| *told == id && at.timestamp() >= begun.timestamp());
+    ends.next().map(|(_, at)| at)
+}
+
+/// What ended last is not told to be a rotation of before again, but by a controller that nothing fences.
+pub fn ends_are_told_in_order(state: &mut State, sent: Sent, changed: &ManagedSecret) {
+    let rotation = changed.status.as_ref().and_then(|status| status.rotation.as_ref());
+    let uid = changed.uid().unwrap_or_default();
+    if let Some((id, rotation)) = rotation.and_then(|r| Some((u64::try_from(r.id).ok()?, r))) {
+        state.memory.under_way.insert(uid.clone(), (id, from_kubernetes(&rotation.started_at)));
+    }
+    let before = state.cluster.secret(&changed.name_any()).and_then(last_told);
+    let Some(((before, ended), (now, _))) = before.zip(last_told(changed)) else { return };
+    let begun_since = state.memory.under_way.get(&uid).is_some_and(|(id, at)| *id == now && *at >= ended);
+    if now < before && !begun_since && sent.process == state.leader {
+        let name = changed.name_any();
+        state.violate(format!("told: rotation {now} of {name} is the last one, after {before} was"));
+    }
+}
+
+/// The rotations that a status told to be under way, and that are published and over without a word.
+pub fn untold(state: &State) -> Vec<String> {
+    let untold = state.cluster.secrets().filter_map(|secret| {
+        let (name, uid) = (secret.name_any(), secret.uid()?);
+        let (id, begun) = *state.memory.under_way.get(&uid)?;
+        let is_open = open_records(state).iter().any(|(of, record)| *of == name && record.id == id);
+        let is_published =
+            |path: &String| state.ssm.latest(path).is_some_and(|latest| is_of(latest, &name, id));
+        let over = !is_open && secret.spec.ssm.parameters.iter().all(|p| is_published(&p.path));
+        (over && told_at(secret, id, begun).is_none())
+            .then(|| format!("told: nothing says that rotation {id} of {name} has ended"))
+    });
+    untold.collect()
+}
+
+/// The record of a rotation goes that has come to its end: of a roll back this answers the request of what it took back.
+pub fn rotation_ends(state: &mut State, name: &str, record: &Record) {
+    if record.trigger != Trigger::RollBack {
+        return;
+    }
+    // It may have been told before, and times in a status are whole seconds.
+    let secret = state.cluster.secret(name);
+    let now = from_kubernetes(&to_kubernetes(state.now));
+    let told_at = secret.and_then(|secret| told_at(secret, record.id, record.at));
+    state.memory.rolled_back.insert(name.to_owned(), told_at.unwrap_or(now));
+    state.memory.taken_back.extend(record.request.iter().map(|token| (name.to_owned(), token.clone())));
 }
 
 fn is_too_early(state: &State, secret: &ManagedSecret, record: &Record) -> Option<&'static str> {
@@ -55,6 +123,9 @@ fn is_too_early(state: &State, secret: &ManagedSecret, record: &Record) -> Optio
     // A token that ends by itself is replaced before that, whatever the period.
     if secret.spec.generate.cloudflare_r2.is_some() {
         return None;
+    }
+    if state.memory.rolled_back.get(&secret.name_any()).is_some_and(|at| *at + FIRST_ROTATION_DELAY > now) {
+        return Some("as soon as one was rolled back");
     }
     let replaced: Vec<&Stored> = record
         .base

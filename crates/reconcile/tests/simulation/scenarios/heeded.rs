@@ -1,6 +1,12 @@
 //! Stories of what has to be heeded before anything is done: other objects and their values, what is suspended, what
 //! comes first, what cannot be compared, and what came to pass while nobody looked.
 
+use std::collections::BTreeSet;
+
+use keyturn_reconcile::parameter_store::records;
+use keyturn_rotation::observed::{Credential, Record, Trigger};
+use keyturn_secret_value::SecretValue;
+
 use super::*;
 use crate::faults::Plan;
 use crate::world::STAGING;
@@ -219,14 +225,19 @@ scenario!(a_host_outside_the_grants_is_not_touched,
     ],
     ends: one_new_value);
 
-fn single_role_on_two_hosts_with_a_window(state: &mut State) {
-    server_with_a(state);
-    host(state, "web", &[PATH]);
-    host(state, "canary", &[PATH]);
+/// The host may be deployed to in the evening; the stories begin at midnight.
+fn only_in_the_evening(state: &mut State) {
     let windows = json!([{"schedule": "0 20 * * *", "duration": "1h"}]);
     state.edit_host("web", |host| {
         host.spec.deploy.windows = serde_json::from_value(windows).expect("these are windows");
     });
+}
+
+fn single_role_on_two_hosts_with_a_window(state: &mut State) {
+    server_with_a(state);
+    host(state, "web", &[PATH]);
+    host(state, "canary", &[PATH]);
+    only_in_the_evening(state);
     let hosts = json!({"hosts": [{"name": "web"}, {"name": "canary"}]});
     state.apply_secret(SECRET, json!({}), login_spec(single_with_admin(), hosts));
 }
@@ -244,6 +255,19 @@ scenario!(a_host_with_a_window_gets_its_password_although_another_one_is_missing
             let before = s.hosts.get("canary").cloned().expect("it was made");
             host(s, "canary", &[PATH]);
             s.hosts.insert("canary".to_owned(), before);
+        }),
+    ],
+    ends: |end| logins_in_order(end, 1, &["app_a"]),
+    or_else: seams::put_back);
+
+scenario!(a_host_with_a_window_gets_its_password_although_its_source_was_edited,
+    prepare: |s| { login_on_web(s, single_with_admin(), json!({})); only_in_the_evening(s); },
+    script: || vec![
+        at(300, "asks for another password", |s| s.request(SECRET, "one")),
+        once(published, "wants a random value instead", seams::wants_a_random_value),
+        later(9000, "uses the product, and takes it back", |s| {
+            seams::works_meanwhile(s);
+            seams::wants_a_login_again(s);
         }),
     ],
     ends: |end| logins_in_order(end, 1, &["app_a"]),
@@ -598,11 +622,43 @@ scenario!(a_record_that_somebody_restores_is_not_published_again,
         once(|s| answered(s, "one") && !recorded(s), "asks for another", |s| s.request(SECRET, "two")),
         once(|s| answered(s, "two") && !recorded(s), "restores the backup", |s| {
             let value = s.ssm.latest(BACKUP).map(|latest| latest.value.clone());
-            let path = keyturn_reconcile::parameter_store::records::record_path(STAGING, NAMESPACE, SECRET, 1);
-            s.person_puts(&path, &value.unwrap_or_default());
+            s.person_puts(&records::record_path(STAGING, NAMESPACE, SECRET, 1), &value.unwrap_or_default());
         }),
     ],
     ends: one_value_beside_the_backup);
+
+/// What a backup holds that was made in the middle of rotation 1, before the environment was set up anew.
+fn restore_a_record_of_an_earlier_life(state: &mut State) {
+    let password = SecretValue::new("of-an-earlier-life".to_owned());
+    let login = SecretValue::new(format!("app_b:{}", password.expose()));
+    let record = Record {
+        id: 1,
+        trigger: Trigger::Request,
+        at: state.start - TimeDelta::days(30),
+        request: Some("of-an-earlier-life".to_owned()),
+        values: BTreeMap::from([(PATH.to_owned(), login)]),
+        base: BTreeMap::from([(PATH.to_owned(), 1)]),
+        base_at: BTreeMap::new(),
+        hosts: vec!["web".to_owned()],
+        kept: BTreeSet::new(),
+        credential: Some(Credential {
+            username: "app_b".to_owned(),
+            password,
+            replaces: Some("app_a".to_owned()),
+        }),
+    };
+    let value = records::encode(&record).expect("a record fits into a parameter");
+    state.person_puts(&records::record_path(STAGING, NAMESPACE, SECRET, 1), value.expose());
+}
+
+scenario!(a_record_of_an_earlier_life_that_somebody_restores_changes_no_role,
+    prepare: |s| login_on_web(s, alternating(), json!({})),
+    script: || vec![
+        at(300, "asks for another login", |s| s.request(SECRET, "one")),
+        once(|s| closed(s) && answered(s, "one"), "restores a backup of before",
+            restore_a_record_of_an_earlier_life),
+    ],
+    ends: |end| logins_in_order(end, 1, &["app_b"]));
 
 scenario!(a_password_that_was_installed_is_not_forgotten_with_its_object,
     prepare: |s| login_on_web(s, single_with_admin(), json!({})),

@@ -304,6 +304,36 @@ scenario!(a_password_that_cannot_be_published_is_taken_back,
     ends: put_back,
     or_else: |end| put_back(end) || logins_in_order(end, 1, &["app_a"]));
 
+/// A role that nobody but itself changes, and no host that has to be asked before a rotation.
+fn role_without_hosts(state: &mut State, patch: Value) {
+    server_with_a(state);
+    let mut without_hosts = json!({"hosts": null});
+    merge(&mut without_hosts, patch);
+    state.apply_secret(SECRET, json!({}), login_spec(single_on_its_own(), without_hosts));
+}
+
+scenario!(a_request_that_was_taken_back_is_not_executed_again,
+    prepare: |s| role_without_hosts(s, json!({})),
+    script: || vec![
+        at(300, "asks for another password", |s| s.request(SECRET, "one")),
+        once(role_changed, "makes SSM refuse it", |s| refuse(s, PATH, |rules| rules.frozen = true)),
+    ],
+    ends: put_back,
+    or_else: |end| put_back(end) || logins_in_order(end, 1, &["app_a"]));
+
+/// A roll back was begun, and is over.
+fn is_taken_back(state: &State) -> bool {
+    state.memory.recorded.get(SECRET).is_some_and(|ids| ids.len() > 1) && !recorded(state)
+}
+
+scenario!(a_rotation_that_came_of_age_and_was_taken_back_is_put_off,
+    prepare: |s| role_without_hosts(s, json!({"rotation": {"period": "9d"}})),
+    script: || vec![
+        once(role_changed, "makes SSM refuse it", |s| refuse(s, PATH, |rules| rules.frozen = true)),
+        once(is_taken_back, "lets SSM take another version", allow_everything),
+    ],
+    ends: |end| logins_in_order(end, 1, &["app_a"]));
+
 /// What the host runs works again, though it is not what somebody has published, and no rotation is open.
 fn given_back(state: &State) -> bool {
     let works = |run: &String| state.postgres.as_ref().is_some_and(|server| server.accepts(run));
@@ -354,23 +384,29 @@ scenario!(a_role_is_not_rolled_back_because_nobody_heard_how_its_deployments_wen
 
 // What was drawn for one source is not published for another.
 
+pub(super) fn wants_a_random_value(state: &mut State) {
+    state.edit_secret(SECRET, |o| {
+        o.spec.generate = serde_json::from_value(json!({"hex": {"bytes": 24}})).unwrap();
+        o.spec.ssm.parameters[0].value = None;
+    });
+}
+
+pub(super) fn wants_a_login_again(state: &mut State) {
+    state.edit_secret(SECRET, |o| {
+        let before = login_spec(single_with_admin(), json!({}));
+        o.spec.generate = serde_json::from_value(before["generate"].clone()).unwrap();
+        o.spec.ssm.parameters[0].value = Some("{username}:{password}".to_owned());
+    });
+}
+
 scenario!(an_edit_of_the_source_in_mid_rotation_publishes_nothing_that_no_target_was_given,
     prepare: |s| login_on_web(s, single_with_admin(), json!({})),
     script: || vec![
         at(300, "asks for another password", |s| s.request(SECRET, "one")),
-        once(recorded, "wants a random value instead", |s| {
-            s.edit_secret(SECRET, |o| {
-                o.spec.generate = serde_json::from_value(json!({"hex": {"bytes": 24}})).unwrap();
-                o.spec.ssm.parameters[0].value = None;
-            });
-        }),
+        once(recorded, "wants a random value instead", wants_a_random_value),
         later(1800, "uses the product, and takes it back", |s| {
             works_meanwhile(s);
-            s.edit_secret(SECRET, |o| {
-                let before = login_spec(single_with_admin(), json!({}));
-                o.spec.generate = serde_json::from_value(before["generate"].clone()).unwrap();
-                o.spec.ssm.parameters[0].value = Some("{username}:{password}".to_owned());
-            });
+            wants_a_login_again(s);
         }),
     ],
     ends: |end| logins_in_order(end, 1, &["app_a"]),
