@@ -244,6 +244,7 @@ fn target(story: &Story, seen: &Outside) -> TargetEvidence {
         can_log_in: roles().filter(|(_, role)| role.can_log_in).map(|(name, _)| (*name).to_owned()).collect(),
         superusers: BTreeSet::new(),
         sessions: seen.thief.filter(|_| !silent).map(session).into_iter().collect(),
+        changed_since: false,
         recorded: newest.map(|record| says(record.role, record.values[0])),
         published: published.map(|version| says(version.role, version.value)),
         replaced: BTreeMap::new(),
