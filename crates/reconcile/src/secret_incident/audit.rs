@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::conditions::{self as c, Truth};
+use keyturn_api::grants::{self, Verdict};
 use keyturn_api::secret_incident::SecretIncidentStatus;
 use keyturn_api::time::{from_kubernetes, to_kubernetes};
-use keyturn_api::{ManagedSecret, SecretIncident};
+use keyturn_api::{ManagedSecret, RotationGrant, SecretIncident};
 use kube::ResourceExt;
 
 use super::SecretIncidents;
@@ -14,8 +15,9 @@ use super::status;
 use crate::incident::audit::{self, Query, Watched};
 use crate::incident::scope;
 use crate::incident::trail::TrailError;
+use crate::objects::ObjectError;
 use crate::parameter_store::records;
-use crate::settings::doubling;
+use crate::settings::{Settings, doubling};
 
 /// How long one pass reads; what is left is read by the next.
 const TIME_BOX: Duration = Duration::from_secs(10);
@@ -25,24 +27,78 @@ const LONGEST_PAUSE: TimeDelta = TimeDelta::minutes(5);
 /// Most gaps that a status names.
 const MAX_GAPS: usize = 16;
 
+/// Whose calls may be looked for, and whose may not.
+struct Covered {
+    watched: Vec<Watched>,
+    /// Names of concerned secrets that no grant covers.
+    left_out: Vec<String>,
+}
+
+impl Covered {
+    /// What the grants let the namespace know. One that only observes is enough: nothing is changed.
+    fn by(
+        given: &[RotationGrant],
+        incident: &SecretIncident,
+        concerned: &[&ManagedSecret],
+        settings: &Settings,
+    ) -> Self {
+        let namespace = incident.namespace().unwrap_or_default();
+        let (mut watched, mut left_out) = (Vec::new(), Vec::new());
+        for secret in concerned {
+            let (name, region) = (secret.name_any(), settings.region_of(secret));
+            if !matches!(
+                grants::managed_secret(given, secret, region, &settings.staging),
+                Verdict::Allowed(_)
+            ) {
+                left_out.push(name);
+                continue;
+            }
+            let folder = records::folder(&settings.staging, &namespace, &name);
+            watched.push(Watched {
+                secret: name,
+                region: region.to_owned(),
+                paths: secret.spec.ssm.parameters.iter().map(|p| p.path.clone()).collect(),
+                folder: format!("{}/", folder.trim_end_matches('/')),
+            });
+        }
+        Self { watched, left_out }
+    }
+
+    fn is_about(&self, region: &str) -> bool {
+        self.watched.iter().any(|watched| watched.region == region)
+    }
+}
+
 impl SecretIncidents {
     /// Goes on with the search where there is something to read; answers when to look again.
+    ///
+    /// # Errors
+    /// The grants could not be read.
     pub(super) async fn audit(
         &self,
         incident: &SecretIncident,
         concerned: &[&ManagedSecret],
         status: &mut SecretIncidentStatus,
         now: DateTime<Utc>,
-    ) -> Option<DateTime<Utc>> {
-        let watched = self.watched(incident, concerned);
-        if watched.is_empty() || !self.ports.leadership.is_leader() {
-            return None;
+    ) -> Result<Option<DateTime<Utc>>, ObjectError> {
+        if concerned.is_empty() || !self.ports.leadership.is_leader() {
+            return Ok(None);
         }
-        let next = self.read(incident, &watched, status, now).await;
+        let covered = self.covered(incident, concerned).await?;
         let generation = incident.metadata.generation;
+        if covered.watched.is_empty() {
+            let text = not_granted(&covered.left_out);
+            let (kind, truth) = (c::AUDIT_COMPLETE, Truth::False);
+            c::set(&mut status.conditions, kind, truth, "NotGranted", &text, generation, now);
+            return Ok(None);
+        }
+        let next = self.read(incident, concerned, &covered.watched, status, now).await?;
         let audit = status.audit.clone().unwrap_or_default();
-        let text =
+        let mut text =
             audit::said(&audit, status.unexpected_readers.unwrap_or_default(), self.settings.trail_delay);
+        if !covered.left_out.is_empty() {
+            text = format!("{text}; {}", not_granted(&covered.left_out));
+        }
         let (truth, reason) = match (&audit.complete_until, is_over(status)) {
             (_, true) => (Truth::True, "Complete"),
             (None, false) => (Truth::False, "Reading"),
@@ -50,38 +106,33 @@ impl SecretIncidents {
         };
         c::set(&mut status.conditions, c::AUDIT_COMPLETE, truth, reason, &text, generation, now);
         status.timeline = status::timeline(incident, status);
-        next
+        Ok(next)
     }
 
-    fn watched(&self, incident: &SecretIncident, concerned: &[&ManagedSecret]) -> Vec<Watched> {
-        let namespace = incident.namespace().unwrap_or_default();
-        let watch = |secret: &&ManagedSecret| {
-            let name = secret.name_any();
-            let folder = records::folder(&self.settings.staging, &namespace, &name);
-            Watched {
-                secret: name,
-                region: self.settings.region_of(secret).to_owned(),
-                paths: secret.spec.ssm.parameters.iter().map(|p| p.path.clone()).collect(),
-                folder: format!("{}/", folder.trim_end_matches('/')),
-            }
-        };
-        concerned.iter().map(watch).collect()
+    async fn covered(
+        &self,
+        incident: &SecretIncident,
+        concerned: &[&ManagedSecret],
+    ) -> Result<Covered, ObjectError> {
+        let given = self.ports.objects.grants().await?;
+        Ok(Covered::by(&given, incident, concerned, &self.settings))
     }
 
     async fn read(
         &self,
         incident: &SecretIncident,
+        concerned: &[&ManagedSecret],
         watched: &[Watched],
         status: &mut SecretIncidentStatus,
         now: DateTime<Utc>,
-    ) -> Option<DateTime<Utc>> {
+    ) -> Result<Option<DateTime<Utc>>, ObjectError> {
         if status.audit.as_ref().is_none_or(|audit| audit.reading.is_none()) && is_over(status) {
-            return None;
+            return Ok(None);
         }
         let planned =
             status.audit.as_ref().and_then(|audit| audit.next_reading_time.as_ref()).map(from_kubernetes);
         if let Some(at) = planned.filter(|at| *at > now) {
-            return Some(at);
+            return Ok(Some(at));
         }
         if status.audit.as_ref().is_none_or(|audit| audit.reading.is_none()) {
             let since = self.since(incident, status, now);
@@ -95,19 +146,26 @@ impl SecretIncidents {
         let mut going_on: Option<(Query, String)> = None;
         while let Some(fresh) = audit::query(status) {
             if began.elapsed() > TIME_BOX || !self.ports.leadership.is_leader() {
-                return Some(now);
+                return Ok(Some(now));
             }
             let (query, token) = match going_on.take() {
                 Some((query, token)) => (query, Some(token)),
                 None => (fresh, None),
             };
+            // As of this moment: a page holds what everybody in the account has done.
+            let covered = self.covered(incident, concerned).await?;
+            if !covered.is_about(&query.region) {
+                status.audit.get_or_insert_default().reading = None;
+                return Ok(Some(now));
+            }
             let page = match self.ports.trail.page(&query, token.as_deref()).await {
                 Ok(page) => page,
-                Err(error) => return Some(self.failed(status, &error, now)),
+                Err(error) => return Ok(Some(self.failed(status, &error, now))),
             };
             let last = page.next.is_none();
             going_on = page.next.map(|token| (query, token));
-            audit::take(status, &page.calls, last, watched, &expected, self.settings.trail_delay);
+            let (calls, delay) = (&page.calls, self.settings.trail_delay);
+            audit::take(status, calls, last, &covered.watched, &expected, delay);
             // The pause grows while nothing can be read, not while CloudTrail only asks for slowness.
             status.audit.get_or_insert_default().failures = None;
         }
@@ -115,7 +173,7 @@ impl SecretIncidents {
         let audit = status.audit.get_or_insert_default();
         audit.next_reading_time = None;
         if is_over(status) {
-            return None;
+            return Ok(None);
         }
         // Often while it is new, since people wait for it; and once everything about the containment can be seen.
         let delay = self.settings.trail_delay;
@@ -124,7 +182,7 @@ impl SecretIncidents {
         let at = contained.map_or(soon, |contained| soon.max(contained + delay + TimeDelta::seconds(1)));
         let audit = status.audit.get_or_insert_default();
         audit.next_reading_time = Some(to_kubernetes(at));
-        Some(at)
+        Ok(Some(at))
     }
 
     /// Begin of the search, as far back as CloudTrail reaches.
@@ -160,6 +218,14 @@ impl SecretIncidents {
     }
 }
 
+/// Who read them is known to nobody who may not read them.
+fn not_granted(secrets: &[String]) -> String {
+    format!(
+        "CloudTrail is not searched for {}: no RotationGrant covers what they name; their own conditions say what is lacking",
+        secrets.join(", ")
+    )
+}
+
 /// What could not be read was read in the end.
 fn forget_failures(status: &mut SecretIncidentStatus) {
     if let Some(audit) = &mut status.audit {
@@ -173,4 +239,53 @@ fn is_over(status: &SecretIncidentStatus) -> bool {
     let until = status.audit.as_ref().and_then(|audit| audit.complete_until.as_ref()).map(from_kubernetes);
     let contained = status.contained_at.as_ref().map(from_kubernetes);
     until.zip(contained).is_some_and(|(until, contained)| until >= contained)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn secret(name: &str, path: &str) -> ManagedSecret {
+        serde_json::from_value(json!({
+            "apiVersion": "keyturn.dev/v1alpha1", "kind": "ManagedSecret",
+            "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"ssm": {"parameters": [{"path": path}]}, "generate": {"hex": {"bytes": 32}}},
+        }))
+        .unwrap()
+    }
+
+    fn grant(spec: Value) -> RotationGrant {
+        serde_json::from_value(json!({
+            "apiVersion": "keyturn.dev/v1alpha1", "kind": "RotationGrant", "metadata": {"name": "one"}, "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn nobody_is_told_who_reads_what_no_grant_gives_him() {
+        let incident: SecretIncident = serde_json::from_value(json!({
+            "apiVersion": "keyturn.dev/v1alpha1", "kind": "SecretIncident",
+            "metadata": {"name": "leak", "namespace": "shop"},
+            "spec": {"allSecrets": true, "reportedAt": "2026-01-01T00:00:00Z"},
+        }))
+        .unwrap();
+        let (own, others) = (secret("own", "/shop/TOKEN"), secret("others", "/payroll/TOKEN"));
+        let settings = Settings::new("prod", "eu-central-1");
+        let covered = |grants: &[RotationGrant]| {
+            let covered = Covered::by(grants, &incident, &[&own, &others], &settings);
+            assert_eq!(covered.is_about("eu-central-1"), !covered.watched.is_empty());
+            let watched: Vec<String> = covered.watched.into_iter().map(|watched| watched.secret).collect();
+            (watched.join(" "), covered.left_out.join(" "))
+        };
+        let expect = |watched: &str, left_out: &str| (watched.to_owned(), left_out.to_owned());
+        assert_eq!(covered(&[]), expect("", "own others"));
+        let of = |mode: &str, namespace: &str, prefix: &str| {
+            grant(json!({"mode": mode, "namespaces": [namespace], "parameters": [{"prefix": prefix}]}))
+        };
+        assert_eq!(covered(&[of("Rotate", "shop", "/shop/")]), expect("own", "others"));
+        assert_eq!(covered(&[of("Observe", "shop", "/shop/")]), expect("own", "others"));
+        assert_eq!(covered(&[of("Rotate", "payroll", "/payroll/")]), expect("", "own others"));
+    }
 }

@@ -69,7 +69,7 @@ impl SecretIncidents {
         // People see what is being done before the search, which takes its time.
         let first_sight = before.observed_generation.is_none_or(|generation| generation < 0);
         let next =
-            if first_sight { Some(now) } else { self.audit(&incident, &concerned, &mut after, now).await };
+            if first_sight { Some(now) } else { self.audit(&incident, &concerned, &mut after, now).await? };
         let open = after.contained_at.is_none();
         if after != before {
             incident.status = Some(after);
