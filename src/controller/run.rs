@@ -247,7 +247,8 @@ impl Process {
     async fn open_inventories(&self) -> Arc<Inventories> {
         let limits = CallLimits::below(span(self.settings.grace));
         let rates = Rates::for_puts(self.args.puts_per_second);
-        let stores = Stores::from_environment(limits, rates, self.ssm_calls.clone()).await;
+        let stores =
+            Stores::from_environment(&self.settings.staging, limits, rates, self.ssm_calls.clone()).await;
         let leadership = self.leadership.clone();
         let stores = stores.guarded_by(Arc::new(move || leadership.is_leader()));
         let links = self.links.clone();

@@ -22,6 +22,8 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(15);
 /// The account's Parameter Stores, one per region, each with a request budget of its own, since AWS counts by region.
 pub struct Stores {
     config: SdkConfig,
+    /// Where the key of the stamps lies.
+    staging: String,
     limits: CallLimits,
     rates: Rates,
     calls: SsmCalls,
@@ -31,19 +33,20 @@ pub struct Stores {
 
 impl Stores {
     /// Reads the environment once. Credentials are resolved and renewed when calls need them, so this cannot fail.
-    pub async fn from_environment(limits: CallLimits, rates: Rates, calls: SsmCalls) -> Self {
+    pub async fn from_environment(staging: &str, limits: CallLimits, rates: Rates, calls: SsmCalls) -> Self {
         let config =
             aws_config::defaults(BehaviorVersion::latest()).http_client(shared_http_client()).load().await;
-        Self::new(config, limits, rates, calls)
+        Self::new(config, staging, limits, rates, calls)
     }
 
     /// Stores over a configuration that is already there.
-    pub fn new(config: SdkConfig, limits: CallLimits, rates: Rates, calls: SsmCalls) -> Self {
+    pub fn new(config: SdkConfig, staging: &str, limits: CallLimits, rates: Rates, calls: SsmCalls) -> Self {
         let config = match config.http_client() {
             Some(_) => config,
             None => config.to_builder().http_client(shared_http_client()).build(),
         };
-        Self { config, limits, rates, calls, guard: Arc::new(|| true), by_region: Mutex::default() }
+        let guard: WriteGuard = Arc::new(|| true);
+        Self { config, staging: staging.to_owned(), limits, rates, calls, guard, by_region: Mutex::default() }
     }
 
     /// Asks `guard` right before each request that writes, in every region opened from now on.
@@ -66,7 +69,8 @@ impl Stores {
 
     fn open(&self, region: &str) -> SsmParameterStore {
         let config = aws_sdk_ssm::config::Builder::from(&self.config).region(Region::new(region.to_owned()));
-        SsmParameterStore::new(config, self.limits, Arc::new(Budget::new(self.rates)), self.calls.clone())
+        let budget = Arc::new(Budget::new(self.rates));
+        SsmParameterStore::new(config, &self.staging, self.limits, budget, self.calls.clone())
             .guarded_by(self.guard.clone())
     }
 }

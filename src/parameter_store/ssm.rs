@@ -6,8 +6,8 @@
 //! without an answer is [`StoreError::Unknown`] at once, with exactly one request on the wire; what became of it is
 //! for the caller to read back from the history.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,10 +20,13 @@ use aws_sdk_ssm::primitives::DateTime as AwsDateTime;
 use aws_sdk_ssm::types::{ParameterHistory, ParameterStringFilter, ParameterTier, ParameterType};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use chrono::{DateTime, Utc};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
+use zeroize::Zeroize as _;
 
 use super::budget::{Budget, Quota, SsmCalls};
 use super::failure::Failure;
+use super::seal::{self, Said, Seal};
 use super::{Created, Kept, Listed, MOST_VERSIONS, NewVersion, ParameterStore, StoreError, description};
 use crate::rotation::observed::{Shape, Version};
 use crate::secret_value::SecretValue;
@@ -35,6 +38,8 @@ const FILTER_VALUES: usize = 50;
 /// Requests of one call beyond the first.
 const RETRIES: u32 = 5;
 const FIRST_RETRY_AFTER: Duration = Duration::from_millis(200);
+/// Of the key of the stamps.
+const KEY_BYTES: usize = 32;
 
 /// How long a call may take. The protocol's grace must be longer than [`CallLimits::longest`] by far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +87,19 @@ pub struct SsmParameterStore {
     limits: CallLimits,
     calls: SsmCalls,
     guard: WriteGuard,
+    /// Where the key of the stamps lies.
+    key_path: String,
+    seal: OnceCell<Seal>,
+    /// By path, the version that was seen last to hold the value which its stamp was made for: its number, and when SSM took
+    /// it.
+    checked: Mutex<HashMap<String, (i64, DateTime<Utc>)>>,
+}
+
+/// What SSM shows of one version.
+struct Shown {
+    number: i64,
+    modified: DateTime<Utc>,
+    description: String,
 }
 
 /// What all requests of one call have in common.
@@ -99,6 +117,7 @@ impl SsmParameterStore {
     /// A store over a client configuration (region, credentials, endpoint). Its timeouts and retries are replaced.
     pub fn new(
         config: aws_sdk_ssm::config::Builder,
+        staging: &str,
         limits: CallLimits,
         budget: Arc<Budget>,
         calls: SsmCalls,
@@ -109,7 +128,16 @@ impl SsmParameterStore {
             .operation_timeout(limits.attempt)
             .build();
         let config = config.timeout_config(timeouts).retry_config(RetryConfig::disabled()).build();
-        Self { client: Client::from_conf(config), budget, limits, calls, guard: Arc::new(|| true) }
+        Self {
+            client: Client::from_conf(config),
+            budget,
+            limits,
+            calls,
+            guard: Arc::new(|| true),
+            key_path: seal::key_path(staging),
+            seal: OnceCell::new(),
+            checked: Mutex::default(),
+        }
     }
 
     /// Asks `guard` right before each request that writes; a refused one is not sent.
@@ -174,22 +202,130 @@ impl SsmParameterStore {
         })
     }
 
+    /// The key of the stamps, made where there is none yet. `None` where there is none and this replica must not make it.
+    async fn seal(&self) -> Result<Option<Seal>, StoreError> {
+        if let Some(seal) = self.seal.get() {
+            return Ok(Some(seal.clone()));
+        }
+        let path = &self.key_path;
+        let mut key = self.get(path, None).await?;
+        if key.is_none() {
+            if !(self.guard)() {
+                return Ok(None);
+            }
+            let new = NewVersion {
+                path,
+                value: &random_key(path)?,
+                text: "Key of the stamps in descriptions: whoever has it can speak for keyturn".to_owned(),
+                stamp: None,
+                kms_key_id: None,
+            };
+            self.create(new).await?;
+            key = self.get(path, None).await?;
+        }
+        let (value, made_at) = key.ok_or_else(|| StoreError::Unavailable {
+            operation: "GetParameter",
+            path: path.clone(),
+            detail: "the key of the stamps was created, and is not visible yet".to_owned(),
+        })?;
+        Ok(Some(self.seal.get_or_init(|| async { Seal::new(&value, made_at) }).await.clone()))
+    }
+
+    /// What a version says, and the tag of the value that its stamp was made for.
+    async fn understand(&self, path: &str, shown: Shown) -> Result<(Version, Option<String>), StoreError> {
+        let Shown { number, modified, description } = shown;
+        let unstamped = description::parse(&description).is_none();
+        let said = match if unstamped { None } else { self.seal().await? } {
+            Some(seal) => seal.read(path, &description, modified),
+            None => without_key(&description),
+        };
+        let Said { text, stamp, claim, value } = said;
+        Ok((Version { number, modified, text, stamp, claim }, value))
+    }
+
+    /// Takes a stamp for a claim that was made for another value.
+    async fn compare_value(
+        &self,
+        path: &str,
+        latest: &mut Version,
+        tag: Option<String>,
+    ) -> Result<(), StoreError> {
+        let version = (latest.number, latest.modified);
+        let checked = || self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some(tag), Some(stamp)) = (tag, latest.stamp.clone()) else { return Ok(()) };
+        // One that was made for another version proves nothing anyway.
+        if stamp.version != latest.number || checked().get(path) == Some(&version) {
+            return Ok(());
+        }
+        let value = match self.read(path, Some(latest.number)).await {
+            Ok(Some(value)) => value,
+            // Nobody can read it, and nobody was given it: what it was made for is as its stamp says.
+            Ok(None) | Err(StoreError::Denied { .. } | StoreError::Rejected { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let Some(seal) = self.seal().await? else { return Ok(()) };
+        if seal.is_of(path, &value, &tag) {
+            checked().insert(path.to_owned(), version);
+        } else {
+            (latest.stamp, latest.claim) = (None, Some(stamp.owner));
+        }
+        Ok(())
+    }
+
+    /// The value of a version, or of the latest, and when SSM took it.
+    async fn get(
+        &self,
+        path: &str,
+        version: Option<i64>,
+    ) -> Result<Option<(SecretValue, DateTime<Utc>)>, StoreError> {
+        let name = match version {
+            Some(version) => format!("{path}:{version}"),
+            None => path.to_owned(),
+        };
+        let call = Call {
+            operation: "GetParameter",
+            quota: Quota::Read,
+            path: &name,
+            secret: None,
+            answers: &["ParameterNotFound", "ParameterVersionNotFound"],
+        };
+        let answer =
+            self.call(call, || self.client.get_parameter().name(&name).with_decryption(true).send()).await?;
+        let Some(answer) = answer else { return Ok(None) };
+        let parameter = answer.parameter.ok_or_else(|| malformed("GetParameter", &name))?;
+        let modified = parameter.last_modified_date().and_then(time);
+        let value = parameter.value.map(SecretValue::new);
+        value.zip(modified).map(Some).ok_or_else(|| malformed("GetParameter", &name))
+    }
+
     /// The request that creates or overwrites: everything but `overwrite` and `tier`.
-    fn put(&self, new: &NewVersion<'_>) -> PutParameterFluentBuilder {
-        self.client
+    async fn put(&self, new: &NewVersion<'_>) -> Result<PutParameterFluentBuilder, StoreError> {
+        let description = match &new.stamp {
+            None => new.text.clone(),
+            Some(stamp) => {
+                let seal = self.seal().await?.ok_or_else(|| StoreError::Unavailable {
+                    operation: "PutParameter",
+                    path: new.path.to_owned(),
+                    detail: "not sent, since this replica does not lead any more".to_owned(),
+                })?;
+                seal.describe(new.path, new.value, &new.text, stamp)
+            }
+        };
+        Ok(self
+            .client
             .put_parameter()
             .name(new.path)
             .value(new.value.expose())
             .r#type(ParameterType::SecureString)
-            .description(&new.description)
-            .set_key_id(new.kms_key_id.map(str::to_owned))
+            .description(description)
+            .set_key_id(new.kms_key_id.map(str::to_owned)))
     }
 
     /// All pages of DescribeParameters with one filter.
     async fn describe(
         &self,
         filter: ParameterStringFilter,
-        found: &mut BTreeMap<String, Version>,
+        found: &mut BTreeMap<String, Shown>,
     ) -> Result<(), StoreError> {
         const OPERATION: &str = "DescribeParameters";
         let about = filter.values().join(", ");
@@ -215,10 +351,9 @@ impl SsmParameterStore {
                 .ok_or_else(|| malformed(OPERATION, &about))?;
             for metadata in page.parameters() {
                 let name = metadata.name().ok_or_else(|| malformed(OPERATION, &about))?;
-                let version =
-                    version(metadata.version(), metadata.last_modified_date(), metadata.description())
-                        .ok_or_else(|| malformed(OPERATION, name))?;
-                found.insert(name.to_owned(), version);
+                let shown = shown(metadata.version(), metadata.last_modified_date(), metadata.description())
+                    .ok_or_else(|| malformed(OPERATION, name))?;
+                found.insert(name.to_owned(), shown);
             }
             // Filtered pages may be empty and still have a successor; only a missing token ends the list.
             token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
@@ -240,12 +375,17 @@ impl ParameterStore for SsmParameterStore {
         for names in wanted.names.chunks(FILTER_VALUES) {
             self.describe(filter("Name", "Equals", names)?, &mut found).await?;
         }
-        Ok(found.into_iter().map(|(path, latest)| Listed { path, latest }).collect())
+        let mut listed = Vec::with_capacity(found.len());
+        for (path, shown) in found {
+            let (latest, _) = self.understand(&path, shown).await?;
+            listed.push(Listed { path, latest });
+        }
+        Ok(listed)
     }
 
     async fn kept(&self, path: &str) -> Result<Kept, StoreError> {
         const OPERATION: &str = "GetParameterHistory";
-        let mut kept: Vec<(Version, Shape)> = Vec::new();
+        let mut kept: Vec<(Shown, Shape)> = Vec::new();
         let mut token: Option<String> = None;
         loop {
             let call = Call {
@@ -268,35 +408,31 @@ impl ParameterStore for SsmParameterStore {
                 .await?;
             let Some(page) = page else { return Ok(Kept::default()) };
             for entry in page.parameters() {
-                let version = version(entry.version(), entry.last_modified_date(), entry.description());
-                kept.push((version.ok_or_else(|| malformed(OPERATION, path))?, shape(entry)));
+                let shown = shown(entry.version(), entry.last_modified_date(), entry.description());
+                kept.push((shown.ok_or_else(|| malformed(OPERATION, path))?, shape(entry)));
             }
             token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
             if token.is_none() {
-                kept.sort_by_key(|(version, _)| version.number);
-                kept.dedup_by_key(|(version, _)| version.number);
-                return Ok(together(kept));
+                break;
             }
         }
+        kept.sort_by_key(|(shown, _)| shown.number);
+        kept.dedup_by_key(|(shown, _)| shown.number);
+        let shape = shape_of_the_latest(&kept);
+        let (mut versions, mut tag) = (Vec::with_capacity(kept.len()), None);
+        for (shown, _) in kept {
+            let (version, of_its_value) = self.understand(path, shown).await?;
+            versions.push(version);
+            tag = of_its_value;
+        }
+        if let Some(latest) = versions.last_mut() {
+            self.compare_value(path, latest, tag).await?;
+        }
+        Ok(Kept { versions, shape })
     }
 
     async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError> {
-        let name = match version {
-            Some(version) => format!("{path}:{version}"),
-            None => path.to_owned(),
-        };
-        let call = Call {
-            operation: "GetParameter",
-            quota: Quota::Read,
-            path: &name,
-            secret: None,
-            answers: &["ParameterNotFound", "ParameterVersionNotFound"],
-        };
-        let answer =
-            self.call(call, || self.client.get_parameter().name(&name).with_decryption(true).send()).await?;
-        let Some(answer) = answer else { return Ok(None) };
-        let value = answer.parameter.and_then(|parameter| parameter.value);
-        value.map(|value| Some(SecretValue::new(value))).ok_or_else(|| malformed("GetParameter", &name))
+        Ok(self.get(path, version).await?.map(|(value, _)| value))
     }
 
     async fn create(&self, new: NewVersion<'_>) -> Result<Created, StoreError> {
@@ -307,8 +443,8 @@ impl ParameterStore for SsmParameterStore {
             secret: Some(new.value),
             answers: &["ParameterAlreadyExists"],
         };
-        let answer =
-            self.call(call, || self.put(&new).overwrite(false).tier(ParameterTier::Standard).send()).await?;
+        let put = self.put(&new).await?.overwrite(false).tier(ParameterTier::Standard);
+        let answer = self.call(call, || put.clone().send()).await?;
         Ok(if answer.is_some() { Created::Created } else { Created::Exists })
     }
 
@@ -321,7 +457,8 @@ impl ParameterStore for SsmParameterStore {
             answers: &[],
         };
         // No tier: an Advanced parameter stays one, while asking for Standard would be refused as a downgrade.
-        let answer = self.call(call, || self.put(&new).overwrite(true).send()).await?;
+        let put = self.put(&new).await?.overwrite(true);
+        let answer = self.call(call, || put.clone().send()).await?;
         // An answer without a version was given to a write, so what it did is unknown.
         answer.map(|answer| answer.version()).filter(|&version| version > 0).ok_or_else(|| {
             StoreError::Unknown {
@@ -384,10 +521,36 @@ fn filter(key: &str, option: &str, values: &[String]) -> Result<ParameterStringF
         .map_err(|_| malformed("DescribeParameters", &values.join(", ")))
 }
 
-fn version(number: i64, modified: Option<&AwsDateTime>, text: Option<&str>) -> Option<Version> {
-    let modified = modified.and_then(|at| DateTime::<Utc>::from_timestamp(at.secs(), at.subsec_nanos()))?;
-    let (text, stamp) = description::parse(text.unwrap_or_default());
-    (number > 0).then_some(Version { number, modified, text, stamp })
+fn shown(number: i64, modified: Option<&AwsDateTime>, description: Option<&str>) -> Option<Shown> {
+    let modified = modified.and_then(time)?;
+    let description = description.unwrap_or_default().to_owned();
+    (number > 0).then_some(Shown { number, modified, description })
+}
+
+fn time(at: &AwsDateTime) -> Option<DateTime<Utc>> {
+    DateTime::<Utc>::from_timestamp(at.secs(), at.subsec_nanos())
+}
+
+/// Before there is a key: stamps without a seal are all those that an earlier release has made.
+fn without_key(description: &str) -> Said {
+    let Some(written) = description::parse(description) else {
+        return Said { text: description.to_owned(), stamp: None, claim: None, value: None };
+    };
+    let (text, owner) = (written.text.to_owned(), written.stamp.owner.clone());
+    let sealed = written.seal.is_some();
+    Said { text, stamp: (!sealed).then_some(written.stamp), claim: sealed.then_some(owner), value: None }
+}
+
+fn random_key(path: &str) -> Result<SecretValue, StoreError> {
+    let mut bytes = [0; KEY_BYTES];
+    getrandom::fill(&mut bytes).map_err(|error| StoreError::Unavailable {
+        operation: "PutParameter",
+        path: path.to_owned(),
+        detail: format!("the operating system gives no random bytes: {error}"),
+    })?;
+    let key = SecretValue::new(hex::encode(bytes));
+    bytes.zeroize();
+    Ok(key)
 }
 
 /// What the version shows of its parameter, its own labels among it.
@@ -402,14 +565,13 @@ fn shape(entry: &ParameterHistory) -> Shape {
     }
 }
 
-/// The versions, and the shape of the latest one. Labels are in the way on the oldest one, once it has to make room.
-fn together(kept: Vec<(Version, Shape)>) -> Kept {
+/// Labels are in the way on the oldest version, once it has to make room.
+fn shape_of_the_latest(kept: &[(Shown, Shape)]) -> Option<Shape> {
     let labels = match kept.first() {
         Some((_, oldest)) if kept.len() >= MOST_VERSIONS => oldest.labels_in_the_way.clone(),
         _ => Vec::new(),
     };
-    let shape = kept.last().map(|(_, latest)| Shape { labels_in_the_way: labels, ..latest.clone() });
-    Kept { versions: kept.into_iter().map(|(version, _)| version).collect(), shape }
+    kept.last().map(|(_, latest)| Shape { labels_in_the_way: labels, ..latest.clone() })
 }
 
 /// An answer to a read that lacks what every SSM answer has.
@@ -491,9 +653,14 @@ mod tests {
             // Nobody listens there: whatever is sent fails and is counted.
             .endpoint_url("http://127.0.0.1:1");
         let limits = CallLimits { total: Duration::from_secs(1), ..CallLimits::default() };
-        let store =
-            SsmParameterStore::new(config, limits, Arc::new(Budget::new(Rates::default())), calls.clone())
-                .guarded_by(Arc::new(|| false));
+        let store = SsmParameterStore::new(
+            config,
+            "/keyturn/test",
+            limits,
+            Arc::new(Budget::new(Rates::default())),
+            calls.clone(),
+        )
+        .guarded_by(Arc::new(|| false));
         let refused = store.delete("/a/b").await.unwrap_err();
         assert!(refused.to_string().contains("does not lead"), "{refused}");
         assert_eq!(calls.get("DeleteParameter", "unavailable"), 0);

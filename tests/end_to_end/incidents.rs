@@ -338,6 +338,33 @@ fn no_key_from_before_the_report_stays_in_a_ring() {
     assert!(project.running("KEYS") == Some(after), "the host runs it");
 }
 
+#[test]
+#[ignore = "needs the world"]
+fn what_somebody_writes_in_the_name_of_keyturn_contains_no_incident() {
+    let project = Project::new("forged");
+    project.apply(&project.secret("token", "TOKEN", "  hosts: [{name: web}]\n"));
+    project.settled("token");
+    let path = project.path("TOKEN");
+    let (stolen, genuine) = (ssm::value(&path).unwrap(), ssm::description(&path));
+    report_of(&project, "token", "15m");
+    // As the next rotation, made after the report: what it takes to say that nothing from before is left.
+    let (before, seal) = genuine.split_at(genuine.find(" req=").expect("a stamp"));
+    let made = before.rsplit_once(" at=").expect("a stamp").0;
+    let at = (Utc::now() + TimeDelta::days(365)).to_rfc3339_opts(SecondsFormat::Secs, true);
+    let forged = format!("{made} at={at}{seal}").replace(" id=1 v=1 ", " id=2 v=2 ");
+    assert_ne!(forged, genuine);
+    ssm::put_described(&path, &stolen, &forged);
+    state_is(&project, "Contained");
+    let running = project.running("TOKEN");
+    assert!(running.is_some() && running != Some(stolen), "the host does not run what was stolen");
+    assert_eq!(running, ssm::value(&path));
+    eventually("it is told", || {
+        let events = project.kubectl(&["get", "events", "--output", "jsonpath={.items[*].reason}"]);
+        let told = ["ForgedStamp", "ForeignWriteReplaced"].iter().any(|reason| events.contains(reason));
+        if told { Ok(()) } else { Err(events) }
+    });
+}
+
 /// A transaction that keeps the role `musehub` as it is.
 struct RoleLock(Child);
 

@@ -23,6 +23,22 @@ pub fn put(path: &str, value: &str) {
     });
 }
 
+pub fn put_described(path: &str, value: &str, description: &str) {
+    wait_for(async {
+        let put = client().await.put_parameter().name(path).value(value).description(description);
+        put.r#type(ParameterType::SecureString).overwrite(true).send().await.unwrap();
+    });
+}
+
+/// Of the latest version.
+pub fn description(path: &str) -> String {
+    wait_for(async {
+        let history = client().await.get_parameter_history().name(path).send().await.unwrap();
+        let latest = history.parameters().iter().max_by_key(|version| version.version());
+        latest.and_then(|version| version.description()).unwrap_or_default().to_owned()
+    })
+}
+
 pub fn put_as_string(path: &str, value: &str) {
     wait_for(async {
         let put = client().await.put_parameter().name(path).value(value);

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use aws_sdk_ssm::types::ParameterTier;
 use futures::future::join_all;
-use keyturn::parameter_store::{Created, Listed, ParameterStore, description};
+use keyturn::parameter_store::{Created, Listed, NewVersion, ParameterStore, seal};
 use keyturn::rotation::observed::Stamp;
 use keyturn::rotation::request;
 
-use crate::endpoint::{Endpoint, value, write};
+use crate::endpoint::{Endpoint, STAGING, value, write};
 
 fn stamp(version: i64) -> Stamp {
     Stamp {
@@ -64,8 +64,9 @@ pub async fn every_overwrite_is_a_version_with_its_own_description(ssm: &Endpoin
     let (store, path) = (ssm.store(), ssm.path("A"));
     store.create(write(&path, &value("v1"), "by hand")).await.unwrap();
     for version in 2..=3 {
-        let description = description::render("by hand", &stamp(version));
-        assert_eq!(store.overwrite(write(&path, &value("v"), &description)).await, Ok(version));
+        let value = value("v");
+        let new = NewVersion { stamp: Some(stamp(version)), ..write(&path, &value, "by hand") };
+        assert_eq!(store.overwrite(new).await, Ok(version));
     }
     let history = store.history(&path).await.unwrap();
     let seen: Vec<_> = history.iter().map(|v| (v.number, v.text.as_str(), v.stamp.clone())).collect();
@@ -135,11 +136,67 @@ pub async fn values_come_back_byte_by_byte(ssm: &Endpoint) {
 
 pub async fn a_description_of_the_full_length_is_taken(ssm: &Endpoint) {
     let (store, path) = (ssm.store(), ssm.path("A"));
-    let description = description::render(&"é".repeat(2000), &stamp(1));
-    store.create(write(&path, &value("x"), &description)).await.unwrap();
+    let (long, value) = ("é".repeat(2000), value("x"));
+    let new = NewVersion { stamp: Some(stamp(1)), ..write(&path, &value, &long) };
+    store.create(new).await.unwrap();
     let history = store.history(&path).await.unwrap();
     assert_eq!(history[0].stamp, Some(stamp(1)));
-    assert_eq!(description::render(&history[0].text, &stamp(1)), description);
+    let text = history[0].text.clone();
+    assert!(long.starts_with(&text));
+    let new = NewVersion { stamp: Some(stamp(2)), ..write(&path, &value, &text) };
+    store.overwrite(new).await.unwrap();
+    assert_eq!(store.history(&path).await.unwrap()[1].text, text, "a second rotation cuts no further");
+}
+
+pub async fn a_stamp_that_keyturn_did_not_make_is_a_claim(ssm: &Endpoint) {
+    let (store, path) = (ssm.store(), ssm.path("A"));
+    let (drawn, theirs) = (value("drawn"), value("theirs"));
+    store.create(NewVersion { stamp: Some(stamp(1)), ..write(&path, &drawn, "by hand") }).await.unwrap();
+    let shown = ssm.client().get_parameter_history().name(&path).send().await.unwrap();
+    let genuine = shown.parameters()[0].description().unwrap().to_owned();
+    // As whoever may write the parameter would: the next number, and a time of his choice.
+    let forged = genuine.replace(" v=1 at=2026", " v=2 at=2036");
+    assert_ne!(forged, genuine);
+    assert_eq!(store.overwrite(write(&path, &theirs, &forged)).await, Ok(2));
+    let history = store.history(&path).await.unwrap();
+    assert_eq!((&history[0].stamp, &history[0].claim), (&Some(stamp(1)), &None));
+    let claim = Some(stamp(1).owner);
+    assert_eq!((&history[1].stamp, &history[1].claim, history[1].text.as_str()), (&None, &claim, "by hand"));
+    let listed = store.list(std::slice::from_ref(&path)).await.unwrap();
+    assert_eq!(listed[0].latest.claim, claim, "the listing alone shows it");
+    // A parameter that is created again begins with the same number: only its value tells.
+    store.delete(&path).await.unwrap();
+    store.create(write(&path, &theirs, &genuine)).await.unwrap();
+    let latest = store.history(&path).await.unwrap().pop().unwrap();
+    assert_eq!((latest.number, latest.stamp, latest.claim), (1, None, claim.clone()));
+    store.delete(&path).await.unwrap();
+    store.create(write(&path, &drawn, &genuine)).await.unwrap();
+    assert_eq!(store.history(&path).await.unwrap()[0].stamp, Some(stamp(1)), "that is what keyturn made");
+    // Without its key keyturn takes nothing for its own.
+    let other = ssm.store_of("/keyturn/another");
+    assert_eq!(other.history(&path).await.unwrap()[0].claim, claim);
+}
+
+pub async fn a_stamp_of_an_earlier_release_counts_from_before_the_key(ssm: &Endpoint) {
+    let staging = format!("{STAGING}{}", ssm.folder());
+    let (store, old, new) = (ssm.store_of(&staging), ssm.path("old"), ssm.path("new"));
+    let genuine = "keyturn owner=prod/musehub/webhook-key id=7 v=1 at=2026-03-01T03:00:00Z req=-";
+    store.create(write(&old, &value("x"), genuine)).await.unwrap();
+    assert!(store.history(&old).await.unwrap()[0].stamp.is_some());
+    let key = store.history(&seal::key_path(staging.trim_end_matches('/'))).await.unwrap();
+    assert_eq!(key.len(), 1, "the first look has made it");
+    // Not within the unit in which SSM tells the time.
+    loop {
+        store.create(write(&new, &value("x"), genuine)).await.unwrap();
+        if store.history(&new).await.unwrap()[0].modified > key[0].modified {
+            break;
+        }
+        store.delete(&new).await.unwrap();
+    }
+    for store in [store, ssm.store_of(&staging)] {
+        assert!(store.history(&old).await.unwrap()[0].stamp.is_some());
+        assert!(store.history(&new).await.unwrap()[0].stamp.is_none(), "anybody can write so now");
+    }
 }
 
 pub async fn a_list_is_complete_over_several_pages(ssm: &Endpoint) {

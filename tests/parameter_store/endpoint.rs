@@ -16,6 +16,8 @@ use keyturn::secret_value::SecretValue;
 use keyturn_aws_emulator::Emulator;
 
 pub const REGION: &str = "us-east-1";
+/// Below it lies the key of the stamps.
+pub const STAGING: &str = "/keyturn/test";
 pub const SESSION_TOKEN: &str = "session-token-canary-5d1e";
 
 /// Fast enough never to be felt.
@@ -68,11 +70,18 @@ impl Endpoint {
     }
 
     pub fn store_with(&self, limits: CallLimits, rates: Rates, calls: SsmCalls) -> Arc<dyn ParameterStore> {
-        Stores::new(self.config(), limits, rates, calls).region(REGION)
+        Stores::new(self.config(), STAGING, limits, rates, calls).region(REGION)
+    }
+
+    /// A store of an installation of its own.
+    pub fn store_of(&self, staging: &str) -> Arc<dyn ParameterStore> {
+        Stores::new(self.config(), staging, CallLimits::default(), UNLIMITED, SsmCalls::default())
+            .region(REGION)
     }
 
     pub fn store_in(&self, region: &str) -> Arc<dyn ParameterStore> {
-        Stores::new(self.config(), CallLimits::default(), UNLIMITED, SsmCalls::default()).region(region)
+        Stores::new(self.config(), STAGING, CallLimits::default(), UNLIMITED, SsmCalls::default())
+            .region(region)
     }
 
     /// The SDK itself, to see or do what the port does not.
@@ -96,9 +105,9 @@ pub fn value(text: &str) -> SecretValue {
     SecretValue::new(text.to_owned())
 }
 
-/// A write without a key of its own.
-pub fn write<'a>(path: &'a str, value: &'a SecretValue, description: &str) -> NewVersion<'a> {
-    NewVersion { path, value, description: description.to_owned(), kms_key_id: None }
+/// A write without a stamp, and without a key of its own.
+pub fn write<'a>(path: &'a str, value: &'a SecretValue, text: &str) -> NewVersion<'a> {
+    NewVersion { path, value, text: text.to_owned(), stamp: None, kms_key_id: None }
 }
 
 /// A moto server that ends with the last test that uses it.

@@ -14,7 +14,7 @@ use keyturn_aws_emulator::{Call, Emulator, Fault, Quota, Rule, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::endpoint::{BRIEF, Endpoint, HASTY, Moto, REGION, UNLIMITED, emulator, value, write};
+use crate::endpoint::{BRIEF, Endpoint, HASTY, Moto, REGION, STAGING, UNLIMITED, emulator, value, write};
 
 const PATH: &str = "/musehub/A";
 
@@ -226,7 +226,8 @@ async fn without_credentials_nothing_is_sent_and_the_reason_is_said() {
         let (emulator, ssm) = seeded().await;
         let config = ssm.config().to_builder();
         let config = config.credentials_provider(SharedCredentialsProvider::new(NoCredentials { for_now }));
-        let store = Stores::new(config.build(), BRIEF, UNLIMITED, SsmCalls::default()).region(REGION);
+        let store =
+            Stores::new(config.build(), STAGING, BRIEF, UNLIMITED, SsmCalls::default()).region(REGION);
         let error = store.overwrite(write(PATH, &value("new"), "")).await.unwrap_err();
         match &error {
             StoreError::Unavailable { .. } if for_now => {}

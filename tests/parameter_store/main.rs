@@ -48,6 +48,8 @@ contract! {
     the_history_holds_the_latest_100_versions,
     values_come_back_byte_by_byte,
     a_description_of_the_full_length_is_taken,
+    a_stamp_that_keyturn_did_not_make_is_a_claim,
+    a_stamp_of_an_earlier_release_counts_from_before_the_key,
     a_list_is_complete_over_several_pages,
     a_list_takes_folders_and_exact_paths,
     regions_are_apart,

@@ -64,7 +64,7 @@ async fn an_unknown_kms_key_is_denied_and_a_known_one_is_used() {
     let store = ssm.store();
     let secret = value("x");
     let with_key =
-        |key| NewVersion { path: "/a", value: &secret, description: String::new(), kms_key_id: key };
+        |key| NewVersion { path: "/a", value: &secret, text: String::new(), stamp: None, kms_key_id: key };
     let error = store.create(with_key(Some("alias/typo"))).await.unwrap_err();
     assert!(matches!(&error, StoreError::Denied { .. }), "{error:?}");
     assert!(error.to_string().contains("alias/typo") && error.to_string().contains("spec.ssm.kmsKeyId"));

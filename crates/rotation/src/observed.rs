@@ -36,8 +36,11 @@ pub struct Version {
     pub modified: DateTime<Utc>,
     /// The user's own part of the description.
     pub text: String,
-    /// keyturn's part of the description.
+    /// keyturn's part of the description, where this installation has made it.
     pub stamp: Option<Stamp>,
+    /// The owner that a description names in keyturn's form, and this installation has not written so: another one has, or
+    /// somebody who would like to be taken for keyturn.
+    pub claim: Option<String>,
 }
 
 /// Why a rotation was started.
@@ -226,6 +229,9 @@ impl Parameter {
     ///
     /// Those without a stamp have the value of our last version: somebody has put it once more, as Terraform does to bring its
     /// description back. It is as old as that version.
+    ///
+    /// What names another owner belongs to that one, unless keyturn has published here before: then somebody wrote it who
+    /// wants keyturn to keep its hands off.
     pub fn classify(
         path: &str,
         owner: &str,
@@ -248,12 +254,17 @@ impl Parameter {
                         Author::Ours(stamp.id)
                     }
                     Some(_) => Author::Foreign,
-                    None => match &taken_over {
-                        Some(stamp) => Author::Ours(stamp.id),
-                        None if published_before || base.is_some_and(|base| version.number > base) => {
+                    None => match (&taken_over, &version.claim) {
+                        (Some(stamp), _) => Author::Ours(stamp.id),
+                        (None, Some(claim)) if claim != owner && !published_before && base.is_none() => {
+                            Author::OtherOwner(claim.clone())
+                        }
+                        // Written in our name, and not by us.
+                        (None, Some(_)) => Author::Foreign,
+                        _ if published_before || base.is_some_and(|base| version.number > base) => {
                             Author::Foreign
                         }
-                        None => Author::Original,
+                        _ => Author::Original,
                     },
                 };
                 if let Author::Ours(id) = author {
@@ -536,9 +547,11 @@ impl Observed {
         self.parameters.iter().all(|parameter| record.is_published_in(parameter))
     }
 
-    /// Whether every path is published by the rotation of this id.
-    pub fn is_published_by(&self, id: RotationId) -> bool {
-        self.parameters.iter().all(|parameter| parameter.is_published_by(id))
+    /// Whether the latest version of every path is of the rotation of this id. A listing shows no more than that one, which may be
+    /// our own Put, applied twice.
+    pub fn ends_with(&self, id: RotationId) -> bool {
+        let is_of = |seen: &Seen| seen.author == Author::Ours(id);
+        self.parameters.iter().all(|parameter| parameter.latest().is_some_and(is_of))
     }
 
     /// Whether any path was published by the rotation of this id.

@@ -128,6 +128,7 @@ fn parameter(seen: &Outside, path: usize) -> Parameter {
             request: (stamp.request > 0).then(|| request_hash(stamp.request)),
             made: None,
         }),
+        claim: None,
     });
     let base = seen.records.values().next_back().map(|record| i64::from(record.base[path]));
     let duplicates = duplicates(seen, path);

@@ -81,7 +81,7 @@ impl ParameterStore for Shared {
     }
     async fn kept(&self, _: &str) -> Result<Kept, StoreError> {
         let modified = DateTime::from_timestamp(777, 0).unwrap();
-        let versions = vec![Version { number: 3, modified, text: String::new(), stamp: None }];
+        let versions = vec![Version { number: 3, modified, text: String::new(), stamp: None, claim: None }];
         Ok(Kept { versions, shape: None })
     }
     async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError> {

@@ -19,7 +19,6 @@ use super::ports::Ports;
 use super::target;
 use crate::generator::{self, Fields, GenerateError};
 use crate::objects::ObjectError;
-use crate::parameter_store::description;
 use crate::parameter_store::records::{self, RecordError};
 use crate::parameter_store::{Created, NewVersion, ParameterStore, StoreError};
 use crate::target::{Login, Target, TargetError};
@@ -211,7 +210,8 @@ impl Actor<'_> {
         NewVersion {
             path,
             value,
-            description: format!("Rotation of {}, kept by keyturn while it runs", self.place.owner),
+            text: format!("Rotation of {}, kept by keyturn while it runs", self.place.owner),
+            stamp: None,
             kms_key_id: self.object.spec.ssm.kms_key_id.as_deref(),
         }
     }
@@ -279,10 +279,8 @@ impl Actor<'_> {
             path,
             value: &value,
             // Should somebody delete the parameter this very moment, its value is there again, and told as ours.
-            description: match stamp {
-                Some(stamp) => description::render(&text, &Stamp { version: 1, ..stamp }),
-                None => text,
-            },
+            text,
+            stamp: stamp.map(|stamp| Stamp { version: 1, ..stamp }),
             kms_key_id: key.as_deref(),
         };
         match self.store.create(new).await? {
@@ -443,7 +441,8 @@ impl Actor<'_> {
         let new = NewVersion {
             path,
             value,
-            description: description::render(&text, &stamp),
+            text: text.clone(),
+            stamp: Some(stamp.clone()),
             kms_key_id: key.as_deref(),
         };
         let number = if expected == 1 {
@@ -462,7 +461,7 @@ impl Actor<'_> {
         // Not earlier than SSM's own time of it, so that the end of the grace is not looked for too soon.
         let modified = self.ports.clock.now();
         parameter.versions.push(Seen {
-            version: Version { number, modified, text, stamp: Some(stamp) },
+            version: Version { number, modified, text, stamp: Some(stamp), claim: None },
             author: Author::Ours(id),
             taken_over: None,
         });

@@ -202,7 +202,7 @@ impl ManagedSecrets {
         for notice in notices::of_transition(&before.conditions, &after.conditions) {
             self.ports.objects.notify(Subject::Secret(object), notice).await;
         }
-        for notice in observed.iter().flat_map(|seen| notices::of_taken_over(&before.parameters, seen)) {
+        for notice in observed.iter().flat_map(|seen| notices::of_new_versions(&before.parameters, seen)) {
             self.ports.objects.notify(Subject::Secret(object), notice).await;
         }
         if let Some(notice) = notices::of_failed_retirement(before.failure.as_ref(), after.failure.as_ref()) {

@@ -197,21 +197,29 @@ pub fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Opt
     })
 }
 
-/// A version that came since, with the value that was published: no drift, and said all the same.
-pub fn of_taken_over(before: &[PublishedParameter], observed: &Observed) -> Vec<Notice> {
-    let taken_over = observed.parameters.iter().filter_map(|parameter| {
+/// Versions of somebody else that came since, and that a person would take for keyturn's, or for no news.
+pub fn of_new_versions(before: &[PublishedParameter], observed: &Observed) -> Vec<Notice> {
+    let told = observed.parameters.iter().filter_map(|parameter| {
         let latest = parameter.latest()?;
-        let of = latest.taken_over.as_ref()?;
         let number = latest.version.number;
         before.iter().find(|known| known.path == parameter.path && known.version < number)?;
+        if let Some(of) = &latest.taken_over {
+            let note = format!(
+                "Version {number} of {} was written by somebody else, with the value that version {} published and another \
+                 description: it is taken over, and as old as that version",
+                parameter.path, of.version
+            );
+            return Some(Notice { warning: false, reason: "TakenOver", action: "Reconcile", note });
+        }
+        latest.version.claim.as_ref().filter(|_| latest.author == Author::Foreign)?;
         let note = format!(
-            "Version {number} of {} was written by somebody else, with the value that version {} published and another \
-             description: it is taken over, and as old as that version",
-            parameter.path, of.version
+            "The description of version {number} of {} says that keyturn wrote it, and this installation did not: somebody \
+             made that up, or the key of keyturn's stamps, which lies below the staging path, was lost",
+            parameter.path
         );
-        Some(Notice { warning: false, reason: "TakenOver", action: "Reconcile", note })
+        Some(Notice { warning: true, reason: "ForgedStamp", action: "Reconcile", note })
     });
-    taken_over.collect()
+    told.collect()
 }
 
 /// An old credential that cannot be retired is an alarm: it works on, and somebody may hold it.

@@ -165,6 +165,7 @@ pub fn at_a_glance(
     remembered: Option<Remembered>,
 ) -> Option<Observed> {
     if let Some(Remembered { observed, at }) = remembered
+        && observed.parameters.iter().map(|parameter| &parameter.path).eq(place.paths)
         && (glimpse.taken_at <= at || still_holds(&observed, place, &glimpse))
     {
         return Some(observed);
@@ -191,6 +192,10 @@ pub fn at_a_glance(
                     status?.parameters.iter().find(|p| p.path == *path && p.version == version.number)?;
                 match known.origin {
                     Origin::Adopted if version.stamp.is_none() => Author::Original,
+                    // What belongs to another installation is told from somebody's lie by all the versions that are kept.
+                    Origin::Foreign if is_of_other_owner(object) => {
+                        Author::OtherOwner(version.claim.clone()?)
+                    }
                     Origin::Adopted | Origin::Foreign => Author::Foreign,
                     // our own Put, applied twice: seen by its value once
                     Origin::Rotated => Author::Ours(version.stamp.as_ref()?.id),
@@ -201,6 +206,12 @@ pub fn at_a_glance(
         parameters.push(Parameter { path: path.clone(), versions, shape: None });
     }
     Some(Observed { parameters, ..Observed::default() })
+}
+
+/// Whether the last closer look has found that.
+fn is_of_other_owner(object: &ManagedSecret) -> bool {
+    let conditions = object.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    conditions::find(conditions, conditions::STALLED).is_some_and(|stalled| stalled.reason == "OwnedByOther")
 }
 
 /// The evidence of the last closer look at one secret.

@@ -204,7 +204,7 @@ fn ended_unseen(object: &ManagedSecret, observed: &Observed, now: DateTime<Utc>)
     let told = is_told(status, rotation.id, &rotation.started_at);
     // A roll back is never given up, and publishes nothing where the one that failed had not.
     let rolled_back = rotation.trigger == Trigger::RollBack.name();
-    let ended = observed.is_published_by(id) || rolled_back && observed.records.is_empty();
+    let ended = observed.ends_with(id) || rolled_back && observed.records.is_empty();
     if told || observed.records.contains_key(&id) || !ended {
         return None;
     }
@@ -233,7 +233,7 @@ fn ended_untold(
     let Author::Ours(id) = published.author else { return None };
     let is_settled = observed.records.is_empty() && !desired.finalizer;
     let is_news = i64::try_from(id).is_ok_and(|id| id > told);
-    (is_news && is_settled && observed.is_published_by(id)).then(|| LastRotation {
+    (is_news && is_settled && observed.ends_with(id)).then(|| LastRotation {
         id: i64::try_from(id).ok(),
         request: None,
         trigger: None,
@@ -608,7 +608,11 @@ fn drifted(desired: &Desired<'_>, observed: &Observed) -> Said {
                      is rotated"
                 }
             };
-            let message = format!("Version {version} of {path} was written by somebody else. {remedy}");
+            let forged = parameter.latest().is_some_and(|latest| latest.version.claim.is_some());
+            let in_our_name =
+                if forged { ", with a description that names keyturn as its author" } else { "" };
+            let message =
+                format!("Version {version} of {path} was written by somebody else{in_our_name}. {remedy}");
             (c::DRIFTED, Truth::True, "ForeignWrite".into(), message)
         }
         _ => (c::DRIFTED, Truth::False, "InSync".into(), "What is published is what was expected".into()),

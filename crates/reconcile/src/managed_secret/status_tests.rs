@@ -45,7 +45,7 @@ fn version(number: u64, request: Option<&str>) -> Version {
     let request = request.map(request::hash);
     let version = i64::try_from(number).unwrap();
     let stamp = Stamp { owner: OWNER.into(), id: number, version, at, request, made: None };
-    Version { number: version, modified: at, text: String::new(), stamp: Some(stamp) }
+    Version { number: version, modified: at, text: String::new(), stamp: Some(stamp), claim: None }
 }
 
 fn status_beside(

@@ -1,13 +1,14 @@
 //! What keyturn writes into a parameter's description, behind the user's own text:
 //!
 //! ```text
-//! Webhook signing key keyturn owner=prod/musehub/webhook-key id=7 v=12 at=2026-03-01T03:00:00Z req=9f86d081884c7d65
+//! Webhook signing key keyturn owner=prod/musehub/webhook-key id=7 v=12 at=2026-03-01T03:00:00Z req=9f86d081884c7d65 val=… mac=…
 //! ```
 //!
-//! Behind `at` stands `made=` where a roll back has brought an older value back: when that was made.
+//! Behind `at` stands `made=` where a roll back has brought an older value back: when that was made. `val` and `mac` are the
+//! seal: see [`super::seal`], which says whether a stamp counts. Here is its form alone.
 //!
 //! Descriptions are free text that anyone may edit and that SSM keeps over a Put which omits them. So reading is
-//! strict: a stamp counts only where it is, character for character, what [`render`] would have written, and stands
+//! strict: a stamp is one only where it is, character for character, what [`render`] would have written, and stands
 //! at the very end. A stamp that was cut off, edited or continued is the user's text. That the stamp was made *for
 //! this version* is not decided here: compare [`Stamp::version`] with the version's number.
 
@@ -19,30 +20,62 @@ use keyturn_rotation::request;
 pub const MAX_LENGTH: usize = 1024;
 
 const MARK: &str = "keyturn owner=";
+/// More than three names of Kubernetes with their slashes.
+const LONGEST_OWNER: usize = 768;
+/// Digits of a tag.
+const TAG_DIGITS: usize = 32;
 /// Stands where no request asked for the rotation, so that a stamp whose end was cut off is never taken for whole.
 const NO_REQUEST: &str = "-";
 
-/// The description of a version: the user's text, then the stamp. Text that does not fit SSM's limit loses its end;
-/// the stamp never does. A `request` that is not yet a hash is hashed.
-pub fn render(user_text: &str, stamp: &Stamp) -> String {
-    let stamp = stamp_text(stamp);
+/// The most of `RotationId` that a stamp may name: what Kubernetes and JSON can hold, with room to count on.
+const HIGHEST_ID: u64 = 1 << 53;
+
+/// What a description is made of, where a stamp ends it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Written<'a> {
+    /// The user's text.
+    pub text: &'a str,
+    pub stamp: Stamp,
+    /// Stamps of early releases had none.
+    pub seal: Option<WrittenSeal<'a>>,
+}
+
+/// The tags at the end of a stamp, in hex.
+#[derive(Debug, PartialEq, Eq)]
+pub struct WrittenSeal<'a> {
+    /// The stamp up to the tag of itself.
+    pub sealed: &'a str,
+    pub value: &'a str,
+    pub mac: &'a str,
+}
+
+/// The description of a version: the user's text, then the stamp, to which `seal` adds its tags. Text that does not fit
+/// SSM's limit loses its end; the stamp never does. A `request` that is not yet a hash is hashed.
+pub fn render(user_text: &str, stamp: &Stamp, seal: impl FnOnce(&str) -> String) -> String {
+    let stamp = seal(&stamp_text(stamp));
     let room = MAX_LENGTH.saturating_sub(utf16_length(&stamp) + 1);
     let text = cut(user_text, room);
     if text.is_empty() { stamp } else { format!("{text} {stamp}") }
 }
 
-/// The user's text, and the stamp where a whole one ends the description. Takes any text.
-pub fn parse(description: &str) -> (String, Option<Stamp>) {
-    let whole_stamp = description.rfind(MARK).and_then(|start| {
-        let (before, text) = description.split_at(start);
-        let user_text = if before.is_empty() { before } else { before.strip_suffix(' ')? };
-        let stamp = parse_stamp(text)?;
-        Some((user_text.to_owned(), stamp))
-    });
-    match whole_stamp {
-        Some((user_text, stamp)) => (user_text, Some(stamp)),
-        None => (description.to_owned(), None),
-    }
+/// The user's text and the stamp where a whole one ends the description. Takes any text.
+pub fn parse(description: &str) -> Option<Written<'_>> {
+    let (before, text) = description.split_at(description.rfind(MARK)?);
+    let user_text = if before.is_empty() { before } else { before.strip_suffix(' ')? };
+    let (stamp, seal) = match text.rsplit_once(" mac=") {
+        Some((sealed, mac)) => {
+            let (stamp, value) = sealed.rsplit_once(" val=")?;
+            (stamp, Some(WrittenSeal { sealed, value, mac }).filter(|_| is_tag(value) && is_tag(mac)))
+        }
+        None => (text, None),
+    };
+    let is_whole = seal.is_some() || stamp.len() == text.len();
+    let stamp = parse_stamp(stamp).filter(|_| is_whole)?;
+    Some(Written { text: user_text, stamp, seal })
+}
+
+fn is_tag(text: &str) -> bool {
+    text.len() == TAG_DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn stamp_text(stamp: &Stamp) -> String {
@@ -77,7 +110,7 @@ fn parse_stamp(text: &str) -> Option<Stamp> {
         None => None,
     };
     let request = last.strip_prefix("req=")?;
-    if owner.is_empty() || owner.contains(char::is_whitespace) {
+    if !is_owner(owner) {
         return None;
     }
     let request = match request {
@@ -87,7 +120,7 @@ fn parse_stamp(text: &str) -> Option<Stamp> {
     };
     let stamp = Stamp {
         owner: owner.to_owned(),
-        id: id.parse().ok()?,
+        id: id.parse().ok().filter(|id| *id <= HIGHEST_ID)?,
         version: version.parse().ok()?,
         at: time(at)?,
         request,
@@ -95,6 +128,12 @@ fn parse_stamp(text: &str) -> Option<Stamp> {
     };
     // Rules out whatever the parsers above are lenient about: "+7", "007", other spellings of a time, further fields.
     (stamp_text(&stamp) == text).then_some(stamp)
+}
+
+/// It is shown to people, and anybody may have written it.
+fn is_owner(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'/');
+    (1..=LONGEST_OWNER).contains(&text.len()) && text.bytes().all(plain)
 }
 
 fn time(text: &str) -> Option<DateTime<Utc>> {
@@ -134,17 +173,26 @@ mod tests {
 
     const STAMP: &str =
         "keyturn owner=prod/musehub/webhook-key id=7 v=12 at=2026-03-01T03:00:00Z req=9f86d081884c7d65";
+    const TAGS: &str = " val=000102030405060708090a0b0c0d0e0f mac=f0e0d0c0b0a090807060504030201000";
+
+    fn sealed(user_text: &str, stamp: &Stamp) -> String {
+        render(user_text, stamp, |stamp| format!("{stamp}{TAGS}"))
+    }
+
+    fn unsealed(user_text: &str, stamp: &Stamp) -> String {
+        render(user_text, stamp, str::to_owned)
+    }
 
     #[test]
-    fn the_stamp_stands_behind_the_users_text() {
-        assert_eq!(render("Signing key", &stamp()), format!("Signing key {STAMP}"));
-        assert_eq!(render("", &stamp()), STAMP);
+    fn the_stamp_stands_behind_the_users_text_and_the_seal_behind_it() {
+        assert_eq!(sealed("Signing key", &stamp()), format!("Signing key {STAMP}{TAGS}"));
+        assert_eq!(unsealed("", &stamp()), STAMP);
     }
 
     #[test]
     fn what_was_rendered_is_read_back() {
         let texts =
-            ["", "Signing key", " spaced  out ", "línea\nnueva 🔑", "keyturn", "keyturn owner=", STAMP];
+            ["", "Signing key", " spaced  out ", "línea\nnueva 🔑", "keyturn", "keyturn owner=", STAMP, TAGS];
         let requests = [None, Some("9f86d081884c7d65".to_owned())];
         let mades = [None, Some("2025-12-01T00:00:00Z".parse().unwrap())];
         let times = ["2026-03-01T03:00:00Z", "2026-03-01T03:00:00.123456789Z", "1970-01-01T00:00:00.5Z"];
@@ -153,7 +201,15 @@ mod tests {
                 for (at, made) in times.iter().flat_map(|at| mades.map(|made| (at, made))) {
                     let at = at.parse().unwrap();
                     let stamp = Stamp { request: request.clone(), at, made, ..stamp() };
-                    assert_eq!(parse(&render(text, &stamp)), (text.to_owned(), Some(stamp)));
+                    let description = unsealed(text, &stamp);
+                    let written = parse(&description).unwrap();
+                    assert_eq!((written.text, &written.stamp, written.seal), (text, &stamp, None));
+                    let description = sealed(text, &stamp);
+                    let written = parse(&description).unwrap();
+                    assert_eq!((written.text, &written.stamp), (text, &stamp));
+                    let seal = written.seal.unwrap();
+                    assert_eq!(format!(" val={} mac={}", seal.value, seal.mac), TAGS);
+                    assert!(seal.sealed.starts_with(MARK) && seal.sealed.ends_with(seal.value));
                 }
             }
         }
@@ -168,9 +224,11 @@ mod tests {
             Stamp { made, ..stamp() },
             Stamp { made, request: None, ..stamp() },
         ];
-        for rendered in stamps.map(|stamp| render("Signing key", &stamp)) {
-            for end in 0..rendered.len() {
-                assert_eq!(parse(&rendered[..end]), (rendered[..end].to_owned(), None));
+        for stamp in &stamps {
+            let without_seal = unsealed("Signing key", stamp);
+            let rendered = sealed("Signing key", stamp);
+            for end in (0..rendered.len()).filter(|end| *end != without_seal.len()) {
+                assert_eq!(parse(&rendered[..end]), None, "{}", &rendered[..end]);
             }
         }
     }
@@ -182,6 +240,8 @@ mod tests {
             ("id=7", "id=+7"),
             ("id=7", "id=-7"),
             ("id=7", "id="),
+            ("id=7", "id=18446744073709551615"),
+            ("id=7", "id=9007199254740993"),
             ("id=7", "id=99999999999999999999"),
             ("v=12", "v=1e3"),
             ("v=12", "V=12"),
@@ -194,53 +254,73 @@ mod tests {
             ("req=9f", "req="),
             ("req=9f86d081884c7d65", "req=--"),
             ("owner=prod", "owner=\tprod"),
+            ("owner=prod", "owner=[prod](https://evil.example)"),
+            ("owner=prod", "owner=\u{1b}[2Jprod"),
             ("owner=prod/musehub/webhook-key", "owner="),
             ("d65", "d65 "),
             ("d65", "d65\n"),
             ("d65", "d65 edited by hand"),
             ("keyturn owner", "xkeyturn owner"),
         ];
-        for (from, to) in edits {
-            let edited = STAMP.replace(from, to);
-            assert_ne!(edited, STAMP, "{from} is not in the stamp");
-            assert_eq!(parse(&edited), (edited.clone(), None), "{from} -> {to}");
+        let whole = format!("{STAMP}{TAGS}");
+        let of_the_seal = [
+            ("mac=f0", "mac=F0"),
+            ("mac=f0", "mac=0"),
+            ("val=00", "val=g0"),
+            (" val=", " xal="),
+            ("201000", "201000 "),
+            ("201000", "20100000"),
+        ];
+        for (from, to) in edits.into_iter().chain(of_the_seal) {
+            let edited = whole.replace(from, to);
+            assert_ne!(edited, whole, "{from} is not in the stamp");
+            assert_eq!(parse(&edited), None, "{from} -> {to}");
         }
     }
 
     #[test]
     fn hostile_text_is_plain_text() {
-        for text in
-            ["keyturn owner=🔑 id= v= at= req=", "keyturn owner=keyturn owner=", "\u{0}", " keyturn owner=a"]
-        {
-            assert_eq!(parse(text), (text.to_owned(), None));
+        for text in [
+            "keyturn owner=🔑 id= v= at= req=",
+            "keyturn owner=keyturn owner=",
+            "\u{0}",
+            " keyturn owner=a",
+            "keyturn owner= val= mac=",
+            TAGS,
+        ] {
+            assert_eq!(parse(text), None);
         }
     }
 
     #[test]
     fn the_users_text_is_cut_to_the_limit_and_the_stamp_is_not() {
         for text in ["a".repeat(5000), "é".repeat(1024), "🔑".repeat(1024)] {
-            let rendered = render(&text, &stamp());
+            let rendered = sealed(&text, &stamp());
             assert!((MAX_LENGTH - 1..=MAX_LENGTH).contains(&utf16_length(&rendered)));
-            assert!(rendered.ends_with(STAMP));
-            let (kept, read) = parse(&rendered);
-            assert!(text.starts_with(&kept));
-            assert_eq!(read, Some(stamp()));
-            assert_eq!(render(&kept, &stamp()), rendered, "a second rotation cuts no further");
+            assert!(rendered.ends_with(TAGS));
+            let written = parse(&rendered).unwrap();
+            assert!(text.starts_with(written.text));
+            assert_eq!(written.stamp, stamp());
+            assert_eq!(sealed(written.text, &stamp()), rendered, "a second rotation cuts no further");
         }
     }
 
     #[test]
     fn text_of_exactly_the_room_left_is_kept_whole() {
-        let room = MAX_LENGTH - STAMP.len() - 1;
-        assert_eq!(parse(&render(&"a".repeat(room), &stamp())).0.len(), room);
-        assert_eq!(parse(&render(&"a".repeat(room + 1), &stamp())).0.len(), room);
+        let room = MAX_LENGTH - STAMP.len() - TAGS.len() - 1;
+        for length in [room, room + 1] {
+            let rendered = sealed(&"a".repeat(length), &stamp());
+            assert_eq!(parse(&rendered).unwrap().text.len(), room);
+        }
     }
 
     #[test]
     fn a_request_is_never_written_out() {
         assert_eq!(request::hash("test"), "9f86d081884c7d65");
-        let rendered = render("", &Stamp { request: Some("please rotate, password is x".into()), ..stamp() });
+        let request = Some("please rotate, password is x".to_owned());
+        let rendered = sealed("", &Stamp { request, ..stamp() });
         assert!(!rendered.contains("password"));
-        assert_eq!(parse(&rendered).1.unwrap().request, Some(request::hash("please rotate, password is x")));
+        let expected = request::hash("please rotate, password is x");
+        assert_eq!(parse(&rendered).unwrap().stamp.request, Some(expected));
     }
 }

@@ -255,7 +255,13 @@ mod tests {
     fn snapshot(wanted: &[&str], listed: &[(&str, i64)]) -> Inventory {
         let listed = listed.iter().map(|&(path, number)| Listed {
             path: path.to_owned(),
-            latest: Version { number, modified: DateTime::UNIX_EPOCH, text: String::new(), stamp: None },
+            latest: Version {
+                number,
+                modified: DateTime::UNIX_EPOCH,
+                text: String::new(),
+                stamp: None,
+                claim: None,
+            },
         });
         let wanted = wanted.iter().map(|&entry| entry.to_owned()).collect();
         Inventory::new(DateTime::UNIX_EPOCH, wanted, listed.collect())

@@ -4,9 +4,10 @@ pub mod budget;
 pub mod description;
 pub mod inventory;
 pub mod records;
+pub mod seal;
 
 use async_trait::async_trait;
-use keyturn_rotation::observed::{Shape, Version};
+use keyturn_rotation::observed::{Shape, Stamp, Version};
 use keyturn_secret_value::SecretValue;
 
 /// The latest version of a parameter as a page of DescribeParameters shows it: metadata only, nothing decrypted.
@@ -31,8 +32,10 @@ pub const MOST_VERSIONS: usize = 100;
 pub struct NewVersion<'a> {
     pub path: &'a str,
     pub value: &'a SecretValue,
-    /// The whole description, user's text and stamp (`description::render`).
-    pub description: String,
+    /// The user's part of the description.
+    pub text: String,
+    /// keyturn's part, which the store seals.
+    pub stamp: Option<Stamp>,
     /// Key id, ARN or alias; the account's default key when `None`.
     pub kms_key_id: Option<&'a str>,
 }
@@ -48,6 +51,9 @@ pub enum Created {
 
 /// Parameter Store in one account and region. Every call has a timeout well below the grace and takes its turn in
 /// the request budget of that account and region.
+///
+/// The stamps of versions that it shows are this installation's own ([`seal`]): what somebody else has put into a description
+/// is a claim.
 #[async_trait]
 pub trait ParameterStore: Send + Sync {
     /// The latest version of every parameter that is wanted, by pages of metadata. An entry that ends in `/` is a
@@ -55,7 +61,8 @@ pub trait ParameterStore: Send + Sync {
     /// path. Each parameter is listed once, in no particular order; what does not exist is simply not there.
     async fn list(&self, wanted: &[String]) -> Result<Vec<Listed>, StoreError>;
     /// All versions that SSM keeps (at most 100), oldest first, without values, and what the next Put is held to; nothing
-    /// where the parameter is missing.
+    /// where the parameter is missing. Where the stamp of the latest one is
+    /// of that version, it was made for its value.
     async fn kept(&self, path: &str) -> Result<Kept, StoreError>;
     /// The versions alone.
     async fn history(&self, path: &str) -> Result<Vec<Version>, StoreError> {

@@ -201,9 +201,10 @@ fn publish(state: &mut State, sent: Sent, path: &str, value: &str, text: &str) {
     let Some((name, record)) = holder else {
         return state.violate(format!("I1: {path} was published without a record that holds the value"));
     };
-    let (words, stamp) = description::parse(text);
+    let written = description::parse(text);
+    let (words, stamp) = written.map_or((text, None), |written| (written.text, Some(written.stamp)));
     let before = state.ssm.latest(path).filter(|latest| latest.sequence <= sent.seen);
-    if before.is_some_and(|before| description::parse(&before.description).0 != words) {
+    if before.is_some_and(|before| before.said.text != words) {
         state.violate(format!("I11: the text that describes {path} was lost"));
     }
     match stamp {
@@ -297,7 +298,7 @@ pub fn delete(state: &mut State, sent: Sent, path: &str) {
 
 /// Whether a version is stamped by this rotation of this secret.
 fn is_of(version: &Stored, name: &str, id: u64) -> bool {
-    let stamp = description::parse(&version.description).1;
+    let stamp = version.said.stamp.as_ref();
     stamp.is_some_and(|stamp| stamp.owner == format!("{CLUSTER}/{NAMESPACE}/{name}") && stamp.id == id)
 }
 
@@ -482,7 +483,7 @@ fn answered_requests_ask_nobody(state: &mut State, changed: &ManagedSecret) {
         let answered = versions
             .iter()
             .filter(|v| v.modified < asked_at)
-            .any(|v| description::parse(&v.description).1.is_some_and(|stamp| stamp.request == hash));
+            .any(|v| v.said.stamp.as_ref().is_some_and(|stamp| stamp.request == hash));
         let made_at = versions.last().map(|v| v.modified);
         let due = made_at.zip(period).is_some_and(|(made_at, period)| made_at + period <= state.now);
         // A token that ends by itself is due before that, whatever the period.
@@ -544,8 +545,7 @@ pub fn status_is_emptied(state: &mut State) {
         let name = secret.name_any();
         let recorded = open.iter().any(|(of, r)| *of == name && r.request.as_ref() == Some(token));
         let published = secret.spec.ssm.parameters.iter().any(|p| {
-            let stamps =
-                state.ssm.versions(&p.path).iter().filter_map(|v| description::parse(&v.description).1);
+            let stamps = state.ssm.versions(&p.path).iter().filter_map(|v| v.said.stamp.as_ref());
             stamps.into_iter().any(|stamp| stamp.request.as_ref() == Some(&hash))
         });
         !recorded && !published
@@ -764,8 +764,7 @@ fn suspicions(state: &State) -> Vec<String> {
             }
             for path in secret.spec.ssm.parameters.iter().map(|p| &p.path) {
                 let old = state.ssm.versions(path).iter().filter(|version| {
-                    let stamp = description::parse(&version.description).1;
-                    stamp.map_or(version.modified, |stamp| stamp.at) < reported_at
+                    version.said.stamp.as_ref().map_or(version.modified, |stamp| stamp.at) < reported_at
                 });
                 let old: Vec<String> = old.map(|version| version.value.trim_end().to_owned()).collect();
                 // Of a ring of keys each one opens what was sealed with it.

@@ -1,5 +1,6 @@
 //! What people have and do. Each scenario is one story; the faults are the harness's. Those of random values are here.
 
+mod forgers;
 mod heeded;
 mod incidents;
 mod key_pairs;
@@ -16,6 +17,7 @@ use keyturn_reconcile::parameter_store::description;
 use keyturn_rotation::observed::Stamp;
 use serde_json::{Value, json};
 
+pub use self::forgers::*;
 pub use self::heeded::*;
 pub use self::incidents::*;
 pub use self::key_pairs::*;
@@ -122,6 +124,12 @@ pub fn put_days_ago(state: &mut State, path: &str, value: &str, days: i64) {
     state.now = start;
 }
 
+/// A description as keyturn writes it, made without the key of this installation.
+fn stamped_by_another(stamp: &Stamp) -> String {
+    let tag = "0123456789abcdef0123456789abcdef";
+    description::render("Signing key", stamp, |stamp| format!("{stamp} val={tag} mac={tag}"))
+}
+
 /// A value that an earlier rotation published this many days ago.
 fn rotated_days_ago(state: &mut State, path: &str, value: &str, days: i64) {
     let start = state.now;
@@ -136,7 +144,7 @@ fn rotated_days_ago(state: &mut State, path: &str, value: &str, days: i64) {
         request: None,
         made: None,
     };
-    state.person_describes(path, value, &description::render("Signing key", &stamp));
+    state.has_published(path, value, &stamp);
     state.now = start;
 }
 

@@ -99,7 +99,7 @@ impl Summary {
                     By::Keyturn if by_person(&latest.value) => Latest::Restored,
                     By::Keyturn => Latest::Generated,
                 };
-                let (text, _) = keyturn_reconcile::parameter_store::description::parse(&latest.description);
+                let text = latest.said.text.clone();
                 let generated = state.memory.published(path);
                 Some((path.clone(), ParameterEnd { latest: kind, generated, text }))
             })

@@ -73,11 +73,11 @@ pub(super) fn ours(number: i64, id: u64, minutes: i64) -> Version {
 fn stamped(number: i64, id: u64, expected: i64, minutes: i64) -> Version {
     let stamp =
         Stamp { owner: OWNER.into(), id, version: expected, at: at(minutes), request: None, made: None };
-    Version { number, modified: at(minutes), text: String::new(), stamp: Some(stamp) }
+    Version { number, modified: at(minutes), text: String::new(), stamp: Some(stamp), claim: None }
 }
 
 pub(super) fn foreign(number: i64, minutes: i64) -> Version {
-    Version { number, modified: at(minutes), text: String::new(), stamp: None }
+    Version { number, modified: at(minutes), text: String::new(), stamp: None, claim: None }
 }
 
 pub(super) fn observed(versions: Vec<Version>) -> Observed {

@@ -12,7 +12,6 @@ use keyturn_api::{DockerHost, ManagedSecret};
 use keyturn_reconcile::deploy::task::{Task, TaskParameter};
 use keyturn_reconcile::deploy::wish::names_host;
 use keyturn_reconcile::incident::scope;
-use keyturn_reconcile::parameter_store::description;
 use keyturn_rotation::observed::{Record, Trigger};
 use keyturn_rotation::window::Calendar;
 use kube::ResourceExt;
@@ -29,7 +28,7 @@ const PAUSE: TimeDelta = TimeDelta::seconds(5);
 const LONGEST_HOLD: TimeDelta = TimeDelta::minutes(5);
 
 fn made_at(version: &Stored) -> At {
-    description::parse(&version.description).1.map_or(version.modified, |stamp| stamp.at)
+    version.said.stamp.as_ref().map_or(version.modified, |stamp| stamp.at)
 }
 
 /// A rotation begins: not one that somebody or the schedule holds back.
@@ -46,7 +45,7 @@ pub fn rotation_begins(state: &mut State, name: &str, record: &Record) {
     }
     let asked = record.request.iter().find(|token| {
         state.memory.taken_back.contains(&(name.to_owned(), (*token).clone()))
-            && record.trigger != Trigger::RollBack
+            && !matches!(record.trigger, Trigger::RollBack | Trigger::Incident)
     });
     if let Some(token) = asked {
         state.violate(format!("I3: request {token} of {name} was executed again after it was rolled back"));
@@ -137,7 +136,7 @@ fn is_too_early(state: &State, secret: &ManagedSecret, record: &Record) -> Optio
     if calendar.always_open() && oldest + period > now {
         return Some("before its period was over");
     }
-    let adopted = replaced.iter().all(|version| description::parse(&version.description).1.is_none());
+    let adopted = replaced.iter().all(|version| version.said.stamp.is_none());
     let created = secret.metadata.creation_timestamp.as_ref().map(from_kubernetes)?;
     (adopted && created + FIRST_ROTATION_DELAY > now).then_some("as soon as it was adopted")
 }
@@ -163,7 +162,7 @@ pub fn job_starts(state: &mut State, host: &str, task: &Task) {
         .iter()
         .filter_map(|p| state.ssm.versions(&p.path).iter().find(|version| version.number == p.version))
         .collect();
-    if deployed.iter().all(|version| description::parse(&version.description).1.is_none()) {
+    if deployed.iter().all(|version| version.said.stamp.is_none()) {
         state.violate(format!("I3: {host} was deployed to although nothing but adopted values is published"));
     } else if runs_everything(state, &object, task) {
         state.violate(format!(

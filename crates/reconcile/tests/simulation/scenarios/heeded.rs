@@ -41,7 +41,7 @@ scenario!(a_parameter_of_another_object_is_left_alone,
         s.now = start - TimeDelta::days(10);
         let stamp =
             Stamp { owner: "elsewhere/prod/token".into(), id: 4, version: 1, at: s.now, request: None, made: None };
-        s.person_describes(PATH, OLD, &description::render("Signing key", &stamp));
+        s.person_describes(PATH, OLD, &stamped_by_another(&stamp));
         s.now = start;
         s.apply_secret(SECRET, json!({}), spec(json!({})));
     },

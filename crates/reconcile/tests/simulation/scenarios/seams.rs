@@ -671,7 +671,7 @@ fn answered_before_the_last_rotation(state: &mut State) {
             request: request.then(|| request::hash("one")),
             made: None,
         };
-        state.person_describes(PATH, value, &description::render("Signing key", &stamp));
+        state.has_published(PATH, value, &stamp);
     }
     state.now = start;
     host(state, "web", &[PATH]);

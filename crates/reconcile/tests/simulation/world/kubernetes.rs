@@ -10,7 +10,6 @@ use keyturn_api::time::to_kubernetes;
 use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, RotationGrant, SecretIncident};
 use keyturn_reconcile::deploy::wish::names_host;
 use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
-use keyturn_reconcile::parameter_store::description;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -524,7 +523,7 @@ fn believe(state: &State, host: &mut DockerHost) {
     for secret in state.cluster.secrets() {
         for parameter in &secret.spec.ssm.parameters {
             if let Some(latest) = state.ssm.latest(&parameter.path) {
-                let stamp = description::parse(&latest.description).1;
+                let stamp = latest.said.stamp.as_ref();
                 let made_at = stamp.map_or(latest.modified, |stamp| stamp.at);
                 parameters.push(HostParameter {
                     path: parameter.path.clone(),

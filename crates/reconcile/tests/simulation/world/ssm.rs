@@ -1,15 +1,16 @@
 //! Parameter Store: versions, descriptions that survive a Put which omits them, no conditional writes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta};
 use keyturn_reconcile::managed_secret::ports::{Glimpse, Inventory, Regions};
+use keyturn_reconcile::parameter_store::seal::{Said, Seal};
 use keyturn_reconcile::parameter_store::{
-    Created, Kept, Listed, MOST_VERSIONS, NewVersion, ParameterStore, StoreError, description,
+    Created, Kept, Listed, MOST_VERSIONS, NewVersion, ParameterStore, StoreError,
 };
-use keyturn_rotation::observed::{Shape, Version};
+use keyturn_rotation::observed::{Shape, Stamp, Version};
 use keyturn_secret_value::SecretValue;
 
 use super::{Answer, At, Key, Lag, STAGING, STALENESS, Sabotage, Sent, State, World};
@@ -29,11 +30,19 @@ pub enum By {
     Keyturn,
 }
 
+/// The installation's. Its key was there before everything.
+static SEAL: LazyLock<Seal> =
+    LazyLock::new(|| Seal::new(&SecretValue::new("the key of the stamps".to_owned()), DateTime::UNIX_EPOCH));
+
 #[derive(Clone, Debug)]
 pub struct Stored {
     pub number: i64,
     pub value: String,
     pub description: String,
+    /// What the description says to whoever has the key.
+    pub said: Said,
+    /// Whether its stamp was made for another value.
+    pub is_of_another_value: bool,
     pub modified: At,
     pub by: By,
     /// Number of the change that made it.
@@ -148,10 +157,14 @@ impl Ssm {
         let kept = before.as_ref().and_then(|b| b.last()).map(|last| last.description.clone());
         let mut versions = before.map_or_else(Vec::new, |b| b.to_vec());
         let description = description.map(str::to_owned).or(kept).unwrap_or_default();
+        let said = SEAL.read(path, &description, now);
+        let is_of = |tag: &String| SEAL.is_of(path, &SecretValue::new(value.to_owned()), tag);
         versions.push(Stored {
             number,
             value: value.to_owned(),
             description,
+            is_of_another_value: said.value.as_ref().is_some_and(|tag| !is_of(tag)),
+            said,
             modified: now,
             by,
             sequence: 0,
@@ -223,6 +236,12 @@ impl State {
         self.inventory_will_tell(path);
     }
 
+    /// What an earlier rotation has published.
+    pub fn has_published(&mut self, path: &str, value: &str, stamp: &Stamp) {
+        let secret = SecretValue::new(value.to_owned());
+        self.person_describes(path, value, &SEAL.describe(path, &secret, "Signing key", stamp));
+    }
+
     /// Puts the first version of keyturn's once more, its description included, as a restore from a backup does.
     pub fn person_restores(&mut self, path: &str) {
         let Some(first) = self.ssm.versions(path).iter().find(|version| version.by == By::Keyturn) else {
@@ -277,8 +296,19 @@ fn next_listing(now: At) -> At {
 }
 
 fn version(stored: &Stored) -> Version {
-    let (text, stamp) = description::parse(&stored.description);
-    Version { number: stored.number, modified: stored.modified, text, stamp }
+    let Said { text, stamp, claim, .. } = stored.said.clone();
+    Version { number: stored.number, modified: stored.modified, text, stamp, claim }
+}
+
+/// The same, compared with its value.
+fn compared(stored: &Stored) -> Version {
+    let version = version(stored);
+    match &version.stamp {
+        Some(stamp) if stamp.version == version.number && stored.is_of_another_value => {
+            Version { claim: Some(stamp.owner.clone()), stamp: None, ..version }
+        }
+        _ => version,
+    }
 }
 
 impl Answer for StoreError {
@@ -324,7 +354,11 @@ impl ParameterStore for World {
         let view = state.ssm.view(state.now, Lag::Histories);
         let Some(versions) = view.get(path) else { return Ok(Kept::default()) };
         let shape = state.ssm.shape(path, versions.len());
-        Ok(Kept { versions: versions.iter().map(version).collect(), shape: Some(shape) })
+        let mut shown: Vec<Version> = versions.iter().map(version).collect();
+        if let Some((latest, stored)) = shown.last_mut().zip(versions.last()) {
+            *latest = compared(stored);
+        }
+        Ok(Kept { versions: shown, shape: Some(shape) })
     }
 
     async fn read(&self, path: &str, number: Option<i64>) -> Result<Option<SecretValue>, StoreError> {
@@ -391,7 +425,11 @@ impl ParameterStore for World {
 }
 
 fn owned(new: NewVersion<'_>) -> (String, String, String) {
-    (new.path.to_owned(), new.value.expose().to_owned(), new.description)
+    let description = match &new.stamp {
+        Some(stamp) => SEAL.describe(new.path, new.value, &new.text, stamp),
+        None => new.text,
+    };
+    (new.path.to_owned(), new.value.expose().to_owned(), description)
 }
 
 fn write(state: &mut State, sent: Sent, path: &str, value: &str, description: &str) -> i64 {
