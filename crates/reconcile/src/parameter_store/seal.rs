@@ -75,7 +75,7 @@ impl Seal {
             return Said { text: description.to_owned(), stamp: None, claim: None, value: None };
         };
         let is_ours = match &written.seal {
-            Some(seal) => self.is_tag(&seal.mac, &["stamp", path, seal.sealed]),
+            Some(seal) => self.is_tag(seal.mac, &["stamp", path, seal.sealed]),
             None => modified <= self.made_at && written.stamp.at <= modified + SKEW,
         };
         let text = written.text.to_owned();
