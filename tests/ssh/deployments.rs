@@ -573,13 +573,24 @@ async fn an_installed_script_serves_a_key_that_may_do_nothing_else() {
     let deploy = host.path("deploy.sh");
     fs::write(&deploy, "echo installed $KEYTURN_REVISION; exit 4").unwrap();
     host.sshd.authorize(&format!(
-        "restrict,command=\"KEYTURN_DEPLOY='sh {}' sh {} serve\" {public}",
+        "restrict,command=\"KEYTURN_PROJECT={} KEYTURN_DEPLOY='sh {}' KEYTURN_DEPLOY_TIMEOUT=300 sh {} serve\" {public}",
+        host.project,
         deploy.display(),
         installed.display()
     ));
-    let (report, watch) = host.run(&host.task("abc1", "echo sent; exit 5")).await;
+    let task = host.task("abc1", "echo sent; exit 5");
+    let (report, watch) = host.run(&task).await;
     assert_eq!((report.outcome, report.script_exit), (Outcome::DeployFailed, Some(4)), "{report:?}");
     assert_eq!(watch.output(), "installed abc1\n");
+
+    let verify = Task { mode: RunMode::Verify, verify_script: Some("echo sent".to_owned()), ..task.clone() };
+    let (report, watch) = host.run(&verify).await;
+    assert_eq!((report.outcome, watch.output().as_str()), (Outcome::HostUnfit, ""), "{report:?}");
+    assert!(report.message.contains("add KEYTURN_VERIFY"), "{}", report.message);
+    let (report, _) = host.run(&Task { compose_project: "other".to_owned(), ..task }).await;
+    assert_eq!(report.outcome, Outcome::HostUnfit, "{report:?}");
+    assert!(report.message.contains("docker.composeProject"), "{}", report.message);
+
     let connection = host.sshd.connect().await.unwrap();
     let mut output = String::new();
     let _ = connection

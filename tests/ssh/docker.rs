@@ -150,13 +150,15 @@ fn a_key_with_a_forced_command_cannot_name_another_program() {
     machine.put("programs/docker", "exit 0");
     machine.put("elsewhere/docker", &format!("touch {}", machine.path("called").display()));
     let named = format!("docker {}\n", machine.path("elsewhere/docker").display());
-    assert_eq!(machine.ask(&named, &["serve"], &[]), DONE);
+    let project = ("KEYTURN_PROJECT", "app");
+    assert_eq!(machine.ask(&named, &["serve"], &[project]), DONE);
     assert!(!machine.path("called").exists());
     // The command itself may.
     machine.put("programs/docker", "exit 1");
     machine.put("elsewhere/docker", "exit 0");
     let elsewhere = machine.path("elsewhere/docker");
-    assert_eq!(machine.ask("", &["serve"], &[("KEYTURN_DOCKER", elsewhere.to_str().unwrap())]), DONE);
+    let docker = ("KEYTURN_DOCKER", elsewhere.to_str().unwrap());
+    assert_eq!(machine.ask("", &["serve"], &[project, docker]), DONE);
 }
 
 /// What sudo and docker print when they fail, and what it comes to.

@@ -144,7 +144,9 @@ async fn a_key_that_may_do_nothing_else_collects_by_its_own_command_only() {
     std::fs::write(&installed, HOST_SCRIPT).unwrap();
     let authorize = |commands: &str| {
         let (installed, public) = (installed.display(), public_key(&host.path("client")));
-        host.sshd.authorize(&format!("restrict,command=\"{commands} sh {installed} serve\" {public}"));
+        let project = format!("KEYTURN_PROJECT={}", host.project);
+        host.sshd
+            .authorize(&format!("restrict,command=\"{project} {commands} sh {installed} serve\" {public}"));
     };
     authorize("KEYTURN_DEPLOY='true' KEYTURN_ACCESS_LOG='echo installed for $KEYTURN_SECRET'");
     let (report, _) = host.run(&collecting(&host, "echo sent")).await;

@@ -16,11 +16,17 @@
 # error. Nothing secret is in either: proofs carry a key and a fingerprint, and values never leave the host.
 #
 # It can be installed as the forced command of a key that may do nothing else. In authorized_keys, on one line:
-#   restrict,command="KEYTURN_DEPLOY='bash /opt/app/deploy.sh' KEYTURN_VERIFY='bash /opt/app/verify.sh'
+#   restrict,command="KEYTURN_PROJECT=app KEYTURN_DEPLOY='bash /opt/app/deploy.sh' KEYTURN_VERIFY='bash /opt/app/verify.sh'
 #                     sh /usr/local/lib/keyturn/host.sh serve" ssh-ed25519 ...
-# Then the copy that is sent is skipped and so are the scripts of a request: those two commands are run instead. Log
-# lines are collected with KEYTURN_ACCESS_LOG='bash /opt/app/access-log.sh', which is told KEYTURN_SECRET; without it not
-# at all.
+# Then the copy that is sent is skipped, and the host alone says what may be done, in the environment of the command:
+#   KEYTURN_PROJECT       the only compose project; required
+#   KEYTURN_DEPLOY, KEYTURN_VERIFY, KEYTURN_ACCESS_LOG
+#                         run in place of the scripts of requests; a request for one that is not set is refused
+#   KEYTURN_DEPLOY_TIMEOUT, KEYTURN_VERIFY_TIMEOUT, KEYTURN_ACCESS_LOG_TIMEOUT
+#                         in seconds; 900, 120 and 120 if not set
+#   KEYTURN_SUDO          "yes" where docker is called by sudo
+#   KEYTURN_DOCKER        docker's path, where it is not found
+# docs/docker-hosts.md says what is left to whoever holds the key; tests/host_script.rs tests each of its sentences.
 
 say() { printf 'keyturn: %s\n' "$*"; }
 
@@ -243,7 +249,7 @@ start() {
   put "$folder/boot" "$(boot)"
   reserve "$folder/pid" none
   touch "$folder/log" 2>/dev/null || unfit "the file $folder/log cannot be made$(space)"
-  if [ -n "${keyturn_source:-}" ]; then
+  if [ "$served" = no ] && [ -n "${keyturn_source:-}" ]; then
     put "$state/host.sh" "$keyturn_source"
     program=$state/host.sh
   else
@@ -398,8 +404,8 @@ find_docker() {
 }
 
 no_docker() {
-  [ -z "$named" ] || unfit "docker.path of the DockerHost names $named, and the host has no such program"
-  unfit "docker is not on the search path of a session without a login ($PATH)${looked:+, nor in $looked}; say in docker.path of the DockerHost where it lies, or install the package docker"
+  [ -z "$named" ] || unfit "$docker_field names $named, and the host has no such program"
+  unfit "docker is not on the search path of a session without a login ($PATH)${looked:+, nor in $looked}; say in $docker_field where it lies, or install the package docker"
 }
 
 running() { call_docker ps -q --no-trunc --filter "label=com.docker.compose.project=$project" "$@"; }
@@ -440,7 +446,7 @@ explain_docker() {
   esac
   case $sudo:$cause in
     yes:sudo:*) unfit "sudo does not work on the host ($cause); mend it there: sudo -n $program ps, as $account, must list the containers" ;;
-    no:*ermission\ denied*) unfit "the account may not use docker ($cause); set docker.sudo in the DockerHost, or add the account to the group docker" ;;
+    no:*ermission\ denied*) unfit "the account may not use docker ($cause); $sudo_remedy, or add the account to the group docker" ;;
     *) unfit "docker does not answer ($cause); start it on the host" ;;
   esac
 }
@@ -572,9 +578,19 @@ logs() {
   open_state
   folder=$state/access-logs
   mkdir -p "$folder" 2>/dev/null || unfit "the folder $folder cannot be made$(space)"
+# A key with a forced command is for one project, and images of others may hold their source code and secrets.
+need_image_of_the_project() {
+  [ "$served" = yes ] || return 0
+  containers=$(running) || unfit "docker stopped answering"
+  # shellcheck disable=SC2086 # an ID a word; those that are gone meanwhile are told on standard error
+  call_docker inspect --type container --format '{{.Image}}' $containers 2>/dev/null | grep -qxF "$image" ||
+    unfit "no container of the project $project runs the image $image"
+}
+
   # What was collected before stays: the logs that it was taken from may be gone.
   file=$folder/$incident.$secret.$(date -u +%Y%m%dT%H%M%SZ).$$
   touch "$file.new" "$file.errors" 2>/dev/null || unfit "the file $file.new cannot be made$(space)"
+  need_image_of_the_project
   code=$(collected 3>&1)
   size=$(wc -c <"$file.new")
   size=$((size))
@@ -584,6 +600,7 @@ logs() {
   case $code in *unwritten*)
     rm -f "$file.new" "$file.errors"
     unfit "the file $file.new cannot be written$(space)"
+  need_image_of_the_project
     ;;
   esac
   if [ "$code" != 0 ] && [ $cut = no ]; then
@@ -600,6 +617,7 @@ logs() {
   say "size $size"
   say "cut $cut"
   say "lines $(LC_ALL=C grep -c '' "$file.log")"
+  [ "$served" = no ] || refuse_to_fill_the_disk
   say "digest ${digest%% *}"
   top "$file.log" 32768 60 | answered first
   bottom "$file.log" 32768 60 | answered last
@@ -634,6 +652,12 @@ top() {
 
 bottom() {
   if [ "$(wc -c <"$1")" -gt "$2" ]; then tail -c "$2" "$1" | LC_ALL=C sed 1d; else cat "$1"; fi | tail -n "$3"
+# Nothing deletes what was collected, and whoever holds the key can collect without end.
+refuse_to_fill_the_disk() {
+  used=$(du -sk "$folder") && [ "${used%%[!0-9]*}" -lt 1048576 ] ||
+    unfit "the folder $folder holds 1 GiB of collected log lines; delete those of incidents that are closed"
+}
+
 }
 
 # --- requests --------------------------------------------------------------------------------------------------------
@@ -643,10 +667,40 @@ bad_request() {
   finish
 }
 
-answer() {
-  verb= project= sudo=no revision= run= replay=yes idle=no timeout= wait=0 parameters= pinned= script= image=
-  incident= secret= since= until= docker= named= looked=
-  set --
+# Digits are listed, since in some languages more characters than these lie between 0 and 9.
+is_number() { case $1 in '' | *[!0123456789]* | ???????????*) return 1 ;; esac }
+
+# path=version@made
+is_parameter() {
+  rest=${1%@*}
+  is_number "${1##*@}" && is_number "${rest##*=}" || return 1
+  case ${rest%=*} in *[!A-Za-z0-9_./-]*) return 1 ;; /*) ;; *) return 1 ;; esac
+}
+
+# index variable inner-pad outer-pad fingerprint fingerprint-without-trailing-newlines
+is_check() {
+  set -f
+  # shellcheck disable=SC2086 # six words
+  set -- $1
+  set +f
+  [ $# -eq 6 ] && is_number "$1" && is_pad "$3" && is_pad "$4" || return 1
+  case $2 in *[!A-Za-z0-9_]*) return 1 ;; esac
+  case $5$6 in *[!0-9A-Fa-f-]*) return 1 ;; esac
+}
+
+# Bytes that printf prints: \ooo or %%, each.
+is_pad() {
+  rest=$1
+  while [ -n "$rest" ]; do
+    case $rest in
+      \\[0-3][0-7][0-7]*) rest=${rest#????} ;;
+      %%*) rest=${rest#??} ;;
+      *) return 1 ;;
+    esac
+  done
+}
+
+read_request() {
   while read -r word value; do
     case $word in
       verb) verb=$value ;;
@@ -662,16 +716,7 @@ answer() {
       idle) idle=$value ;;
       timeout) timeout=$value ;;
       wait) wait=$value ;;
-      parameter)
-        case $value in
-          *[!A-Za-z0-9_./=@-]*) bad_request parameter ;;
-          /*=[0-9]*@[0-9]*) ;;
-          *) bad_request parameter ;;
-        esac
-        pinned="$pinned $value"
-        parameters="$parameters${parameters:+
-}${value%@*}"
-        ;;
+      parameter) read_parameter "$value" ;;
       image)
         case $value in '' | *[!A-Za-z0-9:]*) bad_request image ;; esac
         image=$value
@@ -680,58 +725,133 @@ answer() {
       secret) secret=$value ;;
       since) since=$value ;;
       until) until=$value ;;
-      check) set -- "$@" "$value" ;;
-      script) script=$(dd bs=1 count="$value" 2>/dev/null) ;;
+      check)
+        is_check "$value" || bad_request check
+        checks="$checks$value
+"
+        ;;
+      script) read_script "$value" ;;
       end) break ;;
       *) bad_request "$word" ;;
     esac
   done
   [ "$word" = end ] || bad_request "no end"
-  for name in "$project" "$revision" "$run" "$incident" "$secret"; do
+}
+
+read_parameter() {
+  is_parameter "$1" || bad_request parameter
+  # Of two versions of one parameter only the first would be compared with what was deployed before.
+  case $pinned in *" ${1%=*}="*) bad_request parameter ;; esac
+  pinned="$pinned $1"
+  parameters="$parameters${parameters:+
+}${1%@*}"
+}
+
+read_script() {
+  is_number "$1" || bad_request script
+  if [ "$served" = yes ]; then
+    dd bs=1 count="$1" of=/dev/null 2>/dev/null
+  else
+    script=$(dd bs=1 count="$1" 2>/dev/null)
+  fi
+}
+
+check_request() {
+  for name in "$revision" "$run"; do
+    case $name in *[!A-Za-z0-9-]*) bad_request name ;; esac
+  done
+  for name in "$project" "$incident" "$secret"; do
     case $name in */* | .* | *[!A-Za-z0-9._-]*) bad_request name ;; esac
   done
   for time in "$since" "$until"; do
     case $time in *[!0-9TZ:+.-]*) bad_request time ;; esac
   done
-  for number in "$timeout" "$wait"; do
-    case $number in *[!0-9]*) bad_request number ;; esac
+  for number in "${timeout:-0}" "$wait"; do
+    is_number "$number" || bad_request number
   done
   [ -n "$project" ] || bad_request project
-  [ "$served" = no ] || docker=${KEYTURN_DOCKER:-}
-  find_docker
+  case $verb in
+    deploy) [ -n "$revision" ] && [ -n "$run" ] && [ -n "$timeout" ] || bad_request deploy ;;
+    verify) [ -n "$timeout" ] || bad_request verify ;;
+    prove | images) ;;
+    image | save) [ -n "$image" ] || bad_request image ;;
+    logs) [ -n "$timeout" ] && [ -n "$incident" ] && [ -n "$secret" ] || bad_request logs ;;
+    *) bad_request verb ;;
+  esac
+}
+
+# What is the host's to say where the key has a forced command. Where two answers are possible the request must give the
+# same: a DockerHost that means another project must not be told that it was deployed.
+obey_forced_command() {
+  docker_field="KEYTURN_DOCKER of the key's forced command"
+  sudo_remedy="set KEYTURN_SUDO=yes in the key's forced command"
+  docker=${KEYTURN_DOCKER:-}
+  sudo=${KEYTURN_SUDO:-no}
+  [ "$wait" -le 60 ] || wait=60
+  [ -n "${KEYTURN_PROJECT:-}" ] ||
+    unfit "the forced command of the key does not say which compose project it is for; add KEYTURN_PROJECT to it"
+  [ "$project" = "$KEYTURN_PROJECT" ] ||
+    unfit "the key is for the compose project $KEYTURN_PROJECT (KEYTURN_PROJECT of its forced command), and docker.composeProject of the DockerHost is $project"
   case $verb in
     deploy)
-      [ -n "$revision" ] && [ -n "$run" ] && [ -n "$timeout" ] || bad_request deploy
-      [ -z "${KEYTURN_DEPLOY:-}" ] || script=$KEYTURN_DEPLOY
-      deploy
+      script=${KEYTURN_DEPLOY:-}
+      need_command "applications are deployed" KEYTURN_DEPLOY
+      # A request must not be able to cut a deployment off in the middle either.
+      limit=${KEYTURN_DEPLOY_TIMEOUT:-900}
+      [ "$timeout" -eq "$limit" ] ||
+        unfit "the forced command of the key gives a deployment $limit s, and deploy.timeout of the DockerHost is $timeout s; give KEYTURN_DEPLOY_TIMEOUT the same number of seconds"
       ;;
     verify)
-      [ -n "$timeout" ] || bad_request verify
-      [ -z "${KEYTURN_VERIFY:-}" ] || script=$KEYTURN_VERIFY
-      verify
-      ;;
-    prove) prove "$@" ;;
-    images) images ;;
-    image)
-      [ -n "$image" ] || bad_request image
-      image
-      ;;
-    save)
-      [ -n "$image" ] || bad_request image
-      save
+      script=${KEYTURN_VERIFY:-}
+      need_command "the product is verified" KEYTURN_VERIFY
+      need_time "${KEYTURN_VERIFY_TIMEOUT:-120}" verify.timeout KEYTURN_VERIFY_TIMEOUT
       ;;
     logs)
-      [ -n "$timeout" ] && [ -n "$incident" ] && [ -n "$secret" ] || bad_request logs
-      if [ -n "${KEYTURN_ACCESS_LOG:-}" ]; then
-        script=$KEYTURN_ACCESS_LOG
-      elif [ -n "${KEYTURN_DEPLOY:-}${KEYTURN_VERIFY:-}" ]; then
-        unfit "the forced command of the key does not say how log lines are collected; add KEYTURN_ACCESS_LOG to it"
-      fi
+      script=${KEYTURN_ACCESS_LOG:-}
+      need_command "log lines are collected" KEYTURN_ACCESS_LOG
+      need_time "${KEYTURN_ACCESS_LOG_TIMEOUT:-120}" accessLog.timeout KEYTURN_ACCESS_LOG_TIMEOUT
+      ;;
+  esac
+}
+
+# need_command WHAT VARIABLE
+need_command() {
+  [ -n "$script" ] || unfit "the forced command of the key does not say how $1; add $2 to it"
+}
+
+# need_time MOST FIELD VARIABLE
+need_time() {
+  [ "$timeout" -le "$1" ] ||
+    unfit "the forced command of the key gives $1 s, and $2 is $timeout s; raise $3 there, or lower $2"
+}
+
+answer() {
+  verb= project= sudo=no revision= run= replay=yes idle=no timeout= wait=0 parameters= pinned= checks= script= image=
+  incident= secret= since= until= docker= named= looked=
+  docker_field="docker.path of the DockerHost"
+  sudo_remedy="set docker.sudo in the DockerHost"
+  read_request
+  check_request
+  [ "$served" = no ] || obey_forced_command
+  find_docker
+  case $verb in
+    prove)
+      # A check a line, and neither backslashes nor anything else in it is a pattern.
+      set -f
+      IFS='
+'
+      # shellcheck disable=SC2086
+      set -- $checks
+      unset IFS
+      set +f
+      prove "$@"
+      ;;
+    logs)
       KEYTURN_INCIDENT=$incident KEYTURN_SECRET=$secret KEYTURN_SINCE=$since KEYTURN_UNTIL=$until
       export KEYTURN_INCIDENT KEYTURN_SECRET KEYTURN_SINCE KEYTURN_UNTIL
       logs
       ;;
-    *) bad_request verb ;;
+    *) "$verb" ;;
   esac
 }
 
@@ -741,7 +861,7 @@ case ${1:-} in
   serve)
     served=yes
     # Installed as a forced command: the copy that the pod sends is skipped.
-    read -r length && case $length in '' | *[!0-9]*) bad_request length ;; esac
+    read -r length && is_number "$length" || bad_request length
     dd bs=1 count="$length" of=/dev/null 2>/dev/null
     answer
     ;;

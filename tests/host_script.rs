@@ -1,0 +1,375 @@
+//! A key with a forced command: what `host.sh serve` does for whoever holds it, and what it refuses. A test for each
+//! sentence of docs/docker-hosts.md, "A key that can do nothing else".
+//!
+//! The script itself runs, under every shell that the machine has, in a folder of its own with a docker that is none.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Two projects: a container of `app`, which runs sha256:0a, and one of `other`, which runs sha256:0b.
+const DOCKER: &str = r#"
+for argument do case $argument in label=*) project=${argument##*=} ;; esac; done
+case $1:$2:$5 in
+  ps:*) [ "$project" != app ] || echo container-of-app; [ "$project" != other ] || echo container-of-other ;;
+  inspect:*:'{{.Image}}'*)
+    case $6 in *app) image=sha256:0a ;; *) image=sha256:0b ;; esac
+    case $5 in *oneoff*) echo "$image |named:1" ;; *) echo "$image" ;; esac
+    ;;
+  inspect:*:'{{.Name}}'*) echo "/$6 running 0 |TOKEN " ;;
+  inspect:*) echo value. ;;
+  image:inspect:*) echo '{"Id":"about"}' ;;
+  image:save:*) echo "files of $3" ;;
+  history:*) echo '{}' ;;
+esac
+"#;
+
+/// All that a forced command can say. The commands tell that they ran, and what they were told.
+const EVERYTHING: [(&str, &str); 4] = [
+    ("KEYTURN_PROJECT", "app"),
+    ("KEYTURN_DEPLOY", r#"echo "deployed $KEYTURN_PARAMETERS" >>"$HOME/ran""#),
+    ("KEYTURN_VERIFY", r#"echo "verified $KEYTURN_PARAMETERS" >>"$HOME/ran""#),
+    ("KEYTURN_ACCESS_LOG", r#"echo "collected for $KEYTURN_SECRET" >>"$HOME/ran""#),
+];
+
+/// The same without some of it, and with something else.
+fn command<'a>(without: &[&str], with: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let kept = EVERYTHING.iter().filter(|(name, _)| !without.contains(name));
+    kept.chain(with).copied().collect()
+}
+
+struct Machine {
+    dir: TempDir,
+    shell: &'static str,
+}
+
+/// Runs a test once for each shell.
+fn on_every_shell(test: impl Fn(&Machine)) {
+    let installed =
+        |shell: &str| SEARCH_PATH.split(':').map(|folder| Path::new(folder).join(shell)).find(|p| p.exists());
+    let mut shells = 0;
+    for shell in ["dash", "bash", "busybox"] {
+        let Some(program) = installed(shell) else { continue };
+        let machine = Machine { dir: TempDir::new().unwrap(), shell };
+        fs::create_dir_all(machine.path("programs")).unwrap();
+        fs::create_dir_all(machine.path("home")).unwrap();
+        symlink(program, machine.path("programs/sh")).unwrap();
+        machine.put("docker", DOCKER);
+        test(&machine);
+        shells += 1;
+    }
+    assert!(shells > 0, "none of the shells is installed");
+}
+
+impl Machine {
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Installs a program that runs these lines and notes that it was called.
+    fn put(&self, name: &str, lines: &str) {
+        let path = self.path("programs").join(name);
+        let called = self.path("called");
+        fs::write(&path, format!("#!/bin/sh\necho \"{name} $*\" >>{}\n{lines}\n", called.display())).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// What the host answers to a key with this forced command.
+    fn serve(&self, environment: &[(&str, &str)], request: &str) -> String {
+        // The pod sends a copy of the script first.
+        self.answer(&["serve"], environment, &format!("4\ncopy{request}"))
+    }
+
+    fn answer(&self, arguments: &[&str], environment: &[(&str, &str)], input: &str) -> String {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/deploy/runner/host.sh");
+        let mut child = Command::new(self.path("programs/sh"))
+            .arg(script)
+            .args(arguments)
+            .env_clear()
+            .env("PATH", format!("{}:{SEARCH_PATH}", self.path("programs").display()))
+            .env("HOME", self.path("home"))
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // It may refuse before it has read everything.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout).into_owned()
+    }
+
+    /// The answer must refuse, in words that contain this, and nothing of the request must have run.
+    fn refuses(&self, environment: &[(&str, &str)], request: &str, why: &str) {
+        let said = self.serve(environment, request);
+        assert!(
+            said.starts_with("keyturn: unfit ") && said.contains(why),
+            "{}: {request}\n{said}",
+            self.shell
+        );
+        assert_eq!(self.ran(), [""; 0], "{}: {request}", self.shell);
+    }
+
+    /// What the commands noted, a line each.
+    fn ran(&self) -> Vec<String> {
+        self.lines("home/ran")
+    }
+
+    fn lines(&self, name: &str) -> Vec<String> {
+        fs::read_to_string(self.path(name)).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+}
+
+/// A script of a request that tells that it ran.
+const SCRIPT: &str = "echo 'script of the request' >>\"$HOME/ran\"";
+
+fn sent() -> String {
+    format!("script {}\n{SCRIPT}end\n", SCRIPT.len())
+}
+
+fn deploy(run: &str, more: &str) -> String {
+    format!("verb deploy\nproject app\nsudo no\nrevision abc\nrun {run}\ntimeout 900\n{more}{}", sent())
+}
+
+fn verify(more: &str) -> String {
+    format!("verb verify\nproject app\nsudo no\nrevision abc\ntimeout 20\n{more}{}", sent())
+}
+
+fn logs(more: &str) -> String {
+    format!(
+        "verb logs\nproject app\nsudo no\nincident leak\nsecret token\nsince 2026-11-23T12:00:00Z\n\
+         until 2026-11-24T12:00:00Z\ntimeout 120\n{more}{}",
+        sent()
+    )
+}
+
+fn images(verb: &str, more: &str) -> String {
+    format!("verb {verb}\nproject app\nsudo no\n{more}end\n")
+}
+
+/// A comparison of TOKEN: index, variable, pads, and fingerprints that fit nothing.
+fn check(variable: &str) -> String {
+    let fingerprint = "0a".repeat(32);
+    format!("check 0 {variable} {pad} {pad} {fingerprint} -\n", pad = r"\066".repeat(63) + "%%")
+}
+
+#[test]
+fn the_commands_of_the_key_are_run_and_not_the_scripts_of_a_request() {
+    on_every_shell(|machine| {
+        assert!(machine.serve(&EVERYTHING, &deploy("1", "parameter /a=1@100\n")).contains("result 0"));
+        assert!(machine.serve(&EVERYTHING, &verify("parameter /a=1@100\n")).contains("verify 0"));
+        assert!(machine.serve(&EVERYTHING, &logs("")).contains("collected 0"));
+        assert_eq!(
+            machine.ran(),
+            ["deployed /a=1", "verified /a=1", "collected for token"],
+            "{}",
+            machine.shell
+        );
+    });
+}
+
+#[test]
+fn a_request_for_a_command_that_the_key_does_not_have_is_refused() {
+    on_every_shell(|machine| {
+        for (request, variable) in [
+            (deploy("1", ""), "KEYTURN_DEPLOY"),
+            (verify(""), "KEYTURN_VERIFY"),
+            (logs(""), "KEYTURN_ACCESS_LOG"),
+        ] {
+            machine.refuses(&command(&[variable], &[]), &request, variable);
+            machine.refuses(&[("KEYTURN_PROJECT", "app")], &request, variable);
+        }
+    });
+}
+
+#[test]
+fn a_key_is_for_the_project_that_it_names() {
+    let all = [deploy("1", ""), verify(""), logs(""), images("prove", &check("TOKEN")), images("images", "")];
+    let of_images = ["image", "save"].map(|verb| images(verb, "image sha256:0b\n"));
+    on_every_shell(|machine| {
+        for request in all.iter().chain(&of_images) {
+            let other = request.replace("project app", "project other");
+            machine.refuses(&EVERYTHING, &other, "docker.composeProject of the DockerHost is other");
+            machine.refuses(&command(&["KEYTURN_PROJECT"], &[]), request, "add KEYTURN_PROJECT");
+        }
+        assert_eq!(machine.lines("called"), [""; 0], "docker is not asked about another project");
+        assert!(!machine.path("home/.local/state/keyturn/other").exists());
+        let said = machine.serve(&EVERYTHING, &images("prove", &check("TOKEN")));
+        assert!(said.contains("differs 0 container-of-app"), "{said}");
+    });
+}
+
+#[test]
+fn only_images_that_the_projects_containers_run_are_shown() {
+    on_every_shell(|machine| {
+        let ask = |verb: &str, id: &str| machine.serve(&EVERYTHING, &images(verb, &format!("image {id}\n")));
+        assert!(ask("image", "sha256:0a").contains("inspect {\"Id\":\"about\"}"));
+        assert!(ask("save", "sha256:0a").contains("files of sha256:0a"));
+        for id in ["sha256:0b", "sha256:0", "named:1", "a"] {
+            for verb in ["image", "save"] {
+                let said = ask(verb, id);
+                assert!(said.starts_with("keyturn: unfit no container of the project app runs"), "{said}");
+                assert!(!said.contains("files of") && !said.contains("about"), "{said}");
+            }
+        }
+    });
+}
+
+#[test]
+fn whether_docker_is_called_by_sudo_and_where_it_lies_is_the_keys_to_say() {
+    on_every_shell(|machine| {
+        machine.put("sudo", "shift; exec \"$@\"");
+        machine.put("docker-of-the-request", "");
+        let path = |name: &str| machine.path("programs").join(name).to_str().unwrap().to_owned();
+        let named = images("images", &format!("docker {}\n", path("docker-of-the-request")));
+        machine.serve(&EVERYTHING, &named.replace("sudo no", "sudo yes"));
+        let called = machine.lines("called");
+        assert!(!called.is_empty() && called.iter().all(|line| line.starts_with("docker ")), "{called:?}");
+
+        machine.put("docker-of-the-key", "");
+        fs::remove_file(machine.path("called")).unwrap();
+        let docker = path("docker-of-the-key");
+        machine.serve(&command(&[], &[("KEYTURN_SUDO", "yes"), ("KEYTURN_DOCKER", &docker)]), &named);
+        assert!(
+            machine.lines("called")[0].starts_with(&format!("sudo -n {docker} ps")),
+            "{:?}",
+            machine.lines("called")
+        );
+    });
+}
+
+#[test]
+fn what_is_to_be_changed_about_docker_is_said_of_the_key() {
+    on_every_shell(|machine| {
+        machine.put("docker", "echo 'permission denied while trying to connect' >&2; exit 1");
+        machine.refuses(
+            &EVERYTHING,
+            &images("images", ""),
+            "set KEYTURN_SUDO=yes in the key's forced command",
+        );
+        let nowhere = command(&[], &[("KEYTURN_DOCKER", "/nowhere/docker")]);
+        machine.refuses(
+            &nowhere,
+            &images("images", ""),
+            "KEYTURN_DOCKER of the key's forced command names /nowhere/docker",
+        );
+    });
+}
+
+#[test]
+fn a_request_can_neither_cut_a_deployment_off_nor_let_anything_run_for_ever() {
+    on_every_shell(|machine| {
+        for seconds in ["1", "899", "901"] {
+            let request = deploy("1", "").replace("timeout 900", &format!("timeout {seconds}"));
+            machine.refuses(&EVERYTHING, &request, "KEYTURN_DEPLOY_TIMEOUT");
+        }
+        machine.refuses(
+            &command(&[], &[("KEYTURN_DEPLOY_TIMEOUT", "60")]),
+            &deploy("1", ""),
+            "gives a deployment 60 s",
+        );
+        let long = |request: String| {
+            request.replace("timeout 20\n", "timeout 121\n").replace("timeout 120\n", "timeout 121\n")
+        };
+        machine.refuses(
+            &EVERYTHING,
+            &long(verify("")),
+            "raise KEYTURN_VERIFY_TIMEOUT there, or lower verify.timeout",
+        );
+        machine.refuses(
+            &EVERYTHING,
+            &long(logs("")),
+            "raise KEYTURN_ACCESS_LOG_TIMEOUT there, or lower accessLog.timeout",
+        );
+
+        let longer = [("KEYTURN_VERIFY_TIMEOUT", "121"), ("KEYTURN_ACCESS_LOG_TIMEOUT", "121")];
+        assert!(machine.serve(&command(&[], &longer), &long(verify(""))).contains("verify 0"));
+        assert!(machine.serve(&command(&[], &longer), &long(logs(""))).contains("collected 0"));
+    });
+}
+
+#[test]
+fn collected_log_lines_do_not_fill_the_disk() {
+    on_every_shell(|machine| {
+        machine.put("du", "printf '1048575\\t%s\\n' \"$2\"");
+        assert!(machine.serve(&EVERYTHING, &logs("")).contains("collected 0"));
+        fs::remove_file(machine.path("home/ran")).unwrap();
+        machine.put("du", "printf '1048576\\t%s\\n' \"$2\"");
+        machine.refuses(&EVERYTHING, &logs(""), "delete those of incidents that are closed");
+    });
+}
+
+#[test]
+fn a_request_that_is_not_keyturns_is_refused() {
+    let parameter = |value: &str| deploy("1", &format!("parameter {value}\n"));
+    let compared = |from: &str, to: &str| images("prove", &check("TOKEN").replacen(from, to, 1));
+    let requests = [
+        deploy("1", "").replace("end\n", ""),
+        deploy("1", "unknown word\n"),
+        deploy("1", "verb steal\n"),
+        deploy("../1", ""),
+        deploy("1", "revision abc.1\n"),
+        deploy("1", "timeout 9x\n"),
+        deploy("1", "timeout 99999999999999999999\n"),
+        deploy("1", "wait 1+1\n"),
+        verify("timeout a[$(id)]\n"),
+        images("images", "docker docker\n"),
+        images("save", ""),
+        images("save", "image --output=/tmp/x\n"),
+        images("image", "image ../x\n"),
+        logs("secret ../x\n"),
+        logs("incident a/b\n"),
+        logs("since $(id)\n"),
+        // A number that the shell does not read as one would be lower than none.
+        parameter("/a=3x@100"),
+        parameter("/a=3@1e9"),
+        parameter("/a=99999999999999999999@100"),
+        parameter("/a=3@99999999999999999999"),
+        parameter("/a=3"),
+        parameter("/a=1=3@100"),
+        parameter("a=3@100"),
+        parameter("/a$(id)=3@100"),
+        // Only the first would be compared with what was deployed before.
+        parameter("/a=9@100\nparameter /a=3@100"),
+        compared("check 0 ", "check * "),
+        compared("check 0 ", "check 0 /* "),
+        compared("TOKEN", "TOKEN\"}}{{json"),
+        compared(r"\066", "%s"),
+        compared(r"\066", "%999999999d"),
+        compared(r"\066", "-vPATH"),
+        compared(r"\066", r"\06"),
+        compared("0a", "*"),
+        compared(" -\n", "\n"),
+    ];
+    on_every_shell(|machine| {
+        for request in &requests {
+            machine.refuses(&EVERYTHING, request, "keyturn's request cannot be read");
+        }
+        assert_eq!(machine.lines("called"), [""; 0], "docker is asked nothing then");
+        assert!(!machine.path("home/.local").exists());
+        for length in ["", "x", "1x", "-1"] {
+            let said = machine.answer(&["serve"], &EVERYTHING, &format!("{length}\n{}", verify("")));
+            assert!(said.contains("keyturn's request cannot be read"), "{said}");
+        }
+    });
+}
+
+/// Without a forced command the copy that the pod sends is run, and the request says everything.
+#[test]
+fn a_key_without_a_forced_command_obeys_no_environment() {
+    on_every_shell(|machine| {
+        let request = verify("").replace("project app", "project other").replace("timeout 20", "timeout 300");
+        assert!(machine.answer(&[], &EVERYTHING, &request).contains("verify 0"));
+        assert!(machine.answer(&[], &EVERYTHING, &deploy("1", "timeout 5\n")).contains("result 0"));
+        assert!(machine.answer(&[], &EVERYTHING, &logs("")).contains("collected 0"));
+        assert_eq!(machine.ran(), ["script of the request"; 3]);
+        let image = images("save", "image sha256:0b\n");
+        assert!(machine.answer(&[], &[], &image).contains("files of sha256:0b"));
+    });
+}
