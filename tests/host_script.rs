@@ -373,3 +373,25 @@ fn a_key_without_a_forced_command_obeys_no_environment() {
         assert!(machine.answer(&[], &[], &image).contains("files of sha256:0b"));
     });
 }
+
+#[test]
+fn no_script_is_in_the_arguments_of_a_process() {
+    // Everything up to the first process, as every account of the host can read it.
+    let script = "id=$$; while [ $id -gt 1 ]; do tr '\\0' ' ' </proc/$id/cmdline; \
+                  while read -r word value; do [ \"$word\" != PPid: ] || id=$value; done </proc/$id/status; \
+                  done >>\"$HOME/arguments\"; [ -z \"${keyturn_script:-}\" ] # a word of the script";
+    let sent = format!("script {}\n{script}end\n", script.len());
+    on_every_shell(|machine| {
+        for request in [deploy("1", ""), verify(""), logs("")] {
+            let request = request.replace(&self::sent(), &sent);
+            let said = machine.answer(&[], &[], &request);
+            assert!(
+                ["result 0", "verify 0", "collected 0"].iter().any(|ended| said.contains(ended)),
+                "{said}"
+            );
+            let arguments = fs::read_to_string(machine.path("home/arguments")).unwrap();
+            assert!(arguments.contains("timeout"), "{arguments}");
+            assert!(!arguments.contains("a word of the script"), "{}: {arguments}", machine.shell);
+        }
+    });
+}

@@ -351,6 +351,15 @@ wait_until_idle() {
   exec 9>&-
 }
 
+# run_script SECONDS: becomes the request's script. Arguments are shown to every account of the host, the environment is
+# not.
+run_script() {
+  keyturn_script=$script
+  export keyturn_script
+  # shellcheck disable=SC2016 # expanded by that shell
+  exec timeout -k 5 "$1" sh -c 'eval "unset keyturn_script; $keyturn_script"'
+}
+
 verify() {
   need_tools
   open_state
@@ -365,7 +374,7 @@ verify() {
     (
       umask "$user_mask"
       cd "${HOME:-/}" || cd /
-      exec timeout -k 5 "$left" sh -c "$script"
+      run_script "$left"
     ) </dev/null >&2
     code=$?
     [ "$code" -ne 0 ] || break
@@ -569,15 +578,6 @@ save() {
 # --- logs ------------------------------------------------------------------------------------------------------------
 
 # More than this is not kept of what one command prints, in bytes.
-most_kept=67108864
-
-# What the user's command finds in the logs. It may hold secrets: it goes into a file of this account's alone, and its
-# beginning and end through pipes to keyturn, which takes out what is secret.
-logs() {
-  need_tools
-  open_state
-  folder=$state/access-logs
-  mkdir -p "$folder" 2>/dev/null || unfit "the folder $folder cannot be made$(space)"
 # A key with a forced command is for one project, and images of others may hold their source code and secrets.
 need_image_of_the_project() {
   [ "$served" = yes ] || return 0
@@ -587,6 +587,16 @@ need_image_of_the_project() {
     unfit "no container of the project $project runs the image $image"
 }
 
+most_kept=67108864
+
+# What the user's command finds in the logs. It may hold secrets: it goes into a file of this account's alone, and its
+  need_image_of_the_project
+# beginning and end through pipes to keyturn, which takes out what is secret.
+logs() {
+  need_tools
+  open_state
+  folder=$state/access-logs
+  mkdir -p "$folder" 2>/dev/null || unfit "the folder $folder cannot be made$(space)"
   # What was collected before stays: the logs that it was taken from may be gone.
   file=$folder/$incident.$secret.$(date -u +%Y%m%dT%H%M%SZ).$$
   touch "$file.new" "$file.errors" 2>/dev/null || unfit "the file $file.new cannot be made$(space)"
@@ -600,7 +610,6 @@ need_image_of_the_project() {
   case $code in *unwritten*)
     rm -f "$file.new" "$file.errors"
     unfit "the file $file.new cannot be written$(space)"
-  need_image_of_the_project
     ;;
   esac
   if [ "$code" != 0 ] && [ $cut = no ]; then
@@ -608,6 +617,7 @@ need_image_of_the_project() {
     bottom "$file.errors" 4000 20 | answered error
     rm -f "$file.new" "$file.errors"
     finish
+  [ "$served" = no ] || refuse_to_fill_the_disk
   fi
   rm -f "$file.errors"
   mv "$file.new" "$file.log" || unfit "the file $file.log cannot be made$(space)"
@@ -617,7 +627,6 @@ need_image_of_the_project() {
   say "size $size"
   say "cut $cut"
   say "lines $(LC_ALL=C grep -c '' "$file.log")"
-  [ "$served" = no ] || refuse_to_fill_the_disk
   say "digest ${digest%% *}"
   top "$file.log" 32768 60 | answered first
   bottom "$file.log" 32768 60 | answered last
@@ -632,7 +641,7 @@ collected() {
       (
         umask "$user_mask"
         cd "${HOME:-/}" || cd /
-        exec timeout -k 5 "$timeout" sh -c "$script"
+        run_script "$timeout"
       ) </dev/null 2>&5 3>&- 5>&-
       echo $? >&3
     } | { head -c "$most_kept" >"$file.new" 2>/dev/null || echo unwritten >&3; }
@@ -643,6 +652,12 @@ collected() {
 answered() {
   LC_ALL=C sed "s/^/keyturn: $1 /"
   echo
+# Nothing deletes what was collected, and whoever holds the key can collect without end.
+refuse_to_fill_the_disk() {
+  used=$(du -sk "$folder") && [ "${used%%[!0-9]*}" -lt 1048576 ] ||
+    unfit "the folder $folder holds 1 GiB of collected log lines; delete those of incidents that are closed"
+}
+
 }
 
 # top FILE BYTES LINES, bottom FILE BYTES LINES: the first or last lines, as many whole ones as fit.
@@ -652,12 +667,6 @@ top() {
 
 bottom() {
   if [ "$(wc -c <"$1")" -gt "$2" ]; then tail -c "$2" "$1" | LC_ALL=C sed 1d; else cat "$1"; fi | tail -n "$3"
-# Nothing deletes what was collected, and whoever holds the key can collect without end.
-refuse_to_fill_the_disk() {
-  used=$(du -sk "$folder") && [ "${used%%[!0-9]*}" -lt 1048576 ] ||
-    unfit "the folder $folder holds 1 GiB of collected log lines; delete those of incidents that are closed"
-}
-
 }
 
 # --- requests --------------------------------------------------------------------------------------------------------
