@@ -80,6 +80,13 @@ impl Machine {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
+    /// Sets the host's clock, in seconds.
+    fn set_clock(&self, seconds: u64) {
+        let real = if Path::new("/bin/date").exists() { "/bin/date" } else { "/usr/bin/date" };
+        let lines = format!("[ \"$1\" = +%s ] || exec {real} \"$@\"; echo {seconds}");
+        self.put("date", &lines);
+    }
+
     /// What the host answers to a key with this forced command.
     fn serve(&self, environment: &[(&str, &str)], request: &str) -> String {
         // The pod sends a copy of the script first.
@@ -302,6 +309,47 @@ fn collected_log_lines_do_not_fill_the_disk() {
         fs::remove_file(machine.path("home/ran")).unwrap();
         machine.put("du", "printf '1048576\\t%s\\n' \"$2\"");
         machine.refuses(&EVERYTHING, &logs(""), "delete those of incidents that are closed");
+    });
+}
+
+const NOON: u64 = 1_700_000_000;
+#[test]
+fn the_result_of_a_revision_stands_only_for_the_versions_that_it_was_got_with() {
+    on_every_shell(|machine| {
+        machine.set_clock(NOON);
+        let ask = |run: &str, version: u32| {
+            let said = machine.serve(&EVERYTHING, &deploy(run, &format!("parameter /a={version}@{NOON}\n")));
+            assert!(said.contains("result 0"), "{said}");
+            said
+        };
+        ask("1", 8);
+        assert!(ask("2", 9).contains("deploy started"), "another set under the same name");
+        assert!(ask("1", 10).contains("deploy started"), "and as the same run");
+        assert!(ask("3", 10).contains("deploy replayed"));
+        assert_eq!(machine.ran(), ["deployed /a=8", "deployed /a=9", "deployed /a=10"]);
+    });
+}
+
+#[test]
+fn a_deployment_that_runs_is_joined_only_by_requests_for_its_versions() {
+    on_every_shell(|machine| {
+        for name in ["begun", "go"] {
+            assert!(Command::new("mkfifo").arg(machine.path("home").join(name)).status().unwrap().success());
+        }
+        let waits = r#"echo "$KEYTURN_PARAMETERS" >>"$HOME/ran"; : >"$HOME/begun"; read -r _ <"$HOME/go""#;
+        let key = command(&["KEYTURN_DEPLOY"], &[("KEYTURN_DEPLOY", waits)]);
+        let request = |run: &str, version: u32| deploy(run, &format!("parameter /a={version}@{NOON}\n"));
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| machine.serve(&key, &request("1", 8)));
+            fs::read(machine.path("home/begun")).unwrap();
+            for run in ["2", "1"] {
+                let said = machine.serve(&key, &request(run, 9));
+                assert!(said.starts_with("keyturn: busy another deployment"), "{said}");
+            }
+            fs::write(machine.path("home/go"), "\n").unwrap();
+            assert!(first.join().unwrap().contains("result 0"));
+        });
+        assert_eq!(machine.ran(), ["/a=8"]);
     });
 }
 

@@ -144,7 +144,7 @@ deploy() {
     flock 8
     # The same run asks again: its pod or its connection was lost. It gets its result, whatever that is.
     for known in "$state/runs/"*."$revision.$run"; do
-      [ -e "$known/result" ] || continue
+      [ -e "$known/result" ] && brings_the_same "$known" || continue
       exec 8>&- 9>&-
       follow started "$known"
     done
@@ -156,12 +156,10 @@ deploy() {
       nap
       continue
     elif [ -n "$current" ] && works "$state/runs/$current"; then
-      case $current in
-        *."$revision".*)
-          exec 8>&- 9>&-
-          follow attached "$state/runs/$current"
-          ;;
-      esac
+      if is_of_this_revision "$current"; then
+        exec 8>&- 9>&-
+        follow attached "$state/runs/$current"
+      fi
       busy="another deployment of keyturn"
     else
       busy="another program that holds $state/lock"
@@ -181,15 +179,9 @@ deploy() {
   fi
 
   # Another run of the same revision asks. A success stands, anything else is tried again.
-  if [ "$replay" = yes ]; then
-    case $current in
-      *."$revision".*)
-        if [ "$(result_of "$state/runs/$current")" = 0 ]; then
-          exec 8>&- 9>&-
-          follow replayed "$state/runs/$current"
-        fi
-        ;;
-    esac
+  if [ "$replay" = yes ] && is_of_this_revision "$current" && [ "$(result_of "$state/runs/$current")" = 0 ]; then
+    exec 8>&- 9>&-
+    follow replayed "$state/runs/$current"
   fi
 
   refuse_lower_versions
@@ -197,6 +189,14 @@ deploy() {
 }
 
 # A late request must not bring back what was replaced: a lower version is refused, unless its value was made later, as
+# Whether a run brings what is asked for. The name of a revision stands for its parameters, but a request can give another
+# set that name.
+is_of_this_revision() {
+  case $1 in *."$revision".*) brings_the_same "$state/runs/$1" ;; *) return 1 ;; esac
+}
+
+brings_the_same() { [ "$(get "$1/parameters")" = "$parameters" ]; }
+
 # where the parameter was deleted and made again. "versions" counts runs that were started, not only those that ended
 # well: a failed one may have brought its values to some containers.
 refuse_lower_versions() {
