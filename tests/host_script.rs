@@ -313,6 +313,72 @@ fn collected_log_lines_do_not_fill_the_disk() {
 }
 
 const NOON: u64 = 1_700_000_000;
+const HOUR: u64 = 3600;
+
+/// Whether a version of /a that was made at a time was deployed.
+fn deploys(machine: &Machine, version: u32, made: u64) -> bool {
+    let run = format!("{version}-{made}-{}", machine.ran().len());
+    let request = deploy(&run, &format!("replay no\nparameter /a={version}@{made}\n"));
+    let said = machine.serve(&EVERYTHING, &request);
+    let (deployed, refused) =
+        (said.contains("result 0"), said.contains("outdated /a ") || said.contains("in the future"));
+    assert!(deployed != refused, "{}: {said}", machine.shell);
+    deployed
+}
+
+#[test]
+fn a_late_request_brings_no_older_version() {
+    on_every_shell(|machine| {
+        machine.set_clock(NOON);
+        assert!(deploys(machine, 8, NOON - HOUR));
+        machine.set_clock(NOON + 23 * HOUR);
+        assert!(!deploys(machine, 7, NOON - 2 * HOUR));
+        assert!(deploys(machine, 8, NOON - HOUR));
+        assert_eq!(machine.ran(), ["deployed /a=8", "deployed /a=8"]);
+    });
+}
+
+#[test]
+fn made_up_versions_hold_honest_ones_up_for_a_day_at_most() {
+    on_every_shell(|machine| {
+        machine.set_clock(NOON);
+        assert!(deploys(machine, 8, NOON - HOUR));
+        assert!(deploys(machine, 999_999, NOON + 60), "nobody can tell that it is made up");
+        assert!(!deploys(machine, 8, NOON - HOUR));
+        machine.set_clock(NOON + 23 * HOUR);
+        assert!(!deploys(machine, 8, NOON - HOUR));
+        machine.set_clock(NOON + 24 * HOUR);
+        assert!(deploys(machine, 8, NOON - HOUR));
+        assert!(!deploys(machine, 7, NOON - 2 * HOUR), "the journal counts from there");
+    });
+}
+
+#[test]
+fn made_up_versions_do_not_hold_up_a_value_that_is_made_after_them() {
+    on_every_shell(|machine| {
+        machine.set_clock(NOON);
+        for version in [999_999, 9] {
+            assert!(!deploys(machine, version, 9_999_999_999), "no value is made in the future");
+            assert!(!deploys(machine, version, NOON + 301));
+        }
+        assert!(deploys(machine, 999_999, NOON + 300));
+        machine.set_clock(NOON + HOUR);
+        assert!(deploys(machine, 9, NOON + HOUR));
+    });
+}
+
+#[test]
+fn what_an_earlier_version_of_the_script_wrote_down_holds_nothing_up() {
+    on_every_shell(|machine| {
+        machine.set_clock(NOON);
+        assert!(deploys(machine, 8, NOON - HOUR));
+        let versions = machine.path("home/.local/state/keyturn/app/versions");
+        fs::write(&versions, "/a 999999 9999999999\n/b 999999 9999999999\n").unwrap();
+        assert!(deploys(machine, 9, NOON));
+        assert_eq!(fs::read_to_string(versions).unwrap(), format!("/a 9 {NOON} {NOON}\n"));
+    });
+}
+
 #[test]
 fn the_result_of_a_revision_stands_only_for_the_versions_that_it_was_got_with() {
     on_every_shell(|machine| {

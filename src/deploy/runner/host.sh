@@ -6,7 +6,8 @@
 #                 flock -o ~/.local/state/keyturn/<project>/lock bash deploy/deploy.sh
 #     gate        held for the moment in which it is decided what to do
 #     current     name of the run that was started last
-#     versions    newest version of each parameter that a run was started for, and when its value was made
+#     versions    newest version of each parameter that a run was started for, when its value was made, and when that
+#                 run was asked for
 #     journal     one line for each start and end, for people
 #     runs/<number>.<revision>.<run>/    the last five: script, parameters, timeout, boot, pid, log, result
 #     access-logs/<incident>.<secret>.<time>.log    what a collection found (0600); nobody deletes it
@@ -188,7 +189,6 @@ deploy() {
   start
 }
 
-# A late request must not bring back what was replaced: a lower version is refused, unless its value was made later, as
 # Whether a run brings what is asked for. The name of a revision stands for its parameters, but a request can give another
 # set that name.
 is_of_this_revision() {
@@ -197,12 +197,23 @@ is_of_this_revision() {
 
 brings_the_same() { [ "$(get "$1/parameters")" = "$parameters" ]; }
 
+# A late request must not bring back what was replaced: a lower version is refused, unless its value was made later, as
 # where the parameter was deleted and made again. "versions" counts runs that were started, not only those that ended
 # well: a failed one may have brought its values to some containers.
+#
+# Behind a forced command a request may lie, and a lie must not keep honest requests out for good. It looks like the
+# truth: made-up versions like a parameter that was made anew. So two rules bound how long it lasts. What a request said
+# is forgotten after a day: a request that is only late comes before, since its Job has a deadline. And no value is made
+# in the future, so one that is made after the lie is deployed at once.
 refuse_lower_versions() {
   versions=
+  moment=$(now)
+  [ "$served" = no ] || refuse_values_of_the_future
   if [ -e "$state/versions" ]; then
-    while read -r path version made; do
+    while read -r path version made told; do
+      # The script of an earlier version did not write when that was.
+      is_number "$told" || told=0
+      [ "$served" = no ] || [ $((moment - told)) -lt 86400 ] || continue
       for wanted in $pinned; do
         [ "${wanted%=*}" = "$path" ] || continue
         wanted=${wanted##*=}
@@ -212,15 +223,23 @@ refuse_lower_versions() {
         fi
         continue 2
       done
-      versions="$versions$path $version $made
+      versions="$versions$path $version $made $told
 "
     done <"$state/versions"
   fi
   for wanted in $pinned; do
     path=${wanted%=*}
     wanted=${wanted##*=}
-    versions="$versions$path ${wanted%@*} ${wanted#*@}
+    versions="$versions$path ${wanted%@*} ${wanted#*@} $moment
 "
+  done
+}
+
+# AWS refuses what a host signs whose clock is five minutes off, so one that fetches from there is no later than that.
+refuse_values_of_the_future() {
+  for wanted in $pinned; do
+    [ "${wanted##*@}" -le $((moment + 300)) ] ||
+      unfit "the request says that the value of ${wanted%=*} is made in the future ($(date -u)): is the host's clock late?"
   done
 }
 
@@ -332,6 +351,15 @@ follow() {
   finish
 }
 
+# run_script SECONDS: becomes the request's script. Arguments are shown to every account of the host, the environment is
+# not.
+run_script() {
+  keyturn_script=$script
+  export keyturn_script
+  # shellcheck disable=SC2016 # expanded by that shell
+  exec timeout -k 5 "$1" sh -c 'eval "unset keyturn_script; $keyturn_script"'
+}
+
 # --- verify ----------------------------------------------------------------------------------------------------------
 
 # Fails unless nobody deploys, for a while.
@@ -349,15 +377,6 @@ wait_until_idle() {
     nap
   done
   exec 9>&-
-}
-
-# run_script SECONDS: becomes the request's script. Arguments are shown to every account of the host, the environment is
-# not.
-run_script() {
-  keyturn_script=$script
-  export keyturn_script
-  # shellcheck disable=SC2016 # expanded by that shell
-  exec timeout -k 5 "$1" sh -c 'eval "unset keyturn_script; $keyturn_script"'
 }
 
 verify() {
@@ -559,25 +578,6 @@ images() {
   finish
 }
 
-# What docker says about the image. It may hold secrets, so it goes through pipes only.
-image() {
-  check_docker
-  call_docker image inspect --format '{{json .}}' "$image" | sed 's/^/keyturn: inspect /'
-  # `{{json .}}` is understood by every version, `json` only since 23.
-  call_docker history --no-trunc --format '{{json .}}' "$image" | sed 's/^/keyturn: history /'
-  finish
-}
-
-# The image with its layers, as a tar behind the first line.
-save() {
-  check_docker
-  say save
-  call_docker image save "$image" 2>/dev/null
-}
-
-# --- logs ------------------------------------------------------------------------------------------------------------
-
-# More than this is not kept of what one command prints, in bytes.
 # A key with a forced command is for one project, and images of others may hold their source code and secrets.
 need_image_of_the_project() {
   [ "$served" = yes ] || return 0
@@ -587,20 +587,40 @@ need_image_of_the_project() {
     unfit "no container of the project $project runs the image $image"
 }
 
+# What docker says about the image. It may hold secrets, so it goes through pipes only.
+image() {
+  check_docker
+  need_image_of_the_project
+  call_docker image inspect --format '{{json .}}' "$image" | sed 's/^/keyturn: inspect /'
+  # `{{json .}}` is understood by every version, `json` only since 23.
+  call_docker history --no-trunc --format '{{json .}}' "$image" | sed 's/^/keyturn: history /'
+  finish
+}
+
+# The image with its layers, as a tar behind the first line.
+save() {
+  check_docker
+  need_image_of_the_project
+  say save
+  call_docker image save "$image" 2>/dev/null
+}
+
+# --- logs ------------------------------------------------------------------------------------------------------------
+
+# More than this is not kept of what one command prints, in bytes.
 most_kept=67108864
 
 # What the user's command finds in the logs. It may hold secrets: it goes into a file of this account's alone, and its
-  need_image_of_the_project
 # beginning and end through pipes to keyturn, which takes out what is secret.
 logs() {
   need_tools
   open_state
   folder=$state/access-logs
   mkdir -p "$folder" 2>/dev/null || unfit "the folder $folder cannot be made$(space)"
+  [ "$served" = no ] || refuse_to_fill_the_disk
   # What was collected before stays: the logs that it was taken from may be gone.
   file=$folder/$incident.$secret.$(date -u +%Y%m%dT%H%M%SZ).$$
   touch "$file.new" "$file.errors" 2>/dev/null || unfit "the file $file.new cannot be made$(space)"
-  need_image_of_the_project
   code=$(collected 3>&1)
   size=$(wc -c <"$file.new")
   size=$((size))
@@ -617,7 +637,6 @@ logs() {
     bottom "$file.errors" 4000 20 | answered error
     rm -f "$file.new" "$file.errors"
     finish
-  [ "$served" = no ] || refuse_to_fill_the_disk
   fi
   rm -f "$file.errors"
   mv "$file.new" "$file.log" || unfit "the file $file.log cannot be made$(space)"
@@ -631,6 +650,12 @@ logs() {
   top "$file.log" 32768 60 | answered first
   bottom "$file.log" 32768 60 | answered last
   finish
+}
+
+# Nothing deletes what was collected, and whoever holds the key can collect without end.
+refuse_to_fill_the_disk() {
+  used=$(du -sk "$folder") && [ "${used%%[!0-9]*}" -lt 1048576 ] ||
+    unfit "the folder $folder holds 1 GiB of collected log lines; delete those of incidents that are closed"
 }
 
 # Runs the command with its output in $file.new, as far as that may grow, and the end of what it complains about in
@@ -652,12 +677,6 @@ collected() {
 answered() {
   LC_ALL=C sed "s/^/keyturn: $1 /"
   echo
-# Nothing deletes what was collected, and whoever holds the key can collect without end.
-refuse_to_fill_the_disk() {
-  used=$(du -sk "$folder") && [ "${used%%[!0-9]*}" -lt 1048576 ] ||
-    unfit "the folder $folder holds 1 GiB of collected log lines; delete those of incidents that are closed"
-}
-
 }
 
 # top FILE BYTES LINES, bottom FILE BYTES LINES: the first or last lines, as many whole ones as fit.
