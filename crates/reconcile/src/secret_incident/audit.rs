@@ -251,7 +251,7 @@ mod tests {
         serde_json::from_value(json!({
             "apiVersion": "keyturn.dev/v1alpha1", "kind": "ManagedSecret",
             "metadata": {"name": name, "namespace": "shop"},
-            "spec": {"ssm": {"parameters": [{"path": path}]}, "generate": {"hex": {"bytes": 32}}},
+            "spec": {"ssm": {"parameters": [{"path": path}]}, "generate": {"hex": {"bytes": 32}}, "rotation": {}},
         }))
         .unwrap()
     }
