@@ -96,7 +96,7 @@ pub fn markdown(incident: &SecretIncident) -> String {
         line(format!("- Suspected since: {}", at(spec.suspected_since.as_ref())));
     }
     if let Some(reason) = &spec.reason {
-        line(format!("- Reason: {}", cell(reason)));
+        line(format!("- Reason: {}", quoted(reason)));
     }
     line(format!("- State: {}", status.state.as_deref().unwrap_or("not looked at yet")));
     line(format!("- Contained: {}", at(status.contained_at.as_ref())));
@@ -108,17 +108,17 @@ pub fn markdown(incident: &SecretIncident) -> String {
         line(format!(
             "| {} | {} | {} | {} | {} | {} | {} |",
             secret.name,
-            secret.state,
+            quoted(&secret.state),
             at(secret.rotated_at.as_ref()),
             at(secret.adopted_at.as_ref()),
             at(secret.revoked_at.as_ref()),
             at(secret.contained_at.as_ref()),
-            cell(&secret.message)
+            quoted(&secret.message)
         ));
     }
     line("\n## Who read the values\n".to_owned());
     let audited = status.conditions.iter().find(|c| c.type_ == crate::api::conditions::AUDIT_COMPLETE);
-    line(format!("{}\n", audited.map_or("CloudTrail has not been read yet", |c| c.message.as_str())));
+    line(format!("{}\n", audited.map_or_else(|| NOT_READ.to_owned(), |said| quoted(&said.message))));
     readers(&mut line, &status.readers);
     line("\n## Who changed or deleted the parameters\n".to_owned());
     readers(&mut line, &status.tampering);
@@ -131,17 +131,18 @@ pub fn markdown(incident: &SecretIncident) -> String {
     status.logs.iter().for_each(|log| requests(&mut line, log));
     line("\n## Timeline\n".to_owned());
     for entry in &status.timeline {
-        line(format!("- {} {}", entry.at, cell(&entry.what)));
+        line(format!("- {} {}", entry.at, quoted(&entry.what)));
     }
     text
 }
 
+const NOT_READ: &str = "CloudTrail has not been read yet.";
 const NOBODY_LOOKED: &str = "The logs of the hosts were not looked at.";
 
 fn sentence(message: &str) -> String {
     let mut letters = message.chars();
     let first = letters.next().map(|letter| letter.to_ascii_uppercase());
-    cell(&first.into_iter().chain(letters).collect::<String>())
+    quoted(&first.into_iter().chain(letters).collect::<String>())
 }
 
 /// What the logs of one host say about one secret.
@@ -150,17 +151,21 @@ fn requests(line: &mut impl FnMut(String), log: &IncidentLog) {
     let at = |time: &Time| to_text(from_kubernetes(time));
     line(format!("- Window: {} to {}", at(&log.since), at(&log.until)));
     if let Some(problem) = &log.problem {
-        line(format!("- Not collected: {}", cell(problem)));
+        line(format!("- Not collected: {}", quoted(problem)));
     }
     let Some(found) = &log.found else { return };
     let more = if found.cut { ", and more that was not kept" } else { "" };
     let when = log.collected_at.as_ref().map_or_else(|| "–".to_owned(), at);
     line(format!("- Lines: {} ({} bytes{more}), collected {when}", found.lines, found.bytes));
-    line(format!("- All of them: {} on the host, SHA-256 {}", cell(&found.file), found.digest));
+    let (file, digest) = (quoted(&found.file), quoted(&found.digest));
+    line(format!("- All of them: {file} on the host, SHA-256 {digest}"));
     if !found.excerpt.is_empty() {
-        // Indented: what is logged cannot end the block.
-        line(String::new());
-        found.excerpt.iter().for_each(|text| line(format!("    {text}")));
+        // At the margin it ends the list, and no line of the log is a fence as long.
+        let fence =
+            "`".repeat(found.excerpt.iter().map(|text| longest_run(text)).max().unwrap_or(0).max(2) + 1);
+        line(format!("\n{fence}text"));
+        found.excerpt.iter().for_each(|text| line(one_line(text)));
+        line(fence);
     }
 }
 
@@ -179,30 +184,42 @@ fn readers(line: &mut impl FnMut(String), readers: &[Reader]) {
             "| {}{} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             if reader.expected { "yes" } else { "**no**" },
             if reader.denied { ", refused" } else { "" },
-            cell(&reader.principal),
-            cell(&reader.sessions.join(", ")),
-            cell(&reader.address),
-            cell(&reader.user_agent),
-            reader.calls.join(", "),
+            quoted(&reader.principal),
+            quoted(&reader.sessions.join(", ")),
+            quoted(&reader.address),
+            quoted(&reader.user_agent),
+            quoted(&reader.calls.join(", ")),
             reader.count,
             to_text(from_kubernetes(&reader.first)),
             to_text(from_kubernetes(&reader.last)),
-            reader.secrets.join(", ")
+            quoted(&reader.secrets.join(", "))
         ));
     }
 }
 
-/// What others may have written (a user agent, a reason) never breaks the table or becomes markup.
-fn cell(text: &str) -> String {
-    let escaped: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .flat_map(|c| {
-            let escape = matches!(c, '|' | '<' | '>' | '`' | '[' | ']' | '\\');
-            escape.then_some('\\').into_iter().chain(std::iter::once(c))
-        })
-        .collect();
-    escaped
+/// What others may have written (a user agent, a role's session, a reason), as code, in which nothing is markup, a link or a
+/// mention. JSON has it to the letter.
+fn quoted(text: &str) -> String {
+    // The one character that a table takes for its own within code too.
+    let text = one_line(text).replace('|', "\u{2502}");
+    let text = text.trim();
+    if text.is_empty() {
+        return String::new();
+    }
+    let fence = "`".repeat(longest_run(text) + 1);
+    let space = if text.starts_with('`') || text.ends_with('`') { " " } else { "" };
+    format!("{fence}{space}{text}{space}{fence}")
+}
+
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c })
+        .collect()
+}
+
+/// How many backticks stand side by side at the most.
+fn longest_run(text: &str) -> usize {
+    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -210,6 +227,36 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// Shown by rendering it: what others wrote is text, and what follows it is still the report.
+    fn takes_no_markup(report: &str) {
+        let options = pulldown_cmark::Options::ENABLE_TABLES | pulldown_cmark::Options::ENABLE_GFM;
+        let mut html = String::new();
+        pulldown_cmark::html::push_html(&mut html, pulldown_cmark::Parser::new_ext(report, options));
+        for markup in ["<script", "<img", "<!--", "<a ", "onerror=alert(2)>"] {
+            assert!(!html.contains(markup), "{markup}\n{html}");
+        }
+        assert!(html.contains("<td><code>x \u{2502} &lt;script&gt;alert(1)"), "{html}");
+        let (block, rest) = html.split_once("<pre><code class=\"language-text\">").expect("a block of code");
+        let (block, rest) = (rest.split_once("</code></pre>").expect("its end"), block);
+        assert!(block.0.contains("&lt;!-- hidden\n~~~\n") && !rest.contains("hidden"), "{html}");
+        assert!(block.1.contains("<h2>Timeline</h2>") && block.1.contains("token on second"), "{html}");
+    }
+
+    #[test]
+    fn whatever_others_wrote_is_quoted_whole() {
+        for (text, quoted_as) in [
+            ("", ""),
+            (" \n ", ""),
+            ("plain", "`plain`"),
+            ("a\u{1b}[2Jb\nc", "`a [2Jb c`"),
+            ("`", "`` ` ``"),
+            ("a``b`", "``` a``b` ```"),
+            ("a | b \\| c", "`a \u{2502} b \\\u{2502} c`"),
+        ] {
+            assert_eq!(quoted(text), quoted_as);
+        }
+    }
 
     #[test]
     fn the_report_names_who_read_what_and_takes_no_markup_from_them() {
@@ -222,7 +269,7 @@ mod tests {
                 "secrets": [{"name": "token", "state": "Contained", "rotatedAt": "2026-11-23T12:01:00Z"}],
                 "readers": [{
                     "principal": "arn:aws:iam::1:role/laptop", "sessions": ["ada", "i-0abc"], "address": "203.0.113.9",
-                    "userAgent": "x | <script>", "expected": false, "denied": true, "calls": ["GetParameter"],
+                    "userAgent": "x | <script>alert(1)</script> ``` [click](https://evil.example) @everyone", "expected": false, "denied": true, "calls": ["GetParameter"],
                     "count": 3, "recent": 0, "first": "2026-11-22T12:00:00Z", "last": "2026-11-22T13:00:00Z",
                     "secrets": ["token"],
                 }],
@@ -236,7 +283,10 @@ mod tests {
                         "until": "2026-11-23T12:03:00Z", "collectedAt": "2026-11-23T12:04:00Z",
                         "found": {
                             "lines": 700, "bytes": 70_000, "digest": "0a0b", "file": "/home/deploy/leak.log",
-                            "excerpt": ["first ```", "[698 lines are left out here]", "# last"],
+                            "excerpt": [
+                                "first ```", "[698 lines are left out here]", "# last", "````", "<img src=x onerror=alert(2)>",
+                                "<!-- hidden", "~~~",
+                            ],
                         },
                     },
                     {
@@ -251,19 +301,21 @@ mod tests {
         let report = markdown(&incident);
         for expected in [
             "# Incident leak (shop)",
-            "- Reason: a laptop was stolen",
+            "- Reason: `a laptop was stolen`",
             "- From report to containment: 4m12s",
-            "| **no**, refused | arn:aws:iam::1:role/laptop | ada, i-0abc | 203.0.113.9 | x \\| \\<script\\> | GetParameter | 3 |",
-            "- 2026-11-23T12:00:00Z reported",
+            "| **no**, refused | `arn:aws:iam::1:role/laptop` | `ada, i-0abc` | `203.0.113.9` | ````x \u{2502} <script>",
+            "- 2026-11-23T12:00:00Z `reported`",
             "None was found in what was searched.",
-            "## Requests that authenticated with the secret\n\n700 log lines were collected\n\n### token on web\n",
+            "## Requests that authenticated with the secret\n\n`700 log lines were collected`\n\n### token on web\n",
             "- Window: 2026-11-20T12:00:00Z to 2026-11-23T12:03:00Z\n- Lines: 700 (70000 bytes), collected 2026-11-23",
-            "- All of them: /home/deploy/leak.log on the host, SHA-256 0a0b\n",
-            "\n    first ```\n    [698 lines are left out here]\n    # last\n",
-            "- Not collected: the script ended with the exit code 7",
+            "- All of them: `/home/deploy/leak.log` on the host, SHA-256 `0a0b`\n",
+            "\n`````text\nfirst ```\n[698 lines are left out here]\n# last\n````\n<img",
+            "\n~~~\n`````\n",
+            "- Not collected: `the script ended with the exit code 7`",
         ] {
             assert!(report.contains(expected), "{expected}\n{report}");
         }
+        takes_no_markup(&report);
         let parsed: serde_json::Value = serde_json::from_str(&json(&incident).unwrap()).unwrap();
         assert_eq!(parsed["status"]["readers"][0]["count"], 3);
         assert_eq!(parsed["status"]["logs"][0]["found"]["lines"], 700);
