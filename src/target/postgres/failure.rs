@@ -8,7 +8,7 @@ use std::io;
 use rustls::CertificateError;
 use tokio_postgres::error::{Error, Severity, SqlState};
 
-use super::scram_only::NotScram;
+use super::scram_only::{LEAST_ITERATIONS, NotScram};
 use crate::target::TargetError;
 
 /// Why there is no session.
@@ -92,7 +92,10 @@ fn not_scram(server: &str, role: &str, why: NotScram) -> TargetError {
              role's password anew with password_encryption = 'scram-sha-256'"
         }
         NotScram::NoChannelBinding => "end TLS in Postgres itself, with a certificate of an RSA or ECDSA key",
-        NotScram::Iterations(_) => "lower scram_iterations",
+        NotScram::Iterations(few) if few < LEAST_ITERATIONS => {
+            "set scram_iterations to 4096 or more there, and then the role's password anew"
+        }
+        NotScram::Iterations(_) => "lower scram_iterations there, and then set the role's password anew",
         NotScram::Protocol => "check host and port",
         _ => "in its pg_hba.conf let the line for this role say scram-sha-256",
     };

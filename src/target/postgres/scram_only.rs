@@ -15,7 +15,11 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 /// No message of the startup is nearly as long.
 const LONGEST: usize = 64 * 1024;
-/// Postgres computes 4096; a server that asks for more than this wants us to stand still.
+/// The default of `scram_iterations`, the only number before Postgres 16, and what keyturn itself stores. Postgres 16 and
+/// newer can be set to 1; but a server in the wrong hands that asks for fewer gets a proof from which the password can be
+/// guessed so many times faster.
+pub const LEAST_ITERATIONS: u32 = 4096;
+/// A server that asks for more than this wants us to stand still.
 const MOST_ITERATIONS: u32 = 1_000_000;
 
 /// Why the server's way of authentication is not gone along with.
@@ -139,7 +143,7 @@ fn next(stage: Stage, bound: bool, kind: u8, body: &[u8]) -> Result<Stage, NotSc
             if plus || offers(b"SCRAM-SHA-256") { Ok(Stage::Challenge) } else { Err(NotScram::Mechanism) }
         }
         (11, Stage::Challenge) => match iterations(rest) {
-            Some(n) if n > MOST_ITERATIONS => Err(NotScram::Iterations(n)),
+            Some(n) if !(LEAST_ITERATIONS..=MOST_ITERATIONS).contains(&n) => Err(NotScram::Iterations(n)),
             _ => Ok(Stage::Proof),
         },
         (12, Stage::Proof) => Ok(Stage::Verdict),
@@ -331,7 +335,14 @@ mod tests {
         assert_eq!(through(&plain, 4096, true).await.1, Some(NotScram::NoChannelBinding));
         let unknown = auth(10, b"OAUTHBEARER\0XSCRAM-SHA-256\0\0");
         assert_eq!(through(&unknown, 4096, false).await.1, Some(NotScram::Mechanism));
-        for (asked, iterations) in [("4000000000", 4_000_000_000), ("99999999999", u32::MAX)] {
+        for (asked, iterations) in [
+            ("0", 0),
+            ("1", 1),
+            ("4095", 4095),
+            ("1000001", 1_000_001),
+            ("4000000000", 4_000_000_000),
+            ("99999999999", u32::MAX),
+        ] {
             let challenge = auth(11, format!("r=a,s=QUJD,i={asked}").as_bytes());
             let (_, end) = through(&[offer(), challenge].concat(), 4096, false).await;
             assert_eq!(end, Some(NotScram::Iterations(iterations)));
