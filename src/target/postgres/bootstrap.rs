@@ -6,17 +6,19 @@
 //! becomes a member of the owner.
 
 use tokio_postgres::Row;
-use tokio_postgres::error::{Error, SqlState};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::connect::Session;
-use super::failure::{self, ident};
+use super::connect::{Session, column};
+use super::failure::{self, NAME, StatementError, ident, told};
 use super::{Postgres, bootstrap_sql as sql, look};
 use crate::api::postgres::BootstrapMode;
 use crate::target::{Login, SetUp, TargetError};
 
 /// So many statements are sent at once; a failure is told by where it is among them.
 const AT_ONCE: usize = 32;
+/// So many characters of a statement are shown.
+const LONGEST_STATEMENT: usize = 1000;
 
 struct Plan<'a> {
     session: &'a Session,
@@ -40,7 +42,7 @@ impl Postgres {
         let server = self.server();
         if mode == BootstrapMode::Apply {
             // Another one who does it at the same moment is waited for; then nothing is left to do.
-            let lock = session.client.query_typed("SELECT pg_advisory_xact_lock(7311985)", &[]).await;
+            let lock = session.rows("SELECT pg_advisory_xact_lock(7311985)", &[]).await;
             lock.map_err(|error| failure::of_statement(&server, "the roles could not be set up", &error))?;
         }
         let role = look::role(&session, &server, from).await?.ok_or_else(|| look::missing(&server, from))?;
@@ -60,7 +62,7 @@ impl Postgres {
             self.apply(&session, admin, &done.statements).await?;
         }
         session.close().await;
-        Ok(done)
+        Ok(shown(done))
     }
 
     async fn apply(
@@ -72,7 +74,7 @@ impl Postgres {
         let server = self.server();
         for (chunk, statements) in statements.chunks(AT_ONCE).enumerate() {
             let first = chunk * AT_ONCE + 1;
-            let ran = session.client.batch_execute(&statements.join(";\n")).await;
+            let ran = session.run(&statements.join(";\n")).await;
             ran.map_err(|error| {
                 let where_ = format!("{first} to {}", first + statements.len() - 1);
                 if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
@@ -90,7 +92,7 @@ impl Postgres {
                 failure::of_statement(&server, &what, &error)
             })?;
         }
-        session.client.batch_execute("COMMIT").await.map_err(|error| TargetError {
+        session.run("COMMIT").await.map_err(|error| TargetError {
             // Harmless to make again: the next plan holds what is left.
             outcome_unknown: failure::commit_is_unknown(&error),
             ..failure::of_statement(&server, "the roles were not set up", &error)
@@ -98,8 +100,14 @@ impl Postgres {
     }
 }
 
+/// As it is shown to people: the names of the database within can be of any length. What was cut no longer is SQL.
+fn shown(done: SetUp) -> SetUp {
+    let told = |texts: Vec<String>, most| texts.iter().map(|text| told(text, most)).collect();
+    SetUp { statements: told(done.statements, LONGEST_STATEMENT), notes: told(done.notes, NAME) }
+}
+
 impl Plan<'_> {
-    async fn make(&mut self) -> Result<(), Error> {
+    async fn make(&mut self) -> Result<(), StatementError> {
         self.roles().await?;
         self.settings().await?;
         self.memberships().await?;
@@ -114,26 +122,27 @@ impl Plan<'_> {
     }
 
     /// Rows of a query about the old role, `$1`, and the owner, `$2`.
-    async fn rows(&self, query: &str) -> Result<Vec<Row>, Error> {
-        self.session.client.query_typed(query, &[(&self.from, Type::NAME), (&self.owner, Type::NAME)]).await
+    async fn rows(&self, query: &str) -> Result<Vec<Row>, StatementError> {
+        self.session.rows(query, &[(&self.from, Type::NAME), (&self.owner, Type::NAME)]).await
     }
 
-    async fn yes(&self, query: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<bool, Error> {
-        Ok(self.session.client.query_typed_opt(query, params).await?.is_some_and(|row| row.get(0)))
+    async fn yes(&self, query: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<bool, StatementError> {
+        self.session.row_if_any(query, params).await?.map_or(Ok(false), |row| column(&row, 0))
     }
 
-    async fn exists(&self, role: &str) -> Result<bool, Error> {
+    async fn exists(&self, role: &str) -> Result<bool, StatementError> {
         self.yes("SELECT true FROM pg_roles WHERE rolname = $1", &[(&role, Type::NAME)]).await
     }
 
-    async fn is_member(&self, member: &str, group: &str) -> Result<bool, Error> {
+    async fn is_member(&self, member: &str, group: &str) -> Result<bool, StatementError> {
         self.yes(sql::IS_MEMBER, &[(&member, Type::NAME), (&group, Type::NAME)]).await
     }
 
     /// The roles themselves. What somebody may do by attribute the owner may: it is what a session acts as.
-    async fn roles(&mut self) -> Result<(), Error> {
+    async fn roles(&mut self) -> Result<(), StatementError> {
         let rows = self.rows(sql::ATTRIBUTES).await?;
-        let (attributes, limit): (String, String) = (rows[0].get(0), rows[0].get(1));
+        let row = rows.first().ok_or(StatementError::NotUnderstood)?;
+        let (attributes, limit): (String, String) = (column(row, 0)?, column(row, 1)?);
         let owner = ident(self.owner);
         if !self.exists(self.owner).await? {
             let attributes = if self.superuser { "" } else { attributes.as_str() };
@@ -155,11 +164,11 @@ impl Plan<'_> {
     }
 
     /// Settings of the old role, for each of the two; then that they act as the owner.
-    async fn settings(&mut self) -> Result<(), Error> {
+    async fn settings(&mut self) -> Result<(), StatementError> {
         for name in self.names {
             let params: [(&(dyn ToSql + Sync), Type); 2] = [(&self.from, Type::NAME), (name, Type::NAME)];
-            for row in self.session.client.query_typed(sql::SETTINGS, &params).await? {
-                let (database, setting): (Option<String>, String) = (row.get(0), row.get(1));
+            for row in self.session.rows(sql::SETTINGS, &params).await? {
+                let (database, setting): (Option<String>, String) = (column(&row, 0)?, column(&row, 1)?);
                 let Some((key, value)) = setting.split_once('=') else { continue };
                 let place =
                     database.map_or_else(String::new, |name| format!(" IN DATABASE {}", ident(&name)));
@@ -180,15 +189,15 @@ impl Plan<'_> {
     }
 
     /// Groups of the old role for the owner, and the owner for the members of the old role.
-    async fn memberships(&mut self) -> Result<(), Error> {
+    async fn memberships(&mut self) -> Result<(), StatementError> {
         for row in self.rows(sql::GROUPS).await? {
-            let (group, admin): (String, bool) = (row.get(0), row.get(1));
+            let (group, admin): (String, bool) = (column(&row, 0)?, column(&row, 1)?);
             let admin = if admin { " WITH ADMIN OPTION" } else { "" };
             self.todo(format!("GRANT {} TO {}{admin}", ident(&group), ident(self.owner)));
         }
         let query = if self.session.version >= 16 { sql::MEMBERS_16 } else { sql::MEMBERS };
         for row in self.rows(query).await? {
-            let member: String = row.get(0);
+            let member: String = column(&row, 0)?;
             if !self.names.contains(&member) {
                 self.todo(format!("GRANT {} TO {}", ident(self.owner), ident(&member)));
             }
@@ -196,13 +205,13 @@ impl Plan<'_> {
         Ok(())
     }
 
-    async fn ownership(&mut self) -> Result<(), Error> {
+    async fn ownership(&mut self) -> Result<(), StatementError> {
         let owner = ident(self.owner);
         for row in self.rows(sql::DATABASE).await? {
-            self.todo(format!("ALTER DATABASE {} OWNER TO {owner}", ident(row.get(0))));
+            self.todo(format!("ALTER DATABASE {} OWNER TO {owner}", ident(column(&row, 0)?)));
         }
         for row in self.rows(&sql::objects(self.session.version)).await? {
-            let (kind, identity): (String, String) = (row.get(0), row.get(1));
+            let (kind, identity): (String, String) = (column(&row, 0)?, column(&row, 1)?);
             match alterable(&kind) {
                 Some(keyword) => self.todo(format!("ALTER {keyword} {identity} OWNER TO {owner}")),
                 None => self
@@ -215,36 +224,38 @@ impl Plan<'_> {
     }
 
     /// What the old role was granted on the objects of others. On its own the owner's rights go along.
-    async fn privileges(&mut self) -> Result<(), Error> {
+    async fn privileges(&mut self) -> Result<(), StatementError> {
         let owner = ident(self.owner);
         for row in self.rows(sql::PRIVILEGES).await? {
-            let (what, privilege, grantable): (String, String, bool) = (row.get(0), row.get(1), row.get(2));
+            let (what, privilege, grantable): (String, String, bool) =
+                (column(&row, 0)?, column(&row, 1)?, column(&row, 2)?);
             let option = if grantable { " WITH GRANT OPTION" } else { "" };
             self.todo(format!("GRANT {privilege} ON {what} TO {owner}{option}"));
         }
         if self.superuser {
             // It needed no privilege; the owner does.
             for row in self.rows(sql::SUPERUSERS_PLACES).await? {
-                let (what, privileges): (String, String) = (row.get(0), row.get(1));
+                let (what, privileges): (String, String) = (column(&row, 0)?, column(&row, 1)?);
                 self.todo(format!("GRANT {privileges} ON {what} TO {owner}"));
             }
         }
         Ok(())
     }
 
-    async fn defaults(&mut self) -> Result<(), Error> {
+    async fn defaults(&mut self) -> Result<(), StatementError> {
         for row in self.rows(sql::DEFAULTS).await? {
             let (role, place, change): (String, Option<String>, String) =
-                (row.get(0), row.get(1), row.get(2));
+                (column(&row, 0)?, column(&row, 1)?, column(&row, 2)?);
             let place = place.map_or_else(String::new, |schema| format!(" IN SCHEMA {}", ident(&schema)));
             self.todo(format!("ALTER DEFAULT PRIVILEGES FOR ROLE {}{place} {change}", ident(&role)));
         }
         Ok(())
     }
 
-    async fn left_over(&mut self) -> Result<(), Error> {
-        let notes = self.rows(sql::LEFT_OVER).await?;
-        self.done.notes.extend(notes.iter().map(|row| row.get::<_, String>(0)));
+    async fn left_over(&mut self) -> Result<(), StatementError> {
+        for row in self.rows(sql::LEFT_OVER).await? {
+            self.done.notes.push(column(&row, 0)?);
+        }
         if self.superuser {
             self.done.notes.push(format!(
                 "{} is a superuser and could do anything; {} can do what its own objects and the grants above allow. Let \
@@ -342,6 +353,17 @@ fn names(list: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shown_of_a_plan_is_bounded() {
+        let long = format!("ALTER TABLE \"{}\" OWNER TO app", "\n".repeat(1 << 20));
+        let SetUp { statements, notes } = shown(SetUp { statements: vec![long.clone()], notes: vec![long] });
+        for text in statements.iter().chain(&notes) {
+            assert!(
+                text.chars().count() <= LONGEST_STATEMENT + 1 && !text.contains('\n') && text.ends_with('…')
+            );
+        }
+    }
 
     #[test]
     fn settings_keep_their_meaning() {

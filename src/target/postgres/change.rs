@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use tokio_postgres::error::{Error, SqlState};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use super::connect::Session;
-use super::failure::{self, LoginFailure, ident};
+use super::connect::{Session, column};
+use super::failure::{self, LoginFailure, StatementError, ident};
 use super::verifier::Verifier;
 use super::{Postgres, fence, look};
 use crate::rotation::observed::RotationId;
@@ -127,15 +127,11 @@ impl Postgres {
                          OR coalesce((extract(epoch FROM backend_start) * 1000000)::bigint < $2, false))) \
                    SELECT count(*) FROM theirs WHERE NOT pg_terminate_backend(pid, 2000)";
         let ended = session
-            .client
-            .query_typed_one(
-                sql,
-                &[(&role, Type::NAME), (&opened_before.map(|at| at.timestamp_micros()), Type::INT8)],
-            )
+            .row(sql, &[(&role, Type::NAME), (&opened_before.map(|at| at.timestamp_micros()), Type::INT8)])
             .await;
         let server = self.server();
-        let left: i64 = match ended {
-            Ok(row) => row.get(0),
+        let left: i64 = match ended.and_then(|row| column(&row, 0)) {
+            Ok(left) => left,
             Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
                 return Err(failure::permanent(
                     "NotPermitted",
@@ -216,10 +212,10 @@ impl Postgres {
         } else {
             // At least two of ours do not alter it at the same moment.
             let sql = "SELECT pg_advisory_xact_lock(hashtextextended($1, 7311984))";
-            let locked = session.client.query_typed(sql, &[(&change.role, Type::TEXT)]).await;
+            let locked = session.rows(sql, &[(&change.role, Type::TEXT)]).await;
             locked.map_err(|error| self.alter_failed(change.role, &admin.username, &session, &error))?;
         }
-        let altered = session.client.batch_execute(&change.statement).await;
+        let altered = session.run(&change.statement).await;
         altered.map_err(|error| self.alter_failed(change.role, &admin.username, &session, &error))?;
         if fenced {
             fence::advance(&session, &server, change.role, change.id).await?;
@@ -249,7 +245,7 @@ impl Postgres {
             self.begin(&session).await?;
             // A default role that the login acts as may not change the login's password.
             let statement = format!("SET LOCAL ROLE NONE; {}", change.statement);
-            let altered = session.client.batch_execute(&statement).await;
+            let altered = session.run(&statement).await;
             altered.map_err(|error| self.alter_failed(change.role, change.role, &session, &error))?;
             return self.commit(session, change.role, attempt).await;
         }
@@ -279,7 +275,7 @@ impl Postgres {
     }
 
     pub(super) async fn begin(&self, session: &Session) -> Result<(), TargetError> {
-        let began = session.client.batch_execute(&format!("{BEGIN}; {DURABLE}")).await;
+        let began = session.run(&format!("{BEGIN}; {DURABLE}")).await;
         began.map_err(|error| failure::of_statement(&self.server(), "no transaction was begun", &error))
     }
 
@@ -295,7 +291,7 @@ impl Postgres {
             return Err(failure::passing("TimedOut", message));
         }
         attempt.commit_sent.store(true, Ordering::Relaxed);
-        match session.client.batch_execute("COMMIT").await {
+        match session.run("COMMIT").await {
             Ok(()) => {
                 session.close().await;
                 Ok(())
@@ -317,7 +313,7 @@ impl Postgres {
         }
     }
 
-    fn alter_failed(&self, role: &str, who: &str, session: &Session, error: &Error) -> TargetError {
+    fn alter_failed(&self, role: &str, who: &str, session: &Session, error: &StatementError) -> TargetError {
         let server = self.server();
         if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
             return failure::not_permitted(&server, role, who, session.version);

@@ -1,22 +1,27 @@
 //! A session with a Postgres server: over a way of [`super::dial`], inside TLS where the user wants it, authenticated by
-//! SCRAM only, and bounded in time on both sides. The server ends it by itself where we stand still in the middle, so
-//! that a controller that was stopped for a minute finds no session to send an old change through.
+//! SCRAM only, bounded in time on both sides, and in what the server may send. The server ends it by itself where we stand
+//! still in the middle, so that a controller that was stopped for a minute finds no session to send an old change through.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding, SslMode};
+use tokio_postgres::error::Error;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::types::{FromSql, ToSql, Type};
+use tokio_postgres::{Client, Config, Connection, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::dial::{Dial, Wire};
-use super::failure::{self, LoginFailure};
+use super::failure::{self, LoginFailure, StatementError};
+use super::framing::Verdict;
 use super::scram_only::{ScramOnly, ScramOverTls};
 use crate::api::postgres::{PostgresSpec, TlsMode};
 use crate::target::{Login, TargetError};
@@ -200,19 +205,21 @@ impl Route {
     }
 }
 
-async fn start_plain(mut config: Config, stream: Wire) -> Result<Session, tokio_postgres::Error> {
+async fn start_plain(mut config: Config, stream: Wire) -> Result<Session, Error> {
     config.ssl_mode(SslMode::Disable);
-    let (client, connection) = config.connect_raw(ScramOnly::new(stream, false), NoTls).await?;
-    let version = major(connection.parameter("server_version"));
-    Ok(Session { client, version, driver: Driver(tokio::spawn(async { drop(connection.await) })) })
+    let verdict = Verdict::default();
+    let guarded = ScramOnly::new(stream, false, verdict.clone());
+    let (client, connection) = config.connect_raw(guarded, NoTls).await?;
+    Ok(Session::new(client, connection, verdict))
 }
 
-async fn start_tls(mut config: Config, mut tls: Tls, stream: Wire) -> Result<Session, tokio_postgres::Error> {
+async fn start_tls(mut config: Config, mut tls: Tls, stream: Wire) -> Result<Session, Error> {
     config.ssl_mode(SslMode::Require).channel_binding(ChannelBinding::Require);
     let Ok(connect) = MakeTlsConnect::<Wire>::make_tls_connect(&mut tls.connector, &tls.server_name);
-    let (client, connection) = config.connect_raw(stream, ScramOverTls(connect)).await?;
-    let version = major(connection.parameter("server_version"));
-    Ok(Session { client, version, driver: Driver(tokio::spawn(async { drop(connection.await) })) })
+    let verdict = Verdict::default();
+    let guarded = ScramOverTls(connect, verdict.clone());
+    let (client, connection) = config.connect_raw(stream, guarded).await?;
+    Ok(Session::new(client, connection, verdict))
 }
 
 /// `15` of `15.18 (Debian 15.18-0+deb12u1)`; 0 where it cannot be read.
@@ -226,6 +233,7 @@ pub struct Session {
     pub client: Client,
     /// Major version of the server.
     pub version: u32,
+    verdict: Verdict,
     driver: Driver,
 }
 
@@ -238,7 +246,55 @@ impl Drop for Driver {
     }
 }
 
+/// Parameters of a statement, each with its type: the server is not asked for them first.
+type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
+
 impl Session {
+    fn new<S, T>(client: Client, mut connection: Connection<S, T>, verdict: Verdict) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let version = major(connection.parameter("server_version"));
+        // As the connection does by itself, but that would log the server's notices.
+        let driver = tokio::spawn(async move {
+            while let Some(Ok(_notice)) = poll_fn(|context| connection.poll_message(context)).await {}
+        });
+        Self { client, version, verdict, driver: Driver(driver) }
+    }
+
+    /// Runs a query.
+    pub async fn rows(&self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, StatementError> {
+        self.client.query_typed(sql, parameters).await.map_err(|error| self.failed(error))
+    }
+
+    /// Runs a query that gives one row at the most.
+    pub async fn row_if_any(
+        &self,
+        sql: &str,
+        parameters: Parameters<'_>,
+    ) -> Result<Option<Row>, StatementError> {
+        self.client.query_typed_opt(sql, parameters).await.map_err(|error| self.failed(error))
+    }
+
+    /// Runs a query that gives one row.
+    pub async fn row(&self, sql: &str, parameters: Parameters<'_>) -> Result<Row, StatementError> {
+        self.client.query_typed_one(sql, parameters).await.map_err(|error| self.failed(error))
+    }
+
+    /// Runs statements whose results nobody wants.
+    pub async fn run(&self, sql: &str) -> Result<(), StatementError> {
+        self.client.batch_execute(sql).await.map_err(|error| self.failed(error))
+    }
+
+    /// Tells an end of the session that is ours from one that is the server's.
+    pub fn failed(&self, error: Error) -> StatementError {
+        match self.verdict.why() {
+            Some(why) if error.is_closed() => StatementError::HungUp(why),
+            _ => error.into(),
+        }
+    }
+
     /// Says goodbye, and waits until the server has heard it: only then is the session gone from its list.
     pub async fn close(self) {
         let Self { client, mut driver, .. } = self;
@@ -246,6 +302,11 @@ impl Session {
         // What does not end by itself is cut.
         let _ = timeout(Duration::from_secs(1), &mut driver.0).await;
     }
+}
+
+/// A column of a row. `Row::get` panics where the server answers with another type than was asked for.
+pub fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, StatementError> {
+    row.try_get(index).map_err(StatementError::from)
 }
 
 #[cfg(test)]

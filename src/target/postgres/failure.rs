@@ -1,13 +1,14 @@
 //! What a failure at a Postgres server means to the rotation, and to the person who reads of it.
 //!
-//! The server's own texts are never passed on: the message of a failed statement may quote it. Its SQLSTATE says what is
-//! needed, and the words are ours.
+//! The server's own words are never passed on: the message of a failed statement may quote it. Its SQLSTATE says what is
+//! needed, and the words are ours. Names that it gives are cut and made harmless, see [`told`].
 
 use std::io;
 
 use rustls::CertificateError;
 use tokio_postgres::error::{Error, Severity, SqlState};
 
+use super::framing::HungUp;
 use super::scram_only::{LEAST_ITERATIONS, NotScram};
 use crate::target::TargetError;
 
@@ -18,6 +19,83 @@ pub enum LoginFailure {
     Refused(TargetError),
     /// The login could not be tried.
     Failed(TargetError),
+}
+
+/// Why a statement has no result.
+#[derive(Debug)]
+pub enum StatementError {
+    /// The server refused it, or the connection was lost.
+    Failed(Error),
+    /// We ended the session.
+    HungUp(HungUp),
+    /// The server answered something else than the statement asks for.
+    NotUnderstood,
+}
+
+impl From<Error> for StatementError {
+    fn from(error: Error) -> Self {
+        if error.code().is_some() || error.is_closed() { Self::Failed(error) } else { Self::NotUnderstood }
+    }
+}
+
+impl StatementError {
+    /// What the server said, if it did.
+    pub fn code(&self) -> Option<&SqlState> {
+        match self {
+            Self::Failed(error) => error.code(),
+            Self::HungUp(_) | Self::NotUnderstood => None,
+        }
+    }
+}
+
+/// Finds an error of ours in what libraries made of it.
+pub fn cause_of<E>(error: &(dyn std::error::Error + 'static)) -> Option<E>
+where
+    E: std::error::Error + Copy + 'static,
+{
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(*found);
+        }
+        if let Some(found) = error.downcast_ref::<io::Error>().and_then(|error| cause_of(error.get_ref()?)) {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The most characters of a name, or another text of somebody else, in a message.
+pub const NAME: usize = 400;
+
+/// A text that somebody else wrote, for people: cut to so many characters, each that steers a terminal or turns the
+/// direction of a line replaced.
+pub fn told(text: &str, most: usize) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let mut characters = text.chars();
+    let mut told: String =
+        characters.by_ref().take(most).map(|c| if steers(c) { '\u{fffd}' } else { c }).collect();
+    if characters.next().is_some() {
+        told.push('…');
+    }
+    told
+}
+
+/// The SQLSTATE in messages. What a server gives in its place may be anything.
+pub fn state(code: &SqlState) -> &str {
+    let code = code.code();
+    let sound =
+        code.len() == 5 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    if sound { code } else { "no SQLSTATE" }
+}
+
+/// Its first two characters.
+fn class(code: &SqlState) -> &str {
+    code.code().get(..2).unwrap_or_default()
 }
 
 /// May pass by itself.
@@ -31,6 +109,7 @@ pub fn permanent(reason: &'static str, message: String) -> TargetError {
 }
 
 pub fn unreachable(server: &str, cause: &str) -> TargetError {
+    let cause = told(cause, NAME);
     passing("TargetUnreachable", format!("the Postgres server {server} cannot be reached: {cause}"))
 }
 
@@ -38,8 +117,11 @@ pub fn unreachable(server: &str, cause: &str) -> TargetError {
 pub fn of_login(server: &str, role: &str, database: &str, error: &Error) -> LoginFailure {
     let refused = |reason, message| LoginFailure::Refused(permanent(reason, message));
     let failed = LoginFailure::Failed;
-    if let Some(why) = NotScram::in_error(error) {
+    if let Some(why) = cause_of(error) {
         return failed(not_scram(server, role, why));
+    }
+    if let Some(why) = cause_of(error) {
+        return failed(hung_up(server, &format!("the login of role {role}"), why));
     }
     let Some(code) = error.code() else {
         return failed(no_session(server, role, error));
@@ -177,39 +259,72 @@ fn of_tls(server: &str, error: &rustls::Error) -> TargetError {
     permanent(
         reason,
         format!(
-            "the Postgres server {server} does not prove who it is, so no login was sent: {why} ({error})"
+            "the Postgres server {server} does not prove who it is, so no login was sent: {why} ({})",
+            told(&error.to_string(), NAME)
         ),
     )
 }
 
 /// What a failed statement means where nothing more is known of it. `what` says what failed.
-pub fn of_statement(server: &str, what: &str, error: &Error) -> TargetError {
-    match error.code() {
-        Some(code) => of_state(server, what, code),
-        None => passing(
-            "ConnectionLost",
-            format!("{what}: the connection to the Postgres server {server} was lost ({})", cause(error)),
-        ),
+pub fn of_statement(server: &str, what: &str, error: &StatementError) -> TargetError {
+    match error {
+        StatementError::HungUp(why) => hung_up(server, what, *why),
+        StatementError::NotUnderstood => not_understood(server, what),
+        StatementError::Failed(error) => match error.code() {
+            Some(code) => of_state(server, what, code),
+            None => passing(
+                "ConnectionLost",
+                format!("{what}: the connection to the Postgres server {server} was lost ({})", cause(error)),
+            ),
+        },
     }
+}
+
+/// A server that sent what [`super::framing`] does not let pass.
+fn hung_up(server: &str, what: &str, why: HungUp) -> TargetError {
+    if why == HungUp::Malformed {
+        return not_understood(server, what);
+    }
+    let closed = format!("{what}: the connection to the Postgres server {server} was closed, since {why}");
+    if why == HungUp::Together {
+        return passing("TargetTooTalkative", format!("{closed}; it is tried again"));
+    }
+    permanent(
+        "TargetTooTalkative",
+        format!(
+            "{closed}; let a probe ask for less, or set up the roles of a very large database by hand. Where it is neither, ask \
+             who answers there"
+        ),
+    )
+}
+
+fn not_understood(server: &str, what: &str) -> TargetError {
+    permanent(
+        "TargetNotUnderstood",
+        format!(
+            "{what}: the Postgres server {server} answered something else than it was asked for; let host and port name a \
+             Postgres server. Where they did until now, ask who answers there"
+        ),
+    )
 }
 
 /// Whether a failed COMMIT may have been done all the same: only a plain error says that it was not. A session that is
 /// ended while it waits for its standby, say, has committed.
-pub fn commit_is_unknown(error: &Error) -> bool {
+pub fn commit_is_unknown(error: &StatementError) -> bool {
+    let StatementError::Failed(error) = error else { return true };
     error.as_db_error().is_none_or(|error| error.parsed_severity() != Some(Severity::Error))
 }
 
 /// Whether it says something about the moment rather than about the statement.
-pub fn is_of_the_moment(error: &Error) -> bool {
+pub fn is_of_the_moment(error: &StatementError) -> bool {
     let Some(code) = error.code() else { return true };
-    let class = &code.code()[..2];
-    ["08", "40", "53", "57"].contains(&class)
+    ["08", "40", "53", "57"].contains(&class(code))
         || [SqlState::LOCK_NOT_AVAILABLE, SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT].contains(code)
 }
 
 fn of_state(server: &str, what: &str, code: &SqlState) -> TargetError {
-    let at = format!("{what} at the Postgres server {server} ({})", code.code());
-    let class = &code.code()[..2];
+    let at = format!("{what} at the Postgres server {server} ({})", state(code));
+    let class = class(code);
     match *code {
         SqlState::TOO_MANY_CONNECTIONS => passing(
             "TooManyConnections",
@@ -278,4 +393,29 @@ pub fn not_permitted(server: &str, role: &str, admin: &str, version: u32) -> Tar
 /// A name as it is written in SQL.
 pub fn ident(name: &str) -> String {
     postgres_protocol::escape::escape_identifier(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_somebody_else_is_cut_and_steers_nothing() {
+        for (text, told_) in [
+            ("app_owner", "app_owner"),
+            ("größer", "größer"),
+            ("a\u{1b}[2J\r\nb", "a\u{fffd}[2J\u{fffd}\u{fffd}b"),
+            ("a\u{202e}b\u{200b}", "a\u{fffd}b\u{fffd}"),
+            ("0123456789ab", "0123456789…"),
+        ] {
+            assert_eq!(told(text, 10), told_);
+        }
+    }
+
+    #[test]
+    fn an_error_that_a_library_has_wrapped_is_found() {
+        let wrapped = io::Error::other(io::Error::other(HungUp::Session));
+        assert_eq!(cause_of(&wrapped), Some(HungUp::Session));
+        assert_eq!(cause_of::<NotScram>(&wrapped), None);
+    }
 }

@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 
 use chrono::DateTime;
-use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use super::connect::Session;
-use super::failure;
+use super::connect::{Session, column};
+use super::failure::{self, NAME, StatementError, told};
 use crate::rotation::observed::RotationId;
 use crate::target::{self, TargetError};
 
@@ -42,8 +41,10 @@ pub async fn find(session: &Session, server: &str) -> Result<Fence, TargetError>
 }
 
 async fn look(session: &Session, server: &str) -> Result<(Fence, bool), TargetError> {
-    let row = session.client.query_typed_one(STATE, &[]).await.map_err(|error| failed(server, &error))?;
-    let [exists, plain, ours, creatable, schema] = [0, 1, 2, 3, 4].map(|column| row.get::<_, bool>(column));
+    let failed = |error| failed(server, &error);
+    let row = session.row(STATE, &[]).await.map_err(failed)?;
+    let yes = |index| column::<bool>(&row, index).map_err(failed);
+    let (exists, plain, ours, creatable, schema) = (yes(0)?, yes(1)?, yes(2)?, yes(3)?, yes(4)?);
     let fence = match (exists, creatable) {
         (true, _) if !plain || !ours => {
             return Err(failure::permanent(
@@ -69,8 +70,7 @@ pub async fn ensure(session: &Session, server: &str) -> Result<bool, TargetError
     }
     let schema = if schema_exists { "" } else { "CREATE SCHEMA keyturn;" };
     let made = session
-        .client
-        .batch_execute(&format!(
+        .run(&format!(
             "{schema} CREATE TABLE keyturn.fence (role name PRIMARY KEY, id bigint NOT NULL, owner text NOT NULL, \
              changed_at timestamptz NOT NULL); \
              COMMENT ON TABLE keyturn.fence IS 'Which rotation of keyturn changed a role last; see its docs/postgres.md'; \
@@ -101,13 +101,20 @@ pub async fn read(
 ) -> Result<BTreeMap<String, target::Fence>, TargetError> {
     let sql = "SELECT role::text, id, (extract(epoch FROM changed_at) * 1000000)::bigint \
                FROM keyturn.fence WHERE role = ANY($1) AND id > 0";
-    let rows = session.client.query_typed(sql, &[(&roles, Type::NAME_ARRAY)]).await;
-    let rows = rows.map_err(|error| failed(server, &error))?;
-    let fence = |row: &Row| target::Fence {
-        id: RotationId::try_from(row.get::<_, i64>(1)).unwrap_or(0),
-        changed_at: DateTime::from_timestamp_micros(row.get(2)).unwrap_or_default(),
-    };
-    Ok(rows.iter().map(|row| (row.get(0), fence(row))).collect())
+    let failed = |error| failed(server, &error);
+    let mut fences = BTreeMap::new();
+    for row in session.rows(sql, &[(&roles, Type::NAME_ARRAY)]).await.map_err(failed)? {
+        let role: String = column(&row, 0).map_err(failed)?;
+        if !roles.contains(&role.as_str()) {
+            return Err(failed(StatementError::NotUnderstood));
+        }
+        let fence = target::Fence {
+            id: RotationId::try_from(column::<i64>(&row, 1).map_err(failed)?).unwrap_or(0),
+            changed_at: DateTime::from_timestamp_micros(column(&row, 2).map_err(failed)?).unwrap_or_default(),
+        };
+        fences.insert(role, fence);
+    }
+    Ok(fences)
 }
 
 /// Locks the role's row until the end of the transaction, and refuses a rotation that is older than what it says, or a
@@ -119,16 +126,16 @@ pub async fn take(
     id: RotationId,
     owner: &str,
 ) -> Result<(), TargetError> {
-    let client = &session.client;
+    let failed = |error| failed(server, &error);
     let insert = "INSERT INTO keyturn.fence (role, id, owner, changed_at) VALUES ($1, 0, $2, now()) \
                   ON CONFLICT (role) DO NOTHING";
-    let inserted = client.query_typed(insert, &[(&role, Type::NAME), (&owner, Type::TEXT)]).await;
-    inserted.map_err(|error| failed(server, &error))?;
+    session.rows(insert, &[(&role, Type::NAME), (&owner, Type::TEXT)]).await.map_err(failed)?;
     let select = "SELECT id, owner FROM keyturn.fence WHERE role = $1 FOR UPDATE";
-    let row = client.query_typed_one(select, &[(&role, Type::NAME)]).await;
-    let row = row.map_err(|error| failed(server, &error))?;
-    let (stored, holder): (i64, String) = (row.get(0), row.get(1));
+    let row = session.row(select, &[(&role, Type::NAME)]).await.map_err(failed)?;
+    let stored: i64 = column(&row, 0).map_err(failed)?;
+    let holder: String = column(&row, 1).map_err(failed)?;
     if holder != owner {
+        let holder = told(&holder, NAME);
         return Err(failure::permanent(
             "RoleOwnedByOther",
             format!(
@@ -155,11 +162,11 @@ pub async fn take(
 pub async fn advance(session: &Session, server: &str, role: &str, id: RotationId) -> Result<(), TargetError> {
     let id = i64::try_from(id).unwrap_or(i64::MAX);
     let sql = "UPDATE keyturn.fence SET id = $2, changed_at = now() WHERE role = $1";
-    let done = session.client.query_typed(sql, &[(&role, Type::NAME), (&id, Type::INT8)]).await;
+    let done = session.rows(sql, &[(&role, Type::NAME), (&id, Type::INT8)]).await;
     done.map(drop).map_err(|error| failed(server, &error))
 }
 
-fn failed(server: &str, error: &tokio_postgres::Error) -> TargetError {
+fn failed(server: &str, error: &StatementError) -> TargetError {
     if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
         return failure::permanent(
             "NotPermitted",

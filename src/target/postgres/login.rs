@@ -3,7 +3,7 @@
 use tokio_postgres::error::{Error, SqlState};
 
 use super::connect::Session;
-use super::failure::{self, LoginFailure};
+use super::failure::{self, LoginFailure, StatementError};
 use super::{Postgres, look};
 use crate::target::{Answer, Login, TargetError};
 
@@ -19,6 +19,7 @@ impl Postgres {
         self.require_primary(&session).await?;
         for (number, probe) in (1..).zip(&self.spec.probes) {
             if let Err(error) = run_and_roll_back(&mut session, probe).await {
+                let error = session.failed(error);
                 if failure::is_of_the_moment(&error) {
                     let what = format!("probe {number} as role {} was broken off", login.username);
                     return Err(failure::of_statement(&self.server(), &what, &error));
@@ -30,9 +31,9 @@ impl Postgres {
         Ok(Answer::Accepted)
     }
 
-    fn failed_probe(&self, number: usize, login: &Login, error: &Error) -> TargetError {
+    fn failed_probe(&self, number: usize, login: &Login, error: &StatementError) -> TargetError {
         let (role, server) = (&login.username, self.server());
-        let state = error.code().map_or("no SQLSTATE", SqlState::code);
+        let state = error.code().map_or("no SQLSTATE", failure::state);
         let why = match error.code() {
             Some(&SqlState::INSUFFICIENT_PRIVILEGE) => "the role lacks a privilege; grant it",
             Some(

@@ -1,10 +1,11 @@
 //! What the administrator sees of the secret's roles.
 
 use chrono::DateTime;
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::connect::Session;
-use super::failure::{self, ident};
+use super::connect::{Session, column};
+use super::failure::{self, StatementError, ident, told};
 use super::fence::{self, Fence};
 use super::{Postgres, pair};
 use crate::target::{self, Login, Roles, TargetError};
@@ -21,23 +22,25 @@ pub struct RoleState {
 }
 
 const ROLE: &str = "
-    SELECT rolname::text, rolcanlogin, rolsuper, rolreplication,
+    SELECT rolcanlogin, rolsuper, rolreplication,
            coalesce(rolvaliduntil <= pg_catalog.now(), false)
     FROM pg_catalog.pg_roles WHERE rolname = $1";
 
 /// The role of that name, if there is one.
 pub async fn role(session: &Session, server: &str, name: &str) -> Result<Option<RoleState>, TargetError> {
-    let rows = session.client.query_typed(ROLE, &[(&name, Type::NAME)]).await;
-    let rows = rows.map_err(|error| {
+    let read = async {
+        let Some(row) = session.row_if_any(ROLE, &[(&name, Type::NAME)]).await? else { return Ok(None) };
+        Ok(Some(RoleState {
+            name: name.to_owned(),
+            can_log_in: column(&row, 0)?,
+            superuser: column(&row, 1)?,
+            replication: column(&row, 2)?,
+            expired: column(&row, 3)?,
+        }))
+    };
+    read.await.map_err(|error| {
         failure::of_statement(server, &format!("role {name} could not be looked up"), &error)
-    })?;
-    Ok(rows.first().map(|row| RoleState {
-        name: row.get(0),
-        can_log_in: row.get(1),
-        superuser: row.get(2),
-        replication: row.get(3),
-        expired: row.get(4),
-    }))
+    })
 }
 
 pub fn missing(server: &str, role: &str) -> TargetError {
@@ -137,20 +140,23 @@ async fn sessions(
         FROM pg_stat_activity
         WHERE usename = ANY($1) AND pid <> pg_backend_pid() AND coalesce(backend_type, 'client backend') = 'client backend'
         ORDER BY usename, backend_start, pid";
-    let rows = session.client.query_typed(sql, &[(&roles, Type::NAME_ARRAY)]).await;
-    let rows = rows.map_err(|error| {
-        failure::of_statement(server, "the sessions of the roles could not be listed", &error)
-    })?;
-    let client = |address: String, application: String| {
-        let application: String = application.chars().filter(|c| !c.is_control()).take(64).collect();
-        if application.is_empty() { address } else { format!("{address} ({application})") }
-    };
-    Ok(rows
-        .iter()
-        .map(|row| target::Session {
-            username: row.get(0),
-            client: client(row.get(1), row.get(2)),
-            since: row.get::<_, Option<i64>>(3).and_then(DateTime::from_timestamp_micros),
-        })
-        .collect())
+    let failed =
+        |error| failure::of_statement(server, "the sessions of the roles could not be listed", &error);
+    let rows = session.rows(sql, &[(&roles, Type::NAME_ARRAY)]).await.map_err(failed)?;
+    rows.iter().map(|row| open_session(row, roles)).collect::<Result<_, _>>().map_err(failed)
+}
+
+fn open_session(row: &Row, roles: &[&str]) -> Result<target::Session, StatementError> {
+    let username: String = column(row, 0)?;
+    if !roles.contains(&username.as_str()) {
+        return Err(StatementError::NotUnderstood);
+    }
+    let address = told(column(row, 1)?, 64);
+    let application = told(column(row, 2)?, 64);
+    let since: Option<i64> = column(row, 3)?;
+    Ok(target::Session {
+        username,
+        client: if application.is_empty() { address } else { format!("{address} ({application})") },
+        since: since.and_then(DateTime::from_timestamp_micros),
+    })
 }

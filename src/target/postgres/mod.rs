@@ -11,6 +11,11 @@ mod connect;
 mod dial;
 mod failure;
 mod fence;
+mod framing;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod hostile_tests;
 mod login;
 mod look;
 mod pair;
@@ -24,7 +29,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 pub use self::connect::Limits;
-use self::connect::{Route, Session, Tls};
+use self::connect::{Route, Session, Tls, column};
 pub use self::dial::{Dial, Direct, Stream, ThroughHost, Wire};
 use self::failure::LoginFailure;
 use super::{Answer, Login, Roles, SetUp, Target, TargetError};
@@ -91,18 +96,18 @@ impl Postgres {
     /// A default role that a login acts as may not do what the login may.
     async fn as_itself(&self, session: Session) -> Result<Session, TargetError> {
         let failed = |error| failure::of_statement(&self.server(), "the session failed", &error);
-        session.client.batch_execute("SET ROLE NONE").await.map_err(failed)?;
+        session.run("SET ROLE NONE").await.map_err(failed)?;
         self.require_primary(&session).await?;
         Ok(session)
     }
 
     /// A replica accepts what the primary accepted some time ago: its word counts for nothing.
     async fn require_primary(&self, session: &Session) -> Result<(), TargetError> {
-        let row = session.client.query_typed_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await;
-        let row = row.map_err(|error| {
+        let asked = session.row("SELECT pg_catalog.pg_is_in_recovery()", &[]).await;
+        let replica = asked.and_then(|row| column::<bool>(&row, 0)).map_err(|error| {
             failure::of_statement(&self.server(), "it did not say whether it is a replica", &error)
         })?;
-        if row.get(0) { Err(failure::read_only(&self.server())) } else { Ok(()) }
+        if replica { Err(failure::read_only(&self.server())) } else { Ok(()) }
     }
 
     async fn bounded<T>(

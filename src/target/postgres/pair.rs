@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::connect::Session;
-use super::failure::{self, ident};
+use super::connect::{Session, column};
+use super::failure::{self, StatementError, ident, told};
 use crate::api::postgres::AlternatingRoles;
 use crate::target::TargetError;
 
@@ -63,18 +63,21 @@ fn traits_sql(version: u32) -> String {
 
 async fn traits(session: &Session, server: &str, role: &str, owner: &str) -> Result<Traits, TargetError> {
     let sql = traits_sql(session.version);
-    let row = session.client.query_typed_opt(&sql, &[(&role, Type::NAME), (&owner, Type::NAME)]).await;
-    let row: Option<Row> = row.map_err(|error| {
+    let read = async {
+        let row = session.row_if_any(&sql, &[(&role, Type::NAME), (&owner, Type::NAME)]).await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(Traits {
+            attributes: column(&row, 0)?,
+            settings: column::<Vec<String>>(&row, 1)?.into_iter().collect(),
+            memberships: column::<Vec<String>>(&row, 2)?.into_iter().collect(),
+            is_member: column(&row, 3)?,
+            acts_as_owner: column(&row, 4)?,
+        }))
+    };
+    let traits = read.await.map_err(|error| {
         failure::of_statement(server, &format!("role {role} could not be compared"), &error)
     })?;
-    let row = row.ok_or_else(|| super::look::missing(server, owner))?;
-    Ok(Traits {
-        attributes: row.get(0),
-        settings: row.get::<_, Vec<String>>(1).into_iter().collect(),
-        memberships: row.get::<_, Vec<String>>(2).into_iter().collect(),
-        is_member: row.get(3),
-        acts_as_owner: row.get(4),
-    })
+    traits.ok_or_else(|| super::look::missing(server, owner))
 }
 
 /// Refuses a pair of which one could not take the other's place.
@@ -114,21 +117,32 @@ pub async fn require_alike(
     ))
 }
 
+/// So many differences are named.
+const NAMED: usize = 10;
+/// The most characters of a name of the database here: SQL's own have 63 at the most, an object's is made of several.
+const LONGEST: usize = 200;
+
 /// What differs, by name: a setting's value may be nobody's business.
 fn differences(a: &Traits, b: &Traits) -> Vec<String> {
     let attributes = ATTRIBUTES.iter().zip(a.attributes.iter().zip(&b.attributes));
     let mut found: Vec<String> = attributes
         .filter(|(_, (a, b))| a != b)
-        .map(|(name, (a, b))| format!("they differ in {name} ({a}, {b})"))
+        .map(|(name, (a, b))| format!("they differ in {name} ({}, {})", told(a, LONGEST), told(b, LONGEST)))
         .collect();
     let settings: BTreeSet<&str> = a
         .settings
         .symmetric_difference(&b.settings)
         .filter_map(|setting| setting.split('=').next())
         .collect();
-    found.extend(settings.iter().map(|name| format!("they differ in the setting {name}")));
+    found.extend(settings.iter().map(|name| format!("they differ in the setting {}", told(name, LONGEST))));
     let memberships = a.memberships.symmetric_difference(&b.memberships);
-    found.extend(memberships.map(|group| format!("only one of them is a member of {group}")));
+    found
+        .extend(memberships.map(|group| format!("only one of them is a member of {}", told(group, LONGEST))));
+    let more = found.len().saturating_sub(NAMED);
+    found.truncate(NAMED);
+    if more > 0 {
+        found.push(format!("and in {more} more"));
+    }
     found
 }
 
@@ -145,15 +159,18 @@ pub async fn strays(
                WHERE d.refclassid = 'pg_authid'::regclass AND d.deptype = 'o' AND r.rolname = ANY($1)
                  AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
                GROUP BY r.rolname ORDER BY r.rolname";
-    let rows = session.client.query_typed(sql, &[(&names, Type::NAME_ARRAY)]).await;
-    let rows = rows.map_err(|error| {
-        failure::of_statement(server, "what the login roles own could not be listed", &error)
-    })?;
-    let note = |row: &Row| {
-        let (role, count): (String, i64) = (row.get(0), row.get(1));
-        let examples: Vec<Option<String>> = row.get(2);
-        let examples: Vec<String> = examples.into_iter().flatten().collect();
-        format!(
+    let failed =
+        |error| failure::of_statement(server, "what the login roles own could not be listed", &error);
+    let rows = session.rows(sql, &[(&names, Type::NAME_ARRAY)]).await.map_err(failed)?;
+    let note = |row: &Row| -> Result<String, StatementError> {
+        let (role, count): (String, i64) = (column(row, 0)?, column(row, 1)?);
+        if !names.contains(&role.as_str()) {
+            return Err(StatementError::NotUnderstood);
+        }
+        let examples: Vec<Option<String>> = column(row, 2)?;
+        let examples: Vec<String> =
+            examples.iter().flatten().take(3).map(|example| told(example, LONGEST)).collect();
+        Ok(format!(
             "{count} objects belong to {role} instead of {}, so the other role cannot alter them: {}{}; mend it by REASSIGN \
              OWNED BY {} TO {}",
             pair.owner,
@@ -161,14 +178,29 @@ pub async fn strays(
             if count > 3 { ", …" } else { "" },
             ident(&role),
             ident(&pair.owner)
-        )
+        ))
     };
-    Ok(rows.iter().map(note).collect())
+    rows.iter().take(names.len()).map(note).collect::<Result<_, _>>().map_err(failed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_differences_some_are_named_and_the_rest_counted() {
+        let of = |settings: BTreeSet<String>| Traits {
+            attributes: Vec::new(),
+            settings,
+            memberships: BTreeSet::new(),
+            is_member: true,
+            acts_as_owner: true,
+        };
+        let many = (0..500).map(|number| format!("*: app.{}{number}=1", "\u{1b}".repeat(1000))).collect();
+        let found = differences(&of(many), &of(BTreeSet::new()));
+        assert!(found.iter().all(|text| text.chars().count() < 300 && !text.contains('\u{1b}')));
+        assert_eq!((found.len(), found.last().unwrap().as_str()), (11, "and in 490 more"));
+    }
 
     #[test]
     fn what_differs_is_named_without_the_value_of_a_setting() {

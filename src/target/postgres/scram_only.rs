@@ -4,6 +4,8 @@
 //! asks for nothing (`trust`) for one that accepted the password. Here every message of the startup is read before the
 //! library sees it, and the connection fails at the first that is not part of a complete SCRAM exchange. That the server
 //! knows the password too is checked by the library, from the last message of that exchange.
+//!
+//! After it the messages are bounded, see [`super::framing`].
 
 use std::future::Future;
 use std::io;
@@ -12,6 +14,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
+
+use super::framing::{Bounds, HungUp, Verdict, forget_types};
 
 /// No message of the startup is nearly as long.
 const LONGEST: usize = 64 * 1024;
@@ -47,25 +51,6 @@ pub enum NotScram {
     Protocol,
 }
 
-impl NotScram {
-    /// Finds it in what the client library made of it.
-    pub fn in_error(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(found) = error.downcast_ref::<Self>() {
-                return Some(*found);
-            }
-            if let Some(found) =
-                error.downcast_ref::<io::Error>().and_then(|error| Self::in_error(error.get_ref()?))
-            {
-                return Some(found);
-            }
-            next = error.source();
-        }
-        None
-    }
-}
-
 /// How far the exchange has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -76,11 +61,13 @@ enum Stage {
     Done,
 }
 
-/// The stream. Transparent from the server's AuthenticationOk on.
+/// The stream. From the server's AuthenticationOk on everything passes that [`super::framing`] lets pass.
 pub struct ScramOnly<S> {
     inner: S,
     bound: bool,
     stage: Stage,
+    bounds: Bounds,
+    verdict: Verdict,
     /// Bytes that were read and belong to a message that is not whole.
     pending: Vec<u8>,
     /// Whole messages that may pass, from `passed` on.
@@ -89,31 +76,51 @@ pub struct ScramOnly<S> {
 }
 
 impl<S> ScramOnly<S> {
-    /// `bound`: the login must be bound to the TLS channel.
-    pub fn new(inner: S, bound: bool) -> Self {
-        Self { inner, bound, stage: Stage::Request, pending: Vec::new(), checked: Vec::new(), passed: 0 }
+    /// `bound`: the login must be bound to the TLS channel. `verdict` says later why we hung up, if we did.
+    pub fn new(inner: S, bound: bool, verdict: Verdict) -> Self {
+        Self {
+            inner,
+            bound,
+            stage: Stage::Request,
+            bounds: Bounds::default(),
+            verdict,
+            pending: Vec::new(),
+            checked: Vec::new(),
+            passed: 0,
+        }
     }
 
     /// Moves whole messages from `pending` to `checked`, each only after it was found harmless.
-    fn check(&mut self) -> Result<(), NotScram> {
-        while self.stage != Stage::Done && self.pending.len() >= 5 {
-            let mut length = [0; 4];
-            length.copy_from_slice(&self.pending[1..5]);
-            let length = u32::from_be_bytes(length) as usize;
-            if !(4..=LONGEST).contains(&length) {
-                return Err(NotScram::Protocol);
+    fn check(&mut self) -> io::Result<()> {
+        while let Some([kind, length @ ..]) = self.pending.first_chunk::<5>() {
+            let (kind, mut length) = (*kind, u32::from_be_bytes(*length) as usize);
+            if self.stage == Stage::Done {
+                // Shorter than its own length: refused by the library, which reads no further.
+                length = length.max(4);
+            } else if !(4..=LONGEST).contains(&length) {
+                return Err(io::Error::other(NotScram::Protocol));
             }
+            self.bounds.check(length).map_err(|why| self.hang_up(why))?;
             if self.pending.len() < length + 1 {
                 return Ok(());
             }
-            let stage = next(self.stage, self.bound, self.pending[0], &self.pending[5..=length])?;
+            if self.stage != Stage::Done {
+                let next = next(self.stage, self.bound, kind, &self.pending[5..=length]);
+                self.stage = next.map_err(io::Error::other)?;
+            }
+            let message = &mut self.pending[..=length];
+            self.bounds
+                .count(message)
+                .and_then(|()| forget_types(message))
+                .map_err(|why| self.hang_up(why))?;
             self.checked.extend(self.pending.drain(..=length));
-            self.stage = stage;
-        }
-        if self.stage == Stage::Done {
-            self.checked.append(&mut self.pending);
         }
         Ok(())
+    }
+
+    fn hang_up(&self, why: HungUp) -> io::Error {
+        self.verdict.set(why);
+        io::Error::other(why)
     }
 }
 
@@ -171,9 +178,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for ScramOnly<S> {
             }
             this.checked.clear();
             this.passed = 0;
-            if this.stage == Stage::Done {
-                return Pin::new(&mut this.inner).poll_read(cx, buf);
-            }
             let mut space = [0; 4096];
             let mut read = ReadBuf::new(&mut space);
             ready!(Pin::new(&mut this.inner).poll_read(cx, &mut read))?;
@@ -181,7 +185,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ScramOnly<S> {
                 return Poll::Ready(Ok(()));
             }
             this.pending.extend_from_slice(read.filled());
-            this.check().map_err(io::Error::other)?;
+            this.check()?;
         }
     }
 }
@@ -207,7 +211,7 @@ impl<S: TlsStream + Unpin> TlsStream for ScramOnly<S> {
 }
 
 /// Puts the guard inside TLS, where the messages are readable.
-pub struct ScramOverTls<T>(pub T);
+pub struct ScramOverTls<T>(pub T, pub Verdict);
 
 impl<S, T> TlsConnect<S> for ScramOverTls<T>
 where
@@ -219,12 +223,12 @@ where
     type Future = Guarding<T::Future>;
 
     fn connect(self, stream: S) -> Self::Future {
-        Guarding(self.0.connect(stream))
+        Guarding(self.0.connect(stream), self.1)
     }
 }
 
 /// The handshake under the guard.
-pub struct Guarding<F>(F);
+pub struct Guarding<F>(F, Verdict);
 
 impl<F, S, E> Future for Guarding<F>
 where
@@ -233,7 +237,8 @@ where
     type Output = Result<ScramOnly<S>, E>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map_ok(|stream| ScramOnly::new(stream, true))
+        let handshake = Pin::new(&mut self.0).poll(cx);
+        handshake.map_ok(|stream| ScramOnly::new(stream, true, self.1.clone()))
     }
 }
 
@@ -241,16 +246,9 @@ where
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use super::super::failure::cause_of;
+    use super::super::hostile::{auth, message};
     use super::*;
-
-    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(body.len() + 4).unwrap();
-        [&[kind][..], &length.to_be_bytes(), body].concat()
-    }
-
-    fn auth(code: u32, rest: &[u8]) -> Vec<u8> {
-        message(b'R', &[&code.to_be_bytes()[..], rest].concat())
-    }
 
     fn offer() -> Vec<u8> {
         auth(10, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0")
@@ -271,12 +269,12 @@ mod tests {
                 }
             }
         });
-        let mut guard = ScramOnly::new(client, bound);
+        let mut guard = ScramOnly::new(client, bound, Verdict::default());
         let mut got = Vec::new();
         let end = guard.read_to_end(&mut got).await;
         drop(guard);
         writing.await.unwrap();
-        (got, end.err().map(|error| NotScram::in_error(&error).unwrap()))
+        (got, end.err().map(|error| cause_of(&error).unwrap()))
     }
 
     #[tokio::test]
