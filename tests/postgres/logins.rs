@@ -178,7 +178,7 @@ pub async fn probes_are_run_and_leave_nothing_behind(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let (role, word) = (scene.role("app"), password());
     scene.create(&role, &word).await;
-    scene.sql(&format!("CREATE TABLE orders (id int); GRANT SELECT, INSERT ON orders TO {role}; CREATE TABLE hidden (id int)")).await;
+    scene.sql(&format!("CREATE TYPE mood AS ENUM ('good'); CREATE TABLE orders (id int, mood mood); GRANT SELECT, INSERT ON orders TO {role}; CREATE TABLE hidden (id int)")).await;
     let answer = async |probes: &[&str]| {
         let mut spec = scene.single(&role);
         spec.probes = probes.iter().map(ToString::to_string).collect();
@@ -187,6 +187,7 @@ pub async fn probes_are_run_and_leave_nothing_behind(server: Arc<Server>) {
     let good = [
         "SELECT 1 FROM orders LIMIT 1",
         "INSERT INTO orders VALUES (1)",
+        "INSERT INTO orders VALUES (1, 'good') RETURNING orders, mood, ARRAY[mood]",
         "SELECT generate_series(1, 1e12)",
         "",
     ];
