@@ -66,11 +66,11 @@ scenario!(an_incident_is_not_contained_by_a_stamp_that_somebody_writes,
 scenario!(an_incident_is_not_stopped_by_another_owner_in_a_description,
     prepare: a_published_value_on_web,
     script: || vec![
-        at(300, "says that it belongs to somebody else", |s| {
-            let latest = s.ssm.latest(PATH).expect("it was published").clone();
-            let (owner, version) = ("elsewhere/prod/token".to_owned(), latest.number + 1);
+        at(200, "says that it belongs to somebody else", |s| {
+            let version = s.ssm.latest(PATH).map_or(0, |latest| latest.number) + 1;
+            let owner = "elsewhere/prod/token".to_owned();
             let stamp = Stamp { owner, id: 9, version, at: s.now, request: None, made: None };
-            s.person_describes(PATH, &latest.value, &stamped_by_another(&stamp));
+            s.person_describes(PATH, FOREIGN, &stamped_by_another(&stamp));
         }),
         at(300, "reports an incident", |s| s.suspect("leak", incidents::token_is_suspected())),
     ],
