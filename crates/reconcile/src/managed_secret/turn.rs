@@ -97,9 +97,15 @@ impl ManagedSecrets {
         blocked: Blocked,
         now: DateTime<Utc>,
     ) {
-        // A publication that is refused and what takes it back are one series of failures.
+        // A publication that is refused and what takes it back are one series of failures. So are a revocation and the other
+        // steps where they do not put each other off: they would begin anew by turns, and the pause would never grow.
         let takes_back = |step: &str| step == Step::Promote.name() || step == Step::Abort.name();
-        let of_the_same = |f: &&FailureStatus| f.step == step || takes_back(&f.step) && takes_back(step);
+        let revokes = |step: &str| step == Step::Retire.name();
+        let urgent = progress.urgent;
+        let of_the_same = |f: &&FailureStatus| {
+            let takes_turns = urgent && revokes(&f.step) != revokes(step);
+            f.step == step || takes_back(&f.step) && takes_back(step) || takes_turns
+        };
         let attempts = progress.failure.as_ref().filter(of_the_same).map_or(0, |f| f.attempts) + 1;
         // What follows from a publication that was refused for good does not wait: hosts may have no password that works.
         let is_news = step == Step::Promote.name() && blocked.permanent && attempts == 1;

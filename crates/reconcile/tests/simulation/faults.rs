@@ -18,6 +18,7 @@ pub enum Kind {
     Finalizer,
     SecretStatus,
     HostStatus,
+    IncidentStatus,
     StartJob,
     DeleteJob,
     /// Looking at the roles of a target.

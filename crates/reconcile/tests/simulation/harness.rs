@@ -14,6 +14,7 @@ use chrono::TimeDelta;
 use keyturn_reconcile::docker_host::{self, DockerHosts};
 use keyturn_reconcile::managed_secret::{ManagedSecrets, Requeue, ports};
 use keyturn_reconcile::objects::ObjectError;
+use keyturn_reconcile::secret_incident::{self, SecretIncidents};
 use keyturn_reconcile::settings::Settings;
 
 use crate::branches::Branches;
@@ -60,6 +61,7 @@ struct Process {
     id: usize,
     secrets: Arc<ManagedSecrets>,
     hosts: Arc<DockerHosts>,
+    incidents: Arc<SecretIncidents>,
 }
 
 fn settings(sabotage: Option<Sabotage>) -> Settings {
@@ -101,12 +103,21 @@ impl Process {
                 objects: port.clone(),
                 jobs: port.clone(),
                 regions: port.clone(),
-                leadership: port,
+                leadership: port.clone(),
                 random: Mutex::new(Box::new(world)),
             },
             settings(sabotage),
         );
-        Self { id, secrets: Arc::new(secrets), hosts: Arc::new(hosts) }
+        let incidents = SecretIncidents::new(
+            secret_incident::Ports {
+                clock: port.clone(),
+                objects: port.clone(),
+                trail: port.clone(),
+                leadership: port,
+            },
+            settings(sabotage),
+        );
+        Self { id, secrets: Arc::new(secrets), hosts: Arc::new(hosts), incidents: Arc::new(incidents) }
     }
 
     fn pass(&self, key: &Key) -> Pass {
@@ -118,6 +129,10 @@ impl Process {
             Key::Host(name) => {
                 let hosts = self.hosts.clone();
                 Box::pin(async move { hosts.reconcile(NAMESPACE, &name).await })
+            }
+            Key::Incident(name) => {
+                let incidents = self.incidents.clone();
+                Box::pin(async move { incidents.reconcile(NAMESPACE, &name).await })
             }
         }
     }
@@ -309,7 +324,7 @@ impl Run {
         let mut pass = self.process.pass(key);
         match poll(&mut pass) {
             Poll::Ready(outcome) => {
-                let looks = [Kind::Observe, Kind::LookAtTarget];
+                let looks = [Kind::Observe, Kind::LookAtTarget, Kind::IncidentStatus];
                 let acted = self.state(|s| s.log[before..].iter().any(|l| !looks.contains(&l.kind)));
                 self.schedule(key, outcome, acted);
             }

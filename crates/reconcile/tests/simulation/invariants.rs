@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use held::{host_status, script_runs};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use keyturn_api::grants::{self, Verdict};
 use keyturn_api::managed_secret::DeletionPolicy;
 use keyturn_api::rotation_grant::GrantMode;
 use keyturn_api::time::from_kubernetes;
 use keyturn_api::{DockerHost, ManagedSecret, ROTATE_REQUESTED_AT, SecretIncident, conditions};
 use keyturn_reconcile::deploy::task::Task;
+use keyturn_reconcile::incident::audit::Query;
 use keyturn_reconcile::incident::scope;
 use keyturn_reconcile::parameter_store::description;
 use keyturn_reconcile::parameter_store::records::{self, StagedKind};
@@ -113,6 +115,8 @@ pub struct Memory {
     has_run: BTreeSet<(String, String, String)>,
     /// What the statuses of hosts have told to be deployed, as uid of the host, path and version.
     deployed: BTreeSet<(String, String, i64)>,
+    /// Names of the secrets that a status told to be contained, and after which report.
+    contained: BTreeSet<(String, At)>,
 }
 
 impl Memory {
@@ -149,7 +153,12 @@ pub fn sends(state: &mut State, kind: Kind, what: &str) {
     let outside = match kind {
         Kind::Stage | Kind::Publish | Kind::Unstage | Kind::DeleteParameter | Kind::StartJob => true,
         Kind::Issue | Kind::Install | Kind::Retire | Kind::EndSessions | Kind::SetUp => true,
-        Kind::Observe | Kind::LookAtTarget | Kind::Finalizer | Kind::SecretStatus | Kind::HostStatus => false,
+        Kind::Observe
+        | Kind::LookAtTarget
+        | Kind::Finalizer
+        | Kind::SecretStatus
+        | Kind::HostStatus
+        | Kind::IncidentStatus => false,
         Kind::DeleteJob => false,
     };
     let granted = state.cluster.grants.iter().any(|grant| grant.spec.mode == GrantMode::Rotate);
@@ -419,6 +428,10 @@ pub fn secret_status(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     answered_requests_ask_nobody(state, changed);
     held::a_revocation_goes_its_own_way(state, changed);
     held::ends_are_told_in_order(state, sent, changed);
+    let compromise = changed.status.as_ref().and_then(|status| status.compromise.as_ref());
+    if let Some(said) = compromise.filter(|said| said.contained_at.is_some()) {
+        state.memory.contained.insert((changed.name_any(), from_kubernetes(&said.reported_at)));
+    }
     if let Some(status) = &changed.status
         && status.history.len() > 10
     {
@@ -748,6 +761,58 @@ pub fn always(state: &mut State) {
     }
 }
 
+/// I9: who reads what nobody gave the namespace is not for it to know.
+pub fn trail_is_read(state: &mut State, query: &Query) {
+    let incidents = &state.cluster.incidents;
+    let concerned = state.cluster.secrets().filter(|s| incidents.iter().any(|i| scope::concerns(i, s)));
+    let may_know = |secret: &ManagedSecret| {
+        let verdict = grants::managed_secret(&state.cluster.grants, secret, &query.region, STAGING);
+        matches!(verdict, Verdict::Allowed(_))
+    };
+    if !concerned.into_iter().any(may_know) {
+        state.violate(format!("I9: CloudTrail was read in {}, which no grant covers", query.region));
+    }
+}
+
+/// An incident is contained once each of its secrets has said so.
+pub fn incident_status(state: &mut State, changed: &SecretIncident) {
+    let text = serde_json::to_string(&changed.status).unwrap_or_default();
+    no_value_in(state, "the status of a SecretIncident", &text);
+    said(state, &text);
+    if changed.status.as_ref().is_none_or(|status| status.contained_at.is_none()) {
+        return;
+    }
+    let reported_at = scope::reported_at(changed);
+    let said = &state.memory.contained;
+    let is_contained = |name: &String| said.iter().any(|(of, after)| of == name && *after >= reported_at);
+    let concerned = state.cluster.secrets().filter(|secret| scope::concerns(changed, secret));
+    let open = concerned.map(ResourceExt::name_any).find(|name| !is_contained(name));
+    if let Some(open) = open {
+        let incident = changed.name_any();
+        state.violate(format!("contained: {incident} is said to be, before {open} is"));
+    }
+}
+
+/// The response ends for whoever reported, too.
+fn incidents_are_told(state: &State) -> Vec<String> {
+    let open = state.cluster.incidents.iter().filter(|incident| {
+        let reported_at = scope::reported_at(incident);
+        let is_contained = |secret: &ManagedSecret| {
+            let compromise = secret.status.as_ref().and_then(|status| status.compromise.as_ref());
+            compromise.is_some_and(|said| {
+                said.contained_at.is_some() && from_kubernetes(&said.reported_at) >= reported_at
+            })
+        };
+        let mut concerned = state.cluster.secrets().filter(|s| scope::concerns(incident, s)).peekable();
+        let told = incident.status.as_ref().is_some_and(|status| status.contained_at.is_some());
+        !told && concerned.peek().is_some() && concerned.all(is_contained)
+    });
+    open.map(|incident| {
+        format!("contained: {} is not said to be, and all its secrets are", incident.name_any())
+    })
+    .collect()
+}
+
 /// What a report demands: nothing that was published before it is accepted, published or run any more, and the status says
 /// since when. Only where the story leaves a host or the server away for good can it be open.
 fn suspicions(state: &State) -> Vec<String> {
@@ -829,6 +894,9 @@ pub fn at_the_end(state: &mut State) {
     if let Some(waits) = state.script.front().map(|action| action.what).filter(|_| state.plan == Plan::none())
     {
         state.violate(format!("{SAME_END}: the moment has not come at which somebody {waits}"));
+    }
+    for open in incidents_are_told(state) {
+        state.violate(open);
     }
     let silent: Vec<String> = state
         .memory

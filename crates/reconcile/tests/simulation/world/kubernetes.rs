@@ -9,6 +9,9 @@ use keyturn_api::docker_host::{HostParameter, Proof};
 use keyturn_api::time::to_kubernetes;
 use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, RotationGrant, SecretIncident};
 use keyturn_reconcile::deploy::wish::names_host;
+use keyturn_reconcile::incident::audit::Query;
+use keyturn_reconcile::incident::scope;
+use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
 use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -73,7 +76,9 @@ impl Cluster {
 
     pub fn keys(&self) -> Vec<Key> {
         let secrets = self.objects.secrets.keys().cloned().map(Key::Secret);
-        secrets.chain(self.objects.hosts.keys().cloned().map(Key::Host)).collect()
+        let hosts = self.objects.hosts.keys().cloned().map(Key::Host);
+        let incidents = self.incidents.iter().map(|incident| Key::Incident(incident.name_any()));
+        secrets.chain(hosts).chain(incidents).collect()
     }
 
     pub fn empty_every_status(&mut self, touched: &mut BTreeSet<Key>) {
@@ -88,6 +93,11 @@ impl Cluster {
             let host = Arc::make_mut(host);
             host.status = None;
             host.metadata.resource_version = Some(self.revision.to_string());
+        }
+        for incident in &mut self.incidents {
+            self.revision += 1;
+            incident.status = None;
+            incident.metadata.resource_version = Some(self.revision.to_string());
         }
         touched.extend(self.keys());
     }
@@ -145,6 +155,11 @@ impl State {
             .filter(|host| self.cluster.secret(name).is_none_or(|secret| names_host(secret, host)))
             .collect();
         self.touched.extend(hosts.into_iter().map(Key::Host));
+        let about_it = |incident: &&SecretIncident| {
+            self.cluster.secret(name).is_none_or(|secret| scope::concerns(incident, secret))
+        };
+        let incidents = self.cluster.incidents.iter().filter(about_it).map(ResourceExt::name_any);
+        self.touched.extend(incidents.map(Key::Incident));
     }
 
     /// The controller does not look again at an object because of its own write to it.
@@ -265,7 +280,9 @@ impl State {
         let mut spec = json!({"reportedAt": reported_at});
         spec.as_object_mut().unwrap().extend(selection.as_object().unwrap().clone());
         let mut incident: SecretIncident = object("SecretIncident", name, json!({}), spec);
-        self.changing();
+        let revision = self.changing();
+        incident.metadata.resource_version = Some(revision.to_string());
+        incident.metadata.generation = Some(1);
         incident.metadata.creation_timestamp = Some(to_kubernetes(self.now));
         self.cluster.incidents.retain(|known| known.name_any() != name);
         self.cluster.incidents.push(incident);
@@ -313,7 +330,7 @@ impl Answer for ObjectError {
 
 /// Writes only where nobody wrote since.
 fn current<'a, K: ResourceExt>(
-    known: Option<&'a Arc<K>>,
+    known: Option<&'a K>,
     given: &K,
     state_ignores_conflicts: bool,
 ) -> Result<&'a K, ObjectError> {
@@ -326,6 +343,15 @@ fn current<'a, K: ResourceExt>(
         return Err(ObjectError::Conflict(name));
     }
     Ok(known)
+}
+
+/// Nobody but keyturn reads anything here.
+#[async_trait]
+impl Trail for World {
+    async fn page(&self, query: &Query, _token: Option<&str>) -> Result<Page, TrailError> {
+        invariants::trail_is_read(&mut self.lock(), query);
+        Ok(Page::default())
+    }
 }
 
 #[async_trait]
@@ -364,7 +390,20 @@ impl Objects for World {
     }
 
     async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError> {
-        Ok(object.clone())
+        let (name, given) = (object.name_any(), object.clone());
+        self.effect(Kind::IncidentStatus, format!("status of SecretIncident {name}"), move |state, _| {
+            let careless = state.sabotage == Some(Sabotage::NoFencing);
+            let known = state.cluster.incidents.iter().position(|incident| incident.name_any() == name);
+            let at = known.ok_or_else(|| ObjectError::Gone(name.clone()))?;
+            let known = current(Some(&state.cluster.incidents[at]), &given, careless)?;
+            let mut changed = SecretIncident { status: given.status.clone(), ..known.clone() };
+            let revision = state.changing();
+            changed.metadata.resource_version = Some(revision.to_string());
+            invariants::incident_status(state, &changed);
+            state.cluster.incidents[at] = changed.clone();
+            Ok(changed)
+        })
+        .await
     }
 
     async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError> {
@@ -416,7 +455,7 @@ impl Objects for World {
         let (name, given) = (object.name_any(), object.clone());
         self.effect(Kind::SecretStatus, format!("status of ManagedSecret {name}"), move |state, sent| {
             let careless = state.sabotage == Some(Sabotage::NoFencing);
-            let known = current(state.cluster.objects.secrets.get(&name), &given, careless)?;
+            let known = current(state.cluster.secret(&name), &given, careless)?;
             let mut changed = ManagedSecret { status: given.status.clone(), ..known.clone() };
             if state.sabotage == Some(Sabotage::LeakInStatus)
                 && let Some(condition) = changed.status.as_mut().and_then(|s| s.conditions.first_mut())
@@ -444,7 +483,7 @@ impl Objects for World {
         let (name, given) = (object.name_any(), object.clone());
         self.effect(Kind::HostStatus, format!("status of DockerHost {name}"), move |state, sent| {
             let careless = state.sabotage == Some(Sabotage::NoFencing);
-            let known = current(state.cluster.objects.hosts.get(&name), &given, careless)?;
+            let known = current(state.cluster.host(&name), &given, careless)?;
             let mut changed = DockerHost { status: given.status.clone(), ..known.clone() };
             if changed.status == known.status {
                 return Ok(changed);
@@ -473,7 +512,7 @@ impl Objects for World {
         let what = format!("finalizer of {name} {}", if present { "on" } else { "off" });
         self.effect(Kind::Finalizer, what, move |state, sent| {
             let careless = state.sabotage == Some(Sabotage::NoFencing);
-            let mut changed = current(state.cluster.objects.secrets.get(&name), &given, careless)?.clone();
+            let mut changed = current(state.cluster.secret(&name), &given, careless)?.clone();
             let mut finalizers = changed.metadata.finalizers.clone().unwrap_or_default();
             finalizers.retain(|f| f != FINALIZER);
             if present {

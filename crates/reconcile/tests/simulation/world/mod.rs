@@ -50,6 +50,7 @@ pub const STAGING: &str = "/keyturn/sim";
 pub enum Key {
     Secret(String),
     Host(String),
+    Incident(String),
 }
 
 /// One thing that a person does, once its time has come.
@@ -247,7 +248,10 @@ impl State {
 
     /// Counts an effect and says what happens to it.
     fn begin(&mut self, process: usize, kind: Kind, what: &str) -> Option<Fault> {
-        self.last_activity = self.now;
+        // An incident that stays open is told of again and again, by the time up to which CloudTrail was read.
+        if kind != Kind::IncidentStatus {
+            self.last_activity = self.now;
+        }
         let number = self.log.len();
         if let Some(branches) = &self.branches
             && let Some(fault) = branches.lock().unwrap().branch_off(number)
