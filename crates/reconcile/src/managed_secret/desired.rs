@@ -15,6 +15,9 @@ use crate::generator;
 use crate::incident::scope;
 use crate::settings::Settings;
 
+/// Most bytes of a request.
+const LONGEST_REQUEST: usize = 256;
+
 /// The windows of the DockerHosts that must run a secret; empty where a host may be deployed to at any time.
 pub fn host_windows<'a>(object: &ManagedSecret, hosts: &'a [DockerHost]) -> Vec<&'a [Window]> {
     let named = |host: &&DockerHost| {
@@ -116,7 +119,7 @@ fn retirement(object: &ManagedSecret, settings: &Settings) -> Retirement {
 }
 
 pub fn request(object: &ManagedSecret) -> Option<Request<'_>> {
-    let token = object.metadata.annotations.as_ref()?.get(ROTATE_REQUESTED_AT).filter(|t| !t.is_empty())?;
+    let token = request_token(object)?;
     let status = object.status.as_ref();
     let hash = request::hash(token);
     let handled = status.is_some_and(|s| {
@@ -124,6 +127,28 @@ pub fn request(object: &ManagedSecret) -> Option<Request<'_>> {
         s.handled_requests.contains(&hash) || ended.any(|ended| ended.request.as_deref() == Some(token))
     });
     Some(Request { token, hash, handled, first_sight: is_first_sight(object) })
+}
+
+/// What the annotation asks with. Longer ones ask for nothing: the record of a rotation, which SSM holds to 4096 bytes, has it
+/// too, and an incident's must not be kept from being made by somebody's annotation.
+pub fn request_token(object: &ManagedSecret) -> Option<&str> {
+    annotation(object).filter(|token| token.len() <= LONGEST_REQUEST)
+}
+
+/// What a person has to know whose request is none.
+pub fn unusable_request(object: &ManagedSecret) -> Option<String> {
+    let too_long = annotation(object).is_some_and(|token| token.len() > LONGEST_REQUEST);
+    too_long.then(|| {
+        format!(
+            "The value of {ROTATE_REQUESTED_AT} is longer than {LONGEST_REQUEST} bytes and asks for nothing: set a shorter one, \
+             such as a time"
+        )
+    })
+}
+
+fn annotation(object: &ManagedSecret) -> Option<&str> {
+    let value = object.metadata.annotations.as_ref()?.get(ROTATE_REQUESTED_AT)?;
+    Some(value.as_str()).filter(|value| !value.is_empty())
 }
 
 /// Whether the object is new: the CRD gives it observedGeneration -1, and the first status a real one.

@@ -21,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::rotation_grant::GrantMode;
 use keyturn_api::time::from_kubernetes;
-use keyturn_api::{FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT};
+use keyturn_api::{FINALIZER, ManagedSecret};
 use keyturn_rotation::observed::Observed;
 use keyturn_rotation::protocol::Next;
 
@@ -230,7 +230,7 @@ impl ManagedSecrets {
 }
 
 fn request_token(object: &ManagedSecret) -> Option<String> {
-    object.metadata.annotations.as_ref()?.get(ROTATE_REQUESTED_AT).cloned()
+    desired::request_token(object).map(str::to_owned)
 }
 
 /// What was promised for a time is looked at then, whatever else there is to wait for.

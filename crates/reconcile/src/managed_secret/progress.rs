@@ -1,11 +1,13 @@
 //! How far one pass came, and what it met: the part of the status that is not evidence.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_api::ManagedSecret;
 use keyturn_api::conditions;
 use keyturn_api::managed_secret::{FailureStatus, LastRotation, PreflightStatus};
 use keyturn_api::time::{from_kubernetes, to_text};
-use keyturn_api::{ManagedSecret, ROTATE_REQUESTED_AT};
 use keyturn_rotation::protocol::{Lacking, Next, Step, Waiting};
+
+use super::desired;
 
 /// Most sessions that a message names.
 const SHOWN_CLIENTS: usize = 3;
@@ -196,12 +198,12 @@ impl Progress {
         longest: DateTime<Utc>,
     ) -> Self {
         let status = object.status.as_ref();
-        let request = object.metadata.annotations.as_ref().and_then(|a| a.get(ROTATE_REQUESTED_AT));
+        let request = desired::request_token(object);
         let failure = status.and_then(|s| s.failure.clone()).filter(|failure| {
             // Times in a status are rounded up to whole seconds.
             from_kubernetes(&failure.next_attempt_time) <= longest + TimeDelta::seconds(1)
                 && Some(failure.generation) == object.metadata.generation
-                && failure.request.as_ref() == request
+                && failure.request.as_deref() == request
                 && failure.incident.as_ref().map(from_kubernetes) == reported_at
         });
         let preflight = status.and_then(|s| s.preflight.clone());

@@ -58,10 +58,12 @@ pub fn render(
     let set = |conditions: &mut Vec<_>, (kind, truth, reason, message): Said| {
         conditions::set(conditions, kind, truth, &reason, &message, generation, now);
     };
-    let held = held_by_suspend(&status, desired, observed);
+    let unusable = || desired::unusable_request(object).map(|message| ("InvalidRequest", message));
+    let held = held_by_suspend(&status, desired, observed).map(|message| ("Suspended", message));
+    let held = held.or_else(unusable);
     let mut said = vec![
-        ready(&status, desired, observed, progress, held.as_deref()),
-        rotating(&status, progress, held.as_deref()),
+        ready(&status, desired, observed, progress, held.as_ref().map(|(_, why)| why.as_str())),
+        rotating(&status, progress, held),
     ];
     if let Some(observed) = observed {
         said.extend(facts(object, desired, observed, progress, now));
@@ -536,7 +538,7 @@ fn told(progress: &Progress, held: Option<&str>) -> String {
     if message.is_empty() { held.unwrap_or_default().to_owned() } else { message }
 }
 
-fn rotating(status: &ManagedSecretStatus, progress: &Progress, held: Option<&str>) -> Said {
+fn rotating(status: &ManagedSecretStatus, progress: &Progress, held: Option<(&str, String)>) -> Said {
     match (&status.rotation, &progress.next) {
         (Some(rotation), _) => (c::ROTATING, Truth::True, rotation.step.clone(), progress.message()),
         (None, Some(Next::Wait { step: step @ (Step::Preflight | Step::Record), why, .. }))
@@ -545,7 +547,7 @@ fn rotating(status: &ManagedSecretStatus, progress: &Progress, held: Option<&str
             (c::ROTATING, Truth::True, step.name().into(), progress.message())
         }
         _ => match held {
-            Some(held) => (c::ROTATING, Truth::False, "Suspended".into(), held.to_owned()),
+            Some((reason, why)) => (c::ROTATING, Truth::False, reason.into(), why),
             None => (c::ROTATING, Truth::False, "Idle".into(), "No rotation is under way".into()),
         },
     }

@@ -134,7 +134,7 @@ fn a_rotation_that_began_and_ended_while_no_status_could_be_written_is_told() {
 
 #[test]
 fn a_long_request_is_cut() {
-    let message = said(&status(&secret(true, Some(&"ä".repeat(100_000))), true, vec![]), c::ROTATING).2;
+    let message = said(&status(&secret(true, Some(&"ä".repeat(128))), true, vec![]), c::ROTATING).2;
     assert!(
         message.contains(&format!("\"{}\"", "ä".repeat(64))) && message.ends_with("to rotate"),
         "{message}"
@@ -146,4 +146,19 @@ fn a_suspension_does_not_hold_an_incident() {
     let incident = Incident { reported_at: now(), revoke_at: now() + TimeDelta::minutes(15) };
     let rotating = said(&status(&secret(true, None), true, vec![incident]), c::ROTATING);
     assert_ne!(rotating.1, "Suspended", "{rotating:?}");
+}
+
+#[test]
+fn a_request_that_no_record_could_hold_asks_for_nothing_and_says_so() {
+    let longest = "x".repeat(256);
+    let asked = secret(false, Some(&longest));
+    assert_eq!(desired::request(&asked).map(|request| request.token.len()), Some(256));
+    let too_long = secret(false, Some(&format!("{longest}x")));
+    assert!(desired::request(&too_long).is_none());
+    let status = status(&too_long, true, vec![]);
+    let why = "The value of keyturn.dev/rotate-requested-at is longer than 256 bytes and asks for nothing: set a shorter one, such \
+               as a time";
+    assert_eq!(said(&status, c::ROTATING), ("False".into(), "InvalidRequest".into(), why.into()));
+    let ready = ("True".into(), "Published".into(), format!("Version 1 is published. {why}"));
+    assert_eq!(said(&status, c::READY), ready);
 }

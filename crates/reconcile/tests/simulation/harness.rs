@@ -320,7 +320,10 @@ impl Run {
 
     fn look_at(&mut self, key: &Key) {
         self.passes += 1;
-        let before = self.state(|s| s.log.len());
+        let before = self.state(|s| {
+            s.effects_before = s.log.len();
+            s.effects_before
+        });
         let mut pass = self.process.pass(key);
         match poll(&mut pass) {
             Poll::Ready(outcome) => {

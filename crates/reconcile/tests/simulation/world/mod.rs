@@ -31,6 +31,8 @@ pub type At = DateTime<Utc>;
 
 /// The grace of the simulated installation.
 pub const GRACE: TimeDelta = TimeDelta::seconds(120);
+/// More than any pass has that comes to an end.
+const MOST_EFFECTS_OF_A_PASS: usize = 100;
 /// How long a deleted object may be held: as shipped.
 pub const DELETION_BOUND: TimeDelta = TimeDelta::hours(1);
 /// How long a read may miss a change. The grace covers a request's life and twice this.
@@ -186,6 +188,8 @@ pub struct State {
     pub story: Vec<(usize, &'static str)>,
     /// When anything last happened.
     pub last_activity: At,
+    /// How many effects there had been when the pass that runs began.
+    pub effects_before: usize,
     /// What watches would tell the controller to look at.
     pub touched: BTreeSet<Key>,
     pub violations: Vec<String>,
@@ -221,6 +225,7 @@ impl State {
             last_action: start,
             story: Vec::new(),
             last_activity: start,
+            effects_before: 0,
             touched: BTreeSet::new(),
             violations: Vec::new(),
             sabotage,
@@ -244,6 +249,15 @@ impl State {
     pub fn sent(&self, process: usize) -> Sent {
         let (seen, based_on) = self.observed.get(&process).copied().unwrap_or((0, self.now));
         Sent { process, seen, based_on, after: self.log.len() }
+    }
+
+    /// A pass that acts for ever would never let anybody look at what it does.
+    fn runs_away(&mut self) -> bool {
+        let effects = self.log.len() - self.effects_before;
+        if effects > MOST_EFFECTS_OF_A_PASS {
+            self.violate(format!("I6: one pass has {effects} effects, and goes on"));
+        }
+        effects > MOST_EFFECTS_OF_A_PASS
     }
 
     /// Counts an effect and says what happens to it.
@@ -396,6 +410,9 @@ impl World {
         E: Answer + 'static,
         F: Fn(&mut State, Sent) -> Result<T, E> + Send + Clone + 'static,
     {
+        if self.lock().runs_away() {
+            return self.crash().await;
+        }
         let (fault, sent) = {
             let mut state = self.lock();
             let fault = state.begin(self.process, kind, &what);
