@@ -203,9 +203,9 @@ impl SsmParameterStore {
     }
 
     /// The key of the stamps, made where there is none yet. `None` where there is none and this replica must not make it.
-    async fn seal(&self) -> Result<Option<Seal>, StoreError> {
+    async fn seal(&self) -> Result<Option<&Seal>, StoreError> {
         if let Some(seal) = self.seal.get() {
-            return Ok(Some(seal.clone()));
+            return Ok(Some(seal));
         }
         let path = &self.key_path;
         let mut key = self.get(path, None).await?;
@@ -228,16 +228,22 @@ impl SsmParameterStore {
             path: path.clone(),
             detail: "the key of the stamps was created, and is not visible yet".to_owned(),
         })?;
-        Ok(Some(self.seal.get_or_init(|| async { Seal::new(&value, made_at) }).await.clone()))
+        Ok(Some(self.seal.get_or_init(|| async { Seal::new(&value, made_at) }).await))
     }
 
     /// What a version says, and the tag of the value that its stamp was made for.
     async fn understand(&self, path: &str, shown: Shown) -> Result<(Version, Option<String>), StoreError> {
         let Shown { number, modified, description } = shown;
-        let unstamped = description::parse(&description).is_none();
-        let said = match if unstamped { None } else { self.seal().await? } {
-            Some(seal) => seal.read(path, &description, modified),
-            None => without_key(&description),
+        let said = match description::parse(&description) {
+            None => Said::plain(&description),
+            Some(written) => match self.seal().await? {
+                Some(seal) => seal.judge(path, written, modified),
+                // Before there is a key, stamps without a seal are those that an earlier release has made.
+                None => {
+                    let is_ours = written.seal.is_none();
+                    Said::stamped(written, is_ours)
+                }
+            },
         };
         let Said { text, stamp, claim, value } = said;
         Ok((Version { number, modified, text, stamp, claim }, value))
@@ -529,16 +535,6 @@ fn shown(number: i64, modified: Option<&AwsDateTime>, description: Option<&str>)
 
 fn time(at: &AwsDateTime) -> Option<DateTime<Utc>> {
     DateTime::<Utc>::from_timestamp(at.secs(), at.subsec_nanos())
-}
-
-/// Before there is a key: stamps without a seal are all those that an earlier release has made.
-fn without_key(description: &str) -> Said {
-    let Some(written) = description::parse(description) else {
-        return Said { text: description.to_owned(), stamp: None, claim: None, value: None };
-    };
-    let (text, owner) = (written.text.to_owned(), written.stamp.owner.clone());
-    let sealed = written.seal.is_some();
-    Said { text, stamp: (!sealed).then_some(written.stamp), claim: sealed.then_some(owner), value: None }
 }
 
 fn random_key(path: &str) -> Result<SecretValue, StoreError> {

@@ -229,10 +229,6 @@ impl ManagedSecrets {
     }
 }
 
-fn request_token(object: &ManagedSecret) -> Option<String> {
-    desired::request_token(object).map(str::to_owned)
-}
-
 /// What was promised for a time is looked at then, whatever else there is to wait for.
 fn before_revocation(requeue: Requeue, object: &ManagedSecret, now: DateTime<Utc>) -> Requeue {
     let compromise = object.status.as_ref().and_then(|status| status.compromise.as_ref());

@@ -16,7 +16,7 @@ use super::act::{ActError, Actor, Done, Newer};
 use super::observe::{self, ObserveError, Place};
 use super::progress::{Blocked, Progress};
 use super::turn::{Turn, asks_target_at};
-use super::{ManagedSecrets, desired, notices, request_token, status};
+use super::{ManagedSecrets, desired, notices, status};
 use crate::generator;
 use crate::objects::{ObjectError, Source, Subject};
 use crate::parameter_store::{ParameterStore, StoreError};
@@ -529,7 +529,12 @@ fn asks_for_history(object: &ManagedSecret, incidents: &[Incident]) -> bool {
 }
 
 /// What a person said with the object: a change of it makes every decision void.
-fn intent(object: &ManagedSecret) -> (Option<&String>, Option<i64>, bool, Option<String>) {
+fn intent(object: &ManagedSecret) -> (Option<&String>, Option<i64>, bool, Option<&str>) {
     let metadata = &object.metadata;
-    (metadata.uid.as_ref(), metadata.generation, metadata.deletion_timestamp.is_some(), request_token(object))
+    (
+        metadata.uid.as_ref(),
+        metadata.generation,
+        metadata.deletion_timestamp.is_some(),
+        desired::request_token(object),
+    )
 }

@@ -8,7 +8,7 @@ use keyturn_rotation::observed::{Observed, TargetProblem};
 use keyturn_rotation::protocol::{Act, Next, Step, Waiting};
 
 use super::progress::{Blocked, Progress};
-use super::{HOST_POLL, ManagedSecrets, request_token};
+use super::{HOST_POLL, ManagedSecrets, desired};
 
 /// While somebody may use what was read, nothing is put off for longer.
 const LONGEST_BACKOFF_IN_AN_INCIDENT: TimeDelta = TimeDelta::minutes(1);
@@ -130,7 +130,7 @@ impl ManagedSecrets {
             next_attempt_time: to_kubernetes(next + TimeDelta::milliseconds(999)),
             generation: object.metadata.generation.unwrap_or_default(),
             incident: progress.reported_at.map(to_kubernetes),
-            request: request_token(object),
+            request: desired::request_token(object).map(str::to_owned),
         });
         progress.blocked = Some(blocked);
     }

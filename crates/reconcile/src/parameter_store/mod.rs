@@ -61,8 +61,7 @@ pub trait ParameterStore: Send + Sync {
     /// path. Each parameter is listed once, in no particular order; what does not exist is simply not there.
     async fn list(&self, wanted: &[String]) -> Result<Vec<Listed>, StoreError>;
     /// All versions that SSM keeps (at most 100), oldest first, without values, and what the next Put is held to; nothing
-    /// where the parameter is missing. Where the stamp of the latest one is
-    /// of that version, it was made for its value.
+    /// where the parameter is missing. A stamp of the latest one that is of that version was made for its value.
     async fn kept(&self, path: &str) -> Result<Kept, StoreError>;
     /// The versions alone.
     async fn history(&self, path: &str) -> Result<Vec<Version>, StoreError> {

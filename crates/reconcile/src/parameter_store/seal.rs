@@ -21,7 +21,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_rotation::observed::Stamp;
 use keyturn_secret_value::SecretValue;
 
-use super::description;
+use super::description::{self, Written};
 
 /// Bytes of a tag: half of what HMAC-SHA256 gives, so that a description keeps room for its user's text.
 const TAG_BYTES: usize = 16;
@@ -29,7 +29,6 @@ const TAG_BYTES: usize = 16;
 const SKEW: TimeDelta = TimeDelta::minutes(5);
 
 /// The key of one installation, in one region.
-#[derive(Clone)]
 pub struct Seal {
     key: Key,
     /// When SSM took it.
@@ -47,6 +46,24 @@ pub struct Said {
     pub claim: Option<String>,
     /// The tag of the value that the stamp was made for; `None` where it has no seal.
     pub value: Option<String>,
+}
+
+impl Said {
+    /// A description that no stamp ends.
+    pub fn plain(text: &str) -> Self {
+        Self { text: text.to_owned(), stamp: None, claim: None, value: None }
+    }
+
+    /// One that a stamp ends, be it ours or a claim.
+    pub fn stamped(written: Written<'_>, is_ours: bool) -> Self {
+        let Written { text, stamp, seal } = written;
+        let text = text.to_owned();
+        if is_ours {
+            Self { text, stamp: Some(stamp), claim: None, value: seal.map(|seal| seal.value.to_owned()) }
+        } else {
+            Self { text, stamp: None, claim: Some(stamp.owner), value: None }
+        }
+    }
 }
 
 /// Where the key lies.
@@ -71,21 +88,19 @@ impl Seal {
 
     /// Takes apart the description of a version of `path` that SSM took at `modified`.
     pub fn read(&self, path: &str, description: &str, modified: DateTime<Utc>) -> Said {
-        let Some(written) = description::parse(description) else {
-            return Said { text: description.to_owned(), stamp: None, claim: None, value: None };
-        };
+        match description::parse(description) {
+            Some(written) => self.judge(path, written, modified),
+            None => Said::plain(description),
+        }
+    }
+
+    /// The same of one that a stamp ends.
+    pub fn judge(&self, path: &str, written: Written<'_>, modified: DateTime<Utc>) -> Said {
         let is_ours = match &written.seal {
             Some(seal) => self.is_tag(seal.mac, &["stamp", path, seal.sealed]),
             None => modified <= self.made_at && written.stamp.at <= modified + SKEW,
         };
-        let text = written.text.to_owned();
-        let owner = written.stamp.owner.clone();
-        let value = written.seal.map(|seal| seal.value.to_owned());
-        if is_ours {
-            Said { text, stamp: Some(written.stamp), claim: None, value }
-        } else {
-            Said { text, stamp: None, claim: Some(owner), value: None }
-        }
+        Said::stamped(written, is_ours)
     }
 
     /// Whether a stamp with this tag was made for this value.
