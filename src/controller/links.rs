@@ -1,21 +1,21 @@
-//! What a change of one object means to others: who has to be looked at again.
+//! Puts the objects that a change concerns into their queues: which they are is decided in [`links`].
 
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::batch::v1::Job;
+use keyturn_reconcile::links::{self, Key, Neighbours};
 use kube::api::PartialObjectMeta;
 use kube::{Resource, ResourceExt};
 
 use super::cache::{Cache, Guarded};
-use super::docker_host::hosts_of;
 use super::kube_objects::OwnWrites;
 use super::notifications::Announces;
 use super::queue::Queue;
 use super::watches::Change;
 use crate::api::{DockerHost, GROUP, ManagedSecret, SecretIncident, time};
-use crate::deploy::wish::names_host;
-use crate::incident::scope;
 
 /// The queues of one namespace, or of all.
 #[derive(Clone)]
@@ -113,96 +113,61 @@ impl Links {
     }
 
     pub fn secret(&self, object: &Guarded<ManagedSecret>, change: Change) {
-        let namespace = object.namespace().unwrap_or_default();
-        if change == Change::Applied {
-            self.tell(object, |queues| &queues.telling.secrets);
-        }
+        self.tell_if_applied(object, change, |queues| &queues.telling.secrets);
         (self.desires_changed)();
-        // Hosts run what the secret's status says is published; deleted ones no longer ask for anything.
-        if let Ok(secret) = &object.0 {
-            for host in hosts_of(secret) {
-                self.push_host(&namespace, &host);
-            }
-            for incident in self.cache.incidents(&namespace) {
-                if incident.0.as_ref().is_ok_and(|incident| scope::concerns(incident, secret)) {
-                    self.push_incident(&namespace, &incident.name_any());
-                }
-            }
-        }
-        match change {
-            Change::Applied if self.own.wrote(object) => {}
-            Change::Applied => self.push_secret(&namespace, &object.name_any()),
-            Change::Deleted => {
-                self.own.forget(object);
-                // One that waited for the parameters of this one may have them now.
-                for other in self.cache.secrets(&namespace) {
-                    if shares_a_parameter(object, &other) {
-                        self.push_secret(&namespace, &other.name_any());
-                    }
-                }
-            }
-        }
+        let change = self.whose(object, change);
+        self.push_all(object, |neighbours| {
+            links::of_secret(&object.name_any(), object.0.as_ref().ok(), change, neighbours)
+        });
     }
 
     pub fn host(&self, object: &Guarded<DockerHost>, change: Change) {
-        let namespace = object.namespace().unwrap_or_default();
-        let name = object.name_any();
-        if change == Change::Applied {
-            self.tell(object, |queues| &queues.telling.hosts);
-        }
-        for secret in self.cache.secrets(&namespace) {
-            if secret.0.as_ref().is_ok_and(|secret| names_host(secret, &name)) {
-                self.push_secret(&namespace, &secret.name_any());
-            }
-        }
-        // They take over the log lines that it collected for them.
-        if object.0.as_ref().is_ok_and(|host| host.status.iter().any(|status| !status.access_logs.is_empty()))
-        {
-            for incident in self.cache.incidents(&namespace) {
-                self.push_incident(&namespace, &incident.name_any());
-            }
-        }
-        for other in self.cache.hosts(&namespace) {
-            if other.0.as_ref().is_ok_and(|other| other.spec.deploy.after.contains(&name)) {
-                self.push_host(&namespace, &other.name_any());
-            }
-        }
-        match change {
-            Change::Applied if self.own.wrote(object) => {}
-            Change::Applied => self.push_host(&namespace, &name),
-            Change::Deleted => self.own.forget(object),
-        }
+        self.tell_if_applied(object, change, |queues| &queues.telling.hosts);
+        let change = self.whose(object, change);
+        self.push_all(object, |neighbours| {
+            links::of_host(&object.name_any(), object.0.as_ref().ok(), change, neighbours)
+        });
     }
 
     pub fn incident(&self, object: &Guarded<SecretIncident>, change: Change) {
-        let namespace = object.namespace().unwrap_or_default();
+        self.tell_if_applied(object, change, |queues| &queues.telling.incidents);
+        let change = self.whose(object, change);
+        self.push_all(object, |neighbours| {
+            links::of_incident(&object.name_any(), object.0.as_ref().ok(), change, neighbours)
+        });
+    }
+
+    fn tell_if_applied<K: Announces>(
+        &self,
+        object: &Guarded<K>,
+        change: Change,
+        queue: fn(&Queues) -> &Queue<K>,
+    ) {
         if change == Change::Applied {
-            self.tell(object, |queues| &queues.telling.incidents);
+            self.tell(object, queue);
         }
-        // What it says of containment makes hosts collect log lines.
-        if let Ok(incident) = &object.0 {
-            for secret in self.cache.secrets(&namespace) {
-                if let Ok(secret) = &secret.0
-                    && secret.spec.access_log.is_some()
-                    && scope::concerns(incident, secret)
-                {
-                    hosts_of(secret).iter().for_each(|host| self.push_host(&namespace, host));
-                }
-            }
-        }
-        if change == Change::Applied && self.own.wrote(object) {
-            return;
-        }
-        if let Ok(incident) = &object.0 {
-            for secret in self.cache.secrets(&namespace) {
-                if secret.0.as_ref().is_ok_and(|secret| scope::concerns(incident, secret)) {
-                    self.push_secret(&namespace, &secret.name_any());
-                }
-            }
-        }
+    }
+
+    /// The watch brings back what this process wrote itself.
+    fn whose(&self, object: &impl ResourceExt, change: Change) -> links::Change {
         match change {
-            Change::Applied => self.push_incident(&namespace, &object.name_any()),
-            Change::Deleted => self.own.forget(object),
+            Change::Applied if self.own.wrote(object) => links::Change::Written,
+            Change::Applied => links::Change::Applied,
+            Change::Deleted => {
+                self.own.forget(object);
+                links::Change::Deleted
+            }
+        }
+    }
+
+    fn push_all(&self, changed: &impl ResourceExt, concerned: impl FnOnce(&Cached<'_>) -> BTreeSet<Key>) {
+        let namespace = changed.namespace().unwrap_or_default();
+        for key in concerned(&Cached::new(&self.cache, &namespace)) {
+            match key {
+                Key::Secret(name) => self.push_secret(&namespace, &name),
+                Key::Host(name) => self.push_host(&namespace, &name),
+                Key::Incident(name) => self.push_incident(&namespace, &name),
+            }
         }
     }
 
@@ -227,10 +192,38 @@ pub fn due(secret: &Guarded<ManagedSecret>) -> Option<DateTime<Utc>> {
     time::from_text(secret.0.as_ref().ok()?.status.as_ref()?.next_rotation_time.as_ref()?)
 }
 
-fn shares_a_parameter(one: &Guarded<ManagedSecret>, other: &Guarded<ManagedSecret>) -> bool {
-    let (Ok(one), Ok(other)) = (&one.0, &other.0) else { return false };
-    let theirs = &other.spec.ssm.parameters;
-    one.spec.ssm.parameters.iter().any(|mine| theirs.iter().any(|their| their.path == mine.path))
+/// What the cache holds of one namespace, taken out when it is first asked for.
+struct Cached<'a> {
+    cache: &'a Cache,
+    namespace: &'a str,
+    secrets: OnceCell<Vec<Arc<Guarded<ManagedSecret>>>>,
+    hosts: OnceCell<Vec<Arc<Guarded<DockerHost>>>>,
+    incidents: OnceCell<Vec<Arc<Guarded<SecretIncident>>>>,
+}
+
+impl<'a> Cached<'a> {
+    fn new(cache: &'a Cache, namespace: &'a str) -> Self {
+        let (secrets, hosts, incidents) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Self { cache, namespace, secrets, hosts, incidents }
+    }
+}
+
+impl Neighbours for Cached<'_> {
+    fn secrets(&self) -> impl Iterator<Item = &ManagedSecret> {
+        decoded(self.secrets.get_or_init(|| self.cache.secrets(self.namespace)))
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = &DockerHost> {
+        decoded(self.hosts.get_or_init(|| self.cache.hosts(self.namespace)))
+    }
+
+    fn incidents(&self) -> impl Iterator<Item = &SecretIncident> {
+        decoded(self.incidents.get_or_init(|| self.cache.incidents(self.namespace)))
+    }
+}
+
+fn decoded<K>(objects: &[Arc<Guarded<K>>]) -> impl Iterator<Item = &K> {
+    objects.iter().filter_map(|object| object.0.as_ref().ok())
 }
 
 #[cfg(test)]
@@ -265,7 +258,7 @@ mod tests {
     fn secret_that_left_its_host() -> ManagedSecret {
         object(json!({
             "kind": "ManagedSecret",
-            "metadata": {"name": "token", "namespace": "prod"},
+            "metadata": {"name": "token", "namespace": "prod", "uid": "u", "resourceVersion": "7"},
             "spec": {
                 "ssm": {"parameters": [{"path": "/app/TOKEN"}]},
                 "generate": {"hex": {"bytes": 32}},
@@ -319,13 +312,18 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_left_the_spec_in_mid_rotation_and_its_secret_are_looked_at_when_the_other_changes() {
+    fn whoever_a_change_concerns_comes_into_a_queue_and_a_write_of_this_process_does_not_concern_itself() {
         let moved = secret_that_left_its_host();
         let mut rig = rig(&moved);
-        rig.links.secret(&DeserializeGuard(Ok(moved)), Change::Applied);
+        rig.links.secret(&DeserializeGuard(Ok(moved.clone())), Change::Applied);
         assert_eq!(rig.hosts.try_recv().unwrap().name, "web");
         assert_eq!(rig.secrets.try_recv().unwrap().name, "token");
         rig.links.host(&DeserializeGuard(Ok(host())), Change::Applied);
+        assert_eq!(rig.hosts.try_recv().unwrap().name, "web");
         assert_eq!(rig.secrets.try_recv().unwrap().name, "token");
+        rig.links.own.remember(&moved);
+        rig.links.secret(&DeserializeGuard(Ok(moved)), Change::Applied);
+        assert_eq!(rig.hosts.try_recv().unwrap().name, "web");
+        assert!(rig.secrets.try_recv().is_err(), "this very version was written here");
     }
 }

@@ -6,6 +6,7 @@ pub mod deploy_jobs;
 pub mod docker_host;
 pub mod generator;
 pub mod incident;
+pub mod links;
 pub mod managed_secret;
 pub mod notification;
 pub mod objects;

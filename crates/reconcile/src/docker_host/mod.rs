@@ -466,12 +466,5 @@ fn requeue(
     })
 }
 
-/// The hosts that have to be looked at when a secret changes.
-pub fn hosts_of(secret: &ManagedSecret) -> BTreeSet<String> {
-    let named = secret.spec.hosts.iter().map(|host| host.name.clone());
-    let known = secret.status.iter().flat_map(|status| &status.hosts).map(|host| host.name.clone());
-    named.chain(known).collect()
-}
-
 #[cfg(test)]
 mod tests;

@@ -592,17 +592,6 @@ async fn adopted_containers_that_run_something_else_are_said_and_nothing_is_depl
     assert_eq!(modes, BTreeMap::from([("Verify".to_owned(), 2)]));
 }
 
-#[test]
-fn a_change_of_a_secret_concerns_the_hosts_it_names_and_those_it_was_on() {
-    let mut secret = published(secret("token", &[TOKEN]), &[]);
-    secret.status.as_mut().unwrap().hosts.push(keyturn_api::managed_secret::SecretOnHost {
-        name: "former".into(),
-        version: None,
-        proven: false,
-    });
-    assert_eq!(hosts_of(&secret), BTreeSet::from(["former".to_owned(), "web".to_owned()]));
-}
-
 /// A report of three images, one of which has these findings, known by their fingerprints.
 fn images(fingerprints: &[&str], problem: Option<&str>) -> ImagesReport {
     let findings: Vec<ReportFinding> = fingerprints

@@ -5,6 +5,7 @@ mod act;
 mod admission;
 mod announce;
 mod compromise;
+pub mod coverage;
 mod desired;
 mod notices;
 mod observe;

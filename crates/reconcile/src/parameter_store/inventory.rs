@@ -40,7 +40,8 @@ impl Inventory {
         Self { taken_at: DateTime::UNIX_EPOCH, wanted: BTreeSet::new(), by_path: BTreeMap::new() }
     }
 
-    fn new(taken_at: DateTime<Utc>, wanted: BTreeSet<String>, listed: Vec<Listed>) -> Self {
+    /// What a listing of `wanted` has shown that was begun at this time.
+    pub fn new(taken_at: DateTime<Utc>, wanted: BTreeSet<String>, listed: Vec<Listed>) -> Self {
         let by_path = listed.into_iter().map(|listed| (listed.path, listed.latest)).collect();
         Self { taken_at, wanted, by_path }
     }

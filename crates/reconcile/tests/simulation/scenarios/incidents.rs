@@ -83,7 +83,7 @@ scenario!(an_incident_that_is_applied_again_does_nothing,
     prepare: managed_on_web,
     script: || vec![
         at(300, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
-        later(7200, "deletes it", |s| s.cluster.incidents.clear()),
+        later(7200, "deletes it", State::delete_incidents),
         later(60, "applies it again", |s| {
             let reported = keyturn_api::time::to_kubernetes(s.start + TimeDelta::seconds(300));
             s.suspect_since("leak", token_is_suspected(), &serde_json::to_value(reported).unwrap());

@@ -53,7 +53,7 @@ script: || vec![
         if compromise.is_some_and(|compromise| compromise.contained_at.is_some()) {
             s.violate("contained: nobody saw the sessions, and the incident is said to be contained".to_owned());
         }
-        s.cluster.incidents.clear();
+        s.delete_incidents();
     }),
 ],
 ends: |end| logins_in_order(end, 1, &["app_a"]));

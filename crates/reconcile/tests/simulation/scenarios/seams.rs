@@ -567,7 +567,7 @@ scenario!(an_incident_that_is_deleted_in_mid_rotation_leaves_nothing_to_a_person
     script: || vec![
         at(300, "puts another value by hand", |s| s.person_puts(PATH, FOREIGN)),
         later(30, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
-        once(recorded, "deletes the incident", |s| s.cluster.incidents.clear()),
+        once(recorded, "deletes the incident", State::delete_incidents),
     ],
     ends: |end| in_order(end, 1));
 

@@ -8,10 +8,9 @@ use async_trait::async_trait;
 use keyturn_api::docker_host::{HostParameter, Proof};
 use keyturn_api::time::to_kubernetes;
 use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, RotationGrant, SecretIncident};
-use keyturn_reconcile::deploy::wish::names_host;
 use keyturn_reconcile::incident::audit::Query;
-use keyturn_reconcile::incident::scope;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
+use keyturn_reconcile::links::{self, Change, Neighbours};
 use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -60,18 +59,6 @@ impl Cluster {
 
     pub fn hosts(&self) -> impl Iterator<Item = &DockerHost> {
         self.objects.hosts.values().map(Arc::as_ref)
-    }
-
-    /// Names of the secrets that a path belongs to, be it their parameter or their record.
-    pub fn secrets_about(&self, path: &str) -> Vec<String> {
-        let folder = |name: &str| format!("{}/{NAMESPACE}/{name}/", super::STAGING);
-        self.secrets()
-            .filter(|s| {
-                s.spec.ssm.parameters.iter().any(|p| p.path == path)
-                    || path.starts_with(&folder(&s.name_any()))
-            })
-            .map(ResourceExt::name_any)
-            .collect()
     }
 
     pub fn keys(&self) -> Vec<Key> {
@@ -128,6 +115,20 @@ impl Cluster {
     }
 }
 
+impl Neighbours for Cluster {
+    fn secrets(&self) -> impl Iterator<Item = &ManagedSecret> {
+        self.objects.secrets.values().map(Arc::as_ref)
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = &DockerHost> {
+        self.objects.hosts.values().map(Arc::as_ref).filter(|host| self.is_shown(host))
+    }
+
+    fn incidents(&self) -> impl Iterator<Item = &SecretIncident> {
+        self.incidents.iter()
+    }
+}
+
 /// What a person applies: metadata and spec, as YAML would have them.
 fn object<K: serde::de::DeserializeOwned>(kind: &str, name: &str, annotations: Value, spec: Value) -> K {
     serde_json::from_value(json!({
@@ -146,34 +147,26 @@ impl State {
         self.cluster.revision
     }
 
-    fn secret_changed(&mut self, name: &str) {
-        self.touched.insert(Key::Secret(name.to_owned()));
-        let hosts: Vec<String> = self
-            .cluster
-            .hosts()
-            .map(ResourceExt::name_any)
-            .filter(|host| self.cluster.secret(name).is_none_or(|secret| names_host(secret, host)))
-            .collect();
-        self.touched.extend(hosts.into_iter().map(Key::Host));
-        let about_it = |incident: &&SecretIncident| {
-            self.cluster.secret(name).is_none_or(|secret| scope::concerns(incident, secret))
-        };
-        let incidents = self.cluster.incidents.iter().filter(about_it).map(ResourceExt::name_any);
-        self.touched.extend(incidents.map(Key::Incident));
+    /// What the watch of ManagedSecrets brings.
+    fn secret_changed(&mut self, name: &str, change: Change) {
+        let concerned = links::of_secret(name, self.cluster.secret(name), change, &self.cluster);
+        self.touched.extend(concerned);
     }
 
-    /// The controller does not look again at an object because of its own write to it.
-    fn not_by_its_own_write(&mut self, key: Key, was_touched: bool, sent: Sent) {
-        if sent.process == self.leader && !was_touched {
-            self.touched.remove(&key);
-        }
+    fn host_changed(&mut self, name: &str, change: Change) {
+        let concerned = links::of_host(name, self.cluster.host(name), change, &self.cluster);
+        self.touched.extend(concerned);
     }
 
-    fn host_changed(&mut self, name: &str) {
-        self.touched.insert(Key::Host(name.to_owned()));
-        let secrets: Vec<String> =
-            self.cluster.secrets().filter(|s| names_host(s, name)).map(ResourceExt::name_any).collect();
-        self.touched.extend(secrets.into_iter().map(Key::Secret));
+    fn incident_changed(&mut self, name: &str, change: Change) {
+        let incident = self.cluster.incidents.iter().find(|incident| incident.name_any() == name);
+        let concerned = links::of_incident(name, incident, change, &self.cluster);
+        self.touched.extend(concerned);
+    }
+
+    /// What the process that leads wrote itself tells it nothing.
+    fn written_by(&self, sent: Sent) -> Change {
+        if sent.process == self.leader { Change::Written } else { Change::Applied }
     }
 
     /// A person applies a ManagedSecret: creates it, or changes its spec and annotations.
@@ -198,7 +191,7 @@ impl State {
         }
         applied.metadata.resource_version = Some(revision.to_string());
         self.cluster.objects.secrets.insert(name.to_owned(), Arc::new(applied));
-        self.secret_changed(name);
+        self.secret_changed(name, Change::Applied);
     }
 
     /// A person edits the spec.
@@ -212,7 +205,7 @@ impl State {
         let revision = self.changing();
         secret.metadata.resource_version = Some(revision.to_string());
         self.cluster.objects.secrets.insert(name.to_owned(), Arc::new(secret));
-        self.secret_changed(name);
+        self.secret_changed(name, Change::Applied);
     }
 
     pub fn request(&mut self, name: &str, token: &str) {
@@ -228,8 +221,8 @@ impl State {
     pub fn delete_secret(&mut self, name: &str) {
         let Some(mut secret) = self.cluster.secret(name).cloned() else { return };
         let revision = self.changing();
-        self.secret_changed(name);
         if secret.finalizers().is_empty() {
+            self.secret_changed(name, Change::Deleted);
             self.cluster.objects.secrets.remove(name);
             return;
         }
@@ -238,6 +231,7 @@ impl State {
             secret.metadata.generation = secret.metadata.generation.map(|g| g + 1);
             secret.metadata.resource_version = Some(revision.to_string());
             self.cluster.objects.secrets.insert(name.to_owned(), Arc::new(secret));
+            self.secret_changed(name, Change::Applied);
         }
     }
 
@@ -249,7 +243,7 @@ impl State {
         host.metadata.creation_timestamp = Some(to_kubernetes(self.now));
         host.metadata.resource_version = Some(revision.to_string());
         self.cluster.objects.hosts.insert(name.to_owned(), Arc::new(host));
-        self.host_changed(name);
+        self.host_changed(name, Change::Applied);
     }
 
     /// A person edits the spec of a host.
@@ -260,12 +254,12 @@ impl State {
         let revision = self.changing();
         host.metadata.resource_version = Some(revision.to_string());
         self.cluster.objects.hosts.insert(name.to_owned(), Arc::new(host));
-        self.host_changed(name);
+        self.host_changed(name, Change::Applied);
     }
 
     pub fn delete_host(&mut self, name: &str) {
         self.changing();
-        self.host_changed(name);
+        self.host_changed(name, Change::Deleted);
         self.cluster.objects.hosts.remove(name);
     }
 
@@ -286,8 +280,16 @@ impl State {
         incident.metadata.creation_timestamp = Some(to_kubernetes(self.now));
         self.cluster.incidents.retain(|known| known.name_any() != name);
         self.cluster.incidents.push(incident);
-        let keys = self.cluster.keys();
-        self.touched.extend(keys);
+        self.incident_changed(name, Change::Applied);
+    }
+
+    pub fn delete_incidents(&mut self) {
+        self.changing();
+        let names: Vec<String> = self.cluster.incidents.iter().map(ResourceExt::name_any).collect();
+        for name in names {
+            self.incident_changed(&name, Change::Deleted);
+        }
+        self.cluster.incidents.clear();
     }
 
     pub fn set_grants(&mut self, grants: &[(&str, Value)]) {
@@ -391,7 +393,7 @@ impl Objects for World {
 
     async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError> {
         let (name, given) = (object.name_any(), object.clone());
-        self.effect(Kind::IncidentStatus, format!("status of SecretIncident {name}"), move |state, _| {
+        self.effect(Kind::IncidentStatus, format!("status of SecretIncident {name}"), move |state, sent| {
             let careless = state.sabotage == Some(Sabotage::NoFencing);
             let known = state.cluster.incidents.iter().position(|incident| incident.name_any() == name);
             let at = known.ok_or_else(|| ObjectError::Gone(name.clone()))?;
@@ -401,6 +403,7 @@ impl Objects for World {
             changed.metadata.resource_version = Some(revision.to_string());
             invariants::incident_status(state, &changed);
             state.cluster.incidents[at] = changed.clone();
+            state.incident_changed(&name, state.written_by(sent));
             Ok(changed)
         })
         .await
@@ -470,10 +473,7 @@ impl Objects for World {
             changed.metadata.resource_version = Some(revision.to_string());
             invariants::secret_status(state, sent, &changed);
             state.cluster.objects.secrets.insert(name.clone(), Arc::new(changed.clone()));
-            let key = Key::Secret(name.clone());
-            let touched = state.touched.contains(&key);
-            state.secret_changed(&name);
-            state.not_by_its_own_write(key, touched, sent);
+            state.secret_changed(&name, state.written_by(sent));
             Ok(changed)
         })
         .await
@@ -494,10 +494,7 @@ impl Objects for World {
             invariants::no_value_in(state, "the status of a DockerHost", &text);
             invariants::host_status(state, &changed);
             state.cluster.objects.hosts.insert(name.clone(), Arc::new(changed.clone()));
-            let key = Key::Host(name.clone());
-            let touched = state.touched.contains(&key);
-            state.host_changed(&name);
-            state.not_by_its_own_write(key, touched, sent);
+            state.host_changed(&name, state.written_by(sent));
             Ok(changed)
         })
         .await
@@ -529,14 +526,12 @@ impl Objects for World {
             changed.metadata.finalizers = Some(finalizers.clone()).filter(|f| !f.is_empty());
             let revision = state.changing();
             changed.metadata.resource_version = Some(revision.to_string());
-            let key = Key::Secret(name.clone());
-            let touched = state.touched.contains(&key);
-            state.secret_changed(&name);
-            state.not_by_its_own_write(key, touched, sent);
             if finalizers.is_empty() && changed.metadata.deletion_timestamp.is_some() {
+                state.secret_changed(&name, Change::Deleted);
                 state.cluster.objects.secrets.remove(&name);
             } else {
                 state.cluster.objects.secrets.insert(name.clone(), Arc::new(changed.clone()));
+                state.secret_changed(&name, state.written_by(sent));
             }
             Ok(changed)
         })

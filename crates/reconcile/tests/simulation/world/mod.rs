@@ -18,6 +18,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use cloudflare::SimCloudflare;
 use hosts::{SimHost, SimJob};
 use keyturn_reconcile::generator::{Random, RandomError};
+pub use keyturn_reconcile::links::Key;
 use keyturn_reconcile::managed_secret::ports::{Clock, Leadership};
 use kubernetes::Cluster;
 use postgres::SimPostgres;
@@ -46,14 +47,6 @@ pub const CLUSTER: &str = "sim";
 pub const REGION: &str = "us-east-1";
 pub const NAMESPACE: &str = "prod";
 pub const STAGING: &str = "/keyturn/sim";
-
-/// What the harness reconciles.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Key {
-    Secret(String),
-    Host(String),
-    Incident(String),
-}
 
 /// One thing that a person does, once its time has come.
 pub struct Action {

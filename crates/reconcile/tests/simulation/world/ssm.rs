@@ -2,18 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta};
+use keyturn_api::ManagedSecret;
+use keyturn_api::time::from_kubernetes;
+use keyturn_reconcile::managed_secret::coverage::{self, Coverage};
 use keyturn_reconcile::managed_secret::ports::{Glimpse, Inventory, Regions};
+use keyturn_reconcile::parameter_store::inventory::Inventory as Listing;
 use keyturn_reconcile::parameter_store::seal::{Said, Seal};
 use keyturn_reconcile::parameter_store::{
     Created, Kept, Listed, MOST_VERSIONS, NewVersion, ParameterStore, StoreError,
 };
+use keyturn_reconcile::settings::Settings;
 use keyturn_rotation::observed::{Shape, Stamp, Version};
 use keyturn_secret_value::SecretValue;
 
-use super::{Answer, At, Key, Lag, STAGING, STALENESS, Sabotage, Sent, State, World};
+use super::{Answer, At, CLUSTER, Key, Lag, REGION, STAGING, STALENESS, Sabotage, Sent, State, World};
 use crate::faults::Kind;
 use crate::invariants;
 
@@ -22,7 +28,7 @@ pub const KEPT: usize = MOST_VERSIONS;
 /// The one AllowedPattern that this SSM knows.
 pub const DIGITS: &str = "^[0-9]+$";
 /// How often the shared inventory is taken.
-const INVENTORY_EVERY: i64 = 60;
+const INVENTORY_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
@@ -281,18 +287,44 @@ impl State {
 
     /// The next listing shows the change, and whoever it is about is looked at.
     fn inventory_will_tell(&mut self, path: &str) {
-        let concerned: Vec<Key> = self.cluster.secrets_about(path).into_iter().map(Key::Secret).collect();
-        self.cluster.wake_later.extend(concerned.into_iter().map(|key| (next_listing(self.now), key)));
+        let at = next_listing(self.now);
+        let coverage = self.coverage(at);
+        let keys = coverage.concerned(path).map(|(_, name)| (at, Key::Secret(name)));
+        self.cluster.wake_later.extend(keys);
+    }
+
+    /// What a listing covers that begins then: the secrets that exist by then.
+    fn coverage(&self, at: At) -> Coverage {
+        let created = |secret: &&ManagedSecret| {
+            secret.metadata.creation_timestamp.as_ref().is_some_and(|created| from_kubernetes(created) <= at)
+        };
+        let secrets = self.cluster.secrets().filter(created);
+        let mut regions = coverage::coverage(secrets, &self.cluster.grants, &Settings::new(CLUSTER, REGION));
+        regions.remove(REGION).unwrap_or_else(|| Coverage::none(STAGING))
+    }
+
+    fn listing(&self, taken_at: At) -> Listing {
+        let wanted = self.coverage(taken_at).wanted();
+        let content = self.ssm.as_of(taken_at);
+        let is_wanted = |path: &str| {
+            wanted.iter().any(|entry| path == entry || entry.ends_with('/') && path.starts_with(entry))
+        };
+        let shown = content.iter().filter(|(path, _)| is_wanted(path));
+        let listed = shown.filter_map(|(path, versions)| {
+            Some(Listed { path: path.clone(), latest: version(versions.last()?) })
+        });
+        let listed = listed.collect();
+        Listing::new(taken_at, wanted, listed)
     }
 }
 
 fn listing_at(now: At) -> At {
-    let past = now.timestamp().rem_euclid(INVENTORY_EVERY);
+    let past = now.timestamp().rem_euclid(INVENTORY_EVERY.as_secs() as i64);
     now - TimeDelta::seconds(past)
 }
 
 fn next_listing(now: At) -> At {
-    listing_at(now) + TimeDelta::seconds(INVENTORY_EVERY)
+    listing_at(now) + INVENTORY_EVERY
 }
 
 fn version(stored: &Stored) -> Version {
@@ -456,14 +488,7 @@ impl Inventory for World {
         }
         let started = state.started.get(&self.process).copied()?;
         let taken_at = listing_at(state.now).max(started);
-        let content = state.ssm.as_of(taken_at);
-        let latest = |path: &String| {
-            (path.clone(), content.get(path).and_then(|versions| versions.last()).map(version))
-        };
-        Some(Glimpse {
-            taken_at,
-            latest: paths.iter().map(latest).collect(),
-            staged: content.keys().filter(|path| path.starts_with(folder)).cloned().collect(),
-        })
+        let listing = state.listing(taken_at);
+        coverage::glimpse(&listing, paths, folder, state.now, INVENTORY_EVERY)
     }
 }

@@ -1,0 +1,264 @@
+//! What a change of one object means to others: who has to be looked at again.
+
+use std::collections::BTreeSet;
+
+use keyturn_api::{DockerHost, ManagedSecret, SecretIncident};
+use kube::ResourceExt;
+
+use crate::deploy::wish::names_host;
+use crate::incident::scope;
+
+/// The name of an object that is to be looked at, in the namespace of the one that changed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    Secret(String),
+    Host(String),
+    Incident(String),
+}
+
+/// What became of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Somebody created or changed it.
+    Applied,
+    /// This process wrote it: it knows what it says, others may not.
+    Written,
+    Deleted,
+}
+
+/// The objects of the namespace of the one that changed, as far as they can be decoded.
+pub trait Neighbours {
+    fn secrets(&self) -> impl Iterator<Item = &ManagedSecret>;
+    fn hosts(&self) -> impl Iterator<Item = &DockerHost>;
+    fn incidents(&self) -> impl Iterator<Item = &SecretIncident>;
+}
+
+/// Who is looked at once a ManagedSecret has changed. `secret` is absent where it cannot be decoded.
+pub fn of_secret(
+    name: &str,
+    secret: Option<&ManagedSecret>,
+    change: Change,
+    neighbours: &impl Neighbours,
+) -> BTreeSet<Key> {
+    let mut keys = BTreeSet::new();
+    if change == Change::Applied {
+        keys.insert(Key::Secret(name.to_owned()));
+    }
+    let Some(secret) = secret else { return keys };
+    // Hosts run what the secret's status says is published; deleted ones no longer ask for anything.
+    keys.extend(hosts_of(secret).into_iter().map(Key::Host));
+    let about_it = neighbours.incidents().filter(|incident| scope::concerns(incident, secret));
+    keys.extend(about_it.map(ResourceExt::name_any).map(Key::Incident));
+    if change == Change::Deleted {
+        // One that waited for the parameters of this one may have them now.
+        let others = neighbours.secrets().filter(|other| other.name_any() != name);
+        let waiting = others.filter(|other| share_a_parameter(secret, other));
+        keys.extend(waiting.map(ResourceExt::name_any).map(Key::Secret));
+    }
+    keys
+}
+
+/// Who is looked at once a DockerHost has changed. `host` is absent where it cannot be decoded.
+pub fn of_host(
+    name: &str,
+    host: Option<&DockerHost>,
+    change: Change,
+    neighbours: &impl Neighbours,
+) -> BTreeSet<Key> {
+    let mut keys = BTreeSet::new();
+    if change == Change::Applied {
+        keys.insert(Key::Host(name.to_owned()));
+    }
+    let naming = neighbours.secrets().filter(|secret| names_host(secret, name));
+    keys.extend(naming.map(ResourceExt::name_any).map(Key::Secret));
+    // They take over the log lines that it collected for them.
+    if host.is_some_and(|host| host.status.iter().any(|status| !status.access_logs.is_empty())) {
+        keys.extend(neighbours.incidents().map(ResourceExt::name_any).map(Key::Incident));
+    }
+    let after_it = neighbours.hosts().filter(|other| other.spec.deploy.after.iter().any(|one| one == name));
+    keys.extend(after_it.map(ResourceExt::name_any).map(Key::Host));
+    keys
+}
+
+/// Who is looked at once a SecretIncident has changed. `incident` is absent where it cannot be decoded.
+pub fn of_incident(
+    name: &str,
+    incident: Option<&SecretIncident>,
+    change: Change,
+    neighbours: &impl Neighbours,
+) -> BTreeSet<Key> {
+    let mut keys = BTreeSet::new();
+    if change == Change::Applied {
+        keys.insert(Key::Incident(name.to_owned()));
+    }
+    let Some(incident) = incident else { return keys };
+    for secret in neighbours.secrets().filter(|secret| scope::concerns(incident, secret)) {
+        // What it says of containment makes hosts collect log lines.
+        if secret.spec.access_log.is_some() {
+            keys.extend(hosts_of(secret).into_iter().map(Key::Host));
+        }
+        if change != Change::Written {
+            keys.insert(Key::Secret(secret.name_any()));
+        }
+    }
+    keys
+}
+
+/// The hosts that have to be looked at when a secret changes.
+pub fn hosts_of(secret: &ManagedSecret) -> BTreeSet<String> {
+    let named = secret.spec.hosts.iter().map(|host| host.name.clone());
+    let known = secret.status.iter().flat_map(|status| &status.hosts).map(|host| host.name.clone());
+    named.chain(known).collect()
+}
+
+fn share_a_parameter(one: &ManagedSecret, other: &ManagedSecret) -> bool {
+    let theirs = &other.spec.ssm.parameters;
+    one.spec.ssm.parameters.iter().any(|mine| theirs.iter().any(|their| their.path == mine.path))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Namespace {
+        secrets: Vec<ManagedSecret>,
+        hosts: Vec<DockerHost>,
+        incidents: Vec<SecretIncident>,
+    }
+
+    impl Neighbours for Namespace {
+        fn secrets(&self) -> impl Iterator<Item = &ManagedSecret> {
+            self.secrets.iter()
+        }
+
+        fn hosts(&self) -> impl Iterator<Item = &DockerHost> {
+            self.hosts.iter()
+        }
+
+        fn incidents(&self) -> impl Iterator<Item = &SecretIncident> {
+            self.incidents.iter()
+        }
+    }
+
+    fn object<K: DeserializeOwned>(kind: &str, name: &str, spec: Value, status: Value) -> K {
+        serde_json::from_value(json!({
+            "apiVersion": "keyturn.dev/v1alpha1", "kind": kind,
+            "metadata": {"name": name, "namespace": "prod"}, "spec": spec, "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn secret(name: &str, path: &str, more: Value) -> ManagedSecret {
+        let mut spec = json!({
+            "ssm": {"parameters": [{"path": path}]}, "generate": {"hex": {"bytes": 32}}, "rotation": {"period": "90d"},
+        });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        object("ManagedSecret", name, spec, Value::Null)
+    }
+
+    fn host(name: &str, after: &[&str]) -> DockerHost {
+        let spec = json!({
+            "ssh": {"host": "h", "user": "deploy", "keySecretRef": {"name": "k", "key": "id"}, "knownHosts": []},
+            "docker": {"composeProject": "app"}, "deploy": {"script": "x", "after": after}, "verify": {"script": "y"},
+        });
+        object("DockerHost", name, spec, Value::Null)
+    }
+
+    fn incident(about: &str) -> SecretIncident {
+        let refs = json!([{"name": about}]);
+        let spec = json!({"reportedAt": "2026-11-23T12:00:00Z", "managedSecretRefs": refs});
+        object("SecretIncident", "leak", spec, Value::Null)
+    }
+
+    /// `token` and `login` on web; api is deployed to after web; the incident is about `token`.
+    fn namespace() -> Namespace {
+        let on_web = json!({"hosts": [{"name": "web"}], "accessLog": {"script": "cat log"}});
+        Namespace {
+            secrets: vec![
+                secret("token", "/app/TOKEN", on_web.clone()),
+                secret("login", "/app/LOGIN", json!({"hosts": [{"name": "web"}]})),
+                secret("twin", "/app/TOKEN", json!({})),
+            ],
+            hosts: vec![host("web", &[]), host("api", &["web"])],
+            incidents: vec![incident("token")],
+        }
+    }
+
+    fn keys(secrets: &[&str], hosts: &[&str], incidents: &[&str]) -> BTreeSet<Key> {
+        let of = |names: &[&str], key: fn(String) -> Key| {
+            names.iter().map(|name| key((*name).to_owned())).collect::<Vec<_>>()
+        };
+        let secrets = of(secrets, Key::Secret).into_iter().chain(of(hosts, Key::Host));
+        secrets.chain(of(incidents, Key::Incident)).collect()
+    }
+
+    #[test]
+    fn a_secret_concerns_its_hosts_and_the_incidents_about_it() {
+        let all = namespace();
+        let token = Some(&all.secrets[0]);
+        let of = |change| of_secret("token", token, change, &all);
+        assert_eq!(of(Change::Applied), keys(&["token"], &["web"], &["leak"]));
+        assert_eq!(of(Change::Written), keys(&[], &["web"], &["leak"]), "who wrote it need not look again");
+        assert_eq!(of(Change::Deleted), keys(&["twin"], &["web"], &["leak"]), "its parameter is free");
+    }
+
+    #[test]
+    fn a_host_concerns_its_secrets_and_the_hosts_that_come_after_it() {
+        let all = namespace();
+        let of = |change| of_host("web", Some(&all.hosts[0]), change, &all);
+        assert_eq!(of(Change::Applied), keys(&["token", "login"], &["web", "api"], &[]));
+        assert_eq!(of(Change::Written), keys(&["token", "login"], &["api"], &[]));
+        assert_eq!(of(Change::Deleted), keys(&["token", "login"], &["api"], &[]));
+        let at = "2026-11-23T12:00:00Z";
+        let logs = json!({"accessLogs": [{
+            "incident": "leak", "incidentUid": "u", "secret": "token", "since": at, "until": at, "at": at,
+            "job": "j", "revision": "r", "attempt": 1,
+        }]});
+        let mut collected = all.hosts[0].clone();
+        collected.status = serde_json::from_value(logs).unwrap();
+        let told = of_host("web", Some(&collected), Change::Written, &all);
+        assert!(told.contains(&Key::Incident("leak".to_owned())), "{told:?}");
+    }
+
+    #[test]
+    fn an_incident_concerns_its_secrets_and_where_their_logs_lie() {
+        let all = namespace();
+        let of = |change| of_incident("leak", Some(&all.incidents[0]), change, &all);
+        assert_eq!(of(Change::Applied), keys(&["token"], &["web"], &["leak"]));
+        assert_eq!(
+            of(Change::Written),
+            keys(&[], &["web"], &[]),
+            "what it says of containment starts collecting"
+        );
+        assert_eq!(of(Change::Deleted), keys(&["token"], &["web"], &[]));
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_decoded_is_looked_at_itself() {
+        let all = namespace();
+        assert_eq!(of_secret("token", None, Change::Applied, &all), keys(&["token"], &[], &[]));
+        assert_eq!(of_incident("leak", None, Change::Applied, &all), keys(&[], &[], &["leak"]));
+        let known_by_name = keys(&["token", "login"], &["web", "api"], &[]);
+        assert_eq!(of_host("web", None, Change::Applied, &all), known_by_name);
+    }
+
+    #[test]
+    fn a_host_that_left_the_spec_in_mid_rotation_and_its_secret_are_looked_at_when_the_other_changes() {
+        let status = json!({
+            "rotation": {"id": 1, "trigger": "Period", "step": "Deploy", "startedAt": "1970-01-01T00:00:00Z"},
+            "hosts": [{"name": "web", "proven": false}]
+        });
+        let mut moved = secret("token", "/app/TOKEN", json!({}));
+        moved.status = serde_json::from_value(status).unwrap();
+        let all = Namespace { secrets: vec![moved.clone()], ..Namespace::default() };
+        assert_eq!(of_secret("token", Some(&moved), Change::Applied, &all), keys(&["token"], &["web"], &[]));
+        assert_eq!(
+            of_host("web", Some(&host("web", &[])), Change::Written, &all),
+            keys(&["token"], &[], &[])
+        );
+    }
+}

@@ -1,0 +1,194 @@
+//! What the shared listing of a region has to cover, whom a change in it concerns, and what it says about one secret.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_api::grants::{self, Verdict};
+use keyturn_api::{ManagedSecret, RotationGrant};
+
+use super::ports::Glimpse;
+use crate::parameter_store::inventory::{Inventory, Look};
+use crate::parameter_store::records;
+use crate::settings::Settings;
+
+/// A listing that is older than this, and than so many intervals, says nothing any more: SSM could not be asked for a
+/// while, and each object then looks, and says why it cannot.
+const STALE_AFTER: TimeDelta = TimeDelta::minutes(15);
+const STALE_INTERVALS: i32 = 10;
+
+/// Namespace and name of a ManagedSecret.
+pub type Name = (String, String);
+
+/// What is listed in one region: each path with the ManagedSecrets that it is of interest to, and the staging path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    staging: String,
+    readers: BTreeMap<String, BTreeSet<Name>>,
+}
+
+impl Coverage {
+    pub fn none(staging: &str) -> Self {
+        Self { staging: staging.to_owned(), readers: BTreeMap::new() }
+    }
+
+    /// What to list: folders end in `/`.
+    pub fn wanted(&self) -> BTreeSet<String> {
+        let staged = format!("{}/", self.staging);
+        self.readers.keys().cloned().chain([staged]).collect()
+    }
+
+    /// The ManagedSecrets that a path is about, be it their parameter, their record or their marker.
+    pub fn concerned<'a>(&self, path: &'a str) -> impl Iterator<Item = Name> + use<'_, 'a> {
+        let staged = records::parse_path(&self.staging, path).map(|staged| (staged.namespace, staged.name));
+        self.readers.get(path).into_iter().flatten().cloned().chain(staged)
+    }
+}
+
+/// What to list of each region in which a ManagedSecret has its parameters. Not even metadata is read of what no grant allows.
+pub fn coverage<'a>(
+    secrets: impl Iterator<Item = &'a ManagedSecret>,
+    grants: &[RotationGrant],
+    settings: &Settings,
+) -> BTreeMap<String, Coverage> {
+    let mut regions: BTreeMap<String, Coverage> = BTreeMap::new();
+    for secret in secrets {
+        let (Some(namespace), Some(name)) = (&secret.metadata.namespace, &secret.metadata.name) else {
+            continue;
+        };
+        let region = settings.region_of(secret);
+        let verdict = grants::managed_secret(grants, secret, region, &settings.staging);
+        if !matches!(verdict, Verdict::Allowed(_)) {
+            continue;
+        }
+        let coverage = regions.entry(region.to_owned()).or_insert_with(|| Coverage::none(&settings.staging));
+        for parameter in &secret.spec.ssm.parameters {
+            let readers = coverage.readers.entry(parameter.path.clone()).or_default();
+            readers.insert((namespace.clone(), name.clone()));
+        }
+    }
+    regions
+}
+
+/// What a listing says about these paths, and about what lies below this folder: nothing where it did not look at all of
+/// them, or is too old for an interval of this length.
+pub fn glimpse(
+    listing: &Inventory,
+    paths: &[String],
+    folder: &str,
+    now: DateTime<Utc>,
+    interval: Duration,
+) -> Option<Glimpse> {
+    if !listing.covers(folder) || is_stale(listing.taken_at, now, interval) {
+        return None;
+    }
+    let mut latest = BTreeMap::new();
+    for path in paths {
+        let version = match listing.look(path) {
+            Look::Present(version) => Some(version.clone()),
+            Look::Absent => None,
+            Look::NotCovered => return None,
+        };
+        latest.insert(path.clone(), version);
+    }
+    let staged = listing.below(folder).map(|(path, _)| path.to_owned()).collect();
+    Some(Glimpse { taken_at: listing.taken_at, latest, staged })
+}
+
+fn is_stale(taken_at: DateTime<Utc>, now: DateTime<Utc>, interval: Duration) -> bool {
+    let interval = TimeDelta::from_std(interval).unwrap_or(TimeDelta::zero());
+    now - taken_at > STALE_AFTER.max(interval * STALE_INTERVALS)
+}
+
+#[cfg(test)]
+mod tests {
+    use keyturn_rotation::observed::Version;
+    use serde_json::json;
+
+    use super::*;
+    use crate::parameter_store::Listed;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn secret(namespace: &str, name: &str, path: &str) -> ManagedSecret {
+        serde_json::from_value(json!({
+            "apiVersion": "keyturn.dev/v1alpha1", "kind": "ManagedSecret",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"ssm": {"parameters": [{"path": path}]}, "generate": {}, "rotation": {}},
+        }))
+        .unwrap()
+    }
+
+    fn granted() -> Vec<RotationGrant> {
+        let grant = json!({
+            "apiVersion": "keyturn.dev/v1alpha1", "kind": "RotationGrant", "metadata": {"name": "shop"},
+            "spec": {"namespaces": ["shop"], "mode": "Rotate", "parameters": [{"prefix": "/shop/"}]},
+        });
+        vec![serde_json::from_value(grant).unwrap()]
+    }
+
+    fn settings() -> Settings {
+        Settings::new("prod", "eu-central-1")
+    }
+
+    fn listing(wanted: BTreeSet<String>, paths: &[&str]) -> Inventory {
+        let version = Version {
+            number: 1,
+            modified: DateTime::UNIX_EPOCH,
+            text: String::new(),
+            stamp: None,
+            claim: None,
+        };
+        let listed = paths.iter().map(|path| Listed { path: (*path).to_owned(), latest: version.clone() });
+        Inventory::new(DateTime::UNIX_EPOCH, wanted, listed.collect())
+    }
+
+    #[test]
+    fn what_no_grant_allows_is_not_listed() {
+        let secrets = [secret("shop", "token", "/shop/TOKEN"), secret("shop", "theirs", "/bank/TOKEN")];
+        let regions = coverage(secrets.iter(), &granted(), &settings());
+        let wanted: Vec<String> = regions["eu-central-1"].wanted().into_iter().collect();
+        assert_eq!(wanted, ["/keyturn/prod/", "/shop/TOKEN"]);
+    }
+
+    #[test]
+    fn a_change_concerns_those_who_name_the_path_and_whose_record_it_is() {
+        let secrets = [secret("shop", "one", "/shop/TOKEN"), secret("shop", "other", "/shop/TOKEN")];
+        let regions = coverage(secrets.iter(), &granted(), &settings());
+        let concerned = |path: &str| {
+            let names = regions["eu-central-1"].concerned(path).map(|(_, name)| name);
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(concerned("/shop/TOKEN"), ["one", "other"]);
+        assert_eq!(
+            concerned("/keyturn/prod/shop/gone/7"),
+            ["gone"],
+            "though nobody knows the object any more"
+        );
+        assert_eq!(concerned("/shop/OTHER"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_listing_tells_absent_from_not_looked_for() {
+        let wanted = BTreeSet::from(["/keyturn/prod/".to_owned(), "/a".to_owned(), "/b".to_owned()]);
+        let listing = listing(wanted, &["/a", "/keyturn/prod/shop/token/1", "/keyturn/prod/shop/other/1"]);
+        let look = |paths: &[&str], folder: &str| {
+            let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+            glimpse(&listing, &paths, folder, DateTime::UNIX_EPOCH, MINUTE)
+        };
+        let seen = look(&["/a", "/b"], "/keyturn/prod/shop/token/").unwrap();
+        assert_eq!(seen.latest.values().map(Option::is_some).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(seen.staged, ["/keyturn/prod/shop/token/1"]);
+        assert_eq!(look(&["/a", "/c"], "/keyturn/prod/shop/token/"), None, "nobody looked for /c");
+        assert_eq!(look(&["/a"], "/keyturn/else/shop/token/"), None);
+    }
+
+    #[test]
+    fn a_listing_says_nothing_once_several_others_have_failed() {
+        let now = Utc::now();
+        let stale =
+            |minutes, interval: u32| is_stale(now - TimeDelta::minutes(minutes), now, MINUTE * interval);
+        assert!(!stale(15, 1) && stale(16, 1));
+        assert!(!stale(49, 5) && stale(51, 5), "a long interval is waited for");
+    }
+}
