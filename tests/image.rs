@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -90,4 +91,40 @@ fn the_user_is_the_one_that_the_chart_runs_it_as() {
     let chart = "charts/keyturn/templates/_helpers.tpl";
     let pod = format!("{}:{}", line(chart, "runAsUser:"), line(chart, "runAsGroup:"));
     assert_eq!(line("Dockerfile", "USER "), pod);
+}
+
+/// What the SBOM says, as bytes.
+fn bill_of_materials() -> Vec<u8> {
+    let told = Command::new(root().join("dev/lib/sbom.py")).arg("x86_64-unknown-linux-gnu").output();
+    let told = told.expect("python3 is installed");
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    told.stdout
+}
+
+#[test]
+fn the_list_of_what_is_in_the_program_is_that_of_cargo_lock() {
+    let bytes = bill_of_materials();
+    assert!(bytes == bill_of_materials(), "the same lock gives the same list");
+    let list: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    let lock = read(root().join("Cargo.lock"));
+    let mut names = Vec::new();
+    for component in list["components"].as_array().unwrap() {
+        let text = |key: &str| component[key].as_str().unwrap();
+        let locked = format!("name = \"{}\"\nversion = \"{}\"\n", text("name"), text("version"));
+        let (_, rest) = lock.split_once(&locked).unwrap_or_else(|| panic!("not in Cargo.lock: {locked}"));
+        let entry = rest.split("\n\n").next().unwrap();
+        match component["hashes"][0]["content"].as_str() {
+            Some(checksum) => {
+                assert!(entry.contains(&format!("checksum = \"{checksum}\"")), "{locked}{entry}")
+            }
+            None => assert!(!entry.contains("checksum"), "{locked}has a checksum that is not told"),
+        }
+        names.push(text("name").to_owned());
+    }
+    for compiled_in in ["aws-lc-rs", "kube-client", "tokio-postgres", "keyturn-reconcile"] {
+        assert!(names.iter().any(|name| name == compiled_in), "{compiled_in} is missing");
+    }
+    for not_in_it in ["serde_derive", "pulldown-cmark", "keyturn-rotation-model"] {
+        assert!(names.iter().all(|name| name != not_in_it), "{not_in_it} is only of tests or of compiling");
+    }
 }

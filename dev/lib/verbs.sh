@@ -189,7 +189,8 @@ world_image() {
   mapfile -t files < <(image_files)
   image=$(image_name "${files[@]}")
   image_tar "$image" "${files[@]}" >"$1"
-  say "$image in $1"
+  "$REPO/dev/lib/sbom.py" "$(uname -m)-unknown-linux-gnu" >"${1%.tar}.cdx.json"
+  say "$image in $1, and what it is made of in ${1%.tar}.cdx.json (CycloneDX)"
 }
 
 world_run() { box_run "$@"; }
