@@ -1,6 +1,8 @@
 //! How much memory the audit of layers holds, counted byte by byte: its program has this one test, and an allocator that
 //! counts.
 
+#![expect(unsafe_code, reason = "an allocator is unsafe to write")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{self, Cursor, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,7 @@
 //! What keyturn asks of the operating system for its own process, before it holds any secret.
 
+#![expect(unsafe_code, reason = "these calls of the C library have no safe form in the standard library")]
+
 use std::io;
 
 /// Keeps the process' memory out of core dumps and out of reach of other processes of the same account.

@@ -205,6 +205,7 @@ fn programs(version: u32) -> PathBuf {
     })
 }
 
+#[expect(unsafe_code, reason = "the standard library does not say who runs it")]
 fn is_root() -> bool {
     // SAFETY: it only reads.
     unsafe { libc::geteuid() == 0 }

@@ -4,6 +4,8 @@
 //! A fork copies the calling thread alone. What another one has locked in that moment stays locked in the copy, so these
 //! tests run in a process with no second thread: [`alone`].
 
+#![expect(unsafe_code, reason = "a run branches off by fork(), which the standard library does not have")]
+
 use std::collections::BTreeMap;
 use std::io::{PipeWriter, Read as _, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
