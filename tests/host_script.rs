@@ -364,7 +364,7 @@ fn log_lines_are_collected_only_where_the_disk_has_room_for_more_than_them() {
 #[test]
 fn what_is_shown_of_a_long_output_begins_with_a_whole_line() {
     // More is written than is shown at once, while the script on the host waits to look again.
-    let writes = "read -r _ <\"$HOME/go\"; i=0; while [ $i -lt 15000 ]; do i=$((i + 1)); \
+    let writes = "read -r _ <\"$HOME/go\"; i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); \
                   echo \"the beginning of a line that nobody may be shown without it $i\"; done; : >\"$HOME/done\"";
     let sent = format!("script {}\n{writes}end\n", writes.len());
     on_every_shell(|machine| {
