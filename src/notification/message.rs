@@ -166,6 +166,9 @@ mod tests {
     fn a_chat_is_told_in_a_sentence_and_its_markup_is_escaped() {
         let (subject, told) = told();
         let (_, body) = render(Format::Slack, &subject, &told);
-        assert_eq!(body["text"], "*Stalled*: ManagedSecret musehub/db-password (prod)\n```\na &lt; b &amp; c\n```");
+        assert_eq!(
+            body["text"],
+            "*Stalled*: ManagedSecret musehub/db-password (prod)\n```\na &lt; b &amp; c\n```"
+        );
     }
 }

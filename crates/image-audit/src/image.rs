@@ -57,7 +57,9 @@ pub enum ImageError {
          (before docker 23: --format '{{{{json .}}}}')"
     )]
     History { entry: usize },
-    #[error("it has more than {MOST_TEXTS} variables, labels, commands or arguments, which are not looked at")]
+    #[error(
+        "it has more than {MOST_TEXTS} variables, labels, commands or arguments, which are not looked at"
+    )]
     TooMany,
     #[error("the history is empty, and the image has {0} layers")]
     NoHistory(usize),

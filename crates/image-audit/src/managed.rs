@@ -94,7 +94,9 @@ impl fmt::Display for Unsearched {
         f.write_str(match self {
             Self::TooShort => "a value of the host's secrets is too short to be searched for",
             Self::TooMany => "the host's secrets have more values than can be searched for",
-            Self::Unreadable => "an older value of the host's secrets, or what one is administered with, cannot be read",
+            Self::Unreadable => {
+                "an older value of the host's secrets, or what one is administered with, cannot be read"
+            }
         })
     }
 }
@@ -110,7 +112,8 @@ impl ManagedValues {
     /// The fingerprints of these values, each under a name, with a key that is fresh for every run: fingerprints of two
     /// runs cannot be compared. Values that are too short to be searched for are left out, and it is noted that there are.
     pub fn new(values: &[(String, SecretValue)], key: &[u8; KEY_BYTES]) -> Self {
-        let mut known = Self { key: hex::encode(key), values: Vec::new(), hidden: Vec::new(), unsearched: None };
+        let mut known =
+            Self { key: hex::encode(key), values: Vec::new(), hidden: Vec::new(), unsearched: None };
         let signing = hmac::Key::new(hmac::HMAC_SHA256, key);
         known.values = known.fingerprinted(values, &signing);
         known

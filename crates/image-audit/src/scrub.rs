@@ -51,7 +51,10 @@ fn of_keys(lines: &[&str]) -> Vec<bool> {
         let begun = of_keys[at] || line.contains(KEY_BEGINS);
         if !begun && is_boundary(line, KEY_ENDS) {
             let earliest = at.saturating_sub(MOST_LINES_OF_A_KEY);
-            for before in (earliest..=at).rev().take_while(|before| *before == at || !is_boundary(lines[*before], KEY_ENDS)) {
+            for before in (earliest..=at)
+                .rev()
+                .take_while(|before| *before == at || !is_boundary(lines[*before], KEY_ENDS))
+            {
                 of_keys[before] = true;
             }
         }
@@ -181,7 +184,11 @@ mod tests {
     #[test]
     fn a_value_of_several_lines_that_the_text_has_in_part_is_taken_out() {
         let value = "{\n  \"user\": \"admin-of-all\",\n  \"password\": \"Winter&Garden 91\"\n}\n";
-        for cut in ["  \"password\": \"Winter&Garden 91\"\n}\nnext", "x\n{\n  \"user\": \"admin-of-all\",", "12:00 db[7]: \"password\": \"Winter&Garden 91\""] {
+        for cut in [
+            "  \"password\": \"Winter&Garden 91\"\n}\nnext",
+            "x\n{\n  \"user\": \"admin-of-all\",",
+            "12:00 db[7]: \"password\": \"Winter&Garden 91\"",
+        ] {
             let shown = scrub_of(value, cut);
             assert!(!shown.contains("Winter") && !shown.contains("admin-of-all"), "{shown}");
             assert!(shown.contains("[value:/app/SHORT]"), "{shown}");

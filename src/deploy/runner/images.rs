@@ -50,9 +50,7 @@ impl Run<'_> {
             // An answer may still be on its way.
             self.connection = None;
         }
-        report.problem = (!problems.is_empty()).then(|| {
-            short(&problems.join("; "))
-        });
+        report.problem = (!problems.is_empty()).then(|| short(&problems.join("; ")));
         report
     }
 

@@ -76,8 +76,7 @@ impl Run<'_> {
 
 fn failed(collection: &TaskCollection, code: i32, errors: &SecretValue, matcher: &Matcher) -> Report {
     let complaint = scrubbed(errors, matcher).lines().map(str::trim).collect::<Vec<_>>().join(" / ");
-    let complaint: String =
-        complaint.chars().filter(|c| is_visible(*c)).take(LONGEST_COMPLAINT).collect();
+    let complaint: String = complaint.chars().filter(|c| is_visible(*c)).take(LONGEST_COMPLAINT).collect();
     let said = if complaint.is_empty() { String::new() } else { format!("; it said: {complaint}") };
     let message = match code {
         // What timeout gives, with and without the kill.

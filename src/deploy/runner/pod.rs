@@ -38,7 +38,10 @@ pub async fn main() -> i32 {
 
 /// The same with other files and bounds.
 pub async fn main_with(files: &Files, settings: &Settings) -> i32 {
-    let pod = Pod { termination_log: &files.termination_log, last: Mutex::new(report(Outcome::Running, "starting")) };
+    let pod = Pod {
+        termination_log: &files.termination_log,
+        last: Mutex::new(report(Outcome::Running, "starting")),
+    };
     let last = tokio::select! {
         last = do_task(files, settings, &pod) => last,
         () = told_to_stop() => pod.stopped(),
