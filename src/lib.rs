@@ -14,6 +14,7 @@ pub mod incident;
 pub mod notification;
 pub mod parameter_store;
 pub mod target;
+pub mod text;
 
 pub use keyturn_api as api;
 pub use keyturn_image_audit as audit;

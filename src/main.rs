@@ -45,6 +45,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    process::withhold_panics();
     process::keep_memory_small();
     if let Err(error) = process::keep_memory_private() {
         eprintln!("keyturn: cannot keep the process' memory out of core dumps: {error}");

@@ -1,13 +1,17 @@
-//! How much memory the audit of layers holds, counted byte by byte: its program has this one test, and an allocator that
-//! counts.
+//! How much memory the audit of images holds, counted byte by byte: its program has an allocator that counts, and its
+//! tests run one at a time.
 
 #![expect(unsafe_code, reason = "an allocator is unsafe to write")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{self, Cursor, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use keyturn::audit::layers::{self, Limits};
+use keyturn::audit::managed::{ManagedValues, Matcher};
+use keyturn::audit::{self, Allowances, Fingerprints, image};
+use keyturn::secret_value::SecretValue;
 
 struct Counting;
 
@@ -32,6 +36,8 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// The bytes that are held at most while something is done, beyond what is held before.
 fn most_held<T>(work: impl FnOnce() -> T) -> (T, usize) {
@@ -91,6 +97,7 @@ const BOUND: usize = 3 << 20;
 
 #[test]
 fn memory_does_not_grow_with_a_file_a_line_a_header_or_the_number_of_secrets() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let tokens = b"API_TOKEN=8f3a1c9d7e5b2a4c6d8e0f1a3b5c7d9e ghp_aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0eF3hJ6\n";
     for (case, text, hits) in
         [("one line", b"a".as_slice(), 0), ("zeros", b"\0".as_slice(), 0), ("secrets", tokens.as_slice(), 1)]
@@ -111,4 +118,48 @@ fn memory_does_not_grow_with_a_file_a_line_a_header_or_the_number_of_secrets() {
     let mut content = archive(tar::EntryType::Regular, b"a", SIZE);
     let (_, held) = most_held(|| io::copy(&mut content, &mut Vec::new()).unwrap());
     assert!(held > SIZE as usize);
+}
+
+/// So much docker may say about one image on a docker host.
+const SAID: usize = 1 << 20;
+/// The pod of a deploy Job has 64 MiB for everything.
+const BOUND_OF_WHAT_IS_SAID: usize = 16 << 20;
+
+/// What docker says about an image with `before`, so many times `piece` as there is room for, and `after`.
+fn inspect(before: &str, piece: &str, after: &str) -> String {
+    let rest = r#""RootFS":{}}"#;
+    let pieces = (SAID - before.len() - after.len() - rest.len() - 16) / piece.len();
+    format!("{{{before}{}{after},{rest}", piece.repeat(pieces))
+}
+
+#[test]
+fn memory_does_not_grow_with_the_number_of_things_that_docker_says_about_an_image() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let labels: String = (0..70_000).map(|n| format!("\"{n}\":\"\",")).collect();
+    let history: String = (0..45_000).map(|_| "{\"CreatedBy\":\"a b\"}\n").collect();
+    for (case, said, history) in [
+        ("assignments", inspect(r#""Config":{"OnBuild":["ENV"#, " A=", r#""]}"#), ""),
+        ("words", inspect(r#""Config":{"Cmd":["x""#, r#","""#, "]}"), ""),
+        ("variables", inspect(r#""Config":{"Env":["x""#, r#","""#, "]}"), ""),
+        ("labels", format!(r#"{{"Config":{{"Labels":{{{labels}"x":""}}}},"RootFS":{{}}}}"#), ""),
+        ("names", inspect(r#""Config":{},"RepoTags":["x""#, r#","""#, "]"), ""),
+        ("layers", inspect(r#""Config":{},"RootFS":{"Layers":["x""#, r#","""#, "]}"), ""),
+        ("history", r#"{"Config":{},"RootFS":{}}"#.to_owned(), history.as_str()),
+    ] {
+        let (said, history) = (SecretValue::new(said), SecretValue::new(history.to_owned()));
+        assert!(said.len() + history.len() > SAID / 2 && said.len() <= SAID, "{case}: {}", said.len());
+        let (looked, held) = most_held(|| {
+            let matcher = Matcher::new(&ManagedValues::new(&[], &[1; 32])).unwrap();
+            let image = image::parse(&said, &history)?;
+            let fingerprints = Fingerprints::default();
+            Ok::<_, image::ImageError>(audit::audit(
+                &image,
+                &Allowances::default(),
+                &fingerprints,
+                Some(&matcher),
+            ))
+        });
+        assert!(looked.is_err(), "{case}: an image that was looked at in part is not called clean");
+        assert!(held < BOUND_OF_WHAT_IS_SAID, "{case}: {held} bytes were held");
+    }
 }

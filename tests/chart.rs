@@ -427,7 +427,10 @@ fn no_role_can_list_secrets_or_do_everything() {
                 for (group, resource, verb) in rights(role) {
                     let right = format!("{}: {verb} {resource} of {group:?}", role["metadata"]["name"]);
                     assert!(![&group, &resource, &verb].contains(&&"*".to_owned()), "{right}");
-                    assert!(resource != "secrets" || ["create", "get"].contains(&verb.as_str()), "{right}");
+                    assert!(
+                        resource != "secrets" || ["create", "get", "delete"].contains(&verb.as_str()),
+                        "{right}"
+                    );
                     assert!(
                         !["pods/exec", "pods/log", "serviceaccounts/token"].contains(&resource.as_str()),
                         "{right}"

@@ -94,6 +94,16 @@ impl Machine {
     }
 
     fn answer(&self, arguments: &[&str], environment: &[(&str, &str)], input: &str) -> String {
+        self.answer_and_output(arguments, environment, input).0
+    }
+
+    /// The answer, and what the scripts printed.
+    fn answer_and_output(
+        &self,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        input: &str,
+    ) -> (String, String) {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/deploy/runner/host.sh");
         let mut child = Command::new(self.path("programs/sh"))
             .arg(script)
@@ -104,12 +114,14 @@ impl Machine {
             .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         // It may refuse before it has read everything.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout).into_owned()
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr))
     }
 
     /// The answer must refuse, in words that contain this, and nothing of the request must have run.
@@ -301,14 +313,72 @@ fn a_request_can_neither_cut_a_deployment_off_nor_let_anything_run_for_ever() {
     });
 }
 
+/// What a request for log lines is answered to the key of a forced command, and to one without.
+fn collect(machine: &Machine) -> [String; 2] {
+    [machine.serve(&EVERYTHING, &logs("")), machine.answer(&[], &[], &logs(""))]
+}
+
 #[test]
 fn collected_log_lines_do_not_fill_the_disk() {
     on_every_shell(|machine| {
         machine.put("du", "printf '1048575\\t%s\\n' \"$2\"");
-        assert!(machine.serve(&EVERYTHING, &logs("")).contains("collected 0"));
+        for said in collect(machine) {
+            assert!(said.contains("collected 0"), "{}: {said}", machine.shell);
+        }
         fs::remove_file(machine.path("home/ran")).unwrap();
         machine.put("du", "printf '1048576\\t%s\\n' \"$2\"");
-        machine.refuses(&EVERYTHING, &logs(""), "delete those of incidents that are closed");
+        for said in collect(machine) {
+            assert!(said.starts_with("keyturn: unfit "), "{}: {said}", machine.shell);
+            assert!(said.contains("delete those of incidents that are closed"), "{}: {said}", machine.shell);
+        }
+        assert_eq!(machine.ran(), [""; 0], "{}", machine.shell);
+    });
+}
+
+/// What df says of a disk with so many KiB left.
+fn df(free: &str) -> String {
+    format!(
+        "echo 'Filesystem 1024-blocks Used Available Capacity Mounted on'; echo '/dev/vda1 9999999 1 {free} 99% /data'"
+    )
+}
+
+#[test]
+fn log_lines_are_collected_only_where_the_disk_has_room_for_more_than_them() {
+    on_every_shell(|machine| {
+        machine.put("df", &df("589824"));
+        for said in collect(machine) {
+            assert!(said.contains("collected 0"), "{}: {said}", machine.shell);
+        }
+        fs::remove_file(machine.path("home/ran")).unwrap();
+        for free in ["589823", "0", "-", ""] {
+            machine.put("df", &df(free));
+            for said in collect(machine) {
+                assert!(said.starts_with("keyturn: unfit "), "{}: {free}: {said}", machine.shell);
+                assert!(said.contains("free some space"), "{}: {free}: {said}", machine.shell);
+            }
+        }
+        assert_eq!(machine.ran(), [""; 0], "{}", machine.shell);
+    });
+}
+
+#[test]
+fn what_is_shown_of_a_long_output_begins_with_a_whole_line() {
+    // More is written than is shown at once, while the script on the host waits to look again.
+    let writes = "read -r _ <\"$HOME/go\"; i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); \
+                  echo \"the beginning of a line that nobody may be shown without it $i\"; done; : >\"$HOME/done\"";
+    let sent = format!("script {}\n{writes}end\n", writes.len());
+    on_every_shell(|machine| {
+        for name in ["go", "done"] {
+            assert!(Command::new("mkfifo").arg(machine.path("home").join(name)).status().unwrap().success());
+        }
+        let waits = "[ -e \"$HOME/slept\" ] || { : >\"$HOME/slept\"; echo >\"$HOME/go\"; read -r _ <\"$HOME/done\"; }";
+        machine.put("sleep", waits);
+        let request = deploy("1", "").replace(&self::sent(), &sent);
+        let (said, shown) = machine.answer_and_output(&[], &[], &request);
+        assert!(said.contains("result 0"), "{}: {said}", machine.shell);
+        let mut lines = shown.lines();
+        assert!(lines.next().unwrap().contains("left out here"), "{}", machine.shell);
+        assert!(lines.all(|line| line.starts_with("the beginning ")), "{}", machine.shell);
     });
 }
 

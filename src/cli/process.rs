@@ -1,8 +1,9 @@
-//! What keyturn asks of the operating system for its own process, before it holds any secret.
+//! What keyturn asks of the operating system, and of its own runtime, for its process, before it holds any secret.
 
 #![expect(unsafe_code, reason = "these calls of the C library have no safe form in the standard library")]
 
 use std::io;
+use std::panic::{PanicHookInfo, set_hook};
 
 /// Keeps the process' memory out of core dumps and out of reach of other processes of the same account.
 /// Neither call can fail for lack of a privilege; one that fails all the same is reported, not ignored.
@@ -18,6 +19,25 @@ pub fn keep_memory_private() -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Has panics say where they were, and not what they are about.
+pub fn withhold_panics() {
+    set_hook(Box::new(|panic| {
+        // Where nobody reads it there is nobody to tell, and a panic in here would end the process without a word.
+        let text = format!("keyturn: this is a bug, at {}: {}\n", place(panic), message(panic));
+        let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+    }));
+}
+
+/// The text of a panic, where it is a literal: one that was put together may quote anything, a secret included.
+pub fn message<'a>(panic: &'a PanicHookInfo<'_>) -> &'a str {
+    panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(message withheld)")
+}
+
+/// Where in the program it was.
+pub fn place(panic: &PanicHookInfo<'_>) -> String {
+    panic.location().map(ToString::to_string).unwrap_or_default()
 }
 
 /// Lets the allocator keep one arena for all threads. glibc makes up to eight a core, and what short bursts leave in

@@ -3,6 +3,8 @@
 //! A start is three writes, each of which may be the last one of this process: the Job, suspended; the Secret with its
 //! task, owned by the Job; the Job's release. Until the release nothing runs, and whoever finds a suspended Job deletes
 //! it, and with it the Secret, and starts anew.
+//!
+//! When the Job is over, the Secret is deleted first, and the Job then says so: the process may end in between.
 
 use std::time::Duration;
 
@@ -15,13 +17,15 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 
 use super::deploy_jobs::{DeployJob, DeployJobs};
-use super::kube_job_state::{NotSaid, deploy_job, is_active, is_suspended, pod_trouble};
+use super::kube_job_state::{NotSaid, deploy_job, holds_task, is_active, is_suspended, pod_trouble};
 use super::kube_objects::call;
 use super::lease::Leadership;
 use super::objects::ObjectError;
 use crate::api::DockerHost;
 use crate::api::time::from_kubernetes;
-use crate::deploy::job::{HOST_LABEL, JobTemplate, is_controlled_by, job, label_of, task_secret};
+use crate::deploy::job::{
+    HOST_LABEL, JobTemplate, TASK_DELETED, is_controlled_by, job, label_of, task_secret, task_secret_of,
+};
 use crate::deploy::plan::Run;
 use crate::deploy::task::Task;
 
@@ -97,6 +101,22 @@ impl KubeDeployJobs {
         let what = || format!("Secret {}", new.name_any());
         self.must_lead(&what())?;
         call(what, self.api::<Secret>(host).create(&PostParams::default(), new)).await.map(drop)
+    }
+
+    /// Deletes a Secret of this Job, and no other that the Job may name: whoever can create Jobs could have keyturn delete
+    /// what they please.
+    async fn delete_secret(&self, host: &DockerHost, name: &str, job: &Job) -> Result<(), ObjectError> {
+        let what = || format!("Secret {name}");
+        let secrets = self.api::<Secret>(host);
+        let Some(secret) = call(what, secrets.get_metadata_opt(name)).await? else { return Ok(()) };
+        let owners = secret.metadata.owner_references.iter().flatten();
+        if !owners.into_iter().any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref()) {
+            return Ok(());
+        }
+        self.must_lead(&what())?;
+        let this_one = Preconditions { uid: secret.metadata.uid, resource_version: None };
+        let deletion = DeleteParams::default().preconditions(this_one);
+        ignore_gone(call(what, secrets.delete(name, &deletion)).await.map(drop))
     }
 
     fn is_of_this_image(&self, job: &Job) -> bool {
@@ -190,6 +210,24 @@ impl DeployJobs for KubeDeployJobs {
             self.release(host, &created).await?;
         }
         Ok(name)
+    }
+
+    async fn delete_task(&self, host: &DockerHost, job: &str) -> Result<(), ObjectError> {
+        let what = || format!("Job {job}");
+        let jobs = self.api::<Job>(host);
+        let Some(existing) = call(what, jobs.get_opt(job)).await? else { return Ok(()) };
+        // Somebody may have created another one of this name.
+        if !is_controlled_by(&existing, host) || !holds_task(&existing) {
+            return Ok(());
+        }
+        if let Some(secret) = task_secret_of(&existing) {
+            self.delete_secret(host, secret, &existing).await?;
+        }
+        // Only now, so that whoever comes next finds it where this is not reached.
+        self.must_lead(&what())?;
+        let patch = json!({"metadata": {"uid": existing.uid(), "annotations": {TASK_DELETED: "true"}}});
+        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+        ignore_gone(call(what, jobs.patch(job, &params, &patch)).await.map(drop))
     }
 
     async fn delete(&self, host: &DockerHost, job: &str) -> Result<(), ObjectError> {

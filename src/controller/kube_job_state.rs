@@ -9,7 +9,7 @@ use super::deploy_jobs::{DeployJob, JobParameter, JobState};
 use crate::api::docker_host::RunMode;
 use crate::api::time::from_kubernetes;
 use crate::deploy::job::{
-    ABOUT, ATTEMPT, AUDIT, CONTAINER, GENERATION, LAYERS, MODE, PARAMETERS, REVISION, TARGET,
+    ABOUT, ATTEMPT, AUDIT, CONTAINER, GENERATION, LAYERS, MODE, PARAMETERS, REVISION, TARGET, TASK_DELETED,
 };
 use crate::deploy::report::{Outcome, Report};
 
@@ -33,6 +33,7 @@ pub fn deploy_job(job: &Job, pods: &[&Pod], trouble: Option<String>) -> Option<D
         audit: annotation(AUDIT).unwrap_or_default().to_owned(),
         about: annotation(ABOUT).and_then(|about| serde_json::from_str(about).ok()),
         layers: annotation(LAYERS) == Some("true"),
+        holds_task: holds_task(job),
         created: created(job),
         state: state(job, pods, trouble),
     })
@@ -56,6 +57,11 @@ fn created(job: &Job) -> DateTime<Utc> {
 /// Whether the Job is neither over nor still suspended.
 pub fn is_active(job: &Job) -> bool {
     !is_suspended(job) && end(job).is_none()
+}
+
+/// Whether the Job is over, and the Secret with its task may be there still.
+pub fn holds_task(job: &Job) -> bool {
+    end(job).is_some() && !job.annotations().contains_key(TASK_DELETED)
 }
 
 /// A suspended Job is one whose start was interrupted before its task was there.

@@ -90,6 +90,27 @@ fn the_report_of_the_pod_that_ended_last_counts() {
 }
 
 #[test]
+fn a_result_that_was_told_counts_however_the_pod_ended_afterwards() {
+    for reason in ["BackoffLimitExceeded", "DeadlineExceeded"] {
+        let pod = ended_pod(5, 137, &report_json("Succeeded", "1 of 1 parameters are proven"));
+        let JobState::Ended { report, finished } = state_of(&failed_job(reason, ""), &[&pod]) else {
+            panic!("not ended")
+        };
+        assert_eq!((report.outcome, finished), (Outcome::Succeeded, minute(5)));
+    }
+}
+
+#[test]
+fn a_job_that_is_over_holds_its_task_until_that_is_known_to_be_deleted() {
+    let holds_task = |job: &Job| deploy_job(job, &[], None).unwrap().holds_task;
+    assert!(!holds_task(&job(json!({}))), "its pod needs it");
+    let mut over = failed_job("BackoffLimitExceeded", "");
+    assert!(holds_task(&over));
+    over.annotations_mut().insert(TASK_DELETED.into(), "true".into());
+    assert!(!holds_task(&over));
+}
+
+#[test]
 fn a_job_goes_on_until_its_pods_have_ended() {
     let pod = ended_pod(5, 30, &report_json("DeployFailed", ""));
     let ending = job(json!({"conditions": [

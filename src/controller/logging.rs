@@ -13,6 +13,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::cli::process;
+
 /// The most that any library may say, whatever level is asked for.
 const LIBRARIES: Level = Level::INFO;
 
@@ -30,14 +32,12 @@ impl FromStr for LogLevel {
     }
 }
 
-/// Starts logging for the whole process, and reports panics as a log line.
+/// Starts logging for the whole process, and reports panics as a log line instead of plain text.
 pub fn start(level: LogLevel) {
     // A second start keeps the first: the process has logs either way.
     let _ = subscriber(level, std::io::stderr).try_init();
     std::panic::set_hook(Box::new(|panic| {
-        // A formatted message may quote anything, a secret included; a literal cannot.
-        let message = panic.payload().downcast_ref::<&'static str>().unwrap_or(&"(message withheld)");
-        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        let (location, message) = (process::place(panic), process::message(panic));
         tracing::error!(%location, "keyturn has a bug and panicked: {message}");
     }));
 }

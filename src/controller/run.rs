@@ -281,19 +281,20 @@ impl Process {
         ));
         let clock = Arc::new(SystemClock);
         let leadership = Arc::new(Acting { leadership: self.leadership.clone(), stopped });
+        let targets = Arc::new(ClusterTargets::new(
+            self.clients.calls.clone(),
+            objects.clone(),
+            inventories.clone(),
+            self.cloudflare.clone(),
+            &self.settings,
+        ));
         let secrets = ManagedSecrets::new(
             managed_secret::ports::Ports {
                 clock: clock.clone(),
                 objects: objects.clone(),
                 regions: inventories.clone(),
                 inventory: inventories.clone(),
-                targets: Arc::new(ClusterTargets::new(
-                    self.clients.calls.clone(),
-                    objects.clone(),
-                    inventories.clone(),
-                    self.cloudflare.clone(),
-                    &self.settings,
-                )),
+                targets: targets.clone(),
                 leadership: leadership.clone(),
                 random: Mutex::new(Box::new(OperatingSystem)),
             },
@@ -309,6 +310,7 @@ impl Process {
                     self.args.job_template(),
                 )),
                 regions: inventories,
+                targets,
                 leadership: leadership.clone(),
                 random: Mutex::new(Box::new(OperatingSystem)),
             },

@@ -193,6 +193,21 @@ impl Targets for ClusterTargets {
             None => Ok(None),
         }
     }
+
+    async fn admin_secret(
+        &self,
+        object: &ManagedSecret,
+        region: &str,
+    ) -> Result<Option<SecretValue>, TargetError> {
+        let (namespace, _) = names(object);
+        if let Some(spec) = &object.spec.generate.postgres {
+            return Ok(self.admin(namespace, spec, region).await?.map(|login| login.password));
+        }
+        match &object.spec.generate.cloudflare_r2 {
+            Some(spec) => self.text(namespace, &spec.token_secret_ref).await.map(Some),
+            None => Ok(None),
+        }
+    }
 }
 
 fn names(object: &ManagedSecret) -> (&str, &str) {

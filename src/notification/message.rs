@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::Format;
 use crate::api::notification::PendingNotification;
 use crate::api::time::{from_kubernetes, to_text};
+use crate::text::is_visible;
 
 /// The object that a notification is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,14 +20,51 @@ pub struct Subject {
 
 /// Content type and body.
 pub fn render(format: Format, subject: &Subject, told: &PendingNotification) -> (&'static str, Value) {
+    let message = defanged(&told.message);
     match format {
-        Format::CloudEvents => ("application/cloudevents+json; charset=utf-8", cloud_event(subject, told)),
-        Format::Slack => ("application/json; charset=utf-8", slack(subject, told)),
+        Format::CloudEvents => {
+            ("application/cloudevents+json; charset=utf-8", cloud_event(subject, told, &message))
+        }
+        Format::Slack => ("application/json; charset=utf-8", slack(subject, told, &message)),
     }
 }
 
+/// The message as a text that no receiver makes anything else of. It quotes what others have written, such as names of
+/// containers: no address in it is one to click at or to fetch, nothing is markup, and nobody is called.
+fn defanged(message: &str) -> String {
+    let visible: String = message.chars().filter(|c| *c == '\n' || is_visible(*c)).collect();
+    let dead = visible.replace("://", "[:]//").replace("](", "] (");
+    without_calls(&without_bare_names(&dead))
+}
+
+/// `www.` alone is a link in some chats.
+fn without_bare_names(text: &str) -> String {
+    let mut kept = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.to_ascii_lowercase().find("www.") {
+        kept.push_str(&rest[..at + 3]);
+        kept.push_str("[.]");
+        rest = &rest[at + 4..];
+    }
+    kept + rest
+}
+
+/// `@channel` and its like call everybody in a room.
+fn without_calls(text: &str) -> String {
+    let mut kept = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('@') {
+        kept.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        let word: String = rest.chars().take_while(char::is_ascii_alphabetic).collect();
+        let calls = ["channel", "here", "all", "everyone"].iter().any(|name| word.eq_ignore_ascii_case(name));
+        kept.push_str(if calls { "(at)" } else { "@" });
+    }
+    kept + rest
+}
+
 /// CloudEvents 1.0, JSON format. `source` and `id` together are unique, as the specification asks.
-fn cloud_event(subject: &Subject, told: &PendingNotification) -> Value {
+fn cloud_event(subject: &Subject, told: &PendingNotification, message: &str) -> Value {
     let Subject { cluster, kind, namespace, name } = subject;
     let topic = told.topic.as_str();
     json!({
@@ -43,17 +81,18 @@ fn cloud_event(subject: &Subject, told: &PendingNotification) -> Value {
             "namespace": namespace,
             "name": name,
             "topic": topic,
-            "message": told.message,
+            "message": message,
         },
     })
 }
 
-fn slack(subject: &Subject, told: &PendingNotification) -> Value {
+/// The message in a block of code, in which chats neither format nor link, and which it cannot end.
+fn slack(subject: &Subject, told: &PendingNotification, message: &str) -> Value {
     let Subject { cluster, kind, namespace, name } = subject;
-    // The three characters that Slack's markup has a meaning for.
-    let message = told.message.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    // The three characters that Slack's markup has a meaning for, there too.
+    let message = message.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('`', "'");
     let topic = told.topic.as_str();
-    json!({ "text": format!("*{topic}*: {kind} {namespace}/{name} ({cluster})\n{message}") })
+    json!({ "text": format!("*{topic}*: {kind} {namespace}/{name} ({cluster})\n```\n{message}\n```") })
 }
 
 #[cfg(test)]
@@ -95,10 +134,41 @@ mod tests {
         assert_eq!(event["data"]["message"], "a < b & c");
     }
 
+    /// What somebody may call a container, an image or a session, so that a message quotes it.
+    const MARKUP: &str = "in web [log in](https://evil.example/a) ![](http://evil.example/b.png) <!channel> @channel \
+                          @Here <https://evil.example|x> www.evil.example `code` ```\n@all \u{1b}[31m\u{202e}x\u{200b}y";
+
+    #[test]
+    fn what_others_wrote_links_to_nothing_shows_no_picture_and_calls_nobody_in_any_format() {
+        let (subject, told) = told();
+        let told = PendingNotification { message: MARKUP.to_owned(), ..told };
+        for format in [Format::CloudEvents, Format::Slack] {
+            let (_, body) = render(format, &subject, &told);
+            let text = body["text"].as_str().or(body["data"]["message"].as_str()).unwrap().to_owned();
+            for live in ["://", "](", "@channel", "@Here", "@all", "www.", "\u{1b}", "\u{202e}", "\u{200b}"] {
+                assert!(!text.contains(live), "{format:?}: {live:?} in {text}");
+            }
+            assert!(text.contains("evil.example"), "it is still told: {text}");
+        }
+    }
+
+    #[test]
+    fn a_chat_shows_the_message_as_it_is_written_since_nothing_ends_its_block() {
+        let (subject, told) = told();
+        let told = PendingNotification { message: MARKUP.to_owned(), ..told };
+        let (_, body) = render(Format::Slack, &subject, &told);
+        let text = body["text"].as_str().unwrap();
+        assert_eq!(text.matches('`').count(), 6, "{text}");
+        assert!(text.ends_with("\n```") && !text.contains('<'), "{text}");
+    }
+
     #[test]
     fn a_chat_is_told_in_a_sentence_and_its_markup_is_escaped() {
         let (subject, told) = told();
         let (_, body) = render(Format::Slack, &subject, &told);
-        assert_eq!(body["text"], "*Stalled*: ManagedSecret musehub/db-password (prod)\na &lt; b &amp; c");
+        assert_eq!(
+            body["text"],
+            "*Stalled*: ManagedSecret musehub/db-password (prod)\n```\na &lt; b &amp; c\n```"
+        );
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use keyturn::api::docker_host::RunMode;
+use keyturn::audit::managed::ManagedValues;
 use keyturn::deploy::fingerprint::fingerprint;
 use keyturn::deploy::report::Report;
 use keyturn::deploy::runner::{Progress, Settings, run};
@@ -100,6 +101,7 @@ impl Host {
             verify_script: None,
             verify_timeout_seconds: 60,
             parameters: vec![parameter("/test/TOKEN", 1, "TOKEN", "value")],
+            managed: ManagedValues::new(&[], &[9; 32]),
             audit: None,
             collection: None,
         }
@@ -191,6 +193,7 @@ pub fn parameter(path: &str, version: i64, variable: &str, value: &str) -> TaskP
 #[derive(Default)]
 pub struct Watch {
     pub phases: Mutex<Vec<Report>>,
+    pub results: Mutex<Vec<Report>>,
     pub output: Mutex<Vec<u8>>,
 }
 
@@ -207,6 +210,10 @@ impl Watch {
 impl Progress for Watch {
     fn phase(&self, report: &Report) {
         self.phases.lock().unwrap().push(report.clone());
+    }
+
+    fn result(&self, report: &Report) {
+        self.results.lock().unwrap().push(report.clone());
     }
 
     fn output(&self, data: &[u8]) {

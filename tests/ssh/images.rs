@@ -85,10 +85,10 @@ fn audited(host: &Host, revision: &str, script: &str) -> Task {
     let values = [(PARAMETER.to_owned(), SecretValue::new(VALUE.to_owned()))];
     let audit = TaskAudit {
         allowances: Allowances { variables: ["SEED_KEY".to_owned()].into(), ..Allowances::default() },
-        managed: ManagedValues::new(&values, &[9; 32]),
         layers: Layers::Ignore,
     };
-    Task { audit: Some(audit), parameters: Vec::new(), ..host.task(revision, script) }
+    let managed = ManagedValues::new(&values, &[9; 32]);
+    Task { managed, audit: Some(audit), parameters: Vec::new(), ..host.task(revision, script) }
 }
 
 fn found(images: &ImagesReport) -> Vec<(String, String, Option<String>)> {
@@ -118,6 +118,8 @@ async fn what_is_baked_into_images_is_reported_without_failing_the_run() {
 
     let (report, watch) = host.run(&audited(&host, "abc1", "true")).await;
     assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");
+    let told_before = watch.results.lock().unwrap()[0].clone();
+    assert_eq!((told_before.outcome, &told_before.parameters), (report.outcome, &report.parameters));
     let images = report.images.unwrap();
     assert_eq!((images.images, images.allowed, images.problem.as_deref()), (3, 1, None), "{images:?}");
     let expected = [

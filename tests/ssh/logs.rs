@@ -30,10 +30,10 @@ fn collecting(host: &Host, script: &str) -> Task {
         },
         script: script.to_owned(),
         timeout_seconds: 60,
-        managed: ManagedValues::new(&values, &[9; 32]),
     };
+    let managed = ManagedValues::new(&values, &[9; 32]);
     let task = host.task("abc1", "touch deployed");
-    Task { mode: RunMode::Collect, collection: Some(collection), parameters: Vec::new(), ..task }
+    Task { managed, mode: RunMode::Collect, collection: Some(collection), parameters: Vec::new(), ..task }
 }
 
 fn says_nothing_secret(text: &str, watch: &Watch) {

@@ -88,8 +88,8 @@ runAsGroup: 65532
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
-{{/* Rights in the namespaces that the controller works in. It creates a Secret for each deploy Job, which goes with the
-Job, and reads those that objects name. */}}
+{{/* Rights in the namespaces that the controller works in. It creates a Secret for each deploy Job, deletes it when the Job
+is over, and reads those that objects name. */}}
 {{- define "keyturn.namespacedRules" -}}
 - apiGroups: [keyturn.dev]
   resources: [managedsecrets, dockerhosts, secretincidents]
@@ -114,8 +114,9 @@ Job, and reads those that objects name. */}}
 - apiGroups: [""]
   resources: [secrets]
   # Of the user's Secrets those that an object names are read, one by one: administrators of Postgres, and the SSH key of
-  # a docker host that a server is reached through. They are never listed or watched.
-  verbs: [create, get]
+  # a docker host that a server is reached through. They are never listed or watched. What is deleted is the Secret of a
+  # deploy Job that is over.
+  verbs: [create, get, delete]
 # Why a pod does not come up is said in Events only.
 - apiGroups: [""]
   resources: [events]

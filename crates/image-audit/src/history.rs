@@ -6,7 +6,10 @@
 
 use keyturn_secret_value::SecretValue;
 
-/// The texts of a command: values with the name of their variable or label, and what is no assignment without.
+use super::image::MOST_TEXTS;
+
+/// The texts of a command: values with the name of their variable or label, and what is no assignment without. One that has
+/// more than [`MOST_TEXTS`] is read that far, and a little further, so that it shows.
 pub fn texts(command: &str) -> Vec<(Option<String>, SecretValue)> {
     let command = command.trim();
     let command = command.strip_suffix("# buildkit").map_or(command, str::trim_end);
@@ -51,8 +54,8 @@ fn end_of_arguments(text: &str, count: usize) -> usize {
 /// `A=b c D="e f"`: values reach to the next word that looks like a name with `=`. `KEY value`, the old form of ENV, is
 /// one assignment.
 fn assignments(text: &str) -> Vec<(Option<String>, SecretValue)> {
-    let starts: Vec<(usize, &str)> =
-        words(text).into_iter().filter_map(|(at, word)| Some((at, name_of(word)?))).collect();
+    let starts = words(text).filter_map(|(at, word)| Some((at, name_of(word)?)));
+    let starts: Vec<(usize, &str)> = starts.take(MOST_TEXTS + 1).collect();
     if starts.first().is_none_or(|(at, _)| *at > 0) {
         return match text.split_once(char::is_whitespace) {
             Some((name, value)) => vec![assignment(name, value)],
@@ -86,9 +89,9 @@ fn name_of(word: &str) -> Option<&str> {
 }
 
 /// Words with where they begin.
-fn words(text: &str) -> Vec<(usize, &str)> {
+fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let base = text.as_ptr() as usize;
-    text.split_whitespace().map(|word| (word.as_ptr() as usize - base, word)).collect()
+    text.split_whitespace().map(move |word| (word.as_ptr() as usize - base, word))
 }
 
 #[cfg(test)]

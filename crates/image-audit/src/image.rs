@@ -9,7 +9,12 @@ use std::collections::BTreeMap;
 use keyturn_secret_value::SecretValue;
 use serde::{Deserialize, Deserializer};
 
+use super::bounded::{self, is_too_many};
 use super::{Place, history};
+
+/// Texts of one image that are looked at, and entries of each list that docker says about it. Usual are some hundred; an
+/// image that has more was made to take memory, of which the pod of a deploy Job has little.
+pub const MOST_TEXTS: usize = 20_000;
 
 /// An image as far as it is audited.
 pub struct Image {
@@ -52,6 +57,10 @@ pub enum ImageError {
          (before docker 23: --format '{{{{json .}}}}')"
     )]
     History { entry: usize },
+    #[error(
+        "it has more than {MOST_TEXTS} variables, labels, commands or arguments, which are not looked at"
+    )]
+    TooMany,
     #[error("the history is empty, and the image has {0} layers")]
     NoHistory(usize),
     #[error("the history is shortened: use docker history --no-trunc")]
@@ -82,17 +91,19 @@ pub fn parse(inspect: &SecretValue, history: &SecretValue) -> Result<Image, Imag
     let mut names = inspected.repo_tags;
     names.extend(inspected.repo_digests);
     let config = inspected.config.ok_or(ImageError::NoConfiguration)?;
-    Ok(assembled(inspected.id, names, config, inspected.container_config, commands))
+    assembled(inspected.id, names, config, inspected.container_config, commands)
 }
 
 /// Reads an image's configuration as an archive has it, its history in it.
 pub fn parse_config(id: String, names: Vec<String>, config: &SecretValue) -> Result<Image, ImageError> {
-    let configuration: Configuration = serde_json::from_str(config.expose())
-        .map_err(|error| ImageError::Configuration { line: error.line(), column: error.column() })?;
+    let configuration: Configuration = serde_json::from_str(config.expose()).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        if is_too_many(&error) { ImageError::TooMany } else { ImageError::Configuration { line, column } }
+    })?;
     let commands: Vec<SecretValue> =
         configuration.history.into_iter().rev().map(|layer| layer.created_by.0).collect();
     let config = configuration.config.unwrap_or_default();
-    Ok(assembled(id, names, config, configuration.container_config, commands))
+    assembled(id, names, config, configuration.container_config, commands)
 }
 
 /// The texts of an image; its commands come newest first.
@@ -102,25 +113,28 @@ fn assembled(
     config: Config,
     container_config: Option<Config>,
     commands: Vec<SecretValue>,
-) -> Image {
+) -> Result<Image, ImageError> {
     let unrecorded_layers = commands.iter().filter(|command| command.is_empty()).count();
     let mut whole: Vec<(Place, SecretValue)> =
         config.on_build.iter().map(|trigger| (Place::OnBuild, trigger.0.duplicate())).collect();
-    let mut texts = config.into_texts();
+    let mut texts = config.into_texts()?;
     if let Some(container) = container_config {
         // Its command is the last step of the build, which the history has.
-        let again = container.into_texts().into_iter();
+        let again = container.into_texts()?.into_iter();
         texts.extend(again.filter(|text| matches!(text.place, Place::Env | Place::Label)));
     }
     for (index, command) in commands.iter().rev().enumerate() {
-        texts.extend(history::texts(command.expose()).into_iter().map(|(name, value)| Text {
-            place: Place::History(index + 1),
-            name,
-            value,
-        }));
-        whole.push((Place::History(index + 1), command.duplicate()));
+        let place = Place::History(index + 1);
+        add_command(&mut texts, &place, command)?;
+        whole.push((place, command.duplicate()));
     }
-    Image { id, names, texts, commands: whole, unrecorded_layers }
+    Ok(Image { id, names, texts, commands: whole, unrecorded_layers })
+}
+
+fn add_command(texts: &mut Vec<Text>, place: &Place, command: &SecretValue) -> Result<(), ImageError> {
+    let of_command = history::texts(command.expose()).into_iter();
+    texts.extend(of_command.map(|(name, value)| Text { place: place.clone(), name, value }));
+    if texts.len() > MOST_TEXTS { Err(ImageError::TooMany) } else { Ok(()) }
 }
 
 impl Image {
@@ -150,9 +164,9 @@ fn repository(name: &str) -> &str {
 struct Inspected {
     #[serde(default)]
     id: String,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "bounded::list")]
     repo_tags: Vec<String>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "bounded::list")]
     repo_digests: Vec<String>,
     config: Option<Config>,
     /// The configuration of the container that the image was made from: of the classic builder, or of `docker commit`.
@@ -166,7 +180,7 @@ struct Inspected {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase")]
 struct RootFs {
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "bounded::list")]
     layers: Vec<String>,
 }
 
@@ -175,7 +189,7 @@ struct RootFs {
 struct Configuration {
     config: Option<Config>,
     container_config: Option<Config>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "bounded::list")]
     history: Vec<Step>,
 }
 
@@ -188,25 +202,25 @@ struct Step {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase")]
 struct Config {
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "bounded::list")]
     env: Vec<Held>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "bounded::map")]
     labels: BTreeMap<String, Held>,
-    #[serde(default, deserialize_with = "or_default")]
-    cmd: Words,
-    #[serde(default, deserialize_with = "or_default")]
-    entrypoint: Words,
+    #[serde(default, deserialize_with = "bounded::list")]
+    cmd: Vec<Held>,
+    #[serde(default, deserialize_with = "bounded::list")]
+    entrypoint: Vec<Held>,
     #[serde(default, deserialize_with = "or_default")]
     healthcheck: Healthcheck,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "bounded::list")]
     on_build: Vec<Held>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase")]
 struct Healthcheck {
-    #[serde(default, deserialize_with = "or_default")]
-    test: Words,
+    #[serde(default, deserialize_with = "bounded::list")]
+    test: Vec<Held>,
 }
 
 #[derive(Deserialize)]
@@ -216,31 +230,10 @@ struct Layer {
     created_by: Held,
 }
 
-/// A command: a list of words, or one string in what older versions wrote.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Words {
-    List(Vec<Held>),
-    One(Held),
-}
-
-impl Default for Words {
-    fn default() -> Self {
-        Self::List(Vec::new())
-    }
-}
-
-impl Words {
-    fn joined(self) -> Option<SecretValue> {
-        match self {
-            Self::One(word) => Some(word.0),
-            Self::List(words) if words.is_empty() => None,
-            Self::List(words) => {
-                let words: Vec<&str> = words.iter().map(|word| word.0.expose()).collect();
-                Some(SecretValue::new(words.join(" ")))
-            }
-        }
-    }
+/// The words of a command as one text.
+fn joined(words: &[Held]) -> Option<SecretValue> {
+    let words: Vec<&str> = words.iter().map(|word| word.0.expose()).collect();
+    (!words.is_empty()).then(|| SecretValue::new(words.join(" ")))
 }
 
 struct Held(SecretValue);
@@ -263,7 +256,7 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D)
 }
 
 impl Config {
-    fn into_texts(self) -> Vec<Text> {
+    fn into_texts(self) -> Result<Vec<Text>, ImageError> {
         let text = |place: Place, value: SecretValue| Text { place, name: None, value };
         let mut texts: Vec<Text> = self.env.iter().map(|entry| variable(entry.0.expose())).collect();
         texts.extend(self.labels.into_iter().map(|(name, value)| Text {
@@ -271,17 +264,13 @@ impl Config {
             name: Some(name),
             value: value.0,
         }));
-        texts.extend(self.cmd.joined().map(|value| text(Place::Cmd, value)));
-        texts.extend(self.entrypoint.joined().map(|value| text(Place::Entrypoint, value)));
-        texts.extend(self.healthcheck.test.joined().map(|value| text(Place::Healthcheck, value)));
+        texts.extend(joined(&self.cmd).map(|value| text(Place::Cmd, value)));
+        texts.extend(joined(&self.entrypoint).map(|value| text(Place::Entrypoint, value)));
+        texts.extend(joined(&self.healthcheck.test).map(|value| text(Place::Healthcheck, value)));
         for trigger in self.on_build {
-            texts.extend(history::texts(trigger.0.expose()).into_iter().map(|(name, value)| Text {
-                place: Place::OnBuild,
-                name,
-                value,
-            }));
+            add_command(&mut texts, &Place::OnBuild, &trigger.0)?;
         }
-        texts
+        Ok(texts)
     }
 }
 
@@ -296,12 +285,15 @@ fn variable(entry: &str) -> Text {
 
 fn parse_inspect(output: &SecretValue) -> Result<Inspected, ImageError> {
     // serde's messages quote the input: only the position is passed on.
-    let wrong = |error: serde_json::Error| ImageError::Inspect { line: error.line(), column: error.column() };
+    let wrong = |error: serde_json::Error| {
+        let (line, column) = (error.line(), error.column());
+        if is_too_many(&error) { ImageError::TooMany } else { ImageError::Inspect { line, column } }
+    };
     let text = output.expose().trim_start();
     let mut objects: Vec<Inspected> = if text.starts_with('{') {
         vec![serde_json::from_str(text).map_err(wrong)?]
     } else {
-        serde_json::from_str(text).map_err(wrong)?
+        bounded::document(text).map_err(wrong)?
     };
     match (objects.pop(), objects.len()) {
         (Some(object), 0) if object.state.is_some() => Err(ImageError::Container),
@@ -315,10 +307,15 @@ fn parse_inspect(output: &SecretValue) -> Result<Inspected, ImageError> {
 fn parse_history(output: &SecretValue) -> Result<Vec<SecretValue>, ImageError> {
     let text = output.expose().trim();
     let layers: Vec<Layer> = if text.starts_with('[') {
-        serde_json::from_str(text).map_err(|_| ImageError::History { entry: 1 })?
+        bounded::document(text).map_err(|error| {
+            if is_too_many(&error) { ImageError::TooMany } else { ImageError::History { entry: 1 } }
+        })?
     } else {
-        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        lines
+        let lines = || text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        if lines().nth(MOST_TEXTS).is_some() {
+            return Err(ImageError::TooMany);
+        }
+        lines()
             .map(|(index, line)| {
                 serde_json::from_str(line).map_err(|_| ImageError::History { entry: index + 1 })
             })

@@ -4,6 +4,7 @@
 //! ([`rules`]), to findings that name a place and never a value ([`report`]). Where it is asked for, also which secrets
 //! the files of its layers hold ([`layers`]).
 
+mod bounded;
 mod formats;
 mod history;
 pub mod image;

@@ -6,6 +6,7 @@
 //! has the key.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 
 use aws_lc_rs::hmac;
@@ -70,6 +71,34 @@ pub struct ManagedValues {
     /// 64 hexadecimal digits.
     key: String,
     values: Vec<ManagedValue>,
+    /// What is taken out of texts beside them, and not searched for in images: the lines of values that have several, one
+    /// by one, since what is printed is looked at by lines and a log may have a part of them only; and what else is
+    /// secret on a host.
+    hidden: Vec<ManagedValue>,
+    unsearched: Option<Unsearched>,
+}
+
+/// Why a text in which no value is found may hold one all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unsearched {
+    /// A value, or a line of one, has less than [`SHORTEST`] bytes.
+    TooShort,
+    /// There are more than a task can carry.
+    TooMany,
+    /// An older version, or what a secret is administered with, could not be read.
+    Unreadable,
+}
+
+impl fmt::Display for Unsearched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooShort => "a value of the host's secrets is too short to be searched for",
+            Self::TooMany => "the host's secrets have more values than can be searched for",
+            Self::Unreadable => {
+                "an older value of the host's secrets, or what one is administered with, cannot be read"
+            }
+        })
+    }
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -81,25 +110,69 @@ struct ManagedValue {
 
 impl ManagedValues {
     /// The fingerprints of these values, each under a name, with a key that is fresh for every run: fingerprints of two
-    /// runs cannot be compared. Values that are too short to be searched for are left out.
+    /// runs cannot be compared. Values that are too short to be searched for are left out, and it is noted that there are.
     pub fn new(values: &[(String, SecretValue)], key: &[u8; KEY_BYTES]) -> Self {
+        let mut known =
+            Self { key: hex::encode(key), values: Vec::new(), hidden: Vec::new(), unsearched: None };
         let signing = hmac::Key::new(hmac::HMAC_SHA256, key);
-        let long_enough = values
-            .iter()
-            .filter(|(_, value)| value.expose().trim_end_matches(['\n', '\r']).len() >= SHORTEST);
-        let fingerprinted = long_enough.map(|(name, value)| {
-            let mut known: Vec<(Form, usize, String)> = Vec::new();
-            for (form, written) in forms(value) {
-                let bytes = written.expose().as_bytes();
-                let mac = hex::encode(mac(&signing, bytes));
-                if bytes.len() >= SHORTEST && !known.iter().any(|(_, _, same)| *same == mac) {
-                    known.push((form, bytes.len(), mac));
-                }
-            }
-            ManagedValue { name: name.clone(), forms: known }
-        });
-        Self { key: hex::encode(key), values: fingerprinted.collect() }
+        known.values = known.fingerprinted(values, &signing);
+        known
     }
+
+    /// The same, and values that are taken out of texts as well, and are not searched for in images.
+    pub fn hiding(mut self, values: &[(String, SecretValue)]) -> Self {
+        let signing = hmac::Key::new(hmac::HMAC_SHA256, &hex::decode(&self.key).unwrap_or_default());
+        let hidden = self.fingerprinted(values, &signing);
+        self.hidden.extend(hidden);
+        self
+    }
+
+    /// Fingerprints of all forms of values. Those of their lines are put with what is hidden.
+    fn fingerprinted(&mut self, values: &[(String, SecretValue)], key: &hmac::Key) -> Vec<ManagedValue> {
+        let mut whole = Vec::new();
+        for (name, value) in values {
+            let raw = value.expose().trim_end_matches(['\n', '\r']);
+            if raw.len() >= SHORTEST {
+                whole.push(fingerprinted(key, name, forms(raw)));
+            }
+            let lines: Vec<&str> = lines(raw).collect();
+            if raw.lines().count() > 1 {
+                let long = lines.iter().filter(|line| line.len() >= SHORTEST);
+                let long = long.map(|line| (Form::of(line), SecretValue::new((*line).to_owned())));
+                self.hidden.push(fingerprinted(key, name, long.collect()));
+            }
+            if lines.iter().any(|line| line.len() < SHORTEST) {
+                self.unsearched.get_or_insert(Unsearched::TooShort);
+            }
+        }
+        whole
+    }
+
+    /// The same, with a note that there are values beside these that are not searched for.
+    pub fn without(self, why: Unsearched) -> Self {
+        Self { unsearched: self.unsearched.or(Some(why)), ..self }
+    }
+}
+
+/// The lines of a value that could give something of it away. The rest of a key's last line does not.
+fn lines(raw: &str) -> impl Iterator<Item = &str> {
+    let is_pem = raw.contains("-----BEGIN ");
+    raw.lines().map(str::trim).filter(move |line| {
+        let says_something = line.chars().any(char::is_alphanumeric) && !line.starts_with("-----");
+        says_something && !(is_pem && line.len() < SHORTEST)
+    })
+}
+
+fn fingerprinted(key: &hmac::Key, name: &str, forms: Vec<(Form, SecretValue)>) -> ManagedValue {
+    let mut known: Vec<(Form, usize, String)> = Vec::new();
+    for (form, written) in forms {
+        let bytes = written.expose().as_bytes();
+        let mac = hex::encode(mac(key, bytes));
+        if bytes.len() >= SHORTEST && !known.iter().any(|(_, _, same)| *same == mac) {
+            known.push((form, bytes.len(), mac));
+        }
+    }
+    ManagedValue { name: name.to_owned(), forms: known }
 }
 
 fn mac(key: &hmac::Key, bytes: &[u8]) -> [u8; MAC_BYTES] {
@@ -124,34 +197,38 @@ pub struct Matcher {
     key: hmac::Key,
     /// By form and length in bytes.
     needles: Needles,
+    hidden: Needles,
+    unsearched: Option<Unsearched>,
 }
 
 impl Matcher {
     /// `None` where the fingerprints are malformed.
     pub fn new(values: &ManagedValues) -> Option<Self> {
         let key = hex::decode(&values.key).ok().filter(|key| key.len() == KEY_BYTES)?;
-        let mut needles = Needles::new();
-        for value in &values.values {
-            for (form, length, mac) in &value.forms {
-                let mac = hex::decode(mac).ok()?.try_into().ok()?;
-                if *length < SHORTEST {
-                    return None;
-                }
-                needles
-                    .entry(*form)
-                    .or_default()
-                    .entry(*length)
-                    .or_default()
-                    .entry(mac)
-                    .or_insert_with(|| value.name.clone());
-            }
-        }
-        Some(Self { key: hmac::Key::new(hmac::HMAC_SHA256, &key), needles })
+        Some(Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            needles: needles(&values.values)?,
+            hidden: needles(&values.hidden)?,
+            unsearched: values.unsearched,
+        })
+    }
+
+    /// Why a text in which nothing is found may hold a value all the same.
+    pub fn unsearched(&self) -> Option<Unsearched> {
+        self.unsearched
     }
 
     /// Which managed values stand in a text, each form once.
     pub fn find(&self, text: &SecretValue) -> Vec<ManagedHit> {
-        self.find_where(text.expose().as_bytes(), |_| true, |_, _| true)
+        self.find_where(&self.needles, text.expose().as_bytes(), |_| true, |_, _| true)
+    }
+
+    /// The same, and what is to be hidden beside them: the lines of values, and what else is secret on a host.
+    pub fn find_to_hide(&self, text: &SecretValue) -> Vec<ManagedHit> {
+        let bytes = text.expose().as_bytes();
+        let mut found = self.find(text);
+        found.extend(self.find_where(&self.hidden, bytes, |_| true, |_, _| true));
+        found
     }
 
     /// Which of them stand in a piece of a file of any size: not those with whitespace, nor with the escapes of JSON,
@@ -159,19 +236,20 @@ impl Matcher {
     /// an image would take hours.
     pub fn find_in_file(&self, bytes: &[u8]) -> Vec<ManagedHit> {
         let word = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
-        self.find_where(bytes, Form::is_rare, |form, window| {
+        self.find_where(&self.needles, bytes, Form::is_rare, |form, window| {
             form != Form::Graphic || !(window.start.checked_sub(1).is_some_and(word) || word(window.end))
         })
     }
 
     fn find_where(
         &self,
+        needles: &Needles,
         bytes: &[u8],
         searched: impl Fn(Form) -> bool,
         candidate: impl Fn(Form, Range<usize>) -> bool,
     ) -> Vec<ManagedHit> {
         let mut found: Vec<ManagedHit> = Vec::new();
-        for (form, lengths) in self.needles.iter().filter(|(form, _)| searched(**form)) {
+        for (form, lengths) in needles.iter().filter(|(form, _)| searched(**form)) {
             let shortest = lengths.keys().next().copied().unwrap_or(usize::MAX);
             for run in runs(bytes, *form, shortest) {
                 let lengths = lengths.range(..=run.len());
@@ -195,6 +273,22 @@ impl Matcher {
         }
         found
     }
+}
+
+/// By form and length. `None` where a fingerprint is malformed.
+fn needles(values: &[ManagedValue]) -> Option<Needles> {
+    let mut needles = Needles::new();
+    for value in values {
+        for (form, length, mac) in &value.forms {
+            let mac = hex::decode(mac).ok()?.try_into().ok()?;
+            if *length < SHORTEST {
+                return None;
+            }
+            let of_form = needles.entry(*form).or_default().entry(*length).or_default();
+            of_form.entry(mac).or_insert_with(|| value.name.clone());
+        }
+    }
+    Some(needles)
 }
 
 /// Where so many characters of a form or more stand in a row. Of most windows of that length the last few bytes are looked
@@ -225,8 +319,7 @@ fn runs(bytes: &[u8], form: Form, shortest: usize) -> impl Iterator<Item = Range
 
 /// Every way in which a value gets into an image's configuration. Trailing newlines are left out: env files and labels
 /// do not carry them.
-fn forms(value: &SecretValue) -> Vec<(Form, SecretValue)> {
-    let raw = value.expose().trim_end_matches(['\n', '\r']);
+fn forms(raw: &str) -> Vec<(Form, SecretValue)> {
     let mut forms = vec![(Form::of(raw), raw.to_owned())];
     for alignment in 0..3 {
         forms.push((Form::Base64, inner_base64(&STANDARD_NO_PAD, raw, alignment)));
@@ -344,9 +437,48 @@ mod tests {
     }
 
     #[test]
+    fn it_is_known_that_there_are_values_that_are_not_searched_for() {
+        let key = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEG\nCCqGSM49\n9w==\n-----END PRIVATE KEY-----\n";
+        for (value, unsearched) in [
+            ("", None),
+            ("\n", None),
+            ("hunter23", None),
+            ("hunter2\n", Some(Unsearched::TooShort)),
+            ("user-name\nhunter2\n", Some(Unsearched::TooShort)),
+            ("{\n  \"password\": \"x\"\n}\n", None),
+            (key, None),
+        ] {
+            assert_eq!(matcher_of(value).unsearched(), unsearched, "{value}");
+        }
+        let unreadable = managed_values(VALUE).without(Unsearched::Unreadable);
+        assert_eq!(Matcher::new(&unreadable).unwrap().unsearched(), Some(Unsearched::Unreadable));
+    }
+
+    #[test]
+    fn what_is_only_to_be_hidden_is_not_searched_for_in_images() {
+        let password = [("admin".to_owned(), SecretValue::new("Winter-Garden-91".to_owned()))];
+        let matcher = Matcher::new(&managed_values(VALUE).hiding(&password)).unwrap();
+        let text = SecretValue::new("PGPASSWORD=Winter-Garden-91".to_owned());
+        assert!(matcher.find(&text).is_empty());
+        assert_eq!(matcher.find_to_hide(&text)[0].name, "admin");
+        let short = [("admin".to_owned(), SecretValue::new("1234".to_owned()))];
+        let short = Matcher::new(&managed_values(VALUE).hiding(&short)).unwrap();
+        assert_eq!(short.unsearched(), Some(Unsearched::TooShort));
+    }
+
+    #[test]
+    fn single_lines_of_a_value_are_found_only_where_a_text_may_have_been_cut() {
+        let matcher = matcher_of("first line of it\n  second-line-of-it  \n");
+        let names = |hits: Vec<ManagedHit>| hits.into_iter().map(|hit| hit.form).collect::<Vec<_>>();
+        let cut = SecretValue::new("12:00 second-line-of-it".to_owned());
+        assert_eq!(names(matcher.find_to_hide(&cut)), [Form::Word]);
+        assert_eq!(names(matcher.find(&cut)), []);
+    }
+
+    #[test]
     fn what_is_shipped_holds_no_value_and_reads_as_it_was_written() {
         let shipped = serde_json::to_string(&managed_values("correct horse battery staple")).unwrap();
-        for form in forms(&SecretValue::new("correct horse battery staple".to_owned())) {
+        for form in forms("correct horse battery staple") {
             assert!(!shipped.contains(form.1.expose()), "{:?}", form.0);
         }
         let matcher = Matcher::new(&serde_json::from_str(&shipped).unwrap()).unwrap();

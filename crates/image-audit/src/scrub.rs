@@ -11,9 +11,19 @@ const MOST_ROUNDS: usize = 64;
 /// A shorter secret would be taken out of words that only contain it.
 const SHORTEST: usize = 4;
 
+/// Lines of the longest private key that anybody uses, and some more: one that does not end is not waited for for ever.
+const MOST_LINES_OF_A_KEY: usize = 200;
+
 /// The text with a marker, such as `[value:/app/DB_PASSWORD]` or `[github-token]`, in the place of every secret. A line
-/// that holds one in a form that cannot be told from the rest is replaced as a whole.
+/// that holds one in a form that cannot be told from the rest is replaced as a whole, and so is the text where there are
+/// values that it cannot be searched for.
 pub fn scrubbed(text: &SecretValue, matcher: &Matcher) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    if let Some(why) = matcher.unsearched() {
+        return format!("[not shown: {why}]");
+    }
     let mut markers = Vec::new();
     let Some(text) = without_managed(text, matcher, &mut markers) else {
         return "[not shown: too many values of secrets]".to_owned();
@@ -25,7 +35,60 @@ pub fn scrubbed(text: &SecretValue, matcher: &Matcher) -> String {
             text = text.replace(hit.value.expose(), &marker(hit.rule));
         }
     }
-    text.split('\n').map(|line| line_without_tokens(line, &markers)).collect::<Vec<_>>().join("\n")
+    let lines: Vec<&str> = text.split('\n').collect();
+    let of_keys = of_keys(&lines);
+    let shown = lines.iter().zip(of_keys).map(|(line, of_a_key)| {
+        if of_a_key { marker(Rule::PrivateKey) } else { line_without_tokens(line, &markers) }
+    });
+    shown.collect::<Vec<_>>().join("\n")
+}
+
+/// Which lines are of private keys, also where the text begins or ends in the middle of one.
+fn of_keys(lines: &[&str]) -> Vec<bool> {
+    let mut keys = KeyLines::default();
+    let mut of_keys: Vec<bool> = lines.iter().map(|line| keys.is_of_one(line)).collect();
+    for (at, line) in lines.iter().enumerate() {
+        let begun = of_keys[at] || line.contains(KEY_BEGINS);
+        if !begun && is_boundary(line, KEY_ENDS) {
+            let earliest = at.saturating_sub(MOST_LINES_OF_A_KEY);
+            for before in (earliest..=at)
+                .rev()
+                .take_while(|before| *before == at || !is_boundary(lines[*before], KEY_ENDS))
+            {
+                of_keys[before] = true;
+            }
+        }
+    }
+    of_keys
+}
+
+const KEY_BEGINS: &str = "-----BEGIN ";
+const KEY_ENDS: &str = "-----END ";
+
+fn is_boundary(line: &str, which: &str) -> bool {
+    line.rfind(which).is_some_and(|at| line[at..].contains("PRIVATE KEY"))
+}
+
+/// Follows private keys from line to line.
+#[derive(Default)]
+pub struct KeyLines {
+    /// How many more lines may be of the key that has begun.
+    left: usize,
+}
+
+impl KeyLines {
+    /// Whether the next line belongs to a private key that does not begin and end in it.
+    pub fn is_of_one(&mut self, line: &str) -> bool {
+        let inside = self.left > 0;
+        let (begins, ends) = (is_boundary(line, KEY_BEGINS), is_boundary(line, KEY_ENDS));
+        let ends_last = line.rfind(KEY_ENDS) > line.rfind(KEY_BEGINS);
+        if begins && !(ends && ends_last) {
+            self.left = MOST_LINES_OF_A_KEY;
+            return true;
+        }
+        self.left = if ends { 0 } else { self.left.saturating_sub(1) };
+        inside
+    }
 }
 
 fn marker(rule: Rule) -> String {
@@ -35,7 +98,7 @@ fn marker(rule: Rule) -> String {
 fn without_managed(text: &SecretValue, matcher: &Matcher, markers: &mut Vec<String>) -> Option<SecretValue> {
     let mut text = text.duplicate();
     for _ in 0..MOST_ROUNDS {
-        let found = matcher.find(&text);
+        let found = matcher.find_to_hide(&text);
         if found.is_empty() {
             return Some(text);
         }
@@ -102,6 +165,50 @@ mod tests {
 
     fn scrub(text: &str) -> String {
         scrubbed(&SecretValue::new(text.to_owned()), &matcher())
+    }
+
+    /// Without values whose fingerprints are these.
+    fn scrub_of(value: &str, text: &str) -> String {
+        let values = [("/app/SHORT".to_owned(), SecretValue::new(value.to_owned()))];
+        let matcher = Matcher::new(&ManagedValues::new(&values, &[3; 32])).unwrap();
+        scrubbed(&SecretValue::new(text.to_owned()), &matcher)
+    }
+
+    #[test]
+    fn where_a_value_is_too_short_to_be_searched_for_nothing_is_shown_and_it_says_why() {
+        let shown = scrub_of("hunter2", "LOG: password hunter2\nLOG: nothing");
+        assert_eq!(shown, "[not shown: a value of the host's secrets is too short to be searched for]");
+        assert_eq!(scrub_of("hunter2", ""), "");
+    }
+
+    #[test]
+    fn a_value_of_several_lines_that_the_text_has_in_part_is_taken_out() {
+        let value = "{\n  \"user\": \"admin-of-all\",\n  \"password\": \"Winter&Garden 91\"\n}\n";
+        for cut in [
+            "  \"password\": \"Winter&Garden 91\"\n}\nnext",
+            "x\n{\n  \"user\": \"admin-of-all\",",
+            "12:00 db[7]: \"password\": \"Winter&Garden 91\"",
+        ] {
+            let shown = scrub_of(value, cut);
+            assert!(!shown.contains("Winter") && !shown.contains("admin-of-all"), "{shown}");
+            assert!(shown.contains("[value:/app/SHORT]"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_private_key_that_the_text_has_in_part_is_not_shown() {
+        let body = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg";
+        let (begin, end) = ("-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----");
+        for text in [
+            format!("before\n{begin}\n{body}\n{body}"),
+            format!("{body}\n{body}\n{end}\nafter"),
+            format!("{body}\n{end}\nbetween\n{begin}\n{body}"),
+        ] {
+            let shown = scrub(&text);
+            assert!(!shown.contains(body), "{shown}");
+            assert_eq!(shown.contains("before"), text.contains("before"), "{shown}");
+            assert_eq!(shown.contains("after"), text.contains("after"), "{shown}");
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct DeployJob {
     pub about: Option<About>,
     /// Whether it looks into the files of the images' layers.
     pub layers: bool,
+    /// The Job is over, and the Secret with its task is not known to be deleted.
+    pub holds_task: bool,
     pub created: DateTime<Utc>,
     pub state: JobState,
 }
@@ -63,6 +65,9 @@ pub trait DeployJobs: Send + Sync {
     /// Creates the Job of a run and the Secret with its task, and answers the Job's name. A Job of that name that this
     /// very DockerHost controls is a success: it is adopted.
     async fn start(&self, host: &DockerHost, run: &Run, task: &Task) -> Result<String, ObjectError>;
+    /// Deletes the Secret with the task of a Job that is over: fingerprints of values, and their keys. One that is not there
+    /// is a success.
+    async fn delete_task(&self, host: &DockerHost, job: &str) -> Result<(), ObjectError>;
     /// Deletes a Job, its pods and its Secret. It stays listed until its pods are gone. One that is not there is a
     /// success.
     async fn delete(&self, host: &DockerHost, job: &str) -> Result<(), ObjectError>;

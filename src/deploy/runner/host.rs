@@ -5,11 +5,13 @@ use std::io::{self, Read};
 
 use chrono::DateTime;
 
+use super::output::Output;
 use super::proof::Check;
 use crate::api::time::to_text;
-use crate::deploy::ssh::connection::{Connection, Exit, Output, SshError, Tunnel};
+use crate::deploy::ssh::connection::{self, Connection, Exit, SshError, Tunnel};
 use crate::deploy::task::{Task, TaskCollection};
 use crate::secret_value::SecretValue;
+use crate::text::HostText;
 
 /// The script that does the work on the host.
 pub const HOST_SCRIPT: &str = include_str!("host.sh");
@@ -18,6 +20,9 @@ pub const HOST_SCRIPT: &str = include_str!("host.sh");
 /// where the script is installed as a forced command runs that one instead.
 const BOOTSTRAP: &str =
     r#"exec sh -c 'read -r n && s=$(dd bs=1 count="$n" 2>/dev/null) && keyturn_source=$s && eval "$s"'"#;
+
+/// Longest identifier of an image that is believed, in bytes.
+const LONGEST_ID: usize = 200;
 
 /// Answers are short; a host that sends more than this on standard output is not to be listened to.
 const ANSWER_LIMIT: usize = 1 << 20;
@@ -148,32 +153,32 @@ pub enum DeployResult {
 /// One line of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
-    Unfit(String),
-    Busy(String),
+    Unfit(HostText),
+    Busy(HostText),
     Outdated {
-        path: String,
+        path: HostText,
         version: i64,
-        file: String,
+        file: HostText,
     },
     Deploy(super::DeployKind),
     /// Where the deployment's output lies on the host.
-    Log(String),
+    Log(HostText),
     Result(DeployResult),
     /// A mount point without room.
-    Full(String),
+    Full(HostText),
     /// Exit code of the last try of the verify script.
     Verify(i32),
     Same {
         check: usize,
-        container: String,
+        container: HostText,
     },
     Differs {
         check: usize,
-        container: String,
+        container: HostText,
     },
     /// A container that has one of the variables, and what docker says of it.
     Container {
-        name: String,
+        name: HostText,
         restarting: bool,
         /// How often docker started it again.
         restarts: u64,
@@ -182,7 +187,7 @@ pub enum Line {
     Image {
         id: String,
         /// As the container was started with it.
-        name: String,
+        name: HostText,
     },
 }
 
@@ -195,14 +200,14 @@ pub enum HostError {
 }
 
 /// Sends a request and waits for the whole answer. What the user's scripts print goes to `output`, at most
-/// `output_limit` bytes.
+/// `output_limit` bytes of it.
 pub async fn ask(
     connection: &Connection,
     request: &Request<'_>,
     output_limit: usize,
-    mut output: impl FnMut(&[u8]),
+    output: &Output<'_>,
 ) -> Result<Vec<Line>, HostError> {
-    let (answer, exit) = exchange(connection, request, output_limit, ANSWER_LIMIT, &mut output).await?;
+    let (answer, exit) = exchange(connection, request, output_limit, ANSWER_LIMIT, output).await?;
     parse(&answer).ok_or(HostError::NoAnswer(exit))
 }
 
@@ -220,16 +225,16 @@ pub async fn ask_about_image(
     connection: &Connection,
     request: &Request<'_>,
     answer_limit: usize,
-    mut output: impl FnMut(&[u8]),
+    output: &Output<'_>,
 ) -> Result<Result<AboutImage, String>, HostError> {
-    let (answer, exit) = exchange(connection, request, 4096, answer_limit, &mut output).await?;
+    let (answer, exit) = exchange(connection, request, 4096, answer_limit, output).await?;
     let (answer, mut inspect, mut history) = (SecretValue::new(answer), String::new(), String::new());
     for line in answer.expose().lines() {
         let Some((_, said)) = line.split_once("keyturn: ") else { continue };
         match said.split_once(' ').unwrap_or((said, "")) {
             ("inspect", json) => inspect.push_str(json),
             ("history", json) => history = history + json + "\n",
-            ("unfit", why) => return Ok(Err(why.chars().filter(|c| !c.is_control()).take(300).collect())),
+            ("unfit", why) => return Ok(Err(HostText::new(why).into())),
             ("done", _) => {
                 let (inspect, history) = (SecretValue::new(inspect), SecretValue::new(history));
                 return Ok(Ok(AboutImage { inspect, history }));
@@ -248,7 +253,7 @@ pub async fn ask_about_image(
 pub enum Logs {
     Found {
         /// Where they lie on the host.
-        file: String,
+        file: HostText,
         bytes: u64,
         /// Whether there were more.
         cut: bool,
@@ -262,28 +267,28 @@ pub enum Logs {
     /// The command ended with this exit code, and complained about this last.
     Failed { code: i32, errors: SecretValue },
     /// The host says why it could not begin.
-    Unfit(String),
+    Unfit(HostText),
 }
 
 /// Asks [`Request::Logs`].
 pub async fn ask_for_logs(
     connection: &Connection,
     request: &Request<'_>,
-    mut output: impl FnMut(&[u8]),
+    output: &Output<'_>,
 ) -> Result<Logs, HostError> {
-    let (answer, exit) = exchange(connection, request, 4096, ANSWER_LIMIT, &mut output).await?;
+    let (answer, exit) = exchange(connection, request, 4096, ANSWER_LIMIT, output).await?;
     let answer = SecretValue::new(answer);
     let (mut first, mut last, mut errors) = (String::new(), String::new(), String::new());
-    let (mut file, mut digest, mut cut, mut code) = (String::new(), String::new(), false, None);
+    let (mut file, mut digest, mut cut, mut code) = (HostText::default(), String::new(), false, None);
     let (mut bytes, mut lines) = (0, 0);
     // Another line break than \n is part of what was logged.
     for line in answer.expose().split('\n') {
         let Some((_, said)) = line.split_once("keyturn: ") else { continue };
         let (word, rest) = said.split_once(' ').unwrap_or((said, ""));
         match word {
-            "unfit" => return Ok(Logs::Unfit(rest.chars().filter(|c| !c.is_control()).take(300).collect())),
+            "unfit" => return Ok(Logs::Unfit(HostText::new(rest))),
             "collected" => code = Some(rest.parse().unwrap_or(-1)),
-            "file" => file = rest.chars().filter(|c| !c.is_control()).take(400).collect(),
+            "file" => file = HostText::new(rest),
             "digest" => digest = rest.chars().filter(char::is_ascii_hexdigit).take(64).collect(),
             "size" => bytes = rest.parse().unwrap_or(0),
             "lines" => lines = rest.parse().unwrap_or(0),
@@ -325,7 +330,7 @@ pub fn begin_saved(stream: &mut impl Read) -> io::Result<Result<(), String>> {
             Some((_, "save")) => return Ok(Ok(())),
             Some((_, said)) => {
                 let why = said.strip_prefix("unfit ").unwrap_or(said);
-                return Ok(Err(why.chars().filter(|c| !c.is_control()).take(300).collect()));
+                return Ok(Err(HostText::new(why).into()));
             }
             None => {}
         }
@@ -339,24 +344,30 @@ async fn exchange(
     request: &Request<'_>,
     output_limit: usize,
     answer_limit: usize,
-    output: &mut impl FnMut(&[u8]),
+    output: &Output<'_>,
 ) -> Result<(String, Exit), HostError> {
+    // An exchange before this one may have been given up.
+    output.end(false);
     let mut answer = Vec::new();
     let mut printed = 0;
     let exit = connection
         .exec(BOOTSTRAP, &request.input(), output_limit.max(answer_limit), |stream, data| match stream {
-            Output::Stdout => answer.extend_from_slice(&data[..data.len().min(answer_limit - answer.len())]),
-            Output::Stderr => {
+            connection::Output::Stdout => {
+                answer.extend_from_slice(&data[..data.len().min(answer_limit - answer.len())]);
+            }
+            connection::Output::Stderr => {
                 let room = data.len().min(output_limit - printed);
                 printed += room;
-                output(&data[..room]);
+                output.write(&data[..room]);
             }
         })
-        .await
-        .map_err(HostError::Ssh)?;
-    if printed == output_limit {
-        output(b"\n[the rest of the output is left out]\n");
+        .await;
+    let is_cut = printed == output_limit;
+    output.end(exit.is_ok() && !is_cut);
+    if is_cut {
+        output.note("the rest of the output is left out");
     }
+    let exit = exit.map_err(HostError::Ssh)?;
     Ok((String::from_utf8_lossy(&answer).into_owned(), exit))
 }
 
@@ -376,16 +387,16 @@ fn parse(answer: &str) -> Option<Vec<Line>> {
 }
 
 fn parse_line(word: &str, rest: &str) -> Option<Line> {
-    let text = || rest.chars().filter(|c| !c.is_control()).take(500).collect::<String>();
+    let text = || HostText::new(rest);
     Some(match word {
         "unfit" => Line::Unfit(text()),
         "busy" => Line::Busy(text()),
         "outdated" => {
             let mut words = rest.split(' ');
             Line::Outdated {
-                path: words.next()?.to_owned(),
+                path: HostText::new(words.next()?),
                 version: words.next()?.parse().ok()?,
-                file: words.next().unwrap_or_default().to_owned(),
+                file: HostText::new(words.next().unwrap_or_default()),
             }
         }
         "deploy" => Line::Deploy(match rest {
@@ -404,7 +415,7 @@ fn parse_line(word: &str, rest: &str) -> Option<Line> {
         "verify" => Line::Verify(rest.parse().ok()?),
         "same" | "differs" => {
             let (check, container) = rest.split_once(' ')?;
-            let (check, container) = (check.parse().ok()?, container.to_owned());
+            let (check, container) = (check.parse().ok()?, HostText::name(container));
             if word == "same" { Line::Same { check, container } } else { Line::Differs { check, container } }
         }
         "container" => {
@@ -412,15 +423,14 @@ fn parse_line(word: &str, rest: &str) -> Option<Line> {
             Line::Container {
                 restarting: words.next()? == "restarting",
                 restarts: words.next()?.parse().ok()?,
-                name: words.next()?.to_owned(),
+                name: HostText::name(words.next()?),
             }
         }
         "image" => {
-            let (id, _) = rest.split_once(' ')?;
+            let (id, name) = rest.split_once(' ')?;
             let is_id =
-                id.len() <= 200 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b':');
-            let name = text()[id.len()..].trim().to_owned();
-            return is_id.then(|| Line::Image { id: id.to_owned(), name });
+                id.len() <= LONGEST_ID && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b':');
+            return is_id.then(|| Line::Image { id: id.to_owned(), name: HostText::name(name) });
         }
         _ => return None,
     })
@@ -441,26 +451,46 @@ mod tests {
     }
 
     #[test]
+    fn no_line_of_a_host_is_too_long() {
+        let long = "a".repeat(600);
+        for line in [
+            format!("image {long} x"),
+            format!("image {long}ä x"),
+            format!("image {} {long}", "ä".repeat(250)),
+            format!("container running 0 {long}"),
+            format!("differs 0 {long}"),
+            format!("outdated {long} 1 {long}"),
+            format!("unfit {long}"),
+        ] {
+            for said in parse(&format!("keyturn: {line}\nkeyturn: done\n")).unwrap() {
+                assert!(format!("{said:?}").len() < 1200, "{said:?}");
+            }
+        }
+        assert_eq!(parse(&format!("keyturn: image {long} x\nkeyturn: done\n")), Some(vec![]));
+    }
+
+    #[test]
     fn every_kind_of_line_is_understood() {
         let answer = "keyturn: unfit no docker\nkeyturn: busy CI\nkeyturn: outdated /a/b 7 /x/versions\n\
             keyturn: deploy attached\nkeyturn: log /x/log\nkeyturn: result timeout\nkeyturn: result interrupted\n\
             keyturn: full /var\nkeyturn: verify 22\nkeyturn: same 0 app\nkeyturn: differs 1 runner\n\
             keyturn: container restarting 4 app\n\
             keyturn: image sha256:0a app:1\nkeyturn: image ../x app:1\nkeyturn: done\n";
+        let text = HostText::new;
         let expected = vec![
-            Line::Unfit("no docker".into()),
-            Line::Busy("CI".into()),
-            Line::Outdated { path: "/a/b".into(), version: 7, file: "/x/versions".into() },
+            Line::Unfit(text("no docker")),
+            Line::Busy(text("CI")),
+            Line::Outdated { path: text("/a/b"), version: 7, file: text("/x/versions") },
             Line::Deploy(super::super::DeployKind::Attached),
-            Line::Log("/x/log".into()),
+            Line::Log(text("/x/log")),
             Line::Result(DeployResult::TimedOut),
             Line::Result(DeployResult::Interrupted),
-            Line::Full("/var".into()),
+            Line::Full(text("/var")),
             Line::Verify(22),
-            Line::Same { check: 0, container: "app".into() },
-            Line::Differs { check: 1, container: "runner".into() },
-            Line::Container { name: "app".into(), restarting: true, restarts: 4 },
-            Line::Image { id: "sha256:0a".into(), name: "app:1".into() },
+            Line::Same { check: 0, container: text("app") },
+            Line::Differs { check: 1, container: text("runner") },
+            Line::Container { name: text("app"), restarting: true, restarts: 4 },
+            Line::Image { id: "sha256:0a".into(), name: text("app:1") },
         ];
         assert_eq!(parse(answer), Some(expected));
     }

@@ -335,8 +335,11 @@ follow() {
       if [ $((size - shown)) -gt 1048576 ]; then
         printf '[... %s bytes of output are left out here; see %s on the host]\n' $((size - shown - 262144)) "$folder/log" >&2
         shown=$((size - 262144))
+        # The first line may be the end of one, and a part of a value is not known as one.
+        tail -c "+$((shown + 1))" "$folder/log" | head -c $((size - shown)) | LC_ALL=C sed 1d >&2
+      else
+        tail -c "+$((shown + 1))" "$folder/log" | head -c $((size - shown)) >&2
       fi
-      tail -c "+$((shown + 1))" "$folder/log" | head -c $((size - shown)) >&2
       shown=$size
     fi
     [ "$outcome" = running ] || break
@@ -609,6 +612,8 @@ save() {
 
 # More than this is not kept of what one command prints, in bytes.
 most_kept=67108864
+# Nothing is kept where less than this would be left on the disk.
+least_free=536870912
 
 # What the user's command finds in the logs. It may hold secrets: it goes into a file of this account's alone, and its
 # beginning and end through pipes to keyturn, which takes out what is secret.
@@ -617,7 +622,7 @@ logs() {
   open_state
   folder=$state/access-logs
   mkdir -p "$folder" 2>/dev/null || unfit "the folder $folder cannot be made$(space)"
-  [ "$served" = no ] || refuse_to_fill_the_disk
+  refuse_to_fill_the_disk
   # What was collected before stays: the logs that it was taken from may be gone.
   file=$folder/$incident.$secret.$(date -u +%Y%m%dT%H%M%SZ).$$
   touch "$file.new" "$file.errors" 2>/dev/null || unfit "the file $file.new cannot be made$(space)"
@@ -652,10 +657,19 @@ logs() {
   finish
 }
 
-# Nothing deletes what was collected, and whoever holds the key can collect without end.
+# Nothing deletes what was collected, and it can be asked for again and again: by whoever holds the key of a forced
+# command, or may move the window of an incident. Products run on the same disk.
 refuse_to_fill_the_disk() {
   used=$(du -sk "$folder") && [ "${used%%[!0-9]*}" -lt 1048576 ] ||
     unfit "the folder $folder holds 1 GiB of collected log lines; delete those of incidents that are closed"
+  # shellcheck disable=SC2046 # the fields of one line
+  set -- $(df -Pk "$folder" 2>/dev/null | tail -n 1)
+  case ${4:-none} in
+    *[!0123456789]*) free=0 ;;
+    *) free=$4 ;;
+  esac
+  [ "$free" -ge $(((least_free + most_kept) / 1024)) ] ||
+    unfit "less than $(((least_free + most_kept) / 1048576)) MiB are left where $folder lies, so log lines are not collected there; free some space on ${6:-its disk}"
 }
 
 # Runs the command with its output in $file.new, as far as that may grow, and the end of what it complains about in

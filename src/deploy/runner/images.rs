@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -14,16 +13,14 @@ use super::Run;
 use super::host::{self, AboutImage, HostError, Line, Request};
 use crate::audit::image::{self, Image};
 use crate::audit::layers::{self, Archive, FileHit, Limits};
-use crate::audit::managed::Matcher;
 use crate::audit::{self, Audit, Fingerprints, Place};
 use crate::deploy::report::{ImageReport, ImagesReport, LayersReport, ReportFinding, short_id};
 use crate::deploy::ssh::connection::{Connection, Tunnel};
 use crate::deploy::task::{Layers, TaskAudit};
+use crate::text::{HostText, is_visible};
 
-/// How long it may take, beside the rest of the run.
-pub const TIME: Duration = Duration::from_secs(60);
-/// How long it may take beyond that to look into the files of the layers.
-pub const TIME_FOR_LAYERS: Duration = Duration::from_secs(600);
+/// So long before the end nothing is begun any more, so that what was found by then is told.
+const TIME_TO_TELL: Duration = Duration::from_secs(15);
 /// Findings in the files of one image: a report has no room for more.
 const MOST_IN_FILES: usize = 32;
 /// Longest path that is reported, in characters; of a longer one the end.
@@ -32,40 +29,34 @@ const LONGEST_PATH: usize = 120;
 const MOST_IMAGES: usize = 32;
 /// What docker may say about one image, in bytes. Usual are some 10 KiB.
 const IMAGE_LIMIT: usize = 1 << 20;
-/// Longest name of an image that is reported, in characters.
-const LONGEST_NAME: usize = 200;
 /// Longest explanation, in characters.
 const LONGEST_PROBLEM: usize = 300;
+
+/// What stands in a report until the images have been looked at, and for ever where the pod ends in the middle of that.
+pub fn not_looked_at() -> ImagesReport {
+    let problem = "the pod ended before it had looked at the images".to_owned();
+    ImagesReport { problem: Some(problem), ..ImagesReport::default() }
+}
 
 impl Run<'_> {
     /// Looks at every image once, whatever the names under which containers run it.
     pub(super) async fn look_at_images(&mut self, audit: &TaskAudit) -> ImagesReport {
         let mut report = ImagesReport::default();
         let mut problems = Vec::new();
-        let looks = audit.layers == Layers::Look;
-        let deadline = Instant::now() + if looks { TIME + TIME_FOR_LAYERS } else { TIME };
-        match Matcher::new(&audit.managed) {
-            None => problems.push("the fingerprints of the managed values cannot be read".to_owned()),
-            Some(matcher) => {
-                let looked = self.look_at_all(audit, Arc::new(matcher), deadline, &mut report, &mut problems);
-                if timeout_at(deadline, looked).await.is_err() {
-                    problems.push("it took too long".to_owned());
-                    // An answer may still be on its way.
-                    self.connection = None;
-                }
-            }
+        let deadline = Instant::now() + Duration::from_secs(self.task.audit_seconds());
+        let looked = self.look_at_all(audit, deadline, &mut report, &mut problems);
+        if timeout_at(deadline, looked).await.is_err() {
+            problems.push("it took too long".to_owned());
+            // An answer may still be on its way.
+            self.connection = None;
         }
-        report.problem = (!problems.is_empty()).then(|| {
-            let all = problems.join("; ");
-            all.chars().take(LONGEST_PROBLEM).collect()
-        });
+        report.problem = (!problems.is_empty()).then(|| short(&problems.join("; ")));
         report
     }
 
     async fn look_at_all(
         &mut self,
         audit: &TaskAudit,
-        matcher: Arc<Matcher>,
         deadline: Instant,
         report: &mut ImagesReport,
         problems: &mut Vec<String>,
@@ -77,11 +68,10 @@ impl Run<'_> {
         report.images = images.len();
         match audit.layers {
             Layers::Ignore => {}
-            Layers::Skip => report.ids = images.keys().map(|id| short_id(id)).collect(),
+            Layers::Skip => report.ids = images.keys().take(MOST_IMAGES).map(|id| short_id(id)).collect(),
             Layers::Look => report.layers = Some(LayersReport::default()),
         }
-        // Some seconds before the end, so that what was found by then is told.
-        let deadline = deadline - TIME / 4;
+        let deadline = deadline - TIME_TO_TELL;
         if images.len() > MOST_IMAGES {
             problems.push(format!("only {MOST_IMAGES} of {} images are looked at", images.len()));
         }
@@ -89,7 +79,7 @@ impl Run<'_> {
             let shown = if name.is_empty() { id.clone() } else { name };
             let mut files = Vec::new();
             if let Some(layers) = &mut report.layers {
-                let problem = match self.files_of(matcher.clone(), &id, deadline).await {
+                let problem = match self.files_of(&id, deadline).await {
                     Err(why) => Some(why),
                     Ok(archive) => {
                         layers.files += archive.looked.files;
@@ -102,14 +92,14 @@ impl Run<'_> {
                 let of_image = |problem: String| short(&format!("the layers of {shown}: {problem}"));
                 layers.problem = layers.problem.take().or_else(|| problem.map(of_image));
             }
-            match self.look_at(audit, matcher.clone(), &id, files).await {
+            match self.look_at(audit, &id, files).await {
                 Err(problem) => problems.push(format!("{shown}: {problem}")),
                 Ok((image, found)) => {
                     report.allowed += found.allowed.len();
                     let findings: Vec<ReportFinding> = found.findings.iter().map(reported).collect();
                     // A container may have been started with the bare ID.
                     let named = image.names.first().filter(|_| id.contains(&shown)).unwrap_or(&shown);
-                    let name = named.chars().take(LONGEST_NAME).collect();
+                    let name = HostText::name(named).into();
                     report.found.push(ImageReport { name, digest: id, findings });
                 }
             }
@@ -125,8 +115,9 @@ impl Run<'_> {
             self.ask_once(&request).await.map_err(|_| "the connection to the host broke".to_owned())?
         {
             match line {
-                Line::Unfit(why) => return Err(why),
+                Line::Unfit(why) => return Err(why.into()),
                 Line::Image { id, name } => {
+                    let name = String::from(name);
                     let known = images.entry(id).or_insert_with(|| name.clone());
                     if name < *known {
                         *known = name;
@@ -141,30 +132,25 @@ impl Run<'_> {
     async fn look_at(
         &mut self,
         audit: &TaskAudit,
-        matcher: Arc<Matcher>,
         id: &str,
         files: Vec<FileHit>,
     ) -> Result<(Image, Audit), String> {
         let about = self.about(id).await?;
-        let image = image::parse(&about.inspect, &about.history).map_err(|error| error.to_string())?;
-        let allowances = audit.allowances.clone();
+        let (allowances, matcher) = (audit.allowances.clone(), self.matcher.clone());
         // So long as the connection is kept alive beside it, it may take its time.
         let looked = tokio::task::spawn_blocking(move || {
+            let image = image::parse(&about.inspect, &about.history).map_err(|error| error.to_string())?;
             let keys = Fingerprints::default();
             let found = audit::audit_with_files(&image, files, &allowances, &keys, Some(&matcher));
-            (image, found)
+            Ok((image, found))
         });
-        looked.await.map_err(|_| "the audit broke off".to_owned())
+        looked.await.map_err(|_| "the audit broke off".to_owned())?
     }
 
     /// Looks into the layers of an image while docker saves it.
-    async fn files_of(
-        &mut self,
-        matcher: Arc<Matcher>,
-        id: &str,
-        deadline: Instant,
-    ) -> Result<Archive, String> {
+    async fn files_of(&mut self, id: &str, deadline: Instant) -> Result<Archive, String> {
         let lost = || "the connection to the host broke".to_owned();
+        let matcher = self.matcher.clone();
         let request = Request::Save { task: self.task, id };
         let connection: &Connection = self.connect().await.map_err(|_| lost())?;
         let stream = host::save(connection, &request).await.map_err(|_| lost())?;
@@ -188,10 +174,9 @@ impl Run<'_> {
     async fn about(&mut self, id: &str) -> Result<AboutImage, String> {
         let lost = || "the connection to the host broke".to_owned();
         let request = Request::Image { task: self.task, id };
-        let progress = self.progress;
+        let output = self.output;
         let connection: &Connection = self.connect().await.map_err(|_| lost())?;
-        let answer =
-            host::ask_about_image(connection, &request, IMAGE_LIMIT, |data| progress.output(data)).await;
+        let answer = host::ask_about_image(connection, &request, IMAGE_LIMIT, output).await;
         match answer {
             Ok(answer) => answer,
             Err(HostError::NoAnswer(_)) => Err("the host gave no answer about it".to_owned()),
@@ -215,20 +200,22 @@ impl Read for Blocking {
 }
 
 fn short(problem: &str) -> String {
-    problem.chars().take(LONGEST_PROBLEM).collect()
+    problem.chars().filter(|c| is_visible(*c)).take(LONGEST_PROBLEM).collect()
 }
 
 fn reported(finding: &audit::Finding) -> ReportFinding {
+    let place = match &finding.place {
+        Place::File(path) if path.chars().count() > LONGEST_PATH => {
+            let end: String = path.chars().skip(path.chars().count() - LONGEST_PATH).collect();
+            finding.to_string().replacen(path.as_str(), &format!("…{end}"), 1)
+        }
+        _ => finding.to_string(),
+    };
     ReportFinding {
         rule: finding.rule.id().to_owned(),
         fingerprint: finding.fingerprint.clone(),
         parameter: finding.parameter.clone(),
-        place: match &finding.place {
-            Place::File(path) if path.chars().count() > LONGEST_PATH => {
-                let end: String = path.chars().skip(path.chars().count() - LONGEST_PATH).collect();
-                finding.to_string().replacen(path.as_str(), &format!("…{end}"), 1)
-            }
-            _ => finding.to_string(),
-        },
+        // Whoever builds an image chooses the names of its files.
+        place: place.chars().filter(|c| is_visible(*c)).collect(),
     }
 }

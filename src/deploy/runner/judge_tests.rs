@@ -8,6 +8,7 @@ use super::proof::Proofs;
 use crate::api::docker_host::Proof;
 use crate::deploy::report::{Outcome, Report};
 use crate::deploy::task::Task;
+use crate::text::HostText;
 
 /// A task of parameters with a variable each.
 fn task(parameters: &[(&str, &str)]) -> Task {
@@ -25,13 +26,14 @@ fn task(parameters: &[(&str, &str)]) -> Task {
         "ssh": {"host": "web.example", "port": 22, "user": "deploy"}, "jump": null, "knownHosts": [],
         "sudo": false, "composeProject": "app", "deployScript": "true", "deployTimeoutSeconds": 60,
         "verifyScript": null, "verifyTimeoutSeconds": 60, "parameters": parameters,
+        "managed": {"key": "00".repeat(32), "values": [], "hidden": [], "unsearched": null},
     }))
     .unwrap()
 }
 
 /// The first parameter is proven, the second differs.
 fn judged(task: &Task, verify_code: i32) -> Report {
-    let container = || "app".to_owned();
+    let container = || HostText::name("app");
     let lines =
         [Line::Same { check: 0, container: container() }, Line::Differs { check: 1, container: container() }];
     judge(task, &Proofs::of(task, &lines), &[], verify_code)
@@ -58,4 +60,12 @@ fn two_parameters_in_one_variable_are_named_with_the_way_out() {
         "{together}"
     );
     assert!(together.contains("hosts[].env"), "{together}");
+}
+
+#[test]
+fn a_message_names_a_few_of_many_containers() {
+    let names: Vec<String> = (0..5000).map(|n| format!("container-{n}")).collect();
+    let task = task(&[("/shop/TOKEN", "TOKEN")]);
+    let report = judge(&task, &Proofs::of(&task, &[]), &names, 0);
+    assert!(report.message.ends_with("container-4 and 4995 more"), "{}", report.message);
 }

@@ -8,6 +8,7 @@ use crate::audit::scrub::scrubbed;
 use crate::deploy::report::{LogsReport, Outcome, Report};
 use crate::deploy::task::TaskCollection;
 use crate::secret_value::SecretValue;
+use crate::text::is_visible;
 
 /// Lines that are shown of the first, and as many of the last.
 const SHOWN: usize = 10;
@@ -24,11 +25,10 @@ impl Run<'_> {
         let Some(collection) = &task.collection else {
             return Err(bad("the task does not say what is to be collected"));
         };
-        let matcher = Matcher::new(&collection.managed)
-            .ok_or_else(|| bad("the fingerprints of the managed values cannot be read"))?;
+        let matcher = self.matcher.clone();
         self.phase(format!("collecting log lines on {}", task.ssh.host));
         match self.ask_for_logs(collection).await? {
-            Logs::Unfit(why) => Err(report(Outcome::HostUnfit, why)),
+            Logs::Unfit(why) => Err(report(Outcome::HostUnfit, why.to_string())),
             Logs::Failed { code, errors } => Err(failed(collection, code, &errors, &matcher)),
             Logs::Found { file, bytes, cut, lines, digest, first, last } => {
                 let (first, last, all_is_there) = ends(&first, &last, lines);
@@ -45,18 +45,18 @@ impl Run<'_> {
                 first.truncate(SHOWN);
                 last.drain(..last.len().saturating_sub(SHOWN));
                 let message = format!("{lines} log lines were collected");
-                let logs = LogsReport { lines, bytes, cut, digest, file, first, last };
+                let logs = LogsReport { lines, bytes, cut, digest, file: file.into(), first, last };
                 Ok(Report { logs: Some(Box::new(logs)), ..report(Outcome::Succeeded, message) })
             }
         }
     }
 
     async fn ask_for_logs(&mut self, collection: &TaskCollection) -> Result<Logs, Report> {
-        let (task, progress, deadline) = (self.task, self.progress, self.deadline);
+        let (task, output, deadline) = (self.task, self.output, self.deadline);
         let request = Request::Logs { task, collection };
         let host = &task.ssh.host;
         let connection = self.connect().await.map_err(|error| report(error.outcome(), error.to_string()))?;
-        let answer = host::ask_for_logs(connection, &request, |data| progress.output(data));
+        let answer = host::ask_for_logs(connection, &request, output);
         match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(logs)) => Ok(logs),
             Ok(Err(HostError::Ssh(error))) => Err(report(error.outcome(), error.to_string())),
@@ -76,7 +76,7 @@ impl Run<'_> {
 
 fn failed(collection: &TaskCollection, code: i32, errors: &SecretValue, matcher: &Matcher) -> Report {
     let complaint = scrubbed(errors, matcher).lines().map(str::trim).collect::<Vec<_>>().join(" / ");
-    let complaint: String = complaint.chars().take(LONGEST_COMPLAINT).collect();
+    let complaint: String = complaint.chars().filter(|c| is_visible(*c)).take(LONGEST_COMPLAINT).collect();
     let said = if complaint.is_empty() { String::new() } else { format!("; it said: {complaint}") };
     let message = match code {
         // What timeout gives, with and without the kill.
@@ -105,7 +105,7 @@ fn ends(first: &SecretValue, last: &SecretValue, all: u64) -> (SecretValue, Secr
 
 /// Lines as they can be shown to everybody who may read the incident.
 fn shown(text: &SecretValue, matcher: &Matcher) -> Vec<String> {
-    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    let printable = |c: char| if is_visible(c) { c } else { ' ' };
     let line = |line: &str| {
         let mut shown: String = line.trim_end().chars().map(printable).take(LONGEST_LINE).collect();
         if line.trim_end().chars().nth(LONGEST_LINE).is_some() {

@@ -8,6 +8,7 @@
 mod host;
 mod images;
 mod logs;
+mod output;
 mod pod;
 mod proof;
 mod termination;
@@ -20,14 +21,20 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 pub use self::host::HOST_SCRIPT;
 use self::host::{DeployResult, HostError, Line, Request};
+use self::output::Output;
 pub use self::pod::{Files, main, main_with};
 use self::proof::{Check, Proofs};
 use super::report::{DeployKind, Outcome, Report, ReportParameter};
 use super::ssh::client_key::ClientKey;
 use super::ssh::connection::{Connection, Exit, Login, SshError, Timeouts};
 use super::ssh::known_hosts::KnownHosts;
-use super::task::{Layers, Task, TaskParameter};
+use super::task::{Task, TaskParameter};
 use crate::api::docker_host::{Proof, RunMode};
+use crate::audit::managed::Matcher;
+use crate::text::HostText;
+
+/// Containers that a message names, of those that are in the same trouble.
+const MOST_NAMED: usize = 5;
 
 /// The bounds of a run that do not depend on the host.
 #[derive(Clone, Debug)]
@@ -37,11 +44,18 @@ pub struct Settings {
     pub busy_wait: Duration,
     /// How much of the scripts' output is shown, in bytes for each request.
     pub output_limit: usize,
+    /// How long it may take to look for secrets in all of it.
+    pub output_time: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { timeouts: Timeouts::default(), busy_wait: Duration::from_secs(30), output_limit: 1 << 20 }
+        Self {
+            timeouts: Timeouts::default(),
+            busy_wait: Duration::from_secs(30),
+            output_limit: 1 << 20,
+            output_time: Duration::from_secs(30),
+        }
     }
 }
 
@@ -49,7 +63,9 @@ impl Default for Settings {
 pub trait Progress: Sync {
     /// A new phase began; the report says which.
     fn phase(&self, report: &Report);
-    /// The user's scripts printed something. It may be anything.
+    /// How the run ended. What follows can add to it, and must not take it away.
+    fn result(&self, report: &Report);
+    /// A line for the log: of what the user's scripts print, without what is secret in it.
     fn output(&self, data: &[u8]);
 }
 
@@ -64,12 +80,7 @@ pub fn time_limit(task: &Task) -> Duration {
             return Duration::from_secs(timeout + 180);
         }
     };
-    let audit = match &task.audit {
-        None => Duration::ZERO,
-        Some(audit) if audit.layers == Layers::Look => images::TIME + images::TIME_FOR_LAYERS,
-        Some(_) => images::TIME,
-    };
-    Duration::from_secs(deploy + task.verify_timeout_seconds + 180) + audit
+    Duration::from_secs(deploy + task.verify_timeout_seconds + 180 + task.audit_seconds())
 }
 
 /// Does what the task says and tells how it went. Never fails without a report.
@@ -86,14 +97,21 @@ pub async fn run(
     let Some(checks) = Check::all(task) else {
         return report(Outcome::BadInput, "a key of the task is not 64 hexadecimal digits");
     };
+    let Some(matcher) = Matcher::new(&task.managed) else {
+        return report(Outcome::BadInput, "the fingerprints of the managed values cannot be read");
+    };
+    let matcher = Arc::new(matcher);
+    let output = Output::new(progress, matcher.clone(), settings.output_time);
     let mut run = Run {
         task,
         login: Login { endpoint: &task.ssh, key },
         jump: task.jump.as_ref().map(|endpoint| Login { endpoint, key: jump_key.unwrap_or(key) }),
         known_hosts: Arc::new(KnownHosts::parse(&task.known_hosts)),
         checks,
+        matcher,
         settings,
         progress,
+        output: &output,
         deadline: Instant::now() + time_limit(task),
         connection: None,
         connected_before: false,
@@ -106,7 +124,9 @@ pub async fn run(
         RunMode::Collect => run.collect().await,
     };
     if let Some(audit) = task.audit.as_ref().filter(|_| shows_containers(report.outcome)) {
-        run.phase(format!("looking for secrets in the images on {}", task.ssh.host));
+        // Told before the images are looked at: that takes time and memory, and fails no deployment.
+        report.images = Some(Box::new(images::not_looked_at()));
+        progress.result(&report);
         report.images = Some(Box::new(run.look_at_images(audit).await));
     }
     if let Some(connection) = run.connection {
@@ -202,8 +222,10 @@ struct Run<'a> {
     jump: Option<Login<'a>>,
     known_hosts: Arc<KnownHosts>,
     checks: Vec<Check>,
+    matcher: Arc<Matcher>,
     settings: &'a Settings,
     progress: &'a dyn Progress,
+    output: &'a Output<'a>,
     deadline: Instant,
     connection: Option<Connection>,
     /// From then on a host that cannot be reached is waited for: a deployment may run there.
@@ -263,7 +285,7 @@ impl Run<'_> {
         let request = Request::Deploy { task, run, replay, wait: self.settings.busy_wait.as_secs() };
         let lines = self.ask(&request).await?;
         let mut kind = DeployKind::Started;
-        let mut log = String::new();
+        let mut log = HostText::default();
         let mut full = None;
         let mut result = None;
         for line in lines {
@@ -333,13 +355,13 @@ impl Run<'_> {
         }
         self.phase(format!("comparing what the containers on {} run", task.ssh.host));
         let mut proofs = self.prove().await?;
-        let mut restarting: Vec<String> = proofs.restarting(None).into_iter().map(str::to_owned).collect();
+        let mut restarting = proofs.restarting(None);
         // One that was started again has some time to stay up, and is looked at twice at least.
         let mut looked_again = false;
         while !restarting.is_empty() && (!looked_again || Instant::now() < until) {
             sleep(Duration::from_secs(3)).await;
             let before = std::mem::replace(&mut proofs, self.prove().await?);
-            restarting = proofs.restarting(Some(&before)).into_iter().map(str::to_owned).collect();
+            restarting = proofs.restarting(Some(&before));
             looked_again = true;
         }
         let verdict = judge(task, &proofs, &restarting, verify_code);
@@ -414,10 +436,10 @@ impl Run<'_> {
     }
 
     async fn ask_once(&mut self, request: &Request<'_>) -> Result<Vec<Line>, Failure> {
-        let progress = self.progress;
+        let output = self.output;
         let (deadline, limit) = (self.deadline, self.settings.output_limit);
         let connection = self.connect().await.map_err(|error| Failure::Host(HostError::Ssh(error)))?;
-        let answer = host::ask(connection, request, limit, |data| progress.output(data));
+        let answer = host::ask(connection, request, limit, output);
         match timeout_at(deadline, answer).await {
             Ok(result) => result.map_err(Failure::Host),
             Err(_) => Err(Failure::Deadline),
@@ -442,7 +464,7 @@ impl Run<'_> {
 fn usable(lines: Vec<Line>) -> Result<Vec<Line>, Report> {
     for line in &lines {
         match line {
-            Line::Unfit(why) => return Err(report(Outcome::HostUnfit, why.clone())),
+            Line::Unfit(why) => return Err(report(Outcome::HostUnfit, why.to_string())),
             Line::Busy(who) => {
                 return Err(report(
                     Outcome::Busy,
@@ -490,7 +512,10 @@ fn judge(task: &Task, proofs: &Proofs, restarting: &[String], verify_code: i32) 
         ));
     }
     if !restarting.is_empty() {
-        problems.push(format!("containers end and are started again: {}", restarting.join(", ")));
+        let more = restarting.len().saturating_sub(MOST_NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let named = restarting.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", ");
+        problems.push(format!("containers end and are started again: {named}{more}"));
     }
     match verify_code {
         0 => {}

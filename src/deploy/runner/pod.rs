@@ -38,16 +38,13 @@ pub async fn main() -> i32 {
 
 /// The same with other files and bounds.
 pub async fn main_with(files: &Files, settings: &Settings) -> i32 {
-    let pod = Pod { termination_log: &files.termination_log, doing: Mutex::new("starting".to_owned()) };
+    let pod = Pod {
+        termination_log: &files.termination_log,
+        last: Mutex::new(report(Outcome::Running, "starting")),
+    };
     let last = tokio::select! {
         last = do_task(files, settings, &pod) => last,
-        () = told_to_stop() => {
-            let doing = pod.doing.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            report(
-                Outcome::ConnectionLost,
-                format!("the pod was stopped while {doing}; a deployment that runs on the host goes on, and the next run joins it"),
-            )
-        }
+        () = told_to_stop() => pod.stopped(),
     };
     pod.tell(&last);
     last.outcome.exit_code()
@@ -93,10 +90,26 @@ async fn told_to_stop() {
 
 struct Pod<'a> {
     termination_log: &'a Path,
-    doing: Mutex<String>,
+    /// What was told last.
+    last: Mutex<Report>,
 }
 
 impl Pod<'_> {
+    /// What is told when the pod has to end now. A result stays what it is.
+    fn stopped(&self) -> Report {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if last.outcome != Outcome::Running {
+            return last;
+        }
+        report(
+            Outcome::ConnectionLost,
+            format!(
+                "the pod was stopped while {}; a deployment that runs on the host goes on, and the next run joins it",
+                last.message
+            ),
+        )
+    }
+
     /// Says it in the log and keeps it for Kubernetes.
     fn tell(&self, report: &Report) {
         self.output(format!("keyturn: {:?}: {}\n", report.outcome, report.message).as_bytes());
@@ -108,13 +121,37 @@ impl Pod<'_> {
 
 impl Progress for Pod<'_> {
     fn phase(&self, report: &Report) {
-        report.message.clone_into(&mut self.doing.lock().unwrap_or_else(PoisonError::into_inner));
+        report.clone_into(&mut self.last.lock().unwrap_or_else(PoisonError::into_inner));
         self.tell(report);
+    }
+
+    fn result(&self, report: &Report) {
+        self.phase(report);
+        self.output(b"keyturn: looking for secrets in the images\n");
     }
 
     fn output(&self, data: &[u8]) {
         let mut log = std::io::stdout().lock();
         // Where nobody reads the log any more there is nobody to tell.
         let _ = log.write_all(data).and_then(|()| log.flush());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_stays_what_it_is_whatever_ends_the_pod_afterwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let termination_log = &folder.path().join("termination-log");
+        let pod = Pod { termination_log, last: Mutex::new(report(Outcome::Running, "starting")) };
+        pod.phase(&report(Outcome::Running, "verifying web"));
+        assert_eq!(pod.stopped().outcome, Outcome::ConnectionLost);
+        assert!(pod.stopped().message.contains("stopped while verifying web"));
+        let result = Report { verified: true, ..report(Outcome::Succeeded, "1 of 1 parameters are proven") };
+        pod.result(&result);
+        let told: Report = serde_json::from_slice(&std::fs::read(termination_log).unwrap()).unwrap();
+        assert_eq!((&told, &pod.stopped()), (&result, &result), "whether it is killed or told to stop");
     }
 }

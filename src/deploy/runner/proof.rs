@@ -85,10 +85,10 @@ impl Proofs {
             match line {
                 Line::Same { check, .. } => *same.entry(*check).or_default() += 1,
                 Line::Differs { check, container } => {
-                    differs.entry(*check).or_default().push(container.clone())
+                    differs.entry(*check).or_default().push(container.to_string())
                 }
                 Line::Container { name, restarting, restarts } => {
-                    containers.insert(name.clone(), (*restarts, *restarting));
+                    containers.insert(name.to_string(), (*restarts, *restarting));
                 }
                 _ => {}
             }
@@ -120,7 +120,7 @@ impl Proofs {
 
     /// Containers that cannot be said to run: docker waits to start them again, or has done so since `before`. Without
     /// an earlier look, each that was ever started again is in doubt.
-    pub fn restarting(&self, before: Option<&Self>) -> Vec<&str> {
+    pub fn restarting(&self, before: Option<&Self>) -> Vec<String> {
         let settled = |name: &str, restarts: u64| match before.and_then(|before| before.containers.get(name))
         {
             Some((earlier, _)) => *earlier == restarts,
@@ -128,7 +128,7 @@ impl Proofs {
         };
         let in_doubt =
             |(name, (restarts, waiting)): &(&String, &(u64, bool))| *waiting || !settled(name, *restarts);
-        self.containers.iter().filter(in_doubt).map(|(name, _)| name.as_str()).collect()
+        self.containers.iter().filter(in_doubt).map(|(name, _)| name.clone()).collect()
     }
 
     /// The parameters that some container runs another value of.

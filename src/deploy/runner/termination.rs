@@ -13,7 +13,7 @@ pub const LIMIT: usize = 4096;
 const MOST_WANTED_FINDINGS: usize = 5;
 
 /// The report as JSON of at most [`LIMIT`] bytes: a report that is too long loses the names of containers first, then
-/// the end of its message, then log lines from the middle, then most findings in images, then the names of the parameters that
+/// the end of its message, then that of why images were not looked at, then log lines from the middle, then most findings in images, then the names of the parameters that
 /// have shown what most have: that is said once for all of them.
 pub fn message(report: &Report) -> String {
     let encode = |report: &Report| {
@@ -21,14 +21,19 @@ pub fn message(report: &Report) -> String {
         serde_json::to_string(report).unwrap_or_default()
     };
     let mut report = report.clone();
-    let shorten: [fn(&mut Report); 3] = [
+    let shorten: [fn(&mut Report); 4] = [
         |report| report.parameters.iter_mut().for_each(|p| p.differs_in.truncate(1)),
         |report| {
-            if report.message.chars().count() > 300 {
-                report.message = report.message.chars().take(299).chain(['…']).collect();
-            }
+            cut(&mut report.message, 300);
         },
         |report| report.parameters.iter_mut().for_each(|p| p.differs_in.clear()),
+        |report| {
+            let images = report.images.iter_mut();
+            images.for_each(|images| {
+                let of_layers = images.layers.iter_mut().filter_map(|layers| layers.problem.as_mut());
+                images.problem.iter_mut().chain(of_layers).for_each(|problem| cut(problem, 100));
+            });
+        },
     ];
     for step in shorten {
         if encode(&report).len() <= LIMIT {
@@ -55,6 +60,12 @@ pub fn message(report: &Report) -> String {
     }
     while encode(&report).len() > LIMIT && report.parameters.pop().is_some() {}
     encode(&report)
+}
+
+fn cut(text: &mut String, longest: usize) {
+    if text.chars().count() > longest {
+        *text = text.chars().take(longest - 1).chain(['…']).collect();
+    }
 }
 
 /// What more parameters have shown than anything else.

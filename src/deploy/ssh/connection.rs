@@ -14,6 +14,7 @@ use super::client_key::{ClientKey, RsaSigner, SignError, Signer};
 use super::known_hosts::{HostKeyRefused, KnownHosts};
 use crate::deploy::report::Outcome;
 use crate::deploy::task::Endpoint;
+use crate::text::HostText;
 
 /// Whom to log in as, where.
 #[derive(Clone, Copy)]
@@ -159,9 +160,9 @@ impl client::Handler for HostCheck {
     }
 }
 
-/// At most 200 characters without control characters: what a host says ends up in a terminal.
+/// What a host says ends up in messages and terminals.
 fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(200).collect()
+    HostText::name(text).into()
 }
 
 impl Connection {

@@ -49,12 +49,15 @@ pub const LAYERS: &str = "keyturn.dev/layers";
 pub const PARAMETERS: &str = "keyturn.dev/parameters";
 /// What a collection is about, as JSON.
 pub const ABOUT: &str = "keyturn.dev/about";
+/// On a Job that is over, once the Secret with its task was deleted.
+pub const TASK_DELETED: &str = "keyturn.dev/task-deleted";
 /// Container of the pod whose termination message is the report.
 pub const CONTAINER: &str = "deploy-host";
 
 const DEPLOY_TIMEOUT_SECONDS: u64 = 15 * 60;
 const VERIFY_TIMEOUT_SECONDS: u64 = 2 * 60;
-/// For scheduling, pulling the image, connecting and reading the containers, beside the scripts' own timeouts. The
+/// For scheduling, pulling the image, connecting and reading the containers, beside the scripts' own timeouts and the
+/// look at images. The
 /// deadline deletes the running pod and may lose its report, so the process must have given up long before.
 const DEADLINE_SLACK_SECONDS: u64 = 10 * 60;
 /// Pods beside the first for what may go better a moment later. Longer faults are the reconciler's to retry.
@@ -80,8 +83,8 @@ pub struct JobTemplate {
     pub env: Vec<(String, String)>,
 }
 
-/// What the pod is told. The parameters are those of the run, fingerprinted, and so are their values for the audit of the
-/// images.
+/// What the pod is told. The parameters are those of the run, fingerprinted, and so are the values that are taken out of
+/// what is shown.
 pub fn task(host: &DockerHost, run: &Run, parameters: Vec<TaskParameter>, managed: ManagedValues) -> Task {
     let (ssh, jump) = endpoints(host);
     let layers = match host.spec.audit.as_ref().is_some_and(|audit| audit.layers) {
@@ -90,10 +93,10 @@ pub fn task(host: &DockerHost, run: &Run, parameters: Vec<TaskParameter>, manage
         true => Layers::Skip,
     };
     let (audit, collection) = match &run.collection {
-        None => (Some(TaskAudit { allowances: allowances(host), managed, layers }), None),
+        None => (Some(TaskAudit { allowances: allowances(host), layers }), None),
         Some(Collection { about, script, timeout_seconds }) => {
             let (about, script, timeout_seconds) = (about.clone(), script.clone(), *timeout_seconds);
-            (None, Some(TaskCollection { about, script, timeout_seconds, managed }))
+            (None, Some(TaskCollection { about, script, timeout_seconds }))
         }
     };
     Task {
@@ -114,6 +117,7 @@ pub fn task(host: &DockerHost, run: &Run, parameters: Vec<TaskParameter>, manage
             VERIFY_TIMEOUT_SECONDS,
         ),
         parameters,
+        managed,
         audit,
         collection,
     }
@@ -179,7 +183,7 @@ pub fn job(host: &DockerHost, run: &Run, task: &Task, template: &JobTemplate) ->
         RunMode::Verify => task.verify_timeout_seconds,
         RunMode::Collect => task.collection.as_ref().map_or(0, |collection| collection.timeout_seconds),
     };
-    let deadline = 2 * scripts + DEADLINE_SLACK_SECONDS;
+    let deadline = 2 * scripts + task.audit_seconds() + DEADLINE_SLACK_SECONDS;
     Job {
         metadata: ObjectMeta {
             name: Some(name.clone()),
@@ -207,7 +211,7 @@ pub fn job(host: &DockerHost, run: &Run, task: &Task, template: &JobTemplate) ->
     }
 }
 
-/// The Secret that the pod of this Job mounts. Immutable, and gone with the Job.
+/// The Secret that the pod of this Job mounts. Immutable; it is deleted when the Job is over, and goes with it otherwise.
 pub fn task_secret(job: &Job, task: &Task) -> Secret {
     let json = serde_json::to_vec(task).expect("a task has string keys only");
     Secret {
@@ -225,14 +229,22 @@ pub fn task_secret(job: &Job, task: &Task) -> Secret {
     }
 }
 
+/// The name of the Secret that the pod of this Job mounts its task from.
+pub fn task_secret_of(job: &Job) -> Option<&str> {
+    let pod = job.spec.as_ref()?.template.spec.as_ref()?;
+    let task = pod.volumes.iter().flatten().find(|volume| volume.name == TASK_VOLUME)?;
+    task.secret.as_ref()?.secret_name.as_deref()
+}
+
 /// The keys of the fingerprints are new in every task, and with them this name. So the Secret of a start that was
-/// interrupted is never in the way, and the controller needs no right to look at Secrets.
+/// interrupted is never in the way, and the controller need not look for Secrets.
 fn task_secret_name(job: &str, task: &Task) -> String {
     let json = serde_json::to_vec(task).expect("a task has string keys only");
     format!("{job}-{}", hex::encode(&digest(&SHA256, &json).as_ref()[..4]))
 }
 
 const TASK_KEY: &str = "task.json";
+const TASK_VOLUME: &str = "task";
 
 /// Value of [`HOST_LABEL`] for a host.
 pub fn label_of(host: &DockerHost) -> String {
@@ -378,9 +390,9 @@ fn ends_the_job(outcome: Outcome) -> bool {
 
 fn pod(host: &DockerHost, task_secret: &str, template: &JobTemplate) -> PodSpec {
     let ssh = &host.spec.ssh;
-    let mut mounts = vec![mounted("task", TASK_DIR), mounted("ssh-key", folder(KEY_FILE))];
+    let mut mounts = vec![mounted(TASK_VOLUME, TASK_DIR), mounted("ssh-key", folder(KEY_FILE))];
     let mut volumes = vec![
-        secret_volume("task", task_secret, TASK_KEY, file(TASK_FILE)),
+        secret_volume(TASK_VOLUME, task_secret, TASK_KEY, file(TASK_FILE)),
         key_volume("ssh-key", &ssh.key_secret_ref, KEY_FILE),
     ];
     if let Some(jump) = &ssh.jump {

@@ -167,9 +167,13 @@ fn final_failures_end_the_job_and_passing_ones_get_another_pod() {
 
 #[test]
 fn the_deadline_lies_well_beyond_what_the_scripts_may_take() {
-    let deadline = |mode| sample_job(mode).spec.unwrap().active_deadline_seconds.unwrap();
-    assert_eq!(deadline(RunMode::Deploy), 2 * (900 + 120) + 600);
-    assert_eq!(deadline(RunMode::Verify), 2 * 120 + 600);
+    let deadline = |job: Job| job.spec.unwrap().active_deadline_seconds.unwrap();
+    assert_eq!(deadline(sample_job(RunMode::Deploy)), 2 * (900 + 120) + 60 + 600);
+    assert_eq!(deadline(sample_job(RunMode::Verify)), 2 * 120 + 60 + 600);
+    let (host, run, mut task) = sample(RunMode::Verify);
+    task.audit.as_mut().unwrap().layers = Layers::Look;
+    let looks = job(&host, &run, &task, &JobTemplate::default());
+    assert_eq!(deadline(looks), 2 * 120 + 660 + 600, "and beyond a look into the layers");
 }
 
 #[test]

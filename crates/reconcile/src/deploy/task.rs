@@ -42,12 +42,26 @@ pub struct Task {
     pub verify_script: Option<String>,
     pub verify_timeout_seconds: u64,
     pub parameters: Vec<TaskParameter>,
+    /// Values that are taken out of what is shown to anybody, and searched for in images, by keyed fingerprints of every
+    /// form in which they are written.
+    pub managed: ManagedValues,
     /// How the images that the containers run are searched for secrets; not at all when `None`.
     #[serde(default)]
     pub audit: Option<TaskAudit>,
     /// What a collection is to collect.
     #[serde(default)]
     pub collection: Option<TaskCollection>,
+}
+
+impl Task {
+    /// How long the images may be looked at, in seconds: as configurations, and beyond that into the files of their layers.
+    pub fn audit_seconds(&self) -> u64 {
+        match &self.audit {
+            None => 0,
+            Some(audit) if audit.layers == Layers::Look => 60 + 600,
+            Some(_) => 60,
+        }
+    }
 }
 
 /// Log lines to be collected.
@@ -57,8 +71,6 @@ pub struct TaskCollection {
     pub about: About,
     pub script: String,
     pub timeout_seconds: u64,
-    /// Values that are taken out of what is shown, by keyed fingerprints.
-    pub managed: ManagedValues,
 }
 
 /// What the audit of the images has to know.
@@ -66,8 +78,6 @@ pub struct TaskCollection {
 #[serde(rename_all = "camelCase")]
 pub struct TaskAudit {
     pub allowances: Allowances,
-    /// The published values of the parameters in every form in which they get into images, by keyed fingerprints.
-    pub managed: ManagedValues,
     /// What to do about the files of the layers.
     #[serde(default)]
     pub layers: Layers,

@@ -16,14 +16,14 @@ use keyturn_api::docker_host::{DockerHostStatus, HostRun, RunMode};
 use keyturn_api::grants::{self, Verdict};
 use keyturn_api::rotation_grant::GrantMode;
 use keyturn_api::{DockerHost, ManagedSecret, RotationGrant, validate};
-use keyturn_image_audit::managed::ManagedValues;
+use keyturn_image_audit::managed::{ManagedValues, Unsearched};
 use keyturn_rotation::window::Calendar;
 use kube::ResourceExt;
 
 use self::conditions::{PATIENCE, StartFailure, View};
 use super::deploy_jobs::{DeployJob, DeployJobs, JobState};
 use super::managed_secret::Requeue;
-use super::managed_secret::ports::{Clock, Leadership, Regions};
+use super::managed_secret::ports::{Clock, Leadership, Regions, Targets};
 use super::objects::{ObjectError, Objects, Subject};
 use super::settings::Settings;
 use crate::deploy::fingerprint::{KEY_BYTES, fingerprint};
@@ -55,6 +55,7 @@ pub struct Ports {
     pub objects: Arc<dyn Objects>,
     pub jobs: Arc<dyn DeployJobs>,
     pub regions: Arc<dyn Regions>,
+    pub targets: Arc<dyn Targets>,
     pub leadership: Arc<dyn Leadership>,
     /// Keys of fingerprints come from here.
     pub random: Mutex<Box<dyn Random + Send>>,
@@ -285,7 +286,7 @@ impl DockerHosts {
             Some(collection) => {
                 self.secret_in_logs(collection, wishes, secrets).await.map(|managed| (Vec::new(), managed))
             }
-            None => self.fingerprints(run).await,
+            None => self.fingerprints(run, secrets).await,
         };
         let task = match fingerprints {
             Ok((parameters, managed)) => job::task(host, run, parameters, managed),
@@ -346,10 +347,15 @@ impl DockerHosts {
     }
 
     /// Reads every value of the run and keeps fingerprints only: one to compare what containers run, and those by which
-    /// it is found in images.
-    async fn fingerprints(&self, run: &Run) -> Result<(Vec<TaskParameter>, ManagedValues), TaskError> {
+    /// it is found in images and taken out of what the scripts print.
+    async fn fingerprints(
+        &self,
+        run: &Run,
+        secrets: &[ManagedSecret],
+    ) -> Result<(Vec<TaskParameter>, ManagedValues), TaskError> {
         let mut parameters = Vec::with_capacity(run.parameters.len());
         let mut values = Vec::new();
+        let mut hidden = Vec::new();
         for wish in &run.parameters {
             let missing = || TaskError::VersionMissing { path: wish.path.clone(), version: wish.version };
             let store = self.store_of(wish);
@@ -364,11 +370,15 @@ impl DockerHosts {
                 mac: fingerprint.mac,
                 trimmed_mac: fingerprint.trimmed_mac,
             });
-            if values.len() < MOST_SEARCHED {
-                values.push((wish.path.clone(), value));
-            }
+            hidden.extend(scrubbing::within(secrets, wish, &value).map(|within| (wish.path.clone(), within)));
+            values.push((wish.path.clone(), value));
         }
-        Ok((parameters, ManagedValues::new(&values, &self.key()?)))
+        let left_out = values.len().saturating_sub(MOST_SEARCHED);
+        values.truncate(MOST_SEARCHED);
+        hidden.truncate(MOST_SEARCHED);
+        let managed = ManagedValues::new(&values, &self.key()?).hiding(&hidden);
+        let managed = if left_out > 0 { managed.without(Unsearched::TooMany) } else { managed };
+        Ok((parameters, self.without_admin_secrets(managed, &run.parameters, secrets).await))
     }
 
     fn key(&self) -> Result<[u8; KEY_BYTES], RandomError> {
@@ -377,14 +387,20 @@ impl DockerHosts {
         Ok(key)
     }
 
-    /// Deletes what is left of interrupted starts, and ended Jobs but the last few of each mode. Their results are in
-    /// the status by now.
+    /// Deletes what is left of interrupted starts, ended Jobs but the last few of each mode, and the tasks of the others
+    /// that have ended. Their results are in the status by now.
     async fn tidy(&self, host: &DockerHost, jobs: &[DeployJob]) -> Result<(), ObjectError> {
         let current = host.status.as_ref().and_then(|status| status.run.as_ref()).map(|run| run.job.as_str());
         let superfluous = superfluous(jobs);
-        for name in superfluous.into_iter().filter(|name| Some(*name) != current) {
+        for name in superfluous.iter().filter(|name| Some(**name) != current) {
             if self.ports.leadership.is_leader() {
                 self.ports.jobs.delete(host, name).await?;
+            }
+        }
+        let kept = jobs.iter().filter(|job| !superfluous.contains(job.name.as_str()));
+        for job in kept.filter(|job| job.holds_task) {
+            if self.ports.leadership.is_leader() {
+                self.ports.jobs.delete_task(host, &job.name).await?;
             }
         }
         Ok(())

@@ -44,6 +44,7 @@ fn ended(mode: RunMode, attempt: i32, created: i64, report: Report) -> DeployJob
         audit: "as it is".into(),
         about: None,
         layers: false,
+        holds_task: false,
         created: seconds(created),
         state: JobState::Ended { report, finished: seconds(created + 10) },
     }

@@ -19,6 +19,7 @@ use crate::deploy::testing::{at, host, published, rotating, secret};
 use crate::deploy_jobs::JobParameter;
 use crate::objects::{Notice, Source, Surroundings};
 use crate::parameter_store::{Created, Kept, Listed, NewVersion, ParameterStore};
+use crate::target::{Target, TargetError};
 
 const TOKEN: &str = "/app/TOKEN";
 const VALUE: &str = "the value of version 3\n";
@@ -33,6 +34,13 @@ struct World {
     jobs: Vec<DeployJob>,
     tasks: Vec<Task>,
     deleted: Vec<String>,
+    tasks_deleted: usize,
+    /// The next deletion of a task fails.
+    api_server_away: bool,
+    /// What the target of every secret is administered with; `Err` where it cannot be read.
+    admin: Option<Result<&'static str, ()>>,
+    /// Versions of every parameter before the third, with their values.
+    older: BTreeMap<i64, Result<&'static str, ()>>,
     notices: Vec<Notice>,
     status_writes: usize,
     reads: Vec<String>,
@@ -81,8 +89,15 @@ impl ParameterStore for Shared {
     }
     async fn kept(&self, _: &str) -> Result<Kept, StoreError> {
         let modified = DateTime::from_timestamp(777, 0).unwrap();
-        let versions = vec![Version { number: 3, modified, text: String::new(), stamp: None, claim: None }];
-        Ok(Kept { versions, shape: None })
+        let older = self.lock().older.keys().copied().collect::<Vec<_>>();
+        let versions = older.into_iter().chain([3]).map(|number| Version {
+            number,
+            modified,
+            text: String::new(),
+            stamp: None,
+            claim: None,
+        });
+        Ok(Kept { versions: versions.collect(), shape: None })
     }
     async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError> {
         let mut world = self.lock();
@@ -91,8 +106,18 @@ impl ParameterStore for Shared {
             change(&mut world);
         }
         match world.store_error.clone().filter(|error| error.path() == path) {
-            Some(error) => Err(error),
-            None => Ok((version == Some(3)).then(|| SecretValue::new(VALUE.into()))),
+            Some(error) => return Err(error),
+            None if version == Some(3) => return Ok(Some(SecretValue::new(VALUE.into()))),
+            None => {}
+        }
+        match version.and_then(|version| world.older.get(&version)) {
+            None => Ok(None),
+            Some(Ok(value)) => Ok(Some(SecretValue::new((*value).to_owned()))),
+            Some(Err(())) => Err(StoreError::Denied {
+                operation: "GetParameter",
+                path: path.to_owned(),
+                detail: "the key is disabled".to_owned(),
+            }),
         }
     }
     async fn create(&self, _: NewVersion<'_>) -> Result<Created, StoreError> {
@@ -103,6 +128,25 @@ impl ParameterStore for Shared {
     }
     async fn delete(&self, _: &str) -> Result<(), StoreError> {
         unreachable!("a deployment deletes nothing")
+    }
+}
+
+#[async_trait]
+impl Targets for Shared {
+    async fn open(&self, _: &ManagedSecret, _: &str) -> Result<Option<Arc<dyn Target>>, TargetError> {
+        unreachable!("a deployment changes no target")
+    }
+    async fn admin_secret(&self, _: &ManagedSecret, _: &str) -> Result<Option<SecretValue>, TargetError> {
+        match self.lock().admin {
+            None => Ok(None),
+            Some(Ok(text)) => Ok(Some(SecretValue::new(text.to_owned()))),
+            Some(Err(())) => Err(TargetError {
+                reason: "TargetNotConfigured",
+                message: "Secret admin does not exist".to_owned(),
+                permanent: true,
+                outcome_unknown: false,
+            }),
+        }
     }
 }
 
@@ -182,12 +226,24 @@ impl DeployJobs for Shared {
             audit: revision::audit_settings(&host.spec),
             about: run.collection.as_ref().map(|collection| collection.about.clone()),
             layers: run.layers,
+            holds_task: false,
             created: DateTime::from_timestamp(world.now, 0).unwrap(),
             state: JobState::Running { trouble: None },
         };
         world.jobs.push(started);
         world.tasks.push(task.clone());
         Ok(name)
+    }
+    async fn delete_task(&self, _: &DockerHost, job: &str) -> Result<(), ObjectError> {
+        let mut world = self.lock();
+        if std::mem::take(&mut world.api_server_away) {
+            return Err(ObjectError::Conflict(job.to_owned()));
+        }
+        let job = world.jobs.iter_mut().find(|known| known.name == job).unwrap();
+        assert!(!is_running(job), "the pod of {} needs its task", job.name);
+        job.holds_task = false;
+        world.tasks_deleted += 1;
+        Ok(())
     }
     async fn delete(&self, _: &DockerHost, job: &str) -> Result<(), ObjectError> {
         let mut world = self.lock();
@@ -220,20 +276,30 @@ impl Shared {
     }
 
     async fn pass(&self) -> Requeue {
+        self.try_pass().await.unwrap()
+    }
+
+    async fn try_pass(&self) -> Result<Requeue, ObjectError> {
         let ports = Ports {
             clock: Arc::new(self.clone()),
             objects: Arc::new(self.clone()),
             jobs: Arc::new(self.clone()),
             regions: Arc::new(self.clone()),
+            targets: Arc::new(self.clone()),
             leadership: Arc::new(self.clone()),
             random: Mutex::new(Box::new(crate::generator::OperatingSystem)),
         };
         let settings = Settings { attempts: 3, ..Settings::new("test", "us-east-1") };
-        DockerHosts::new(ports, settings).reconcile("prod", "web").await.unwrap()
+        DockerHosts::new(ports, settings).reconcile("prod", "web").await
     }
 
     /// Ends the Job under way ten seconds after the last event, and looks again.
     async fn end(&self, outcome: Outcome, proof: Option<Proof>) -> Requeue {
+        self.finish(outcome, proof);
+        self.pass().await
+    }
+
+    fn finish(&self, outcome: Outcome, proof: Option<Proof>) {
         {
             let mut world = self.lock();
             world.now += 10;
@@ -255,8 +321,8 @@ impl Shared {
                 logs,
             };
             job.state = JobState::Ended { report, finished };
+            job.holds_task = true;
         }
-        self.pass().await
     }
 
     fn advance(&self, seconds: i64) {
@@ -715,11 +781,63 @@ async fn a_run_that_says_nothing_of_images_is_not_repeated_for_them() {
 async fn the_pod_can_find_the_published_values_in_images_and_is_not_told_them() {
     let world = Shared::new();
     world.pass().await;
-    let audit = world.lock().tasks[0].audit.clone().unwrap();
-    let matcher = keyturn_image_audit::managed::Matcher::new(&audit.managed).unwrap();
+    let task = world.lock().tasks[0].clone();
+    let matcher = keyturn_image_audit::managed::Matcher::new(&task.managed).unwrap();
     let text = SecretValue::new(format!("--label x={}", hex::encode(VALUE.trim())));
     let found: Vec<String> = matcher.find(&text).into_iter().map(|hit| hit.name).collect();
     assert_eq!(found, [TOKEN]);
+}
+
+/// What is left of a text where it is shown, under the fingerprints that the last run was given.
+fn shown(world: &Shared, text: &str) -> String {
+    let task = world.lock().tasks.last().unwrap().clone();
+    let matcher = keyturn_image_audit::managed::Matcher::new(&task.managed).unwrap();
+    keyturn_image_audit::scrub::scrubbed(&SecretValue::new(text.to_owned()), &matcher)
+}
+
+#[tokio::test]
+async fn the_pod_can_take_out_of_what_scripts_print_the_published_values_and_administrators_passwords() {
+    let world = Shared::new();
+    world.lock().admin = Some(Ok("Postgres-Admin-91"));
+    world.pass().await;
+    let printed = format!("TOKEN={} PGPASSWORD=Postgres-Admin-91", VALUE.trim());
+    assert_eq!(shown(&world, &printed), format!("TOKEN=[value:{TOKEN}] PGPASSWORD=[value:administrator]"));
+}
+
+#[tokio::test]
+async fn a_deployment_goes_on_without_showing_what_is_printed_where_a_password_cannot_be_searched_for() {
+    for (admin, why) in [(Err(()), "cannot be read"), (Ok("1234"), "too short")] {
+        let world = Shared::new();
+        world.lock().admin = Some(admin);
+        world.pass().await;
+        assert_eq!(world.started(), 1);
+        let shown = shown(&world, "password 1234");
+        assert!(shown.starts_with("[not shown: ") && shown.contains(why), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn the_task_of_a_run_is_deleted_once_it_has_ended_and_its_job_stays() {
+    let world = Shared::new();
+    world.pass().await;
+    world.pass().await;
+    assert_eq!(world.lock().tasks_deleted, 0, "the pod needs it");
+    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.pass().await;
+    let state = world.lock();
+    assert_eq!((state.tasks_deleted, state.jobs.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_task_whose_deletion_did_not_come_to_pass_is_deleted_by_who_comes_next() {
+    let world = Shared::new();
+    world.pass().await;
+    world.lock().api_server_away = true;
+    world.finish(Outcome::Succeeded, Some(Proof::Proven));
+    assert!(world.try_pass().await.is_err(), "another pass follows");
+    assert_eq!(world.status().parameters[0].proof, Proof::Proven, "what was shown is kept all the same");
+    world.pass().await;
+    assert_eq!(world.lock().tasks_deleted, 1);
 }
 
 impl Shared {
@@ -789,6 +907,39 @@ async fn the_log_lines_of_an_incident_are_collected_once_whatever_is_forgotten()
     world.lock().incidents[0].spec.suspected_since = Some(at(400));
     world.pass().await;
     assert_eq!(world.collections()[1].collection.as_ref().unwrap().about.since, 400, "the window has grown");
+}
+
+#[tokio::test]
+async fn every_version_that_ssm_has_is_taken_out_of_log_lines_and_so_is_the_administrators_password() {
+    let world = Shared::contained().await;
+    {
+        let mut world = world.lock();
+        world.older = (-40..3).map(|version| (version, Ok("the value long before"))).collect();
+        world.older.insert(-41, Ok("the oldest value"));
+        world.admin = Some(Ok("Postgres-Admin-91"));
+    }
+    world.pass().await;
+    for secret in [VALUE.trim(), "the value long before", "the oldest value", "Postgres-Admin-91"] {
+        let shown = shown(&world, &format!("login failed with {secret}"));
+        assert!(!shown.contains(secret) && shown.starts_with("login failed with [value:"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn lines_are_collected_and_not_shown_where_an_older_version_cannot_be_searched_for() {
+    let many = (-2000..3).map(|version| (version, Ok("the value long before"))).collect();
+    for (older, why) in [
+        (BTreeMap::from([(1, Err(())), (2, Ok("the value before"))]), "cannot be read"),
+        (BTreeMap::from([(1, Ok("hunter2"))]), "too short"),
+        (many, "more values"),
+    ] {
+        let world = Shared::contained().await;
+        world.lock().older = older;
+        world.pass().await;
+        assert_eq!(world.collections().len(), 1);
+        let shown = shown(&world, "login failed with hunter2");
+        assert!(shown.starts_with("[not shown: ") && shown.contains(why), "{shown}");
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use keyturn_api::ManagedSecret;
 use keyturn_rotation::observed::Version;
+use keyturn_secret_value::SecretValue;
 
 use crate::generator::Random;
 use crate::objects::Objects;
@@ -44,6 +45,13 @@ pub trait Targets: Send + Sync {
         object: &ManagedSecret,
         region: &str,
     ) -> Result<Option<Arc<dyn Target>>, TargetError>;
+    /// The password or token that the target of this secret is administered with, where it names one: it is taken out of
+    /// what hosts print. Connects to nothing.
+    async fn admin_secret(
+        &self,
+        object: &ManagedSecret,
+        region: &str,
+    ) -> Result<Option<SecretValue>, TargetError>;
 }
 
 /// Whether this process may act. Asked right before every effect.

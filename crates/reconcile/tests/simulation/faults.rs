@@ -21,6 +21,8 @@ pub enum Kind {
     IncidentStatus,
     StartJob,
     DeleteJob,
+    /// Deleting the Secret with the task of a Job that is over.
+    DeleteTask,
     /// Looking at the roles of a target.
     LookAtTarget,
     /// Having a target make a login.
@@ -112,6 +114,12 @@ impl Fault {
         match self {
             StaleReads | StaleListing | StaleHistories => kind == Kind::Observe,
             Evicted | EvictedAfterScript => kind == Kind::StartJob,
+            // Nothing rests on when that happens, nor how often.
+            AppliedSoon | AppliedLate | Duplicated | DuplicatedSoon | DuplicatedLate | CrashAndStaleReads
+                if kind == Kind::DeleteTask =>
+            {
+                false
+            }
             CrashAfter | TimedOutNotApplied | TimedOutApplied | AppliedSoon | AppliedLate | Duplicated
             | DuplicatedSoon | DuplicatedLate | CrashAndStaleReads => {
                 kind != Kind::Observe && kind != Kind::LookAtTarget

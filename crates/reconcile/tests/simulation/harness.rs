@@ -103,6 +103,7 @@ impl Process {
                 objects: port.clone(),
                 jobs: port.clone(),
                 regions: port.clone(),
+                targets: port.clone(),
                 leadership: port.clone(),
                 random: Mutex::new(Box::new(world)),
             },

@@ -159,7 +159,7 @@ pub fn sends(state: &mut State, kind: Kind, what: &str) {
         | Kind::SecretStatus
         | Kind::HostStatus
         | Kind::IncidentStatus => false,
-        Kind::DeleteJob => false,
+        Kind::DeleteJob | Kind::DeleteTask => false,
     };
     let granted = state.cluster.grants.iter().any(|grant| grant.spec.mode == GrantMode::Rotate);
     if outside && !granted {
@@ -927,6 +927,11 @@ pub fn at_the_end(state: &mut State) {
     }
     for untold in held::untold(state) {
         state.violate(untold);
+    }
+    let jobs = state.jobs.iter().filter(|job| job.finished.is_some() && !job.task_deleted);
+    let held: Vec<String> = jobs.map(|job| job.name.clone()).collect();
+    if !held.is_empty() {
+        state.violate(format!("I7: the fingerprints of a run that is over are kept: {}", held.join(", ")));
     }
     if !state.late.is_empty() {
         state.violate("I6: the run ended before everything was applied".to_owned());

@@ -77,9 +77,11 @@ pub struct SimJob {
     generation: i64,
     host_uid: Option<String>,
     created: At,
-    finished: Option<At>,
+    pub finished: Option<At>,
     stage: Stage,
     evicted_after_script: bool,
+    /// The Secret with its task is gone.
+    pub task_deleted: bool,
 }
 
 impl SimJob {
@@ -297,6 +299,7 @@ impl DeployJobs for World {
                 audit: String::new(),
                 about: job.task.collection.as_ref().map(|collection| collection.about.clone()),
                 layers: false,
+                holds_task: job.finished.is_some() && !job.task_deleted,
                 created: job.created,
                 state: match (&job.stage, job.finished) {
                     (Stage::Ended(report), Some(finished)) => {
@@ -360,10 +363,21 @@ impl DeployJobs for World {
                     finished: None,
                     stage: Stage::Created,
                     evicted_after_script: false,
+                    task_deleted: false,
                 });
             }
             state.touched.insert(Key::Host(host_name));
             Ok(name.clone())
+        })
+        .await
+    }
+
+    async fn delete_task(&self, _host: &DockerHost, job: &str) -> Result<(), ObjectError> {
+        let job = job.to_owned();
+        self.effect(Kind::DeleteTask, format!("delete the task of Job {job}"), move |state, _| {
+            let known = state.jobs.iter_mut().find(|known| known.name == job);
+            known.into_iter().for_each(|job| job.task_deleted = true);
+            Ok(())
         })
         .await
     }

@@ -10,6 +10,7 @@ use keyturn_api::postgres::BootstrapMode;
 use keyturn_reconcile::managed_secret::ports::Targets;
 use keyturn_reconcile::target::{Answer as Reply, Fence, Login, Roles, Session, SetUp, Target, TargetError};
 use keyturn_rotation::observed::RotationId;
+use keyturn_secret_value::SecretValue;
 
 use super::cloudflare::SimR2;
 use super::hosts::SimHost;
@@ -358,5 +359,9 @@ impl Targets for World {
             has_admin: spec.admin_secret_ref.is_some(),
             bootstrap_from: spec.bootstrap_from().map(str::to_owned),
         })))
+    }
+
+    async fn admin_secret(&self, _: &ManagedSecret, _: &str) -> Result<Option<SecretValue>, TargetError> {
+        Ok(None)
     }
 }

@@ -1,0 +1,93 @@
+//! Lists in JSON that are read no further than there is room for: what docker says about an image is its builder's to
+//! choose. `null`, which docker writes where there is nothing, is an empty one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use super::image::MOST_TEXTS;
+
+/// What serde is told of a longer list.
+const TOO_MANY: &str = "too many entries";
+
+/// Whether what is wrong with a document is the length of a list.
+pub fn is_too_many(error: &serde_json::Error) -> bool {
+    error.to_string().starts_with(TOO_MANY)
+}
+
+/// A list, or one text in its place, as older versions of docker wrote commands.
+pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    from.deserialize_any(List(PhantomData))
+}
+
+/// A document that is a list.
+pub fn document<T: serde::de::DeserializeOwned>(text: &str) -> serde_json::Result<Vec<T>> {
+    let mut document = serde_json::Deserializer::from_str(text);
+    let entries = list(&mut document)?;
+    document.end().map(|()| entries)
+}
+
+/// An object of names with values.
+pub fn map<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<BTreeMap<String, T>, D::Error> {
+    from.deserialize_any(Map(PhantomData))
+}
+
+struct List<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_string<E: Error>(self, text: String) -> Result<Self::Value, E> {
+        T::deserialize(serde::de::value::StringDeserializer::new(text)).map(|entry| vec![entry])
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        self.visit_string(text.to_owned())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(entry) = entries.next_element()? {
+            if list.len() == MOST_TEXTS {
+                return Err(A::Error::custom(TOO_MANY));
+            }
+            list.push(entry);
+        }
+        Ok(list)
+    }
+}
+
+struct Map<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Map<T> {
+    type Value = BTreeMap<String, T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(BTreeMap::new())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut map = BTreeMap::new();
+        while let Some((name, value)) = entries.next_entry()? {
+            if map.len() == MOST_TEXTS {
+                return Err(A::Error::custom(TOO_MANY));
+            }
+            map.insert(name, value);
+        }
+        Ok(map)
+    }
+}

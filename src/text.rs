@@ -1,0 +1,72 @@
+//! Texts that others wrote, as they may stand in messages: in what a host, its containers or its docker say.
+
+use std::fmt;
+
+/// Longest text of a host that is kept, in characters.
+const LONGEST: usize = 500;
+/// Longest name of a container or an image.
+const LONGEST_NAME: usize = 200;
+
+/// Whether a character can be seen, or is a space. Control characters would steer a terminal; others without a shape of
+/// their own hide text, or turn its direction, so that it reads as another.
+pub fn is_visible(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// A text of a host: one line of bounded length, of visible characters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostText(String);
+
+impl HostText {
+    /// A sentence or a path.
+    pub fn new(said: &str) -> Self {
+        Self::of(said, LONGEST)
+    }
+
+    /// The name of a container or an image.
+    pub fn name(said: &str) -> Self {
+        Self::of(said, LONGEST_NAME)
+    }
+
+    fn of(said: &str, longest: usize) -> Self {
+        let visible = || said.trim().chars().filter(|c| is_visible(*c));
+        match visible().nth(longest) {
+            None => Self(visible().collect()),
+            Some(_) => Self(visible().take(longest - 1).chain(['…']).collect()),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HostText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<HostText> for String {
+    fn from(text: HostText) -> Self {
+        text.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_host_says_is_one_bounded_line_of_visible_characters() {
+        let said = " in\u{1b}[31m web\r\n\u{202e}txt\u{200b}.exe\u{7f}\u{9b}\u{2028}é漢 \n";
+        assert_eq!(HostText::new(said).as_str(), "in[31m webtxt.exeé漢");
+        assert_eq!(HostText::new(&"ä".repeat(500)).as_str(), "ä".repeat(500));
+        assert_eq!(HostText::new(&"ä".repeat(501)).as_str(), format!("{}…", "ä".repeat(499)));
+        assert_eq!(HostText::name(&"a".repeat(999)).as_str().chars().count(), 200);
+    }
+}

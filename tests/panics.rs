@@ -1,0 +1,19 @@
+//! What every command of keyturn says when it has a bug: where, and nothing of what it was working on.
+
+use std::fs::OpenOptions;
+use std::process::{Command, Stdio};
+
+/// The standard library panics where standard output cannot be written to, with a message that quotes what it was told.
+#[test]
+fn a_panic_of_any_command_says_where_it_was_and_withholds_its_text() {
+    for arguments in [["version"].as_slice(), &["crds"]] {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut keyturn = Command::new(env!("CARGO_BIN_EXE_keyturn"));
+        let output = keyturn.args(arguments).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{arguments:?}: {said}");
+        assert!(said.starts_with("keyturn: ") && said.contains("bug"), "{arguments:?}: {said}");
+        assert!(said.contains("withheld"), "{arguments:?}: {said}");
+        assert!(!said.contains("stdout") && !said.contains("No space left"), "{arguments:?}: {said}");
+    }
+}
