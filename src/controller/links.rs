@@ -1,11 +1,13 @@
 //! What a change of one object means to others: who has to be looked at again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::PartialObjectMeta;
 use kube::{Resource, ResourceExt};
+use tokio::sync::watch;
 
 use super::cache::{Cache, Guarded};
 use super::docker_host::hosts_of;
@@ -43,6 +45,8 @@ pub struct Links {
     pub own: OwnWrites,
     /// Called when the set of parameters that ManagedSecrets are about may have changed.
     pub desires_changed: Arc<dyn Fn() + Send + Sync>,
+    /// Namespaces whose Jobs are to be watched.
+    pub jobs_in: watch::Sender<BTreeSet<String>>,
 }
 
 impl Links {
@@ -80,7 +84,15 @@ impl Links {
     /// A grant has come, gone or changed.
     pub fn grant(&self) {
         (self.desires_changed)();
+        self.jobs_in.send_if_modified(|known| self.changes_jobs(known));
         self.everything();
+    }
+
+    fn changes_jobs(&self, known: &mut BTreeSet<String>) -> bool {
+        let now = self.cache.namespaces_with_jobs();
+        let changed = *known != now;
+        *known = now;
+        changed
     }
 
     /// Queues an object that has something to tell.
@@ -150,6 +162,10 @@ impl Links {
         if change == Change::Applied {
             self.tell(object, |queues| &queues.telling.hosts);
         }
+        self.jobs_in.send_if_modified(|known| {
+            let nothing_new = change == Change::Applied && known.contains(&namespace);
+            !nothing_new && self.changes_jobs(known)
+        });
         for secret in self.cache.secrets(&namespace) {
             if secret.0.as_ref().is_ok_and(|secret| names_host(secret, &name)) {
                 self.push_secret(&namespace, &secret.name_any());
@@ -314,6 +330,7 @@ mod tests {
             queues: vec![queues],
             own: OwnWrites::default(),
             desires_changed: Arc::new(|| {}),
+            jobs_in: watch::Sender::default(),
         };
         Rig { links, secrets: secret_requests, hosts: host_requests }
     }
