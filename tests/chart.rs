@@ -581,7 +581,9 @@ fn policies_hold_the_controllers_account_to_its_own_jobs_and_image() {
             assert_eq!(binding["spec"]["validationActions"], json!(["Deny"]));
         }
         let jobs = policies.iter().find(|policy| policy["metadata"]["name"] == "keyturn-jobs").unwrap();
-        assert!(jobs["spec"]["validations"].to_string().contains("'registry.example/team/keyturn' + separator"));
+        assert!(
+            jobs["spec"]["validations"].to_string().contains("'registry.example/team/keyturn' + separator")
+        );
         let without = [PRODUCTION, &["--set", "admissionPolicy.enabled=false"]].concat();
         assert!(of_kind(&render(helm, &without), "ValidatingAdmissionPolicy").is_empty());
     }
@@ -665,7 +667,10 @@ fn an_address_that_shows_secrets_on_the_way_is_refused_unless_it_is_allowed() {
             let escaped = value.replace('{', "\\{").replace('}', "\\}");
             let set = ["--set", &escaped];
             let error = try_render(helm, &[&REQUIRED[..], &set].concat()).unwrap_err();
-            assert!(error.contains(value.split('=').next().unwrap()) && error.contains("use https"), "{error}");
+            assert!(
+                error.contains(value.split('=').next().unwrap()) && error.contains("use https"),
+                "{error}"
+            );
             let allowed = render(helm, &[&REQUIRED[..], &set, &["--set", "allowHttp=true"]].concat());
             assert_eq!(environment(&allowed)["KEYTURN_ALLOW_HTTP"]["value"], "true");
         }

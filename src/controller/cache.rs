@@ -205,12 +205,8 @@ mod tests {
         };
         let (grants, mut grants_writer) = reflector::store();
         let (hosts, mut hosts_writer) = reflector::store();
-        let scope = Scope {
-            namespace: None,
-            secrets: reflector::store().0,
-            hosts,
-            incidents: reflector::store().0,
-        };
+        let scope =
+            Scope { namespace: None, secrets: reflector::store().0, hosts, incidents: reflector::store().0 };
         let cache = Cache { scopes: vec![scope], grants };
         for namespace in ["granted", "other"] {
             hosts_writer.apply_watcher_event(&Event::Apply(host(namespace)));

@@ -469,10 +469,9 @@ mod tests {
 
     #[test]
     fn an_http_address_is_refused_unless_it_is_allowed() {
-        for (flag, address) in [
-            ("--cloudflare-api-url", "http://10.0.0.1/v4"),
-            ("--r2-endpoint", "http://10.0.0.1/{account}"),
-        ] {
+        for (flag, address) in
+            [("--cloudflare-api-url", "http://10.0.0.1/v4"), ("--r2-endpoint", "http://10.0.0.1/{account}")]
+        {
             let argument = format!("{flag}={address}");
             let refused = parse(&["--cluster=c", &argument]).unwrap().settings().unwrap_err().to_string();
             assert!(refused.contains(flag) && refused.contains("use https"), "{refused}");

@@ -74,10 +74,7 @@ pub struct ListenError {
 }
 
 /// Answers until the process ends.
-pub async fn serve(
-    address: SocketAddr,
-    probes: Probes,
-) -> Result<impl Future<Output = ()>, ListenError> {
+pub async fn serve(address: SocketAddr, probes: Probes) -> Result<impl Future<Output = ()>, ListenError> {
     let listener = TcpListener::bind(address).await.map_err(|source| ListenError { address, source })?;
     Ok(answer(listener, routes(probes), LIMITS))
 }
@@ -114,8 +111,7 @@ async fn answer(listener: TcpListener, routes: Router, limits: Limits) {
 /// One request and its answer. What goes wrong on the way is the peer's to see.
 async fn converse(stream: TcpStream, routes: Router, deadline: Duration) {
     let service = TowerToHyperService::new(routes);
-    let connection =
-        http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
     let _ = tokio::time::timeout(deadline, connection).await;
 }
 
@@ -160,7 +156,7 @@ mod tests {
             missing: Box::new(Vec::new),
             metrics: Box::new(|| Ok("# EOF\n".to_owned())),
         };
-                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(answer(listener, routes(probes), limits));
         address

@@ -154,7 +154,8 @@ where
 fn planted() -> Vec<(&'static str, Value, &'static str)> {
     let pod = "/spec/template/spec";
     let container = "/spec/template/spec/containers/0";
-    let at = |path: &str, field: &str| -> &'static str { Box::leak(format!("{path}/{field}").into_boxed_str()) };
+    let at =
+        |path: &str, field: &str| -> &'static str { Box::leak(format!("{path}/{field}").into_boxed_str()) };
     let secret = json!({"secretName": "x", "items": [{"key": "a", "path": "a"}]});
     vec![
         (at(container, "image"), json!("busybox:1"), "runs an image of"),
@@ -170,13 +171,29 @@ fn planted() -> Vec<(&'static str, Value, &'static str)> {
         (at(pod, "securityContext/runAsUser"), json!(0), "runs as user 65532"),
         (at(pod, "securityContext/runAsNonRoot"), json!(false), "runs as user 65532"),
         (at(pod, "securityContext"), json!(null), "runs as user 65532"),
-        (at(container, "securityContext/privileged"), json!(true), ""),
+        (at(container, "securityContext/privileged"), json!(true), "privileged"),
         (at(container, "securityContext/runAsUser"), json!(0), "has no capability"),
-        (at(container, "securityContext/capabilities"), json!({"drop": ["ALL"], "add": ["SYS_ADMIN"]}), "no capability"),
+        (
+            at(container, "securityContext/capabilities"),
+            json!({"drop": ["ALL"], "add": ["SYS_ADMIN"]}),
+            "no capability",
+        ),
         (at(container, "securityContext"), json!(null), "has no capability"),
-        (at(pod, "volumes/1"), json!({"name": "ssh-key", "hostPath": {"path": "/"}}), "volumes are its task and SSH keys"),
-        (at(pod, "volumes/1"), json!({"name": "other", "secret": secret}), "volumes are its task and SSH keys"),
-        (at(pod, "volumes/1"), json!({"name": "ssh-key", "secret": {"secretName": "x"}}), "volumes are its task"),
+        (
+            at(pod, "volumes/1"),
+            json!({"name": "ssh-key", "hostPath": {"path": "/"}}),
+            "volumes are its task and SSH keys",
+        ),
+        (
+            at(pod, "volumes/-"),
+            json!({"name": "other", "secret": secret}),
+            "volumes are its task and SSH keys",
+        ),
+        (
+            at(pod, "volumes/1"),
+            json!({"name": "ssh-key", "secret": {"secretName": "x"}}),
+            "volumes are its task",
+        ),
         (at(pod, "volumes/0/secret/secretName"), json!("somebodys"), "a Secret of its own"),
         (at(container, "envFrom"), json!([{"secretRef": {"name": "x"}}]), "holds nothing of other objects"),
         ("/metadata/labels", json!({}), "its own Jobs only"),
@@ -185,14 +202,15 @@ fn planted() -> Vec<(&'static str, Value, &'static str)> {
     ]
 }
 
-/// The object with one field changed.
+/// The object with one field changed; `-` is a further item of a list.
 fn with(object: &Job, path: &str, value: Value) -> Value {
     let mut object = serde_json::to_value(object).unwrap();
     let (parent, field) = path.rsplit_once('/').unwrap();
     let parent = object.pointer_mut(parent).unwrap_or_else(|| panic!("{path}"));
-    match field.parse::<usize>() {
-        Ok(index) => parent[index] = value,
-        Err(_) => parent[field] = value,
+    match (field.parse::<usize>(), field) {
+        (Ok(index), _) => parent[index] = value,
+        (Err(_), "-") => parent.as_array_mut().unwrap().push(value),
+        (Err(_), field) => parent[field] = value,
     }
     object
 }

@@ -215,12 +215,9 @@ impl DockerHosts {
     ) -> Result<Requeue, ObjectError> {
         let grants = self.ports.objects.grants().await?;
         let failure = match permission(&grants, &host) {
-            Permission::Lacking(message) => StartFailure {
-                reason: "NotGranted".to_owned(),
-                message,
-                stalled: true,
-                unreadable: None,
-            },
+            Permission::Lacking(message) => {
+                StartFailure { reason: "NotGranted".to_owned(), message, stalled: true, unreadable: None }
+            }
             Permission::Granted | Permission::ObserveOnly => self.missing_right(right),
         };
         let before = host.status.clone().unwrap_or_default();

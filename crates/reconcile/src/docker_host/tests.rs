@@ -442,7 +442,9 @@ async fn a_namespace_without_the_controllers_role_is_told_which_role_to_bind_and
     world.pass().await;
     let (_, reason, message) = world.condition(STALLED).unwrap();
     assert_eq!(reason, "RoleMissing");
-    for part in ["may not list jobs in namespace prod", "kubectl create rolebinding keyturn-namespace -n prod"] {
+    for part in
+        ["may not list jobs in namespace prod", "kubectl create rolebinding keyturn-namespace -n prod"]
+    {
         assert!(message.contains(part), "{part} is not in: {message}");
     }
     assert_eq!(world.reason(READY).as_deref(), Some("RoleMissing"));
