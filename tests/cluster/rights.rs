@@ -196,7 +196,8 @@ fn planted() -> Vec<(&'static str, Value, &'static str)> {
         ),
         (at(pod, "volumes/0/secret/secretName"), json!("somebodys"), "a Secret of its own"),
         (at(container, "envFrom"), json!([{"secretRef": {"name": "x"}}]), "holds nothing of other objects"),
-        ("/metadata/labels", json!({}), "its own Jobs only"),
+        // Those of the template are taken where there is none.
+        ("/metadata/labels", json!({"app": "web"}), "its own Jobs only"),
         ("/metadata/ownerReferences", json!(null), "its own Jobs only"),
         ("/spec/template/metadata/labels", json!({}), "network policies know them"),
     ]
