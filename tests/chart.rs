@@ -3,7 +3,7 @@
 //! Tests that need Helm 3 and 4 (`helm3` and `helm` in PATH, as `eval "$(dev/world env)"` puts them) are run by
 //! `cargo test --test chart -- --ignored`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -195,6 +195,10 @@ fn render(helm: &str, arguments: &[&str]) -> Vec<Value> {
 const PRODUCTION: &[&str] = &["--values", "ci/production-values.yaml"];
 const EVERYTHING: &[&str] = &["--values", "ci/everything-values.yaml"];
 
+/// What has no default, for tests of a single value.
+const REQUIRED: [&str; 2] =
+    ["--set", "cluster=production,aws.region=us-east-1,image.repository=registry.example.com/keyturn"];
+
 fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
     objects.iter().filter(|o| o["kind"] == kind).collect()
 }
@@ -382,7 +386,7 @@ fn credentials_come_from_the_service_account_or_from_a_secret() {
 fn the_image_of_deploy_jobs_is_the_controllers_own() {
     for helm in HELMS {
         for (values, image) in [
-            (PRODUCTION, "keyturn:0.1.0"),
+            (PRODUCTION, "registry.example.com/keyturn:0.1.0"),
             (
                 EVERYTHING,
                 "registry.example/keyturn@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
@@ -442,25 +446,237 @@ fn no_role_can_list_secrets_or_do_everything() {
     }
 }
 
+/// Everything beside reading RotationGrants that the controller may do, by the namespace it may do it in; `*` is every one.
+fn rights_by_namespace(objects: &[Value]) -> BTreeMap<String, BTreeSet<String>> {
+    let roles = [of_kind(objects, "ClusterRole"), of_kind(objects, "Role")].concat();
+    let bindings = [of_kind(objects, "ClusterRoleBinding"), of_kind(objects, "RoleBinding")].concat();
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for binding in bindings {
+        let subject = json!({"kind": "ServiceAccount", "name": "keyturn", "namespace": "keyturn-system"});
+        if binding["subjects"] != json!([subject]) {
+            continue;
+        }
+        let bound = roles.iter().find(|role| {
+            role["kind"] == binding["roleRef"]["kind"]
+                && role["metadata"]["name"] == binding["roleRef"]["name"]
+                && (role["kind"] == "ClusterRole"
+                    || role["metadata"]["namespace"] == binding["metadata"]["namespace"])
+        });
+        let namespace = binding["metadata"]["namespace"].as_str().unwrap_or("*").to_owned();
+        let rights = rights(bound.unwrap_or_else(|| panic!("no role for {binding}"))).into_iter();
+        let rights = rights.map(|(_, resource, verb)| format!("{verb} {resource}"));
+        found.entry(namespace).or_default().extend(rights.filter(|r| !r.ends_with("rotationgrants")));
+    }
+    found
+}
+
+const OWN_KINDS: [&str; 13] = [
+    "get dockerhosts",
+    "get managedsecrets",
+    "get secretincidents",
+    "list dockerhosts",
+    "list managedsecrets",
+    "list secretincidents",
+    "patch managedsecrets",
+    "update dockerhosts/status",
+    "update managedsecrets/status",
+    "update secretincidents/status",
+    "watch dockerhosts",
+    "watch managedsecrets",
+    "watch secretincidents",
+];
+const WORK: [&str; 13] = [
+    "create events",
+    "create jobs",
+    "create secrets",
+    "delete jobs",
+    "get jobs",
+    "get secrets",
+    "list events",
+    "list jobs",
+    "list pods",
+    "patch events",
+    "patch jobs",
+    "update jobs/finalizers",
+    "watch jobs",
+];
+
+fn set(rights: &[&str]) -> BTreeSet<String> {
+    rights.iter().map(|right| (*right).to_owned()).collect()
+}
+
 #[test]
 #[ignore = "needs Helm"]
-fn watching_some_namespaces_takes_rights_in_those_only() {
+fn rights_beyond_its_own_kinds_are_bound_in_the_namespaces_that_grants_name_only() {
+    let grants = values_file(&json!({
+        "grants": {
+            "one": {"namespaces": ["shop", "blog"], "hosts": [{"host": "a"}]},
+            "two": {"namespaces": ["shop"], "parameters": [{"prefix": "/shop/"}]},
+        },
+        "rbac": {"namespaces": ["by-hand"]},
+    }));
+    let grants: [&str; 2] = ["--values", grants.path().to_str().unwrap()];
     for helm in HELMS {
-        let objects = render(helm, EVERYTHING);
-        let cluster = of_kind(&objects, "ClusterRole")
-            .into_iter()
-            .find(|r| r["metadata"]["name"] == "keyturn")
-            .unwrap();
-        for (_, resource, verb) in rights(cluster) {
-            assert_eq!(resource, "rotationgrants", "{verb}");
+        let mut rights = rights_by_namespace(&render(helm, &[PRODUCTION, &grants].concat()));
+        assert_eq!(rights.remove("*"), Some(set(&OWN_KINDS)));
+        assert_eq!(rights.remove("default"), Some(set(&["create events", "patch events"])));
+        let own = ["create leases", "get leases", "update leases", "patch leases"];
+        let own = [&own[..], &["create events", "patch events"]].concat();
+        assert_eq!(rights.remove("keyturn-system"), Some(set(&own)));
+        for namespace in ["by-hand", "blog", "shop"] {
+            assert_eq!(rights.remove(namespace), Some(set(&WORK)), "{namespace}");
         }
-        let roles = of_kind(&objects, "Role");
-        let of_secrets: Vec<&str> = roles
-            .iter()
-            .filter(|role| rights(role).iter().any(|(_, resource, _)| resource == "managedsecrets"))
-            .map(|role| role["metadata"]["namespace"].as_str().unwrap())
-            .collect();
-        assert_eq!(of_secrets, ["musehub-production", "musehub-staging"]);
+        assert_eq!(rights, BTreeMap::new());
+
+        let bare = rights_by_namespace(&render(helm, PRODUCTION));
+        assert_eq!(bare.keys().collect::<Vec<_>>(), ["*", "default", "keyturn-system"]);
+
+        let wide = [PRODUCTION, &grants, &["--set", "rbac.clusterWide=true"]].concat();
+        let wide = rights_by_namespace(&render(helm, &wide));
+        assert_eq!(wide["*"], set(&[&OWN_KINDS[..], &WORK].concat()));
+        assert!(!wide.contains_key("shop"), "it has them there already");
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn watching_some_namespaces_takes_rights_in_exactly_those() {
+    for helm in HELMS {
+        let mut rights = rights_by_namespace(&render(helm, EVERYTHING));
+        assert_eq!(rights.remove("*"), Some(BTreeSet::new()), "RotationGrants are read everywhere");
+        rights.remove("keyturn-system");
+        for namespace in ["musehub-production", "musehub-staging"] {
+            let all = [&OWN_KINDS[..], &WORK].concat();
+            assert_eq!(rights.remove(namespace), Some(set(&all)), "{namespace}");
+        }
+        assert_eq!(rights, BTreeMap::new());
+        for contradiction in ["rbac.clusterWide=true", "rbac.namespaces={other}"] {
+            let error = try_render(helm, &[EVERYTHING, &["--set", contradiction]].concat());
+            assert!(error.unwrap_err().contains("leave out rbac.namespaces and rbac.clusterWide"));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn policies_hold_the_controllers_account_to_its_own_jobs_and_image() {
+    for helm in HELMS {
+        let account = ["--set", "serviceAccount.name=own,image.repository=registry.example/team/keyturn"];
+        let objects = render(helm, &[PRODUCTION, &account].concat());
+        let policies = of_kind(&objects, "ValidatingAdmissionPolicy");
+        let expected = ["keyturn-jobs", "keyturn-managedsecrets", "keyturn-secrets"];
+        let sorted = |mut names: Vec<String>| {
+            names.sort();
+            names
+        };
+        assert_eq!(sorted(names(&policies)), expected);
+        for policy in &policies {
+            assert_eq!(policy["spec"]["failurePolicy"], "Fail");
+            assert_eq!(
+                policy["spec"]["matchConditions"][0]["expression"],
+                "request.userInfo.username == 'system:serviceaccount:keyturn-system:own'"
+            );
+        }
+        let bindings = of_kind(&objects, "ValidatingAdmissionPolicyBinding");
+        assert_eq!(sorted(names(&bindings)), expected);
+        for binding in bindings {
+            assert_eq!(binding["spec"]["policyName"], binding["metadata"]["name"]);
+            assert_eq!(binding["spec"]["validationActions"], json!(["Deny"]));
+        }
+        let jobs = policies.iter().find(|policy| policy["metadata"]["name"] == "keyturn-jobs").unwrap();
+        assert!(
+            jobs["spec"]["validations"].to_string().contains("'registry.example/team/keyturn' + separator")
+        );
+        let without = [PRODUCTION, &["--set", "admissionPolicy.enabled=false"]].concat();
+        assert!(of_kind(&render(helm, &without), "ValidatingAdmissionPolicy").is_empty());
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn by_default_nobody_reaches_the_metrics_or_a_deploy_job_and_the_controller_reaches_what_it_needs() {
+    let grants = values_file(&json!({"grants": {
+        "shop": {"namespaces": ["shop"], "hosts": [{"host": "a"}, {"host": "b", "port": 2222}]},
+        "blog": {"namespaces": ["blog"], "hosts": [{"host": "c", "port": 2200}]},
+    }}));
+    let grants: [&str; 2] = ["--values", grants.path().to_str().unwrap()];
+    let policy = |objects: &[Value], namespace: &str| {
+        let policies = of_kind(objects, "NetworkPolicy");
+        policies.into_iter().find(|p| p["metadata"]["namespace"] == namespace).unwrap()["spec"].clone()
+    };
+    let ports = |rule: &Value| -> Vec<i64> {
+        rule["ports"].as_array().unwrap().iter().map(|port| port["port"].as_i64().unwrap()).collect()
+    };
+    for helm in HELMS {
+        let objects = render(helm, &[PRODUCTION, &grants].concat());
+        assert_eq!(of_kind(&objects, "NetworkPolicy").len(), 3);
+        let controller = policy(&objects, "keyturn-system");
+        assert_eq!(controller["policyTypes"], json!(["Ingress"]), "it may connect to anything");
+        let pod = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["metadata"]["labels"];
+        for (label, value) in controller["podSelector"]["matchLabels"].as_object().unwrap() {
+            assert_eq!(&pod[label], value, "{label}");
+        }
+        let only_helm_test = json!([{"podSelector": {"matchLabels": {
+            "app.kubernetes.io/instance": "keyturn", "app.kubernetes.io/component": "check",
+        }}}]);
+        assert_eq!(controller["ingress"][0]["from"], only_helm_test);
+        let test = of_kind(&objects, "Pod")[0];
+        assert_eq!(test["metadata"]["labels"]["app.kubernetes.io/component"], "check");
+
+        for (namespace, ssh) in [("shop", vec![22, 2222]), ("blog", vec![22, 2200])] {
+            let job = policy(&objects, namespace);
+            assert_eq!(job["policyTypes"], json!(["Ingress", "Egress"]));
+            assert!(job["ingress"].is_null(), "nobody is let in: {job}");
+            let egress = job["egress"].as_array().unwrap();
+            assert_eq!(egress.iter().map(ports).collect::<Vec<_>>(), [vec![53, 53, 5353, 5353], ssh]);
+            let selected = json!({
+                "app.kubernetes.io/managed-by": "keyturn", "app.kubernetes.io/component": "deploy-host",
+            });
+            assert_eq!(job["podSelector"]["matchLabels"], selected);
+        }
+
+        let narrowed = policy(&render(helm, EVERYTHING), "keyturn-system");
+        assert_eq!(narrowed["policyTypes"], json!(["Ingress", "Egress"]));
+        assert_eq!(ports(&narrowed["egress"][1]), [443, 5000]);
+        assert!(narrowed["ingress"][0]["from"].to_string().contains("monitoring"));
+
+        let scraped = [PRODUCTION, &["--set", "metrics.serviceMonitor.enabled=true"]].concat();
+        let error = try_render(helm, &scraped).unwrap_err();
+        assert!(error.contains("networkPolicy.metricsFrom"), "{error}");
+        let off = [PRODUCTION, &grants, &["--set", "networkPolicy.enabled=false"]].concat();
+        assert!(of_kind(&render(helm, &off), "NetworkPolicy").is_empty());
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn an_image_must_be_named() {
+    for helm in HELMS {
+        let error = try_render(helm, &["--set", "cluster=production,aws.region=us-east-1"]).unwrap_err();
+        assert!(error.contains("image.repository is not set") && error.contains("docker build"), "{error}");
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
+fn an_address_that_shows_secrets_on_the_way_is_refused_unless_it_is_allowed() {
+    for helm in HELMS {
+        for value in [
+            "cloudflare.apiUrl=http://a.example/v4",
+            "cloudflare.s3Endpoint=http://a.example/{account}",
+            "aws.endpointUrlSsm=http://a.example",
+            "aws.endpointUrlCloudtrail=http://a.example",
+        ] {
+            let escaped = value.replace('{', "\\{").replace('}', "\\}");
+            let set = ["--set", &escaped];
+            let error = try_render(helm, &[&REQUIRED[..], &set].concat()).unwrap_err();
+            assert!(
+                error.contains(value.split('=').next().unwrap()) && error.contains("use https"),
+                "{error}"
+            );
+            let allowed = render(helm, &[&REQUIRED[..], &set, &["--set", "allowHttp=true"]].concat());
+            assert_eq!(environment(&allowed)["KEYTURN_ALLOW_HTTP"]["value"], "true");
+        }
     }
 }
 
@@ -489,7 +705,7 @@ fn grants_are_hooks_until_their_kind_is_known() {
 #[test]
 #[ignore = "needs Helm"]
 fn switches_add_their_objects_and_are_off_by_default() {
-    let optional = ["NetworkPolicy", "PodDisruptionBudget", "ServiceMonitor", "PrometheusRule", "ConfigMap"];
+    let optional = ["PodDisruptionBudget", "ServiceMonitor", "PrometheusRule", "ConfigMap"];
     for helm in HELMS {
         let (plain, all) = (render(helm, PRODUCTION), render(helm, EVERYTHING));
         for kind in optional {
@@ -524,7 +740,7 @@ fn alerts_have_a_runbook_and_name_the_object() {
 #[test]
 #[ignore = "needs Helm"]
 fn a_region_must_be_given() {
-    let cluster = ["--set", "cluster=production"];
+    let cluster = ["--set", "cluster=production,image.repository=registry.example.com/keyturn"];
     for helm in HELMS {
         let error = try_render(helm, &cluster).expect_err("a controller without a region was rendered");
         assert!(error.contains("aws.region is not set") && error.contains("us-east-1"), "{helm}: {error}");
@@ -539,7 +755,7 @@ fn a_region_must_be_given() {
 #[test]
 #[ignore = "needs Helm"]
 fn an_uninstallation_looks_first_whether_anything_is_under_way() {
-    let base = ["--set", "cluster=production", "--set", "aws.region=us-east-1"];
+    let base = REQUIRED;
     for helm in HELMS {
         let objects = render(helm, &[&base[..], &["--set", "watchNamespaces={a,b}"]].concat());
         let jobs = of_kind(&objects, "Job");
@@ -562,9 +778,7 @@ fn an_uninstallation_looks_first_whether_anything_is_under_way() {
 fn an_expected_reader_that_cloudtrail_cannot_name_is_refused() {
     let set = |reader: &str| {
         let reader = format!("incidents.expectedReaders={{{reader}}}");
-        let region = "aws.region=us-east-1";
-        HELMS
-            .map(|helm| try_render(helm, &["--set", "cluster=production", "--set", region, "--set", &reader]))
+        HELMS.map(|helm| try_render(helm, &[&REQUIRED[..], &["--set", &reader]].concat()))
     };
     for right in ["arn:aws:sts::123456789012:assumed-role/keyturn/*", "arn:*", "10.0.0.0/8", "2001:db8::/32"]
     {
@@ -741,7 +955,10 @@ fn the_notes_show_a_secret_that_the_grants_cover() {
             let region = secret.spec.ssm.region.as_deref().unwrap_or("us-east-1");
             let verdict = managed_secret(&grants, &secret, region, "/keyturn/production");
             assert!(matches!(verdict, Verdict::Allowed(_)), "{helm} {values}: {verdict:?}\n{said}");
-            for command in ["kubectl create namespace", "-n", "managedsecrets -n", "managedsecret -n"] {
+            // One that is granted was there when the chart was installed.
+            let create = said.contains(&format!("kubectl create namespace {namespace}"));
+            assert_eq!(create, advice.is_some(), "{said}");
+            for command in ["-n", "managedsecrets -n", "managedsecret -n"] {
                 assert!(
                     said.contains(&format!("{command} {namespace}")),
                     "{command} {namespace} is not in {said}"

@@ -343,7 +343,7 @@ current_delete_objects() {
 current_delete_outside() {
   local kind others=
   if definition_exists rotationgrants; then cluster delete rotationgrant "$DEMO" --ignore-not-found; fi
-  cluster delete clusterroles,clusterrolebindings \
+  cluster delete clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings \
     --selector "app.kubernetes.io/part-of=keyturn,app.kubernetes.io/instance=$DEMO"
   for kind in "${DEMO_KINDS[@]}"; do
     if definition_exists "$kind"; then others+=$(cluster get "$kind" --all-namespaces --output name); fi

@@ -3,11 +3,13 @@
 //! A cached object may be a moment old: it is good for finding related objects and for metrics, never as the last look
 //! before an external write. One that cannot be decoded is kept as such and does not hide the others.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use kube::Resource;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::Store;
 
@@ -69,6 +71,20 @@ impl Cache {
             metadata.name.clone().filter(|_| metadata.namespace.as_deref() == Some(namespace))
         };
         scope.hosts.state().iter().filter_map(undecodable).collect()
+    }
+
+    /// Namespaces with DockerHosts that a grant names. Only there Jobs are made, and can be watched.
+    pub fn namespaces_with_jobs(&self) -> BTreeSet<String> {
+        let grants = self.grants.state();
+        let granted: BTreeSet<&str> = grants
+            .iter()
+            .filter_map(|grant| grant.0.as_ref().ok())
+            .flat_map(|grant| &grant.spec.namespaces)
+            .map(String::as_str)
+            .collect();
+        let hosts = self.scopes.iter().flat_map(|scope| scope.hosts.state());
+        let namespaces = hosts.filter_map(|host| host.meta().namespace.clone());
+        namespaces.filter(|namespace| granted.contains(namespace.as_str())).collect()
     }
 
     /// Whether the objects of a namespace have been listed once: until then nothing can be taken for absent.
@@ -164,5 +180,46 @@ mod tests {
         assert!(cache.is_listed("readable") && !cache.is_listed("forbidden"));
         assert_eq!(cache.missing(), Vec::<String>::new());
         cache.ready(Duration::from_millis(1)).await;
+    }
+
+    fn guarded<K: serde::de::DeserializeOwned>(json: serde_json::Value) -> Guarded<K> {
+        DeserializeGuard(Ok(serde_json::from_value(json).unwrap()))
+    }
+
+    #[test]
+    fn jobs_are_watched_where_a_granted_namespace_has_docker_hosts() {
+        let host = |namespace: &str| {
+            guarded::<DockerHost>(serde_json::json!({
+                "apiVersion": "keyturn.dev/v1alpha1",
+                "kind": "DockerHost",
+                "metadata": {"name": "web", "namespace": namespace},
+                "spec": {
+                    "ssh": {
+                        "host": "web.example", "user": "deploy", "knownHosts": [],
+                        "keySecretRef": {"name": "web-key", "key": "id.pem"},
+                    },
+                    "docker": {"composeProject": "app"},
+                    "deploy": {"script": "deploy.sh"},
+                },
+            }))
+        };
+        let (grants, mut grants_writer) = reflector::store();
+        let (hosts, mut hosts_writer) = reflector::store();
+        let scope =
+            Scope { namespace: None, secrets: reflector::store().0, hosts, incidents: reflector::store().0 };
+        let cache = Cache { scopes: vec![scope], grants };
+        for namespace in ["granted", "other"] {
+            hosts_writer.apply_watcher_event(&Event::Apply(host(namespace)));
+        }
+        assert!(cache.namespaces_with_jobs().is_empty());
+        grants_writer.apply_watcher_event(&Event::Apply(guarded(serde_json::json!({
+            "apiVersion": "keyturn.dev/v1alpha1",
+            "kind": "RotationGrant",
+            "metadata": {"name": "g"},
+            "spec": {"namespaces": ["granted", "empty"]},
+        }))));
+        assert_eq!(cache.namespaces_with_jobs(), ["granted".to_owned()].into());
+        hosts_writer.apply_watcher_event(&Event::Delete(host("granted")));
+        assert!(cache.namespaces_with_jobs().is_empty());
     }
 }

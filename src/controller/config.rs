@@ -67,6 +67,10 @@ pub struct ControllerArgs {
     #[arg(long, env = "KEYTURN_DELETION", value_parser = duration, default_value = "1h")]
     pub deletion: TimeDelta,
 
+    /// Take http:// addresses of Cloudflare's API and of sinks, which show tokens and messages to everybody on the way
+    #[arg(long, env = "KEYTURN_ALLOW_HTTP", action = clap::ArgAction::Set, default_value_t = false)]
+    pub allow_http: bool,
+
     /// Address of Cloudflare's API
     #[arg(long, env = "KEYTURN_CLOUDFLARE_API_URL", value_parser = url, default_value = "https://api.cloudflare.com/client/v4")]
     pub cloudflare_api_url: String,
@@ -121,6 +125,11 @@ pub struct ControllerArgs {
     /// Objects of one kind that are worked on at the same time
     #[arg(long, env = "KEYTURN_CONCURRENCY", value_parser = clap::value_parser!(u16).range(1..=256), default_value_t = 8)]
     pub concurrency: u16,
+
+    /// Name of the ClusterRole with the rights that the controller needs in a namespace it works in; conditions name it
+    /// where it is not bound
+    #[arg(long, env = "KEYTURN_NAMESPACE_ROLE", value_parser = non_empty, default_value = "keyturn-namespace")]
+    pub namespace_role: String,
 
     /// Image of deploy Jobs: keyturn's own
     #[arg(long, env = "KEYTURN_JOB_IMAGE", value_parser = non_empty)]
@@ -203,6 +212,10 @@ pub enum ConfigError {
     Order { shorter: &'static str, longer: &'static str },
     #[error("--lease-duration must be a whole number of seconds, since a Lease holds seconds")]
     LeaseSeconds,
+    #[error(
+        "{flag} is an http address, which shows tokens to everybody on the way: use https, or set --allow-http=true (chart value allowHttp)"
+    )]
+    Http { flag: &'static str },
 }
 
 impl ControllerArgs {
@@ -226,6 +239,7 @@ impl ControllerArgs {
         settings.trail_delay = self.trail_delay;
         settings.expected_readers = self.expected_readers.iter().filter(|r| !r.is_empty()).cloned().collect();
         settings.sinks.clone_from(&self.sinks.0);
+        settings.namespace_role.clone_from(&self.namespace_role);
         Ok(settings)
     }
 
@@ -284,6 +298,13 @@ impl ControllerArgs {
         };
         if self.lease_duration.subsec_nanos() != 0 {
             return Err(ConfigError::LeaseSeconds);
+        }
+        for (flag, address) in
+            [("--cloudflare-api-url", &self.cloudflare_api_url), ("--r2-endpoint", &self.r2_endpoint)]
+        {
+            if address.starts_with("http://") && !self.allow_http {
+                return Err(ConfigError::Http { flag });
+            }
         }
         order("--lease-renew-deadline", "--lease-duration", self.lease_renew_deadline < self.lease_duration)?;
         order(
@@ -444,6 +465,18 @@ mod tests {
         let settings = parse(&["--cluster=prod"]).unwrap().settings().unwrap();
         let shipped = Settings::new("prod", "us-east-1");
         assert_eq!(format!("{settings:?}"), format!("{shipped:?}"));
+    }
+
+    #[test]
+    fn an_http_address_is_refused_unless_it_is_allowed() {
+        for (flag, address) in
+            [("--cloudflare-api-url", "http://10.0.0.1/v4"), ("--r2-endpoint", "http://10.0.0.1/{account}")]
+        {
+            let argument = format!("{flag}={address}");
+            let refused = parse(&["--cluster=c", &argument]).unwrap().settings().unwrap_err().to_string();
+            assert!(refused.contains(flag) && refused.contains("use https"), "{refused}");
+            parse(&["--cluster=c", &argument, "--allow-http=true"]).unwrap().settings().unwrap();
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 
 use super::objects::Notice;
+use super::refusal::missing_right;
 
 /// `reportingController` of every Event.
 const CONTROLLER: &str = "keyturn.dev/controller";
@@ -115,8 +116,9 @@ impl Events {
         let created =
             api(namespace).create(&PostParams::default(), &self.event(about, key, at.clone())).await;
         match created {
-            // It takes no Events any more, and those that it has go with it.
-            Err(kube::Error::Api(status)) if is_terminating(&status) => {
+            // It takes no Events any more, or keyturn's role is not bound there: its binding is among the first things
+            // that go with a namespace.
+            Err(error) if is_terminating(&error) || missing_right(&error).is_some() => {
                 let (about, note) = about_namespace(about, namespace, &key.note);
                 let event = self.event(&about, &Key { note, ..key.clone() }, at);
                 api(OF_CLUSTER).create(&PostParams::default(), &event).await
@@ -146,7 +148,8 @@ impl Events {
     }
 }
 
-fn is_terminating(refusal: &kube::core::Status) -> bool {
+fn is_terminating(error: &kube::Error) -> bool {
+    let kube::Error::Api(refusal) = error else { return false };
     let causes = refusal.details.iter().flat_map(|details| &details.causes);
     causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }

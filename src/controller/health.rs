@@ -1,5 +1,10 @@
 //! `/healthz`, `/readyz` and `/metrics`, over plain HTTP inside the cluster.
+//!
+//! Whoever reaches the port may open connections and say nothing. So a connection is one request and ends at a deadline
+//! whatever its peer does, and there are few of them: a new one takes the place of the oldest, which keeps a flood of
+//! silent ones from shutting out the kubelet.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,7 +14,25 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+
+/// Bounds of what peers may hold.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Longest time from the opening of a connection to its end.
+    deadline: Duration,
+    /// Most connections at a time.
+    connections: usize,
+}
+
+/// The kubelet waits for 5 seconds and Prometheus for 10; together they need three connections.
+const LIMITS: Limits = Limits { deadline: Duration::from_secs(10), connections: 32 };
+/// Pause after a connection that could not be accepted, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A sign of life of the election loop, which all work depends on.
 #[derive(Clone, Debug)]
@@ -51,17 +74,45 @@ pub struct ListenError {
 }
 
 /// Answers until the process ends.
-pub async fn serve(
-    address: SocketAddr,
-    probes: Probes,
-) -> Result<impl Future<Output = std::io::Result<()>>, ListenError> {
+pub async fn serve(address: SocketAddr, probes: Probes) -> Result<impl Future<Output = ()>, ListenError> {
     let listener = TcpListener::bind(address).await.map_err(|source| ListenError { address, source })?;
-    let routes = Router::new()
+    Ok(answer(listener, routes(probes), LIMITS))
+}
+
+fn routes(probes: Probes) -> Router {
+    Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(Arc::new(probes));
-    Ok(async move { axum::serve(listener, routes).await })
+        .with_state(Arc::new(probes))
+}
+
+async fn answer(listener: TcpListener, routes: Router, limits: Limits) {
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection for health checks and metrics could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        open.retain(|connection| !connection.is_finished());
+        if open.len() == limits.connections
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        open.push_back(tokio::spawn(converse(stream, routes.clone(), limits.deadline)).abort_handle());
+    }
+}
+
+/// One request and its answer. What goes wrong on the way is the peer's to see.
+async fn converse(stream: TcpStream, routes: Router, deadline: Duration) {
+    let service = TowerToHyperService::new(routes);
+    let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    let _ = tokio::time::timeout(deadline, connection).await;
 }
 
 async fn healthz(State(probes): State<Arc<Probes>>) -> Response {
@@ -89,5 +140,74 @@ async fn metrics(State(probes): State<Arc<Probes>>) -> Response {
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written\n").into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn serving(limits: Limits) -> SocketAddr {
+        let probes = Probes {
+            heartbeat: Heartbeat::default(),
+            silence: Duration::from_secs(600),
+            missing: Box::new(Vec::new),
+            metrics: Box::new(|| Ok("# EOF\n".to_owned())),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(answer(listener, routes(probes), limits));
+        address
+    }
+
+    async fn ask(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// Waits until the server has ended a connection, however it did.
+    async fn ended(mut stream: TcpStream) {
+        let mut rest = Vec::new();
+        tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut rest))
+            .await
+            .expect("the connection is still open")
+            .ok();
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_opens_many_connections_and_says_nothing_holds_few_and_shuts_nobody_out() {
+        // Nothing but the bound on their number ends them.
+        let address = serving(Limits { deadline: Duration::from_secs(3600), ..LIMITS }).await;
+        let mut silent = VecDeque::new();
+        for _ in 0..4 * LIMITS.connections {
+            silent.push_back(TcpStream::connect(address).await.unwrap());
+        }
+        assert!(ask(address, "/healthz").await.ends_with("ok\n"));
+        assert!(ask(address, "/metrics").await.ends_with("# EOF\n"));
+        for oldest in silent.drain(..3 * LIMITS.connections) {
+            ended(oldest).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_at_its_deadline_whatever_its_peer_has_said_so_far() {
+        let address = serving(Limits { deadline: Duration::from_millis(100), ..LIMITS }).await;
+        let silent = TcpStream::connect(address).await.unwrap();
+        let mut half = TcpStream::connect(address).await.unwrap();
+        half.write_all(b"GET /healthz HTTP/1.1\r\nhost:").await.unwrap();
+        ended(silent).await;
+        ended(half).await;
+    }
+
+    #[tokio::test]
+    async fn an_answered_connection_is_closed_rather_than_kept_for_another_request() {
+        let address = serving(LIMITS).await;
+        // It reads until the server closes.
+        assert!(ask(address, "/readyz").await.contains("connection: close"));
     }
 }

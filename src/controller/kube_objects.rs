@@ -17,6 +17,7 @@ use super::events::Events;
 use super::lease::Leadership;
 use super::metrics::Metrics;
 use super::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
+use super::refusal::missing_right;
 use crate::api::docker_host::DockerHostStatus;
 use crate::api::managed_secret::ManagedSecretStatus;
 use crate::api::{DockerHost, FINALIZER, ManagedSecret, RotationGrant, SecretIncident};
@@ -361,7 +362,10 @@ pub(super) async fn call<T>(
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(ObjectError::Conflict(object())),
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(ObjectError::Gone(object())),
-        Ok(Err(error)) => Err(ObjectError::Api { object: object(), detail: error.to_string() }),
+        Ok(Err(error)) => Err(match missing_right(&error) {
+            Some(right) => ObjectError::Forbidden(right),
+            None => ObjectError::Api { object: object(), detail: error.to_string() },
+        }),
         Err(_) => {
             let detail = format!("no answer within {}s", TIMEOUT.as_secs());
             Err(ObjectError::Api { object: object(), detail })

@@ -9,6 +9,7 @@ use k8s_openapi::api::batch::v1::Job;
 use keyturn_reconcile::links::{self, Key, Neighbours};
 use kube::api::PartialObjectMeta;
 use kube::{Resource, ResourceExt};
+use tokio::sync::watch;
 
 use super::cache::{Cache, Guarded};
 use super::kube_objects::OwnWrites;
@@ -43,6 +44,8 @@ pub struct Links {
     pub own: OwnWrites,
     /// Called when the set of parameters that ManagedSecrets are about may have changed.
     pub desires_changed: Arc<dyn Fn() + Send + Sync>,
+    /// Namespaces whose Jobs are to be watched.
+    pub jobs_in: watch::Sender<BTreeSet<String>>,
 }
 
 impl Links {
@@ -80,7 +83,15 @@ impl Links {
     /// A grant has come, gone or changed.
     pub fn grant(&self) {
         (self.desires_changed)();
+        self.jobs_in.send_if_modified(|known| self.changes_jobs(known));
         self.everything();
+    }
+
+    fn changes_jobs(&self, known: &mut BTreeSet<String>) -> bool {
+        let now = self.cache.namespaces_with_jobs();
+        let changed = *known != now;
+        *known = now;
+        changed
     }
 
     /// Queues an object that has something to tell.
@@ -123,6 +134,11 @@ impl Links {
 
     pub fn host(&self, object: &Guarded<DockerHost>, change: Change) {
         self.tell_if_applied(object, change, |queues| &queues.telling.hosts);
+        self.jobs_in.send_if_modified(|known| {
+            let namespace = object.namespace().unwrap_or_default();
+            let nothing_new = change == Change::Applied && known.contains(&namespace);
+            !nothing_new && self.changes_jobs(known)
+        });
         let change = self.whose(object, change);
         self.push_all(object, |neighbours| {
             links::of_host(&object.name_any(), object.0.as_ref().ok(), change, neighbours)
@@ -307,6 +323,7 @@ mod tests {
             queues: vec![queues],
             own: OwnWrites::default(),
             desires_changed: Arc::new(|| {}),
+            jobs_in: watch::Sender::default(),
         };
         Rig { links, secrets: secret_requests, hosts: host_requests }
     }

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod notifications;
 pub mod pace;
 pub mod queue;
+mod refusal;
 pub mod run;
 mod targets;
 pub mod watches;

@@ -3,6 +3,7 @@
 //! Replicas that do not lead keep their caches warm and do nothing else. A process leads at most once: when it loses
 //! the lease it exits, and its pod starts afresh.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use kube::runtime::reflector::{self, Store, store::Writer};
 use kube::{Api, Client, Resource};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet};
 
 use super::cache::{Cache, Guarded, Scope};
 use super::config::{ConfigError, ControllerArgs, span};
@@ -236,11 +237,7 @@ impl Process {
             metrics: Box::new(move || exposition.text()),
         };
         let server = health::serve(self.args.listen, probes).await?;
-        self.background.spawn(named("the server of health checks", async {
-            if let Err(error) = server.await {
-                tracing::error!(%error, "the server of health checks failed");
-            }
-        }));
+        self.background.spawn(named("the server of health checks", server));
         Ok(())
     }
 
@@ -323,7 +320,7 @@ impl Process {
         let notifications = Notifications::new(
             &self.settings.cluster,
             self.settings.sinks.clone(),
-            Courier::new(&self.args.sink_files)?,
+            Courier::new(&self.args.sink_files, self.args.allow_http)?,
             objects.clone(),
         );
         Ok(Look::new(secrets, hosts, incidents, notifications, objects))
@@ -440,7 +437,9 @@ fn follow(
         writers.push((scope, secrets_writer, hosts_writer, incidents_writer));
     }
     let cache = Cache { scopes, grants };
-    let links = Links { cache: cache.clone(), queues, own: OwnWrites::default(), desires_changed };
+    let jobs_in = watch::Sender::default();
+    let jobs_changed = jobs_in.subscribe();
+    let links = Links { cache: cache.clone(), queues, own: OwnWrites::default(), desires_changed, jobs_in };
 
     let all = links.clone();
     let follow_grants = watches::follow(
@@ -465,13 +464,43 @@ fn follow(
             let links = links.clone();
             move |object, change| links.incident(object, change)
         });
-        let links = links.clone();
-        let jobs: Api<PartialObjectMeta<Job>> = scoped(client, namespace);
-        let follow_jobs =
-            watches::follow_metadata(jobs, HOST_LABEL, metrics.clone(), move |job| links.job(job));
-        background.spawn(named("the watch of jobs", follow_jobs));
     }
+    let follow_jobs = follow_jobs(client.clone(), links.clone(), metrics.clone(), jobs_changed);
+    background.spawn(named("the watch of jobs", follow_jobs));
     (links, pending)
+}
+
+/// Watches the Jobs of the namespaces that are named at the moment, each by a watch of its own: the controller may see no
+/// Jobs but those of namespaces that its role is bound in.
+async fn follow_jobs(
+    client: Client,
+    links: Links,
+    metrics: Metrics,
+    mut namespaces: watch::Receiver<BTreeSet<String>>,
+) {
+    let mut tasks = JoinSet::new();
+    let mut followed: HashMap<String, AbortHandle> = HashMap::new();
+    loop {
+        let wanted = namespaces.borrow_and_update().clone();
+        followed.retain(|namespace, task| {
+            let is_wanted = wanted.contains(namespace);
+            if !is_wanted {
+                task.abort();
+            }
+            is_wanted
+        });
+        for namespace in wanted {
+            let jobs: Api<PartialObjectMeta<Job>> = Api::namespaced(client.clone(), &namespace);
+            let (links, metrics) = (links.clone(), metrics.clone());
+            followed.entry(namespace).or_insert_with(|| {
+                tasks.spawn(watches::follow_metadata(jobs, HOST_LABEL, metrics, move |job| links.job(job)))
+            });
+        }
+        if namespaces.changed().await.is_err() {
+            return;
+        }
+        while tasks.try_join_next().is_some() {}
+    }
 }
 
 fn follow_objects<K>(

@@ -9,7 +9,7 @@ use kube::{Api, Client};
 use super::config::span;
 use super::kube_objects::call;
 use super::managed_secret::ports::{Regions, Targets};
-use super::objects::{ObjectError, Objects};
+use super::objects::{MissingRight, ObjectError, Objects};
 use super::settings::Settings;
 use crate::api::cloudflare_r2::CloudflareR2Spec;
 use crate::api::docker_host::SecretKeyRef;
@@ -32,6 +32,7 @@ pub struct ClusterTargets {
     objects: Arc<dyn Objects>,
     regions: Arc<dyn Regions>,
     cluster: String,
+    namespace_role: String,
     limits: Limits,
     cloudflare: Arc<Connection>,
 }
@@ -45,7 +46,8 @@ impl ClusterTargets {
         settings: &Settings,
     ) -> Self {
         let limits = Limits::below(span(settings.grace));
-        Self { client, objects, regions, cluster: settings.cluster.clone(), limits, cloudflare }
+        let (cluster, namespace_role) = (settings.cluster.clone(), settings.namespace_role.clone());
+        Self { client, objects, regions, cluster, namespace_role, limits, cloudflare }
     }
 
     async fn cloudflare_r2(
@@ -161,7 +163,13 @@ impl ClusterTargets {
     async fn text(&self, namespace: &str, reference: &SecretKeyRef) -> Result<SecretValue, TargetError> {
         let SecretKeyRef { name, key } = reference;
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        let secret = call(|| format!("Secret {name}"), api.get_opt(name)).await.map_err(unavailable)?;
+        let secret = match call(|| format!("Secret {name}"), api.get_opt(name)).await {
+            Err(ObjectError::Forbidden(right)) => {
+                let message = format!("Secret {name}: {}", right.explain(&self.namespace_role));
+                return Err(TargetError { reason: MissingRight::REASON, ..unusable(message) });
+            }
+            read => read.map_err(unavailable)?,
+        };
         let Some(mut secret) = secret else {
             return Err(unusable(format!(
                 "Secret {name} does not exist in namespace {namespace}: create it"

@@ -30,8 +30,13 @@ pub enum DeliveryError {
          key `{URL_FILE}`"
     )]
     File { path: String, reason: std::io::ErrorKind },
-    #[error("the `{URL_FILE}` in its Secret is not an http or https address")]
+    #[error("the `{URL_FILE}` in its Secret is not an https address")]
     Url,
+    #[error(
+        "the `{URL_FILE}` in its Secret is an http address, which shows what is told to everybody on the way: use https, or \
+         set the chart's value allowHttp"
+    )]
+    Http,
     #[error("the `{KEY_FILE}` in its Secret begins with {ENCODED_KEY} and is not base64 behind it")]
     Key,
     #[error("{0}")]
@@ -45,12 +50,13 @@ pub struct Courier {
     client: Client,
     /// A directory for each sink, by its name.
     files: PathBuf,
+    allow_http: bool,
 }
 
 impl Courier {
     /// `files` holds a directory for each sink, with its address in `url` and, where it has one, its key in
     /// `signingKey`. They are read at every delivery, so that a changed Secret counts without a restart.
-    pub fn new(files: &Path) -> Result<Self, DeliveryError> {
+    pub fn new(files: &Path, allow_http: bool) -> Result<Self, DeliveryError> {
         let client = Client::builder()
             .timeout(TIMEOUT)
             // A signed body goes where the operator said and nowhere else.
@@ -58,7 +64,7 @@ impl Courier {
             .user_agent(concat!("keyturn/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| DeliveryError::Unreachable(cause(&error.without_url())))?;
-        Ok(Self { client, files: files.to_owned() })
+        Ok(Self { client, files: files.to_owned(), allow_http })
     }
 
     /// Sends one notification; any answer of 200 to 299 means that the sink has it.
@@ -74,8 +80,11 @@ impl Courier {
             reason: std::io::ErrorKind::NotFound,
         })?;
         let url: Url = url.expose().trim().parse().map_err(|_| DeliveryError::Url)?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(DeliveryError::Url);
+        match url.scheme() {
+            "https" => {}
+            "http" if self.allow_http => {}
+            "http" => return Err(DeliveryError::Http),
+            _ => return Err(DeliveryError::Url),
         }
         let (content_type, body) = render(sink.format, subject, told);
         let body = body.to_string();
@@ -168,7 +177,7 @@ mod tests {
         if let Some(key) = key {
             std::fs::write(files.path().join("events/signingKey"), key).unwrap();
         }
-        let courier = Courier::new(files.path()).unwrap();
+        let courier = Courier::new(files.path(), true).unwrap();
         (files, courier)
     }
 
@@ -233,6 +242,19 @@ mod tests {
             assert!(!format!("{error} {error:?}").contains("hidden"), "{error:?}");
         }
         assert!(received.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_http_address_is_told_nothing_unless_it_is_allowed() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let (address, received) = receiver().await;
+        let (_files, mut courier) = courier(&format!("{address}/take"), Some("a key"));
+        courier.allow_http = false;
+        let error = deliver(&courier).await.unwrap_err().to_string();
+        assert!(error.contains("use https") && error.contains("allowHttp"), "{error}");
+        assert!(received.lock().unwrap().is_empty());
+        courier.allow_http = true;
+        deliver(&courier).await.unwrap();
     }
 
     #[tokio::test]

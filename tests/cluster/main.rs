@@ -5,6 +5,7 @@ mod lease;
 mod namespace;
 mod proxy;
 mod reading;
+mod rights;
 mod schema;
 
 /// A client of the cluster that KUBECONFIG names.

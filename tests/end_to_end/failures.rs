@@ -94,3 +94,17 @@ fn a_connection_that_is_cut_in_mid_deploy_deploys_once_and_is_reported() {
     project.settled("token");
     assert_eq!(project.deploys() - deploys, 1, "the deploy script ran once");
 }
+
+#[test]
+#[ignore = "needs the world"]
+fn a_namespace_without_the_controllers_role_is_told_how_to_bind_it_and_holds_up_no_other() {
+    let project = Project::new("no-role");
+    project.kubectl(&["delete", "rolebinding", "keyturn-namespace"]);
+    project.apply(&project.secret("token", "TOKEN", "  hosts: [{name: web}]\n"));
+    let said = project.wait_reason("dockerhost/web", "Stalled", "True", "RoleMissing");
+    println!("{said}");
+    assert_eq!(project.deploys(), 0);
+    let (_, command) = said.split_once(", or: ").expect("it says what to do");
+    run("bash", &["-c", command]);
+    project.settled("token");
+}

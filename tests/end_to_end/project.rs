@@ -84,9 +84,12 @@ SH
         project
     }
 
-    /// The namespace, and the grant for its folder of parameters.
+    /// The namespace, the controller's rights in it, and the grant for its folder of parameters.
     pub fn apply_namespace(&self) {
         run("kubectl", &["create", "namespace", &self.name]);
+        // As for grants that are made outside the chart: it gives the controller no rights in namespaces it does not know.
+        let role = ["--clusterrole=keyturn-namespace", "--serviceaccount=keyturn-system:keyturn"];
+        self.kubectl(&[&["create", "rolebinding", "keyturn-namespace"], &role[..]].concat());
         self.apply(&self.grant("Rotate"));
     }
 

@@ -42,6 +42,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{- define "keyturn.image" -}}
+{{- if not .Values.image.repository }}
+{{- fail "image.repository is not set. keyturn has no public image yet: build it (docker build --tag registry.example.com/keyturn:VERSION . in the checkout), push it to your registry, and name it, such as registry.example.com/keyturn" }}
+{{- end }}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
 {{- else -}}
@@ -59,6 +62,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- if not $given }}
 {{- fail "aws.region is not set. ManagedSecrets that name no region need one: set aws.region, such as us-east-1, or AWS_REGION in env" }}
+{{- end }}
+{{- end }}
+
+{{/* Values of secrets, tokens and messages go to these addresses. */}}
+{{- define "keyturn.requireHttps" -}}
+{{- $addresses := dict "cloudflare.apiUrl" .Values.cloudflare.apiUrl "cloudflare.s3Endpoint" .Values.cloudflare.s3Endpoint "aws.endpointUrlSsm" .Values.aws.endpointUrlSsm "aws.endpointUrlCloudtrail" .Values.aws.endpointUrlCloudtrail }}
+{{- range $value, $address := $addresses }}
+{{- if and (hasPrefix "http://" $address) (not $.Values.allowHttp) }}
+{{- fail (printf "%s: %s would show secrets to everybody on the way: use https, or set allowHttp where that does no harm, such as with an emulator" $value $address) }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -88,19 +101,42 @@ runAsGroup: 65532
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
-{{/* Rights in the namespaces that the controller works in. It creates a Secret for each deploy Job, deletes it when the Job
-is over, and reads those that objects name. */}}
-{{- define "keyturn.namespacedRules" -}}
+{{- define "keyturn.namespaceRoleName" -}}
+{{ include "keyturn.fullname" . }}-namespace
+{{- end }}
+
+{{/* Namespaces that the controller works in, as far as the chart knows them: a JSON list. */}}
+{{- define "keyturn.namespaces" -}}
+{{- if and .Values.watchNamespaces (or .Values.rbac.namespaces .Values.rbac.clusterWide) }}
+{{- fail "watchNamespaces names the namespaces that the controller works in, and it has rights in exactly these: leave out rbac.namespaces and rbac.clusterWide" }}
+{{- end }}
+{{- $names := .Values.watchNamespaces }}
+{{- if not $names }}
+{{- $names = .Values.rbac.namespaces }}
+{{- range .Values.grants }}
+{{- $names = concat $names .namespaces }}
+{{- end }}
+{{- end }}
+{{- $names | uniq | sortAlpha | toJson }}
+{{- end }}
+
+{{/* Reads keyturn's own kinds, writes their status, and takes its finalizer on and off, which is metadata of the object
+itself: an admission policy keeps it from anything else in it. */}}
+{{- define "keyturn.ownKindsRules" -}}
 - apiGroups: [keyturn.dev]
   resources: [managedsecrets, dockerhosts, secretincidents]
   verbs: [get, list, watch]
-# Finalizers are metadata of the object itself.
-- apiGroups: [keyturn.dev]
-  resources: [managedsecrets]
-  verbs: [update, patch]
 - apiGroups: [keyturn.dev]
   resources: [managedsecrets/status, dockerhosts/status, secretincidents/status]
-  verbs: [get, update, patch]
+  verbs: [update]
+- apiGroups: [keyturn.dev]
+  resources: [managedsecrets]
+  verbs: [patch]
+{{- end }}
+
+{{/* Rights in a namespace that the controller works in. It creates a Secret for each deploy Job, which goes with the
+Job, and reads those that objects name. */}}
+{{- define "keyturn.namespaceRules" -}}
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [create, get, list, watch, patch, delete]
@@ -110,12 +146,12 @@ is over, and reads those that objects name. */}}
   verbs: [update]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list]
 - apiGroups: [""]
   resources: [secrets]
-  # Of the user's Secrets those that an object names are read, one by one: administrators of Postgres, and the SSH key of
-  # a docker host that a server is reached through. They are never listed or watched. What is deleted is the Secret of a
-  # deploy Job that is over.
+  # Of the user's Secrets those that an object names are read, one by one: administrators of Postgres, Cloudflare's
+  # administering token, and the SSH key of a docker host that a server is reached through. They are never listed or watched.
+  # What is deleted is the Secret of a deploy Job that is over.
   verbs: [create, get, delete]
 # Why a pod does not come up is said in Events only.
 - apiGroups: [""]
@@ -124,4 +160,28 @@ is over, and reads those that objects name. */}}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- end }}
+
+{{/* Labels of deploy Jobs and of their pods, as the controller sets them. */}}
+{{- define "keyturn.deployJobLabels" -}}
+app.kubernetes.io/managed-by: keyturn
+app.kubernetes.io/component: deploy-host
+{{- end }}
+
+{{/* The name of the controller's account in requests to the API server. */}}
+{{- define "keyturn.username" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "keyturn.serviceAccountName" . }}
+{{- end }}
+
+{{/* 5353 is where OpenShift's DNS listens behind its Service. */}}
+{{- define "keyturn.egressToDns" -}}
+- ports:
+  - {port: 53, protocol: UDP}
+  - {port: 53, protocol: TCP}
+  - {port: 5353, protocol: UDP}
+  - {port: 5353, protocol: TCP}
+{{- end }}
+
+{{- define "keyturn.ofTheController" -}}
+- {name: of-the-controller, expression: {{ printf "request.userInfo.username == '%s'" (include "keyturn.username" .) | quote }}}
 {{- end }}

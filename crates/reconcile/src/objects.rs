@@ -93,4 +93,37 @@ pub enum ObjectError {
     Gone(String),
     #[error("the API server did not answer for {object}: {detail}")]
     Api { object: String, detail: String },
+    /// keyturn's role is not bound in the namespace. Only a person can change that.
+    #[error(transparent)]
+    Forbidden(MissingRight),
+}
+
+/// A right that keyturn's account lacks in a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{account} may not {action} in namespace {namespace}")]
+pub struct MissingRight {
+    /// As the API server names it: `system:serviceaccount:keyturn-system:keyturn`.
+    pub account: String,
+    /// Verb and resource: `list jobs`.
+    pub action: String,
+    pub namespace: String,
+}
+
+impl MissingRight {
+    /// Reason of conditions that say so.
+    pub const REASON: &str = "RoleMissing";
+
+    /// State, cause and remedy. `role` is the ClusterRole with the rights that keyturn needs in a namespace.
+    pub fn explain(&self, role: &str) -> String {
+        let namespace = &self.namespace;
+        let subject = match self.account.strip_prefix("system:serviceaccount:") {
+            Some(account) => format!("--serviceaccount={account}"),
+            None => format!("--user={}", self.account),
+        };
+        format!(
+            "{self}: ClusterRole {role} is not bound to it there. Name the namespace in a grant or in rbac.namespaces of \
+             keyturn's chart and upgrade the release, or: kubectl create rolebinding {role} -n {namespace} \
+             --clusterrole={role} {subject}"
+        )
+    }
 }

@@ -40,6 +40,8 @@ pub struct Settings {
     pub expected_readers: Vec<String>,
     /// Who is told what people must know.
     pub sinks: Vec<Sink>,
+    /// The ClusterRole with the rights that keyturn needs in a namespace, to be named where it is not bound.
+    pub namespace_role: String,
 }
 
 impl Settings {
@@ -62,6 +64,7 @@ impl Settings {
             trail_delay: TimeDelta::minutes(15),
             expected_readers: Vec::new(),
             sinks: Vec::new(),
+            namespace_role: "keyturn-namespace".to_owned(),
         }
     }
 

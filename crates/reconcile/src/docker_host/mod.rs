@@ -24,7 +24,7 @@ use self::conditions::{PATIENCE, StartFailure, View};
 use super::deploy_jobs::{DeployJob, DeployJobs, JobState};
 use super::managed_secret::Requeue;
 use super::managed_secret::ports::{Clock, Leadership, Regions, Targets};
-use super::objects::{ObjectError, Objects, Subject};
+use super::objects::{MissingRight, ObjectError, Objects, Subject};
 use super::settings::Settings;
 use crate::deploy::fingerprint::{KEY_BYTES, fingerprint};
 use crate::deploy::job;
@@ -122,7 +122,10 @@ impl DockerHosts {
         }
         let now = self.ports.clock.now();
         let before = host.status.clone().unwrap_or_default();
-        let jobs = self.ports.jobs.of_host(&host).await?;
+        let jobs = match self.ports.jobs.of_host(&host).await {
+            Err(ObjectError::Forbidden(right)) => return self.tell_missing_right(host, &right, now).await,
+            jobs => jobs?,
+        };
         let secrets = objects.managed_secrets(namespace).await?;
         let hosts = objects.docker_hosts(namespace).await?;
         let grants = objects.grants().await?;
@@ -170,9 +173,6 @@ impl DockerHosts {
             now,
         };
         conditions::set(&mut status, &host, &view);
-        let news = announce::news(&before, &status, now);
-        let pending = &mut status.pending_notifications;
-        notification::enqueue(pending, &self.settings.sinks, &host.metadata, news, now);
         let next = [
             plan::audit_due(&host, &status),
             plan::next_collection(&status, &collections),
@@ -180,15 +180,69 @@ impl DockerHosts {
         ];
         let next = next.into_iter().flatten().min();
         let requeue = requeue(&decision, left_out.is_some() || postponed, next, &self.settings, now);
-        host.status = Some(status);
-        if host.status.as_ref() != Some(&before) {
-            host = objects.write_host_status(&host).await?;
-        }
-        for notice in notices::notices(&before, &host, &decision) {
-            objects.notify(Subject::Host(&host), notice).await;
-        }
+        let host = self.record(host, &before, status, &decision, now).await?;
         self.tidy(&host, &jobs).await?;
         Ok(requeue)
+    }
+
+    /// Writes the status where it has changed, and tells people of what they should know.
+    async fn record(
+        &self,
+        mut host: DockerHost,
+        before: &DockerHostStatus,
+        mut status: DockerHostStatus,
+        decision: &Decision,
+        now: DateTime<Utc>,
+    ) -> Result<DockerHost, ObjectError> {
+        let news = announce::news(before, &status, now);
+        let pending = &mut status.pending_notifications;
+        notification::enqueue(pending, &self.settings.sinks, &host.metadata, news, now);
+        host.status = Some(status);
+        if host.status.as_ref() != Some(before) {
+            host = self.ports.objects.write_host_status(&host).await?;
+        }
+        for notice in notices::notices(before, &host, decision) {
+            self.ports.objects.notify(Subject::Host(&host), notice).await;
+        }
+        Ok(host)
+    }
+
+    /// Says that the Jobs of the host cannot be seen. What is known of them stays as it is: one may be running.
+    async fn tell_missing_right(
+        &self,
+        host: DockerHost,
+        right: &MissingRight,
+        now: DateTime<Utc>,
+    ) -> Result<Requeue, ObjectError> {
+        let grants = self.ports.objects.grants().await?;
+        let failure = match permission(&grants, &host) {
+            Permission::Lacking(message) => {
+                StartFailure { reason: "NotGranted".to_owned(), message, stalled: true, unreadable: None }
+            }
+            Permission::Granted | Permission::ObserveOnly => self.missing_right(right),
+        };
+        let before = host.status.clone().unwrap_or_default();
+        let mut status = before.clone();
+        let decision = Decision::Watch;
+        let view = View {
+            wishes: &[],
+            decision: &decision,
+            start_failure: Some(&failure),
+            settings: &self.settings,
+            now,
+        };
+        conditions::set(&mut status, &host, &view);
+        self.record(host, &before, status, &decision, now).await?;
+        Ok(Requeue::After(HELD_POLL))
+    }
+
+    fn missing_right(&self, right: &MissingRight) -> StartFailure {
+        StartFailure {
+            reason: MissingRight::REASON.to_owned(),
+            message: right.explain(&self.settings.namespace_role),
+            stalled: true,
+            unreadable: None,
+        }
     }
 
     /// The secrets that the namespace may have rotated. One that is only observed takes part in decisions where the
@@ -313,6 +367,7 @@ impl DockerHosts {
         tracing::info!(host = host.name_any(), namespace, "starting {}", plan::describe(run));
         match self.ports.jobs.start(host, run, &task).await {
             Ok(name) => Ok(Acted::Started(started(host, run, &name, now))),
+            Err(ObjectError::Forbidden(right)) => Ok(Acted::Failed(self.missing_right(&right))),
             Err(ObjectError::Api { object, detail }) => Ok(Acted::Failed(StartFailure {
                 reason: "JobNotCreated".to_owned(),
                 message: format!("{object} could not be created: {detail}; keyturn tries again by itself"),

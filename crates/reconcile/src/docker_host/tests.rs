@@ -48,6 +48,8 @@ struct World {
     /// Changes the world at the moment a value is read.
     meanwhile: Option<fn(&mut World)>,
     follower: bool,
+    /// The controller's role is not bound in the namespace.
+    no_role: bool,
     incidents: Vec<SecretIncident>,
     /// What every report says of log lines.
     logs: Option<LogsReport>,
@@ -203,7 +205,8 @@ impl Objects for Shared {
 #[async_trait]
 impl DeployJobs for Shared {
     async fn of_host(&self, _: &DockerHost) -> Result<Vec<DeployJob>, ObjectError> {
-        Ok(self.lock().jobs.clone())
+        let world = self.lock();
+        if world.no_role { Err(ObjectError::Forbidden(missing_right())) } else { Ok(world.jobs.clone()) }
     }
     async fn start(&self, host: &DockerHost, run: &Run, task: &Task) -> Result<String, ObjectError> {
         let mut world = self.lock();
@@ -250,6 +253,14 @@ impl DeployJobs for Shared {
         world.jobs.retain(|existing| existing.name != job);
         world.deleted.push(job.to_owned());
         Ok(())
+    }
+}
+
+fn missing_right() -> MissingRight {
+    MissingRight {
+        account: "system:serviceaccount:keyturn-system:keyturn".into(),
+        action: "list jobs".into(),
+        namespace: "prod".into(),
     }
 }
 
@@ -484,6 +495,48 @@ async fn a_refused_host_key_stalls_at_once_and_an_edit_starts_at_once() {
     assert_eq!(world.started(), 2);
     assert_eq!(world.condition(STALLED), None);
     assert_eq!(world.lock().tasks[1].attempt, 2);
+}
+
+#[tokio::test]
+async fn a_namespace_without_the_controllers_role_is_told_which_role_to_bind_and_a_run_under_way_is_kept() {
+    let world = Shared::new();
+    world.pass().await;
+    assert_eq!(world.started(), 1);
+    let run = world.status().run.expect("a run is under way");
+
+    world.lock().no_role = true;
+    world.pass().await;
+    let (_, reason, message) = world.condition(STALLED).unwrap();
+    assert_eq!(reason, "RoleMissing");
+    for part in
+        ["may not list jobs in namespace prod", "kubectl create rolebinding keyturn-namespace -n prod"]
+    {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+    assert_eq!(world.reason(READY).as_deref(), Some("RoleMissing"));
+    assert_eq!(world.status().run, Some(run), "it may be running still");
+    let writes = world.lock().status_writes;
+    world.pass().await;
+    assert_eq!(world.lock().status_writes, writes, "it is said once");
+
+    world.lock().no_role = false;
+    world.pass().await;
+    assert_eq!(world.condition(STALLED), None);
+    assert_eq!(world.started(), 1, "the run goes on");
+}
+
+#[tokio::test]
+async fn a_namespace_without_a_grant_is_told_the_grant_it_lacks_rather_than_the_role() {
+    let world = Shared::new();
+    {
+        let mut world = world.lock();
+        world.no_role = true;
+        world.grants.clear();
+    }
+    world.pass().await;
+    let (_, reason, message) = world.condition(STALLED).unwrap();
+    assert_eq!(reason, "NotGranted");
+    assert!(message.contains("kind: RotationGrant"), "{message}");
 }
 
 #[tokio::test]
