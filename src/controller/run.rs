@@ -320,6 +320,7 @@ impl Process {
         );
         let notifications = Notifications::new(
             &self.settings.cluster,
+            &self.args.namespace,
             self.settings.sinks.clone(),
             Courier::new(&self.args.sink_files)?,
             objects.clone(),

@@ -113,8 +113,9 @@ Job, and reads those that objects name. */}}
   verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [secrets]
-  # Of the user's Secrets those that an object names are read, one by one: administrators of Postgres, and the SSH key of
-  # a docker host that a server is reached through. They are never listed or watched.
+  # Of the user's Secrets those that an object names are read, one by one, and only where their label keyturn.dev/usable-by
+  # allows it: administrators of Postgres, tokens of Cloudflare, and the SSH key of a docker host that a server is reached
+  # through. Of the keys that Jobs mount the labels are read. They are never listed or watched.
   verbs: [create, get]
 # Why a pod does not come up is said in Events only.
 - apiGroups: [""]
