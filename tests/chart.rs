@@ -682,6 +682,28 @@ fn an_address_that_shows_secrets_on_the_way_is_refused_unless_it_is_allowed() {
 
 #[test]
 #[ignore = "needs Helm"]
+fn of_its_own_namespace_the_controller_may_read_the_secrets_of_sinks_alone() {
+    for helm in HELMS {
+        for (values, sinks) in
+            [(PRODUCTION, None), (EVERYTHING, Some(json!(["keyturn-chat", "keyturn-events"])))]
+        {
+            let objects = render(helm, values);
+            let roles = of_kind(&objects, "Role");
+            let own =
+                roles.iter().find(|role| role["metadata"]["name"] == "keyturn-leader-election").unwrap();
+            let rules = own["rules"].as_array().unwrap().iter();
+            let of_secrets: Vec<Value> =
+                rules.filter(|rule| rule["resources"] == json!(["secrets"])).cloned().collect();
+            let expected = sinks.map(|names| {
+                json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": names, "verbs": ["get"]})
+            });
+            assert_eq!(of_secrets, Vec::from_iter(expected));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs Helm"]
 fn grants_are_hooks_until_their_kind_is_known() {
     for helm in HELMS {
         let first = render(helm, EVERYTHING);

@@ -1,6 +1,6 @@
 //! keyturn's objects in the API server: the port [`Objects`] over a kube client and the cache of the watches.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use super::lease::Leadership;
 use super::metrics::Metrics;
 use super::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use super::refusal::missing_right;
+use super::user_secrets;
 use crate::api::docker_host::DockerHostStatus;
 use crate::api::managed_secret::ManagedSecretStatus;
 use crate::api::{DockerHost, FINALIZER, ManagedSecret, RotationGrant, SecretIncident};
@@ -199,6 +200,14 @@ impl Objects for KubeObjects {
         let incidents = list(&Api::<Guarded<SecretIncident>>::namespaced(client(), namespace)).await?;
         read.incidents = incidents.into_iter().filter_map(|guarded| guarded.0.ok()).collect();
         Ok(read)
+    }
+
+    async fn secret_labels(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<BTreeMap<String, String>>, ObjectError> {
+        user_secrets::labels(&self.client, namespace, name).await
     }
 
     async fn write_secret_status(&self, object: &ManagedSecret) -> Result<ManagedSecret, ObjectError> {

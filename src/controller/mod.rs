@@ -21,6 +21,7 @@ pub mod queue;
 mod refusal;
 pub mod run;
 mod targets;
+pub mod user_secrets;
 pub mod watches;
 
 pub use keyturn_reconcile::{deploy_jobs, docker_host, managed_secret, objects, secret_incident, settings};

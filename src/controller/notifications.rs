@@ -10,6 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use kube::Resource;
 
 use super::objects::{ObjectError, Objects};
+use crate::api::consent::{self, Purpose};
 use crate::api::notification::PendingNotification;
 use crate::api::time::from_kubernetes;
 use crate::api::{DockerHost, ManagedSecret, SecretIncident};
@@ -70,6 +71,8 @@ announces!(SecretIncident, secret_incident, write_incident_status);
 /// Works off the notifications of objects.
 pub struct Notifications {
     cluster: String,
+    /// The controller's own, with the Secrets of the sinks.
+    namespace: String,
     sinks: Vec<Sink>,
     courier: Courier,
     objects: Arc<dyn Objects>,
@@ -79,8 +82,29 @@ pub struct Notifications {
 type Settled = (String, String);
 
 impl Notifications {
-    pub fn new(cluster: &str, sinks: Vec<Sink>, courier: Courier, objects: Arc<dyn Objects>) -> Self {
-        Self { cluster: cluster.to_owned(), sinks, courier, objects }
+    pub fn new(
+        cluster: &str,
+        namespace: &str,
+        sinks: Vec<Sink>,
+        courier: Courier,
+        objects: Arc<dyn Objects>,
+    ) -> Self {
+        Self { cluster: cluster.to_owned(), namespace: namespace.to_owned(), sinks, courier, objects }
+    }
+
+    /// Hands one notification over, where the Secret of the sink consents: the kubelet has mounted it without asking.
+    async fn deliver(
+        &self,
+        sink: &Sink,
+        subject: &Subject,
+        told: &PendingNotification,
+        now: DateTime<Utc>,
+    ) -> Result<(), String> {
+        let labels = self.objects.secret_labels(&self.namespace, &sink.secret).await;
+        let labels = labels.map_err(|error| error.to_string())?;
+        consent::check(&self.namespace, &sink.secret, labels.as_ref(), Purpose::Notification)
+            .map_err(|refusal| refusal.to_string())?;
+        self.courier.deliver(sink, subject, told, now).await.map_err(|error| error.to_string())
     }
 
     /// Tells what waits in one object's status. A failure is for the queue, which tries again with a growing pause.
@@ -123,7 +147,7 @@ impl Notifications {
         for sink in &self.sinks {
             for told in pending.iter().filter(|told| told.sinks.contains(&sink.name)) {
                 let now = Utc::now();
-                match self.courier.deliver(sink, subject, told, now).await {
+                match self.deliver(sink, subject, told, now).await {
                     Ok(()) => tracing::info!(sink = sink.name, id = told.id, "notified"),
                     Err(error) if is_stale(told, now) => {
                         tracing::warn!(sink = sink.name, id = told.id, %error, "given up after days");

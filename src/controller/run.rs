@@ -319,6 +319,7 @@ impl Process {
         );
         let notifications = Notifications::new(
             &self.settings.cluster,
+            &self.args.namespace,
             self.settings.sinks.clone(),
             Courier::new(&self.args.sink_files, self.args.allow_http)?,
             objects.clone(),

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client};
+use kube::Client;
 
 use super::config::span;
-use super::kube_objects::call;
 use super::managed_secret::ports::{Regions, Targets};
 use super::objects::{MissingRight, ObjectError, Objects};
 use super::settings::Settings;
+use super::user_secrets::{self, SecretError};
 use crate::api::cloudflare_r2::CloudflareR2Spec;
+use crate::api::consent::Purpose;
 use crate::api::docker_host::SecretKeyRef;
 use crate::api::grants::{self, Verdict};
 use crate::api::postgres::PostgresSpec;
@@ -23,7 +24,7 @@ use crate::deploy::ssh::known_hosts::KnownHosts;
 use crate::deploy::task::Endpoint;
 use crate::secret_value::SecretValue;
 use crate::target::cloudflare_r2::{CloudflareR2, Connection};
-use crate::target::postgres::{Dial, Direct, Limits, Postgres, ThroughHost};
+use crate::target::postgres::{Administrator, Dial, Direct, Limits, Postgres, ThroughHost};
 use crate::target::{Login, Target, TargetError};
 
 /// The adapter over the API server and Parameter Store.
@@ -56,7 +57,8 @@ impl ClusterTargets {
         spec: &CloudflareR2Spec,
     ) -> Result<CloudflareR2, TargetError> {
         let (namespace, name) = names(object);
-        let admin = self.text(namespace, &spec.token_secret_ref).await?;
+        let SecretKeyRef { name: holder, key } = &spec.token_secret_ref;
+        let admin = text(holder, &self.secret(namespace, holder, Purpose::Cloudflare).await?, key)?;
         let admin = SecretValue::new(admin.expose().trim().to_owned());
         let owner = format!("{}/{namespace}/{name}", self.cluster);
         // A token that is never rotated again ends by itself, though late enough for a rotation that is overdue.
@@ -85,15 +87,14 @@ impl ClusterTargets {
         namespace: &str,
         spec: &PostgresSpec,
         region: &str,
-    ) -> Result<Option<Login>, TargetError> {
+    ) -> Result<Option<Administrator>, TargetError> {
         if let Some(reference) = &spec.admin_secret_ref {
-            let key = |key: &Option<String>, otherwise: &str| SecretKeyRef {
-                name: reference.name.clone(),
-                key: key.clone().unwrap_or_else(|| otherwise.to_owned()),
-            };
-            let username = self.text(namespace, &key(&reference.username_key, "username")).await?;
-            let password = self.text(namespace, &key(&reference.password_key, "password")).await?;
-            return Ok(Some(Login { username: username.expose().to_owned(), password }));
+            let name = &reference.name;
+            let secret = self.secret(namespace, name, Purpose::PostgresAdmin).await?;
+            let username_key = reference.username_key.as_deref().unwrap_or("username");
+            let username = text(name, &secret, username_key)?;
+            let password = text(name, &secret, reference.password_key.as_deref().unwrap_or("password"))?;
+            return Administrator::of_secret(name, username_key, username, password).map(Some);
         }
         let Some(parameter) = &spec.admin_parameter else { return Ok(None) };
         let read = self.regions.store(region).read(&parameter.path, None).await;
@@ -112,7 +113,7 @@ impl ClusterTargets {
         };
         // A trailing newline is of the file that it was put from, never of the password.
         let password = SecretValue::new(password.expose().trim_end_matches(['\n', '\r']).to_owned());
-        Ok(Some(Login { username: parameter.username.clone(), password }))
+        Ok(Some(Administrator::named(Login { username: parameter.username.clone(), password })))
     }
 
     async fn dial(&self, namespace: &str, spec: &PostgresSpec) -> Result<Arc<dyn Dial>, TargetError> {
@@ -127,12 +128,10 @@ impl ClusterTargets {
         };
         self.permit(&host).await?;
         let (endpoint, jump) = job::endpoints(&host);
-        let key = self.key(namespace, &host.spec.ssh.key_secret_ref).await?;
-        let through = match (jump, &host.spec.ssh.jump) {
-            (Some(endpoint), Some(spec)) => {
-                let reference = spec.key_secret_ref.as_ref().unwrap_or(&host.spec.ssh.key_secret_ref);
-                Some((endpoint, self.key(namespace, reference).await?))
-            }
+        let (key, jump_key) = job::keys(&host);
+        let key = self.key(namespace, key).await?;
+        let through = match (jump, jump_key) {
+            (Some(endpoint), Some(key)) => Some((endpoint, self.key(namespace, key).await?)),
             _ => None,
         };
         let known_hosts = Arc::new(KnownHosts::parse(&host.spec.ssh.known_hosts));
@@ -154,35 +153,34 @@ impl ClusterTargets {
     }
 
     async fn key(&self, namespace: &str, reference: &SecretKeyRef) -> Result<ClientKey, TargetError> {
-        let text = self.text(namespace, reference).await?;
+        let SecretKeyRef { name, key } = reference;
+        let text = text(name, &self.secret(namespace, name, Purpose::Ssh).await?, key)?;
         ClientKey::parse(text.expose().as_bytes())
-            .map_err(|error| unusable(format!("key {} of Secret {} {error}", reference.key, reference.name)))
+            .map_err(|error| unusable(format!("key {key} of Secret {name} {error}")))
     }
 
-    /// One key of a Secret, which must be text.
-    async fn text(&self, namespace: &str, reference: &SecretKeyRef) -> Result<SecretValue, TargetError> {
-        let SecretKeyRef { name, key } = reference;
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        let secret = match call(|| format!("Secret {name}"), api.get_opt(name)).await {
-            Err(ObjectError::Forbidden(right)) => {
-                let message = format!("Secret {name}: {}", right.explain(&self.namespace_role));
-                return Err(TargetError { reason: MissingRight::REASON, ..unusable(message) });
+    async fn secret(&self, namespace: &str, name: &str, purpose: Purpose) -> Result<Secret, TargetError> {
+        user_secrets::read(&self.client, namespace, name, purpose).await.map_err(|error| match error {
+            SecretError::Refused(refusal) => {
+                TargetError { reason: refusal.reason(), ..unusable(refusal.to_string()) }
             }
-            read => read.map_err(unavailable)?,
-        };
-        let Some(mut secret) = secret else {
-            return Err(unusable(format!(
-                "Secret {name} does not exist in namespace {namespace}: create it"
-            )));
-        };
-        let bytes = secret.data.as_mut().and_then(|data| data.remove(key)).map(|bytes| bytes.0);
-        let Some(bytes) = bytes else {
-            return Err(unusable(format!("Secret {name} has no key {key}: add it")));
-        };
-        match String::from_utf8(bytes) {
-            Ok(text) => Ok(SecretValue::new(text)),
-            Err(_) => Err(unusable(format!("key {key} of Secret {name} is not text"))),
-        }
+            SecretError::Api(ObjectError::Forbidden(right)) => {
+                let message = format!("Secret {name}: {}", right.explain(&self.namespace_role));
+                TargetError { reason: MissingRight::REASON, ..unusable(message) }
+            }
+            SecretError::Api(error) => unavailable(error),
+        })
+    }
+}
+
+/// One key of a Secret, which must be text.
+fn text(name: &str, secret: &Secret, key: &str) -> Result<SecretValue, TargetError> {
+    let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(key)) else {
+        return Err(unusable(format!("Secret {name} has no key {key}: add it")));
+    };
+    match std::str::from_utf8(&bytes.0) {
+        Ok(text) => Ok(SecretValue::new(text.to_owned())),
+        Err(_) => Err(unusable(format!("key {key} of Secret {name} is not text"))),
     }
 }
 

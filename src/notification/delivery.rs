@@ -183,7 +183,12 @@ mod tests {
 
     async fn deliver(courier: &Courier) -> Result<(), DeliveryError> {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let sink = Sink { name: "events".into(), format: Format::CloudEvents, topics: Vec::new() };
+        let sink = Sink {
+            name: "events".into(),
+            format: Format::CloudEvents,
+            secret: "keyturn-events".into(),
+            topics: Vec::new(),
+        };
         let subject = Subject {
             cluster: "c".into(),
             kind: "DockerHost".into(),

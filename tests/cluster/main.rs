@@ -1,6 +1,7 @@
 //! What only a real API server can show. Run against the world: `dev/world up`, `eval "$(dev/world env)"`, then
 //! `cargo test --test cluster -- --ignored`.
 
+mod consent;
 mod lease;
 mod namespace;
 mod proxy;

@@ -67,7 +67,7 @@ impl Account {
             account.id
         ));
         let token = format!("--from-literal=token={ADMIN}");
-        account.project.kubectl(&["create", "secret", "generic", "cloudflare", &token]);
+        account.project.create_secret("cloudflare", "cloudflare", &[&token]);
         super::world::on_host(&format!(
             "cd ~/e2e/{} && bash deploy/secrets.sh && bash deploy/deploy.sh",
             account.project.name
@@ -345,13 +345,13 @@ fn an_administering_token_that_is_refused_is_named_and_nothing_is_touched() {
     let project = &account.project;
     let before = (account.published(), account.tokens());
     project.kubectl(&["delete", "secret", "cloudflare"]);
-    project.kubectl(&["create", "secret", "generic", "cloudflare", "--from-literal=token=canary-of-nobody"]);
+    project.create_secret("cloudflare", "cloudflare", &["--from-literal=token=canary-of-nobody"]);
     project.request("r2", "once");
     let message = project.wait_reason("managedsecret/r2", "Stalled", "True", "AdministratorRefused");
     assert!(message.contains("Account API Tokens Write") && !message.contains("canary"), "{message}");
     assert_eq!((account.published(), account.tokens()), before, "nothing was touched");
     project.kubectl(&["delete", "secret", "cloudflare"]);
-    project.kubectl(&["create", "secret", "generic", "cloudflare", &format!("--from-literal=token={ADMIN}")]);
+    project.create_secret("cloudflare", "cloudflare", &[&format!("--from-literal=token={ADMIN}")]);
     assert_eq!(project.answered("r2", "once"), "Succeeded");
     project.settled("r2");
     account.only_the_published_lives();

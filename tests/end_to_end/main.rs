@@ -9,6 +9,7 @@ mod adoption;
 mod alone;
 mod cloudflare_r2;
 mod cluster_upheavals;
+mod consent;
 mod controller;
 mod crashes;
 mod deletions;

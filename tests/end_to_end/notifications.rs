@@ -106,7 +106,8 @@ impl Sinks {
             ["events", "chat"].map(|sink| format!("e2e-sink-{}-{sink}", std::process::id())).into();
         for (secret, sink) in secrets.iter().zip(["events", "chat"]) {
             let yaml = format!(
-                "apiVersion: v1\nkind: Secret\nmetadata: {{name: {secret}, namespace: {}}}\nstringData: {{url: \
+                "apiVersion: v1\nkind: Secret\nmetadata: {{name: {secret}, namespace: {}, labels: {{keyturn.dev/usable-by: \
+                 notification}}}}\nstringData: {{url: \
                  \"{address}/{sink}\", signingKey: \"{KEY}\"}}\n",
                 controller::NAMESPACE
             );

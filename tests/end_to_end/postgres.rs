@@ -284,8 +284,7 @@ impl Database {
             ));
         }
         let password = format!("--from-literal=password={ADMIN}");
-        let admin = ["create", "secret", "generic", "db-admin", "--from-literal=username=musehub", &password];
-        project.kubectl(&admin);
+        project.create_secret("db-admin", "postgres-admin", &["--from-literal=username=musehub", &password]);
         let named: Vec<String> = hosts.iter().map(|host| format!("{{name: {host}}}")).collect();
         let secret = project
             .secret(
@@ -351,14 +350,7 @@ fn a_parameter_is_created_for_a_role_of_a_server_that_is_there() {
     database.start(ADMIN);
     database.psql("CREATE ROLE app LOGIN PASSWORD 'nobody-knows-0123456789'").unwrap();
     let password = format!("--from-literal=password={ADMIN}");
-    project.kubectl(&[
-        "create",
-        "secret",
-        "generic",
-        "db-admin",
-        "--from-literal=username=musehub",
-        &password,
-    ]);
+    project.create_secret("db-admin", "postgres-admin", &["--from-literal=username=musehub", &password]);
     let spec = format!(
         "  generate: {{postgres: {{via: {{dockerHost: web}}, port: {port}, database: musehub, adminSecretRef: {{name: \
          db-admin}}, singleRole: {{name: app}}}}}}\n"
@@ -385,14 +377,7 @@ fn a_pair_is_made_from_the_superuser_in_use_as_it_was_listed_before() {
     ssm::put(&project.path("DATABASE_URL"), &old);
     on_host(&format!("cd ~/e2e/{} && bash deploy/secrets.sh && bash deploy/clients.sh web", project.name));
     let password = format!("--from-literal=password={ADMIN}");
-    project.kubectl(&[
-        "create",
-        "secret",
-        "generic",
-        "db-admin",
-        "--from-literal=username=musehub",
-        &password,
-    ]);
+    project.create_secret("db-admin", "postgres-admin", &["--from-literal=username=musehub", &password]);
     let secret = |mode: &str| {
         let spec = format!(
             "{HOST}  generate: {{postgres: {{via: {{dockerHost: web}}, port: {port}, database: musehub, adminSecretRef: \

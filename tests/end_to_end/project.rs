@@ -96,7 +96,7 @@ SH
     /// The SSH key and the DockerHost.
     pub fn apply_host(&self) {
         let key = format!("--from-file=id={}", variable("KEYTURN_HOST_KEY"));
-        run("kubectl", &["create", "secret", "generic", "host-key", "-n", &self.name, &key]);
+        self.create_secret("host-key", "ssh", &[&key]);
         self.apply(&self.docker_host(&self.known_hosts(), ""));
     }
 
@@ -169,6 +169,12 @@ spec:
 
     pub fn apply(&self, yaml: &str) {
         run_with("kubectl", &["apply", "-f", "-"], yaml);
+    }
+
+    /// A Secret that keyturn may use for the purpose.
+    pub fn create_secret(&self, name: &str, purpose: &str, from: &[&str]) {
+        self.kubectl(&[&["create", "secret", "generic", name][..], from].concat());
+        self.kubectl(&["label", "secret", name, &format!("keyturn.dev/usable-by={purpose}")]);
     }
 
     pub fn kubectl(&self, arguments: &[&str]) -> String {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keyturn::api::postgres::{BootstrapMode, PostgresSpec};
-use keyturn::target::postgres::Postgres;
+use keyturn::target::postgres::{Administrator, Postgres};
 use keyturn::target::{Login, SetUp, Target};
 
 use crate::scene::{Scene, accepted, login, password};
@@ -140,8 +140,14 @@ pub async fn a_role_in_use_becomes_an_owner_and_a_pair_and_goes_on_to_work(serve
     scene.sql(&format!("SET ROLE {d}_app; {SCHEMA}")).await;
     use_it(&scene, &old).await;
     let spec = spec(&scene, &old.username);
-    let target =
-        Postgres::new(&spec, scene.direct(), Some(root.duplicate()), "world/ns/s".to_owned(), false).unwrap();
+    let target = Postgres::new(
+        &spec,
+        scene.direct(),
+        Some(Administrator::named(root.duplicate())),
+        "world/ns/s".to_owned(),
+        false,
+    )
+    .unwrap();
     assert_eq!(target.look(&[]).await.unwrap_err().reason, "RoleMissing");
     let plan = set_up(&target, &scene, &old.username).await;
     assert!(plan.notes.iter().any(|note| note.contains("policy mine")), "{plan:?}");
@@ -188,7 +194,9 @@ pub async fn the_bootstrap_superuser_of_the_official_image_hands_its_objects_ove
         .await;
     scene.sql(&format!("{SCHEMA} CREATE EXTENSION pg_stat_statements;")).await;
     let spec = spec(&scene, "postgres");
-    let target = Postgres::new(&spec, scene.direct(), Some(root), "world/ns/s".to_owned(), true).unwrap();
+    let target =
+        Postgres::new(&spec, scene.direct(), Some(Administrator::named(root)), "world/ns/s".to_owned(), true)
+            .unwrap();
     let plan = set_up(&target, &scene, "postgres").await;
     assert!(
         plan.notes.iter().any(|note| note.contains("the extension pg_stat_statements stays")),

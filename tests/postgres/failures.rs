@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use keyturn::secret_value::SecretValue;
 use keyturn::target::Target;
-use keyturn::target::postgres::{Limits, Postgres};
+use keyturn::target::postgres::{Administrator, Limits, Postgres};
 
 use crate::proxy::{Commit, Proxy};
 use crate::scene::{Scene, accepted, login, password};
@@ -21,7 +22,7 @@ pub async fn an_answer_that_is_lost_at_the_commit_leaves_the_outcome_unknown_and
         scene.create(&role, &old).await;
         let (old, new) = (login(&role, &old), login(&role, &password()));
         let plain = scene.target(&scene.single(&role));
-        for admin in [Some(scene.admin.duplicate()), None] {
+        for admin in [Some(scene.administrator()), None] {
             let spec = scene.single(&role);
             let proxy = Proxy::new(scene.server.port, commit);
             let limits = Limits { idle: Duration::from_millis(300), ..Limits::default() };
@@ -93,6 +94,30 @@ pub async fn what_the_administrator_lacks_is_named_and_granting_it_helps(server:
     drop(client);
 }
 
+pub async fn the_name_of_an_administrator_from_a_secret_is_in_no_message(server: Arc<Server>) {
+    let scene = Scene::new(server).await;
+    let (role, admin) = (scene.role("app"), scene.admin.username.clone());
+    scene
+        .sql(&format!(
+            "CREATE ROLE {role} LOGIN; ALTER ROLE {admin} NOCREATEROLE; REVOKE pg_signal_backend FROM {admin}"
+        ))
+        .await;
+    let of_secret = |word: &str| {
+        let value = |text: &str| SecretValue::new(text.to_owned());
+        Administrator::of_secret("db-admin", "username", value(&admin), value(word)).unwrap()
+    };
+    let spec = scene.single(&role);
+    for (word, reason) in [("wrong", "AdministratorRefused"), (scene.admin.password.expose(), "NotPermitted")]
+    {
+        let target =
+            Postgres::new(&spec, scene.direct(), Some(of_secret(word)), "o".to_owned(), false).unwrap();
+        let error = target.install(1, &login(&role, &password()), &[]).await.unwrap_err();
+        assert_eq!(error.reason, reason, "{error}");
+        assert!(error.message.contains("the administrator of Secret db-admin"), "{error}");
+        assert!(!error.message.contains(&admin), "{error}");
+    }
+}
+
 pub async fn superusers_are_touched_only_where_that_is_granted_and_never_shut_out(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let d = scene.database.clone();
@@ -117,15 +142,28 @@ pub async fn superusers_are_touched_only_where_that_is_granted_and_never_shut_ou
     let (first, second) = (login(&role, &password()), login(&role, &password()));
     let alone = Postgres::new(&spec, scene.direct(), None, "o".to_owned(), true).unwrap();
     alone.install(1, &first, &[login(&role, &word)]).await.unwrap();
-    let itself = Postgres::new(&spec, scene.direct(), Some(first.duplicate()), "o".to_owned(), true).unwrap();
+    let itself = Postgres::new(
+        &spec,
+        scene.direct(),
+        Some(Administrator::named(first.duplicate())),
+        "o".to_owned(),
+        true,
+    )
+    .unwrap();
     itself.install(2, &second, &[]).await.unwrap();
     assert!(accepted(&alone, &second).await && !accepted(&alone, &first).await);
 
     let from = scene.spec(&format!(
         "alternatingRoles: {{names: [{d}_a, {d}_b], owner: {d}_owner, bootstrap: {{from: {role}, mode: Apply}}}}"
     ));
-    let target =
-        Postgres::new(&from, scene.direct(), Some(second.duplicate()), "o".to_owned(), true).unwrap();
+    let target = Postgres::new(
+        &from,
+        scene.direct(),
+        Some(Administrator::named(second.duplicate())),
+        "o".to_owned(),
+        true,
+    )
+    .unwrap();
     let error = target.retire(3, &role).await.unwrap_err();
     assert!(error.reason == "SuperuserKept" && error.permanent, "{error}");
     assert!(accepted(&alone, &second).await);
@@ -201,7 +239,7 @@ pub async fn no_password_is_in_the_servers_log_or_statistics_even_where_statemen
     scene.without_admin(&scene.single(&role)).install(2, &logins[1], &[logins[0].duplicate()]).await.unwrap();
     // A superuser is out of reach: the ALTER itself fails, and the server logs it.
     let root = scene.role("root");
-    let admin = Some(scene.admin.duplicate());
+    let admin = Some(scene.administrator());
     let beyond = Postgres::new(&scene.single(&root), scene.direct(), admin, "x".to_owned(), true).unwrap();
     let error = beyond.install(1, &login(&root, &words[2]), &[]).await.unwrap_err();
     assert_eq!(error.reason, "NotPermitted", "{error}");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyturn::api::postgres::PostgresSpec;
-use keyturn::target::postgres::{Direct, Limits, Postgres};
+use keyturn::target::postgres::{Administrator, Direct, Limits, Postgres};
 use keyturn::target::{Answer, Target};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -85,7 +85,7 @@ pub async fn a_refusal_says_why_as_far_as_the_administrator_can_see(server: Arc<
     elsewhere.database = "no_such_database".to_owned();
     let error = scene.target(&elsewhere).look(&[]).await.unwrap_err();
     assert_eq!(error.reason, "DatabaseMissing", "{error}");
-    let admin = Some(login(&scene.admin.username, "wrong"));
+    let admin = Some(Administrator::named(login(&scene.admin.username, "wrong")));
     let target =
         Postgres::new(&scene.single(&expired), scene.direct(), admin, "x".to_owned(), false).unwrap();
     assert_eq!(target.look(&[]).await.unwrap_err().reason, "AdministratorRefused");
@@ -112,7 +112,7 @@ pub async fn tls_reaches_only_a_server_whose_name_and_authority_are_right(server
     };
     let target = |spec: &PostgresSpec| {
         let dial = Arc::new(Direct { host: "127.0.0.1".to_owned(), port: scene.server.port });
-        Postgres::new(spec, dial, Some(scene.admin.duplicate()), "world/ns/x".to_owned(), false).unwrap()
+        Postgres::new(spec, dial, Some(scene.administrator()), "world/ns/x".to_owned(), false).unwrap()
     };
     let right = target(&spec("localhost", Some(&scene.server.ca())));
     assert!(accepted(&right, &login(&role, &word)).await);
@@ -226,7 +226,7 @@ pub async fn a_replica_is_not_believed(server: Arc<Server>) {
     scene.target(&scene.single(&role)).install(1, &new, &[]).await.unwrap();
     let standby = tokio::task::spawn_blocking(move || primary.standby()).await.unwrap();
     let dial = Arc::new(Direct { host: "127.0.0.1".to_owned(), port: standby.port });
-    for admin in [Some(scene.admin.duplicate()), None] {
+    for admin in [Some(scene.administrator()), None] {
         let alone = admin.is_none();
         let target =
             Postgres::new(&scene.single(&role), dial.clone(), admin, "world/ns/x".to_owned(), false).unwrap();

@@ -57,6 +57,7 @@ on_every_version! {
     failures::an_answer_that_is_lost_at_the_commit_leaves_the_outcome_unknown_and_is_made_good,
     failures::a_role_that_another_transaction_holds_is_waited_for_and_then_left,
     failures::what_the_administrator_lacks_is_named_and_granting_it_helps,
+    failures::the_name_of_an_administrator_from_a_secret_is_in_no_message,
     failures::superusers_are_touched_only_where_that_is_granted_and_never_shut_out,
     failures::a_fence_that_somebody_else_made_is_not_touched_and_without_one_it_works_all_the_same,
     failures::functions_that_the_owner_of_the_database_planted_are_not_run_by_the_administrator,

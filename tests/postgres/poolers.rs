@@ -73,7 +73,7 @@ pub async fn clients_of_a_pooler_never_fail_while_two_roles_take_turns(server: A
     // keyturn's own sessions do not go through it: their time limits would stay behind in what others are lent.
     let spec = scene.alternating();
     let dial = Arc::new(Direct { host: "127.0.0.1".to_owned(), port: pooler.port });
-    let through = Postgres::new(&spec, dial, Some(scene.admin.duplicate()), "o".to_owned(), false).unwrap();
+    let through = Postgres::new(&spec, dial, Some(scene.administrator()), "o".to_owned(), false).unwrap();
     let error = through.try_login(&first).await.unwrap_err();
     assert!(error.reason == "SessionSettingsRefused" && error.permanent, "{error}");
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use keyturn::api::postgres::PostgresSpec;
 use keyturn::secret_value::SecretValue;
-use keyturn::target::postgres::{Dial, Direct, Postgres};
+use keyturn::target::postgres::{Administrator, Dial, Direct, Postgres};
 use keyturn::target::{Answer, Login, Target, TargetError};
 
 use crate::server::Server;
@@ -108,14 +108,18 @@ impl Scene {
         Arc::new(Direct { host: "127.0.0.1".to_owned(), port: self.server.port })
     }
 
+    /// The administrator, with a name that may be shown.
+    pub fn administrator(&self) -> Administrator {
+        Administrator::named(self.admin.duplicate())
+    }
+
     /// The target as the administrator sees it, of a secret of this name.
     pub fn target(&self, spec: &PostgresSpec) -> Postgres {
         self.target_of(spec, "world/ns/secret")
     }
 
     pub fn target_of(&self, spec: &PostgresSpec, owner: &str) -> Postgres {
-        let admin = Some(self.admin.duplicate());
-        Postgres::new(spec, self.direct(), admin, owner.to_owned(), false).unwrap()
+        Postgres::new(spec, self.direct(), Some(self.administrator()), owner.to_owned(), false).unwrap()
     }
 
     pub fn without_admin(&self, spec: &PostgresSpec) -> Postgres {

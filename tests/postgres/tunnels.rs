@@ -23,7 +23,7 @@ pub async fn a_server_behind_a_docker_host_is_reached_through_one_ssh_connection
     scene.create(&role, &old).await;
     let spec = scene.single(&role);
     let target = |dial| {
-        Postgres::new(&spec, dial, Some(scene.admin.duplicate()), "world/ns/s".to_owned(), false).unwrap()
+        Postgres::new(&spec, dial, Some(scene.administrator()), "world/ns/s".to_owned(), false).unwrap()
     };
     let right = sshd.known_hosts_line("host_ed25519");
     let reached = target(through(&sshd, scene.server.port, &right));

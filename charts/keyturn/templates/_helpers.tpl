@@ -149,8 +149,9 @@ Job, and reads those that objects name. */}}
   verbs: [list]
 - apiGroups: [""]
   resources: [secrets]
-  # Of the user's Secrets those that an object names are read, one by one: administrators of Postgres, Cloudflare's
-  # administering token, and the SSH key of a docker host that a server is reached through. They are never listed or watched.
+  # Of the user's Secrets those that an object names are read, one by one, and only where their label keyturn.dev/usable-by
+  # allows it: administrators of Postgres, tokens of Cloudflare, and the SSH key of a docker host that a server is reached
+  # through. Of the keys that Jobs mount the labels are read. They are never listed or watched.
   # What is deleted is the Secret of a deploy Job that is over.
   verbs: [create, get, delete]
 # Why a pod does not come up is said in Events only.

@@ -51,7 +51,8 @@ pub struct CloudflareR2Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permission: Option<Permission>,
     /// Key of a Secret of this namespace that holds the administering token: account-owned, with the permission
-    /// Account API Tokens Write. It can make any token of the account.
+    /// Account API Tokens Write. It can make any token of the account. The Secret is read where it has the label
+    /// `keyturn.dev/usable-by: cloudflare`.
     pub token_secret_ref: SecretKeyRef,
 }
 

@@ -61,7 +61,7 @@ pub fn set(
     generation: Option<i64>,
     now: DateTime<Utc>,
 ) {
-    let message: String = message.chars().take(MAX_MESSAGE).collect();
+    let message = cut(message);
     let since = conditions
         .iter()
         .find(|c| c.type_ == kind && c.status == truth.as_str())
@@ -78,6 +78,11 @@ pub fn set(
         Some(existing) => *existing = condition,
         None => conditions.push(condition),
     }
+}
+
+/// The beginning of a message, where it is too long for a status.
+pub fn cut(message: &str) -> String {
+    message.chars().take(MAX_MESSAGE).collect()
 }
 
 /// Removes a condition that is present only while it is true.

@@ -130,7 +130,7 @@ pub struct SshSpec {
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(validation = rules::USER)]
     pub user: String,
-    /// Secret of this namespace that holds the private key.
+    /// Secret of this namespace that holds the private key; it is used where it has the label `keyturn.dev/usable-by: ssh`.
     pub key_secret_ref: SecretKeyRef,
     /// Lines in the format of OpenSSH's known_hosts, as ssh-keyscan prints them; an item may hold several, comments and
     /// blank lines among them. A host key that no line vouches for is refused.
@@ -175,7 +175,7 @@ pub struct JumpSpec {
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(validation = rules::USER)]
     pub user: String,
-    /// Secret of this namespace that holds the private key; that of `ssh` when absent.
+    /// Secret of this namespace that holds the private key, labelled as that of `ssh`, which is used when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_secret_ref: Option<SecretKeyRef>,
 }

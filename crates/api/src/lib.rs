@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod cloudflare_r2;
 pub mod conditions;
+pub mod consent;
 mod definitions;
 pub mod docker_host;
 pub mod duration;

@@ -51,7 +51,8 @@ pub struct PostgresSpec {
     /// How the server proves who it is. The certificate is always checked where the controller connects directly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<PostgresTls>,
-    /// Secret of this namespace with the administrator's name and password.
+    /// Secret of this namespace with the administrator's name and password; it is read where it has the label
+    /// `keyturn.dev/usable-by: postgres-admin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_secret_ref: Option<AdminSecretRef>,
     /// Parameter in SSM that holds the administrator's password; it may be rotated by another ManagedSecret.

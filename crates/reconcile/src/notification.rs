@@ -15,6 +15,8 @@ use serde::Deserialize;
 pub struct Sink {
     pub name: String,
     pub format: Format,
+    /// The Secret of the controller's namespace that holds both.
+    pub secret: String,
     /// All of them where none is named.
     #[serde(default)]
     pub topics: Vec<Topic>,
@@ -142,7 +144,7 @@ mod tests {
     use super::*;
 
     fn sink(name: &str, topics: &[Topic]) -> Sink {
-        Sink { name: name.into(), format: Format::Slack, topics: topics.to_vec() }
+        Sink { name: name.into(), format: Format::Slack, secret: name.into(), topics: topics.to_vec() }
     }
 
     fn object() -> ObjectMeta {
@@ -202,14 +204,18 @@ mod tests {
     #[test]
     fn sinks_that_cannot_be_meant_are_refused() {
         assert_eq!(sinks(""), Ok(Vec::new()));
-        let good = r#"[{"name": "chat", "format": "Slack", "topics": ["Stalled"]}]"#;
+        let good = r#"[{"name": "chat", "format": "Slack", "secret": "chat", "topics": ["Stalled"]}]"#;
         assert_eq!(sinks(good), Ok(vec![sink("chat", &[Topic::Stalled])]));
         for (bad, says) in [
-            (r#"[{"name": "Chat", "format": "Slack"}]"#, "a-z"),
-            (r#"[{"name": "a", "format": "Slack"}, {"name": "a", "format": "Slack"}]"#, "two sinks"),
-            (r#"[{"name": "a", "format": "Pager"}]"#, "Pager"),
-            (r#"[{"name": "a", "format": "Slack", "topics": ["Lost"]}]"#, "Lost"),
-            (r#"[{"name": "a", "format": "Slack", "url": "x"}]"#, "url"),
+            (r#"[{"name": "Chat", "format": "Slack", "secret": "s"}]"#, "a-z"),
+            (
+                r#"[{"name": "a", "format": "Slack", "secret": "s"}, {"name": "a", "format": "Slack", "secret": "s"}]"#,
+                "two sinks",
+            ),
+            (r#"[{"name": "a", "format": "Slack"}]"#, "secret"),
+            (r#"[{"name": "a", "format": "Pager", "secret": "s"}]"#, "Pager"),
+            (r#"[{"name": "a", "format": "Slack", "secret": "s", "topics": ["Lost"]}]"#, "Lost"),
+            (r#"[{"name": "a", "format": "Slack", "secret": "s", "url": "x"}]"#, "url"),
         ] {
             assert!(sinks(bad).unwrap_err().contains(says), "{bad}");
         }

@@ -1,6 +1,8 @@
 //! The port to keyturn's own objects in Kubernetes. Reads that end in an external write come from the API server;
 //! lists may come from a cache that is a moment old.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use keyturn_api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
 
@@ -70,6 +72,13 @@ pub trait Objects: Send + Sync {
     async fn docker_hosts(&self, namespace: &str) -> Result<Vec<DockerHost>, ObjectError>;
     /// The hosts and incidents of a namespace.
     async fn surroundings(&self, namespace: &str, source: Source) -> Result<Surroundings, ObjectError>;
+    /// Labels of a Secret of the cluster, of which nothing else is read; `None` where it does not exist. Read from the API
+    /// server itself.
+    async fn secret_labels(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<BTreeMap<String, String>>, ObjectError>;
     /// Replaces the status; refused with [`ObjectError::Conflict`] where the object has changed since it was read.
     async fn write_secret_status(&self, object: &ManagedSecret) -> Result<ManagedSecret, ObjectError>;
     /// Replaces the status; refused with [`ObjectError::Conflict`] where the object has changed since it was read.

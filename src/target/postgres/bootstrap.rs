@@ -9,11 +9,13 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::administrator::{Administrator, PLACEHOLDER, Who};
 use super::connect::{Session, column};
 use super::failure::{self, NAME, StatementError, ident, told};
 use super::{Postgres, bootstrap_sql as sql, look};
 use crate::api::postgres::BootstrapMode;
-use crate::target::{Login, SetUp, TargetError};
+use crate::secret_value::SecretValue;
+use crate::target::{SetUp, TargetError};
 
 /// So many statements are sent at once; a failure is told by where it is among them.
 const AT_ONCE: usize = 32;
@@ -62,13 +64,16 @@ impl Postgres {
             self.apply(&session, admin, &done.statements).await?;
         }
         session.close().await;
-        Ok(shown(done))
+        let hidden = admin.hidden_name().map(SecretValue::expose);
+        let spoken_of =
+            |name: &str| name == from || name == pair.owner || pair.names.iter().any(|known| known == name);
+        Ok(shown(done, hidden.filter(|name| !spoken_of(name))))
     }
 
     async fn apply(
         &self,
         session: &Session,
-        admin: &Login,
+        admin: &Administrator,
         statements: &[String],
     ) -> Result<(), TargetError> {
         let server = self.server();
@@ -81,10 +86,10 @@ impl Postgres {
                     return failure::permanent(
                         "NotPermitted",
                         format!(
-                            "role {} may not set up the roles at the Postgres server {server} (42501, among the statements \
+                            "{} may not set up the roles at the Postgres server {server} (42501, among the statements \
                              {where_} of the plan), and nothing was changed; give a superuser as administrator until it is \
                              done, or run the statements of the plan as one",
-                            admin.username
+                            Who::Administrator(admin)
                         ),
                     );
                 }
@@ -100,10 +105,16 @@ impl Postgres {
     }
 }
 
-/// As it is shown to people: the names of the database within can be of any length. What was cut no longer is SQL.
-fn shown(done: SetUp) -> SetUp {
-    let told = |texts: Vec<String>, most| texts.iter().map(|text| told(text, most)).collect();
-    SetUp { statements: told(done.statements, LONGEST_STATEMENT), notes: told(done.notes, NAME) }
+/// As it is shown to people: the names of the database within can be of any length, and one of them may be the
+/// administrator's. What was cut no longer is SQL.
+fn shown(done: SetUp, hidden: Option<&str>) -> SetUp {
+    let hidden = hidden.map(ident);
+    let shown = |text: &String, most| match &hidden {
+        Some(name) => told(&text.replace(name, PLACEHOLDER), most),
+        None => told(text, most),
+    };
+    let all = |texts: Vec<String>, most| texts.iter().map(|text| shown(text, most)).collect();
+    SetUp { statements: all(done.statements, LONGEST_STATEMENT), notes: all(done.notes, NAME) }
 }
 
 impl Plan<'_> {
@@ -357,12 +368,29 @@ mod tests {
     #[test]
     fn what_is_shown_of_a_plan_is_bounded() {
         let long = format!("ALTER TABLE \"{}\" OWNER TO app", "\n".repeat(1 << 20));
-        let SetUp { statements, notes } = shown(SetUp { statements: vec![long.clone()], notes: vec![long] });
+        let SetUp { statements, notes } =
+            shown(SetUp { statements: vec![long.clone()], notes: vec![long] }, None);
         for text in statements.iter().chain(&notes) {
             assert!(
                 text.chars().count() <= LONGEST_STATEMENT + 1 && !text.contains('\n') && text.ends_with('…')
             );
         }
+    }
+
+    #[test]
+    fn an_administrator_that_is_a_member_of_the_old_role_is_not_named_in_the_plan() {
+        let statements = vec![
+            "GRANT \"app\" TO \"db root\"".to_owned(),
+            "ALTER DEFAULT PRIVILEGES FOR ROLE \"db root\" GRANT SELECT ON TABLES TO \"app\"".to_owned(),
+        ];
+        let done = SetUp { statements, notes: Vec::new() };
+        assert_eq!(
+            shown(done, Some("db root")).statements,
+            [
+                "GRANT \"app\" TO <administrator>",
+                "ALTER DEFAULT PRIVILEGES FOR ROLE <administrator> GRANT SELECT ON TABLES TO \"app\"",
+            ]
+        );
     }
 
     #[test]

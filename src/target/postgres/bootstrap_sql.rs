@@ -169,7 +169,7 @@ pub const SUPERUSERS_PLACES: &str = "
     ORDER BY 1";
 
 /// Default privileges: those that `$1` gives for what it creates, which the owner creates from now on, and those that
-/// others give `$1`. Role, schema, and the rest of the statement.
+/// others give `$1`. Role, schema, and the rest of the statement, in which a role is quoted as [`super::failure::ident`] does.
 pub const DEFAULTS: &str = "
     WITH kinds(objtype, word) AS (VALUES ('r'::\"char\", 'TABLES'), ('S', 'SEQUENCES'), ('f', 'FUNCTIONS'), ('T', 'TYPES'),
                                          ('n', 'SCHEMAS')),
@@ -189,7 +189,7 @@ pub const DEFAULTS: &str = "
         WHERE (e.defaclrole = old.oid) <> (e.grantee = old.oid)
           AND NOT (e.grantee = 0 AND e.defaclnamespace = 0 AND e.defaclobjtype IN ('f', 'T')))
     SELECT w.role::text, n.nspname::text,
-           'GRANT ' || w.privilege_type || ' ON ' || k.word || ' TO ' || coalesce(quote_ident(w.grantee), 'PUBLIC')
+           'GRANT ' || w.privilege_type || ' ON ' || k.word || ' TO ' || coalesce('\"' || replace(w.grantee, '\"', '\"\"') || '\"', 'PUBLIC')
                || CASE WHEN w.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
     FROM wanted AS w JOIN kinds AS k ON k.objtype = w.objtype LEFT JOIN pg_namespace AS n ON n.oid = w.namespace
     WHERE NOT EXISTS (

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
+use super::administrator::{Administrator, Who};
 use super::connect::{Session, column};
 use super::failure::{self, LoginFailure, StatementError, ident};
 use super::verifier::Verifier;
@@ -100,7 +101,7 @@ impl Postgres {
     ) -> Result<(), TargetError> {
         let Some(admin) = &self.admin else { return Err(self.no_administrator("end the sessions of", role)) };
         let session = self.admin_session(admin).await?;
-        self.end_sessions_in(session, &admin.username, role, opened_before).await
+        self.end_sessions_in(session, Who::Administrator(admin), role, opened_before).await
     }
 
     pub(super) async fn end_own_sessions_of(
@@ -109,13 +110,13 @@ impl Postgres {
         opened_before: DateTime<Utc>,
     ) -> Result<(), TargetError> {
         let session = self.own_session(own).await?;
-        self.end_sessions_in(session, &own.username, &own.username, Some(opened_before)).await
+        self.end_sessions_in(session, Who::Role(own), &own.username, Some(opened_before)).await
     }
 
     async fn end_sessions_in(
         &self,
         session: Session,
-        by: &str,
+        by: Who<'_>,
         role: &str,
         opened_before: Option<DateTime<Utc>>,
     ) -> Result<(), TargetError> {
@@ -136,9 +137,9 @@ impl Postgres {
                 return Err(failure::permanent(
                     "NotPermitted",
                     format!(
-                        "role {by} may not end the sessions of role {role} at the Postgres server {server} (42501); run there: \
+                        "{by} may not end the sessions of role {role} at the Postgres server {server} (42501); run there: \
                          GRANT pg_signal_backend TO {} (sessions of a superuser are ended by superusers only)",
-                        ident(by)
+                        by.shown_ident()
                     ),
                 ));
             }
@@ -178,12 +179,13 @@ impl Postgres {
 
     async fn alter_as(
         &self,
-        admin: &Login,
+        admin: &Administrator,
         change: &Change<'_>,
         attempt: &Attempt,
         installs: bool,
     ) -> Result<(), TargetError> {
         let server = self.server();
+        let who = Who::Administrator(admin);
         let session = self.admin_session(admin).await?;
         let Some(role) = look::role(&session, &server, change.role).await? else {
             // A role that is gone lets nobody in.
@@ -213,10 +215,10 @@ impl Postgres {
             // At least two of ours do not alter it at the same moment.
             let sql = "SELECT pg_advisory_xact_lock(hashtextextended($1, 7311984))";
             let locked = session.rows(sql, &[(&change.role, Type::TEXT)]).await;
-            locked.map_err(|error| self.alter_failed(change.role, &admin.username, &session, &error))?;
+            locked.map_err(|error| self.alter_failed(change.role, who, &session, &error))?;
         }
         let altered = session.run(&change.statement).await;
-        altered.map_err(|error| self.alter_failed(change.role, &admin.username, &session, &error))?;
+        altered.map_err(|error| self.alter_failed(change.role, who, &session, &error))?;
         if fenced {
             fence::advance(&session, &server, change.role, change.id).await?;
         }
@@ -233,7 +235,7 @@ impl Postgres {
     ) -> Result<(), TargetError> {
         let server = self.server();
         for known in own.iter().filter(|known| known.username == login.username) {
-            let session = match self.route.log_in(known).await {
+            let session = match self.route.log_in(Who::Role(known)).await {
                 Ok(session) => session,
                 Err(LoginFailure::Refused(_)) => continue,
                 Err(LoginFailure::Failed(error)) => return Err(error),
@@ -246,11 +248,11 @@ impl Postgres {
             // A default role that the login acts as may not change the login's password.
             let statement = format!("SET LOCAL ROLE NONE; {}", change.statement);
             let altered = session.run(&statement).await;
-            altered.map_err(|error| self.alter_failed(change.role, change.role, &session, &error))?;
+            altered.map_err(|error| self.alter_failed(change.role, Who::Role(known), &session, &error))?;
             return self.commit(session, change.role, attempt).await;
         }
         // An earlier attempt may have done it, its answer lost.
-        match self.route.log_in(login).await {
+        match self.route.log_in(Who::Role(login)).await {
             Ok(session) => {
                 session.close().await;
                 Ok(())
@@ -313,7 +315,13 @@ impl Postgres {
         }
     }
 
-    fn alter_failed(&self, role: &str, who: &str, session: &Session, error: &StatementError) -> TargetError {
+    fn alter_failed(
+        &self,
+        role: &str,
+        who: Who<'_>,
+        session: &Session,
+        error: &StatementError,
+    ) -> TargetError {
         let server = self.server();
         if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
             return failure::not_permitted(&server, role, who, session.version);

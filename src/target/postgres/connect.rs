@@ -19,12 +19,13 @@ use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Config, Connection, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::administrator::Who;
 use super::dial::{Dial, Wire};
 use super::failure::{self, LoginFailure, StatementError};
 use super::framing::Verdict;
 use super::scram_only::{ScramOnly, ScramOverTls};
 use crate::api::postgres::{PostgresSpec, TlsMode};
-use crate::target::{Login, TargetError};
+use crate::target::TargetError;
 
 /// How long things may take. All lie well below the grace of the rotation protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,31 +169,31 @@ pub struct Route {
 
 impl Route {
     /// Logs in. Names mean what the server says that they mean for this role.
-    pub async fn log_in(&self, login: &Login) -> Result<Session, LoginFailure> {
-        self.bounded(login, "").await
+    pub async fn log_in(&self, who: Who<'_>) -> Result<Session, LoginFailure> {
+        self.bounded(who, "").await
     }
 
     /// Logs in, and looks up names in the catalogue only: who owns the database could else put functions and operators
     /// of their own in the way of an administrator, who would run them.
-    pub async fn log_in_safely(&self, login: &Login) -> Result<Session, LoginFailure> {
-        self.bounded(login, " -c search_path=pg_catalog,pg_temp").await
+    pub async fn log_in_safely(&self, who: Who<'_>) -> Result<Session, LoginFailure> {
+        self.bounded(who, " -c search_path=pg_catalog,pg_temp").await
     }
 
-    async fn bounded(&self, login: &Login, names: &str) -> Result<Session, LoginFailure> {
+    async fn bounded(&self, who: Who<'_>, names: &str) -> Result<Session, LoginFailure> {
         let limit = self.limits.connect;
-        let opened = timeout(limit, self.open(login, names)).await;
+        let opened = timeout(limit, self.open(who, names)).await;
         opened.unwrap_or_else(|_| {
             let cause = format!("no session within {} s", limit.as_secs());
             Err(LoginFailure::Failed(failure::unreachable(&self.dial.server(), &cause)))
         })
     }
 
-    async fn open(&self, login: &Login, names: &str) -> Result<Session, LoginFailure> {
+    async fn open(&self, who: Who<'_>, names: &str) -> Result<Session, LoginFailure> {
         let stream = self.dial.dial().await.map_err(LoginFailure::Failed)?;
         let mut config = Config::new();
         config
-            .user(&login.username)
-            .password(login.password.expose())
+            .user(who.expose_name())
+            .password(who.password().expose())
             .dbname(&self.database)
             .application_name(APPLICATION_NAME)
             .options(self.limits.options(names));
@@ -200,8 +201,7 @@ impl Route {
             None => start_plain(config, stream).await,
             Some(tls) => start_tls(config, tls.clone(), stream).await,
         };
-        opened
-            .map_err(|error| failure::of_login(&self.dial.server(), &login.username, &self.database, &error))
+        opened.map_err(|error| failure::of_login(&self.dial.server(), who, &self.database, &error))
     }
 }
 

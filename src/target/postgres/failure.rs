@@ -8,6 +8,7 @@ use std::io;
 use rustls::CertificateError;
 use tokio_postgres::error::{Error, Severity, SqlState};
 
+use super::administrator::Who;
 use super::framing::HungUp;
 use super::scram_only::{LEAST_ITERATIONS, NotScram};
 use crate::target::TargetError;
@@ -114,40 +115,41 @@ pub fn unreachable(server: &str, cause: &str) -> TargetError {
 }
 
 /// What a failed login means.
-pub fn of_login(server: &str, role: &str, database: &str, error: &Error) -> LoginFailure {
+pub fn of_login(server: &str, who: Who<'_>, database: &str, error: &Error) -> LoginFailure {
     let refused = |reason, message| LoginFailure::Refused(permanent(reason, message));
     let failed = LoginFailure::Failed;
     if let Some(why) = cause_of(error) {
-        return failed(not_scram(server, role, why));
+        return failed(not_scram(server, who, why));
     }
     if let Some(why) = cause_of(error) {
-        return failed(hung_up(server, &format!("the login of role {role}"), why));
+        return failed(hung_up(server, &format!("the login of {who}"), why));
     }
     let Some(code) = error.code() else {
-        return failed(no_session(server, role, error));
+        return failed(no_session(server, who, error));
     };
     match code {
         &SqlState::INVALID_PASSWORD => refused(
             "LoginRefused",
             format!(
-                "the Postgres server {server} refuses the login of role {role} (28P01): the password is not the role's, \
+                "the Postgres server {server} refuses the login of {who} (28P01): the password is not the role's, \
                  the role has none or does not exist, or its VALID UNTIL has passed"
             ),
         ),
         &SqlState::INVALID_AUTHORIZATION_SPECIFICATION => refused(
             "LoginRefused",
             format!(
-                "the Postgres server {server} does not let role {role} in (28000): the role has NOLOGIN, or no line of \
-                 pg_hba.conf fits; it needs one such as `host {database} {role} <our address> scram-sha-256`"
+                "the Postgres server {server} does not let {who} in (28000): the role has NOLOGIN, or no line of \
+                 pg_hba.conf fits; it needs one such as `host {database} {} <our address> scram-sha-256`",
+                who.shown_name()
             ),
         ),
         &SqlState::INSUFFICIENT_PRIVILEGE => refused(
             "LoginRefused",
             format!(
-                "role {role} may not connect to the database {database} of the Postgres server {server} (42501); \
+                "{who} may not connect to the database {database} of the Postgres server {server} (42501); \
                  run: GRANT CONNECT ON DATABASE {} TO {}",
                 ident(database),
-                ident(role)
+                who.shown_ident()
             ),
         ),
         &SqlState::INVALID_CATALOG_NAME => failed(permanent(
@@ -163,11 +165,11 @@ pub fn of_login(server: &str, role: &str, database: &str, error: &Error) -> Logi
                  Postgres server itself. The application may go on to use the pooler"
             ),
         )),
-        code => failed(of_state(server, &format!("the login of role {role} failed"), code)),
+        code => failed(of_state(server, &format!("the login of {who} failed"), code)),
     }
 }
 
-fn not_scram(server: &str, role: &str, why: NotScram) -> TargetError {
+fn not_scram(server: &str, who: Who<'_>, why: NotScram) -> TargetError {
     let remedy = match why {
         NotScram::Md5 => {
             "in its pg_hba.conf let the line for this role say scram-sha-256; where it says so, or md5, already, set the \
@@ -184,14 +186,14 @@ fn not_scram(server: &str, role: &str, why: NotScram) -> TargetError {
     permanent(
         "AuthenticationNotScram",
         format!(
-            "nothing of the password of role {role} was sent to the Postgres server {server}, since {why}; keyturn logs in \
+            "nothing of the password of {who} was sent to the Postgres server {server}, since {why}; keyturn logs in \
              by SCRAM-SHA-256 only: {remedy}. Where it has been so until now, ask who answers there"
         ),
     )
 }
 
 /// The connection ended before the server answered, or TLS did not come about.
-fn no_session(server: &str, role: &str, error: &Error) -> TargetError {
+fn no_session(server: &str, who: Who<'_>, error: &Error) -> TargetError {
     if let Some(tls) = tls_error(error) {
         return of_tls(server, tls);
     }
@@ -205,7 +207,7 @@ fn no_session(server: &str, role: &str, error: &Error) -> TargetError {
         };
         return permanent(
             "ServerNotProven",
-            format!("the login of role {role} at the Postgres server {server} was broken off: {why}"),
+            format!("the login of {who} at the Postgres server {server} was broken off: {why}"),
         );
     }
     if text.contains("server does not support TLS") {
@@ -372,8 +374,8 @@ pub fn read_only(server: &str) -> TargetError {
 }
 
 /// An ALTER ROLE that was not permitted, with what permits it.
-pub fn not_permitted(server: &str, role: &str, admin: &str, version: u32) -> TargetError {
-    let (admin_name, role_name) = (ident(admin), ident(role));
+pub fn not_permitted(server: &str, role: &str, who: Who<'_>, version: u32) -> TargetError {
+    let (admin_name, role_name) = (who.shown_ident(), ident(role));
     let grant = if version >= 16 {
         format!(
             "ALTER ROLE {admin_name} CREATEROLE; GRANT {role_name} TO {admin_name} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE;"
@@ -384,7 +386,7 @@ pub fn not_permitted(server: &str, role: &str, admin: &str, version: u32) -> Tar
     permanent(
         "NotPermitted",
         format!(
-            "role {admin} may not change role {role} at the Postgres server {server} (42501); run there as a superuser: \
+            "{who} may not change role {role} at the Postgres server {server} (42501); run there as a superuser: \
              {grant} A role that is a superuser is changed by superusers only"
         ),
     )

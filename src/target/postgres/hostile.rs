@@ -17,6 +17,8 @@ use super::{Dial, Direct, Wire};
 use crate::target::TargetError;
 
 pub const PASSWORD: &str = "known-to-both";
+/// Whose the roles are.
+pub const OWNER: &str = "cluster/ns/name";
 /// The type that is an array of itself.
 const NESTED: u32 = 99_999;
 /// What precedes a statement that was prepared and is now run.
@@ -38,6 +40,8 @@ pub enum Plan {
     Answers(&'static str, Bytes),
     /// Says of a statement that contains the text that its column is of a type that is an array of itself.
     NestsTypes(&'static str),
+    /// Refuses the login with this SQLSTATE, and quotes its name as servers do.
+    Refuses(&'static str),
     /// Answers nothing after the login.
     IsSilent,
 }
@@ -165,6 +169,13 @@ async fn serve(mut stream: TcpStream, plan: Plan) -> Option<()> {
     let length = stream.read_u32().await.ok()? as usize;
     let mut startup = vec![0; length - 4];
     stream.read_exact(&mut startup).await.ok()?;
+    if let Plan::Refuses(state) = plan {
+        let startup: Vec<&[u8]> = startup.split(|byte| *byte == 0).collect();
+        let name = startup.iter().skip_while(|part| !part.ends_with(b"user")).nth(1)?;
+        let name = String::from_utf8_lossy(name);
+        let fields = format!("SFATAL\0VFATAL\0C{state}\0Mno entry for \"{name}\"\0D{name}\0");
+        return stream.write_all(&message(b'E', &[fields.as_bytes(), b"\0"].concat())).await.ok();
+    }
     authenticate(&mut stream).await?;
     stream.write_all(&message(b'S', b"server_version\x0017.0\0")).await.ok()?;
     if let Plan::FloodsTheLogin(what) = plan {
@@ -213,9 +224,10 @@ async fn answer(stream: &mut TcpStream, plan: Plan, kind: u8, asked: &str) -> Op
         }
         Plan::IsSilent => return Some(()),
         _ if kind == b'Q' => [message(b'C', b"SET\0"), ready()].concat(),
-        // The role can log in, and is nothing else. The fence is there, and empty.
+        // The role can log in, and is nothing else. The fence is there, and nobody else's.
         _ if asked.contains("rolcanlogin") => table(&[16; 4], &[&[&[1], &[0], &[0], &[0]]]),
         _ if asked.contains("'fence'") => table(&[16; 5], &[&[&[1], &[1], &[1], &[0], &[1]]]),
+        _ if asked.contains("SELECT id, owner") => table(&[20, 25], &[&[&[0; 8], OWNER.as_bytes()]]),
         _ if asked.contains("ANY($1)") => table(&[], &[]),
         _ => table(&[16], &[&[&[0]]]),
     };

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::hostile::{Bytes, Hostile, PASSWORD, Plan, begun, message, ready, refusal, row, table};
-use super::{Limits, Postgres};
+use super::hostile::{Bytes, Hostile, OWNER, PASSWORD, Plan, begun, message, ready, refusal, row, table};
+use super::{Administrator, Limits, Postgres};
+use crate::api::postgres::BootstrapMode;
 use crate::secret_value::SecretValue;
 use crate::target::{Answer, Login, Roles, Target, TargetError};
 
@@ -22,7 +23,57 @@ fn login() -> Login {
 fn target(server: Arc<Hostile>) -> Postgres {
     let yaml = "{via: {dockerHost: h}, database: d, singleRole: {name: app}, probes: [SELECT probe]}";
     let spec = serde_yaml_ng::from_str(yaml).unwrap();
-    Postgres::new(&spec, server, Some(login()), "cluster/ns/name".to_owned(), false).unwrap()
+    let admin = Administrator::named(login());
+    Postgres::new(&spec, server, Some(admin), OWNER.to_owned(), false).unwrap()
+}
+
+const HIDDEN: &str = "name-that-only-the-secret-holds";
+
+/// A target whose administrator comes from a Secret.
+fn target_of_secret(server: Arc<Hostile>) -> Postgres {
+    let yaml = "{via: {dockerHost: h}, database: d, alternatingRoles: {names: [app_a, app_b], owner: app, bootstrap: \
+                {from: app_old, mode: Apply}}}";
+    let value = |text: &str| SecretValue::new(text.to_owned());
+    let admin = Administrator::of_secret("db-admin", "username", value(HIDDEN), value(PASSWORD)).unwrap();
+    let spec = serde_yaml_ng::from_str(yaml).unwrap();
+    Postgres::new(&spec, server, Some(admin), OWNER.to_owned(), false).unwrap()
+}
+
+/// What every call of a target says, as conditions, Events and logs show it.
+async fn said(target: &Postgres) -> Vec<String> {
+    let app = Login { username: "app_a".to_owned(), password: SecretValue::new(PASSWORD.to_owned()) };
+    vec![
+        format!("{:?}", target.try_login(&app).await),
+        format!("{:?}", target.look(&[]).await),
+        format!("{:?}", target.install(1, &app, &[]).await),
+        format!("{:?}", target.retire(1, "app_a").await),
+        format!("{:?}", target.end_sessions("app_a", None).await),
+        format!("{:?}", target.set_up(BootstrapMode::Apply).await),
+    ]
+}
+
+#[tokio::test]
+async fn the_name_of_an_administrator_from_a_secret_is_not_said_when_the_server_refuses_it() {
+    for state in ["28P01", "28000", "42501", "3D000", "08P01", "53300", "XX000", "none"] {
+        let said = said(&target_of_secret(Hostile::new(Plan::Refuses(state)).await)).await;
+        assert!(said.iter().all(|text| !text.contains(HIDDEN)), "{state}: {said:#?}");
+    }
+    let said = said(&target_of_secret(Hostile::new(Plan::Refuses("28P01")).await)).await;
+    let told = "refuses the login of the administrator of Secret db-admin (28P01)";
+    assert!(said[1..].iter().all(|text| text.contains(told)), "{said:#?}");
+}
+
+#[tokio::test]
+async fn the_name_of_an_administrator_from_a_secret_is_not_said_when_it_lacks_a_right() {
+    let denied: Bytes = || refusal("42501");
+    let mut lacking = 0;
+    for asked in ["rolcanlogin", "'fence'", "ALTER ROLE", "pg_terminate_backend", "BEGIN", "keyturn.fence"] {
+        let said = said(&target_of_secret(Hostile::new(Plan::Answers(asked, denied)).await)).await;
+        assert!(said.iter().all(|text| !text.contains(HIDDEN)), "{asked}: {said:#?}");
+        lacking +=
+            said.iter().filter(|text| text.contains("the administrator of Secret db-admin may not")).count();
+    }
+    assert!(lacking >= 2, "a role that may not be altered, and sessions that may not be ended: {lacking}");
 }
 
 /// What a login ends with, and how many bytes were taken from the server for it.

@@ -2,6 +2,7 @@
 
 use tokio_postgres::error::{Error, SqlState};
 
+use super::administrator::Who;
 use super::connect::Session;
 use super::failure::{self, LoginFailure, StatementError};
 use super::{Postgres, look};
@@ -9,7 +10,7 @@ use crate::target::{Answer, Login, TargetError};
 
 impl Postgres {
     pub(super) async fn log_in_and_probe(&self, login: &Login) -> Result<Answer, TargetError> {
-        let mut session = match self.route.log_in(login).await {
+        let mut session = match self.route.log_in(Who::Role(login)).await {
             Ok(session) => session,
             Err(LoginFailure::Refused(error)) => {
                 return Ok(Answer::Refused(self.with_cause(login, error).await));

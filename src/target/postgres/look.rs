@@ -4,6 +4,7 @@ use chrono::DateTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::administrator::Administrator;
 use super::connect::{Session, column};
 use super::failure::{self, StatementError, ident, told};
 use super::fence::{self, Fence};
@@ -74,7 +75,7 @@ pub fn superuser(server: &str, role: &RoleState) -> TargetError {
 }
 
 impl Postgres {
-    pub(super) async fn look_as(&self, admin: &Login) -> Result<Roles, TargetError> {
+    pub(super) async fn look_as(&self, admin: &Administrator) -> Result<Roles, TargetError> {
         let server = self.server();
         let session = self.admin_session(admin).await?;
         let mut seen = Roles::default();
@@ -106,7 +107,7 @@ impl Postgres {
             seen.can_log_in.insert(role.name);
         }
         if let Some(pair) = &self.spec.alternating_roles {
-            pair::require_alike(&session, &server, pair).await?;
+            pair::require_alike(&session, &server, pair, admin).await?;
             seen.notes.extend(pair::strays(&session, &server, pair).await?);
         }
         let asked: Vec<&str> = names.iter().copied().chain(before).collect();

@@ -4,6 +4,7 @@
 //! one transaction that first takes the role's fence, so that a late request of a controller that was stopped changes
 //! nothing. `docs/postgres.md` is the user's side of it.
 
+mod administrator;
 mod bootstrap;
 mod bootstrap_sql;
 mod change;
@@ -28,6 +29,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
+pub use self::administrator::Administrator;
+use self::administrator::Who;
 pub use self::connect::Limits;
 use self::connect::{Route, Session, Tls, column};
 pub use self::dial::{Dial, Direct, Stream, ThroughHost, Wire};
@@ -40,7 +43,7 @@ use crate::rotation::observed::RotationId;
 pub struct Postgres {
     spec: PostgresSpec,
     route: Route,
-    admin: Option<Login>,
+    admin: Option<Administrator>,
     /// `<cluster>/<namespace>/<name>` of the secret: whose roles they are, for the fence.
     owner: String,
     allow_superuser: bool,
@@ -52,7 +55,7 @@ impl Postgres {
     pub fn new(
         spec: &PostgresSpec,
         dial: Arc<dyn Dial>,
-        admin: Option<Login>,
+        admin: Option<Administrator>,
         owner: String,
         allow_superuser: bool,
     ) -> Result<Self, TargetError> {
@@ -73,21 +76,22 @@ impl Postgres {
     }
 
     /// A session of the administrator, as itself, on a server that can be written to.
-    async fn admin_session(&self, admin: &Login) -> Result<Session, TargetError> {
-        let session = self.route.log_in_safely(admin).await.map_err(|failure| match failure {
-            LoginFailure::Refused(error) => TargetError {
-                reason: "AdministratorRefused",
-                message: format!("the administrator cannot log in: {}", error.message),
-                ..error
-            },
-            LoginFailure::Failed(error) => error,
-        })?;
+    async fn admin_session(&self, admin: &Administrator) -> Result<Session, TargetError> {
+        let session =
+            self.route.log_in_safely(Who::Administrator(admin)).await.map_err(|failure| match failure {
+                LoginFailure::Refused(error) => TargetError {
+                    reason: "AdministratorRefused",
+                    message: format!("the administrator cannot log in: {}", error.message),
+                    ..error
+                },
+                LoginFailure::Failed(error) => error,
+            })?;
         self.as_itself(session).await
     }
 
     /// A session of one of the secret's own roles.
     async fn own_session(&self, own: &Login) -> Result<Session, TargetError> {
-        let session = self.route.log_in(own).await.map_err(|failure| match failure {
+        let session = self.route.log_in(Who::Role(own)).await.map_err(|failure| match failure {
             LoginFailure::Refused(error) | LoginFailure::Failed(error) => error,
         })?;
         self.as_itself(session).await

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::administrator::Administrator;
 use super::connect::{Session, column};
 use super::failure::{self, StatementError, ident, told};
 use crate::api::postgres::AlternatingRoles;
@@ -85,6 +86,7 @@ pub async fn require_alike(
     session: &Session,
     server: &str,
     pair: &AlternatingRoles,
+    admin: &Administrator,
 ) -> Result<(), TargetError> {
     let (owner, mut both) = (pair.owner.as_str(), Vec::new());
     let mut wrong = Vec::new();
@@ -102,7 +104,7 @@ pub async fn require_alike(
         both.push(traits);
     }
     if let (true, [a, b]) = (wrong.is_empty(), &both[..]) {
-        wrong = differences(a, b);
+        wrong = differences(a, b, admin);
     }
     if wrong.is_empty() {
         return Ok(());
@@ -123,7 +125,7 @@ const NAMED: usize = 10;
 const LONGEST: usize = 200;
 
 /// What differs, by name: a setting's value may be nobody's business.
-fn differences(a: &Traits, b: &Traits) -> Vec<String> {
+fn differences(a: &Traits, b: &Traits, admin: &Administrator) -> Vec<String> {
     let attributes = ATTRIBUTES.iter().zip(a.attributes.iter().zip(&b.attributes));
     let mut found: Vec<String> = attributes
         .filter(|(_, (a, b))| a != b)
@@ -136,8 +138,9 @@ fn differences(a: &Traits, b: &Traits) -> Vec<String> {
         .collect();
     found.extend(settings.iter().map(|name| format!("they differ in the setting {}", told(name, LONGEST))));
     let memberships = a.memberships.symmetric_difference(&b.memberships);
-    found
-        .extend(memberships.map(|group| format!("only one of them is a member of {}", told(group, LONGEST))));
+    found.extend(memberships.map(|group| {
+        format!("only one of them is a member of {}", told(&admin.hidden_in_group(group), LONGEST))
+    }));
     let more = found.len().saturating_sub(NAMED);
     found.truncate(NAMED);
     if more > 0 {
@@ -186,6 +189,12 @@ pub async fn strays(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret_value::SecretValue;
+
+    fn administrator() -> Administrator {
+        let value = |text: &str| SecretValue::new(text.to_owned());
+        Administrator::of_secret("db-admin", "username", value("root"), value("pw")).unwrap()
+    }
 
     #[test]
     fn of_many_differences_some_are_named_and_the_rest_counted() {
@@ -197,7 +206,7 @@ mod tests {
             acts_as_owner: true,
         };
         let many = (0..500).map(|number| format!("*: app.{}{number}=1", "\u{1b}".repeat(1000))).collect();
-        let found = differences(&of(many), &of(BTreeSet::new()));
+        let found = differences(&of(many), &of(BTreeSet::new()), &administrator());
         assert!(found.iter().all(|text| text.chars().count() < 300 && !text.contains('\u{1b}')));
         assert_eq!((found.len(), found.last().unwrap().as_str()), (11, "and in 490 more"));
     }
@@ -212,16 +221,22 @@ mod tests {
             acts_as_owner: true,
         };
         let alike = of("true", "*: app.key=hunter2", "readers");
-        assert_eq!(differences(&alike, &alike), Vec::<String>::new());
+        assert_eq!(differences(&alike, &alike, &administrator()), Vec::<String>::new());
         let other = of("false", "*: app.key=other", "writers");
         assert_eq!(
-            differences(&alike, &other),
+            differences(&alike, &other, &administrator()),
             [
                 "they differ in SUPERUSER (true, false)",
                 "they differ in the setting *: app.key",
                 "only one of them is a member of readers",
                 "only one of them is a member of writers",
             ]
+        );
+        let roots = of("true", "*: app.key=hunter2", "root without SET");
+        let found = differences(&alike, &roots, &administrator());
+        assert!(
+            found.contains(&"only one of them is a member of <administrator> without SET".to_owned()),
+            "{found:?}"
         );
     }
 }

@@ -147,6 +147,13 @@ pub fn endpoints(host: &DockerHost) -> (Endpoint, Option<Endpoint>) {
     (Endpoint { host: ssh.host.clone(), port: ssh.port(), user: ssh.user.clone() }, jump)
 }
 
+/// The keys that log in there: the host's, and that of the host on the way.
+pub fn keys(host: &DockerHost) -> (&SecretKeyRef, Option<&SecretKeyRef>) {
+    let ssh = &host.spec.ssh;
+    let jump = ssh.jump.as_ref().map(|jump| jump.key_secret_ref.as_ref().unwrap_or(&ssh.key_secret_ref));
+    (&ssh.key_secret_ref, jump)
+}
+
 fn seconds(duration: Option<&Duration>, default: u64) -> u64 {
     duration.and_then(Duration::to_delta).and_then(|d| u64::try_from(d.num_seconds()).ok()).unwrap_or(default)
 }
@@ -237,7 +244,7 @@ pub fn task_secret_of(job: &Job) -> Option<&str> {
 }
 
 /// The keys of the fingerprints are new in every task, and with them this name. So the Secret of a start that was
-/// interrupted is never in the way, and the controller need not look for Secrets.
+/// interrupted is never in the way, and need not be looked at.
 fn task_secret_name(job: &str, task: &Task) -> String {
     let json = serde_json::to_vec(task).expect("a task has string keys only");
     format!("{job}-{}", hex::encode(&digest(&SHA256, &json).as_ref()[..4]))
@@ -389,14 +396,13 @@ fn ends_the_job(outcome: Outcome) -> bool {
 }
 
 fn pod(host: &DockerHost, task_secret: &str, template: &JobTemplate) -> PodSpec {
-    let ssh = &host.spec.ssh;
+    let (key, jump_key) = keys(host);
     let mut mounts = vec![mounted(TASK_VOLUME, TASK_DIR), mounted("ssh-key", folder(KEY_FILE))];
     let mut volumes = vec![
         secret_volume(TASK_VOLUME, task_secret, TASK_KEY, file(TASK_FILE)),
-        key_volume("ssh-key", &ssh.key_secret_ref, KEY_FILE),
+        key_volume("ssh-key", key, KEY_FILE),
     ];
-    if let Some(jump) = &ssh.jump {
-        let key = jump.key_secret_ref.as_ref().unwrap_or(&ssh.key_secret_ref);
+    if let Some(key) = jump_key {
         mounts.push(mounted("jump-key", folder(JUMP_KEY_FILE)));
         volumes.push(key_volume("jump-key", key, JUMP_KEY_FILE));
     }

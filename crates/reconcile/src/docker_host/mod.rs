@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::conditions::{READY, find as find_condition};
+use keyturn_api::consent::{self, Purpose};
 use keyturn_api::docker_host::{DockerHostStatus, HostRun, RunMode};
 use keyturn_api::grants::{self, Verdict};
 use keyturn_api::rotation_grant::GrantMode;
@@ -315,15 +316,41 @@ impl DockerHosts {
                 }
                 Ok(Acted::Done)
             }
-            Decision::Start(run) => match self.start(host, run, wishes, secrets, now).await? {
-                Acted::Failed(failure) if run.mode == RunMode::Collect => {
-                    let (host, message) = (host.name_any(), failure.message);
-                    tracing::warn!(host, message, "a {} could not be started", plan::describe(run));
-                    Ok(Acted::Postponed)
+            Decision::Start(run) => {
+                if let Some(refused) = self.refused_key(host).await? {
+                    return Ok(Acted::Failed(refused));
                 }
-                acted => Ok(acted),
-            },
+                match self.start(host, run, wishes, secrets, now).await? {
+                    Acted::Failed(failure) if run.mode == RunMode::Collect => {
+                        let (host, message) = (host.name_any(), failure.message);
+                        tracing::warn!(host, message, "a {} could not be started", plan::describe(run));
+                        Ok(Acted::Postponed)
+                    }
+                    acted => Ok(acted),
+                }
+            }
         }
+    }
+
+    /// Why a key may not log in to the host. The kubelet mounts what a Job names and asks no Secret, so this comes before
+    /// every Job; and before the values are read, since it may go on for long.
+    async fn refused_key(&self, host: &DockerHost) -> Result<Option<StartFailure>, ObjectError> {
+        let namespace = host.namespace().unwrap_or_default();
+        let (key, jump_key) = job::keys(host);
+        let names: BTreeSet<&str> =
+            [Some(key), jump_key].into_iter().flatten().map(|key| key.name.as_str()).collect();
+        for name in names {
+            let labels = self.ports.objects.secret_labels(&namespace, name).await?;
+            if let Err(refusal) = consent::check(&namespace, name, labels.as_ref(), Purpose::Ssh) {
+                return Ok(Some(StartFailure {
+                    reason: refusal.reason().to_owned(),
+                    message: refusal.to_string(),
+                    stalled: true,
+                    unreadable: None,
+                }));
+            }
+        }
+        Ok(None)
     }
 
     /// Starts a run. The host, the grants and the leadership are looked at afresh at the last moment, since reading the

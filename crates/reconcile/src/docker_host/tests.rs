@@ -8,6 +8,7 @@ use keyturn_api::managed_secret::Origin;
 use keyturn_api::rotation_grant::{HostGrant, ParameterGrant, RotationGrantSpec};
 use keyturn_rotation::observed::Version;
 use keyturn_secret_value::SecretValue;
+use serde_json::json;
 
 use super::*;
 use crate::deploy::report::{
@@ -31,6 +32,10 @@ struct World {
     hosts: Vec<DockerHost>,
     secrets: Vec<ManagedSecret>,
     grants: Vec<RotationGrant>,
+    /// Labels of the Secrets with SSH keys.
+    keys: BTreeMap<&'static str, BTreeMap<String, String>>,
+    /// Secrets of which the labels were read.
+    asked: Vec<String>,
     jobs: Vec<DeployJob>,
     tasks: Vec<Task>,
     deleted: Vec<String>,
@@ -184,6 +189,15 @@ impl Objects for Shared {
     async fn surroundings(&self, _: &str, _: Source) -> Result<Surroundings, ObjectError> {
         unreachable!("a host is decided on all secrets of its namespace")
     }
+    async fn secret_labels(
+        &self,
+        _: &str,
+        name: &str,
+    ) -> Result<Option<BTreeMap<String, String>>, ObjectError> {
+        let mut world = self.lock();
+        world.asked.push(name.to_owned());
+        Ok(world.keys.get(name).cloned())
+    }
     async fn write_secret_status(&self, _: &ManagedSecret) -> Result<ManagedSecret, ObjectError> {
         unreachable!("a host writes no secret's status")
     }
@@ -282,6 +296,7 @@ impl Shared {
                 900,
             )];
             state.grants = vec![grant(GrantMode::Rotate)];
+            state.keys = BTreeMap::from([("web-key", usable_by("ssh"))]);
         }
         world
     }
@@ -375,6 +390,10 @@ fn grant(mode: GrantMode) -> RotationGrant {
             cloudflare: vec![],
         },
     )
+}
+
+fn usable_by(purpose: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(consent::USABLE_BY.to_owned(), purpose.to_owned())])
 }
 
 #[tokio::test]
@@ -635,6 +654,61 @@ async fn what_changes_while_the_values_are_read_stops_the_start() {
         world.lock().meanwhile = Some(change);
         world.pass().await;
         assert_eq!((world.started(), world.lock().status_writes), (0, 0), "change {index}");
+    }
+}
+
+#[tokio::test]
+async fn no_job_mounts_a_secret_that_does_not_allow_its_use_for_ssh() {
+    let unlabelled = [
+        (Some(BTreeMap::new()), "SecretNotLabelled"),
+        (Some(usable_by("postgres-admin")), "SecretNotLabelled"),
+        (None, "SecretMissing"),
+    ];
+    for (labels, expected) in unlabelled {
+        let world = Shared::new();
+        let given = usable_by("ssh");
+        match labels.clone() {
+            Some(labels) => world.lock().keys.insert("web-key", labels),
+            None => world.lock().keys.remove("web-key"),
+        };
+        let next = world.pass().await;
+        assert_eq!((world.started(), world.lock().reads.len()), (0, 0), "{labels:?}");
+        for kind in [READY, STALLED] {
+            let (_, reason, message) = world.condition(kind).unwrap();
+            assert_eq!(reason, expected, "{labels:?}");
+            assert!(message.contains("keyturn.dev/usable-by=ssh"), "{message}");
+        }
+        // A label is not watched.
+        assert_eq!(next, Requeue::After(Settings::new("test", "us-east-1").backoff_initial));
+        world.lock().keys.insert("web-key", given);
+        world.pass().await;
+        assert_eq!((world.started(), world.condition(STALLED)), (1, None), "{labels:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_key_of_the_host_on_the_way_must_allow_it_too() {
+    for own in [true, false] {
+        let world = Shared::new();
+        let mut jump = json!({"host": "jump.example", "user": "hop"});
+        if own {
+            jump["keySecretRef"] = json!({"name": "jump-key", "key": "id"});
+        }
+        world.lock().hosts[0].spec.ssh.jump = Some(serde_json::from_value(jump).unwrap());
+        let granted = HostGrant { host: "jump.example".into(), port: None };
+        world.lock().grants[0].spec.hosts.push(granted);
+        world.lock().keys.insert("jump-key", usable_by("cloudflare"));
+        world.pass().await;
+        assert_eq!(world.started(), usize::from(!own));
+        if own {
+            let (_, _, message) = world.condition(STALLED).unwrap();
+            assert!(message.contains("Secret jump-key"), "{message}");
+            world.lock().keys.insert("jump-key", usable_by("ssh"));
+            world.pass().await;
+            assert_eq!(world.started(), 1);
+        } else {
+            assert_eq!(world.lock().asked, ["web-key"], "one Secret is asked once");
+        }
     }
 }
 
@@ -923,6 +997,15 @@ impl Shared {
         let state = self.lock();
         state.tasks.iter().filter(|task| task.mode == RunMode::Collect).cloned().collect()
     }
+}
+
+#[tokio::test]
+async fn log_lines_are_not_collected_with_a_key_that_does_not_allow_it_and_the_host_says_so() {
+    let world = Shared::contained().await;
+    world.lock().keys.insert("web-key", BTreeMap::new());
+    world.pass().await;
+    assert_eq!(world.collections().len(), 0);
+    assert_eq!(world.reason(STALLED).as_deref(), Some("SecretNotLabelled"));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use keyturn_api::conditions::{self, Said, Truth};
 use keyturn_api::docker_host::Proof;
 use keyturn_api::managed_secret::{
-    LastRotation, ManagedSecretStatus, OnDrift, Origin, PendingRetirement, PublishedParameter,
+    FailureStatus, LastRotation, ManagedSecretStatus, OnDrift, Origin, PendingRetirement, PublishedParameter,
     RotationStatus, SecretOnHost, TargetStatus,
 };
 use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
@@ -46,7 +46,10 @@ pub fn render(
     status.observed_generation = generation;
     status.region.get_or_insert_with(|| region.to_owned());
     status.preflight = progress.preflight.clone();
-    status.failure = progress.failure.clone();
+    status.failure = progress
+        .failure
+        .clone()
+        .map(|failure| FailureStatus { message: conditions::cut(&failure.message), ..failure });
     match (observed, &desired.request) {
         (Some(observed), _) => mirror(&mut status, object, desired, observed, progress, now),
         // What came with the object is known as such, although nothing could be seen yet.
@@ -163,7 +166,7 @@ fn mirror(
             (proven && record.credential.is_some()).then(|| to_kubernetes(now))
         }),
         attempts: progress.failure.as_ref().map_or(0, |f| f.attempts),
-        message: progress.message(),
+        message: conditions::cut(&progress.message()),
     });
     status.pending_retirements = pending_retirements(desired, observed, status, progress);
     if let Some(target) = &observed.target {
@@ -288,7 +291,7 @@ fn mirrored_target(
     let answer = target.published.as_ref().or(target.recorded.as_ref().filter(|_| published));
     let (accepts, message) = match answer {
         Some(Acceptance::Accepted) => (true, String::new()),
-        Some(Acceptance::Refused(problem)) => (false, problem.message.clone()),
+        Some(Acceptance::Refused(problem)) => (false, conditions::cut(&problem.message)),
         Some(Acceptance::Unknown(_)) | None => return before.cloned(),
     };
     let seen = TargetStatus {

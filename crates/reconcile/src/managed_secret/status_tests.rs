@@ -70,6 +70,27 @@ fn said(status: &ManagedSecretStatus, kind: &str) -> (String, String, String) {
 }
 
 #[test]
+fn what_a_failure_says_is_cut_as_conditions_are() {
+    let object = secret(false, None);
+    let failure = FailureStatus {
+        step: "Install".into(),
+        reason: "StatementRefused".into(),
+        message: "ö".repeat(100_000),
+        attempts: 1,
+        permanent: true,
+        next_attempt_time: to_kubernetes(now()),
+        generation: 1,
+        incident: None,
+        request: None,
+    };
+    let settings = Settings::new("production", "us-east-1");
+    let desired = desired::desired(&object, OWNER, "shop/token", &[], Vec::new(), &settings);
+    let progress = Progress { failure: Some(failure), ..Progress::default() };
+    let status = render(&object, &desired, None, &progress, "us-east-1", now());
+    assert_eq!(status.failure.unwrap().message.chars().count(), conditions::MAX_MESSAGE);
+}
+
+#[test]
 fn a_request_that_waits_for_the_end_of_a_suspension_is_told() {
     let status = status(&secret(true, Some("2026-05-07T10:00:00Z")), true, vec![]);
     let waits =

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use held::{host_status, script_runs};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use keyturn_api::consent::{self, Purpose};
 use keyturn_api::grants::{self, Verdict};
 use keyturn_api::managed_secret::DeletionPolicy;
 use keyturn_api::rotation_grant::GrantMode;
@@ -23,7 +24,7 @@ use kube::ResourceExt;
 
 use crate::faults::{Kind, Plan};
 use crate::world::ssm::{By, Stored};
-use crate::world::{At, CLUSTER, DELETION_BOUND, GRACE, NAMESPACE, STAGING, Sent, State};
+use crate::world::{At, CLUSTER, DELETION_BOUND, GRACE, KEY, NAMESPACE, STAGING, Sent, State};
 
 /// The run ends as the story says, and as the one without faults did.
 pub const SAME_END: &str = "same end";
@@ -47,7 +48,7 @@ pub const NAMES: [&str; 19] = [
     "I7",
     // Nothing ends or is closed before every host has left it, and for as long as the object says after that.
     "I8",
-    // Nothing is touched that no grant lets.
+    // Nothing is touched that no grant lets, and no key used that does not allow it.
     "I9",
     // Edits and deletions leave nothing behind.
     "I10",
@@ -409,6 +410,12 @@ pub fn released(state: &mut State, secret: &ManagedSecret) {
 
 pub fn job_starts(state: &mut State, host: &str, task: &Task) {
     held::job_starts(state, host, task);
+    let consents = state.cluster.key_labels.get(KEY).is_some_and(|labels| {
+        labels.get(consent::USABLE_BY).is_some_and(|value| value == Purpose::Ssh.as_str())
+    });
+    if !consents {
+        state.violate(format!("I9: a Job was started on {host} with a key that does not allow it"));
+    }
     let running = state.jobs.iter().filter(|job| job.host == host && job.is_running()).count();
     if running > 0 {
         state.violate(format!(

@@ -189,6 +189,7 @@ scenarios! {
     a_host_that_is_added_in_mid_rotation_counts,
     a_host_whose_object_is_deleted_in_mid_rotation_is_waited_for,
     a_grant_that_is_withdrawn_in_mid_rotation_wins,
+    a_host_whose_key_does_not_allow_it_runs_nothing_until_it_is_labelled,
     a_suspension_in_mid_rotation_lets_it_finish,
     a_request_to_a_suspended_secret_waits,
     objects_that_are_lost_and_applied_again_rotate_nothing,

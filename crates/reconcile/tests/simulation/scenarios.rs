@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 use keyturn_api::ROTATE_REQUESTED_AT;
+use keyturn_api::consent::Purpose;
 use keyturn_api::managed_secret::OnFailure;
 use keyturn_reconcile::parameter_store::description;
 use keyturn_rotation::observed::Stamp;
@@ -27,7 +28,7 @@ pub use self::seams::*;
 use crate::summary::{Latest, SecretEnd, Summary};
 use crate::world::hosts::SimHost;
 use crate::world::postgres::SimPostgres;
-use crate::world::{Action, CLUSTER, NAMESPACE, State, When};
+use crate::world::{Action, CLUSTER, KEY, NAMESPACE, State, When};
 
 #[derive(Clone)]
 pub struct Scenario {
@@ -95,12 +96,13 @@ fn withdraw_grants(state: &mut State) {
 }
 
 pub fn host(state: &mut State, name: &str, fetches: &[&str]) {
+    state.label_key(Some(Purpose::Ssh));
     state.apply_host(
         name,
         json!({
             "ssh": {
                 "host": format!("{name}.example"), "user": "deploy",
-                "keySecretRef": {"name": "key", "key": "id.pem"},
+                "keySecretRef": {"name": KEY, "key": "id.pem"},
                 "knownHosts": [format!("{name}.example ssh-ed25519 {HOST_KEY}")]
             },
             "docker": {"composeProject": "app"},
@@ -676,6 +678,20 @@ scenario!(a_grant_that_is_withdrawn_in_mid_rotation_wins,
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
         once(recorded, "withdraws the grant", withdraw_grants),
         later(900, "grants it again", |s| grant(s, "Rotate")),
+    ],
+    ends: one_new_value);
+
+scenario!(a_host_whose_key_does_not_allow_it_runs_nothing_until_it_is_labelled,
+    prepare: |s| {
+        managed_on_web(s);
+        s.label_key(None);
+    },
+    script: || vec![
+        at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
+        at(900, "labels the key for something else", |s| s.label_key(Some(Purpose::PostgresAdmin))),
+        later(600, "labels the key", |s| s.label_key(Some(Purpose::Ssh))),
+        once(deploying, "takes the label away", |s| s.label_key(None)),
+        later(900, "labels it again", |s| s.label_key(Some(Purpose::Ssh))),
     ],
     ends: one_new_value);
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use keyturn_api::consent::{self, Purpose};
 use keyturn_api::docker_host::{HostParameter, Proof};
 use keyturn_api::time::to_kubernetes;
 use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, RotationGrant, SecretIncident};
@@ -15,7 +16,7 @@ use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, 
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::{Answer, At, Key, NAMESPACE, STALENESS, Sabotage, Sent, State, World};
+use super::{Answer, At, KEY, Key, NAMESPACE, STALENESS, Sabotage, Sent, State, World};
 use crate::faults::Kind;
 use crate::invariants;
 
@@ -38,6 +39,8 @@ pub struct Cluster {
     lag: Option<(At, Objs)>,
     /// The cache shows no host.
     pub hides_hosts: bool,
+    /// Labels of the Secrets with SSH keys, by name.
+    pub key_labels: BTreeMap<String, BTreeMap<String, String>>,
     /// Hosts of which only the name can be read.
     pub undecodable_hosts: BTreeSet<String>,
     /// The incidents that the cache shows, where they are not those that are there.
@@ -167,6 +170,12 @@ impl State {
     /// What the process that leads wrote itself tells it nothing.
     fn written_by(&self, sent: Sent) -> Change {
         if sent.process == self.leader { Change::Written } else { Change::Applied }
+    }
+
+    /// A person labels the Secret with the SSH key, or takes the label away.
+    pub fn label_key(&mut self, purpose: Option<Purpose>) {
+        let labels = purpose.map(|purpose| (consent::USABLE_BY.to_owned(), purpose.as_str().to_owned()));
+        self.cluster.key_labels.insert(KEY.to_owned(), labels.into_iter().collect());
     }
 
     /// A person applies a ManagedSecret: creates it, or changes its spec and annotations.
@@ -452,6 +461,14 @@ impl Objects for World {
             undecodable_hosts,
             incidents: state.cluster.incidents.clone(),
         })
+    }
+
+    async fn secret_labels(
+        &self,
+        _namespace: &str,
+        name: &str,
+    ) -> Result<Option<BTreeMap<String, String>>, ObjectError> {
+        Ok(self.lock().cluster.key_labels.get(name).cloned())
     }
 
     async fn write_secret_status(&self, object: &ManagedSecret) -> Result<ManagedSecret, ObjectError> {

@@ -46,6 +46,8 @@ const MENDED_AFTER: TimeDelta = TimeDelta::minutes(30);
 pub const CLUSTER: &str = "sim";
 pub const REGION: &str = "us-east-1";
 pub const NAMESPACE: &str = "prod";
+/// The Secret with the SSH key of every host.
+pub const KEY: &str = "key";
 pub const STAGING: &str = "/keyturn/sim";
 
 /// One thing that a person does, once its time has come.

@@ -1,0 +1,147 @@
+//! Consent of a Secret: keyturn uses a Secret of the cluster only where the Secret itself says what for. Without it,
+//! whoever may name a Secret in an object of keyturn's, and may not read it, could have its content used or shown.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Label of a Secret that keyturn may use; its value is one [`Purpose`].
+pub const USABLE_BY: &str = "keyturn.dev/usable-by";
+
+/// What a Secret may be used for. There is one for each Secret: what serves two purposes lies in two Secrets, so that
+/// nothing that is for a login ends up with another server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Its key logs in to a docker host, or to the host before it.
+    Ssh,
+    /// Its name and password log in to a Postgres server as administrator.
+    PostgresAdmin,
+    /// Its token makes and deletes tokens of a Cloudflare account.
+    Cloudflare,
+    /// It holds the address of a notification sink.
+    Notification,
+}
+
+impl Purpose {
+    /// The value of the label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Purpose::Ssh => "ssh",
+            Purpose::PostgresAdmin => "postgres-admin",
+            Purpose::Cloudflare => "cloudflare",
+            Purpose::Notification => "notification",
+        }
+    }
+}
+
+/// Why a Secret is not used. Holds nothing of the Secret, its labels included: its reader may see none of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    namespace: String,
+    name: String,
+    purpose: Purpose,
+    why: Why,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Missing,
+    NoLabel,
+    OtherPurpose,
+}
+
+impl Refusal {
+    /// In a word, for a condition.
+    pub fn reason(&self) -> &'static str {
+        match self.why {
+            Why::Missing => "SecretMissing",
+            Why::NoLabel | Why::OtherPurpose => "SecretNotLabelled",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { namespace, name, purpose, why } = self;
+        let purpose = purpose.as_str();
+        let command = format!("`kubectl label secret -n {namespace} {name} {USABLE_BY}={purpose}`");
+        match why {
+            Why::Missing => write!(
+                f,
+                "Secret {name} does not exist in namespace {namespace}: create it, and allow its use as {purpose}: {command}"
+            ),
+            Why::NoLabel => write!(
+                f,
+                "Secret {name} of namespace {namespace} is not read, since it does not allow its use as {purpose}; where it is \
+                 meant for that, run {command}"
+            ),
+            Why::OtherPurpose => write!(
+                f,
+                "Secret {name} of namespace {namespace} is not read, since its label {USABLE_BY} allows another use than \
+                 {purpose}, and a Secret serves one: name a Secret that is labelled {USABLE_BY}={purpose}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Decides whether a Secret with these labels, `None` where it does not exist, may be used for the purpose.
+pub fn check(
+    namespace: &str,
+    name: &str,
+    labels: Option<&BTreeMap<String, String>>,
+    purpose: Purpose,
+) -> Result<(), Refusal> {
+    let why = match labels.map(|labels| labels.get(USABLE_BY).map(String::as_str)) {
+        None => Why::Missing,
+        Some(None | Some("")) => Why::NoLabel,
+        Some(Some(given)) if given == purpose.as_str() => return Ok(()),
+        Some(Some(_)) => Why::OtherPurpose,
+    };
+    Err(Refusal { namespace: namespace.to_owned(), name: name.to_owned(), purpose, why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Purpose; 4] =
+        [Purpose::Ssh, Purpose::PostgresAdmin, Purpose::Cloudflare, Purpose::Notification];
+
+    fn with(value: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([(USABLE_BY.to_owned(), value.to_owned())])
+    }
+
+    #[test]
+    fn a_secret_is_used_for_the_purpose_of_its_label_and_no_other() {
+        for purpose in ALL {
+            for given in ALL {
+                let decided = check("prod", "db", Some(&with(given.as_str())), purpose);
+                assert_eq!(decided.is_ok(), given == purpose, "{given:?} for {purpose:?}");
+            }
+            for given in ["", "true", "SSH", "postgres", "ssh.postgres-admin.cloudflare.notification"] {
+                let decided = check("prod", "db", Some(&with(given)), purpose);
+                assert_eq!(decided.unwrap_err().reason(), "SecretNotLabelled", "{given:?} for {purpose:?}");
+            }
+            let unlabelled = BTreeMap::from([("app".to_owned(), purpose.as_str().to_owned())]);
+            assert!(check("prod", "db", Some(&unlabelled), purpose).is_err());
+            assert_eq!(check("prod", "db", None, purpose).unwrap_err().reason(), "SecretMissing");
+        }
+    }
+
+    #[test]
+    fn a_refusal_prints_the_command_that_gives_consent() {
+        let command = "`kubectl label secret -n prod db-admin keyturn.dev/usable-by=postgres-admin`";
+        for labels in [None, Some(&BTreeMap::new())] {
+            let refusal = check("prod", "db-admin", labels, Purpose::PostgresAdmin).unwrap_err().to_string();
+            assert!(refusal.contains(command), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_shows_nothing_that_the_secret_holds() {
+        let refusal = check("prod", "db", Some(&with("hunter2")), Purpose::Ssh).unwrap_err();
+        assert!(!format!("{refusal} {refusal:?}").contains("hunter2"), "{refusal:?}");
+        assert!(refusal.to_string().contains("name a Secret that is labelled keyturn.dev/usable-by=ssh"));
+    }
+}

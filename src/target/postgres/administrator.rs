@@ -1,0 +1,160 @@
+//! Who logs in to a server, and what messages call it. The name of an administrator may come from a Secret: whoever reads
+//! messages may not read that, and it is not a name at all where the wrong key was given. It goes to the server only.
+
+use std::fmt;
+
+use super::failure::{self, ident};
+use crate::secret_value::SecretValue;
+use crate::target::{Login, TargetError};
+
+/// The most bytes of a role's name. A server cuts longer ones, and so means another role.
+const LONGEST_NAME: usize = 63;
+/// Stands for a name that is not shown.
+pub const PLACEHOLDER: &str = "<administrator>";
+
+/// The role that changes the others.
+pub struct Administrator {
+    username: SecretValue,
+    password: SecretValue,
+    /// The Secret that holds both; `None` where the name is written in the spec.
+    secret: Option<String>,
+}
+
+impl Administrator {
+    /// Its name may be shown.
+    pub fn named(login: Login) -> Self {
+        Self { username: SecretValue::new(login.username), password: login.password, secret: None }
+    }
+
+    /// Name and password are keys of a Secret. A text that cannot be the name of a role is refused before it is sent
+    /// anywhere: it is something else.
+    pub fn of_secret(
+        secret: &str,
+        username_key: &str,
+        username: SecretValue,
+        password: SecretValue,
+    ) -> Result<Self, TargetError> {
+        let sound =
+            (1..=LONGEST_NAME).contains(&username.len()) && !username.expose().chars().any(char::is_control);
+        if !sound {
+            return Err(failure::permanent(
+                "AdministratorUnusable",
+                format!(
+                    "key {username_key} of Secret {secret} is not the name of a role, so it was sent nowhere: that has 1 to \
+                     {LONGEST_NAME} bytes and no control character, such as a line end; correct it, or \
+                     adminSecretRef.usernameKey"
+                ),
+            ));
+        }
+        Ok(Self { username, password, secret: Some(secret.to_owned()) })
+    }
+
+    /// A group as the catalogue names it, or a placeholder where it is this role and may not be shown.
+    pub fn hidden_in_group(&self, group: &str) -> String {
+        let own = self.hidden_name().and_then(|name| group.strip_prefix(name.expose()));
+        match own.filter(|options| options.is_empty() || options.starts_with(" without ")) {
+            Some(options) => format!("{PLACEHOLDER}{options}"),
+            None => group.to_owned(),
+        }
+    }
+
+    /// The name, where it may not be shown.
+    pub fn hidden_name(&self) -> Option<&SecretValue> {
+        self.secret.as_ref().map(|_| &self.username)
+    }
+}
+
+/// Who logs in. What it displays can be shown to everybody: `role app`, `the administrator of Secret db-admin`.
+#[derive(Clone, Copy)]
+pub enum Who<'a> {
+    /// A role of the spec.
+    Role(&'a Login),
+    Administrator(&'a Administrator),
+}
+
+impl<'a> Who<'a> {
+    /// The name, for the server and nobody else.
+    pub fn expose_name(self) -> &'a str {
+        match self {
+            Who::Role(login) => &login.username,
+            Who::Administrator(administrator) => administrator.username.expose(),
+        }
+    }
+
+    pub fn password(self) -> &'a SecretValue {
+        match self {
+            Who::Role(login) => &login.password,
+            Who::Administrator(administrator) => &administrator.password,
+        }
+    }
+
+    /// The name as people write it into a file of the server.
+    pub fn shown_name(self) -> &'a str {
+        if self.is_hidden() { PLACEHOLDER } else { self.expose_name() }
+    }
+
+    /// The name as people write it into a statement.
+    pub fn shown_ident(self) -> String {
+        if self.is_hidden() { PLACEHOLDER.to_owned() } else { ident(self.expose_name()) }
+    }
+
+    fn is_hidden(self) -> bool {
+        matches!(self, Who::Administrator(Administrator { secret: Some(_), .. }))
+    }
+}
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Who::Administrator(Administrator { secret: Some(secret), .. }) => {
+                write!(f, "the administrator of Secret {secret}")
+            }
+            Who::Administrator(_) | Who::Role(_) => write!(f, "role {}", self.expose_name()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(text: &str) -> SecretValue {
+        SecretValue::new(text.to_owned())
+    }
+
+    #[test]
+    fn a_name_from_a_secret_is_shown_nowhere() {
+        let administrator =
+            Administrator::of_secret("db-admin", "username", value("postgres"), value("pw")).unwrap();
+        let who = Who::Administrator(&administrator);
+        assert_eq!(who.to_string(), "the administrator of Secret db-admin");
+        assert_eq!((who.shown_name(), who.shown_ident().as_str()), ("<administrator>", "<administrator>"));
+        assert_eq!(who.expose_name(), "postgres", "the server is told");
+    }
+
+    #[test]
+    fn a_name_of_the_spec_is_shown() {
+        let login = Login { username: "app\"x".to_owned(), password: value("pw") };
+        let administrator = Administrator::named(login.duplicate());
+        for who in [Who::Role(&login), Who::Administrator(&administrator)] {
+            assert_eq!(who.to_string(), "role app\"x");
+            assert_eq!((who.shown_name(), who.shown_ident().as_str()), ("app\"x", "\"app\"\"x\""));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_the_name_of_a_role_is_refused_and_not_shown() {
+        let (longest, too_long) = ("ä".repeat(31) + "x", "ä".repeat(32));
+        let of = |text: &str| Administrator::of_secret("web-key", "id.pem", value(text), value("pw"));
+        for text in
+            ["", "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1r", "postgres\n", "a\u{7f}b", &too_long]
+        {
+            let error = of(text).err().unwrap();
+            assert_eq!((error.reason, error.permanent), ("AdministratorUnusable", true));
+            assert!(error.message.contains("key id.pem of Secret web-key"), "{error}");
+            assert!(text.is_empty() || !error.message.contains(text.trim()), "{error}");
+        }
+        assert_eq!(longest.len(), LONGEST_NAME);
+        assert!(of(&longest).is_ok() && of("a role").is_ok());
+    }
+}
