@@ -8,6 +8,7 @@ mod compromise;
 mod desired;
 mod notices;
 mod observe;
+mod pairs;
 mod pass;
 pub mod ports;
 mod progress;
