@@ -3,7 +3,8 @@
 use chrono::TimeDelta;
 use keyturn::secret_value::SecretValue;
 use keyturn::target::cloudflare_r2::CloudflareR2;
-use keyturn::target::{Answer, Login, Target};
+use keyturn::target::{Answer, Claim, Login, Target};
+use keyturn_cloudflare_emulator::{Fault, Rule};
 use serde_json::{Value, json};
 
 use crate::scene::{ACCOUNT, ADMIN, OWNER, Scene, in_the_end, reason, shared, spec};
@@ -19,12 +20,12 @@ async fn a_new_token_works_once_r2_has_heard_of_it_and_not_after_its_deletion() 
     assert_eq!(reason(&target.try_login(&login).await.unwrap()), "KeyPairRefused");
     assert_eq!(in_the_end(&target, &login, |a| *a == Answer::Accepted).await, Answer::Accepted);
 
-    assert!(target.look(&[&login.username]).await.unwrap().can_log_in.contains(&login.username));
-    target.retire(8, &login.username).await.unwrap();
-    assert!(target.look(&[&login.username]).await.unwrap().can_log_in.is_empty());
+    assert!(target.look().await.unwrap().can_log_in.contains(&login.username));
+    target.retire(8, &login.username, Claim::Name).await.unwrap();
+    assert!(target.look().await.unwrap().can_log_in.is_empty());
     let refused = in_the_end(&target, &login, |a| *a != Answer::Accepted).await;
     assert_eq!(reason(&refused), "KeyPairRefused");
-    target.retire(8, &login.username).await.unwrap();
+    target.retire(8, &login.username, Claim::Name).await.unwrap();
 }
 
 #[tokio::test]
@@ -88,10 +89,55 @@ async fn tokens_of_ours_are_found_by_their_exact_name_over_many_pages() {
         scene.cloudflare.make_token(ACCOUNT, name, policies());
     }
     let last = target.issue(9).await.unwrap();
-    let roles = target.look(&[]).await.unwrap();
+    let roles = target.look().await.unwrap();
     let found: Vec<(String, u64)> = roles.issued.unwrap().into_iter().map(|i| (i.username, i.id)).collect();
     assert_eq!(found, [(first.username, 1), (last.username, 9)]);
     assert_eq!(roles.can_log_in.len(), 131);
+}
+
+#[tokio::test]
+async fn a_token_of_another_name_is_deleted_only_where_its_pair_was_accepted() {
+    let scene = Scene::new().await;
+    let target = scene.target();
+    let ours = target.issue(3).await.unwrap();
+    let policies = || scene.cloudflare.tokens(ACCOUNT)[0].policies.clone();
+    for name in
+        ["of somebody else", "test/shop/r22/2", "test/other/r2/2", "prod/shop/r2/2", "test/shop/r2/02", ""]
+    {
+        let victim = scene.cloudflare.make_token(ACCOUNT, name, policies()).unwrap();
+        let error = target.retire(4, &victim.id, Claim::Name).await.unwrap_err();
+        assert_eq!(
+            (error.reason, error.permanent, error.outcome_unknown),
+            ("TokenOfAnotherName", true, false)
+        );
+        assert!(error.message.contains(&victim.id) && error.message.contains(OWNER), "{error}");
+        assert!(scene.names().contains(&victim.name), "{name} was deleted");
+        target.retire(4, &victim.id, Claim::Accepted).await.unwrap();
+        assert!(!scene.names().contains(&victim.name), "{name} was in use");
+    }
+    target.retire(4, &ours.username, Claim::Name).await.unwrap();
+    assert_eq!(scene.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_token_is_not_taken_for_deleted_because_another_one_is_while_the_list_is_read() {
+    let scene = Scene::new().await;
+    let target = scene.target();
+    target.issue(1).await.unwrap();
+    let policies = scene.cloudflare.tokens(ACCOUNT)[0].policies.clone();
+    let made = |name: &str| scene.cloudflare.make_token(ACCOUNT, name, policies.clone()).unwrap().id;
+    let ids: Vec<String> = (0..60).map(|n| made(&format!("somebody's token {n}"))).collect();
+    scene.cloudflare.clear_calls();
+    scene.cloudflare.add_fault(Rule::once("ListTokens", Fault::Slow { ms: 300 }));
+    let deletes_one_of_the_first_page = async {
+        while !scene.cloudflare.calls().iter().any(|call| call.operation == "ListTokens") {
+            tokio::task::yield_now().await;
+        }
+        scene.cloudflare.delete_token(ACCOUNT, &ids[0]);
+    };
+    let (roles, ()) = tokio::join!(target.look(), deletes_one_of_the_first_page);
+    let listed = roles.unwrap().can_log_in;
+    assert_eq!(ids[1..].iter().find(|id| !listed.contains(*id)), None);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keyturn::api::postgres::{BootstrapMode, PostgresSpec};
 use keyturn::target::postgres::{Administrator, Postgres};
-use keyturn::target::{Login, SetUp, Target};
+use keyturn::target::{Claim, Login, SetUp, Target};
 
 use crate::scene::{Scene, accepted, login, password};
 use crate::server::Server;
@@ -148,7 +148,7 @@ pub async fn a_role_in_use_becomes_an_owner_and_a_pair_and_goes_on_to_work(serve
         false,
     )
     .unwrap();
-    assert_eq!(target.look(&[]).await.unwrap_err().reason, "RoleMissing");
+    assert_eq!(target.look().await.unwrap_err().reason, "RoleMissing");
     let plan = set_up(&target, &scene, &old.username).await;
     assert!(plan.notes.iter().any(|note| note.contains("policy mine")), "{plan:?}");
     for expected in [
@@ -164,12 +164,12 @@ pub async fn a_role_in_use_becomes_an_owner_and_a_pair_and_goes_on_to_work(serve
     }
     scene.sql("ALTER POLICY mine ON others TO PUBLIC").await;
     use_it(&scene, &old).await;
-    target.look(&[]).await.unwrap();
+    target.look().await.unwrap();
     for (id, name) in [(1, "a"), (2, "b")] {
         let new = login(&scene.role(name), &password());
         target.install(id, &new, &[]).await.unwrap();
         use_it(&scene, &new).await;
-        target.retire(id, &old.username).await.unwrap();
+        target.retire(id, &old.username, Claim::Name).await.unwrap();
         assert!(!accepted(&target, &old).await && accepted(&target, &new).await);
     }
     // What is made from now on is for the same others as before, and belongs to the owner.
@@ -183,7 +183,7 @@ pub async fn a_role_in_use_becomes_an_owner_and_a_pair_and_goes_on_to_work(serve
     };
     assert!(of("app").await.len() > 3);
     assert_eq!(of("owner").await, of("app").await);
-    assert!(target.look(&[]).await.unwrap().notes.is_empty());
+    assert!(target.look().await.unwrap().notes.is_empty());
 }
 
 pub async fn the_bootstrap_superuser_of_the_official_image_hands_its_objects_over(server: Arc<Server>) {

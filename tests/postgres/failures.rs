@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyturn::secret_value::SecretValue;
-use keyturn::target::Target;
 use keyturn::target::postgres::{Administrator, Limits, Postgres};
+use keyturn::target::{Claim, Target};
 
 use crate::proxy::{Commit, Proxy};
 use crate::scene::{Scene, accepted, login, password};
@@ -129,7 +129,7 @@ pub async fn superusers_are_touched_only_where_that_is_granted_and_never_shut_ou
         let (old, new) = (login(&role, &word), login(&role, &password()));
         let spec = scene.single(&role);
         let target = scene.target(&spec);
-        assert_eq!(target.look(&[]).await.unwrap_err().reason, "SuperuserNotAllowed");
+        assert_eq!(target.look().await.unwrap_err().reason, "SuperuserNotAllowed");
         let error = target.install(1, &new, &[]).await.unwrap_err();
         assert!(error.reason == "SuperuserNotAllowed" && error.message.contains("allowSuperuser"), "{error}");
         let error = scene.without_admin(&spec).install(1, &new, &[old.duplicate()]).await.unwrap_err();
@@ -164,7 +164,7 @@ pub async fn superusers_are_touched_only_where_that_is_granted_and_never_shut_ou
         true,
     )
     .unwrap();
-    let error = target.retire(3, &role).await.unwrap_err();
+    let error = target.retire(3, &role, Claim::Name).await.unwrap_err();
     assert!(error.reason == "SuperuserKept" && error.permanent, "{error}");
     assert!(accepted(&alone, &second).await);
 }
@@ -180,7 +180,7 @@ pub async fn a_fence_that_somebody_else_made_is_not_touched_and_without_one_it_w
     let target = scene.target(&scene.single(&role));
     let new = login(&role, &password());
     target.install(1, &new, &[]).await.unwrap();
-    assert!(accepted(&target, &new).await && !target.look(&[]).await.unwrap().fenced);
+    assert!(accepted(&target, &new).await && !target.look().await.unwrap().fenced);
 
     // Who owns a table decides what runs when it is written, as whoever writes it.
     scene
@@ -190,15 +190,14 @@ pub async fn a_fence_that_somebody_else_made_is_not_touched_and_without_one_it_w
              GRANT ALL ON keyturn.fence TO PUBLIC; ALTER TABLE keyturn.fence OWNER TO {d}_hostile"
         ))
         .await;
-    for result in [target.look(&[]).await.map(drop), target.install(2, &login(&role, &password()), &[]).await]
-    {
+    for result in [target.look().await.map(drop), target.install(2, &login(&role, &password()), &[]).await] {
         let error = result.unwrap_err();
         assert!(error.reason == "FenceNotOurs" && error.permanent, "{error}");
     }
     assert!(accepted(&target, &new).await);
     scene.sql("ALTER TABLE keyturn.fence OWNER TO postgres").await;
     target.install(2, &new, &[]).await.unwrap();
-    assert_eq!(target.look(&[]).await.unwrap().fences[&role].id, 2);
+    assert_eq!(target.look().await.unwrap().fences[&role].id, 2);
 }
 
 pub async fn functions_that_the_owner_of_the_database_planted_are_not_run_by_the_administrator(
@@ -217,7 +216,7 @@ pub async fn functions_that_the_owner_of_the_database_planted_are_not_run_by_the
         ))
         .await;
     let target = scene.target(&scene.single(&role));
-    target.look(&[]).await.unwrap();
+    target.look().await.unwrap();
     target.install(1, &login(&role, &password()), &[]).await.unwrap();
     target.end_sessions(&role, None).await.unwrap();
     let hits = "SELECT count(*) FROM evil.hit";

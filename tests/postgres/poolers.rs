@@ -7,8 +7,8 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use keyturn::target::Target;
 use keyturn::target::postgres::{Direct, Postgres};
+use keyturn::target::{Claim, Target};
 use tempfile::TempDir;
 
 use crate::scene::{Scene, accepted, login, password};
@@ -126,7 +126,7 @@ pub async fn clients_of_a_pooler_never_fail_while_two_roles_take_turns(server: A
         *published.lock().unwrap() = new;
         // As a host proves that it runs the new one.
         some_more().await;
-        target.retire(id, &old.username).await.unwrap();
+        target.retire(id, &old.username, Claim::Name).await.unwrap();
         target.end_sessions(&old.username, None).await.unwrap();
         assert!(!accepted(&target, &old).await);
         some_more().await;

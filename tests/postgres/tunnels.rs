@@ -30,7 +30,7 @@ pub async fn a_server_behind_a_docker_host_is_reached_through_one_ssh_connection
     let new = login(&role, &password());
     reached.install(1, &new, &[]).await.unwrap();
     assert_eq!(reached.try_login(&new).await.unwrap(), Answer::Accepted);
-    assert_eq!(reached.look(&[]).await.unwrap().fences[&role].id, 1);
+    assert_eq!(reached.look().await.unwrap().fences[&role].id, 1);
     assert_eq!(sshd.log().matches("Accepted publickey").count(), 1, "{}", sshd.log());
 
     // A connection that has ended is replaced.

@@ -104,8 +104,11 @@ pub struct Record {
 pub struct Credential {
     pub username: String,
     pub password: SecretValue,
-    /// The username that was published when the rotation began.
+    /// The username that was in use when the rotation began.
     pub replaces: Option<String>,
+    /// Usernames that the target accepted with the password that was published beside them when the rotation began. Whoever
+    /// put such a login there had it, and was not only pointing at one of others.
+    pub accepted: BTreeSet<String>,
 }
 
 impl Record {
@@ -293,6 +296,11 @@ impl Parameter {
 
     pub fn latest(&self) -> Option<&Seen> {
         self.versions.last()
+    }
+
+    /// The newest version that keyturn has published, whatever somebody has put above it.
+    pub fn newest_of_ours(&self) -> Option<&Seen> {
+        self.versions.iter().rev().find(|seen| matches!(seen.author, Author::Ours(_)))
     }
 
     /// Number of the latest version, 0 where the parameter does not exist.
@@ -491,6 +499,8 @@ pub struct IssuedLogin {
     pub id: RotationId,
     /// When it was made.
     pub at: DateTime<Utc>,
+    /// Whether the newest version of keyturn's publishes it, as far as can be told.
+    pub is_published: bool,
     /// Whether it is published, or any version that is kept of the rotation's publishes it, as far as can be told.
     pub was_published: bool,
 }
@@ -540,6 +550,12 @@ impl Observed {
             seen.version.stamp.as_ref().filter(|stamp| stamp.owner == owner).map(|stamp| stamp.id)
         });
         stamped.chain(self.records.keys().copied()).chain(self.aborts.keys().copied()).max().unwrap_or(0)
+    }
+
+    /// Whether the target accepted this login, as it was published, when one of the open records began.
+    pub fn has_accepted(&self, username: &str) -> bool {
+        let mut credentials = self.records.values().filter_map(|record| record.credential.as_ref());
+        credentials.any(|credential| credential.accepted.contains(username))
     }
 
     /// Whether what the rotation publishes is the latest version of every path.

@@ -7,6 +7,9 @@ use crate::sigv4::{self, Refusal, Signed};
 use crate::tokens::{heard_of, may_list, may_list_buckets};
 use crate::world::World;
 
+/// R2 looks for no key whose id has another length.
+const ID_LENGTH: usize = 32;
+
 /// A request below `/s3/`.
 pub struct S3Request<'a> {
     pub method: &'a str,
@@ -48,9 +51,17 @@ pub fn handle(world: &World, request: &S3Request<'_>) -> (u16, String) {
             headers: request.headers,
             body: request.body,
         };
-        let secret_of = |id: &str| heard_of(account, id, now, delay).map(|token| token.secret_access_key());
+        let mut length = 0;
+        let secret_of = |id: &str| {
+            length = id.len();
+            heard_of(account, id, now, delay).map(|token| token.secret_access_key())
+        };
         let token = match sigv4::verify(&signed, now, secret_of) {
             Ok(id) => heard_of(account, &id, now, delay),
+            Err(Refusal::UnknownKey) if length != ID_LENGTH => {
+                let message = format!("Credential access key has length {length}, should be {ID_LENGTH}");
+                return error(400, "InvalidArgument", &message);
+            }
             Err(Refusal::Missing | Refusal::UnknownKey) => None,
             Err(Refusal::OutOfScope) => {
                 return error(403, "RequestTimeTooSkewed", "The signature is for another time, place or body");

@@ -94,6 +94,7 @@ fn recorded(story: &Story, seen: &Outside, id: Id, record: &world::Record) -> Re
         username: ROLE_NAMES[usize::from(record.role)].to_owned(),
         password: secret(record.values[0]),
         replaces: record.replaces.map(|role| ROLE_NAMES[usize::from(role)].to_owned()),
+        accepted: BTreeSet::new(),
     });
     Record {
         id: u64::from(id),

@@ -1,4 +1,4 @@
-//! Cloudflare's API of account-owned tokens: the five calls that a rotation needs.
+//! Cloudflare's API of account-owned tokens: the calls that a rotation needs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ use crate::target::{Login, TargetError};
 const PER_PAGE: usize = 50;
 /// Pages that are read at most: an account has ten.
 const MOST_PAGES: usize = 100;
+/// How often they are read where they change meanwhile.
+const MOST_LISTINGS: usize = 3;
 
 /// The API as one administering token sees it.
 pub struct Api {
@@ -54,7 +56,7 @@ struct Envelope<T> {
 #[derive(Deserialize)]
 struct ResultInfo {
     #[serde(default)]
-    total_count: usize,
+    total_count: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -129,31 +131,48 @@ impl Api {
         self.connection.send(&self.account, call, request).await
     }
 
-    /// Whether a token of this id exists.
-    pub async fn exists(&self, id: &str) -> Result<bool, TargetError> {
+    /// The token of this id, where there is one.
+    pub async fn find(&self, id: &str) -> Result<Option<Listed>, TargetError> {
         let call = self.call("the look at a token", false);
         let reply = self.send(&call, Method::GET, &format!("tokens/{}", segment(id)), None).await?;
         if reply.status == StatusCode::NOT_FOUND {
-            return Ok(false);
+            return Ok(None);
         }
-        understand::<Listed>(&call, &reply).map(|_| true)
+        understand::<Listed>(&call, &reply).map(|(token, _)| Some(token))
     }
 
     /// Every token of the account.
     pub async fn list(&self) -> Result<Vec<Listed>, TargetError> {
+        for _ in 0..MOST_LISTINGS {
+            if let Some(tokens) = self.list_once().await? {
+                return Ok(tokens);
+            }
+        }
+        Err(failure::keeps_changing(&self.call("the list of tokens", false)))
+    }
+
+    /// `None` where it changed between two pages: a token that somebody deletes moves those behind it forward, so that one is
+    /// on no page, and what is not listed would pass for deleted.
+    async fn list_once(&self) -> Result<Option<Vec<Listed>>, TargetError> {
         let call = self.call("the list of tokens", false);
         let mut tokens: Vec<Listed> = Vec::new();
+        let mut count = None;
         for page in 1..=MOST_PAGES {
             let path = format!("tokens?page={page}&per_page={PER_PAGE}");
             let reply = self.send(&call, Method::GET, &path, None).await?;
             let (found, info) = understand::<Vec<Listed>>(&call, &reply)?;
             let last = found.is_empty();
             tokens.extend(found);
-            if last || info.is_some_and(|info| tokens.len() >= info.total_count) {
-                break;
+            let total = info.and_then(|info| info.total_count);
+            if page > 1 && total != count {
+                return Ok(None);
+            }
+            count = total;
+            if last || count.is_some_and(|count| tokens.len() >= count) {
+                return Ok(Some(tokens));
             }
         }
-        Ok(tokens)
+        Err(failure::not_understood(&call, StatusCode::OK))
     }
 
     /// Makes a token, and answers the key pair that it is to R2.

@@ -109,6 +109,13 @@ pub fn of_status(call: &Call<'_>, status: StatusCode, errors: &[ApiError]) -> Ta
     unusable("CloudflareRejected", format!("Cloudflare rejected {what} in account {account}: {detail}"))
 }
 
+pub fn keeps_changing(call: &Call<'_>) -> TargetError {
+    let Call { what, account, .. } = call;
+    let message =
+        format!("{what} in account {account} changed while it was read; keyturn tries again by itself");
+    passing("CloudflareUnavailable", message, false)
+}
+
 /// An answer of success that says something else than it has to. What it says is not shown: it may hold a value.
 pub fn not_understood(call: &Call<'_>, status: StatusCode) -> TargetError {
     let Call { what, account, changes } = call;

@@ -17,7 +17,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use self::api::Api;
 pub use self::connection::{Connection, Endpoints, Limits};
-use super::{Answer, Issued, Login, Roles, Target, TargetError};
+use super::{Answer, Claim, Issued, Login, Roles, Target, TargetError};
 use crate::api::cloudflare_r2::CloudflareR2Spec;
 use crate::rotation::observed::RotationId;
 use crate::secret_value::SecretValue;
@@ -77,16 +77,7 @@ impl Target for CloudflareR2 {
         s3::prove(self.api.connection(), &self.spec, login).await
     }
 
-    async fn look(&self, replaced: &[&str]) -> Result<Roles, TargetError> {
-        if !replaced.is_empty() {
-            let mut can_log_in = BTreeSet::new();
-            for id in replaced {
-                if self.api.exists(id).await? {
-                    can_log_in.insert((*id).to_owned());
-                }
-            }
-            return Ok(Roles { can_log_in, ..Roles::default() });
-        }
+    async fn look(&self) -> Result<Roles, TargetError> {
         let tokens = self.api.list().await?;
         let can_log_in: BTreeSet<String> = tokens.iter().map(|token| token.id.clone()).collect();
         let issued = tokens.into_iter().filter_map(|token| {
@@ -106,7 +97,21 @@ impl Target for CloudflareR2 {
         Ok(())
     }
 
-    async fn retire(&self, _id: RotationId, username: &str) -> Result<(), TargetError> {
+    /// The administering token can delete any token of the account, and the id may come from a text that anybody has put:
+    /// so the token is looked at right before.
+    async fn retire(&self, _id: RotationId, username: &str, claim: Claim) -> Result<(), TargetError> {
+        let Some(token) = self.api.find(username).await? else { return Ok(()) };
+        if claim == Claim::Name && self.id_in(&token.name).is_none() {
+            return Err(failure::unusable(
+                "TokenOfAnotherName",
+                format!(
+                    "the token {username} is not named {}/… as keyturn names the tokens of this object, and its pair was not \
+                     accepted when the rotation began: it may belong to others, so it is not deleted. Delete it by hand if \
+                     it was in use here",
+                    self.owner
+                ),
+            ));
+        }
         self.api.delete(username).await
     }
 

@@ -25,6 +25,13 @@ pub async fn prove(
     spec: &CloudflareR2Spec,
     login: &Login,
 ) -> Result<Answer, TargetError> {
+    // R2 answers HTTP 400 to what has another form, which says nothing of whether it could be asked.
+    if !is_id(&login.username) {
+        return Ok(Answer::Refused(failure::unusable(
+            "KeyPairRefused",
+            "what is published as the access key id is none: an id is 32 hexadecimal digits".to_owned(),
+        )));
+    }
     let endpoint = connection.endpoints.s3_of(spec);
     let buckets = spec.proven_by();
     if buckets.is_empty() {
@@ -83,7 +90,7 @@ async fn ask(
             format!(
                 "R2 refused {what} in account {account} to the access key id {}: HTTP {} ({}). The token is deleted, \
                  expired, not for this bucket, or the secret is not its own",
-                shown(&login.username),
+                login.username,
                 reply.status.as_u16(),
                 code.unwrap_or("no reason given"),
             ),
@@ -92,10 +99,9 @@ async fn ask(
     }
 }
 
-/// An access key id is no secret; what a person put in its place may be one.
-fn shown(id: &str) -> &str {
-    let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
-    if is_id { id } else { "that is published" }
+/// Whether it is an access key id, which is no secret. What a person put in its place may be one.
+fn is_id(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn not_signed(what: &str) -> TargetError {

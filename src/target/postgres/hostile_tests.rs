@@ -85,7 +85,7 @@ async fn logged_in(plan: Plan) -> (Result<Answer, TargetError>, usize) {
 
 async fn looked(plan: Plan) -> (Result<Roles, TargetError>, usize) {
     let server = Hostile::new(plan).await;
-    let roles = target(server.clone()).look(&[]).await;
+    let roles = target(server.clone()).look().await;
     (roles, server.taken.load(Ordering::SeqCst))
 }
 

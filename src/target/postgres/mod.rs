@@ -35,7 +35,7 @@ pub use self::connect::Limits;
 use self::connect::{Route, Session, Tls, column};
 pub use self::dial::{Dial, Direct, Stream, ThroughHost, Wire};
 use self::failure::LoginFailure;
-use super::{Answer, Login, Roles, SetUp, Target, TargetError};
+use super::{Answer, Claim, Login, Roles, SetUp, Target, TargetError};
 use crate::api::postgres::{BootstrapMode, PostgresSpec};
 use crate::rotation::observed::RotationId;
 
@@ -143,7 +143,7 @@ impl Target for Postgres {
         self.bounded("the login", self.log_in_and_probe(login)).await
     }
 
-    async fn look(&self, _replaced: &[&str]) -> Result<Roles, TargetError> {
+    async fn look(&self) -> Result<Roles, TargetError> {
         match &self.admin {
             Some(admin) => self.bounded("the look at the roles", self.look_as(admin)).await,
             None => Ok(Roles::default()),
@@ -154,7 +154,7 @@ impl Target for Postgres {
         self.install_login(id, login, own).await
     }
 
-    async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError> {
+    async fn retire(&self, id: RotationId, username: &str, _claim: Claim) -> Result<(), TargetError> {
         self.retire_role(id, username).await
     }
 

@@ -15,13 +15,14 @@ use keyturn_rotation::request;
 use keyturn_secret_value::SecretValue;
 
 use super::observe::Place;
+use super::pairs::{self, InUse};
 use super::ports::Ports;
 use super::target;
 use crate::generator::{self, Fields, GenerateError};
 use crate::objects::ObjectError;
 use crate::parameter_store::records::{self, RecordError};
 use crate::parameter_store::{Created, NewVersion, ParameterStore, StoreError};
-use crate::target::{Login, Target, TargetError};
+use crate::target::{Claim, Login, Target, TargetError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ActError {
@@ -173,16 +174,17 @@ impl Actor<'_> {
             let drawn = self.draw(observed, *keep_previous).await?;
             return self.create_record(record(drawn), observed).await;
         }
-        let replaces = self.replaced(observed).await?;
-        // What is too large is found out before anything is made.
-        records::encode(&record(self.rendered(placeholder(), replaces.clone())))?;
         let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
+        let all = *trigger == Trigger::Incident;
+        let in_use = pairs::in_use(self.object, self.store, target, observed, all).await?;
+        // What is too large is found out before anything is made.
+        records::encode(&record(self.rendered(placeholder(), &in_use)))?;
         // What was seen of the target's logins holds no longer, whatever comes of this.
         if let Some(seen) = &mut observed.target {
             seen.issued = None;
         }
         let issued = target.issue(*id).await?;
-        self.create_record(record(self.rendered(issued, replaces)), observed).await
+        self.create_record(record(self.rendered(issued, &in_use)), observed).await
     }
 
     /// [`Act::RecordRollBack`]
@@ -307,6 +309,7 @@ impl Actor<'_> {
             username: previous.username,
             password: previous.password,
             replaces: Some(credential.username.clone()),
+            accepted: BTreeSet::new(),
         }))
     }
 
@@ -355,33 +358,27 @@ impl Actor<'_> {
             .iter()
             .map(|p| (p.path.clone(), generator::render(p.value.as_deref(), &fields)))
             .collect();
-        let credential =
-            username.map(|username| Credential { username, password: value.duplicate(), replaces });
+        let credential = username.map(|username| Credential {
+            username,
+            password: value.duplicate(),
+            replaces,
+            accepted: BTreeSet::new(),
+        });
         Ok((values, credential))
     }
 
-    /// The access key id that is published.
-    async fn replaced(&self, observed: &Observed) -> Result<Option<String>, ActError> {
-        if observed.parameters.iter().all(|p| p.versions.is_empty()) {
-            return Ok(None);
-        }
-        let published = target::published_login(self.object, self.store, observed, None).await?;
-        match published {
-            Some(login) => Ok(Some(login.username)),
-            None => Err(ActError::NotAccepted(target::unreadable(self.object))),
-        }
-    }
-
     /// A key pair in the texts of every parameter.
-    fn rendered(
-        &self,
-        login: Login,
-        replaces: Option<String>,
-    ) -> (BTreeMap<String, SecretValue>, Option<Credential>) {
+    fn rendered(&self, login: Login, in_use: &InUse) -> (BTreeMap<String, SecretValue>, Option<Credential>) {
         let text = |p: &ParameterSpec| generator::render_pair(p.value.as_deref().unwrap_or_default(), &login);
         let parameters = &self.object.spec.ssm.parameters;
         let values = parameters.iter().map(|p| (p.path.clone(), text(p))).collect();
-        (values, Some(Credential { username: login.username, password: login.password, replaces }))
+        let credential = Credential {
+            username: login.username,
+            password: login.password,
+            replaces: in_use.replaces.clone(),
+            accepted: in_use.accepted.clone(),
+        };
+        (values, Some(credential))
     }
 
     async fn previous_values(
@@ -473,9 +470,12 @@ impl Actor<'_> {
 async fn change_target(target: &dyn Target, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
     match act {
         Act::SetUp => drop(target.set_up(BootstrapMode::Apply).await?),
-        Act::Retire { id, username } => target.retire(*id, username).await?,
+        Act::Retire { id, username } => {
+            let claim = if observed.has_accepted(username) { Claim::Accepted } else { Claim::Name };
+            target.retire(*id, username, claim).await?;
+        }
         Act::SweepOrphan { id, username } => {
-            target.retire(*id, username).await?;
+            target.retire(*id, username, Claim::Name).await?;
             if let Some(issued) = observed.target.as_mut().and_then(|target| target.issued.as_mut()) {
                 issued.retain(|login| login.username != *username);
             }

@@ -9,6 +9,7 @@ pub mod coverage;
 mod desired;
 mod notices;
 mod observe;
+mod pairs;
 mod pass;
 pub mod ports;
 mod progress;

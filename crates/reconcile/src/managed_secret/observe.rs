@@ -111,7 +111,7 @@ async fn duplicates(
 }
 
 /// The value of a version, where this controller may read it.
-async fn readable(
+pub(super) async fn readable(
     store: &dyn ParameterStore,
     path: &str,
     number: i64,

@@ -152,8 +152,9 @@ fn waiting_text(why: &Waiting, until: Option<DateTime<Utc>>) -> String {
             "Waiting for the old key pair to be refused: it may take a minute until its end is known everywhere".into()
         }
         Waiting::OutOfReach { username } => format!(
-            "The old access key id {username} still works, and no token of this account has that id: it belongs to a \
-             user, or to another account. Delete it there by hand (Cloudflare dashboard, My Profile, API Tokens)"
+            "The old access key id {username} is not keyturn's to delete, and is still there: its token belongs to a user or \
+             to another account, or has a name that keyturn did not give it while R2 refused its pair. Delete the token by \
+             hand (Cloudflare dashboard: My Profile, or Manage Account, API Tokens)"
         ),
         Waiting::SessionsUnseen { username, lacking } => sessions_unseen(username, *lacking),
         Waiting::Orphans { count } => format!(

@@ -26,6 +26,8 @@ const MAX_HISTORY: usize = 10;
 const MAX_REQUESTS: usize = 20;
 /// Most entries of `status.target.notes`.
 const MAX_NOTES: usize = 32;
+/// Entries of `pendingRetirements` that the schema takes.
+const MAX_PENDING: usize = 32;
 /// Most entries of `status.target.setUp`, and the most characters of one.
 const MAX_STATEMENTS: usize = 100;
 const MAX_STATEMENT: usize = 512;
@@ -261,20 +263,14 @@ fn pending_retirements(
     progress: &Progress,
 ) -> Vec<PendingRetirement> {
     let Some(record) = observed.records.values().next_back() else { return Vec::new() };
-    let Some(credential) = &record.credential else { return Vec::new() };
-    let Some(old) = credential.replaces.as_ref().filter(|old| **old != credential.username) else {
-        return Vec::new();
-    };
     let proven = status.rotation.as_ref().and_then(|r| r.proven_at.as_ref()).map(from_kubernetes);
     let Some(proven) = proven else { return Vec::new() };
-    if observed.target.as_ref().is_some_and(|t| t.unseen.is_none() && !t.can_log_in.contains(old)) {
-        return Vec::new();
-    }
-    vec![PendingRetirement {
-        credential: old.clone(),
+    let pending = |credential| PendingRetirement {
+        credential,
         not_before: to_kubernetes(proven + desired.retirement.after),
         message: progress.message(),
-    }]
+    };
+    protocol::unretired(desired, observed, record).into_iter().take(MAX_PENDING).map(pending).collect()
 }
 
 /// What the target says of the published login. During a rotation nothing is said of the one that is being replaced, nor is

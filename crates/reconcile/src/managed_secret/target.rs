@@ -13,6 +13,7 @@ use keyturn_rotation::observed::{
 };
 use keyturn_secret_value::SecretValue;
 
+use super::{observe, pairs};
 use crate::generator;
 use crate::parameter_store::{ParameterStore, StoreError};
 use crate::target::{Answer, Issued, Login, Session, Target, TargetError};
@@ -36,8 +37,6 @@ pub async fn look(
 ) -> Result<TargetEvidence, StoreError> {
     let mut evidence = TargetEvidence::unasked(now);
     let recorded = observed.records.values().next_back().and_then(|record| record.credential.as_ref());
-    let credentials = observed.records.values().filter_map(|record| record.credential.as_ref());
-    let replaced: Vec<&str> = credentials.filter_map(|credential| credential.replaces.as_deref()).collect();
     match target {
         Err(error) => {
             let unknown = || Some(Acceptance::Unknown(error.into()));
@@ -47,7 +46,7 @@ pub async fn look(
         }
         Ok(target) => {
             let mut lifetimes = BTreeMap::new();
-            match target.look(&replaced).await {
+            match target.look().await {
                 Ok(roles) => {
                     evidence.fenced = roles.fenced;
                     evidence.fences =
@@ -139,11 +138,12 @@ async fn end_of_replaced(
         return Ok(answers);
     }
     for record in observed.records.values() {
-        let replaced = record.credential.as_ref().and_then(|credential| credential.replaces.as_ref());
-        let Some(replaced) = replaced.filter(|id| !seen.can_log_in.contains(*id)) else { continue };
-        let old = published_login(object, store, observed, Some(&record.base)).await?;
-        if let Some(login) = old.filter(|login| login.username == *replaced) {
-            answers.insert(replaced.clone(), acceptance(target, &login).await);
+        let Some(credential) = &record.credential else { continue };
+        let replaced = credential.replaces.iter().chain(&credential.accepted);
+        let gone = replaced.filter(|id| !seen.can_log_in.contains(*id)).collect();
+        for pair in pairs::of_ids(&gone, object, store, observed, &record.base).await? {
+            let answer = acceptance(target, &pair).await;
+            answers.insert(pair.username, answer);
         }
     }
     Ok(answers)
@@ -157,20 +157,27 @@ async fn known_of(
     issued: Vec<Issued>,
 ) -> Result<Vec<IssuedLogin>, StoreError> {
     let mut known = Vec::new();
-    for login in issued {
-        let was_published = is_published(object, store, observed, &login).await?;
-        known.push(IssuedLogin { username: login.username, id: login.id, at: login.at, was_published });
+    for Issued { username, id, at, .. } in issued {
+        let newest_of_ours = |parameter: &Parameter, seen: &Seen| parameter.newest_of_ours() == Some(seen);
+        let latest_or_of_rotation = |parameter: &Parameter, seen: &Seen| {
+            let stamped = seen.version.stamp.as_ref().is_some_and(|stamp| stamp.id == id);
+            stamped || parameter.latest() == Some(seen)
+        };
+        let is_published = publishes(object, store, observed, &username, newest_of_ours).await?;
+        let was_published =
+            is_published || publishes(object, store, observed, &username, latest_or_of_rotation).await?;
+        known.push(IssuedLogin { username, id, at, is_published, was_published });
     }
     Ok(known)
 }
 
-/// Whether the latest version, or any that is kept of the rotation that a login is named after, publishes it. What cannot
-/// be read may.
-async fn is_published(
+/// Whether any of these versions publishes a login. What cannot be read may.
+async fn publishes(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
     observed: &Observed,
-    login: &Issued,
+    username: &str,
+    counts: impl Fn(&Parameter, &Seen) -> bool,
 ) -> Result<bool, StoreError> {
     for spec in &object.spec.ssm.parameters {
         let Some(parameter) = observed.parameters.iter().find(|p| p.path == spec.path) else { continue };
@@ -178,15 +185,10 @@ async fn is_published(
         if !template.contains(ACCESS_KEY_ID) {
             continue;
         }
-        let latest = parameter.latest_number();
-        let of_rotation = |seen: &&Seen| {
-            let stamped = seen.version.stamp.as_ref().is_some_and(|stamp| stamp.id == login.id);
-            stamped || seen.version.number == latest
-        };
-        for seen in parameter.versions.iter().filter(of_rotation) {
-            let value = store.read(&spec.path, Some(seen.version.number)).await?;
+        for seen in parameter.versions.iter().filter(|seen| counts(parameter, seen)) {
+            let value = observe::readable(store, &spec.path, seen.version.number).await?;
             let found = value.and_then(|value| generator::access_key_id(template, &value));
-            if found.is_none_or(|found| found == login.username) {
+            if found.is_none_or(|found| found == username) {
                 return Ok(true);
             }
         }

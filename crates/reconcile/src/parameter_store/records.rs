@@ -120,6 +120,8 @@ struct WrittenCredential<'a> {
     username: &'a str,
     password: &'a str,
     replaces: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    accepted: &'a BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -153,6 +155,8 @@ struct ReadCredential {
     username: String,
     password: ReadValue,
     replaces: Option<String>,
+    #[serde(default)]
+    accepted: BTreeSet<String>,
 }
 
 /// Goes from the parser straight into a [`SecretValue`], so that no plain copy outlives a failed parse.
@@ -186,6 +190,7 @@ pub fn encode(record: &Record) -> Result<SecretValue, RecordError> {
             username: &credential.username,
             password: credential.password.expose(),
             replaces: credential.replaces.as_deref(),
+            accepted: &credential.accepted,
         }),
     };
     // Room from the start, so that growing leaves no copies of the values behind in freed memory.
@@ -232,6 +237,7 @@ pub fn decode(path: &str, value: &SecretValue) -> Result<Record, RecordError> {
             username: credential.username,
             password: credential.password.0,
             replaces: credential.replaces,
+            accepted: credential.accepted,
         }),
     })
 }
@@ -273,6 +279,7 @@ mod tests {
                 username: "canary_b".into(),
                 password: SecretValue::new("canary-password".into()),
                 replaces: Some("canary_a".into()),
+                accepted: ["canary_c".to_owned()].into(),
             }),
         }
     }
@@ -290,8 +297,8 @@ mod tests {
         assert_eq!(read.values.len(), 2);
         let (read_login, written_login) = (read.credential.unwrap(), written.credential.unwrap());
         assert_eq!(
-            (read_login.username, read_login.replaces),
-            (written_login.username, written_login.replaces)
+            (read_login.username, read_login.replaces, read_login.accepted),
+            (written_login.username, written_login.replaces, written_login.accepted)
         );
         assert!(read_login.password.same_as(&written_login.password));
         for (path, value) in &written.values {

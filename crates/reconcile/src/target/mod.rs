@@ -62,6 +62,15 @@ pub struct Issued {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// What entitles keyturn to take a login from a target that makes logins for others as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Its name: the target made it for this very secret. The target is asked once more whether that is so.
+    Name,
+    /// The target has accepted it, with the password that was published beside it: whatever its name, it was in use.
+    Accepted,
+}
+
 /// Keeps late requests of older rotations from changing a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
@@ -109,9 +118,8 @@ pub trait Target: Send + Sync {
     /// Logs in, and runs the user's probes. An error: it could not be asked.
     async fn try_login(&self, login: &Login) -> Result<Answer, TargetError>;
 
-    /// Looks at the secret's roles as the administrator. Without one there is nothing to see: no fence. While a rotation
-    /// runs, `replaced` are the logins that it replaces; a target with many may look at those alone.
-    async fn look(&self, replaced: &[&str]) -> Result<Roles, TargetError>;
+    /// Looks at the secret's roles as the administrator. Without one there is nothing to see: no fence.
+    async fn look(&self) -> Result<Roles, TargetError>;
 
     /// Makes a login that only the target can make, and names it after the rotation. It is not repeatable: each call
     /// makes another one.
@@ -126,8 +134,8 @@ pub trait Target: Send + Sync {
     async fn install(&self, id: RotationId, login: &Login, own: &[Login]) -> Result<(), TargetError>;
 
     /// Makes the target refuse any login of this username from now on. Refuses a rotation that is older than the fence.
-    /// Sessions stay.
-    async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError>;
+    /// Sessions stay. A target that makes logins refuses one that `claim` gives no right to.
+    async fn retire(&self, id: RotationId, username: &str, claim: Claim) -> Result<(), TargetError>;
 
     /// Ends the sessions of a username: all of them, or those that were opened before this time of the target's clock.
     async fn end_sessions(

@@ -23,6 +23,7 @@ use keyturn_secret_value::SecretValue;
 use kube::ResourceExt;
 
 use crate::faults::{Kind, Plan};
+use crate::world::cloudflare::THEIRS;
 use crate::world::ssm::{By, Stored};
 use crate::world::{At, CLUSTER, DELETION_BOUND, GRACE, KEY, NAMESPACE, STAGING, Sent, State};
 
@@ -649,8 +650,13 @@ fn is_mended(state: &State) -> bool {
 /// A token was deleted: never one of somebody else, and never one that is published, recorded or run.
 pub fn token_is_deleted(state: &mut State, id: &str) {
     let is_of = |value: &str| value == id || value.starts_with(&format!("{id}:"));
-    if matches!(id, "others" | "alike") {
+    if THEIRS.contains(&id) {
         state.violate(format!("I9: token {id} of somebody else was deleted"));
+    }
+    let token = state.cloudflare.as_ref().and_then(|account| account.tokens.get(id));
+    let pair_was_known = |secret: &str| state.memory.values.keys().any(|value| value.contains(secret));
+    if token.is_some_and(|token| !pair_was_known(&token.secret) && !token.is_ours()) {
+        state.violate(format!("I9: token {id} was deleted, whose pair nobody ever published"));
     }
     let users = users_of(state, is_of);
     held::login_ends(state, is_of);
@@ -862,9 +868,13 @@ fn suspicions(state: &State) -> Vec<String> {
                     let mut run = state.hosts.values().filter_map(|host| host.running.get(path));
                     run.any(|value| is_old(value) && goes_on(value))
                 });
+                let account = state.cloudflare.as_ref();
+                let left = account.is_some_and(|account| {
+                    account.tokens.values().any(|token| token.is_left_from_before(reported_at, state.now))
+                });
                 let published =
                     !has_target && state.ssm.latest(path).is_some_and(|latest| is_old(&latest.value));
-                if alive || published || logged_in {
+                if alive || published || logged_in || left {
                     wrong.push(format!("contained: {path} is said to be, and is not"));
                 }
             }

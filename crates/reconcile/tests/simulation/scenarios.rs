@@ -7,6 +7,7 @@ mod key_pairs;
 mod logins;
 mod remainders;
 mod seams;
+mod victims;
 
 use std::collections::BTreeMap;
 
@@ -25,6 +26,7 @@ pub use self::key_pairs::*;
 pub use self::logins::*;
 pub use self::remainders::*;
 pub use self::seams::*;
+pub use self::victims::*;
 use crate::summary::{Latest, SecretEnd, Summary};
 use crate::world::hosts::SimHost;
 use crate::world::postgres::SimPostgres;

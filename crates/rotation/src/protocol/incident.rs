@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::suspicion::{is_due, is_rotated, made_at, revoke_at, taints};
-use super::{Act, Desired, Next, Step, Strategy, base, target};
+use super::{Act, Desired, Next, Step, Strategy, base, issued, target};
 use crate::observed::{Observed, Record, Trigger};
 
 /// The rotation under way has done its work, and the value that it published is suspected too: another one follows
@@ -65,7 +65,7 @@ pub fn revocation(desired: &Desired<'_>, observed: &Observed) -> Revocation {
     }
     let newest = observed.records.values().next_back();
     let open = newest.filter(|record| revoke_at(desired, observed, record).is_some());
-    let done =
-        is_rotated(desired, observed) && open.is_none_or(|record| target::has_revoked(observed, record));
+    let is_revoked = open.is_none_or(|record| target::has_revoked(desired, observed, record));
+    let done = is_rotated(desired, observed) && is_revoked && issued::none_is_suspected(desired, observed);
     if done { Revocation::Done } else { Revocation::Open }
 }

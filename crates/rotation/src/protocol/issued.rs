@@ -7,6 +7,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::docker_host::Proof;
 
+use super::suspicion::{self, is_rotated};
 use super::{Act, Desired, Next, Step, Strategy, Waiting};
 use crate::observed::{Acceptance, IssuedLogin, Observed, Record, TargetEvidence, Trigger};
 
@@ -58,16 +59,90 @@ pub(super) fn prove(
     }
 }
 
-/// The logins that the open records replace, but for the one that the newest gives: a rotation may have begun before the
-/// one before it had retired its own.
+/// The logins that were published when the open records began, but for the one that the newest gives: a rotation may have
+/// begun before the one before it had retired its own.
 fn replaced<'a>(observed: &'a Observed, newest: &'a Record) -> impl Iterator<Item = &'a String> {
     let given = newest.credential.as_ref().map(|credential| &credential.username);
     let credentials = observed.records.values().filter_map(|record| record.credential.as_ref());
-    credentials.filter_map(|credential| credential.replaces.as_ref()).filter(move |old| Some(*old) != given)
+    let published = credentials.flat_map(|credential| credential.replaces.iter().chain(&credential.accepted));
+    published.filter(move |old| Some(*old) != given)
 }
 
-/// What is left to do before the target refuses the logins that were replaced. `due` is when they were to be retired.
+/// The logins that the target lists as made for earlier rotations, whatever anybody has written meanwhile. What an object of
+/// the same name may have published elsewhere, before this one was made, is left to end by itself unless it is suspected.
+fn older<'a>(
+    desired: &'a Desired<'_>,
+    newest: &'a Record,
+    target: &'a TargetEvidence,
+) -> impl Iterator<Item = &'a String> {
+    let given = newest.credential.as_ref().map(|credential| &credential.username);
+    let issued = target.issued.iter().flatten().filter(move |login| Some(&login.username) != given);
+    let is_older = |login: &&IssuedLogin| {
+        let of_this_object = login.was_published || login.at >= desired.timing.created_at;
+        // Ids tell nothing of what was there before somebody deleted the parameter: they begin anew.
+        login.id < newest.id && of_this_object || is_from_before_the_report(desired, login)
+    };
+    issued.filter(is_older).map(|login| &login.username)
+}
+
+/// Whether somebody may have read a login, whoever published it and wherever.
+fn is_from_before_the_report(desired: &Desired<'_>, login: &IssuedLogin) -> bool {
+    suspicion::taints(desired, login.at)
+}
+
+/// The logins from before the youngest report that neither are published nor given by the rotation under way.
+fn suspected<'a>(
+    desired: &'a Desired<'_>,
+    observed: &'a Observed,
+    issued: &'a [IssuedLogin],
+) -> impl Iterator<Item = &'a IssuedLogin> {
+    let newest = observed.records.values().next_back().and_then(|record| record.credential.as_ref());
+    let is_given = move |login: &IssuedLogin| newest.is_some_and(|given| given.username == login.username);
+    let is_left = move |login: &&IssuedLogin| !login.is_published && !is_given(login);
+    issued.iter().filter(is_left).filter(|login| is_from_before_the_report(desired, login))
+}
+
+/// Whether the target lists no login from before the youngest report but what is published. What was not listed may be there.
+pub(super) fn none_is_suspected(desired: &Desired<'_>, observed: &Observed) -> bool {
+    let issued = observed.target.as_ref().and_then(|target| target.issued.as_deref());
+    !is_issued(desired) || issued.is_some_and(|issued| suspected(desired, observed, issued).next().is_none())
+}
+
+/// Whether the target may hold a login that this rotation takes the place of. Without its list nobody can tell.
+pub(super) fn may_hold_an_old_one(desired: &Desired<'_>, observed: &Observed, record: &Record) -> bool {
+    let listed = observed.target.as_ref().filter(|target| target.issued.is_some());
+    listed.is_none_or(|target| outdated(desired, observed, record, target).next().is_some())
+}
+
+fn outdated<'a>(
+    desired: &'a Desired<'_>,
+    observed: &'a Observed,
+    record: &'a Record,
+    target: &'a TargetEvidence,
+) -> impl Iterator<Item = &'a String> {
+    replaced(observed, record).chain(older(desired, record, target))
+}
+
+/// The logins that are to be retired and exist as yet.
+pub(super) fn remaining<'a>(
+    desired: &'a Desired<'_>,
+    observed: &'a Observed,
+    record: &'a Record,
+    target: &'a TargetEvidence,
+) -> impl Iterator<Item = &'a String> {
+    outdated(desired, observed, record, target).filter(|old| target.can_log_in.contains(*old))
+}
+
+/// Whether keyturn may retire a login: the target made it for this secret, or has accepted it as it was published. Anybody
+/// who may write the parameter can put a name there.
+fn may_be_retired(observed: &Observed, target: &TargetEvidence, username: &String) -> bool {
+    let is_ours = target.issued.iter().flatten().any(|login| login.username == *username);
+    is_ours || observed.has_accepted(username)
+}
+
+/// What is left to do before the target refuses the logins of before. `due` is when they were to be retired.
 pub(super) fn retire(
+    desired: &Desired<'_>,
     observed: &Observed,
     record: &Record,
     target: &TargetEvidence,
@@ -75,9 +150,16 @@ pub(super) fn retire(
     now: DateTime<Utc>,
 ) -> Option<Next> {
     let wait = |until, why| Some(Next::Wait { step: Step::Retire, until, why });
-    if let Some(old) = replaced(observed, record).find(|old| target.can_log_in.contains(*old)) {
-        let act = Act::Retire { id: record.id, username: old.clone() };
+    if target.issued.is_none() {
+        return wait(None, Waiting::TargetUnseen);
+    }
+    let mut remaining: Vec<_> = remaining(desired, observed, record, target).collect();
+    if let Some(old) = remaining.iter().find(|old| may_be_retired(observed, target, old)) {
+        let act = Act::Retire { id: record.id, username: (*old).clone() };
         return Some(Next::Act { step: Step::Retire, act });
+    }
+    if let Some(old) = remaining.pop() {
+        return wait(None, Waiting::OutOfReach { username: old.clone() });
     }
     replaced(observed, record).find_map(|old| match target.replaced.get(old) {
         None | Some(Acceptance::Refused(_)) => None,
@@ -89,12 +171,20 @@ pub(super) fn retire(
     })
 }
 
-/// Whether nothing is left of the logins that were replaced.
-pub(super) fn are_gone(observed: &Observed, record: &Record, target: &TargetEvidence) -> bool {
-    replaced(observed, record).all(|old| {
+/// Whether nothing is left of the logins of before: what was not listed may be there.
+pub(super) fn are_gone(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    record: &Record,
+    target: &TargetEvidence,
+) -> bool {
+    let none_is_older =
+        !is_issued(desired) || target.issued.is_some() && older(desired, record, target).next().is_none();
+    let are_refused = replaced(observed, record).all(|old| {
         !target.can_log_in.contains(old)
             && target.replaced.get(old).is_none_or(|answer| matches!(answer, Acceptance::Refused(_)))
-    })
+    });
+    none_is_older && are_refused
 }
 
 /// What is to be done about logins that no record holds, while none lies open.
@@ -118,6 +208,10 @@ pub(super) fn sweep(desired: &Desired<'_>, observed: &Observed, now: DateTime<Ut
         let again = target.at + UNSEEN_POLL;
         return if target.unseen.is_some() && again > now { Sweep::At(again) } else { Sweep::Unseen };
     };
+    let mut suspected = suspected(desired, observed, issued).filter(|_| is_rotated(desired, observed));
+    if let Some(login) = suspected.next() {
+        return Sweep::Now(Act::SweepOrphan { id: login.id, username: login.username.clone() });
+    }
     let orphans = || issued.iter().filter(|login| is_orphan(desired, observed, login));
     let old_enough = |login: &&IssuedLogin| login.at + desired.retirement.orphans_after <= now;
     if let Some(login) = orphans().find(old_enough) {

@@ -35,6 +35,7 @@ fn target(tokens: &[(&str, u64, i64)]) -> TargetEvidence {
         username: (*name).into(),
         id: *id,
         at: at(*minutes),
+        is_published: false,
         was_published: *name == "old",
     };
     TargetEvidence {
@@ -51,6 +52,7 @@ fn pair_record(minutes: i64) -> Record {
         username: "new".into(),
         password: SecretValue::new("x".into()),
         replaces: Some("old".into()),
+        accepted: BTreeSet::from(["old".into()]),
     };
     Record { credential: Some(credential), at: at(NOW - minutes), ..record(2, 1) }
 }
@@ -118,8 +120,12 @@ fn nothing_is_published_before_the_target_accepts_it_and_a_delay_is_no_failure()
 
 #[test]
 fn a_first_value_is_proven_before_it_is_published_too() {
-    let credential =
-        Credential { username: "new".into(), password: SecretValue::new("x".into()), replaces: None };
+    let credential = Credential {
+        username: "new".into(),
+        password: SecretValue::new("x".into()),
+        replaces: None,
+        accepted: BTreeSet::new(),
+    };
     let first = Record { credential: Some(credential), at: at(NOW - 1), ..record(1, 0) };
     let seen = TargetEvidence { recorded: refused(), ..target(&[]) };
     let next = decide(&issued(), &under_way(vec![], first, seen));
@@ -172,6 +178,7 @@ fn what_an_earlier_rotation_replaced_is_deleted_too() {
         username: "newer".into(),
         password: SecretValue::new("y".into()),
         replaces: Some("new".into()),
+        accepted: BTreeSet::from(["new".into()]),
     };
     let second = Record { credential: Some(credential), ..record(3, 2) };
     let versions = vec![ours(1, 1, 10), ours(2, 2, NOW - 200), ours(3, 3, NOW - 100)];
@@ -179,6 +186,90 @@ fn what_an_earlier_rotation_replaced_is_deleted_too() {
     let mut observed = under_way(versions, second, seen);
     observed.records.insert(2, pair_record(200));
     assert_eq!(act(&issued(), &observed), Act::Retire { id: 3, username: "old".into() });
+}
+
+/// Rotation 2 is published, and everything but its end is done; `old` is what was published before.
+fn to_be_retired(accepted: &[&str], seen: TargetEvidence) -> Observed {
+    let mut record = pair_record(120);
+    if let Some(credential) = &mut record.credential {
+        credential.accepted = accepted.iter().map(|id| (*id).to_owned()).collect();
+    }
+    let versions = vec![ours(1, 1, 10), ours(2, 2, NOW - 100)];
+    under_way(versions, record, TargetEvidence { recorded: Some(Acceptance::Accepted), ..seen })
+}
+
+fn living(ids: &[&str], seen: TargetEvidence) -> TargetEvidence {
+    TargetEvidence { can_log_in: ids.iter().map(|id| (*id).to_owned()).collect(), ..seen }
+}
+
+fn retired(name: &str) -> Act {
+    Act::Retire { id: 2, username: name.into() }
+}
+
+#[test]
+fn a_login_of_another_name_is_retired_only_where_it_was_accepted() {
+    let named = || living(&["old", "new", "others"], target(&[("old", 1, 10), ("new", 2, NOW - 120)]));
+    assert_eq!(act(&issued(), &to_be_retired(&[], named())), retired("old"), "its name is enough");
+    let of_another_name = || living(&["old", "new"], target(&[("new", 2, NOW - 120)]));
+    assert_eq!(act(&issued(), &to_be_retired(&["old"], of_another_name())), retired("old"), "it was in use");
+    let next = decide(&issued(), &to_be_retired(&[], of_another_name()));
+    assert_eq!(why(next), Waiting::OutOfReach { username: "old".into() });
+}
+
+#[test]
+fn every_login_of_an_earlier_rotation_is_retired_whatever_was_published() {
+    let left =
+        |name, id, minutes| living(&["new", name], target(&[(name, id, minutes), ("new", 2, NOW - 120)]));
+    assert_eq!(act(&issued(), &to_be_retired(&[], left("left", 1, 20))), retired("left"));
+    let closes = Act::DeleteRecord { id: 2 };
+    assert_eq!(act(&issued(), &to_be_retired(&[], left("later", 3, NOW - 1))), closes, "it is not older");
+    let mut of_another_object = issued();
+    of_another_object.timing.created_at = at(21);
+    let elsewhere = to_be_retired(&[], left("left", 1, 20));
+    assert_eq!(act(&of_another_object, &elsewhere), closes, "who knows who uses it");
+    let published_here = to_be_retired(&[], left("old", 1, 20));
+    assert_eq!(act(&of_another_object, &published_here), retired("old"));
+}
+
+#[test]
+fn an_incident_retires_all_that_was_made_before_whatever_its_rotation_and_is_not_contained_until_then() {
+    let reported = Incident { reported_at: at(NOW - 121), revoke_at: at(NOW) };
+    let mut desired = Desired { incidents: vec![reported], ..issued() };
+    desired.timing.created_at = at(50);
+    let new = ("new", 2, NOW - 120);
+    for (id, minutes) in [(1, 20), (7, 20)] {
+        let seen = living(&["new", "left"], target(&[("left", id, minutes), new]));
+        let observed = to_be_retired(&[], seen);
+        assert_eq!(act(&desired, &observed), retired("left"), "{id}");
+        assert_eq!(revocation(&desired, &observed), Revocation::Open, "{id}");
+    }
+    let gone = to_be_retired(&[], living(&["new"], target(&[new])));
+    assert_eq!(revocation(&desired, &gone), Revocation::Done);
+    let unlisted = TargetEvidence { issued: None, ..living(&["new"], target(&[new])) };
+    assert_eq!(revocation(&desired, &to_be_retired(&[], unlisted)), Revocation::Open, "unknown is open");
+    let adopted = to_be_retired(&["byhand"], living(&["new", "byhand"], target(&[new])));
+    assert_eq!(act(&desired, &adopted), retired("byhand"));
+    assert_eq!(revocation(&desired, &adopted), Revocation::Open);
+}
+
+#[test]
+fn at_rest_an_incident_deletes_what_is_left_from_before_its_report_but_never_what_is_published() {
+    let reported = |minutes| Incident { reported_at: at(minutes), revoke_at: at(NOW) };
+    let seen = |is_published| {
+        let mut seen = target(&[("left", 7, 20), ("old", 1, 40)]);
+        seen.issued.as_mut().unwrap()[1].is_published = is_published;
+        Observed { target: Some(seen), ..observed(vec![ours(1, 1, 60)]) }
+    };
+    let mut desired = Desired { incidents: vec![reported(50)], ..issued() };
+    desired.timing.created_at = at(55);
+    assert_eq!(act(&desired, &seen(true)), swept("left", 7), "although it is from before the object");
+    assert_eq!(revocation(&desired, &seen(true)), Revocation::Open);
+    let mut gone = seen(true);
+    gone.target.as_mut().unwrap().issued.as_mut().unwrap().remove(0);
+    assert_eq!(act(&desired, &gone), Act::Release, "clocks may differ, and it is what hosts run");
+    assert_eq!(revocation(&desired, &gone), Revocation::Done);
+    let before = Desired { incidents: vec![reported(10)], ..issued() };
+    assert_eq!(revocation(&before, &seen(true)), Revocation::Done, "it is from after the report");
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub use incident::{Revocation, revocation};
 pub use start::unhandled_request;
 pub use step::{Act, Lacking, Next, Stalled, Step, Waiting};
 pub use suspicion::{is_rotated, is_suspected, made_at, reported_at};
-pub use target::{has_left_the_old, installed_at, published_is_dead};
+pub use target::{has_left_the_old, installed_at, published_is_dead, unretired};
 
 use self::deployment::{Deployment, deployment};
 use super::observed::{Author, Observed, Record, RotationId, Seen};

@@ -167,7 +167,8 @@ mod tests {
     /// Rotation 2 gives role `b` another password, over version 1.
     fn changing_in_place(target: TargetEvidence) -> Observed {
         let password = SecretValue::new("x".into());
-        let credential = Credential { username: "b".into(), password, replaces: Some("b".into()) };
+        let credential =
+            Credential { username: "b".into(), password, replaces: Some("b".into()), accepted: [].into() };
         let record = Record { credential: Some(credential), ..record(2, 1) };
         Observed { target: Some(target), ..rotating(vec![ours(1, 1, 0)], record) }
     }

@@ -1,5 +1,7 @@
 //! Install and Retire: what a system that must accept the credential adds to a rotation.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::docker_host::Proof;
 
@@ -95,10 +97,15 @@ pub(super) fn retire(
     let due = revoke_at.is_some_and(|at| at <= now);
     let wait = |until, why| Some(Next::Wait { step: Step::Retire, until, why });
     let act = |act| Some(Next::Act { step: Step::Retire, act });
-    let Some(old) = credential.replaces.as_ref().filter(|old| **old != credential.username) else {
+    let made_by_it = issued::is_issued(desired);
+    if made_by_it && !issued::may_hold_an_old_one(desired, observed, record) {
+        return None;
+    }
+    let old = credential.replaces.as_ref().filter(|old| **old != credential.username);
+    if old.is_none() && !made_by_it {
         // Its only password was changed; whoever had logged in with the old one still is.
         return if hurry { end_older_sessions(observed, record, credential, now) } else { None };
-    };
+    }
     let unproven = observed.hosts.iter().filter(|host| host.exists).find(|host| {
         let counts = desired.hosts.contains(&host.name) || record.hosts.contains(&host.name);
         counts && !has_left_the_old(host, desired, observed, record)
@@ -121,9 +128,10 @@ pub(super) fn retire(
     if let Some(problem) = &target.unseen {
         return wait(None, Waiting::Target(problem.clone()));
     }
-    if issued::is_issued(desired) {
-        return issued::retire(observed, record, target, wanted_at, now);
+    if made_by_it {
+        return issued::retire(desired, observed, record, target, wanted_at, now);
     }
+    let old = old?;
     if target.superusers.contains(old) {
         return None;
     }
@@ -142,11 +150,14 @@ pub(super) fn retire(
 }
 
 /// Whether the target was seen to refuse what the record replaces, with nobody logged in by it any more.
-pub(super) fn has_revoked(observed: &Observed, record: &Record) -> bool {
+pub(super) fn has_revoked(desired: &Desired<'_>, observed: &Observed, record: &Record) -> bool {
     let Some(credential) = &record.credential else { return true };
     let Some(target) = observed.target.as_ref().filter(|target| target.unseen.is_none()) else {
         return false;
     };
+    if issued::is_issued(desired) {
+        return issued::are_gone(desired, observed, record, target);
+    }
     match credential.replaces.as_ref().filter(|old| **old != credential.username) {
         None => {
             !target.changed_since
@@ -154,11 +165,24 @@ pub(super) fn has_revoked(observed: &Observed, record: &Record) -> bool {
                 && end_older_sessions(observed, record, credential, target.at).is_none()
         }
         Some(old) => {
-            issued::are_gone(observed, record, target)
+            issued::are_gone(desired, observed, record, target)
                 && !target.can_log_in.contains(old)
                 && target.sessions.iter().all(|session| session.username != *old)
         }
     }
+}
+
+/// Usernames that are to be retired and, as far as was seen, can still log in.
+pub fn unretired(desired: &Desired<'_>, observed: &Observed, record: &Record) -> BTreeSet<String> {
+    let Some(credential) = &record.credential else { return BTreeSet::new() };
+    let Some(target) = observed.target.as_ref().filter(|target| target.unseen.is_none()) else {
+        return credential.replaces.iter().filter(|old| **old != credential.username).cloned().collect();
+    };
+    if issued::is_issued(desired) {
+        return issued::remaining(desired, observed, record, target).cloned().collect();
+    }
+    let old = credential.replaces.iter().filter(|old| **old != credential.username);
+    old.filter(|old| target.can_log_in.contains(*old)).cloned().collect()
 }
 
 /// What is left to do about sessions that were opened with the old password of a role that was changed in place; `None`

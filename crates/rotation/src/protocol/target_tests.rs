@@ -57,6 +57,7 @@ pub(super) fn login_record() -> Record {
         username: "b".into(),
         password: SecretValue::new("x".into()),
         replaces: Some("a".into()),
+        accepted: BTreeSet::new(),
     };
     Record { credential: Some(credential), ..record(2, 1) }
 }
@@ -340,6 +341,7 @@ fn a_roll_back_retires_the_login_that_failed() {
         username: "a".into(),
         password: SecretValue::new("x".into()),
         replaces: Some("b".into()),
+        accepted: BTreeSet::new(),
     };
     let record = Record { trigger: Trigger::RollBack, credential: Some(back), ..record(3, 2) };
     let target = TargetEvidence {

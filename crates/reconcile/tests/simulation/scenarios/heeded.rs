@@ -645,6 +645,7 @@ fn restore_a_record_of_an_earlier_life(state: &mut State) {
             username: "app_b".to_owned(),
             password,
             replaces: Some("app_a".to_owned()),
+            accepted: BTreeSet::new(),
         }),
     };
     let value = records::encode(&record).expect("a record fits into a parameter");

@@ -41,7 +41,7 @@ pub(super) fn pair_on_web(state: &mut State, patch: Value) {
 }
 
 /// All in order, and of the tokens that keyturn may touch exactly the published one lives.
-fn one_live_token(end: &Summary, generated: usize) -> bool {
+pub(super) fn one_live_token(end: &Summary, generated: usize) -> bool {
     only_the_published_lives(end) && in_order(end, generated)
 }
 

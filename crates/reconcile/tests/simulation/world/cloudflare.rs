@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use keyturn_api::ManagedSecret;
-use keyturn_reconcile::target::{Answer as Reply, Issued, Login, Roles, Target, TargetError};
+use keyturn_reconcile::target::{Answer as Reply, Claim, Issued, Login, Roles, Target, TargetError};
 use keyturn_rotation::observed::RotationId;
 use keyturn_secret_value::SecretValue;
 
@@ -14,6 +14,8 @@ use super::{Answer, At, CLUSTER, NAMESPACE, Sabotage, State, World};
 use crate::faults::Kind;
 use crate::invariants;
 
+/// Tokens that are none of keyturn's business: somebody else's, another object's, and the administering one itself.
+pub const THEIRS: [&str; 3] = ["others", "alike", "administering"];
 /// How long R2 does not hear of a new or a deleted token.
 const PROPAGATION: TimeDelta = TimeDelta::seconds(40);
 
@@ -26,6 +28,27 @@ pub struct SimToken {
     /// After which it ends by itself.
     pub expires_at: Option<At>,
     pub deleted_at: Option<At>,
+}
+
+impl SimToken {
+    fn made(name: &str, secret: &str, made_at: At) -> Self {
+        Self { name: name.into(), secret: secret.into(), made_at, expires_at: None, deleted_at: None }
+    }
+
+    /// Whether it was made for the secret of the stories.
+    pub fn is_ours(&self) -> bool {
+        self.rotation().is_some()
+    }
+
+    fn rotation(&self) -> Option<RotationId> {
+        self.name.strip_prefix(&owner())?.strip_prefix('/')?.parse().ok()
+    }
+
+    /// Whether it is one of ours from before this time that still works.
+    pub fn is_left_from_before(&self, at: At, now: At) -> bool {
+        let ended = self.deleted_at.is_some() || self.expires_at.is_some_and(|end| end <= now);
+        self.is_ours() && self.made_at < at && !ended
+    }
 }
 
 /// One account.
@@ -43,19 +66,27 @@ pub struct SimCloudflare {
 impl SimCloudflare {
     /// An account with a token of a person, made long ago.
     pub fn with(id: &str, secret: &str, now: At) -> Self {
-        let token = |name: &str, secret: &str| SimToken {
-            name: name.into(),
-            secret: secret.into(),
-            made_at: now - TimeDelta::days(10),
-            expires_at: None,
-            deleted_at: None,
-        };
+        let token = |name: &str, secret: &str| SimToken::made(name, secret, now - TimeDelta::days(10));
         let tokens = BTreeMap::from([
             (id.to_owned(), token("made by hand", secret)),
             ("others".to_owned(), token("of somebody else", "a-secret-of-somebody-else")),
             ("alike".to_owned(), token("sim/prod/token2/2", "a-secret-of-another-object")),
+            ("administering".to_owned(), token("keyturn's own", "the-secret-of-the-administering-token")),
         ]);
         Self { tokens, ..Self::default() }
+    }
+
+    /// A person makes a token, a while ago, and has its pair.
+    pub fn is_given_a_token_by_hand(&mut self, id: &str, secret: &str, now: At) -> String {
+        let token = SimToken::made("made by hand", secret, now - TimeDelta::hours(1));
+        self.tokens.insert(id.to_owned(), token);
+        format!("{id}:{secret}")
+    }
+
+    /// A token that no version publishes any more: of an object of the same name, or before the parameter was created again.
+    pub fn has_kept_a_token(&mut self, id: &str, name: &str) {
+        let made_at = self.tokens["others"].made_at;
+        self.tokens.insert(id.to_owned(), SimToken::made(name, "a-secret-that-nobody-has", made_at));
     }
 
     /// Whether R2 takes `id:secret` now.
@@ -72,9 +103,8 @@ impl SimCloudflare {
 
     /// Ids of the tokens that are not deleted, but for those that were never ours to touch.
     pub fn live(&self) -> impl Iterator<Item = &String> {
-        let ours = |(id, token): &(&String, &SimToken)| {
-            token.deleted_at.is_none() && !matches!(id.as_str(), "others" | "alike")
-        };
+        let ours =
+            |(id, token): &(&String, &SimToken)| token.deleted_at.is_none() && !THEIRS.contains(&id.as_str());
         self.tokens.iter().filter(ours).map(|(id, _)| id)
     }
 }
@@ -119,22 +149,15 @@ impl Target for SimR2 {
         Ok(if accepted { Reply::Accepted } else { Reply::Refused(refused) })
     }
 
-    async fn look(&self, replaced: &[&str]) -> Result<Roles, TargetError> {
-        let replaced: Vec<String> = replaced.iter().map(|id| (*id).to_owned()).collect();
+    async fn look(&self) -> Result<Roles, TargetError> {
         let look = move |state: &mut State, _| {
             let hidden = state.sabotage == Some(Sabotage::TokensHidden);
             let account = account(state)?;
             let live = account.tokens.iter().filter(|(_, token)| token.deleted_at.is_none());
-            if !replaced.is_empty() {
-                let can_log_in =
-                    live.filter(|(known, _)| replaced.contains(known)).map(|(id, _)| id.clone()).collect();
-                return Ok(Roles { can_log_in, ..Roles::default() });
-            }
             let issued = live.clone().filter_map(|(username, token)| {
-                let id = token.name.strip_prefix(&owner())?.strip_prefix('/')?.parse().ok()?;
                 Some(Issued {
                     username: username.clone(),
-                    id,
+                    id: token.rotation()?,
                     at: token.made_at,
                     expires_at: token.expires_at,
                 })
@@ -172,7 +195,7 @@ impl Target for SimR2 {
         Ok(())
     }
 
-    async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError> {
+    async fn retire(&self, id: RotationId, username: &str, claim: Claim) -> Result<(), TargetError> {
         let token = username.to_owned();
         let delete = move |state: &mut State, _| {
             let now = state.now;
@@ -181,6 +204,9 @@ impl Target for SimR2 {
             }
             let known = account(state)?.tokens.get_mut(&token).filter(|known| known.deleted_at.is_none());
             if let Some(known) = known {
+                if claim == Claim::Name && !known.is_ours() {
+                    return Err(TargetError::refused("delete a token of another name"));
+                }
                 known.deleted_at = Some(now);
                 invariants::token_is_deleted(state, &token);
             }

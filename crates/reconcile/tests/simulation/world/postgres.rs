@@ -8,7 +8,9 @@ use chrono::TimeDelta;
 use keyturn_api::ManagedSecret;
 use keyturn_api::postgres::BootstrapMode;
 use keyturn_reconcile::managed_secret::ports::Targets;
-use keyturn_reconcile::target::{Answer as Reply, Fence, Login, Roles, Session, SetUp, Target, TargetError};
+use keyturn_reconcile::target::{
+    Answer as Reply, Claim, Fence, Login, Roles, Session, SetUp, Target, TargetError,
+};
 use keyturn_rotation::observed::RotationId;
 use keyturn_secret_value::SecretValue;
 
@@ -181,7 +183,7 @@ impl Target for SimTarget {
         Ok(if accepted { Reply::Accepted } else { Reply::Refused(refused()) })
     }
 
-    async fn look(&self, _replaced: &[&str]) -> Result<Roles, TargetError> {
+    async fn look(&self) -> Result<Roles, TargetError> {
         let (names, has_admin) = (self.names.clone(), self.has_admin);
         let asked: Vec<String> = names.iter().chain(&self.bootstrap_from).cloned().collect();
         self.world
@@ -242,7 +244,7 @@ impl Target for SimTarget {
         Ok(())
     }
 
-    async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError> {
+    async fn retire(&self, id: RotationId, username: &str, _claim: Claim) -> Result<(), TargetError> {
         let (username, has_admin) = (username.to_owned(), self.has_admin);
         let what = format!("retire role {username} by rotation {id}");
         let role = username.clone();

@@ -1,0 +1,154 @@
+//! Key pairs that the parameters have published, and which of them are in use.
+//!
+//! Whoever may write a parameter can put any text there, such as the id of a token that belongs to others. A text alone
+//! therefore never says which token is deleted: that keyturn has sealed it does, or that R2 accepts the pair, since then
+//! whoever put it there had its secret.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keyturn_api::ManagedSecret;
+use keyturn_rotation::observed::{Author, Observed, Parameter, Seen};
+
+use super::act::ActError;
+use super::target;
+use crate::parameter_store::{ParameterStore, StoreError};
+use crate::target::{Answer, Login, Target};
+
+/// What a rotation takes the place of.
+#[derive(Debug, Default)]
+pub struct InUse {
+    /// The newest pair that is accepted, or was published by keyturn.
+    pub replaces: Option<String>,
+    /// Every pair that the target has accepted.
+    pub accepted: BTreeSet<String>,
+}
+
+/// The versions that were the latest of all parameters at one time.
+struct State<'a>(Vec<(&'a str, &'a Seen)>);
+
+impl State<'_> {
+    fn versions(&self) -> BTreeMap<String, i64> {
+        self.0.iter().map(|(path, seen)| ((*path).to_owned(), seen.version.number)).collect()
+    }
+
+    fn is_ours(&self) -> bool {
+        self.0.iter().all(|(_, seen)| matches!(seen.author, Author::Ours(_)))
+    }
+
+    /// Whether one rotation has published all of it.
+    fn is_of_one_rotation(&self) -> bool {
+        let first = self.0.first().map(|(_, seen)| &seen.author);
+        self.is_ours() && self.0.iter().all(|(_, seen)| Some(&seen.author) == first)
+    }
+
+    fn holds_a_foreign_version(&self) -> bool {
+        self.0.iter().any(|(_, seen)| seen.author == Author::Foreign)
+    }
+}
+
+/// What readers found together, the newest first: one state for each version that was put. `base` are the newest versions
+/// that count; all do where there is none.
+fn states<'a>(parameters: &'a [Parameter], base: Option<&BTreeMap<String, i64>>) -> Vec<State<'a>> {
+    let counts = |path: &str, seen: &Seen| {
+        base.is_none_or(|base| base.get(path).is_some_and(|newest| seen.version.number <= *newest))
+    };
+    let mut left: Vec<(&str, &[Seen])> = parameters
+        .iter()
+        .map(|parameter| {
+            let path = parameter.path.as_str();
+            let end = parameter.versions.partition_point(|seen| counts(path, seen));
+            (path, &parameter.versions[..end])
+        })
+        .collect();
+    let mut states = Vec::new();
+    while let Some(state) = left.iter().map(|(path, left)| Some((*path, left.last()?))).collect() {
+        states.push(State(state));
+        let put_last = left.iter_mut().max_by_key(|(_, left)| left.last().map(|seen| seen.version.modified));
+        let Some((_, put_last)) = put_last else { break };
+        *put_last = &put_last[..put_last.len() - 1];
+    }
+    states
+}
+
+/// The pair of a state; `None` where its texts are none, or cannot be read, which is the matter of whoever put them there.
+async fn pair_of(
+    state: &State<'_>,
+    object: &ManagedSecret,
+    store: &dyn ParameterStore,
+    observed: &Observed,
+) -> Result<Option<Login>, StoreError> {
+    match target::published_login(object, store, observed, Some(&state.versions())).await {
+        Err(StoreError::Denied { .. } | StoreError::Rejected { .. }) => Ok(None),
+        pair => pair,
+    }
+}
+
+/// Finds the pair that is in use, from the latest version down to the newest of keyturn's, or to the first one that works and
+/// was there before keyturn. With `all` every pair that somebody else has put and that works, however old: an incident
+/// leaves none.
+pub async fn in_use(
+    object: &ManagedSecret,
+    store: &dyn ParameterStore,
+    target: &dyn Target,
+    observed: &Observed,
+    all: bool,
+) -> Result<InUse, ActError> {
+    let mut found = InUse::default();
+    let states = states(&observed.parameters, None);
+    let mut unreadable = !states.is_empty();
+    let mut below_ours = false;
+    for state in states {
+        // The target itself lists what keyturn has published before.
+        if below_ours && state.is_ours() {
+            continue;
+        }
+        let is_newest_of_ours = state.is_of_one_rotation();
+        if let Some(pair) = pair_of(&state, object, store, observed).await? {
+            unreadable = false;
+            let accepted = target.try_login(&pair).await? == Answer::Accepted;
+            if accepted {
+                found.accepted.insert(pair.username.clone());
+            }
+            if accepted || is_newest_of_ours {
+                found.replaces.get_or_insert(pair.username);
+            }
+            if accepted && !state.holds_a_foreign_version() && !all {
+                break;
+            }
+        }
+        below_ours |= is_newest_of_ours;
+        if below_ours && !all {
+            break;
+        }
+    }
+    if unreadable {
+        return Err(ActError::NotAccepted(target::unreadable(object)));
+    }
+    Ok(found)
+}
+
+/// The pairs of these ids that were published up to the versions `base`.
+pub async fn of_ids(
+    ids: &BTreeSet<&String>,
+    object: &ManagedSecret,
+    store: &dyn ParameterStore,
+    observed: &Observed,
+    base: &BTreeMap<String, i64>,
+) -> Result<Vec<Login>, StoreError> {
+    let mut missing = ids.clone();
+    let mut pairs = Vec::new();
+    for state in states(&observed.parameters, Some(base)) {
+        if missing.is_empty() {
+            break;
+        }
+        let pair = pair_of(&state, object, store, observed).await?;
+        if let Some(pair) = pair.filter(|pair| missing.remove(&pair.username)) {
+            pairs.push(pair);
+        }
+    }
+    Ok(pairs)
+}
+
+#[cfg(test)]
+#[path = "pairs_tests.rs"]
+mod tests;
