@@ -798,18 +798,27 @@ fn an_uninstallation_looks_first_whether_anything_is_under_way() {
 #[test]
 #[ignore = "needs Helm"]
 fn an_expected_reader_that_cloudtrail_cannot_name_is_refused() {
-    let set = |reader: &str| {
-        let reader = format!("incidents.expectedReaders={{{reader}}}");
-        HELMS.map(|helm| try_render(helm, &[&REQUIRED[..], &["--set", &reader]].concat()))
+    let set = |reader: Value| {
+        let values = values_file(&json!({"incidents": {"expectedReaders": [reader]}}));
+        let values = ["--values", values.path().to_str().unwrap()];
+        HELMS.map(|helm| try_render(helm, &[&REQUIRED[..], &values].concat()))
     };
-    for right in ["arn:aws:sts::123456789012:assumed-role/keyturn/*", "arn:*", "10.0.0.0/8", "2001:db8::/32"]
-    {
-        assert!(set(right).iter().all(Result::is_ok), "{right}");
+    for right in [
+        json!({"principal": "arn:aws:sts::123456789012:assumed-role/keyturn/*"}),
+        json!({"principal": "arn:*", "networks": ["10.0.0.0/8", "2001:db8::/32"]}),
+        json!({"networks": ["192.0.2.7"]}),
+    ] {
+        assert!(set(right.clone()).iter().all(Result::is_ok), "{right}");
     }
-    for wrong in ["keyturn", "arn:aws:iam::123456789012:instance-profile/web"] {
-        for outcome in set(wrong) {
+    for (wrong, says) in [
+        (json!({"principal": "keyturn"}), "\"keyturn\" names no reader"),
+        (json!({"principal": "arn:aws:iam::123456789012:instance-profile/web"}), "assumed-role/keyturn/*"),
+        (json!({"principal": "arn:*", "networks": ["web"]}), "\"web\" is no address or network"),
+        (json!({"networks": []}), "an item names nobody"),
+    ] {
+        for outcome in set(wrong.clone()) {
             let error = outcome.expect_err("a reader that is none was rendered");
-            assert!(error.contains(wrong) && error.contains("assumed-role/keyturn/*"), "{error}");
+            assert!(error.contains(says), "{error}");
         }
     }
 }

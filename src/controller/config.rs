@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::lease::Timing;
 use super::settings::Settings;
-use crate::api::secret_incident::check_reader;
+use crate::api::readers::{self, ExpectedReader};
 use crate::deploy::job::JobTemplate;
 use crate::notification::{self, Sink};
 use crate::target::cloudflare_r2::Endpoints;
@@ -104,10 +104,10 @@ pub struct ControllerArgs {
     #[arg(long, env = "KEYTURN_TRAIL_DELAY", value_parser = duration, default_value = "15m")]
     pub trail_delay: TimeDelta,
 
-    /// Who may read every parameter, separated by commas: ARNs of roles, users or sessions, in which * stands for any text,
-    /// addresses or networks. Incidents report all other readers as unexpected
-    #[arg(long, env = "KEYTURN_EXPECTED_READERS", value_delimiter = ',', value_parser = reader)]
-    pub expected_readers: Vec<String>,
+    /// Who may read every parameter, as JSON: a list of principal (ARN of a role, a user or sessions, in which * stands for
+    /// any text), networks, or both. Incidents report all other readers as unexpected
+    #[arg(long, env = "KEYTURN_EXPECTED_READERS", value_parser = readers, default_value = "")]
+    pub expected_readers: Readers,
 
     /// How often Parameter Store is listed for changes that others made
     #[arg(long, env = "KEYTURN_INVENTORY_INTERVAL", value_parser = positive_duration, default_value = "5m")]
@@ -182,6 +182,10 @@ pub struct ControllerArgs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sinks(pub Vec<Sink>);
 
+/// All expected readers are one argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readers(pub Vec<ExpectedReader>);
+
 /// `imagePullPolicy` of deploy Jobs, spelled as Kubernetes does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
@@ -237,7 +241,7 @@ impl ControllerArgs {
         settings.coalesce = self.coalesce;
         settings.attempts = self.attempts;
         settings.trail_delay = self.trail_delay;
-        settings.expected_readers = self.expected_readers.iter().filter(|r| !r.is_empty()).cloned().collect();
+        settings.expected_readers.clone_from(&self.expected_readers.0);
         settings.sinks.clone_from(&self.sinks.0);
         settings.namespace_role.clone_from(&self.namespace_role);
         Ok(settings)
@@ -426,12 +430,8 @@ fn r2_endpoint(text: &str) -> Result<String, String> {
     url(text)
 }
 
-/// Empty where the environment names nobody.
-fn reader(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        return Ok(String::new());
-    }
-    check_reader(text).map(|()| text.to_owned()).map_err(str::to_owned)
+fn readers(json: &str) -> Result<Readers, String> {
+    readers::from_json(json).map(Readers)
 }
 
 fn non_empty(text: &str) -> Result<String, String> {
@@ -579,10 +579,13 @@ mod tests {
             Ok::<_, String>(settings.unwrap().expected_readers)
         };
         assert_eq!(readers(""), Ok(Vec::new()));
-        let two = ["arn:aws:sts::123456789012:assumed-role/keyturn/*", "10.0.0.0/8"];
-        assert_eq!(readers(&two.join(",")), Ok(two.map(str::to_owned).to_vec()));
-        let error = readers("10.0.0.0/8,arn:aws:iam::123456789012:policy/x").unwrap_err();
-        assert!(error.contains("policy/x") && error.contains("must be ARNs of roles"), "{error}");
+        let keyturn = r#"[{"principal": "arn:aws:sts::123456789012:assumed-role/keyturn/*", "networks": ["10.0.0.0/8"]}]"#;
+        assert_eq!(
+            readers(keyturn).map(|readers| readers[0].networks.clone()),
+            Ok(vec!["10.0.0.0/8".to_owned()])
+        );
+        let error = readers(r#"[{"principal": "arn:aws:iam::123456789012:policy/x"}]"#).unwrap_err();
+        assert!(error.contains("policy/x") && error.contains("must be the ARN of a role"), "{error}");
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! The search of an incident over an emulated CloudTrail: the real client, real pages, AWS-shaped events.
 
+mod report;
+
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use keyturn::api::readers::ExpectedReader;
 use keyturn::api::secret_incident::SecretIncidentStatus;
 use keyturn::incident::audit::{self, Watched};
 use keyturn::incident::cloudtrail::CloudTrail;
@@ -17,7 +20,7 @@ const DELAY: TimeDelta = TimeDelta::minutes(15);
 fn watched() -> Vec<Watched> {
     let folder = "/keyturn/world/musehub/db-password/".to_owned();
     let (secret, region) = ("db-password".to_owned(), "us-east-1".to_owned());
-    vec![Watched { secret, region, paths: vec![PATH.into()], folder }]
+    vec![Watched { secret, region, paths: vec![PATH.into()], folder: Some(folder) }]
 }
 
 async fn trail(emulator: &Emulator) -> CloudTrail {
@@ -52,7 +55,10 @@ async fn read(
     now: DateTime<Utc>,
     expected: &[&str],
 ) -> usize {
-    let expected: Vec<String> = expected.iter().map(|text| (*text).to_owned()).collect();
+    let expected: Vec<ExpectedReader> = expected
+        .iter()
+        .map(|text| ExpectedReader { principal: Some((*text).to_owned()), networks: Vec::new() })
+        .collect();
     audit::begin(status, &watched(), now - TimeDelta::days(10), now);
     let (mut pages, mut going_on) = (0, None);
     while let Some(fresh) = audit::query(status) {
@@ -112,7 +118,7 @@ async fn every_way_to_read_a_value_is_found_and_grouped_by_who_did_it() {
     let mut status = SecretIncidentStatus::default();
     let trail = trail(&emulator).await;
     let pages = read(&trail, &mut status, Utc::now(), &["arn:aws:iam::*:user/deploy"]).await;
-    assert_eq!(pages, READS.len() + CHANGES.len() + 1);
+    assert_eq!(pages, READS.len() + CHANGES.len() + 1 + READS.len(), "all, and the reads of the week before");
     let seen: Vec<_> = status
         .readers
         .iter()

@@ -85,7 +85,7 @@ spec:
   reportedAt: \"{}\"
   suspectedSince: \"{}\"
   reason: a laptop was stolen
-  expectedReaders: [\"arn:aws:iam::*:user/world\"]
+  expectedReaders: [{{principal: \"arn:aws:iam::*:user/world\"}}]
   revokeWithin: {revoke_within}
 ",
         project.name,
@@ -105,7 +105,7 @@ fn state_is(project: &Project, wanted: &str) {
 }
 
 /// The trail is read to the moment of containment, and the report names who read; answers with the report.
-fn audited(project: &Project) -> String {
+fn audited(project: &Project, trail: &Trail) -> String {
     eventually("the trail is read to the moment of containment", || {
         match project.condition(INCIDENT, "AuditComplete") {
             (status, ..) if status == "True" => Ok(()),
@@ -114,10 +114,21 @@ fn audited(project: &Project) -> String {
     });
     let unexpected = project.field(INCIDENT, "/status/unexpectedReaders");
     assert_eq!(unexpected, "2", "one who read, and was refused elsewhere");
-    let report = run("keyturn", &["incident", "report", "leak", "-n", &project.name]);
-    for expected in
-        ["role/laptop", "GetParameterHistory", "GetParametersByPath", "refused", "State: Contained"]
-    {
+    // As somebody with AWS credentials of his own runs it.
+    let endpoint = format!("AWS_ENDPOINT_URL_CLOUDTRAIL={}", trail.emulator.url());
+    let person =
+        ["AWS_ACCESS_KEY_ID=person", "AWS_SECRET_ACCESS_KEY=none", "AWS_REGION=us-east-1", &endpoint];
+    let command = ["keyturn", "incident", "report", "leak", "-n", &project.name];
+    let report = run("env", &[&person[..], &command[..]].concat());
+    for expected in [
+        "role/laptop",
+        "GetParameterHistory",
+        "GetParametersByPath",
+        "refused",
+        "State: Contained",
+        "## Every call in CloudTrail",
+        "2 unexpected reads",
+    ] {
         assert!(report.contains(expected), "{expected}\n{report}");
     }
     for value in ssm::all_values(&project.path("DATABASE_URL")) {
@@ -266,7 +277,7 @@ fn an_incident_is_contained_and_its_readers_named_while_cloudtrail_throttles() {
     assert!(database.accepts(&database.url()), "the new one works");
     assert_eq!(intruders(&database), "0", "whoever was logged in is not any more");
     project.wait(INCIDENT, "LogsCollected", "True");
-    let report = audited(project);
+    let report = audited(project, &trail);
     println!("{report}");
     the_logins_are_shown(project, &report, password);
     assert_eq!(
@@ -303,7 +314,7 @@ fn a_host_that_is_down_keeps_no_stolen_login_alive_though_the_controller_is_kill
     assert_eq!(project.version("DATABASE_URL"), 2, "one value, however often it was killed");
     assert_eq!(project.field(INCIDENT, "/status/secrets/0/adoptedAt"), "", "a host is still down");
     project.wait_reason("dockerhost/second", "Ready", "False", "Unreachable");
-    audited(project);
+    audited(project, &trail);
 
     let _address = SecondAddress::up();
     eventually("the host follows once it is back", || {

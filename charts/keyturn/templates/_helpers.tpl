@@ -78,11 +78,20 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{/* The controller would refuse them when it starts. The forms are those of SecretIncident.spec.expectedReaders. */}}
 {{- define "keyturn.requireReaders" -}}
 {{- range .Values.incidents.expectedReaders }}
-{{- $arn := regexMatch "^arn:([a-z-]*[*][A-Za-z0-9:/_+=,.@*-]*|aws[a-z-]*:([a-z]*[*][A-Za-z0-9:/_+=,.@*-]*|iam:([*][A-Za-z0-9:/_+=,.@*-]*|:([0-9]*[*][A-Za-z0-9:/_+=,.@*-]*|[0-9]{12}:(root|[a-z]*[*][A-Za-z0-9/_+=,.@*-]*|(role|user)/[A-Za-z0-9/_+=,.@*-]+)))|sts:([*][A-Za-z0-9:/_+=,.@*-]*|:([0-9]*[*][A-Za-z0-9:/_+=,.@*-]*|[0-9]{12}:([a-z-]*[*][A-Za-z0-9/_+=,.@*-]*|(assumed-role|federated-user)/[A-Za-z0-9/_+=,.@*-]+)))))$" . }}
-{{- $v4 := regexMatch "^[0-9]{1,3}([.][0-9]{1,3}){3}(/[0-9]{1,2})?$" . }}
-{{- $v6 := regexMatch "^[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(/[0-9]{1,3})?$" . }}
-{{- if not (or $arn $v4 $v6) }}
-{{- fail (printf "incidents.expectedReaders: %q names no reader: give ARNs of roles, users or sessions, in which * stands for any text (arn:aws:iam::123456789012:role/keyturn*, arn:aws:sts::123456789012:assumed-role/keyturn/*), or addresses or networks (192.0.2.7, 10.0.0.0/8)" .) }}
+{{- if not (or .principal .networks) }}
+{{- fail "incidents.expectedReaders: an item names nobody: say who may read (principal), from where (networks), or both, of which both must fit" }}
+{{- end }}
+{{- with .principal }}
+{{- if not (regexMatch "^arn:([a-z-]*[*][A-Za-z0-9:/_+=,.@*-]*|aws[a-z-]*:([a-z]*[*][A-Za-z0-9:/_+=,.@*-]*|iam:([*][A-Za-z0-9:/_+=,.@*-]*|:([0-9]*[*][A-Za-z0-9:/_+=,.@*-]*|[0-9]{12}:(root|[a-z]*[*][A-Za-z0-9/_+=,.@*-]*|(role|user)(/[A-Za-z0-9_+=,.@*-]+)+)))|sts:([*][A-Za-z0-9:/_+=,.@*-]*|:([0-9]*[*][A-Za-z0-9:/_+=,.@*-]*|[0-9]{12}:([a-z-]*[*][A-Za-z0-9/_+=,.@*-]*|assumed-role(/[A-Za-z0-9_+=,.@*-]+){1,2}|federated-user/[A-Za-z0-9_+=,.@*-]+)))))$" .) }}
+{{- fail (printf "incidents.expectedReaders: %q names no reader: give the ARN of a role, a user or sessions, in which * stands for any text (arn:aws:iam::123456789012:role/keyturn*, arn:aws:sts::123456789012:assumed-role/keyturn/*)" .) }}
+{{- end }}
+{{- end }}
+{{- range .networks }}
+{{- $v4 := regexMatch "^(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])([.](25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3}(/(3[0-2]|[12]?[0-9]))?$" . }}
+{{- $v6 := regexMatch "^[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?$" . }}
+{{- if not (or $v4 $v6) }}
+{{- fail (printf "incidents.expectedReaders: %q is no address or network (192.0.2.7, 10.0.0.0/8, 2001:db8::/32)" .) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -11,6 +11,7 @@ pub mod grants;
 pub mod managed_secret;
 pub mod notification;
 pub mod postgres;
+pub mod readers;
 pub mod rotation_grant;
 mod rules;
 pub mod secret_incident;

@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
-use regex_lite::Regex;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::access_log::IncidentLog;
 use super::notification::PendingNotification;
+use super::readers::ExpectedReader;
 use super::rules::{self, CelRule};
 
 /// How long hosts may take to leave the old credential, where the spec does not say.
@@ -35,51 +36,6 @@ const SINCE_BEFORE_REPORT: CelRule = (
     "!has(self.suspectedSince) || self.suspectedSince <= self.reportedAt",
     "suspectedSince must not be later than reportedAt",
 );
-/// An ARN that can be that of a caller in CloudTrail. A `*` may stand for anything from any of its fields on.
-macro_rules! caller_arn {
-    () => {
-        "^arn:([a-z-]*[*][A-Za-z0-9:/_+=,.@*-]*|aws[a-z-]*:([a-z]*[*][A-Za-z0-9:/_+=,.@*-]*\
-         |iam:([*][A-Za-z0-9:/_+=,.@*-]*|:([0-9]*[*][A-Za-z0-9:/_+=,.@*-]*\
-         |[0-9]{12}:(root|[a-z]*[*][A-Za-z0-9/_+=,.@*-]*|(role|user)/[A-Za-z0-9/_+=,.@*-]+)))\
-         |sts:([*][A-Za-z0-9:/_+=,.@*-]*|:([0-9]*[*][A-Za-z0-9:/_+=,.@*-]*\
-         |[0-9]{12}:([a-z-]*[*][A-Za-z0-9/_+=,.@*-]*|(assumed-role|federated-user)/[A-Za-z0-9/_+=,.@*-]+)))))$"
-    };
-}
-/// An IPv4 address or network.
-macro_rules! network_v4 {
-    () => {
-        "^[0-9]{1,3}([.][0-9]{1,3}){3}(/[0-9]{1,2})?$"
-    };
-}
-/// An IPv6 address or network.
-macro_rules! network_v6 {
-    () => {
-        "^[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(/[0-9]{1,3})?$"
-    };
-}
-
-const READERS: CelRule = (
-    concat!(
-        "self.all(reader, reader.matches('",
-        caller_arn!(),
-        "') || reader.matches('",
-        network_v4!(),
-        "') || reader.matches('",
-        network_v6!(),
-        "'))"
-    ),
-    "must be ARNs of roles, users or sessions, in which * stands for any text \
-     (arn:aws:iam::123456789012:role/keyturn*, arn:aws:sts::123456789012:assumed-role/keyturn/*), or addresses or \
-     networks (192.0.2.7, 10.0.0.0/8)",
-);
-
-/// Checks an expected reader that does not come through the API server by the same rule.
-pub fn check_reader(text: &str) -> Result<(), &'static str> {
-    let forms = [caller_arn!(), network_v4!(), network_v6!()];
-    let fits = |form: &&str| Regex::new(form).is_ok_and(|form| form.is_match(text));
-    if forms.iter().any(fits) { Ok(()) } else { Err(READERS.1) }
-}
-
 /// Secrets that are suspected of having been read by somebody who should not have: applying one is the response.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
@@ -169,14 +125,12 @@ pub struct SecretIncidentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub reason: Option<String>,
-    /// Who may read these parameters: ARNs of roles, users or sessions (`arn:aws:sts::…:assumed-role/role/session`), in which
-    /// `*` stands for any text, or addresses or networks. A role or user may be named without its path. List keyturn's own
-    /// role and those of the hosts. All other readers are reported as unexpected.
+    /// Who may read these parameters. List keyturn's own role and those of the hosts, with the networks that they call from.
+    /// All other readers are reported as unexpected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 100), inner(length(min = 1, max = 512)))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
-    #[x_kube(validation = READERS)]
-    pub expected_readers: Vec<String>,
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub expected_readers: Vec<ExpectedReader>,
     /// How long after the creation of this object the old credentials may live on while hosts still use them; 15m when
     /// absent. They are revoked as soon as every host has left them, or then; 0m revokes first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -239,12 +193,12 @@ pub struct SecretIncidentStatus {
     /// How far CloudTrail was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditStatus>,
-    /// Who read the values, the unexpected ones first; at most 100.
+    /// Who read the values, the unexpected ones first; at most 60 unexpected ones, 20 expected ones and 20 who were refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub readers: Vec<Reader>,
-    /// Who changed or deleted the parameters, the unexpected ones first; at most 100.
+    /// Who changed or deleted the parameters, in the same order and number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -324,9 +278,40 @@ pub struct AuditStatus {
     /// Consecutive failures to read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<i32>,
+    /// Consecutive readings that found nobody new. The pause until the next one grows with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_readings: Option<i32>,
+    /// Calls whose callers are not listed, by kind: more were found than a status can hold. `keyturn incident report` prints
+    /// them all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 6))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["kind".into()]))]
+    pub not_shown: Vec<NotShown>,
+    /// Path below which the controller keeps the records of rotations, which hold values too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staging: Option<String>,
+    /// The controller's own list of expected readers, which counts beside that of the spec.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub expected_readers: Vec<ExpectedReader>,
     /// The reading under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reading: Option<ReadingStatus>,
+}
+
+/// Calls that are counted, but not named.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NotShown {
+    /// UnexpectedReads, ExpectedReads, RefusedReads, UnexpectedChanges, ExpectedChanges or RefusedChanges.
+    pub kind: String,
+    /// How many calls.
+    #[serde(default)]
+    pub calls: i64,
+    /// How many of them are counted anew by the next reading.
+    #[serde(default)]
+    pub recent: i64,
 }
 
 /// A reading of CloudTrail under way: where the next pass goes on.
@@ -341,6 +326,12 @@ pub struct ReadingStatus {
     pub query: String,
     /// What was read of it: everything that is younger. CloudTrail answers the latest first.
     pub down_to: i64,
+    /// How many callers were listed when it began.
+    #[serde(default)]
+    pub listed: i64,
+    /// Whether the week before the search is read, for the addresses that expected principals used then.
+    #[serde(default)]
+    pub before: bool,
     /// Ids of the events of that very second that were counted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 500))]
@@ -362,11 +353,24 @@ pub struct Reader {
     pub sessions: Vec<String>,
     /// Address from which it called, or the AWS service that called for it.
     pub address: String,
-    /// What it called with, as it says itself.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub user_agent: String,
+    /// What it called with, as it says itself; at most 4 are named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub user_agents: Vec<String>,
+    /// How many calls were made with others than are named.
+    #[serde(default)]
+    pub by_other_agents: i64,
+    /// How many of these are counted anew by the next reading.
+    #[serde(default)]
+    pub recent_by_other_agents: i64,
     /// Whether spec.expectedReaders or the controller's own list names it.
     pub expected: bool,
+    /// How the address of an expected principal stands. Listed: it lies in the networks listed with the principal.
+    /// NotListed: it does not, which makes the call unexpected. No networks are listed with it: Known, if it called from
+    /// there in the week before the search too; New, if it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_is: Option<AddressIs>,
     /// Whether AWS refused it.
     #[serde(default)]
     pub denied: bool,
@@ -374,7 +378,7 @@ pub struct Reader {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub calls: Vec<String>,
-    /// How many calls. One call may be about several secrets.
+    /// How many calls. One call may be about several secrets. While CloudTrail is read again, `recent` ones are missing.
     pub count: i64,
     /// How many of them CloudTrail may still add to; they are counted anew by the next reading.
     #[serde(default)]
@@ -387,6 +391,15 @@ pub struct Reader {
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub secrets: Vec<String>,
+}
+
+/// How the address of an expected principal stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AddressIs {
+    Listed,
+    NotListed,
+    Known,
+    New,
 }
 
 /// Something that happened.
@@ -408,62 +421,6 @@ impl SecretIncidentSpec {
                 super::duration::Duration(text.to_owned()).to_delta().unwrap_or(DEFAULT_REVOKE_WITHIN)
             }
             None => DEFAULT_REVOKE_WITHIN,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_chart_takes_the_same_readers() {
-        let chart = include_str!("../../../charts/keyturn/templates/_helpers.tpl");
-        for form in [caller_arn!(), network_v4!(), network_v6!()] {
-            assert!(chart.contains(form), "{form}");
-        }
-    }
-
-    #[test]
-    fn an_expected_reader_is_one_that_cloudtrail_can_name() {
-        for right in [
-            "arn:aws:iam::123456789012:role/keyturn",
-            "arn:aws:iam::123456789012:role/aws-reserved/sso.amazonaws.com/eu-west-1/AWSReservedSSO_Admin_0123456789abcdef",
-            "arn:aws:iam::123456789012:user/people/ada",
-            "arn:aws:iam::123456789012:root",
-            "arn:aws:iam::123456789012:*",
-            "arn:aws:iam::*:role/th*",
-            "arn:aws-us-gov:iam::123456789012:role/x",
-            "arn:aws:sts::123456789012:assumed-role/keyturn/*",
-            "arn:aws:sts::123456789012:assumed-role/AWSReservedSSO_Admin_0123456789abcdef/ada@example.com",
-            "arn:aws:sts::123456789012:federated-user/ada",
-            "arn:aws:*",
-            "arn:*",
-            "192.0.2.7",
-            "10.0.0.0/8",
-            "2001:db8::/32",
-        ] {
-            assert_eq!(check_reader(right), Ok(()), "{right}");
-        }
-        for wrong in [
-            "",
-            "keyturn",
-            "123456789012",
-            "arn:aws:iam::123456789012",
-            "arn:aws:iam::123456789012:role",
-            "arn:aws:iam::123456789012:keyturn",
-            "arn:aws:iam::1234:role/keyturn",
-            "arn:aws:iam::123456789012:policy/keyturn",
-            "arn:aws:iam::123456789012:instance-profile/keyturn",
-            "arn:aws:iam::123456789012:assumed-role/keyturn/session",
-            "arn:aws:sts::123456789012:role/keyturn",
-            "arn:aws:ec2:us-east-1:123456789012:instance/i-0123456789abcdef0",
-            "arn:aws:ssm:us-east-1:123456789012:parameter/app/TOKEN",
-        ] {
-            assert!(
-                check_reader(wrong).is_err_and(|form| form.contains("assumed-role/keyturn/*")),
-                "{wrong}"
-            );
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use keyturn_api::ManagedSecret;
+use keyturn_api::readers::ExpectedReader;
 
 use crate::notification::Sink;
 
@@ -36,8 +37,8 @@ pub struct Settings {
     pub attempts: i32,
     /// How long an event may take to show in CloudTrail.
     pub trail_delay: TimeDelta,
-    /// Who may read every parameter: ARNs with `*`, addresses or networks, beside what incidents list.
-    pub expected_readers: Vec<String>,
+    /// Who may read every parameter, beside what incidents list.
+    pub expected_readers: Vec<ExpectedReader>,
     /// Who is told what people must know.
     pub sinks: Vec<Sink>,
     /// The ClusterRole with the rights that keyturn needs in a namespace, to be named where it is not bound.

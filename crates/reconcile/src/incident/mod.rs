@@ -2,6 +2,9 @@
 
 pub mod audit;
 pub mod event;
+pub mod expected;
 pub mod logs;
+pub mod readers;
+pub mod reading;
 pub mod scope;
 pub mod trail;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::conditions::{self as c, Truth};
 use keyturn_api::grants::{self, Verdict};
-use keyturn_api::secret_incident::SecretIncidentStatus;
+use keyturn_api::readers::{ExpectedReader, parse_network};
+use keyturn_api::secret_incident::{SecretIncidentStatus, SuspectedSecret};
 use keyturn_api::time::{from_kubernetes, to_kubernetes};
 use keyturn_api::{ManagedSecret, RotationGrant, SecretIncident};
 use kube::ResourceExt;
@@ -58,7 +59,7 @@ impl Covered {
                 secret: name,
                 region: region.to_owned(),
                 paths: secret.spec.ssm.parameters.iter().map(|p| p.path.clone()).collect(),
-                folder: format!("{}/", folder.trim_end_matches('/')),
+                folder: Some(folder),
             });
         }
         Self { watched, left_out }
@@ -84,6 +85,8 @@ impl SecretIncidents {
         if concerned.is_empty() || !self.ports.leadership.is_leader() {
             return Ok(None);
         }
+        self.say_how_it_reads(status);
+        audit::reconsider(status, &self.expected(incident));
         let covered = self.covered(incident, concerned).await?;
         let generation = incident.metadata.generation;
         if covered.watched.is_empty() {
@@ -93,20 +96,35 @@ impl SecretIncidents {
             return Ok(None);
         }
         let next = self.read(incident, concerned, &covered.watched, status, now).await?;
-        let audit = status.audit.clone().unwrap_or_default();
-        let mut text =
-            audit::said(&audit, status.unexpected_readers.unwrap_or_default(), self.settings.trail_delay);
+        let complete = status.audit.as_ref().is_some_and(|audit| audit.complete_until.is_some());
+        let mut text = audit::said(status, self.settings.trail_delay);
         if !covered.left_out.is_empty() {
             text = format!("{text}; {}", not_granted(&covered.left_out));
         }
-        let (truth, reason) = match (&audit.complete_until, is_over(status)) {
+        let networks = incident.spec.expected_readers.iter().flat_map(|reader| &reader.networks);
+        for wrong in networks.filter(|network| parse_network(network).is_none()) {
+            text =
+                format!("{text}; spec.expectedReaders: `{wrong}` is no address or network, and fits nobody");
+        }
+        let (truth, reason) = match (complete, is_over(status)) {
             (_, true) => (Truth::True, "Complete"),
-            (None, false) => (Truth::False, "Reading"),
-            (Some(_), false) => (Truth::False, "NotComplete"),
+            (false, false) => (Truth::False, "Reading"),
+            (true, false) => (Truth::False, "NotComplete"),
         };
         c::set(&mut status.conditions, c::AUDIT_COMPLETE, truth, reason, &text, generation, now);
         status.timeline = status::timeline(incident, status);
         Ok(next)
+    }
+
+    /// The report is written by somebody who knows nothing of the controller's settings.
+    fn say_how_it_reads(&self, status: &mut SecretIncidentStatus) {
+        let audit = status.audit.get_or_insert_default();
+        audit.staging = Some(self.settings.staging.clone());
+        audit.expected_readers.clone_from(&self.settings.expected_readers);
+    }
+
+    fn expected(&self, incident: &SecretIncident) -> Vec<ExpectedReader> {
+        incident.spec.expected_readers.iter().chain(&self.settings.expected_readers).cloned().collect()
     }
 
     async fn covered(
@@ -126,21 +144,19 @@ impl SecretIncidents {
         status: &mut SecretIncidentStatus,
         now: DateTime<Utc>,
     ) -> Result<Option<DateTime<Utc>>, ObjectError> {
+        let since = audit::since(incident, status, now);
+        forget_what_begins_too_late(status, since);
         if status.audit.as_ref().is_none_or(|audit| audit.reading.is_none()) && is_over(status) {
             return Ok(None);
         }
-        let planned =
-            status.audit.as_ref().and_then(|audit| audit.next_reading_time.as_ref()).map(from_kubernetes);
-        if let Some(at) = planned.filter(|at| *at > now) {
+        if let Some(at) = self.planned(status).filter(|at| *at > now) {
             return Ok(Some(at));
         }
         if status.audit.as_ref().is_none_or(|audit| audit.reading.is_none()) {
-            let since = self.since(incident, status, now);
             audit::begin(status, watched, since, now);
             forget_failures(status);
         }
-        let mut expected = incident.spec.expected_readers.clone();
-        expected.extend(self.settings.expected_readers.iter().cloned());
+        let expected = self.expected(incident);
         let began = Instant::now();
         // A token belongs to the very query that it was given for.
         let mut going_on: Option<(Query, String)> = None;
@@ -175,28 +191,20 @@ impl SecretIncidents {
         if is_over(status) {
             return Ok(None);
         }
-        // Often while it is new, since people wait for it; and once everything about the containment can be seen.
-        let delay = self.settings.trail_delay;
-        let soon = now + delay / 3;
-        let contained = status.contained_at.as_ref().map(from_kubernetes);
-        let at = contained.map_or(soon, |contained| soon.max(contained + delay + TimeDelta::seconds(1)));
+        let (delay, responding) = (self.settings.trail_delay, is_responding(incident, status, now));
+        let next = audit::next_reading(status.audit.get_or_insert_default(), responding, delay, now);
+        let at = audit::last_reading(status, delay).unwrap_or(next).max(now + delay / 3);
         let audit = status.audit.get_or_insert_default();
         audit.next_reading_time = Some(to_kubernetes(at));
         Ok(Some(at))
     }
 
-    /// Begin of the search, as far back as CloudTrail reaches.
-    fn since(
-        &self,
-        incident: &SecretIncident,
-        status: &SecretIncidentStatus,
-        now: DateTime<Utc>,
-    ) -> DateTime<Utc> {
-        let made =
-            status.secrets.iter().filter_map(|s| s.suspected_value_from.as_ref().map(from_kubernetes)).min();
-        let said = incident.spec.suspected_since.as_ref().map(from_kubernetes);
-        let oldest = now - audit::KEPT;
-        said.or(made).unwrap_or(scope::reported_at(incident) - audit::KEPT).max(oldest)
+    /// When the trail is read next. What is contained meanwhile does not wait for the pause of an incident that was open.
+    fn planned(&self, status: &SecretIncidentStatus) -> Option<DateTime<Utc>> {
+        let audit = status.audit.as_ref()?;
+        let planned = audit.next_reading_time.as_ref().map(from_kubernetes)?;
+        let last = audit::last_reading(status, self.settings.trail_delay);
+        Some(last.filter(|_| audit.failures.is_none()).map_or(planned, |last| planned.min(last)))
     }
 
     fn failed(
@@ -226,12 +234,28 @@ fn not_granted(secrets: &[String]) -> String {
     )
 }
 
+/// Where the suspicion was moved back, what was read does not reach as far.
+fn forget_what_begins_too_late(status: &mut SecretIncidentStatus, since: DateTime<Utc>) {
+    let Some(audit) = &mut status.audit else { return };
+    let begin = audit.since.as_ref().map(from_kubernetes);
+    if begin.is_some_and(|begin| since.timestamp() < begin.timestamp()) {
+        (audit.complete_until, audit.reading, audit.next_reading_time) = (None, None, None);
+    }
+}
+
 /// What could not be read was read in the end.
 fn forget_failures(status: &mut SecretIncidentStatus) {
     if let Some(audit) = &mut status.audit {
         audit.gaps.retain(|gap| !gap.contains("CloudTrail in "));
         audit.failures = None;
     }
+}
+
+/// Whether something is being contained: a secret is on its way, and its hosts still have time.
+fn is_responding(incident: &SecretIncident, status: &SecretIncidentStatus, now: DateTime<Utc>) -> bool {
+    let is_on_its_way =
+        |secret: &SuspectedSecret| ["Rotating", "Deploying", "Revoking"].contains(&secret.state.as_str());
+    now < scope::revoke_at(incident) && status.secrets.iter().any(is_on_its_way)
 }
 
 /// Whether the search covers the moment at which the last secret was contained.

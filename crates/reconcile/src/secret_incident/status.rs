@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use keyturn_api::conditions::{self as c, Truth};
 use keyturn_api::managed_secret::CompromiseStatus;
-use keyturn_api::secret_incident::{SecretIncidentStatus, SuspectedSecret, TimelineEntry};
+use keyturn_api::secret_incident::{Reader, SecretIncidentStatus, SuspectedSecret, TimelineEntry};
 use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
 use keyturn_api::{ManagedSecret, SecretIncident};
 use kube::ResourceExt;
@@ -188,16 +188,19 @@ pub fn span(delta: TimeDelta) -> String {
     }
 }
 
-/// What happened when: follows from the times, so that a pass that is repeated says the same.
+/// What happened when: follows from the times, so that a pass that is repeated says the same. Where there is no room for all,
+/// whoever was refused goes first, however early that was.
 pub(super) fn timeline(incident: &SecretIncident, status: &SecretIncidentStatus) -> Vec<TimelineEntry> {
-    let mut entries = BTreeSet::new();
-    let mut add = |at: Option<DateTime<Utc>>, what: String| {
-        entries.extend(at.map(|at| TimelineEntry { at: to_text(at), what }));
-    };
     let spec = &incident.spec;
+    let mut all = Vec::new();
+    let mut add = |at: Option<DateTime<Utc>>, what: String| {
+        all.extend(at.map(|at| TimelineEntry { at: to_text(at), what }));
+    };
     add(spec.suspected_since.as_ref().map(from_kubernetes), "suspected since".into());
     add(Some(from_kubernetes(&spec.reported_at)), "reported".into());
     add(Some(scope::created_at(incident)), "response begun".into());
+    add(status.contained_at.as_ref().map(from_kubernetes), "contained".into());
+    calls(status, false, &mut add);
     for secret in &status.secrets {
         let name = &secret.name;
         let at = |time: &Option<Time>| time.as_ref().map(from_kubernetes);
@@ -207,27 +210,65 @@ pub(super) fn timeline(incident: &SecretIncident, status: &SecretIncidentStatus)
         add(at(&secret.revoked_at), format!("{name}: the old login is refused and its sessions are ended"));
         add(at(&secret.contained_at), format!("{name}: contained"));
     }
-    let calls = |reader: &keyturn_api::secret_incident::Reader| {
-        format!("{} from {} ({})", reader.principal, reader.address, reader.calls.join(", "))
-    };
-    for reader in status.readers.iter().filter(|reader| !reader.expected) {
-        let what = if reader.denied { "was refused to read" } else { "read" };
-        let about = reader.secrets.join(", ");
-        add(Some(from_kubernetes(&reader.first)), format!("{} {what} {about} first", calls(reader)));
-        if reader.count > 1 {
-            add(Some(from_kubernetes(&reader.last)), format!("{} {what} {about} last", calls(reader)));
-        }
-    }
-    for reader in status.tampering.iter().filter(|reader| !reader.expected) {
-        let what = if reader.denied { "was refused to change" } else { "changed" };
-        let about = reader.secrets.join(", ");
-        add(Some(from_kubernetes(&reader.first)), format!("{} {what} {about}", calls(reader)));
-    }
     for log in &status.logs {
         let lines = log.found.as_ref().map_or(0, |found| found.lines);
         let what = format!("{}: {lines} log lines about it were collected from {}", log.secret, log.host);
         add(log.collected_at.as_ref().map(from_kubernetes), what);
     }
-    add(status.contained_at.as_ref().map(from_kubernetes), "contained".into());
-    entries.into_iter().take(MAX_TIMELINE).collect()
+    calls(status, true, &mut add);
+    let kept: BTreeSet<TimelineEntry> = all.into_iter().take(MAX_TIMELINE).collect();
+    kept.into_iter().collect()
+}
+
+/// The calls of whom nobody expected: those that AWS answered, or those that it refused.
+fn calls(status: &SecretIncidentStatus, denied: bool, add: &mut impl FnMut(Option<DateTime<Utc>>, String)) {
+    let called = |reader: &Reader| {
+        format!("{} from {} ({})", reader.principal, reader.address, reader.calls.join(", "))
+    };
+    let unexpected = |reader: &&Reader| !reader.expected && reader.denied == denied;
+    for reader in status.readers.iter().filter(unexpected) {
+        let what = if denied { "was refused to read" } else { "read" };
+        let about = reader.secrets.join(", ");
+        add(Some(from_kubernetes(&reader.first)), format!("{} {what} {about} first", called(reader)));
+        if reader.count > 1 {
+            add(Some(from_kubernetes(&reader.last)), format!("{} {what} {about} last", called(reader)));
+        }
+    }
+    for reader in status.tampering.iter().filter(unexpected) {
+        let what = if denied { "was refused to change" } else { "changed" };
+        let about = reader.secrets.join(", ");
+        add(Some(from_kubernetes(&reader.first)), format!("{} {what} {about}", called(reader)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn refused_reads_push_nothing_out_of_the_timeline() {
+        let incident: SecretIncident = serde_json::from_value(json!({
+            "apiVersion": "keyturn.dev/v1alpha1", "kind": "SecretIncident",
+            "metadata": {"name": "leak", "namespace": "shop", "creationTimestamp": "2026-11-23T12:05:00Z"},
+            "spec": {"allSecrets": true, "reportedAt": "2026-11-23T12:00:00Z"},
+        }))
+        .unwrap();
+        let reader = |name: String, denied: bool, at: &str| -> Value {
+            json!({
+                "principal": name, "address": "203.0.113.9", "expected": false, "denied": denied, "count": 2,
+                "calls": ["GetParameter"], "first": at, "last": at, "secrets": ["token"],
+            })
+        };
+        let refused = (0..300).map(|n| reader(format!("noise-{n}"), true, "2026-11-20T00:00:00Z"));
+        let stolen = reader("quiet".to_owned(), false, "2026-11-23T11:00:00Z");
+        let readers: Vec<Value> = refused.chain([stolen]).collect();
+        let contained = "2026-11-23T12:09:00Z";
+        let status = json!({"readers": readers, "containedAt": contained});
+        let timeline = timeline(&incident, &serde_json::from_value(status).unwrap());
+        let of = |text: &str| timeline.iter().filter(|entry| entry.what.contains(text)).count();
+        assert_eq!((timeline.len() <= MAX_TIMELINE, of("quiet"), of("noise") > 100), (true, 2, true));
+        assert_eq!(timeline.last().unwrap().at, contained);
+    }
 }

@@ -1,42 +1,17 @@
-//! `keyturn incident report`: what happened, who read what, and what was done, for a team's incident log.
+//! The report of what a SecretIncident's status has, as Markdown or JSON.
 
 use std::fmt::Write as _;
+use std::io::{self, Write};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::ValueEnum;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 
+use super::markup::{longest_run, one_line, quoted};
 use crate::api::SecretIncident;
 use crate::api::access_log::IncidentLog;
-use crate::api::secret_incident::Reader;
+use crate::api::secret_incident::{AddressIs, Reader};
 use crate::api::time::{from_kubernetes, to_text};
-use crate::controller::kube_config;
-
-#[derive(Args, Clone, Debug)]
-pub struct IncidentArgs {
-    #[command(subcommand)]
-    pub command: IncidentCommand,
-}
-
-#[derive(Subcommand, Clone, Debug)]
-pub enum IncidentCommand {
-    /// Print a SecretIncident as a report. It holds no value
-    Report(ReportArgs),
-}
-
-#[derive(Args, Clone, Debug)]
-pub struct ReportArgs {
-    /// Name of the SecretIncident
-    pub name: String,
-
-    /// Its namespace; that of the current context when absent
-    #[arg(long, short)]
-    pub namespace: Option<String>,
-
-    /// Form of the report
-    #[arg(long, short, value_enum, default_value = "markdown")]
-    pub output: Format,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -44,29 +19,23 @@ pub enum Format {
     Json,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum IncidentError {
-    #[error("cannot connect to Kubernetes: {0}")]
-    Connect(#[source] kube::Error),
-    #[error("SecretIncident {namespace}/{name}: {source}")]
-    Read { namespace: String, name: String, source: kube::Error },
-    #[error("the report cannot be written as JSON: {0}")]
-    Json(#[from] serde_json::Error),
+/// Writes what the status has. A JSON object stays open for the calls; [`close`] ends it without them.
+pub fn write(out: &mut impl Write, incident: &SecretIncident, format: Format) -> io::Result<()> {
+    match format {
+        Format::Markdown => write!(out, "{}", markdown(incident)),
+        Format::Json => {
+            let object = json(incident)?;
+            write!(out, "{}", object.strip_suffix("\n}").unwrap_or(&object))
+        }
+    }
 }
 
-/// Prints the report.
-pub async fn run(args: &IncidentArgs) -> Result<(), IncidentError> {
-    let IncidentCommand::Report(args) = &args.command;
-    let client = kube_config::client().await.map_err(IncidentError::Connect)?;
-    let namespace = args.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
-    let api: Api<SecretIncident> = Api::namespaced(client, &namespace);
-    let read = |source| IncidentError::Read { namespace: namespace.clone(), name: args.name.clone(), source };
-    let incident = api.get(&args.name).await.map_err(read)?;
-    match args.output {
-        Format::Markdown => print!("{}", markdown(&incident)),
-        Format::Json => println!("{}", json(&incident)?),
+/// Ends a report that has no calls.
+pub fn close(out: &mut impl Write, format: Format) -> io::Result<()> {
+    match format {
+        Format::Markdown => writeln!(out, "\nCloudTrail was not read for this report."),
+        Format::Json => writeln!(out, "\n}}"),
     }
-    Ok(())
 }
 
 fn json(incident: &SecretIncident) -> Result<String, serde_json::Error> {
@@ -175,19 +144,19 @@ fn readers(line: &mut impl FnMut(String), readers: &[Reader]) {
         return;
     }
     line(
-        "| Expected | Principal | Sessions | Address | Client | Calls | Number | First | Last | Secrets |"
+        "| Expected | Principal | Sessions | Address | Clients | Calls | Number | First | Last | Secrets |"
             .to_owned(),
     );
     line("|---|---|---|---|---|---|---|---|---|---|".to_owned());
     for reader in readers {
         line(format!(
             "| {}{} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-            if reader.expected { "yes" } else { "**no**" },
+            expected(reader),
             if reader.denied { ", refused" } else { "" },
             quoted(&reader.principal),
             quoted(&reader.sessions.join(", ")),
             quoted(&reader.address),
-            quoted(&reader.user_agent),
+            clients(reader),
             quoted(&reader.calls.join(", ")),
             reader.count,
             to_text(from_kubernetes(&reader.first)),
@@ -197,29 +166,21 @@ fn readers(line: &mut impl FnMut(String), readers: &[Reader]) {
     }
 }
 
-/// What others may have written (a user agent, a role's session, a reason), as code, in which nothing is markup, a link or a
-/// mention. JSON has it to the letter.
-fn quoted(text: &str) -> String {
-    // The one character that a table takes for its own within code too.
-    let text = one_line(text).replace('|', "\u{2502}");
-    let text = text.trim();
-    if text.is_empty() {
-        return String::new();
+fn expected(reader: &Reader) -> &'static str {
+    match reader.address_is {
+        Some(AddressIs::NotListed) => "**not from there**",
+        Some(AddressIs::New) => "yes, **new address**",
+        _ if reader.expected => "yes",
+        _ => "**no**",
     }
-    let fence = "`".repeat(longest_run(text) + 1);
-    let space = if text.starts_with('`') || text.ends_with('`') { " " } else { "" };
-    format!("{fence}{space}{text}{space}{fence}")
 }
 
-fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c })
-        .collect()
-}
-
-/// How many backticks stand side by side at the most.
-fn longest_run(text: &str) -> usize {
-    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
+fn clients(reader: &Reader) -> String {
+    let named = quoted(&reader.user_agents.join(", "));
+    match reader.by_other_agents {
+        0 => named,
+        more => format!("{named} and others in {more} calls"),
+    }
 }
 
 #[cfg(test)]
@@ -245,21 +206,6 @@ mod tests {
     }
 
     #[test]
-    fn whatever_others_wrote_is_quoted_whole() {
-        for (text, quoted_as) in [
-            ("", ""),
-            (" \n ", ""),
-            ("plain", "`plain`"),
-            ("a\u{1b}[2Jb\nc", "`a [2Jb c`"),
-            ("`", "`` ` ``"),
-            ("a``b`", "``` a``b` ```"),
-            ("a | b \\| c", "`a \u{2502} b \\\u{2502} c`"),
-        ] {
-            assert_eq!(quoted(text), quoted_as);
-        }
-    }
-
-    #[test]
     fn the_report_names_who_read_what_and_takes_no_markup_from_them() {
         let incident: SecretIncident = serde_json::from_value(json!({
             "apiVersion": "keyturn.dev/v1alpha1", "kind": "SecretIncident",
@@ -270,7 +216,7 @@ mod tests {
                 "secrets": [{"name": "token", "state": "Contained", "rotatedAt": "2026-11-23T12:01:00Z"}],
                 "readers": [{
                     "principal": "arn:aws:iam::1:role/laptop", "sessions": ["ada", "i-0abc"], "address": "203.0.113.9",
-                    "userAgent": "x | <script>alert(1)</script> ``` [click](https://evil.example) @everyone", "expected": false, "denied": true, "calls": ["GetParameter"],
+                    "userAgents": ["x | <script>alert(1)</script> ``` [click](https://evil.example) @everyone"], "byOtherAgents": 2, "expected": false, "denied": true, "calls": ["GetParameter"],
                     "count": 3, "recent": 0, "first": "2026-11-22T12:00:00Z", "last": "2026-11-22T13:00:00Z",
                     "secrets": ["token"],
                 }],

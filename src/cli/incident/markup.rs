@@ -1,0 +1,46 @@
+//! Text that others wrote, in Markdown.
+
+/// What others may have written (a user agent, a role's session, a reason), as code, in which nothing is markup, a link or a
+/// mention. JSON has it to the letter.
+pub fn quoted(text: &str) -> String {
+    // The one character that a table takes for its own within code too.
+    let text = one_line(text).replace('|', "\u{2502}");
+    let text = text.trim();
+    if text.is_empty() {
+        return String::new();
+    }
+    let fence = "`".repeat(longest_run(text) + 1);
+    let space = if text.starts_with('`') || text.ends_with('`') { " " } else { "" };
+    format!("{fence}{space}{text}{space}{fence}")
+}
+
+pub fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c })
+        .collect()
+}
+
+/// How many backticks stand side by side at the most.
+pub fn longest_run(text: &str) -> usize {
+    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_others_wrote_is_quoted_whole() {
+        for (text, quoted_as) in [
+            ("", ""),
+            (" \n ", ""),
+            ("plain", "`plain`"),
+            ("a\u{1b}[2Jb\nc", "`a [2Jb c`"),
+            ("`", "`` ` ``"),
+            ("a``b`", "``` a``b` ```"),
+            ("a | b \\| c", "`a \u{2502} b \\\u{2502} c`"),
+        ] {
+            assert_eq!(quoted(text), quoted_as);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `keyturn incident report`: what happened, who read what, and what was done, for a team's incident log.
+//!
+//! What the cluster knows is the SecretIncident's status, whose lists are bounded. Every call is in CloudTrail, which the
+//! command reads itself, with the AWS credentials of whoever runs it.
+
+mod calls;
+mod markup;
+mod report;
+mod search;
+
+use std::io;
+
+use chrono::Utc;
+use clap::{Args, Subcommand};
+use kube::Api;
+use kube::api::ListParams;
+
+use crate::api::{ManagedSecret, SecretIncident};
+use crate::controller::kube_config;
+use crate::incident::cloudtrail::CloudTrail;
+pub use calls::write_calls;
+pub use report::Format;
+pub use search::{Patience, Search};
+
+#[derive(Args, Clone, Debug)]
+pub struct IncidentArgs {
+    #[command(subcommand)]
+    pub command: IncidentCommand,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum IncidentCommand {
+    /// Print a SecretIncident and every call in CloudTrail that it is about. The report holds no value
+    Report(ReportArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ReportArgs {
+    /// Name of the SecretIncident
+    pub name: String,
+
+    /// Its namespace; that of the current context when absent
+    #[arg(long, short)]
+    pub namespace: Option<String>,
+
+    /// Form of the report
+    #[arg(long, short, value_enum, default_value = "markdown")]
+    pub output: Format,
+
+    /// Print what the status has, and do not read CloudTrail
+    #[arg(long)]
+    pub status_only: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum IncidentError {
+    #[error("cannot connect to Kubernetes: {0}")]
+    Connect(#[source] kube::Error),
+    #[error("SecretIncident {namespace}/{name}: {source}")]
+    Read { namespace: String, name: String, source: kube::Error },
+    #[error("the report cannot be written: {0}")]
+    Write(#[from] io::Error),
+    #[error(
+        "the report has what the SecretIncident's status has, and not every call of CloudTrail: {0}. Run it with AWS \
+         credentials that may do cloudtrail:LookupEvents, or with --status-only"
+    )]
+    NotEveryCall(String),
+}
+
+/// Prints the report.
+///
+/// # Errors
+/// The object could not be read, or not every call was. What is known is printed before that is said.
+pub async fn run(args: &IncidentArgs) -> Result<(), IncidentError> {
+    let IncidentCommand::Report(args) = &args.command;
+    let client = kube_config::client().await.map_err(IncidentError::Connect)?;
+    let namespace = args.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    let api: Api<SecretIncident> = Api::namespaced(client.clone(), &namespace);
+    let read = |source| IncidentError::Read { namespace: namespace.clone(), name: args.name.clone(), source };
+    let incident = api.get(&args.name).await.map_err(read)?;
+    let mut out = io::stdout();
+    report::write(&mut out, &incident, args.output)?;
+    if args.status_only {
+        return Ok(report::close(&mut out, args.output)?);
+    }
+    let secrets: Api<ManagedSecret> = Api::namespaced(client, &namespace);
+    let now = Utc::now();
+    let search = match secrets.list(&ListParams::default()).await {
+        Ok(secrets) => Search::of(&incident, &secrets.items, now),
+        Err(error) => {
+            Search::without_secrets(&incident, format!("the ManagedSecrets cannot be listed: {error}"), now)
+        }
+    };
+    let trail = CloudTrail::from_environment().await;
+    let missing = write_calls(&mut out, args.output, &search, &trail, Patience::default()).await?;
+    match missing.as_slice() {
+        [] => Ok(()),
+        _ => Err(IncidentError::NotEveryCall(missing.join("; "))),
+    }
+}
