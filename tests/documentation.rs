@@ -245,3 +245,45 @@ fn a_workflow_installs_the_program_before_it_calls_it() {
         }
     }
 }
+
+/// The rows of all tables of a page whose last column is called `Test`, each as its cells.
+fn rows_with_tests(page: &str) -> Vec<Vec<String>> {
+    let cells = |line: &str| -> Vec<String> {
+        line.trim().trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()
+    };
+    let mut rows = Vec::new();
+    let mut wanted = false;
+    for line in page.lines() {
+        if !line.starts_with('|') {
+            wanted = false;
+        } else if cells(line).last().is_some_and(|cell| cell == "Test") {
+            wanted = true;
+        } else if wanted && !line.starts_with("|-") {
+            rows.push(cells(line));
+        }
+    }
+    rows
+}
+
+#[test]
+fn every_promise_of_the_threat_model_names_tests_that_are_there_or_says_that_there_is_none() {
+    let sources: Vec<String> = ["src", "crates", "tests", "dev"]
+        .iter()
+        .flat_map(|folder| files(&root().join(folder), ".rs"))
+        .map(|path| read(&path))
+        .collect();
+    let is_there = |name: &str| {
+        let (test, story) = (format!("fn {name}("), format!("scenario!({name},"));
+        sources.iter().any(|source| source.contains(&test) || source.contains(&story))
+    };
+    let rows = rows_with_tests(&read(&root().join("docs/security.md")));
+    assert!(rows.len() > 20, "{} promises", rows.len());
+    for row in rows {
+        let told = row.last().unwrap();
+        let names: Vec<&str> = told.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty() || told.starts_with("Accepted: "), "no test and no reason: {row:?}");
+        for name in names {
+            assert!(is_there(name), "{name} is no test: {row:?}");
+        }
+    }
+}
