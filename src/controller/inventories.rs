@@ -11,8 +11,7 @@ use tokio::sync::Notify;
 use super::cache::Cache;
 use super::managed_secret::ports::{Glimpse, Inventory, Regions};
 use super::settings::Settings;
-use crate::api::RotationGrant;
-use crate::api::grants::{self, Verdict};
+use crate::api::grants::Grants;
 use crate::parameter_store::ParameterStore;
 use crate::parameter_store::aws::Stores;
 use crate::parameter_store::budget::{Urgency, with_urgency};
@@ -111,7 +110,8 @@ impl Inventories {
 
     /// Tells every region what to list.
     fn cover(self: &Arc<Self>) {
-        let grants: Vec<RotationGrant> =
+        // One that cannot be read allows nothing, and looks are not stopped by it.
+        let grants: Grants =
             self.cache.grants.state().iter().filter_map(|grant| grant.0.as_ref().ok().cloned()).collect();
         let mut wanted: BTreeMap<String, Readers> = BTreeMap::new();
         for guarded in self.cache.scopes.iter().flat_map(|scope| scope.secrets.state()) {
@@ -121,8 +121,7 @@ impl Inventories {
             };
             let region = self.settings.region_of(secret).to_owned();
             // Not even metadata is read of what no grant allows.
-            let verdict = grants::managed_secret(&grants, secret, &region, &self.settings.staging);
-            if !matches!(verdict, Verdict::Allowed(_)) {
+            if !self.settings.verdict(&grants, secret, &region).allows_looks() {
                 continue;
             }
             let readers = wanted.entry(region).or_default();

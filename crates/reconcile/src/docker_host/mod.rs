@@ -13,9 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::conditions::{READY, find as find_condition};
 use keyturn_api::docker_host::{DockerHostStatus, HostRun, RunMode};
-use keyturn_api::grants::{self, Verdict};
-use keyturn_api::rotation_grant::GrantMode;
-use keyturn_api::{DockerHost, ManagedSecret, RotationGrant, validate};
+use keyturn_api::grants::{self, Grants, Verdict};
+use keyturn_api::{DockerHost, ManagedSecret, validate};
 use keyturn_image_audit::managed::ManagedValues;
 use keyturn_rotation::window::Calendar;
 use kube::ResourceExt;
@@ -194,15 +193,15 @@ impl DockerHosts {
     /// host is only observed too: then nothing is started anyway.
     fn granted(
         &self,
-        grants: &[RotationGrant],
+        grants: &Grants,
         secrets: Vec<ManagedSecret>,
         host: &Permission,
     ) -> Vec<ManagedSecret> {
         let allowed = |secret: &ManagedSecret| {
             let region = self.settings.region_of(secret);
-            match grants::managed_secret(grants, secret, region, &self.settings.staging) {
-                Verdict::Allowed(GrantMode::Rotate) => true,
-                Verdict::Allowed(GrantMode::Observe) => *host == Permission::ObserveOnly,
+            match self.settings.verdict(grants, secret, region) {
+                Verdict::Rotate => true,
+                Verdict::Observe(_) => matches!(host, Permission::ObserveOnly(_)),
                 Verdict::Denied(_) => false,
             }
         };
@@ -428,10 +427,10 @@ fn started(host: &DockerHost, run: &Run, job: &str, now: DateTime<Utc>) -> HostR
     }
 }
 
-fn permission(grants: &[RotationGrant], host: &DockerHost) -> Permission {
+fn permission(grants: &Grants, host: &DockerHost) -> Permission {
     match grants::docker_host(grants, host) {
-        Verdict::Allowed(GrantMode::Rotate) => Permission::Granted,
-        Verdict::Allowed(GrantMode::Observe) => Permission::ObserveOnly,
+        Verdict::Rotate => Permission::Granted,
+        Verdict::Observe(why) => Permission::ObserveOnly(why),
         Verdict::Denied(message) => Permission::Lacking(message),
     }
 }

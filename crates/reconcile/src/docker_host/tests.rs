@@ -123,8 +123,8 @@ impl Objects for Shared {
     async fn write_incident_status(&self, _: &SecretIncident) -> Result<SecretIncident, ObjectError> {
         unreachable!("a host writes no incident's status")
     }
-    async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError> {
-        Ok(self.lock().grants.clone())
+    async fn grants(&self) -> Result<Grants, ObjectError> {
+        Ok(self.lock().grants.iter().cloned().collect())
     }
     async fn managed_secrets(&self, _: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
         Ok(self.lock().secrets.clone())
