@@ -35,6 +35,11 @@ impl Numbers {
         self.below(times) == 0
     }
 
+    /// The first of them, but for once in eight times.
+    fn mostly<T: Copy>(&mut self, all: &[T]) -> T {
+        if self.once_in(8) { self.of(all) } else { all[0] }
+    }
+
     fn of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len())]
     }
@@ -50,10 +55,7 @@ const JUMP: Endpoint = Endpoint { name: "jump.example", port: 2222 };
 const SERVER: Endpoint = Endpoint { name: "db.example", port: 5432 };
 const ADMIN: &str = "/shop/prod/ADMIN";
 /// What is granted is below `/shop/prod/`; the others only look as if they were.
-const PATHS: [&str; 16] = [
-    "/shop/prod/TOKEN",
-    "/shop/prod/TOKEN",
-    "/shop/prod/TOKEN",
+const PATHS: [&str; 13] = [
     "/shop/prod/TOKEN",
     "/shop/prod/deep/TOKEN",
     "/TOKEN",
@@ -117,13 +119,15 @@ pub fn everything() -> Vec<Grant> {
         entry.keys.push("alias/other");
         entry.templates.push(EVIL);
     }
+    let evil = Endpoint { name: "evil.example", port: 22 };
+    all.hosts.extend([Endpoint { port: 2022, ..WEB }, evil]);
     vec![all]
 }
 
 /// What is granted in a case: all, all but something, or anything.
 fn grants(numbers: &mut Numbers) -> Vec<Grant> {
     let mut all = vec![full()];
-    let changes = [0, 0, 1, 1, 1, 2, 3][numbers.below(7)];
+    let changes = [0, 0, 0, 0, 1, 1, 2][numbers.below(7)];
     for _ in 0..changes {
         change(&mut all, numbers);
     }
@@ -187,7 +191,7 @@ fn stop(numbers: &mut Numbers) -> Grant {
 
 fn source(numbers: &mut Numbers) -> Source {
     if numbers.once_in(5) {
-        return Source::R2(numbers.of(&[ACCOUNT, ACCOUNT, ACCOUNT, "ffffffffffffffffffffffffffffffff"]));
+        return Source::R2(numbers.mostly(&[ACCOUNT, "ffffffffffffffffffffffffffffffff"]));
     }
     if numbers.once_in(3) {
         return if numbers.once_in(3) { Source::Fernet } else { Source::Hex };
@@ -195,37 +199,42 @@ fn source(numbers: &mut Numbers) -> Source {
     let has_admin = !numbers.once_in(3);
     let is_pair = has_admin && numbers.once_in(2);
     Source::Postgres(Database {
-        place: numbers.of(&[
-            Place::Direct(SERVER),
-            Place::Via("web", 5432),
-            Place::Via("web", 5432),
-            Place::Direct(Endpoint { name: "db.evil.example", port: 5432 }),
-            Place::Direct(Endpoint { port: 5433, ..SERVER }),
-        ]),
-        roles: if is_pair { vec!["app_a", "app_b", "app_owner"] } else { vec![numbers.of(&["app", "app", "root"])] },
+        place: if numbers.once_in(2) {
+            Place::Via("web", 5432)
+        } else {
+            numbers.mostly(&[
+                Place::Direct(SERVER),
+                Place::Direct(Endpoint { name: "db.evil.example", port: 5432 }),
+                Place::Direct(Endpoint { port: 5433, ..SERVER }),
+            ])
+        },
+        roles: if is_pair { vec!["app_a", "app_b", "app_owner"] } else { vec![numbers.mostly(&["app", "root"])] },
         has_admin,
-        admin_parameter: (has_admin && numbers.once_in(3)).then(|| numbers.of(&[ADMIN, ADMIN, "/other/ADMIN"])),
+        admin_parameter: (has_admin && numbers.once_in(3)).then(|| numbers.mostly(&[ADMIN, "/other/ADMIN"])),
         probes: numbers.once_in(3),
     })
 }
 
 fn secret(name: &'static str, numbers: &mut Numbers) -> Secret {
     let source = source(numbers);
-    let path = numbers.of(&PATHS);
+    let path = numbers.mostly(&PATHS);
     let parameters = match source {
         Source::R2(_) => vec![(path, Some("{accessKeyId}")), ("/shop/prod/SECRET", Some("{secretAccessKey}"))],
-        Source::Postgres(_) => vec![(path, Some(numbers.of(&[LOGIN, LOGIN, LOGIN, EVIL])))],
-        Source::Hex => vec![(path, numbers.of(&[None, Some("{value}"), Some("{\"key\": \"{value}\"}"), Some("$(evil){value}")]))],
+        Source::Postgres(_) => vec![(path, Some(numbers.mostly(&[LOGIN, EVIL])))],
+        Source::Hex => {
+            let texts = [None, Some("{value}"), Some("{\"key\": \"{value}\"}"), Some("$(evil){value}")];
+            vec![(path, numbers.mostly(&texts))]
+        },
         Source::Fernet => vec![(path, None)],
     };
     Secret {
         name,
-        region: numbers.of(&[None, None, None, Some(HOME), Some(ABROAD), Some("xx-chosen-7")]),
-        key: numbers.of(&[None, None, None, Some("alias/aws/ssm"), Some(KEY), Some("alias/other")]),
+        region: numbers.mostly(&[None, Some(HOME), Some(ABROAD), Some("xx-chosen-7")]),
+        key: numbers.mostly(&[None, Some("alias/aws/ssm"), Some(KEY), Some("alias/other")]),
         parameters,
         source,
         hosts: numbers.of(&[&[][..], &["web"][..], &["web"][..]]).to_vec(),
-        deletion_policy: numbers.of(&["Retain", "Retain", "Delete"]),
+        deletion_policy: numbers.of(&["Retain", "Delete"]),
     }
 }
 
@@ -233,8 +242,13 @@ fn host(numbers: &mut Numbers) -> Host {
     let evil = Endpoint { name: "evil.example", port: 22 };
     Host {
         name: "web",
-        endpoint: numbers.of(&[WEB, WEB, WEB, Endpoint { name: "Web.Example", port: 22 }, Endpoint { port: 2022, ..WEB }, evil]),
-        jump: numbers.of(&[None, None, Some(JUMP), Some(evil)]),
+        endpoint: numbers.mostly(&[
+            WEB,
+            Endpoint { name: "Web.Example", port: 22 },
+            Endpoint { port: 2022, ..WEB },
+            evil,
+        ]),
+        jump: numbers.mostly(&[None, Some(JUMP), Some(evil)]),
     }
 }
 
@@ -251,10 +265,11 @@ fn object<K: DeserializeOwned>(kind: &str, name: &str, spec: &Value) -> K {
 }
 
 fn written(secret: &Secret) -> ManagedSecret {
-    let parameters: Vec<Value> = secret.parameters.iter().map(|(path, value)| match value {
+    let written = |(path, value): &(&str, Option<&str>)| match value {
         Some(value) => json!({"path": path, "value": value}),
         None => json!({"path": path}),
-    });
+    };
+    let parameters: Vec<Value> = secret.parameters.iter().map(written).collect();
     let generate = match &secret.source {
         Source::Hex => json!({"hex": {"bytes": 32}}),
         Source::Fernet => json!({"fernet": {"keepPrevious": 1}}),
@@ -308,7 +323,7 @@ fn of_database(database: &Database) -> Value {
 fn written_host(host: &Host) -> DockerHost {
     let mut ssh = json!({
         "host": host.endpoint.name, "port": host.endpoint.port, "user": "deploy",
-        "keySecretRef": {"name": "key", "key": "id"}, "knownHosts": ["a b c"],
+        "keySecretRef": {"name": "key", "key": "id"}, "knownHosts": ["* ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILQzrAkkj7EyNVl+dlkYgID8Z0a6qrgj4157Ffnl1wwn"],
     });
     if let Some(jump) = host.jump {
         ssh["jump"] = json!({"host": jump.name, "port": jump.port, "user": "jump"});
