@@ -190,13 +190,16 @@ impl Objects for KubeObjects {
         }
         let client = || self.client.clone();
         let mut read = Surroundings::default();
-        for guarded in list(&Api::<Guarded<DockerHost>>::namespaced(client(), namespace), "dockerhosts").await? {
+        for guarded in
+            list(&Api::<Guarded<DockerHost>>::namespaced(client(), namespace), "dockerhosts").await?
+        {
             match guarded.0 {
                 Ok(host) => read.hosts.push(host),
                 Err(invalid) => read.undecodable_hosts.extend(invalid.metadata.name),
             }
         }
-        let incidents = list(&Api::<Guarded<SecretIncident>>::namespaced(client(), namespace), "secretincidents").await?;
+        let incidents =
+            list(&Api::<Guarded<SecretIncident>>::namespaced(client(), namespace), "secretincidents").await?;
         read.incidents = incidents.into_iter().filter_map(|guarded| guarded.0.ok()).collect();
         Ok(read)
     }

@@ -241,7 +241,8 @@ pub async fn nobody_is_probed_who_reaches_beyond_the_database(server: Arc<Server
         scene.sql(&rights).await;
         let mut spec = scene.single(&role);
         let trace = scene.server.dir.path().join(format!("{role}.ran"));
-        spec.probes = vec![format!("COPY (SELECT 1) TO PROGRAM 'touch {}'", trace.display()), "SELECT 1/0".to_owned()];
+        spec.probes =
+            vec![format!("COPY (SELECT 1) TO PROGRAM 'touch {}'", trace.display()), "SELECT 1/0".to_owned()];
         let answer = scene.without_admin(&spec).try_login(&login(&role, &word)).await.unwrap();
         assert_eq!(answer, Answer::Accepted, "{name}");
         assert!(!trace.exists(), "{name} ran a program of the server");

@@ -22,8 +22,7 @@ const DEFAULT_KEY: &str = "alias/aws/ssm";
 /// The prefix of everything, which no grant allows.
 const ROOT: &str = "/";
 /// What a template may consist of without being listed.
-const PLACEHOLDERS: [&str; 5] =
-    ["{value}", "{password}", "{username}", "{accessKeyId}", "{secretAccessKey}"];
+const PLACEHOLDERS: [&str; 5] = ["{value}", "{password}", "{username}", "{accessKeyId}", "{secretAccessKey}"];
 
 /// The RotationGrants of a cluster.
 #[derive(Clone, Debug, Default)]
@@ -88,7 +87,8 @@ impl Grants {
                  delete it, or update keyturn"
             ));
         }
-        let mut observing = self.of_namespace(namespace).filter(|(_, grant)| grant.mode == GrantMode::Observe);
+        let mut observing =
+            self.of_namespace(namespace).filter(|(_, grant)| grant.mode == GrantMode::Observe);
         let (name, _) = observing.find(|(_, grant)| covers(grant))?;
         Some(format!("RotationGrant {name} has mode: Observe"))
     }
@@ -299,8 +299,7 @@ fn server(grants: &Grants, secret: &ManagedSecret, spec: &PostgresSpec) -> Verdi
     let granted = |of: fn(&PostgresGrant) -> bool| granted_roles(grants, secret, spec, of);
     let (changed, probed) = (granted(|_| true), granted(|grant| grant.probes));
     let asks = !spec.probes.is_empty();
-    let is_lacking =
-        |role: &&str| !changed.contains(role) || asks && !probed.contains(role);
+    let is_lacking = |role: &&str| !changed.contains(role) || asks && !probed.contains(role);
     let lacking: Vec<&str> = roles.iter().copied().filter(is_lacking).collect();
     if lacking.is_empty() {
         let observes = |grant: &RotationGrantSpec| grant.postgres.iter().any(|entry| is_server(entry, spec));

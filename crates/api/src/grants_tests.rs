@@ -157,7 +157,8 @@ fn one_grant_that_observes_stops_what_others_allow() {
         "namespaces": ["shop"], "mode": "Observe", "parameters": [{"prefix": "/", "regions": ["eu-west-1"]}],
     });
     assert_eq!(verdict(&[rotate(), grant(elsewhere)], None), "rotate");
-    let Verdict::Observe(why) = super::tests::verdict(&[rotate(), observe("/")], &secret("/shop/TOKEN", None))
+    let Verdict::Observe(why) =
+        super::tests::verdict(&[rotate(), observe("/")], &secret("/shop/TOKEN", None))
     else {
         panic!("it is observed")
     };
@@ -208,7 +209,10 @@ fn the_yaml_of_a_denial_allows_what_was_denied() {
     let have = grant(
         json!({"namespaces": ["shop"], "parameters": [{"prefix": "/other/", "kmsKeys": ["alias/shop"]}]}),
     );
-    let have = RotationGrant { spec: RotationGrantSpec { parameters: vec![in_germany(&have)], ..have.spec }, ..have };
+    let have = RotationGrant {
+        spec: RotationGrantSpec { parameters: vec![in_germany(&have)], ..have.spec },
+        ..have
+    };
     let denied = verdict_in(std::slice::from_ref(&have), &secret, "eu-central-1");
     let lacking = pasted(&denied);
     assert_eq!(lacking.metadata.name.as_deref(), Some("shop-token"));
@@ -339,10 +343,17 @@ fn a_grant_without_regions_is_for_the_installations_own() {
 fn the_yaml_of_a_denial_never_grants_the_whole_account() {
     let secret = secret("/TOKEN", None);
     let lacking = pasted(&verdict(&[], &secret));
-    assert_eq!((lacking.spec.parameters[0].prefix.as_ref(), lacking.spec.parameters[0].path.as_deref()), (None, Some("/TOKEN")));
+    assert_eq!(
+        (lacking.spec.parameters[0].prefix.as_ref(), lacking.spec.parameters[0].path.as_deref()),
+        (None, Some("/TOKEN"))
+    );
     assert_eq!(short(verdict(std::slice::from_ref(&lacking), &secret)), "rotate");
     for other in ["/OTHER", "/TOKEN2", "/TOKEN/deeper", "/token"] {
-        assert_eq!(short(verdict(std::slice::from_ref(&lacking), &self::secret(other, None))), "denied", "{other}");
+        assert_eq!(
+            short(verdict(std::slice::from_ref(&lacking), &self::secret(other, None))),
+            "denied",
+            "{other}"
+        );
     }
 }
 
@@ -425,6 +436,12 @@ fn a_grant_that_cannot_be_read_observes_its_namespaces_or_all_of_them() {
     going.metadata.deletion_timestamp = Some(crate::time::to_kubernetes(chrono::DateTime::UNIX_EPOCH));
     let grants = Grants::of(vec![listed(rotate.clone()), going]);
     assert_eq!(managed_secret(&grants, &secret, "us-east-1", installation), Verdict::Rotate);
-    let alone = Grants::of(vec![listed(json!({"namespaces": ["shop"], "mode": 7, "parameters": [{"prefix": "/shop/"}]}))]);
-    assert_eq!(short(managed_secret(&alone, &secret, "us-east-1", installation)), "denied", "it grants nothing");
+    let alone = Grants::of(vec![listed(
+        json!({"namespaces": ["shop"], "mode": 7, "parameters": [{"prefix": "/shop/"}]}),
+    )]);
+    assert_eq!(
+        short(managed_secret(&alone, &secret, "us-east-1", installation)),
+        "denied",
+        "it grants nothing"
+    );
 }

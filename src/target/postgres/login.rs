@@ -105,18 +105,18 @@ fn why_it_failed(error: &StatementError) -> &'static str {
             "class 42 of SQLSTATE: the role lacks a privilege, something that it names does not exist, or it is not one SQL \
              statement; grant or create that, or correct the probe"
         }
-        Some("25") => "class 25 of SQLSTATE: it would change something, and probes are read-only; correct the probe",
-        Some("22") => "class 22 of SQLSTATE: a value in it is not as it must be; run it by hand as this role to see which",
+        Some("25") => {
+            "class 25 of SQLSTATE: it would change something, and probes are read-only; correct the probe"
+        }
+        Some("22") => {
+            "class 22 of SQLSTATE: a value in it is not as it must be; run it by hand as this role to see which"
+        }
         _ => "run it by hand as this role to see why",
     }
 }
 
 /// One statement; more cannot be sent this way. Of its rows one is fetched.
-async fn run_and_roll_back(
-    session: &mut Session,
-    statement: &str,
-    limit: Duration,
-) -> Result<Probed, Error> {
+async fn run_and_roll_back(session: &mut Session, statement: &str, limit: Duration) -> Result<Probed, Error> {
     let transaction = session.client.build_transaction().read_only(true).start().await?;
     let ran = async {
         // A pooler may have left out what the session was begun with.

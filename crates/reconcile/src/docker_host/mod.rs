@@ -191,12 +191,7 @@ impl DockerHosts {
 
     /// The secrets that the namespace may have rotated. One that is only observed takes part in decisions where the
     /// host is only observed too: then nothing is started anyway.
-    fn granted(
-        &self,
-        grants: &Grants,
-        secrets: Vec<ManagedSecret>,
-        host: &Permission,
-    ) -> Vec<ManagedSecret> {
+    fn granted(&self, grants: &Grants, secrets: Vec<ManagedSecret>, host: &Permission) -> Vec<ManagedSecret> {
         let allowed = |secret: &ManagedSecret| {
             let region = self.settings.region_of(secret);
             match self.settings.verdict(grants, secret, region) {
@@ -298,11 +293,14 @@ impl DockerHosts {
                 && fresh.metadata.generation == host.metadata.generation
                 && fresh.metadata.deletion_timestamp.is_none()
         });
-        if !unchanged || permission(&objects.grants().await?, host) != Permission::Granted {
+        if !unchanged {
             return Ok(Acted::Overtaken);
         }
         let may_be_held = run.mode == RunMode::Deploy && !plan::is_urgent(run);
         if may_be_held && self.changes_in_place(&namespace, run, now).await? {
+            return Ok(Acted::Overtaken);
+        }
+        if !self.is_still_granted(&objects.grants().await?, host, run, wishes, secrets) {
             return Ok(Acted::Overtaken);
         }
         if !self.ports.leadership.is_leader() {
@@ -319,6 +317,28 @@ impl DockerHosts {
             })),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the host, and every secret that the run is about, may be touched. What a collection searches log lines for are
+    /// the values of all secrets of the host.
+    fn is_still_granted(
+        &self,
+        grants: &Grants,
+        host: &DockerHost,
+        run: &Run,
+        wishes: &[Wish],
+        secrets: &[ManagedSecret],
+    ) -> bool {
+        let permission = permission(grants, host);
+        let collected = run.collection.iter();
+        let searched_for = collected.clone().flat_map(|_| wishes).map(|wish| wish.secret.as_str());
+        let mut named = run.parameters.iter().map(|wish| wish.secret.as_str());
+        let about = collected.map(|collection| collection.about.secret.as_str());
+        let granted = self.granted(grants, secrets.to_vec(), &permission);
+        let is_granted = |name: &str| granted.iter().any(|secret| secret.name_any() == name);
+        permission == Permission::Granted
+            && named.all(is_granted)
+            && searched_for.chain(about).all(is_granted)
     }
 
     /// Whether a role of the run has begun to be changed in place since the secrets were listed.

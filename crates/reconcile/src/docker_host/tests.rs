@@ -1,11 +1,11 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use keyturn_api::RotationGrant;
 use keyturn_api::SecretIncident;
 use keyturn_api::conditions::{self, DEPLOYING, IMAGES_CLEAN, READY, STALLED};
 use keyturn_api::docker_host::{DockerHostStatus, Proof};
 use keyturn_api::managed_secret::Origin;
-use keyturn_api::RotationGrant;
 use keyturn_api::rotation_grant::{GrantMode, HostGrant, ParameterGrant, RotationGrantSpec};
 use keyturn_rotation::observed::Version;
 use keyturn_secret_value::SecretValue;

@@ -1,8 +1,8 @@
 //! Whether an object may be acted on at all: it is sound, its namespace's grants allow it, and no older object claims
 //! the same parameter.
 
-use keyturn_api::postgres::PostgresSpec;
 use keyturn_api::grants::{self, Grants, Verdict};
+use keyturn_api::postgres::PostgresSpec;
 use keyturn_api::{DockerHost, ManagedSecret, validate};
 
 use super::progress::Blocked;

@@ -171,8 +171,7 @@ impl ManagedSecrets {
         };
         // Last, so that they are as young as can be.
         let grants = self.ports.objects.grants().await?;
-        let scene =
-            Scene { neighbours: &neighbours, grants: &grants, on_the_way: on_the_way.as_ref() };
+        let scene = Scene { neighbours: &neighbours, grants: &grants, on_the_way: on_the_way.as_ref() };
         Ok(admission::admit(object, region, &scene, &self.settings))
     }
 

@@ -11,8 +11,8 @@ use keyturn_api::time::{from_kubernetes, to_kubernetes};
 use keyturn_rotation::observed::{Observed, TargetEvidence, Trigger};
 use keyturn_rotation::protocol::{self, Act, Desired, Incident, Step, Strategy};
 
-use super::admission::Leave;
 use super::act::{ActError, Actor, Done, Newer};
+use super::admission::Leave;
 use super::observe::{self, ObserveError, Place};
 use super::progress::{Blocked, Progress};
 use super::turn::{Turn, asks_target_at};

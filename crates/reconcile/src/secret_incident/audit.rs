@@ -272,7 +272,8 @@ mod tests {
         let (own, others) = (secret("own", "/shop/TOKEN"), secret("others", "/payroll/TOKEN"));
         let settings = Settings::new("prod", "eu-central-1");
         let covered = |grants: &[RotationGrant]| {
-            let covered = Covered::by(&grants.iter().cloned().collect(), &incident, &[&own, &others], &settings);
+            let covered =
+                Covered::by(&grants.iter().cloned().collect(), &incident, &[&own, &others], &settings);
             assert_eq!(covered.is_about("eu-central-1"), !covered.watched.is_empty());
             let watched: Vec<String> = covered.watched.into_iter().map(|watched| watched.secret).collect();
             (watched.join(" "), covered.left_out.join(" "))

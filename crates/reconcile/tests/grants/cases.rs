@@ -113,7 +113,8 @@ pub fn everything() -> Vec<Grant> {
     let mut all = full();
     let folders = ["/shop/", "/other/", "/Shop/", "/keyturn/", "/shop/pr\u{43e}d/"];
     let singles = ["/TOKEN"];
-    all.parameters = folders.into_iter().chain(singles).map(|place| Entry { place, ..everywhere() }).collect();
+    all.parameters =
+        folders.into_iter().chain(singles).map(|place| Entry { place, ..everywhere() }).collect();
     for entry in &mut all.parameters {
         entry.regions.push("xx-chosen-7");
         entry.keys.push("alias/other");
@@ -208,7 +209,11 @@ fn source(numbers: &mut Numbers) -> Source {
                 Place::Direct(Endpoint { port: 5433, ..SERVER }),
             ])
         },
-        roles: if is_pair { vec!["app_a", "app_b", "app_owner"] } else { vec![numbers.mostly(&["app", "root"])] },
+        roles: if is_pair {
+            vec!["app_a", "app_b", "app_owner"]
+        } else {
+            vec![numbers.mostly(&["app", "root"])]
+        },
         has_admin,
         admin_parameter: (has_admin && numbers.once_in(3)).then(|| numbers.mostly(&[ADMIN, "/other/ADMIN"])),
         probes: numbers.once_in(3),
@@ -219,12 +224,14 @@ fn secret(name: &'static str, numbers: &mut Numbers) -> Secret {
     let source = source(numbers);
     let path = numbers.mostly(&PATHS);
     let parameters = match source {
-        Source::R2(_) => vec![(path, Some("{accessKeyId}")), ("/shop/prod/SECRET", Some("{secretAccessKey}"))],
+        Source::R2(_) => {
+            vec![(path, Some("{accessKeyId}")), ("/shop/prod/SECRET", Some("{secretAccessKey}"))]
+        }
         Source::Postgres(_) => vec![(path, Some(numbers.mostly(&[LOGIN, EVIL])))],
         Source::Hex => {
             let texts = [None, Some("{value}"), Some("{\"key\": \"{value}\"}"), Some("$(evil){value}")];
             vec![(path, numbers.mostly(&texts))]
-        },
+        }
         Source::Fernet => vec![(path, None)],
     };
     Secret {
@@ -414,7 +421,8 @@ pub fn edit(state: &mut State) {
 
 /// Everything of a secret but its paths, which the schema keeps as they are.
 fn edit_secret(state: &mut State, numbers: &mut Numbers) {
-    let Some((name, (known, object))) = state.secrets.iter().next().map(|(name, known)| (*name, known.clone()))
+    let Some((name, (known, object))) =
+        state.secrets.iter().next().map(|(name, known)| (*name, known.clone()))
     else {
         return;
     };
@@ -423,7 +431,9 @@ fn edit_secret(state: &mut State, numbers: &mut Numbers) {
         0 => changed.key = numbers.of(&[None, Some(KEY), Some("alias/other")]),
         1 => changed.hosts = numbers.of(&[&[][..], &["web"][..]]).to_vec(),
         2 => {
-            if let (Source::Postgres(_), Some((_, template))) = (&changed.source, changed.parameters.first_mut()) {
+            if let (Source::Postgres(_), Some((_, template))) =
+                (&changed.source, changed.parameters.first_mut())
+            {
                 *template = Some(numbers.of(&[LOGIN, EVIL]));
             }
         }

@@ -216,8 +216,7 @@ fn level(grants: &Grants, allows: impl Fn(&Grant) -> bool, is_about: impl Fn(&Gr
         return Level::Nothing;
     }
     let mut live = grants.iter().filter(|grant| grant.is_live() && grant.may_be_ours());
-    let is_stopped =
-        live.any(|grant| !grant.is_readable() || grant.mode == Mode::Observe && is_about(grant));
+    let is_stopped = live.any(|grant| !grant.is_readable() || grant.mode == Mode::Observe && is_about(grant));
     if is_stopped { Level::Look } else { Level::Change }
 }
 
@@ -237,7 +236,8 @@ pub fn parameter(
     let template = template.filter(|template| !is_bare(template));
     let allows = |grant: &Grant| {
         grant.parameters.iter().any(|entry| {
-            let here = if entry.regions.is_empty() { region == HOME } else { entry.regions.contains(&region) };
+            let here =
+                if entry.regions.is_empty() { region == HOME } else { entry.regions.contains(&region) };
             entry.place != "/"
                 && entry.is_about(&path)
                 && here
@@ -258,8 +258,9 @@ pub fn host(grants: &Grants, host: &Host) -> Level {
     let endpoints = endpoints.into_iter().flatten();
     let of = |endpoint: Endpoint| {
         let lists = |grant: &Grant| {
-            let is_it =
-                |e: &Endpoint| e.name.to_lowercase() == endpoint.name.to_lowercase() && e.port == endpoint.port;
+            let is_it = |e: &Endpoint| {
+                e.name.to_lowercase() == endpoint.name.to_lowercase() && e.port == endpoint.port
+            };
             grant.hosts.iter().any(is_it)
         };
         level(grants, lists, lists)
@@ -269,7 +270,9 @@ pub fn host(grants: &Grants, host: &Host) -> Level {
 
 fn database(grants: &Grants, wanted: &Database) -> Level {
     let is_it = |server: &&Server| match (server.place, wanted.place) {
-        (Place::Direct(a), Place::Direct(b)) => a.name.to_lowercase() == b.name.to_lowercase() && a.port == b.port,
+        (Place::Direct(a), Place::Direct(b)) => {
+            a.name.to_lowercase() == b.name.to_lowercase() && a.port == b.port
+        }
         (a, b) => a == b,
     };
     let of_role = |role: &&'static str| {

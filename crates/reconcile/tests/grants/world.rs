@@ -18,9 +18,7 @@ use keyturn_reconcile::deploy_jobs::{DeployJob, DeployJobs, JobParameter, JobSta
 use keyturn_reconcile::generator::{Random, RandomError};
 use keyturn_reconcile::incident::audit::Query;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
-use keyturn_reconcile::managed_secret::ports::{
-    Clock, Glimpse, Inventory, Leadership, Regions, Targets,
-};
+use keyturn_reconcile::managed_secret::ports::{Clock, Glimpse, Inventory, Leadership, Regions, Targets};
 use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use keyturn_reconcile::parameter_store::{Created, Kept, Listed, NewVersion, ParameterStore, StoreError};
 use keyturn_reconcile::target::{Answer, Fence, Issued, Login, Roles, SetUp, Target, TargetError};
@@ -288,7 +286,8 @@ impl Store {
         let mut state = self.world.lock();
         state.reads(port, path, |state, grants| {
             let is_granted = rules::parameter(grants, path, &self.region, None, None) >= Level::Look;
-            is_granted || state.is_own_record(path.trim_end_matches('/')) && state.may_look(grants)
+            is_granted
+                || state.is_own_record(path.trim_end_matches('/')) && state.may_look(grants)
                 || state.is_own_record(path) && state.may_look(grants)
         });
         state
@@ -375,7 +374,9 @@ impl ParameterStore for Store {
 fn write(state: &mut State, region: &str, new: NewVersion<'_>) -> i64 {
     state.put(region, new.path, new.value.expose(), &new.text);
     let key = (region.to_owned(), new.path.to_owned());
-    let Some(written) = state.content.get_mut(&key).and_then(|versions| versions.last_mut()) else { return 0 };
+    let Some(written) = state.content.get_mut(&key).and_then(|versions| versions.last_mut()) else {
+        return 0;
+    };
     written.version.stamp = new.stamp;
     written.version.number
 }
@@ -508,7 +509,10 @@ impl Target for SimTarget {
         Ok(())
     }
 
-    async fn own_sessions(&self, own: &Login) -> Result<Vec<keyturn_reconcile::target::Session>, TargetError> {
+    async fn own_sessions(
+        &self,
+        own: &Login,
+    ) -> Result<Vec<keyturn_reconcile::target::Session>, TargetError> {
         let mut state = self.world.lock();
         state.reads("Target::own_sessions", &own.username, State::may_look);
         Ok(vec![keyturn_reconcile::target::Session {
@@ -610,7 +614,11 @@ impl Trail for World {
 
 #[async_trait]
 impl Objects for World {
-    async fn managed_secret(&self, namespace: &str, name: &str) -> Result<Option<ManagedSecret>, ObjectError> {
+    async fn managed_secret(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<ManagedSecret>, ObjectError> {
         let mut state = self.lock();
         state.is_of_namespace("Objects::managed_secret", namespace);
         let Some((secret, object)) = state.secrets.get(name).cloned() else { return Ok(None) };
@@ -626,7 +634,11 @@ impl Objects for World {
         Ok(Some(object))
     }
 
-    async fn secret_incident(&self, namespace: &str, name: &str) -> Result<Option<SecretIncident>, ObjectError> {
+    async fn secret_incident(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<SecretIncident>, ObjectError> {
         let mut state = self.lock();
         state.is_of_namespace("Objects::secret_incident", namespace);
         Ok(state.incidents.iter().find(|incident| incident.name_any() == name).cloned())
@@ -704,7 +716,11 @@ impl Objects for World {
         Ok(known.clone())
     }
 
-    async fn set_finalizer(&self, object: &ManagedSecret, present: bool) -> Result<ManagedSecret, ObjectError> {
+    async fn set_finalizer(
+        &self,
+        object: &ManagedSecret,
+        present: bool,
+    ) -> Result<ManagedSecret, ObjectError> {
         let mut state = self.lock();
         let known = state.secrets.get_mut(object.name_any().as_str());
         let (_, known) = known.ok_or_else(|| ObjectError::Gone(object.name_any()))?;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use held::{host_status, script_runs};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use keyturn_api::grants::{self, Installation};
+use keyturn_api::grants::{self, Installation, Verdict};
 use keyturn_api::managed_secret::DeletionPolicy;
 use keyturn_api::rotation_grant::GrantMode;
 use keyturn_api::time::from_kubernetes;
@@ -23,7 +23,7 @@ use kube::ResourceExt;
 
 use crate::faults::{Kind, Plan};
 use crate::world::ssm::{By, Stored};
-use crate::world::{At, CLUSTER, DELETION_BOUND, GRACE, NAMESPACE, STAGING, Sent, State};
+use crate::world::{At, CLUSTER, DELETION_BOUND, GRACE, NAMESPACE, REGION, STAGING, Sent, State};
 
 /// The run ends as the story says, and as the one without faults did.
 pub const SAME_END: &str = "same end";
@@ -162,8 +162,20 @@ pub fn sends(state: &mut State, kind: Kind, what: &str) {
         Kind::DeleteJob => false,
     };
     let granted = state.cluster.grants.iter().any(|grant| grant.spec.mode == GrantMode::Rotate);
-    if outside && !granted {
+    if outside && !(granted && state.cluster.unreadable_grants.is_empty()) {
         state.violate(format!("I9: no grant allows {what:?}"));
+    }
+    let changes_roles = matches!(kind, Kind::Install | Kind::Retire | Kind::EndSessions | Kind::SetUp);
+    let via = |secret: &ManagedSecret| {
+        Some(secret.spec.generate.postgres.as_ref()?.via.as_ref()?.docker_host.clone())
+    };
+    let ways: Vec<String> = state.cluster.secrets().filter_map(via).collect();
+    let given = state.cluster.given();
+    let is_shut = |way: &&String| {
+        state.cluster.host(way).is_some_and(|host| grants::docker_host(&given, host) != Verdict::Rotate)
+    };
+    if let Some(way) = ways.iter().find(is_shut).filter(|_| changes_roles).cloned() {
+        state.violate(format!("I9: no grant allows {what:?} through {way}"));
     }
 }
 
