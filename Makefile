@@ -1,5 +1,5 @@
 # `make demo` shows what keyturn does, on a world of its own. `make test` runs everything that CI runs.
-.PHONY: demo test check model prove seeded-bugs world world-down world-reset
+.PHONY: demo test check model prove seeded-bugs fuzz reproducible advisories world world-down world-reset
 
 demo:
 	@dev/demo
@@ -26,6 +26,18 @@ seeded-bugs:
 # Every world that the rotation protocol can come to, in minutes: docs/model.md.
 model:
 	cargo run --locked --package keyturn-rotation-model
+
+# Bytes that break what reads them: an hour for each function of fuzz/src/lib.rs, or `make fuzz SECONDS=60`.
+fuzz:
+	@dev/fuzz $(or $(SECONDS),3600)
+
+# Whether the image is the same to the byte when it is built once more, from nothing.
+reproducible:
+	@dev/reproducible
+
+# The newest advisories about dependencies, into the file that tests read.
+advisories:
+	@dev/advisories refresh
 
 world:
 	@dev/world up

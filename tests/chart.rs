@@ -930,7 +930,7 @@ fn block(notes: &str, start: &str, end: &str) -> Value {
 #[test]
 #[ignore = "needs Helm"]
 fn the_notes_show_a_secret_that_the_grants_cover() {
-    use keyturn::api::grants::{Verdict, managed_secret};
+    use keyturn::api::grants::{Grants, Installation, Verdict, managed_secret};
     use keyturn::api::managed_secret::ManagedSecret;
     use keyturn::api::rotation_grant::RotationGrant;
 
@@ -976,16 +976,17 @@ fn the_notes_show_a_secret_that_the_grants_cover() {
             let advised = advice.as_ref().map(|file| ["--values", file.path().to_str().unwrap()]);
             let arguments = [&arguments[..], advised.as_ref().map_or(&[], |two| &two[..])].concat();
             let objects = render(helm, &arguments);
-            let grants: Vec<RotationGrant> = of_kind(&objects, "RotationGrant")
+            let grants: Grants = of_kind(&objects, "RotationGrant")
                 .into_iter()
-                .map(|grant| serde_json::from_value(grant.clone()).unwrap())
+                .map(|grant| serde_json::from_value::<RotationGrant>(grant.clone()).unwrap())
                 .collect();
             let secret: ManagedSecret = serde_json::from_value(block(&said, "<<YAML", "YAML")).unwrap();
             assert_eq!(secret.metadata.namespace.as_deref(), Some(*namespace), "{values}");
             assert_eq!(secret.spec.ssm.parameters[0].path, format!("{prefix}RUNNER_TOKEN"), "{values}");
             let region = secret.spec.ssm.region.as_deref().unwrap_or("us-east-1");
-            let verdict = managed_secret(&grants, &secret, region, "/keyturn/production");
-            assert!(matches!(verdict, Verdict::Allowed(_)), "{helm} {values}: {verdict:?}\n{said}");
+            let installation = Installation { region: "us-east-1", staging: "/keyturn/production" };
+            let verdict = managed_secret(&grants, &secret, region, installation);
+            assert!(verdict == Verdict::Rotate, "{helm} {values}: {verdict:?}\n{said}");
             // One that is granted was there when the chart was installed.
             let create = said.contains(&format!("kubectl create namespace {namespace}"));
             assert_eq!(create, advice.is_some(), "{said}");

@@ -12,7 +12,7 @@ use super::cache::Cache;
 use super::managed_secret::coverage::{self, Coverage};
 use super::managed_secret::ports::{Glimpse, Inventory, Regions};
 use super::settings::Settings;
-use crate::api::RotationGrant;
+use crate::api::grants::Grants;
 use crate::parameter_store::ParameterStore;
 use crate::parameter_store::aws::Stores;
 use crate::parameter_store::budget::{Urgency, with_urgency};
@@ -101,7 +101,8 @@ impl Inventories {
 
     /// Tells every region what to list.
     fn cover(self: &Arc<Self>) {
-        let grants: Vec<RotationGrant> =
+        // One that cannot be read allows nothing, and looks are not stopped by it.
+        let grants: Grants =
             self.cache.grants.state().iter().filter_map(|grant| grant.0.as_ref().ok().cloned()).collect();
         let secrets: Vec<_> = self.cache.scopes.iter().flat_map(|scope| scope.secrets.state()).collect();
         let decoded = secrets.iter().filter_map(|guarded| guarded.0.as_ref().ok());

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{NamespaceResourceScope, object::HasStatus};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -20,6 +20,7 @@ use super::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings
 use super::refusal::missing_right;
 use super::user_secrets;
 use crate::api::docker_host::DockerHostStatus;
+use crate::api::grants::Grants;
 use crate::api::managed_secret::ManagedSecretStatus;
 use crate::api::{DockerHost, FINALIZER, ManagedSecret, RotationGrant, SecretIncident};
 
@@ -158,10 +159,10 @@ impl Objects for KubeObjects {
         self.write_status(object).await
     }
 
-    async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError> {
-        // A grant that cannot be read grants nothing.
-        let grants = list(&Api::<Guarded<RotationGrant>>::all(self.client.clone())).await?;
-        Ok(grants.into_iter().filter_map(|guarded| guarded.0.ok()).collect())
+    async fn grants(&self) -> Result<Grants, ObjectError> {
+        // As they are, since one that cannot be decoded counts too.
+        let kind = ApiResource::erase::<RotationGrant>(&());
+        Ok(Grants::of(list(&Api::<DynamicObject>::all_with(self.client.clone(), &kind), &kind.plural).await?))
     }
 
     async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
@@ -191,13 +192,16 @@ impl Objects for KubeObjects {
         }
         let client = || self.client.clone();
         let mut read = Surroundings::default();
-        for guarded in list(&Api::<Guarded<DockerHost>>::namespaced(client(), namespace)).await? {
+        for guarded in
+            list(&Api::<Guarded<DockerHost>>::namespaced(client(), namespace), "dockerhosts").await?
+        {
             match guarded.0 {
                 Ok(host) => read.hosts.push(host),
                 Err(invalid) => read.undecodable_hosts.extend(invalid.metadata.name),
             }
         }
-        let incidents = list(&Api::<Guarded<SecretIncident>>::namespaced(client(), namespace)).await?;
+        let incidents =
+            list(&Api::<Guarded<SecretIncident>>::namespaced(client(), namespace), "secretincidents").await?;
         read.incidents = incidents.into_iter().filter_map(|guarded| guarded.0.ok()).collect();
         Ok(read)
     }
@@ -346,14 +350,14 @@ fn describe<K: Resource<DynamicType = ()>>(namespace: &str, name: &str) -> Strin
 }
 
 /// All objects, page by page, decoded or not.
-async fn list<K>(api: &Api<Guarded<K>>) -> Result<Vec<Guarded<K>>, ObjectError>
+async fn list<K>(api: &Api<K>, plural: &str) -> Result<Vec<K>, ObjectError>
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    K: Clone + Debug + DeserializeOwned,
 {
     let mut all = Vec::new();
     let mut page = ListParams::default().limit(PAGE);
     loop {
-        let list = call(|| K::plural(&()).into_owned(), api.list(&page)).await?;
+        let list = call(|| plural.to_owned(), api.list(&page)).await?;
         all.extend(list.items);
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page = page.continue_token(&token),

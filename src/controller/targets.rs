@@ -16,7 +16,6 @@ use crate::api::consent::Purpose;
 use crate::api::docker_host::SecretKeyRef;
 use crate::api::grants::{self, Verdict};
 use crate::api::postgres::PostgresSpec;
-use crate::api::rotation_grant::GrantMode;
 use crate::api::{DockerHost, ManagedSecret};
 use crate::deploy::job;
 use crate::deploy::ssh::client_key::ClientKey;
@@ -142,7 +141,8 @@ impl ClusterTargets {
     async fn permit(&self, host: &DockerHost) -> Result<(), TargetError> {
         let grants = self.objects.grants().await.map_err(unavailable)?;
         match grants::docker_host(&grants, host) {
-            Verdict::Allowed(GrantMode::Rotate | GrantMode::Observe) => Ok(()),
+            // A look goes through a host that is observed; admission keeps changes from it.
+            Verdict::Rotate | Verdict::Observe(_) => Ok(()),
             Verdict::Denied(lacking) => Err(TargetError {
                 reason: "NotGranted",
                 message: lacking,

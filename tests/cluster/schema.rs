@@ -219,10 +219,11 @@ fn accepted() -> Vec<Case> {
         (h, "spec.deploy.timeout", json!("15m")),
         (h, "spec.verify", json!({"script": "curl -sf https://localhost/", "timeout": "2m"})),
         (g, "spec.mode", json!("Observe")),
+        (g, "spec", json!({"namespaces": ["shop"], "mode": "Observe", "parameters": [{"prefix": "/"}]})),
         (
             g,
             "spec.parameters",
-            json!([{"prefix": "/"}, {"prefix": "/a/b/", "regions": ["eu-west-1"], "kmsKeys": ["alias/a"]}]),
+            json!([{"path": "/TOKEN", "templates": ["a{value}"]}, {"prefix": "/a/b/", "regions": ["eu-west-1"], "kmsKeys": ["alias/a"]}]),
         ),
         (g, "spec.hosts", json!([{"host": "shop.example"}, {"host": "10.0.0.7", "port": 2222}])),
         (
@@ -544,6 +545,10 @@ fn refused() -> Vec<Refusal> {
             json!([{"prefix": "/shop/../"}]),
             "must begin and end with / and hold whole segments",
         ),
+        (g, "spec.parameters", json!([{"prefix": "/"}]), "the prefix / is the whole account"),
+        (g, "spec.parameters", json!([{"prefix": "/a/", "path": "/a/b"}]), "exactly one of prefix"),
+        (g, "spec.parameters", json!([{"regions": ["eu-west-1"]}]), "exactly one of prefix"),
+        (g, "spec.parameters", json!([{"path": "/a/"}]), "must be an absolute parameter name"),
         (g, "spec.parameters", json!([{"prefix": "/a/", "regions": ["*"]}]), "must be names of AWS regions"),
         (g, "spec.parameters", json!([{"prefix": "/a/", "kmsKeys": ["*"]}]), "must be KMS aliases"),
         (g, "spec.hosts", json!([{"host": "*.example"}]), host),

@@ -134,10 +134,12 @@ SH
     }
 
     pub fn grant(&self) -> String {
+        let folder = format!("prefix: /musehub/{}/", self.project.name);
+        let with_text = format!("{folder}, templates: [\"{TEMPLATE}\"]");
         format!(
             "{}  postgres:\n  - dockerHost: web\n    port: {}\n    roles: [musehub, app, app_a, app_b]\n    \
-             allowSuperuser: true\n",
-            self.project.grant("Rotate"),
+             allowSuperuser: true\n    probes: true\n",
+            self.project.grant("Rotate").replace(&folder, &with_text),
             self.port
         )
     }
@@ -292,8 +294,8 @@ impl Database {
                 "DATABASE_URL",
                 &format!(
                     "  hosts: [{}]\n  generate: {{postgres: {{via: {{dockerHost: web}}, port: {port}, database: musehub, \
-                     adminSecretRef: {{name: db-admin}}, probes: [\"SELECT count(*) FROM visits\", \"CREATE TABLE probe \
-                     (x int)\"], alternatingRoles: {{names: [app_a, app_b], owner: app}}}}}}\n",
+                     adminSecretRef: {{name: db-admin}}, probes: [\"SELECT count(*) FROM visits\", \"SELECT 1 / \
+                     has_table_privilege('visits', 'INSERT')::int\"], alternatingRoles: {{names: [app_a, app_b], owner: app}}}}}}\n",
                     named.join(", ")
                 ),
             )

@@ -174,11 +174,11 @@ pub async fn a_server_without_tls_or_without_postgres_is_named(server: Arc<Serve
     assert!(error.reason == "TargetUnreachable" && !error.permanent, "{error}");
 }
 
-pub async fn probes_are_run_and_leave_nothing_behind(server: Arc<Server>) {
+pub async fn probes_are_run_and_change_nothing(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let (role, word) = (scene.role("app"), password());
     scene.create(&role, &word).await;
-    scene.sql(&format!("CREATE TYPE mood AS ENUM ('good'); CREATE TABLE orders (id int, mood mood); GRANT SELECT, INSERT ON orders TO {role}; CREATE TABLE hidden (id int)")).await;
+    scene.sql(&format!("CREATE TYPE mood AS ENUM ('good'); CREATE SEQUENCE tickets; CREATE TABLE orders (id int, mood mood); GRANT SELECT, INSERT ON orders TO {role}; GRANT ALL ON SEQUENCE tickets TO {role}; CREATE TABLE hidden (id int)")).await;
     let answer = async |probes: &[&str]| {
         let mut spec = scene.single(&role);
         spec.probes = probes.iter().map(ToString::to_string).collect();
@@ -186,22 +186,32 @@ pub async fn probes_are_run_and_leave_nothing_behind(server: Arc<Server>) {
     };
     let good = [
         "SELECT 1 FROM orders LIMIT 1",
-        "INSERT INTO orders VALUES (1)",
-        "INSERT INTO orders VALUES (1, 'good') RETURNING orders, mood, ARRAY[mood]",
+        "SELECT orders, mood, ARRAY[mood] FROM orders",
         "SELECT generate_series(1, 1e12)",
         "",
     ];
     assert_eq!(answer(&good).await.unwrap(), Answer::Accepted);
-    for (probe, state) in [
-        ("SELECT 1 FROM hidden", "42501"),
-        ("SELECT 1 FROM nothing", "42P01"),
-        ("INSERT INTO orders VALUES (1); COMMIT", "42601"),
-        ("SELECT 1/0", "22012"),
+    let raises = |state: &str| format!("DO $$BEGIN RAISE SQLSTATE '{state}'; END$$");
+    for (probe, told) in [
+        ("SELECT 1 FROM hidden", "class 42 of"),
+        ("SELECT 1 FROM nothing", "class 42 of"),
+        ("SELECT 1; COMMIT", "class 42 of"),
+        ("SELECT 1/0", "class 22 of"),
+        ("INSERT INTO orders VALUES (1)", "class 25 of"),
+        ("SELECT nextval('tickets')", "class 25 of"),
+        ("SET TRANSACTION READ WRITE", "class 25 of"),
+        ("DO $$BEGIN SET TRANSACTION READ WRITE; INSERT INTO orders VALUES (1); END$$", "class 25 of"),
+        ("DO $$BEGIN COMMIT; END$$", "by hand"),
+        ("SELECT id FROM orders WHERE id = $1", "it has parameters"),
+        (&raises("SEC01"), "by hand"),
     ] {
         let Answer::Refused(error) = answer(&["SELECT 1", probe]).await.unwrap() else { panic!("{probe}") };
         assert!(error.reason == "ProbeFailed" && error.message.contains("probe 2 fails"), "{error}");
-        assert!(error.message.contains(state), "{probe}: {error}");
+        assert!(error.message.contains(told), "{probe}: {error}");
+        assert!(!error.message.contains("SEC01"), "{error}");
     }
+    let error = answer(&[&raises("57SEC")]).await.unwrap_err();
+    assert!(error.reason == "ProbeInterrupted" && !error.message.contains("SEC"), "{error}");
     // That it cannot be told now says nothing about the login.
     let locked = scene.server.superuser(&scene.database).await;
     locked.batch_execute("BEGIN; LOCK TABLE orders").await.unwrap();
@@ -213,7 +223,30 @@ pub async fn probes_are_run_and_leave_nothing_behind(server: Arc<Server>) {
     assert!(error.reason == "Locked" && !error.permanent, "{error}");
     locked.batch_execute("ROLLBACK").await.unwrap();
     let left: i64 = scene.server.row(&scene.database, "SELECT count(*) FROM orders").await.get(0);
-    assert_eq!(left, 0);
+    let drawn: bool = scene.server.row(&scene.database, "SELECT is_called FROM tickets").await.get(0);
+    assert!(left == 0 && !drawn);
+}
+
+pub async fn nobody_is_probed_who_reaches_beyond_the_database(server: Arc<Server>) {
+    let scene = Scene::new(server).await;
+    for (name, rights) in [
+        ("root", "ALTER ROLE <role> SUPERUSER"),
+        ("member", "GRANT <other> TO <role>"),
+        ("programs", "GRANT pg_execute_server_program TO <role>"),
+        ("files", "GRANT pg_write_server_files TO <role>"),
+    ] {
+        let (role, word) = (scene.role(name), password());
+        scene.create(&role, &word).await;
+        let rights = rights.replace("<role>", &role).replace("<other>", &scene.role("root"));
+        scene.sql(&rights).await;
+        let mut spec = scene.single(&role);
+        let trace = scene.server.dir.path().join(format!("{role}.ran"));
+        spec.probes =
+            vec![format!("COPY (SELECT 1) TO PROGRAM 'touch {}'", trace.display()), "SELECT 1/0".to_owned()];
+        let answer = scene.without_admin(&spec).try_login(&login(&role, &word)).await.unwrap();
+        assert_eq!(answer, Answer::Accepted, "{name}");
+        assert!(!trace.exists(), "{name} ran a program of the server");
+    }
 }
 
 pub async fn a_replica_is_not_believed(server: Arc<Server>) {

@@ -2,10 +2,11 @@
 //!
 //! Everything that an object touches must be covered by a grant of its namespace. Where several grants cover the same
 //! thing, one in mode Observe wins over those in mode Rotate: a single grant then stops everything below a path,
-//! whatever other grants there are. What lies under keyturn's staging path is never granted, or an object could
-//! publish the records of another.
+//! whatever other grants there are. One that cannot be read may be such a grant, so it observes all of its namespaces.
+//! What lies under keyturn's staging path is never granted, or an object could publish the records of another.
 
-use kube::api::ObjectMeta;
+use kube::api::{DynamicObject, ObjectMeta};
+use serde_json::Value;
 
 use super::docker_host::DockerHost;
 use super::managed_secret::ManagedSecret;
@@ -18,121 +19,317 @@ use super::rotation_grant::{
 const SSH_PORT: i32 = 22;
 /// The account's default key by its alias. Any account may use it, so no grant lists it.
 const DEFAULT_KEY: &str = "alias/aws/ssm";
+/// The prefix of everything, which no grant allows.
+const ROOT: &str = "/";
+/// What a template may consist of without being listed.
+const PLACEHOLDERS: [&str; 5] = ["{value}", "{password}", "{username}", "{accessKeyId}", "{secretAccessKey}"];
+
+/// The RotationGrants of a cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Grants {
+    readable: Vec<RotationGrant>,
+    unreadable: Vec<Unreadable>,
+}
+
+/// A RotationGrant that this version of keyturn cannot decode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Unreadable {
+    name: String,
+    /// Those that it is for; `None` where not even that can be read, so it is for all of them.
+    namespaces: Option<Vec<String>>,
+}
+
+impl Grants {
+    /// As the API server lists them, decoded one by one.
+    pub fn of(objects: Vec<DynamicObject>) -> Self {
+        let mut grants = Self::default();
+        for object in objects {
+            let unreadable = Unreadable {
+                name: object.metadata.name.clone().unwrap_or_default(),
+                namespaces: namespaces(&object.data),
+            };
+            // One that is being deleted says nothing any more, readable or not.
+            let is_live = object.metadata.deletion_timestamp.is_none();
+            match object.try_parse::<RotationGrant>() {
+                Ok(grant) => grants.readable.push(grant),
+                Err(_) if is_live => grants.unreadable.push(unreadable),
+                Err(_) => {}
+            }
+        }
+        grants
+    }
+
+    /// What the live grants of a namespace say.
+    fn of_namespace<'a>(
+        &'a self,
+        namespace: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a str, &'a RotationGrantSpec)> {
+        // A grant that is being deleted grants nothing any more.
+        let live = self.readable.iter().filter(|grant| grant.metadata.deletion_timestamp.is_none());
+        live.filter(move |grant| grant.spec.namespaces.iter().any(|name| Some(name.as_str()) == namespace))
+            .map(|grant| (grant.metadata.name.as_deref().unwrap_or_default(), &grant.spec))
+    }
+
+    /// Why nothing in a namespace may be touched although grants allow it: one of them observes what `covers` says it is
+    /// about, or cannot be read.
+    fn observed(
+        &self,
+        namespace: Option<&str>,
+        covers: impl Fn(&RotationGrantSpec) -> bool,
+    ) -> Option<String> {
+        let unreadable = self.unreadable.iter().find(|grant| {
+            let named = grant.namespaces.as_ref();
+            named.is_none_or(|named| named.iter().any(|name| Some(name.as_str()) == namespace))
+        });
+        if let Some(Unreadable { name, .. }) = unreadable {
+            return Some(format!(
+                "RotationGrant {name} cannot be read by this version of keyturn and may be one that observes; correct or \
+                 delete it, or update keyturn"
+            ));
+        }
+        let mut observing =
+            self.of_namespace(namespace).filter(|(_, grant)| grant.mode == GrantMode::Observe);
+        let (name, _) = observing.find(|(_, grant)| covers(grant))?;
+        Some(format!("RotationGrant {name} has mode: Observe"))
+    }
+}
+
+impl Extend<RotationGrant> for Grants {
+    fn extend<I: IntoIterator<Item = RotationGrant>>(&mut self, grants: I) {
+        self.readable.extend(grants);
+    }
+}
+
+impl FromIterator<RotationGrant> for Grants {
+    fn from_iter<I: IntoIterator<Item = RotationGrant>>(grants: I) -> Self {
+        let mut all = Self::default();
+        all.extend(grants);
+        all
+    }
+}
+
+/// The namespaces of a grant that cannot be decoded, where those are as they should be.
+fn namespaces(data: &Value) -> Option<Vec<String>> {
+    let named = data.get("spec")?.get("namespaces")?.as_array().filter(|named| !named.is_empty())?;
+    named.iter().map(|name| name.as_str().map(str::to_owned)).collect()
+}
 
 /// What the grants say about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Everything that it touches is granted. In mode Observe it is decided and reported, and nothing is touched.
-    Allowed(GrantMode),
+    /// Everything that it touches may be changed.
+    Rotate,
+    /// Everything that it touches is granted, but some of it is only observed: it is decided and reported, and nothing is
+    /// touched. Says which grant observes.
+    Observe(String),
     /// Something is not granted: what, and the YAML that an administrator would apply.
     Denied(String),
 }
 
-/// Whether a namespace may renew the parameters of a ManagedSecret. `region` is the one in effect, `staging` the
-/// controller's own path.
+impl Verdict {
+    /// Whether it may be looked at.
+    pub fn allows_looks(&self) -> bool {
+        !matches!(self, Self::Denied(_))
+    }
+
+    fn allowed(observed: Option<String>) -> Self {
+        observed.map_or(Self::Rotate, Self::Observe)
+    }
+
+    /// What is said about two things of which both are touched.
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (denied @ Self::Denied(_), _) | (_, denied @ Self::Denied(_)) => denied,
+            (observed @ Self::Observe(_), _) | (_, observed @ Self::Observe(_)) => observed,
+            (Self::Rotate, Self::Rotate) => Self::Rotate,
+        }
+    }
+}
+
+/// What a grant is measured by beside its own words.
+#[derive(Clone, Copy, Debug)]
+pub struct Installation<'a> {
+    /// Its own region, which a grant without regions is for.
+    pub region: &'a str,
+    /// Its own path, which no grant is for.
+    pub staging: &'a str,
+}
+
+/// A parameter that an object touches, and how.
+struct Wanted<'a> {
+    path: &'a str,
+    region: &'a str,
+    key: Option<&'a str>,
+    /// The text around the value, where that is more than placeholders.
+    template: Option<&'a str>,
+}
+
+impl Wanted<'_> {
+    /// Whether the entry lets somebody have the parameter so.
+    fn is_allowed_by(&self, entry: &ParameterGrant, home: &str) -> bool {
+        let listed = |list: &[String], wanted: Option<&str>| {
+            wanted.is_none_or(|wanted| list.iter().any(|listed| listed == wanted))
+        };
+        let in_region = match entry.regions.is_empty() {
+            true => self.region == home,
+            false => listed(&entry.regions, Some(self.region)),
+        };
+        is_of(entry, self.path)
+            && entry.prefix.as_deref() != Some(ROOT)
+            && in_region
+            && listed(&entry.kms_keys, self.key)
+            && listed(&entry.templates, self.template)
+    }
+
+    /// Whether the entry is about it, whatever else the entry lists: so an Observe grant stops it.
+    fn is_stopped_by(&self, entry: &ParameterGrant) -> bool {
+        let in_region = entry.regions.is_empty() || entry.regions.iter().any(|region| region == self.region);
+        is_of(entry, self.path) && in_region
+    }
+}
+
+/// Whether an entry is about a path. Without a `/` at its end a prefix would match half a segment; the schema refuses one.
+fn is_of(entry: &ParameterGrant, path: &str) -> bool {
+    let below = |prefix: &str| prefix.ends_with('/') && path.starts_with(prefix);
+    entry.prefix.as_deref().is_some_and(below) || entry.path.as_deref() == Some(path)
+}
+
+/// Whether a namespace may renew the parameters of a ManagedSecret, which lie in `region`.
 pub fn managed_secret(
-    grants: &[RotationGrant],
+    grants: &Grants,
     secret: &ManagedSecret,
     region: &str,
-    staging: &str,
+    installation: Installation<'_>,
 ) -> Verdict {
     let key = secret.spec.ssm.kms_key_id.as_deref().filter(|key| *key != DEFAULT_KEY);
     let postgres = secret.spec.generate.postgres.as_ref();
-    let admin = postgres.and_then(|postgres| postgres.admin_parameter.as_ref());
-    let published = || secret.spec.ssm.parameters.iter().map(|parameter| parameter.path.as_str());
-    let paths = || published().chain(admin.map(|admin| admin.path.as_str()));
-    if let Some(path) = paths().find(|path| below(path, staging)) {
-        return Verdict::Denied(format!(
-            "{path} lies under {staging}, where keyturn keeps its own records: no grant can allow that. Choose \
-             another path."
-        ));
-    }
-    if let Some(path) = paths().find(|path| !plain(path)) {
-        return Verdict::Denied(format!("{path} is not a plain path: no grant can allow it."));
-    }
-    let in_region =
-        |grant: &ParameterGrant| grant.regions.is_empty() || grant.regions.iter().any(|r| r == region);
-    let with_key = |grant: &ParameterGrant| key.is_none_or(|key| grant.kms_keys.iter().any(|k| k == key));
-
-    let mut mode = GrantMode::Rotate;
-    let mut lacking: Vec<&str> = Vec::new();
-    for path in paths() {
-        // Without a / at its end a prefix would match half a segment; the schema refuses one.
-        let of_path = |grant: &&ParameterGrant| {
-            grant.prefix.ends_with('/') && path.starts_with(&grant.prefix) && in_region(grant)
-        };
-        // An Observe grant stops the path whatever keys it lists.
-        if of_namespace(grants, secret.metadata.namespace.as_deref())
-            .any(|grant| grant.mode == GrantMode::Observe && grant.parameters.iter().any(|g| of_path(&g)))
-        {
-            mode = GrantMode::Observe;
-        }
-        if !of_namespace(grants, secret.metadata.namespace.as_deref())
-            .any(|grant| grant.parameters.iter().filter(of_path).any(with_key))
-        {
-            lacking.push(path);
-        }
-    }
-    if lacking.is_empty() {
-        if let Some(spec) = postgres {
-            return server(grants, secret, spec, mode);
-        }
-        let account = secret.spec.generate.cloudflare_r2.as_ref().map(|spec| spec.account_id.as_str());
-        return account.map_or(Verdict::Allowed(mode), |id| cloudflare(grants, secret, id, mode));
-    }
-    let mut prefixes: Vec<&str> = lacking.iter().map(|path| folder(path)).collect();
-    prefixes.sort_unstable();
-    prefixes.dedup();
-    let parameters = prefixes.into_iter().map(|prefix| ParameterGrant {
-        prefix: prefix.to_owned(),
-        regions: vec![region.to_owned()],
-        kms_keys: key.map(str::to_owned).into_iter().collect(),
+    let published = secret.spec.ssm.parameters.iter().map(|parameter| {
+        let template = parameter.value.as_deref().filter(|template| !is_of_placeholders(template));
+        Wanted { path: &parameter.path, region, key, template }
     });
-    let key = key.map(|key| format!(" with KMS key {key}")).unwrap_or_default();
-    let what = format!("{} in {region}{key}", lacking.join(", "));
-    let lacking = RotationGrantSpec { parameters: parameters.collect(), ..nothing(&secret.metadata) };
-    denied(&secret.metadata, &what, lacking)
+    let admin = postgres.and_then(|postgres| postgres.admin_parameter.as_ref());
+    let admin = admin.map(|admin| Wanted { path: &admin.path, region, key, template: None });
+    let wanted: Vec<Wanted<'_>> = published.chain(admin).collect();
+    if let Some(never) = wanted.iter().find_map(|wanted| never_granted(wanted.path, installation.staging)) {
+        return Verdict::Denied(never);
+    }
+    let namespace = secret.metadata.namespace.as_deref();
+    let stops = |grant: &RotationGrantSpec| {
+        wanted.iter().any(|wanted| grant.parameters.iter().any(|entry| wanted.is_stopped_by(entry)))
+    };
+    let is_lacking = |wanted: &&Wanted<'_>| {
+        let mut entries = grants.of_namespace(namespace).flat_map(|(_, grant)| &grant.parameters);
+        !entries.any(|entry| wanted.is_allowed_by(entry, installation.region))
+    };
+    let lacking: Vec<&Wanted<'_>> = wanted.iter().filter(is_lacking).collect();
+    if !lacking.is_empty() {
+        return without_parameters(&secret.metadata, &lacking);
+    }
+    let verdict = Verdict::allowed(grants.observed(namespace, stops));
+    let verdict = match postgres {
+        Some(spec) => verdict.and(server(grants, secret, spec)),
+        None => verdict,
+    };
+    match &secret.spec.generate.cloudflare_r2 {
+        Some(spec) => verdict.and(cloudflare(grants, secret, &spec.account_id)),
+        None => verdict,
+    }
 }
 
-/// Whether a namespace may change the roles of a Postgres source. `mode` is what its parameters' grants say.
-fn server(grants: &[RotationGrant], secret: &ManagedSecret, spec: &PostgresSpec, mode: GrantMode) -> Verdict {
+/// Why no grant can allow this path; `None` where one could.
+fn never_granted(path: &str, staging: &str) -> Option<String> {
+    if below(path, staging) {
+        return Some(format!(
+            "{path} lies under {staging}, where keyturn keeps its own records: no grant can allow that. Choose another \
+             path."
+        ));
+    }
+    (!plain(path)).then(|| format!("{path} is not a plain path: no grant can allow it."))
+}
+
+fn without_parameters(object: &ObjectMeta, lacking: &[&Wanted<'_>]) -> Verdict {
+    let mut entries: Vec<ParameterGrant> = Vec::new();
+    for wanted in lacking {
+        let mut entry = place_of(wanted.path);
+        entry.regions = vec![wanted.region.to_owned()];
+        entry.kms_keys = wanted.key.map(str::to_owned).into_iter().collect();
+        let template = wanted.template.map(str::to_owned);
+        match entries.iter_mut().find(|known| (&known.prefix, &known.path) == (&entry.prefix, &entry.path)) {
+            Some(known) => known.templates.extend(template.filter(|text| !known.templates.contains(text))),
+            None => entries.push(ParameterGrant { templates: template.into_iter().collect(), ..entry }),
+        }
+    }
+    let described = |wanted: &&Wanted<'_>| match wanted.template {
+        Some(_) => format!("{} with the text of its value", wanted.path),
+        None => wanted.path.to_owned(),
+    };
+    let paths: Vec<String> = lacking.iter().map(described).collect();
+    let (region, key) = lacking.first().map(|wanted| (wanted.region, wanted.key)).unwrap_or_default();
+    let key = key.map(|key| format!(" with KMS key {key}")).unwrap_or_default();
+    let what = format!("{} in {region}{key}", paths.join(", "));
+    denied(object, &what, RotationGrantSpec { parameters: entries, ..nothing(object) })
+}
+
+/// The entry that an administrator would write for a path: its folder, or the path alone where that is the whole account.
+fn place_of(path: &str) -> ParameterGrant {
+    match path.rfind('/') {
+        Some(end) if end > 0 => {
+            ParameterGrant { prefix: Some(path[..=end].to_owned()), ..ParameterGrant::default() }
+        }
+        _ => ParameterGrant { path: Some(path.to_owned()), ..ParameterGrant::default() },
+    }
+}
+
+/// Whether nothing of a template is the author's own text.
+fn is_of_placeholders(template: &str) -> bool {
+    let mut rest = template;
+    while !rest.is_empty() {
+        let Some(after) = PLACEHOLDERS.iter().find_map(|placeholder| rest.strip_prefix(placeholder)) else {
+            return false;
+        };
+        rest = after;
+    }
+    true
+}
+
+/// Whether a namespace may change the roles of a Postgres source, and run its probes as them.
+fn server(grants: &Grants, secret: &ManagedSecret, spec: &PostgresSpec) -> Verdict {
     let roles = roles(spec);
     let namespace = secret.metadata.namespace.as_deref();
-    let reaches = |grant: &&PostgresGrant| is_server(grant, spec);
-    let observed = of_namespace(grants, namespace)
-        .any(|grant| grant.mode == GrantMode::Observe && grant.postgres.iter().any(|g| reaches(&g)));
-    let granted: Vec<&str> = of_namespace(grants, namespace)
-        .flat_map(|grant| grant.postgres.iter().filter(reaches))
-        .flat_map(|grant| grant.roles.iter().map(String::as_str))
-        .collect();
-    let lacking: Vec<&str> = roles.into_iter().filter(|role| !granted.contains(role)).collect();
+    let granted = |of: fn(&PostgresGrant) -> bool| granted_roles(grants, secret, spec, of);
+    let (changed, probed) = (granted(|_| true), granted(|grant| grant.probes));
+    let asks = !spec.probes.is_empty();
+    let is_lacking = |role: &&str| !changed.contains(role) || asks && !probed.contains(role);
+    let lacking: Vec<&str> = roles.iter().copied().filter(is_lacking).collect();
     if lacking.is_empty() {
-        return Verdict::Allowed(if observed { GrantMode::Observe } else { mode });
+        let observes = |grant: &RotationGrantSpec| grant.postgres.iter().any(|entry| is_server(entry, spec));
+        return Verdict::allowed(grants.observed(namespace, observes));
     }
     let docker_host = spec.via.as_ref().map(|via| via.docker_host.clone());
     let place = match (&spec.host, &docker_host) {
         (Some(host), _) => host.clone(),
         (None, host) => format!("DockerHost {}", host.as_deref().unwrap_or_default()),
     };
-    let what = format!("the roles {} of the Postgres server {place}", lacking.join(", "));
+    let only_probes = lacking.iter().all(|role| changed.contains(role));
+    let use_of = if only_probes { "probes as the roles" } else { "the roles" };
+    let what = format!("{use_of} {} of the Postgres server {place}", lacking.join(", "));
     let grant = PostgresGrant {
         host: spec.host.clone(),
         docker_host,
         port: Some(i32::from(spec.port())),
         roles: lacking.into_iter().map(str::to_owned).collect(),
         allow_superuser: false,
+        probes: asks,
     };
     denied(&secret.metadata, &what, RotationGrantSpec { postgres: vec![grant], ..nothing(&secret.metadata) })
 }
 
 /// Whether a namespace may make and delete tokens of a Cloudflare account.
-fn cloudflare(grants: &[RotationGrant], secret: &ManagedSecret, account: &str, mode: GrantMode) -> Verdict {
+fn cloudflare(grants: &Grants, secret: &ManagedSecret, account: &str) -> Verdict {
     let namespace = secret.metadata.namespace.as_deref();
-    let lists = |grant: &&RotationGrantSpec| grant.cloudflare.iter().any(|g| g.account_id == account);
-    let mut modes = of_namespace(grants, namespace).filter(lists).map(|grant| grant.mode).peekable();
-    if modes.peek().is_some() {
-        let observed = modes.any(|mode| mode == GrantMode::Observe);
-        return Verdict::Allowed(if observed { GrantMode::Observe } else { mode });
+    let lists = |grant: &RotationGrantSpec| grant.cloudflare.iter().any(|g| g.account_id == account);
+    if grants.of_namespace(namespace).any(|(_, grant)| lists(grant)) {
+        return Verdict::allowed(grants.observed(namespace, lists));
     }
     let grant = CloudflareGrant { account_id: account.to_owned() };
     let lacking = RotationGrantSpec { cloudflare: vec![grant], ..nothing(&secret.metadata) };
@@ -140,13 +337,24 @@ fn cloudflare(grants: &[RotationGrant], secret: &ManagedSecret, account: &str, m
 }
 
 /// Whether every role of a Postgres source may be a superuser or a replication role.
-pub fn allows_superuser(grants: &[RotationGrant], secret: &ManagedSecret) -> bool {
+pub fn allows_superuser(grants: &Grants, secret: &ManagedSecret) -> bool {
     let Some(spec) = &secret.spec.generate.postgres else { return false };
-    let allowed: Vec<&str> = of_namespace(grants, secret.metadata.namespace.as_deref())
-        .flat_map(|grant| grant.postgres.iter().filter(|g| g.allow_superuser && is_server(g, spec)))
-        .flat_map(|grant| grant.roles.iter().map(String::as_str))
-        .collect();
+    let allowed = granted_roles(grants, secret, spec, |grant| grant.allow_superuser);
     roles(spec).iter().all(|role| allowed.contains(role))
+}
+
+/// The roles of the source's server that entries of this kind list.
+fn granted_roles<'a>(
+    grants: &'a Grants,
+    secret: &'a ManagedSecret,
+    spec: &PostgresSpec,
+    of: fn(&PostgresGrant) -> bool,
+) -> Vec<&'a str> {
+    grants
+        .of_namespace(secret.metadata.namespace.as_deref())
+        .flat_map(|(_, grant)| grant.postgres.iter().filter(|entry| of(entry) && is_server(entry, spec)))
+        .flat_map(|entry| entry.roles.iter().map(String::as_str))
+        .collect()
 }
 
 /// Every role that a source touches.
@@ -168,45 +376,34 @@ fn is_server(grant: &PostgresGrant, spec: &PostgresSpec) -> bool {
 }
 
 /// Whether a namespace may connect to the endpoints of a DockerHost: the host, and the one it is reached through.
-pub fn docker_host(grants: &[RotationGrant], host: &DockerHost) -> Verdict {
+pub fn docker_host(grants: &Grants, host: &DockerHost) -> Verdict {
+    let namespace = host.metadata.namespace.as_deref();
     let ssh = &host.spec.ssh;
     let endpoints = [Some((&ssh.host, ssh.port)), ssh.jump.as_ref().map(|jump| (&jump.host, jump.port))];
 
-    let mut mode = GrantMode::Rotate;
+    let mut verdict = Verdict::Rotate;
     let mut lacking: Vec<HostGrant> = Vec::new();
     for (name, port) in endpoints.into_iter().flatten() {
-        let covers = |grant: &HostGrant| {
-            grant.host.eq_ignore_ascii_case(name)
-                && grant.port.unwrap_or(SSH_PORT) == port.unwrap_or(SSH_PORT)
+        let port = port.unwrap_or(SSH_PORT);
+        let lists = |grant: &RotationGrantSpec| {
+            let is_it = |entry: &HostGrant| {
+                entry.host.eq_ignore_ascii_case(name) && entry.port.unwrap_or(SSH_PORT) == port
+            };
+            grant.hosts.iter().any(is_it)
         };
-        let modes: Vec<GrantMode> = of_namespace(grants, host.metadata.namespace.as_deref())
-            .filter(|grant| grant.hosts.iter().any(covers))
-            .map(|grant| grant.mode)
-            .collect();
-        if modes.contains(&GrantMode::Observe) {
-            mode = GrantMode::Observe;
-        }
-        if modes.is_empty() {
-            lacking.push(HostGrant { host: name.clone(), port: Some(port.unwrap_or(SSH_PORT)) });
+        if grants.of_namespace(namespace).any(|(_, grant)| lists(grant)) {
+            verdict = verdict.and(Verdict::allowed(grants.observed(namespace, lists)));
+        } else {
+            lacking.push(HostGrant { host: name.clone(), port: Some(port) });
         }
     }
     if lacking.is_empty() {
-        return Verdict::Allowed(mode);
+        return verdict;
     }
     let names: Vec<String> =
         lacking.iter().map(|l| format!("{} port {}", l.host, l.port.unwrap_or(SSH_PORT))).collect();
     let lacking = RotationGrantSpec { hosts: lacking, ..nothing(&host.metadata) };
     denied(&host.metadata, &format!("SSH to {}", names.join(", ")), lacking)
-}
-
-fn of_namespace<'a>(
-    grants: &'a [RotationGrant],
-    namespace: Option<&'a str>,
-) -> impl Iterator<Item = &'a RotationGrantSpec> {
-    // A grant that is being deleted grants nothing any more.
-    let live = grants.iter().filter(|grant| grant.metadata.deletion_timestamp.is_none());
-    live.map(|grant| &grant.spec)
-        .filter(move |grant| grant.namespaces.iter().any(|name| Some(name.as_str()) == namespace))
 }
 
 /// Whether a path is this folder or lies in it.
@@ -219,11 +416,6 @@ fn below(path: &str, folder: &str) -> bool {
 fn plain(path: &str) -> bool {
     path.strip_prefix('/')
         .is_some_and(|rest| !rest.split('/').any(|segment| matches!(segment, "" | "." | "..")))
-}
-
-/// The path up to and with its last `/`.
-fn folder(path: &str) -> &str {
-    path.rfind('/').map_or("/", |end| &path[..=end])
 }
 
 /// A grant for the namespace of an object that grants nothing.

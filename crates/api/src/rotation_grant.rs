@@ -54,6 +54,12 @@ use super::rules;
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "(has(self.mode) && self.mode == 'Observe') || !has(self.parameters) || \
+     self.parameters.all(p, !has(p.prefix) || p.prefix != '/')",
+    "the prefix / is the whole account, which no namespace is given: name the folders or the parameters. With mode: \
+     Observe it stops everything"
+))]
 pub struct RotationGrantSpec {
     /// Namespaces this grant is for.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 63)))]
@@ -96,16 +102,26 @@ pub enum GrantMode {
     Observe,
 }
 
-/// Parameters below a path.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+/// Parameters below a path, or a single one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "has(self.prefix) != has(self.path)",
+    "exactly one of prefix (all parameters below it) and path (a single one) is needed"
+))]
 pub struct ParameterGrant {
     /// Path prefix that ends in `/`; matched by whole segments. What lies under keyturn's own staging path is never
-    /// granted.
+    /// granted. `/` alone is only taken with `mode: Observe`, where it stops everything and allows nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 900))]
     #[x_kube(validation = rules::PREFIX)]
-    pub prefix: String,
-    /// AWS regions; empty: every region.
+    pub prefix: Option<String>,
+    /// Full name of a single parameter, such as `/RUNNER_TOKEN`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 900))]
+    #[x_kube(validation = rules::PATH)]
+    pub path: Option<String>,
+    /// AWS regions; empty: the installation's own, and with `mode: Observe` every region is stopped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 32)))]
     #[x_kube(merge_strategy = ListMerge::Set, validation = rules::REGIONS)]
@@ -116,6 +132,13 @@ pub struct ParameterGrant {
     #[schemars(length(max = 32), inner(length(min = 1, max = 256)))]
     #[x_kube(merge_strategy = ListMerge::Set, validation = rules::KMS_KEYS)]
     pub kms_keys: Vec<String>,
+    /// Texts that may be published around a value, exactly as `spec.ssm.parameters[].value` of the ManagedSecrets has
+    /// them: a host in a text is where every login goes, and a shell may run what a text holds. One of placeholders alone,
+    /// such as `{value}`, needs no mention.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 2048)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub templates: Vec<String>,
 }
 
 /// One SSH endpoint.
@@ -143,7 +166,7 @@ pub struct CloudflareGrant {
 }
 
 /// Roles of one Postgres server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
     "has(self.host) != has(self.dockerHost)",
@@ -173,4 +196,8 @@ pub struct PostgresGrant {
     /// a superuser.
     #[serde(default)]
     pub allow_superuser: bool,
+    /// Whether the `probes` of ManagedSecrets may be run as them: statements that whoever may edit a ManagedSecret writes,
+    /// and whose success or failure its conditions show. They are run in read-only transactions, and never as a superuser.
+    #[serde(default)]
+    pub probes: bool,
 }

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use keyturn_api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
+use keyturn_api::grants::Grants;
+use keyturn_api::{DockerHost, ManagedSecret, SecretIncident};
 
 /// An Event for a person. Aggregated by the API over repeats of the same reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub trait Objects: Send + Sync {
     /// Replaces the status; refused with [`ObjectError::Conflict`] where the object has changed since it was read.
     async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError>;
     /// Read from the API server itself.
-    async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError>;
+    async fn grants(&self) -> Result<Grants, ObjectError>;
     /// All of a namespace; may be a moment old.
     async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError>;
     /// Those of all namespaces that have been listed; may be a moment old.

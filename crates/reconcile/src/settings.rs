@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use keyturn_api::ManagedSecret;
+use keyturn_api::grants::{self, Grants, Installation, Verdict};
 use keyturn_api::readers::ExpectedReader;
 
 use crate::notification::Sink;
@@ -72,6 +73,12 @@ impl Settings {
     /// The region that a secret's parameters lie in.
     pub fn region_of<'a>(&'a self, secret: &'a ManagedSecret) -> &'a str {
         secret.region().unwrap_or(&self.region)
+    }
+
+    /// What the grants say about a secret whose parameters lie in this region.
+    pub fn verdict(&self, grants: &Grants, secret: &ManagedSecret, region: &str) -> Verdict {
+        let installation = Installation { region: &self.region, staging: &self.staging };
+        grants::managed_secret(grants, secret, region, installation)
     }
 
     /// How long a deleted object is held at the most. Less than four times the grace would not let any rotation end.

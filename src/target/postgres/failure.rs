@@ -95,7 +95,7 @@ pub fn state(code: &SqlState) -> &str {
 }
 
 /// Its first two characters.
-fn class(code: &SqlState) -> &str {
+pub fn class(code: &SqlState) -> &str {
     code.code().get(..2).unwrap_or_default()
 }
 
@@ -322,6 +322,17 @@ pub fn is_of_the_moment(error: &StatementError) -> bool {
     let Some(code) = error.code() else { return true };
     ["08", "40", "53", "57"].contains(&class(code))
         || [SqlState::LOCK_NOT_AVAILABLE, SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT].contains(code)
+}
+
+/// What such a failure means where the statement is another's, who may have chosen its SQLSTATE.
+pub fn of_the_moment(server: &str, what: &str, error: &StatementError) -> TargetError {
+    match error.code() {
+        None | Some(&SqlState::LOCK_NOT_AVAILABLE) => of_statement(server, what, error),
+        Some(_) => {
+            let message = format!("{what} at the Postgres server {server}; it is tried again");
+            passing("ProbeInterrupted", message)
+        }
+    }
 }
 
 fn of_state(server: &str, what: &str, code: &SqlState) -> TargetError {

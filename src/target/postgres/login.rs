@@ -1,12 +1,36 @@
 //! Whether a login works: it logs in, and may run what the user's probes run.
+//!
+//! Whoever may edit a ManagedSecret writes probes, and reads in its conditions how they went. So they are run where a grant
+//! says so, read-only and for a bounded time, never as somebody whom no transaction binds, and what is told of a failure is
+//! whether, not how the server put it: a statement can choose its SQLSTATE by what it reads.
 
-use tokio_postgres::error::{Error, SqlState};
+use std::time::Duration;
+
+use tokio_postgres::error::Error;
 
 use super::administrator::Who;
 use super::connect::Session;
 use super::failure::{self, LoginFailure, StatementError};
 use super::{Postgres, look};
 use crate::target::{Answer, Login, TargetError};
+
+/// Whether the login is, or can become, somebody who reaches beyond the database: a read-only transaction keeps those from
+/// no program and no file of the server. Every name is qualified, since the role's own search_path holds.
+const REACHES_BEYOND: &str = "
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_roles AS r
+        WHERE (r.rolsuper OR r.rolname OPERATOR(pg_catalog.=) ANY (
+                  '{pg_execute_server_program,pg_read_server_files,pg_write_server_files}'::pg_catalog.name[]))
+          AND pg_catalog.pg_has_role(SESSION_USER, r.oid, 'MEMBER'))";
+
+/// How a probe went.
+enum Probed {
+    Passed,
+    /// Not run, and neither are the others: the login is one of a superuser.
+    NotRun,
+    /// It needs parameters, which nobody gives.
+    HasParameters,
+}
 
 impl Postgres {
     pub(super) async fn log_in_and_probe(&self, login: &Login) -> Result<Answer, TargetError> {
@@ -19,35 +43,37 @@ impl Postgres {
         };
         self.require_primary(&session).await?;
         for (number, probe) in (1..).zip(&self.spec.probes) {
-            if let Err(error) = run_and_roll_back(&mut session, probe).await {
-                let error = session.failed(error);
-                if failure::is_of_the_moment(&error) {
-                    let what = format!("probe {number} as role {} was broken off", login.username);
-                    return Err(failure::of_statement(&self.server(), &what, &error));
+            let limit = self.route.limits.statement;
+            let ran = run_and_roll_back(&mut session, probe, limit).await;
+            match ran.map_err(|error| session.failed(error)) {
+                Ok(Probed::Passed) => {}
+                Ok(Probed::NotRun) => {
+                    let role = &login.username;
+                    tracing::info!(role, "a superuser is not probed, nor who may run programs of the server");
+                    break;
                 }
-                return Ok(Answer::Refused(self.failed_probe(number, login, &error)));
+                Ok(Probed::HasParameters) => {
+                    let why = "it has parameters, which nobody gives; write the values out";
+                    return Ok(Answer::Refused(self.failed_probe(number, login, why)));
+                }
+                Err(error) if failure::is_of_the_moment(&error) => {
+                    let what = format!("probe {number} as role {} was broken off", login.username);
+                    return Err(failure::of_the_moment(&self.server(), &what, &error));
+                }
+                Err(error) => {
+                    return Ok(Answer::Refused(self.failed_probe(number, login, why_it_failed(&error))));
+                }
             }
         }
         session.close().await;
         Ok(Answer::Accepted)
     }
 
-    fn failed_probe(&self, number: usize, login: &Login, error: &StatementError) -> TargetError {
+    fn failed_probe(&self, number: usize, login: &Login, why: &str) -> TargetError {
         let (role, server) = (&login.username, self.server());
-        let state = error.code().map_or("no SQLSTATE", failure::state);
-        let why = match error.code() {
-            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => "the role lacks a privilege; grant it",
-            Some(
-                &(SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_COLUMN | SqlState::UNDEFINED_FUNCTION),
-            ) => "something it names does not exist; create it, or correct the probe",
-            Some(&SqlState::SYNTAX_ERROR) => "it is not one SQL statement; correct the probe",
-            _ => "run it by hand as this role to see why",
-        };
         failure::permanent(
             "ProbeFailed",
-            format!(
-                "role {role} logs in to the Postgres server {server}, but probe {number} fails ({state}): {why}"
-            ),
+            format!("role {role} logs in to the Postgres server {server}, but probe {number} fails: {why}"),
         )
     }
 
@@ -73,14 +99,42 @@ impl Postgres {
     }
 }
 
+/// What is told of a failure: its SQLSTATE's class, of those that Postgres itself gives for a probe that is written wrong.
+fn why_it_failed(error: &StatementError) -> &'static str {
+    match error.code().map(failure::class) {
+        Some("42") => {
+            "class 42 of SQLSTATE: the role lacks a privilege, something that it names does not exist, or it is not one SQL \
+             statement; grant or create that, or correct the probe"
+        }
+        Some("25") => {
+            "class 25 of SQLSTATE: it would change something, and probes are read-only; correct the probe"
+        }
+        Some("22") => {
+            "class 22 of SQLSTATE: a value in it is not as it must be; run it by hand as this role to see which"
+        }
+        _ => "run it by hand as this role to see why",
+    }
+}
+
 /// One statement; more cannot be sent this way. Of its rows one is fetched.
-async fn run_and_roll_back(session: &mut Session, statement: &str) -> Result<(), Error> {
-    let transaction = session.client.transaction().await?;
+async fn run_and_roll_back(session: &mut Session, statement: &str, limit: Duration) -> Result<Probed, Error> {
+    let transaction = session.client.build_transaction().read_only(true).start().await?;
     let ran = async {
-        let portal = transaction.bind(statement, &[]).await?;
-        transaction.query_portal(&portal, 1).await
+        // A pooler may have left out what the session was begun with.
+        transaction.batch_execute(&format!("SET LOCAL statement_timeout = {}", limit.as_millis())).await?;
+        // A transaction that has looked at anything stays read-only, whatever the probe says.
+        if transaction.query_typed_one(REACHES_BEYOND, &[]).await?.try_get(0)? {
+            return Ok(Probed::NotRun);
+        }
+        let prepared = transaction.prepare(statement).await?;
+        if !prepared.params().is_empty() {
+            return Ok(Probed::HasParameters);
+        }
+        let portal = transaction.bind(&prepared, &[]).await?;
+        transaction.query_portal(&portal, 1).await?;
+        Ok(Probed::Passed)
     };
-    let ran = ran.await.map(drop);
+    let ran = ran.await;
     transaction.rollback().await?;
     ran
 }

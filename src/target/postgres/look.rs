@@ -88,6 +88,12 @@ impl Postgres {
             if role.expired {
                 return Err(expired(&server, name));
             }
+            if role.superuser && !self.spec.probes.is_empty() {
+                seen.notes.push(format!(
+                    "role {name} is a superuser, as which no probe is run; take spec.generate.postgres.probes out, or have \
+                     the application use a role that is none"
+                ));
+            }
             if role.can_log_in {
                 seen.can_log_in.insert(role.name);
             }

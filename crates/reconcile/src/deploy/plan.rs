@@ -56,8 +56,8 @@ pub struct Input<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Permission {
     Granted,
-    /// Decide and report, touch nothing.
-    ObserveOnly,
+    /// Decide and report, touch nothing; says which grant observes.
+    ObserveOnly(String),
     /// No grant covers it; says which lines of YAML are missing.
     Lacking(String),
 }
@@ -345,15 +345,13 @@ fn the_spec_cannot_be_used(input: &Input, _run: &Run) -> Option<Hold> {
 fn no_grant_covers_it(input: &Input, _run: &Run) -> Option<Hold> {
     match &input.permission {
         Permission::Lacking(missing) => Some(Hold::new("NotGranted", missing.clone()).stalled()),
-        Permission::Granted | Permission::ObserveOnly => None,
+        Permission::Granted | Permission::ObserveOnly(_) => None,
     }
 }
 
 fn the_grants_only_observe(input: &Input, run: &Run) -> Option<Hold> {
-    let message = || {
-        format!("A RotationGrant has mode: Observe, so nothing is touched; would start: {}", describe(run))
-    };
-    (input.permission == Permission::ObserveOnly).then(|| Hold::new("Observe", message()))
+    let Permission::ObserveOnly(why) = &input.permission else { return None };
+    Some(Hold::new("Observe", format!("{why}, so nothing is touched; would start: {}", describe(run))))
 }
 
 /// A failure counts for the revision and the spec that it happened with; a rotation or an edit starts afresh, and so

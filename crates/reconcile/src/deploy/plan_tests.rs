@@ -272,7 +272,7 @@ fn suspension_grants_and_a_malformed_spec_hold_back_every_run() {
     for secret in [deploying(TOKEN), settled(TOKEN, Adopted)] {
         let mut scene = Scene::new(vec![secret]);
         let mode = scene.outcome();
-        scene.permission = Permission::ObserveOnly;
+        scene.permission = Permission::ObserveOnly("RotationGrant stop has mode: Observe".to_owned());
         assert_eq!(scene.outcome(), format!("{mode} held: Observe"));
         scene.permission = Permission::Lacking("hosts: [{host: web.example}]".into());
         assert_eq!(scene.outcome(), format!("{mode} held: NotGranted"));

@@ -94,9 +94,10 @@ fn wishes_of(host: &str, secret: &ManagedSecret) -> Vec<Wish> {
     let deploys = |step: &str| step == "Deploy" || urgent && step == "Retire";
     let rotation_since =
         status.rotation.as_ref().filter(|r| deploys(&r.step)).map(|r| from_kubernetes(&r.started_at));
-    status
-        .parameters
-        .iter()
+    // A status is no spec, which the grants were asked about.
+    let is_named = |path: &str| secret.spec.ssm.parameters.iter().any(|parameter| parameter.path == path);
+    let published = status.parameters.iter().filter(|published| is_named(&published.path));
+    published
         .map(|published| Wish {
             secret: secret.name_any(),
             path: published.path.clone(),

@@ -14,9 +14,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::conditions::{READY, find as find_condition};
 use keyturn_api::consent::{self, Purpose};
 use keyturn_api::docker_host::{DockerHostStatus, HostRun, RunMode};
-use keyturn_api::grants::{self, Verdict};
-use keyturn_api::rotation_grant::GrantMode;
-use keyturn_api::{DockerHost, ManagedSecret, RotationGrant, validate};
+use keyturn_api::grants::{self, Grants, Verdict};
+use keyturn_api::{DockerHost, ManagedSecret, validate};
 use keyturn_image_audit::managed::{ManagedValues, Unsearched};
 use keyturn_rotation::window::Calendar;
 use kube::ResourceExt;
@@ -248,17 +247,12 @@ impl DockerHosts {
 
     /// The secrets that the namespace may have rotated. One that is only observed takes part in decisions where the
     /// host is only observed too: then nothing is started anyway.
-    fn granted(
-        &self,
-        grants: &[RotationGrant],
-        secrets: Vec<ManagedSecret>,
-        host: &Permission,
-    ) -> Vec<ManagedSecret> {
+    fn granted(&self, grants: &Grants, secrets: Vec<ManagedSecret>, host: &Permission) -> Vec<ManagedSecret> {
         let allowed = |secret: &ManagedSecret| {
             let region = self.settings.region_of(secret);
-            match grants::managed_secret(grants, secret, region, &self.settings.staging) {
-                Verdict::Allowed(GrantMode::Rotate) => true,
-                Verdict::Allowed(GrantMode::Observe) => *host == Permission::ObserveOnly,
+            match self.settings.verdict(grants, secret, region) {
+                Verdict::Rotate => true,
+                Verdict::Observe(_) => matches!(host, Permission::ObserveOnly(_)),
                 Verdict::Denied(_) => false,
             }
         };
@@ -381,11 +375,14 @@ impl DockerHosts {
                 && fresh.metadata.generation == host.metadata.generation
                 && fresh.metadata.deletion_timestamp.is_none()
         });
-        if !unchanged || permission(&objects.grants().await?, host) != Permission::Granted {
+        if !unchanged {
             return Ok(Acted::Overtaken);
         }
         let may_be_held = run.mode == RunMode::Deploy && !plan::is_urgent(run);
         if may_be_held && self.changes_in_place(&namespace, run, now).await? {
+            return Ok(Acted::Overtaken);
+        }
+        if !self.is_still_granted(&objects.grants().await?, host, run, wishes, secrets) {
             return Ok(Acted::Overtaken);
         }
         if !self.ports.leadership.is_leader() {
@@ -403,6 +400,28 @@ impl DockerHosts {
             })),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the host, and every secret that the run is about, may be touched. What a collection searches log lines for are
+    /// the values of all secrets of the host.
+    fn is_still_granted(
+        &self,
+        grants: &Grants,
+        host: &DockerHost,
+        run: &Run,
+        wishes: &[Wish],
+        secrets: &[ManagedSecret],
+    ) -> bool {
+        let permission = permission(grants, host);
+        let collected = run.collection.iter();
+        let searched_for = collected.clone().flat_map(|_| wishes).map(|wish| wish.secret.as_str());
+        let mut named = run.parameters.iter().map(|wish| wish.secret.as_str());
+        let about = collected.map(|collection| collection.about.secret.as_str());
+        let granted = self.granted(grants, secrets.to_vec(), &permission);
+        let is_granted = |name: &str| granted.iter().any(|secret| secret.name_any() == name);
+        permission == Permission::Granted
+            && named.all(is_granted)
+            && searched_for.chain(about).all(is_granted)
     }
 
     /// Whether a role of the run has begun to be changed in place since the secrets were listed.
@@ -526,10 +545,10 @@ fn started(host: &DockerHost, run: &Run, job: &str, now: DateTime<Utc>) -> HostR
     }
 }
 
-fn permission(grants: &[RotationGrant], host: &DockerHost) -> Permission {
+fn permission(grants: &Grants, host: &DockerHost) -> Permission {
     match grants::docker_host(grants, host) {
-        Verdict::Allowed(GrantMode::Rotate) => Permission::Granted,
-        Verdict::Allowed(GrantMode::Observe) => Permission::ObserveOnly,
+        Verdict::Rotate => Permission::Granted,
+        Verdict::Observe(why) => Permission::ObserveOnly(why),
         Verdict::Denied(message) => Permission::Lacking(message),
     }
 }

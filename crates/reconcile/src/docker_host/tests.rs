@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use keyturn_api::RotationGrant;
 use keyturn_api::SecretIncident;
 use keyturn_api::conditions::{self, DEPLOYING, IMAGES_CLEAN, READY, STALLED};
 use keyturn_api::docker_host::{DockerHostStatus, Proof};
 use keyturn_api::managed_secret::Origin;
-use keyturn_api::rotation_grant::{HostGrant, ParameterGrant, RotationGrantSpec};
+use keyturn_api::rotation_grant::{GrantMode, HostGrant, ParameterGrant, RotationGrantSpec};
 use keyturn_rotation::observed::Version;
 use keyturn_secret_value::SecretValue;
 use serde_json::json;
@@ -174,8 +175,8 @@ impl Objects for Shared {
     async fn write_incident_status(&self, _: &SecretIncident) -> Result<SecretIncident, ObjectError> {
         unreachable!("a host writes no incident's status")
     }
-    async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError> {
-        Ok(self.lock().grants.clone())
+    async fn grants(&self) -> Result<Grants, ObjectError> {
+        Ok(self.lock().grants.iter().cloned().collect())
     }
     async fn managed_secrets(&self, _: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
         Ok(self.lock().secrets.clone())
@@ -384,7 +385,7 @@ fn grant(mode: GrantMode) -> RotationGrant {
         RotationGrantSpec {
             namespaces: vec!["prod".into()],
             mode,
-            parameters: vec![ParameterGrant { prefix: "/app/".into(), regions: vec![], kms_keys: vec![] }],
+            parameters: vec![ParameterGrant { prefix: Some("/app/".into()), ..ParameterGrant::default() }],
             hosts: vec![HostGrant { host: "web.example".into(), port: None }],
             postgres: vec![],
             cloudflare: vec![],
@@ -592,6 +593,16 @@ async fn a_secret_that_is_not_granted_is_neither_read_nor_deployed() {
 }
 
 #[tokio::test]
+async fn what_a_status_names_beside_its_spec_is_neither_read_nor_deployed() {
+    let world = Shared::new();
+    let versions = [(TOKEN, 3, Origin::Rotated), ("/other/TOKEN", 3, Origin::Rotated)];
+    world.lock().secrets = vec![rotating(published(secret("token", &[TOKEN]), &versions), "Deploy", 900)];
+    world.pass().await;
+    assert_eq!(world.lock().reads, [TOKEN]);
+    assert_eq!(world.lock().tasks[0].parameters.len(), 1);
+}
+
+#[tokio::test]
 async fn what_ssm_says_is_said_and_tried_again() {
     let world = Shared::new();
     let denied = StoreError::Denied { operation: "GetParameter", path: TOKEN.into(), detail: "no".into() };
@@ -642,11 +653,17 @@ async fn a_value_that_cannot_be_read_keeps_no_other_from_the_host() {
 
 #[tokio::test]
 async fn what_changes_while_the_values_are_read_stops_the_start() {
-    let changes: [fn(&mut World); 5] = [
+    let changes: [fn(&mut World); 7] = [
         |world| world.hosts[0].metadata.generation = Some(2),
         |world| world.hosts[0].metadata.uid = Some("another".into()),
         |world| world.hosts.clear(),
         |world| world.grants.clear(),
+        |world| world.grants[0].spec.parameters.clear(),
+        |world| {
+            let mut stop = grant(GrantMode::Observe);
+            stop.spec.hosts.clear();
+            world.grants.push(stop);
+        },
         |world| world.follower = true,
     ];
     for (index, change) in changes.into_iter().enumerate() {

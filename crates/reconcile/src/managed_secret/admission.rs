@@ -1,21 +1,37 @@
 //! Whether an object may be acted on at all: it is sound, its namespace's grants allow it, and no older object claims
 //! the same parameter.
 
+use keyturn_api::grants::{self, Grants, Verdict};
 use keyturn_api::postgres::PostgresSpec;
-use keyturn_api::rotation_grant::GrantMode;
-use keyturn_api::{ManagedSecret, RotationGrant, grants, validate};
+use keyturn_api::{DockerHost, ManagedSecret, validate};
 
 use super::progress::Blocked;
 use crate::settings::Settings;
 
-/// The mode that the grants allow, or what stands against acting.
+/// What an object may do that may be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leave {
+    Rotate,
+    /// Decide and report, touch nothing; says which grant observes.
+    Observe(String),
+}
+
+/// What is admitted beside the object itself.
+pub struct Scene<'a> {
+    pub neighbours: &'a [ManagedSecret],
+    pub grants: &'a Grants,
+    /// The DockerHost through which its Postgres server is reached, where there is one.
+    pub on_the_way: Option<&'a DockerHost>,
+}
+
+/// The leave that the grants give, or what stands against acting.
 pub fn admit(
     object: &ManagedSecret,
     region: &str,
-    neighbours: &[ManagedSecret],
-    given: &[RotationGrant],
+    scene: &Scene<'_>,
     settings: &Settings,
-) -> Result<GrantMode, Blocked> {
+) -> Result<Leave, Blocked> {
+    let neighbours = scene.neighbours;
     let permanent = |reason: &str, message: String| Blocked {
         reason: reason.to_owned(),
         message,
@@ -41,9 +57,16 @@ pub fn admit(
         );
         return Err(permanent("RoleInUse", message));
     }
-    match grants::managed_secret(given, object, region, &settings.staging) {
-        grants::Verdict::Allowed(mode) => Ok(mode),
-        grants::Verdict::Denied(lacking) => Err(permanent("NotGranted", lacking)),
+    let verdict = settings.verdict(scene.grants, object, region);
+    // Whatever goes through a host touches it too.
+    let verdict = match scene.on_the_way {
+        Some(host) => verdict.and(grants::docker_host(scene.grants, host)),
+        None => verdict,
+    };
+    match verdict {
+        Verdict::Rotate => Ok(Leave::Rotate),
+        Verdict::Observe(why) => Ok(Leave::Observe(why)),
+        Verdict::Denied(lacking) => Err(permanent("NotGranted", lacking)),
     }
 }
 

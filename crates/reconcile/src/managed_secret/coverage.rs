@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use keyturn_api::grants::{self, Verdict};
-use keyturn_api::{ManagedSecret, RotationGrant};
+use keyturn_api::ManagedSecret;
+use keyturn_api::grants::Grants;
 
 use super::ports::Glimpse;
 use crate::parameter_store::inventory::{Inventory, Look};
@@ -48,7 +48,7 @@ impl Coverage {
 /// What to list of each region in which a ManagedSecret has its parameters. Not even metadata is read of what no grant allows.
 pub fn coverage<'a>(
     secrets: impl Iterator<Item = &'a ManagedSecret>,
-    grants: &[RotationGrant],
+    grants: &Grants,
     settings: &Settings,
 ) -> BTreeMap<String, Coverage> {
     let mut regions: BTreeMap<String, Coverage> = BTreeMap::new();
@@ -57,8 +57,7 @@ pub fn coverage<'a>(
             continue;
         };
         let region = settings.region_of(secret);
-        let verdict = grants::managed_secret(grants, secret, region, &settings.staging);
-        if !matches!(verdict, Verdict::Allowed(_)) {
+        if !settings.verdict(grants, secret, region).allows_looks() {
             continue;
         }
         let coverage = regions.entry(region.to_owned()).or_insert_with(|| Coverage::none(&settings.staging));
@@ -102,6 +101,7 @@ fn is_stale(taken_at: DateTime<Utc>, now: DateTime<Utc>, interval: Duration) -> 
 
 #[cfg(test)]
 mod tests {
+    use keyturn_api::RotationGrant;
     use keyturn_rotation::observed::Version;
     use serde_json::json;
 
@@ -119,12 +119,12 @@ mod tests {
         .unwrap()
     }
 
-    fn granted() -> Vec<RotationGrant> {
+    fn granted() -> Grants {
         let grant = json!({
             "apiVersion": "keyturn.dev/v1alpha1", "kind": "RotationGrant", "metadata": {"name": "shop"},
             "spec": {"namespaces": ["shop"], "mode": "Rotate", "parameters": [{"prefix": "/shop/"}]},
         });
-        vec![serde_json::from_value(grant).unwrap()]
+        [serde_json::from_value::<RotationGrant>(grant).unwrap()].into_iter().collect()
     }
 
     fn settings() -> Settings {

@@ -21,17 +21,17 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use keyturn_api::rotation_grant::GrantMode;
 use keyturn_api::time::from_kubernetes;
-use keyturn_api::{FINALIZER, ManagedSecret};
+use keyturn_api::{DockerHost, FINALIZER, ManagedSecret};
 use keyturn_rotation::observed::Observed;
 use keyturn_rotation::protocol::Next;
 
+use self::admission::{Leave, Scene};
 use self::observe::{Place, Remembered};
 use self::pass::{Ended, Pass, Sight};
 use self::ports::Ports;
 use self::progress::{Blocked, Progress};
-use super::objects::{ObjectError, Subject};
+use super::objects::{ObjectError, Source, Subject};
 use super::settings::Settings;
 use crate::notification;
 
@@ -91,13 +91,13 @@ impl ManagedSecrets {
                 progress.blocked = Some(blocked);
                 None
             }
-            Ok(mode) => {
+            Ok(leave) => {
                 let pass = Pass {
                     secrets: self,
                     object: &mut object,
                     place: &place,
                     region: &region,
-                    mode,
+                    leave,
                     progress: &mut progress,
                     now,
                     sight: Sight::default(),
@@ -156,15 +156,52 @@ impl ManagedSecrets {
         &self,
         object: &ManagedSecret,
         region: &str,
-    ) -> Result<Result<GrantMode, Blocked>, ObjectError> {
+    ) -> Result<Result<Leave, Blocked>, ObjectError> {
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
         // The parameters of a namespace are its own; a role may be another namespace's too.
         let neighbours = match &object.spec.generate.postgres {
             Some(_) => self.ports.objects.all_managed_secrets().await?,
             None => self.ports.objects.managed_secrets(namespace).await?,
         };
+        let via = object.spec.generate.postgres.as_ref().and_then(|spec| spec.via.as_ref());
+        let on_the_way = match via.map(|via| via.docker_host.as_str()) {
+            Some(name) => match self.host_on_the_way(namespace, name).await? {
+                Ok(host) => host,
+                Err(blocked) => return Ok(Err(blocked)),
+            },
+            None => None,
+        };
+        // Last, so that they are as young as can be.
         let grants = self.ports.objects.grants().await?;
-        Ok(admission::admit(object, region, &neighbours, &grants, &self.settings))
+        let scene = Scene { neighbours: &neighbours, grants: &grants, on_the_way: on_the_way.as_ref() };
+        Ok(admission::admit(object, region, &scene, &self.settings))
+    }
+
+    /// The DockerHost of this name; `None` where it does not exist.
+    async fn host_on_the_way(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Result<Option<DockerHost>, Blocked>, ObjectError> {
+        let objects = &self.ports.objects;
+        let error = match objects.docker_host(namespace, name).await {
+            Ok(host) => return Ok(Ok(host)),
+            Err(error) => error,
+        };
+        // One that cannot be decoded is an error that lasts, which status has to say.
+        let around = objects.surroundings(namespace, Source::ApiServer).await?;
+        if !around.undecodable_hosts.iter().any(|undecodable| undecodable == name) {
+            return Err(error);
+        }
+        Ok(Err(Blocked {
+            reason: "HostUnreadable".to_owned(),
+            message: format!(
+                "DockerHost {name} of spec.generate.postgres.via cannot be decoded, so nobody knows through which host its \
+                 server would be reached: correct it; its Events say what is wrong"
+            ),
+            permanent: true,
+            unseen: true,
+        }))
     }
 
     /// Writes the status where it has changed, and tells people of what they should know.

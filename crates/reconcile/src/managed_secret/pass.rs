@@ -7,12 +7,12 @@ use std::sync::{Arc, PoisonError};
 use chrono::{DateTime, Utc};
 use keyturn_api::ManagedSecret;
 use keyturn_api::managed_secret::{LastRotation, PreflightStatus};
-use keyturn_api::rotation_grant::GrantMode;
 use keyturn_api::time::{from_kubernetes, to_kubernetes};
 use keyturn_rotation::observed::{Observed, TargetEvidence, Trigger};
 use keyturn_rotation::protocol::{self, Act, Desired, Incident, Step, Strategy};
 
 use super::act::{ActError, Actor, Done, Newer};
+use super::admission::Leave;
 use super::observe::{self, ObserveError, Place};
 use super::progress::{Blocked, Progress};
 use super::turn::{Turn, asks_target_at};
@@ -72,7 +72,7 @@ pub(super) struct Pass<'a> {
     pub object: &'a mut ManagedSecret,
     pub place: &'a Place<'a>,
     pub region: &'a str,
-    pub mode: GrantMode,
+    pub leave: Leave,
     /// What the status will tell of it.
     pub progress: &'a mut Progress,
     pub now: DateTime<Utc>,
@@ -272,11 +272,10 @@ impl Pass<'_> {
 
     /// Whether the grant only observes, or the step failed a moment ago; `progress` tells.
     fn is_kept_from(&mut self, step: Step) -> bool {
-        if self.mode == GrantMode::Observe {
-            self.progress.observed_only = Some(format!(
-                "The RotationGrant's mode is Observe, so nothing is touched; otherwise the next step were {}",
-                step.name()
-            ));
+        if let Leave::Observe(why) = &self.leave {
+            let step = step.name();
+            self.progress.observed_only =
+                Some(format!("{why}, so nothing is touched; otherwise the next step were {step}"));
             return true;
         }
         if self.progress.puts_off(step, self.now) {
@@ -297,7 +296,7 @@ impl Pass<'_> {
         }
         *self.object = fresh;
         let admitted = self.secrets.admit(self.object, self.region).await?;
-        Ok(admitted == Ok(GrantMode::Rotate) && self.secrets.ports.leadership.is_leader())
+        Ok(admitted == Ok(Leave::Rotate) && self.secrets.ports.leadership.is_leader())
     }
 
     // Perform.

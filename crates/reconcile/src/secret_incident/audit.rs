@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::conditions::{self as c, Truth};
-use keyturn_api::grants::{self, Verdict};
+use keyturn_api::grants::Grants;
 use keyturn_api::readers::{ExpectedReader, parse_network};
 use keyturn_api::secret_incident::{SecretIncidentStatus, SuspectedSecret};
 use keyturn_api::time::{from_kubernetes, to_kubernetes};
-use keyturn_api::{ManagedSecret, RotationGrant, SecretIncident};
+use keyturn_api::{ManagedSecret, SecretIncident};
 use kube::ResourceExt;
 
 use super::SecretIncidents;
@@ -38,7 +38,7 @@ struct Covered {
 impl Covered {
     /// What the grants let the namespace know. One that only observes is enough: nothing is changed.
     fn by(
-        given: &[RotationGrant],
+        given: &Grants,
         incident: &SecretIncident,
         concerned: &[&ManagedSecret],
         settings: &Settings,
@@ -47,10 +47,7 @@ impl Covered {
         let (mut watched, mut left_out) = (Vec::new(), Vec::new());
         for secret in concerned {
             let (name, region) = (secret.name_any(), settings.region_of(secret));
-            if !matches!(
-                grants::managed_secret(given, secret, region, &settings.staging),
-                Verdict::Allowed(_)
-            ) {
+            if !settings.verdict(given, secret, region).allows_looks() {
                 left_out.push(name);
                 continue;
             }
@@ -270,6 +267,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use keyturn_api::RotationGrant;
 
     fn secret(name: &str, path: &str) -> ManagedSecret {
         serde_json::from_value(json!({
@@ -298,7 +296,8 @@ mod tests {
         let (own, others) = (secret("own", "/shop/TOKEN"), secret("others", "/payroll/TOKEN"));
         let settings = Settings::new("prod", "eu-central-1");
         let covered = |grants: &[RotationGrant]| {
-            let covered = Covered::by(grants, &incident, &[&own, &others], &settings);
+            let covered =
+                Covered::by(&grants.iter().cloned().collect(), &incident, &[&own, &others], &settings);
             assert_eq!(covered.is_about("eu-central-1"), !covered.watched.is_empty());
             let watched: Vec<String> = covered.watched.into_iter().map(|watched| watched.secret).collect();
             (watched.join(" "), covered.left_out.join(" "))

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use held::{host_status, script_runs};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use keyturn_api::consent::{self, Purpose};
-use keyturn_api::grants::{self, Verdict};
+use keyturn_api::grants::{self, Installation, Verdict};
 use keyturn_api::managed_secret::DeletionPolicy;
 use keyturn_api::rotation_grant::GrantMode;
 use keyturn_api::time::from_kubernetes;
@@ -25,7 +25,7 @@ use kube::ResourceExt;
 use crate::faults::{Kind, Plan};
 use crate::world::cloudflare::THEIRS;
 use crate::world::ssm::{By, Stored};
-use crate::world::{At, CLUSTER, DELETION_BOUND, GRACE, KEY, NAMESPACE, STAGING, Sent, State};
+use crate::world::{At, CLUSTER, DELETION_BOUND, GRACE, KEY, NAMESPACE, REGION, STAGING, Sent, State};
 
 /// The run ends as the story says, and as the one without faults did.
 pub const SAME_END: &str = "same end";
@@ -164,8 +164,20 @@ pub fn sends(state: &mut State, kind: Kind, what: &str) {
         Kind::DeleteJob | Kind::DeleteTask => false,
     };
     let granted = state.cluster.grants.iter().any(|grant| grant.spec.mode == GrantMode::Rotate);
-    if outside && !granted {
+    if outside && !(granted && state.cluster.unreadable_grants.is_empty()) {
         state.violate(format!("I9: no grant allows {what:?}"));
+    }
+    let changes_roles = matches!(kind, Kind::Install | Kind::Retire | Kind::EndSessions | Kind::SetUp);
+    let via = |secret: &ManagedSecret| {
+        Some(secret.spec.generate.postgres.as_ref()?.via.as_ref()?.docker_host.clone())
+    };
+    let ways: Vec<String> = state.cluster.secrets().filter_map(via).collect();
+    let given = state.cluster.given();
+    let is_shut = |way: &&String| {
+        state.cluster.host(way).is_some_and(|host| grants::docker_host(&given, host) != Verdict::Rotate)
+    };
+    if let Some(way) = ways.iter().find(is_shut).filter(|_| changes_roles).cloned() {
+        state.violate(format!("I9: no grant allows {what:?} through {way}"));
     }
 }
 
@@ -779,8 +791,8 @@ pub fn trail_is_read(state: &mut State, query: &Query) {
     let incidents = &state.cluster.incidents;
     let concerned = state.cluster.secrets().filter(|s| incidents.iter().any(|i| scope::concerns(i, s)));
     let may_know = |secret: &ManagedSecret| {
-        let verdict = grants::managed_secret(&state.cluster.grants, secret, &query.region, STAGING);
-        matches!(verdict, Verdict::Allowed(_))
+        let installation = Installation { region: REGION, staging: STAGING };
+        grants::managed_secret(&state.cluster.given(), secret, &query.region, installation).allows_looks()
     };
     if !concerned.into_iter().any(may_know) {
         state.violate(format!("I9: CloudTrail was read in {}, which no grant covers", query.region));

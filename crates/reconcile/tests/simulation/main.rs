@@ -230,6 +230,8 @@ scenarios! {
     an_incident_leaves_nobody_logged_in_although_the_server_was_away_when_its_time_came,
     an_incident_waits_for_a_server_that_is_away,
     an_incident_under_an_observing_grant_touches_nothing,
+    an_incident_changes_no_role_through_a_host_that_is_observed,
+    an_incident_under_a_grant_that_cannot_be_read_touches_nothing,
     a_key_pair_is_rotated,
     a_key_pair_without_hosts_is_rotated,
     a_key_pair_is_rotated_twice,

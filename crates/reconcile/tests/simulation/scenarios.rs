@@ -83,11 +83,18 @@ fn on_web(patch: Value) -> Value {
     with_host
 }
 
+/// What the stories publish around values.
+const TEXTS: [&str; 3] = ["{username}:{password}", "{accessKeyId}:{secretAccessKey}", "id-{value}"];
+
 pub fn grant(state: &mut State, mode: &str) {
     let hosts = json!([{"host": "web.example"}, {"host": "canary.example"}]);
     let grant = json!({
-        "namespaces": [NAMESPACE], "mode": mode, "parameters": [{"prefix": "/app/prod/"}], "hosts": hosts,
-        "postgres": [{"host": "db.example", "roles": ["app", "app_a", "app_b", "app_old"]}],
+        "namespaces": [NAMESPACE], "mode": mode, "hosts": hosts,
+        "parameters": [{"prefix": "/app/prod/", "templates": TEXTS}],
+        "postgres": [
+            {"host": "db.example", "roles": ["app", "app_a", "app_b", "app_old"]},
+            {"dockerHost": "web", "roles": ["app_a"]},
+        ],
         "cloudflare": [{"accountId": ACCOUNT}],
     });
     state.set_grants(&[("all", grant)]);

@@ -6,7 +6,6 @@ use keyturn_api::conditions;
 use keyturn_api::docker_host::RunMode;
 use keyturn_api::grants::{self, Verdict};
 use keyturn_api::managed_secret::{LastRotation, Origin};
-use keyturn_api::rotation_grant::GrantMode;
 use keyturn_api::time::{from_kubernetes, to_kubernetes};
 use keyturn_api::{DockerHost, ManagedSecret};
 use keyturn_reconcile::deploy::task::{Task, TaskParameter};
@@ -147,7 +146,7 @@ pub fn job_starts(state: &mut State, host: &str, task: &Task) {
     if object.spec.suspend {
         state.violate(format!("hold: a Job was started on {host}, which is suspended"));
     }
-    if grants::docker_host(&state.cluster.grants, &object) != Verdict::Allowed(GrantMode::Rotate) {
+    if grants::docker_host(&state.cluster.given(), &object) != Verdict::Rotate {
         state.violate(format!("I9: a Job was started on {host}, which no grant covers"));
     }
     if task.mode != RunMode::Deploy {

@@ -233,6 +233,57 @@ ends: |end| {
     end.parameters.values().all(|p| p.generated == 0) && end.secrets.values().all(open)
 });
 
+/// The host on the way to the server is observed, which the parameters are not.
+fn observe_the_host(state: &mut State) {
+    let mut grants = state.cluster.grants.clone();
+    let stop = json!({"namespaces": [NAMESPACE], "mode": "Observe", "hosts": [{"host": "web.example"}]});
+    grants
+        .push(keyturn_api::RotationGrant::new("stop", serde_json::from_value(stop).expect("it is a grant")));
+    state.cluster.grants = grants;
+    let keys = state.cluster.keys();
+    state.touched.extend(keys);
+}
+
+scenario!(an_incident_changes_no_role_through_a_host_that_is_observed,
+prepare: |s| {
+    let through = json!({
+        "host": null, "via": {"dockerHost": "web"}, "singleRole": {"name": "app_a"},
+        "adminSecretRef": {"name": "admin"},
+    });
+    login_on_web(s, through, json!({}));
+    observe_the_host(s);
+},
+script: an_incident,
+ends: |end| {
+    let open = |s: &SecretEnd| s.conditions.get("Compromised").is_some_and(|(_, why)| why == "Observe");
+    let works = end.server.as_ref().is_some_and(|server| server.accepts_published && server.accepts_hosts);
+    works && end.parameters.values().all(|p| p.generated == 0) && end.secrets.values().all(open)
+});
+
+/// A grant of a later version, that observes.
+fn apply_a_grant_that_cannot_be_read(state: &mut State) {
+    let grant = json!({
+        "apiVersion": "keyturn.dev/v1alpha1", "kind": "RotationGrant", "metadata": {"name": "stop"},
+        "spec": {"namespaces": [NAMESPACE], "mode": "ObserveStrictly", "parameters": [{"prefix": "/app/prod/"}]},
+    });
+    state.cluster.unreadable_grants = vec![serde_json::from_value(grant).expect("it is an object")];
+    let keys = state.cluster.keys();
+    state.touched.extend(keys);
+}
+
+scenario!(an_incident_under_a_grant_that_cannot_be_read_touches_nothing,
+prepare: |s| {
+    grant(s, "Rotate");
+    apply_a_grant_that_cannot_be_read(s);
+    put_days_ago(s, PATH, OLD, 10);
+    s.apply_secret(SECRET, json!({}), spec(json!({})));
+},
+script: an_incident,
+ends: |end| {
+    let open = |s: &SecretEnd| s.conditions.get("Compromised").is_some_and(|(_, why)| why == "Observe");
+    end.parameters.values().all(|p| p.generated == 0) && end.secrets.values().all(open)
+});
+
 pub fn compromise_is_over(state: &State) -> bool {
     let status = state.cluster.secret(SECRET).and_then(|s| s.status.as_ref());
     status.and_then(|s| s.compromise.as_ref()).is_some_and(|c| c.contained_at.is_some())

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use keyturn_api::consent::{self, Purpose};
 use keyturn_api::docker_host::{HostParameter, Proof};
+use keyturn_api::grants::Grants;
 use keyturn_api::time::to_kubernetes;
 use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, RotationGrant, SecretIncident};
 use keyturn_reconcile::incident::audit::Query;
@@ -14,6 +15,7 @@ use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
 use keyturn_reconcile::links::{self, Change, Neighbours};
 use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use kube::ResourceExt;
+use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
 use super::{Answer, At, KEY, Key, NAMESPACE, STALENESS, Sabotage, Sent, State, World};
@@ -30,6 +32,8 @@ struct Objs {
 pub struct Cluster {
     objects: Objs,
     pub grants: Vec<RotationGrant>,
+    /// Those that cannot be decoded.
+    pub unreadable_grants: Vec<DynamicObject>,
     pub incidents: Vec<SecretIncident>,
     /// Who is to be looked at when the next listing of Parameter Store shows a change.
     pub wake_later: Vec<(At, Key)>,
@@ -98,6 +102,13 @@ impl Cluster {
         {
             self.lag = Some((*changed + STALENESS, before.clone()));
         }
+    }
+
+    /// The grants as the API server lists them.
+    pub fn given(&self) -> Grants {
+        let mut given = Grants::of(self.unreadable_grants.clone());
+        given.extend(self.grants.iter().cloned());
+        given
     }
 
     fn is_shown(&self, host: &DockerHost) -> bool {
@@ -418,8 +429,8 @@ impl Objects for World {
         .await
     }
 
-    async fn grants(&self) -> Result<Vec<RotationGrant>, ObjectError> {
-        Ok(self.lock().cluster.grants.clone())
+    async fn grants(&self) -> Result<Grants, ObjectError> {
+        Ok(self.lock().cluster.given())
     }
 
     async fn managed_secrets(&self, _namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError> {

@@ -299,7 +299,7 @@ impl State {
             secret.metadata.creation_timestamp.as_ref().is_some_and(|created| from_kubernetes(created) <= at)
         };
         let secrets = self.cluster.secrets().filter(created);
-        let mut regions = coverage::coverage(secrets, &self.cluster.grants, &Settings::new(CLUSTER, REGION));
+        let mut regions = coverage::coverage(secrets, &self.cluster.given(), &Settings::new(CLUSTER, REGION));
         regions.remove(REGION).unwrap_or_else(|| Coverage::none(STAGING))
     }
 

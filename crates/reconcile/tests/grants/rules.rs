@@ -1,0 +1,317 @@
+//! What people wrote, in types of this test's own, and what that allows: nothing here comes from `keyturn_api::grants`.
+
+use serde_json::{Value, json};
+
+pub const NAMESPACE: &str = "shop";
+pub const HOME: &str = "us-east-1";
+pub const STAGING: &str = "/keyturn/sim";
+const DEFAULT_KEY: &str = "alias/aws/ssm";
+
+/// How far somebody may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Nothing,
+    Look,
+    Change,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Rotate,
+    Observe,
+    /// A word that this version of keyturn does not know.
+    Unknown,
+}
+
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// `None`: not a list of names.
+    pub namespaces: Option<Vec<&'static str>>,
+    pub mode: Mode,
+    pub is_being_deleted: bool,
+    pub parameters: Vec<Entry>,
+    pub hosts: Vec<Endpoint>,
+    pub servers: Vec<Server>,
+    pub accounts: Vec<&'static str>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// A folder where it ends in `/`, else a single parameter.
+    pub place: &'static str,
+    pub regions: Vec<&'static str>,
+    pub keys: Vec<&'static str>,
+    pub templates: Vec<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub name: &'static str,
+    pub port: u16,
+}
+
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub place: Place,
+    pub roles: Vec<&'static str>,
+    pub probes: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Direct(Endpoint),
+    /// Name of the DockerHost, and the port there.
+    Via(&'static str, u16),
+}
+
+#[derive(Clone, Debug)]
+pub struct Secret {
+    pub name: &'static str,
+    pub region: Option<&'static str>,
+    pub key: Option<&'static str>,
+    /// Paths, and the texts around the values.
+    pub parameters: Vec<(&'static str, Option<&'static str>)>,
+    pub source: Source,
+    pub hosts: Vec<&'static str>,
+    pub deletion_policy: &'static str,
+}
+
+#[derive(Clone, Debug)]
+pub enum Source {
+    Hex,
+    Fernet,
+    Postgres(Database),
+    R2(&'static str),
+}
+
+#[derive(Clone, Debug)]
+pub struct Database {
+    pub place: Place,
+    /// One role, or two with their owner.
+    pub roles: Vec<&'static str>,
+    pub has_admin: bool,
+    pub admin_parameter: Option<&'static str>,
+    pub probes: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Host {
+    pub name: &'static str,
+    pub endpoint: Endpoint,
+    pub jump: Option<Endpoint>,
+}
+
+impl Secret {
+    pub fn region(&self) -> &'static str {
+        self.region.unwrap_or(HOME)
+    }
+
+    pub fn way(&self) -> Option<&'static str> {
+        match &self.source {
+            Source::Postgres(Database { place: Place::Via(host, _), .. }) => Some(host),
+            _ => None,
+        }
+    }
+}
+
+impl Grant {
+    fn is_readable(&self) -> bool {
+        self.namespaces.is_some() && self.mode != Mode::Unknown
+    }
+
+    fn is_live(&self) -> bool {
+        !self.is_being_deleted
+    }
+
+    /// Whether it may be about the namespace: what cannot be read may be about any.
+    fn may_be_ours(&self) -> bool {
+        self.namespaces.as_ref().is_none_or(|names| names.contains(&NAMESPACE))
+    }
+
+    pub fn written(&self, number: usize) -> Value {
+        let parameters: Vec<Value> = self.parameters.iter().map(Entry::written).collect();
+        let hosts: Vec<Value> = self.hosts.iter().map(|e| json!({"host": e.name, "port": e.port})).collect();
+        let servers: Vec<Value> = self.servers.iter().map(Server::written).collect();
+        let accounts: Vec<Value> = self.accounts.iter().map(|id| json!({"accountId": id})).collect();
+        let namespaces = self.namespaces.as_ref().map_or(json!("shop"), |names| json!(names));
+        let mode = match self.mode {
+            Mode::Rotate => "Rotate",
+            Mode::Observe => "Observe",
+            Mode::Unknown => "Freeze",
+        };
+        let mut metadata = json!({"name": format!("grant-{number}")});
+        if self.is_being_deleted {
+            metadata["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        json!({
+            "apiVersion": "keyturn.dev/v1alpha1", "kind": "RotationGrant", "metadata": metadata,
+            "spec": {
+                "namespaces": namespaces, "mode": mode, "parameters": parameters, "hosts": hosts, "postgres": servers,
+                "cloudflare": accounts,
+            },
+        })
+    }
+}
+
+impl Entry {
+    fn written(&self) -> Value {
+        let field = if self.place.ends_with('/') { "prefix" } else { "path" };
+        json!({
+            field: self.place, "regions": self.regions, "kmsKeys": self.keys, "templates": self.templates,
+        })
+    }
+
+    /// Whether the path is the place, or lies in it, counted by segments.
+    fn is_about(&self, path: &[&str]) -> bool {
+        if self.place == "/" {
+            return true;
+        }
+        let folder = self.place.ends_with('/');
+        let own: Vec<&str> = self.place.trim_matches('/').split('/').collect();
+        if folder { path.len() > own.len() && path[..own.len()] == own[..] } else { path == own }
+    }
+}
+
+impl Server {
+    fn written(&self) -> Value {
+        let mut written = json!({"roles": self.roles, "probes": self.probes});
+        match self.place {
+            Place::Direct(Endpoint { name, port }) => {
+                written["host"] = json!(name);
+                written["port"] = json!(port);
+            }
+            Place::Via(host, port) => {
+                written["dockerHost"] = json!(host);
+                written["port"] = json!(port);
+            }
+        }
+        written
+    }
+}
+
+/// The segments of a path that means what it says.
+fn segments(path: &str) -> Option<Vec<&str>> {
+    let segments: Vec<&str> = path.split('/').collect();
+    let (first, rest) = segments.split_first()?;
+    let plain = rest.iter().all(|segment| !["", ".", ".."].contains(segment));
+    (first.is_empty() && !rest.is_empty() && plain).then(|| rest.to_vec())
+}
+
+/// A text that consists of placeholders and nothing else.
+fn is_bare(template: &str) -> bool {
+    let left = ["{value}", "{username}", "{password}", "{accessKeyId}", "{secretAccessKey}"];
+    let marked = left.iter().fold(template.to_owned(), |text, word| text.replace(word, "\u{1}"));
+    marked.chars().all(|c| c == '\u{1}')
+}
+
+pub type Grants = [Grant];
+
+fn ours(grants: &Grants) -> impl Iterator<Item = &Grant> {
+    grants.iter().filter(|grant| grant.is_live() && grant.is_readable() && grant.may_be_ours())
+}
+
+/// How far a namespace may go where `allows` says which grants allow it and `is_about` which are about it.
+fn level(grants: &Grants, allows: impl Fn(&Grant) -> bool, is_about: impl Fn(&Grant) -> bool) -> Level {
+    if !ours(grants).any(allows) {
+        return Level::Nothing;
+    }
+    let mut live = grants.iter().filter(|grant| grant.is_live() && grant.may_be_ours());
+    let is_stopped = live.any(|grant| !grant.is_readable() || grant.mode == Mode::Observe && is_about(grant));
+    if is_stopped { Level::Look } else { Level::Change }
+}
+
+pub fn parameter(
+    grants: &Grants,
+    path: &str,
+    region: &str,
+    key: Option<&str>,
+    template: Option<&str>,
+) -> Level {
+    let Some(path) = segments(path) else { return Level::Nothing };
+    let staging: Vec<&str> = STAGING.trim_matches('/').split('/').collect();
+    if path.starts_with(&staging) {
+        return Level::Nothing;
+    }
+    let key = key.filter(|key| *key != DEFAULT_KEY);
+    let template = template.filter(|template| !is_bare(template));
+    let allows = |grant: &Grant| {
+        grant.parameters.iter().any(|entry| {
+            let here =
+                if entry.regions.is_empty() { region == HOME } else { entry.regions.contains(&region) };
+            entry.place != "/"
+                && entry.is_about(&path)
+                && here
+                && key.is_none_or(|key| entry.keys.contains(&key))
+                && template.is_none_or(|template| entry.templates.contains(&template))
+        })
+    };
+    let is_about = |grant: &Grant| {
+        grant.parameters.iter().any(|entry| {
+            entry.is_about(&path) && (entry.regions.is_empty() || entry.regions.contains(&region))
+        })
+    };
+    level(grants, allows, is_about)
+}
+
+pub fn host(grants: &Grants, host: &Host) -> Level {
+    let endpoints = [Some(host.endpoint), host.jump];
+    let endpoints = endpoints.into_iter().flatten();
+    let of = |endpoint: Endpoint| {
+        let lists = |grant: &Grant| {
+            let is_it = |e: &Endpoint| {
+                e.name.to_lowercase() == endpoint.name.to_lowercase() && e.port == endpoint.port
+            };
+            grant.hosts.iter().any(is_it)
+        };
+        level(grants, lists, lists)
+    };
+    endpoints.map(of).min().unwrap_or(Level::Nothing)
+}
+
+fn database(grants: &Grants, wanted: &Database) -> Level {
+    let is_it = |server: &&Server| match (server.place, wanted.place) {
+        (Place::Direct(a), Place::Direct(b)) => {
+            a.name.to_lowercase() == b.name.to_lowercase() && a.port == b.port
+        }
+        (a, b) => a == b,
+    };
+    let of_role = |role: &&'static str| {
+        let lists = |grant: &Grant, probes: bool| {
+            let mut servers = grant.servers.iter().filter(is_it);
+            servers.any(|server| server.roles.contains(role) && (!probes || server.probes))
+        };
+        let is_about = |grant: &Grant| grant.servers.iter().any(|server| is_it(&server));
+        let changed = level(grants, |grant| lists(grant, false), is_about);
+        let probed = level(grants, |grant| lists(grant, true), is_about);
+        if wanted.probes { changed.min(probed) } else { changed }
+    };
+    wanted.roles.iter().map(of_role).min().unwrap_or(Level::Nothing)
+}
+
+/// How far an object may go; `way` is the host that it goes through.
+pub fn secret(grants: &Grants, secret: &Secret, way: Option<&Host>) -> Level {
+    let mut levels: Vec<Level> = Vec::new();
+    for (path, template) in &secret.parameters {
+        levels.push(parameter(grants, path, secret.region(), secret.key, *template));
+    }
+    match &secret.source {
+        Source::Hex | Source::Fernet => {}
+        Source::Postgres(wanted) => {
+            levels.push(database(grants, wanted));
+            let admin = wanted.admin_parameter.map(|path| (path, secret.region()));
+            levels.extend(admin.map(|(path, region)| parameter(grants, path, region, secret.key, None)));
+        }
+        Source::R2(account) => {
+            let lists = |grant: &Grant| grant.accounts.contains(account);
+            levels.push(level(grants, lists, lists));
+        }
+    }
+    levels.extend(way.map(|way| host(grants, way)));
+    levels.into_iter().min().unwrap_or(Level::Nothing)
+}
+
+/// Whether a client for the region may be made.
+pub fn region(grants: &Grants, region: &str) -> bool {
+    let names = |grant: &Grant| grant.parameters.iter().any(|entry| entry.regions.contains(&region));
+    region == HOME || ours(grants).any(names)
+}

@@ -1,0 +1,751 @@
+//! Every port of the reconcilers over one small world in memory, each of which asks the rules before it answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_api::docker_host::Proof;
+use keyturn_api::grants::Grants;
+use keyturn_api::postgres::BootstrapMode;
+use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, RotationGrant, SecretIncident};
+use keyturn_reconcile::deploy::job::job_name;
+use keyturn_reconcile::deploy::plan::Run;
+use keyturn_reconcile::deploy::report::{DeployKind, Outcome, Report, ReportParameter};
+use keyturn_reconcile::deploy::revision;
+use keyturn_reconcile::deploy::task::Task;
+use keyturn_reconcile::deploy_jobs::{DeployJob, DeployJobs, JobParameter, JobState};
+use keyturn_reconcile::generator::{Random, RandomError};
+use keyturn_reconcile::incident::audit::Query;
+use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
+use keyturn_reconcile::managed_secret::ports::{Clock, Glimpse, Inventory, Leadership, Regions, Targets};
+use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
+use keyturn_reconcile::parameter_store::{Created, Kept, Listed, NewVersion, ParameterStore, StoreError};
+use keyturn_reconcile::target::{Answer, Fence, Issued, Login, Roles, SetUp, Target, TargetError};
+use keyturn_rotation::observed::{RotationId, Shape, Version};
+use keyturn_secret_value::SecretValue;
+use kube::ResourceExt;
+use kube::api::DynamicObject;
+
+use crate::cases::Numbers;
+use crate::rules::{self, Grant, Host, Level, NAMESPACE, STAGING, Secret};
+
+/// What stands between the grants and the reconcilers, to show that the rules find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    Nothing,
+    /// No port is guarded: the reconcilers are told that all is granted.
+    Unguarded,
+    /// Nobody asks again before an effect: they are told what was granted when the pass began.
+    AskedOnce,
+}
+
+/// Grants as somebody has read them.
+#[derive(Clone)]
+struct Reading {
+    grants: Arc<Vec<Grant>>,
+    /// Whether an effect has come of it: the next one needs another reading.
+    used: bool,
+}
+
+pub struct Stored {
+    value: String,
+    version: Version,
+}
+
+pub struct Job {
+    host: String,
+    listed: DeployJob,
+    created: DateTime<Utc>,
+}
+
+pub struct State {
+    pub now: DateTime<Utc>,
+    pub numbers: Numbers,
+    pub planted: Planted,
+    pub grants: Arc<Vec<Grant>>,
+    pub secrets: BTreeMap<&'static str, (Secret, ManagedSecret)>,
+    pub hosts: BTreeMap<&'static str, (Host, DockerHost)>,
+    pub incidents: Vec<SecretIncident>,
+    pub content: BTreeMap<(String, String), Vec<Stored>>,
+    pub keys: BTreeMap<String, String>,
+    pub logins: BTreeMap<String, String>,
+    issued: Vec<Issued>,
+    fences: BTreeMap<String, Fence>,
+    jobs: Vec<Job>,
+    /// Calls of this pass after which somebody edits something.
+    pub edit_after: Option<usize>,
+    pub edit: fn(&mut State),
+    pub subject: &'static str,
+    calls_of_pass: usize,
+    readings: Vec<Reading>,
+    begun_with: Option<Arc<Vec<Grant>>>,
+    secrets_read: Vec<Secret>,
+    hosts_read: Vec<Host>,
+    /// A token was made, and its record is written of the same reading.
+    has_issued: bool,
+    pub calls: BTreeMap<&'static str, usize>,
+    pub outside: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl State {
+    pub fn new(numbers: Numbers, planted: Planted) -> Self {
+        Self {
+            now: DateTime::from_timestamp(1_772_323_200, 0).unwrap(),
+            numbers,
+            planted,
+            grants: Arc::default(),
+            secrets: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            incidents: Vec::new(),
+            content: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            logins: BTreeMap::new(),
+            issued: Vec::new(),
+            fences: BTreeMap::new(),
+            jobs: Vec::new(),
+            edit_after: None,
+            edit: |_| {},
+            subject: "",
+            calls_of_pass: 0,
+            readings: Vec::new(),
+            begun_with: None,
+            secrets_read: Vec::new(),
+            hosts_read: Vec::new(),
+            has_issued: false,
+            calls: BTreeMap::new(),
+            outside: BTreeMap::new(),
+        }
+    }
+
+    pub fn begin_pass(&mut self, subject: &'static str) {
+        self.subject = subject;
+        self.calls_of_pass = 0;
+        self.readings.clear();
+        self.begun_with = None;
+        self.secrets_read.clear();
+        self.hosts_read.clear();
+        self.has_issued = false;
+    }
+
+    pub fn put(&mut self, region: &str, path: &str, value: &str, text: &str) {
+        let now = self.now;
+        let versions = self.content.entry((region.to_owned(), path.to_owned())).or_default();
+        let number = versions.last().map_or(0, |last| last.version.number) + 1;
+        let version = Version { number, modified: now, text: text.to_owned(), stamp: None, claim: None };
+        versions.push(Stored { value: value.to_owned(), version });
+    }
+
+    /// Ends every Job, with what it was to prove proven.
+    pub fn end_jobs(&mut self) {
+        for job in &mut self.jobs {
+            if !matches!(job.listed.state, JobState::Running { .. }) {
+                continue;
+            }
+            let proven = |p: &JobParameter| ReportParameter {
+                path: p.path.clone(),
+                version: p.version,
+                proof: Proof::Proven,
+                differs_in: Vec::new(),
+            };
+            let report = Report {
+                outcome: Outcome::Succeeded,
+                message: String::new(),
+                script_exit: None,
+                verified: true,
+                deploy: Some(DeployKind::Started),
+                parameters: job.listed.parameters.iter().map(proven).collect(),
+                others: None,
+                images: None,
+                logs: None,
+            };
+            job.listed.state = JobState::Ended { report, finished: job.created.max(self.now) };
+        }
+    }
+
+    /// Counts a call; somebody may have edited something right before it.
+    fn call(&mut self, port: &'static str) {
+        if self.edit_after == Some(self.calls_of_pass) {
+            (self.edit)(self);
+        }
+        self.calls_of_pass += 1;
+        *self.calls.entry(port).or_default() += 1;
+    }
+
+    fn violate(&mut self, port: &'static str, what: &str) {
+        let subject = self.subject;
+        let found = self.outside.entry(port).or_default();
+        if found.len() < 4 {
+            found.push(format!("{subject}: {port} {what}"));
+        }
+    }
+
+    /// A read, which may follow whatever grants and objects the pass has read, its first ones too.
+    fn reads(&mut self, port: &'static str, what: &str, allows: impl Fn(&Self, &rules::Grants) -> bool) {
+        self.call(port);
+        if !self.readings.iter().any(|reading| allows(self, &reading.grants)) {
+            self.violate(port, what);
+        }
+    }
+
+    /// An effect, which follows the grants as they were read since the effect before it.
+    fn changes(&mut self, port: &'static str, what: &str, allows: impl Fn(&Self, &rules::Grants) -> bool) {
+        self.call(port);
+        let right_before = self.readings.last().filter(|reading| !reading.used);
+        if !right_before.is_some_and(|reading| allows(self, &reading.grants)) {
+            self.violate(port, what);
+        }
+        if let Some(reading) = self.readings.last_mut() {
+            reading.used = true;
+        }
+    }
+
+    /// How far the secret of the pass may go, in any of the forms in which it was read.
+    fn may_look(&self, grants: &rules::Grants) -> bool {
+        let ours = self.secrets_read.iter().filter(|secret| secret.name == self.subject);
+        let ways = |secret: &Secret| -> Vec<Option<&Host>> {
+            let named: Vec<Option<&Host>> =
+                self.hosts_read.iter().filter(|host| Some(host.name) == secret.way()).map(Some).collect();
+            if named.is_empty() { vec![None] } else { named }
+        };
+        ours.into_iter().any(|secret| {
+            ways(secret).into_iter().any(|way| rules::secret(grants, secret, way) >= Level::Look)
+        })
+    }
+
+    /// As the secret of the pass and the host on its way were read last.
+    fn may_change(&self, grants: &rules::Grants) -> bool {
+        let Some(secret) = self.secrets_read.iter().rev().find(|secret| secret.name == self.subject) else {
+            return false;
+        };
+        let way = self.hosts_read.iter().rev().find(|host| Some(host.name) == secret.way());
+        rules::secret(grants, secret, way) == Level::Change
+    }
+
+    fn is_own_record(&self, path: &str) -> bool {
+        path.starts_with(&format!("{STAGING}/{NAMESPACE}/{}/", self.subject))
+    }
+
+    fn is_of_namespace(&mut self, port: &'static str, namespace: &str) {
+        self.call(port);
+        if namespace != NAMESPACE {
+            self.violate(port, namespace);
+        }
+    }
+}
+
+#[derive(Clone)]
+pub struct World(pub Arc<Mutex<State>>);
+
+impl World {
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Clock for World {
+    fn now(&self) -> DateTime<Utc> {
+        self.lock().now
+    }
+}
+
+impl Leadership for World {
+    fn is_leader(&self) -> bool {
+        true
+    }
+}
+
+impl Random for World {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RandomError> {
+        let mut state = self.lock();
+        buffer.fill_with(|| u8::try_from(state.numbers.below(256)).unwrap());
+        Ok(())
+    }
+}
+
+// Parameter Store.
+
+struct Store {
+    world: World,
+    region: String,
+}
+
+impl Regions for World {
+    fn store(&self, region: &str) -> Arc<dyn ParameterStore> {
+        self.lock().reads("Regions::store", region, |_, grants| rules::region(grants, region));
+        Arc::new(Store { world: self.clone(), region: region.to_owned() })
+    }
+}
+
+impl Store {
+    fn at(&self, path: &str) -> (String, String) {
+        (self.region.clone(), path.to_owned())
+    }
+
+    fn reads(&self, port: &'static str, path: &str) -> MutexGuard<'_, State> {
+        let mut state = self.world.lock();
+        state.reads(port, path, |state, grants| {
+            let is_granted = rules::parameter(grants, path, &self.region, None, None) >= Level::Look;
+            is_granted
+                || state.is_own_record(path.trim_end_matches('/')) && state.may_look(grants)
+                || state.is_own_record(path) && state.may_look(grants)
+        });
+        state
+    }
+
+    fn changes(&self, port: &'static str, path: &str, key: Option<&str>) -> MutexGuard<'_, State> {
+        let mut state = self.world.lock();
+        if state.has_issued && state.is_own_record(path) {
+            state.has_issued = false;
+            state.call(port);
+            return state;
+        }
+        state.changes(port, path, |state, grants| {
+            // A parameter may be left under the key that it is under.
+            let key = key.filter(|key| state.keys.get(path).is_none_or(|kept| kept != key));
+            let is_granted = rules::parameter(grants, path, &self.region, key, None) == Level::Change;
+            (is_granted || state.is_own_record(path)) && state.may_change(grants)
+        });
+        state
+    }
+}
+
+#[async_trait]
+impl ParameterStore for Store {
+    async fn list(&self, wanted: &[String]) -> Result<Vec<Listed>, StoreError> {
+        let mut listed = Vec::new();
+        for entry in wanted {
+            let state = self.reads("ParameterStore::list", entry);
+            let of = |path: &str| path == entry || entry.ends_with('/') && path.starts_with(entry.as_str());
+            let here = state.content.iter().filter(|((region, path), _)| *region == self.region && of(path));
+            let latest = here.filter_map(|((_, path), versions)| {
+                Some(Listed { path: path.clone(), latest: versions.last()?.version.clone() })
+            });
+            listed.extend(latest);
+        }
+        Ok(listed)
+    }
+
+    async fn kept(&self, path: &str) -> Result<Kept, StoreError> {
+        let state = self.reads("ParameterStore::kept", path);
+        let Some(versions) = state.content.get(&self.at(path)) else { return Ok(Kept::default()) };
+        let shape = Shape {
+            kind: "SecureString".to_owned(),
+            key_id: state.keys.get(path).cloned(),
+            pattern: None,
+            is_advanced: false,
+            labels_in_the_way: Vec::new(),
+        };
+        let versions = versions.iter().map(|stored| stored.version.clone()).collect();
+        Ok(Kept { versions, shape: Some(shape) })
+    }
+
+    async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError> {
+        let state = self.reads("ParameterStore::read", path);
+        let Some(versions) = state.content.get(&self.at(path)) else { return Ok(None) };
+        let found = match version {
+            Some(number) => versions.iter().find(|stored| stored.version.number == number),
+            None => versions.last(),
+        };
+        Ok(found.map(|stored| SecretValue::new(stored.value.clone())))
+    }
+
+    async fn create(&self, new: NewVersion<'_>) -> Result<Created, StoreError> {
+        let mut state = self.changes("ParameterStore::create", new.path, new.kms_key_id);
+        if state.content.contains_key(&self.at(new.path)) {
+            return Ok(Created::Exists);
+        }
+        write(&mut state, &self.region, new);
+        Ok(Created::Created)
+    }
+
+    async fn overwrite(&self, new: NewVersion<'_>) -> Result<i64, StoreError> {
+        let mut state = self.changes("ParameterStore::overwrite", new.path, new.kms_key_id);
+        Ok(write(&mut state, &self.region, new))
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), StoreError> {
+        let mut state = self.changes("ParameterStore::delete", path, None);
+        state.content.remove(&self.at(path));
+        Ok(())
+    }
+}
+
+fn write(state: &mut State, region: &str, new: NewVersion<'_>) -> i64 {
+    state.put(region, new.path, new.value.expose(), &new.text);
+    let key = (region.to_owned(), new.path.to_owned());
+    let Some(written) = state.content.get_mut(&key).and_then(|versions| versions.last_mut()) else {
+        return 0;
+    };
+    written.version.stamp = new.stamp;
+    written.version.number
+}
+
+impl Inventory for World {
+    fn glimpse(&self, region: &str, paths: &[String], folder: &str) -> Option<Glimpse> {
+        let mut state = self.lock();
+        let at = |path: &String| (region.to_owned(), path.clone());
+        for path in paths {
+            state.reads("Inventory::glimpse", path, |_, grants| {
+                rules::parameter(grants, path, region, None, None) >= Level::Look
+            });
+        }
+        let own = folder.trim_end_matches('/').to_owned();
+        state.reads("Inventory::glimpse", folder, |state, grants| {
+            state.is_own_record(&format!("{own}/")) && state.may_look(grants)
+        });
+        let latest = |path: &String| {
+            let versions = state.content.get(&at(path));
+            (path.clone(), versions.and_then(|versions| versions.last()).map(|stored| stored.version.clone()))
+        };
+        let staged = state.content.keys().filter(|(of, path)| of == region && path.starts_with(folder));
+        Some(Glimpse {
+            taken_at: state.now,
+            latest: paths.iter().map(latest).collect(),
+            staged: staged.map(|(_, path)| path.clone()).collect(),
+        })
+    }
+}
+
+// Targets.
+
+struct SimTarget {
+    world: World,
+    owner: String,
+    is_account: bool,
+    has_admin: bool,
+    roles: Vec<String>,
+}
+
+#[async_trait]
+impl Targets for World {
+    async fn open(
+        &self,
+        object: &ManagedSecret,
+        region: &str,
+    ) -> Result<Option<Arc<dyn Target>>, TargetError> {
+        let generate = &object.spec.generate;
+        if generate.postgres.is_none() && generate.cloudflare_r2.is_none() {
+            return Ok(None);
+        }
+        self.lock().reads("Targets::open", region, State::may_look);
+        let postgres = generate.postgres.as_ref();
+        Ok(Some(Arc::new(SimTarget {
+            world: self.clone(),
+            owner: format!("sim/{NAMESPACE}/{}", object.name_any()),
+            is_account: generate.cloudflare_r2.is_some(),
+            has_admin: postgres
+                .is_some_and(|spec| spec.admin_secret_ref.is_some() || spec.admin_parameter.is_some()),
+            roles: postgres
+                .map(|spec| spec.roles().into_iter().map(str::to_owned).collect())
+                .unwrap_or_default(),
+        })))
+    }
+}
+
+#[async_trait]
+impl Target for SimTarget {
+    async fn try_login(&self, login: &Login) -> Result<Answer, TargetError> {
+        let mut state = self.world.lock();
+        state.reads("Target::try_login", &login.username, State::may_look);
+        let known = state.logins.get(&login.username);
+        if known.is_some_and(|password| password == login.password.expose()) {
+            return Ok(Answer::Accepted);
+        }
+        let message = "password authentication failed".to_owned();
+        let reason = "LoginRefused";
+        Ok(Answer::Refused(TargetError { reason, message, permanent: true, outcome_unknown: false }))
+    }
+
+    async fn look(&self, replaced: &[&str]) -> Result<Roles, TargetError> {
+        let mut state = self.world.lock();
+        state.reads("Target::look", &self.owner, State::may_look);
+        if !self.is_account && !self.has_admin {
+            return Ok(Roles::default());
+        }
+        let mut can_log_in: BTreeSet<String> = state.logins.keys().cloned().collect();
+        if self.is_account {
+            let issued = replaced.is_empty().then(|| state.issued.clone());
+            return Ok(Roles { can_log_in, issued, ..Roles::default() });
+        }
+        can_log_in.retain(|role| self.roles.contains(role));
+        Ok(Roles { can_log_in, fences: state.fences.clone(), fenced: true, ..Roles::default() })
+    }
+
+    async fn issue(&self, id: RotationId) -> Result<Login, TargetError> {
+        let mut state = self.world.lock();
+        state.changes("Target::issue", &self.owner, State::may_change);
+        state.has_issued = true;
+        let number = state.issued.len();
+        let username = format!("{number:032x}");
+        let password = format!("{:064x}", number + 7);
+        let at = state.now;
+        state.issued.push(Issued { username: username.clone(), id, at, expires_at: None });
+        state.logins.insert(username.clone(), password.clone());
+        Ok(Login { username, password: SecretValue::new(password) })
+    }
+
+    async fn install(&self, id: RotationId, login: &Login, _own: &[Login]) -> Result<(), TargetError> {
+        let mut state = self.world.lock();
+        state.changes("Target::install", &login.username, State::may_change);
+        let changed_at = state.now;
+        state.logins.insert(login.username.clone(), login.password.expose().to_owned());
+        state.fences.insert(login.username.clone(), Fence { id, changed_at });
+        Ok(())
+    }
+
+    async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError> {
+        let mut state = self.world.lock();
+        state.changes("Target::retire", username, State::may_change);
+        let changed_at = state.now;
+        state.logins.remove(username);
+        state.issued.retain(|issued| issued.username != username);
+        state.fences.insert(username.to_owned(), Fence { id, changed_at });
+        Ok(())
+    }
+
+    async fn end_sessions(&self, username: &str, _: Option<DateTime<Utc>>) -> Result<(), TargetError> {
+        self.world.lock().changes("Target::end_sessions", username, State::may_change);
+        Ok(())
+    }
+
+    async fn own_sessions(
+        &self,
+        own: &Login,
+    ) -> Result<Vec<keyturn_reconcile::target::Session>, TargetError> {
+        let mut state = self.world.lock();
+        state.reads("Target::own_sessions", &own.username, State::may_look);
+        Ok(vec![keyturn_reconcile::target::Session {
+            username: own.username.clone(),
+            client: "web".to_owned(),
+            since: Some(state.now - TimeDelta::days(30)),
+        }])
+    }
+
+    async fn end_own_sessions(&self, own: &Login, _: DateTime<Utc>) -> Result<(), TargetError> {
+        self.world.lock().changes("Target::end_own_sessions", &own.username, State::may_change);
+        Ok(())
+    }
+
+    async fn set_up(&self, mode: BootstrapMode) -> Result<SetUp, TargetError> {
+        let mut state = self.world.lock();
+        match mode {
+            BootstrapMode::Plan => state.reads("Target::set_up", &self.owner, State::may_look),
+            BootstrapMode::Apply => state.changes("Target::set_up", &self.owner, State::may_change),
+        }
+        Ok(SetUp::default())
+    }
+}
+
+// Jobs and CloudTrail.
+
+#[async_trait]
+impl DeployJobs for World {
+    async fn of_host(&self, host: &DockerHost) -> Result<Vec<DeployJob>, ObjectError> {
+        let mut state = self.lock();
+        state.is_of_namespace("DeployJobs::of_host", &host.namespace().unwrap_or_default());
+        let own = state.jobs.iter().filter(|job| job.host == host.name_any());
+        Ok(own.map(|job| job.listed.clone()).collect())
+    }
+
+    async fn start(&self, host: &DockerHost, run: &Run, task: &Task) -> Result<String, ObjectError> {
+        let name = job_name(&host.name_any(), &task.revision, task.mode, task.attempt);
+        let mut state = self.lock();
+        state.changes("DeployJobs::start", &name, |state, grants| {
+            let host = state.hosts_read.iter().rev().find(|host| host.name == state.subject);
+            let goes_there = host.is_some_and(|host| rules::host(grants, host) == Level::Change);
+            let may_have = |secret: &str, path: Option<&str>| {
+                let mut known = state.secrets_read.iter().filter(|known| known.name == secret);
+                known.any(|known| {
+                    path.is_none_or(|path| known.parameters.iter().any(|(own, _)| *own == path))
+                        && rules::secret(grants, known, None) == Level::Change
+                })
+            };
+            let parameters = run.parameters.iter().all(|wish| may_have(&wish.secret, Some(&wish.path)));
+            let about = run.collection.as_ref().is_none_or(|asked| may_have(&asked.about.secret, None));
+            goes_there && parameters && about
+        });
+        let parameters = run.parameters.iter().map(|wish| JobParameter {
+            path: wish.path.clone(),
+            version: wish.version,
+            published_at: wish.published_at.timestamp(),
+        });
+        let listed = DeployJob {
+            name: name.clone(),
+            mode: task.mode,
+            revision: task.revision.clone(),
+            attempt: task.attempt,
+            parameters: parameters.collect(),
+            generation: host.metadata.generation.unwrap_or_default(),
+            target: revision::target(&host.spec),
+            audit: revision::audit_settings(&host.spec),
+            about: run.collection.as_ref().map(|collection| collection.about.clone()),
+            layers: run.layers,
+            created: state.now,
+            state: JobState::Running { trouble: None },
+        };
+        let created = state.now;
+        state.jobs.push(Job { host: host.name_any(), listed, created });
+        Ok(name)
+    }
+
+    // Of what keyturn has made itself nothing is anybody else's.
+    async fn delete(&self, host: &DockerHost, job: &str) -> Result<(), ObjectError> {
+        let mut state = self.lock();
+        state.is_of_namespace("DeployJobs::delete", &host.namespace().unwrap_or_default());
+        state.jobs.retain(|known| known.listed.name != job);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Trail for World {
+    async fn page(&self, query: &Query, _token: Option<&str>) -> Result<Page, TrailError> {
+        self.lock().reads("Trail::page", &query.region, |state, grants| {
+            state.secrets_read.iter().any(|secret| {
+                secret.region() == query.region && rules::secret(grants, secret, None) >= Level::Look
+            })
+        });
+        Ok(Page::default())
+    }
+}
+
+// The API server.
+
+#[async_trait]
+impl Objects for World {
+    async fn managed_secret(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<ManagedSecret>, ObjectError> {
+        let mut state = self.lock();
+        state.is_of_namespace("Objects::managed_secret", namespace);
+        let Some((secret, object)) = state.secrets.get(name).cloned() else { return Ok(None) };
+        state.secrets_read.push(secret);
+        Ok(Some(object))
+    }
+
+    async fn docker_host(&self, namespace: &str, name: &str) -> Result<Option<DockerHost>, ObjectError> {
+        let mut state = self.lock();
+        state.is_of_namespace("Objects::docker_host", namespace);
+        let Some((host, object)) = state.hosts.get(name).cloned() else { return Ok(None) };
+        state.hosts_read.push(host);
+        Ok(Some(object))
+    }
+
+    async fn secret_incident(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<SecretIncident>, ObjectError> {
+        let mut state = self.lock();
+        state.is_of_namespace("Objects::secret_incident", namespace);
+        Ok(state.incidents.iter().find(|incident| incident.name_any() == name).cloned())
+    }
+
+    async fn secret_incidents(&self, namespace: &str) -> Result<Vec<SecretIncident>, ObjectError> {
+        let mut state = self.lock();
+        state.is_of_namespace("Objects::secret_incidents", namespace);
+        Ok(state.incidents.clone())
+    }
+
+    async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError> {
+        let mut state = self.lock();
+        let known = state.incidents.iter_mut().find(|incident| incident.name_any() == object.name_any());
+        let known = known.ok_or_else(|| ObjectError::Gone(object.name_any()))?;
+        known.status.clone_from(&object.status);
+        Ok(known.clone())
+    }
+
+    async fn grants(&self) -> Result<Grants, ObjectError> {
+        let mut state = self.lock();
+        state.call("Objects::grants");
+        let current = state.grants.clone();
+        let first = state.begun_with.get_or_insert(current.clone()).clone();
+        let shown = match state.planted {
+            Planted::Nothing => current.clone(),
+            Planted::Unguarded => Arc::new(crate::cases::everything()),
+            Planted::AskedOnce => first,
+        };
+        state.readings.push(Reading { grants: current, used: false });
+        Ok(given(&shown))
+    }
+
+    async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
+        let mut state = self.lock();
+        state.is_of_namespace("Objects::managed_secrets", namespace);
+        let models: Vec<Secret> = state.secrets.values().map(|(secret, _)| secret.clone()).collect();
+        // The one that a pass is about is decided on as it was read by itself.
+        let subject = state.subject;
+        state.secrets_read.extend(models.into_iter().filter(|secret| secret.name != subject));
+        Ok(state.secrets.values().map(|(_, object)| object.clone()).collect())
+    }
+
+    async fn all_managed_secrets(&self) -> Result<Vec<ManagedSecret>, ObjectError> {
+        let state = self.lock();
+        Ok(state.secrets.values().map(|(_, object)| object.clone()).collect())
+    }
+
+    async fn docker_hosts(&self, namespace: &str) -> Result<Vec<DockerHost>, ObjectError> {
+        let mut state = self.lock();
+        state.is_of_namespace("Objects::docker_hosts", namespace);
+        Ok(state.hosts.values().map(|(_, object)| object.clone()).collect())
+    }
+
+    async fn surroundings(&self, namespace: &str, _source: Source) -> Result<Surroundings, ObjectError> {
+        let mut state = self.lock();
+        state.is_of_namespace("Objects::surroundings", namespace);
+        let hosts = state.hosts.values().map(|(_, object)| object.clone()).collect();
+        Ok(Surroundings { hosts, undecodable_hosts: Vec::new(), incidents: state.incidents.clone() })
+    }
+
+    async fn write_secret_status(&self, object: &ManagedSecret) -> Result<ManagedSecret, ObjectError> {
+        let mut state = self.lock();
+        let known = state.secrets.get_mut(object.name_any().as_str());
+        let (_, known) = known.ok_or_else(|| ObjectError::Gone(object.name_any()))?;
+        known.status.clone_from(&object.status);
+        Ok(known.clone())
+    }
+
+    async fn write_host_status(&self, object: &DockerHost) -> Result<DockerHost, ObjectError> {
+        let mut state = self.lock();
+        let known = state.hosts.get_mut(object.name_any().as_str());
+        let (_, known) = known.ok_or_else(|| ObjectError::Gone(object.name_any()))?;
+        known.status.clone_from(&object.status);
+        Ok(known.clone())
+    }
+
+    async fn set_finalizer(
+        &self,
+        object: &ManagedSecret,
+        present: bool,
+    ) -> Result<ManagedSecret, ObjectError> {
+        let mut state = self.lock();
+        let known = state.secrets.get_mut(object.name_any().as_str());
+        let (_, known) = known.ok_or_else(|| ObjectError::Gone(object.name_any()))?;
+        known.metadata.finalizers = present.then(|| vec![FINALIZER.to_owned()]);
+        let written = known.clone();
+        if !present && written.metadata.deletion_timestamp.is_some() {
+            state.secrets.remove(object.name_any().as_str());
+        }
+        Ok(written)
+    }
+
+    async fn notify(&self, _: Subject<'_>, _: Notice) {}
+}
+
+/// Grants as the API server lists them.
+fn given(grants: &[Grant]) -> Grants {
+    let object = |(number, grant): (usize, &Grant)| -> DynamicObject {
+        serde_json::from_value(grant.written(number)).unwrap()
+    };
+    Grants::of(grants.iter().enumerate().map(object).collect())
+}
+
+/// That the reconcilers are told of grants in the words of the schema.
+#[test]
+fn what_is_written_is_read() {
+    let written = crate::cases::everything()[0].written(0);
+    serde_json::from_value::<RotationGrant>(written).unwrap();
+}
