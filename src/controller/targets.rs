@@ -56,14 +56,22 @@ impl ClusterTargets {
         spec: &CloudflareR2Spec,
     ) -> Result<CloudflareR2, TargetError> {
         let (namespace, name) = names(object);
-        let SecretKeyRef { name: holder, key } = &spec.token_secret_ref;
-        let admin = text(holder, &self.secret(namespace, holder, Purpose::Cloudflare).await?, key)?;
+        let admin = self.cloudflare_token(namespace, spec).await?;
         let admin = SecretValue::new(admin.expose().trim().to_owned());
         let owner = format!("{}/{namespace}/{name}", self.cluster);
         // A token that is never rotated again ends by itself, though late enough for a rotation that is overdue.
         let period = object.spec.rotation.period.as_ref().and_then(|period| period.to_delta());
         let lifetime = period.map(|period| period * 2);
         CloudflareR2::new(spec, self.cloudflare.clone(), admin, owner, lifetime)
+    }
+
+    async fn cloudflare_token(
+        &self,
+        namespace: &str,
+        spec: &CloudflareR2Spec,
+    ) -> Result<SecretValue, TargetError> {
+        let SecretKeyRef { name, key } = &spec.token_secret_ref;
+        text(name, &self.secret(namespace, name, Purpose::Cloudflare).await?, key)
     }
 
     async fn postgres(
@@ -207,10 +215,10 @@ impl Targets for ClusterTargets {
     ) -> Result<Option<SecretValue>, TargetError> {
         let (namespace, _) = names(object);
         if let Some(spec) = &object.spec.generate.postgres {
-            return Ok(self.admin(namespace, spec, region).await?.map(|login| login.password));
+            return Ok(self.admin(namespace, spec, region).await?.map(Administrator::into_password));
         }
         match &object.spec.generate.cloudflare_r2 {
-            Some(spec) => self.text(namespace, &spec.token_secret_ref).await.map(Some),
+            Some(spec) => self.cloudflare_token(namespace, spec).await.map(Some),
             None => Ok(None),
         }
     }

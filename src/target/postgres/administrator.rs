@@ -58,6 +58,10 @@ impl Administrator {
         }
     }
 
+    pub fn into_password(self) -> SecretValue {
+        self.password
+    }
+
     /// The name, where it may not be shown.
     pub fn hidden_name(&self) -> Option<&SecretValue> {
         self.secret.as_ref().map(|_| &self.username)

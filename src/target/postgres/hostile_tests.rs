@@ -8,7 +8,7 @@ use super::hostile::{Bytes, Hostile, OWNER, PASSWORD, Plan, begun, message, read
 use super::{Administrator, Limits, Postgres};
 use crate::api::postgres::BootstrapMode;
 use crate::secret_value::SecretValue;
-use crate::target::{Answer, Login, Roles, Target, TargetError};
+use crate::target::{Answer, Claim, Login, Roles, Target, TargetError};
 
 const SESSION: usize = 16 << 20;
 /// What the way may hold beyond what was counted: one read of the client library.
@@ -44,9 +44,9 @@ async fn said(target: &Postgres) -> Vec<String> {
     let app = Login { username: "app_a".to_owned(), password: SecretValue::new(PASSWORD.to_owned()) };
     vec![
         format!("{:?}", target.try_login(&app).await),
-        format!("{:?}", target.look(&[]).await),
+        format!("{:?}", target.look().await),
         format!("{:?}", target.install(1, &app, &[]).await),
-        format!("{:?}", target.retire(1, "app_a").await),
+        format!("{:?}", target.retire(1, "app_a", Claim::Name).await),
         format!("{:?}", target.end_sessions("app_a", None).await),
         format!("{:?}", target.set_up(BootstrapMode::Apply).await),
     ]

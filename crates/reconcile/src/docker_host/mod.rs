@@ -219,7 +219,7 @@ impl DockerHosts {
             Permission::Lacking(message) => {
                 StartFailure { reason: "NotGranted".to_owned(), message, stalled: true, unreadable: None }
             }
-            Permission::Granted | Permission::ObserveOnly => self.missing_right(right),
+            Permission::Granted | Permission::ObserveOnly(_) => self.missing_right(right),
         };
         let before = host.status.clone().unwrap_or_default();
         let mut status = before.clone();
