@@ -208,7 +208,7 @@ pub async fn ask(
     output: &Output<'_>,
 ) -> Result<Vec<Line>, HostError> {
     let (answer, exit) = exchange(connection, request, output_limit, ANSWER_LIMIT, output).await?;
-    parse(&answer).ok_or(HostError::NoAnswer(exit))
+    lines(&answer).ok_or(HostError::NoAnswer(exit))
 }
 
 /// What docker says about an image. It may hold secrets.
@@ -372,7 +372,7 @@ async fn exchange(
 }
 
 /// The lines of a complete answer; `None` where its end is missing. Other lines are ignored: profiles of shells print.
-fn parse(answer: &str) -> Option<Vec<Line>> {
+pub fn lines(answer: &str) -> Option<Vec<Line>> {
     let mut lines = Vec::new();
     for line in answer.lines() {
         // A profile may have printed something without a line break before the answer.
@@ -442,12 +442,12 @@ mod tests {
 
     #[test]
     fn an_answer_counts_only_when_it_is_complete() {
-        assert_eq!(parse("keyturn: result 0\n"), None);
+        assert_eq!(lines("keyturn: result 0\n"), None);
         assert_eq!(
-            parse("Welcome!\nkeyturn: result 0\nkeyturn: done\n"),
+            lines("Welcome!\nkeyturn: result 0\nkeyturn: done\n"),
             Some(vec![Line::Result(DeployResult::Exit(0))])
         );
-        assert_eq!(parse("no line break keyturn: done"), Some(vec![]));
+        assert_eq!(lines("no line break keyturn: done"), Some(vec![]));
     }
 
     #[test]
@@ -462,11 +462,11 @@ mod tests {
             format!("outdated {long} 1 {long}"),
             format!("unfit {long}"),
         ] {
-            for said in parse(&format!("keyturn: {line}\nkeyturn: done\n")).unwrap() {
+            for said in lines(&format!("keyturn: {line}\nkeyturn: done\n")).unwrap() {
                 assert!(format!("{said:?}").len() < 1200, "{said:?}");
             }
         }
-        assert_eq!(parse(&format!("keyturn: image {long} x\nkeyturn: done\n")), Some(vec![]));
+        assert_eq!(lines(&format!("keyturn: image {long} x\nkeyturn: done\n")), Some(vec![]));
     }
 
     #[test]
@@ -492,6 +492,6 @@ mod tests {
             Line::Container { name: text("app"), restarting: true, restarts: 4 },
             Line::Image { id: "sha256:0a".into(), name: text("app:1") },
         ];
-        assert_eq!(parse(answer), Some(expected));
+        assert_eq!(lines(answer), Some(expected));
     }
 }

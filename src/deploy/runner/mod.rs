@@ -11,7 +11,7 @@ mod logs;
 mod output;
 mod pod;
 mod proof;
-mod termination;
+pub mod termination;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use tokio::time::{Instant, sleep, timeout_at};
 
-pub use self::host::HOST_SCRIPT;
-use self::host::{DeployResult, HostError, Line, Request};
+use self::host::{DeployResult, HostError, Request};
+pub use self::host::{HOST_SCRIPT, Line, lines};
 use self::output::Output;
 pub use self::pod::{Files, main, main_with};
 use self::proof::{Check, Proofs};

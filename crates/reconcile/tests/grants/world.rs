@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_api::consent::USABLE_BY;
 use keyturn_api::docker_host::Proof;
 use keyturn_api::grants::Grants;
 use keyturn_api::postgres::BootstrapMode;
@@ -21,7 +22,7 @@ use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
 use keyturn_reconcile::managed_secret::ports::{Clock, Glimpse, Inventory, Leadership, Regions, Targets};
 use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use keyturn_reconcile::parameter_store::{Created, Kept, Listed, NewVersion, ParameterStore, StoreError};
-use keyturn_reconcile::target::{Answer, Fence, Issued, Login, Roles, SetUp, Target, TargetError};
+use keyturn_reconcile::target::{Answer, Claim, Fence, Issued, Login, Roles, SetUp, Target, TargetError};
 use keyturn_rotation::observed::{RotationId, Shape, Version};
 use keyturn_secret_value::SecretValue;
 use kube::ResourceExt;
@@ -441,6 +442,22 @@ impl Targets for World {
                 .unwrap_or_default(),
         })))
     }
+
+    async fn admin_secret(
+        &self,
+        object: &ManagedSecret,
+        region: &str,
+    ) -> Result<Option<SecretValue>, TargetError> {
+        let (generate, name) = (&object.spec.generate, object.name_any());
+        if generate.postgres.is_none() && generate.cloudflare_r2.is_none() {
+            return Ok(None);
+        }
+        self.lock().reads("Targets::admin_secret", region, |state, grants| {
+            let mut known = state.secrets_read.iter().filter(|known| known.name == name);
+            known.any(|known| rules::secret(grants, known, None) >= Level::Look)
+        });
+        Ok(Some(SecretValue::new("the administrator's".to_owned())))
+    }
 }
 
 #[async_trait]
@@ -457,7 +474,7 @@ impl Target for SimTarget {
         Ok(Answer::Refused(TargetError { reason, message, permanent: true, outcome_unknown: false }))
     }
 
-    async fn look(&self, replaced: &[&str]) -> Result<Roles, TargetError> {
+    async fn look(&self) -> Result<Roles, TargetError> {
         let mut state = self.world.lock();
         state.reads("Target::look", &self.owner, State::may_look);
         if !self.is_account && !self.has_admin {
@@ -465,7 +482,7 @@ impl Target for SimTarget {
         }
         let mut can_log_in: BTreeSet<String> = state.logins.keys().cloned().collect();
         if self.is_account {
-            let issued = replaced.is_empty().then(|| state.issued.clone());
+            let issued = Some(state.issued.clone());
             return Ok(Roles { can_log_in, issued, ..Roles::default() });
         }
         can_log_in.retain(|role| self.roles.contains(role));
@@ -494,7 +511,7 @@ impl Target for SimTarget {
         Ok(())
     }
 
-    async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError> {
+    async fn retire(&self, id: RotationId, username: &str, _: Claim) -> Result<(), TargetError> {
         let mut state = self.world.lock();
         state.changes("Target::retire", username, State::may_change);
         let changed_at = state.now;
@@ -582,11 +599,17 @@ impl DeployJobs for World {
             about: run.collection.as_ref().map(|collection| collection.about.clone()),
             layers: run.layers,
             created: state.now,
+            holds_task: false,
             state: JobState::Running { trouble: None },
         };
         let created = state.now;
         state.jobs.push(Job { host: host.name_any(), listed, created });
         Ok(name)
+    }
+
+    async fn delete_task(&self, host: &DockerHost, _job: &str) -> Result<(), ObjectError> {
+        self.lock().is_of_namespace("DeployJobs::delete_task", &host.namespace().unwrap_or_default());
+        Ok(())
     }
 
     // Of what keyturn has made itself nothing is anybody else's.
@@ -698,6 +721,15 @@ impl Objects for World {
         state.is_of_namespace("Objects::surroundings", namespace);
         let hosts = state.hosts.values().map(|(_, object)| object.clone()).collect();
         Ok(Surroundings { hosts, undecodable_hosts: Vec::new(), incidents: state.incidents.clone() })
+    }
+
+    async fn secret_labels(
+        &self,
+        namespace: &str,
+        _name: &str,
+    ) -> Result<Option<BTreeMap<String, String>>, ObjectError> {
+        self.lock().is_of_namespace("Objects::secret_labels", namespace);
+        Ok(Some(BTreeMap::from([(USABLE_BY.to_owned(), "ssh".to_owned())])))
     }
 
     async fn write_secret_status(&self, object: &ManagedSecret) -> Result<ManagedSecret, ObjectError> {
