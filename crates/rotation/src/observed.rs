@@ -444,7 +444,8 @@ pub struct TargetEvidence {
     pub changed_since: bool,
     /// What it said to the login of the newest record.
     pub recorded: Option<Acceptance>,
-    /// What it said to the published login, where no record lies open.
+    /// What it said to the published login, where no record lies open, or one of a login that the target made is not
+    /// published yet.
     pub published: Option<Acceptance>,
     /// By username: what it said to the logins that open records replace, where that is asked: after their end.
     pub replaced: BTreeMap<String, Acceptance>,

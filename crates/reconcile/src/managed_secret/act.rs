@@ -120,8 +120,11 @@ impl Actor<'_> {
             Act::DeleteRecord { id } => {
                 let path = self.record_path(*id);
                 self.store.delete(&path).await?;
-                // The target was asked about the login of this record, which is not the published one where it came back.
-                if observed.records.get(id).is_some_and(|record| has_come_back(observed, record)) {
+                // The target was asked about the login of this record, which is not the published one where it came back, and
+                // not about how long a login works that it made.
+                let came_back =
+                    observed.records.get(id).is_some_and(|record| has_come_back(observed, record));
+                if came_back || self.object.spec.generate.cloudflare_r2.is_some() {
                     observed.target = None;
                 }
                 observed.records.remove(id);

@@ -68,16 +68,20 @@ pub async fn look(
                     evidence.recorded = Some(acceptance(target, &login).await);
                     look_as_itself(target, object, &login, &mut evidence).await;
                     evidence.replaced = end_of_replaced(target, object, store, observed, &evidence).await?;
+                    // What it replaces may be another pair than what somebody has put there since.
+                    let newest = observed.records.values().next_back();
+                    let is_published = newest.is_some_and(|record| observed.is_published(record));
+                    if object.spec.generate.cloudflare_r2.is_some() && !is_published {
+                        let login = published_login(object, store, observed, None).await?;
+                        evidence.published = Some(published_acceptance(target, object, login.as_ref()).await);
+                    }
                 }
                 None if observed.parameters.iter().all(|p| !p.versions.is_empty()) => {
                     let login = published_login(object, store, observed, None).await?;
                     evidence.lifetime =
                         login.as_ref().and_then(|login| lifetimes.get(&login.username)).copied();
                     evidence.notes.extend(evidence.lifetime.and_then(|lifetime| near_end(&lifetime, now)));
-                    evidence.published = Some(match &login {
-                        Some(login) => acceptance(target, login).await,
-                        None => Acceptance::Refused(unreadable(object)),
-                    });
+                    evidence.published = Some(published_acceptance(target, object, login.as_ref()).await);
                     if login.is_some_and(|login| is_to_be_replaced(object, &login)) {
                         match target.set_up(BootstrapMode::Plan).await {
                             Ok(plan) => {
@@ -224,6 +228,17 @@ pub async fn acceptance(target: &dyn Target, login: &Login) -> Acceptance {
         Ok(Answer::Accepted) => Acceptance::Accepted,
         Ok(Answer::Refused(error)) => Acceptance::Refused((&error).into()),
         Err(error) => Acceptance::Unknown((&error).into()),
+    }
+}
+
+async fn published_acceptance(
+    target: &dyn Target,
+    object: &ManagedSecret,
+    login: Option<&Login>,
+) -> Acceptance {
+    match login {
+        Some(login) => acceptance(target, login).await,
+        None => Acceptance::Refused(unreadable(object)),
     }
 }
 

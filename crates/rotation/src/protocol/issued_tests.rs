@@ -217,6 +217,16 @@ fn a_login_of_another_name_is_retired_only_where_it_was_accepted() {
 }
 
 #[test]
+fn what_somebody_has_put_and_the_target_refuses_is_dead_although_the_login_before_works() {
+    let seen = |published| {
+        let seen = TargetEvidence { published: Some(published), ..target(&[]) };
+        under_way(vec![ours(1, 1, 10)], pair_record(1), seen)
+    };
+    assert_eq!(published_is_dead(&issued(), &seen(Acceptance::Refused(problem()))), Some(true));
+    assert_eq!(published_is_dead(&issued(), &seen(Acceptance::Accepted)), Some(false));
+}
+
+#[test]
 fn every_login_of_an_earlier_rotation_is_retired_whatever_was_published() {
     let left =
         |name, id, minutes| living(&["new", name], target(&[(name, id, minutes), ("new", 2, NOW - 120)]));

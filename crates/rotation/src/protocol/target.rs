@@ -325,6 +325,9 @@ pub fn published_is_dead(desired: &Desired<'_>, observed: &Observed) -> Option<b
         // What a roll back leaves published has yet to be what the role has again.
         return Some(!is_accepted(observed));
     }
+    if issued::is_issued(desired) && matches!(target.published, Some(Acceptance::Refused(_))) {
+        return Some(true);
+    }
     Some(match &credential.replaces {
         _ if in_place => is_accepted(observed) || changed_at(target, record).is_some(),
         Some(old) if *old != credential.username => {
