@@ -81,8 +81,9 @@ impl ClusterTargets {
         region: &str,
     ) -> Result<Postgres, TargetError> {
         let (namespace, name) = names(object);
-        let admin = self.admin(namespace, spec, region).await?;
+        // The way first: nothing is read for a host that no grant covers.
         let dial = self.dial(namespace, spec).await?;
+        let admin = self.admin(namespace, spec, region).await?;
         let grants = self.objects.grants().await.map_err(unavailable)?;
         let superuser = grants::allows_superuser(&grants, object);
         let owner = format!("{}/{namespace}/{name}", self.cluster);

@@ -245,20 +245,19 @@ fn observe_the_host(state: &mut State) {
 }
 
 scenario!(an_incident_changes_no_role_through_a_host_that_is_observed,
-prepare: |s| {
-    let through = json!({
-        "host": null, "via": {"dockerHost": "web"}, "singleRole": {"name": "app_a"},
-        "adminSecretRef": {"name": "admin"},
-    });
-    login_on_web(s, through, json!({}));
-    observe_the_host(s);
-},
-script: an_incident,
-ends: |end| {
-    let open = |s: &SecretEnd| s.conditions.get("Compromised").is_some_and(|(_, why)| why == "Observe");
-    let works = end.server.as_ref().is_some_and(|server| server.accepts_published && server.accepts_hosts);
-    works && end.parameters.values().all(|p| p.generated == 0) && end.secrets.values().all(open)
-});
+    prepare: |s| {
+        let through = json!({
+            "host": null, "via": {"dockerHost": "web"}, "singleRole": {"name": "app_a"},
+            "adminSecretRef": {"name": "admin"},
+        });
+        login_on_web(s, through, json!({}));
+        observe_the_host(s);
+    },
+    script: || vec![
+        at(300, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
+        later(1800, "has seen enough, and lets the host be changed", |s| grant(s, "Rotate")),
+    ],
+    ends: |end| contained_logins(end, 1, &["app_a"]));
 
 /// A grant of a later version, that observes.
 fn apply_a_grant_that_cannot_be_read(state: &mut State) {
