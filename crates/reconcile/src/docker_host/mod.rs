@@ -181,8 +181,11 @@ impl DockerHosts {
         let next = next.into_iter().flatten().min();
         let requeue = requeue(&decision, left_out.is_some() || postponed, next, &self.settings, now);
         let host = self.record(host, &before, status, &decision, now).await?;
-        self.tidy(&host, &jobs).await?;
-        Ok(requeue)
+        let is_tidy = self.tidy(&host, &jobs).await?;
+        Ok(match requeue {
+            Requeue::After(wait) if !is_tidy => Requeue::After(wait.min(HELD_POLL)),
+            requeue => requeue,
+        })
     }
 
     /// Writes the status where it has changed, and tells people of what they should know.
@@ -489,8 +492,8 @@ impl DockerHosts {
     }
 
     /// Deletes what is left of interrupted starts, ended Jobs but the last few of each mode, and the tasks of the others
-    /// that have ended. Their results are in the status by now.
-    async fn tidy(&self, host: &DockerHost, jobs: &[DeployJob]) -> Result<(), ObjectError> {
+    /// that have ended. Their results are in the status by now. `false` where a task is still there.
+    async fn tidy(&self, host: &DockerHost, jobs: &[DeployJob]) -> Result<bool, ObjectError> {
         let current = host.status.as_ref().and_then(|status| status.run.as_ref()).map(|run| run.job.as_str());
         let superfluous = superfluous(jobs);
         for name in superfluous.iter().filter(|name| Some(**name) != current) {
@@ -498,13 +501,18 @@ impl DockerHosts {
                 self.ports.jobs.delete(host, name).await?;
             }
         }
+        let mut is_tidy = true;
         let kept = jobs.iter().filter(|job| !superfluous.contains(job.name.as_str()));
         for job in kept.filter(|job| job.holds_task) {
-            if self.ports.leadership.is_leader() {
-                self.ports.jobs.delete_task(host, &job.name).await?;
+            if self.ports.leadership.is_leader()
+                && let Err(error) = self.ports.jobs.delete_task(host, &job.name).await
+            {
+                // Nothing else of the host waits for it, as where the role may not delete Secrets.
+                tracing::warn!(host = host.name_any(), %error, "the task of Job {} is not deleted yet", job.name);
+                is_tidy = false;
             }
         }
-        Ok(())
+        Ok(is_tidy)
     }
 }
 
