@@ -284,7 +284,9 @@ fn mirrored_target(
     let is_published =
         |record: &Record| observed.is_published(record) && !protocol::has_come_back(observed, record);
     let published = observed.records.values().next_back().is_none_or(is_published);
-    let answer = if observed.records.is_empty() { target.published.as_ref() } else { None };
+    // Once the recorded login is published, what was said of the one before it is of no matter.
+    let superseded = published && !observed.records.is_empty();
+    let answer = target.published.as_ref().filter(|_| !superseded);
     let answer = answer.or(target.recorded.as_ref().filter(|_| published));
     let (accepts, message) = match answer {
         Some(Acceptance::Accepted) => (true, String::new()),

@@ -1,6 +1,6 @@
 //! What a target shows of one secret, and which logins are tried there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use keyturn_api::ManagedSecret;
@@ -144,8 +144,15 @@ async fn end_of_replaced(
     for record in observed.records.values() {
         let Some(credential) = &record.credential else { continue };
         let replaced = credential.replaces.iter().chain(&credential.accepted);
-        let gone = replaced.filter(|id| !seen.can_log_in.contains(*id)).collect();
-        for pair in pairs::of_ids(&gone, object, store, observed, &record.base).await? {
+        let gone: BTreeSet<&String> = replaced.filter(|id| !seen.can_log_in.contains(*id)).collect();
+        let found = if object.spec.generate.cloudflare_r2.is_some() {
+            pairs::of_ids(&gone, object, store, observed, &record.base).await?
+        } else {
+            // What a role had before its rotation is what was published then.
+            let login = published_login(object, store, observed, Some(&record.base)).await?;
+            login.into_iter().filter(|login| gone.contains(&login.username)).collect()
+        };
+        for pair in found {
             let answer = acceptance(target, &pair).await;
             answers.insert(pair.username, answer);
         }

@@ -24,6 +24,7 @@ use kube::ResourceExt;
 
 use crate::faults::{Kind, Plan};
 use crate::world::cloudflare::THEIRS;
+use crate::world::hosts::SimJob;
 use crate::world::ssm::{By, Stored};
 use crate::world::{At, CLUSTER, DELETION_BOUND, GRACE, KEY, NAMESPACE, REGION, STAGING, Sent, State};
 
@@ -957,7 +958,11 @@ pub fn at_the_end(state: &mut State) {
     for untold in held::untold(state) {
         state.violate(untold);
     }
-    let jobs = state.jobs.iter().filter(|job| job.finished.is_some() && !job.task_deleted);
+    // With a DockerHost its Jobs go, and with them their Secrets: Kubernetes collects what an object owned.
+    let is_collected =
+        |job: &&SimJob| state.cluster.host(&job.host).is_none_or(|host| host.metadata.uid != job.host_uid);
+    let kept = state.jobs.iter().filter(|job| !is_collected(job));
+    let jobs = kept.filter(|job| job.finished.is_some() && !job.task_deleted);
     let held: Vec<String> = jobs.map(|job| job.name.clone()).collect();
     if !held.is_empty() {
         state.violate(format!("I7: the fingerprints of a run that is over are kept: {}", held.join(", ")));

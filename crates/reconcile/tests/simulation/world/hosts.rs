@@ -75,7 +75,7 @@ pub struct SimJob {
     parameters: Vec<JobParameter>,
     target: String,
     generation: i64,
-    host_uid: Option<String>,
+    pub host_uid: Option<String>,
     created: At,
     pub finished: Option<At>,
     stage: Stage,
