@@ -490,6 +490,7 @@ const WORK: [&str; 13] = [
     "create jobs",
     "create secrets",
     "delete jobs",
+    "delete secrets",
     "get jobs",
     "get secrets",
     "list events",

@@ -256,7 +256,7 @@ async fn the_jobs_that_it_makes_are_taken_from_it_and_no_others() {
 
 #[tokio::test]
 #[ignore = "needs the world"]
-async fn jobs_of_others_and_what_people_wrote_into_a_managedsecret_are_kept_from_it() {
+async fn jobs_and_secrets_of_others_and_what_people_wrote_into_a_managedsecret_are_kept_from_it() {
     within("admission-others", |client, namespace| async move {
         bind(&client, &namespace).await;
         let account = controller().await;
@@ -278,6 +278,13 @@ async fn jobs_of_others_and_what_people_wrote_into_a_managedsecret_are_kept_from
         assert!(said.contains("its own Jobs only"), "{said}");
         let said = refusal(jobs.delete("somebodys", &DeleteParams::background()).await.unwrap_err());
         assert!(said.contains("its own Jobs only"), "{said}");
+
+        let key = json!({"metadata": {"name": "key"}, "stringData": {"id.pem": "of somebody"}});
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+        secrets.create(&PostParams::default(), &serde_json::from_value(key).unwrap()).await.unwrap();
+        let secrets: Api<Secret> = Api::namespaced(account.clone(), &namespace);
+        let said = refusal(secrets.delete("key", &DeleteParams::default()).await.unwrap_err());
+        assert!(said.contains("deletes the Secrets of its deploy Jobs only"), "{said}");
 
         let token = json!({
             "apiVersion": "keyturn.dev/v1alpha1",
