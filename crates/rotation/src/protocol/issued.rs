@@ -145,14 +145,13 @@ pub(super) fn retire(
     desired: &Desired<'_>,
     observed: &Observed,
     record: &Record,
-    target: &TargetEvidence,
     due: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Option<Next> {
     let wait = |until, why| Some(Next::Wait { step: Step::Retire, until, why });
-    if target.issued.is_none() {
+    let Some(target) = observed.target.as_ref().filter(|target| target.issued.is_some()) else {
         return wait(None, Waiting::TargetUnseen);
-    }
+    };
     let mut remaining: Vec<_> = remaining(desired, observed, record, target).collect();
     if let Some(old) = remaining.iter().find(|old| may_be_retired(observed, target, old)) {
         let act = Act::Retire { id: record.id, username: (*old).clone() };

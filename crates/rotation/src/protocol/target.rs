@@ -129,7 +129,7 @@ pub(super) fn retire(
         return wait(None, Waiting::Target(problem.clone()));
     }
     if made_by_it {
-        return issued::retire(desired, observed, record, target, wanted_at, now);
+        return issued::retire(desired, observed, record, wanted_at, now);
     }
     let old = old?;
     if target.superusers.contains(old) {
