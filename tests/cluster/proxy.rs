@@ -88,7 +88,7 @@ fn report(cluster: &str, variables: &[(&str, String)]) -> Output {
         command.env_remove(name).env_remove(name.to_lowercase());
     }
     command
-        .args(["incident", "report", "stolen-laptop", "-n", "shop"])
+        .args(["incident", "report", "stolen-laptop", "-n", "shop", "--status-only"])
         .env("KUBECONFIG", &kubeconfig)
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .output()

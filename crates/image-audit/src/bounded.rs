@@ -17,9 +17,13 @@ pub fn is_too_many(error: &serde_json::Error) -> bool {
     error.to_string().starts_with(TOO_MANY)
 }
 
-/// A list, or one text in its place, as older versions of docker wrote commands.
 pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
-    from.deserialize_any(List(PhantomData))
+    from.deserialize_any(List { or_one_text: false, of: PhantomData })
+}
+
+/// The words of a command, or one text in their place, as older versions of docker wrote it.
+pub fn words<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    from.deserialize_any(List { or_one_text: true, of: PhantomData })
 }
 
 /// A document that is a list.
@@ -34,7 +38,10 @@ pub fn map<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<BT
     from.deserialize_any(Map(PhantomData))
 }
 
-struct List<T>(PhantomData<T>);
+struct List<T> {
+    or_one_text: bool,
+    of: PhantomData<T>,
+}
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
     type Value = Vec<T>;
@@ -48,6 +55,9 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
     }
 
     fn visit_string<E: Error>(self, text: String) -> Result<Self::Value, E> {
+        if !self.or_one_text {
+            return Err(E::custom("a text in the place of a list"));
+        }
         T::deserialize(serde::de::value::StringDeserializer::new(text)).map(|entry| vec![entry])
     }
 

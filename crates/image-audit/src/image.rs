@@ -206,9 +206,9 @@ struct Config {
     env: Vec<Held>,
     #[serde(default, deserialize_with = "bounded::map")]
     labels: BTreeMap<String, Held>,
-    #[serde(default, deserialize_with = "bounded::list")]
+    #[serde(default, deserialize_with = "bounded::words")]
     cmd: Vec<Held>,
-    #[serde(default, deserialize_with = "bounded::list")]
+    #[serde(default, deserialize_with = "bounded::words")]
     entrypoint: Vec<Held>,
     #[serde(default, deserialize_with = "or_default")]
     healthcheck: Healthcheck,
@@ -219,7 +219,7 @@ struct Config {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase")]
 struct Healthcheck {
-    #[serde(default, deserialize_with = "bounded::list")]
+    #[serde(default, deserialize_with = "bounded::words")]
     test: Vec<Held>,
 }
 
