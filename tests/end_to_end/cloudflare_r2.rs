@@ -386,7 +386,7 @@ fn contained(account: &Account, stolen: &Pair) {
     let published = account.published();
     assert!(published.id != stolen.id && published.secret != stolen.secret, "both halves are new");
     assert_eq!(account.list(&published), "200", "R2 accepts the new pair");
-    let report = run("keyturn", &["incident", "report", "leak", "-n", &project.name]);
+    let report = run("keyturn", &["incident", "report", "leak", "-n", &project.name, "--status-only"]);
     assert!(report.contains("State: Contained"), "{report}");
     assert!(!report.contains(&stolen.secret) && !report.contains(&published.secret), "a value is shown");
     let at = |field: &str| project.field(INCIDENT, field);

@@ -28,18 +28,20 @@ fn a_key_does_not_come_to_light_as_the_name_of_an_administrator() {
     let grant =
         format!("{}  postgres: [{{dockerHost: web, port: 5999, roles: [app]}}]\n", project.grant("Rotate"));
     project.apply(&grant);
+    let key = variable("KEYTURN_HOST_KEY");
+    project.create_secret("swapped", "ssh", &[&format!("--from-file=id={key}")]);
     ssm::put(&project.path("STOLEN"), "from-before-keyturn");
     let generate = "  generate: {postgres: {via: {dockerHost: web}, port: 5999, database: app, adminSecretRef: {name: \
-                    host-key, usernameKey: id, passwordKey: id}, singleRole: {name: app}}}\n";
+                    swapped, usernameKey: id, passwordKey: id}, singleRole: {name: app}}}\n";
     project.apply(&project.secret("stolen", "STOLEN", generate));
     project.request("stolen", "once");
     project.wait_reason("managedsecret/stolen", "Stalled", "True", "SecretNotLabelled");
     // Swapped by accident, by somebody who may label it.
-    project.kubectl(&["label", "secret", "host-key", "--overwrite", "keyturn.dev/usable-by=postgres-admin"]);
+    project.kubectl(&["label", "secret", "swapped", "--overwrite", "keyturn.dev/usable-by=postgres-admin"]);
     let message = project.wait_reason("managedsecret/stolen", "Stalled", "True", "AdministratorUnusable");
-    assert!(message.contains("key id of Secret host-key"), "{message}");
+    assert!(message.contains("key id of Secret swapped"), "{message}");
 
-    let key = std::fs::read_to_string(variable("KEYTURN_HOST_KEY")).unwrap();
+    let key = std::fs::read_to_string(key).unwrap();
     let said = project.kubectl(&["get", "managedsecrets,dockerhosts,events", "-o", "yaml"]);
     for line in key.lines().filter(|line| line.len() > 8) {
         assert!(!said.contains(line), "a line of the key is said");
