@@ -485,7 +485,7 @@ const OWN_KINDS: [&str; 13] = [
     "watch managedsecrets",
     "watch secretincidents",
 ];
-const WORK: [&str; 13] = [
+const WORK: [&str; 14] = [
     "create events",
     "create jobs",
     "create secrets",
