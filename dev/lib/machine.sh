@@ -22,7 +22,7 @@ Nothing was changed. With a Kubernetes cluster of your own, use that one: CLUSTE
 # command:package pairs; a package is installed only where its command is missing.
 readonly MACHINE_PACKAGES=(
   curl:curl flock:util-linux git:git ip:iproute2 make:make mmdebstrap:mmdebstrap openssl:openssl pgrep:procps
-  python3:python3 ssh:openssh-client ssh-keygen:openssh-client unshare:util-linux
+  python3:python3 ssh:openssh-client ssh-keygen:openssh-client unshare:util-linux xz:xz-utils
 )
 readonly TEST_PACKAGES=(busybox:busybox pgbouncer:pgbouncer sshd:openssh-server)
 
