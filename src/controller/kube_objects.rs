@@ -301,7 +301,7 @@ impl OwnWrites {
         }
     }
 
-    pub fn remember<K: ResourceExt>(&self, object: &K) {
+    pub(super) fn remember<K: ResourceExt>(&self, object: &K) {
         let (Some(uid), Some(version)) = (object.uid(), object.resource_version()) else { return };
         let mut all = self.lock();
         let versions = &mut all.entry(uid).or_default().versions;

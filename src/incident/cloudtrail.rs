@@ -12,8 +12,8 @@ use aws_sdk_cloudtrail::config::timeout::TimeoutConfig;
 use aws_sdk_cloudtrail::error::ProvideErrorMetadata;
 use aws_sdk_cloudtrail::primitives::DateTime as AwsTime;
 use aws_sdk_cloudtrail::types::{LookupAttribute, LookupAttributeKey};
-use keyturn_reconcile::incident::audit::Query;
 use keyturn_reconcile::incident::event;
+use keyturn_reconcile::incident::reading::Query;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
 use tokio::time::Instant;
 

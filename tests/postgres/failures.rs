@@ -59,14 +59,20 @@ pub async fn a_role_that_another_transaction_holds_is_waited_for_and_then_left(s
     assert!(accepted(&target, &new).await);
 }
 
-pub async fn what_the_administrator_lacks_is_named_and_granting_it_helps(server: Arc<Server>) {
-    let scene = Scene::new(server).await;
-    let (role, admin) = (scene.role("app"), scene.admin.username.clone());
+/// A role, and an administrator without the rights to change it and to end its sessions.
+async fn make_role_that_cannot_be_changed(scene: &Scene, role: &str) {
+    let admin = &scene.admin.username;
     scene
         .sql(&format!(
             "CREATE ROLE {role} LOGIN; ALTER ROLE {admin} NOCREATEROLE; REVOKE pg_signal_backend FROM {admin}"
         ))
         .await;
+}
+
+pub async fn what_the_administrator_lacks_is_named_and_granting_it_helps(server: Arc<Server>) {
+    let scene = Scene::new(server).await;
+    let role = scene.role("app");
+    make_role_that_cannot_be_changed(&scene, &role).await;
     let target = scene.target(&scene.single(&role));
     let new = login(&role, &password());
     let error = target.install(1, &new, &[]).await.unwrap_err();
@@ -97,11 +103,7 @@ pub async fn what_the_administrator_lacks_is_named_and_granting_it_helps(server:
 pub async fn the_name_of_an_administrator_from_a_secret_is_in_no_message(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let (role, admin) = (scene.role("app"), scene.admin.username.clone());
-    scene
-        .sql(&format!(
-            "CREATE ROLE {role} LOGIN; ALTER ROLE {admin} NOCREATEROLE; REVOKE pg_signal_backend FROM {admin}"
-        ))
-        .await;
+    make_role_that_cannot_be_changed(&scene, &role).await;
     let of_secret = |word: &str| {
         let value = |text: &str| SecretValue::new(text.to_owned());
         Administrator::of_secret("db-admin", "username", value(&admin), value(word)).unwrap()

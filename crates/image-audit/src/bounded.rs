@@ -17,6 +17,7 @@ pub fn is_too_many(error: &serde_json::Error) -> bool {
     error.to_string().starts_with(TOO_MANY)
 }
 
+/// A list.
 pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     from.deserialize_any(List { or_one_text: false, of: PhantomData })
 }

@@ -96,10 +96,8 @@ pub fn parse(inspect: &SecretValue, history: &SecretValue) -> Result<Image, Imag
 
 /// Reads an image's configuration as an archive has it, its history in it.
 pub fn parse_config(id: String, names: Vec<String>, config: &SecretValue) -> Result<Image, ImageError> {
-    let configuration: Configuration = serde_json::from_str(config.expose()).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        if is_too_many(&error) { ImageError::TooMany } else { ImageError::Configuration { line, column } }
-    })?;
+    let wrong = wrong(|line, column| ImageError::Configuration { line, column });
+    let configuration: Configuration = serde_json::from_str(config.expose()).map_err(wrong)?;
     let commands: Vec<SecretValue> =
         configuration.history.into_iter().rev().map(|layer| layer.created_by.0).collect();
     let config = configuration.config.unwrap_or_default();
@@ -283,12 +281,16 @@ fn variable(entry: &str) -> Text {
     Text { place: Place::Env, name, value: SecretValue::new(value.to_owned()) }
 }
 
+/// What is wrong with a document: too long a list, or what it is at a line and column. serde's messages quote the input, so
+/// only the position is passed on.
+fn wrong(at: fn(usize, usize) -> ImageError) -> impl Fn(serde_json::Error) -> ImageError {
+    move |error| {
+        if is_too_many(&error) { ImageError::TooMany } else { at(error.line(), error.column()) }
+    }
+}
+
 fn parse_inspect(output: &SecretValue) -> Result<Inspected, ImageError> {
-    // serde's messages quote the input: only the position is passed on.
-    let wrong = |error: serde_json::Error| {
-        let (line, column) = (error.line(), error.column());
-        if is_too_many(&error) { ImageError::TooMany } else { ImageError::Inspect { line, column } }
-    };
+    let wrong = wrong(|line, column| ImageError::Inspect { line, column });
     let text = output.expose().trim_start();
     let mut objects: Vec<Inspected> = if text.starts_with('{') {
         vec![serde_json::from_str(text).map_err(wrong)?]
@@ -307,9 +309,7 @@ fn parse_inspect(output: &SecretValue) -> Result<Inspected, ImageError> {
 fn parse_history(output: &SecretValue) -> Result<Vec<SecretValue>, ImageError> {
     let text = output.expose().trim();
     let layers: Vec<Layer> = if text.starts_with('[') {
-        bounded::document(text).map_err(|error| {
-            if is_too_many(&error) { ImageError::TooMany } else { ImageError::History { entry: 1 } }
-        })?
+        bounded::document(text).map_err(wrong(|_, _| ImageError::History { entry: 1 }))?
     } else {
         let lines = || text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         if lines().nth(MOST_TEXTS).is_some() {

@@ -16,7 +16,6 @@ use crate::incident::event::Call;
 use crate::incident::reading::{self, Query, Watched};
 use crate::incident::scope;
 use crate::incident::trail::{Page, Trail, TrailError};
-use crate::parameter_store::records;
 
 /// Which calls are looked for, and by what they are judged.
 pub struct Search {
@@ -38,17 +37,11 @@ impl Search {
         let staging = status.audit.and_then(|audit| audit.staging);
         let concerned: Vec<_> = secrets.iter().filter(|secret| scope::concerns(incident, secret)).collect();
         for secret in &concerned {
-            let (name, namespace) = (secret.name_any(), incident.namespace().unwrap_or_default());
             match secret.region() {
-                Some(region) => search.watched.push(Watched {
-                    region: region.to_owned(),
-                    paths: secret.spec.ssm.parameters.iter().map(|p| p.path.clone()).collect(),
-                    folder: staging.as_ref().map(|staging| records::folder(staging, &namespace, &name)),
-                    secret: name,
-                }),
-                None => {
-                    search.missing.push(format!("the region of {name} is not known: set spec.ssm.region"))
-                }
+                Some(region) => search.watched.push(Watched::of(secret, region, staging.as_deref())),
+                None => search
+                    .missing
+                    .push(format!("the region of {} is not known: set spec.ssm.region", secret.name_any())),
             }
         }
         if staging.is_none() && !search.watched.is_empty() {

@@ -13,8 +13,8 @@ pub const LIMIT: usize = 4096;
 const MOST_WANTED_FINDINGS: usize = 5;
 
 /// The report as JSON of at most [`LIMIT`] bytes: a report that is too long loses the names of containers first, then
-/// the end of its message, then that of why images were not looked at, then log lines from the middle, then most findings in images, then the names of the parameters that
-/// have shown what most have: that is said once for all of them.
+/// the end of its message, then that of why images were not looked at, then log lines from the middle, then most findings
+/// in images, then the names of the parameters that have shown what most have: that is said once for all of them.
 pub fn message(report: &Report) -> String {
     let encode = |report: &Report| {
         // A struct of strings, numbers and enums always encodes.

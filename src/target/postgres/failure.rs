@@ -12,6 +12,7 @@ use super::administrator::Who;
 use super::framing::HungUp;
 use super::scram_only::{LEAST_ITERATIONS, NotScram};
 use crate::target::TargetError;
+use crate::text::is_visible;
 
 /// Why there is no session.
 #[derive(Debug)]
@@ -70,16 +71,12 @@ where
 /// The most characters of a name, or another text of somebody else, in a message.
 pub const NAME: usize = 400;
 
-/// A text that somebody else wrote, for people: cut to so many characters, each that steers a terminal or turns the
-/// direction of a line replaced.
+/// A text that somebody else wrote, for people: cut to so many characters, each that is not seen, and so might
+/// steer a terminal or turn the direction of a line, replaced.
 pub fn told(text: &str, most: usize) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
     let mut characters = text.chars();
     let mut told: String =
-        characters.by_ref().take(most).map(|c| if steers(c) { '\u{fffd}' } else { c }).collect();
+        characters.by_ref().take(most).map(|c| if is_visible(c) { c } else { '\u{fffd}' }).collect();
     if characters.next().is_some() {
         told.push('…');
     }

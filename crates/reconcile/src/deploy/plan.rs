@@ -9,6 +9,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::DockerHost;
 use keyturn_api::docker_host::{DockerHostStatus, HostParameter, HostRun, Proof, RunMode};
+use keyturn_api::grants::Verdict;
 use keyturn_api::managed_secret::Origin;
 use keyturn_api::time::{from_kubernetes, to_text};
 use keyturn_rotation::adoption::has_adopted;
@@ -43,23 +44,14 @@ pub struct Input<'a> {
     pub hosts: &'a [DockerHost],
     /// Every Job of the host that exists, as a run.
     pub tried: &'a [HostRun],
-    pub permission: Permission,
+    /// What the RotationGrants say about its endpoints.
+    pub verdict: Verdict,
     /// What the schema could not refuse in the host's spec.
     pub problems: Vec<String>,
     pub window: WindowGate,
     /// How long a deployment waits for arrivals.
     pub coalesce: TimeDelta,
     pub now: DateTime<Utc>,
-}
-
-/// What the RotationGrants say about the host's endpoints.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Permission {
-    Granted,
-    /// Decide and report, touch nothing; says which grant observes.
-    ObserveOnly(String),
-    /// No grant covers it; says which lines of YAML are missing.
-    Lacking(String),
 }
 
 /// What the host's own windows say about this moment.
@@ -343,14 +335,14 @@ fn the_spec_cannot_be_used(input: &Input, _run: &Run) -> Option<Hold> {
 }
 
 fn no_grant_covers_it(input: &Input, _run: &Run) -> Option<Hold> {
-    match &input.permission {
-        Permission::Lacking(missing) => Some(Hold::new("NotGranted", missing.clone()).stalled()),
-        Permission::Granted | Permission::ObserveOnly(_) => None,
+    match &input.verdict {
+        Verdict::Denied(missing) => Some(Hold::new("NotGranted", missing.clone()).stalled()),
+        Verdict::Rotate | Verdict::Observe(_) => None,
     }
 }
 
 fn the_grants_only_observe(input: &Input, run: &Run) -> Option<Hold> {
-    let Permission::ObserveOnly(why) = &input.permission else { return None };
+    let Verdict::Observe(why) = &input.verdict else { return None };
     Some(Hold::new("Observe", format!("{why}, so nothing is touched; would start: {}", describe(run))))
 }
 

@@ -24,7 +24,7 @@ struct Scene {
     secrets: Vec<ManagedSecret>,
     collections: Vec<Collection>,
     tried: Vec<HostRun>,
-    permission: Permission,
+    verdict: Verdict,
     problems: Vec<String>,
     window: WindowGate,
 }
@@ -37,7 +37,7 @@ impl Scene {
             secrets,
             collections: Vec::new(),
             tried: Vec::new(),
-            permission: Permission::Granted,
+            verdict: Verdict::Rotate,
             problems: Vec::new(),
             window: WindowGate::Open,
         }
@@ -57,7 +57,7 @@ impl Scene {
             collections: &self.collections,
             hosts: &hosts,
             tried: &self.tried,
-            permission: self.permission.clone(),
+            verdict: self.verdict.clone(),
             problems: self.problems.clone(),
             window: self.window.clone(),
             coalesce: TimeDelta::seconds(30),
@@ -272,9 +272,9 @@ fn suspension_grants_and_a_malformed_spec_hold_back_every_run() {
     for secret in [deploying(TOKEN), settled(TOKEN, Adopted)] {
         let mut scene = Scene::new(vec![secret]);
         let mode = scene.outcome();
-        scene.permission = Permission::ObserveOnly("RotationGrant stop has mode: Observe".to_owned());
+        scene.verdict = Verdict::Observe("RotationGrant stop has mode: Observe".to_owned());
         assert_eq!(scene.outcome(), format!("{mode} held: Observe"));
-        scene.permission = Permission::Lacking("hosts: [{host: web.example}]".into());
+        scene.verdict = Verdict::Denied("hosts: [{host: web.example}]".into());
         assert_eq!(scene.outcome(), format!("{mode} held: NotGranted"));
         assert!(scene.hold().stalled);
         scene.problems = vec!["spec.ssh.knownHosts[0]: is no line of known_hosts".into()];

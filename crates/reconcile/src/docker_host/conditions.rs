@@ -30,6 +30,11 @@ pub struct StartFailure {
 }
 
 impl StartFailure {
+    /// It takes a person, and is about no parameter.
+    pub fn stalled(reason: &str, message: String) -> Self {
+        Self { reason: reason.to_owned(), message, stalled: true, unreadable: None }
+    }
+
     /// This and what could not be read before it.
     pub fn after(self, earlier: Option<Self>) -> Self {
         match earlier {

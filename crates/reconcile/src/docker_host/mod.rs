@@ -28,7 +28,7 @@ use super::objects::{MissingRight, ObjectError, Objects, Subject};
 use super::settings::Settings;
 use crate::deploy::fingerprint::{KEY_BYTES, fingerprint};
 use crate::deploy::job;
-use crate::deploy::plan::{self, Decision, Input, Permission, Run, WindowGate};
+use crate::deploy::plan::{self, Decision, Input, Run, WindowGate};
 use crate::deploy::task::TaskParameter;
 use crate::deploy::wish::{self, Wish};
 use crate::generator::{Random, RandomError};
@@ -134,8 +134,9 @@ impl DockerHosts {
         let named = wish::wishes(name, &secrets);
         status.parameters.retain(|known| named.iter().any(|wish| wish.path == known.path));
 
-        let permission = permission(&grants, &host);
-        let granted = self.granted(&grants, secrets, &permission);
+        let verdict = grants::docker_host(&grants, &host);
+        let granted: Vec<ManagedSecret> =
+            secrets.into_iter().filter(|secret| self.takes_part(&grants, secret, &verdict)).collect();
         let wishes = wish::wishes(name, &granted);
         let incidents = objects.secret_incidents(namespace).await?;
         let collections = logs::wanted(name, &incidents, &granted, now);
@@ -150,7 +151,7 @@ impl DockerHosts {
             collections: &collections,
             hosts: &hosts,
             tried: &tried,
-            permission,
+            verdict,
             problems: validate::docker_host(&host.spec).iter().map(ToString::to_string).collect(),
             window: window(&host, now),
             coalesce: self.settings.coalesce,
@@ -218,11 +219,9 @@ impl DockerHosts {
         now: DateTime<Utc>,
     ) -> Result<Requeue, ObjectError> {
         let grants = self.ports.objects.grants().await?;
-        let failure = match permission(&grants, &host) {
-            Permission::Lacking(message) => {
-                StartFailure { reason: "NotGranted".to_owned(), message, stalled: true, unreadable: None }
-            }
-            Permission::Granted | Permission::ObserveOnly(_) => self.missing_right(right),
+        let failure = match grants::docker_host(&grants, &host) {
+            Verdict::Denied(message) => StartFailure::stalled("NotGranted", message),
+            Verdict::Rotate | Verdict::Observe(_) => self.missing_right(right),
         };
         let before = host.status.clone().unwrap_or_default();
         let mut status = before.clone();
@@ -240,26 +239,17 @@ impl DockerHosts {
     }
 
     fn missing_right(&self, right: &MissingRight) -> StartFailure {
-        StartFailure {
-            reason: MissingRight::REASON.to_owned(),
-            message: right.explain(&self.settings.namespace_role),
-            stalled: true,
-            unreadable: None,
-        }
+        StartFailure::stalled(MissingRight::REASON, right.explain(&self.settings.namespace_role))
     }
 
-    /// The secrets that the namespace may have rotated. One that is only observed takes part in decisions where the
-    /// host is only observed too: then nothing is started anyway.
-    fn granted(&self, grants: &Grants, secrets: Vec<ManagedSecret>, host: &Permission) -> Vec<ManagedSecret> {
-        let allowed = |secret: &ManagedSecret| {
-            let region = self.settings.region_of(secret);
-            match self.settings.verdict(grants, secret, region) {
-                Verdict::Rotate => true,
-                Verdict::Observe(_) => matches!(host, Permission::ObserveOnly(_)),
-                Verdict::Denied(_) => false,
-            }
-        };
-        secrets.into_iter().filter(allowed).collect()
+    /// Whether the namespace may have a secret rotated. One that is only observed takes part in decisions where the host is
+    /// only observed too: then nothing is started anyway.
+    fn takes_part(&self, grants: &Grants, secret: &ManagedSecret, host: &Verdict) -> bool {
+        match self.settings.verdict(grants, secret, self.settings.region_of(secret)) {
+            Verdict::Rotate => true,
+            Verdict::Observe(_) => matches!(host, Verdict::Observe(_)),
+            Verdict::Denied(_) => false,
+        }
     }
 
     /// Decides and does it. A parameter that could not be read at the last pass either does not keep the others from the host:
@@ -339,12 +329,7 @@ impl DockerHosts {
         for name in names {
             let labels = self.ports.objects.secret_labels(&namespace, name).await?;
             if let Err(refusal) = consent::check(&namespace, name, labels.as_ref(), Purpose::Ssh) {
-                return Ok(Some(StartFailure {
-                    reason: refusal.reason().to_owned(),
-                    message: refusal.to_string(),
-                    stalled: true,
-                    unreadable: None,
-                }));
+                return Ok(Some(StartFailure::stalled(refusal.reason(), refusal.to_string())));
             }
         }
         Ok(None)
@@ -415,16 +400,16 @@ impl DockerHosts {
         wishes: &[Wish],
         secrets: &[ManagedSecret],
     ) -> bool {
-        let permission = permission(grants, host);
-        let collected = run.collection.iter();
-        let searched_for = collected.clone().flat_map(|_| wishes).map(|wish| wish.secret.as_str());
-        let mut named = run.parameters.iter().map(|wish| wish.secret.as_str());
+        let collected = run.collection.as_ref();
+        let searched_for = collected.map_or(&[][..], |_| wishes);
         let about = collected.map(|collection| collection.about.secret.as_str());
-        let granted = self.granted(grants, secrets.to_vec(), &permission);
-        let is_granted = |name: &str| granted.iter().any(|secret| secret.name_any() == name);
-        permission == Permission::Granted
-            && named.all(is_granted)
-            && searched_for.chain(about).all(is_granted)
+        let named = run.parameters.iter().chain(searched_for).map(|wish| wish.secret.as_str());
+        let verdict = grants::docker_host(grants, host);
+        let is_granted = |name: &str| {
+            let secret = secrets.iter().find(|secret| secret.name_any() == name);
+            secret.is_some_and(|secret| self.takes_part(grants, secret, &verdict))
+        };
+        verdict == Verdict::Rotate && named.chain(about).all(is_granted)
     }
 
     /// Whether a role of the run has begun to be changed in place since the secrets were listed.
@@ -550,14 +535,6 @@ fn started(host: &DockerHost, run: &Run, job: &str, now: DateTime<Utc>) -> HostR
         rejections: 0,
         retry_after: None,
         parameters: run.parameters.iter().map(Wish::line).collect(),
-    }
-}
-
-fn permission(grants: &Grants, host: &DockerHost) -> Permission {
-    match grants::docker_host(grants, host) {
-        Verdict::Rotate => Permission::Granted,
-        Verdict::Observe(why) => Permission::ObserveOnly(why),
-        Verdict::Denied(message) => Permission::Lacking(message),
     }
 }
 

@@ -12,8 +12,7 @@ use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
 
 use super::event::{About, Answer, CHANGES, Call, DECRYPT};
 use super::readers::{self, MAX_SECRETS, MAX_SESSIONS};
-use super::reading::{self, KEPT, concerned};
-pub use super::reading::{Query, Watched};
+use super::reading::{self, KEPT, Query, Watched, concerned};
 use super::scope;
 use crate::settings::doubling;
 

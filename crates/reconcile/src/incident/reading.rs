@@ -1,9 +1,12 @@
 //! How far a reading of CloudTrail has come: which event of which region is asked for, and down to which moment. Pure.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_api::ManagedSecret;
 use keyturn_api::secret_incident::ReadingStatus;
+use kube::ResourceExt;
 
 use super::event::{CHANGES, Call, DECRYPT, READS};
+use crate::parameter_store::records;
 
 /// CloudTrail's LookupEvents answers nothing older.
 pub const KEPT: TimeDelta = TimeDelta::days(90);
@@ -19,6 +22,19 @@ pub struct Watched {
     pub paths: Vec<String>,
     /// Where the records of its rotations lie, with its closing slash; `None` where nobody knows.
     pub folder: Option<String>,
+}
+
+impl Watched {
+    /// What the calls about a secret name. `staging` is the path below which the records of rotations lie.
+    pub fn of(secret: &ManagedSecret, region: &str, staging: Option<&str>) -> Self {
+        let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+        Self {
+            region: region.to_owned(),
+            paths: secret.spec.ssm.parameters.iter().map(|parameter| parameter.path.clone()).collect(),
+            folder: staging.map(|staging| records::folder(staging, &namespace, &name)),
+            secret: name,
+        }
+    }
 }
 
 /// What is asked of CloudTrail next.

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 
-use super::audit::Query;
 use super::event::Call;
+use super::reading::Query;
 
 /// One page of events.
 #[derive(Debug, Default)]

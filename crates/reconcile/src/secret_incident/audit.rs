@@ -13,11 +13,11 @@ use kube::ResourceExt;
 
 use super::SecretIncidents;
 use super::status;
-use crate::incident::audit::{self, Query, Watched};
+use crate::incident::audit;
+use crate::incident::reading::{Query, Watched};
 use crate::incident::scope;
 use crate::incident::trail::TrailError;
 use crate::objects::ObjectError;
-use crate::parameter_store::records;
 use crate::settings::{Settings, doubling};
 
 /// How long one pass reads; what is left is read by the next.
@@ -37,27 +37,15 @@ struct Covered {
 
 impl Covered {
     /// What the grants let the namespace know. One that only observes is enough: nothing is changed.
-    fn by(
-        given: &Grants,
-        incident: &SecretIncident,
-        concerned: &[&ManagedSecret],
-        settings: &Settings,
-    ) -> Self {
-        let namespace = incident.namespace().unwrap_or_default();
+    fn by(given: &Grants, concerned: &[&ManagedSecret], settings: &Settings) -> Self {
         let (mut watched, mut left_out) = (Vec::new(), Vec::new());
         for secret in concerned {
-            let (name, region) = (secret.name_any(), settings.region_of(secret));
-            if !settings.verdict(given, secret, region).allows_looks() {
-                left_out.push(name);
-                continue;
+            let region = settings.region_of(secret);
+            if settings.verdict(given, secret, region).allows_looks() {
+                watched.push(Watched::of(secret, region, Some(&settings.staging)));
+            } else {
+                left_out.push(secret.name_any());
             }
-            let folder = records::folder(&settings.staging, &namespace, &name);
-            watched.push(Watched {
-                secret: name,
-                region: region.to_owned(),
-                paths: secret.spec.ssm.parameters.iter().map(|p| p.path.clone()).collect(),
-                folder: Some(folder),
-            });
         }
         Self { watched, left_out }
     }
@@ -84,7 +72,7 @@ impl SecretIncidents {
         }
         self.say_how_it_reads(status);
         audit::reconsider(status, &self.expected(incident));
-        let covered = self.covered(incident, concerned).await?;
+        let covered = self.covered(concerned).await?;
         let generation = incident.metadata.generation;
         if covered.watched.is_empty() {
             let text = not_granted(&covered.left_out);
@@ -124,13 +112,9 @@ impl SecretIncidents {
         incident.spec.expected_readers.iter().chain(&self.settings.expected_readers).cloned().collect()
     }
 
-    async fn covered(
-        &self,
-        incident: &SecretIncident,
-        concerned: &[&ManagedSecret],
-    ) -> Result<Covered, ObjectError> {
+    async fn covered(&self, concerned: &[&ManagedSecret]) -> Result<Covered, ObjectError> {
         let given = self.ports.objects.grants().await?;
-        Ok(Covered::by(&given, incident, concerned, &self.settings))
+        Ok(Covered::by(&given, concerned, &self.settings))
     }
 
     async fn read(
@@ -166,7 +150,7 @@ impl SecretIncidents {
                 None => (fresh, None),
             };
             // As of this moment: a page holds what everybody in the account has done.
-            let covered = self.covered(incident, concerned).await?;
+            let covered = self.covered(concerned).await?;
             if !covered.is_about(&query.region) {
                 status.audit.get_or_insert_default().reading = None;
                 return Ok(Some(now));
@@ -287,17 +271,10 @@ mod tests {
 
     #[test]
     fn nobody_is_told_who_reads_what_no_grant_gives_him() {
-        let incident: SecretIncident = serde_json::from_value(json!({
-            "apiVersion": "keyturn.dev/v1alpha1", "kind": "SecretIncident",
-            "metadata": {"name": "leak", "namespace": "shop"},
-            "spec": {"allSecrets": true, "reportedAt": "2026-01-01T00:00:00Z"},
-        }))
-        .unwrap();
         let (own, others) = (secret("own", "/shop/TOKEN"), secret("others", "/payroll/TOKEN"));
         let settings = Settings::new("prod", "eu-central-1");
         let covered = |grants: &[RotationGrant]| {
-            let covered =
-                Covered::by(&grants.iter().cloned().collect(), &incident, &[&own, &others], &settings);
+            let covered = Covered::by(&grants.iter().cloned().collect(), &[&own, &others], &settings);
             assert_eq!(covered.is_about("eu-central-1"), !covered.watched.is_empty());
             let watched: Vec<String> = covered.watched.into_iter().map(|watched| watched.secret).collect();
             (watched.join(" "), covered.left_out.join(" "))

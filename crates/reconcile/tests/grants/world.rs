@@ -17,7 +17,7 @@ use keyturn_reconcile::deploy::revision;
 use keyturn_reconcile::deploy::task::Task;
 use keyturn_reconcile::deploy_jobs::{DeployJob, DeployJobs, JobParameter, JobState};
 use keyturn_reconcile::generator::{Random, RandomError};
-use keyturn_reconcile::incident::audit::Query;
+use keyturn_reconcile::incident::reading::Query;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
 use keyturn_reconcile::managed_secret::ports::{Clock, Glimpse, Inventory, Leadership, Regions, Targets};
 use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};

@@ -13,7 +13,7 @@ use keyturn_api::rotation_grant::GrantMode;
 use keyturn_api::time::from_kubernetes;
 use keyturn_api::{DockerHost, ManagedSecret, ROTATE_REQUESTED_AT, SecretIncident, conditions};
 use keyturn_reconcile::deploy::task::Task;
-use keyturn_reconcile::incident::audit::Query;
+use keyturn_reconcile::incident::reading::Query;
 use keyturn_reconcile::incident::scope;
 use keyturn_reconcile::parameter_store::description;
 use keyturn_reconcile::parameter_store::records::{self, StagedKind};

@@ -10,7 +10,7 @@ use keyturn_api::docker_host::{HostParameter, Proof};
 use keyturn_api::grants::Grants;
 use keyturn_api::time::to_kubernetes;
 use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, RotationGrant, SecretIncident};
-use keyturn_reconcile::incident::audit::Query;
+use keyturn_reconcile::incident::reading::Query;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
 use keyturn_reconcile::links::{self, Change, Neighbours};
 use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
