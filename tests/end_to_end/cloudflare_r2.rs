@@ -12,8 +12,8 @@ use super::ssm;
 use super::world::{eventually, run, run_with, variable};
 
 const ADMIN: &str = "canary-administering-token-of-the-world";
-const ID: &str = "R2_ACCESS_KEY_ID";
-const SECRET: &str = "R2_SECRET_ACCESS_KEY";
+pub const ID: &str = "R2_ACCESS_KEY_ID";
+pub const SECRET: &str = "R2_SECRET_ACCESS_KEY";
 /// How long R2 does not hear of a new or a deleted token here, in milliseconds.
 const PROPAGATION: u64 = 1_500;
 /// How long an answer takes, in milliseconds, where a kill is to fall between a token and its record.
@@ -21,19 +21,19 @@ const GAP: u64 = 3_000;
 const INCIDENT: &str = "secretincident/leak";
 
 /// A Cloudflare account of a test's own, with one bucket, and a pair that a person made, in use on the host.
-struct Account {
-    project: Project,
-    id: String,
+pub struct Account {
+    pub project: Project,
+    pub id: String,
 }
 
 /// A pair of R2.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Pair {
-    id: String,
-    secret: String,
+pub struct Pair {
+    pub id: String,
+    pub secret: String,
 }
 
-fn curl(method: &str, path: &str, body: &Value) -> String {
+pub fn curl(method: &str, path: &str, body: &Value) -> String {
     let address = format!("{}/{path}", variable("KEYTURN_CLOUDFLARE"));
     let arguments = ["-sf", "-X", method, &address, "-H", "content-type: application/json", "-d", "@-"];
     run_with("curl", &arguments, &body.to_string())
@@ -46,7 +46,7 @@ fn get(path: &str) -> Value {
 
 impl Account {
     /// `more` is further YAML of the ManagedSecret's spec.
-    fn with_a_pair_in_use(subject: &str, number: u32, more: &str) -> Self {
+    pub fn with_a_pair_in_use(subject: &str, number: u32, more: &str) -> Self {
         let project = Project::new(subject);
         let id = format!("{:024x}{:08x}", std::process::id(), number);
         curl("POST", "_emulator/settings", &json!({"propagationMs": PROPAGATION}));
@@ -102,7 +102,7 @@ spec:
         )
     }
 
-    fn made_by_a_person(&self, name: &str) -> Pair {
+    pub fn made_by_a_person(&self, name: &str) -> Pair {
         let policies = json!([{
             "effect": "allow", "permission_groups": [{"id": "2efd5506f9c8494dacb1fa10a3e7d5b6"}],
             "resources": {format!("com.cloudflare.edge.r2.bucket.{}_default_media", self.id): "*"},
@@ -115,13 +115,13 @@ spec:
     }
 
     /// Ends the faults of this account, and of no other: tests run side by side.
-    fn no_fault(&self) {
+    pub fn no_fault(&self) {
         let faults = format!("{}/_emulator/accounts/{}/faults", variable("KEYTURN_CLOUDFLARE"), self.id);
         run("curl", &["-sf", "-X", "DELETE", &faults]);
     }
 
     /// Ids and names of the tokens there are, but for the one of somebody else, and how many were ever made.
-    fn tokens(&self) -> (Vec<(String, String)>, u64) {
+    pub fn tokens(&self) -> (Vec<(String, String)>, u64) {
         let listed = get(&format!("_emulator/accounts/{}/tokens", self.id));
         let text = |token: &Value, name: &str| token[name].as_str().unwrap().to_owned();
         let tokens = listed["tokens"].as_array().unwrap().iter();
@@ -133,19 +133,27 @@ spec:
         (tokens, listed["made"].as_u64().unwrap())
     }
 
+    /// The id of the token that is none of keyturn's business.
+    pub fn token_of_somebody_else(&self) -> String {
+        let listed = get(&format!("_emulator/accounts/{}/tokens", self.id));
+        let mut tokens = listed["tokens"].as_array().unwrap().iter();
+        let found = tokens.find(|token| token["name"] == "of somebody else");
+        found.and_then(|token| token["id"].as_str()).expect("a token of somebody else").to_owned()
+    }
+
     /// How many tokens were ever made.
     fn made(&self) -> u64 {
         self.tokens().1
     }
 
     /// What SSM publishes.
-    fn published(&self) -> Pair {
+    pub fn published(&self) -> Pair {
         let value = |name: &str| ssm::value(&self.project.path(name)).unwrap();
         Pair { id: value(ID), secret: value(SECRET) }
     }
 
     /// HTTP status of a list of the bucket's objects, signed by curl with this pair.
-    fn list(&self, pair: &Pair) -> String {
+    pub fn list(&self, pair: &Pair) -> String {
         let address = format!("{}/s3/{}/media?list-type=2", variable("KEYTURN_CLOUDFLARE"), self.id);
         // By stdin: arguments are for everybody to read.
         let config = format!("user = \"{}:{}\"\naws-sigv4 = \"aws:amz:auto:s3\"\n", pair.id, pair.secret);
@@ -164,14 +172,14 @@ spec:
         run_with("curl", &arguments, &config)
     }
 
-    fn accepted(&self, pair: &Pair) {
+    pub fn accepted(&self, pair: &Pair) {
         eventually("R2 accepts the pair", || {
             let status = self.list(pair);
             if status == "200" { Ok(()) } else { Err(status) }
         });
     }
 
-    fn refused(&self, pair: &Pair) {
+    pub fn refused(&self, pair: &Pair) {
         eventually("R2 refuses the pair", || {
             let status = self.list(pair);
             if status == "401" { Ok(()) } else { Err(status) }
@@ -179,7 +187,7 @@ spec:
     }
 
     /// Host and SSM agree on a pair that works, and it is the only token that lives.
-    fn only_the_published_lives(&self) {
+    pub fn only_the_published_lives(&self) {
         let published = self.published();
         let running = |name: &str| self.project.running(name).unwrap_or_default();
         assert!(

@@ -16,6 +16,8 @@ mod deletions;
 mod examples;
 mod failures;
 mod faults;
+mod forgers;
+mod hijackers;
 mod host_keys;
 mod image_audit;
 mod incidents;

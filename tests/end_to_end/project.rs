@@ -14,6 +14,8 @@ static WORLD: RwLock<()> = RwLock::new(());
 enum Presence {
     Shared(RwLockReadGuard<'static, ()>),
     Alone(RwLockWriteGuard<'static, ()>),
+    /// Another project of the same test holds it.
+    Accompanied,
 }
 
 pub struct Project {
@@ -74,6 +76,11 @@ SH
     /// The same, with the world to itself.
     pub fn alone_without_host(subject: &str) -> Self {
         Self::begin(subject, Presence::Alone(WORLD.write().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// A second namespace of a test, with a grant for its own folder of parameters. It goes before the first one.
+    pub fn beside(&self, subject: &str) -> Self {
+        Self::begin(subject, Presence::Accompanied)
     }
 
     fn begin(subject: &str, presence: Presence) -> Self {

@@ -24,10 +24,28 @@ pub fn put(path: &str, value: &str) {
 }
 
 pub fn put_described(path: &str, value: &str, description: &str) {
-    wait_for(async {
-        let put = client().await.put_parameter().name(path).value(value).description(description);
-        put.r#type(ParameterType::SecureString).overwrite(true).send().await.unwrap();
-    });
+    wait_for(async { put_by(client().await, path, value, description).await });
+}
+
+/// A user of the account who is not the one of the tests.
+pub struct User(Client);
+
+impl User {
+    /// CloudTrail has him by this name.
+    pub fn new(name: &str) -> Self {
+        let keys = aws_sdk_ssm::config::Credentials::new(name, "none", None, None, "a test");
+        let user = async { client().await.config().to_builder().credentials_provider(keys).build() };
+        Self(Client::from_conf(wait_for(user)))
+    }
+
+    pub fn put(&self, path: &str, value: &str, description: &str) {
+        wait_for(put_by(&self.0, path, value, description));
+    }
+}
+
+async fn put_by(client: &Client, path: &str, value: &str, description: &str) {
+    let put = client.put_parameter().name(path).value(value).description(description);
+    put.r#type(ParameterType::SecureString).overwrite(true).send().await.unwrap();
 }
 
 /// Of the latest version.
