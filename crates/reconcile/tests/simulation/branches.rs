@@ -17,7 +17,11 @@ use serde::de::DeserializeOwned;
 
 use crate::faults::{Fault, Plan};
 use crate::harness::{Attention, Ending, run_along};
+use crate::memory::Memory;
 use crate::scenarios::Scenario;
+
+#[global_allocator]
+static MEMORY: Memory = Memory::new();
 
 /// Where a run branches off, and into how many.
 pub struct Branches {
@@ -37,6 +41,7 @@ impl Branches {
             match unsafe { libc::fork() } {
                 -1 => panic!("no process for {effect} {fault:?}: {}", std::io::Error::last_os_error()),
                 0 => {
+                    MEMORY.of_a_copy();
                     self.faults.clear();
                     self.copy = Some(writer);
                     return Some(fault);

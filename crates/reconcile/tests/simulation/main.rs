@@ -7,6 +7,7 @@ mod branches;
 mod faults;
 mod harness;
 mod invariants;
+mod memory;
 mod pairs;
 mod prove;
 mod scenarios;
