@@ -1,5 +1,5 @@
 # `make demo` shows what keyturn does, on a world of its own. `make test` runs everything that CI runs.
-.PHONY: demo test check model prove seeded-bugs fuzz reproducible advisories world world-down world-reset
+.PHONY: demo test check model prove seeded-bugs guards fuzz reproducible advisories world world-down world-reset
 
 demo:
 	@dev/demo
@@ -22,6 +22,10 @@ prove:
 # Which check of the simulation finds each of the bugs in crates/reconcile/tests/simulation/bugs.yaml: docs/seeded-bugs.md.
 seeded-bugs:
 	@dev/seeded-bugs
+
+# Which tests fail where a guard of tests/guards.yaml is taken away: docs/guards.md.
+guards:
+	@dev/guards
 
 # Every world that the rotation protocol can come to, in minutes: docs/model.md.
 model:

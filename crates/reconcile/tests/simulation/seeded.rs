@@ -3,6 +3,9 @@
 //! No source of keyturn knows of them: `bugs.yaml` says which text becomes which. `dev/seeded-bugs` writes all of them into
 //! a copy of the sources, each behind the name in KEYTURN_SEEDED_BUG, and runs the stories over that copy until one of them
 //! fails. What it finds is `docs/seeded-bugs.md`.
+//!
+//! `tests/guards.yaml` is a list of the same kind: what stops the attacks of `docs/security.md`, and the tests that fail
+//! where it is taken away. `dev/guards` does that, and writes `docs/guards.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,6 +22,11 @@ use crate::scenarios::Scenario;
 
 /// The bug that is switched on, in the copy of the sources.
 const BUG: &str = "KEYTURN_SEEDED_BUG";
+/// The list to write into the copy, where it is not `bugs.yaml`.
+const LIST: &str = "KEYTURN_SEEDED_LIST";
+/// What stops attacks, and the page about it.
+const GUARDS: &str = "tests/guards.yaml";
+const PAGE_OF_GUARDS: &str = "docs/guards.md";
 /// The folder of the copy.
 const TREE: &str = "KEYTURN_SEEDED_TREE";
 /// So many there are at least.
@@ -49,11 +57,20 @@ struct Bug {
     #[serde(default)]
     stories: Vec<String>,
     /// The check that finds it.
+    #[serde(default)]
     invariant: String,
+    /// The tests that fail with it, of a list that no story shows.
+    #[serde(default)]
+    tests: Vec<String>,
 }
 
 fn bugs() -> Vec<Bug> {
     serde_yaml_ng::from_str(include_str!("bugs.yaml")).expect("bugs.yaml is a list of bugs")
+}
+
+fn listed_in(path: &str) -> Vec<Bug> {
+    let text = fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 impl Bug {
@@ -209,6 +226,22 @@ fn bugs_can_be_seeded_and_their_table_tells_of_them() {
 }
 
 #[test]
+fn guards_can_be_taken_away_and_their_page_tells_of_all() {
+    let guards = listed_in(GUARDS);
+    let names: BTreeSet<&str> = guards.iter().map(|guard| guard.name.as_str()).collect();
+    assert_eq!(names.len(), guards.len(), "two guards have one name");
+    seeded_files(&guards).unwrap_or_else(|problem| panic!("{problem}"));
+    let page = fs::read_to_string(root().join(PAGE_OF_GUARDS)).expect("the page is there");
+    for guard in &guards {
+        assert!(!guard.tests.is_empty(), "{}: no test", guard.name);
+        for test in &guard.tests {
+            let row = page.lines().find(|line| line.contains(&guard.name) && line.contains(test));
+            assert!(row.is_some(), "{} {test}: `make guards` writes {PAGE_OF_GUARDS}", guard.name);
+        }
+    }
+}
+
+#[test]
 fn a_text_is_found_whatever_its_spaces_and_only_where_it_stands_once() {
     let bug = |name: &str, from: &str, to: &str| Bug {
         name: name.into(),
@@ -217,6 +250,7 @@ fn a_text_is_found_whatever_its_spaces_and_only_where_it_stands_once() {
         to: to.into(),
         stories: Vec::new(),
         invariant: "I1".into(),
+        tests: Vec::new(),
     };
     let (one, two) = (bug("one", "a + b", "a"), bug("two", "a + b", "b"));
     let both = seeded("x(a\n    + b)", &[&one, &two]).unwrap();
@@ -232,19 +266,20 @@ fn a_text_is_found_whatever_its_spaces_and_only_where_it_stands_once() {
     assert!(seeded("x(a + b)", &[&one, &bug("part", "b)", "c)")]).is_err());
 }
 
-/// For `dev/seeded-bugs`: writes all bugs into the copy of the sources.
+/// For `dev/seeded-bugs` and `dev/guards`: writes all of a list into the copy of the sources.
 #[test]
-#[ignore = "for dev/seeded-bugs"]
+#[ignore = "for dev/seeded-bugs and dev/guards"]
 fn all_bugs_are_written_into_a_copy() {
     let Some(tree) = std::env::var_os(TREE) else { return };
     let tree = Path::new(&tree);
-    let bugs = bugs();
+    let bugs = std::env::var(LIST).map_or_else(|_| bugs(), |list| listed_in(&list));
     let files = seeded_files(&bugs).unwrap_or_else(|problem| panic!("{problem}"));
     for (file, text) in &files {
         fs::write(tree.join(file), text).unwrap();
     }
-    // Each crate asks a switch of its own: crates/<name>/src.
-    let sources: BTreeSet<PathBuf> = files.keys().map(|file| file.split('/').take(3).collect()).collect();
+    // Each crate asks a switch of its own: <crate>/src.
+    let of_crate = |file: &&str| file.split_inclusive("src/").next().map(PathBuf::from).expect("a source");
+    let sources: BTreeSet<PathBuf> = files.keys().map(of_crate).collect();
     for folder in sources.into_iter().map(|folder| tree.join(folder)) {
         fs::write(folder.join("seeded.rs"), SWITCH).unwrap();
         let library = folder.join("lib.rs");
