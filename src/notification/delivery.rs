@@ -140,12 +140,14 @@ fn cause(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};
 
     use axum::Router;
     use axum::extract::State;
     use axum::http::HeaderMap;
     use axum::routing::post;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
     use crate::api::notification::Topic;
@@ -247,6 +249,44 @@ mod tests {
             assert!(!format!("{error} {error:?}").contains("hidden"), "{error:?}");
         }
         assert!(received.lock().unwrap().is_empty());
+    }
+
+    /// A receiver that sends the first text, and then the second one again and again; and how many bytes were taken.
+    async fn endless(begin: &'static str, again: String) -> (String, Arc<AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, sent) =
+            (format!("http://{}", listener.local_addr().unwrap()), Arc::<AtomicUsize>::default());
+        let counted = sent.clone();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 64 << 10];
+            let _ = stream.read(&mut request).await;
+            stream.write_all(begin.as_bytes()).await.unwrap();
+            while stream.write_all(again.as_bytes()).await.is_ok() {
+                counted.fetch_add(again.len(), Ordering::SeqCst);
+            }
+        });
+        (address, sent)
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_answers_without_end_is_not_listened_to() {
+        let body = "x".repeat(1 << 16);
+        for (begin, again, taken) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", body, true),
+            ("HTTP/1.1 200 OK\r\n", format!("x-header: {}\r\n", "x".repeat(1000)), false),
+        ] {
+            let (address, sent) = endless(begin, again).await;
+            let (_files, courier) = courier(&address, None);
+            assert_eq!(
+                deliver(&courier).await.is_ok(),
+                taken,
+                "a status is an answer, headers without end are none"
+            );
+            drop(courier);
+            // What the sockets hold.
+            assert!(sent.load(Ordering::SeqCst) < 32 << 20);
+        }
     }
 
     #[tokio::test]

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::Format;
 use crate::api::notification::PendingNotification;
+use crate::api::text::is_visible;
 use crate::api::time::{from_kubernetes, to_text};
-use crate::text::is_visible;
 
 /// The object that a notification is about.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ pub mod readers;
 pub mod rotation_grant;
 mod rules;
 pub mod secret_incident;
+pub mod text;
 pub mod time;
 pub mod validate;
 pub mod window;

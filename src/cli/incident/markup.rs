@@ -1,5 +1,7 @@
 //! Text that others wrote, in Markdown.
 
+use crate::api::text::is_visible;
+
 /// What others may have written (a user agent, a role's session, a reason), as code, in which nothing is markup, a link or a
 /// mention. JSON has it to the letter.
 pub fn quoted(text: &str) -> String {
@@ -15,9 +17,7 @@ pub fn quoted(text: &str) -> String {
 }
 
 pub fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c })
-        .collect()
+    text.chars().map(|c| if is_visible(c) { c } else { ' ' }).collect()
 }
 
 /// How many backticks stand side by side at the most.
@@ -36,6 +36,7 @@ mod tests {
             (" \n ", ""),
             ("plain", "`plain`"),
             ("a\u{1b}[2Jb\nc", "`a [2Jb c`"),
+            ("a\u{202e}b\u{200b}c", "`a b c`"),
             ("`", "`` ` ``"),
             ("a``b`", "``` a``b` ```"),
             ("a | b \\| c", "`a \u{2502} b \\\u{2502} c`"),

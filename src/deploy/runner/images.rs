@@ -11,13 +11,14 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Run;
 use super::host::{self, AboutImage, HostError, Line, Request};
+use crate::api::text::is_visible;
 use crate::audit::image::{self, Image};
 use crate::audit::layers::{self, Archive, FileHit, Limits};
 use crate::audit::{self, Audit, Fingerprints, Place};
 use crate::deploy::report::{ImageReport, ImagesReport, LayersReport, ReportFinding, short_id};
 use crate::deploy::ssh::connection::{Connection, Tunnel};
 use crate::deploy::task::{Layers, TaskAudit};
-use crate::text::{HostText, is_visible};
+use crate::text::HostText;
 
 /// So long before the end nothing is begun any more, so that what was found by then is told.
 const TIME_TO_TELL: Duration = Duration::from_secs(15);

@@ -3,12 +3,12 @@
 
 use super::host::{self, HostError, Logs, Request};
 use super::{Run, report};
+use crate::api::text::is_visible;
 use crate::audit::managed::Matcher;
 use crate::audit::scrub::scrubbed;
 use crate::deploy::report::{LogsReport, Outcome, Report};
 use crate::deploy::task::TaskCollection;
 use crate::secret_value::SecretValue;
-use crate::text::is_visible;
 
 /// Lines that are shown of the first, and as many of the last.
 const SHOWN: usize = 10;

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Progress;
+use crate::api::text::is_visible;
 use crate::audit::managed::Matcher;
 use crate::audit::scrub::{KeyLines, scrubbed};
 use crate::secret_value::SecretValue;
-use crate::text::is_visible;
 
 /// Longest line that is looked through, in bytes.
 const LONGEST_LINE: usize = 8 << 10;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
+use crate::api::text::is_visible;
 use crate::target::TargetError;
 
 /// Longest text of Cloudflare's that is passed on.
@@ -129,7 +130,7 @@ pub fn not_understood(call: &Call<'_>, status: StatusCode) -> TargetError {
 
 fn detail(status: StatusCode, errors: &[ApiError]) -> String {
     let said: Vec<String> = errors.iter().map(|error| format!("{} {}", error.code, error.message)).collect();
-    let said: String = said.join(", ").chars().filter(|c| !c.is_control()).take(LONGEST_DETAIL).collect();
+    let said: String = said.join(", ").chars().filter(|c| is_visible(*c)).take(LONGEST_DETAIL).collect();
     if said.is_empty() {
         format!("HTTP {}", status.as_u16())
     } else {

@@ -11,8 +11,8 @@ use tokio_postgres::error::{Error, Severity, SqlState};
 use super::administrator::Who;
 use super::framing::HungUp;
 use super::scram_only::{LEAST_ITERATIONS, NotScram};
+use crate::api::text::is_visible;
 use crate::target::TargetError;
-use crate::text::is_visible;
 
 /// Why there is no session.
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 
 use keyturn_api::readers::ExpectedReader;
 use keyturn_api::secret_incident::{AddressIs, AuditStatus, NotShown, Reader, SecretIncidentStatus};
+use keyturn_api::text::is_visible;
 use keyturn_api::time::{from_kubernetes, to_kubernetes};
 
 use super::event::{Answer, Call, DECRYPT};
@@ -135,7 +136,7 @@ pub fn add(reader: &mut Reader, call: &Call, recent: bool, secrets: &[&str]) -> 
 }
 
 fn add_agent(reader: &mut Reader, call: &Call, recent: bool) {
-    let agent: String = call.user_agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT).collect();
+    let agent: String = call.user_agent.chars().filter(|c| is_visible(*c)).take(MAX_AGENT).collect();
     if !agent.is_empty() && is_cut(&mut reader.user_agents, &agent, MAX_AGENTS) {
         reader.by_other_agents += 1;
         reader.recent_by_other_agents += i64::from(recent);
