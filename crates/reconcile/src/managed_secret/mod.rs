@@ -104,7 +104,11 @@ impl ManagedSecrets {
                 };
                 match pass.run().await? {
                     Ended::Quiet(observed) => observed,
-                    Ended::Overtaken => return Ok(Requeue::After(TimeDelta::zero())),
+                    Ended::Overtaken(observed) => {
+                        let at = progress.read_at.unwrap_or(now);
+                        self.remember(namespace, name, Remembered { observed, at, told: false });
+                        return Ok(Requeue::After(TimeDelta::zero()));
+                    }
                 }
             }
         };
@@ -117,7 +121,8 @@ impl ManagedSecrets {
         // What was seen holds whether it could be told or not.
         if let Some(observed) = observed {
             // A pass that read nothing makes it no newer: a listing that was begun since must still be able to refute it.
-            self.remember(namespace, name, Remembered { observed, at: progress.read_at.unwrap_or(now) });
+            let (at, told) = (progress.read_at.unwrap_or(now), told.is_ok());
+            self.remember(namespace, name, Remembered { observed, at, told });
         }
         told?;
         let requeue = match (requeue(&progress, now), &object.status) {

@@ -162,13 +162,14 @@ pub fn at_a_glance(
     object: &ManagedSecret,
     place: &Place<'_>,
     glimpse: Glimpse,
-    remembered: Option<Remembered>,
+    remembered: &mut Option<Remembered>,
 ) -> Option<Observed> {
-    if let Some(Remembered { observed, at }) = remembered
-        && observed.parameters.iter().map(|parameter| &parameter.path).eq(place.paths)
-        && (glimpse.taken_at <= at || still_holds(&observed, place, &glimpse))
-    {
-        return Some(observed);
+    let holds = remembered.as_ref().is_some_and(|Remembered { observed, at, .. }| {
+        observed.parameters.iter().map(|parameter| &parameter.path).eq(place.paths)
+            && (glimpse.taken_at <= *at || still_holds(observed, place, &glimpse))
+    });
+    if holds {
+        return remembered.take().map(|remembered| remembered.observed);
     }
     if !glimpse.staged.is_empty() {
         return None;
@@ -220,6 +221,8 @@ pub struct Remembered {
     pub observed: Observed,
     /// When it was read, or last brought up to date by the answer to an act.
     pub at: DateTime<Utc>,
+    /// Whether status says so. Until then it is what status has to be told from, whatever can be seen meanwhile.
+    pub told: bool,
 }
 
 fn still_holds(observed: &Observed, place: &Place<'_>, glimpse: &Glimpse) -> bool {

@@ -13,7 +13,7 @@ use keyturn_rotation::protocol::{self, Act, Desired, Incident, Step, Strategy};
 
 use super::act::{ActError, Actor, Done, Newer};
 use super::admission::Leave;
-use super::observe::{self, ObserveError, Place};
+use super::observe::{self, ObserveError, Place, Remembered};
 use super::progress::{Blocked, Progress};
 use super::turn::{Turn, asks_target_at};
 use super::{ManagedSecrets, desired, notices, status};
@@ -61,8 +61,8 @@ fn unseen(error: &ObserveError) -> Blocked {
 pub(super) enum Ended {
     /// As far as it could go; with what it saw, where it could see.
     Quiet(Option<Observed>),
-    /// The object was changed or leadership lost: decide again from the start.
-    Overtaken,
+    /// The object was changed or leadership lost: decide again from the start. With what it saw until then.
+    Overtaken(Observed),
 }
 
 /// One pass over one secret.
@@ -91,6 +91,8 @@ pub(super) struct Sight {
     newer: Option<Newer>,
     /// Whether this pass has closed a record.
     closed: bool,
+    /// What was seen by an earlier pass and could not be told, for as long as this one has seen nothing.
+    untold: Option<Remembered>,
 }
 
 impl Pass<'_> {
@@ -103,7 +105,7 @@ impl Pass<'_> {
                 Some(observed) => observed,
                 None => match self.look_unless_put_off(&incidents).await {
                     Some(observed) => observed,
-                    None => return Ok(Ended::Quiet(None)),
+                    None => return Ok(Ended::Quiet(self.untold())),
                 },
             };
             let (step, act) = match self.decide(&mut observed).await? {
@@ -129,7 +131,7 @@ impl Pass<'_> {
                 continue;
             }
             if !self.may_act().await? {
-                return Ok(Ended::Overtaken);
+                return Ok(Ended::Overtaken(observed));
             }
             let Some(done) = self.perform(step, &act, &mut observed).await? else {
                 return Ok(Ended::Quiet(Some(observed)));
@@ -159,7 +161,17 @@ impl Pass<'_> {
 
     /// What the shared listing and the last close look tell: `None` where it takes another close look.
     fn glance(&mut self, incidents: &[Incident]) -> Option<Observed> {
-        let remembered = self.secrets.recall(self.place.namespace, self.place.name);
+        let mut remembered = self.secrets.recall(self.place.namespace, self.place.name);
+        let seen = self.glance_beside(&mut remembered, incidents);
+        self.sight.untold = remembered.filter(|remembered| !remembered.told);
+        seen
+    }
+
+    fn glance_beside(
+        &mut self,
+        remembered: &mut Option<Remembered>,
+        incidents: &[Incident],
+    ) -> Option<Observed> {
         let read_at = remembered.as_ref().map(|remembered| remembered.at);
         if self.target_is_to_be_asked() || asks_for_history(self.object, incidents) {
             return None;
@@ -189,6 +201,7 @@ impl Pass<'_> {
         match self.look(incidents).await {
             Ok(observed) => {
                 self.sight.fresh = true;
+                self.sight.untold = None;
                 self.progress.read_at = Some(self.secrets.ports.clock.now());
                 Some(observed)
             }
@@ -197,6 +210,13 @@ impl Pass<'_> {
                 None
             }
         }
+    }
+
+    /// What an earlier pass has seen and could not tell, where this one can see nothing.
+    fn untold(&mut self) -> Option<Observed> {
+        let Remembered { observed, at, .. } = self.sight.untold.take()?;
+        self.progress.read_at = Some(at);
+        Some(observed)
     }
 
     /// Looks at everything afresh, Parameter Store first, then the target.

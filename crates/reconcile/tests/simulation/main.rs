@@ -348,6 +348,7 @@ scenarios! {
     a_value_is_not_rolled_back_because_nobody_heard_how_its_deployment_went,
     a_record_that_somebody_restores_is_not_published_again,
     a_record_of_an_earlier_life_that_somebody_restores_changes_no_role,
+    what_could_not_be_told_is_told_once_it_can_be_though_ssm_cannot_be_read,
     a_request_that_was_taken_back_is_not_executed_again,
     a_rotation_that_came_of_age_and_was_taken_back_is_put_off,
 }

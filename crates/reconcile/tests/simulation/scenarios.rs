@@ -185,7 +185,7 @@ pub fn recorded(state: &State) -> bool {
     state.ssm.staged().next().is_some()
 }
 
-fn published(state: &State) -> bool {
+pub fn published(state: &State) -> bool {
     recorded(state) && state.memory.published(PATH) > 0
 }
 

@@ -154,6 +154,15 @@ scenario!(an_incident_changes_a_single_role,
     script: an_incident,
     ends: |end| contained_logins(end, 1, &["app_a"]));
 
+scenario!(what_could_not_be_told_is_told_once_it_can_be_though_ssm_cannot_be_read,
+    prepare: |s| login_on_web(s, single_with_admin(), json!({})),
+    script: || vec![
+        at(300, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
+        once(published, "calls SSM so often that nobody else is answered", |s| s.ssm.unlisted = true),
+        later(120, "stops", |s| s.ssm.unlisted = false),
+    ],
+    ends: |end| contained_logins(end, 1, &["app_a"]));
+
 scenario!(an_incident_about_a_role_does_not_end_with_what_somebody_puts_after_the_report,
     prepare: |s| login_on_web(s, single_with_admin(), json!({})),
     script: || vec![at(300, "reports an incident, and somebody puts another value", |s| {

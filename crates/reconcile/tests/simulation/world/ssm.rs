@@ -83,6 +83,8 @@ pub struct Ssm {
     pub content: Content,
     /// By path.
     pub rules: BTreeMap<String, Rules>,
+    /// It lists nothing to the controller: too many requests of others come in.
+    pub unlisted: bool,
     /// Number of the last change.
     pub sequence: u64,
     /// What lay there before each change, by when that change came.
@@ -368,6 +370,9 @@ impl ParameterStore for World {
         self.effect(Kind::Observe, format!("look below {}", wanted.join(" ")), move |state, _| {
             if state.sabotage == Some(Sabotage::RecordsHidden) {
                 return Ok(Vec::new());
+            }
+            if state.ssm.unlisted {
+                return Err(StoreError::refused(&wanted.join(" ")));
             }
             let matches = |path: &str| {
                 wanted.iter().any(|w| path == w || w.ends_with('/') && path.starts_with(w.as_str()))
