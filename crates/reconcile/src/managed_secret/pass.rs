@@ -54,10 +54,6 @@ fn unseen(error: &ObserveError) -> Blocked {
 }
 
 /// How a pass through the protocol ended.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one of them exists at a time, for as long as it takes to read it"
-)]
 pub(super) enum Ended {
     /// As far as it could go; with what it saw, where it could see.
     Quiet(Option<Observed>),
