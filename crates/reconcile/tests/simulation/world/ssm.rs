@@ -219,6 +219,12 @@ impl Ssm {
     pub fn visible(&self, now: At) -> u64 {
         match &self.lag {
             Some((Lag::All, until, _, sequence)) if now < *until => *sequence,
+            // A look lists records only: what is published it sees in histories.
+            Some((Lag::Histories, until, before, sequence))
+                if now < *until && same_records(before, &self.content) =>
+            {
+                *sequence
+            }
             _ => self.sequence,
         }
     }
@@ -226,6 +232,15 @@ impl Ssm {
     fn as_of(&self, at: At) -> &Content {
         self.past.iter().find(|(changed, _)| *changed > at).map_or(&self.content, |(_, before)| before)
     }
+}
+
+/// Whether the same lies below the staging path.
+fn same_records(before: &Content, now: &Content) -> bool {
+    let staged = |content: &Content| -> Vec<(String, usize)> {
+        let below = content.iter().filter(|(path, _)| path.starts_with(STAGING));
+        below.map(|(path, versions)| (path.clone(), versions.len())).collect()
+    };
+    staged(before) == staged(now)
 }
 
 impl State {
