@@ -13,7 +13,7 @@ use super::world::{eventually, run, run_with, variable};
 
 const ADMIN: &str = "canary-administering-token-of-the-world";
 pub const ID: &str = "R2_ACCESS_KEY_ID";
-pub const SECRET: &str = "R2_SECRET_ACCESS_KEY";
+const SECRET: &str = "R2_SECRET_ACCESS_KEY";
 /// How long R2 does not hear of a new or a deleted token here, in milliseconds.
 const PROPAGATION: u64 = 1_500;
 /// How long an answer takes, in milliseconds, where a kill is to fall between a token and its record.
@@ -23,7 +23,7 @@ const INCIDENT: &str = "secretincident/leak";
 /// A Cloudflare account of a test's own, with one bucket, and a pair that a person made, in use on the host.
 pub struct Account {
     pub project: Project,
-    pub id: String,
+    id: String,
 }
 
 /// A pair of R2.
@@ -33,7 +33,7 @@ pub struct Pair {
     pub secret: String,
 }
 
-pub fn curl(method: &str, path: &str, body: &Value) -> String {
+fn curl(method: &str, path: &str, body: &Value) -> String {
     let address = format!("{}/{path}", variable("KEYTURN_CLOUDFLARE"));
     let arguments = ["-sf", "-X", method, &address, "-H", "content-type: application/json", "-d", "@-"];
     run_with("curl", &arguments, &body.to_string())
@@ -102,7 +102,7 @@ spec:
         )
     }
 
-    pub fn made_by_a_person(&self, name: &str) -> Pair {
+    fn made_by_a_person(&self, name: &str) -> Pair {
         let policies = json!([{
             "effect": "allow", "permission_groups": [{"id": "2efd5506f9c8494dacb1fa10a3e7d5b6"}],
             "resources": {format!("com.cloudflare.edge.r2.bucket.{}_default_media", self.id): "*"},
@@ -114,15 +114,27 @@ spec:
         Pair { id: text("accessKeyId"), secret: text("secretAccessKey") }
     }
 
+    /// No token of this account can be deleted from now on.
+    pub fn deletions_fail(&self) {
+        let failing = json!({
+            "operation": "DeleteToken", "account": self.id, "times": null, "fault": {"kind": "serverError"},
+        });
+        curl("POST", "_emulator/faults", &failing);
+    }
+
     /// Ends the faults of this account, and of no other: tests run side by side.
     pub fn no_fault(&self) {
         let faults = format!("{}/_emulator/accounts/{}/faults", variable("KEYTURN_CLOUDFLARE"), self.id);
         run("curl", &["-sf", "-X", "DELETE", &faults]);
     }
 
+    fn listed(&self) -> Value {
+        get(&format!("_emulator/accounts/{}/tokens", self.id))
+    }
+
     /// Ids and names of the tokens there are, but for the one of somebody else, and how many were ever made.
-    pub fn tokens(&self) -> (Vec<(String, String)>, u64) {
-        let listed = get(&format!("_emulator/accounts/{}/tokens", self.id));
+    fn tokens(&self) -> (Vec<(String, String)>, u64) {
+        let listed = self.listed();
         let text = |token: &Value, name: &str| token[name].as_str().unwrap().to_owned();
         let tokens = listed["tokens"].as_array().unwrap().iter();
         let mut tokens: Vec<(String, String)> =
@@ -135,7 +147,7 @@ spec:
 
     /// The id of the token that is none of keyturn's business.
     pub fn token_of_somebody_else(&self) -> String {
-        let listed = get(&format!("_emulator/accounts/{}/tokens", self.id));
+        let listed = self.listed();
         let mut tokens = listed["tokens"].as_array().unwrap().iter();
         let found = tokens.find(|token| token["name"] == "of somebody else");
         found.and_then(|token| token["id"].as_str()).expect("a token of somebody else").to_owned()
@@ -172,7 +184,7 @@ spec:
         run_with("curl", &arguments, &config)
     }
 
-    pub fn accepted(&self, pair: &Pair) {
+    fn accepted(&self, pair: &Pair) {
         eventually("R2 accepts the pair", || {
             let status = self.list(pair);
             if status == "200" { Ok(()) } else { Err(status) }
@@ -301,10 +313,7 @@ fn a_deletion_that_fails_is_an_alarm_and_is_done_in_the_end() {
     let account = Account::with_a_pair_in_use("r2-retire", 4, "");
     let project = &account.project;
     let first = account.published();
-    let failing = json!({
-        "operation": "DeleteToken", "account": account.id, "times": null, "fault": {"kind": "serverError"},
-    });
-    curl("POST", "_emulator/faults", &failing);
+    account.deletions_fail();
     let began = Instant::now();
     project.request("r2", "once");
     let object = "managedsecret/r2";

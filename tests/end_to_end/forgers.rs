@@ -1,9 +1,8 @@
 //! Somebody who may write a parameter, and nothing else, while an incident is handled.
 
 use chrono::{SecondsFormat, TimeDelta, Utc};
-use serde_json::json;
 
-use super::cloudflare_r2::{Account, ID, Pair, curl};
+use super::cloudflare_r2::{Account, ID, Pair};
 use super::incidents::{INCIDENT, Trail, report_of, state_is};
 use super::project::Project;
 use super::ssm;
@@ -66,10 +65,7 @@ fn who_may_write_a_parameter_falsifies_no_incident_and_has_no_token_of_others_de
     assert_ne!(of_another_owner, as_if_made_later(&genuine));
 
     // The pair that was stolen works for as long as he tries.
-    let failing = json!({
-        "operation": "DeleteToken", "account": account.id, "times": null, "fault": {"kind": "serverError"},
-    });
-    curl("POST", "_emulator/faults", &failing);
+    account.deletions_fail();
     report_of(project, "r2", "15m");
     let tries = [
         ("the stolen pair in keyturn's name, made after the report", &stolen.id, as_if_made_later(&genuine)),
