@@ -59,8 +59,7 @@ pub enum Requeue {
 pub struct ManagedSecrets {
     ports: Ports,
     settings: Settings,
-    /// The last closer look at each secret that is in the middle of a rotation: an optimisation, never evidence for an
-    /// act.
+    /// What the last pass over each secret has left for the next one: to see and to tell by, never evidence for an act.
     memory: Mutex<HashMap<(String, String), Remembered>>,
     /// Since when each secret with a finalizer has been seen without a record. It only ever delays.
     settled: Mutex<HashMap<(String, String), DateTime<Utc>>>,
@@ -73,8 +72,24 @@ impl ManagedSecrets {
 
     /// One pass over one object. An error is one of the API server; everything else is told in the object's status.
     pub async fn reconcile(&self, namespace: &str, name: &str) -> Result<Requeue, ObjectError> {
+        let mut remembered = self.recall(namespace, name);
+        let requeue = self.reconcile_beside(&mut remembered, namespace, name).await;
+        // What was seen holds, whatever has failed.
+        if let Some(remembered) = remembered {
+            self.remember(namespace, name, remembered);
+        }
+        requeue
+    }
+
+    async fn reconcile_beside(
+        &self,
+        remembered: &mut Option<Remembered>,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Requeue, ObjectError> {
         let Some(mut object) = self.ports.objects.managed_secret(namespace, name).await? else {
-            self.forget(namespace, name);
+            *remembered = None;
+            self.unsettle(namespace, name);
             return Ok(Requeue::Never);
         };
         let now = self.ports.clock.now();
@@ -82,15 +97,17 @@ impl ManagedSecrets {
         let all = self.ports.objects.secret_incidents(namespace).await?;
         let reported_at = desired::incidents(&object, &all, now).iter().map(|i| i.reported_at).max();
         let mut progress = Progress::resume(&object, reported_at, now + self.settings.backoff_max);
+        // What could not be told is newer than what status says.
+        if let Some(untold) = remembered.as_ref().filter(|remembered| !remembered.told) {
+            progress.published_is_dead = untold.published_is_dead;
+        }
         let paths: Vec<String> = object.spec.ssm.parameters.iter().map(|p| p.path.clone()).collect();
         let owner = format!("{}/{namespace}/{name}", self.settings.cluster);
         let place = Place { owner: &owner, staging: &self.settings.staging, namespace, name, paths: &paths };
 
-        let observed = match self.admit(&object, &region).await? {
-            Err(blocked) => {
-                progress.blocked = Some(blocked);
-                None
-            }
+        let mut seen = None;
+        match self.admit(&object, &region).await? {
+            Err(blocked) => progress.blocked = Some(blocked),
             Ok(leave) => {
                 let pass = Pass {
                     secrets: self,
@@ -100,29 +117,31 @@ impl ManagedSecrets {
                     leave,
                     progress: &mut progress,
                     now,
+                    remembered: &mut *remembered,
                     sight: Sight::default(),
                 };
-                match pass.run().await? {
-                    Ended::Quiet(observed) => observed,
-                    Ended::Overtaken(observed) => {
-                        let at = progress.read_at.unwrap_or(now);
-                        self.remember(namespace, name, Remembered { observed, at, told: false });
-                        return Ok(Requeue::After(TimeDelta::zero()));
-                    }
+                let ended = pass.run(&mut seen).await;
+                if seen.is_none() {
+                    seen = observe::take_untold(remembered, &place, &mut progress);
+                }
+                if ended != Ok(Ended::Quiet) {
+                    *remembered = Some(Remembered::untold(seen, &progress, now));
+                    return ended.map(|_| Requeue::After(TimeDelta::zero()));
                 }
             }
-        };
+        }
         if self.is_held_for_too_long(&object, &progress, now) {
             self.let_go(&object, &place).await?;
-            self.forget(namespace, name);
+            *remembered = None;
+            self.unsettle(namespace, name);
             return Ok(Requeue::Never);
         }
-        let told = self.record(&mut object, &owner, observed.as_ref(), &progress, &region, now).await;
-        // What was seen holds whether it could be told or not.
-        if let Some(observed) = observed {
+        let told = self.record(&mut object, &owner, seen.as_ref(), &progress, &region, now).await;
+        let is_kept = remembered.as_ref().is_some_and(|remembered| !remembered.told);
+        if seen.is_some() || told.is_err() && !is_kept {
             // A pass that read nothing makes it no newer: a listing that was begun since must still be able to refute it.
-            let (at, told) = (progress.read_at.unwrap_or(now), told.is_ok());
-            self.remember(namespace, name, Remembered { observed, at, told });
+            let untold = Remembered::untold(seen, &progress, now);
+            *remembered = Some(Remembered { told: told.is_ok(), ..untold });
         }
         told?;
         let requeue = match (requeue(&progress, now), &object.status) {
@@ -253,13 +272,6 @@ impl ManagedSecrets {
             self.ports.objects.notify(Subject::Secret(object), notice).await;
         }
         Ok(())
-    }
-
-    fn forget(&self, namespace: &str, name: &str) {
-        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        settled.remove(&(namespace.to_owned(), name.to_owned()));
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.remove(&(namespace.to_owned(), name.to_owned()));
     }
 
     fn recall(&self, namespace: &str, name: &str) -> Option<Remembered> {

@@ -15,6 +15,7 @@ use keyturn_secret_value::SecretValue;
 
 use super::desired;
 use super::ports::Glimpse;
+use super::progress::Progress;
 use crate::generator;
 use crate::objects::Surroundings;
 use crate::parameter_store::records::{self, RecordError, StagedKind};
@@ -164,12 +165,13 @@ pub fn at_a_glance(
     glimpse: Glimpse,
     remembered: &mut Option<Remembered>,
 ) -> Option<Observed> {
-    let holds = remembered.as_ref().is_some_and(|Remembered { observed, at, .. }| {
-        observed.parameters.iter().map(|parameter| &parameter.path).eq(place.paths)
-            && (glimpse.taken_at <= *at || still_holds(observed, place, &glimpse))
+    let kept =
+        remembered.as_ref().and_then(|remembered| Some((remembered.at, remembered.observed.as_ref()?)));
+    let holds = kept.is_some_and(|(at, observed)| {
+        is_about(observed, place) && (glimpse.taken_at <= at || still_holds(observed, place, &glimpse))
     });
     if holds {
-        return remembered.take().map(|remembered| remembered.observed);
+        return remembered.take().and_then(|remembered| remembered.observed);
     }
     if !glimpse.staged.is_empty() {
         return None;
@@ -215,14 +217,42 @@ fn is_of_other_owner(object: &ManagedSecret) -> bool {
     conditions::find(conditions, conditions::STALLED).is_some_and(|stalled| stalled.reason == "OwnedByOther")
 }
 
-/// The evidence of the last closer look at one secret.
+/// What the passes over one secret leave for the next one.
 #[derive(Debug)]
 pub struct Remembered {
-    pub observed: Observed,
+    /// The evidence of the last closer look.
+    pub observed: Option<Observed>,
     /// When it was read, or last brought up to date by the answer to an act.
     pub at: DateTime<Utc>,
     /// Whether status says so. Until then it is what status has to be told from, whatever can be seen meanwhile.
     pub told: bool,
+    /// What was known of the published login at the end of the pass: see [`Progress::published_is_dead`].
+    pub published_is_dead: Option<bool>,
+}
+
+impl Remembered {
+    /// What a pass has come to that status does not tell yet.
+    pub fn untold(observed: Option<Observed>, progress: &Progress, now: DateTime<Utc>) -> Self {
+        let at = progress.read_at.unwrap_or(now);
+        Self { observed, at, told: false, published_is_dead: progress.published_is_dead }
+    }
+}
+
+/// What an earlier pass has seen and could not tell, for one that could see nothing.
+pub fn take_untold(
+    remembered: &mut Option<Remembered>,
+    place: &Place<'_>,
+    progress: &mut Progress,
+) -> Option<Observed> {
+    let Remembered { observed, at, .. } = remembered.take_if(|remembered| !remembered.told)?;
+    let observed = observed.filter(|observed| is_about(observed, place))?;
+    progress.read_at = Some(at);
+    Some(observed)
+}
+
+/// Whether it is about the parameters that the spec asks for now.
+fn is_about(observed: &Observed, place: &Place<'_>) -> bool {
+    observed.parameters.iter().map(|parameter| &parameter.path).eq(place.paths)
 }
 
 fn still_holds(observed: &Observed, place: &Place<'_>, glimpse: &Glimpse) -> bool {

@@ -54,11 +54,12 @@ fn unseen(error: &ObserveError) -> Blocked {
 }
 
 /// How a pass through the protocol ended.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// As far as it could go; with what it saw, where it could see.
-    Quiet(Option<Observed>),
-    /// The object was changed or leadership lost: decide again from the start. With what it saw until then.
-    Overtaken(Observed),
+    /// As far as it could go.
+    Quiet,
+    /// The object was changed or leadership lost: decide again from the start.
+    Overtaken,
 }
 
 /// One pass over one secret.
@@ -72,6 +73,8 @@ pub(super) struct Pass<'a> {
     /// What the status will tell of it.
     pub progress: &'a mut Progress,
     pub now: DateTime<Utc>,
+    /// What earlier passes have left; nothing of it once this one has looked closely itself.
+    pub remembered: &'a mut Option<Remembered>,
     pub sight: Sight,
 }
 
@@ -87,57 +90,59 @@ pub(super) struct Sight {
     newer: Option<Newer>,
     /// Whether this pass has closed a record.
     closed: bool,
-    /// What was seen by an earlier pass and could not be told, for as long as this one has seen nothing.
-    untold: Option<Remembered>,
+    /// Whether what it goes by was seen by an earlier pass that could not tell it.
+    untold: bool,
 }
 
 impl Pass<'_> {
-    /// Follows the protocol step by step until there is nothing to do or something has to be waited for.
-    pub(super) async fn run(mut self) -> Result<Ended, ObjectError> {
+    /// Follows the protocol step by step until there is nothing to do or something has to be waited for. `seen` is what it
+    /// saw, whatever failed after it.
+    pub(super) async fn run(mut self, seen: &mut Option<Observed>) -> Result<Ended, ObjectError> {
         let incidents = self.incidents().await?;
-        let mut seen = self.glance(&incidents);
+        *seen = self.glance(&incidents);
         for _ in 0..MAX_ACTS {
-            let mut observed = match seen.take() {
-                Some(observed) => observed,
-                None => match self.look_unless_put_off(&incidents).await {
-                    Some(observed) => observed,
-                    None => return Ok(Ended::Quiet(self.untold())),
-                },
-            };
-            let (step, act) = match self.decide(&mut observed).await? {
+            if seen.is_none() {
+                *seen = self.look_unless_put_off(&incidents).await;
+            }
+            let Some(observed) = seen else { return Ok(Ended::Quiet) };
+            let (step, act) = match self.decide(observed).await? {
                 Turn::Act(step, act) => (step, act),
-                Turn::Quiet => return Ok(Ended::Quiet(Some(observed))),
-                Turn::LookCloser => continue,
+                Turn::Quiet => return Ok(Ended::Quiet),
+                Turn::LookCloser => {
+                    self.look_closer(seen);
+                    continue;
+                }
             };
             if self.is_kept_from(step) {
-                return Ok(Ended::Quiet(Some(observed)));
+                return Ok(Ended::Quiet);
             }
             // Every effect is decided on what Parameter Store says now, not on what it said a while ago.
             if !self.sight.fresh {
+                self.look_closer(seen);
                 continue;
             }
             if act == Act::AskPreflight {
                 self.progress.preflight = Some(PreflightStatus { requested_at: to_kubernetes(self.now) });
-                seen = Some(observed);
                 continue;
             }
             if !self.sight.exact {
                 self.sight.exact = true;
-                seen = Some(observed);
                 continue;
             }
             if !self.may_act().await? {
-                return Ok(Ended::Overtaken(observed));
+                return Ok(Ended::Overtaken);
             }
-            let Some(done) = self.perform(step, &act, &mut observed).await? else {
-                return Ok(Ended::Quiet(Some(observed)));
+            let Some(done) = self.perform(step, &act, observed).await? else {
+                return Ok(Ended::Quiet);
             };
-            seen = self.fold(&act, done, observed).await;
+            if let Some(observed) = seen.take() {
+                *seen = self.fold(&act, done, observed).await;
+            }
             if act == Act::Abandon || self.progress.blocked.is_some() {
                 break;
             }
         }
-        Ok(Ended::Quiet(seen))
+        Ok(Ended::Quiet)
     }
 
     async fn incidents(&self) -> Result<Vec<Incident>, ObjectError> {
@@ -157,25 +162,17 @@ impl Pass<'_> {
 
     /// What the shared listing and the last close look tell: `None` where it takes another close look.
     fn glance(&mut self, incidents: &[Incident]) -> Option<Observed> {
-        let mut remembered = self.secrets.recall(self.place.namespace, self.place.name);
-        let seen = self.glance_beside(&mut remembered, incidents);
-        self.sight.untold = remembered.filter(|remembered| !remembered.told);
-        seen
-    }
-
-    fn glance_beside(
-        &mut self,
-        remembered: &mut Option<Remembered>,
-        incidents: &[Incident],
-    ) -> Option<Observed> {
-        let read_at = remembered.as_ref().map(|remembered| remembered.at);
         if self.target_is_to_be_asked() || asks_for_history(self.object, incidents) {
             return None;
         }
+        let read_at = self.remembered.as_ref().map(|remembered| remembered.at);
         let inventory = &self.secrets.ports.inventory;
         let glimpse = inventory.glimpse(self.region, self.place.paths, &self.place.folder())?;
         self.progress.read_at = read_at.max(Some(glimpse.taken_at));
-        observe::at_a_glance(self.object, self.place, glimpse, remembered)
+        let untold = self.remembered.as_ref().is_some_and(|remembered| !remembered.told);
+        let seen = observe::at_a_glance(self.object, self.place, glimpse, self.remembered);
+        self.sight.untold = untold && seen.is_some();
+        seen
     }
 
     /// Whether what the target said of the published login is too old.
@@ -197,7 +194,8 @@ impl Pass<'_> {
         match self.look(incidents).await {
             Ok(observed) => {
                 self.sight.fresh = true;
-                self.sight.untold = None;
+                self.sight.untold = false;
+                *self.remembered = None;
                 self.progress.read_at = Some(self.secrets.ports.clock.now());
                 Some(observed)
             }
@@ -208,11 +206,12 @@ impl Pass<'_> {
         }
     }
 
-    /// What an earlier pass has seen and could not tell, where this one can see nothing.
-    fn untold(&mut self) -> Option<Observed> {
-        let Remembered { observed, at, .. } = self.sight.untold.take()?;
-        self.progress.read_at = Some(at);
-        Some(observed)
+    /// Drops what was seen for a closer look. Where status does not tell it yet, it is kept until there is one.
+    fn look_closer(&mut self, seen: &mut Option<Observed>) {
+        let seen = seen.take().filter(|_| self.sight.untold);
+        if seen.is_some() {
+            *self.remembered = Some(Remembered::untold(seen, self.progress, self.now));
+        }
     }
 
     /// Looks at everything afresh, Parameter Store first, then the target.
@@ -325,7 +324,7 @@ impl Pass<'_> {
         observed: &mut Observed,
     ) -> Result<Option<Done>, ObjectError> {
         // What is about to be written may be there, unseen, for as long as the grace.
-        self.secrets.unsettle(self.place);
+        self.secrets.unsettle(self.place.namespace, self.place.name);
         let closing = self.closing(act, observed);
         if leaves_no_trace(act, observed) {
             self.tell_before_it_goes(closing.as_ref(), observed).await?;
@@ -504,7 +503,7 @@ impl ManagedSecrets {
         closed: bool,
     ) -> Option<DateTime<Utc>> {
         if !observed.records.is_empty() || !wanted.finalizer || !self.ports.leadership.is_leader() {
-            self.unsettle(place);
+            self.unsettle(place.namespace, place.name);
             return None;
         }
         let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -515,9 +514,9 @@ impl ManagedSecrets {
         Some(*since)
     }
 
-    fn unsettle(&self, place: &Place<'_>) {
+    pub(super) fn unsettle(&self, namespace: &str, name: &str) {
         let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        settled.remove(&(place.namespace.to_owned(), place.name.to_owned()));
+        settled.remove(&(namespace.to_owned(), name.to_owned()));
     }
 }
 
