@@ -11,8 +11,9 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use kube::Resource;
 use kube::core::DeserializeGuard;
-use kube::runtime::reflector::Store;
+use kube::runtime::reflector::{ObjectRef, Store};
 
+use super::claims::Claims;
 use crate::api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
 
 /// An object as the watch delivered it, decoded or not.
@@ -44,6 +45,8 @@ impl Scope {
 #[derive(Clone)]
 pub struct Cache {
     pub scopes: Vec<Scope>,
+    /// Of the secrets of all scopes.
+    pub claims: Claims,
     pub grants: Store<Guarded<RotationGrant>>,
 }
 
@@ -51,6 +54,14 @@ impl Cache {
     /// The decoded secrets of a namespace; none where the controller does not work in it.
     pub fn secrets(&self, namespace: &str) -> Vec<Arc<Guarded<ManagedSecret>>> {
         self.scope(namespace).map_or_else(Vec::new, |scope| in_namespace(&scope.secrets, namespace))
+    }
+
+    /// Those that claim the same as this one, as far as they can be decoded.
+    pub fn rivals(&self, object: &ManagedSecret) -> Vec<Arc<Guarded<ManagedSecret>>> {
+        let cached = |(namespace, name): &(String, String)| {
+            self.scope(namespace)?.secrets.get(&ObjectRef::new(name).within(namespace))
+        };
+        self.claims.rivals(object).iter().filter_map(|name| cached(name)).collect()
     }
 
     /// The decoded hosts of a namespace; none where the controller does not work in it.
@@ -161,7 +172,7 @@ mod tests {
             writers.push((secrets_writer, hosts_writer, incidents_writer));
             Scope { namespace: Some(namespace.to_owned()), secrets, hosts, incidents }
         });
-        let cache = Cache { scopes: scopes.into(), grants };
+        let cache = Cache { scopes: scopes.into(), claims: Claims::default(), grants };
         assert_eq!(
             cache.missing(),
             ["rotationgrants", "managedsecrets, dockerhosts and secretincidents in readable, forbidden"]
@@ -207,7 +218,7 @@ mod tests {
         let (hosts, mut hosts_writer) = reflector::store();
         let scope =
             Scope { namespace: None, secrets: reflector::store().0, hosts, incidents: reflector::store().0 };
-        let cache = Cache { scopes: vec![scope], grants };
+        let cache = Cache { scopes: vec![scope], claims: Claims::default(), grants };
         for namespace in ["granted", "other"] {
             hosts_writer.apply_watcher_event(&Event::Apply(host(namespace)));
         }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use keyturn_reconcile::links::is_on;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{NamespaceResourceScope, object::HasStatus};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -171,9 +172,21 @@ impl Objects for KubeObjects {
         Ok(cached.iter().filter_map(|guarded| guarded.0.as_ref().ok().cloned()).collect())
     }
 
-    async fn all_managed_secrets(&self) -> Result<Vec<ManagedSecret>, ObjectError> {
-        let cached = self.cache.scopes.iter().flat_map(|scope| scope.secrets.state());
-        Ok(cached.filter_map(|guarded| guarded.0.as_ref().ok().cloned()).collect())
+    async fn managed_secrets_on(
+        &self,
+        namespace: &str,
+        host: &str,
+    ) -> Result<Vec<ManagedSecret>, ObjectError> {
+        self.must_be_listed(namespace)?;
+        let cached = self.cache.secrets(namespace);
+        let decoded = cached.iter().filter_map(|guarded| guarded.0.as_ref().ok());
+        Ok(decoded.filter(|secret| is_on(secret, host)).cloned().collect())
+    }
+
+    async fn rivals(&self, object: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError> {
+        self.must_be_listed(&object.namespace().unwrap_or_default())?;
+        let cached = self.cache.rivals(object);
+        Ok(cached.iter().filter_map(|guarded| guarded.0.as_ref().ok().cloned()).collect())
     }
 
     async fn docker_hosts(&self, namespace: &str) -> Result<Vec<DockerHost>, ObjectError> {

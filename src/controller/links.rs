@@ -124,32 +124,36 @@ impl Links {
     }
 
     pub fn secret(&self, object: &Guarded<ManagedSecret>, change: Change) {
+        match change {
+            Change::Listed | Change::Applied => self.cache.claims.note(object),
+            Change::Deleted => self.cache.claims.forget(object),
+        }
+        let Some(changed) = self.whose(object, change) else { return };
         self.tell_if_applied(object, change, |queues| &queues.telling.secrets);
         (self.desires_changed)();
-        let change = self.whose(object, change);
         self.push_all(object, |neighbours| {
-            links::of_secret(&object.name_any(), object.0.as_ref().ok(), change, neighbours)
+            links::of_secret(&object.name_any(), object.0.as_ref().ok(), changed, neighbours)
         });
     }
 
     pub fn host(&self, object: &Guarded<DockerHost>, change: Change) {
+        let Some(changed) = self.whose(object, change) else { return };
         self.tell_if_applied(object, change, |queues| &queues.telling.hosts);
         self.jobs_in.send_if_modified(|known| {
             let namespace = object.namespace().unwrap_or_default();
             let nothing_new = change == Change::Applied && known.contains(&namespace);
             !nothing_new && self.changes_jobs(known)
         });
-        let change = self.whose(object, change);
         self.push_all(object, |neighbours| {
-            links::of_host(&object.name_any(), object.0.as_ref().ok(), change, neighbours)
+            links::of_host(&object.name_any(), object.0.as_ref().ok(), changed, neighbours)
         });
     }
 
     pub fn incident(&self, object: &Guarded<SecretIncident>, change: Change) {
+        let Some(changed) = self.whose(object, change) else { return };
         self.tell_if_applied(object, change, |queues| &queues.telling.incidents);
-        let change = self.whose(object, change);
         self.push_all(object, |neighbours| {
-            links::of_incident(&object.name_any(), object.0.as_ref().ok(), change, neighbours)
+            links::of_incident(&object.name_any(), object.0.as_ref().ok(), changed, neighbours)
         });
     }
 
@@ -164,16 +168,17 @@ impl Links {
         }
     }
 
-    /// The watch brings back what this process wrote itself.
-    fn whose(&self, object: &impl ResourceExt, change: Change) -> links::Change {
-        match change {
+    /// The watch brings back what this process wrote itself. `None`: it is not in the cache yet.
+    fn whose(&self, object: &impl ResourceExt, change: Change) -> Option<links::Change> {
+        Some(match change {
+            Change::Listed => return None,
             Change::Applied if self.own.wrote(object) => links::Change::Written,
             Change::Applied => links::Change::Applied,
             Change::Deleted => {
                 self.own.forget(object);
                 links::Change::Deleted
             }
-        }
+        })
     }
 
     fn push_all(&self, changed: &impl ResourceExt, concerned: impl FnOnce(&Cached<'_>) -> BTreeSet<Key>) {
@@ -252,6 +257,7 @@ mod tests {
 
     use super::*;
     use crate::controller::cache::Scope;
+    use crate::controller::claims::Claims;
     use crate::controller::queue::{Requests, queue};
 
     fn host() -> DockerHost {
@@ -319,7 +325,7 @@ mod tests {
         let telling = Telling { secrets: queue().0, hosts: queue().0, incidents: queue().0 };
         let queues = Queues { namespace: None, secrets, hosts, telling, incidents: queue().0 };
         let links = Links {
-            cache: Cache { scopes: vec![scope], grants: reflector::store().0 },
+            cache: Cache { scopes: vec![scope], claims: Claims::default(), grants: reflector::store().0 },
             queues: vec![queues],
             own: OwnWrites::default(),
             desires_changed: Arc::new(|| {}),

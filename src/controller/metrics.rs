@@ -241,6 +241,7 @@ mod tests {
     use kube::runtime::reflector;
 
     use super::*;
+    use crate::controller::claims::Claims;
 
     fn shown(leadership: Leadership) -> Vec<(String, String)> {
         let (grants, _) = reflector::store();
@@ -253,7 +254,8 @@ mod tests {
         metrics.reconcile_error("DockerHost");
         metrics.watch_error("DockerHost");
         ssm.count("PutParameter", "ok");
-        let exposition = Exposition::new(&metrics, &ssm, Cache { scopes: Vec::new(), grants }, leadership);
+        let cache = Cache { scopes: Vec::new(), claims: Claims::default(), grants };
+        let exposition = Exposition::new(&metrics, &ssm, cache, leadership);
         let text = exposition.text().unwrap();
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
         types

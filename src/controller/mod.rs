@@ -1,6 +1,7 @@
 //! The controller: observes the cluster, asks `rotation` what is next, acts through the ports, records the status.
 
 pub mod cache;
+mod claims;
 pub mod config;
 pub mod events;
 pub mod health;

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet};
 
 use super::cache::{Cache, Guarded, Scope};
+use super::claims::Claims;
 use super::config::{ConfigError, ControllerArgs, span};
 use super::docker_host::{self, DockerHosts};
 use super::events::Events;
@@ -437,7 +438,7 @@ fn follow(
         });
         writers.push((scope, secrets_writer, hosts_writer, incidents_writer));
     }
-    let cache = Cache { scopes, grants };
+    let cache = Cache { scopes, claims: Claims::default(), grants };
     let jobs_in = watch::Sender::default();
     let jobs_changed = jobs_in.subscribe();
     let links = Links { cache: cache.clone(), queues, own: OwnWrites::default(), desires_changed, jobs_in };
@@ -448,7 +449,11 @@ fn follow(
         cache.grants,
         grants_writer,
         metrics.clone(),
-        move |_, _| all.grant(),
+        move |_, change| {
+            if change != watches::Change::Listed {
+                all.grant();
+            }
+        },
     );
     background.spawn(named("the watch of rotationgrants", follow_grants));
     for (scope, secrets_writer, hosts_writer, incidents_writer) in writers {

@@ -1,6 +1,8 @@
 //! Follows one kind of object in the API server: keeps the cache and says what has changed.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt, TryStreamExt, pin_mut};
 use kube::api::PartialObjectMeta;
@@ -23,13 +25,17 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// What became of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
+    /// It is in a list that the cache does not hold yet.
+    Listed,
     /// It is new or differs from what was cached.
     Applied,
+    /// It was deleted, or a list does not have it any more.
     Deleted,
 }
 
 /// Keeps `writer`'s cache current for as long as it is polled, and calls `changed` for every object that is new,
-/// different or gone. Trouble is logged, counted and tried again with a growing pause.
+/// different or gone, and for those of a list before the cache holds them. Trouble is logged, counted and tried again with
+/// a growing pause.
 pub async fn follow<K>(
     api: Api<Guarded<K>>,
     store: Store<Guarded<K>>,
@@ -44,13 +50,18 @@ pub async fn follow<K>(
     pin_mut!(stream);
     // Objects of a list are announced when the cache holds the whole list, and only those that differ.
     let mut listed: Vec<ObjectRef<Guarded<K>>> = Vec::new();
+    let mut unlisted: HashMap<ObjectRef<Guarded<K>>, Arc<Guarded<K>>> = HashMap::new();
     while let Some(event) = stream.next().await {
         let event = event.modify(prune);
         match &event {
-            watcher::Event::Init => listed.clear(),
+            watcher::Event::Init => {
+                listed.clear();
+                unlisted = store.state().into_iter().map(|old| (ObjectRef::from_obj(&*old), old)).collect();
+            }
             watcher::Event::InitApply(object) => {
+                changed(object, Change::Listed);
                 let key = ObjectRef::from_obj(object);
-                let cached = store.get(&key);
+                let cached = unlisted.remove(&key);
                 if cached.is_none_or(|old| old.resource_version() != object.resource_version()) {
                     listed.push(key);
                 }
@@ -62,6 +73,9 @@ pub async fn follow<K>(
             watcher::Event::Apply(object) => changed(object, Change::Applied),
             watcher::Event::Delete(object) => changed(object, Change::Deleted),
             watcher::Event::InitDone => {
+                for (_, object) in unlisted.drain() {
+                    changed(&object, Change::Deleted);
+                }
                 for object in listed.drain(..).filter_map(|key| store.get(&key)) {
                     changed(&object, Change::Applied);
                 }
@@ -116,8 +130,8 @@ fn prune<K: Resource<DynamicType = ()>>(object: &mut Guarded<K>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use axum::body::Body;
@@ -187,7 +201,12 @@ mod tests {
         let names: Arc<Mutex<Vec<String>>> = Arc::default();
         let follow = follow(api, store.clone(), writer, Metrics::default(), {
             let names = names.clone();
-            move |object: &Guarded<RotationGrant>, _| names.lock().unwrap().push(object.name_any())
+            move |object: &Guarded<RotationGrant>, change| {
+                let gone = if change == Change::Deleted { "-" } else { "" };
+                if change != Change::Listed {
+                    names.lock().unwrap().push(format!("{gone}{}", object.name_any()));
+                }
+            }
         });
         let until = async {
             while names.lock().unwrap().len() < enough {
@@ -224,6 +243,15 @@ mod tests {
             json!([grant("same", "1", spec()), grant("changed", "2", spec()), grant("new", "1", spec())]);
         let (names, _) = announced(vec![before, after], 4).await;
         assert_eq!(names, ["same", "changed", "changed", "new"]);
+    }
+
+    #[tokio::test]
+    async fn what_a_new_list_does_not_have_any_more_is_announced_as_deleted() {
+        let spec = || json!({"namespaces": ["a"]});
+        let before = json!([grant("same", "1", spec()), grant("gone", "1", spec())]);
+        let (names, store) = announced(vec![before, json!([grant("same", "1", spec())])], 3).await;
+        assert_eq!(names, ["same", "gone", "-gone"]);
+        assert!(store.get(&ObjectRef::new("gone")).is_none());
     }
 
     #[tokio::test]

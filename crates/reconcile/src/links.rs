@@ -104,6 +104,12 @@ pub fn of_incident(
     keys
 }
 
+/// Whether the secret is to run on this host, or is known to run there.
+pub fn is_on(secret: &ManagedSecret, host: &str) -> bool {
+    let known = || secret.status.iter().flat_map(|status| &status.hosts).any(|known| known.name == host);
+    secret.spec.hosts.iter().any(|named| named.name == host) || known()
+}
+
 /// The hosts that have to be looked at when a secret changes.
 pub fn hosts_of(secret: &ManagedSecret) -> BTreeSet<String> {
     let named = secret.spec.hosts.iter().map(|host| host.name.clone());

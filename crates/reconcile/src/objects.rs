@@ -67,8 +67,15 @@ pub trait Objects: Send + Sync {
     async fn grants(&self) -> Result<Grants, ObjectError>;
     /// All of a namespace; may be a moment old.
     async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError>;
-    /// Those of all namespaces that have been listed; may be a moment old.
-    async fn all_managed_secrets(&self) -> Result<Vec<ManagedSecret>, ObjectError>;
+    /// Those of a namespace that have to do with a host, by [`links::is_on`](crate::links::is_on); may be a moment old.
+    async fn managed_secrets_on(
+        &self,
+        namespace: &str,
+        host: &str,
+    ) -> Result<Vec<ManagedSecret>, ObjectError>;
+    /// The others, of all namespaces that have been listed, that [claim](crate::managed_secret::claims) what this one
+    /// claims; may be a moment old.
+    async fn rivals(&self, object: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError>;
     /// All of a namespace; may be a moment old.
     async fn docker_hosts(&self, namespace: &str) -> Result<Vec<DockerHost>, ObjectError>;
     /// The hosts and incidents of a namespace.

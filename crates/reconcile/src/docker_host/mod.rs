@@ -126,7 +126,7 @@ impl DockerHosts {
             Err(ObjectError::Forbidden(right)) => return self.tell_missing_right(host, &right, now).await,
             jobs => jobs?,
         };
-        let secrets = objects.managed_secrets(namespace).await?;
+        let secrets = objects.managed_secrets_on(namespace, name).await?;
         let hosts = objects.docker_hosts(namespace).await?;
         let grants = objects.grants().await?;
 

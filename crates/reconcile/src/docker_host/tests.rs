@@ -19,6 +19,7 @@ use crate::deploy::revision;
 use crate::deploy::task::{Layers, Task};
 use crate::deploy::testing::{at, host, published, rotating, secret};
 use crate::deploy_jobs::JobParameter;
+use crate::links::is_on;
 use crate::objects::{Notice, Source, Surroundings};
 use crate::parameter_store::{Created, Kept, Listed, NewVersion, ParameterStore};
 use crate::target::{Target, TargetError};
@@ -179,10 +180,13 @@ impl Objects for Shared {
         Ok(self.lock().grants.iter().cloned().collect())
     }
     async fn managed_secrets(&self, _: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
-        Ok(self.lock().secrets.clone())
+        unreachable!("a host is decided on the secrets that name it")
     }
-    async fn all_managed_secrets(&self) -> Result<Vec<ManagedSecret>, ObjectError> {
-        unreachable!("a host is decided on the secrets of its namespace")
+    async fn managed_secrets_on(&self, _: &str, host: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
+        Ok(self.lock().secrets.iter().filter(|secret| is_on(secret, host)).cloned().collect())
+    }
+    async fn rivals(&self, _: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError> {
+        unreachable!("a host claims nothing")
     }
     async fn docker_hosts(&self, _: &str) -> Result<Vec<DockerHost>, ObjectError> {
         Ok(self.lock().hosts.clone())

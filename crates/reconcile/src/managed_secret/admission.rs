@@ -1,10 +1,12 @@
 //! Whether an object may be acted on at all: it is sound, its namespace's grants allow it, and no older object claims
 //! the same parameter.
 
+use std::collections::BTreeSet;
+
 use keyturn_api::grants::{self, Grants, Verdict};
-use keyturn_api::postgres::PostgresSpec;
 use keyturn_api::{DockerHost, ManagedSecret, validate};
 
+use super::claims::{self, Claim};
 use super::progress::Blocked;
 use crate::settings::Settings;
 
@@ -18,7 +20,8 @@ pub enum Leave {
 
 /// What is admitted beside the object itself.
 pub struct Scene<'a> {
-    pub neighbours: &'a [ManagedSecret],
+    /// The others that claim what this one claims.
+    pub rivals: &'a [ManagedSecret],
     pub grants: &'a Grants,
     /// The DockerHost through which its Postgres server is reached, where there is one.
     pub on_the_way: Option<&'a DockerHost>,
@@ -31,7 +34,7 @@ pub fn admit(
     scene: &Scene<'_>,
     settings: &Settings,
 ) -> Result<Leave, Blocked> {
-    let neighbours = scene.neighbours;
+    let rivals = scene.rivals;
     let permanent = |reason: &str, message: String| Blocked {
         reason: reason.to_owned(),
         message,
@@ -43,14 +46,14 @@ pub fn admit(
         let listed: Vec<String> = problems.iter().map(ToString::to_string).collect();
         return Err(permanent("InvalidSpec", listed.join("; ")));
     }
-    if let Some((path, other)) = claimed_before(object, region, neighbours, settings) {
+    if let Some((path, other)) = claimed_before(object, region, rivals, settings) {
         let message = format!(
             "parameter {path} is managed by the older ManagedSecret {other} of this namespace: delete one of the two, \
              or give them different paths"
         );
         return Err(permanent("Conflict", message));
     }
-    if let Some((role, other)) = role_in_use(object, neighbours) {
+    if let Some((role, other)) = role_in_use(object, rivals) {
         let message = format!(
             "the Postgres role {role} is already in the hands of the older ManagedSecret {other}: a role has one password, so \
              publish it in several parameters of one object instead, and make a pair from a role that no other object rotates"
@@ -72,26 +75,15 @@ pub fn admit(
 
 /// The first role of the object that an older one of the installation changes or retires on the same server, and that
 /// object's namespace and name.
-fn role_in_use(object: &ManagedSecret, others: &[ManagedSecret]) -> Option<(String, String)> {
-    let postgres = object.spec.generate.postgres.as_ref()?;
-    // A DockerHost of the same name is another one in another namespace.
-    let server = |o: &ManagedSecret, p: &PostgresSpec| {
-        let namespace = p.via.as_ref().and(o.metadata.namespace.clone());
-        (p.host.clone(), p.via.clone(), namespace, p.port())
-    };
-    let here = server(object, postgres);
-    let older = others.iter().filter(|o| o.metadata.uid != object.metadata.uid && age(o) < age(object));
+fn role_in_use(object: &ManagedSecret, rivals: &[ManagedSecret]) -> Option<(String, String)> {
+    let older = rivals.iter().filter(|o| o.metadata.uid != object.metadata.uid && age(o) < age(object));
     older.into_iter().find_map(|other| {
-        let theirs = other.spec.generate.postgres.as_ref().filter(|p| server(other, p) == here)?;
-        let theirs = touched(theirs);
-        let role = touched(postgres).into_iter().find(|role| theirs.contains(role))?;
-        Some((role.to_owned(), full_name(other)))
+        let theirs: BTreeSet<Claim> = claims::roles(other).collect();
+        match claims::roles(object).find(|role| theirs.contains(role))? {
+            Claim::Role { name, .. } => Some((name, full_name(other))),
+            Claim::Parameter { .. } => None,
+        }
     })
-}
-
-/// The roles that an object changes, and the one that it retires once a pair was made from it.
-fn touched(postgres: &PostgresSpec) -> Vec<&str> {
-    postgres.roles().into_iter().chain(postgres.bootstrap_from()).collect()
 }
 
 type Age = (Option<jiff::Timestamp>, Option<String>, Option<String>);
@@ -115,10 +107,10 @@ fn full_name(object: &ManagedSecret) -> String {
 fn claimed_before(
     object: &ManagedSecret,
     region: &str,
-    neighbours: &[ManagedSecret],
+    rivals: &[ManagedSecret],
     settings: &Settings,
 ) -> Option<(String, String)> {
-    let older = neighbours.iter().filter(|other| {
+    let older = rivals.iter().filter(|other| {
         other.metadata.uid != object.metadata.uid
             && other.metadata.namespace == object.metadata.namespace
             && age(other) < age(object)

@@ -4,6 +4,7 @@
 mod act;
 mod admission;
 mod announce;
+pub mod claims;
 mod compromise;
 pub mod coverage;
 mod desired;
@@ -182,11 +183,7 @@ impl ManagedSecrets {
         region: &str,
     ) -> Result<Result<Leave, Blocked>, ObjectError> {
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-        // The parameters of a namespace are its own; a role may be another namespace's too.
-        let neighbours = match &object.spec.generate.postgres {
-            Some(_) => self.ports.objects.all_managed_secrets().await?,
-            None => self.ports.objects.managed_secrets(namespace).await?,
-        };
+        let rivals = self.ports.objects.rivals(object).await?;
         let via = object.spec.generate.postgres.as_ref().and_then(|spec| spec.via.as_ref());
         let on_the_way = match via.map(|via| via.docker_host.as_str()) {
             Some(name) => match self.host_on_the_way(namespace, name).await? {
@@ -197,7 +194,7 @@ impl ManagedSecrets {
         };
         // Last, so that they are as young as can be.
         let grants = self.ports.objects.grants().await?;
-        let scene = Scene { neighbours: &neighbours, grants: &grants, on_the_way: on_the_way.as_ref() };
+        let scene = Scene { rivals: &rivals, grants: &grants, on_the_way: on_the_way.as_ref() };
         Ok(admission::admit(object, region, &scene, &self.settings))
     }
 

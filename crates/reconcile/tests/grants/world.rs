@@ -19,6 +19,7 @@ use keyturn_reconcile::deploy_jobs::{DeployJob, DeployJobs, JobParameter, JobSta
 use keyturn_reconcile::generator::{Random, RandomError};
 use keyturn_reconcile::incident::reading::Query;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
+use keyturn_reconcile::links::is_on;
 use keyturn_reconcile::managed_secret::ports::{Clock, Glimpse, Inventory, Leadership, Regions, Targets};
 use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use keyturn_reconcile::parameter_store::{Created, Kept, Listed, NewVersion, ParameterStore, StoreError};
@@ -705,9 +706,20 @@ impl Objects for World {
         Ok(state.secrets.values().map(|(_, object)| object.clone()).collect())
     }
 
-    async fn all_managed_secrets(&self) -> Result<Vec<ManagedSecret>, ObjectError> {
+    async fn managed_secrets_on(
+        &self,
+        namespace: &str,
+        host: &str,
+    ) -> Result<Vec<ManagedSecret>, ObjectError> {
+        let mut secrets = self.managed_secrets(namespace).await?;
+        secrets.retain(|secret| is_on(secret, host));
+        Ok(secrets)
+    }
+
+    async fn rivals(&self, object: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError> {
         let state = self.lock();
-        Ok(state.secrets.values().map(|(_, object)| object.clone()).collect())
+        let others = state.secrets.values().map(|(_, other)| other);
+        Ok(others.filter(|other| other.metadata.uid != object.metadata.uid).cloned().collect())
     }
 
     async fn docker_hosts(&self, namespace: &str) -> Result<Vec<DockerHost>, ObjectError> {

@@ -12,7 +12,8 @@ use keyturn_api::time::to_kubernetes;
 use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, RotationGrant, SecretIncident};
 use keyturn_reconcile::incident::reading::Query;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
-use keyturn_reconcile::links::{self, Change, Neighbours};
+use keyturn_reconcile::links::{self, Change, Neighbours, is_on};
+use keyturn_reconcile::managed_secret::claims::{self, Claim};
 use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use kube::ResourceExt;
 use kube::api::DynamicObject;
@@ -439,8 +440,22 @@ impl Objects for World {
         Ok(cached.secrets.values().map(|s| ManagedSecret::clone(s)).collect())
     }
 
-    async fn all_managed_secrets(&self) -> Result<Vec<ManagedSecret>, ObjectError> {
-        self.managed_secrets(NAMESPACE).await
+    async fn managed_secrets_on(
+        &self,
+        namespace: &str,
+        host: &str,
+    ) -> Result<Vec<ManagedSecret>, ObjectError> {
+        let mut secrets = self.managed_secrets(namespace).await?;
+        secrets.retain(|secret| is_on(secret, host));
+        Ok(secrets)
+    }
+
+    async fn rivals(&self, object: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError> {
+        let claimed: BTreeSet<Claim> = claims::of(object).collect();
+        let mut others = self.managed_secrets(NAMESPACE).await?;
+        others.retain(|other| other.metadata.name != object.metadata.name);
+        others.retain(|other| claims::of(other).any(|claim| claimed.contains(&claim)));
+        Ok(others)
     }
 
     async fn docker_hosts(&self, _namespace: &str) -> Result<Vec<DockerHost>, ObjectError> {
