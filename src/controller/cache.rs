@@ -4,16 +4,17 @@
 //! before an external write. One that cannot be decoded is kept as such and does not hide the others.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use kube::Resource;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource, ResourceExt};
 
 use super::claims::Claims;
+use crate::api::grants::Grants;
 use crate::api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
 
 /// An object as the watch delivered it, decoded or not.
@@ -48,9 +49,45 @@ pub struct Cache {
     /// Of the secrets of all scopes.
     pub claims: Claims,
     pub grants: Store<Guarded<RotationGrant>>,
+    given: Arc<Mutex<Option<Arc<Grants>>>>,
 }
 
 impl Cache {
+    pub fn new(scopes: Vec<Scope>, grants: Store<Guarded<RotationGrant>>) -> Self {
+        Self { scopes, claims: Claims::default(), grants, given: Arc::default() }
+    }
+
+    /// All grants, put together once for each change of them. `None`: they have not been listed yet, or one of them cannot be
+    /// decoded, and what it would observe is not in the cache.
+    pub fn given(&self) -> Option<Arc<Grants>> {
+        self.grants.wait_until_ready().now_or_never()?.ok()?;
+        // Held while they are read: what is put together of older ones is forgotten once they have changed.
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        if given.is_none() {
+            let mut grants: Vec<RotationGrant> = self
+                .grants
+                .state()
+                .iter()
+                .map(|grant| grant.0.as_ref().ok().cloned())
+                .collect::<Option<_>>()?;
+            // As the API server lists them: what is said of them must not depend on the cache's own order.
+            grants.sort_by_key(ResourceExt::name_any);
+            *given = Some(Arc::new(grants.into_iter().collect()));
+        }
+        given.clone()
+    }
+
+    /// A grant has come, gone or changed in the cache.
+    pub fn grants_changed(&self) {
+        *self.given.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// A secret as far as it can be decoded.
+    pub fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Guarded<ManagedSecret>>> {
+        let secret = self.scope(namespace)?.secrets.get(&ObjectRef::new(name).within(namespace))?;
+        secret.0.is_ok().then_some(secret)
+    }
+
     /// The decoded secrets of a namespace; none where the controller does not work in it.
     pub fn secrets(&self, namespace: &str) -> Vec<Arc<Guarded<ManagedSecret>>> {
         self.scope(namespace).map_or_else(Vec::new, |scope| in_namespace(&scope.secrets, namespace))
@@ -58,10 +95,8 @@ impl Cache {
 
     /// Those that claim the same as this one, as far as they can be decoded.
     pub fn rivals(&self, object: &ManagedSecret) -> Vec<Arc<Guarded<ManagedSecret>>> {
-        let cached = |(namespace, name): &(String, String)| {
-            self.scope(namespace)?.secrets.get(&ObjectRef::new(name).within(namespace))
-        };
-        self.claims.rivals(object).iter().filter_map(|name| cached(name)).collect()
+        let named = self.claims.rivals(object);
+        named.iter().filter_map(|name| self.secret(&name.0, &name.1)).collect()
     }
 
     /// The decoded hosts of a namespace; none where the controller does not work in it.
@@ -172,7 +207,7 @@ mod tests {
             writers.push((secrets_writer, hosts_writer, incidents_writer));
             Scope { namespace: Some(namespace.to_owned()), secrets, hosts, incidents }
         });
-        let cache = Cache { scopes: scopes.into(), claims: Claims::default(), grants };
+        let cache = Cache::new(scopes.into(), grants);
         assert_eq!(
             cache.missing(),
             ["rotationgrants", "managedsecrets, dockerhosts and secretincidents in readable, forbidden"]
@@ -197,6 +232,32 @@ mod tests {
         DeserializeGuard(Ok(serde_json::from_value(json).unwrap()))
     }
 
+    fn grant(name: &str, spec: serde_json::Value) -> serde_json::Value {
+        serde_json::json!({
+            "apiVersion": "keyturn.dev/v1alpha1", "kind": "RotationGrant", "metadata": {"name": name}, "spec": spec,
+        })
+    }
+
+    #[test]
+    fn grants_are_put_together_once_for_each_change_of_them_and_not_while_one_cannot_be_decoded() {
+        let (grants, mut writer) = reflector::store();
+        let cache = Cache::new(Vec::new(), grants);
+        assert!(cache.given().is_none(), "they have not been listed");
+        writer.apply_watcher_event(&Event::InitDone);
+        let shown = || format!("{:?}", cache.given().unwrap());
+        assert!(!shown().contains("shop"));
+        let shop = grant("first", serde_json::json!({"namespaces": ["shop"]}));
+        writer.apply_watcher_event(&Event::Apply(serde_json::from_value(shop).unwrap()));
+        cache.grants_changed();
+        let given = cache.given().unwrap();
+        assert!(shown().contains("shop"));
+        assert!(Arc::ptr_eq(&given, &cache.given().unwrap()));
+        let broken = serde_json::from_value(grant("broken", serde_json::json!({"namespaces": 7}))).unwrap();
+        writer.apply_watcher_event(&Event::Apply(broken));
+        cache.grants_changed();
+        assert!(cache.given().is_none());
+    }
+
     #[test]
     fn jobs_are_watched_where_a_granted_namespace_has_docker_hosts() {
         let host = |namespace: &str| {
@@ -218,7 +279,7 @@ mod tests {
         let (hosts, mut hosts_writer) = reflector::store();
         let scope =
             Scope { namespace: None, secrets: reflector::store().0, hosts, incidents: reflector::store().0 };
-        let cache = Cache { scopes: vec![scope], claims: Claims::default(), grants };
+        let cache = Cache::new(vec![scope], grants);
         for namespace in ["granted", "other"] {
             hosts_writer.apply_watcher_event(&Event::Apply(host(namespace)));
         }

@@ -98,6 +98,12 @@ impl KubeObjects {
         Ok(written)
     }
 
+    /// The secret as the cache shows it, where it shows what this process has written.
+    fn cached(&self, namespace: &str, name: &str) -> Option<ManagedSecret> {
+        let cached = self.cache.secret(namespace, name)?;
+        cached.0.as_ref().ok().filter(|cached| self.own.is_shown_by(*cached)).cloned()
+    }
+
     /// What the watches have not listed yet is not absent.
     fn must_be_listed(&self, namespace: &str) -> Result<(), ObjectError> {
         if self.cache.is_listed(namespace) {
@@ -126,8 +132,12 @@ impl Objects for KubeObjects {
         &self,
         namespace: &str,
         name: &str,
+        source: Source,
     ) -> Result<Option<ManagedSecret>, ObjectError> {
-        let found: Option<ManagedSecret> = self.get(namespace, name).await?;
+        let found = match self.cached(namespace, name).filter(|_| source == Source::Cache) {
+            Some(cached) => Some(cached),
+            None => self.get(namespace, name).await?,
+        };
         if let Some(secret) = &found {
             self.own.first_sight(secret, || last_result(secret.status.as_ref()).map(|(key, _)| key));
         }
@@ -160,10 +170,14 @@ impl Objects for KubeObjects {
         self.write_status(object).await
     }
 
-    async fn grants(&self) -> Result<Grants, ObjectError> {
+    async fn grants(&self, source: Source) -> Result<Arc<Grants>, ObjectError> {
+        if let Some(given) = self.cache.given().filter(|_| source == Source::Cache) {
+            return Ok(given);
+        }
         // As they are, since one that cannot be decoded counts too.
         let kind = ApiResource::erase::<RotationGrant>(&());
-        Ok(Grants::of(list(&Api::<DynamicObject>::all_with(self.client.clone(), &kind), &kind.plural).await?))
+        let grants = list(&Api::<DynamicObject>::all_with(self.client.clone(), &kind), &kind.plural).await?;
+        Ok(Arc::new(Grants::of(grants)))
     }
 
     async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
@@ -307,6 +321,16 @@ impl OwnWrites {
         self.lock().get(&uid).is_some_and(|known| known.versions.contains(&version))
     }
 
+    /// Whether this version of the object is no older than the last one that this process wrote. Resource versions are numbers
+    /// that grow with every write; one that is not is taken for an old one.
+    pub(super) fn is_shown_by<K: ResourceExt>(&self, object: &K) -> bool {
+        let (Some(uid), Some(version)) = (object.uid(), object.resource_version()) else { return false };
+        let all = self.lock();
+        let Some(own) = all.get(&uid).and_then(|known| known.versions.back()) else { return true };
+        let number = |version: &str| version.parse::<u64>().ok();
+        number(&version).is_some_and(|shown| number(own).is_some_and(|own| own <= shown))
+    }
+
     /// The object is gone.
     pub fn forget<K: ResourceExt>(&self, object: &K) {
         if let Some(uid) = object.uid() {
@@ -396,5 +420,31 @@ pub(super) async fn call<T>(
             let detail = format!("no answer within {}s", TIMEOUT.as_secs());
             Err(ObjectError::Api { object: object(), detail })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(version: &str) -> ManagedSecret {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "keyturn.dev/v1alpha1", "kind": "ManagedSecret",
+            "metadata": {"name": "token", "namespace": "shop", "uid": "u", "resourceVersion": version},
+            "spec": {"ssm": {"parameters": [{"path": "/shop/TOKEN"}]}, "generate": {}, "rotation": {}},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_cache_that_lags_behind_what_this_process_wrote_does_not_show_it() {
+        let own = OwnWrites::default();
+        assert!(own.is_shown_by(&secret("7")), "nothing was written");
+        own.remember(&secret("10"));
+        let shown = |version: &str| own.is_shown_by(&secret(version));
+        assert!(!shown("9") && shown("10") && shown("11"));
+        assert!(!shown("later"), "versions that are no numbers are not compared");
+        own.forget(&secret("12"));
+        assert!(shown("9"));
     }
 }

@@ -82,6 +82,7 @@ impl Links {
 
     /// A grant has come, gone or changed.
     pub fn grant(&self) {
+        self.cache.grants_changed();
         (self.desires_changed)();
         self.jobs_in.send_if_modified(|known| self.changes_jobs(known));
         self.everything();
@@ -257,7 +258,6 @@ mod tests {
 
     use super::*;
     use crate::controller::cache::Scope;
-    use crate::controller::claims::Claims;
     use crate::controller::queue::{Requests, queue};
 
     fn host() -> DockerHost {
@@ -325,7 +325,7 @@ mod tests {
         let telling = Telling { secrets: queue().0, hosts: queue().0, incidents: queue().0 };
         let queues = Queues { namespace: None, secrets, hosts, telling, incidents: queue().0 };
         let links = Links {
-            cache: Cache { scopes: vec![scope], claims: Claims::default(), grants: reflector::store().0 },
+            cache: Cache::new(vec![scope], reflector::store().0),
             queues: vec![queues],
             own: OwnWrites::default(),
             desires_changed: Arc::new(|| {}),

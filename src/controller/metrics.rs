@@ -241,7 +241,6 @@ mod tests {
     use kube::runtime::reflector;
 
     use super::*;
-    use crate::controller::claims::Claims;
 
     fn shown(leadership: Leadership) -> Vec<(String, String)> {
         let (grants, _) = reflector::store();
@@ -254,7 +253,7 @@ mod tests {
         metrics.reconcile_error("DockerHost");
         metrics.watch_error("DockerHost");
         ssm.count("PutParameter", "ok");
-        let cache = Cache { scopes: Vec::new(), claims: Claims::default(), grants };
+        let cache = Cache::new(Vec::new(), grants);
         let exposition = Exposition::new(&metrics, &ssm, cache, leadership);
         let text = exposition.text().unwrap();
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use kube::Resource;
 
-use super::objects::{ObjectError, Objects};
+use super::objects::{ObjectError, Objects, Source};
 use crate::api::consent::{self, Purpose};
 use crate::api::notification::PendingNotification;
 use crate::api::time::from_kubernetes;
@@ -36,7 +36,7 @@ pub trait Announces: Resource<DynamicType = ()> + Send + Sync + Sized {
 
 /// The kinds differ in the calls that read and write them, and in nothing else.
 macro_rules! announces {
-    ($kind:ty, $read:ident, $write:ident) => {
+    ($kind:ty, $read:ident($($source:expr)?), $write:ident) => {
         #[async_trait]
         impl Announces for $kind {
             fn pending(&self) -> &[PendingNotification] {
@@ -54,7 +54,7 @@ macro_rules! announces {
                 namespace: &str,
                 name: &str,
             ) -> Result<Option<Self>, ObjectError> {
-                objects.$read(namespace, name).await
+                objects.$read(namespace, name $(, $source)?).await
             }
 
             async fn write(&self, objects: &dyn Objects) -> Result<(), ObjectError> {
@@ -64,9 +64,9 @@ macro_rules! announces {
     };
 }
 
-announces!(ManagedSecret, managed_secret, write_secret_status);
-announces!(DockerHost, docker_host, write_host_status);
-announces!(SecretIncident, secret_incident, write_incident_status);
+announces!(ManagedSecret, managed_secret(Source::ApiServer), write_secret_status);
+announces!(DockerHost, docker_host(), write_host_status);
+announces!(SecretIncident, secret_incident(), write_incident_status);
 
 /// Works off the notifications of objects.
 pub struct Notifications {

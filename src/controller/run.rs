@@ -18,7 +18,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet};
 
 use super::cache::{Cache, Guarded, Scope};
-use super::claims::Claims;
 use super::config::{ConfigError, ControllerArgs, span};
 use super::docker_host::{self, DockerHosts};
 use super::events::Events;
@@ -438,7 +437,7 @@ fn follow(
         });
         writers.push((scope, secrets_writer, hosts_writer, incidents_writer));
     }
-    let cache = Cache { scopes, claims: Claims::default(), grants };
+    let cache = Cache::new(scopes, grants);
     let jobs_in = watch::Sender::default();
     let jobs_changed = jobs_in.subscribe();
     let links = Links { cache: cache.clone(), queues, own: OwnWrites::default(), desires_changed, jobs_in };

@@ -8,7 +8,7 @@ use kube::Client;
 
 use super::config::span;
 use super::managed_secret::ports::{Regions, Targets};
-use super::objects::{MissingRight, ObjectError, Objects};
+use super::objects::{MissingRight, ObjectError, Objects, Source};
 use super::settings::Settings;
 use super::user_secrets::{self, SecretError};
 use crate::api::cloudflare_r2::CloudflareR2Spec;
@@ -84,7 +84,7 @@ impl ClusterTargets {
         // The way first: nothing is read for a host that no grant covers.
         let dial = self.dial(namespace, spec).await?;
         let admin = self.admin(namespace, spec, region).await?;
-        let grants = self.objects.grants().await.map_err(unavailable)?;
+        let grants = self.objects.grants(Source::ApiServer).await.map_err(unavailable)?;
         let superuser = grants::allows_superuser(&grants, object);
         let owner = format!("{}/{namespace}/{name}", self.cluster);
         Ok(Postgres::new(spec, dial, admin, owner, superuser)?.with_limits(self.limits))
@@ -148,7 +148,7 @@ impl ClusterTargets {
     }
 
     async fn permit(&self, host: &DockerHost) -> Result<(), TargetError> {
-        let grants = self.objects.grants().await.map_err(unavailable)?;
+        let grants = self.objects.grants(Source::ApiServer).await.map_err(unavailable)?;
         match grants::docker_host(&grants, host) {
             // A look goes through a host that is observed; admission keeps changes from it.
             Verdict::Rotate | Verdict::Observe(_) => Ok(()),

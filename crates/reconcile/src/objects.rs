@@ -2,6 +2,7 @@
 //! lists may come from a cache that is a moment old.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use keyturn_api::grants::Grants;
@@ -48,9 +49,14 @@ pub enum Source {
 /// keyturn's objects in the API server. Every write carries the resourceVersion of the object it was decided on.
 #[async_trait]
 pub trait Objects: Send + Sync {
-    /// Read from the API server itself; `None` where it does not exist.
-    async fn managed_secret(&self, namespace: &str, name: &str)
-    -> Result<Option<ManagedSecret>, ObjectError>;
+    /// `None` where it does not exist, or is not shown yet. Where it may come from a cache it is no older than what this
+    /// process has written itself.
+    async fn managed_secret(
+        &self,
+        namespace: &str,
+        name: &str,
+        source: Source,
+    ) -> Result<Option<ManagedSecret>, ObjectError>;
     /// Read from the API server itself; `None` where it does not exist.
     async fn docker_host(&self, namespace: &str, name: &str) -> Result<Option<DockerHost>, ObjectError>;
     /// Read from the API server itself; `None` where it does not exist.
@@ -63,8 +69,7 @@ pub trait Objects: Send + Sync {
     async fn secret_incidents(&self, namespace: &str) -> Result<Vec<SecretIncident>, ObjectError>;
     /// Replaces the status; refused with [`ObjectError::Conflict`] where the object has changed since it was read.
     async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError>;
-    /// Read from the API server itself.
-    async fn grants(&self) -> Result<Grants, ObjectError>;
+    async fn grants(&self, source: Source) -> Result<Arc<Grants>, ObjectError>;
     /// All of a namespace; may be a moment old.
     async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError>;
     /// Those of a namespace that have to do with a host, by [`links::is_on`](crate::links::is_on); may be a moment old.

@@ -24,7 +24,7 @@ use self::conditions::{PATIENCE, StartFailure, View};
 use super::deploy_jobs::{DeployJob, DeployJobs, JobState};
 use super::managed_secret::Requeue;
 use super::managed_secret::ports::{Clock, Leadership, Regions, Targets};
-use super::objects::{MissingRight, ObjectError, Objects, Subject};
+use super::objects::{MissingRight, ObjectError, Objects, Source, Subject};
 use super::settings::Settings;
 use crate::deploy::fingerprint::{KEY_BYTES, fingerprint};
 use crate::deploy::job;
@@ -128,7 +128,7 @@ impl DockerHosts {
         };
         let secrets = objects.managed_secrets_on(namespace, name).await?;
         let hosts = objects.docker_hosts(namespace).await?;
-        let grants = objects.grants().await?;
+        let grants = objects.grants(Source::ApiServer).await?;
 
         let mut status = runs::fold(&host, &jobs, &self.settings);
         let named = wish::wishes(name, &secrets);
@@ -218,7 +218,7 @@ impl DockerHosts {
         right: &MissingRight,
         now: DateTime<Utc>,
     ) -> Result<Requeue, ObjectError> {
-        let grants = self.ports.objects.grants().await?;
+        let grants = self.ports.objects.grants(Source::ApiServer).await?;
         let failure = match grants::docker_host(&grants, &host) {
             Verdict::Denied(message) => StartFailure::stalled("NotGranted", message),
             Verdict::Rotate | Verdict::Observe(_) => self.missing_right(right),
@@ -370,7 +370,8 @@ impl DockerHosts {
         if may_be_held && self.changes_in_place(&namespace, run, now).await? {
             return Ok(Acted::Overtaken);
         }
-        if !self.is_still_granted(&objects.grants().await?, host, run, wishes, secrets) {
+        let grants = objects.grants(Source::ApiServer).await?;
+        if !self.is_still_granted(&grants, host, run, wishes, secrets) {
             return Ok(Acted::Overtaken);
         }
         if !self.ports.leadership.is_leader() {
@@ -422,7 +423,7 @@ impl DockerHosts {
         let names: BTreeSet<&str> =
             run.parameters.iter().filter(|wish| wish.in_place).map(|wish| wish.secret.as_str()).collect();
         for name in names {
-            let fresh = self.ports.objects.managed_secret(namespace, name).await?;
+            let fresh = self.ports.objects.managed_secret(namespace, name, Source::ApiServer).await?;
             if fresh.and_then(|secret| wish::holds_until(&secret)).is_some_and(|until| now < until) {
                 return Ok(true);
             }

@@ -161,7 +161,12 @@ impl Targets for Shared {
 
 #[async_trait]
 impl Objects for Shared {
-    async fn managed_secret(&self, _: &str, name: &str) -> Result<Option<ManagedSecret>, ObjectError> {
+    async fn managed_secret(
+        &self,
+        _: &str,
+        name: &str,
+        _: Source,
+    ) -> Result<Option<ManagedSecret>, ObjectError> {
         Ok(self.lock().secrets.iter().find(|secret| secret.name_any() == name).cloned())
     }
     async fn docker_host(&self, _: &str, name: &str) -> Result<Option<DockerHost>, ObjectError> {
@@ -176,8 +181,8 @@ impl Objects for Shared {
     async fn write_incident_status(&self, _: &SecretIncident) -> Result<SecretIncident, ObjectError> {
         unreachable!("a host writes no incident's status")
     }
-    async fn grants(&self) -> Result<Grants, ObjectError> {
-        Ok(self.lock().grants.iter().cloned().collect())
+    async fn grants(&self, _: Source) -> Result<Arc<Grants>, ObjectError> {
+        Ok(Arc::new(self.lock().grants.iter().cloned().collect()))
     }
     async fn managed_secrets(&self, _: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
         unreachable!("a host is decided on the secrets that name it")

@@ -72,26 +72,37 @@ impl ManagedSecrets {
     }
 
     /// One pass over one object. An error is one of the API server; everything else is told in the object's status.
+    ///
+    /// Most of the time nothing is to be done, which a cache shows without a request. Where it shows anything else, the
+    /// pass is made again on what the API server says.
     pub async fn reconcile(&self, namespace: &str, name: &str) -> Result<Requeue, ObjectError> {
         let mut remembered = self.recall(namespace, name);
-        let requeue = self.reconcile_beside(&mut remembered, namespace, name).await;
+        let mut requeue = self.pass_over(namespace, name, Source::Cache, &mut remembered).await;
+        if matches!(requeue, Ok(None) | Err(ObjectError::Conflict(_))) {
+            requeue = self.pass_over(namespace, name, Source::ApiServer, &mut remembered).await;
+        }
         // What was seen holds, whatever has failed.
         if let Some(remembered) = remembered {
             self.remember(namespace, name, remembered);
         }
-        requeue
+        requeue.map(|requeue| requeue.unwrap_or(Requeue::After(TimeDelta::zero())))
     }
 
-    async fn reconcile_beside(
+    /// `None`: decide again on what the API server says.
+    async fn pass_over(
         &self,
-        remembered: &mut Option<Remembered>,
         namespace: &str,
         name: &str,
-    ) -> Result<Requeue, ObjectError> {
-        let Some(mut object) = self.ports.objects.managed_secret(namespace, name).await? else {
+        source: Source,
+        remembered: &mut Option<Remembered>,
+    ) -> Result<Option<Requeue>, ObjectError> {
+        let Some(mut object) = self.ports.objects.managed_secret(namespace, name, source).await? else {
+            if source == Source::Cache {
+                return Ok(None);
+            }
             *remembered = None;
             self.unsettle(namespace, name);
-            return Ok(Requeue::Never);
+            return Ok(Some(Requeue::Never));
         };
         let now = self.ports.clock.now();
         let region = self.settings.region_of(&object).to_owned();
@@ -107,11 +118,12 @@ impl ManagedSecrets {
         let place = Place { owner: &owner, staging: &self.settings.staging, namespace, name, paths: &paths };
 
         let mut seen = None;
-        match self.admit(&object, &region).await? {
+        match self.admit(&object, &region, source).await? {
             Err(blocked) => progress.blocked = Some(blocked),
             Ok(leave) => {
                 let pass = Pass {
                     secrets: self,
+                    source,
                     object: &mut object,
                     place: &place,
                     region: &region,
@@ -122,20 +134,26 @@ impl ManagedSecrets {
                     sight: Sight::default(),
                 };
                 let ended = pass.run(&mut seen).await;
+                if ended == Ok(Ended::NotQuiet) {
+                    return Ok(None);
+                }
                 if seen.is_none() {
                     seen = observe::take_untold(remembered, &place, &mut progress);
                 }
                 if ended != Ok(Ended::Quiet) {
                     *remembered = Some(Remembered::untold(seen, &progress, now));
-                    return ended.map(|_| Requeue::After(TimeDelta::zero()));
+                    return ended.map(|_| None);
                 }
             }
         }
         if self.is_held_for_too_long(&object, &progress, now) {
+            if source == Source::Cache {
+                return Ok(None);
+            }
             self.let_go(&object, &place).await?;
             *remembered = None;
             self.unsettle(namespace, name);
-            return Ok(Requeue::Never);
+            return Ok(Some(Requeue::Never));
         }
         let told = self.record(&mut object, &owner, seen.as_ref(), &progress, &region, now).await;
         let is_kept = remembered.as_ref().is_some_and(|remembered| !remembered.told);
@@ -151,7 +169,7 @@ impl ManagedSecrets {
             }
             (requeue, _) => requeue,
         };
-        Ok(before_revocation(requeue, &object, now))
+        Ok(Some(before_revocation(requeue, &object, now)))
     }
 
     /// Whether the time that a deleted object may be held for is over, while something keeps it from being finished: no grant,
@@ -181,19 +199,20 @@ impl ManagedSecrets {
         &self,
         object: &ManagedSecret,
         region: &str,
+        source: Source,
     ) -> Result<Result<Leave, Blocked>, ObjectError> {
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
         let rivals = self.ports.objects.rivals(object).await?;
         let via = object.spec.generate.postgres.as_ref().and_then(|spec| spec.via.as_ref());
         let on_the_way = match via.map(|via| via.docker_host.as_str()) {
-            Some(name) => match self.host_on_the_way(namespace, name).await? {
+            Some(name) => match self.host_on_the_way(namespace, name, source).await? {
                 Ok(host) => host,
                 Err(blocked) => return Ok(Err(blocked)),
             },
             None => None,
         };
         // Last, so that they are as young as can be.
-        let grants = self.ports.objects.grants().await?;
+        let grants = self.ports.objects.grants(source).await?;
         let scene = Scene { rivals: &rivals, grants: &grants, on_the_way: on_the_way.as_ref() };
         Ok(admission::admit(object, region, &scene, &self.settings))
     }
@@ -203,16 +222,22 @@ impl ManagedSecrets {
         &self,
         namespace: &str,
         name: &str,
+        source: Source,
     ) -> Result<Result<Option<DockerHost>, Blocked>, ObjectError> {
         let objects = &self.ports.objects;
-        let error = match objects.docker_host(namespace, name).await {
-            Ok(host) => return Ok(Ok(host)),
-            Err(error) => error,
+        let error = match source {
+            Source::Cache => None,
+            Source::ApiServer => match objects.docker_host(namespace, name).await {
+                Ok(host) => return Ok(Ok(host)),
+                Err(error) => Some(error),
+            },
         };
         // One that cannot be decoded is an error that lasts, which status has to say.
-        let around = objects.surroundings(namespace, Source::ApiServer).await?;
+        let around = objects.surroundings(namespace, source).await?;
         if !around.undecodable_hosts.iter().any(|undecodable| undecodable == name) {
-            return Err(error);
+            let mut cached = around.hosts.into_iter();
+            let host = cached.find(|host| host.metadata.name.as_deref() == Some(name));
+            return error.map_or(Ok(Ok(host)), Err);
         }
         Ok(Err(Blocked {
             reason: "HostUnreadable".to_owned(),

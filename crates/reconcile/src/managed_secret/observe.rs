@@ -190,6 +190,7 @@ pub fn at_a_glance(
         let author = match &version.stamp {
             Some(stamp) if stamp.owner != place.owner => Author::OtherOwner(stamp.owner.clone()),
             Some(stamp) if stamp.version == version.number => Author::Ours(stamp.id),
+            None if is_the_first(&version) && !object.spec.generate.has_target() => Author::Original,
             _ => {
                 let known =
                     status?.parameters.iter().find(|p| p.path == *path && p.version == version.number)?;
@@ -209,6 +210,11 @@ pub fn at_a_glance(
         parameters.push(Parameter { path: path.clone(), versions, shape: None });
     }
     Some(Observed { parameters, ..Observed::default() })
+}
+
+/// Whether no older version can tell anything of this one, and its description says nothing of keyturn.
+fn is_the_first(version: &Version) -> bool {
+    version.number == 1 && version.claim.is_none()
 }
 
 /// Whether the last closer look has found that.

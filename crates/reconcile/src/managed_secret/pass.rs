@@ -60,11 +60,15 @@ pub(super) enum Ended {
     Quiet,
     /// The object was changed or leadership lost: decide again from the start.
     Overtaken,
+    /// A cache shows that there is something to do, or to look at closely: decide again on what the API server says.
+    NotQuiet,
 }
 
 /// One pass over one secret.
 pub(super) struct Pass<'a> {
     pub secrets: &'a ManagedSecrets,
+    /// Where the object and the grants were read from. On what a cache shows nothing is read or done outside.
+    pub source: Source,
     /// Read afresh before every effect.
     pub object: &'a mut ManagedSecret,
     pub place: &'a Place<'a>,
@@ -102,6 +106,9 @@ impl Pass<'_> {
         *seen = self.glance(&incidents);
         for _ in 0..MAX_ACTS {
             if seen.is_none() {
+                if self.source == Source::Cache && !self.is_look_put_off() {
+                    return Ok(Ended::NotQuiet);
+                }
                 *seen = self.look_unless_put_off(&incidents).await;
             }
             let Some(observed) = seen else { return Ok(Ended::Quiet) };
@@ -185,9 +192,14 @@ impl Pass<'_> {
             })
     }
 
+    /// Whether the first close look of this pass would follow too soon on one that failed.
+    fn is_look_put_off(&self) -> bool {
+        !self.sight.fresh && self.progress.backs_off_from(OBSERVE, self.now)
+    }
+
     /// `None`: it failed now or a moment ago, which `progress` tells.
     async fn look_unless_put_off(&mut self, incidents: &[Incident]) -> Option<Observed> {
-        if !self.sight.fresh && self.progress.backs_off_from(OBSERVE, self.now) {
+        if self.is_look_put_off() {
             self.progress.blocked = self.progress.failure.as_ref().map(Blocked::again);
             return None;
         }
@@ -303,14 +315,15 @@ impl Pass<'_> {
     /// Reads the object and the grants from the API server itself, right before an effect.
     async fn may_act(&mut self) -> Result<bool, ObjectError> {
         let (namespace, name) = (self.place.namespace, self.place.name);
-        let Some(fresh) = self.secrets.ports.objects.managed_secret(namespace, name).await? else {
+        let objects = &self.secrets.ports.objects;
+        let Some(fresh) = objects.managed_secret(namespace, name, Source::ApiServer).await? else {
             return Ok(false);
         };
         if intent(&fresh) != intent(self.object) {
             return Ok(false);
         }
         *self.object = fresh;
-        let admitted = self.secrets.admit(self.object, self.region).await?;
+        let admitted = self.secrets.admit(self.object, self.region, Source::ApiServer).await?;
         Ok(admitted == Ok(Leave::Rotate) && self.secrets.ports.leadership.is_leader())
     }
 

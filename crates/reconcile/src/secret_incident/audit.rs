@@ -17,7 +17,7 @@ use crate::incident::audit;
 use crate::incident::reading::{Query, Watched};
 use crate::incident::scope;
 use crate::incident::trail::TrailError;
-use crate::objects::ObjectError;
+use crate::objects::{ObjectError, Source};
 use crate::settings::{Settings, doubling};
 
 /// How long one pass reads; what is left is read by the next.
@@ -113,7 +113,7 @@ impl SecretIncidents {
     }
 
     async fn covered(&self, concerned: &[&ManagedSecret]) -> Result<Covered, ObjectError> {
-        let given = self.ports.objects.grants().await?;
+        let given = self.ports.objects.grants(Source::ApiServer).await?;
         Ok(Covered::by(&given, concerned, &self.settings))
     }
 

@@ -642,6 +642,7 @@ impl Objects for World {
         &self,
         namespace: &str,
         name: &str,
+        _: Source,
     ) -> Result<Option<ManagedSecret>, ObjectError> {
         let mut state = self.lock();
         state.is_of_namespace("Objects::managed_secret", namespace);
@@ -682,7 +683,7 @@ impl Objects for World {
         Ok(known.clone())
     }
 
-    async fn grants(&self) -> Result<Grants, ObjectError> {
+    async fn grants(&self, source: Source) -> Result<Arc<Grants>, ObjectError> {
         let mut state = self.lock();
         state.call("Objects::grants");
         let current = state.grants.clone();
@@ -692,8 +693,9 @@ impl Objects for World {
             Planted::Unguarded => Arc::new(crate::cases::everything()),
             Planted::AskedOnce => first,
         };
-        state.readings.push(Reading { grants: current, used: false });
-        Ok(given(&shown))
+        // No effect may follow what a cache shows.
+        state.readings.push(Reading { grants: current, used: source == Source::Cache });
+        Ok(Arc::new(given(&shown)))
     }
 
     async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError> {

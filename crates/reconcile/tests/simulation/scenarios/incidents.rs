@@ -248,7 +248,8 @@ fn observe_the_host(state: &mut State) {
     let stop = json!({"namespaces": [NAMESPACE], "mode": "Observe", "hosts": [{"host": "web.example"}]});
     grants
         .push(keyturn_api::RotationGrant::new("stop", serde_json::from_value(stop).expect("it is a grant")));
-    state.cluster.grants = grants;
+    let unreadable = state.cluster.unreadable_grants.clone();
+    state.cluster.give(state.now, grants, unreadable);
     let keys = state.cluster.keys();
     state.touched.extend(keys);
 }
@@ -274,7 +275,8 @@ fn apply_a_grant_that_cannot_be_read(state: &mut State) {
         "apiVersion": "keyturn.dev/v1alpha1", "kind": "RotationGrant", "metadata": {"name": "stop"},
         "spec": {"namespaces": [NAMESPACE], "mode": "ObserveStrictly", "parameters": [{"prefix": "/app/prod/"}]},
     });
-    state.cluster.unreadable_grants = vec![serde_json::from_value(grant).expect("it is an object")];
+    let (grants, grant) = (state.cluster.grants.clone(), serde_json::from_value(grant));
+    state.cluster.give(state.now, grants, vec![grant.expect("it is an object")]);
     let keys = state.cluster.keys();
     state.touched.extend(keys);
 }

@@ -42,6 +42,10 @@ pub struct Cluster {
     revision: u64,
     before: Option<(At, Objs)>,
     lag: Option<(At, Objs)>,
+    grants_before: Option<(At, Arc<Grants>)>,
+    grants_lag: Option<(At, Arc<Grants>)>,
+    /// The last version of each secret that the process which leads has written itself.
+    written: BTreeMap<String, (usize, u64)>,
     /// The cache shows no host.
     pub hides_hosts: bool,
     /// Labels of the Secrets with SSH keys, by name.
@@ -101,8 +105,41 @@ impl Cluster {
         if let Some((changed, before)) = &self.before
             && *changed + STALENESS > now
         {
-            self.lag = Some((*changed + STALENESS, before.clone()));
+            let until = *changed + STALENESS;
+            self.lag = Some((until, before.clone()));
+            // The watch brings it then.
+            self.wake_later.extend(self.keys().into_iter().map(|key| (until, key)));
         }
+        if let Some((changed, before)) = &self.grants_before
+            && *changed + STALENESS > now
+        {
+            let until = *changed + STALENESS;
+            self.grants_lag = Some((until, before.clone()));
+            self.wake_later.extend(self.keys().into_iter().map(|key| (until, key)));
+        }
+    }
+
+    /// Sets the grants; what was given until now is what caches may show for a while.
+    pub fn give(&mut self, now: At, grants: Vec<RotationGrant>, unreadable: Vec<DynamicObject>) {
+        self.grants_before = Some((now, Arc::new(self.given())));
+        self.grants = grants;
+        self.unreadable_grants = unreadable;
+    }
+
+    fn cached_grants(&self, now: At) -> Arc<Grants> {
+        match &self.grants_lag {
+            Some((until, before)) if now < *until => before.clone(),
+            _ => Arc::new(self.given()),
+        }
+    }
+
+    /// The secret as a cache shows it, unless that is older than what this process has written.
+    fn cached_secret(&self, name: &str, process: usize, now: At) -> Option<&ManagedSecret> {
+        let cached = self.cached(now).secrets.get(name)?;
+        let version = cached.metadata.resource_version.as_ref()?.parse::<u64>().ok()?;
+        let own =
+            self.written.get(name).filter(|(writer, _)| *writer == process).map(|(_, version)| *version);
+        own.is_none_or(|own| own <= version).then_some(cached)
     }
 
     /// The grants as the API server lists them.
@@ -315,16 +352,15 @@ impl State {
 
     pub fn set_grants(&mut self, grants: &[(&str, Value)]) {
         self.changing();
-        self.cluster.grants = grants
-            .iter()
-            .map(|(name, spec)| {
-                serde_json::from_value(json!({
-                    "apiVersion": "keyturn.dev/v1alpha1", "kind": "RotationGrant",
-                    "metadata": {"name": name}, "spec": spec,
-                }))
-                .unwrap()
-            })
-            .collect();
+        let grant = |(name, spec): &(&str, Value)| {
+            serde_json::from_value(json!({
+                "apiVersion": "keyturn.dev/v1alpha1", "kind": "RotationGrant",
+                "metadata": {"name": name}, "spec": spec,
+            }))
+            .unwrap()
+        };
+        let unreadable = self.cluster.unreadable_grants.clone();
+        self.cluster.give(self.now, grants.iter().map(grant).collect(), unreadable);
         let keys = self.cluster.keys();
         self.touched.extend(keys);
     }
@@ -383,9 +419,12 @@ impl Objects for World {
         &self,
         _namespace: &str,
         name: &str,
+        source: Source,
     ) -> Result<Option<ManagedSecret>, ObjectError> {
         let state = self.lock();
-        let mut found = state.cluster.secret(name).cloned();
+        let cached = || state.cluster.cached_secret(name, self.process, state.now);
+        let cached = (source == Source::Cache).then(cached).flatten();
+        let mut found = cached.or_else(|| state.cluster.secret(name)).cloned();
         if state.sabotage == Some(Sabotage::RequestNeverHandled)
             && let Some(annotations) = found.as_mut().and_then(|s| s.metadata.annotations.as_mut())
             && let Some(token) = annotations.get_mut(ROTATE_REQUESTED_AT)
@@ -430,8 +469,12 @@ impl Objects for World {
         .await
     }
 
-    async fn grants(&self) -> Result<Grants, ObjectError> {
-        Ok(self.lock().cluster.given())
+    async fn grants(&self, source: Source) -> Result<Arc<Grants>, ObjectError> {
+        let state = self.lock();
+        Ok(match source {
+            Source::Cache => state.cluster.cached_grants(state.now),
+            Source::ApiServer => Arc::new(state.cluster.given()),
+        })
     }
 
     async fn managed_secrets(&self, _namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
@@ -516,6 +559,7 @@ impl Objects for World {
             changed.metadata.resource_version = Some(revision.to_string());
             invariants::secret_status(state, sent, &changed);
             state.cluster.objects.secrets.insert(name.clone(), Arc::new(changed.clone()));
+            state.cluster.written.insert(name.clone(), (sent.process, revision));
             state.secret_changed(&name, state.written_by(sent));
             Ok(changed)
         })
@@ -574,6 +618,7 @@ impl Objects for World {
                 state.cluster.objects.secrets.remove(&name);
             } else {
                 state.cluster.objects.secrets.insert(name.clone(), Arc::new(changed.clone()));
+                state.cluster.written.insert(name.clone(), (sent.process, revision));
                 state.secret_changed(&name, state.written_by(sent));
             }
             Ok(changed)
