@@ -7,13 +7,14 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 
 use super::claims::Claims;
+use super::mirror::Mirror;
 use crate::api::grants::Grants;
 use crate::api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
 
@@ -25,20 +26,20 @@ pub type Guarded<K> = DeserializeGuard<K>;
 pub struct Scope {
     /// All namespaces when absent.
     pub namespace: Option<String>,
-    pub secrets: Store<Guarded<ManagedSecret>>,
-    pub hosts: Store<Guarded<DockerHost>>,
-    pub incidents: Store<Guarded<SecretIncident>>,
+    pub secrets: Mirror<ManagedSecret>,
+    pub hosts: Mirror<DockerHost>,
+    pub incidents: Mirror<SecretIncident>,
 }
 
 impl Scope {
     async fn ready(&self) {
-        let _ = self.secrets.wait_until_ready().await;
-        let _ = self.hosts.wait_until_ready().await;
-        let _ = self.incidents.wait_until_ready().await;
+        self.secrets.listed().await;
+        self.hosts.listed().await;
+        self.incidents.listed().await;
     }
 
     fn is_ready(&self) -> bool {
-        self.ready().now_or_never().is_some()
+        self.secrets.is_listed() && self.hosts.is_listed() && self.incidents.is_listed()
     }
 }
 
@@ -48,19 +49,21 @@ pub struct Cache {
     pub scopes: Vec<Scope>,
     /// Of the secrets of all scopes.
     pub claims: Claims,
-    pub grants: Store<Guarded<RotationGrant>>,
+    pub grants: Mirror<RotationGrant>,
     given: Arc<Mutex<Option<Arc<Grants>>>>,
 }
 
 impl Cache {
-    pub fn new(scopes: Vec<Scope>, grants: Store<Guarded<RotationGrant>>) -> Self {
+    pub fn new(scopes: Vec<Scope>, grants: Mirror<RotationGrant>) -> Self {
         Self { scopes, claims: Claims::default(), grants, given: Arc::default() }
     }
 
     /// All grants, put together once for each change of them. `None`: they have not been listed yet, or one of them cannot be
     /// decoded, and what it would observe is not in the cache.
     pub fn given(&self) -> Option<Arc<Grants>> {
-        self.grants.wait_until_ready().now_or_never()?.ok()?;
+        if !self.grants.is_listed() {
+            return None;
+        }
         // Held while they are read: what is put together of older ones is forgotten once they have changed.
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         if given.is_none() {
@@ -142,7 +145,7 @@ impl Cache {
     /// a namespace that was deleted, or that the controller may not read, must not keep it from the rest.
     pub fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
-        if self.grants.wait_until_ready().now_or_never().is_none() {
+        if !self.grants.is_listed() {
             missing.push("rotationgrants".to_owned());
         }
         if !self.scopes.iter().any(Scope::is_ready) {
@@ -156,8 +159,7 @@ impl Cache {
 
     /// Waits until nothing is missing, and then for the other namespaces, but not for longer than `patience`.
     pub async fn ready(&self, patience: Duration) {
-        // A wait fails only when its watch has ended, which ends the process.
-        let _ = self.grants.wait_until_ready().await;
+        self.grants.listed().await;
         let mut scopes: FuturesUnordered<_> = self.scopes.iter().map(Scope::ready).collect();
         scopes.next().await;
         let others = async { while scopes.next().await.is_some() {} };
@@ -191,19 +193,19 @@ where
 
 #[cfg(test)]
 mod tests {
-    use kube::runtime::reflector;
     use kube::runtime::watcher::Event;
 
     use super::*;
+    use crate::controller::mirror::mirror;
 
     #[tokio::test]
     async fn a_namespace_that_cannot_be_read_keeps_nobody_from_the_others() {
-        let (grants, mut grants_writer) = reflector::store();
+        let (grants, mut grants_writer) = mirror();
         let mut writers = Vec::new();
         let scopes = ["readable", "forbidden"].map(|namespace| {
-            let (secrets, secrets_writer) = reflector::store();
-            let (hosts, hosts_writer) = reflector::store();
-            let (incidents, incidents_writer) = reflector::store();
+            let (secrets, secrets_writer) = mirror();
+            let (hosts, hosts_writer) = mirror();
+            let (incidents, incidents_writer) = mirror();
             writers.push((secrets_writer, hosts_writer, incidents_writer));
             Scope { namespace: Some(namespace.to_owned()), secrets, hosts, incidents }
         });
@@ -213,16 +215,16 @@ mod tests {
             ["rotationgrants", "managedsecrets, dockerhosts and secretincidents in readable, forbidden"]
         );
         for event in [Event::Init, Event::InitDone] {
-            grants_writer.apply_watcher_event(&event);
+            grants_writer.apply(&event);
         }
-        writers[0].0.apply_watcher_event(&Event::InitDone);
+        writers[0].0.apply(&Event::InitDone);
         assert_eq!(
             cache.missing(),
             ["managedsecrets, dockerhosts and secretincidents in readable, forbidden"]
         );
         assert!(!cache.is_listed("readable"), "its hosts and incidents may be there all the same");
-        writers[0].1.apply_watcher_event(&Event::InitDone);
-        writers[0].2.apply_watcher_event(&Event::InitDone);
+        writers[0].1.apply(&Event::InitDone);
+        writers[0].2.apply(&Event::InitDone);
         assert!(cache.is_listed("readable") && !cache.is_listed("forbidden"));
         assert_eq!(cache.missing(), Vec::<String>::new());
         cache.ready(Duration::from_millis(1)).await;
@@ -240,20 +242,20 @@ mod tests {
 
     #[test]
     fn grants_are_put_together_once_for_each_change_of_them_and_not_while_one_cannot_be_decoded() {
-        let (grants, mut writer) = reflector::store();
+        let (grants, mut writer) = mirror();
         let cache = Cache::new(Vec::new(), grants);
         assert!(cache.given().is_none(), "they have not been listed");
-        writer.apply_watcher_event(&Event::InitDone);
+        writer.apply(&Event::InitDone);
         let shown = || format!("{:?}", cache.given().unwrap());
         assert!(!shown().contains("shop"));
         let shop = grant("first", serde_json::json!({"namespaces": ["shop"]}));
-        writer.apply_watcher_event(&Event::Apply(serde_json::from_value(shop).unwrap()));
+        writer.apply(&Event::Apply(serde_json::from_value(shop).unwrap()));
         cache.grants_changed();
         let given = cache.given().unwrap();
         assert!(shown().contains("shop"));
         assert!(Arc::ptr_eq(&given, &cache.given().unwrap()));
         let broken = serde_json::from_value(grant("broken", serde_json::json!({"namespaces": 7}))).unwrap();
-        writer.apply_watcher_event(&Event::Apply(broken));
+        writer.apply(&Event::Apply(broken));
         cache.grants_changed();
         assert!(cache.given().is_none());
     }
@@ -275,23 +277,22 @@ mod tests {
                 },
             }))
         };
-        let (grants, mut grants_writer) = reflector::store();
-        let (hosts, mut hosts_writer) = reflector::store();
-        let scope =
-            Scope { namespace: None, secrets: reflector::store().0, hosts, incidents: reflector::store().0 };
+        let (grants, mut grants_writer) = mirror();
+        let (hosts, mut hosts_writer) = mirror();
+        let scope = Scope { namespace: None, secrets: mirror().0, hosts, incidents: mirror().0 };
         let cache = Cache::new(vec![scope], grants);
         for namespace in ["granted", "other"] {
-            hosts_writer.apply_watcher_event(&Event::Apply(host(namespace)));
+            hosts_writer.apply(&Event::Apply(host(namespace)));
         }
         assert!(cache.namespaces_with_jobs().is_empty());
-        grants_writer.apply_watcher_event(&Event::Apply(guarded(serde_json::json!({
+        grants_writer.apply(&Event::Apply(guarded(serde_json::json!({
             "apiVersion": "keyturn.dev/v1alpha1",
             "kind": "RotationGrant",
             "metadata": {"name": "g"},
             "spec": {"namespaces": ["granted", "empty"]},
         }))));
         assert_eq!(cache.namespaces_with_jobs(), ["granted".to_owned()].into());
-        hosts_writer.apply_watcher_event(&Event::Delete(host("granted")));
+        hosts_writer.apply(&Event::Delete(host("granted")));
         assert!(cache.namespaces_with_jobs().is_empty());
     }
 }

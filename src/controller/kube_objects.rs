@@ -321,14 +321,15 @@ impl OwnWrites {
         self.lock().get(&uid).is_some_and(|known| known.versions.contains(&version))
     }
 
-    /// Whether this version of the object is no older than the last one that this process wrote. Resource versions are numbers
+    /// Whether this version of the object is no older than any that this process wrote. Resource versions are numbers
     /// that grow with every write; one that is not is taken for an old one.
     pub(super) fn is_shown_by<K: ResourceExt>(&self, object: &K) -> bool {
         let (Some(uid), Some(version)) = (object.uid(), object.resource_version()) else { return false };
         let all = self.lock();
-        let Some(own) = all.get(&uid).and_then(|known| known.versions.back()) else { return true };
-        let number = |version: &str| version.parse::<u64>().ok();
-        number(&version).is_some_and(|shown| number(own).is_some_and(|own| own <= shown))
+        let number = |version: &String| version.parse::<u64>().ok();
+        let Some(shown) = number(&version) else { return false };
+        let own = all.get(&uid).map(|known| &known.versions);
+        own.into_iter().flatten().all(|own| number(own).is_some_and(|own| own <= shown))
     }
 
     /// The object is gone.
@@ -441,6 +442,7 @@ mod tests {
         let own = OwnWrites::default();
         assert!(own.is_shown_by(&secret("7")), "nothing was written");
         own.remember(&secret("10"));
+        own.remember(&secret("8"));
         let shown = |version: &str| own.is_shown_by(&secret(version));
         assert!(!shown("9") && shown("10") && shown("11"));
         assert!(!shown("later"), "versions that are no numbers are not compared");

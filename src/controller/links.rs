@@ -251,13 +251,13 @@ fn decoded<K>(objects: &[Arc<Guarded<K>>]) -> impl Iterator<Item = &K> {
 #[cfg(test)]
 mod tests {
     use kube::core::DeserializeGuard;
-    use kube::runtime::reflector;
     use kube::runtime::watcher::Event;
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
 
     use super::*;
     use crate::controller::cache::Scope;
+    use crate::controller::mirror::mirror;
     use crate::controller::queue::{Requests, queue};
 
     fn host() -> DockerHost {
@@ -308,16 +308,11 @@ mod tests {
 
     /// Links over a cache that knows this secret.
     fn rig(known: &ManagedSecret) -> Rig {
-        let (cached, mut writer) = reflector::store();
-        writer.apply_watcher_event(&Event::Init);
-        writer.apply_watcher_event(&Event::InitApply(DeserializeGuard(Ok(known.clone()))));
-        writer.apply_watcher_event(&Event::InitDone);
-        let scope = Scope {
-            namespace: None,
-            secrets: cached,
-            hosts: reflector::store().0,
-            incidents: reflector::store().0,
-        };
+        let (cached, mut writer) = mirror();
+        writer.apply(&Event::Init);
+        writer.apply(&Event::InitApply(DeserializeGuard(Ok(known.clone()))));
+        writer.apply(&Event::InitDone);
+        let scope = Scope { namespace: None, secrets: cached, hosts: mirror().0, incidents: mirror().0 };
         let (secrets, secret_requests) = queue();
         let (hosts, host_requests) = queue();
         secrets.open();
@@ -325,7 +320,7 @@ mod tests {
         let telling = Telling { secrets: queue().0, hosts: queue().0, incidents: queue().0 };
         let queues = Queues { namespace: None, secrets, hosts, telling, incidents: queue().0 };
         let links = Links {
-            cache: Cache::new(vec![scope], reflector::store().0),
+            cache: Cache::new(vec![scope], mirror().0),
             queues: vec![queues],
             own: OwnWrites::default(),
             desires_changed: Arc::new(|| {}),

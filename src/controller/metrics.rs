@@ -238,12 +238,11 @@ fn encode_gauge<'a>(
 
 #[cfg(test)]
 mod tests {
-    use kube::runtime::reflector;
-
     use super::*;
+    use crate::controller::mirror::mirror;
 
     fn shown(leadership: Leadership) -> Vec<(String, String)> {
-        let (grants, _) = reflector::store();
+        let (grants, _) = mirror();
         let (metrics, ssm) = (Metrics::default(), SsmCalls::default());
         // A counter is shown from its first event on.
         metrics.rotation("a", "Succeeded");

@@ -16,6 +16,7 @@ pub mod links;
 pub mod logging;
 pub mod look;
 pub mod metrics;
+pub mod mirror;
 pub mod notifications;
 pub mod pace;
 pub mod queue;

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::cache::Guarded;
 use super::metrics::Metrics;
+use super::mirror::Mirror;
 use super::pace::{Name, Pace};
 
 /// First pause after a look that failed; doubles up to [`LONGEST_PAUSE`]. Failures of rotations and deployments have a
@@ -103,7 +104,7 @@ impl Memory {
 /// Works the queue off until `stop` turns true and what was begun has ended. `look` answers when to look again.
 pub async fn work<K, F>(
     work: Work,
-    store: Store<Guarded<K>>,
+    mirror: Mirror<K>,
     requests: Requests<K>,
     mut stop: watch::Receiver<bool>,
     look: impl Fn(Arc<Guarded<K>>) -> F + Send + 'static,
@@ -111,6 +112,11 @@ pub async fn work<K, F>(
     K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Duration, String>> + Send + 'static,
 {
+    // The applier waits for the store too, in a way in which only one at a time can.
+    tokio::select! {
+        () = mirror.listed() => {}
+        _ = stop.wait_for(|stop| *stop) => return,
+    }
     let context = Arc::new((work, Mutex::new(Memory::default())));
     let config = Config::default().concurrency(context.0.concurrency);
     let requests = requests
@@ -164,7 +170,7 @@ pub async fn work<K, F>(
         reconcile,
         |_, never: &Infallible, _| match *never {},
         context,
-        store,
+        Store::clone(&mirror),
         requests,
         config,
     )
@@ -199,6 +205,7 @@ mod tests {
 
     use super::*;
     use crate::api::ManagedSecret;
+    use crate::controller::mirror::mirror;
 
     #[test]
     fn pauses_double_up_to_a_minute_and_never_overflow() {
@@ -249,12 +256,12 @@ mod tests {
     where
         F: Future<Output = Result<Duration, String>> + Send + 'static,
     {
-        let (store, mut writer) = kube::runtime::reflector::store();
-        writer.apply_watcher_event(&Event::Init);
+        let (store, mut writer) = mirror();
+        writer.apply(&Event::Init);
         for name in names {
-            writer.apply_watcher_event(&Event::InitApply(secret(name)));
+            writer.apply(&Event::InitApply(secret(name)));
         }
-        writer.apply_watcher_event(&Event::InitDone);
+        writer.apply(&Event::InitDone);
         let (queue, requests) = queue::<ManagedSecret>();
         queue.open();
         let (stop, stopped) = watch::channel(false);

@@ -11,7 +11,6 @@ use chrono::{DateTime, Utc};
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::PartialObjectMeta;
 use kube::core::NamespaceResourceScope;
-use kube::runtime::reflector::{self, Store, store::Writer};
 use kube::{Api, Client, Resource};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -31,6 +30,7 @@ use super::links::{Links, Queues, Telling};
 use super::look::Look;
 use super::managed_secret::{self, ManagedSecrets, ports};
 use super::metrics::{Exposition, Metrics};
+use super::mirror::{Mirror, MirrorWriter, mirror};
 use super::notifications::{Announces, Notifications};
 use super::queue::{self, Requests, Work};
 use super::secret_incident::{self, SecretIncidents};
@@ -388,7 +388,7 @@ fn telling() -> (Telling, Tellings) {
 /// Spawns the worker that tells what waits in the status of one kind's objects.
 fn tell<K: Announces + Clone + 'static>(
     work: Work,
-    store: Store<Guarded<K>>,
+    mirror: Mirror<K>,
     requests: Requests<K>,
     look: &Arc<Look>,
     stopped: &watch::Receiver<bool>,
@@ -396,7 +396,7 @@ fn tell<K: Announces + Clone + 'static>(
 ) {
     let look = look.clone();
     let news = move |object| look.clone().news(object);
-    workers.spawn(queue::work(work, store, requests, stopped.clone(), news));
+    workers.spawn(queue::work(work, mirror, requests, stopped.clone(), news));
 }
 
 /// Starts every watch; what they fill and what they announce.
@@ -409,15 +409,15 @@ fn follow(
 ) -> (Links, Vec<Pending>) {
     let namespaces: Vec<Option<String>> =
         if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() };
-    let (grants, grants_writer) = reflector::store();
+    let (grants, grants_writer) = mirror();
     let (mut scopes, mut writers, mut queues, mut pending) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for namespace in namespaces {
-        let (secrets, secrets_writer) = reflector::store();
-        let (hosts, hosts_writer) = reflector::store();
+        let (secrets, secrets_writer) = mirror();
+        let (hosts, hosts_writer) = mirror();
         let (secret_queue, secret_requests) = queue::queue();
         let (host_queue, host_requests) = queue::queue();
         let (telling, tellings) = telling();
-        let (incidents, incidents_writer) = reflector::store();
+        let (incidents, incidents_writer) = mirror();
         let (incident_queue, incident_requests) = queue::queue();
         let scope = Scope { namespace: namespace.clone(), secrets, hosts, incidents };
         scopes.push(scope.clone());
@@ -511,8 +511,8 @@ async fn follow_jobs(
 fn follow_objects<K>(
     client: &Client,
     namespace: Option<&str>,
-    store: reflector::Store<Guarded<K>>,
-    writer: Writer<Guarded<K>>,
+    mirror: Mirror<K>,
+    writer: MirrorWriter<K>,
     metrics: &Metrics,
     background: &mut JoinSet<&'static str>,
     changed: impl FnMut(&Guarded<K>, watches::Change) + Send + 'static,
@@ -525,7 +525,7 @@ fn follow_objects<K>(
         + Sync
         + 'static,
 {
-    let follow = watches::follow(scoped(client, namespace), store, writer, metrics.clone(), changed);
+    let follow = watches::follow(scoped(client, namespace), mirror, writer, metrics.clone(), changed);
     background.spawn(named("the watch of keyturn's objects", follow));
 }
 

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt, TryStreamExt, pin_mut};
 use kube::api::PartialObjectMeta;
-use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::cache::Guarded;
 use super::metrics::Metrics;
+use super::mirror::{Mirror, MirrorWriter};
 
 /// The server ends a watch after this long, and the client a silent one a little later: load balancers that drop
 /// idle connections without a word do so after four minutes.
@@ -33,13 +34,13 @@ pub enum Change {
     Deleted,
 }
 
-/// Keeps `writer`'s cache current for as long as it is polled, and calls `changed` for every object that is new,
+/// Keeps `mirror` current for as long as it is polled, and calls `changed` for every object that is new,
 /// different or gone, and for those of a list before the cache holds them. Trouble is logged, counted and tried again with
 /// a growing pause.
 pub async fn follow<K>(
     api: Api<Guarded<K>>,
-    store: Store<Guarded<K>>,
-    mut writer: Writer<Guarded<K>>,
+    mirror: Mirror<K>,
+    mut writer: MirrorWriter<K>,
     metrics: Metrics,
     mut changed: impl FnMut(&Guarded<K>, Change),
 ) where
@@ -56,7 +57,7 @@ pub async fn follow<K>(
         match &event {
             watcher::Event::Init => {
                 listed.clear();
-                unlisted = store.state().into_iter().map(|old| (ObjectRef::from_obj(&*old), old)).collect();
+                unlisted = mirror.state().into_iter().map(|old| (ObjectRef::from_obj(&*old), old)).collect();
             }
             watcher::Event::InitApply(object) => {
                 changed(object, Change::Listed);
@@ -68,7 +69,7 @@ pub async fn follow<K>(
             }
             _ => {}
         }
-        writer.apply_watcher_event(&event);
+        writer.apply(&event);
         match &event {
             watcher::Event::Apply(object) => changed(object, Change::Applied),
             watcher::Event::Delete(object) => changed(object, Change::Deleted),
@@ -76,7 +77,7 @@ pub async fn follow<K>(
                 for (_, object) in unlisted.drain() {
                     changed(&object, Change::Deleted);
                 }
-                for object in listed.drain(..).filter_map(|key| store.get(&key)) {
+                for object in listed.drain(..).filter_map(|key| mirror.get(&key)) {
                     changed(&object, Change::Applied);
                 }
             }
@@ -138,11 +139,11 @@ mod tests {
     use axum::extract::{RawQuery, State};
     use axum::response::IntoResponse;
     use kube::Client;
-    use kube::runtime::reflector;
     use serde_json::{Value, json};
 
     use super::*;
     use crate::api::RotationGrant;
+    use crate::controller::mirror::mirror;
 
     /// Lists that an API server answers one after another, the last one for ever. A watch of any but the last ends
     /// with "the resource version is too old"; that of the last is silent.
@@ -188,7 +189,7 @@ mod tests {
     }
 
     /// Follows a server with these lists until `enough` announcements were made.
-    async fn announced(lists: Vec<Value>, enough: usize) -> (Vec<String>, Store<Guarded<RotationGrant>>) {
+    async fn announced(lists: Vec<Value>, enough: usize) -> (Vec<String>, Mirror<RotationGrant>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = Arc::new(Server { lists, answered: AtomicUsize::new(0) });
@@ -197,7 +198,7 @@ mod tests {
         });
         let config = kube::Config::new(format!("http://{address}").parse().unwrap());
         let api = Api::all(Client::try_from(config).unwrap());
-        let (store, writer) = reflector::store();
+        let (store, writer) = mirror();
         let names: Arc<Mutex<Vec<String>>> = Arc::default();
         let follow = follow(api, store.clone(), writer, Metrics::default(), {
             let names = names.clone();

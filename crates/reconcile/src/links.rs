@@ -69,7 +69,7 @@ pub fn of_host(
     if change == Change::Applied {
         keys.insert(Key::Host(name.to_owned()));
     }
-    let naming = neighbours.secrets().filter(|secret| names_host(secret, name));
+    let naming = neighbours.secrets().filter(|secret| names_host(secret, name) || goes_through(secret, name));
     keys.extend(naming.map(ResourceExt::name_any).map(Key::Secret));
     // They take over the log lines that it collected for them.
     if host.is_some_and(|host| host.status.iter().any(|status| !status.access_logs.is_empty())) {
@@ -102,6 +102,12 @@ pub fn of_incident(
         }
     }
     keys
+}
+
+/// Whether the secret's server is reached through this host.
+fn goes_through(secret: &ManagedSecret, host: &str) -> bool {
+    let via = secret.spec.generate.postgres.as_ref().and_then(|postgres| postgres.via.as_ref());
+    via.is_some_and(|via| via.docker_host == host)
 }
 
 /// Whether the secret is to run on this host, or is known to run there.
@@ -228,6 +234,18 @@ mod tests {
         collected.status = serde_json::from_value(logs).unwrap();
         let told = of_host("web", Some(&collected), Change::Written, &all);
         assert!(told.contains(&Key::Incident("leak".to_owned())), "{told:?}");
+    }
+
+    #[test]
+    fn a_host_concerns_the_secrets_whose_server_is_reached_through_it() {
+        let postgres = json!({
+            "via": {"dockerHost": "web"}, "database": "shop", "singleRole": {"name": "app"},
+        });
+        let mut login = secret("login", "/app/LOGIN", json!({}));
+        login.spec.generate.postgres = serde_json::from_value(postgres).unwrap();
+        let all = Namespace { secrets: vec![login], hosts: vec![host("web", &[])], incidents: Vec::new() };
+        let of = |name: &str| of_host(name, None, Change::Written, &all);
+        assert_eq!((of("web"), of("api")), (keys(&["login"], &[], &[]), BTreeSet::new()));
     }
 
     #[test]

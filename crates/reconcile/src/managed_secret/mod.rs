@@ -109,6 +109,7 @@ impl ManagedSecrets {
         let all = self.ports.objects.secret_incidents(namespace).await?;
         let reported_at = desired::incidents(&object, &all, now).iter().map(|i| i.reported_at).max();
         let mut progress = Progress::resume(&object, reported_at, now + self.settings.backoff_max);
+        let _ = remembered.take_if(|remembered| remembered.uid != object.metadata.uid);
         // What could not be told is newer than what status says.
         if let Some(untold) = remembered.as_ref().filter(|remembered| !remembered.told) {
             progress.published_is_dead = untold.published_is_dead;
@@ -119,6 +120,8 @@ impl ManagedSecrets {
 
         let mut seen = None;
         match self.admit(&object, &region, source).await? {
+            // A cache may lack what allows it.
+            Err(blocked) if source == Source::Cache && !is_told(&object, &blocked) => return Ok(None),
             Err(blocked) => progress.blocked = Some(blocked),
             Ok(leave) => {
                 let pass = Pass {
@@ -141,7 +144,7 @@ impl ManagedSecrets {
                     seen = observe::take_untold(remembered, &place, &mut progress);
                 }
                 if ended != Ok(Ended::Quiet) {
-                    *remembered = Some(Remembered::untold(seen, &progress, now));
+                    *remembered = Some(Remembered::untold(&object, seen, &progress, now));
                     return ended.map(|_| None);
                 }
             }
@@ -156,11 +159,12 @@ impl ManagedSecrets {
             return Ok(Some(Requeue::Never));
         }
         let told = self.record(&mut object, &owner, seen.as_ref(), &progress, &region, now).await;
-        let is_kept = remembered.as_ref().is_some_and(|remembered| !remembered.told);
-        if seen.is_some() || told.is_err() && !is_kept {
-            // A pass that read nothing makes it no newer: a listing that was begun since must still be able to refute it.
-            let untold = Remembered::untold(seen, &progress, now);
-            *remembered = Some(Remembered { told: told.is_ok(), ..untold });
+        if seen.is_some() {
+            let seen = Remembered::untold(&object, seen, &progress, now);
+            *remembered = Some(if told.is_ok() { seen.told() } else { seen });
+        } else if told.is_err() {
+            let kept = remembered.get_or_insert(Remembered::untold(&object, None, &progress, now));
+            (kept.told, kept.published_is_dead) = (false, progress.published_is_dead);
         }
         told?;
         let requeue = match (requeue(&progress, now), &object.status) {
@@ -305,6 +309,12 @@ impl ManagedSecrets {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.insert((namespace.to_owned(), name.to_owned()), remembered);
     }
+}
+
+/// Whether status says that this is what the object is kept from.
+fn is_told(object: &ManagedSecret, blocked: &Blocked) -> bool {
+    let conditions = object.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    conditions.iter().any(|condition| condition.reason == blocked.reason)
 }
 
 /// What was promised for a time is looked at then, whatever else there is to wait for.

@@ -181,6 +181,8 @@ pub fn at_a_glance(
     if desired::request(object).is_some_and(|request| !request.handled) {
         return None;
     }
+    let is_seen_first = status.is_none_or(|status| status.parameters.is_empty());
+    let has_target = object.spec.generate.has_target();
     let mut parameters = Vec::new();
     for path in place.paths {
         let Some(version) = glimpse.latest.get(path).cloned()? else {
@@ -190,7 +192,7 @@ pub fn at_a_glance(
         let author = match &version.stamp {
             Some(stamp) if stamp.owner != place.owner => Author::OtherOwner(stamp.owner.clone()),
             Some(stamp) if stamp.version == version.number => Author::Ours(stamp.id),
-            None if is_the_first(&version) && !object.spec.generate.has_target() => Author::Original,
+            None if is_seen_first && is_the_first(&version) && !has_target => Author::Original,
             _ => {
                 let known =
                     status?.parameters.iter().find(|p| p.path == *path && p.version == version.number)?;
@@ -226,6 +228,8 @@ fn is_of_other_owner(object: &ManagedSecret) -> bool {
 /// What the passes over one secret leave for the next one.
 #[derive(Debug)]
 pub struct Remembered {
+    /// The object that it is about: another one of the name has nothing to do with it.
+    pub uid: Option<String>,
     /// The evidence of the last closer look.
     pub observed: Option<Observed>,
     /// When it was read, or last brought up to date by the answer to an act.
@@ -238,9 +242,33 @@ pub struct Remembered {
 
 impl Remembered {
     /// What a pass has come to that status does not tell yet.
-    pub fn untold(observed: Option<Observed>, progress: &Progress, now: DateTime<Utc>) -> Self {
+    pub fn untold(
+        object: &ManagedSecret,
+        observed: Option<Observed>,
+        progress: &Progress,
+        now: DateTime<Utc>,
+    ) -> Self {
+        // A pass that read nothing makes it no newer: a listing that was begun since must still be able to refute it.
         let at = progress.read_at.unwrap_or(now);
-        Self { observed, at, told: false, published_is_dead: progress.published_is_dead }
+        let uid = object.metadata.uid.clone();
+        Self { uid, observed, at, told: false, published_is_dead: progress.published_is_dead }
+    }
+
+    /// The same, once status tells it. Where nothing is under way the next pass needs no more than a listing shows, and the
+    /// histories of thousands of secrets at rest would fill the memory.
+    pub fn told(mut self) -> Self {
+        self.told = true;
+        let at_rest =
+            |seen: &&mut Observed| seen.records.is_empty() && seen.aborts.is_empty() && seen.target.is_none();
+        if let Some(seen) = self.observed.as_mut().filter(at_rest) {
+            for parameter in &mut seen.parameters {
+                parameter.versions.drain(..parameter.versions.len().saturating_sub(1));
+                parameter.versions.shrink_to_fit();
+                parameter.shape = None;
+            }
+            seen.hosts = Vec::new();
+        }
+        self
     }
 }
 

@@ -94,7 +94,7 @@ pub(super) struct Sight {
     newer: Option<Newer>,
     /// Whether this pass has closed a record.
     closed: bool,
-    /// Whether what it goes by was seen by an earlier pass that could not tell it.
+    /// Whether status does not tell yet what it goes by.
     untold: bool,
 }
 
@@ -120,6 +120,10 @@ impl Pass<'_> {
                     continue;
                 }
             };
+            // A cache may show a grant that only observes after it was changed.
+            if self.source == Source::Cache && matches!(self.leave, Leave::Observe(_)) {
+                return Ok(Ended::NotQuiet);
+            }
             if self.is_kept_from(step) {
                 return Ok(Ended::Quiet);
             }
@@ -206,7 +210,7 @@ impl Pass<'_> {
         match self.look(incidents).await {
             Ok(observed) => {
                 self.sight.fresh = true;
-                self.sight.untold = false;
+                self.sight.untold = true;
                 *self.remembered = None;
                 self.progress.read_at = Some(self.secrets.ports.clock.now());
                 Some(observed)
@@ -218,11 +222,12 @@ impl Pass<'_> {
         }
     }
 
-    /// Drops what was seen for a closer look. Where status does not tell it yet, it is kept until there is one.
+    /// Puts back what was seen, for a closer look. Until there is one it tells more than a listing, which may be older.
     fn look_closer(&mut self, seen: &mut Option<Observed>) {
-        let seen = seen.take().filter(|_| self.sight.untold);
-        if seen.is_some() {
-            *self.remembered = Some(Remembered::untold(seen, self.progress, self.now));
+        let (seen, told) = (seen.take(), !self.sight.untold);
+        if self.remembered.as_ref().is_none_or(|remembered| remembered.told) {
+            let untold = Remembered::untold(self.object, seen, self.progress, self.now);
+            *self.remembered = Some(Remembered { told, ..untold });
         }
     }
 
@@ -463,6 +468,7 @@ impl Pass<'_> {
             Done::LookAgain(newer) => {
                 self.sight.newer = newer;
                 self.sight.fresh = false;
+                self.look_closer(&mut Some(observed));
                 return None;
             }
             Done::Object(changed) => *self.object = *changed,

@@ -266,6 +266,7 @@ scenarios! {
     a_policy_that_leaves_the_path_out_is_found_before_a_role_is_changed,
     a_password_that_cannot_be_published_is_taken_back,
     a_password_that_cannot_be_published_is_taken_back_once_its_server_can_be_asked,
+    a_suspension_while_a_password_is_taken_back_hides_nothing,
     a_password_that_cannot_be_published_is_taken_back_although_somebody_wrote,
     a_half_of_a_pair_that_cannot_be_published_is_rolled_back,
     a_recorded_request_is_not_executed_after_another_rotation,

@@ -317,6 +317,23 @@ scenario!(a_password_that_cannot_be_published_is_taken_back_once_its_server_can_
     ends: put_back,
     or_else: |end| put_back(end) || logins_in_order(end, 1, &["app_a"]));
 
+/// Status tells that what is to be published was refused.
+fn publication_is_refused(state: &State) -> bool {
+    let status = state.cluster.secret(SECRET).and_then(|secret| secret.status.as_ref());
+    status.and_then(|status| status.failure.as_ref()).is_some_and(|failure| failure.step == "Promote")
+}
+
+scenario!(a_suspension_while_a_password_is_taken_back_hides_nothing,
+    prepare: |s| login_on_web(s, single_with_admin(), json!({"rotation": {"period": "9d"}})),
+    script: || vec![
+        once(role_changed, "makes SSM refuse it", |s| refuse(s, PATH, |rules| rules.frozen = true)),
+        once(publication_is_refused, "suspends the secret", |s| {
+            s.edit_secret(SECRET, |secret| secret.spec.suspend = true);
+        }),
+    ],
+    ends: |end| end.staged.is_empty()
+        && end.server.as_ref().is_some_and(|server| server.accepts_published && server.accepts_hosts));
+
 /// A role that nobody but itself changes, and no host that has to be asked before a rotation.
 fn role_without_hosts(state: &mut State, patch: Value) {
     server_with_a(state);
