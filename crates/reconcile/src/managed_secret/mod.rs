@@ -160,8 +160,8 @@ impl ManagedSecrets {
         }
         let told = self.record(&mut object, &owner, seen.as_ref(), &progress, &region, now).await;
         if seen.is_some() {
-            let seen = Remembered::untold(&object, seen, &progress, now);
-            *remembered = Some(if told.is_ok() { seen.told() } else { seen });
+            let untold = Remembered::untold(&object, seen, &progress, now);
+            *remembered = Some(Remembered { told: told.is_ok(), ..untold });
         } else if told.is_err() {
             let kept = remembered.get_or_insert(Remembered::untold(&object, None, &progress, now));
             (kept.told, kept.published_is_dead) = (false, progress.published_is_dead);

@@ -165,20 +165,22 @@ pub fn at_a_glance(
     glimpse: Glimpse,
     remembered: &mut Option<Remembered>,
 ) -> Option<Observed> {
-    let kept =
-        remembered.as_ref().and_then(|remembered| Some((remembered.at, remembered.observed.as_ref()?)));
-    let holds = kept.is_some_and(|(at, observed)| {
-        is_about(observed, place) && (glimpse.taken_at <= at || still_holds(observed, place, &glimpse))
-    });
-    if holds {
-        return remembered.take().and_then(|remembered| remembered.observed);
-    }
+    let holds = remembered.as_ref().is_some_and(|remembered| remembered.holds(place, &glimpse));
+    let listing_suffices =
+        remembered.as_ref().is_none_or(|kept| kept.is_of_rest() && glimpse.taken_at > kept.at);
+    let listed = if holds && !listing_suffices { None } else { from_listing(object, place, &glimpse) };
+    listed.or_else(|| remembered.take_if(|_| holds)?.observed)
+}
+
+/// What a listing tells with the help of status, or nothing where it cannot tell all.
+fn from_listing(object: &ManagedSecret, place: &Place<'_>, glimpse: &Glimpse) -> Option<Observed> {
     if !glimpse.staged.is_empty() {
         return None;
     }
     let status = object.status.as_ref();
-    // Whether a request was answered is told by all the versions that are kept.
-    if desired::request(object).is_some_and(|request| !request.handled) {
+    // Whether a request was answered, and by what, is told by all the versions that are kept.
+    let is_told = |handled| handled && status.is_some_and(|status| status.last_rotation.is_some());
+    if desired::request(object).is_some_and(|request| !is_told(request.handled)) {
         return None;
     }
     let is_seen_first = status.is_none_or(|status| status.parameters.is_empty());
@@ -254,21 +256,18 @@ impl Remembered {
         Self { uid, observed, at, told: false, published_is_dead: progress.published_is_dead }
     }
 
-    /// The same, once status tells it. Where nothing is under way the next pass needs no more than a listing shows, and the
+    /// Whether the evidence is still what there is to see, as far as a listing shows it.
+    fn holds(&self, place: &Place<'_>, glimpse: &Glimpse) -> bool {
+        let about_these = self.observed.as_ref().filter(|observed| is_about(observed, place));
+        about_these.is_some_and(|seen| glimpse.taken_at <= self.at || still_holds(seen, place, glimpse))
+    }
+
+    /// Whether a listing from after it can tell the next pass as much: nothing is under way, and status has the rest. The
     /// histories of thousands of secrets at rest would fill the memory.
-    pub fn told(mut self) -> Self {
-        self.told = true;
-        let at_rest =
-            |seen: &&mut Observed| seen.records.is_empty() && seen.aborts.is_empty() && seen.target.is_none();
-        if let Some(seen) = self.observed.as_mut().filter(at_rest) {
-            for parameter in &mut seen.parameters {
-                parameter.versions.drain(..parameter.versions.len().saturating_sub(1));
-                parameter.versions.shrink_to_fit();
-                parameter.shape = None;
-            }
-            seen.hosts = Vec::new();
-        }
-        self
+    fn is_of_rest(&self) -> bool {
+        let is_at_rest =
+            |seen: &Observed| seen.records.is_empty() && seen.aborts.is_empty() && seen.target.is_none();
+        self.told && self.observed.as_ref().is_none_or(is_at_rest)
     }
 }
 

@@ -122,6 +122,7 @@ impl Pass<'_> {
             };
             // A cache may show a grant that only observes after it was changed.
             if self.source == Source::Cache && matches!(self.leave, Leave::Observe(_)) {
+                self.look_closer(seen);
                 return Ok(Ended::NotQuiet);
             }
             if self.is_kept_from(step) {
