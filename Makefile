@@ -1,5 +1,5 @@
 # `make demo` shows what keyturn does, on a world of its own. `make test` runs everything that CI runs.
-.PHONY: demo test check model prove seeded-bugs guards fuzz reproducible advisories world world-down world-reset
+.PHONY: demo test check model prove bench seeded-bugs guards fuzz reproducible advisories world world-down world-reset
 
 demo:
 	@dev/demo
@@ -18,6 +18,11 @@ check:
 prove:
 	KEYTURN_PROVE_SECONDS=$(SECONDS) cargo test --profile prove --locked --package keyturn-reconcile --test simulation -- \
 	  --ignored --exact --nocapture prove::every_fault_and_every_pair
+
+# What keyturn costs with 100 to 10,000 secrets, beside a controller that writes one status for each, on a world of its own:
+# docs/performance.md. Takes hours; `make bench OBJECTS=100,1000 ROUNDS=1 ONLY=existing,rotation` measures less.
+bench:
+	@dev/bench $(if $(OBJECTS),--objects $(OBJECTS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
 
 # Which check of the simulation finds each of the bugs in crates/reconcile/tests/simulation/bugs.yaml: docs/seeded-bugs.md.
 seeded-bugs:

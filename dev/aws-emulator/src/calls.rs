@@ -10,6 +10,8 @@ pub struct Call {
     pub number: u64,
     pub at: DateTime<Utc>,
     pub region: String,
+    /// Who asked, by the id of the access key.
+    pub access_key: String,
     pub operation: String,
     /// The path, or what a list was asked for.
     pub path: String,
@@ -31,12 +33,20 @@ pub struct Calls {
 
 impl Calls {
     /// Enters a request and answers its number.
-    pub fn begin(&mut self, at: DateTime<Utc>, region: &str, operation: &str, path: &str) -> u64 {
+    pub fn begin(
+        &mut self,
+        at: DateTime<Utc>,
+        region: &str,
+        access_key: &str,
+        operation: &str,
+        path: &str,
+    ) -> u64 {
         self.count += 1;
         self.log.push(Call {
             number: self.count,
             at,
             region: region.to_owned(),
+            access_key: access_key.to_owned(),
             operation: operation.to_owned(),
             path: path.to_owned(),
             version: None,
@@ -56,6 +66,11 @@ impl Calls {
 
     pub fn all(&self) -> &[Call] {
         &self.log
+    }
+
+    /// How many requests there ever were: the number of the last one.
+    pub fn count(&self) -> u64 {
+        self.count
     }
 
     pub fn clear(&mut self) {

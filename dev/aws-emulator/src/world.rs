@@ -1,5 +1,6 @@
 //! The emulator's state, and what becomes of one request: fault, quota, then the parameters or the upstream.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -94,8 +95,36 @@ impl World {
         self.state().calls.all().to_vec()
     }
 
+    /// The number of the last request; cheap, unlike a copy of the log.
+    pub fn last_call(&self) -> u64 {
+        self.state().calls.count()
+    }
+
     pub fn clear_calls(&self) {
         self.state().calls.clear();
+    }
+
+    /// Puts a SecureString as somebody else who did it at this time. It is not in the log, and counts against no quota.
+    pub fn seed(&self, region: &str, name: &str, value: &str, at: DateTime<Utc>) -> Result<(), AwsError> {
+        let body = serde_json::json!({"Name": name, "Value": value, "Type": "SecureString"}).to_string();
+        let put = ssm::Request {
+            operation: "PutParameter",
+            region,
+            access_key: "somebody",
+            body: body.as_bytes(),
+            now: at,
+            stale_by: 0,
+        };
+        ssm::call(&mut self.state().ssm, &put).map(drop)
+    }
+
+    /// How many versions each parameter below a path has had.
+    pub fn versions(&self, region: &str, path: &str) -> BTreeMap<String, i64> {
+        let state = self.state();
+        let parameters =
+            state.ssm.regions.get(region).into_iter().flat_map(|region| region.parameters.values());
+        let below = parameters.filter(|parameter| parameter.name.starts_with(path));
+        below.map(|parameter| (parameter.name.clone(), parameter.latest().number)).collect()
     }
 
     /// Puts an event into the trail: what others did, and to other services.
@@ -249,7 +278,7 @@ impl World {
     pub fn refuse(&self, error: AwsError) -> Answer {
         let mut state = self.state();
         let now = state.now();
-        let number = state.calls.begin(now, "", "", "");
+        let number = state.calls.begin(now, "", "", "", "");
         state.calls.update(number, |call| call.outcome.clone_from(&error.code));
         error.into()
     }
@@ -258,7 +287,8 @@ impl World {
 /// Logs a request and answers the number of its entry.
 fn enter(state: &mut State, request: &Request, fault: Option<&Fault>) -> u64 {
     let now = state.now();
-    let number = state.calls.begin(now, &request.region, &request.operation, &request.path);
+    let Request { region, access_key, operation, path, .. } = request;
+    let number = state.calls.begin(now, region, access_key, operation, path);
     if request.operation != wire::LOOKUP_EVENTS {
         state.trail.enter(number, now, request);
     }
@@ -266,4 +296,31 @@ fn enter(state: &mut State, request: &Request, fault: Option<&Fault>) -> u64 {
     let kind = kind.and_then(|fault| fault["kind"].as_str().map(str::to_owned));
     state.calls.update(number, |call| call.fault = kind);
     number
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seeded_parameter_is_as_old_as_was_said_and_nobody_asked_for_it() {
+        let world = World::new(None);
+        let at = DateTime::UNIX_EPOCH;
+        world.seed("us-east-1", "/a/x", "one", at).unwrap();
+        world.seed("us-east-1", "/b/x", "two", at).unwrap();
+        assert_eq!(world.versions("us-east-1", "/a/"), BTreeMap::from([("/a/x".to_owned(), 1)]));
+        assert_eq!(world.versions("eu-west-1", "/a/"), BTreeMap::new());
+        let state = world.state();
+        let parameter = &state.ssm.regions["us-east-1"].parameters["/a/x"];
+        assert_eq!(parameter.latest().modified, at);
+        assert_eq!((state.calls.count(), state.calls.all()), (0, [].as_slice()));
+    }
+
+    #[test]
+    fn what_exists_is_not_seeded_over() {
+        let world = World::new(None);
+        world.seed("us-east-1", "/a", "one", DateTime::UNIX_EPOCH).unwrap();
+        let error = world.seed("us-east-1", "/a", "two", DateTime::UNIX_EPOCH).unwrap_err();
+        assert_eq!(error.code, "ParameterAlreadyExists");
+    }
 }

@@ -1,0 +1,151 @@
+//! A fleet that is Ready: the cost of a restart of the controller, and of an idle time.
+
+use std::time::Duration;
+
+use super::existing::Ready;
+use super::without_budgets;
+use crate::api_server::is_write;
+use crate::bench::patience;
+use crate::controller::{Controller, Program};
+use crate::counts::Counts;
+use crate::failure::Result;
+use crate::format::{Table, decimal, grouped, mebibytes, real, seconds};
+use crate::ssm;
+use crate::stage::{Meter, Stage};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A restart, from the start of the new process until it was quiet.
+pub struct Restart {
+    of: &'static str,
+    quiet: Duration,
+    cpu: Duration,
+    /// KiB.
+    peak: u64,
+    requests: Counts,
+    calls: Counts,
+}
+
+/// An idle time.
+pub struct Idle {
+    lasted: Duration,
+    cpu: Duration,
+    requests: Counts,
+    calls: Counts,
+}
+
+/// The figures of one fleet.
+pub struct Fleet {
+    pub count: usize,
+    pub restarts: Vec<Restart>,
+    pub idle: Idle,
+}
+
+/// Restarts keyturn, leaves it alone for a time, and restarts the floor in its place.
+pub async fn measure(ready: Ready<'_>, idle_for: Duration) -> Result<Fleet> {
+    let Ready { stage, controller, count } = ready;
+    controller.stop().await?;
+    let (of_keyturn, mut controller) = restart(&stage, &without_budgets(), count).await?;
+    stage.bench.say(&format!("restart of keyturn: {}", seconds(of_keyturn.quiet)));
+    let idle = idle(&stage, &mut controller, idle_for).await?;
+    controller.stop().await?;
+    // All are Ready, so it writes nothing either.
+    let (of_floor, controller) = restart(&stage, &Program::Floor, count).await?;
+    stage.bench.say(&format!("restart of the floor: {}", seconds(of_floor.quiet)));
+    controller.stop().await?;
+    Ok(Fleet { count, restarts: vec![of_keyturn, of_floor], idle })
+}
+
+async fn restart(stage: &Stage<'_>, program: &Program, count: usize) -> Result<(Restart, Controller)> {
+    let meter = Meter::start(stage).await?;
+    let mut controller = Controller::start(stage.bench, program, &stage.ssm, "bench-a")?;
+    if program.is_keyturn() {
+        controller.during(stage.leads("bench-a")).await?;
+    }
+    let quiet = stage.quiet(&mut controller, patience(count)).await?;
+    let (usage, asked) = (controller.usage()?, meter.read(stage).await?);
+    let restart = Restart {
+        of: if program.is_keyturn() { "keyturn" } else { "floor" },
+        quiet: quiet - controller.started,
+        cpu: usage.cpu,
+        peak: usage.peak,
+        requests: asked.requests,
+        calls: ssm::by_operation(&asked.calls),
+    };
+    Ok((restart, controller))
+}
+
+async fn idle(stage: &Stage<'_>, controller: &mut Controller, lasts: Duration) -> Result<Idle> {
+    stage.bench.say(&format!("idle for {}", seconds(lasts)));
+    let (meter, before) = (Meter::start(stage).await?, controller.usage()?);
+    let nothing = async {
+        tokio::time::sleep(lasts).await;
+        Ok(())
+    };
+    controller.during(nothing).await?;
+    let (after, asked) = (controller.usage()?, meter.read(stage).await?);
+    Ok(Idle {
+        lasted: lasts,
+        cpu: after.cpu.saturating_sub(before.cpu),
+        requests: asked.requests,
+        calls: ssm::by_operation(&asked.calls),
+    })
+}
+
+pub fn restarts(fleet: &Fleet) -> Table {
+    let header = ["Objects", "", "Until quiet", "CPU", "Peak memory", "Writes", "Puts", "API server", "SSM"];
+    let mut table = Table::new(header);
+    for restart in &fleet.restarts {
+        table.row([
+            grouped(fleet.count),
+            restart.of.to_owned(),
+            seconds(restart.quiet),
+            seconds(restart.cpu),
+            mebibytes(restart.peak),
+            grouped(restart.requests.only(is_write).total()),
+            grouped(restart.calls.get("PutParameter")),
+            restart.requests.to_string(),
+            restart.calls.to_string(),
+        ]);
+    }
+    table
+}
+
+pub fn idle_costs(fleet: &Fleet) -> Table {
+    let header = [
+        "Objects",
+        "Idle for",
+        "CPU",
+        "Writes but the lease",
+        "API server",
+        "SSM",
+        "SSM calls an object and day",
+    ];
+    let mut table = Table::new(header);
+    let Idle { lasted, cpu, requests, calls } = &fleet.idle;
+    table.row([
+        grouped(fleet.count),
+        seconds(*lasted),
+        seconds(*cpu),
+        grouped(requests.only(is_write).total()),
+        requests.to_string(),
+        calls.to_string(),
+        decimal(each_day(calls.total(), *lasted) / real(fleet.count).max(1.0)),
+    ]);
+    table
+}
+
+/// Extrapolates a number of calls to a day.
+fn each_day(number: u64, within: Duration) -> f64 {
+    real(number) * DAY.as_secs_f64() / within.as_secs_f64().max(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_is_as_many_times_longer() {
+        assert!((each_day(200, Duration::from_secs(300)) - 57_600.0).abs() < 1e-6);
+    }
+}
