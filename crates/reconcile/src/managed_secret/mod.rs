@@ -29,7 +29,7 @@ use keyturn_rotation::protocol::Next;
 
 use self::admission::{Leave, Scene};
 use self::observe::{Place, Remembered};
-use self::pass::{Ended, Pass, Sight};
+use self::pass::{Basis, Ended, Pass, Sight};
 use self::ports::Ports;
 use self::progress::{Blocked, Progress};
 use super::objects::{ObjectError, Source, Subject};
@@ -118,7 +118,7 @@ impl ManagedSecrets {
         let owner = format!("{}/{namespace}/{name}", self.settings.cluster);
         let place = Place { owner: &owner, staging: &self.settings.staging, namespace, name, paths: &paths };
 
-        let mut seen = None;
+        let (mut seen, mut basis) = (None, Basis::Listing);
         match self.admit(&object, &region, source).await? {
             // A cache may lack what allows it.
             Err(blocked) if source == Source::Cache && !is_told(&object, &blocked) => return Ok(None),
@@ -136,12 +136,13 @@ impl ManagedSecrets {
                     remembered: &mut *remembered,
                     sight: Sight::default(),
                 };
-                let ended = pass.run(&mut seen).await;
+                let ended;
+                (ended, basis) = pass.run(&mut seen).await;
                 if ended == Ok(Ended::NotQuiet) {
                     return Ok(None);
                 }
-                if seen.is_none() {
-                    seen = observe::take_untold(remembered, &place, &mut progress);
+                if let Some(untold) = seen.is_none().then(|| remembered.take_if(|r| !r.told)).flatten() {
+                    (seen, basis) = (untold.of(&place, &mut progress), Basis::Memory { told: false });
                 }
                 if ended != Ok(Ended::Quiet) {
                     *remembered = Some(Remembered::untold(&object, seen, &progress, now));
@@ -159,21 +160,10 @@ impl ManagedSecrets {
             return Ok(Some(Requeue::Never));
         }
         let told = self.record(&mut object, &owner, seen.as_ref(), &progress, &region, now).await;
-        if seen.is_some() {
-            let untold = Remembered::untold(&object, seen, &progress, now);
-            *remembered = Some(Remembered { told: told.is_ok(), ..untold });
-        } else if told.is_err() {
-            let kept = remembered.get_or_insert(Remembered::untold(&object, None, &progress, now));
-            (kept.told, kept.published_is_dead) = (false, progress.published_is_dead);
-        }
+        let latest = Remembered { told: told.is_ok(), ..Remembered::untold(&object, seen, &progress, now) };
+        observe::keep(remembered, latest, basis == Basis::Listing);
         told?;
-        let requeue = match (requeue(&progress, now), &object.status) {
-            (Requeue::After(wait), Some(status)) if status.target.as_ref().is_some_and(|t| !t.accepts) => {
-                Requeue::After(wait.min(REFUSED_POLL))
-            }
-            (requeue, _) => requeue,
-        };
-        Ok(Some(before_revocation(requeue, &object, now)))
+        Ok(Some(requeue(&object, &progress, now)))
     }
 
     /// Whether the time that a deleted object may be held for is over, while something keeps it from being finished: no grant,
@@ -317,6 +307,18 @@ fn is_told(object: &ManagedSecret, blocked: &Blocked) -> bool {
     conditions.iter().any(|condition| condition.reason == blocked.reason)
 }
 
+/// When to look at an object again of which status tells all by now.
+fn requeue(object: &ManagedSecret, progress: &Progress, now: DateTime<Utc>) -> Requeue {
+    let target = object.status.as_ref().and_then(|status| status.target.as_ref());
+    let requeue = match follow_up(progress, now) {
+        Requeue::After(wait) if target.is_some_and(|target| !target.accepts) => {
+            Requeue::After(wait.min(REFUSED_POLL))
+        }
+        requeue => requeue,
+    };
+    before_revocation(requeue, object, now)
+}
+
 /// What was promised for a time is looked at then, whatever else there is to wait for.
 fn before_revocation(requeue: Requeue, object: &ManagedSecret, now: DateTime<Utc>) -> Requeue {
     let compromise = object.status.as_ref().and_then(|status| status.compromise.as_ref());
@@ -329,7 +331,7 @@ fn before_revocation(requeue: Requeue, object: &ManagedSecret, now: DateTime<Utc
     }
 }
 
-fn requeue(progress: &Progress, now: DateTime<Utc>) -> Requeue {
+fn follow_up(progress: &Progress, now: DateTime<Utc>) -> Requeue {
     let wait = |at: DateTime<Utc>| (at - now).max(TimeDelta::milliseconds(100)).min(RESYNC);
     // Of one whose time is over nothing is left to wait for: it was tried, or waits for something else by now. What is due
     // this very moment has failed in this pass.

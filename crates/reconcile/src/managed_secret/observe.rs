@@ -256,6 +256,13 @@ impl Remembered {
         Self { uid, observed, at, told: false, published_is_dead: progress.published_is_dead }
     }
 
+    /// What it tells of these parameters, for a pass that can see nothing itself.
+    pub fn of(self, place: &Place<'_>, progress: &mut Progress) -> Option<Observed> {
+        let observed = self.observed.filter(|observed| is_about(observed, place))?;
+        progress.read_at = Some(self.at);
+        Some(observed)
+    }
+
     /// Whether the evidence is still what there is to see, as far as a listing shows it.
     fn holds(&self, place: &Place<'_>, glimpse: &Glimpse) -> bool {
         let about_these = self.observed.as_ref().filter(|observed| is_about(observed, place));
@@ -271,16 +278,18 @@ impl Remembered {
     }
 }
 
-/// What an earlier pass has seen and could not tell, for one that could see nothing.
-pub fn take_untold(
-    remembered: &mut Option<Remembered>,
-    place: &Place<'_>,
-    progress: &mut Progress,
-) -> Option<Observed> {
-    let Remembered { observed, at, .. } = remembered.take_if(|remembered| !remembered.told)?;
-    let observed = observed.filter(|observed| is_about(observed, place))?;
-    progress.read_at = Some(at);
-    Some(observed)
+/// Keeps what a pass has come to for the next one. What it only knows from a listing is kept until status tells it.
+pub fn keep(remembered: &mut Option<Remembered>, latest: Remembered, is_listed: bool) {
+    if latest.observed.is_some() {
+        *remembered = Some(latest).filter(|latest| !latest.told || !is_listed);
+    } else if !latest.told {
+        // It saw nothing: what was seen before it still holds, and has to be told.
+        let observed = remembered.take().and_then(|kept| Some((kept.at, kept.observed?)));
+        *remembered = Some(match observed {
+            Some((at, observed)) => Remembered { at, observed: Some(observed), ..latest },
+            None => latest,
+        });
+    }
 }
 
 /// Whether it is about the parameters that the spec asks for now.

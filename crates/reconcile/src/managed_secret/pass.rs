@@ -82,26 +82,40 @@ pub(super) struct Pass<'a> {
     pub sight: Sight,
 }
 
+/// What a pass goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Basis {
+    /// The shared listing, which the next pass sees too.
+    #[default]
+    Listing,
+    /// What an earlier pass has left.
+    Memory { told: bool },
+    /// A close look of this very pass, with what it has done since.
+    Look,
+}
+
 /// How closely the pass has looked.
 #[derive(Default)]
 pub(super) struct Sight {
     target: Opened,
-    /// Whether what it goes by rests on a close look of this very pass.
-    fresh: bool,
+    basis: Basis,
     /// Whether hosts and incidents are read from the API server: what a cache does not show is not gone.
     exact: bool,
     /// What SSM has said to hold, and must show in the next close look.
     newer: Option<Newer>,
     /// Whether this pass has closed a record.
     closed: bool,
-    /// Whether status does not tell yet what it goes by.
-    untold: bool,
 }
 
 impl Pass<'_> {
     /// Follows the protocol step by step until there is nothing to do or something has to be waited for. `seen` is what it
     /// saw, whatever failed after it.
-    pub(super) async fn run(mut self, seen: &mut Option<Observed>) -> Result<Ended, ObjectError> {
+    pub(super) async fn run(mut self, seen: &mut Option<Observed>) -> (Result<Ended, ObjectError>, Basis) {
+        let ended = self.follow(seen).await;
+        (ended, self.sight.basis)
+    }
+
+    async fn follow(&mut self, seen: &mut Option<Observed>) -> Result<Ended, ObjectError> {
         let incidents = self.incidents().await?;
         *seen = self.glance(&incidents);
         for _ in 0..MAX_ACTS {
@@ -129,7 +143,7 @@ impl Pass<'_> {
                 return Ok(Ended::Quiet);
             }
             // Every effect is decided on what Parameter Store says now, not on what it said a while ago.
-            if !self.sight.fresh {
+            if self.sight.basis != Basis::Look {
                 self.look_closer(seen);
                 continue;
             }
@@ -181,9 +195,12 @@ impl Pass<'_> {
         let inventory = &self.secrets.ports.inventory;
         let glimpse = inventory.glimpse(self.region, self.place.paths, &self.place.folder())?;
         self.progress.read_at = read_at.max(Some(glimpse.taken_at));
-        let untold = self.remembered.as_ref().is_some_and(|remembered| !remembered.told);
+        let told = self.remembered.as_ref().map(|remembered| remembered.told);
         let seen = observe::at_a_glance(self.object, self.place, glimpse, self.remembered);
-        self.sight.untold = untold && seen.is_some();
+        self.sight.basis = match told {
+            Some(told) if self.remembered.is_none() => Basis::Memory { told },
+            _ => Basis::Listing,
+        };
         seen
     }
 
@@ -199,7 +216,7 @@ impl Pass<'_> {
 
     /// Whether the first close look of this pass would follow too soon on one that failed.
     fn is_look_put_off(&self) -> bool {
-        !self.sight.fresh && self.progress.backs_off_from(OBSERVE, self.now)
+        self.sight.basis != Basis::Look && self.progress.backs_off_from(OBSERVE, self.now)
     }
 
     /// `None`: it failed now or a moment ago, which `progress` tells.
@@ -210,8 +227,7 @@ impl Pass<'_> {
         }
         match self.look(incidents).await {
             Ok(observed) => {
-                self.sight.fresh = true;
-                self.sight.untold = true;
+                self.sight.basis = Basis::Look;
                 *self.remembered = None;
                 self.progress.read_at = Some(self.secrets.ports.clock.now());
                 Some(observed)
@@ -225,11 +241,15 @@ impl Pass<'_> {
 
     /// Puts back what was seen, for a closer look. Until there is one it tells more than a listing, which may be older.
     fn look_closer(&mut self, seen: &mut Option<Observed>) {
-        let (seen, told) = (seen.take(), !self.sight.untold);
-        if self.remembered.as_ref().is_none_or(|remembered| remembered.told) {
-            let untold = Remembered::untold(self.object, seen, self.progress, self.now);
-            *self.remembered = Some(Remembered { told, ..untold });
-        }
+        let seen = seen.take();
+        let told = match self.sight.basis {
+            Basis::Listing => return,
+            Basis::Memory { told } => told,
+            Basis::Look => false,
+        };
+        let untold = Remembered::untold(self.object, seen, self.progress, self.now);
+        *self.remembered = Some(Remembered { told, ..untold });
+        self.sight.basis = Basis::Listing;
     }
 
     /// Looks at everything afresh, Parameter Store first, then the target.
@@ -298,7 +318,8 @@ impl Pass<'_> {
         let next = protocol::next(&wanted, observed, self.now, settings.grace);
         self.progress.asks_target_at = asks_target_at(&next, observed, self.progress.urgent);
         self.progress.next = Some(next.clone());
-        Ok(self.secrets.turn(next, self.object, self.progress, self.sight.fresh, self.now))
+        let fresh = self.sight.basis == Basis::Look;
+        Ok(self.secrets.turn(next, self.object, self.progress, fresh, self.now))
     }
 
     // Gate.
@@ -468,7 +489,6 @@ impl Pass<'_> {
         match done {
             Done::LookAgain(newer) => {
                 self.sight.newer = newer;
-                self.sight.fresh = false;
                 self.look_closer(&mut Some(observed));
                 return None;
             }

@@ -513,7 +513,12 @@ fn not_accepted(
     progress: &Progress,
 ) -> Option<(Truth, String, String)> {
     let seen = observed.and_then(|observed| protocol::published_is_dead(desired, observed));
-    let (truth, reason, message) = match seen.or(progress.published_is_dead) {
+    // What the pass has done to the login since counts until it was seen again.
+    let is_dead = match progress.published_is_dead {
+        Some(true) => Some(true),
+        _ => seen.or(progress.published_is_dead),
+    };
+    let (truth, reason, message) = match is_dead {
         Some(true) => (
             Truth::False,
             LOGIN_REPLACED,
