@@ -270,7 +270,7 @@ fn page(trials: &[Trial], journal: &Journal, commit: &str) -> String {
          | Commit | {commit} |\n\
          | Date | {} |\n\
          | Machine | {} |\n\
-         | Processor time | {} min |\n\
+         | Time, all workers together | {} min |\n\
          | Stories | {} |\n\
          | Effects | {} |\n\
          | Single faults | {} |\n\
