@@ -308,11 +308,10 @@ scenario!(a_password_that_cannot_be_published_is_taken_back_once_its_server_can_
     prepare: |s| login_on_web(s, single_with_admin(), json!({})),
     script: || vec![
         at(300, "asks for another password", |s| s.request(SECRET, "one")),
-        once(role_changed, "makes SSM refuse it and unplugs the server", |s| {
-            refuse(s, PATH, |rules| rules.frozen = true);
-            set_server_away(s, true);
-        }),
-        later(1200, "plugs it in again", |s| set_server_away(s, false)),
+        once(role_changed, "makes SSM refuse it", |s| refuse(s, PATH, |rules| rules.frozen = true)),
+        later(60, "unplugs the server", |s| set_server_away(s, true)),
+        // Longer than a status can be rejected.
+        later(2400, "plugs it in again", |s| set_server_away(s, false)),
     ],
     ends: put_back,
     or_else: |end| put_back(end) || logins_in_order(end, 1, &["app_a"]));
