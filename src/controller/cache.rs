@@ -21,6 +21,11 @@ use crate::api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
 /// An object as the watch delivered it, decoded or not.
 pub type Guarded<K> = DeserializeGuard<K>;
 
+/// Those of the objects that can be decoded.
+pub fn decoded<K>(objects: &[Arc<Guarded<K>>]) -> impl Iterator<Item = &K> {
+    objects.iter().filter_map(|object| object.0.as_ref().ok())
+}
+
 /// Objects of one namespace, or of all.
 #[derive(Clone)]
 pub struct Scope {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::Utc;
 use tokio::sync::Notify;
 
-use super::cache::Cache;
+use super::cache::{Cache, decoded};
 use super::managed_secret::coverage::{self, Coverage};
 use super::managed_secret::ports::{Glimpse, Inventory, Regions};
 use super::settings::Settings;
@@ -105,8 +105,7 @@ impl Inventories {
         let grants: Grants =
             self.cache.grants.state().iter().filter_map(|grant| grant.0.as_ref().ok().cloned()).collect();
         let secrets: Vec<_> = self.cache.scopes.iter().flat_map(|scope| scope.secrets.state()).collect();
-        let decoded = secrets.iter().filter_map(|guarded| guarded.0.as_ref().ok());
-        let mut wanted = coverage::coverage(decoded, &grants, &self.settings);
+        let mut wanted = coverage::coverage(decoded(&secrets), &grants, &self.settings);
         for region in self.lock().keys() {
             wanted.entry(region.clone()).or_insert_with(|| Coverage::none(&self.settings.staging));
         }

@@ -4,13 +4,12 @@
 //! 504, for minutes: long after the decision behind the request is out of date. Calls are repeated by the next
 //! reconciliation, which reads afresh; watches have a backoff of their own.
 
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Method, Request};
 use kube::Client;
-use kube::client::ClientBuilder;
-use tower::{Layer, Service};
+use kube::client::{Body, ClientBuilder};
+use tower::util::MapRequestLayer;
 
 use super::kube_config;
 use super::metrics::Metrics;
@@ -50,54 +49,27 @@ pub async fn connect(metrics: &Metrics) -> Result<Clients, ConnectError> {
     let mut watches = config.clone();
     config.read_timeout = Some(READ_TIMEOUT);
     watches.read_timeout = Some(WATCH_TIMEOUT);
-    let counted = CountWrites(metrics.clone());
+    let metrics = metrics.clone();
+    let counted = MapRequestLayer::new(move |request: Request<Body>| {
+        count_write(&metrics, &request);
+        request
+    });
     Ok(Clients {
         calls: ClientBuilder::try_from(config)?.with_layer(&counted).build(),
         watches: ClientBuilder::try_from(watches)?.build(),
     })
 }
 
-/// Counts every request that is not a read, by resource and verb.
-struct CountWrites(Metrics);
-
-impl<S> Layer<S> for CountWrites {
-    type Service = Counted<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Counted { inner, metrics: self.0.clone() }
-    }
-}
-
-struct Counted<S> {
-    inner: S,
-    metrics: Metrics,
-}
-
-impl<S, B> Service<Request<B>> for Counted<S>
-where
-    S: Service<Request<B>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let verb = match *request.method() {
-            Method::POST => Some("create"),
-            Method::PUT => Some("update"),
-            Method::PATCH => Some("patch"),
-            Method::DELETE => Some("delete"),
-            _ => None,
-        };
-        if let Some(verb) = verb {
-            self.metrics.api_write(&resource(request.uri().path()), verb);
-        }
-        self.inner.call(request)
-    }
+/// Counts a request that is not a read, by resource and verb.
+fn count_write(metrics: &Metrics, request: &Request<Body>) {
+    let verb = match *request.method() {
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => return,
+    };
+    metrics.api_write(&resource(request.uri().path()), verb);
 }
 
 /// The resource that a path of the Kubernetes API is about, with its subresource: `managedsecrets/status`.

@@ -13,7 +13,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::cache::{Cache, Guarded};
+use super::cache::{Cache, Guarded, decoded};
 use super::events::Events;
 use super::lease::Leadership;
 use super::metrics::Metrics;
@@ -162,8 +162,7 @@ impl Objects for KubeObjects {
 
     async fn secret_incidents(&self, namespace: &str) -> Result<Vec<SecretIncident>, ObjectError> {
         self.must_be_listed(namespace)?;
-        let cached = self.cache.incidents(namespace);
-        Ok(cached.iter().filter_map(|guarded| guarded.0.as_ref().ok().cloned()).collect())
+        Ok(decoded(&self.cache.incidents(namespace)).cloned().collect())
     }
 
     async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError> {
@@ -182,8 +181,7 @@ impl Objects for KubeObjects {
 
     async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
         self.must_be_listed(namespace)?;
-        let cached = self.cache.secrets(namespace);
-        Ok(cached.iter().filter_map(|guarded| guarded.0.as_ref().ok().cloned()).collect())
+        Ok(decoded(&self.cache.secrets(namespace)).cloned().collect())
     }
 
     async fn managed_secrets_on(
@@ -192,21 +190,17 @@ impl Objects for KubeObjects {
         host: &str,
     ) -> Result<Vec<ManagedSecret>, ObjectError> {
         self.must_be_listed(namespace)?;
-        let cached = self.cache.secrets(namespace);
-        let decoded = cached.iter().filter_map(|guarded| guarded.0.as_ref().ok());
-        Ok(decoded.filter(|secret| is_on(secret, host)).cloned().collect())
+        Ok(decoded(&self.cache.secrets(namespace)).filter(|secret| is_on(secret, host)).cloned().collect())
     }
 
     async fn rivals(&self, object: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError> {
         self.must_be_listed(&object.namespace().unwrap_or_default())?;
-        let cached = self.cache.rivals(object);
-        Ok(cached.iter().filter_map(|guarded| guarded.0.as_ref().ok().cloned()).collect())
+        Ok(decoded(&self.cache.rivals(object)).cloned().collect())
     }
 
     async fn docker_hosts(&self, namespace: &str) -> Result<Vec<DockerHost>, ObjectError> {
         self.must_be_listed(namespace)?;
-        let cached = self.cache.hosts(namespace);
-        Ok(cached.iter().filter_map(|guarded| guarded.0.as_ref().ok().cloned()).collect())
+        Ok(decoded(&self.cache.hosts(namespace)).cloned().collect())
     }
 
     async fn surroundings(&self, namespace: &str, source: Source) -> Result<Surroundings, ObjectError> {

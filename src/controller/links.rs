@@ -11,7 +11,7 @@ use kube::api::PartialObjectMeta;
 use kube::{Resource, ResourceExt};
 use tokio::sync::watch;
 
-use super::cache::{Cache, Guarded};
+use super::cache::{Cache, Guarded, decoded};
 use super::kube_objects::OwnWrites;
 use super::notifications::Announces;
 use super::queue::Queue;
@@ -242,10 +242,6 @@ impl Neighbours for Cached<'_> {
     fn incidents(&self) -> impl Iterator<Item = &SecretIncident> {
         decoded(self.incidents.get_or_init(|| self.cache.incidents(self.namespace)))
     }
-}
-
-fn decoded<K>(objects: &[Arc<Guarded<K>>]) -> impl Iterator<Item = &K> {
-    objects.iter().filter_map(|object| object.0.as_ref().ok())
 }
 
 #[cfg(test)]

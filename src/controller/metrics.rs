@@ -12,7 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
-use super::cache::Cache;
+use super::cache::{Cache, decoded};
 use super::lease::Leadership;
 use crate::api::{DockerHost, ManagedSecret, conditions, time};
 use crate::parameter_store::budget::SsmCalls;
@@ -195,11 +195,11 @@ impl Collector for Objects {
         }
         let secrets: Vec<_> = cache.scopes.iter().flat_map(|scope| scope.secrets.state()).collect();
         for (name, help, read) in SECRET_GAUGES {
-            let secrets = secrets.iter().filter_map(|guarded| guarded.0.as_ref().ok());
+            let secrets = decoded(&secrets);
             encode_gauge(&mut encoder, name, help, secrets.map(|secret| (&secret.metadata, read(secret))))?;
         }
         let hosts: Vec<_> = cache.scopes.iter().flat_map(|scope| scope.hosts.state()).collect();
-        let hosts = hosts.iter().filter_map(|guarded| guarded.0.as_ref().ok());
+        let hosts = decoded(&hosts);
         encode_gauge(
             &mut encoder,
             "image_findings",

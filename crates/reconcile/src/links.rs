@@ -112,15 +112,18 @@ fn goes_through(secret: &ManagedSecret, host: &str) -> bool {
 
 /// Whether the secret is to run on this host, or is known to run there.
 pub fn is_on(secret: &ManagedSecret, host: &str) -> bool {
-    let known = || secret.status.iter().flat_map(|status| &status.hosts).any(|known| known.name == host);
-    secret.spec.hosts.iter().any(|named| named.name == host) || known()
+    host_names(secret).any(|name| name == host)
 }
 
 /// The hosts that have to be looked at when a secret changes.
 pub fn hosts_of(secret: &ManagedSecret) -> BTreeSet<String> {
-    let named = secret.spec.hosts.iter().map(|host| host.name.clone());
-    let known = secret.status.iter().flat_map(|status| &status.hosts).map(|host| host.name.clone());
-    named.chain(known).collect()
+    host_names(secret).map(str::to_owned).collect()
+}
+
+/// The hosts that its spec names, and those that its status knows.
+fn host_names(secret: &ManagedSecret) -> impl Iterator<Item = &str> {
+    let named = secret.spec.hosts.iter().map(|host| host.name.as_str());
+    named.chain(secret.status.iter().flat_map(|status| &status.hosts).map(|host| host.name.as_str()))
 }
 
 fn share_a_parameter(one: &ManagedSecret, other: &ManagedSecret) -> bool {

@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use keyturn_api::grants::Grants;
 use keyturn_api::{DockerHost, ManagedSecret, SecretIncident};
 
+use crate::links::is_on;
+
 /// An Event for a person. Aggregated by the API over repeats of the same reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
@@ -72,12 +74,16 @@ pub trait Objects: Send + Sync {
     async fn grants(&self, source: Source) -> Result<Arc<Grants>, ObjectError>;
     /// All of a namespace; may be a moment old.
     async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError>;
-    /// Those of a namespace that have to do with a host, by [`links::is_on`](crate::links::is_on); may be a moment old.
+    /// Those of a namespace that have to do with a host, by [`is_on`]; may be a moment old.
     async fn managed_secrets_on(
         &self,
         namespace: &str,
         host: &str,
-    ) -> Result<Vec<ManagedSecret>, ObjectError>;
+    ) -> Result<Vec<ManagedSecret>, ObjectError> {
+        let mut secrets = self.managed_secrets(namespace).await?;
+        secrets.retain(|secret| is_on(secret, host));
+        Ok(secrets)
+    }
     /// The others, of all namespaces that have been listed, that [claim](crate::managed_secret::claims) what this one
     /// claims; may be a moment old.
     async fn rivals(&self, object: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError>;

@@ -1,12 +1,11 @@
 //! The client for the API server, which counts this program's own requests.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
 use http::{Method, Request, Uri};
-use kube::client::ClientBuilder;
+use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
-use tower::{Layer, Service};
+use tower::util::MapRequestLayer;
 
 use crate::api_server::{is_of_interest, name};
 use crate::counts::Counts;
@@ -32,7 +31,12 @@ impl OwnRequests {
 pub async fn connect() -> Result<(Client, OwnRequests)> {
     let own = OwnRequests::default();
     let builder = ClientBuilder::try_from(config().await?).map_err(Failure::api("connect to Kubernetes"))?;
-    Ok((builder.with_layer(&own).build(), own))
+    let counted = own.clone();
+    let count = MapRequestLayer::new(move |request: Request<Body>| {
+        counted.count(request.method(), request.uri());
+        request
+    });
+    Ok((builder.with_layer(&count).build(), own))
 }
 
 /// Reads KUBECONFIG. The world's API server is reached directly, whatever proxy the shell has.
@@ -41,37 +45,6 @@ pub async fn config() -> Result<Config> {
     let mut config = config.map_err(Failure::api("find a cluster by KUBECONFIG"))?;
     config.proxy_url = None;
     Ok(config)
-}
-
-impl<S> Layer<S> for OwnRequests {
-    type Service = Counted<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Counted { inner, own: self.clone() }
-    }
-}
-
-pub struct Counted<S> {
-    inner: S,
-    own: OwnRequests,
-}
-
-impl<S, B> Service<Request<B>> for Counted<S>
-where
-    S: Service<Request<B>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<std::result::Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.own.count(request.method(), request.uri());
-        self.inner.call(request)
-    }
 }
 
 /// The name under which the API server counts a request; `None` for a watch, and for what is not counted.

@@ -19,7 +19,6 @@ use crate::deploy::revision;
 use crate::deploy::task::{Layers, Task};
 use crate::deploy::testing::{at, host, published, rotating, secret};
 use crate::deploy_jobs::JobParameter;
-use crate::links::is_on;
 use crate::objects::{Notice, Source, Surroundings};
 use crate::parameter_store::{Created, Kept, Listed, NewVersion, ParameterStore};
 use crate::target::{Target, TargetError};
@@ -185,10 +184,7 @@ impl Objects for Shared {
         Ok(Arc::new(self.lock().grants.iter().cloned().collect()))
     }
     async fn managed_secrets(&self, _: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
-        unreachable!("a host is decided on the secrets that name it")
-    }
-    async fn managed_secrets_on(&self, _: &str, host: &str) -> Result<Vec<ManagedSecret>, ObjectError> {
-        Ok(self.lock().secrets.iter().filter(|secret| is_on(secret, host)).cloned().collect())
+        Ok(self.lock().secrets.clone())
     }
     async fn rivals(&self, _: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError> {
         unreachable!("a host claims nothing")

@@ -19,7 +19,6 @@ use keyturn_reconcile::deploy_jobs::{DeployJob, DeployJobs, JobParameter, JobSta
 use keyturn_reconcile::generator::{Random, RandomError};
 use keyturn_reconcile::incident::reading::Query;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
-use keyturn_reconcile::links::is_on;
 use keyturn_reconcile::managed_secret::ports::{Clock, Glimpse, Inventory, Leadership, Regions, Targets};
 use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use keyturn_reconcile::parameter_store::{Created, Kept, Listed, NewVersion, ParameterStore, StoreError};
@@ -706,16 +705,6 @@ impl Objects for World {
         let subject = state.subject;
         state.secrets_read.extend(models.into_iter().filter(|secret| secret.name != subject));
         Ok(state.secrets.values().map(|(_, object)| object.clone()).collect())
-    }
-
-    async fn managed_secrets_on(
-        &self,
-        namespace: &str,
-        host: &str,
-    ) -> Result<Vec<ManagedSecret>, ObjectError> {
-        let mut secrets = self.managed_secrets(namespace).await?;
-        secrets.retain(|secret| is_on(secret, host));
-        Ok(secrets)
     }
 
     async fn rivals(&self, object: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError> {

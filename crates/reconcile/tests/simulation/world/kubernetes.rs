@@ -12,7 +12,7 @@ use keyturn_api::time::to_kubernetes;
 use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, RotationGrant, SecretIncident};
 use keyturn_reconcile::incident::reading::Query;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
-use keyturn_reconcile::links::{self, Change, Neighbours, is_on};
+use keyturn_reconcile::links::{self, Change, Neighbours};
 use keyturn_reconcile::managed_secret::claims::{self, Claim};
 use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use kube::ResourceExt;
@@ -481,16 +481,6 @@ impl Objects for World {
         let state = self.lock();
         let cached = state.cluster.cached(state.now);
         Ok(cached.secrets.values().map(|s| ManagedSecret::clone(s)).collect())
-    }
-
-    async fn managed_secrets_on(
-        &self,
-        namespace: &str,
-        host: &str,
-    ) -> Result<Vec<ManagedSecret>, ObjectError> {
-        let mut secrets = self.managed_secrets(namespace).await?;
-        secrets.retain(|secret| is_on(secret, host));
-        Ok(secrets)
     }
 
     async fn rivals(&self, object: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError> {
