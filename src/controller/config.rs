@@ -109,7 +109,8 @@ pub struct ControllerArgs {
     #[arg(long, env = "KEYTURN_EXPECTED_READERS", value_parser = readers, default_value = "")]
     pub expected_readers: Readers,
 
-    /// How often Parameter Store is listed for changes that others made
+    /// How often Parameter Store is listed for changes that others made; ten seconds apart for each page of 50 parameters
+    /// where that is longer
     #[arg(long, env = "KEYTURN_INVENTORY_INTERVAL", value_parser = positive_duration, default_value = "5m")]
     pub inventory_interval: TimeDelta,
 

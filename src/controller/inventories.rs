@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use tokio::sync::Notify;
@@ -18,9 +18,10 @@ use crate::parameter_store::aws::Stores;
 use crate::parameter_store::budget::{Urgency, with_urgency};
 use crate::parameter_store::inventory::{InventoryView, inventory};
 
-/// Changes of ManagedSecrets within this time lead to one new listing. Who brings many of them leaves the request
-/// budget to their own first look, which waits for no listing.
-const SETTLE: Duration = Duration::from_secs(2);
+/// Changes of ManagedSecrets within this time lead to one listing of what is new.
+const SETTLE: Duration = Duration::from_millis(500);
+/// Going over thousands of ManagedSecrets takes a small part of the time, however fast they come.
+const PAUSES_PER_COVER: u32 = 20;
 /// How often a replica that waits for its first listings says so.
 const STILL_WAITING: Duration = Duration::from_secs(30);
 /// The routine listing yields to what an object waits for.
@@ -92,10 +93,13 @@ impl Inventories {
 
     /// Keeps what is listed in step with the ManagedSecrets. Ends only by being dropped.
     pub async fn follow(self: Arc<Self>) {
+        let mut pause = SETTLE;
         loop {
             self.dirty.notified().await;
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(pause).await;
+            let began = Instant::now();
             self.cover();
+            pause = SETTLE.max(began.elapsed() * PAUSES_PER_COVER);
         }
     }
 
@@ -160,6 +164,10 @@ impl Regions for Inventories {
 }
 
 impl Inventory for Inventories {
+    fn is_coming(&self, region: &str) -> bool {
+        self.lock().get(region).is_none_or(|region| region.view.error().is_none())
+    }
+
     fn glimpse(&self, region: &str, paths: &[String], folder: &str) -> Option<Glimpse> {
         let latest = self.lock().get(region)?.view.latest();
         coverage::glimpse(&latest, paths, folder, Utc::now(), self.interval)

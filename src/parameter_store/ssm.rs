@@ -27,12 +27,17 @@ use zeroize::Zeroize as _;
 use super::budget::{Budget, Quota, SsmCalls};
 use super::failure::Failure;
 use super::seal::{self, Said, Seal};
-use super::{Created, Kept, Listed, MOST_VERSIONS, NewVersion, ParameterStore, StoreError, description};
+use super::{
+    Created, FolderEntry, Kept, Listed, MOST_VERSIONS, NewVersion, ParameterStore, StoreError, are_the_same,
+    description,
+};
 use crate::rotation::observed::{Shape, Version};
 use crate::secret_value::SecretValue;
 
 /// SSM's largest page of DescribeParameters and GetParameterHistory.
 const PAGE: i32 = 50;
+/// SSM's largest page of GetParametersByPath.
+const PAGE_OF_VALUES: i32 = 10;
 /// Most values of one filter of DescribeParameters.
 const FILTER_VALUES: usize = 50;
 /// Requests of one call beyond the first.
@@ -327,6 +332,45 @@ impl SsmParameterStore {
             .set_key_id(new.kms_key_id.map(str::to_owned)))
     }
 
+    /// What SSM shows of every version that it keeps, oldest first; nothing where the parameter is missing.
+    async fn shown_history(&self, path: &str) -> Result<Vec<(Shown, Shape)>, StoreError> {
+        const OPERATION: &str = "GetParameterHistory";
+        let mut kept: Vec<(Shown, Shape)> = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let call = Call {
+                operation: OPERATION,
+                quota: Quota::Read,
+                path,
+                secret: None,
+                answers: &["ParameterNotFound"],
+            };
+            let page = self
+                .call(call, || {
+                    self.client
+                        .get_parameter_history()
+                        .name(path)
+                        .with_decryption(false)
+                        .max_results(PAGE)
+                        .set_next_token(token.clone())
+                        .send()
+                })
+                .await?;
+            let Some(page) = page else { return Ok(Vec::new()) };
+            for entry in page.parameters() {
+                let shown = shown(entry.version(), entry.last_modified_date(), entry.description());
+                kept.push((shown.ok_or_else(|| malformed(OPERATION, path))?, shape(entry)));
+            }
+            token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            if token.is_none() {
+                break;
+            }
+        }
+        kept.sort_by_key(|(shown, _)| shown.number);
+        kept.dedup_by_key(|(shown, _)| shown.number);
+        Ok(kept)
+    }
+
     /// All pages of DescribeParameters with one filter.
     async fn describe(
         &self,
@@ -389,41 +433,42 @@ impl ParameterStore for SsmParameterStore {
         Ok(listed)
     }
 
-    async fn kept(&self, path: &str) -> Result<Kept, StoreError> {
-        const OPERATION: &str = "GetParameterHistory";
-        let mut kept: Vec<(Shown, Shape)> = Vec::new();
-        let mut token: Option<String> = None;
+    async fn read_folder(&self, folder: &str) -> Result<Vec<FolderEntry>, StoreError> {
+        const OPERATION: &str = "GetParametersByPath";
+        let path = filter_form(folder);
+        let (mut found, mut token) = (Vec::new(), None::<String>);
         loop {
-            let call = Call {
-                operation: OPERATION,
-                quota: Quota::Read,
-                path,
-                secret: None,
-                answers: &["ParameterNotFound"],
-            };
+            let call =
+                Call { operation: OPERATION, quota: Quota::Read, path: folder, secret: None, answers: &[] };
             let page = self
                 .call(call, || {
                     self.client
-                        .get_parameter_history()
-                        .name(path)
-                        .with_decryption(false)
-                        .max_results(PAGE)
+                        .get_parameters_by_path()
+                        .path(path)
+                        .recursive(true)
+                        .with_decryption(true)
+                        .max_results(PAGE_OF_VALUES)
                         .set_next_token(token.clone())
                         .send()
                 })
-                .await?;
-            let Some(page) = page else { return Ok(Kept::default()) };
-            for entry in page.parameters() {
-                let shown = shown(entry.version(), entry.last_modified_date(), entry.description());
-                kept.push((shown.ok_or_else(|| malformed(OPERATION, path))?, shape(entry)));
-            }
+                .await?
+                .ok_or_else(|| malformed(OPERATION, folder))?;
             token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            for parameter in page.parameters.unwrap_or_default() {
+                let modified = parameter.last_modified_date().and_then(time);
+                let (path, value) = (parameter.name, parameter.value.map(SecretValue::new));
+                let staged = path.zip(value).zip(modified);
+                let ((path, value), modified) = staged.ok_or_else(|| malformed(OPERATION, folder))?;
+                found.push(FolderEntry { path, modified, value });
+            }
             if token.is_none() {
-                break;
+                return Ok(found);
             }
         }
-        kept.sort_by_key(|(shown, _)| shown.number);
-        kept.dedup_by_key(|(shown, _)| shown.number);
+    }
+
+    async fn kept(&self, path: &str) -> Result<Kept, StoreError> {
+        let kept = self.shown_history(path).await?;
         let shape = shape_of_the_latest(&kept);
         let (mut versions, mut tag) = (Vec::with_capacity(kept.len()), None);
         for (shown, _) in kept {
@@ -435,6 +480,20 @@ impl ParameterStore for SsmParameterStore {
             self.compare_value(path, latest, tag).await?;
         }
         Ok(Kept { versions, shape })
+    }
+
+    async fn keeps(&self, path: &str, versions: &[&Version]) -> Result<bool, StoreError> {
+        let mut kept = Vec::new();
+        for (shown, _) in self.shown_history(path).await? {
+            kept.push(self.understand(path, shown).await?.0);
+        }
+        let is_so = are_the_same(&kept, versions);
+        if let Some(latest) = kept.last().filter(|_| is_so) {
+            // Nobody has put another value there since this process put its own.
+            let checked = &mut self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+            checked.insert(path.to_owned(), (latest.number, latest.modified));
+        }
+        Ok(is_so)
     }
 
     async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError> {
@@ -509,12 +568,16 @@ impl Wanted {
             let of_kind = wanted.iter().filter(|entry| entry.ends_with('/') == is_folder);
             sorted(of_kind.filter(|entry| outside(entry)).cloned().collect())
         };
-        // SSM's Path filter takes a folder without its closing slash, but for the root.
-        let filter_form = |folder: String| match folder.trim_end_matches('/') {
-            "" => "/".to_owned(),
-            path => path.to_owned(),
-        };
-        Self { folders: kept(true).into_iter().map(filter_form).collect(), names: kept(false) }
+        let folders = kept(true).iter().map(|folder| filter_form(folder).to_owned()).collect();
+        Self { folders, names: kept(false) }
+    }
+}
+
+/// SSM takes the path of a folder without its closing slash, but for the root.
+fn filter_form(folder: &str) -> &str {
+    match folder.trim_end_matches('/') {
+        "" => "/",
+        path => path,
     }
 }
 

@@ -101,6 +101,30 @@ pub async fn what_is_not_there_is_no_error(ssm: &Endpoint) {
     assert_eq!(read(&*store, &path, Some(2)).await, None);
 }
 
+pub async fn a_folder_is_read_with_all_that_lies_below_it_and_nothing_beside_it(ssm: &Endpoint) {
+    let store = ssm.store();
+    let folder = format!("{}records/", ssm.folder());
+    assert_eq!(store.read_folder(&folder).await.unwrap().len(), 0);
+    let below: Vec<String> = (0..23).map(|number| format!("{folder}{number:02}")).collect();
+    let deeper = format!("{folder}deeper/1");
+    let beside = [format!("{}records", ssm.folder()), format!("{}records-2/1", ssm.folder())];
+    for path in below.iter().chain([&deeper]).chain(&beside) {
+        store.create(write(path, &value(&format!("value of {path}")), "")).await.unwrap();
+    }
+    store.overwrite(write(&below[7], &value(&format!("newer than {}", below[7])), "")).await.unwrap();
+    let mut found = store.read_folder(&folder).await.unwrap();
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    let expected: Vec<String> = below.iter().chain([&deeper]).cloned().collect();
+    let paths: Vec<String> = found.iter().map(|entry| entry.path.clone()).collect();
+    assert_eq!(paths, expected, "three pages");
+    for (number, entry) in found.iter().enumerate() {
+        let of = if number == 7 { "newer than" } else { "value of" };
+        assert_eq!(entry.value.expose(), format!("{of} {}", entry.path));
+        let history = store.history(&entry.path).await.unwrap();
+        assert_eq!(history.last().map(|latest| latest.modified), Some(entry.modified));
+    }
+}
+
 pub async fn a_parameter_that_is_created_again_counts_from_1(ssm: &Endpoint) {
     let (store, path) = (ssm.store(), ssm.path("A"));
     store.create(write(&path, &value("x"), "")).await.unwrap();

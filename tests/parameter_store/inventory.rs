@@ -122,6 +122,14 @@ async fn what_is_newly_wanted_is_looked_up_at_once() {
     let changed = within(changes.next()).await.unwrap();
     assert!(changed.iter().eq(["/other/a"]), "{changed:?}");
     world.emulator.clear_calls();
+    world.view.want(["/musehub/".to_owned(), "/other/a".to_owned(), "/other/b".to_owned()].into());
+    within(changes.next()).await.unwrap();
+    assert_eq!(
+        operations(&world.emulator),
+        describes(4),
+        "three pages of the folder, and one of what is new"
+    );
+    world.emulator.clear_calls();
     world.view.want(["/musehub/".to_owned()].into());
     world.view.want(["/musehub/".to_owned(), "/musehub/007".to_owned()].into());
     world.view.refresh_now().await.unwrap();

@@ -44,6 +44,7 @@ contract! {
     an_identical_value_is_a_version_too,
     old_versions_can_be_read_back,
     what_is_not_there_is_no_error,
+    a_folder_is_read_with_all_that_lies_below_it_and_nothing_beside_it,
     a_parameter_that_is_created_again_counts_from_1,
     the_history_holds_the_latest_100_versions,
     values_come_back_byte_by_byte,

@@ -20,7 +20,7 @@ use crate::deploy::task::{Layers, Task};
 use crate::deploy::testing::{at, host, published, rotating, secret};
 use crate::deploy_jobs::JobParameter;
 use crate::objects::{Notice, Source, Surroundings};
-use crate::parameter_store::{Created, Kept, Listed, NewVersion, ParameterStore};
+use crate::parameter_store::{Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore};
 use crate::target::{Target, TargetError};
 
 const TOKEN: &str = "/app/TOKEN";
@@ -95,6 +95,9 @@ impl ParameterStore for Shared {
     async fn list(&self, _: &[String]) -> Result<Vec<Listed>, StoreError> {
         unreachable!("a deployment lists nothing")
     }
+    async fn read_folder(&self, _: &str) -> Result<Vec<FolderEntry>, StoreError> {
+        unreachable!("a deployment reads no records")
+    }
     async fn kept(&self, _: &str) -> Result<Kept, StoreError> {
         let modified = DateTime::from_timestamp(777, 0).unwrap();
         let older = self.lock().older.keys().copied().collect::<Vec<_>>();
@@ -106,6 +109,9 @@ impl ParameterStore for Shared {
             claim: None,
         });
         Ok(Kept { versions: versions.collect(), shape: None })
+    }
+    async fn keeps(&self, _: &str, _: &[&Version]) -> Result<bool, StoreError> {
+        unreachable!("a deployment ends no rotation")
     }
     async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError> {
         let mut world = self.lock();

@@ -62,7 +62,12 @@ pub enum Done {
 pub enum Newer {
     Record(RotationId),
     Abort(RotationId),
-    Version { path: String, number: i64 },
+    /// No record of this id any more.
+    Gone(RotationId),
+    Version {
+        path: String,
+        number: i64,
+    },
 }
 
 impl Newer {
@@ -71,6 +76,7 @@ impl Newer {
             // closed meanwhile, if it is not there any more
             Newer::Record(id) => observed.highest_id(owner) >= *id,
             Newer::Abort(id) => observed.aborts.contains_key(id),
+            Newer::Gone(id) => !observed.records.contains_key(id),
             Newer::Version { path, number } => {
                 observed.parameters.iter().any(|p| p.path == *path && p.latest_number() >= *number)
             }
@@ -100,6 +106,7 @@ impl Actor<'_> {
             // kept in status only, which the reconciler writes
             Act::AskPreflight => Ok(Done::Applied),
             Act::Record { .. } => self.record(act, observed).await,
+            Act::Create { id, path, request } => self.create(*id, path, request.as_deref(), observed).await,
             Act::RecordRollBack { .. } => self.record_roll_back(act, observed).await,
             Act::ProveWritable { path } => self.prove_writable(path, observed).await,
             Act::Install { id } => self.install(*id, observed).await,
@@ -414,6 +421,27 @@ impl Actor<'_> {
         }
     }
 
+    /// [`Act::Create`]: what is drawn here and not published is nobody's.
+    async fn create(
+        &self,
+        id: RotationId,
+        path: &str,
+        request: Option<&str>,
+        observed: &mut Observed,
+    ) -> Result<Done, ActError> {
+        let (values, _) = self.draw(observed, false).await?;
+        let Some(value) = values.get(path) else { return Ok(Done::LookAgain(None)) };
+        let stamp = Stamp {
+            owner: self.place.owner.to_owned(),
+            id,
+            version: 1,
+            at: self.now,
+            request: request.map(request::hash),
+            made: None,
+        };
+        self.publish(path, value, stamp, &mut observed.parameters).await
+    }
+
     async fn promote(
         &self,
         id: RotationId,
@@ -423,11 +451,7 @@ impl Actor<'_> {
     ) -> Result<Done, ActError> {
         let Some(record) = observed.records.get(&id) else { return Ok(Done::LookAgain(None)) };
         let made = Some(made_at(observed, record)).filter(|made| *made != record.at);
-        let (Some(value), Some(parameter)) =
-            (record.values.get(path), observed.parameters.iter_mut().find(|p| p.path == path))
-        else {
-            return Ok(Done::LookAgain(None));
-        };
+        let Some(value) = record.values.get(path) else { return Ok(Done::LookAgain(None)) };
         let stamp = Stamp {
             owner: self.place.owner.to_owned(),
             id,
@@ -436,6 +460,21 @@ impl Actor<'_> {
             request: record.request.as_deref().map(request::hash),
             made,
         };
+        self.publish(path, value, stamp, &mut observed.parameters).await
+    }
+
+    /// Writes the version that the stamp is for; the first one only where nobody has written any.
+    async fn publish(
+        &self,
+        path: &str,
+        value: &SecretValue,
+        stamp: Stamp,
+        parameters: &mut [Parameter],
+    ) -> Result<Done, ActError> {
+        let Some(parameter) = parameters.iter_mut().find(|parameter| parameter.path == path) else {
+            return Ok(Done::LookAgain(None));
+        };
+        let (id, expected) = (stamp.id, stamp.version);
         let text = parameter.latest().map(|seen| seen.version.text.clone()).unwrap_or_default();
         let key = self.key_for(parameter);
         let new = NewVersion {

@@ -16,6 +16,8 @@ use crate::settings::Settings;
 /// while, and each object then looks, and says why it cannot.
 const STALE_AFTER: TimeDelta = TimeDelta::minutes(15);
 const STALE_INTERVALS: i32 = 10;
+/// Nor does one of many pages that so many others should have followed.
+const STALE_PAUSES: i32 = 2;
 
 /// Namespace and name of a ManagedSecret.
 pub type Name = (String, String);
@@ -78,7 +80,7 @@ pub fn glimpse(
     now: DateTime<Utc>,
     interval: Duration,
 ) -> Option<Glimpse> {
-    if !listing.covers(folder) || is_stale(listing.taken_at, now, interval) {
+    if !listing.covers(folder) || is_stale(listing, now, interval) {
         return None;
     }
     let mut latest = BTreeMap::new();
@@ -94,9 +96,10 @@ pub fn glimpse(
     Some(Glimpse { taken_at: listing.taken_at, latest, staged })
 }
 
-fn is_stale(taken_at: DateTime<Utc>, now: DateTime<Utc>, interval: Duration) -> bool {
-    let interval = TimeDelta::from_std(interval).unwrap_or(TimeDelta::zero());
-    now - taken_at > STALE_AFTER.max(interval * STALE_INTERVALS)
+fn is_stale(listing: &Inventory, now: DateTime<Utc>, interval: Duration) -> bool {
+    let times = |number, pause| TimeDelta::from_std(pause).unwrap_or(TimeDelta::zero()) * number;
+    let pauses = times(STALE_PAUSES, listing.pause(interval));
+    now - listing.taken_at > STALE_AFTER.max(times(STALE_INTERVALS, interval)).max(pauses)
 }
 
 #[cfg(test)]
@@ -186,9 +189,13 @@ mod tests {
     #[test]
     fn a_listing_says_nothing_once_several_others_have_failed() {
         let now = Utc::now();
-        let stale =
-            |minutes, interval: u32| is_stale(now - TimeDelta::minutes(minutes), now, MINUTE * interval);
-        assert!(!stale(15, 1) && stale(16, 1));
-        assert!(!stale(49, 5) && stale(51, 5), "a long interval is waited for");
+        let of = |parameters: usize, minutes, interval: u32| {
+            let wanted = (0..parameters).map(|number| format!("/{number}")).collect();
+            let listing = Inventory::new(now - TimeDelta::minutes(minutes), wanted, Vec::new());
+            is_stale(&listing, now, MINUTE * interval)
+        };
+        assert!(!of(1, 15, 1) && of(1, 16, 1));
+        assert!(!of(1, 49, 5) && of(1, 51, 5), "a long interval is waited for");
+        assert!(!of(10_000, 66, 5) && of(10_000, 67, 5), "200 pages come every 33 minutes");
     }
 }

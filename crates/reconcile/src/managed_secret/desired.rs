@@ -97,6 +97,11 @@ fn bootstrap(object: &ManagedSecret) -> Option<&Bootstrap> {
     object.spec.generate.postgres.as_ref()?.alternating_roles.as_ref()?.bootstrap.as_ref()
 }
 
+/// The same as [`Desired::concerns_others`], where nothing but the object is at hand.
+pub fn concerns_others(object: &ManagedSecret) -> bool {
+    strategy(object).is_some() || !object.spec.hosts.is_empty()
+}
+
 pub fn strategy(object: &ManagedSecret) -> Option<Strategy> {
     if object.spec.generate.cloudflare_r2.is_some() {
         return Some(Strategy::Issued);

@@ -38,6 +38,8 @@ use crate::notification;
 
 /// How soon to look again where a host has to say something, in case its word is missed.
 const HOST_POLL: TimeDelta = TimeDelta::seconds(15);
+/// How soon to look again at what the shared listing will show, in case no listing comes.
+const UNLISTED_POLL: TimeDelta = TimeDelta::seconds(30);
 /// How soon to look again at what only a person can mend.
 const STALLED_POLL: TimeDelta = TimeDelta::minutes(5);
 /// How soon a target that refused the published login is asked again: nothing tells that somebody mended it there.
@@ -60,7 +62,8 @@ pub enum Requeue {
 pub struct ManagedSecrets {
     ports: Ports,
     settings: Settings,
-    /// What the last pass over each secret has left for the next one: to see and to tell by, never evidence for an act.
+    /// What the last pass over each secret has left for the next one: to see and to tell by, and where a listing shows the same
+    /// to end a rotation.
     memory: Mutex<HashMap<(String, String), Remembered>>,
     /// Since when each secret with a finalizer has been seen without a record. It only ever delays.
     settled: Mutex<HashMap<(String, String), DateTime<Utc>>>,
@@ -113,6 +116,8 @@ impl ManagedSecrets {
         // What could not be told is newer than what status says.
         if let Some(untold) = remembered.as_ref().filter(|remembered| !remembered.told) {
             progress.published_is_dead = untold.published_is_dead;
+            let last = object.status.as_ref().and_then(|status| status.last_rotation.as_ref());
+            progress.ended = untold.ended_since(last);
         }
         let paths: Vec<String> = object.spec.ssm.parameters.iter().map(|p| p.path.clone()).collect();
         let owner = format!("{}/{namespace}/{name}", self.settings.cluster);
@@ -138,8 +143,10 @@ impl ManagedSecrets {
                 };
                 let ended;
                 (ended, basis) = pass.run(&mut seen).await;
-                if ended == Ok(Ended::NotQuiet) {
-                    return Ok(None);
+                match ended {
+                    Ok(Ended::NotQuiet) => return Ok(None),
+                    Ok(Ended::Unlisted) => return Ok(Some(Requeue::After(UNLISTED_POLL))),
+                    _ => {}
                 }
                 if let Some(untold) = seen.is_none().then(|| remembered.take_if(|r| !r.told)).flatten() {
                     (seen, basis) = (untold.of(&place, &mut progress), Basis::Memory { told: false });
@@ -160,6 +167,9 @@ impl ManagedSecrets {
             return Ok(Some(Requeue::Never));
         }
         let told = self.record(&mut object, &owner, seen.as_ref(), &progress, &region, now).await;
+        if told.is_ok() {
+            progress.ended.clear();
+        }
         let latest = Remembered { told: told.is_ok(), ..Remembered::untold(&object, seen, &progress, now) };
         observe::keep(remembered, latest, basis == Basis::Listing);
         told?;

@@ -7,6 +7,7 @@ use keyturn_api::{ManagedSecret, conditions};
 use keyturn_rotation::observed::{Author, Observed, RotationId, Trigger};
 use keyturn_rotation::protocol::{Act, Step};
 
+use super::desired;
 use crate::objects::Notice;
 
 pub fn act_text(act: &Act) -> &'static str {
@@ -14,6 +15,7 @@ pub fn act_text(act: &Act) -> &'static str {
         Act::Hold => "finalizer added",
         Act::AskPreflight => "preflight asked",
         Act::Record { .. } => "record created",
+        Act::Create { .. } => "created",
         Act::RecordRollBack { .. } => "roll back recorded",
         Act::ProveWritable { .. } => "the right to publish proven",
         Act::SetUp => "roles made",
@@ -34,6 +36,7 @@ pub fn act_text(act: &Act) -> &'static str {
 pub fn rotation_of(act: &Act) -> Option<RotationId> {
     match act {
         Act::Record { id, .. }
+        | Act::Create { id, .. }
         | Act::RecordRollBack { id, .. }
         | Act::Install { id }
         | Act::Retire { id, .. }
@@ -62,9 +65,19 @@ pub fn of_act(
 ) -> Vec<Notice> {
     let normal = |reason, action, note| Notice { warning: false, reason, action, note };
     let warning = |reason, action, note| Notice { warning: true, reason, action, note };
+    let notice = object.spec.notice.as_deref().map(|notice| format!(" {notice}")).unwrap_or_default();
     match act {
-        Act::Record { id, trigger, .. } => {
+        Act::Record { id, trigger, .. } if desired::concerns_others(object) => {
             vec![normal("RotationStarted", "Rotate", format!("Rotation {id} started ({})", trigger.name()))]
+        }
+        // Its value is published in the same pass, and one Event tells of both, at its end.
+        Act::Record { .. } => Vec::new(),
+        Act::Create { id, path, .. } => {
+            vec![normal(
+                "RotationCompleted",
+                "Rotate",
+                format!("Rotation {id} completed: it created {path}.{notice}"),
+            )]
         }
         Act::RecordRollBack { id, failed, .. } => {
             let note = format!("Rotation {failed} failed; rotation {id} brings the previous value back");
@@ -74,8 +87,9 @@ pub fn of_act(
             let Some(ended) = ended else { return Vec::new() };
             match ended.result.as_str() {
                 "Succeeded" => {
-                    let notice = object.spec.notice.as_deref().map(|n| format!(" {n}")).unwrap_or_default();
-                    vec![normal("RotationCompleted", "Rotate", format!("Rotation {id} completed.{notice}"))]
+                    let trigger = ended.trigger.as_deref().unwrap_or_default();
+                    let note = format!("Rotation {id} completed ({trigger}).{notice}");
+                    vec![normal("RotationCompleted", "Rotate", note)]
                 }
                 "RolledBack" => {
                     vec![warning(

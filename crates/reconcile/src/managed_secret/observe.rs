@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use keyturn_api::docker_host::{HostRun, RunMode};
-use keyturn_api::managed_secret::Origin;
+use keyturn_api::managed_secret::{LastRotation, Origin};
 use keyturn_api::time::from_kubernetes;
 use keyturn_api::{DockerHost, ManagedSecret, conditions};
 use keyturn_rotation::observed::{
@@ -19,7 +19,7 @@ use super::progress::Progress;
 use crate::generator;
 use crate::objects::Surroundings;
 use crate::parameter_store::records::{self, RecordError, StagedKind};
-use crate::parameter_store::{Kept, ParameterStore, StoreError};
+use crate::parameter_store::{FolderEntry, Kept, ParameterStore, StoreError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
@@ -44,19 +44,16 @@ impl Place<'_> {
     }
 }
 
-/// Reads everything afresh: one listing, one history per parameter, and the records that lie open.
+/// Reads everything afresh: the records that lie open, and one history per parameter.
 pub async fn look_closely(store: &dyn ParameterStore, place: &Place<'_>) -> Result<Observed, ObserveError> {
     let mut observed = Observed::default();
-    for staged in store.list(&[place.folder()]).await? {
-        match records::parse_path(place.staging, &staged.path) {
+    for FolderEntry { path, modified, value } in store.read_folder(&place.folder()).await? {
+        match records::parse_path(place.staging, &path) {
             Some(what) if what.kind == StagedKind::Record => {
-                // `None`: closed between the listing and this read
-                if let Some(value) = store.read(&staged.path, None).await? {
-                    observed.records.insert(what.id, records::decode(&staged.path, &value)?);
-                }
+                observed.records.insert(what.id, records::decode(&path, &value)?);
             }
             Some(what) => {
-                observed.aborts.insert(what.id, staged.latest.modified);
+                observed.aborts.insert(what.id, modified);
             }
             None => {}
         }
@@ -240,6 +237,8 @@ pub struct Remembered {
     pub told: bool,
     /// What was known of the published login at the end of the pass: see [`Progress::published_is_dead`].
     pub published_is_dead: Option<bool>,
+    /// The rotations that ended in it, oldest first: with their records all else that tells of them is gone.
+    pub ended: Vec<LastRotation>,
 }
 
 impl Remembered {
@@ -253,7 +252,14 @@ impl Remembered {
         // A pass that read nothing makes it no newer: a listing that was begun since must still be able to refute it.
         let at = progress.read_at.unwrap_or(now);
         let uid = object.metadata.uid.clone();
-        Self { uid, observed, at, told: false, published_is_dead: progress.published_is_dead }
+        let (published_is_dead, ended) = (progress.published_is_dead, progress.ended.clone());
+        Self { uid, observed, at, told: false, published_is_dead, ended }
+    }
+
+    /// What has ended since the last end that status tells of.
+    pub fn ended_since(&self, last: Option<&LastRotation>) -> Vec<LastRotation> {
+        let told_at = last.and_then(|last| last.finished_at.as_ref());
+        self.ended.iter().filter(|ended| ended.finished_at.as_ref() > told_at).cloned().collect()
     }
 
     /// What it tells of these parameters, for a pass that can see nothing itself.

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::ManagedSecret;
 use keyturn_api::managed_secret::{LastRotation, PreflightStatus};
 use keyturn_api::time::{from_kubernetes, to_kubernetes};
-use keyturn_rotation::observed::{Observed, TargetEvidence, Trigger};
+use keyturn_rotation::observed::{Observed, Record, TargetEvidence, Trigger, Version};
 use keyturn_rotation::protocol::{self, Act, Desired, Incident, Step, Strategy};
 
 use super::act::{ActError, Actor, Done, Newer};
@@ -24,6 +24,10 @@ use crate::target::{Target, TargetError};
 
 /// More acts than any rotation has; a pass that reaches it goes on in the next one.
 const MAX_ACTS: usize = 24;
+/// How long a new object is left to the shared listing.
+const UNLISTED_AT_MOST: TimeDelta = TimeDelta::minutes(2);
+/// A listing that is older than this part of the grace is not acted on: with the life of a request it makes less than one.
+const LISTINGS_PER_GRACE: i32 = 3;
 /// The step that a failed look at Parameter Store counts as.
 const OBSERVE: &str = "Observe";
 
@@ -62,6 +66,8 @@ pub(super) enum Ended {
     Overtaken,
     /// A cache shows that there is something to do, or to look at closely: decide again on what the API server says.
     NotQuiet,
+    /// Nobody has seen it yet, and it is left to the shared listing, which will cover it soon.
+    Unlisted,
 }
 
 /// One pass over one secret.
@@ -103,8 +109,10 @@ pub(super) struct Sight {
     exact: bool,
     /// What SSM has said to hold, and must show in the next close look.
     newer: Option<Newer>,
-    /// Whether this pass has closed a record.
+    /// Whether this pass has closed a rotation, and not a record of one that came back.
     closed: bool,
+    /// When the listing was begun that shows the same as an earlier pass has left, where that is not younger.
+    confirmed_at: Option<DateTime<Utc>>,
 }
 
 impl Pass<'_> {
@@ -118,6 +126,9 @@ impl Pass<'_> {
     async fn follow(&mut self, seen: &mut Option<Observed>) -> Result<Ended, ObjectError> {
         let incidents = self.incidents().await?;
         *seen = self.glance(&incidents);
+        if seen.is_none() && self.waits_for_the_listing(&incidents) {
+            return Ok(Ended::Unlisted);
+        }
         for _ in 0..MAX_ACTS {
             if seen.is_none() {
                 if self.source == Source::Cache && !self.is_look_put_off() {
@@ -142,8 +153,8 @@ impl Pass<'_> {
             if self.is_kept_from(step) {
                 return Ok(Ended::Quiet);
             }
-            // Every effect is decided on what Parameter Store says now, not on what it said a while ago.
-            if self.sight.basis != Basis::Look {
+            // An effect is decided on what Parameter Store says now, but for the end of a rotation that nobody disturbed.
+            if self.sight.basis != Basis::Look && !self.is_known_well_enough(&act, observed) {
                 self.look_closer(seen);
                 continue;
             }
@@ -153,6 +164,10 @@ impl Pass<'_> {
             }
             if !self.sight.exact {
                 self.sight.exact = true;
+                continue;
+            }
+            if self.sight.basis != Basis::Look && !self.sight.closed && !self.is_undisturbed(observed).await {
+                self.look_closer(seen);
                 continue;
             }
             if !self.may_act().await? {
@@ -194,14 +209,65 @@ impl Pass<'_> {
         let read_at = self.remembered.as_ref().map(|remembered| remembered.at);
         let inventory = &self.secrets.ports.inventory;
         let glimpse = inventory.glimpse(self.region, self.place.paths, &self.place.folder())?;
-        self.progress.read_at = read_at.max(Some(glimpse.taken_at));
+        let taken_at = glimpse.taken_at;
+        self.progress.read_at = read_at.max(Some(taken_at));
         let told = self.remembered.as_ref().map(|remembered| remembered.told);
         let seen = observe::at_a_glance(self.object, self.place, glimpse, self.remembered);
         self.sight.basis = match told {
             Some(told) if self.remembered.is_none() => Basis::Memory { told },
             _ => Basis::Listing,
         };
+        self.sight.confirmed_at = Some(taken_at).filter(|taken_at| read_at.is_some_and(|at| at <= *taken_at));
         seen
+    }
+
+    /// Whether an object that came a moment ago is left to the listing that is about to cover it: thousands may come at once. One
+    /// of an incident does not wait.
+    fn waits_for_the_listing(&self, incidents: &[Incident]) -> bool {
+        let inventory = &self.secrets.ports.inventory;
+        let metadata = &self.object.metadata;
+        let created = metadata.creation_timestamp.as_ref().map(from_kubernetes);
+        let is_new = created.is_some_and(|created| self.now < created + UNLISTED_AT_MOST);
+        let is_told = self.object.status.as_ref().is_some_and(|status| !status.conditions.is_empty());
+        is_new
+            && !is_told
+            && metadata.deletion_timestamp.is_none()
+            && incidents.is_empty()
+            && self.remembered.is_none()
+            && inventory.glimpse(self.region, self.place.paths, &self.place.folder()).is_none()
+            && inventory.is_coming(self.region)
+    }
+
+    /// Whether every version that SSM keeps is one that the rotation found, or has made. What cannot be read is looked at closely.
+    async fn is_undisturbed(&self, observed: &Observed) -> bool {
+        let store = self.store();
+        for parameter in &observed.parameters {
+            let known: Vec<&Version> = parameter.versions.iter().map(|seen| &seen.version).collect();
+            if !matches!(store.keeps(&parameter.path, &known).await, Ok(true)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether memory and a listing of a moment ago show that no record has come and nobody has written since the rotation was
+    /// published. A request of ours is decided on what is younger than the grace, less the time that it may live for, and so
+    /// must the listing be.
+    fn is_known_well_enough(&self, act: &Act, observed: &Observed) -> bool {
+        let oldest = self.now - self.secrets.settings.grace / LISTINGS_PER_GRACE;
+        let is_confirmed = self.sight.confirmed_at.is_some_and(|at| at >= oldest)
+            && matches!(self.sight.basis, Basis::Memory { .. });
+        let ends_well = match act {
+            Act::DeleteRecord { id } => {
+                let is_published =
+                    |record: &Record| record.trigger != Trigger::RollBack && observed.is_published(record);
+                observed.records.len() == 1 && observed.records.get(id).is_some_and(is_published)
+            }
+            Act::Release => self.sight.closed && observed.records.is_empty(),
+            _ => false,
+        };
+        let is_simple = !self.object.spec.generate.has_target() && observed.aborts.is_empty();
+        self.source == Source::ApiServer && is_confirmed && is_simple && ends_well
     }
 
     /// Whether what the target said of the published login is too old.
@@ -398,6 +464,10 @@ impl Pass<'_> {
                 return Ok(None);
             }
         };
+        // Somebody else was first: nothing was created.
+        if matches!(act, Act::Create { .. }) && !matches!(done, Done::Applied) {
+            return Ok(Some(done));
+        }
         tracing::info!(
             namespace = self.place.namespace,
             name = self.place.name,
@@ -413,8 +483,11 @@ impl Pass<'_> {
         for notice in notices::of_act(self.object, act, observed, closing.as_ref()) {
             ports.objects.notify(Subject::Secret(self.object), notice).await;
         }
+        // Beside one that came back others may come still.
+        self.sight.closed |= closing.is_some();
         self.progress.ended.extend(closing);
-        if begins_a_rotation(act) && matches!(done, Done::Applied) {
+        // Hosts hold their deployments by it, and know it before a target is changed.
+        if begins_a_rotation(act) && matches!(done, Done::Applied) && desired::concerns_others(self.object) {
             self.tell(observed).await?;
         }
         Ok(Some(done))
@@ -469,7 +542,6 @@ impl Pass<'_> {
 
     /// What is known once an act was done; `None` where only another look can tell.
     async fn fold(&mut self, act: &Act, done: Done, mut observed: Observed) -> Option<Observed> {
-        self.sight.closed |= matches!(act, Act::DeleteRecord { .. });
         if begins_a_rotation(act) {
             self.progress.preflight = None;
         }
@@ -485,6 +557,13 @@ impl Pass<'_> {
         };
         if replaced_by.is_some_and(|record| !observed.is_published(record)) {
             self.progress.published_is_dead = Some(true);
+        }
+        // What memory has told is not all that is to be told any more.
+        if let Basis::Memory { told } = &mut self.sight.basis {
+            *told = false;
+            if let Act::DeleteRecord { id } = act {
+                self.sight.newer = Some(Newer::Gone(*id));
+            }
         }
         match done {
             Done::LookAgain(newer) => {

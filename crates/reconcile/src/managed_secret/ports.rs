@@ -34,6 +34,8 @@ pub struct Glimpse {
 pub trait Inventory: Send + Sync {
     /// `None` where the listing does not cover these paths, or there is none yet.
     fn glimpse(&self, region: &str, paths: &[String], folder: &str) -> Option<Glimpse>;
+    /// Whether a listing is about to cover what is new, as far as those before it tell.
+    fn is_coming(&self, region: &str) -> bool;
 }
 
 /// The systems that must accept what is published.

@@ -13,13 +13,17 @@ use keyturn_api::{ManagedSecret, conditions as c};
 use keyturn_rotation::observed::{
     Acceptance, Author, HostEvidence, Observed, Parameter, Record, Seen, TargetEvidence, Trigger,
 };
-use keyturn_rotation::protocol::{self, Desired, Next, Step, Waiting};
+use keyturn_rotation::protocol::{self, Desired, Next, Request, Step, Waiting};
 use keyturn_rotation::request;
 use keyturn_rotation::schedule::{Due, Verdict};
 
 use super::progress::{Blocked, LOGIN_REPLACED, LOGIN_UNSEEN, Progress};
 use super::{compromise, desired};
 
+/// How long the end of a rotation is told of that only its version tells.
+const NEWS: TimeDelta = TimeDelta::days(1);
+/// By how much the clocks of the controller and of the API server may differ.
+const SKEW: TimeDelta = TimeDelta::minutes(1);
 /// Most entries of `status.history`.
 const MAX_HISTORY: usize = 10;
 /// Most entries of `status.handledRequests`.
@@ -180,6 +184,9 @@ fn mirror(
     if let Some(ended) = ended_unseen(object, observed, now) {
         remember(status, ended);
     }
+    if let Some(ended) = created_untold(object, desired, observed, now) {
+        remember(status, ended);
+    }
     for ended in &progress.ended {
         remember(status, ended.clone());
     }
@@ -246,6 +253,43 @@ fn ended_untold(
         trigger: None,
         result: if published.brought_back_at().is_some() { "RolledBack" } else { "Succeeded" }.to_owned(),
         finished_at: Some(to_kubernetes(now)),
+        window_seconds: None,
+    })
+}
+
+/// The creation that has published what is there: it has no record, so nothing but this version tells of it. That of a day ago
+/// is news to nobody, as where the status was lost.
+fn created_untold(
+    object: &ManagedSecret,
+    desired: &Desired<'_>,
+    observed: &Observed,
+    now: DateTime<Utc>,
+) -> Option<LastRotation> {
+    let [Parameter { versions, .. }] = &observed.parameters[..] else { return None };
+    let Some(Seen { version, author: Author::Ours(id), .. }) = versions.last() else { return None };
+    let stamp = version.stamp.as_ref().filter(|stamp| stamp.version == 1 && version.number == 1)?;
+    let status = object.status.as_ref();
+    let since = |at: &Time| from_kubernetes(at).timestamp() >= stamp.at.timestamp();
+    let last = status.and_then(|status| status.last_rotation.as_ref());
+    let is_told = last.is_some_and(|last| last.finished_at.as_ref().is_none_or(since));
+    let has_a_record = !observed.records.is_empty() || status.is_some_and(|status| status.rotation.is_some());
+    if is_told || has_a_record || desired.concerns_others() || stamp.at + NEWS <= now {
+        return None;
+    }
+    // One that came with the object is known before anything can be seen, and its first value answers it all the same: not one
+    // that was made for an earlier object.
+    let came_first =
+        last.is_none() && stamp.request.is_none() && stamp.at + SKEW >= desired.timing.created_at;
+    let is_answered = |request: &&Request<'_>| {
+        stamp.request.as_ref() == Some(&request.hash) || came_first && request.handled
+    };
+    let request = desired.request.as_ref().filter(is_answered);
+    Some(LastRotation {
+        id: i64::try_from(*id).ok(),
+        request: request.map(|request| request.token.to_owned()),
+        trigger: Some(Trigger::Missing.name().to_owned()),
+        result: "Succeeded".to_owned(),
+        finished_at: Some(to_kubernetes(version.modified.max(stamp.at))),
         window_seconds: None,
     })
 }

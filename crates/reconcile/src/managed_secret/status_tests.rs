@@ -98,7 +98,7 @@ fn a_request_that_waits_for_the_end_of_a_suspension_is_told() {
     assert_eq!(said(&status, c::ROTATING), ("False".into(), "Suspended".into(), waits.into()));
     let ready = ("True".into(), "Published".into(), format!("Version 1 is published. {waits}"));
     assert_eq!(said(&status, c::READY), ready);
-    assert_eq!(status.last_rotation, None, "it is not done");
+    assert_eq!(status.last_rotation.and_then(|last| last.request), None, "it is not done");
 }
 
 #[test]
@@ -151,6 +151,30 @@ fn a_rotation_that_began_and_ended_while_no_status_could_be_written_is_told() {
     assert_eq!(told(&object), Some((Some(2), None)));
     object.metadata.finalizers = Some(vec![keyturn_api::FINALIZER.to_owned()]);
     assert_eq!(told(&object), Some((Some(1), Some("done".to_owned()))), "its record may lie there still");
+}
+
+#[test]
+fn a_first_value_that_took_no_record_is_told_once() {
+    let mut object = secret(false, Some("first"));
+    let created = |object: &ManagedSecret| status_beside(object, vec![version(1, Some("first"))], vec![]);
+    let told = created(&object);
+    let last = told.last_rotation.clone().expect("its version says so");
+    assert_eq!(
+        (last.id, last.request.as_deref(), last.trigger.as_deref(), last.result.as_str()),
+        (Some(1), Some("first"), Some("Missing"), "Succeeded")
+    );
+    assert_eq!(told.history.len(), 1);
+    object.status = Some(told.clone());
+    assert_eq!(created(&object).history, told.history);
+}
+
+#[test]
+fn a_value_that_was_created_again_is_told_again() {
+    let mut object = secret(false, None);
+    let before = json!({"id": 7, "result": "Succeeded", "finishedAt": "2020-01-01T00:00:00Z"});
+    object.status.as_mut().unwrap().last_rotation = Some(serde_json::from_value(before).unwrap());
+    let told = status(&object, true, vec![]).last_rotation.expect("it is there");
+    assert_eq!((told.id, told.trigger.as_deref()), (Some(1), Some("Missing")));
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub enum Quota {
     Put,
     /// DeleteParameter.
     Delete,
-    /// GetParameter and GetParameterHistory.
+    /// GetParameter, GetParametersByPath and GetParameterHistory.
     Read,
     /// DescribeParameters.
     Describe,

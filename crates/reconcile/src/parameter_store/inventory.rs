@@ -2,24 +2,32 @@
 //! cost a handful of DescribeParameters calls a minute, and none of their own.
 //!
 //! A snapshot knows what it was asked for, so "does not exist" and "was not looked for" are different answers. It is
-//! metadata as of [`Inventory::taken_at`], and SSM's reads lag: enough to see that nothing is to be done, never enough
-//! to write. Before a write, [`InventoryView::refresh_now`] or the history tell.
+//! metadata as of [`Inventory::taken_at`], and SSM's reads lag: enough to see that nothing is to be done, or that nobody has
+//! written since, and never enough to write a value.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use keyturn_rotation::observed::Version;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Listed, ParameterStore, StoreError};
+
+/// Names on a page of DescribeParameters.
+const PAGE: usize = 50;
+/// So long a pause for each page of a whole listing keeps a day's listings at 8,640 pages, however many parameters there are:
+/// less than one call a day for each of 10,000.
+const PAUSE_PER_PAGE: Duration = Duration::from_secs(10);
 
 /// One snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inventory {
-    /// When its first page was asked for: everything that was visible in SSM before then is in it.
+    /// When the first page of the whole was asked for: everything that was visible in SSM before then is in it. Of what was
+    /// asked for since then it may show more.
     pub taken_at: DateTime<Utc>,
     wanted: BTreeSet<String>,
     by_path: BTreeMap<String, Version>,
@@ -46,6 +54,21 @@ impl Inventory {
         Self { taken_at, wanted, by_path }
     }
 
+    /// The same, with what a later listing of these entries has shown.
+    fn with(&self, wanted: BTreeSet<String>, asked: &BTreeSet<String>, listed: Vec<Listed>) -> Self {
+        let is_asked = |path: &String| covers(asked, path);
+        let kept = self.by_path.iter().filter(|(path, _)| !is_asked(path) && covers(&wanted, path));
+        let kept = kept.map(|(path, version)| (path.clone(), version.clone()));
+        let by_path = kept.chain(listed.into_iter().map(|listed| (listed.path, listed.latest))).collect();
+        Self { taken_at: self.taken_at, wanted, by_path }
+    }
+
+    /// The time between two listings of the whole, where they are wanted this often.
+    pub fn pause(&self, every: Duration) -> Duration {
+        let pages = self.by_path.len().max(self.wanted.len()).div_ceil(PAGE);
+        every.max(PAUSE_PER_PAGE * u32::try_from(pages).unwrap_or(u32::MAX))
+    }
+
     /// The latest version of one parameter.
     pub fn look(&self, path: &str) -> Look<'_> {
         match self.by_path.get(path) {
@@ -66,8 +89,7 @@ impl Inventory {
 
     /// Whether the snapshot looked for this path, or for all of this folder (with its closing slash).
     pub fn covers(&self, path: &str) -> bool {
-        self.wanted.contains(path)
-            || path.match_indices('/').any(|(slash, _)| self.wanted.contains(&path[..=slash]))
+        covers(&self.wanted, path)
     }
 
     pub fn len(&self) -> usize {
@@ -80,17 +102,14 @@ impl Inventory {
 
     /// The paths on which this snapshot says something else than an older one.
     pub fn changes_since(&self, older: &Self) -> BTreeSet<String> {
-        let exact = |snapshot: &Self| {
-            snapshot.wanted.iter().filter(|entry| !entry.ends_with('/')).cloned().collect::<Vec<String>>()
-        };
-        self.by_path
-            .keys()
-            .chain(older.by_path.keys())
-            .cloned()
-            .chain(exact(self))
-            .filter(|path| self.look(path) != older.look(path))
-            .collect()
+        let exact = self.wanted.iter().filter(|entry| !entry.ends_with('/'));
+        let shown = self.by_path.keys().chain(older.by_path.keys());
+        shown.chain(exact).filter(|path| self.look(path) != older.look(path)).cloned().collect()
     }
+}
+
+fn covers(wanted: &BTreeSet<String>, path: &str) -> bool {
+    wanted.contains(path) || path.match_indices('/').any(|(slash, _)| wanted.contains(&path[..=slash]))
 }
 
 /// The state that the poller publishes.
@@ -105,6 +124,8 @@ struct Published {
 
 struct Shared {
     wanted: Mutex<BTreeSet<String>>,
+    /// Whether somebody waits for a snapshot of the whole.
+    whole: AtomicBool,
     /// Number of the last refresh that was begun.
     begun: AtomicU64,
     /// Number of the refresh that somebody waits for.
@@ -126,11 +147,23 @@ impl Shared {
 
 /// Makes the poller of one region and the view that everybody else holds.
 pub fn inventory(store: Arc<dyn ParameterStore>, every: Duration) -> (InventoryPoller, InventoryView) {
-    let shared =
-        Arc::new(Shared { wanted: Mutex::default(), begun: AtomicU64::new(0), asked: watch::Sender::new(0) });
+    let shared = Arc::new(Shared {
+        wanted: Mutex::default(),
+        whole: AtomicBool::new(true),
+        begun: AtomicU64::new(0),
+        asked: watch::Sender::new(0),
+    });
     let (publish, published) =
         watch::channel(Published { inventory: Arc::new(Inventory::none()), ended: 0, error: None });
     (InventoryPoller { store, every, shared: shared.clone(), publish }, InventoryView { shared, published })
+}
+
+/// A snapshot that was taken, or could not be.
+struct Refreshed {
+    number: u64,
+    /// Whether everything was asked for.
+    whole: bool,
+    failed: bool,
 }
 
 /// Takes the snapshots. Run it as a task of its own; views stop being refreshed when it is dropped.
@@ -142,34 +175,58 @@ pub struct InventoryPoller {
 }
 
 impl InventoryPoller {
-    /// Refreshes at the interval, and at once when asked. Ends only by being dropped, which is safe at any moment.
+    /// Refreshes the whole at the interval, or less often where that takes many pages; and when asked, what no snapshot covers
+    /// yet. Ends only by being dropped, which is safe at any moment.
     pub async fn run(self) {
         let mut asked = self.shared.asked.subscribe();
+        let mut due = Instant::now();
         loop {
-            let number = self.refresh().await;
-            // Either the interval is over or somebody asked; the channel cannot close, since `self` holds its sender.
-            let _ = tokio::time::timeout(self.every, asked.wait_for(|asked| *asked > number)).await;
+            let Refreshed { number, whole, failed } = self.refresh(due <= Instant::now()).await;
+            let again = Instant::now() + self.every;
+            if whole {
+                let pause = self.publish.borrow().inventory.pause(self.every);
+                due = if failed { again } else { Instant::now() + pause };
+            }
+            let until = if failed { due.min(again) } else { due };
+            // Either its time has come or somebody asked; the channel cannot close, since `self` holds its sender.
+            let _ = tokio::time::timeout_at(until, asked.wait_for(|asked| *asked > number)).await;
         }
     }
 
-    /// Takes one snapshot; answers its number.
-    async fn refresh(&self) -> u64 {
+    /// Takes one snapshot, of the whole where that is due or somebody waits for it. With anything new the folders are listed too:
+    /// what lies in them tells most of an object that has just come.
+    async fn refresh(&self, is_due: bool) -> Refreshed {
         let number = self.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let whole = self.shared.whole.swap(false, Ordering::SeqCst) || is_due;
         let wanted = self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let latest = self.publish.borrow().inventory.clone();
+        let is_new = |entry: &String| !entry.ends_with('/') && !latest.covers(entry);
+        let anything_new = wanted.iter().any(is_new);
+        let is_asked = |entry: &&String| whole || anything_new && (entry.ends_with('/') || is_new(entry));
+        let asked: BTreeSet<String> = wanted.iter().filter(is_asked).cloned().collect();
         let taken_at = Utc::now();
-        let entries: Vec<String> = wanted.iter().cloned().collect();
+        let entries: Vec<String> = asked.iter().cloned().collect();
         let result = self.store.list(&entries).await;
         self.publish.send_modify(|published| {
             published.ended = number;
             published.error = match result {
                 Ok(listed) => {
-                    published.inventory = Arc::new(Inventory::new(taken_at, wanted, listed));
+                    published.inventory = Arc::new(if whole {
+                        Inventory::new(taken_at, wanted, listed)
+                    } else {
+                        latest.with(wanted, &asked, listed)
+                    });
                     None
                 }
-                Err(error) => Some(error),
+                Err(error) => {
+                    if published.error.is_none() {
+                        tracing::warn!(%error, "Parameter Store could not be listed; what it showed last counts for a while");
+                    }
+                    Some(error)
+                }
             };
         });
-        number
+        Refreshed { number, whole, failed: self.publish.borrow().error.is_some() }
     }
 }
 
@@ -181,15 +238,14 @@ pub struct InventoryView {
 }
 
 impl InventoryView {
-    /// Says what snapshots shall cover from now on: folders end in `/`, other entries are exact paths. A snapshot is
-    /// taken at once if the latest one does not cover all of it.
+    /// Says what snapshots shall cover from now on: folders end in `/`, other entries are exact paths. What the latest one
+    /// does not cover is looked at at once.
     pub fn want(&self, wanted: BTreeSet<String>) {
-        let covered = {
-            let latest = self.latest();
-            wanted.iter().all(|entry| latest.covers(entry))
-        };
+        let latest = self.latest();
+        // What nobody wants is forgotten at once: it may be another parameter by the time that it is wanted again.
+        let is_known = wanted.iter().all(|entry| latest.covers(entry)) && latest.wanted.is_subset(&wanted);
         *self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
-        if !covered {
+        if !is_known {
             self.shared.ask();
         }
     }
@@ -204,8 +260,9 @@ impl InventoryView {
         self.published.borrow().error.clone()
     }
 
-    /// A snapshot that was begun after this call. Callers who ask at the same time share one.
+    /// A snapshot of the whole that was begun after this call. Callers who ask at the same time share one.
     pub async fn refresh_now(&self) -> Result<Arc<Inventory>, StoreError> {
+        self.shared.whole.store(true, Ordering::SeqCst);
         let number = self.shared.ask();
         let mut published = self.published.clone();
         let ended = published.wait_for(|published| published.ended >= number).await;
@@ -291,6 +348,32 @@ mod tests {
     fn a_folder_holds_what_lies_below_it_and_nothing_beside_it() {
         let paths = [("/a/b", 1), ("/a/b/x", 1), ("/a/b/y/z", 1), ("/a/b-c/x", 1), ("/a/bb", 1)];
         assert_eq!(below(&snapshot(&["/"], &paths), "/a/b/"), ["/a/b/x", "/a/b/y/z"]);
+    }
+
+    #[test]
+    fn a_later_listing_of_a_part_says_nothing_of_the_rest() {
+        let first = snapshot(&["/staged/", "/a", "/gone"], &[("/staged/old", 1), ("/a", 1), ("/gone", 1)]);
+        let entries = |entries: &[&str]| entries.iter().map(|&entry| entry.to_owned()).collect();
+        let (wanted, asked): (BTreeSet<String>, BTreeSet<String>) =
+            (entries(&["/staged/", "/a", "/b"]), entries(&["/staged/", "/b"]));
+        let listed = snapshot(&[], &[("/staged/new", 1), ("/b", 4)]).by_path;
+        let listed = listed.into_iter().map(|(path, latest)| Listed { path, latest }).collect();
+        let later = first.with(wanted, &asked, listed);
+        assert_eq!(below(&later, "/"), ["/a", "/b", "/staged/new"]);
+        assert_eq!(later.look("/gone"), Look::NotCovered, "nobody wants it any more");
+        assert_eq!(later.taken_at, first.taken_at, "the rest is as old as it was");
+    }
+
+    #[test]
+    fn a_whole_listing_is_taken_less_often_the_more_pages_it_has() {
+        let paths: Vec<String> = (0..10_000).map(|number| format!("/{number}")).collect();
+        let minute = Duration::from_secs(60);
+        let pause = |count: usize| {
+            let wanted = paths.iter().take(count).cloned().collect();
+            Inventory::new(DateTime::UNIX_EPOCH, wanted, Vec::new()).pause(minute)
+        };
+        assert_eq!((pause(0), pause(300)), (minute, minute));
+        assert_eq!((pause(301), pause(10_000)), (Duration::from_secs(70), Duration::from_secs(2_000)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod records;
 pub mod seal;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use keyturn_rotation::observed::{Shape, Stamp, Version};
 use keyturn_secret_value::SecretValue;
 
@@ -17,12 +18,29 @@ pub struct Listed {
     pub latest: Version,
 }
 
+/// One of the parameters below a folder, with its value.
+#[derive(Debug)]
+pub struct FolderEntry {
+    pub path: String,
+    /// SSM's LastModifiedDate of the latest version.
+    pub modified: DateTime<Utc>,
+    pub value: SecretValue,
+}
+
 /// What SSM keeps of one parameter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
     /// Oldest first.
     pub versions: Vec<Version>,
     pub shape: Option<Shape>,
+}
+
+/// Whether both are the same versions, whatever the time of the latest one.
+pub fn are_the_same(kept: &[Version], known: &[&Version]) -> bool {
+    let untimed = |version: &Version| Version { modified: DateTime::UNIX_EPOCH, ..version.clone() };
+    let Some((latest, earlier)) = kept.split_last() else { return known.is_empty() };
+    let Some((known_latest, known_earlier)) = known.split_last() else { return false };
+    untimed(latest) == untimed(known_latest) && earlier.iter().eq(known_earlier.iter().copied())
 }
 
 /// Most versions that SSM keeps of a parameter.
@@ -60,9 +78,14 @@ pub trait ParameterStore: Send + Sync {
     /// folder and wants everything below it, however deep; any other entry wants the one parameter of exactly that
     /// path. Each parameter is listed once, in no particular order; what does not exist is simply not there.
     async fn list(&self, wanted: &[String]) -> Result<Vec<Listed>, StoreError>;
+    /// Everything below a folder (with its closing slash), however deep, with values, in no particular order. It counts
+    /// against the quota of value reads, of which SSM grants many more than of pages of metadata.
+    async fn read_folder(&self, folder: &str) -> Result<Vec<FolderEntry>, StoreError>;
     /// All versions that SSM keeps (at most 100), oldest first, without values, and what the next Put is held to; nothing
     /// where the parameter is missing. A stamp of the latest one that is of that version was made for its value.
     async fn kept(&self, path: &str) -> Result<Kept, StoreError>;
+    /// Whether SSM keeps these versions and no others. Of the latest one, which keyturn has put itself, it may know a better time.
+    async fn keeps(&self, path: &str, versions: &[&Version]) -> Result<bool, StoreError>;
     /// The versions alone.
     async fn history(&self, path: &str) -> Result<Vec<Version>, StoreError> {
         Ok(self.kept(path).await?.versions)

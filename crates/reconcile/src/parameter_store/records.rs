@@ -33,7 +33,7 @@ pub fn abort_path(staging: &str, namespace: &str, name: &str, id: RotationId) ->
 }
 
 /// The folder of all records and markers of one secret, with the closing slash that makes it a folder to
-/// [`ParameterStore::list`](super::ParameterStore::list).
+/// [`ParameterStore::read_folder`](super::ParameterStore::read_folder).
 pub fn folder(staging: &str, namespace: &str, name: &str) -> String {
     format!("{}/{namespace}/{name}/", staging.trim_end_matches('/'))
 }

@@ -35,7 +35,7 @@ const PASSES: usize = 20;
 /// Every call that reaches outside of keyturn's own objects.
 const READS: [&str; 10] = [
     "Regions::store",
-    "ParameterStore::list",
+    "ParameterStore::read_folder",
     "ParameterStore::kept",
     "ParameterStore::read",
     "Inventory::glimpse",

@@ -21,7 +21,9 @@ use keyturn_reconcile::incident::reading::Query;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
 use keyturn_reconcile::managed_secret::ports::{Clock, Glimpse, Inventory, Leadership, Regions, Targets};
 use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
-use keyturn_reconcile::parameter_store::{Created, Kept, Listed, NewVersion, ParameterStore, StoreError};
+use keyturn_reconcile::parameter_store::{
+    Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore, StoreError, are_the_same,
+};
 use keyturn_reconcile::target::{Answer, Claim, Fence, Issued, Login, Roles, SetUp, Target, TargetError};
 use keyturn_rotation::observed::{RotationId, Shape, Version};
 use keyturn_secret_value::SecretValue;
@@ -327,6 +329,18 @@ impl ParameterStore for Store {
         Ok(listed)
     }
 
+    async fn read_folder(&self, folder: &str) -> Result<Vec<FolderEntry>, StoreError> {
+        let state = self.reads("ParameterStore::read_folder", folder);
+        let of = |path: &str| path.starts_with(folder);
+        let here = state.content.iter().filter(|((region, path), _)| *region == self.region && of(path));
+        let staged = here.filter_map(|((_, path), versions)| {
+            let latest = versions.last()?;
+            let value = SecretValue::new(latest.value.clone());
+            Some(FolderEntry { path: path.clone(), modified: latest.version.modified, value })
+        });
+        Ok(staged.collect())
+    }
+
     async fn kept(&self, path: &str) -> Result<Kept, StoreError> {
         let state = self.reads("ParameterStore::kept", path);
         let Some(versions) = state.content.get(&self.at(path)) else { return Ok(Kept::default()) };
@@ -339,6 +353,10 @@ impl ParameterStore for Store {
         };
         let versions = versions.iter().map(|stored| stored.version.clone()).collect();
         Ok(Kept { versions, shape: Some(shape) })
+    }
+
+    async fn keeps(&self, path: &str, versions: &[&Version]) -> Result<bool, StoreError> {
+        Ok(are_the_same(&self.kept(path).await?.versions, versions))
     }
 
     async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError> {
@@ -383,6 +401,10 @@ fn write(state: &mut State, region: &str, new: NewVersion<'_>) -> i64 {
 }
 
 impl Inventory for World {
+    fn is_coming(&self, _region: &str) -> bool {
+        false
+    }
+
     fn glimpse(&self, region: &str, paths: &[String], folder: &str) -> Option<Glimpse> {
         let mut state = self.lock();
         let at = |path: &String| (region.to_owned(), path.clone());

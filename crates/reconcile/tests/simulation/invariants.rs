@@ -94,6 +94,10 @@ pub struct Memory {
     under_way: BTreeMap<String, (u64, At)>,
     /// Requests that were answered by a roll back, by name of the secret.
     taken_back: BTreeSet<(String, String)>,
+    /// By name of the secret: the id of every record that was created, and when its values were drawn.
+    drawn: BTreeMap<String, BTreeSet<(u64, At)>>,
+    /// Parameters that the controller has deleted with their object.
+    removed: BTreeSet<String>,
     /// Other people's versions that one of ours replaced, and the texts that must have said so.
     replaced: Vec<(String, i64)>,
     /// Everything that was said to people so far.
@@ -217,14 +221,47 @@ fn record(state: &mut State, path: &str, name: &str, id: u64, value: &str) {
     }
 }
 
+/// A first value has no record where nothing else has to hear of it: its Put itself happens once.
+fn create(state: &mut State, path: &str, value: &str, text: &str) {
+    let folder = format!("{CLUSTER}/{NAMESPACE}/");
+    let stamp = description::parse(text).map(|written| written.stamp).filter(|stamp| stamp.version == 1);
+    let named = stamp.and_then(|stamp| Some((stamp.owner.strip_prefix(&folder)?.to_owned(), stamp)));
+    let Some((name, stamp)) = named else {
+        value_is_known(state, value);
+        return state.violate(format!("I1: {path} was published without a record that holds the value"));
+    };
+    value_is_made(state, value, stamp.at);
+    if state.ssm.content.contains_key(path) {
+        state.violate(format!("I11: {path} was created over what is there"));
+    }
+    let secret = state.cluster.secret(&name);
+    let is_alone = |secret: &ManagedSecret| {
+        let spec = &secret.spec;
+        spec.hosts.is_empty() && spec.ssm.parameters.len() == 1 && !spec.generate.has_target()
+    };
+    let (is_for_others, is_suspended) =
+        (secret.is_some_and(|s| !is_alone(s)), secret.is_some_and(|s| s.spec.suspend));
+    let is_wanted = secret.is_some_and(|s| s.metadata.deletion_timestamp.is_none());
+    if is_for_others {
+        state.violate(format!("I1: {path} was created without a record, and others have to hear of it"));
+    }
+    if is_suspended {
+        state.violate(format!("hold: {path} was created although {name} is suspended"));
+    }
+    if !is_wanted && state.memory.removed.contains(path) {
+        state.violate(format!("I10: {path} was created again after it was deleted with its object"));
+    }
+    let highest = state.memory.ids.entry(path.to_owned()).or_default();
+    *highest = stamp.id.max(*highest);
+    state.memory.published.entry(path.to_owned()).or_default().push(value.to_owned());
+}
+
 fn publish(state: &mut State, sent: Sent, path: &str, value: &str, text: &str) {
-    value_is_known(state, value);
     let holder = open_records(state)
         .into_iter()
         .find(|(_, r)| r.values.get(path).is_some_and(|recorded| recorded.expose() == value));
-    let Some((name, record)) = holder else {
-        return state.violate(format!("I1: {path} was published without a record that holds the value"));
-    };
+    let Some((name, record)) = holder else { return create(state, path, value, text) };
+    value_is_known(state, value);
     let written = description::parse(text);
     let (words, stamp) = written.map_or((text, None), |written| (written.text, Some(written.stamp)));
     let before = state.ssm.latest(path).filter(|latest| latest.sequence <= sent.seen);
@@ -307,6 +344,7 @@ pub fn delete(state: &mut State, sent: Sent, path: &str) {
         if !wanted && state.ssm.content.contains_key(path) {
             state.violate(format!("I10: {path} was deleted though nobody asked for it"));
         }
+        state.memory.removed.insert(path.to_owned());
         return;
     };
     if what.kind != StagedKind::Record {

@@ -1,5 +1,6 @@
 //! What people have and do. Each scenario is one story; the faults are the harness's. Those of random values are here.
 
+mod creations;
 mod forgers;
 mod heeded;
 mod incidents;
@@ -19,6 +20,7 @@ use keyturn_reconcile::parameter_store::description;
 use keyturn_rotation::observed::Stamp;
 use serde_json::{Value, json};
 
+pub use self::creations::*;
 pub use self::forgers::*;
 pub use self::heeded::*;
 pub use self::incidents::*;

@@ -50,6 +50,13 @@ pub struct Desired<'a> {
     pub incidents: Vec<Incident>,
 }
 
+impl Desired<'_> {
+    /// Whether hosts or a target have a part in a rotation, and may take their time.
+    pub fn concerns_others(&self) -> bool {
+        self.strategy.is_some() || !self.hosts.is_empty()
+    }
+}
+
 /// A suspicion that somebody has read the value: every value that was made before `reported_at` has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incident {

@@ -228,20 +228,33 @@ fn start(
     if let Some(next) = issued::before_issue(desired, observed, now).filter(|_| !hurry) {
         return next;
     }
-    if !desired.finalizer {
+    let id = observed.highest_id(desired.owner) + 1;
+    let request = answers(desired, observed, trigger).map(|request| request.token.to_owned());
+    let only = only_parameter_to_create(desired, observed).filter(|_| trigger == Trigger::Missing);
+    // One that deletes its parameter must not go while a Put is under way that creates it.
+    if !desired.finalizer && (only.is_none() || desired.delete_parameters) {
         return Next::Act { step: Step::Record, act: Act::Hold };
+    }
+    if let Some(path) = only {
+        return Next::Act { step: Step::Promote, act: Act::Create { id, path: path.to_owned(), request } };
     }
     Next::Act {
         step: Step::Record,
         act: Act::Record {
-            id: observed.highest_id(desired.owner) + 1,
+            id,
             trigger,
-            request: answers(desired, observed, trigger).map(|request| request.token.to_owned()),
+            request,
             base: base(observed),
             hosts: desired.hosts.clone(),
             keep_previous: !hurry && !suspicion::is_suspected(desired, observed),
         },
     }
+}
+
+/// The parameter whose first value is all that there is to write, and that nobody but SSM has to hear of.
+fn only_parameter_to_create<'a>(desired: &Desired<'_>, observed: &'a Observed) -> Option<&'a str> {
+    let [only] = &observed.parameters[..] else { return None };
+    (!desired.concerns_others()).then_some(&only.path)
 }
 
 /// What is asked before a rotation that could as well start later; `None` once all has been answered well.

@@ -56,6 +56,13 @@ pub enum Act {
         /// Whether a ring of keys may go on holding those that are published: nobody else may have read them.
         keep_previous: bool,
     },
+    /// Draw a value and publish it as version 1 of the only parameter, which nobody may have written. Such a Put happens once,
+    /// and nothing has to follow it: it takes no record.
+    Create {
+        id: RotationId,
+        path: String,
+        request: Option<String>,
+    },
     /// Create a record that publishes again what rotation `failed` replaced.
     RecordRollBack {
         id: RotationId,

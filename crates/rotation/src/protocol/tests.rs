@@ -151,17 +151,52 @@ pub(super) fn act(desired: &Desired<'_>, observed: &Observed) -> Act {
     }
 }
 
+/// A request that came with the object.
+fn in_the_yaml() -> Option<Request<'static>> {
+    Some(Request { first_sight: true, ..request("in-the-yaml").unwrap() })
+}
+
 #[test]
-fn a_missing_parameter_is_held_then_recorded_and_its_token_with_it() {
-    assert_eq!(act(&desired(), &observed(vec![])), Act::Hold);
-    let wanted =
-        Desired { request: Some(Request { first_sight: true, ..request("in-the-yaml").unwrap() }), ..held() };
+fn a_missing_parameter_of_a_host_is_held_then_recorded_and_its_token_with_it() {
+    let hosts = || vec!["web".to_owned()];
+    let missing = || Observed { hosts: vec![host("web", 0, None)], ..observed(vec![]) };
+    assert_eq!(act(&Desired { hosts: hosts(), ..desired() }, &missing()), Act::Hold);
+    let wanted = Desired { request: in_the_yaml(), hosts: hosts(), ..held() };
     let Act::Record { id: 1, trigger: Trigger::Missing, request: Some(token), base, .. } =
-        act(&wanted, &observed(vec![]))
+        act(&wanted, &missing())
     else {
         panic!("no record")
     };
     assert_eq!((token.as_str(), base[PATH]), ("in-the-yaml", 0));
+}
+
+#[test]
+fn a_missing_parameter_that_concerns_nobody_else_is_created_and_its_token_with_it() {
+    let wanted = Desired { request: in_the_yaml(), ..desired() };
+    let create = Act::Create { id: 1, path: PATH.to_owned(), request: Some("in-the-yaml".to_owned()) };
+    assert_eq!(act(&wanted, &observed(vec![])), create);
+}
+
+#[test]
+fn an_object_that_takes_its_parameter_along_is_held_before_that_is_created() {
+    let taking = |desired| Desired { delete_parameters: true, ..desired };
+    assert_eq!(act(&taking(desired()), &observed(vec![])), Act::Hold);
+    assert!(matches!(act(&taking(held()), &observed(vec![])), Act::Create { id: 1, .. }));
+}
+
+#[test]
+fn several_missing_parameters_are_recorded_before_the_first_one_is_created() {
+    let second = Parameter::classify("/shop/TOKEN_ID", OWNER, Vec::new(), None, &BTreeSet::new());
+    let mut missing = observed(vec![]);
+    missing.parameters.push(second);
+    assert!(matches!(act(&held(), &missing), Act::Record { trigger: Trigger::Missing, .. }));
+}
+
+#[test]
+fn a_missing_parameter_that_a_target_has_to_accept_is_recorded_first() {
+    let wanted = Desired { strategy: Some(Strategy::InPlace), ..held() };
+    let next = decide(&wanted, &observed(vec![]));
+    assert!(!matches!(next, Next::Act { act: Act::Create { .. }, .. }), "{next:?}");
 }
 
 #[test]

@@ -32,6 +32,7 @@ fn made_at(version: &Stored) -> At {
 
 /// A rotation begins: not one that somebody or the schedule holds back.
 pub fn rotation_begins(state: &mut State, name: &str, record: &Record) {
+    state.memory.drawn.entry(name.to_owned()).or_default().insert((record.id, record.at));
     let Some(secret) = state.cluster.secret(name).cloned() else { return };
     let is_routine = !matches!(record.trigger, Trigger::Incident | Trigger::RollBack);
     if is_routine && secret.spec.suspend {
@@ -77,7 +78,10 @@ pub fn ends_are_told_in_order(state: &mut State, sent: Sent, changed: &ManagedSe
     }
     let before = state.cluster.secret(&changed.name_any()).and_then(last_told);
     let Some(((before, ended), (now, _))) = before.zip(last_told(changed)) else { return };
-    let begun_since = state.memory.under_way.get(&uid).is_some_and(|(id, at)| *id == now && *at >= ended);
+    // One may begin and end while no status can be written.
+    let of_it = |(id, at): &(u64, At)| *id == now && at.timestamp() >= ended.timestamp();
+    let begun_since = state.memory.under_way.get(&uid).is_some_and(of_it)
+        || state.memory.drawn.get(&changed.name_any()).is_some_and(|drawn| drawn.iter().any(of_it));
     if now < before && !begun_since && sent.process == state.leader {
         let name = changed.name_any();
         state.violate(format!("told: rotation {now} of {name} is the last one, after {before} was"));

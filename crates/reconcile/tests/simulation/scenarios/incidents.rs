@@ -158,8 +158,8 @@ scenario!(what_could_not_be_told_is_told_once_it_can_be_though_ssm_cannot_be_rea
     prepare: |s| login_on_web(s, single_with_admin(), json!({})),
     script: || vec![
         at(300, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
-        once(published, "calls SSM so often that nobody else is answered", |s| s.ssm.unlisted = true),
-        later(120, "stops", |s| s.ssm.unlisted = false),
+        once(published, "calls SSM so often that nobody else is answered", |s| s.ssm.unread = true),
+        later(120, "stops", |s| s.ssm.unread = false),
     ],
     ends: |end| contained_logins(end, 1, &["app_a"]));
 

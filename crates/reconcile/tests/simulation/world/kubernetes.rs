@@ -19,6 +19,7 @@ use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
+use super::ssm::LISTED_AFTER;
 use super::{Answer, At, KEY, Key, NAMESPACE, STALENESS, Sabotage, Sent, State, World};
 use crate::faults::Kind;
 use crate::invariants;
@@ -245,6 +246,7 @@ impl State {
                 applied.metadata.uid = Some(format!("uid-{revision}"));
                 applied.metadata.generation = Some(1);
                 applied.metadata.creation_timestamp = Some(to_kubernetes(self.now));
+                self.cluster.wake_later.push((self.now + LISTED_AFTER, Key::Secret(name.to_owned())));
             }
         }
         applied.metadata.resource_version = Some(revision.to_string());

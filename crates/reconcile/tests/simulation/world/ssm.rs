@@ -13,7 +13,7 @@ use keyturn_reconcile::managed_secret::ports::{Glimpse, Inventory, Regions};
 use keyturn_reconcile::parameter_store::inventory::Inventory as Listing;
 use keyturn_reconcile::parameter_store::seal::{Said, Seal};
 use keyturn_reconcile::parameter_store::{
-    Created, Kept, Listed, MOST_VERSIONS, NewVersion, ParameterStore, StoreError,
+    Created, FolderEntry, Kept, Listed, MOST_VERSIONS, NewVersion, ParameterStore, StoreError, are_the_same,
 };
 use keyturn_reconcile::settings::Settings;
 use keyturn_rotation::observed::{Shape, Stamp, Version};
@@ -29,6 +29,8 @@ pub const KEPT: usize = MOST_VERSIONS;
 pub const DIGITS: &str = "^[0-9]+$";
 /// How often the shared inventory is taken.
 const INVENTORY_EVERY: Duration = Duration::from_secs(60);
+/// How soon it covers what is new.
+pub const LISTED_AFTER: TimeDelta = TimeDelta::seconds(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
@@ -83,8 +85,8 @@ pub struct Ssm {
     pub content: Content,
     /// By path.
     pub rules: BTreeMap<String, Rules>,
-    /// It lists nothing to the controller: too many requests of others come in.
-    pub unlisted: bool,
+    /// The controller reads no folder: too many requests of others come in.
+    pub unread: bool,
     /// Number of the last change.
     pub sequence: u64,
     /// What lay there before each change, by when that change came.
@@ -320,18 +322,23 @@ impl State {
         regions.remove(REGION).unwrap_or_else(|| Coverage::none(STAGING))
     }
 
+    /// A listing of the whole, with what was listed since then: the parameters of objects that came later, and what is staged.
     fn listing(&self, taken_at: At) -> Listing {
-        let wanted = self.coverage(taken_at).wanted();
-        let content = self.ssm.as_of(taken_at);
-        let is_wanted = |path: &str| {
-            wanted.iter().any(|entry| path == entry || entry.ends_with('/') && path.starts_with(entry))
+        let created =
+            |secret: &ManagedSecret| secret.metadata.creation_timestamp.as_ref().map(from_kubernetes);
+        let is_listed = |created: &At| *created > taken_at && *created + LISTED_AFTER <= self.now;
+        let newest = self.cluster.secrets().filter_map(created).filter(is_listed).max();
+        let later = newest.map_or(taken_at, |created| created + LISTED_AFTER);
+        let (covered, wanted) = (self.coverage(taken_at).wanted(), self.coverage(later).wanted());
+        let shown = |at: At, is_wanted: &dyn Fn(&str) -> bool| -> Vec<Listed> {
+            let content = self.ssm.as_of(at).iter().filter(|(path, _)| is_wanted(path));
+            let latest = content.filter_map(|(path, versions)| Some((path, versions.last()?)));
+            latest.map(|(path, latest)| Listed { path: path.clone(), latest: version(latest) }).collect()
         };
-        let shown = content.iter().filter(|(path, _)| is_wanted(path));
-        let listed = shown.filter_map(|(path, versions)| {
-            Some(Listed { path: path.clone(), latest: version(versions.last()?) })
-        });
-        let listed = listed.collect();
-        Listing::new(taken_at, wanted, listed)
+        let is_new = |path: &str| is_staged(path) || wanted.contains(path) && !covered.contains(path);
+        let mut listed = shown(taken_at, &|path| wanted.contains(path) && !is_new(path));
+        listed.extend(shown(later, &is_new));
+        Listing::new(taken_at, wanted.clone(), listed)
     }
 }
 
@@ -380,23 +387,28 @@ fn is_staged(path: &str) -> bool {
 
 #[async_trait]
 impl ParameterStore for World {
-    async fn list(&self, wanted: &[String]) -> Result<Vec<Listed>, StoreError> {
-        let wanted = wanted.to_vec();
-        self.effect(Kind::Observe, format!("look below {}", wanted.join(" ")), move |state, _| {
+    async fn list(&self, _wanted: &[String]) -> Result<Vec<Listed>, StoreError> {
+        unreachable!("only the shared inventory lists: see `State::listing`")
+    }
+
+    async fn read_folder(&self, folder: &str) -> Result<Vec<FolderEntry>, StoreError> {
+        let folder = folder.to_owned();
+        self.effect(Kind::Observe, format!("look below {folder}"), move |state, _| {
             if state.sabotage == Some(Sabotage::RecordsHidden) {
                 return Ok(Vec::new());
             }
-            if state.ssm.unlisted {
-                return Err(StoreError::refused(&wanted.join(" ")));
+            if state.ssm.unread {
+                return Err(StoreError::refused(&folder));
             }
-            let matches = |path: &str| {
-                wanted.iter().any(|w| path == w || w.ends_with('/') && path.starts_with(w.as_str()))
-            };
+            let below = |path: &str| path.starts_with(&folder);
             let view = state.ssm.view(state.now, Lag::Listing);
-            let found = view.iter().filter(|(path, _)| matches(path));
-            Ok(found
-                .filter_map(|(path, v)| Some(Listed { path: path.clone(), latest: version(v.last()?) }))
-                .collect())
+            let found = view.iter().filter(|(path, _)| below(path));
+            let staged = found.filter_map(|(path, versions)| {
+                let latest = versions.last()?;
+                let value = SecretValue::new(latest.value.clone());
+                Some(FolderEntry { path: path.clone(), modified: latest.modified, value })
+            });
+            Ok(staged.collect())
         })
         .await
     }
@@ -411,6 +423,13 @@ impl ParameterStore for World {
             *latest = compared(stored);
         }
         Ok(Kept { versions: shown, shape: Some(shape) })
+    }
+
+    async fn keeps(&self, path: &str, versions: &[&Version]) -> Result<bool, StoreError> {
+        let state = self.lock();
+        let view = state.ssm.view(state.now, Lag::Histories);
+        let kept = view.get(path).into_iter().flat_map(|versions| versions.iter().map(version));
+        Ok(are_the_same(&kept.collect::<Vec<_>>(), versions))
     }
 
     async fn read(&self, path: &str, number: Option<i64>) -> Result<Option<SecretValue>, StoreError> {
@@ -501,6 +520,11 @@ impl Regions for World {
 }
 
 impl Inventory for World {
+    fn is_coming(&self, _region: &str) -> bool {
+        let state = self.lock();
+        state.sabotage != Some(Sabotage::RecordsHidden) && state.started.contains_key(&self.process)
+    }
+
     fn glimpse(&self, _region: &str, paths: &[String], folder: &str) -> Option<Glimpse> {
         let state = self.lock();
         if state.sabotage == Some(Sabotage::RecordsHidden) {
