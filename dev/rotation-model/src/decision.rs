@@ -23,6 +23,7 @@ pub enum Deed {
     Retire { id: Id, role: u8 },
     EndSessions { role: u8 },
     Promote { id: Id, path: u8, expected: u8 },
+    Create { id: Id, path: u8, request: u8 },
     Mark { id: Id },
     DropRecord { id: Id },
     DropMarker { id: Id },
@@ -135,12 +136,12 @@ fn deed(act: &Act) -> Deed {
     let id = |id: &u64| Id::try_from(*id).unwrap_or(Id::MAX);
     let path = |path: &String| u8::from(*path == PATH_NAMES[1]);
     let role = |username: &String| u8::from(*username == evidence::ROLE_NAMES[1]);
+    let asked = |token: &Option<String>| token.as_deref().and_then(|token| token.parse().ok()).unwrap_or(0);
     match act {
         Act::Hold => Deed::Hold,
         Act::AskPreflight => Deed::AskPreflight,
         Act::Record { id: new, trigger, request, .. } => {
-            let request = request.as_deref().and_then(|token| token.parse().ok()).unwrap_or(0);
-            Deed::Record { id: id(new), why: why(*trigger), request }
+            Deed::Record { id: id(new), why: why(*trigger), request: asked(request) }
         }
         Act::RecordRollBack { id: new, failed, kept, .. } => Deed::RollBack {
             id: id(new),
@@ -153,6 +154,9 @@ fn deed(act: &Act) -> Deed {
         Act::EndSessions { username, .. } => Deed::EndSessions { role: role(username) },
         Act::Promote { id: of, path: at, expected } => {
             Deed::Promote { id: id(of), path: path(at), expected: u8::try_from(*expected).unwrap_or(u8::MAX) }
+        }
+        Act::Create { id: new, path: at, request } => {
+            Deed::Create { id: id(new), path: path(at), request: asked(request) }
         }
         Act::MarkAbort { id: of } => Deed::Mark { id: id(of) },
         Act::DeleteRecord { id: of } => Deed::DropRecord { id: id(of) },

@@ -2,7 +2,7 @@
 
 use crate::seeds::Seed;
 use crate::stories::Story;
-use crate::world::{Age, Effect, Id, Record, Refusal, Role, Server, Value, Version, Why, World, bit};
+use crate::world::{Age, Effect, Id, Record, Refusal, Role, Server, Stamp, Value, Version, Why, World, bit};
 
 pub fn apply(story: &Story, world: &mut World, effect: Effect) {
     let outside = &mut world.outside;
@@ -15,7 +15,10 @@ pub fn apply(story: &Story, world: &mut World, effect: Effect) {
         Effect::DropMarker(id) => {
             outside.markers.remove(&id);
         }
-        Effect::Put { path, version } => put(world, usize::from(path), version),
+        Effect::Put { path, version } => {
+            put(world, usize::from(path), version, false);
+        }
+        Effect::Create { version, request } => create(story, world, version, request),
         Effect::DropParameter(path) => outside.paths[usize::from(path)].clear(),
         Effect::Install { id, role, value } => install(story, world, id, (role, value)),
         Effect::Retire { id, role } => retire(story, world, id, role),
@@ -36,11 +39,23 @@ fn create_record(story: &Story, world: &mut World, id: Id, record: Record) {
     let is_new = records.insert(id, Record { age: Age::New, ..record }).is_none();
     // A roll back gives the answer of the rotation that failed, an incident goes on from any.
     if is_new && record.request > 0 && !matches!(record.why, Why::RollBack | Why::Incident) {
-        let begun = &mut world.past.begun[usize::from(record.request)];
-        *begun += 1;
-        if *begun > 1 {
-            world.fault("I3: two rotations answer one request");
-        }
+        begin_for(world, record.request);
+    }
+}
+
+fn begin_for(world: &mut World, request: u8) {
+    let begun = &mut world.past.begun[usize::from(request)];
+    *begun += 1;
+    if *begun > 1 {
+        world.fault("I3: two rotations answer one request");
+    }
+}
+
+/// No record says which value was drawn first: the Put that arrives first does.
+fn create(story: &Story, world: &mut World, version: Version, request: u8) {
+    let overwrites = story.seed == Some(Seed::CreationsOverwrite);
+    if put(world, 0, version, overwrites) && request > 0 {
+        begin_for(world, request);
     }
 }
 
@@ -51,14 +66,21 @@ fn drop_record(story: &Story, world: &mut World, id: Id) {
     if was_published && record.why != Why::RollBack {
         world.past.closed = world.past.closed.max(id);
     }
+    let is_another = |path: usize, version: &Version| {
+        let stamp = version.stamp.filter(|_| version.by_us);
+        let of_the_same = |stamp: &Stamp| stamp.id == id && version.value != record.values[path];
+        stamp.is_some_and(|stamp| stamp.id > id || of_the_same(&stamp))
+    };
+    let latest = world.outside.paths.iter().enumerate().filter_map(|(path, seen)| Some((path, seen.last()?)));
+    let came_back = latest.into_iter().any(|(path, version)| is_another(path, version));
     let object = &mut world.outside.object;
     let later_answers = world.outside.records.values().any(|later| later.request == record.request);
     if !later_answers {
         object.handled |= 1 << record.request;
         object.last_answered = record.request;
     }
-    // Whoever closed it knows that nothing else lies open.
-    if world.outside.records.is_empty() {
+    // Whoever closed it knows that nothing else lies open. Beside one that came back others may come still.
+    if world.outside.records.is_empty() && !came_back {
         object.settled = Some(Age::Old);
     }
     if story.is_in_place() {
@@ -77,18 +99,20 @@ fn retire_what_was(world: &mut World, closed: &Record) {
     world.past.retired |= (over | bit(closed.values[0])) & !current;
 }
 
-fn put(world: &mut World, path: usize, version: Version) {
+/// Answers whether it was taken. One that creates a parameter does not overwrite it.
+fn put(world: &mut World, path: usize, version: Version, overwrites: bool) -> bool {
     if world.outside.refusals[path] != Refusal::None {
         world.outside.object.publication_refused = true;
-        return;
+        return false;
     }
     let versions = &mut world.outside.paths[path];
     let creates = version.stamp.is_some_and(|stamp| stamp.expected == 1);
-    if creates && !versions.is_empty() {
-        return;
+    if creates && !overwrites && !versions.is_empty() {
+        return false;
     }
     versions.push(Version { age: Age::New, ..version });
     world.outside.object.publication_refused = false;
+    true
 }
 
 /// A change of a role is one transaction with its fence.

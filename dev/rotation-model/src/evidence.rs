@@ -66,8 +66,8 @@ pub fn observed(story: &Story, seen: &Outside) -> Observed {
         .map(|(id, record)| (u64::from(*id), recorded(story, seen, *id, record)))
         .collect();
     let parameters: Vec<Parameter> = (0..story.paths).map(|path| parameter(seen, path)).collect();
-    let hosts =
-        seen.hosts.iter().zip(HOST_NAMES).map(|(host, name)| shown(name, host, &parameters)).collect();
+    let known = seen.hosts.iter().zip(HOST_NAMES).filter(|_| seen.knows_hosts());
+    let hosts = known.map(|(host, name)| shown(name, host, &parameters)).collect();
     let writable = (0..story.paths)
         .filter(|path| seen.refusals[*path] != Refusal::Hidden)
         .map(|path| PATH_NAMES[path].to_owned())
@@ -266,6 +266,9 @@ pub fn desired(story: &Story, seen: &Outside) -> Desired<'static> {
         Source::Alternating => Some(Strategy::Alternating),
     };
     let handled = seeds::handled(story, &object);
+    let settled_since = (seen.records.is_empty() && object.finalizer)
+        .then(|| seeds::settled_since(story, since(object.settled.unwrap_or(Age::New))));
+    let named = if object.names_hosts { story.hosts } else { 0 };
     let deleting =
         object.deleting.map(|deleting| if deleting.overdue { now() - LONG } else { since(deleting.age) });
     Desired {
@@ -274,9 +277,8 @@ pub fn desired(story: &Story, seen: &Outside) -> Desired<'static> {
         deletion_bound: TimeDelta::hours(1),
         delete_parameters: story.delete_parameters,
         suspended: false,
-        finalizer: object.finalizer,
-        settled_since: (seen.records.is_empty() && object.finalizer)
-            .then(|| since(object.settled.unwrap_or(Age::New))),
+        finalizer: seeds::is_held(story, &object),
+        settled_since,
         if_missing: IfMissing::Create,
         on_failure: story.on_failure,
         on_drift: story.on_drift,
@@ -285,12 +287,12 @@ pub fn desired(story: &Story, seen: &Outside) -> Desired<'static> {
         rings: false,
         samples: BTreeMap::new(),
         promotion_refused: object.publication_refused && !seeds::forgets_refusals(story),
-        hosts: HOST_NAMES[..story.hosts].iter().map(|host| (*host).to_owned()).collect(),
+        hosts: HOST_NAMES[..named].iter().map(|host| (*host).to_owned()).collect(),
         request: (object.asked > 0).then(|| Request {
             token: REQUESTS[usize::from(object.asked)],
             hash: request_hash(object.asked),
             handled,
-            first_sight: false,
+            first_sight: object.unseen,
         }),
         timing: Timing {
             period: None,

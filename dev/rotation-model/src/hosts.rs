@@ -18,7 +18,7 @@ pub enum End {
 
 /// Whether the controller would start a deployment there.
 pub fn may_start(outside: &Outside, host: &Host, deploys: bool) -> bool {
-    deploys && host.deploying.is_none() && !has_adopted_latest(outside, host)
+    deploys && outside.knows_hosts() && host.deploying.is_none() && !has_adopted_latest(outside, host)
 }
 
 fn has_adopted_latest(outside: &Outside, host: &Host) -> bool {
@@ -67,6 +67,9 @@ pub fn end(story: &Story, world: &mut World, at: usize, how: End) {
 
 /// A run that only verifies and compares.
 pub fn look(story: &Story, world: &mut World, at: usize) {
+    if !world.outside.knows_hosts() {
+        return;
+    }
     let versions = latest(&world.outside);
     let verified = works(story, &world.outside, at);
     let before = world.outside.hosts[at].proofs;

@@ -15,6 +15,8 @@ pub fn broken(story: &Story, world: &World, sight: Sight) -> Option<&'static str
 }
 
 pub const LOCKED_OUT: &str = "I2: a host is locked out";
+pub const FIRST_OF_ALL: &str = "I11: a first value lies above what was there";
+pub const TAKEN_ALONG: &str = "I10: the object is gone and a parameter that was to go with it is not";
 pub const PUBLISHED: &str = "I5: what is published does not work";
 pub const CONTAINED: &str = "Contained is claimed of a value that still works";
 
@@ -28,6 +30,8 @@ const CHECKS: &[(&str, Check)] = &[
     (PUBLISHED, what_is_published_works),
     ("I6: nothing is left to do, and not all is well", rest_is_deserved),
     ("I10: the object is gone and its rotation is not", what_is_gone_leaves_nothing),
+    (TAKEN_ALONG, parameters_go_with_their_object),
+    (FIRST_OF_ALL, first_values_overwrite_nothing),
     ("I11: somebody's write is told where nobody wrote", drift_is_somebody_s),
     (CONTAINED, contained_is_true),
 ];
@@ -102,7 +106,9 @@ fn rest_is_deserved(story: &Story, world: &World, sight: Sight) -> bool {
     }
     let ours_everywhere = (0..story.paths).all(|path| ours(&world.outside, path).is_some());
     let published = world.outside.paths.iter().flatten().filter_map(|version| version.stamp);
-    let answered = object.handled & (1 << object.asked) != 0
+    // Nobody has looked at it yet: what came with it may be an old request.
+    let answered = object.unseen
+        || object.handled & (1 << object.asked) != 0
         || published.map(|stamp| stamp.request).chain([0]).any(|request| request == object.asked);
     world.outside.records.is_empty()
         && answered
@@ -130,6 +136,18 @@ fn what_is_gone_leaves_nothing(_: &Story, world: &World, _: Sight) -> bool {
     !outside.object.gone || world.past.abandoned || outside.records.is_empty() && outside.markers.is_empty()
 }
 
+/// `deletionPolicy: Delete`, for what the controller has put.
+fn parameters_go_with_their_object(story: &Story, world: &World, _: Sight) -> bool {
+    let is_left = world.outside.paths.iter().flatten().any(|version| version.by_us);
+    !story.delete_parameters || !world.outside.object.gone || world.past.abandoned || !is_left
+}
+
+/// A Put that should create the parameter comes too late where there is a version.
+fn first_values_overwrite_nothing(_: &Story, world: &World, _: Sight) -> bool {
+    let creates = |version: &Version| version.by_us && version.stamp.is_some_and(|stamp| stamp.expected == 1);
+    !world.outside.paths.iter().any(|versions| versions.iter().skip(1).any(creates))
+}
+
 fn drift_is_somebody_s(story: &Story, world: &World, sight: Sight) -> bool {
     let outside = &world.outside;
     let is_newer =
@@ -147,6 +165,10 @@ fn contained_is_true(story: &Story, world: &World, sight: Sight) -> bool {
     }
     let runs_suspected = |host: &Host| outside.login_of(host).is_some_and(|v| outside.is_suspected(v.value));
     match story.source {
+        // All that there is of it is published.
+        Source::Random if outside.hosts.is_empty() => {
+            outside.latest(0).is_none_or(|latest| !outside.is_suspected(latest.value))
+        }
         Source::Random => !outside.hosts.iter().any(runs_suspected),
         _ => {
             let stolen = outside.roles.iter().any(|r| r.can_log_in && outside.is_suspected(r.password));
@@ -179,7 +201,7 @@ pub fn is_an_end(story: &Story, world: &World, sight: Sight) -> bool {
         // Nobody answers it but the spec, which the status says.
         Answer::Told("SourceChanged") => true,
         Answer::Told(_) => is_served(story, world) && is_not_suspected(world),
-        Answer::Do(Deed::Promote { path, .. } | Deed::ProveWritable { path }) => {
+        Answer::Do(Deed::Promote { path, .. } | Deed::Create { path, .. } | Deed::ProveWritable { path }) => {
             let rolls_back = outside.records.values().next_back().is_some_and(|r| r.why == Why::RollBack);
             let hosts_work = rolls_back && outside.hosts.iter().all(|host| can_log_in(outside, host));
             refused(path) && (is_served(story, world) || hosts_work)

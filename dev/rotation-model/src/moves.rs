@@ -3,6 +3,7 @@
 
 use keyturn::api::managed_secret::OnDrift;
 
+use crate::creation;
 use crate::decision::{Answer, Decisions, Deed, Sight};
 use crate::effects;
 use crate::hosts::{self, End};
@@ -51,6 +52,10 @@ pub enum Move {
     },
     Refuse(usize, Refusal),
     Mend(usize),
+    /// Somebody deletes the parameter.
+    Remove(usize),
+    /// Somebody puts a parameter that is not there.
+    PutFirst(usize),
     FallSilent,
     ReportIncident,
     RevocationIsDue,
@@ -60,6 +65,7 @@ pub enum Move {
     WithdrawGrant,
     NameOtherSource,
     PutSourceBack,
+    EditHosts,
     LoseStatus,
 }
 
@@ -94,6 +100,7 @@ pub fn all(story: &Story, decisions: &mut Decisions, world: &World) -> Vec<(Move
     next.of_people();
     next.of_ssm_and_server();
     next.in_an_incident();
+    next.of_a_first_value();
     next.found
 }
 
@@ -132,6 +139,7 @@ impl Moves<'_> {
                     next.left.stale -= 1;
                 }
                 look_for_records(next, &seen);
+                creation::remember_the_request(story, next, &seen);
                 match sight.answer {
                     Answer::Rest => next.outside.object.preflight = false,
                     Answer::Wait | Answer::Told(_) => {}
@@ -312,6 +320,27 @@ impl Moves<'_> {
             }
         }
     }
+
+    fn of_a_first_value(&mut self) {
+        let world = self.world;
+        if world.outside.object.gone {
+            return;
+        }
+        for path in 0..self.story.paths {
+            if world.left.removals > 0 && creation::may_be_removed(world, path) {
+                self.push(Move::Remove(path), |next| creation::remove(next, path));
+            }
+            if world.left.puts > 0 && world.outside.paths[path].is_empty() {
+                self.push(Move::PutFirst(path), |next| creation::put_first(next, path));
+            }
+        }
+        if world.left.host_edits > 0 {
+            self.push(Move::EditHosts, |next| {
+                next.left.host_edits -= 1;
+                next.outside.object.names_hosts = !world.outside.object.names_hosts;
+            });
+        }
+    }
 }
 
 /// What a controller may read: everything, or all but the newest of one kind.
@@ -378,6 +407,7 @@ fn perform(story: &Story, world: &mut World, seen: &Outside, deed: Deed) {
         }
         Deed::Install { id } => install(story, world, seen, id),
         Deed::Promote { id, path, expected } => promote(story, world, seen, (id, path, expected)),
+        Deed::Create { id, request, .. } => creation::send(story, world, id, request),
         Deed::Mark { id } => world.send(Effect::Mark(id)),
         Deed::DropRecord { id } => world.send(Effect::DropRecord(id)),
         Deed::DropMarker { id } => world.send(Effect::DropMarker(id)),
@@ -392,9 +422,8 @@ fn base(story: &Story, seen: &Outside) -> [u8; PATHS] {
 }
 
 fn begin(story: &Story, world: &mut World, seen: &Outside, (id, why, request): (Id, Why, u8)) {
-    let known = world.outside.object.handled & (1 << request) != 0;
-    if request > 0 && known && why != Why::Incident {
-        world.fault("I3: a request that was answered or recorded is executed");
+    if why != Why::Incident {
+        world.fault_unless_open(request);
     }
     let published = seen.latest(0).map(|version| version.role);
     let value = world.draw(id);
@@ -548,7 +577,7 @@ fn report(story: &Story, world: &mut World) {
     for request in &mut world.flight {
         match &mut request.effect {
             Effect::Record(_, record) => record.suspected = true,
-            Effect::Put { version, .. } => version.suspected = true,
+            Effect::Put { version, .. } | Effect::Create { version, .. } => version.suspected = true,
             _ => {}
         }
     }

@@ -45,14 +45,23 @@ pub enum Seed {
     RecordsOverwritten,
     /// Every host counts as having adopted what is published.
     NoProof,
+    /// A first value is put over what is there.
+    CreationsOverwrite,
+    /// An object that is deleted does not wait for first values that were sent a moment ago.
+    CreationsUnwaited,
+    /// A first value that has to go with its object is sent before the object is held.
+    CreationsUnheld,
+    /// A first value does not carry the request that it answers.
+    CreationsUnanswered,
 }
 
 /// Every seed with a story in which it has to be found.
 pub fn all() -> Vec<Story> {
     use Seed::{
-        BaseWithoutTime, DeletionUnbounded, DriftHoldsChangedRoles, HostsBeforeServer, LooksAdopt,
-        NoEndOfRequests, NoGrace, NoProof, RecordsOverwritten, RefusalsForgotten, RequestsForgotten,
-        RestoredIsOurs, ShapesUnread, SourceFollowsSpec, UnknownIsRejected,
+        BaseWithoutTime, CreationsOverwrite, CreationsUnanswered, CreationsUnheld, CreationsUnwaited,
+        DeletionUnbounded, DriftHoldsChangedRoles, HostsBeforeServer, LooksAdopt, NoEndOfRequests, NoGrace,
+        NoProof, RecordsOverwritten, RefusalsForgotten, RequestsForgotten, RestoredIsOurs, ShapesUnread,
+        SourceFollowsSpec, UnknownIsRejected,
     };
     let table = [
         (LooksAdopt, "alternating, nothing to compare"),
@@ -70,6 +79,10 @@ pub fn all() -> Vec<Story> {
         (NoEndOfRequests, "a random value, two controllers"),
         (RecordsOverwritten, "in place, two controllers"),
         (NoProof, "alternating, two controllers"),
+        (CreationsOverwrite, "a first value, two controllers"),
+        (CreationsUnwaited, "a first value, deleted with its parameter"),
+        (CreationsUnheld, "a first value, deleted with its parameter"),
+        (CreationsUnanswered, "a first value, a request that came with it"),
     ];
     let stories = stories::small();
     let seeded = |(seed, name): (Seed, &str)| {
@@ -193,6 +206,17 @@ pub fn handled(story: &Story, object: &Object) -> bool {
 pub fn deleting(story: &Story, at: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
     let unbounded = story.seed == Some(Seed::DeletionUnbounded);
     at.map(|at| if unbounded { at.max(now() - TimeDelta::minutes(30)) } else { at })
+}
+
+/// Since when nothing counts as seen or sent that could lie there unseen.
+pub fn settled_since(story: &Story, at: DateTime<Utc>) -> DateTime<Utc> {
+    let forgets = story.seed == Some(Seed::CreationsUnwaited);
+    if forgets { at.min(now() - TimeDelta::hours(1)) } else { at }
+}
+
+/// Whether the object counts as carrying the finalizer.
+pub fn is_held(story: &Story, object: &Object) -> bool {
+    object.finalizer || story.seed == Some(Seed::CreationsUnheld)
 }
 
 pub fn forgets_refusals(story: &Story) -> bool {

@@ -27,7 +27,10 @@ pub struct Story {
     pub source: Source,
     /// Parameters, one or two.
     pub paths: usize,
+    /// At most two. A random value that no host runs is created with one Put, without a record.
     pub hosts: usize,
+    /// Whether the spec names them when the story begins.
+    pub names_hosts: bool,
     /// Whether containers show what they run.
     pub comparable: bool,
     /// `retire.requires: Verify`
@@ -43,6 +46,8 @@ pub struct Story {
     pub pinned: bool,
     /// Whether a request was recorded when the object was first seen, and is in the annotation still.
     pub recorded_request: bool,
+    /// Whether a request came with the object, at which nobody has looked yet.
+    pub request_came_with_it: bool,
     /// Most requests under way at once.
     pub in_flight: usize,
     pub may: Budget,
@@ -58,6 +63,7 @@ impl Story {
             source,
             paths: 1,
             hosts: 1,
+            names_hosts: true,
             comparable: true,
             verify_is_enough: false,
             on_failure: OnFailure::Hold,
@@ -67,6 +73,7 @@ impl Story {
             server: Server::There,
             pinned: true,
             recorded_request: false,
+            request_came_with_it: false,
             in_flight: 1,
             may: NOTHING,
             seed: None,
@@ -76,6 +83,11 @@ impl Story {
 
     pub fn has_target(&self) -> bool {
         self.source != Source::Random
+    }
+
+    /// Whether it begins with a value that one Put creates, as long as the spec names no host.
+    pub fn begins_with_one_put(&self) -> bool {
+        self.source == Source::Random && self.paths == 1 && !self.published
     }
 
     pub fn is_in_place(&self) -> bool {
@@ -106,13 +118,16 @@ impl Story {
             object: Object {
                 gone: false,
                 deleting: None,
-                finalizer: self.delete_parameters,
+                // One that was there before is held already.
+                finalizer: self.delete_parameters && self.published,
                 granted: true,
                 other_source: false,
-                asked: u8::from(self.recorded_request),
+                asked: u8::from(self.recorded_request || self.request_came_with_it),
                 handled: u8::from(self.recorded_request) << 1,
                 last_answered: u8::from(self.recorded_request),
                 preflight: false,
+                unseen: self.request_came_with_it,
+                names_hosts: self.names_hosts,
                 publication_refused: false,
                 settled: None,
             },
@@ -138,6 +153,9 @@ const NOTHING: Budget = Budget {
     deletions: 0,
     withdrawals: 0,
     edits: 0,
+    host_edits: 0,
+    puts: 0,
+    removals: 0,
     losses: 0,
 };
 const ONE: Budget = Budget { asks: 1, ..NOTHING };
@@ -145,6 +163,10 @@ const TWO: Budget = Budget { asks: 2, ..NOTHING };
 
 /// Those that a test runs, in seconds.
 pub fn small() -> Vec<Story> {
+    [rotations(), first_values()].concat()
+}
+
+fn rotations() -> Vec<Story> {
     use Source::{Alternating, InPlace, InPlaceUnfenced, Random};
     let of = Story::new;
     let roll_back = |story: Story| Story { on_failure: OnFailure::RollBack, ..story };
@@ -212,6 +234,62 @@ pub fn small() -> Vec<Story> {
             ..of("a random value, deleted without a grant", Random)
         },
         Story { may: ONE, ..of("in place, unfenced", InPlaceUnfenced) },
+    ]
+}
+
+/// A random value that no host runs, in an empty place.
+fn first_values() -> Vec<Story> {
+    let empty = |name: &'static str| Story {
+        hosts: 0,
+        published: false,
+        in_flight: 2,
+        ..Story::new(name, Source::Random)
+    };
+    let late = Budget { stale: 1, twice: 1, ..NOTHING };
+    vec![
+        Story { may: late, ..empty("a first value, two controllers") },
+        Story { may: Budget { asks: 1, ..late }, ..empty("a first value, asked for at any time") },
+        Story {
+            may: Budget { puts: 1, foreign: 1, removals: 1, ..late },
+            ..empty("a first value, written and removed by others")
+        },
+        Story {
+            may: Budget { foreign: 1, removals: 1, stale: 1, ..NOTHING },
+            on_drift: OnDrift::Rotate,
+            ..empty("a first value, written over and rotated")
+        },
+        Story {
+            may: Budget { puts: 1, removals: 1, ..late },
+            request_came_with_it: true,
+            ..empty("a first value, a request that came with it")
+        },
+        Story {
+            may: Budget { asks: 1, deletions: 1, ..late },
+            ..empty("a first value, whose object is deleted")
+        },
+        Story {
+            may: Budget { deletions: 1, puts: 1, removals: 1, ..late },
+            delete_parameters: true,
+            ..empty("a first value, deleted with its parameter")
+        },
+        Story {
+            may: Budget { asks: 1, deletions: 1, stale: 1, ..NOTHING },
+            delete_parameters: true,
+            ..empty("a first value, rotated and deleted with its parameter")
+        },
+        Story {
+            may: Budget { refusals: 1, deletions: 1, ..NOTHING },
+            delete_parameters: true,
+            ..empty("a first value, SSM refuses")
+        },
+        Story { may: Budget { reports: 1, ..late }, ..empty("a first value, an incident") },
+        // One who goes by the spec with hosts makes a record, one who goes by the other does not: both are rotation 1.
+        Story {
+            may: Budget { host_edits: 2, stale: 1, deletions: 1, ..NOTHING },
+            hosts: 1,
+            names_hosts: false,
+            ..empty("a first value, hosts that come and go")
+        },
     ]
 }
 

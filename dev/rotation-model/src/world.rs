@@ -176,6 +176,10 @@ pub struct Object {
     /// What the rotation that ended last has answered.
     pub last_answered: u8,
     pub preflight: bool,
+    /// Whether its status is empty: what is in the annotation came with it.
+    pub unseen: bool,
+    /// Whether the spec names the hosts.
+    pub names_hosts: bool,
     /// Whether what failed last was a publication, for good.
     pub publication_refused: bool,
     /// Since when the process has seen no record.
@@ -220,11 +224,28 @@ pub enum Effect {
     Mark(Id),
     DropRecord(Id),
     DropMarker(Id),
-    Put { path: u8, version: Version },
+    Put {
+        path: u8,
+        version: Version,
+    },
+    /// The first version of the only parameter, for which there is no record, and the request that it answers, or 0.
+    Create {
+        version: Version,
+        request: u8,
+    },
     DropParameter(u8),
-    Install { id: Id, role: u8, value: Value },
-    Retire { id: Id, role: u8 },
-    EndSessions { role: u8 },
+    Install {
+        id: Id,
+        role: u8,
+        value: Value,
+    },
+    Retire {
+        id: Id,
+        role: u8,
+    },
+    EndSessions {
+        role: u8,
+    },
 }
 
 /// What may still happen, by how often.
@@ -258,6 +279,12 @@ pub struct Budget {
     pub withdrawals: u8,
     /// The spec names another source.
     pub edits: u8,
+    /// The spec names its hosts, or none of them any more.
+    pub host_edits: u8,
+    /// Somebody puts a parameter that is not there.
+    pub puts: u8,
+    /// Somebody deletes a parameter.
+    pub removals: u8,
     /// Status and memory are lost.
     pub losses: u8,
 }
@@ -323,6 +350,11 @@ impl Outside {
         from_the_latest_down().take(alive).any(|version| self.is_suspected(version.value))
     }
 
+    /// Whether anything tells the controller of the hosts: the spec, or a record.
+    pub fn knows_hosts(&self) -> bool {
+        self.object.names_hosts || !self.records.is_empty()
+    }
+
     pub fn is_due(&self) -> bool {
         self.report.is_some_and(|report| report.due)
     }
@@ -341,7 +373,7 @@ impl World {
         let live = self.outside.roles.iter().map(|role| role.password);
         let sent = self.flight.iter().flat_map(|request| match request.effect {
             Effect::Record(_, record) => record.values.to_vec(),
-            Effect::Put { version, .. } => vec![version.value],
+            Effect::Put { version, .. } | Effect::Create { version, .. } => vec![version.value],
             Effect::Install { value, .. } => vec![value],
             _ => Vec::new(),
         });
@@ -358,6 +390,13 @@ impl World {
         let known = self.values() | self.outside.report.map_or(0, |report| report.before);
         let first = (id * DRAWS).min(FOREIGN - DRAWS);
         (first..first + DRAWS).find(|value| known & bit(*value) == 0).unwrap_or(first)
+    }
+
+    /// What status remembers is not executed.
+    pub fn fault_unless_open(&mut self, request: u8) {
+        if request > 0 && self.outside.object.handled & (1 << request) != 0 {
+            self.fault("I3: a request that was answered or recorded is executed");
+        }
     }
 
     pub fn fault(&mut self, flaw: &'static str) {
