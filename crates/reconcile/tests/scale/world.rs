@@ -1,0 +1,191 @@
+//! One controller and its world: a namespace with all the objects, and Parameter Store in ten regions.
+
+use std::collections::BTreeMap;
+use std::mem::take;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_api::ManagedSecret;
+use keyturn_reconcile::generator::{Random, RandomError};
+use keyturn_reconcile::managed_secret::ManagedSecrets;
+use keyturn_reconcile::managed_secret::ports::{Clock, Leadership, Ports, Targets};
+use keyturn_reconcile::settings::Settings;
+use keyturn_reconcile::target::{Target, TargetError};
+use keyturn_secret_value::SecretValue;
+
+use crate::api_server::Cluster;
+use crate::cost::{Cost, Tally};
+use crate::ssm::Region;
+
+pub const NAMESPACE: &str = "shop";
+pub const REGIONS: [&str; 10] = [
+    "ca-central-1",
+    "eu-central-1",
+    "eu-north-1",
+    "eu-west-1",
+    "eu-west-2",
+    "eu-west-3",
+    "us-east-1",
+    "us-east-2",
+    "us-west-1",
+    "us-west-2",
+];
+/// Of the values that were there before keyturn: half of their period, so that none is due.
+const AGE: TimeDelta = TimeDelta::days(45);
+
+/// What stands between the reconciler and the world, to show that the counts tell of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    Nothing,
+    /// Whoever asks for the rivals of an object is given all others.
+    Scan,
+}
+
+pub struct State {
+    pub now: DateTime<Utc>,
+    pub planted: Planted,
+    pub tally: Tally,
+    pub cluster: Cluster,
+    regions: BTreeMap<&'static str, Region>,
+}
+
+impl State {
+    pub fn region(&mut self, name: &str) -> &mut Region {
+        self.regions.get_mut(name).expect("it is one of the ten")
+    }
+}
+
+/// As shipped.
+pub fn settings() -> Settings {
+    Settings::new("scale", REGIONS[0])
+}
+
+pub fn name(number: usize) -> String {
+    format!("s{number:06}")
+}
+
+/// Region and path of an object's parameter. Two regions at a time have the same paths, as of a primary and its stand-in: so
+/// every object has a rival, which claims the same name in another place.
+pub fn place(number: usize) -> (&'static str, String) {
+    let region = number % REGIONS.len();
+    (REGIONS[region], format!("/shop/{}/{}", region / 2, number / REGIONS.len()))
+}
+
+#[derive(Clone)]
+pub struct World(Arc<Mutex<State>>);
+
+impl World {
+    /// With so many ManagedSecrets that nobody has looked at yet, as many in each region, and their parameters.
+    pub fn new(size: usize, planted: Planted) -> Self {
+        assert!(size.is_multiple_of(REGIONS.len()), "a region has as many as any other");
+        let now = DateTime::from_timestamp(1_772_323_200, 0).unwrap();
+        let mut state = State {
+            now,
+            planted,
+            tally: Tally::default(),
+            cluster: Cluster::of(size, now),
+            regions: REGIONS.iter().map(|region| (*region, Region::default())).collect(),
+        };
+        for (region, path) in (0..size).map(place) {
+            state.region(region).put(&path, "as it was", String::new(), None, now - AGE);
+        }
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    pub fn wait(&self, time: TimeDelta) {
+        self.lock().now += time;
+    }
+}
+
+impl Clock for World {
+    fn now(&self) -> DateTime<Utc> {
+        self.lock().now
+    }
+}
+
+impl Leadership for World {
+    fn is_leader(&self) -> bool {
+        true
+    }
+}
+
+/// Random values need none.
+#[async_trait]
+impl Targets for World {
+    async fn open(&self, _: &ManagedSecret, _: &str) -> Result<Option<Arc<dyn Target>>, TargetError> {
+        Ok(None)
+    }
+
+    async fn admin_secret(&self, _: &ManagedSecret, _: &str) -> Result<Option<SecretValue>, TargetError> {
+        Ok(None)
+    }
+}
+
+/// Bytes that anybody can foresee.
+struct Counted(u8);
+
+impl Random for Counted {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RandomError> {
+        for byte in buffer {
+            self.0 = self.0.wrapping_add(1);
+            *byte = self.0;
+        }
+        Ok(())
+    }
+}
+
+pub struct Controller {
+    world: World,
+    secrets: ManagedSecrets,
+}
+
+impl Controller {
+    pub fn of(world: &World) -> Self {
+        let port = Arc::new(world.clone());
+        let ports = Ports {
+            clock: port.clone(),
+            objects: port.clone(),
+            regions: port.clone(),
+            inventory: port.clone(),
+            targets: port.clone(),
+            leadership: port,
+            random: Mutex::new(Box::new(Counted(0))),
+        };
+        Self { world: world.clone(), secrets: ManagedSecrets::new(ports, settings()) }
+    }
+
+    /// One pass over each of them, of which none may cost more or less than another.
+    pub fn passes(&self, names: &[String]) -> Cost {
+        let mut of_each: Option<Cost> = None;
+        for name in names {
+            let cost = self.pass(name);
+            let expected = of_each.get_or_insert_with(|| cost.clone());
+            assert_eq!(cost, *expected, "{name} costs another than {}", names[0]);
+        }
+        of_each.expect("there is one at least")
+    }
+
+    fn pass(&self, name: &str) -> Cost {
+        self.world.lock().tally = Tally::default();
+        let ended = at_once(self.secrets.reconcile(NAMESPACE, name));
+        let again = ended.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let tally = take(&mut self.world.lock().tally);
+        Cost { tally, again }
+    }
+}
+
+/// What a future answers whose ports all answer at once.
+pub fn at_once<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => panic!("nothing here is waited for"),
+    }
+}
