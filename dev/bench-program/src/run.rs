@@ -39,7 +39,7 @@ pub struct Arguments {
     /// Number of secrets to create at 3 Puts a second
     #[arg(long, default_value_t = 200, value_name = "N")]
     created: usize,
-    /// Length of the idle time; keyturn lists SSM every 300 s
+    /// Length of the idle time
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     idle: u64,
     /// Number of secrets that fall due within a minute
@@ -256,7 +256,8 @@ The controller is told to stop, and a new process is started. The time runs from
 to half a second.";
 
 const IDLE: &str = "\
-All objects are Ready, and nothing happens. The calls of a day are extrapolated from this time alone.";
+All objects are Ready, and nothing happens. The calls of a day are those of the listings, with the pages that the restart has \
+asked for and the time between two that keyturn keeps to, and of whatever else was called meanwhile.";
 
 const BUDGET: &str = "\
 The same with keyturn as it is shipped: 2 DescribeParameters a second, and 10 reads. The column *Pages alone* is the time of \
@@ -267,7 +268,7 @@ The parameters do not exist. SSM takes 3 Puts a second, AWS's default quota, and
 `--puts-per-second=3`.";
 
 const ROTATION: &str = "\
-One of 10 secrets is rotated on request, with a grace of 3 s. Counted from the request until the rotation is closed and \
+One of 10 secrets is rotated on request, with a grace of 6 s and a listing every 2 s (15 and 5 minutes as shipped). Counted from the request until the rotation is closed and \
 keyturn is quiet.";
 
 const DUE: &str = "\

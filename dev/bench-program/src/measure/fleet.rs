@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use chrono::DateTime;
+use keyturn_reconcile::parameter_store::inventory::Inventory;
+
 use super::existing::Ready;
 use super::without_budgets;
 use crate::api_server::is_write;
@@ -14,6 +17,9 @@ use crate::ssm;
 use crate::stage::{Meter, Stage};
 
 const DAY: Duration = Duration::from_secs(86_400);
+/// Between two listings as shipped, where they have few pages.
+const INTERVAL: Duration = Duration::from_secs(300);
+const LISTING: &str = "DescribeParameters";
 
 /// A restart, from the start of the new process until it was quiet.
 pub struct Restart {
@@ -119,10 +125,15 @@ pub fn idle_costs(fleet: &Fleet) -> Table {
         "Writes but the lease",
         "API server",
         "SSM",
+        "Pages of a listing",
+        "Time between two",
         "SSM calls an object and day",
     ];
     let mut table = Table::new(header);
     let Idle { lasted, cpu, requests, calls } = &fleet.idle;
+    let pages = fleet.restarts.first().map_or(0, |keyturn| keyturn.calls.get(LISTING));
+    let (between, others) = (pause(fleet.count), calls.without(&calls.only(|name| name == LISTING)));
+    let of_a_day = each_day(pages, between) + each_day(others.total(), *lasted);
     table.row([
         grouped(fleet.count),
         seconds(*lasted),
@@ -130,9 +141,17 @@ pub fn idle_costs(fleet: &Fleet) -> Table {
         grouped(requests.only(is_write).total()),
         requests.to_string(),
         calls.to_string(),
-        decimal(each_day(calls.total(), *lasted) / real(fleet.count).max(1.0)),
+        grouped(pages),
+        seconds(between),
+        decimal(of_a_day / real(fleet.count).max(1.0)),
     ]);
     table
+}
+
+/// The time between two listings of so many parameters, as keyturn itself works it out.
+fn pause(count: usize) -> Duration {
+    let wanted = (0..count).map(|number| number.to_string()).collect();
+    Inventory::new(DateTime::UNIX_EPOCH, wanted, Vec::new()).pause(INTERVAL)
 }
 
 /// Extrapolates a number of calls to a day.

@@ -16,8 +16,9 @@ use crate::stage::{Meter, Stage};
 
 /// Secrets, of which one is rotated.
 const FLEET: usize = 10;
-/// A rotation is closed when the grace is over, which is 15 minutes as shipped.
-const SHORT_TIMES: [&str; 3] = ["--grace=3s", "--first-rotation-delay=0s", "--deletion=45s"];
+/// A rotation is closed when the grace is over, which is 15 minutes as shipped; listings come three times as often, as there.
+const SHORT_TIMES: [&str; 4] =
+    ["--grace=6s", "--inventory-interval=2s", "--first-rotation-delay=0s", "--deletion=45s"];
 const ROTATION_PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Rotation {
