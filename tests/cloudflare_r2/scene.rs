@@ -1,13 +1,13 @@
 //! An account with two buckets, and a target of it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use keyturn::api::cloudflare_r2::CloudflareR2Spec;
 use keyturn::secret_value::SecretValue;
 use keyturn::target::cloudflare_r2::{CloudflareR2, Connection, Endpoints, Limits};
-use keyturn::target::{Answer, Login, Target, TargetError};
+use keyturn::target::{Answer, Login, TargetError};
 use keyturn_cloudflare_emulator::{Bucket, Emulator, Settings};
 use serde_json::{Value, json};
 
@@ -75,18 +75,6 @@ pub fn spec(changes: Value) -> CloudflareR2Spec {
 
 pub fn copy(login: &Login) -> Login {
     login.duplicate()
-}
-
-/// What R2 says in the end, once it no longer says `otherwise`.
-pub async fn in_the_end(target: &CloudflareR2, login: &Login, wanted: fn(&Answer) -> bool) -> Answer {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let answer = target.try_login(login).await.unwrap();
-        if wanted(&answer) || Instant::now() > deadline {
-            return answer;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 pub fn reason(answer: &Answer) -> &'static str {
