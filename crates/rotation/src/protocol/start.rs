@@ -232,7 +232,8 @@ fn start(
     let request = answers(desired, observed, trigger).map(|request| request.token.to_owned());
     let only = only_parameter_to_create(desired, observed).filter(|_| trigger == Trigger::Missing);
     // One that deletes its parameter must not go while a Put is under way that creates it.
-    if !desired.finalizer && (only.is_none() || desired.delete_parameters) {
+    let is_held_first = only.is_none() || desired.delete_parameters;
+    if !desired.finalizer && is_held_first {
         return Next::Act { step: Step::Record, act: Act::Hold };
     }
     if let Some(path) = only {
