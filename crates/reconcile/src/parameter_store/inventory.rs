@@ -209,22 +209,23 @@ impl InventoryPoller {
         let result = self.store.list(&entries).await;
         self.publish.send_modify(|published| {
             published.ended = number;
-            published.error = match result {
+            match result {
                 Ok(listed) => {
                     published.inventory = Arc::new(if whole {
                         Inventory::new(taken_at, wanted, listed)
                     } else {
                         latest.with(wanted, &asked, listed)
                     });
-                    None
+                    // Where nothing was asked for, SSM has answered nothing.
+                    published.error.take_if(|_| !asked.is_empty());
                 }
                 Err(error) => {
                     if published.error.is_none() {
                         tracing::warn!(%error, "Parameter Store could not be listed; what it showed last counts for a while");
                     }
-                    Some(error)
+                    published.error = Some(error);
                 }
-            };
+            }
         });
         Refreshed { number, whole, failed: self.publish.borrow().error.is_some() }
     }
