@@ -117,7 +117,7 @@ impl ManagedSecrets {
         if let Some(untold) = remembered.as_ref().filter(|remembered| !remembered.told) {
             progress.published_is_dead = untold.published_is_dead;
             let last = object.status.as_ref().and_then(|status| status.last_rotation.as_ref());
-            progress.ended = untold.ended_since(last);
+            progress.untold = untold.ended_since(last);
         }
         let paths: Vec<String> = object.spec.ssm.parameters.iter().map(|p| p.path.clone()).collect();
         let owner = format!("{}/{namespace}/{name}", self.settings.cluster);
@@ -168,6 +168,7 @@ impl ManagedSecrets {
         }
         let told = self.record(&mut object, &owner, seen.as_ref(), &progress, &region, now).await;
         if told.is_ok() {
+            progress.untold.clear();
             progress.ended.clear();
         }
         let latest = Remembered { told: told.is_ok(), ..Remembered::untold(&object, seen, &progress, now) };

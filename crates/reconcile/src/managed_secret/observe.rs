@@ -237,7 +237,7 @@ pub struct Remembered {
     pub told: bool,
     /// What was known of the published login at the end of the pass: see [`Progress::published_is_dead`].
     pub published_is_dead: Option<bool>,
-    /// The rotations that ended in it, oldest first: with their records all else that tells of them is gone.
+    /// The rotations that ended until then, oldest first: with their records all else that tells of them is gone.
     pub ended: Vec<LastRotation>,
 }
 
@@ -252,8 +252,8 @@ impl Remembered {
         // A pass that read nothing makes it no newer: a listing that was begun since must still be able to refute it.
         let at = progress.read_at.unwrap_or(now);
         let uid = object.metadata.uid.clone();
-        let (published_is_dead, ended) = (progress.published_is_dead, progress.ended.clone());
-        Self { uid, observed, at, told: false, published_is_dead, ended }
+        let ended = progress.untold.iter().chain(&progress.ended).cloned().collect();
+        Self { uid, observed, at, told: false, published_is_dead: progress.published_is_dead, ended }
     }
 
     /// What has ended since the last end that status tells of.

@@ -40,6 +40,8 @@ pub struct Progress {
     /// Whether what is published opens nothing any more, as of the last look at its target; `None` where status tells of
     /// none.
     pub published_is_dead: Option<bool>,
+    /// The rotations that ended in earlier passes and that status does not tell of yet, oldest first.
+    pub untold: Vec<LastRotation>,
     /// The rotations that ended in this pass, oldest first.
     pub ended: Vec<LastRotation>,
     /// The latest report of an incident that concerns the secret.

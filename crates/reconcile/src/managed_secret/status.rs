@@ -178,17 +178,15 @@ fn mirror(
     if let Some(target) = &observed.target {
         status.target = mirrored_target(status.target.as_ref(), target, observed, now);
     }
-    if let Some(ended) = ended_untold(object, desired, observed, now) {
+    let found = [
+        ended_untold(object, desired, observed, now),
+        ended_unseen(object, observed, now),
+        created_untold(object, desired, observed, now),
+    ];
+    let is_known = |found: &LastRotation| progress.untold.iter().any(|untold| untold.id == found.id);
+    let found = found.into_iter().flatten().filter(|found| !is_known(found));
+    for ended in progress.untold.iter().cloned().chain(found).chain(progress.ended.iter().cloned()) {
         remember(status, ended);
-    }
-    if let Some(ended) = ended_unseen(object, observed, now) {
-        remember(status, ended);
-    }
-    if let Some(ended) = created_untold(object, desired, observed, now) {
-        remember(status, ended);
-    }
-    for ended in &progress.ended {
-        remember(status, ended.clone());
     }
     answer_request(status, desired, observed, desired::is_first_sight(object), now);
 }
