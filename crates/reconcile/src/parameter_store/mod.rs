@@ -35,12 +35,18 @@ pub struct Kept {
     pub shape: Option<Shape>,
 }
 
-/// Whether both are the same versions, whatever the time of the latest one.
+/// Whether both are the same versions, whatever the time of the latest one. That a parameter was created again, with the
+/// descriptions of before, is told by the times of those below it, and by nothing where there are none.
 pub fn are_the_same(kept: &[Version], known: &[&Version]) -> bool {
     let untimed = |version: &Version| Version { modified: DateTime::UNIX_EPOCH, ..version.clone() };
-    let Some((latest, earlier)) = kept.split_last() else { return known.is_empty() };
-    let Some((known_latest, known_earlier)) = known.split_last() else { return false };
-    untimed(latest) == untimed(known_latest) && earlier.iter().eq(known_earlier.iter().copied())
+    let (Some((latest, earlier)), Some((known_latest, known_earlier))) =
+        (kept.split_last(), known.split_last())
+    else {
+        return false;
+    };
+    !earlier.is_empty()
+        && untimed(latest) == untimed(known_latest)
+        && earlier.iter().eq(known_earlier.iter().copied())
 }
 
 /// Most versions that SSM keeps of a parameter.
@@ -84,7 +90,8 @@ pub trait ParameterStore: Send + Sync {
     /// All versions that SSM keeps (at most 100), oldest first, without values, and what the next Put is held to; nothing
     /// where the parameter is missing. A stamp of the latest one that is of that version was made for its value.
     async fn kept(&self, path: &str) -> Result<Kept, StoreError>;
-    /// Whether SSM keeps these versions and no others. Of the latest one, which keyturn has put itself, it may know a better time.
+    /// Whether SSM surely keeps these versions and no others: see [`are_the_same`]. Of the latest one, which keyturn has put
+    /// itself, it may know a better time.
     async fn keeps(&self, path: &str, versions: &[&Version]) -> Result<bool, StoreError>;
     /// The versions alone.
     async fn history(&self, path: &str) -> Result<Vec<Version>, StoreError> {
@@ -167,5 +174,32 @@ impl StoreError {
     /// Whether it stays so until somebody changes something, though it is tried again all the same.
     pub fn needs_a_person(&self) -> bool {
         self.is_permanent() || matches!(self, StoreError::Denied { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(number: i64, minute: i64) -> Version {
+        let modified = DateTime::UNIX_EPOCH + chrono::TimeDelta::minutes(minute);
+        Version { number, modified, text: String::new(), stamp: None, claim: None }
+    }
+
+    #[test]
+    fn a_parameter_that_was_created_again_is_told_by_what_lies_below_its_latest_version() {
+        let known = [version(1, 10), version(2, 20)];
+        let is_known = |kept: &[Version]| are_the_same(kept, &known.iter().collect::<Vec<_>>());
+        assert!(is_known(&[version(1, 10), version(2, 21)]), "a better time of what keyturn has put itself");
+        for other in [
+            vec![version(1, 30), version(2, 31)],
+            vec![version(1, 10)],
+            vec![version(1, 10), version(3, 20)],
+            vec![version(1, 10), version(2, 20), version(3, 30)],
+            Vec::new(),
+        ] {
+            assert!(!is_known(&other), "{other:?}");
+        }
+        assert!(!are_the_same(&[version(1, 10)], &[&version(1, 10)]), "nothing lies below it");
     }
 }
