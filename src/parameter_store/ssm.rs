@@ -28,8 +28,8 @@ use super::budget::{Budget, Quota, SsmCalls};
 use super::failure::Failure;
 use super::seal::{self, Said, Seal};
 use super::{
-    Created, FolderEntry, Kept, Listed, MOST_VERSIONS, NewVersion, ParameterStore, StoreError, are_the_same,
-    description,
+    Created, FolderEntry, Kept, Listed, MOST_VERSIONS, NAMES_IN_A_CALL, NewVersion, ParameterStore,
+    StoreError, are_the_same, description,
 };
 use crate::rotation::observed::{Shape, Version};
 use crate::secret_value::SecretValue;
@@ -38,8 +38,6 @@ use crate::secret_value::SecretValue;
 const PAGE: i32 = 50;
 /// SSM's largest page of GetParametersByPath.
 const PAGE_OF_VALUES: i32 = 10;
-/// Most values of one filter of DescribeParameters.
-const FILTER_VALUES: usize = 50;
 /// Requests of one call beyond the first.
 const RETRIES: u32 = 5;
 const FIRST_RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -332,6 +330,19 @@ impl SsmParameterStore {
             .set_key_id(new.kms_key_id.map(str::to_owned)))
     }
 
+    /// What SSM keeps, and the tag of the value that the stamp of the latest version was made for.
+    async fn understand_history(&self, path: &str) -> Result<(Kept, Option<String>), StoreError> {
+        let kept = self.shown_history(path).await?;
+        let shape = shape_of_the_latest(&kept);
+        let (mut versions, mut tag) = (Vec::with_capacity(kept.len()), None);
+        for (shown, _) in kept {
+            let (version, of_its_value) = self.understand(path, shown).await?;
+            versions.push(version);
+            tag = of_its_value;
+        }
+        Ok((Kept { versions, shape }, tag))
+    }
+
     /// What SSM shows of every version that it keeps, oldest first; nothing where the parameter is missing.
     async fn shown_history(&self, path: &str) -> Result<Vec<(Shown, Shape)>, StoreError> {
         const OPERATION: &str = "GetParameterHistory";
@@ -419,10 +430,10 @@ impl ParameterStore for SsmParameterStore {
     async fn list(&self, wanted: &[String]) -> Result<Vec<Listed>, StoreError> {
         let wanted = Wanted::new(wanted);
         let mut found = BTreeMap::new();
-        for folders in wanted.folders.chunks(FILTER_VALUES) {
+        for folders in wanted.folders.chunks(NAMES_IN_A_CALL) {
             self.describe(filter("Path", "Recursive", folders)?, &mut found).await?;
         }
-        for names in wanted.names.chunks(FILTER_VALUES) {
+        for names in wanted.names.chunks(NAMES_IN_A_CALL) {
             self.describe(filter("Name", "Equals", names)?, &mut found).await?;
         }
         let mut listed = Vec::with_capacity(found.len());
@@ -468,27 +479,17 @@ impl ParameterStore for SsmParameterStore {
     }
 
     async fn kept(&self, path: &str) -> Result<Kept, StoreError> {
-        let kept = self.shown_history(path).await?;
-        let shape = shape_of_the_latest(&kept);
-        let (mut versions, mut tag) = (Vec::with_capacity(kept.len()), None);
-        for (shown, _) in kept {
-            let (version, of_its_value) = self.understand(path, shown).await?;
-            versions.push(version);
-            tag = of_its_value;
-        }
-        if let Some(latest) = versions.last_mut() {
+        let (mut kept, tag) = self.understand_history(path).await?;
+        if let Some(latest) = kept.versions.last_mut() {
             self.compare_value(path, latest, tag).await?;
         }
-        Ok(Kept { versions, shape })
+        Ok(kept)
     }
 
     async fn keeps(&self, path: &str, versions: &[&Version]) -> Result<bool, StoreError> {
-        let mut kept = Vec::new();
-        for (shown, _) in self.shown_history(path).await? {
-            kept.push(self.understand(path, shown).await?.0);
-        }
-        let is_so = are_the_same(&kept, versions);
-        if let Some(latest) = kept.last().filter(|_| is_so) {
+        let (kept, _) = self.understand_history(path).await?;
+        let is_so = are_the_same(&kept.versions, versions);
+        if let Some(latest) = kept.versions.last().filter(|_| is_so) {
             // Nobody has put another value there since this process put its own.
             let checked = &mut self.checked.lock().unwrap_or_else(PoisonError::into_inner);
             checked.insert(path.to_owned(), (latest.number, latest.modified));

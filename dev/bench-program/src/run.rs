@@ -268,7 +268,8 @@ The parameters do not exist. SSM takes 3 Puts a second, AWS's default quota, and
 `--puts-per-second=3`.";
 
 const ROTATION: &str = "\
-One of 10 secrets is rotated on request, with a grace of 6 s and a listing every 2 s (15 and 5 minutes as shipped). Counted from the request until the rotation is closed and \
+One of 10 secrets is rotated on request, with a grace of 6 s and a listing every 2 s (15 and 5 minutes as shipped). Counted \
+from the request until the rotation is closed and \
 keyturn is quiet.";
 
 const DUE: &str = "\

@@ -2,7 +2,7 @@
 
 use crate::seeds::Seed;
 use crate::stories::Story;
-use crate::world::{Age, Effect, Id, Record, Refusal, Role, Server, Stamp, Value, Version, Why, World, bit};
+use crate::world::{Age, Effect, Id, Record, Refusal, Role, Server, Value, Version, Why, World, bit};
 
 pub fn apply(story: &Story, world: &mut World, effect: Effect) {
     let outside = &mut world.outside;
@@ -66,13 +66,7 @@ fn drop_record(story: &Story, world: &mut World, id: Id) {
     if was_published && record.why != Why::RollBack {
         world.past.closed = world.past.closed.max(id);
     }
-    let is_another = |path: usize, version: &Version| {
-        let stamp = version.stamp.filter(|_| version.by_us);
-        let of_the_same = |stamp: &Stamp| stamp.id == id && version.value != record.values[path];
-        stamp.is_some_and(|stamp| stamp.id > id || of_the_same(&stamp))
-    };
-    let latest = world.outside.paths.iter().enumerate().filter_map(|(path, seen)| Some((path, seen.last()?)));
-    let came_back = latest.into_iter().any(|(path, version)| is_another(path, version));
+    let came_back = has_come_back(world, id, &record);
     let object = &mut world.outside.object;
     let later_answers = world.outside.records.values().any(|later| later.request == record.request);
     if !later_answers {
@@ -86,6 +80,16 @@ fn drop_record(story: &Story, world: &mut World, id: Id) {
     if story.is_in_place() {
         retire_what_was(world, &record);
     }
+}
+
+/// A newer rotation is published, or another draw of the same id.
+fn has_come_back(world: &World, id: Id, record: &Record) -> bool {
+    let is_another = |(versions, recorded): (&Vec<Version>, &Value)| {
+        let latest = versions.last().filter(|latest| latest.by_us);
+        let stamped = latest.and_then(|latest| Some((latest.value, latest.stamp?)));
+        stamped.is_some_and(|(value, stamp)| stamp.id > id || stamp.id == id && value != *recorded)
+    };
+    world.outside.paths.iter().zip(&record.values).any(is_another)
 }
 
 /// A role has one password: all others that it had are over with the rotation.

@@ -15,10 +15,8 @@ use keyturn_rotation::observed::Version;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Listed, ParameterStore, StoreError};
+use super::{Listed, NAMES_IN_A_CALL, ParameterStore, StoreError};
 
-/// Names on a page of DescribeParameters.
-const PAGE: usize = 50;
 /// So long a pause for each page of a whole listing keeps a day's listings at 8,640 pages, however many parameters there are:
 /// less than one call a day for each of 10,000.
 const PAUSE_PER_PAGE: Duration = Duration::from_secs(10);
@@ -65,7 +63,7 @@ impl Inventory {
 
     /// The time between two listings of the whole, where they are wanted this often.
     pub fn pause(&self, every: Duration) -> Duration {
-        let pages = self.by_path.len().max(self.wanted.len()).div_ceil(PAGE);
+        let pages = self.by_path.len().max(self.wanted.len()).div_ceil(NAMES_IN_A_CALL);
         every.max(PAUSE_PER_PAGE * u32::try_from(pages).unwrap_or(u32::MAX))
     }
 

@@ -49,6 +49,8 @@ pub fn are_the_same(kept: &[Version], known: &[&Version]) -> bool {
         && earlier.iter().eq(known_earlier.iter().copied())
 }
 
+/// Most names that one DescribeParameters asks for, and most parameters that it shows.
+pub const NAMES_IN_A_CALL: usize = 50;
 /// Most versions that SSM keeps of a parameter.
 pub const MOST_VERSIONS: usize = 100;
 
@@ -92,7 +94,9 @@ pub trait ParameterStore: Send + Sync {
     async fn kept(&self, path: &str) -> Result<Kept, StoreError>;
     /// Whether SSM surely keeps these versions and no others: see [`are_the_same`]. Of the latest one, which keyturn has put
     /// itself, it may know a better time.
-    async fn keeps(&self, path: &str, versions: &[&Version]) -> Result<bool, StoreError>;
+    async fn keeps(&self, path: &str, versions: &[&Version]) -> Result<bool, StoreError> {
+        Ok(are_the_same(&self.kept(path).await?.versions, versions))
+    }
     /// The versions alone.
     async fn history(&self, path: &str) -> Result<Vec<Version>, StoreError> {
         Ok(self.kept(path).await?.versions)

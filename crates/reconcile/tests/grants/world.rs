@@ -22,7 +22,7 @@ use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
 use keyturn_reconcile::managed_secret::ports::{Clock, Glimpse, Inventory, Leadership, Regions, Targets};
 use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use keyturn_reconcile::parameter_store::{
-    Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore, StoreError, are_the_same,
+    Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore, StoreError,
 };
 use keyturn_reconcile::target::{Answer, Claim, Fence, Issued, Login, Roles, SetUp, Target, TargetError};
 use keyturn_rotation::observed::{RotationId, Shape, Version};
@@ -315,18 +315,8 @@ impl Store {
 
 #[async_trait]
 impl ParameterStore for Store {
-    async fn list(&self, wanted: &[String]) -> Result<Vec<Listed>, StoreError> {
-        let mut listed = Vec::new();
-        for entry in wanted {
-            let state = self.reads("ParameterStore::list", entry);
-            let of = |path: &str| path == entry || entry.ends_with('/') && path.starts_with(entry.as_str());
-            let here = state.content.iter().filter(|((region, path), _)| *region == self.region && of(path));
-            let latest = here.filter_map(|((_, path), versions)| {
-                Some(Listed { path: path.clone(), latest: versions.last()?.version.clone() })
-            });
-            listed.extend(latest);
-        }
-        Ok(listed)
+    async fn list(&self, _: &[String]) -> Result<Vec<Listed>, StoreError> {
+        unreachable!("only the shared inventory lists")
     }
 
     async fn read_folder(&self, folder: &str) -> Result<Vec<FolderEntry>, StoreError> {
@@ -353,10 +343,6 @@ impl ParameterStore for Store {
         };
         let versions = versions.iter().map(|stored| stored.version.clone()).collect();
         Ok(Kept { versions, shape: Some(shape) })
-    }
-
-    async fn keeps(&self, path: &str, versions: &[&Version]) -> Result<bool, StoreError> {
-        Ok(are_the_same(&self.kept(path).await?.versions, versions))
     }
 
     async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError> {

@@ -10,7 +10,7 @@ use keyturn_reconcile::managed_secret::coverage;
 use keyturn_reconcile::managed_secret::ports::{Glimpse, Inventory, Regions};
 use keyturn_reconcile::parameter_store::inventory::Inventory as Listing;
 use keyturn_reconcile::parameter_store::{
-    Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore, StoreError, are_the_same,
+    Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore, StoreError,
 };
 use keyturn_rotation::observed::{Shape, Stamp, Version};
 use keyturn_secret_value::SecretValue;
@@ -125,10 +125,6 @@ impl ParameterStore for Store {
         state.tally.gives("versions", versions.len());
         let shape = Shape { kind: "SecureString".to_owned(), ..Shape::default() };
         Ok(Kept { versions, shape: Some(shape) })
-    }
-
-    async fn keeps(&self, path: &str, versions: &[&Version]) -> Result<bool, StoreError> {
-        Ok(are_the_same(&self.kept(path).await?.versions, versions))
     }
 
     async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError> {
