@@ -32,7 +32,7 @@ struct Row {
 /// The values that have a description, in the order of the file: a `# -- ` comment and the key below it, which may be
 /// commented out (`#cluster:`).
 fn rows(text: &str) -> Vec<Row> {
-    let values: Value = serde_yaml_ng::from_str(text).unwrap();
+    let values: Value = serde_saphyr::from_str(text).unwrap();
     let mut rows = Vec::new();
     let mut parents: Vec<(usize, String)> = Vec::new();
     let mut description: Option<String> = None;
@@ -105,7 +105,7 @@ fn every_value_is_described() {
     let text = fs::read_to_string(chart().join("values.yaml")).unwrap();
     let described: Vec<String> = rows(&text).into_iter().map(|row| row.path).collect();
     let mut all = Vec::new();
-    leaves("", &serde_yaml_ng::from_str(&text).unwrap(), &mut all);
+    leaves("", &serde_saphyr::from_str(&text).unwrap(), &mut all);
     for path in all {
         let covered = described.iter().any(|d| path == *d || path.starts_with(&format!("{d}.")));
         assert!(covered, "{path} has no `# -- ` description");
@@ -117,7 +117,7 @@ fn the_schema_knows_every_value_and_no_other() {
     let schema: Value =
         serde_json::from_str(&fs::read_to_string(chart().join("values.schema.json")).unwrap()).unwrap();
     let values: Value =
-        serde_yaml_ng::from_str(&fs::read_to_string(chart().join("values.yaml")).unwrap()).unwrap();
+        serde_saphyr::from_str(&fs::read_to_string(chart().join("values.yaml")).unwrap()).unwrap();
     same_keys("", &schema, &values);
 }
 
@@ -138,9 +138,9 @@ fn same_keys(path: &str, schema: &Value, values: &Value) {
 #[test]
 fn every_kind_is_named_where_the_chart_lists_its_kinds() {
     let chart_yaml: Value =
-        serde_yaml_ng::from_str(&fs::read_to_string(chart().join("Chart.yaml")).unwrap()).unwrap();
+        serde_saphyr::from_str(&fs::read_to_string(chart().join("Chart.yaml")).unwrap()).unwrap();
     let listed = chart_yaml["annotations"]["artifacthub.io/crds"].as_str().unwrap();
-    let listed: Vec<Value> = serde_yaml_ng::from_str(listed).unwrap();
+    let listed: Vec<Value> = serde_saphyr::from_str(listed).unwrap();
     let mut names: Vec<&str> = listed.iter().map(|crd| crd["name"].as_str().unwrap()).collect();
     let crds = keyturn::api::crds();
     let mut expected: Vec<&str> = crds.iter().map(|crd| crd.metadata.name.as_deref().unwrap()).collect();
@@ -180,12 +180,7 @@ fn try_render(helm: &str, arguments: &[&str]) -> Result<Vec<Value>, String> {
     if !output.status.success() {
         return Err(text(&output.stderr));
     }
-    let documents = text(&output.stdout);
-    let documents = serde_yaml_ng::Deserializer::from_str(&documents);
-    Ok(documents
-        .map(|d| serde::Deserialize::deserialize(d).unwrap())
-        .filter(|v: &Value| !v.is_null())
-        .collect())
+    Ok(serde_saphyr::from_multiple(&text(&output.stdout)).unwrap())
 }
 
 fn render(helm: &str, arguments: &[&str]) -> Vec<Value> {
@@ -866,14 +861,14 @@ fn values_file(values: &Value) -> tempfile::NamedTempFile {
 /// Every YAML block of the docs that sets values of the chart, with the page it is on.
 fn values_in_the_docs() -> Vec<(String, Value)> {
     let known: Value =
-        serde_yaml_ng::from_str(&fs::read_to_string(chart().join("values.yaml")).unwrap()).unwrap();
+        serde_saphyr::from_str(&fs::read_to_string(chart().join("values.yaml")).unwrap()).unwrap();
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let pages = fs::read_dir(docs).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     let mut found = Vec::new();
     for page in pages {
         let text = fs::read_to_string(&page).unwrap();
         for block in text.split("\n```yaml\n").skip(1).filter_map(|rest| rest.split("\n```").next()) {
-            let Ok(values @ Value::Object(_)) = serde_yaml_ng::from_str(block) else { continue };
+            let Ok(values @ Value::Object(_)) = serde_saphyr::from_str(block) else { continue };
             if values.as_object().unwrap().keys().all(|key| known.get(key).is_some()) {
                 found.push((page.display().to_string(), values));
             }
@@ -916,7 +911,7 @@ fn notes(helm: &str, values: &[&str]) -> String {
     let only = ["--kube-version", KUBERNETES, "--show-only", "templates/notes.yaml"];
     let output = run(helm, &[&template[..], &only, values].concat());
     assert!(output.status.success(), "{helm} {values:?}: {}", text(&output.stderr));
-    let object: Value = serde_yaml_ng::from_str(&text(&output.stdout)).unwrap();
+    let object: Value = serde_saphyr::from_str(&text(&output.stdout)).unwrap();
     object["text"].as_str().unwrap().to_owned()
 }
 
@@ -925,7 +920,7 @@ fn block(notes: &str, start: &str, end: &str) -> Value {
     let rest = notes.split(start).nth(1).unwrap_or_else(|| panic!("no {start} in {notes}"));
     let lines = rest.lines().skip(1).take_while(|line| line.trim() != end);
     let text: Vec<&str> = lines.map(|line| line.strip_prefix("  ").unwrap_or(line)).collect();
-    serde_yaml_ng::from_str(&text.join("\n")).unwrap_or_else(|error| panic!("{error}: {text:?}"))
+    serde_saphyr::from_str(&text.join("\n")).unwrap_or_else(|error| panic!("{error}: {text:?}"))
 }
 
 #[test]

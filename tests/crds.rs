@@ -17,7 +17,7 @@ fn files() -> Vec<(PathBuf, String)> {
     let crds = keyturn::api::crds();
     let file = |folder: &str, crd: &CustomResourceDefinition| {
         let name = format!("{}.yaml", crd.metadata.name.as_deref().unwrap());
-        (root.join(folder).join(name), format!("{header}{}", serde_yaml_ng::to_string(crd).unwrap()))
+        (root.join(folder).join(name), format!("{header}{}", serde_saphyr::to_string(crd).unwrap()))
     };
     FOLDERS.iter().flat_map(|folder| crds.iter().map(move |crd| file(folder, crd))).collect()
 }
@@ -42,10 +42,8 @@ fn the_files_are_those_of_the_types() {
 #[test]
 fn all_definitions_come_as_one_yaml_stream() {
     let stream = keyturn::api::render().unwrap();
-    let names: Vec<String> = serde_yaml_ng::Deserializer::from_str(&stream)
-        .map(|document| serde::Deserialize::deserialize(document).unwrap())
-        .map(|crd: CustomResourceDefinition| crd.metadata.name.unwrap())
-        .collect();
+    let crds: Vec<CustomResourceDefinition> = serde_saphyr::from_multiple(&stream).unwrap();
+    let names: Vec<String> = crds.into_iter().map(|crd| crd.metadata.name.unwrap()).collect();
     assert_eq!(
         names,
         [

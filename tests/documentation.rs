@@ -234,7 +234,7 @@ fn a_workflow_installs_the_program_before_it_calls_it() {
         .collect();
     assert!(!workflows.is_empty(), "no page shows a workflow");
     for workflow in workflows {
-        let jobs: serde_json::Value = serde_yaml_ng::from_str(&workflow).unwrap();
+        let jobs: serde_json::Value = serde_saphyr::from_str(&workflow).unwrap();
         for job in jobs["jobs"].as_object().unwrap().values() {
             let runs = job["steps"].as_array().unwrap().iter().filter_map(|step| step["run"].as_str());
             let runs: Vec<&str> = runs.collect();

@@ -108,7 +108,7 @@ pub async fn tls_reaches_only_a_server_whose_name_and_authority_are_right(server
             .map_or_else(String::new, |ca| format!(", tls: {{ca: {}}}", serde_json::to_string(ca).unwrap()));
         let yaml =
             format!("{{host: {host}, database: {}, singleRole: {{name: {role}}}{ca}}}", scene.database);
-        serde_yaml_ng::from_str(&yaml).unwrap()
+        serde_saphyr::from_str(&yaml).unwrap()
     };
     let target = |spec: &PostgresSpec| {
         let dial = Arc::new(Direct { host: "127.0.0.1".to_owned(), port: scene.server.port });
@@ -140,7 +140,7 @@ pub async fn a_server_without_tls_or_without_postgres_is_named(server: Arc<Serve
     let mut direct = spec.clone();
     (direct.via, direct.host) = (None, Some("localhost".to_owned()));
     direct.tls =
-        serde_yaml_ng::from_str(&format!("ca: {}", serde_json::to_string(&scene.server.ca()).unwrap()))
+        serde_saphyr::from_str(&format!("ca: {}", serde_json::to_string(&scene.server.ca()).unwrap()))
             .unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

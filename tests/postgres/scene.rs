@@ -101,7 +101,7 @@ impl Scene {
     /// Without TLS, as behind a docker host.
     pub fn spec(&self, roles: &str) -> PostgresSpec {
         let yaml = format!("{{via: {{dockerHost: here}}, database: {}, {roles}}}", self.database);
-        serde_yaml_ng::from_str(&yaml).unwrap()
+        serde_saphyr::from_str(&yaml).unwrap()
     }
 
     pub fn direct(&self) -> Arc<dyn Dial> {

@@ -193,7 +193,7 @@ fn hosts_are_granted_by_name_and_port_and_the_jump_host_too() {
 fn pasted(verdict: &Verdict) -> RotationGrant {
     let Verdict::Denied(message) = verdict else { panic!("{verdict:?}") };
     let yaml = &message[message.find("apiVersion:").unwrap()..];
-    serde_yaml_ng::from_str(yaml).unwrap()
+    serde_saphyr::from_str(yaml).unwrap()
 }
 
 fn in_germany(grant: &RotationGrant) -> ParameterGrant {

@@ -314,7 +314,7 @@ mod tests {
     use super::*;
 
     fn spec(yaml: &str) -> PostgresSpec {
-        serde_yaml_ng::from_str(yaml).unwrap()
+        serde_saphyr::from_str(yaml).unwrap()
     }
 
     fn refusal(yaml: &str) -> String {

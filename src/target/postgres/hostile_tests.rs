@@ -22,7 +22,7 @@ fn login() -> Login {
 
 fn target(server: Arc<Hostile>) -> Postgres {
     let yaml = "{via: {dockerHost: h}, database: d, singleRole: {name: app}, probes: [SELECT probe]}";
-    let spec = serde_yaml_ng::from_str(yaml).unwrap();
+    let spec = serde_saphyr::from_str(yaml).unwrap();
     let admin = Administrator::named(login());
     Postgres::new(&spec, server, Some(admin), OWNER.to_owned(), false).unwrap()
 }
@@ -35,7 +35,7 @@ fn target_of_secret(server: Arc<Hostile>) -> Postgres {
                 {from: app_old, mode: Apply}}}";
     let value = |text: &str| SecretValue::new(text.to_owned());
     let admin = Administrator::of_secret("db-admin", "username", value(HIDDEN), value(PASSWORD)).unwrap();
-    let spec = serde_yaml_ng::from_str(yaml).unwrap();
+    let spec = serde_saphyr::from_str(yaml).unwrap();
     Postgres::new(&spec, server, Some(admin), OWNER.to_owned(), false).unwrap()
 }
 

@@ -65,12 +65,12 @@ struct Bug {
 }
 
 fn bugs() -> Vec<Bug> {
-    serde_yaml_ng::from_str(include_str!("bugs.yaml")).expect("bugs.yaml is a list of bugs")
+    serde_saphyr::from_str(include_str!("bugs.yaml")).expect("bugs.yaml is a list of bugs")
 }
 
 fn listed_in(path: &str) -> Vec<Bug> {
     let text = fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
-    serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
+    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 impl Bug {
