@@ -1,18 +1,19 @@
 //! keyturn rotates the secrets a fleet of docker hosts runs on.
 //!
-//! Data flows one way: the [`controller`] observes the cluster, the [`parameter_store`] and the hosts, the pure
+//! Data flows one way: the reconcilers observe the [`cluster`], the [`parameter_store`] and the hosts, the pure
 //! functions of [`rotation`] decide the one next step, an adapter acts, and the status records what happened.
 //!
 //! Three crates hold that: [`keyturn_rotation`] decides; [`keyturn_reconcile`] observes, acts through ports and records;
-//! here is what lies behind the ports, the program in a deployment's pod, and the command line. Their modules have their
-//! names here too.
+//! here is what lies behind the ports, the [`process`] around it all, the program in a deployment's pod, and the command
+//! line.
 
 pub mod cli;
-pub mod controller;
+pub mod cluster;
 pub mod deploy;
 pub mod incident;
 pub mod notification;
 pub mod parameter_store;
+pub mod process;
 pub mod target;
 pub mod text;
 

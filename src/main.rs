@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use keyturn::api;
-use keyturn::cli::{audit, check, incident, process, uninstall};
-use keyturn::controller::config::ControllerArgs;
-use keyturn::controller::logging::{self, LogLevel};
-use keyturn::controller::run;
+use keyturn::cli::{audit, check, incident, uninstall};
 use keyturn::deploy::runner;
+use keyturn::process::config::ControllerArgs;
+use keyturn::process::logging::{self, LogLevel};
+use keyturn::process::{memory, run};
 
 #[derive(Parser)]
 #[command(name = "keyturn", version, about = "Rotates the secrets a fleet of docker hosts runs on")]
@@ -45,9 +45,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    process::withhold_panics();
-    process::keep_memory_small();
-    if let Err(error) = process::keep_memory_private() {
+    memory::withhold_panics();
+    memory::keep_memory_small();
+    if let Err(error) = memory::keep_memory_private() {
         eprintln!("keyturn: cannot keep the process' memory out of core dumps: {error}");
         return ExitCode::FAILURE;
     }

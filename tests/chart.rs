@@ -314,7 +314,7 @@ fn the_environment_is_what_the_controller_reads() {
     #[derive(Parser)]
     struct Arguments {
         #[command(flatten)]
-        controller: keyturn::controller::config::ControllerArgs,
+        controller: keyturn::process::config::ControllerArgs,
     }
     let flag =
         |variable: &str| format!("--{}", variable["KEYTURN_".len()..].to_lowercase().replace('_', "-"));
@@ -332,7 +332,7 @@ fn the_environment_is_what_the_controller_reads() {
         assert_eq!(parsed.cluster, "production");
         let settings = parsed.settings().unwrap();
         if values == PRODUCTION {
-            let shipped = keyturn::controller::settings::Settings::new("production", "us-east-1");
+            let shipped = keyturn_reconcile::settings::Settings::new("production", "us-east-1");
             assert_eq!(
                 format!("{settings:?}"),
                 format!("{shipped:?}"),

@@ -191,7 +191,7 @@ fn dates_are_asked_for_in_a_way_that_every_date_knows() {
 /// A rotation begins up to one grace after the one before was published, and ends one grace after its own publication.
 #[test]
 fn waits_for_a_rotation_are_longer_than_the_shipped_grace_makes_it() {
-    let grace = keyturn::controller::settings::Settings::new("production", "us-east-1").grace;
+    let grace = keyturn_reconcile::settings::Settings::new("production", "us-east-1").grace;
     let mut checked = 0;
     for (page, command) in commands() {
         if command.starts_with("kubectl wait ") && command.contains("lastRotation.request") {

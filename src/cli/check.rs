@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::api::GROUP;
-use crate::controller::kube_config;
+use crate::cluster::client_config;
 
 /// The custom resources that an installation needs.
 const PLURALS: [&str; 4] = ["managedsecrets", "dockerhosts", "rotationgrants", "secretincidents"];
@@ -49,7 +49,7 @@ pub enum CheckError {
 
 /// Checks until everything holds or the time is over; says what does not hold.
 pub async fn run(args: &CheckArgs) -> Result<(), CheckError> {
-    let client = kube_config::client().await.map_err(CheckError::Connect)?;
+    let client = client_config::client().await.map_err(CheckError::Connect)?;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(args.timeout_seconds);
     loop {
         match once(args, &client).await {

@@ -3,5 +3,4 @@
 pub mod audit;
 pub mod check;
 pub mod incident;
-pub mod process;
 pub mod uninstall;

@@ -5,7 +5,7 @@ use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::{Client, ResourceExt};
 
 use crate::api::{FINALIZER, ManagedSecret};
-use crate::controller::kube_config;
+use crate::cluster::client_config;
 
 /// Objects asked for at once.
 const PAGE: u32 = 500;
@@ -35,7 +35,7 @@ pub enum UninstallError {
 
 /// Fails where something is under way, and says what.
 pub async fn run(args: &UninstallArgs) -> Result<(), UninstallError> {
-    let client = kube_config::client().await.map_err(UninstallError::Connect)?;
+    let client = client_config::client().await.map_err(UninstallError::Connect)?;
     let held: Vec<String> = listed(&client, args).await?.iter().filter_map(held).collect();
     if !held.is_empty() {
         return Err(UninstallError::UnderWay(held));

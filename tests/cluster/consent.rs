@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
 use keyturn::api::consent::{Purpose, USABLE_BY};
-use keyturn::controller::user_secrets::{SecretError, labels, read};
+use keyturn::cluster::user_secrets::{SecretError, labels, read};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;

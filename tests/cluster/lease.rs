@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use keyturn::controller::health::Heartbeat;
-use keyturn::controller::lease::{Candidate, LeaseError, Timing};
+use keyturn::cluster::lease::{Candidate, Heartbeat, LeaseError, Timing};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use tokio::sync::watch;

@@ -16,7 +16,7 @@ use kube::Api;
 use kube::api::ListParams;
 
 use crate::api::{ManagedSecret, SecretIncident};
-use crate::controller::kube_config;
+use crate::cluster::client_config;
 use crate::incident::cloudtrail::CloudTrail;
 pub use calls::write_calls;
 pub use report::Format;
@@ -73,7 +73,7 @@ pub enum IncidentError {
 /// The object could not be read, or not every call was. What is known is printed before that is said.
 pub async fn run(args: &IncidentArgs) -> Result<(), IncidentError> {
     let IncidentCommand::Report(args) = &args.command;
-    let client = kube_config::client().await.map_err(IncidentError::Connect)?;
+    let client = client_config::client().await.map_err(IncidentError::Connect)?;
     let namespace = args.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let api: Api<SecretIncident> = Api::namespaced(client.clone(), &namespace);
     let read = |source| IncidentError::Read { namespace: namespace.clone(), name: args.name.clone(), source };

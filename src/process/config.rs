@@ -3,10 +3,10 @@
 
 use chrono::TimeDelta;
 use clap::{Args, ValueEnum};
+use keyturn_reconcile::settings::Settings;
 
-use super::lease::Timing;
-use super::settings::Settings;
 use crate::api::readers::{self, ExpectedReader};
+use crate::cluster::lease::Timing;
 use crate::deploy::job::JobTemplate;
 use crate::notification::{self, Sink};
 use crate::target::cloudflare_r2::Endpoints;

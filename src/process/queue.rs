@@ -16,10 +16,10 @@ use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::sync::{Semaphore, watch};
 
-use super::cache::Guarded;
-use super::metrics::Metrics;
-use super::mirror::Mirror;
 use super::pace::{Name, Pace};
+use crate::cluster::cache::Guarded;
+use crate::cluster::metrics::Metrics;
+use crate::cluster::mirror::Mirror;
 
 /// First pause after a look that failed; doubles up to [`LONGEST_PAUSE`]. Failures of rotations and deployments have a
 /// backoff of their own, kept in status; this is for what a status cannot be written about.
@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
     use crate::api::ManagedSecret;
-    use crate::controller::mirror::mirror;
+    use crate::cluster::mirror::mirror;
 
     #[test]
     fn pauses_double_up_to_a_minute_and_never_overflow() {

@@ -7,7 +7,7 @@
 //! Election alone fences nothing: a leader that was paused wakes up and goes on with what it was about to do. So
 //! [`Leadership`] is asked again immediately before each effect, and the protocol copes with what slips through.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -15,8 +15,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tokio::sync::watch;
-
-use super::health::Heartbeat;
 
 /// Times of the election. `retry_period` < `renew_deadline` < `duration`, or two replicas could work at once.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +25,28 @@ pub struct Timing {
     pub renew_deadline: Duration,
     /// Time between two renewals.
     pub retry_period: Duration,
+}
+
+/// A sign of life of the election loop, which all work depends on.
+#[derive(Clone, Debug)]
+pub struct Heartbeat(Arc<Mutex<Instant>>);
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Heartbeat {
+    /// Gives a sign.
+    pub fn beat(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Time since the last sign.
+    pub fn age(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
 }
 
 /// Whether this process leads right now. Cheap; asked before every effect.

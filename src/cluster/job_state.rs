@@ -3,9 +3,9 @@
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod};
+use keyturn_reconcile::deploy_jobs::{DeployJob, JobParameter, JobState};
 use kube::ResourceExt;
 
-use super::deploy_jobs::{DeployJob, JobParameter, JobState};
 use crate::api::docker_host::RunMode;
 use crate::api::time::from_kubernetes;
 use crate::deploy::job::{
@@ -187,5 +187,5 @@ pub fn pod_trouble(pod: &Pod) -> Result<Option<String>, NotSaid> {
 pub struct NotSaid;
 
 #[cfg(test)]
-#[path = "kube_job_state_tests.rs"]
+#[path = "job_state_tests.rs"]
 mod tests;

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use keyturn_reconcile::managed_secret::coverage::{self, Coverage};
+use keyturn_reconcile::managed_secret::ports::{Glimpse, Inventory, Regions};
+use keyturn_reconcile::settings::Settings;
 use tokio::sync::Notify;
 
-use super::cache::{Cache, decoded};
-use super::managed_secret::coverage::{self, Coverage};
-use super::managed_secret::ports::{Glimpse, Inventory, Regions};
-use super::settings::Settings;
 use crate::api::grants::Grants;
+use crate::cluster::cache::{Cache, decoded};
 use crate::parameter_store::ParameterStore;
 use crate::parameter_store::aws::Stores;
 use crate::parameter_store::budget::{Urgency, with_urgency};

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use k8s_openapi::api::core::v1::ObjectReference;
+use keyturn_reconcile::docker_host::DockerHosts;
+use keyturn_reconcile::managed_secret::{ManagedSecrets, Requeue};
+use keyturn_reconcile::objects::Notice;
+use keyturn_reconcile::secret_incident::SecretIncidents;
 use kube::core::error_boundary::InvalidObject;
 use kube::{Resource, ResourceExt};
 
-use super::cache::Guarded;
-use super::docker_host::DockerHosts;
-use super::kube_objects::KubeObjects;
 use super::links::due;
-use super::managed_secret::{ManagedSecrets, Requeue};
 use super::notifications::{Announces, Notifications};
-use super::objects::Notice;
-use super::secret_incident::SecretIncidents;
 use crate::api::{DockerHost, ManagedSecret, SecretIncident};
+use crate::cluster::cache::Guarded;
+use crate::cluster::objects::KubeObjects;
 use crate::parameter_store::budget::{Urgency, with_urgency};
 
 /// No object is looked at again sooner than this, so that no mistake makes a hot loop.
@@ -26,7 +26,7 @@ const SOONEST: Duration = Duration::from_millis(50);
 const NEVER: Duration = Duration::MAX;
 
 /// The reconcilers.
-pub struct Look {
+pub struct Reconcilers {
     secrets: ManagedSecrets,
     hosts: DockerHosts,
     incidents: SecretIncidents,
@@ -36,7 +36,7 @@ pub struct Look {
     reported: Mutex<HashSet<(String, String)>>,
 }
 
-impl Look {
+impl Reconcilers {
     pub fn new(
         secrets: ManagedSecrets,
         hosts: DockerHosts,

@@ -1,6 +1,6 @@
 //! What the API server says where an account lacks a right.
 
-use super::objects::MissingRight;
+use keyturn_reconcile::objects::MissingRight;
 
 /// The right that an account lacks in a namespace; `None` for any other error, such as the refusal of an admission policy
 /// or of a quota, which are no matter of roles.

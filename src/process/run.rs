@@ -9,6 +9,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::batch::v1::Job;
+use keyturn_reconcile::docker_host::{self, DockerHosts};
+use keyturn_reconcile::managed_secret::{self, ManagedSecrets, ports};
+use keyturn_reconcile::secret_incident::{self, SecretIncidents};
+use keyturn_reconcile::settings::Settings;
 use kube::api::PartialObjectMeta;
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
@@ -16,28 +20,24 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet};
 
-use super::cache::{Cache, Guarded, Scope};
 use super::config::{ConfigError, ControllerArgs, span};
-use super::docker_host::{self, DockerHosts};
-use super::events::Events;
-use super::health::{self, Heartbeat, ListenError, Probes};
+use super::dispatch::Reconcilers;
+use super::health::{self, ListenError, Probes};
 use super::inventories::Inventories;
-use super::kube_client::{self, Clients, ConnectError};
-use super::kube_deploy_jobs::KubeDeployJobs;
-use super::kube_objects::{KubeObjects, OwnWrites};
-use super::lease::{Candidate, Leadership, LeaseError};
 use super::links::{Links, Queues, Telling};
-use super::look::Look;
-use super::managed_secret::{self, ManagedSecrets, ports};
-use super::metrics::{Exposition, Metrics};
-use super::mirror::{Mirror, MirrorWriter, mirror};
 use super::notifications::{Announces, Notifications};
 use super::queue::{self, Requests, Work};
-use super::secret_incident::{self, SecretIncidents};
-use super::settings::Settings;
 use super::targets::ClusterTargets;
-use super::watches;
 use crate::api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
+use crate::cluster::cache::{Cache, Guarded, Scope};
+use crate::cluster::client::{self, Clients, ConnectError};
+use crate::cluster::deploy_jobs::KubeDeployJobs;
+use crate::cluster::events::Events;
+use crate::cluster::lease::{Candidate, Heartbeat, Leadership, LeaseError};
+use crate::cluster::metrics::{Exposition, Metrics};
+use crate::cluster::mirror::{Mirror, MirrorWriter, mirror};
+use crate::cluster::objects::{KubeObjects, OwnWrites};
+use crate::cluster::watches;
 use crate::deploy::job::HOST_LABEL;
 use crate::generator::OperatingSystem;
 use crate::incident::cloudtrail::CloudTrail;
@@ -115,7 +115,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     let settings = args.settings()?;
     let signals = Signals::listen().map_err(RunError::Signals)?;
     let metrics = Metrics::default();
-    let clients = kube_client::connect(&metrics).await?;
+    let clients = client::connect(&metrics).await?;
     let cloudflare = Connection::new(args.cloudflare(), CloudflareLimits::below(span(settings.grace)))
         .map_err(RunError::Cloudflare)?;
     let lease = (&args.namespace, &args.lease_name);
@@ -267,7 +267,7 @@ impl Process {
         trail: Arc<dyn Trail>,
 
         stopped: watch::Receiver<bool>,
-    ) -> Result<Look, RunError> {
+    ) -> Result<Reconcilers, RunError> {
         let objects = Arc::new(KubeObjects::new(
             self.clients.calls.clone(),
             self.links.cache.clone(),
@@ -324,13 +324,13 @@ impl Process {
             Courier::new(&self.args.sink_files, self.args.allow_http)?,
             objects.clone(),
         );
-        Ok(Look::new(secrets, hosts, incidents, notifications, objects))
+        Ok(Reconcilers::new(secrets, hosts, incidents, notifications, objects))
     }
 
     fn spawn_workers(
         &self,
         pending: Vec<Pending>,
-        look: &Arc<Look>,
+        look: &Arc<Reconcilers>,
         stopped: &watch::Receiver<bool>,
         workers: &mut JoinSet<()>,
     ) {
@@ -390,7 +390,7 @@ fn tell<K: Announces + Clone + 'static>(
     work: Work,
     mirror: Mirror<K>,
     requests: Requests<K>,
-    look: &Arc<Look>,
+    look: &Arc<Reconcilers>,
     stopped: &watch::Receiver<bool>,
     workers: &mut JoinSet<()>,
 ) {

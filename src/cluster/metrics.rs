@@ -239,7 +239,7 @@ fn encode_gauge<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::mirror::mirror;
+    use crate::cluster::mirror::mirror;
 
     fn shown(leadership: Leadership) -> Vec<(String, String)> {
         let (grants, _) = mirror();

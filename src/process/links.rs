@@ -11,12 +11,12 @@ use kube::api::PartialObjectMeta;
 use kube::{Resource, ResourceExt};
 use tokio::sync::watch;
 
-use super::cache::{Cache, Guarded, decoded};
-use super::kube_objects::OwnWrites;
 use super::notifications::Announces;
 use super::queue::Queue;
-use super::watches::Change;
 use crate::api::{DockerHost, GROUP, ManagedSecret, SecretIncident, time};
+use crate::cluster::cache::{Cache, Guarded, decoded};
+use crate::cluster::objects::OwnWrites;
+use crate::cluster::watches::Change;
 
 /// The queues of one namespace, or of all.
 #[derive(Clone)]
@@ -252,9 +252,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::controller::cache::Scope;
-    use crate::controller::mirror::mirror;
-    use crate::controller::queue::{Requests, queue};
+    use crate::cluster::cache::Scope;
+    use crate::cluster::mirror::mirror;
+    use crate::process::queue::{Requests, queue};
 
     fn host() -> DockerHost {
         object(json!({

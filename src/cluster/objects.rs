@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keyturn_reconcile::links::is_on;
+use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{NamespaceResourceScope, object::HasStatus};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -17,7 +18,6 @@ use super::cache::{Cache, Guarded, decoded};
 use super::events::Events;
 use super::lease::Leadership;
 use super::metrics::Metrics;
-use super::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use super::refusal::missing_right;
 use super::user_secrets;
 use crate::api::docker_host::DockerHostStatus;
@@ -333,7 +333,8 @@ impl OwnWrites {
         }
     }
 
-    pub(super) fn remember<K: ResourceExt>(&self, object: &K) {
+    /// Notes a version that this process has just written.
+    pub fn remember<K: ResourceExt>(&self, object: &K) {
         let (Some(uid), Some(version)) = (object.uid(), object.resource_version()) else { return };
         let mut all = self.lock();
         let versions = &mut all.entry(uid).or_default().versions;

@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::cli::process;
+use super::memory;
 
 /// The most that any library may say, whatever level is asked for.
 const LIBRARIES: Level = Level::INFO;
@@ -37,7 +37,7 @@ pub fn start(level: LogLevel) {
     // A second start keeps the first: the process has logs either way.
     let _ = subscriber(level, std::io::stderr).try_init();
     std::panic::set_hook(Box::new(|panic| {
-        let (location, message) = (process::place(panic), process::message(panic));
+        let (location, message) = (memory::place(panic), memory::message(panic));
         tracing::error!(%location, "keyturn has a bug and panicked: {message}");
     }));
 }

@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -19,6 +19,8 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
+
+use crate::cluster::lease::Heartbeat;
 
 /// Bounds of what peers may hold.
 #[derive(Clone, Copy)]
@@ -33,26 +35,6 @@ struct Limits {
 const LIMITS: Limits = Limits { deadline: Duration::from_secs(10), connections: 32 };
 /// Pause after a connection that could not be accepted, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// A sign of life of the election loop, which all work depends on.
-#[derive(Clone, Debug)]
-pub struct Heartbeat(Arc<Mutex<Instant>>);
-
-impl Default for Heartbeat {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
-    }
-}
-
-impl Heartbeat {
-    pub fn beat(&self) {
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
-    }
-
-    fn age(&self) -> Duration {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).elapsed()
-    }
-}
 
 /// What the endpoints answer from.
 pub struct Probes {

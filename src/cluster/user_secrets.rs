@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
+use keyturn_reconcile::objects::ObjectError;
 use kube::{Api, Client, ResourceExt};
 
-use super::kube_objects::call;
-use super::objects::ObjectError;
+use super::objects::call;
 use crate::api::consent::{self, Purpose, Refusal};
 
 /// Why a Secret was not read.

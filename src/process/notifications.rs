@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
+use keyturn_reconcile::objects::{ObjectError, Objects, Source};
 use kube::Resource;
 
-use super::objects::{ObjectError, Objects, Source};
 use crate::api::consent::{self, Purpose};
 use crate::api::notification::PendingNotification;
 use crate::api::time::from_kubernetes;

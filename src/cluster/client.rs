@@ -11,7 +11,7 @@ use kube::Client;
 use kube::client::{Body, ClientBuilder};
 use tower::util::MapRequestLayer;
 
-use super::kube_config;
+use super::client_config;
 use super::metrics::Metrics;
 
 /// Longest silence of the API server inside one call.
@@ -40,7 +40,7 @@ pub enum ConnectError {
 
 /// Sets up connections with the pod's service account, or with KUBECONFIG. Nothing is sent yet.
 pub async fn connect(metrics: &Metrics) -> Result<Clients, ConnectError> {
-    let mut config = kube_config::infer().await?;
+    let mut config = client_config::infer().await?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.write_timeout = Some(WRITE_TIMEOUT);
     config.default_retry = false;

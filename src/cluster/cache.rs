@@ -201,7 +201,7 @@ mod tests {
     use kube::runtime::watcher::Event;
 
     use super::*;
-    use crate::controller::mirror::mirror;
+    use crate::cluster::mirror::mirror;
 
     #[tokio::test]
     async fn a_namespace_that_cannot_be_read_keeps_nobody_from_the_others() {

@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Secret;
+use keyturn_reconcile::managed_secret::ports::{Regions, Targets};
+use keyturn_reconcile::objects::{MissingRight, ObjectError, Objects, Source};
+use keyturn_reconcile::settings::Settings;
 use kube::Client;
 
 use super::config::span;
-use super::managed_secret::ports::{Regions, Targets};
-use super::objects::{MissingRight, ObjectError, Objects, Source};
-use super::settings::Settings;
-use super::user_secrets::{self, SecretError};
 use crate::api::cloudflare_r2::CloudflareR2Spec;
 use crate::api::consent::Purpose;
 use crate::api::docker_host::SecretKeyRef;
 use crate::api::grants::{self, Verdict};
 use crate::api::postgres::PostgresSpec;
 use crate::api::{DockerHost, ManagedSecret};
+use crate::cluster::user_secrets::{self, SecretError};
 use crate::deploy::job;
 use crate::deploy::ssh::client_key::ClientKey;
 use crate::deploy::ssh::known_hosts::KnownHosts;

@@ -4,10 +4,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use keyturn_reconcile::managed_secret::claims::{self, Claim};
 use kube::ResourceExt;
 
 use super::cache::Guarded;
-use super::managed_secret::claims::{self, Claim};
 use crate::api::ManagedSecret;
 
 /// Namespace and name of a ManagedSecret.

@@ -12,15 +12,15 @@ use async_trait::async_trait;
 use chrono::{TimeDelta, Utc};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Pod, Secret};
+use keyturn_reconcile::deploy_jobs::{DeployJob, DeployJobs};
+use keyturn_reconcile::objects::ObjectError;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 
-use super::deploy_jobs::{DeployJob, DeployJobs};
-use super::kube_job_state::{NotSaid, deploy_job, holds_task, is_active, is_suspended, pod_trouble};
-use super::kube_objects::call;
+use super::job_state::{NotSaid, deploy_job, holds_task, is_active, is_suspended, pod_trouble};
 use super::lease::Leadership;
-use super::objects::ObjectError;
+use super::objects::call;
 use crate::api::DockerHost;
 use crate::api::time::from_kubernetes;
 use crate::deploy::job::{

@@ -143,7 +143,7 @@ mod tests {
 
     use super::*;
     use crate::api::RotationGrant;
-    use crate::controller::mirror::mirror;
+    use crate::cluster::mirror::mirror;
 
     /// Lists that an API server answers one after another, the last one for ever. A watch of any but the last ends
     /// with "the resource version is too old"; that of the last is silent.
