@@ -1,4 +1,4 @@
-//! The logs of docker hosts: how they are asked, in an incident, for what authenticated with a secret, and what they said.
+//! Log lines of docker hosts: the script that an incident runs to find who authenticated with a secret, and its result.
 
 use chrono::TimeDelta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::duration::Duration;
 use super::rules;
 
-/// How long the script may run, where the spec does not say.
+/// Time limit of the script when the spec sets none.
 pub const DEFAULT_TIMEOUT: TimeDelta = TimeDelta::minutes(2);
 
-/// How a host's logs are asked for what authenticated with the secret. A SecretIncident does so once the secret is
-/// contained.
+/// Script that searches a host's logs for requests that authenticated with the secret. A SecretIncident runs it once
+/// the secret is contained or `revokeWithin` is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -20,15 +20,15 @@ pub const DEFAULT_TIMEOUT: TimeDelta = TimeDelta::minutes(2);
     "accessLog.timeout must be a number of minutes, at most 60m"
 ))]
 pub struct AccessLogSpec {
-    /// POSIX shell script that prints the log lines of what authenticated with the secret, from `$KEYTURN_SINCE` to
-    /// `$KEYTURN_UNTIL` (such as 2026-11-23T12:00:00Z). It runs on every host of the secret, as the account of the
-    /// DockerHost's ssh, and must exit 0 where there are no such lines too, as `sed -n /…/p` does and grep does not. All
-    /// that it prints is kept on the host; the first and last lines are shown in the SecretIncident, with known values
-    /// and tokens taken out.
+    /// POSIX shell script that prints the log lines of all requests that authenticated with the secret, from
+    /// `$KEYTURN_SINCE` to `$KEYTURN_UNTIL` (such as 2026-11-23T12:00:00Z). It runs on every host of the secret, as the
+    /// account of the DockerHost's ssh. It must exit 0 even when it finds no lines, as `sed -n /…/p` does and grep does
+    /// not. Its whole output stays on the host; the SecretIncident shows the first and last lines, with known values
+    /// and tokens removed.
     #[schemars(length(min = 1, max = 16384))]
     #[x_kube(validation = rules::SCRIPT)]
     pub script: String,
-    /// How long the script may run, in minutes, at most `60m`; 2m when absent.
+    /// Time limit of the script in minutes, at most `60m`; 2m when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
 }
@@ -39,7 +39,7 @@ impl AccessLogSpec {
     }
 }
 
-/// Log lines that a host was asked for in an incident, until the SecretIncident has them in its own status.
+/// Log lines that a host collected for an incident, kept here until the SecretIncident has them in its own status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostAccessLog {
@@ -49,28 +49,28 @@ pub struct HostAccessLog {
     pub incident_uid: String,
     /// Name of the ManagedSecret.
     pub secret: String,
-    /// Begin of the window that was asked for.
+    /// Start of the requested time window.
     pub since: Time,
-    /// End of the window.
+    /// End of the requested time window.
     pub until: Time,
-    /// When the last try ended.
+    /// Time when the last attempt ended.
     pub at: Time,
-    /// Job of the last try.
+    /// Job of the last attempt.
     pub job: String,
-    /// Hash of the window and the script of the last try. Another one is tried at once.
+    /// Hash of the window and the script of the last attempt. When either changes, the next attempt starts at once.
     pub revision: String,
-    /// How often this revision was tried.
+    /// Number of attempts for this revision.
     pub attempt: i32,
     /// Consecutive failures of this revision; 0 after a success.
     #[serde(default)]
     pub failures: i32,
-    /// After a failure, the earliest time of the next try.
+    /// Earliest time of the next attempt after a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Time>,
-    /// Why the last try failed.
+    /// Reason why the last attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// What was found in the window; absent until a try went well.
+    /// Lines that were found in the window; absent until an attempt succeeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<LogLines>,
 }
@@ -79,25 +79,25 @@ pub struct HostAccessLog {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogLines {
-    /// How many lines there are.
+    /// Number of lines.
     pub lines: i64,
-    /// How many bytes they have.
+    /// Size of the lines in bytes.
     pub bytes: i64,
-    /// Whether the script printed more than is kept.
+    /// True when the script printed more than keyturn keeps.
     #[serde(default)]
     pub cut: bool,
     /// SHA-256 of the file, in hexadecimal digits.
     pub digest: String,
-    /// The file on the host that has all of them.
+    /// Path of the file on the host that holds all lines.
     pub file: String,
-    /// The first and the last of them, with known values and tokens taken out.
+    /// First and last lines, with known values and tokens removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 24))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub excerpt: Vec<String>,
 }
 
-/// The log lines of one host about one secret, in a SecretIncident.
+/// Log lines of one host about one secret, shown in a SecretIncident.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IncidentLog {
@@ -105,17 +105,17 @@ pub struct IncidentLog {
     pub host: String,
     /// Name of the ManagedSecret.
     pub secret: String,
-    /// Begin of the window that the host was asked for.
+    /// Start of the requested time window.
     pub since: Time,
-    /// End of the window.
+    /// End of the requested time window.
     pub until: Time,
-    /// When the lines were collected; absent until they were.
+    /// Time when the lines were collected; absent until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collected_at: Option<Time>,
-    /// What was found.
+    /// Lines that were found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<LogLines>,
-    /// Why the last try failed.
+    /// Reason why the last attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }

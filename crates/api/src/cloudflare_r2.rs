@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::docker_host::SecretKeyRef;
 use super::rules;
 
-/// The access key id in `ssm.parameters[].value`.
+/// Placeholder of the access key id in `ssm.parameters[].value`.
 pub const ACCESS_KEY_ID: &str = "{accessKeyId}";
-/// The secret access key in `ssm.parameters[].value`.
+/// Placeholder of the secret access key in `ssm.parameters[].value`.
 pub const SECRET_ACCESS_KEY: &str = "{secretAccessKey}";
 
-/// An R2 key pair: every rotation makes a new account-owned API token, whose id is the access key id, and deletes the
-/// token before it once no host runs it any more.
+/// R2 key pair. Every rotation creates a new account-owned API token, whose id is the access key id, and deletes the
+/// previous token once no host runs it any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -34,29 +34,31 @@ pub struct CloudflareR2Spec {
     #[schemars(length(min = 32, max = 32))]
     #[x_kube(validation = rules::CLOUDFLARE_ACCOUNT)]
     pub account_id: String,
-    /// Buckets that the token is for; every bucket of the account when absent. Each is listed to prove a new token.
+    /// Buckets that the token may use; all buckets of the account when absent. keyturn lists each of them to prove that
+    /// a new token works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), inner(length(min = 3, max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Set, validation = rules::BUCKETS)]
     pub buckets: Option<Vec<String>>,
-    /// A bucket that exists, which is listed to prove a new token where buckets is absent.
+    /// Name of an existing bucket that keyturn lists to prove that a new token works; needed where buckets is absent,
+    /// unless permission is an Admin one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 3, max = 63))]
     #[x_kube(validation = rules::BUCKET)]
     pub probe_bucket: Option<String>,
-    /// Jurisdiction of the buckets, which decides the address of their S3 endpoint; default when absent.
+    /// Jurisdiction of the buckets, which decides the address of their S3 endpoint; `default` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jurisdiction: Option<Jurisdiction>,
-    /// What the token may do, by the names of Cloudflare's dashboard; ObjectReadWrite when absent.
+    /// Permission of the token, by its name in Cloudflare's dashboard; ObjectReadWrite when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permission: Option<Permission>,
-    /// Key of a Secret of this namespace that holds the administering token: account-owned, with the permission
-    /// Account API Tokens Write. It can make any token of the account. The Secret is read where it has the label
+    /// Key of a Secret of this namespace that holds the administering token: account-owned, with the permission Account
+    /// API Tokens Write. It can create any token of the account. keyturn reads the Secret only if it has the label
     /// `keyturn.dev/usable-by: cloudflare`.
     pub token_secret_ref: SecretKeyRef,
 }
 
-/// Where buckets are kept, as R2 spells it.
+/// Jurisdiction in which buckets are stored, as R2 spells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Jurisdiction {
@@ -67,7 +69,7 @@ pub enum Jurisdiction {
 }
 
 impl Jurisdiction {
-    /// The word for it in the resources of a token.
+    /// Name of the jurisdiction in the resources of a token.
     pub fn name(self) -> &'static str {
         match self {
             Jurisdiction::Default => "default",
@@ -76,7 +78,7 @@ impl Jurisdiction {
         }
     }
 
-    /// What follows the account in the name of the S3 endpoint.
+    /// Part of the S3 endpoint's host name that follows the account.
     pub fn subdomain(self) -> &'static str {
         match self {
             Jurisdiction::Default => "",
@@ -86,7 +88,7 @@ impl Jurisdiction {
     }
 }
 
-/// What a token may do.
+/// Permission of a token, as Cloudflare's dashboard names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Permission {
     #[default]
@@ -97,7 +99,7 @@ pub enum Permission {
 }
 
 impl Permission {
-    /// Name of Cloudflare's permission group; its id is looked up.
+    /// Name of Cloudflare's permission group; its id is looked up through the API.
     pub fn group(self) -> &'static str {
         match self {
             Permission::ObjectReadWrite => "Workers R2 Storage Bucket Item Write",
@@ -107,14 +109,14 @@ impl Permission {
         }
     }
 
-    /// Whether it is for the account rather than for buckets.
+    /// True when the permission is for the whole account rather than for buckets.
     pub fn is_of_account(self) -> bool {
         matches!(self, Permission::AdminReadWrite | Permission::AdminReadOnly)
     }
 }
 
 impl CloudflareR2Spec {
-    /// Buckets that a working pair can list; none where it can list all of them.
+    /// Buckets that a working pair can list; empty where it can list all buckets of the account.
     pub fn proven_by(&self) -> Vec<&str> {
         let named = self.buckets.iter().flatten().map(String::as_str);
         named.chain(self.probe_bucket.as_deref()).collect()

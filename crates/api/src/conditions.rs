@@ -1,4 +1,4 @@
-//! Condition types, reasons and the one function that sets a condition.
+//! Condition types, and the one function that sets a condition.
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -20,10 +20,10 @@ pub const STALLED: &str = "Stalled";
 pub const DEPLOYING: &str = "Deploying";
 pub const IMAGES_CLEAN: &str = "ImagesClean";
 
-/// Longest condition message that is written, in characters; longer ones are cut.
+/// Maximum length of a condition message in characters; longer messages are cut.
 pub const MAX_MESSAGE: usize = 1024;
 
-/// The three values of a condition's status.
+/// Status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Truth {
     True,
@@ -47,11 +47,11 @@ impl From<bool> for Truth {
     }
 }
 
-/// A condition to be said: its type, status, reason and message.
+/// Condition to set: its type, status, reason and message.
 pub type Said = (&'static str, Truth, String, String);
 
-/// Sets the condition of this type, keeping `lastTransitionTime` unless the status itself changes, so that writing
-/// the same facts twice yields the same object.
+/// Sets the condition of this type. `lastTransitionTime` changes only when the status itself changes, so writing the
+/// same facts twice is idempotent.
 pub fn set(
     conditions: &mut Vec<Condition>,
     kind: &str,
@@ -80,7 +80,7 @@ pub fn set(
     }
 }
 
-/// The beginning of a message, where it is too long for a status.
+/// Cuts a message to the maximum length of a condition message.
 pub fn cut(message: &str) -> String {
     message.chars().take(MAX_MESSAGE).collect()
 }

@@ -1,5 +1,5 @@
-//! Consent of a Secret: keyturn uses a Secret of the cluster only where the Secret itself says what for. Without it,
-//! whoever may name a Secret in an object of keyturn's, and may not read it, could have its content used or shown.
+//! Consent of a Secret: keyturn uses a Secret of the cluster only if a label of that Secret allows the purpose. Without
+//! this rule, people who cannot read a Secret could name it in a keyturn object and so have its content used or shown.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,17 +7,17 @@ use std::fmt;
 /// Label of a Secret that keyturn may use; its value is one [`Purpose`].
 pub const USABLE_BY: &str = "keyturn.dev/usable-by";
 
-/// What a Secret may be used for. There is one for each Secret: what serves two purposes lies in two Secrets, so that
-/// nothing that is for a login ends up with another server.
+/// Purpose for which a Secret may be used. Each Secret has one purpose, so two purposes need two Secrets. This keeps a
+/// credential for one kind of server from being sent to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Its key logs in to a docker host, or to the host before it.
+    /// The Secret's key logs in to a docker host or to its jump host.
     Ssh,
-    /// Its name and password log in to a Postgres server as administrator.
+    /// The Secret's name and password log in to a Postgres server as administrator.
     PostgresAdmin,
-    /// Its token makes and deletes tokens of a Cloudflare account.
+    /// The Secret's token creates and deletes tokens of a Cloudflare account.
     Cloudflare,
-    /// It holds the address of a notification sink.
+    /// The Secret holds the address of a notification sink.
     Notification,
 }
 
@@ -33,7 +33,8 @@ impl Purpose {
     }
 }
 
-/// Why a Secret is not used. Holds nothing of the Secret, its labels included: its reader may see none of it.
+/// Reason why keyturn does not use a Secret. It contains nothing of the Secret, not even its labels: readers of the
+/// message may have no right to see them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     namespace: String,
@@ -50,7 +51,7 @@ enum Why {
 }
 
 impl Refusal {
-    /// In a word, for a condition.
+    /// Reason of the condition, as one CamelCase word.
     pub fn reason(&self) -> &'static str {
         match self.why {
             Why::Missing => "SecretMissing",
@@ -85,7 +86,8 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// Decides whether a Secret with these labels, `None` where it does not exist, may be used for the purpose.
+/// Decides if a Secret with these labels may be used for the purpose; `labels` is `None` when the Secret does not
+/// exist.
 pub fn check(
     namespace: &str,
     name: &str,

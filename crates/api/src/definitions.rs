@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions, made from the types of this module.
+//! CustomResourceDefinitions, generated from the types of this crate.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray,
@@ -8,23 +8,23 @@ use serde_json::json;
 
 use super::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
 
-/// Longest text in a status, as Kubernetes bounds the messages of its own conditions.
+/// Maximum length of a text in a status, the same that Kubernetes sets for the messages of its own conditions.
 const MAX_STATUS_TEXT: i64 = 32768;
 
-/// Every definition that keyturn brings, in the order of their names.
+/// Returns every definition of keyturn, ordered by name.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     [DockerHost::crd(), ManagedSecret::crd(), RotationGrant::crd(), SecretIncident::crd()].map(finish).into()
 }
 
-/// Every definition as one YAML stream, as `kubectl apply -f -` takes it.
+/// Renders every definition as one YAML stream for `kubectl apply -f -`.
 ///
 /// # Errors
-/// Where a definition cannot be written as YAML: a bug in its type.
-pub fn render() -> Result<String, serde_saphyr::SerializeError> {
-    crds().iter().map(|crd| Ok(format!("---\n{}", serde_saphyr::to_string(crd)?))).collect()
+/// A definition cannot be written as YAML: a bug in its type.
+pub fn render() -> Result<String, serde_yaml_ng::Error> {
+    crds().iter().map(|crd| Ok(format!("---\n{}", serde_yaml_ng::to_string(crd)?))).collect()
 }
 
-/// What the derive cannot say.
+/// Applies the changes to a definition that the derive macro cannot express.
 fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) else {
@@ -34,19 +34,19 @@ fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
         no_defaults_in_items(schema);
         join_lines(schema);
         if let Some(spec) = schema.properties.as_mut().and_then(|p| p.get_mut("spec")) {
-            spec.description = Some("What must hold. Written by whoever makes the object.".into());
+            spec.description = Some("Desired state, written by the author of the object.".into());
         }
         let Some(status) = schema.properties.as_mut().and_then(|p| p.get_mut("status")) else { continue };
-        status.description = Some("What was observed and done. Written by the controller only.".into());
-        // kstatus takes an object whose status has no observedGeneration for current: before the controller has seen
-        // it, `flux` and `kubectl wait`-like tools would go on.
+        status.description = Some("Observed state and actions, written only by the controller.".into());
+        // kstatus considers an object without `status.observedGeneration` current, so `flux` and similar tools would
+        // continue before the controller has seen the object.
         bound_strings(status);
         status.default = Some(JSON(json!({"observedGeneration": -1})));
     }
     crd
 }
 
-/// Changes a schema and everything in it.
+/// Applies `change` to a schema and to every schema nested in it.
 fn each(schema: &mut JSONSchemaProps, change: &mut dyn FnMut(&mut JSONSchemaProps)) {
     change(schema);
     for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
@@ -59,7 +59,8 @@ fn each(schema: &mut JSONSchemaProps, change: &mut dyn FnMut(&mut JSONSchemaProp
     }
 }
 
-/// An optional field is left out rather than null: rules that ask `has(self.field)` would take null for a value.
+/// Removes null from optional fields: they must be left out instead, since rules that ask `has(self.field)` would
+/// accept null as a value.
 fn forbid_null(schema: &mut JSONSchemaProps) {
     each(schema, &mut |schema| {
         schema.nullable = None;
@@ -69,7 +70,8 @@ fn forbid_null(schema: &mut JSONSchemaProps) {
     });
 }
 
-/// Comments are broken to the width of the source; `kubectl explain` breaks lines to its own.
+/// Joins the lines of descriptions. Doc comments are wrapped to the width of the source; `kubectl explain` wraps lines
+/// itself.
 fn join_lines(schema: &mut JSONSchemaProps) {
     each(schema, &mut |schema| {
         let paragraphs = schema.description.iter().flat_map(|text| text.split("\n\n"));
@@ -78,7 +80,8 @@ fn join_lines(schema: &mut JSONSchemaProps) {
     });
 }
 
-/// Fields that are filled in within the items of a list show as changes that nobody made to whoever applies it.
+/// Removes defaults inside list items. Tools that apply an object would show the filled-in fields as changes that
+/// nobody made.
 fn no_defaults_in_items(schema: &mut JSONSchemaProps) {
     each(schema, &mut |schema| {
         if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
@@ -87,7 +90,7 @@ fn no_defaults_in_items(schema: &mut JSONSchemaProps) {
     });
 }
 
-/// Nothing that the controller writes may be without bound; what it writes is far shorter.
+/// Bounds every string in the status. The controller writes far shorter texts.
 fn bound_strings(status: &mut JSONSchemaProps) {
     each(status, &mut |schema| {
         let open = schema.max_length.is_none() && schema.enum_.is_none() && schema.format.is_none();

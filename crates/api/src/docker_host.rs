@@ -1,6 +1,6 @@
-//! DockerHost: where values are deployed, and how that is proven.
+//! DockerHost: the host on which values are deployed, and the proof that its containers run them.
 
-// The columns repeat their types, which the lint takes for a slip.
+// The printer columns repeat their types, which clippy reports as duplicated attributes.
 #![allow(clippy::duplicated_attributes)]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -14,7 +14,8 @@ use super::notification::PendingNotification;
 use super::rules;
 use super::window::Window;
 
-/// A docker host that is reached by SSH, deployed to by a script, and proven by comparing what its containers run.
+/// Docker host that keyturn reaches by SSH. A script deploys to it, and a comparison with the running containers proves
+/// the result.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "keyturn.dev",
@@ -25,7 +26,7 @@ use super::window::Window;
     category = "keyturn",
     namespaced,
     status = "DockerHostStatus",
-    doc = "A docker host that is reached by SSH, deployed to by a script, and proven by comparing what its containers run.",
+    doc = "Docker host that keyturn reaches by SSH. A script deploys to it, and a comparison with the running containers proves the result.",
     validation = rules::SHORT_NAME,
     validation = Rule::new("!has(self.spec.deploy.after) || !(self.metadata.name in self.spec.deploy.after)")
         .message("a host cannot wait for itself: remove its own name from deploy.after")
@@ -36,7 +37,7 @@ use super::window::Window;
         name = "Host",
         type_ = "string",
         json_path = ".spec.ssh.host",
-        description = "Name or address that is connected to"
+        description = "Name or address that keyturn connects to"
     ),
     printcolumn(
         name = "Project",
@@ -48,31 +49,31 @@ use super::window::Window;
         name = "Ready",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status",
-        description = "Whether the host answered and verify passed as of the last run"
+        description = "True when the host answered and verify passed in the last run"
     ),
     printcolumn(
         name = "Status",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
-        description = "Why"
+        description = "Reason of the Ready condition"
     ),
     printcolumn(
         name = "Last Run",
         type_ = "date",
         json_path = ".status.lastRun.finishedAt",
-        description = "When the last run ended"
+        description = "Time since the last run ended"
     ),
     printcolumn(
         name = "Result",
         type_ = "string",
         json_path = ".status.lastRun.result",
-        description = "How the last run ended"
+        description = "Result of the last run"
     ),
     printcolumn(
         name = "Images",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"ImagesClean\")].reason",
-        description = "Whether the images that the containers run carry secrets"
+        description = "Result of the last search for secrets in the images"
     ),
     printcolumn(
         name = "Age",
@@ -85,36 +86,36 @@ use super::window::Window;
         type_ = "string",
         json_path = ".status.run.job",
         priority = 1,
-        description = "Job of the run under way"
+        description = "Job of the run in progress"
     ),
     printcolumn(
         name = "Message",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].message",
         priority = 1,
-        description = "What is the case, and what to do about it"
+        description = "State of the host, and what to do if something is wrong"
     )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DockerHostSpec {
-    /// How the host is reached.
+    /// SSH endpoint of the host.
     pub ssh: SshSpec,
-    /// Which containers on it run the secrets.
+    /// Containers on the host that run the secrets.
     pub docker: DockerSpec,
-    /// How new values are brought to the containers.
+    /// Script that deploys new values to the containers, and the times when it may run.
     pub deploy: DeploySpec,
-    /// How the host is checked after a deployment.
+    /// Check of the product after a deployment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifySpec>,
-    /// How the images that the containers run are searched for secrets, which every run does.
+    /// Search for secrets in the images that the containers run. Every run does it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditSpec>,
-    /// Start nothing on this host while true. A run under way is finished.
+    /// Starts no run on this host while true. A run in progress is finished.
     #[serde(default)]
     pub suspend: bool,
 }
 
-/// An SSH endpoint, and who it must prove to be.
+/// SSH endpoint and the host keys that it must present.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SshSpec {
@@ -130,10 +131,11 @@ pub struct SshSpec {
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(validation = rules::USER)]
     pub user: String,
-    /// Secret of this namespace that holds the private key; it is used where it has the label `keyturn.dev/usable-by: ssh`.
+    /// Secret of this namespace that holds the private key. keyturn uses it only if it has the label
+    /// `keyturn.dev/usable-by: ssh`.
     pub key_secret_ref: SecretKeyRef,
-    /// Lines in the format of OpenSSH's known_hosts, as ssh-keyscan prints them; an item may hold several, comments and
-    /// blank lines among them. A host key that no line vouches for is refused.
+    /// Lines in the format of OpenSSH's known_hosts, as ssh-keyscan prints them. One item may hold several lines,
+    /// comments and blank lines. A host key that matches no line is refused.
     #[schemars(length(min = 1, max = 64), inner(length(max = 8192)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     #[x_kube(validation = (
@@ -142,7 +144,7 @@ pub struct SshSpec {
          AAAA…, as ssh-keyscan prints it; write several lines below a - |, since YAML joins the lines of a quoted text"
     ))]
     pub known_hosts: Vec<String>,
-    /// Host to connect through.
+    /// Jump host that the connection goes through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jump: Option<JumpSpec>,
 }
@@ -153,13 +155,14 @@ impl SshSpec {
     }
 }
 
-/// The lines of an item of `knownHosts` with their numbers from 1. Comments and blank lines are left out, as OpenSSH does.
+/// Returns the lines of an item of `knownHosts` with their numbers, counted from 1. Comments and blank lines are left
+/// out, as OpenSSH does.
 pub fn known_hosts_lines(item: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = item.lines().map(|line| line.trim_end_matches('\r').trim_start_matches([' ', '\t']));
     (1..).zip(lines).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// A host that the connection goes through. Its key is looked up in `ssh.knownHosts` too.
+/// Jump host that the connection goes through. Its host key is checked against `ssh.knownHosts` too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JumpSpec {
@@ -175,12 +178,13 @@ pub struct JumpSpec {
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(validation = rules::USER)]
     pub user: String,
-    /// Secret of this namespace that holds the private key, labelled as that of `ssh`, which is used when absent.
+    /// Secret of this namespace that holds the private key, with the same label as the Secret of `ssh`; the Secret of
+    /// `ssh` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_secret_ref: Option<SecretKeyRef>,
 }
 
-/// One key of a Secret in the same namespace.
+/// Key of a Secret in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
@@ -194,20 +198,20 @@ pub struct SecretKeyRef {
     pub key: String,
 }
 
-/// Containers that run the secrets.
+/// Containers of a compose project that run the secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DockerSpec {
-    /// Whether docker is called through `sudo -n`.
+    /// Calls docker through `sudo -n` when true.
     #[serde(default)]
     pub sudo: bool,
-    /// Where docker lies on the host, such as `/opt/docker/bin/docker`. When absent it is looked for on the search path of a
-    /// session without a login, and then in /usr/local/bin, /snap/bin, /opt/bin, ~/bin and ~/.local/bin.
+    /// Path of the docker program on the host, such as `/opt/docker/bin/docker`. When absent, keyturn searches the PATH
+    /// of a non-login session, then /usr/local/bin, /snap/bin, /opt/bin, ~/bin and ~/.local/bin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 256))]
     #[x_kube(validation = rules::PROGRAM)]
     pub path: Option<String>,
-    /// The compose project whose containers run the secrets.
+    /// Compose project whose containers run the secrets.
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = (
         "self.matches('^[a-z0-9][a-z0-9_-]*$')",
@@ -216,7 +220,7 @@ pub struct DockerSpec {
     pub compose_project: String,
 }
 
-/// How new values are brought to the containers, and when.
+/// Script that deploys new values to the containers, and the times when it may run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeploySpec {
@@ -224,22 +228,22 @@ pub struct DeploySpec {
     #[schemars(length(min = 1, max = 16384))]
     #[x_kube(validation = rules::SCRIPT)]
     pub script: String,
-    /// How long the script may run; 15m when absent.
+    /// Time limit of the script; 15m when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
-    /// When a deployment may start; always when empty. These count for every secret of the host.
+    /// Time windows in which a deployment may start; any time when empty. They apply to every secret of the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub windows: Vec<Window>,
-    /// DockerHosts of this namespace that must have proven a version before this one gets it.
+    /// DockerHosts of this namespace that must prove a version before it is deployed to this host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Set, validation = rules::OBJECT_NAMES)]
     pub after: Vec<String>,
 }
 
-/// How the product is checked.
+/// Check of the product after a deployment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VerifySpec {
@@ -247,12 +251,12 @@ pub struct VerifySpec {
     #[schemars(length(min = 1, max = 16384))]
     #[x_kube(validation = rules::SCRIPT)]
     pub script: String,
-    /// How long it may take until the script succeeds; 2m when absent.
+    /// Time within which the script must succeed; it is retried until then. 2m when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
 }
 
-/// How the images are searched for secrets. A finding never fails a deployment.
+/// Search for secrets in the images of the containers. A finding never fails a deployment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -260,8 +264,8 @@ pub struct VerifySpec {
     "layers are looked into once in every interval: set interval"
 ))]
 pub struct AuditSpec {
-    /// Variables (ENV and ARG) that may hold a literal although their names sound secret. A token of a known form in one
-    /// of them is reported all the same, and so is a value that keyturn manages.
+    /// Names of variables (ENV and ARG) that may have a literal value although the name suggests a secret. keyturn
+    /// still reports a token of a known format in them, and a value that it manages.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 128)))]
     #[x_kube(merge_strategy = ListMerge::Set, validation = rules::VARIABLES)]
@@ -271,17 +275,17 @@ pub struct AuditSpec {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub allow: Vec<AllowedImageFinding>,
-    /// The longest that the images go without being looked at. When absent they are looked at by the deployments and
-    /// verifications that happen anyway; otherwise a verification is started where none did in this time.
+    /// Maximum time between two searches of the images. When no run has searched them for this long, keyturn starts a
+    /// verification. When absent, only the deployments and verifications that happen anyway search them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Duration>,
-    /// Also look into the files of the images' layers, once in every `interval`. It takes what `docker save` of all of
-    /// them takes over the network, and ten minutes at most.
+    /// Also searches the files in the images' layers, once per `interval`. Each search transfers all images over the
+    /// network, as `docker save` does, and takes ten minutes at most.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub layers: bool,
 }
 
-/// A finding in an image that is known and accepted.
+/// Finding in an image that is known and accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AllowedImageFinding {
@@ -289,21 +293,22 @@ pub struct AllowedImageFinding {
     #[schemars(length(min = 16, max = 16))]
     #[x_kube(validation = rules::FINDING)]
     pub fingerprint: String,
-    /// Only in this image: a name with its tag, one without (all of its tags), or a digest. In every image when absent.
+    /// Image in which the finding is accepted: a name with a tag, a name without a tag (all its tags), or a digest.
+    /// Every image when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
-    /// Why it is accepted, for whoever reads this.
+    /// Reason why the finding is accepted, for people who read this object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub reason: Option<String>,
 }
 
-/// What is known of the host. Losing it costs one verify run.
+/// State of the host as of the last runs. If it is lost, one verify run restores it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DockerHostStatus {
-    /// Generation of the spec that this status speaks of.
+    /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Conditions: Ready, Deploying, ImagesClean, Stalled.
@@ -311,47 +316,48 @@ pub struct DockerHostStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// What is known of each parameter on this host.
+    /// Results for each parameter on this host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["path".into()]))]
     pub parameters: Vec<HostParameter>,
-    /// The run under way.
+    /// Run in progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<HostRun>,
-    /// The last run that ended.
+    /// Last run that ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_run: Option<HostRun>,
-    /// The last deployment that ended; a later run that only verified does not replace it.
+    /// Last deployment that ended; a later run that only verified does not replace it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_deploy: Option<HostRun>,
-    /// The last look at the images that the containers run.
+    /// Last search of the images that the containers run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_audit: Option<ImageAudit>,
-    /// Secrets in the images that the containers run, but for those that `audit` allows. Never a value.
+    /// Secrets in the images that the containers run, except those that `audit` allows. It never contains a value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub image_findings: Vec<ImageFinding>,
-    /// Log lines that the host was asked for in incidents, until the SecretIncidents have them.
+    /// Log lines that the host collected for incidents, kept until the SecretIncidents have them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub access_logs: Vec<HostAccessLog>,
-    /// Hash of the endpoint and compose project that `parameters` speaks of: another host or project proves anew.
+    /// Hash of the endpoint and compose project that `parameters` describes. When either changes, all versions must be
+    /// proven again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Earliest time of the next attempt after a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_time: Option<Time>,
-    /// What people are to be told and a sink of `notifications` in the chart's values has not taken yet.
+    /// Notifications that a sink of `notifications` in the chart's values has not accepted yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
     pub pending_notifications: Vec<PendingNotification>,
 }
 
-/// What is known of one parameter on this host. Once proven, it stays so until a newer version is wanted.
+/// Result for one parameter on this host. Once proven, it stays proven until a newer version is needed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostParameter {
@@ -359,21 +365,22 @@ pub struct HostParameter {
     pub path: String,
     /// Version that was compared or deployed.
     pub version: i64,
-    /// When that version's value was made. It tells it from the same number of a parameter that was created again.
+    /// Time when this version's value was generated. It distinguishes the version from the same number of a parameter
+    /// that was deleted and created again.
     pub published_at: Time,
-    /// What the comparison of the containers with that version showed.
+    /// Result of comparing the containers with that version.
     pub proof: Proof,
-    /// When it was shown.
+    /// Time of the result.
     pub at: Time,
-    /// Whether a deployment of this version ended well here, which matters where nothing can be compared.
+    /// True when a deployment of this version ended well here. It matters where nothing can be compared.
     #[serde(default)]
     pub deployed: bool,
 }
 
-/// What a comparison of running containers with a version showed.
+/// Result of comparing the running containers with a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Proof {
-    /// Every container that has the variable runs the value, at least one has it, and verify passed.
+    /// Every container that has the variable runs the value, at least one container has it, and verify passed.
     Proven,
     /// At least one container runs another value.
     Differs,
@@ -381,108 +388,110 @@ pub enum Proof {
     Incomparable,
 }
 
-/// A look at the images of the compose project's containers.
+/// Search of the images of the compose project's containers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageAudit {
-    /// When it was.
+    /// Time of the search.
     pub at: Time,
-    /// How many images the containers ran.
+    /// Number of images that the containers ran.
     pub images: i32,
-    /// Findings that `audit` allows.
+    /// Number of findings that `audit` allows.
     #[serde(default)]
     pub allowed: i32,
-    /// Findings that there was no room for: in all images there are these and those in `imageFindings`.
+    /// Number of findings left out of `imageFindings` for lack of room. The total is this number plus the findings
+    /// listed there.
     #[serde(default)]
     pub left_out: i32,
-    /// Why not every image could be looked at.
+    /// Reason why some image could not be searched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// Hash of `audit` as it was then. A change is acted on at once.
+    /// Hash of `audit` at the time of the search. When `audit` changes, the images are searched again at once.
     #[serde(default)]
     pub settings: String,
-    /// The last look into the files of the layers, where `audit.layers` asks for it.
+    /// Last search of the files in the layers, where `audit.layers` is true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<LayersAudit>,
 }
 
-/// A look into the files of the images' layers.
+/// Search of the files in the images' layers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LayersAudit {
-    /// When it was.
+    /// Time of the search.
     pub at: Time,
-    /// How many files were looked into.
+    /// Number of files searched.
     #[serde(default)]
     pub files: i64,
-    /// Why not all of them were.
+    /// Reason why some files were not searched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-/// A secret in an image, without the secret.
+/// Secret found in an image. It never contains the secret's value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageFinding {
-    /// Name of the image as the container was started with it.
+    /// Image name with which the container was started.
     pub image: String,
     /// The image's ID, `sha256:…`.
     pub digest: String,
-    /// Where in the image: `env DB_PASSWORD`, `label build-info`, `history layer 4 NPM_TOKEN`, `file app/.env`.
+    /// Location in the image: `env DB_PASSWORD`, `label build-info`, `history layer 4 NPM_TOKEN`, `file app/.env`.
     pub place: String,
-    /// What makes it a finding, see docs/image-audit.md.
+    /// Rule that the finding matched, see docs/image-audit.md.
     pub rule: String,
-    /// What identifies the finding in `audit.allow`, 16 hexadecimal digits. It does not depend on the value.
+    /// Fingerprint that identifies the finding in `audit.allow`, 16 hexadecimal digits. It does not depend on the
+    /// value.
     pub fingerprint: String,
-    /// The parameter whose published value it is, where keyturn manages it.
+    /// Parameter that publishes the value that was found, where keyturn manages it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameter: Option<String>,
 }
 
-/// A run of a deploy Job.
+/// Run of a deploy Job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostRun {
     /// Hash of the `path=version` lines and the script.
     pub revision: String,
-    /// Deploy; Verify, where nothing is changed; Collect, where log lines are collected for an incident.
+    /// Deploy, Verify (changes nothing) or Collect (collects log lines for an incident).
     pub mode: RunMode,
     /// Name of the Job.
     pub job: String,
-    /// How often this revision was tried, from 1.
+    /// Number of this attempt for the revision, counted from 1.
     pub attempt: i32,
-    /// When the Job was created.
+    /// Time when the Job was created.
     pub started_at: Time,
-    /// When the Job ended.
+    /// Time when the Job ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
     /// `Succeeded`, or the reason of the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<String>,
-    /// What happened, and what to do where something is wrong.
+    /// Outcome of the run, and what to do if something is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Generation of the spec that the Job was made from.
+    /// Generation of the spec from which the Job was created.
     #[serde(default)]
     pub generation: i64,
     /// Consecutive failed runs of this mode, revision and generation, this one included; 0 after a success.
     #[serde(default)]
     pub failures: i32,
-    /// How many of these failures the host itself has shown: by its deploy script, its verify script or what its containers
-    /// run. What came of the others is not known, so nothing is rolled back for them.
+    /// Number of these failures that the host itself reported: by its deploy script, its verify script or what its
+    /// containers run. The outcome of the other failures is unknown, so they cause no rollback.
     #[serde(default)]
     pub rejections: i32,
-    /// After a failure, the earliest time of another run of the same revision and generation.
+    /// Earliest time of another run of the same revision and generation after a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Time>,
-    /// `path=version` lines of the run.
+    /// Parameters of the run, as `path=version` lines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024), inner(length(max = 1100)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub parameters: Vec<String>,
 }
 
-/// What a run does.
+/// Kind of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RunMode {
     Deploy,

@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::rules;
 
-/// A span of time as one number and one unit: `m` minutes, `h` hours, `d` days of 24 hours. At most four digits.
+/// Duration as one number of at most four digits and one unit: `m` minutes, `h` hours, `d` days of 24 hours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(extend("x-kubernetes-validations" = rules::validations(&[rules::DURATION])))]
 pub struct Duration(#[schemars(length(max = 16))] pub String);
 
 impl Duration {
-    /// The span, or `None` where the text is not of the form that the schema demands.
+    /// Returns the duration, or `None` if the text does not have the form that the schema requires.
     pub fn to_delta(&self) -> Option<TimeDelta> {
         let (number, unit) = self.0.split_at_checked(self.0.len().checked_sub(1)?)?;
         if number.is_empty()

@@ -1,9 +1,9 @@
-//! What RotationGrants allow: deny by default, and a denial says which grant is lacking.
+//! Verdict of the RotationGrants on an object: denied by default, and a denial shows the grant that is missing.
 //!
-//! Everything that an object touches must be covered by a grant of its namespace. Where several grants cover the same
-//! thing, one in mode Observe wins over those in mode Rotate: a single grant then stops everything below a path,
-//! whatever other grants there are. One that cannot be read may be such a grant, so it observes all of its namespaces.
-//! What lies under keyturn's staging path is never granted, or an object could publish the records of another.
+//! A grant of the object's namespace must cover everything that the object touches. Where several grants cover the same
+//! thing, a grant in mode Observe wins over grants in mode Rotate, so that a single grant stops everything below a
+//! path. A grant that cannot be decoded may be such a grant, so it counts as mode Observe for all its namespaces. Paths
+//! below keyturn's staging path are never granted; otherwise an object could publish the records of another.
 
 use kube::api::{DynamicObject, ObjectMeta};
 use serde_json::Value;
@@ -15,16 +15,16 @@ use super::rotation_grant::{
     CloudflareGrant, GrantMode, HostGrant, ParameterGrant, PostgresGrant, RotationGrant, RotationGrantSpec,
 };
 
-/// SSH's own port, which is meant where none is written.
+/// Default SSH port, used when no port is given.
 const SSH_PORT: i32 = 22;
-/// The account's default key by its alias. Any account may use it, so no grant lists it.
+/// Alias of the account's default KMS key. Every namespace may use it, so no grant lists it.
 const DEFAULT_KEY: &str = "alias/aws/ssm";
-/// The prefix of everything, which no grant allows.
+/// Prefix of the whole account, which no grant allows.
 const ROOT: &str = "/";
-/// What a template may consist of without being listed.
+/// Placeholders that a template may contain without being listed in a grant.
 const PLACEHOLDERS: [&str; 5] = ["{value}", "{password}", "{username}", "{accessKeyId}", "{secretAccessKey}"];
 
-/// The RotationGrants of a cluster.
+/// RotationGrants of a cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Grants {
     readable: Vec<RotationGrant>,
@@ -35,12 +35,12 @@ pub struct Grants {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Unreadable {
     name: String,
-    /// Those that it is for; `None` where not even that can be read, so it is for all of them.
+    /// Namespaces of the grant; `None` when even those cannot be decoded, so the grant counts for all namespaces.
     namespaces: Option<Vec<String>>,
 }
 
 impl Grants {
-    /// As the API server lists them, decoded one by one.
+    /// Decodes the grants one by one from the API server's list.
     pub fn of(objects: Vec<DynamicObject>) -> Self {
         let mut grants = Self::default();
         for object in objects {
@@ -48,7 +48,7 @@ impl Grants {
                 name: object.metadata.name.clone().unwrap_or_default(),
                 namespaces: namespaces(&object.data),
             };
-            // One that is being deleted says nothing any more, readable or not.
+            // A grant that is being deleted no longer counts, even if it cannot be decoded.
             let is_live = object.metadata.deletion_timestamp.is_none();
             match object.try_parse::<RotationGrant>() {
                 Ok(grant) => grants.readable.push(grant),
@@ -59,7 +59,7 @@ impl Grants {
         grants
     }
 
-    /// What the live grants of a namespace say.
+    /// Returns the name and spec of each live grant of a namespace.
     fn of_namespace<'a>(
         &'a self,
         namespace: Option<&'a str>,
@@ -70,8 +70,8 @@ impl Grants {
             .map(|grant| (grant.metadata.name.as_deref().unwrap_or_default(), &grant.spec))
     }
 
-    /// Why nothing in a namespace may be touched although grants allow it: one of them observes what `covers` says it is
-    /// about, or cannot be read.
+    /// Reason why keyturn must only observe the object although grants allow it: a grant that `covers` it is in mode
+    /// Observe, or a grant cannot be decoded.
     fn observed(
         &self,
         namespace: Option<&str>,
@@ -108,26 +108,26 @@ impl FromIterator<RotationGrant> for Grants {
     }
 }
 
-/// The namespaces of a grant that cannot be decoded, where those are as they should be.
+/// Returns the namespaces of a grant that cannot be decoded, if they are well-formed.
 fn namespaces(data: &Value) -> Option<Vec<String>> {
     let named = data.get("spec")?.get("namespaces")?.as_array().filter(|named| !named.is_empty())?;
     named.iter().map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
-/// What the grants say about an object.
+/// Verdict of the grants on an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Everything that it touches may be changed.
+    /// keyturn may change everything that the object touches.
     Rotate,
-    /// Everything that it touches is granted, but some of it is only observed: it is decided and reported, and nothing is
-    /// touched. Says which grant observes.
+    /// Everything that the object touches is granted, but a grant in mode Observe covers some of it: keyturn decides
+    /// and reports, and changes nothing. Names that grant.
     Observe(String),
-    /// Something is not granted: what, and the YAML that an administrator would apply.
+    /// Something is not granted. Holds what is missing, and the YAML that an administrator would apply.
     Denied(String),
 }
 
 impl Verdict {
-    /// Whether it may be looked at.
+    /// True when keyturn may read what the object touches.
     pub fn allows_looks(&self) -> bool {
         !matches!(self, Self::Denied(_))
     }
@@ -136,7 +136,7 @@ impl Verdict {
         observed.map_or(Self::Rotate, Self::Observe)
     }
 
-    /// What is said about two things of which both are touched.
+    /// Combines the verdicts on two things that are both touched; the stricter verdict wins.
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
             (denied @ Self::Denied(_), _) | (_, denied @ Self::Denied(_)) => denied,
@@ -146,26 +146,26 @@ impl Verdict {
     }
 }
 
-/// What a grant is measured by beside its own words.
+/// Settings of the installation that a grant depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Installation<'a> {
-    /// Its own region, which a grant without regions is for.
+    /// Region of the installation, which applies to grants without regions.
     pub region: &'a str,
-    /// Its own path, which no grant is for.
+    /// Staging path of the installation, which no grant allows.
     pub staging: &'a str,
 }
 
-/// A parameter that an object touches, and how.
+/// Parameter that an object touches, with the region, the key and the template it uses.
 struct Wanted<'a> {
     path: &'a str,
     region: &'a str,
     key: Option<&'a str>,
-    /// The text around the value, where that is more than placeholders.
+    /// Text around the value, if it contains more than placeholders.
     template: Option<&'a str>,
 }
 
 impl Wanted<'_> {
-    /// Whether the entry lets somebody have the parameter so.
+    /// True when the entry allows the parameter with this region, key and template.
     fn is_allowed_by(&self, entry: &ParameterGrant, home: &str) -> bool {
         let listed = |list: &[String], wanted: Option<&str>| {
             wanted.is_none_or(|wanted| list.iter().any(|listed| listed == wanted))
@@ -181,20 +181,22 @@ impl Wanted<'_> {
             && listed(&entry.templates, self.template)
     }
 
-    /// Whether the entry is about it, whatever else the entry lists: so an Observe grant stops it.
+    /// True when the entry covers the path and region, whatever keys and templates it lists: an Observe grant then
+    /// stops the parameter.
     fn is_stopped_by(&self, entry: &ParameterGrant) -> bool {
         let in_region = entry.regions.is_empty() || entry.regions.iter().any(|region| region == self.region);
         is_of(entry, self.path) && in_region
     }
 }
 
-/// Whether an entry is about a path. Without a `/` at its end a prefix would match half a segment; the schema refuses one.
+/// True when an entry covers a path. A prefix without a `/` at its end would match half a segment; the schema refuses
+/// such a prefix.
 fn is_of(entry: &ParameterGrant, path: &str) -> bool {
     let below = |prefix: &str| prefix.ends_with('/') && path.starts_with(prefix);
     entry.prefix.as_deref().is_some_and(below) || entry.path.as_deref() == Some(path)
 }
 
-/// Whether a namespace may renew the parameters of a ManagedSecret, which lie in `region`.
+/// Decides if a namespace may renew the parameters of a ManagedSecret, which are in `region`.
 pub fn managed_secret(
     grants: &Grants,
     secret: &ManagedSecret,
@@ -236,7 +238,7 @@ pub fn managed_secret(
     }
 }
 
-/// Why no grant can allow this path; `None` where one could.
+/// Reason why no grant can allow this path; `None` if a grant can.
 fn never_granted(path: &str, staging: &str) -> Option<String> {
     if below(path, staging) {
         return Some(format!(
@@ -270,7 +272,8 @@ fn without_parameters(object: &ObjectMeta, lacking: &[&Wanted<'_>]) -> Verdict {
     denied(object, &what, RotationGrantSpec { parameters: entries, ..nothing(object) })
 }
 
-/// The entry that an administrator would write for a path: its folder, or the path alone where that is the whole account.
+/// Grant entry that an administrator would write for a path: its folder as the prefix, or the path itself when the
+/// folder is the root of the account.
 fn place_of(path: &str) -> ParameterGrant {
     match path.rfind('/') {
         Some(end) if end > 0 => {
@@ -280,7 +283,7 @@ fn place_of(path: &str) -> ParameterGrant {
     }
 }
 
-/// Whether nothing of a template is the author's own text.
+/// True when a template consists of placeholders only.
 fn is_of_placeholders(template: &str) -> bool {
     let mut rest = template;
     while !rest.is_empty() {
@@ -292,7 +295,7 @@ fn is_of_placeholders(template: &str) -> bool {
     true
 }
 
-/// Whether a namespace may change the roles of a Postgres source, and run its probes as them.
+/// Decides if a namespace may change the roles of a Postgres source, and run its probes as these roles.
 fn server(grants: &Grants, secret: &ManagedSecret, spec: &PostgresSpec) -> Verdict {
     let roles = roles(spec);
     let namespace = secret.metadata.namespace.as_deref();
@@ -324,7 +327,7 @@ fn server(grants: &Grants, secret: &ManagedSecret, spec: &PostgresSpec) -> Verdi
     denied(&secret.metadata, &what, RotationGrantSpec { postgres: vec![grant], ..nothing(&secret.metadata) })
 }
 
-/// Whether a namespace may make and delete tokens of a Cloudflare account.
+/// Decides if a namespace may create and delete tokens of a Cloudflare account.
 fn cloudflare(grants: &Grants, secret: &ManagedSecret, account: &str) -> Verdict {
     let namespace = secret.metadata.namespace.as_deref();
     let lists = |grant: &RotationGrantSpec| grant.cloudflare.iter().any(|g| g.account_id == account);
@@ -336,14 +339,14 @@ fn cloudflare(grants: &Grants, secret: &ManagedSecret, account: &str) -> Verdict
     denied(&secret.metadata, &format!("the Cloudflare account {account}"), lacking)
 }
 
-/// Whether every role of a Postgres source may be a superuser or a replication role.
+/// True when grants allow every role of a Postgres source to be a superuser or a replication role.
 pub fn allows_superuser(grants: &Grants, secret: &ManagedSecret) -> bool {
     let Some(spec) = &secret.spec.generate.postgres else { return false };
     let allowed = granted_roles(grants, secret, spec, |grant| grant.allow_superuser);
     roles(spec).iter().all(|role| allowed.contains(role))
 }
 
-/// The roles of the source's server that entries of this kind list.
+/// Returns the roles that grants list for the source's server, in entries for which `of` is true.
 fn granted_roles<'a>(
     grants: &'a Grants,
     secret: &'a ManagedSecret,
@@ -357,7 +360,7 @@ fn granted_roles<'a>(
         .collect()
 }
 
-/// Every role that a source touches.
+/// Returns every role that a source touches.
 fn roles(spec: &PostgresSpec) -> Vec<&str> {
     let pair = spec.alternating_roles.as_ref();
     let owner = pair.map(|pair| pair.owner.as_str());
@@ -375,7 +378,7 @@ fn is_server(grant: &PostgresGrant, spec: &PostgresSpec) -> bool {
     (same_host || same_via) && grant.port.unwrap_or(POSTGRES_PORT) == i32::from(spec.port())
 }
 
-/// Whether a namespace may connect to the endpoints of a DockerHost: the host, and the one it is reached through.
+/// Decides if a namespace may connect to the endpoints of a DockerHost: the host and its jump host.
 pub fn docker_host(grants: &Grants, host: &DockerHost) -> Verdict {
     let namespace = host.metadata.namespace.as_deref();
     let ssh = &host.spec.ssh;
@@ -406,19 +409,19 @@ pub fn docker_host(grants: &Grants, host: &DockerHost) -> Verdict {
     denied(&host.metadata, &format!("SSH to {}", names.join(", ")), lacking)
 }
 
-/// Whether a path is this folder or lies in it.
+/// True when the path is this folder or lies in it.
 fn below(path: &str, folder: &str) -> bool {
     let folder = folder.trim_end_matches('/');
     path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether whole segments can be compared: none is empty, `.` or `..`.
+/// True when the path is absolute and no segment is empty, `.` or `..`: only then can whole segments be compared.
 fn plain(path: &str) -> bool {
     path.strip_prefix('/')
         .is_some_and(|rest| !rest.split('/').any(|segment| matches!(segment, "" | "." | "..")))
 }
 
-/// A grant for the namespace of an object that grants nothing.
+/// Returns an empty grant for the namespace of an object.
 fn nothing(object: &ObjectMeta) -> RotationGrantSpec {
     RotationGrantSpec {
         namespaces: object.namespace.iter().cloned().collect(),
@@ -434,8 +437,8 @@ fn denied(object: &ObjectMeta, what: &str, lacking: RotationGrantSpec) -> Verdic
     let namespace = object.namespace.as_deref().unwrap_or_default();
     let name = format!("{namespace}-{}", object.name.as_deref().unwrap_or_default());
     let grant = RotationGrant::new(&name, lacking);
-    // Cannot fail: strings, numbers and lists only.
-    let yaml = serde_saphyr::to_string(&grant).unwrap_or_default();
+    // Serialization cannot fail: there are only strings, numbers and lists.
+    let yaml = serde_yaml_ng::to_string(&grant).unwrap_or_default();
     Verdict::Denied(format!(
         "No RotationGrant lets namespace {namespace} use {what}. An administrator of the cluster allows it with \
          kubectl apply of:\n{yaml}"

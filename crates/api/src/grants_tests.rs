@@ -48,7 +48,7 @@ fn short(verdict: Verdict) -> &'static str {
     }
 }
 
-/// What grants say to a secret of an installation in us-east-1.
+/// Verdict on a secret in `region`, for an installation in us-east-1.
 fn verdict_in(grants: &[RotationGrant], secret: &ManagedSecret, region: &str) -> Verdict {
     let installation = Installation { region: "us-east-1", staging: STAGING };
     managed_secret(&grants.iter().cloned().collect(), secret, region, installation)
@@ -189,7 +189,7 @@ fn hosts_are_granted_by_name_and_port_and_the_jump_host_too() {
     assert_eq!(short(verdict_on(&grants, &host(plain))), "observe");
 }
 
-/// The grant that a denial shows, as an administrator would paste it.
+/// Parses the grant that a denial shows, as an administrator would paste it.
 fn pasted(verdict: &Verdict) -> RotationGrant {
     let Verdict::Denied(message) = verdict else { panic!("{verdict:?}") };
     let yaml = &message[message.find("apiVersion:").unwrap()..];
@@ -398,7 +398,7 @@ fn probes_are_granted_for_every_role_that_they_are_run_as() {
     assert_eq!(verdict_of(&[given(false)], &secret), Verdict::Rotate);
 }
 
-/// A grant as the API server has it.
+/// RotationGrant as the API server lists it.
 fn listed(spec: Value) -> DynamicObject {
     let object = json!({
         "apiVersion": "keyturn.dev/v1alpha1", "kind": "RotationGrant", "metadata": {"name": "broken"}, "spec": spec,

@@ -28,7 +28,8 @@ pub use secret_incident::{SecretIncident, SecretIncidentSpec, SecretIncidentStat
 
 /// The API group of every keyturn object.
 pub const GROUP: &str = "keyturn.dev";
-/// A new value of this annotation asks for one rotation now.
+/// Annotation whose new value requests one rotation now.
 pub const ROTATE_REQUESTED_AT: &str = "keyturn.dev/rotate-requested-at";
-/// Held from the first record of a rotation to its close, and for `deletionPolicy: Delete`.
+/// Finalizer of a ManagedSecret, held from the first record of a rotation until its close, and for `deletionPolicy:
+/// Delete`.
 pub const FINALIZER: &str = "keyturn.dev/rotation";

@@ -1,6 +1,6 @@
-//! ManagedSecret: what must be renewed, and when.
+//! ManagedSecret: a secret to renew, and the schedule for it.
 
-// The columns repeat their types, which the lint takes for a slip.
+// The printer columns repeat their types, which clippy reports as duplicated attributes.
 #![allow(clippy::duplicated_attributes)]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -16,7 +16,7 @@ use super::postgres::PostgresSpec;
 use super::rules;
 use super::window::Window;
 
-/// A secret in AWS SSM Parameter Store that is renewed on a schedule, on the hosts that run it.
+/// Secret in AWS SSM Parameter Store that keyturn renews on a schedule, and on the docker hosts that run it.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "keyturn.dev",
@@ -27,7 +27,7 @@ use super::window::Window;
     category = "keyturn",
     namespaced,
     status = "ManagedSecretStatus",
-    doc = "A secret in AWS SSM Parameter Store that is renewed on a schedule, on the docker hosts that run it.",
+    doc = "Secret in AWS SSM Parameter Store that keyturn renews on a schedule, and on the docker hosts that run it.",
     validation = rules::SHORT_NAME,
     selectable = ".spec.suspend",
     selectable = ".spec.rotation.mode",
@@ -41,19 +41,19 @@ use super::window::Window;
         name = "Period",
         type_ = "string",
         json_path = ".spec.rotation['period','mode']",
-        description = "Greatest age of a value, or OnDemand"
+        description = "Maximum age of a value, or OnDemand"
     ),
     printcolumn(
         name = "Ready",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status",
-        description = "Whether the value is published and was accepted by its target as of the last check"
+        description = "True when the value is published and its target accepted it at the last check"
     ),
     printcolumn(
         name = "Status",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
-        description = "Why"
+        description = "Reason of the Ready condition"
     ),
     printcolumn(
         name = "Rotated",
@@ -65,7 +65,7 @@ use super::window::Window;
         name = "Next",
         type_ = "string",
         json_path = ".status.nextRotationTime",
-        description = "When the next rotation may start"
+        description = "Time when the next rotation may start"
     ),
     printcolumn(
         name = "Age",
@@ -85,14 +85,14 @@ use super::window::Window;
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Deployed\")].status",
         priority = 1,
-        description = "Whether every host has proven that it runs the published version"
+        description = "True when every host has proven that it runs the published version"
     ),
     printcolumn(
         name = "Message",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].message",
         priority = 1,
-        description = "What is the case, and what to do about it"
+        description = "State of the secret, and what to do if something is wrong"
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -120,37 +120,37 @@ use super::window::Window;
      then the parameter by hand"
 ))]
 pub struct ManagedSecretSpec {
-    /// Where the value is published. Parameters and region are fixed once the object exists.
+    /// SSM parameters that publish the value. Their paths and the region cannot be changed after creation.
     pub ssm: SsmSpec,
-    /// How a new value is made. Exactly one source.
+    /// Source of new values. Exactly one source is needed.
     pub generate: GenerateSpec,
-    /// When it is renewed.
+    /// Schedule of the rotations, and reactions to failures and drift.
     pub rotation: RotationSpec,
-    /// DockerHosts of this namespace that must run the value. None: it is published in SSM only.
+    /// DockerHosts of this namespace that must run the value. When empty, the value is only published in SSM.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub hosts: Vec<HostRef>,
-    /// When the previous credential is retired.
+    /// Time and condition for retiring the previous credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retire: Option<RetireSpec>,
-    /// How the hosts' logs are asked, in an incident, for what authenticated with the secret. Nobody looks at them when
-    /// absent.
+    /// Search of the hosts' logs, in an incident, for requests that authenticated with the secret. When absent, no logs
+    /// are collected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_log: Option<AccessLogSpec>,
-    /// Said in Events and status whenever the secret is rotated, such as what its users have to do.
+    /// Text that Events and notifications show whenever the secret is rotated, such as what its users must do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub notice: Option<String>,
-    /// Start no rotation while true. One that has begun is finished.
+    /// Starts no rotation while true. A rotation in progress is finished.
     #[serde(default)]
     pub suspend: bool,
-    /// What happens to the parameters when this object is deleted: Retain keeps them, Delete deletes them too.
+    /// Fate of the parameters when this object is deleted: Retain keeps them, Delete deletes them.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
 
-/// Where a value is published.
+/// SSM parameters that publish a value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -164,7 +164,7 @@ pub struct ManagedSecretSpec {
     "ssm.region cannot be changed, set or removed after creation: create another ManagedSecret for another region"
 ))]
 pub struct SsmSpec {
-    /// The SecureString parameters that hold the value. Their paths cannot be changed after creation.
+    /// SecureString parameters that hold the value. Their paths cannot be changed after creation.
     #[schemars(length(min = 1, max = 10))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["path".into()]))]
     pub parameters: Vec<ParameterSpec>,
@@ -179,13 +179,14 @@ pub struct SsmSpec {
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(validation = rules::KMS_KEY)]
     pub kms_key_id: Option<String>,
-    /// What to do when the parameter does not exist; when absent Create for random values, and Stall for generate.postgres
-    /// and generate.cloudflareR2, where a slip in the path must not change a credential that is in use.
+    /// Reaction to a parameter that does not exist: Create publishes a first value, Stall waits for a person. When
+    /// absent, Create for random values, and Stall for generate.postgres and generate.cloudflareR2, where a typo in the
+    /// path must not change a credential in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_missing: Option<IfMissing>,
 }
 
-/// One parameter that holds the value.
+/// Parameter that holds the value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ParameterSpec {
@@ -193,9 +194,10 @@ pub struct ParameterSpec {
     #[schemars(length(min = 2, max = 900))]
     #[x_kube(validation = rules::PATH, validation = rules::PATH_NOT_RESERVED)]
     pub path: String,
-    /// Text that is published, in which `{value}` stands for the generated value; only `{value}` when absent. With
-    /// generate.postgres `{password}` is the same and `{username}` is the role, percent-encoded where the text is a URL.
-    /// With generate.cloudflareR2 it is `{accessKeyId}` and `{secretAccessKey}`, in one parameter or in several.
+    /// Text to publish, in which `{value}` stands for the generated value; only `{value}` when absent. With
+    /// generate.postgres, `{password}` means the same as `{value}`, and `{username}` stands for the role; both are
+    /// percent-encoded where the text is a URL. With generate.cloudflareR2, `{accessKeyId}` and `{secretAccessKey}`
+    /// stand for the key pair, in one parameter or in several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     #[x_kube(validation = (
@@ -208,14 +210,14 @@ pub struct ParameterSpec {
     pub value: Option<String>,
 }
 
-/// What to do about a parameter that does not exist.
+/// Reaction to a parameter that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum IfMissing {
     Create,
     Stall,
 }
 
-/// How a value is made: exactly one source.
+/// Source of new values. Exactly one is needed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -230,22 +232,23 @@ pub struct GenerateSpec {
     /// Random bytes in standard base64 with padding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base64: Option<BytesSpec>,
-    /// A password of letters, digits and chosen symbols.
+    /// Password of letters, digits and chosen symbols.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<PasswordSpec>,
-    /// A Fernet key: 32 random bytes in URL-safe base64 with padding.
+    /// Fernet key: 32 random bytes in URL-safe base64 with padding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fernet: Option<FernetSpec>,
-    /// The password of a Postgres role, which the server is told before it is published.
+    /// Password of a Postgres role. keyturn changes it on the server before it publishes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresSpec>,
-    /// The key pair of a new Cloudflare R2 API token.
+    /// Key pair of a new Cloudflare R2 API token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloudflare_r2: Option<CloudflareR2Spec>,
 }
 
 impl ManagedSecret {
-    /// The region that it names, or that of the controller when it was first seen; `None`: not seen yet.
+    /// Returns the region in the spec, or the controller's region that was pinned in status when it first saw the
+    /// object; `None` when it has not seen the object yet.
     pub fn region(&self) -> Option<&str> {
         let pinned = || self.status.as_ref().and_then(|status| status.region.as_deref());
         self.spec.ssm.region.as_deref().or_else(pinned)
@@ -253,30 +256,30 @@ impl ManagedSecret {
 }
 
 impl GenerateSpec {
-    /// Whether a system outside has to accept what is published.
+    /// True when an external system has to accept the published value.
     pub fn has_target(&self) -> bool {
         self.postgres.is_some() || self.cloudflare_r2.is_some()
     }
 }
 
-/// Random bytes.
+/// Length of a random value in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BytesSpec {
-    /// Number of random bytes, from 16 to 1024. The text is longer: twice as long in hexadecimal.
+    /// Number of random bytes, from 16 to 1024. The published text is longer: twice as long in hexadecimal.
     #[schemars(range(min = 16, max = 1024))]
     pub bytes: i32,
 }
 
-/// Random characters.
+/// Length and symbols of a random password.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PasswordSpec {
     /// Number of characters, from 16 to 256.
     #[schemars(range(min = 16, max = 256))]
     pub length: i32,
-    /// Symbols that may occur beside letters and digits, such as `-_.`; none when absent. Quotes, `$`, `#` and `\`
-    /// are changed by many readers of .env files.
+    /// Symbols that may occur beside letters and digits, such as `-_.`; none when absent. Many readers of .env files
+    /// change quotes, `$`, `#` and `\`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = (
@@ -290,18 +293,18 @@ pub struct PasswordSpec {
     pub symbols: Option<String>,
 }
 
-/// A Fernet key, and how many previous ones stay beside it.
+/// Fernet key, and the number of previous keys published with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FernetSpec {
-    /// How many previous keys stay behind the new one, separated by commas, for applications that use MultiFernet.
-    /// None when absent: `Fernet("new,old")` silently acts as `new` alone.
+    /// Number of previous keys to publish after the new key, separated by commas, for applications that use
+    /// MultiFernet. None when absent: `Fernet("new,old")` silently acts as `new` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9))]
     pub keep_previous: Option<i32>,
 }
 
-/// When a value is renewed, and what happens when that goes wrong.
+/// Schedule of the rotations, and reactions to failures and drift.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -309,35 +312,37 @@ pub struct FernetSpec {
     "set exactly one of period (such as 90d) and mode: OnDemand"
 ))]
 pub struct RotationSpec {
-    /// Greatest age of a value, such as `90d`: it is rotated in the last window before it is that old. Exactly one
-    /// of period and mode.
+    /// Maximum age of a value, such as `90d`. The value is rotated in the last window before it reaches this age. Set
+    /// exactly one of period and mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub period: Option<Duration>,
-    /// `OnDemand`: only a new value of the annotation `keyturn.dev/rotate-requested-at` rotates.
+    /// Rotation mode without a period. With `OnDemand`, only a new value of the annotation
+    /// `keyturn.dev/rotate-requested-at` starts a rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<RotationMode>,
-    /// When a rotation may start; always when empty. One that was asked for by annotation does not wait for them.
+    /// Time windows in which a rotation may start; any time when empty. A rotation requested by annotation does not
+    /// wait for a window.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub windows: Vec<Window>,
-    /// What to do when a deployment fails for good: Hold keeps the new value and stalls, RollBack publishes and
-    /// deploys the previous one again. Hold when absent.
+    /// Reaction to a deployment that fails for good: Hold keeps the new value and stalls, RollBack publishes and
+    /// deploys the previous value again. Hold when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<OnFailure>,
-    /// What to do when somebody else writes the parameter: Alert only says so, Adopt takes that value over, Rotate
-    /// replaces it. Alert when absent.
+    /// Reaction to a parameter that somebody else writes (drift): Alert only reports it, Adopt accepts that value,
+    /// Rotate replaces it. Alert when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_drift: Option<OnDrift>,
 }
 
-/// Rotation without a period.
+/// Rotation mode without a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RotationMode {
     OnDemand,
 }
 
-/// What to do when a deployment fails for good.
+/// Reaction to a deployment that fails for good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnFailure {
     #[default]
@@ -345,7 +350,7 @@ pub enum OnFailure {
     RollBack,
 }
 
-/// What to do when somebody else writes a parameter.
+/// Reaction to a parameter that somebody else writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnDrift {
     #[default]
@@ -354,7 +359,7 @@ pub enum OnDrift {
     Rotate,
 }
 
-/// A DockerHost that runs the value, and under which names.
+/// DockerHost that runs the value, and the names of the value's environment variable there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostRef {
@@ -362,8 +367,8 @@ pub struct HostRef {
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::OBJECT_NAME)]
     pub name: String,
-    /// Names of the environment variable in the containers; when absent, the last segment of each path, as `DB_PASSWORD`
-    /// where that is `db-password`.
+    /// Names of the environment variable in the containers. When absent, the last segment of each path, converted to a
+    /// variable name if needed: `DB_PASSWORD` for `db-password`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 128)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -374,25 +379,26 @@ pub struct HostRef {
     pub env: Vec<String>,
 }
 
-/// When a previous credential is retired.
+/// Time and condition for retiring the previous credential.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetireSpec {
-    /// How long after the proof the previous credential keeps working; 1h when absent.
+    /// Time that the previous credential keeps working after the proof; the chart value `times.retireAfter` (1h) when
+    /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Duration>,
-    /// `Verify`: where no container has the variable, a passed verify script counts as proof.
+    /// Proof that is needed where no container has the variable. `Verify` accepts a passed verify script as proof.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requires: Option<RetireRequirement>,
 }
 
-/// What counts as proof where nothing can be compared.
+/// Proof that is accepted where nothing can be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RetireRequirement {
     Verify,
 }
 
-/// What happens to the parameters when the object is deleted.
+/// Fate of the parameters when the object is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
     #[default]
@@ -400,11 +406,11 @@ pub enum DeletionPolicy {
     Delete,
 }
 
-/// What the outside world says. Losing it loses nothing.
+/// State as observed in SSM, on the hosts and at the target. If it is lost, the controller rebuilds it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManagedSecretStatus {
-    /// Generation of the spec that this status speaks of.
+    /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Conditions: Ready, Rotating, Deployed, Overdue, Drifted, Compromised, Preflight, Reconciling, Stalled.
@@ -412,44 +418,44 @@ pub struct ManagedSecretStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// AWS region that holds the parameters, pinned at first sight.
+    /// AWS region that holds the parameters, pinned when the controller first sees the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
-    /// What is published.
+    /// Published version of each parameter.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["path".into()]))]
     pub parameters: Vec<PublishedParameter>,
-    /// When the published value was made.
+    /// Time when the published value was generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_rotation_time: Option<Time>,
-    /// When the next rotation may start, in RFC 3339.
+    /// Time when the next rotation may start, in RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_rotation_time: Option<String>,
-    /// The check of the hosts that comes before a rotation.
+    /// Check of the hosts before a rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preflight: Option<PreflightStatus>,
-    /// The rotation under way.
+    /// Rotation in progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationStatus>,
-    /// How the last request or rotation ended.
+    /// Result of the last request or rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_rotation: Option<LastRotation>,
-    /// Values of the annotation `keyturn.dev/rotate-requested-at` that were executed or recorded, newest first, by their
-    /// hash: none of them rotates again, in whatever order they come back.
+    /// Hashes of the values of the annotation `keyturn.dev/rotate-requested-at` that were executed or recorded, newest
+    /// first. If one of these values returns, in whatever order, it starts no rotation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), inner(length(max = 64)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub handled_requests: Vec<String>,
-    /// What each host runs.
+    /// Version of the secret on each host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub hosts: Vec<SecretOnHost>,
-    /// What the system that must accept the value said of it.
+    /// Result of the last check at the system that must accept the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetStatus>,
-    /// The response to the latest SecretIncident that concerns this secret; absent where there is none.
+    /// Response to the latest SecretIncident that concerns this secret; absent when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compromise: Option<CompromiseStatus>,
     /// Previous credentials that still work.
@@ -457,211 +463,217 @@ pub struct ManagedSecretStatus {
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["credential".into()]))]
     pub pending_retirements: Vec<PendingRetirement>,
-    /// Consecutive failures of the same step, kept so that a restart keeps the backoff.
+    /// Consecutive failures of one step, kept in status so that a restart does not reset the backoff.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureStatus>,
-    /// The last ten rotations, newest first.
+    /// Last ten rotations, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub history: Vec<LastRotation>,
-    /// What people are to be told and a sink of `notifications` in the chart's values has not taken yet.
+    /// Notifications that a sink of `notifications` in the chart's values has not accepted yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
     pub pending_notifications: Vec<PendingNotification>,
 }
 
-/// What is published in one parameter.
+/// Published version of one parameter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PublishedParameter {
     /// Path of the parameter.
     pub path: String,
-    /// Version in SSM.
+    /// Number of the version in SSM.
     pub version: i64,
-    /// Who made this version.
+    /// Author of this version.
     pub origin: Origin,
-    /// When the value of this version was made, or SSM took it where it was there before keyturn. With the version it
-    /// says which value is meant, since the versions of a parameter that is created again count from 1 anew.
+    /// Time when the value of this version was generated, or when SSM stored it if the value existed before keyturn
+    /// managed it. Together with the version number it identifies the value, since a parameter that is deleted and
+    /// created again starts at version 1.
     pub published_at: Time,
 }
 
-/// Who made a published version.
+/// Author of a published version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Origin {
-    /// It was there before keyturn, or is taken over with `onDrift: Adopt`.
+    /// Existed before keyturn managed the parameter, or was accepted with `onDrift: Adopt`.
     Adopted,
-    /// keyturn published it.
+    /// Published by keyturn.
     Rotated,
-    /// Somebody else wrote it over a version of keyturn's.
+    /// Written by somebody else, over a version that keyturn published.
     Foreign,
 }
 
-/// Asks the hosts to show that they still answer, pass verify and run the published version.
+/// Request to the hosts to prove that they answer, pass verify and run the published version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PreflightStatus {
-    /// A host's proof counts when it is not older than this.
+    /// Earliest time of a proof that counts: older proofs are ignored.
     pub requested_at: Time,
 }
 
-/// A rotation under way.
+/// Rotation in progress.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RotationStatus {
     /// Number of the rotation.
     pub id: i64,
-    /// Why it was started: Missing, Period, Request, Drift, RollBack, Incident.
+    /// Cause of the rotation: Missing, Period, Request, Drift, RollBack or Incident.
     pub trigger: String,
-    /// Record, Install, Promote, Deploy, Retire or Close.
+    /// Current step: Record, Install, Promote, Deploy, Retire or Close.
     pub step: String,
-    /// Value of the annotation that asked for it.
+    /// Value of the annotation that requested the rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262144))]
     pub request: Option<String>,
-    /// When its record was created.
+    /// Time when the rotation's record was created.
     pub started_at: Time,
-    /// When the role was given its new password in place, so that hosts are without a working one until the deployment.
+    /// Time when the role's password was changed in place. From then until the deployment, the hosts have no working
+    /// password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub installed_at: Option<Time>,
-    /// When every host was first seen to have proven the new value.
+    /// Time when all hosts were first observed to have proven the new value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_at: Option<Time>,
-    /// Failed attempts of the step.
+    /// Number of failed attempts of the step.
     #[serde(default)]
     pub attempts: i32,
-    /// What it is doing or waiting for.
+    /// Current activity, or the event that the rotation waits for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
-/// How a request or a rotation ended.
+/// Result of a request or a rotation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastRotation {
-    /// Number of the rotation; absent where a request needed none.
+    /// Number of the rotation; absent when a request needed no rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
-    /// Value of the annotation that asked for it.
+    /// Value of the annotation that requested the rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262144))]
     pub request: Option<String>,
-    /// Why it was started.
+    /// Cause of the rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<String>,
-    /// Succeeded, RolledBack, Aborted or Recorded (a request that was there at first sight).
+    /// Succeeded, RolledBack, Aborted or Recorded. Recorded means that the request already existed when the controller
+    /// first saw the object, so it was not executed.
     pub result: String,
-    /// When it ended.
+    /// Time when the rotation or request ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
-    /// With generate.postgres.singleRole: how many seconds the hosts had no password that worked for new connections,
-    /// from the change of the role to the last proof. Absent where it is not known.
+    /// Number of seconds in which hosts had no password that worked for new connections, from the change of the role to
+    /// the last proof. Only with generate.postgres.singleRole; absent when unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_seconds: Option<i64>,
 }
 
-/// What one host runs.
+/// Version of the secret on one host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretOnHost {
     /// Name of the DockerHost.
     pub name: String,
-    /// Newest version that the host has proven to run.
+    /// Newest version that was compared with what the host's containers run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<i64>,
-    /// Whether that is the published one.
+    /// True when the host has proven that it runs the published version of every parameter.
     pub proven: bool,
 }
 
-/// What the system that must accept the published value said of it.
+/// Result of the last check at the system that must accept the published value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetStatus {
-    /// Whether it accepted the published login as of the last check.
+    /// True when the system accepted the published login at the last check.
     pub accepts: bool,
-    /// When that was asked: before and during rotations, and when the object or what is published changes.
+    /// Time of the last check. keyturn checks before and during rotations, and when the object or the published version
+    /// changes.
     pub checked_at: Time,
-    /// Whether it refuses late requests of older rotations, for which an administrator of Postgres must be able to create
-    /// the table `keyturn.fence`; Cloudflare cannot.
+    /// True when the system refuses late requests of older rotations. Postgres does so if an administrator is named who
+    /// can create the table `keyturn.fence`; Cloudflare cannot.
     pub fenced: bool,
-    /// Why it does not accept it; empty where it does.
+    /// Reason why the system does not accept the login; empty when it does.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// What a person should know of the roles or tokens.
+    /// Notes for people about the roles or tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub notes: Vec<String>,
-    /// The statements that make owner and pair from the role in use, where alternatingRoles.bootstrap asks for that and it
-    /// is not done; at most 100 are shown.
+    /// SQL statements that create the owner and the pair from the role in use, where alternatingRoles.bootstrap asks
+    /// for them and they were not run yet; at most 100 are shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub set_up: Vec<String>,
 }
 
-/// A previous credential that still works.
+/// Previous credential that still works.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PendingRetirement {
-    /// Which credential, by a name that is no secret.
+    /// Name that identifies the credential; it is not secret.
     pub credential: String,
-    /// Not before this time.
+    /// Earliest time at which keyturn retires the credential.
     pub not_before: Time,
-    /// Why it is still there.
+    /// Reason why the credential is not retired yet.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
-/// How far the response to an incident has come.
+/// Progress of the response to an incident.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CompromiseStatus {
-    /// Every value that was made before this time has to go: the latest reportedAt of the incidents that concern it.
+    /// Latest reportedAt of the incidents that concern this secret. Every value generated before this time must be
+    /// replaced.
     pub reported_at: Time,
-    /// The old login is revoked at this time at the latest, where a system has to accept it.
+    /// Time by which the old login is revoked at the latest, where an external system has to accept it.
     pub revoke_by: Time,
-    /// When the value was made that is published instead.
+    /// Time when the replacement value was generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotated_at: Option<Time>,
-    /// When every host was seen to run it.
+    /// Time when all hosts were observed to run the replacement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted_at: Option<Time>,
-    /// When the old login was seen to be refused, with no session of it left; absent where no system has to accept it.
+    /// Time when the old login was observed to be refused, with no session of it left; absent where no external system
+    /// has to accept the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Time>,
-    /// Since when nobody can use what may have been read.
+    /// Time of containment: since then nobody can use the value that may have been read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contained_at: Option<Time>,
-    /// What is left to do.
+    /// Work that is left to do.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
-/// A step that fails again and again.
+/// Step that fails repeatedly.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FailureStatus {
     /// Step that failed.
     pub step: String,
-    /// Why, in a word.
+    /// Reason of the failure, as one CamelCase word.
     pub reason: String,
-    /// Why, and what to do.
+    /// Cause of the failure, and what to do.
     pub message: String,
-    /// Consecutive failures.
+    /// Number of consecutive failures.
     pub attempts: i32,
-    /// Whether only a person can end it; it is tried again all the same.
+    /// True when only a person can fix the cause; keyturn still retries.
     #[serde(default)]
     pub permanent: bool,
     /// Earliest time of the next attempt.
     pub next_attempt_time: Time,
-    /// Generation under which it failed; a change of it or of the request resets the backoff.
+    /// Generation of the spec for which the step failed. A new generation or a new request resets the backoff.
     pub generation: i64,
-    /// Latest report of an incident under which it failed; a later one resets the backoff too.
+    /// Latest report of an incident at the time of the failure. A later report resets the backoff too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident: Option<Time>,
-    /// Annotation under which it failed.
+    /// Value of the annotation at the time of the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262144))]
     pub request: Option<String>,

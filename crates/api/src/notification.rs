@@ -1,38 +1,38 @@
-//! What a person is to be told, kept in an object's status from the moment it happens until every sink has taken it.
+//! Notifications for people. Each one stays in the object's status from the event until every sink has accepted it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Most notifications that wait in one object's status; the oldest make room.
+/// Maximum number of notifications that wait in one object's status; new ones replace the oldest.
 pub const MAX_PENDING: usize = 20;
 
-/// What a notification is about.
+/// Subject of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum Topic {
-    /// A rotation ended whose object has a `notice`: people have something to do.
+    /// A rotation ended whose object has a `notice`: people have to act.
     Rotated,
     /// The value is older than its period.
     Overdue,
-    /// A step failed again and again, and is tried on.
+    /// A step failed repeatedly; keyturn keeps retrying.
     Failing,
-    /// Nothing goes on until a person acts.
+    /// keyturn waits until a person acts.
     Stalled,
     /// Somebody else wrote the parameter.
     Drifted,
-    /// An image that a host runs has a secret in it.
+    /// An image that a host runs contains a secret.
     ImagesNotClean,
-    /// A SecretIncident was created, and the response has begun.
+    /// A SecretIncident was created, and the response has started.
     Opened,
-    /// Nobody can use any more what may have been read.
+    /// Nobody can use the suspected values any more.
     Contained,
-    /// What was told before is over.
+    /// The problem of an earlier notification is solved.
     Recovered,
 }
 
 impl Topic {
-    /// As it is written in status and in the chart's values.
+    /// Name of the topic in status and in the chart's values.
     pub fn as_str(self) -> &'static str {
         match self {
             Topic::Rotated => "Rotated",
@@ -48,19 +48,19 @@ impl Topic {
     }
 }
 
-/// A notification that a sink has not taken yet.
+/// Notification that at least one sink has not accepted yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PendingNotification {
-    /// The same at every attempt: receivers drop what they have seen.
+    /// Id of the notification, the same at every attempt, so that receivers can drop duplicates.
     pub id: String,
-    /// What it is about.
+    /// Subject of the notification.
     pub topic: Topic,
-    /// When it happened.
+    /// Time of the event.
     pub time: Time,
-    /// What happened, for a person. Never a value.
+    /// Description of the event for people. It never contains a value.
     pub message: String,
-    /// Sinks that have not taken it yet, by their names in the chart's values.
+    /// Names of the sinks, as in the chart's values, that have not accepted the notification yet.
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub sinks: Vec<String>,

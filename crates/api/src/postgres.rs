@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::rules;
 
-/// Port of a Postgres server where none is written.
+/// Default port of a Postgres server.
 pub const PORT: i32 = 5432;
-/// Random bytes of a password where none are written: 48 hexadecimal digits.
+/// Default number of random bytes in a password: 48 hexadecimal digits.
 pub const PASSWORD_BYTES: i32 = 24;
 
-/// The password of a Postgres role. Exactly one of host and via, exactly one of singleRole and alternatingRoles.
+/// Password of a Postgres role. Set exactly one of host and via, and exactly one of singleRole and alternatingRoles.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -32,12 +32,14 @@ pub const PASSWORD_BYTES: i32 = 24;
     "alternatingRoles need an administrator (adminSecretRef or adminParameter): a role cannot set up or retire another"
 ))]
 pub struct PostgresSpec {
-    /// Host name or address of a server that the controller itself reaches. The certificate must be for this name.
+    /// Host name or address of a server that the controller reaches directly. The server's certificate must be valid
+    /// for this name, unless tls.serverName is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = rules::HOST)]
     pub host: Option<String>,
-    /// A server that listens on the docker host only: reached through its SSH, at 127.0.0.1 of the host.
+    /// DockerHost in front of a server that listens on the docker host only. keyturn reaches it through the host's SSH,
+    /// at 127.0.0.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<PostgresVia>,
     /// TCP port; 5432 when absent.
@@ -48,74 +50,78 @@ pub struct PostgresSpec {
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::POSTGRES_NAME)]
     pub database: String,
-    /// How the server proves who it is. The certificate is always checked where the controller connects directly.
+    /// TLS settings of the connection. If the controller connects directly, it always checks the certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<PostgresTls>,
-    /// Secret of this namespace with the administrator's name and password; it is read where it has the label
+    /// Secret of this namespace with the administrator's name and password. keyturn reads it only if it has the label
     /// `keyturn.dev/usable-by: postgres-admin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_secret_ref: Option<AdminSecretRef>,
-    /// Parameter in SSM that holds the administrator's password; it may be rotated by another ManagedSecret.
+    /// SSM parameter that holds the administrator's password. Another ManagedSecret may rotate it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_parameter: Option<AdminParameter>,
-    /// One role whose password is changed in place. Between that and the deployment the hosts run a password that is
-    /// not accepted for new connections; open ones go on.
+    /// Role whose password is changed in place. From the change until the deployment, new connections with the old
+    /// password fail; open connections stay open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub single_role: Option<SingleRole>,
-    /// Two login roles that share one owner and take turns, so that no connection ever fails.
+    /// Two login roles that share one owner and take turns, so that no connection fails during a rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alternating_roles: Option<AlternatingRoles>,
-    /// Random bytes of a new password, which is their hexadecimal form; 24 (48 characters) when absent.
+    /// Number of random bytes of a new password, which is published in hexadecimal; 24 bytes (48 characters) when
+    /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 16, max = 64))]
     pub password_bytes: Option<i32>,
-    /// Statements that the application's login must be able to run, such as `SELECT 1 FROM orders LIMIT 1`, where a
-    /// RotationGrant has `probes: true` for its roles. Each is run in a read-only transaction with a timeout, which is
-    /// always rolled back: before a rotation as the published login, and with alternatingRoles as the new one before it is
-    /// published. None is run as a superuser.
+    /// SQL statements that the application's login must be able to run, such as `SELECT 1 FROM orders LIMIT 1`. A
+    /// RotationGrant must have `probes: true` for its roles. Each statement runs in a read-only transaction with a
+    /// timeout, which is always rolled back: before a rotation as the published login, and with alternatingRoles also
+    /// as the new login before it is published. No statement runs as a superuser.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 1024)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub probes: Vec<String>,
 }
 
-/// A way to a server through a docker host.
+/// Route to a server through a docker host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PostgresVia {
-    /// Name of a DockerHost of this namespace, on whose loopback address the server listens.
+    /// Name of a DockerHost of this namespace; the server listens on the loopback address of this host.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::OBJECT_NAME)]
     pub docker_host: String,
 }
 
-/// How the server proves who it is.
+/// TLS settings of the connection to the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PostgresTls {
-    /// `VerifyFull` checks certificate and name, `Disable` uses no TLS. Through a docker host Disable when absent,
-    /// since SSH protects the way; directly VerifyFull, and nothing else is taken.
+    /// `VerifyFull` checks the certificate and its name, `Disable` uses no TLS. Through a docker host, Disable when
+    /// absent, since SSH protects the connection. For direct connections, VerifyFull is the default and the only mode
+    /// allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<TlsMode>,
-    /// Certificates in PEM that may vouch for the server; the public authorities when absent.
+    /// Certificates of the authorities that are trusted to sign the server's certificate, in PEM; the public
+    /// authorities when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16384))]
     pub ca: Option<String>,
-    /// Name that the certificate must be for; the host when absent, which a server behind a docker host has none of.
+    /// Name that the certificate must be valid for; the host when absent. Needed for TLS through a docker host, where
+    /// no host is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = rules::HOST)]
     pub server_name: Option<String>,
 }
 
-/// Whether TLS is used.
+/// TLS mode of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TlsMode {
     VerifyFull,
     Disable,
 }
 
-/// The administrator's name and password in a Secret.
+/// Secret that holds the administrator's name and password.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AdminSecretRef {
@@ -133,7 +139,7 @@ pub struct AdminSecretRef {
     pub password_key: Option<String>,
 }
 
-/// The administrator's password in SSM.
+/// SSM parameter that holds the administrator's password.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AdminParameter {
@@ -141,17 +147,17 @@ pub struct AdminParameter {
     #[schemars(length(min = 2, max = 900))]
     #[x_kube(validation = rules::PATH, validation = rules::PATH_NOT_RESERVED)]
     pub path: String,
-    /// The administrator's role.
+    /// Name of the administrator's role.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::POSTGRES_NAME)]
     pub username: String,
 }
 
-/// One role whose password is changed in place.
+/// Role whose password is changed in place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SingleRole {
-    /// Name of the role. Without an administrator it changes its own password.
+    /// Name of the role. Without an administrator, the role changes its own password.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::POSTGRES_NAME)]
     pub name: String,
@@ -165,33 +171,33 @@ pub struct SingleRole {
     "names must be two different roles, and neither may be the owner"
 ))]
 pub struct AlternatingRoles {
-    /// The two login roles. Which of them is in use is told by what is published.
+    /// Names of the two login roles. The published value shows which role is in use.
     #[schemars(length(min = 2, max = 2), inner(length(min = 1, max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::POSTGRES_NAMES)]
     pub names: Vec<String>,
-    /// The role without login that both are members of, act as, and that owns the objects.
+    /// Name of the role without login that owns the objects. Both login roles are members of it and act as it.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::POSTGRES_NAME)]
     pub owner: String,
-    /// Makes owner and pair from a role that is in use today.
+    /// Creation of the owner and the pair from a role that is in use today.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Bootstrap>,
 }
 
-/// How owner and pair are made from a single role.
+/// Creation of the owner and the pair from a single role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Bootstrap {
-    /// The role that the application uses today. It keeps working until the first rotation has proven the new login;
-    /// then it is retired like any other, unless it is a superuser.
+    /// Role that the application uses today. It keeps working until the first rotation has proven the new login. Then
+    /// it is retired like any other role, unless it is a superuser.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::POSTGRES_NAME)]
     pub from: String,
-    /// `Plan` only lists in status.target.setUp what would be done, `Apply` does it before the next rotation.
+    /// `Plan` only lists the statements in status.target.setUp; `Apply` runs them before the next rotation.
     pub mode: BootstrapMode,
 }
 
-/// Whether a bootstrap is shown or done.
+/// Mode of a bootstrap: show the statements or run them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum BootstrapMode {
     Plan,
@@ -204,18 +210,18 @@ impl PostgresSpec {
         self.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(5432)
     }
 
-    /// Whether and how TLS is used.
+    /// Returns the TLS mode, or the default for the route to the server.
     pub fn tls_mode(&self) -> TlsMode {
         let said = self.tls.as_ref().and_then(|tls| tls.mode);
         said.unwrap_or(if self.via.is_some() { TlsMode::Disable } else { TlsMode::VerifyFull })
     }
 
-    /// The role that owner and pair were made from.
+    /// Returns the role from which the owner and the pair are created.
     pub fn bootstrap_from(&self) -> Option<&str> {
         Some(self.alternating_roles.as_ref()?.bootstrap.as_ref()?.from.as_str())
     }
 
-    /// The roles whose passwords are changed.
+    /// Returns the roles whose passwords are changed.
     pub fn roles(&self) -> Vec<&str> {
         let single = self.single_role.iter().map(|role| role.name.as_str());
         let pair = self.alternating_roles.iter().flat_map(|roles| roles.names.iter().map(String::as_str));

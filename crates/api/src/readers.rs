@@ -1,4 +1,4 @@
-//! Who may read the parameters of an incident, as people name them.
+//! Expected readers: principals and networks that may read the parameters of an incident.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rules::CelRule;
 
-/// An ARN that can be that of a caller in CloudTrail. A `*` may stand for anything from any of its fields on.
+/// Pattern of the ARN of a caller in CloudTrail. A `*` may replace any part of a field, and the fields after it too.
 macro_rules! caller_arn {
     () => {
         "^arn:([a-z-]*[*][A-Za-z0-9:/_+=,.@*-]*|aws[a-z-]*:([a-z]*[*][A-Za-z0-9:/_+=,.@*-]*\
@@ -19,14 +19,14 @@ macro_rules! caller_arn {
          |assumed-role(/[A-Za-z0-9_+=,.@*-]+){1,2}|federated-user/[A-Za-z0-9_+=,.@*-]+)))))$"
     };
 }
-/// An IPv4 address or network.
+/// Pattern of an IPv4 address or network.
 macro_rules! network_v4 {
     () => {
         "^(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])([.](25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3}\
          (/(3[0-2]|[12]?[0-9]))?$"
     };
 }
-/// An IPv6 address or network.
+/// Pattern of an IPv6 address or network.
 macro_rules! network_v6 {
     () => {
         "^[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?$"
@@ -53,19 +53,19 @@ const NETWORKS: CelRule = (
     "must be addresses or networks (192.0.2.7, 10.0.0.0/8, 2001:db8::/32)",
 );
 
-/// Who is expected to read: a principal, whoever calls from these networks, or that principal from these networks only.
+/// Expected reader: a principal, all callers from these networks, or that principal from these networks only.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = SOMEBODY)]
 pub struct ExpectedReader {
-    /// ARN of a role, a user or sessions (`arn:aws:sts::…:assumed-role/role/session`), in which `*` stands for any text. A
-    /// role or user may be named without its path.
+    /// ARN of a role, a user or sessions (`arn:aws:sts::…:assumed-role/role/session`), in which `*` stands for any
+    /// text. The path of a role or user may be left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = PRINCIPAL)]
     pub principal: Option<String>,
-    /// Addresses or networks. Beside a principal both must fit: the stolen credentials of a host's role are then unexpected
-    /// anywhere else.
+    /// Addresses or networks. When a principal is set too, a call must match both. A call with stolen credentials of a
+    /// host's role, from any other address, is then unexpected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 50)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -74,10 +74,10 @@ pub struct ExpectedReader {
 }
 
 impl ExpectedReader {
-    /// Checks one that does not come through the API server by the same rules.
+    /// Checks a reader that does not come through the API server, by the same rules.
     ///
     /// # Errors
-    /// What is wrong with which text, and what to write instead.
+    /// The text that is wrong, and what to write instead.
     pub fn check(&self) -> Result<(), String> {
         if self.principal.is_none() && self.networks.is_empty() {
             return Err(SOMEBODY.1.to_owned());
@@ -94,10 +94,10 @@ impl ExpectedReader {
     }
 }
 
-/// Reads a list in JSON, as the controller's environment has it; empty text names nobody.
+/// Parses the JSON list in the controller's environment; empty text means no readers.
 ///
 /// # Errors
-/// What is wrong with which text, and what to write instead.
+/// The text that is wrong, and what to write instead.
 pub fn from_json(json: &str) -> Result<Vec<ExpectedReader>, String> {
     if json.trim().is_empty() {
         return Ok(Vec::new());
@@ -107,7 +107,7 @@ pub fn from_json(json: &str) -> Result<Vec<ExpectedReader>, String> {
     Ok(readers)
 }
 
-/// Address and length of a network; an address alone is one of its whole length.
+/// Parses the address and prefix length of a network; a single address gets its full length.
 pub fn parse_network(text: &str) -> Option<(IpAddr, u32)> {
     let (base, length) = match text.split_once('/') {
         Some((base, length)) => (base.parse::<IpAddr>().ok()?, Some(length.parse::<u32>().ok()?)),

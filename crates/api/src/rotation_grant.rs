@@ -1,6 +1,6 @@
-//! RotationGrant: what a namespace may touch.
+//! RotationGrant: permissions of namespaces on parameters, hosts, Postgres servers and Cloudflare accounts.
 
-// The columns repeat their types, which the lint takes for a slip.
+// The printer columns repeat their types, which clippy reports as duplicated attributes.
 #![allow(clippy::duplicated_attributes)]
 
 use kube::{CustomResource, KubeSchema};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rules;
 
-/// What the ManagedSecrets and DockerHosts of some namespaces may touch. Nothing is allowed that no grant lists.
+/// Permissions of the ManagedSecrets and DockerHosts of some namespaces. Everything that no grant lists is denied.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "keyturn.dev",
@@ -18,19 +18,19 @@ use super::rules;
     plural = "rotationgrants",
     shortname = "rgrant",
     category = "keyturn",
-    doc = "What the ManagedSecrets and DockerHosts of some namespaces may touch. Nothing is allowed that no grant lists.",
+    doc = "Permissions of the ManagedSecrets and DockerHosts of some namespaces. Everything that no grant lists is denied.",
     selectable = ".spec.mode",
     printcolumn(
         name = "Namespaces",
         type_ = "string",
         json_path = ".spec.namespaces",
-        description = "Namespaces this grant is for"
+        description = "Namespaces that this grant is for"
     ),
     printcolumn(
         name = "Mode",
         type_ = "string",
         json_path = ".spec.mode",
-        description = "Rotate acts, Observe touches nothing"
+        description = "Rotate acts, Observe changes nothing"
     ),
     printcolumn(
         name = "Age",
@@ -61,40 +61,40 @@ use super::rules;
      Observe it stops everything"
 ))]
 pub struct RotationGrantSpec {
-    /// Namespaces this grant is for.
+    /// Namespaces that the grant is for.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Set, validation = (
         "self.all(n, n.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'))",
         "must be names of namespaces; there are no wildcards"
     ))]
     pub namespaces: Vec<String>,
-    /// `Rotate` acts; `Observe` decides and reports what would be done, and touches nothing. Where several grants
-    /// cover the same thing, one that observes wins, so that a single object stops everything below a path.
+    /// `Rotate` lets keyturn act. `Observe` only lets it decide and report what it would do; it changes nothing. Where
+    /// several grants cover the same thing, `Observe` wins, so that a single object stops everything below a path.
     #[serde(default)]
     pub mode: GrantMode,
-    /// Parameters that may be read and written.
+    /// Parameters that keyturn may read and write.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub parameters: Vec<ParameterGrant>,
-    /// SSH endpoints that may be connected to.
+    /// SSH endpoints that keyturn may connect to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub hosts: Vec<HostGrant>,
-    /// Postgres servers and the roles whose passwords may be changed.
+    /// Postgres servers, and the roles on them whose passwords keyturn may change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub postgres: Vec<PostgresGrant>,
-    /// Cloudflare accounts whose R2 tokens may be made and deleted.
+    /// Cloudflare accounts whose R2 tokens keyturn may create and delete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub cloudflare: Vec<CloudflareGrant>,
 }
 
-/// Whether a grant lets keyturn act.
+/// Mode of a grant: act, or only observe and report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum GrantMode {
     #[default]
@@ -102,7 +102,7 @@ pub enum GrantMode {
     Observe,
 }
 
-/// Parameters below a path, or a single one.
+/// All parameters below a path, or a single parameter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -110,8 +110,8 @@ pub enum GrantMode {
     "exactly one of prefix (all parameters below it) and path (a single one) is needed"
 ))]
 pub struct ParameterGrant {
-    /// Path prefix that ends in `/`; matched by whole segments. What lies under keyturn's own staging path is never
-    /// granted. `/` alone is only taken with `mode: Observe`, where it stops everything and allows nothing.
+    /// Path prefix that ends in `/`, matched by whole segments. Paths below keyturn's own staging path are never
+    /// granted. `/` alone is only accepted with `mode: Observe`, where it stops everything and allows nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 900))]
     #[x_kube(validation = rules::PREFIX)]
@@ -121,31 +121,31 @@ pub struct ParameterGrant {
     #[schemars(length(min = 2, max = 900))]
     #[x_kube(validation = rules::PATH)]
     pub path: Option<String>,
-    /// AWS regions; empty: the installation's own, and with `mode: Observe` every region is stopped.
+    /// AWS regions. When empty, the installation's own region; with `mode: Observe`, every region is stopped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 32)))]
     #[x_kube(merge_strategy = ListMerge::Set, validation = rules::REGIONS)]
     pub regions: Vec<String>,
-    /// KMS keys or aliases that may be used, written as the ManagedSecrets write them; the account's default key is
-    /// always allowed. Empty: only that one.
+    /// KMS keys or aliases that may be used, spelled as in the ManagedSecrets. The account's default key is always
+    /// allowed; when empty, only that key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 256)))]
     #[x_kube(merge_strategy = ListMerge::Set, validation = rules::KMS_KEYS)]
     pub kms_keys: Vec<String>,
-    /// Texts that may be published around a value, exactly as `spec.ssm.parameters[].value` of the ManagedSecrets has
-    /// them: a host in a text is where every login goes, and a shell may run what a text holds. One of placeholders alone,
-    /// such as `{value}`, needs no mention.
+    /// Texts that may be published around a value, spelled exactly as in `spec.ssm.parameters[].value` of the
+    /// ManagedSecrets. They are restricted because a host in the text decides where every login is sent, and a shell
+    /// may execute the text. A text that consists of placeholders only, such as `{value}`, need not be listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 2048)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub templates: Vec<String>,
 }
 
-/// One SSH endpoint.
+/// SSH endpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostGrant {
-    /// Host name or address, as the DockerHost writes it.
+    /// Host name or address, spelled as in the DockerHost.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = rules::HOST)]
     pub host: String,
@@ -155,7 +155,7 @@ pub struct HostGrant {
     pub port: Option<i32>,
 }
 
-/// The R2 tokens of one Cloudflare account.
+/// Cloudflare account whose R2 tokens are granted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CloudflareGrant {
@@ -165,7 +165,7 @@ pub struct CloudflareGrant {
     pub account_id: String,
 }
 
-/// Roles of one Postgres server.
+/// Roles of a Postgres server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -173,12 +173,12 @@ pub struct CloudflareGrant {
     "exactly one of host and dockerHost is needed"
 ))]
 pub struct PostgresGrant {
-    /// Host name or address, as the ManagedSecret writes it.
+    /// Host name or address, spelled as in the ManagedSecret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = rules::HOST)]
     pub host: Option<String>,
-    /// Name of the DockerHost whose loopback address the server listens on.
+    /// Name of the DockerHost; the server listens on the loopback address of this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::OBJECT_NAME)]
@@ -187,17 +187,18 @@ pub struct PostgresGrant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
-    /// Roles whose passwords may be changed, the owner of alternating roles and the role that a bootstrap starts from
-    /// among them.
+    /// Roles whose passwords may be changed, including the owner of alternating roles and the role that a bootstrap
+    /// starts from.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Set, validation = rules::POSTGRES_NAMES)]
     pub roles: Vec<String>,
-    /// Whether they may be superusers or replication roles. The role that POSTGRES_USER of the official image names is
-    /// a superuser.
+    /// Allows the roles to be superusers or replication roles when true. The role that POSTGRES_USER of the official
+    /// image names is a superuser.
     #[serde(default)]
     pub allow_superuser: bool,
-    /// Whether the `probes` of ManagedSecrets may be run as them: statements that whoever may edit a ManagedSecret writes,
-    /// and whose success or failure its conditions show. They are run in read-only transactions, and never as a superuser.
+    /// Allows the `probes` of ManagedSecrets to run as these roles when true. Probes are SQL statements written by
+    /// people who may edit ManagedSecrets, and conditions show if they succeed. They run in read-only transactions, and
+    /// never as a superuser.
     #[serde(default)]
     pub probes: bool,
 }

@@ -1,10 +1,10 @@
-//! The rules of the schema that several kinds share: a CEL expression and what a person is told who broke it.
+//! Schema rules that several kinds share: a CEL expression, and the message for people who break the rule.
 //!
-//! They are CEL rather than `pattern`, since the API server's message for a pattern is the pattern.
+//! They use CEL instead of `pattern`, since the API server's message for a broken pattern is just the pattern.
 
 use serde_json::{Value, json};
 
-/// A CEL expression that must hold, and the message where it does not.
+/// CEL expression that must hold, and the message when it does not.
 pub type CelRule = (&'static str, &'static str);
 
 /// Full name of an SSM parameter.
@@ -13,7 +13,7 @@ pub const PATH: CelRule = (
     "must be an absolute parameter name such as /musehub/production/RUNNER_TOKEN: at most 15 segments of letters, \
      digits and ._- after a single / each, without a / at the end",
 );
-/// SSM keeps names that begin with these two words for AWS.
+/// Parameter name without a prefix that SSM reserves for AWS.
 pub const PATH_NOT_RESERVED: CelRule =
     ("!self.matches('^/(?i:aws|ssm)')", "must not begin with /aws or /ssm: SSM reserves those names");
 /// Path prefix of a grant.
@@ -24,43 +24,44 @@ pub const PREFIX: CelRule = (
 /// Name of an AWS region.
 pub const REGION: CelRule =
     ("self.matches('^[a-z]+(-[a-z]+)+-[0-9]+$')", "must be the name of an AWS region such as us-east-1");
-/// Every item is the name of an AWS region.
+/// Names of AWS regions in a list.
 pub const REGIONS: CelRule =
     ("self.all(r, r.matches('^[a-z]+(-[a-z]+)+-[0-9]+$'))", "must be names of AWS regions such as us-east-1");
-/// A KMS key as `PutParameter` takes it.
+/// KMS key in a form that `PutParameter` accepts.
 pub const KMS_KEY: CelRule = (
     "self.matches('^(alias/[A-Za-z0-9/_-]+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32}|arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+)$')",
     "must be a KMS alias (alias/musehub), key id or ARN",
 );
-/// Every item is a KMS key as `PutParameter` takes it.
+/// KMS keys in a list, in a form that `PutParameter` accepts.
 pub const KMS_KEYS: CelRule = (
     "self.all(k, k.matches('^(alias/[A-Za-z0-9/_-]+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32}|arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+)$'))",
     "must be KMS aliases (alias/musehub), key ids or ARNs",
 );
-/// A host name, an IPv4 or an IPv6 address. Never something that a program could take for an option.
+/// Host name, IPv4 address or IPv6 address. It cannot be mistaken for a command-line option.
 pub const HOST: CelRule = (
     r"self.matches('^[A-Za-z0-9:]([A-Za-z0-9.:_-]*[A-Za-z0-9:])?$')",
     "must be a host name or an address, without user, port or brackets",
 );
-/// A POSIX account name.
+/// Name of a POSIX account.
 pub const USER: CelRule =
     (r"self.matches('^[A-Za-z_][A-Za-z0-9_.-]*[$]?$')", "must be the name of an account, such as deploy");
-/// A program on a docker host.
+/// Absolute path of a program on a docker host.
 pub const PROGRAM: CelRule = (
     "self.matches('^(/[A-Za-z0-9_.+-]+)+$')",
     "must be the absolute path of a program, such as /usr/local/bin/docker: letters, digits and _.+- between each /",
 );
-/// The name of a Postgres role or database. Any text is one to Postgres, quoted; what none has by intent is refused.
+/// Name of a Postgres role or database. Postgres accepts any quoted text; the rule refuses names that nobody chooses on
+/// purpose.
 pub const POSTGRES_NAME: CelRule = (
     r"!self.matches('[[:cntrl:]]') && !self.startsWith('pg_')",
     "must be the name of a role or database as Postgres stores it, not quoted and not beginning with pg_",
 );
-/// Every item is the name of a Postgres role.
+/// Names of Postgres roles in a list.
 pub const POSTGRES_NAMES: CelRule = (
     r"self.all(n, !n.matches('[[:cntrl:]]') && !n.startsWith('pg_'))",
     "must be names of roles as Postgres stores them, not quoted and not beginning with pg_",
 );
-/// The id of a Cloudflare account.
+/// Id of a Cloudflare account.
 pub const CLOUDFLARE_ACCOUNT: CelRule = (
     "self.matches('^[0-9a-f]{32}$')",
     "must be the id of a Cloudflare account: 32 lower case hexadecimal digits",
@@ -70,22 +71,22 @@ pub const BUCKET: CelRule = (
     "self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
     "must be the name of a bucket: lower case letters, digits and -",
 );
-/// Every item is the name of an R2 bucket.
+/// Names of R2 buckets in a list.
 pub const BUCKETS: CelRule = (
     "self.all(b, b.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'))",
     "must be names of buckets: lower case letters, digits and -",
 );
-/// The name of a Kubernetes object.
+/// Name of a Kubernetes object.
 pub const OBJECT_NAME: CelRule = (
     r"self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",
     "must be the name of an object: lower case letters, digits, - and .",
 );
-/// Every item is the name of a Kubernetes object.
+/// Names of Kubernetes objects in a list.
 pub const OBJECT_NAMES: CelRule = (
     r"self.all(n, n.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$'))",
     "must be names of objects: lower case letters, digits, - and .",
 );
-/// Every item is the name of an environment variable.
+/// Names of environment variables in a list.
 pub const VARIABLES: CelRule = (
     "self.all(v, v.matches('^[A-Za-z_][A-Za-z0-9_.-]*$'))",
     "must be names of variables, such as PYTHONPATH, without values",
@@ -95,9 +96,9 @@ pub const FINDING: CelRule = (
     "self.matches('^[0-9a-f]{16}$')",
     "must be the fingerprint of a finding: 16 lower case hexadecimal digits, as status.imageFindings shows it",
 );
-/// A script that does something.
+/// Script that is not blank.
 pub const SCRIPT: CelRule = (r"self.matches('[^\\s]')", "must not be empty");
-/// Names become labels and parts of Job names and of SSM paths.
+/// Maximum length of an object's name: names become labels and parts of Job names and SSM paths.
 pub const SHORT_NAME: CelRule =
     ("self.metadata.name.size() <= 63", "metadata.name must have at most 63 characters");
 

@@ -1,6 +1,6 @@
-//! SecretIncident: secrets that somebody may have read, and what is done about it.
+//! SecretIncident: secrets that somebody may have read, and keyturn's response.
 
-// The columns repeat their types, which the lint takes for a slip.
+// The printer columns repeat their types, which clippy reports as duplicated attributes.
 #![allow(clippy::duplicated_attributes)]
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use super::notification::PendingNotification;
 use super::readers::ExpectedReader;
 use super::rules::{self, CelRule};
 
-/// How long hosts may take to leave the old credential, where the spec does not say.
+/// Default time until old credentials are revoked although hosts still use them.
 pub const DEFAULT_REVOKE_WITHIN: TimeDelta = TimeDelta::minutes(15);
 
 const ONE_SELECTION: CelRule = (
@@ -36,7 +36,7 @@ const SINCE_BEFORE_REPORT: CelRule = (
     "!has(self.suspectedSince) || self.suspectedSince <= self.reportedAt",
     "suspectedSince must not be later than reportedAt",
 );
-/// Secrets that are suspected of having been read by somebody who should not have: applying one is the response.
+/// Secrets that somebody without permission may have read. Creating this object starts the response.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "keyturn.dev",
@@ -47,31 +47,31 @@ const SINCE_BEFORE_REPORT: CelRule = (
     category = "keyturn",
     namespaced,
     status = "SecretIncidentStatus",
-    doc = "Secrets that may have been read by somebody who should not have: they are rotated at once, the old credentials revoked, and CloudTrail is read for who read them.",
+    doc = "Secrets that somebody without permission may have read. keyturn rotates them at once, revokes the old credentials, and searches CloudTrail for their readers.",
     validation = rules::SHORT_NAME,
     printcolumn(
         name = "State",
         type_ = "string",
         json_path = ".status.state",
-        description = "How far the response has come"
+        description = "State of the response"
     ),
     printcolumn(
         name = "Secrets",
         type_ = "string",
         json_path = ".status.containedSecrets",
-        description = "Secrets that are contained, of those that are suspected"
+        description = "Number of contained secrets and of suspected secrets"
     ),
     printcolumn(
         name = "Unexpected",
         type_ = "integer",
         json_path = ".status.unexpectedReaders",
-        description = "Readers in CloudTrail that were not expected; absent until it has been read"
+        description = "Number of unexpected readers in CloudTrail; absent until it was read"
     ),
     printcolumn(
         name = "Contained",
         type_ = "string",
         json_path = ".status.timeToContainment",
-        description = "Time from the report to the moment at which nobody could use what may have been read"
+        description = "Time from the report to containment: since then nobody can use the values that may have been read"
     ),
     printcolumn(
         name = "Age",
@@ -84,72 +84,73 @@ const SINCE_BEFORE_REPORT: CelRule = (
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"AuditComplete\")].message",
         priority = 1,
-        description = "What CloudTrail was read for, and up to when it is complete"
+        description = "Result of the search in CloudTrail, and the time up to which it is complete"
     ),
     printcolumn(
         name = "Message",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Contained\")].message",
         priority = 1,
-        description = "What is left to do"
+        description = "Work that is left to do"
     )
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ONE_SELECTION)]
 #[x_kube(validation = SINCE_BEFORE_REPORT)]
 pub struct SecretIncidentSpec {
-    /// The suspected ManagedSecrets, by name. Exactly one of managedSecretRefs, selector, hostRef and allSecrets.
+    /// Names of the suspected ManagedSecrets. Set exactly one of managedSecretRefs, selector, hostRef and allSecrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub managed_secret_refs: Option<Vec<ObjectRef>>,
-    /// The suspected ManagedSecrets, by their labels.
+    /// Labels of the suspected ManagedSecrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<Selector>,
-    /// A DockerHost that may have been broken into: all secrets that it runs are suspected.
+    /// DockerHost that an attacker may have broken into: all secrets that it runs are suspected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_ref: Option<ObjectRef>,
-    /// All ManagedSecrets of the namespace are suspected.
+    /// Suspects all ManagedSecrets of the namespace when true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = ("self", "allSecrets can only be true: leave it out to name secrets otherwise"))]
     pub all_secrets: Option<bool>,
-    /// When the suspicion was reported, as `date -u +%Y-%m-%dT%H:%M:%SZ` prints it. Every value that was made before it is
-    /// rotated; a time in the future counts as the creation of this object. It cannot be changed.
+    /// Time of the report, as `date -u +%Y-%m-%dT%H:%M:%SZ` prints it. Every value generated before this time is
+    /// rotated. A time in the future counts as the creation time of this object. The field cannot be changed.
     #[x_kube(validation = REPORTED_AT_IS_FIXED)]
     pub reported_at: Time,
-    /// Since when the values may have been read, for the search in CloudTrail; when absent since the oldest of them was
-    /// made. CloudTrail keeps 90 days.
+    /// Earliest time at which somebody may have read the values; the search in CloudTrail starts here. When absent, the
+    /// search starts when the oldest of the values was generated. CloudTrail keeps events for 90 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspected_since: Option<Time>,
-    /// What happened, for the report. Never a value.
+    /// Description of what happened, for the report. It must never contain a value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub reason: Option<String>,
-    /// Who may read these parameters. List keyturn's own role and those of the hosts, with the networks that they call from.
-    /// All other readers are reported as unexpected.
+    /// Principals and networks that may read these parameters. List keyturn's own role and the roles of the hosts, with
+    /// the networks that they call from. The incident reports all other readers as unexpected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub expected_readers: Vec<ExpectedReader>,
-    /// How long after the creation of this object the old credentials may live on while hosts still use them; 15m when
-    /// absent. They are revoked as soon as every host has left them, or then; 0m revokes first.
+    /// Time after the creation of this object during which old credentials may keep working while hosts still use them;
+    /// 15m when absent. They are revoked when every host has stopped using them, or when this time is over, whichever
+    /// is first. 0m revokes them before anything else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     #[x_kube(validation = REVOKE_WITHIN)]
     pub revoke_within: Option<String>,
 }
 
-/// An object of this namespace.
+/// Reference to an object of this namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectRef {
-    /// Its name.
+    /// Name of the object.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::OBJECT_NAME)]
     pub name: String,
 }
 
-/// Labels that an object must carry, all of them.
+/// Labels that an object must have; all of them must match.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Selector {
@@ -158,11 +159,12 @@ pub struct Selector {
     pub match_labels: BTreeMap<String, String>,
 }
 
-/// What was found and done. Losing it loses nothing but what CloudTrail has forgotten since.
+/// Results and progress of the response. If it is lost, the controller rebuilds it, except events that CloudTrail no
+/// longer keeps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretIncidentStatus {
-    /// Generation of the spec that this status speaks of.
+    /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Conditions: Contained, AuditComplete, LogsCollected, Reconciling, Stalled.
@@ -170,169 +172,175 @@ pub struct SecretIncidentStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// Responding, Contained or Stalled.
+    /// State of the response: Responding, Contained or Stalled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
-    /// Secrets that are contained, of those that are suspected: `1/2`.
+    /// Number of contained secrets and of suspected secrets, such as `1/2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contained_secrets: Option<String>,
-    /// When the last of them was.
+    /// Time when the last suspected secret was contained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contained_at: Option<Time>,
-    /// From the report to containment, such as `4m12s`.
+    /// Time from the report to containment, such as `4m12s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_to_containment: Option<String>,
-    /// The suspected secrets.
+    /// Suspected secrets, and the progress for each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 500))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub secrets: Vec<SuspectedSecret>,
-    /// Readers in CloudTrail that were not expected; absent until it has been read once.
+    /// Number of unexpected readers in CloudTrail; absent until CloudTrail was read once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unexpected_readers: Option<i64>,
-    /// How far CloudTrail was read.
+    /// Progress of reading CloudTrail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditStatus>,
-    /// Who read the values, the unexpected ones first; at most 60 unexpected ones, 20 expected ones and 20 who were refused.
+    /// Callers that read the values, unexpected ones first. At most 60 unexpected, 20 expected and 20 denied callers
+    /// are listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub readers: Vec<Reader>,
-    /// Who changed or deleted the parameters, in the same order and number.
+    /// Callers that changed or deleted the parameters, with the same order and limits as `readers`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub tampering: Vec<Reader>,
-    /// What the logs of the docker hosts say about who authenticated with the secrets.
+    /// Log lines of the docker hosts about requests that authenticated with the secrets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 500))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub logs: Vec<IncidentLog>,
-    /// What happened when, oldest first.
+    /// Events of the incident, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 200))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub timeline: Vec<TimelineEntry>,
-    /// What people are to be told and a sink of `notifications` in the chart's values has not taken yet.
+    /// Notifications that a sink of `notifications` in the chart's values has not accepted yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
     pub pending_notifications: Vec<PendingNotification>,
 }
 
-/// How far one secret is.
+/// Progress of the response for one secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SuspectedSecret {
     /// Name of the ManagedSecret.
     pub name: String,
-    /// Rotating, Deploying, Revoking, Contained, Stalled or Missing.
+    /// State of the secret: Rotating, Deploying, Revoking, Contained, Stalled or Missing.
     pub state: String,
-    /// When the value was made that is published instead.
+    /// Time when the replacement value was generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotated_at: Option<Time>,
-    /// When every host was seen to run it.
+    /// Time when all hosts were observed to run the replacement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted_at: Option<Time>,
-    /// When the old login was seen to be refused, with no session of it left; absent where no system has to accept it.
+    /// Time when the old login was observed to be refused, with no session of it left; absent where no external system
+    /// has to accept the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Time>,
-    /// Since when nobody can use what may have been read.
+    /// Time of containment: since then nobody can use the value that may have been read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contained_at: Option<Time>,
-    /// When the suspected value was made, as far as it is known.
+    /// Time when the suspected value was generated, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspected_value_from: Option<Time>,
-    /// What is left to do.
+    /// Work that is left to do.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
-/// How far CloudTrail was read.
+/// Progress of reading CloudTrail.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditStatus {
-    /// Begin of what was searched.
+    /// Start of the searched time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
-    /// Up to when the search is complete; events reach CloudTrail with a delay. Absent until it was read once.
+    /// Time up to which the search is complete, since events reach CloudTrail with a delay. Absent until CloudTrail was
+    /// read once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete_until: Option<Time>,
-    /// Events that were looked at.
+    /// Number of events that were examined.
     #[serde(default)]
     pub events: i64,
-    /// Reads and changes that were refused to whoever tried.
+    /// Number of reads and changes that AWS denied.
     #[serde(default)]
     pub denied: i64,
-    /// Events that could not be attributed to a parameter.
+    /// Number of events that could not be attributed to a parameter.
     #[serde(default)]
     pub unattributed: i64,
-    /// Why the search is not complete, or cannot be.
+    /// Reasons why the search is incomplete or cannot be completed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub gaps: Vec<String>,
-    /// When CloudTrail is read next.
+    /// Time of the next reading of CloudTrail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_reading_time: Option<Time>,
-    /// Consecutive failures to read it.
+    /// Number of consecutive failures to read CloudTrail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<i32>,
-    /// Consecutive readings that found nobody new. The pause until the next one grows with them.
+    /// Number of consecutive readings that found no new caller. The pause before the next reading grows with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiet_readings: Option<i32>,
-    /// Calls whose callers are not listed, by kind: more were found than a status can hold. `keyturn incident report` prints
-    /// them all.
+    /// Numbers of calls whose callers are not listed, by kind, since a status has limited room. `keyturn incident
+    /// report` prints every call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 6))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["kind".into()]))]
     pub not_shown: Vec<NotShown>,
-    /// Path below which the controller keeps the records of rotations, which hold values too.
+    /// Path below which the controller stores the records of rotations. The records contain values, so reads of them
+    /// are searched too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staging: Option<String>,
-    /// The controller's own list of expected readers, which counts beside that of the spec.
+    /// Expected readers from the controller's configuration, which count in addition to those of the spec.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub expected_readers: Vec<ExpectedReader>,
-    /// The reading under way.
+    /// Reading in progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reading: Option<ReadingStatus>,
 }
 
-/// Calls that are counted, but not named.
+/// Calls that are counted, but whose callers are not listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NotShown {
-    /// UnexpectedReads, ExpectedReads, RefusedReads, UnexpectedChanges, ExpectedChanges or RefusedChanges.
+    /// Kind of the calls: UnexpectedReads, ExpectedReads, RefusedReads, UnexpectedChanges, ExpectedChanges or
+    /// RefusedChanges.
     pub kind: String,
-    /// How many calls.
+    /// Number of calls.
     #[serde(default)]
     pub calls: i64,
-    /// How many of them are counted anew by the next reading.
+    /// Number of these calls that the next reading counts again.
     #[serde(default)]
     pub recent: i64,
 }
 
-/// A reading of CloudTrail under way: where the next pass goes on.
+/// Reading of CloudTrail in progress, with the position at which the next pass continues.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReadingStatus {
-    /// Begin of what is read.
+    /// Start of the time range to read, in seconds since 1970.
     pub from: i64,
-    /// End of what is read, in seconds since 1970 as all its times.
+    /// End of the time range to read, in seconds since 1970.
     pub to: i64,
-    /// Region and name of the event that is asked for.
+    /// Region and event name of the current query.
     pub query: String,
-    /// What was read of it: everything that is younger. CloudTrail answers the latest first.
+    /// Position of the current query, in seconds since 1970: all later events were read, since CloudTrail returns the
+    /// latest events first.
     pub down_to: i64,
-    /// How many callers were listed when it began.
+    /// Number of callers that were listed when the reading started.
     #[serde(default)]
     pub listed: i64,
-    /// Whether the week before the search is read, for the addresses that expected principals used then.
+    /// True while the week before the search is read, to find the addresses that expected principals used then.
     #[serde(default)]
     pub before: bool,
-    /// Ids of the events of that very second that were counted.
+    /// Ids of the events with exactly the time `downTo` that were already counted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 500))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -343,57 +351,58 @@ pub struct ReadingStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reader {
-    /// ARN of the role or user; of a role's session the role.
+    /// ARN of the role or user; for a session of a role, the ARN of the role.
     pub principal: String,
-    /// Names of the role's sessions that called, as whoever assumed it chose them: a person of IAM Identity Center, an
-    /// instance's id. At most 20 are named.
+    /// Names of the role's sessions that called, chosen by the caller who assumed the role: a person of IAM Identity
+    /// Center, or the id of an instance. At most 20 are listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub sessions: Vec<String>,
-    /// Address from which it called, or the AWS service that called for it.
+    /// Address of the caller, or the AWS service that called on its behalf.
     pub address: String,
-    /// What it called with, as it says itself; at most 4 are named.
+    /// User agents of the calls, as the caller reports them; at most 4 are listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub user_agents: Vec<String>,
-    /// How many calls were made with others than are named.
+    /// Number of calls made with user agents that are not listed.
     #[serde(default)]
     pub by_other_agents: i64,
-    /// How many of these are counted anew by the next reading.
+    /// Number of these calls that the next reading counts again.
     #[serde(default)]
     pub recent_by_other_agents: i64,
-    /// Whether spec.expectedReaders or the controller's own list names it.
+    /// True when spec.expectedReaders or the controller's own list includes the caller.
     pub expected: bool,
-    /// How the address of an expected principal stands. Listed: it lies in the networks listed with the principal.
-    /// NotListed: it does not, which makes the call unexpected. No networks are listed with it: Known, if it called from
-    /// there in the week before the search too; New, if it did not.
+    /// Match of an expected principal's address with the networks listed for this principal. Listed: the address is in
+    /// one of them. NotListed: it is in none, so the call is unexpected. Known and New: no networks are listed. Known:
+    /// the principal also called from this address in the week before the search. New: it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_is: Option<AddressIs>,
-    /// Whether AWS refused it.
+    /// True when AWS denied the calls.
     #[serde(default)]
     pub denied: bool,
-    /// Names of the calls.
+    /// Names of the API calls.
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub calls: Vec<String>,
-    /// How many calls. One call may be about several secrets. While CloudTrail is read again, `recent` ones are missing.
+    /// Number of calls. One call may concern several secrets. While CloudTrail is being read again, the `recent` calls
+    /// are not included.
     pub count: i64,
-    /// How many of them CloudTrail may still add to; they are counted anew by the next reading.
+    /// Number of recent calls, to which CloudTrail may still add; the next reading counts them again.
     #[serde(default)]
     pub recent: i64,
-    /// The first of them.
+    /// Time of the first call.
     pub first: Time,
-    /// The last of them.
+    /// Time of the last call.
     pub last: Time,
-    /// The ManagedSecrets they were about; at most 20 are named.
+    /// Names of the ManagedSecrets that the calls concern; at most 20 are listed.
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub secrets: Vec<String>,
 }
 
-/// How the address of an expected principal stands.
+/// Match of an expected principal's address with the networks listed for this principal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AddressIs {
     Listed,
@@ -402,18 +411,18 @@ pub enum AddressIs {
     New,
 }
 
-/// Something that happened.
+/// Event in the timeline of an incident.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TimelineEntry {
-    /// When, in RFC 3339.
+    /// Time of the event, in RFC 3339.
     pub at: String,
-    /// What.
+    /// Description of the event.
     pub what: String,
 }
 
 impl SecretIncidentSpec {
-    /// How long after the object's creation old credentials may live on.
+    /// Returns the time after the object's creation during which old credentials may keep working.
     pub fn revoke_within(&self) -> TimeDelta {
         match self.revoke_within.as_deref() {
             Some("0m") => TimeDelta::zero(),

@@ -1,7 +1,7 @@
-//! Texts that others wrote, as they may be shown to people.
+//! Text from others, and the characters of it that may be shown to people.
 
-/// Whether a character can be seen, or is a space. Control characters would steer a terminal; others without a shape of
-/// their own hide text, or turn its direction, so that it reads as another.
+/// True when a character is visible, or is a space. Control characters could control a terminal. Invisible format
+/// characters could hide text or reverse its direction, so that it reads as another text.
 pub fn is_visible(c: char) -> bool {
     !c.is_control()
         && !matches!(c,

@@ -1,4 +1,4 @@
-//! What the schema cannot say about an object: whoever wrote it is told in its `Stalled` condition.
+//! Validation beyond the schema. The object's `Stalled` condition shows the problems that it finds.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -10,24 +10,25 @@ use super::managed_secret::{GenerateSpec, ManagedSecretSpec};
 use super::postgres::{PASSWORD_BYTES, PostgresSpec, TlsMode};
 use super::window::Window;
 
-/// Longest value of a standard parameter, in bytes. Longer ones would need the advanced tier, which costs money.
+/// Maximum size of a value in a standard parameter, in bytes. Larger values would need the advanced tier, which costs
+/// money.
 const MAX_VALUE: usize = 4096;
-/// Longest window. A longer one is no window.
+/// Maximum length of a window. A longer window would be pointless.
 const MAX_WINDOW: TimeDelta = TimeDelta::days(366);
 
-/// Longest key pair that is reckoned with: Cloudflare's ids have 32 characters, and a SHA-256 in hexadecimal has 64.
+/// Maximum sizes of the parts of an R2 key pair: Cloudflare's ids have 32 characters, a SHA-256 in hexadecimal has 64.
 const ACCESS_KEY_ID_SIZE: usize = 32;
 const SECRET_ACCESS_KEY_SIZE: usize = 64;
 
-/// Longest time that a script may be given. A longer one is a slip of the unit.
+/// Maximum timeout of a script. A longer timeout is probably a wrong unit.
 const MAX_TIMEOUT: TimeDelta = TimeDelta::days(1);
 
-/// Something that must be changed in an object before it can be acted on.
+/// Problem that somebody must fix in an object before keyturn can act on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Path of the field, such as `spec.rotation.windows[0].schedule`.
     pub field: String,
-    /// What is wrong, and what to write instead.
+    /// Description of what is wrong, and what to write instead.
     pub message: String,
 }
 
@@ -37,7 +38,7 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// What is wrong with a ManagedSecret that the API server took; nothing where the list is empty.
+/// Returns the problems of a ManagedSecret that the API server accepted; empty if there are none.
 pub fn managed_secret(spec: &ManagedSecretSpec) -> Vec<Problem> {
     let mut problems = Vec::new();
     windows("spec.rotation.windows", &spec.rotation.windows, &mut problems);
@@ -89,7 +90,7 @@ pub fn managed_secret(spec: &ManagedSecretSpec) -> Vec<Problem> {
     problems
 }
 
-/// What is wrong with a text that an R2 key pair is to be put into, and read out of again.
+/// Returns the problem of a template for an R2 key pair, which must also be readable back out of the published text.
 fn r2_template(template: &str) -> Option<String> {
     let other = ["{value}", "{password}", "{username}"].into_iter().find(|field| template.contains(field));
     if let Some(field) = other {
@@ -97,7 +98,7 @@ fn r2_template(template: &str) -> Option<String> {
             "{field} is not known with generate.cloudflareR2: use {ACCESS_KEY_ID} or {SECRET_ACCESS_KEY}"
         ));
     }
-    // Both are letters and digits, so that what stands beside them must tell where they begin and end.
+    // Both parts are letters and digits, so the characters beside them must show where they begin and end.
     let bare = template.replace(ACCESS_KEY_ID, "{}").replace(SECRET_ACCESS_KEY, "{}");
     let places = bare
         .match_indices("{}")
@@ -113,7 +114,7 @@ fn r2_template(template: &str) -> Option<String> {
     })
 }
 
-/// What a Postgres source needs of the parameters.
+/// Returns the problems of the parameters and TLS settings of a Postgres source.
 fn postgres_source(spec: &ManagedSecretSpec, postgres: &PostgresSpec) -> Vec<Problem> {
     let mut problems = Vec::new();
     let templates = || spec.ssm.parameters.iter().map(|p| p.value.as_deref().unwrap_or("{value}"));
@@ -142,7 +143,7 @@ fn postgres_source(spec: &ManagedSecretSpec, postgres: &PostgresSpec) -> Vec<Pro
     problems
 }
 
-/// What is wrong with a DockerHost that the API server took; nothing where the list is empty.
+/// Returns the problems of a DockerHost that the API server accepted; empty if there are none.
 pub fn docker_host(spec: &DockerHostSpec) -> Vec<Problem> {
     let mut problems = Vec::new();
     windows("spec.deploy.windows", &spec.deploy.windows, &mut problems);
@@ -168,7 +169,7 @@ fn windows(field: &str, windows: &[Window], problems: &mut Vec<Problem>) {
         let mut wrong = |name: &str, message: &str| {
             problems.push(problem(&format!("{field}[{i}].{name}"), message));
         };
-        // Any instant would do: a schedule that has a start at all has one within the years that croner looks at.
+        // Any start instant will do: if a schedule ever occurs, it occurs within the years that croner searches.
         match window.cron().map(|cron| cron.find_next_occurrence(&DateTime::UNIX_EPOCH, true)) {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => {
@@ -193,7 +194,7 @@ fn windows(field: &str, windows: &[Window], problems: &mut Vec<Problem>) {
     }
 }
 
-/// Longest value that a source makes, in bytes.
+/// Returns the maximum size of a value from this source, in bytes.
 fn longest(generate: &GenerateSpec) -> usize {
     let size = |n: i32| usize::try_from(n).unwrap_or(0);
     if let Some(hex) = &generate.hex {
@@ -203,7 +204,7 @@ fn longest(generate: &GenerateSpec) -> usize {
     } else if let Some(password) = &generate.password {
         size(password.length)
     } else if let Some(fernet) = &generate.fernet {
-        // A key has 44 characters; previous ones follow after a comma each.
+        // A key has 44 characters; each previous key follows after a comma.
         44 + 45 * size(fernet.keep_previous.unwrap_or(0))
     } else if let Some(postgres) = &generate.postgres {
         2 * size(postgres.password_bytes.unwrap_or(PASSWORD_BYTES))
@@ -228,7 +229,7 @@ fn known_hosts(items: &[String], problems: &mut Vec<Problem>) {
     }
 }
 
-/// A line that could vouch for nobody is most often half of one, or the fingerprint instead of the key.
+/// Checks a line of known_hosts. An invalid line is most often half a line, or a fingerprint instead of a key.
 fn known_hosts_line(line: &str) -> Result<(), &'static str> {
     let mut fields = line.split_ascii_whitespace().peekable();
     if let Some(marker) = fields.next_if(|field| field.starts_with('@'))
@@ -244,7 +245,7 @@ fn known_hosts_line(line: &str) -> Result<(), &'static str> {
     let blob = STANDARD_NO_PAD.decode(key.trim_end_matches('=')).map_err(
         |_| "its key is not base64: paste the whole line that ssh-keyscan prints, not a fingerprint",
     )?;
-    // The key begins with its own kind: a length of four bytes, then the name.
+    // The key begins with its own kind: four bytes of length, then the name.
     let named = blob.split_at_checked(4).and_then(|(length, rest)| {
         let length = u32::from_be_bytes(length.try_into().ok()?);
         rest.get(..usize::try_from(length).ok()?)

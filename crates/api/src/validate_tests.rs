@@ -97,7 +97,7 @@ fn known_hosts_lines_must_be_able_to_vouch_for_somebody() {
         ("shop.example ssh-ed25519 SHA256:x/y".to_owned(), "not base64"),
         ("shop.example ssh-ed25519 AAAAC3Nz".to_owned(), "cut off"),
         ("shop.example ssh-ed25519 AA".to_owned(), "cut off"),
-        // What ssh-keyscan prints, and what editors and people make of it.
+        // Output of ssh-keyscan, and the forms that editors and people give it.
         (format!("# shop.example:22 SSH-2.0-OpenSSH_9.9\nshop.example ssh-ed25519 {key}\n"), ""),
         (format!("# a\r\n\r\n \tshop.example\tssh-ed25519\t{key}\r\n\r\n"), ""),
         (format!("shop.example ssh-ed25519 {key}\nwww.example ssh-ed25519 {key}"), ""),
@@ -105,7 +105,7 @@ fn known_hosts_lines_must_be_able_to_vouch_for_somebody() {
         (String::new(), "holds no host key"),
         (" \r\n\t\n".to_owned(), "holds no host key"),
         (format!("# shop.example ssh-ed25519 {key}"), "holds no host key"),
-        // A double-quoted text in YAML: its two lines have become one comment.
+        // Double-quoted text in YAML: its two lines have become one comment.
         (format!("# shop.example:22 SSH-2.0-OpenSSH_9.9 shop.example ssh-ed25519 {key}"), "below a - |"),
     ];
     for (line, expected) in cases {

@@ -1,4 +1,4 @@
-//! When something may start: a cron schedule, a length and a time zone.
+//! Time window in which a rotation or deployment may start: a cron schedule, a length and a time zone.
 
 use std::str::FromStr;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
 
-/// A recurring span of time in which a rotation or a deployment may start.
+/// Recurring time window in which a rotation or a deployment may start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Window {
@@ -24,11 +24,12 @@ pub struct Window {
     pub schedule: String,
     /// Length of the window, such as `2h`.
     pub duration: Duration,
-    /// IANA time zone in which the schedule is read, such as `Europe/Berlin`. UTC when absent.
+    /// IANA time zone of the schedule, such as `Europe/Berlin`; UTC when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(validation = (
-        // Go, which evaluates this, also takes `02:00` and `Local`, and throws at an unknown name.
+        // The API server evaluates this in Go, which also accepts `02:00` and `Local`, and raises an error for an
+        // unknown name.
         r"self != 'Local' && !self.matches('^[+-]?[0-9]') && timestamp('2026-01-01T00:00:00Z').getFullYear(self) > 0",
         "must be an IANA time zone such as Europe/Berlin or UTC"
     ))]
@@ -36,7 +37,10 @@ pub struct Window {
 }
 
 impl Window {
-    /// The schedule, or why it is none.
+    /// Parses the schedule.
+    ///
+    /// # Errors
+    /// Reason why it is not a cron expression.
     pub fn cron(&self) -> Result<Cron, String> {
         CronParser::builder()
             .seconds(Seconds::Disallowed)
@@ -46,7 +50,7 @@ impl Window {
             .map_err(|error| error.to_string())
     }
 
-    /// The time zone, UTC when none is named; `None` where it is unknown.
+    /// Returns the time zone, UTC when none is set; `None` if the name is unknown.
     pub fn zone(&self) -> Option<Tz> {
         self.time_zone.as_deref().map_or(Some(Tz::UTC), |name| Tz::from_str(name).ok())
     }
