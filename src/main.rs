@@ -1,4 +1,4 @@
-//! The one program of keyturn: the controller, what runs inside its Jobs, and a few tools.
+//! Entry point of the single keyturn binary: the controller, the program inside its Jobs, and a few tools.
 
 use std::process::ExitCode;
 
@@ -23,22 +23,22 @@ enum Command {
     Controller {
         #[command(flatten)]
         arguments: Box<ControllerArgs>,
-        /// How much keyturn itself logs: error, warn, info, debug or trace. Libraries never log more than info, since
+        /// Log level of keyturn itself: error, warn, info, debug or trace. Libraries never log more than info, since
         /// some of them print what they send
         #[arg(long, env = "KEYTURN_LOG", default_value = "info")]
         log: LogLevel,
     },
     /// Print the CustomResourceDefinitions as YAML
     Crds,
-    /// Deploy to a docker host, verify it and report: what the pod of a deploy Job runs
+    /// Deploy to a docker host, verify it and report the result. The pod of a deploy Job runs this
     DeployHost,
     /// Check an installation from inside the cluster: custom resources, leader, readiness
     Check(check::CheckArgs),
-    /// Check from inside the cluster that nothing is under way that an uninstallation would leave half done
+    /// Check from inside the cluster that an uninstallation would leave no rotation or deletion half done
     UninstallCheck(uninstall::UninstallArgs),
-    /// Look for secrets in what is about to be shipped
+    /// Search for secrets in what is about to be shipped
     Audit(audit::AuditArgs),
-    /// Reports on SecretIncidents
+    /// Report on SecretIncidents
     Incident(incident::IncidentArgs),
     /// Print the version
     Version,
@@ -70,7 +70,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
         Command::Controller { arguments, log } => {
             logging::start(log);
             if let Err(error) = runtime()?.block_on(run::run(*arguments)) {
-                // The one line that is not JSON would be this one.
+                // Logged through tracing, so that this line is JSON like all others.
                 tracing::error!(%error, "keyturn stops");
                 return Ok(ExitCode::FAILURE);
             }
@@ -86,7 +86,8 @@ fn dispatch(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Two workers are plenty for work that waits on the network, and keep memory small on machines with many cores.
+/// Creates the runtime with two worker threads: enough for work that waits on the network, and it keeps memory small on
+/// machines with many cores.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }

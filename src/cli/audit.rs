@@ -1,4 +1,4 @@
-//! `keyturn audit image`: which secrets an image carries, for the last step of a build pipeline.
+//! `keyturn audit image`: finds the secrets in an image, for the last step of a build pipeline.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -15,9 +15,9 @@ use crate::audit::report::Audited;
 use crate::audit::{self, Allowances, AllowedFinding, Fingerprints, report};
 use crate::secret_value::SecretValue;
 
-/// The exit code with findings.
+/// Exit code when there are findings.
 const FINDINGS: u8 = 1;
-/// The exit code when nothing is known: no image, no docker, output that is not understood.
+/// Exit code when the audit failed or is incomplete: no image, no docker, or output that cannot be parsed.
 const NOT_AUDITED: u8 = 2;
 
 #[derive(Args, Clone, Debug)]
@@ -28,8 +28,8 @@ pub struct AuditArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 pub enum What {
-    /// Look for secrets in an image's configuration, in the commands of its layers, and in their files. Exit code 0: none; 1: findings;
-    /// 2: could not be audited
+    /// Search for secrets in an image's configuration, in the commands of its layers, and in their files. Exit code 0:
+    /// none found; 1: findings; 2: the audit failed or is incomplete
     Image(ImageArgs),
 }
 
@@ -39,12 +39,12 @@ pub struct ImageArgs {
     #[arg(required_unless_present_any = ["inspect", "archive"], conflicts_with_all = ["inspect", "history", "archive"])]
     pub image: Option<String>,
 
-    /// Also look into the files of the image's layers, which docker is asked to save for that
+    /// Also search the files in the image's layers; this runs `docker image save`
     #[arg(long, requires = "image")]
     pub layers: bool,
 
-    /// File that `docker save IMAGE` has written, or an OCI layout as a tar, instead of asking docker; `-` for standard
-    /// input. Its layers are looked into, of each platform that it has
+    /// File written by `docker save IMAGE`, or an OCI layout as a tar, instead of asking docker; `-` for standard
+    /// input. The files in the layers of each platform are searched too
     #[arg(long, value_name = "FILE", conflicts_with_all = ["inspect", "history"])]
     pub archive: Option<PathBuf>,
 
@@ -56,27 +56,27 @@ pub struct ImageArgs {
     #[arg(long, value_name = "FILE", requires = "inspect")]
     pub history: Option<PathBuf>,
 
-    /// Program to ask about the image
+    /// Program that provides the image's data
     #[arg(long, value_name = "PROGRAM", default_value = "docker")]
     pub docker: PathBuf,
 
-    /// How to write the result
+    /// Format of the result
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
 
-    /// A variable (ENV or ARG) that may hold a literal although its name sounds secret; repeatable
+    /// Name of a variable (ENV or ARG) that may have a literal value although the name suggests a secret; repeatable
     #[arg(long, value_name = "NAME")]
     pub allow_env: Vec<String>,
 
-    /// The fingerprint of an accepted finding, everywhere or in one image given by name or digest; repeatable
+    /// Fingerprint of an accepted finding: in every image, or in one image given by name or digest; repeatable
     #[arg(long, value_name = "[IMAGE=]FINGERPRINT", value_parser = allowed_finding)]
     pub allow: Vec<AllowedFinding>,
 
-    /// File with such entries, one a line; `#` begins a comment
+    /// File with accepted findings, one `[IMAGE=]FINGERPRINT` per line; `#` starts a comment
     #[arg(long, value_name = "FILE")]
     pub allow_list: Option<PathBuf>,
 
-    /// File with a key of at least 16 bytes: fingerprints then change with the value
+    /// File with a key of at least 16 bytes. With a key, fingerprints change with the value
     #[arg(long, value_name = "FILE")]
     pub fingerprint_key: Option<PathBuf>,
 }
@@ -88,7 +88,7 @@ pub enum Format {
     Sarif,
 }
 
-/// Why there is no result.
+/// Error that prevents a result.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     #[error("{path}: {source}")]
@@ -115,7 +115,7 @@ pub enum AuditError {
     Output(#[source] io::Error),
 }
 
-/// Audits, prints, and says with the exit code what came out.
+/// Runs the audit, prints the result and returns the exit code.
 pub fn run(args: &AuditArgs) -> ExitCode {
     let What::Image(args) = &args.what;
     match audited(args) {
@@ -128,7 +128,7 @@ pub fn run(args: &AuditArgs) -> ExitCode {
     }
 }
 
-/// Whether the image is clean: each one, where an archive has several.
+/// Runs the audit and prints the result; true when all images (an archive may hold several) are clean.
 fn audited(args: &ImageArgs) -> Result<bool, AuditError> {
     let allowances = Allowances {
         variables: args.allow_env.iter().cloned().collect::<BTreeSet<_>>(),
@@ -164,7 +164,7 @@ fn audited(args: &ImageArgs) -> Result<bool, AuditError> {
     Ok(clean)
 }
 
-/// An image, and what its layers have where they were looked into.
+/// Image, and the findings in the files of its layers if those were searched.
 struct ImageOf {
     image: Image,
     platform: Option<String>,
@@ -200,7 +200,7 @@ fn archived(archive: Archive) -> Result<ImageOf, AuditError> {
     Ok(ImageOf { image, platform: archive.platform, files: Some((archive.hits, archive.looked)) })
 }
 
-/// Looks into the layers while docker saves them.
+/// Searches the layers while docker writes them.
 fn save(docker: &Path, id: &str) -> Result<Archive, AuditError> {
     let program = docker.display().to_string();
     let cannot = |source| AuditError::Program { program: program.clone(), source };
@@ -210,12 +210,12 @@ fn save(docker: &Path, id: &str) -> Result<Archive, AuditError> {
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let complaints = thread::spawn(move || {
         let mut text = String::new();
-        // What docker complains of is for a message only.
+        // Docker's error output is only used in a message.
         let _ = stderr.map(|stderr| stderr.take(4096).read_to_string(&mut text));
         text.trim().to_owned()
     });
     let scanned = stdout.map(|stdout| layers::scan(stdout, None, Limits::default()));
-    // Should the scan have ended early, docker sees a closed pipe.
+    // If the scan ended early, docker gets a closed pipe.
     let status = child.wait().map_err(cannot)?;
     let message = complaints.join().unwrap_or_default();
     match scanned {
@@ -225,15 +225,15 @@ fn save(docker: &Path, id: &str) -> Result<Archive, AuditError> {
     }
 }
 
-/// Asks docker, which knows its socket, its context and its credentials.
+/// Runs docker itself, which knows its socket, its context and its credentials.
 fn ask(docker: &Path, image: &str) -> Result<(SecretValue, SecretValue), AuditError> {
-    // What begins with a dash would be an option.
+    // Docker would take a name that begins with a dash for an option.
     if image.is_empty() || image.starts_with('-') {
         return Err(AuditError::Name(image.to_owned()));
     }
     let inspect = output(docker, image, &["image", "inspect", image])?;
     let id = image::id(&inspect)?;
-    // `{{json .}}` is understood by every version, `json` only since 23.
+    // Every version of docker supports `{{json .}}`; `json` works only since version 23.
     let history = output(docker, image, &["history", "--no-trunc", "--format", "{{json .}}", &id])?;
     Ok((inspect, history))
 }
@@ -280,7 +280,7 @@ fn allowed_findings(args: &ImageArgs) -> Result<Vec<AllowedFinding>, AuditError>
     Ok(allowed)
 }
 
-/// `FINGERPRINT`, or `IMAGE=FINGERPRINT`.
+/// Parses `FINGERPRINT` or `IMAGE=FINGERPRINT`.
 fn allowed_finding(entry: &str) -> Result<AllowedFinding, String> {
     let (image, fingerprint) = match entry.rsplit_once('=') {
         Some((image, fingerprint)) => (Some(image.to_owned()), fingerprint),

@@ -1,4 +1,4 @@
-//! `keyturn check`: whether an installation works, as seen from inside the cluster. The chart's `helm test` runs it.
+//! `keyturn check`: checks from inside the cluster if an installation works. The chart's `helm test` runs it.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use crate::api::GROUP;
 use crate::cluster::client_config;
 
-/// The custom resources that an installation needs.
+/// Plural names of the custom resources that an installation needs.
 const PLURALS: [&str; 4] = ["managedsecrets", "dockerhosts", "rotationgrants", "secretincidents"];
 
 #[derive(Args, Clone, Debug)]
@@ -25,16 +25,16 @@ pub struct CheckArgs {
     #[arg(long, env = "KEYTURN_LEASE_NAME", default_value = "keyturn")]
     pub lease_name: String,
 
-    /// Host and port at which the controller answers /readyz, such as keyturn.keyturn-system.svc:8080
+    /// Host and port where the controller serves /readyz, such as keyturn.keyturn-system.svc:8080
     #[arg(long, env = "KEYTURN_ADDRESS")]
     pub address: String,
 
-    /// How long to wait until everything holds, in seconds
+    /// Time to wait until all checks pass, in seconds
     #[arg(long, default_value_t = 60)]
     pub timeout_seconds: u64,
 }
 
-/// What does not hold.
+/// Check that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     #[error("cannot connect to Kubernetes: {0}")]
@@ -47,7 +47,10 @@ pub enum CheckError {
     Readiness { address: String, why: String },
 }
 
-/// Checks until everything holds or the time is over; says what does not hold.
+/// Repeats the checks until all pass or the time is over.
+///
+/// # Errors
+/// The first check that failed in the last attempt.
 pub async fn run(args: &CheckArgs) -> Result<(), CheckError> {
     let client = client_config::client().await.map_err(CheckError::Connect)?;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(args.timeout_seconds);
@@ -82,7 +85,7 @@ async fn once(args: &CheckArgs, client: &Client) -> Result<(), CheckError> {
     let holder = holder.ok_or_else(|| wrong("no replica holds it".to_owned()))?;
     let renewed = spec.renew_time.map(|at| jiff::Timestamp::now().duration_since(at.0).as_secs());
     match renewed {
-        // Two machines' clocks are compared here, so generously.
+        // The limit is generous, since this compares the clocks of two machines.
         Some(seconds) if seconds < 120 => println!("lease {} is held by {holder}", args.lease_name),
         _ => return Err(wrong(format!("{holder} has not renewed it for minutes"))),
     }
@@ -93,7 +96,7 @@ async fn once(args: &CheckArgs, client: &Client) -> Result<(), CheckError> {
     Ok(())
 }
 
-/// The body of /readyz, where its status is 200.
+/// Returns the body of /readyz if its status is 200.
 async fn ready(address: &str) -> Result<String, String> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;

@@ -1,4 +1,4 @@
-//! What runs from the command line beside the controller and the deploy Job.
+//! Subcommands other than the controller and the deploy Job.
 
 pub mod audit;
 pub mod check;

@@ -1,4 +1,5 @@
-//! `keyturn uninstall-check`: what an uninstallation would leave half done. The chart runs it before `helm uninstall`.
+//! `keyturn uninstall-check`: finds work that an uninstallation would leave half done. The chart runs it before `helm
+//! uninstall`.
 
 use clap::Args;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
@@ -7,12 +8,12 @@ use kube::{Client, ResourceExt};
 use crate::api::{FINALIZER, ManagedSecret};
 use crate::cluster::client_config;
 
-/// Objects asked for at once.
+/// Number of objects per list request.
 const PAGE: u32 = 500;
 
 #[derive(Args, Clone, Debug)]
 pub struct UninstallArgs {
-    /// Namespaces that the controller works in, separated by commas; all when empty
+    /// Namespaces that the controller watches, separated by commas; all when empty
     #[arg(long, env = "KEYTURN_WATCH_NAMESPACES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
 }
@@ -33,7 +34,7 @@ pub enum UninstallError {
     UnderWay(Vec<String>),
 }
 
-/// Fails where something is under way, and says what.
+/// Fails if keyturn's finalizer still holds a ManagedSecret, and lists each of them with the reason.
 pub async fn run(args: &UninstallArgs) -> Result<(), UninstallError> {
     let client = client_config::client().await.map_err(UninstallError::Connect)?;
     let held: Vec<String> = listed(&client, args).await?.iter().filter_map(held).collect();
@@ -44,7 +45,7 @@ pub async fn run(args: &UninstallArgs) -> Result<(), UninstallError> {
     Ok(())
 }
 
-/// As plain JSON: one that this version cannot decode may be under way too.
+/// Lists the ManagedSecrets as plain JSON, since an object that this version cannot decode may be held too.
 async fn listed(client: &Client, args: &UninstallArgs) -> Result<Vec<DynamicObject>, UninstallError> {
     let resource = ApiResource::erase::<ManagedSecret>(&());
     let namespaces: Vec<&String> = args.watch_namespaces.iter().filter(|name| !name.is_empty()).collect();
@@ -60,7 +61,7 @@ async fn listed(client: &Client, args: &UninstallArgs) -> Result<Vec<DynamicObje
         loop {
             let list = match api.list(&page).await {
                 Ok(list) => list,
-                // The definitions are gone, and every object with them.
+                // The definitions were deleted, and all objects with them.
                 Err(kube::Error::Api(status)) if status.code == 404 => break,
                 Err(error) => return Err(UninstallError::List(error)),
             };
@@ -74,7 +75,7 @@ async fn listed(client: &Client, args: &UninstallArgs) -> Result<Vec<DynamicObje
     Ok(objects)
 }
 
-/// What the finalizer of an object is there for; `None` where it has none of ours.
+/// Describes why the finalizer still holds the object; `None` if keyturn's finalizer is not there.
 fn held(object: &DynamicObject) -> Option<String> {
     if !object.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         return None;

@@ -1,5 +1,5 @@
-//! How an operator sets up the controller: flags, each with an environment variable `KEYTURN_…` that the chart sets.
-//! Everything is checked here, before anything is connected to.
+//! Configuration of the controller: flags, each with an environment variable `KEYTURN_…` that the chart sets. All
+//! values are checked here, before the controller connects to anything.
 
 use chrono::TimeDelta;
 use clap::{Args, ValueEnum};
@@ -11,15 +11,15 @@ use crate::deploy::job::JobTemplate;
 use crate::notification::{self, Sink};
 use crate::target::cloudflare_r2::Endpoints;
 
-/// The controller's own arguments. A flag wins over its environment variable.
+/// Arguments of the controller. A flag wins over its environment variable.
 #[derive(Args, Clone, Debug)]
 pub struct ControllerArgs {
-    /// Name of this installation, one path segment. It owns its records and descriptions in Parameter Store for
-    /// ever: two installations never share one, and re-installing keeps it
+    /// Name of this installation, one path segment. It marks the installation's records and descriptions in Parameter
+    /// Store permanently: no two installations may share a name, and a re-installation must use the same name
     #[arg(long, env = "KEYTURN_CLUSTER", value_parser = cluster)]
     pub cluster: String,
 
-    /// Namespace that the controller runs in; its lease lies there
+    /// Namespace of the controller and of its lease
     #[arg(long, env = "KEYTURN_NAMESPACE", value_parser = dns_label)]
     pub namespace: String,
 
@@ -27,47 +27,49 @@ pub struct ControllerArgs {
     #[arg(long, env = "KEYTURN_POD_NAME")]
     pub pod_name: Option<String>,
 
-    /// Namespaces to work in, separated by commas; all when absent
+    /// Namespaces to watch, separated by commas; all when absent
     #[arg(long, env = "KEYTURN_WATCH_NAMESPACES", value_delimiter = ',', value_parser = optional_dns_label)]
     pub watch_namespaces: Vec<String>,
 
-    /// AWS region of secrets that name none; AWS_REGION when absent. Credentials, endpoints and proxies come from the
+    /// AWS region of secrets that set none; AWS_REGION when absent. Credentials, endpoints and proxies come from the
     /// AWS SDK's own variables, such as AWS_ENDPOINT_URL_SSM
     #[arg(long, env = "KEYTURN_AWS_REGION", value_parser = region)]
     pub aws_region: Option<String>,
 
-    /// Parameter Store path below which records of rotations lie; `/keyturn/<cluster>` when absent. It must not lie
-    /// under a path that hosts fetch
+    /// Parameter Store path below which the records of rotations are stored; `/keyturn/<cluster>` when absent. It must
+    /// not lie below a path that hosts fetch
     #[arg(long, env = "KEYTURN_STAGING", value_parser = staging)]
     pub staging: Option<String>,
 
-    /// Longer than any request of keyturn can live, and than Parameter Store's reads can lag
+    /// Time after which no earlier request of keyturn can still take effect. It must be longer than any request can
+    /// last and than Parameter Store's reads can lag (eventual consistency)
     #[arg(long, env = "KEYTURN_GRACE", value_parser = duration, default_value = "15m")]
     pub grace: TimeDelta,
 
-    /// Least time between the adoption of an existing parameter and its first rotation
+    /// Minimum time between the adoption of an existing parameter and its first rotation
     #[arg(long, env = "KEYTURN_FIRST_ROTATION_DELAY", value_parser = duration, default_value = "1d")]
     pub first_rotation_delay: TimeDelta,
 
-    /// Secrets that are overdue at the same time start spread over a span of this length
+    /// Span of time over which rotations start when several secrets are overdue at the same time
     #[arg(long, env = "KEYTURN_BACKLOG_SPREAD", value_parser = duration, default_value = "1h")]
     pub backlog_spread: TimeDelta,
 
-    /// How long the previous credential keeps working where a ManagedSecret sets no `retire.after`
+    /// Time that the previous credential keeps working when a ManagedSecret sets no `retire.after`
     #[arg(long, env = "KEYTURN_RETIRE_AFTER", value_parser = duration, default_value = "1h")]
     pub retire_after: TimeDelta,
 
-    /// How old an R2 token that a rotation left behind without a record must be before it is deleted; never younger than
-    /// the grace
+    /// Minimum age of an orphaned R2 token before it is deleted: a token that a rotation left behind without a record.
+    /// Never less than the grace
     #[arg(long, env = "KEYTURN_ORPHANS_AFTER", value_parser = duration, default_value = "15m")]
     pub orphans_after: TimeDelta,
 
-    /// How long a deleted ManagedSecret is held, at the most, to finish its rotation; never shorter than four times the
-    /// grace
+    /// Maximum time that a deleted ManagedSecret is kept so that its rotation can finish. Never less than four times
+    /// the grace
     #[arg(long, env = "KEYTURN_DELETION", value_parser = duration, default_value = "1h")]
     pub deletion: TimeDelta,
 
-    /// Take http:// addresses of Cloudflare's API and of sinks, which show tokens and messages to everybody on the way
+    /// Accept http:// addresses of Cloudflare's API and of sinks. They expose tokens and messages to everybody on the
+    /// network path
     #[arg(long, env = "KEYTURN_ALLOW_HTTP", action = clap::ArgAction::Set, default_value_t = false)]
     pub allow_http: bool,
 
@@ -75,7 +77,7 @@ pub struct ControllerArgs {
     #[arg(long, env = "KEYTURN_CLOUDFLARE_API_URL", value_parser = url, default_value = "https://api.cloudflare.com/client/v4")]
     pub cloudflare_api_url: String,
 
-    /// Address of R2's S3 endpoint; `{account}` and `{jurisdiction}` (empty, `.eu` or `.fedramp`) are put in
+    /// Address of R2's S3 endpoint. keyturn replaces `{account}` and `{jurisdiction}` (empty, `.eu` or `.fedramp`)
     #[arg(
         long,
         env = "KEYTURN_R2_ENDPOINT",
@@ -84,110 +86,112 @@ pub struct ControllerArgs {
     )]
     pub r2_endpoint: String,
 
-    /// Wait after a first failure; it doubles with each further one
+    /// Backoff after the first failure; it doubles with each further failure
     #[arg(long, env = "KEYTURN_BACKOFF_INITIAL", value_parser = positive_duration, default_value = "1m")]
     pub backoff_initial: TimeDelta,
 
-    /// Longest wait between two attempts
+    /// Maximum backoff between two attempts
     #[arg(long, env = "KEYTURN_BACKOFF_MAX", value_parser = positive_duration, default_value = "1h")]
     pub backoff_max: TimeDelta,
 
-    /// How long a deployment waits for other secrets of its host that are about to be published
+    /// Time that a deployment waits for other secrets of its host that are about to be published
     #[arg(long, env = "KEYTURN_COALESCE", value_parser = duration, default_value = "30s")]
     pub coalesce: TimeDelta,
 
-    /// Failed attempts after which a deployment has failed for good
+    /// Number of failed attempts after which a deployment has failed for good
     #[arg(long, env = "KEYTURN_ATTEMPTS", value_parser = clap::value_parser!(i32).range(1..=100), default_value_t = 3)]
     pub attempts: i32,
 
-    /// How long an event may take to show in CloudTrail: a search is complete up to so long ago
+    /// Maximum delay until an event appears in CloudTrail. A search is complete up to this long ago
     #[arg(long, env = "KEYTURN_TRAIL_DELAY", value_parser = duration, default_value = "15m")]
     pub trail_delay: TimeDelta,
 
-    /// Who may read every parameter, as JSON: a list of principal (ARN of a role, a user or sessions, in which * stands for
-    /// any text), networks, or both. Incidents report all other readers as unexpected
+    /// Principals and networks that may read every parameter, as a JSON list. Each item has `principal` (ARN of a role,
+    /// a user or sessions, in which * stands for any text), `networks`, or both. Incidents report all other readers as
+    /// unexpected
     #[arg(long, env = "KEYTURN_EXPECTED_READERS", value_parser = readers, default_value = "")]
     pub expected_readers: Readers,
 
-    /// How often Parameter Store is listed for changes that others made; ten seconds apart for each page of 50 parameters
-    /// where that is longer
+    /// Interval at which Parameter Store is listed to find changes by others. At least ten seconds per page of 50
+    /// parameters
     #[arg(long, env = "KEYTURN_INVENTORY_INTERVAL", value_parser = positive_duration, default_value = "5m")]
     pub inventory_interval: TimeDelta,
 
-    /// Most PutParameter calls a second, per account and region. AWS allows 3, or 10 with higher throughput, to
-    /// everyone in the account together
+    /// Maximum rate of PutParameter calls per second, for each account and region. AWS allows 3, or 10 with higher
+    /// throughput, for all callers in the account together
     #[arg(long, env = "KEYTURN_PUTS_PER_SECOND", value_parser = rate, default_value = "1")]
     pub puts_per_second: f64,
 
-    /// Longest time until an object is looked at again when nothing happens
+    /// Maximum time until an object is reconciled again when nothing changes
     #[arg(long, env = "KEYTURN_RESYNC", value_parser = positive_duration, default_value = "10m")]
     pub resync: TimeDelta,
 
-    /// Objects of one kind that are worked on at the same time
+    /// Number of objects of one kind that are reconciled at the same time
     #[arg(long, env = "KEYTURN_CONCURRENCY", value_parser = clap::value_parser!(u16).range(1..=256), default_value_t = 8)]
     pub concurrency: u16,
 
-    /// Name of the ClusterRole with the rights that the controller needs in a namespace it works in; conditions name it
-    /// where it is not bound
+    /// Name of the ClusterRole with the rights that the controller needs in each namespace it works in. Conditions show
+    /// this name where the role is not bound
     #[arg(long, env = "KEYTURN_NAMESPACE_ROLE", value_parser = non_empty, default_value = "keyturn-namespace")]
     pub namespace_role: String,
 
-    /// Image of deploy Jobs: keyturn's own
+    /// Image of deploy Jobs: keyturn's own image
     #[arg(long, env = "KEYTURN_JOB_IMAGE", value_parser = non_empty)]
     pub job_image: String,
 
-    /// When nodes pull the image of deploy Jobs
+    /// Pull policy for the image of deploy Jobs
     #[arg(long, env = "KEYTURN_JOB_IMAGE_PULL_POLICY", value_enum, default_value = "IfNotPresent")]
     pub job_image_pull_policy: PullPolicy,
 
-    /// Secrets, in the namespace of each DockerHost, with which that image is pulled, separated by commas
+    /// Names of the image pull secrets of deploy Jobs, separated by commas. They must exist in the namespace of each
+    /// DockerHost
     #[arg(long, env = "KEYTURN_JOB_IMAGE_PULL_SECRETS", value_delimiter = ',')]
     pub job_image_pull_secrets: Vec<String>,
 
-    /// Address of /healthz, /readyz and /metrics
+    /// Address that serves /healthz, /readyz and /metrics
     #[arg(long, env = "KEYTURN_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: std::net::SocketAddr,
 
-    /// Where people are told what they must know: a JSON list of `{name, format, topics}`, with format CloudEvents or
-    /// Slack. All topics where none is named
+    /// Notification sinks as a JSON list of `{name, format, topics}`. `format` is CloudEvents or Slack; all topics when
+    /// `topics` is empty
     #[arg(long, env = "KEYTURN_SINKS", value_parser = sinks, default_value = "")]
     pub sinks: Sinks,
 
-    /// Directory that holds one for each sink, by its name, with its address in the file `url` and, where events are to
-    /// be signed, a key in `signingKey`
+    /// Directory with one subdirectory per sink, named after the sink. Its file `url` holds the sink's address; its
+    /// file `signingKey`, if events are to be signed, holds the key
     #[arg(long, env = "KEYTURN_SINK_FILES", default_value = "/etc/keyturn/sinks")]
     pub sink_files: std::path::PathBuf,
 
-    /// Name of the Lease that elects the one replica that works
+    /// Name of the Lease that elects the leader, the only replica that works
     #[arg(long, env = "KEYTURN_LEASE_NAME", value_parser = non_empty, default_value = "keyturn")]
     pub lease_name: String,
 
-    /// How long a leader that has gone silent keeps the others waiting; whole seconds
+    /// Time that other replicas wait after the leader's last renewal before they take over the lease; whole seconds
     #[arg(long, env = "KEYTURN_LEASE_DURATION", value_parser = positive_duration, default_value = "15s")]
     pub lease_duration: TimeDelta,
 
-    /// A leader that could not renew its lease for this long stops working
+    /// Time after which a leader that cannot renew its lease stops working
     #[arg(long, env = "KEYTURN_LEASE_RENEW_DEADLINE", value_parser = positive_duration, default_value = "10s")]
     pub lease_renew_deadline: TimeDelta,
 
-    /// How often the lease is renewed by its holder, and looked at by the others
+    /// Interval at which the leader renews the lease, and the other replicas check it
     #[arg(long, env = "KEYTURN_LEASE_RETRY_PERIOD", value_parser = positive_duration, default_value = "2s")]
     pub lease_retry_period: TimeDelta,
 
-    /// How long steps that are under way may take to finish when the controller is told to stop
+    /// Time that steps in progress may take to finish when the controller is asked to stop
     #[arg(long, env = "KEYTURN_SHUTDOWN_TIMEOUT", value_parser = positive_duration, default_value = "10s")]
     pub shutdown_timeout: TimeDelta,
 }
 
-/// All sinks are one argument.
+/// Notification sinks, which are one argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sinks(pub Vec<Sink>);
 
-/// All expected readers are one argument.
+/// Expected readers, which are one argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readers(pub Vec<ExpectedReader>);
 
-/// `imagePullPolicy` of deploy Jobs, spelled as Kubernetes does.
+/// `imagePullPolicy` of deploy Jobs, spelled as in Kubernetes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub enum PullPolicy {
@@ -206,7 +210,7 @@ impl PullPolicy {
     }
 }
 
-/// Arguments that cannot stand beside each other, or lack something.
+/// Error in arguments that contradict each other, or in one that is missing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     #[error(
@@ -224,7 +228,7 @@ pub enum ConfigError {
 }
 
 impl ControllerArgs {
-    /// What the reconcilers read, after a check of what the single arguments cannot say.
+    /// Returns the settings of the reconcilers, after the checks that concern several arguments.
     pub fn settings(&self) -> Result<Settings, ConfigError> {
         self.check()?;
         let mut settings = Settings::new(&self.cluster, &self.region()?);
@@ -248,12 +252,12 @@ impl ControllerArgs {
         Ok(settings)
     }
 
-    /// Where Cloudflare answers.
+    /// Returns the addresses of Cloudflare's API and of R2's S3 endpoint.
     pub fn cloudflare(&self) -> Endpoints {
         Endpoints { api: self.cloudflare_api_url.clone(), s3: self.r2_endpoint.clone() }
     }
 
-    /// What every deploy Job has in common.
+    /// Returns the part that all deploy Jobs have in common.
     pub fn job_template(&self) -> JobTemplate {
         JobTemplate {
             image: self.job_image.clone(),
@@ -268,7 +272,7 @@ impl ControllerArgs {
         }
     }
 
-    /// Times of the leader election.
+    /// Returns the times of the leader election.
     pub fn lease_timing(&self) -> Timing {
         Timing {
             duration: span(self.lease_duration),
@@ -277,13 +281,13 @@ impl ControllerArgs {
         }
     }
 
-    /// Name of this process in the lease and in Events.
+    /// Returns the name of this process in the lease and in Events.
     pub fn pod(&self) -> String {
         let given = self.pod_name.clone().filter(|name| !name.is_empty());
         given.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "keyturn".to_owned())
     }
 
-    /// Namespaces to work in; none means all.
+    /// Returns the namespaces to watch; empty means all.
     pub fn namespaces(&self) -> Vec<String> {
         self.watch_namespaces.iter().filter(|name| !name.is_empty()).cloned().collect()
     }
@@ -321,12 +325,12 @@ impl ControllerArgs {
     }
 }
 
-/// The span for a timer. Arguments are never negative.
+/// Converts a duration for timers. Arguments are never negative.
 pub fn span(delta: TimeDelta) -> std::time::Duration {
     delta.to_std().unwrap_or_default()
 }
 
-/// A span of time as an operator writes it: a whole number and one of `ms`, `s`, `m`, `h`, `d`; or `0`.
+/// Parses a duration as an operator writes it: a whole number and one of `ms`, `s`, `m`, `h`, `d`; or `0`.
 pub fn duration(text: &str) -> Result<TimeDelta, String> {
     let wrong =
         || format!("`{text}` is not a duration: write a whole number and one of ms, s, m, h, d, such as 15m");
@@ -344,7 +348,7 @@ pub fn duration(text: &str) -> Result<TimeDelta, String> {
         "d" => TimeDelta::try_days(number),
         _ => None,
     };
-    // A bound that no sensible value reaches keeps every later sum of times far from overflowing.
+    // This limit, far above any sensible value, keeps later sums of times from overflowing.
     delta.filter(|delta| *delta <= TimeDelta::days(3650)).ok_or_else(wrong)
 }
 
@@ -375,7 +379,7 @@ fn staging(text: &str) -> Result<String, String> {
                 .into(),
         );
     }
-    // AWS keeps names that begin so for itself, see the naming rules of Parameter Store.
+    // AWS reserves names with these prefixes, see the naming rules of Parameter Store.
     if ["aws", "ssm"].iter().any(|reserved| segments[0].to_ascii_lowercase().starts_with(reserved)) {
         return Err("must not begin with `aws` or `ssm`: AWS keeps those names for itself".into());
     }
@@ -408,7 +412,7 @@ fn dns_label(text: &str) -> Result<String, String> {
     if valid { Ok(text.to_owned()) } else { Err("must be the name of a namespace".into()) }
 }
 
-// A chart value that is not set arrives as an empty variable.
+// The chart passes a value that is not set as an empty variable.
 fn optional_dns_label(text: &str) -> Result<String, String> {
     if text.is_empty() { Ok(String::new()) } else { dns_label(text) }
 }

@@ -1,12 +1,14 @@
-//! What keyturn asks of the operating system, and of its own runtime, for its process, before it holds any secret.
+//! Process-wide settings of the operating system and the runtime, made before the process holds any secret.
 
 #![expect(unsafe_code, reason = "these calls of the C library have no safe form in the standard library")]
 
 use std::io;
 use std::panic::{PanicHookInfo, set_hook};
 
-/// Keeps the process' memory out of core dumps and out of reach of other processes of the same account.
-/// Neither call can fail for lack of a privilege; one that fails all the same is reported, not ignored.
+/// Keeps the process' memory out of core dumps, and unreadable for other processes of the same account.
+///
+/// # Errors
+/// A call failed. Neither call needs a privilege, so a failure is unexpected and is reported instead of ignored.
 pub fn keep_memory_private() -> io::Result<()> {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is to a live, initialised rlimit that the kernel only reads.
@@ -21,27 +23,28 @@ pub fn keep_memory_private() -> io::Result<()> {
     Ok(())
 }
 
-/// Has panics say where they were, and not what they are about.
+/// Makes panics print their location, but no message that may contain a secret.
 pub fn withhold_panics() {
     set_hook(Box::new(|panic| {
-        // Where nobody reads it there is nobody to tell, and a panic in here would end the process without a word.
+        // An error is ignored: nobody reads the output then, and a panic in this hook would end the process without a
+        // message.
         let text = format!("keyturn: this is a bug, at {}: {}\n", place(panic), message(panic));
         let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
     }));
 }
 
-/// The text of a panic, where it is a literal: one that was put together may quote anything, a secret included.
+/// Returns the message of a panic if it is a literal; a formatted message may quote anything, even a secret.
 pub fn message<'a>(panic: &'a PanicHookInfo<'_>) -> &'a str {
     panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(message withheld)")
 }
 
-/// Where in the program it was.
+/// Returns the location of a panic in the source.
 pub fn place(panic: &PanicHookInfo<'_>) -> String {
     panic.location().map(ToString::to_string).unwrap_or_default()
 }
 
-/// Lets the allocator keep one arena for all threads. glibc makes up to eight a core, and what short bursts leave in
-/// each is never given back: idle, that is a multiple of what the controller needs.
+/// Limits the allocator to one arena for all threads. glibc creates up to eight arenas per core and never returns the
+/// memory that short bursts leave in them: when idle, that is a multiple of what the controller needs.
 pub fn keep_memory_small() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: mallopt sets a number inside the allocator; no other thread runs yet.
@@ -61,7 +64,7 @@ mod tests {
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
         let numbers: Vec<&str> = core["Max core file size".len()..].split_whitespace().collect();
         assert_eq!(numbers, ["0", "0", "bytes"]);
-        // SAFETY: PR_GET_DUMPABLE only answers a number.
+        // SAFETY: PR_GET_DUMPABLE only returns a number.
         assert_eq!(unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) }, 0);
     }
 }

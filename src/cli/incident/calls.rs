@@ -1,4 +1,5 @@
-//! Every call in CloudTrail that an incident is about, written as it is read: no number of calls fills the memory.
+//! Every call in CloudTrail that concerns an incident, written while it is read, so that memory use does not grow with
+//! the number of calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -15,10 +16,10 @@ use crate::incident::expected::{Expectation, expectation};
 use crate::incident::reading::{self, Watched};
 use crate::incident::trail::{Trail, TrailError};
 
-/// Most addresses of expected principals that are looked up in the time before the search.
+/// Maximum number of addresses of expected principals that are looked up in the time before the search.
 const MAX_ADDRESSES: usize = 10_000;
 
-/// Reads every region, writes every call, and says at the end what is missing; answers the same.
+/// Reads every region, writes every call, and writes at the end what is missing. Returns what is missing.
 ///
 /// # Errors
 /// The report could not be written.
@@ -60,7 +61,7 @@ pub async fn write_calls(
     Ok(missing)
 }
 
-/// The controller's own words speak of its role.
+/// Describes an error for the user of the command; the controller's own messages mention the controller's role.
 fn said(error: &TrailError) -> String {
     match error {
         TrailError::Denied { region } => {
@@ -73,14 +74,14 @@ fn said(error: &TrailError) -> String {
     }
 }
 
-/// What is remembered of the calls that were written. It is bounded.
+/// Bounded summary of the calls written so far.
 #[derive(Default)]
 struct Counts {
     kinds: BTreeMap<&'static str, u64>,
     unattributed: u64,
-    /// Whom the status lists, and who was found.
+    /// Callers listed in the status for which a call was found.
     seen: BTreeSet<(String, String)>,
-    /// Addresses of expected principals that nobody listed, and whether they were used in the week before.
+    /// Addresses of expected principals for which no networks are listed, and if they were used in the week before.
     addresses: BTreeMap<(String, String), bool>,
     too_many_addresses: bool,
 }
@@ -112,7 +113,7 @@ impl Counts {
         }
     }
 
-    /// Takes a call of the time before; whether an address is still looked for.
+    /// Records a call of the time before the search; true while an address was not found yet.
     fn known(&mut self, call: Option<&Call>) -> bool {
         if let Some(call) = call.filter(|call| call.answer != Answer::Denied) {
             let caller = (call.principal.clone(), call.address.clone());
@@ -126,7 +127,7 @@ impl Counts {
     }
 }
 
-/// The part of the report that has the calls.
+/// Part of the report that lists the calls.
 struct Calls<'a> {
     out: &'a mut (dyn Write + Send),
     format: Format,
@@ -160,7 +161,7 @@ impl Calls<'_> {
         writeln!(self.out, "|---|---|---|---|---|---|---|---|---|")
     }
 
-    /// Writes a call, if the incident is about it. It always goes on.
+    /// Writes a call if the incident is about it. Always returns true, to continue reading.
     fn call(&mut self, call: Option<&Call>) -> io::Result<bool> {
         let Some(call) = call else {
             self.counts.unattributed += 1;

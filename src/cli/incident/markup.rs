@@ -1,11 +1,11 @@
-//! Text that others wrote, in Markdown.
+//! Text from others, made safe for Markdown.
 
 use crate::api::text::is_visible;
 
-/// What others may have written (a user agent, a role's session, a reason), as code, in which nothing is markup, a link or a
-/// mention. JSON has it to the letter.
+/// Quotes text from others (a user agent, a role's session, a reason) as inline code, in which nothing is markup, a
+/// link or a mention. The JSON report contains the text unchanged.
 pub fn quoted(text: &str) -> String {
-    // The one character that a table takes for its own within code too.
+    // A table interprets this character as a column separator even within code.
     let text = one_line(text).replace('|', "\u{2502}");
     let text = text.trim();
     if text.is_empty() {
@@ -20,7 +20,7 @@ pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if is_visible(c) { c } else { ' ' }).collect()
 }
 
-/// How many backticks stand side by side at the most.
+/// Returns the length of the longest run of backticks.
 pub fn longest_run(text: &str) -> usize {
     text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
 }

@@ -1,7 +1,8 @@
-//! `keyturn incident report`: what happened, who read what, and what was done, for a team's incident log.
+//! `keyturn incident report`: what happened, who read which secret, and how keyturn responded, for a team's incident
+//! log.
 //!
-//! What the cluster knows is the SecretIncident's status, whose lists are bounded. Every call is in CloudTrail, which the
-//! command reads itself, with the AWS credentials of whoever runs it.
+//! The cluster stores the SecretIncident's status, whose lists are bounded. CloudTrail has every call; the command
+//! reads it itself, with the AWS credentials of its user.
 
 mod calls;
 mod markup;
@@ -30,7 +31,7 @@ pub struct IncidentArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 pub enum IncidentCommand {
-    /// Print a SecretIncident and every call in CloudTrail that it is about. The report holds no value
+    /// Print a SecretIncident and every call in CloudTrail that concerns it. The report contains no value
     Report(ReportArgs),
 }
 
@@ -39,15 +40,15 @@ pub struct ReportArgs {
     /// Name of the SecretIncident
     pub name: String,
 
-    /// Its namespace; that of the current context when absent
+    /// Namespace of the SecretIncident; the namespace of the current context when absent
     #[arg(long, short)]
     pub namespace: Option<String>,
 
-    /// Form of the report
+    /// Format of the report
     #[arg(long, short, value_enum, default_value = "markdown")]
     pub output: Format,
 
-    /// Print what the status has, and do not read CloudTrail
+    /// Print only the SecretIncident's status, without reading CloudTrail
     #[arg(long)]
     pub status_only: bool,
 }
@@ -70,7 +71,7 @@ pub enum IncidentError {
 /// Prints the report.
 ///
 /// # Errors
-/// The object could not be read, or not every call was. What is known is printed before that is said.
+/// The object could not be read, or some calls could not. The known part is printed before the error is returned.
 pub async fn run(args: &IncidentArgs) -> Result<(), IncidentError> {
     let IncidentCommand::Report(args) = &args.command;
     let client = client_config::client().await.map_err(IncidentError::Connect)?;

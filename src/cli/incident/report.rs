@@ -1,4 +1,4 @@
-//! The report of what a SecretIncident's status has, as Markdown or JSON.
+//! Report of a SecretIncident's status, as Markdown or JSON.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ pub enum Format {
     Json,
 }
 
-/// Writes what the status has. A JSON object stays open for the calls; [`close`] ends it without them.
+/// Writes the status. The JSON object stays open so that the calls can follow; [`close`] ends it without calls.
 pub fn write(out: &mut impl Write, incident: &SecretIncident, format: Format) -> io::Result<()> {
     match format {
         Format::Markdown => write!(out, "{}", markdown(incident)),
@@ -30,7 +30,7 @@ pub fn write(out: &mut impl Write, incident: &SecretIncident, format: Format) ->
     }
 }
 
-/// Ends a report that has no calls.
+/// Ends a report without calls.
 pub fn close(out: &mut impl Write, format: Format) -> io::Result<()> {
     match format {
         Format::Markdown => writeln!(out, "\nCloudTrail was not read for this report."),
@@ -40,7 +40,7 @@ pub fn close(out: &mut impl Write, format: Format) -> io::Result<()> {
 
 fn json(incident: &SecretIncident) -> Result<String, serde_json::Error> {
     let mut status = incident.status.clone().unwrap_or_default();
-    // Where the search goes on is of no interest to anybody else.
+    // The position of the search is of no use outside the controller.
     if let Some(audit) = &mut status.audit {
         audit.reading = None;
     }
@@ -49,7 +49,7 @@ fn json(incident: &SecretIncident) -> Result<String, serde_json::Error> {
     }))
 }
 
-/// The report as Markdown.
+/// Formats the report as Markdown.
 pub fn markdown(incident: &SecretIncident) -> String {
     let status = incident.status.clone().unwrap_or_default();
     let spec = &incident.spec;
@@ -114,7 +114,7 @@ fn sentence(message: &str) -> String {
     quoted(&first.into_iter().chain(letters).collect::<String>())
 }
 
-/// What the logs of one host say about one secret.
+/// Writes the log lines of one host about one secret.
 fn requests(line: &mut impl FnMut(String), log: &IncidentLog) {
     line(format!("\n### {} on {}\n", log.secret, log.host));
     let at = |time: &Time| to_text(from_kubernetes(time));
@@ -129,7 +129,7 @@ fn requests(line: &mut impl FnMut(String), log: &IncidentLog) {
     let (file, digest) = (quoted(&found.file), quoted(&found.digest));
     line(format!("- All of them: {file} on the host, SHA-256 {digest}"));
     if !found.excerpt.is_empty() {
-        // At the margin it ends the list, and no line of the log is a fence as long.
+        // The fence starts at the margin, which ends the list, and is longer than any run of backticks in the log.
         let fence =
             "`".repeat(found.excerpt.iter().map(|text| longest_run(text)).max().unwrap_or(0).max(2) + 1);
         line(format!("\n{fence}text"));
@@ -189,7 +189,7 @@ mod tests {
 
     use super::*;
 
-    /// Shown by rendering it: what others wrote is text, and what follows it is still the report.
+    /// Asserts on the rendered HTML: text from others stays text, and the report continues after it.
     fn takes_no_markup(report: &str) {
         let options = pulldown_cmark::Options::ENABLE_TABLES | pulldown_cmark::Options::ENABLE_GFM;
         let mut html = String::new();

@@ -1,4 +1,4 @@
-//! Which calls of CloudTrail a report looks for, and how they are read: a page at a time, patiently.
+//! Search of CloudTrail for a report: the calls to look for, and reading them page by page with retries.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,20 +17,21 @@ use crate::incident::reading::{self, Query, Watched};
 use crate::incident::scope;
 use crate::incident::trail::{Page, Trail, TrailError};
 
-/// Which calls are looked for, and by what they are judged.
+/// Calls to look for, and the expected readers to compare them with.
 pub struct Search {
     pub(super) watched: Vec<Watched>,
     pub(super) expected: Vec<ExpectedReader>,
-    /// Whom the status lists: principal and address.
+    /// Callers listed in the status: principal and address.
     pub(super) listed: BTreeSet<(String, String)>,
-    /// What cannot be looked for, and why.
+    /// Parts that cannot be searched, and the reasons.
     pub(super) missing: Vec<String>,
     pub(super) since: DateTime<Utc>,
     pub(super) until: DateTime<Utc>,
 }
 
 impl Search {
-    /// The search for all secrets of an incident. No grant binds it: AWS decides what the credentials may read.
+    /// Creates the search for all secrets of an incident. Grants do not restrict it: AWS decides what the credentials
+    /// may read.
     pub fn of(incident: &SecretIncident, secrets: &[ManagedSecret], now: DateTime<Utc>) -> Self {
         let mut search = Self::of_nothing(incident, now);
         let status = incident.status.clone().unwrap_or_default();
@@ -57,7 +58,7 @@ impl Search {
         search
     }
 
-    /// The search of an incident whose secrets could not be read.
+    /// Creates the search of an incident whose secrets could not be read.
     pub fn without_secrets(incident: &SecretIncident, why: String, now: DateTime<Utc>) -> Self {
         Self { missing: vec![why], ..Self::of_nothing(incident, now) }
     }
@@ -82,13 +83,13 @@ impl Search {
     }
 }
 
-/// How long CloudTrail is asked again where it is throttled or fails.
+/// Retry policy for CloudTrail when it is throttled or fails.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// Pause after a first failure; doubles up to the longest.
+    /// Pause after the first failure; it doubles up to `longest`.
     pub first: Duration,
     pub longest: Duration,
-    /// Consecutive failures after which a region is given up.
+    /// Consecutive failures after which reading a region is given up.
     pub attempts: u32,
 }
 
@@ -118,7 +119,7 @@ pub(super) enum Failure {
     Write(io::Error),
 }
 
-/// Reads to the end, or until `each` has enough. A page is gone before the next one is asked for.
+/// Reads to the end, or until `each` returns false. Only one page is held in memory at a time.
 pub(super) async fn follow(
     trail: &dyn Trail,
     watched: &[Watched],
