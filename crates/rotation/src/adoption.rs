@@ -1,10 +1,12 @@
-//! What counts as a host's adoption of a version. The plan of deployments, the protocol and the response to an incident
-//! all go by this, so that none of them waits for what another one has done, or ends what another one still needs.
+//! Rules for when a host counts as having adopted a version. The deployment plan, the protocol and the response to an
+//! incident all use these rules, so that none of them waits for something that another one considers done, or ends
+//! something that another one still needs.
 
 use keyturn_api::docker_host::Proof;
 
-/// Whether the host runs the version as far as can be known: its containers were seen to, or, where nothing can be compared,
-/// a deployment of this very version ended well and verify passed after it.
+/// Returns true when the host runs the version, as far as keyturn can know: a comparison has shown that its containers
+/// run the value, or nothing can be compared and a deployment of this very version succeeded and its verify script
+/// passed.
 pub fn has_adopted(proof: Proof, deployed: bool) -> bool {
     match proof {
         Proof::Proven => true,
@@ -13,8 +15,8 @@ pub fn has_adopted(proof: Proof, deployed: bool) -> bool {
     }
 }
 
-/// Whether the host has left the credential of the version before. Where nothing can be compared a person has to say that
-/// the verify script is enough.
+/// Returns true when the host no longer uses the credential of the previous version. Where nothing can be compared, a
+/// person has to declare that the verify script is enough (`verify_is_enough`).
 pub fn has_left_the_old(proof: Proof, deployed: bool, verify_is_enough: bool) -> bool {
     has_adopted(proof, deployed) && (proof == Proof::Proven || verify_is_enough)
 }
@@ -25,7 +27,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_compared_is_adopted_by_a_deployment_only() {
-        // (proof, deployed, has adopted it, has left the old one, the same where verify is enough)
+        // (proof, deployed, has adopted it, has left the old one, has left the old one where verify is enough)
         let table = [
             (Proof::Proven, false, true, true, true),
             (Proof::Proven, true, true, true, true),

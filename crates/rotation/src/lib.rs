@@ -1,5 +1,5 @@
-//! When a secret is due and what happens next: pure functions over (desired, observed, now).
-//! Nothing here knows a Kubernetes client, AWS or a clock.
+//! The rotation protocol and its schedule, as pure functions over (desired, observed, now): they decide when a secret
+//! is due and which step comes next. This crate uses no Kubernetes client, no AWS client and no clock.
 
 pub mod adoption;
 pub mod observed;

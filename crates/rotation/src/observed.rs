@@ -1,4 +1,5 @@
-//! What the outside world says about one secret: the evidence that decisions are made from.
+//! The observed state of one secret: the evidence from Parameter Store, hosts and target on which every decision is
+//! based.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,23 +9,24 @@ use keyturn_secret_value::SecretValue;
 
 use super::adoption;
 
-/// Number of a rotation of one secret. One more than every id that is in evidence, never a clock.
+/// Number of a rotation of one secret. A new rotation gets the highest id found in the evidence plus one; ids are never
+/// taken from a clock.
 pub type RotationId = u64;
 
-/// What keyturn writes into the description of every version that it publishes.
+/// The stamp: keyturn's part of the description of every version that it publishes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// `<cluster>/<namespace>/<name>` of the ManagedSecret.
     pub owner: String,
     pub id: RotationId,
-    /// The version that the writer expected to create. SSM keeps a description over a Put that omits it, so only a
-    /// version that fits proves who wrote it.
+    /// The version number that the writer expected to create. When a Put gives no description, SSM keeps the previous
+    /// one, so a stamp proves who wrote a version only when this number equals the version's own.
     pub version: i64,
-    /// When the rotation drew the value, or began to bring one back.
+    /// Time when the rotation drew the value or, for a roll back, when the roll back began.
     pub at: DateTime<Utc>,
     /// Hash of the request (annotation token) that asked for the rotation.
     pub request: Option<String>,
-    /// When the value was made, where a roll back has brought back an older one.
+    /// Time when the value was first made; set only where a roll back has published an older value again.
     pub made: Option<DateTime<Utc>>,
 }
 
@@ -36,32 +38,32 @@ pub struct Version {
     pub modified: DateTime<Utc>,
     /// The user's own part of the description.
     pub text: String,
-    /// keyturn's part of the description, where this installation has made it.
+    /// keyturn's part of the description; `None` unless this installation wrote it.
     pub stamp: Option<Stamp>,
-    /// The owner that a description names in keyturn's form, and this installation has not written so: another one has, or
-    /// somebody who would like to be taken for keyturn.
+    /// The owner that the description names in keyturn's format although this installation did not write it: either
+    /// another installation wrote it, or somebody forged it.
     pub claim: Option<String>,
 }
 
-/// Why a rotation was started.
+/// The reason why a rotation was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Trigger {
-    /// The parameter did not exist.
+    /// A parameter did not exist.
     Missing,
-    /// The age reached the period.
+    /// The age of the value reached the period.
     Period,
-    /// The annotation asked for it.
+    /// The rotate annotation asked for it.
     Request,
     /// Somebody else wrote the parameter and `onDrift: Rotate` is set.
     Drift,
-    /// A deployment failed for good and `onFailure: RollBack` is set: publishes the previous value again.
+    /// A deployment failed for good and `onFailure: RollBack` is set: this rotation publishes the previous value again.
     RollBack,
-    /// A SecretIncident says that somebody may have read the value.
+    /// A SecretIncident reports that somebody may have read the value.
     Incident,
 }
 
 impl Trigger {
-    /// The word for it in status and Events.
+    /// Returns the trigger's name as shown in status and Events.
     pub fn name(self) -> &'static str {
         match self {
             Trigger::Missing => "Missing",
@@ -79,44 +81,46 @@ impl Trigger {
 pub struct Record {
     pub id: RotationId,
     pub trigger: Trigger,
-    /// When the values were made.
+    /// Time when the values were made.
     pub at: DateTime<Utc>,
-    /// The annotation token that asked for it.
+    /// The annotation token that asked for the rotation.
     pub request: Option<String>,
-    /// What is to be published, by path.
+    /// The values to publish, by path.
     pub values: BTreeMap<String, SecretValue>,
-    /// The version of each path that the values replace; 0 where the path did not exist.
+    /// The version of each path that the values replace; 0 where the parameter did not exist.
     pub base: BTreeMap<String, i64>,
-    /// When SSM took that version of each path, which tells it from one of the same number after the parameter was created
-    /// again. Records of earlier versions of keyturn have none.
+    /// SSM's time of the base version of each path. It tells that version from one with the same number in a parameter
+    /// that was deleted and created again. Records written by earlier releases of keyturn have none.
     pub base_at: BTreeMap<String, DateTime<Utc>>,
-    /// DockerHosts that had to run it when it began.
+    /// The DockerHosts that had to run the secret when the rotation began.
     pub hosts: Vec<String>,
-    /// Of a roll back: the paths whose base version holds the value already, since the failed rotation never published
-    /// there.
+    /// Paths that a roll back does not publish again: their base version already holds the value, since the failed
+    /// rotation never published there.
     pub kept: BTreeSet<String>,
-    /// What a target has to accept before the values are published; `None` where there is none.
+    /// The credential that a target has to accept before the values are published; `None` where there is no target.
     pub credential: Option<Credential>,
 }
 
-/// A login of a target.
+/// A login at a target.
 #[derive(Debug)]
 pub struct Credential {
     pub username: String,
     pub password: SecretValue,
     /// The username that was in use when the rotation began.
     pub replaces: Option<String>,
-    /// Usernames that the target accepted with the password that was published beside them when the rotation began. Whoever
-    /// put such a login there had it, and was not only pointing at one of others.
+    /// Usernames that the target accepted, with the password published next to them, when the rotation began. This
+    /// proves that whoever published such a login knew its password, and did not merely write down somebody else's
+    /// username.
     pub accepted: BTreeSet<String>,
 }
 
 impl Record {
-    /// Whether this version was there when the rotation began.
+    /// Returns true when this version already existed when the rotation began.
     ///
-    /// Its number alone does not tell: it begins anew where somebody deletes the parameter and creates it again. Where the
-    /// record does not say when its base was taken, the grace does: no rotation but an incident's starts on a version that is
-    /// younger, and half of it leaves room for a grace that was changed meanwhile.
+    /// The version number alone does not prove it: numbering starts again at 1 when somebody deletes the parameter and
+    /// creates it again. Where the record has no time for its base version, the grace decides: only an incident starts
+    /// a rotation on a version younger than the grace. Half of the grace is used, in case the grace was changed
+    /// meanwhile.
     pub fn replaces(&self, path: &str, version: &Version, grace: TimeDelta) -> bool {
         let base = self.base.get(path).copied().unwrap_or(0);
         let was_there = match self.base_at.get(path) {
@@ -126,58 +130,59 @@ impl Record {
         version.number <= base && was_there
     }
 
-    /// The newest version that holds what this rotation publishes here: its own, or the one that a roll back has kept.
+    /// Returns the newest version that holds the value of this rotation: the version that it published or, for a path
+    /// in `kept`, the latest version.
     pub fn version_in<'a>(&self, parameter: &'a Parameter) -> Option<&'a Seen> {
         parameter.published_by(self.id).or_else(|| parameter.latest().filter(|_| self.keeps(parameter)))
     }
 
-    /// Whether what this rotation publishes is the latest version here.
+    /// Returns true when the latest version of this parameter holds the value of this rotation.
     pub fn is_published_in(&self, parameter: &Parameter) -> bool {
         parameter.is_published_by(self.id) || self.keeps(parameter)
     }
 
-    /// Whether a roll back has left this parameter as it was: no host was given anything else.
+    /// Returns true when a roll back leaves this parameter as it is, because no host was given another value.
     pub fn keeps(&self, parameter: &Parameter) -> bool {
         let base = self.base.get(&parameter.path).copied().filter(|base| *base > 0);
         self.kept.contains(&parameter.path) && base == Some(parameter.latest_number())
     }
 }
 
-/// Who wrote a version, as far as the evidence tells.
+/// The author of a version, as far as the evidence shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Author {
-    /// keyturn, in the rotation of this id.
+    /// keyturn wrote it, in the rotation with this id.
     Ours(RotationId),
-    /// Somebody, before keyturn wrote here: the version that was adopted.
+    /// Somebody wrote it before keyturn published here: the version that keyturn adopted.
     Original,
-    /// Somebody else, over a version of keyturn's or in the middle of a rotation.
+    /// Somebody else wrote it, after a version of keyturn's or during a rotation.
     Foreign,
-    /// Another ManagedSecret or another installation of keyturn.
+    /// Another ManagedSecret or another installation of keyturn wrote it.
     OtherOwner(String),
 }
 
-/// One version and who wrote it.
+/// A version and its author.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub version: Version,
     pub author: Author,
-    /// The stamp of our version whose value somebody has put once more with a description of theirs.
+    /// The stamp of our version whose value somebody else has put again with a description of their own.
     pub taken_over: Option<Stamp>,
 }
 
 impl Seen {
-    /// When the value was made: what our stamp says, else when SSM took it.
+    /// Returns the time when the value was made: from our stamp or, without one, SSM's time of the version.
     pub fn made_at(&self) -> DateTime<Utc> {
         self.our_stamp().map_or(self.version.modified, |stamp| stamp.made.unwrap_or(stamp.at))
     }
 
-    /// When its rotation began, else when SSM took it. Of two versions of the same number, before a parameter was created
-    /// again and after, it tells one from the other.
+    /// Returns the time when the rotation of this version began or, without our stamp, SSM's time of the version. It
+    /// tells apart two versions with the same number when the parameter was deleted and created again.
     pub fn published_at(&self) -> DateTime<Utc> {
         self.our_stamp().map_or(self.version.modified, |stamp| stamp.at)
     }
 
-    /// When a roll back brought this value back.
+    /// Returns the time when a roll back began to publish this value again; `None` if no roll back did.
     pub fn brought_back_at(&self) -> Option<DateTime<Utc>> {
         self.our_stamp().filter(|stamp| stamp.made.is_some()).map(|stamp| stamp.at)
     }
@@ -188,53 +193,56 @@ impl Seen {
     }
 }
 
-/// What is known of one parameter: the versions that SSM keeps, oldest first, or at least the latest.
+/// The known state of one parameter: all versions that SSM keeps, oldest first, or at least the latest one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
     pub path: String,
     pub versions: Vec<Seen>,
-    /// What SSM holds the next Put to; `None` where the parameter does not exist, or was not looked at closely.
+    /// The constraints that SSM applies to the next Put; `None` where the parameter does not exist or only a listing
+    /// was read.
     pub shape: Option<Shape>,
 }
 
-/// What SSM holds a Put over the latest version to.
+/// The constraints that SSM applies to a Put over the latest version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
     /// `SecureString`, `String` or `StringList`.
     pub kind: String,
-    /// The key that it is encrypted with, as whoever put it named it.
+    /// The KMS key that encrypts it, as named by whoever put the version.
     pub key_id: Option<String>,
-    /// AllowedPattern, which the whole value has to match.
+    /// The AllowedPattern (a regular expression), which the whole value has to match.
     pub pattern: Option<String>,
-    /// Whether its tier holds long values.
+    /// True in the advanced tier, which holds values of up to 8 KB.
     pub is_advanced: bool,
-    /// Labels that keep SSM from dropping the oldest version, where it keeps no more.
+    /// Labels on the oldest version that make SSM refuse the next Put, because SSM keeps no more versions and cannot
+    /// drop a labelled one.
     pub labels_in_the_way: Vec<String>,
 }
 
-/// The account's default key, by the name that SSM gives it.
+/// The account's default KMS key, as SSM names it.
 pub const DEFAULT_KEY: &str = "alias/aws/ssm";
 
 impl Shape {
-    /// The key that it is encrypted with, unless that is the account's default one.
+    /// Returns the KMS key that encrypts the parameter, or `None` if that is the account's default key.
     pub fn customer_key(&self) -> Option<&str> {
         self.key_id.as_deref().filter(|key| *key != DEFAULT_KEY)
     }
 }
 
 impl Parameter {
-    /// Names the author of every version.
+    /// Determines the author of every version.
     ///
-    /// `base` is the version that an open rotation replaces: what follows it and is not ours is foreign, even where
-    /// keyturn never published before. `duplicates` are versions whose stamp does not fit their number but whose value
-    /// is that of the record, or of a fitting version of the same id: our own Put, applied twice. No request is that late
-    /// that it comes when a later rotation is over: then somebody has brought the value of an earlier one back.
+    /// `base` is the version that an open rotation replaces: every later version that is not ours is foreign, even
+    /// where keyturn never published before. `duplicates` are versions whose stamp does not fit their number but whose
+    /// value equals the record's, or that of a fitting version with the same id: our own Put, applied twice. No request
+    /// lives so long that it could arrive after a later rotation has ended; such a version means that somebody
+    /// published an earlier value again.
     ///
-    /// Those without a stamp have the value of our last version: somebody has put it once more, as Terraform does to bring its
-    /// description back. It is as old as that version.
+    /// Duplicates without a stamp hold the value of our last version: somebody has put it again, as Terraform does to
+    /// restore its own description. Such a version counts as being as old as ours.
     ///
-    /// What names another owner belongs to that one, unless keyturn has published here before: then somebody wrote it who
-    /// wants keyturn to keep its hands off.
+    /// A version whose description names another owner belongs to that owner, unless keyturn has published here before.
+    /// In that case it is foreign: somebody may name another owner only to stop keyturn.
     pub fn classify(
         path: &str,
         owner: &str,
@@ -262,7 +270,7 @@ impl Parameter {
                         (None, Some(claim)) if claim != owner && !published_before && base.is_none() => {
                             Author::OtherOwner(claim.clone())
                         }
-                        // Written in our name, and not by us.
+                        // The description claims our owner, but we did not write it.
                         (None, Some(_)) => Author::Foreign,
                         _ if published_before || base.is_some_and(|base| version.number > base) => {
                             Author::Foreign
@@ -282,8 +290,8 @@ impl Parameter {
         Self { path: path.to_owned(), versions, shape: None }
     }
 
-    /// Versions that carry our stamp but do not fit it: either a foreign Put that kept our description, or our own Put
-    /// applied twice. Only their values can tell.
+    /// Returns the versions that carry our stamp with a number that does not fit: either a foreign Put kept our
+    /// description, or our own Put was applied twice. Only their values can decide which.
     pub fn misfits<'a>(
         owner: &'a str,
         versions: &'a [Version],
@@ -298,23 +306,23 @@ impl Parameter {
         self.versions.last()
     }
 
-    /// The newest version that keyturn has published, whatever somebody has put above it.
+    /// Returns the newest version that keyturn published, even if somebody else has put later versions.
     pub fn newest_of_ours(&self) -> Option<&Seen> {
         self.versions.iter().rev().find(|seen| matches!(seen.author, Author::Ours(_)))
     }
 
-    /// Number of the latest version, 0 where the parameter does not exist.
+    /// Returns the number of the latest version, or 0 where the parameter does not exist.
     pub fn latest_number(&self) -> i64 {
         self.latest().map_or(0, |seen| seen.version.number)
     }
 
-    /// The newest version that the rotation of this id published.
+    /// Returns the newest version that the rotation with this id published.
     pub fn published_by(&self, id: RotationId) -> Option<&Seen> {
         self.versions.iter().rev().find(|seen| seen.author == Author::Ours(id))
     }
 
-    /// Whether the latest version is of this rotation, and some version of it carries a stamp that fits, so that what
-    /// happened can still be told once the record is gone.
+    /// Returns true when the latest version belongs to this rotation and at least one of its versions carries a stamp
+    /// that fits, so that the evidence remains complete once the record is deleted.
     pub fn is_published_by(&self, id: RotationId) -> bool {
         self.latest().is_some_and(|seen| seen.author == Author::Ours(id))
             && self.versions.iter().any(|seen| {
@@ -323,42 +331,43 @@ impl Parameter {
     }
 }
 
-/// What one DockerHost says about the parameters of one secret.
+/// The evidence of one DockerHost about the parameters of one secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostEvidence {
     pub name: String,
-    /// Whether the DockerHost exists.
+    /// True when the DockerHost object exists.
     pub exists: bool,
-    /// Whether a deployment runs on it.
+    /// True while a deployment runs on the host.
     pub deploying: bool,
-    /// By path: the version that was compared last, what that showed, and when.
+    /// The result and time of the last comparison, and the version that it compared, by path.
     pub proofs: BTreeMap<String, HostProof>,
-    /// The last run on this host, where it was about these parameters and failed.
+    /// The last run on this host, if it concerned these parameters and failed.
     pub failure: Option<HostFailure>,
-    /// The last deployment on this host, where it was about these parameters and failed.
+    /// The last deployment on this host, if it concerned these parameters and failed.
     pub failed_deploy: Option<HostFailure>,
-    /// Reason and message of what keeps any run from starting on it until a person acts.
+    /// Reason and message of the condition that keeps every run from starting on this host until a person acts.
     pub stalled: Option<(String, String)>,
 }
 
 impl HostEvidence {
-    /// What the host has shown of a version of the parameter, if there is that version.
+    /// Returns what the host has shown about this version of the parameter; `None` if `seen` is `None` or the host has
+    /// shown nothing about it.
     pub fn shown_of(&self, parameter: &Parameter, seen: Option<&Seen>) -> Option<&HostProof> {
         let proof = self.proofs.get(&parameter.path)?;
         proof.is_of(seen?).then_some(proof)
     }
 
-    /// The comparison alone.
+    /// Returns only the result of the comparison for this version.
     pub fn proof_of(&self, parameter: &Parameter, seen: Option<&Seen>) -> Option<Proof> {
         self.shown_of(parameter, seen).map(|shown| shown.proof)
     }
 
-    /// Whether the host has adopted a version of the parameter.
+    /// Returns true when the host has adopted this version of the parameter.
     pub fn has_adopted(&self, parameter: &Parameter, seen: Option<&Seen>) -> bool {
         self.shown_of(parameter, seen).is_some_and(|shown| adoption::has_adopted(shown.proof, shown.deployed))
     }
 
-    /// Whether the host has left the credential of the version before.
+    /// Returns true when the host no longer uses the credential of the version before this one.
     pub fn has_left_the_old(
         &self,
         parameter: &Parameter,
@@ -378,12 +387,13 @@ pub struct HostProof {
     pub published_at: DateTime<Utc>,
     pub proof: Proof,
     pub at: DateTime<Utc>,
-    /// Whether a deployment of this version ended well here, with verify passed.
+    /// True when a deployment of this version succeeded on this host and its verify script passed.
     pub deployed: bool,
 }
 
 impl HostProof {
-    /// Whether it speaks of this version, and not of one of the same number before the parameter was created again.
+    /// Returns true when this proof is about the given version, and not about one with the same number from before the
+    /// parameter was deleted and created again.
     pub fn is_of(&self, seen: &Seen) -> bool {
         self.version == seen.version.number
             && self.published_at.timestamp() == seen.published_at().timestamp()
@@ -394,73 +404,75 @@ impl HostProof {
 pub struct HostFailure {
     pub reason: String,
     pub message: String,
-    /// By path: the versions that the failed run was about.
+    /// The version of each path that the failed run was about.
     pub versions: BTreeMap<String, i64>,
     pub finished_at: DateTime<Utc>,
-    /// Whether enough attempts have failed to call it final.
+    /// True when enough attempts have failed to call the failure final.
     pub for_good: bool,
-    /// Whether the host itself has shown that often that it does not work with these versions.
+    /// True when the host has shown in enough attempts that it does not work with these versions.
     pub rejected: bool,
 }
 
 /// All evidence about one secret.
 #[derive(Debug, Default)]
 pub struct Observed {
-    /// In the order of the spec.
+    /// The parameters, in the order of the spec.
     pub parameters: Vec<Parameter>,
-    /// Open records, by id.
+    /// Open records, by rotation id.
     pub records: BTreeMap<RotationId, Record>,
-    /// Abort markers and when they were written, by id.
+    /// Times at which abort markers were written, by rotation id.
     pub aborts: BTreeMap<RotationId, DateTime<Utc>>,
-    /// Paths whose latest version is of the newest record's id but holds another value than it.
+    /// Paths whose latest version carries the id of the newest record but holds another value than the record.
     pub mismatched: BTreeSet<String>,
-    /// Paths that this pass has shown to be writable for the controller.
+    /// Paths to which the controller has proven in this pass that it may write.
     pub writable: BTreeSet<String>,
-    /// In the order of the spec, then those that only a record names.
+    /// The hosts in the order of the spec, followed by those that only a record names.
     pub hosts: Vec<HostEvidence>,
-    /// What the target showed at the last closer look; `None` where there is none, or none was taken.
+    /// The evidence from the last full observation of the target; `None` where there is no target, or it was not
+    /// observed.
     pub target: Option<TargetEvidence>,
-    /// How many keys the published ring holds, the newest first; `None` where it is no ring, or nobody looked.
+    /// Number of keys in the published key ring; `None` where the value is no ring, or has not been read.
     pub keys: Option<usize>,
 }
 
-/// What a target showed.
+/// The evidence about a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetEvidence {
-    /// When it was looked at.
+    /// Time of the observation.
     pub at: DateTime<Utc>,
-    /// Why its roles could not be seen.
+    /// The reason why its roles could not be read; `None` if they were.
     pub unseen: Option<TargetProblem>,
-    /// Whether it can refuse requests of older rotations.
+    /// True when the target can refuse late requests of older rotations.
     pub fenced: bool,
-    /// By username: the rotation that changed it last, and when.
+    /// The rotation that last changed each username, and the time of that change.
     pub fences: BTreeMap<String, (RotationId, DateTime<Utc>)>,
-    /// Usernames that can log in at all.
+    /// Usernames that are able to log in.
     pub can_log_in: BTreeSet<String>,
-    /// Usernames that are never shut out.
+    /// Superusers: keyturn never takes their login away.
     pub superusers: BTreeSet<String>,
     pub sessions: Vec<OpenSession>,
-    /// Whether a role was changed since: then somebody may have logged in between, with the password before.
+    /// True when a role was changed after this observation: somebody may have logged in between with the old password.
     pub changed_since: bool,
-    /// What it said to the login of the newest record.
+    /// The target's answer to the login in the newest record.
     pub recorded: Option<Acceptance>,
-    /// What it said to the published login, where no record lies open, or one of a login that the target made is not
-    /// published yet.
+    /// The target's answer to the published login. It is asked while no record is open, and also while a record holds a
+    /// login that the target made and that is not published yet.
     pub published: Option<Acceptance>,
-    /// By username: what it said to the logins that open records replace, where that is asked: after their end.
+    /// The target's answers to the logins that open records replace, by username. They are asked only after those
+    /// logins were retired.
     pub replaced: BTreeMap<String, Acceptance>,
-    /// Logins that it made for this secret; `None` where it makes none, or was not asked.
+    /// Logins that the target made for this secret; `None` where it makes none, or was not asked.
     pub issued: Option<Vec<IssuedLogin>>,
-    /// For how long the published login works, where no record lies open and the target ends it by itself.
+    /// Lifetime of the published login, where no record is open and the target expires logins on its own.
     pub lifetime: Option<Lifetime>,
-    /// Things that a person should know.
+    /// Remarks that a person should read.
     pub notes: Vec<String>,
-    /// Statements that make the roles from the published one, where that is asked for and not done.
+    /// SQL statements that create the roles from the published one, where that is requested and not done yet.
     pub set_up: Vec<String>,
 }
 
 impl TargetEvidence {
-    /// Nothing is known yet at the time of a look.
+    /// Creates evidence for an observation at this time, with nothing known yet.
     pub fn unasked(at: DateTime<Utc>) -> Self {
         Self {
             at,
@@ -482,13 +494,14 @@ impl TargetEvidence {
     }
 }
 
-/// A session that a login has opened.
+/// An open session of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenSession {
     pub username: String,
-    /// Who that is, for people.
+    /// Description of the client, for people to read.
     pub client: String,
-    /// By the target's clock, as fences are; `None` where it does not tell.
+    /// Start of the session by the target's clock, like the times in `fences`; `None` where the target does not show
+    /// it.
     pub since: Option<DateTime<Utc>>,
 }
 
@@ -496,17 +509,18 @@ pub struct OpenSession {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedLogin {
     pub username: String,
-    /// The rotation that it is named after.
+    /// The id of the rotation after which it is named.
     pub id: RotationId,
-    /// When it was made.
+    /// Time when it was made.
     pub at: DateTime<Utc>,
-    /// Whether the newest version of keyturn's publishes it, as far as can be told.
+    /// True when keyturn's newest version publishes it, as far as the evidence shows.
     pub is_published: bool,
-    /// Whether it is published, or any version that is kept of the rotation's publishes it, as far as can be told.
+    /// True when it is published, or when any version of its rotation that SSM still keeps publishes it, as far as the
+    /// evidence shows.
     pub was_published: bool,
 }
 
-/// From when to when a login works that its target ends by itself.
+/// The time span in which a login works, for targets that expire logins on their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
     pub begins: DateTime<Utc>,
@@ -514,38 +528,39 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
-    /// When the login has to be replaced: a quarter of its life is left for a rotation that does not succeed at once.
+    /// Returns the latest time to replace the login: three quarters of its lifetime. The last quarter is left for
+    /// retries.
     pub fn replace_by(&self) -> DateTime<Utc> {
         self.begins + (self.ends - self.begins) * 3 / 4
     }
 }
 
-/// What a target said to a login.
+/// A target's answer to a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acceptance {
     Accepted,
     Refused(TargetProblem),
-    /// It could not be asked.
+    /// The target could not be asked.
     Unknown(TargetProblem),
 }
 
-/// Why a target could not be asked, or refused.
+/// The reason why a target could not be asked, or why it refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetProblem {
     pub reason: String,
     pub message: String,
-    /// Only a person can end it.
+    /// True when only a person can fix it, so that retries do not help.
     pub permanent: bool,
 }
 
 impl Observed {
-    /// The highest id in evidence anywhere.
+    /// Returns the highest rotation id in all evidence, including the target's fences.
     pub fn highest_id(&self, owner: &str) -> RotationId {
         let fences = self.target.iter().flat_map(|target| target.fences.values().map(|(id, _)| *id));
         fences.chain([self.highest_id_in_store(owner)]).max().unwrap_or(0)
     }
 
-    /// The highest id in evidence in Parameter Store.
+    /// Returns the highest rotation id in Parameter Store: in stamps, records and abort markers.
     pub fn highest_id_in_store(&self, owner: &str) -> RotationId {
         let stamped = self.parameters.iter().flat_map(|p| &p.versions).filter_map(|seen| {
             seen.version.stamp.as_ref().filter(|stamp| stamp.owner == owner).map(|stamp| stamp.id)
@@ -553,30 +568,32 @@ impl Observed {
         stamped.chain(self.records.keys().copied()).chain(self.aborts.keys().copied()).max().unwrap_or(0)
     }
 
-    /// Whether the target accepted this login, as it was published, when one of the open records began.
+    /// Returns true when the target accepted this login, as published, at the time when one of the open records was
+    /// made.
     pub fn has_accepted(&self, username: &str) -> bool {
         let mut credentials = self.records.values().filter_map(|record| record.credential.as_ref());
         credentials.any(|credential| credential.accepted.contains(username))
     }
 
-    /// Whether what the rotation publishes is the latest version of every path.
+    /// Returns true when the latest version of every path holds the value of this rotation.
     pub fn is_published(&self, record: &Record) -> bool {
         self.parameters.iter().all(|parameter| record.is_published_in(parameter))
     }
 
-    /// Whether the latest version of every path is of the rotation of this id. A listing shows no more than that one, which may be
-    /// our own Put, applied twice.
+    /// Returns true when the latest version of every path belongs to the rotation with this id. Unlike
+    /// [`Self::is_published`] this needs only a listing, which shows the latest version alone; that version may be our
+    /// own Put, applied twice.
     pub fn ends_with(&self, id: RotationId) -> bool {
         let is_of = |seen: &Seen| seen.author == Author::Ours(id);
         self.parameters.iter().all(|parameter| parameter.latest().is_some_and(is_of))
     }
 
-    /// Whether any path was published by the rotation of this id.
+    /// Returns true when the rotation with this id published at least one path.
     pub fn is_partly_published_by(&self, id: RotationId) -> bool {
         self.parameters.iter().any(|parameter| parameter.published_by(id).is_some())
     }
 
-    /// The ids of published versions whose rotation was asked for by a request with this hash, lowest first.
+    /// Returns the ids of published rotations whose request has this hash, lowest first.
     pub fn ids_of_request(&self, hash: &str) -> BTreeSet<RotationId> {
         self.parameters
             .iter()
@@ -588,12 +605,13 @@ impl Observed {
             .collect()
     }
 
-    /// When the oldest key of the published ring was made: each rotation before added one. `None` where it is no ring.
+    /// Returns the time when the oldest key of the published key ring was made. Each rotation adds one key, so the
+    /// versions show it. `None` where the value is no ring.
     pub fn oldest_key_made_at(&self) -> Option<DateTime<Utc>> {
         let keys = self.keys.filter(|keys| *keys > 1)?;
         let versions = &self.parameters.first()?.versions;
-        // Each rotation has added a key, the first one to what it found. What others wrote between may be the same ring
-        // again, and adds nothing.
+        // Each rotation has added one key; the first rotation added its key to the value that it found. Foreign
+        // versions in between may repeat the same ring, and add no key.
         let mut made: BTreeMap<RotationId, &Seen> = BTreeMap::new();
         for seen in versions {
             if let Author::Ours(id) = seen.author {
@@ -605,11 +623,11 @@ impl Observed {
             .iter()
             .rfind(|seen| first_of_ours.is_none_or(|first| seen.version.number < first.version.number));
         let rotations: Vec<&Seen> = made.into_values().rev().chain(found).collect();
-        // SSM keeps a hundred versions; a key from before them is older than anything.
+        // SSM keeps 100 versions; a key from before those counts as older than anything.
         Some(rotations.get(keys - 1).map_or(DateTime::UNIX_EPOCH, |seen| seen.made_at()))
     }
 
-    /// When the youngest published version was taken by SSM.
+    /// Returns SSM's time of the youngest published version.
     pub fn published_at(&self) -> Option<DateTime<Utc>> {
         self.parameters.iter().filter_map(|p| p.latest()).map(|seen| seen.version.modified).max()
     }

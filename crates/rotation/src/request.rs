@@ -1,5 +1,6 @@
-//! The short hash under which a request for a rotation (an annotation's value, chosen by a user) is known: the first 16 hex
-//! digits of its SHA-256. Requests are compared by it and never written out, since they may hold anything.
+//! The hash that identifies a request for a rotation: the first 16 hex digits of the SHA-256 of the annotation's value.
+//! The user chooses that value, which may hold anything, so keyturn compares only hashes and never writes the value
+//! out.
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -11,7 +12,7 @@ pub fn hash(token: &str) -> String {
     hash
 }
 
-/// Whether a text may be one.
+/// Returns true when a text has the format of such a hash.
 pub fn is_hash(text: &str) -> bool {
     text.len() == LENGTH && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -1,12 +1,13 @@
-//! When a secret is due: pure functions of what is desired, what is published and the time.
+//! Decides when a secret is due: pure functions of the spec, the published value and the time.
 //!
-//! Without windows a value is due when its age reaches the period. With windows it is due in the last one before
-//! that, so that a window makes nothing overdue; only where none lies in between it is the first one after. Whatever
-//! was missed (nobody was there, or the start was refused for a while) happens in the next window, or at once where
-//! there are none. Secrets that were found overdue when they were adopted, and those that missed their window, are
-//! spread by a stable hash, so that a backlog does not rotate in one minute.
+//! Without windows a value is due when its age reaches the period. With windows it is due in the last window before
+//! that time, so that it never becomes overdue because of its windows; if there is no window before that time, it is
+//! due in the first one after it. A rotation that was missed (the controller was down, or the start was refused for a
+//! while) happens in the next window, or at once without windows. Secrets that were overdue when keyturn adopted them,
+//! and those that missed their window, are spread by a stable hash, so that a backlog does not rotate within one
+//! minute.
 //!
-//! Nothing is remembered: any controller that sees the same facts at the same time comes to the same answer.
+//! The schedule keeps no state: every controller that sees the same facts at the same time comes to the same answer.
 
 use aws_lc_rs::digest;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -14,67 +15,68 @@ use keyturn_api::window::Window;
 
 use super::window::{Calendar, Span, WindowError};
 
-/// A rotation starts at most this long before the end of its window or of its period, whichever is first, where the
-/// window has been open for longer; and at most a tenth of the period.
+/// Longest lead: in a window that has been open for longer, a rotation starts at most this long before the end of the
+/// window or of the period, whichever comes first, and at most a tenth of the period before it.
 const LONGEST_LEAD: TimeDelta = TimeDelta::days(1);
 const LEAD_PER_PERIOD: i32 = 10;
-/// How far back the search for the last window goes at first; twice as far each time it finds too little.
+/// First distance by which the search for the last window goes back; it doubles each time it finds too little.
 const FIRST_LOOK_BACK: TimeDelta = TimeDelta::hours(1);
-/// Longest span that a backlog is spread over.
+/// Longest time over which a backlog is spread.
 const LONGEST_SPREAD: TimeDelta = TimeDelta::days(30);
-/// Times outside these (years 0 and 9000) are taken for them, so that no arithmetic on them overflows.
+/// Limits for times (years 0 and 9000): times beyond them are clamped, so that arithmetic cannot overflow.
 const EARLIEST: DateTime<Utc> =
     DateTime::from_timestamp(-62_167_219_200, 0).expect("the year 0 can be written");
 const LATEST: DateTime<Utc> =
     DateTime::from_timestamp(221_845_392_000, 0).expect("the year 9000 can be written");
 
-/// What is desired and what is published, as far as it says when the next rotation may start.
+/// Everything that decides when the next rotation may start.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule<'a> {
     /// Greatest age of a value; `None` rotates on demand only.
     pub period: Option<TimeDelta>,
-    /// The secret's windows; empty is always.
+    /// The secret's windows; without windows it may start at any time.
     pub windows: &'a [Window],
-    /// The windows of each host that must run it; an empty one is always. A start lies in a window of the secret and
-    /// of every host.
+    /// The windows of each host that must run the secret; a host without windows is always open. A start has to lie in
+    /// a window of the secret and of every host.
     pub host_windows: &'a [&'a [Window]],
-    /// When the published value was made.
+    /// Time when the published value was made.
     pub made_at: DateTime<Utc>,
-    /// Creation of the object, where the value was there before keyturn: nothing starts before this plus
-    /// `first_rotation_delay`.
+    /// Creation time of the object, where the value is older than keyturn's first rotation of it. Nothing starts before
+    /// this time plus `first_rotation_delay`.
     pub adopted_at: Option<DateTime<Utc>>,
     pub first_rotation_delay: TimeDelta,
-    /// A backlog starts over a span of this length, at most thirty days; zero starts it at once.
+    /// Length of time over which a backlog starts, at most thirty days; zero starts all of it at once.
     pub spread: TimeDelta,
-    /// `<namespace>/<name>`, hashed for the place in the spread.
+    /// `<namespace>/<name>`; its hash decides the secret's place in the spread.
     pub identity: &'a str,
 }
 
-/// When the next rotation may start.
+/// The time at which the next rotation may start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Never by itself: on demand only.
+    /// Only on demand.
     Never,
-    /// From this time on. Once it may start, the time since when, so that it does not move while it is waited for.
+    /// At this time. Once the rotation may start, this stays the time since when it may, so that it does not move while
+    /// the rotation waits.
     At(DateTime<Utc>),
-    /// The windows do not coincide in the years to come.
+    /// The windows do not coincide within the years that are searched.
     NoWindow,
 }
 
-/// What the schedule says at one time.
+/// The schedule's answer for one point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub next: Due,
-    /// The time at which the age reached the period, when that has passed.
+    /// The time at which the age reached the period, if that has passed.
     pub overdue_since: Option<DateTime<Utc>>,
-    /// Whether a rotation may start now.
+    /// True when a rotation may start now.
     pub start_now: bool,
 }
 
-/// What the schedule says at `now`.
+/// Returns the schedule's answer for `now`.
 ///
 /// # Errors
-/// A window that cannot be read, of the secret or of a host.
+/// A window of the secret or of a host cannot be parsed.
 pub fn look(schedule: &Schedule<'_>, now: DateTime<Utc>) -> Result<Verdict, WindowError> {
     let calendar =
         Calendar::new(std::iter::once(schedule.windows).chain(schedule.host_windows.iter().copied()))?;
@@ -99,13 +101,13 @@ pub fn look(schedule: &Schedule<'_>, now: DateTime<Utc>) -> Result<Verdict, Wind
     Ok(Verdict { next, overdue_since: (now >= deadline).then_some(deadline), start_now })
 }
 
-/// The times between which the published value is to be replaced.
+/// The times that limit the life of the published value.
 #[derive(Clone, Copy)]
 struct Life {
     made_at: DateTime<Utc>,
-    /// When its age reaches the period.
+    /// Time when its age reaches the period.
     deadline: DateTime<Utc>,
-    /// When a rotation may start at the earliest.
+    /// Earliest time at which a rotation may start.
     not_before: DateTime<Utc>,
 }
 
@@ -124,8 +126,9 @@ fn within_windows(
     {
         return (Due::At(window.start), now >= window.start);
     }
-    // Missed, or held back: the windows that follow, each with a place in the spread. A window that has been open
-    // for longer than the spread is past every such place, so there is no need to look further back.
+    // The planned window was missed, or the start was held back: search the windows that follow, each with a place in
+    // the spread. A window that has been open for longer than the spread is past every such place, so the search need
+    // not go further back.
     let floor = planned.map_or(deadline, |window| window.start).max(not_before);
     let look_from = floor.max(later(now, -spread));
     let mut from = look_from;
@@ -146,8 +149,8 @@ fn within_windows(
     (Due::NoWindow, false)
 }
 
-/// The last window before the deadline, from the time at which it should be used; up to where it closes, or well past
-/// the deadline.
+/// Returns the last window before the deadline, starting at the time from which it should be used and ending where it
+/// closes, or well past the deadline.
 fn last_window(
     calendar: &Calendar,
     made_at: DateTime<Utc>,
@@ -177,8 +180,8 @@ fn last_window(
                 return Some(Span { start: use_from, ..window });
             }
             if reached_start {
-                // The window in which the value was made. It counts again only where it lasts: else each rotation
-                // would be the reason of the next one, in the same window.
+                // This is the window in which the value was made. It counts again only if it is long enough: otherwise
+                // each rotation would cause the next one in the same window.
                 return (use_from - made_at >= period / 2).then_some(Span { start: use_from, ..window });
             }
         } else if reached_start {
@@ -192,7 +195,8 @@ fn spread(schedule: &Schedule<'_>) -> TimeDelta {
     schedule.spread.clamp(TimeDelta::zero(), LONGEST_SPREAD)
 }
 
-/// This identity's place within `room`, in whole seconds: the same every time, and even over many identities.
+/// Returns this identity's place within `room`, in whole seconds: always the same one, and evenly distributed over many
+/// identities.
 fn share(identity: &str, room: TimeDelta) -> TimeDelta {
     let digest = digest::digest(&digest::SHA256, identity.as_bytes());
     let place = digest.as_ref().iter().take(8).fold(0_u64, |place, byte| place << 8 | u64::from(*byte));

@@ -14,7 +14,7 @@ fn delta(text: &str) -> TimeDelta {
     Duration(text.into()).to_delta().unwrap_or_else(|| panic!("{text}"))
 }
 
-/// A secret whose values live for this long, made by keyturn, without windows; backlogs spread over an hour.
+/// Builds a schedule with this period for a value that keyturn made, without windows; a backlog is spread over an hour.
 fn schedule<'a>(period: &str, made_at: &str) -> Schedule<'a> {
     Schedule {
         period: Some(delta(period)),
@@ -28,7 +28,7 @@ fn schedule<'a>(period: &str, made_at: &str) -> Schedule<'a> {
     }
 }
 
-/// `<next or never or no window>[ now][ overdue <since>]`, in minutes.
+/// Formats the verdict as `<next or never or no window>[ now][ overdue <since>]`, with times in minutes.
 fn say(schedule: &Schedule<'_>, now: &str) -> String {
     let minutes = |at: DateTime<Utc>| at.format("%Y-%m-%dT%H:%MZ").to_string();
     let verdict = look(schedule, utc(now)).unwrap();
@@ -53,9 +53,9 @@ fn without_windows_a_value_is_due_when_its_age_reaches_the_period() {
         ("2026-01-01T10:00:00Z", "2026-04-01T10:00Z"),
         ("2026-04-01T09:59:59Z", "2026-04-01T10:00Z"),
         ("2026-04-01T10:00:00Z", "2026-04-01T10:00Z now overdue 2026-04-01T10:00Z"),
-        // Nobody was there for a month: at once.
+        // The controller was down for a month: start at once.
         ("2026-05-01T00:00:00Z", "2026-04-01T10:00Z now overdue 2026-04-01T10:00Z"),
-        // The clock stepped back behind the making.
+        // The clock was set back to a time before the value was made.
         ("2025-06-01T00:00:00Z", "2026-04-01T10:00Z"),
     ] {
         assert_eq!(say(&secret, now), expected, "{now}");
@@ -87,12 +87,12 @@ const OVERLAPPING: &[(&str, &str, &str)] = &[("0 3 * * *", "2h", "UTC"), ("0 4 *
 const WEEKEND: &[(&str, &str, &str)] = &[("0 18 * * 5", "60h", "UTC")];
 
 const CASES: &[Case] = &[
-    // The last window before the age reaches the period, and all of it.
+    // The last window before the age reaches the period, for all of its length.
     ("90d", NIGHTLY, "2026-02-06T12:00:00Z", "2026-02-06T12:00:00Z", "2026-05-07T03:00Z"),
     ("90d", NIGHTLY, "2026-02-06T12:00:00Z", "2026-05-07T02:59:59Z", "2026-05-07T03:00Z"),
     ("90d", NIGHTLY, "2026-02-06T12:00:00Z", "2026-05-07T03:00:00Z", "2026-05-07T03:00Z now"),
     ("90d", NIGHTLY, "2026-02-06T12:00:00Z", "2026-05-07T04:59:59Z", "2026-05-07T03:00Z now"),
-    // The period ends while a window is open, or just as it opens.
+    // The period ends while a window is open, or exactly when it opens.
     ("90d", NIGHTLY, "2026-02-06T03:00:07Z", "2026-05-01T00:00:00Z", "2026-05-07T03:00Z"),
     ("90d", NIGHTLY, "2026-02-06T03:00:00Z", "2026-05-01T00:00:00Z", "2026-05-07T03:00Z"),
     ("90d", NIGHTLY, "2026-02-06T02:59:59Z", "2026-05-01T00:00:00Z", "2026-05-06T03:00Z"),
@@ -103,11 +103,11 @@ const CASES: &[Case] = &[
         "2026-05-07T03:30:00Z",
         "2026-05-07T03:00Z now overdue 2026-05-07T03:00Z",
     ),
-    // Sunday, 10 May is 90 days on; the last night before is Thursday's, 01:00Z in summer.
+    // The 90 days end on Sunday, 10 May; the last weeknight before that is Thursday's, 01:00Z in summer.
     ("90d", WEEKNIGHTS, "2026-02-09T12:00:00Z", "2026-03-01T00:00:00Z", "2026-05-07T01:00Z"),
-    // Period over a change of clocks: 03:00 is an hour earlier in UTC than when it was made.
+    // A period across a clock change: 03:00 local is an hour earlier in UTC than when the value was made.
     ("90d", WEEKNIGHTS, "2026-02-05T02:00:05Z", "2026-03-01T00:00:00Z", "2026-05-06T01:00Z"),
-    // No window between making and deadline: the next one after, overdue meanwhile.
+    // No window between the making and the deadline: the first one after it counts, and the value is overdue meanwhile.
     ("7d", MONTHLY, "2026-05-01T03:00:05Z", "2026-05-02T00:00:00Z", "2026-06-01T03:00Z"),
     (
         "7d",
@@ -116,20 +116,20 @@ const CASES: &[Case] = &[
         "2026-05-09T00:00:00Z",
         "2026-06-01T03:00Z overdue 2026-05-08T03:00Z",
     ),
-    // A value made within a window does not come up again in the same one, however short its period.
+    // A value made within a window is not due again in the same window, however short its period.
     ("4h", NIGHTLY, "2026-05-07T03:00:05Z", "2026-05-07T04:59:00Z", "2026-05-08T03:00Z"),
     ("12h", OVERLAPPING, "2026-05-07T03:00:05Z", "2026-05-07T05:00:00Z", "2026-05-08T03:00Z"),
-    // But it does where the window outlasts the period: a tenth before its end.
+    // It is due again where the window lasts longer than the period: a tenth of the period before its end.
     ("10h", WEEKEND, "2026-05-08T18:00:00Z", "2026-05-08T18:00:00Z", "2026-05-09T03:00Z"),
-    // Windows that leave no gap are no windows, but for the day before the deadline.
+    // Windows without a gap in between have no effect, except that the rotation starts a day before the deadline.
     ("90d", ALWAYS, "2026-02-06T12:00:00Z", "2026-03-01T00:00:00Z", "2026-05-06T12:00Z"),
     ("9999d", ALWAYS, "2026-02-06T12:00:00Z", "2026-03-01T00:00:00Z", "2053-06-22T12:00Z"),
     // A long window that closes before the deadline is used on its last day.
     ("30d", WEEKEND, "2026-04-14T12:00:00Z", "2026-05-01T00:00:00Z", "2026-05-10T06:00Z"),
-    // Leap days: the one before the period ends, years ahead.
+    // Leap days: the last one before the period ends may be years away.
     ("2000d", YEARLY_LEAP, "2026-05-07T00:00:00Z", "2026-05-07T00:00:00Z", "2028-02-29T03:00Z"),
     ("90d", YEARLY_LEAP, "2026-05-07T00:00:00Z", "2026-05-07T00:00:00Z", "2028-02-29T03:00Z"),
-    // A clock that stepped back to before the making.
+    // The clock was set back to a time before the value was made.
     ("90d", NIGHTLY, "2026-02-06T12:00:00Z", "2025-01-01T03:30:00Z", "2026-05-07T03:00Z"),
 ];
 
@@ -174,10 +174,10 @@ fn a_start_lies_in_a_window_of_the_secret_and_of_every_host() {
         ..schedule("30d", "2026-04-10T00:00:00Z")
     };
     assert_eq!(say(&secret, "2026-05-01T00:00:00Z"), "2026-05-09T05:30Z");
-    // The windows of one alone are not enough.
+    // Only one of the windows is open, which is not enough.
     assert_eq!(say(&secret, "2026-05-09T05:15:00Z"), "2026-05-09T05:30Z");
     assert_eq!(say(&secret, "2026-05-09T05:45:00Z"), "2026-05-09T05:30Z now");
-    // Hosts' windows count for a secret without windows of its own.
+    // The hosts' windows also apply to a secret without windows of its own.
     let secret = Schedule { windows: &[], ..secret };
     assert_eq!(say(&secret, "2026-05-01T00:00:00Z"), "2026-05-09T05:30Z");
 }
@@ -211,15 +211,16 @@ fn a_window_that_cannot_be_read_is_an_error_of_whoever_wrote_it() {
 fn the_first_rotation_of_an_adopted_value_waits_for_its_delay() {
     let adopted = Some(utc("2026-05-07T10:00:00Z"));
     let at_once = TimeDelta::zero();
-    // Overdue when adopted: a day later, and no sooner.
+    // Overdue at its adoption: due a day later, and not before.
     let overdue =
         Schedule { adopted_at: adopted, spread: at_once, ..schedule("90d", "2025-01-01T00:00:00Z") };
     assert_eq!(say(&overdue, "2026-05-07T10:00:01Z"), "2026-05-08T10:00Z overdue 2025-04-01T00:00Z");
     assert_eq!(say(&overdue, "2026-05-08T10:00:00Z"), "2026-05-08T10:00Z now overdue 2025-04-01T00:00Z");
-    // Younger than its period: the delay changes nothing.
+    // Younger than its period at its adoption: the delay changes nothing.
     let young = Schedule { adopted_at: adopted, ..schedule("90d", "2026-03-01T00:00:00Z") };
     assert_eq!(say(&young, "2026-05-07T10:00:01Z"), "2026-05-30T00:00Z");
-    // With windows: the first one after the delay, the rest of one that is open then included.
+    // With windows: a rotation starts as soon as the delay is over if a window is open then, and otherwise in the next
+    // window.
     let windows = [window("0 9 * * *", "2h", "UTC")];
     let in_window = Schedule { windows: &windows, ..overdue };
     assert_eq!(say(&in_window, "2026-05-07T10:30:00Z"), "2026-05-08T10:00Z overdue 2025-04-01T00:00Z");
@@ -228,7 +229,7 @@ fn the_first_rotation_of_an_adopted_value_waits_for_its_delay() {
     assert_eq!(say(&in_window, "2026-05-08T11:00:00Z"), "2026-05-09T09:00Z overdue 2025-04-01T00:00Z");
 }
 
-/// How many of 200 secrets that are overdue start in each tenth of an hour after `from`.
+/// Counts how many of 200 overdue secrets start in each tenth of the hour after `from`.
 fn starts_by_tenth(from: &str, windows: &[Window]) -> [usize; 10] {
     let mut tenths = [0; 10];
     for n in 0..200 {
@@ -262,7 +263,7 @@ fn starts_by_tenth(from: &str, windows: &[Window]) -> [usize; 10] {
 fn two_hundred_overdue_secrets_adopted_at_once_start_evenly_over_the_spread() {
     let tenths = starts_by_tenth("2026-05-08T10:00:00Z", &[]);
     assert!(tenths.iter().all(|count| (8..=35).contains(count)), "{tenths:?}");
-    // And within the next window, where there are windows.
+    // The same within the next window, where there are windows.
     let tenths = starts_by_tenth("2026-05-09T03:00:00Z", &[window("0 3 * * *", "3h", "UTC")]);
     assert!(tenths.iter().all(|count| (8..=35).contains(count)), "{tenths:?}");
 }
@@ -317,7 +318,7 @@ fn absurd_times_are_no_panic() {
     }
 }
 
-/// A small generator of test inputs with a fixed seed (xorshift).
+/// A small pseudo-random generator of test inputs with a fixed seed (xorshift).
 struct Inputs(u64);
 
 impl Inputs {

@@ -1,30 +1,31 @@
-//! When windows are open: cron schedules read in their time zones, with the days on which clocks change, and the
-//! times at which several windows coincide.
+//! Calculates when windows are open: cron schedules in their time zones, including the days on which clocks change, and
+//! the times at which several windows coincide.
 //!
-//! A schedule names wall-clock times. A start that the clocks skip opens at the first instant after the skip; one
-//! that they show twice opens at the first. Lengths are elapsed time: a window of two hours lasts two hours on such
-//! days too. Starts of one schedule that lie no further apart than its length are one continuous window, so
-//! `* 1-4 * * *` covers an hour that is shown twice both times.
+//! A schedule names wall-clock times. A start that the clocks skip opens at the first instant after the skip; a start
+//! that they show twice opens the first time. Durations are elapsed time: a window of two hours lasts two hours on such
+//! days too. Starts of one schedule that are no further apart than its duration form one continuous window, so
+//! `* 1-4 * * *` covers both occurrences of an hour that is shown twice.
 
 use chrono::{DateTime, Datelike, Days, LocalResult, NaiveDate, NaiveDateTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 use croner::Cron;
 use keyturn_api::window::Window;
 
-/// Longest window, in days. A longer one is no window but a year of them.
+/// Longest duration of a window, in days. A longer window would be open all year.
 const LONGEST_DAYS: i64 = 366;
-/// How far ahead an opening is looked for. 29 February comes within eight years, over the year 2100 too.
+/// Time span searched for the next opening, in days. 29 February comes within eight years, even across the year 2100.
 const HORIZON_DAYS: u64 = 9 * 366;
-/// Windows that must coincide are compared opening by opening: for at least a year, and for as long after that as it
-/// takes no more steps than two daily ones need for that year. Windows of minutes get this many steps in all.
+/// Limit for the search of a time when several windows are open at once. The windows are compared opening by opening,
+/// for at least a year; after that, until as many steps were taken as two daily windows need for a year. Windows of
+/// minutes get `MAX_STEPS` steps in all.
 const STEPS_OF_A_YEAR: usize = 2 * 366;
 const MAX_STEPS: usize = 4 * STEPS_OF_A_YEAR;
 const HOURS_A_DAY: u32 = 24;
 const MINUTES_AN_HOUR: u32 = 60;
-/// Widest change of a zone's offset that has happened (Samoa skipped a day), with room.
+/// Largest change of a zone's offset that ever happened (Samoa skipped a day), with a margin.
 const WIDEST_SKIP: TimeDelta = TimeDelta::hours(26);
 
-/// What is wrong with a window; its own words for whoever wrote the object.
+/// An error in a window, worded for the author of the object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WindowError {
     #[error(
@@ -38,17 +39,17 @@ pub enum WindowError {
     TimeZone(String),
 }
 
-/// A span of time in which something may start: from `start`, before `end`.
+/// A span of time in which a rotation or deployment may start: from `start` until just before `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     pub start: DateTime<Utc>,
     pub end: DateTime<Utc>,
 }
 
-/// One window, parsed.
+/// A parsed window.
 struct Recurrence {
     cron: Cron,
-    /// First and last start of each continuous run, in minutes of the wall-clock day, in order.
+    /// First and last start of each continuous run, in minutes of the wall-clock day, in ascending order.
     runs: Vec<(u32, u32)>,
     length: TimeDelta,
     zone: Tz,
@@ -74,7 +75,7 @@ impl Recurrence {
         Ok(Self { cron, runs, length, zone })
     }
 
-    /// The earliest span that ends after `at`: the one `at` lies in, or else the next.
+    /// Returns the earliest span that ends after `at`: the one that contains `at` or, failing that, the next one.
     fn open_at_or_after(&self, at: DateTime<Utc>) -> Option<Span> {
         let lead = u64::try_from(self.length.num_days()).unwrap_or(0) + 2;
         let mut date = at.with_timezone(&self.zone).date_naive().checked_sub_days(Days::new(lead))?;
@@ -89,11 +90,11 @@ impl Recurrence {
         None
     }
 
-    /// The first span that begins on this day of the zone and ends after `at`.
+    /// Returns the first span that begins on this date in the zone and ends after `at`.
     fn open_on(&self, date: NaiveDate, at: DateTime<Utc>) -> Option<Span> {
         let end = |last: u32| self.instant(date, last)?.checked_add_signed(self.length);
-        // Both ends grow from run to run: where the last one is over, all are, and the first that is not can be
-        // searched for.
+        // Both the starts and the ends of the runs are in ascending order: if the last run is over, all are; otherwise
+        // a binary search finds the first that is not.
         let (_, latest) = self.runs.last()?;
         if end(*latest)? <= at {
             return None;
@@ -114,7 +115,7 @@ impl Recurrence {
     }
 }
 
-/// The starts of a day, joined where one begins before or as the one before it ends.
+/// Returns the starts of a day as runs: starts are joined where one begins before the previous one ends, or just then.
 fn runs(cron: &Cron, length: TimeDelta) -> Result<Vec<(u32, u32)>, croner::errors::CronError> {
     let (mut hours, mut minutes) = (Vec::new(), Vec::new());
     for hour in 0..HOURS_A_DAY {
@@ -139,7 +140,7 @@ fn runs(cron: &Cron, length: TimeDelta) -> Result<Vec<(u32, u32)>, croner::error
     Ok(runs)
 }
 
-/// The first instant at which the clocks of a zone show this time or, where they skip it, have passed it.
+/// Returns the first instant at which the clocks of a zone show this time or, where they skip it, have passed it.
 fn instant(zone: Tz, wall: NaiveDateTime) -> Option<DateTime<Utc>> {
     match zone.from_local_datetime(&wall) {
         LocalResult::Single(at) => Some(at.to_utc()),
@@ -160,17 +161,17 @@ fn instant(zone: Tz, wall: NaiveDateTime) -> Option<DateTime<Utc>> {
     }
 }
 
-/// The times at which a secret and all hosts that run it are open.
+/// The times at which the windows of a secret, and of all hosts that run it, are open.
 pub struct Calendar {
-    /// Open when every group is; a group is open when one of its windows is.
+    /// The windows by owner. The calendar is open when every group is; a group is open when one of its windows is.
     groups: Vec<Vec<Recurrence>>,
 }
 
 impl Calendar {
-    /// Parses the windows of everyone concerned. An empty group is always open and counts for nothing.
+    /// Parses the windows of the secret and its hosts. An empty group is always open and is ignored.
     ///
     /// # Errors
-    /// Whatever is wrong with the first window that is.
+    /// The error of the first window that is not valid.
     pub fn new<'a>(groups: impl IntoIterator<Item = &'a [Window]>) -> Result<Self, WindowError> {
         let groups = groups
             .into_iter()
@@ -180,20 +181,20 @@ impl Calendar {
         Ok(Self { groups })
     }
 
-    /// Whether there is no window at all.
+    /// Returns true when there are no windows.
     pub fn always_open(&self) -> bool {
         self.groups.is_empty()
     }
 
-    /// The first span at or after `at`; it begins at `at` where that lies in a window. `None` where none opens within
-    /// about nine years, or where windows that must coincide do not within a year.
+    /// Returns the first span at or after `at`; it begins at `at` if `at` lies in a window. `None` where no window
+    /// opens within about nine years, or where windows that must coincide do not do so within a year.
     ///
-    /// The span may be followed by another without a break; [`Calendar::span_until`] joins those.
+    /// Another span may follow without a break; [`Calendar::span_until`] joins those.
     pub fn next(&self, at: DateTime<Utc>) -> Option<Span> {
         self.next_before(at, DateTime::<Utc>::MAX_UTC)
     }
 
-    /// As [`Calendar::next`], for spans that open by `last` only.
+    /// Like [`Calendar::next`], but only for spans that open at or before `last`.
     pub fn next_before(&self, at: DateTime<Utc>, last: DateTime<Utc>) -> Option<Span> {
         let a_year_on = at.checked_add_days(Days::new(366)).unwrap_or(DateTime::<Utc>::MAX_UTC);
         let mut at = at;
@@ -216,7 +217,7 @@ impl Calendar {
         None
     }
 
-    /// As [`Calendar::next`], with all that follows without a break, until it ends or reaches `enough`.
+    /// Like [`Calendar::next`], joined with all spans that follow without a break, until one ends or reaches `enough`.
     pub fn span_until(&self, at: DateTime<Utc>, enough: DateTime<Utc>) -> Option<Span> {
         let mut span = self.next(at)?;
         while span.end < enough {
@@ -229,7 +230,7 @@ impl Calendar {
     }
 }
 
-/// The span of a group that `at` lies in, begun at `at`, or else the first that opens after.
+/// Returns the span of a group that contains `at`, cut to begin at `at`, or otherwise the first one that opens later.
 fn open_group(group: &[Recurrence], at: DateTime<Utc>) -> Option<Span> {
     let mut found: Option<Span> = None;
     for span in group.iter().filter_map(|window| window.open_at_or_after(at)) {

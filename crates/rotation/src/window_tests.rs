@@ -24,9 +24,9 @@ fn text(span: Option<Span>) -> String {
     })
 }
 
-/// Schedule, length, zone, looked at from, expected span.
+/// Schedule, duration, zone, time at which the search begins, expected span.
 const OPENINGS: &[(&str, &str, &str, &str, &str)] = &[
-    // Plain, and which days a field of weekdays names.
+    // Simple schedules, and the numbering of weekdays.
     ("0 3 * * *", "2h", "", "2026-05-07T00:00:00Z", "2026-05-07T03:00Z 2026-05-07T05:00Z"),
     ("0 3 * * *", "2h", "", "2026-05-07T05:00:00Z", "2026-05-08T03:00Z 2026-05-08T05:00Z"),
     ("0 3 * * 1-4", "2h", "", "2026-05-07T06:00:00Z", "2026-05-11T03:00Z 2026-05-11T05:00Z"),
@@ -34,32 +34,34 @@ const OPENINGS: &[(&str, &str, &str, &str, &str)] = &[
     ("0 3 * * 0", "2h", "", "2026-05-07T06:00:00Z", "2026-05-10T03:00Z 2026-05-10T05:00Z"),
     ("0 3 * * 7", "2h", "", "2026-05-07T06:00:00Z", "2026-05-10T03:00Z 2026-05-10T05:00Z"),
     ("30 22 1 * *", "90m", "", "2026-05-07T06:00:00Z", "2026-06-01T22:30Z 2026-06-02T00:00Z"),
-    // Both day fields given: either matches, as in every cron (7 May is a Thursday).
+    // With both day fields given, either one matches, as in every cron (7 May is a Thursday).
     ("0 3 13 * 5", "1h", "", "2026-05-07T06:00:00Z", "2026-05-08T03:00Z 2026-05-08T04:00Z"),
     ("0 3 13 * 5", "1h", "", "2026-05-09T06:00:00Z", "2026-05-13T03:00Z 2026-05-13T04:00Z"),
-    // An open window begins where one looks from.
+    // Inside an open window the span begins at the given time.
     ("0 3 * * *", "2h", "", "2026-05-07T04:30:00Z", "2026-05-07T04:30Z 2026-05-07T05:00Z"),
-    // Across midnight, and longer than a day.
+    // Windows across midnight, and longer than a day.
     ("0 23 * * 5", "4h", "", "2026-05-09T01:00:00Z", "2026-05-09T01:00Z 2026-05-09T03:00Z"),
     ("0 22 * * 5", "3d", "", "2026-05-11T12:00:00Z", "2026-05-11T12:00Z 2026-05-11T22:00Z"),
-    // A zone: 03:00 in Berlin is 02:00Z in winter, 01:00Z in summer.
+    // A time zone: 03:00 in Berlin is 02:00Z in winter and 01:00Z in summer.
     ("0 3 * * *", "2h", "Europe/Berlin", "2026-01-10T00:00:00Z", "2026-01-10T02:00Z 2026-01-10T04:00Z"),
     ("0 3 * * *", "2h", "Europe/Berlin", "2026-07-10T00:00:00Z", "2026-07-10T01:00Z 2026-07-10T03:00Z"),
-    // The zone's weekday counts: Monday 08:00 in Auckland is Sunday in UTC.
+    // The weekday is the zone's: Monday 08:00 in Auckland is Sunday in UTC.
     ("0 8 * * 1", "1h", "Pacific/Auckland", "2026-05-09T00:00:00Z", "2026-05-10T20:00Z 2026-05-10T21:00Z"),
-    // 29 March 2026: Berlin's clocks go from 02:00 to 03:00 at 01:00Z; 02:30 opens then and lasts its length.
+    // 29 March 2026: Berlin's clocks go from 02:00 to 03:00 at 01:00Z. 02:30 opens at that moment, for its full
+    // duration.
     ("30 2 * * *", "1h", "Europe/Berlin", "2026-03-29T00:00:00Z", "2026-03-29T01:00Z 2026-03-29T02:00Z"),
     ("30 2 * * *", "1h", "Europe/Berlin", "2026-03-29T02:00:00Z", "2026-03-30T00:30Z 2026-03-30T01:30Z"),
     ("30 1 * * *", "2h", "Europe/Berlin", "2026-03-29T00:00:00Z", "2026-03-29T00:30Z 2026-03-29T02:30Z"),
-    // 25 October 2026: 03:00 back to 02:00 at 01:00Z; 02:30 is shown at 00:30Z and 01:30Z and opens once.
+    // 25 October 2026: Berlin's clocks go back from 03:00 to 02:00 at 01:00Z. 02:30 is shown at 00:30Z and 01:30Z, and
+    // opens once.
     ("30 2 * * *", "30m", "Europe/Berlin", "2026-10-25T00:00:00Z", "2026-10-25T00:30Z 2026-10-25T01:00Z"),
     ("30 2 * * *", "30m", "Europe/Berlin", "2026-10-25T01:00:00Z", "2026-10-26T01:30Z 2026-10-26T02:00Z"),
-    // Starts that touch are one window, which has no hole in the hour that is shown twice.
+    // Starts that touch form one window, without a gap in the hour that is shown twice.
     ("*/10 1-3 * * *", "10m", "Europe/Berlin", "2026-10-24T23:00:00Z", "2026-10-24T23:00Z 2026-10-25T03:00Z"),
-    // New York, both changes (8 March and 1 November 2026).
+    // New York, both clock changes (8 March and 1 November 2026).
     ("15 2 * * *", "1h", "America/New_York", "2026-03-08T05:00:00Z", "2026-03-08T07:00Z 2026-03-08T08:00Z"),
     ("15 1 * * *", "1h", "America/New_York", "2026-11-01T04:00:00Z", "2026-11-01T05:15Z 2026-11-01T06:15Z"),
-    // Lord Howe moves by half an hour (4 October 2026, 02:00 to 02:30 at 15:30Z).
+    // Lord Howe changes its clocks by half an hour (4 October 2026, 02:00 to 02:30 at 15:30Z).
     (
         "10 2 * * *",
         "1h",
@@ -67,16 +69,16 @@ const OPENINGS: &[(&str, &str, &str, &str, &str)] = &[
         "2026-10-03T12:00:00Z",
         "2026-10-03T15:30Z 2026-10-03T16:30Z",
     ),
-    // Santiago skips midnight (6 September 2026): the day begins at 01:00 local, 04:00Z.
+    // Santiago skips midnight (6 September 2026): the day begins at 01:00 local time, 04:00Z.
     ("0 0 * * *", "1h", "America/Santiago", "2026-09-06T02:00:00Z", "2026-09-06T04:00Z 2026-09-06T05:00Z"),
-    // Samoa had no 30 December 2011: its window opens as the 31st begins.
+    // Samoa had no 30 December 2011: the window of that day opens when the 31st begins.
     ("0 3 30 * *", "1h", "Pacific/Apia", "2011-12-30T00:00:00Z", "2011-12-30T10:00Z 2011-12-30T11:00Z"),
-    // Leap days, with 2100 which has none.
+    // Leap days, including the year 2100, which has none.
     ("0 3 29 2 *", "1h", "", "2026-05-07T00:00:00Z", "2028-02-29T03:00Z 2028-02-29T04:00Z"),
     ("0 3 29 2 *", "1h", "", "2096-03-01T00:00:00Z", "2104-02-29T03:00Z 2104-02-29T04:00Z"),
     ("0 3 31 * *", "1h", "", "2026-05-31T12:00:00Z", "2026-07-31T03:00Z 2026-07-31T04:00Z"),
     ("0 3 L * *", "1h", "", "2028-02-01T00:00:00Z", "2028-02-29T03:00Z 2028-02-29T04:00Z"),
-    // A date that never comes.
+    // A date that never occurs.
     ("0 3 30 2 *", "1h", "", "2026-05-07T00:00:00Z", "none"),
 ];
 
@@ -142,7 +144,7 @@ fn windows_of_several_owners_are_open_only_where_all_are() {
     let one = [window("0 5 * * 6", "3h", ""), window("0 3 * * 0", "1h", "")];
     let other = [window("30 5 * * *", "30m", ""), window("0 1 * * 0", "150m", "")];
     let open = calendar(&[&secret, &one, &[], &other]);
-    // Saturday 9 May: 02–06, 05–08, 05:30–06. Sunday: 02–06, 03–04, 01–03:30.
+    // Windows on Saturday, 9 May: 02–06, 05–08, 05:30–06. On Sunday: 02–06, 03–04, 01–03:30.
     let first = open.next(utc("2026-05-07T00:00:00Z")).unwrap();
     assert_eq!(text(Some(first)), "2026-05-09T05:30Z 2026-05-09T06:00Z");
     assert_eq!(text(open.next(first.end)), "2026-05-10T03:00Z 2026-05-10T03:30Z");

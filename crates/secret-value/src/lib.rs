@@ -1,12 +1,12 @@
-//! The one type that holds a secret in memory: it cannot be printed, serialised or compared in variable time, is
-//! wiped when dropped, and shows its content only to a caller that writes `expose`.
+//! The only type that holds a secret in memory. It cannot be printed, serialised or compared in variable time; it is
+//! wiped when dropped; and it gives its content only to a caller that writes `expose`.
 
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// A secret value. There is no `Display`, no `Serialize`, no `PartialEq` and no `Clone` on purpose: a copy is made by
-/// [`SecretValue::duplicate`], a comparison by [`SecretValue::same_as`].
+/// A secret value. It has no `Display`, `Serialize`, `PartialEq` or `Clone` on purpose: [`SecretValue::duplicate`]
+/// makes a copy, and [`SecretValue::same_as`] compares.
 pub struct SecretValue(SecretString);
 
 impl SecretValue {
@@ -14,23 +14,23 @@ impl SecretValue {
         Self(SecretString::from(value))
     }
 
-    /// The content itself. Call it only where the value leaves the process on purpose (SSM, a login, an HMAC).
+    /// Returns the content. Call it only where the value leaves the process on purpose (SSM, a login, an HMAC).
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// A deliberate copy.
+    /// Makes a deliberate copy.
     pub fn duplicate(&self) -> Self {
         Self(self.0.clone())
     }
 
-    /// Whether both hold the same bytes, in time that depends on their lengths only.
+    /// Returns true when both hold the same bytes, in time that depends only on their lengths.
     pub fn same_as(&self, other: &Self) -> bool {
         aws_lc_rs::constant_time::verify_slices_are_equal(self.expose().as_bytes(), other.expose().as_bytes())
             .is_ok()
     }
 
-    /// Length in bytes.
+    /// Returns the length in bytes.
     pub fn len(&self) -> usize {
         self.expose().len()
     }

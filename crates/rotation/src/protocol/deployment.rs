@@ -1,4 +1,4 @@
-//! Whether the hosts run what a rotation published.
+//! Decides how far the deployment of a rotation has come: do the hosts run the published version?
 
 use super::Desired;
 use crate::observed::{HostEvidence, HostFailure, Observed, Parameter, Record};
@@ -8,7 +8,7 @@ pub(super) enum Deployment {
     Pending {
         host: String,
     },
-    /// Every other host has adopted it.
+    /// This DockerHost does not exist; every other host has adopted the version.
     Missing {
         host: String,
     },
@@ -17,7 +17,7 @@ pub(super) enum Deployment {
         reason: String,
         message: String,
         for_good: bool,
-        /// Whether this is what the host has shown, and not only what nobody knows more about.
+        /// True when the host itself has shown the failure; false when nobody knows more, as after a broken connection.
         rejected: bool,
     },
 }
@@ -27,7 +27,7 @@ pub(super) fn deployment(desired: &Desired<'_>, observed: &Observed, record: &Re
     for host in &observed.hosts {
         let wanted = desired.hosts.contains(&host.name);
         if !host.exists {
-            // A host that was taken out of the spec and deleted can prove nothing any more.
+            // The host was removed from the spec and deleted, so it cannot prove anything any more.
             if wanted {
                 missing = missing.or(Some(host.name.clone()));
             }

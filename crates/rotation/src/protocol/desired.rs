@@ -1,4 +1,4 @@
-//! What is wanted of one secret.
+//! The desired state of one secret: its spec, translated for the protocol.
 
 use std::collections::BTreeMap;
 
@@ -6,113 +6,116 @@ use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::managed_secret::{IfMissing, OnDrift, OnFailure};
 use keyturn_api::window::Window;
 
-/// What is wanted of one secret.
+/// The desired state of one secret.
 pub struct Desired<'a> {
-    /// `<cluster>/<namespace>/<name>`.
+    /// `<cluster>/<namespace>/<name>` of the ManagedSecret.
     pub owner: &'a str,
-    /// When the object was asked to be deleted.
+    /// The object's deletion timestamp.
     pub deleting: Option<DateTime<Utc>>,
-    /// How long it is held after that, at the most, to finish its rotation.
+    /// Longest time after `deleting` for which the finalizer is kept so that the rotation can finish.
     pub deletion_bound: TimeDelta,
-    /// `deletionPolicy: Delete`.
+    /// True with `deletionPolicy: Delete`.
     pub delete_parameters: bool,
     pub suspended: bool,
-    /// Whether the object carries keyturn's finalizer.
+    /// True when the object carries keyturn's finalizer.
     pub finalizer: bool,
-    /// Since when this process, while it led, has seen no record; `None` where it has seen one, or has just begun to
-    /// look. A record that is younger than the grace may be there and not be visible yet.
+    /// Time since which this process, while it was the leader, has seen no record; `None` where it has seen one, or has
+    /// only just begun to read. A record younger than the grace may exist and not be visible yet (eventual
+    /// consistency).
     pub settled_since: Option<DateTime<Utc>>,
     pub if_missing: IfMissing,
     pub on_failure: OnFailure,
     pub on_drift: OnDrift,
-    /// Postgres roles that the source may give a password.
+    /// The Postgres roles whose passwords the source may change.
     pub roles: Vec<&'a str>,
     /// The KMS key that the spec names.
     pub kms_key: Option<&'a str>,
-    /// Whether what is published may be a ring of keys, each of which opens something.
+    /// True when the published value may be a key ring, in which every key still opens something.
     pub rings: bool,
-    /// By path: a value like those that are drawn, where it matters what they look like.
+    /// An example value by path, like those that would be drawn; given where the format of the value matters.
     pub samples: BTreeMap<String, String>,
-    /// Whether SSM has refused the publication of the record that lies open, for good.
+    /// True when SSM has permanently refused to publish the value of the open record.
     pub promotion_refused: bool,
-    /// DockerHosts that must run it.
+    /// DockerHosts that must run the secret.
     pub hosts: Vec<String>,
     pub request: Option<Request<'a>>,
     pub timing: Timing<'a>,
-    /// When the hosts were last asked to show that a rotation may start.
+    /// Time when keyturn last asked the hosts for a preflight.
     pub preflight_requested: Option<DateTime<Utc>>,
-    /// How a target is changed; `None` where nothing but the hosts has to accept the value.
+    /// The way in which a target is changed; `None` where only the hosts have to accept the value.
     pub strategy: Option<Strategy>,
-    /// Whether the roles may be made from the published one; `false` where that is only to be shown.
+    /// True when keyturn may create the roles from the published one; `false` where it may only show the statements.
     pub may_set_up: bool,
     pub retirement: Retirement,
-    /// The suspicions that concern the secret. Ones that were reported in the future are left out until then.
+    /// The incidents that concern the secret, without those whose `reportedAt` is still in the future.
     pub incidents: Vec<Incident>,
 }
 
 impl Desired<'_> {
-    /// Whether hosts or a target have a part in a rotation, and may take their time.
+    /// Returns true when hosts or a target take part in a rotation, each of which may take its time.
     pub fn concerns_others(&self) -> bool {
         self.strategy.is_some() || !self.hosts.is_empty()
     }
 }
 
-/// A suspicion that somebody has read the value: every value that was made before `reported_at` has to go.
+/// A report that somebody may have read the value: every value made before `reported_at` has to be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incident {
     pub reported_at: DateTime<Utc>,
-    /// From then on the old credential is revoked whether hosts have left it or not.
+    /// Time from which the old credential is revoked even where hosts still use it.
     pub revoke_at: DateTime<Utc>,
 }
 
-/// How a target is changed.
+/// The way in which a target is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
-    /// The old login stops working as the new one begins to.
+    /// The old login stops working at the moment when the new one starts to work.
     InPlace,
-    /// Both work until the old one is retired.
+    /// Both logins work until the old one is retired.
     Alternating,
-    /// The same, and only the target can make a login: it exists before its record does.
+    /// Both logins work until the old one is retired, and only the target can make a login: it exists before its
+    /// record.
     Issued,
 }
 
-/// When the old login is retired.
+/// Settings and state for the retirement of the old login.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retirement {
-    /// How long after the proof.
+    /// Time to wait after all hosts have proven the new value.
     pub after: TimeDelta,
-    /// How old a login that the target made must be before it is deleted for having no record: at least the grace.
+    /// Minimum age at which a login that the target made and that has no record (an orphan) is deleted: at least the
+    /// grace.
     pub orphans_after: TimeDelta,
-    /// Whether a passed verify script counts where no container has the variable.
+    /// True when a passed verify script is proof enough where no container has the variable.
     pub verify_is_enough: bool,
-    /// Since when every host has been known to run the new value, as far as that is remembered.
+    /// Time since which every host is known to run the new value, as far as that was remembered.
     pub proven_since: Option<DateTime<Utc>>,
-    /// Whether it is what failed last.
+    /// True when Retire is the step that failed last.
     pub failed: bool,
 }
 
 /// The annotation that asks for a rotation.
 pub struct Request<'a> {
     pub token: &'a str,
-    /// Its hash, as published descriptions carry it.
+    /// Hash of the token, as written into published descriptions.
     pub hash: String,
-    /// Whether status already says that it was dealt with.
+    /// True when status already records the token as handled.
     pub handled: bool,
-    /// Whether this is the first time that keyturn looks at the object (its status is empty): a token that came with
-    /// the object, as in re-applied YAML, is an old one unless the parameter is missing too.
+    /// True when keyturn sees the object for the first time (its status is empty). A token that is present from the
+    /// start, as in YAML that is applied again, counts as old unless the parameter is missing too.
     pub first_sight: bool,
 }
 
-/// When a rotation may start.
+/// Everything that decides when a rotation may start.
 pub struct Timing<'a> {
-    /// `None`: on demand only.
+    /// Greatest age of a value; `None` rotates on demand only.
     pub period: Option<TimeDelta>,
     pub windows: &'a [Window],
     pub host_windows: &'a [&'a [Window]],
     pub first_rotation_delay: TimeDelta,
     pub spread: TimeDelta,
     pub created_at: DateTime<Utc>,
-    /// When a rotation was rolled back last, where nothing was published since: what failed is not tried again at once.
+    /// Time of the last roll back if nothing was published since: the value that failed is not retried at once.
     pub rolled_back_at: Option<DateTime<Utc>>,
     pub identity: &'a str,
 }

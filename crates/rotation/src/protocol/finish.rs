@@ -1,4 +1,4 @@
-//! A rotation is under way: it is finished, or given up by the rules of the abort marker.
+//! Continues a rotation whose record is open until it is finished, or gives it up by means of the abort marker.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::managed_secret::{OnDrift, OnFailure};
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::observed::{Author, Observed, Parameter, Record, Trigger};
 
-/// An open rotation as it stands.
+/// An open rotation with everything that its checks read.
 struct View<'a> {
     desired: &'a Desired<'a>,
     observed: &'a Observed,
@@ -19,10 +19,10 @@ struct View<'a> {
     grace: TimeDelta,
 }
 
-/// Says what is next, where it has something to say.
+/// Returns the next step, or `None` to leave the decision to the check that follows.
 type Check = fn(&View<'_>) -> Option<Next>;
 
-/// What may keep a rotation from going on, or end it, in the order in which it counts.
+/// Checks that may hold back, end or give up a rotation, in order of precedence.
 const CHECKS: &[Check] = &[
     the_time_of_the_deletion_is_over,
     it_is_about_other_parameters,
@@ -33,7 +33,7 @@ const CHECKS: &[Check] = &[
     a_revocation_is_due,
 ];
 
-/// What brings it to its end: Install, Promote, Deploy, Retire, Close.
+/// Checks that bring the rotation to its end: Install, Promote, Deploy, Retire, Close.
 const STEPS: &[Check] = &[
     somebody_else_has_written,
     the_target_has_to_accept_it,
@@ -74,7 +74,7 @@ impl View<'_> {
         target::retire(self.desired, self.observed, self.record, self.now, self.grace)
     }
 
-    /// Whether somebody may have read the value before, so that it must not come back.
+    /// Returns true when somebody may have read the previous value, so that it must not be published again.
     fn is_suspected(&self) -> bool {
         suspicion::revoke_at(self.desired, self.observed, self.record).is_some()
     }
@@ -87,17 +87,17 @@ impl View<'_> {
         Next::Act { step: Step::Abort, act: Act::MarkAbort { id: self.record.id } }
     }
 
-    /// Whether the record brings a value where there was one before, which can be published again.
+    /// Returns true when every path had a value before this rotation, which a roll back could publish again.
     fn has_a_previous_value(&self) -> bool {
         self.record.trigger != Trigger::RollBack && self.record.base.values().all(|base| *base > 0)
     }
 
-    /// Whether nothing was published before.
+    /// Returns true when no path had a value before this rotation.
     fn is_bootstrap(&self) -> bool {
         self.record.base.values().all(|base| *base == 0)
     }
 
-    /// The first path that somebody else wrote after this rotation began, and is the latest.
+    /// Returns the first path whose latest version somebody else wrote after this rotation began.
     fn drift(&self) -> Option<(String, i64)> {
         let drifted = self.observed.parameters.iter().find(|parameter| self.is_drift(parameter))?;
         Some((drifted.path.clone(), drifted.latest_number()))
@@ -110,9 +110,10 @@ impl View<'_> {
         })
     }
 
-    /// Whether a publication that cannot go on leaves something behind that works for nobody: a role whose only password
-    /// was changed, or parameters that do not belong together. The credential before is brought back then, unless somebody
-    /// may have read it. What somebody else wrote is no reason to leave a role with a password that was never published.
+    /// Returns true when a publication that cannot continue would leave something unusable behind: a role whose only
+    /// password was changed, or parameters that do not belong together. The previous credential is then restored,
+    /// unless somebody may have read it. A foreign version does not prevent that where a role would keep a password
+    /// that was never published.
     fn is_to_be_taken_back(&self) -> bool {
         let (observed, record) = (self.observed, self.record);
         let begun = observed.parameters.iter().any(|p| record.is_published_in(p));
@@ -138,7 +139,8 @@ fn it_is_about_other_parameters(view: &View<'_>) -> Option<Next> {
     Some(Next::Stall(Stalled::OtherParameters { id: view.record.id, paths }))
 }
 
-/// What was recorded for one source is not published for another one: its login would be one that no target was given.
+/// Stalls when the source in the spec changed: a value recorded for one source is not published for another one, since
+/// the target of the new source was never given that login.
 fn its_source_was_changed(view: &View<'_>) -> Option<Next> {
     let View { desired, record, .. } = view;
     let recorded = match (&record.credential, desired.strategy) {
@@ -150,7 +152,8 @@ fn its_source_was_changed(view: &View<'_>) -> Option<Next> {
             format!("a password for the login {}", credential.username)
         }
         (None, Some(_)) if record.trigger != Trigger::RollBack => "a value that is no login".to_owned(),
-        // A login that was made anew never takes its own place: this is a role whose only password may be the recorded one.
+        // A login made by its target never replaces itself. This record is for a role that is changed in place, and the
+        // recorded password may be its only one.
         (Some(credential), Some(Strategy::Issued))
             if credential.replaces.as_ref() == Some(&credential.username) =>
         {
@@ -166,8 +169,8 @@ fn the_object_is_not_held(view: &View<'_>) -> Option<Next> {
     (!held).then_some(Next::Act { step: Step::Record, act: Act::Hold })
 }
 
-/// Nothing is sent for as long as the grace after a marker; then the evidence decides. Where what it was for has passed, it
-/// is void, and the rotation goes on.
+/// Sends nothing for the length of the grace after the abort marker; after that the evidence decides. If the reason for
+/// the marker has passed, the marker is void and the rotation goes on.
 fn it_was_marked_to_be_given_up(view: &View<'_>) -> Option<Next> {
     let marked = *view.observed.aborts.get(&view.record.id)?;
     if view.record.trigger == Trigger::RollBack {
@@ -178,14 +181,14 @@ fn it_was_marked_to_be_given_up(view: &View<'_>) -> Option<Next> {
         return Some(Next::Wait { step: Step::Abort, until: Some(marked + view.grace), why });
     }
     let act = given_up(view)?;
-    // A roll back that was begun a moment ago may be there, and not be visible yet.
+    // A roll back recorded a moment ago may not be visible yet.
     if let Some(until) = target::fence_ahead_until(view.desired, view.observed, view.now, view.grace) {
         return Some(Next::Wait { step: Step::Abort, until: Some(until), why: Waiting::Grace });
     }
     Some(Next::Act { step: Step::Abort, act })
 }
 
-/// What a marker that has outlived the grace leads to; `None` where it is void.
+/// Returns the act that follows a marker older than the grace; `None` where the marker is void.
 fn given_up(view: &View<'_>) -> Option<Act> {
     let View { desired, observed, record, .. } = view;
     let drifted = view.drift().is_some();
@@ -204,8 +207,8 @@ fn given_up(view: &View<'_>) -> Option<Act> {
     if target::may_be_installed(observed, record) {
         return None;
     }
-    // Not published, so nobody runs it. It is dropped where somebody else's value was adopted in its place, the object
-    // goes away, or the target has withdrawn what it made; otherwise nothing speaks against it any more.
+    // The value is not published, so no host runs it. The record is deleted if a foreign value was adopted instead, the
+    // object is being deleted, or the target no longer accepts the login that it made; otherwise the rotation goes on.
     let dropped = desired.deleting.is_some()
         || drifted && desired.on_drift == OnDrift::Adopt
         || issued::is_issued(desired);
@@ -214,7 +217,8 @@ fn given_up(view: &View<'_>) -> Option<Act> {
 
 fn roll_back(view: &View<'_>) -> Act {
     let View { desired, observed, record, .. } = view;
-    // As it was, or as somebody else wants it: that stays published, for a person to decide about.
+    // Paths that still hold the previous value, or a foreign one, stay as they are; a person decides about the foreign
+    // one.
     let is_left = |p: &&Parameter| {
         !record.is_published_in(p)
             && (view.is_drift(p) || record.base.get(&p.path) == Some(&p.latest_number()))
@@ -228,8 +232,8 @@ fn roll_back(view: &View<'_>) -> Act {
     }
 }
 
-/// Whether the youngest record is one that a late create, or somebody, brought back after its rotation had ended: a newer
-/// rotation is published, or another draw of the same id.
+/// Returns true when the youngest record reappeared after its rotation had ended, by a late create request or by a
+/// person: a newer rotation is published, or another value with the same id.
 pub fn has_come_back(observed: &Observed, record: &Record) -> bool {
     let is_later = |author: &Author| matches!(author, Author::Ours(other) if *other > record.id);
     let newer = |p: &Parameter| p.latest().is_some_and(|latest| is_later(&latest.author));
@@ -242,8 +246,9 @@ fn it_has_come_back(view: &View<'_>) -> Option<Next> {
     has_come_back(view.observed, view.record).then_some(Next::Act { step: Step::Close, act })
 }
 
-/// What was promised for this time is done whoever wrote what meanwhile, and whether hosts follow or not. While the target
-/// takes its time, or fails, hosts are given the new credential: the old one may die any moment.
+/// Revokes the old credential at the promised time, even after foreign writes and even where hosts do not follow. While
+/// the target is slow or fails, hosts are given the new credential meanwhile: the old one may stop working at any
+/// moment.
 fn a_revocation_is_due(view: &View<'_>) -> Option<Next> {
     if !suspicion::is_due(view.desired, view.observed, view.record, view.now) {
         return None;
@@ -258,7 +263,8 @@ fn a_revocation_is_due(view: &View<'_>) -> Option<Next> {
     Some(revocation)
 }
 
-/// Whether the target was told to refuse the old credential, and does not do so yet, or cannot be told.
+/// Returns true when keyturn can do nothing more now: the target was told to refuse the old credential and does not do
+/// so yet, or keyturn cannot tell it.
 fn is_out_of_our_hands(revocation: &Next) -> bool {
     let Next::Wait { why, .. } = revocation else { return false };
     matches!(
@@ -274,17 +280,18 @@ fn somebody_else_has_written(view: &View<'_>) -> Option<Next> {
     let View { desired, observed, record, .. } = view;
     let (path, version) = view.drift()?;
     let published = observed.is_partly_published_by(record.id);
-    // A role whose only password has been changed is published whatever somebody else wrote, until every host has the new
-    // one: nothing else works.
+    // A role whose only password has been changed is published despite a foreign write, until every host has the new
+    // password: no other password works.
     let served = || published && matches!(view.deployment(), Deployment::Proven);
     if target::is_installed_in_place(desired, observed, record) && !served() {
         return None;
     }
-    // An incident would rotate it away at rest too: there is nothing to decide for a person, nor to wait for.
+    // Without an open record an incident would replace the foreign value as well, so a person has nothing to decide.
     if suspicion::is_suspected(desired, observed) {
         return None;
     }
-    // Whether it has been changed, only the target can say: nobody would ask it again while this waits for a person.
+    // Only the target can say whether the role was changed, and nobody would ask it again while this waits for a
+    // person.
     if desired.strategy == Some(Strategy::InPlace)
         && !served()
         && let Some(unheard) = target::unheard(desired, observed, record)
@@ -294,7 +301,7 @@ fn somebody_else_has_written(view: &View<'_>) -> Option<Next> {
     let held = Next::Wait { step: Step::Promote, until: None, why: Waiting::Drift { path, version } };
     match desired.on_drift {
         OnDrift::Alert => Some(held),
-        // An installed login that is given up would live on with nobody knowing its password.
+        // If an installed login were given up, it would go on working with a password that nobody knows.
         OnDrift::Adopt if record.credential.is_some() => Some(held),
         OnDrift::Adopt if published => Some(close(view)),
         OnDrift::Adopt if view.is_marked() => None,
@@ -303,7 +310,8 @@ fn somebody_else_has_written(view: &View<'_>) -> Option<Next> {
     }
 }
 
-/// One that takes its first password from what is deployed comes after the hosts.
+/// Runs Install before Promote. A target that takes its first password from the deployment comes after the hosts
+/// instead.
 fn the_target_has_to_accept_it(view: &View<'_>) -> Option<Next> {
     let comes_later = view.is_bootstrap() && target::is_not_there_yet(view.desired, view.observed);
     if comes_later { None } else { view.install() }
@@ -355,8 +363,8 @@ fn every_host_has_to_adopt_it(view: &View<'_>) -> Option<Next> {
     Some(Next::Wait { step: Step::Deploy, until: None, why })
 }
 
-/// The first value of an object that is being deleted: nothing ran before that stops working, and no system outside knows it.
-/// Hosts that cannot take it, or are gone, must not hold the object.
+/// Returns true for the first value of an object that is being deleted: nothing that ran before stops working, and no
+/// target has the value. Hosts that cannot take it, or are gone, must not delay the deletion.
 fn is_missed_by_nobody(view: &View<'_>) -> bool {
     view.desired.deleting.is_some() && view.is_bootstrap() && view.record.credential.is_none()
 }
@@ -377,15 +385,15 @@ fn an_incident_goes_on_from_it(view: &View<'_>) -> Option<Next> {
     incident::supersede(view.desired, view.observed, view.record)
 }
 
-/// Deletes the oldest record, once nothing that could bring it back is alive.
+/// Deletes the oldest record, once every request that could create it again is too old to arrive.
 fn close(view: &View<'_>) -> Next {
     let View { desired, observed, record, now, grace } = view;
-    // After an incident the revocation is looked at once more when no late request is alive that could undo it.
+    // After an incident the revocation is checked once more at a time when no late request can undo it any more.
     let revoked = suspicion::revoke_at(desired, observed, record)
         .and_then(|_| target::retired_at(observed, record))
         .map(|at| at + *grace)
         .filter(|until| until > now);
-    // Nothing that was published tells how old the record of a roll back is that publishes nothing.
+    // A roll back that publishes nothing has no version that shows its age, so the age of its record counts.
     let kept = observed.parameters.iter().all(|parameter| record.keeps(parameter));
     let created = kept.then(|| record.at + *grace).filter(|until| until > now);
     if let Some(until) = young_until(observed, *now, *grace).max(revoked).max(created) {

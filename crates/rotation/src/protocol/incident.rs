@@ -1,4 +1,4 @@
-//! What a suspicion changes: nothing that was made before it was reported may live on.
+//! Effects of an incident on a rotation: nothing that was made before the report may stay in use.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -6,8 +6,8 @@ use super::suspicion::{is_due, is_rotated, made_at, revoke_at, taints};
 use super::{Act, Desired, Next, Step, Strategy, base, issued, target};
 use crate::observed::{Observed, Record, Trigger};
 
-/// The rotation under way has done its work, and the value that it published is suspected too: another one follows
-/// without waiting for its close.
+/// Starts another rotation when the current one has done its work and the value that it published is suspected too. It
+/// does not wait for the current rotation to close.
 pub(super) fn supersede(desired: &Desired<'_>, observed: &Observed, record: &Record) -> Option<Next> {
     if !taints(desired, made_at(observed, record)) || desired.deleting.is_some() {
         return None;
@@ -26,9 +26,9 @@ pub(super) fn supersede(desired: &Desired<'_>, observed: &Observed, record: &Rec
     Some(Next::Act { step: Step::Record, act })
 }
 
-/// The same, where hosts do not run yet what it published. Where the next rotation takes the login from those that have
-/// not followed, they are given until the time of the revocation, and that is done first: whoever is logged in would stay so,
-/// since the next rotation knows that login as its own only.
+/// Like [`supersede`], while hosts do not run the published value yet. Where the next rotation takes away the login of
+/// those hosts, they have until the time of the revocation to follow. The revocation is done first: the next rotation
+/// treats the older login as its own, so sessions that are open with it would otherwise stay open.
 pub(super) fn supersede_unproven(
     desired: &Desired<'_>,
     observed: &Observed,
@@ -37,7 +37,7 @@ pub(super) fn supersede_unproven(
     grace: TimeDelta,
 ) -> Option<Next> {
     let may_follow = match desired.strategy {
-        // Logins that the target makes do not take the place of each other.
+        // Logins that the target makes do not replace each other.
         None | Some(Strategy::Issued) => true,
         Some(Strategy::InPlace) => target::is_accepted(observed),
         Some(Strategy::Alternating) => {
@@ -48,7 +48,7 @@ pub(super) fn supersede_unproven(
     if may_follow { supersede(desired, observed, record) } else { None }
 }
 
-/// How far the revocation of what the youngest record replaces has come.
+/// Progress in revoking the credential that the youngest record replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revocation {
     /// No system has to accept the value, so there is nothing to revoke.
@@ -57,8 +57,9 @@ pub enum Revocation {
     Done,
 }
 
-/// Whether the target refuses what is suspected, and nobody is logged in with it any more. A record is closed only after
-/// that, and what the newest one replaces and gives is all that may still work.
+/// Returns the state of the revocation: done when the target refuses every suspected login and nobody is logged in with
+/// one. A record closes only after its own revocation, so only the logins that the newest record replaces and
+/// introduces can still work.
 pub fn revocation(desired: &Desired<'_>, observed: &Observed) -> Revocation {
     if desired.strategy.is_none() {
         return Revocation::None;

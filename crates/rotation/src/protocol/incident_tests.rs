@@ -1,4 +1,4 @@
-//! What a suspicion changes, as sentences.
+//! Tests of the effects of an incident on rotations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::tests::*;
 use super::*;
 use crate::observed::{OpenSession, TargetEvidence, Trigger};
 
-/// Reported an hour ago; hosts have until ten minutes from now.
+/// Adds an incident reported an hour ago; hosts have another ten minutes to follow.
 fn suspected(desired: Desired<'_>) -> Desired<'_> {
     let incident = Incident { reported_at: at(NOW - 60), revoke_at: at(NOW + 10) };
     Desired { incidents: vec![incident], ..desired }
@@ -44,7 +44,7 @@ fn a_value_from_after_the_report_is_left_alone_however_often_the_incident_is_app
     }
 }
 
-/// Nobody but keyturn gives the target a login: whoever writes the parameter, the stolen one goes on working.
+/// Only keyturn gives the target a login: if somebody else writes the parameter, the stolen login goes on working.
 #[test]
 fn a_login_that_somebody_has_written_over_is_suspected_until_keyturn_has_published_another() {
     let wanted = suspected(Desired { strategy: Some(Strategy::InPlace), ..held() });
@@ -170,7 +170,7 @@ fn of_a_role_that_was_changed_in_place_only_the_sessions_from_before_are_ended()
     assert_eq!(revocation(&wanted, &seen(at(NOW - 4))), Revocation::Done);
 }
 
-/// A single role was changed in place; the administrator sees one session of it.
+/// A single role was changed in place, and the administrator sees one session of it.
 fn changed_in_place(target: TargetEvidence, since: Option<DateTime<Utc>>) -> Observed {
     let session = OpenSession { username: "b".into(), client: "203.0.113.9".into(), since };
     let mut seen = published(TargetEvidence { sessions: vec![session], ..target });
@@ -211,7 +211,7 @@ fn a_look_from_before_the_change_does_not_say_that_nobody_is_logged_in() {
 fn without_a_fence_the_publication_tells_which_sessions_are_from_before() {
     let wanted = suspected(in_place());
     let no_fence = || TargetEvidence { fenced: false, fences: BTreeMap::new(), ..installed(2) };
-    // Published an hour ago, and clocks may be five minutes apart.
+    // It was published an hour ago, and the two clocks may differ by five minutes.
     for (since, old) in [(NOW - 61, true), (NOW - 56, true), (NOW - 54, false)] {
         let seen = changed_in_place(no_fence(), Some(at(since)));
         let ends = matches!(decide(&wanted, &seen), Next::Act { act: Act::EndSessions { .. }, .. });

@@ -1,8 +1,8 @@
-//! Install, Retire and the sweep for credentials that only their target can make.
+//! Install, Retire and the sweep of orphans, for credentials that only their target can make.
 //!
-//! Making one is not repeatable, and happens just before its record is created: one that a crash, a lost answer or a
-//! second controller left without a record is nobody's. It carries the id of its rotation in its name, and is deleted
-//! once no record of it can appear any more, unless anything speaks for it.
+//! Making such a credential is not idempotent, and happens just before its record is created. A crash, a lost answer or
+//! a second controller can therefore leave an orphan: a login without a record. Its name contains the id of its
+//! rotation, and it is deleted once no record for it can appear any more, unless something still refers to it.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::docker_host::Proof;
@@ -11,25 +11,26 @@ use super::suspicion::{self, is_rotated};
 use super::{Act, Desired, Next, Step, Strategy, Waiting};
 use crate::observed::{Acceptance, IssuedLogin, Observed, Record, TargetEvidence, Trigger};
 
-/// How long a target may take to hear of a new or a deleted login before that counts as a failure.
+/// Longest time that a target may take to apply a new or a deleted login before that counts as a failure.
 pub const PROPAGATION: TimeDelta = TimeDelta::minutes(5);
-/// How soon to look again meanwhile.
+/// Polling interval during that time.
 const PROPAGATION_POLL: TimeDelta = TimeDelta::seconds(5);
-/// A recorded login that the target refuses for so long, and that nobody has published, is given up for another.
+/// Age at which a recorded login is given up for another one, if the target still refuses it and it was never
+/// published.
 const GIVEN_UP_AFTER: TimeDelta = TimeDelta::minutes(20);
-/// So many logins without a record are enough: no further one is made until they are swept, or have become old.
+/// Limit for logins without a record: no further one is made until some have been swept or are old enough.
 const MOST_UNRECORDED: usize = 4;
-/// How long one counts that cannot be swept.
+/// Time for which an orphan that cannot be swept counts towards that limit, if the sweep's own age limit is not longer.
 const RECENT: TimeDelta = TimeDelta::hours(1);
-/// How soon the target is asked again where its logins could not be listed.
+/// Interval after which the target is asked again where its logins could not be listed.
 const UNSEEN_POLL: TimeDelta = TimeDelta::hours(1);
 
-/// Whether the credentials of this secret are made by their target.
+/// Returns true when the target makes the credentials of this secret.
 pub(super) fn is_issued(desired: &Desired<'_>) -> bool {
     desired.strategy == Some(Strategy::Issued)
 }
 
-/// What is left to do before the target accepts the recorded login: it is waited for. `None` where it does.
+/// The next step before the target accepts the recorded login (in most cases a wait), or `None` once it does.
 pub(super) fn prove(
     observed: &Observed,
     record: &Record,
@@ -59,8 +60,8 @@ pub(super) fn prove(
     }
 }
 
-/// The logins that were published when the open records began, but for the one that the newest gives: a rotation may have
-/// begun before the one before it had retired its own.
+/// Returns the logins that were published when the open records began, except the one that the newest record
+/// introduces. A rotation may begin before the previous one has retired its own old login, so all open records count.
 fn replaced<'a>(observed: &'a Observed, newest: &'a Record) -> impl Iterator<Item = &'a String> {
     let given = newest.credential.as_ref().map(|credential| &credential.username);
     let credentials = observed.records.values().filter_map(|record| record.credential.as_ref());
@@ -68,8 +69,8 @@ fn replaced<'a>(observed: &'a Observed, newest: &'a Record) -> impl Iterator<Ite
     published.filter(move |old| Some(*old) != given)
 }
 
-/// The logins that the target lists as made for earlier rotations, whatever anybody has written meanwhile. What an object of
-/// the same name may have published elsewhere, before this one was made, is left to end by itself unless it is suspected.
+/// Returns the logins that the target lists as made for earlier rotations, even after foreign writes. A login of an
+/// earlier object with the same name may be published elsewhere; unless it is suspected, it is left to expire.
 fn older<'a>(
     desired: &'a Desired<'_>,
     newest: &'a Record,
@@ -79,18 +80,18 @@ fn older<'a>(
     let issued = target.issued.iter().flatten().filter(move |login| Some(&login.username) != given);
     let is_older = |login: &&IssuedLogin| {
         let of_this_object = login.was_published || login.at >= desired.timing.created_at;
-        // Ids tell nothing of what was there before somebody deleted the parameter: they begin anew.
+        // Ids prove nothing across a deletion of the parameter: they start again from the beginning.
         login.id < newest.id && of_this_object || is_from_before_the_report(desired, login)
     };
     issued.filter(is_older).map(|login| &login.username)
 }
 
-/// Whether somebody may have read a login, whoever published it and wherever.
+/// Returns true when somebody may have read this login, no matter who published it and where.
 fn is_from_before_the_report(desired: &Desired<'_>, login: &IssuedLogin) -> bool {
     suspicion::taints(desired, login.at)
 }
 
-/// The logins from before the youngest report that neither are published nor given by the rotation under way.
+/// Returns the logins made before the youngest report that are neither published nor introduced by the open rotation.
 fn suspected<'a>(
     desired: &'a Desired<'_>,
     observed: &'a Observed,
@@ -102,13 +103,14 @@ fn suspected<'a>(
     issued.iter().filter(is_left).filter(|login| is_from_before_the_report(desired, login))
 }
 
-/// Whether the target lists no login from before the youngest report but what is published. What was not listed may be there.
+/// Returns true when the target lists no login from before the youngest report except the published one. Without a list
+/// the answer is false, since such a login may exist.
 pub(super) fn none_is_suspected(desired: &Desired<'_>, observed: &Observed) -> bool {
     let issued = observed.target.as_ref().and_then(|target| target.issued.as_deref());
     !is_issued(desired) || issued.is_some_and(|issued| suspected(desired, observed, issued).next().is_none())
 }
 
-/// Whether the target may hold a login that this rotation takes the place of. Without its list nobody can tell.
+/// Returns true when the target may hold a login that this rotation replaces; also when its logins were not listed.
 pub(super) fn may_hold_an_old_one(desired: &Desired<'_>, observed: &Observed, record: &Record) -> bool {
     let listed = observed.target.as_ref().filter(|target| target.issued.is_some());
     listed.is_none_or(|target| outdated(desired, observed, record, target).next().is_some())
@@ -123,7 +125,7 @@ fn outdated<'a>(
     replaced(observed, record).chain(older(desired, record, target))
 }
 
-/// The logins that are to be retired and exist as yet.
+/// Returns the logins that this rotation has to retire and that still exist.
 pub(super) fn remaining<'a>(
     desired: &'a Desired<'_>,
     observed: &'a Observed,
@@ -133,14 +135,15 @@ pub(super) fn remaining<'a>(
     outdated(desired, observed, record, target).filter(|old| target.can_log_in.contains(*old))
 }
 
-/// Whether keyturn may retire a login: the target made it for this secret, or has accepted it as it was published. Anybody
-/// who may write the parameter can put a name there.
+/// Returns true when keyturn may retire this login: the target made it for this secret, or accepted it as it was
+/// published. The published name alone is not enough: anybody who may write the parameter can put any name there.
 fn may_be_retired(observed: &Observed, target: &TargetEvidence, username: &String) -> bool {
     let is_ours = target.issued.iter().flatten().any(|login| login.username == *username);
     is_ours || observed.has_accepted(username)
 }
 
-/// What is left to do before the target refuses the logins of before. `due` is when they were to be retired.
+/// The next step before the target refuses the replaced logins, or `None` once it does. `due` is the time at which they
+/// were to be retired.
 pub(super) fn retire(
     desired: &Desired<'_>,
     observed: &Observed,
@@ -170,7 +173,7 @@ pub(super) fn retire(
     })
 }
 
-/// Whether nothing is left of the logins of before: what was not listed may be there.
+/// Returns true when the target has none of the replaced logins left. Without a list the answer is false.
 pub(super) fn are_gone(
     desired: &Desired<'_>,
     observed: &Observed,
@@ -186,15 +189,16 @@ pub(super) fn are_gone(
     none_is_older && are_refused
 }
 
-/// What is to be done about logins that no record holds, while none lies open.
+/// Next action for orphans (logins without a record), while no record is open.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Sweep {
-    /// Nothing, as far as can be told.
+    /// Nothing to sweep, as far as the evidence shows.
     Nothing,
     /// The target has to be asked first.
     Unseen,
     Now(Act),
-    /// The oldest that may become one is too young.
+    /// No login may be swept before this time: the oldest possible orphan is too young, or its logins could not be
+    /// listed.
     At(DateTime<Utc>),
 }
 
@@ -220,7 +224,7 @@ pub(super) fn sweep(desired: &Desired<'_>, observed: &Observed, now: DateTime<Ut
     next.map_or(Sweep::Nothing, Sweep::At)
 }
 
-/// What has to happen before another login is made; `None` where nothing has to.
+/// Returns the step that must come before another login is made; `None` where nothing is in the way.
 pub(super) fn before_issue(desired: &Desired<'_>, observed: &Observed, now: DateTime<Utc>) -> Option<Next> {
     match sweep(desired, observed, now) {
         Sweep::Unseen => Some(Next::Wait { step: Step::Record, until: None, why: Waiting::TargetUnseen }),
@@ -239,7 +243,7 @@ pub(super) fn before_issue(desired: &Desired<'_>, observed: &Observed, now: Date
             let recent: Vec<_> =
                 issued.filter(|l| !l.was_published && l.at + memory > now).map(|l| l.at).collect();
             let first = recent.iter().min().filter(|_| recent.len() >= MOST_UNRECORDED)?;
-            // Those that may be swept make room as soon as they are old enough.
+            // Orphans make room as soon as they are old enough to be swept.
             let until = match sweep(desired, observed, now) {
                 Sweep::At(at) => at,
                 _ => *first + memory,
@@ -250,12 +254,13 @@ pub(super) fn before_issue(desired: &Desired<'_>, observed: &Observed, now: Date
     }
 }
 
-/// Whether nothing at all speaks for a login: no version that SSM keeps ever published it, it was made for this very
-/// object, and either every host has proven that it runs what is published, or the parameters have been there, and
-/// their history with them, since before the login was made.
+/// Returns true when nothing refers to a login: no version that SSM keeps ever published it; it was made for this very
+/// object; and either every host has proven that it runs the published value, or the parameters and their history are
+/// older than the login.
 ///
-/// An object of the same name that was there before may have published it elsewhere; and where a person deleted the
-/// parameter its history is gone, while hosts still run what was in it.
+/// The last two conditions are needed because an earlier object with the same name may have published the login
+/// elsewhere, and because the history is gone where a person deleted the parameter, while hosts may still run its old
+/// value.
 fn is_orphan(desired: &Desired<'_>, observed: &Observed, login: &IssuedLogin) -> bool {
     let of_this_object = login.at >= desired.timing.created_at;
     let published =

@@ -1,4 +1,4 @@
-//! Credentials that their target makes, as sentences.
+//! Tests of credentials that their target makes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,7 @@ fn refused() -> Option<Acceptance> {
     Some(Acceptance::Refused(problem()))
 }
 
-/// Seen just now, with these tokens of ours.
+/// Returns evidence observed just now, in which the target lists these tokens of ours.
 fn target(tokens: &[(&str, u64, i64)]) -> TargetEvidence {
     let token = |(name, id, minutes): &(&str, u64, i64)| IssuedLogin {
         username: (*name).into(),
@@ -46,7 +46,7 @@ fn target(tokens: &[(&str, u64, i64)]) -> TargetEvidence {
     }
 }
 
-/// Rotation 2, which replaces `old` by `new`, begun this many minutes ago.
+/// Builds the record of rotation 2, which replaces `old` by `new` and began this many minutes ago.
 fn pair_record(minutes: i64) -> Record {
     let credential = Credential {
         username: "new".into(),
@@ -78,7 +78,7 @@ fn swept(name: &str, id: u64) -> Act {
 
 #[test]
 fn a_login_that_ends_by_itself_is_due_before_its_last_quarter_whatever_the_period_and_the_mode_say() {
-    // The value is from minute 10, and its token has been given 40 minutes to live.
+    // The value is from minute 10, and its token has a lifetime of 40 minutes.
     let lifetime = Some(Lifetime { begins: at(NOW - 30), ends: at(NOW + 10) });
     let seen = |made: i64, lifetime| Observed {
         target: Some(TargetEvidence { lifetime, ..target(&[]) }),
@@ -188,7 +188,7 @@ fn what_an_earlier_rotation_replaced_is_deleted_too() {
     assert_eq!(act(&issued(), &observed), Act::Retire { id: 3, username: "old".into() });
 }
 
-/// Rotation 2 is published, and everything but its end is done; `old` is what was published before.
+/// Rotation 2 is published, and only Retire and Close are left; `old` is the login that was published before.
 fn to_be_retired(accepted: &[&str], seen: TargetEvidence) -> Observed {
     let mut record = pair_record(120);
     if let Some(credential) = &mut record.credential {
@@ -310,7 +310,7 @@ fn a_token_that_anything_speaks_for_is_left_alone() {
     let mut of_another_object = issued();
     of_another_object.timing.created_at = at(51);
     assert_eq!(act(&of_another_object, &at_rest(lost())), Act::Release, "it is older than the object");
-    // Somebody deleted the parameter and put it again: what it held before is not known.
+    // Somebody deleted the parameter and created it again: its earlier values are not known.
     let again = Observed { target: Some(lost()), ..observed(vec![ours(1, 7, 60)]) };
     assert_eq!(act(&issued(), &again), Act::Release, "a host may run it");
     let on_web = Desired { hosts: vec!["web".into()], ..issued() };

@@ -1,11 +1,11 @@
-//! What happens next to one secret: Record, Install, Promote, Deploy, Retire, Close.
+//! The rotation protocol of one secret: Record, Install, Promote, Deploy, Retire, Close.
 //!
-//! [`next`] is a pure function of what is wanted, the evidence and the time. It has no memory: a controller that has
-//! lost its status, or a second one that runs beside it, comes to the same answer, and every act is one that both may
-//! perform. The rules and why they are needed: `docs/protocol.md`.
+//! [`next`] is a pure function of the desired state, the evidence and the time. It keeps no state: a controller that
+//! has lost its status, or a second one that runs at the same time, comes to the same answer, and every act is safe
+//! when both perform it. `docs/protocol.md` has the rules and the reasons for them.
 //!
-//! Random values need neither Install nor Retire: nothing but the hosts has to accept them, and a value that is not
-//! deployed any more opens nothing. Where a target has to accept the value, [`target`] adds them.
+//! Random values need neither Install nor Retire: only the hosts have to accept them, and a value that is no longer
+//! deployed opens nothing. Where a target has to accept the value, [`target`] adds both steps.
 
 mod deployment;
 mod desired;
@@ -43,7 +43,7 @@ use super::observed::{Author, Observed, Record, RotationId, Seen};
 use super::schedule::{self, Schedule, Verdict};
 use super::window::WindowError;
 
-/// The one next step. `grace` is longer than any request of ours can live.
+/// Returns the one next step. `grace` is longer than any request of keyturn can live.
 pub fn next(desired: &Desired<'_>, observed: &Observed, now: DateTime<Utc>, grace: TimeDelta) -> Next {
     if let Some((path, owner)) = owned_by_other(observed) {
         return Next::Stall(Stalled::OwnedByOther { path, owner });
@@ -65,18 +65,19 @@ fn owned_by_other(observed: &Observed) -> Option<(String, String)> {
     })
 }
 
-/// A marker outlives its record, so that a late create of that record finds it, and is swept after the grace.
+/// Finds an abort marker without a record that is older than the grace. A marker is kept longer than its record, so
+/// that a record created late finds it.
 fn expired_marker(observed: &Observed, now: DateTime<Utc>, grace: TimeDelta) -> Option<RotationId> {
     let stray =
         observed.aborts.iter().find(|(id, at)| !observed.records.contains_key(id) && **at + grace <= now);
     stray.map(|(id, _)| *id)
 }
 
-/// Where a rotation stands by the evidence, whatever keeps the next step from being taken.
+/// Returns the step in which a rotation is by the evidence, even if something holds the next step back.
 pub fn step_of(desired: &Desired<'_>, observed: &Observed, record: &Record) -> Step {
     let to_be_installed =
         desired.strategy.is_some() && record.credential.is_some() && !target::is_accepted(observed);
-    // What a roll back finds published may still have to be given back to its role.
+    // A roll back may find its value published while the role still has to be given that password again.
     let is_left = to_be_installed && !record.kept.is_empty();
     if observed.is_published(record) && !is_left {
         return match deployment(desired, observed, record) {
@@ -87,10 +88,10 @@ pub fn step_of(desired: &Desired<'_>, observed: &Observed, record: &Record) -> S
     if to_be_installed { Step::Install } else { Step::Promote }
 }
 
-/// Where the age of the published value stands against the period and the windows.
+/// Compares the age of the published value with the period and the windows.
 ///
 /// # Errors
-/// A window that cannot be read.
+/// A window cannot be parsed.
 pub fn look_at_schedule(
     desired: &Desired<'_>,
     observed: &Observed,
@@ -104,9 +105,9 @@ pub fn look_at_schedule(
         .parameters
         .iter()
         .all(|p| p.latest().is_some_and(|seen| matches!(seen.author, Author::Ours(_) | Author::Foreign)));
-    // An older value is not replaced at once by what a host has just refused.
+    // After a roll back the period's next attempt is delayed: a host has just refused a new value.
     let brought_back = observed.parameters.iter().filter_map(|p| p.latest()?.brought_back_at()).max();
-    // What its target ends by itself has to be replaced before, whatever the period is by now.
+    // A login that its target expires has to be replaced before that, even if the spec has a longer period or none.
     let own_end = replace_by(observed).map(|at| (at - made_at).max(TimeDelta::zero()));
     schedule::look(
         &Schedule {
@@ -127,12 +128,12 @@ pub fn look_at_schedule(
     .map(Some)
 }
 
-/// When the published login has to be replaced because its target ends it by itself a while later.
+/// Returns the latest time to replace the published login, where its target expires it some time later.
 fn replace_by(observed: &Observed) -> Option<DateTime<Utc>> {
     observed.target.as_ref()?.lifetime.map(|lifetime| lifetime.replace_by())
 }
 
-/// The end of the grace over the youngest published version, where that lies ahead.
+/// Returns the time until which the youngest published version is younger than the grace; `None` once that has passed.
 fn young_until(observed: &Observed, now: DateTime<Utc>, grace: TimeDelta) -> Option<DateTime<Utc>> {
     observed.published_at().map(|at| at + grace).filter(|until| *until > now)
 }

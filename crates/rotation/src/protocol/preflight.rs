@@ -1,4 +1,4 @@
-//! What must hold before a rotation touches anything.
+//! Preflight: the checks that must pass before a rotation changes anything.
 
 use chrono::{DateTime, Utc};
 use keyturn_api::docker_host::Proof;
@@ -15,17 +15,17 @@ pub(super) enum Preflight {
         reason: String,
         message: String,
     },
-    /// The target has not been asked since.
+    /// The target has not been asked since the preflight was requested.
     TargetUnseen,
-    /// The target does not accept what is published, or could not be asked.
+    /// The target refuses the published credential, or could not be asked.
     Target(TargetProblem),
-    /// The roles have to be made from the published one first.
+    /// The roles have to be created from the published one first.
     SetUp {
         statements: usize,
     },
 }
 
-/// The published value must be what the target accepts and the hosts run, and they must work, before anything is touched.
+/// Checks, before anything is changed, that the target accepts the published value, and that the hosts run it and work.
 pub(super) fn preflight(desired: &Desired<'_>, observed: &Observed) -> Preflight {
     if desired.hosts.is_empty() && desired.strategy.is_none() {
         return Preflight::Passed;
@@ -88,7 +88,8 @@ pub(super) fn preflight(desired: &Desired<'_>, observed: &Observed) -> Preflight
     if pending { Preflight::Pending } else { Preflight::Passed }
 }
 
-/// Whether the run failed since containers run another value of another secret: it has shown that they run ours.
+/// Returns true when the run failed only because containers run a wrong value of another secret: the run has shown that
+/// they run ours.
 fn is_another_secrets(
     failure: &HostFailure,
     host: &HostEvidence,

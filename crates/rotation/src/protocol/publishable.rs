@@ -1,26 +1,26 @@
-//! What must hold of a parameter before a rotation changes anything for its sake: that the Put which follows is taken. SSM
-//! shows most of what it would refuse, and a role whose password was changed cannot wait until somebody has mended that.
+//! Checks that SSM will accept the next Put, before a rotation changes anything else. SSM shows in advance most of what
+//! it would refuse, and a role whose password was already changed cannot wait until somebody has fixed the parameter.
 
 use regex_lite::Regex;
 
 use super::{Act, Desired, Next, Step, Waiting};
 use crate::observed::{DEFAULT_KEY, Observed, Parameter, Record, Shape};
 
-/// Most bytes of a value.
+/// Longest value in bytes, by tier.
 const STANDARD_BYTES: usize = 4096;
 const ADVANCED_BYTES: usize = 8192;
 const SECURE_STRING: &str = "SecureString";
 
-/// A parameter, and what is to be put there.
+/// A parameter and the value that will be put there.
 struct View<'a> {
     desired: &'a Desired<'a>,
     path: &'a str,
     shape: &'a Shape,
-    /// The value, or one like it.
+    /// The value, or an example of it.
     value: Option<&'a str>,
 }
 
-/// A reason why SSM would refuse the Put, in a sentence with its remedy.
+/// Returns the reason why SSM would refuse the Put, as a sentence with its remedy; `None` where nothing is wrong.
 type Check = fn(&View<'_>) -> Option<String>;
 
 const CHECKS: &[Check] = &[
@@ -31,12 +31,13 @@ const CHECKS: &[Check] = &[
     its_oldest_version_is_labelled,
 ];
 
-/// The first thing that stands against publishing what a rotation would draw; nothing where the parameter was not looked at.
+/// Returns the first reason why SSM would refuse a value that a rotation would draw. Without a close look at the
+/// parameter there is nothing to check, and the answer is `None`.
 pub(super) fn before_the_start(desired: &Desired<'_>, observed: &Observed) -> Option<Waiting> {
     first(desired, observed, |path| desired.samples.get(path).map(String::as_str))
 }
 
-/// The same for a value that is recorded.
+/// Like [`before_the_start`], for the value in a record.
 pub(super) fn before_install(desired: &Desired<'_>, observed: &Observed, record: &Record) -> Option<Waiting> {
     first(desired, observed, |path| record.values.get(path).map(|value| value.expose()))
 }
@@ -52,8 +53,8 @@ fn first<'a>(
     })
 }
 
-/// Before the hosts are asked, and once more before anything is changed: whether this controller may write the paths at all,
-/// where more than the parameters is changed. `None` where that has been shown in this pass.
+/// Proves, where more than the parameters is changed, that this controller may write the paths at all: before the hosts
+/// are asked, and once more before anything is changed. `None` once this pass has proven it.
 pub(super) fn prove(desired: &Desired<'_>, observed: &Observed) -> Option<Next> {
     desired.strategy?;
     let unproven = observed
@@ -75,7 +76,8 @@ fn it_is_no_secure_string(view: &View<'_>) -> Option<String> {
     })
 }
 
-/// A Put without a key would take the default one, which those who read with the other may not use.
+/// A Put without a key would use the account's default key, which people who read with the current key may not be
+/// allowed to use.
 fn it_is_under_a_key_that_nobody_named(view: &View<'_>) -> Option<String> {
     let key = view.shape.customer_key()?;
     view.desired.kms_key.is_none().then(|| {
@@ -100,7 +102,7 @@ fn its_pattern_does_not_match(view: &View<'_>) -> Option<String> {
                 )
             })
         }
-        // For a random value the Put itself tells, and nothing is lost.
+        // For a random value the Put itself shows whether the pattern matches, and nothing is lost if it is refused.
         Err(_) => view.desired.strategy.map(|_| {
             format!(
                 "{path} has an AllowedPattern that keyturn cannot read ({pattern}), so nothing tells whether SSM takes the \
@@ -164,7 +166,7 @@ mod tests {
         Observed { target: Some(target()), writable: [PATH.to_owned()].into(), ..observed }
     }
 
-    /// Rotation 2 gives role `b` another password, over version 1.
+    /// Builds a rotation 2 that gives role `b` another password, over version 1.
     fn changing_in_place(target: TargetEvidence) -> Observed {
         let password = SecretValue::new("x".into());
         let credential =
@@ -258,7 +260,7 @@ mod tests {
             panic!("what somebody wrote keeps a role from being given back")
         };
         assert!(kept.contains(PATH) && base[PATH] == 2, "what they wrote stays: {kept:?}, {base:?}");
-        // Both logins of a pair go on working, and a stolen password is never given back.
+        // Both logins of a pair go on working, and a stolen password is never restored.
         let alternating = Desired { strategy: Some(Strategy::Alternating), ..refused_for_good() };
         assert!(matches!(act(&alternating, &stuck()), Act::Promote { .. }));
         let incident = Incident { reported_at: at(NOW - 5), revoke_at: at(NOW + 5) };

@@ -1,4 +1,4 @@
-//! No rotation is under way: whether one starts, and what else is to be done.
+//! Decides, while no record is open, whether a rotation starts, and what else there is to do.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::managed_secret::{IfMissing, OnDrift};
@@ -118,7 +118,7 @@ pub(super) fn start_or_rest(
     }
 }
 
-/// Keeps the finalizer in step with what it is for, where nothing else is to be done.
+/// Adds or removes the finalizer as needed, and sweeps orphans, where there is nothing else to do.
 fn release_or(
     desired: &Desired<'_>,
     observed: &Observed,
@@ -129,7 +129,7 @@ fn release_or(
     match issued::sweep(desired, observed, now) {
         Sweep::Now(act) => return Next::Act { step: Step::Close, act },
         Sweep::Unseen => return Next::Wait { step: Step::Close, until: None, why: Waiting::TargetUnseen },
-        // Whatever was left behind is swept before the object may go.
+        // Orphans are swept before the finalizer is removed.
         Sweep::At(at) => return Next::Rest { at: Some(rest.wakes_at().map_or(at, |wakes| wakes.min(at))) },
         Sweep::Nothing => {}
     }
@@ -144,33 +144,35 @@ fn release_or(
             Next::Wait { step: Step::Abort, until: Some(*at + grace), why: Waiting::Grace }
         }
         _ => match unsettled_until(desired, now, grace) {
-            // Nothing a person has to know of: the finalizer alone waits.
+            // Only the removal of the finalizer waits, so a person need not be told.
             Some(until) => Next::Rest { at: Some(rest.wakes_at().map_or(until, |at| at.min(until))) },
             None => Next::Act { step: Step::Close, act: Act::Release },
         },
     }
 }
 
-/// Until when a record may lie open that reads do not show yet.
+/// Returns the time until which an open record may exist that reads do not show yet (eventual consistency); `None` once
+/// that has passed.
 fn unsettled_until(desired: &Desired<'_>, now: DateTime<Utc>, grace: TimeDelta) -> Option<DateTime<Utc>> {
     let since = [desired.settled_since.unwrap_or(now), desired.deleting.unwrap_or(now)].into_iter().min()?;
     Some(since + grace).filter(|until| *until > now)
 }
 
-/// A request is handled when status or any published description says so.
+/// Returns the request unless it was handled, which either status or a published description shows.
 fn unhandled<'a>(desired: &'a Desired<'_>, observed: &Observed) -> Option<&'a Request<'a>> {
     let request = desired.request.as_ref()?;
     let published = !observed.ids_of_request(&request.hash).is_empty();
     (!request.handled && !published).then_some(request)
 }
 
-/// The request that has not led to a rotation yet. One that came with the object is not new.
+/// Returns the request that has not led to a rotation yet. A request that was there when the object was first seen does
+/// not count as new.
 pub fn unhandled_request<'a>(desired: &'a Desired<'_>, observed: &Observed) -> Option<&'a Request<'a>> {
     unhandled(desired, observed).filter(|request| !request.first_sight)
 }
 
-/// The request that a rotation of this trigger answers: whatever it was started for, the one that is open. One that came
-/// with the object is answered by its first value only.
+/// Returns the request that a rotation with this trigger answers: the unhandled one, whatever the rotation was started
+/// for. A request that was there when the object was first seen is answered only by the first value.
 fn answers<'a>(desired: &'a Desired<'_>, observed: &Observed, trigger: Trigger) -> Option<&'a Request<'a>> {
     match trigger {
         Trigger::Missing => unhandled(desired, observed),
@@ -182,7 +184,7 @@ fn exists(observed: &Observed, host: &str) -> bool {
     observed.hosts.iter().any(|h| h.name == host && h.exists)
 }
 
-/// The first path whose latest version somebody else wrote.
+/// Returns the first path whose latest version is foreign.
 fn foreign(observed: &Observed) -> Option<(String, i64)> {
     let drifted =
         observed.parameters.iter().find(|p| p.latest().is_some_and(|s| s.author == Author::Foreign))?;
@@ -196,8 +198,9 @@ fn start(
     now: DateTime<Utc>,
     grace: TimeDelta,
 ) -> Next {
-    // A record behind a young version might still be invisible to this reader. An incident waits where there is one for
-    // certain: a record stays for as long as what it has published is young.
+    // Behind a young version there may be a record that this reader does not see yet. An incident waits only where
+    // keyturn itself published that version, since then there is a record for certain: it is kept while the version is
+    // young.
     let hurry = trigger == Trigger::Incident;
     let ours =
         || observed.parameters.iter().filter_map(|p| p.latest()).any(|seen| is_young(seen, now, grace));
@@ -207,7 +210,7 @@ fn start(
     if let Some(why) = publishable::before_the_start(desired, observed).filter(|_| !hurry) {
         return Next::Wait { step: Step::Preflight, until: None, why };
     }
-    // Without the hosts' word, where there is nothing good that they could run.
+    // The hosts are not asked where there is no good value that they could run.
     let asks = matches!(trigger, Trigger::Period | Trigger::Request);
     if trigger == Trigger::Drift
         && let Some(next) = publishable::prove(desired, observed)
@@ -220,8 +223,8 @@ fn start(
     if hurry && let Some(next) = roles_are_to_be_made(desired, observed) {
         return next;
     }
-    // Here an incident waits too: that record is there, so the next reads show it, and two records that give one role a
-    // password each leave hosts with the one that is not accepted.
+    // Here an incident waits too: the record exists, so the next reads will show it. Two records that each give the
+    // role a password would leave hosts with the one that is not accepted.
     if let Some(until) = target::fence_ahead_until(desired, observed, now, grace) {
         return Next::Wait { step: Step::Record, until: Some(until), why: Waiting::Grace };
     }
@@ -231,7 +234,7 @@ fn start(
     let id = observed.highest_id(desired.owner) + 1;
     let request = answers(desired, observed, trigger).map(|request| request.token.to_owned());
     let only = only_parameter_to_create(desired, observed).filter(|_| trigger == Trigger::Missing);
-    // One that deletes its parameter must not go while a Put is under way that creates it.
+    // With `deletionPolicy: Delete` the object must not disappear while a Put is under way that creates its parameter.
     let is_held_first = only.is_none() || desired.delete_parameters;
     if !desired.finalizer && is_held_first {
         return Next::Act { step: Step::Record, act: Act::Hold };
@@ -252,13 +255,15 @@ fn start(
     }
 }
 
-/// The parameter whose first value is all that there is to write, and that nobody but SSM has to hear of.
+/// Returns the parameter if its first value is all that has to be written, and neither a host nor a target has to take
+/// it.
 fn only_parameter_to_create<'a>(desired: &Desired<'_>, observed: &'a Observed) -> Option<&'a str> {
     let [only] = &observed.parameters[..] else { return None };
     (!desired.concerns_others()).then_some(&only.path)
 }
 
-/// What is asked before a rotation that could as well start later; `None` once all has been answered well.
+/// Returns the step that the preflight of hosts and target needs; `None` once all have answered well. It is asked only
+/// for rotations that could as well start later.
 fn hosts_and_target_first(desired: &Desired<'_>, observed: &Observed) -> Option<Next> {
     let wait = |why| Some(Next::Wait { step: Step::Preflight, until: None, why });
     let act = |act| Some(Next::Act { step: Step::Preflight, act });
@@ -276,12 +281,12 @@ fn hosts_and_target_first(desired: &Desired<'_>, observed: &Observed) -> Option<
     }
 }
 
-/// Whether a rotation has published this a moment ago.
+/// Returns true when a rotation of keyturn published this version less than a grace ago.
 fn is_young(seen: &Seen, now: DateTime<Utc>, grace: TimeDelta) -> bool {
     matches!(seen.author, Author::Ours(_)) && seen.version.modified + grace > now
 }
 
-/// A pair that was never made cannot take turns, whatever the hurry.
+/// Requires the pair of roles to exist, even in an incident: roles that were never created cannot alternate.
 fn roles_are_to_be_made(desired: &Desired<'_>, observed: &Observed) -> Option<Next> {
     let statements = observed.target.as_ref().map_or(0, |target| target.set_up.len());
     match statements {

@@ -1,4 +1,4 @@
-//! The protocol's answers: an act, a reason to wait, a reason to stop.
+//! The answers of the protocol: an act, a reason to wait, or a reason to stop.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,24 +7,24 @@ use chrono::{DateTime, Utc};
 use crate::observed::{RotationId, TargetProblem, Trigger};
 use crate::window::WindowError;
 
-/// Where a rotation stands.
+/// The step of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     Preflight,
     Record,
-    /// The target is made to accept the recorded credential.
+    /// keyturn makes the target accept the recorded credential.
     Install,
     Promote,
     Deploy,
-    /// The target is made to refuse the old credential.
+    /// keyturn makes the target refuse the old credential.
     Retire,
     Close,
-    /// An abort marker lies beside the record.
+    /// There is an abort marker beside the record.
     Abort,
 }
 
 impl Step {
-    /// The word for it in status and Events.
+    /// Returns the step's name as shown in status and Events.
     pub fn name(self) -> &'static str {
         match self {
             Step::Preflight => "Preflight",
@@ -39,12 +39,12 @@ impl Step {
     }
 }
 
-/// One effect on the world outside.
+/// One external effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Add the finalizer.
     Hold,
-    /// Ask the hosts for a fresh proof.
+    /// Ask the hosts for a fresh proof (preflight).
     AskPreflight,
     /// Draw the values and create the record.
     Record {
@@ -53,30 +53,30 @@ pub enum Act {
         request: Option<String>,
         base: BTreeMap<String, i64>,
         hosts: Vec<String>,
-        /// Whether a ring of keys may go on holding those that are published: nobody else may have read them.
+        /// True when a new key ring may keep the published keys, since nobody else may have read them.
         keep_previous: bool,
     },
-    /// Draw a value and publish it as version 1 of the only parameter, which nobody may have written. Such a Put happens once,
-    /// and nothing has to follow it: it takes no record.
+    /// Draw a value and publish it as version 1 of the only parameter, by a Put that must not overwrite. SSM accepts
+    /// such a Put once and nothing has to follow it, so it needs no record.
     Create {
         id: RotationId,
         path: String,
         request: Option<String>,
     },
-    /// Create a record that publishes again what rotation `failed` replaced.
+    /// Create a record that publishes again the values that rotation `failed` replaced.
     RecordRollBack {
         id: RotationId,
         failed: RotationId,
         base: BTreeMap<String, i64>,
         hosts: Vec<String>,
-        /// Paths where the failed rotation has published nothing.
+        /// Paths where the failed rotation published nothing.
         kept: BTreeSet<String>,
     },
-    /// Show that the controller may write a parameter, by a Put that must not overwrite it.
+    /// Prove that the controller may write a parameter, by a Put that must not overwrite it.
     ProveWritable {
         path: String,
     },
-    /// Make the roles of the source from the one that is in use.
+    /// Create the roles of the source from the role that is in use.
     SetUp,
     /// Make the target accept the recorded credential.
     Install {
@@ -87,23 +87,23 @@ pub enum Act {
         id: RotationId,
         username: String,
     },
-    /// Delete a login of the target that a rotation of this id left behind without a record.
+    /// Delete an orphan: a login that a rotation with this id left at the target without a record.
     SweepOrphan {
         id: RotationId,
         username: String,
     },
-    /// End the sessions of a login that has been retired, or those from before its password was changed.
+    /// End the sessions of a login that has been retired, or those opened before its password was changed.
     EndSessions {
         username: String,
         opened_before: Option<DateTime<Utc>>,
     },
-    /// Publish the recorded value. `expected` is the number that the version should get; 1 creates the parameter.
+    /// Publish the recorded value. `expected` is the version number that the Put should get; 1 creates the parameter.
     Promote {
         id: RotationId,
         path: String,
         expected: i64,
     },
-    /// Write the abort marker of this id.
+    /// Write the abort marker of the rotation with this id.
     MarkAbort {
         id: RotationId,
     },
@@ -113,59 +113,60 @@ pub enum Act {
     SweepMarker {
         id: RotationId,
     },
-    /// `deletionPolicy: Delete`.
+    /// Delete the parameter, for `deletionPolicy: Delete`.
     DeleteParameter {
         path: String,
     },
     /// Remove the finalizer.
     Release,
-    /// Remove the finalizer although the rotation could not be finished in time after the object was deleted.
+    /// Remove the finalizer of a deleted object although its rotation could not be finished in time.
     Abandon,
 }
 
-/// Why nothing is done at the moment although something is wanted.
+/// The reason why nothing is done at the moment although something is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waiting {
-    /// The published version, the marker or the request before it is younger than the grace.
+    /// The published version, the marker or the previous request is younger than the grace.
     Grace,
     /// Hosts have been asked for a fresh proof.
     Preflight,
-    /// Hosts do not answer, fail verify, or run another value than the published one.
+    /// A host does not answer, fails its verify script, or runs another value than the published one.
     PreflightFailed { host: String, reason: String, message: String },
-    /// Hosts have not proven the new version yet; `held` is what keeps any run from starting on this one.
+    /// The host has not proven the new version yet; `held` is the reason why no run starts on it.
     Deploy { host: String, held: Option<String> },
-    /// A deployment failed; `for_good` when enough attempts did.
+    /// A deployment failed; `for_good` is true once enough attempts have failed.
     DeployFailed { host: String, reason: String, message: String, for_good: bool },
-    /// Somebody else wrote the parameter and a person has to say what counts.
+    /// Somebody else wrote the parameter, and a person has to decide which value counts.
     Drift { path: String, version: i64 },
-    /// The target could not be asked, or does not accept what it has to.
+    /// The target could not be asked, or does not accept the credential.
     Target(TargetProblem),
-    /// The target has not been asked since it matters.
+    /// The target has not been asked recently enough to decide this.
     TargetUnseen,
-    /// A deployment runs on a host, and would start containers with a password that is about to be changed.
+    /// A running deployment would start containers with a password that is about to be changed.
     HostBusy { host: String },
-    /// Nothing proves that the host has left the old credential.
+    /// The host has not proven that it no longer uses the old credential.
     Unproven { host: String },
-    /// The old credential is kept for a while after the proof.
+    /// The old credential is kept for `retire.after` after the proof.
     Retirement,
-    /// Somebody still uses the old login.
+    /// These clients still use the old login.
     Sessions { username: String, clients: Vec<String> },
-    /// Nobody can tell whether a session from before the password was changed is still open.
+    /// Nothing shows whether a session opened before the password change is still open.
     SessionsUnseen { username: String, lacking: Lacking },
-    /// The target has not heard of the new login yet, or not of the end of the old one.
+    /// The target has not yet applied the new login or, with `retired`, the deletion of the old one.
     Propagation { retired: bool },
-    /// The old login works although it is not among those that can be retired.
+    /// The old login still works although keyturn cannot retire it.
     OutOfReach { username: String },
-    /// Rotations that were cut short have left logins behind, which are swept first.
+    /// Interrupted rotations have left orphaned logins, which are swept first.
     Orphans { count: usize },
-    /// SSM has refused the new credential for good, and the one before is brought back.
+    /// SSM has permanently refused the new credential, and the previous one is being restored.
     TakenBack,
-    /// SSM would refuse the value; nothing was changed for it.
+    /// SSM would refuse the value; nothing was changed.
     Unpublishable { message: String },
 }
 
 impl Waiting {
-    /// Whether only a fresh look, at the target or at what no listing shows, can end it.
+    /// Returns true when only a new observation can end it: of the target, or of something that the listing does not
+    /// show.
     pub fn needs_a_closer_look(&self) -> bool {
         matches!(
             self,
@@ -182,7 +183,7 @@ impl Waiting {
 }
 
 impl Waiting {
-    /// Whether only something that happens in the target can end it, of which nobody tells.
+    /// Returns true when only a change inside the target can end it, of which keyturn gets no notification.
     pub fn is_for_the_target(&self) -> bool {
         matches!(
             self,
@@ -194,16 +195,16 @@ impl Waiting {
     }
 }
 
-/// What is lacking to see since when the sessions of a role are open.
+/// The missing access that keeps keyturn from seeing when the sessions of a role were opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lacking {
-    /// Of an administrator, or of the role itself.
+    /// A login: of an administrator, or of the role itself.
     Login,
-    /// The administrator's right to read the statistics of other roles.
+    /// The administrator has no right to read the statistics of other roles.
     Statistics,
 }
 
-/// Why nothing will happen until a person acts.
+/// The reason why nothing will happen until a person acts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stalled {
     #[error(
@@ -247,7 +248,7 @@ pub enum Stalled {
 }
 
 impl Stalled {
-    /// Whether what is published is somebody else's business, so that nothing can be said about it.
+    /// Returns true when the published value belongs to another owner, so that keyturn can say nothing about it.
     pub fn is_not_ours(&self) -> bool {
         matches!(self, Stalled::OwnedByOther { .. })
     }
@@ -267,14 +268,14 @@ impl Stalled {
     }
 }
 
-/// What is next.
+/// The protocol's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing is wanted before `at` (never: on demand only, or suspended).
+    /// Nothing to do before `at`; `None` means never: on demand only, or suspended.
     Rest {
         at: Option<DateTime<Utc>>,
     },
-    /// Something is under way; look again at `until`, or when a host says something.
+    /// Something is under way; observe again at `until`, or when a host reports.
     Wait {
         step: Step,
         until: Option<DateTime<Utc>>,
@@ -288,7 +289,7 @@ pub enum Next {
 }
 
 impl Next {
-    /// When the schedule wants the object looked at, where it rests.
+    /// Returns the time at which the schedule needs the object again, if it rests until then.
     pub(super) fn wakes_at(&self) -> Option<DateTime<Utc>> {
         match self {
             Next::Rest { at } => *at,

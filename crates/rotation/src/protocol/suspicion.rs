@@ -1,32 +1,33 @@
-//! Which values are suspected, and by when they have to be dead.
+//! Decides which values are suspected because of an incident, and by when they have to stop working.
 //!
-//! Only the times at which values were made decide, never what an incident's own status says: an object that is applied
-//! again, or whose status is lost, does nothing where the values are younger than its `reportedAt`.
+//! Only the times at which values were made decide, never the status of the incident: a SecretIncident that is applied
+//! again, or whose status is lost, has no effect where the values are younger than its `reportedAt`.
 
 use chrono::{DateTime, Utc};
 
 use super::Desired;
 use crate::observed::{Author, Observed, Parameter, Record, Seen, Trigger};
 
-/// The youngest report.
+/// Returns the `reportedAt` of the youngest incident.
 pub fn reported_at(desired: &Desired<'_>) -> Option<DateTime<Utc>> {
     desired.incidents.iter().map(|incident| incident.reported_at).max()
 }
 
-/// Whether somebody may have read a value that was made then.
+/// Returns true when somebody may have read a value made at that time.
 pub(super) fn taints(desired: &Desired<'_>, made_at: DateTime<Utc>) -> bool {
     reported_at(desired).is_some_and(|reported_at| made_at < reported_at)
 }
 
-/// When the oldest value, or key of a ring, was made that may work while this is published; `None` where nothing is.
+/// Returns the time at which the oldest value, or key of a ring, was made that may work while this is published; `None`
+/// where nothing is published.
 fn published_made_at(desired: &Desired<'_>, observed: &Observed) -> Option<DateTime<Utc>> {
     let has_target = desired.strategy.is_some();
     let values = observed.parameters.iter().filter_map(|p| oldest_live(p, p.latest_number(), has_target));
     values.chain(observed.oldest_key_made_at()).min()
 }
 
-/// When the oldest value was made that may work while this version is published. A target is given ours only: what somebody
-/// else puts above it does not say that the one below is refused.
+/// Returns the time at which the oldest value was made that may work while this version is published. A target only
+/// ever gets keyturn's values, so a foreign version does not make it refuse the last one of ours: that one counts too.
 fn oldest_live(parameter: &Parameter, version: i64, has_target: bool) -> Option<DateTime<Utc>> {
     let from_it_down =
         || parameter.versions.iter().rev().skip_while(move |seen| seen.version.number > version);
@@ -39,19 +40,19 @@ fn oldest_live(parameter: &Parameter, version: i64, has_target: bool) -> Option<
     from_it_down().take_while(is_somebody_s).chain(last_of_ours).map(Seen::made_at).min()
 }
 
-/// Whether what is published has to be rotated.
+/// Returns true when the published value has to be rotated because of an incident.
 pub fn is_suspected(desired: &Desired<'_>, observed: &Observed) -> bool {
     published_made_at(desired, observed).is_some_and(|made_at| taints(desired, made_at))
 }
 
-/// Whether everything that is published was made after the youngest report.
+/// Returns true when everything that is published was made after the youngest report.
 pub fn is_rotated(desired: &Desired<'_>, observed: &Observed) -> bool {
     let keys_are_known = !desired.rings || observed.keys.is_some();
     let published = observed.parameters.iter().all(|p| !p.versions.is_empty());
     published && keys_are_known && !is_suspected(desired, observed)
 }
 
-/// When the value of a record was made. One that was brought back is as old as it was before.
+/// Returns the time at which the value of a record was made. A value that a roll back restores keeps its old age.
 pub fn made_at(observed: &Observed, record: &Record) -> DateTime<Utc> {
     let failed = observed.records.values().rev().find(|other| other.id < record.id);
     match (record.trigger, failed) {
@@ -60,7 +61,7 @@ pub fn made_at(observed: &Observed, record: &Record) -> DateTime<Utc> {
     }
 }
 
-/// When the value was made that a record replaces; `None` where there was none.
+/// Returns the time at which the value that a record replaces was made; `None` where there was none.
 fn replaced_made_at(observed: &Observed, record: &Record) -> Option<DateTime<Utc>> {
     oldest_replaced(observed, record, false)
 }
@@ -68,14 +69,15 @@ fn replaced_made_at(observed: &Observed, record: &Record) -> Option<DateTime<Utc
 fn oldest_replaced(observed: &Observed, record: &Record, has_target: bool) -> Option<DateTime<Utc>> {
     let replaced = observed.parameters.iter().filter_map(|parameter| {
         let base = record.base.get(&parameter.path).copied().filter(|base| *base > 0)?;
-        // SSM keeps a hundred versions; what is gone from there was made before this rotation began.
+        // SSM keeps 100 versions; a value that is no longer among them was made before this rotation began.
         let unseen = if record.trigger == Trigger::Incident { DateTime::UNIX_EPOCH } else { record.at };
         Some(oldest_live(parameter, base, has_target).unwrap_or(unseen))
     });
     replaced.min()
 }
 
-/// When the credential that this rotation replaces has to be dead at the latest; `None` where nobody suspects it.
+/// Returns the latest time at which the credential that this rotation replaces has to be revoked; `None` where it is
+/// not suspected.
 pub(super) fn revoke_at(
     desired: &Desired<'_>,
     observed: &Observed,
@@ -86,7 +88,7 @@ pub(super) fn revoke_at(
     about_it.map(|incident| incident.revoke_at).min()
 }
 
-/// Whether the time for hosts to leave the old credential is over.
+/// Returns true when the time that hosts had to stop using the old credential is over.
 pub(super) fn is_due(
     desired: &Desired<'_>,
     observed: &Observed,

@@ -1,4 +1,4 @@
-//! Install and Retire: what a system that must accept the credential adds to a rotation.
+//! Install and Retire: the steps that a rotation needs where a target has to accept the credential.
 
 use std::collections::BTreeSet;
 
@@ -12,12 +12,12 @@ use crate::observed::{
     Acceptance, Credential, HostEvidence, HostFailure, Observed, Parameter, Record, TargetEvidence, Trigger,
 };
 
-/// A login with the old password may have been under way while it was changed.
+/// Margin for a login with the old password that was in progress while the password was changed.
 const LOGIN_MARGIN: TimeDelta = TimeDelta::seconds(5);
-/// The furthest that the clocks of the target and of SSM are taken to be apart.
+/// Largest assumed difference between the clocks of the target and of SSM.
 const CLOCK_MARGIN: TimeDelta = TimeDelta::minutes(5);
 
-/// What is left to do before the target accepts the recorded credential; `None` where it does.
+/// The next step of Install, or `None` once the target accepts the recorded credential.
 pub(super) fn install(
     desired: &Desired<'_>,
     observed: &Observed,
@@ -31,13 +31,13 @@ pub(super) fn install(
     if strategy == Strategy::Issued {
         return issued::prove(observed, record, target, now);
     }
-    // Once it is published the hosts are served first; what the target says is looked at again before the end.
+    // Once the value is published the hosts come first; the target's answer is checked again before the end.
     let published = observed.is_published(record);
     match &target.recorded {
         None => return wait(Waiting::TargetUnseen),
         Some(Acceptance::Unknown(_)) if published => return None,
         Some(Acceptance::Unknown(problem)) => return wait(Waiting::Target(problem.clone())),
-        // A late request of an older rotation could still undo it where the fence is not this rotation's.
+        // Where the fence is not this rotation's, a late request of an older rotation could still undo the change.
         Some(Acceptance::Accepted) if is_fenced_by(target, credential, record) || published => return None,
         Some(Acceptance::Accepted | Acceptance::Refused(_)) => {}
     }
@@ -51,8 +51,8 @@ pub(super) fn install(
     {
         return wait(Waiting::HostBusy { host: busy.name.clone() });
     }
-    // The password that is published dies with this: what follows has to be possible, unless it is to die anyway, or is
-    // dead and brought back.
+    // Install makes the published password invalid, so SSM must be able to accept the new one. This is not required
+    // where the password has to be revoked anyway, or where a roll back restores it.
     if strategy == Strategy::InPlace
         && !published
         && record.trigger != Trigger::RollBack
@@ -64,8 +64,8 @@ pub(super) fn install(
     Some(Next::Act { step: Step::Install, act: Act::Install { id: record.id } })
 }
 
-/// Every host runs the recorded credential and the target has not said yet that it accepts it: nothing is retired or
-/// closed on a guess.
+/// Waits while every host runs the recorded credential but the target could not be asked whether it accepts it: nothing
+/// is retired or closed on a guess.
 pub(super) fn unheard(desired: &Desired<'_>, observed: &Observed, record: &Record) -> Option<Next> {
     desired.strategy?;
     record.credential.as_ref()?;
@@ -83,7 +83,7 @@ fn is_fenced_by(target: &TargetEvidence, credential: &Credential, record: &Recor
     target.unseen.is_none() && (!target.fenced || fence == Some(record.id))
 }
 
-/// What is left to do before the target refuses the credential that was replaced; `None` where nothing is.
+/// The next step of Retire, or `None` once the target refuses the replaced credential.
 pub(super) fn retire(
     desired: &Desired<'_>,
     observed: &Observed,
@@ -103,7 +103,7 @@ pub(super) fn retire(
     }
     let old = credential.replaces.as_ref().filter(|old| **old != credential.username);
     if old.is_none() && !made_by_it {
-        // Its only password was changed; whoever had logged in with the old one still is.
+        // The role's only password was changed; sessions opened with the old one stay open until they are ended.
         return if hurry { end_older_sessions(observed, record, credential, now) } else { None };
     }
     let unproven = observed.hosts.iter().filter(|host| host.exists).find(|host| {
@@ -139,7 +139,7 @@ pub(super) fn retire(
     let clients: Vec<String> = theirs.map(|session| session.client.clone()).collect();
     let fenced = !target.fenced || target.fences.get(old).is_some_and(|(id, _)| *id >= record.id);
     if !target.can_log_in.contains(old) && fenced {
-        // Whoever logged in at the last moment.
+        // These clients opened their sessions just before the login was retired.
         let end = || Act::EndSessions { username: old.clone(), opened_before: None };
         return if clients.is_empty() { None } else { act(end()) };
     }
@@ -149,7 +149,7 @@ pub(super) fn retire(
     act(Act::Retire { id: record.id, username: old.clone() })
 }
 
-/// Whether the target was seen to refuse what the record replaces, with nobody logged in by it any more.
+/// Returns true when the target was observed to refuse the replaced credential, and no session of it is open any more.
 pub(super) fn has_revoked(desired: &Desired<'_>, observed: &Observed, record: &Record) -> bool {
     let Some(credential) = &record.credential else { return true };
     let Some(target) = observed.target.as_ref().filter(|target| target.unseen.is_none()) else {
@@ -172,7 +172,7 @@ pub(super) fn has_revoked(desired: &Desired<'_>, observed: &Observed, record: &R
     }
 }
 
-/// Usernames that are to be retired and, as far as was seen, can still log in.
+/// Returns the usernames that have to be retired and can still log in, as far as was observed.
 pub fn unretired(desired: &Desired<'_>, observed: &Observed, record: &Record) -> BTreeSet<String> {
     let Some(credential) = &record.credential else { return BTreeSet::new() };
     let Some(target) = observed.target.as_ref().filter(|target| target.unseen.is_none()) else {
@@ -185,8 +185,8 @@ pub fn unretired(desired: &Desired<'_>, observed: &Observed, record: &Record) ->
     old.filter(|old| target.can_log_in.contains(*old)).cloned().collect()
 }
 
-/// What is left to do about sessions that were opened with the old password of a role that was changed in place; `None`
-/// where none is open. What cannot be seen may be open.
+/// The next step to end sessions opened with the old password of a role that was changed in place; `None` once none is
+/// open. Sessions that keyturn cannot see count as open.
 fn end_older_sessions(
     observed: &Observed,
     record: &Record,
@@ -206,7 +206,8 @@ fn end_older_sessions(
     if !target.can_log_in.contains(username) {
         return unseen(Lacking::Login);
     }
-    // Without a fence only the publication, which follows the change, tells when that was at the latest: by another clock.
+    // Without a fence only the publication, which follows the change, gives an upper bound for the time of the change;
+    // and it is SSM's clock.
     let (opened_before, sure_at) = match (changed_at(target, record), observed.published_at()) {
         (Some(changed_at), _) => (changed_at + LOGIN_MARGIN, now),
         (None, Some(at)) if observed.is_published(record) => {
@@ -226,13 +227,13 @@ fn end_older_sessions(
     if sure_at > now { wait(Some(sure_at), Waiting::Grace) } else { None }
 }
 
-/// When the target was made to refuse what the record replaces, by its own clock.
+/// Returns the time, by the target's clock, at which the target was made to refuse the replaced credential.
 pub(super) fn retired_at(observed: &Observed, record: &Record) -> Option<DateTime<Utc>> {
     let old = record.credential.as_ref()?.replaces.as_ref()?;
     observed.target.as_ref()?.fences.get(old).filter(|(id, _)| *id >= record.id).map(|(_, at)| *at)
 }
 
-/// Whether nothing on the host needs what the rotation replaces any more.
+/// Returns true when nothing on the host uses the replaced credential any more.
 pub fn has_left_the_old(
     host: &HostEvidence,
     desired: &Desired<'_>,
@@ -249,13 +250,13 @@ fn last_proof(observed: &Observed) -> Option<DateTime<Utc>> {
     proofs.chain(observed.published_at()).max()
 }
 
-/// Whether a role that has one password only has been given the recorded one.
+/// Returns true when a role that is changed in place, and so has one password only, has the recorded one.
 pub(super) fn is_installed_in_place(desired: &Desired<'_>, observed: &Observed, record: &Record) -> bool {
     desired.strategy == Some(Strategy::InPlace) && record.credential.is_some() && is_accepted(observed)
 }
 
-/// Whether a host may run the recorded password of a role that has only one: rolling back would lock it out. What a
-/// deployment has done to a host is known by a comparison after it, and by nothing else.
+/// Returns true when a host may run the recorded password of a role that has only one; a roll back would lock that host
+/// out. Only a comparison after a deployment shows what the deployment did to the host.
 pub(super) fn may_be_adopted_in_place(desired: &Desired<'_>, observed: &Observed, record: &Record) -> bool {
     let may_run_it = |host: &HostEvidence| {
         let parameter_may = |p: &Parameter| {
@@ -273,7 +274,7 @@ pub(super) fn may_be_adopted_in_place(desired: &Desired<'_>, observed: &Observed
     desired.strategy == Some(Strategy::InPlace) && observed.hosts.iter().any(may_run_it)
 }
 
-/// Whether giving the record up could leave a login behind whose password nobody knows.
+/// Returns true when giving up the record could leave a login behind whose password nobody knows.
 pub(super) fn may_be_installed(observed: &Observed, record: &Record) -> bool {
     let refused = |target: &TargetEvidence| matches!(target.recorded, Some(Acceptance::Refused(_)));
     record.credential.is_some() && !observed.target.as_ref().is_some_and(refused)
@@ -283,15 +284,17 @@ pub(super) fn is_accepted(observed: &Observed) -> bool {
     observed.target.as_ref().is_some_and(|target| target.recorded == Some(Acceptance::Accepted))
 }
 
-/// Whether the target has yet to come: one that takes its first password from what is deployed. A server that answers, be it
-/// with a refusal, is there, and is given the password before anybody else. So is one that only a person can bring to answer.
+/// Returns true while the target does not exist yet, because it takes its first password from the deployment. A server
+/// that answers exists, even if it refuses the login, and is given the password before the hosts. The same holds for a
+/// server that does not answer until a person repairs it.
 pub(super) fn is_not_there_yet(desired: &Desired<'_>, observed: &Observed) -> bool {
     let recorded = observed.target.as_ref().and_then(|target| target.recorded.as_ref());
     let silent = matches!(recorded, Some(Acceptance::Unknown(problem)) if !problem.permanent);
     silent && !issued::is_issued(desired)
 }
 
-/// Since when a role that has one password only has had the recorded one: by its fence, else as of the look that showed it.
+/// Returns the time since which a role that has one password only has had the recorded one: the time of its fence or,
+/// without one, of the observation that showed it.
 pub fn installed_at(desired: &Desired<'_>, observed: &Observed, record: &Record) -> Option<DateTime<Utc>> {
     let target = observed.target.as_ref()?;
     if let Some(changed_at) = changed_at(target, record) {
@@ -300,14 +303,15 @@ pub fn installed_at(desired: &Desired<'_>, observed: &Observed, record: &Record)
     is_installed_in_place(desired, observed, record).then_some(target.at)
 }
 
-/// When the record's own change of its role was committed, by the fence that was written with it.
+/// Returns the time at which this record's own change of its role was committed, from the fence written with it.
 fn changed_at(target: &TargetEvidence, record: &Record) -> Option<DateTime<Utc>> {
     let credential = record.credential.as_ref()?;
     target.fences.get(&credential.username).filter(|(id, _)| *id == record.id).map(|(_, at)| *at)
 }
 
-/// Whether the target has left the published login for the recorded one, which has yet to be published; `None` where only
-/// the target could tell, and was not seen. What the spec asks for by now is no matter: a role may have been changed before it was edited.
+/// Returns true when the target accepts the recorded login instead of the published one although the recorded one is
+/// not published yet; `None` where only the target could tell and it was not observed. The strategy that the record
+/// shows counts as well as the spec's, since the spec may have been edited after the role was changed.
 pub fn published_is_dead(desired: &Desired<'_>, observed: &Observed) -> Option<bool> {
     let newest = observed.records.values().next_back();
     let Some((record, credential)) = newest.and_then(|record| Some((record, record.credential.as_ref()?)))
@@ -322,7 +326,7 @@ pub fn published_is_dead(desired: &Desired<'_>, observed: &Observed) -> Option<b
     }
     let target = observed.target.as_ref().filter(|target| target.unseen.is_none())?;
     if is_published {
-        // What a roll back leaves published has yet to be what the role has again.
+        // The roll back did not publish anything, but still has to give the role its published password again.
         return Some(!is_accepted(observed));
     }
     if issued::is_issued(desired) && matches!(target.published, Some(Acceptance::Refused(_))) {
@@ -340,7 +344,8 @@ pub fn published_is_dead(desired: &Desired<'_>, observed: &Observed) -> Option<b
     })
 }
 
-/// A fence ahead of everything in Parameter Store is of a record that reads may not show yet: until when to wait.
+/// Returns the time until which to wait where a fence is ahead of all ids in Parameter Store: it belongs to a record
+/// that reads may not show yet (eventual consistency).
 pub(super) fn fence_ahead_until(
     desired: &Desired<'_>,
     observed: &Observed,

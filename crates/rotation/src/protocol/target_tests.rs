@@ -1,4 +1,4 @@
-//! Install and Retire as sentences.
+//! Tests of Install and Retire.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +33,7 @@ pub(super) fn refused() -> Option<Acceptance> {
     Some(Acceptance::Refused(problem()))
 }
 
-/// A target that was seen just now, on which both roles can log in.
+/// Returns a target that was observed just now, on which both roles can log in.
 pub(super) fn target() -> TargetEvidence {
     TargetEvidence {
         fenced: true,
@@ -51,7 +51,7 @@ pub(super) fn installed(id: u64) -> TargetEvidence {
     }
 }
 
-/// Rotation 2 of a login from `a` to `b`, over version 1.
+/// Builds the record of rotation 2, which changes the login from `a` to `b`, over version 1.
 pub(super) fn login_record() -> Record {
     let credential = Credential {
         username: "b".into(),
@@ -104,7 +104,7 @@ fn roles_are_made_from_the_published_one_only_where_that_is_said() {
         may_set_up,
         ..alternating()
     };
-    // The roles that are to be made are not there yet.
+    // The roles do not exist yet; they still have to be created.
     let not_made = || TargetEvidence {
         set_up: vec!["CREATE ROLE app NOLOGIN".into()],
         unseen: Some(problem()),
@@ -203,7 +203,7 @@ fn a_server_that_is_there_is_given_the_first_password_before_anybody_else() {
         ..rotating(versions, first())
     };
     assert_eq!(act(&wanted, &seen(vec![], refused())), Act::Install { id: 2 });
-    // It came, with another password, after the first one was published.
+    // The server started after the first value was published, with another password.
     assert_eq!(act(&wanted, &seen(vec![ours(1, 2, NOW - 60)], refused())), Act::Install { id: 2 });
     let broken = TargetProblem { permanent: true, ..problem() };
     let needs_a_person = Some(Acceptance::Unknown(broken.clone()));

@@ -1,4 +1,4 @@
-//! Decisions as sentences. The simulated world disturbs every step; here the rules themselves are pinned.
+//! Tests of single protocol rules. The simulation disturbs every step with faults; here each rule is tested alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,8 @@ pub(super) fn at(minutes: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap() + TimeDelta::minutes(minutes)
 }
 
-/// Everything is published long ago, the hour is late: nothing but the rule under test is in the way.
+/// The current time of the tests, in minutes. It is so late that every publication is old and only the rule under test
+/// can hold a rotation back.
 pub(super) const NOW: i64 = 100_000;
 
 fn desired() -> Desired<'static> {
@@ -101,7 +102,7 @@ pub(super) fn record(id: u64, base: i64) -> Record {
     }
 }
 
-/// A rotation of this id is under way over these versions.
+/// Returns evidence of a rotation under way: this record, over these versions.
 pub(super) fn rotating(versions: Vec<Version>, record: Record) -> Observed {
     let base = record.base.get(PATH).copied();
     let parameter = Parameter::classify(PATH, OWNER, versions, base, &BTreeSet::new());
@@ -112,7 +113,7 @@ pub(super) fn rotating(versions: Vec<Version>, record: Record) -> Observed {
     }
 }
 
-/// The versions of the tests are made when they are published, as [`ours`] says.
+/// Builds a host whose proof is about a version made at minute `made`; see [`ours`].
 pub(super) fn host(name: &str, made: i64, proof: Option<(i64, Proof, i64)>) -> HostEvidence {
     let proofs = proof.map(|(version, proof, minutes)| {
         let shown = HostProof { version, published_at: at(made), proof, at: at(minutes), deployed: true };
@@ -151,7 +152,7 @@ pub(super) fn act(desired: &Desired<'_>, observed: &Observed) -> Act {
     }
 }
 
-/// A request that came with the object.
+/// Returns a request that came with the object.
 fn in_the_yaml() -> Option<Request<'static>> {
     Some(Request { first_sight: true, ..request("in-the-yaml").unwrap() })
 }
@@ -325,7 +326,7 @@ fn an_object_that_is_deleted_before_its_first_value_was_proven_waits_for_no_host
         ..rotating(vec![ours(1, 2, NOW - 60)], record(2, 0))
     };
     assert_eq!(act(&wanted(Some(at(NOW - 1))), &missing), Act::DeleteRecord { id: 2 });
-    // What replaces a value that runs somewhere is brought to its end, and so is what nobody deletes.
+    // A value that replaces one in use is brought to its end; so is a first value whose object is not being deleted.
     for (deleting, base) in [(None, 0), (Some(at(NOW - 1)), 1)] {
         let next = decide(&wanted(deleting), &first(base));
         assert!(matches!(next, Next::Wait { why: Waiting::DeployFailed { .. }, .. }), "{next:?}");
@@ -385,7 +386,7 @@ fn the_published_value_with_a_description_of_somebody_elses_is_ours_and_as_old_a
     let latest = observed.parameters[0].latest().unwrap();
     assert_eq!((&latest.author, latest.made_at()), (&Author::Ours(1), at(0)));
     assert!(!matches!(decide(&held(), &observed), Next::Wait { why: Waiting::Drift { .. }, .. }));
-    // Before anything of ours it is what was there.
+    // A foreign version that is older than any version of ours is the one that keyturn adopted.
     let adopted = Parameter::classify(PATH, OWNER, vec![foreign(1, 0)], None, &BTreeSet::from([1]));
     assert_eq!(adopted.latest().unwrap().author, Author::Original);
 }
@@ -445,7 +446,7 @@ fn a_host_that_is_missing_holds_the_end_and_no_other_host() {
     let served = seen(host("prod", NOW - 60, Some((2, Proof::Proven, NOW))));
     let next = decide(&wanted, &served);
     assert!(matches!(next, Next::Stall(Stalled::HostMissing { ref host }) if host == "gone"), "{next:?}");
-    // Whatever the answer: hosts are served for as long as one of them has to be.
+    // In both cases the step is Deploy: hosts are served for as long as one of them needs it.
     for observed in [&waiting, &served] {
         assert_eq!(step_of(&wanted, observed, &observed.records[&2]), Step::Deploy);
     }
@@ -565,7 +566,7 @@ fn what_an_incident_found_published_is_no_drift_however_young_it_was() {
         base_at: BTreeMap::from([(PATH.to_owned(), at(found))]),
         ..record(2, 2)
     };
-    // Written two minutes before the record, which is less than half of the grace.
+    // The foreign version was written two minutes before the record, which is less than half of the grace.
     let young = rotating(vec![ours(1, 1, 0), foreign(2, found)], incident());
     assert!(matches!(act(&held(), &young), Act::Promote { id: 2, expected: 3, .. }));
     let again = rotating(vec![foreign(1, found + 1), foreign(2, found + 2)], incident());
