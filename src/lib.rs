@@ -1,11 +1,11 @@
-//! keyturn rotates the secrets a fleet of docker hosts runs on.
+//! keyturn rotates the secrets that a fleet of docker hosts uses.
 //!
 //! Data flows one way: the reconcilers observe the [`cluster`], the [`parameter_store`] and the hosts, the pure
 //! functions of [`rotation`] decide the one next step, an adapter acts, and the status records what happened.
 //!
-//! Three crates hold that: [`keyturn_rotation`] decides; [`keyturn_reconcile`] observes, acts through ports and records;
-//! here is what lies behind the ports, the [`process`] around it all, the program in a deployment's pod, and the command
-//! line.
+//! This is spread over three crates: [`keyturn_rotation`] decides; [`keyturn_reconcile`] observes, acts through ports
+//! and writes the status; this crate has the adapters behind the ports, the program that runs in a deployment's pod,
+//! and the command line. The modules of the other two crates are also available under this crate's names.
 
 pub mod cli;
 pub mod cluster;

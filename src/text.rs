@@ -1,25 +1,25 @@
-//! Texts that others wrote, as they may stand in messages: in what a host, its containers or its docker say.
+//! Texts that others wrote, made safe for messages: texts from a host, its containers or its docker.
 
 use std::fmt;
 
 use crate::api::text::is_visible;
 
-/// Longest text of a host that is kept, in characters.
+/// Longest text of a host, in characters; longer ones are cut.
 const LONGEST: usize = 500;
-/// Longest name of a container or an image.
+/// Longest name of a container or an image, in characters.
 const LONGEST_NAME: usize = 200;
 
-/// A text of a host: one line of bounded length, of visible characters.
+/// A text from a host: one line of limited length, with visible characters only.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostText(String);
 
 impl HostText {
-    /// A sentence or a path.
+    /// Creates one from a sentence or a path.
     pub fn new(said: &str) -> Self {
         Self::of(said, LONGEST)
     }
 
-    /// The name of a container or an image.
+    /// Creates one from the name of a container or an image.
     pub fn name(said: &str) -> Self {
         Self::of(said, LONGEST_NAME)
     }

@@ -1,7 +1,8 @@
-//! What the watches know of keyturn's objects, by the namespaces that the controller works in.
+//! A cache of keyturn's objects, filled by watches, for the namespaces in which the controller works.
 //!
-//! A cached object may be a moment old: it is good for finding related objects and for metrics, never as the last look
-//! before an external write. One that cannot be decoded is kept as such and does not hide the others.
+//! A cached object may be stale by a moment. The cache is good for finding related objects and for metrics, never as
+//! the last check before an external write. An object that cannot be decoded is kept as such and does not hide the
+//! others.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,18 +19,18 @@ use super::mirror::Mirror;
 use crate::api::grants::Grants;
 use crate::api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
 
-/// An object as the watch delivered it, decoded or not.
+/// An object as the watch delivered it, whether it could be decoded or not.
 pub type Guarded<K> = DeserializeGuard<K>;
 
-/// Those of the objects that can be decoded.
+/// Returns the objects that could be decoded.
 pub fn decoded<K>(objects: &[Arc<Guarded<K>>]) -> impl Iterator<Item = &K> {
     objects.iter().filter_map(|object| object.0.as_ref().ok())
 }
 
-/// Objects of one namespace, or of all.
+/// The objects of one namespace, or of all.
 #[derive(Clone)]
 pub struct Scope {
-    /// All namespaces when absent.
+    /// The namespace; `None` means all namespaces.
     pub namespace: Option<String>,
     pub secrets: Mirror<ManagedSecret>,
     pub hosts: Mirror<DockerHost>,
@@ -48,11 +49,11 @@ impl Scope {
     }
 }
 
-/// Everything that is cached.
+/// All cached objects.
 #[derive(Clone)]
 pub struct Cache {
     pub scopes: Vec<Scope>,
-    /// Of the secrets of all scopes.
+    /// Index of the claims of the secrets in all scopes.
     pub claims: Claims,
     pub grants: Mirror<RotationGrant>,
     given: Arc<Mutex<Option<Arc<Grants>>>>,
@@ -63,13 +64,14 @@ impl Cache {
         Self { scopes, claims: Claims::default(), grants, given: Arc::default() }
     }
 
-    /// All grants, put together once for each change of them. `None`: they have not been listed yet, or one of them cannot be
-    /// decoded, and what it would observe is not in the cache.
+    /// Returns all grants, combined once after each change. `None` if they have not been listed yet, or if one of them
+    /// cannot be decoded: the cache does not hold what that grant observes.
     pub fn given(&self) -> Option<Arc<Grants>> {
         if !self.grants.is_listed() {
             return None;
         }
-        // Held while they are read: what is put together of older ones is forgotten once they have changed.
+        // The lock is held while the grants are read, so that a change afterwards discards what was combined from older
+        // ones.
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         if given.is_none() {
             let mut grants: Vec<RotationGrant> = self
@@ -78,46 +80,47 @@ impl Cache {
                 .iter()
                 .map(|grant| grant.0.as_ref().ok().cloned())
                 .collect::<Option<_>>()?;
-            // As the API server lists them: what is said of them must not depend on the cache's own order.
+            // Sorted by name like the API server's lists, since messages about grants must not depend on the cache's
+            // own order.
             grants.sort_by_key(ResourceExt::name_any);
             *given = Some(Arc::new(grants.into_iter().collect()));
         }
         given.clone()
     }
 
-    /// A grant has come, gone or changed in the cache.
+    /// Discards the combined grants, after a grant in the cache was added, removed or changed.
     pub fn grants_changed(&self) {
         *self.given.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// A secret as far as it can be decoded.
+    /// Returns a secret if it can be decoded.
     pub fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Guarded<ManagedSecret>>> {
         let secret = self.scope(namespace)?.secrets.get(&ObjectRef::new(name).within(namespace))?;
         secret.0.is_ok().then_some(secret)
     }
 
-    /// The decoded secrets of a namespace; none where the controller does not work in it.
+    /// Returns the decoded secrets of a namespace; none if the controller does not work in it.
     pub fn secrets(&self, namespace: &str) -> Vec<Arc<Guarded<ManagedSecret>>> {
         self.scope(namespace).map_or_else(Vec::new, |scope| in_namespace(&scope.secrets, namespace))
     }
 
-    /// Those that claim the same as this one, as far as they can be decoded.
+    /// Returns the secrets that claim the same path or role as this one, if they can be decoded.
     pub fn rivals(&self, object: &ManagedSecret) -> Vec<Arc<Guarded<ManagedSecret>>> {
         let named = self.claims.rivals(object);
         named.iter().filter_map(|name| self.secret(&name.0, &name.1)).collect()
     }
 
-    /// The decoded hosts of a namespace; none where the controller does not work in it.
+    /// Returns the decoded hosts of a namespace; none if the controller does not work in it.
     pub fn hosts(&self, namespace: &str) -> Vec<Arc<Guarded<DockerHost>>> {
         self.scope(namespace).map_or_else(Vec::new, |scope| in_namespace(&scope.hosts, namespace))
     }
 
-    /// The decoded incidents of a namespace; none where the controller does not work in it.
+    /// Returns the decoded incidents of a namespace; none if the controller does not work in it.
     pub fn incidents(&self, namespace: &str) -> Vec<Arc<Guarded<SecretIncident>>> {
         self.scope(namespace).map_or_else(Vec::new, |scope| in_namespace(&scope.incidents, namespace))
     }
 
-    /// Names of the hosts of a namespace that are there and cannot be decoded.
+    /// Returns the names of the hosts in a namespace that exist but cannot be decoded.
     pub fn undecodable_hosts(&self, namespace: &str) -> Vec<String> {
         let Some(scope) = self.scope(namespace) else { return Vec::new() };
         let undecodable = |host: &Arc<Guarded<DockerHost>>| {
@@ -127,7 +130,8 @@ impl Cache {
         scope.hosts.state().iter().filter_map(undecodable).collect()
     }
 
-    /// Namespaces with DockerHosts that a grant names. Only there Jobs are made, and can be watched.
+    /// Returns the namespaces that have DockerHosts and are named by a grant. keyturn creates Jobs only there, and may
+    /// watch them only there.
     pub fn namespaces_with_jobs(&self) -> BTreeSet<String> {
         let grants = self.grants.state();
         let granted: BTreeSet<&str> = grants
@@ -141,13 +145,14 @@ impl Cache {
         namespaces.filter(|namespace| granted.contains(namespace.as_str())).collect()
     }
 
-    /// Whether the objects of a namespace have been listed once: until then nothing can be taken for absent.
+    /// Returns true once the objects of a namespace have been listed: before that, no object may count as absent.
     pub fn is_listed(&self, namespace: &str) -> bool {
         self.scope(namespace).is_none_or(Scope::is_ready)
     }
 
-    /// What has to be listed once before this replica could work: the grants, and a namespace. Others may be missing:
-    /// a namespace that was deleted, or that the controller may not read, must not keep it from the rest.
+    /// Returns the lists for which this replica still has to wait before it can work: the grants, and at least one
+    /// namespace. It does not have to wait for other namespaces, since a namespace that was deleted, or that the
+    /// controller may not read, must not stop it from working on the rest.
     pub fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         if !self.grants.is_listed() {
@@ -162,7 +167,7 @@ impl Cache {
         missing
     }
 
-    /// Waits until nothing is missing, and then for the other namespaces, but not for longer than `patience`.
+    /// Waits until nothing is missing, and then at most `patience` for the other namespaces.
     pub async fn ready(&self, patience: Duration) {
         self.grants.listed().await;
         let mut scopes: FuturesUnordered<_> = self.scopes.iter().map(Scope::ready).collect();

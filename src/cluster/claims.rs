@@ -1,5 +1,5 @@
-//! Who claims what: an index beside the cache of ManagedSecrets. It may name somebody who claims it no more, so whoever it
-//! names is looked up, but it leaves nobody out whom the cache holds.
+//! Index of the claims (paths and roles) of the cached ManagedSecrets. It never omits a claimant that the cache holds.
+//! It may still name an object that has given up its claim, so the caller has to look up each object that it names.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -13,7 +13,7 @@ use crate::api::ManagedSecret;
 /// Namespace and name of a ManagedSecret.
 type Name = (String, String);
 
-/// Clones are the same index.
+/// The index. Clones share the same data.
 #[derive(Clone, Default)]
 pub struct Claims(Arc<RwLock<Index>>);
 
@@ -24,18 +24,18 @@ struct Index {
 }
 
 impl Claims {
-    /// Takes up what an object claims by now. One that cannot be decoded claims nothing.
+    /// Updates the claims of an object. An object that cannot be decoded claims nothing.
     pub fn note(&self, object: &Guarded<ManagedSecret>) {
         let claimed = object.0.iter().flat_map(claims::of).map(Arc::new).collect();
         self.0.write().unwrap_or_else(PoisonError::into_inner).set(name(object), claimed);
     }
 
-    /// The object is gone.
+    /// Removes an object that was deleted.
     pub fn forget(&self, object: &Guarded<ManagedSecret>) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).set(name(object), Vec::new());
     }
 
-    /// The others that claim something of what this one claims.
+    /// Returns the other objects that claim something that this one claims.
     pub fn rivals(&self, object: &ManagedSecret) -> BTreeSet<Arc<Name>> {
         let own = (object.namespace().unwrap_or_default(), object.name_any());
         let index = self.0.read().unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,8 @@
 //! The connections to the API server: one for calls, one for watches.
 //!
-//! Neither retries by itself. kube would send every verb again, POST included, up to fifteen times on 429, 503 and
-//! 504, for minutes: long after the decision behind the request is out of date. Calls are repeated by the next
-//! reconciliation, which reads afresh; watches have a backoff of their own.
+//! Neither retries. kube's own retry would repeat every verb, POST included, up to fifteen times on 429, 503 and 504,
+//! for minutes: long after the decision behind the request has become stale. Instead the next reconciliation, which
+//! reads again, repeats calls; watches have their own backoff.
 
 use std::time::Duration;
 
@@ -14,22 +14,22 @@ use tower::util::MapRequestLayer;
 use super::client_config;
 use super::metrics::Metrics;
 
-/// Longest silence of the API server inside one call.
+/// Longest silence of the API server during one call.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
-/// Longer than a watch lasts, see `watches`.
+/// Read timeout of watches: longer than a watch lasts, see `watches`.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(180);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections to one API server.
+/// The connections to one API server.
 #[derive(Clone)]
 pub struct Clients {
     pub calls: Client,
-    /// A watch may be silent for minutes; kube's watcher notices a dead one by itself, but not a dead list.
+    /// For watches, which may be silent for minutes. kube's watcher detects a dead watch, but not a dead list.
     pub watches: Client,
 }
 
-/// The API server's address or our credentials for it cannot be used.
+/// The error that the API server's address or our credentials for it cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("no Kubernetes to connect to, neither as a pod nor by KUBECONFIG: {0}")]
@@ -38,13 +38,13 @@ pub enum ConnectError {
     Client(#[from] kube::Error),
 }
 
-/// Sets up connections with the pod's service account, or with KUBECONFIG. Nothing is sent yet.
+/// Creates connections with the pod's service account, or with KUBECONFIG. Nothing is sent yet.
 pub async fn connect(metrics: &Metrics) -> Result<Clients, ConnectError> {
     let mut config = client_config::infer().await?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.write_timeout = Some(WRITE_TIMEOUT);
     config.default_retry = false;
-    // Else the time that a pooled connection was idle would count against the next answer.
+    // Otherwise the idle time of a pooled connection would count against the next answer.
     config.reset_reader_on_write = true;
     let mut watches = config.clone();
     config.read_timeout = Some(READ_TIMEOUT);
@@ -60,7 +60,7 @@ pub async fn connect(metrics: &Metrics) -> Result<Clients, ConnectError> {
     })
 }
 
-/// Counts a request that is not a read, by resource and verb.
+/// Counts a write request, by resource and verb.
 fn count_write(metrics: &Metrics, request: &Request<Body>) {
     let verb = match *request.method() {
         Method::POST => "create",
@@ -72,7 +72,7 @@ fn count_write(metrics: &Metrics, request: &Request<Body>) {
     metrics.api_write(&resource(request.uri().path()), verb);
 }
 
-/// The resource that a path of the Kubernetes API is about, with its subresource: `managedsecrets/status`.
+/// Returns the resource in a path of the Kubernetes API, with its subresource: `managedsecrets/status`.
 fn resource(path: &str) -> String {
     let mut segments = path.trim_matches('/').split('/').peekable();
     match segments.next() {

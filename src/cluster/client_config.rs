@@ -1,20 +1,20 @@
-//! Where the API server is and how it is reached, as kubectl finds it.
+//! Finds the API server and the way to it, as kubectl does.
 //!
-//! kube knows `proxy-url` and `HTTPS_PROXY` too, but compares `NO_PROXY` with the proxy's address and not with the API
-//! server's, and goes through the proxy even to an API server on this machine, such as kind's.
+//! kube supports `proxy-url` and `HTTPS_PROXY` too. But it compares `NO_PROXY` with the proxy's address instead of the
+//! API server's, and it uses the proxy even for an API server on this machine, such as kind's.
 
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use kube::config::{Cluster, InferConfigError, Kubeconfig};
 use kube::{Client, Config};
 
-/// Finds KUBECONFIG's current context or, in a pod, the service account.
+/// Reads KUBECONFIG's current context or, in a pod, the service account.
 ///
 /// # Errors
-/// There is neither, or it cannot be read.
+/// Neither exists, or it cannot be read.
 pub async fn infer() -> Result<Config, InferConfigError> {
     let mut config = Config::infer().await?;
-    // A pod reaches its API server directly, whatever proxy it has for AWS: it has no kubeconfig.
+    // A pod has no kubeconfig and reaches its API server directly, even where a proxy for AWS is configured.
     if let Some(cluster) = Kubeconfig::read().ok().as_ref().and_then(current_cluster) {
         let environment = Environment::read();
         config.proxy_url = proxy(cluster.proxy_url.as_deref(), &environment, &config.cluster_url);
@@ -22,10 +22,10 @@ pub async fn infer() -> Result<Config, InferConfigError> {
     Ok(config)
 }
 
-/// Sets up a client for a command of a person. Nothing is sent yet.
+/// Creates a client for a command that a person runs. Nothing is sent yet.
 ///
 /// # Errors
-/// There is nothing to connect to, or credentials or proxy cannot be used.
+/// There is no cluster configured, or credentials or proxy cannot be used.
 pub async fn client() -> Result<Client, kube::Error> {
     Client::try_from(infer().await.map_err(kube::Error::InferConfig)?)
 }
@@ -36,7 +36,7 @@ fn current_cluster(kubeconfig: &Kubeconfig) -> Option<&Cluster> {
     kubeconfig.clusters.iter().find(|named| named.name == context.cluster)?.cluster.as_ref()
 }
 
-/// The variables of the shell that are about proxies; empty where they are not set.
+/// The shell's proxy variables; empty where they are not set.
 struct Environment {
     https_proxy: String,
     no_proxy: String,
@@ -54,8 +54,8 @@ impl Environment {
     }
 }
 
-/// The proxy on the way to an API server; `None` where it is reached directly. `NO_PROXY` is about the environment's
-/// proxy, not about one that the kubeconfig names for this very server.
+/// Returns the proxy for an API server; `None` where it is reached directly. `NO_PROXY` applies to the environment's
+/// proxy, but not to a proxy that the kubeconfig names for this very server.
 fn proxy(configured: Option<&str>, environment: &Environment, server: &Uri) -> Option<Uri> {
     if let Some(url) = configured.filter(|url| !url.is_empty()) {
         return parse(url);
@@ -63,11 +63,11 @@ fn proxy(configured: Option<&str>, environment: &Environment, server: &Uri) -> O
     let matcher =
         Matcher::builder().https(environment.https_proxy.as_str()).no(environment.no_proxy.as_str()).build();
     matcher.intercept(server).filter(|_| !is_this_machine(server))?;
-    // The matcher keeps the credentials of a URL apart, and kube wants them in it.
+    // The matcher removes the credentials from the URL. kube needs them in it, so the original URL is parsed again.
     parse(&environment.https_proxy)
 }
 
-/// `proxy.example:3128` means `http://proxy.example:3128`.
+/// Parses a proxy URL; `proxy.example:3128` means `http://proxy.example:3128`.
 fn parse(url: &str) -> Option<Uri> {
     let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     url.parse().ok()
@@ -97,7 +97,7 @@ mod tests {
             ("", "http://proxy:3128", ".example", "https://api.example:6443", ""),
             ("", "http://proxy:3128", "10.0.0.0/8", "https://10.20.30.40:6443", ""),
             ("", "http://proxy:3128", "*", "https://api.example:6443", ""),
-            // What the proxy itself is called decides nothing.
+            // The proxy's own address does not matter.
             ("", "http://10.0.0.1:3128", "10.0.0.0/8", "https://api.example:6443", "http://10.0.0.1:3128/"),
             // The clusters of kind, k3d and minikube, and `kubectl proxy`.
             ("", "http://proxy:3128", "", "https://127.0.0.1:40123", ""),

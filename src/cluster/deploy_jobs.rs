@@ -1,10 +1,11 @@
-//! The port [`DeployJobs`] over a kube client.
+//! Implements the port [`DeployJobs`] with a kube client.
 //!
-//! A start is three writes, each of which may be the last one of this process: the Job, suspended; the Secret with its
-//! task, owned by the Job; the Job's release. Until the release nothing runs, and whoever finds a suspended Job deletes
-//! it, and with it the Secret, and starts anew.
+//! A start is three writes, and the process may die after each of them: the Job, suspended; the Secret with its task,
+//! owned by the Job; the Job's release. Nothing runs before the release. A controller that finds a suspended Job
+//! deletes it, and its Secret with it, and starts again.
 //!
-//! When the Job is over, the Secret is deleted first, and the Job then says so: the process may end in between.
+//! When the Job is over, the Secret is deleted first and the Job is annotated second, so that a crash in between is
+//! safe.
 
 use std::time::Duration;
 
@@ -29,13 +30,13 @@ use crate::deploy::job::{
 use crate::deploy::plan::Run;
 use crate::deploy::task::Task;
 
-/// A pod is given this long to come up before its Events are asked why it does not.
+/// Time after which a pod that has not started counts as slow; its Events are then read for the reason.
 const SLOW: TimeDelta = TimeDelta::seconds(5);
-/// Tries to put a new object in the place of one that is being deleted.
+/// Number of attempts to create a new object in place of one that is being deleted.
 const REPLACEMENTS: usize = 10;
 const REPLACEMENT_PAUSE: Duration = Duration::from_millis(200);
 
-/// The adapter. Writes are refused once this replica does not lead any more.
+/// The adapter. It refuses writes once this replica no longer leads.
 pub struct KubeDeployJobs {
     client: Client,
     leadership: Leadership,
@@ -64,8 +65,8 @@ impl KubeDeployJobs {
         })
     }
 
-    /// Creates the Job, suspended, in the place of one whose start was interrupted. `None` where one of ours runs or
-    /// has run already.
+    /// Creates the suspended Job, replacing a Job whose start was interrupted. `None` if a Job of ours already runs or
+    /// has run.
     async fn create_job(&self, host: &DockerHost, new: &Job) -> Result<Option<Job>, ObjectError> {
         let name = new.name_any();
         let what = || format!("Job {name}");
@@ -103,8 +104,8 @@ impl KubeDeployJobs {
         call(what, self.api::<Secret>(host).create(&PostParams::default(), new)).await.map(drop)
     }
 
-    /// Deletes a Secret of this Job, and no other that the Job may name: whoever can create Jobs could have keyturn delete
-    /// what they please.
+    /// Deletes a Secret only if this Job owns it, even if the Job names another one: otherwise anybody who can create
+    /// Jobs could make keyturn delete any Secret.
     async fn delete_secret(&self, host: &DockerHost, name: &str, job: &Job) -> Result<(), ObjectError> {
         let what = || format!("Secret {name}");
         let secrets = self.api::<Secret>(host);
@@ -128,13 +129,13 @@ impl KubeDeployJobs {
         let name = job.name_any();
         let what = || format!("Job {name}");
         self.must_lead(&what())?;
-        // The UID makes the API server refuse the patch for another Job of this name.
+        // With the UID, the API server refuses the patch for another Job of the same name.
         let patch = json!({"metadata": {"uid": job.uid()}, "spec": {"suspend": false}});
         let jobs = self.api::<Job>(host);
         call(what, jobs.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await.map(drop)
     }
 
-    /// Why no pod of an active Job runs, where that can be found out.
+    /// Returns the reason why an active Job has no running pod, if it can be found out.
     async fn trouble(&self, host: &DockerHost, job: &Job, pods: &[&Pod]) -> Option<String> {
         let is_slow = |of: &kube::api::ObjectMeta| {
             of.creation_timestamp.as_ref().is_some_and(|at| Utc::now() - from_kubernetes(at) > SLOW)
@@ -156,7 +157,8 @@ impl KubeDeployJobs {
         }
     }
 
-    /// The newest Warning about an object. Events are best effort, so an answer that does not come is none.
+    /// Returns the newest Warning about an object. Events are best effort: if they cannot be read, the answer is
+    /// `None`.
     async fn warning(&self, host: &DockerHost, uid: Option<String>) -> Option<String> {
         let selector = format!("involvedObject.uid={},type=Warning", uid?);
         let events = self.api::<Event>(host);
@@ -193,8 +195,8 @@ impl DeployJobs for KubeDeployJobs {
             let is_stuck = trouble.is_some();
             let mut seen = deploy_job(job, &own, trouble);
             if let Some(seen) = seen.as_mut().filter(|_| is_stuck && !self.is_of_this_image(job)) {
-                // Whoever corrects the image in the chart does not wait for the Job's deadline: it counts as made from
-                // an older spec, and makes room.
+                // If somebody corrects the image in the chart, the next run must not wait for this Job's deadline: with
+                // generation 0 the Job counts as created from an older spec, and is replaced.
                 seen.generation = 0;
             }
             found.extend(seen);
@@ -216,14 +218,14 @@ impl DeployJobs for KubeDeployJobs {
         let what = || format!("Job {job}");
         let jobs = self.api::<Job>(host);
         let Some(existing) = call(what, jobs.get_opt(job)).await? else { return Ok(()) };
-        // Somebody may have created another one of this name.
+        // Somebody may have created another Job of this name.
         if !is_controlled_by(&existing, host) || !holds_task(&existing) {
             return Ok(());
         }
         if let Some(secret) = task_secret_of(&existing) {
             self.delete_secret(host, secret, &existing).await?;
         }
-        // Only now, so that whoever comes next finds it where this is not reached.
+        // The Job is annotated last: if this is not reached, the next controller finds the Secret and deletes it.
         self.must_lead(&what())?;
         let patch = json!({"metadata": {"uid": existing.uid(), "annotations": {TASK_DELETED: "true"}}});
         let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
@@ -233,7 +235,7 @@ impl DeployJobs for KubeDeployJobs {
     async fn delete(&self, host: &DockerHost, job: &str) -> Result<(), ObjectError> {
         let what = || format!("Job {job}");
         self.must_lead(&what())?;
-        // In the foreground: it stays listed until its pods are gone, so that no other Job starts beside them.
+        // Foreground deletion keeps the Job listed until its pods are gone, so that no other Job starts beside them.
         let jobs = self.api::<Job>(host);
         ignore_gone(call(what, jobs.delete(job, &DeleteParams::foreground())).await.map(drop))
     }
@@ -244,7 +246,7 @@ fn is_of(pod: &Pod, job: &Job) -> bool {
     owners.any(|owner| owner.controller == Some(true) && Some(&owner.uid) == job.metadata.uid.as_ref())
 }
 
-/// Every try to create a pod has a name of its own; without it, the same refusal is the same text.
+/// Removes pod names: each attempt to create a pod has another name, and the same refusal has to give the same text.
 fn without_pod_names(text: &str, job: &str) -> String {
     let quoted = format!("\"{job}-");
     let Some((before, rest)) = text.split_once(&quoted) else { return text.to_owned() };

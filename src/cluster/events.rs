@@ -1,5 +1,5 @@
-//! Kubernetes Events for people. Repeats within a few minutes become a series of one Event, and an object that is in
-//! endless trouble cannot flood its namespace.
+//! Kubernetes Events for people. Repeats within a few minutes become a series of one Event, and a rate limit keeps an
+//! object with endless failures from flooding its namespace.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -16,18 +16,18 @@ use super::refusal::missing_right;
 
 /// `reportingController` of every Event.
 const CONTROLLER: &str = "keyturn.dev/controller";
-/// Where Events about objects lie that are in no namespace.
+/// Namespace of Events about objects that are in no namespace.
 const OF_CLUSTER: &str = "default";
-/// The API server refuses longer notes.
+/// Longest note that the API server accepts.
 const MAX_NOTE: usize = 1024;
-/// A repeat within this time extends the series; client-go uses the same.
+/// Time within which a repeat extends the series; client-go uses the same.
 const SERIES: Duration = Duration::from_secs(360);
-/// Events that one object may cause at once, and the time after which it may cause one more.
+/// Number of Events that one object may cause at once, and the time after which it may cause one more.
 const BURST: f64 = 25.0;
 const REFILL: Duration = Duration::from_secs(60);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Writes Events. One for the whole process, since it remembers what it wrote.
+/// Writes Events. One instance serves the whole process, since it remembers what it wrote.
 pub struct Events {
     client: Client,
     instance: String,
@@ -56,7 +56,7 @@ struct Written {
     last: Instant,
 }
 
-/// What is to be done about a notice.
+/// The action for a notice.
 enum Plan {
     Create,
     Extend { name: String, count: i32 },
@@ -64,12 +64,12 @@ enum Plan {
 }
 
 impl Events {
-    /// `instance` is the name of this replica.
+    /// Creates the writer; `instance` is the name of this replica.
     pub fn new(client: Client, instance: &str) -> Self {
         Self { client, instance: instance.to_owned(), memory: Mutex::default() }
     }
 
-    /// Best effort: what cannot be written is logged and forgotten.
+    /// Publishes an Event on a best-effort basis: an Event that cannot be written is logged and dropped.
     pub async fn publish(&self, about: &ObjectReference, notice: Notice) {
         let note = cut(&notice.note, MAX_NOTE).to_owned();
         let key = Key {
@@ -102,7 +102,7 @@ impl Events {
                 tracing::debug!(reason = key.reason, "too many Events for one object: left one out")
             }
             Ok(Err(error)) => {
-                // The Event may be gone, its time to live is an hour: the next repeat starts a new one.
+                // The Event may be gone, since its time to live is an hour: the next repeat starts a new one.
                 memory.series.remove(&key);
                 tracing::warn!(%error, reason = key.reason, "an Event could not be written");
             }
@@ -116,8 +116,8 @@ impl Events {
         let created =
             api(namespace).create(&PostParams::default(), &self.event(about, key, at.clone())).await;
         match created {
-            // It takes no Events any more, or keyturn's role is not bound there: its binding is among the first things
-            // that go with a namespace.
+            // The namespace accepts no Events any more, or keyturn's role is not bound there: the role binding is among
+            // the first things that are deleted with a namespace.
             Err(error) if is_terminating(&error) || missing_right(&error).is_some() => {
                 let (about, note) = about_namespace(about, namespace, &key.note);
                 let event = self.event(&about, &Key { note, ..key.clone() }, at);
@@ -154,7 +154,7 @@ fn is_terminating(error: &kube::Error) -> bool {
     causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
-/// The namespace, and the note with the object's name before it.
+/// Returns a reference to the namespace, and the note prefixed with the object's kind and name.
 fn about_namespace(about: &ObjectReference, namespace: &str, note: &str) -> (ObjectReference, String) {
     let of = |field: &Option<String>| field.clone().unwrap_or_default();
     let note = format!("{} {}: {note}", of(&about.kind), of(&about.name));
@@ -194,7 +194,7 @@ impl Memory {
     }
 }
 
-/// The longest beginning of at most `bytes` bytes that ends between two characters.
+/// Returns the longest prefix of at most `bytes` bytes that ends at a character boundary.
 fn cut(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }

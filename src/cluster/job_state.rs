@@ -1,4 +1,4 @@
-//! What a Job and its pods, as the API server shows them, say about a run.
+//! Derives the state of a run from its Job and pods in the API server.
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
@@ -13,7 +13,7 @@ use crate::deploy::job::{
 };
 use crate::deploy::report::{Outcome, Report};
 
-/// The Job as the reconciler sees it; `None` where it is not one of keyturn's making.
+/// Converts a Job for the reconciler; `None` if keyturn did not create it.
 pub fn deploy_job(job: &Job, pods: &[&Pod], trouble: Option<String>) -> Option<DeployJob> {
     let annotation = |key: &str| job.annotations().get(key).map(String::as_str);
     Some(DeployJob {
@@ -29,7 +29,7 @@ pub fn deploy_job(job: &Job, pods: &[&Pod], trouble: Option<String>) -> Option<D
         parameters: annotation(PARAMETERS)?.lines().map(parameter).collect::<Option<_>>()?,
         generation: annotation(GENERATION)?.parse().ok()?,
         target: annotation(TARGET)?.to_owned(),
-        // A Job of an earlier version has none.
+        // A Job of an earlier release has no such annotation.
         audit: annotation(AUDIT).unwrap_or_default().to_owned(),
         about: annotation(ABOUT).and_then(|about| serde_json::from_str(about).ok()),
         layers: annotation(LAYERS) == Some("true"),
@@ -39,7 +39,7 @@ pub fn deploy_job(job: &Job, pods: &[&Pod], trouble: Option<String>) -> Option<D
     })
 }
 
-/// `<path>=<version>@<seconds since 1970>`
+/// Parses `<path>=<version>@<seconds since 1970>`.
 fn parameter(line: &str) -> Option<JobParameter> {
     let (path, version) = line.rsplit_once('=')?;
     let (version, published_at) = version.split_once('@')?;
@@ -54,22 +54,22 @@ fn created(job: &Job) -> DateTime<Utc> {
     job.metadata.creation_timestamp.as_ref().map_or(DateTime::UNIX_EPOCH, from_kubernetes)
 }
 
-/// Whether the Job is neither over nor still suspended.
+/// Returns true when the Job is neither over nor still suspended.
 pub fn is_active(job: &Job) -> bool {
     !is_suspended(job) && end(job).is_none()
 }
 
-/// Whether the Job is over, and the Secret with its task may be there still.
+/// Returns true when the Job is over and the Secret with its task may still exist.
 pub fn holds_task(job: &Job) -> bool {
     end(job).is_some() && !job.annotations().contains_key(TASK_DELETED)
 }
 
-/// A suspended Job is one whose start was interrupted before its task was there.
+/// Returns true for a suspended Job: its start was interrupted before its task existed.
 pub fn is_suspended(job: &Job) -> bool {
     job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true)) && end(job).is_none()
 }
 
-/// The condition that says that the Job is over and its pods have ended.
+/// Returns the condition that shows that the Job is over and its pods have ended.
 fn end(job: &Job) -> Option<&JobCondition> {
     let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.into_iter().find(|c| c.status == "True" && matches!(c.type_.as_str(), "Complete" | "Failed"))
@@ -101,8 +101,8 @@ fn state(job: &Job, pods: &[&Pod], trouble: Option<String>) -> JobState {
     }
 }
 
-/// The result of a container that has ended while the pod goes on: another container, which a webhook has put beside it,
-/// never ends by itself.
+/// Returns the result of our container if it has ended while its pod still runs: a webhook may have added another
+/// container that never ends.
 fn ended_beside_others(pod: &Pod) -> Option<JobState> {
     let is_running = pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
     let terminated = terminated(pod).filter(|_| is_running)?;
@@ -124,7 +124,7 @@ fn report(terminated: &ContainerStateTerminated) -> Option<Report> {
     serde_json::from_str(terminated.message.as_deref()?).ok()
 }
 
-/// For a person: what the cluster says about a pod that left no result.
+/// Describes, for a person, what the cluster says about a pod that left no result.
 fn how_it_was_lost(
     end: &JobCondition,
     pod: Option<(&Pod, Option<&ContainerStateTerminated>)>,
@@ -158,7 +158,8 @@ fn how_it_was_lost(
     facts.join("; ")
 }
 
-/// Why a pod that has not started does not, as far as the pod itself says. `Err` where it says nothing: its Events may.
+/// Returns the reason why a pending pod does not start, if the pod itself shows it. `Err` if it does not: its Events
+/// may.
 pub fn pod_trouble(pod: &Pod) -> Result<Option<String>, NotSaid> {
     let status = pod.status.as_ref();
     if status.and_then(|s| s.phase.as_deref()) != Some("Pending") {
@@ -182,7 +183,7 @@ pub fn pod_trouble(pod: &Pod) -> Result<Option<String>, NotSaid> {
     Err(NotSaid)
 }
 
-/// The pod is pending and does not say why.
+/// The pod is pending and does not show why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotSaid;
 

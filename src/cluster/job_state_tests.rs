@@ -26,7 +26,7 @@ fn failed_job(reason: &str, message: &str) -> Job {
     ]}))
 }
 
-/// A pod whose container ended in this minute.
+/// Builds a pod whose container ended in this minute.
 fn ended_pod(minute: u32, exit: i32, message: &str) -> Pod {
     pod(json!({"phase": "Failed", "containerStatuses": [{
         "name": "deploy-host", "image": "", "imageID": "", "ready": false, "restartCount": 0,

@@ -1,11 +1,11 @@
-//! Leader election on a `coordination.k8s.io` Lease, so that of several replicas one works.
+//! Leader election with a `coordination.k8s.io` Lease, so that only one of several replicas works.
 //!
-//! Every write of the lease replaces the object as it was read, by its resourceVersion: of two candidates the API
-//! server lets one through. Nobody compares clocks of two machines: a lease counts as abandoned when this process has
-//! not seen it change for as long as it was granted, as client-go does it.
+//! Every write of the lease replaces the object at the resourceVersion that was read: of two candidates, the API server
+//! accepts one. The clocks of two machines are never compared: a lease counts as abandoned once this process has not
+//! seen it change for the time for which it was granted, as in client-go.
 //!
-//! Election alone fences nothing: a leader that was paused wakes up and goes on with what it was about to do. So
-//! [`Leadership`] is asked again immediately before each effect, and the protocol copes with what slips through.
+//! Election alone fences nothing: a leader that was paused continues with what it was about to do. So [`Leadership`] is
+//! checked again immediately before each effect, and the protocol tolerates what slips through.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,45 +16,25 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
-/// Times of the election. `retry_period` < `renew_deadline` < `duration`, or two replicas could work at once.
+use super::health::Heartbeat;
+
+/// Times of the election. `retry_period` < `renew_deadline` < `duration`; otherwise two replicas could work at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// How long the others wait for a leader that has gone silent.
+    /// Time for which the other replicas wait for a silent leader.
     pub duration: Duration,
-    /// A leader that could not renew for this long stops, so well before the others start.
+    /// Time without a renewal after which a leader stops, well before another replica starts.
     pub renew_deadline: Duration,
     /// Time between two renewals.
     pub retry_period: Duration,
 }
 
-/// A sign of life of the election loop, which all work depends on.
-#[derive(Clone, Debug)]
-pub struct Heartbeat(Arc<Mutex<Instant>>);
-
-impl Default for Heartbeat {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
-    }
-}
-
-impl Heartbeat {
-    /// Gives a sign.
-    pub fn beat(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    /// Time since the last sign.
-    pub fn age(&self) -> Duration {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
-    }
-}
-
-/// Whether this process leads right now. Cheap; asked before every effect.
+/// Shows if this process leads right now. It is cheap, and is checked before every effect.
 #[derive(Clone, Debug, Default)]
 pub struct Leadership(Arc<Mutex<Option<Instant>>>);
 
 impl Leadership {
-    /// True until the renewal deadline that counts from the start of the last successful renewal.
+    /// Returns true until the renewal deadline, which counts from the start of the last successful renewal.
     pub fn is_leader(&self) -> bool {
         self.until().is_some_and(|until| Instant::now() < until)
     }
@@ -67,7 +47,7 @@ impl Leadership {
         *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = until;
     }
 
-    /// Leadership that lasts, for tools and tests that elect nobody.
+    /// Creates a leadership that never ends, for tools and tests without an election.
     pub fn permanent() -> Self {
         let leadership = Self::default();
         leadership.set(Instant::now().checked_add(Duration::from_secs(10 * 365 * 86_400)));
@@ -75,24 +55,24 @@ impl Leadership {
     }
 }
 
-/// What a candidate knows of the lease.
+/// The lease as a candidate last saw it.
 #[derive(Clone, Debug)]
 struct Seen {
     lease: Lease,
-    /// When this very state of it was first seen here.
+    /// Time when this process first saw this state of the lease.
     since: Instant,
 }
 
-/// What a candidate does next.
+/// A candidate's next action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decision {
     /// There is no lease: create it.
     Create,
-    /// Ours: write it again.
+    /// This process holds it: renew it.
     Renew,
-    /// Free, or its holder has gone silent: take it.
+    /// It is free, or its holder is silent: take it.
     Take,
-    /// Somebody else leads; look again by then at the latest.
+    /// Another replica leads; read the lease again after this time at the latest.
     Wait(Duration),
 }
 
@@ -113,7 +93,7 @@ fn decide(seen: Option<&Seen>, me: &str, now: Instant, granted: Duration) -> Dec
     }
 }
 
-/// The lease as it is after this step.
+/// Returns the lease as this process will write it.
 fn held(current: Option<&Lease>, name: &str, me: &str, granted: Duration, at: MicroTime) -> Lease {
     let old = current.and_then(|lease| lease.spec.clone()).unwrap_or_default();
     let mine = old.holder_identity.as_deref() == Some(me);
@@ -137,7 +117,7 @@ fn held(current: Option<&Lease>, name: &str, me: &str, granted: Duration, at: Mi
     }
 }
 
-/// Why the lease could not be read or written.
+/// The error that the lease could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     #[error("lease {name}: the API server did not answer within {}s", after.as_secs())]
@@ -146,7 +126,7 @@ pub enum LeaseError {
     Conflict { name: String },
     #[error("lease {name}: {source}")]
     Api { name: String, source: Box<kube::Error> },
-    /// Another process holds the lease, or it could not be renewed in time. The process must stop working.
+    /// Another process holds the lease, or it could not be renewed in time. This process must stop working.
     #[error("lease {name}: lost, {why}")]
     Lost { name: String, why: &'static str },
 }
@@ -159,15 +139,15 @@ pub struct Candidate {
     timing: Timing,
     leadership: Leadership,
     seen: Option<Seen>,
-    /// The last write failed, perhaps after it was applied: look before the next one.
+    /// The last write failed, but may have been applied: read the lease before the next write.
     doubtful: bool,
 }
 
 impl Candidate {
-    /// `pod` becomes part of the identity; a random part tells two lives of one pod apart.
+    /// Creates a candidate. `pod` becomes part of its identity; a random part distinguishes restarts of the same pod.
     pub fn new(client: Client, namespace: &str, name: &str, pod: &str, timing: Timing) -> Self {
         let mut random = [0_u8; 6];
-        // Without randomness the start time is still different for each life of a pod.
+        // Without random numbers the start time still differs between restarts of the pod.
         if getrandom::fill(&mut random).is_err() {
             random.copy_from_slice(&jiff::Timestamp::now().as_microsecond().to_be_bytes()[2..]);
         }
@@ -182,12 +162,12 @@ impl Candidate {
         }
     }
 
-    /// Identity in the lease.
+    /// Returns the identity in the lease.
     pub fn identity(&self) -> &str {
         &self.me
     }
 
-    /// To be asked before each effect.
+    /// Returns the handle to check before each effect.
     pub fn leadership(&self) -> Leadership {
         self.leadership.clone()
     }
@@ -236,7 +216,7 @@ impl Candidate {
         }
     }
 
-    /// Gives the lease back, so that another replica need not wait for it to run out.
+    /// Releases the lease, so that another replica need not wait for it to expire.
     pub async fn release(&mut self) {
         self.leadership.set(None);
         let Some(seen) = self.seen.take().filter(|seen| holder(&seen.lease) == self.me) else { return };
@@ -255,9 +235,10 @@ impl Candidate {
         LeaseError::Lost { name: self.name.clone(), why }
     }
 
-    /// One look and at most one write. `None`: this process leads. Otherwise somebody else does, for that long.
+    /// Reads the lease at most once and writes it at most once. `None` means that this process leads; otherwise the
+    /// result is the time for which another process still does.
     async fn step(&mut self) -> Result<Option<Duration>, LeaseError> {
-        // A leader knows the lease from its own last write; everybody else has to look.
+        // A leader knows the lease from its own last write; every other candidate has to read it.
         if self.doubtful || self.seen.as_ref().is_none_or(|seen| holder(&seen.lease) != self.me) {
             self.look().await?;
         }
@@ -275,7 +256,7 @@ impl Candidate {
         };
         self.doubtful = false;
         self.seen = Some(Seen { lease: written, since: asked });
-        // Counted from before the request, while the others count from after it.
+        // This deadline counts from before the request, while other replicas count from after it.
         self.leadership.set(Some(asked + self.timing.renew_deadline));
         Ok(None)
     }

@@ -1,5 +1,5 @@
-//! Prometheus metrics. Counters are kept as things happen; gauges about objects are read from the cache at each
-//! scrape, so that they vanish with their object.
+//! Prometheus metrics. Counters are incremented as things happen; gauges about objects are read from the cache at each
+//! scrape, so that they disappear with their object.
 
 use std::fmt;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ struct ObjectLabels {
     name: String,
 }
 
-/// The counters. Clones count into the same numbers.
+/// The counters. Clones share the same numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     rotations: Family<RotationLabels, Counter>,
@@ -60,41 +60,41 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A rotation or a request ended, by its result in status.
+    /// Counts an ended rotation or request, by its result in status.
     pub fn rotation(&self, namespace: &str, result: &str) {
         let labels = RotationLabels { namespace: namespace.into(), result: result.into() };
         self.rotations.get_or_create(&labels).inc();
     }
 
-    /// A deploy Job ended.
+    /// Counts an ended deploy Job.
     pub fn deploy_run(&self, namespace: &str, mode: &str, result: &str) {
         let labels = DeployLabels { namespace: namespace.into(), mode: mode.into(), result: result.into() };
         self.deploy_runs.get_or_create(&labels).inc();
     }
 
-    /// A request to the API server that writes, whatever it answers.
+    /// Counts a write request to the API server, whether it succeeds or not.
     pub fn api_write(&self, resource: &str, verb: &str) {
         let labels = WriteLabels { resource: resource.into(), verb: verb.into() };
         self.api_writes.get_or_create(&labels).inc();
     }
 
-    /// An object of this kind was looked at.
+    /// Counts a reconciliation of an object of this kind.
     pub fn reconcile(&self, kind: &str) {
         self.reconciles.get_or_create(&KindLabels { kind: kind.into() }).inc();
     }
 
-    /// Looking at an object of this kind failed in a way that its status does not tell.
+    /// Counts a failed reconciliation of an object of this kind, where the failure is not in the object's status.
     pub fn reconcile_error(&self, kind: &str) {
         self.reconcile_errors.get_or_create(&KindLabels { kind: kind.into() }).inc();
     }
 
-    /// A watch broke or could not be started.
+    /// Counts a watch that broke or could not be started.
     pub fn watch_error(&self, kind: &str) {
         self.watch_errors.get_or_create(&KindLabels { kind: kind.into() }).inc();
     }
 }
 
-/// Everything that `/metrics` shows.
+/// Everything that `/metrics` returns.
 pub struct Exposition(Registry);
 
 impl Exposition {
@@ -116,7 +116,7 @@ impl Exposition {
         Self(registry)
     }
 
-    /// OpenMetrics text.
+    /// Returns the metrics as OpenMetrics text.
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.0)?;
@@ -124,7 +124,7 @@ impl Exposition {
     }
 }
 
-/// Gauges about objects. Only the leader shows them: two replicas would count every object twice.
+/// Gauges about objects. Only the leader exports them; otherwise two replicas would count every object twice.
 struct Objects(Arc<(Cache, Leadership)>);
 
 impl fmt::Debug for Objects {
@@ -133,7 +133,7 @@ impl fmt::Debug for Objects {
     }
 }
 
-/// One gauge for each secret: its name, what it says, and how it is read from the object.
+/// One gauge for each secret: its name, its help text, and the function that reads it from the object.
 type SecretGauge = (&'static str, &'static str, fn(&ManagedSecret) -> Option<i64>);
 
 const SECRET_GAUGES: [SecretGauge; 8] = [
@@ -209,14 +209,14 @@ impl Collector for Objects {
     }
 }
 
-/// `None` where nobody has looked.
+/// Returns the number of findings; `None` where the host's images were never audited.
 fn image_findings(host: &DockerHost) -> Option<i64> {
     let status = host.status.as_ref()?;
     let left_out = i64::from(status.image_audit.as_ref()?.left_out);
     Some(left_out + i64::try_from(status.image_findings.len()).ok()?)
 }
 
-/// A gauge with one number for each object that has one.
+/// Encodes a gauge with one number for each object that has one.
 fn encode_gauge<'a>(
     encoder: &mut DescriptorEncoder,
     name: &str,
@@ -244,7 +244,7 @@ mod tests {
     fn shown(leadership: Leadership) -> Vec<(String, String)> {
         let (grants, _) = mirror();
         let (metrics, ssm) = (Metrics::default(), SsmCalls::default());
-        // A counter is shown from its first event on.
+        // A counter appears only after its first event.
         metrics.rotation("a", "Succeeded");
         metrics.deploy_run("a", "Deploy", "Succeeded");
         metrics.api_write("leases", "update");

@@ -1,4 +1,4 @@
-//! The objects of one kind as a watch delivers them, and whether it has listed them once.
+//! A cache of one kind of objects, filled by a watch, that knows when its first list is complete.
 
 use std::ops::Deref;
 
@@ -10,20 +10,20 @@ use tokio::sync::watch;
 
 use super::cache::Guarded;
 
-/// A [`Store`] that may be asked whether it is filled while others wait for it. The store's own `wait_until_ready` wakes
-/// only who asked last: a probe would take the place of the leader that waits to begin.
+/// A [`Store`] with a readiness check that any number of tasks can use. The store's own `wait_until_ready` wakes only
+/// the last task that called it, so a probe would take the place of the leader that waits to start.
 pub struct Mirror<K: Resource<DynamicType = ()> + 'static> {
     store: Store<Guarded<K>>,
     listed: watch::Receiver<bool>,
 }
 
-/// Fills a [`Mirror`].
+/// The writing side of a [`Mirror`].
 pub struct MirrorWriter<K: Resource<DynamicType = ()> + Clone + 'static> {
     writer: Writer<Guarded<K>>,
     listed: watch::Sender<bool>,
 }
 
-/// An empty mirror and what fills it.
+/// Creates an empty mirror and its writer.
 pub fn mirror<K>() -> (Mirror<K>, MirrorWriter<K>)
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
@@ -38,7 +38,7 @@ impl<K: Resource<DynamicType = ()> + 'static> Mirror<K> {
         *self.listed.borrow()
     }
 
-    /// Waits until it holds a first list; for ever where its watch has ended, which ends the process.
+    /// Waits until the mirror holds a first list. If its watch has ended, it waits for ever; that ends the process.
     pub async fn listed(&self) {
         if self.listed.clone().wait_for(|listed| *listed).await.is_err() {
             std::future::pending::<()>().await;

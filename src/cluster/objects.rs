@@ -1,4 +1,4 @@
-//! keyturn's objects in the API server: the port [`Objects`] over a kube client and the cache of the watches.
+//! Implements the port [`Objects`] with a kube client and the watches' cache.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Debug;
@@ -25,12 +25,12 @@ use crate::api::grants::Grants;
 use crate::api::managed_secret::ManagedSecretStatus;
 use crate::api::{DockerHost, FINALIZER, ManagedSecret, RotationGrant, SecretIncident};
 
-/// Longest time that one call may take, all of it.
+/// Longest total time of one call.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// Objects read at a time.
+/// Number of objects read per page.
 const PAGE: u32 = 500;
 
-/// The adapter. Writes are refused once this replica does not lead any more.
+/// The adapter. It refuses writes once this replica no longer leads.
 pub struct KubeObjects {
     client: Client,
     cache: Cache,
@@ -98,13 +98,14 @@ impl KubeObjects {
         Ok(written)
     }
 
-    /// The secret as the cache shows it, where it shows what this process has written.
+    /// Returns the cached secret, unless the cache is older than a write of this process.
     fn cached(&self, namespace: &str, name: &str) -> Option<ManagedSecret> {
         let cached = self.cache.secret(namespace, name)?;
         cached.0.as_ref().ok().filter(|cached| self.own.is_shown_by(*cached)).cloned()
     }
 
-    /// What the watches have not listed yet is not absent.
+    /// Fails if the watches have not listed the namespace yet: an object that is not in the cache then need not be
+    /// absent.
     fn must_be_listed(&self, namespace: &str) -> Result<(), ObjectError> {
         if self.cache.is_listed(namespace) {
             return Ok(());
@@ -173,7 +174,7 @@ impl Objects for KubeObjects {
         if let Some(given) = self.cache.given().filter(|_| source == Source::Cache) {
             return Ok(given);
         }
-        // As they are, since one that cannot be decoded counts too.
+        // Listed without decoding, since a grant that cannot be decoded counts too.
         let kind = ApiResource::erase::<RotationGrant>(&());
         let grants = list(&Api::<DynamicObject>::all_with(self.client.clone(), &kind), &kind.plural).await?;
         Ok(Arc::new(Grants::of(grants)))
@@ -268,8 +269,8 @@ impl Objects for KubeObjects {
         if present {
             finalizers.push(FINALIZER.to_owned());
         }
-        // The resourceVersion makes the API server refuse the patch if the object changed in between; the UID, if it
-        // is another object of the same name.
+        // With the resourceVersion, the API server refuses the patch if the object changed in between; with the UID, if
+        // it is another object of the same name.
         let patch = serde_json::json!({
             "metadata": {
                 "resourceVersion": object.resource_version(),
@@ -296,27 +297,27 @@ impl Objects for KubeObjects {
     }
 }
 
-/// What this process wrote itself. The watch delivers every write back; those need no second look.
+/// The writes of this process. The watch delivers every write back, and reconciling those again is not needed.
 #[derive(Clone, Default)]
 pub struct OwnWrites(Arc<Mutex<HashMap<String, Known>>>);
 
 #[derive(Default)]
 struct Known {
-    /// The last resourceVersions that were ours.
+    /// The last resourceVersions that this process wrote.
     versions: VecDeque<String>,
-    /// What the metrics have counted: the last ended rotation or run.
+    /// The last ended rotation or run that the metrics have counted.
     counted: Option<Option<String>>,
 }
 
 impl OwnWrites {
-    /// Whether this very version of the object was written by this process.
+    /// Returns true when this process wrote this very version of the object.
     pub fn wrote<K: ResourceExt>(&self, object: &K) -> bool {
         let (Some(uid), Some(version)) = (object.uid(), object.resource_version()) else { return false };
         self.lock().get(&uid).is_some_and(|known| known.versions.contains(&version))
     }
 
-    /// Whether this version of the object is no older than any that this process wrote. Resource versions are numbers
-    /// that grow with every write; one that is not is taken for an old one.
+    /// Returns true when this version of the object is no older than any that this process wrote. Resource versions are
+    /// numbers that grow with every write; a version that is no number counts as old.
     pub(super) fn is_shown_by<K: ResourceExt>(&self, object: &K) -> bool {
         let (Some(uid), Some(version)) = (object.uid(), object.resource_version()) else { return false };
         let all = self.lock();
@@ -326,7 +327,7 @@ impl OwnWrites {
         own.into_iter().flatten().all(|own| number(own).is_some_and(|own| own <= shown))
     }
 
-    /// The object is gone.
+    /// Removes an object that was deleted.
     pub fn forget<K: ResourceExt>(&self, object: &K) {
         if let Some(uid) = object.uid() {
             self.lock().remove(&uid);
@@ -344,7 +345,7 @@ impl OwnWrites {
         }
     }
 
-    /// Notes what had ended before this process came, so that it is not counted.
+    /// Remembers the rotation or run that had ended before this process started, so that the metrics do not count it.
     fn first_sight<K: ResourceExt>(&self, object: &K, ended: impl FnOnce() -> Option<String>) {
         if let Some(uid) = object.uid() {
             self.lock().entry(uid).or_default().counted.get_or_insert_with(ended);
@@ -365,14 +366,14 @@ impl OwnWrites {
     }
 }
 
-/// A key of the last rotation or request that ended, and its result.
+/// Returns a key for the last ended rotation or request, and its result.
 fn last_result(status: Option<&ManagedSecretStatus>) -> Option<(String, String)> {
     let last = status?.last_rotation.as_ref()?;
     let key = format!("{:?} {}", last.id, last.request.as_deref().unwrap_or_default());
     Some((key, last.result.clone()))
 }
 
-/// A key of the last run that ended, its mode and its result.
+/// Returns a key for the last ended run, its mode and its result.
 fn last_run(status: Option<&DockerHostStatus>) -> Option<(String, String, String)> {
     let last = status?.last_run.as_ref()?;
     Some((last.job.clone(), format!("{:?}", last.mode), last.result.clone().unwrap_or_default()))
@@ -382,7 +383,7 @@ fn describe<K: Resource<DynamicType = ()>>(namespace: &str, name: &str) -> Strin
     format!("{} {namespace}/{name}", K::kind(&()))
 }
 
-/// All objects, page by page, decoded or not.
+/// Lists all objects, page by page, whether they can be decoded or not.
 async fn list<K>(api: &Api<K>, plural: &str) -> Result<Vec<K>, ObjectError>
 where
     K: Clone + Debug + DeserializeOwned,
@@ -399,7 +400,7 @@ where
     }
 }
 
-/// One call with a timeout, its failure in the port's terms.
+/// Makes one call with a timeout, and converts its error to the port's.
 pub(super) async fn call<T>(
     object: impl Fn() -> String,
     request: impl Future<Output = kube::Result<T>>,

@@ -1,16 +1,17 @@
-//! What the API server says where an account lacks a right.
+//! Parses the API server's refusal of a request that an account has no right to make.
 
 use keyturn_reconcile::objects::MissingRight;
 
-/// The right that an account lacks in a namespace; `None` for any other error, such as the refusal of an admission policy
-/// or of a quota, which are no matter of roles.
+/// Returns the right that an account lacks in a namespace; `None` for any other error, such as a refusal by an
+/// admission policy or a quota, which have nothing to do with roles.
 pub fn missing_right(error: &kube::Error) -> Option<MissingRight> {
     let kube::Error::Api(status) = error else { return None };
     if status.code != 403 { None } else { parse(&status.message) }
 }
 
+/// Parses
 /// `jobs.batch is forbidden: User "USER" cannot VERB resource "jobs" in API group "batch" in the namespace "NAMESPACE"`,
-/// with the authorizer's own words behind it where it has some.
+/// which the authorizer may follow with a text of its own.
 fn parse(message: &str) -> Option<MissingRight> {
     let (account, rest) = message.split_once("User \"")?.1.split_once("\" cannot ")?;
     let (verb, rest) = rest.split_once(" resource \"")?;

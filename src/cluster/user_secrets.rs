@@ -1,5 +1,5 @@
-//! Secrets that users have made. Each is read by name, when an object names it, and only where it consents to the purpose;
-//! none is listed or watched.
+//! Reads Secrets that users have made: by name, when an object names them, and only if they consent to the purpose.
+//! keyturn never lists or watches them.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use kube::{Api, Client, ResourceExt};
 use super::objects::call;
 use crate::api::consent::{self, Purpose, Refusal};
 
-/// Why a Secret was not read.
+/// The reason why a Secret was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     #[error(transparent)]
@@ -19,7 +19,7 @@ pub enum SecretError {
     Api(#[from] ObjectError),
 }
 
-/// The labels of a Secret, `None` where it does not exist. The API server sends nothing else of it than its metadata.
+/// Returns the labels of a Secret, `None` if it does not exist. The API server sends only its metadata.
 pub async fn labels(
     client: &Client,
     namespace: &str,
@@ -30,8 +30,8 @@ pub async fn labels(
     Ok(found.map(|found| found.metadata.labels.unwrap_or_default()))
 }
 
-/// A Secret that consents to the purpose. Its labels are read first and alone: of a Secret that does not consent no value
-/// comes into this process.
+/// Reads a Secret that consents to the purpose. Its labels are read first, alone, so that no value of a Secret without
+/// consent enters this process.
 pub async fn read(
     client: &Client,
     namespace: &str,
@@ -41,7 +41,7 @@ pub async fn read(
     consent::check(namespace, name, labels(client, namespace, name).await?.as_ref(), purpose)?;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let secret = call(|| format!("Secret {namespace}/{name}"), secrets.get(name)).await?;
-    // Another one may have taken its place meanwhile.
+    // Another Secret of this name may have replaced it meanwhile.
     consent::check(namespace, name, Some(secret.labels()), purpose)?;
     Ok(secret)
 }
@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
 
-    /// An API server that gives these answers, one after another, and keeps what it was asked.
+    /// An API server that returns these answers, one after another, and records the requests.
     #[derive(Clone, Default)]
     struct ApiServer {
         answers: Arc<Mutex<VecDeque<Value>>>,
@@ -89,7 +89,7 @@ mod tests {
         }
     }
 
-    /// What reading `prod/db` for the purpose `ssh` comes to, and what the API server was asked.
+    /// Reads `prod/db` for the purpose `ssh`; returns the result and the requests to the API server.
     async fn reading(answers: Vec<Value>) -> (Result<Secret, SecretError>, Vec<(String, bool)>) {
         let server = ApiServer { answers: Arc::new(Mutex::new(answers.into())), ..ApiServer::default() };
         let client = Client::new(server.clone(), "default");

@@ -1,4 +1,4 @@
-//! Follows one kind of object in the API server: keeps the cache and says what has changed.
+//! Watches one kind of object in the API server: fills the cache and reports changes.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -15,28 +15,27 @@ use super::cache::Guarded;
 use super::metrics::Metrics;
 use super::mirror::{Mirror, MirrorWriter};
 
-/// The server ends a watch after this long, and the client a silent one a little later: load balancers that drop
-/// idle connections without a word do so after four minutes.
+/// Time after which the server ends a watch; the client ends a silent one a little later. Load balancers that silently
+/// drop idle connections do so after four minutes.
 const WATCH_SECONDS: u32 = 120;
-/// Objects in one page of a list: two pages in memory are what a list costs beside the cache.
+/// Number of objects in one page of a list. A list costs two pages of memory in addition to the cache.
 const PAGE: u32 = 100;
-/// kubectl's copy of the whole object.
+/// kubectl's annotation with a copy of the whole object, which is removed to save memory.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What became of an object.
+/// A change of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is in a list that the cache does not hold yet.
+    /// The object is in a list that is not yet complete in the cache.
     Listed,
-    /// It is new or differs from what was cached.
+    /// It is new or differs from the cached object.
     Applied,
-    /// It was deleted, or a list does not have it any more.
+    /// It was deleted, or is missing in a new list.
     Deleted,
 }
 
-/// Keeps `mirror` current for as long as it is polled, and calls `changed` for every object that is new,
-/// different or gone, and for those of a list before the cache holds them. Trouble is logged, counted and tried again with
-/// a growing pause.
+/// Keeps `mirror` up to date while it is polled. Calls `changed` for every object that is new, different or gone, and
+/// for every object of a list before the cache holds it. Errors are logged, counted and retried with a growing backoff.
 pub async fn follow<K>(
     api: Api<Guarded<K>>,
     mirror: Mirror<K>,
@@ -49,7 +48,7 @@ pub async fn follow<K>(
     let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
     let stream = resilient(watcher(api, config), K::kind(&()).into_owned(), metrics);
     pin_mut!(stream);
-    // Objects of a list are announced when the cache holds the whole list, and only those that differ.
+    // Objects of a list are announced once the cache holds the whole list, and only those that differ.
     let mut listed: Vec<ObjectRef<Guarded<K>>> = Vec::new();
     let mut unlisted: HashMap<ObjectRef<Guarded<K>>, Arc<Guarded<K>>> = HashMap::new();
     while let Some(event) = stream.next().await {
@@ -86,7 +85,7 @@ pub async fn follow<K>(
     }
 }
 
-/// Calls `changed` with the metadata of every object of a kind that is new, different or gone; keeps no cache.
+/// Calls `changed` with the metadata of every object of a kind that is new, different or gone. Keeps no cache.
 pub async fn follow_metadata<K>(
     api: Api<PartialObjectMeta<K>>,
     labels: &str,
@@ -108,7 +107,7 @@ pub async fn follow_metadata<K>(
     }
 }
 
-/// The events of a watch that never ends; errors are logged and counted on the way.
+/// Returns the events of a watch that never ends; errors are logged and counted.
 fn resilient<K: Send + 'static>(
     watch: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send,
     kind: String,
@@ -123,7 +122,7 @@ fn resilient<K: Send + 'static>(
         .filter_map(|event| std::future::ready(event.ok()))
 }
 
-/// Drops what nobody here reads.
+/// Removes fields that keyturn never reads.
 fn prune<K: Resource<DynamicType = ()>>(object: &mut Guarded<K>) {
     object.managed_fields_mut().clear();
     object.annotations_mut().remove(LAST_APPLIED);
@@ -145,8 +144,8 @@ mod tests {
     use crate::api::RotationGrant;
     use crate::cluster::mirror::mirror;
 
-    /// Lists that an API server answers one after another, the last one for ever. A watch of any but the last ends
-    /// with "the resource version is too old"; that of the last is silent.
+    /// An API server that returns these lists one after another, and the last one for ever. Every watch except the last
+    /// ends with "the resource version is too old"; the last watch is silent.
     struct Server {
         lists: Vec<Value>,
         answered: AtomicUsize,
@@ -188,7 +187,7 @@ mod tests {
         })
     }
 
-    /// Follows a server with these lists until `enough` announcements were made.
+    /// Follows a server with these lists until `enough` changes were announced.
     async fn announced(lists: Vec<Value>, enough: usize) -> (Vec<String>, Mirror<RotationGrant>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! CloudTrail's LookupEvents, a page at a time and never faster than AWS allows to everybody in the account together.
+//! Reads CloudTrail's LookupEvents one page at a time, below the rate limit that all callers in the AWS account share.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,12 +17,12 @@ use keyturn_reconcile::incident::reading::Query;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
 use tokio::time::Instant;
 
-/// AWS takes two a second for each account and region.
+/// Minimum time between two calls: AWS allows two a second for each account and region.
 const BETWEEN_CALLS: Duration = Duration::from_millis(600);
 const PAGE: i32 = 50;
 const ATTEMPT: Duration = Duration::from_secs(8);
 
-/// CloudTrail by region over the AWS default chain. `AWS_ENDPOINT_URL_CLOUDTRAIL` counts.
+/// CloudTrail by region, with the AWS default credential chain. `AWS_ENDPOINT_URL_CLOUDTRAIL` is respected.
 pub struct CloudTrail {
     config: SdkConfig,
     regions: Mutex<HashMap<String, Arc<InRegion>>>,
@@ -40,7 +40,7 @@ impl CloudTrail {
         Self::new(aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await)
     }
 
-    /// Over a configuration that is already there.
+    /// Uses an existing configuration.
     pub fn new(config: SdkConfig) -> Self {
         Self { config, regions: Mutex::default() }
     }
@@ -105,7 +105,7 @@ impl Trail for CloudTrail {
     }
 }
 
-/// What went wrong and why, without the structures that it is told in.
+/// Returns an error and its causes as one line of text.
 fn reasons(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")

@@ -1,4 +1,4 @@
-//! Incidents: what lies behind their ports.
+//! Adapters for the ports of incidents.
 
 pub mod cloudtrail;
 

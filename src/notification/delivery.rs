@@ -1,4 +1,4 @@
-//! Sends a notification to a sink over HTTP, signed where the sink has a key.
+//! Sends a notification to a sink over HTTP, signed if the sink has a key.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,15 +14,16 @@ use super::{Format, Sink};
 use crate::api::notification::PendingNotification;
 use crate::secret_value::SecretValue;
 
-/// Longest time that a sink may take to answer.
+/// Longest time for a sink's answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The files of a sink, keys of its Secret.
+/// The files of a sink, which are the keys of its Secret.
 const URL_FILE: &str = "url";
 const KEY_FILE: &str = "signingKey";
-/// How Standard Webhooks marks a key that is written in base64.
+/// Prefix with which Standard Webhooks marks a key in base64.
 const ENCODED_KEY: &str = "whsec_";
 
-/// Why a sink did not take a notification. No address is in it: that of a chat's webhook is a secret.
+/// The reason why a sink did not accept a notification. It contains no address, since the address of a chat webhook is
+/// a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
     #[error(
@@ -45,21 +46,21 @@ pub enum DeliveryError {
     Refused(StatusCode),
 }
 
-/// Carries notifications to sinks.
+/// Delivers notifications to sinks.
 pub struct Courier {
     client: Client,
-    /// A directory for each sink, by its name.
+    /// The folder that has a subfolder for each sink, by the sink's name.
     files: PathBuf,
     allow_http: bool,
 }
 
 impl Courier {
-    /// `files` holds a directory for each sink, with its address in `url` and, where it has one, its key in
-    /// `signingKey`. They are read at every delivery, so that a changed Secret counts without a restart.
+    /// Creates the client. `files` has a folder for each sink, with its address in `url` and, if it has one, its key in
+    /// `signingKey`. They are read at every delivery, so that a changed Secret takes effect without a restart.
     pub fn new(files: &Path, allow_http: bool) -> Result<Self, DeliveryError> {
         let client = Client::builder()
             .timeout(TIMEOUT)
-            // A signed body goes where the operator said and nowhere else.
+            // A signed body must reach only the address that the operator configured.
             .redirect(redirect::Policy::none())
             .user_agent(concat!("keyturn/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -67,7 +68,7 @@ impl Courier {
         Ok(Self { client, files: files.to_owned(), allow_http })
     }
 
-    /// Sends one notification; any answer of 200 to 299 means that the sink has it.
+    /// Sends one notification. Any answer from 200 to 299 means that the sink has accepted it.
     pub async fn deliver(
         &self,
         sink: &Sink,
@@ -117,7 +118,7 @@ impl Courier {
     }
 }
 
-/// As Standard Webhooks describes it: HMAC-SHA256 over id, time and body, in base64 behind the scheme's version.
+/// Signs as Standard Webhooks specifies: HMAC-SHA256 over id, time and body, in base64 after the version of the scheme.
 fn signature(key: &SecretValue, id: &str, time: &str, body: &str) -> Result<String, DeliveryError> {
     let text = key.expose().trim();
     let bytes = match text.strip_prefix(ENCODED_KEY) {
@@ -129,7 +130,7 @@ fn signature(key: &SecretValue, id: &str, time: &str, body: &str) -> Result<Stri
     Ok(format!("v1,{}", BASE64_STANDARD.encode(tag)))
 }
 
-/// The innermost cause says what is wrong; what is around it says that a request failed.
+/// Returns the innermost cause, which says what is wrong; the outer ones only say that a request failed.
 fn cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -251,7 +252,8 @@ mod tests {
         assert!(received.lock().unwrap().is_empty());
     }
 
-    /// A receiver that sends the first text, and then the second one again and again; and how many bytes were taken.
+    /// Starts a receiver that sends the first text and then the second one endlessly; returns its address and the
+    /// number of bytes that were sent.
     async fn endless(begin: &'static str, again: String) -> (String, Arc<AtomicUsize>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, sent) =
@@ -284,7 +286,7 @@ mod tests {
                 "a status is an answer, headers without end are none"
             );
             drop(courier);
-            // What the sockets hold.
+            // The buffers of the sockets.
             assert!(sent.load(Ordering::SeqCst) < 32 << 20);
         }
     }

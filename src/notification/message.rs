@@ -1,4 +1,4 @@
-//! A notification in the words of a sink.
+//! Formats a notification for a sink.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::api::time::{from_kubernetes, to_text};
 /// The object that a notification is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    /// Name of the installation.
+    /// Name of the installation (the chart value `cluster`).
     pub cluster: String,
     /// Kind of the object, such as `ManagedSecret`.
     pub kind: String,
@@ -18,7 +18,7 @@ pub struct Subject {
     pub name: String,
 }
 
-/// Content type and body.
+/// Returns content type and body.
 pub fn render(format: Format, subject: &Subject, told: &PendingNotification) -> (&'static str, Value) {
     let message = defanged(&told.message);
     match format {
@@ -29,15 +29,15 @@ pub fn render(format: Format, subject: &Subject, told: &PendingNotification) -> 
     }
 }
 
-/// The message as a text that no receiver makes anything else of. It quotes what others have written, such as names of
-/// containers: no address in it is one to click at or to fetch, nothing is markup, and nobody is called.
+/// Makes a message harmless for every receiver. It quotes texts that others wrote, such as names of containers, so no
+/// URL in it may be clicked or fetched, no text may act as markup, and nobody may be mentioned.
 fn defanged(message: &str) -> String {
     let visible: String = message.chars().filter(|c| *c == '\n' || is_visible(*c)).collect();
     let dead = visible.replace("://", "[:]//").replace("](", "] (");
     without_calls(&without_bare_names(&dead))
 }
 
-/// `www.` alone is a link in some chats.
+/// Breaks `www.`, which alone is a link in some chats.
 fn without_bare_names(text: &str) -> String {
     let mut kept = String::new();
     let mut rest = text;
@@ -49,7 +49,7 @@ fn without_bare_names(text: &str) -> String {
     kept + rest
 }
 
-/// `@channel` and its like call everybody in a room.
+/// Breaks mentions such as `@channel`, which notify everybody in a room.
 fn without_calls(text: &str) -> String {
     let mut kept = String::new();
     let mut rest = text;
@@ -63,7 +63,7 @@ fn without_calls(text: &str) -> String {
     kept + rest
 }
 
-/// CloudEvents 1.0, JSON format. `source` and `id` together are unique, as the specification asks.
+/// Formats as CloudEvents 1.0, JSON format. `source` and `id` together are unique, as the specification requires.
 fn cloud_event(subject: &Subject, told: &PendingNotification, message: &str) -> Value {
     let Subject { cluster, kind, namespace, name } = subject;
     let topic = told.topic.as_str();
@@ -86,10 +86,10 @@ fn cloud_event(subject: &Subject, told: &PendingNotification, message: &str) -> 
     })
 }
 
-/// The message in a block of code, in which chats neither format nor link, and which it cannot end.
+/// Formats for Slack: the message is a code block, in which chats do not format or link, and it cannot end that block.
 fn slack(subject: &Subject, told: &PendingNotification, message: &str) -> Value {
     let Subject { cluster, kind, namespace, name } = subject;
-    // The three characters that Slack's markup has a meaning for, there too.
+    // The three characters with a meaning in Slack's markup have to be escaped in a code block too.
     let message = message.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('`', "'");
     let topic = told.topic.as_str();
     json!({ "text": format!("*{topic}*: {kind} {namespace}/{name} ({cluster})\n```\n{message}\n```") })
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(event["data"]["message"], "a < b & c");
     }
 
-    /// What somebody may call a container, an image or a session, so that a message quotes it.
+    /// A name that somebody may give to a container, an image or a session, so that a message quotes it.
     const MARKUP: &str = "in web [log in](https://evil.example/a) ![](http://evil.example/b.png) <!channel> @channel \
                           @Here <https://evil.example|x> www.evil.example `code` ```\n@all \u{1b}[31m\u{202e}x\u{200b}y";
 

@@ -1,4 +1,4 @@
-//! Notifications: what they say, and how they are delivered.
+//! Notifications: their texts and their delivery.
 
 mod delivery;
 mod message;

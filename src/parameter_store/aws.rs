@@ -1,5 +1,6 @@
-//! Parameter Stores by region over the AWS default chain: environment, profile, web identity (IRSA), container
-//! (EKS Pod Identity), instance metadata. `AWS_ENDPOINT_URL_SSM`, `AWS_ENDPOINT_URL` and proxy variables count.
+//! Parameter Stores by region with the AWS default credential chain: environment, profile, web identity (IRSA),
+//! container (EKS Pod Identity), instance metadata. `AWS_ENDPOINT_URL_SSM`, `AWS_ENDPOINT_URL` and proxy variables are
+//! respected.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,13 +17,14 @@ use super::budget::{Budget, Rates, SsmCalls};
 use super::ssm::{CallLimits, SsmParameterStore, WriteGuard};
 
 /// Shorter than the idle time after which AWS closes a connection: a Put on a connection that was just closed fails
-/// without telling whether it was applied.
+/// without showing whether it was applied.
 const IDLE_CONNECTION: Duration = Duration::from_secs(15);
 
-/// The account's Parameter Stores, one per region, each with a request budget of its own, since AWS counts by region.
+/// The account's Parameter Stores, one per region. Each has its own request budget, since AWS counts requests by
+/// region.
 pub struct Stores {
     config: SdkConfig,
-    /// Where the key of the stamps lies.
+    /// The staging path, which has the key of the stamps.
     staging: String,
     limits: CallLimits,
     rates: Rates,
@@ -32,14 +34,14 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Reads the environment once. Credentials are resolved and renewed when calls need them, so this cannot fail.
+    /// Reads the environment once. It cannot fail: credentials are resolved and renewed when calls need them.
     pub async fn from_environment(staging: &str, limits: CallLimits, rates: Rates, calls: SsmCalls) -> Self {
         let config =
             aws_config::defaults(BehaviorVersion::latest()).http_client(shared_http_client()).load().await;
         Self::new(config, staging, limits, rates, calls)
     }
 
-    /// Stores over a configuration that is already there.
+    /// Uses an existing configuration.
     pub fn new(config: SdkConfig, staging: &str, limits: CallLimits, rates: Rates, calls: SsmCalls) -> Self {
         let config = match config.http_client() {
             Some(_) => config,
@@ -49,20 +51,20 @@ impl Stores {
         Self { config, staging: staging.to_owned(), limits, rates, calls, guard, by_region: Mutex::default() }
     }
 
-    /// Asks `guard` right before each request that writes, in every region opened from now on.
+    /// Calls `guard` right before each write request, in every region that is opened from now on.
     pub fn guarded_by(mut self, guard: WriteGuard) -> Self {
         self.guard = guard;
         self
     }
 
-    /// The region that the environment names, if any.
+    /// Returns the region that the environment names, if any.
     pub fn default_region(&self) -> Option<&str> {
         self.config.region().map(AsRef::as_ref)
     }
 
-    /// The Parameter Store of a region; the same one for every caller.
+    /// Returns the Parameter Store of a region; every caller gets the same one.
     pub fn region(&self, region: &str) -> Arc<dyn ParameterStore> {
-        // A panic elsewhere leaves the map whole.
+        // The map stays valid if a thread panics while it holds the lock.
         let mut by_region = self.by_region.lock().unwrap_or_else(PoisonError::into_inner);
         by_region.entry(region.to_owned()).or_insert_with(|| Arc::new(self.open(region))).clone()
     }
@@ -75,7 +77,7 @@ impl Stores {
     }
 }
 
-/// One connection pool for all regions and for whatever fetches credentials.
+/// Creates one connection pool for all regions and for the sources of credentials.
 pub(crate) fn shared_http_client() -> SharedHttpClient {
     Builder::new().build_with_connector_fn(|settings, components| {
         let mut connector = ConnectorBuilder::default()

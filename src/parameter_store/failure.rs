@@ -1,6 +1,6 @@
-//! What a failed call to SSM means: was it applied, is it worth another try, and what should a person do.
-//! An ambiguous write is only told apart here; finding out what became of it is the protocol's step (it reads the
-//! history), since only the protocol knows what it wanted.
+//! Classifies a failed call to SSM: was it applied, is a retry useful, and what should a person do? A write with an
+//! unknown outcome is only recognised here. The protocol finds out what happened (it reads the history), since only the
+//! protocol knows what it wanted.
 
 use std::error::Error;
 
@@ -11,9 +11,9 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use super::StoreError;
 use crate::secret_value::SecretValue;
 
-/// Longest excerpt of AWS's own words in a message.
+/// Longest excerpt of AWS's message, in characters.
 const MAX_DETAIL: usize = 400;
-/// So many bytes in common with the value, and AWS's words are withheld.
+/// Least number of consecutive bytes of the value in AWS's message for which keyturn withholds the message.
 const TELLTALE: usize = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(super) enum Kind {
     Throttled,
     Denied,
     Rejected,
-    /// Surely not applied: it never left, or it was a read.
+    /// Certainly not applied: it was never sent, or it was a read.
     Unavailable,
     /// A write that may have been applied.
     Unknown,
@@ -31,13 +31,14 @@ pub(super) enum Kind {
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub kind: Kind,
-    /// AWS's error code, where there was an answer.
+    /// AWS's error code, if there was an answer.
     pub code: Option<String>,
     pub detail: String,
 }
 
 impl Failure {
-    /// Sorts a failed request. `write`: it might have changed something. `secret`: what must not be quoted.
+    /// Classifies a failed request. `write`: it might have changed something. `secret`: a value that must not be
+    /// quoted.
     pub fn of<E>(error: &SdkError<E, HttpResponse>, write: bool, secret: Option<&SecretValue>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -53,7 +54,7 @@ impl Failure {
             SdkError::ServiceError(context) => {
                 Self::of_answer(context.err(), context.raw().status().as_u16(), no_answer, secret)
             }
-            // An answer that is no SSM answer: its text is a stranger's, so it is not passed on.
+            // The answer does not come from SSM. Its text may come from anywhere, so it is not passed on.
             SdkError::ResponseError(context) => failure(
                 no_answer,
                 format!("the answer (HTTP {}) is not one of SSM's", context.raw().status().as_u16()),
@@ -62,7 +63,8 @@ impl Failure {
         }
     }
 
-    /// The request never got an answer. It was not sent if there were no credentials to sign it with, or no connection.
+    /// Classifies a request that got no answer. It was not sent if there were no credentials to sign it, or no
+    /// connection.
     fn of_dispatch(error: &(dyn Error + 'static), no_answer: Kind) -> Self {
         let failure = |kind, detail| Self { kind, code: None, detail };
         if let Some(credentials) = find::<CredentialsError>(error) {
@@ -109,12 +111,13 @@ impl Failure {
         Self { kind, code: code.map(str::to_owned), detail }
     }
 
-    /// Whether the same request may be sent again at once: surely not applied, and likely to pass later.
+    /// Returns true when the same request may be sent again at once: it was certainly not applied, and may succeed
+    /// later.
     pub fn is_worth_another_try(&self) -> bool {
         matches!(self.kind, Kind::Throttled | Kind::Unavailable)
     }
 
-    /// The word under which metrics count it.
+    /// Returns the failure's label in the metrics.
     pub fn result(&self) -> &'static str {
         match self.kind {
             Kind::Throttled => "throttled",
@@ -166,12 +169,12 @@ fn kind_of(code: &str, status: u16, no_answer: Kind) -> Kind {
         | "UnauthorizedOperation"
         | "UnrecognizedClientException" => Kind::Denied,
         _ if (400..500).contains(&status) => Kind::Rejected,
-        // InternalServerError and its kin say nothing about what was done before it failed.
+        // InternalServerError and similar errors do not show what was done before the failure.
         _ => no_answer,
     }
 }
 
-/// What a person can do about an error that SSM's own message does not explain.
+/// Returns a remedy for an error that SSM's own message does not explain.
 fn remedy(code: &str) -> Option<&'static str> {
     Some(match code {
         "ParameterMaxVersionLimitExceeded" => {
@@ -201,9 +204,9 @@ fn remedy(code: &str) -> Option<&'static str> {
     })
 }
 
-/// AWS's own words, unless they might quote the value: validation errors show what they reject.
+/// Returns AWS's message, unless it might quote the value: validation errors quote the rejected input.
 fn words(kind: Kind, message: &str, secret: Option<&SecretValue>) -> String {
-    // Refusals by IAM, KMS and quotas speak of names only, and names may well occur in a record.
+    // Refusals by IAM, KMS and quotas only contain names, and names may well occur in a record.
     let may_quote = !matches!(kind, Kind::Throttled | Kind::Denied);
     if secret.is_some_and(|value| quotes(message, value, if may_quote { TELLTALE } else { usize::MAX })) {
         return "AWS's message is withheld, since it may quote the value".to_owned();
@@ -211,7 +214,7 @@ fn words(kind: Kind, message: &str, secret: Option<&SecretValue>) -> String {
     excerpt(message)
 }
 
-/// The beginning and the end of a long text: AWS first quotes what it rejects, then says why.
+/// Returns the beginning and the end of a long text: AWS first quotes the rejected input, then says why.
 fn excerpt(text: &str) -> String {
     let characters: Vec<char> = text.chars().collect();
     if characters.len() <= MAX_DETAIL {
@@ -221,7 +224,7 @@ fn excerpt(text: &str) -> String {
     head.iter().chain(&['…']).chain(tail).collect()
 }
 
-/// Whether `message` holds the value, or `length` bytes of it in a row.
+/// Returns true when `message` contains the value, or `length` consecutive bytes of it.
 fn quotes(message: &str, value: &SecretValue, length: usize) -> bool {
     let value = value.expose().as_bytes();
     let length = length.min(value.len());
@@ -232,10 +235,11 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     chain(error).find_map(|error| error.downcast_ref())
 }
 
-/// The cause behind all wrappers, which is the part that a person can act on.
+/// Returns the innermost cause, on which a person can act.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let causes: Vec<String> = chain(error).map(ToString::to_string).collect();
-    // The last two say it best ("tcp connect error" / "Connection refused"), once where they repeat each other.
+    // The last two causes are the clearest ("tcp connect error" / "Connection refused"); only one where they repeat
+    // each other.
     let mut last: Vec<&str> = causes.iter().rev().take(2).map(String::as_str).collect();
     last.reverse();
     if let [outer, inner] = last[..]

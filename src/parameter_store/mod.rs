@@ -1,4 +1,4 @@
-//! AWS SSM Parameter Store behind its port.
+//! The adapter for AWS SSM Parameter Store.
 
 pub mod aws;
 mod failure;

@@ -1,10 +1,10 @@
-//! [`ParameterStore`] over AWS SSM.
+//! Implements [`ParameterStore`] with AWS SSM.
 //!
-//! The SDK's own retries are off for every call: it would send a timed-out Put again, and its retries would bypass
-//! the request budget. Instead a request is repeated here, a few times and spaced, only when it was surely not
-//! applied: throttled (TooManyUpdates included, which the SDK never retries), never sent, or a mere read. A write
-//! without an answer is [`StoreError::Unknown`] at once, with exactly one request on the wire; what became of it is
-//! for the caller to read back from the history.
+//! The SDK's own retries are off for every call: they would send a timed-out Put again, and bypass the request budget.
+//! Instead this module retries a request a few times, with backoff, and only if it was certainly not applied: it was
+//! throttled (including TooManyUpdates, which the SDK never retries), it was never sent, or it was a read. A write
+//! without an answer is [`StoreError::Unknown`] at once, after exactly one request; the caller has to read the history
+//! to find out what happened.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,30 +38,30 @@ use crate::secret_value::SecretValue;
 const PAGE: i32 = 50;
 /// SSM's largest page of GetParametersByPath.
 const PAGE_OF_VALUES: i32 = 10;
-/// Requests of one call beyond the first.
+/// Number of retries of one call.
 const RETRIES: u32 = 5;
 const FIRST_RETRY_AFTER: Duration = Duration::from_millis(200);
-/// Of the key of the stamps.
+/// Length of the key of the stamps.
 const KEY_BYTES: usize = 32;
 
-/// How long a call may take. The protocol's grace must be longer than [`CallLimits::longest`] by far.
+/// Time limits of a call. The protocol's grace must be much longer than [`CallLimits::longest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallLimits {
-    /// Until a connection stands.
+    /// Time to connect.
     pub connect: Duration,
-    /// Of one request, from connecting to the last byte of the answer.
+    /// Time of one request, from connecting to the last byte of the answer.
     pub attempt: Duration,
-    /// No request is begun later than this after the call began, waiting for the budget's turn included.
+    /// Age of a call after which it sends no further request; the wait for the request budget counts too.
     pub total: Duration,
 }
 
 impl CallLimits {
-    /// The longest a request of a call can still be alive after the call began.
+    /// Returns the longest time after the beginning of a call for which one of its requests can still be alive.
     pub fn longest(&self) -> Duration {
         self.total + self.attempt
     }
 
-    /// Limits that stay well below the grace: about half of it, and never longer than what SSM needs.
+    /// Returns limits well below the grace: about half of it, and never longer than SSM needs.
     pub fn below(grace: Duration) -> Self {
         let ample = Self::default();
         let attempt = ample.attempt.min(grace / 5);
@@ -79,45 +79,45 @@ impl Default for CallLimits {
     }
 }
 
-/// Whether a write may still be sent, asked when its turn has come: between the decision and the turn lies the wait in
-/// the request budget, and leadership may have gone meanwhile.
+/// Returns true when a write may still be sent. It is called once the write has its turn: leadership may have been lost
+/// during the wait for the request budget.
 pub type WriteGuard = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// Parameter Store of one account and region.
+/// The Parameter Store of one account and region.
 pub struct SsmParameterStore {
     client: Client,
     budget: Arc<Budget>,
     limits: CallLimits,
     calls: SsmCalls,
     guard: WriteGuard,
-    /// Where the key of the stamps lies.
+    /// Path of the key of the stamps.
     key_path: String,
     seal: OnceCell<Seal>,
-    /// By path, the version that was seen last to hold the value which its stamp was made for: its number, and when SSM took
-    /// it.
+    /// The version of each path whose value was last verified against its stamp: its number, and SSM's time of it.
     checked: Mutex<HashMap<String, (i64, DateTime<Utc>)>>,
 }
 
-/// What SSM shows of one version.
+/// SSM's data of one version.
 struct Shown {
     number: i64,
     modified: DateTime<Utc>,
     description: String,
 }
 
-/// What all requests of one call have in common.
+/// Properties that all requests of one call share.
 struct Call<'a> {
     operation: &'static str,
     quota: Quota,
     path: &'a str,
-    /// What a message must not quote.
+    /// A value that messages must not quote.
     secret: Option<&'a SecretValue>,
-    /// Error codes that are an answer to this call.
+    /// Error codes that count as an answer to this call.
     answers: &'static [&'static str],
 }
 
 impl SsmParameterStore {
-    /// A store over a client configuration (region, credentials, endpoint). Its timeouts and retries are replaced.
+    /// Creates a store from a client configuration (region, credentials, endpoint). Its timeouts and retries are
+    /// replaced.
     pub fn new(
         config: aws_sdk_ssm::config::Builder,
         staging: &str,
@@ -143,13 +143,13 @@ impl SsmParameterStore {
         }
     }
 
-    /// Asks `guard` right before each request that writes; a refused one is not sent.
+    /// Calls `guard` right before each write request, which is not sent if the guard refuses.
     pub fn guarded_by(mut self, guard: WriteGuard) -> Self {
         self.guard = guard;
         self
     }
 
-    /// Sends a request until it has an answer, may not be sent again, or the time is over. `Ok(None)` is one of the
+    /// Sends a request until it is answered, must not be retried, or the time is over. `Ok(None)` means one of the
     /// call's `answers`.
     async fn call<T, E, F>(&self, call: Call<'_>, send: impl Fn() -> F) -> Result<Option<T>, StoreError>
     where
@@ -205,7 +205,8 @@ impl SsmParameterStore {
         })
     }
 
-    /// The key of the stamps, made where there is none yet. `None` where there is none and this replica must not make it.
+    /// Returns the key of the stamps, and creates it if there is none. `None` if there is none and this replica must
+    /// not create it.
     async fn seal(&self) -> Result<Option<&Seal>, StoreError> {
         if let Some(seal) = self.seal.get() {
             return Ok(Some(seal));
@@ -234,14 +235,14 @@ impl SsmParameterStore {
         Ok(Some(self.seal.get_or_init(|| async { Seal::new(&value, made_at) }).await))
     }
 
-    /// What a version says, and the tag of the value that its stamp was made for.
+    /// Parses a version's description; returns it with the tag of the value for which its stamp was made.
     async fn understand(&self, path: &str, shown: Shown) -> Result<(Version, Option<String>), StoreError> {
         let Shown { number, modified, description } = shown;
         let said = match description::parse(&description) {
             None => Said::plain(&description),
             Some(written) => match self.seal().await? {
                 Some(seal) => seal.judge(path, written, modified),
-                // Before there is a key, stamps without a seal are those that an earlier release has made.
+                // As long as there is no key, stamps without a seal count as those of an earlier release.
                 None => {
                     let is_ours = written.seal.is_none();
                     Said::stamped(written, is_ours)
@@ -252,7 +253,7 @@ impl SsmParameterStore {
         Ok((Version { number, modified, text, stamp, claim }, value))
     }
 
-    /// Takes a stamp for a claim that was made for another value.
+    /// Demotes the stamp of the latest version to a claim if it was made for another value.
     async fn compare_value(
         &self,
         path: &str,
@@ -262,13 +263,13 @@ impl SsmParameterStore {
         let version = (latest.number, latest.modified);
         let checked = || self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         let (Some(tag), Some(stamp)) = (tag, latest.stamp.clone()) else { return Ok(()) };
-        // One that was made for another version proves nothing anyway.
+        // A stamp made for another version proves nothing anyway.
         if stamp.version != latest.number || checked().get(path) == Some(&version) {
             return Ok(());
         }
         let value = match self.read(path, Some(latest.number)).await {
             Ok(Some(value)) => value,
-            // Nobody can read it, and nobody was given it: what it was made for is as its stamp says.
+            // Nobody can read the value, and nobody was given it, so the stamp is believed.
             Ok(None) | Err(StoreError::Denied { .. } | StoreError::Rejected { .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
@@ -281,7 +282,7 @@ impl SsmParameterStore {
         Ok(())
     }
 
-    /// The value of a version, or of the latest, and when SSM took it.
+    /// Returns the value of a version, or of the latest one, and SSM's time of it.
     async fn get(
         &self,
         path: &str,
@@ -307,7 +308,7 @@ impl SsmParameterStore {
         value.zip(modified).map(Some).ok_or_else(|| malformed("GetParameter", &name))
     }
 
-    /// The request that creates or overwrites: everything but `overwrite` and `tier`.
+    /// Builds the Put request, without `overwrite` and `tier`.
     async fn put(&self, new: &NewVersion<'_>) -> Result<PutParameterFluentBuilder, StoreError> {
         let description = match &new.stamp {
             None => new.text.clone(),
@@ -330,7 +331,7 @@ impl SsmParameterStore {
             .set_key_id(new.kms_key_id.map(str::to_owned)))
     }
 
-    /// What SSM keeps, and the tag of the value that the stamp of the latest version was made for.
+    /// Returns all versions that SSM keeps, and the tag of the value for which the latest version's stamp was made.
     async fn understand_history(&self, path: &str) -> Result<(Kept, Option<String>), StoreError> {
         let kept = self.shown_history(path).await?;
         let shape = shape_of_the_latest(&kept);
@@ -343,7 +344,7 @@ impl SsmParameterStore {
         Ok((Kept { versions, shape }, tag))
     }
 
-    /// What SSM shows of every version that it keeps, oldest first; nothing where the parameter is missing.
+    /// Returns SSM's data of every version that it keeps, oldest first; empty if the parameter does not exist.
     async fn shown_history(&self, path: &str) -> Result<Vec<(Shown, Shape)>, StoreError> {
         const OPERATION: &str = "GetParameterHistory";
         let mut kept: Vec<(Shown, Shape)> = Vec::new();
@@ -382,7 +383,7 @@ impl SsmParameterStore {
         Ok(kept)
     }
 
-    /// All pages of DescribeParameters with one filter.
+    /// Reads all pages of DescribeParameters with one filter.
     async fn describe(
         &self,
         filter: ParameterStringFilter,
@@ -490,7 +491,7 @@ impl ParameterStore for SsmParameterStore {
         let (kept, _) = self.understand_history(path).await?;
         let is_so = are_the_same(&kept.versions, versions);
         if let Some(latest) = kept.versions.last().filter(|_| is_so) {
-            // Nobody has put another value there since this process put its own.
+            // Since this process put its own value, nobody has put another one.
             let checked = &mut self.checked.lock().unwrap_or_else(PoisonError::into_inner);
             checked.insert(path.to_owned(), (latest.number, latest.modified));
         }
@@ -522,10 +523,10 @@ impl ParameterStore for SsmParameterStore {
             secret: Some(new.value),
             answers: &[],
         };
-        // No tier: an Advanced parameter stays one, while asking for Standard would be refused as a downgrade.
+        // No tier is given: an Advanced parameter stays Advanced, while Standard would be refused as a downgrade.
         let put = self.put(&new).await?.overwrite(true);
         let answer = self.call(call, || put.clone().send()).await?;
-        // An answer without a version was given to a write, so what it did is unknown.
+        // The write was answered without a version, so its outcome is unknown.
         answer.map(|answer| answer.version()).filter(|&version| version > 0).ok_or_else(|| {
             StoreError::Unknown {
                 operation: "PutParameter",
@@ -547,7 +548,7 @@ impl ParameterStore for SsmParameterStore {
     }
 }
 
-/// What a list asks for, each parameter once: no folder inside another, no name inside a folder.
+/// The folders and names to list, each parameter once: no folder inside another, no name inside a folder.
 struct Wanted {
     folders: Vec<String>,
     names: Vec<String>,
@@ -574,7 +575,7 @@ impl Wanted {
     }
 }
 
-/// SSM takes the path of a folder without its closing slash, but for the root.
+/// Removes the closing slash, without which SSM expects the path of a folder, except for the root.
 fn filter_form(folder: &str) -> &str {
     match folder.trim_end_matches('/') {
         "" => "/",
@@ -613,7 +614,7 @@ fn random_key(path: &str) -> Result<SecretValue, StoreError> {
     Ok(key)
 }
 
-/// What the version shows of its parameter, its own labels among it.
+/// Returns the constraints that this version shows, with its own labels.
 fn shape(entry: &ParameterHistory) -> Shape {
     let tier = entry.tier();
     Shape {
@@ -625,7 +626,8 @@ fn shape(entry: &ParameterHistory) -> Shape {
     }
 }
 
-/// Labels are in the way on the oldest version, once it has to make room.
+/// Returns the constraints for the next Put. Labels matter only on the oldest version, and only once SSM has to drop
+/// it.
 fn shape_of_the_latest(kept: &[(Shown, Shape)]) -> Option<Shape> {
     let labels = match kept.first() {
         Some((_, oldest)) if kept.len() >= MOST_VERSIONS => oldest.labels_in_the_way.clone(),
@@ -634,7 +636,7 @@ fn shape_of_the_latest(kept: &[(Shown, Shape)]) -> Option<Shape> {
     kept.last().map(|(_, latest)| Shape { labels_in_the_way: labels, ..latest.clone() })
 }
 
-/// An answer to a read that lacks what every SSM answer has.
+/// Returns the error for an answer to a read that lacks fields which every SSM answer has.
 fn malformed(operation: &'static str, path: &str) -> StoreError {
     StoreError::Unavailable {
         operation,
@@ -643,7 +645,8 @@ fn malformed(operation: &'static str, path: &str) -> StoreError {
     }
 }
 
-/// 200 ms, doubled for each further retry, less up to half of it so that workers do not come back in step.
+/// Returns the backoff before a retry: 200 ms, doubled for each further retry, minus a random part of up to half of it
+/// so that workers do not retry in step.
 fn pause_before(retry: u32) -> Duration {
     let full = FIRST_RETRY_AFTER * 2_u32.saturating_pow(retry.saturating_sub(1));
     let random = getrandom::u32().unwrap_or_default();
@@ -710,7 +713,7 @@ mod tests {
             .behavior_version_latest()
             .region(aws_sdk_ssm::config::Region::new("us-east-1"))
             .credentials_provider(aws_sdk_ssm::config::Credentials::new("id", "key", None, None, "test"))
-            // Nobody listens there: whatever is sent fails and is counted.
+            // Nobody listens there: every request fails and is counted.
             .endpoint_url("http://127.0.0.1:1");
         let limits = CallLimits { total: Duration::from_secs(1), ..CallLimits::default() };
         let store = SsmParameterStore::new(

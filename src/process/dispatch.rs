@@ -1,4 +1,4 @@
-//! One look at one object: hands it to its reconciler, and answers when to look again.
+//! Reconciles one object: calls the reconciler of its kind, and returns the time until the next reconciliation.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,9 +20,9 @@ use crate::cluster::cache::Guarded;
 use crate::cluster::objects::KubeObjects;
 use crate::parameter_store::budget::{Urgency, with_urgency};
 
-/// No object is looked at again sooner than this, so that no mistake makes a hot loop.
+/// Shortest time between two reconciliations of an object, so that no mistake makes a hot loop.
 const SOONEST: Duration = Duration::from_millis(50);
-/// For objects that nothing is to be done about; the queue shortens it to its resync.
+/// Result for objects with nothing to do; the queue shortens it to its resync interval.
 const NEVER: Duration = Duration::MAX;
 
 /// The reconcilers.
@@ -47,7 +47,7 @@ impl Reconcilers {
         Self { secrets, hosts, incidents, notifications, objects, reported: Mutex::default() }
     }
 
-    /// Tells people what waits in the object's status.
+    /// Sends the notifications that are pending in the object's status.
     pub async fn news<K: Announces>(self: Arc<Self>, object: Arc<Guarded<K>>) -> Result<Duration, String> {
         let metadata = object.meta();
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
@@ -58,7 +58,7 @@ impl Reconcilers {
         if let Err(invalid) = &object.0 {
             return Ok(self.undecodable::<ManagedSecret>(invalid).await);
         }
-        // The longer overdue, the earlier its turn in the request budget.
+        // The longer a secret is overdue, the earlier its turn in the request budget.
         let overdue = due(&object).map_or(0, |due| (Utc::now() - due).num_seconds().max(0));
         let overdue = if is_compromised(&object) { i64::MAX } else { overdue };
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
@@ -87,7 +87,7 @@ impl Reconcilers {
         ended.map(again).map_err(|error| error.to_string())
     }
 
-    /// Tells people about an object that the API server holds and this version of keyturn cannot read.
+    /// Reports, in the log and by an Event, an object that this version of keyturn cannot decode.
     async fn undecodable<K: Resource<DynamicType = ()>>(&self, invalid: &InvalidObject) -> Duration {
         let metadata = &invalid.metadata;
         let seen =
@@ -131,7 +131,7 @@ fn again(requeue: Requeue) -> Duration {
     }
 }
 
-/// Whether somebody may be using what the secret published; nothing goes before that.
+/// Returns true while somebody may be using a value that the secret published; such secrets come before all others.
 fn is_compromised(object: &Guarded<ManagedSecret>) -> bool {
     let status = object.0.as_ref().ok().and_then(|secret| secret.status.as_ref());
     status.and_then(|status| status.compromise.as_ref()).is_some_and(|c| c.contained_at.is_none())

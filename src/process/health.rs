@@ -1,8 +1,8 @@
 //! `/healthz`, `/readyz` and `/metrics`, over plain HTTP inside the cluster.
 //!
-//! Whoever reaches the port may open connections and say nothing. So a connection is one request and ends at a deadline
-//! whatever its peer does, and there are few of them: a new one takes the place of the oldest, which keeps a flood of
-//! silent ones from shutting out the kubelet.
+//! Anybody who reaches the port may open connections and stay silent. So a connection serves one request and ends at a
+//! deadline whatever its peer does, and their number is limited: a new connection replaces the oldest one, so that a
+//! flood of silent connections cannot lock out the kubelet.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,34 +20,53 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-use crate::cluster::lease::Heartbeat;
-
-/// Bounds of what peers may hold.
+/// Limits for the connections of peers.
 #[derive(Clone, Copy)]
 struct Limits {
     /// Longest time from the opening of a connection to its end.
     deadline: Duration,
-    /// Most connections at a time.
+    /// Largest number of connections at a time.
     connections: usize,
 }
 
 /// The kubelet waits for 5 seconds and Prometheus for 10; together they need three connections.
 const LIMITS: Limits = Limits { deadline: Duration::from_secs(10), connections: 32 };
-/// Pause after a connection that could not be accepted, such as for want of file descriptors.
+/// Pause after a connection that could not be accepted, for example because no file descriptor was free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the endpoints answer from.
+/// Heartbeat of the election loop, on which all work depends.
+#[derive(Clone, Debug)]
+pub struct Heartbeat(Arc<Mutex<Instant>>);
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Heartbeat {
+    pub fn beat(&self) {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
+    }
+
+    fn age(&self) -> Duration {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).elapsed()
+    }
+}
+
+/// Sources of the endpoints' answers.
 pub struct Probes {
     pub heartbeat: Heartbeat,
-    /// Without a sign of life for this long, the process is to be restarted.
+    /// Time without a heartbeat after which `/healthz` fails, so that the kubelet restarts the process.
     pub silence: Duration,
-    /// What is still missing until this replica could work, such as `watch of managedsecrets`; empty when nothing is.
+    /// Returns what this replica still lacks before it could work, such as `watch of managedsecrets`; empty when
+    /// nothing.
     pub missing: Box<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// The metrics in OpenMetrics text.
+    /// Returns the metrics as OpenMetrics text.
     pub metrics: Box<dyn Fn() -> Result<String, std::fmt::Error> + Send + Sync>,
 }
 
-/// The address could not be listened on.
+/// The server could not listen on its address.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} for health checks and metrics: {source}")]
 pub struct ListenError {
@@ -55,7 +74,7 @@ pub struct ListenError {
     source: std::io::Error,
 }
 
-/// Answers until the process ends.
+/// Serves requests until the process ends.
 pub async fn serve(address: SocketAddr, probes: Probes) -> Result<impl Future<Output = ()>, ListenError> {
     let listener = TcpListener::bind(address).await.map_err(|source| ListenError { address, source })?;
     Ok(answer(listener, routes(probes), LIMITS))
@@ -90,7 +109,7 @@ async fn answer(listener: TcpListener, routes: Router, limits: Limits) {
     }
 }
 
-/// One request and its answer. What goes wrong on the way is the peer's to see.
+/// Answers one request. Errors on the way are only visible to the peer.
 async fn converse(stream: TcpStream, routes: Router, deadline: Duration) {
     let service = TowerToHyperService::new(routes);
     let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
@@ -106,7 +125,7 @@ async fn healthz(State(probes): State<Arc<Probes>>) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
 }
 
-/// Replicas that do not lead are ready too: they could take over.
+/// Answers `/readyz`. Replicas that do not lead are ready too, since they could take over.
 async fn readyz(State(probes): State<Arc<Probes>>) -> Response {
     let missing = (probes.missing)();
     if missing.is_empty() {
@@ -152,7 +171,7 @@ mod tests {
         answer
     }
 
-    /// Waits until the server has ended a connection, however it did.
+    /// Waits until the server has ended a connection, in whatever way.
     async fn ended(mut stream: TcpStream) {
         let mut rest = Vec::new();
         tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut rest))
@@ -163,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_opens_many_connections_and_says_nothing_holds_few_and_shuts_nobody_out() {
-        // Nothing but the bound on their number ends them.
+        // Only the limit on their number can end them.
         let address = serving(Limits { deadline: Duration::from_secs(3600), ..LIMITS }).await;
         let mut silent = VecDeque::new();
         for _ in 0..4 * LIMITS.connections {
@@ -189,7 +208,7 @@ mod tests {
     #[tokio::test]
     async fn an_answered_connection_is_closed_rather_than_kept_for_another_request() {
         let address = serving(LIMITS).await;
-        // It reads until the server closes.
+        // The client reads until the server closes the connection.
         assert!(ask(address, "/readyz").await.contains("connection: close"));
     }
 }

@@ -1,5 +1,5 @@
-//! The inventories of Parameter Store, one per region: which paths they cover follows from the ManagedSecrets that
-//! exist, and a path that somebody changed brings its ManagedSecret into the queue.
+//! The inventories of Parameter Store, one per region. The existing ManagedSecrets decide which paths they list; a
+//! change of a path puts its ManagedSecret into the queue.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,28 +18,29 @@ use crate::parameter_store::aws::Stores;
 use crate::parameter_store::budget::{Urgency, with_urgency};
 use crate::parameter_store::inventory::{InventoryView, inventory};
 
-/// Changes of ManagedSecrets within this time lead to one listing of what is new.
+/// Changes of ManagedSecrets within this time lead to one listing.
 const SETTLE: Duration = Duration::from_millis(500);
-/// Going over thousands of ManagedSecrets takes a small part of the time, however fast they come.
+/// Factor of the pause after each pass over all ManagedSecrets, relative to the pass's duration: passes over thousands
+/// of objects then take a small part of the time, however fast changes come.
 const PAUSES_PER_COVER: u32 = 20;
-/// How often a replica that waits for its first listings says so.
+/// Interval of the log message that a replica still waits for its first listings.
 const STILL_WAITING: Duration = Duration::from_secs(30);
-/// The routine listing yields to what an object waits for.
+/// Urgency of the routine listing: requests for an object come first.
 const ROUTINE: Urgency = Urgency(-1);
 
-/// Takes namespace and name of a ManagedSecret.
+/// Called with namespace and name of a ManagedSecret.
 type Changed = Box<dyn Fn(&str, &str) + Send + Sync>;
 
-/// Parameter Store as the reconcilers see it.
+/// Parameter Store for the reconcilers.
 pub struct Inventories {
     stores: Stores,
     settings: Settings,
     interval: Duration,
     cache: Cache,
     regions: Mutex<HashMap<String, Region>>,
-    /// The ManagedSecrets or RotationGrants have changed.
+    /// Signals that ManagedSecrets or RotationGrants have changed.
     dirty: Notify,
-    /// Called for a ManagedSecret that something was changed about.
+    /// Called for each ManagedSecret with a change in Parameter Store.
     changed: Changed,
 }
 
@@ -68,13 +69,14 @@ impl Inventories {
         })
     }
 
-    /// ManagedSecrets or RotationGrants have come, gone or changed.
+    /// Signals that ManagedSecrets or RotationGrants were added, removed or changed.
     pub fn desires_changed(&self) {
         self.dirty.notify_one();
     }
 
-    /// Starts to list what the ManagedSecrets are about, and waits until every region has answered, well or not.
-    /// Without the listings each object would be read by calls of its own: 10,000 objects are 200 pages.
+    /// Starts to list the parameters of the ManagedSecrets, and waits until every region has answered, with or without
+    /// an error. Without listings each object would need calls of its own: for 10,000 objects a listing takes 200
+    /// pages.
     pub async fn start(self: &Arc<Self>) {
         self.cover();
         let views: Vec<InventoryView> = self.lock().values().map(|region| region.view.clone()).collect();
@@ -91,7 +93,7 @@ impl Inventories {
         }
     }
 
-    /// Keeps what is listed in step with the ManagedSecrets. Ends only by being dropped.
+    /// Keeps the listed paths up to date with the ManagedSecrets. Runs until it is dropped.
     pub async fn follow(self: Arc<Self>) {
         let mut pause = SETTLE;
         loop {
@@ -103,9 +105,9 @@ impl Inventories {
         }
     }
 
-    /// Tells every region what to list.
+    /// Sets the paths that each region lists.
     fn cover(self: &Arc<Self>) {
-        // One that cannot be read allows nothing, and looks are not stopped by it.
+        // A grant that cannot be decoded grants nothing here, and does not stop observation.
         let grants: Grants =
             self.cache.grants.state().iter().filter_map(|grant| grant.0.as_ref().ok().cloned()).collect();
         let secrets: Vec<_> = self.cache.scopes.iter().flat_map(|scope| scope.secrets.state()).collect();
@@ -121,7 +123,7 @@ impl Inventories {
         }
     }
 
-    /// The inventory of a region, started at its first use.
+    /// Returns the inventory of a region, and starts it at its first use.
     fn region(self: &Arc<Self>, name: &str) -> Region {
         let mut regions = self.lock();
         if let Some(region) = regions.get(name) {
@@ -136,7 +138,7 @@ impl Inventories {
         region
     }
 
-    /// Brings the ManagedSecrets of changed paths into the queue.
+    /// Puts the ManagedSecrets of changed paths into the queue.
     async fn tell(self: Arc<Self>, region: Region) {
         let mut changes = region.view.changes();
         while let Some(paths) = changes.next().await {

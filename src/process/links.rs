@@ -1,4 +1,4 @@
-//! Puts the objects that a change concerns into their queues: which they are is decided in [`links`].
+//! Puts the objects that a change concerns into their queues; [`links`] decides which objects those are.
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ pub struct Queues {
     pub incidents: Queue<SecretIncident>,
 }
 
-/// The queues of objects with something to tell.
+/// The queues of objects with pending notifications.
 #[derive(Clone)]
 pub struct Telling {
     pub secrets: Queue<ManagedSecret>,
@@ -36,15 +36,15 @@ pub struct Telling {
     pub incidents: Queue<SecretIncident>,
 }
 
-/// Turns changes into entries of queues.
+/// Converts changes into queue entries.
 #[derive(Clone)]
 pub struct Links {
     pub cache: Cache,
     pub queues: Vec<Queues>,
     pub own: OwnWrites,
-    /// Called when the set of parameters that ManagedSecrets are about may have changed.
+    /// Called when the set of parameters of all ManagedSecrets may have changed.
     pub desires_changed: Arc<dyn Fn() + Send + Sync>,
-    /// Namespaces whose Jobs are to be watched.
+    /// The namespaces whose Jobs have to be watched.
     pub jobs_in: watch::Sender<BTreeSet<String>>,
 }
 
@@ -67,7 +67,7 @@ impl Links {
         }
     }
 
-    /// Lets the queues take entries, and puts in everything that exists: the most overdue secrets first.
+    /// Opens the queues, and queues every existing object, starting with the most overdue secrets.
     pub fn open(&self) {
         for queues in &self.queues {
             queues.secrets.open();
@@ -80,7 +80,7 @@ impl Links {
         self.everything();
     }
 
-    /// A grant has come, gone or changed.
+    /// Handles a grant that was added, removed or changed.
     pub fn grant(&self) {
         self.cache.grants_changed();
         (self.desires_changed)();
@@ -95,7 +95,7 @@ impl Links {
         changed
     }
 
-    /// Queues an object that has something to tell.
+    /// Queues an object if it has pending notifications.
     fn tell<K: Announces>(&self, object: &Guarded<K>, queue: fn(&Queues) -> &Queue<K>) {
         let namespace = object.meta().namespace.clone().unwrap_or_default();
         if let (Ok(announcing), Some(queues)) = (&object.0, self.queues(&namespace))
@@ -169,7 +169,8 @@ impl Links {
         }
     }
 
-    /// The watch brings back what this process wrote itself. `None`: it is not in the cache yet.
+    /// Marks changes that this process wrote itself and that the watch delivers back. `None` if the cache does not have
+    /// the object yet.
     fn whose(&self, object: &impl ResourceExt, change: Change) -> Option<links::Change> {
         Some(match change {
             Change::Listed => return None,
@@ -209,12 +210,12 @@ impl Links {
     }
 }
 
-/// When a secret's next rotation may start, as far as its status says so.
+/// Returns the time at which a secret's next rotation may start, if its status has it.
 pub fn due(secret: &Guarded<ManagedSecret>) -> Option<DateTime<Utc>> {
     time::from_text(secret.0.as_ref().ok()?.status.as_ref()?.next_rotation_time.as_ref()?)
 }
 
-/// What the cache holds of one namespace, taken out when it is first asked for.
+/// The cached objects of one namespace, each kind read when it is first needed.
 struct Cached<'a> {
     cache: &'a Cache,
     namespace: &'a str,
@@ -272,7 +273,7 @@ mod tests {
         }))
     }
 
-    /// It names no host any more, and its rotation is under way on one.
+    /// A secret that no longer names a host, while its rotation is under way on one.
     fn secret_that_left_its_host() -> ManagedSecret {
         object(json!({
             "kind": "ManagedSecret",
@@ -302,7 +303,7 @@ mod tests {
         hosts: Requests<DockerHost>,
     }
 
-    /// Links over a cache that knows this secret.
+    /// Creates links over a cache with this secret.
     fn rig(known: &ManagedSecret) -> Rig {
         let (cached, mut writer) = mirror();
         writer.apply(&Event::Init);

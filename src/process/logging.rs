@@ -1,8 +1,8 @@
 //! JSON logs on standard error, one line per decision.
 //!
-//! Only keyturn's own events can be made more verbose. Libraries are capped in the program itself, because some of
-//! them print what they send: the AWS SDK logs whole requests, values included, at TRACE, and kube prints answers that
-//! it cannot parse at DEBUG. No environment variable lifts that cap.
+//! Only keyturn's own events can be made more verbose. The program itself caps the log level of libraries, because some
+//! of them print what they send: the AWS SDK logs whole requests, values included, at TRACE, and kube prints answers
+//! that it cannot parse at DEBUG. No environment variable lifts that cap.
 
 use std::str::FromStr;
 
@@ -15,10 +15,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::memory;
 
-/// The most that any library may say, whatever level is asked for.
+/// The most verbose level for libraries, whatever level is configured.
 const LIBRARIES: Level = Level::INFO;
 
-/// How verbose keyturn's own logs are.
+/// Log level of keyturn's own logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLevel(Level);
 
@@ -34,7 +34,7 @@ impl FromStr for LogLevel {
 
 /// Starts logging for the whole process, and reports panics as a log line instead of plain text.
 pub fn start(level: LogLevel) {
-    // A second start keeps the first: the process has logs either way.
+    // A second start keeps the first subscriber: the process has logs either way.
     let _ = subscriber(level, std::io::stderr).try_init();
     std::panic::set_hook(Box::new(|panic| {
         let (location, message) = (memory::place(panic), memory::message(panic));

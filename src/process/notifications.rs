@@ -1,6 +1,7 @@
-//! Carries the notifications that wait in an object's status to the sinks, and takes them out of it.
+//! Delivers the notifications that are pending in an object's status to the sinks, and removes them from it.
 //!
-//! A notification is taken out after the sink has it: a crash in between tells it again, under the same id.
+//! A notification is removed after the sink has accepted it. After a crash in between it is sent again, under the same
+//! id.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,16 +17,16 @@ use crate::api::time::from_kubernetes;
 use crate::api::{DockerHost, ManagedSecret, SecretIncident};
 use crate::notification::{Courier, Sink, Subject};
 
-/// Longest time that a notification waits for a sink.
+/// Longest time for which keyturn retries a notification.
 const PATIENCE: TimeDelta = TimeDelta::days(3);
 
-/// Nothing to look at until the object changes.
+/// Nothing to do until the object changes.
 const NOTHING: Duration = Duration::MAX;
 
-/// Attempts to take a notification out of a status that others write too.
+/// Number of attempts to remove a notification from a status that others write too.
 const WRITES: usize = 5;
 
-/// A kind whose status holds notifications.
+/// A kind of object whose status holds pending notifications.
 #[async_trait]
 pub trait Announces: Resource<DynamicType = ()> + Send + Sync + Sized {
     fn pending(&self) -> &[PendingNotification];
@@ -34,7 +35,7 @@ pub trait Announces: Resource<DynamicType = ()> + Send + Sync + Sized {
     async fn write(&self, objects: &dyn Objects) -> Result<(), ObjectError>;
 }
 
-/// The kinds differ in the calls that read and write them, and in nothing else.
+/// The kinds differ only in the calls that read and write them.
 macro_rules! announces {
     ($kind:ty, $read:ident($($source:expr)?), $write:ident) => {
         #[async_trait]
@@ -68,17 +69,17 @@ announces!(ManagedSecret, managed_secret(Source::ApiServer), write_secret_status
 announces!(DockerHost, docker_host(), write_host_status);
 announces!(SecretIncident, secret_incident(), write_incident_status);
 
-/// Works off the notifications of objects.
+/// Sends the pending notifications of objects.
 pub struct Notifications {
     cluster: String,
-    /// The controller's own, with the Secrets of the sinks.
+    /// The controller's own namespace, which has the Secrets of the sinks.
     namespace: String,
     sinks: Vec<Sink>,
     courier: Courier,
     objects: Arc<dyn Objects>,
 }
 
-/// What a sink has, or will never have: the id of the notification and the sink's name.
+/// A notification that a sink has, or will never have: the notification's id and the sink's name.
 type Settled = (String, String);
 
 impl Notifications {
@@ -92,7 +93,8 @@ impl Notifications {
         Self { cluster: cluster.to_owned(), namespace: namespace.to_owned(), sinks, courier, objects }
     }
 
-    /// Hands one notification over, where the Secret of the sink consents: the kubelet has mounted it without asking.
+    /// Sends one notification, if the sink's Secret consents to this use: the kubelet has mounted it without that
+    /// check.
     async fn deliver(
         &self,
         sink: &Sink,
@@ -107,7 +109,8 @@ impl Notifications {
         self.courier.deliver(sink, subject, told, now).await.map_err(|error| error.to_string())
     }
 
-    /// Tells what waits in one object's status. A failure is for the queue, which tries again with a growing pause.
+    /// Sends the notifications that are pending in one object's status. On an error the queue retries with a growing
+    /// backoff.
     pub async fn of<K: Announces>(&self, namespace: &str, name: &str) -> Result<Duration, String> {
         let read = || async { K::read(&*self.objects, namespace, name).await.map_err(|e| e.to_string()) };
         let Some(object) = read().await?.filter(|object| !object.pending().is_empty()) else {
@@ -137,7 +140,7 @@ impl Notifications {
         failed.map_or(Ok(NOTHING), Err)
     }
 
-    /// What was settled, and the last failure.
+    /// Returns the settled notifications, and the last error.
     async fn carry(
         &self,
         subject: &Subject,
@@ -154,7 +157,7 @@ impl Notifications {
                     }
                     Err(error) => {
                         failed = Some(format!("notification sink {}: {error}", sink.name));
-                        // What came later waits: a sink hears things in the order in which they happened.
+                        // Later notifications wait: a sink gets them in the order in which things happened.
                         break;
                     }
                 }
@@ -164,7 +167,7 @@ impl Notifications {
         (settled, failed)
     }
 
-    /// What still has to be told. Sinks that the chart's values name no more are left out.
+    /// Returns the notifications that are still pending. Sinks that are no longer in the chart's values are left out.
     fn left(&self, pending: &[PendingNotification], settled: &[Settled]) -> Vec<PendingNotification> {
         let waits = |id: &str, sink: &String| {
             self.sinks.iter().any(|known| known.name == *sink)

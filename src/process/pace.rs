@@ -1,28 +1,28 @@
-//! How often one object may be looked at. Nothing in keyturn needs more; what does is a quarrel: two installations that
-//! watch one namespace, or a tool that writes the status back, would otherwise answer each other without a pause.
+//! A rate limit for the reconciliation of one object. keyturn never needs more; only a conflict does: two installations
+//! that watch one namespace, or a tool that reverts the status, would otherwise react to each other without a pause.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Looks that an object may have at once: more than a rotation with its deployment takes.
+/// Reconciliations that an object may have at once: more than a rotation with its deployment takes.
 const BURST: u32 = 40;
-/// Time after which it may have one more.
+/// Time after which an object may have one more.
 const EARN: Duration = Duration::from_secs(4);
 
 /// Namespace and name.
 pub type Name = (String, String);
 
-/// The looks that objects have had lately.
+/// The recent reconciliations of all objects.
 #[derive(Default)]
 pub struct Pace {
-    /// When the allowance of an object is full again. A look moves it on by [`EARN`].
+    /// Time at which the allowance of an object is full again. A reconciliation moves it by [`EARN`] into the future.
     full_at: HashMap<Name, Instant>,
-    /// Entries at which those of objects that are at rest are dropped.
+    /// Size of `full_at` at which the entries of idle objects are removed from it.
     purge_at: usize,
 }
 
 impl Pace {
-    /// Takes a look from the object's allowance; or answers how long there is none.
+    /// Takes one reconciliation from the object's allowance, or returns the time until the next one is allowed.
     pub fn take(&mut self, name: &Name, now: Instant) -> Result<(), Duration> {
         if self.full_at.len() > self.purge_at {
             self.full_at.retain(|_, full_at| *full_at > now);

@@ -1,7 +1,7 @@
-//! What has to be looked at: one queue for each kind, worked off by a bounded number of workers.
+//! The work queue of one kind of objects, processed by a limited number of workers.
 //!
-//! An object is in the queue once, however often it is asked for, and never worked on twice at a time. Every look ends
-//! with the time of the next one, so that a missed event delays work but never loses it.
+//! An object is in the queue at most once, however often it is pushed, and is never processed twice at the same time.
+//! Every reconciliation ends with the time of the next one, so a missed event delays work but never loses it.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
@@ -21,13 +21,13 @@ use crate::cluster::cache::Guarded;
 use crate::cluster::metrics::Metrics;
 use crate::cluster::mirror::Mirror;
 
-/// First pause after a look that failed; doubles up to [`LONGEST_PAUSE`]. Failures of rotations and deployments have a
-/// backoff of their own, kept in status; this is for what a status cannot be written about.
+/// First backoff after a failed reconciliation; it doubles up to [`LONGEST_PAUSE`]. Failures of rotations and
+/// deployments have their own backoff, kept in status; this one is for failures that cannot be written into a status.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The end of the queue that things are put into. Whatever comes before this replica leads is dropped: a new leader
-/// looks at everything anyway.
+/// The sending side of the queue. Everything pushed before this replica leads is dropped, since a new leader reconciles
+/// every object anyway.
 pub struct Queue<K: Resource<DynamicType = ()> + 'static> {
     open: Arc<AtomicBool>,
     sender: mpsc::UnboundedSender<ObjectRef<Guarded<K>>>,
@@ -39,10 +39,10 @@ impl<K: Resource<DynamicType = ()> + 'static> Clone for Queue<K> {
     }
 }
 
-/// The other end of a [`Queue`].
+/// The receiving side of a [`Queue`].
 pub type Requests<K> = mpsc::UnboundedReceiver<ObjectRef<Guarded<K>>>;
 
-/// A closed queue and its other end.
+/// Creates a closed queue, and its receiving side.
 pub fn queue<K: Resource<DynamicType = ()> + 'static>() -> (Queue<K>, Requests<K>) {
     let (sender, requests) = mpsc::unbounded();
     (Queue { open: Arc::default(), sender }, requests)
@@ -53,38 +53,38 @@ impl<K: Resource<DynamicType = ()> + 'static> Queue<K> {
         self.open.store(true, Ordering::SeqCst);
     }
 
-    /// Asks for a look at an object.
+    /// Requests a reconciliation of an object.
     pub fn push(&self, namespace: &str, name: &str) {
         if self.open.load(Ordering::SeqCst) {
-            // Fails only while the process ends.
+            // Sending fails only while the process ends.
             let _ = self.sender.unbounded_send(ObjectRef::new(name).within(namespace));
         }
     }
 }
 
-/// How one kind is worked on.
+/// Settings of the workers of one kind.
 pub struct Work {
     pub kind: &'static str,
-    /// Objects in work at the same time, over all queues of the kind.
+    /// Limit of objects processed at the same time, over all queues of the kind.
     pub workers: Arc<Semaphore>,
     pub concurrency: u16,
-    /// Longest time until the next look.
+    /// Longest time until the next reconciliation.
     pub resync: Duration,
     pub metrics: Metrics,
 }
 
-/// What is known of the objects of one queue.
+/// State of the objects of one queue.
 #[derive(Default)]
 struct Memory {
-    /// Consecutive failures.
+    /// Number of consecutive failures.
     failures: HashMap<Name, u32>,
     pace: Pace,
-    /// Objects that have been held back since their last look.
+    /// Objects that have been held back since their last reconciliation.
     held_back: HashSet<Name>,
 }
 
 impl Memory {
-    /// Whether the object may be looked at now. The first refusal since its last look is logged.
+    /// Checks the object's rate limit, and logs the first refusal since its last reconciliation.
     fn may_look(&mut self, kind: &str, name: &Name) -> Result<(), Duration> {
         let paced = self.pace.take(name, Instant::now());
         if paced.is_ok() {
@@ -101,7 +101,8 @@ impl Memory {
     }
 }
 
-/// Works the queue off until `stop` turns true and what was begun has ended. `look` answers when to look again.
+/// Processes the queue until `stop` turns true and all work that was begun has ended. `look` reconciles an object and
+/// returns the time until its next reconciliation.
 pub async fn work<K, F>(
     work: Work,
     mirror: Mirror<K>,
@@ -112,7 +113,7 @@ pub async fn work<K, F>(
     K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Duration, String>> + Send + 'static,
 {
-    // The applier waits for the store too, in a way in which only one at a time can.
+    // The applier waits for the store too, but by a method that supports only one waiting task.
     tokio::select! {
         () = mirror.listed() => {}
         _ = stop.wait_for(|stop| *stop) => return,
@@ -137,7 +138,7 @@ pub async fn work<K, F>(
             // The semaphore is never closed.
             let _permit = work.workers.acquire().await;
             work.metrics.reconcile(work.kind);
-            // A task of its own, so that a panic ends one look at one object.
+            // A separate task, so that a panic ends only one reconciliation of one object.
             let ended = tokio::spawn(future).await;
             let ended = ended.unwrap_or_else(|_| Err("a bug in keyturn, see the log above".to_owned()));
             let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,7 +177,7 @@ pub async fn work<K, F>(
     )
     .for_each(|ended| {
         if let Err(error) = ended {
-            // Mostly an object that was deleted while it waited in the queue.
+            // Usually an object that was deleted while it was in the queue.
             tracing::debug!(%error, "nothing to look at");
         }
         std::future::ready(())
@@ -184,8 +185,8 @@ pub async fn work<K, F>(
     .await;
 }
 
-/// Objects that only wait for the resync are looked at one after another, not all in one moment: up to a tenth later,
-/// by their name.
+/// Spreads the reconciliations of idle objects, so that they do not all come at the same moment: each one comes up to a
+/// tenth later, depending on its name.
 fn spread(after: Duration, resync: Duration, name: &str) -> Duration {
     if after < resync {
         return after;
@@ -245,7 +246,7 @@ mod tests {
         kube::core::DeserializeGuard(Ok(serde_json::from_value(object).unwrap()))
     }
 
-    /// A queue at work on the named objects.
+    /// A queue with workers for the named objects.
     struct Rig {
         queue: Queue<ManagedSecret>,
         stop: watch::Sender<bool>,
@@ -273,14 +274,14 @@ mod tests {
             metrics: Metrics::default(),
         };
         let worker = tokio::spawn(async move {
-            // A store whose writer is gone counts as broken.
+            // A store whose writer is dropped counts as broken.
             let _writer = writer;
             work(settings, store, requests, stopped, move |object| look(object.name_any())).await;
         });
         Rig { queue, stop, worker }
     }
 
-    /// What a test waits for happens within this time on the slowest machine.
+    /// Waits for something that must happen within this time even on the slowest machine.
     async fn soon<T>(what: impl Future<Output = T>) -> T {
         tokio::time::timeout(Duration::from_secs(60), what).await.expect("it never happened")
     }

@@ -1,7 +1,7 @@
 //! The life of a controller process: connect, watch, wait for the lease, work, stop.
 //!
-//! Replicas that do not lead keep their caches warm and do nothing else. A process leads at most once: when it loses
-//! the lease it exits, and its pod starts afresh.
+//! Replicas that do not lead keep their caches up to date and do nothing else. A process leads at most once: when it
+//! loses the lease it exits, and Kubernetes starts its pod again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -49,13 +49,13 @@ use crate::parameter_store::ssm::CallLimits;
 use crate::target::TargetError;
 use crate::target::cloudflare_r2::{Connection, Limits as CloudflareLimits};
 
-/// A process whose election loop has not moved for this many lease durations is to be restarted.
+/// Number of lease durations without a heartbeat of the election loop after which the process has to be restarted.
 const SILENT_LEASES: u32 = 4;
 
-/// A new leader waits this long for the namespaces that take longer than the first one; they join when they can.
+/// Time for which a new leader waits for the namespaces that take longer than the first one; they join later.
 const NAMESPACE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Why the controller ended without being told to.
+/// The reason why the controller ended without a signal to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(transparent)]
@@ -72,12 +72,12 @@ pub enum RunError {
     Signals(#[source] std::io::Error),
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// Something that never ends has ended: a bug. A fresh process is better than a crippled one.
+    /// A task that never ends has ended, which is a bug. A fresh process is better than a crippled one.
     #[error("{0} ended unexpectedly")]
     Ended(&'static str),
 }
 
-/// The receiving ends of one scope's queues.
+/// The receiving sides of one scope's queues.
 struct Pending {
     scope: Scope,
     secrets: Requests<ManagedSecret>,
@@ -86,14 +86,14 @@ struct Pending {
     incidents: Requests<SecretIncident>,
 }
 
-/// The same for objects with something to tell.
+/// The receiving sides of the queues for pending notifications.
 struct Tellings {
     secrets: Requests<ManagedSecret>,
     hosts: Requests<DockerHost>,
     incidents: Requests<SecretIncident>,
 }
 
-/// What lives as long as the process does.
+/// Everything that lives as long as the process.
 struct Process {
     args: ControllerArgs,
     settings: Settings,
@@ -110,7 +110,7 @@ struct Process {
     signals: Signals,
 }
 
-/// Runs a replica until it is told to stop (SIGTERM, SIGINT) or has to.
+/// Runs a replica until a signal (SIGTERM, SIGINT) stops it, or an error.
 pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     let settings = args.settings()?;
     let signals = Signals::listen().map_err(RunError::Signals)?;
@@ -191,7 +191,7 @@ impl Process {
         Ok(())
     }
 
-    /// Works until told to stop.
+    /// Works as the leader until a signal to stop.
     async fn lead(
         &mut self,
         pending: Vec<Pending>,
@@ -256,7 +256,7 @@ impl Process {
             self.links.cache.clone(),
             move |namespace, name| links.push_secret(namespace, name),
         );
-        // Set once: a process leads once.
+        // The cell is empty: a process leads at most once.
         let _ = self.inventories.set(inventories.clone());
         inventories
     }
@@ -377,7 +377,7 @@ impl Process {
     }
 }
 
-/// The queues of objects with something to tell, and their other ends.
+/// Creates the queues for pending notifications, and their receiving sides.
 fn telling() -> (Telling, Tellings) {
     let ((secrets, secret_requests), (hosts, host_requests)) = (queue::queue(), queue::queue());
     let (incidents, incident_requests) = queue::queue();
@@ -385,7 +385,7 @@ fn telling() -> (Telling, Tellings) {
     (Telling { secrets, hosts, incidents }, requests)
 }
 
-/// Spawns the worker that tells what waits in the status of one kind's objects.
+/// Spawns the worker that sends the pending notifications of one kind's objects.
 fn tell<K: Announces + Clone + 'static>(
     work: Work,
     mirror: Mirror<K>,
@@ -399,7 +399,7 @@ fn tell<K: Announces + Clone + 'static>(
     workers.spawn(queue::work(work, mirror, requests, stopped.clone(), news));
 }
 
-/// Starts every watch; what they fill and what they announce.
+/// Starts every watch; returns the links that they feed, and the receiving sides of the queues.
 fn follow(
     namespaces: &[String],
     client: &Client,
@@ -475,8 +475,8 @@ fn follow(
     (links, pending)
 }
 
-/// Watches the Jobs of the namespaces that are named at the moment, each by a watch of its own: the controller may see no
-/// Jobs but those of namespaces that its role is bound in.
+/// Watches the Jobs of the namespaces that are currently listed, with a separate watch for each: the controller may
+/// read Jobs only in namespaces where its role is bound.
 async fn follow_jobs(
     client: Client,
     links: Links,
@@ -565,7 +565,7 @@ impl ports::Clock for SystemClock {
     }
 }
 
-/// Leads, and has not been told to stop: then the step under way is finished and no other is begun.
+/// Leadership that also ends at a signal to stop: the step under way is finished, and no other step is begun.
 struct Acting {
     leadership: Leadership,
     stopped: watch::Receiver<bool>,

@@ -1,4 +1,5 @@
-//! The targets of ManagedSecrets: reads what it takes to log in there, and checks once more that it is granted.
+//! Opens the targets of ManagedSecrets: reads the credentials and addresses to log in there, and checks the grants once
+//! more.
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use crate::target::cloudflare_r2::{CloudflareR2, Connection};
 use crate::target::postgres::{Administrator, Dial, Direct, Limits, Postgres, ThroughHost};
 use crate::target::{Login, Target, TargetError};
 
-/// The adapter over the API server and Parameter Store.
+/// The adapter for the API server and Parameter Store.
 pub struct ClusterTargets {
     client: Client,
     objects: Arc<dyn Objects>,
@@ -59,7 +60,7 @@ impl ClusterTargets {
         let admin = self.cloudflare_token(namespace, spec).await?;
         let admin = SecretValue::new(admin.expose().trim().to_owned());
         let owner = format!("{}/{namespace}/{name}", self.cluster);
-        // A token that is never rotated again ends by itself, though late enough for a rotation that is overdue.
+        // A token that is never rotated again expires, but late enough for an overdue rotation.
         let period = object.spec.rotation.period.as_ref().and_then(|period| period.to_delta());
         let lifetime = period.map(|period| period * 2);
         CloudflareR2::new(spec, self.cloudflare.clone(), admin, owner, lifetime)
@@ -81,7 +82,7 @@ impl ClusterTargets {
         region: &str,
     ) -> Result<Postgres, TargetError> {
         let (namespace, name) = names(object);
-        // The way first: nothing is read for a host that no grant covers.
+        // The way to the server first: nothing is read for a host that no grant covers.
         let dial = self.dial(namespace, spec).await?;
         let admin = self.admin(namespace, spec, region).await?;
         let grants = self.objects.grants(Source::ApiServer).await.map_err(unavailable)?;
@@ -119,7 +120,7 @@ impl ClusterTargets {
                 parameter.path
             )));
         };
-        // A trailing newline is of the file that it was put from, never of the password.
+        // A trailing newline comes from the file with which the parameter was put, never from the password.
         let password = SecretValue::new(password.expose().trim_end_matches(['\n', '\r']).to_owned());
         Ok(Some(Administrator::named(Login { username: parameter.username.clone(), password })))
     }
@@ -150,7 +151,7 @@ impl ClusterTargets {
     async fn permit(&self, host: &DockerHost) -> Result<(), TargetError> {
         let grants = self.objects.grants(Source::ApiServer).await.map_err(unavailable)?;
         match grants::docker_host(&grants, host) {
-            // A look goes through a host that is observed; admission keeps changes from it.
+            // Reads may go through a host that is only observed; admission prevents changes through it.
             Verdict::Rotate | Verdict::Observe(_) => Ok(()),
             Verdict::Denied(lacking) => Err(TargetError {
                 reason: "NotGranted",
@@ -182,7 +183,7 @@ impl ClusterTargets {
     }
 }
 
-/// One key of a Secret, which must be text.
+/// Returns one key of a Secret, which must be text.
 fn text(name: &str, secret: &Secret, key: &str) -> Result<SecretValue, TargetError> {
     let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(key)) else {
         return Err(unusable(format!("Secret {name} has no key {key}: add it")));
@@ -230,7 +231,7 @@ fn names(object: &ManagedSecret) -> (&str, &str) {
     (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }
 
-/// Something in the cluster that only a person can put right.
+/// An error in the cluster's configuration that only a person can fix.
 fn unusable(message: String) -> TargetError {
     TargetError { reason: "TargetNotConfigured", message, permanent: true, outcome_unknown: false }
 }
