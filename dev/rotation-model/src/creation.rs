@@ -1,13 +1,13 @@
-//! A first value that one Put creates, and what other people may do to the parameter meanwhile.
+//! A first value that one Put creates without a record, and foreign changes of its parameter meanwhile.
 //!
-//! It has no record. So nothing holds two controllers to one value but that the Put does not overwrite, and nothing but what
-//! is published tells that it was made.
+//! Without a record, only the Put's refusal to overwrite keeps two controllers from publishing two values, and only the
+//! published version proves that the value was made.
 
 use crate::seeds::Seed;
 use crate::stories::Story;
 use crate::world::{Age, Effect, FOREIGN, Id, Outside, Stamp, Version, World};
 
-/// The value is drawn as it is sent: whoever sends it once more sends another one.
+/// Draws a value and sends it. A controller that sends again draws another value.
 pub fn send(story: &Story, world: &mut World, id: Id, request: u8) {
     world.fault_unless_open(request);
     let told = if story.seed == Some(Seed::CreationsUnanswered) { 0 } else { request };
@@ -22,8 +22,9 @@ pub fn send(story: &Story, world: &mut World, id: Id, request: u8) {
     world.send(Effect::Create { version, request });
 }
 
-/// What a look writes into status of the request in the annotation: that what is published answers it, or that it came with
-/// an object whose parameter was there. Of a rotation with a record its end tells.
+/// Records in status, as an observation does, that the request in the annotation is handled: either the published
+/// version answers it, or it came with an object whose parameter already existed. For a rotation with a record, its end
+/// does that.
 pub fn remember_the_request(story: &Story, world: &mut World, seen: &Outside) {
     if !story.begins_with_one_put() {
         return;
@@ -44,7 +45,8 @@ pub fn remember_the_request(story: &Story, world: &mut World, seen: &Outside) {
     }
 }
 
-/// What a record says of the version that it replaces is read off the parameter, which must stay as long as there is one.
+/// Returns true when the parameter may be deleted. It must stay while a record exists or is being sent, because the
+/// model takes the properties of the replaced version from the parameter.
 pub fn may_be_removed(world: &World, path: usize) -> bool {
     let outside = &world.outside;
     let is_of_a_record = |effect: &Effect| matches!(effect, Effect::Record(..) | Effect::Put { .. });
@@ -53,7 +55,8 @@ pub fn may_be_removed(world: &World, path: usize) -> bool {
         && !world.flight.iter().any(|request| is_of_a_record(&request.effect))
 }
 
-/// The stamps go with it. So ids begin anew, and what it has answered may be answered once more.
+/// Deletes the parameter together with its stamps. Ids start again from the beginning, and a request that a deleted
+/// version answered may be answered once more.
 pub fn remove(world: &mut World, path: usize) {
     world.left.removals -= 1;
     world.past.closed = 0;

@@ -1,4 +1,4 @@
-//! The protocol's answer in the terms of the model: small, comparable, and without anything that only people read.
+//! The protocol's answer in the model's terms: small, comparable, and without texts for people.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::seeds::Seed;
 use crate::stories::Story;
 use crate::world::{Id, Outside, PATHS, Why};
 
-/// An act, with what the model has to know of it.
+/// An act, with the parts that the model needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Deed {
     Hold,
@@ -37,26 +37,27 @@ pub enum Answer {
     Rest,
     /// Time, a host or the target ends it.
     Wait,
-    /// Only a person does; the status says so.
+    /// Only a person can end it, and the status says so.
     Told(&'static str),
     Do(Deed),
 }
 
-/// What the controller makes of the world.
+/// The controller's conclusions from a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sight {
     pub answer: Answer,
-    /// Whether hosts are to be deployed to: what is latest is the controller's own, and nothing is about to replace it.
+    /// True when hosts are deployed to: the latest versions are the controller's own, and nothing is about to replace
+    /// them.
     pub deploys: bool,
-    /// Whether a latest version counts as somebody else's.
+    /// True when a latest version counts as foreign.
     pub drifted: bool,
-    /// The lowest rotation that a latest version counts as published by.
+    /// The lowest id among the rotations that count as having published a latest version.
     pub published: Option<Id>,
-    /// Whether the status says that nobody can use a value from before the report.
+    /// True when the status says that nobody can use a value from before the report any more.
     pub contained: bool,
 }
 
-/// The decisions that were made already: worlds differ in much that no decision depends on.
+/// Cache of decisions: worlds differ in many things on which no decision depends.
 #[derive(Default)]
 pub struct Decisions(HashMap<u128, Sight>);
 
@@ -85,7 +86,8 @@ fn decide(story: &Story, seen: &Outside) -> Sight {
     }
 }
 
-/// Where a rotation lies open its step says so, as the status mirrors it to the hosts; else what was never adopted.
+/// Returns true when hosts have to be deployed to. While a record is open, that is so in step Deploy. Without a record
+/// it is so when keyturn published every latest version; hosts that have adopted them are then skipped.
 fn deploys(desired: &Desired<'_>, observed: &Observed) -> bool {
     let ours = observed
         .parameters
@@ -100,7 +102,7 @@ fn deploys(desired: &Desired<'_>, observed: &Observed) -> bool {
     }
 }
 
-/// As the status of the incident's response has it.
+/// Returns true when the incident's response counts the secret as contained; same rule as in its status.
 fn contained(desired: &Desired<'_>, observed: &Observed) -> bool {
     let left = || {
         observed.hosts.iter().all(|host| {

@@ -1,4 +1,4 @@
-//! What a request does when it is applied, be it on time, late, or for the second time.
+//! Applies the effect of a request, whether it arrives on time, late or for the second time.
 
 use crate::seeds::Seed;
 use crate::stories::Story;
@@ -30,14 +30,14 @@ pub fn apply(story: &Story, world: &mut World, effect: Effect) {
     }
 }
 
-/// Records are created without Overwrite: the first one stays.
+/// Creates a record without Overwrite: the first record of an id stays.
 fn create_record(story: &Story, world: &mut World, id: Id, record: Record) {
     let records = &mut world.outside.records;
     if records.contains_key(&id) && story.seed != Some(Seed::RecordsOverwritten) {
         return;
     }
     let is_new = records.insert(id, Record { age: Age::New, ..record }).is_none();
-    // A roll back gives the answer of the rotation that failed, an incident goes on from any.
+    // A roll back gives the answer of the rotation that failed, and an incident continues from any request.
     if is_new && record.request > 0 && !matches!(record.why, Why::RollBack | Why::Incident) {
         begin_for(world, record.request);
     }
@@ -51,7 +51,7 @@ fn begin_for(world: &mut World, request: u8) {
     }
 }
 
-/// No record says which value was drawn first: the Put that arrives first does.
+/// Creates a first value. No record says which value was drawn first: the Put that arrives first wins.
 fn create(story: &Story, world: &mut World, version: Version, request: u8) {
     let overwrites = story.seed == Some(Seed::CreationsOverwrite);
     if put(world, 0, version, overwrites) && request > 0 {
@@ -73,7 +73,8 @@ fn drop_record(story: &Story, world: &mut World, id: Id) {
         object.handled |= 1 << record.request;
         object.last_answered = record.request;
     }
-    // Whoever closed it knows that nothing else lies open. Beside one that came back others may come still.
+    // The controller that closed it knows that no other record is open. Where a record has come back, others may
+    // follow.
     if world.outside.records.is_empty() && !came_back {
         object.settled = Some(Age::Old);
     }
@@ -82,7 +83,7 @@ fn drop_record(story: &Story, world: &mut World, id: Id) {
     }
 }
 
-/// A newer rotation is published, or another draw of the same id.
+/// Returns true when a newer rotation is published, or another value with the same id.
 fn has_come_back(world: &World, id: Id, record: &Record) -> bool {
     let is_another = |(versions, recorded): (&Vec<Version>, &Value)| {
         let latest = versions.last().filter(|latest| latest.by_us);
@@ -92,7 +93,8 @@ fn has_come_back(world: &World, id: Id, record: &Record) -> bool {
     world.outside.paths.iter().zip(&record.values).any(is_another)
 }
 
-/// A role has one password: all others that it had are over with the rotation.
+/// Marks the earlier passwords of a role as retired. A role has one password: all others that it had end with the
+/// rotation.
 fn retire_what_was(world: &mut World, closed: &Record) {
     let current = bit(world.outside.roles[0].password);
     let published = world.outside.paths.iter().flatten().filter(|version| version.by_us);
@@ -103,7 +105,7 @@ fn retire_what_was(world: &mut World, closed: &Record) {
     world.past.retired |= (over | bit(closed.values[0])) & !current;
 }
 
-/// Answers whether it was taken. One that creates a parameter does not overwrite it.
+/// Returns true when the Put was accepted. A Put that creates a parameter does not overwrite it.
 fn put(world: &mut World, path: usize, version: Version, overwrites: bool) -> bool {
     if world.outside.refusals[path] != Refusal::None {
         world.outside.object.publication_refused = true;
@@ -119,7 +121,8 @@ fn put(world: &mut World, path: usize, version: Version, overwrites: bool) -> bo
     true
 }
 
-/// A change of a role is one transaction with its fence.
+/// Returns true when the server does not accept the change: it is away, or the role's fence is of a newer rotation. The
+/// change and its fence are one transaction.
 fn is_fenced_off(story: &Story, world: &World, role: &Role, id: Id) -> bool {
     world.outside.server != Server::There || story.is_fenced() && role.fence > id
 }
@@ -129,7 +132,7 @@ fn install(story: &Story, world: &mut World, id: Id, (role, value): (u8, Value))
     if is_fenced_off(story, world, &known, id) {
         return;
     }
-    // A roll back gives it back on purpose.
+    // A roll back restores the old password on purpose.
     if world.outside.records.get(&id).is_some_and(|record| record.why == Why::RollBack) {
         world.past.retired &= !bit(value);
     }

@@ -1,4 +1,4 @@
-//! What the controller would have observed of a world, and what the object asks for: the input of the real protocol.
+//! Converts a world into the input of the real protocol: the controller's observations and the desired state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ pub const ROLE_NAMES: [&str; 2] = ["a", "b"];
 const OWNER: &str = "test/shop/login";
 const HOST_NAMES: [&str; 2] = ["one", "two"];
 const REQUESTS: [&str; 4] = ["0", "1", "2", "3"];
-/// What is suspected was made so long before the report.
+/// Age of suspected values at the time of the report.
 const LONG: TimeDelta = TimeDelta::days(30);
 const MOMENT: TimeDelta = TimeDelta::seconds(20);
 
@@ -30,7 +30,7 @@ pub fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default()
 }
 
-/// When a thing of this age was made.
+/// Returns the time at which something of this age was made.
 fn at(age: Age) -> DateTime<Utc> {
     now()
         - match age {
@@ -40,12 +40,12 @@ fn at(age: Age) -> DateTime<Utc> {
         }
 }
 
-/// When SSM took a version: of two in one tick, the suspected one came before the report.
+/// Returns SSM's time of a version: of two versions in one tick, the suspected one came before the report.
 fn modified(version: &world::Version) -> DateTime<Utc> {
     at(version.age) + if version.suspected { -MOMENT } else { MOMENT }
 }
 
-/// When a value was drawn.
+/// Returns the time at which a value was drawn.
 fn drawn_at(seen: &Outside, suspected: bool) -> DateTime<Utc> {
     let reported_at = seen.report.map_or(now() - LONG, |report| at(report.age));
     reported_at + if suspected { -LONG } else { TimeDelta::seconds(1) }
@@ -141,8 +141,9 @@ fn parameter(seen: &Outside, path: usize) -> Parameter {
     Parameter { shape: (!seen.paths[path].is_empty()).then_some(shape), ..parameter }
 }
 
-/// Misfits after the last fitting version whose value is that of the record, or of a fitting version of the same id: as the
-/// controller finds them by reading the values.
+/// Returns versions that count as our own Put applied twice. These are misfits after the last fitting version whose
+/// value is the record's, or that of a fitting version with the same id. The controller finds them by reading the
+/// values.
 pub fn duplicates(seen: &Outside, path: usize) -> BTreeSet<i64> {
     let versions = || seen.paths[path].iter().zip(1_u8..);
     let fits = |version: &world::Version, number: u8| version.stamp.is_some_and(|s| s.expected == number);
@@ -161,7 +162,7 @@ pub fn duplicates(seen: &Outside, path: usize) -> BTreeSet<i64> {
     later.filter(|(version, _)| is_ours(version)).map(|(_, number)| i64::from(number)).collect()
 }
 
-/// Paths whose latest version counts as the newest record's and holds another value.
+/// Returns the paths whose latest version carries the newest record's id but holds another value.
 fn mismatched(seen: &Outside) -> BTreeSet<String> {
     let Some((id, record)) = seen.records.last_key_value() else { return BTreeSet::new() };
     let differs = |path: &usize| {
@@ -313,7 +314,8 @@ pub fn desired(story: &Story, seen: &Outside) -> Desired<'static> {
     }
 }
 
-/// What is old is so by the grace alone: the time for finishing a deleted object is longer.
+/// Converts the age of a deletion or an observation. An old one is exactly as old as the grace and no older, since the
+/// time limit for deleted objects is longer.
 fn since(age: Age) -> DateTime<Utc> {
     if age == Age::Old { now() - GRACE } else { at(age) }
 }

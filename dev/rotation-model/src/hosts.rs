@@ -1,22 +1,22 @@
-//! What happens on the hosts: deployments and how they end, and looks that deploy nothing.
+//! Events on the hosts: deployments with their ends, and runs that only verify.
 
 use crate::stories::Story;
 use crate::world::{Failure, Host, Outside, PATHS, Proof, Role, Server, Shows, World};
 
-/// How a deployment ends.
+/// The end of a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum End {
-    /// The script has done what it should; whether verify passes depends on the login.
+    /// The script succeeded; whether verify passes depends on the login.
     Done,
-    /// The script failed, and containers run what they ran before.
+    /// The script failed, and containers still run the previous version.
     Failed,
-    /// The containers run the new version and do not work with it.
+    /// Containers run the new version, and do not work with it.
     Broken,
-    /// The connection was lost; the script had begun, or not.
+    /// The connection was lost, before or after the script began (`applied`).
     Unknown { applied: bool },
 }
 
-/// Whether the controller would start a deployment there.
+/// Returns true when the controller would start a deployment on this host.
 pub fn may_start(outside: &Outside, host: &Host, deploys: bool) -> bool {
     deploys && outside.knows_hosts() && host.deploying.is_none() && !has_adopted_latest(outside, host)
 }
@@ -65,7 +65,7 @@ pub fn end(story: &Story, world: &mut World, at: usize, how: End) {
     world.outside.hosts[at].failed = failed;
 }
 
-/// A run that only verifies and compares.
+/// Runs verify and the comparison without a deployment.
 pub fn look(story: &Story, world: &mut World, at: usize) {
     if !world.outside.knows_hosts() {
         return;
@@ -83,14 +83,14 @@ pub fn look(story: &Story, world: &mut World, at: usize) {
 }
 
 struct Run {
-    /// Whether the verify script passed.
+    /// True when the verify script passed.
     verified: bool,
-    /// Whether it was a deployment.
+    /// True when the run was a deployment.
     deployed: bool,
 }
 
-/// Writes what a run has shown, as the DockerHost's status has it; answers whether anything runs another value. That of a
-/// version which was applied twice is the same.
+/// Writes the results of a run as the DockerHost's status has them; returns true when a container runs another value. A
+/// version that was applied twice has the same value, and does not count as another one.
 fn show(story: &Story, outside: &mut Outside, at: usize, versions: [u8; PATHS], run: Run) -> bool {
     let value = |path: usize, number: u8| outside.version(path, number).map(|version| version.value);
     let runs = outside.hosts[at].runs;
@@ -117,13 +117,13 @@ fn show(story: &Story, outside: &mut Outside, at: usize, versions: [u8; PATHS], 
     differs
 }
 
-/// Whether the verify script passes: the login works.
+/// Returns true when the verify script passes, which means that the login works.
 fn works(story: &Story, outside: &Outside, at: usize) -> bool {
     let login = outside.login_of(&outside.hosts[at]);
     !story.has_target() || login.is_some_and(|version| outside.accepts(version.role, version.value))
 }
 
-/// A database that is deployed for the first time takes the password that it is given.
+/// A database that is deployed for the first time takes the given password as its first one.
 fn first_password(world: &mut World, at: usize) {
     let login = world.outside.login_of(&world.outside.hosts[at]).copied();
     if let (Server::NotThereYet, Some(version)) = (world.outside.server, login) {

@@ -1,4 +1,4 @@
-//! What must hold in every world. The ids are those of the design's list of invariants.
+//! Invariants of every world. Their ids (I1, I2, …) are those in the design's list.
 
 use crate::decision::{Answer, Deed, Sight};
 use crate::stories::{Source, Story};
@@ -6,7 +6,7 @@ use crate::world::{
     FOREIGN, Host, Outside, Record, Refusal, Role, Server, UNKNOWN, Version, Why, World, bit,
 };
 
-/// What is wrong with this world; `None` where nothing is.
+/// Returns the first violated invariant of this world; `None` if all hold.
 pub fn broken(story: &Story, world: &World, sight: Sight) -> Option<&'static str> {
     world
         .past
@@ -36,7 +36,7 @@ const CHECKS: &[(&str, Check)] = &[
     (CONTAINED, contained_is_true),
 ];
 
-/// What the controller put last here.
+/// Returns the latest version if the controller put it.
 fn ours(outside: &Outside, path: usize) -> Option<&Version> {
     outside.latest(path).filter(|latest| latest.by_us)
 }
@@ -47,19 +47,20 @@ fn live_passwords_can_be_read_back(story: &Story, world: &World, _: Sight) -> bo
         let published = outside.paths.iter().flatten().any(|version| version.value == value);
         published || outside.records.values().any(|record| record.values[0] == value)
     };
-    // What somebody has deleted, or nobody has published before keyturn came, is not the controller's to know.
+    // The controller cannot know a password whose version somebody deleted, or that was never published before keyturn.
     let is_known = |role: &Role| role.password == UNKNOWN || known(role.password);
     let deleted = outside.object.deleting.is_some() && outside.paths.iter().any(Vec::is_empty);
     !story.has_target() || deleted || outside.roles.iter().all(|role| !role.can_log_in || is_known(role))
 }
 
-/// In an incident the revocation goes before the hosts, once it is due.
+/// A due revocation is the exception: in an incident it does not wait for hosts.
 fn hosts_can_log_in(story: &Story, world: &World, _: Sight) -> bool {
     let outside = &world.outside;
     if !story.has_target() || outside.is_due() || world.past.abandoned {
         return true;
     }
-    // A role that has one password is changed before its hosts: nothing shows more than that the end is good.
+    // A role with one password is changed before its hosts are deployed to, so only the end of the rotation can be
+    // checked.
     if story.is_in_place() && !(outside.records.is_empty() && world.flight.is_empty()) {
         return true;
     }
@@ -106,7 +107,7 @@ fn rest_is_deserved(story: &Story, world: &World, sight: Sight) -> bool {
     }
     let ours_everywhere = (0..story.paths).all(|path| ours(&world.outside, path).is_some());
     let published = world.outside.paths.iter().flatten().filter_map(|version| version.stamp);
-    // Nobody has looked at it yet: what came with it may be an old request.
+    // The object was never seen: a request that came with it may be an old one.
     let answered = object.unseen
         || object.handled & (1 << object.asked) != 0
         || published.map(|stamp| stamp.request).chain([0]).any(|request| request == object.asked);
@@ -115,7 +116,7 @@ fn rest_is_deserved(story: &Story, world: &World, sight: Sight) -> bool {
         && (!ours_everywhere || is_served(story, world) && old_roles_are_shut(story, world))
 }
 
-/// What is published works, and hosts can log in with what they run.
+/// Returns true when the published value works, and hosts can log in with what they run.
 pub fn is_served(story: &Story, world: &World) -> bool {
     let outside = &world.outside;
     let works = |path| ours(outside, path).is_none_or(|version| outside.accepts(version.role, version.value));
@@ -136,13 +137,13 @@ fn what_is_gone_leaves_nothing(_: &Story, world: &World, _: Sight) -> bool {
     !outside.object.gone || world.past.abandoned || outside.records.is_empty() && outside.markers.is_empty()
 }
 
-/// `deletionPolicy: Delete`, for what the controller has put.
+/// With `deletionPolicy: Delete`, versions that the controller put are deleted with the object.
 fn parameters_go_with_their_object(story: &Story, world: &World, _: Sight) -> bool {
     let is_left = world.outside.paths.iter().flatten().any(|version| version.by_us);
     !story.delete_parameters || !world.outside.object.gone || world.past.abandoned || !is_left
 }
 
-/// A Put that should create the parameter comes too late where there is a version.
+/// A Put that creates a parameter must not take effect where there already is a version.
 fn first_values_overwrite_nothing(_: &Story, world: &World, _: Sight) -> bool {
     let creates = |version: &Version| version.by_us && version.stamp.is_some_and(|stamp| stamp.expected == 1);
     !world.outside.paths.iter().any(|versions| versions.iter().skip(1).any(creates))
@@ -152,7 +153,7 @@ fn drift_is_somebody_s(story: &Story, world: &World, sight: Sight) -> bool {
     let outside = &world.outside;
     let is_newer =
         |record: &Record| (0..story.paths).any(|path| outside.latest_number(path) > record.base[path]);
-    // What a rotation replaces was there before, and is nothing to decide for anybody.
+    // The version that a rotation replaces was there before, so it is no drift for a person to decide about.
     let held = sight.answer == Answer::Told("Drift");
     let rightly = outside.records.values().next_back().is_none_or(is_newer);
     (world.past.foreign_writes > 0 || !sight.drifted) && (rightly || !held)
@@ -165,7 +166,7 @@ fn contained_is_true(story: &Story, world: &World, sight: Sight) -> bool {
     }
     let runs_suspected = |host: &Host| outside.login_of(host).is_some_and(|v| outside.is_suspected(v.value));
     match story.source {
-        // All that there is of it is published.
+        // Without hosts the published value is the only copy.
         Source::Random if outside.hosts.is_empty() => {
             outside.latest(0).is_none_or(|latest| !outside.is_suspected(latest.value))
         }
@@ -177,8 +178,8 @@ fn contained_is_true(story: &Story, world: &World, sight: Sight) -> bool {
     }
 }
 
-/// Whether a run may end here: nothing is left to do, or the status says what only a person can do and nobody is without a
-/// login meanwhile.
+/// Returns true when a run may end here: nothing is left to do, or the status tells what only a person can do and no
+/// host is without a login meanwhile.
 pub fn is_an_end(story: &Story, world: &World, sight: Sight) -> bool {
     let outside = &world.outside;
     if outside.object.gone {
@@ -188,7 +189,7 @@ pub fn is_an_end(story: &Story, world: &World, sight: Sight) -> bool {
         return false;
     }
     if outside.object.deleting.is_some() {
-        // Whatever it waits for: it is let go in the end.
+        // Whatever the deletion waits for, the object has to be released in the end.
         return false;
     }
     if !outside.object.granted {
@@ -198,7 +199,7 @@ pub fn is_an_end(story: &Story, world: &World, sight: Sight) -> bool {
     match sight.answer {
         Answer::Rest => true,
         Answer::Wait => false,
-        // Nobody answers it but the spec, which the status says.
+        // Only a change of the spec can end this, and the status says so.
         Answer::Told("SourceChanged") => true,
         Answer::Told(_) => is_served(story, world) && is_not_suspected(world),
         Answer::Do(Deed::Promote { path, .. } | Deed::Create { path, .. } | Deed::ProveWritable { path }) => {
@@ -210,7 +211,8 @@ pub fn is_an_end(story: &Story, world: &World, sight: Sight) -> bool {
     }
 }
 
-/// In an incident only somebody's later write may keep what was suspected from being replaced.
+/// Returns true when no latest version holds a suspected value. In an incident, a run that waits for a person may end
+/// only if a later foreign write has replaced that value.
 fn is_not_suspected(world: &World) -> bool {
     let suspected = |version: &Version| world.outside.is_suspected(version.value);
     (0..world.outside.paths.len()).all(|path| !world.outside.latest(path).is_some_and(suspected))

@@ -1,11 +1,11 @@
 //! A model of everything around keyturn's rotation protocol, searched exhaustively.
 //!
-//! The protocol itself is not modelled: [`evidence`] makes of a small [`world`] what the controller would have observed, and
-//! `keyturn::rotation::protocol::next` decides. [`moves`] are what the world may do next, late and duplicated requests of the
-//! controller among them, and [`creation`] what belongs to a first value without a record; [`invariants`] is what must hold in
-//! every world that can be reached; [`search`] reaches all of them, breadth first, so that the first violation is a shortest
-//! one. [`stories`] say what may happen in one search, and [`seeds`] are bugs on purpose, which show that the search can fail.
-//! `docs/model.md` is the page about it.
+//! The protocol itself is not modelled: [`evidence`] converts a small [`world`] into the controller's observations, and
+//! `keyturn::rotation::protocol::next` decides. [`moves`] are the possible next events in a world, including late and
+//! duplicated requests of the controller; [`creation`] has those of a first value without a record. [`invariants`] must
+//! hold in every reachable world. [`search`] reaches all of them breadth first, so the first violation found is one of
+//! the shortest. [`stories`] say what may happen in one search, and [`seeds`] are deliberate bugs, which show that the
+//! search can fail. `docs/model.md` describes the model.
 
 pub mod creation;
 pub mod decision;

@@ -1,10 +1,9 @@
-//! `rotation-model`: searches the stories, prints what was found, and fails where it is not known. A story that is too large
-//! is searched up to a number of worlds, breadth first, and the last line says so.
+//! `rotation-model` searches the stories, prints the results, and fails if a violation is not known. A story that is
+//! too large is searched up to a number of worlds, breadth first, and the last line says so.
 //!
 //! ```text
-//! rotation-model            the small and the large stories, then the seeded bugs
-//! rotation-model seeds      the seeded bugs alone
-//! rotation-model WORD…      the stories whose name contains one of the words
+//! rotation-model            the small and the large stories, then the seeded bugs rotation-model seeds      the seeded
+//! bugs alone rotation-model WORD…      the stories whose name contains one of the words
 //! ```
 
 use std::process::ExitCode;
@@ -14,7 +13,7 @@ use keyturn_rotation_model::search::{Found, search};
 use keyturn_rotation_model::seeds;
 use keyturn_rotation_model::stories::{self, Story};
 
-/// More worlds than fit into the memory of a small machine.
+/// Limit for the number of worlds: more than fit into the memory of a small machine.
 const MOST: usize = 4_000_000;
 
 fn main() -> ExitCode {

@@ -1,5 +1,5 @@
-//! What may happen next in a world: the controllers decide, their requests are applied, time passes, hosts deploy, and other
-//! people do what the story lets them.
+//! The possible next events in a world: controllers decide, their requests are applied, time passes, hosts deploy, and
+//! other people do what the story allows.
 
 use keyturn::api::managed_secret::OnDrift;
 
@@ -14,11 +14,11 @@ use crate::world::{
     Version, Why, World,
 };
 
-/// What a decision is made on.
+/// The reads on which a decision is based.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum View {
     Fresh,
-    /// Reads that miss the newest version of this path.
+    /// Stale reads that miss the newest version of this path.
     WithoutVersion(usize),
     WithoutRecord,
     WithoutMarker,
@@ -27,14 +27,14 @@ pub enum View {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
     Decide(View, Answer),
-    /// The request that was sent first, second, … is applied.
+    /// A request that was sent is applied; requests may be applied in any order.
     Apply(Effect),
     ApplyTwice(Effect),
     /// Half of the grace passes.
     Tick,
-    /// The time for finishing a deleted object passes.
+    /// The time limit for a deleted object to finish its rotation passes.
     DeadlinePasses,
-    /// The object is let go although nothing may be looked at.
+    /// The object is released after its time limit although no grant covers it any more.
     LetGo,
     StartDeployment(usize),
     EndDeployment(usize, End),
@@ -54,7 +54,7 @@ pub enum Move {
     Mend(usize),
     /// Somebody deletes the parameter.
     Remove(usize),
-    /// Somebody puts a parameter that is not there.
+    /// Somebody puts a parameter that does not exist.
     PutFirst(usize),
     FallSilent,
     ReportIncident,
@@ -70,7 +70,7 @@ pub enum Move {
 }
 
 impl Move {
-    /// Whether it happens once faults have stopped, with nobody doing anything but what the status asks for.
+    /// Returns true for moves that still happen once faults have stopped and people do only what the status asks for.
     pub fn is_good(self) -> bool {
         matches!(
             self,
@@ -89,7 +89,7 @@ impl Move {
     }
 }
 
-/// Every move with what comes of it, in a fixed order.
+/// Returns every possible move with the world that results, in a fixed order.
 pub fn all(story: &Story, decisions: &mut Decisions, world: &World) -> Vec<(Move, World)> {
     let mut next = Moves { story, world, found: Vec::new() };
     let sight = decisions.of(story, &world.outside);
@@ -258,7 +258,7 @@ impl Moves<'_> {
             if refused {
                 self.push(Move::Mend(path), |next| next.outside.refusals[path] = Refusal::None);
             } else if world.left.refusals > 0 {
-                // What is not there shows nothing.
+                // A parameter that does not exist cannot show why SSM would refuse.
                 let is_there = !world.outside.paths[path].is_empty();
                 for refusal in [Refusal::Hidden, Refusal::Shown].into_iter().take(1 + usize::from(is_there)) {
                     self.push(Move::Refuse(path, refusal), |next| {
@@ -343,7 +343,7 @@ impl Moves<'_> {
     }
 }
 
-/// What a controller may read: everything, or all but the newest of one kind.
+/// Returns the possible reads of a controller: everything, or everything but the newest item of one kind (stale reads).
 fn views(world: &World) -> Vec<(View, Outside)> {
     let outside = &world.outside;
     let mut views = vec![(View::Fresh, outside.clone())];
@@ -371,7 +371,7 @@ fn views(world: &World) -> Vec<(View, Outside)> {
     views
 }
 
-/// What the process remembers of records that it sees, or not.
+/// Updates the process's memory of whether it has seen records.
 fn look_for_records(world: &mut World, seen: &Outside) {
     let object = &mut world.outside.object;
     if !seen.records.is_empty() || !object.finalizer {
@@ -398,7 +398,7 @@ fn perform(story: &Story, world: &mut World, seen: &Outside, deed: Deed) {
             world.outside.object.gone = world.outside.object.deleting.is_some();
         }
         Deed::Abandon => let_go(world),
-        // Such a Put is answered at once, and changes nothing.
+        // This Put is answered at once and changes nothing.
         Deed::ProveWritable { .. } => {}
         Deed::Record { id, why, request } => begin(story, world, seen, (id, why, request)),
         Deed::RollBack { id, failed, kept } => {
@@ -427,7 +427,7 @@ fn begin(story: &Story, world: &mut World, seen: &Outside, (id, why, request): (
     }
     let published = seen.latest(0).map(|version| version.role);
     let value = world.draw(id);
-    // The role that is in use: one that is shut out is published where somebody brought its version back.
+    // The role that is in use. The published one may be retired, where somebody has put its version back.
     let can_log_in = |role: u8| seen.roles[usize::from(role)].can_log_in;
     let published = published.map(|role| {
         let left = story.source == Source::Alternating && !can_log_in(role) && can_log_in(1 - role);
@@ -452,7 +452,8 @@ fn begin(story: &Story, world: &mut World, seen: &Outside, (id, why, request): (
     world.send(Effect::Record(id, record));
 }
 
-/// A role that has one password is not taken from a host that has followed, or may be about to.
+/// Checks that a roll back does not change a role with one password under a host that already uses the new password, or
+/// may be about to.
 fn judge_roll_back(story: &Story, world: &mut World, seen: &Outside, failed: Id) {
     let Some(failed) = seen.records.get(&failed) else { return };
     let follows = |host: &Host| {
@@ -478,7 +479,7 @@ fn roll_back(world: &mut World, seen: &Outside, id: Id, (failed, kept): (Id, [bo
         base: std::array::from_fn(|path| if path < seen.paths.len() { seen.latest_number(path) } else { 0 }),
         kept,
         request: failed.request,
-        // It is as old as it was.
+        // A restored value keeps its old age.
         suspected: previous(0).is_some_and(|version| version.suspected),
         age: Age::New,
     };
@@ -488,13 +489,13 @@ fn roll_back(world: &mut World, seen: &Outside, id: Id, (failed, kept): (Id, [bo
 
 fn install(story: &Story, world: &mut World, seen: &Outside, id: Id) {
     let Some(record) = seen.records.get(&id) else { return };
-    // Whatever this look shows of it: what is published already has nothing to fear from SSM.
+    // SSM cannot refuse a value any more that is already published, even if these reads do not show it.
     let published = (0..story.paths).all(|path| {
         let latest = world.outside.latest(path);
         record.kept[path] || latest.is_some_and(|version| version.stamp.is_some_and(|stamp| stamp.id == id))
     });
     let refused = seen.refusals.contains(&Refusal::Shown);
-    // A roll back gives the hosts what they run: a Put that is refused is the lesser evil then.
+    // A roll back restores the password that hosts run: a refused Put is the smaller problem.
     let gives_back = record.why == Why::RollBack;
     if story.is_in_place() && refused && !published && !gives_back && !seen.is_due() {
         world.fault("A role is changed in place although SSM shows that it will refuse the Put");
@@ -505,7 +506,8 @@ fn install(story: &Story, world: &mut World, seen: &Outside, id: Id) {
 fn promote(story: &Story, world: &mut World, seen: &Outside, (id, path, expected): (Id, u8, u8)) {
     let Some(record) = seen.records.get(&id) else { return };
     let changed = story.is_in_place() && seen.accepts(record.role, record.values[0]);
-    // A version of ours that is put back is one of ours that came late, while a rotation is open.
+    // Here only versions of other people count as foreign. While a rotation is open, a version of ours that is put back
+    // equals one that arrived late.
     let foreign = seen.latest(usize::from(path)).is_some_and(|latest| latest.value >= FOREIGN);
     let after = seen.latest_number(usize::from(path)) > record.base[usize::from(path)];
     let kept = !seen.is_due() && !seen.has_to_go(usize::from(path), story.has_target());
@@ -547,7 +549,7 @@ fn lose_status(world: &mut World) {
     object.preflight = false;
     object.publication_refused = false;
     object.last_answered = 0;
-    // What comes with an object that was never seen is recorded only, unless it is being executed.
+    // A request that came with an object which was never seen is only recorded, unless it is being executed.
     let executed = world.outside.records.values().any(|record| record.request == object.asked);
     object.handled = if executed { 0 } else { 1 << object.asked };
 }

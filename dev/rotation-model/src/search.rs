@@ -1,4 +1,4 @@
-//! Reaches every world of a story, breadth first, and looks at each.
+//! Reaches every world of a story, breadth first, and checks each of them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,7 +9,7 @@ use crate::moves;
 use crate::stories::Story;
 use crate::world::World;
 
-/// Two hashes of 64 bits: with ten million worlds, a chance of one in 10^24 that two are taken for one.
+/// Hashes a value with two hashes of 64 bits. With ten million worlds, the chance of a collision is one in 10^24.
 pub fn fingerprint(of: &impl Hash) -> u128 {
     let half = |salt: u8| {
         let mut hasher = DefaultHasher::new();
@@ -20,36 +20,36 @@ pub fn fingerprint(of: &impl Hash) -> u128 {
     half(0) << 64 | half(1)
 }
 
-/// What a search has found.
+/// The results of a search.
 #[derive(Debug, Default)]
 pub struct Found {
     pub states: usize,
     pub transitions: usize,
-    /// The longest of the shortest ways to a world.
+    /// The largest distance of a world from the first one, in moves.
     pub depth: usize,
-    /// By what is violated: the shortest way there.
+    /// The shortest path to each kind of violation.
     pub violations: Vec<Violation>,
-    /// Whether there were more worlds than the search may hold.
+    /// True when there were more worlds than the search may hold.
     pub cut_short: bool,
 }
 
 #[derive(Debug)]
 pub struct Violation {
     pub what: &'static str,
-    /// One move a line.
+    /// The path, one move a line.
     pub trace: Vec<String>,
 }
 
 pub const STUCK: &str = "I6: no way leads from here to an end";
 
-/// A search that goes on.
+/// A search in progress.
 struct Search<'a> {
     story: &'a Story,
     decisions: Decisions,
     known: HashMap<u128, u32>,
-    /// By world: where it was reached from, and by which of the moves there.
+    /// For each world, by number: the world from which it was reached, and the number of the move.
     reached: Vec<(u32, u16)>,
-    /// Moves of worlds that have no more faults, from and to.
+    /// Moves in worlds that have no more faults: from and to.
     good: Vec<(u32, u32)>,
     ends: Vec<u32>,
     broken: Vec<(&'static str, u32)>,
@@ -57,8 +57,8 @@ struct Search<'a> {
     depth: usize,
 }
 
-/// Searches a story. `most` bounds the worlds; `all` goes on after the first violation
-/// that is not known, to the first of each kind.
+/// Searches a story. `most` limits the number of worlds; with `all` the search continues after the first violation that
+/// is not known, to the first one of each kind.
 pub fn search(story: &Story, most: usize, all: bool) -> Found {
     let mut search = Search {
         story,
@@ -88,7 +88,7 @@ pub fn search(story: &Story, most: usize, all: bool) -> Found {
 }
 
 impl Search<'_> {
-    /// Whether it was cut short.
+    /// Returns true when the search was cut short.
     fn run(&mut self, most: usize, all: bool) -> bool {
         let first = self.story.begin();
         let mut waiting = VecDeque::new();
@@ -104,7 +104,7 @@ impl Search<'_> {
                 if !all && !self.story.known.contains(&what) {
                     return false;
                 }
-                // What follows from a broken world says nothing new.
+                // The successors of a broken world show nothing new.
                 self.ends.push(at);
                 continue;
             }
@@ -138,7 +138,7 @@ impl Search<'_> {
         (at, at == next)
     }
 
-    /// The first world from which no good moves lead to an end.
+    /// Finds the first world from which no good moves lead to an end.
     fn find_stuck(&mut self) {
         self.good.sort_unstable_by_key(|(_, to)| *to);
         let from = |to: u32| {
@@ -158,7 +158,7 @@ impl Search<'_> {
         }
     }
 
-    /// The shortest way to a world: the moves are made once more.
+    /// Returns the shortest path to a world, by making its moves again.
     fn trace(&self, to: u32) -> Vec<String> {
         let mut way = Vec::new();
         let mut at = to;
@@ -182,7 +182,7 @@ impl Search<'_> {
     }
 }
 
-/// The different violations of a search, by name.
+/// Returns the kinds of violations that a search found.
 pub fn kinds(found: &Found) -> HashSet<&'static str> {
     found.violations.iter().map(|violation| violation.what).collect()
 }

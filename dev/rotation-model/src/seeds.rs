@@ -1,7 +1,7 @@
-//! Bugs on purpose: each is a search that has to find a violation.
+//! Deliberate bugs: for each one there is a search that has to find a violation.
 //!
-//! The protocol is the real one, so what it was before a mend is had by taking from its evidence what the mend has brought.
-//! The rest takes away what it relies on.
+//! The protocol is the real one. Its behaviour before a fix is simulated by removing the evidence that the fix added;
+//! other seeds remove something that the protocol relies on.
 
 use std::collections::BTreeMap;
 
@@ -17,45 +17,45 @@ use crate::world::{Object, Outside};
 pub enum Seed {
     /// A run that deployed nothing counts as adoption where nothing can be compared (A1).
     LooksAdopt,
-    /// What SSM would refuse is not looked at before a role is changed (A3).
+    /// The constraints of SSM are not checked before a role is changed (A3).
     ShapesUnread,
-    /// A publication that is refused for good is tried for ever (A3).
+    /// A publication that SSM permanently refuses is retried for ever (A3).
     RefusalsForgotten,
-    /// The first password is deployed before a server that is there has it (A4).
+    /// The first password is deployed before an existing server has it (A4).
     HostsBeforeServer,
-    /// Status remembers the request of the last rotation only (A6).
+    /// Status remembers only the request of the last rotation (A6).
     RequestsForgotten,
-    /// A value of an earlier rotation that is put back counts as a duplicate of ours (B1).
+    /// The value of an earlier rotation, put back by somebody, counts as a duplicate of ours (B1).
     RestoredIsOurs,
-    /// A record does not say when its base was taken (B2).
+    /// A record does not contain the time of its base version (B2).
     BaseWithoutTime,
-    /// A deployment of which nobody knows how it ended counts as rejected by the host (B3).
+    /// A deployment with an unknown end counts as rejected by the host (B3).
     UnknownIsRejected,
-    /// Somebody's write holds a role that was changed in place once it is published (B6).
+    /// A foreign write holds back a role that was changed in place, after its publication (B6).
     DriftHoldsChangedRoles,
     /// A record is finished with the source that the spec names now (B7).
     SourceFollowsSpec,
-    /// Nothing bounds a deletion that is kept from being finished (B8).
+    /// A deletion that cannot be finished has no time limit (B8).
     DeletionUnbounded,
-    /// There is no grace.
+    /// The grace is zero.
     NoGrace,
     /// Requests live for ever.
     NoEndOfRequests,
-    /// A second record of one id is written over the first.
+    /// A second record of an id overwrites the first.
     RecordsOverwritten,
-    /// Every host counts as having adopted what is published.
+    /// Every host counts as having adopted the published version.
     NoProof,
-    /// A first value is put over what is there.
+    /// The Put of a first value overwrites an existing version.
     CreationsOverwrite,
-    /// An object that is deleted does not wait for first values that were sent a moment ago.
+    /// The deletion of an object does not wait for first values that were sent shortly before.
     CreationsUnwaited,
-    /// A first value that has to go with its object is sent before the object is held.
+    /// A first value that has to be deleted with its object is sent before the object has a finalizer.
     CreationsUnheld,
-    /// A first value does not carry the request that it answers.
+    /// The stamp of a first value does not contain the request that it answers.
     CreationsUnanswered,
 }
 
-/// Every seed with a story in which it has to be found.
+/// Returns every seed with a story in which it has to be found.
 pub fn all() -> Vec<Story> {
     use Seed::{
         BaseWithoutTime, CreationsOverwrite, CreationsUnanswered, CreationsUnheld, CreationsUnwaited,
@@ -92,7 +92,7 @@ pub fn all() -> Vec<Story> {
     table.into_iter().filter_map(seeded).collect()
 }
 
-/// Takes from the evidence what the seed says.
+/// Changes the evidence as the seed requires.
 pub fn distort(story: &Story, seen: &Outside, observed: &mut Observed) {
     match story.seed {
         Some(Seed::LooksAdopt) => {
@@ -175,7 +175,7 @@ fn reject_the_unknown(observed: &mut Observed) {
     }
 }
 
-/// Makes every host show what is published last by the newest rotation.
+/// Makes every host prove the newest rotation's version or, without one, the latest.
 fn prove(observed: &mut Observed) {
     let newest = observed.records.keys().next_back().copied();
     for host in &mut observed.hosts {
@@ -194,7 +194,8 @@ fn prove(observed: &mut Observed) {
     }
 }
 
-/// Whether the request in the annotation counts as answered.
+/// Returns true when the request in the annotation counts as handled; with the seed `RequestsForgotten` only the
+/// request of the last rotation does.
 pub fn handled(story: &Story, object: &Object) -> bool {
     match story.seed {
         Some(Seed::RequestsForgotten) => object.last_answered == object.asked,
@@ -202,19 +203,21 @@ pub fn handled(story: &Story, object: &Object) -> bool {
     }
 }
 
-/// When the object counts as deleted.
+/// Returns the time of deletion that the protocol sees; with the seed `DeletionUnbounded` it never reaches the time
+/// limit.
 pub fn deleting(story: &Story, at: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
     let unbounded = story.seed == Some(Seed::DeletionUnbounded);
     at.map(|at| if unbounded { at.max(now() - TimeDelta::minutes(30)) } else { at })
 }
 
-/// Since when nothing counts as seen or sent that could lie there unseen.
+/// Returns the time since which the protocol believes that there is no record; with the seed `CreationsUnwaited` it is
+/// at least an hour ago.
 pub fn settled_since(story: &Story, at: DateTime<Utc>) -> DateTime<Utc> {
     let forgets = story.seed == Some(Seed::CreationsUnwaited);
     if forgets { at.min(now() - TimeDelta::hours(1)) } else { at }
 }
 
-/// Whether the object counts as carrying the finalizer.
+/// Returns true when the object counts as having the finalizer; with the seed `CreationsUnheld` it always does.
 pub fn is_held(story: &Story, object: &Object) -> bool {
     object.finalizer || story.seed == Some(Seed::CreationsUnheld)
 }

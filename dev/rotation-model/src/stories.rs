@@ -1,4 +1,4 @@
-//! What one search is about: the secret, its hosts, and what may happen to them.
+//! The subject of one search: the secret, its hosts, and the events that may happen to them.
 
 use keyturn::api::managed_secret::{OnDrift, OnFailure};
 
@@ -11,13 +11,13 @@ use crate::world::{
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Nothing but the hosts has to accept it.
+    /// A random value: only the hosts have to accept it.
     Random,
-    /// One role, whose password is changed.
+    /// One role, whose password is changed in place.
     InPlace,
-    /// The same without an administrator, so without a fence.
+    /// One role changed in place without an administrator, and so without a fence.
     InPlaceUnfenced,
-    /// Two roles that take turns.
+    /// Two roles that alternate.
     Alternating,
 }
 
@@ -25,34 +25,34 @@ pub enum Source {
 pub struct Story {
     pub name: &'static str,
     pub source: Source,
-    /// Parameters, one or two.
+    /// Number of parameters, one or two.
     pub paths: usize,
-    /// At most two. A random value that no host runs is created with one Put, without a record.
+    /// Number of hosts, at most two. A random value without hosts is created by one Put, without a record.
     pub hosts: usize,
-    /// Whether the spec names them when the story begins.
+    /// True when the spec names these hosts at the beginning of the story.
     pub names_hosts: bool,
-    /// Whether containers show what they run.
+    /// True when the comparison can see the values that containers run.
     pub comparable: bool,
-    /// `retire.requires: Verify`
+    /// True with `retire.requires: Verify`: a passed verify script is enough where containers cannot be compared.
     pub verify_is_enough: bool,
     pub on_failure: OnFailure,
     pub on_drift: OnDrift,
-    /// `deletionPolicy: Delete`
+    /// True with `deletionPolicy: Delete`.
     pub delete_parameters: bool,
-    /// Whether something was published before.
+    /// True when something was published before the story begins.
     pub published: bool,
     pub server: Server,
-    /// Whether scripts fetch the version that they are given, and not the latest.
+    /// True when deploy scripts fetch the version that they are given, and not the latest one.
     pub pinned: bool,
-    /// Whether a request was recorded when the object was first seen, and is in the annotation still.
+    /// True when a request was recorded at the time when the object was first seen, and is still in the annotation.
     pub recorded_request: bool,
-    /// Whether a request came with the object, at which nobody has looked yet.
+    /// True when a request came with the object, which the controller has not seen yet.
     pub request_came_with_it: bool,
-    /// Most requests under way at once.
+    /// Largest number of requests under way at the same time.
     pub in_flight: usize,
     pub may: Budget,
     pub seed: Option<Seed>,
-    /// What is known to be violated in it, and written down in `docs/model.md`.
+    /// Known violations in this story, which `docs/model.md` describes.
     pub known: &'static [&'static str],
 }
 
@@ -85,7 +85,7 @@ impl Story {
         self.source != Source::Random
     }
 
-    /// Whether it begins with a value that one Put creates, as long as the spec names no host.
+    /// Returns true when the first value is created by one Put, as long as the spec names no host.
     pub fn begins_with_one_put(&self) -> bool {
         self.source == Source::Random && self.paths == 1 && !self.published
     }
@@ -98,7 +98,7 @@ impl Story {
         matches!(self.source, Source::InPlace | Source::Alternating)
     }
 
-    /// The world before anything happens.
+    /// Returns the world before the first move.
     pub fn begin(&self) -> World {
         let first =
             Version { value: FIRST, role: 0, stamp: None, age: Age::Old, suspected: false, by_us: true };
@@ -118,7 +118,7 @@ impl Story {
             object: Object {
                 gone: false,
                 deleting: None,
-                // One that was there before is held already.
+                // An object that existed before already has its finalizer.
                 finalizer: self.delete_parameters && self.published,
                 granted: true,
                 other_source: false,
@@ -161,7 +161,7 @@ const NOTHING: Budget = Budget {
 const ONE: Budget = Budget { asks: 1, ..NOTHING };
 const TWO: Budget = Budget { asks: 2, ..NOTHING };
 
-/// Those that a test runs, in seconds.
+/// Returns the stories that a test searches, in seconds.
 pub fn small() -> Vec<Story> {
     [rotations(), first_values()].concat()
 }
@@ -237,7 +237,7 @@ fn rotations() -> Vec<Story> {
     ]
 }
 
-/// A random value that no host runs, in an empty place.
+/// Returns stories of a random value without hosts, where no parameter exists.
 fn first_values() -> Vec<Story> {
     let empty = |name: &'static str| Story {
         hosts: 0,
@@ -283,7 +283,8 @@ fn first_values() -> Vec<Story> {
             ..empty("a first value, SSM refuses")
         },
         Story { may: Budget { reports: 1, ..late }, ..empty("a first value, an incident") },
-        // One who goes by the spec with hosts makes a record, one who goes by the other does not: both are rotation 1.
+        // A controller that reads the spec with hosts makes a record, one that reads the other spec does not: both
+        // count as rotation 1.
         Story {
             may: Budget { host_edits: 2, stale: 1, deletions: 1, ..NOTHING },
             hosts: 1,
@@ -293,7 +294,7 @@ fn first_values() -> Vec<Story> {
     ]
 }
 
-/// Those of `make model`, in minutes: several things happen in one run.
+/// Returns the stories of `make model`, which take minutes: several events happen in one run.
 pub fn large() -> Vec<Story> {
     [rotations_in_trouble(), incidents_and_ends()].concat()
 }

@@ -1,27 +1,27 @@
-//! What there is in the world of one secret: Parameter Store, the target, the hosts, the object, and requests under way.
+//! The world of one secret: Parameter Store, the target, the hosts, the object, and requests under way.
 //!
-//! Time is abstracted to the age of things. One half of the grace is one tick: what is [`Age::New`] may be missing from a
-//! read, what is [`Age::Recent`] is younger than the grace, and what is [`Age::Old`] is not. A request dies with its second
-//! tick, so that nothing is alive that was decided before something became old.
+//! Time is abstracted to ages. One tick is half of the grace: something [`Age::New`] may be missing from a read,
+//! something [`Age::Recent`] is younger than the grace, and something [`Age::Old`] is not. A request ends with its
+//! second tick, so no request survives that was decided before something became old.
 
 use std::collections::BTreeMap;
 
-/// Most parameters of a secret.
+/// Largest number of parameters of a secret.
 pub const PATHS: usize = 2;
 
 /// A value that was drawn or written; equal numbers are equal secrets.
 pub type Value = u8;
 pub type Id = u8;
 
-/// What was published before keyturn came.
+/// The value published before keyturn.
 pub const FIRST: Value = 0;
-/// The password of a server that nobody has published.
+/// A password that the server has and that was never published.
 pub const UNKNOWN: Value = 62;
 /// The password of a role that cannot log in.
 pub const NONE: Value = 63;
-/// From here on: what other people write.
+/// The first of the values that other people write.
 pub const FOREIGN: Value = 56;
-/// So many values one rotation may draw, by controllers that do not know of each other.
+/// Number of values that one rotation may draw, by controllers that do not know of each other.
 pub const DRAWS: u8 = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,13 +52,13 @@ pub struct Stamp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     pub value: Value,
-    /// The role whose login it is.
+    /// The role whose login the value is.
     pub role: u8,
     pub stamp: Option<Stamp>,
     pub age: Age,
-    /// Whether it was made before the incident was reported.
+    /// True when it was made before the incident was reported.
     pub suspected: bool,
-    /// Whether the controller put it, which evidence has to find out.
+    /// True when the controller put it. The protocol does not see this, and has to find it out from the evidence.
     pub by_us: bool,
 }
 
@@ -74,11 +74,11 @@ pub enum Why {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Record {
     pub why: Why,
-    /// By path; of a login they are one password.
+    /// The values by path; for a login, all of them are one password.
     pub values: [Value; PATHS],
     pub role: u8,
     pub replaces: Option<u8>,
-    /// By path: the number of the version that it replaces, 0 for none.
+    /// The number of the replaced version by path, 0 for none.
     pub base: [u8; PATHS],
     pub kept: [bool; PATHS],
     pub request: u8,
@@ -86,14 +86,14 @@ pub struct Record {
     pub age: Age,
 }
 
-/// What SSM says to a Put.
+/// SSM's answer to a Put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
-    /// It is taken.
+    /// SSM accepts it.
     None,
-    /// It is refused, and the parameter shows why: its type, a label on its oldest version.
+    /// SSM refuses it, and the parameter shows why: its type, or a label on its oldest version.
     Shown,
-    /// It is denied, which only another Put shows.
+    /// SSM denies it, which only another Put shows.
     Hidden,
 }
 
@@ -101,17 +101,17 @@ pub enum Refusal {
 pub struct Role {
     pub password: Value,
     pub can_log_in: bool,
-    /// The rotation that has changed it last.
+    /// The rotation that changed the role last.
     pub fence: Id,
     pub changed: Age,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Server {
-    /// It takes its first password from what is deployed.
+    /// It takes its first password from the deployment.
     NotThereYet,
     There,
-    /// The controller cannot reach it. Hosts can.
+    /// The controller cannot reach it, but hosts can.
     Silent,
 }
 
@@ -122,30 +122,30 @@ pub enum Shows {
     Incomparable,
 }
 
-/// What a run has shown of one parameter.
+/// The result of a run for one parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Proof {
     pub version: u8,
     pub shows: Shows,
-    /// Whether a deployment of this version ended well.
+    /// True when a deployment of this version succeeded.
     pub deployed: bool,
-    /// Whether it is younger than the preflight.
+    /// True when the proof is newer than the preflight request.
     pub asked: bool,
 }
 
-/// How the last deployment failed.
+/// The failure of the last deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Failure {
     pub versions: [u8; PATHS],
-    /// Whether the host has shown it, and not only the connection.
+    /// True when the host itself has shown the failure, and not only a broken connection.
     pub rejected: bool,
-    /// Whether nothing was compared since.
+    /// True when nothing was compared since.
     pub unseen: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Host {
-    /// By path: the version that its containers run, 0 for none.
+    /// The version that its containers run by path, 0 for none.
     pub runs: [u8; PATHS],
     pub proofs: [Option<Proof>; PATHS],
     pub failed: Option<Failure>,
@@ -155,47 +155,48 @@ pub struct Host {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Deleting {
     pub age: Age,
-    /// Whether the time for finishing is over.
+    /// True when the time limit for finishing is over.
     pub overdue: bool,
 }
 
-/// The ManagedSecret: its metadata, its status, and what the process remembers of it.
+/// The ManagedSecret: its metadata, its status, and the process's memory of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Object {
     pub gone: bool,
     pub deleting: Option<Deleting>,
     pub finalizer: bool,
-    /// Whether a RotationGrant covers it.
+    /// True when a RotationGrant covers it.
     pub granted: bool,
-    /// Whether the spec names another source than the one that began.
+    /// True when the spec names another source than at the beginning.
     pub other_source: bool,
     /// The number of the request in the annotation, or 0.
     pub asked: u8,
-    /// Bit by bit: the requests that status remembers.
+    /// Bit set of the requests that status remembers.
     pub handled: u8,
-    /// What the rotation that ended last has answered.
+    /// The request that the last finished rotation answered.
     pub last_answered: u8,
     pub preflight: bool,
-    /// Whether its status is empty: what is in the annotation came with it.
+    /// True when the controller has never seen the object (its status is empty): a request in the annotation came with
+    /// it.
     pub unseen: bool,
-    /// Whether the spec names the hosts.
+    /// True when the spec names the hosts.
     pub names_hosts: bool,
-    /// Whether what failed last was a publication, for good.
+    /// True when the last failure was a publication that SSM permanently refused.
     pub publication_refused: bool,
-    /// Since when the process has seen no record.
+    /// Age of the time since which the process has seen no record.
     pub settled: Option<Age>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Report {
     pub age: Age,
-    /// Whether the old login has to be dead by now.
+    /// True when the old login has to be revoked by now.
     pub due: bool,
-    /// Bit by bit: the values there were when it was made.
+    /// Bit set of the values that existed when the report was made.
     pub before: u64,
 }
 
-/// Everything outside of the controller, as evidence could show it.
+/// Everything outside of the controller that evidence can show.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Outside {
     pub paths: Vec<Vec<Version>>,
@@ -204,14 +205,14 @@ pub struct Outside {
     pub markers: BTreeMap<Id, Age>,
     pub roles: [Role; 2],
     pub server: Server,
-    /// The role as which somebody who stole the login has a session.
+    /// The role with which a thief of the login has an open session.
     pub thief: Option<u8>,
     pub hosts: Vec<Host>,
     pub object: Object,
     pub report: Option<Report>,
 }
 
-/// A request of some controller that has been sent and may be applied at any time.
+/// A controller's request that was sent and may be applied at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Request {
     pub effect: Effect,
@@ -228,7 +229,7 @@ pub enum Effect {
         path: u8,
         version: Version,
     },
-    /// The first version of the only parameter, for which there is no record, and the request that it answers, or 0.
+    /// The first version of the only parameter, without a record, and the request that it answers, or 0.
     Create {
         version: Version,
         request: u8,
@@ -248,20 +249,20 @@ pub enum Effect {
     },
 }
 
-/// What may still happen, by how often.
+/// The number of times that each event may still happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Budget {
-    /// New requests for a rotation.
+    /// A new request for a rotation.
     pub asks: u8,
-    /// The annotation goes back to the request before.
+    /// The annotation goes back to the previous request.
     pub reverts: u8,
-    /// Decisions on reads that miss the newest.
+    /// A decision on stale reads, which miss the newest item.
     pub stale: u8,
-    /// Requests that are applied twice.
+    /// A request is applied twice.
     pub twice: u8,
-    /// Foreign writes: under a description that SSM keeps, or without one.
+    /// A foreign write, with the old description (which SSM keeps) or without one.
     pub foreign: u8,
-    /// An older version is put again, description and all.
+    /// Somebody puts an older version again, including its description.
     pub restored: u8,
     /// SSM begins to refuse Puts, visibly or not.
     pub refusals: u8,
@@ -269,7 +270,7 @@ pub struct Budget {
     pub silences: u8,
     /// A deployment that the host rejects.
     pub rejections: u8,
-    /// A deployment of which nobody knows how it ended.
+    /// A deployment with an unknown end.
     pub unknowns: u8,
     pub reports: u8,
     /// The incident is deleted.
@@ -279,28 +280,28 @@ pub struct Budget {
     pub withdrawals: u8,
     /// The spec names another source.
     pub edits: u8,
-    /// The spec names its hosts, or none of them any more.
+    /// The spec names its hosts, or no longer names any.
     pub host_edits: u8,
-    /// Somebody puts a parameter that is not there.
+    /// Somebody puts a parameter that does not exist.
     pub puts: u8,
     /// Somebody deletes a parameter.
     pub removals: u8,
-    /// Status and memory are lost.
+    /// Status and the process's memory are lost.
     pub losses: u8,
 }
 
-/// What has happened, which nothing that decides can see.
+/// History that only the invariants see, and no decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Past {
-    /// By request: the rotations that were begun for it.
+    /// Number of rotations that were begun for each request.
     pub begun: [u8; 4],
-    /// Bit by bit: values that must never be accepted again.
+    /// Bit set of the values that must never be accepted again.
     pub retired: u64,
     /// The highest rotation that was published and closed.
     pub closed: Id,
     pub abandoned: bool,
     pub foreign_writes: u8,
-    /// What a step did that no step may do.
+    /// A forbidden act of some step.
     pub flaw: Option<&'static str>,
 }
 
@@ -317,7 +318,7 @@ impl Outside {
         self.paths[path].last()
     }
 
-    /// Number of the latest version, 0 where there is none.
+    /// Returns the number of the latest version, or 0 where there is none.
     pub fn latest_number(&self, path: usize) -> u8 {
         u8::try_from(self.paths[path].len()).unwrap_or(u8::MAX)
     }
@@ -326,13 +327,13 @@ impl Outside {
         self.paths[path].get(usize::from(number).checked_sub(1)?)
     }
 
-    /// Whether this login works.
+    /// Returns true when this login works.
     pub fn accepts(&self, role: u8, value: Value) -> bool {
         let role = self.roles[usize::from(role)];
         self.server != Server::NotThereYet && role.can_log_in && role.password == value
     }
 
-    /// What a host logs in with.
+    /// Returns the version that a host logs in with.
     pub fn login_of(&self, host: &Host) -> Option<&Version> {
         self.version(0, host.runs[0])
     }
@@ -341,8 +342,8 @@ impl Outside {
         self.report.is_some_and(|report| report.before & bit(value) != 0)
     }
 
-    /// Whether a report wants another value in the place of what is published. A target accepts the last of ours still,
-    /// whatever somebody wrote over it.
+    /// Returns true when a report requires the published value to be replaced. A target still accepts the last value of
+    /// ours even where somebody wrote over it.
     pub fn has_to_go(&self, path: usize, has_target: bool) -> bool {
         let from_the_latest_down = || self.paths[path].iter().rev();
         let written_over = from_the_latest_down().take_while(|version| !version.by_us).count();
@@ -350,7 +351,7 @@ impl Outside {
         from_the_latest_down().take(alive).any(|version| self.is_suspected(version.value))
     }
 
-    /// Whether anything tells the controller of the hosts: the spec, or a record.
+    /// Returns true when the controller knows the hosts, from the spec or from a record.
     pub fn knows_hosts(&self) -> bool {
         self.object.names_hosts || !self.records.is_empty()
     }
@@ -366,7 +367,7 @@ impl World {
         self.flight.sort_unstable();
     }
 
-    /// Every value there is anywhere.
+    /// Returns all values that exist anywhere, as a bit set.
     pub fn values(&self) -> u64 {
         let published = self.outside.paths.iter().flatten().map(|version| version.value);
         let recorded = self.outside.records.values().flat_map(|record| record.values);
@@ -385,14 +386,14 @@ impl World {
             .fold(self.past.retired, |all, one| all | one)
     }
 
-    /// A value that nobody has seen before.
+    /// Returns a value that was never used before.
     pub fn draw(&self, id: Id) -> Value {
         let known = self.values() | self.outside.report.map_or(0, |report| report.before);
         let first = (id * DRAWS).min(FOREIGN - DRAWS);
         (first..first + DRAWS).find(|value| known & bit(*value) == 0).unwrap_or(first)
     }
 
-    /// What status remembers is not executed.
+    /// Records a fault if a request is executed that status remembers.
     pub fn fault_unless_open(&mut self, request: u8) {
         if request > 0 && self.outside.object.handled & (1 << request) != 0 {
             self.fault("I3: a request that was answered or recorded is executed");

@@ -1,4 +1,4 @@
-//! The small stories hold, and a bug in each of the seeds' places is found.
+//! The invariants hold in the small stories, and every seeded bug is found.
 
 use keyturn_rotation_model::search::search;
 use keyturn_rotation_model::{seeds, stories};
