@@ -1,4 +1,5 @@
-//! Requests to the API server by all but this program: the server's own counter minus the requests that the client counted.
+//! Requests to the API server by all programs except this one: the server's own counter minus the requests counted by
+//! this program's client.
 
 use kube::Client;
 
@@ -18,8 +19,8 @@ impl ApiServer {
         Self { client, own }
     }
 
-    /// Returns the requests of others so far, such as `PUT managedsecrets/status`. Watches are left out: the server counts
-    /// them when they end.
+    /// Returns the number of requests of other programs so far, by name such as `PUT managedsecrets/status`. Watches
+    /// are left out, since the server counts a watch only when it ends.
     pub async fn requests(&self) -> Result<Counts> {
         let what = "read the metrics of the API server";
         let request = http::Request::get("/metrics").body(Vec::new()).map_err(kube::Error::HttpError);
@@ -42,7 +43,7 @@ pub fn is_of_interest(group: &str, resource: &str) -> bool {
     }
 }
 
-/// `PUT managedsecrets/status`.
+/// Formats the name of a request, such as `PUT managedsecrets/status`.
 pub fn name(verb: &str, resource: &str, subresource: &str) -> String {
     let slash = if subresource.is_empty() { "" } else { "/" };
     format!("{verb} {resource}{slash}{subresource}")
@@ -62,13 +63,13 @@ fn counts(metrics: &str) -> Counts {
 }
 
 fn label_of<'a>(line: &'a str, label: &str) -> Option<&'a str> {
-    // `resource="` is the end of `subresource="` too.
+    // `subresource="` ends in `resource="` too, so the character before the label is part of the search.
     let begins = ['{', ','].map(|before| format!("{before}{label}=\""));
     let value = begins.iter().find_map(|begin| line.split_once(begin.as_str()))?.1;
     value.split('"').next()
 }
 
-/// A large number may be written as `1.234567e+06`.
+/// Parses the number at the end of a line. The server may write a large number as `1.234567e+06`.
 fn value(line: &str) -> Option<u64> {
     let value: f64 = line.rsplit(' ').next()?.parse().ok()?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it counts requests")]

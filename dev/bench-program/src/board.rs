@@ -17,7 +17,7 @@ use crate::failure::{Result, within};
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const LIST_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The part of one ManagedSecret's status that is waited for.
+/// The part of one ManagedSecret's status for which measurements wait.
 #[derive(Clone, Debug, Default)]
 pub struct Said {
     /// Time at which Ready was first seen to be True.
@@ -49,7 +49,7 @@ struct State {
     said: HashMap<String, Said>,
 }
 
-/// Watches until it is dropped.
+/// A view of all ManagedSecrets. Its watch runs until it is dropped.
 pub struct Board {
     state: Arc<Mutex<State>>,
     watch: JoinHandle<()>,
@@ -90,7 +90,7 @@ impl Board {
         waited.await.map_err(|late| late.about(what()))
     }
 
-    /// Returns the time at which the last one became Ready.
+    /// Returns the time at which the last secret became Ready.
     pub fn last_ready(&self) -> Option<Instant> {
         lock(&self.state).said.values().filter_map(|said| said.ready_at).max()
     }

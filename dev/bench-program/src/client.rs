@@ -11,7 +11,8 @@ use crate::api_server::{is_of_interest, name};
 use crate::counts::Counts;
 use crate::failure::{Failure, Result};
 
-/// Requests of this program so far, named as [`crate::api_server`] names those of all. Clones share the numbers.
+/// Number of requests of this program so far, under the same names as in [`crate::api_server`]. Clones share the
+/// numbers.
 #[derive(Clone, Default)]
 pub struct OwnRequests(Arc<Mutex<Counts>>);
 
@@ -27,7 +28,7 @@ impl OwnRequests {
     }
 }
 
-/// Sets up a client for the cluster of KUBECONFIG. Nothing is sent yet.
+/// Creates a client for the cluster of KUBECONFIG. Nothing is sent yet.
 pub async fn connect() -> Result<(Client, OwnRequests)> {
     let own = OwnRequests::default();
     let builder = ClientBuilder::try_from(config().await?).map_err(Failure::api("connect to Kubernetes"))?;
@@ -39,7 +40,7 @@ pub async fn connect() -> Result<(Client, OwnRequests)> {
     Ok((builder.with_layer(&count).build(), own))
 }
 
-/// Reads KUBECONFIG. The world's API server is reached directly, whatever proxy the shell has.
+/// Reads KUBECONFIG. The client reaches the API server directly, even where the shell has a proxy configured.
 pub async fn config() -> Result<Config> {
     let config = Config::infer().await.map_err(kube::Error::InferConfig);
     let mut config = config.map_err(Failure::api("find a cluster by KUBECONFIG"))?;
@@ -47,7 +48,8 @@ pub async fn config() -> Result<Config> {
     Ok(config)
 }
 
-/// The name under which the API server counts a request; `None` for a watch, and for what is not counted.
+/// Returns the name under which the API server counts a request; `None` for a watch and for requests that are not
+/// counted.
 fn named(method: &Method, uri: &Uri) -> Option<String> {
     let segments: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
     let (group, rest) = match segments.as_slice() {

@@ -1,4 +1,4 @@
-//! A controller that is measured: keyturn or the floor, as a process of this machine.
+//! A controller under measurement: keyturn or the floor, as a process on this machine.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -14,17 +14,17 @@ use crate::objects::NAME;
 use crate::process::{self, Usage};
 use crate::ssm::REGION;
 
-/// Longer than keyturn's `--shutdown-timeout`.
+/// Deadline for a controller to stop; longer than keyturn's `--shutdown-timeout`.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
-/// Neither the API server nor the emulated SSM is behind a proxy.
+/// Proxy variables removed from the process: neither the API server nor the emulated SSM is behind a proxy.
 const PROXIES: [&str; 6] =
     ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
 
-/// The program that is measured.
+/// The program under measurement.
 #[derive(Clone, Debug)]
 pub enum Program {
     Floor,
-    /// With these settings beside those that every measurement has.
+    /// keyturn with these settings in addition to those of every measurement.
     Keyturn(Vec<String>),
 }
 
@@ -50,7 +50,7 @@ impl Program {
                 command.arg("controller").args(always(name)).args(settings);
                 command.env("AWS_ENDPOINT_URL_SSM", ssm.url()).env("AWS_ENDPOINT_URL_CLOUDTRAIL", ssm.url());
                 command.env("AWS_REGION", REGION).env("AWS_EC2_METADATA_DISABLED", "true");
-                // The emulator's log tells replicas apart by it.
+                // The emulator's log distinguishes replicas by their access key.
                 command.env("AWS_ACCESS_KEY_ID", name).env("AWS_SECRET_ACCESS_KEY", "bench");
                 command.env_remove("AWS_SESSION_TOKEN").env_remove("AWS_PROFILE");
                 Ok(command)
@@ -59,8 +59,8 @@ impl Program {
     }
 }
 
-/// Settings that keep it apart from an installed keyturn. Its own metrics are not read: with 10,000 objects one scrape
-/// would cost more than what is measured.
+/// Returns the settings that keep the process apart from an installed keyturn. keyturn's own metrics are not read: with
+/// 10,000 objects one scrape would cost more than the work under measurement.
 fn always(name: &str) -> Vec<String> {
     vec![
         "--cluster=bench".to_owned(),
@@ -74,7 +74,7 @@ fn always(name: &str) -> Vec<String> {
     ]
 }
 
-/// A running process. It is killed when dropped.
+/// A running controller. Its process is killed when this is dropped.
 pub struct Controller {
     child: Child,
     pid: u32,
@@ -84,7 +84,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Starts a process. Its name is part of its identity in the lease, and the id of its AWS key.
+    /// Starts a process. Its name becomes part of its identity in the lease, and its AWS access key.
     pub fn start(bench: &Bench, program: &Program, ssm: &Emulator, name: &str) -> Result<Self> {
         let log = bench.logs.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log);
@@ -109,7 +109,7 @@ impl Controller {
         process::usage(self.pid)
     }
 
-    /// Does some work, and fails at once where the process ends meanwhile.
+    /// Does some work, and fails at once if the process ends meanwhile.
     pub async fn during<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             done = work => done,
@@ -121,18 +121,18 @@ impl Controller {
         }
     }
 
-    /// Tells it to stop, and waits until it has.
+    /// Sends SIGTERM, and waits until the process has ended.
     pub async fn stop(self) -> Result<()> {
         self.signal("TERM").await?;
         self.ended().await
     }
 
-    /// Kills it, and waits until it is dead.
+    /// Kills the process, and waits until it is dead.
     pub async fn kill(&mut self) -> Result<()> {
         self.child.kill().await.map_err(Failure::io(format!("kill {}", self.name)))
     }
 
-    /// Waits until it has ended.
+    /// Waits until the process has ended.
     pub async fn ended(mut self) -> Result<()> {
         let what = format!("{} to end", self.name);
         within(STOP_PATIENCE, what.clone(), async {

@@ -19,7 +19,7 @@ impl Counts {
         self.0.values().sum()
     }
 
-    /// Subtracts others, name by name. A counter that was reset gives zero rather than less.
+    /// Subtracts other counts, name by name. A counter that was reset gives zero instead of a negative number.
     pub fn without(&self, others: &Self) -> Self {
         let left =
             self.0.iter().map(|(name, number)| (name.clone(), number.saturating_sub(others.get(name))));
@@ -33,7 +33,7 @@ impl Counts {
     }
 }
 
-/// `GET managedsecrets 3, PUT managedsecrets/status 2`.
+/// Formats as `GET managedsecrets 3, PUT managedsecrets/status 2`.
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {

@@ -12,7 +12,7 @@ pub enum Failure {
     Api { what: String, source: Box<kube::Error> },
     #[error("cannot {what}: {source}")]
     Io { what: String, source: io::Error },
-    /// A deadline passed.
+    /// The deadline passed.
     #[error("waited {}s for {what}, in vain", after.as_secs())]
     Late { what: String, after: Duration },
     #[error("{name} ended ({status}) while it was measured; its log is {}", log.display())]
@@ -29,17 +29,17 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// A request to the API server that failed. `what` stands behind "cannot".
+    /// Wraps a failed request to the API server. `what` completes the sentence "cannot …".
     pub fn api(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
         |source| Self::Api { what: what.into(), source: Box::new(source) }
     }
 
-    /// Something else that failed. `what` stands behind "cannot".
+    /// Wraps another failed operation. `what` completes the sentence "cannot …".
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         |source| Self::Io { what: what.into(), source }
     }
 
-    /// Replaces what was waited for; other failures stay as they are.
+    /// Replaces the description of a missed deadline; other failures stay as they are.
     pub fn about(self, waited_for: String) -> Self {
         match self {
             Self::Late { after, .. } => Self::Late { what: waited_for, after },
@@ -48,7 +48,7 @@ impl Failure {
     }
 }
 
-/// Waits for some work until a deadline. `what` stands behind "waited for".
+/// Waits for some work until a deadline. `what` completes the sentence "waited for …".
 pub async fn within<T>(
     after: Duration,
     what: impl Into<String>,

@@ -1,4 +1,5 @@
-//! The floor: a controller of kube-rs that writes one status for each ManagedSecret and does nothing else.
+//! The floor: a kube-rs controller that writes one status for each ManagedSecret and does nothing else. It is the lower
+//! bound to which keyturn is compared.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::client;
 use crate::failure::{Failure, Result};
 
-/// Objects that are written at the same time.
+/// Number of objects that are written at the same time.
 const CONCURRENCY: u16 = 50;
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -28,7 +29,7 @@ pub struct Arguments {
     /// Namespace to work in
     #[arg(long)]
     namespace: String,
-    /// Print how long it took when so many objects have their status
+    /// Print the elapsed time once this number of objects have their status
     #[arg(long, value_name = "N")]
     objects: Option<usize>,
 }
@@ -40,7 +41,7 @@ struct Floor {
     began: Instant,
 }
 
-/// Works until told to stop.
+/// Runs until SIGTERM.
 pub async fn run(arguments: Arguments) -> Result<()> {
     let client = Client::try_from(client::config().await?).map_err(Failure::api("connect to Kubernetes"))?;
     let api: Api<ManagedSecret> = Api::namespaced(client, &arguments.namespace);

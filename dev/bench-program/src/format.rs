@@ -1,9 +1,9 @@
-//! Tables of Markdown, and figures as people read them.
+//! Markdown tables, and numbers formatted for people.
 
 use std::fmt;
 use std::time::Duration;
 
-/// A table of Markdown.
+/// A Markdown table.
 pub struct Table {
     header: Vec<String>,
     rows: Vec<Vec<String>>,
@@ -27,13 +27,13 @@ impl fmt::Display for Table {
     }
 }
 
-/// `12.3 s`.
+/// Formats a time as `12.3 s`.
 pub fn seconds(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     if seconds < 10.0 { format!("{seconds:.2} s") } else { format!("{} s", decimal(seconds)) }
 }
 
-/// `1.23 ms`: the time divided by the number of objects.
+/// Formats the time divided by the number of objects, as `1.23 ms`.
 pub fn each(time: Duration, objects: usize) -> String {
     format!("{:.2} ms", milliseconds_each(time, objects))
 }
@@ -42,17 +42,17 @@ pub fn milliseconds_each(time: Duration, objects: usize) -> f64 {
     1000.0 * time.as_secs_f64() / real(objects).max(1.0)
 }
 
-/// `101 MiB`, of KiB.
+/// Formats a number of KiB as `101 MiB`, rounded up.
 pub fn mebibytes(kibibytes: u64) -> String {
     format!("{} MiB", kibibytes.div_ceil(1024))
 }
 
-/// `1.5 ×`.
+/// Formats the ratio of two times as `1.50 ×`.
 pub fn times(time: Duration, of: Duration) -> String {
     if of.is_zero() { "–".to_owned() } else { format!("{:.2} ×", time.as_secs_f64() / of.as_secs_f64()) }
 }
 
-/// `10,000`.
+/// Formats a number as `10,000`.
 pub fn grouped(number: impl TryInto<u64>) -> String {
     let digits = number.try_into().unwrap_or(u64::MAX).to_string();
     let mut grouped = String::new();
@@ -65,14 +65,14 @@ pub fn grouped(number: impl TryInto<u64>) -> String {
     grouped
 }
 
-/// `1,234.5`.
+/// Formats a number as `1,234.5`.
 pub fn decimal(number: f64) -> String {
     let text = format!("{number:.1}");
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, "0"));
     whole.parse::<u64>().map_or_else(|_| text.clone(), |whole| format!("{}.{fraction}", grouped(whole)))
 }
 
-/// Converts a count, of which 32 bits hold more than anybody measures.
+/// Converts a count to a float; counts above 32 bits are capped.
 pub fn real(number: impl TryInto<u32>) -> f64 {
     f64::from(number.try_into().unwrap_or(u32::MAX))
 }

@@ -1,10 +1,10 @@
-//! The commit and the machine that a page was measured with.
+//! The commit and the machine of a measurement.
 
 use std::process::Command;
 
 use chrono::Utc;
 
-/// Returns one sentence: commit, date, processors, load.
+/// Returns one sentence with commit, date, processors and load.
 pub fn description() -> String {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     format!(
@@ -18,7 +18,7 @@ pub fn description() -> String {
 
 fn commit() -> String {
     let hash = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
-    // Only sources: the page itself is changed by each run.
+    // Only the sources count: each run changes the page itself.
     let changed = git(&["status", "--porcelain", "--", "src", "crates", "Cargo.lock", "dev/bench-program"]);
     if changed.is_none_or(|files| files.is_empty()) { hash } else { format!("{hash}, changed since,") }
 }
@@ -37,7 +37,7 @@ fn model(cpuinfo: &str) -> Option<&str> {
     Some(line.split_once(':')?.1.trim())
 }
 
-/// Averages over one, five and fifteen minutes.
+/// Returns the load averages over one, five and fifteen minutes.
 fn load(loadavg: &str) -> String {
     loadavg.split(' ').take(3).collect::<Vec<_>>().join(", ")
 }

@@ -1,5 +1,5 @@
-//! `keyturn-bench`: measures what keyturn costs, beside a floor: a controller with the same client library that writes
-//! one status for each object and does nothing else. `make bench` runs it in the world.
+//! `keyturn-bench` measures the cost of keyturn, and compares it to a floor: a controller with the same client library
+//! that writes one status for each object and does nothing else. `make bench` runs it in the world.
 
 mod api_server;
 mod bench;
@@ -34,7 +34,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write one status for each ManagedSecret of a namespace, until told to stop (SIGTERM)
+    /// Write one status for each ManagedSecret of a namespace, until SIGTERM
     Floor(floor::Arguments),
     /// Measure keyturn and the floor in the cluster of KUBECONFIG, and print a page of Markdown
     Run(Box<run::Arguments>),

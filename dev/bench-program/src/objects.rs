@@ -1,5 +1,5 @@
-//! The objects that are measured: a namespace, its RotationGrant and ManagedSecrets. A run removes what an earlier one left
-//! behind when it was killed.
+//! The objects under measurement: a namespace, its RotationGrant and ManagedSecrets. A run removes the objects that an
+//! earlier run left behind when it was killed.
 
 use std::time::Duration;
 
@@ -19,30 +19,30 @@ use serde_json::json;
 
 use crate::failure::{Failure, Result, within};
 
-/// The namespace, the grant and the lease.
+/// Name of the namespace, the grant and the lease.
 pub const NAME: &str = "keyturn-bench";
 /// Greatest age of a value, in days.
 pub const PERIOD_DAYS: u16 = 90;
-/// Requests at the same time.
+/// Number of requests at the same time.
 const CONCURRENCY: usize = 32;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// A namespace that is being deleted takes this long at the most.
+/// Longest time that the deletion of a namespace takes.
 const NAMESPACE_PATIENCE: Duration = Duration::from_secs(180);
 const DELETION_PATIENCE: Duration = Duration::from_secs(600);
-/// The labels of the chart.
+/// Label selector for the chart's controller pods.
 const CONTROLLERS: &str = "app.kubernetes.io/name=keyturn,app.kubernetes.io/component=controller";
 
-/// The name of the ManagedSecret with this number.
+/// Returns the name of the ManagedSecret with this number.
 pub fn name(number: usize) -> String {
     format!("token-{number:05}")
 }
 
-/// The path of a ManagedSecret's parameter.
+/// Returns the path of a ManagedSecret's parameter.
 pub fn path(name: &str) -> String {
     format!("{}{name}", folder())
 }
 
-/// The folder of all parameters.
+/// Returns the folder of all parameters.
 pub fn folder() -> String {
     format!("/{NAME}/")
 }
@@ -62,7 +62,7 @@ impl Objects {
         self.secrets.clone()
     }
 
-    /// Refuses to measure beside another keyturn, which would work on the same objects.
+    /// Refuses to measure while another keyturn runs, since that would work on the same objects.
     pub async fn no_other_keyturn(&self) -> Result<()> {
         let pods: Api<Pod> = Api::all(self.client.clone());
         let found = pods.list_metadata(&ListParams::default().labels(CONTROLLERS)).await;
@@ -75,7 +75,7 @@ impl Objects {
         }
     }
 
-    /// Makes the namespace and the grant.
+    /// Creates the namespace and the grant.
     pub async fn prepare(&self) -> Result<()> {
         within(NAMESPACE_PATIENCE, format!("the namespace {NAME} to be made"), self.make_namespace()).await?;
         let grants: Api<RotationGrant> = Api::all(self.client.clone());
@@ -102,7 +102,7 @@ impl Objects {
         }
     }
 
-    /// Creates that many ManagedSecrets.
+    /// Creates `count` ManagedSecrets.
     pub async fn create(&self, count: usize, if_missing: IfMissing) -> Result<()> {
         let create = |number| async move {
             let secret = ManagedSecret::new(&name(number), spec(number, if_missing));
@@ -113,14 +113,14 @@ impl Objects {
         created.await.map_err(Failure::api("create ManagedSecrets"))
     }
 
-    /// Asks for a rotation of a secret now.
+    /// Requests a rotation of a secret now.
     pub async fn request_rotation(&self, name: &str, token: &str) -> Result<()> {
         let patch = json!({"metadata": {"annotations": {ROTATE_REQUESTED_AT: token}}});
         let patched = self.secrets.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
         patched.map(drop).map_err(Failure::api(format!("request a rotation of {name}")))
     }
 
-    /// The identity that holds the lease; nothing where nobody does.
+    /// Returns the identity that holds the lease, or an empty string.
     pub async fn leader(&self) -> Result<String> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), NAME);
         let found = leases.get_opt(NAME).await.map_err(Failure::api(format!("read the lease {NAME}")))?;
@@ -151,7 +151,7 @@ impl Objects {
         }
     }
 
-    /// Deletes a secret, whatever is under way.
+    /// Deletes a secret, even during a rotation.
     async fn delete(&self, name: &str, is_held: bool) -> kube::Result<()> {
         if is_held {
             let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
@@ -160,7 +160,7 @@ impl Objects {
         gone(self.secrets.delete(name, &DeleteParams::default()).await)
     }
 
-    /// Deletes everything. Waits for the ManagedSecrets; the namespace may still be terminating afterwards.
+    /// Deletes everything. Waits for the ManagedSecrets to be gone; the namespace may still be terminating afterwards.
     pub async fn remove(&self) -> Result<()> {
         self.clear().await?;
         let grants: Api<RotationGrant> = Api::all(self.client.clone());
@@ -191,7 +191,7 @@ fn grant() -> RotationGrant {
     )
 }
 
-/// A random value without hosts.
+/// Returns the spec of a random value without hosts.
 fn spec(number: usize, if_missing: IfMissing) -> ManagedSecretSpec {
     let parameter = ParameterSpec { path: path(&name(number)), value: None };
     ManagedSecretSpec {
@@ -215,7 +215,7 @@ fn spec(number: usize, if_missing: IfMissing) -> ManagedSecretSpec {
     }
 }
 
-/// Takes an object that exists already for created.
+/// Treats an object that already exists as created.
 fn exists<T>(created: kube::Result<T>) -> kube::Result<()> {
     match created {
         Err(kube::Error::Api(refusal)) if refusal.code == 409 => Ok(()),
@@ -223,7 +223,7 @@ fn exists<T>(created: kube::Result<T>) -> kube::Result<()> {
     }
 }
 
-/// Takes an object that does not exist for deleted.
+/// Treats an object that does not exist as deleted.
 fn gone<T>(deleted: kube::Result<T>) -> kube::Result<()> {
     match deleted {
         Err(kube::Error::Api(refusal)) if refusal.code == 404 => Ok(()),

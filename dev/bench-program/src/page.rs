@@ -1,4 +1,4 @@
-//! The page of Markdown that is printed, section by section.
+//! The printed Markdown page, section by section.
 
 use std::fmt::Display;
 
@@ -16,14 +16,14 @@ impl Page {
         self.text.push_str("\n\n");
     }
 
-    /// A heading, how it was measured, and the figures; or why there are none.
+    /// Adds a heading, the method of measurement, and the figures or the reason why there are none.
     pub fn section<T: Display>(&mut self, title: &str, how: &str, figures: Result<T>) {
         self.paragraph(&format!("## {title}"));
         self.paragraph(how);
         self.figures(figures);
     }
 
-    /// More figures of the section.
+    /// Adds more figures to the section.
     pub fn figures<T: Display>(&mut self, figures: Result<T>) {
         match figures {
             Ok(figures) => self.paragraph(figures.to_string().trim_end()),

@@ -1,4 +1,4 @@
-//! Lines over two logarithmic axes, as SVG: the cost of one object by the number of objects.
+//! An SVG line chart over two logarithmic axes: the cost of one object by the number of objects.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ const BOTTOM: f64 = 50.0;
 pub struct Line {
     pub name: &'static str,
     pub color: &'static str,
-    /// Number of objects, and milliseconds for each.
+    /// Number of objects, and milliseconds for each object.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -49,7 +49,7 @@ impl Axis {
     }
 }
 
-/// Draws the lines; `None` where there is no point.
+/// Draws the lines; `None` where there are no points.
 pub fn svg(title: &str, lines: &[Line]) -> Option<String> {
     let points = || lines.iter().flat_map(|line| line.points.iter().copied());
     points().next()?;
@@ -107,12 +107,12 @@ fn rule(svg: &mut String, from: (f64, f64), to: (f64, f64)) {
         writeln!(svg, "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"#ddd\"/>");
 }
 
-/// Writes a text, which must contain nothing that XML escapes.
+/// Writes a text, which must not contain characters that XML escapes.
 fn text(svg: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
     let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>");
 }
 
-/// A power of ten: `0.01`, `1`, `10,000`.
+/// Formats a power of ten: `0.01`, `1`, `10,000`.
 fn number(value: f64) -> String {
     if value < 1.0 {
         return value.to_string();

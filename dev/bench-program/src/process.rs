@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use crate::failure::{Failure, Result};
 
-/// Linux shows times of processes in hundredths of a second, whatever its clock's frequency is.
+/// Linux shows times of processes in hundredths of a second, whatever the frequency of its own clock.
 const TICKS_PER_SECOND: u64 = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// Processor time, of the kernel for it included.
+    /// Processor time, including the kernel's time for the process.
     pub cpu: Duration,
-    /// The most memory that was resident, in KiB.
+    /// Peak resident memory, in KiB.
     pub peak: u64,
 }
 
-/// Reads what the process has used since it was started.
+/// Reads the usage of a process since its start.
 pub fn usage(pid: u32) -> Result<Usage> {
     let read = |file: &str| {
         let path = format!("/proc/{pid}/{file}");
@@ -26,7 +26,8 @@ pub fn usage(pid: u32) -> Result<Usage> {
     usage.ok_or_else(|| Failure::Unexpected(format!("/proc/{pid} has no processor time or no VmHWM")))
 }
 
-/// Fields 14 and 15 of `stat`. The second one is the program's name in parentheses, and may hold anything.
+/// Adds fields 14 and 15 of `stat`. Field 2 is the program's name in parentheses, which may contain anything, so the
+/// fields after the last parenthesis are read.
 fn cpu(stat: &str) -> Option<Duration> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut times = fields.split_whitespace().skip(11).map(str::parse::<u64>);

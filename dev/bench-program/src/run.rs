@@ -1,4 +1,4 @@
-//! `keyturn-bench run`: which measurements are made, in which order, and what is printed of them.
+//! `keyturn-bench run`: selects the measurements, runs them in order and prints the page.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ use crate::objects::Objects;
 use crate::page::Page;
 use crate::picture::{self, Line};
 
-/// Above this number of objects there is one round.
+/// Largest number of objects that is measured in several rounds; above it there is one round.
 const MOST_FOR_ROUNDS: usize = 1000;
 
 #[derive(Args)]
@@ -27,10 +27,10 @@ pub struct Arguments {
     /// The keyturn program, a release build
     #[arg(long, env = "KEYTURN", value_name = "FILE")]
     keyturn: PathBuf,
-    /// Numbers of existing parameters to measure, beside the floor
+    /// Numbers of existing parameters to measure, for keyturn and the floor
     #[arg(long, value_delimiter = ',', default_value = "100,1000,10000", value_name = "N,…")]
     objects: Vec<usize>,
-    /// Rounds of which the median is shown; what has more than 1,000 objects is measured once
+    /// Number of rounds, of which the median is shown; more than 1,000 objects are measured once
     #[arg(long, default_value_t = 5, value_parser = at_least_one, value_name = "N")]
     rounds: usize,
     /// Number of existing parameters at the default budgets
@@ -45,13 +45,13 @@ pub struct Arguments {
     /// Number of secrets that fall due within a minute
     #[arg(long, default_value_t = 1000, value_name = "N")]
     due: usize,
-    /// Puts a second that SSM takes meanwhile: 10 is AWS's higher throughput
+    /// Puts a second that SSM accepts in that measurement: 10 is AWS's higher throughput
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     due_puts_per_second: u32,
-    /// Measure only these
+    /// Run only these measurements
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT,…")]
     only: Vec<Measurement>,
-    /// Write how the cost of an object grows to this SVG file
+    /// Write a chart of the cost of one object by number of objects to this SVG file
     #[arg(long, value_name = "FILE")]
     picture: Option<PathBuf>,
     /// Folder for the logs of the controllers
@@ -62,9 +62,9 @@ pub struct Arguments {
 /// A measurement that can be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Measurement {
-    /// Existing parameters until all are Ready, beside the floor
+    /// Existing parameters until all are Ready, for keyturn and the floor
     Existing,
-    /// A restart, and an idle time, at the largest number of objects
+    /// A restart, and a time without work, at the largest number of objects
     Fleet,
     /// Existing parameters at the default budgets
     DefaultBudget,
@@ -74,7 +74,7 @@ enum Measurement {
     Rotation,
     /// Many secrets that fall due within a minute
     Due,
-    /// Two replicas: the leader is killed, told to stop, or frozen
+    /// Two replicas: the leader is killed, stopped or frozen
     Failover,
 }
 
@@ -87,7 +87,7 @@ impl Arguments {
         self.only.is_empty() || self.only.contains(&what)
     }
 
-    /// The numbers of objects, the largest one last.
+    /// Returns the numbers of objects in ascending order.
     fn numbers(&self) -> Vec<usize> {
         let mut numbers = self.objects.clone();
         numbers.sort_unstable();
@@ -118,7 +118,7 @@ pub async fn run(arguments: &Arguments) -> Result<ExitCode> {
         measured = measure(&bench, arguments, &mut page) => measured,
         interrupted = interrupted() => interrupted,
     };
-    // The controllers were dropped with their measurement, and are dead: nobody sets a finalizer again.
+    // The controllers were dropped with their measurements and are dead, so nobody sets a finalizer again.
     let removed = bench.objects.remove().await;
     measured?;
     println!("{}", page.text().trim_end());
@@ -200,7 +200,7 @@ async fn existing_parameters<'a>(
     ready
 }
 
-/// Uses the fleet that is Ready. Does not try again where making one has failed: that took until its deadline.
+/// Measures the Ready fleet. If making one failed before, it is not retried: that attempt took until its deadline.
 async fn restart_and_idle(bench: &Bench, arguments: &Arguments, page: &mut Page, ready: Option<Ready<'_>>) {
     let ready = match ready {
         Some(ready) => Ok(ready),
@@ -225,7 +225,7 @@ async fn restart_and_idle(bench: &Bench, arguments: &Arguments, page: &mut Page,
     }
 }
 
-/// Draws what was measured; nothing where nothing was.
+/// Draws the measured costs; writes no file if nothing was measured.
 fn draw(file: &Path, all: &[Existing]) -> Result<()> {
     let points = |cpu: fn(&Existing) -> Duration| {
         let point =

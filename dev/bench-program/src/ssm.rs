@@ -17,7 +17,7 @@ pub async fn start() -> Result<Emulator> {
     Emulator::start().await.map_err(Failure::io("start the emulated SSM"))
 }
 
-/// Sets a quota for Puts: more are refused.
+/// Sets a quota for Puts; the emulator throttles Puts above it.
 pub fn limit_puts(emulator: &Emulator, per_second: u32) {
     let quota = Quota { per_second: f64::from(per_second), burst: per_second };
     emulator.set_quotas([(PUT.to_owned(), quota)]);
@@ -29,7 +29,7 @@ pub fn seed(emulator: &Emulator, name: &str, at: DateTime<Utc>) -> Result<()> {
     put.map_err(|error| Failure::Seed { name: name.to_owned(), message: error.message })
 }
 
-/// Returns the requests after that number, oldest first.
+/// Returns the requests after the one with this number, oldest first.
 pub fn calls_after(emulator: &Emulator, number: u64) -> Vec<Call> {
     emulator.calls().into_iter().filter(|call| call.number > number).collect()
 }
@@ -38,7 +38,7 @@ pub fn by_operation(calls: &[Call]) -> Counts {
     calls.iter().map(|call| call.operation.as_str()).collect()
 }
 
-/// Counts by operation, with pages of the shared listing apart from DescribeParameters about this secret.
+/// Counts by operation. Pages of the shared listing are counted apart from DescribeParameters calls for this secret.
 pub fn by_operation_for(calls: &[Call], name: &str) -> Counts {
     let named = |call: &Call| match call.operation.as_str() {
         DESCRIBE if !call.path.contains(name) => format!("{DESCRIBE} (shared listing)"),
@@ -47,7 +47,7 @@ pub fn by_operation_for(calls: &[Call], name: &str) -> Counts {
     calls.iter().map(named).collect()
 }
 
-/// Counts the Puts that exceeded the quota.
+/// Counts the Puts that were throttled by the quota.
 pub fn throttled_puts(calls: &[Call]) -> usize {
     calls.iter().filter(|call| is_put(call) && call.outcome == THROTTLED).count()
 }

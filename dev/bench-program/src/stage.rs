@@ -1,4 +1,4 @@
-//! The surroundings of one measurement: an SSM emulator of its own, a watch of the objects, and counters of requests.
+//! The environment of one measurement: its own SSM emulator, a watch of the objects, and counters of requests.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ use crate::failure::{Failure, Result, within};
 use crate::objects::{self, PERIOD_DAYS};
 use crate::ssm;
 
-/// Time without requests after which a controller counts as quiet: longer than the 2 s for which keyturn collects changes
-/// before it lists SSM again.
+/// Time without requests after which a controller counts as quiet. It is longer than the 2 s for which keyturn collects
+/// changes before it lists SSM again.
 pub const CALM: Duration = Duration::from_secs(3);
-/// Time between two samples. Each one reads all metrics of the API server, so they are not closer.
+/// Time between two samples. Each sample reads all metrics of the API server, so they are not taken more often.
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 /// Share of one processor above which a controller does not count as quiet.
 const BUSY: f64 = 0.1;
@@ -31,7 +31,7 @@ pub struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Deletes the objects of the measurement before, and starts an empty SSM.
+    /// Deletes the objects of the previous measurement, and starts an empty SSM.
     pub async fn open(bench: &'a Bench) -> Result<Self> {
         bench.objects.clear().await?;
         let board = Board::open(bench.objects.secrets()).await?;
@@ -54,7 +54,7 @@ impl<'a> Stage<'a> {
         Ok(controller)
     }
 
-    /// Starts a replica that does not lead, and waits until it has listed the objects.
+    /// Starts a second replica, which does not lead, and waits until it has listed the objects.
     pub async fn start_second(
         &self,
         program: &Program,
@@ -66,9 +66,9 @@ impl<'a> Stage<'a> {
         Ok(controller)
     }
 
-    /// Waits until the replica of that name leads.
+    /// Waits until the replica with this name leads.
     pub async fn leads(&self, name: &str) -> Result<()> {
-        // A random part follows the name, different for each process.
+        // The identity is the name followed by a random part, which differs for each process.
         let identity = format!("{name}_");
         within(LEAD_PATIENCE, format!("{name} to lead"), async {
             while !self.bench.objects.leader().await?.starts_with(&identity) {

@@ -1,8 +1,8 @@
-//! Percentiles, and the share of pairs that are in order.
+//! Percentiles, and the percentage of pairs that are in order.
 
 use crate::format::real;
 
-/// Returns the smallest value that at least `percent` % of the values do not exceed; `None` where there are no values.
+/// Returns the smallest value that is not exceeded by at least `percent` % of the values; `None` without values.
 pub fn percentile<T: PartialOrd + Copy>(values: &[T], percent: usize) -> Option<T> {
     let mut sorted = values.to_vec();
     sorted.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
@@ -15,8 +15,7 @@ pub fn median<T: PartialOrd + Copy>(values: &[T]) -> Option<T> {
     percentile(values, 50)
 }
 
-/// Returns the percentage of pairs, of all values, whose first one is not greater than the second; `None` where there is
-/// no pair.
+/// Returns the percentage of all pairs of values in which the later one is not smaller; `None` where there is no pair.
 pub fn in_order<T: PartialOrd>(values: &[T]) -> Option<f64> {
     let pairs = values.len() * values.len().saturating_sub(1) / 2;
     let ordered: usize = values

@@ -1,4 +1,4 @@
-//! Existing parameters at the shipped budgets for SSM, compared to the time of the shared listing's pages.
+//! Measures existing parameters at the default SSM budgets, compared to the time that the shared listing's pages take.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::controller::Program;
 use crate::failure::Result;
 use crate::format::{Table, grouped, mebibytes, real, seconds, times};
 
-/// Parameters of a page of DescribeParameters.
+/// Number of parameters in a page of DescribeParameters.
 const PAGE: usize = 50;
 /// Pages a second: keyturn's own budget, `Rates::default()`.
 const PAGES_PER_SECOND: f64 = 2.0;
@@ -26,7 +26,7 @@ pub async fn measure(bench: &Bench, count: usize) -> Result<AtBudget> {
     Ok(AtBudget { count, round })
 }
 
-/// Twice the time of two DescribeParameters for each object.
+/// Returns twice the time that two DescribeParameters for each object take.
 fn patience(count: usize) -> Duration {
     Duration::from_secs(120) + Duration::from_secs(2) * u32::try_from(count).unwrap_or(u32::MAX)
 }

@@ -1,4 +1,4 @@
-//! Creation of parameters at a quota of three Puts a second. Ideal are one Put and one value for each.
+//! Measures the creation of parameters at a quota of three Puts a second. The ideal is one Put and one value for each.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use crate::objects::folder;
 use crate::ssm::{self, REGION};
 use crate::stage::{Meter, Stage};
 
-/// AWS's default quota.
+/// AWS's default quota for Puts.
 const PUTS_PER_SECOND: u32 = 3;
 
 pub struct Creation {
     count: usize,
     ready: Duration,
     cpu: Duration,
-    /// KiB.
+    /// Peak memory, in KiB.
     peak: u64,
     puts: usize,
     refused: usize,
-    /// Parameters of which there was only one version.
+    /// Number of parameters that only ever had one version.
     with_one_value: usize,
     requests: Counts,
     calls: Counts,
@@ -56,7 +56,7 @@ pub async fn measure(bench: &Bench, count: usize) -> Result<Creation> {
     })
 }
 
-/// The time of one Put for each object, at the quota's rate.
+/// Returns the time that one Put for each object takes at the quota's rate.
 fn ideal(count: usize) -> Duration {
     Duration::from_secs_f64(real(count) / f64::from(PUTS_PER_SECOND))
 }

@@ -1,4 +1,5 @@
-//! Many secrets that fall due within one minute: the time that each waits for its new value under a quota for Puts.
+//! Measures many secrets that fall due within one minute: the time that each waits for its new value under a quota for
+//! Puts.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,24 +17,24 @@ use crate::ssm;
 use crate::stage::{Meter, Stage};
 use crate::statistics::{in_order, percentile};
 
-/// The time over which the due times are spread.
+/// Time over which the due times are spread.
 const WITHIN: TimeDelta = TimeDelta::minutes(1);
-/// A prime number: multiples of it reach every number modulo the count, in another order than that of creation.
+/// A prime number: its multiples reach every number modulo the count, in another order than the order of creation.
 const STRIDE: usize = 7919;
 const LOOK: Duration = Duration::from_secs(1);
 
 pub struct Due {
     count: usize,
     puts_per_second: u32,
-    /// Time of each secret from when it was due until its new value was published.
+    /// Time of each secret from its due time until its new value was published.
     waited: Vec<Duration>,
-    /// Percentage of pairs that were published in the order in which they were due.
+    /// Percentage of pairs of secrets that were published in the order of their due times.
     in_order: Option<f64>,
     puts: usize,
     refused: usize,
 }
 
-/// Due times by name.
+/// Due times by name of the secret.
 type Deadlines = HashMap<String, DateTime<Utc>>;
 
 pub async fn measure(bench: &Bench, count: usize, puts_per_second: u32) -> Result<Due> {
@@ -57,7 +58,7 @@ pub async fn measure(bench: &Bench, count: usize, puts_per_second: u32) -> Resul
     Ok(due)
 }
 
-/// Time until the first one is due, in which all become Ready.
+/// Returns the time before the first due time, in which all secrets become Ready.
 fn preparation(count: usize) -> TimeDelta {
     TimeDelta::seconds(60) + TimeDelta::milliseconds(300) * i32::try_from(count).unwrap_or(i32::MAX)
 }
@@ -68,13 +69,13 @@ fn deadlines(count: usize, first: DateTime<Utc>) -> Deadlines {
     (0..count).map(|number| (name(number), first + step * place(number))).collect()
 }
 
-/// Puts each parameter one period before it is due.
+/// Creates each parameter with an age that makes it due at its time.
 fn seed(stage: &Stage<'_>, deadlines: &Deadlines) -> Result<()> {
     let period = TimeDelta::days(i64::from(PERIOD_DAYS));
     deadlines.iter().try_for_each(|(name, due)| ssm::seed(&stage.ssm, name, *due - period))
 }
 
-/// Waits until each has a new value; returns all calls until then.
+/// Waits until each secret has a new value; returns all calls until then.
 async fn all_published(
     stage: &Stage<'_>,
     controller: &mut Controller,
@@ -83,7 +84,7 @@ async fn all_published(
     puts_per_second: u32,
 ) -> Result<Vec<Call>> {
     let last = deadlines.values().max().copied().unwrap_or_default();
-    // Two Puts each, three times as slowly as the quota allows.
+    // Allows for two Puts each, at a third of the quota's rate.
     let puts = 6 * u32::try_from(deadlines.len()).unwrap_or(u32::MAX);
     let longest = (last - Utc::now()).to_std().unwrap_or_default()
         + patience(0)
@@ -101,7 +102,7 @@ async fn all_published(
     controller.during(published).await
 }
 
-/// Times of the first publication by name.
+/// Returns the time of the first publication by name of the secret.
 fn published(calls: &[Call]) -> HashMap<&str, DateTime<Utc>> {
     let mut published = HashMap::new();
     for (name, at) in calls.iter().filter_map(ssm::publication) {

@@ -1,4 +1,5 @@
-//! Existing parameters whose ManagedSecrets are created: the time until all are Ready, for keyturn and the floor.
+//! Measures ManagedSecrets that are created for existing parameters: the time until all are Ready, for keyturn and the
+//! floor.
 
 use std::time::Duration;
 
@@ -16,18 +17,18 @@ use crate::statistics::median;
 
 /// The cost of one round.
 pub struct Round {
-    /// From the first POST on.
+    /// Time from the first POST until the last object was Ready.
     pub ready: Duration,
-    /// Processor time until all were Ready, and until the controller was quiet.
+    /// Processor time until all objects were Ready; the next field has it until the controller was quiet.
     pub cpu: Duration,
     pub cpu_until_quiet: Duration,
-    /// KiB.
+    /// Peak memory, in KiB.
     pub peak: u64,
     pub requests: Counts,
     pub calls: Counts,
 }
 
-/// ManagedSecrets that are Ready, with the controller that made them so still running.
+/// ManagedSecrets that are Ready, with the controller that made them Ready, which is still running.
 pub struct Ready<'a> {
     pub stage: Stage<'a>,
     pub controller: Controller,
@@ -59,7 +60,7 @@ impl Existing {
     }
 }
 
-/// Measures the floor and keyturn in turns. With `keep` the last round of keyturn is left running.
+/// Measures the floor and keyturn alternately. With `keep`, the last round's keyturn is left running.
 pub async fn measure<'a>(
     bench: &'a Bench,
     count: usize,
@@ -90,7 +91,7 @@ pub async fn measure<'a>(
     Ok((existing, kept))
 }
 
-/// Does one round, and leaves the controller running.
+/// Measures one round, and leaves the controller running.
 pub async fn one<'a>(bench: &'a Bench, program: &Program, count: usize) -> Result<(Round, Ready<'a>)> {
     let (stage, mut controller) = begin(bench, program, count).await?;
     let round = round(&stage, &mut controller, count, patience(count)).await?;
@@ -127,7 +128,7 @@ pub async fn round(
     })
 }
 
-/// Table of time, processor time and memory.
+/// Returns a table of time, processor time and memory.
 pub fn costs(all: &[Existing]) -> Table {
     let mut table = Table::new([
         "Objects",
@@ -164,7 +165,7 @@ pub fn costs(all: &[Existing]) -> Table {
     table
 }
 
-/// Table of the requests of the last round.
+/// Returns a table of the requests in the last round.
 pub fn requests(all: &[Existing]) -> Table {
     let mut table = Table::new(["Objects", "", "Requests an object", "API server", "SSM"]);
     for existing in all {

@@ -1,5 +1,5 @@
-//! Two replicas: the time until the other one acts when the leader dies or is told to stop, and the writes of a leader that
-//! was frozen while the other one took over.
+//! Measures two replicas: the time until the second one acts after the leader was killed or stopped, and the writes of
+//! a leader that was frozen while the second one took over.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -17,32 +17,32 @@ use crate::ssm;
 use crate::stage::{Meter, Stage};
 use crate::statistics::{median, percentile};
 
-/// Secrets whose rotation is under way when the leader is frozen.
+/// Number of secrets whose rotation is under way when the leader is frozen.
 const IN_WORK: usize = 20;
-/// Puts of the leader after which it is frozen: most of the work is still to do.
+/// Number of the leader's Puts after which it is frozen, early in its work.
 const PUTS_BEFORE_FROZEN: usize = 2;
-/// The lease lasts 15 s.
+/// Deadline for a takeover; the lease lasts 15 s.
 const TAKEOVER_PATIENCE: Duration = Duration::from_secs(90);
-/// Two Puts for each of those in work, at one a second, after a takeover.
+/// Deadline for the work: two Puts for each secret under way, at one a second, after a takeover.
 const WORK_PATIENCE: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_millis(50);
 
 pub struct Failover {
-    /// From the event to the first Put of the other replica, for a request that came after the event.
+    /// Time from the event to the second replica's first Put, for a request made after the event.
     killed: Vec<Duration>,
     stopped: Vec<Duration>,
     frozen: Frozen,
 }
 
-/// A leader that was frozen in the middle of its work, and woken when the other replica had done it.
+/// A leader that was frozen in the middle of its work, and resumed when the second replica had finished that work.
 struct Frozen {
     /// Length of the pause.
     lasted: Duration,
-    /// Requests that change SSM, sent after it was woken.
+    /// Number of requests that change SSM sent after the leader was resumed.
     writes: usize,
 }
 
-/// The end of a leader.
+/// The way in which a leader ends.
 #[derive(Clone, Copy)]
 enum End {
     Killed,
@@ -81,14 +81,14 @@ impl<'a> Pair<'a> {
         Ok(Self { stage, leader, fresh: (0..count).map(name).collect(), replicas: 1 })
     }
 
-    /// Starts the replica that waits.
+    /// Starts the second replica, which waits for the lease.
     async fn second(&mut self) -> Result<Controller> {
         let name = replica(self.replicas);
         self.replicas += 1;
         self.stage.start_second(&program(), &name, patience(self.fresh.len())).await
     }
 
-    /// Ends the leader and requests a rotation; returns the time until the other replica's first Put for it.
+    /// Ends the leader and requests a rotation; returns the time until the second replica's first Put for it.
     async fn take_over(&mut self, end: End) -> Result<Duration> {
         let mut second = self.second().await?;
         let meter = Meter::start(&self.stage).await?;
@@ -121,7 +121,7 @@ impl<'a> Pair<'a> {
         by.during(first).await
     }
 
-    /// Freezes the leader in the middle of its work, and wakes it when the other one has done it.
+    /// Freezes the leader in the middle of its work, and resumes it when the second replica has finished that work.
     async fn freeze(mut self) -> Result<Frozen> {
         let mut second = self.second().await?;
         let (stage, meter) = (&self.stage, Meter::start(&self.stage).await?);
@@ -153,7 +153,8 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// As shipped, but with a short grace, so that steps which wait for its end fit into [`WORK_PATIENCE`].
+/// Returns keyturn with its default settings but a short grace, so that steps which wait for its end fit into
+/// [`WORK_PATIENCE`].
 fn program() -> Program {
     Program::keyturn(&["--grace=10s"])
 }

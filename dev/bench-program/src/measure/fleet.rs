@@ -1,4 +1,4 @@
-//! A fleet that is Ready: the cost of a restart of the controller, and of an idle time.
+//! Measures a fleet that is Ready: the cost of a restart of the controller, and of a time without work.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::ssm;
 use crate::stage::{Meter, Stage};
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// Between two listings as shipped, where they have few pages.
+/// Default interval between two listings, where they have few pages.
 const INTERVAL: Duration = Duration::from_secs(300);
 const LISTING: &str = "DescribeParameters";
 
@@ -26,13 +26,13 @@ pub struct Restart {
     of: &'static str,
     quiet: Duration,
     cpu: Duration,
-    /// KiB.
+    /// Peak memory, in KiB.
     peak: u64,
     requests: Counts,
     calls: Counts,
 }
 
-/// An idle time.
+/// A time without work.
 pub struct Idle {
     lasted: Duration,
     cpu: Duration,
@@ -47,7 +47,7 @@ pub struct Fleet {
     pub idle: Idle,
 }
 
-/// Restarts keyturn, leaves it alone for a time, and restarts the floor in its place.
+/// Restarts keyturn, measures it without work for a time, and then measures a restart of the floor.
 pub async fn measure(ready: Ready<'_>, idle_for: Duration) -> Result<Fleet> {
     let Ready { stage, controller, count } = ready;
     controller.stop().await?;
@@ -55,7 +55,7 @@ pub async fn measure(ready: Ready<'_>, idle_for: Duration) -> Result<Fleet> {
     stage.bench.say(&format!("restart of keyturn: {}", seconds(of_keyturn.quiet)));
     let idle = idle(&stage, &mut controller, idle_for).await?;
     controller.stop().await?;
-    // All are Ready, so it writes nothing either.
+    // All objects are Ready, so the floor has nothing to write.
     let (of_floor, controller) = restart(&stage, &Program::Floor, count).await?;
     stage.bench.say(&format!("restart of the floor: {}", seconds(of_floor.quiet)));
     controller.stop().await?;
@@ -148,7 +148,7 @@ pub fn idle_costs(fleet: &Fleet) -> Table {
     table
 }
 
-/// The time between two listings of so many parameters, as keyturn itself works it out.
+/// Returns the time between two listings of this number of parameters, as keyturn itself calculates it.
 fn pause(count: usize) -> Duration {
     let wanted = (0..count).map(|number| number.to_string()).collect();
     Inventory::new(DateTime::UNIX_EPOCH, wanted, Vec::new()).pause(INTERVAL)

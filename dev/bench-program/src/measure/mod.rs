@@ -1,4 +1,4 @@
-//! The measurements. Each opens a stage of its own and returns figures; its table is in the same file.
+//! The measurements. Each one opens its own stage and returns figures; the table for them is in the same file.
 
 pub mod budget;
 pub mod creation;
@@ -10,10 +10,11 @@ pub mod rotation;
 
 use crate::controller::Program;
 
-/// The largest rate that keyturn accepts. The others grow with it: 2,000 DescribeParameters a second, and 10,000 reads.
+/// The highest rate that keyturn accepts. The other budgets grow with it: 2,000 DescribeParameters and 10,000 reads a
+/// second.
 pub const BUDGETS_OFF: &str = "--puts-per-second=1000";
 
-/// keyturn as it is shipped, without budgets for SSM.
+/// Returns keyturn with its default settings, but without effective budgets for SSM.
 pub fn without_budgets() -> Program {
     Program::keyturn(&[BUDGETS_OFF])
 }

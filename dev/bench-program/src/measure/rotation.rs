@@ -1,4 +1,4 @@
-//! Requests for one rotation without hosts, from the user's request until it is closed.
+//! Measures the requests for one rotation without hosts, from the user's request until the rotation is closed.
 
 use std::time::Duration;
 
@@ -14,9 +14,10 @@ use crate::objects::name;
 use crate::ssm;
 use crate::stage::{Meter, Stage};
 
-/// Secrets, of which one is rotated.
+/// Number of secrets, of which one is rotated.
 const FLEET: usize = 10;
-/// A rotation is closed when the grace is over, which is 15 minutes as shipped; listings come three times as often, as there.
+/// Short times. A rotation closes when the grace is over, which is 15 minutes by default; here too, three listings fit
+/// into the grace.
 const SHORT_TIMES: [&str; 4] =
     ["--grace=6s", "--inventory-interval=2s", "--first-rotation-delay=0s", "--deletion=45s"];
 const ROTATION_PATIENCE: Duration = Duration::from_secs(120);
