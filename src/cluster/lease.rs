@@ -16,8 +16,6 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
-use super::health::Heartbeat;
-
 /// Times of the election. `retry_period` < `renew_deadline` < `duration`; otherwise two replicas could work at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -27,6 +25,28 @@ pub struct Timing {
     pub renew_deadline: Duration,
     /// Time between two renewals.
     pub retry_period: Duration,
+}
+
+/// Heartbeat of the election loop, on which all work depends.
+#[derive(Clone, Debug)]
+pub struct Heartbeat(Arc<Mutex<Instant>>);
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Heartbeat {
+    /// Records a sign of life.
+    pub fn beat(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Returns the time since the last sign of life.
+    pub fn age(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
 }
 
 /// Shows if this process leads right now. It is cheap, and is checked before every effect.

@@ -20,6 +20,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
+use crate::cluster::lease::Heartbeat;
+
 /// Limits for the connections of peers.
 #[derive(Clone, Copy)]
 struct Limits {
@@ -33,26 +35,6 @@ struct Limits {
 const LIMITS: Limits = Limits { deadline: Duration::from_secs(10), connections: 32 };
 /// Pause after a connection that could not be accepted, for example because no file descriptor was free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Heartbeat of the election loop, on which all work depends.
-#[derive(Clone, Debug)]
-pub struct Heartbeat(Arc<Mutex<Instant>>);
-
-impl Default for Heartbeat {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
-    }
-}
-
-impl Heartbeat {
-    pub fn beat(&self) {
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
-    }
-
-    fn age(&self) -> Duration {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).elapsed()
-    }
-}
 
 /// Sources of the endpoints' answers.
 pub struct Probes {

@@ -20,8 +20,8 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 ///
 /// # Errors
 /// A definition cannot be written as YAML: a bug in its type.
-pub fn render() -> Result<String, serde_yaml_ng::Error> {
-    crds().iter().map(|crd| Ok(format!("---\n{}", serde_yaml_ng::to_string(crd)?))).collect()
+pub fn render() -> Result<String, serde_saphyr::SerializeError> {
+    crds().iter().map(|crd| Ok(format!("---\n{}", serde_saphyr::to_string(crd)?))).collect()
 }
 
 /// Applies the changes to a definition that the derive macro cannot express.

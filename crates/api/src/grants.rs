@@ -438,7 +438,7 @@ fn denied(object: &ObjectMeta, what: &str, lacking: RotationGrantSpec) -> Verdic
     let name = format!("{namespace}-{}", object.name.as_deref().unwrap_or_default());
     let grant = RotationGrant::new(&name, lacking);
     // Serialization cannot fail: there are only strings, numbers and lists.
-    let yaml = serde_yaml_ng::to_string(&grant).unwrap_or_default();
+    let yaml = serde_saphyr::to_string(&grant).unwrap_or_default();
     Verdict::Denied(format!(
         "No RotationGrant lets namespace {namespace} use {what}. An administrator of the cluster allows it with \
          kubectl apply of:\n{yaml}"
