@@ -1,4 +1,4 @@
-//! The port to deploy Jobs: start one, see how those of a host are doing.
+//! The port to deploy Jobs: starts a Job, and lists the Jobs of a host.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -11,46 +11,47 @@ use crate::deploy::plan::Run;
 use crate::deploy::report::Report;
 use crate::deploy::task::Task;
 
-/// A deploy Job of one host, as the cluster shows it.
+/// A deploy Job of one host, as the cluster has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeployJob {
     pub name: String,
     pub mode: RunMode,
     pub revision: String,
     pub attempt: i32,
-    /// What the run deploys or compares.
+    /// Parameters that the run deploys or compares.
     pub parameters: Vec<JobParameter>,
     /// Generation of the DockerHost that the Job was made from.
     pub generation: i64,
-    /// Hash of the endpoint and compose project that the Job goes to, see `deploy::plan::target`.
+    /// Hash of the endpoint and compose project that the Job deploys to, see `deploy::revision::target`.
     pub target: String,
-    /// Hash of the DockerHost's `audit` that the Job was made from, see `deploy::plan::audit_settings`.
+    /// Hash of the DockerHost's `audit` that the Job was made from, see `deploy::revision::audit_settings`.
     pub audit: String,
-    /// What a collection is about.
+    /// Incident, secret and window of a collection; `None` in the other modes.
     pub about: Option<About>,
-    /// Whether it looks into the files of the images' layers.
+    /// True when the run reads the files of the images' layers.
     pub layers: bool,
-    /// The Job is over, and the Secret with its task is not known to be deleted.
+    /// True when the Job is over and the Secret with its task is not known to be deleted.
     pub holds_task: bool,
     pub created: DateTime<Utc>,
     pub state: JobState,
 }
 
-/// One version of a parameter. The time tells it from the same number of a parameter that was deleted and created
-/// again.
+/// One version of a parameter, with the time of its value. The time distinguishes it from the same version number of a
+/// parameter that was deleted and created again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobParameter {
     pub path: String,
     pub version: i64,
-    /// When the value of this version was made, in seconds since 1970.
+    /// Time at which the value of this version was made, in seconds since 1970.
     pub published_at: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobState {
-    /// Created, but never released to run: whoever started it stopped half-way. It has no pod and is to be deleted.
+    /// Created, but never released to run: the controller that started it stopped half-way. It has no pod, and keyturn
+    /// deletes it.
     Unstarted,
-    /// Not ended. `trouble` says why its pod does not come up, where that is known (image, missing Secret, quota).
+    /// Not ended. `trouble` is the reason why its pod does not start, where that is known (image, missing Secret, quota).
     Running { trouble: Option<String> },
     /// Ended, with the report of its last pod.
     Ended { report: Report, finished: DateTime<Utc> },
@@ -62,13 +63,13 @@ pub enum JobState {
 pub trait DeployJobs: Send + Sync {
     /// The Jobs that this DockerHost (by UID) controls, oldest first, read from the API server itself.
     async fn of_host(&self, host: &DockerHost) -> Result<Vec<DeployJob>, ObjectError>;
-    /// Creates the Job of a run and the Secret with its task, and answers the Job's name. A Job of that name that this
-    /// very DockerHost controls is a success: it is adopted.
+    /// Creates the Job of a run and the Secret with its task, and returns the Job's name. Idempotent: an existing Job of
+    /// that name that this very DockerHost controls is adopted, which is a success.
     async fn start(&self, host: &DockerHost, run: &Run, task: &Task) -> Result<String, ObjectError>;
-    /// Deletes the Secret with the task of a Job that is over: fingerprints of values, and their keys. One that is not there
-    /// is a success.
+    /// Deletes the Secret with the task of a Job that is over: fingerprints of values, and their keys. A Secret that does
+    /// not exist is a success.
     async fn delete_task(&self, host: &DockerHost, job: &str) -> Result<(), ObjectError>;
-    /// Deletes a Job, its pods and its Secret. It stays listed until its pods are gone. One that is not there is a
+    /// Deletes a Job, its pods and its Secret. It stays listed until its pods are gone. A Job that does not exist is a
     /// success.
     async fn delete(&self, host: &DockerHost, job: &str) -> Result<(), ObjectError>;
 }

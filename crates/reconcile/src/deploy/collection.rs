@@ -1,4 +1,5 @@
-//! What a host is asked for in an incident: the log lines of what authenticated with a secret.
+//! The request that a host gets in an incident: to collect the log lines about what authenticated with a
+//! secret.
 
 use chrono::{DateTime, Utc};
 use keyturn_api::access_log::HostAccessLog;
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::revision::short_hash;
 
-/// What log lines are about. Times are in seconds since 1970.
+/// The subject of log lines: incident, secret and time window. Times are in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct About {
@@ -22,13 +23,13 @@ pub struct About {
 }
 
 impl About {
-    /// Whether this is what the host was asked for before, if perhaps in another window.
+    /// True when the host was asked for this incident and secret before, possibly with another time window.
     pub fn is_that_of(&self, known: &HostAccessLog) -> bool {
         known.incident_uid == self.incident_uid && known.secret == self.secret
     }
 }
 
-/// Log lines that a host is to be asked for.
+/// Log lines that a host has to collect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collection {
     pub about: About,
@@ -37,13 +38,14 @@ pub struct Collection {
 }
 
 impl Collection {
-    /// Names the window and the script, as a revision names versions and the script that deploys them.
+    /// Returns a hash of the window and the script. It identifies a collection as a revision identifies
+    /// versions and the script that deploys them.
     pub fn revision(&self) -> String {
         let About { incident_uid, secret, since, until, .. } = &self.about;
         short_hash(&["collect", incident_uid, secret, &since.to_string(), &until.to_string(), &self.script])
     }
 
-    /// Whether nothing is left to ask: all of the window was looked at.
+    /// True when the lines of the whole window were collected, so that nothing is left to ask for.
     pub fn is_done(&self, known: &[HostAccessLog]) -> bool {
         self.known(known).is_some_and(|known| {
             known.found.is_some()
@@ -52,7 +54,7 @@ impl Collection {
         })
     }
 
-    /// When it may be tried again, where it failed.
+    /// The time of the next retry, where the last try failed.
     pub fn retry_at(&self, known: &[HostAccessLog]) -> Option<DateTime<Utc>> {
         let known = self.known(known).filter(|known| known.revision == self.revision())?;
         known.retry_after.as_ref().map(from_kubernetes)

@@ -1,8 +1,8 @@
-//! Keyed fingerprints: what lets a deploy Job see whether a container runs a value, without being told the value.
+//! Keyed fingerprints: with them a deploy Job can see whether a container runs a value, without knowing the value.
 //!
 //! The key is fresh for every run and parameter, so that fingerprints of two runs, or of two parameters, cannot be
-//! compared with each other. Whoever has both key and fingerprint can try guesses: that is harmless for random values
-//! of 16 bytes and more, and the reason why both stay in a Secret.
+//! compared with each other. Whoever has both key and fingerprint can try guesses, so both stay in a Secret. Guesses
+//! are harmless for random values of 16 bytes and more.
 
 use aws_lc_rs::hmac;
 use keyturn_secret_value::SecretValue;
@@ -16,11 +16,12 @@ pub struct Fingerprint {
     pub key: String,
     /// HMAC-SHA256 of the value under the key.
     pub mac: String,
-    /// The same for the value without its trailing newlines, where it has any: env files cannot carry them.
+    /// The same for the value without its trailing newlines, where it has any: env files cannot hold trailing
+    /// newlines.
     pub trimmed_mac: Option<String>,
 }
 
-/// The fingerprint of this value under this key, which is to be used once.
+/// Computes the fingerprint of this value under this key. Use each key once only.
 pub fn fingerprint(value: &SecretValue, key: &[u8; KEY_BYTES]) -> Fingerprint {
     let value = value.expose();
     let trimmed = value.trim_end_matches(['\n', '\r']);

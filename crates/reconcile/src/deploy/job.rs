@@ -39,38 +39,38 @@ pub const REVISION: &str = "keyturn.dev/revision";
 pub const ATTEMPT: &str = "keyturn.dev/attempt";
 /// Generation of the DockerHost that the Job was made from.
 pub const GENERATION: &str = "keyturn.dev/generation";
-/// Endpoint and compose project that the Job goes to, hashed.
+/// Hash of the endpoint and compose project that the Job deploys to.
 pub const TARGET: &str = "keyturn.dev/target";
-/// Hash of the DockerHost's `audit` that the images are searched by.
+/// Hash of the DockerHost's `audit`, which says how the images are searched for secrets.
 pub const AUDIT: &str = "keyturn.dev/audit";
-/// Whether the run looks into the files of the images' layers: `true` or `false`.
+/// `true` when the run reads the files of the images' layers, else `false`.
 pub const LAYERS: &str = "keyturn.dev/layers";
 /// One line `<path>=<version>@<seconds since 1970>` for each parameter.
 pub const PARAMETERS: &str = "keyturn.dev/parameters";
-/// What a collection is about, as JSON.
+/// Incident, secret and window that a collection is for, as JSON.
 pub const ABOUT: &str = "keyturn.dev/about";
-/// On a Job that is over, once the Secret with its task was deleted.
+/// Annotation that a Job gets when it has ended and the Secret with its task was deleted.
 pub const TASK_DELETED: &str = "keyturn.dev/task-deleted";
-/// Container of the pod whose termination message is the report.
+/// Name of the container whose termination message is the report.
 pub const CONTAINER: &str = "deploy-host";
 
 const DEPLOY_TIMEOUT_SECONDS: u64 = 15 * 60;
 const VERIFY_TIMEOUT_SECONDS: u64 = 2 * 60;
-/// For scheduling, pulling the image, connecting and reading the containers, beside the scripts' own timeouts and the
-/// look at images. The
-/// deadline deletes the running pod and may lose its report, so the process must have given up long before.
+/// Time for scheduling, pulling the image, connecting, and reading the containers, added to the timeouts of the scripts
+/// and the time of the image audit. When the deadline passes, Kubernetes deletes the running pod and its report may be
+/// lost, so the process must have given up long before.
 const DEADLINE_SLACK_SECONDS: u64 = 10 * 60;
-/// Pods beside the first for what may go better a moment later. Longer faults are the reconciler's to retry.
+/// Number of retries of the pod, for faults that may pass within moments. Longer faults are retried by the reconciler.
 const MORE_PODS: i32 = 2;
-/// How long an ended Job is kept for its log. The status has the result long before.
+/// Time for which an ended Job is kept, so that people can read its log. The status has the result long before.
 const KEEP_SECONDS: i32 = 24 * 60 * 60;
-/// `nonroot` of distroless images.
+/// User id `nonroot` of distroless images.
 const USER: i64 = 65532;
-/// Readable for the group only: the kubelet gives the files to root and to `fsGroup`.
+/// File mode of the keys. The group may read them, since the kubelet gives the files to root and to the group `fsGroup`.
 const KEY_MODE: i32 = 0o440;
 const MAX_NAME: usize = 63;
 
-/// What an operator sets for every Job.
+/// Settings of an operator that apply to every Job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobTemplate {
     /// keyturn's own image.
@@ -79,12 +79,12 @@ pub struct JobTemplate {
     pub image_pull_policy: Option<String>,
     /// Secrets, in the namespace of each DockerHost, with which the image is pulled.
     pub image_pull_secrets: Vec<String>,
-    /// Environment of the pod, such as the log level.
+    /// Environment variables of the pod, such as the log level.
     pub env: Vec<(String, String)>,
 }
 
-/// What the pod is told. The parameters are those of the run, fingerprinted, and so are the values that are taken out of
-/// what is shown.
+/// Builds the task of the pod. It holds fingerprints of the run's parameters, and fingerprints of the values that are
+/// redacted from the output.
 pub fn task(host: &DockerHost, run: &Run, parameters: Vec<TaskParameter>, managed: ManagedValues) -> Task {
     let (ssh, jump) = endpoints(host);
     let layers = match host.spec.audit.as_ref().is_some_and(|audit| audit.layers) {
@@ -123,7 +123,7 @@ pub fn task(host: &DockerHost, run: &Run, parameters: Vec<TaskParameter>, manage
     }
 }
 
-/// What the audit of the host's images does not report.
+/// The findings and variables that the image audit of this host does not report.
 fn allowances(host: &DockerHost) -> Allowances {
     let audit = host.spec.audit.clone().unwrap_or_default();
     let allowed = audit.allow.into_iter();
@@ -135,7 +135,7 @@ fn allowances(host: &DockerHost) -> Allowances {
     }
 }
 
-/// Where the host is reached, and the host on the way where there is one.
+/// The address of the host, and the address of its jump host where it has one.
 pub fn endpoints(host: &DockerHost) -> (Endpoint, Option<Endpoint>) {
     let ssh = &host.spec.ssh;
     let port = |port: Option<i32>| port.and_then(|p| u16::try_from(p).ok()).unwrap_or(22);
@@ -147,7 +147,7 @@ pub fn endpoints(host: &DockerHost) -> (Endpoint, Option<Endpoint>) {
     (Endpoint { host: ssh.host.clone(), port: ssh.port(), user: ssh.user.clone() }, jump)
 }
 
-/// The keys that log in there: the host's, and that of the host on the way.
+/// The SSH keys: the key of the host, and the key of its jump host where it has one.
 pub fn keys(host: &DockerHost) -> (&SecretKeyRef, Option<&SecretKeyRef>) {
     let ssh = &host.spec.ssh;
     let jump = ssh.jump.as_ref().map(|jump| jump.key_secret_ref.as_ref().unwrap_or(&ssh.key_secret_ref));
@@ -158,8 +158,8 @@ fn seconds(duration: Option<&Duration>, default: u64) -> u64 {
     duration.and_then(Duration::to_delta).and_then(|d| u64::try_from(d.num_seconds()).ok()).unwrap_or(default)
 }
 
-/// A DNS label that names host, revision, mode and attempt, so that two controllers that decide the same create the
-/// same Job. Longer host names are cut, and told apart by a hash.
+/// Returns the name of the Job: a DNS label of host, revision, mode and attempt. Two controllers that decide the same
+/// create the same Job. A host name that is too long is cut, and a hash keeps such names apart.
 pub fn job_name(host: &str, revision: &str, mode: RunMode, attempt: i32) -> String {
     let mode = match mode {
         RunMode::Deploy => 'd',
@@ -170,7 +170,8 @@ pub fn job_name(host: &str, revision: &str, mode: RunMode, attempt: i32) -> Stri
     format!("{}{tail}", label(host, MAX_NAME - tail.len()))
 }
 
-/// The name itself where it is a DNS label of at most this length, else its beginning and a hash of all of it.
+/// Returns the name itself where it is a DNS label of at most this length, else its beginning and a hash of the whole
+/// name.
 fn label(name: &str, longest: usize) -> String {
     if name.len() <= longest && !name.contains('.') {
         return name.to_owned();
@@ -180,8 +181,8 @@ fn label(name: &str, longest: usize) -> String {
     format!("{}-{hash}", kept.trim_end_matches('-'))
 }
 
-/// The Job of a task, suspended: it is released once the Secret with its task exists. A Job that is found suspended is
-/// one whose start was interrupted.
+/// Builds the Job of a task. The Job is suspended until the Secret with its task exists. A Job that is still suspended
+/// later is one whose start was interrupted.
 pub fn job(host: &DockerHost, run: &Run, task: &Task, template: &JobTemplate) -> Job {
     let name = job_name(&host.name_any(), &task.revision, task.mode, task.attempt);
     let labels = labels(host);
@@ -218,7 +219,8 @@ pub fn job(host: &DockerHost, run: &Run, task: &Task, template: &JobTemplate) ->
     }
 }
 
-/// The Secret that the pod of this Job mounts. Immutable; it is deleted when the Job is over, and goes with it otherwise.
+/// Builds the Secret that the pod of this Job mounts. It is immutable. keyturn deletes it when the Job is over; otherwise
+/// Kubernetes deletes it together with the Job.
 pub fn task_secret(job: &Job, task: &Task) -> Secret {
     let json = serde_json::to_vec(task).expect("a task has string keys only");
     Secret {
@@ -243,8 +245,8 @@ pub fn task_secret_of(job: &Job) -> Option<&str> {
     task.secret.as_ref()?.secret_name.as_deref()
 }
 
-/// The keys of the fingerprints are new in every task, and with them this name. So the Secret of a start that was
-/// interrupted is never in the way, and need not be looked at.
+/// The name contains a hash of the task, whose fingerprint keys are new every time. So a Secret that an interrupted start
+/// left behind never has the same name, and does not have to be checked.
 fn task_secret_name(job: &str, task: &Task) -> String {
     let json = serde_json::to_vec(task).expect("a task has string keys only");
     format!("{job}-{}", hex::encode(&digest(&SHA256, &json).as_ref()[..4]))
@@ -253,13 +255,14 @@ fn task_secret_name(job: &str, task: &Task) -> String {
 const TASK_KEY: &str = "task.json";
 const TASK_VOLUME: &str = "task";
 
-/// Value of [`HOST_LABEL`] for a host.
+/// Returns the value of [`HOST_LABEL`] for a host.
 pub fn label_of(host: &DockerHost) -> String {
     let name = host.name_any();
     if name.len() <= MAX_NAME { name } else { label(&name, MAX_NAME) }
 }
 
-/// What service meshes go by: a sidecar would not end with the run, and is of no use to it.
+/// Adds the labels and annotations that keep service meshes from injecting a sidecar. A sidecar would not end with the
+/// run, and the run has no use for it.
 fn without_sidecars(mut labels: BTreeMap<String, String>) -> ObjectMeta {
     let pairs = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -305,8 +308,8 @@ fn annotations(host: &DockerHost, run: &Run) -> BTreeMap<String, String> {
     annotations
 }
 
-/// Makes an object go with the DockerHost. It does not block the DockerHost's deletion, which would take a further
-/// permission where owner references are policed.
+/// Makes an object owned by the DockerHost, so that Kubernetes deletes both together. The reference does not set
+/// `blockOwnerDeletion`, which needs a further permission in clusters that check owner references.
 fn controlled_by(host: &DockerHost) -> OwnerReference {
     OwnerReference {
         api_version: DockerHost::api_version(&()).into_owned(),
@@ -318,7 +321,7 @@ fn controlled_by(host: &DockerHost) -> OwnerReference {
     }
 }
 
-/// Whether this very DockerHost, not another of its name, controls the Job.
+/// True when this very DockerHost controls the Job, and not another one of the same name.
 pub fn is_controlled_by(job: &Job, host: &DockerHost) -> bool {
     let owners = job.metadata.owner_references.iter().flatten();
     owners
@@ -326,12 +329,12 @@ pub fn is_controlled_by(job: &Job, host: &DockerHost) -> bool {
         .any(|owner| owner.kind == DockerHost::kind(&()) && Some(&owner.uid) == host.metadata.uid.as_ref())
 }
 
-/// What no further pod can make better ends the Job; what may pass in a moment gets another pod; an eviction does not
-/// count.
+/// Failures that no further pod can mend end the Job. Failures that may pass within moments get another pod. An eviction
+/// does not count as a failure.
 fn pod_failure_policy() -> PodFailurePolicy {
     let finals = ALL_OUTCOMES.iter().filter(|outcome| ends_the_job(**outcome));
     let mut final_codes: Vec<i32> = finals.map(|outcome| outcome.exit_code()).collect();
-    // The API server takes them in order only.
+    // The API server accepts exit codes in ascending order only.
     final_codes.sort_unstable();
     PodFailurePolicy {
         rules: vec![
@@ -377,10 +380,11 @@ const ALL_OUTCOMES: [Outcome; 16] = [
 
 fn ends_the_job(outcome: Outcome) -> bool {
     match outcome {
-        // The process died, the network did, or somebody else is at it: another pod joins what goes on, or begins.
+        // The process died, the network failed, or another deployment is running: another pod joins the running
+        // deployment, or starts one.
         Outcome::Running | Outcome::Unreachable | Outcome::ConnectionLost | Outcome::Busy => false,
         Outcome::Succeeded => false,
-        // A person has to act, or another attempt has to be decided on.
+        // A person has to act, or the reconciler has to decide on another attempt.
         Outcome::HostKeyRefused
         | Outcome::AuthenticationFailed
         | Outcome::BadInput
@@ -444,7 +448,7 @@ fn pod(host: &DockerHost, task_secret: &str, template: &JobTemplate) -> PodSpec 
                     })
                     .collect(),
             ),
-            // Never FallbackToLogsOnError: the log holds the scripts' output, and pods are widely readable.
+            // Never FallbackToLogsOnError: the log holds the output of the scripts, and many people may read pods.
             termination_message_policy: Some("File".to_owned()),
             termination_message_path: Some(TERMINATION_LOG.to_owned()),
             volume_mounts: Some(mounts),
@@ -492,7 +496,7 @@ fn key_volume(name: &str, key: &SecretKeyRef, path: &str) -> Volume {
     secret_volume(name, &key.name, &key.key, file(path))
 }
 
-/// One item of a Secret as one file; its other items stay out of the pod.
+/// Mounts one item of a Secret as one file; its other items stay out of the pod.
 fn secret_volume(name: &str, secret: &str, key: &str, file: &str) -> Volume {
     Volume {
         name: name.to_owned(),

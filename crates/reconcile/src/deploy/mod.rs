@@ -1,4 +1,4 @@
-//! Deployment to docker hosts: what is decided about it, the Job that does it, and what that is told and reports.
+//! Deployment to docker hosts: the decision to deploy, the Job that does it, the Job's task and its report.
 
 pub mod collection;
 pub mod fingerprint;

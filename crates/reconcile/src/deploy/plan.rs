@@ -1,10 +1,12 @@
-//! Whether a docker host needs a run, of which kind, and what that run waits for: pure functions over what the
-//! ManagedSecrets want, what the host has proven, and the time.
+//! Decides whether a docker host needs a run, which kind of run, and what the run has to wait for. The functions are pure:
+//! they depend on what the ManagedSecrets want, what the host has proven, and the time.
 //!
-//! A deployment changes the host: it runs the user's script, then compares. A verification only compares. Nothing is
-//! deployed on a guess: where no rotation waits for its hosts, a verification comes first, and only containers that
-//! are seen not to run what keyturn published lead to a deployment. A collection reads logs for an incident, when
-//! nothing else is to be done, and makes room for a deployment.
+//! There are three kinds of run. A deployment changes the host: it runs the user's script, then compares. A verification
+//! only compares. A collection reads logs for an incident; it starts when nothing else is to be done, and is stopped when a
+//! deployment could start.
+//!
+//! Nothing is deployed on a guess. Where no rotation waits for its hosts, a verification comes first, and a deployment
+//! follows only when containers were seen not to run what keyturn published.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::DockerHost;
@@ -19,47 +21,46 @@ use super::collection::Collection;
 use super::revision::{audit_settings, revision};
 use super::wish::{Arrival, Wish};
 
-/// A series of secrets that are published one after another delays a deployment by at most this many times the
-/// coalescing wait.
+/// Secrets that are published one after another delay a deployment by at most this many times the coalescing wait.
 const LONGEST_WAIT: i32 = 4;
 
-/// The longest list of log lines in the status of a host; the schema takes no longer one.
+/// Maximum number of log collections in the status of a host; the schema allows no more.
 pub const MOST_COLLECTIONS: usize = 256;
 
-/// How long a new host is left to those who set it up, before its images are looked at for their own sake.
+/// Maximum time that a new host is left without an image audit, so that people can finish setting it up.
 const FIRST_AUDIT: TimeDelta = TimeDelta::minutes(15);
 
-/// Everything the decision is made from.
+/// Input of the decision.
 #[derive(Clone)]
 pub struct Input<'a> {
-    /// The host, its status brought up to date with the Jobs that exist.
+    /// The host, with a status that already includes what its present Jobs show.
     pub host: &'a DockerHost,
-    /// What may and should run on it.
+    /// The published parameters that the grants allow on the host.
     pub wishes: &'a [Wish],
     /// Secrets of the host that are about to be published.
     pub arrivals: &'a [Arrival],
-    /// Log lines that the host is to be asked for.
+    /// Log lines that the host has to collect.
     pub collections: &'a [Collection],
     /// All DockerHosts of the namespace.
     pub hosts: &'a [DockerHost],
-    /// Every Job of the host that exists, as a run.
+    /// Every existing Job of the host, as a run.
     pub tried: &'a [HostRun],
-    /// What the RotationGrants say about its endpoints.
+    /// The verdict of the RotationGrants about the host's endpoints.
     pub verdict: Verdict,
-    /// What the schema could not refuse in the host's spec.
+    /// Problems of the host's spec that the schema cannot reject.
     pub problems: Vec<String>,
     pub window: WindowGate,
-    /// How long a deployment waits for arrivals.
+    /// Time that a deployment waits for secrets that are about to be published.
     pub coalesce: TimeDelta,
     pub now: DateTime<Utc>,
 }
 
-/// What the host's own windows say about this moment.
+/// State of the host's own deployment windows at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WindowGate {
     Open,
     OpensAt(DateTime<Utc>),
-    /// The windows are such that none ever opens, or cannot be read.
+    /// The windows cannot be read, or none of them ever opens.
     Unusable(String),
 }
 
@@ -67,10 +68,10 @@ pub enum WindowGate {
 pub enum Decision {
     /// Nothing is left to do.
     Settled,
-    /// A Job of the host runs.
+    /// A Job of the host is running; wait for it.
     Watch,
-    /// Make room for another Job: this one cannot come up, and was made from a spec that has changed since; or it only
-    /// collects log lines, while a deployment could start.
+    /// Delete this Job to make room for another one. Either its pod cannot start and the spec has changed since, or it only
+    /// collects log lines while a deployment could start.
     Abandon {
         job: String,
     },
@@ -87,29 +88,29 @@ pub enum Decision {
 pub struct Run {
     pub mode: RunMode,
     pub revision: String,
-    /// One more than any try of this revision that is known of.
+    /// One more than the highest known attempt of this revision.
     pub attempt: i32,
-    /// All that is published for the host, by path.
+    /// All parameters that are published for the host, by path.
     pub parameters: Vec<Wish>,
-    /// The parameters that made it necessary.
+    /// The parameters and other causes that made the run necessary, for people.
     pub because: Vec<String>,
-    /// What a collection is about; `None` in the other modes.
+    /// The collection to do; `None` in the other modes.
     pub collection: Option<Collection>,
-    /// Whether it looks into the files of the images' layers.
+    /// True when the run reads the files of the images' layers.
     pub layers: bool,
 }
 
-/// Why a run that is needed does not start.
+/// The reason why a run that is needed does not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
     /// Reason of the condition.
     pub reason: &'static str,
     pub message: String,
-    /// When to look again; `None`: when something changes.
+    /// Time of the next check; `None` to wait until something changes.
     pub until: Option<DateTime<Utc>>,
-    /// Whether it takes a person.
+    /// True when only a person can end the hold.
     pub stalled: bool,
-    /// Whether it is over in moments, so that no verification is worth starting meanwhile.
+    /// True when the hold lasts only moments, so that a verification is not worth starting meanwhile.
     pub brief: bool,
 }
 
@@ -131,7 +132,7 @@ impl Hold {
     }
 }
 
-/// What one parameter needs on the host.
+/// The run that one parameter needs on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     Nothing,
@@ -139,7 +140,7 @@ pub enum Need {
     Deploy,
 }
 
-/// A reason not to start a run now.
+/// A check that returns a reason not to start a run now.
 type Check = fn(&Input, &Run) -> Option<Hold>;
 
 const BEFORE_ANY_RUN: &[Check] = &[
@@ -160,7 +161,7 @@ const BEFORE_A_DEPLOYMENT: &[Check] = &[
     another_host_of_the_same_secrets_deploys,
 ];
 
-/// The one next thing to do for the host.
+/// Decides the one next thing to do for the host.
 pub fn decide(input: &Input) -> Decision {
     let status = input.host.status.clone().unwrap_or_default();
     if let Some(run) = &status.run {
@@ -181,15 +182,15 @@ pub fn decide(input: &Input) -> Decision {
             Some(hold) => held.or(Some(Decision::Hold { mode: run.mode, hold })),
         },
     };
-    // What keeps a host from being deployed to keeps nobody from reading its logs, unless it is the host itself.
+    // A hold of a deployment does not hold a collection of logs, unless the host itself is the reason.
     match collection(input, &status).filter(|run| first_hold(input, run, &[BEFORE_ANY_RUN]).is_none()) {
         Some(run) => Decision::Start(run),
         None => held.unwrap_or(Decision::Settled),
     }
 }
 
-/// A Job whose pod does not come up, made from a spec that has changed since, blocks what would repair it. One that
-/// reads logs holds no deployment up.
+/// A Job whose pod cannot start, and whose spec has changed since, is deleted: it blocks the run that would repair the
+/// host. A Job that collects logs never delays a deployment.
 fn watch(input: &Input, status: &DockerHostStatus, run: &HostRun) -> Decision {
     let chains = [BEFORE_ANY_RUN, BEFORE_A_DEPLOYMENT];
     let could_deploy = || {
@@ -210,8 +211,8 @@ fn first_hold(input: &Input, run: &Run, chains: &[&[Check]]) -> Option<Hold> {
     chains.iter().flat_map(|chain| chain.iter()).find_map(|check| check(input, run))
 }
 
-/// The run of this mode that something needs, if anything does. It covers all that is published for the host, so that
-/// one run serves everything that is unproven, and the script can pin every version.
+/// Returns the run of this mode where something needs one. It covers all parameters that are published for the host, so
+/// that one run serves everything that is unproven, and the script can pin every version.
 fn candidate(input: &Input, status: &DockerHostStatus, mode: RunMode) -> Option<Run> {
     let parameters: Vec<Wish> =
         input.wishes.iter().filter(|wish| wish.origin != Origin::Foreign).cloned().collect();
@@ -228,12 +229,12 @@ fn candidate(input: &Input, status: &DockerHostStatus, mode: RunMode) -> Option<
         because.extend(the_last_run_failed(status, &revision));
     }
     let audit_is_due = || audit_due(input.host, status).is_some_and(|due| due <= input.now);
-    // The deployment that is about to come looks at the images too.
+    // A deployment that is about to start audits the images too.
     if mode == RunMode::Verify && input.arrivals.is_empty() && audit_is_due() {
         because.push("the audit of the images".to_owned());
     }
     let attempt = 1 + last_attempt(input, status, mode, &revision);
-    // A deployment is not kept waiting for them.
+    // A deployment must not wait until the layers are read.
     let layers =
         mode == RunMode::Verify && layers_due(input.host, status).is_some_and(|due| due <= input.now);
     (!because.is_empty()).then_some(Run {
@@ -247,7 +248,7 @@ fn candidate(input: &Input, status: &DockerHostStatus, mode: RunMode) -> Option<
     })
 }
 
-/// The first collection that is open and did not fail a moment ago.
+/// Returns the first collection that is not done and whose retry is not put off.
 fn collection(input: &Input, status: &DockerHostStatus) -> Option<Run> {
     let known = &status.access_logs;
     let open = input.collections.iter().find(|wanted| {
@@ -272,26 +273,26 @@ fn collection(input: &Input, status: &DockerHostStatus) -> Option<Run> {
     })
 }
 
-/// When a collection that failed is tried next.
+/// The earliest time at which a failed collection is retried.
 pub fn next_collection(status: &DockerHostStatus, wanted: &[Collection]) -> Option<DateTime<Utc>> {
     let known = &status.access_logs;
     wanted.iter().filter(|one| !one.is_done(known)).filter_map(|one| one.retry_at(known)).min()
 }
 
-/// What this parameter needs on the host, given what the host has shown of it.
+/// Decides the run that this parameter needs, from what the host has shown of it.
 pub fn need(wish: &Wish, known: Option<&HostParameter>) -> Need {
     let adopted = known.is_some_and(|known| has_adopted(known.proof, known.deployed));
     let needed = match (wish.origin, known.map(|known| known.proof)) {
-        // What somebody else wrote is theirs: neither compared nor deployed.
+        // A value that somebody else wrote is neither compared nor deployed.
         (Origin::Foreign, _) => return Need::Nothing,
         (Origin::Rotated, Some(_)) if adopted => Need::Nothing,
         // A rotation waits for this host.
         (Origin::Rotated, _) if wish.rotation_since.is_some() => Need::Deploy,
-        // The status was lost, or the host is new: look before restarting anything.
+        // The status was lost, or the host is new: compare before restarting anything.
         (Origin::Rotated, None) => Need::Verify,
         (Origin::Rotated, Some(_)) => Need::Deploy,
-        // Adopting a parameter redeploys nothing. Containers that run something else are reported, and looked at
-        // again until somebody has put them right.
+        // Adopting a parameter never deploys. Containers that run another value are reported, and compared again until
+        // somebody has corrected them.
         (Origin::Adopted, None | Some(Proof::Differs)) => Need::Verify,
         (Origin::Adopted, Some(Proof::Proven | Proof::Incomparable)) => Need::Nothing,
     };
@@ -302,7 +303,7 @@ pub fn need(wish: &Wish, known: Option<&HostParameter>) -> Need {
     if needed == Need::Nothing && stale { Need::Verify } else { needed }
 }
 
-/// What the host has shown of the version that is published.
+/// The entry of the host's status about the version that is published.
 pub fn known<'a>(status: &'a DockerHostStatus, wish: &Wish) -> Option<&'a HostParameter> {
     let speaks_of_it = |known: &&HostParameter| {
         known.path == wish.path
@@ -312,7 +313,7 @@ pub fn known<'a>(status: &'a DockerHostStatus, wish: &Wish) -> Option<&'a HostPa
     status.parameters.iter().find(speaks_of_it)
 }
 
-/// With everything proven, a failed run of the same revision still leaves open whether the product works.
+/// Even where everything is proven, a failed run of the same revision leaves open whether the product works.
 fn the_last_run_failed(status: &DockerHostStatus, revision: &str) -> Option<String> {
     let last = status.last_run.as_ref().filter(|run| run.revision == revision && run.failures > 0)?;
     Some(format!("run {} failed", last.job))
@@ -346,8 +347,8 @@ fn the_grants_only_observe(input: &Input, run: &Run) -> Option<Hold> {
     Some(Hold::new("Observe", format!("{why}, so nothing is touched; would start: {}", describe(run))))
 }
 
-/// A failure counts for the revision and the spec that it happened with; a rotation or an edit starts afresh, and so
-/// does a preflight that was asked for since.
+/// A failure counts only for the revision and the spec that it happened with. A new rotation or an edit starts without
+/// backoff, and so does a preflight that was requested after the failure.
 fn the_same_run_failed_a_moment_ago(input: &Input, run: &Run) -> Option<Hold> {
     let last = last_failure(input.host, run.mode, &run.revision)?;
     let ended = last.finished_at.as_ref().map(from_kubernetes);
@@ -371,7 +372,7 @@ pub fn last_failure<'a>(host: &'a DockerHost, mode: RunMode, revision: &str) -> 
     })
 }
 
-/// A preflight says that a rotation may begin, so it passes only where a deployment could follow.
+/// A preflight tells that a rotation may begin, so it passes only where a deployment could follow.
 fn the_deployment_that_it_prepares_could_not_start(input: &Input, run: &Run) -> Option<Hold> {
     let is_a_preflight =
         run.mode == RunMode::Verify && run.parameters.iter().any(|wish| wish.preflight.is_some());
@@ -434,8 +435,8 @@ fn has_proven(host: &DockerHost, wish: &Wish) -> bool {
     known.is_some_and(|known| has_adopted(known.proof, known.deployed))
 }
 
-/// Windows gate the start of a rotation; one that has begun is finished. So they hold back only what no rotation waits
-/// for, such as the first deployment to a host that was added.
+/// Windows limit the start of a rotation; a rotation that has begun is always finished. So closed windows hold back only
+/// deployments that no rotation waits for, such as the first deployment to a new host.
 fn the_window_is_closed_and_no_rotation_waits(input: &Input, run: &Run) -> Option<Hold> {
     if since(run).is_some() {
         return None;
@@ -452,7 +453,7 @@ fn the_window_is_closed_and_no_rotation_waits(input: &Input, run: &Run) -> Optio
     }
 }
 
-/// A container that is started between the change of a role and the publication gets a password that does not work.
+/// A container that starts after the change of a role and before the publication would get a password that does not work.
 fn a_role_is_being_changed_in_place(input: &Input, run: &Run) -> Option<Hold> {
     if is_urgent(run) {
         return None;
@@ -466,9 +467,9 @@ fn a_role_is_being_changed_in_place(input: &Input, run: &Run) -> Option<Hold> {
     Some(Hold::new("WaitingForSecret", message).until(until))
 }
 
-/// Several secrets that are rotated together are deployed together. The wait counts from when their rotations began, the
-/// one that waits for this deployment included, and not from when somebody first looked: so a restart neither lengthens
-/// nor forgets it.
+/// Secrets that are rotated together are deployed together. The wait counts from the start of their rotations, including
+/// the rotation that waits for this deployment, and not from the first check. So a restart neither lengthens nor skips the
+/// wait.
 fn another_secret_is_about_to_be_published(input: &Input, run: &Run) -> Option<Hold> {
     if waits_for_no_host(run) {
         return None;
@@ -484,8 +485,8 @@ fn another_secret_is_about_to_be_published(input: &Input, run: &Run) -> Option<H
     (input.now < until).then(|| Hold::new("Coalescing", message).until(until).brief())
 }
 
-/// Hosts of one secret go one after another: a value that breaks the product breaks it in one place. Of two that could
-/// start at the same moment, the first by name does.
+/// Hosts of one secret are deployed to one after another, so that a value that breaks the product breaks it in one place
+/// only. Of two hosts that could start at the same moment, the first by name starts.
 fn another_host_of_the_same_secrets_deploys(input: &Input, run: &Run) -> Option<Hold> {
     if waits_for_no_host(run) {
         return None;
@@ -520,24 +521,24 @@ fn another_host_of_the_same_secrets_deploys(input: &Input, run: &Run) -> Option<
     None
 }
 
-/// Whether it brings a value in the place of one that somebody may be using: then hosts wait neither for each other nor
-/// for other secrets.
+/// True when the run replaces a value that somebody may be using. Then hosts wait neither for each other nor for other
+/// secrets.
 pub fn is_urgent(run: &Run) -> bool {
     run.parameters.iter().any(|wish| wish.urgent && wish.rotation_since.is_some())
 }
 
-/// Whether the host is without a password that works, since it has been changed already, or the run is urgent: it waits neither
-/// for other hosts, nor for secrets that could be deployed with it.
+/// True when the run is urgent, or when a role that is changed in place already has its new password, so that the host has
+/// no working one. Such a run waits neither for other hosts nor for secrets that could be deployed with it.
 fn waits_for_no_host(run: &Run) -> bool {
     is_urgent(run) || run.parameters.iter().any(|wish| wish.in_place && wish.rotation_since.is_some())
 }
 
-/// When the first rotation that waits for this run began.
+/// The start of the first rotation that waits for this run.
 fn since(run: &Run) -> Option<DateTime<Utc>> {
     run.parameters.iter().filter_map(|wish| wish.rotation_since).min()
 }
 
-/// A run in a few words.
+/// Describes a run in a few words.
 pub fn describe(run: &Run) -> String {
     let what = match run.mode {
         RunMode::Deploy => "deployment",
@@ -547,16 +548,16 @@ pub fn describe(run: &Run) -> String {
     format!("{what} {} (attempt {}) because of {}", run.revision, run.attempt, run.because.join(", "))
 }
 
-/// When the images of a host are to be looked at next, where no run does anyway. `None`: never for their own sake.
+/// Time of the next image audit that needs a run of its own. `None` where images are audited only together with other runs.
 pub fn audit_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
     [configurations_due(host, status), layers_due(host, status)].into_iter().flatten().min()
 }
 
-/// When the files of the layers are to be looked into next: once in every interval, whatever other runs look at.
+/// Time at which the files of the layers are read next: once in every interval, whatever other runs read.
 fn layers_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
     let audit = host.spec.audit.as_ref().filter(|audit| audit.layers)?;
     let interval = audit.interval.as_ref()?.to_delta()?;
-    // The configurations come first, and with them it shows that the host can be looked at.
+    // The configurations are audited first; that also shows that the images of the host can be read.
     let last = status.image_audit.as_ref()?;
     match &last.layers {
         Some(layers) if last.settings == audit_settings(&host.spec) => {
@@ -573,9 +574,9 @@ fn configurations_due(host: &DockerHost, status: &DockerHostStatus) -> Option<Da
         Some(last) if last.settings == audit_settings(&host.spec) => {
             Some(from_kubernetes(&last.at) + interval()?)
         }
-        // By other rules.
+        // The last audit used other settings.
         Some(_) => Some(DateTime::UNIX_EPOCH),
-        // A host that nothing was deployed to yet would only fail to verify.
+        // A host that nothing was deployed to yet would only fail its verification.
         None => {
             let created = from_kubernetes(host.metadata.creation_timestamp.as_ref()?);
             Some(created + interval()?.min(FIRST_AUDIT))

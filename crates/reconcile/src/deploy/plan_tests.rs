@@ -17,7 +17,7 @@ fn seconds(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(seconds, 0).unwrap()
 }
 
-/// What is decided for host `web` at second 1000, with a wait of 30 s for other secrets.
+/// The input of a decision for host `web` at second 1000, with a coalescing wait of 30 s.
 struct Scene {
     host: DockerHost,
     others: Vec<DockerHost>,
@@ -65,7 +65,7 @@ impl Scene {
         })
     }
 
-    /// The decision in a word: what is started, or why it is not.
+    /// The decision in a word: the run that is started, or the reason why none is.
     fn outcome(&self) -> String {
         match self.decide() {
             Decision::Start(run) => format!("{:?}", run.mode),
@@ -105,7 +105,7 @@ fn the_revision() -> String {
 
 #[test]
 fn what_a_parameter_needs_follows_from_who_made_it_and_what_the_host_has_shown() {
-    // (origin, a rotation waits, shown of the published version and whether it was deployed, need)
+    // (origin, a rotation waits, proof of the published version and whether it was deployed, need)
     let table = [
         (Rotated, true, None, Need::Deploy),
         (Rotated, true, Some((Differs, false)), Need::Deploy),
@@ -198,7 +198,7 @@ fn nothing_starts_while_a_job_runs() {
     let mut scene = Scene::new(vec![deploying(TOKEN)])
         .status(|status| status.run = Some(run(RunMode::Verify, "abc", 1, None, 0)));
     assert_eq!(scene.decide(), Decision::Watch);
-    // A pod that cannot come up is waited for, until the spec that it was made from has changed.
+    // keyturn waits for a pod that cannot start, until the spec that it was made from has changed.
     scene = scene.status(|status| status.run.as_mut().unwrap().message = Some("no such Secret".into()));
     assert_eq!(scene.decide(), Decision::Watch);
     scene.host.metadata.generation = Some(2);
@@ -306,14 +306,15 @@ fn a_window_holds_back_only_what_no_rotation_waits_for() {
 #[test]
 fn a_deployment_waits_for_secrets_that_are_about_to_be_published_but_not_for_long() {
     let arriving = |step: &str, since| rotating(settled(OTHER, Rotated), step, since);
-    // (begin of the waiting rotation, step and begin of the other, until when the deployment waits)
+    // (start of the waiting rotation, step and start of the other rotation, time until which the deployment
+    // waits)
     let table = [
         (980, "Record", 990, Some(1020)),
         (980, "Promote", 900, Some(1010)),
         (971, "Promote", 900, Some(1001)),
         (970, "Promote", 970, None),
         (980, "Deploy", 990, None),
-        // One arrival after another does not delay it for ever.
+        // A series of arrivals does not delay the deployment for ever.
         (895, "Record", 990, Some(1015)),
         (880, "Record", 999, None),
     ];
@@ -341,7 +342,7 @@ fn the_wait_for_other_secrets_starts_no_verification_of_what_the_deployment_will
     assert_eq!(scene.outcome(), "Deploy held: Coalescing");
 }
 
-/// A secret whose only role has been about to change, or was changed, since this second.
+/// A secret whose only role has been changed since this second, or is about to be.
 fn changed_in_place(path: &str, since: i64) -> ManagedSecret {
     let mut role = rotating(settled(path, Rotated), "Promote", since);
     role.metadata.name = Some("role".into());
@@ -431,7 +432,7 @@ fn a_preflight_of_a_host_that_could_not_be_deployed_to_does_not_start() {
     assert_eq!(scene.outcome(), "Verify");
     scene.host.spec.deploy.after = vec!["canary".into()];
     assert_eq!(scene.outcome(), "Verify held: AfterNotFound");
-    // What is only looked at is looked at.
+    // A verification that is no preflight starts.
     scene.secrets = vec![settled(TOKEN, Adopted)];
     assert_eq!(scene.outcome(), "Verify");
 }
@@ -552,7 +553,7 @@ fn proven(secrets: Vec<ManagedSecret>) -> Scene {
     scene
 }
 
-/// What is known of the collection after a try that ended at second 990.
+/// The recorded result of the collection after a try that ended at second 990.
 fn tried(of: &Collection, found: bool, until: i64) -> HostAccessLog {
     HostAccessLog {
         incident: "leak".into(),

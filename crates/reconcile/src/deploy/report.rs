@@ -1,22 +1,22 @@
-//! What a deploy Job answers: one JSON document in the termination message (at most 4096 bytes), and an exit code.
+//! The report of a deploy Job: one JSON document in the termination message (at most 4096 bytes), and an exit code.
 
 use keyturn_api::docker_host::Proof;
 use serde::{Deserialize, Serialize};
 
-/// How a run ended. Each has an exit code of its own (remote exit codes never pass through), so that the Job's
-/// podFailurePolicy can tell what is worth another try.
+/// The end of a run. Each outcome has its own exit code, by which the Job's podFailurePolicy decides on a retry.
+/// Exit codes of remote commands are never passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// The run is still going on; a message that stays here means that the pod was killed.
+    /// The run is still going on. A report that keeps this outcome shows that the pod was killed.
     Running,
     Succeeded,
     /// No TCP connection or no SSH handshake in time.
     Unreachable,
-    /// The connection broke and the deployment's outcome could not be learned.
+    /// The connection broke, and the outcome of the deployment is not known.
     ConnectionLost,
     /// Another deployment holds the host's lock.
     Busy,
-    /// No line of known_hosts vouches for the key that the host offered.
+    /// No line of known_hosts matches the key that the host offered.
     HostKeyRefused,
     /// The host did not accept the client key.
     AuthenticationFailed,
@@ -24,17 +24,17 @@ pub enum Outcome {
     BadInput,
     /// The host cannot run the work: no docker, no sudo, disk full.
     HostUnfit,
-    /// The journal holds a newer version of some path.
+    /// The host's journal already has a newer version of some path.
     Outdated,
     /// The deploy script exited with a code other than 0.
     DeployFailed,
-    /// The deploy script ran longer than it may.
+    /// The deploy script ran longer than its timeout.
     DeployTimedOut,
-    /// The deploy script was running when the host went away; whether it ended well is not known.
+    /// The deploy script was running when the host went down; its result is not known.
     DeployInterrupted,
-    /// The verify script did not succeed in its time.
+    /// The verify script failed, or did not end within its timeout.
     VerifyFailed,
-    /// At least one container runs another value than the one published.
+    /// At least one container runs a value other than the published one.
     NotAdopted,
     /// The log lines could not be collected.
     CollectFailed,
@@ -67,54 +67,56 @@ impl Outcome {
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     pub outcome: Outcome,
-    /// For a person: what happened and what to do. Never a value, never output of the scripts.
+    /// Text for a person: what happened and what to do. It never holds a value or output of the scripts.
     pub message: String,
     /// Exit code of the script that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script_exit: Option<i32>,
-    /// Whether the verify script passed and no container ends and is started again, whatever the comparison showed.
+    /// True when the verify script passed and no container is in a restart loop, whatever the comparison showed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub verified: bool,
-    /// Whether the script ran in this Job's time, was joined while it ran, or had succeeded before.
+    /// Tells whether this Job started the script, joined it while it ran, or found that it had succeeded before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deploy: Option<DeployKind>,
-    /// What the containers run, by parameter. Written grouped, since a termination message has little room.
+    /// Result of the comparison for each parameter. Serialised in groups, since a termination message has little
+    /// room.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "grouped")]
     pub parameters: Vec<ReportParameter>,
-    /// What each parameter of the run has shown that is not among them, where there was no room to name them all.
+    /// The result of every parameter of the run that is not in `parameters`, where there was no room to list them
+    /// all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub others: Option<Proof>,
-    /// What was found in the images that the containers run; absent where nobody looked.
+    /// Result of the image audit; absent where the run audited no images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<Box<ImagesReport>>,
-    /// What a collection found.
+    /// Result of a collection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logs: Option<Box<LogsReport>>,
 }
 
-/// Log lines that were collected, without what is secret in them.
+/// Log lines that were collected, with secrets redacted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LogsReport {
     pub lines: u64,
     pub bytes: u64,
-    /// Whether the script printed more than is kept.
+    /// True when the script printed more than is kept.
     #[serde(default)]
     pub cut: bool,
     /// SHA-256 of the file on the host.
     pub digest: String,
-    /// The file that has all of them.
+    /// Path of the file on the host that has all of the lines.
     pub file: String,
-    /// The first of them.
+    /// The first lines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub first: Vec<String>,
-    /// The last of them, where they are not among the first.
+    /// The last lines, as far as they are not among the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last: Vec<String>,
 }
 
 impl LogsReport {
-    /// Leaves out one of the lines, of those that are farthest from both ends.
+    /// Removes one of the shown lines that are farthest from both ends. Returns false when none is left.
     pub fn pop(&mut self) -> bool {
         if self.first.len() > self.last.len() {
             return self.first.pop().is_some();
@@ -125,7 +127,7 @@ impl LogsReport {
         }
     }
 
-    /// What is shown of them, with a word on how many are left out in the middle.
+    /// The lines that are shown, with a note in the middle that says how many are left out.
     pub fn excerpt(&self) -> Vec<String> {
         let shown = u64::try_from(self.first.len() + self.last.len()).unwrap_or(u64::MAX);
         let left_out = self.lines.saturating_sub(shown);
@@ -134,25 +136,25 @@ impl LogsReport {
     }
 }
 
-/// A look at the images that the containers run.
+/// Result of an audit of the images that the containers run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImagesReport {
-    /// How many there are.
+    /// Number of images.
     pub images: usize,
-    /// Findings that the DockerHost allows.
+    /// Number of findings that the DockerHost allows.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub allowed: usize,
-    /// Findings that there was no room for.
+    /// Number of findings that are left out, since the report has no room for them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left_out: usize,
-    /// Why not every image could be looked at.
+    /// The reason why not every image could be audited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// The look into the files of the layers, where this run took it.
+    /// Result of reading the files of the layers, where this run did so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<LayersReport>,
-    /// The beginnings of the IDs of all images ([`short_id`]), where layers are looked into by other runs.
+    /// The beginnings of the IDs of all images ([`short_id`]), where other runs read the layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<String>,
     /// The images with findings.
@@ -163,27 +165,27 @@ pub struct ImagesReport {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayersReport {
     pub files: u64,
-    /// Why not everything was looked at.
+    /// The reason why not every file could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-/// Enough of an image's ID to tell it from the others of a host: a report has little room.
+/// Shortens an image's ID. The rest is enough to tell the images of a host apart, and a report has little room.
 pub fn short_id(id: &str) -> String {
     id.trim_start_matches("sha256:").chars().take(12).collect()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageReport {
-    /// As the container was started with it.
+    /// Name of the image, as the container was started with it.
     pub name: String,
-    /// The image's ID.
+    /// ID of the image.
     pub digest: String,
     pub findings: Vec<ReportFinding>,
 }
 
-/// One finding, in its own words; never a value. Written as one string, since there is little room:
-/// `<rule> <fingerprint> <parameter or -> <place>`.
+/// One finding; it never holds a value. Serialised as one string, since there is little room: `<rule> <fingerprint>
+/// <parameter or -> <place>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct ReportFinding {
@@ -231,12 +233,13 @@ pub struct ReportParameter {
     pub path: String,
     pub version: i64,
     pub proof: Proof,
-    /// Names of the containers that run another value, at most five.
+    /// Names of the containers that run another value; at most five.
     pub differs_in: Vec<String>,
 }
 
-/// `{"Proven": {"/musehub/production/": ["DB_PASSWORD=3", …]}, "Differs": {…: ["RUNNER_TOKEN=5 app runner"]}}`: a
-/// quarter of what one object for each parameter takes. The order within a group is kept.
+/// Serialises parameters in groups: `{"Proven": {"/musehub/production/": ["DB_PASSWORD=3", …]}, "Differs": {…:
+/// ["RUNNER_TOKEN=5 app runner"]}}`. This takes a quarter of the room of one object for each parameter. The order
+/// within a group is kept.
 mod grouped {
     use std::collections::BTreeMap;
 

@@ -1,13 +1,14 @@
-//! Short names, made of what they stand for: the same is named the same, whoever computes it.
+//! Short hashes that serve as names. They depend only on their input: everybody who computes the hash of the same thing
+//! gets the same name.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use keyturn_api::docker_host::DockerHostSpec;
 
 use super::wish::Wish;
 
-/// Sixteen hexadecimal digits that name a set of versions and the script that deploys them. It needs no counter: the
-/// same set is the same revision, whoever computes it. A version counts with the time at which its value was made, since a
-/// parameter that was deleted and created again repeats its numbers.
+/// Returns the revision: 16 hexadecimal digits that identify a set of versions and the script that deploys them. It needs
+/// no counter, since the same set always has the same revision. Each version counts together with the time at which its
+/// value was made, since a parameter that was deleted and created again repeats its version numbers.
 pub fn revision(parameters: &[Wish], script: &str) -> String {
     let line = |wish: &Wish| format!("{}={}@{}", wish.path, wish.version, wish.published_at.timestamp());
     let mut lines: Vec<String> = parameters.iter().map(line).collect();
@@ -15,7 +16,7 @@ pub fn revision(parameters: &[Wish], script: &str) -> String {
     short_hash(&[&lines.join("\n"), script])
 }
 
-/// Names the endpoint and the compose project: proofs speak of the containers there and of no others.
+/// Hash of the endpoint and the compose project. A proof is about the containers of this target and about no others.
 pub fn target(spec: &DockerHostSpec) -> String {
     let jump = spec.ssh.jump.as_ref().map(|jump| format!("{}:{}", jump.host, jump.port.unwrap_or(22)));
     short_hash(&[
@@ -25,13 +26,13 @@ pub fn target(spec: &DockerHostSpec) -> String {
     ])
 }
 
-/// Names what the audit of the images is to go by.
+/// Hash of the settings of the image audit.
 pub fn audit_settings(spec: &DockerHostSpec) -> String {
     let text = serde_json::to_string(&spec.audit).expect("settings have string keys only");
     short_hash(&[&text])
 }
 
-/// The parts are joined by a byte that occurs in none of them, so that no two lists hash alike.
+/// Hashes the parts, joined by a zero byte. No part contains that byte, so two different lists never give the same input.
 pub(super) fn short_hash(parts: &[&str]) -> String {
     hex::encode(&digest(&SHA256, parts.join("\0").as_bytes()).as_ref()[..8])
 }

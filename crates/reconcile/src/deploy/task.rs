@@ -1,5 +1,4 @@
-//! What the controller tells a deploy Job: one JSON document in a Secret that the Job owns. It holds keyed
-//! fingerprints, never a value.
+//! The task of a deploy Job: one JSON document in a Secret that the Job owns. It holds keyed fingerprints, never a value.
 
 use keyturn_api::docker_host::RunMode;
 use keyturn_image_audit::Allowances;
@@ -10,13 +9,13 @@ use super::collection::About;
 
 /// Folder of the task Secret in the pod; the file is [`TASK_FILE`].
 pub const TASK_DIR: &str = "/run/keyturn/task";
-/// The task as JSON.
+/// File with the task, as JSON.
 pub const TASK_FILE: &str = "/run/keyturn/task/task.json";
 /// Private key of the host's account, mounted from the user's Secret.
 pub const KEY_FILE: &str = "/run/keyturn/ssh/key";
 /// Private key of the jump host's account.
 pub const JUMP_KEY_FILE: &str = "/run/keyturn/jump/key";
-/// Where Kubernetes reads the result.
+/// File from which Kubernetes reads the report.
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -25,15 +24,15 @@ pub struct Task {
     pub mode: RunMode,
     /// Hash of the sorted `path=version` lines and the script, 16 hexadecimal digits.
     pub revision: String,
-    /// Try of this revision, from 1.
+    /// Number of this attempt of the revision, from 1.
     pub attempt: i32,
     pub ssh: Endpoint,
     pub jump: Option<Endpoint>,
     /// Lines of known_hosts for the host and the jump host.
     pub known_hosts: Vec<String>,
-    /// Call docker through `sudo -n`.
+    /// True to call docker through `sudo -n`.
     pub sudo: bool,
-    /// Where docker lies on the host; looked for when `None`.
+    /// Path of docker on the host; keyturn searches for docker when `None`.
     #[serde(default)]
     pub docker_path: Option<String>,
     pub compose_project: String,
@@ -42,19 +41,20 @@ pub struct Task {
     pub verify_script: Option<String>,
     pub verify_timeout_seconds: u64,
     pub parameters: Vec<TaskParameter>,
-    /// Values that are taken out of what is shown to anybody, and searched for in images, by keyed fingerprints of every
-    /// form in which they are written.
+    /// Values that are redacted from all output and searched for in images. The task has keyed fingerprints of every form
+    /// in which a value is written, and not the value.
     pub managed: ManagedValues,
-    /// How the images that the containers run are searched for secrets; not at all when `None`.
+    /// Settings of the search for secrets in the images that the containers run; `None` for no search.
     #[serde(default)]
     pub audit: Option<TaskAudit>,
-    /// What a collection is to collect.
+    /// The log lines to collect, in a collection.
     #[serde(default)]
     pub collection: Option<TaskCollection>,
 }
 
 impl Task {
-    /// How long the images may be looked at, in seconds: as configurations, and beyond that into the files of their layers.
+    /// Maximum time of the image audit in seconds: 60 for the configurations of the images, and 600 more for the files of
+    /// their layers.
     pub fn audit_seconds(&self) -> u64 {
         match &self.audit {
             None => 0,
@@ -64,7 +64,7 @@ impl Task {
     }
 }
 
-/// Log lines to be collected.
+/// The log lines that a collection collects.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskCollection {
@@ -73,26 +73,26 @@ pub struct TaskCollection {
     pub timeout_seconds: u64,
 }
 
-/// What the audit of the images has to know.
+/// Settings of the image audit.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskAudit {
     pub allowances: Allowances,
-    /// What to do about the files of the layers.
+    /// Tells how this run treats the files of the layers.
     #[serde(default)]
     pub layers: Layers,
 }
 
-/// What a run does about the files of the images' layers.
+/// Treatment of the files of the images' layers in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Layers {
-    /// Nobody asked.
+    /// The DockerHost does not ask for the layers.
     #[default]
     Ignore,
-    /// They are looked into, but not by this run: it tells which images there are, so that what was found in others is
-    /// known to be gone.
+    /// Another run reads the layers. This one only reports which images exist, so that keyturn can drop the findings of
+    /// images that are gone.
     Skip,
-    /// They are looked into.
+    /// This run reads the layers.
     Look,
 }
 
@@ -104,23 +104,24 @@ pub struct Endpoint {
     pub user: String,
 }
 
-/// A parameter that the containers must run, by its keyed fingerprint.
+/// A parameter that the containers must run, with the keyed fingerprint of its value.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskParameter {
     pub path: String,
     pub version: i64,
-    /// When the value of this version was made, in seconds since 1970. The host's journal refuses what is lower than
-    /// what it deployed last in both, version and time: the version alone would refuse a parameter that was deleted
-    /// and created again, since its versions count from 1 anew; the time alone would refuse every new version after a
-    /// clock was set back.
+    /// Time at which the value of this version was made, in seconds since 1970.
+    ///
+    /// The host's journal rejects a parameter only when both its version and this time are lower than those of the last
+    /// deployment. The version alone would reject a parameter that was deleted and created again, since its versions count
+    /// from 1 anew. The time alone would reject every new version after a clock was set back.
     pub published_at: i64,
-    /// Names of the variable in the containers.
+    /// Names of the environment variable in the containers.
     pub env: Vec<String>,
     /// Fresh random key of this run, 64 hexadecimal digits.
     pub key: String,
     /// HMAC-SHA256 of the value under that key, 64 hexadecimal digits.
     pub mac: String,
-    /// The same for the value without its trailing newlines, where it has any: env files cannot carry them.
+    /// The same for the value without its trailing newlines, where it has any: env files cannot hold trailing newlines.
     pub trimmed_mac: Option<String>,
 }

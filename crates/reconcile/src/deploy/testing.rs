@@ -100,7 +100,7 @@ pub fn shown(path: &str, version: i64, proof: Proof, deployed: bool, when: i64) 
     HostParameter { path: path.into(), version, published_at: at(version), proof, at: at(when), deployed }
 }
 
-/// A run that ended at `finished` with this many failures in a row, or still goes on where that is `None`.
+/// A run that ended at `finished` with this many failures in a row; it still runs where `finished` is `None`.
 pub fn run(mode: RunMode, revision: &str, attempt: i32, finished: Option<i64>, failures: i32) -> HostRun {
     HostRun {
         revision: revision.into(),

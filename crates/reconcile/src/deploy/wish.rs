@@ -1,4 +1,5 @@
-//! What the ManagedSecrets of a namespace want one docker host to run, read from their spec and mirrored status.
+//! Wishes: the published parameters that a docker host has to run, read from the spec and the status of the ManagedSecrets
+//! of its namespace.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use keyturn_api::managed_secret::{HostRef, IfMissing, Origin, RotationStatus};
 use keyturn_api::time::from_kubernetes;
 use kube::ResourceExt;
 
-/// One published parameter that one host is to run.
+/// One published parameter that one host has to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
     /// Name of the ManagedSecret.
@@ -17,27 +18,30 @@ pub struct Wish {
     pub path: String,
     /// The published version.
     pub version: i64,
-    /// When the value of that version was made.
+    /// Time at which the value of that version was made.
     pub published_at: DateTime<Utc>,
     pub origin: Origin,
-    /// Names of the variable in the containers.
+    /// Names of the environment variable in the containers.
     pub env: Vec<String>,
     /// Region that holds the parameter; the controller's own when `None`.
     pub region: Option<String>,
-    /// Set while a rotation of the secret waits for its hosts: when that rotation began.
+    /// Start of the rotation that waits for the secret's hosts; `None` while none waits.
     pub rotation_since: Option<DateTime<Utc>>,
-    /// Set while a rotation wants the host checked first: proofs older than this do not count for it.
+    /// Time at which a rotation requested a check of the host before it starts (preflight). Older proofs do not count for
+    /// it.
     pub preflight: Option<DateTime<Utc>>,
-    /// DockerHosts that the secret names.
+    /// Names of the DockerHosts in the secret's spec.
     pub hosts: Vec<String>,
-    /// Whether its hosts have no password that works until it is deployed.
+    /// True when the secret has a role that is changed in place: its hosts have no working password until they are deployed
+    /// to.
     pub in_place: bool,
-    /// Whether somebody may be using what it replaces.
+    /// True while an incident about the secret is not contained: somebody may be using the value that this version
+    /// replaces.
     pub urgent: bool,
 }
 
 impl Wish {
-    /// The line that names it in `KEYTURN_PARAMETERS` and to people.
+    /// The line `path=version`, for `KEYTURN_PARAMETERS` and for people.
     pub fn line(&self) -> String {
         format!("{}={}", self.path, self.version)
     }
@@ -48,20 +52,20 @@ impl Wish {
 pub struct Arrival {
     /// Name of the ManagedSecret.
     pub secret: String,
-    /// When its rotation began, or the check of the hosts before it; where nothing is published yet, when the object was
-    /// created.
+    /// Start of its rotation, or of the check of the hosts before it. Where nothing is published yet, the creation of the
+    /// object.
     pub since: DateTime<Utc>,
-    /// Until when deployments of others are held, because the password of a role is being changed and is not published yet: a
-    /// container that is started meanwhile gets one that does not work.
+    /// Time until which deployments of other secrets are held. It is set while the password of a role is being changed and
+    /// is not published yet: a container that starts meanwhile would get a password that does not work.
     pub holds_until: Option<DateTime<Utc>>,
 }
 
-/// The longest that a role which is changed in place holds deployments of other secrets: Install and Promote follow each
-/// other at once, and what keeps one of them from happening may last.
+/// Maximum time that a role which is changed in place holds deployments of other secrets. Install and Promote normally
+/// follow each other at once, but a fault between them may last.
 const LONGEST_HOLD: TimeDelta = TimeDelta::minutes(5);
 
-/// Whether the secret is to run on this host: its spec says so, or a rotation under way counts the host among its own
-/// although the spec has changed since.
+/// True when the secret has to run on this host: its spec names the host, or a rotation under way still counts the host
+/// although the spec has changed.
 pub fn names_host(secret: &ManagedSecret, host: &str) -> bool {
     let in_status = || {
         secret
@@ -72,8 +76,8 @@ pub fn names_host(secret: &ManagedSecret, host: &str) -> bool {
     secret.spec.hosts.iter().any(|named| named.name == host) || in_status()
 }
 
-/// What is published for this host, by path. Where two secrets claim one path, the older object counts; the newer one
-/// says so itself.
+/// Returns what is published for this host, by path. Where two secrets claim one path, the older object counts; the newer
+/// object reports the conflict in its own status.
 pub fn wishes(host: &str, secrets: &[ManagedSecret]) -> Vec<Wish> {
     let mut oldest_first: Vec<&ManagedSecret> = secrets.iter().filter(|s| names_host(s, host)).collect();
     oldest_first.sort_by_key(|s| (created(s), s.name_any()));
@@ -90,11 +94,11 @@ fn wishes_of(host: &str, secret: &ManagedSecret) -> Vec<Wish> {
     let Some(status) = &secret.status else { return Vec::new() };
     let named = secret.spec.hosts.iter().find(|named| named.name == host);
     let urgent = status.compromise.as_ref().is_some_and(|compromise| compromise.contained_at.is_none());
-    // In an incident the old login may be revoked while hosts still have to follow.
+    // In an incident the old login may be revoked before all hosts have the new one.
     let deploys = |step: &str| step == "Deploy" || urgent && step == "Retire";
     let rotation_since =
         status.rotation.as_ref().filter(|r| deploys(&r.step)).map(|r| from_kubernetes(&r.started_at));
-    // A status is no spec, which the grants were asked about.
+    // The grants were checked against the spec only, so a path that only the status names does not count.
     let is_named = |path: &str| secret.spec.ssm.parameters.iter().any(|parameter| parameter.path == path);
     let published = status.parameters.iter().filter(|published| is_named(&published.path));
     published
@@ -115,8 +119,9 @@ fn wishes_of(host: &str, secret: &ManagedSecret) -> Vec<Wish> {
         .collect()
 }
 
-/// Names of the variable that carries a path: all that the host reference lists where the secret has one parameter,
-/// the one at the parameter's position where it has several, else the one that the path's last segment usually has.
+/// Returns the names of the variable that carries a path. Where the secret has one parameter, they are all names that the
+/// host reference lists. Where it has several, it is the listed name at the parameter's position. Without a listed name it
+/// is the usual name for the path's last segment.
 fn variables(named: Option<&HostRef>, secret: &ManagedSecret, path: &str) -> Vec<String> {
     let listed = named.map_or(&[][..], |named| &named.env);
     let parameters = &secret.spec.ssm.parameters;
@@ -128,7 +133,8 @@ fn variables(named: Option<&HostRef>, secret: &ManagedSecret, path: &str) -> Vec
     }
 }
 
-/// `db-password` and `spring.datasource.password` are no names of variables: those who export them write capitals and `_`.
+/// Returns the usual variable name for a path segment. `db-password` and `spring.datasource.password` are not valid names;
+/// people who export such a value write capitals and `_`.
 fn usual_variable(segment: &str) -> String {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if segment.chars().all(is_allowed) {
@@ -137,7 +143,7 @@ fn usual_variable(segment: &str) -> String {
     segment.chars().map(|c| if is_allowed(c) { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
-/// The secrets of this host that are about to publish a version: a deployment that waits for them serves them too.
+/// Returns the secrets of this host that are about to publish a version. A deployment that waits for them serves them too.
 pub fn arrivals(host: &str, secrets: &[ManagedSecret]) -> Vec<Arrival> {
     secrets
         .iter()
@@ -149,21 +155,22 @@ pub fn arrivals(host: &str, secrets: &[ManagedSecret]) -> Vec<Arrival> {
         .collect()
 }
 
-/// Until when the secret holds deployments of others: while the password of its role is about to be changed, or was changed
-/// and is not published yet, or given back. Where the change has failed the role is as it was, and nothing is held.
+/// Time until which the secret holds deployments of others: from before the password of its role is changed until that
+/// password is published, or the role has its old password back. After a failed change the role is as it was, and nothing
+/// is held.
 pub fn holds_until(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
     let rotation =
         secret.status.as_ref().and_then(|s| s.rotation.as_ref()).filter(|_| is_in_place(secret))?;
     let installed_at = rotation.installed_at.as_ref().map(from_kubernetes);
-    // Where it was to be given back, the role is as the rotation before has left it.
+    // The rotation before a roll back may have changed the role, so a failed roll back holds too.
     let has_failed = rotation.attempts > 0 && installed_at.is_none() && rotation.trigger != "RollBack";
-    // Before the first value nothing runs that it could break.
+    // Before the first value is published, no container uses the role.
     let holds = leaves_the_published(rotation) && rotation.trigger != "Missing" && !has_failed;
     holds.then(|| installed_at.unwrap_or(from_kubernetes(&rotation.started_at)) + LONGEST_HOLD)
 }
 
-/// Whether another value than the published one works, or will. Of a role whose new password SSM refuses for good it is that
-/// one, until a roll back, which status tells of first as of an Abort, gives the one before back.
+/// True when a value other than the published one works, or soon will. That includes a role whose new password SSM refused
+/// for good, until a roll back has restored the password before it. The status shows such a roll back as step Abort first.
 fn leaves_the_published(rotation: &RotationStatus) -> bool {
     let is_taken_back = || rotation.installed_at.is_some() || rotation.trigger == "RollBack";
     is_unpublished(&rotation.step) || rotation.step == "Abort" && is_taken_back()
@@ -186,7 +193,7 @@ fn arriving_since(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
     if stalled || secret.spec.suspend {
         return None;
     }
-    // It is about to be rotated, as soon as its hosts have shown that they may be touched.
+    // Its rotation starts as soon as the preflight of its hosts has passed.
     if let Some(preflight) = status.and_then(|s| s.preflight.as_ref()) {
         return Some(from_kubernetes(&preflight.requested_at));
     }
