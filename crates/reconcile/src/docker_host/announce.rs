@@ -1,4 +1,4 @@
-//! What people are told of a change in a DockerHost's status.
+//! Notifications for people about a change in a DockerHost's status.
 
 use chrono::{DateTime, Utc};
 use keyturn_api::conditions as c;
@@ -7,7 +7,8 @@ use keyturn_api::notification::Topic;
 
 use crate::notification::{self, News, Trouble, Watched, turns};
 
-/// The news between two statuses of one host. Failed deployments are told by the secrets that wait for them.
+/// Returns the news between two statuses of one host. Failed deployments are reported by the secrets that
+/// wait for them.
 pub fn news(before: &DockerHostStatus, after: &DockerHostStatus, now: DateTime<Utc>) -> Vec<News> {
     turns(&troubles(before), &troubles(after), now)
 }

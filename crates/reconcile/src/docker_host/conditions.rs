@@ -1,4 +1,5 @@
-//! The conditions of a DockerHost: what `kubectl describe` answers to "does it run what it should, and if not, why".
+//! The conditions of a DockerHost. They answer in `kubectl describe`: does the host run what it should, and if not,
+//! why?
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::DockerHost;
@@ -15,27 +16,27 @@ use crate::deploy::revision;
 use crate::deploy::wish::Wish;
 use crate::settings::Settings;
 
-/// A pod that has not come up for this long takes a person; until then it may just be slow.
+/// Time that a pod may take to start. After that the host is Stalled; until then the pod may just be slow.
 pub const PATIENCE: TimeDelta = TimeDelta::seconds(60);
 
-/// Why a run that was decided on could not be started.
+/// The reason why a run that was decided on could not be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartFailure {
     pub reason: String,
     pub message: String,
-    /// Whether it takes a person.
+    /// True when only a person can end the failure.
     pub stalled: bool,
-    /// The parameter that cannot be read, where that may last: others need not wait for it.
+    /// The parameter that cannot be read, where the fault may last. Other parameters do not have to wait for it.
     pub unreadable: Option<String>,
 }
 
 impl StartFailure {
-    /// It takes a person, and is about no parameter.
+    /// A failure that only a person can end and that is about no parameter.
     pub fn stalled(reason: &str, message: String) -> Self {
         Self { reason: reason.to_owned(), message, stalled: true, unreadable: None }
     }
 
-    /// This and what could not be read before it.
+    /// Joins this failure to the one that came before it.
     pub fn after(self, earlier: Option<Self>) -> Self {
         match earlier {
             None => self,
@@ -47,7 +48,7 @@ impl StartFailure {
     }
 }
 
-/// What conditions are made from, beside the host and its status.
+/// Input of the conditions, beside the host and its status.
 pub struct View<'a> {
     pub wishes: &'a [Wish],
     pub decision: &'a Decision,
@@ -59,7 +60,7 @@ pub struct View<'a> {
 /// A condition's status, reason and message.
 type Verdict = (Truth, String, String);
 
-/// Sets all conditions, and what else of the status follows from the decision.
+/// Sets all conditions, and the other status fields that follow from the decision.
 pub fn set(status: &mut DockerHostStatus, host: &DockerHost, view: &View) {
     let generation = host.metadata.generation;
     let failed = failed_run(status, host, view).cloned();
@@ -90,8 +91,8 @@ pub fn set(status: &mut DockerHostStatus, host: &DockerHost, view: &View) {
     };
 }
 
-/// The failure that stands in the way: of the deployment that is still needed, else of the last run; always of the
-/// very versions and script that are wanted now.
+/// Returns the failed run to report: of the deployment that is still needed, else the last run. It must be a run of
+/// the very versions and script that are wanted now.
 fn failed_run<'a>(status: &'a DockerHostStatus, host: &DockerHost, view: &View) -> Option<&'a HostRun> {
     let wanted: Vec<Wish> =
         view.wishes.iter().filter(|wish| wish.origin != Origin::Foreign).cloned().collect();
@@ -143,7 +144,7 @@ fn ready(status: &DockerHostStatus, host: &DockerHost, view: &View, failed: Opti
     all_is_well(status, view.wishes)
 }
 
-/// Whether the host has shown what can be shown of the published version.
+/// True when the host has shown all that it can show of the published version.
 fn is_shown(status: &DockerHostStatus, wish: &Wish) -> bool {
     if wish.origin == Origin::Foreign {
         return true;
@@ -200,7 +201,7 @@ fn deploying(status: &DockerHostStatus, view: &View) -> Verdict {
     }
 }
 
-/// Whether the images that the containers run carry secrets. It holds nothing up.
+/// Tells whether the images that the containers run hold secrets. This condition delays nothing.
 fn images_clean(status: &DockerHostStatus) -> Verdict {
     let verdict = |truth, reason: &str, message: String| (truth, reason.to_owned(), message);
     let Some(audit) = &status.image_audit else {
@@ -234,13 +235,13 @@ fn not_all(why: &str) -> String {
     format!("Not every image could be looked at: {}", why.trim_end_matches('.'))
 }
 
-/// A finding in a few words.
+/// Describes a finding in a few words.
 pub fn describe_finding(finding: &ImageFinding) -> String {
     let value = finding.parameter.as_ref().map_or_else(String::new, |path| format!(", the value of {path}"));
     format!("{} of {} ({} {}{value})", finding.place, finding.image, finding.rule, finding.fingerprint)
 }
 
-/// Why nothing goes on without a person.
+/// Returns the reason why only a person can get the host going again.
 fn stalled(
     status: &DockerHostStatus,
     host: &DockerHost,
@@ -281,7 +282,8 @@ fn pod_trouble(host: &DockerHost, run: &HostRun, trouble: &str) -> String {
     )
 }
 
-/// What failed, where its output is, and what happens next. It holds no time that changes by itself.
+/// Describes what failed, where its output is, and what happens next. The text has no relative time, so it stays the
+/// same from pass to pass.
 fn failure(host: &DockerHost, run: &HostRun) -> String {
     let what = match run.mode {
         RunMode::Deploy => "deployment",

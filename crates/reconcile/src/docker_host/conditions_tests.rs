@@ -12,8 +12,8 @@ fn on_host(path: &str, origin: Origin) -> ManagedSecret {
     published(secret(path.rsplit('/').next().unwrap(), &[path]), &[(path, 3, origin)])
 }
 
-/// Conditions of host `web` at second 1000, as `type=status reason` and their messages. What is said of images is not
-/// among them.
+/// Conditions of host `web` at second 1000, as `type=status reason` with their messages. The condition about images
+/// is left out.
 fn conditions_of(
     secrets: &[ManagedSecret],
     decision: &Decision,

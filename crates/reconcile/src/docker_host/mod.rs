@@ -1,5 +1,5 @@
-//! The DockerHost reconciler: gathers what the secrets of a host want and what its Jobs have shown, asks the plan what
-//! is next, starts at most one Job, and mirrors the outcome in the status.
+//! The DockerHost reconciler. It gathers what the secrets of a host want and what its Jobs have shown, asks the plan for
+//! the next step, starts at most one Job, and writes the outcome into the status.
 
 mod announce;
 mod conditions;
@@ -36,20 +36,22 @@ use crate::incident::logs;
 use crate::notification;
 use crate::parameter_store::{ParameterStore, StoreError};
 
-/// A pod that waits for an image or a Secret changes nothing that is watched, so a run under way is looked at often.
+/// Requeue interval while a run is under way. A pod that waits for an image or a Secret triggers no watch event, so the
+/// host is checked often.
 const RUN_POLL: TimeDelta = TimeDelta::seconds(10);
-/// How soon to look again at what another object has to change, in case its event is missed.
+/// Requeue interval while the host waits for another object, in case the event of its change is missed.
 const HELD_POLL: TimeDelta = TimeDelta::minutes(1);
-/// The longest a quiet host is left alone.
+/// Longest requeue interval of a host with nothing to do.
 const RESYNC: TimeDelta = TimeDelta::hours(1);
-/// How soon to look again after making room for another Job, or after somebody else was faster.
+/// Requeue interval after a Job was deleted to make room for another, or after somebody else changed the host first.
 const SHORTLY: TimeDelta = TimeDelta::seconds(2);
-/// Values that are searched for in images. The fingerprints of more would not fit in the task's Secret beside all else.
+/// Maximum number of values that images are searched for. With the fingerprints of more, the task's Secret would be too
+/// large.
 const MOST_SEARCHED: usize = 512;
-/// Ended Jobs of each mode that are kept, for their logs and to find lost results again.
+/// Number of ended Jobs of each mode that are kept, for their logs and to recover lost results.
 const KEPT_JOBS: usize = 3;
 
-/// What the reconciler acts through.
+/// The ports that the reconciler acts through.
 pub struct Ports {
     pub clock: Arc<dyn Clock>,
     pub objects: Arc<dyn Objects>,
@@ -57,7 +59,7 @@ pub struct Ports {
     pub regions: Arc<dyn Regions>,
     pub targets: Arc<dyn Targets>,
     pub leadership: Arc<dyn Leadership>,
-    /// Keys of fingerprints come from here.
+    /// Source of the fingerprint keys.
     pub random: Mutex<Box<dyn Random + Send>>,
 }
 
@@ -66,7 +68,7 @@ pub struct DockerHosts {
     settings: Settings,
 }
 
-/// Why the task of a run could not be made.
+/// The reason why the task of a run could not be made.
 #[derive(Debug, thiserror::Error)]
 enum TaskError {
     #[error(transparent)]
@@ -87,21 +89,21 @@ impl From<TaskError> for StartFailure {
             TaskError::Random(_) => ("NoRandomness", false, None),
             TaskError::VersionMissing { path, .. } => ("VersionMissing", false, Some(path.as_str())),
         };
-        // The store asks for a version of it.
+        // The path of a store error may end in `:` and a version.
         let unreadable = unreadable.map(|path| path.split(':').next().unwrap_or(path).to_owned());
         Self { reason: reason.to_owned(), message: error.to_string(), stalled, unreadable }
     }
 }
 
-/// What became of a decision.
+/// The outcome of acting on a decision.
 enum Acted {
-    /// Nothing was to be done, or it was done.
+    /// Nothing had to be done, or it was done.
     Done,
     Started(HostRun),
     Failed(StartFailure),
-    /// A collection could not be started. That is no trouble of the host's.
+    /// A collection could not be started. The host itself has no fault.
     Postponed,
-    /// Somebody was faster: decide again.
+    /// Somebody else changed the host or its inputs first: decide again.
     Overtaken,
 }
 
@@ -110,10 +112,11 @@ impl DockerHosts {
         Self { ports, settings }
     }
 
-    /// One pass over one host. An error is one of the API server; everything else is told in the host's status.
+    /// Does one pass over one host.
     ///
     /// # Errors
-    /// The API server could not be read or written, or the host was changed at the same time.
+    /// The API server could not be read or written, or the host was changed at the same time. Every other failure is
+    /// reported in the host's status.
     pub async fn reconcile(&self, namespace: &str, name: &str) -> Result<Requeue, ObjectError> {
         let objects = &self.ports.objects;
         let Some(mut host) = objects.docker_host(namespace, name).await? else { return Ok(Requeue::Never) };
@@ -140,7 +143,7 @@ impl DockerHosts {
         let wishes = wish::wishes(name, &granted);
         let incidents = objects.secret_incidents(namespace).await?;
         let collections = logs::wanted(name, &incidents, &granted, now);
-        // What an incident has in its own status, or nobody asks for any more, is let go.
+        // Log lines that an incident has in its own status, or that nobody asks for any more, are dropped.
         status.access_logs.retain(|known| collections.iter().any(|wanted| wanted.about.is_that_of(known)));
         host.status = Some(status);
         let tried: Vec<HostRun> = jobs.iter().map(runs::as_run).collect();
@@ -189,7 +192,7 @@ impl DockerHosts {
         })
     }
 
-    /// Writes the status where it has changed, and tells people of what they should know.
+    /// Writes the status where it has changed, and sends notifications and Events.
     async fn record(
         &self,
         mut host: DockerHost,
@@ -211,7 +214,8 @@ impl DockerHosts {
         Ok(host)
     }
 
-    /// Says that the Jobs of the host cannot be seen. What is known of them stays as it is: one may be running.
+    /// Reports in the status that the controller may not list the Jobs of the host. What is known of the Jobs stays in the
+    /// status: one may be running.
     async fn tell_missing_right(
         &self,
         host: DockerHost,
@@ -242,8 +246,8 @@ impl DockerHosts {
         StartFailure::stalled(MissingRight::REASON, right.explain(&self.settings.namespace_role))
     }
 
-    /// Whether the namespace may have a secret rotated. One that is only observed takes part in decisions where the host is
-    /// only observed too: then nothing is started anyway.
+    /// True when the grants allow the secret to be rotated. A secret that may only be observed counts where the host may
+    /// only be observed too: then nothing is started anyway.
     fn takes_part(&self, grants: &Grants, secret: &ManagedSecret, host: &Verdict) -> bool {
         match self.settings.verdict(grants, secret, self.settings.region_of(secret)) {
             Verdict::Rotate => true,
@@ -252,8 +256,8 @@ impl DockerHosts {
         }
     }
 
-    /// Decides and does it. A parameter that could not be read at the last pass either does not keep the others from the host:
-    /// then it is decided without it, and said what keeps it.
+    /// Decides and acts. A parameter that could not be read in this pass and the pass before does not keep other parameters
+    /// from the host: it is left out, the decision is made again, and the status reports it.
     async fn decide_and_act(
         &self,
         input: &Input<'_>,
@@ -319,8 +323,9 @@ impl DockerHosts {
         }
     }
 
-    /// Why a key may not log in to the host. The kubelet mounts what a Job names and asks no Secret, so this comes before
-    /// every Job; and before the values are read, since it may go on for long.
+    /// Returns the reason why an SSH key may not be used for this host. The kubelet mounts whatever Secret a Job names,
+    /// without a check, so keyturn checks before it creates a Job. It checks before it reads any value, since a refusal may
+    /// last long.
     async fn refused_key(&self, host: &DockerHost) -> Result<Option<StartFailure>, ObjectError> {
         let namespace = host.namespace().unwrap_or_default();
         let (key, jump_key) = job::keys(host);
@@ -335,8 +340,8 @@ impl DockerHosts {
         Ok(None)
     }
 
-    /// Starts a run. The host, the grants and the leadership are looked at afresh at the last moment, since reading the
-    /// values may have taken a while.
+    /// Starts a run. The host, the grants and the leadership are read again at the last moment, since reading the values
+    /// may have taken a while.
     async fn start(
         &self,
         host: &DockerHost,
@@ -391,8 +396,8 @@ impl DockerHosts {
         }
     }
 
-    /// Whether the host, and every secret that the run is about, may be touched. What a collection searches log lines for are
-    /// the values of all secrets of the host.
+    /// True when the grants still allow the run on the host and every secret that the run is about. For a collection these
+    /// include all secrets of the host, since log lines are searched for all of their values.
     fn is_still_granted(
         &self,
         grants: &Grants,
@@ -413,7 +418,7 @@ impl DockerHosts {
         verdict == Verdict::Rotate && named.chain(about).all(is_granted)
     }
 
-    /// Whether a role of the run has begun to be changed in place since the secrets were listed.
+    /// True when a role of the run has begun to be changed in place since the secrets were listed.
     async fn changes_in_place(
         &self,
         namespace: &str,
@@ -431,13 +436,13 @@ impl DockerHosts {
         Ok(false)
     }
 
-    /// Where the parameter of a wish lies.
+    /// The Parameter Store of the region that holds the parameter of a wish.
     fn store_of(&self, wish: &Wish) -> Arc<dyn ParameterStore> {
         self.ports.regions.store(wish.region.as_deref().unwrap_or(&self.settings.region))
     }
 
-    /// Reads every value of the run and keeps fingerprints only: one to compare what containers run, and those by which
-    /// it is found in images and taken out of what the scripts print.
+    /// Reads every value of the run and returns fingerprints only. One is for the comparison with what containers run.
+    /// Others are for finding the value in images and for redacting it from the output of the scripts.
     async fn fingerprints(
         &self,
         run: &Run,
@@ -477,8 +482,8 @@ impl DockerHosts {
         Ok(key)
     }
 
-    /// Deletes what is left of interrupted starts, ended Jobs but the last few of each mode, and the tasks of the others
-    /// that have ended. Their results are in the status by now. `false` where a task is still there.
+    /// Deletes what interrupted starts have left, all ended Jobs except the last few of each mode, and the tasks of the
+    /// other ended Jobs. Their results are in the status by now. Returns false where a task could not be deleted.
     async fn tidy(&self, host: &DockerHost, jobs: &[DeployJob]) -> Result<bool, ObjectError> {
         let current = host.status.as_ref().and_then(|status| status.run.as_ref()).map(|run| run.job.as_str());
         let superfluous = superfluous(jobs);
@@ -493,7 +498,7 @@ impl DockerHosts {
             if self.ports.leadership.is_leader()
                 && let Err(error) = self.ports.jobs.delete_task(host, &job.name).await
             {
-                // Nothing else of the host waits for it, as where the role may not delete Secrets.
+                // Nothing else on the host depends on this, for example where the role may not delete Secrets.
                 tracing::warn!(host = host.name_any(), %error, "the task of Job {} is not deleted yet", job.name);
                 is_tidy = false;
             }
@@ -502,7 +507,8 @@ impl DockerHosts {
     }
 }
 
-/// Whether the parameter could not be read at the last pass either: SSM may only lag behind.
+/// True when the last pass could not read the parameter either, as its condition Ready says. A single failure may be a
+/// stale read of SSM.
 fn is_known(failure: &StartFailure, before: &DockerHostStatus) -> bool {
     let ready = find_condition(&before.conditions, READY);
     let told = ready.filter(|ready| ready.status == "False").map_or("", |ready| ready.message.as_str());

@@ -1,4 +1,4 @@
-//! Events about a DockerHost: one for each thing that began, ended or got stuck.
+//! Events about a DockerHost: one for each thing that began, ended or stalled.
 
 use keyturn_api::DockerHost;
 use keyturn_api::access_log::HostAccessLog;
@@ -11,7 +11,7 @@ use crate::deploy::plan::{self, Decision};
 use crate::deploy::report::Outcome;
 use crate::objects::Notice;
 
-/// What has happened between the status before and the host as it is now.
+/// Returns the Events for the changes between the status before and the host as it is now.
 pub fn notices(before: &DockerHostStatus, host: &DockerHost, decision: &Decision) -> Vec<Notice> {
     let Some(status) = &host.status else { return Vec::new() };
     let ended = status.last_run.as_ref().filter(|run| !is_known(before.last_run.as_ref(), run));
@@ -28,7 +28,7 @@ pub fn notices(before: &DockerHostStatus, host: &DockerHost, decision: &Decision
     notices
 }
 
-/// Log lines that were collected, or could not be.
+/// Returns the Event for log lines that were collected or could not be collected.
 fn collected(before: &DockerHostStatus, log: &HostAccessLog) -> Option<Notice> {
     if before.access_logs.iter().any(|known| known.job == log.job && known.at == log.at) {
         return None;
@@ -42,7 +42,8 @@ fn collected(before: &DockerHostStatus, log: &HostAccessLog) -> Option<Notice> {
     Some(Notice { warning, reason, action: "Collect", note })
 }
 
-/// A secret that was not known to be in an image of this name. A new build of the image with the same one is no news.
+/// Returns the Event for a secret that is new in an image of this name. A new build of the image with the same secret
+/// is not reported again.
 fn images(before: &DockerHostStatus, status: &DockerHostStatus) -> Option<Notice> {
     let same = |a: &ImageFinding, b: &ImageFinding| a.image == b.image && a.fingerprint == b.fingerprint;
     let known = |finding: &&ImageFinding| before.image_findings.iter().any(|known| same(known, finding));
@@ -84,7 +85,7 @@ fn started(run: &plan::Run, status: &DockerHostStatus) -> Notice {
     Notice { warning: false, reason, action: action(run.mode), note }
 }
 
-/// A verification that went well is no news.
+/// Returns the Event for a run that ended. A successful verification gets none.
 fn ended_notice(run: &HostRun) -> Option<Notice> {
     let result = run.result.as_deref().unwrap_or(LOST);
     let message = run.message.as_deref().unwrap_or_default();
@@ -121,7 +122,7 @@ fn action(mode: RunMode) -> &'static str {
     }
 }
 
-/// The result as an Event's reason.
+/// Returns the result as the reason of an Event.
 fn reason(result: &str) -> &'static str {
     const FAILURES: [(Outcome, &str); 14] = [
         (Outcome::Unreachable, "Unreachable"),

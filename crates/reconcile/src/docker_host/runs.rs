@@ -1,7 +1,7 @@
-//! What the Jobs of a docker host say, as its status.
+//! Folds what the Jobs of a docker host show into its status.
 //!
-//! The fold may be repeated at any time: with the status that it made, or with an empty one, it comes to the same
-//! facts for as long as the Jobs exist.
+//! The fold is idempotent: starting with the status that it made, or with an empty one, it gives the same facts for as
+//! long as the Jobs exist.
 
 use chrono::{DateTime, Utc};
 use keyturn_api::DockerHost;
@@ -17,28 +17,28 @@ use crate::deploy::revision::target;
 use crate::deploy_jobs::{DeployJob, JobParameter, JobState};
 use crate::settings::Settings;
 
-/// The longest list of findings in a status; the schema takes no longer one.
+/// Maximum number of findings in a status; the schema allows no more.
 const MOST_FINDINGS: usize = 128;
 
-/// `result` of a run that went well.
+/// `result` of a run that succeeded.
 pub const SUCCEEDED: &str = "Succeeded";
 /// `result` of a run whose pod left no report.
 pub const LOST: &str = "Lost";
 
-/// Failures that no further try mends: somebody has to act. They are tried again all the same, rarely, since somebody
-/// may act outside Kubernetes.
+/// True for results that no retry can mend: somebody has to act. keyturn still retries them, rarely, since the remedy
+/// may happen outside Kubernetes.
 pub fn takes_a_person(result: &str) -> bool {
     [Outcome::HostKeyRefused, Outcome::AuthenticationFailed, Outcome::BadInput, Outcome::Outdated]
         .iter()
         .any(|outcome| name(*outcome) == result)
 }
 
-/// The host's status with everything that its Jobs (oldest first) show.
+/// Returns the host's status with everything that its Jobs (oldest first) show.
 pub fn fold(host: &DockerHost, jobs: &[DeployJob], settings: &Settings) -> DockerHostStatus {
     let mut status = host.status.clone().unwrap_or_default();
     let here = target(&host.spec);
     if status.target.as_ref() != Some(&here) {
-        // Other containers than the ones that were looked at.
+        // The host now points to other containers than those that the status is about.
         status.parameters.clear();
         status.image_audit = None;
         status.image_findings.clear();
@@ -69,7 +69,7 @@ pub fn fold(host: &DockerHost, jobs: &[DeployJob], settings: &Settings) -> Docke
     status
 }
 
-/// A Job that is over.
+/// The end of a Job.
 struct Ending<'a> {
     outcome: Option<Outcome>,
     report: Option<&'a Report>,
@@ -110,7 +110,8 @@ impl<'a> Ending<'a> {
         self.outcome == Some(Outcome::Succeeded)
     }
 
-    /// Whether the host itself has shown that it does not work: nothing else says anything about the values.
+    /// True when the host itself has shown that the new values do not work. No other failure says anything about the
+    /// values.
     fn is_rejection(&self) -> bool {
         matches!(
             self.outcome,
@@ -120,7 +121,7 @@ impl<'a> Ending<'a> {
         )
     }
 
-    /// Whether the containers were compared.
+    /// True when the run compared the containers.
     fn compared(&self) -> bool {
         matches!(
             self.outcome,
@@ -128,7 +129,8 @@ impl<'a> Ending<'a> {
         )
     }
 
-    /// Only with a verify that passed does a comparison speak for a version. Without one it can speak against it.
+    /// True when the verify script passed. Only then can a comparison prove a version; without it a comparison can still
+    /// disprove one.
     fn verified(&self) -> bool {
         self.succeeded() || self.compared() && self.report.is_some_and(|report| report.verified)
     }
@@ -138,7 +140,7 @@ fn message(report: &Report) -> String {
     let mut message = report.message.clone();
     for parameter in report.parameters.iter().filter(|p| !p.differs_in.is_empty()) {
         let names = parameter.differs_in.join(", ");
-        // The report may have said so in its own words.
+        // The report may already name them in its message.
         if !parameter.differs_in.iter().all(|name| message.contains(name.as_str())) {
             let line = format!("{}={}", parameter.path, parameter.version);
             message.push_str(&format!(" Another value than {line} runs in {names}."));
@@ -154,8 +156,8 @@ fn running(job: &DeployJob) -> Option<HostRun> {
     }
 }
 
-/// Two tellings of one fact cause no write: the moment of the start by our clock or the API server's, and the words in
-/// which the kubelet, in turn, says that an image cannot be pulled.
+/// Keeps the known start time and message, so that the status is not rewritten when only the clock source or the
+/// kubelet's wording about an image pull has changed.
 fn as_it_was_known(run: HostRun, known: Option<&HostRun>) -> HostRun {
     let Some(known) = known.filter(|known| known.job == run.job) else { return run };
     let about_the_image =
@@ -168,7 +170,7 @@ fn as_it_was_known(run: HostRun, known: Option<&HostRun>) -> HostRun {
     HostRun { started_at: known.started_at.clone(), message, ..run }
 }
 
-/// What is known of a Job from the moment it was created.
+/// Returns what is known of a Job from the moment it was created.
 pub fn as_run(job: &DeployJob) -> HostRun {
     HostRun {
         revision: job.revision.clone(),
@@ -214,17 +216,17 @@ fn ended_run(job: &DeployJob, ending: &Ending, previous: Option<&HostRun>, setti
     }
 }
 
-/// The run of this mode that came before.
+/// Returns the previous run of this mode.
 fn previous(status: &DockerHostStatus, mode: RunMode) -> Option<&HostRun> {
     match mode {
         RunMode::Deploy => status.last_deploy.as_ref(),
         RunMode::Verify => status.last_run.as_ref().filter(|run| run.mode == RunMode::Verify),
-        // Each is remembered with what it is about.
+        // Collections are stored for each incident and secret.
         RunMode::Collect => None,
     }
 }
 
-/// Where in the list the Jobs begin that the status does not know yet.
+/// Returns the position in the list of the first Job that the status does not know yet.
 fn first_unknown(ended: &[(&DeployJob, Ending)], last: Option<&HostRun>) -> usize {
     let Some(last) = last else { return 0 };
     if let Some(at) = ended.iter().position(|(job, _)| job.name == last.job) {
@@ -234,7 +236,7 @@ fn first_unknown(ended: &[(&DeployJob, Ending)], last: Option<&HostRun>) -> usiz
     ended.iter().position(|(job, _)| job.created >= finished).unwrap_or(ended.len())
 }
 
-/// Writes what a run has shown of each parameter, unless something newer is known.
+/// Writes what a run has shown of each parameter, unless a newer result is known.
 fn show(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending) {
     let Some(report) = ending.report.filter(|_| ending.compared()) else { return };
     for parameter in &job.parameters {
@@ -244,7 +246,7 @@ fn show(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending) {
             Some(reported) => reported.proof,
             None => match report.others {
                 Some(others) if ending.succeeded() => others,
-                // A runner of an earlier version left out what cannot be compared.
+                // A runner of an earlier version did not report what cannot be compared.
                 None if ending.succeeded() => Proof::Incomparable,
                 _ => continue,
             },
@@ -278,7 +280,8 @@ fn show(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending) {
     }
 }
 
-/// Writes what a collection has found, unless a later one is known. What was found before stays where another try fails.
+/// Writes what a collection has found, unless a later one is known. Lines that were found before stay where another try
+/// fails.
 fn show_logs(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending, settings: &Settings) {
     let Some(about) = &job.about else { return };
     let at = to_kubernetes(ending.finished);
@@ -323,8 +326,8 @@ fn show_logs(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending, se
     status.access_logs.truncate(MOST_COLLECTIONS);
 }
 
-/// Writes what a run has found in the images, unless a later one has looked. What it did not find again is gone, unless
-/// it could not look at every image.
+/// Writes what a run has found in the images, unless a later audit is known. A finding that it did not find again is
+/// removed, unless the run could not audit every image.
 fn show_images(status: &mut DockerHostStatus, host: &DockerHost, job: &DeployJob, ending: &Ending) {
     let Some(report) = ending.report else { return };
     let silence = ImagesReport {
@@ -344,7 +347,7 @@ fn show_images(status: &mut DockerHostStatus, host: &DockerHost, job: &DeployJob
     let known = std::mem::take(&mut status.image_findings).into_iter();
     let unseen =
         |digest: &str| images.problem.is_some() && !images.found.iter().any(|image| image.digest == digest);
-    // What is in files stays known until they are looked into again, so long as the image is there.
+    // Findings in files are kept until the files are read again, for as long as the image exists.
     let unread = |finding: &ImageFinding| {
         let still = match &images.layers {
             None => images.ids.contains(&short_id(&finding.digest)),
@@ -394,7 +397,7 @@ fn of_image(image: &ImageReport) -> impl Iterator<Item = ImageFinding> + '_ {
     })
 }
 
-/// An outcome as `result` and condition reasons spell it.
+/// Returns an outcome as `result` and condition reasons spell it.
 pub fn name(outcome: Outcome) -> String {
     format!("{outcome:?}")
 }

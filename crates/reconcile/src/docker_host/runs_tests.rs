@@ -86,7 +86,7 @@ fn results_outlive_the_jobs_that_had_them() {
     host.status = Some(folded(&jobs));
     let kept = fold(&host, &[], &settings());
     assert_eq!(Some(&kept), host.status.as_ref());
-    // The count goes on although the Jobs before are gone.
+    // The count continues although the earlier Jobs are gone.
     let third = fold(&host, &[deploy(3, 300, Outcome::DeployFailed, Proof::Differs)], &settings());
     assert_eq!(third.last_deploy.unwrap().failures, 3);
 }
@@ -118,7 +118,7 @@ fn a_run_whose_verify_failed_shows_what_differs_and_nothing_else() {
     for (proof, expected) in
         [(Proof::Differs, Some((Proof::Differs, false))), (Proof::Incomparable, None), (Proof::Proven, None)]
     {
-        // Another parameter of the run is what makes it NotAdopted.
+        // The outcome is NotAdopted because of another parameter of the run.
         let report = Report { verified: false, ..report(Outcome::NotAdopted, Some(proof)) };
         let status = folded(&[ended(RunMode::Deploy, 1, 100, report)]);
         let shown = status.parameters.first().map(|p| (p.proof, p.deployed));

@@ -1,5 +1,5 @@
-//! The values that are taken out of what hosts print before anybody is shown it: what the host's secrets publish, what
-//! they published before, the passwords within, and what they are administered with.
+//! Values that are redacted from the output of hosts before anybody can see it: the published and earlier values of the
+//! host's secrets, the passwords inside these values, and the credentials of administrators.
 
 use std::collections::BTreeSet;
 
@@ -13,13 +13,14 @@ use crate::deploy::collection::Collection;
 use crate::deploy::wish::Wish;
 use crate::generator;
 
-/// Values that log lines are searched for: with the fingerprints of more, the task's Secret would be too large.
+/// Maximum number of values that log lines are searched for: with the fingerprints of more, the task's Secret would be too
+/// large.
 const MOST_IN_LOGS: usize = 1024;
 
 impl DockerHosts {
-    /// Fingerprints of every version that SSM has of the host's secrets, first those of the suspected one, which is what
-    /// the lines are about. Where SSM does not answer, nothing is collected; where there is more to be searched for than is
-    /// possible, no line is shown.
+    /// Returns fingerprints of every version that SSM has of the host's secrets. The versions of the suspected secret come
+    /// first, since the lines are about it. Where SSM does not answer, nothing is collected. Where there are more values
+    /// than the maximum, no line is shown.
     pub(super) async fn secret_in_logs(
         &self,
         collection: &Collection,
@@ -34,10 +35,11 @@ impl DockerHosts {
                 break;
             }
             let value = match self.store_of(wish).read(&wish.path, Some(version)).await {
-                // One that was deleted meanwhile cannot be told any more.
+                // A version that was deleted meanwhile cannot be read any more.
                 Ok(None) => continue,
                 Ok(Some(value)) => value,
-                // Of a key that was disabled, for one: what is published can be read, or nothing would have been deployed.
+                // The key of an old version may be disabled. The published version can be read, or nothing would have been
+                // deployed.
                 Err(error) if error.needs_a_person() && version != wish.version => {
                     unsearched.get_or_insert(Unsearched::Unreadable);
                     continue;
@@ -55,7 +57,7 @@ impl DockerHosts {
         Ok(self.without_admin_secrets(managed, wishes, secrets).await)
     }
 
-    /// The versions of the suspected secret, then those of the others, the newest of each first.
+    /// Lists the versions of the suspected secret, then those of the others, the newest of each first.
     async fn versions<'a>(
         &self,
         collection: &Collection,
@@ -73,8 +75,8 @@ impl DockerHosts {
         Ok(versions.into_iter().map(|(_, wish, number)| (wish, number)).collect())
     }
 
-    /// The same, and what the secrets of these wishes are administered with. Where that cannot be read nothing is shown,
-    /// and everything else goes on.
+    /// Adds the administrators' credentials for the secrets of these wishes. Where they cannot be read, output is not
+    /// shown, and everything else goes on.
     pub(super) async fn without_admin_secrets(
         &self,
         mut managed: ManagedValues,
@@ -96,7 +98,7 @@ impl DockerHosts {
     }
 }
 
-/// The generated value within a text that is published around it.
+/// Extracts the generated value from a published text, where a template puts text around it.
 pub(super) fn within(secrets: &[ManagedSecret], wish: &Wish, published: &SecretValue) -> Option<SecretValue> {
     let secret = secrets.iter().find(|secret| secret.name_any() == wish.secret)?;
     let parameter = secret.spec.ssm.parameters.iter().find(|parameter| parameter.path == wish.path)?;

@@ -26,7 +26,7 @@ use crate::target::{Target, TargetError};
 const TOKEN: &str = "/app/TOKEN";
 const VALUE: &str = "the value of version 3\n";
 
-/// A namespace `prod` with host `web`, kept in memory; the reconciler under test acts on nothing else.
+/// A namespace `prod` with host `web`, kept in memory. The reconciler under test acts on nothing else.
 #[derive(Default)]
 struct World {
     now: i64,
@@ -35,15 +35,15 @@ struct World {
     grants: Vec<RotationGrant>,
     /// Labels of the Secrets with SSH keys.
     keys: BTreeMap<&'static str, BTreeMap<String, String>>,
-    /// Secrets of which the labels were read.
+    /// Names of the Secrets whose labels were read.
     asked: Vec<String>,
     jobs: Vec<DeployJob>,
     tasks: Vec<Task>,
     deleted: Vec<String>,
     tasks_deleted: usize,
-    /// The next deletion of a task fails.
+    /// True to make the next deletion of a task fail.
     api_server_away: bool,
-    /// What the target of every secret is administered with; `Err` where it cannot be read.
+    /// Administrator's credential of every target; `Err` where it cannot be read.
     admin: Option<Result<&'static str, ()>>,
     /// Versions of every parameter before the third, with their values.
     older: BTreeMap<i64, Result<&'static str, ()>>,
@@ -51,15 +51,15 @@ struct World {
     status_writes: usize,
     reads: Vec<String>,
     store_error: Option<StoreError>,
-    /// Changes the world at the moment a value is read.
+    /// Change of the world at the moment when a value is read.
     meanwhile: Option<fn(&mut World)>,
     follower: bool,
-    /// The controller's role is not bound in the namespace.
+    /// True when the controller's role is not bound in the namespace.
     no_role: bool,
     incidents: Vec<SecretIncident>,
-    /// What every report says of log lines.
+    /// The log lines in every report.
     logs: Option<LogsReport>,
-    /// What every report says of the images.
+    /// The image audit in every report.
     images: Option<ImagesReport>,
 }
 
@@ -327,7 +327,7 @@ impl Shared {
         DockerHosts::new(ports, settings).reconcile("prod", "web").await.unwrap()
     }
 
-    /// Ends the Job under way ten seconds after the last event, and looks again.
+    /// Ends the running Job ten seconds after the last event, and reconciles again.
     async fn end(&self, outcome: Outcome, proof: Option<Proof>) -> Requeue {
         self.finish(outcome, proof);
         self.pass().await
@@ -367,7 +367,7 @@ impl Shared {
         self.lock().hosts[0].status.clone().unwrap()
     }
 
-    /// Status, reason and message of a condition.
+    /// Returns status, reason and message of a condition.
     fn condition(&self, kind: &str) -> Option<(String, String, String)> {
         let found = conditions::find(&self.status().conditions, kind).cloned()?;
         Some((found.status, found.reason, found.message))
@@ -468,7 +468,7 @@ async fn an_emptied_status_starts_nothing_that_has_been_started_or_shown() {
     assert_eq!(world.started(), 1, "the result is found again");
     assert_eq!(world.condition(READY).unwrap().0, "True");
 
-    // With the Jobs gone too, and the rotation over, the containers are compared; nothing is deployed.
+    // When the Jobs are gone too, and the rotation is over, the containers are compared and nothing is deployed.
     world.lock().jobs.clear();
     world.lock().secrets[0].status.as_mut().unwrap().rotation = None;
     forget();
@@ -702,7 +702,7 @@ async fn no_job_mounts_a_secret_that_does_not_allow_its_use_for_ssh() {
             assert_eq!(reason, expected, "{labels:?}");
             assert!(message.contains("keyturn.dev/usable-by=ssh"), "{message}");
         }
-        // A label is not watched.
+        // Labels of Secrets are not watched.
         assert_eq!(next, Requeue::After(Settings::new("test", "us-east-1").backoff_initial));
         world.lock().keys.insert("web-key", given);
         world.pass().await;
@@ -809,7 +809,7 @@ async fn adopted_containers_that_run_something_else_are_said_and_nothing_is_depl
     assert_eq!(modes, BTreeMap::from([("Verify".to_owned(), 2)]));
 }
 
-/// A report of three images, one of which has these findings, known by their fingerprints.
+/// A report of three images; one of them has findings with these fingerprints.
 fn images(fingerprints: &[&str], problem: Option<&str>) -> ImagesReport {
     let findings: Vec<ReportFinding> = fingerprints
         .iter()
@@ -939,7 +939,7 @@ async fn the_pod_can_find_the_published_values_in_images_and_is_not_told_them() 
     assert_eq!(found, [TOKEN]);
 }
 
-/// What is left of a text where it is shown, under the fingerprints that the last run was given.
+/// Redacts a text with the fingerprints that the last run was given.
 fn shown(world: &Shared, text: &str) -> String {
     let task = world.lock().tasks.last().unwrap().clone();
     let matcher = keyturn_image_audit::managed::Matcher::new(&task.managed).unwrap();
@@ -993,8 +993,8 @@ async fn a_task_that_could_not_be_deleted_is_tried_again_and_nothing_waits_for_i
 }
 
 impl Shared {
-    /// The same world, in which all is proven and an incident about the token was contained at second 1050; its window
-    /// begins at second 500.
+    /// The same world, in which everything is proven and an incident about the token was contained at second 1050. The
+    /// log window begins at second 500.
     async fn contained() -> Self {
         let world = Self::new();
         world.pass().await;
@@ -1118,7 +1118,7 @@ async fn a_host_that_is_down_is_asked_when_it_is_back_and_nothing_waits_for_that
     world.lock().now = log.retry_after.unwrap().0.as_second();
     world.pass().await;
     assert_eq!(world.collections().len(), 2);
-    // A rotation publishes meanwhile.
+    // A rotation publishes while the collection is under way.
     world.lock().secrets[0] =
         rotating(published(secret("token", &[TOKEN]), &[(TOKEN, 4, Origin::Rotated)]), "Deploy", 1100);
     world.pass().await;
@@ -1150,7 +1150,7 @@ async fn layers_are_looked_into_once_in_every_interval_and_never_by_a_deployment
     world.advance(60);
     world.pass().await;
     assert_eq!((world.started(), layers_of(2)), (3, Layers::Look));
-    // A run that says nothing of them is not repeated at once, and does not pass for a look.
+    // A run that reports nothing about layers is not repeated at once, and does not count as an audit.
     world.lock().images = Some(images(&[], None));
     world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
     world.pass().await;
