@@ -1,8 +1,8 @@
-//! The search in CloudTrail, as an incident's status has it: how far it has come, and who was found. Pure: every answer is
-//! put in.
+//! The CloudTrail search of an incident, as its status holds it: the progress, and the callers that were found. The
+//! functions are pure: the caller passes in every answer.
 //!
-//! Everything that a later pass or another leader needs lies in the incident's status. Events younger than CloudTrail's
-//! delay are counted as `recent` and counted anew by the next reading, so that none is missed or counted twice.
+//! Everything that a later pass or another leader needs is in the incident's status. Events younger than CloudTrail's
+//! delay are counted as `recent`. The next reading counts them anew, so that none is missed or counted twice.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::SecretIncident;
@@ -19,7 +19,7 @@ use crate::settings::doubling;
 /// The longest pause between two readings of an incident that stays open.
 const LONGEST_PAUSE: TimeDelta = TimeDelta::hours(1);
 
-/// Begin of the search, as far back as CloudTrail reaches.
+/// Start of the search, at most as far back as CloudTrail keeps events.
 pub fn since(incident: &SecretIncident, status: &SecretIncidentStatus, now: DateTime<Utc>) -> DateTime<Utc> {
     let made =
         status.secrets.iter().filter_map(|s| s.suspected_value_from.as_ref().map(from_kubernetes)).min();
@@ -27,7 +27,7 @@ pub fn since(incident: &SecretIncident, status: &SecretIncidentStatus, now: Date
     said.or(made).unwrap_or(scope::reported_at(incident) - KEPT).max(now - KEPT)
 }
 
-/// Begins a reading: from the start, or from where the last one is complete.
+/// Begins a reading: from the start, or from the time up to which the last reading is complete.
 pub fn begin(
     status: &mut SecretIncidentStatus,
     watched: &[Watched],
@@ -43,18 +43,18 @@ pub fn begin(
         audit.gaps.clear();
         (audit.events, audit.denied, audit.unattributed) = (0, 0, 0);
     }
-    // Whoever was found stays in its place, however many are found before it is found again.
+    // Callers that were found before keep their places in the lists, however many others are found before them this time.
     readers::recount(status, complete_until.is_none());
     reading.listed = listed(status);
     status.audit.get_or_insert_default().reading = Some(reading);
 }
 
-/// What the reading under way asks for; `None` where there is none.
+/// Returns the query of the reading under way; `None` where there is none.
 pub fn query(status: &SecretIncidentStatus) -> Option<Query> {
     reading::query(status.audit.as_ref()?.reading.as_ref()?)
 }
 
-/// Takes one page of answers, the latest first. `last` says that no page follows.
+/// Takes one page of answers, the latest first. `last` tells that no page follows.
 pub fn take(
     status: &mut SecretIncidentStatus,
     calls: &[Option<Call>],
@@ -96,7 +96,8 @@ pub fn take(
     readers::sort(status);
 }
 
-/// The end of a reading. Where an expected principal called from an address that nobody listed, the time before is read.
+/// Ends a reading. Where an expected principal called from an address that no list names, a reading of the time before the
+/// search follows.
 fn complete(
     status: &mut SecretIncidentStatus,
     to: i64,
@@ -118,7 +119,8 @@ fn complete(
     status.unexpected_readers = Some(unexpected(status));
 }
 
-/// How many callers are listed, and how many calls of those who are not and whom nobody expects: a new one is news.
+/// Counts the listed callers, and the calls of unexpected callers that are not listed. A higher number means that somebody
+/// new was found.
 fn listed(status: &SecretIncidentStatus) -> i64 {
     let lists = status.readers.len() + status.tampering.len();
     let not_shown = status.audit.iter().flat_map(|audit| &audit.not_shown);
@@ -131,7 +133,7 @@ fn unexpected(status: &SecretIncidentStatus) -> i64 {
     i64::try_from(unexpected).unwrap_or(i64::MAX)
 }
 
-/// Judges everybody who is listed by the present lists of expected readers.
+/// Judges all listed callers again by the present lists of expected readers.
 pub fn reconsider(status: &mut SecretIncidentStatus, expected: &[ExpectedReader]) {
     readers::reconsider(status, expected);
     if status.unexpected_readers.is_some() {
@@ -154,7 +156,7 @@ fn count(
     if call.about == About::Unknown && call.name != DECRYPT && !recent {
         audit.unattributed += 1;
     }
-    // What failed for whoever calls has shown nobody anything.
+    // A call that failed for reasons other than rights has shown nothing to its caller.
     if concerned.is_empty() || call.answer == Answer::Failed {
         return;
     }
@@ -185,8 +187,8 @@ fn note(audit: &mut AuditStatus, gap: String) {
     }
 }
 
-/// When the trail is read next, after a reading that is over. Often while something is being contained, since people wait
-/// for it; then less and less often for as long as nobody new is found.
+/// Returns the time of the next reading, after a reading that is over. The pauses are short while something is being
+/// contained, since people wait for it. Then they grow for as long as nobody new is found.
 pub fn next_reading(
     audit: &mut AuditStatus,
     responding: bool,
@@ -200,13 +202,13 @@ pub fn next_reading(
     now + doubling(first, LONGEST_PAUSE.max(first), audit.quiet_readings.unwrap_or(0) + 1)
 }
 
-/// When everything about the containment can be seen.
+/// Time at which CloudTrail shows all events up to the containment.
 pub fn last_reading(status: &SecretIncidentStatus, delay: TimeDelta) -> Option<DateTime<Utc>> {
     let contained = status.contained_at.as_ref().map(from_kubernetes)?;
     Some(contained + delay + TimeDelta::seconds(1))
 }
 
-/// What a person may take from the search: never that nobody read anything.
+/// Summarises the search for a person. The text never claims that nobody read anything.
 pub fn said(status: &SecretIncidentStatus, delay: TimeDelta) -> String {
     let audit = status.audit.clone().unwrap_or_default();
     let Some(until) = audit.complete_until.as_ref().map(|at| to_text(from_kubernetes(at))) else {

@@ -45,14 +45,14 @@ fn principal(pattern: &str) -> ExpectedReader {
     ExpectedReader { principal: Some(pattern.to_owned()), networks: Vec::new() }
 }
 
-/// A reading of these calls, all of one query, and of nothing else.
+/// Reads these calls, as the answer to a single query, and nothing else.
 fn read(status: &mut SecretIncidentStatus, calls: Vec<Call>, expected: &[ExpectedReader]) {
     begin(status, &watched(), at(-10_000), at(0));
     answer_expecting(status, calls, true, expected);
     finish(status);
 }
 
-/// Answers nothing to whatever is still asked.
+/// Answers every remaining query with an empty page.
 fn finish(status: &mut SecretIncidentStatus) -> usize {
     let mut asked = 0;
     while query(status).is_some() {
@@ -67,7 +67,7 @@ fn a_reading_that_is_taken_up_again_counts_nothing_twice() {
     let mut status = SecretIncidentStatus::default();
     begin(&mut status, &watched(), at(-10_000), at(0));
     answer(&mut status, vec![call("a", -2000, "GetParameter"), call("b", -3000, "GetParameter")], false);
-    // Another process asks again from where the status says: up to and including that second.
+    // Another process continues with the query in the status: up to and including that second.
     assert_eq!(query(&status).unwrap().to, at(-3000));
     let again = vec![call("c", -3000, "GetParameter"), call("b", -3000, "GetParameter")];
     answer(&mut status, again, true);
@@ -198,7 +198,8 @@ fn by(id: &str, role: &str, seconds: i64) -> Call {
     Call { principal: format!("arn:aws:iam::1:role/{role}"), ..call(id, seconds, "GetParameter") }
 }
 
-/// Three hundred calls that are made to be many: principals, addresses and clients that nobody can foresee.
+/// Three hundred calls that are meant to flood the lists, with principals, addresses and clients that nobody
+/// can foresee.
 fn flood(answer: Answer) -> Vec<Call> {
     let one = |n: i64| Call {
         answer,
@@ -380,7 +381,7 @@ fn whoever_is_listed_is_judged_by_the_list_as_it_is_now() {
     assert_eq!(status.unexpected_readers, Some(0));
 }
 
-/// Readings of one day of an incident in which these calls are found each time.
+/// Counts the readings in one day of an incident, when each reading finds these calls.
 fn readings_of_a_day(responding: bool, found: impl Fn(i64) -> Vec<Call>) -> i64 {
     let mut status = SecretIncidentStatus::default();
     let (mut now, mut readings) = (at(0), 0);

@@ -1,11 +1,12 @@
-//! What one event of CloudTrail says: who called what about which parameters. It holds no values: CloudTrail leaves them out.
+//! Parses one CloudTrail event: who called which operation on which parameters. An event holds no values, since CloudTrail
+//! leaves them out.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-/// The calls that answer values.
+/// Calls that return values.
 pub const READS: [&str; 4] = ["GetParameter", "GetParameters", "GetParametersByPath", "GetParameterHistory"];
-/// The calls that change what is read.
+/// Calls that change parameters.
 pub const CHANGES: [&str; 5] = [
     "PutParameter",
     "DeleteParameter",
@@ -13,7 +14,7 @@ pub const CHANGES: [&str; 5] = [
     "LabelParameterVersion",
     "UnlabelParameterVersion",
 ];
-/// KMS' own word on every value that was decrypted; asked last, since an account has many of them.
+/// Event that KMS records for every value that is decrypted. It is queried last, since an account has many of them.
 pub const DECRYPT: &str = "Decrypt";
 
 /// One call.
@@ -22,9 +23,10 @@ pub struct Call {
     pub id: String,
     pub at: DateTime<Utc>,
     pub name: String,
-    /// ARN of the user, or of the role of a session.
+    /// ARN of the user, or of the role that a session belongs to.
     pub principal: String,
-    /// Name of the session, as whoever assumed the role chose it: a person of IAM Identity Center, an instance's id.
+    /// Name of the session, chosen by whoever assumed the role: for example a person of IAM Identity Center, or an
+    /// instance's id.
     pub session: Option<String>,
     pub address: String,
     pub user_agent: String,
@@ -32,17 +34,19 @@ pub struct Call {
     pub about: About,
 }
 
-/// What AWS said to a call.
+/// Result of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     Done,
-    /// It does not let the caller. So counts every error that is not known to be another.
+    /// The caller lacks the right. Every error that is not known to be of another kind counts as this.
     Denied,
-    /// It did nothing, whoever had called: it was throttled, there was no such parameter. Nobody was refused and nothing read.
+    /// The call failed for a reason other than rights, for example throttling or a missing parameter. Nobody was refused
+    /// and nothing was read.
     Failed,
 }
 
-/// Errors that say nothing of the caller's rights. An event may add `Exception` to a name that lacks it.
+/// Error codes that say nothing about the caller's rights. An event may have `Exception` at the end of a code that has none
+/// here.
 const FAILURES: [&str; 19] = [
     "Throttling",
     "RequestLimitExceeded",
@@ -75,21 +79,21 @@ fn answer(event: &Value) -> Answer {
     }
 }
 
-/// Which parameters a call is about.
+/// The parameters that a call is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum About {
     Parameters(Vec<String>),
-    /// All parameters below a path, or those directly below it.
+    /// All parameters below a path (`recursive`), or only those directly below it.
     Below {
         path: String,
         recursive: bool,
     },
-    /// The event does not say.
+    /// The event does not name any parameter.
     Unknown,
 }
 
 impl About {
-    /// Whether the call is about this parameter.
+    /// True when the call is about this parameter.
     pub fn covers(&self, parameter: &str) -> bool {
         match self {
             About::Parameters(names) => names.iter().any(|name| name == parameter),
@@ -102,7 +106,7 @@ impl About {
         }
     }
 
-    /// Whether the call is about anything below this folder (with its closing slash).
+    /// True when the call is about anything below this folder (with its closing slash).
     pub fn touches(&self, folder: &str) -> bool {
         match self {
             About::Parameters(names) => names.iter().any(|name| name.starts_with(folder)),
@@ -115,7 +119,7 @@ impl About {
     }
 }
 
-/// Reads the JSON of `CloudTrailEvent`; `None` where it is no event.
+/// Parses the JSON of `CloudTrailEvent`; `None` where it is not an event.
 pub fn read(json: &str) -> Option<Call> {
     let event: Value = serde_json::from_str(json).ok()?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -147,7 +151,7 @@ fn principal(identity: &Value) -> String {
     of.into_iter().find_map(Value::as_str).unwrap_or("unknown").to_owned()
 }
 
-/// `arn:aws:sts::123456789012:assumed-role/<role>/<session>`, `…:federated-user/<session>`
+/// Returns the session of `arn:aws:sts::123456789012:assumed-role/<role>/<session>` or `…:federated-user/<session>`.
 fn session(identity: &Value) -> Option<String> {
     let (_, resource) = identity["arn"].as_str()?.split_once(":sts::")?;
     let (kind, name) = resource.split_once(':')?.1.split_once('/')?;
@@ -160,7 +164,7 @@ fn session(identity: &Value) -> Option<String> {
 
 fn about(event: &Value, name: &str) -> About {
     let request = &event["requestParameters"];
-    // Emulators and older events write the members in upper case.
+    // Emulators and older events write the names of the fields with a capital letter.
     let field =
         |small: &str, large: &str| if request[small].is_null() { &request[large] } else { &request[small] };
     if name == DECRYPT {
@@ -174,7 +178,7 @@ fn about(event: &Value, name: &str) -> About {
         if let Some(path) = field("path", "Path").as_str() {
             return About::Below { path: normal(path), recursive };
         }
-        // What was refused may tell its path in the message only, and never whether it asked for all below.
+        // A refused call may name its path only in the error message, which does not tell whether the call was recursive.
         return denied_resource(event).map_or(About::Unknown, |path| About::Below { path, recursive: true });
     }
     let names: Vec<String> = match (field("name", "Name").as_str(), field("names", "Names").as_array()) {
@@ -193,7 +197,8 @@ fn about(event: &Value, name: &str) -> About {
     if names.is_empty() { About::Unknown } else { About::Parameters(names) }
 }
 
-/// `… is not authorized to perform: ssm:GetParameter on resource: arn:aws:ssm:…:parameter/app/TOKEN because …`
+/// Finds the ARN in `… is not authorized to perform: ssm:GetParameter on resource: arn:aws:ssm:…:parameter/app/TOKEN
+/// because …`
 fn denied_resource(event: &Value) -> Option<String> {
     let message = event["errorMessage"].as_str()?;
     let arn =
@@ -201,7 +206,7 @@ fn denied_resource(event: &Value) -> Option<String> {
     Some(normal(arn.trim_end_matches(['.', ',', '"'])))
 }
 
-/// The full name of a parameter, of an ARN, and without version or label.
+/// Returns the full name of a parameter, from a name or an ARN, without version or label.
 fn normal(name: &str) -> String {
     let name = match name.split_once(":parameter/") {
         Some((_, rest)) => format!("/{}", rest.trim_start_matches('/')),

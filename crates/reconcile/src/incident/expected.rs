@@ -1,4 +1,5 @@
-//! Whom people expect to read: by every ARN that they know a caller by, and by the address that it calls from. Pure.
+//! Expected readers: the callers that people have listed, by any of the ARNs of a caller and by the address that it calls
+//! from. The functions are pure.
 
 use std::net::IpAddr;
 
@@ -7,16 +8,17 @@ use keyturn_api::secret_incident::AddressIs;
 
 use super::event::{Call, DECRYPT};
 
-/// Path of the roles that IAM Identity Center makes; a region follows where it is not in us-east-1.
+/// Path of the roles that IAM Identity Center creates; the region follows it where that is not us-east-1.
 const SSO_PATH: &str = "aws-reserved/sso.amazonaws.com/";
 
-/// Who calls, and from where.
+/// A caller and the address that it calls from.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller<'a> {
     pub principal: &'a str,
     pub session: Option<&'a str>,
     pub address: &'a str,
-    /// KMS sees Parameter Store call for the reader, and not where that one is.
+    /// True for a KMS event that Parameter Store caused: KMS sees the address of Parameter Store, and not that of the
+    /// reader.
     pub by_kms: bool,
 }
 
@@ -27,20 +29,20 @@ impl<'a> From<&'a Call> for Caller<'a> {
     }
 }
 
-/// Whether KMS tells of a value that Parameter Store decrypted for somebody, rather than of somebody who came to it himself.
+/// True when KMS reports a value that Parameter Store decrypted for somebody. False when somebody called KMS directly.
 pub fn is_by_kms(call: &Call) -> bool {
     call.name == DECRYPT && call.address.parse::<IpAddr>().is_err()
 }
 
-/// What the lists say of a caller.
+/// Result of comparing a caller with the lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expectation {
     Nobody,
-    /// A principal, and none of the networks that are listed with it.
+    /// An item lists the principal, but with networks that do not hold the address.
     NotFromThere,
-    /// A principal, wherever it calls from.
+    /// An item lists the principal, without networks or for a KMS event.
     Principal,
-    /// A network, whoever calls, or a principal in one of its networks.
+    /// An item lists the network without a principal, or the principal together with this network.
     FromThere,
 }
 
@@ -49,7 +51,7 @@ impl Expectation {
         matches!(self, Self::Principal | Self::FromThere)
     }
 
-    /// How the address stands, as far as the lists say.
+    /// Returns the result for the address, as far as the lists decide it.
     pub fn address(self) -> Option<AddressIs> {
         match self {
             Self::NotFromThere => Some(AddressIs::NotListed),
@@ -59,7 +61,7 @@ impl Expectation {
     }
 }
 
-/// The best that any item says of this caller.
+/// Returns the best result that any item gives for this caller.
 pub fn expectation<'a>(
     caller: Caller<'_>,
     expected: impl IntoIterator<Item = &'a ExpectedReader>,
@@ -88,9 +90,12 @@ pub fn expectation<'a>(
     best
 }
 
-/// The ARNs under which people know a caller: CloudTrail's own, which has the role's or user's path; without the path, since
-/// a name occurs once in an account; of a role of IAM Identity Center without the region in that path; and the session's, as
-/// `aws sts get-caller-identity` prints it.
+/// Returns the ARNs under which people know a caller:
+///
+/// - CloudTrail's own ARN, with the path of the role or user;
+/// - the ARN without the path, since a name occurs only once in an account;
+/// - for a role of IAM Identity Center, the ARN without the region in its path;
+/// - the ARN of the session, as `aws sts get-caller-identity` prints it.
 fn names(caller: Caller<'_>) -> Vec<String> {
     let principal = caller.principal;
     let mut names = vec![principal.to_owned()];
@@ -118,7 +123,7 @@ fn names(caller: Caller<'_>) -> Vec<String> {
             names.push(iam(format!("user/{name}")));
             names.extend(session().map(|session| sts(format!("federated-user/{session}"))));
         }
-        // The event does not say who issued the session.
+        // The event does not name the role that issued the session.
         ("sts", "assumed-role") => {
             let role = path.split('/').next().unwrap_or(path);
             names.push(sts(format!("assumed-role/{role}")));
@@ -129,7 +134,7 @@ fn names(caller: Caller<'_>) -> Vec<String> {
     names
 }
 
-/// `*` stands for any text.
+/// Matches a text with a pattern, in which `*` stands for any text.
 fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
@@ -197,11 +202,11 @@ mod tests {
         let web = [reader("*/web", &["10.0.0.0/8"])];
         let by_service = Caller { address: "cloudformation.amazonaws.com", ..caller("x/web", None) };
         assert_eq!(expectation(by_service, &web), Expectation::NotFromThere);
-        // What KMS says confirms a read that has an address of its own.
+        // An event of KMS confirms a read, and the event of the read itself has the address.
         let by_kms = Caller { address: "ssm.amazonaws.com", by_kms: true, ..by_service };
         assert_eq!(expectation(by_kms, &web), Expectation::Principal);
         assert_eq!(expectation(by_kms, &[reader("", &["10.0.0.0/8"])]), Expectation::Nobody);
-        // A ciphertext that somebody takes to KMS himself.
+        // Somebody calls KMS directly with the ciphertext.
         let himself = Caller { address: "203.0.113.9", ..by_kms };
         assert_eq!(expectation(himself, &web), Expectation::NotFromThere);
     }

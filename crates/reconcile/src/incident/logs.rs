@@ -1,5 +1,5 @@
-//! Which log lines the docker hosts are to be asked for: of every secret that has a command for it, from the suspicion to
-//! the containment.
+//! Decides which log lines the docker hosts have to collect: for every secret with `spec.accessLog`, from the start of
+//! the suspicion to the containment.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::time::from_kubernetes;
@@ -10,18 +10,19 @@ use super::scope;
 use crate::deploy::collection::{About, Collection};
 use crate::deploy::wish;
 
-/// How far back logs are asked for where neither the suspicion nor the suspected value has a known begin.
+/// Maximum age of the requested log lines, where neither the start of the suspicion nor the time of the suspected value
+/// is known.
 const FURTHEST: TimeDelta = TimeDelta::days(90);
 
-/// The time in which somebody may have used the secret, from begin to end. `None` until it is over: the secret is
-/// contained, or the time that its hosts had is up.
+/// Returns the start and end of the time in which somebody may have used the secret. `None` until that time is over: when
+/// the secret is contained, or when `revokeWithin` has passed.
 pub fn window(
     incident: &SecretIncident,
     secret: &str,
     now: DateTime<Utc>,
 ) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
     let suspected = incident.status.as_ref()?.secrets.iter().find(|suspected| suspected.name == secret)?;
-    // Written down in whole seconds: what happened in that very second counts.
+    // The status has whole seconds, so the second of the containment is included.
     let contained = suspected.contained_at.as_ref().map(|at| from_kubernetes(at) + TimeDelta::seconds(1));
     let until = contained.or_else(|| Some(scope::revoke_at(incident)).filter(|by| *by <= now))?;
     let said = incident.spec.suspected_since.as_ref().or(suspected.suspected_value_from.as_ref());
@@ -29,7 +30,7 @@ pub fn window(
     (since < until).then_some((since, until))
 }
 
-/// What this host is to be asked for and no incident has in its status yet, in the order of the incidents' age.
+/// Returns the collections that this host has to do and that no incident has in its status yet, oldest incident first.
 pub fn wanted(
     host: &str,
     incidents: &[SecretIncident],
@@ -63,7 +64,7 @@ pub fn wanted(
     wanted
 }
 
-/// When the next time that hosts had is up, without the secret being contained.
+/// The next time at which an incident's `revokeWithin` ends while the incident is not contained.
 pub fn next_window(
     host: &str,
     incidents: &[SecretIncident],
@@ -81,7 +82,7 @@ fn is_asked(incident: &SecretIncident, secret: &ManagedSecret, host: &str) -> bo
     secret.spec.access_log.is_some() && scope::concerns(incident, secret) && wish::names_host(secret, host)
 }
 
-/// Whether the incident's status has the lines of all of this window.
+/// True when the incident's status has the lines of this whole window.
 fn has_it(
     incident: &SecretIncident,
     host: &str,

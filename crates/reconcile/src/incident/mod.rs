@@ -1,4 +1,5 @@
-//! What is known of an incident: which secrets it is about, and who read them, as CloudTrail tells it.
+//! Incidents: the secrets that an incident is about, and the readers of these secrets according to
+//! CloudTrail.
 
 pub mod audit;
 pub mod event;

@@ -1,6 +1,7 @@
-//! The bounded lists of an incident's status: who called, by kind, so that no flood of one kind hides anybody of another.
+//! The bounded lists of callers in an incident's status. Each kind of caller has its own room, so that a flood of one
+//! kind hides nobody of another kind.
 //!
-//! Calls are grouped by principal and address. What a caller chooses freely, such as its user agent, makes no group.
+//! Calls are grouped by principal and address. Text that a caller chooses freely, such as its user agent, makes no group.
 
 use keyturn_api::readers::ExpectedReader;
 use keyturn_api::secret_incident::{AddressIs, AuditStatus, NotShown, Reader, SecretIncidentStatus};
@@ -10,20 +11,20 @@ use keyturn_api::time::{from_kubernetes, to_kubernetes};
 use super::event::{Answer, Call, DECRYPT};
 use super::expected::{Caller, Expectation, expectation, is_by_kms};
 
-/// Most addresses that one principal fills a kind with.
+/// Maximum number of addresses of one principal in each kind.
 const MAX_ADDRESSES: usize = 15;
 pub const MAX_SECRETS: usize = 20;
 pub const MAX_SESSIONS: usize = 20;
 const MAX_AGENTS: usize = 4;
 const MAX_AGENT: usize = 128;
 
-/// Kinds of callers. Each has room of its own.
+/// Kinds of callers. Each kind has its own room in the lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// AWS did what somebody asked whom nobody expects.
+    /// AWS executed the call of somebody who is not expected.
     Unexpected,
     Expected,
-    /// AWS refused it.
+    /// AWS refused the call.
     Refused,
 }
 
@@ -42,7 +43,7 @@ impl Kind {
         Self::of(reader.expected, reader.denied)
     }
 
-    /// Most that a list has of it; the schema takes a hundred together.
+    /// Maximum number of callers of this kind in a list; the schema allows a hundred for all kinds together.
     fn room(self) -> usize {
         match self {
             Self::Unexpected => 60,
@@ -51,14 +52,15 @@ impl Kind {
     }
 }
 
-/// Place in the list of whoever made this call, who is added where there is room.
+/// Returns the position in the list of the caller of this call. A new caller is added where there is room.
 ///
 /// # Errors
-/// The kind of which there is no room for another one.
+/// The kind of the caller, where the list has no room for another one of that kind.
 pub fn place(list: &mut Vec<Reader>, call: &Call, expected: &[ExpectedReader]) -> Result<usize, Kind> {
     let says = expectation(Caller::from(call), expected);
     let denied = call.answer == Answer::Denied;
-    // KMS sees Parameter Store call, not the reader's address: it confirms what was found, and adds who was not.
+    // In a KMS event the caller is Parameter Store, without the reader's address. The event confirms a known reader, or
+    // adds an unknown one.
     let is_same = |reader: &Reader| {
         let same = if is_by_kms(call) {
             may_be_session_of(reader, call)
@@ -80,7 +82,7 @@ pub fn place(list: &mut Vec<Reader>, call: &Call, expected: &[ExpectedReader]) -
     Ok(list.len() - 1)
 }
 
-/// A reader who has called nothing yet.
+/// A reader without any calls yet.
 fn caller(call: &Call, says: Expectation) -> Reader {
     Reader {
         principal: call.principal.clone(),
@@ -101,14 +103,14 @@ fn caller(call: &Call, says: Expectation) -> Reader {
     }
 }
 
-/// Whether the session of a call is among those of a reader, as far as both are known.
+/// True when the call may belong to one of the reader's sessions, as far as both are known.
 fn may_be_session_of(reader: &Reader, call: &Call) -> bool {
     let Some(session) = &call.session else { return true };
     let unknown = reader.sessions.is_empty() || reader.sessions.len() >= MAX_SESSIONS;
     unknown || reader.sessions.contains(session)
 }
 
-/// What of a caller could not be named.
+/// Tells which lists of a caller were full, so that something was left out.
 pub struct Cut {
     pub sessions: bool,
     pub secrets: bool,
@@ -143,7 +145,7 @@ fn add_agent(reader: &mut Reader, call: &Call, recent: bool) {
     }
 }
 
-/// Puts a name into a list, if it is not there; whether there is no room for it.
+/// Adds a name to a list that does not have it yet. Returns true where the list is full.
 fn is_cut(list: &mut Vec<String>, name: &str, most: usize) -> bool {
     let known = list.iter().any(|known| known == name);
     let full = list.len() >= most;
@@ -157,7 +159,7 @@ fn kind_of(kind: Kind, changes: bool) -> String {
     format!("{kind:?}{}", if changes { "Changes" } else { "Reads" })
 }
 
-/// Counts a call of somebody for whom there is no room.
+/// Counts a call of a caller that is not listed, since there is no room.
 pub fn leave_out(audit: &mut AuditStatus, kind: Kind, changes: bool, recent: bool) {
     leave_out_calls(audit, &kind_of(kind, changes), 1, i64::from(recent));
 }
@@ -172,7 +174,7 @@ fn leave_out_calls(audit: &mut AuditStatus, kind: &str, calls: i64, recent: i64)
     not_shown.recent += recent;
 }
 
-/// `120 refused reads, 3 expected reads`, in words.
+/// Describes the calls of callers that are not listed, such as `120 refused reads by others, 3 expected reads by others`.
 pub fn left_out(audit: &AuditStatus) -> Option<String> {
     let mut said = Vec::new();
     for (changes, what) in [(false, "reads"), (true, "changes")] {
@@ -187,7 +189,8 @@ pub fn left_out(audit: &AuditStatus) -> Option<String> {
     (!said.is_empty()).then(|| said.join(", "))
 }
 
-/// Forgets the numbers that the next reading counts anew: all, or those of recent calls. Nobody leaves the lists for it.
+/// Resets the numbers that the next reading counts anew: all numbers, or those of recent calls. Nobody is removed from
+/// the lists.
 pub fn recount(status: &mut SecretIncidentStatus, all: bool) {
     for reader in status.readers.iter_mut().chain(&mut status.tampering) {
         let (recent, by_others) =
@@ -204,7 +207,8 @@ pub fn recount(status: &mut SecretIncidentStatus, all: bool) {
     }
 }
 
-/// The unexpected first, whoever was refused after who was not, and the new addresses of expected ones before the others.
+/// Sorts unexpected callers first, refused ones after the others, and expected ones at a new address before those at a
+/// known address.
 pub fn sort(status: &mut SecretIncidentStatus) {
     fn order(reader: &Reader) -> (bool, bool, bool, &str, &str) {
         let usual = reader.address_is != Some(AddressIs::New);
@@ -215,7 +219,7 @@ pub fn sort(status: &mut SecretIncidentStatus) {
     }
 }
 
-/// Judges everybody who is listed by these lists. A role of which one session is not expected is not.
+/// Judges all listed callers again by these lists. A role is unexpected where one of its sessions is.
 pub fn reconsider(status: &mut SecretIncidentStatus, expected: &[ExpectedReader]) {
     for reader in status.readers.iter_mut().chain(&mut status.tampering) {
         let by_kms = reader.calls.iter().all(|name| name == DECRYPT);
@@ -246,18 +250,18 @@ pub fn reconsider(status: &mut SecretIncidentStatus, expected: &[ExpectedReader]
     sort(status);
 }
 
-/// Whether an address has yet to be looked up among those of the time before.
+/// True when an address still has to be compared with the addresses from before the search.
 fn is_open(reader: &Reader) -> bool {
     let address = reader.address.parse::<std::net::IpAddr>();
     reader.expected && !reader.denied && reader.address_is.is_none() && address.is_ok()
 }
 
-/// Whether an expected principal called from an address of which nothing is known yet.
+/// True when an expected principal called from an address about which nothing is known yet.
 pub fn address_is_open(readers: &[Reader]) -> bool {
     readers.iter().any(is_open)
 }
 
-/// A call from the time before: its address is one that the principal uses.
+/// Takes a call from before the search: its address is one that the principal commonly uses.
 pub fn known_address(readers: &mut [Reader], call: &Call) {
     let same = |reader: &&mut Reader| {
         call.answer != Answer::Denied
@@ -268,7 +272,7 @@ pub fn known_address(readers: &mut [Reader], call: &Call) {
     readers.iter_mut().filter(same).for_each(|reader| reader.address_is = Some(AddressIs::Known));
 }
 
-/// The time before was read: what was not found there is new.
+/// Ends the reading of the time before the search: the addresses that it did not find are new.
 pub fn new_addresses(readers: &mut [Reader]) {
     readers.iter_mut().filter(|reader| is_open(reader)).for_each(|r| r.address_is = Some(AddressIs::New));
 }

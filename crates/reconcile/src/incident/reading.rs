@@ -1,4 +1,5 @@
-//! How far a reading of CloudTrail has come: which event of which region is asked for, and down to which moment. Pure.
+//! Progress of a reading of CloudTrail: the region and event name that are queried, and the time down to which events were
+//! read. The functions are pure.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::ManagedSecret;
@@ -8,24 +9,24 @@ use kube::ResourceExt;
 use super::event::{CHANGES, Call, DECRYPT, READS};
 use crate::parameter_store::records;
 
-/// CloudTrail's LookupEvents answers nothing older.
+/// Age of the oldest events that CloudTrail's LookupEvents returns.
 pub const KEPT: TimeDelta = TimeDelta::days(90);
-/// How long before the search the addresses count from which expected principals call.
+/// Time before the search in which the addresses of expected principals count as known.
 const BEFORE: TimeDelta = TimeDelta::days(7);
 const MAX_SEEN: usize = 500;
 
-/// One suspected secret, as CloudTrail knows it.
+/// One suspected secret, by the names that CloudTrail events use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
     pub secret: String,
     pub region: String,
     pub paths: Vec<String>,
-    /// Where the records of its rotations lie, with its closing slash; `None` where nobody knows.
+    /// Folder of the records of its rotations, with its closing slash; `None` where it is not known.
     pub folder: Option<String>,
 }
 
 impl Watched {
-    /// What the calls about a secret name. `staging` is the path below which the records of rotations lie.
+    /// Returns the names for a secret. `staging` is the path below which the records of rotations lie.
     pub fn of(secret: &ManagedSecret, region: &str, staging: Option<&str>) -> Self {
         let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
         Self {
@@ -37,7 +38,7 @@ impl Watched {
     }
 }
 
-/// What is asked of CloudTrail next.
+/// The next query to CloudTrail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
     pub region: String,
@@ -46,7 +47,7 @@ pub struct Query {
     pub to: DateTime<Utc>,
 }
 
-/// Every region and event name, in the order in which they are asked.
+/// Lists every region and event name, in the order in which they are queried.
 fn queries(watched: &[Watched], before: bool) -> Vec<String> {
     let mut regions: Vec<&str> = watched.iter().map(|w| w.region.as_str()).collect();
     regions.sort_unstable();
@@ -56,7 +57,7 @@ fn queries(watched: &[Watched], before: bool) -> Vec<String> {
     regions.iter().flat_map(|region| names().map(move |name| format!("{region} {name}"))).collect()
 }
 
-/// A reading of these times; `before` asks for reads alone. `None` where nothing is watched.
+/// Starts a reading of this time span. With `before` it covers reads only. `None` where no secret is watched.
 pub fn start(
     watched: &[Watched],
     from: DateTime<Utc>,
@@ -68,14 +69,15 @@ pub fn start(
     Some(ReadingStatus { from, to, query, down_to: to, before, ..ReadingStatus::default() })
 }
 
-/// A reading of the time before a search, for the addresses that were used then. `None` where CloudTrail has forgotten it.
+/// Starts a reading of the time before a search, for the addresses that were used then. `None` where CloudTrail keeps no
+/// events of that time any more.
 pub fn before(watched: &[Watched], since: DateTime<Utc>, now: DateTime<Utc>) -> Option<ReadingStatus> {
     let from = (since - BEFORE).max(now - KEPT);
     let to = since - TimeDelta::seconds(1);
     (from < to).then(|| start(watched, from, to, true)).flatten()
 }
 
-/// What a reading asks for now.
+/// Returns the present query of a reading.
 pub fn query(reading: &ReadingStatus) -> Option<Query> {
     let (region, event) = reading.query.split_once(' ')?;
     let at = |seconds| DateTime::from_timestamp(seconds, 0);
@@ -87,7 +89,7 @@ pub fn query(reading: &ReadingStatus) -> Option<Query> {
     })
 }
 
-/// Whether this reading has not come to a call yet; from then on it has.
+/// True when this reading takes the call for the first time. The call is then marked as seen.
 pub fn is_fresh(reading: &mut ReadingStatus, call: &Call) -> bool {
     let at = call.at.timestamp();
     if at > reading.down_to || reading.seen.contains(&call.id) {
@@ -103,7 +105,7 @@ pub fn is_fresh(reading: &mut ReadingStatus, call: &Call) -> bool {
     true
 }
 
-/// The same reading after the last page of a query: at its next one, or `None` at the end.
+/// Moves the reading to its next query, after the last page of a query. `None` at the end.
 pub fn next(mut reading: ReadingStatus, watched: &[Watched]) -> Option<ReadingStatus> {
     let mut all = queries(watched, reading.before).into_iter();
     all.find(|query| *query == reading.query)?;
@@ -113,7 +115,7 @@ pub fn next(mut reading: ReadingStatus, watched: &[Watched]) -> Option<ReadingSt
     Some(reading)
 }
 
-/// The secrets that a call is about.
+/// Returns the names of the secrets that a call is about.
 pub fn concerned<'a>(call: &Call, watched: &'a [Watched]) -> Vec<&'a str> {
     let changes = CHANGES.contains(&call.name.as_str());
     let touches = |w: &Watched| w.folder.as_ref().is_some_and(|folder| call.about.touches(folder));

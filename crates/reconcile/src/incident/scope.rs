@@ -1,4 +1,4 @@
-//! Which secrets an incident is about, and the times that follow from it.
+//! Selects the secrets that an incident is about, and computes the times that follow from the incident.
 
 use chrono::{DateTime, Utc};
 use keyturn_api::time::from_kubernetes;
@@ -7,7 +7,7 @@ use kube::ResourceExt;
 
 use crate::deploy::wish;
 
-/// Whether the incident suspects this secret.
+/// True when the incident suspects this secret.
 pub fn concerns(incident: &SecretIncident, secret: &ManagedSecret) -> bool {
     if incident.namespace() != secret.namespace() || incident.metadata.deletion_timestamp.is_some() {
         return false;
@@ -26,17 +26,19 @@ pub fn concerns(incident: &SecretIncident, secret: &ManagedSecret) -> bool {
     spec.all_secrets == Some(true)
 }
 
-/// When the object came to be, by the API server's clock.
+/// Creation time of the object, by the API server's clock.
 pub fn created_at(incident: &SecretIncident) -> DateTime<Utc> {
     incident.metadata.creation_timestamp.as_ref().map_or(DateTime::UNIX_EPOCH, from_kubernetes)
 }
 
-/// The report: what was made before it has to go. One in the future would make every new value suspect again.
+/// Time of the report: every value that was made before it has to be replaced. A report that is dated after
+/// the creation of the object counts from the creation, since otherwise every new value would be suspected
+/// again.
 pub fn reported_at(incident: &SecretIncident) -> DateTime<Utc> {
     from_kubernetes(&incident.spec.reported_at).min(created_at(incident))
 }
 
-/// From then on the old credentials are revoked whether hosts have left them or not.
+/// Time from which the old credentials are revoked, even where hosts still use them.
 pub fn revoke_at(incident: &SecretIncident) -> DateTime<Utc> {
     created_at(incident) + incident.spec.revoke_within()
 }

@@ -1,4 +1,4 @@
-//! The port to CloudTrail: a page of events at a time.
+//! The port to CloudTrail: returns events page by page.
 
 use async_trait::async_trait;
 
@@ -8,13 +8,13 @@ use super::reading::Query;
 /// One page of events.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// The latest first; `None` for one that cannot be read.
+    /// The calls, latest first; `None` for an event that cannot be parsed.
     pub calls: Vec<Option<Call>>,
-    /// Where the next page begins; `None` after the last.
+    /// Token of the next page; `None` after the last page.
     pub next: Option<String>,
 }
 
-/// Why CloudTrail could not be read.
+/// The reason why CloudTrail could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrailError {
     #[error(
@@ -30,9 +30,9 @@ pub enum TrailError {
     Failed { region: String, detail: String },
 }
 
-/// The account's trail.
+/// CloudTrail of the account.
 #[async_trait]
 pub trait Trail: Send + Sync {
-    /// The events of a query, a page at a time.
+    /// Returns one page of the events of a query. `token` is [`Page::next`] of the page before.
     async fn page(&self, query: &Query, token: Option<&str>) -> Result<Page, TrailError>;
 }

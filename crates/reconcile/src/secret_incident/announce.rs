@@ -1,4 +1,4 @@
-//! What people are told of a change in a SecretIncident's status.
+//! Notifications for people about a change in a SecretIncident's status.
 
 use chrono::{DateTime, Utc};
 use keyturn_api::conditions as c;
@@ -7,11 +7,12 @@ use keyturn_api::secret_incident::SecretIncidentStatus;
 
 use crate::notification::{self, News, Trouble, Watched, turns};
 
-/// The news between two statuses of one incident: opened, contained, and what holds it up.
+/// Returns the news between two statuses of one incident: it was opened, contained or held up.
 pub fn news(before: &SecretIncidentStatus, after: &SecretIncidentStatus, now: DateTime<Utc>) -> Vec<News> {
     let message = |kind| c::find(&after.conditions, kind).map(|c| c.message.clone()).unwrap_or_default();
     let mut news = Vec::new();
-    // An incident is opened and contained once, so their keys are fixed: a lost status tells nothing new.
+    // An incident is opened once and contained once, so these keys are fixed: after a lost status the news
+    // keep their ids.
     if before.state.is_none() && after.state.is_some() {
         news.push(News { topic: Topic::Opened, key: "1".into(), message: message(c::CONTAINED) });
     }

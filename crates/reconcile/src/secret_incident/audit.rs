@@ -20,23 +20,24 @@ use crate::incident::trail::TrailError;
 use crate::objects::{ObjectError, Source};
 use crate::settings::{Settings, doubling};
 
-/// How long one pass reads; what is left is read by the next.
+/// Maximum time that one pass reads; the next pass reads the rest.
 const TIME_BOX: Duration = Duration::from_secs(10);
-/// Pause after a failure; doubles with each further one up to the longest.
+/// Pause after a failure; doubles with each further failure up to the longest pause.
 const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(1);
 const LONGEST_PAUSE: TimeDelta = TimeDelta::minutes(5);
-/// Most gaps that a status names.
+/// Maximum number of gaps that a status names.
 const MAX_GAPS: usize = 16;
 
-/// Whose calls may be looked for, and whose may not.
+/// The secrets whose calls may be searched for, and those whose calls may not.
 struct Covered {
     watched: Vec<Watched>,
-    /// Names of concerned secrets that no grant covers.
+    /// Names of suspected secrets that no grant covers.
     left_out: Vec<String>,
 }
 
 impl Covered {
-    /// What the grants let the namespace know. One that only observes is enough: nothing is changed.
+    /// Splits the suspected secrets by the grants of the namespace. A grant that only observes is enough, since a search
+    /// changes nothing.
     fn by(given: &Grants, concerned: &[&ManagedSecret], settings: &Settings) -> Self {
         let (mut watched, mut left_out) = (Vec::new(), Vec::new());
         for secret in concerned {
@@ -56,7 +57,7 @@ impl Covered {
 }
 
 impl SecretIncidents {
-    /// Goes on with the search where there is something to read; answers when to look again.
+    /// Continues the search where there is something to read. Returns the time of the next check.
     ///
     /// # Errors
     /// The grants could not be read.
@@ -101,7 +102,8 @@ impl SecretIncidents {
         Ok(next)
     }
 
-    /// The report is written by somebody who knows nothing of the controller's settings.
+    /// Copies the settings of the search into the status. The program that writes the report does not know the
+    /// controller's settings.
     fn say_how_it_reads(&self, status: &mut SecretIncidentStatus) {
         let audit = status.audit.get_or_insert_default();
         audit.staging = Some(self.settings.staging.clone());
@@ -139,7 +141,7 @@ impl SecretIncidents {
         }
         let expected = self.expected(incident);
         let began = Instant::now();
-        // A token belongs to the very query that it was given for.
+        // A page token is valid only for the query that returned it.
         let mut going_on: Option<(Query, String)> = None;
         while let Some(fresh) = audit::query(status) {
             if began.elapsed() > TIME_BOX || !self.ports.leadership.is_leader() {
@@ -149,7 +151,7 @@ impl SecretIncidents {
                 Some((query, token)) => (query, Some(token)),
                 None => (fresh, None),
             };
-            // As of this moment: a page holds what everybody in the account has done.
+            // Checks the grants again for every page, since a page holds the calls of everybody in the account.
             let covered = self.covered(concerned).await?;
             if !covered.is_about(&query.region) {
                 status.audit.get_or_insert_default().reading = None;
@@ -163,7 +165,8 @@ impl SecretIncidents {
             going_on = page.next.map(|token| (query, token));
             let (calls, delay) = (&page.calls, self.settings.trail_delay);
             audit::take(status, calls, last, &covered.watched, &expected, delay);
-            // The pause grows while nothing can be read, not while CloudTrail only asks for slowness.
+            // The pause grows only while nothing can be read. A page that was read resets it, even where CloudTrail
+            // throttles.
             status.audit.get_or_insert_default().failures = None;
         }
         forget_failures(status);
@@ -180,7 +183,8 @@ impl SecretIncidents {
         Ok(Some(at))
     }
 
-    /// When the trail is read next. What is contained meanwhile does not wait for the pause of an incident that was open.
+    /// Time of the next reading. A containment in the meantime brings it forward, so that it does not wait for the long
+    /// pause of an open incident.
     fn planned(&self, status: &SecretIncidentStatus) -> Option<DateTime<Utc>> {
         let audit = status.audit.as_ref()?;
         let planned = audit.next_reading_time.as_ref().map(from_kubernetes)?;
@@ -207,7 +211,8 @@ impl SecretIncidents {
     }
 }
 
-/// Who read them is known to nobody who may not read them.
+/// Message about secrets that are not searched for: a namespace must not learn who read parameters that no grant gives
+/// it.
 fn not_granted(secrets: &[String]) -> String {
     format!(
         "CloudTrail is not searched for {}: no RotationGrant covers what they name; their own conditions say what is lacking",
@@ -215,7 +220,7 @@ fn not_granted(secrets: &[String]) -> String {
     )
 }
 
-/// Where the suspicion was moved back, what was read does not reach as far.
+/// Drops the results where the start of the suspicion was moved back, since they do not reach that far.
 fn forget_what_begins_too_late(status: &mut SecretIncidentStatus, since: DateTime<Utc>) {
     let Some(audit) = &mut status.audit else { return };
     let begin = audit.since.as_ref().map(from_kubernetes);
@@ -224,7 +229,7 @@ fn forget_what_begins_too_late(status: &mut SecretIncidentStatus, since: DateTim
     }
 }
 
-/// What could not be read was read in the end.
+/// Removes the gaps of failed reads, after the reads have succeeded.
 fn forget_failures(status: &mut SecretIncidentStatus) {
     if let Some(audit) = &mut status.audit {
         audit.gaps.retain(|gap| !gap.contains("CloudTrail in "));
@@ -232,14 +237,14 @@ fn forget_failures(status: &mut SecretIncidentStatus) {
     }
 }
 
-/// Whether something is being contained: a secret is on its way, and its hosts still have time.
+/// True while a response is under way: a secret is being rotated, deployed or revoked, and `revokeWithin` has not passed.
 fn is_responding(incident: &SecretIncident, status: &SecretIncidentStatus, now: DateTime<Utc>) -> bool {
     let is_on_its_way =
         |secret: &SuspectedSecret| ["Rotating", "Deploying", "Revoking"].contains(&secret.state.as_str());
     now < scope::revoke_at(incident) && status.secrets.iter().any(is_on_its_way)
 }
 
-/// Whether the search covers the moment at which the last secret was contained.
+/// True when the search covers the time at which the last secret was contained.
 fn is_over(status: &SecretIncidentStatus) -> bool {
     let until = status.audit.as_ref().and_then(|audit| audit.complete_until.as_ref()).map(from_kubernetes);
     let contained = status.contained_at.as_ref().map(from_kubernetes);

@@ -1,4 +1,4 @@
-//! Takes over the log lines that docker hosts have collected for an incident.
+//! Copies the log lines that docker hosts have collected for an incident into its status.
 
 use chrono::{DateTime, Utc};
 use keyturn_api::access_log::{HostAccessLog, IncidentLog};
@@ -7,14 +7,15 @@ use keyturn_api::secret_incident::SecretIncidentStatus;
 use keyturn_api::{DockerHost, ManagedSecret, SecretIncident};
 use kube::ResourceExt;
 
-/// Most entries of the status; the schema takes no more.
+/// Maximum number of entries in the status; the schema allows no more.
 const MOST_LOGS: usize = 500;
-/// Most bytes of lines that the status shows: with more no object could be written.
+/// Maximum number of bytes of lines in the status: with more, the object could not be written.
 const MOST_SHOWN: usize = 256 * 1024;
-/// Most hosts and secrets that a message names.
+/// Maximum number of hosts and secrets that a message names.
 const NAMED: usize = 5;
 
-/// Puts what hosts have collected into the status, and says what is missing.
+/// Copies the lines that hosts have collected into the status, and sets the condition that says what is
+/// missing.
 pub(super) fn take_over(
     incident: &SecretIncident,
     concerned: &[&ManagedSecret],
@@ -57,7 +58,7 @@ fn take(logs: &mut Vec<IncidentLog>, host: &str, new: &HostAccessLog) {
         problem: new.problem.clone(),
     };
     match (collected, before.filter(|before| before.found.is_some())) {
-        // Of the last try, or of one before it that this status has not seen.
+        // The lines are from the last try, or from an earlier one that this status does not have yet.
         (Some((found, at, true)), _) | (Some((found, at, false)), None) => {
             (log.found, log.collected_at) = (Some(found), Some(at));
         }
@@ -70,7 +71,8 @@ fn take(logs: &mut Vec<IncidentLog>, host: &str, new: &HostAccessLog) {
     logs.push(log);
 }
 
-/// The condition: whether every host was asked about every secret that has a command for it.
+/// Returns the condition LogsCollected: true when every host has collected lines for every secret with
+/// `spec.accessLog`.
 fn said(
     concerned: &[&ManagedSecret],
     hosts: &[DockerHost],
@@ -115,7 +117,7 @@ fn said(
     (Truth::True, "Collected", format!("{lines} log lines were collected: {}{rest}", named(&collected)))
 }
 
-/// Why a host does not collect, as far as it does not say so itself.
+/// Returns the reason why a host does not collect, where its entry in the status cannot say so.
 fn why(hosts: &[DockerHost], name: &str) -> &'static str {
     match hosts.iter().find(|host| host.name_any() == name) {
         None => " (there is no such DockerHost)",
@@ -146,7 +148,7 @@ mod tests {
         .unwrap()
     }
 
-    /// Host `web` with what it has collected, ended at this second.
+    /// Host `web` with a collection that ended at this second.
     fn web(seconds: i64, more: Value) -> DockerHost {
         let mut log = json!({
             "incident": "leak", "incidentUid": "uid", "secret": "token", "since": at(500), "until": at(1050),
@@ -161,7 +163,7 @@ mod tests {
         json!({"found": {"lines": lines, "bytes": 9, "digest": "0a", "file": "/leak.log", "excerpt": ["x"]}})
     }
 
-    /// Reason of the condition and what the status has, after these were seen one after another.
+    /// Returns the condition's reason and the status, after these hosts were taken over one after another.
     fn seen(command: bool, hosts: &[DockerHost]) -> (String, SecretIncidentStatus) {
         let mut token = secret("token", &["/app/TOKEN"]);
         token.spec.access_log = command.then(|| serde_json::from_value(json!({"script": "x"})).unwrap());

@@ -1,5 +1,5 @@
-//! The SecretIncident reconciler: shows how far the response has come. The response itself is the ManagedSecrets' own:
-//! they rotate what is older than the report.
+//! The SecretIncident reconciler. It shows how far the response has come. The response is made by the ManagedSecrets'
+//! reconciler, which rotates every suspected value that is older than the report.
 
 mod announce;
 mod audit;
@@ -21,12 +21,12 @@ use crate::incident::scope;
 use crate::incident::trail::Trail;
 use crate::notification;
 
-/// The longest a quiet incident is left alone.
+/// Longest requeue interval of a contained incident.
 const RESYNC: TimeDelta = TimeDelta::hours(1);
-/// How soon an open one is looked at again, in case an event is missed.
+/// Requeue interval of an open incident, in case an event is missed.
 const OPEN_POLL: TimeDelta = TimeDelta::seconds(30);
 
-/// What the reconciler acts through.
+/// The ports that the reconciler acts through.
 pub struct Ports {
     pub clock: Arc<dyn Clock>,
     pub objects: Arc<dyn Objects>,
@@ -44,7 +44,7 @@ impl SecretIncidents {
         Self { ports, settings }
     }
 
-    /// One pass over one incident.
+    /// Does one pass over one incident.
     ///
     /// # Errors
     /// The API server could not be read or written, or the object was changed at the same time.
@@ -66,7 +66,8 @@ impl SecretIncidents {
         let news = announce::news(&before, &after, now);
         let pending = &mut after.pending_notifications;
         notification::enqueue(pending, &self.settings.sinks, &incident.metadata, news, now);
-        // People see what is being done before the search, which takes its time.
+        // The first status is written before the search, which takes long, so that people see at once what is being
+        // done.
         let first_sight = before.observed_generation.is_none_or(|generation| generation < 0);
         let next =
             if first_sight { Some(now) } else { self.audit(&incident, &concerned, &mut after, now).await? };

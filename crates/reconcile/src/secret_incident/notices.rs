@@ -1,11 +1,12 @@
-//! What people are told of an incident by Events.
+//! Events about a SecretIncident.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use keyturn_api::{SecretIncident, conditions};
 
 use crate::objects::Notice;
 
-/// Events for what has turned: opened, stalled, contained, and the end of the audit and of the collection of log lines.
+/// Returns Events for conditions that have changed: opened, stalled, contained, and the end of the CloudTrail search
+/// and of the collection of log lines.
 pub fn of_transition(before: &[Condition], incident: &SecretIncident) -> Vec<Notice> {
     let after = incident.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let turned = |kind: &str, status: &str| {

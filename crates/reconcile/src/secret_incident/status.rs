@@ -1,4 +1,4 @@
-//! The status of a SecretIncident: what its secrets say of themselves, put together. A pure function.
+//! Renders the status of a SecretIncident from the statuses of its secrets. A pure function.
 
 use std::collections::BTreeSet;
 
@@ -13,18 +13,18 @@ use kube::ResourceExt;
 
 use crate::incident::scope;
 
-/// Most secrets that a status names.
+/// Maximum number of secrets that a status names.
 const MAX_SECRETS: usize = 500;
-/// Most entries of the timeline.
+/// Maximum number of entries in the timeline.
 const MAX_TIMELINE: usize = 200;
-/// Most secrets that a message names.
+/// Maximum number of secrets that a message names.
 const NAMED: usize = 5;
 
 pub const CONTAINED: &str = "Contained";
 const STALLED: &str = "Stalled";
 const MISSING: &str = "Missing";
 
-/// Renders everything but the audit, which is kept as it is.
+/// Renders everything except the CloudTrail search, which is kept as it is.
 pub fn render(
     incident: &SecretIncident,
     concerned: &[&ManagedSecret],
@@ -118,7 +118,8 @@ fn missing(name: &str) -> SuspectedSecret {
     }
 }
 
-/// One secret. What was seen once is kept, since a later incident or a lost status may know less.
+/// Renders the entry of one secret. Times that were seen once are kept, since a later incident or a lost status may know
+/// less.
 fn suspected(
     secret: &ManagedSecret,
     reported_at: DateTime<Utc>,
@@ -177,7 +178,7 @@ fn state(
     }
 }
 
-/// `4m12s`, `1h03m`, `2d04h`.
+/// Formats a span of time, as `4m12s`, `1h03m` or `2d04h`.
 pub fn span(delta: TimeDelta) -> String {
     let seconds = delta.num_seconds().max(0);
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
@@ -188,8 +189,8 @@ pub fn span(delta: TimeDelta) -> String {
     }
 }
 
-/// What happened when: follows from the times, so that a pass that is repeated says the same. Where there is no room for all,
-/// whoever was refused goes first, however early that was.
+/// Renders the timeline. It follows from the times in the status, so that a repeated pass gives the same. Where there is no
+/// room for all entries, refused calls are left out first, however early they were.
 pub(super) fn timeline(incident: &SecretIncident, status: &SecretIncidentStatus) -> Vec<TimelineEntry> {
     let spec = &incident.spec;
     let mut all = Vec::new();
@@ -220,7 +221,7 @@ pub(super) fn timeline(incident: &SecretIncident, status: &SecretIncidentStatus)
     kept.into_iter().collect()
 }
 
-/// The calls of whom nobody expected: those that AWS answered, or those that it refused.
+/// Adds the calls of unexpected readers: those that AWS executed, or with `denied` those that it refused.
 fn calls(status: &SecretIncidentStatus, denied: bool, add: &mut impl FnMut(Option<DateTime<Utc>>, String)) {
     let called = |reader: &Reader| {
         format!("{} from {} ({})", reader.principal, reader.address, reader.calls.join(", "))
