@@ -1,5 +1,6 @@
-//! The reconcilers of the three kinds, with all that they decide on, and the ports that they act through. What lies behind a
-//! port (AWS, SSH, a database, Cloudflare, the API server) is not here, so that tests can put a world of their own there.
+//! The reconcilers of the three kinds, everything that they decide on, and the ports (traits) that they act through. The
+//! implementations of the ports (AWS, SSH, a database, Cloudflare, the API server) live elsewhere, so that tests can use a
+//! simulated world in their place.
 
 pub mod deploy;
 pub mod deploy_jobs;

@@ -1,4 +1,4 @@
-//! What a change of one object means to others: who has to be looked at again.
+//! Decides which objects are reconciled again when another object has changed.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use crate::deploy::wish::names_host;
 use crate::incident::scope;
 
-/// The name of an object that is to be looked at, in the namespace of the one that changed.
+/// Name of an object to reconcile, in the namespace of the object that changed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     Secret(String),
@@ -16,24 +16,25 @@ pub enum Key {
     Incident(String),
 }
 
-/// What became of an object.
+/// Kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Somebody created or changed it.
+    /// Somebody created or changed the object.
     Applied,
-    /// This process wrote it: it knows what it says, others may not.
+    /// This process wrote the object: its own reconciler knows the change, other reconcilers may not.
     Written,
     Deleted,
 }
 
-/// The objects of the namespace of the one that changed, as far as they can be decoded.
+/// All objects in the namespace of the object that changed, as far as they can be decoded.
 pub trait Neighbours {
     fn secrets(&self) -> impl Iterator<Item = &ManagedSecret>;
     fn hosts(&self) -> impl Iterator<Item = &DockerHost>;
     fn incidents(&self) -> impl Iterator<Item = &SecretIncident>;
 }
 
-/// Who is looked at once a ManagedSecret has changed. `secret` is absent where it cannot be decoded.
+/// Returns the objects to reconcile after a change of a ManagedSecret. `secret` is `None` where it cannot be
+/// decoded.
 pub fn of_secret(
     name: &str,
     secret: Option<&ManagedSecret>,
@@ -45,12 +46,12 @@ pub fn of_secret(
         keys.insert(Key::Secret(name.to_owned()));
     }
     let Some(secret) = secret else { return keys };
-    // Hosts run what the secret's status says is published; deleted ones no longer ask for anything.
+    // Hosts run what the secret's status says is published; a deleted secret no longer wants anything to run.
     keys.extend(hosts_of(secret).into_iter().map(Key::Host));
     let about_it = neighbours.incidents().filter(|incident| scope::concerns(incident, secret));
     keys.extend(about_it.map(ResourceExt::name_any).map(Key::Incident));
     if change == Change::Deleted {
-        // One that waited for the parameters of this one may have them now.
+        // A secret that waited for a parameter of the deleted one can have it now.
         let others = neighbours.secrets().filter(|other| other.name_any() != name);
         let waiting = others.filter(|other| share_a_parameter(secret, other));
         keys.extend(waiting.map(ResourceExt::name_any).map(Key::Secret));
@@ -58,7 +59,8 @@ pub fn of_secret(
     keys
 }
 
-/// Who is looked at once a DockerHost has changed. `host` is absent where it cannot be decoded.
+/// Returns the objects to reconcile after a change of a DockerHost. `host` is `None` where it cannot be
+/// decoded.
 pub fn of_host(
     name: &str,
     host: Option<&DockerHost>,
@@ -71,7 +73,7 @@ pub fn of_host(
     }
     let naming = neighbours.secrets().filter(|secret| names_host(secret, name) || goes_through(secret, name));
     keys.extend(naming.map(ResourceExt::name_any).map(Key::Secret));
-    // They take over the log lines that it collected for them.
+    // Incidents copy the log lines that the host has collected for them.
     if host.is_some_and(|host| host.status.iter().any(|status| !status.access_logs.is_empty())) {
         keys.extend(neighbours.incidents().map(ResourceExt::name_any).map(Key::Incident));
     }
@@ -80,7 +82,8 @@ pub fn of_host(
     keys
 }
 
-/// Who is looked at once a SecretIncident has changed. `incident` is absent where it cannot be decoded.
+/// Returns the objects to reconcile after a change of a SecretIncident. `incident` is `None` where it cannot
+/// be decoded.
 pub fn of_incident(
     name: &str,
     incident: Option<&SecretIncident>,
@@ -93,7 +96,7 @@ pub fn of_incident(
     }
     let Some(incident) = incident else { return keys };
     for secret in neighbours.secrets().filter(|secret| scope::concerns(incident, secret)) {
-        // What it says of containment makes hosts collect log lines.
+        // Hosts collect log lines once the incident's status says that a secret is contained.
         if secret.spec.access_log.is_some() {
             keys.extend(hosts_of(secret).into_iter().map(Key::Host));
         }
@@ -104,23 +107,23 @@ pub fn of_incident(
     keys
 }
 
-/// Whether the secret's server is reached through this host.
+/// True when the secret's server is reached through this host.
 fn goes_through(secret: &ManagedSecret, host: &str) -> bool {
     let via = secret.spec.generate.postgres.as_ref().and_then(|postgres| postgres.via.as_ref());
     via.is_some_and(|via| via.docker_host == host)
 }
 
-/// Whether the secret is to run on this host, or is known to run there.
+/// True when the secret's spec names this host, or its status does.
 pub fn is_on(secret: &ManagedSecret, host: &str) -> bool {
     host_names(secret).any(|name| name == host)
 }
 
-/// The hosts that have to be looked at when a secret changes.
+/// Returns the hosts to reconcile when a secret changes.
 pub fn hosts_of(secret: &ManagedSecret) -> BTreeSet<String> {
     host_names(secret).map(str::to_owned).collect()
 }
 
-/// The hosts that its spec names, and those that its status knows.
+/// The hosts that the secret's spec names, then those in its status.
 fn host_names(secret: &ManagedSecret) -> impl Iterator<Item = &str> {
     let named = secret.spec.hosts.iter().map(|host| host.name.as_str());
     named.chain(secret.status.iter().flat_map(|status| &status.hosts).map(|host| host.name.as_str()))
@@ -189,7 +192,7 @@ mod tests {
         object("SecretIncident", "leak", spec, Value::Null)
     }
 
-    /// `token` and `login` on web; api is deployed to after web; the incident is about `token`.
+    /// `token` and `login` run on web; api is deployed to after web; the incident is about `token`.
     fn namespace() -> Namespace {
         let on_web = json!({"hosts": [{"name": "web"}], "accessLog": {"script": "cat log"}});
         Namespace {

@@ -1,5 +1,6 @@
-//! Telling people: what happened waits in the object's status, written together with what it tells of, until every
-//! sink has taken it. So it is told at least once, and never twice under another id.
+//! Notifications for people. A notification waits in the object's status until every sink has accepted it. It is
+//! written together with the change that it reports, so it is delivered at least once, and repeats have the same
+//! id.
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
@@ -8,26 +9,26 @@ use keyturn_api::notification::{MAX_PENDING, PendingNotification, Topic};
 use keyturn_api::time::to_kubernetes;
 use serde::Deserialize;
 
-/// Where notifications go, as an operator writes it in the chart's values. Address and signing key are files, since
-/// the address of a chat's webhook is a secret too.
+/// A destination of notifications, as an operator writes it in the chart's values. Address and signing key are
+/// files of a Secret, since the address of a chat's webhook is secret too.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Sink {
     pub name: String,
     pub format: Format,
-    /// The Secret of the controller's namespace that holds both.
+    /// Name of the Secret, in the controller's namespace, that holds address and signing key.
     pub secret: String,
-    /// All of them where none is named.
+    /// Topics that the sink gets; empty for all topics.
     #[serde(default)]
     pub topics: Vec<Topic>,
 }
 
-/// What a sink understands.
+/// Format that a sink understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Format {
     /// A CloudEvent 1.0 in structured JSON mode, signed as Standard Webhooks describes.
     CloudEvents,
-    /// A message for an incoming webhook of Slack, or of a chat that takes the same, such as Mattermost.
+    /// A message for an incoming webhook of Slack, or of a chat with compatible webhooks, such as Mattermost.
     Slack,
 }
 
@@ -37,7 +38,7 @@ impl Sink {
     }
 }
 
-/// The sinks of an operator's JSON; what is wrong with them, for a person.
+/// Parses the sinks of an operator's JSON. The error is a text for a person.
 pub fn sinks(json: &str) -> Result<Vec<Sink>, String> {
     let sinks: Vec<Sink> = if json.trim().is_empty() {
         Vec::new()
@@ -59,16 +60,16 @@ pub fn sinks(json: &str) -> Result<Vec<Sink>, String> {
     Ok(sinks)
 }
 
-/// One thing that people are to be told of an object.
+/// One piece of news about an object, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
     pub topic: Topic,
-    /// Tells it from others of the topic on the same object: the same news always has the same key.
+    /// Distinguishes it from other news of the topic about the same object. The same news always has the same key.
     pub key: String,
     pub message: String,
 }
 
-/// Puts news into an object's status for every sink that takes the topic.
+/// Adds news to an object's pending notifications, for every sink that takes the topic.
 pub fn enqueue(
     pending: &mut Vec<PendingNotification>,
     sinks: &[Sink],
@@ -93,13 +94,14 @@ pub fn enqueue(
     }
 }
 
-/// Trouble of one object, as its status tells it: topic, what tells it from other trouble, and the message.
+/// A problem of one object, as its status shows it: topic, cause (which distinguishes it from other problems), and
+/// message.
 pub type Trouble = (Topic, String, String);
 
-/// A condition that people are told of: its type, the status that calls for them, and the topic.
+/// A condition that people are notified of: its type, the status that means trouble, and the topic.
 pub type Watched = (&'static str, &'static str, Topic);
 
-/// The trouble that conditions tell of.
+/// Returns the watched conditions that mean trouble.
 pub fn troubles<'a>(
     conditions: &'a [Condition],
     watched: &'a [Watched],
@@ -109,13 +111,13 @@ pub fn troubles<'a>(
     })
 }
 
-/// A condition's trouble: its reason tells it from other trouble.
+/// Makes a problem of a condition, with the condition's reason as the cause.
 pub fn trouble((topic, condition): (Topic, &Condition)) -> Trouble {
     (topic, condition.reason.clone(), condition.message.clone())
 }
 
-/// The news in a change from one set of troubles to another. The times of both are whole seconds: `now` tells two
-/// spells of the same trouble apart.
+/// Returns the news of a change from one set of problems to another. Status times are whole seconds; `now` becomes
+/// part of the key, so that two occurrences of the same problem differ.
 pub fn turns(before: &[Trouble], after: &[Trouble], now: DateTime<Utc>) -> Vec<News> {
     let known = |trouble: &Trouble| before.iter().any(|old| (old.0, &old.1) == (trouble.0, &trouble.1));
     let mut news: Vec<News> = after

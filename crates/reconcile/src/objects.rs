@@ -1,5 +1,5 @@
-//! The port to keyturn's own objects in Kubernetes. Reads that end in an external write come from the API server;
-//! lists may come from a cache that is a moment old.
+//! The port to keyturn's own objects in Kubernetes. Reads before an external write come from the API server; lists may
+//! come from a cache and be slightly stale.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use keyturn_api::{DockerHost, ManagedSecret, SecretIncident};
 
 use crate::links::is_on;
 
-/// An Event for a person. Aggregated by the API over repeats of the same reason.
+/// An Event for a person. Kubernetes aggregates repeated Events of the same reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// Shown as a Warning rather than Normal.
@@ -30,51 +30,51 @@ pub enum Subject<'a> {
     Incident(&'a SecretIncident),
 }
 
-/// What a secret is decided on beside itself: all of its namespace.
+/// The other objects of the namespace that decisions about a secret depend on.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
     pub hosts: Vec<DockerHost>,
-    /// Names of the DockerHosts that are there and cannot be decoded: they have proven nothing.
+    /// Names of the DockerHosts that exist but cannot be decoded. They have proven nothing.
     pub undecodable_hosts: Vec<String>,
     pub incidents: Vec<SecretIncident>,
 }
 
-/// Where a read comes from.
+/// Source of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// May be a moment old.
+    /// A cache, which may be slightly stale.
     Cache,
     /// The API server itself, right before an effect.
     ApiServer,
 }
 
-/// keyturn's objects in the API server. Every write carries the resourceVersion of the object it was decided on.
+/// keyturn's objects in the API server. Every write carries the resourceVersion of the object that it was decided on.
 #[async_trait]
 pub trait Objects: Send + Sync {
-    /// `None` where it does not exist, or is not shown yet. Where it may come from a cache it is no older than what this
-    /// process has written itself.
+    /// Returns `None` where the object does not exist, or a cache does not show it yet. A read from a cache is never older
+    /// than this process' own last write.
     async fn managed_secret(
         &self,
         namespace: &str,
         name: &str,
         source: Source,
     ) -> Result<Option<ManagedSecret>, ObjectError>;
-    /// Read from the API server itself; `None` where it does not exist.
+    /// Reads from the API server itself; `None` where the object does not exist.
     async fn docker_host(&self, namespace: &str, name: &str) -> Result<Option<DockerHost>, ObjectError>;
-    /// Read from the API server itself; `None` where it does not exist.
+    /// Reads from the API server itself; `None` where the object does not exist.
     async fn secret_incident(
         &self,
         namespace: &str,
         name: &str,
     ) -> Result<Option<SecretIncident>, ObjectError>;
-    /// All of a namespace; may be a moment old.
+    /// Lists all of a namespace; may be slightly stale.
     async fn secret_incidents(&self, namespace: &str) -> Result<Vec<SecretIncident>, ObjectError>;
-    /// Replaces the status; refused with [`ObjectError::Conflict`] where the object has changed since it was read.
+    /// Replaces the status; fails with [`ObjectError::Conflict`] where the object has changed since it was read.
     async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError>;
     async fn grants(&self, source: Source) -> Result<Arc<Grants>, ObjectError>;
-    /// All of a namespace; may be a moment old.
+    /// Lists all of a namespace; may be slightly stale.
     async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError>;
-    /// Those of a namespace that have to do with a host, by [`is_on`]; may be a moment old.
+    /// Lists those of a namespace that run on a host or are to run there, by [`is_on`]; may be slightly stale.
     async fn managed_secrets_on(
         &self,
         namespace: &str,
@@ -84,37 +84,36 @@ pub trait Objects: Send + Sync {
         secrets.retain(|secret| is_on(secret, host));
         Ok(secrets)
     }
-    /// The others, of all namespaces that have been listed, that [claim](crate::managed_secret::claims) what this one
-    /// claims; may be a moment old.
+    /// Lists the other secrets, in all namespaces that have been listed, with a [claim](crate::managed_secret::claims) in
+    /// common with this one; may be slightly stale.
     async fn rivals(&self, object: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError>;
-    /// All of a namespace; may be a moment old.
+    /// Lists all of a namespace; may be slightly stale.
     async fn docker_hosts(&self, namespace: &str) -> Result<Vec<DockerHost>, ObjectError>;
-    /// The hosts and incidents of a namespace.
+    /// Returns the hosts and incidents of a namespace.
     async fn surroundings(&self, namespace: &str, source: Source) -> Result<Surroundings, ObjectError>;
-    /// Labels of a Secret of the cluster, of which nothing else is read; `None` where it does not exist. Read from the API
-    /// server itself.
+    /// Reads the labels of a Secret, and nothing else of it, from the API server itself. `None` where it does not exist.
     async fn secret_labels(
         &self,
         namespace: &str,
         name: &str,
     ) -> Result<Option<BTreeMap<String, String>>, ObjectError>;
-    /// Replaces the status; refused with [`ObjectError::Conflict`] where the object has changed since it was read.
+    /// Replaces the status; fails with [`ObjectError::Conflict`] where the object has changed since it was read.
     async fn write_secret_status(&self, object: &ManagedSecret) -> Result<ManagedSecret, ObjectError>;
-    /// Replaces the status; refused with [`ObjectError::Conflict`] where the object has changed since it was read.
+    /// Replaces the status; fails with [`ObjectError::Conflict`] where the object has changed since it was read.
     async fn write_host_status(&self, object: &DockerHost) -> Result<DockerHost, ObjectError>;
-    /// Adds or removes keyturn's finalizer; refused with [`ObjectError::Conflict`] where the object has changed.
+    /// Adds or removes keyturn's finalizer; fails with [`ObjectError::Conflict`] where the object has changed.
     async fn set_finalizer(
         &self,
         object: &ManagedSecret,
         present: bool,
     ) -> Result<ManagedSecret, ObjectError>;
-    /// Best effort: an Event that cannot be written is logged and forgotten.
+    /// Writes an Event. Best effort: an Event that cannot be written is logged and dropped.
     async fn notify(&self, subject: Subject<'_>, notice: Notice);
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectError {
-    /// Somebody wrote in between; read again and decide again.
+    /// Somebody else wrote the object in between; read it again and decide again.
     #[error("{0} changed while it was being worked on")]
     Conflict(String),
     #[error("{0} does not exist any more")]
@@ -130,18 +129,18 @@ pub enum ObjectError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{account} may not {action} in namespace {namespace}")]
 pub struct MissingRight {
-    /// As the API server names it: `system:serviceaccount:keyturn-system:keyturn`.
+    /// Name of the account in the API server: `system:serviceaccount:keyturn-system:keyturn`.
     pub account: String,
-    /// Verb and resource: `list jobs`.
+    /// Verb and resource, such as `list jobs`.
     pub action: String,
     pub namespace: String,
 }
 
 impl MissingRight {
-    /// Reason of conditions that say so.
+    /// Reason of the conditions that report a missing right.
     pub const REASON: &str = "RoleMissing";
 
-    /// State, cause and remedy. `role` is the ClusterRole with the rights that keyturn needs in a namespace.
+    /// Explains state, cause and remedy. `role` is the ClusterRole with the rights that keyturn needs in a namespace.
     pub fn explain(&self, role: &str) -> String {
         let namespace = &self.namespace;
         let subject = match self.account.strip_prefix("system:serviceaccount:") {

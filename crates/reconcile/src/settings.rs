@@ -1,4 +1,4 @@
-//! The times and names that an operator sets for the whole controller (chart values), as the reconcilers use them.
+//! Settings of the whole controller (chart values), in the form that the reconcilers use.
 
 use chrono::TimeDelta;
 use keyturn_api::ManagedSecret;
@@ -7,47 +7,48 @@ use keyturn_api::readers::ExpectedReader;
 
 use crate::notification::Sink;
 
-/// Settings that reconcilers read. The defaults are the careful ones that the chart ships.
+/// Settings of the reconcilers. The defaults are the cautious ones that the chart ships.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Name of this installation: owner of its records and descriptions. Two installations never share one.
+    /// Name of this installation. It owns its records and descriptions, so two installations must never share a name.
     pub cluster: String,
-    /// Region of secrets that name none.
+    /// Region of the secrets that name none.
     pub region: String,
     /// Path below which records lie; `/keyturn/<cluster>` unless set.
     pub staging: String,
-    /// Longer than any request of ours can live, and than SSM's reads can lag.
+    /// Grace: longer than the life of any request that keyturn sends, and longer than the lag of SSM's reads.
     pub grace: TimeDelta,
-    /// Least time between the adoption of an existing parameter and its first rotation.
+    /// Minimum time between the adoption of an existing parameter and its first rotation.
     pub first_rotation_delay: TimeDelta,
-    /// Overdue secrets start at a stable moment within a span of this length.
+    /// Time span over which overdue secrets are spread. Each secret has its fixed moment within the span.
     pub backlog_spread: TimeDelta,
-    /// `retire.after` where a secret sets none.
+    /// Default of `retire.after`.
     pub retire_after: TimeDelta,
-    /// How old a credential that only its target can make must be before it is deleted for having no record. The grace is
-    /// the least.
+    /// Minimum age of an orphaned credential before it is deleted: one that its target made and that no record names. A
+    /// value below the grace counts as the grace.
     pub orphans_after: TimeDelta,
-    /// How long a deleted ManagedSecret is held, at the most, to finish its rotation; see [`Self::deletion_bound`].
+    /// Maximum time that a deleted ManagedSecret is held so that its rotation can end; see [`Self::deletion_bound`].
     pub deletion: TimeDelta,
-    /// Wait after the first failure; doubles up to `backoff_max`.
+    /// Pause after the first failure; it doubles with each further failure up to `backoff_max`.
     pub backoff_initial: TimeDelta,
     pub backoff_max: TimeDelta,
-    /// How long a host waits for other secrets of its own that are about to be published.
+    /// Time that a deployment waits for other secrets of the host that are about to be published.
     pub coalesce: TimeDelta,
-    /// Failed attempts after which a deployment has failed for good (Stalled, or rolled back).
+    /// Number of failed attempts after which a deployment has failed for good (Stalled, or rolled back).
     pub attempts: i32,
-    /// How long an event may take to show in CloudTrail.
+    /// Maximum time until an event shows in CloudTrail.
     pub trail_delay: TimeDelta,
-    /// Who may read every parameter, beside what incidents list.
+    /// Callers that may read every parameter, in addition to those that incidents list.
     pub expected_readers: Vec<ExpectedReader>,
-    /// Who is told what people must know.
+    /// Notification sinks.
     pub sinks: Vec<Sink>,
-    /// The ClusterRole with the rights that keyturn needs in a namespace, to be named where it is not bound.
+    /// Name of the ClusterRole with the rights that keyturn needs in a namespace, for messages about a missing role
+    /// binding.
     pub namespace_role: String,
 }
 
 impl Settings {
-    /// The shipped defaults for an installation of this name.
+    /// Returns the shipped defaults, for an installation of this name.
     pub fn new(cluster: &str, region: &str) -> Self {
         Self {
             cluster: cluster.to_owned(),
@@ -70,29 +71,31 @@ impl Settings {
         }
     }
 
-    /// The region that a secret's parameters lie in.
+    /// Returns the region that holds a secret's parameters.
     pub fn region_of<'a>(&'a self, secret: &'a ManagedSecret) -> &'a str {
         secret.region().unwrap_or(&self.region)
     }
 
-    /// What the grants say about a secret whose parameters lie in this region.
+    /// Returns the verdict of the grants about a secret whose parameters are in this region.
     pub fn verdict(&self, grants: &Grants, secret: &ManagedSecret, region: &str) -> Verdict {
         let installation = Installation { region: &self.region, staging: &self.staging };
         grants::managed_secret(grants, secret, region, installation)
     }
 
-    /// How long a deleted object is held at the most. Less than four times the grace would not let any rotation end.
+    /// Maximum time that a deleted object is held. It is at least four times the grace, since no rotation could end in
+    /// less.
     pub fn deletion_bound(&self) -> TimeDelta {
         self.deletion.max(self.grace * 4)
     }
 
-    /// The wait after this many consecutive failures (1 or more).
+    /// Returns the pause after this many consecutive failures (1 or more).
     pub fn backoff(&self, failures: i32) -> TimeDelta {
         doubling(self.backoff_initial, self.backoff_max, failures)
     }
 }
 
-/// The pause after this many consecutive failures (1 or more): doubled by each after the first, up to a longest one.
+/// Returns the pause after this many consecutive failures (1 or more): `first`, doubled by each further failure, up to
+/// `longest`.
 pub fn doubling(first: TimeDelta, longest: TimeDelta, failures: i32) -> TimeDelta {
     let doublings = u32::try_from(failures - 1).unwrap_or(0).min(20);
     longest.min(first * 2_i32.pow(doublings))

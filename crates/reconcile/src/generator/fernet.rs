@@ -10,10 +10,10 @@ use super::{GenerateError, Random, random_bytes, secret};
 const KEY_BYTES: usize = 32;
 const KEY_CHARACTERS: usize = 44;
 
-/// A new key, followed by up to `kept` of the previous ones, newest first: `new,old,older`.
+/// Returns a new key, followed by up to `kept` of the previous ones, newest first: `new,old,older`.
 ///
-/// What is no key is left out of `previous`: a trailing newline, spaces after commas, the placeholder somebody put
-/// there by hand. MultiFernet could not load the value otherwise.
+/// Parts of `previous` that are not keys are left out, such as a trailing newline, spaces after commas, or a
+/// placeholder that somebody put there by hand. Otherwise MultiFernet could not load the value.
 pub(super) fn generate(
     previous: &str,
     kept: usize,
@@ -22,7 +22,7 @@ pub(super) fn generate(
     let bytes = random_bytes(KEY_BYTES, source)?;
     let mut value = Zeroizing::new(vec![0; KEY_CHARACTERS]);
     URL_SAFE.encode_slice(&bytes, &mut value).expect("32 bytes are 44 characters");
-    // Room for all, so that growing leaves no copy behind.
+    // Capacity for all keys, so that the buffer never grows and leaves no copy behind.
     value.reserve_exact(kept * (KEY_CHARACTERS + 1));
     for key in previous.split(',').map(str::trim).filter(|key| is_key(key)).take(kept) {
         value.push(b',');
@@ -31,7 +31,8 @@ pub(super) fn generate(
     Ok(secret(&value))
 }
 
-/// Whether Python's Fernet takes it: it reads standard base64, as `openssl rand -base64 32` prints it, too.
+/// True when Python's Fernet accepts the key: it also reads standard base64, as `openssl rand -base64 32` prints
+/// it.
 fn is_key(text: &str) -> bool {
     let mut bytes = Zeroizing::new([0; KEY_BYTES + 1]);
     let decodes = |length: Result<usize, _>| matches!(length, Ok(KEY_BYTES));

@@ -1,7 +1,7 @@
-//! New values from random bytes, and the text that is published around them.
+//! Generates new values from random bytes, and renders the text that is published around them.
 //!
-//! Randomness comes in through [`Random`]: the operating system's generator in the controller, counted bytes in tests.
-//! Whatever holds a value on the way is overwritten when it is dropped.
+//! Random bytes come from the trait [`Random`]: the operating system's generator in the controller, fixed bytes in tests.
+//! Every buffer that holds a value is overwritten when it is dropped.
 
 mod fernet;
 mod pair;
@@ -19,16 +19,16 @@ pub use pair::{access_key_id, pair, render_pair};
 pub use template::{Fields, extract, login, render};
 use zeroize::Zeroizing;
 
-/// Where random bytes come from.
+/// A source of random bytes.
 pub trait Random: Send {
-    /// Fills the buffer with bytes that nobody can foresee.
+    /// Fills the buffer with bytes that nobody can predict.
     ///
     /// # Errors
-    /// The source cannot give any. Then nothing may be made of what is in the buffer.
+    /// The source cannot give any bytes. Then the content of the buffer must not be used.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RandomError>;
 }
 
-/// The generator of the operating system (`getrandom(2)` on Linux), which the kernel has seeded before it answers.
+/// The generator of the operating system (`getrandom(2)` on Linux). The kernel seeds it before it gives the first byte.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OperatingSystem;
 
@@ -38,19 +38,19 @@ impl Random for OperatingSystem {
     }
 }
 
-/// The source of random bytes failed.
+/// Failure of the source of random bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the operating system gave no random bytes: {0}")]
 pub struct RandomError(pub String);
 
-/// Why no value could be made. Messages never hold one.
+/// The reason why no value could be generated. Messages never hold a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GenerateError {
     #[error(
         "spec.generate names {0} sources; set exactly one of hex, base64, password, fernet, postgres and cloudflareR2"
     )]
     Sources(usize),
-    /// Cloudflare alone makes the tokens that R2 takes.
+    /// Only Cloudflare can make the tokens that R2 accepts.
     #[error("the values of spec.generate.cloudflareR2 are issued by Cloudflare and not drawn")]
     Issued,
     #[error("spec.generate.{source_name}.{field} is {given}; it must be from {least} to {most}")]
@@ -59,30 +59,30 @@ pub enum GenerateError {
     Symbols,
     #[error(transparent)]
     Random(#[from] RandomError),
-    /// A source that works does not come to this in the life of the universe.
+    /// A working source practically never leads to this error.
     #[error("the source of random bytes repeats itself: no password came of {0} tries")]
     NotRandom(usize),
 }
 
 impl GenerateError {
-    /// Whether only a change of the object can help.
+    /// True when only a change of the object can help.
     pub fn is_permanent(&self) -> bool {
         !matches!(self, GenerateError::Random(_) | GenerateError::NotRandom(_))
     }
 }
 
-/// Whether [`generate`] makes use of the previous value, so that it has to be read first.
+/// True when [`generate`] uses the previous value, so that the caller has to read it first.
 pub fn needs_previous(spec: &GenerateSpec) -> bool {
     spec.fernet.as_ref().is_some_and(|fernet| fernet.keep_previous.unwrap_or(0) > 0)
 }
 
-/// Makes a new value.
+/// Generates a new value.
 ///
-/// `previous` is the value (not the text around it, see [`extract`]) that is published until now. It counts only where
-/// [`needs_previous`] says so; `None` keeps nothing.
+/// `previous` is the published value (not the text around it, see [`extract`]). It is used only where [`needs_previous`]
+/// says so; with `None` no old key is kept.
 ///
 /// # Errors
-/// A spec that the API server should have refused, or a source of random bytes that fails.
+/// A spec that the API server should have rejected, or a source of random bytes that fails.
 pub fn generate(
     spec: &GenerateSpec,
     previous: Option<&SecretValue>,
@@ -116,9 +116,10 @@ pub fn generate(
     }
 }
 
-/// By path: a text like those that the parameters get, which is none of them. Nothing where the source draws nothing itself.
+/// Returns by path a sample of the text that each parameter would get. A sample is never a real value. Empty where nothing
+/// can be drawn, such as a token that Cloudflare issues.
 pub fn samples(spec: &ManagedSecretSpec) -> BTreeMap<String, String> {
-    // A ring is as long as it gets.
+    // The sample has the maximum number of keys.
     let kept = spec.generate.fernet.as_ref().and_then(|fernet| fernet.keep_previous).unwrap_or(0);
     let ring = |source: &mut Counter| -> Result<SecretValue, GenerateError> {
         let mut value = generate(&spec.generate, None, source)?;
@@ -135,7 +136,7 @@ pub fn samples(spec: &ManagedSecretSpec) -> BTreeMap<String, String> {
     spec.ssm.parameters.iter().map(|p| (p.path.clone(), text(p.value.as_deref()))).collect()
 }
 
-/// Bytes for samples: anybody can know them.
+/// Source of predictable bytes, for samples only.
 struct Counter(u8);
 
 impl Random for Counter {
@@ -176,16 +177,16 @@ fn random_bytes(count: usize, source: &mut dyn Random) -> Result<Zeroizing<Vec<u
     Ok(bytes)
 }
 
-/// A value of exactly this many ASCII characters, written in place, so that no copy is left behind.
+/// Makes a value of exactly this many ASCII characters, written in place, so that no copy is left behind.
 fn encoded(length: usize, write: impl FnOnce(&mut [u8])) -> SecretValue {
     let mut text = Zeroizing::new(vec![0; length]);
     write(&mut text);
     secret(&text)
 }
 
-/// The value that these ASCII characters are.
+/// Makes a value of these ASCII characters.
 fn secret(text: &[u8]) -> SecretValue {
-    // A String of exactly this capacity becomes the value without another copy.
+    // The capacity is exact, so the String becomes the value without another copy.
     let mut value = String::with_capacity(text.len());
     value.extend(text.iter().map(|byte| char::from(*byte)));
     SecretValue::new(value)

@@ -1,6 +1,8 @@
-//! An R2 key pair in the texts that are published: `value: "{accessKeyId}:{secretAccessKey}"`, or each in its own.
+//! Renders an R2 key pair into the published texts, and reads it back: `value: "{accessKeyId}:{secretAccessKey}"`, or
+//! each part in a parameter of its own.
 //!
-//! Both are letters and digits only, so that nothing is encoded in a URL, and each ends where something else begins.
+//! Both parts consist of letters and digits only. So they need no encoding in a URL, and each ends at the first other
+//! character.
 
 use keyturn_api::cloudflare_r2::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
 use keyturn_api::managed_secret::ParameterSpec;
@@ -8,10 +10,10 @@ use keyturn_secret_value::SecretValue;
 
 use crate::target::Login;
 
-/// The text to publish: the template with the pair in its places.
+/// Renders the text to publish: the template with the pair in its places.
 pub fn render_pair(template: &str, login: &Login) -> SecretValue {
     let (id, secret) = (&login.username, &login.password);
-    // A String of at least the capacity it needs leaves no copy behind by growing.
+    // The capacity suffices, so the String never grows and leaves no copy behind.
     let places = template.matches('{').count();
     let mut text = String::with_capacity(template.len() + places * id.len().max(secret.len()));
     for piece in pieces(template) {
@@ -24,8 +26,8 @@ pub fn render_pair(template: &str, login: &Login) -> SecretValue {
     SecretValue::new(text)
 }
 
-/// The pair that is published; `None` where the texts do not fit, do not agree, or lack half of it. White space at the
-/// end is not part of a text.
+/// Reads the pair that is published. `None` where a text does not fit its template, texts contradict each other, or a
+/// part is missing. White space at the end of a text is ignored.
 pub fn pair(parameters: &[(&ParameterSpec, &SecretValue)]) -> Option<Login> {
     let mut found = Found::default();
     for (parameter, published) in parameters {
@@ -34,7 +36,7 @@ pub fn pair(parameters: &[(&ParameterSpec, &SecretValue)]) -> Option<Login> {
     Some(Login { username: found.id?, password: found.secret? })
 }
 
-/// The access key id in one text; `None` where it does not fit.
+/// Reads the access key id from one text; `None` where the text does not fit the template.
 pub fn access_key_id(template: &str, published: &SecretValue) -> Option<String> {
     let mut found = Found::default();
     found.read(template, published)?;
@@ -48,7 +50,7 @@ struct Found {
 }
 
 impl Found {
-    /// Takes one text apart; `None` where it does not fit its template, or says something else than what was found.
+    /// Parses one text; `None` where it does not fit its template, or contradicts what was found before.
     fn read(&mut self, template: &str, published: &SecretValue) -> Option<()> {
         let mut rest = published.expose().trim_end();
         for piece in pieces(template.trim_end()) {
@@ -87,7 +89,7 @@ enum Piece<'a> {
     Secret,
 }
 
-/// A template from left to right.
+/// Splits a template into its pieces, from left to right.
 fn pieces(template: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut rest = template;

@@ -1,9 +1,9 @@
-//! Passwords of letters, digits and chosen symbols.
+//! Generates passwords of letters, digits and chosen symbols.
 //!
 //! Every password holds at least one lower case letter, one upper case letter, one digit and, where symbols are
-//! given, one of those: many systems refuse others. Whole passwords are drawn until one does, so all that do are
-//! equally likely; with the least length of 16 and a single symbol that takes five tries on average, and costs less
-//! than three bits of the 95 there are.
+//! given, one of those: many systems reject other passwords. Whole passwords are drawn until one qualifies, so all
+//! qualifying passwords are equally likely. With the minimum length of 16 and a single symbol this takes five tries
+//! on average, and costs less than three bits of the 95 there are.
 
 use keyturn_api::managed_secret::PasswordSpec;
 use keyturn_secret_value::SecretValue;
@@ -14,7 +14,7 @@ use super::{GenerateError, Random, in_range, random_bytes, secret};
 const LOWER: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
 const UPPER: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 const DIGITS: &[u8] = b"0123456789";
-/// Far more tries than a random source ever needs: one in five is good at worst.
+/// Far more tries than a working random source ever needs: in the worst case one password in five qualifies.
 const MAX_TRIES: usize = 1000;
 
 pub(super) fn generate(spec: &PasswordSpec, source: &mut dyn Random) -> Result<SecretValue, GenerateError> {
@@ -35,13 +35,14 @@ pub(super) fn generate(spec: &PasswordSpec, source: &mut dyn Random) -> Result<S
     Err(GenerateError::NotRandom(MAX_TRIES))
 }
 
-/// Characters of the alphabet, each as likely as any other: bytes that would favour some are thrown away.
+/// Draws characters of the alphabet, each as likely as any other: bytes that would favour some characters are
+/// discarded.
 fn draw(
     alphabet: &[u8],
     length: usize,
     source: &mut dyn Random,
 ) -> Result<Zeroizing<Vec<u8>>, GenerateError> {
-    // The largest multiple of the alphabet's size that a byte can count to.
+    // The largest multiple of the alphabet's size that is not above 256.
     let usable = 256 - 256 % alphabet.len();
     let mut drawn = Zeroizing::new(Vec::with_capacity(length));
     for _ in 0..MAX_TRIES {

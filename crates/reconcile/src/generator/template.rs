@@ -1,24 +1,26 @@
-//! The text that is published around a value: `value: "postgres://{username}:{password}@db/app"`.
+//! Templates: the text that is published around a value, such as `value: "postgres://{username}:{password}@db/app"`.
 
 use keyturn_api::managed_secret::ParameterSpec;
 use keyturn_secret_value::SecretValue;
 
-/// Stand for the generated value.
+/// Placeholders of the generated value.
 const VALUE: [&str; 2] = ["{value}", "{password}"];
-/// Stands for the login that the value is the password of.
+/// Placeholder of the username that the password belongs to.
 const USERNAME: &str = "{username}";
 
-/// What a template is filled with.
+/// Values for the placeholders of a template.
 pub struct Fields<'a> {
     pub value: &'a SecretValue,
-    /// Of a source that makes logins.
+    /// The username, for a source that makes logins.
     pub username: Option<&'a str>,
 }
 
-/// The text to publish: the template with the fields in their places, or the value alone without one.
+/// Renders the text to publish: the template with its placeholders replaced, or the value alone where there is no
+/// template.
 ///
-/// Nothing else in the template has a meaning. Where a login is put into a URL, its fields are percent-encoded; a value
-/// alone is put in as it is: a URL needs a source whose characters may stand in one, such as hex.
+/// Nothing else in the template has a meaning. Where a login is put into a URL, username and password are
+/// percent-encoded. A value without a username is put in as it is, so a URL needs a source whose characters are allowed
+/// in one, such as hex.
 pub fn render(template: Option<&str>, fields: &Fields<'_>) -> SecretValue {
     let Some(template) = template else { return fields.value.duplicate() };
     let Some(username) = fields.username else { return fill(template, fields.value) };
@@ -27,13 +29,13 @@ pub fn render(template: Option<&str>, fields: &Fields<'_>) -> SecretValue {
     if url { fill(&template, &encoded(fields.value)) } else { fill(&template, fields.value) }
 }
 
-/// The value within a published text: what [`render`] put into the template, where it still fits the template.
-/// White space at the end, such as the newline of a `put-parameter --value file://`, is not part of it.
+/// Extracts the value from a published text: what [`render`] put into the template, where the text still fits it. White
+/// space at the end is ignored, such as the newline of a `put-parameter --value file://`.
 pub fn extract(template: Option<&str>, published: &SecretValue) -> Option<SecretValue> {
     let text = published.expose().trim_end();
     let template = one_name(template.unwrap_or(VALUE[0]).trim_end());
     let (before, after) = template.split_once(VALUE[0])?;
-    // Of several places the first one tells; the others must then hold the same.
+    // With several places, the value is read at the first one; the others must hold the same value.
     let places = template.matches(VALUE[0]).count();
     let around = template.len() - places * VALUE[0].len();
     let inside = text.len().checked_sub(around)?;
@@ -49,8 +51,8 @@ pub fn extract(template: Option<&str>, published: &SecretValue) -> Option<Secret
     fits.then_some(value)
 }
 
-/// The login that is published: which of the usernames it is, and its password. `None` where the texts fit none of
-/// them, or do not agree.
+/// Reads the login that is published: one of the usernames, and its password. `None` where the texts fit none of the
+/// usernames, or contradict each other.
 pub fn login<'a>(
     usernames: &[&'a str],
     parameters: &[(&ParameterSpec, &SecretValue)],
@@ -81,7 +83,7 @@ pub fn login<'a>(
 
 fn fill(template: &str, value: &SecretValue) -> SecretValue {
     let template = one_name(template);
-    // A String of exactly the capacity it needs leaves no copy behind by growing or shrinking.
+    // The capacity is exact, so the String neither grows nor shrinks and leaves no copy behind.
     let places = template.matches(VALUE[0]).count();
     let mut text = String::with_capacity(template.len() - places * VALUE[0].len() + places * value.len());
     for (n, part) in template.split(VALUE[0]).enumerate() {
@@ -104,7 +106,7 @@ fn with_username(template: &str, username: &str, url: bool) -> String {
     }
 }
 
-/// Whether the text begins with the scheme of a URL.
+/// True when the text begins with the scheme of a URL.
 fn is_url(template: &str) -> bool {
     template.split_once("://").is_some_and(|(scheme, _)| {
         scheme.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -116,7 +118,7 @@ fn encoded(value: &SecretValue) -> SecretValue {
     SecretValue::new(percent_encoded(value.expose()))
 }
 
-/// Every byte but the unreserved ones of RFC 3986, section 2.3.
+/// Percent-encodes every byte except the unreserved ones of RFC 3986, section 2.3.
 fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(3 * text.len());
     for byte in text.bytes() {

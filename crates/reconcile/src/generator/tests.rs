@@ -5,7 +5,7 @@ use keyturn_api::managed_secret::{FernetSpec, PasswordSpec};
 
 use super::*;
 
-/// Bytes of a fixed sequence (xorshift): every run of a test sees the same.
+/// Bytes of a fixed sequence (xorshift): every run of a test gets the same.
 struct Sequence(u64);
 
 impl Random for Sequence {
@@ -94,8 +94,8 @@ fn a_password_has_its_length_its_alphabet_and_one_of_every_kind() {
 
 #[test]
 fn every_character_of_a_password_is_as_likely_as_any_other() {
-    // Each byte value exactly once: with 62 characters, 248 of them are used, four for each character, and the eight
-    // left over for none. A remainder of the division would give eight characters a fifth.
+    // Each byte value exactly once. Of these 256 values 248 are used, four for each of the 62 characters, and eight
+    // are discarded. A plain remainder of the division would give eight characters a fifth use.
     let all: Vec<u8> = (0..=255).collect();
     let mut source = Cycle(all.leak(), 0);
     let mut seen: BTreeMap<char, usize> = BTreeMap::new();

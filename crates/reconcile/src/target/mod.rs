@@ -1,5 +1,5 @@
-//! Systems that must accept a credential: they are told of a new one before it is published, and to forget the old one
-//! after every host has proven that it runs the new.
+//! Targets: systems that must accept a credential. keyturn installs a new credential in its target before it publishes
+//! it, and retires the old one after every host has proven that it runs the new one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use keyturn_api::postgres::BootstrapMode;
 use keyturn_rotation::observed::RotationId;
 use keyturn_secret_value::SecretValue;
 
-/// A name and the password that goes with it.
+/// A username and its password.
 #[derive(Debug)]
 pub struct Login {
     pub username: String,
@@ -17,36 +17,36 @@ pub struct Login {
 }
 
 impl Login {
-    /// A copy, for those who must hold one of their own.
+    /// Makes a copy of the login and of its secret value.
     pub fn duplicate(&self) -> Self {
         Self { username: self.username.clone(), password: self.password.duplicate() }
     }
 }
 
-/// What a target said to a login.
+/// Answer of a target to a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Accepted,
-    /// It answered, and this login does not work: wrong password, no login allowed, expired, or a probe that fails.
+    /// The target answered, and the login does not work: wrong password, no right to log in, expired, or a failed probe.
     Refused(TargetError),
 }
 
-/// What a target shows of the roles that it was asked about.
+/// Observed state of the roles that a target was asked about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
     /// The rotation that changed each role last.
     pub fences: BTreeMap<String, Fence>,
-    /// Whether a fence can be kept: without one a late request of a paused controller cannot be refused.
+    /// True when the target can keep a fence. Without a fence, a late request of a paused controller cannot be refused.
     pub fenced: bool,
-    /// Roles that can log in at all, of those asked about.
+    /// The roles among them that can log in.
     pub can_log_in: BTreeSet<String>,
-    /// Superusers among them: they are never shut out.
+    /// The superusers among them; keyturn never retires these.
     pub superusers: BTreeSet<String>,
-    /// Open sessions of those asked about.
+    /// Open sessions of these roles.
     pub sessions: Vec<Session>,
     /// Logins that the target itself made for rotations of this secret; `None` where it makes none, or was not asked.
     pub issued: Option<Vec<Issued>>,
-    /// What a person should know that stands in the way of nothing, a sentence each.
+    /// Notes for a person, a sentence each. They block nothing.
     pub notes: Vec<String>,
 }
 
@@ -54,37 +54,38 @@ pub struct Roles {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issued {
     pub username: String,
-    /// The rotation that it is named after.
+    /// The rotation whose id is in its name.
     pub id: RotationId,
-    /// By the target's clock.
+    /// Creation time, by the target's clock.
     pub at: DateTime<Utc>,
-    /// When it ends by itself.
+    /// Time at which it expires.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// What entitles keyturn to take a login from a target that makes logins for others as well.
+/// The reason why keyturn may retire a login at a target that also makes logins for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// Its name: the target made it for this very secret. The target is asked once more whether that is so.
+    /// The name of the login: the target made it for this very secret. keyturn checks that at the target once more.
     Name,
-    /// The target has accepted it, with the password that was published beside it: whatever its name, it was in use.
+    /// The target has accepted the login with the password that was published beside it. So it was in use, whatever its
+    /// name.
     Accepted,
 }
 
-/// Keeps late requests of older rotations from changing a role.
+/// A fence: the last rotation that changed a role. With it the target refuses late requests of older rotations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
     pub id: RotationId,
-    /// By the target's clock.
+    /// Time of the change, by the target's clock.
     pub changed_at: DateTime<Utc>,
 }
 
-/// What it takes to make owner and pair from the role that is in use.
+/// The work that is left to make an owner and a pair of roles from the role that is in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SetUp {
-    /// The statements, in order; none holds a password.
+    /// The SQL statements, in order; none of them holds a password.
     pub statements: Vec<String>,
-    /// What the statements leave to a person, a sentence each.
+    /// Work that the statements leave to a person, a sentence each.
     pub notes: Vec<String>,
 }
 
@@ -92,49 +93,51 @@ pub struct SetUp {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     pub username: String,
-    /// Address and application, as far as the target tells; for people.
+    /// Address and application of the client, as far as the target shows them; for people.
     pub client: String,
-    /// By the target's clock; `None` where the administrator may not see it.
+    /// Start of the session, by the target's clock; `None` where the administrator may not see it.
     pub since: Option<DateTime<Utc>>,
 }
 
-/// Why something at a target failed. Never holds a value; written for who reads `kubectl describe`.
+/// The reason why something at a target failed. Never holds a value; written for whoever reads `kubectl describe`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct TargetError {
-    /// In a word, for a condition: `TargetUnreachable`, `LoginRefused`, `RoleMissing`…
+    /// Reason of a condition, in one word: `TargetUnreachable`, `LoginRefused`, `RoleMissing`…
     pub reason: &'static str,
     /// What failed, on which server and role, why, and what to do.
     pub message: String,
-    /// Only a person can end it; it is tried again all the same, with backoff.
+    /// True when only a person can end the failure. It is still retried, with backoff.
     pub permanent: bool,
-    /// A change may have been made or not: the answer was lost. It is only ever made again as it was.
+    /// True when the answer to a change was lost, so that the change may or may not have been made. Only the same change
+    /// may be retried.
     pub outcome_unknown: bool,
 }
 
-/// One target as one secret sees it.
+/// A target, for one secret.
 #[async_trait]
 pub trait Target: Send + Sync {
-    /// Logs in, and runs the user's probes. An error: it could not be asked.
+    /// Logs in, and runs the user's probes. An error means that the target could not be asked.
     async fn try_login(&self, login: &Login) -> Result<Answer, TargetError>;
 
-    /// Looks at the secret's roles as the administrator. Without one there is nothing to see: no fence.
+    /// Reads the state of the secret's roles as the administrator. Without an administrator there is no fence and
+    /// nothing to see.
     async fn look(&self) -> Result<Roles, TargetError>;
 
-    /// Makes a login that only the target can make, and names it after the rotation. It is not repeatable: each call
-    /// makes another one.
+    /// Makes a login that only the target can make, and names it after the rotation. Not idempotent: each call makes
+    /// another one.
     async fn issue(&self, id: RotationId) -> Result<Login, TargetError> {
         let message = format!("rotation {id}: this target takes logins, and makes none");
         Err(TargetError { reason: "NotAnIssuer", message, permanent: true, outcome_unknown: false })
     }
 
-    /// Makes the target accept this login, and nothing else for this username. Refuses a rotation that is older than the
-    /// fence. `own` are logins of the same username that may work until now, likeliest first: without an administrator
-    /// the role changes its own password. Repeating it with the same arguments is harmless.
+    /// Makes the target accept this login, and no other password for this username. Refuses a rotation that is older
+    /// than the fence. `own` are logins of the same username that may have worked until now, likeliest first: without an
+    /// administrator the role changes its own password. Idempotent for the same arguments.
     async fn install(&self, id: RotationId, login: &Login, own: &[Login]) -> Result<(), TargetError>;
 
-    /// Makes the target refuse any login of this username from now on. Refuses a rotation that is older than the fence.
-    /// Sessions stay. A target that makes logins refuses one that `claim` gives no right to.
+    /// Makes the target refuse any login of this username from now on. Open sessions stay open. Refuses a rotation that
+    /// is older than the fence. A target that makes logins refuses to retire one that the `claim` does not justify.
     async fn retire(&self, id: RotationId, username: &str, claim: Claim) -> Result<(), TargetError>;
 
     /// Ends the sessions of a username: all of them, or those that were opened before this time of the target's clock.
@@ -144,18 +147,18 @@ pub trait Target: Send + Sync {
         opened_before: Option<DateTime<Utc>>,
     ) -> Result<(), TargetError>;
 
-    /// Open sessions of a role as it sees them itself, for a target without an administrator.
+    /// Lists the open sessions of a role as the role itself sees them, for a target without an administrator.
     async fn own_sessions(&self, own: &Login) -> Result<Vec<Session>, TargetError> {
         Err(sees_nothing(&own.username))
     }
 
-    /// The role ends sessions of its own that were opened before this time of the target's clock.
+    /// Ends sessions of a role, as the role itself: those that were opened before this time of the target's clock.
     async fn end_own_sessions(&self, own: &Login, _opened_before: DateTime<Utc>) -> Result<(), TargetError> {
         Err(sees_nothing(&own.username))
     }
 
-    /// Makes owner and pair from the role that is in use, or lists what that takes. It holds what is still to be done:
-    /// nothing once it is, and nothing where the secret asks for no bootstrap. Repeating it is harmless.
+    /// Makes an owner and a pair of roles from the role that is in use, or lists what that takes. Returns the work that
+    /// is left: nothing once all is done, or where the secret asks for no bootstrap. Idempotent.
     async fn set_up(&self, mode: BootstrapMode) -> Result<SetUp, TargetError> {
         let _ = mode;
         Ok(SetUp::default())
