@@ -1,7 +1,7 @@
-//! One request budget per AWS account and region, shared by every worker, so that keyturn stays below quotas that it
-//! shares with everybody else in the account: PutParameter 3/s, value reads 40/s, DescribeParameters unpublished and
-//! low. Every request on the wire, each retry included, takes one turn; the most urgent one goes first, and among
-//! equals the one that came first.
+//! Request budget (rate limit) per AWS account and region, shared by all workers. With it keyturn stays below quotas
+//! that it shares with everybody else in the account: PutParameter 3/s, value reads 40/s, DescribeParameters
+//! unpublished and low. Every request that is sent, retries included, takes one turn. The most urgent request goes
+//! first; among equals, the one that came first.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -27,14 +27,14 @@ pub enum Quota {
     Describe,
 }
 
-/// How many requests a second, and how many at once after a pause.
+/// Number of requests per second, and number of requests at once after a pause (burst).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
     pub per_second: f64,
     pub burst: u32,
 }
 
-/// The rates of a budget, all well below AWS's default quotas.
+/// Rates of a budget; the defaults are well below AWS's default quotas.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
     pub put: Rate,
@@ -55,7 +55,8 @@ impl Default for Rates {
 }
 
 impl Rates {
-    /// The rates of an account that takes so many Puts a second: where its quota is raised, so are the others.
+    /// Returns the rates for an account that allows this many Puts per second. Where the quota for Puts is raised,
+    /// the other rates are raised with it.
     pub fn for_puts(per_second: f64) -> Self {
         let base = Self::default();
         let factor = (per_second / base.put.per_second).max(1.0);
@@ -69,7 +70,7 @@ impl Rates {
     }
 }
 
-/// How much a request matters: greater goes first. Routine work is 0; seconds overdue make a natural scale.
+/// Urgency of a request: greater goes first. Routine work is 0; the number of seconds overdue is a natural scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Urgency(pub i64);
 
@@ -77,7 +78,8 @@ tokio::task_local! {
     static URGENCY: Urgency;
 }
 
-/// Runs `work` so that all its requests to SSM queue with this urgency. Work outside any such scope is routine.
+/// Runs `work` so that all its requests to SSM wait in the queue with this urgency. Work outside such a scope is
+/// routine.
 pub async fn with_urgency<F: Future>(urgency: Urgency, work: F) -> F::Output {
     URGENCY.scope(urgency, work).await
 }
@@ -101,7 +103,7 @@ impl Budget {
         }
     }
 
-    /// Waits for this request's turn. Giving up (dropping the future) leaves the queue without spending anything.
+    /// Waits for this request's turn. Dropping the future leaves the queue without taking a token.
     pub async fn turn(&self, quota: Quota) {
         let bucket = match quota {
             Quota::Put => &self.put,
@@ -126,12 +128,12 @@ struct Bucket {
 
 impl Bucket {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Nothing panics while it holds the lock, and a queue is whole after every statement.
+        // No code panics while it holds the lock, and the queue is consistent after every statement.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Most urgent first, then first come, first served.
+/// Sort key: most urgent first, then first come, first served.
 type Place = (Reverse<Urgency>, u64);
 
 struct Queue {
@@ -143,7 +145,7 @@ struct Queue {
 #[derive(Debug, PartialEq)]
 enum Turn {
     Now,
-    /// First in the queue; the next token comes after this time.
+    /// First in the queue; the next token is available after this time.
     In(Duration),
     AfterOthers,
 }
@@ -161,7 +163,7 @@ impl Queue {
         (place, moved_up)
     }
 
-    /// Takes a token if `place` is the first; it keeps its place until it leaves.
+    /// Takes a token if `place` is the first. The place is kept until [`Queue::leave`].
     fn try_take(&mut self, place: Place, now: Instant) -> Turn {
         if self.waiting.first_key_value().is_some_and(|(first, _)| *first != place) {
             return Turn::AfterOthers;
@@ -204,7 +206,7 @@ impl Drop for Ticket<'_> {
     }
 }
 
-/// A token bucket over a time that is passed in.
+/// A token bucket; the caller passes in the time.
 struct Tokens {
     rate: Rate,
     level: f64,
@@ -216,7 +218,7 @@ impl Tokens {
         Self { rate, level: f64::from(rate.burst.max(1)), at: now }
     }
 
-    /// Takes one token, or says how long it takes until there is one.
+    /// Takes one token, or returns the time until there is one.
     fn take(&mut self, now: Instant) -> Result<(), Duration> {
         let passed = now.saturating_duration_since(self.at);
         let capacity = f64::from(self.rate.burst.max(1));
@@ -226,13 +228,13 @@ impl Tokens {
             self.level -= 1.0;
             return Ok(());
         }
-        // A millisecond more, so that rounding never makes the waiter come back for a hair's breadth.
+        // One millisecond more, so that rounding never wakes the waiter just too early.
         let wait = Duration::try_from_secs_f64((1.0 - self.level) / self.rate.per_second);
         Err(wait.unwrap_or(Duration::from_secs(3600)) + Duration::from_millis(1))
     }
 }
 
-/// Counts requests on the wire by operation and result; clones share the numbers.
+/// Counts the requests sent, by operation and result; clones share the numbers.
 #[derive(Clone, Debug, Default)]
 pub struct SsmCalls(Family<CallLabels, Counter>);
 
@@ -243,17 +245,17 @@ struct CallLabels {
 }
 
 impl SsmCalls {
-    /// Publishes the numbers as `ssm_calls_total`.
+    /// Registers the numbers as the metric `ssm_calls_total`.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("ssm_calls", "Requests sent to SSM, retries included", self.0.clone());
     }
 
-    /// One request that was sent.
+    /// Counts one request that was sent.
     pub fn count(&self, operation: &'static str, result: &'static str) {
         self.0.get_or_create(&CallLabels { operation, result }).inc();
     }
 
-    /// How many requests of this operation ended in this result.
+    /// Returns the number of requests of this operation that ended in this result.
     pub fn get(&self, operation: &'static str, result: &'static str) -> u64 {
         self.0.get_or_create(&CallLabels { operation, result }).get()
     }
@@ -335,7 +337,7 @@ mod tests {
         let slow = Rate { per_second: 0.001, burst: 2 };
         let budget = Arc::new(Budget::new(Rates { put: slow, ..Rates::default() }));
         budget.turn(Quota::Put).await;
-        // Cancelled while it holds the first place, before it was ever polled to the end.
+        // Cancelled while it is the first in the queue, before it has taken a token.
         let first = Ticket::enter(&budget.put, Urgency(9));
         let second = tokio::spawn({
             let budget = budget.clone();

@@ -1,56 +1,57 @@
-//! What keyturn writes into a parameter's description, behind the user's own text:
+//! The format of the stamp that keyturn writes into a parameter's description, behind the user's own text:
 //!
 //! ```text
 //! Webhook signing key keyturn owner=prod/musehub/webhook-key id=7 v=12 at=2026-03-01T03:00:00Z req=9f86d081884c7d65 val=… mac=…
 //! ```
 //!
-//! Behind `at` stands `made=` where a roll back has brought an older value back: when that was made. `val` and `mac` are the
-//! seal: see [`super::seal`], which says whether a stamp counts. Here is its form alone.
+//! Where a roll back has published an older value again, `made=` follows `at`: the time at which that value was made. `val`
+//! and `mac` are the seal. This module knows only the format; [`super::seal`] decides if a stamp counts.
 //!
-//! Descriptions are free text that anyone may edit and that SSM keeps over a Put which omits them. So reading is
-//! strict: a stamp is one only where it is, character for character, what [`render`] would have written, and stands
-//! at the very end. A stamp that was cut off, edited or continued is the user's text. That the stamp was made *for
-//! this version* is not decided here: compare [`Stamp::version`] with the version's number.
+//! Descriptions are free text that anyone may edit, and SSM keeps them when a Put omits them. So parsing is strict: a stamp
+//! counts as one only where it stands at the very end and is, character for character, what [`render`] would have written.
+//! A stamp that was cut off, edited or continued is the user's text. This module does not check that the stamp was made
+//! *for this version*: compare [`Stamp::version`] with the version's number.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use keyturn_rotation::observed::Stamp;
 use keyturn_rotation::request;
 
-/// SSM's limit for a description. It counts UTF-16 units.
+/// SSM's limit for a description, in UTF-16 units.
 pub const MAX_LENGTH: usize = 1024;
 
 const MARK: &str = "keyturn owner=";
-/// More than three names of Kubernetes with their slashes.
+/// Maximum length of an owner: longer than three Kubernetes names with their slashes.
 const LONGEST_OWNER: usize = 768;
-/// Digits of a tag.
+/// Number of hexadecimal digits of a tag.
 const TAG_DIGITS: usize = 32;
-/// Stands where no request asked for the rotation, so that a stamp whose end was cut off is never taken for whole.
+/// Stands for `req` where no request asked for the rotation. So a stamp whose end was cut off never looks complete.
 const NO_REQUEST: &str = "-";
 
-/// The most of `RotationId` that a stamp may name: what Kubernetes and JSON can hold, with room to count on.
+/// Highest `RotationId` that a stamp may have: a number that Kubernetes and JSON can hold exactly, with room for further
+/// ids.
 const HIGHEST_ID: u64 = 1 << 53;
 
-/// What a description is made of, where a stamp ends it.
+/// Parts of a description that ends with a stamp.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Written<'a> {
     /// The user's text.
     pub text: &'a str,
     pub stamp: Stamp,
-    /// Stamps of early releases had none.
+    /// The seal; stamps of early releases had none.
     pub seal: Option<WrittenSeal<'a>>,
 }
 
 /// The tags at the end of a stamp, in hex.
 #[derive(Debug, PartialEq, Eq)]
 pub struct WrittenSeal<'a> {
-    /// The stamp up to the tag of itself.
+    /// The part of the stamp before ` mac=`, which `mac` covers.
     pub sealed: &'a str,
     pub value: &'a str,
     pub mac: &'a str,
 }
 
-/// The description of a version: the user's text, then the stamp, to which `seal` adds its tags. Text that does not fit
-/// SSM's limit loses its end; the stamp never does. A `request` that is not yet a hash is hashed.
+/// Renders the description of a version: the user's text, then the stamp, to which `seal` adds its tags. Text that exceeds
+/// SSM's limit is cut at its end; the stamp never is. A `request` that is not yet a hash is hashed.
 pub fn render(user_text: &str, stamp: &Stamp, seal: impl FnOnce(&str) -> String) -> String {
     let stamp = seal(&stamp_text(stamp));
     let room = MAX_LENGTH.saturating_sub(utf16_length(&stamp) + 1);
@@ -58,7 +59,8 @@ pub fn render(user_text: &str, stamp: &Stamp, seal: impl FnOnce(&str) -> String)
     if text.is_empty() { stamp } else { format!("{text} {stamp}") }
 }
 
-/// The user's text and the stamp where a whole one ends the description. Takes any text.
+/// Parses a description. Returns the user's text and the stamp where a complete stamp ends the description. Accepts any
+/// text.
 pub fn parse(description: &str) -> Option<Written<'_>> {
     let (before, text) = description.split_at(description.rfind(MARK)?);
     let user_text = if before.is_empty() { before } else { before.strip_suffix(' ')? };
@@ -126,11 +128,11 @@ fn parse_stamp(text: &str) -> Option<Stamp> {
         request,
         made,
     };
-    // Rules out whatever the parsers above are lenient about: "+7", "007", other spellings of a time, further fields.
+    // Rejects what the parsers above are lenient about: "+7", "007", other spellings of a time, further fields.
     (stamp_text(&stamp) == text).then_some(stamp)
 }
 
-/// It is shown to people, and anybody may have written it.
+/// Checks the characters of an owner: it is shown to people, and anybody may have written it.
 fn is_owner(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'/');
     (1..=LONGEST_OWNER).contains(&text.len()) && text.bytes().all(plain)
@@ -144,7 +146,7 @@ fn utf16_length(text: &str) -> usize {
     text.encode_utf16().count()
 }
 
-/// The longest beginning of `text` that has at most `units` UTF-16 units.
+/// Returns the longest beginning of `text` that has at most `units` UTF-16 units.
 fn cut(text: &str, units: usize) -> &str {
     let mut used = 0;
     for (start, character) in text.char_indices() {

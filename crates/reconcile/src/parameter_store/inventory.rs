@@ -1,9 +1,9 @@
-//! What lies in Parameter Store, as one shared snapshot per region that is refreshed by pages: thousands of secrets
-//! cost a handful of DescribeParameters calls a minute, and none of their own.
+//! The inventory: a shared snapshot of Parameter Store per region, refreshed by paging through DescribeParameters.
+//! Thousands of secrets cost a handful of these calls a minute, and no calls of their own.
 //!
-//! A snapshot knows what it was asked for, so "does not exist" and "was not looked for" are different answers. It is
-//! metadata as of [`Inventory::taken_at`], and SSM's reads lag: enough to see that nothing is to be done, or that nobody has
-//! written since, and never enough to write a value.
+//! A snapshot knows which paths it covers, so "does not exist" and "was not listed" are different answers. It holds
+//! metadata as of [`Inventory::taken_at`], and SSM's reads are eventually consistent. So a snapshot is enough to see that
+//! nothing has to be done, or that nobody has written since, and never enough to write a value.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,42 +17,42 @@ use tokio::time::Instant;
 
 use super::{Listed, NAMES_IN_A_CALL, ParameterStore, StoreError};
 
-/// So long a pause for each page of a whole listing keeps a day's listings at 8,640 pages, however many parameters there are:
+/// Pause for each page of a whole listing. It limits a day's listings to 8,640 pages, however many parameters there are:
 /// less than one call a day for each of 10,000.
 const PAUSE_PER_PAGE: Duration = Duration::from_secs(10);
 
 /// One snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inventory {
-    /// When the first page of the whole was asked for: everything that was visible in SSM before then is in it. Of what was
-    /// asked for since then it may show more.
+    /// Time at which the first page of the whole listing was requested. Everything that SSM showed before then is included.
+    /// Paths that were listed later may be newer.
     pub taken_at: DateTime<Utc>,
     wanted: BTreeSet<String>,
     by_path: BTreeMap<String, Version>,
 }
 
-/// What a snapshot says about one path.
+/// Answer of a snapshot about one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look<'a> {
     Present(&'a Version),
     Absent,
-    /// The snapshot did not look there; the next one will if the path is wanted.
+    /// The snapshot does not cover the path; the next one will if the path is wanted.
     NotCovered,
 }
 
 impl Inventory {
-    /// The snapshot before the first: it covers nothing.
+    /// The empty snapshot before the first listing: it covers nothing.
     fn none() -> Self {
         Self { taken_at: DateTime::UNIX_EPOCH, wanted: BTreeSet::new(), by_path: BTreeMap::new() }
     }
 
-    /// What a listing of `wanted` has shown that was begun at this time.
+    /// Makes a snapshot of a listing of `wanted` that was begun at this time.
     pub fn new(taken_at: DateTime<Utc>, wanted: BTreeSet<String>, listed: Vec<Listed>) -> Self {
         let by_path = listed.into_iter().map(|listed| (listed.path, listed.latest)).collect();
         Self { taken_at, wanted, by_path }
     }
 
-    /// The same, with what a later listing of these entries has shown.
+    /// Merges a later listing of the entries `asked` into this snapshot.
     fn with(&self, wanted: BTreeSet<String>, asked: &BTreeSet<String>, listed: Vec<Listed>) -> Self {
         let is_asked = |path: &String| covers(asked, path);
         let kept = self.by_path.iter().filter(|(path, _)| !is_asked(path) && covers(&wanted, path));
@@ -61,13 +61,13 @@ impl Inventory {
         Self { taken_at: self.taken_at, wanted, by_path }
     }
 
-    /// The time between two listings of the whole, where they are wanted this often.
+    /// Returns the pause between two whole listings: `every`, or more where a listing has many pages.
     pub fn pause(&self, every: Duration) -> Duration {
         let pages = self.by_path.len().max(self.wanted.len()).div_ceil(NAMES_IN_A_CALL);
         every.max(PAUSE_PER_PAGE * u32::try_from(pages).unwrap_or(u32::MAX))
     }
 
-    /// The latest version of one parameter.
+    /// Looks up the latest version of one parameter.
     pub fn look(&self, path: &str) -> Look<'_> {
         match self.by_path.get(path) {
             Some(version) => Look::Present(version),
@@ -76,8 +76,8 @@ impl Inventory {
         }
     }
 
-    /// Everything below a folder (with its closing slash), in order of path. Nothing where the snapshot did not look:
-    /// ask [`Inventory::covers`].
+    /// Lists everything below a folder (with its closing slash), in order of path. Empty where the snapshot does not cover
+    /// the folder: check with [`Inventory::covers`].
     pub fn below<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = (&'a str, &'a Version)> {
         self.by_path
             .range(folder.to_owned()..)
@@ -85,7 +85,7 @@ impl Inventory {
             .map(|(path, version)| (path.as_str(), version))
     }
 
-    /// Whether the snapshot looked for this path, or for all of this folder (with its closing slash).
+    /// True when the snapshot covers this path, or all of this folder (with its closing slash).
     pub fn covers(&self, path: &str) -> bool {
         covers(&self.wanted, path)
     }
@@ -98,7 +98,7 @@ impl Inventory {
         self.by_path.is_empty()
     }
 
-    /// The paths on which this snapshot says something else than an older one.
+    /// Returns the paths on which this snapshot differs from an older one.
     pub fn changes_since(&self, older: &Self) -> BTreeSet<String> {
         let exact = self.wanted.iter().filter(|entry| !entry.ends_with('/'));
         let shown = self.by_path.keys().chain(older.by_path.keys());
@@ -110,19 +110,19 @@ fn covers(wanted: &BTreeSet<String>, path: &str) -> bool {
     wanted.contains(path) || path.match_indices('/').any(|(slash, _)| wanted.contains(&path[..=slash]))
 }
 
-/// The state that the poller publishes.
+/// State that the poller publishes to all views.
 #[derive(Clone)]
 struct Published {
     inventory: Arc<Inventory>,
-    /// Number of the last refresh that ended, well or not.
+    /// Number of the last refresh that ended, successful or not.
     ended: u64,
-    /// Why the last refresh failed; the inventory is then older.
+    /// Error of the last refresh, if it failed; the inventory is then older.
     error: Option<StoreError>,
 }
 
 struct Shared {
     wanted: Mutex<BTreeSet<String>>,
-    /// Whether somebody waits for a snapshot of the whole.
+    /// True while somebody waits for a snapshot of the whole.
     whole: AtomicBool,
     /// Number of the last refresh that was begun.
     begun: AtomicU64,
@@ -131,7 +131,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Asks for a refresh that begins from now on, and answers its number.
+    /// Requests a refresh that begins after this call, and returns its number.
     fn ask(&self) -> u64 {
         let next = self.begun.load(Ordering::SeqCst) + 1;
         self.asked.send_if_modified(|asked| {
@@ -143,7 +143,7 @@ impl Shared {
     }
 }
 
-/// Makes the poller of one region and the view that everybody else holds.
+/// Makes the poller of one region, and the view that all others share.
 pub fn inventory(store: Arc<dyn ParameterStore>, every: Duration) -> (InventoryPoller, InventoryView) {
     let shared = Arc::new(Shared {
         wanted: Mutex::default(),
@@ -156,15 +156,15 @@ pub fn inventory(store: Arc<dyn ParameterStore>, every: Duration) -> (InventoryP
     (InventoryPoller { store, every, shared: shared.clone(), publish }, InventoryView { shared, published })
 }
 
-/// A snapshot that was taken, or could not be.
+/// Result of a refresh, successful or not.
 struct Refreshed {
     number: u64,
-    /// Whether everything was asked for.
+    /// True when the refresh listed everything.
     whole: bool,
     failed: bool,
 }
 
-/// Takes the snapshots. Run it as a task of its own; views stop being refreshed when it is dropped.
+/// Takes the snapshots. Run it as its own task; after it is dropped, views are no longer refreshed.
 pub struct InventoryPoller {
     store: Arc<dyn ParameterStore>,
     every: Duration,
@@ -173,8 +173,8 @@ pub struct InventoryPoller {
 }
 
 impl InventoryPoller {
-    /// Refreshes the whole at the interval, or less often where that takes many pages; and when asked, what no snapshot covers
-    /// yet. Ends only by being dropped, which is safe at any moment.
+    /// Refreshes the whole snapshot at the interval, or less often where that takes many pages. On request it also lists
+    /// paths that no snapshot covers yet. It ends only when it is dropped, which is safe at any moment.
     pub async fn run(self) {
         let mut asked = self.shared.asked.subscribe();
         let mut due = Instant::now();
@@ -186,13 +186,13 @@ impl InventoryPoller {
                 due = if failed { again } else { Instant::now() + pause };
             }
             let until = if failed { due.min(again) } else { due };
-            // Either its time has come or somebody asked; the channel cannot close, since `self` holds its sender.
+            // Waits for the next listing's time or for a request. The channel cannot close, since `self` holds its sender.
             let _ = tokio::time::timeout_at(until, asked.wait_for(|asked| *asked > number)).await;
         }
     }
 
-    /// Takes one snapshot, of the whole where that is due or somebody waits for it. With anything new the folders are listed too:
-    /// what lies in them tells most of an object that has just come.
+    /// Takes one snapshot: a whole listing where that is due or requested, else only what is new. With any new path the
+    /// folders are listed again too, since their content decides most about an object that has just been created.
     async fn refresh(&self, is_due: bool) -> Refreshed {
         let number = self.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let whole = self.shared.whole.swap(false, Ordering::SeqCst) || is_due;
@@ -214,7 +214,7 @@ impl InventoryPoller {
                     } else {
                         latest.with(wanted, &asked, listed)
                     });
-                    // Where nothing was asked for, SSM has answered nothing.
+                    // An empty list sends no request, so it does not show that SSM works again.
                     published.error.take_if(|_| !asked.is_empty());
                 }
                 Err(error) => {
@@ -229,7 +229,7 @@ impl InventoryPoller {
     }
 }
 
-/// What everybody sees of one region's inventory. Clones see the same.
+/// A view of one region's inventory. All clones see the same.
 #[derive(Clone)]
 pub struct InventoryView {
     shared: Arc<Shared>,
@@ -237,11 +237,12 @@ pub struct InventoryView {
 }
 
 impl InventoryView {
-    /// Says what snapshots shall cover from now on: folders end in `/`, other entries are exact paths. What the latest one
-    /// does not cover is looked at at once.
+    /// Sets the paths that snapshots have to cover from now on: folders end in `/`, other entries are exact paths. Paths
+    /// that the latest snapshot does not cover are listed at once.
     pub fn want(&self, wanted: BTreeSet<String>) {
         let latest = self.latest();
-        // What nobody wants is forgotten at once: it may be another parameter by the time that it is wanted again.
+        // A path that is no longer wanted is dropped at once: its parameter may be another one by the time it is wanted
+        // again.
         let is_known = wanted.iter().all(|entry| latest.covers(entry)) && latest.wanted.is_subset(&wanted);
         *self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
         if !is_known {
@@ -249,17 +250,17 @@ impl InventoryView {
         }
     }
 
-    /// The latest snapshot. It may be old while SSM cannot be asked: see [`InventoryView::error`].
+    /// Returns the latest snapshot. It is stale while SSM cannot be reached: see [`InventoryView::error`].
     pub fn latest(&self) -> Arc<Inventory> {
         self.published.borrow().inventory.clone()
     }
 
-    /// Why the latest refresh failed, if it did.
+    /// Returns the error of the latest refresh, if it failed.
     pub fn error(&self) -> Option<StoreError> {
         self.published.borrow().error.clone()
     }
 
-    /// A snapshot of the whole that was begun after this call. Callers who ask at the same time share one.
+    /// Waits for a whole snapshot that is begun after this call. Callers at the same time share one.
     pub async fn refresh_now(&self) -> Result<Arc<Inventory>, StoreError> {
         self.shared.whole.store(true, Ordering::SeqCst);
         let number = self.shared.ask();
@@ -276,7 +277,7 @@ impl InventoryView {
         }
     }
 
-    /// Follows what changes from here on.
+    /// Subscribes to the changes from now on.
     pub fn changes(&self) -> InventoryChanges {
         let mut published = self.published.clone();
         let seen = published.borrow_and_update().inventory.clone();
@@ -284,14 +285,15 @@ impl InventoryView {
     }
 }
 
-/// The paths that changed, snapshot after snapshot. A slow reader misses none: it sees several changes as one.
+/// A subscription to the paths that change from snapshot to snapshot. A slow reader misses no change; it gets several
+/// changes as one.
 pub struct InventoryChanges {
     published: watch::Receiver<Published>,
     seen: Arc<Inventory>,
 }
 
 impl InventoryChanges {
-    /// Waits for a snapshot that says something new, and tells about which paths. `None` once the poller is gone.
+    /// Waits for a snapshot with changes, and returns the changed paths. `None` once the poller is gone.
     pub async fn next(&mut self) -> Option<BTreeSet<String>> {
         loop {
             self.published.changed().await.ok()?;

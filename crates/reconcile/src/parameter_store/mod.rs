@@ -1,4 +1,5 @@
-//! AWS SSM Parameter Store: the port that decisions act through, what is written there, and how often it is asked.
+//! AWS SSM Parameter Store: the port that reconcilers act through, the formats that are written there, and the request
+//! budget.
 
 pub mod budget;
 pub mod description;
@@ -11,23 +12,23 @@ use chrono::{DateTime, Utc};
 use keyturn_rotation::observed::{Shape, Stamp, Version};
 use keyturn_secret_value::SecretValue;
 
-/// The latest version of a parameter as a page of DescribeParameters shows it: metadata only, nothing decrypted.
+/// Metadata of the latest version of a parameter, from a page of DescribeParameters. Nothing is decrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     pub path: String,
     pub latest: Version,
 }
 
-/// One of the parameters below a folder, with its value.
+/// One parameter below a folder, with its value.
 #[derive(Debug)]
 pub struct FolderEntry {
     pub path: String,
-    /// SSM's LastModifiedDate of the latest version.
+    /// LastModifiedDate of the latest version in SSM.
     pub modified: DateTime<Utc>,
     pub value: SecretValue,
 }
 
-/// What SSM keeps of one parameter.
+/// Everything that SSM keeps of one parameter, except the values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
     /// Oldest first.
@@ -35,8 +36,9 @@ pub struct Kept {
     pub shape: Option<Shape>,
 }
 
-/// Whether both are the same versions, whatever the time of the latest one. That a parameter was created again, with the
-/// descriptions of before, is told by the times of those below it, and by nothing where there are none.
+/// True when both lists have the same versions, ignoring the time of the latest one. A parameter that was deleted and
+/// created again with the same descriptions is recognised by the times of its earlier versions. Where there are no earlier
+/// versions it cannot be recognised, so the result is false.
 pub fn are_the_same(kept: &[Version], known: &[&Version]) -> bool {
     let untimed = |version: &Version| Version { modified: DateTime::UNIX_EPOCH, ..version.clone() };
     let (Some((latest, earlier)), Some((known_latest, known_earlier))) =
@@ -49,99 +51,100 @@ pub fn are_the_same(kept: &[Version], known: &[&Version]) -> bool {
         && earlier.iter().eq(known_earlier.iter().copied())
 }
 
-/// Most names that one DescribeParameters asks for, and most parameters that it shows.
+/// Maximum number of names in one DescribeParameters call, and of parameters in its answer.
 pub const NAMES_IN_A_CALL: usize = 50;
-/// Most versions that SSM keeps of a parameter.
+/// Maximum number of versions that SSM keeps of a parameter.
 pub const MOST_VERSIONS: usize = 100;
 
-/// A SecureString to be written.
+/// A SecureString to write.
 pub struct NewVersion<'a> {
     pub path: &'a str,
     pub value: &'a SecretValue,
     /// The user's part of the description.
     pub text: String,
-    /// keyturn's part, which the store seals.
+    /// keyturn's part of the description; the store adds the seal.
     pub stamp: Option<Stamp>,
     /// Key id, ARN or alias; the account's default key when `None`.
     pub kms_key_id: Option<&'a str>,
 }
 
-/// Answer to a create that must not overwrite.
+/// Result of a create that must not overwrite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
-    /// This call made version 1.
+    /// This call created version 1.
     Created,
-    /// Somebody, perhaps an earlier try of this very call, made it before.
+    /// The parameter already existed. Somebody else, or an earlier attempt of this very call, created it.
     Exists,
 }
 
-/// Parameter Store in one account and region. Every call has a timeout well below the grace and takes its turn in
-/// the request budget of that account and region.
+/// Parameter Store in one account and region. Every call has a timeout well below the grace, and takes its turn in the
+/// request budget of that account and region.
 ///
-/// The stamps of versions that it shows are this installation's own ([`seal`]): what somebody else has put into a description
-/// is a claim.
+/// Versions are returned only with stamps of this installation (see [`seal`]). A stamp that somebody else has put into a
+/// description is returned as a claim.
 #[async_trait]
 pub trait ParameterStore: Send + Sync {
-    /// The latest version of every parameter that is wanted, by pages of metadata. An entry that ends in `/` is a
-    /// folder and wants everything below it, however deep; any other entry wants the one parameter of exactly that
-    /// path. Each parameter is listed once, in no particular order; what does not exist is simply not there.
+    /// Lists the latest version of every wanted parameter, by pages of metadata. An entry that ends in `/` is a folder and
+    /// stands for everything below it at any depth; any other entry stands for the one parameter of exactly that path. Each
+    /// parameter is listed once, in no particular order. A parameter that does not exist is left out.
     async fn list(&self, wanted: &[String]) -> Result<Vec<Listed>, StoreError>;
-    /// Everything below a folder (with its closing slash), however deep, with values, in no particular order. It counts
-    /// against the quota of value reads, of which SSM grants many more than of pages of metadata.
+    /// Reads everything below a folder (with its closing slash) at any depth, with values, in no particular order. It
+    /// counts against the quota of value reads, which is much higher than the quota of metadata pages.
     async fn read_folder(&self, folder: &str) -> Result<Vec<FolderEntry>, StoreError>;
-    /// All versions that SSM keeps (at most 100), oldest first, without values, and what the next Put is held to; nothing
-    /// where the parameter is missing. A stamp of the latest one that is of that version was made for its value.
+    /// Returns all versions that SSM keeps (at most 100), oldest first, without values, and the rules that the next Put has
+    /// to follow. Empty where the parameter is missing. A stamp of the latest version with that version's number was made
+    /// for its value.
     async fn kept(&self, path: &str) -> Result<Kept, StoreError>;
-    /// Whether SSM surely keeps these versions and no others: see [`are_the_same`]. Of the latest one, which keyturn has put
-    /// itself, it may know a better time.
+    /// True when SSM certainly keeps these versions and no others: see [`are_the_same`]. For the latest version, which
+    /// keyturn has put itself, SSM may show a more exact time.
     async fn keeps(&self, path: &str, versions: &[&Version]) -> Result<bool, StoreError> {
         Ok(are_the_same(&self.kept(path).await?.versions, versions))
     }
-    /// The versions alone.
+    /// Returns the versions alone.
     async fn history(&self, path: &str) -> Result<Vec<Version>, StoreError> {
         Ok(self.kept(path).await?.versions)
     }
-    /// The value of one version, or of the latest. `None` where parameter or version does not exist.
+    /// Reads the value of one version, or of the latest. `None` where the parameter or version does not exist.
     async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError>;
     /// Creates a SecureString unless the path exists.
     async fn create(&self, new: NewVersion<'_>) -> Result<Created, StoreError>;
-    /// Writes a further version over an existing parameter and answers its number.
+    /// Writes a new version of an existing parameter and returns its number.
     async fn overwrite(&self, new: NewVersion<'_>) -> Result<i64, StoreError>;
-    /// Deletes a parameter; one that is not there is a success.
+    /// Deletes a parameter. A parameter that does not exist is a success.
     async fn delete(&self, path: &str) -> Result<(), StoreError>;
 }
 
-/// Why a call to Parameter Store failed. Messages never hold a value.
+/// The reason why a call to Parameter Store failed. Messages never hold a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// SSM said no for now; nothing was applied.
+    /// SSM throttled the call; nothing was applied.
     #[error("SSM throttled {operation} of {path}: {detail}; keyturn tries again by itself")]
     Throttled { operation: &'static str, path: String, detail: String },
-    /// It was not sent: keyturn's own requests to this account and region were too many.
+    /// The call was not sent: keyturn's request budget for this account and region was exhausted.
     #[error(
         "{operation} of {path} got no turn within {seconds} s in keyturn's own request budget, which keeps others of the \
          account from being throttled; keyturn tries again by itself. Raise putsPerSecond of the chart if this lasts and \
          the account's quota allows it"
     )]
     OutOfBudget { operation: &'static str, path: String, seconds: u64 },
-    /// The credentials of the controller may not do this; nothing was applied.
+    /// The controller's credentials lack the right to do this; nothing was applied.
     #[error(
         "AWS refused {operation} of {path}: {detail}. Allow it in the controller's IAM policy (docs/aws.md)"
     )]
     Denied { operation: &'static str, path: String, detail: String },
-    /// SSM will refuse this call for ever as it stands; nothing was applied.
+    /// SSM will always reject this call as it stands; nothing was applied.
     #[error("SSM rejected {operation} of {path}: {detail}")]
     Rejected { operation: &'static str, path: String, detail: String },
-    /// SSM could not be reached or failed before it took the call; nothing was applied.
+    /// SSM could not be reached, or failed before it accepted the call; nothing was applied.
     #[error("SSM could not be reached for {operation} of {path}: {detail}; keyturn tries again by itself")]
     Unavailable { operation: &'static str, path: String, detail: String },
-    /// The call may or may not have been applied; only reading back can tell.
+    /// The call may or may not have been applied; only a read can tell.
     #[error("SSM gave no usable answer to {operation} of {path}: {detail}; keyturn reads back what happened")]
     Unknown { operation: &'static str, path: String, detail: String },
 }
 
 impl StoreError {
-    /// The parameter that the call was about, or the paths.
+    /// The path, or the paths, that the call was about.
     pub fn path(&self) -> &str {
         match self {
             StoreError::Throttled { path, .. }
@@ -153,7 +156,7 @@ impl StoreError {
         }
     }
 
-    /// The reason of the condition that reports this error.
+    /// Reason of the condition that reports this error.
     pub fn reason(&self) -> &'static str {
         match self {
             StoreError::Throttled { .. } => "SSMThrottled",
@@ -165,17 +168,17 @@ impl StoreError {
         }
     }
 
-    /// Whether the write may have been applied all the same.
+    /// True when the failed write may still have been applied.
     pub fn outcome_unknown(&self) -> bool {
         matches!(self, StoreError::Unknown { .. })
     }
 
-    /// Whether trying the same again without a change by a person is pointless.
+    /// True when a retry without a change by a person is pointless.
     pub fn is_permanent(&self) -> bool {
         matches!(self, StoreError::Rejected { .. })
     }
 
-    /// Whether it stays so until somebody changes something, though it is tried again all the same.
+    /// True when the error lasts until a person changes something. keyturn still retries.
     pub fn needs_a_person(&self) -> bool {
         self.is_permanent() || matches!(self, StoreError::Denied { .. })
     }

@@ -1,8 +1,9 @@
-//! Records of running rotations, kept in SSM itself: one immutable SecureString
-//! `<staging>/<namespace>/<name>/<id>` per rotation, and the create-once marker `<id>.abort` beside it.
+//! Records of running rotations, kept in SSM itself: one immutable SecureString `<staging>/<namespace>/<name>/<id>`
+//! per rotation, and beside it the abort marker `<id>.abort`, which is created at most once.
 //!
-//! A record holds the values that are about to be published, so that a controller that died in mid-rotation goes on
-//! with the same ones. It is read by whoever may read below the staging path: no host and no person needs to.
+//! A record holds the values that are about to be published, so that another controller can finish the rotation
+//! with the same values if this one dies. Everybody who may read below the staging path can read a record; no host
+//! and no person needs that right.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,34 +12,34 @@ use keyturn_rotation::observed::{Credential, Record, RotationId, Trigger};
 use keyturn_secret_value::SecretValue;
 use serde::{Deserialize, Serialize};
 
-/// Most bytes of a value in SSM's Standard tier, which records are kept in: they live for hours and shall cost
-/// nothing.
+/// Maximum number of bytes of a value in SSM's Standard tier. Records use that tier, since they live for hours and
+/// must cost nothing.
 pub const MAX_BYTES: usize = 4096;
 
-/// The format that this keyturn writes, and the only one it reads.
+/// The record format that this version of keyturn writes, and the only one that it reads.
 const FORMAT: u32 = 1;
 const ABORT_SUFFIX: &str = ".abort";
 
-/// What an abort marker holds; its existence is its meaning, and SSM takes no empty value.
+/// Content of an abort marker. Only its existence matters, but SSM accepts no empty value.
 pub const ABORT_VALUE: &str = "aborted";
 
-/// Where the record of a rotation lies.
+/// Returns the path of a rotation's record.
 pub fn record_path(staging: &str, namespace: &str, name: &str, id: RotationId) -> String {
     format!("{}{id}", folder(staging, namespace, name))
 }
 
-/// Where the abort marker of a rotation lies.
+/// Returns the path of a rotation's abort marker.
 pub fn abort_path(staging: &str, namespace: &str, name: &str, id: RotationId) -> String {
     format!("{}{id}{ABORT_SUFFIX}", folder(staging, namespace, name))
 }
 
-/// The folder of all records and markers of one secret, with the closing slash that makes it a folder to
-/// [`ParameterStore::read_folder`](super::ParameterStore::read_folder).
+/// Returns the folder of all records and markers of one secret. It ends in a slash, as
+/// [`ParameterStore::read_folder`](super::ParameterStore::read_folder) expects.
 pub fn folder(staging: &str, namespace: &str, name: &str) -> String {
     format!("{}/{namespace}/{name}/", staging.trim_end_matches('/'))
 }
 
-/// What lies at a path below the staging path.
+/// A record or marker, as its path names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Staged {
     pub namespace: String,
@@ -53,7 +54,7 @@ pub enum StagedKind {
     Abort,
 }
 
-/// Tells what lies at a path. `None` for a path outside the staging path, or one that keyturn never makes.
+/// Parses a path. `None` for a path outside the staging path, or one that keyturn never creates.
 pub fn parse_path(staging: &str, path: &str) -> Option<Staged> {
     let below = path.strip_prefix(staging.trim_end_matches('/'))?.strip_prefix('/')?;
     let mut segments = below.split('/');
@@ -72,7 +73,7 @@ pub fn parse_path(staging: &str, path: &str) -> Option<Staged> {
     Some(Staged { namespace: namespace.to_owned(), name: name.to_owned(), id, kind })
 }
 
-/// Why a record cannot be written or read. Never quotes content.
+/// The reason why a record cannot be written or read. Never quotes content.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
     #[error(
@@ -105,7 +106,7 @@ struct Written<'a> {
     request: Option<&'a str>,
     values: BTreeMap<&'a str, &'a str>,
     base: &'a BTreeMap<String, i64>,
-    /// In the order of `base`: there is little room.
+    /// In the order of `base` and without paths, since a record has little room.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     base_at: Vec<Option<DateTime<Utc>>>,
     hosts: &'a [String],
@@ -159,7 +160,7 @@ struct ReadCredential {
     accepted: BTreeSet<String>,
 }
 
-/// Goes from the parser straight into a [`SecretValue`], so that no plain copy outlives a failed parse.
+/// Moves a parsed text straight into a [`SecretValue`], so that no plain copy is left after a failed parse.
 struct ReadValue(SecretValue);
 
 impl<'de> Deserialize<'de> for ReadValue {
@@ -168,8 +169,8 @@ impl<'de> Deserialize<'de> for ReadValue {
     }
 }
 
-/// The value of the parameter that keeps a record. Call it before anything is done: a record that is too large is
-/// found out here.
+/// Encodes a record as the value of its parameter. Call it before anything is done, since it also finds a record
+/// that is too large.
 pub fn encode(record: &Record) -> Result<SecretValue, RecordError> {
     let written = Written {
         keyturn: FORMAT,
@@ -193,7 +194,8 @@ pub fn encode(record: &Record) -> Result<SecretValue, RecordError> {
             accepted: &credential.accepted,
         }),
     };
-    // Room from the start, so that growing leaves no copies of the values behind in freed memory.
+    // The capacity is large from the start, so that the buffer never grows and leaves no copies of the values in
+    // freed memory.
     let mut json = Vec::with_capacity(2 * MAX_BYTES);
     let encoded = serde_json::to_writer(&mut json, &written).ok().and_then(|()| String::from_utf8(json).ok());
     let value =
@@ -204,9 +206,9 @@ pub fn encode(record: &Record) -> Result<SecretValue, RecordError> {
     Ok(value)
 }
 
-/// Reads the record that lies at `path`.
+/// Decodes the record that was read from `path`.
 pub fn decode(path: &str, value: &SecretValue) -> Result<Record, RecordError> {
-    // serde_json's errors quote what they stumble over, so only their class is passed on.
+    // serde_json's errors quote the content that they fail on, so only their class is passed on.
     let unreadable =
         |error: serde_json::Error| RecordError::Unreadable { path: path.to_owned(), what: class(&error) };
     let format: Format = serde_json::from_str(value.expose()).map_err(unreadable)?;

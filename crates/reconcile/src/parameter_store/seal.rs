@@ -1,17 +1,17 @@
-//! What makes a stamp keyturn's own. Whoever may write one parameter may write its description too, so a stamp counts only
-//! with two tags at its end, made with a key that this installation alone can read:
+//! The seal of a stamp: proof that keyturn wrote it. Whoever may write a parameter may also write its description, so a
+//! stamp counts only with two tags at its end. They are made with a key that only this installation can read:
 //!
 //! ```text
 //! keyturn owner=… id=7 v=12 at=… req=- val=6d0f… mac=a91c…
 //! ```
 //!
-//! `val` is of the value, `mac` of the path and of everything before it: HMAC-SHA256, the first 128 bits in hex. A listing
-//! alone shows a stamp that somebody has made up or altered. One that was copied is found by its version, and by its value
-//! where the value is read.
+//! `val` authenticates the value, `mac` the path and everything before it: HMAC-SHA256, the first 128 bits in hex. A
+//! listing alone is enough to find a stamp that somebody has made up or altered. A copied stamp is found by its version
+//! number, and by its value where the value is read.
 //!
-//! The key is a SecureString below the staging path, created once. Stamps of releases before that had no seal: they count
-//! where SSM took their version before it took the key, which nobody can make up afterwards. Without its key keyturn takes
-//! every version for somebody else's.
+//! The key is a SecureString below the staging path, created once. Stamps of earlier releases had no seal. They count
+//! where SSM accepted their version before it accepted the key, since nobody can forge SSM's times afterwards. Without its
+//! key keyturn treats every version as written by somebody else.
 
 use std::fmt;
 
@@ -23,38 +23,38 @@ use keyturn_secret_value::SecretValue;
 
 use super::description::{self, Written};
 
-/// Bytes of a tag: half of what HMAC-SHA256 gives, so that a description keeps room for its user's text.
+/// Number of bytes of a tag: half of HMAC-SHA256, so that a description keeps room for its user's text.
 const TAG_BYTES: usize = 16;
-/// A stamp without a seal may be so far ahead of SSM's own time of its version.
+/// Maximum time by which a stamp without a seal may be ahead of SSM's own time of its version.
 const SKEW: TimeDelta = TimeDelta::minutes(5);
 
 /// The key of one installation, in one region.
 pub struct Seal {
     key: Key,
-    /// When SSM took it.
+    /// Time at which SSM accepted the key.
     made_at: DateTime<Utc>,
 }
 
-/// What a description says of its version.
+/// Content of a description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
     /// The user's own text.
     pub text: String,
-    /// The stamp, where it is one of this installation.
+    /// The stamp, where it was made by this installation.
     pub stamp: Option<Stamp>,
-    /// Whom a stamp names that is none of this installation, or was altered.
+    /// Owner that a stamp names which this installation did not make, or which was altered.
     pub claim: Option<String>,
-    /// The tag of the value that the stamp was made for; `None` where it has no seal.
+    /// Tag of the value that the stamp was made for; `None` where the stamp has no seal.
     pub value: Option<String>,
 }
 
 impl Said {
-    /// A description that no stamp ends.
+    /// Wraps a description without a stamp.
     pub fn plain(text: &str) -> Self {
         Self { text: text.to_owned(), stamp: None, claim: None, value: None }
     }
 
-    /// One that a stamp ends, be it ours or a claim.
+    /// Wraps a description with a stamp, which is ours or a claim.
     pub fn stamped(written: Written<'_>, is_ours: bool) -> Self {
         let Written { text, stamp, seal } = written;
         let text = text.to_owned();
@@ -66,18 +66,18 @@ impl Said {
     }
 }
 
-/// Where the key lies.
+/// Returns the path of the key.
 pub fn key_path(staging: &str) -> String {
     format!("{}/stamp-key", staging.trim_end_matches('/'))
 }
 
 impl Seal {
-    /// `made_at` is when SSM took the parameter that holds the key.
+    /// Makes the seal of a key. `made_at` is the time at which SSM accepted the parameter that holds the key.
     pub fn new(key: &SecretValue, made_at: DateTime<Utc>) -> Self {
         Self { key: Key::new(HMAC_SHA256, key.expose().as_bytes()), made_at }
     }
 
-    /// The description of a version of `path` that is to hold `value`.
+    /// Renders the description of a version of `path` that will hold `value`.
     pub fn describe(&self, path: &str, value: &SecretValue, text: &str, stamp: &Stamp) -> String {
         description::render(text, stamp, |stamp| {
             let sealed = format!("{stamp} val={}", self.value_tag(path, value));
@@ -86,7 +86,7 @@ impl Seal {
         })
     }
 
-    /// Takes apart the description of a version of `path` that SSM took at `modified`.
+    /// Parses the description of a version of `path` that SSM accepted at `modified`.
     pub fn read(&self, path: &str, description: &str, modified: DateTime<Utc>) -> Said {
         match description::parse(description) {
             Some(written) => self.judge(path, written, modified),
@@ -94,7 +94,7 @@ impl Seal {
         }
     }
 
-    /// The same of one that a stamp ends.
+    /// Judges a parsed description that ends with a stamp: the stamp is ours, or a claim.
     pub fn judge(&self, path: &str, written: Written<'_>, modified: DateTime<Utc>) -> Said {
         let is_ours = match &written.seal {
             Some(seal) => self.is_tag(seal.mac, &["stamp", path, seal.sealed]),
@@ -103,7 +103,7 @@ impl Seal {
         Said::stamped(written, is_ours)
     }
 
-    /// Whether a stamp with this tag was made for this value.
+    /// True when a stamp with this tag was made for this value.
     pub fn is_of(&self, path: &str, value: &SecretValue, tag: &str) -> bool {
         self.is_tag(tag, &["value", path, value.expose()])
     }
@@ -120,7 +120,7 @@ impl Seal {
         hex::decode(tag).is_ok_and(|tag| verify_slices_are_equal(&tag, &self.tag(of)).is_ok())
     }
 
-    /// Each part with its length before it: no two lists of parts are the same text.
+    /// Computes a tag. The length goes before each part, so that no two lists of parts give the same input.
     fn tag(&self, parts: &[&str]) -> Vec<u8> {
         let mut context = hmac::Context::with_key(&self.key);
         for part in parts {
