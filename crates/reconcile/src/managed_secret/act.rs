@@ -1,4 +1,4 @@
-//! Performs one act of the protocol and tells what has become of the evidence.
+//! Performs one act of the protocol and updates the evidence with its result.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +36,7 @@ pub enum ActError {
     Generate(#[from] GenerateError),
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// The target took the new credential and does not let it in.
+    /// A login is refused at its target, cannot be read, or cannot be checked.
     #[error("{}", .0.message)]
     NotAccepted(TargetProblem),
     #[error(
@@ -46,23 +46,23 @@ pub enum ActError {
     PreviousGone { path: String, version: i64 },
 }
 
-/// What an act has changed.
+/// Result of an act.
 pub enum Done {
-    /// The evidence was brought up to date by the answer: decide again.
+    /// The evidence was updated from the answer: decide again.
     Applied,
     /// The object in Kubernetes was changed as well.
     Object(Box<ManagedSecret>),
-    /// Somebody else was there too: look again before deciding.
+    /// The answer leaves the result open, for example since somebody else wrote too: read again before deciding.
     LookAgain(Option<Newer>),
 }
 
-/// What the answer to a write said that Parameter Store holds. Reads that do not show it lag behind: whoever acted on
-/// them would write the same again and again.
+/// State that Parameter Store must have, according to the answer to a write. A read that does not show it is stale. Acting
+/// on a stale read would repeat the write again and again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Newer {
     Record(RotationId),
     Abort(RotationId),
-    /// No record of this id any more.
+    /// The record of this id was deleted.
     Gone(RotationId),
     Version {
         path: String,
@@ -73,7 +73,7 @@ pub enum Newer {
 impl Newer {
     pub fn is_shown_by(&self, observed: &Observed, owner: &str) -> bool {
         match self {
-            // closed meanwhile, if it is not there any more
+            // A record that is not there any more was closed meanwhile.
             Newer::Record(id) => observed.highest_id(owner) >= *id,
             Newer::Abort(id) => observed.aborts.contains_key(id),
             Newer::Gone(id) => !observed.records.contains_key(id),
@@ -87,7 +87,7 @@ impl Newer {
 pub struct Actor<'a> {
     pub ports: &'a Ports,
     pub store: &'a dyn ParameterStore,
-    /// What has to accept the value, where something has.
+    /// The target that has to accept the value, if any.
     pub target: Option<&'a dyn Target>,
     pub place: &'a Place<'a>,
     pub object: &'a ManagedSecret,
@@ -103,7 +103,7 @@ impl Actor<'_> {
             Act::Release | Act::Abandon => {
                 Ok(Done::Object(Box::new(self.ports.objects.set_finalizer(self.object, false).await?)))
             }
-            // kept in status only, which the reconciler writes
+            // A preflight request is kept in the status only, which the reconciler writes.
             Act::AskPreflight => Ok(Done::Applied),
             Act::Record { .. } => self.record(act, observed).await,
             Act::Create { id, path, request } => self.create(*id, path, request.as_deref(), observed).await,
@@ -127,8 +127,9 @@ impl Actor<'_> {
             Act::DeleteRecord { id } => {
                 let path = self.record_path(*id);
                 self.store.delete(&path).await?;
-                // The target was asked about the login of this record, which is not the published one where it came back, and
-                // not about how long a login works that it made.
+                // The target's answers are about the login of this record. Where the record came back, that is not the
+                // published login. For a login that the target issued, they lack its lifetime. So the target has to be
+                // asked again.
                 let came_back =
                     observed.records.get(id).is_some_and(|record| has_come_back(observed, record));
                 if came_back || self.object.spec.generate.cloudflare_r2.is_some() {
@@ -162,7 +163,7 @@ impl Actor<'_> {
         records::abort_path(self.place.staging, self.place.namespace, self.place.name, id)
     }
 
-    /// [`Act::Record`]: draws, or has the target make what only it can make.
+    /// Performs [`Act::Record`]: draws a value, or has the target issue one.
     async fn record(&self, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
         let Act::Record { id, trigger, request, base, hosts, keep_previous } = act else {
             return Ok(Done::LookAgain(None));
@@ -187,9 +188,9 @@ impl Actor<'_> {
         let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
         let all = *trigger == Trigger::Incident;
         let in_use = pairs::in_use(self.object, self.store, target, observed, all).await?;
-        // What is too large is found out before anything is made.
+        // Finds a record that is too large before anything is issued.
         records::encode(&record(self.rendered(placeholder(), &in_use)))?;
-        // What was seen of the target's logins holds no longer, whatever comes of this.
+        // The evidence about the target's logins is outdated from here on, even where issuing fails.
         if let Some(seen) = &mut observed.target {
             seen.issued = None;
         }
@@ -197,7 +198,7 @@ impl Actor<'_> {
         self.create_record(record(self.rendered(issued, &in_use)), observed).await
     }
 
-    /// [`Act::RecordRollBack`]
+    /// Performs [`Act::RecordRollBack`].
     async fn record_roll_back(&self, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
         let Act::RecordRollBack { id, failed, base, hosts, kept } = act else {
             return Ok(Done::LookAgain(None));
@@ -228,8 +229,9 @@ impl Actor<'_> {
         }
     }
 
-    /// The key of the spec, or the one that the parameter is under: SSM takes the account's default key where a Put names none,
-    /// which those who read with the other may not use. What does not wait for a person, such as an incident, keeps it.
+    /// Returns the KMS key for the next version: the key of the spec, or the customer key that the parameter has now. For a
+    /// Put without a key SSM takes the account's default key, which the readers of the parameter may have no right to use.
+    /// A rotation that does not wait for a person, such as in an incident, therefore keeps the present key.
     fn key_for(&self, parameter: &Parameter) -> Option<String> {
         let kept = || parameter.shape.as_ref().and_then(|shape| shape.customer_key()).map(str::to_owned);
         self.object.spec.ssm.kms_key_id.clone().or_else(kept)
@@ -258,7 +260,7 @@ impl Actor<'_> {
         Ok(Done::Applied)
     }
 
-    /// As the administrator, or as the role itself where there is none.
+    /// Ends sessions as the administrator, or as the role itself where there is no administrator.
     async fn end_sessions(
         &self,
         username: &str,
@@ -275,8 +277,9 @@ impl Actor<'_> {
         Ok(Done::LookAgain(None))
     }
 
-    /// Puts what is published once more, without the leave to overwrite. SSM answers that it exists to whoever may write it, and
-    /// changes nothing; at worst, where somebody deletes the parameter at that moment, what was published stays published.
+    /// Proves that keyturn may write the parameter, with a Put of the published value that must not overwrite. SSM answers
+    /// that the parameter exists only to a caller that may write it, and changes nothing. If somebody deletes the parameter
+    /// at that moment, the Put creates it again with the published value.
     async fn prove_writable(&self, path: &str, observed: &mut Observed) -> Result<Done, ActError> {
         let parameter = observed.parameters.iter().find(|p| p.path == path);
         let key = parameter.and_then(|parameter| self.key_for(parameter));
@@ -290,7 +293,8 @@ impl Actor<'_> {
         let new = NewVersion {
             path,
             value: &value,
-            // Should somebody delete the parameter this very moment, its value is there again, and told as ours.
+            // If somebody deletes the parameter at this moment, the Put creates version 1 with our stamp, so that it counts
+            // as ours.
             text,
             stamp: stamp.map(|stamp| Stamp { version: 1, ..stamp }),
             kms_key_id: key.as_deref(),
@@ -306,7 +310,7 @@ impl Actor<'_> {
         }
     }
 
-    /// The login that the failed rotation replaced, which takes its place again.
+    /// Returns the login that the failed rotation replaced; the roll back restores it.
     async fn previous_credential(
         &self,
         failed: &Record,
@@ -323,7 +327,8 @@ impl Actor<'_> {
         }))
     }
 
-    /// One draw, rendered for every parameter, and the login that it makes where a target has to accept it.
+    /// Draws one value and renders it for every parameter. Returns also the login that it makes, where a target has to
+    /// accept it.
     async fn draw(
         &self,
         observed: &Observed,
@@ -332,7 +337,8 @@ impl Actor<'_> {
         let spec = &self.object.spec;
         let previous = match spec.ssm.parameters.first() {
             Some(first) if keep_previous && generator::needs_previous(&spec.generate) => {
-                // The version that was decided on: what somebody has written since is none of ours to pass on.
+                // Read the version that the decision was made on. A value that somebody has written since must not be kept
+                // in the ring.
                 let seen = observed.parameters.iter().find(|p| p.path == first.path);
                 let version = seen.map(Parameter::latest_number).filter(|number| *number > 0);
                 let published = match version {
@@ -377,7 +383,7 @@ impl Actor<'_> {
         Ok((values, credential))
     }
 
-    /// A key pair in the texts of every parameter.
+    /// Renders a key pair into the texts of every parameter.
     fn rendered(&self, login: Login, in_use: &InUse) -> (BTreeMap<String, SecretValue>, Option<Credential>) {
         let text = |p: &ParameterSpec| generator::render_pair(p.value.as_deref().unwrap_or_default(), &login);
         let parameters = &self.object.spec.ssm.parameters;
@@ -410,7 +416,7 @@ impl Actor<'_> {
         let path = self.record_path(record.id);
         match self.store.create(self.staged(&path, &encoded)).await? {
             Created::Created => {
-                // What the target said was about the login of another record.
+                // The target's answer was about the login of another record.
                 if let Some(target) = &mut observed.target {
                     target.recorded = None;
                 }
@@ -421,7 +427,7 @@ impl Actor<'_> {
         }
     }
 
-    /// [`Act::Create`]: what is drawn here and not published is nobody's.
+    /// Performs [`Act::Create`]. A value that was drawn but not published is dropped; nobody has it.
     async fn create(
         &self,
         id: RotationId,
@@ -463,7 +469,7 @@ impl Actor<'_> {
         self.publish(path, value, stamp, &mut observed.parameters).await
     }
 
-    /// Writes the version that the stamp is for; the first one only where nobody has written any.
+    /// Writes the version that the stamp is for. Version 1 is written only where the parameter does not exist.
     async fn publish(
         &self,
         path: &str,
@@ -497,7 +503,7 @@ impl Actor<'_> {
         if number != expected {
             return Ok(Done::LookAgain(Some(Newer::Version { path: path.to_owned(), number })));
         }
-        // Not earlier than SSM's own time of it, so that the end of the grace is not looked for too soon.
+        // Not earlier than SSM's own time of the version, so that the end of the grace is not expected too soon.
         let modified = self.ports.clock.now();
         parameter.versions.push(Seen {
             version: Version { number, modified, text, stamp: Some(stamp), claim: None },
@@ -508,7 +514,7 @@ impl Actor<'_> {
     }
 }
 
-/// What is done to the target alone; only another look shows what came of most of it.
+/// Performs the acts that change the target alone. For most of them only another read shows the result.
 async fn change_target(target: &dyn Target, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
     match act {
         Act::SetUp => drop(target.set_up(BootstrapMode::Apply).await?),
@@ -528,14 +534,14 @@ async fn change_target(target: &dyn Target, act: &Act, observed: &mut Observed) 
     Ok(Done::LookAgain(None))
 }
 
-/// By path: when SSM took the latest version.
+/// Returns by path the time at which SSM accepted the latest version.
 fn taken_at(observed: &Observed) -> BTreeMap<String, DateTime<Utc>> {
     let latest =
         observed.parameters.iter().filter_map(|p| Some((p.path.clone(), p.latest()?.version.modified)));
     latest.collect()
 }
 
-/// A key pair as long as any.
+/// A key pair at least as long as any real one.
 fn placeholder() -> Login {
     Login { username: "0".repeat(64), password: SecretValue::new("0".repeat(64)) }
 }

@@ -1,5 +1,5 @@
-//! Whether an object may be acted on at all: it is sound, its namespace's grants allow it, and no older object claims
-//! the same parameter.
+//! Admission: decides if an object may be acted on at all. Its spec must be valid, the grants of its namespace must
+//! allow it, and no older object may claim the same parameter or role.
 
 use std::collections::BTreeSet;
 
@@ -10,24 +10,24 @@ use super::claims::{self, Claim};
 use super::progress::Blocked;
 use crate::settings::Settings;
 
-/// What an object may do that may be looked at.
+/// Permission of an admitted object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leave {
     Rotate,
-    /// Decide and report, touch nothing; says which grant observes.
+    /// Decide and report, but change nothing. The text names the grant that only observes.
     Observe(String),
 }
 
-/// What is admitted beside the object itself.
+/// Input of the admission, beside the object itself.
 pub struct Scene<'a> {
-    /// The others that claim what this one claims.
+    /// Other objects that claim something that this object claims.
     pub rivals: &'a [ManagedSecret],
     pub grants: &'a Grants,
     /// The DockerHost through which its Postgres server is reached, where there is one.
     pub on_the_way: Option<&'a DockerHost>,
 }
 
-/// The leave that the grants give, or what stands against acting.
+/// Returns the permission that the grants give, or the obstacle to acting.
 pub fn admit(
     object: &ManagedSecret,
     region: &str,
@@ -61,7 +61,7 @@ pub fn admit(
         return Err(permanent("RoleInUse", message));
     }
     let verdict = settings.verdict(scene.grants, object, region);
-    // Whatever goes through a host touches it too.
+    // A connection through a host also needs the grant for that host.
     let verdict = match scene.on_the_way {
         Some(host) => verdict.and(grants::docker_host(scene.grants, host)),
         None => verdict,
@@ -73,8 +73,8 @@ pub fn admit(
     }
 }
 
-/// The first role of the object that an older one of the installation changes or retires on the same server, and that
-/// object's namespace and name.
+/// Returns the first role of the object that an older object of the installation changes or retires on the same
+/// server, with that object's namespace and name.
 fn role_in_use(object: &ManagedSecret, rivals: &[ManagedSecret]) -> Option<(String, String)> {
     let older = rivals.iter().filter(|o| o.metadata.uid != object.metadata.uid && age(o) < age(object));
     older.into_iter().find_map(|other| {
@@ -88,7 +88,7 @@ fn role_in_use(object: &ManagedSecret, rivals: &[ManagedSecret]) -> Option<(Stri
 
 type Age = (Option<jiff::Timestamp>, Option<String>, Option<String>);
 
-/// The order in which objects were made.
+/// Sort key: the order in which objects were created.
 fn age(object: &ManagedSecret) -> Age {
     let metadata = &object.metadata;
     (metadata.creation_timestamp.clone().map(|t| t.0), metadata.namespace.clone(), metadata.name.clone())
@@ -103,7 +103,7 @@ fn full_name(object: &ManagedSecret) -> String {
     )
 }
 
-/// The first path that an older object of the namespace names too, and that object's name.
+/// Returns the first path that an older object of the namespace names too, with that object's name.
 fn claimed_before(
     object: &ManagedSecret,
     region: &str,

@@ -1,4 +1,4 @@
-//! What people are told of a change in a ManagedSecret's status.
+//! Notifications for people about a change in a ManagedSecret's status.
 
 use chrono::{DateTime, Utc};
 use keyturn_api::conditions as c;
@@ -8,8 +8,8 @@ use keyturn_api::notification::Topic;
 use super::notices::is_routine;
 use crate::notification::{self, News, Trouble, Watched, turns};
 
-/// The news between two statuses of one secret. `patience` is the number of failures in a row that people are told of;
-/// `notice` is the spec's, without which a rotation concerns nobody.
+/// Returns the news between two statuses of one secret. `patience` is the number of consecutive failures after which
+/// people are notified. `notice` is `spec.notice`; without it the end of a rotation is no news.
 pub fn news(
     before: &ManagedSecretStatus,
     after: &ManagedSecretStatus,

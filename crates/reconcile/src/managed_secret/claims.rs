@@ -1,35 +1,35 @@
-//! What a ManagedSecret changes and no other may: its parameters, and the roles of its server. Whoever claims the same is
-//! found by it, without a look at all the others.
+//! Claims: what a ManagedSecret changes and no other may change, namely its parameters and the roles of its server. An
+//! index by claim finds the rivals of an object without a search through all objects.
 
 use keyturn_api::ManagedSecret;
 use keyturn_api::postgres::PostgresSpec;
 
-/// One thing that a single ManagedSecret at a time is responsible for.
+/// One thing that only one ManagedSecret may change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Claim {
-    /// A parameter of a namespace, in whichever region.
+    /// A parameter of a namespace, in any region.
     Parameter { namespace: String, path: String },
-    /// A role of a server, in whichever namespace.
+    /// A role of a server. The claim counts across all namespaces.
     Role { server: Server, name: String },
 }
 
-/// A Postgres server, by the way to it.
+/// A Postgres server, identified by the way to reach it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Server {
     host: Option<String>,
-    /// Namespace and name: a DockerHost of the same name is another one in another namespace.
+    /// Namespace and name of the DockerHost: the same name in another namespace is another host.
     docker_host: Option<(String, String)>,
     port: u16,
 }
 
-/// Everything that the object claims.
+/// Lists everything that the object claims.
 pub fn of(object: &ManagedSecret) -> impl Iterator<Item = Claim> {
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     let parameter = |path: &str| Claim::Parameter { namespace: namespace.to_owned(), path: path.to_owned() };
     object.spec.ssm.parameters.iter().map(move |p| parameter(&p.path)).chain(roles(object))
 }
 
-/// The roles that the object changes, and the one that it retires once a pair was made from it.
+/// Lists the roles that the object changes, and the role that it retires after a pair was made from it.
 pub fn roles(object: &ManagedSecret) -> impl Iterator<Item = Claim> {
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     object.spec.generate.postgres.iter().flat_map(move |postgres| {

@@ -1,4 +1,5 @@
-//! How far the response to an incident has come with one secret: told from the evidence, never a reason to act.
+//! Progress of the response to an incident for one secret. It is derived from the evidence for the status; the
+//! protocol never acts on it.
 
 use chrono::{DateTime, Utc};
 use keyturn_api::ManagedSecret;
@@ -10,7 +11,8 @@ use keyturn_rotation::protocol::{self, Desired, Revocation};
 
 use super::progress::Progress;
 
-/// `None` where no incident concerns the secret. What was seen once is kept: later evidence may be gone.
+/// Returns the progress; `None` where no incident concerns the secret. Times that were seen once are kept, since
+/// later evidence may lack them.
 pub fn follow(
     object: &ManagedSecret,
     status: &ManagedSecretStatus,
@@ -45,7 +47,7 @@ pub fn follow(
             now_is.rotated_at = status.last_rotation_time.clone();
             now_is.adopted_at = adopted_at(desired, observed).map(to_kubernetes);
             match protocol::revocation(desired, observed) {
-                // A late request of the rotation before could still publish its value again until that one is closed.
+                // A late request of an earlier rotation could still publish its value, until that rotation is closed.
                 Revocation::None if observed.records.len() > 1 => {}
                 Revocation::None => now_is.contained_at = now_is.adopted_at.clone(),
                 Revocation::Open => {}
@@ -58,7 +60,7 @@ pub fn follow(
             true
         }
         Some(_) => false,
-        // Nothing could be seen: what was seen before still holds.
+        // The evidence could not be read: earlier results still hold.
         None => {
             if let Some(before) = before {
                 now_is = CompromiseStatus { revoke_by: now_is.revoke_by, ..before.clone() };
@@ -72,7 +74,7 @@ pub fn follow(
     Some(now_is)
 }
 
-/// When the last host was seen to run what is published; `None` where one was not.
+/// Time at which the last host was seen to run what is published; `None` where a host has not been seen to run it.
 fn adopted_at(desired: &Desired<'_>, observed: &Observed) -> Option<DateTime<Utc>> {
     let recorded = observed.records.values().flat_map(|record| &record.hosts);
     let counts = |host: &&HostEvidence| {
@@ -107,7 +109,7 @@ fn left_to_do(is: &CompromiseStatus, desired: &Desired<'_>, progress: &Progress,
     format!("{what}{revocation}")
 }
 
-/// The condition Compromised.
+/// Returns the condition Compromised.
 pub fn said(
     is: Option<&CompromiseStatus>,
     desired: &Desired<'_>,

@@ -1,4 +1,5 @@
-//! What the shared listing of a region has to cover, whom a change in it concerns, and what it says about one secret.
+//! Coverage of the shared listing of a region: the paths that it has to list, the ManagedSecrets that a change concerns,
+//! and the state of one secret in the listing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,17 +13,18 @@ use crate::parameter_store::inventory::{Inventory, Look};
 use crate::parameter_store::records;
 use crate::settings::Settings;
 
-/// A listing that is older than this, and than so many intervals, says nothing any more: SSM could not be asked for a
-/// while, and each object then looks, and says why it cannot.
+/// A listing is stale when it is older than each of three limits: this time, `STALE_INTERVALS` intervals, and
+/// `STALE_PAUSES` pauses. SSM could not be reached for a while then, so each object reads Parameter Store itself and
+/// reports why it cannot.
 const STALE_AFTER: TimeDelta = TimeDelta::minutes(15);
 const STALE_INTERVALS: i32 = 10;
-/// Nor does one of many pages that so many others should have followed.
+/// Number of pauses between whole listings. A listing of many pages has long pauses.
 const STALE_PAUSES: i32 = 2;
 
 /// Namespace and name of a ManagedSecret.
 pub type Name = (String, String);
 
-/// What is listed in one region: each path with the ManagedSecrets that it is of interest to, and the staging path.
+/// Paths to list in one region, each with the ManagedSecrets that depend on it, and the staging path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
     staging: String,
@@ -34,20 +36,21 @@ impl Coverage {
         Self { staging: staging.to_owned(), readers: BTreeMap::new() }
     }
 
-    /// What to list: folders end in `/`.
+    /// Returns the paths to list; folders end in `/`.
     pub fn wanted(&self) -> BTreeSet<String> {
         let staged = format!("{}/", self.staging);
         self.readers.keys().cloned().chain([staged]).collect()
     }
 
-    /// The ManagedSecrets that a path is about, be it their parameter, their record or their marker.
+    /// Returns the ManagedSecrets that a path belongs to, as their parameter, record or marker.
     pub fn concerned<'a>(&self, path: &'a str) -> impl Iterator<Item = Name> + use<'_, 'a> {
         let staged = records::parse_path(&self.staging, path).map(|staged| (staged.namespace, staged.name));
         self.readers.get(path).into_iter().flatten().cloned().chain(staged)
     }
 }
 
-/// What to list of each region in which a ManagedSecret has its parameters. Not even metadata is read of what no grant allows.
+/// Returns the paths to list, for each region in which a ManagedSecret has its parameters. Where no grant allows a path,
+/// not even its metadata is read.
 pub fn coverage<'a>(
     secrets: impl Iterator<Item = &'a ManagedSecret>,
     grants: &Grants,
@@ -71,8 +74,8 @@ pub fn coverage<'a>(
     regions
 }
 
-/// What a listing says about these paths, and about what lies below this folder: nothing where it did not look at all of
-/// them, or is too old for an interval of this length.
+/// Returns the state of these paths, and of everything below this folder, in a listing. `None` where the listing does not
+/// cover all of them, or is stale for this interval.
 pub fn glimpse(
     listing: &Inventory,
     paths: &[String],

@@ -1,4 +1,4 @@
-//! What a ManagedSecret asks for, in the words of the protocol.
+//! Translates the spec of a ManagedSecret into the terms of the protocol.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use crate::generator;
 use crate::incident::scope;
 use crate::settings::Settings;
 
-/// Most bytes of a request.
+/// Maximum number of bytes of a request.
 const LONGEST_REQUEST: usize = 256;
 
-/// The windows of the DockerHosts that must run a secret; empty where a host may be deployed to at any time.
+/// Returns the windows of the DockerHosts that must run a secret; empty where a host may be deployed to at any time.
 pub fn host_windows<'a>(object: &ManagedSecret, hosts: &'a [DockerHost]) -> Vec<&'a [Window]> {
     let named = |host: &&DockerHost| {
         object.spec.hosts.iter().any(|wanted| Some(&wanted.name) == host.metadata.name.as_ref())
@@ -76,8 +76,8 @@ pub fn desired<'a>(
     }
 }
 
-/// The suspicions that concern the secret. One that is dated in the future counts from its creation, and not before this
-/// process' own clock has come there: a value that is made then must be younger than the report.
+/// Returns the incidents that suspect the secret. A report that is dated in the future counts from the incident's creation,
+/// and only once this process' own clock has reached that time: a value that is made then must be younger than the report.
 pub fn incidents(object: &ManagedSecret, all: &[SecretIncident], now: DateTime<Utc>) -> Vec<Incident> {
     let about_it = all.iter().filter(|incident| scope::concerns(incident, object));
     let incidents = about_it.map(|incident| Incident {
@@ -87,7 +87,8 @@ pub fn incidents(object: &ManagedSecret, all: &[SecretIncident], now: DateTime<U
     incidents.filter(|incident| incident.reported_at <= now).collect()
 }
 
-/// A slip in the path of an issued credential must not change a login that is in use.
+/// Returns `ssm.ifMissing`, or its default. The default for a secret with a target is Stall, since a typing error in the
+/// path must not change a login that is in use.
 pub fn if_missing(object: &ManagedSecret) -> IfMissing {
     let issued = object.spec.generate.has_target();
     object.spec.ssm.if_missing.unwrap_or(if issued { IfMissing::Stall } else { IfMissing::Create })
@@ -97,7 +98,7 @@ fn bootstrap(object: &ManagedSecret) -> Option<&Bootstrap> {
     object.spec.generate.postgres.as_ref()?.alternating_roles.as_ref()?.bootstrap.as_ref()
 }
 
-/// The same as [`Desired::concerns_others`], where nothing but the object is at hand.
+/// The same as [`Desired::concerns_others`], for callers that have only the object.
 pub fn concerns_others(object: &ManagedSecret) -> bool {
     strategy(object).is_some() || !object.spec.hosts.is_empty()
 }
@@ -134,13 +135,13 @@ pub fn request(object: &ManagedSecret) -> Option<Request<'_>> {
     Some(Request { token, hash, handled, first_sight: is_first_sight(object) })
 }
 
-/// What the annotation asks with. Longer ones ask for nothing: the record of a rotation, which SSM holds to 4096 bytes, has it
-/// too, and an incident's must not be kept from being made by somebody's annotation.
+/// Returns the request in the annotation. A longer text is no request: the request becomes part of the rotation's record,
+/// which SSM limits to 4096 bytes, and an annotation must never prevent the record of an incident's rotation.
 pub fn request_token(object: &ManagedSecret) -> Option<&str> {
     annotation(object).filter(|token| token.len() <= LONGEST_REQUEST)
 }
 
-/// What a person has to know whose request is none.
+/// Returns a message for the person whose request is too long to count.
 pub fn unusable_request(object: &ManagedSecret) -> Option<String> {
     let too_long = annotation(object).is_some_and(|token| token.len() > LONGEST_REQUEST);
     too_long.then(|| {
@@ -156,13 +157,13 @@ fn annotation(object: &ManagedSecret) -> Option<&str> {
     Some(value.as_str()).filter(|value| !value.is_empty())
 }
 
-/// Whether the object is new: the CRD gives it observedGeneration -1, and the first status a real one.
+/// True when the object is new: the CRD gives it observedGeneration -1, and the first status sets a real one.
 pub fn is_first_sight(object: &ManagedSecret) -> bool {
     let generation = object.status.as_ref().and_then(|status| status.observed_generation);
     generation.is_none_or(|generation| generation < 0)
 }
 
-/// When the last rotation was rolled back.
+/// Time at which the last rotation ended, where it was rolled back.
 fn rolled_back_at(object: &ManagedSecret) -> Option<DateTime<Utc>> {
     let last = object.status.as_ref()?.history.first().filter(|last| last.result == "RolledBack")?;
     last.finished_at.as_ref().map(from_kubernetes)

@@ -1,5 +1,5 @@
-//! The ManagedSecret reconciler: gathers the evidence, asks the protocol what is next, performs it, and mirrors the
-//! outcome in the status.
+//! The ManagedSecret reconciler. It gathers the evidence, asks the protocol for the next step, performs it, and writes the
+//! outcome into the status.
 
 mod act;
 mod admission;
@@ -36,22 +36,23 @@ use super::objects::{ObjectError, Source, Subject};
 use super::settings::Settings;
 use crate::notification;
 
-/// How soon to look again where a host has to say something, in case its word is missed.
+/// Requeue interval while waiting for a host, in case the event of its change is missed.
 const HOST_POLL: TimeDelta = TimeDelta::seconds(15);
-/// How soon to look again at what the shared listing will show, in case no listing comes.
+/// Requeue interval while waiting for the shared listing, in case no listing comes.
 const UNLISTED_POLL: TimeDelta = TimeDelta::seconds(30);
-/// How soon to look again at what only a person can mend.
+/// Requeue interval while only a person can help.
 const STALLED_POLL: TimeDelta = TimeDelta::minutes(5);
-/// How soon a target that refused the published login is asked again: nothing tells that somebody mended it there.
+/// Interval after which a target that refused the published login is asked again: no event shows that somebody corrected it
+/// there.
 const REFUSED_POLL: TimeDelta = TimeDelta::minutes(5);
-/// How soon a target that accepted it is asked again.
+/// Interval after which a target that accepted the published login is asked again.
 const ACCEPTED_POLL: TimeDelta = TimeDelta::days(1);
-/// After how many attempts a refusal that may pass by itself counts as one that lasts.
+/// Number of attempts after which a refusal that may be temporary counts as lasting.
 const LASTING_ATTEMPTS: i32 = 3;
-/// The longest a quiet object is left alone.
+/// Longest requeue interval of an object with nothing to do.
 const RESYNC: TimeDelta = TimeDelta::hours(1);
 
-/// When to look at the object again, if nothing happens before.
+/// Time of the next pass over the object, if no event comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requeue {
     After(TimeDelta),
@@ -62,10 +63,11 @@ pub enum Requeue {
 pub struct ManagedSecrets {
     ports: Ports,
     settings: Settings,
-    /// What the last pass over each secret has left for the next one: to see and to tell by, and where a listing shows the same
-    /// to end a rotation.
+    /// Memory of the last pass over each secret, for the next pass. It serves as evidence and for the status. Together with
+    /// a listing that shows the same, it suffices to end a rotation.
     memory: Mutex<HashMap<(String, String), Remembered>>,
-    /// Since when each secret with a finalizer has been seen without a record. It only ever delays.
+    /// Time since which each secret with a finalizer has been seen without a record. It can only delay an act, never cause
+    /// one.
     settled: Mutex<HashMap<(String, String), DateTime<Utc>>>,
 }
 
@@ -74,24 +76,25 @@ impl ManagedSecrets {
         Self { ports, settings, memory: Mutex::default(), settled: Mutex::default() }
     }
 
-    /// One pass over one object. An error is one of the API server; everything else is told in the object's status.
+    /// Does one pass over one object. Returns an error only for the API server; every other failure is reported in the
+    /// object's status.
     ///
-    /// Most of the time nothing is to be done, which a cache shows without a request. Where it shows anything else, the
-    /// pass is made again on what the API server says.
+    /// Most of the time nothing is to be done, and a cache shows that without a request. Where it shows anything else, the
+    /// pass is repeated with reads from the API server.
     pub async fn reconcile(&self, namespace: &str, name: &str) -> Result<Requeue, ObjectError> {
         let mut remembered = self.recall(namespace, name);
         let mut requeue = self.pass_over(namespace, name, Source::Cache, &mut remembered).await;
         if matches!(requeue, Ok(None) | Err(ObjectError::Conflict(_))) {
             requeue = self.pass_over(namespace, name, Source::ApiServer, &mut remembered).await;
         }
-        // What was seen holds, whatever has failed.
+        // Evidence that was read stays valid, even where the pass failed.
         if let Some(remembered) = remembered {
             self.remember(namespace, name, remembered);
         }
         requeue.map(|requeue| requeue.unwrap_or(Requeue::After(TimeDelta::zero())))
     }
 
-    /// `None`: decide again on what the API server says.
+    /// Returns `None` where the pass has to be repeated at once, with reads from the API server.
     async fn pass_over(
         &self,
         namespace: &str,
@@ -113,7 +116,7 @@ impl ManagedSecrets {
         let reported_at = desired::incidents(&object, &all, now).iter().map(|i| i.reported_at).max();
         let mut progress = Progress::resume(&object, reported_at, now + self.settings.backoff_max);
         let _ = remembered.take_if(|remembered| remembered.uid != object.metadata.uid);
-        // What could not be told is newer than what status says.
+        // Results that could not be written to the status are newer than the status.
         if let Some(untold) = remembered.as_ref().filter(|remembered| !remembered.told) {
             progress.published_is_dead = untold.published_is_dead;
             let last = object.status.as_ref().and_then(|status| status.last_rotation.as_ref());
@@ -125,7 +128,7 @@ impl ManagedSecrets {
 
         let (mut seen, mut basis) = (None, Basis::Listing);
         match self.admit(&object, &region, source).await? {
-            // A cache may lack what allows it.
+            // A cache may be stale and lack what allows the object. So a new refusal is checked with the API server first.
             Err(blocked) if source == Source::Cache && !is_told(&object, &blocked) => return Ok(None),
             Err(blocked) => progress.blocked = Some(blocked),
             Ok(leave) => {
@@ -177,12 +180,13 @@ impl ManagedSecrets {
         Ok(Some(requeue(&object, &progress, now)))
     }
 
-    /// Whether the time that a deleted object may be held for is over, while something keeps it from being finished: no grant,
-    /// another owner, SSM, the target, an unreadable record. What only takes its time ends by the protocol's own deadline.
+    /// True when a deleted object was held up to its time limit while something keeps it from being finished: no grant,
+    /// another owner, SSM, the target, an unreadable record. A rotation that is only slow ends by the protocol's own
+    /// deadline.
     fn is_held_for_too_long(&self, object: &ManagedSecret, progress: &Progress, now: DateTime<Utc>) -> bool {
         let held = object.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
         let deleted_at = object.metadata.deletion_timestamp.as_ref().map(from_kubernetes).filter(|_| held);
-        // A refusal that may pass by itself has to last.
+        // A refusal that may be temporary counts only after several attempts.
         let lasts = |blocked: &Blocked| {
             blocked.permanent || progress.failure.as_ref().is_none_or(|f| f.attempts >= LASTING_ATTEMPTS)
         };
@@ -191,7 +195,7 @@ impl ManagedSecrets {
         is_kept_from_it && deleted_at.is_some_and(|at| at + self.settings.deletion_bound() <= now)
     }
 
-    /// Takes the finalizer off an object that cannot be finished, and says what it leaves behind.
+    /// Removes the finalizer of an object that cannot be finished, and writes an Event about what is left behind.
     async fn let_go(&self, object: &ManagedSecret, place: &Place<'_>) -> Result<(), ObjectError> {
         if !self.ports.leadership.is_leader() {
             return Ok(());
@@ -216,13 +220,13 @@ impl ManagedSecrets {
             },
             None => None,
         };
-        // Last, so that they are as young as can be.
+        // The grants are read last, so that they are as recent as possible.
         let grants = self.ports.objects.grants(source).await?;
         let scene = Scene { rivals: &rivals, grants: &grants, on_the_way: on_the_way.as_ref() };
         Ok(admission::admit(object, region, &scene, &self.settings))
     }
 
-    /// The DockerHost of this name; `None` where it does not exist.
+    /// Returns the DockerHost of this name; `None` where it does not exist.
     async fn host_on_the_way(
         &self,
         namespace: &str,
@@ -237,7 +241,7 @@ impl ManagedSecrets {
                 Err(error) => Some(error),
             },
         };
-        // One that cannot be decoded is an error that lasts, which status has to say.
+        // A DockerHost that cannot be decoded is a lasting error, so the status has to report it.
         let around = objects.surroundings(namespace, source).await?;
         if !around.undecodable_hosts.iter().any(|undecodable| undecodable == name) {
             let mut cached = around.hosts.into_iter();
@@ -255,7 +259,7 @@ impl ManagedSecrets {
         }))
     }
 
-    /// Writes the status where it has changed, and tells people of what they should know.
+    /// Writes the status where it has changed, and sends notifications and Events.
     async fn record(
         &self,
         object: &mut ManagedSecret,
@@ -285,7 +289,7 @@ impl ManagedSecrets {
         changed.status = Some(after.clone());
         match self.ports.objects.write_secret_status(&changed).await {
             Ok(written) => *object = written,
-            // released and deleted: there is nothing left to say it on
+            // The object was released and is deleted now, so there is no status left to write.
             Err(ObjectError::Gone(_)) if object.metadata.deletion_timestamp.is_some() => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -312,13 +316,13 @@ impl ManagedSecrets {
     }
 }
 
-/// Whether status says that this is what the object is kept from.
+/// True when the status already reports this reason.
 fn is_told(object: &ManagedSecret, blocked: &Blocked) -> bool {
     let conditions = object.status.as_ref().map_or(&[][..], |status| &status.conditions);
     conditions.iter().any(|condition| condition.reason == blocked.reason)
 }
 
-/// When to look at an object again of which status tells all by now.
+/// Returns the time of the next pass over an object whose status is up to date.
 fn requeue(object: &ManagedSecret, progress: &Progress, now: DateTime<Utc>) -> Requeue {
     let target = object.status.as_ref().and_then(|status| status.target.as_ref());
     let requeue = match follow_up(progress, now) {
@@ -330,7 +334,7 @@ fn requeue(object: &ManagedSecret, progress: &Progress, now: DateTime<Utc>) -> R
     before_revocation(requeue, object, now)
 }
 
-/// What was promised for a time is looked at then, whatever else there is to wait for.
+/// Shortens the wait so that a pass takes place when an incident's revocation is due, whatever else the object waits for.
 fn before_revocation(requeue: Requeue, object: &ManagedSecret, now: DateTime<Utc>) -> Requeue {
     let compromise = object.status.as_ref().and_then(|status| status.compromise.as_ref());
     let open = compromise.filter(|compromise| compromise.contained_at.is_none());
@@ -344,8 +348,8 @@ fn before_revocation(requeue: Requeue, object: &ManagedSecret, now: DateTime<Utc
 
 fn follow_up(progress: &Progress, now: DateTime<Utc>) -> Requeue {
     let wait = |at: DateTime<Utc>| (at - now).max(TimeDelta::milliseconds(100)).min(RESYNC);
-    // Of one whose time is over nothing is left to wait for: it was tried, or waits for something else by now. What is due
-    // this very moment has failed in this pass.
+    // A retry time in the past leaves nothing to wait for: the retry was made, or the pass waits for something else by now.
+    // A retry time of this very moment belongs to a failure in this pass.
     let next_attempt = progress.failure.as_ref().map(|failure| from_kubernetes(&failure.next_attempt_time));
     if let Some(next_attempt) = next_attempt.filter(|at| *at >= now) {
         return Requeue::After(wait(next_attempt));

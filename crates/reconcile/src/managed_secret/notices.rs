@@ -1,4 +1,5 @@
-//! What people are told by Events: the start and end of rotations, and every turn of a condition that calls for them.
+//! Events about a ManagedSecret: the start and end of rotations, and changes of conditions that need a person's
+//! attention.
 
 use chrono::TimeDelta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -56,7 +57,7 @@ pub fn rotation_of(act: &Act) -> Option<RotationId> {
     }
 }
 
-/// Events that go with an act, once it is done.
+/// Returns the Events for an act, after it is done.
 pub fn of_act(
     object: &ManagedSecret,
     act: &Act,
@@ -70,7 +71,7 @@ pub fn of_act(
         Act::Record { id, trigger, .. } if desired::concerns_others(object) => {
             vec![normal("RotationStarted", "Rotate", format!("Rotation {id} started ({})", trigger.name()))]
         }
-        // Its value is published in the same pass, and one Event tells of both, at its end.
+        // The value is published in the same pass, and a single Event at its end reports both.
         Act::Record { .. } => Vec::new(),
         Act::Create { id, path, .. } => {
             vec![normal(
@@ -149,7 +150,8 @@ pub fn of_act(
     }
 }
 
-/// The object goes although it could not be finished: what is live where, as far as its status says.
+/// Returns the Event for an object that is released unfinished. It says which versions are live, as far as the status
+/// knows.
 pub fn let_go(object: &ManagedSecret, folder: &str) -> Notice {
     let status = object.status.clone().unwrap_or_default();
     let published: Vec<String> =
@@ -177,7 +179,8 @@ pub fn let_go(object: &ManagedSecret, folder: &str) -> Notice {
     Notice { warning: true, reason: "RotationAbandoned", action: "Delete", note }
 }
 
-/// Foreign versions that came while a rotation ran, and that one of ours has replaced, are never passed over in silence.
+/// Returns the Event for foreign versions that came during a rotation and were replaced by one of ours. Such a
+/// replacement is always reported.
 pub fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Option<Notice> {
     let record = observed.records.get(&id)?;
     let replaced: Vec<String> = observed
@@ -189,7 +192,7 @@ pub fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Opt
             let base = record.base.get(&p.path).copied().unwrap_or(0);
             let foreign = p.versions[..newest_ours].iter().filter(|s| {
                 let came_since = !record.replaces(&p.path, &s.version, grace);
-                // An incident replaces it whoever wrote it, and says so.
+                // An incident replaces a suspected version whoever wrote it. That is reported too.
                 let suspected = record.trigger == Trigger::Incident && s.version.number == base;
                 match s.author {
                     Author::Foreign => came_since || suspected,
@@ -211,7 +214,8 @@ pub fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Opt
     })
 }
 
-/// Versions of somebody else that came since, and that a person would take for keyturn's, or for no news.
+/// Returns the Events for new versions by somebody else that a person could misjudge: those with the published value,
+/// which are taken over, and those with a forged stamp.
 pub fn of_new_versions(before: &[PublishedParameter], observed: &Observed) -> Vec<Notice> {
     let told = observed.parameters.iter().filter_map(|parameter| {
         let latest = parameter.latest()?;
@@ -236,7 +240,8 @@ pub fn of_new_versions(before: &[PublishedParameter], observed: &Observed) -> Ve
     told.collect()
 }
 
-/// An old credential that cannot be retired is an alarm: it works on, and somebody may hold it.
+/// Returns the Event for an old credential that cannot be retired. It is a Warning: the credential still works, and
+/// somebody may have it.
 pub fn of_failed_retirement(before: Option<&FailureStatus>, after: Option<&FailureStatus>) -> Option<Notice> {
     let of_retire = |failure: &&FailureStatus| failure.step == Step::Retire.name();
     let failure = after.filter(of_retire)?;
@@ -249,12 +254,12 @@ pub fn of_failed_retirement(before: Option<&FailureStatus>, after: Option<&Failu
     })
 }
 
-/// A deployment under way, or one that is yet to come: False, and no news.
+/// True for a deployment that is under way or still to come: the condition is False, but that is no news.
 pub fn is_routine(condition: &Condition) -> bool {
     condition.type_ == conditions::DEPLOYED && matches!(condition.reason.as_str(), "Deploying" | "Missing")
 }
 
-/// Events for conditions that have turned.
+/// Returns the Events for conditions that have changed.
 pub fn of_transition(before: &[Condition], after: &[Condition]) -> Vec<Notice> {
     const WATCHED: [(&str, &str, &str); 6] = [
         (conditions::COMPROMISED, "True", "Compromised"),

@@ -1,5 +1,5 @@
-//! Gathers the evidence about one secret: from Parameter Store itself before anything is done, from the shared
-//! inventory to see that nothing is to be done.
+//! Gathers the evidence about one secret: with a full read of Parameter Store before anything is done, and otherwise from
+//! the shared inventory, as long as it shows that nothing has to be done.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,7 @@ pub enum ObserveError {
     Record(#[from] RecordError),
 }
 
-/// Names under which the evidence of one secret is found.
+/// Names and paths of one secret in Parameter Store.
 pub struct Place<'a> {
     pub owner: &'a str,
     pub staging: &'a str,
@@ -44,7 +44,7 @@ impl Place<'_> {
     }
 }
 
-/// Reads everything afresh: the records that lie open, and one history per parameter.
+/// Does a full read of Parameter Store: the open records, and the history of each parameter.
 pub async fn look_closely(store: &dyn ParameterStore, place: &Place<'_>) -> Result<Observed, ObserveError> {
     let mut observed = Observed::default();
     for FolderEntry { path, modified, value } in store.read_folder(&place.folder()).await? {
@@ -69,9 +69,10 @@ pub async fn look_closely(store: &dyn ParameterStore, place: &Place<'_>) -> Resu
     Ok(observed)
 }
 
-/// Versions with a stamp that does not fit, whose value tells that they are our own Put, applied twice; and the latest, if it
-/// has no stamp and the value of our last one. One that a fitting version has followed decides nothing any more, and one
-/// that cannot be read, as under a key that was disabled, is not ours.
+/// Returns the versions that are our own Put, applied twice. These are versions whose stamp does not fit their number but
+/// whose value is ours, and the latest version where it has no stamp and the value of our last one. A version that a
+/// fitting one has followed does not matter any more. A version that cannot be read, for example since its key was
+/// disabled, does not count as ours.
 async fn duplicates(
     store: &dyn ParameterStore,
     owner: &str,
@@ -88,7 +89,7 @@ async fn duplicates(
         let of_the_same_id = |v: &&Version| v.stamp.as_ref().is_some_and(|s| s.id == stamp.id);
         let fitting = versions.iter().filter(|v| fits(v)).find(of_the_same_id);
         let mut same = recorded.is_some_and(|recorded| recorded.same_as(&value));
-        // Also beside a record of another draw, which somebody has restored.
+        // The published version counts too: the record may hold another draw, which somebody has restored.
         if let Some(fitting) = fitting.filter(|_| !same) {
             let published = store.read(path, Some(fitting.number)).await?;
             same = published.is_some_and(|published| published.same_as(&value));
@@ -108,7 +109,7 @@ async fn duplicates(
     Ok(duplicates)
 }
 
-/// The value of a version, where this controller may read it.
+/// Reads the value of a version; `None` where it does not exist or this controller may not read it.
 pub(super) async fn readable(
     store: &dyn ParameterStore,
     path: &str,
@@ -120,7 +121,7 @@ pub(super) async fn readable(
     }
 }
 
-/// How many keys the published ring holds; `None` where nothing is published.
+/// Returns the number of keys in the published ring; `None` where nothing is published.
 pub async fn published_keys(
     store: &dyn ParameterStore,
     object: &ManagedSecret,
@@ -134,7 +135,7 @@ pub async fn published_keys(
     Ok(Some(ring.map_or(1, |ring| ring.expose().split(',').count())))
 }
 
-/// Paths whose latest version is of the newest record's id and holds another value: two draws of one id.
+/// Returns the paths whose latest version has the newest record's id but another value: two draws with one id.
 async fn mismatched(store: &dyn ParameterStore, observed: &Observed) -> Result<BTreeSet<String>, StoreError> {
     let mut mismatched = BTreeSet::new();
     let Some((id, record)) = observed.records.last_key_value() else { return Ok(mismatched) };
@@ -152,10 +153,11 @@ async fn mismatched(store: &dyn ParameterStore, observed: &Observed) -> Result<B
     Ok(mismatched)
 }
 
-/// What the inventory alone can tell: `None` where it takes a closer look.
+/// Gathers evidence without a call to SSM, from the inventory and the memory of earlier passes. `None` where a full read is
+/// needed.
 ///
-/// With an open record it tells whether the evidence of the last closer look still holds: records and versions never
-/// change, so it does as long as the same ones are there.
+/// With an open record, the inventory shows if the evidence of the last full read is still valid. Records and versions are
+/// immutable, so it is valid as long as the same ones exist.
 pub fn at_a_glance(
     object: &ManagedSecret,
     place: &Place<'_>,
@@ -169,13 +171,13 @@ pub fn at_a_glance(
     listed.or_else(|| remembered.take_if(|_| holds)?.observed)
 }
 
-/// What a listing tells with the help of status, or nothing where it cannot tell all.
+/// Returns the evidence of a listing, completed from the status. `None` where that leaves anything open.
 fn from_listing(object: &ManagedSecret, place: &Place<'_>, glimpse: &Glimpse) -> Option<Observed> {
     if !glimpse.staged.is_empty() {
         return None;
     }
     let status = object.status.as_ref();
-    // Whether a request was answered, and by what, is told by all the versions that are kept.
+    // Only the full history shows if a request was answered, and by which version.
     let is_told = |handled| handled && status.is_some_and(|status| status.last_rotation.is_some());
     if desired::request(object).is_some_and(|request| !is_told(request.handled)) {
         return None;
@@ -197,12 +199,12 @@ fn from_listing(object: &ManagedSecret, place: &Place<'_>, glimpse: &Glimpse) ->
                     status?.parameters.iter().find(|p| p.path == *path && p.version == version.number)?;
                 match known.origin {
                     Origin::Adopted if version.stamp.is_none() => Author::Original,
-                    // What belongs to another installation is told from somebody's lie by all the versions that are kept.
+                    // Only the full history distinguishes a version of another installation from a forged stamp.
                     Origin::Foreign if is_of_other_owner(object) => {
                         Author::OtherOwner(version.claim.clone()?)
                     }
                     Origin::Adopted | Origin::Foreign => Author::Foreign,
-                    // our own Put, applied twice: seen by its value once
+                    // This is our own Put, applied twice; a full read has found that by its value.
                     Origin::Rotated => Author::Ours(version.stamp.as_ref()?.id),
                 }
             }
@@ -213,70 +215,73 @@ fn from_listing(object: &ManagedSecret, place: &Place<'_>, glimpse: &Glimpse) ->
     Some(Observed { parameters, ..Observed::default() })
 }
 
-/// Whether no older version can tell anything of this one, and its description says nothing of keyturn.
+/// True for a version 1 without a claim: no older version says anything about it, and its description does not name
+/// keyturn.
 fn is_the_first(version: &Version) -> bool {
     version.number == 1 && version.claim.is_none()
 }
 
-/// Whether the last closer look has found that.
+/// True when the last full read found that another installation owns the parameter (Stalled, OwnedByOther).
 fn is_of_other_owner(object: &ManagedSecret) -> bool {
     let conditions = object.status.as_ref().map_or(&[][..], |status| &status.conditions);
     conditions::find(conditions, conditions::STALLED).is_some_and(|stalled| stalled.reason == "OwnedByOther")
 }
 
-/// What the passes over one secret leave for the next one.
+/// Memory of the passes over one secret, for the next pass.
 #[derive(Debug)]
 pub struct Remembered {
-    /// The object that it is about: another one of the name has nothing to do with it.
+    /// UID of the object: another object of the same name must not use this memory.
     pub uid: Option<String>,
-    /// The evidence of the last closer look.
+    /// Evidence of the last full read.
     pub observed: Option<Observed>,
-    /// When it was read, or last brought up to date by the answer to an act.
+    /// Time at which the evidence was read, or last updated by the answer to an act.
     pub at: DateTime<Utc>,
-    /// Whether status says so. Until then it is what status has to be told from, whatever can be seen meanwhile.
+    /// True when the status reports the evidence. Until then the status is rendered from this memory, whatever a listing
+    /// shows meanwhile.
     pub told: bool,
-    /// What was known of the published login at the end of the pass: see [`Progress::published_is_dead`].
+    /// State of the published login at the end of the pass: see [`Progress::published_is_dead`].
     pub published_is_dead: Option<bool>,
-    /// The rotations that ended until then, oldest first: with their records all else that tells of them is gone.
+    /// Rotations that had ended by then, oldest first. Their records are deleted, so nothing else shows that they ended.
     pub ended: Vec<LastRotation>,
 }
 
 impl Remembered {
-    /// What a pass has come to that status does not tell yet.
+    /// Makes the memory of a pass whose results the status does not report yet.
     pub fn untold(
         object: &ManagedSecret,
         observed: Option<Observed>,
         progress: &Progress,
         now: DateTime<Utc>,
     ) -> Self {
-        // A pass that read nothing makes it no newer: a listing that was begun since must still be able to refute it.
+        // A pass that read nothing does not make the evidence newer: a listing that was begun since must still be able to
+        // refute it.
         let at = progress.read_at.unwrap_or(now);
         let uid = object.metadata.uid.clone();
         let ended = progress.untold.iter().chain(&progress.ended).cloned().collect();
         Self { uid, observed, at, told: false, published_is_dead: progress.published_is_dead, ended }
     }
 
-    /// What has ended since the last end that status tells of.
+    /// Returns the rotations that ended after the last one that the status reports.
     pub fn ended_since(&self, last: Option<&LastRotation>) -> Vec<LastRotation> {
         let told_at = last.and_then(|last| last.finished_at.as_ref());
         self.ended.iter().filter(|ended| ended.finished_at.as_ref() > told_at).cloned().collect()
     }
 
-    /// What it tells of these parameters, for a pass that can see nothing itself.
+    /// Returns the remembered evidence about these parameters, for a pass that could not read anything itself.
     pub fn of(self, place: &Place<'_>, progress: &mut Progress) -> Option<Observed> {
         let observed = self.observed.filter(|observed| is_about(observed, place))?;
         progress.read_at = Some(self.at);
         Some(observed)
     }
 
-    /// Whether the evidence is still what there is to see, as far as a listing shows it.
+    /// True when the evidence is still valid, as far as a listing shows.
     fn holds(&self, place: &Place<'_>, glimpse: &Glimpse) -> bool {
         let about_these = self.observed.as_ref().filter(|observed| is_about(observed, place));
         about_these.is_some_and(|seen| glimpse.taken_at <= self.at || still_holds(seen, place, glimpse))
     }
 
-    /// Whether a listing from after it can tell the next pass as much: nothing is under way, and status has the rest. The
-    /// histories of thousands of secrets at rest would fill the memory.
+    /// True when a later listing tells the next pass as much as this memory: nothing is under way, and the status has the
+    /// rest. The listing is then used instead, since the histories of thousands of idle secrets would take too much memory.
     fn is_of_rest(&self) -> bool {
         let is_at_rest =
             |seen: &Observed| seen.records.is_empty() && seen.aborts.is_empty() && seen.target.is_none();
@@ -284,12 +289,13 @@ impl Remembered {
     }
 }
 
-/// Keeps what a pass has come to for the next one. What it only knows from a listing is kept until status tells it.
+/// Keeps the results of a pass for the next one. Results that come from a listing only are kept until the status reports
+/// them.
 pub fn keep(remembered: &mut Option<Remembered>, latest: Remembered, is_listed: bool) {
     if latest.observed.is_some() {
         *remembered = Some(latest).filter(|latest| !latest.told || !is_listed);
     } else if !latest.told {
-        // It saw nothing: what was seen before it still holds, and has to be told.
+        // The pass read nothing: earlier evidence is still valid, and the status still has to report it.
         let observed = remembered.take().and_then(|kept| Some((kept.at, kept.observed?)));
         *remembered = Some(match observed {
             Some((at, observed)) => Remembered { at, observed: Some(observed), ..latest },
@@ -298,7 +304,7 @@ pub fn keep(remembered: &mut Option<Remembered>, latest: Remembered, is_listed: 
     }
 }
 
-/// Whether it is about the parameters that the spec asks for now.
+/// True when the evidence is about exactly the parameters of the present spec.
 fn is_about(observed: &Observed, place: &Place<'_>) -> bool {
     observed.parameters.iter().map(|parameter| &parameter.path).eq(place.paths)
 }
@@ -317,7 +323,7 @@ fn still_holds(observed: &Observed, place: &Place<'_>, glimpse: &Glimpse) -> boo
     let same_records =
         records.collect::<BTreeSet<_>>() == glimpse.staged.iter().cloned().collect::<BTreeSet<_>>();
     let same_versions = observed.parameters.iter().all(|p| {
-        // the time of our own Put is known by our clock only until it is read again
+        // Until our own Put is read back, its time comes from our clock, so times are not compared.
         let identity = |version: &Version| (version.number, version.stamp.clone());
         glimpse.latest.get(&p.path).is_some_and(|latest| {
             latest.as_ref().map(identity) == p.latest().map(|seen| identity(&seen.version))
@@ -326,7 +332,8 @@ fn still_holds(observed: &Observed, place: &Place<'_>, glimpse: &Glimpse) -> boo
     same_records && same_versions
 }
 
-/// What the DockerHosts say about these paths: those of the spec, then those that only a record names.
+/// Returns the evidence from the DockerHosts about these paths: first the hosts of the spec, then those that only a record
+/// names.
 pub fn host_evidence(
     object: &ManagedSecret,
     records: &BTreeMap<RotationId, Record>,
@@ -348,7 +355,8 @@ pub fn host_evidence(
     names.into_iter().map(evidence).collect()
 }
 
-/// What keeps runs from starting on the host as it is specified now. A run that failed is none of that: another one follows.
+/// Returns the reason why no run can start on the host as it is specified now. A failed run is no such reason, since
+/// another run follows it.
 fn stalled(host: &DockerHost) -> Option<(String, String)> {
     if host.spec.suspend {
         return Some(("Suspended".to_owned(), "spec.suspend is set, so nothing is started there".to_owned()));

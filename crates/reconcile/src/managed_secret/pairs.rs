@@ -1,8 +1,8 @@
-//! Key pairs that the parameters have published, and which of them are in use.
+//! Finds the R2 key pairs that the parameters have published, and those that are in use.
 //!
-//! Whoever may write a parameter can put any text there, such as the id of a token that belongs to others. A text alone
-//! therefore never says which token is deleted: that keyturn has sealed it does, or that R2 accepts the pair, since then
-//! whoever put it there had its secret.
+//! Whoever may write a parameter can put any text there, such as the id of a token that belongs to others. So a text alone
+//! never decides which token is deleted. A text counts only where keyturn has sealed it, or where R2 accepts the pair,
+//! since then whoever put it there had its secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,16 +14,16 @@ use super::target;
 use crate::parameter_store::{ParameterStore, StoreError};
 use crate::target::{Answer, Login, Target};
 
-/// What a rotation takes the place of.
+/// Ids of the pairs that a rotation replaces.
 #[derive(Debug, Default)]
 pub struct InUse {
-    /// The newest pair that is accepted, or was published by keyturn.
+    /// The newest pair that the target accepts or that keyturn has published.
     pub replaces: Option<String>,
     /// Every pair that the target has accepted.
     pub accepted: BTreeSet<String>,
 }
 
-/// The versions that were the latest of all parameters at one time.
+/// A state of the parameters: the versions that were the latest ones of all parameters at one time.
 struct State<'a>(Vec<(&'a str, &'a Seen)>);
 
 impl State<'_> {
@@ -35,7 +35,7 @@ impl State<'_> {
         self.0.iter().all(|(_, seen)| matches!(seen.author, Author::Ours(_)))
     }
 
-    /// Whether one rotation has published all of it.
+    /// True when a single rotation has published all of it.
     fn is_of_one_rotation(&self) -> bool {
         let first = self.0.first().map(|(_, seen)| &seen.author);
         self.is_ours() && self.0.iter().all(|(_, seen)| Some(&seen.author) == first)
@@ -46,8 +46,8 @@ impl State<'_> {
     }
 }
 
-/// What readers found together, the newest first: one state for each version that was put. `base` are the newest versions
-/// that count; all do where there is none.
+/// Returns the states that readers could find published, newest first: one for each version that was put. With `base` only
+/// versions up to these numbers count.
 fn states<'a>(parameters: &'a [Parameter], base: Option<&BTreeMap<String, i64>>) -> Vec<State<'a>> {
     let counts = |path: &str, seen: &Seen| {
         base.is_none_or(|base| base.get(path).is_some_and(|newest| seen.version.number <= *newest))
@@ -70,7 +70,8 @@ fn states<'a>(parameters: &'a [Parameter], base: Option<&BTreeMap<String, i64>>)
     states
 }
 
-/// The pair of a state; `None` where its texts are none, or cannot be read, which is the matter of whoever put them there.
+/// Reads the pair of a state. `None` where the texts hold no pair or cannot be read. That is no error of keyturn's:
+/// somebody else put them there.
 async fn pair_of(
     state: &State<'_>,
     object: &ManagedSecret,
@@ -83,9 +84,9 @@ async fn pair_of(
     }
 }
 
-/// Finds the pair that is in use, from the latest version down to the newest of keyturn's, or to the first one that works and
-/// was there before keyturn. With `all` every pair that somebody else has put and that works, however old: an incident
-/// leaves none.
+/// Finds the pair that is in use. The search goes from the latest version down to keyturn's newest one, or to the first
+/// working pair that was there before keyturn. With `all` it finds every working pair that somebody else has put, however
+/// old, since an incident must leave none of them.
 pub async fn in_use(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
@@ -98,7 +99,7 @@ pub async fn in_use(
     let mut unreadable = !states.is_empty();
     let mut below_ours = false;
     for state in states {
-        // The target itself lists what keyturn has published before.
+        // The target itself lists the tokens that keyturn has published before.
         if below_ours && state.is_ours() {
             continue;
         }
@@ -127,7 +128,7 @@ pub async fn in_use(
     Ok(found)
 }
 
-/// The pairs of these ids that were published up to the versions `base`.
+/// Returns the pairs with these ids that were published up to the versions `base`.
 pub async fn of_ids(
     ids: &BTreeSet<&String>,
     object: &ManagedSecret,

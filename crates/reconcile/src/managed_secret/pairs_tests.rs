@@ -1,11 +1,11 @@
-//! What readers found published together, as sentences.
+//! Tests about the versions that readers found published together, rendered as sentences.
 
 use chrono::{DateTime, TimeDelta};
 use keyturn_rotation::observed::Version;
 
 use super::*;
 
-/// A parameter whose versions were put at these minutes, the first number being 1.
+/// A parameter whose versions 1, 2, … were put at these minutes.
 fn put_at(path: &str, minutes: &[i64], author: impl Fn(i64) -> Author) -> Parameter {
     let versions = minutes.iter().zip(1..).map(|(minutes, number)| Seen {
         version: Version {

@@ -1,5 +1,6 @@
-//! One pass of a secret through the protocol: look, decide, act, until there is nothing to do or something has to be
-//! waited for.
+//! One pass of a secret through the protocol: observe, decide, act, until nothing is left to do or something has to be
+//! waited for. A "glance" gathers evidence without a call to SSM; a "look" is a full read of Parameter Store and the
+//! target.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -22,16 +23,17 @@ use crate::objects::{ObjectError, Source, Subject};
 use crate::parameter_store::{ParameterStore, StoreError};
 use crate::target::{Target, TargetError};
 
-/// More acts than any rotation has; a pass that reaches it goes on in the next one.
+/// Maximum number of acts in one pass: more than any rotation has. A pass that reaches it continues in the next one.
 const MAX_ACTS: usize = 24;
-/// How long a new object is left to the shared listing.
+/// Maximum age of a new object that still waits for the shared listing.
 const UNLISTED_AT_MOST: TimeDelta = TimeDelta::minutes(2);
-/// A listing that is older than this part of the grace is not acted on: with the life of a request it makes less than one.
+/// A listing that is older than this part of the grace is not acted on. Its age and the life of a request together must
+/// stay below the grace.
 const LISTINGS_PER_GRACE: i32 = 3;
-/// The step that a failed look at Parameter Store counts as.
+/// Name of the step that a failed read of Parameter Store counts as.
 const OBSERVE: &str = "Observe";
 
-/// The target of a secret, where it has one.
+/// Result of opening the target of a secret.
 #[derive(Default)]
 enum Opened {
     #[default]
@@ -57,67 +59,68 @@ fn unseen(error: &ObserveError) -> Blocked {
     Blocked { reason: reason.into(), message: error.to_string(), permanent, unseen: true }
 }
 
-/// How a pass through the protocol ended.
+/// Result of a pass through the protocol.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// As far as it could go.
+    /// The pass went as far as it could.
     Quiet,
-    /// The object was changed or leadership lost: decide again from the start.
+    /// The object was changed, or leadership was lost: decide again from the start.
     Overtaken,
-    /// A cache shows that there is something to do, or to look at closely: decide again on what the API server says.
+    /// A cache shows that something has to be done or fully read: decide again with reads from the API server.
     NotQuiet,
-    /// Nobody has seen it yet, and it is left to the shared listing, which will cover it soon.
+    /// The object is new, and waits for the shared listing, which will cover it soon.
     Unlisted,
 }
 
 /// One pass over one secret.
 pub(super) struct Pass<'a> {
     pub secrets: &'a ManagedSecrets,
-    /// Where the object and the grants were read from. On what a cache shows nothing is read or done outside.
+    /// Source of the object and the grants. With the cache as the source, nothing outside Kubernetes is read or changed.
     pub source: Source,
-    /// Read afresh before every effect.
+    /// The object; it is read again before every effect.
     pub object: &'a mut ManagedSecret,
     pub place: &'a Place<'a>,
     pub region: &'a str,
     pub leave: Leave,
-    /// What the status will tell of it.
+    /// Results of the pass, for the status.
     pub progress: &'a mut Progress,
     pub now: DateTime<Utc>,
-    /// What earlier passes have left; nothing of it once this one has looked closely itself.
+    /// Memory of earlier passes; `None` once this pass has done a full read itself.
     pub remembered: &'a mut Option<Remembered>,
     pub sight: Sight,
 }
 
-/// What a pass goes by.
+/// Origin of the evidence that a pass works with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Basis {
-    /// The shared listing, which the next pass sees too.
+    /// The shared listing, which the next pass can use too.
     #[default]
     Listing,
-    /// What an earlier pass has left.
+    /// Memory of an earlier pass. `told` is true when the status reports that pass.
     Memory { told: bool },
-    /// A close look of this very pass, with what it has done since.
+    /// A full read in this very pass, updated by the acts since.
     Look,
 }
 
-/// How closely the pass has looked.
+/// Evidence state of the pass: the origin of the evidence, and how exact it is.
 #[derive(Default)]
 pub(super) struct Sight {
     target: Opened,
     basis: Basis,
-    /// Whether hosts and incidents are read from the API server: what a cache does not show is not gone.
+    /// True when hosts and incidents are read from the API server. A cache may be stale, so an object that it lacks may
+    /// exist.
     exact: bool,
-    /// What SSM has said to hold, and must show in the next close look.
+    /// State that SSM must show in the next full read, according to its answer to our last write.
     newer: Option<Newer>,
-    /// Whether this pass has closed a rotation, and not a record of one that came back.
+    /// True when this pass has closed a rotation. The deletion of a record that had come back does not count.
     closed: bool,
-    /// When the listing was begun that shows the same as an earlier pass has left, where that is not younger.
+    /// Start of the listing that shows the same as the memory of an earlier pass; `None` where that memory is younger.
     confirmed_at: Option<DateTime<Utc>>,
 }
 
 impl Pass<'_> {
-    /// Follows the protocol step by step until there is nothing to do or something has to be waited for. `seen` is what it
-    /// saw, whatever failed after it.
+    /// Follows the protocol step by step until nothing is left to do or something has to be waited for. `seen` gets the
+    /// evidence, even where the pass fails later.
     pub(super) async fn run(mut self, seen: &mut Option<Observed>) -> (Result<Ended, ObjectError>, Basis) {
         let ended = self.follow(seen).await;
         (ended, self.sight.basis)
@@ -145,7 +148,7 @@ impl Pass<'_> {
                     continue;
                 }
             };
-            // A cache may show a grant that only observes after it was changed.
+            // The grant may have changed since the cache was updated, and may allow rotation by now.
             if self.source == Source::Cache && matches!(self.leave, Leave::Observe(_)) {
                 self.look_closer(seen);
                 return Ok(Ended::NotQuiet);
@@ -153,7 +156,7 @@ impl Pass<'_> {
             if self.is_kept_from(step) {
                 return Ok(Ended::Quiet);
             }
-            // An effect is decided on what Parameter Store says now, but for the end of a rotation that nobody disturbed.
+            // An effect needs a full read of Parameter Store, except at the end of a rotation that nobody disturbed.
             if self.sight.basis != Basis::Look && !self.is_known_well_enough(&act, observed) {
                 self.look_closer(seen);
                 continue;
@@ -201,7 +204,8 @@ impl Pass<'_> {
 
     // Observe.
 
-    /// What the shared listing and the last close look tell: `None` where it takes another close look.
+    /// Gathers evidence without a call to SSM, from the shared listing and the memory of the last full read. `None` where
+    /// another full read is needed.
     fn glance(&mut self, incidents: &[Incident]) -> Option<Observed> {
         if self.target_is_to_be_asked() || asks_for_history(self.object, incidents) {
             return None;
@@ -221,8 +225,8 @@ impl Pass<'_> {
         seen
     }
 
-    /// Whether an object that came a moment ago is left to the listing that is about to cover it: thousands may come at once. One
-    /// of an incident does not wait.
+    /// True when a new object waits for the listing that is about to cover it, since thousands of objects may be created at
+    /// once. An object with an incident does not wait.
     fn waits_for_the_listing(&self, incidents: &[Incident]) -> bool {
         let inventory = &self.secrets.ports.inventory;
         let metadata = &self.object.metadata;
@@ -238,7 +242,8 @@ impl Pass<'_> {
             && inventory.is_coming(self.region)
     }
 
-    /// Whether every version that SSM keeps is one that the rotation found, or has made. What cannot be read is looked at closely.
+    /// True when SSM keeps only versions that the rotation found or made. Where that cannot be read, the result is false
+    /// and a full read follows.
     async fn is_undisturbed(&self, observed: &Observed) -> bool {
         let store = self.store();
         for parameter in &observed.parameters {
@@ -250,9 +255,9 @@ impl Pass<'_> {
         true
     }
 
-    /// Whether memory and a listing of a moment ago show that no record has come and nobody has written since the rotation was
-    /// published. A request of ours is decided on what is younger than the grace, less the time that it may live for, and so
-    /// must the listing be.
+    /// True when memory and a recent listing show that no record was created and that nobody has written since the rotation
+    /// was published. Then the rotation can end without a full read. keyturn sends a request only on evidence that is
+    /// younger than the grace less the life of a request, so the listing has to be that young too.
     fn is_known_well_enough(&self, act: &Act, observed: &Observed) -> bool {
         let oldest = self.now - self.secrets.settings.grace / LISTINGS_PER_GRACE;
         let is_confirmed = self.sight.confirmed_at.is_some_and(|at| at >= oldest)
@@ -270,7 +275,7 @@ impl Pass<'_> {
         self.source == Source::ApiServer && is_confirmed && is_simple && ends_well
     }
 
-    /// Whether what the target said of the published login is too old.
+    /// True when the target's last answer about the published login is too old.
     fn target_is_to_be_asked(&self) -> bool {
         let target = self.object.status.as_ref().and_then(|status| status.target.as_ref());
         self.object.spec.generate.has_target()
@@ -280,12 +285,13 @@ impl Pass<'_> {
             })
     }
 
-    /// Whether the first close look of this pass would follow too soon on one that failed.
+    /// True when the first full read of this pass would come too soon after a failed one.
     fn is_look_put_off(&self) -> bool {
         self.sight.basis != Basis::Look && self.progress.backs_off_from(OBSERVE, self.now)
     }
 
-    /// `None`: it failed now or a moment ago, which `progress` tells.
+    /// Does a full read, unless the backoff of a failed one has not passed. `None` where there was none; `progress` says
+    /// why.
     async fn look_unless_put_off(&mut self, incidents: &[Incident]) -> Option<Observed> {
         if self.is_look_put_off() {
             self.progress.blocked = self.progress.failure.as_ref().map(Blocked::again);
@@ -305,7 +311,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Puts back what was seen, for a closer look. Until there is one it tells more than a listing, which may be older.
+    /// Drops the evidence, so that a full read follows. Until then it is kept as memory, unless it came from a listing: it
+    /// tells more than a listing, which may be older.
     fn look_closer(&mut self, seen: &mut Option<Observed>) {
         let seen = seen.take();
         let told = match self.sight.basis {
@@ -318,7 +325,7 @@ impl Pass<'_> {
         self.sight.basis = Basis::Listing;
     }
 
-    /// Looks at everything afresh, Parameter Store first, then the target.
+    /// Does a full read: Parameter Store first, then the target.
     async fn look(&mut self, incidents: &[Incident]) -> Result<Observed, Blocked> {
         let store = self.store();
         let mut observed =
@@ -358,7 +365,7 @@ impl Pass<'_> {
     // Decide.
 
     async fn decide(&mut self, observed: &mut Observed) -> Result<Turn, ObjectError> {
-        // What was asked before a rotation is over with its record.
+        // A preflight request is done once the rotation has a record.
         if !observed.records.is_empty() {
             self.progress.preflight = None;
         }
@@ -390,7 +397,7 @@ impl Pass<'_> {
 
     // Gate.
 
-    /// Whether the grant only observes, or the step failed a moment ago; `progress` tells.
+    /// True when the grant only observes, or the backoff of the step has not passed; `progress` says which.
     fn is_kept_from(&mut self, step: Step) -> bool {
         if let Leave::Observe(why) = &self.leave {
             let step = step.name();
@@ -405,7 +412,8 @@ impl Pass<'_> {
         false
     }
 
-    /// Reads the object and the grants from the API server itself, right before an effect.
+    /// Reads the object and the grants from the API server, right before an effect. False where the effect must not happen
+    /// any more.
     async fn may_act(&mut self) -> Result<bool, ObjectError> {
         let (namespace, name) = (self.place.namespace, self.place.name);
         let objects = &self.secrets.ports.objects;
@@ -422,21 +430,21 @@ impl Pass<'_> {
 
     // Perform.
 
-    /// `None`: it failed, which `progress` tells.
+    /// Performs an act. `None` where it failed; `progress` says why.
     async fn perform(
         &mut self,
         step: Step,
         act: &Act,
         observed: &mut Observed,
     ) -> Result<Option<Done>, ObjectError> {
-        // What is about to be written may be there, unseen, for as long as the grace.
+        // Reads of SSM may not show for as long as the grace what is written now.
         self.secrets.unsettle(self.place.namespace, self.place.name);
         let closing = self.closing(act, observed);
         if leaves_no_trace(act, observed) {
             self.tell_before_it_goes(closing.as_ref(), observed).await?;
         }
         let (ports, store) = (&self.secrets.ports, self.store());
-        // Said before the record goes: afterwards nothing is left to tell it from.
+        // This Event is written before the record is deleted, since afterwards nothing shows what was replaced.
         if let Act::DeleteRecord { id } = act
             && let Some(notice) = notices::of_replaced(observed, *id, self.secrets.settings.grace)
         {
@@ -455,7 +463,7 @@ impl Pass<'_> {
             Err(ActError::Object(error)) => return Err(error),
             Err(error) => {
                 self.fail(step.name(), failed(&error));
-                // It may have been made although it failed, and then hosts have to know of it at once.
+                // The role may have been changed although the call failed. Then hosts have to know it at once.
                 if matches!(act, Act::Install { .. })
                     && let Ok(seen) = self.look_at_target(observed).await
                 {
@@ -464,7 +472,7 @@ impl Pass<'_> {
                 return Ok(None);
             }
         };
-        // Somebody else was first: nothing was created.
+        // Somebody else was faster, so nothing was created.
         if matches!(act, Act::Create { .. }) && !matches!(done, Done::Applied) {
             return Ok(Some(done));
         }
@@ -476,25 +484,25 @@ impl Pass<'_> {
             "{}",
             notices::act_text(act)
         );
-        // That a parameter can be written says nothing of what has failed before: attempts are counted on.
+        // The proof that a parameter can be written does not end an earlier failure: its attempts are still counted.
         if !matches!(act, Act::ProveWritable { .. }) {
             self.progress.failure = None;
         }
         for notice in notices::of_act(self.object, act, observed, closing.as_ref()) {
             ports.objects.notify(Subject::Secret(self.object), notice).await;
         }
-        // Beside one that came back others may come still.
+        // The deletion of a record that had come back does not count, since more such records may appear.
         self.sight.closed |= closing.is_some();
         self.progress.ended.extend(closing);
-        // Hosts hold their deployments by it, and know it before a target is changed.
+        // Hosts hold their deployments because of this status, so it is written before a target is changed.
         if begins_a_rotation(act) && matches!(done, Done::Applied) && desired::concerns_others(self.object) {
             self.tell(observed).await?;
         }
         Ok(Some(done))
     }
 
-    /// Status is all that will tell of this end: whoever dies between the two would execute its request again, or begin again at
-    /// once what is to be put off.
+    /// Writes the end of a rotation into the status before its last trace is deleted. If the controller died between the
+    /// two, the next one would execute the request again, or start at once a rotation that has to wait.
     async fn tell_before_it_goes(
         &mut self,
         closing: Option<&LastRotation>,
@@ -511,23 +519,24 @@ impl Pass<'_> {
 
     /// Writes the status in the middle of the pass.
     async fn tell(&mut self, observed: &Observed) -> Result<(), ObjectError> {
-        // The region of the spec, which the status may be about to pin.
+        // The region of the spec; this write of the status may be the one that pins it.
         let region = self.secrets.settings.region_of(self.object).to_owned();
         let (owner, now) = (self.place.owner, self.now);
         self.secrets.record(self.object, owner, Some(observed), self.progress, &region, now).await
     }
 
-    /// How the rotation ends whose record goes; `None` where it had ended before, and the record came back.
+    /// Returns the end of the rotation whose record is deleted. `None` where the rotation had ended before and the record
+    /// came back.
     fn closing(&self, act: &Act, observed: &Observed) -> Option<LastRotation> {
         let Act::DeleteRecord { id } = act else { return None };
         let record = observed.records.get(id).filter(|record| !protocol::has_come_back(observed, record))?;
         let mut later = observed.records.range(id + 1..).map(|(_, later)| later);
-        // One that an incident has gone on from was published, and has been what was asked for.
+        // A rotation that an incident's rotation has followed was published, and so did what was requested.
         let followed = later.clone().any(|later| later.trigger == Trigger::Incident);
         let superseded = !observed.is_published(record) && !followed;
         let mut ended = status::ended(record, superseded, self.now);
         ended.window_seconds = status::window_seconds(self.object, observed, record, self.progress);
-        // One whose login the target has withdrawn is begun again with another.
+        // A rotation whose login the target has withdrawn is started again with another login.
         let withdrawn = superseded
             && self.object.spec.generate.cloudflare_r2.is_some()
             && self.object.metadata.deletion_timestamp.is_none();
@@ -540,7 +549,7 @@ impl Pass<'_> {
 
     // Fold.
 
-    /// What is known once an act was done; `None` where only another look can tell.
+    /// Returns the evidence after an act; `None` where only another read shows it.
     async fn fold(&mut self, act: &Act, done: Done, mut observed: Observed) -> Option<Observed> {
         if begins_a_rotation(act) {
             self.progress.preflight = None;
@@ -558,7 +567,7 @@ impl Pass<'_> {
         if replaced_by.is_some_and(|record| !observed.is_published(record)) {
             self.progress.published_is_dead = Some(true);
         }
-        // What memory has told is not all that is to be told any more.
+        // The status does not report the result of this act yet.
         if let Basis::Memory { told } = &mut self.sight.basis {
             *told = false;
             if let Act::DeleteRecord { id } = act {
@@ -574,7 +583,7 @@ impl Pass<'_> {
             Done::Object(changed) => *self.object = *changed,
             Done::Applied => self.progress.read_at = Some(self.secrets.ports.clock.now()),
         }
-        // Beside another record: the target was asked about the logins of that one.
+        // Where there is another record, the target's answers are about the logins of that one.
         if begins_a_rotation(act) && observed.records.len() > 1 {
             match self.look_at_target(&observed).await {
                 Ok(seen) => observed.target = seen,
@@ -592,12 +601,12 @@ fn begins_a_rotation(act: &Act) -> bool {
     matches!(act, Act::Record { .. } | Act::RecordRollBack { .. })
 }
 
-/// Whether the last record goes that tells of its rotation, and nothing that is published does.
+/// True when the act deletes the last record of a rotation, and no published version shows that rotation.
 fn leaves_no_trace(act: &Act, observed: &Observed) -> bool {
     matches!(act, Act::DeleteRecord { id } if observed.records.len() == 1 && !observed.is_partly_published_by(*id))
 }
 
-/// What a failed act is told as.
+/// Returns the obstacle that a failed act is reported as.
 fn failed(error: &ActError) -> Blocked {
     let (reason, permanent) = match error {
         ActError::Store(error) => (error.reason(), error.needs_a_person()),
@@ -612,7 +621,8 @@ fn failed(error: &ActError) -> Blocked {
 }
 
 impl ManagedSecrets {
-    /// Since when no record of this secret has been seen. One that this very pass has closed leaves nothing unseen.
+    /// Returns the time since which no record of this secret has been seen. After this very pass has closed a rotation that
+    /// is the Unix epoch, since no record can exist unseen.
     fn settled_since(
         &self,
         place: &Place<'_>,
@@ -639,7 +649,8 @@ impl ManagedSecrets {
     }
 }
 
-/// What values of the object look like, where SSM holds them to a pattern or their length could matter.
+/// Returns samples of the object's values, for the check of SSM's pattern and of their length. Empty without a full read,
+/// and while a rotation runs.
 fn samples(object: &ManagedSecret, observed: &Observed) -> BTreeMap<String, String> {
     let is_closely_seen = observed.parameters.iter().any(|parameter| parameter.shape.is_some());
     if is_closely_seen && observed.records.is_empty() {
@@ -649,8 +660,8 @@ fn samples(object: &ManagedSecret, observed: &Observed) -> BTreeMap<String, Stri
     }
 }
 
-/// Whether an incident asks what the inventory cannot tell: how old the keys of a ring are, and what lay below a value that
-/// somebody has put, which a target may accept. Until nothing of it is from before the report.
+/// True when an incident needs what the inventory cannot show: the age of the keys in a ring, and the versions below a
+/// value that somebody has put, which a target may accept. It ends when the incident is contained.
 fn asks_for_history(object: &ManagedSecret, incidents: &[Incident]) -> bool {
     let reported_at = incidents.iter().map(|incident| incident.reported_at).max();
     let compromise = object.status.as_ref().and_then(|status| status.compromise.as_ref());
@@ -661,7 +672,7 @@ fn asks_for_history(object: &ManagedSecret, incidents: &[Incident]) -> bool {
         && contained.map(|contained| from_kubernetes(&contained.reported_at)) != reported_at
 }
 
-/// What a person said with the object: a change of it makes every decision void.
+/// Returns what a person has asked for with the object. A change of it makes every decision void.
 fn intent(object: &ManagedSecret) -> (Option<&String>, Option<i64>, bool, Option<&str>) {
     let metadata = &object.metadata;
     (

@@ -1,4 +1,4 @@
-//! What the ManagedSecret reconciler acts through, beside [`Objects`].
+//! The ports of the ManagedSecret reconciler, in addition to [`Objects`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,41 +14,42 @@ use crate::objects::Objects;
 use crate::parameter_store::ParameterStore;
 use crate::target::{Target, TargetError};
 
-/// Parameter Store by region.
+/// Access to Parameter Store, by region.
 pub trait Regions: Send + Sync {
     fn store(&self, region: &str) -> Arc<dyn ParameterStore>;
 }
 
-/// What the last page-wise listing of a region showed of one secret. Metadata only; costs no call.
+/// A glimpse of one secret: its state in the last listing of its region. Metadata only; it costs no call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glimpse {
-    /// When the listing was started.
+    /// Time at which the listing was started.
     pub taken_at: DateTime<Utc>,
-    /// The latest version of each asked path; `None` where it does not exist.
+    /// The latest version of each requested path; `None` where it does not exist.
     pub latest: BTreeMap<String, Option<Version>>,
-    /// Paths of records and markers.
+    /// Paths of the secret's records and markers.
     pub staged: Vec<String>,
 }
 
 /// The shared inventory of a region.
 pub trait Inventory: Send + Sync {
-    /// `None` where the listing does not cover these paths, or there is none yet.
+    /// Returns the state of these paths, and of the records below `folder`. `None` where the listing does not cover
+    /// them, is stale, or does not exist yet.
     fn glimpse(&self, region: &str, paths: &[String], folder: &str) -> Option<Glimpse>;
-    /// Whether a listing is about to cover what is new, as far as those before it tell.
+    /// True when a listing is about to cover new paths, as far as the listings before it show.
     fn is_coming(&self, region: &str) -> bool;
 }
 
-/// The systems that must accept what is published.
+/// Access to the systems that must accept what is published.
 #[async_trait]
 pub trait Targets: Send + Sync {
-    /// The target of this secret, where its source has one. Reads what it takes to log in there; connects to nothing.
+    /// Opens the target of this secret, where its source has one. Reads the credentials for it, but does not connect.
     async fn open(
         &self,
         object: &ManagedSecret,
         region: &str,
     ) -> Result<Option<Arc<dyn Target>>, TargetError>;
-    /// The password or token that the target of this secret is administered with, where it names one: it is taken out of
-    /// what hosts print. Connects to nothing.
+    /// Returns the administrator's password or token for the target of this secret, where the spec names one. It is
+    /// redacted from the output of hosts. Does not connect.
     async fn admin_secret(
         &self,
         object: &ManagedSecret,
@@ -56,17 +57,17 @@ pub trait Targets: Send + Sync {
     ) -> Result<Option<SecretValue>, TargetError>;
 }
 
-/// Whether this process may act. Asked right before every effect.
+/// Tells if this process is the leader and may act. It is asked right before every effect.
 pub trait Leadership: Send + Sync {
     fn is_leader(&self) -> bool;
 }
 
-/// The time.
+/// The clock.
 pub trait Clock: Send + Sync {
     fn now(&self) -> DateTime<Utc>;
 }
 
-/// All of them.
+/// All ports of the reconciler.
 pub struct Ports {
     pub clock: Arc<dyn Clock>,
     pub objects: Arc<dyn Objects>,

@@ -1,4 +1,5 @@
-//! How far one pass came, and what it met: the part of the status that is not evidence.
+//! Progress of one pass: how far it came, and what stopped it. It is the part of the status that does not come from the
+//! evidence.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::ManagedSecret;
@@ -9,52 +10,52 @@ use keyturn_rotation::protocol::{Lacking, Next, Step, Waiting};
 
 use super::desired;
 
-/// Most sessions that a message names.
+/// Maximum number of sessions that a message names.
 const SHOWN_CLIENTS: usize = 3;
 
-/// Something that keeps the protocol from being followed.
+/// An obstacle that keeps a pass from following the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocked {
     pub reason: String,
     pub message: String,
-    /// Only a person can end it.
+    /// True when only a person can remove it.
     pub permanent: bool,
-    /// The evidence could not even be looked at.
+    /// True when the evidence could not even be read.
     pub unseen: bool,
 }
 
-/// What one pass has to say.
+/// Results of one pass.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
-    /// The protocol's last word; `None` where it could not be asked.
+    /// The protocol's last answer; `None` where it could not be asked.
     pub next: Option<Next>,
     pub blocked: Option<Blocked>,
-    /// When Parameter Store was read, or had answered an act, for what the pass goes by.
+    /// Time of the evidence: Parameter Store was read then, or answered an act.
     pub read_at: Option<DateTime<Utc>>,
-    /// When the target is asked again, where only it can end the wait.
+    /// Time at which the target is asked again, where only the target can end the wait.
     pub asks_target_at: Option<DateTime<Utc>>,
     pub failure: Option<FailureStatus>,
     pub preflight: Option<PreflightStatus>,
-    /// When a role was given its new password in place, in this pass.
+    /// Time at which a role was given its new password in place, in this pass.
     pub installed_at: Option<DateTime<Utc>>,
-    /// Whether what is published opens nothing any more, as of the last look at its target; `None` where status tells of
-    /// none.
+    /// True when the published credential does not work any more, as of the last answer of its target; `None` where the
+    /// status says nothing about it.
     pub published_is_dead: Option<bool>,
-    /// The rotations that ended in earlier passes and that status does not tell of yet, oldest first.
+    /// Rotations that ended in earlier passes and that the status does not report yet, oldest first.
     pub untold: Vec<LastRotation>,
-    /// The rotations that ended in this pass, oldest first.
+    /// Rotations that ended in this pass, oldest first.
     pub ended: Vec<LastRotation>,
-    /// The latest report of an incident that concerns the secret.
+    /// Time of the latest report of an incident that concerns the secret.
     pub reported_at: Option<DateTime<Utc>>,
-    /// Whether that is not contained yet.
+    /// True while that incident is not contained.
     pub urgent: bool,
-    /// What would be done if the grant's mode were not Observe.
+    /// Description of what would be done if the grant's mode were not Observe.
     pub observed_only: Option<String>,
 }
 
-/// Reason of Ready where the published login was left for one that has yet to be published.
+/// Reason of Ready where the published login was replaced by one that is not published yet.
 pub const LOGIN_REPLACED: &str = "LoginReplaced";
-/// Reason of Ready where nobody has seen yet whether it was.
+/// Reason of Ready where it is not known yet if the published login was replaced.
 pub const LOGIN_UNSEEN: &str = "LoginUnseen";
 
 impl Progress {
@@ -65,7 +66,7 @@ impl Progress {
         }
     }
 
-    /// One sentence for a person on what is going on; empty where nothing is.
+    /// Describes for a person, in one sentence, what is going on; empty where nothing is.
     pub fn message(&self) -> String {
         if let Some(would) = &self.observed_only {
             return would.clone();
@@ -89,7 +90,7 @@ impl Progress {
         }
     }
 
-    /// Reason and message of the Stalled condition, where it holds.
+    /// Returns reason and message of the Stalled condition, where it holds.
     pub fn stalled(&self) -> Option<(String, String)> {
         if let Some(blocked) = self.blocked.as_ref().filter(|b| b.permanent) {
             return Some((blocked.reason.clone(), blocked.message.clone()));
@@ -193,8 +194,8 @@ fn sessions_unseen(username: &str, lacking: Lacking) -> String {
 }
 
 impl Progress {
-    /// Takes up what status kept: a failure's backoff survives a restart, and ends with an edit or a new request.
-    /// One beyond `longest` was set by a clock that has been corrected since, and counts for nothing.
+    /// Restores the progress from the status. The backoff of a failure survives a restart, and ends with an edit or a new
+    /// request. A backoff that ends after `longest` is ignored: it was set by a clock that has been corrected since.
     pub fn resume(
         object: &ManagedSecret,
         reported_at: Option<DateTime<Utc>>,
@@ -217,8 +218,8 @@ impl Progress {
         Self {
             failure,
             preflight,
-            // So until its target has been seen again. What is not ready for another reason, or not known to be, says nothing
-            // of that.
+            // The old result counts until the target was asked again. A secret that is not ready for another reason, or not
+            // known to be ready, says nothing about its login.
             published_is_dead: ready.and_then(|ready| match ready.status.as_str() {
                 "True" => Some(false),
                 _ => (ready.reason == LOGIN_REPLACED).then_some(true),
@@ -229,38 +230,38 @@ impl Progress {
         }
     }
 
-    /// Whether the next attempt of this step lies ahead.
+    /// True when the backoff of this step has not passed.
     pub fn backs_off_from(&self, step: &str, now: DateTime<Utc>) -> bool {
         self.backs_off(now) && self.failure.as_ref().is_some_and(|f| f.step == step)
     }
 
-    /// Whether this step is what failed last.
+    /// True when the last failure was in this step.
     pub fn failed_at(&self, step: Step) -> bool {
         self.failure.as_ref().is_some_and(|failure| failure.step == step.name())
     }
 
-    /// Whether this step is what failed last, in a way that another try of the same cannot mend.
+    /// True when the last failure was in this step, and a retry of the same cannot succeed.
     pub fn refused_for_good(&self, step: Step) -> bool {
         self.failed_at(step) && self.failure.as_ref().is_some_and(|failure| failure.permanent)
     }
 
-    /// Whether the next attempt lies ahead, of what failed last. In an incident a revocation and the other steps do not put
-    /// each other off.
+    /// True when this step has to wait for the backoff of the last failure. In an incident the backoff of a revocation does
+    /// not delay the other steps, and theirs does not delay a revocation.
     pub fn puts_off(&self, step: Step, now: DateTime<Utc>) -> bool {
         let apart = self.failed_at(Step::Retire) != (step == Step::Retire);
-        // Hosts have no password that works until what was installed is taken back.
+        // Hosts have no working password until the installed one is taken back.
         let taken_back = step == Step::Abort && self.refused_for_good(Step::Promote);
         self.backs_off(now) && !(self.urgent && apart) && !taken_back
     }
 
-    /// Whether the next attempt lies ahead.
+    /// True when the backoff of the last failure has not passed.
     pub fn backs_off(&self, now: DateTime<Utc>) -> bool {
         self.failure.as_ref().is_some_and(|f| from_kubernetes(&f.next_attempt_time) > now)
     }
 }
 
 impl Blocked {
-    /// The failure that is being waited out.
+    /// Makes an obstacle of the failure whose backoff has not passed.
     pub fn again(failure: &FailureStatus) -> Self {
         Self {
             reason: failure.reason.clone(),

@@ -1,4 +1,4 @@
-//! The status of a ManagedSecret: a mirror of the evidence and of what is being done about it, rendered as a whole.
+//! Renders the status of a ManagedSecret as a whole, from the evidence and the progress of the pass.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -20,25 +20,26 @@ use keyturn_rotation::schedule::{Due, Verdict};
 use super::progress::{Blocked, LOGIN_REPLACED, LOGIN_UNSEEN, Progress};
 use super::{compromise, desired};
 
-/// How long the end of a rotation is told of that only its version tells.
+/// Maximum age of a creation that the status still reports where only the published version shows it.
 const NEWS: TimeDelta = TimeDelta::days(1);
-/// By how much the clocks of the controller and of the API server may differ.
+/// Maximum difference between the clocks of the controller and of the API server.
 const SKEW: TimeDelta = TimeDelta::minutes(1);
-/// Most entries of `status.history`.
+/// Maximum number of entries in `status.history`.
 const MAX_HISTORY: usize = 10;
-/// Most entries of `status.handledRequests`.
+/// Maximum number of entries in `status.handledRequests`.
 const MAX_REQUESTS: usize = 20;
-/// Most entries of `status.target.notes`.
+/// Maximum number of entries in `status.target.notes`.
 const MAX_NOTES: usize = 32;
-/// Entries of `pendingRetirements` that the schema takes.
+/// Maximum number of entries in `pendingRetirements`; the schema allows no more.
 const MAX_PENDING: usize = 32;
-/// Most entries of `status.target.setUp`, and the most characters of one.
+/// Maximum number of entries in `status.target.setUp`, and maximum number of characters of one.
 const MAX_STATEMENTS: usize = 100;
 const MAX_STATEMENT: usize = 512;
-/// Most characters of a request that a message quotes: an annotation may be long.
+/// Maximum number of characters of a request that a message quotes, since an annotation may be long.
 const MAX_SHOWN_TOKEN: usize = 64;
 
-/// Renders the status from the evidence; `None` of it where it could not be gathered, and then keeps what it said.
+/// Renders the status. Where `observed` is `None`, the evidence could not be read, and everything that depends on it stays
+/// as it was.
 pub fn render(
     object: &ManagedSecret,
     desired: &Desired<'_>,
@@ -58,7 +59,7 @@ pub fn render(
         .map(|failure| FailureStatus { message: conditions::cut(&failure.message), ..failure });
     match (observed, &desired.request) {
         (Some(observed), _) => mirror(&mut status, object, desired, observed, progress, now),
-        // What came with the object is known as such, although nothing could be seen yet.
+        // A request that came with the object counts as handled, even where no evidence could be read yet.
         (None, Some(request)) if desired::is_first_sight(object) => {
             remember_request(&mut status, request.hash.clone());
         }
@@ -141,7 +142,7 @@ fn mirror(
             Due::At(at) if !desired.suspended => Some(to_text(at)),
             _ => None,
         });
-    // While a rotation runs, hosts that have left the spec since are named too: they still have to prove it.
+    // While a rotation runs, hosts that have left the spec are listed too: they still have to prove the new version.
     let counts = |name: &String| desired.hosts.contains(name) || !observed.records.is_empty();
     status.hosts = observed
         .hosts
@@ -165,7 +166,7 @@ fn mirror(
             .or(progress.installed_at.map(to_kubernetes))
             .or_else(|| protocol::installed_at(desired, observed, record).map(to_kubernetes)),
         proven_at: before(object, record).and_then(|r| r.proven_at.clone()).or_else(|| {
-            // One that is not there may only not be shown yet.
+            // A host whose object is not there counts too, since a cache may just not show it yet.
             let mut hosts = observed.hosts.iter().filter(|host| counts(&host.name));
             let proven = observed.is_published(record)
                 && hosts.all(|host| protocol::has_left_the_old(host, desired, observed, record));
@@ -191,8 +192,8 @@ fn mirror(
     answer_request(status, desired, observed, desired::is_first_sight(object), now);
 }
 
-/// The step that a rotation is in. Hosts go by it, so it follows from the evidence; only what comes after the deployment, and
-/// an abort, are told as the protocol says.
+/// Returns the step that a rotation is in. Hosts depend on it, so it follows from the evidence. Only the steps after the
+/// deployment, and an abort, come from the protocol's answer.
 fn step(desired: &Desired<'_>, observed: &Observed, record: &Record, progress: &Progress) -> Step {
     match progress.step() {
         Some(step @ (Step::Retire | Step::Close | Step::Abort)) => step,
@@ -200,21 +201,22 @@ fn step(desired: &Desired<'_>, observed: &Observed, record: &Record, progress: &
     }
 }
 
-/// Whether status says how the rotation of this id ended that began at this time. Where nothing that was published tells of an
-/// earlier one, its id is given once more.
+/// True when the status reports how the rotation ended that has this id and began at this time. The time counts too, since
+/// an id is used again where no published version shows the earlier rotation.
 pub fn is_told(status: &ManagedSecretStatus, id: i64, begun: &Time) -> bool {
     let since = |ended: &LastRotation| ended.finished_at.as_ref().is_none_or(|at| at >= begun);
     status.history.iter().any(|ended| ended.id == Some(id) && since(ended))
 }
 
-/// The rotation that status says is under way and that has ended since: a controller died between deleting its record
-/// and writing so. Only one whose value is published can have; an aborted one is not told apart from a lost record.
+/// Returns the end of the rotation that the status shows as running but that is over: a controller died after it deleted
+/// the record and before it wrote the status. Only a rotation whose value is published is recognised, since an aborted one
+/// cannot be distinguished from a lost record.
 fn ended_unseen(object: &ManagedSecret, observed: &Observed, now: DateTime<Utc>) -> Option<LastRotation> {
     let status = object.status.as_ref()?;
     let rotation = status.rotation.as_ref()?;
     let id = u64::try_from(rotation.id).ok()?;
     let told = is_told(status, rotation.id, &rotation.started_at);
-    // A roll back is never given up, and publishes nothing where the one that failed had not.
+    // A roll back is never given up. It publishes nothing where the failed rotation had published nothing.
     let rolled_back = rotation.trigger == Trigger::RollBack.name();
     let ended = observed.ends_with(id) || rolled_back && observed.records.is_empty();
     if told || observed.records.contains_key(&id) || !ended {
@@ -231,8 +233,8 @@ fn ended_unseen(object: &ManagedSecret, observed: &Observed, now: DateTime<Utc>)
     })
 }
 
-/// The rotation that has published what is there, where it began and ended while no status could be written. Whoever waits
-/// for a record that may lie there unseen keeps the finalizer.
+/// Returns the rotation that published the present value, where it began and ended while no status could be written.
+/// Nothing is returned while the finalizer is set, since keyturn then still waits for a record that may exist unseen.
 fn ended_untold(
     object: &ManagedSecret,
     desired: &Desired<'_>,
@@ -255,8 +257,8 @@ fn ended_untold(
     })
 }
 
-/// The creation that has published what is there: it has no record, so nothing but this version tells of it. That of a day ago
-/// is news to nobody, as where the status was lost.
+/// Returns the creation that published the present value. It has no record, so only this version shows it. A creation that
+/// is older than a day is not reported, for example after the status was lost.
 fn created_untold(
     object: &ManagedSecret,
     desired: &Desired<'_>,
@@ -274,8 +276,8 @@ fn created_untold(
     if is_told || has_a_record || desired.concerns_others() || stamp.at + NEWS <= now {
         return None;
     }
-    // One that came with the object is known before anything can be seen, and its first value answers it all the same: not one
-    // that was made for an earlier object.
+    // A request that came with the object is recorded before any evidence can be read. The first value still answers it,
+    // unless that value was made for an earlier object.
     let came_first =
         last.is_none() && stamp.request.is_none() && stamp.at + SKEW >= desired.timing.created_at;
     let is_answered = |request: &&Request<'_>| {
@@ -292,7 +294,7 @@ fn created_untold(
     })
 }
 
-/// What status said of this rotation.
+/// Returns what the status said about this rotation before.
 fn before<'a>(object: &'a ManagedSecret, record: &Record) -> Option<&'a RotationStatus> {
     let rotation = object.status.as_ref()?.rotation.as_ref()?;
     (u64::try_from(rotation.id).ok() == Some(record.id)).then_some(rotation)
@@ -315,8 +317,8 @@ fn pending_retirements(
     protocol::unretired(desired, observed, record).into_iter().take(MAX_PENDING).map(pending).collect()
 }
 
-/// What the target says of the published login. During a rotation nothing is said of the one that is being replaced, nor is
-/// the login of a record that came back the published one.
+/// Returns what the target says about the published login. While that login is being replaced, the status stays as it was.
+/// The login of a record that came back does not count as the published one.
 fn mirrored_target(
     before: Option<&TargetStatus>,
     target: &TargetEvidence,
@@ -326,7 +328,7 @@ fn mirrored_target(
     let is_published =
         |record: &Record| observed.is_published(record) && !protocol::has_come_back(observed, record);
     let published = observed.records.values().next_back().is_none_or(is_published);
-    // Once the recorded login is published, what was said of the one before it is of no matter.
+    // Once the recorded login is published, the answer about the login before it does not matter.
     let superseded = published && !observed.records.is_empty();
     let answer = target.published.as_ref().filter(|_| !superseded);
     let answer = answer.or(target.recorded.as_ref().filter(|_| published));
@@ -343,7 +345,7 @@ fn mirrored_target(
         notes: target.notes.iter().take(MAX_NOTES).cloned().collect(),
         set_up: shown(&target.set_up),
     };
-    // Nobody needs to know of every look.
+    // A check with the same result is written at most once an hour.
     let unchanged = before.filter(|before| {
         let same = TargetStatus { checked_at: seen.checked_at.clone(), ..(*before).clone() } == seen;
         same && now - from_kubernetes(&before.checked_at) < TimeDelta::hours(1)
@@ -351,7 +353,7 @@ fn mirrored_target(
     Some(unchanged.cloned().unwrap_or(seen))
 }
 
-/// As many statements as the status takes, each at its length.
+/// Returns as many statements as the status may hold, each cut to its maximum length.
 fn shown(statements: &[String]) -> Vec<String> {
     let short = |statement: &String| statement.chars().take(MAX_STATEMENT).collect::<String>();
     let mut shown: Vec<String> = statements.iter().take(MAX_STATEMENTS).map(short).collect();
@@ -362,7 +364,7 @@ fn shown(statements: &[String]) -> Vec<String> {
     shown
 }
 
-/// For how long the hosts had no password that worked, where a role was changed in place.
+/// Returns the number of seconds in which the hosts had no working password, where a role was changed in place.
 pub fn window_seconds(
     object: &ManagedSecret,
     observed: &Observed,
@@ -413,7 +415,8 @@ fn remember_request(status: &mut ManagedSecretStatus, hash: String) {
     }
 }
 
-/// Answers the annotation: from what is published where status has lost it, or as recorded only at first sight.
+/// Answers the request in the annotation: from what is published where the status has lost the answer, or as recorded only
+/// where it came with a new object.
 fn answer_request(
     status: &mut ManagedSecretStatus,
     desired: &Desired<'_>,
@@ -426,7 +429,7 @@ fn answer_request(
     if known {
         remember_request(status, request.hash.clone());
     }
-    // One that is known from an object at which nothing could be seen yet has still to be told of.
+    // A request that was recorded before any evidence could be read still has to be reported.
     let told = known && status.last_rotation.is_some();
     if told || observed.records.values().any(|r| r.request.as_deref() == Some(request.token)) {
         return;
@@ -434,12 +437,12 @@ fn answer_request(
     let published = observed.ids_of_request(&request.hash);
     if let Some(id) = published.last() {
         remember_request(status, request.hash.clone());
-        // A rotation since then is what ended last, although a status that was lost cannot tell of it.
+        // A later rotation is the one that ended last, although a lost status cannot report it.
         if observed.highest_id_in_store(desired.owner) > *id {
             return;
         }
         let id = i64::try_from(*id).ok();
-        // An incident leads to a second value too, and never back to the first.
+        // An incident also leads to a second value for one request, but never back to the first value.
         let rolled_back = published.len() > 1 && desired.incidents.is_empty();
         let result = if rolled_back { "RolledBack" } else { "Succeeded" };
         let ended = LastRotation {
@@ -452,7 +455,7 @@ fn answer_request(
         };
         remember(status, ended);
     } else if (first_sight || known) && observed.parameters.iter().any(|p| !p.versions.is_empty()) {
-        // In the history too: a rotation under way is what ended last before long.
+        // Added to the history too, since a running rotation will soon take its place as the last one.
         remember(
             status,
             LastRotation {
@@ -467,7 +470,7 @@ fn answer_request(
     }
 }
 
-/// How a record ended, for status and Event.
+/// Returns how the rotation of a record ended, for status and Event.
 pub fn ended(record: &Record, superseded: bool, now: DateTime<Utc>) -> LastRotation {
     let result = match record.trigger {
         _ if superseded => "Aborted",
@@ -484,7 +487,8 @@ pub fn ended(record: &Record, superseded: bool, now: DateTime<Utc>) -> LastRotat
     }
 }
 
-/// What `suspend` keeps from starting, for a person who wonders why nothing happens; `None` where it holds nothing back.
+/// Describes what `suspend` keeps from starting, for a person who wonders why nothing happens; `None` where it holds
+/// nothing back.
 fn held_by_suspend(
     status: &ManagedSecretStatus,
     desired: &Desired<'_>,
@@ -504,8 +508,8 @@ fn held_by_suspend(
     })
 }
 
-/// Ready is told from the evidence: published, and accepted by what has to accept it as of the last look. What keeps the
-/// next step from being taken is told beside it.
+/// Returns the condition Ready. It follows from the evidence: the value is published, and its target accepted it at the
+/// last check. The reason why the next step is not taken is added to the message.
 fn ready(
     status: &ManagedSecretStatus,
     desired: &Desired<'_>,
@@ -547,7 +551,7 @@ fn ready(
     (c::READY, Truth::True, reason, message)
 }
 
-/// Why what is published opens nothing, or may open nothing, as far as its target has said.
+/// Returns the reason why the published credential does not work, or may not work, as far as its target has said.
 fn not_accepted(
     status: &ManagedSecretStatus,
     desired: &Desired<'_>,
@@ -555,7 +559,7 @@ fn not_accepted(
     progress: &Progress,
 ) -> Option<(Truth, String, String)> {
     let seen = observed.and_then(|observed| protocol::published_is_dead(desired, observed));
-    // What the pass has done to the login since counts until it was seen again.
+    // A change of the login in this pass counts until the target was asked again.
     let is_dead = match progress.published_is_dead {
         Some(true) => Some(true),
         _ => seen.or(progress.published_is_dead),
@@ -566,7 +570,7 @@ fn not_accepted(
             LOGIN_REPLACED,
             "The login that is published is not accepted any more, and the new one is not published yet",
         ),
-        // A status that was lost may have said so.
+        // The status may have known it and was lost.
         None if observed.is_some() => (
             Truth::Unknown,
             LOGIN_UNSEEN,
@@ -581,7 +585,7 @@ fn not_accepted(
     Some((truth, reason.to_owned(), message.to_owned()))
 }
 
-/// What is going on, or else what is held back.
+/// Describes what is going on, or else what is held back.
 fn told(progress: &Progress, held: Option<&str>) -> String {
     let message = progress.message();
     if message.is_empty() { held.unwrap_or_default().to_owned() } else { message }
@@ -602,7 +606,7 @@ fn rotating(status: &ManagedSecretStatus, progress: &Progress, held: Option<(&st
     }
 }
 
-/// The conditions that the evidence alone decides.
+/// Returns the conditions that follow from the evidence alone.
 fn facts(
     object: &ManagedSecret,
     desired: &Desired<'_>,
@@ -682,7 +686,8 @@ fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> 
             let ours = matches!(parameter.latest().map(|s| &s.author), Some(Author::Ours(_)));
             let path = &parameter.path;
             let shown = host.shown_of(parameter, parameter.latest());
-            // Where nothing can be compared a deployment speaks for it, and of what keyturn did not publish there is none.
+            // Where nothing can be compared, a deployment is enough. A value that keyturn did not publish has no
+            // deployment.
             let shown = shown.filter(|shown| shown.proof != Proof::Incomparable || shown.deployed || !ours);
             match shown.map(|shown| shown.proof) {
                 Some(Proof::Proven) => {}
@@ -733,7 +738,7 @@ fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> 
     ))
 }
 
-/// Reason and message of what keeps a rotation from starting, beside the hosts.
+/// Returns reason and message of what keeps a rotation from starting, other than the hosts.
 fn refused_before_the_start(progress: &Progress) -> Option<(&str, &str)> {
     match (&progress.next, &progress.blocked) {
         (Some(Next::Wait { step: Step::Preflight, why: Waiting::Target(problem), .. }), _) => {
@@ -786,7 +791,7 @@ fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) ->
     }
 }
 
-/// A window that cannot be read is told by the protocol.
+/// Returns the schedule's verdict; `None` also where a window cannot be read, which the protocol reports.
 fn look_at_schedule(desired: &Desired<'_>, observed: &Observed, now: DateTime<Utc>) -> Option<Verdict> {
     protocol::look_at_schedule(desired, observed, now).ok().flatten()
 }

@@ -33,13 +33,13 @@ fn secret(suspend: bool, request: Option<&str>) -> ManagedSecret {
     .unwrap()
 }
 
-/// What status says where keyturn published the value an hour ago, or nothing is published.
+/// Renders the status where keyturn published the value an hour ago, or where nothing is published.
 fn status(object: &ManagedSecret, published: bool, incidents: Vec<Incident>) -> ManagedSecretStatus {
     let versions = published.then(|| version(1, None));
     status_beside(object, versions.into_iter().collect(), incidents)
 }
 
-/// Of an hour ago, by the rotation of the same number.
+/// A version that was published an hour ago, by the rotation of the same number.
 fn version(number: u64, request: Option<&str>) -> Version {
     let at = now() - TimeDelta::hours(1);
     let request = request.map(request::hash);

@@ -1,4 +1,4 @@
-//! What a target shows of one secret, and which logins are tried there.
+//! Gathers the evidence from the target of one secret, and selects the logins that are tried there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::generator;
 use crate::parameter_store::{ParameterStore, StoreError};
 use crate::target::{Answer, Issued, Login, Session, Target, TargetError};
 
-/// Most published versions whose passwords are tried where a role has to change its own.
+/// Maximum number of older versions whose passwords are tried where a role has to change its own password.
 const OLDER_VERSIONS: usize = 5;
 
 impl From<&TargetError> for TargetProblem {
@@ -27,7 +27,7 @@ impl From<&TargetError> for TargetProblem {
     }
 }
 
-/// Looks at the target of a secret whose Parameter Store was just looked at.
+/// Asks the target of a secret for its evidence. `observed` is the evidence of a full read of Parameter Store just before.
 pub async fn look(
     target: Result<&dyn Target, &TargetError>,
     object: &ManagedSecret,
@@ -68,7 +68,7 @@ pub async fn look(
                     evidence.recorded = Some(acceptance(target, &login).await);
                     look_as_itself(target, object, &login, &mut evidence).await;
                     evidence.replaced = end_of_replaced(target, object, store, observed, &evidence).await?;
-                    // What it replaces may be another pair than what somebody has put there since.
+                    // The record may replace a pair other than the one that somebody has published since.
                     let newest = observed.records.values().next_back();
                     let is_published = newest.is_some_and(|record| observed.is_published(record));
                     if object.spec.generate.cloudflare_r2.is_some() && !is_published {
@@ -99,7 +99,7 @@ pub async fn look(
     Ok(evidence)
 }
 
-/// Without an administrator a role that has its new password sees its own sessions.
+/// Lists the sessions of a role as the role itself sees them, where there is no administrator and its new password works.
 async fn look_as_itself(
     target: &dyn Target,
     object: &ManagedSecret,
@@ -114,12 +114,12 @@ async fn look_as_itself(
             evidence.sessions = sessions.into_iter().map(session).collect();
             evidence.can_log_in.insert(login.username.clone());
         }
-        // Only an incident needs them, and takes what it does not see for open.
+        // Only an incident needs the sessions, and it treats sessions that it cannot see as open.
         Err(error) => tracing::info!(reason = error.reason, "{}", error.message),
     }
 }
 
-/// Whether nobody but the role itself can change it.
+/// True when only the role itself can change its password, since there is no administrator.
 pub fn changes_itself(object: &ManagedSecret) -> bool {
     let postgres = object.spec.generate.postgres.as_ref();
     postgres.is_some_and(|spec| spec.admin_secret_ref.is_none() && spec.admin_parameter.is_none())
@@ -129,7 +129,7 @@ fn session(of_target: Session) -> OpenSession {
     OpenSession { username: of_target.username, client: of_target.client, since: of_target.since }
 }
 
-/// What the target says to the logins that open records replace, once they are not among those that can log in.
+/// Tries the logins that open records replace, once they are no longer listed as able to log in, and returns the answers.
 async fn end_of_replaced(
     target: &dyn Target,
     object: &ManagedSecret,
@@ -148,7 +148,7 @@ async fn end_of_replaced(
         let found = if object.spec.generate.cloudflare_r2.is_some() {
             pairs::of_ids(&gone, object, store, observed, &record.base).await?
         } else {
-            // What a role had before its rotation is what was published then.
+            // The earlier password of a role is the one that was published when its rotation began.
             let login = published_login(object, store, observed, Some(&record.base)).await?;
             login.into_iter().filter(|login| gone.contains(&login.username)).collect()
         };
@@ -160,7 +160,7 @@ async fn end_of_replaced(
     Ok(answers)
 }
 
-/// What is known of the logins that the target made: which of them are, or were, published.
+/// Returns the logins that the target made, each with the knowledge if it is, or was, published.
 async fn known_of(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
@@ -182,7 +182,7 @@ async fn known_of(
     Ok(known)
 }
 
-/// Whether any of these versions publishes a login. What cannot be read may.
+/// True when any of these versions publishes a login. A version that cannot be read counts as publishing it.
 async fn publishes(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
@@ -207,7 +207,7 @@ async fn publishes(
     Ok(false)
 }
 
-/// By username: how long the logins work that end by themselves.
+/// Returns by username the lifetime of the logins that expire.
 fn lifetimes_of(issued: &[Issued]) -> BTreeMap<String, Lifetime> {
     let lifetime = |login: &Issued| {
         let lifetime = Lifetime { begins: login.at, ends: login.expires_at? };
@@ -216,20 +216,20 @@ fn lifetimes_of(issued: &[Issued]) -> BTreeMap<String, Lifetime> {
     issued.iter().filter_map(lifetime).collect()
 }
 
-/// What a person should know of the published token where it is near its end: something has kept it from being rotated.
+/// Returns a note for a person where the published token expires soon: something has kept it from being rotated.
 fn near_end(lifetime: &Lifetime, now: DateTime<Utc>) -> Option<String> {
     let end = to_text(lifetime.ends);
     (now > lifetime.replace_by())
         .then(|| format!("The published token ends by itself at {end}: rotate before that"))
 }
 
-/// Whether this is the login of the role from which a pair is to be made.
+/// True when this is the login of the role that a pair has to be made from.
 fn is_to_be_replaced(object: &ManagedSecret, login: &Login) -> bool {
     let pair = object.spec.generate.postgres.as_ref().and_then(|p| p.alternating_roles.as_ref());
     pair.and_then(|pair| pair.bootstrap.as_ref()).is_some_and(|bootstrap| bootstrap.from == login.username)
 }
 
-/// Tries a login.
+/// Tries a login and returns the target's answer.
 pub async fn acceptance(target: &dyn Target, login: &Login) -> Acceptance {
     match target.try_login(login).await {
         Ok(Answer::Accepted) => Acceptance::Accepted,
@@ -253,7 +253,7 @@ pub fn login_of(credential: &Credential) -> Login {
     Login { username: credential.username.clone(), password: credential.password.duplicate() }
 }
 
-/// The login that is published now, or by these versions; `None` where what is published is none of this source.
+/// Reads the login that is published now, or by these versions. `None` where the texts hold no login of this source.
 pub async fn published_login(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
@@ -279,16 +279,17 @@ pub async fn published_login(
         .map(|(username, password)| Login { username: username.to_owned(), password }))
 }
 
-/// The logins that may be published: the roles of the source, and the one that a bootstrap starts from.
+/// Lists the usernames that may be published: the roles of the source, and the role that a bootstrap starts from.
 fn usernames(postgres: &PostgresSpec) -> Vec<&str> {
     let from =
         postgres.alternating_roles.iter().filter_map(|r| r.bootstrap.as_ref()).map(|b| b.from.as_str());
     postgres.roles().into_iter().chain(from).collect()
 }
 
-/// The username that is in use where this one is published: that one, unless it is shut out and another of the pair is not. So
-/// it is where somebody brought the version of an earlier rotation back, which hosts have left. Only the server can tell, so
-/// its problem is the answer where it does not show its roles and somebody has written the parameter.
+/// Returns the username that is in use. That is the published one, unless it cannot log in and the other role of the pair
+/// can: then somebody has brought back the version of an earlier rotation, which hosts no longer use. Only the server can
+/// show that. So where somebody has written the parameter and the server does not show its roles, the server's problem is
+/// returned.
 pub fn username_in_use(
     postgres: &PostgresSpec,
     published: Option<String>,
@@ -308,7 +309,7 @@ pub fn username_in_use(
     Ok(Some(other.unwrap_or(published).clone()))
 }
 
-/// The username that a new rotation gives a password to, where this one is in use.
+/// Returns the username that a new rotation gives a password to, from the one that is in use.
 pub fn next_username(postgres: &PostgresSpec, in_use: Option<&str>) -> Option<String> {
     if let Some(single) = &postgres.single_role {
         return Some(single.name.clone());
@@ -317,7 +318,7 @@ pub fn next_username(postgres: &PostgresSpec, in_use: Option<&str>) -> Option<St
     names.iter().find(|name| Some(name.as_str()) != in_use).cloned()
 }
 
-/// Passwords that the role may have at the moment, likeliest first: published, recorded, published before.
+/// Returns the logins that the role may have at the moment, likeliest first: published, recorded, published before.
 pub async fn own_logins(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
@@ -340,7 +341,7 @@ pub async fn own_logins(
     for credential in observed.records.values().rev().filter_map(|record| record.credential.as_ref()) {
         add(login_of(credential));
     }
-    // With several parameters nothing says which of their older versions belong together.
+    // With several parameters it is not known which of their older versions belong together.
     if let [parameter] = observed.parameters.as_slice() {
         for seen in parameter.versions.iter().rev().skip(1).take(OLDER_VERSIONS) {
             let versions = BTreeMap::from([(parameter.path.clone(), seen.version.number)]);
@@ -352,7 +353,7 @@ pub async fn own_logins(
     Ok(logins)
 }
 
-/// What is published is no login of this source.
+/// Returns the problem of a published text that holds no login of this source.
 pub fn unreadable(object: &ManagedSecret) -> TargetProblem {
     if object.spec.generate.cloudflare_r2.is_some() {
         return TargetProblem {

@@ -1,4 +1,4 @@
-//! What the protocol's answer leads to where it is no act: rest, wait, stop, try again later.
+//! Handles the protocol's answers that are not acts: rest, wait, stop, retry later.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::ManagedSecret;
@@ -10,16 +10,17 @@ use keyturn_rotation::protocol::{Act, Next, Step, Waiting};
 use super::progress::{Blocked, Progress};
 use super::{HOST_POLL, ManagedSecrets, desired};
 
-/// While somebody may use what was read, nothing is put off for longer.
+/// Maximum backoff in an incident, while somebody may use what was read.
 const LONGEST_BACKOFF_IN_AN_INCIDENT: TimeDelta = TimeDelta::minutes(1);
 
-/// A wait for a target has lasted at least this many times as long as the pause until it is asked again.
+/// Divisor of the pauses while waiting for a target: it is asked again after the length of the wait so far, divided by
+/// this.
 const LOOKS_PER_WAIT: i32 = 20;
-/// The longest such pause.
+/// The longest pause until a target is asked again.
 const LONGEST_PAUSE: TimeDelta = TimeDelta::minutes(5);
 
-/// When the target is asked again, where only what happens there can end the wait: rarer and rarer the longer it lasts.
-/// Every look costs calls of Parameter Store and logins, and such a wait may last for days.
+/// Returns the time at which the target is asked again, where only a change there can end the wait. The pauses grow with
+/// the length of the wait: each time costs calls to Parameter Store and logins, and such a wait may last for days.
 pub(super) fn asks_target_at(next: &Next, observed: &Observed, urgent: bool) -> Option<DateTime<Utc>> {
     let Next::Wait { why, until: None, .. } = next else { return None };
     let asked_at = observed.target.as_ref().filter(|_| why.is_for_the_target())?.at;
@@ -28,17 +29,17 @@ pub(super) fn asks_target_at(next: &Next, observed: &Observed, urgent: bool) -> 
     Some(asked_at + ((asked_at - begun_at) / LOOKS_PER_WAIT).clamp(HOST_POLL, longest))
 }
 
-/// What a pass does next.
+/// Next action of a pass.
 pub(super) enum Turn {
     Act(Step, Act),
-    /// Nothing more; `progress` tells why.
+    /// Nothing more to do; `progress` says why.
     Quiet,
-    /// The evidence is too old to wait on it.
+    /// The evidence is too old to wait on it: a full read is needed.
     LookCloser,
 }
 
 impl ManagedSecrets {
-    /// `fresh`: whether the answer rests on a close look of this very pass.
+    /// Handles the protocol's answer. `fresh` is true when the answer rests on a full read in this very pass.
     pub(super) fn turn(
         &self,
         next: Next,
@@ -88,7 +89,7 @@ impl ManagedSecrets {
         Turn::Quiet
     }
 
-    /// Counts a failure of a step and sets the time of the next attempt.
+    /// Counts a failure of a step, and sets the time of the next attempt.
     pub(super) fn fail(
         &self,
         object: &ManagedSecret,
@@ -97,8 +98,9 @@ impl ManagedSecrets {
         blocked: Blocked,
         now: DateTime<Utc>,
     ) {
-        // A publication that is refused and what takes it back are one series of failures. So are a revocation and the other
-        // steps where they do not put each other off: they would begin anew by turns, and the pause would never grow.
+        // A refused publication and the acts that take it back count as one series of failures. In an incident so do a
+        // revocation and the other steps, which do not delay each other: otherwise each would begin a new series by turns,
+        // and the backoff would never grow.
         let takes_back = |step: &str| step == Step::Promote.name() || step == Step::Abort.name();
         let revokes = |step: &str| step == Step::Retire.name();
         let urgent = progress.urgent;
@@ -107,7 +109,8 @@ impl ManagedSecrets {
             f.step == step || takes_back(&f.step) && takes_back(step) || takes_turns
         };
         let attempts = progress.failure.as_ref().filter(of_the_same).map_or(0, |f| f.attempts) + 1;
-        // What follows from a publication that was refused for good does not wait: hosts may have no password that works.
+        // The acts that follow from a publication that was refused for good start without backoff: hosts may have no
+        // working password.
         let is_news = step == Step::Promote.name() && blocked.permanent && attempts == 1;
         let backoff = if is_news { TimeDelta::zero() } else { self.settings.backoff(attempts) };
         let next = now + if progress.urgent { backoff.min(LONGEST_BACKOFF_IN_AN_INCIDENT) } else { backoff };
@@ -135,7 +138,7 @@ impl ManagedSecrets {
         progress.blocked = Some(blocked);
     }
 
-    /// A failed preflight is asked for again after the backoff.
+    /// Requests a failed preflight again after its backoff.
     fn preflight_failed(
         &self,
         object: &ManagedSecret,

@@ -8,7 +8,7 @@ fn begun() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap()
 }
 
-/// A rotation whose target was asked at this time.
+/// Evidence of a rotation whose target was asked at this time.
 fn asked(at: DateTime<Utc>) -> Observed {
     let record = Record {
         id: 2,
@@ -34,7 +34,7 @@ fn sessions() -> Next {
     waits(Waiting::Sessions { username: "app_a".into(), clients: vec!["203.0.113.9".into()] })
 }
 
-/// How often the target is asked in a wait of this length.
+/// Counts how often the target is asked in a wait of this length.
 fn looks_within(length: TimeDelta, urgent: bool) -> usize {
     let mut at = begun();
     let mut looks = 0;
