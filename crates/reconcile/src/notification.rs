@@ -111,7 +111,7 @@ pub fn troubles<'a>(
     })
 }
 
-/// Makes a problem of a condition, with the condition's reason as the cause.
+/// Converts a condition to a problem, with the condition's reason as the cause.
 pub fn trouble((topic, condition): (Topic, &Condition)) -> Trouble {
     (topic, condition.reason.clone(), condition.message.clone())
 }

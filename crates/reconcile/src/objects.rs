@@ -17,7 +17,7 @@ pub struct Notice {
     pub warning: bool,
     /// CamelCase, such as `RotationCompleted`.
     pub reason: &'static str,
-    /// What was done, such as `Rotate`.
+    /// Action of the Event, such as `Rotate`.
     pub action: &'static str,
     pub note: String,
 }

@@ -314,7 +314,7 @@ fn a_deployment_waits_for_secrets_that_are_about_to_be_published_but_not_for_lon
         (971, "Promote", 900, Some(1001)),
         (970, "Promote", 970, None),
         (980, "Deploy", 990, None),
-        // A series of arrivals does not delay the deployment for ever.
+        // A series of arrivals does not delay the deployment without end.
         (895, "Record", 990, Some(1015)),
         (880, "Record", 999, None),
     ];

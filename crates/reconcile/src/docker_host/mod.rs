@@ -103,7 +103,7 @@ enum Acted {
     Failed(StartFailure),
     /// A collection could not be started. The host itself has no fault.
     Postponed,
-    /// Somebody else changed the host or its inputs first: decide again.
+    /// The host, a grant, a role or the leadership changed in the meantime: decide again.
     Overtaken,
 }
 

@@ -336,7 +336,7 @@ fn show_images(status: &mut DockerHostStatus, host: &DockerHost, job: &DeployJob
     };
     let images = match &report.images {
         Some(images) => images,
-        // Otherwise a host that asks for audits would be asked for one for ever.
+        // Otherwise a host that asks for audits would be asked again and again.
         None if host.spec.audit.is_some() && ending.compared() => &silence,
         None => return,
     };

@@ -26,7 +26,8 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Returns the names for a secret. `staging` is the path below which the records of rotations lie.
+    /// Returns the names by which CloudTrail events refer to a secret. `staging` is the path below which the records of
+    /// rotations lie.
     pub fn of(secret: &ManagedSecret, region: &str, staging: Option<&str>) -> Self {
         let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
         Self {

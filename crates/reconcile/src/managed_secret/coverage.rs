@@ -18,7 +18,8 @@ use crate::settings::Settings;
 /// reports why it cannot.
 const STALE_AFTER: TimeDelta = TimeDelta::minutes(15);
 const STALE_INTERVALS: i32 = 10;
-/// Number of pauses between whole listings. A listing of many pages has long pauses.
+/// Age at which a listing is stale, as a number of pauses between whole listings. A listing of many pages has long
+/// pauses.
 const STALE_PAUSES: i32 = 2;
 
 /// Namespace and name of a ManagedSecret.

@@ -63,8 +63,8 @@ pub enum Requeue {
 pub struct ManagedSecrets {
     ports: Ports,
     settings: Settings,
-    /// Memory of the last pass over each secret, for the next pass. It serves as evidence and for the status. Together with
-    /// a listing that shows the same, it suffices to end a rotation.
+    /// Memory of the last pass over each secret. The next pass uses it as evidence, and for reporting what could not be
+    /// written to the status. Where a listing shows the same, it suffices to end a rotation.
     memory: Mutex<HashMap<(String, String), Remembered>>,
     /// Time since which each secret with a finalizer has been seen without a record. It can only delay an act, never cause
     /// one.

@@ -102,7 +102,7 @@ pub(super) enum Basis {
     Look,
 }
 
-/// Evidence state of the pass: the origin of the evidence, and how exact it is.
+/// State of a pass about its evidence: the opened target, the origin of the evidence, and what the next read has to show.
 #[derive(Default)]
 pub(super) struct Sight {
     target: Opened,

@@ -249,7 +249,7 @@ impl Progress {
     /// not delay the other steps, and theirs does not delay a revocation.
     pub fn puts_off(&self, step: Step, now: DateTime<Utc>) -> bool {
         let apart = self.failed_at(Step::Retire) != (step == Step::Retire);
-        // Hosts have no working password until the installed one is taken back.
+        // Hosts have no working password until the role has its published password again.
         let taken_back = step == Step::Abort && self.refused_for_good(Step::Promote);
         self.backs_off(now) && !(self.urgent && apart) && !taken_back
     }

@@ -317,8 +317,8 @@ fn pending_retirements(
     protocol::unretired(desired, observed, record).into_iter().take(MAX_PENDING).map(pending).collect()
 }
 
-/// Returns what the target says about the published login. While that login is being replaced, the status stays as it was.
-/// The login of a record that came back does not count as the published one.
+/// Returns what the target says about the published login. Where the target was asked only about the login that will
+/// replace it, the status stays as it was. The login of a record that came back does not count as the published one.
 fn mirrored_target(
     before: Option<&TargetStatus>,
     target: &TargetEvidence,
@@ -415,8 +415,8 @@ fn remember_request(status: &mut ManagedSecretStatus, hash: String) {
     }
 }
 
-/// Answers the request in the annotation: from what is published where the status has lost the answer, or as recorded only
-/// where it came with a new object.
+/// Answers the request in the annotation. Where the status has lost the answer, it follows from what is published. A
+/// request that came with a new object is recorded and not executed.
 fn answer_request(
     status: &mut ManagedSecretStatus,
     desired: &Desired<'_>,
@@ -442,7 +442,8 @@ fn answer_request(
             return;
         }
         let id = i64::try_from(*id).ok();
-        // An incident also leads to a second value for one request, but never back to the first value.
+        // Two published values for one request mean a roll back, except in an incident: there the second value is a new
+        // one.
         let rolled_back = published.len() > 1 && desired.incidents.is_empty();
         let result = if rolled_back { "RolledBack" } else { "Succeeded" };
         let ended = LastRotation {
@@ -686,8 +687,8 @@ fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> 
             let ours = matches!(parameter.latest().map(|s| &s.author), Some(Author::Ours(_)));
             let path = &parameter.path;
             let shown = host.shown_of(parameter, parameter.latest());
-            // Where nothing can be compared, a deployment is enough. A value that keyturn did not publish has no
-            // deployment.
+            // Where nothing can be compared, a deployment of the version counts as proof. A version that keyturn did not
+            // publish was never deployed.
             let shown = shown.filter(|shown| shown.proof != Proof::Incomparable || shown.deployed || !ours);
             match shown.map(|shown| shown.proof) {
                 Some(Proof::Proven) => {}

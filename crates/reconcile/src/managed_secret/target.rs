@@ -160,7 +160,7 @@ async fn end_of_replaced(
     Ok(answers)
 }
 
-/// Returns the logins that the target made, each with the knowledge if it is, or was, published.
+/// Returns the logins that the target made, and for each of them whether it is published now or was published before.
 async fn known_of(
     object: &ManagedSecret,
     store: &dyn ParameterStore,

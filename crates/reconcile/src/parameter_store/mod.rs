@@ -80,8 +80,8 @@ pub enum Created {
 /// Parameter Store in one account and region. Every call has a timeout well below the grace, and takes its turn in the
 /// request budget of that account and region.
 ///
-/// Versions are returned only with stamps of this installation (see [`seal`]). A stamp that somebody else has put into a
-/// description is returned as a claim.
+/// A returned version has a stamp only where this installation made the stamp (see [`seal`]). A stamp that somebody else
+/// has put into a description is returned as a claim.
 #[async_trait]
 pub trait ParameterStore: Send + Sync {
     /// Lists the latest version of every wanted parameter, by pages of metadata. An entry that ends in `/` is a folder and

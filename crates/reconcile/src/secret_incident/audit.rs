@@ -220,7 +220,7 @@ fn not_granted(secrets: &[String]) -> String {
     )
 }
 
-/// Drops the results where the start of the suspicion was moved back, since they do not reach that far.
+/// Drops the results where the suspicion now starts at an earlier time, since they do not reach back that far.
 fn forget_what_begins_too_late(status: &mut SecretIncidentStatus, since: DateTime<Utc>) {
     let Some(audit) = &mut status.audit else { return };
     let begin = audit.since.as_ref().map(from_kubernetes);

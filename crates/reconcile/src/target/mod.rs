@@ -54,7 +54,7 @@ pub struct Roles {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issued {
     pub username: String,
-    /// The rotation whose id is in its name.
+    /// Id of the rotation that the login is named after.
     pub id: RotationId,
     /// Creation time, by the target's clock.
     pub at: DateTime<Utc>,
@@ -105,7 +105,7 @@ pub struct Session {
 pub struct TargetError {
     /// Reason of a condition, in one word: `TargetUnreachable`, `LoginRefused`, `RoleMissing`…
     pub reason: &'static str,
-    /// What failed, on which server and role, why, and what to do.
+    /// Description of what failed, on which server and role, why, and what to do.
     pub message: String,
     /// True when only a person can end the failure. It is still retried, with backoff.
     pub permanent: bool,
@@ -152,7 +152,7 @@ pub trait Target: Send + Sync {
         Err(sees_nothing(&own.username))
     }
 
-    /// Ends sessions of a role, as the role itself: those that were opened before this time of the target's clock.
+    /// Ends, logged in as the role itself, the role's sessions that were opened before this time of the target's clock.
     async fn end_own_sessions(&self, own: &Login, _opened_before: DateTime<Utc>) -> Result<(), TargetError> {
         Err(sees_nothing(&own.username))
     }
