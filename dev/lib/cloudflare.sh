@@ -4,7 +4,7 @@
 # The build that the tests use, whatever keyturn's is. The package alone would get libraries with fewer features, which would
 # all be compiled once more.
 cloudflare_build() {
-  cd "$REPO"
+  cd "$REPO" || return
   cargo build --locked --workspace --bin cloudflare-emulator
 }
 

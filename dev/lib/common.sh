@@ -1,5 +1,6 @@
 # What every part of the world shares: where things lie, which addresses they have, how a process is waited for.
 # shellcheck shell=bash
+# shellcheck disable=SC2034  # the other parts use them
 
 # Built tools and root filesystems are expensive and depend on nothing but the files they are keyed by, so they
 # outlive the checkout. State belongs to the checkout; what must not survive a boot of the machine lies under /run.

@@ -49,7 +49,7 @@ current_down() {
   phase "deleting what lies outside of it" current_delete_outside
   grep '^kept' "$(phase_log "deleting what lies outside of it")" || true
   # Not the folder as a whole: KEYTURN_STATE may name one with other things in it.
-  rm -rf "$STATE"/{bin,ssh,log,cluster,checkout.tar.gz,image-id}
+  rm -rf "${STATE:?}"/{bin,ssh,log,cluster,checkout.tar.gz,image-id}
   rmdir "$STATE" 2>/dev/null || true
 }
 

@@ -5,6 +5,7 @@
 readonly IMAGE_FOLDER="${CARGO_TARGET_DIR:-$REPO/target}/image"
 
 # dockerfile WORDS: the rest of the lines of the Dockerfile that start so, without quotes and brackets.
+# shellcheck disable=SC2021  # the brackets of ENTRYPOINT are meant
 dockerfile() { sed -n "s/^$1[ =]//p" "$REPO/Dockerfile" | tr -d '["]'; }
 
 # What docker would send to its builder.

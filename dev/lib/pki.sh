@@ -5,8 +5,9 @@
 make_pki() {
   [[ ! -e $PKI/complete ]] || return 0
   rm -rf "$PKI"
-  mkdir -p -m 700 "$PKI"
-  cd "$PKI"
+  mkdir -p "${PKI%/*}"
+  mkdir -m 700 "$PKI"
+  cd "$PKI" || return
 
   openssl ecparam -name prime256v1 -genkey -noout -out ca.key
   openssl req -x509 -new -key ca.key -days 3650 -subj /CN=keyturn-world -out ca.crt \
@@ -36,6 +37,7 @@ DNS:kubernetes.default.svc.cluster.local"
   for type in ed25519 ecdsa rsa; do
     ssh-keygen -q -t $type -N '' -C production -f "ssh/ssh_host_${type}_key"
     # The deploy account's keys, one of each kind; RSA in the form that EC2 hands out.
+    # shellcheck disable=SC2046  # two words, or none
     ssh-keygen -q -t $type -N '' -C deploy -f "ssh/deploy_$type" $([[ $type != rsa ]] || echo -m PEM)
   done
   cat ssh/deploy_*.pub >ssh/authorized_keys

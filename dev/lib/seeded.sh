@@ -1,4 +1,5 @@
 # What dev/seeded-bugs and dev/guards have in common.
+# shellcheck shell=bash
 
 # Copies the sources into a tree, with everything that a list names in it, each behind its name in KEYTURN_SEEDED_BUG.
 seeded_copy() { # seeded_copy TREE LOG LIST

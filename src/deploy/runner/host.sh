@@ -28,11 +28,12 @@
 #   KEYTURN_SUDO          "yes" where docker is called by sudo
 #   KEYTURN_DOCKER        docker's path, where it is not found
 # docs/docker-hosts.md says what is left to whoever holds the key; tests/host_script.rs tests each of its sentences.
+# shellcheck shell=sh
 
 say() { printf 'keyturn: %s\n' "$*"; }
 
 finish() {
-  say done
+  say 'done'
   exit 0
 }
 
@@ -145,7 +146,7 @@ deploy() {
     flock 8
     # The same run asks again: its pod or its connection was lost. It gets its result, whatever that is.
     for known in "$state/runs/"*."$revision.$run"; do
-      [ -e "$known/result" ] && brings_the_same "$known" || continue
+      { [ -e "$known/result" ] && brings_the_same "$known"; } || continue
       exec 8>&- 9>&-
       follow started "$known"
     done
@@ -488,6 +489,7 @@ prove() {
   need sha256sum coreutils
   case $(command -v printf) in /*) unfit "the host's sh has no built-in printf; make /bin/sh dash, bash or busybox" ;; esac
   check_docker
+  # shellcheck disable=SC3045  # dash, bash and busybox have it
   ulimit -c 0 2>/dev/null
   LC_ALL=C
   export LC_ALL
@@ -867,6 +869,7 @@ need_time() {
     unfit "the forced command of the key gives $1 s, and $2 is $timeout s; raise $3 there, or lower $2"
 }
 
+# shellcheck disable=SC1007  # fields that a request leaves out are empty
 answer() {
   verb= project= sudo=no revision= run= replay=yes idle=no timeout= wait=0 parameters= pinned= checks= script= image=
   incident= secret= since= until= docker= named= looked=
@@ -903,7 +906,7 @@ case ${1:-} in
   serve)
     served=yes
     # Installed as a forced command: the copy that the pod sends is skipped.
-    read -r length && is_number "$length" || bad_request length
+    { read -r length && is_number "$length"; } || bad_request length
     dd bs=1 count="$length" of=/dev/null 2>/dev/null
     answer
     ;;

@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 set -a
+# shellcheck source=/dev/null
 source deploy/environment
 set +a
 

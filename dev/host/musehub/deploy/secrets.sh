@@ -8,6 +8,7 @@
 set -euo pipefail
 umask 077
 cd "$(dirname "$0")/.."
+# shellcheck source=/dev/null
 source deploy/environment
 region=${AWS_REGION:-us-east-1}
 
