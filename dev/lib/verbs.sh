@@ -7,13 +7,13 @@ world_up() {
   lock
   require_own_world
   bring_up
+  # shellcheck disable=SC2016  # as a person types it
   printf '%7.1f s  in all. dev/world status shows it; eval "$(dev/world env)" lets a shell use it\n' \
     "$(seconds_since "$began")"
 }
 
 bring_up() {
-  machine_ready || phase "installing Debian packages, Go and Rust" install_machine_packages
-  find_go && find_cargo || die "Go 1.21 or newer and cargo are needed and could not be installed"
+  prepare_machine
   # keyturn is needed last: it is built beside everything else.
   start_phase "building keyturn$(keyturn_optimised)" keyturn_build
   build_tools
@@ -22,6 +22,11 @@ bring_up() {
   finish_phases
   if cloudflare_wanted; then cloudflare_install; fi
   keyturn_install
+}
+
+prepare_machine() {
+  machine_ready || phase "installing Debian packages, Go and Rust" install_machine_packages
+  { find_go && find_cargo; } || die "Go 1.21 or newer and cargo are needed and could not be installed"
 }
 
 boot() {
@@ -37,9 +42,19 @@ boot() {
   start_phase "$docker_host" docker_host_wait
   # All else is ready long before it.
   finish_phases "$BUILDING_KUBERNETES"
+  # shellcheck disable=SC2153  # of common.sh
   box_alive "$NODE" || phase "starting the node" node_boot
   start_phase "$node" node_wait
   finish_phases "$node" "$docker_host"
+}
+
+# What `dev/test lint` and `dev/test chart` call. Nothing is started for it.
+world_tools() {
+  require_servable_machine
+  lock
+  prepare_machine
+  lint_tools_built || phase "fetching what lints and the tests of the chart call" build_lint_tools
+  link_tools
 }
 
 # What only tests need, beside a world that is up.
@@ -47,7 +62,7 @@ world_tests() {
   require_servable_machine
   lock
   require_own_world
-  find_go && find_cargo && world_is_up || die "the world is not up: dev/world up"
+  { find_go && find_cargo && world_is_up; } || die "the world is not up: dev/world up"
   [[ -z $(missing_commands "${TEST_PACKAGES[@]}") ]] || phase "installing what tests need" install_test_packages
   test_tools_built || start_phase "fetching Helm 3 and Postgres servers" build_test_tools
   local pods="building the root filesystem of pods of CLUSTER=current"
@@ -68,7 +83,7 @@ readonly KUBELET_SYSCTLS=(
 save_sysctls() {
   [[ ! -e $RUN/sysctls ]] || return 0
   local name
-  for name in "${KUBELET_SYSCTLS[@]}"; do echo "$name $(</proc/sys/$name)"; done >"$RUN/sysctls"
+  for name in "${KUBELET_SYSCTLS[@]}"; do echo "$name $(<"/proc/sys/$name")"; done >"$RUN/sysctls"
 }
 
 restore_sysctls() {
