@@ -1,4 +1,5 @@
-# `make demo` shows what keyturn does, on a world of its own. `make test` runs everything that CI runs.
+# `make demo` shows what keyturn does, on a world of its own. `make test` runs everything that CI runs,
+# and `dev/test PART` a part of it.
 .PHONY: demo test check model prove bench seeded-bugs guards fuzz reproducible advisories world world-down world-reset
 
 demo:
