@@ -1,6 +1,6 @@
 # `make demo` shows what keyturn does, on a world of its own. `make test` runs everything that CI runs,
 # and `dev/test PART` a part of it.
-.PHONY: demo test check model prove bench seeded-bugs guards fuzz reproducible advisories world world-down world-reset
+.PHONY: demo test check model prove bench seeded-bugs guards fuzz reproducible advisories book world world-down world-reset
 
 demo:
 	@dev/demo
@@ -48,6 +48,10 @@ reproducible:
 # The newest advisories about dependencies, into the file that tests read.
 advisories:
 	@dev/advisories refresh
+
+# The pages of docs/ as a site with a search, in target/book. Needs mdbook, and says how to install it.
+book:
+	@dev/book
 
 world:
 	@dev/world up
