@@ -16,20 +16,21 @@ use aws_sdk_ssm::config::retry::RetryConfig;
 use aws_sdk_ssm::config::timeout::TimeoutConfig;
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ssm::operation::put_parameter::builders::PutParameterFluentBuilder;
-use aws_sdk_ssm::primitives::DateTime as AwsDateTime;
-use aws_sdk_ssm::types::{ParameterHistory, ParameterStringFilter, ParameterTier, ParameterType};
+use aws_sdk_ssm::types::{ParameterStringFilter, ParameterTier, ParameterType};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use chrono::{DateTime, Utc};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use zeroize::Zeroize as _;
 
+use super::answers::{Shown, malformed, shape, shape_of_the_latest, shown, time};
 use super::budget::{Budget, Quota, SsmCalls};
 use super::failure::Failure;
+use super::filters::{Wanted, filter, filter_form};
 use super::seal::{self, Said, Seal};
 use super::{
-    Created, FolderEntry, Kept, Listed, MOST_VERSIONS, NAMES_IN_A_CALL, NewVersion, ParameterStore,
-    StoreError, are_the_same, description,
+    Created, FolderEntry, Kept, Listed, NAMES_IN_A_CALL, NewVersion, ParameterStore, StoreError,
+    are_the_same, description,
 };
 use crate::rotation::observed::{Shape, Version};
 use crate::secret_value::SecretValue;
@@ -95,13 +96,6 @@ pub struct SsmParameterStore {
     seal: OnceCell<Seal>,
     /// The version of each path whose value was last verified against its stamp: its number, and SSM's time of it.
     checked: Mutex<HashMap<String, (i64, DateTime<Utc>)>>,
-}
-
-/// SSM's data of one version.
-struct Shown {
-    number: i64,
-    modified: DateTime<Utc>,
-    description: String,
 }
 
 /// Properties that all requests of one call share.
@@ -548,60 +542,6 @@ impl ParameterStore for SsmParameterStore {
     }
 }
 
-/// The folders and names to list, each parameter once: no folder inside another, no name inside a folder.
-struct Wanted {
-    folders: Vec<String>,
-    names: Vec<String>,
-}
-
-impl Wanted {
-    fn new(wanted: &[String]) -> Self {
-        let is_below =
-            |path: &str, folder: &String| folder.as_str() != path && path.starts_with(folder.as_str());
-        let folders: Vec<&String> = wanted.iter().filter(|entry| entry.ends_with('/')).collect();
-        let outside = |path: &str| !folders.iter().any(|folder| is_below(path, folder));
-        let sorted = |entries: Vec<String>| {
-            let mut entries = entries;
-            entries.sort();
-            entries.dedup();
-            entries
-        };
-        let kept = |is_folder: bool| {
-            let of_kind = wanted.iter().filter(|entry| entry.ends_with('/') == is_folder);
-            sorted(of_kind.filter(|entry| outside(entry)).cloned().collect())
-        };
-        let folders = kept(true).iter().map(|folder| filter_form(folder).to_owned()).collect();
-        Self { folders, names: kept(false) }
-    }
-}
-
-/// Removes the closing slash, without which SSM expects the path of a folder, except for the root.
-fn filter_form(folder: &str) -> &str {
-    match folder.trim_end_matches('/') {
-        "" => "/",
-        path => path,
-    }
-}
-
-fn filter(key: &str, option: &str, values: &[String]) -> Result<ParameterStringFilter, StoreError> {
-    ParameterStringFilter::builder()
-        .key(key)
-        .option(option)
-        .set_values(Some(values.to_vec()))
-        .build()
-        .map_err(|_| malformed("DescribeParameters", &values.join(", ")))
-}
-
-fn shown(number: i64, modified: Option<&AwsDateTime>, description: Option<&str>) -> Option<Shown> {
-    let modified = modified.and_then(time)?;
-    let description = description.unwrap_or_default().to_owned();
-    (number > 0).then_some(Shown { number, modified, description })
-}
-
-fn time(at: &AwsDateTime) -> Option<DateTime<Utc>> {
-    DateTime::<Utc>::from_timestamp(at.secs(), at.subsec_nanos())
-}
-
 fn random_key(path: &str) -> Result<SecretValue, StoreError> {
     let mut bytes = [0; KEY_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| StoreError::Unavailable {
@@ -614,37 +554,6 @@ fn random_key(path: &str) -> Result<SecretValue, StoreError> {
     Ok(key)
 }
 
-/// Returns the constraints that this version shows, with its own labels.
-fn shape(entry: &ParameterHistory) -> Shape {
-    let tier = entry.tier();
-    Shape {
-        kind: entry.r#type().map_or_else(String::new, |kind| kind.as_str().to_owned()),
-        key_id: entry.key_id().map(str::to_owned),
-        pattern: entry.allowed_pattern().filter(|pattern| !pattern.is_empty()).map(str::to_owned),
-        is_advanced: tier.is_some_and(|tier| *tier != ParameterTier::Standard),
-        labels_in_the_way: entry.labels().to_vec(),
-    }
-}
-
-/// Returns the constraints for the next Put. Labels matter only on the oldest version, and only once SSM has to drop
-/// it.
-fn shape_of_the_latest(kept: &[(Shown, Shape)]) -> Option<Shape> {
-    let labels = match kept.first() {
-        Some((_, oldest)) if kept.len() >= MOST_VERSIONS => oldest.labels_in_the_way.clone(),
-        _ => Vec::new(),
-    };
-    kept.last().map(|(_, latest)| Shape { labels_in_the_way: labels, ..latest.clone() })
-}
-
-/// Returns the error for an answer to a read that lacks fields which every SSM answer has.
-fn malformed(operation: &'static str, path: &str) -> StoreError {
-    StoreError::Unavailable {
-        operation,
-        path: path.to_owned(),
-        detail: "the answer lacks fields that SSM always sends".to_owned(),
-    }
-}
-
 /// Returns the backoff before a retry: 200 ms, doubled for each further retry, minus a random part of up to half of it
 /// so that workers do not retry in step.
 fn pause_before(retry: u32) -> Duration {
@@ -654,80 +563,5 @@ fn pause_before(retry: u32) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::parameter_store::budget::Rates;
-
-    fn wanted(entries: &[&str]) -> (Vec<String>, Vec<String>) {
-        let Wanted { folders, names } =
-            Wanted::new(&entries.iter().map(|&s| s.to_owned()).collect::<Vec<String>>());
-        (folders, names)
-    }
-
-    #[test]
-    fn a_parameter_is_asked_for_once() {
-        let cases: [(&[&str], &[&str], &[&str]); 6] = [
-            (&[], &[], &[]),
-            (&["/a/", "/a/b/", "/a/", "/a/c"], &["/a"], &[]),
-            (&["/a/", "/ab/", "/abc", "/a"], &["/a", "/ab"], &["/a", "/abc"]),
-            (&["/x/y", "/x/y", "/x"], &[], &["/x", "/x/y"]),
-            (&["/", "/a/", "/b"], &["/"], &[]),
-            (&["/a/b/", "/a/bc/", "/a/b"], &["/a/b", "/a/bc"], &["/a/b"]),
-        ];
-        for (entries, folders, names) in cases {
-            assert_eq!(
-                wanted(entries),
-                (
-                    folders.iter().map(|&s| s.to_owned()).collect(),
-                    names.iter().map(|&s| s.to_owned()).collect()
-                ),
-                "{entries:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn every_call_ends_well_below_the_grace() {
-        for seconds in [1, 5, 10, 60, 900, 86400] {
-            let grace = Duration::from_secs(seconds);
-            let limits = CallLimits::below(grace);
-            assert!(limits.longest() <= grace.mul_f64(0.6), "{seconds} s");
-            assert!(limits.connect < limits.attempt && limits.attempt < limits.total);
-        }
-        assert_eq!(CallLimits::below(Duration::from_secs(900)), CallLimits::default());
-    }
-
-    #[test]
-    fn pauses_grow_and_stay_in_their_range() {
-        for retry in 1..=RETRIES {
-            let full = FIRST_RETRY_AFTER * 2_u32.pow(retry - 1);
-            let pause = pause_before(retry);
-            assert!(pause <= full && pause * 2 >= full, "{retry}: {pause:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_write_whose_guard_says_no_is_never_sent_and_a_read_is() {
-        let calls = SsmCalls::default();
-        let config = aws_sdk_ssm::Config::builder()
-            .behavior_version_latest()
-            .region(aws_sdk_ssm::config::Region::new("us-east-1"))
-            .credentials_provider(aws_sdk_ssm::config::Credentials::new("id", "key", None, None, "test"))
-            // Nobody listens there: every request fails and is counted.
-            .endpoint_url("http://127.0.0.1:1");
-        let limits = CallLimits { total: Duration::from_secs(1), ..CallLimits::default() };
-        let store = SsmParameterStore::new(
-            config,
-            "/keyturn/test",
-            limits,
-            Arc::new(Budget::new(Rates::default())),
-            calls.clone(),
-        )
-        .guarded_by(Arc::new(|| false));
-        let refused = store.delete("/a/b").await.unwrap_err();
-        assert!(refused.to_string().contains("does not lead"), "{refused}");
-        assert_eq!(calls.get("DeleteParameter", "unavailable"), 0);
-        store.read("/a/b", None).await.unwrap_err();
-        assert!(calls.get("GetParameter", "unavailable") > 0);
-    }
-}
+#[path = "ssm_tests.rs"]
+mod tests;

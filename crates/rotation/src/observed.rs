@@ -4,10 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use keyturn_api::docker_host::Proof;
 use keyturn_secret_value::SecretValue;
 
-use super::adoption;
+mod hosts;
+mod target;
+
+pub use hosts::{HostEvidence, HostFailure, HostProof};
+pub use target::{Acceptance, IssuedLogin, Lifetime, OpenSession, TargetEvidence, TargetProblem};
 
 /// Number of a rotation of one secret. A new rotation gets the highest id found in the evidence plus one; ids are never
 /// taken from a clock.
@@ -331,88 +334,6 @@ impl Parameter {
     }
 }
 
-/// The evidence of one DockerHost about the parameters of one secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostEvidence {
-    pub name: String,
-    /// True when the DockerHost object exists.
-    pub exists: bool,
-    /// True while a deployment runs on the host.
-    pub deploying: bool,
-    /// The result and time of the last comparison, and the version that it compared, by path.
-    pub proofs: BTreeMap<String, HostProof>,
-    /// The last run on this host, if it concerned these parameters and failed.
-    pub failure: Option<HostFailure>,
-    /// The last deployment on this host, if it concerned these parameters and failed.
-    pub failed_deploy: Option<HostFailure>,
-    /// Reason and message of the condition that keeps every run from starting on this host until a person acts.
-    pub stalled: Option<(String, String)>,
-}
-
-impl HostEvidence {
-    /// Returns what the host has shown about this version of the parameter; `None` if `seen` is `None` or the host has
-    /// shown nothing about it.
-    pub fn shown_of(&self, parameter: &Parameter, seen: Option<&Seen>) -> Option<&HostProof> {
-        let proof = self.proofs.get(&parameter.path)?;
-        proof.is_of(seen?).then_some(proof)
-    }
-
-    /// Returns only the result of the comparison for this version.
-    pub fn proof_of(&self, parameter: &Parameter, seen: Option<&Seen>) -> Option<Proof> {
-        self.shown_of(parameter, seen).map(|shown| shown.proof)
-    }
-
-    /// Returns true when the host has adopted this version of the parameter.
-    pub fn has_adopted(&self, parameter: &Parameter, seen: Option<&Seen>) -> bool {
-        self.shown_of(parameter, seen).is_some_and(|shown| adoption::has_adopted(shown.proof, shown.deployed))
-    }
-
-    /// Returns true when the host no longer uses the credential of the version before this one.
-    pub fn has_left_the_old(
-        &self,
-        parameter: &Parameter,
-        seen: Option<&Seen>,
-        verify_is_enough: bool,
-    ) -> bool {
-        let left =
-            |shown: &HostProof| adoption::has_left_the_old(shown.proof, shown.deployed, verify_is_enough);
-        self.shown_of(parameter, seen).is_some_and(left)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HostProof {
-    pub version: i64,
-    /// [`Seen::published_at`] of that version, in whole seconds.
-    pub published_at: DateTime<Utc>,
-    pub proof: Proof,
-    pub at: DateTime<Utc>,
-    /// True when a deployment of this version succeeded on this host and its verify script passed.
-    pub deployed: bool,
-}
-
-impl HostProof {
-    /// Returns true when this proof is about the given version, and not about one with the same number from before the
-    /// parameter was deleted and created again.
-    pub fn is_of(&self, seen: &Seen) -> bool {
-        self.version == seen.version.number
-            && self.published_at.timestamp() == seen.published_at().timestamp()
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostFailure {
-    pub reason: String,
-    pub message: String,
-    /// The version of each path that the failed run was about.
-    pub versions: BTreeMap<String, i64>,
-    pub finished_at: DateTime<Utc>,
-    /// True when enough attempts have failed to call the failure final.
-    pub for_good: bool,
-    /// True when the host has shown in enough attempts that it does not work with these versions.
-    pub rejected: bool,
-}
-
 /// All evidence about one secret.
 #[derive(Debug, Default)]
 pub struct Observed {
@@ -433,124 +354,6 @@ pub struct Observed {
     pub target: Option<TargetEvidence>,
     /// Number of keys in the published key ring; `None` where the value is no ring, or has not been read.
     pub keys: Option<usize>,
-}
-
-/// The evidence about a target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetEvidence {
-    /// Time of the observation.
-    pub at: DateTime<Utc>,
-    /// The reason why its roles could not be read; `None` if they were.
-    pub unseen: Option<TargetProblem>,
-    /// True when the target can refuse late requests of older rotations.
-    pub fenced: bool,
-    /// The rotation that last changed each username, and the time of that change.
-    pub fences: BTreeMap<String, (RotationId, DateTime<Utc>)>,
-    /// Usernames that are able to log in.
-    pub can_log_in: BTreeSet<String>,
-    /// Superusers: keyturn never takes their login away.
-    pub superusers: BTreeSet<String>,
-    pub sessions: Vec<OpenSession>,
-    /// True when a role was changed after this observation: somebody may have logged in between with the old password.
-    pub changed_since: bool,
-    /// The target's answer to the login in the newest record.
-    pub recorded: Option<Acceptance>,
-    /// The target's answer to the published login. It is asked while no record is open, and also while a record holds a
-    /// login that the target made and that is not published yet.
-    pub published: Option<Acceptance>,
-    /// The target's answers to the logins that open records replace, by username. They are asked only after those
-    /// logins were retired.
-    pub replaced: BTreeMap<String, Acceptance>,
-    /// Logins that the target made for this secret; `None` where it makes none, or was not asked.
-    pub issued: Option<Vec<IssuedLogin>>,
-    /// Lifetime of the published login, where no record is open and the target expires logins on its own.
-    pub lifetime: Option<Lifetime>,
-    /// Remarks that a person should read.
-    pub notes: Vec<String>,
-    /// SQL statements that create the roles from the published one, where that is requested and not done yet.
-    pub set_up: Vec<String>,
-}
-
-impl TargetEvidence {
-    /// Creates evidence for an observation at this time, with nothing known yet.
-    pub fn unasked(at: DateTime<Utc>) -> Self {
-        Self {
-            at,
-            unseen: None,
-            fenced: false,
-            fences: BTreeMap::new(),
-            can_log_in: BTreeSet::new(),
-            superusers: BTreeSet::new(),
-            sessions: Vec::new(),
-            changed_since: false,
-            recorded: None,
-            published: None,
-            replaced: BTreeMap::new(),
-            issued: None,
-            lifetime: None,
-            notes: Vec::new(),
-            set_up: Vec::new(),
-        }
-    }
-}
-
-/// An open session of a login.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenSession {
-    pub username: String,
-    /// Description of the client, for people to read.
-    pub client: String,
-    /// Start of the session by the target's clock, like the times in `fences`; `None` where the target does not show
-    /// it.
-    pub since: Option<DateTime<Utc>>,
-}
-
-/// A login that the target made for a rotation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IssuedLogin {
-    pub username: String,
-    /// The id of the rotation after which it is named.
-    pub id: RotationId,
-    /// Time when it was made.
-    pub at: DateTime<Utc>,
-    /// True when keyturn's newest version publishes it, as far as the evidence shows.
-    pub is_published: bool,
-    /// True when it is published, or when any version of its rotation that SSM still keeps publishes it, as far as the
-    /// evidence shows.
-    pub was_published: bool,
-}
-
-/// The time span in which a login works, for targets that expire logins on their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lifetime {
-    pub begins: DateTime<Utc>,
-    pub ends: DateTime<Utc>,
-}
-
-impl Lifetime {
-    /// Returns the latest time to replace the login: three quarters of its lifetime. The last quarter is left for
-    /// retries.
-    pub fn replace_by(&self) -> DateTime<Utc> {
-        self.begins + (self.ends - self.begins) * 3 / 4
-    }
-}
-
-/// A target's answer to a login.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Acceptance {
-    Accepted,
-    Refused(TargetProblem),
-    /// The target could not be asked.
-    Unknown(TargetProblem),
-}
-
-/// The reason why a target could not be asked, or why it refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetProblem {
-    pub reason: String,
-    pub message: String,
-    /// True when only a person can fix it, so that retries do not help.
-    pub permanent: bool,
 }
 
 impl Observed {

@@ -9,6 +9,7 @@
 
 pub mod creation;
 pub mod decision;
+mod deeds;
 pub mod effects;
 pub mod evidence;
 pub mod hosts;

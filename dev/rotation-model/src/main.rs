@@ -2,8 +2,9 @@
 //! too large is searched up to a number of worlds, breadth first, and the last line says so.
 //!
 //! ```text
-//! rotation-model            the small and the large stories, then the seeded bugs rotation-model seeds      the seeded
-//! bugs alone rotation-model WORD…      the stories whose name contains one of the words
+//! rotation-model            the small and the large stories, then the seeded bugs
+//! rotation-model seeds      the seeded bugs alone
+//! rotation-model WORD…      the stories whose name contains one of the words
 //! ```
 
 use std::process::ExitCode;

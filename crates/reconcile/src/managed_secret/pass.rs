@@ -1,63 +1,29 @@
 //! One pass of a secret through the protocol: observe, decide, act, until nothing is left to do or something has to be
-//! waited for. A "glance" gathers evidence without a call to SSM; a "look" is a full read of Parameter Store and the
-//! target.
+//! waited for. Evidence comes from [`sight`](super::sight).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use keyturn_api::ManagedSecret;
 use keyturn_api::managed_secret::{LastRotation, PreflightStatus};
 use keyturn_api::time::{from_kubernetes, to_kubernetes};
-use keyturn_rotation::observed::{Observed, Record, TargetEvidence, Trigger, Version};
+use keyturn_rotation::observed::{Observed, Trigger};
 use keyturn_rotation::protocol::{self, Act, Desired, Incident, Step, Strategy};
 
 use super::act::{ActError, Actor, Done, Newer};
 use super::admission::Leave;
-use super::observe::{self, ObserveError, Place, Remembered};
+use super::observe::{self, Place, Remembered};
 use super::progress::{Blocked, Progress};
+use super::sight::{Basis, OBSERVE, Sight, unseen};
 use super::turn::{Turn, asks_target_at};
 use super::{ManagedSecrets, desired, notices, status};
 use crate::generator;
 use crate::objects::{ObjectError, Source, Subject};
-use crate::parameter_store::{ParameterStore, StoreError};
-use crate::target::{Target, TargetError};
+use crate::parameter_store::ParameterStore;
 
 /// Maximum number of acts in one pass: more than any rotation has. A pass that reaches it continues in the next one.
 const MAX_ACTS: usize = 24;
-/// Maximum age of a new object that still waits for the shared listing.
-const UNLISTED_AT_MOST: TimeDelta = TimeDelta::minutes(2);
-/// A listing that is older than this part of the grace is not acted on. Its age and the life of a request together must
-/// stay below the grace.
-const LISTINGS_PER_GRACE: i32 = 3;
-/// Name of the step that a failed read of Parameter Store counts as.
-const OBSERVE: &str = "Observe";
-
-/// Result of opening the target of a secret.
-#[derive(Default)]
-enum Opened {
-    #[default]
-    Not,
-    Target(Arc<dyn Target>),
-    Failed(TargetError),
-}
-
-impl Opened {
-    fn get(&self) -> Option<&dyn Target> {
-        match self {
-            Opened::Target(target) => Some(target.as_ref()),
-            Opened::Not | Opened::Failed(_) => None,
-        }
-    }
-}
-
-fn unseen(error: &ObserveError) -> Blocked {
-    let (reason, permanent) = match error {
-        ObserveError::Store(error) => (error.reason(), error.needs_a_person()),
-        ObserveError::Record(_) => ("RecordUnreadable", true),
-    };
-    Blocked { reason: reason.into(), message: error.to_string(), permanent, unseen: true }
-}
 
 /// Result of a pass through the protocol.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,34 +54,6 @@ pub(super) struct Pass<'a> {
     /// Memory of earlier passes; `None` once this pass has done a full read itself.
     pub remembered: &'a mut Option<Remembered>,
     pub sight: Sight,
-}
-
-/// Origin of the evidence that a pass works with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Basis {
-    /// The shared listing, which the next pass can use too.
-    #[default]
-    Listing,
-    /// Memory of an earlier pass. `told` is true when the status reports that pass.
-    Memory { told: bool },
-    /// A full read in this very pass, updated by the acts since.
-    Look,
-}
-
-/// State of a pass about its evidence: the opened target, the origin of the evidence, and what the next read has to show.
-#[derive(Default)]
-pub(super) struct Sight {
-    target: Opened,
-    basis: Basis,
-    /// True when hosts and incidents are read from the API server. A cache may be stale, so an object that it lacks may
-    /// exist.
-    exact: bool,
-    /// State that SSM must show in the next full read, according to its answer to our last write.
-    newer: Option<Newer>,
-    /// True when this pass has closed a rotation. The deletion of a record that had come back does not count.
-    closed: bool,
-    /// Start of the listing that shows the same as the memory of an earlier pass; `None` where that memory is younger.
-    confirmed_at: Option<DateTime<Utc>>,
 }
 
 impl Pass<'_> {
@@ -194,172 +132,12 @@ impl Pass<'_> {
         Ok(desired::incidents(self.object, &all, self.now))
     }
 
-    fn store(&self) -> Arc<dyn ParameterStore> {
+    pub(super) fn store(&self) -> Arc<dyn ParameterStore> {
         self.secrets.ports.regions.store(self.region)
     }
 
-    fn fail(&mut self, step: &str, blocked: Blocked) {
+    pub(super) fn fail(&mut self, step: &str, blocked: Blocked) {
         self.secrets.fail(self.object, self.progress, step, blocked, self.now);
-    }
-
-    // Observe.
-
-    /// Gathers evidence without a call to SSM, from the shared listing and the memory of the last full read. `None` where
-    /// another full read is needed.
-    fn glance(&mut self, incidents: &[Incident]) -> Option<Observed> {
-        if self.target_is_to_be_asked() || asks_for_history(self.object, incidents) {
-            return None;
-        }
-        let read_at = self.remembered.as_ref().map(|remembered| remembered.at);
-        let inventory = &self.secrets.ports.inventory;
-        let glimpse = inventory.glimpse(self.region, self.place.paths, &self.place.folder())?;
-        let taken_at = glimpse.taken_at;
-        self.progress.read_at = read_at.max(Some(taken_at));
-        let told = self.remembered.as_ref().map(|remembered| remembered.told);
-        let seen = observe::at_a_glance(self.object, self.place, glimpse, self.remembered);
-        self.sight.basis = match told {
-            Some(told) if self.remembered.is_none() => Basis::Memory { told },
-            _ => Basis::Listing,
-        };
-        self.sight.confirmed_at = Some(taken_at).filter(|taken_at| read_at.is_some_and(|at| at <= *taken_at));
-        seen
-    }
-
-    /// True when a new object waits for the listing that is about to cover it, since thousands of objects may be created at
-    /// once. An object with an incident does not wait.
-    fn waits_for_the_listing(&self, incidents: &[Incident]) -> bool {
-        let inventory = &self.secrets.ports.inventory;
-        let metadata = &self.object.metadata;
-        let created = metadata.creation_timestamp.as_ref().map(from_kubernetes);
-        let is_new = created.is_some_and(|created| self.now < created + UNLISTED_AT_MOST);
-        let is_told = self.object.status.as_ref().is_some_and(|status| !status.conditions.is_empty());
-        is_new
-            && !is_told
-            && metadata.deletion_timestamp.is_none()
-            && incidents.is_empty()
-            && self.remembered.is_none()
-            && inventory.glimpse(self.region, self.place.paths, &self.place.folder()).is_none()
-            && inventory.is_coming(self.region)
-    }
-
-    /// True when SSM keeps only versions that the rotation found or made. Where that cannot be read, the result is false
-    /// and a full read follows.
-    async fn is_undisturbed(&self, observed: &Observed) -> bool {
-        let store = self.store();
-        for parameter in &observed.parameters {
-            let known: Vec<&Version> = parameter.versions.iter().map(|seen| &seen.version).collect();
-            if !matches!(store.keeps(&parameter.path, &known).await, Ok(true)) {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// True when memory and a recent listing show that no record was created and that nobody has written since the rotation
-    /// was published. Then the rotation can end without a full read. keyturn sends a request only on evidence that is
-    /// younger than the grace less the life of a request, so the listing has to be that young too.
-    fn is_known_well_enough(&self, act: &Act, observed: &Observed) -> bool {
-        let oldest = self.now - self.secrets.settings.grace / LISTINGS_PER_GRACE;
-        let is_confirmed = self.sight.confirmed_at.is_some_and(|at| at >= oldest)
-            && matches!(self.sight.basis, Basis::Memory { .. });
-        let ends_well = match act {
-            Act::DeleteRecord { id } => {
-                let is_published =
-                    |record: &Record| record.trigger != Trigger::RollBack && observed.is_published(record);
-                observed.records.len() == 1 && observed.records.get(id).is_some_and(is_published)
-            }
-            Act::Release => self.sight.closed && observed.records.is_empty(),
-            _ => false,
-        };
-        let is_simple = !self.object.spec.generate.has_target() && observed.aborts.is_empty();
-        self.source == Source::ApiServer && is_confirmed && is_simple && ends_well
-    }
-
-    /// True when the target's last answer about the published login is too old.
-    fn target_is_to_be_asked(&self) -> bool {
-        let target = self.object.status.as_ref().and_then(|status| status.target.as_ref());
-        self.object.spec.generate.has_target()
-            && target.is_some_and(|target| {
-                let poll = if target.accepts { super::ACCEPTED_POLL } else { super::REFUSED_POLL };
-                from_kubernetes(&target.checked_at) + poll <= self.secrets.ports.clock.now()
-            })
-    }
-
-    /// True when the first full read of this pass would come too soon after a failed one.
-    fn is_look_put_off(&self) -> bool {
-        self.sight.basis != Basis::Look && self.progress.backs_off_from(OBSERVE, self.now)
-    }
-
-    /// Does a full read, unless the backoff of a failed one has not passed. `None` where there was none; `progress` says
-    /// why.
-    async fn look_unless_put_off(&mut self, incidents: &[Incident]) -> Option<Observed> {
-        if self.is_look_put_off() {
-            self.progress.blocked = self.progress.failure.as_ref().map(Blocked::again);
-            return None;
-        }
-        match self.look(incidents).await {
-            Ok(observed) => {
-                self.sight.basis = Basis::Look;
-                *self.remembered = None;
-                self.progress.read_at = Some(self.secrets.ports.clock.now());
-                Some(observed)
-            }
-            Err(blocked) => {
-                self.fail(OBSERVE, blocked);
-                None
-            }
-        }
-    }
-
-    /// Drops the evidence, so that a full read follows. Until then it is kept as memory, unless it came from a listing: it
-    /// tells more than a listing, which may be older.
-    fn look_closer(&mut self, seen: &mut Option<Observed>) {
-        let seen = seen.take();
-        let told = match self.sight.basis {
-            Basis::Listing => return,
-            Basis::Memory { told } => told,
-            Basis::Look => false,
-        };
-        let untold = Remembered::untold(self.object, seen, self.progress, self.now);
-        *self.remembered = Some(Remembered { told, ..untold });
-        self.sight.basis = Basis::Listing;
-    }
-
-    /// Does a full read: Parameter Store first, then the target.
-    async fn look(&mut self, incidents: &[Incident]) -> Result<Observed, Blocked> {
-        let store = self.store();
-        let mut observed =
-            observe::look_closely(store.as_ref(), self.place).await.map_err(|error| unseen(&error))?;
-        if self.sight.newer.as_ref().is_some_and(|newer| !newer.is_shown_by(&observed, self.place.owner)) {
-            return Err(Blocked {
-                reason: "SSMReadsLag".into(),
-                message: "SSM does not show yet what it has just said to hold; keyturn looks again".into(),
-                permanent: false,
-                unseen: true,
-            });
-        }
-        if !incidents.is_empty() && generator::needs_previous(&self.object.spec.generate) {
-            let keys = observe::published_keys(store.as_ref(), self.object, &observed).await;
-            observed.keys = keys.map_err(|error| unseen(&error.into()))?;
-        }
-        self.sight.target = match self.secrets.ports.targets.open(self.object, self.region).await {
-            Ok(None) => Opened::Not,
-            Ok(Some(target)) => Opened::Target(target),
-            Err(error) => Opened::Failed(error),
-        };
-        let seen = self.look_at_target(&observed).await;
-        observed.target = seen.map_err(|error| unseen(&error.into()))?;
-        Ok(observed)
-    }
-
-    async fn look_at_target(&self, observed: &Observed) -> Result<Option<TargetEvidence>, StoreError> {
-        let target = match &self.sight.target {
-            Opened::Not => return Ok(None),
-            Opened::Target(target) => Ok(target.as_ref()),
-            Opened::Failed(error) => Err(error),
-        };
-        let (store, now) = (self.store(), self.secrets.ports.clock.now());
-        super::target::look(target, self.object, store.as_ref(), observed, now).await.map(Some)
     }
 
     // Decide.
@@ -658,18 +436,6 @@ fn samples(object: &ManagedSecret, observed: &Observed) -> BTreeMap<String, Stri
     } else {
         BTreeMap::new()
     }
-}
-
-/// True when an incident needs what the inventory cannot show: the age of the keys in a ring, and the versions below a
-/// value that somebody has put, which a target may accept. It ends when the incident is contained.
-fn asks_for_history(object: &ManagedSecret, incidents: &[Incident]) -> bool {
-    let reported_at = incidents.iter().map(|incident| incident.reported_at).max();
-    let compromise = object.status.as_ref().and_then(|status| status.compromise.as_ref());
-    let contained = compromise.filter(|compromise| compromise.contained_at.is_some());
-    let generate = &object.spec.generate;
-    (generator::needs_previous(generate) || generate.has_target())
-        && reported_at.is_some()
-        && contained.map(|contained| from_kubernetes(&contained.reported_at)) != reported_at
 }
 
 /// Returns what a person has asked for with the object. A change of it makes every decision void.

@@ -1,0 +1,333 @@
+//! The conditions of a ManagedSecret, from the evidence and the progress of the pass.
+
+use chrono::{DateTime, Utc};
+use keyturn_api::conditions::{Said, Truth};
+use keyturn_api::docker_host::Proof;
+use keyturn_api::managed_secret::{ManagedSecretStatus, OnDrift};
+use keyturn_api::time::to_text;
+use keyturn_api::{ManagedSecret, conditions as c};
+use keyturn_rotation::observed::{Author, HostEvidence, Observed};
+use keyturn_rotation::protocol::{self, Desired, Next, Step, Waiting};
+use keyturn_rotation::schedule::Verdict;
+
+use super::progress::{LOGIN_REPLACED, LOGIN_UNSEEN, Progress};
+
+/// Maximum number of characters of a request that a message quotes, since an annotation may be long.
+const MAX_SHOWN_TOKEN: usize = 64;
+
+/// Describes what `suspend` keeps from starting, for a person who wonders why nothing happens; `None` where it holds
+/// nothing back.
+pub(super) fn held_by_suspend(
+    status: &ManagedSecretStatus,
+    desired: &Desired<'_>,
+    observed: Option<&Observed>,
+) -> Option<String> {
+    let incident = observed.is_some_and(|observed| protocol::is_suspected(desired, observed));
+    if !desired.suspended || status.rotation.is_some() || incident {
+        return None;
+    }
+    let request = observed.and_then(|observed| protocol::unhandled_request(desired, observed));
+    Some(match request {
+        Some(request) => {
+            let token: String = request.token.chars().take(MAX_SHOWN_TOKEN).collect();
+            format!("The request {token:?} waits, since spec.suspend is true: set it to false to rotate")
+        }
+        None => "No rotation starts while spec.suspend is true".into(),
+    })
+}
+
+/// Returns the condition Ready. It follows from the evidence: the value is published, and its target accepted it at the
+/// last check. The reason why the next step is not taken is added to the message.
+pub(super) fn ready(
+    status: &ManagedSecretStatus,
+    desired: &Desired<'_>,
+    observed: Option<&Observed>,
+    progress: &Progress,
+    held: Option<&str>,
+) -> Said {
+    let not_ready = |(reason, message): (String, String)| (c::READY, Truth::False, reason, message);
+    let blocked = progress.blocked.as_ref();
+    if let Some(unseen) = blocked.filter(|blocked| blocked.permanent && blocked.unseen) {
+        return not_ready((unseen.reason.clone(), unseen.message.clone()));
+    }
+    let published = match observed {
+        Some(observed) => observed.parameters.iter().all(|p| !p.versions.is_empty()),
+        None => c::is_true(&status.conditions, c::READY),
+    };
+    let next = match blocked {
+        Some(blocked) => (blocked.reason.clone(), blocked.message.clone()),
+        None if published => ("Published".to_owned(), told(progress, held)),
+        None => ("Creating".to_owned(), told(progress, held)),
+    };
+    if !published {
+        return not_ready(next);
+    }
+    if let Some((truth, reason, why)) = not_accepted(status, desired, observed, progress) {
+        let beside =
+            if next.1.is_empty() || next.0 == reason { String::new() } else { format!(". {}", next.1) };
+        return (c::READY, truth, reason, format!("{why}{beside}"));
+    }
+    let (reason, message) = next;
+    if blocked.is_some() {
+        return (c::READY, Truth::True, reason, message);
+    }
+    let versions: Vec<String> = status.parameters.iter().map(|p| p.version.to_string()).collect();
+    let message = match message {
+        m if m.is_empty() => format!("Version {} is published", versions.join(", ")),
+        m => format!("Version {} is published. {m}", versions.join(", ")),
+    };
+    (c::READY, Truth::True, reason, message)
+}
+
+/// Returns the reason why the published credential does not work, or may not work, as far as its target has said.
+fn not_accepted(
+    status: &ManagedSecretStatus,
+    desired: &Desired<'_>,
+    observed: Option<&Observed>,
+    progress: &Progress,
+) -> Option<(Truth, String, String)> {
+    let seen = observed.and_then(|observed| protocol::published_is_dead(desired, observed));
+    // A change of the login in this pass counts until the target was asked again.
+    let is_dead = match progress.published_is_dead {
+        Some(true) => Some(true),
+        _ => seen.or(progress.published_is_dead),
+    };
+    let (truth, reason, message) = match is_dead {
+        Some(true) => (
+            Truth::False,
+            LOGIN_REPLACED,
+            "The login that is published is not accepted any more, and the new one is not published yet",
+        ),
+        // The status may have known it and was lost.
+        None if observed.is_some() => (
+            Truth::Unknown,
+            LOGIN_UNSEEN,
+            "A rotation is under way that may have replaced the login which is published, and its server has not been \
+             seen since",
+        ),
+        _ => {
+            let target = status.target.as_ref().filter(|target| !target.accepts)?;
+            (Truth::False, "LoginRefused", target.message.as_str())
+        }
+    };
+    Some((truth, reason.to_owned(), message.to_owned()))
+}
+
+/// Describes what is going on, or else what is held back.
+fn told(progress: &Progress, held: Option<&str>) -> String {
+    let message = progress.message();
+    if message.is_empty() { held.unwrap_or_default().to_owned() } else { message }
+}
+
+pub(super) fn rotating(
+    status: &ManagedSecretStatus,
+    progress: &Progress,
+    held: Option<(&str, String)>,
+) -> Said {
+    match (&status.rotation, &progress.next) {
+        (Some(rotation), _) => (c::ROTATING, Truth::True, rotation.step.clone(), progress.message()),
+        (None, Some(Next::Wait { step: step @ (Step::Preflight | Step::Record), why, .. }))
+            if !matches!(why, Waiting::Drift { .. }) =>
+        {
+            (c::ROTATING, Truth::True, step.name().into(), progress.message())
+        }
+        _ => match held {
+            Some((reason, why)) => (c::ROTATING, Truth::False, reason.into(), why),
+            None => (c::ROTATING, Truth::False, "Idle".into(), "No rotation is under way".into()),
+        },
+    }
+}
+
+/// Returns the conditions that follow from the evidence alone.
+pub(super) fn facts(
+    object: &ManagedSecret,
+    desired: &Desired<'_>,
+    observed: &Observed,
+    progress: &Progress,
+    now: DateTime<Utc>,
+) -> Vec<Said> {
+    let mut said = vec![overdue(object, desired, observed, now), drifted(desired, observed)];
+    if !desired.hosts.is_empty() {
+        said.push(deployed(desired, observed, progress));
+    }
+    if !desired.hosts.is_empty() || refused_before_the_start(progress).is_some() {
+        said.push(preflight(desired, observed, progress));
+    }
+    said
+}
+
+fn overdue(object: &ManagedSecret, desired: &Desired<'_>, observed: &Observed, now: DateTime<Utc>) -> Said {
+    match look_at_schedule(desired, observed, now).and_then(|v| v.overdue_since) {
+        Some(since) => {
+            let lifetime = observed.target.as_ref().and_then(|target| target.lifetime);
+            if let Some(lifetime) = lifetime.filter(|lifetime| lifetime.replace_by() <= now) {
+                let message = format!(
+                    "The published token ends by itself at {}, and nothing works with it then: it should have been rotated by \
+                     {}",
+                    to_text(lifetime.ends),
+                    to_text(lifetime.replace_by())
+                );
+                return (c::OVERDUE, Truth::True, "TokenEnds".into(), message);
+            }
+            let period = object.spec.rotation.period.as_ref().map(ToString::to_string).unwrap_or_default();
+            let message = format!("The value is older than {period} since {}", to_text(since));
+            (c::OVERDUE, Truth::True, "PeriodExceeded".into(), message)
+        }
+        None => (
+            c::OVERDUE,
+            Truth::False,
+            "WithinPeriod".into(),
+            "The value is younger than it may become".into(),
+        ),
+    }
+}
+
+fn drifted(desired: &Desired<'_>, observed: &Observed) -> Said {
+    let foreign =
+        observed.parameters.iter().find(|p| p.latest().is_some_and(|s| s.author == Author::Foreign));
+    match foreign {
+        Some(parameter) if desired.on_drift != OnDrift::Adopt => {
+            let (path, version) = (&parameter.path, parameter.latest_number());
+            let remedy = match desired.on_drift {
+                OnDrift::Rotate => "It is replaced, since rotation.onDrift is Rotate",
+                _ => {
+                    "Set rotation.onDrift to Adopt to keep that value, or to Rotate to replace it; until then nothing \
+                     is rotated"
+                }
+            };
+            let forged = parameter.latest().is_some_and(|latest| latest.version.claim.is_some());
+            let in_our_name =
+                if forged { ", with a description that names keyturn as its author" } else { "" };
+            let message =
+                format!("Version {version} of {path} was written by somebody else{in_our_name}. {remedy}");
+            (c::DRIFTED, Truth::True, "ForeignWrite".into(), message)
+        }
+        _ => (c::DRIFTED, Truth::False, "InSync".into(), "What is published is what was expected".into()),
+    }
+}
+
+fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> Said {
+    if let Some(Next::Wait { why: Waiting::DeployFailed { host, reason, message, .. }, .. }) = &progress.next
+    {
+        return (c::DEPLOYED, Truth::False, reason.clone(), format!("DockerHost {host}: {message}"));
+    }
+    let mut unknown = None;
+    for host in observed.hosts.iter().filter(|h| desired.hosts.contains(&h.name)) {
+        for parameter in observed.parameters.iter().filter(|p| !p.versions.is_empty()) {
+            let version = parameter.latest_number();
+            let ours = matches!(parameter.latest().map(|s| &s.author), Some(Author::Ours(_)));
+            let path = &parameter.path;
+            let shown = host.shown_of(parameter, parameter.latest());
+            // Where nothing can be compared, a deployment of the version counts as proof. A version that keyturn did not
+            // publish was never deployed.
+            let shown = shown.filter(|shown| shown.proof != Proof::Incomparable || shown.deployed || !ours);
+            match shown.map(|shown| shown.proof) {
+                Some(Proof::Proven) => {}
+                Some(Proof::Differs) => {
+                    let message = format!(
+                        "DockerHost {}: a running container does not hold version {version} of {path}",
+                        host.name
+                    );
+                    return (c::DEPLOYED, Truth::False, "ValueDiffers".into(), message);
+                }
+                Some(Proof::Incomparable) => {
+                    let message = format!(
+                        "DockerHost {}: no container has the variable of {path}, so nothing proves what runs; name \
+                         the variable in hosts[].env if it has another name",
+                        host.name
+                    );
+                    unknown = Some((c::DEPLOYED, Truth::Unknown, "NothingToCompare".into(), message));
+                }
+                None if ours => {
+                    if let Some(failure) =
+                        host.failed_deploy.as_ref().filter(|f| f.versions.get(path) == Some(&version))
+                    {
+                        let message = format!("DockerHost {}: {}", host.name, failure.message);
+                        return (c::DEPLOYED, Truth::False, failure.reason.clone(), message);
+                    }
+                    let message =
+                        format!("DockerHost {} has not proven version {version} of {path} yet", host.name);
+                    return (c::DEPLOYED, Truth::False, "Deploying".into(), message);
+                }
+                None => {
+                    let message = format!(
+                        "DockerHost {} has not been compared with version {version} of {path} yet",
+                        host.name
+                    );
+                    unknown = Some((c::DEPLOYED, Truth::Unknown, "Adopted".into(), message));
+                }
+            }
+        }
+    }
+    if observed.parameters.iter().all(|p| p.versions.is_empty()) {
+        return (c::DEPLOYED, Truth::False, "Missing".into(), "Nothing is published yet".into());
+    }
+    unknown.unwrap_or((
+        c::DEPLOYED,
+        Truth::True,
+        "Proven".into(),
+        "Every host runs the published version".into(),
+    ))
+}
+
+/// Returns reason and message of what keeps a rotation from starting, other than the hosts.
+fn refused_before_the_start(progress: &Progress) -> Option<(&str, &str)> {
+    match (&progress.next, &progress.blocked) {
+        (Some(Next::Wait { step: Step::Preflight, why: Waiting::Target(problem), .. }), _) => {
+            Some((&problem.reason, &problem.message))
+        }
+        (
+            Some(Next::Wait { step: Step::Preflight, .. } | Next::Act { step: Step::Preflight, .. }),
+            Some(b),
+        ) => Some((&b.reason, &b.message)),
+        _ => None,
+    }
+}
+
+fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> Said {
+    if let Some(Next::Wait { why: Waiting::PreflightFailed { host, reason, message }, .. }) = &progress.next {
+        return (c::PREFLIGHT, Truth::False, reason.clone(), format!("DockerHost {host}: {message}"));
+    }
+    if let Some((reason, message)) = refused_before_the_start(progress) {
+        return (c::PREFLIGHT, Truth::False, reason.to_owned(), message.to_owned());
+    }
+    let wanted = |host: &&HostEvidence| desired.hosts.contains(&host.name);
+    let mut compared = true;
+    for host in observed.hosts.iter().filter(wanted) {
+        for parameter in observed.parameters.iter().filter(|p| !p.versions.is_empty()) {
+            match host.proof_of(parameter, parameter.latest()) {
+                Some(Proof::Differs) => {
+                    let message = format!(
+                        "DockerHost {}: a running container does not hold version {} of {}: deploy what is \
+                         published, or put what is in use",
+                        host.name,
+                        parameter.latest_number(),
+                        parameter.path
+                    );
+                    return (c::PREFLIGHT, Truth::False, "ValueDiffers".into(), message);
+                }
+                Some(_) => {}
+                None => compared = false,
+            }
+        }
+    }
+    if compared {
+        (
+            c::PREFLIGHT,
+            Truth::True,
+            "Passed".into(),
+            "The hosts run what is published, as of the last check".into(),
+        )
+    } else {
+        (c::PREFLIGHT, Truth::Unknown, "Pending".into(), "The hosts have not been compared yet".into())
+    }
+}
+
+/// Returns the schedule's verdict; `None` also where a window cannot be read, which the protocol reports.
+pub(super) fn look_at_schedule(
+    desired: &Desired<'_>,
+    observed: &Observed,
+    now: DateTime<Utc>,
+) -> Option<Verdict> {
+    protocol::look_at_schedule(desired, observed, now).ok().flatten()
+}

@@ -1,0 +1,125 @@
+//! The evidence about a target.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+
+use super::RotationId;
+
+/// The evidence about a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetEvidence {
+    /// Time of the observation.
+    pub at: DateTime<Utc>,
+    /// The reason why its roles could not be read; `None` if they were.
+    pub unseen: Option<TargetProblem>,
+    /// True when the target can refuse late requests of older rotations.
+    pub fenced: bool,
+    /// The rotation that last changed each username, and the time of that change.
+    pub fences: BTreeMap<String, (RotationId, DateTime<Utc>)>,
+    /// Usernames that are able to log in.
+    pub can_log_in: BTreeSet<String>,
+    /// Superusers: keyturn never takes their login away.
+    pub superusers: BTreeSet<String>,
+    pub sessions: Vec<OpenSession>,
+    /// True when a role was changed after this observation: somebody may have logged in between with the old password.
+    pub changed_since: bool,
+    /// The target's answer to the login in the newest record.
+    pub recorded: Option<Acceptance>,
+    /// The target's answer to the published login. It is asked while no record is open, and also while a record holds a
+    /// login that the target made and that is not published yet.
+    pub published: Option<Acceptance>,
+    /// The target's answers to the logins that open records replace, by username. They are asked only after those
+    /// logins were retired.
+    pub replaced: BTreeMap<String, Acceptance>,
+    /// Logins that the target made for this secret; `None` where it makes none, or was not asked.
+    pub issued: Option<Vec<IssuedLogin>>,
+    /// Lifetime of the published login, where no record is open and the target expires logins on its own.
+    pub lifetime: Option<Lifetime>,
+    /// Remarks that a person should read.
+    pub notes: Vec<String>,
+    /// SQL statements that create the roles from the published one, where that is requested and not done yet.
+    pub set_up: Vec<String>,
+}
+
+impl TargetEvidence {
+    /// Creates evidence for an observation at this time, with nothing known yet.
+    pub fn unasked(at: DateTime<Utc>) -> Self {
+        Self {
+            at,
+            unseen: None,
+            fenced: false,
+            fences: BTreeMap::new(),
+            can_log_in: BTreeSet::new(),
+            superusers: BTreeSet::new(),
+            sessions: Vec::new(),
+            changed_since: false,
+            recorded: None,
+            published: None,
+            replaced: BTreeMap::new(),
+            issued: None,
+            lifetime: None,
+            notes: Vec::new(),
+            set_up: Vec::new(),
+        }
+    }
+}
+
+/// An open session of a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenSession {
+    pub username: String,
+    /// Description of the client, for people to read.
+    pub client: String,
+    /// Start of the session by the target's clock, like the times in `fences`; `None` where the target does not show
+    /// it.
+    pub since: Option<DateTime<Utc>>,
+}
+
+/// A login that the target made for a rotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedLogin {
+    pub username: String,
+    /// The id of the rotation after which it is named.
+    pub id: RotationId,
+    /// Time when it was made.
+    pub at: DateTime<Utc>,
+    /// True when keyturn's newest version publishes it, as far as the evidence shows.
+    pub is_published: bool,
+    /// True when it is published, or when any version of its rotation that SSM still keeps publishes it, as far as the
+    /// evidence shows.
+    pub was_published: bool,
+}
+
+/// The time span in which a login works, for targets that expire logins on their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    pub begins: DateTime<Utc>,
+    pub ends: DateTime<Utc>,
+}
+
+impl Lifetime {
+    /// Returns the latest time to replace the login: three quarters of its lifetime. The last quarter is left for
+    /// retries.
+    pub fn replace_by(&self) -> DateTime<Utc> {
+        self.begins + (self.ends - self.begins) * 3 / 4
+    }
+}
+
+/// A target's answer to a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    Accepted,
+    Refused(TargetProblem),
+    /// The target could not be asked.
+    Unknown(TargetProblem),
+}
+
+/// The reason why a target could not be asked, or why it refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetProblem {
+    pub reason: String,
+    pub message: String,
+    /// True when only a person can fix it, so that retries do not help.
+    pub permanent: bool,
+}
