@@ -1,4 +1,4 @@
-//! Deployments: what is decided about them, and the program that does them in a pod.
+//! Deployments: the decisions about them, and the program that runs them in a pod.
 
 pub mod runner;
 pub mod ssh;

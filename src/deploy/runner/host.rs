@@ -1,4 +1,4 @@
-//! The conversation with the script on the host: requests as text over standard input, answers as lines.
+//! The conversation with the script on the host: requests are text on standard input, answers are lines.
 
 use std::fmt::Write as _;
 use std::io::{self, Read};
@@ -13,53 +13,53 @@ use crate::deploy::task::{Task, TaskCollection};
 use crate::secret_value::SecretValue;
 use crate::text::HostText;
 
-/// The script that does the work on the host.
+/// The script that runs on the host and does the work there.
 pub const HOST_SCRIPT: &str = include_str!("host.sh");
 
-/// Reads the script from standard input without touching what follows it, whatever shell the account has. A host
-/// where the script is installed as a forced command runs that one instead.
+/// Shell command that reads the script from standard input and nothing behind it, whatever shell the account has. A
+/// host where the script is installed as a forced command runs the installed script instead.
 const BOOTSTRAP: &str =
     r#"exec sh -c 'read -r n && s=$(dd bs=1 count="$n" 2>/dev/null) && keyturn_source=$s && eval "$s"'"#;
 
-/// Longest identifier of an image that is believed, in bytes.
+/// Longest image ID that is accepted, in bytes.
 const LONGEST_ID: usize = 200;
 
-/// Answers are short; a host that sends more than this on standard output is not to be listened to.
+/// Most bytes of an answer on standard output. Answers are short, so a host that sends more is not read any further.
 const ANSWER_LIMIT: usize = 1 << 20;
 
-/// A request to the host. All are safe to repeat: a deployment is known by its run.
+/// A request to the host. Every request is idempotent: the host recognises a deployment by its run.
 pub enum Request<'a> {
-    /// Deploys, joins a deployment of this revision that runs, or tells how this run of it ended.
+    /// Deploys, joins a running deployment of this revision, or reports how this run of it ended.
     Deploy {
         task: &'a Task,
         run: &'a str,
-        /// Whether an earlier success of this revision stands.
+        /// True if an earlier success of this revision still counts.
         replay: bool,
-        /// How long to wait for another deployment to end, in seconds.
+        /// Time to wait for another deployment to end, in seconds.
         wait: u64,
     },
-    /// Runs the verify script until it succeeds or `timeout` seconds are over.
+    /// Runs the verify script until it succeeds or `timeout` seconds have passed.
     Verify {
         task: &'a Task,
         script: &'a str,
         timeout: u64,
-        /// First wait so many seconds until nothing is deployed.
+        /// Seconds to wait first for running deployments to end; `None` for no wait.
         idle: Option<u64>,
     },
-    /// Compares what the containers run.
+    /// Compares the values that the containers run.
     Prove { task: &'a Task, checks: &'a [Check] },
     /// Lists the images that the containers run.
     Images { task: &'a Task },
-    /// Tells what docker says about one of them: to be asked with [`ask_about_image`].
+    /// Reports what docker says about one image. Send it with [`ask_about_image`].
     Image { task: &'a Task, id: &'a str },
-    /// Runs the command that finds log lines, and tells what it found: to be asked with [`ask_for_logs`].
+    /// Runs the command that finds log lines and reports what it found. Send it with [`ask_for_logs`].
     Logs { task: &'a Task, collection: &'a TaskCollection },
-    /// Has docker save one of them, to be asked with [`save`].
+    /// Lets docker save one image. Send it with [`save`].
     Save { task: &'a Task, id: &'a str },
 }
 
 impl Request<'_> {
-    /// What goes to the standard input of the host: the script, then the request.
+    /// Returns the bytes for the standard input of the host: the script, then the request.
     fn input(&self) -> Vec<u8> {
         let mut text = format!("{}\n{HOST_SCRIPT}", HOST_SCRIPT.len());
         // Writing to a String does not fail.
@@ -125,10 +125,10 @@ impl Request<'_> {
     }
 }
 
-/// What every request begins with.
+/// Writes the lines with which every request begins.
 fn write_start(text: &mut String, verb: &str, task: &Task) -> std::fmt::Result {
     write!(text, "verb {verb}\nproject {}\nsudo {}\n", task.compose_project, yes_no(task.sudo))?;
-    // An installed script of an older version does not know the word.
+    // An installed script of an older version does not know this word.
     task.docker_path.iter().try_for_each(|path| writeln!(text, "docker {path}"))
 }
 
@@ -142,7 +142,7 @@ fn yes_no(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }
 
-/// How a deployment on the host went.
+/// The result of a deployment on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeployResult {
     Exit(i32),
@@ -161,12 +161,12 @@ pub enum Line {
         file: HostText,
     },
     Deploy(super::DeployKind),
-    /// Where the deployment's output lies on the host.
+    /// The path of the deployment's output on the host.
     Log(HostText),
     Result(DeployResult),
-    /// A mount point without room.
+    /// A mount point that has no free space.
     Full(HostText),
-    /// Exit code of the last try of the verify script.
+    /// The exit code of the last run of the verify script.
     Verify(i32),
     Same {
         check: usize,
@@ -176,30 +176,30 @@ pub enum Line {
         check: usize,
         container: HostText,
     },
-    /// A container that has one of the variables, and what docker says of it.
+    /// A container that has one of the variables, and its state as docker reports it.
     Container {
         name: HostText,
         restarting: bool,
-        /// How often docker started it again.
+        /// Number of times that docker restarted it.
         restarts: u64,
     },
     /// An image that a container runs.
     Image {
         id: String,
-        /// As the container was started with it.
+        /// The name with which the container was started.
         name: HostText,
     },
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug)]
 pub enum HostError {
     Ssh(SshError),
-    /// The account's shell ended before our script did.
+    /// The account's shell ended before our script ended.
     NoAnswer(Exit),
 }
 
-/// Sends a request and waits for the whole answer. What the user's scripts print goes to `output`, at most
+/// Sends a request and waits for the complete answer. Passes what the user's scripts print to `output`, at most
 /// `output_limit` bytes of it.
 pub async fn ask(
     connection: &Connection,
@@ -211,16 +211,16 @@ pub async fn ask(
     lines(&answer).ok_or(HostError::NoAnswer(exit))
 }
 
-/// What docker says about an image. It may hold secrets.
+/// Docker's data about an image. It may contain secrets.
 #[derive(Debug)]
 pub struct AboutImage {
     /// The output of `docker image inspect`.
     pub inspect: SecretValue,
-    /// That of `docker history`, an entry a line.
+    /// The output of `docker history`, one entry per line.
     pub history: SecretValue,
 }
 
-/// Asks [`Request::Image`]. `Ok(Err(…))` is what the host says against it.
+/// Sends [`Request::Image`]. Returns `Ok(Err(…))` with the host's reason if the host cannot answer.
 pub async fn ask_about_image(
     connection: &Connection,
     request: &Request<'_>,
@@ -248,29 +248,29 @@ pub async fn ask_about_image(
     Err(HostError::NoAnswer(exit))
 }
 
-/// What the command that finds log lines gave.
+/// The result of the command that finds log lines.
 #[derive(Debug)]
 pub enum Logs {
     Found {
-        /// Where they lie on the host.
+        /// The path of the file with the lines, on the host.
         file: HostText,
         bytes: u64,
-        /// Whether there were more.
+        /// True if there were more lines than the file holds.
         cut: bool,
         lines: u64,
         digest: String,
-        /// Its first lines, as they are.
+        /// The first lines, unchanged.
         first: SecretValue,
-        /// Its last ones. They may be the same.
+        /// The last lines, unchanged. They may overlap with the first.
         last: SecretValue,
     },
-    /// The command ended with this exit code, and complained about this last.
+    /// The command ended with this exit code; `errors` is the end of its error output.
     Failed { code: i32, errors: SecretValue },
-    /// The host says why it could not begin.
+    /// The host's reason why it could not start.
     Unfit(HostText),
 }
 
-/// Asks [`Request::Logs`].
+/// Sends [`Request::Logs`].
 pub async fn ask_for_logs(
     connection: &Connection,
     request: &Request<'_>,
@@ -281,7 +281,7 @@ pub async fn ask_for_logs(
     let (mut first, mut last, mut errors) = (String::new(), String::new(), String::new());
     let (mut file, mut digest, mut cut, mut code) = (HostText::default(), String::new(), false, None);
     let (mut bytes, mut lines) = (0, 0);
-    // Another line break than \n is part of what was logged.
+    // Only a line feed ends a line: other line breaks are part of what was logged.
     for line in answer.expose().split('\n') {
         let Some((_, said)) = line.split_once("keyturn: ") else { continue };
         let (word, rest) = said.split_once(' ').unwrap_or((said, ""));
@@ -310,14 +310,14 @@ pub async fn ask_for_logs(
     Err(HostError::NoAnswer(exit))
 }
 
-/// Asks [`Request::Save`]; what comes is read by [`begin_saved`] first.
+/// Sends [`Request::Save`]. Call [`begin_saved`] first to read the returned stream.
 pub async fn save(connection: &Connection, request: &Request<'_>) -> Result<Tunnel, SshError> {
     connection.exec_stream(BOOTSTRAP, &request.input()).await
 }
 
-/// Reads to where the archive begins. `Ok(Err(…))` is what the host says against it.
+/// Reads up to the beginning of the archive. Returns `Ok(Err(…))` with the host's reason if the host cannot save.
 pub fn begin_saved(stream: &mut impl Read) -> io::Result<Result<(), String>> {
-    // A profile may have printed something before.
+    // A shell profile may have printed something before.
     for _ in 0..1000 {
         let mut line = Vec::new();
         let mut byte = [0];
@@ -338,7 +338,7 @@ pub fn begin_saved(stream: &mut impl Read) -> io::Result<Result<(), String>> {
     Err(io::ErrorKind::InvalidData.into())
 }
 
-/// Sends a request and collects what the host writes, at most so many bytes of each stream.
+/// Sends a request and collects what the host writes, at most this many bytes of each stream.
 async fn exchange(
     connection: &Connection,
     request: &Request<'_>,
@@ -346,7 +346,7 @@ async fn exchange(
     answer_limit: usize,
     output: &Output<'_>,
 ) -> Result<(String, Exit), HostError> {
-    // An exchange before this one may have been given up.
+    // The exchange before this one may have been abandoned in the middle of a line.
     output.end(false);
     let mut answer = Vec::new();
     let mut printed = 0;
@@ -371,11 +371,12 @@ async fn exchange(
     Ok((String::from_utf8_lossy(&answer).into_owned(), exit))
 }
 
-/// The lines of a complete answer; `None` where its end is missing. Other lines are ignored: profiles of shells print.
+/// Parses the lines of a complete answer; `None` if its end is missing. Ignores other lines, since shell profiles
+/// print too.
 pub fn lines(answer: &str) -> Option<Vec<Line>> {
     let mut lines = Vec::new();
     for line in answer.lines() {
-        // A profile may have printed something without a line break before the answer.
+        // A shell profile may have printed something without a line break before the answer.
         let Some((_, said)) = line.split_once("keyturn: ") else { continue };
         if said == "done" {
             return Some(lines);

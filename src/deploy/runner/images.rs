@@ -1,5 +1,5 @@
-//! The audit of the images that the project's containers run, over the connection of the run. It fails no run: what
-//! could not be looked at is said in its report.
+//! The audit of the images that the project's containers run, over the connection of the run. It never makes a run
+//! fail: its report names what could not be audited.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
@@ -20,27 +20,27 @@ use crate::deploy::ssh::connection::{Connection, Tunnel};
 use crate::deploy::task::{Layers, TaskAudit};
 use crate::text::HostText;
 
-/// So long before the end nothing is begun any more, so that what was found by then is told.
+/// Time before the deadline from which on no new audit starts, so that what was found by then is reported.
 const TIME_TO_TELL: Duration = Duration::from_secs(15);
-/// Findings in the files of one image: a report has no room for more.
+/// Most findings in the files of one image: a report has no space for more.
 const MOST_IN_FILES: usize = 32;
-/// Longest path that is reported, in characters; of a longer one the end.
+/// Longest path that is reported, in characters. Of a longer path only the end is reported.
 const LONGEST_PATH: usize = 120;
-/// A project of more images is looked at in part.
+/// Most images of a project that are audited; the others are left out.
 const MOST_IMAGES: usize = 32;
-/// What docker may say about one image, in bytes. Usual are some 10 KiB.
+/// Most bytes of docker's data about one image. About 10 KiB are usual.
 const IMAGE_LIMIT: usize = 1 << 20;
-/// Longest explanation, in characters.
+/// Longest description of a problem, in characters.
 const LONGEST_PROBLEM: usize = 300;
 
-/// What stands in a report until the images have been looked at, and for ever where the pod ends in the middle of that.
+/// Returns the report that holds until the images have been audited, and for good if the pod ends before that.
 pub fn not_looked_at() -> ImagesReport {
     let problem = "the pod ended before it had looked at the images".to_owned();
     ImagesReport { problem: Some(problem), ..ImagesReport::default() }
 }
 
 impl Run<'_> {
-    /// Looks at every image once, whatever the names under which containers run it.
+    /// Audits every image once, even if containers run it under several names.
     pub(super) async fn look_at_images(&mut self, audit: &TaskAudit) -> ImagesReport {
         let mut report = ImagesReport::default();
         let mut problems = Vec::new();
@@ -48,7 +48,7 @@ impl Run<'_> {
         let looked = self.look_at_all(audit, deadline, &mut report, &mut problems);
         if timeout_at(deadline, looked).await.is_err() {
             problems.push("it took too long".to_owned());
-            // An answer may still be on its way.
+            // An answer may still arrive on this connection.
             self.connection = None;
         }
         report.problem = (!problems.is_empty()).then(|| short(&problems.join("; ")));
@@ -89,7 +89,7 @@ impl Run<'_> {
                         archive.looked.problems.into_iter().next()
                     }
                 };
-                // The first is told: a report has little room.
+                // Only the first problem is reported: a report has little space.
                 let of_image = |problem: String| short(&format!("the layers of {shown}: {problem}"));
                 layers.problem = layers.problem.take().or_else(|| problem.map(of_image));
             }
@@ -98,7 +98,7 @@ impl Run<'_> {
                 Ok((image, found)) => {
                     report.allowed += found.allowed.len();
                     let findings: Vec<ReportFinding> = found.findings.iter().map(reported).collect();
-                    // A container may have been started with the bare ID.
+                    // A container may have been started with the image ID alone.
                     let named = image.names.first().filter(|_| id.contains(&shown)).unwrap_or(&shown);
                     let name = HostText::name(named).into();
                     report.found.push(ImageReport { name, digest: id, findings });
@@ -108,7 +108,7 @@ impl Run<'_> {
         report.found.retain(|image| !image.findings.is_empty());
     }
 
-    /// The images by ID, with the first name that containers were started with.
+    /// Returns the images by ID, each with the first name with which containers were started.
     async fn images(&mut self) -> Result<BTreeMap<String, String>, String> {
         let mut images = BTreeMap::<String, String>::new();
         let request = Request::Images { task: self.task };
@@ -138,7 +138,7 @@ impl Run<'_> {
     ) -> Result<(Image, Audit), String> {
         let about = self.about(id).await?;
         let (allowances, matcher) = (audit.allowances.clone(), self.matcher.clone());
-        // So long as the connection is kept alive beside it, it may take its time.
+        // Runs on a blocking thread: the search may take long, and the connection must be kept alive meanwhile.
         let looked = tokio::task::spawn_blocking(move || {
             let image = image::parse(&about.inspect, &about.history).map_err(|error| error.to_string())?;
             let keys = Fingerprints::default();
@@ -148,7 +148,7 @@ impl Run<'_> {
         looked.await.map_err(|_| "the audit broke off".to_owned())?
     }
 
-    /// Looks into the layers of an image while docker saves it.
+    /// Audits the layers of an image while docker saves it.
     async fn files_of(&mut self, id: &str, deadline: Instant) -> Result<Archive, String> {
         let lost = || "the connection to the host broke".to_owned();
         let matcher = self.matcher.clone();
@@ -166,7 +166,7 @@ impl Run<'_> {
         });
         let scanned = scanned.await.map_err(|_| "the audit broke off".to_owned())?;
         if scanned.is_err() || Instant::now() >= deadline {
-            // The rest of the image may still be on its way.
+            // The rest of the image may still arrive on this connection.
             self.connection = None;
         }
         scanned
@@ -186,7 +186,7 @@ impl Run<'_> {
     }
 }
 
-/// The host's stream for a thread that waits for it, to the deadline.
+/// The host's stream for a thread that blocks on it until the deadline.
 struct Blocking {
     stream: Tunnel,
     runtime: Handle,
@@ -216,7 +216,7 @@ fn reported(finding: &audit::Finding) -> ReportFinding {
         rule: finding.rule.id().to_owned(),
         fingerprint: finding.fingerprint.clone(),
         parameter: finding.parameter.clone(),
-        // Whoever builds an image chooses the names of its files.
+        // The builder of an image chooses the names of its files, so they may contain anything.
         place: place.chars().filter(|c| is_visible(*c)).collect(),
     }
 }

@@ -1,4 +1,4 @@
-//! What the checks of a host amount to, for the parameters beside the one that is wrong.
+//! The verdict on a host when one parameter is wrong, for the other parameters.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::deploy::report::{Outcome, Report};
 use crate::deploy::task::Task;
 use crate::text::HostText;
 
-/// A task of parameters with a variable each.
+/// Builds a task of parameters with one variable each.
 fn task(parameters: &[(&str, &str)]) -> Task {
     let parameters: Vec<_> = parameters
         .iter()
@@ -31,7 +31,7 @@ fn task(parameters: &[(&str, &str)]) -> Task {
     .unwrap()
 }
 
-/// The first parameter is proven, the second differs.
+/// Judges a host on which the first parameter is proven and the second differs.
 fn judged(task: &Task, verify_code: i32) -> Report {
     let container = || HostText::name("app");
     let lines =

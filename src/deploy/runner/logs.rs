@@ -1,5 +1,5 @@
-//! The log lines of what authenticated with a secret, collected for an incident. What is shown of them is what the
-//! scrubbing leaves; all of them stay in a file on the host.
+//! Collects, for an incident, the log lines of what authenticated with a secret. The report shows only scrubbed lines;
+//! all lines stay in a file on the host.
 
 use super::host::{self, HostError, Logs, Request};
 use super::{Run, report};
@@ -10,15 +10,15 @@ use crate::deploy::report::{LogsReport, Outcome, Report};
 use crate::deploy::task::TaskCollection;
 use crate::secret_value::SecretValue;
 
-/// Lines that are shown of the first, and as many of the last.
+/// Number of first lines that are shown, and of last lines.
 const SHOWN: usize = 10;
 /// Longest line that is shown, in characters.
 const LONGEST_LINE: usize = 300;
-/// Longest complaint of a command that failed, in characters.
+/// Longest error output of a failed command that is shown, in characters.
 const LONGEST_COMPLAINT: usize = 600;
 
 impl Run<'_> {
-    /// Has the user's command run on the host. `Err` where it did not end well.
+    /// Runs the user's command on the host. Returns `Err` if it did not succeed.
     pub(super) async fn collect(&mut self) -> Result<Report, Report> {
         let bad = |why: &str| report(Outcome::BadInput, why);
         let task = self.task;
@@ -32,7 +32,7 @@ impl Run<'_> {
             Logs::Failed { code, errors } => Err(failed(collection, code, &errors, &matcher)),
             Logs::Found { file, bytes, cut, lines, digest, first, last } => {
                 let (first, last, all_is_there) = ends(&first, &last, lines);
-                // So long as the connection is kept alive beside it, it may take its time.
+                // Runs on a blocking thread: scrubbing may take long, and the connection must be kept alive meanwhile.
                 let shown = tokio::task::spawn_blocking(move || {
                     (self::shown(&first, &matcher), self::shown(&last, &matcher))
                 });
@@ -79,7 +79,7 @@ fn failed(collection: &TaskCollection, code: i32, errors: &SecretValue, matcher:
     let complaint: String = complaint.chars().filter(|c| is_visible(*c)).take(LONGEST_COMPLAINT).collect();
     let said = if complaint.is_empty() { String::new() } else { format!("; it said: {complaint}") };
     let message = match code {
-        // What timeout gives, with and without the kill.
+        // Exit codes of `timeout`, with and without the kill.
         124 | 137 | 143 => {
             format!(
                 "the script did not end within {} s (accessLog.timeout){said}",
@@ -91,8 +91,8 @@ fn failed(collection: &TaskCollection, code: i32, errors: &SecretValue, matcher:
     Report { script_exit: Some(code), ..report(Outcome::CollectFailed, message) }
 }
 
-/// The first lines, those of the last that are not among them, and whether that is everything. As the file counts them,
-/// `all` there are.
+/// Returns the first lines, those of the last lines that are not among them, and whether both are all of them. `all` is
+/// the number of lines in the file.
 fn ends(first: &SecretValue, last: &SecretValue, all: u64) -> (SecretValue, SecretValue, bool) {
     let count = |text: &SecretValue| text.expose().lines().count();
     let (all, sent) = (usize::try_from(all).unwrap_or(usize::MAX), count(first));
@@ -103,7 +103,7 @@ fn ends(first: &SecretValue, last: &SecretValue, all: u64) -> (SecretValue, Secr
     (first.duplicate(), SecretValue::new(rest), all_is_there)
 }
 
-/// Lines as they can be shown to everybody who may read the incident.
+/// Returns the lines in a form that everybody who may read the incident can see.
 fn shown(text: &SecretValue, matcher: &Matcher) -> Vec<String> {
     let printable = |c: char| if is_visible(c) { c } else { ' ' };
     let line = |line: &str| {

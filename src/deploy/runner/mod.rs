@@ -1,9 +1,9 @@
-//! What `keyturn deploy-host` does in the pod of a deploy Job: connects to the host, has it deploy (or only verify),
-//! compares what the containers run, and reports.
+//! `keyturn deploy-host`, the program in the pod of a deploy Job: it connects to the host, lets it deploy (or only
+//! verify), compares what the containers run, and reports.
 //!
-//! The work itself is done by `host.sh` on the host and outlives pod and connection: a connection that breaks is made
-//! again and the same request repeated, and the host answers with the run that is already there. The same holds for
-//! the next pod of the Job.
+//! The work itself is done by `host.sh` on the host, which outlives the pod and the connection. After a broken
+//! connection this program connects again and repeats the request, and the host answers with the run that already
+//! exists. The same holds for the next pod of the Job.
 
 mod host;
 mod images;
@@ -33,18 +33,18 @@ use crate::api::docker_host::{Proof, RunMode};
 use crate::audit::managed::Matcher;
 use crate::text::HostText;
 
-/// Containers that a message names, of those that are in the same trouble.
+/// Most containers that one message names for the same problem.
 const MOST_NAMED: usize = 5;
 
-/// The bounds of a run that do not depend on the host.
+/// The limits of a run that do not depend on the host.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub timeouts: Timeouts,
-    /// How long to wait for a deployment of somebody else to end before the host counts as busy.
+    /// Time to wait for another deployment to end before the host counts as busy.
     pub busy_wait: Duration,
-    /// How much of the scripts' output is shown, in bytes for each request.
+    /// Most bytes of the scripts' output that are shown for each request.
     pub output_limit: usize,
-    /// How long it may take to look for secrets in all of it.
+    /// Longest time for scrubbing secrets out of all that output.
     pub output_time: Duration,
 }
 
@@ -59,18 +59,18 @@ impl Default for Settings {
     }
 }
 
-/// Who watches a run.
+/// The observer of a run.
 pub trait Progress: Sync {
-    /// A new phase began; the report says which.
+    /// A new phase began; `report` names it.
     fn phase(&self, report: &Report);
-    /// How the run ended. What follows can add to it, and must not take it away.
+    /// The run ended with this result. What follows may add to it, but must not remove anything.
     fn result(&self, report: &Report);
-    /// A line for the log: of what the user's scripts print, without what is secret in it.
+    /// A piece of the user's scripts' output for the log, without the secrets in it.
     fn output(&self, data: &[u8]);
 }
 
-/// The longest that [`run`] takes. A Job's deadline must lie above it: one that strikes earlier deletes the pod with
-/// its report.
+/// Returns the longest time that [`run`] takes. The deadline of a Job must be longer: an earlier deadline deletes the
+/// pod together with its report.
 pub fn time_limit(task: &Task) -> Duration {
     let deploy = match task.mode {
         RunMode::Deploy => task.deploy_timeout_seconds + 30,
@@ -83,7 +83,7 @@ pub fn time_limit(task: &Task) -> Duration {
     Duration::from_secs(deploy + task.verify_timeout_seconds + 180 + task.audit_seconds())
 }
 
-/// Does what the task says and tells how it went. Never fails without a report.
+/// Runs the task and returns its report, also for every failure.
 pub async fn run(
     task: &Task,
     key: &ClientKey,
@@ -124,7 +124,7 @@ pub async fn run(
         RunMode::Collect => run.collect().await,
     };
     if let Some(audit) = task.audit.as_ref().filter(|_| shows_containers(report.outcome)) {
-        // Told before the images are looked at: that takes time and memory, and fails no deployment.
+        // Reported before the images are audited: an audit takes time and memory, and must not make a deployment fail.
         report.images = Some(Box::new(images::not_looked_at()));
         progress.result(&report);
         report.images = Some(Box::new(run.look_at_images(audit).await));
@@ -149,7 +149,7 @@ fn report(outcome: Outcome, message: impl Into<String>) -> Report {
     }
 }
 
-/// Whether the run got as far as the containers, so that their images can be looked at.
+/// True if the run reached the containers, so that their images can be audited.
 fn shows_containers(outcome: Outcome) -> bool {
     matches!(
         outcome,
@@ -161,7 +161,7 @@ fn shows_containers(outcome: Outcome) -> bool {
     )
 }
 
-/// What stands in a request to the host must not be able to say something else there.
+/// Checks that no text of the task can change the meaning of a request to the host.
 fn check_task(task: &Task) -> Result<(), String> {
     let word = |text: &str, others: &str| {
         !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
@@ -205,8 +205,8 @@ fn check_task(task: &Task) -> Result<(), String> {
     Ok(())
 }
 
-/// Name of this run on the host: the same in every pod of one Job, another in every other Job. The keys of the
-/// fingerprints are drawn for each Job, so their hash is such a name and gives nothing away.
+/// Returns the name of this run on the host: the same in every pod of one Job, and a different one in every other Job.
+/// It is a hash of the fingerprint keys, which are drawn for each Job; it reveals nothing of them.
 fn run_name(task: &Task) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(format!("keyturn run {} {}", task.revision, task.attempt).as_bytes());
@@ -228,14 +228,15 @@ struct Run<'a> {
     output: &'a Output<'a>,
     deadline: Instant,
     connection: Option<Connection>,
-    /// From then on a host that cannot be reached is waited for: a deployment may run there.
+    /// True once a connection was made. From then on the run waits for an unreachable host, since a deployment may run
+    /// there.
     connected_before: bool,
 }
 
-/// Why an attempt to get an answer failed.
+/// The reason why an attempt to get an answer failed.
 enum Failure {
     Host(HostError),
-    /// The run's own time is over.
+    /// The time limit of the run has passed.
     Deadline,
 }
 
@@ -249,7 +250,8 @@ impl Run<'_> {
         }
     }
 
-    /// A script that failed may have brought the new values before it did, or may not: the containers tell.
+    /// Adds the differing parameters to a failed report: the script may have delivered the new values before it failed,
+    /// and only the containers show that.
     async fn with_what_differs(&mut self, failed: Report) -> Report {
         match self.prove().await {
             Ok(proofs) => {
@@ -264,7 +266,8 @@ impl Run<'_> {
         let name = run_name(self.task);
         let mut kind = self.deploy_once(&name, true).await?;
         if kind == DeployKind::Replayed {
-            // An earlier success stands as long as it shows; one that does not is repeated once.
+            // An earlier success counts as long as the containers confirm it. If they do not, the deployment is
+            // repeated once.
             let patience = self.task.verify_timeout_seconds.min(20);
             let result = self.verify_and_prove(patience, None).await;
             match result {
@@ -278,7 +281,7 @@ impl Run<'_> {
         Ok(Report { deploy: Some(kind), ..report })
     }
 
-    /// Has the script run, or learns how it went.
+    /// Runs the script on the host, or learns how an earlier run of it ended.
     async fn deploy_once(&mut self, run: &str, replay: bool) -> Result<DeployKind, Report> {
         let task = self.task;
         self.phase(format!("deploying to {}", task.ssh.host));
@@ -337,7 +340,7 @@ impl Run<'_> {
         }
     }
 
-    /// Checks the host as it is. `Err` where something is wrong with it.
+    /// Checks the host in its present state. Returns `Err` if something is wrong with it.
     async fn verify_and_prove(&mut self, timeout: u64, idle: Option<u64>) -> Result<Report, Report> {
         let task = self.task;
         let until = Instant::now() + Duration::from_secs(timeout);
@@ -356,7 +359,7 @@ impl Run<'_> {
         self.phase(format!("comparing what the containers on {} run", task.ssh.host));
         let mut proofs = self.prove().await?;
         let mut restarting = proofs.restarting(None);
-        // One that was started again has some time to stay up, and is looked at twice at least.
+        // A container that was restarted gets some time to stay up and is checked at least twice.
         let mut looked_again = false;
         while !restarting.is_empty() && (!looked_again || Instant::now() < until) {
             sleep(Duration::from_secs(3)).await;
@@ -383,7 +386,7 @@ impl Run<'_> {
         self.progress.phase(&report(Outcome::Running, message));
     }
 
-    /// Gets an answer, over as many connections as that takes.
+    /// Sends a request until it is answered, over as many connections as that takes.
     async fn ask(&mut self, request: &Request<'_>) -> Result<Vec<Line>, Report> {
         let mut pause = Duration::from_millis(500);
         loop {
@@ -446,7 +449,7 @@ impl Run<'_> {
         }
     }
 
-    /// The connection that there is, or another.
+    /// Returns the open connection, or opens a new one.
     async fn connect(&mut self) -> Result<&Connection, SshError> {
         let connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
             Some(connection) => connection,
@@ -460,7 +463,7 @@ impl Run<'_> {
     }
 }
 
-/// The answer, unless it says that the host could not even begin.
+/// Returns the answer, or an error if the host says that it could not even start.
 fn usable(lines: Vec<Line>) -> Result<Vec<Line>, Report> {
     for line in &lines {
         match line {
@@ -477,7 +480,7 @@ fn usable(lines: Vec<Line>) -> Result<Vec<Line>, Report> {
     Ok(lines)
 }
 
-/// Why a parameter cannot be what its variable holds: another one is looked for in the same variable.
+/// Explains why the variable cannot hold this parameter: the task compares another parameter with the same variable.
 fn collision(task: &Task, path: &str) -> Option<String> {
     let this = task.parameters.iter().find(|parameter| parameter.path == path)?;
     let mut others = task.parameters.iter().filter(|other| other.path != path);
@@ -491,7 +494,7 @@ fn collision(task: &Task, path: &str) -> Option<String> {
     ))
 }
 
-/// What the checks of a host amount to.
+/// Draws the verdict from the checks of a host.
 fn judge(task: &Task, proofs: &Proofs, restarting: &[String], verify_code: i32) -> Report {
     let mut problems = Vec::new();
     let differing: Vec<String> = proofs
@@ -519,7 +522,7 @@ fn judge(task: &Task, proofs: &Proofs, restarting: &[String], verify_code: i32) 
     }
     match verify_code {
         0 => {}
-        // What timeout gives, with and without the kill.
+        // Exit codes of `timeout`, with and without the kill.
         124 | 137 | 143 => problems.push(format!(
             "the verify script did not end within {} s (verify.timeout)",
             task.verify_timeout_seconds
@@ -541,7 +544,8 @@ fn judge(task: &Task, proofs: &Proofs, restarting: &[String], verify_code: i32) 
     }
     let verified = verify_code == 0 && restarting.is_empty();
     if !verified {
-        // Without a verify that passed nothing is proven. Where it passed, another parameter that differs says nothing.
+        // Nothing is proven unless the verify script passed. If it passed, one differing parameter does not affect the
+        // others.
         parameters.retain(|parameter| parameter.proof != Proof::Proven);
     }
     Report {

@@ -1,5 +1,5 @@
-//! What the user's scripts print, on its way to the pod's log, which many may read: line by line, without what is secret
-//! in it. What cannot be looked through is not shown, and it is said why.
+//! Passes the output of the user's scripts to the pod's log, which many people may read: line by line, without the
+//! secrets in it. A line that cannot be searched for secrets is left out, and the log says why.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use crate::audit::managed::Matcher;
 use crate::audit::scrub::{KeyLines, scrubbed};
 use crate::secret_value::SecretValue;
 
-/// Longest line that is looked through, in bytes.
+/// Longest line that is searched, in bytes.
 const LONGEST_LINE: usize = 8 << 10;
 
-/// What `host.sh` says where it leaves output out. It may stand behind the beginning of a line.
+/// The note of `host.sh` where it leaves out output. It may follow the beginning of a line.
 const GAP: [&str; 2] = ["[... ", " bytes of output are left out here; see "];
 
-/// Passes on what scripts print.
+/// Passes on the output of scripts.
 pub struct Output<'a> {
     progress: &'a dyn Progress,
     matcher: Arc<Matcher>,
@@ -24,19 +24,19 @@ pub struct Output<'a> {
 }
 
 struct State {
-    /// The line that has begun; zeroed when it is dropped or has been passed on.
+    /// The current, unfinished line; zeroed when it is dropped or passed on.
     line: zeroize::Zeroizing<Vec<u8>>,
-    /// Whether it is longer than what is kept of it.
+    /// True if the line is longer than the part of it that is kept.
     too_long: bool,
     keys: KeyLines,
-    /// For looking through lines.
+    /// Time left for searching lines.
     time_left: Duration,
-    /// Whether it was said that nothing more is shown.
+    /// True once the log says that nothing more is shown.
     closed: bool,
 }
 
 impl<'a> Output<'a> {
-    /// All lines together may take so much time.
+    /// Creates an output. Searching all its lines may take at most `time` in total.
     pub fn new(progress: &'a dyn Progress, matcher: Arc<Matcher>, time: Duration) -> Self {
         let state = State {
             line: zeroize::Zeroizing::new(Vec::with_capacity(LONGEST_LINE)),
@@ -48,7 +48,7 @@ impl<'a> Output<'a> {
         Self { progress, matcher, state: Mutex::new(state) }
     }
 
-    /// Takes what was printed next.
+    /// Takes the next piece of output.
     pub fn write(&self, data: &[u8]) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         for piece in data.split_inclusive(|byte| *byte == b'\n') {
@@ -65,8 +65,8 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Nothing more is printed. The last line may lack its end; it may also be cut off, in the middle of a value, where
-    /// that was not the end of everything.
+    /// Ends the output. The last line may lack its line break. Without `is_whole` it may also be cut off, even in the
+    /// middle of a value.
     pub fn end(&self, is_whole: bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.line.is_empty() && is_whole {
@@ -78,7 +78,7 @@ impl<'a> Output<'a> {
         state.keys = KeyLines::default();
     }
 
-    /// Says something of our own.
+    /// Writes a note of our own.
     pub fn note(&self, what: &str) {
         self.progress.output(format!("[{what}]\n").as_bytes());
     }
@@ -111,7 +111,7 @@ impl<'a> Output<'a> {
     }
 }
 
-/// A line as it can be looked through and shown in a terminal.
+/// Returns a line in the form in which it can be searched and shown in a terminal.
 fn text(line: &[u8]) -> SecretValue {
     let text = SecretValue::new(String::from_utf8_lossy(line).into_owned());
     let visible = text.expose().chars().filter(|c| *c == '\t' || is_visible(*c));

@@ -1,4 +1,4 @@
-//! The process of the pod: its files, its termination message, its end.
+//! The process of the pod: its files, its termination message and its exit.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::deploy::report::{Outcome, Report};
 use crate::deploy::ssh::client_key::ClientKey;
 use crate::deploy::task::{JUMP_KEY_FILE, KEY_FILE, TASK_FILE, TERMINATION_LOG, Task};
 
-/// Where the pod's files lie.
+/// The paths of the pod's files.
 #[derive(Clone, Debug)]
 pub struct Files {
     pub task: PathBuf,
@@ -31,12 +31,12 @@ impl Default for Files {
     }
 }
 
-/// `keyturn deploy-host`: gives the exit code of the process.
+/// Runs `keyturn deploy-host` and returns the exit code of the process.
 pub async fn main() -> i32 {
     main_with(&Files::default(), &Settings::default()).await
 }
 
-/// The same with other files and bounds.
+/// Like [`main`], with other files and limits.
 pub async fn main_with(files: &Files, settings: &Settings) -> i32 {
     let pod = Pod {
         termination_log: &files.termination_log,
@@ -63,7 +63,7 @@ fn read(files: &Files) -> Result<(Task, ClientKey, Option<ClientKey>), String> {
     let content = |path: &Path| {
         std::fs::read(path).map_err(|error| format!("the file {} cannot be read: {error}", path.display()))
     };
-    // serde_json's own message may quote the document, which holds fingerprints and their keys.
+    // serde_json's own message may quote the document, which contains fingerprints and their keys.
     let task: Task = serde_json::from_slice(&content(&files.task)?).map_err(|error| {
         format!("the task cannot be read: {:?} error in line {}", error.classify(), error.line())
     })?;
@@ -83,19 +83,19 @@ async fn told_to_stop() {
         Ok(mut terminate) => {
             terminate.recv().await;
         }
-        // Then the kubelet's kill after the grace period has to do.
+        // Without a signal handler, only the kubelet's kill after the grace period ends the process.
         Err(_) => std::future::pending().await,
     }
 }
 
 struct Pod<'a> {
     termination_log: &'a Path,
-    /// What was told last.
+    /// The report that was written last.
     last: Mutex<Report>,
 }
 
 impl Pod<'_> {
-    /// What is told when the pod has to end now. A result stays what it is.
+    /// Returns the report for a pod that has to end now. A result stays unchanged.
     fn stopped(&self) -> Report {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if last.outcome != Outcome::Running {
@@ -110,7 +110,7 @@ impl Pod<'_> {
         )
     }
 
-    /// Says it in the log and keeps it for Kubernetes.
+    /// Writes the report to the log and keeps it for Kubernetes.
     fn tell(&self, report: &Report) {
         self.output(format!("keyturn: {:?}: {}\n", report.outcome, report.message).as_bytes());
         if let Err(error) = termination::write(self.termination_log, report) {
@@ -132,7 +132,7 @@ impl Progress for Pod<'_> {
 
     fn output(&self, data: &[u8]) {
         let mut log = std::io::stdout().lock();
-        // Where nobody reads the log any more there is nobody to tell.
+        // Errors are ignored: if the log cannot be written, there is no other place to report that.
         let _ = log.write_all(data).and_then(|()| log.flush());
     }
 }

@@ -1,4 +1,4 @@
-//! What containers run, by keyed fingerprints: the pod knows no value and the host gives none away.
+//! Proves what containers run, by keyed fingerprints: the pod does not know a value, and the host does not reveal one.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::api::docker_host::Proof;
 use crate::deploy::report::ReportParameter;
 use crate::deploy::task::{Task, TaskParameter};
 
-/// Comparison of one variable with one parameter.
+/// The comparison of one variable with one parameter.
 pub struct Check {
     /// Index of the parameter in the task.
     parameter: usize,
@@ -19,7 +19,7 @@ pub struct Check {
 }
 
 impl Check {
-    /// One check for each variable of each parameter. `None` where a key is not 64 hexadecimal digits.
+    /// Returns one check for each variable of each parameter; `None` if a key is not 64 hexadecimal digits.
     pub fn all(task: &Task) -> Option<Vec<Self>> {
         let mut checks = Vec::new();
         for (parameter, TaskParameter { env, key, mac, trimmed_mac, .. }) in
@@ -40,7 +40,7 @@ impl Check {
         Some(checks)
     }
 
-    /// The check as the host script reads it.
+    /// Returns the check in the format that the host script reads.
     pub fn line(&self) -> String {
         format!(
             "{} {} {} {} {} {}",
@@ -54,8 +54,8 @@ impl Check {
     }
 }
 
-/// The key of an HMAC, filled up to a block of SHA-256 and mixed with `with` (RFC 2104), as a format of printf: that
-/// spares the shell the arithmetic.
+/// Returns the key of an HMAC, padded to a block of SHA-256 and XORed with `with` (RFC 2104), as a format string for
+/// printf: the shell then needs no arithmetic.
 fn pad(key: &[u8], with: u8) -> String {
     let block = key.iter().copied().chain(std::iter::repeat(0)).take(64);
     block
@@ -66,17 +66,17 @@ fn pad(key: &[u8], with: u8) -> String {
         .collect()
 }
 
-/// What the containers of a host run.
+/// The values that the containers of a host run.
 #[derive(Debug, Default)]
 pub struct Proofs {
-    /// By parameter of the task, in its order.
+    /// The result for each parameter of the task, in the task's order.
     pub parameters: Vec<ReportParameter>,
-    /// Containers with one of the variables, with how often docker started each again, and whether it waits to.
+    /// Containers with one of the variables, each with its number of restarts and whether docker waits to restart it.
     containers: BTreeMap<String, (u64, bool)>,
 }
 
 impl Proofs {
-    /// Draws the conclusion from an answer.
+    /// Evaluates an answer of the host.
     pub fn of(task: &Task, lines: &[Line]) -> Self {
         let mut same: BTreeMap<usize, usize> = BTreeMap::new();
         let mut differs: BTreeMap<usize, Vec<String>> = BTreeMap::new();
@@ -118,8 +118,8 @@ impl Proofs {
         Self { parameters, containers }
     }
 
-    /// Containers that cannot be said to run: docker waits to start them again, or has done so since `before`. Without
-    /// an earlier look, each that was ever started again is in doubt.
+    /// Returns the containers that cannot be said to run: docker waits to restart them, or has restarted them since
+    /// `before`. Without an earlier state, every container that was ever restarted is in doubt.
     pub fn restarting(&self, before: Option<&Self>) -> Vec<String> {
         let settled = |name: &str, restarts: u64| match before.and_then(|before| before.containers.get(name))
         {
@@ -131,7 +131,7 @@ impl Proofs {
         self.containers.iter().filter(in_doubt).map(|(name, _)| name.clone()).collect()
     }
 
-    /// The parameters that some container runs another value of.
+    /// Returns the parameters of which some container runs another value.
     pub fn differing(&self) -> impl Iterator<Item = &ReportParameter> {
         self.parameters.iter().filter(|parameter| parameter.proof == Proof::Differs)
     }

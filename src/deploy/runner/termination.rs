@@ -1,4 +1,4 @@
-//! The report as Kubernetes reads it: the termination message of the container.
+//! The report in the form in which Kubernetes reads it: the termination message of the container.
 
 use std::io;
 use std::path::Path;
@@ -6,15 +6,15 @@ use std::path::Path;
 use crate::api::docker_host::Proof;
 use crate::deploy::report::{Outcome, Report};
 
-/// Kubernetes keeps so many bytes and cuts the rest off, which would make the report unreadable.
+/// Most bytes that Kubernetes keeps. It cuts off the rest, which would make the report unreadable.
 pub const LIMIT: usize = 4096;
 
-/// How many findings in images are as wanted as parameters that cannot be compared.
+/// Number of findings in images that are as important as parameters that cannot be compared.
 const MOST_WANTED_FINDINGS: usize = 5;
 
-/// The report as JSON of at most [`LIMIT`] bytes: a report that is too long loses the names of containers first, then
-/// the end of its message, then that of why images were not looked at, then log lines from the middle, then most findings
-/// in images, then the names of the parameters that have shown what most have: that is said once for all of them.
+/// Encodes the report as JSON of at most [`LIMIT`] bytes. A report that is too long loses, in this order: the names of
+/// containers, the end of its message, the end of the message about images, log lines from the middle, most findings in
+/// images, and the names of the parameters with the most frequent result, which is then reported once for all of them.
 pub fn message(report: &Report) -> String {
     let encode = |report: &Report| {
         // A struct of strings, numbers and enums always encodes.
@@ -49,13 +49,14 @@ pub fn message(report: &Report) -> String {
                 report.parameters.retain(|p| p.proof != proof);
                 report.others = Some(proof);
             }
-            // What is not listed after a failure has shown nothing.
+            // A parameter that is not listed after a failure has shown nothing.
             _ => report.parameters.retain(|p| p.proof != Proof::Incomparable),
         }
     }
     while encode(&report).len() > LIMIT && pop_finding(&mut report, 0) {}
     if encode(&report).len() > LIMIT && report.others.is_some() {
-        // Too many of either kind: nothing is said to be proven that may not be.
+        // Both kinds are too many to list. The rest is reported as incomparable, so that nothing counts as proven by
+        // mistake.
         report.others = Some(Proof::Incomparable);
     }
     while encode(&report).len() > LIMIT && report.parameters.pop().is_some() {}
@@ -68,13 +69,13 @@ fn cut(text: &mut String, longest: usize) {
     }
 }
 
-/// What more parameters have shown than anything else.
+/// Returns the result that most parameters have shown.
 fn most_have_shown(report: &Report) -> Option<Proof> {
     let count = |proof: &Proof| report.parameters.iter().filter(|p| p.proof == *proof).count();
     [Proof::Incomparable, Proof::Proven].into_iter().max_by_key(count)
 }
 
-/// Leaves out the last finding in an image, unless there are no more than so many.
+/// Removes the last finding in an image if there are more than `keep`.
 fn pop_finding(report: &mut Report, keep: usize) -> bool {
     let Some(images) = &mut report.images else { return false };
     let all: usize = images.found.iter().map(|image| image.findings.len()).sum();
@@ -88,7 +89,8 @@ fn pop_finding(report: &mut Report, keep: usize) -> bool {
     true
 }
 
-/// Replaces the content of the file. It is a mount of the kubelet's: it can be written to, not renamed over.
+/// Replaces the content of the file. The file is a mount of the kubelet: a process can write to it, but cannot rename
+/// another file over it.
 pub fn write(path: &Path, report: &Report) -> io::Result<()> {
     std::fs::write(path, message(report))
 }
@@ -119,7 +121,7 @@ mod tests {
         }
     }
 
-    /// What the parameters of a run have shown as the controller reads it.
+    /// Returns the results of a run's parameters as the controller reads them.
     fn read_back(report: &Report) -> Vec<Option<Proof>> {
         let read: Report = serde_json::from_str(&message(report)).unwrap();
         let shown = |path: &String| read.parameters.iter().find(|p| p.path == *path).map(|p| p.proof);

@@ -1,8 +1,8 @@
-//! The private key of an account on a docker host, in every form a `.pem` file comes in: OpenSSH's own, PKCS#8,
-//! PKCS#1 (`BEGIN RSA PRIVATE KEY`, what EC2 hands out) and SEC1 (`BEGIN EC PRIVATE KEY`).
+//! The private key of an account on a docker host, in every format of a `.pem` file: OpenSSH's own, PKCS#8, PKCS#1
+//! (`BEGIN RSA PRIVATE KEY`, which EC2 issues) and SEC1 (`BEGIN EC PRIVATE KEY`).
 //!
 //! RSA keys sign with aws-lc-rs and SHA-2 only: the `rsa` crate has an unfixed timing leak (RUSTSEC-2023-0071), and
-//! SHA-1 signatures are refused by every current sshd. No error of this file quotes anything of the key.
+//! every current sshd refuses SHA-1 signatures. No error of this file quotes any part of the key.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub struct ClientKey {
 }
 
 enum Secret {
-    /// Ed25519 or ECDSA, signed by the SSH library.
+    /// An Ed25519 or ECDSA key, with which the SSH library signs.
     Library(Arc<PrivateKey>),
     Rsa(Arc<RsaKeyPair>),
 }
@@ -39,7 +39,7 @@ impl std::fmt::Debug for ClientKey {
     }
 }
 
-/// Why a key cannot be used. Says what to do about it.
+/// The reason why a key cannot be used. The text says what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientKeyError {
     #[error(
@@ -143,7 +143,7 @@ impl ClientKey {
         Ok(Self { public: PublicKey::new(KeyData::Rsa(public), ""), secret: Secret::Rsa(Arc::new(pair)) })
     }
 
-    /// `ssh-ed25519 SHA256:…`, to find the key in authorized_keys and in sshd's log.
+    /// Returns `ssh-ed25519 SHA256:…`, for finding the key in authorized_keys and in sshd's log.
     pub fn fingerprint(&self) -> String {
         format!("{} {}", self.public.algorithm().as_str(), self.public.fingerprint(HashAlg::Sha256))
     }
@@ -152,7 +152,7 @@ impl ClientKey {
         &self.public
     }
 
-    /// What signs: the library itself, or (RSA) a [`RsaSigner`].
+    /// Returns the signer: the library itself, or a [`RsaSigner`] for an RSA key.
     pub(super) fn signer(&self) -> Signer {
         match &self.secret {
             Secret::Library(key) => Signer::Library(key.clone()),
@@ -178,7 +178,7 @@ pub(super) enum SignError {
 }
 
 impl RsaSigner {
-    /// The signed data with the signature behind it, as SSH sends them.
+    /// Appends the signature to the signed data, in SSH's encoding.
     fn sign(&self, hash: Option<HashAlg>, mut data: Vec<u8>) -> Result<Vec<u8>, SignError> {
         let (name, encoding) = match hash {
             Some(HashAlg::Sha512) => ("rsa-sha2-512", &RSA_PKCS1_SHA512),
@@ -209,7 +209,7 @@ impl russh::Signer for RsaSigner {
     }
 }
 
-/// OpenSSH's form leaves out two numbers that signing needs: d mod (p−1) and d mod (q−1).
+/// Completes an RSA key: OpenSSH's format leaves out two numbers that signing needs, d mod (p−1) and d mod (q−1).
 fn rsa_with_crt(pair: &RsaKeypair) -> Option<RsaKeyPair> {
     let private = pair.private();
     let bytes = |number: &Mpint| number.as_positive_bytes().map(|b| Zeroizing::new(b.to_vec()));
@@ -217,7 +217,7 @@ fn rsa_with_crt(pair: &RsaKeypair) -> Option<RsaKeyPair> {
         (bytes(private.d())?, bytes(private.p())?, bytes(private.q())?, bytes(private.iqmp())?);
     let less_one = |prime: &Zeroizing<Vec<u8>>| {
         let mut less = prime.clone();
-        // A prime above 2 is odd, so nothing is borrowed.
+        // A prime above 2 is odd, so the subtraction needs no borrow.
         let last = less.last_mut().filter(|byte| **byte & 1 == 1)?;
         *last -= 1;
         Some(less)
@@ -239,7 +239,7 @@ fn rsa_with_crt(pair: &RsaKeypair) -> Option<RsaKeyPair> {
     .ok()
 }
 
-/// The first PEM block that is a private key.
+/// Returns the first PEM block that is a private key.
 fn private_block(text: &str) -> Result<Option<Pem>, ClientKeyError> {
     let mut lines = text.lines().map(str::trim);
     while let Some(line) = lines.next() {

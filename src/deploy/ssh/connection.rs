@@ -1,4 +1,4 @@
-//! A connection to a host: opened only to a host that proves who it is, used for commands and tunnels.
+//! A connection to a host. It opens only if the host proves its identity, and carries commands and tunnels.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::deploy::report::Outcome;
 use crate::deploy::task::Endpoint;
 use crate::text::HostText;
 
-/// Whom to log in as, where.
+/// The account to log in to, and its host.
 #[derive(Clone, Copy)]
 pub struct Login<'a> {
     pub endpoint: &'a Endpoint,
@@ -25,11 +25,12 @@ pub struct Login<'a> {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// For each host on the way: name lookup, TCP, key exchange and login together. The library sets none itself.
+    /// Time limit of the name lookup, TCP, key exchange and login together, for each host on the route. The library
+    /// sets no limit itself.
     pub connect: Duration,
-    /// A host that says nothing for this long is asked for a sign of life.
+    /// Time without data after which a keepalive message is sent to a host.
     pub keepalive_interval: Duration,
-    /// After so many unanswered questions the connection counts as lost.
+    /// Number of unanswered keepalive messages after which the connection counts as lost.
     pub keepalive_max: usize,
 }
 
@@ -43,7 +44,7 @@ impl Default for Timeouts {
     }
 }
 
-/// Why something over SSH failed. The text says what to do where that is known.
+/// The reason why an SSH operation failed. The text says what to do if that is known.
 #[derive(Debug, thiserror::Error)]
 pub enum SshError {
     #[error("{host} cannot be reached: {cause}")]
@@ -61,7 +62,7 @@ pub enum SshError {
     AuthenticationFailed { host: String, user: String, key: String, hint: String },
     #[error("the connection to {host} was lost: {cause}")]
     ConnectionLost { host: String, cause: String },
-    /// The command may have ended in any way, or still run.
+    /// The command may have ended in any way, or may still run.
     #[error("the connection to {host} ended before the command did: {cause}")]
     OutcomeUnknown { host: String, cause: String },
     #[error(
@@ -73,7 +74,7 @@ pub enum SshError {
 }
 
 impl SshError {
-    /// What the report of a run says of this.
+    /// Returns the outcome that a run's report gives for this error.
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Unreachable { .. } | Self::TunnelRefused { .. } => Outcome::Unreachable,
@@ -85,37 +86,37 @@ impl SshError {
     }
 }
 
-/// Where a piece of output came from.
+/// The stream from which a piece of output came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     Stdout,
     Stderr,
 }
 
-/// How a command ended.
+/// The way in which a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
     Code(u32),
-    /// Name of the signal, without `SIG`.
+    /// The name of the signal, without `SIG`.
     Signal(String),
 }
 
-/// A byte stream through the host to something that it can reach.
+/// A byte stream through the host to something that the host can reach.
 pub type Tunnel = ChannelStream<Msg>;
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// A connection to a host that has proven its key and accepted ours. Dropping it ends it.
+/// A connection to a host that has proven its key and accepted our key. Dropping it closes it.
 pub struct Connection {
     host: String,
     session: Handle<HostCheck>,
     events: Arc<Mutex<Events>>,
-    /// Carries this connection; must outlive it.
+    /// Carries this connection and must outlive it.
     _jump: Option<Box<Connection>>,
 }
 
-/// What the library tells its handler only.
+/// Information that the library passes to its handler only.
 #[derive(Default)]
 struct Events {
     refused: Option<Box<HostKeyRefused>>,
@@ -130,7 +131,7 @@ struct HostCheck {
 }
 
 fn locked(events: &Mutex<Events>) -> std::sync::MutexGuard<'_, Events> {
-    // The content is plain data: valid whatever a panicking holder did.
+    // The content is plain data: it stays valid if the holder of the lock panics.
     events.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -160,14 +161,14 @@ impl client::Handler for HostCheck {
     }
 }
 
-/// What a host says ends up in messages and terminals.
+/// Makes a host's text safe for messages and terminals.
 fn printable(text: &str) -> String {
     HostText::name(text).into()
 }
 
 impl Connection {
-    /// Connects to `target`, through `jump` where there is one. Both must be vouched for by `known_hosts`; nothing is
-    /// sent to a host that is not, the login included.
+    /// Connects to `target`, through `jump` if there is one. `known_hosts` must confirm the keys of both; a host whose
+    /// key it does not confirm receives nothing, not even the login.
     pub async fn open(
         target: Login<'_>,
         jump: Option<Login<'_>>,
@@ -211,7 +212,7 @@ impl Connection {
                 let stream = TcpStream::connect((host.as_str(), *port))
                     .await
                     .map_err(|error| unreachable(format!("port {port}: {error}")))?;
-                // Without it small packets wait for each other; a failure costs only time.
+                // Without it small packets wait for each other. A failure only costs time.
                 let _ = stream.set_nodelay(true);
                 Box::new(stream)
             }
@@ -290,8 +291,8 @@ impl Connection {
         })
     }
 
-    /// Signs with SHA-512, then with SHA-256: what a host names as supported (`server-sig-algs`) may still be switched
-    /// off (`PubkeyAcceptedAlgorithms`).
+    /// Signs with SHA-512, then with SHA-256: a host may announce an algorithm as supported (`server-sig-algs`) and
+    /// still have it switched off (`PubkeyAcceptedAlgorithms`).
     async fn log_in_with_rsa(
         &mut self,
         login: Login<'_>,
@@ -313,8 +314,9 @@ impl Connection {
         Ok(result)
     }
 
-    /// Runs `command`, writes `input` to it, and hands on what it prints, at most `limit` bytes of each stream; what is
-    /// above is read and dropped, so that the command never stands still. Not bounded in time: wrap it.
+    /// Runs `command`, writes `input` to it, and passes on its output, at most `limit` bytes of each stream. Output
+    /// above the limit is read and dropped, so that the command never blocks. There is no time limit; the caller must
+    /// set one.
     ///
     /// An end without an exit status is [`SshError::OutcomeUnknown`], never a success.
     pub async fn exec(
@@ -329,7 +331,7 @@ impl Connection {
         let (mut from_host, to_host) = channel.split();
         to_host.exec(true, command).await.map_err(|error| self.lost(&error.to_string()))?;
         let send = async {
-            // A command may end without reading its input; what counts is its exit status.
+            // A command may end without reading its input. Only its exit status counts.
             if to_host.data_bytes(input.to_vec()).await.is_ok() {
                 let _ = to_host.eof().await;
             }
@@ -338,7 +340,7 @@ impl Connection {
         let mut sent = false;
         let mut left = [limit; 2];
         let mut exit = None;
-        // A child in the background may hold the channel open for ever after the command has ended: then only what
+        // A background child may hold the channel open after the command has ended. In that case only the output that
         // is already on its way is read.
         let mut drained_by = None;
         loop {
@@ -387,8 +389,9 @@ impl Connection {
         })
     }
 
-    /// Runs `command`, writes `input` to it, and gives what it prints on standard output as a stream, whose end does not
-    /// tell how the command ended: what is read must show that it is whole. Not read any further, it stands still.
+    /// Runs `command`, writes `input` to it, and returns its standard output as a stream. The end of the stream does
+    /// not show how the command ended, so the content must show that it is complete. The command blocks while nobody
+    /// reads the stream.
     pub async fn exec_stream(&self, command: &str, input: &[u8]) -> Result<Tunnel, SshError> {
         let lost = |error: russh::Error| self.lost(&error.to_string());
         let channel = self.session.channel_open_session().await.map_err(lost)?;
@@ -398,7 +401,7 @@ impl Connection {
         Ok(channel.into_stream())
     }
 
-    /// A byte stream to `host:port` as seen from the connected host. It lives as long as this connection.
+    /// Opens a byte stream to `host:port` as seen from the connected host. It lives as long as this connection.
     pub async fn direct_tcpip(&self, host: &str, port: u16) -> Result<Tunnel, SshError> {
         match self.session.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0).await {
             Ok(channel) => Ok(channel.into_stream()),
@@ -419,12 +422,12 @@ impl Connection {
         }
     }
 
-    /// Whether the connection has ended.
+    /// True if the connection has ended.
     pub fn is_closed(&self) -> bool {
         self.session.is_closed()
     }
 
-    /// Says goodbye. Dropping does the same without a word.
+    /// Disconnects with a message to the host. Dropping the connection does the same without the message.
     pub async fn close(self) {
         let _ = self.session.disconnect(Disconnect::ByApplication, "done", "en").await;
     }

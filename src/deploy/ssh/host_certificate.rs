@@ -1,5 +1,5 @@
-//! Whether a host certificate of a trusted authority is valid for a host: the checks that the SSH library leaves to
-//! its caller.
+//! Validates a host certificate of a trusted authority for a host: the checks that the SSH library leaves to its
+//! caller.
 
 use aws_lc_rs::signature::{
     RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents,
@@ -9,7 +9,8 @@ use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate, HashAlg};
 
-/// Checks everything but whether the authority is trusted. The error completes "a certificate that …".
+/// Checks everything except whether the authority is trusted. The error completes the phrase "a certificate that
+/// …".
 pub fn check(certificate: &Certificate, host: &str, now: u64) -> Result<(), String> {
     if certificate.cert_type() != CertType::Host {
         return Err("is a user's, not a host's".to_owned());
@@ -39,14 +40,14 @@ fn signed_by_its_authority(certificate: &Certificate) -> bool {
     else {
         return false;
     };
-    // The signature is the last field and covers all before it.
+    // The signature is the last field and covers everything before it.
     let Some(signed) = encoded.len().checked_sub(signature_length).and_then(|end| encoded.get(..end)) else {
         return false;
     };
     let signature = certificate.signature();
     match certificate.signature_key() {
         KeyData::Rsa(key) => {
-            // The `rsa` crate is left out of the build, so ssh-key cannot do this. SHA-1 is not accepted.
+            // The `rsa` crate is not part of the build, so ssh-key cannot verify this. SHA-1 is not accepted.
             let parameters: &'static RsaParameters = match signature.algorithm() {
                 Algorithm::Rsa { hash: Some(HashAlg::Sha256) } => &RSA_PKCS1_2048_8192_SHA256,
                 Algorithm::Rsa { hash: Some(HashAlg::Sha512) } => &RSA_PKCS1_2048_8192_SHA512,
@@ -62,7 +63,7 @@ fn signed_by_its_authority(certificate: &Certificate) -> bool {
     }
 }
 
-/// Length of the signature field with its length prefix.
+/// Returns the length of the signature field, including its length prefix.
 fn signature_length(certificate: &Certificate) -> Option<usize> {
     use russh::keys::ssh_encoding::Encode;
     certificate.signature().encoded_len_prefixed().ok()

@@ -1,8 +1,8 @@
-//! Whether a host key is the one that known_hosts vouches for.
+//! Checks a host key against known_hosts.
 //!
 //! The rules are those of OpenSSH's client (`hostfile.c`, `sshconnect.c`): russh's own helper accepts revoked keys,
-//! refuses the second key of a rollover and knows neither patterns nor authorities. `tests/ssh` asks both, `ssh` and
-//! this file, the same questions. Where the two differ on purpose, this file is the stricter one:
+//! refuses the second key of a rollover and supports neither patterns nor authorities. `tests/ssh` compares this
+//! file with `ssh` itself. Where the two differ on purpose, this file is stricter:
 //! - a certificate without principals is valid for no host, not for all;
 //! - a marker may be followed by a TAB (OpenSSH 9 skips such a line, so that a revocation would not count).
 
@@ -17,10 +17,10 @@ use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey, PublicKeyOrCertific
 use super::host_certificate;
 use crate::api::docker_host::known_hosts_lines;
 
-/// What a line says of its key.
+/// The meaning of a line's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Marker {
-    /// The key is a host's.
+    /// The key belongs to a host.
     Host,
     /// `@cert-authority`: the key signs the certificates of hosts.
     Authority,
@@ -30,14 +30,14 @@ enum Marker {
 
 #[derive(Debug)]
 struct Line {
-    /// From 1, counted over all lines as they were given.
+    /// The line number, from 1, counted over all given lines.
     number: usize,
     marker: Marker,
     hosts: String,
     key: KeyData,
 }
 
-/// The parsed lines. A line that cannot be read is left out and counts for nothing, as in OpenSSH; its number is in
+/// The parsed lines. A line that cannot be parsed is left out and has no effect, as in OpenSSH; its number is in
 /// [`KnownHosts::unreadable`].
 #[derive(Debug, Default)]
 pub struct KnownHosts {
@@ -45,7 +45,7 @@ pub struct KnownHosts {
     unreadable: Vec<usize>,
 }
 
-/// Which host key algorithms to offer to a host, most wanted first.
+/// Host key algorithms to offer to a host, in order of preference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostKeyAlgorithms {
     pub keys: Vec<Algorithm>,
@@ -53,23 +53,23 @@ pub struct HostKeyAlgorithms {
     pub certificates: Vec<Algorithm>,
 }
 
-/// A host key that no line vouches for. The text says what was offered and which line would accept it.
+/// A host key that no line confirms. The text says what the host offered and which line would accept it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct HostKeyRefused {
-    /// Name as it stands in known_hosts: `host` or `[host]:port`.
+    /// The host's name in the form of known_hosts: `host` or `[host]:port`.
     pub host: String,
-    /// `ssh-ed25519` and the like.
+    /// The key type, such as `ssh-ed25519`.
     pub key_type: String,
-    /// `SHA256:…`, as `ssh-keygen -l` prints it.
+    /// The fingerprint, `SHA256:…`, as `ssh-keygen -l` prints it.
     pub fingerprint: String,
-    /// The line of known_hosts that accepts the offered key.
+    /// The line for known_hosts that accepts the offered key.
     pub line: String,
     pub why: WhyRefused,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WhyRefused {
-    /// No line is about this host. Numbers of the lines that could not be read, where there are some.
+    /// No line is about this host. `unreadable` has the numbers of the lines that could not be parsed.
     Unknown { unreadable: Vec<usize> },
     /// These lines have other keys for this host.
     Changed { lines: Vec<usize> },
@@ -77,7 +77,7 @@ pub enum WhyRefused {
     Unverifiable { lines: Vec<usize>, key_types: Vec<String> },
     /// This line revokes the offered key, or the authority that signed it.
     Revoked { line: usize },
-    /// A trusted authority signed the host's certificate, which still is not valid for this host.
+    /// A trusted authority signed the host's certificate, but the certificate is not valid for this host.
     Certificate { problem: String },
 }
 
@@ -139,19 +139,19 @@ fn numbered(lines: &[usize]) -> String {
     format!("line{} {}", if lines.len() == 1 { "" } else { "s" }, list.join(", "))
 }
 
-/// The outcome for one spelling of the host's name.
+/// The result for one spelling of the host's name.
 enum Finding {
     Accepted,
     Revoked(usize),
     /// Lines with other keys.
     Changed(Vec<usize>),
-    /// Lines with keys that cannot be verified, and no others.
+    /// Lines about this host, all with keys that cannot be verified.
     Unverifiable(Vec<usize>),
     Unknown,
 }
 
 impl KnownHosts {
-    /// Reads the entries; one entry may hold several lines.
+    /// Parses the entries; one entry may hold several lines.
     pub fn parse<S: AsRef<str>>(entries: &[S]) -> Self {
         let mut known = Self::default();
         let mut before = 0;
@@ -167,12 +167,12 @@ impl KnownHosts {
         known
     }
 
-    /// Numbers of the lines that could not be read.
+    /// Returns the numbers of the lines that could not be parsed.
     pub fn unreadable(&self) -> &[usize] {
         &self.unreadable
     }
 
-    /// Judges what a host offered at `now` (seconds since 1970).
+    /// Checks the key that a host offered at `now` (seconds since 1970).
     pub fn check(
         &self,
         host: &str,
@@ -205,7 +205,7 @@ impl KnownHosts {
                 Finding::Changed(_) | Finding::Unverifiable(_) | Finding::Unknown => {}
             }
         }
-        // No authority vouches for it: its key alone may still be listed.
+        // No authority confirms it, but its key alone may still be listed.
         let finding =
             self.look_up(host, port, |name| self.judge(name, Marker::Host, key.key_data(), key.key_data()));
         let why = match (finding, problem) {
@@ -230,7 +230,7 @@ impl KnownHosts {
         types
     }
 
-    /// A port other than 22 is looked up as `[host]:port`, and as plain `host` where no line has that.
+    /// Looks up a port other than 22 as `[host]:port`, and as plain `host` if no line has that.
     fn look_up(&self, host: &str, port: u16, judge: impl Fn(&str) -> Finding) -> Finding {
         let found = judge(&host_name(host, port));
         if port == 22 || !matches!(found, Finding::Unknown) {
@@ -239,7 +239,7 @@ impl KnownHosts {
         judge(&host_name(host, 22))
     }
 
-    /// Compares `wanted` with the lines of `marker`; a revocation of it or of the `host_key` counts more than any.
+    /// Compares `wanted` with the lines of `marker`. A revocation of it or of `host_key` overrides every other line.
     fn judge(&self, name: &str, marker: Marker, wanted: &KeyData, host_key: &KeyData) -> Finding {
         let (mut changed, mut unverifiable) = (Vec::new(), Vec::new());
         let mut accepted = false;
@@ -251,7 +251,8 @@ impl KnownHosts {
                 if line.key == *wanted {
                     accepted = true;
                 } else if marker == Marker::Host {
-                    // The host was not asked for a key of a type that cannot be verified: it may well have this one.
+                    // keyturn does not ask the host for a key of a type that it cannot verify, so the host may well
+                    // have this key.
                     let verifiable = verifiable_algorithms().contains(&line.key.algorithm());
                     let lines = if verifiable { &mut changed } else { &mut unverifiable };
                     lines.push(line.number);
@@ -270,8 +271,8 @@ impl KnownHosts {
         self.lines.iter().filter(move |line| names_host(&line.hosts, name))
     }
 
-    /// Types that are recorded for the host come first, so that a host with several keys proves itself with one that
-    /// is known. RSA host keys are not offered: verifying them would need the `rsa` crate.
+    /// Returns the algorithms with the types that are recorded for the host first, so that a host with several keys
+    /// offers a known one. RSA host keys are not offered: verifying them would need the `rsa` crate.
     pub fn algorithms(&self, host: &str, port: u16) -> HostKeyAlgorithms {
         let with_port = host_name(host, port);
         let plain = host_name(host, 22);
@@ -291,7 +292,7 @@ impl KnownHosts {
     }
 }
 
-/// Host key algorithms that the SSH library can verify, in the order of OpenSSH's preference.
+/// Returns the host key algorithms that the SSH library can verify, in OpenSSH's order of preference.
 fn verifiable_algorithms() -> Vec<Algorithm> {
     let curve = |curve| Algorithm::Ecdsa { curve };
     vec![
@@ -302,13 +303,13 @@ fn verifiable_algorithms() -> Vec<Algorithm> {
     ]
 }
 
-/// The name under which known_hosts lists a host.
+/// Returns the name under which known_hosts lists a host.
 pub fn host_name(host: &str, port: u16) -> String {
     let host = host.to_lowercase();
     if port == 22 { host } else { format!("[{host}]:{port}") }
 }
 
-/// The line of known_hosts that vouches for a key.
+/// Returns the line of known_hosts that accepts a key.
 pub fn known_hosts_line(host: &str, port: u16, key: &PublicKey) -> String {
     let blob = key.to_bytes().map(|bytes| BASE64.encode(bytes)).unwrap_or_default();
     format!("{} {} {blob}", host_name(host, port), key.algorithm().as_str())
@@ -341,11 +342,11 @@ fn parse_line(number: usize, line: &str) -> Option<Line> {
     Some(Line { number, marker, hosts: hosts.to_owned(), key: key.key_data().clone() })
 }
 
-/// Whether the host field of a line is about `name` (in lower case, `[host]:port` for a port other than 22).
+/// True if the host field of a line matches `name` (in lower case, `[host]:port` for a port other than 22).
 fn names_host(field: &str, name: &str) -> bool {
     if field.starts_with('|') {
         return split_hashed(field).is_some_and(|(salt, hash)| {
-            // OpenSSH's format is HMAC-SHA1; it hides names, it authenticates nothing.
+            // OpenSSH's format is HMAC-SHA1; it hides names and authenticates nothing.
             let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &salt);
             hmac::sign(&key, name.as_bytes()).as_ref() == hash
         });
@@ -372,7 +373,8 @@ fn split_hashed(field: &str) -> Option<(Vec<u8>, Vec<u8>)> {
     (salt.len() == 20 && hash.len() == 20).then_some((salt, hash))
 }
 
-/// `*` stands for any characters, `?` for one. Linear in the text for each star, so that no pattern takes long.
+/// Matches a pattern in which `*` stands for any characters and `?` for one. Takes time linear in the text for each
+/// star, so that no pattern takes long.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
@@ -445,7 +447,7 @@ mod tests {
         assert_eq!(check(&mended, "db.example", 22), Ok(()));
     }
 
-    /// An RSA key of 2048 bits as known_hosts has it.
+    /// Returns an RSA key of 2048 bits in the format of known_hosts.
     fn rsa() -> String {
         let mut blob = Vec::new();
         for part in [b"ssh-rsa".to_vec(), vec![1, 0, 1], [vec![0], vec![0xc5; 256]].concat()] {

@@ -1,4 +1,4 @@
-//! The SSH client: strict host keys by our own reading of known_hosts, client keys in every form a `.pem` comes in,
+//! The SSH client: strict host keys by our own parser of known_hosts, client keys in every format of a `.pem` file,
 //! commands with their exit status, and tunnels.
 
 pub mod client_key;

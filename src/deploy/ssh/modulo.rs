@@ -1,13 +1,13 @@
-//! The one piece of big number arithmetic that an RSA key in OpenSSH's form needs.
+//! The only big-number arithmetic that an RSA key in OpenSSH's format needs.
 
 use zeroize::Zeroizing;
 
-/// `number mod modulus`, both big-endian; `None` where the modulus is zero. By shift and subtract, so its time depends
-/// on the number: it runs once, in a pod of its own, before anything is connected.
+/// Returns `number mod modulus`, both big-endian; `None` if the modulus is zero. It shifts and subtracts, so its time
+/// depends on the number: it runs once, in a pod of its own, before any connection is made.
 pub(super) fn remainder(number: &[u8], modulus: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let first = modulus.iter().position(|byte| *byte != 0)?;
     let modulus = modulus.get(first..)?;
-    // One byte more than the modulus, for the bit that is shifted out before the subtraction.
+    // One byte longer than the modulus, for the bit that is shifted out before the subtraction.
     let width = modulus.len() + 1;
     let mut wide_modulus = Zeroizing::new(vec![0]);
     wide_modulus.extend_from_slice(modulus);
@@ -28,7 +28,7 @@ pub(super) fn remainder(number: &[u8], modulus: &[u8]) -> Option<Zeroizing<Vec<u
     Some(Zeroizing::new(rest.split_off(1)))
 }
 
-/// `from -= other`, for numbers of one width with `from >= other`.
+/// Computes `from -= other` for numbers of equal width with `from >= other`.
 fn subtract(from: &mut [u8], other: &[u8]) {
     let mut borrow = 0i16;
     for (digit, less) in from.iter_mut().zip(other).rev() {
