@@ -1,4 +1,4 @@
-//! The issuing systems behind their port.
+//! The systems that issue credentials, behind one port.
 
 pub mod cloudflare_r2;
 pub mod postgres;

@@ -1,4 +1,4 @@
-//! Cloudflare's API of account-owned tokens: the calls that a rotation needs.
+//! The API calls for Cloudflare's account-owned tokens that a rotation needs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,21 +17,21 @@ use crate::api::cloudflare_r2::CloudflareR2Spec;
 use crate::secret_value::SecretValue;
 use crate::target::{Login, TargetError};
 
-/// Tokens of a page; Cloudflare takes no more.
+/// Tokens per page; Cloudflare allows no more.
 const PER_PAGE: usize = 50;
-/// Pages that are read at most: an account has ten.
+/// Most pages that are read; an account has ten.
 const MOST_PAGES: usize = 100;
-/// How often they are read where they change meanwhile.
+/// Number of times that the pages are read if the list changes meanwhile.
 const MOST_LISTINGS: usize = 3;
 
-/// The API as one administering token sees it.
+/// The API with the rights of one administering token.
 pub struct Api {
     connection: Arc<Connection>,
     account: String,
     bearer: HeaderValue,
 }
 
-/// A token as a list shows it.
+/// A token as a list returns it.
 #[derive(Debug, Deserialize)]
 pub struct Listed {
     pub id: String,
@@ -65,7 +65,7 @@ struct Created {
     value: TokenValue,
 }
 
-/// A token's value, which goes from the parser straight into a [`SecretValue`].
+/// A token's value. The parser puts it straight into a [`SecretValue`].
 struct TokenValue(SecretValue);
 
 impl<'de> Deserialize<'de> for TokenValue {
@@ -88,7 +88,7 @@ impl fmt::Debug for Api {
 
 impl Api {
     /// # Errors
-    /// The administering token is none: it cannot stand in a header.
+    /// Returns an error if the administering token cannot be sent in a header.
     pub fn new(
         connection: Arc<Connection>,
         account: String,
@@ -131,7 +131,7 @@ impl Api {
         self.connection.send(&self.account, call, request).await
     }
 
-    /// The token of this id, where there is one.
+    /// Returns the token with this ID, if it exists.
     pub async fn find(&self, id: &str) -> Result<Option<Listed>, TargetError> {
         let call = self.call("the look at a token", false);
         let reply = self.send(&call, Method::GET, &format!("tokens/{}", segment(id)), None).await?;
@@ -141,7 +141,7 @@ impl Api {
         understand::<Listed>(&call, &reply).map(|(token, _)| Some(token))
     }
 
-    /// Every token of the account.
+    /// Returns every token of the account.
     pub async fn list(&self) -> Result<Vec<Listed>, TargetError> {
         for _ in 0..MOST_LISTINGS {
             if let Some(tokens) = self.list_once().await? {
@@ -151,8 +151,9 @@ impl Api {
         Err(failure::keeps_changing(&self.call("the list of tokens", false)))
     }
 
-    /// `None` where it changed between two pages: a token that somebody deletes moves those behind it forward, so that one is
-    /// on no page, and what is not listed would pass for deleted.
+    /// Reads the list once. Returns `None` if it changed between two pages: when somebody deletes a token, the tokens
+    /// behind it move forward, so that one of them is on no page, and a token that is not listed would count as
+    /// deleted.
     async fn list_once(&self) -> Result<Option<Vec<Listed>>, TargetError> {
         let call = self.call("the list of tokens", false);
         let mut tokens: Vec<Listed> = Vec::new();
@@ -175,7 +176,7 @@ impl Api {
         Err(failure::not_understood(&call, StatusCode::OK))
     }
 
-    /// Makes a token, and answers the key pair that it is to R2.
+    /// Creates a token and returns the key pair that it is for R2.
     pub async fn create(
         &self,
         name: &str,
@@ -200,7 +201,7 @@ impl Api {
         Ok(Login { username: created.id, password: SecretValue::new(secret) })
     }
 
-    /// Deletes a token; one that is gone is a success.
+    /// Deletes a token. A token that does not exist counts as deleted.
     pub async fn delete(&self, id: &str) -> Result<(), TargetError> {
         let call = self.call("the deletion of a token", true);
         let reply = self.send(&call, Method::DELETE, &format!("tokens/{}", segment(id)), None).await?;
@@ -210,7 +211,7 @@ impl Api {
         understand::<Value>(&call, &reply).map(|_| ())
     }
 
-    /// The id of a permission group.
+    /// Returns the ID of a permission group.
     async fn group(&self, name: &str) -> Result<String, TargetError> {
         let call = self.call("the list of permission groups", false);
         let reply = self.send(&call, Method::GET, "tokens/permission_groups", None).await?;
@@ -227,7 +228,7 @@ impl Api {
     }
 }
 
-/// An id as one segment of a path. What is published may be anything that a person put there.
+/// Encodes an ID as one segment of a path. A published value may be any text that a person put there.
 fn segment(id: &str) -> String {
     id.bytes()
         .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
@@ -238,7 +239,7 @@ fn understand<T: DeserializeOwned>(
     call: &Call<'_>,
     reply: &Reply,
 ) -> Result<(T, Option<ResultInfo>), TargetError> {
-    // The parser's own error would quote what it stumbles over.
+    // The parser's own error would quote the text that it cannot parse.
     let envelope: Option<Envelope<T>> = serde_json::from_slice(&reply.body).ok();
     if !reply.status.is_success() {
         #[derive(Deserialize)]
@@ -258,7 +259,7 @@ fn understand<T: DeserializeOwned>(
     }
 }
 
-/// What the token is for.
+/// Returns the resources that a token gives access to.
 fn resources(spec: &CloudflareR2Spec) -> Value {
     let (account, jurisdiction) = (&spec.account_id, spec.jurisdiction().name());
     let whole = format!("com.cloudflare.api.account.{account}");

@@ -1,4 +1,4 @@
-//! The one HTTP client of all R2 sources: where it goes, how long it waits, and when an account wants to be left alone.
+//! The one HTTP client of all R2 sources: its endpoints, its timeouts, and the pause of an account that is throttled.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,12 +13,12 @@ use super::failure::{self, Call};
 use crate::api::cloudflare_r2::CloudflareR2Spec;
 use crate::target::TargetError;
 
-/// Where Cloudflare answers. An operator sets it; no object can.
+/// Addresses of Cloudflare's services. An operator sets them; no Kubernetes object can.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoints {
-    /// Base of the API, without a slash at its end.
+    /// Base URL of the API, without a slash at its end.
     pub api: String,
-    /// S3 endpoint of an account: `{account}` and `{jurisdiction}` (empty, `.eu` or `.fedramp`) are put in.
+    /// S3 endpoint of an account, with the placeholders `{account}` and `{jurisdiction}` (empty, `.eu` or `.fedramp`).
     pub s3: String,
 }
 
@@ -32,55 +32,55 @@ impl Default for Endpoints {
 }
 
 impl Endpoints {
-    /// The S3 endpoint of the buckets of a source, without a slash at its end.
+    /// Returns the S3 endpoint for the buckets of a source, without a slash at its end.
     pub fn s3_of(&self, spec: &CloudflareR2Spec) -> String {
         let s3 = self.s3.replace("{account}", &spec.account_id);
         s3.replace("{jurisdiction}", spec.jurisdiction().subdomain()).trim_end_matches('/').to_owned()
     }
 }
 
-/// How long things may take.
+/// Timeouts of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub connect: Duration,
-    /// One request, connecting and the answer's body included.
+    /// Timeout of one request, including the connection and the answer's body.
     pub request: Duration,
 }
 
 impl Limits {
-    /// Limits that stay well below the grace. A grace that leaves less than five seconds is for worlds to test in.
+    /// Returns limits well below the grace. Only tests use a grace that leaves less than five seconds.
     pub fn below(grace: Duration) -> Self {
         let request = Duration::from_secs(20).min((grace / 3).max(Duration::from_secs(5)));
         Self { connect: request / 2, request }
     }
 }
 
-/// What an account is left alone for where it says that there were too many requests, and not for how long.
+/// Pause of an account that answers "too many requests" without saying for how long.
 const PAUSE: Duration = Duration::from_secs(60);
-/// Cloudflare's longest pause is five minutes; whatever is longer is not believed.
+/// Longest pause that is accepted. Cloudflare's longest is five minutes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
-/// Longest body that is read.
+/// Longest body that is read, in bytes.
 const LONGEST_BODY: usize = 4 << 20;
 
 /// The client that all sources share.
 pub struct Connection {
     http: Client,
     pub(super) endpoints: Endpoints,
-    /// By account: until when it wants no requests.
+    /// The end of the pause for each account that is throttled.
     paused: Mutex<HashMap<String, Instant>>,
 }
 
-/// What came back: everything that is known of it.
+/// The status and body of an answer.
 pub(super) struct Reply {
     pub status: StatusCode,
     pub body: Zeroizing<Vec<u8>>,
 }
 
 impl Connection {
-    /// Connects to nothing yet.
+    /// Creates the client. Does not connect yet.
     ///
     /// # Errors
-    /// TLS cannot be set up.
+    /// Returns an error if TLS cannot be set up.
     pub fn new(endpoints: Endpoints, limits: Limits) -> Result<Arc<Self>, TargetError> {
         let unusable =
             |detail: String| failure::unusable("TlsNotUsable", format!("TLS cannot be set up: {detail}"));
@@ -94,9 +94,9 @@ impl Connection {
             .with_no_client_auth();
         let http = Client::builder()
             .tls_backend_preconfigured(tls)
-            // A redirect would carry the administering token elsewhere.
+            // A redirect would send the administering token to another server.
             .redirect(reqwest::redirect::Policy::none())
-            // Every request is repeated by decision only.
+            // Requests are never repeated automatically; keyturn itself decides when to retry.
             .retry(reqwest::retry::never())
             .connect_timeout(limits.connect)
             .timeout(limits.request)
@@ -110,7 +110,7 @@ impl Connection {
         &self.http
     }
 
-    /// Sends a request of an account, unless that wants none for a while.
+    /// Sends a request for an account, unless the account is paused.
     pub(super) async fn send(
         &self,
         account: &str,
@@ -143,9 +143,9 @@ fn retry_after(answer: &Response) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// The body, which may hold a token's value.
+/// Reads the body, which may contain a token's value.
 async fn read(mut answer: Response) -> Result<Zeroizing<Vec<u8>>, reqwest::Error> {
-    // Room from the start, so that growing leaves no copies behind.
+    // The buffer is large enough from the start, so that growing it leaves no copies behind.
     let length = answer.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(16 << 10);
     let mut body = Zeroizing::new(Vec::with_capacity(length.min(LONGEST_BODY)));
     while let Some(chunk) = answer.chunk().await? {

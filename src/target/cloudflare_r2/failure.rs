@@ -1,5 +1,5 @@
-//! What can go wrong at Cloudflare, in words for who has to mend it. Bodies of answers hold values: of them only
-//! Cloudflare's own error codes and messages are passed on.
+//! Failures at Cloudflare, in words for the person who has to fix them. Bodies of answers contain values, so
+//! only Cloudflare's own error codes and messages are passed on.
 
 use std::error::Error;
 use std::time::Duration;
@@ -10,21 +10,21 @@ use serde::Deserialize;
 use crate::api::text::is_visible;
 use crate::target::TargetError;
 
-/// Longest text of Cloudflare's that is passed on.
+/// Longest text from Cloudflare that is passed on, in characters.
 const LONGEST_DETAIL: usize = 300;
-/// Codes of a token that is none: malformed, missing, unknown, not allowed.
+/// Error codes for an invalid token: malformed, missing, unknown or not allowed.
 const REFUSED_CODES: [u64; 6] = [1000, 6003, 6111, 9106, 9109, 10000];
 
-/// What was asked of whom, for errors.
+/// A call and the account that it was for, as errors name them.
 pub struct Call<'a> {
-    /// `the creation of a token`.
+    /// Name of the call, such as `the creation of a token`.
     pub what: &'a str,
     pub account: &'a str,
-    /// Whether it changes something.
+    /// True if the call changes something.
     pub changes: bool,
 }
 
-/// One of Cloudflare's errors.
+/// One error of Cloudflare's list.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ApiError {
@@ -50,11 +50,11 @@ pub fn throttled(call: &Call<'_>, pause: Duration) -> TargetError {
     passing("CloudflareThrottled", message, false)
 }
 
-/// No answer, or only a part of one.
+/// Converts a transport error: there was no answer, or only a part of one.
 pub fn of_transport(call: &Call<'_>, error: reqwest::Error) -> TargetError {
     let Call { what, account, changes } = call;
     let sent = !error.is_connect() && !error.is_builder();
-    // The address holds nothing secret, but it is long, and the operator's.
+    // The URL contains no secret, but it is long, and the operator has configured it.
     let error = error.without_url();
     let mut detail = error.to_string();
     let mut cause = error.source();
@@ -74,7 +74,7 @@ pub fn of_transport(call: &Call<'_>, error: reqwest::Error) -> TargetError {
     passing("CloudflareUnreachable", message, false)
 }
 
-/// An answer that is no success.
+/// Converts an answer whose status is an error.
 pub fn of_status(call: &Call<'_>, status: StatusCode, errors: &[ApiError]) -> TargetError {
     let Call { what, account, changes } = call;
     let detail = detail(status, errors);
@@ -117,7 +117,7 @@ pub fn keeps_changing(call: &Call<'_>) -> TargetError {
     passing("CloudflareUnavailable", message, false)
 }
 
-/// An answer of success that says something else than it has to. What it says is not shown: it may hold a value.
+/// Reports a successful answer with unexpected content. The content is not shown, since it may contain a value.
 pub fn not_understood(call: &Call<'_>, status: StatusCode) -> TargetError {
     let Call { what, account, changes } = call;
     let message = format!(

@@ -1,8 +1,9 @@
-//! Cloudflare R2: every rotation makes an account-owned API token of its own, and deletes the one before it.
+//! Cloudflare R2: every rotation creates a new account-owned API token and deletes the previous one.
 //!
-//! The access key id of S3 is the token's id, the secret access key the SHA-256 of its value. Cloudflare shows the value
-//! once and takes no value of ours, so that a token exists before its record does; its name carries the id of the
-//! rotation, by which one that a crash left behind is found. `docs/cloudflare-r2.md` is the user's side of it.
+//! The access key ID of S3 is the token's ID; the secret access key is the SHA-256 of the token's value. Cloudflare
+//! shows the value once and accepts no value of ours, so a token exists before its record does. The token's name
+//! contains the ID of the rotation, which identifies a token that a crash left without a record.
+//! `docs/cloudflare-r2.md` describes this for users.
 
 mod api;
 mod connection;
@@ -22,27 +23,27 @@ use crate::api::cloudflare_r2::CloudflareR2Spec;
 use crate::rotation::observed::RotationId;
 use crate::secret_value::SecretValue;
 
-/// Longest name of a token that Cloudflare takes.
+/// Longest token name that Cloudflare accepts.
 const LONGEST_NAME: usize = 120;
-/// Digits of an id that the name of a token has to have room for.
+/// Digits of a rotation's ID that must fit into the name of a token.
 const ID_DIGITS: usize = 6;
 
 /// The tokens of one secret in one account.
 pub struct CloudflareR2 {
     spec: CloudflareR2Spec,
     api: Api,
-    /// `<cluster>/<namespace>/<name>` of the secret: what the names of its tokens begin with.
+    /// `<cluster>/<namespace>/<name>` of the secret, the prefix of its tokens' names.
     owner: String,
-    /// After which a token expires by itself.
+    /// Time after which Cloudflare lets a token expire.
     lifetime: Option<TimeDelta>,
 }
 
 impl CloudflareR2 {
-    /// Nothing is connected yet. `admin` is the administering token. Without a `lifetime` tokens live until they are
-    /// deleted.
+    /// Creates the target without connecting. `admin` is the administering token. Without a `lifetime`, tokens live
+    /// until they are deleted.
     ///
     /// # Errors
-    /// The names of cluster, namespace and object are too long together for the name of a token.
+    /// Returns an error if cluster, namespace and name of the object are together too long for the name of a token.
     pub fn new(
         spec: &CloudflareR2Spec,
         connection: Arc<Connection>,
@@ -63,7 +64,7 @@ impl CloudflareR2 {
         Ok(Self { spec: spec.clone(), api, owner, lifetime })
     }
 
-    /// The id of the rotation in the name of a token of ours.
+    /// Returns the rotation's ID from the name of a token of this secret.
     fn id_in(&self, name: &str) -> Option<RotationId> {
         let digits = name.strip_prefix(&self.owner)?.strip_prefix('/')?;
         let id: RotationId = digits.parse().ok()?;
@@ -92,13 +93,13 @@ impl Target for CloudflareR2 {
         self.api.create(&format!("{}/{id}", self.owner), &self.spec, expires_on).await
     }
 
-    /// There is nothing to install: the token works by itself once R2 has heard of it.
+    /// Does nothing: the token works without installation as soon as R2 knows it.
     async fn install(&self, _id: RotationId, _login: &Login, _own: &[Login]) -> Result<(), TargetError> {
         Ok(())
     }
 
-    /// The administering token can delete any token of the account, and the id may come from a text that anybody has put:
-    /// so the token is looked at right before.
+    /// Deletes the token after looking it up: the administering token can delete any token of the account, and the ID
+    /// may come from a text that anybody has written.
     async fn retire(&self, _id: RotationId, username: &str, claim: Claim) -> Result<(), TargetError> {
         let Some(token) = self.api.find(username).await? else { return Ok(()) };
         if claim == Claim::Name && self.id_in(&token.name).is_none() {
@@ -115,7 +116,7 @@ impl Target for CloudflareR2 {
         self.api.delete(username).await
     }
 
-    /// R2 keeps no sessions: every request is signed.
+    /// Does nothing: R2 keeps no sessions, since every request is signed.
     async fn end_sessions(
         &self,
         _username: &str,

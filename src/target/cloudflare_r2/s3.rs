@@ -1,5 +1,6 @@
-//! The proof that R2 takes a key pair: a signed ListObjectsV2 of every bucket that it is for. Cloudflare takes names of
-//! buckets that do not exist when a token is made, and R2 hears of a token only a while later: nothing else tells.
+//! Proves that R2 accepts a key pair, by a signed ListObjectsV2 of every bucket that the pair is for. No other check is
+//! enough: Cloudflare accepts names of buckets that do not exist when it creates a token, and R2 learns of a token only
+//! some time later.
 
 use std::time::SystemTime;
 
@@ -19,13 +20,13 @@ use crate::target::{Answer, Login, TargetError};
 /// R2 has one region.
 const REGION: &str = "auto";
 
-/// Lists every bucket that the pair is for, or the buckets where it is for the account.
+/// Lists every bucket that the pair is for, or the account's buckets if the pair is for the whole account.
 pub async fn prove(
     connection: &Connection,
     spec: &CloudflareR2Spec,
     login: &Login,
 ) -> Result<Answer, TargetError> {
-    // R2 answers HTTP 400 to what has another form, which says nothing of whether it could be asked.
+    // R2 answers HTTP 400 to an ID of another form, and that answer does not show whether R2 works.
     if !is_id(&login.username) {
         return Ok(Answer::Refused(failure::unusable(
             "KeyPairRefused",
@@ -99,7 +100,7 @@ async fn ask(
     }
 }
 
-/// Whether it is an access key id, which is no secret. What a person put in its place may be one.
+/// True if the text is an access key ID, which is not secret. Another text that a person put there may be secret.
 fn is_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -110,7 +111,7 @@ fn not_signed(what: &str) -> TargetError {
     failure::unusable("NotSigned", message)
 }
 
-/// The headers that sign a request without a body.
+/// Returns the headers that sign a request without a body.
 fn signature(url: &str, login: &Login) -> Option<Vec<(String, String)>> {
     let credentials = Credentials::new(&login.username, login.password.expose(), None, None, "keyturn");
     let identity = credentials.into();
@@ -132,7 +133,7 @@ fn signature(url: &str, login: &Login) -> Option<Vec<(String, String)>> {
     Some(instructions.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }
 
-/// The word in the `Code` of S3's error, where it is one.
+/// Returns the content of `Code` in an error of S3, if the body is one.
 fn code_of(body: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(body).ok()?;
     let code = text.split_once("<Code>")?.1.split_once("</Code>")?.0;

@@ -1,5 +1,6 @@
-//! Who logs in to a server, and what messages call it. The name of an administrator may come from a Secret: whoever reads
-//! messages may not read that, and it is not a name at all where the wrong key was given. It goes to the server only.
+//! The role that logs in to a server, and its name in messages. The name of an administrator may come from a Secret.
+//! People who read messages may not read that Secret, and with a wrong key its content is not a name at all, so such a
+//! name is sent to the server only.
 
 use std::fmt;
 
@@ -7,27 +8,27 @@ use super::failure::{self, ident};
 use crate::secret_value::SecretValue;
 use crate::target::{Login, TargetError};
 
-/// The most bytes of a role's name. A server cuts longer ones, and so means another role.
+/// Longest name of a role, in bytes. A server cuts a longer name, which then means another role.
 const LONGEST_NAME: usize = 63;
-/// Stands for a name that is not shown.
+/// Replaces a name that is not shown.
 pub const PLACEHOLDER: &str = "<administrator>";
 
-/// The role that changes the others.
+/// The role that changes the other roles.
 pub struct Administrator {
     username: SecretValue,
     password: SecretValue,
-    /// The Secret that holds both; `None` where the name is written in the spec.
+    /// The Secret that contains name and password; `None` if the name is in the spec.
     secret: Option<String>,
 }
 
 impl Administrator {
-    /// Its name may be shown.
+    /// Creates an administrator whose name may be shown.
     pub fn named(login: Login) -> Self {
         Self { username: SecretValue::new(login.username), password: login.password, secret: None }
     }
 
-    /// Name and password are keys of a Secret. A text that cannot be the name of a role is refused before it is sent
-    /// anywhere: it is something else.
+    /// Creates an administrator whose name and password are keys of a Secret. A text that cannot be the name of a role
+    /// is something else, so it is refused before it is sent anywhere.
     pub fn of_secret(
         secret: &str,
         username_key: &str,
@@ -49,7 +50,8 @@ impl Administrator {
         Ok(Self { username, password, secret: Some(secret.to_owned()) })
     }
 
-    /// A group as the catalogue names it, or a placeholder where it is this role and may not be shown.
+    /// Returns a group as the catalogue names it, or a placeholder if the group is this role and its name may not be
+    /// shown.
     pub fn hidden_in_group(&self, group: &str) -> String {
         let own = self.hidden_name().and_then(|name| group.strip_prefix(name.expose()));
         match own.filter(|options| options.is_empty() || options.starts_with(" without ")) {
@@ -62,13 +64,14 @@ impl Administrator {
         self.password
     }
 
-    /// The name, where it may not be shown.
+    /// Returns the name if it may not be shown.
     pub fn hidden_name(&self) -> Option<&SecretValue> {
         self.secret.as_ref().map(|_| &self.username)
     }
 }
 
-/// Who logs in. What it displays can be shown to everybody: `role app`, `the administrator of Secret db-admin`.
+/// The role that logs in. Its `Display` text can be shown to everybody: `role app`, `the administrator of Secret
+/// db-admin`.
 #[derive(Clone, Copy)]
 pub enum Who<'a> {
     /// A role of the spec.
@@ -77,7 +80,7 @@ pub enum Who<'a> {
 }
 
 impl<'a> Who<'a> {
-    /// The name, for the server and nobody else.
+    /// Returns the name, for the server only.
     pub fn expose_name(self) -> &'a str {
         match self {
             Who::Role(login) => &login.username,
@@ -92,12 +95,12 @@ impl<'a> Who<'a> {
         }
     }
 
-    /// The name as people write it into a file of the server.
+    /// Returns the name for a line in a file of the server.
     pub fn shown_name(self) -> &'a str {
         if self.is_hidden() { PLACEHOLDER } else { self.expose_name() }
     }
 
-    /// The name as people write it into a statement.
+    /// Returns the name for an SQL statement.
     pub fn shown_ident(self) -> String {
         if self.is_hidden() { PLACEHOLDER.to_owned() } else { ident(self.expose_name()) }
     }

@@ -1,9 +1,9 @@
-//! From one role that is in use to an owner and a pair that take turns.
+//! Turns one role that is in use into an owner and a pair of roles that take turns.
 //!
-//! The plan is made from the catalogue and holds only what is still to be done, so it can be made and applied again: what
-//! the old role creates meanwhile moves the next time. Ownership moves object by object, because REASSIGN OWNED refuses
-//! the bootstrap superuser, which is what the official image makes of POSTGRES_USER. The old role goes on to work: it
-//! becomes a member of the owner.
+//! The plan is made from the catalogue and contains only what is still missing. It is idempotent: what the old role
+//! creates meanwhile moves at the next time. Ownership moves object by object, because REASSIGN OWNED refuses the
+//! bootstrap superuser, which the official image makes of POSTGRES_USER. The old role keeps working: it becomes a
+//! member of the owner.
 
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
@@ -17,9 +17,9 @@ use crate::api::postgres::BootstrapMode;
 use crate::secret_value::SecretValue;
 use crate::target::{SetUp, TargetError};
 
-/// So many statements are sent at once; a failure is told by where it is among them.
+/// Number of statements that are sent together. A failure names the position of its statement.
 const AT_ONCE: usize = 32;
-/// So many characters of a statement are shown.
+/// Number of characters of a statement that are shown.
 const LONGEST_STATEMENT: usize = 1000;
 
 struct Plan<'a> {
@@ -33,7 +33,8 @@ struct Plan<'a> {
 }
 
 impl Postgres {
-    /// What makes owner and pair from the role that is in use: listed, or done too. Nothing where there is nothing to do.
+    /// Lists, or also performs, the steps that make owner and pair from the role in use. Returns an empty list if
+    /// nothing is missing.
     pub(super) async fn set_up_pair(&self, mode: BootstrapMode) -> Result<SetUp, TargetError> {
         let (Some(pair), Some(from)) = (&self.spec.alternating_roles, self.spec.bootstrap_from()) else {
             return Ok(SetUp::default());
@@ -43,7 +44,7 @@ impl Postgres {
         self.begin(&session).await?;
         let server = self.server();
         if mode == BootstrapMode::Apply {
-            // Another one who does it at the same moment is waited for; then nothing is left to do.
+            // If another session does the same at this moment, this waits for it; then nothing is left to do.
             let lock = session.rows("SELECT pg_advisory_xact_lock(7311985)", &[]).await;
             lock.map_err(|error| failure::of_statement(&server, "the roles could not be set up", &error))?;
         }
@@ -98,15 +99,15 @@ impl Postgres {
             })?;
         }
         session.run("COMMIT").await.map_err(|error| TargetError {
-            // Harmless to make again: the next plan holds what is left.
+            // Repeating is harmless: the next plan contains only what is left.
             outcome_unknown: failure::commit_is_unknown(&error),
             ..failure::of_statement(&server, "the roles were not set up", &error)
         })
     }
 }
 
-/// As it is shown to people: the names of the database within can be of any length, and one of them may be the
-/// administrator's. What was cut no longer is SQL.
+/// Prepares the result for people: shortens the names of the database, which can be of any length, and hides the name
+/// of the administrator. A shortened statement is no longer valid SQL.
 fn shown(done: SetUp, hidden: Option<&str>) -> SetUp {
     let hidden = hidden.map(ident);
     let shown = |text: &String, most| match &hidden {
@@ -132,7 +133,7 @@ impl Plan<'_> {
         self.done.statements.push(statement);
     }
 
-    /// Rows of a query about the old role, `$1`, and the owner, `$2`.
+    /// Returns the rows of a query about the old role, `$1`, and the owner, `$2`.
     async fn rows(&self, query: &str) -> Result<Vec<Row>, StatementError> {
         self.session.rows(query, &[(&self.from, Type::NAME), (&self.owner, Type::NAME)]).await
     }
@@ -149,7 +150,7 @@ impl Plan<'_> {
         self.yes(sql::IS_MEMBER, &[(&member, Type::NAME), (&group, Type::NAME)]).await
     }
 
-    /// The roles themselves. What somebody may do by attribute the owner may: it is what a session acts as.
+    /// Plans the roles. The owner gets the attributes of the old role, since a session acts as the owner.
     async fn roles(&mut self) -> Result<(), StatementError> {
         let rows = self.rows(sql::ATTRIBUTES).await?;
         let row = rows.first().ok_or(StatementError::NotUnderstood)?;
@@ -167,14 +168,14 @@ impl Plan<'_> {
                 self.todo(format!("GRANT {owner} TO {}", ident(name)));
             }
         }
-        // A superuser needs no membership; it keeps what it may.
+        // A superuser needs no membership, since it keeps its rights.
         if !self.superuser && !self.is_member(self.from, self.owner).await? {
             self.todo(format!("GRANT {owner} TO {}", ident(self.from)));
         }
         Ok(())
     }
 
-    /// Settings of the old role, for each of the two; then that they act as the owner.
+    /// Plans the old role's settings for each of the two roles, and then that each acts as the owner.
     async fn settings(&mut self) -> Result<(), StatementError> {
         for name in self.names {
             let params: [(&(dyn ToSql + Sync), Type); 2] = [(&self.from, Type::NAME), (name, Type::NAME)];
@@ -199,7 +200,7 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Groups of the old role for the owner, and the owner for the members of the old role.
+    /// Plans that the owner joins the groups of the old role, and that the old role's members join the owner.
     async fn memberships(&mut self) -> Result<(), StatementError> {
         for row in self.rows(sql::GROUPS).await? {
             let (group, admin): (String, bool) = (column(&row, 0)?, column(&row, 1)?);
@@ -234,7 +235,7 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// What the old role was granted on the objects of others. On its own the owner's rights go along.
+    /// Plans the privileges of the old role on objects that it does not own. Ownership covers its own objects.
     async fn privileges(&mut self) -> Result<(), StatementError> {
         let owner = ident(self.owner);
         for row in self.rows(sql::PRIVILEGES).await? {
@@ -244,7 +245,7 @@ impl Plan<'_> {
             self.todo(format!("GRANT {privilege} ON {what} TO {owner}{option}"));
         }
         if self.superuser {
-            // It needed no privilege; the owner does.
+            // A superuser needed no privilege, but the owner does.
             for row in self.rows(sql::SUPERUSERS_PLACES).await? {
                 let (what, privileges): (String, String) = (column(&row, 0)?, column(&row, 1)?);
                 self.todo(format!("GRANT {privileges} ON {what} TO {owner}"));
@@ -278,8 +279,8 @@ impl Plan<'_> {
     }
 }
 
-/// The keyword of ALTER … OWNER TO for what `pg_identify_object` calls it; None where the owner has to be a superuser or
-/// cannot be changed.
+/// Returns the keyword of ALTER … OWNER TO for a kind as `pg_identify_object` names it; `None` if the owner must be a
+/// superuser or cannot be changed.
 fn alterable(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "table" => "TABLE",
@@ -306,13 +307,12 @@ fn alterable(kind: &str) -> Option<&'static str> {
     })
 }
 
-/// A setting's name; those of extensions have two parts.
+/// Quotes a setting's name. The names of extensions' settings have two parts.
 fn guc(name: &str) -> String {
     name.split('.').map(ident).collect::<Vec<_>>().join(".")
 }
 
-/// A setting's value as SQL. Those that are lists of names are kept as a quoted list, which as one literal would become
-/// one name.
+/// Returns a setting's value as SQL. Lists of names stay quoted lists; as one literal they would become one name.
 fn guc_value(name: &str, value: &str) -> String {
     const LISTS: [&str; 6] = [
         "local_preload_libraries",
@@ -330,7 +330,7 @@ fn guc_value(name: &str, value: &str) -> String {
     if names.is_empty() { "''".to_owned() } else { names.join(", ") }
 }
 
-/// The names of a list as Postgres keeps it: separated by commas, in double quotes where need be.
+/// Parses a list of names in Postgres' format: separated by commas, in double quotes where needed.
 fn names(list: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = list.trim_start();

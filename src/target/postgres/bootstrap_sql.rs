@@ -1,10 +1,10 @@
-//! What [`super::bootstrap`] asks the catalogue. `$1` is the role that is in use, `$2` the owner, which need not exist yet.
-//! Every query gives only what the owner does not have already.
+//! Queries of [`super::bootstrap`] on the catalogue. `$1` is the role in use, `$2` the owner, which need not exist yet.
+//! Every query returns only what the owner does not have yet.
 //!
-//! The bootstrap superuser's objects have no entry in `pg_shdepend`, so owners are read from each catalogue; what initdb
-//! made has an oid below 16384, and members of extensions stay with them.
+//! The bootstrap superuser's objects have no entry in `pg_shdepend`, so owners are read from each catalogue. Objects
+//! that initdb made have an oid below 16384 and are left out, and members of extensions stay with their extensions.
 
-/// Attributes that SET ROLE brings along, and those that count at the login.
+/// Attributes that take effect with SET ROLE, and those that count at login.
 pub const ATTRIBUTES: &str = "
     SELECT CASE WHEN rolcreatedb THEN ' CREATEDB' ELSE '' END || CASE WHEN rolcreaterole THEN ' CREATEROLE' ELSE '' END
                || CASE WHEN rolbypassrls THEN ' BYPASSRLS' ELSE '' END,
@@ -46,7 +46,7 @@ pub const MEMBERS: &str = "
         WHERE o.rolname = $2 AND n.member = m.member)
     GROUP BY r.rolname ORDER BY 1";
 
-/// Who may only administer the role, as keyturn's administrator, gets nothing more.
+/// Members of the role. A member that may only administer the role, such as keyturn's administrator, gets nothing more.
 pub const MEMBERS_16: &str = "
     SELECT r.rolname::text
     FROM pg_auth_members AS m JOIN pg_roles AS r ON r.oid = m.member JOIN pg_roles AS g ON g.oid = m.roleid
@@ -59,17 +59,18 @@ pub const DATABASE: &str = "
     SELECT d.datname::text FROM pg_database AS d JOIN pg_roles AS r ON r.oid = d.datdba
     WHERE d.datname = current_database() AND r.rolname = $1 AND d.oid >= 16384 AND $2::name IS NOT NULL";
 
-/// Kind and identity of everything in this database that belongs to `$1`, but for what follows something else (a serial
-/// column's sequence, a table's row type, an array type), what belongs to an extension, and keyturn's own.
+/// Returns the query for kind and identity of everything in this database that belongs to `$1`, except for objects that
+/// follow another object (a serial column's sequence, a table's row type, an array type), members of extensions, and
+/// keyturn's own objects.
 pub fn objects(version: u32) -> String {
-    // A multirange type follows its range type from 17 on, and cannot be altered by itself then.
+    // From 17 on a multirange type follows its range type and cannot be altered separately.
     let multirange = if version < 17 { ", 'm'" } else { "" };
     let types = format!(
         "(typtype IN ('d', 'e', 'r'{multirange})
           OR typtype = 'b' AND NOT EXISTS (SELECT FROM pg_type AS e WHERE e.typarray = t.oid)
           OR typtype = 'c' AND (SELECT relkind FROM pg_class WHERE oid = typrelid) = 'c')"
     );
-    // Catalogue, column of the owner, and which of its rows.
+    // The catalogue, the column of the owner, and the condition for its rows.
     let catalogues = [
         ("pg_namespace", "nspowner", "nspname !~ '^pg_'"),
         (
@@ -105,7 +106,7 @@ pub fn objects(version: u32) -> String {
     let parts: Vec<String> = (0..)
         .zip(catalogues)
         .map(|(rank, (catalogue, owner, which))| {
-            // The entries of large objects are made in another catalogue's name.
+            // Catalogue entries about large objects use the name of another catalogue.
             let class = if catalogue == "pg_largeobject_metadata" { "pg_largeobject" } else { catalogue };
             format!(
                 "SELECT {rank} AS rank, '{class}'::regclass::oid AS classid, t.oid AS objid FROM {catalogue} AS t
@@ -123,7 +124,7 @@ pub fn objects(version: u32) -> String {
     )
 }
 
-/// Privileges of `$1` on what belongs to others: object as in GRANT, privilege, whether with grant option.
+/// Privileges of `$1` on objects of others: object as in GRANT, privilege, and true if with grant option.
 pub const PRIVILEGES: &str = "
     WITH granted(what, owner, acl, part) AS (
         SELECT CASE WHEN relkind = 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || oid::regclass::text, relowner, relacl, ''
@@ -149,7 +150,7 @@ pub const PRIVILEGES: &str = "
           AND (y.is_grantable OR NOT x.is_grantable))))
     GROUP BY what, x.privilege_type, part ORDER BY 1, 2";
 
-/// Schemas and the database, where a superuser needed no privilege and the owner has none.
+/// Schemas and the database on which a superuser needed no privilege and the owner has none.
 pub const SUPERUSERS_PLACES: &str = "
     WITH us(oid) AS (SELECT oid FROM pg_roles WHERE rolname IN ($1, $2)),
          ours(yes) AS (SELECT datdba IN (SELECT oid FROM us) FROM pg_database WHERE datname = current_database()),
@@ -168,8 +169,9 @@ pub const SUPERUSERS_PLACES: &str = "
                       WHERE o.rolname = $2 AND x.privilege_type = p.certain)
     ORDER BY 1";
 
-/// Default privileges: those that `$1` gives for what it creates, which the owner creates from now on, and those that
-/// others give `$1`. Role, schema, and the rest of the statement, in which a role is quoted as [`super::failure::ident`] does.
+/// Default privileges: those that `$1` grants on objects that it creates, which the owner creates from now on, and
+/// those that others grant to `$1`. The columns are role, schema, and the rest of the statement, in which a role is
+/// quoted as by [`super::failure::ident`].
 pub const DEFAULTS: &str = "
     WITH kinds(objtype, word) AS (VALUES ('r'::\"char\", 'TABLES'), ('S', 'SEQUENCES'), ('f', 'FUNCTIONS'), ('T', 'TYPES'),
                                          ('n', 'SCHEMAS')),
@@ -209,7 +211,7 @@ pub const DEFAULTS: &str = "
                         AND NOT EXISTS (SELECT FROM aclexplode(e.defaclacl) AS x WHERE x.grantee = 0))
     ORDER BY 1, 2 NULLS FIRST, 3";
 
-/// What a person has to see to, a sentence each.
+/// Remaining work for a person, one sentence each.
 pub const LEFT_OVER: &str = "
     SELECT format('the policy %I on %s names %s: add %s to it', p.polname, p.polrelid::regclass, $1, $2)
     FROM pg_policy AS p JOIN pg_roles AS r ON r.rolname = $1

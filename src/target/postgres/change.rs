@@ -1,4 +1,4 @@
-//! Changes of a role: each is one transaction that takes the fence, alters the role, moves the fence on and commits.
+//! Changes of a role. Each is one transaction that takes the fence, alters the role, advances the fence and commits.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -15,12 +15,13 @@ use super::{Postgres, fence, look};
 use crate::rotation::observed::RotationId;
 use crate::target::{Login, TargetError};
 
-/// Committing is never left to the server's default: a commit that a crash of the server undoes would be taken for done.
+/// Synchronous commit is never left to the server's default: a commit that a crash of the server undoes would otherwise
+/// count as done.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
                        WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
 
-/// A call that changes something: since when, and how far it has come.
+/// A call that changes something, with its start time and its progress.
 struct Attempt {
     began: Instant,
     commit_sent: AtomicBool,
@@ -31,7 +32,7 @@ impl Attempt {
         Self { began: Instant::now(), commit_sent: AtomicBool::new(false) }
     }
 
-    /// Once its COMMIT is on the way, an end without an answer says nothing about it.
+    /// Marks a timeout as unknown if COMMIT was already sent: without an answer nobody knows whether it was done.
     fn settle(&self, mut result: Result<(), TargetError>) -> Result<(), TargetError> {
         if let Err(error) = &mut result
             && error.reason == "TimedOut"
@@ -120,8 +121,8 @@ impl Postgres {
         role: &str,
         opened_before: Option<DateTime<Utc>>,
     ) -> Result<(), TargetError> {
-        // Materialized: else the server may end sessions before it has compared their names. It waits up to two
-        // seconds for each to be gone.
+        // Materialized, since the server might otherwise end sessions before it has compared their names. It waits up
+        // to two seconds for the end of each session.
         let sql = "WITH theirs AS MATERIALIZED \
                    (SELECT pid FROM pg_stat_activity WHERE usename = $1 AND pid <> pg_backend_pid() \
                     AND ($2::bigint IS NULL \
@@ -188,7 +189,7 @@ impl Postgres {
         let who = Who::Administrator(admin);
         let session = self.admin_session(admin).await?;
         let Some(role) = look::role(&session, &server, change.role).await? else {
-            // A role that is gone lets nobody in.
+            // A role that does not exist lets nobody in.
             return if installs { Err(look::missing(&server, change.role)) } else { Ok(()) };
         };
         if installs {
@@ -212,7 +213,7 @@ impl Postgres {
         if fenced {
             fence::take(&session, &server, change.role, change.id, &self.owner).await?;
         } else {
-            // At least two of ours do not alter it at the same moment.
+            // At least no two sessions of keyturn alter the role at the same moment.
             let sql = "SELECT pg_advisory_xact_lock(hashtextextended($1, 7311984))";
             let locked = session.rows(sql, &[(&change.role, Type::TEXT)]).await;
             locked.map_err(|error| self.alter_failed(change.role, who, &session, &error))?;
@@ -225,7 +226,7 @@ impl Postgres {
         self.commit(session, change.role, attempt).await
     }
 
-    /// The role changes its own password. The first of its logins that works is used.
+    /// Lets the role change its own password, with the first of its logins that works.
     async fn alter_self(
         &self,
         change: &Change<'_>,
@@ -245,13 +246,13 @@ impl Postgres {
                 self.require_permitted(&role)?;
             }
             self.begin(&session).await?;
-            // A default role that the login acts as may not change the login's password.
+            // A login that acts as a default role may not change its own password.
             let statement = format!("SET LOCAL ROLE NONE; {}", change.statement);
             let altered = session.run(&statement).await;
             altered.map_err(|error| self.alter_failed(change.role, Who::Role(known), &session, &error))?;
             return self.commit(session, change.role, attempt).await;
         }
-        // An earlier attempt may have done it, its answer lost.
+        // An earlier attempt may have changed it, with its answer lost.
         match self.route.log_in(Who::Role(login)).await {
             Ok(session) => {
                 session.close().await;
@@ -284,7 +285,7 @@ impl Postgres {
     async fn commit(&self, session: Session, role: &str, attempt: &Attempt) -> Result<(), TargetError> {
         let server = self.server();
         let limit = self.route.limits.operation;
-        // The process may have been stopped in the middle, and everything decided otherwise meanwhile.
+        // The process may have been paused in between, and another process may have decided otherwise meanwhile.
         if attempt.began.elapsed() >= limit {
             let message = format!(
                 "role {role} at the Postgres server {server} was not changed: it took longer than {} s to get to it",

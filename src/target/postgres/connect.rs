@@ -1,6 +1,6 @@
-//! A session with a Postgres server: over a way of [`super::dial`], inside TLS where the user wants it, authenticated by
-//! SCRAM only, bounded in time on both sides, and in what the server may send. The server ends it by itself where we stand
-//! still in the middle, so that a controller that was stopped for a minute finds no session to send an old change through.
+//! A session with a Postgres server: over a way of [`super::dial`], inside TLS if the user wants it, authenticated by
+//! SCRAM only, limited in time on both sides and in the amount that the server may send. The server ends an idle
+//! session, so that a controller that was paused for a minute has no session left for an old change.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -27,13 +27,13 @@ use super::scram_only::{ScramOnly, ScramOverTls};
 use crate::api::postgres::{PostgresSpec, TlsMode};
 use crate::target::TargetError;
 
-/// How long things may take. All lie well below the grace of the rotation protocol.
+/// Timeouts. All are well below the grace of the rotation protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// From the first byte to a session, SSH and TLS included.
+    /// From the first byte to a session, including SSH and TLS.
     pub connect: Duration,
-    /// One call of the target, connecting included; six times that where roles are set up. A change of a password is not
-    /// committed after it.
+    /// One call of the target, including the connection; six times that for setting up roles. A change of a password is
+    /// not committed after it.
     pub operation: Duration,
     /// The server's `lock_timeout`.
     pub lock: Duration,
@@ -55,11 +55,11 @@ impl Default for Limits {
     }
 }
 
-/// A login through SSH on a busy machine takes seconds. A grace that leaves less is for worlds to test in.
+/// Shortest operation: a login through SSH on a busy machine takes seconds. Only tests use a grace that leaves less.
 const LEAST_OPERATION: Duration = Duration::from_secs(5);
 
 impl Limits {
-    /// Limits that stay well below the grace, and never longer than what a server needs.
+    /// Returns limits well below the grace, and never longer than a server needs.
     pub fn below(grace: Duration) -> Self {
         let ample = Self::default();
         let operation = ample.operation.min((grace / 3).max(LEAST_OPERATION));
@@ -72,8 +72,8 @@ impl Limits {
         }
     }
 
-    /// Settings of the session that go with the login: they hold from its first moment. A pooler refuses them, or would
-    /// have to; set later they would stay behind in its sessions.
+    /// Returns the session's settings for the login, so that they apply from its first moment. A pooler refuses them,
+    /// or would have to; settings made later would remain in its sessions.
     fn options(self, more: &str) -> String {
         let (lock, statement, idle) =
             (self.lock.as_millis(), self.statement.as_millis(), self.idle.as_millis());
@@ -84,10 +84,10 @@ impl Limits {
     }
 }
 
-/// Name of our sessions in `pg_stat_activity`.
+/// Name of keyturn's sessions in `pg_stat_activity`.
 pub const APPLICATION_NAME: &str = "keyturn";
 
-/// TLS as the user wants it.
+/// TLS with the user's options.
 #[derive(Clone)]
 pub struct Tls {
     connector: MakeRustlsConnect,
@@ -95,10 +95,10 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// What the spec asks for; None without TLS.
+    /// Returns TLS as the spec asks for it; `None` without TLS.
     pub fn of(spec: &PostgresSpec) -> Result<Option<Self>, TargetError> {
         if spec.tls_mode() == TlsMode::Disable {
-            // Without SSH around it nothing would say who the server is.
+            // Without SSH around it nothing would prove the identity of the server.
             return if spec.via.is_some() {
                 Ok(None)
             } else {
@@ -158,7 +158,7 @@ fn public_authorities() -> Result<RootCertStore, TargetError> {
     Ok(roots)
 }
 
-/// How to get to one database of one server.
+/// The way to one database of one server.
 #[derive(Clone)]
 pub struct Route {
     pub dial: Arc<dyn Dial>,
@@ -168,13 +168,13 @@ pub struct Route {
 }
 
 impl Route {
-    /// Logs in. Names mean what the server says that they mean for this role.
+    /// Logs in. The role's search path on the server applies.
     pub async fn log_in(&self, who: Who<'_>) -> Result<Session, LoginFailure> {
         self.bounded(who, "").await
     }
 
-    /// Logs in, and looks up names in the catalogue only: who owns the database could else put functions and operators
-    /// of their own in the way of an administrator, who would run them.
+    /// Logs in with a search path that contains only the catalogue: otherwise the owner of the database could place
+    /// functions and operators of their own there, which an administrator would then run.
     pub async fn log_in_safely(&self, who: Who<'_>) -> Result<Session, LoginFailure> {
         self.bounded(who, " -c search_path=pg_catalog,pg_temp").await
     }
@@ -222,13 +222,13 @@ async fn start_tls(mut config: Config, mut tls: Tls, stream: Wire) -> Result<Ses
     Ok(Session::new(client, connection, verdict))
 }
 
-/// `15` of `15.18 (Debian 15.18-0+deb12u1)`; 0 where it cannot be read.
+/// Returns the major version, `15` for `15.18 (Debian 15.18-0+deb12u1)`; 0 if it cannot be parsed.
 fn major(version: Option<&str>) -> u32 {
     let digits = version.unwrap_or_default().split(|c: char| !c.is_ascii_digit()).next();
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-/// A session. Dropping it cuts the connection, with which the server rolls back what was not committed.
+/// A session. Dropping it closes the connection, and the server rolls back what was not committed.
 pub struct Session {
     pub client: Client,
     /// Major version of the server.
@@ -237,7 +237,7 @@ pub struct Session {
     driver: Driver,
 }
 
-/// The task that moves the bytes; it ends with this.
+/// The task that moves the bytes; dropping this ends it.
 struct Driver(JoinHandle<()>);
 
 impl Drop for Driver {
@@ -246,7 +246,7 @@ impl Drop for Driver {
     }
 }
 
-/// Parameters of a statement, each with its type: the server is not asked for them first.
+/// Parameters of a statement, each with its type, so that the server need not be asked for the types first.
 type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 impl Session {
@@ -256,7 +256,7 @@ impl Session {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let version = major(connection.parameter("server_version"));
-        // As the connection does by itself, but that would log the server's notices.
+        // The connection would also do this as a future of its own, but would then log the server's notices.
         let driver = tokio::spawn(async move {
             while let Some(Ok(_notice)) = poll_fn(|context| connection.poll_message(context)).await {}
         });
@@ -268,7 +268,7 @@ impl Session {
         self.client.query_typed(sql, parameters).await.map_err(|error| self.failed(error))
     }
 
-    /// Runs a query that gives one row at the most.
+    /// Runs a query that returns at most one row.
     pub async fn row_if_any(
         &self,
         sql: &str,
@@ -277,17 +277,17 @@ impl Session {
         self.client.query_typed_opt(sql, parameters).await.map_err(|error| self.failed(error))
     }
 
-    /// Runs a query that gives one row.
+    /// Runs a query that returns one row.
     pub async fn row(&self, sql: &str, parameters: Parameters<'_>) -> Result<Row, StatementError> {
         self.client.query_typed_one(sql, parameters).await.map_err(|error| self.failed(error))
     }
 
-    /// Runs statements whose results nobody wants.
+    /// Runs statements and ignores their results.
     pub async fn run(&self, sql: &str) -> Result<(), StatementError> {
         self.client.batch_execute(sql).await.map_err(|error| self.failed(error))
     }
 
-    /// Tells an end of the session that is ours from one that is the server's.
+    /// Converts an error: either keyturn ended the session, or the server did.
     pub fn failed(&self, error: Error) -> StatementError {
         match self.verdict.why() {
             Some(why) if error.is_closed() => StatementError::HungUp(why),
@@ -295,16 +295,16 @@ impl Session {
         }
     }
 
-    /// Says goodbye, and waits until the server has heard it: only then is the session gone from its list.
+    /// Closes the session and waits until the server has closed it too: only then is it gone from the server's list.
     pub async fn close(self) {
         let Self { client, mut driver, .. } = self;
         drop(client);
-        // What does not end by itself is cut.
+        // If the server does not close it, the connection is cut.
         let _ = timeout(Duration::from_secs(1), &mut driver.0).await;
     }
 }
 
-/// A column of a row. `Row::get` panics where the server answers with another type than was asked for.
+/// Returns a column of a row. `Row::get` would panic if the server answers with an unexpected type.
 pub fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, StatementError> {
     row.try_get(index).map_err(StatementError::from)
 }

@@ -17,12 +17,12 @@ use crate::deploy::ssh::known_hosts::KnownHosts;
 use crate::deploy::task::Endpoint;
 use crate::target::TargetError;
 
-/// What a byte stream to a server can be.
+/// The traits of a byte stream to a server.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// A byte stream to a server. A type of its own, since the compiler loses sight of the `'static` in a bare
-/// `Box<dyn Stream>` when it checks that a future can be sent.
+/// A byte stream to a server. It is a type of its own because the compiler loses the `'static` of a bare `Box<dyn
+/// Stream>` when it checks that a future is `Send`.
 pub struct Wire(Box<dyn Stream>);
 
 impl Wire {
@@ -34,14 +34,14 @@ impl Wire {
 /// A way to one server.
 #[async_trait]
 pub trait Dial: Send + Sync {
-    /// A fresh stream to the server. It is bounded in time by the caller.
+    /// Opens a new stream to the server. The caller sets the timeout.
     async fn dial(&self) -> Result<Wire, TargetError>;
 
-    /// The server in messages, such as `db.internal:5432`.
+    /// Returns the server's name for messages, such as `db.internal:5432`.
     fn server(&self) -> String;
 }
 
-/// A server that the controller itself reaches.
+/// A server that the controller reaches directly.
 #[derive(Clone, Debug)]
 pub struct Direct {
     pub host: String,
@@ -54,7 +54,7 @@ impl Dial for Direct {
         let stream = TcpStream::connect((self.host.as_str(), self.port))
             .await
             .map_err(|error| failure::unreachable(&self.server(), &error.to_string()))?;
-        // Without it small packets wait for each other; a failure costs only time.
+        // Without it small packets wait for each other. A failure only costs time.
         let _ = stream.set_nodelay(true);
         Ok(Wire::new(stream))
     }
@@ -64,8 +64,8 @@ impl Dial for Direct {
     }
 }
 
-/// A server that listens on the loopback address of a docker host. The host must prove its key as for a deployment; one
-/// SSH connection serves all streams for as long as this lives.
+/// A server that listens on the loopback address of a docker host. The host must prove its key as for a deployment. One
+/// SSH connection carries all streams for as long as this lives.
 pub struct ThroughHost {
     /// Name of the DockerHost, for messages.
     pub docker_host: String,
@@ -79,7 +79,7 @@ pub struct ThroughHost {
 }
 
 impl ThroughHost {
-    /// Nothing is connected before the first stream is asked for.
+    /// Creates the way. The first stream opens the connection.
     pub fn new(
         docker_host: String,
         (host, key): (Endpoint, ClientKey),
@@ -134,7 +134,7 @@ impl Dial for ThroughHost {
     }
 }
 
-/// A tunnel, and the connection that carries it.
+/// A tunnel together with the connection that carries it.
 struct Tunnelled {
     stream: Tunnel,
     _connection: Arc<Connection>,

@@ -1,7 +1,7 @@
-//! What a failure at a Postgres server means to the rotation, and to the person who reads of it.
+//! Failures at a Postgres server: their meaning for the rotation and for the person who reads about them.
 //!
-//! The server's own words are never passed on: the message of a failed statement may quote it. Its SQLSTATE says what is
-//! needed, and the words are ours. Names that it gives are cut and made harmless, see [`told`].
+//! The server's own words are never passed on, since the message of a failed statement may quote it. Its SQLSTATE says
+//! what is needed, and the words are ours. Names from the server are shortened and made harmless, see [`told`].
 
 use std::io;
 
@@ -14,23 +14,23 @@ use super::scram_only::{LEAST_ITERATIONS, NotScram};
 use crate::api::text::is_visible;
 use crate::target::TargetError;
 
-/// Why there is no session.
+/// The reason why there is no session.
 #[derive(Debug)]
 pub enum LoginFailure {
-    /// The server answered: not with this login.
+    /// The server answered and refused this login.
     Refused(TargetError),
     /// The login could not be tried.
     Failed(TargetError),
 }
 
-/// Why a statement has no result.
+/// The reason why a statement has no result.
 #[derive(Debug)]
 pub enum StatementError {
-    /// The server refused it, or the connection was lost.
+    /// The server refused the statement, or the connection was lost.
     Failed(Error),
     /// We ended the session.
     HungUp(HungUp),
-    /// The server answered something else than the statement asks for.
+    /// The server's answer does not fit the statement.
     NotUnderstood,
 }
 
@@ -41,7 +41,7 @@ impl From<Error> for StatementError {
 }
 
 impl StatementError {
-    /// What the server said, if it did.
+    /// Returns the server's error code, if the server sent one.
     pub fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Failed(error) => error.code(),
@@ -50,7 +50,7 @@ impl StatementError {
     }
 }
 
-/// Finds an error of ours in what libraries made of it.
+/// Finds an error of ours inside an error of a library.
 pub fn cause_of<E>(error: &(dyn std::error::Error + 'static)) -> Option<E>
 where
     E: std::error::Error + Copy + 'static,
@@ -68,11 +68,11 @@ where
     None
 }
 
-/// The most characters of a name, or another text of somebody else, in a message.
+/// Most characters of a name, or of another text from outside, in a message.
 pub const NAME: usize = 400;
 
-/// A text that somebody else wrote, for people: cut to so many characters, each that is not seen, and so might
-/// steer a terminal or turn the direction of a line, replaced.
+/// Returns a text from outside for people: at most `most` characters, with each invisible character replaced, since it
+/// might control a terminal or change the direction of a line.
 pub fn told(text: &str, most: usize) -> String {
     let mut characters = text.chars();
     let mut told: String =
@@ -83,7 +83,7 @@ pub fn told(text: &str, most: usize) -> String {
     told
 }
 
-/// The SQLSTATE in messages. What a server gives in its place may be anything.
+/// Returns the SQLSTATE for messages. A server may send any text in its place.
 pub fn state(code: &SqlState) -> &str {
     let code = code.code();
     let sound =
@@ -91,17 +91,17 @@ pub fn state(code: &SqlState) -> &str {
     if sound { code } else { "no SQLSTATE" }
 }
 
-/// Its first two characters.
+/// Returns the first two characters of the SQLSTATE.
 pub fn class(code: &SqlState) -> &str {
     code.code().get(..2).unwrap_or_default()
 }
 
-/// May pass by itself.
+/// Returns an error that may pass without a person, so it is worth a retry.
 pub fn passing(reason: &'static str, message: String) -> TargetError {
     TargetError { reason, message, permanent: false, outcome_unknown: false }
 }
 
-/// A person has to do something.
+/// Returns an error that only a person can resolve.
 pub fn permanent(reason: &'static str, message: String) -> TargetError {
     TargetError { reason, message, permanent: true, outcome_unknown: false }
 }
@@ -111,7 +111,7 @@ pub fn unreachable(server: &str, cause: &str) -> TargetError {
     passing("TargetUnreachable", format!("the Postgres server {server} cannot be reached: {cause}"))
 }
 
-/// What a failed login means.
+/// Converts a failed login.
 pub fn of_login(server: &str, who: Who<'_>, database: &str, error: &Error) -> LoginFailure {
     let refused = |reason, message| LoginFailure::Refused(permanent(reason, message));
     let failed = LoginFailure::Failed;
@@ -189,7 +189,7 @@ fn not_scram(server: &str, who: Who<'_>, why: NotScram) -> TargetError {
     )
 }
 
-/// The connection ended before the server answered, or TLS did not come about.
+/// Converts an error of the connection: it ended before the server answered, or TLS was not established.
 fn no_session(server: &str, who: Who<'_>, error: &Error) -> TargetError {
     if let Some(tls) = tls_error(error) {
         return of_tls(server, tls);
@@ -219,7 +219,8 @@ fn no_session(server: &str, who: Who<'_>, error: &Error) -> TargetError {
     unreachable(server, &cause(error))
 }
 
-/// The cause that the system or the way gave. Never something that a server said, which has no error of this kind.
+/// Returns the cause that the operating system or the way gave. It never contains a text of the server, since the
+/// server's errors are of another type.
 fn cause(error: &Error) -> String {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
@@ -243,7 +244,7 @@ fn of_tls(server: &str, error: &rustls::Error) -> TargetError {
                 "TlsWrongName",
                 "its certificate is for another name; let `host` or tls.serverName be a name of the certificate",
             ),
-            // Another authority of the same name signed it, or none of those that we know.
+            // Another authority of the same name signed it, or an authority that keyturn does not know.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => (
                 "TlsNotTrusted",
                 "nobody that we trust vouches for its certificate; put the certificate of its authority into tls.ca",
@@ -264,7 +265,7 @@ fn of_tls(server: &str, error: &rustls::Error) -> TargetError {
     )
 }
 
-/// What a failed statement means where nothing more is known of it. `what` says what failed.
+/// Converts a failed statement about which nothing more is known. `what` names what failed.
 pub fn of_statement(server: &str, what: &str, error: &StatementError) -> TargetError {
     match error {
         StatementError::HungUp(why) => hung_up(server, what, *why),
@@ -279,7 +280,7 @@ pub fn of_statement(server: &str, what: &str, error: &StatementError) -> TargetE
     }
 }
 
-/// A server that sent what [`super::framing`] does not let pass.
+/// Reports a server whose messages [`super::framing`] refused.
 fn hung_up(server: &str, what: &str, why: HungUp) -> TargetError {
     if why == HungUp::Malformed {
         return not_understood(server, what);
@@ -307,21 +308,21 @@ fn not_understood(server: &str, what: &str) -> TargetError {
     )
 }
 
-/// Whether a failed COMMIT may have been done all the same: only a plain error says that it was not. A session that is
-/// ended while it waits for its standby, say, has committed.
+/// True if a failed COMMIT may have been done: only a plain error proves that it was not. A session that is ended while
+/// it waits for its standby, for example, has committed.
 pub fn commit_is_unknown(error: &StatementError) -> bool {
     let StatementError::Failed(error) = error else { return true };
     error.as_db_error().is_none_or(|error| error.parsed_severity() != Some(Severity::Error))
 }
 
-/// Whether it says something about the moment rather than about the statement.
+/// True if the error is about the moment and not about the statement.
 pub fn is_of_the_moment(error: &StatementError) -> bool {
     let Some(code) = error.code() else { return true };
     ["08", "40", "53", "57"].contains(&class(code))
         || [SqlState::LOCK_NOT_AVAILABLE, SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT].contains(code)
 }
 
-/// What such a failure means where the statement is another's, who may have chosen its SQLSTATE.
+/// Converts such an error if the statement is another person's, who may have chosen its SQLSTATE.
 pub fn of_the_moment(server: &str, what: &str, error: &StatementError) -> TargetError {
     match error.code() {
         None | Some(&SqlState::LOCK_NOT_AVAILABLE) => of_statement(server, what, error),
@@ -354,7 +355,7 @@ fn of_state(server: &str, what: &str, code: &SqlState) -> TargetError {
         SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => {
             passing("ConnectionLost", format!("{at}: the server ended the session, since we were too slow"))
         }
-        // "tuple concurrently updated": two ALTER ROLE at once.
+        // "tuple concurrently updated": two ALTER ROLE at the same time.
         SqlState::INTERNAL_ERROR => passing(
             "ChangedConcurrently",
             format!("{at}: most likely somebody else changed the role at the same moment; it is tried again"),
@@ -381,7 +382,7 @@ pub fn read_only(server: &str) -> TargetError {
     )
 }
 
-/// An ALTER ROLE that was not permitted, with what permits it.
+/// Reports an ALTER ROLE that was not permitted, with the statement that permits it.
 pub fn not_permitted(server: &str, role: &str, who: Who<'_>, version: u32) -> TargetError {
     let (admin_name, role_name) = (who.shown_ident(), ident(role));
     let grant = if version >= 16 {
@@ -400,7 +401,7 @@ pub fn not_permitted(server: &str, role: &str, who: Who<'_>, version: u32) -> Ta
     )
 }
 
-/// A name as it is written in SQL.
+/// Quotes a name for SQL.
 pub fn ident(name: &str) -> String {
     postgres_protocol::escape::escape_identifier(name)
 }

@@ -1,5 +1,5 @@
-//! The fence: a table in the login database that says for each role which rotation changed it last, and whose it is.
-//! It is read and written in the transaction that changes the role, under a lock of its row.
+//! The fence: a table in the login database with, for each role, the rotation that changed it last and the secret that
+//! owns it. It is read and written in the transaction that changes the role, under a lock of its row.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use super::failure::{self, NAME, StatementError, told};
 use crate::rotation::observed::RotationId;
 use crate::target::{self, TargetError};
 
-/// What the table is to the administrator.
+/// The state of the table for the administrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fence {
     Present,
-    /// Not there, and the administrator may make it.
+    /// The table does not exist, and the administrator may create it.
     Creatable,
-    /// Not there, and the administrator may not make it.
+    /// The table does not exist, and the administrator may not create it.
     Impossible,
 }
 
@@ -34,8 +34,8 @@ const STATE: &str = "
     LEFT JOIN pg_namespace AS n ON n.nspname = 'keyturn'
     LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = 'fence'";
 
-/// Looks for the table. One that belongs to somebody else, or that runs something when it is written, is refused: it
-/// would run as the administrator.
+/// Looks for the table. Refuses a table that belongs to somebody else, or that runs code when it is written, since
+/// that code would run as the administrator.
 pub async fn find(session: &Session, server: &str) -> Result<Fence, TargetError> {
     Ok(look(session, server).await?.0)
 }
@@ -62,7 +62,7 @@ async fn look(session: &Session, server: &str) -> Result<(Fence, bool), TargetEr
     Ok((fence, schema))
 }
 
-/// Makes the table where it is not there and may be made. Says whether there is one.
+/// Creates the table if it does not exist and may be created. Returns true if there is one.
 pub async fn ensure(session: &Session, server: &str) -> Result<bool, TargetError> {
     let (fence, schema_exists) = look(session, server).await?;
     if fence != Fence::Creatable {
@@ -79,7 +79,7 @@ pub async fn ensure(session: &Session, server: &str) -> Result<bool, TargetError
         .await;
     match made.as_ref().map_err(|error| (error, error.code())) {
         Ok(()) => {}
-        // Another one makes it at the same moment.
+        // Another session creates it at the same moment.
         Err((_, Some(code)))
             if [
                 SqlState::UNIQUE_VIOLATION,
@@ -93,7 +93,8 @@ pub async fn ensure(session: &Session, server: &str) -> Result<bool, TargetError
     Ok(find(session, server).await? == Fence::Present)
 }
 
-/// Which rotation changed each of the roles last, and when. Roles that none has changed are not in it.
+/// Returns the rotation that changed each of the roles last, and its time. Roles that no rotation has changed are
+/// missing.
 pub async fn read(
     session: &Session,
     server: &str,
@@ -117,8 +118,8 @@ pub async fn read(
     Ok(fences)
 }
 
-/// Locks the role's row until the end of the transaction, and refuses a rotation that is older than what it says, or a
-/// role that another secret has changed.
+/// Locks the role's row until the end of the transaction. Refuses a rotation that is older than the row's, and a role
+/// that another secret has changed.
 pub async fn take(
     session: &Session,
     server: &str,
@@ -158,7 +159,7 @@ pub async fn take(
     Ok(())
 }
 
-/// Notes in the same transaction that this rotation has changed the role.
+/// Records in the same transaction that this rotation has changed the role.
 pub async fn advance(session: &Session, server: &str, role: &str, id: RotationId) -> Result<(), TargetError> {
     let id = i64::try_from(id).unwrap_or(i64::MAX);
     let sql = "UPDATE keyturn.fence SET id = $2, changed_at = now() WHERE role = $1";

@@ -1,32 +1,32 @@
-//! What a server may send: messages of a bounded length, a bounded amount of them in one session, and no types that the
-//! client library would have to ask for.
+//! Limits on what a server may send: the length of a message, the total of one session, and no types for which the
+//! client library would have to ask.
 //!
-//! The library keeps a message until it is whole, whatever length the server announces, and the rows of an answer until its
-//! last one. A server in the wrong hands could so take all memory of the controller, and end the rotations of everybody
-//! else with it.
+//! The library keeps a message until it is complete, whatever length the server announces, and the rows of an answer
+//! until the last one. A malicious server could thus exhaust the controller's memory and end the rotations of everybody
+//! else.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio_postgres::types::Type;
 
-/// The longest message, its length's own four bytes included.
+/// Longest message, including the four bytes of its length.
 pub const MESSAGE: usize = 1 << 20;
-/// The most that the messages of a session may count.
+/// Most bytes that the messages of one session may count.
 pub const SESSION: usize = 16 << 20;
-/// What each message counts beside its bytes, and each column of a row or of its description: about what the client
-/// library keeps for one, so that many small ones fill no more memory than a few large ones.
+/// Bytes that each message counts in addition to its own, and each column of a row or of its description: about what
+/// the client library keeps for one, so that many small ones fill no more memory than a few large ones.
 const EACH: usize = 256;
 const COLUMN: usize = 32;
-/// The most that all sessions of the process may count together, what [`OWN`] gives each left out. The controller has 192
-/// MiB, and looks at eight secrets at once.
+/// Most bytes that all sessions of the process may count together, without the [`OWN`] of each. The controller has 192
+/// MiB and handles eight secrets at once.
 const TOGETHER: usize = 48 << 20;
-/// What no other session can take from one. Only the making of a pair from a large database asks for more.
+/// Bytes that every session may always count. Only creating a pair from a large database needs more.
 const OWN: usize = 1 << 20;
 
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
 
-/// Why we hung up on a server.
+/// The reason why keyturn closed the connection to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HungUp {
     #[error("it began a message of {0} bytes, and at most 1 MiB is taken")]
@@ -39,7 +39,7 @@ pub enum HungUp {
     Malformed,
 }
 
-/// Where the reason is left for whoever holds the session: the client library says only that it is closed.
+/// The reason, kept for the holder of the session: the client library only says that the session is closed.
 #[derive(Clone, Debug, Default)]
 pub struct Verdict(Arc<OnceLock<HungUp>>);
 
@@ -49,7 +49,7 @@ impl Verdict {
     }
 
     pub fn set(&self, why: HungUp) {
-        // The first one is the cause.
+        // The first reason is the cause.
         let _ = self.0.set(why);
     }
 }
@@ -58,7 +58,7 @@ impl Verdict {
 #[derive(Debug)]
 pub struct Bounds {
     counted: usize,
-    /// What all sessions count together, and how much of that is of this one.
+    /// The bytes that all sessions count together, and this session's share of them.
     taken: &'static AtomicUsize,
     share: usize,
 }
@@ -80,7 +80,7 @@ impl Bounds {
         Self { counted: 0, taken, share: 0 }
     }
 
-    /// Refuses by its announced length a message that is not whole yet.
+    /// Refuses an incomplete message by its announced length.
     pub fn check(&self, length: usize) -> Result<(), HungUp> {
         if length > MESSAGE {
             return Err(HungUp::Message(length));
@@ -88,7 +88,7 @@ impl Bounds {
         if self.counted + length > SESSION { Err(HungUp::Session) } else { Ok(()) }
     }
 
-    /// Counts a whole message.
+    /// Counts a complete message.
     pub fn count(&mut self, message: &[u8]) -> Result<(), HungUp> {
         let columns = match message {
             [b'T' | b'D', _, _, _, _, high, low, ..] => u16::from_be_bytes([*high, *low]),
@@ -105,10 +105,10 @@ impl Bounds {
     }
 }
 
-/// Makes `unknown` of the types that do not come with Postgres, in a description of columns or parameters. The client
-/// library would ask the server for each of them, and for the types within, one call deeper each time: a type within
-/// itself would exhaust the stack, which ends the process. Nobody misses them: no statement of keyturn's has such a column,
-/// and what a probe's rows hold is not read.
+/// Replaces the types that do not come with Postgres by `unknown`, in a description of columns or parameters. The
+/// client library would ask the server for each of them and for the types inside, one call deeper each time: a type
+/// inside itself would exhaust the stack and so end the process. The types are not needed: no statement of keyturn has
+/// such a column, and the rows of a probe are not read.
 pub fn forget_types(message: &mut [u8]) -> Result<(), HungUp> {
     let Some((header, mut rest)) = message.split_at_mut_checked(5) else { return Ok(()) };
     let kind = header[0];
@@ -119,7 +119,7 @@ pub fn forget_types(message: &mut [u8]) -> Result<(), HungUp> {
     for _ in 0..u16::from_be_bytes([count[0], count[1]]) {
         if kind == b'T' {
             let name = rest.iter().position(|byte| *byte == 0).ok_or(HungUp::Malformed)?;
-            // The name, the table, and the column's number there.
+            // The name, the table, and the column's number in it.
             take(&mut rest, name + 1 + 4 + 2)?;
         }
         let oid = take(&mut rest, 4)?;
@@ -176,13 +176,13 @@ mod tests {
         let why: Vec<HungUp> = sessions.iter_mut().map(|session| filled(session, &small).1).collect();
         assert_eq!(why[..3], [HungUp::Session; 3]);
         assert_eq!(why[4..], [HungUp::Together; 6]);
-        // A look at a few roles always fits.
+        // A query about a few roles always fits.
         assert!(filled(&mut Bounds::among(&SHARED), &small).0 > OWN / 2);
         drop(sessions);
         assert_eq!(SHARED.load(Ordering::Relaxed), 0);
     }
 
-    /// How many bytes of the repeated message are taken, and why no more.
+    /// Returns how many bytes of the repeated message are accepted, and the reason for the end.
     fn filled(bounds: &mut Bounds, repeated: &[u8]) -> (usize, HungUp) {
         let mut taken = 0;
         loop {

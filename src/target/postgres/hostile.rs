@@ -1,4 +1,4 @@
-//! A server of the wrong hands: it knows the role's verifier, finishes SCRAM, and then does as a test wants.
+//! A malicious server: it has the role's verifier, completes SCRAM, and then behaves as a test wants.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -17,32 +17,32 @@ use super::{Dial, Direct, Wire};
 use crate::target::TargetError;
 
 pub const PASSWORD: &str = "known-to-both";
-/// Whose the roles are.
+/// The secret that owns the roles.
 pub const OWNER: &str = "cluster/ns/name";
 /// The type that is an array of itself.
 const NESTED: u32 = 99_999;
-/// What precedes a statement that was prepared and is now run.
+/// Prefix of a prepared statement that is now run.
 const BOUND: &str = "bound ";
-/// What it sends before it tires, so that a client without a bound comes to an end too.
+/// Bytes after which it stops, so that a client without a limit ends too.
 const ENOUGH: usize = 64 << 20;
 
-/// Bytes to send.
+/// A function that returns the bytes to send.
 pub type Bytes = fn() -> Vec<u8>;
 
-/// What comes after the login.
+/// The behaviour after the login.
 #[derive(Clone, Copy, Debug)]
 pub enum Plan {
-    /// Answers a statement that contains the text with the first bytes, and then with the second ones again and again.
+    /// Answers a statement that contains the text with the first bytes, and then repeats the second ones without end.
     Floods(&'static str, Bytes, Bytes),
-    /// Sends this again and again where ReadyForQuery would come.
+    /// Sends this without end where ReadyForQuery is expected.
     FloodsTheLogin(Bytes),
-    /// Answers a statement that contains the text so, and others as asked for.
+    /// Answers a statement that contains the text with these bytes, and other statements correctly.
     Answers(&'static str, Bytes),
-    /// Says of a statement that contains the text that its column is of a type that is an array of itself.
+    /// Describes the column of a statement that contains the text as an array of itself.
     NestsTypes(&'static str),
-    /// Refuses the login with this SQLSTATE, and quotes its name as servers do.
+    /// Refuses the login with this SQLSTATE and quotes its name, as servers do.
     Refuses(&'static str),
-    /// Answers nothing after the login.
+    /// Sends nothing after the login.
     IsSilent,
 }
 
@@ -59,7 +59,7 @@ pub fn ready() -> Vec<u8> {
     message(b'Z', b"I")
 }
 
-/// RowDescription of columns of these types.
+/// Returns a RowDescription of columns with these types.
 pub fn columns(types: &[u32]) -> Vec<u8> {
     let mut body = u16::try_from(types.len()).unwrap().to_be_bytes().to_vec();
     for oid in types {
@@ -79,24 +79,24 @@ pub fn row(values: &[&[u8]]) -> Vec<u8> {
     message(b'D', &body)
 }
 
-/// The beginning of the answer to an extended query with these columns.
+/// Returns the beginning of the answer to an extended query with these columns.
 pub fn begun(types: &[u32]) -> Vec<u8> {
     [message(b'1', b""), message(b'2', b""), message(b't', b"\0\0"), columns(types)].concat()
 }
 
-/// The whole of it.
+/// Returns the complete answer.
 pub fn table(types: &[u32], rows: &[&[&[u8]]]) -> Vec<u8> {
     let rows: Vec<u8> = rows.iter().flat_map(|values| row(values)).collect();
     [begun(types), rows, message(b'C', b"SELECT 1\0"), ready()].concat()
 }
 
-/// An ErrorResponse with this SQLSTATE.
+/// Returns an ErrorResponse with this SQLSTATE.
 pub fn refusal(state: &str) -> Vec<u8> {
     let fields = format!("SERROR\0VERROR\0C{state}\0Mno\0\0");
     [message(b'E', fields.as_bytes()), ready()].concat()
 }
 
-/// A way to it that counts what is taken from it.
+/// A way to the malicious server that counts the bytes taken from it.
 pub struct Hostile {
     direct: Direct,
     pub taken: Arc<AtomicUsize>,
@@ -164,7 +164,7 @@ impl AsyncWrite for Counted {
     }
 }
 
-/// One session. It ends where the client hangs up.
+/// Serves one session until the client disconnects.
 async fn serve(mut stream: TcpStream, plan: Plan) -> Option<()> {
     let length = stream.read_u32().await.ok()? as usize;
     let mut startup = vec![0; length - 4];
@@ -182,7 +182,7 @@ async fn serve(mut stream: TcpStream, plan: Plan) -> Option<()> {
         return flood(&mut stream, &what()).await;
     }
     stream.write_all(&ready()).await.ok()?;
-    // Statements that were prepared, by name.
+    // The prepared statements by name.
     let mut prepared: BTreeMap<Vec<u8>, String> = BTreeMap::new();
     let mut asked = String::new();
     loop {
@@ -224,7 +224,7 @@ async fn answer(stream: &mut TcpStream, plan: Plan, kind: u8, asked: &str) -> Op
         }
         Plan::IsSilent => return Some(()),
         _ if kind == b'Q' => [message(b'C', b"SET\0"), ready()].concat(),
-        // The role can log in, and is nothing else. The fence is there, and nobody else's.
+        // The role can log in, and has no other attribute. The fence exists and belongs to the administrator.
         _ if asked.contains("rolcanlogin") => table(&[16; 4], &[&[&[1], &[0], &[0], &[0]]]),
         _ if asked.contains("'fence'") => table(&[16; 5], &[&[&[1], &[1], &[1], &[0], &[1]]]),
         _ if asked.contains("SELECT id, owner") => table(&[20, 25], &[&[&[0; 8], OWNER.as_bytes()]]),
@@ -251,7 +251,7 @@ async fn receive(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
     Some((kind, body))
 }
 
-/// SCRAM-SHA-256 by the verifier alone, as a thief of `pg_authid` has it.
+/// Authenticates by SCRAM-SHA-256 with the verifier alone, as a thief of `pg_authid` could.
 async fn authenticate(stream: &mut TcpStream) -> Option<()> {
     let verifier = postgres_protocol::password::scram_sha_256(PASSWORD.as_bytes());
     let mut parts = verifier.split(['$', ':']).skip(1);

@@ -1,4 +1,5 @@
-//! What a database server in the wrong hands can do to the controller: fail its own secrets, and nothing else.
+//! The harm that a malicious database server can do to the controller: it makes its own secrets fail, and
+//! nothing else.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,9 +12,9 @@ use crate::secret_value::SecretValue;
 use crate::target::{Answer, Claim, Login, Roles, Target, TargetError};
 
 const SESSION: usize = 16 << 20;
-/// What the way may hold beyond what was counted: one read of the client library.
+/// Bytes that may be in transit in addition to the counted ones: one read of the client library.
 const READ: usize = 1 << 16;
-/// What every login asks first.
+/// The first query of every login.
 const FIRST: &str = "pg_is_in_recovery";
 
 fn login() -> Login {
@@ -29,7 +30,7 @@ fn target(server: Arc<Hostile>) -> Postgres {
 
 const HIDDEN: &str = "name-that-only-the-secret-holds";
 
-/// A target whose administrator comes from a Secret.
+/// Builds a target whose administrator comes from a Secret.
 fn target_of_secret(server: Arc<Hostile>) -> Postgres {
     let yaml = "{via: {dockerHost: h}, database: d, alternatingRoles: {names: [app_a, app_b], owner: app, bootstrap: \
                 {from: app_old, mode: Apply}}}";
@@ -39,7 +40,7 @@ fn target_of_secret(server: Arc<Hostile>) -> Postgres {
     Postgres::new(&spec, server, Some(admin), OWNER.to_owned(), false).unwrap()
 }
 
-/// What every call of a target says, as conditions, Events and logs show it.
+/// Returns the result of every call of a target, as conditions, Events and logs show it.
 async fn said(target: &Postgres) -> Vec<String> {
     let app = Login { username: "app_a".to_owned(), password: SecretValue::new(PASSWORD.to_owned()) };
     vec![
@@ -76,7 +77,7 @@ async fn the_name_of_an_administrator_from_a_secret_is_not_said_when_it_lacks_a_
     assert!(lacking >= 2, "a role that may not be altered, and sessions that may not be ended: {lacking}");
 }
 
-/// What a login ends with, and how many bytes were taken from the server for it.
+/// Returns the result of a login, and the number of bytes that were taken from the server for it.
 async fn logged_in(plan: Plan) -> (Result<Answer, TargetError>, usize) {
     let server = Hostile::new(plan).await;
     let answer = target(server.clone()).try_login(&login()).await;
@@ -110,7 +111,7 @@ async fn a_server_that_talks_for_ever_is_hung_up_on() {
         Plan::FloodsTheLogin(parameters),
     ] {
         let (answer, taken) = logged_in(plan).await;
-        // These are small messages, which count more than their bytes.
+        // These messages are small, so they count more than their bytes.
         assert!(taken <= SESSION / 8, "{plan:?}: {taken} bytes were taken");
         assert_eq!(answer.unwrap_err().reason, "TargetTooTalkative", "{plan:?}");
     }

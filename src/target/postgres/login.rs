@@ -1,8 +1,8 @@
-//! Whether a login works: it logs in, and may run what the user's probes run.
+//! Tries a login: it logs in and runs the user's probes.
 //!
-//! Whoever may edit a ManagedSecret writes probes, and reads in its conditions how they went. So they are run where a grant
-//! says so, read-only and for a bounded time, never as somebody whom no transaction binds, and what is told of a failure is
-//! whether, not how the server put it: a statement can choose its SQLSTATE by what it reads.
+//! Everybody who may edit a ManagedSecret can write probes and read their results in its conditions. So they run only
+//! if a grant allows it, read-only, with a time limit, and never as a role that a transaction does not restrict. A
+//! failure is reported without the server's words, since a statement can choose its SQLSTATE by the data that it reads.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use super::failure::{self, LoginFailure, StatementError};
 use super::{Postgres, look};
 use crate::target::{Answer, Login, TargetError};
 
-/// Whether the login is, or can become, somebody who reaches beyond the database: a read-only transaction keeps those from
-/// no program and no file of the server. Every name is qualified, since the role's own search_path holds.
+/// True if the login is, or can become, a role that reaches beyond the database: a read-only transaction does not keep
+/// such a role from the server's programs and files. Every name is qualified, since the role's own search_path applies.
 const REACHES_BEYOND: &str = "
     SELECT EXISTS (
         SELECT FROM pg_catalog.pg_roles AS r
@@ -23,12 +23,12 @@ const REACHES_BEYOND: &str = "
                   '{pg_execute_server_program,pg_read_server_files,pg_write_server_files}'::pg_catalog.name[]))
           AND pg_catalog.pg_has_role(SESSION_USER, r.oid, 'MEMBER'))";
 
-/// How a probe went.
+/// The result of a probe.
 enum Probed {
     Passed,
-    /// Not run, and neither are the others: the login is one of a superuser.
+    /// Not run, as all the other probes: the login belongs to a superuser.
     NotRun,
-    /// It needs parameters, which nobody gives.
+    /// It needs parameters, which keyturn does not give.
     HasParameters,
 }
 
@@ -77,7 +77,8 @@ impl Postgres {
         )
     }
 
-    /// A server tells who fails to log in nothing but that; the administrator may see why.
+    /// Adds the cause to a refusal: a server tells a client nothing more than that its login failed, but the
+    /// administrator may see why.
     async fn with_cause(&self, login: &Login, refusal: TargetError) -> TargetError {
         let Some(admin) = &self.admin else { return refusal };
         let Ok(session) = self.admin_session(admin).await else { return refusal };
@@ -99,7 +100,7 @@ impl Postgres {
     }
 }
 
-/// What is told of a failure: its SQLSTATE's class, of those that Postgres itself gives for a probe that is written wrong.
+/// Describes a failure by the class of its SQLSTATE, if Postgres itself uses that class for a wrong probe.
 fn why_it_failed(error: &StatementError) -> &'static str {
     match error.code().map(failure::class) {
         Some("42") => {
@@ -116,13 +117,13 @@ fn why_it_failed(error: &StatementError) -> &'static str {
     }
 }
 
-/// One statement; more cannot be sent this way. Of its rows one is fetched.
+/// Runs one statement; more cannot be sent this way. Fetches one of its rows.
 async fn run_and_roll_back(session: &mut Session, statement: &str, limit: Duration) -> Result<Probed, Error> {
     let transaction = session.client.build_transaction().read_only(true).start().await?;
     let ran = async {
-        // A pooler may have left out what the session was begun with.
+        // A pooler may have dropped the options of the session's start.
         transaction.batch_execute(&format!("SET LOCAL statement_timeout = {}", limit.as_millis())).await?;
-        // A transaction that has looked at anything stays read-only, whatever the probe says.
+        // A transaction that has read anything stays read-only, whatever the probe says.
         if transaction.query_typed_one(REACHES_BEYOND, &[]).await?.try_get(0)? {
             return Ok(Probed::NotRun);
         }

@@ -1,4 +1,4 @@
-//! What the administrator sees of the secret's roles.
+//! The state of the secret's roles as the administrator sees it.
 
 use chrono::DateTime;
 use tokio_postgres::Row;
@@ -11,7 +11,7 @@ use super::fence::{self, Fence};
 use super::{Postgres, pair};
 use crate::target::{self, Login, Roles, TargetError};
 
-/// A role as the catalogue has it.
+/// A role as it is in the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleState {
     pub name: String,
@@ -27,7 +27,7 @@ const ROLE: &str = "
            coalesce(rolvaliduntil <= pg_catalog.now(), false)
     FROM pg_catalog.pg_roles WHERE rolname = $1";
 
-/// The role of that name, if there is one.
+/// Returns the role of that name, if it exists.
 pub async fn role(session: &Session, server: &str, name: &str) -> Result<Option<RoleState>, TargetError> {
     let read = async {
         let Some(row) = session.row_if_any(ROLE, &[(&name, Type::NAME)]).await? else { return Ok(None) };
@@ -135,7 +135,8 @@ impl Postgres {
     }
 }
 
-/// Open sessions of the roles. Whoever may not read all statistics sees that they are there, not where they come from.
+/// Returns the open sessions of the roles. An administrator who may not read all statistics sees that they exist, but
+/// not where they come from.
 async fn sessions(
     session: &Session,
     server: &str,

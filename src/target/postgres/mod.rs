@@ -1,8 +1,8 @@
 //! Postgres roles: one whose password is changed in place, or two that take turns.
 //!
-//! The server is told a SCRAM verifier, never a password; it is logged in to by SCRAM and nothing else; every change is
-//! one transaction that first takes the role's fence, so that a late request of a controller that was stopped changes
-//! nothing. `docs/postgres.md` is the user's side of it.
+//! The server gets a SCRAM verifier, never a password. Logins use SCRAM and nothing else. Every change is one
+//! transaction that first takes the role's fence, so that a late request of a paused controller changes nothing.
+//! `docs/postgres.md` describes this for users.
 
 mod administrator;
 mod bootstrap;
@@ -44,14 +44,14 @@ pub struct Postgres {
     spec: PostgresSpec,
     route: Route,
     admin: Option<Administrator>,
-    /// `<cluster>/<namespace>/<name>` of the secret: whose roles they are, for the fence.
+    /// `<cluster>/<namespace>/<name>` of the secret, the owner of the roles in the fence.
     owner: String,
     allow_superuser: bool,
 }
 
 impl Postgres {
-    /// Nothing is connected yet. Fails where the spec asks for a TLS that cannot be: no certificate in `ca`, no name to
-    /// check. Without `allow_superuser` a superuser's or replication role's password is not touched.
+    /// Creates the target without connecting. Fails if the spec asks for an impossible TLS: no certificate in `ca`, or
+    /// no name to check. Without `allow_superuser`, the password of a superuser or replication role is not changed.
     pub fn new(
         spec: &PostgresSpec,
         dial: Arc<dyn Dial>,
@@ -64,7 +64,7 @@ impl Postgres {
         Ok(Self { spec: spec.clone(), route, admin, owner, allow_superuser })
     }
 
-    /// With other limits than the usual.
+    /// Replaces the default limits.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.route.limits = limits;
@@ -75,7 +75,7 @@ impl Postgres {
         self.route.dial.server()
     }
 
-    /// A session of the administrator, as itself, on a server that can be written to.
+    /// Opens a session of the administrator, without a default role, on a server that accepts writes.
     async fn admin_session(&self, admin: &Administrator) -> Result<Session, TargetError> {
         let session =
             self.route.log_in_safely(Who::Administrator(admin)).await.map_err(|failure| match failure {
@@ -89,7 +89,7 @@ impl Postgres {
         self.as_itself(session).await
     }
 
-    /// A session of one of the secret's own roles.
+    /// Opens a session of one of the secret's own roles.
     async fn own_session(&self, own: &Login) -> Result<Session, TargetError> {
         let session = self.route.log_in(Who::Role(own)).await.map_err(|failure| match failure {
             LoginFailure::Refused(error) | LoginFailure::Failed(error) => error,
@@ -97,7 +97,7 @@ impl Postgres {
         self.as_itself(session).await
     }
 
-    /// A default role that a login acts as may not do what the login may.
+    /// Resets a default role: a login that acts as one may lack its own rights.
     async fn as_itself(&self, session: Session) -> Result<Session, TargetError> {
         let failed = |error| failure::of_statement(&self.server(), "the session failed", &error);
         session.run("SET ROLE NONE").await.map_err(failed)?;
@@ -105,7 +105,7 @@ impl Postgres {
         Ok(session)
     }
 
-    /// A replica accepts what the primary accepted some time ago: its word counts for nothing.
+    /// Refuses a replica: it accepts what the primary accepted some time ago, so its answer proves nothing.
     async fn require_primary(&self, session: &Session) -> Result<(), TargetError> {
         let asked = session.row("SELECT pg_catalog.pg_is_in_recovery()", &[]).await;
         let replica = asked.and_then(|row| column::<bool>(&row, 0)).map_err(|error| {
@@ -175,7 +175,7 @@ impl Target for Postgres {
     }
 
     async fn set_up(&self, mode: BootstrapMode) -> Result<SetUp, TargetError> {
-        // One statement for each object of the database.
+        // This runs one statement for each object of the database.
         let limit = self.route.limits.operation * 6;
         self.bounded_by(limit, "the setting up of the roles", self.set_up_pair(mode)).await
     }

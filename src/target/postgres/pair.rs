@@ -1,5 +1,5 @@
-//! Whether the two login roles are fit to take turns: both act as the owner, they differ in nothing that the application
-//! could notice, and nothing belongs to one of them alone.
+//! Checks that the two login roles are fit to take turns: both act as the owner, they do not differ in anything that
+//! the application could notice, and nothing belongs to only one of them.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::failure::{self, StatementError, ident, told};
 use crate::api::postgres::AlternatingRoles;
 use crate::target::TargetError;
 
-/// What an application can notice of a role, but for name, password and LOGIN.
+/// The properties of a role that an application can notice, except for name, password and LOGIN.
 #[derive(Debug)]
 struct Traits {
     /// In the order of [`ATTRIBUTES`].
@@ -35,7 +35,7 @@ const ATTRIBUTES: [&str; 8] = [
     "VALID UNTIL",
 ];
 
-/// How a membership is used is part of it from 16 on.
+/// Returns the query for the traits. From 16 on they include how a membership is used.
 fn traits_sql(version: u32) -> String {
     let (options, may_act) = if version >= 16 {
         (
@@ -81,7 +81,7 @@ async fn traits(session: &Session, server: &str, role: &str, owner: &str) -> Res
     traits.ok_or_else(|| super::look::missing(server, owner))
 }
 
-/// Refuses a pair of which one could not take the other's place.
+/// Refuses a pair of roles that cannot replace each other.
 pub async fn require_alike(
     session: &Session,
     server: &str,
@@ -119,12 +119,12 @@ pub async fn require_alike(
     ))
 }
 
-/// So many differences are named.
+/// Most differences that a message names.
 const NAMED: usize = 10;
-/// The most characters of a name of the database here: SQL's own have 63 at the most, an object's is made of several.
+/// Most characters of a name from the database. SQL's own names have at most 63; an object's name is made of several.
 const LONGEST: usize = 200;
 
-/// What differs, by name: a setting's value may be nobody's business.
+/// Returns the differences by name only: the value of a setting may be confidential.
 fn differences(a: &Traits, b: &Traits, admin: &Administrator) -> Vec<String> {
     let attributes = ATTRIBUTES.iter().zip(a.attributes.iter().zip(&b.attributes));
     let mut found: Vec<String> = attributes
@@ -149,7 +149,8 @@ fn differences(a: &Traits, b: &Traits, admin: &Administrator) -> Vec<String> {
     found
 }
 
-/// Objects of this database that belong to a login role instead of the owner: the other one cannot alter them.
+/// Returns the objects of this database that belong to a login role and not to the owner: the other role cannot alter
+/// them.
 pub async fn strays(
     session: &Session,
     server: &str,

@@ -1,11 +1,11 @@
-//! A stream to a Postgres server that lets it authenticate us by SCRAM-SHA-256 and by nothing else.
+//! A stream to a Postgres server that lets the server authenticate us by SCRAM-SHA-256 and by nothing else.
 //!
-//! The client library answers whatever the server asks for, a password in the clear included, and takes a server that
-//! asks for nothing (`trust`) for one that accepted the password. Here every message of the startup is read before the
-//! library sees it, and the connection fails at the first that is not part of a complete SCRAM exchange. That the server
-//! knows the password too is checked by the library, from the last message of that exchange.
+//! The client library answers whatever the server asks for, even with a password in clear text, and treats a server
+//! that asks for nothing (`trust`) as one that accepted the password. Here every message of the startup is checked
+//! before the library reads it, and the connection fails at the first message that is not part of a complete SCRAM
+//! exchange. The library itself checks that the server knows the password, from the last message of that exchange.
 //!
-//! After it the messages are bounded, see [`super::framing`].
+//! After the exchange the messages are limited, see [`super::framing`].
 
 use std::future::Future;
 use std::io;
@@ -17,16 +17,16 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::framing::{Bounds, HungUp, Verdict, forget_types};
 
-/// No message of the startup is nearly as long.
+/// Longest message of the startup, in bytes. No real one is nearly as long.
 const LONGEST: usize = 64 * 1024;
-/// The default of `scram_iterations`, the only number before Postgres 16, and what keyturn itself stores. Postgres 16 and
-/// newer can be set to 1; but a server in the wrong hands that asks for fewer gets a proof from which the password can be
-/// guessed so many times faster.
+/// The default of `scram_iterations`, the only value before Postgres 16, and the value that keyturn itself stores.
+/// Postgres 16 and newer accept 1. But a malicious server that asks for fewer iterations gets a proof from which the
+/// password can be guessed that many times faster.
 pub const LEAST_ITERATIONS: u32 = 4096;
-/// A server that asks for more than this wants us to stand still.
+/// Most iterations. A server that asks for more wants to block us.
 const MOST_ITERATIONS: u32 = 1_000_000;
 
-/// Why the server's way of authentication is not gone along with.
+/// The reason why the server's authentication is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotScram {
     #[error("it asks for the password in the clear")]
@@ -51,7 +51,7 @@ pub enum NotScram {
     Protocol,
 }
 
-/// How far the exchange has come.
+/// The progress of the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Request,
@@ -61,22 +61,23 @@ enum Stage {
     Done,
 }
 
-/// The stream. From the server's AuthenticationOk on everything passes that [`super::framing`] lets pass.
+/// The stream. From the server's AuthenticationOk on, everything passes that [`super::framing`] allows.
 pub struct ScramOnly<S> {
     inner: S,
     bound: bool,
     stage: Stage,
     bounds: Bounds,
     verdict: Verdict,
-    /// Bytes that were read and belong to a message that is not whole.
+    /// Bytes of a message that is not complete yet.
     pending: Vec<u8>,
-    /// Whole messages that may pass, from `passed` on.
+    /// Complete messages that may pass, from `passed` on.
     checked: Vec<u8>,
     passed: usize,
 }
 
 impl<S> ScramOnly<S> {
-    /// `bound`: the login must be bound to the TLS channel. `verdict` says later why we hung up, if we did.
+    /// Wraps a stream. `bound`: the login must be bound to the TLS channel. `verdict` later contains the reason if
+    /// keyturn closes the connection.
     pub fn new(inner: S, bound: bool, verdict: Verdict) -> Self {
         Self {
             inner,
@@ -90,12 +91,12 @@ impl<S> ScramOnly<S> {
         }
     }
 
-    /// Moves whole messages from `pending` to `checked`, each only after it was found harmless.
+    /// Moves complete messages from `pending` to `checked`, each after it was found harmless.
     fn check(&mut self) -> io::Result<()> {
         while let Some([kind, length @ ..]) = self.pending.first_chunk::<5>() {
             let (kind, mut length) = (*kind, u32::from_be_bytes(*length) as usize);
             if self.stage == Stage::Done {
-                // Shorter than its own length: refused by the library, which reads no further.
+                // The message is shorter than its own length field. The library refuses it and stops reading.
                 length = length.max(4);
             } else if !(4..=LONGEST).contains(&length) {
                 return Err(io::Error::other(NotScram::Protocol));
@@ -124,7 +125,7 @@ impl<S> ScramOnly<S> {
     }
 }
 
-/// The stage after a message of the server.
+/// Returns the stage after a message of the server.
 fn next(stage: Stage, bound: bool, kind: u8, body: &[u8]) -> Result<Stage, NotScram> {
     match kind {
         // ErrorResponse, NoticeResponse, NegotiateProtocolVersion.
@@ -158,7 +159,7 @@ fn next(stage: Stage, bound: bool, kind: u8, body: &[u8]) -> Result<Stage, NotSc
     }
 }
 
-/// `i=` of a server-first-message. A message without one fails in the library, which parses it all.
+/// Returns the `i=` of a server-first-message. The library parses the message completely, and fails if it is missing.
 fn iterations(message: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(message).ok()?;
     let number = text.split(',').find_map(|part| part.strip_prefix("i="))?;
@@ -227,7 +228,7 @@ where
     }
 }
 
-/// The handshake under the guard.
+/// The TLS handshake below the guard.
 pub struct Guarding<F>(F, Verdict);
 
 impl<F, S, E> Future for Guarding<F>
@@ -258,7 +259,7 @@ mod tests {
         vec![offer(), auth(11, b"r=abc,s=QUJD,i=4096"), auth(12, b"v=abc"), auth(0, b"")]
     }
 
-    /// What comes through of `sent`, written in pieces of `piece` bytes, and why it ended.
+    /// Returns the part of `sent`, written in pieces of `piece` bytes, that passes, and the reason for the end.
     async fn through(sent: &[u8], piece: usize, bound: bool) -> (Vec<u8>, Option<NotScram>) {
         let (mut server, client) = tokio::io::duplex(piece);
         let sent = sent.to_vec();

@@ -1,5 +1,5 @@
-//! The SCRAM-SHA-256 verifier of a password, made here: the password itself never gets into SQL, and so not into the
-//! server's log, `pg_stat_activity` or `pg_stat_statements`, not even where the statement fails.
+//! The SCRAM-SHA-256 verifier of a password. keyturn computes it, so the password itself never appears in SQL, and
+//! therefore not in the server's log, `pg_stat_activity` or `pg_stat_statements`, not even if the statement fails.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,13 +11,13 @@ const PREFIX: &str = "SCRAM-SHA-256$";
 const KEY_BYTES: usize = 32;
 const SALT_BYTES: usize = 16;
 
-/// What Postgres stores instead of a password: `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`.
+/// The text that Postgres stores instead of a password: `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`.
 ///
-/// Postgres takes anything that is not of this shape for a password in the clear, so there is no other way to one than
-/// through the check.
+/// Postgres takes any text of another shape for a password in clear text, so a verifier can only be created through
+/// the check.
 pub struct Verifier(String);
 
-/// Why there is no verifier. Holds nothing of the password.
+/// The reason why there is no verifier. Contains nothing of the password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifierError {
     #[error("the password is empty, and Postgres lets nobody in with an empty password")]
@@ -29,7 +29,7 @@ pub enum VerifierError {
 }
 
 impl Verifier {
-    /// Makes one with a fresh salt.
+    /// Creates a verifier with a new salt.
     pub fn of(password: &SecretValue) -> Result<Self, VerifierError> {
         let password = password.expose();
         if password.is_empty() {
@@ -45,13 +45,13 @@ impl Verifier {
         if well_formed(&text) { Ok(Self(text)) } else { Err(VerifierError::Malformed) }
     }
 
-    /// As an SQL literal, quotes included.
+    /// Returns the verifier as an SQL literal, including quotes.
     pub fn literal(&self) -> String {
         postgres_protocol::escape::escape_literal(&self.0)
     }
 }
 
-/// What `parse_scram_secret` of Postgres accepts, and stricter: sizes are those that we make.
+/// True for what `parse_scram_secret` of Postgres accepts, with stricter sizes: those that keyturn makes.
 fn well_formed(text: &str) -> bool {
     let Some(rest) = text.strip_prefix(PREFIX) else { return false };
     let Some((salted, keys)) = rest.split_once('$') else { return false };
