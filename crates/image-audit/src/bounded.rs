@@ -1,5 +1,5 @@
-//! Lists in JSON that are read no further than there is room for: what docker says about an image is its builder's to
-//! choose. `null`, which docker writes where there is nothing, is an empty one.
+//! Reads lists in JSON only up to a limit: the builder of an image chooses the data that docker reports about it.
+//! `null`, which docker writes instead of an empty list, is an empty list.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,32 +9,32 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 
 use super::image::MOST_TEXTS;
 
-/// What serde is told of a longer list.
+/// The error text for a list that is too long.
 const TOO_MANY: &str = "too many entries";
 
-/// Whether what is wrong with a document is the length of a list.
+/// True if the error of a document is the length of a list.
 pub fn is_too_many(error: &serde_json::Error) -> bool {
     error.to_string().starts_with(TOO_MANY)
 }
 
-/// A list.
+/// Reads a list.
 pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     from.deserialize_any(List { or_one_text: false, of: PhantomData })
 }
 
-/// The words of a command, or one text in their place, as older versions of docker wrote it.
+/// Reads the words of a command, or one text in their place, as older versions of docker wrote it.
 pub fn words<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     from.deserialize_any(List { or_one_text: true, of: PhantomData })
 }
 
-/// A document that is a list.
+/// Reads a document that is a list.
 pub fn document<T: serde::de::DeserializeOwned>(text: &str) -> serde_json::Result<Vec<T>> {
     let mut document = serde_json::Deserializer::from_str(text);
     let entries = list(&mut document)?;
     document.end().map(|()| entries)
 }
 
-/// An object of names with values.
+/// Reads an object of names with values.
 pub fn map<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<BTreeMap<String, T>, D::Error> {
     from.deserialize_any(Map(PhantomData))
 }

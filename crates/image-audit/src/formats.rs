@@ -1,4 +1,4 @@
-//! Tokens that show by their form whose they are, whatever the name they stand under.
+//! Tokens that are recognised by their form, under any name.
 
 use base64::Engine;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
@@ -6,7 +6,7 @@ use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use super::names;
 use super::rule::Rule;
 
-/// Which characters follow the prefix.
+/// The characters that follow the prefix.
 #[derive(Clone, Copy)]
 enum Alphabet {
     /// `A-Z2-7`
@@ -35,12 +35,13 @@ impl Alphabet {
     }
 }
 
-/// A prefix, and at least so many, at most so many characters of an alphabet behind it.
+/// A prefix, with the least and the most characters of an alphabet behind it.
 type Format = (Rule, &'static str, Alphabet, usize, usize);
 
 const ANY: usize = 4096;
 
-/// Sources: the issuers' own documentation of their prefixes. Lengths are lower bounds where issuers leave them open.
+/// Known formats, from the issuers' own documentation of their prefixes. Lengths are lower bounds if an issuer does
+/// not fix them.
 const FORMATS: [Format; 66] = [
     (Rule::AwsKey, "AKIA", Alphabet::Base32, 16, 16),
     (Rule::AwsKey, "ASIA", Alphabet::Base32, 16, 16),
@@ -110,7 +111,7 @@ const FORMATS: [Format; 66] = [
     (Rule::OtherToken, "nfp_", Alphabet::Alphanumeric, 40, 40),
 ];
 
-/// All tokens of a known form in a text.
+/// Returns all tokens of a known form in a text.
 pub fn find(text: &str) -> Vec<(Rule, &str)> {
     let mut found: Vec<(Rule, &str)> = Vec::new();
     for format in FORMATS {
@@ -129,13 +130,14 @@ pub fn find(text: &str) -> Vec<(Rule, &str)> {
     found
 }
 
-/// What a text must contain for [`at`] to find something there, in its order: in files of any size they are searched
-/// for all at once. Of the forms without an issuer's prefix only those are among them that are nothing else by chance.
+/// Returns the marks, in the order of [`at`]: a text must contain a mark for [`at`] to find something there. In files
+/// of any size all marks are searched for in one pass. Of the forms without an issuer's prefix, only those are
+/// included that do not occur by chance.
 pub fn marks() -> impl Iterator<Item = &'static str> {
     FORMATS.iter().map(|(_, prefix, ..)| *prefix).chain([JWT, PRIVATE_KEY, SLACK_WEBHOOK, TELEGRAM])
 }
 
-/// The token whose mark, the one of this number, stands at `at`. The text need not go on for longer than a token does.
+/// Returns the token whose mark, the one of this number, stands at `at`. The text need not continue beyond the token.
 pub fn at(mark: usize, text: &str, at: usize) -> Option<(Rule, &str)> {
     match FORMATS.get(mark) {
         Some(format) => prefixed_at(text, at, *format).map(|token| (format.0, token)),
@@ -152,7 +154,7 @@ fn prefixed(text: &str, format: Format) -> Vec<&str> {
     text.match_indices(format.1).filter_map(|(at, _)| prefixed_at(text, at, format)).collect()
 }
 
-/// Where the token is a word of its own.
+/// Returns the token if it is a separate word.
 fn prefixed_at(text: &str, at: usize, (_, prefix, alphabet, least, most): Format) -> Option<&str> {
     let begins = text[..at].bytes().last().is_none_or(|byte| !byte.is_ascii_alphanumeric() && byte != b'_');
     let rest = &text[at + prefix.len()..];
@@ -168,7 +170,7 @@ fn prefixed_at(text: &str, at: usize, (_, prefix, alphabet, least, most): Format
 
 const JWT: &str = "eyJ";
 
-/// Three parts in base64url, the first two of them JSON objects.
+/// Returns three parts in base64url of which the first two are JSON objects.
 fn json_web_token(text: &str, at: usize) -> Option<&str> {
     let length = text[at..].bytes().take_while(|byte| Alphabet::Dotted.has(*byte)).count();
     let token = &text[at..at + length];
@@ -179,13 +181,13 @@ fn json_web_token(text: &str, at: usize) -> Option<&str> {
     };
     object(parts.next())?;
     object(parts.next())?;
-    // Without a signature it proves nothing to anybody.
+    // Without a signature it proves nothing.
     (parts.next()?.len() >= 16).then_some(token)
 }
 
 const PRIVATE_KEY: &str = "PRIVATE KEY";
 
-/// PEM with something of a key behind the header.
+/// Returns a PEM private key with key material behind its header.
 fn private_key(text: &str, at: usize) -> Option<&str> {
     text[..at].rfind("-----BEGIN ").filter(|begin| at - begin < 40)?;
     let body = text[at..].find("-----").map(|dashes| &text[at + dashes + 5..])?;
@@ -197,14 +199,14 @@ fn private_key(text: &str, at: usize) -> Option<&str> {
 
 const SLACK_WEBHOOK: &str = "hooks.slack.com/services/";
 
-/// An incoming webhook's address is its own password.
+/// Returns the URL of an incoming webhook, which is its own password.
 fn slack_webhook(text: &str, at: usize) -> Option<&str> {
     let rest = &text[at + SLACK_WEBHOOK.len()..];
     let length = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'/').count();
     (length >= 30 && !rest[..length].contains("XXXX")).then(|| &rest[..length])
 }
 
-/// What Discord's webhooks and signed addresses of Azure's storage have instead of a password: long, and random.
+/// Returns the long random texts that Discord's webhooks and signed URLs of Azure Storage have instead of a password.
 fn behind<'a>(text: &'a str, mark: &str) -> Vec<&'a str> {
     let found = text.match_indices(mark).filter_map(|(at, mark)| {
         let rest = &text[at + mark.len()..];
@@ -225,7 +227,8 @@ fn telegram_token(text: &str, at: usize) -> Option<&str> {
     ((8..=10).contains(&number) && length == 35 && names::entropy(token) >= 4.0).then_some(token)
 }
 
-/// 32 bytes in base64url with padding. Digests and public keys have the same form, so what stands before it counts.
+/// Returns 32 bytes in base64url with padding. Digests and public keys have the same form, so the text in front
+/// counts.
 fn fernet_keys(text: &str) -> Vec<&str> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
@@ -249,7 +252,7 @@ fn fernet_keys(text: &str) -> Vec<&str> {
     found
 }
 
-/// Whether what stands before says that a digest or a public key follows.
+/// True if the text in front says that a digest or a public key follows.
 fn is_digest(before: &str) -> bool {
     let start =
         (0..=before.len()).rev().filter(|at| before.is_char_boundary(*at)).take(25).last().unwrap_or(0);

@@ -1,15 +1,15 @@
-//! The command of a layer, as its builder wrote it down.
+//! Parses the command of a layer as its builder recorded it.
 //!
-//! The classic builder writes `/bin/sh -c #(nop)  ENV A=b` and `|1 TOKEN=x /bin/sh -c make`; BuildKit writes
-//! `ENV A=b`, `RUN |1 TOKEN=x /bin/sh -c make # buildkit`; others write the Dockerfile's line. None of them quotes:
-//! where one value ends and the next name begins is a guess, and a word that looks like `NAME=` begins a name.
+//! The classic builder writes `/bin/sh -c #(nop)  ENV A=b` and `|1 TOKEN=x /bin/sh -c make`; BuildKit writes `ENV A=b`,
+//! `RUN |1 TOKEN=x /bin/sh -c make # buildkit`; others write the Dockerfile's line. None of them quotes, so the end of
+//! one value and the beginning of the next name is a guess: a word that looks like `NAME=` begins a name.
 
 use keyturn_secret_value::SecretValue;
 
 use super::image::MOST_TEXTS;
 
-/// The texts of a command: values with the name of their variable or label, and what is no assignment without. One that has
-/// more than [`MOST_TEXTS`] is read that far, and a little further, so that it shows.
+/// Returns the texts of a command: values with the name of their variable or label, and other texts without a name. Of
+/// a command with more than [`MOST_TEXTS`] texts it returns a few more than that many, so that the caller notices.
 pub fn texts(command: &str) -> Vec<(Option<String>, SecretValue)> {
     let command = command.trim();
     let command = command.strip_suffix("# buildkit").map_or(command, str::trim_end);
@@ -18,13 +18,13 @@ pub fn texts(command: &str) -> Vec<(Option<String>, SecretValue)> {
     match instruction.to_ascii_uppercase().as_str() {
         "ENV" | "LABEL" | "ARG" => assignments(rest.trim_start()),
         "RUN" => run(rest.trim_start()),
-        // Of an image that is made for building upon: the instruction behind it.
+        // The instruction of a base image for images that are built on it.
         "ONBUILD" => texts(rest),
         _ => run(command),
     }
 }
 
-/// `|2 A=1 B=2 /bin/sh -c …`: the arguments of the build, then what was run.
+/// Parses `|2 A=1 B=2 /bin/sh -c …`: the arguments of the build, then the command.
 fn run(command: &str) -> Vec<(Option<String>, SecretValue)> {
     let arguments = command.strip_prefix('|').and_then(|rest| rest.split_once(' '));
     let Some((count, rest)) = arguments.and_then(|(n, rest)| Some((n.parse::<usize>().ok()?, rest))) else {
@@ -36,7 +36,8 @@ fn run(command: &str) -> Vec<(Option<String>, SecretValue)> {
     texts
 }
 
-/// Where the shell begins: at the first word behind `count` names that is a program's path or a known shell.
+/// Returns the start of the shell command: the first word behind `count` names that is a program's path or a known
+/// shell.
 fn end_of_arguments(text: &str, count: usize) -> usize {
     let mut names = 0;
     for (at, word) in words(text) {
@@ -51,15 +52,15 @@ fn end_of_arguments(text: &str, count: usize) -> usize {
     text.len()
 }
 
-/// `A=b c D="e f"`: values reach to the next word that looks like a name with `=`. `KEY value`, the old form of ENV, is
-/// one assignment.
+/// Parses `A=b c D="e f"`: a value ends at the next word that looks like a name with `=`. `KEY value`, the old form of
+/// ENV, is one assignment.
 fn assignments(text: &str) -> Vec<(Option<String>, SecretValue)> {
     let starts = words(text).filter_map(|(at, word)| Some((at, name_of(word)?)));
     let starts: Vec<(usize, &str)> = starts.take(MOST_TEXTS + 1).collect();
     if starts.first().is_none_or(|(at, _)| *at > 0) {
         return match text.split_once(char::is_whitespace) {
             Some((name, value)) => vec![assignment(name, value)],
-            // `ARG TOKEN` declares and holds nothing, unless somebody has put the token itself there.
+            // `ARG TOKEN` only declares a name, unless somebody has put the token itself there.
             None => vec![(None, SecretValue::new(text.to_owned()))],
         };
     }
@@ -77,18 +78,18 @@ fn unquoted(text: &str) -> &str {
     inner('"').or_else(|| inner('\'')).unwrap_or(text)
 }
 
-/// The name that a word assigns to, where it is one.
+/// Returns the name that a word assigns to, if it is an assignment.
 fn name_of(word: &str) -> Option<&str> {
     let (name, _) = word.split_once('=')?;
     let bare = unquoted(name);
-    // `-Dname=…` is an option within a value.
+    // `-Dname=…` is an option inside a value.
     let sound = !bare.is_empty()
         && !bare.starts_with('-')
         && bare.chars().all(|c| c.is_ascii_alphanumeric() || "_.-/".contains(c));
     sound.then_some(name)
 }
 
-/// Words with where they begin.
+/// Returns the words with their positions.
 fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let base = text.as_ptr() as usize;
     text.split_whitespace().map(move |word| (word.as_ptr() as usize - base, word))

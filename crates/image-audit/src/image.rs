@@ -1,8 +1,8 @@
-//! What docker says about an image, as texts with a place each.
+//! Docker's data about an image, as texts with one place each.
 //!
-//! Understands what `docker image inspect` prints, and for the history what `docker history --no-trunc --format json`
-//! prints (an object a line) or the engine's API answers (an array). Texts may hold secrets: they are kept in
-//! [`SecretValue`], and no error quotes the input.
+//! Parses the output of `docker image inspect`, and for the history the output of `docker history --no-trunc --format
+//! json` (one object per line) or the answer of the engine's API (an array). Texts may contain secrets: they are kept
+//! in [`SecretValue`], and no error quotes the input.
 
 use std::collections::BTreeMap;
 
@@ -12,32 +12,32 @@ use serde::{Deserialize, Deserializer};
 use super::bounded::{self, is_too_many};
 use super::{Place, history};
 
-/// Texts of one image that are looked at, and entries of each list that docker says about it. Usual are some hundred; an
-/// image that has more was made to take memory, of which the pod of a deploy Job has little.
+/// Most texts of one image that are searched, and most entries of each list in docker's data. A few hundred are usual;
+/// an image that has more was made to exhaust memory, of which the pod of a deploy Job has little.
 pub const MOST_TEXTS: usize = 20_000;
 
-/// An image as far as it is audited.
+/// The audited part of an image.
 pub struct Image {
     /// The image ID, `sha256:…`.
     pub id: String,
-    /// All names that it goes by: tags and repository digests.
+    /// All names of the image: tags and repository digests.
     pub names: Vec<String>,
     pub texts: Vec<Text>,
-    /// The commands of layers, and those of `ONBUILD`, as a whole.
+    /// The commands of layers and those of `ONBUILD`, unsplit.
     pub commands: Vec<(Place, SecretValue)>,
-    /// Layers whose creating command is not recorded, as with `docker import`.
+    /// Number of layers whose command is not recorded, as after `docker import`.
     pub unrecorded_layers: usize,
 }
 
-/// Something written into an image.
+/// A text in an image.
 pub struct Text {
     pub place: Place,
-    /// Of the variable or label whose value it is.
+    /// Name of the variable or label with this value.
     pub name: Option<String>,
     pub value: SecretValue,
 }
 
-/// Why an image cannot be audited.
+/// The reason why an image cannot be audited.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ImageError {
     #[error(
@@ -71,13 +71,13 @@ pub enum ImageError {
     HistoryOfAnother { entries: usize, layers: usize },
 }
 
-/// The ID of the image that an output of `docker image inspect` describes: what to ask the history of, since a tag may
-/// move meanwhile.
+/// Returns the ID of the image that an output of `docker image inspect` describes. Use it to request the history, since
+/// a tag may move in the meantime.
 pub fn id(inspect: &SecretValue) -> Result<String, ImageError> {
     parse_inspect(inspect).map(|inspected| inspected.id)
 }
 
-/// Reads both outputs.
+/// Parses both outputs.
 pub fn parse(inspect: &SecretValue, history: &SecretValue) -> Result<Image, ImageError> {
     let inspected = parse_inspect(inspect)?;
     let commands = parse_history(history)?;
@@ -94,7 +94,7 @@ pub fn parse(inspect: &SecretValue, history: &SecretValue) -> Result<Image, Imag
     assembled(inspected.id, names, config, inspected.container_config, commands)
 }
 
-/// Reads an image's configuration as an archive has it, its history in it.
+/// Parses an image's configuration from an archive, which includes the history.
 pub fn parse_config(id: String, names: Vec<String>, config: &SecretValue) -> Result<Image, ImageError> {
     let wrong = wrong(|line, column| ImageError::Configuration { line, column });
     let configuration: Configuration = serde_json::from_str(config.expose()).map_err(wrong)?;
@@ -104,7 +104,7 @@ pub fn parse_config(id: String, names: Vec<String>, config: &SecretValue) -> Res
     assembled(id, names, config, configuration.container_config, commands)
 }
 
-/// The texts of an image; its commands come newest first.
+/// Combines the texts of an image; its commands come newest first.
 fn assembled(
     id: String,
     names: Vec<String>,
@@ -117,7 +117,7 @@ fn assembled(
         config.on_build.iter().map(|trigger| (Place::OnBuild, trigger.0.duplicate())).collect();
     let mut texts = config.into_texts()?;
     if let Some(container) = container_config {
-        // Its command is the last step of the build, which the history has.
+        // Its command is the last step of the build, which the history contains too.
         let again = container.into_texts()?.into_iter();
         texts.extend(again.filter(|text| matches!(text.place, Place::Env | Place::Label)));
     }
@@ -136,8 +136,8 @@ fn add_command(texts: &mut Vec<Text>, place: &Place, command: &SecretValue) -> R
 }
 
 impl Image {
-    /// Whether an allow list that says this name means this image: a name with its tag, one without (all of its tags),
-    /// or a digest.
+    /// True if `name` in an allow list means this image: a name with its tag, a name without (all of its tags), or a
+    /// digest.
     pub fn is_called(&self, name: &str) -> bool {
         self.id == name
             || self.names.iter().any(|known| {
@@ -148,7 +148,7 @@ impl Image {
     }
 }
 
-/// A name without tag and digest. A colon before the last slash is a port.
+/// Returns a name without tag and digest. A colon before the last slash separates a port.
 fn repository(name: &str) -> &str {
     let name = name.split('@').next().unwrap_or(name);
     match name.rfind(':') {
@@ -167,11 +167,11 @@ struct Inspected {
     #[serde(default, deserialize_with = "bounded::list")]
     repo_digests: Vec<String>,
     config: Option<Config>,
-    /// The configuration of the container that the image was made from: of the classic builder, or of `docker commit`.
+    /// The configuration of the container from which the classic builder or `docker commit` made the image.
     container_config: Option<Config>,
     #[serde(default, rename = "RootFS", deserialize_with = "or_default")]
     root_fs: RootFs,
-    /// Containers have one, images do not.
+    /// Only containers have a state; images do not.
     state: Option<serde::de::IgnoredAny>,
 }
 
@@ -182,7 +182,7 @@ struct RootFs {
     layers: Vec<String>,
 }
 
-/// A configuration as it lies in a registry or an archive.
+/// A configuration in the format of a registry or an archive.
 #[derive(Deserialize)]
 struct Configuration {
     config: Option<Config>,
@@ -228,7 +228,7 @@ struct Layer {
     created_by: Held,
 }
 
-/// The words of a command as one text.
+/// Joins the words of a command to one text.
 fn joined(words: &[Held]) -> Option<SecretValue> {
     let words: Vec<&str> = words.iter().map(|word| word.0.expose()).collect();
     (!words.is_empty()).then(|| SecretValue::new(words.join(" ")))
@@ -248,7 +248,7 @@ impl<'de> Deserialize<'de> for Held {
     }
 }
 
-/// Docker writes `null` where there is nothing.
+/// Reads `null`, which docker writes instead of an empty value, as the default.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
@@ -272,7 +272,7 @@ impl Config {
     }
 }
 
-/// An entry of Env. One without `=` is looked at as a text.
+/// Parses an entry of Env. An entry without `=` is a text without a name.
 fn variable(entry: &str) -> Text {
     let (name, value) = match entry.split_once('=') {
         Some((name, value)) => (Some(name.to_owned()), value),
@@ -281,8 +281,8 @@ fn variable(entry: &str) -> Text {
     Text { place: Place::Env, name, value: SecretValue::new(value.to_owned()) }
 }
 
-/// What is wrong with a document: too long a list, or what it is at a line and column. serde's messages quote the input, so
-/// only the position is passed on.
+/// Converts an error of a document: a list is too long, or there is a syntax error at a line and column. serde's
+/// messages quote the input, so only the position is passed on.
 fn wrong(at: fn(usize, usize) -> ImageError) -> impl Fn(serde_json::Error) -> ImageError {
     move |error| {
         if is_too_many(&error) { ImageError::TooMany } else { at(error.line(), error.column()) }
@@ -305,7 +305,7 @@ fn parse_inspect(output: &SecretValue) -> Result<Inspected, ImageError> {
     }
 }
 
-/// The commands, newest first as docker lists them.
+/// Returns the commands, newest first as docker lists them.
 fn parse_history(output: &SecretValue) -> Result<Vec<SecretValue>, ImageError> {
     let text = output.expose().trim();
     let layers: Vec<Layer> = if text.starts_with('[') {
@@ -321,7 +321,7 @@ fn parse_history(output: &SecretValue) -> Result<Vec<SecretValue>, ImageError> {
             })
             .collect::<Result<_, _>>()?
     };
-    // Docker shortens to 45 characters, the last of them an ellipsis.
+    // Docker shortens commands to 45 characters, the last of which is an ellipsis.
     if layers.iter().any(|layer| {
         let command = layer.created_by.0.expose();
         command.ends_with('…') && command.chars().count() <= 45

@@ -1,8 +1,8 @@
-//! The audit of an image: which secrets its configuration and the commands of its layers carry.
+//! The audit of an image: the secrets in its configuration and in the commands of its layers.
 //!
-//! Pure: from what `docker image inspect` and `docker history` say ([`image`]), through what looks like a secret
-//! ([`rules`]), to findings that name a place and never a value ([`report`]). Where it is asked for, also which secrets
-//! the files of its layers hold ([`layers`]).
+//! A pure computation: the output of `docker image inspect` and `docker history` ([`image`]) is searched for secrets
+//! ([`rules`]), and the findings name a place and never a value ([`report`]). On request it also searches the files of
+//! the layers ([`layers`]).
 
 mod bounded;
 mod formats;
@@ -28,7 +28,7 @@ use managed::Matcher;
 use rules::{Hit, Rule};
 use serde::{Deserialize, Serialize};
 
-/// Where in an image a text stands.
+/// The place of a text in an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     Env,
@@ -37,15 +37,15 @@ pub enum Place {
     Entrypoint,
     Healthcheck,
     OnBuild,
-    /// The command that created a layer. They are numbered from the base image upwards, from 1, so that a number stays
-    /// what it is when layers are added on top.
+    /// The command that created a layer. Layers are numbered from 1, from the base image upwards, so that a number
+    /// stays the same when layers are added on top.
     History(usize),
-    /// A file in a layer, by its path in there.
+    /// A file in a layer, with its path there.
     File(String),
 }
 
 impl Place {
-    /// The word for it in reports and fingerprints.
+    /// Returns the word for this place in reports and fingerprints.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Env => "env",
@@ -60,18 +60,18 @@ impl Place {
     }
 }
 
-/// One secret in an image, without the secret.
+/// One secret in an image, without its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub place: Place,
-    /// The variable, label or option that holds it, where there is one.
+    /// The variable, label or option that contains it, if there is one.
     pub name: Option<String>,
     pub rule: Rule,
-    /// Every layer whose command or file carries it, numbered from the base image upwards.
+    /// Every layer whose command or file contains it, numbered from the base image upwards.
     pub layers: Vec<usize>,
-    /// What identifies the finding in an allow list: 16 hexadecimal digits, see [`Fingerprints`].
+    /// The identifier of the finding in an allow list: 16 hexadecimal digits, see [`Fingerprints`].
     pub fingerprint: String,
-    /// The parameter whose published value it is, where keyturn manages it.
+    /// The parameter whose published value it is, if keyturn manages the value.
     pub parameter: Option<String>,
 }
 
@@ -86,19 +86,19 @@ impl fmt::Display for Finding {
     }
 }
 
-/// How findings are told apart.
+/// Computes the fingerprints that distinguish findings.
 ///
-/// Without a key a fingerprint says *where*: kind of place, path of a file, name, rule, and which one of several, counted
-/// from the base image. It says nothing of the value, and so stays the same when the value changes. With a key the value is part of
-/// it, through an HMAC: another value is another finding. A bare hash of the value would let everybody who reads the
-/// report try passwords against it.
+/// Without a key, a fingerprint covers only the *place*: kind of place, path of a file, name, rule, and the position
+/// among several, counted from the base image. It does not cover the value, and so stays the same when the value
+/// changes. With a key, it also covers the value, through an HMAC: another value is another finding. A bare hash of the
+/// value would let everybody who reads the report test passwords against it.
 #[derive(Default)]
 pub struct Fingerprints {
     key: Option<hmac::Key>,
 }
 
 impl Fingerprints {
-    /// Fingerprints that change with the value; who knows the key can test guesses against them.
+    /// Creates fingerprints that change with the value. Whoever knows the key can test guesses against them.
     pub fn keyed(key: &SecretValue) -> Self {
         Self { key: Some(hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes())) }
     }
@@ -133,17 +133,17 @@ impl Fingerprints {
 /// A finding that is known and accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllowedFinding {
-    /// Only in this image: a name with or without its tag, or a digest. In every image, where missing.
+    /// The only image that it is allowed in: a name with or without its tag, or a digest. Every image if missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     pub fingerprint: String,
 }
 
-/// What is not to be reported.
+/// Findings that are not reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allowances {
     /// Variables (ENV and ARG) that may hold a literal although their names sound like secrets. A token of a known
-    /// format in one of them is reported all the same.
+    /// format in such a variable is still reported.
     pub variables: BTreeSet<String>,
     pub findings: Vec<AllowedFinding>,
 }
@@ -161,15 +161,15 @@ impl Allowances {
     }
 }
 
-/// What an audit found.
+/// The result of an audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audit {
     pub findings: Vec<Finding>,
-    /// What would be a finding, were it not allowed.
+    /// Findings that the allowances cover.
     pub allowed: Vec<Finding>,
 }
 
-/// Looks at everything that the image says about itself, and for managed values with a `matcher`.
+/// Searches everything that docker reports about the image, and also for managed values if there is a `matcher`.
 pub fn audit(
     image: &Image,
     allowances: &Allowances,
@@ -179,7 +179,7 @@ pub fn audit(
     audit_with_files(image, Vec::new(), allowances, fingerprints, matcher)
 }
 
-/// The same, with what was found in the files of the layers.
+/// Like [`audit`], with the findings in the files of the layers.
 pub fn audit_with_files(
     image: &Image,
     files: Vec<FileHit>,
@@ -213,8 +213,8 @@ struct Found {
     layers: Vec<usize>,
 }
 
-/// All hits, each secret once: what a layer's command has put into the configuration, or a build argument that every
-/// later command repeats, is one finding with several layers.
+/// Returns all hits, each secret once: a value that a layer's command has put into the configuration, or a build
+/// argument that every later command repeats, is one finding with several layers.
 fn merged(image: &Image, matcher: Option<&Matcher>) -> Vec<Found> {
     let mut all: Vec<Found> = Vec::new();
     for text in &image.texts {
@@ -226,8 +226,8 @@ fn merged(image: &Image, matcher: Option<&Matcher>) -> Vec<Found> {
             merge(&mut all, &text.place, hit);
         }
     }
-    // A value may have been torn apart where a command was taken to pieces. What it put into the configuration is there
-    // as a whole.
+    // Splitting a command may have split a value, so the unsplit command is searched too. A value that it put into the
+    // configuration is complete there.
     for (place, command) in matcher.map_or(&[][..], |_| &image.commands) {
         let mut hits = Vec::new();
         matcher.into_iter().for_each(|matcher| rules::add_managed(&mut hits, None, command, matcher));
@@ -256,7 +256,7 @@ fn merge(all: &mut Vec<Found>, place: &Place, hit: Hit) {
         Place::History(layer) => Some(*layer),
         _ => None,
     };
-    // A command's value ends where something looks like the next name.
+    // A command's value ends at the next text that looks like a name.
     let is_its_beginning = |known: &Found| {
         hit.rule.is_by_name()
             && layer.is_some()

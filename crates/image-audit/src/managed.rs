@@ -1,9 +1,9 @@
-//! Values that keyturn manages, found in an image by exact value in every form in which they get into one.
+//! Finds values that keyturn manages in an image, by exact value, in every form in which they occur there.
 //!
-//! Whoever searches is not told the values: [`ManagedValues`] holds keyed fingerprints of all forms, and [`Matcher`]
-//! compares them with every window of the text that is as long as a form. There is no rolling sum to find candidates
-//! by: sums are linear in the characters of the value, and those of a few forms together would give it away to whoever
-//! has the key.
+//! The searching process does not know the values: [`ManagedValues`] holds keyed fingerprints of all forms, and
+//! [`Matcher`] compares them with every window of the text that is as long as a form. There is no rolling hash for
+//! candidates: such hashes are linear in the characters of the value, and those of a few forms together would reveal it
+//! to whoever has the key.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,21 +18,21 @@ use serde::{Deserialize, Serialize};
 /// Length of the key in bytes.
 pub const KEY_BYTES: usize = 32;
 
-/// Below this length in bytes a form is not searched for: it would be found by chance.
+/// Shortest form, in bytes, that is searched for. Shorter ones would be found by chance.
 pub const SHORTEST: usize = 8;
 
-/// Bytes of a fingerprint: 16 are enough to be found by no chance, and a task has little room.
+/// Bytes of a fingerprint: 16 are enough against chance, and a task has little space.
 const MAC_BYTES: usize = 16;
 
-/// How a value was written.
+/// The encoding of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Form {
-    /// As it is, and made of such characters as generated values have.
+    /// The value itself, made of the characters of generated values.
     Word,
-    /// As it is, with other characters, but no whitespace.
+    /// The value itself, with other characters, but no whitespace.
     Graphic,
-    /// As it is, with any characters.
+    /// The value itself, with any characters.
     Raw,
     Base64,
     Url,
@@ -41,7 +41,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// Whether the byte can be part of a value in this form: most windows need no fingerprint then.
+    /// True if a value in this form can contain the byte. Most windows then need no fingerprint.
     fn has(self, byte: u8) -> bool {
         match self {
             Self::Raw | Self::Json => true,
@@ -53,39 +53,39 @@ impl Form {
         }
     }
 
-    /// The narrowest form of a value as it is.
+    /// Returns the narrowest form of an unencoded value.
     fn of(raw: &str) -> Self {
         let mut narrow = [Self::Word, Self::Graphic].into_iter();
         narrow.find(|form| raw.bytes().all(|byte| form.has(byte))).unwrap_or(Self::Raw)
     }
 
-    /// Whether a file may be searched for it, in which most windows must need no fingerprint.
+    /// True if a file may be searched for this form: most windows there must need no fingerprint.
     fn is_rare(self) -> bool {
         !matches!(self, Self::Raw | Self::Json)
     }
 }
 
-/// Fingerprints of values in all forms. Whoever has it can try guesses, and nothing else.
+/// Fingerprints of values in all forms. Whoever has them can test guesses, and nothing else.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct ManagedValues {
     /// 64 hexadecimal digits.
     key: String,
     values: Vec<ManagedValue>,
-    /// What is taken out of texts beside them, and not searched for in images: the lines of values that have several, one
-    /// by one, since what is printed is looked at by lines and a log may have a part of them only; and what else is
-    /// secret on a host.
+    /// Values that are scrubbed from texts in addition, and not searched for in images: the single lines of values with
+    /// several lines, since output is scrubbed line by line and a log may contain only a part of them; and other
+    /// secrets of a host.
     hidden: Vec<ManagedValue>,
     unsearched: Option<Unsearched>,
 }
 
-/// Why a text in which no value is found may hold one all the same.
+/// The reason why a text may contain a value although none was found in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unsearched {
-    /// A value, or a line of one, has less than [`SHORTEST`] bytes.
+    /// A value, or a line of one, has fewer than [`SHORTEST`] bytes.
     TooShort,
-    /// There are more than a task can carry.
+    /// There are more values than a task can carry.
     TooMany,
-    /// An older version, or what a secret is administered with, could not be read.
+    /// An older version, or the administrator's credential for a secret, could not be read.
     Unreadable,
 }
 
@@ -104,13 +104,14 @@ impl fmt::Display for Unsearched {
 #[derive(Clone, Serialize, Deserialize)]
 struct ManagedValue {
     name: String,
-    /// Form, length in bytes, and HMAC-SHA256 in hexadecimal digits, cut.
+    /// Form, length in bytes, and shortened HMAC-SHA256 in hexadecimal digits.
     forms: Vec<(Form, usize, String)>,
 }
 
 impl ManagedValues {
-    /// The fingerprints of these values, each under a name, with a key that is fresh for every run: fingerprints of two
-    /// runs cannot be compared. Values that are too short to be searched for are left out, and it is noted that there are.
+    /// Computes the fingerprints of these values, each under a name, with a key that is new for every run: the
+    /// fingerprints of two runs cannot be compared. Values that are too short to be searched for are left out, and this
+    /// is noted.
     pub fn new(values: &[(String, SecretValue)], key: &[u8; KEY_BYTES]) -> Self {
         let mut known =
             Self { key: hex::encode(key), values: Vec::new(), hidden: Vec::new(), unsearched: None };
@@ -119,7 +120,7 @@ impl ManagedValues {
         known
     }
 
-    /// The same, and values that are taken out of texts as well, and are not searched for in images.
+    /// Adds values that are scrubbed from texts too, but not searched for in images.
     pub fn hiding(mut self, values: &[(String, SecretValue)]) -> Self {
         let signing = hmac::Key::new(hmac::HMAC_SHA256, &hex::decode(&self.key).unwrap_or_default());
         let hidden = self.fingerprinted(values, &signing);
@@ -127,7 +128,7 @@ impl ManagedValues {
         self
     }
 
-    /// Fingerprints of all forms of values. Those of their lines are put with what is hidden.
+    /// Computes the fingerprints of all forms of values. Adds those of their lines to the hidden ones.
     fn fingerprinted(&mut self, values: &[(String, SecretValue)], key: &hmac::Key) -> Vec<ManagedValue> {
         let mut whole = Vec::new();
         for (name, value) in values {
@@ -148,13 +149,13 @@ impl ManagedValues {
         whole
     }
 
-    /// The same, with a note that there are values beside these that are not searched for.
+    /// Notes that there are other values that are not searched for.
     pub fn without(self, why: Unsearched) -> Self {
         Self { unsearched: self.unsearched.or(Some(why)), ..self }
     }
 }
 
-/// The lines of a value that could give something of it away. The rest of a key's last line does not.
+/// Returns the lines of a value that could reveal something of it. The rest on a key's last line does not.
 fn lines(raw: &str) -> impl Iterator<Item = &str> {
     let is_pem = raw.contains("-----BEGIN ");
     raw.lines().map(str::trim).filter(move |line| {
@@ -183,26 +184,26 @@ fn mac(key: &hmac::Key, bytes: &[u8]) -> [u8; MAC_BYTES] {
 
 /// A managed value found in a text.
 pub struct ManagedHit {
-    /// Of the value, as given to [`ManagedValues::new`].
+    /// The name of the value, as given to [`ManagedValues::new`].
     pub name: String,
     pub form: Form,
-    /// What stands in the text.
+    /// The text as it was found.
     pub written: SecretValue,
 }
 
 type Needles = BTreeMap<Form, BTreeMap<usize, BTreeMap<[u8; MAC_BYTES], String>>>;
 
-/// Finds managed values without being told them.
+/// Finds managed values without knowing them.
 pub struct Matcher {
     key: hmac::Key,
-    /// By form and length in bytes.
+    /// Fingerprints by form and length in bytes.
     needles: Needles,
     hidden: Needles,
     unsearched: Option<Unsearched>,
 }
 
 impl Matcher {
-    /// `None` where the fingerprints are malformed.
+    /// Creates a matcher; `None` if the fingerprints are malformed.
     pub fn new(values: &ManagedValues) -> Option<Self> {
         let key = hex::decode(&values.key).ok().filter(|key| key.len() == KEY_BYTES)?;
         Some(Self {
@@ -213,17 +214,18 @@ impl Matcher {
         })
     }
 
-    /// Why a text in which nothing is found may hold a value all the same.
+    /// Returns the reason why a text may contain a value although none is found in it.
     pub fn unsearched(&self) -> Option<Unsearched> {
         self.unsearched
     }
 
-    /// Which managed values stand in a text, each form once.
+    /// Finds the managed values in a text, each form once.
     pub fn find(&self, text: &SecretValue) -> Vec<ManagedHit> {
         self.find_where(&self.needles, text.expose().as_bytes(), |_| true, |_, _| true)
     }
 
-    /// The same, and what is to be hidden beside them: the lines of values, and what else is secret on a host.
+    /// Finds the managed values and everything else that must be hidden: the lines of values, and other secrets of a
+    /// host.
     pub fn find_to_hide(&self, text: &SecretValue) -> Vec<ManagedHit> {
         let bytes = text.expose().as_bytes();
         let mut found = self.find(text);
@@ -231,9 +233,9 @@ impl Matcher {
         found
     }
 
-    /// Which of them stand in a piece of a file of any size: not those with whitespace, nor with the escapes of JSON,
-    /// and those with other signs than generated values have only where they stand alone. An HMAC for every byte of
-    /// an image would take hours.
+    /// Finds managed values in a piece of a file of any size: not those with whitespace or with the escapes of JSON,
+    /// and those with other characters than generated values have only as separate words. An HMAC for every byte of an
+    /// image would take hours.
     pub fn find_in_file(&self, bytes: &[u8]) -> Vec<ManagedHit> {
         let word = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
         self.find_where(&self.needles, bytes, Form::is_rare, |form, window| {
@@ -262,7 +264,7 @@ impl Matcher {
                     }
                     let window = &bytes[window];
                     let Some(name) = needles.get(&mac(&self.key, window)) else { continue };
-                    // A form begins and ends where characters do.
+                    // A form begins and ends at the border of a character.
                     let Ok(written) = std::str::from_utf8(window) else { continue };
                     if !found.iter().any(|hit| hit.name == *name && hit.form == *form) {
                         let written = SecretValue::new(written.to_owned());
@@ -275,7 +277,7 @@ impl Matcher {
     }
 }
 
-/// By form and length. `None` where a fingerprint is malformed.
+/// Sorts fingerprints by form and length. `None` if one is malformed.
 fn needles(values: &[ManagedValue]) -> Option<Needles> {
     let mut needles = Needles::new();
     for value in values {
@@ -291,8 +293,8 @@ fn needles(values: &[ManagedValue]) -> Option<Needles> {
     Some(needles)
 }
 
-/// Where so many characters of a form or more stand in a row. Of most windows of that length the last few bytes are looked
-/// at alone: where one is none of the form, no run goes over it.
+/// Returns the runs of at least `shortest` characters of a form. For most windows of that length only the last few
+/// bytes are checked: if one of them does not belong to the form, no run crosses it.
 fn runs(bytes: &[u8], form: Form, shortest: usize) -> impl Iterator<Item = Range<usize>> + '_ {
     let mut start = 0;
     std::iter::from_fn(move || {
@@ -317,8 +319,8 @@ fn runs(bytes: &[u8], form: Form, shortest: usize) -> impl Iterator<Item = Range
     })
 }
 
-/// Every way in which a value gets into an image's configuration. Trailing newlines are left out: env files and labels
-/// do not carry them.
+/// Returns every form in which a value gets into an image's configuration. Trailing newlines are removed, since env
+/// files and labels do not keep them.
 fn forms(raw: &str) -> Vec<(Form, SecretValue)> {
     let mut forms = vec![(Form::of(raw), raw.to_owned())];
     for alignment in 0..3 {
@@ -331,7 +333,7 @@ fn forms(raw: &str) -> Vec<(Form, SecretValue)> {
     }
     let json = serde_json::Value::String(raw.to_owned()).to_string();
     let json = json[1..json.len() - 1].to_owned();
-    // Go, in which docker is written, escapes these three too.
+    // Go, in which docker is written, also escapes these three characters.
     forms.push((Form::Json, json.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e")));
     forms.push((Form::Json, json));
     forms.push((Form::Hex, hex::encode(raw)));
@@ -339,7 +341,7 @@ fn forms(raw: &str) -> Vec<(Form, SecretValue)> {
     forms.into_iter().map(|(form, written)| (form, SecretValue::new(written))).collect()
 }
 
-/// The characters of base64 that depend on the value alone, when `alignment` bytes modulo three stand before it.
+/// Returns the characters of base64 that depend on the value alone, if `alignment` bytes modulo three precede it.
 fn inner_base64(engine: &impl Engine, raw: &str, alignment: usize) -> String {
     let mut bytes = vec![0; alignment];
     bytes.extend_from_slice(raw.as_bytes());

@@ -1,11 +1,11 @@
-//! Names that say "secret", and values that are none although the name says so.
+//! Names that indicate a secret, and values that are not secret although the name says so.
 
-/// How much a name says by itself.
+/// The strength of a name as evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strength {
-    /// Any literal under it is a secret.
+    /// Any literal under this name is a secret.
     Strong,
-    /// Only a literal that looks random is one: `…_KEY` may be a key of a cache, or the name of one.
+    /// Only a literal that looks random is a secret: `…_KEY` may be a key of a cache, or the name of one.
     Weak,
 }
 
@@ -34,17 +34,17 @@ const STRONG: [&str; 22] = [
     "PAT",
 ];
 
-/// How words end that are written without a separator: `PGPASSWORD`, `authtoken`.
+/// Endings of words without a separator: `PGPASSWORD`, `authtoken`.
 const STRONG_ENDINGS: [&str; 9] =
     ["PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN", "APIKEY", "ACCESSKEY", "SECRETKEY", "PRIVATEKEY"];
 
 const WEAK: [&str; 6] = ["KEY", "KEYS", "AUTH", "SALT", "COOKIE", "JWT"];
 
-/// What makes a key more than a name: `API_KEY`, `SECRET_KEY`.
+/// Words that make a key a secret: `API_KEY`, `SECRET_KEY`.
 const KEYS_THAT_ARE_SECRET: [&str; 8] =
     ["API", "SECRET", "PRIVATE", "ENCRYPTION", "SIGNING", "MASTER", "ACCOUNT", "SHARED"];
 
-/// What makes a key public, or no key at all.
+/// Words for a key that is public, or that is not a key.
 const KEYS_THAT_ARE_NONE: [&str; 27] = [
     "PUBLIC",
     "PUB",
@@ -75,7 +75,7 @@ const KEYS_THAT_ARE_NONE: [&str; 27] = [
     "VERIFY",
 ];
 
-/// What follows the telling word in names of things *about* a secret: where it lies, how long it lives.
+/// Words behind the secret word in names *about* a secret: its place, its lifetime.
 const ABOUT: [&str; 85] = [
     "FILE",
     "FILES",
@@ -164,12 +164,12 @@ const ABOUT: [&str; 85] = [
     "ENCODING",
 ];
 
-/// Whether a name says that its value is a secret.
+/// Returns the strength of a name, if it indicates a secret.
 pub fn strength(name: &str) -> Option<Strength> {
     let words = words(name);
     let at = words.iter().rposition(|word| strong(word) || WEAK.contains(&word.as_str()))?;
     let (before, after) = (&words[..at], &words[at + 1..]);
-    // An access key's ID is half of a pair, and worth a look where it looks random.
+    // An access key's ID is half of a pair, so it counts if it looks random.
     if words.ends_with(&["ACCESS".into(), "KEY".into(), "ID".into()]) {
         return Some(Strength::Weak);
     }
@@ -187,7 +187,7 @@ pub fn strength(name: &str) -> Option<Strength> {
             (false, false) => Some(Strength::Weak),
         };
     }
-    // PWD is the working directory, PASS a word like any other, and a PAT a name.
+    // PWD is the working directory, PASS an ordinary word, and PAT a person's name.
     if ["PWD", "PW", "PASS", "PAT"].contains(&word)
         && (before.is_empty() || before == ["OLD"] || !after.is_empty())
     {
@@ -200,7 +200,7 @@ fn strong(word: &str) -> bool {
     STRONG.contains(&word) || STRONG_ENDINGS.iter().any(|ending| word.ends_with(ending))
 }
 
-/// `dbPassword`, `DB_PASSWORD`, `db.password2`: DB and PASSWORD.
+/// Splits `dbPassword`, `DB_PASSWORD` or `db.password2` into DB and PASSWORD.
 fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut previous = '_';
@@ -222,7 +222,7 @@ fn words(name: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whether a literal under a telling name is a secret.
+/// True if a literal under such a name is a secret.
 pub fn is_secret(strength: Strength, name: &str, value: &str) -> bool {
     let value = value.trim();
     if value.is_empty()
@@ -238,7 +238,7 @@ pub fn is_secret(strength: Strength, name: &str, value: &str) -> bool {
     match strength {
         Strength::Weak => looks_random(value),
         Strength::Strong if password => !is_switch(value),
-        // A number of tokens, a list of names, a sentence about the token.
+        // Excludes a number of tokens, a list of names, and a sentence about the token.
         Strength::Strong => {
             !is_switch(value)
                 && value.len() >= 4
@@ -248,7 +248,8 @@ pub fn is_secret(strength: Strength, name: &str, value: &str) -> bool {
     }
 }
 
-/// The name of something that another program will put there: `$TOKEN`, `${TOKEN}`, `$(cat …)`, `{{ token }}`.
+/// True for the name of something that another program inserts: `$TOKEN`, `${TOKEN}`, `$(cat …)`, `{{ token
+/// }}`.
 pub fn is_reference(value: &str) -> bool {
     let variable = value.strip_prefix('$').is_some_and(|rest| {
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -270,7 +271,7 @@ pub fn is_reference(value: &str) -> bool {
     variable || template || value.contains("${") || value.contains("$(") || starts_with_any(value, &scheme)
 }
 
-/// What is written where a secret would stand.
+/// True for a placeholder, written where a secret is expected.
 pub fn is_placeholder(value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
     let framed =
@@ -308,12 +309,12 @@ pub fn is_placeholder(value: &str) -> bool {
         .contains(word)
     };
     let change_me = words.windows(2).any(|pair| matches!(pair, ["change" | "replace", "me" | "this" | "it"]));
-    // A word of that kind beside something random does not make it harmless: django-insecure-…, example-8f3a….
+    // A placeholder word next to a random text does not make it harmless: django-insecure-…, example-8f3a….
     let random = words.iter().any(|word| word.len() >= 16 && looks_random(word));
     framed || masked || ((change_me || words.iter().any(telling)) && !random)
 }
 
-/// Certificates, public keys, publishable keys and fingerprints of keys.
+/// True for certificates, public keys, publishable keys and fingerprints of keys.
 fn is_public(value: &str) -> bool {
     let prefixes = [
         "-----BEGIN CERTIFICATE",
@@ -337,7 +338,7 @@ fn is_public(value: &str) -> bool {
     starts_with_any(value, &prefixes) || fingerprints
 }
 
-/// A path or an address without anything in it that lets one in.
+/// True for a path or URL that contains no credential.
 fn is_location(value: &str) -> bool {
     let roots = [
         "/run/",
@@ -416,7 +417,7 @@ fn starts_with_any(value: &str, prefixes: &[&str]) -> bool {
     prefixes.iter().any(|prefix| value.starts_with(prefix))
 }
 
-/// Long, mixed and of high entropy. Says nothing alone: digests look the same.
+/// True if a value is long, mixed and of high entropy. This alone proves nothing: digests look the same.
 pub fn looks_random(value: &str) -> bool {
     let digits = value.bytes().any(|c| c.is_ascii_digit());
     let letters = value.bytes().any(|c| c.is_ascii_alphabetic());
@@ -424,7 +425,7 @@ pub fn looks_random(value: &str) -> bool {
     value.len() >= 16 && digits && letters && one_word && entropy(value) >= 3.0
 }
 
-/// Shannon entropy in bits a character.
+/// Returns the Shannon entropy in bits per character.
 pub fn entropy(value: &str) -> f64 {
     let mut counts = [0_u32; 256];
     for byte in value.bytes() {

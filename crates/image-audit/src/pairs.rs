@@ -1,18 +1,19 @@
-//! Assignments in commands and other texts: `NAME=value`, `--name value`, `"name": "value"`, `name: value`,
-//! `PASSWORD 'value'`, `-u user:password`, headers and addresses.
+//! Finds assignments in commands and other texts: `NAME=value`, `--name value`, `"name": "value"`, `name: value`,
+//! `PASSWORD 'value'`, `-u user:password`, headers and URLs.
 //!
-//! No shell is understood here: a text may be shell in JSON in a here-document. Names and what follows them are.
+//! It does not parse shell syntax: a text may be shell in JSON in a here-document. It only recognises names and what
+//! follows them.
 
-/// A name with the literal that belongs to it.
+/// A name and its literal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair<'a> {
     pub name: &'a str,
     pub value: &'a str,
-    /// Whether only a value that does not look like prose counts: `name: value` is also how sentences are written.
+    /// True if only a value counts that does not look like prose: sentences also contain `name: value`.
     pub may_be_prose: bool,
 }
 
-/// All names with a literal behind them.
+/// Returns all names that a literal follows.
 pub fn pairs(text: &str) -> Vec<Pair<'_>> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
@@ -62,7 +63,7 @@ fn pair(text: &str, start: usize, end: usize) -> Option<Pair<'_>> {
             return None;
         }
         let value = if spaced { value.trim_start_matches(' ') } else { value };
-        // Elsewhere it is the working directory.
+        // Without a semicolon before it, it is the working directory.
         if name.eq_ignore_ascii_case("pwd") && before.ends_with(';') {
             return Some(Pair { name: "password", value: literal(value)?, may_be_prose: false });
         }
@@ -73,7 +74,7 @@ fn pair(text: &str, start: usize, end: usize) -> Option<Pair<'_>> {
             return None;
         }
         let literal = literal(value.trim_start_matches(' '))?;
-        // `-passin pass:VALUE` is how openssl takes a password.
+        // openssl takes a password as `-passin pass:VALUE`.
         if name == "pass" && !value.starts_with(' ') {
             return Some(Pair { name: "password", value: literal, may_be_prose: false });
         }
@@ -90,7 +91,7 @@ fn pair(text: &str, start: usize, end: usize) -> Option<Pair<'_>> {
     // `aws configure set NAME VALUE`, `npm config set NAME VALUE`.
     let set = before.ends_with(':')
         || [" set", " setx", " config"].iter().any(|word| before.trim_end().ends_with(word));
-    // `login NAME password VALUE` of a netrc.
+    // A netrc: `login NAME password VALUE`.
     let netrc = name == "password" && before.contains("login ") && before.contains("machine ");
     // `ALTER USER … PASSWORD 'VALUE'`, `IDENTIFIED BY 'VALUE'`.
     let sql = name.eq_ignore_ascii_case("password") && trimmed.starts_with(['\'', '\\']);
@@ -106,7 +107,7 @@ fn pair(text: &str, start: usize, end: usize) -> Option<Pair<'_>> {
         .map(|value| Pair { name, value, may_be_prose: false })
 }
 
-/// The word or quoted text that a text begins with.
+/// Returns the word or quoted text at the beginning of a text.
 fn literal(text: &str) -> Option<&str> {
     for quote in ["\\\"", "\\'", "\"", "'"] {
         if let Some(inner) = text.strip_prefix(quote) {
@@ -114,7 +115,7 @@ fn literal(text: &str) -> Option<&str> {
         }
     }
     let end = text.find(|c: char| c.is_whitespace() || ";|<>(){}\"'`,\\&".contains(c));
-    // `${…}` and `$(…)` are to be seen as what they are.
+    // `${…}` and `$(…)` must stay recognisable as references.
     match end {
         Some(end) if text[..end].ends_with('$') => Some(&text[..=end]),
         Some(end) => Some(&text[..end]),
@@ -122,7 +123,8 @@ fn literal(text: &str) -> Option<&str> {
     }
 }
 
-/// Passwords in addresses: `scheme://user:password@host`, `user:password@tcp(host)`, and a token alone before the `@`.
+/// Returns the passwords in URLs: `scheme://user:password@host`, `user:password@tcp(host)`, and a token alone before
+/// the `@`.
 pub fn userinfo(text: &str) -> Vec<(&str, bool)> {
     let go =
         ["@tcp(", "@unix("].iter().flat_map(|network| text.match_indices(network)).filter_map(|(at, _)| {
@@ -142,8 +144,9 @@ pub fn userinfo(text: &str) -> Vec<(&str, bool)> {
     found.chain(go).collect()
 }
 
-/// Credentials that commands take without a name that says so: `curl -u user:password`, `sshpass -p password`,
-/// `docker login -p password`, `mysql -ppassword`, `redis-cli -a password`, `echo user:password | chpasswd`, and others.
+/// Returns the credentials that commands take under no telling name: `curl -u user:password`, `sshpass -p password`,
+/// `docker login -p password`, `mysql -ppassword`, `redis-cli -a password`, `echo user:password | chpasswd`, and
+/// others.
 pub fn credentials(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for command in text.split([';', '\n']).flat_map(|part| part.split("&&")) {
@@ -213,7 +216,7 @@ pub fn credentials(text: &str) -> Vec<&str> {
     found
 }
 
-/// What is sent behind `Authorization:`.
+/// Returns the credentials behind `Authorization:`.
 pub fn authorizations(text: &str) -> Vec<&str> {
     let lower = text.to_ascii_lowercase();
     let found = lower.match_indices("authorization").filter_map(|(at, word)| {
@@ -224,7 +227,7 @@ pub fn authorizations(text: &str) -> Vec<&str> {
     found.collect()
 }
 
-/// The credential behind its scheme: `Bearer …`, `Basic …`.
+/// Returns the credential behind its scheme: `Bearer …`, `Basic …`.
 pub fn authorization(text: &str) -> Option<&str> {
     let (scheme, rest) = text.split_once(' ')?;
     let known = ["bearer", "basic", "token", "apikey"].contains(&scheme.to_ascii_lowercase().as_str());

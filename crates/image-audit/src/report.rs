@@ -1,4 +1,4 @@
-//! The result of an audit as text, JSON and SARIF. None of them has anything to leak: findings hold no values.
+//! Writes the result of an audit as text, JSON and SARIF. They cannot leak a secret: findings contain no values.
 
 use std::fmt::Write;
 
@@ -9,13 +9,13 @@ use super::layers::Looked;
 use super::rule::Rule;
 use super::{Audit, Finding, Place};
 
-/// An image and what was found in it.
+/// An image and its findings.
 pub struct Audited {
-    /// As the report calls it.
+    /// The name in the report.
     pub name: String,
     pub image: Image,
     pub audit: Audit,
-    /// Where its layers were looked into.
+    /// The extent of the search, if its layers were searched.
     pub looked: Option<Looked>,
 }
 
@@ -29,7 +29,7 @@ impl Audited {
     }
 }
 
-/// For people: a line for each finding, and one that sums up, for each image.
+/// Formats the result for people: for each image one line per finding, and a summary line.
 pub fn text(audited: &[Audited]) -> String {
     audited.iter().map(text_of).collect()
 }
@@ -72,7 +72,7 @@ fn text_of(audited: &Audited) -> String {
     text
 }
 
-/// What of the layers was not looked at, for people.
+/// Describes for people which parts of the layers were not searched.
 pub fn not_looked_at(looked: &Looked) -> Vec<String> {
     let mut missed = looked.problems.clone();
     if looked.cut > 0 {
@@ -97,7 +97,8 @@ fn also(finding: &Finding) -> String {
     }
 }
 
-/// For programs: an object, or where an archive has several images one with a list of such objects.
+/// Formats the result for programs: one object; for an archive with several images, an object with a list of such
+/// objects.
 pub fn json(audited: &[Audited]) -> Value {
     match audited {
         [one] => json_of(one),
@@ -145,8 +146,8 @@ fn finding_json(finding: &Finding) -> Value {
     })
 }
 
-/// For code scanning: SARIF 2.1.0, one run whatever the number of images, as code scanning takes one of a tool. What is
-/// allowed is in it as suppressed.
+/// Formats the result for code scanning: SARIF 2.1.0 with one run for any number of images, since code scanning accepts
+/// one run per tool. Allowed findings are included as suppressed.
 pub fn sarif(audited: &[Audited]) -> Value {
     let rules: Vec<Value> = Rule::ALL
         .iter()
@@ -202,7 +203,7 @@ fn notifications(audited: &Audited) -> Vec<Value> {
     missed.map(note).collect()
 }
 
-/// A relative reference: in `name:tag` a reader would see a scheme.
+/// Returns a relative reference: a reader would mistake the name in `name:tag` for a scheme.
 fn uri(image: &str) -> String {
     image
         .bytes()

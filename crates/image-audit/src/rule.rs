@@ -1,6 +1,6 @@
-//! Why something is a finding, and what that is called in reports.
+//! Reasons for findings, and their names in reports.
 
-/// Why something is a finding.
+/// The reason for a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
     AwsKey,
@@ -41,7 +41,7 @@ impl Rule {
         Self::ManagedValue,
     ];
 
-    /// Its name in reports and fingerprints.
+    /// Returns the name in reports and fingerprints.
     pub fn id(self) -> &'static str {
         match self {
             Self::AwsKey => "aws-access-key",
@@ -63,7 +63,7 @@ impl Rule {
         }
     }
 
-    /// What it means, for people.
+    /// Returns the meaning for people.
     pub fn description(self) -> &'static str {
         match self {
             Self::AwsKey => "an access key of AWS",
@@ -85,7 +85,7 @@ impl Rule {
         }
     }
 
-    /// Whether it rests on the name, so that an allowed name silences it.
+    /// True if the rule relies on the name, so that an allowed name silences it.
     pub fn is_by_name(self) -> bool {
         self == Self::SecretName
     }

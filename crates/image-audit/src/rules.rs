@@ -1,4 +1,4 @@
-//! What counts as a secret in a text.
+//! The rules for secrets in a text.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -12,15 +12,15 @@ use super::{formats, pairs};
 /// A secret in a text.
 pub struct Hit {
     pub rule: Rule,
-    /// What it is called, where it has a name and the name may be shown.
+    /// The name, if there is one and it may be shown.
     pub name: Option<String>,
     pub value: SecretValue,
-    /// The parameter whose value it is, where it is a managed one.
+    /// The parameter with this value, if the value is managed.
     pub parameter: Option<String>,
 }
 
 impl Hit {
-    /// For another image that has the same layer.
+    /// Copies the hit for another image with the same layer.
     pub fn duplicate(&self) -> Self {
         Self {
             rule: self.rule,
@@ -31,16 +31,16 @@ impl Hit {
     }
 }
 
-/// Everything secret in a value, called so, or in a text without a name.
+/// Returns every secret in a value of this name, or in a text without a name.
 pub fn scan(name: Option<&str>, value: &SecretValue) -> Vec<Hit> {
     let text = value.expose();
     let mut hits = Hits::default();
-    // First what the escapes stand for: what is found again in the text as it is, is known then.
+    // The unescaped text comes first, so that its secrets are already known in the escaped one.
     if let Some(unescaped) = unescaped(text) {
         hits.texts(name, unescaped.expose(), 1);
     }
     hits.texts(name, text, 1);
-    // Last, so that what is known for certain comes first and this adds only what nothing else has seen.
+    // Names come last, so that certain hits come first and this adds only what no other rule has found.
     if let Some(name) = name {
         hits.named(name, name, text);
     }
@@ -50,7 +50,8 @@ pub fn scan(name: Option<&str>, value: &SecretValue) -> Vec<Hit> {
     hits.found
 }
 
-/// Adds the managed values in a text: what another rule has seen already becomes certain, what none has seen is added.
+/// Adds the managed values in a text: a hit of another rule becomes certain, and a value that no rule has found is
+/// added.
 pub fn add_managed(hits: &mut Vec<Hit>, name: Option<&str>, text: &SecretValue, matcher: &Matcher) {
     let mut open = matcher.find(text);
     for hit in hits.iter_mut() {
@@ -79,7 +80,7 @@ struct Hits {
 }
 
 impl Hits {
-    /// What is certain by its form, then what commands are given, then names.
+    /// Applies the rules for forms, then for arguments of commands, then for names.
     fn texts(&mut self, outer: Option<&str>, text: &str, unwrap: usize) {
         let digest = outer.is_some_and(|name| {
             let name = name.to_ascii_uppercase();
@@ -98,7 +99,7 @@ impl Hits {
                 self.add(Rule::UrlPassword, None, value);
             }
         }
-        // The name of a variable can be the header's.
+        // A variable may be named like the header.
         let header = outer.filter(|name| name.to_ascii_uppercase().ends_with("AUTHORIZATION"));
         let sent = header.and_then(|_| pairs::authorization(text));
         for value in pairs::credentials(text).into_iter().chain(pairs::authorizations(text)).chain(sent) {
@@ -132,7 +133,7 @@ impl Hits {
         }
     }
 
-    /// Once for each value: the first rule that saw it, or a part of it, names it.
+    /// Adds each value once, under the first rule that found it or a part of it.
     fn add(&mut self, rule: Rule, name: Option<String>, value: &str) {
         let plain = unescaped(value);
         let seen = |hit: &Hit| {
@@ -148,7 +149,7 @@ impl Hits {
     }
 }
 
-/// A name that may stand in a report: made of a name's characters, and no secret itself.
+/// Returns a name that may appear in a report: it has only a name's characters, and is not itself a secret.
 fn shown(name: &str) -> Option<String> {
     let sound = name.len() <= 80 && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-/".contains(c));
     // Somebody may have swapped name and value.
@@ -162,13 +163,13 @@ fn is_literal_password(value: &str) -> bool {
     !value.is_empty() && !capitals && !pattern && !names::is_reference(value) && !names::is_placeholder(value)
 }
 
-/// Whether behind `name:` stands a value and not the next word of a sentence.
+/// True if a value follows `name:`, and not the next word of a sentence.
 fn is_no_prose(value: &str) -> bool {
     let odd = value.bytes().any(|byte| !byte.is_ascii_alphabetic() && !b".,!?:".contains(&byte));
     value.len() >= 6 && odd && !value.contains(char::is_whitespace)
 }
 
-/// The text with the escapes of JSON resolved, where it has any.
+/// Returns the text with the escapes of JSON resolved, if it has any.
 fn unescaped(text: &str) -> Option<SecretValue> {
     if !text.contains('\\') {
         return None;
@@ -196,7 +197,7 @@ fn unescaped(text: &str) -> Option<SecretValue> {
     Some(SecretValue::new(plain))
 }
 
-/// Texts that are written in base64 inside a text.
+/// Returns the texts that are encoded in base64 inside a text.
 fn decoded(text: &str) -> Vec<SecretValue> {
     let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
     let words = text.split(|c| !base64(c)).filter_map(|word| {

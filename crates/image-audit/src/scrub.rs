@@ -1,22 +1,23 @@
-//! Text that others will read, without what is secret in it: values that keyturn manages, and tokens of known forms.
+//! Scrubs secrets from text that other people will read: values that keyturn manages, and tokens of known forms.
 
 use keyturn_secret_value::SecretValue;
 
 use super::managed::{Form, ManagedHit, Matcher};
 use super::rules::{self, Rule};
 
-/// Rounds of the search for managed values: each takes out every form that the one before has found. A text of more forms
-/// than this is not shown at all.
+/// Most rounds of the search for managed values: each round removes every form that the previous one found. A text with
+/// more forms is not shown at all.
 const MOST_ROUNDS: usize = 64;
-/// A shorter secret would be taken out of words that only contain it.
+/// Shortest secret that is replaced. A shorter one would also be cut out of words that only contain it.
 const SHORTEST: usize = 4;
 
-/// Lines of the longest private key that anybody uses, and some more: one that does not end is not waited for for ever.
+/// Most lines of a private key: those of the longest key in use, and some more. A key without an end does not hide
+/// everything behind it.
 const MOST_LINES_OF_A_KEY: usize = 200;
 
-/// The text with a marker, such as `[value:/app/DB_PASSWORD]` or `[github-token]`, in the place of every secret. A line
-/// that holds one in a form that cannot be told from the rest is replaced as a whole, and so is the text where there are
-/// values that it cannot be searched for.
+/// Returns the text with a marker, such as `[value:/app/DB_PASSWORD]` or `[github-token]`, in place of every secret. A
+/// line with a secret in a form that cannot be cut out is replaced completely, and so is the text if there are values
+/// for which it cannot be searched.
 pub fn scrubbed(text: &SecretValue, matcher: &Matcher) -> String {
     if text.is_empty() {
         return String::new();
@@ -29,7 +30,7 @@ pub fn scrubbed(text: &SecretValue, matcher: &Matcher) -> String {
         return "[not shown: too many values of secrets]".to_owned();
     };
     let mut text = text.expose().to_owned();
-    // These stretch over lines.
+    // Private keys have several lines.
     for hit in rules::scan(None, &SecretValue::new(text.clone())) {
         if hit.rule == Rule::PrivateKey && !hit.value.is_empty() {
             text = text.replace(hit.value.expose(), &marker(hit.rule));
@@ -43,7 +44,7 @@ pub fn scrubbed(text: &SecretValue, matcher: &Matcher) -> String {
     shown.collect::<Vec<_>>().join("\n")
 }
 
-/// Which lines are of private keys, also where the text begins or ends in the middle of one.
+/// Marks the lines of private keys, even if the text begins or ends in the middle of one.
 fn of_keys(lines: &[&str]) -> Vec<bool> {
     let mut keys = KeyLines::default();
     let mut of_keys: Vec<bool> = lines.iter().map(|line| keys.is_of_one(line)).collect();
@@ -69,15 +70,15 @@ fn is_boundary(line: &str, which: &str) -> bool {
     line.rfind(which).is_some_and(|at| line[at..].contains("PRIVATE KEY"))
 }
 
-/// Follows private keys from line to line.
+/// Recognises private keys in a text that is read line by line.
 #[derive(Default)]
 pub struct KeyLines {
-    /// How many more lines may be of the key that has begun.
+    /// Most lines that may still belong to the current key.
     left: usize,
 }
 
 impl KeyLines {
-    /// Whether the next line belongs to a private key that does not begin and end in it.
+    /// True if the next line belongs to a private key of several lines.
     pub fn is_of_one(&mut self, line: &str) -> bool {
         let inside = self.left > 0;
         let (begins, ends) = (is_boundary(line, KEY_BEGINS), is_boundary(line, KEY_ENDS));
@@ -111,7 +112,8 @@ fn without_managed(text: &SecretValue, matcher: &Matcher, markers: &mut Vec<Stri
     None
 }
 
-/// Of base64 the characters at both ends tell something of the value too: there all of the word goes.
+/// Replaces a hit. In base64 the characters at both ends also reveal something of the value, so the whole word is
+/// replaced.
 fn replaced(text: &str, hit: &ManagedHit, marker: &str) -> String {
     let written = hit.written.expose();
     if hit.form != Form::Base64 {
@@ -131,7 +133,7 @@ fn replaced(text: &str, hit: &ManagedHit, marker: &str) -> String {
 
 fn line_without_tokens(line: &str, markers: &[String]) -> String {
     let mut hits = rules::scan(None, &SecretValue::new(line.to_owned()));
-    // Of two that overlap the longer one goes first.
+    // If two hits overlap, the longer one is replaced first.
     hits.sort_by_key(|hit| std::cmp::Reverse(hit.value.len()));
     let mut kept = line.to_owned();
     for hit in hits {
@@ -167,7 +169,7 @@ mod tests {
         scrubbed(&SecretValue::new(text.to_owned()), &matcher())
     }
 
-    /// Without values whose fingerprints are these.
+    /// Scrubs the values with these fingerprints from a text.
     fn scrub_of(value: &str, text: &str) -> String {
         let values = [("/app/SHORT".to_owned(), SecretValue::new(value.to_owned()))];
         let matcher = Matcher::new(&ManagedValues::new(&values, &[3; 32])).unwrap();

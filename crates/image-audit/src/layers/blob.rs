@@ -1,4 +1,4 @@
-//! What a file of an archive is, and its content as it was before it was compressed.
+//! Detects the type of a file in an archive and decompresses it.
 
 use std::io::{self, Cursor, Read};
 
@@ -7,13 +7,13 @@ use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
 use super::entries;
 
-/// Largest window of zstd in bytes, which is what is held in memory. Only `--long` and `--ultra` use more.
+/// Largest window of zstd in bytes, all of which is kept in memory. Only `--long` and `--ultra` use more.
 const LARGEST_WINDOW: u64 = 8 << 20;
 
-/// Content whose beginning was looked at.
+/// Content whose beginning was already read.
 type Begun<R> = io::Chain<Cursor<Vec<u8>>, R>;
 
-/// What begins so.
+/// The type of a file, by its beginning.
 pub enum Blob<R: Read> {
     Json(Begun<R>),
     Layer(Layer<R>),
@@ -31,7 +31,7 @@ impl<R: Read> Blob<R> {
     pub fn of(mut reader: R) -> io::Result<Self> {
         let mut beginning = Vec::new();
         reader.by_ref().take(512).read_to_end(&mut beginning)?;
-        // An empty tar is zeros.
+        // An empty tar consists of zeros.
         let tar = entries::is_header(&beginning)
             || (beginning.len() == 512 && beginning.iter().all(|byte| *byte == 0));
         let first = beginning.iter().find(|byte| !byte.is_ascii_whitespace()).copied();
@@ -58,14 +58,14 @@ impl<R: Read> Read for Layer<R> {
     }
 }
 
-/// All frames of a zstd stream. The decoder knows one.
+/// Reads all frames of a zstd stream. The decoder itself reads only one.
 pub struct Zstd<R: Read> {
-    /// Where no frame is being read.
+    /// The stream between two frames.
     source: Option<R>,
     frame: Option<StreamingDecoder<Cursor1<R>, FrameDecoder>>,
 }
 
-/// A byte that was read to see whether there is another frame, and what follows.
+/// One byte that was read to see whether another frame follows, and the rest of the stream.
 type Cursor1<R> = io::Chain<Cursor<Vec<u8>>, R>;
 
 impl<R: Read> Read for Zstd<R> {
@@ -79,7 +79,7 @@ impl<R: Read> Read for Zstd<R> {
                 if read > 0 {
                     return Ok(read);
                 }
-                // The one byte before it is used up.
+                // The chained byte of the previous frame is used up.
                 self.source = self.frame.take().map(|frame| frame.into_inner().into_inner().1);
             }
             let Some(mut source) = self.source.take() else { return Ok(0) };

@@ -1,4 +1,5 @@
-//! Secrets in the content of a file, through a window: no file is held as a whole but a configuration of some size.
+//! Finds secrets in the content of a file, through a window: only a configuration of limited size is in memory as a
+//! whole.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -12,23 +13,23 @@ use crate::managed::Matcher;
 use crate::rule::Rule;
 use crate::rules::{self, Hit};
 
-/// Bytes that are looked at at once.
+/// Bytes that are searched at once.
 pub const WINDOW: usize = 256 << 10;
-/// Bytes that a window shares with the next, so that nothing is torn apart: longer than a token, and than any form of a
-/// parameter of 4 KiB.
+/// Bytes that a window shares with the next one, so that no secret is split: longer than a token, and longer than any
+/// form of a parameter of 4 KiB.
 const OVERLAP: usize = 16 << 10;
-/// Bytes before a mark that are looked at: the number of a bot, `-----BEGIN ENCRYPTED`.
+/// Bytes before a mark that are searched: for the number of a bot, or `-----BEGIN ENCRYPTED`.
 const BEFORE: usize = 64;
-/// Bytes behind the beginning of a mark that are looked at.
+/// Bytes behind the beginning of a mark that are searched.
 const BEHIND: usize = 8 << 10;
-/// Largest configuration in bytes that is looked at by names. Usual are some KiB.
+/// Largest configuration, in bytes, that is searched by names. A few KiB are usual.
 const LARGEST_CONFIGURATION: usize = WINDOW;
-/// Marks in one file that are looked at. Usual are some hundred; what has more was made to take time.
+/// Most marks in one file that are searched. A few hundred are usual; a file with more was made to take time.
 const MOST_MARKS: usize = 200_000;
-/// Findings in one file: a list of thousands of tokens is no news after the first.
+/// Most findings in one file: after the first tokens of a long list, more are not useful.
 const MOST_HITS: usize = 64;
 
-/// Looks into files, one after the other, with one buffer.
+/// Searches files, one after the other, with one buffer.
 pub struct Contents<'a> {
     marks: AhoCorasick,
     matcher: Option<&'a Matcher>,
@@ -37,13 +38,13 @@ pub struct Contents<'a> {
 
 impl<'a> Contents<'a> {
     pub fn new(matcher: Option<&'a Matcher>) -> Self {
-        // Some marks end with another one.
+        // Some marks end with another mark.
         let marks = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(formats::marks());
         let marks = marks.expect("a hundred short words are no automaton too large");
         Self { marks, matcher, buffer: zeroize::Zeroizing::new(vec![0; WINDOW]) }
     }
 
-    /// Everything secret in the first `most` bytes of a file, and whether these were looked at in full.
+    /// Returns every secret in the first `most` bytes of a file, and true if these were searched completely.
     pub fn scan(
         &mut self,
         treatment: Treatment,
@@ -82,7 +83,7 @@ impl<'a> Contents<'a> {
         }
     }
 
-    /// What is secret in a path itself.
+    /// Returns the secrets in a path itself.
     pub fn path(&mut self, path: &str) -> Vec<Hit> {
         let length = path.len().min(WINDOW);
         self.buffer[..length].copy_from_slice(&path.as_bytes()[..length]);
@@ -94,7 +95,7 @@ impl<'a> Contents<'a> {
         hits
     }
 
-    /// By all rules, as a text.
+    /// Searches a text by all rules.
     fn configuration(&self, content: &[u8]) -> Vec<Hit> {
         let text = SecretValue::new(String::from_utf8_lossy(content).into_owned());
         let mut hits = rules::scan(None, &text);
@@ -104,7 +105,7 @@ impl<'a> Contents<'a> {
         hits
     }
 
-    /// What is a secret by its form, where a mark begins in `range`; private keys only with `keys`.
+    /// Adds the secrets recognised by form whose mark begins in `range`; private keys only with `keys`.
     fn tokens(&self, range: Range<usize>, filled: usize, keys: bool, hits: &mut Vec<Hit>, marks: &mut usize) {
         let (mut next, mut until) = (range.start, range.start);
         while next < range.end && hits.len() < MOST_HITS && *marks > 0 {
@@ -120,7 +121,7 @@ impl<'a> Contents<'a> {
             if rule == Rule::PrivateKey && !(keys && is_key_material(token)) {
                 continue;
             }
-            // A longer mark may begin where a shorter one does.
+            // A longer mark may begin at the position of a shorter one.
             if !hits.iter().any(|hit| hit.value.expose().contains(token)) {
                 let value = SecretValue::new(token.to_owned());
                 hits.push(Hit { rule, name: None, value, parameter: None });
@@ -134,7 +135,7 @@ fn add_managed_bytes(hits: &mut Vec<Hit>, bytes: &[u8], matcher: &Matcher) {
         if hits.iter().all(|hit| hit.parameter.as_ref() != Some(&managed.name)) {
             hits.retain(|hit| !hit.value.expose().contains(managed.written.expose()));
             let (value, parameter) = (managed.written, Some(managed.name));
-            // First, so that no flood of others takes its place.
+            // Managed values come first, so that many other hits cannot displace them.
             hits.insert(0, Hit { rule: Rule::ManagedValue, name: None, value, parameter });
         }
     }
@@ -153,8 +154,8 @@ fn fill(content: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// The ASCII text around a place, and where in it the place is. Tokens are nothing else, and programs are full of it.
-/// `until` is where the text ends that was looked at last.
+/// Returns the ASCII text around a position, and the position in that text. Tokens consist of ASCII only, and programs
+/// contain much of it. `until` is the end of the last text that was searched.
 fn printable_around<'a>(bytes: &'a [u8], at: usize, until: &mut usize) -> (&'a str, usize) {
     let printable = |byte: &u8| byte.is_ascii_graphic() || b" \t\r\n".contains(byte);
     let before = bytes[at.saturating_sub(BEFORE)..at].iter().rev().take_while(|byte| printable(byte)).count();
@@ -164,12 +165,12 @@ fn printable_around<'a>(bytes: &'a [u8], at: usize, until: &mut usize) -> (&'a s
     (std::str::from_utf8(&bytes[at - before..*until]).unwrap_or_default(), before)
 }
 
-/// Whether PEM has a key, and not what a program prints around one: a line of base64 follows.
+/// True if a line of base64 follows the PEM header, so that this is a key and not a header inside a program.
 fn is_key_material(body: &str) -> bool {
     let base64 = |line: &str| {
         line.len() >= 40 && line.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte))
     };
-    // In JSON, and in programs, the ends of lines are escaped.
+    // In JSON and in programs the ends of lines are escaped.
     let varied = |line: &str| crate::names::entropy(line) >= 3.5;
     body.split(['\n', '\r', ' ', '"', '\'', '\\'])
         .map(|line| line.strip_prefix(['n', 'r']).filter(|rest| rest.len() >= 40).unwrap_or(line))

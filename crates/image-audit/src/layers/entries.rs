@@ -1,17 +1,17 @@
-//! The entries of a tar, one after the other, as a stream and without trust.
+//! Reads the entries of a tar one after the other, as a stream, without trusting the input.
 //!
-//! Nothing is written to a disk, so no path leads anywhere and no link is followed. Headers are read by the `tar` crate;
-//! going from one to the next is done here, since the crate would read a path of any length into memory.
+//! Nothing is written to a disk, so no path leads anywhere and no link is followed. The `tar` crate parses the headers;
+//! this file moves from one header to the next, since the crate would read a path of any length into memory.
 
 use std::io::{self, Read};
 
 use tar::{EntryType, Header, PaxExtensions};
 
 const BLOCK: usize = 512;
-/// Longest extended header in bytes. Paths have 4096 at most, attributes (`xattr`) 64 KiB.
+/// Longest extended header, in bytes. Paths have at most 4096, attributes (`xattr`) 64 KiB.
 const LONGEST_EXTENSION: u64 = 1 << 20;
 
-/// Why a tar cannot be read on.
+/// The reason why a tar cannot be read further.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
     #[error("it is cut off")]
@@ -24,33 +24,33 @@ pub enum TarError {
     Read(#[from] io::Error),
 }
 
-/// What an entry is, as far as it matters here.
+/// The type of an entry, as far as the audit needs it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Kind {
     File,
-    /// Hard or symbolic, to this path.
+    /// A hard or symbolic link to this path.
     Link(Vec<u8>),
     Other,
 }
 
-/// An entry; its content is read from the [`Tar`].
+/// An entry; read its content from the [`Tar`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
     pub path: Vec<u8>,
     pub kind: Kind,
-    /// Of the content, in bytes.
+    /// Size of the content, in bytes.
     pub size: u64,
 }
 
-/// Reads the content of the entry that [`Tar::next_entry`] gave last.
+/// A reader of the content of the last entry that [`Tar::next_entry`] returned.
 pub struct Tar<R> {
     inner: R,
-    /// Bytes of the content that were not read yet, and of the padding behind it.
+    /// Bytes of the content that are not read yet, and of the padding behind it.
     left: u64,
     padding: u64,
 }
 
-/// What extended headers say of the entry behind them.
+/// Values of extended headers for the entry behind them.
 #[derive(Default)]
 struct Extensions {
     path: Option<Vec<u8>>,
@@ -63,7 +63,7 @@ impl<R: Read> Tar<R> {
         Self { inner, left: 0, padding: 0 }
     }
 
-    /// The next entry; what was left of the one before is skipped. `None` at the end.
+    /// Returns the next entry and skips the rest of the previous one; `None` at the end.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut extensions = Extensions::default();
         loop {
@@ -91,7 +91,7 @@ impl<R: Read> Tar<R> {
             self.of_size(size);
         }
         if kind.is_gnu_sparse() && header.as_gnu().is_some_and(tar::GnuHeader::is_extended) {
-            // Lists where the holes are; the content has none.
+            // These blocks list the holes; the content does not include them.
             while self.block()?.ok_or(TarError::Truncated)?[504] == 1 {}
         }
         let path = extensions.path.unwrap_or_else(|| header.path_bytes().into_owned());
@@ -99,11 +99,11 @@ impl<R: Read> Tar<R> {
         let kind = match kind {
             EntryType::Link | EntryType::Symlink => Kind::Link(link.unwrap_or_default()),
             EntryType::Directory | EntryType::Char | EntryType::Block | EntryType::Fifo => Kind::Other,
-            // What is of no known type is to be treated as a file, says POSIX.
+            // POSIX says that an entry of unknown type is to be treated as a file.
             _ => Kind::File,
         };
         if kind != Kind::File {
-            // Whatever size they claim, nothing of it follows.
+            // No content follows, whatever size the header claims.
             self.of_size(0);
         }
         Ok(Entry { path, kind, size: self.left })
@@ -126,7 +126,7 @@ impl<R: Read> Tar<R> {
         Ok(content)
     }
 
-    /// A header whose sum is right; `None` at the end, which is a block of zeros or the end of the stream.
+    /// Returns a header with a correct checksum; `None` at the end, which is a block of zeros or the end of the stream.
     fn header(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
         match self.block()? {
             None => Ok(None),
@@ -196,13 +196,13 @@ impl Extensions {
     }
 }
 
-/// Whether a block of 512 bytes begins a tar: its sum is right.
+/// True if a block of 512 bytes begins a tar: its checksum is correct.
 pub fn is_header(block: &[u8]) -> bool {
     if block.len() < BLOCK {
         return false;
     }
     let header = Header::from_byte_slice(&block[..BLOCK]);
-    // The field of the sum itself counts as spaces.
+    // The bytes of the checksum itself count as spaces.
     let sum: u32 = block[..148].iter().chain(&block[156..BLOCK]).map(|byte| u32::from(*byte)).sum();
     header.cksum().is_ok_and(|said| said == sum + 8 * u32::from(b' '))
 }

@@ -1,4 +1,4 @@
-//! Which files of an archive are the configurations and layers of its images: `manifest.json` of `docker save`, and
+//! Finds the configurations and layers of the images in an archive: from `manifest.json` of `docker save`, and from
 //! `index.json` of an OCI layout.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,10 +9,10 @@ use serde::Deserialize;
 
 use super::LayersError;
 
-/// The JSON files of an archive by path. Configurations hold what the image's variables hold.
+/// The JSON files of an archive by path. Configurations contain the values of the image's variables.
 pub type Documents = BTreeMap<String, SecretValue>;
 
-/// An image that an archive says it has.
+/// An image that an archive lists.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// Path of the image's configuration.
@@ -20,11 +20,11 @@ pub struct Manifest {
     pub names: Vec<String>,
     /// Paths of the layers, from the base image upwards.
     pub layers: Vec<String>,
-    /// What it runs on, where that is said.
+    /// The platform of the image, if the archive says it.
     pub platform: Option<Platform>,
 }
 
-/// What an image runs on.
+/// The operating system and processor of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Platform {
     #[serde(default)]
@@ -36,7 +36,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// As builders call what is no image of any platform.
+    /// True for the platform that builders write into statements, which are not images.
     fn is_unknown(&self) -> bool {
         self.os == "unknown" && self.architecture == "unknown"
     }
@@ -81,8 +81,8 @@ struct Descriptor {
     platform: Option<Platform>,
 }
 
-/// Finds the images of an archive: those of all platforms and of both lists, each once. `is_layer` says which of its
-/// files are tars.
+/// Finds the images of an archive: those of all platforms and of both lists, each once. `is_layer` returns true for its
+/// files that are tars.
 pub fn find(documents: &Documents, is_layer: impl Fn(&str) -> bool) -> Result<Vec<Manifest>, LayersError> {
     let mut walk = Walk { documents, seen: BTreeSet::new(), images: Vec::new() };
     if let Some(manifest) = documents.get("manifest.json") {
@@ -111,8 +111,8 @@ pub fn find(documents: &Documents, is_layer: impl Fn(&str) -> bool) -> Result<Ve
     if images.is_empty() { Err(LayersError::NoManifest) } else { Ok(images) }
 }
 
-/// Whether it has the form of an image and is what a builder says of one: its provenance, what it is made of, a signature.
-/// None of these has files. A platform alone could be claimed by any image.
+/// True if this has the form of an image but is a builder's statement about one: provenance, a bill of materials, a
+/// signature. Statements have no files. The platform alone proves nothing, since any image could claim it.
 fn is_statement(documents: &Documents, image: &Manifest, is_layer: impl Fn(&str) -> bool) -> bool {
     if image.platform.as_ref().is_some_and(Platform::is_unknown) {
         return !image.layers.iter().any(|path| is_layer(path));
@@ -120,7 +120,7 @@ fn is_statement(documents: &Documents, image: &Manifest, is_layer: impl Fn(&str)
     !image.layers.is_empty() && image.layers.iter().all(|path| documents.contains_key(path))
 }
 
-/// What the configuration says of it.
+/// Returns the platform from the configuration.
 fn platform(documents: &Documents, config: &str) -> Option<Platform> {
     let platform: Platform = serde_json::from_str(documents.get(config)?.expose()).ok()?;
     (!platform.os.is_empty()).then_some(platform)
@@ -139,13 +139,13 @@ fn saved(manifest: &SecretValue) -> Result<Vec<Manifest>, LayersError> {
 
 struct Walk<'a> {
     documents: &'a Documents,
-    /// Each document is read once, so that indexes in a circle come to an end.
+    /// Documents that were already read. Each is read once, so that circular indexes end.
     seen: BTreeSet<String>,
     images: Vec<Manifest>,
 }
 
 impl Walk<'_> {
-    /// Goes through an index, and those in it.
+    /// Walks through an index and the indexes in it.
     fn index(
         &mut self,
         index: &SecretValue,
@@ -165,12 +165,12 @@ impl Walk<'_> {
         }
         for manifest in index.manifests.unwrap_or_default() {
             let annotations = manifest.annotations.unwrap_or_default();
-            // A statement about another manifest, and no image.
+            // This is a statement about another manifest, not an image.
             if annotations.contains_key("vnd.docker.reference.type") {
                 continue;
             }
             let path = path_of(&manifest.digest)?;
-            // Of an image for several platforms only what was pulled is there.
+            // Of an image for several platforms, only the pulled ones are in the archive.
             let Some(document) = self.documents.get(&path) else { continue };
             if !self.seen.insert(path) {
                 continue;
@@ -183,7 +183,7 @@ impl Walk<'_> {
     }
 }
 
-/// `sha256:0a…` is `blobs/sha256/0a…`.
+/// Returns the path of a digest: `blobs/sha256/0a…` for `sha256:0a…`.
 fn path_of(digest: &str) -> Result<String, LayersError> {
     let wrong = || LayersError::Manifest { path: "index.json".to_owned() };
     let (algorithm, hex) = digest.split_once(':').ok_or_else(wrong)?;

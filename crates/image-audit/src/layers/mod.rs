@@ -1,8 +1,8 @@
-//! The files of an image's layers, as `docker save` writes them: a tar of tars, read once, as a stream.
+//! Searches the files of an image's layers as `docker save` writes them: a tar of tars, read once, as a stream.
 //!
-//! What a later layer deletes is still in the lower one, so every layer is looked at as if it were alone. Nothing is
+//! A file that a later layer deletes is still in the lower layer, so every layer is searched separately. Nothing is
 //! unpacked to a disk. Memory holds one window of a file ([`content::WINDOW`]), the JSON that describes the image, and
-//! what was found, each bounded; what is beyond a bound is counted as not looked at.
+//! the findings, each limited; everything beyond a limit is counted as not searched.
 
 mod blob;
 pub mod content;
@@ -24,24 +24,24 @@ use places::Treatment;
 use super::managed::Matcher;
 use super::rules::Hit;
 
-/// Largest JSON file of an archive in bytes, and all of them. A configuration is some 10 KiB.
+/// Largest JSON file of an archive in bytes, and largest total of all of them. A configuration has about 10 KiB.
 const LARGEST_DOCUMENT: u64 = 4 << 20;
 const ALL_DOCUMENTS: usize = 8 << 20;
-/// Longest path in bytes that is reported as it is.
+/// Longest path, in bytes, that is reported completely.
 const LONGEST_PATH: usize = 400;
-/// Files of an archive itself: layers, and what describes them.
+/// Most files of an archive itself: layers, and the files that describe them.
 const MOST_BLOBS: usize = 10_000;
 
-/// How much is looked at.
+/// Limits of the search.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Of a file, in bytes. Larger are models, archives and databases.
+    /// Bytes of one file. Larger files are models, archives and databases.
     pub file: u64,
-    /// Of all layers together, in bytes as they are unpacked.
+    /// Bytes of all layers together, uncompressed.
     pub total: u64,
-    /// Findings.
+    /// Number of findings.
     pub findings: usize,
-    /// When to stop.
+    /// Time at which the search stops.
     pub deadline: Option<Instant>,
 }
 
@@ -51,7 +51,7 @@ impl Default for Limits {
     }
 }
 
-/// Why an archive cannot be looked at.
+/// The reason why an archive cannot be searched.
 #[derive(Debug, thiserror::Error)]
 pub enum LayersError {
     #[error("the archive of the image cannot be read: {0}")]
@@ -68,29 +68,29 @@ pub enum LayersError {
     Missing(String),
 }
 
-/// Something secret in a file of a layer.
+/// A secret in a file of a layer.
 pub struct FileHit {
-    /// As it is in the tar, without what a terminal would act upon.
+    /// The path in the tar, without characters that control a terminal.
     pub path: String,
-    /// The layers that have it, numbered as the history is. Empty where nothing could be learned of the order.
+    /// The layers that contain it, numbered as in the history. Empty if the order of the layers is unknown.
     pub layers: Vec<usize>,
     pub hit: Hit,
 }
 
-/// How much was looked at, and what was not.
+/// The extent of the search, and what it left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Looked {
     pub layers: usize,
     pub files: u64,
-    /// Of the layers as they are unpacked.
+    /// Bytes of the layers, uncompressed.
     pub bytes: u64,
-    /// Documentation and tests of packages, where only managed values count.
+    /// Number of files of documentation and tests of packages, where only managed values count.
     pub examples: u64,
-    /// Files of which only the beginning was looked at.
+    /// Number of files of which only the beginning was searched.
     pub cut: u64,
-    /// What was found beyond the most that is kept.
+    /// Number of findings beyond the limit.
     pub left_out: u64,
-    /// Why not all layers were looked at in full.
+    /// Reasons why not all layers were searched completely.
     pub problems: Vec<String>,
 }
 
@@ -106,21 +106,21 @@ impl Looked {
     }
 }
 
-/// What an archive has of an image.
+/// The data of one image in an archive.
 pub struct Archive {
     pub hits: Vec<FileHit>,
     pub looked: Looked,
-    /// The image's configuration as JSON, with its history. Missing where the end of the archive was not reached.
+    /// The image's configuration as JSON, including its history. `None` if the end of the archive was not reached.
     pub config: Option<SecretValue>,
-    /// What the image is called.
+    /// Names of the image.
     pub names: Vec<String>,
     /// The image's ID, which is the digest of the configuration.
     pub id: String,
-    /// What it runs on, such as `linux/arm64`, where that is said.
+    /// The platform, such as `linux/arm64`, if the archive says it.
     pub platform: Option<String>,
 }
 
-/// Looks at an archive as `docker save` writes it. Several images, as of several platforms, count as one.
+/// Searches an archive as `docker save` writes it. Several images, for example of several platforms, count as one.
 pub fn scan(archive: impl Read, matcher: Option<&Matcher>, limits: Limits) -> Result<Archive, LayersError> {
     let mut images = scan_images(archive, matcher, limits)?.into_iter();
     let Some(mut all) = images.next() else { return Err(LayersError::NoManifest) };
@@ -133,7 +133,7 @@ pub fn scan(archive: impl Read, matcher: Option<&Matcher>, limits: Limits) -> Re
     Ok(all)
 }
 
-/// Looks at an archive, and tells its images apart. There is at least one.
+/// Searches an archive and returns one result per image. There is at least one.
 pub fn scan_images(
     archive: impl Read,
     matcher: Option<&Matcher>,
@@ -160,12 +160,12 @@ pub fn scan_images(
 
 struct Scan<'a> {
     contents: Contents<'a>,
-    /// Whether there are managed values, which count in every file.
+    /// True if there are managed values, which count in every file.
     values_only: bool,
     limits: Limits,
-    /// Bytes of layers that may still be looked at.
+    /// Bytes of layers that may still be searched.
     left: u64,
-    /// By the path in the archive.
+    /// The layers by their paths in the archive.
     blobs: BTreeMap<String, LayerOf>,
     documents: Documents,
     links: BTreeMap<String, String>,
@@ -175,12 +175,12 @@ struct Scan<'a> {
 #[derive(Default)]
 struct LayerOf {
     hits: Vec<(String, Hit)>,
-    /// Without its problem: that is told with the layer's number.
+    /// The result without the problem, which is reported with the layer's number.
     looked: Looked,
     problem: Option<String>,
 }
 
-/// Reads so many bytes at most, and not past the deadline.
+/// A reader with a limit of bytes and a deadline.
 struct Bounded<'a, R> {
     inner: R,
     left: &'a mut u64,
@@ -217,7 +217,7 @@ impl Scan<'_> {
             }
             let path = name(&entry.path);
             match entry.kind {
-                // A layer that is the same as another one.
+                // A layer that is equal to another one.
                 Kind::Link(target) => drop(self.links.insert(path.clone(), beside(&path, &name(&target)))),
                 Kind::File => match Blob::of(&mut outer).map_err(TarError::from)? {
                     Blob::Layer(layer) => {
@@ -243,7 +243,7 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// One layer. What is wrong with it is its problem alone, but for the end of the time.
+    /// Searches one layer. An error in it concerns only this layer, except for the deadline.
     fn layer(&mut self, layer: impl Read) -> Result<LayerOf, LayersError> {
         let mut result = LayerOf::default();
         let before = self.left;
@@ -313,7 +313,7 @@ impl Scan<'_> {
         Ok(hits.into_iter().map(|hit| (shown.clone(), hit)).collect())
     }
 
-    /// The hits by the images and their layers.
+    /// Assigns the hits to the images and their layers.
     fn images(&self) -> Result<Vec<Archive>, LayersError> {
         let manifests = manifest::find(&self.documents, |path| self.blobs.contains_key(path))?;
         let (mut images, mut missing) = (Vec::new(), Vec::new());
@@ -340,7 +340,7 @@ impl Scan<'_> {
         let numbers = numbers(config, manifest.layers.len());
         let mut paths: Vec<(&String, usize)> = Vec::new();
         for (path, number) in manifest.layers.iter().zip(numbers) {
-            // Links were written by docker: one that leads to another is not.
+            // Docker wrote these links, so a link never leads to another link.
             let path = match self.blobs.contains_key(path) {
                 true => path,
                 false => self.links.get(path).unwrap_or(path),
@@ -356,7 +356,7 @@ impl Scan<'_> {
                     "layer {number} is not in the archive, or packed in a way that is not known"
                 ));
             }
-            // The same layer twice, as an empty one, was looked at above.
+            // A layer that occurs twice, such as an empty one, was already counted.
             let Some(layer) = layer.filter(|_| !again) else { continue };
             looked.add(&layer.looked);
             looked.problems.extend(layer.problem.iter().map(|problem| format!("layer {number}: {problem}")));
@@ -375,7 +375,7 @@ impl Scan<'_> {
         }
     }
 
-    /// What was found before the time was over.
+    /// Returns the findings of a search that the deadline stopped, without the order of layers.
     fn without_order(self) -> Archive {
         let mut looked = Looked::default();
         looked.problems.push("the time was over before all layers were looked at".to_owned());
@@ -387,7 +387,7 @@ impl Scan<'_> {
     }
 }
 
-/// The same secret in the same file of several layers is one finding.
+/// Adds a hit. The same secret in the same file of several layers is one finding.
 fn add(hits: &mut Vec<FileHit>, path: String, layers: &[usize], hit: Hit) {
     let known = hits.iter_mut().find(|known| {
         known.path == path && known.hit.rule == hit.rule && known.hit.value.same_as(&hit.value)
@@ -402,7 +402,7 @@ fn add(hits: &mut Vec<FileHit>, path: String, layers: &[usize], hit: Hit) {
     }
 }
 
-/// The entries of the history that made the layers, from 1; those that made none are between them.
+/// Returns the entries of the history that made the layers, numbered from 1. Other entries between them made no layer.
 fn numbers(config: &SecretValue, layers: usize) -> Vec<usize> {
     #[derive(serde::Deserialize)]
     struct Config {
@@ -420,7 +420,7 @@ fn numbers(config: &SecretValue, layers: usize) -> Vec<usize> {
     if numbers.len() == layers { numbers } else { (1..=layers).collect() }
 }
 
-/// A path without `./` and `/` before it.
+/// Returns a path without leading `./` and `/`.
 fn name(path: &[u8]) -> String {
     let path = String::from_utf8_lossy(path);
     let mut rest = path.as_ref();
@@ -430,7 +430,7 @@ fn name(path: &[u8]) -> String {
     rest.to_owned()
 }
 
-/// What a link at `path` in the archive means: `../<layer>/layer.tar`.
+/// Resolves a link at `path` in the archive: `../<layer>/layer.tar`.
 fn beside(path: &str, target: &str) -> String {
     let mut folders: Vec<&str> = path.split('/').collect();
     folders.pop();
@@ -444,7 +444,7 @@ fn beside(path: &str, target: &str) -> String {
     folders.join("/")
 }
 
-/// A path as it may stand in a report.
+/// Returns a path in the form for a report.
 fn shown(path: &str) -> String {
     let plain: String = path.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     match plain.char_indices().nth(LONGEST_PATH) {

@@ -1,24 +1,24 @@
-//! Which rules apply to a file, by its path.
+//! Chooses the rules for a file by its path.
 //!
-//! A base image has ten thousand files in which words like `password=` stand: programs, translations, documentation.
-//! Names say something only where people write secrets down, which is in configuration; what is a secret by its form
-//! is one everywhere, except where packages keep examples and the keys of their own tests.
+//! A base image has ten thousand files that contain words like `password=`: programs, translations, documentation.
+//! Names are evidence only in files where people write secrets, that is in configuration. A token that is recognised
+//! by its form counts everywhere, except where packages keep examples and the keys of their own tests.
 
-/// How a file is looked at.
+/// The rules for a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Treatment {
-    /// By all rules, names among them.
+    /// All rules, including names.
     Configuration,
-    /// For what is a secret by its form, and for managed values.
+    /// Tokens recognised by their form, and managed values.
     Forms,
-    /// The same for files of packages. Their programs have the private keys of their own self-tests in them, so these
-    /// count in texts only.
+    /// The same, for files of packages. Their programs contain the private keys of their own self-tests, so private
+    /// keys count in texts only.
     Package,
-    /// For managed values only: documentation, and tests of packages.
+    /// Managed values only: documentation, and tests of packages.
     Examples,
 }
 
-/// Folders of packages: what is written there nobody of the project has written.
+/// Folders of packages. The people of the project did not write these files.
 const PACKAGES: [&str; 14] = [
     "/site-packages/",
     "/dist-packages/",
@@ -51,7 +51,7 @@ const EXAMPLES: [&str; 11] = [
     "/doc/",
 ];
 
-/// Keys that packages make when they are installed, and that nobody trusts.
+/// Keys that packages create when they are installed, and that nobody trusts.
 const EVERYBODYS: [&str; 1] = ["etc/ssl/private/ssl-cert-snakeoil.key"];
 
 /// Files in which programs and people keep credentials.
@@ -100,7 +100,7 @@ const CONFIGURATIONS: [&str; 42] = [
     ".rediscli_history",
 ];
 
-/// Beginnings of names of settings, where the ending says that it is one of these formats.
+/// Beginnings of settings files' names, for files whose ending is one of these formats.
 const SETTINGS: [&str; 12] = [
     "config",
     "settings",
@@ -118,10 +118,10 @@ const SETTINGS: [&str; 12] = [
 const FORMATS: [&str; 9] =
     [".yml", ".yaml", ".json", ".toml", ".ini", ".cfg", ".conf", ".properties", ".tfvars"];
 
-/// What stands at the end of a name of a file that is a pattern for others.
+/// Endings of the names of template files.
 const PATTERNS: [&str; 6] = ["example", "sample", "template", "dist", "tpl", "defaults"];
 
-/// How to look at the file of this path, which has no slash at its beginning.
+/// Returns the rules for the file at this path, which does not begin with a slash.
 pub fn treatment(path: &str) -> Treatment {
     let path = format!("/{path}");
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
