@@ -1,8 +1,8 @@
-//! Many runs that have their beginning in common: it is run once, and right before each fault the process forks. The copy
-//! goes on with that fault and tells how it ended; the original goes on without.
+//! Runs with a common beginning: the beginning runs once, and right before each fault the process forks. The copy
+//! continues with that fault and reports its end; the original continues without it.
 //!
-//! A fork copies the calling thread alone. What another one has locked in that moment stays locked in the copy, so these
-//! tests run in a process with no second thread: [`alone`].
+//! A fork copies only the calling thread. A lock that another thread holds at that moment stays locked in the copy, so
+//! these tests run in a process without a second thread: [`alone`].
 
 #![expect(unsafe_code, reason = "a run branches off by fork(), which the standard library does not have")]
 
@@ -23,21 +23,22 @@ use crate::scenarios::Scenario;
 #[global_allocator]
 static MEMORY: Memory = Memory::new();
 
-/// Where a run branches off, and into how many.
+/// The effects at which a run branches off, with the faults for each.
 pub struct Branches {
     faults: BTreeMap<usize, Vec<Fault>>,
-    /// What has been told of each fault, in the order in which they branched off.
+    /// The reports for each fault, in the order in which they branched off.
     told: Vec<((usize, Fault), Vec<u8>)>,
-    /// In a copy: where it tells.
+    /// In a copy: the pipe for its report.
     copy: Option<PipeWriter>,
 }
 
 impl Branches {
-    /// Called right before an effect: returns once without a fault, and in a copy of this process with each of them.
+    /// Branches off right before an effect: returns once without a fault, and in a copy of this process with each of
+    /// its faults.
     pub fn branch_off(&mut self, effect: usize) -> Option<Fault> {
         for fault in self.faults.remove(&effect).unwrap_or_default() {
             let (mut reader, writer) = std::io::pipe().expect("a pipe");
-            // SAFETY: no other thread is there that could hold a lock.
+            // SAFETY: there is no other thread that could hold a lock.
             match unsafe { libc::fork() } {
                 -1 => panic!("no process for {effect} {fault:?}: {}", std::io::Error::last_os_error()),
                 0 => {
@@ -50,7 +51,7 @@ impl Branches {
                     drop(writer);
                     let mut told = Vec::new();
                     reader.read_to_end(&mut told).expect("a pipe can be read");
-                    // SAFETY: a child of this process that nobody else waits for.
+                    // SAFETY: this is a child of this process, and nobody else waits for it.
                     unsafe { libc::waitpid(copy, std::ptr::null_mut(), 0) };
                     self.told.push(((effect, fault), told));
                 }
@@ -60,8 +61,8 @@ impl Branches {
     }
 }
 
-/// Runs a scenario with this plan and each of these faults besides, each in a run of its own, and says what `tell` makes of
-/// each end; and how it ended without them.
+/// Runs a scenario with this plan and, each in a separate run, one of these faults in addition. Returns the end without
+/// them, and the result of `tell` for each end.
 pub fn run_with_each<T: Serialize + DeserializeOwned>(
     scenario: &Scenario,
     plan: &Plan,
@@ -77,13 +78,13 @@ pub fn run_with_each<T: Serialize + DeserializeOwned>(
     let ended = catch_unwind(AssertUnwindSafe(|| run_along(scenario, plan, attention, branches.clone())));
     let mut branches = branches.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(mut writer) = branches.copy.take() {
-        // Whatever happens, a copy must not go on as if it were the test. What has not been told says that it panicked.
+        // A copy must never continue as the test itself, whatever happens. If it panicked, it sends no report.
         let _ = catch_unwind(AssertUnwindSafe(|| {
             let told = ended.map(|ending| serde_json::to_vec(&tell(ending)));
             writer.write_all(&told.unwrap_or_else(|panic| resume_unwind(panic)).expect("it is plain data"))
         }));
         drop(writer);
-        // SAFETY: ends this process at once.
+        // SAFETY: this ends the process at once.
         unsafe { libc::_exit(0) }
     }
     let ending = ended.unwrap_or_else(|panic| resume_unwind(panic));
@@ -96,7 +97,7 @@ pub fn run_with_each<T: Serialize + DeserializeOwned>(
     (ending, told.collect())
 }
 
-/// Runs the body of the test of this name in a process of its own.
+/// Runs the body of the test with this name in a separate process.
 pub fn alone(test: &str, body: impl FnOnce()) {
     const HERE: &str = "KEYTURN_SIMULATION_ALONE";
     if std::env::var_os(HERE).is_some() {

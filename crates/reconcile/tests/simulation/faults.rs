@@ -1,11 +1,11 @@
-//! What can go wrong with one effect, and at which effect of a run it does.
+//! The faults of one effect, and the effects of a run at which they happen.
 
 use std::fmt;
 
-/// What a call does. Which faults make sense depends on it.
+/// The kind of a call. It decides which faults make sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// The reads from Parameter Store that a decision is made from; they count as one.
+    /// Reading Parameter Store for a decision; the reads together count as one effect.
     Observe,
     /// Creating a record or an abort marker.
     Stage,
@@ -21,65 +21,66 @@ pub enum Kind {
     IncidentStatus,
     StartJob,
     DeleteJob,
-    /// Deleting the Secret with the task of a Job that is over.
+    /// Deleting the Secret with the task of a finished Job.
     DeleteTask,
-    /// Looking at the roles of a target.
+    /// Observing the roles of a target.
     LookAtTarget,
-    /// Having a target make a login.
+    /// Letting a target create a login.
     Issue,
-    /// Giving a role a new password.
+    /// Setting a new password of a role.
     Install,
-    /// Taking the login from a role.
+    /// Removing the login of a role.
     Retire,
     EndSessions,
-    /// Making roles from the one in use.
+    /// Creating roles from the one in use.
     SetUp,
 }
 
-/// Each hits one effect: a call that changes the world outside, or the reads a decision is made from.
+/// A fault. Each hits one effect: a call that changes the world outside, or the reads for a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// The controller dies right before the effect.
     CrashBefore,
-    /// The controller dies right after the effect, before it hears the answer.
+    /// The controller dies right after the effect, before the answer arrives.
     CrashAfter,
-    /// Throttled, or the API server is away: certainly not applied, worth another try.
+    /// Throttled, or the API server is unavailable: certainly not applied, worth a retry.
     Refused,
-    /// Rejected in a way that another try cannot mend; it is mended from outside later.
+    /// Rejected in a way that a retry cannot fix; somebody fixes it later.
     Rejected,
     /// No answer, and not applied.
     TimedOutNotApplied,
     /// No answer, but applied.
     TimedOutApplied,
-    /// No answer; applied when a few other effects have happened.
+    /// No answer; applied after a few other effects.
     AppliedSoon,
-    /// No answer; applied just before the grace is over.
+    /// No answer; applied just before the end of the grace.
     AppliedLate,
-    /// Sent twice in a row, as a client below us may: the second answer is the one that is heard.
+    /// Sent twice in a row, as an HTTP client may do: the controller receives the second answer.
     Duplicated,
-    /// Applied, and once more when a few other effects have happened.
+    /// Applied, and applied again after a few other effects.
     DuplicatedSoon,
-    /// Applied, and once more just before the grace is over.
+    /// Applied, and applied again just before the end of the grace.
     DuplicatedLate,
-    /// Nothing that is read for a while shows the last change.
+    /// Reads do not show the last change for a while.
     StaleReads,
-    /// Only the listing (records, markers) lags.
+    /// Only the listing (records, markers) is stale.
     StaleListing,
-    /// Only the histories lag.
+    /// Only the histories are stale.
     StaleHistories,
-    /// The controller is paused before the effect; another one leads; the first one wakes up a few effects later.
+    /// The controller is paused before the effect, and another one becomes the leader. The first one wakes up a
+    /// few effects later.
     ZombieSoon,
-    /// The same, and it wakes up just before the grace is over.
+    /// The same, but it wakes up just before the end of the grace.
     ZombieLate,
     /// Somebody empties the status of every object.
     StatusEmptied,
-    /// The controller dies after the effect, and every status is emptied.
+    /// The controller dies after the effect, and somebody empties every status.
     CrashAndStatusEmptied,
-    /// The controller dies after the effect, and what its successor reads does not show it.
+    /// The controller dies after the effect, and its successor's reads do not show the effect.
     CrashAndStaleReads,
-    /// The pod of the Job is evicted before it did anything.
+    /// The pod of the Job is evicted before it has done anything.
     Evicted,
-    /// The pod of the Job is evicted after the deploy script ran.
+    /// The pod of the Job is evicted after the deploy script has run.
     EvictedAfterScript,
 }
 
@@ -108,13 +109,13 @@ impl Fault {
         Fault::EvictedAfterScript,
     ];
 
-    /// Whether the fault says something of its own about an effect of this kind.
+    /// True if the fault makes a difference for an effect of this kind.
     pub fn concerns(self, kind: Kind) -> bool {
         use Fault::*;
         match self {
             StaleReads | StaleListing | StaleHistories => kind == Kind::Observe,
             Evicted | EvictedAfterScript => kind == Kind::StartJob,
-            // Nothing rests on when that happens, nor how often.
+            // Nothing depends on the time or the number of these deletions.
             AppliedSoon | AppliedLate | Duplicated | DuplicatedSoon | DuplicatedLate | CrashAndStaleReads
                 if kind == Kind::DeleteTask =>
             {
@@ -129,7 +130,7 @@ impl Fault {
     }
 }
 
-/// Faults by the number of the effect they hit, counted from 0.
+/// Faults with the number of the effect that they hit, counted from 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan(pub Vec<(usize, Fault)>);
 
@@ -151,7 +152,7 @@ impl Plan {
     }
 }
 
-/// As `one_case` takes it: the numbers of the effects and the faults that hit them.
+/// The format that `one_case` takes: the numbers of the effects and the faults that hit them.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let faults: Vec<String> = self.0.iter().map(|(at, fault)| format!("{at} {fault:?}")).collect();

@@ -1,7 +1,7 @@
-//! Runs a scenario under a plan of faults until nothing moves any more, and says how it ended.
+//! Runs a scenario under a plan of faults until nothing moves any more, and returns its end.
 //!
-//! The ports answer at once, so a pass that is not ready after one poll was stopped by a fault: it crashed and is
-//! dropped with its controller, or it is a zombie, which is kept and polled again once its gate is open.
+//! The ports answer immediately, so a pass that is not ready after one poll was stopped by a fault: either it crashed
+//! and is dropped with its controller, or it is a zombie, which is kept and polled again once its gate is open.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,27 +24,28 @@ use crate::scenarios::Scenario;
 use crate::summary::Summary;
 use crate::world::{At, CLUSTER, GRACE, Key, Logged, NAMESPACE, REGION, Sabotage, State, World};
 
-/// Once nothing has happened for this long, nothing will: it is longer than every wait of the controller.
+/// The time without events after which a run is over: it is longer than every wait of the controller.
 const QUIET: TimeDelta = TimeDelta::minutes(150);
-/// By then everything must have come to rest.
+/// The time by which a run must have come to rest.
 const LONGEST: TimeDelta = TimeDelta::hours(60);
 const MOST_PASSES: usize = 700;
-/// How long the first rotation of an adopted value waits.
+/// The wait before the first rotation of an adopted value.
 pub const FIRST_ROTATION_DELAY: TimeDelta = TimeDelta::minutes(2);
-/// Waits for somebody's word are stretched while nothing happens, up to this.
+/// The longest wait for a person's decision. The waits grow up to this while nothing happens.
 const LONGEST_POLL: TimeDelta = TimeDelta::hours(1);
-/// Who wants to look again sooner than this, more than so many times in a row, while nothing happens, will do so for ever.
+/// An object that asks for a pass sooner than this, more than `MOST_HASTY_LOOKS` times in a row while nothing happens,
+/// would never stop asking.
 const HASTE: TimeDelta = TimeDelta::seconds(5);
 const MOST_HASTY_LOOKS: u32 = 10;
 
 type Pass = Pin<Box<dyn Future<Output = Result<Requeue, ObjectError>>>>;
 
-/// How the controller comes to look at things.
+/// The events that start the controller's passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attention {
-    /// Watches tell of every change.
+    /// Watches report every change.
     Watches,
-    /// Every event is missed: only the times that passes ask for themselves.
+    /// Every event is missed: only the times at which passes ask to be run again count.
     TimesOnly,
 }
 
@@ -143,7 +144,7 @@ fn poll(pass: &mut Pass) -> Poll<Result<Requeue, ObjectError>> {
     pass.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// How a run ended.
+/// The end of a run.
 pub struct Ending {
     /// The kinds of the effects, in order.
     pub effects: Vec<Kind>,
@@ -155,17 +156,17 @@ pub struct Ending {
     pub request_forgotten: bool,
     pub answer_forgotten: bool,
     pub roll_back_forgotten: bool,
-    /// Whether some request was recorded and not executed.
+    /// True if some request was recorded and not executed.
     pub recorded: bool,
 }
 
 impl Ending {
-    /// The faults that would make a difference at this effect of the run.
+    /// Returns the faults that would make a difference at this effect of the run.
     pub fn faults_at(&self, effect: usize) -> impl Iterator<Item = Fault> {
         let effect = &self.logged[effect];
         let (parameters, objects) = effect.reads_may_lag;
         let makes_a_difference = move |fault: &Fault| match fault {
-            // Nothing else happens to a call while its kind is rejected.
+            // A call whose kind is being rejected is not affected by another fault.
             _ if effect.fault == Some(Fault::Rejected) => false,
             Fault::StaleReads => parameters || objects,
             Fault::StaleListing | Fault::StaleHistories => parameters,
@@ -190,12 +191,12 @@ struct Run {
     passes: usize,
 }
 
-/// Runs it to its end.
+/// Runs a scenario to its end.
 pub fn run(scenario: &Scenario, plan: &Plan, attention: Attention, sabotage: Option<Sabotage>) -> Ending {
     Run::begin(scenario, attention, State::new(plan.clone(), sabotage)).finish()
 }
 
-/// The same, and each of its branches in a copy of this process.
+/// Runs a scenario to its end, and each of its branches in a copy of this process.
 pub fn run_along(
     scenario: &Scenario,
     plan: &Plan,
@@ -297,7 +298,7 @@ impl Run {
         });
     }
 
-    /// What watches and the inventory tell.
+    /// Queues the objects that watches and the inventory report.
     fn heed_events(&mut self) {
         let (now, touched, wakes) = self.state(|s| {
             let touched = std::mem::take(&mut s.touched);
@@ -356,7 +357,8 @@ impl Run {
                 self.look_is_planned(key, wait, acted);
                 let quiet = self.quiet.entry(key.clone()).or_default();
                 *quiet = if acted { 0 } else { (*quiet + 1).min(12) };
-                // What only waits for somebody's word is looked at ever more rarely, to save the simulation's time.
+                // An object that only waits for a person is reconciled less and less often, to make the simulation
+                // faster.
                 let wait = wait.max(TimeDelta::milliseconds(100));
                 if wait <= TimeDelta::minutes(5) && *quiet > 1 {
                     (wait * 2_i32.pow(*quiet - 1)).min(LONGEST_POLL)
@@ -373,7 +375,7 @@ impl Run {
         self.due.insert(key.clone(), now + wait);
     }
 
-    /// Nobody is looked at again and again while nothing happens.
+    /// Fails if an object is reconciled again and again while nothing happens.
     fn look_is_planned(&mut self, key: &Key, wait: TimeDelta, acted: bool) {
         let hasty = self.hasty.entry(key.clone()).or_default();
         *hasty = if acted || wait >= HASTE { 0 } else { *hasty + 1 };

@@ -1,4 +1,5 @@
-//! What must hold after every effect, whatever went wrong. Every violation begins with the name of what it violates.
+//! The invariants that hold after every effect, whatever went wrong. Every violation begins with the name of its
+//! invariant.
 
 mod held;
 
@@ -28,106 +29,108 @@ use crate::world::hosts::SimJob;
 use crate::world::ssm::{By, Stored};
 use crate::world::{At, CLUSTER, DELETION_BOUND, GRACE, KEY, NAMESPACE, REGION, STAGING, Sent, State};
 
-/// The run ends as the story says, and as the one without faults did.
+/// The run ends as the story says, and as the run without faults ended.
 pub const SAME_END: &str = "same end";
 
-/// What every violation begins with.
+/// The names of the invariants, with which every violation begins.
 pub const NAMES: [&str; 19] = [
-    // Every credential that lives in a target can be read back from Parameter Store.
+    // Every credential that is valid in a target can be read back from Parameter Store.
     "I1",
-    // What each host runs is accepted by its target. A single role has a window, in which nothing else may be deployed.
+    // Every host's target accepts what the host runs. A single role has a window in which nothing else may be deployed.
     "I2",
-    // One trigger leads to one rotation and one value; at most one of them and one Job at a time, and none that nobody
-    // asked for.
+    // One trigger leads to one rotation and one value; at most one rotation and one Job run at a time, and none that
+    // nobody requested.
     "I3",
-    // What was retired or replaced does not come back.
+    // A retired or replaced value does not come back.
     "I4",
-    // What is published is accepted.
+    // A target accepts the published value.
     "I5",
-    // Everything comes to rest in bounded time, with a reason where it is not Ready, and without hammering.
+    // Everything comes to rest in bounded time, with a reason if it is not Ready, and without too many requests.
     "I6",
-    // No value shows.
+    // No value is shown.
     "I7",
-    // Nothing ends or is closed before every host has left it, and for as long as the object says after that.
+    // No login ends and no record is closed before every host has left it, and before the time that the object sets
+    // after that.
     "I8",
-    // Nothing is touched that no grant lets, and no key used that does not allow it.
+    // Nothing is touched that no grant allows, and no key is used that does not allow it.
     "I9",
     // Edits and deletions leave nothing behind.
     "I10",
-    // What other people have written is not replaced in silence.
+    // The writes of other people are not replaced silently.
     "I11",
-    // No record is closed while a request about it may be alive.
+    // No record is closed while a request about it may still be under way.
     "grace",
-    // What people, windows, the order of hosts or the period hold back does not begin.
+    // A rotation does not start while people, windows, the order of hosts or the period hold it back.
     "hold",
-    // Ready=True: all is published, and accepted as of the last answer.
+    // Ready=True: everything is published, and accepted according to the last answer.
     "Ready",
-    // Deployed=True: every host has run it.
+    // Deployed=True: every host has run the value.
     "Deployed",
-    // Contained: nothing from before the report is accepted, published, run or logged in.
+    // Contained: no value from before the report is accepted, published, run or logged in.
     "contained",
-    // What has begun is told to have ended, and what ended last is told last.
+    // The status reports the end of every rotation that it has reported, and the last end as the last one.
     "told",
-    // Lists in the status are as long as the schema lets them be.
+    // Lists in the status are no longer than the schema allows.
     "bounds",
     SAME_END,
 ];
 
-/// The name of the check that a violation tells of.
+/// Returns the name of the check that a violation names.
 pub fn check_of(violation: &str) -> &'static str {
     let named = NAMES.into_iter().find(|name| violation.starts_with(&format!("{name}: ")));
     named.unwrap_or_else(|| panic!("a violation without the name of its check: {violation}"))
 }
 
-/// What the checks remember of a run.
+/// The history of a run, for the checks.
 #[derive(Default)]
 pub struct Memory {
-    /// Every value there ever was.
+    /// Every value that has existed, with the time at which it was made.
     values: BTreeMap<String, At>,
-    /// By path: the values that were published by the controller, in the order of their first appearance.
+    /// By path: the values that the controller has published, in the order of their first appearance.
     published: BTreeMap<String, Vec<String>>,
     /// By path: the highest id in a description.
     ids: BTreeMap<String, u64>,
-    /// By name of the secret: when its last roll back ended.
+    /// By name of the secret: the time at which its last roll back ended.
     rolled_back: BTreeMap<String, At>,
-    /// By uid of the object: the last rotation that its status has told to be under way, and when that began.
+    /// By uid of the object: the last rotation that its status has reported as running, and its start.
     under_way: BTreeMap<String, (u64, At)>,
-    /// Requests that were answered by a roll back, by name of the secret.
+    /// Requests that ended in a roll back, by name of the secret.
     taken_back: BTreeSet<(String, String)>,
-    /// By name of the secret: the id of every record that was created, and when its values were drawn.
+    /// By name of the secret: the id of every record that was created, and the time at which its values were drawn.
     drawn: BTreeMap<String, BTreeSet<(u64, At)>>,
-    /// Parameters that the controller has deleted with their object.
+    /// Parameters that the controller has deleted together with their object.
     removed: BTreeSet<String>,
-    /// Other people's versions that one of ours replaced, and the texts that must have said so.
+    /// Other people's versions that the controller has replaced, by path and number; the Events must have named them.
     replaced: Vec<(String, i64)>,
-    /// Everything that was said to people so far.
+    /// All texts for people so far.
     said: String,
-    /// A request was forgotten before its record existed, see [`status_is_emptied`].
+    /// True if a request was forgotten before its record existed, see [`status_is_emptied`].
     pub request_forgotten: bool,
-    /// That a request was recorded only was forgotten, see [`status_is_emptied`].
+    /// True if it was forgotten that a request was only recorded, see [`status_is_emptied`].
     pub answer_forgotten: bool,
-    /// Whether the status was emptied while a rotation was, or was to be, rolled back that has published nothing.
+    /// True if the status was emptied during or before the roll back of a rotation that has published nothing.
     pub roll_back_forgotten: bool,
-    /// Names of secrets whose record was given up by the deadline of a deletion.
+    /// Names of secrets whose record was abandoned at the deadline of a deletion.
     pub abandoned: BTreeSet<String>,
-    /// What each process heard of a login last, as `user:password`, and since after how many effects: whether it is accepted.
+    /// By process and login (`user:password`): true if the last answer accepted the login, and the number of effects
+    /// before that answer.
     answered: BTreeMap<(usize, String), (bool, usize)>,
     /// Logins that were retired, as `user:password`.
     retired: BTreeSet<String>,
-    /// Values that were drawn for a rotation, by owner and id of their record.
+    /// Ids of the records that were created, by owner.
     pub recorded: BTreeMap<String, BTreeSet<u64>>,
-    /// When each value was last seen to run somewhere.
+    /// The last time at which each value was seen to run somewhere.
     last_run: BTreeMap<String, At>,
-    /// What each host has run, as host, path and value.
+    /// The values that each host has run, as host, path and value.
     has_run: BTreeSet<(String, String, String)>,
-    /// What the statuses of hosts have told to be deployed, as uid of the host, path and version.
+    /// The deployments that the statuses of hosts have reported, as uid of the host, path and version.
     deployed: BTreeSet<(String, String, i64)>,
-    /// Names of the secrets that a status told to be contained, and after which report.
+    /// The secrets that a status has reported as contained, with the time of the report.
     contained: BTreeSet<(String, At)>,
 }
 
 impl Memory {
-    /// How many different values the controller has published here.
+    /// Returns the number of different values that the controller has published here.
     pub fn published(&self, path: &str) -> usize {
         self.published.get(path).map_or(0, Vec::len)
     }
@@ -155,7 +158,7 @@ fn open_records(state: &State) -> Vec<(String, Record)> {
     staged.collect()
 }
 
-/// I9: whatever changes something outside is sent under a grant that lets it.
+/// I9: every change outside is made under a grant that allows it.
 pub fn sends(state: &mut State, kind: Kind, what: &str) {
     let outside = match kind {
         Kind::Stage | Kind::Publish | Kind::Unstage | Kind::DeleteParameter | Kind::StartJob => true,
@@ -186,7 +189,7 @@ pub fn sends(state: &mut State, kind: Kind, what: &str) {
     }
 }
 
-/// The controller writes a parameter: a record, a marker or a published value.
+/// Checks that the controller may write a parameter: a record, a marker or a published value.
 pub fn write(state: &mut State, sent: Sent, path: &str, value: &str, text: &str) {
     if let Some(what) = records::parse_path(STAGING, path) {
         if what.kind == StagedKind::Record {
@@ -221,7 +224,8 @@ fn record(state: &mut State, path: &str, name: &str, id: u64, value: &str) {
     }
 }
 
-/// A first value has no record where nothing else has to hear of it: its Put itself happens once.
+/// Checks a first value without a record. That is allowed if nothing else needs the value: its Put itself happens only
+/// once.
 fn create(state: &mut State, path: &str, value: &str, text: &str) {
     let folder = format!("{CLUSTER}/{NAMESPACE}/");
     let stamp = description::parse(text).map(|written| written.stamp).filter(|stamp| stamp.version == 1);
@@ -273,8 +277,8 @@ fn publish(state: &mut State, sent: Sent, path: &str, value: &str, text: &str) {
         other => state
             .violate(format!("I3: {path} was published with the stamp {other:?}, not that of its record")),
     }
-    // An incident does not wait until no request of the rotation before it is alive: its own record lies open until then,
-    // and publishes again what such a request puts in its place.
+    // An incident does not wait until no request of the previous rotation is under way: its own record stays open until
+    // then, and publishes its value again if such a request replaces it.
     let is_open = |(of, r): &(String, Record)| *of == name && r.trigger == Trigger::Incident;
     let published_again = open_records(state).iter().any(|open| is_open(open) && open.1.id > record.id);
     let highest = state.memory.ids.entry(path.to_owned()).or_default();
@@ -298,7 +302,7 @@ fn publish(state: &mut State, sent: Sent, path: &str, value: &str, text: &str) {
 fn someone_elses_version_is_replaced(state: &mut State, sent: Sent, path: &str, name: &str, record: &Record) {
     use keyturn_api::managed_secret::OnDrift;
     let Some(latest) = state.ssm.latest(path).filter(|latest| latest.by == By::Person) else { return };
-    // Numbers begin anew where somebody deletes the parameter and creates it again.
+    // Version numbers begin again if somebody deletes the parameter and creates it again.
     let recorded = state.ssm.latest(&records::record_path(STAGING, NAMESPACE, name, record.id));
     if recorded.is_none_or(|recorded| latest.sequence < recorded.sequence) {
         return;
@@ -311,7 +315,7 @@ fn someone_elses_version_is_replaced(state: &mut State, sent: Sent, path: &str, 
         .find(|s| s.spec.ssm.parameters.iter().any(|p| p.path == path))
         .and_then(|s| s.spec.rotation.on_drift)
         .unwrap_or_default();
-    // A role that has only one password, and has been given it: nothing else works.
+    // A role with only one password has already got it, so no other value works.
     let installed = record.credential.as_ref().is_some_and(|credential| {
         let login = format!("{}:{}", credential.username, credential.password.expose());
         changes_in_place(state) && state.postgres.as_ref().is_some_and(|server| server.accepts(&login))
@@ -323,8 +327,8 @@ fn someone_elses_version_is_replaced(state: &mut State, sent: Sent, path: &str, 
     }
 }
 
-/// Whether a report wants another value in the place of what is published. A target accepts the last of ours still, whatever
-/// somebody wrote over it.
+/// True if a report demands a replacement of the published value. A target still accepts the last value of ours,
+/// whatever somebody has written over it.
 fn has_to_go(state: &State, path: &str) -> bool {
     let from_the_latest_down = || state.ssm.versions(path).iter().rev();
     let written_over = from_the_latest_down().take_while(|version| version.by == By::Person).count();
@@ -333,7 +337,7 @@ fn has_to_go(state: &State, path: &str) -> bool {
     from_the_latest_down().take(alive).any(|version| is_suspected(state, &version.value))
 }
 
-/// The controller deletes a parameter.
+/// Checks that the controller may delete a parameter.
 pub fn delete(state: &mut State, sent: Sent, path: &str) {
     let Some(what) = records::parse_path(STAGING, path) else {
         let wanted = state.cluster.secrets().any(|s| {
@@ -358,7 +362,7 @@ pub fn delete(state: &mut State, sent: Sent, path: &str) {
     close(state, sent, &what.name, &record);
 }
 
-/// Whether a version is stamped by this rotation of this secret.
+/// True if a version has the stamp of this rotation of this secret.
 fn is_of(version: &Stored, name: &str, id: u64) -> bool {
     let stamp = version.said.stamp.as_ref();
     stamp.is_some_and(|stamp| stamp.owner == format!("{CLUSTER}/{NAMESPACE}/{name}") && stamp.id == id)
@@ -367,7 +371,7 @@ fn is_of(version: &Stored, name: &str, id: u64) -> bool {
 fn close(state: &mut State, sent: Sent, name: &str, record: &Record) {
     let id = record.id;
     let latest = |path: &String| state.ssm.latest(path);
-    // A roll back of what was not published leaves what is there, be it somebody else's.
+    // A roll back keeps the version of a parameter that was not published, even if somebody else wrote it.
     let is_left = |path: &String| {
         record.kept.contains(path)
             && latest(path).map(|latest| latest.number) == record.base.get(path).copied()
@@ -383,7 +387,7 @@ fn close(state: &mut State, sent: Sent, name: &str, record: &Record) {
         let base = record.base.get(path).copied().unwrap_or(0);
         latest(path).is_some_and(|latest| latest.by == By::Person && latest.number > base)
     });
-    // The evidence tells which of two draws of one id counts: the one that was published.
+    // If one id was drawn twice, the published draw counts.
     let another_draw = || {
         record.values.iter().any(|(path, value)| {
             latest(path).is_some_and(|latest| is_of(latest, name, id) && latest.value != value.expose())
@@ -398,7 +402,8 @@ fn close(state: &mut State, sent: Sent, name: &str, record: &Record) {
     }
     held::rotation_ends(state, name, record);
     let paths = record.values.keys();
-    // As the sender may have seen it: a request of before that was carried out since is on its way no more.
+    // The versions as the sender may have seen them: an earlier request that was applied since then is no longer under
+    // way.
     let is_shown = |version: &&Stored| version.sequence <= sent.seen;
     let shown = |path: &String| state.ssm.versions(path).iter().rfind(is_shown);
     if let Some(young) = paths.clone().filter_map(shown).find(|l| l.modified + GRACE > state.now) {
@@ -431,7 +436,7 @@ fn close(state: &mut State, sent: Sent, name: &str, record: &Record) {
     for host in hosts.iter().filter(|host| state.cluster.host(host).is_some()) {
         let Some(real) = state.hosts.get(host) else { continue };
         for (path, value) in &record.values {
-            // Of a host that fetches it somewhere else nothing is known but by its deployments.
+            // If a host fetches the value under another name, only its deployments are known.
             let runs = real.running.get(path).map(String::as_str);
             if runs != Some(value.expose()) {
                 behind.push(format!("{host} does not run {path}"));
@@ -443,7 +448,7 @@ fn close(state: &mut State, sent: Sent, name: &str, record: &Record) {
     }
 }
 
-/// The finalizer is taken off.
+/// Checks that the finalizer may be removed.
 pub fn released(state: &mut State, secret: &ManagedSecret) {
     let name = secret.name_any();
     let open: Vec<u64> =
@@ -498,8 +503,8 @@ pub fn secret_status(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     }
 }
 
-/// Ready=True: what the status says is published was accepted when the controller last heard of it. What it has heard since
-/// it sent the status is no matter: the API server may apply it later than that.
+/// Ready=True: the target accepted the published value in the status when the controller last received an answer. Later
+/// answers do not count, since the API server may apply the status late.
 fn ready_is_accepted(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     let Some(status) = &changed.status else { return };
     if !conditions::is_true(&status.conditions, conditions::READY) {
@@ -520,7 +525,8 @@ fn ready_is_accepted(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     }
 }
 
-/// Ready=False for a refusal: what is published was not accepted when the controller last heard of it.
+/// Ready=False because of a refusal: the target did not accept the published value when the controller last received an
+/// answer.
 fn refused_is_not_accepted(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     let is_told = |secret: &ManagedSecret| {
         let ready = secret.status.as_ref().and_then(|s| conditions::find(&s.conditions, conditions::READY));
@@ -543,7 +549,7 @@ fn refused_is_not_accepted(state: &mut State, sent: Sent, changed: &ManagedSecre
     }
 }
 
-/// I3: a request that a published version answers asks no host for a preflight, where nothing else is due.
+/// I3: a request that a published version already answers starts no preflight on a host, if nothing else is due.
 fn answered_requests_ask_nobody(state: &mut State, changed: &ManagedSecret) {
     let asked = changed.status.as_ref().and_then(|status| status.preflight.as_ref());
     let (Some(asked), Some(token)) = (asked, changed.annotations().get(ROTATE_REQUESTED_AT)) else { return };
@@ -558,7 +564,7 @@ fn answered_requests_ask_nobody(state: &mut State, changed: &ManagedSecret) {
             .any(|v| v.said.stamp.as_ref().is_some_and(|stamp| stamp.request == hash));
         let made_at = versions.last().map(|v| v.modified);
         let due = made_at.zip(period).is_some_and(|(made_at, period)| made_at + period <= state.now);
-        // A token that ends by itself is due before that, whatever the period.
+        // A token that expires is due before that, whatever the period is.
         let ends_by_itself = changed.spec.generate.cloudflare_r2.is_some();
         if answered && !due && !ends_by_itself {
             let name = changed.name_any();
@@ -567,7 +573,7 @@ fn answered_requests_ask_nobody(state: &mut State, changed: &ManagedSecret) {
     }
 }
 
-/// A process was told whether a login is accepted.
+/// Records the answer that a process received for a login: accepted or not.
 pub fn login_is_answered(state: &mut State, process: usize, login: &str, accepted: bool) {
     let after = state.log.len();
     let answer =
@@ -577,7 +583,7 @@ pub fn login_is_answered(state: &mut State, process: usize, login: &str, accepte
     }
 }
 
-/// A process was told that a role has been changed: none of its other passwords is accepted any more.
+/// Records that a process knows of the change of a role: none of the role's other passwords is accepted any more.
 pub fn role_is_known_to_be_changed(state: &mut State, process: usize, username: &str) {
     let theirs = format!("{username}:");
     let after = state.log.len();
@@ -588,9 +594,9 @@ pub fn role_is_known_to_be_changed(state: &mut State, process: usize, username: 
     }
 }
 
-/// I7, by the values themselves.
+/// I7, checked by the values themselves.
 pub fn no_value_in(state: &mut State, place: &str, text: &str) {
-    // The id of a key pair is no secret, though a parameter may hold it alone.
+    // The id of a key pair is not secret, even if a parameter contains it alone.
     let is_id = |value: &String| state.cloudflare.as_ref().is_some_and(|r2| r2.tokens.contains_key(value));
     let leaked = state
         .memory
@@ -607,8 +613,8 @@ pub fn said(state: &mut State, text: &str) {
     state.memory.said.push('\n');
 }
 
-/// The documented exception: a token whose object has no status before the record exists looks like one that came with
-/// re-applied YAML. It is recorded and not executed.
+/// Records the documented exception: a token whose object has no status before the record exists looks like a token of
+/// YAML that was applied again. It is recorded and not executed.
 pub fn status_is_emptied(state: &mut State) {
     let open = open_records(state);
     let forgotten = state.cluster.secrets().any(|secret| {
@@ -629,26 +635,26 @@ pub fn status_is_emptied(state: &mut State) {
     state.memory.roll_back_forgotten |= rolled_back;
     state.memory.request_forgotten |= forgotten;
     state.memory.deployed.clear();
-    // That something was rolled back which was not published, nothing but the status tells.
+    // Only the status shows the roll back of something that was not published.
     state.memory.rolled_back.clear();
     state.memory.taken_back.clear();
     state.memory.under_way.clear();
     state.memory.answer_forgotten |= state.cluster.secrets().any(has_recorded_a_request);
 }
 
-/// Whether its status says of a request that it was recorded and not executed.
+/// True if the status says of a request that it was recorded and not executed.
 pub fn has_recorded_a_request(secret: &ManagedSecret) -> bool {
     secret.status.as_ref().is_some_and(|s| s.history.iter().any(|ended| ended.result == "Recorded"))
 }
 
-/// A role was given a password by the rotation of this id, in the place of one that worked.
+/// Checks that the rotation of this id may give a role a password, which replaces one that worked.
 pub fn role_is_changed(state: &mut State, id: u64, username: &str, password: &str, before: Option<String>) {
     value_is_known(state, password);
     let login = format!("{username}:{password}");
     if state.memory.retired.contains(&login) {
         state.violate(format!("I4: rotation {id} brought a retired login of {username} back"));
     }
-    // Of roles that take turns it is the one that nobody uses.
+    // Of roles that take turns, it must be the role that nobody uses.
     let taken = before.filter(|before| before != password).map(|before| format!("{username}:{before}"));
     if let Some(taken) = taken.filter(|_| !changes_in_place(state)) {
         let users = users_of(state, |value| value == taken);
@@ -659,7 +665,7 @@ pub fn role_is_changed(state: &mut State, id: u64, username: &str, password: &st
     }
 }
 
-/// The login was taken from a role.
+/// Checks that the login of a role may be removed.
 pub fn role_is_retired(state: &mut State, username: &str, password: &str) {
     let login = format!("{username}:{password}");
     held::login_ends(state, |value| value == login);
@@ -670,14 +676,15 @@ pub fn role_is_retired(state: &mut State, username: &str, password: &str) {
     }
 }
 
-/// Hosts that run such a value, unless it is one that may be taken from under them.
+/// Returns the hosts that run such a value, except if the value may be revoked while they use it.
 fn users_of(state: &State, is_of: impl Fn(&str) -> bool) -> Vec<String> {
     let runs = |value: &String| is_of(value) && !may_be_revoked(state, value);
     let users = state.hosts.iter().filter(|(_, host)| host.running.values().any(runs));
     users.map(|(name, _)| name.clone()).collect()
 }
 
-/// Whether an incident lets a value be revoked whoever still uses it: it is suspected, and the time to leave it is over.
+/// True if an incident allows the revocation of a value that is still in use: it is suspected, and the time for leaving
+/// it is over.
 fn may_be_revoked(state: &State, value: &str) -> bool {
     suspicions_of(state, value).any(|incident| scope::revoke_at(incident) <= state.now)
 }
@@ -686,19 +693,20 @@ fn is_suspected(state: &State, value: &str) -> bool {
     suspicions_of(state, value).next().is_some()
 }
 
-/// The incidents that were reported after a value was made.
+/// Returns the incidents that were reported after a value was made.
 fn suspicions_of<'a>(state: &'a State, value: &str) -> impl Iterator<Item = &'a SecretIncident> {
     let made = state.memory.values.get(value.trim_end());
     let incidents = state.cluster.incidents.iter();
     incidents.filter(move |incident| made.is_none_or(|made| *made < scope::reported_at(incident)))
 }
 
-/// An incident's record beside another one publishes again what a late request of that one undoes.
+/// True if the record of an incident is open. Its rotation publishes its value again if a late request of an earlier
+/// rotation has replaced it.
 fn is_mended(state: &State) -> bool {
     open_records(state).iter().any(|(_, record)| record.trigger == Trigger::Incident)
 }
 
-/// A token was deleted: never one of somebody else, and never one that is published, recorded or run.
+/// Checks that a token may be deleted: never somebody else's, and never one that is published, recorded or run.
 pub fn token_is_deleted(state: &mut State, id: &str) {
     let is_of = |value: &str| value == id || value.starts_with(&format!("{id}:"));
     if THEIRS.contains(&id) {
@@ -719,7 +727,7 @@ pub fn token_is_deleted(state: &mut State, id: &str) {
     if published.any(|latest| is_of(&latest.value) && !may_be_revoked(state, &latest.value)) {
         state.violate(format!("I5: token {id} was deleted while it was published"));
     }
-    // A roll back, or the next record of an incident, takes the place of the one that holds it.
+    // A roll back, or the next record of an incident, replaces the record that contains it.
     let records = open_records(state);
     let holds = |record: &Record| record.credential.as_ref().is_some_and(|c| c.username == id);
     let is_followed = |(name, record): &(String, Record)| {
@@ -730,7 +738,8 @@ pub fn token_is_deleted(state: &mut State, id: &str) {
     }
 }
 
-/// What must hold of key pairs whenever nothing is being changed. Two parameters cannot be written at once.
+/// Returns the violations of key pairs while nothing is being changed. Only pairs in one parameter are checked, since
+/// two parameters cannot be written at once.
 fn pairs(state: &State) -> Vec<String> {
     let Some(account) = &state.cloudflare else { return Vec::new() };
     let whole = |path: &String, value: &str| state.memory.is_ours(path, value) && value.contains(':');
@@ -759,7 +768,7 @@ fn changes_in_place(state: &State) -> bool {
     })
 }
 
-/// What must hold of the roles of a target whenever nothing is being changed.
+/// Returns the violations of a target's roles while nothing is being changed.
 fn logins(state: &State) -> Vec<String> {
     let Some(server) = &state.postgres else { return Vec::new() };
     let mut wrong = Vec::new();
@@ -774,7 +783,7 @@ fn logins(state: &State) -> Vec<String> {
                 record.credential.is_some_and(|c| c.username == *name && c.password.expose() == role.password)
             })
         };
-        // Nobody here ever had one that the server was made with.
+        // A login with which the server was created never belonged to anybody here.
         let known =
             state.memory.values.contains_key(&login) || state.memory.values.contains_key(&role.password);
         if known && !is_published() && !is_recorded() {
@@ -793,7 +802,7 @@ fn logins(state: &State) -> Vec<String> {
     }
     for path in state.ssm.content.keys().filter(|path| !path.starts_with(STAGING)) {
         let Some(latest) = state.ssm.latest(path) else { continue };
-        // What a person brings back is the person's, whoever made it.
+        // A value that a person restores counts as the person's, even if keyturn made it.
         let is_ours = state.memory.is_ours(path, &latest.value) && latest.by == By::Keyturn;
         if is_ours
             && !server.accepts(&latest.value)
@@ -806,7 +815,7 @@ fn logins(state: &State) -> Vec<String> {
     wrong
 }
 
-/// What must hold whenever nothing is being changed.
+/// Checks everything that holds while nothing is being changed.
 pub fn always(state: &mut State) {
     held::hosts_run(state);
     let mut lost = logins(state);
@@ -825,7 +834,7 @@ pub fn always(state: &mut State) {
     }
 }
 
-/// I9: who reads what nobody gave the namespace is not for it to know.
+/// I9: CloudTrail is not read for secrets that no grant gives to the namespace.
 pub fn trail_is_read(state: &mut State, query: &Query) {
     let incidents = &state.cluster.incidents;
     let concerned = state.cluster.secrets().filter(|s| incidents.iter().any(|i| scope::concerns(i, s)));
@@ -838,7 +847,7 @@ pub fn trail_is_read(state: &mut State, query: &Query) {
     }
 }
 
-/// An incident is contained once each of its secrets has said so.
+/// Checks that an incident is contained only once each of its secrets has reported that.
 pub fn incident_status(state: &mut State, changed: &SecretIncident) {
     let text = serde_json::to_string(&changed.status).unwrap_or_default();
     no_value_in(state, "the status of a SecretIncident", &text);
@@ -857,7 +866,7 @@ pub fn incident_status(state: &mut State, changed: &SecretIncident) {
     }
 }
 
-/// The response ends for whoever reported, too.
+/// Checks that the response also ends in the incident, which the reporter watches.
 fn incidents_are_told(state: &State) -> Vec<String> {
     let open = state.cluster.incidents.iter().filter(|incident| {
         let reported_at = scope::reported_at(incident);
@@ -877,8 +886,8 @@ fn incidents_are_told(state: &State) -> Vec<String> {
     .collect()
 }
 
-/// What a report demands: nothing that was published before it is accepted, published or run any more, and the status says
-/// since when. Only where the story leaves a host or the server away for good can it be open.
+/// Checks the demands of a report: no value that was published before it is accepted, published or run any more, and
+/// the status says since when. It may stay open only if the story never brings back a host or the server.
 fn suspicions(state: &State) -> Vec<String> {
     let mut wrong = Vec::new();
     for incident in &state.cluster.incidents {
@@ -896,7 +905,7 @@ fn suspicions(state: &State) -> Vec<String> {
                     version.said.stamp.as_ref().map_or(version.modified, |stamp| stamp.at) < reported_at
                 });
                 let old: Vec<String> = old.map(|version| version.value.trim_end().to_owned()).collect();
-                // Of a ring of keys each one opens what was sealed with it.
+                // Each key of a ring opens what was sealed with it.
                 let keys = |value: &str| value.trim_end().split(',').map(str::to_owned).collect::<Vec<_>>();
                 let old_keys: BTreeSet<String> = old.iter().flat_map(|value| keys(value)).collect();
                 let is_old = |value: &str| keys(value).iter().any(|key| old_keys.contains(key));
@@ -909,8 +918,8 @@ fn suspicions(state: &State) -> Vec<String> {
                 } else {
                     state.hosts.values().any(|host| host.running.get(path).is_some_and(|value| is_old(value)))
                 };
-                // A login that is published and refused is of no use to anybody.
-                // A role that is shut out or has another password, with somebody who is still logged in.
+                // A published login that the target refuses does not count, since nobody can use it. But a role without
+                // login, or with another password, may still have an open session.
                 let logged_in = state.postgres.as_ref().is_some_and(|server| {
                     let goes_on = |value: &str| {
                         let role = value.split_once(':').and_then(|(name, _)| server.roles.get(name));
@@ -934,13 +943,13 @@ fn suspicions(state: &State) -> Vec<String> {
     wrong
 }
 
-/// Whatever keeps an object from being finished, its deletion ends in bounded time.
+/// True if a deletion takes too long: it must end in bounded time, whatever prevents the object from being finished.
 fn is_held_too_long(secret: &ManagedSecret, now: At) -> bool {
     let deleted_at = secret.metadata.deletion_timestamp.as_ref().map(from_kubernetes);
     deleted_at.is_some_and(|at| at + DELETION_BOUND * 2 < now)
 }
 
-/// Not Ready, and nothing says why.
+/// True if the object is not Ready and nothing says why.
 fn says_nothing(known: &[Condition]) -> bool {
     let ready = conditions::find(known, conditions::READY);
     ready.is_none_or(|ready| ready.status != "True" && (ready.reason.is_empty() || ready.message.is_empty()))
@@ -956,9 +965,9 @@ fn host_waits_without_a_word(host: &DockerHost) -> bool {
     host.metadata.deletion_timestamp.is_none() && says_nothing(known)
 }
 
-/// At the end: other people's writes that were replaced have been reported, and nothing is stuck in silence.
+/// Checks the end: replaced writes of other people have been reported, and nothing is stuck silently.
 pub fn at_the_end(state: &mut State) {
-    // A fault may keep a moment from coming that people wait for.
+    // A fault may prevent a moment that people wait for.
     if let Some(waits) = state.script.front().map(|action| action.what).filter(|_| state.plan == Plan::none())
     {
         state.violate(format!("{SAME_END}: the moment has not come at which somebody {waits}"));
@@ -996,7 +1005,7 @@ pub fn at_the_end(state: &mut State) {
     for untold in held::untold(state) {
         state.violate(untold);
     }
-    // With a DockerHost its Jobs go, and with them their Secrets: Kubernetes collects what an object owned.
+    // When a DockerHost is deleted, Kubernetes garbage collects its Jobs and their Secrets.
     let is_collected =
         |job: &&SimJob| state.cluster.host(&job.host).is_none_or(|host| host.metadata.uid != job.host_uid);
     let kept = state.jobs.iter().filter(|job| !is_collected(job));

@@ -1,7 +1,8 @@
-//! The real reconcilers over a simulated world: every fault at every effect, the invariants checked after each.
+//! Runs the real reconcilers over a simulated world: every fault at every effect, with the invariants checked after
+//! each.
 //!
-//! The world is deterministic and single-threaded; its time is moved by the harness alone. A case is a scenario (what
-//! people do) and a plan of faults, each at the n-th effect that the controller has on the world.
+//! The world is deterministic and single-threaded; only the harness advances its time. A case is a scenario (the
+//! actions of people) and a plan of faults, each at the n-th effect that the controller has on the world.
 
 mod branches;
 mod faults;
@@ -21,7 +22,7 @@ use harness::{Attention, Ending, run};
 use scenarios::Scenario;
 
 impl Ending {
-    /// Whether this run kept every promise, and ended as the one without faults did.
+    /// Checks that this run kept every invariant and ended as the run without faults did.
     fn check(&self, scenario: &Scenario, calm: &Ending) -> Result<(), String> {
         if let Some(violation) = self.violations.first() {
             return Err(violation.clone());
@@ -45,7 +46,7 @@ impl Ending {
         ))
     }
 
-    /// The documented exception, see `invariants::status_is_emptied`.
+    /// The first documented exception, see `invariants::status_is_emptied`.
     fn ends_with_a_recorded_request(&self, calm: &Ending) -> bool {
         let clean = self.summary.secrets.values().all(|s| s.mirrors.is_empty() && !s.rotating);
         let fewer = self.summary.parameters.iter().all(|(path, end)| {
@@ -60,8 +61,8 @@ impl Ending {
 }
 
 impl Ending {
-    /// The other documented exception: what a request was answered with is known from its stamp or from status. One that was
-    /// recorded only has no stamp, so whoever loses the status executes it when it comes back.
+    /// The second documented exception: the answer to a request is known from its stamp or from the status. A request
+    /// that was only recorded has no stamp, so if the status is lost it is executed when it comes back.
     fn ends_with_one_rotation_more(&self, calm: &Ending) -> bool {
         let in_order = self.summary.secrets.values().all(|s| s.mirrors.is_empty() && !s.rotating);
         let one_more = self.summary.parameters.iter().all(|(path, end)| {
@@ -72,8 +73,9 @@ impl Ending {
 }
 
 impl Ending {
-    /// The third: that a rotation was taken back before anything was published is known from its record and from status alone.
-    /// Where both are gone before the status is written again, its request is told as recorded.
+    /// The third documented exception: only its record and the status show that a rotation was rolled back before
+    /// anything was published. If both are lost before the status is written again, its request is reported as
+    /// recorded.
     fn ends_alike_but_for_the_word_of_a_roll_back(&self, calm: &Ending) -> bool {
         let mut alike = self.summary.clone();
         for (name, end) in &mut alike.secrets {
@@ -102,7 +104,7 @@ fn every_single_fault(scenario: &Scenario, attention: Attention) {
     single_faults(scenario, attention, |_, faults| faults);
 }
 
-/// The same with those of the faults that are chosen for the n-th effect.
+/// The same, with only those faults that `choose` keeps for the n-th effect.
 fn single_faults(
     scenario: &Scenario,
     attention: Attention,
@@ -363,7 +365,8 @@ scenarios! {
     a_rotation_that_came_of_age_and_was_taken_back_is_put_off,
 }
 
-/// The checks can fail: each of these bugs, planted between the controller and the world, breaks a promise in some case.
+/// The checks can fail: each of these bugs, planted between the controller and the world, violates an invariant in some
+/// case.
 #[test]
 fn planted_bugs_are_found() {
     use world::Sabotage;
@@ -411,7 +414,7 @@ fn planted_bugs_are_found() {
     assert_eq!(survivors, [], "nothing noticed these bugs");
 }
 
-/// Leader election and resourceVersions save work and surprise; no promise hangs on them.
+/// Leader election and resourceVersions prevent work and surprises; no invariant depends on them.
 #[test]
 fn without_any_fencing_zombies_still_break_nothing() {
     let scenario = scenarios::a_request_rotates_once();
@@ -459,8 +462,8 @@ fn without_faults_every_story_ends_well() {
     assert!(problems.is_empty(), "{}", problems.join("\n\n"));
 }
 
-/// Missing every event is a fault of its own, so this is about pairs of faults: one at every other effect, another one in
-/// each story. `make prove` tries them all.
+/// Missing every event is itself a fault, so this is about pairs of faults: one fault at every other effect, a
+/// different one in each story. `make prove` tries them all.
 #[test]
 fn a_fault_while_every_event_is_missed() {
     alone("a_fault_while_every_event_is_missed", || {
@@ -473,7 +476,7 @@ fn a_fault_while_every_event_is_missed() {
     });
 }
 
-/// What is told of a run that branched off holds for a run from the beginning, as `one_case` makes it.
+/// The result of a run that branched off must equal that of a run from the beginning, as `one_case` makes it.
 #[test]
 fn a_run_that_branches_off_is_the_same_as_one_from_the_beginning() {
     alone("a_run_that_branches_off_is_the_same_as_one_from_the_beginning", || {
@@ -489,8 +492,9 @@ fn a_run_that_branches_off_is_the_same_as_one_from_the_beginning() {
     });
 }
 
-/// For whoever looks into a failure: `CASE='name watches 12 CrashAfter' cargo test --package keyturn-reconcile --test simulation -- --ignored
-/// --nocapture one_case` prints the story of one run, and fails where that run does.
+/// Runs one case, for investigating a failure: `CASE='name watches 12 CrashAfter' cargo test --package
+/// keyturn-reconcile --test simulation -- --ignored --nocapture one_case` prints the story of one run, and fails where
+/// that run fails.
 #[test]
 #[ignore = "for one run by name"]
 fn one_case() {

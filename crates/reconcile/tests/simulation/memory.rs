@@ -1,9 +1,9 @@
-//! Memory of the copies of this process in which runs branch off ([`crate::branches`]).
+//! The memory of the copies of this process in which runs branch off ([`crate::branches`]).
 //!
 //! A copy shares every page with the original until one of them writes to it, and each first write to a page costs
-//! microseconds. What is freed into the heap of the original, and allocated from its gaps, is spread over all of it: hundreds
-//! of pages in a run, which took half of its time. So a copy allocates in a place of its own, keeps what it frees there by
-//! size, and leaves alone what was there before: it lives for milliseconds.
+//! microseconds. Memory that is freed into the original's heap, and allocated from its gaps, is spread over the whole
+//! heap: hundreds of pages in a run, which took half of its time. So a copy allocates from its own region, keeps what
+//! it frees there by size, and does not touch what existed before: it lives for milliseconds.
 
 #![expect(unsafe_code, reason = "memory is given out by unsafe functions")]
 
@@ -11,20 +11,20 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// A run needs a few mebibytes; what goes beyond this comes from the heap.
+/// Bytes of a copy's region. A run needs a few mebibytes; allocations beyond the region come from the heap.
 const SIZE: usize = 256 << 20;
-/// Everything is of a multiple of this size, and begins at one.
+/// Unit of sizes and alignments in the region.
 const GRAIN: usize = 16;
-/// Larger ones are used once.
+/// Largest size that is reused; larger ones are used once.
 const LARGEST_KEPT: usize = 8 << 10;
 
-/// The heap of the process, and in a copy a place of its own. A copy has a single thread.
+/// The heap of the process, and in a copy its own region. A copy has a single thread.
 pub struct Memory {
-    /// Where the place begins; 0 in a process that is no copy.
+    /// The start of the region; 0 in a process that is not a copy.
     start: AtomicUsize,
-    /// What has never been used begins here.
+    /// The start of the memory that was never used.
     unused: AtomicUsize,
-    /// By the number of grains: the first one that was freed, which begins with the address of the next.
+    /// By number of grains: the first freed block, which begins with the address of the next one.
     freed: [AtomicUsize; LARGEST_KEPT / GRAIN + 1],
 }
 
@@ -34,10 +34,10 @@ impl Memory {
         Self { start: AtomicUsize::new(0), unused: AtomicUsize::new(0), freed }
     }
 
-    /// Called in a copy once it is one.
+    /// Prepares the region. A copy calls this right after the fork.
     pub fn of_a_copy(&self) {
-        // Copies branch off from none but the original, and one that did would share nothing with it either.
-        // SAFETY: a place that nobody else has.
+        // Copies branch off only from the original; a copy of a copy would not share this region either.
+        // SAFETY: nobody else uses this region.
         let place = unsafe {
             let (access, kind) =
                 (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -56,12 +56,12 @@ impl Memory {
         address.addr().wrapping_sub(self.start.load(Relaxed)) < SIZE
     }
 
-    /// Where something of this size was freed; null where nothing was.
+    /// Returns a freed block of this size; null if there is none.
     fn take_freed(&self, grains: usize) -> *mut u8 {
         let Some(first) = self.freed.get(grains) else { return null_mut() };
         let place = std::ptr::with_exposed_provenance_mut::<u8>(first.load(Relaxed));
         if !place.is_null() {
-            // SAFETY: it begins with the address of the next, since `keep` wrote it there.
+            // SAFETY: it begins with the address of the next block, which `keep` wrote there.
             first.store(unsafe { place.cast::<usize>().read() }, Relaxed);
         }
         place
@@ -69,12 +69,12 @@ impl Memory {
 
     fn keep(&self, place: *mut u8, grains: usize) {
         let Some(first) = self.freed.get(grains) else { return };
-        // SAFETY: it is at least a grain in size, begins at a multiple of one, and nobody uses it any more.
+        // SAFETY: it has at least the size and the alignment of a grain, and nobody uses it any more.
         unsafe { place.cast::<usize>().write(first.load(Relaxed)) };
         first.store(place.expose_provenance(), Relaxed);
     }
 
-    /// From what was never used; null where there is not enough of it.
+    /// Returns memory that was never used; null if there is not enough of it.
     fn take_unused(&self, size: usize, align: usize) -> *mut u8 {
         let begin = self.unused.load(Relaxed).next_multiple_of(align);
         if begin + size > self.start.load(Relaxed) + SIZE {
@@ -89,7 +89,7 @@ fn grains(layout: Layout) -> usize {
     layout.size().div_ceil(GRAIN).max(1)
 }
 
-// SAFETY: what it gives is of the size and alignment asked for, and is given to nobody else before it was freed.
+// SAFETY: the returned memory has the requested size and alignment, and is given to nobody else before it is freed.
 unsafe impl GlobalAlloc for Memory {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if self.is_a_copy() {
@@ -100,13 +100,13 @@ unsafe impl GlobalAlloc for Memory {
                 return place;
             }
         }
-        // SAFETY: the same layout.
+        // SAFETY: the layout is the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
         if !self.is_a_copy() {
-            // SAFETY: in the original everything comes from there.
+            // SAFETY: in the original all memory comes from there.
             unsafe { System.dealloc(place, layout) }
         } else if self.holds(place) {
             self.keep(place, grains(layout));
@@ -115,15 +115,15 @@ unsafe impl GlobalAlloc for Memory {
 
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if !self.is_a_copy() {
-            // SAFETY: in the original everything comes from there.
+            // SAFETY: in the original all memory comes from there.
             return unsafe { System.realloc(place, layout, size) };
         }
-        // SAFETY: the caller gives a size that a layout may have, with this alignment.
+        // SAFETY: the caller gives a size that is valid for a layout with this alignment.
         let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         if self.holds(place) && grains(wanted) == grains(layout) {
             return place;
         }
-        // SAFETY: both are of these layouts, and another one each.
+        // SAFETY: both blocks have these layouts and do not overlap.
         unsafe {
             let moved = self.alloc(wanted);
             if !moved.is_null() {

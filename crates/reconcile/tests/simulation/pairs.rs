@@ -1,5 +1,5 @@
-//! Faults in pairs: the first at every effect of the run without faults, the second at every later effect of the run that
-//! the first one leads to. [`crate::prove`] tries all pairs of these stories, every other run of the tests a slice.
+//! Faults in pairs: the first at every effect of the run without faults, the second at every later effect of the run
+//! with the first. [`crate::prove`] tries all pairs of these stories; every other run of the tests tries a slice.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -9,15 +9,15 @@ use crate::faults::{Fault, Plan};
 use crate::harness::{Attention, Ending, run};
 use crate::scenarios::{self, Scenario};
 
-/// What a fault adds to a run is followed so many effects beyond the end of the run without faults.
+/// Number of effects beyond the end of the run without faults up to which second faults are tried.
 const BEYOND: usize = 6;
-/// A slice has one of so many first faults, and of the second ones of each of them one of so many.
+/// A slice contains one of this many first faults, and for each of them one of this many second faults.
 const FIRSTS: usize = 97;
 const SECONDS: usize = 29;
 
 macro_rules! stories {
     ($($name:ident),* $(,)?) => {
-        /// One small story for each source and strategy, and for each way to leave the straight path.
+        /// Returns one small story for each source and strategy, and for each exception to the usual course.
         pub fn stories() -> Vec<Scenario> {
             vec![$(scenarios::$name()),*]
         }
@@ -49,12 +49,12 @@ stories! {
     deleting_while_roles_take_turns_finishes_it,
 }
 
-/// Where the first fault may be, and which one.
+/// Returns the places and kinds of the first fault.
 pub fn firsts(calm: &Ending) -> Vec<(usize, Fault)> {
     places(calm, 0, calm.effects.len())
 }
 
-/// Where the second one may be in the run that the first has led to, and which one.
+/// Returns the places and kinds of the second fault in the run with the first one.
 pub fn seconds(calm: &Ending, led_to: &Ending, first: usize) -> Vec<(usize, Fault)> {
     places(led_to, first + 1, led_to.effects.len().min(calm.effects.len() + BEYOND))
 }
@@ -63,12 +63,12 @@ fn places(ending: &Ending, from: usize, to: usize) -> Vec<(usize, Fault)> {
     (from..to).flat_map(|at| ending.faults_at(at).map(move |fault| (at, fault))).collect()
 }
 
-/// The folder of the repository.
+/// Returns the folder of the repository.
 pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// The commit that is checked out, where there is git.
+/// Returns the commit that is checked out, if there is git.
 pub fn commit() -> Option<String> {
     git(&["rev-parse", "HEAD"])
 }
@@ -79,14 +79,14 @@ pub fn git(arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| text.trim().to_owned())
 }
 
-/// Another one for each commit; KEYTURN_SLICE asks for one by its number.
+/// Returns the number of the slice: a different one for each commit, or the one in KEYTURN_SLICE.
 fn slice() -> usize {
     let wanted = std::env::var("KEYTURN_SLICE").ok().map(|text| text.parse().expect("a slice's number"));
     let of_commit = || usize::from_str_radix(commit()?.get(..8)?, 16).ok();
     wanted.or_else(of_commit).unwrap_or_default() % (FIRSTS * SECONDS)
 }
 
-/// Every pair is in one of the slices.
+/// Tries one slice of the pairs. Every pair is in one of the slices.
 fn a_slice(scenario: &Scenario) {
     let slice = slice();
     let calm = run(scenario, &Plan::none(), Attention::Watches, None);
@@ -103,13 +103,13 @@ fn a_slice(scenario: &Scenario) {
         }
     }
     let name = scenario.name;
-    // Past the capture of tests that pass: whoever reads the log sees what was tried.
+    // Written directly, since tests that pass have their output captured: the log then shows what was tried.
     let told = format!("KEYTURN_SLICE={slice} {name}: {cases} pairs, {} violations\n", failures.len());
     std::io::stderr().write_all(told.as_bytes()).expect("standard error is there");
     assert!(failures.is_empty(), "{told}{}", failures.join("\n"));
 }
 
-/// How `one_case` is asked for a run.
+/// Returns the variable that makes `one_case` run this case.
 pub fn case(scenario: &Scenario, attention: Attention, plan: &Plan) -> String {
     format!("CASE='{} {attention} {plan}'", scenario.name)
 }

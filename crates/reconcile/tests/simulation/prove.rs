@@ -1,5 +1,6 @@
-//! Every single fault of every story, with all events and with none, and every pair of faults of those in
-//! [`crate::pairs`]. What was done is kept, so that a run that was stopped goes on; the result is docs/proof.md.
+//! Tries every single fault of every story, with all events and with none, and every pair of faults of the
+//! stories in [`crate::pairs`]. Finished work is kept, so that a stopped run can continue; the result is
+//! docs/proof.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -16,7 +17,7 @@ use crate::harness::{Attention, Ending, run};
 use crate::pairs::{self, case, commit, git};
 use crate::scenarios::Scenario;
 
-/// A story and the run of it without faults.
+/// A story and its run without faults.
 struct Trial {
     scenario: Scenario,
     attention: Attention,
@@ -47,7 +48,7 @@ impl Trial {
         }
     }
 
-    /// All faults at one effect, each alone and, where asked, with every second one.
+    /// Tries all faults at one effect, each alone and, if requested, with every second fault.
     fn try_all_at(&self, effect: usize) -> Found {
         let began = Instant::now();
         let mut found = Found::default();
@@ -71,7 +72,7 @@ impl Trial {
     }
 }
 
-/// What one effect of one story was found to lead to, or all of them.
+/// The results for one effect of one story, or the sum of all.
 #[derive(Default)]
 struct Found {
     effects: u64,
@@ -107,7 +108,7 @@ impl fmt::Display for Share {
     }
 }
 
-/// What is done of this commit, a line for each share, written as it comes, by several processes.
+/// The finished work of this commit, one line per share. Several processes append to it as they proceed.
 struct Journal {
     file: File,
     done: BTreeMap<Share, Found>,
@@ -119,7 +120,7 @@ impl Journal {
         for line in fs::read_to_string(path).unwrap_or_default().lines() {
             let (what, shown) = line.split_once('\t').unwrap_or((line, ""));
             let words: Vec<&str> = what.split(' ').collect();
-            // A line that was cut off is done again.
+            // An incomplete line is ignored, and its share is done again.
             let [story, attention, numbers @ ..] = words.as_slice() else { continue };
             let numbers: Vec<u64> = numbers.iter().filter_map(|number| number.parse().ok()).collect();
             let [effect, singles, pairs, violations, milliseconds] = numbers[..] else { continue };
@@ -153,7 +154,7 @@ fn shares(trials: &[Trial]) -> Vec<(usize, Share)> {
         (0..trial.calm.effects.len()).map(move |effect| (number, share(effect))).collect::<Vec<_>>()
     };
     let mut shares: Vec<(usize, Share)> = trials.iter().enumerate().flat_map(of_trial).collect();
-    // In no order: what is done of a run that ends early is a sample of all.
+    // The order is pseudo-random, so that the finished part of a run that ends early is a sample of all shares.
     shares.sort_by_key(|(_, share)| {
         let mut hasher = DefaultHasher::new();
         share.hash(&mut hasher);
@@ -162,7 +163,7 @@ fn shares(trials: &[Trial]) -> Vec<(usize, Share)> {
     shares
 }
 
-/// Tries what is not done yet on all processors, until the time is over: in processes of one thread each, see
+/// Does the remaining work on all processors until the time is over: in processes of one thread each, see
 /// [`crate::branches`].
 fn work() {
     let program = std::env::current_exe().expect("the program of this test");
@@ -178,7 +179,7 @@ fn work() {
     }
 }
 
-/// Which of them a process does, counted from 0.
+/// The variable with the number of the part that a process does, counted from 0.
 const PART: &str = "KEYTURN_PROVE_PART";
 
 #[test]
@@ -209,7 +210,7 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The name that the processors give themselves.
+/// Returns the model name of the processors.
 fn machine() -> String {
     let known = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = known.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -312,7 +313,7 @@ fn every_fault_and_every_pair() {
     let is_clean =
         git(&["status", "--porcelain", "--", "crates", "Cargo.lock"]).is_some_and(|s| s.is_empty());
     if !is_clean {
-        // What was done may have been done with other code.
+        // Work without a clean checkout may have been done with other code.
         fs::remove_file(journal_of(&commit)).ok();
     }
     work();

@@ -1,4 +1,5 @@
-//! What people have and do. Each scenario is one story; the faults are the harness's. Those of random values are here.
+//! The situations and actions of people. Each scenario is one story; the harness adds the faults. The stories of
+//! random values are in this file.
 
 mod creations;
 mod forgers;
@@ -37,13 +38,13 @@ use crate::world::{Action, CLUSTER, KEY, NAMESPACE, State, When};
 #[derive(Clone)]
 pub struct Scenario {
     pub name: &'static str,
-    /// What is there before the controller is.
+    /// Sets up the world before the controller starts.
     pub prepare: fn(&mut State),
-    /// What people do then, one after another.
+    /// Returns the later actions of people, in order.
     pub script: fn() -> Vec<Action>,
-    /// How it ends without faults.
+    /// True for the correct end without faults.
     pub ends: fn(&Summary) -> bool,
-    /// What else than the end of the run without faults is right too, where people and the controller race.
+    /// True for other correct ends, if people and the controller race.
     pub or_else: Option<fn(&Summary) -> bool>,
 }
 
@@ -85,7 +86,7 @@ fn on_web(patch: Value) -> Value {
     with_host
 }
 
-/// What the stories publish around values.
+/// Texts that the stories publish around values.
 const TEXTS: [&str; 3] = ["{username}:{password}", "{accessKeyId}:{secretAccessKey}", "id-{value}"];
 
 pub fn grant(state: &mut State, mode: &str) {
@@ -129,7 +130,7 @@ pub fn host(state: &mut State, name: &str, fetches: &[&str]) {
     state.hosts.insert(name.to_owned(), SimHost { fetches, running, ..SimHost::default() });
 }
 
-/// A value that somebody put there this many days ago.
+/// Puts a value as a person did this many days ago.
 pub fn put_days_ago(state: &mut State, path: &str, value: &str, days: i64) {
     let start = state.now;
     state.now = start - TimeDelta::days(days);
@@ -137,13 +138,13 @@ pub fn put_days_ago(state: &mut State, path: &str, value: &str, days: i64) {
     state.now = start;
 }
 
-/// A description as keyturn writes it, made without the key of this installation.
+/// Returns a description in keyturn's format, made without the key of this installation.
 fn stamped_by_another(stamp: &Stamp) -> String {
     let tag = "0123456789abcdef0123456789abcdef";
     description::render("Signing key", stamp, |stamp| format!("{stamp} val={tag} mac={tag}"))
 }
 
-/// A value that an earlier rotation published this many days ago.
+/// Puts a value as an earlier rotation did this many days ago.
 fn rotated_days_ago(state: &mut State, path: &str, value: &str, days: i64) {
     let start = state.now;
     state.now = start - TimeDelta::days(days + 1);
@@ -181,7 +182,7 @@ pub fn a_request() -> Vec<Action> {
     vec![at(300, "asks for a rotation", |s| s.request(SECRET, "one"))]
 }
 
-// Moments that people's actions hang on.
+// Moments at which people act.
 
 pub fn recorded(state: &State) -> bool {
     state.ssm.staged().next().is_some()
@@ -215,14 +216,13 @@ fn young_value_on_web(state: &mut State) {
     host(state, "web", &[PATH]);
 }
 
-/// The stories' ends where a race decides between a person's value and a new one.
-/// A young value on a host, and the object that manages it.
+/// Sets up a young value on a host, and the object that manages it.
 fn managed_on_web(state: &mut State) {
     young_value_on_web(state);
     state.apply_secret(SECRET, json!({}), on_web(json!({})));
 }
 
-/// Two young values on a host, each with an object that manages it.
+/// Sets up two young values on a host, each with an object that manages it.
 fn two_managed_on_web(state: &mut State) {
     grant(state, "Rotate");
     put_days_ago(state, PATH, OLD, 10);
@@ -242,13 +242,13 @@ fn either_value_stands(end: &Summary) -> bool {
             ready && !s.rotating && s.mirrors.is_empty() && !s.finalizer
         })
         && end.hosts.values().all(|host| {
-            // what a person wrote is not deployed by the controller
+            // The controller does not deploy what a person wrote.
             end.parameters.get(PATH).is_some_and(|p| p.latest == Latest::Person)
                 || host.runs.values().all(|same| *same)
         })
 }
 
-/// Everything is in order, and every parameter has had so many new values.
+/// True if everything is in order and every parameter has had this many new values.
 pub fn in_order(end: &Summary, generated: usize) -> bool {
     end.staged.is_empty()
         && end.parameters.values().all(|p| p.generated == generated && p.latest == Latest::Generated)
@@ -280,7 +280,7 @@ fn one_new_value(end: &Summary) -> bool {
     in_order(end, 1)
 }
 
-/// Where every event is missed, the deadline of a deletion may come first.
+/// True if the rotation is finished. If every event is missed, the deadline of a deletion may come first.
 fn finished_or_given_up(end: &Summary) -> bool {
     let left = if end.abandoned.is_empty() { 0 } else { 1 };
     let published = end.parameters.values().all(|p| p.generated <= 1 && (p.generated == 1 || left == 1));
@@ -407,7 +407,7 @@ scenario!(two_parameters_are_published_from_one_draw,
     ends: one_new_value,
     or_else: halves_of_values_put_back);
 
-/// The values before are published in both, since SSM refused a half of the new ones for good.
+/// True if the previous values are published in both parameters, since SSM refused one of the new ones permanently.
 fn halves_of_values_put_back(end: &Summary) -> bool {
     let in_its_place = end.hosts.values().all(|host| host.runs.values().all(|same| *same));
     in_its_place
@@ -498,7 +498,7 @@ ends: |end| {
     kept && end.staged.is_empty() && end.secrets.values().all(|s| is(&s.conditions, "Drifted", "True"))
 });
 
-/// It comes of age half an hour from now, in the middle between two listings of Parameter Store.
+/// Sets up a value that is due half an hour from now, in the middle between two listings of Parameter Store.
 fn about_to_come_of_age(state: &mut State) {
     grant(state, "Rotate");
     let start = state.now;
@@ -722,7 +722,7 @@ scenario!(a_request_to_a_suspended_secret_waits,
     ],
     ends: one_new_value);
 
-/// Beside the same hosts and parameters.
+/// Applies all objects again, beside the same hosts and parameters.
 fn apply_everything(state: &mut State, annotations: Value) {
     let real = state.hosts.clone();
     host(state, "web", &[PATH]);
@@ -730,7 +730,7 @@ fn apply_everything(state: &mut State, annotations: Value) {
     state.apply_secret(SECRET, annotations, on_web(json!({})));
 }
 
-/// To another cluster.
+/// Applies all objects to another cluster.
 fn apply_everything_anew(state: &mut State) {
     state.lose_all_objects();
     apply_everything(state, json!({ROTATE_REQUESTED_AT: "one"}));
@@ -752,7 +752,7 @@ scenario!(objects_that_are_lost_in_mid_rotation_and_applied_again_finish_it,
     ],
     ends: one_new_value);
 
-// Nothing but its record tells the new controller of a rotation that nobody asked for.
+// Only its record shows the new controller a rotation that nobody requested.
 scenario!(objects_that_are_lost_in_mid_deployment_and_applied_again_later_finish_it,
     prepare: |s| {
         grant(s, "Rotate");

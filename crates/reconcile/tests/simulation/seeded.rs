@@ -1,11 +1,11 @@
-//! Bugs that a person could write into keyturn, one at a time, and which check of the simulation finds each of them.
+//! Bugs that a person could write into keyturn, one at a time, with the check of the simulation that finds each.
 //!
-//! No source of keyturn knows of them: `bugs.yaml` says which text becomes which. `dev/seeded-bugs` writes all of them into
-//! a copy of the sources, each behind the name in KEYTURN_SEEDED_BUG, and runs the stories over that copy until one of them
-//! fails. What it finds is `docs/seeded-bugs.md`.
+//! keyturn's sources do not contain them: `bugs.yaml` says which text is replaced by which. `dev/seeded-bugs` writes
+//! all of them into a copy of the sources, each behind its name in KEYTURN_SEEDED_BUG, and runs the stories over that
+//! copy until one of them fails. The result is `docs/seeded-bugs.md`.
 //!
-//! `tests/guards.yaml` is a list of the same kind: what stops the attacks of `docs/security.md`, and the tests that fail
-//! where it is taken away. `dev/guards` does that, and writes `docs/guards.md`.
+//! `tests/guards.yaml` is a list of the same kind: the guards against the attacks of `docs/security.md`, and the tests
+//! that fail without each guard. `dev/guards` removes them one at a time, and writes `docs/guards.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,18 +20,18 @@ use crate::invariants;
 use crate::pairs::root;
 use crate::scenarios::Scenario;
 
-/// The bug that is switched on, in the copy of the sources.
+/// The variable that names the bug to switch on in the copy of the sources.
 const BUG: &str = "KEYTURN_SEEDED_BUG";
-/// The list to write into the copy, where it is not `bugs.yaml`.
+/// The variable with the list to write into the copy, if it is not `bugs.yaml`.
 const LIST: &str = "KEYTURN_SEEDED_LIST";
-/// What stops attacks, and the page about it.
+/// The list of guards against attacks, and the page about it.
 const GUARDS: &str = "tests/guards.yaml";
 const PAGE_OF_GUARDS: &str = "docs/guards.md";
-/// The folder of the copy.
+/// The variable with the folder of the copy.
 const TREE: &str = "KEYTURN_SEEDED_TREE";
-/// So many there are at least.
+/// The least number of bugs in the list.
 const FEWEST: usize = 80;
-/// The module of the copy that tells which bug is switched on.
+/// The module of the copy that knows which bug is switched on.
 const SWITCH: &str = "//! Written by dev/seeded-bugs.
 
 use std::sync::LazyLock;
@@ -45,21 +45,21 @@ pub fn is(name: &str) -> bool {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Bug {
-    /// What the program does then, in a sentence.
+    /// The behaviour of the program with the bug, in a sentence.
     name: String,
     file: String,
-    /// An expression, a statement, or a text that ends with the `{` of a block. It stands once in the file, whatever the
-    /// spaces and line breaks in it.
+    /// The text to replace: an expression, a statement, or a text that ends with the `{` of a block. It must occur once
+    /// in the file; spaces and line breaks do not matter.
     from: String,
-    /// What stands there instead; what stands first in the block where `from` opens one.
+    /// The replacement. If `from` opens a block, this is inserted at the beginning of the block.
     to: String,
-    /// The stories that show it; all are tried where this is empty.
+    /// The stories that show the bug; all are tried if this is empty.
     #[serde(default)]
     stories: Vec<String>,
-    /// The check that finds it.
+    /// The check that finds the bug.
     #[serde(default)]
     invariant: String,
-    /// The tests that fail with it, of a list that no story shows.
+    /// The tests that fail with it, for a list whose bugs no story shows.
     #[serde(default)]
     tests: Vec<String>,
 }
@@ -74,7 +74,7 @@ fn listed_in(path: &str) -> Vec<Bug> {
 }
 
 impl Bug {
-    /// Where `from` stands in a source.
+    /// Returns the positions of `from` in a source.
     fn places(&self, source: &str) -> Vec<Range<usize>> {
         let wanted: Vec<&str> = self.from.split_whitespace().collect();
         let Some(first) = wanted.first() else { return Vec::new() };
@@ -86,13 +86,13 @@ impl Bug {
         self.from.trim_end().ends_with('{')
     }
 
-    /// The condition under which it happens.
+    /// Returns the condition under which the bug happens.
     fn condition(&self) -> String {
         format!("if crate::seeded::is(\"{}\")", self.name)
     }
 }
 
-/// Where the words end that begin here, whatever space is between them; `None` where others follow.
+/// Returns the end of the words that begin here, with any whitespace between them; `None` if the text differs.
 fn end_of(source: &str, start: usize, words: &[&str]) -> Option<usize> {
     let mut at = start;
     for (number, word) in words.iter().enumerate() {
@@ -108,7 +108,7 @@ fn end_of(source: &str, start: usize, words: &[&str]) -> Option<usize> {
     Some(at)
 }
 
-/// A source with these bugs in it, each behind its name.
+/// Returns a source with these bugs in it, each behind its name.
 fn seeded(source: &str, bugs: &[&Bug]) -> Result<String, String> {
     let mut by_place: BTreeMap<(usize, usize), Vec<&Bug>> = BTreeMap::new();
     for bug in bugs {
@@ -142,7 +142,7 @@ fn seeded(source: &str, bugs: &[&Bug]) -> Result<String, String> {
     Ok(text)
 }
 
-/// Every file with all its bugs.
+/// Returns every file with all its bugs.
 fn seeded_files(bugs: &[Bug]) -> Result<BTreeMap<&str, String>, String> {
     let mut by_file: BTreeMap<&str, Vec<&Bug>> = BTreeMap::new();
     for bug in bugs {
@@ -156,7 +156,7 @@ fn seeded_files(bugs: &[Bug]) -> Result<BTreeMap<&str, String>, String> {
     Ok(files)
 }
 
-/// What a run of one bug has found.
+/// The result of a run with one bug.
 struct Found {
     invariant: &'static str,
     story: &'static str,
@@ -168,7 +168,7 @@ fn found(scenario: &Scenario, plan: Plan, problem: String) -> Found {
     Found { invariant: invariants::check_of(&problem), story: scenario.name, plan, problem }
 }
 
-/// As `single_faults` judges a run without faults.
+/// Judges a run without faults as `single_faults` does.
 fn without_faults(scenario: &Scenario, calm: &Ending) -> Result<(), String> {
     match calm.violations.first() {
         Some(violation) => Err(violation.clone()),
@@ -177,7 +177,7 @@ fn without_faults(scenario: &Scenario, calm: &Ending) -> Result<(), String> {
     }
 }
 
-/// The failing case with the fewest faults and the earliest effect, of the first story that has one.
+/// Returns the failing case with the fewest faults and the earliest effect, of the first story that has one.
 fn search(stories: &[Scenario], faults: usize) -> Option<Found> {
     let calm = |scenario: &Scenario| run(scenario, &Plan::none(), Attention::Watches, None);
     stories.iter().find_map(|scenario| {
@@ -266,7 +266,7 @@ fn a_text_is_found_whatever_its_spaces_and_only_where_it_stands_once() {
     assert!(seeded("x(a + b)", &[&one, &bug("part", "b)", "c)")]).is_err());
 }
 
-/// For `dev/seeded-bugs` and `dev/guards`: writes all of a list into the copy of the sources.
+/// Writes a whole list into the copy of the sources, for `dev/seeded-bugs` and `dev/guards`.
 #[test]
 #[ignore = "for dev/seeded-bugs and dev/guards"]
 fn all_bugs_are_written_into_a_copy() {
@@ -277,7 +277,7 @@ fn all_bugs_are_written_into_a_copy() {
     for (file, text) in &files {
         fs::write(tree.join(file), text).unwrap();
     }
-    // Each crate asks a switch of its own: <crate>/src.
+    // Each crate has its own switch: <crate>/src.
     let of_crate = |file: &&str| file.split_inclusive("src/").next().map(PathBuf::from).expect("a source");
     let sources: BTreeSet<PathBuf> = files.keys().map(of_crate).collect();
     for folder in sources.into_iter().map(|folder| tree.join(folder)) {
@@ -288,7 +288,8 @@ fn all_bugs_are_written_into_a_copy() {
     }
 }
 
-/// For `dev/seeded-bugs`: prints the check that finds the bug which is switched on, and the case; fails where none does.
+/// Prints the check that finds the bug which is switched on, and the case, for `dev/seeded-bugs`. Fails if no check
+/// finds it.
 #[test]
 #[ignore = "for dev/seeded-bugs"]
 fn one_bug_is_found() {

@@ -1,4 +1,4 @@
-//! The state in which a run ended, without what faults may change: random values, times, counts of attempts, numbers
+//! The state at the end of a run, without what faults may change: random values, times, counts of attempts, numbers
 //! of versions.
 
 use std::collections::BTreeMap;
@@ -15,24 +15,24 @@ use crate::world::ssm::By;
 
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Summary {
-    /// By name, for each that exists.
+    /// The existing secrets, by name.
     pub secrets: BTreeMap<String, SecretEnd>,
-    /// By path, for each that exists.
+    /// The existing parameters, by path.
     pub parameters: BTreeMap<String, ParameterEnd>,
     /// Names of secrets that were deleted and could not be finished in time.
     pub abandoned: Vec<String>,
-    /// Records and markers that are left.
+    /// Remaining records and markers.
     pub staged: Vec<String>,
-    /// By name, for each that exists.
+    /// The existing hosts, by name.
     pub hosts: BTreeMap<String, HostEnd>,
     pub server: Option<ServerEnd>,
 }
 
-/// How the roles of the server ended.
+/// The roles of the server at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerEnd {
     pub can_log_in: Vec<String>,
-    /// Whether it accepts what is published, and what every host runs.
+    /// True if the server accepts the published login. The next field says the same of every host's login.
     pub accepts_published: bool,
     pub accepts_hosts: bool,
 }
@@ -41,7 +41,7 @@ pub struct ServerEnd {
 pub struct HostEnd {
     /// Type, status and reason.
     pub conditions: BTreeMap<String, (String, String)>,
-    /// By path: whether it runs what is published.
+    /// By path: true if the host runs the published value.
     pub runs: BTreeMap<String, bool>,
 }
 
@@ -53,21 +53,21 @@ fn turned(conditions: &[Condition]) -> BTreeMap<String, (String, String)> {
 pub struct SecretEnd {
     /// Type, status and reason.
     pub conditions: BTreeMap<String, (String, String)>,
-    /// Request and result, where it is what the annotation asks for: of other rotations only the published version is
-    /// evidence, and a status that was lost cannot tell of them.
+    /// Request and result, if it is the request of the annotation: of other rotations only the published version is
+    /// evidence, and a lost status cannot show them.
     pub last_rotation: Option<(String, String)>,
     pub finalizer: bool,
     pub rotating: bool,
     pub deleting: bool,
     pub has_hosts: bool,
-    /// Whether the status says what the world is like.
+    /// The differences between the status and the world.
     pub mirrors: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterEnd {
     pub latest: Latest,
-    /// How many different values the controller has published here.
+    /// Number of different values that the controller has published here.
     pub generated: usize,
     /// The user's own part of the description.
     pub text: String,
@@ -77,7 +77,7 @@ pub struct ParameterEnd {
 pub enum Latest {
     /// A value that the controller made.
     Generated,
-    /// A person's.
+    /// A value that a person wrote.
     Person,
     /// A person's value, published again by the controller.
     Restored,
@@ -192,7 +192,7 @@ fn roles_of(state: &State, server: &SimPostgres) -> ServerEnd {
     }
 }
 
-/// The tokens by what they are: faults change how many were made before.
+/// Returns the tokens by kind: faults change how many were created before.
 fn tokens_of(state: &State) -> Option<ServerEnd> {
     let account = state.cloudflare.as_ref()?;
     let kind = |id: &String| {

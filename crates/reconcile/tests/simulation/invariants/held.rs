@@ -1,5 +1,5 @@
-//! What people and the schedule hold back, and what nobody asked for: rotations that may not begin yet, deployments that
-//! may not start, logins that may not end yet.
+//! Checks of what people and the schedule hold back: rotations that may not begin yet, deployments that may not start,
+//! logins that may not end yet.
 
 use chrono::TimeDelta;
 use keyturn_api::conditions;
@@ -21,16 +21,16 @@ use crate::harness::FIRST_ROTATION_DELAY;
 use crate::world::ssm::Stored;
 use crate::world::{At, Sent, State};
 
-/// The shortest pause after a deployment that failed.
+/// Shortest pause after a failed deployment.
 const PAUSE: TimeDelta = TimeDelta::seconds(5);
-/// The longest that a role which is being changed holds other deployments.
+/// Longest time for which a role that is being changed holds back other deployments.
 const LONGEST_HOLD: TimeDelta = TimeDelta::minutes(5);
 
 fn made_at(version: &Stored) -> At {
     version.said.stamp.as_ref().map_or(version.modified, |stamp| stamp.at)
 }
 
-/// A rotation begins: not one that somebody or the schedule holds back.
+/// Checks that a rotation may begin: neither a person nor the schedule holds it back.
 pub fn rotation_begins(state: &mut State, name: &str, record: &Record) {
     state.memory.drawn.entry(name.to_owned()).or_default().insert((record.id, record.at));
     let Some(secret) = state.cluster.secret(name).cloned() else { return };
@@ -52,7 +52,7 @@ pub fn rotation_begins(state: &mut State, name: &str, record: &Record) {
     }
 }
 
-/// Id and end of a rotation that status tells of.
+/// Returns id and end of a rotation that the status reports.
 fn end_of(told: &LastRotation) -> Option<(u64, At)> {
     Some((u64::try_from(told.id?).ok()?, told.finished_at.as_ref().map(from_kubernetes).unwrap_or_default()))
 }
@@ -61,15 +61,16 @@ fn last_told(secret: &ManagedSecret) -> Option<(u64, At)> {
     end_of(secret.status.as_ref()?.last_rotation.as_ref()?)
 }
 
-/// When the rotation of this id ended that began at this time, as its status tells. An id is given once more where nothing that
-/// was published tells of it.
+/// Returns the end, from the status, of the rotation with this id that began at this time. An id is used again if no
+/// published version shows it.
 fn told_at(secret: &ManagedSecret, id: u64, begun: At) -> Option<At> {
     let history = secret.status.iter().flat_map(|status| &status.history).filter_map(end_of);
     let mut ends = history.filter(|(told, at)| *told == id && at.timestamp() >= begun.timestamp());
     ends.next().map(|(_, at)| at)
 }
 
-/// What ended last is not told to be a rotation of before again, but by a controller that nothing fences.
+/// Checks that the status never reports an earlier rotation as the last one, except for a controller that nothing
+/// fences.
 pub fn ends_are_told_in_order(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     let rotation = changed.status.as_ref().and_then(|status| status.rotation.as_ref());
     let uid = changed.uid().unwrap_or_default();
@@ -78,7 +79,7 @@ pub fn ends_are_told_in_order(state: &mut State, sent: Sent, changed: &ManagedSe
     }
     let before = state.cluster.secret(&changed.name_any()).and_then(last_told);
     let Some(((before, ended), (now, _))) = before.zip(last_told(changed)) else { return };
-    // One may begin and end while no status can be written.
+    // A rotation may begin and end while no status can be written.
     let of_it = |(id, at): &(u64, At)| *id == now && at.timestamp() >= ended.timestamp();
     let begun_since = state.memory.under_way.get(&uid).is_some_and(of_it)
         || state.memory.drawn.get(&changed.name_any()).is_some_and(|drawn| drawn.iter().any(of_it));
@@ -88,7 +89,8 @@ pub fn ends_are_told_in_order(state: &mut State, sent: Sent, changed: &ManagedSe
     }
 }
 
-/// The rotations that a status told to be under way, and that are published and over without a word.
+/// Returns the rotations that a status reported as running, and that are published and closed although no status has
+/// reported their end.
 pub fn untold(state: &State) -> Vec<String> {
     let untold = state.cluster.secrets().filter_map(|secret| {
         let (name, uid) = (secret.name_any(), secret.uid()?);
@@ -103,12 +105,13 @@ pub fn untold(state: &State) -> Vec<String> {
     untold.collect()
 }
 
-/// The record of a rotation goes that has come to its end: of a roll back this answers the request of what it took back.
+/// Checks the deletion of a record at the end of its rotation. The end of a roll back also answers the request of the
+/// rotation that it reversed.
 pub fn rotation_ends(state: &mut State, name: &str, record: &Record) {
     if record.trigger != Trigger::RollBack {
         return;
     }
-    // It may have been told before, and times in a status are whole seconds.
+    // The end may have been reported earlier, and times in a status are whole seconds.
     let secret = state.cluster.secret(name);
     let now = from_kubernetes(&to_kubernetes(state.now));
     let told_at = secret.and_then(|secret| told_at(secret, record.id, record.at));
@@ -122,7 +125,7 @@ fn is_too_early(state: &State, secret: &ManagedSecret, record: &Record) -> Optio
     if calendar.next(now).is_none_or(|window| window.start > now) {
         return Some("outside its windows");
     }
-    // A token that ends by itself is replaced before that, whatever the period.
+    // A token that expires is replaced before that, whatever the period is.
     if secret.spec.generate.cloudflare_r2.is_some() {
         return None;
     }
@@ -144,7 +147,7 @@ fn is_too_early(state: &State, secret: &ManagedSecret, record: &Record) -> Optio
     (adopted && created + FIRST_ROTATION_DELAY > now).then_some("as soon as it was adopted")
 }
 
-/// A Job is about to be started.
+/// Checks that a Job may start.
 pub fn job_starts(state: &mut State, host: &str, task: &Task) {
     let Some(object) = state.cluster.host(host).cloned() else { return };
     if object.spec.suspend {
@@ -178,7 +181,8 @@ pub fn job_starts(state: &mut State, host: &str, task: &Task) {
     containers_start(state, host, |state, _| state.cluster.incidents.is_empty());
 }
 
-/// Hosts of one secret go one after another, but for those that cannot wait. A cache that lags may hide the other one.
+/// Returns a deployment on another host of the same secret: hosts go one after another, except if they cannot wait. A
+/// stale cache may hide the other deployment.
 fn another_deployment(state: &State, host: &str, task: &Task) -> Option<String> {
     let concerns = |secret: &&ManagedSecret| {
         let deployed = |path: &String| task.parameters.iter().any(|p| p.path == *path);
@@ -198,15 +202,16 @@ fn is_in_place(secret: &ManagedSecret) -> bool {
     secret.spec.generate.postgres.as_ref().is_some_and(|postgres| postgres.single_role.is_some())
 }
 
-/// A deploy script recreates the containers of a host.
+/// Checks that a deploy script may recreate the containers of a host.
 pub fn script_runs(state: &mut State, host: &str) {
     containers_start(state, host, |state, secret| {
         !state.cluster.incidents.iter().any(|incident| scope::concerns(incident, secret))
     });
 }
 
-/// Nothing is started with a password that is dead, unless somebody may be using that one. A request that comes late, or
-/// from a controller that does not lead any more, may change a role at any moment.
+/// Checks that no container starts with a dead password. `counts` excludes incidents, in which somebody else may be
+/// using the published password. Only plans with prompt faults are checked: a late request, or a request of a former
+/// leader, may change a role at any moment.
 fn containers_start(state: &mut State, host: &str, counts: impl Fn(&State, &ManagedSecret) -> bool) {
     use Fault::*;
     let is_prompt = |fault: &Fault| {
@@ -220,19 +225,20 @@ fn containers_start(state: &mut State, host: &str, counts: impl Fn(&State, &Mana
     }
 }
 
-/// A version of a parameter on a host.
+/// Returns the key of one deployment: host, parameter and version.
 fn deployment(host: &DockerHost, path: &str, version: i64) -> (String, String, i64) {
     (host.uid().unwrap_or_default(), path.to_owned(), version)
 }
 
-/// A host's status changes.
+/// Checks a change of a host's status.
 pub fn host_status(state: &mut State, changed: &DockerHost) {
     let shown = changed.status.iter().flat_map(|status| &status.parameters).filter(|shown| shown.deployed);
     state.memory.deployed.extend(shown.map(|shown| deployment(changed, &shown.path, shown.version)));
     waits_although_it_is_urgent(state, changed);
 }
 
-/// In an incident a host waits neither for other hosts and secrets nor for its window. A cache that lags may hide the report.
+/// Checks that during an incident a host waits neither for other hosts and secrets nor for its window. A stale cache
+/// may hide the report.
 fn waits_although_it_is_urgent(state: &mut State, changed: &DockerHost) {
     let Some(status) = changed.status.as_ref().filter(|_| state.plan == Plan::none()) else { return };
     let Some(deploying) = conditions::find(&status.conditions, conditions::DEPLOYING) else { return };
@@ -254,7 +260,8 @@ fn waits_although_it_is_urgent(state: &mut State, changed: &DockerHost) {
     }
 }
 
-/// In an incident what fails of the revocation puts nothing off that hosts wait for, and nothing of that the revocation.
+/// Checks that during an incident a failed revocation does not delay what hosts wait for, and that a failure of the
+/// latter does not delay the revocation.
 pub fn a_revocation_goes_its_own_way(state: &mut State, changed: &ManagedSecret) {
     let Some(status) = &changed.status else { return };
     let is_open = status.compromise.as_ref().is_some_and(|said| said.contained_at.is_none());
@@ -270,7 +277,7 @@ pub fn a_revocation_goes_its_own_way(state: &mut State, changed: &ManagedSecret)
     }
 }
 
-/// Whether a deployment changes nothing that anybody waits for. What nobody heard of a run before is waited for.
+/// True if a deployment would change nothing that anybody waits for. A run with an unknown result is waited for.
 fn runs_everything(state: &State, host: &DockerHost, task: &Task) -> bool {
     let name = host.name_any();
     let Some(real) = state.hosts.get(&name) else { return false };
@@ -285,7 +292,7 @@ fn runs_everything(state: &State, host: &DockerHost, task: &Task) -> bool {
             real.running.get(path).map(String::as_str) == Some(version.value.trim_end())
         })
     };
-    // Where no variable shows it, what the host's status has told of its deployment is all there is to know.
+    // If no variable shows the value, only the deployments in the host's status are known.
     let shows = |p: &TaskParameter| {
         !real.unseen.contains(&p.path)
             || state.memory.deployed.contains(&deployment(host, &p.path, p.version))
@@ -293,7 +300,7 @@ fn runs_everything(state: &State, host: &DockerHost, task: &Task) -> bool {
     task.parameters.iter().all(|p| runs(&p.path, p.version) && shows(p) && !is_open(&p.path))
 }
 
-/// The secret of a host whose role has been changed a moment ago, and whose new password is not published.
+/// Returns the secret of a host whose role was changed a moment ago and whose new password is not published yet.
 fn has_a_dead_password(
     state: &State,
     host: &str,
@@ -313,7 +320,8 @@ fn has_a_dead_password(
     })
 }
 
-/// A login of this value, or of this part of it, ends: not sooner after the last host left it than its object says.
+/// Checks that a login of this value, or of this part of it, does not end earlier after the last host left it than its
+/// object says.
 pub fn login_ends(state: &mut State, is_of: impl Fn(&str) -> bool) {
     let left = state.memory.last_run.iter().filter(|(value, _)| is_of(value) && !is_suspected(state, value));
     let Some((at, value)) = left.map(|(value, at)| (*at, value.clone())).max() else { return };
@@ -331,7 +339,7 @@ pub fn login_ends(state: &mut State, is_of: impl Fn(&str) -> bool) {
     }
 }
 
-/// Remembers what every host runs, and when it was seen to for the last time.
+/// Records what every host runs, and the last time at which it was seen.
 pub fn hosts_run(state: &mut State) {
     let (hosts, cluster, memory, now) = (&state.hosts, &state.cluster, &mut state.memory, state.now);
     let is_ours = |name: &String| cluster.host(name).is_some();
@@ -344,8 +352,8 @@ pub fn hosts_run(state: &mut State) {
     }
 }
 
-/// Ready=True: every parameter is published. Deployed=True, or a host that is told to be proven: it has run what the status
-/// says is published, as far as that may have been seen.
+/// Checks conditions. Ready=True: every parameter is published. Deployed=True, or a host that is reported as proven:
+/// the host has run the published version of the status, as far as the sender may have seen.
 pub fn conditions_are_true(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     let Some(status) = &changed.status else { return };
     let told = |path: &String| status.parameters.iter().any(|p| p.path == *path);

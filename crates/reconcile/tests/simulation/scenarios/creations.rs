@@ -1,4 +1,4 @@
-//! Stories of first values that nobody but SSM has to hear of: they are published by one Put, without a record.
+//! Stories of first values that only SSM needs to know: one Put publishes them, without a record.
 
 use super::*;
 
@@ -6,7 +6,8 @@ fn nothing_is_left(end: &Summary) -> bool {
     end.secrets.is_empty() && end.parameters.is_empty() && end.staged.is_empty()
 }
 
-/// Somebody's value stands, whether it counts as the first one or as written over a first one of ours.
+/// True if somebody's value stays published, either as the first value or as a write over a first value of
+/// keyturn's.
 fn somebodys_value_stands(end: &Summary) -> bool {
     let kept = end.parameters.values().all(|p| p.latest == Latest::Person && p.generated <= 1);
     kept && !end.parameters.is_empty()
@@ -70,7 +71,7 @@ scenario!(an_object_that_takes_its_parameter_along_is_deleted_while_that_is_crea
     },
     script: || vec![at(5, "deletes the object", |s| s.delete_secret(SECRET))],
     ends: nothing_is_left,
-    // Where the finalizer could not be taken off in time.
+    // The finalizer may not have been removed in time.
     or_else: nothing_is_left);
 
 scenario!(an_object_is_deleted_while_its_first_value_is_created,
@@ -95,7 +96,7 @@ scenario!(a_value_that_somebody_writes_just_before_a_rotation_is_closed_is_not_l
     ends: one_or_two_new_values,
     or_else: one_or_two_new_values);
 
-/// The recorded value is published again, or another one where the rotation had ended.
+/// True if the recorded value is published again, or another value if the rotation had ended.
 fn one_or_two_new_values(end: &Summary) -> bool {
     in_order(end, 1) || in_order(end, 2)
 }

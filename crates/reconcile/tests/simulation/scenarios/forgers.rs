@@ -1,11 +1,11 @@
-//! Stories of somebody who may write one parameter, its description included, and would like to be taken for keyturn.
+//! Stories of somebody who may write one parameter, including its description, and pretends to be keyturn.
 
 use keyturn_rotation::request;
 
 use super::incidents::contained;
 use super::*;
 
-/// Writes in the name of keyturn: as its next rotation, with a time of his choice.
+/// Writes in the name of keyturn, as its next rotation, with a time of the forger's choice.
 fn forge(state: &mut State, value: &str, years: i64, request: Option<&str>) {
     let latest = state.ssm.latest(PATH).map_or(0, |latest| latest.number);
     let owner = format!("{CLUSTER}/{NAMESPACE}/{SECRET}");
@@ -17,7 +17,7 @@ fn forge(state: &mut State, value: &str, years: i64, request: Option<&str>) {
     state.person_describes(PATH, value, &description);
 }
 
-/// What hosts run, and the thief has, once more.
+/// Writes the value that hosts run, and that the thief has, once more.
 fn forge_the_published_value(state: &mut State) {
     let value = state.ssm.latest(PATH).expect("it was published").value.clone();
     forge(state, &value, 0, None);

@@ -1,5 +1,5 @@
-//! Stories of what has to be heeded before anything is done: other objects and their values, what is suspended, what
-//! comes first, what cannot be compared, and what came to pass while nobody looked.
+//! Stories of what must be respected before anything is done: other objects and their values, suspension, order,
+//! values that cannot be compared, and events that the controller missed.
 
 use std::collections::BTreeSet;
 
@@ -79,7 +79,7 @@ scenario!(an_object_that_was_applied_again_in_mid_rotation_is_held_too,
         later(60, "deletes the object", |s| s.delete_secret(SECRET)),
     ],
     ends: finished_or_given_up,
-    // Where the finalizer could not be written in time, nothing holds it.
+    // If the finalizer could not be written in time, nothing holds the object.
     or_else: |end| end.secrets.is_empty() && end.parameters.values().all(|p| p.generated <= 1));
 
 fn lose_everything_and_apply(state: &mut State, path: &str) {
@@ -111,7 +111,7 @@ scenario!(a_record_about_other_parameters_is_left_alone,
     ends: finished_beside_another_parameter,
     or_else: finished_beside_another_parameter);
 
-// What is missing or held back.
+// Values that are missing or held back.
 
 scenario!(a_missing_parameter_of_a_suspended_secret_is_not_created,
     prepare: |s| { grant(s, "Rotate"); s.apply_secret(SECRET, json!({}), spec(json!({"suspend": true}))); },
@@ -225,7 +225,7 @@ scenario!(a_host_outside_the_grants_is_not_touched,
     ],
     ends: one_new_value);
 
-/// The host may be deployed to in the evening; the stories begin at midnight.
+/// Allows deployments to the host in the evening only; the stories begin at midnight.
 fn only_in_the_evening(state: &mut State) {
     let windows = json!([{"schedule": "0 20 * * *", "duration": "1h"}]);
     state.edit_host("web", |host| {
@@ -287,7 +287,7 @@ scenario!(a_host_that_was_changed_by_hand_is_found_before_a_rotation_begins,
     ],
     ends: one_new_value);
 
-// What is compared with what.
+// Values, and the values that they are compared with.
 
 scenario!(another_machine_in_the_place_of_a_host_is_deployed_to,
     prepare: |s| {
@@ -396,7 +396,7 @@ scenario!(what_cannot_be_compared_keeps_the_old_pair_until_somebody_says_that_ve
     ],
     ends: seams::in_order_unseen);
 
-/// A pair that no container shows, on a host that fetches another secret's parameter too.
+/// Sets up a pair that no container shows, on a host that also fetches another secret's parameter.
 fn unseen_pair(state: &mut State, retire: Value) {
     pair_by_hand(state);
     put_days_ago(state, SECOND, "the-other-old-value", 10);
@@ -426,7 +426,7 @@ scenario!(a_run_whose_verify_failed_adopts_nothing_that_cannot_be_compared,
             set_verify_fails(s, true);
         }),
         later(600, "waits", |_| {}),
-        // A run that has begun before might end well after the script has forgotten everything.
+        // A run that began earlier might succeed after the script has forgotten everything.
         once(|s| s.jobs.iter().all(|job| !job.is_running()), "mends both", |s| {
             set_fetches(s, &[PATH, SECOND]);
             set_verify_fails(s, false);
@@ -449,7 +449,8 @@ scenario!(a_pair_that_cannot_be_compared_is_retired_in_time_however_often_its_ho
     ends: seams::in_order_unseen,
     or_else: seams::in_order_unseen);
 
-/// The other secret is adopted, which the host is looked at for; nothing of it is new.
+/// True if the host was deployed to once. The other secret is adopted, for which the host is verified; its value is
+/// not new.
 fn deployed_once_unseen(end: &Summary) -> bool {
     end.server.as_ref().is_some_and(|server| server.can_log_in == ["published"])
         && end.staged.is_empty()
@@ -598,7 +599,7 @@ scenario!(a_value_is_not_rolled_back_because_nobody_heard_how_its_deployment_wen
 
 const BACKUP: &str = "/backup/record";
 
-/// Where records lie, for the one that is there.
+/// Returns path and value of the one record that exists.
 fn record_of(state: &State) -> Option<(String, String)> {
     let path = state.ssm.staged().find(|path| !path.ends_with(".abort"))?.to_owned();
     let value = state.ssm.latest(&path)?.value.clone();
@@ -627,7 +628,8 @@ scenario!(a_record_that_somebody_restores_is_not_published_again,
     ],
     ends: one_value_beside_the_backup);
 
-/// What a backup holds that was made in the middle of rotation 1, before the environment was set up anew.
+/// Restores a record from a backup that was made in the middle of rotation 1, before the environment was set up
+/// again.
 fn restore_a_record_of_an_earlier_life(state: &mut State) {
     let password = SecretValue::new("of-an-earlier-life".to_owned());
     let login = SecretValue::new(format!("app_b:{}", password.expose()));
@@ -775,5 +777,5 @@ scenario!(deleting_at_rest_removes_the_parameters_too,
     },
     script: || vec![at(600, "deletes the object", |s| s.delete_secret(SECRET))],
     ends: |end| *end == Summary::default(),
-    // Where the finalizer could not be written in time, nothing holds it.
+    // If the finalizer could not be written in time, nothing holds the object.
     or_else: |end| end.secrets.is_empty());

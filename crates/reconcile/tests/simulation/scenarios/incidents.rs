@@ -6,7 +6,7 @@ pub fn token_is_suspected() -> Value {
     json!({"managedSecretRefs": [{"name": SECRET}]})
 }
 
-/// Hosts have little time to leave the old login, which keeps the stories short.
+/// Returns an incident that gives hosts little time to leave the old login, which keeps the stories short.
 pub fn soon_revoked() -> Value {
     json!({"managedSecretRefs": [{"name": SECRET}], "revokeWithin": "1m"})
 }
@@ -15,7 +15,7 @@ pub fn an_incident() -> Vec<Action> {
     vec![at(300, "reports an incident", |s| s.suspect("leak", token_is_suspected()))]
 }
 
-/// Hosts are being given the new value when it is reported.
+/// Reports an incident while hosts are being given the new value.
 pub fn an_incident_in_mid_rotation() -> Vec<Action> {
     vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
@@ -24,7 +24,7 @@ pub fn an_incident_in_mid_rotation() -> Vec<Action> {
     ]
 }
 
-/// The host is back once the old value is dead.
+/// Reports an incident while the host is down; it returns when the old value is already dead.
 pub fn an_incident_while_the_host_is_down() -> Vec<Action> {
     vec![
         at(300, "unplugs the host and reports an incident", |s| {
@@ -35,7 +35,7 @@ pub fn an_incident_while_the_host_is_down() -> Vec<Action> {
     ]
 }
 
-/// What is suspected is to be dead at once, whether hosts follow or not.
+/// Reports an incident whose login is revoked at once, whether or not hosts follow.
 pub fn revoked_first(state: &mut State) {
     let mut wanted = token_is_suspected();
     merge(&mut wanted, json!({"revokeWithin": "0m"}));
@@ -54,7 +54,8 @@ fn contained_logins(end: &Summary, generated: usize, roles: &[&str]) -> bool {
     contained(end) && logins_in_order(end, generated, roles)
 }
 
-/// Where a fault falls between the rotation under way and the report, either may come first: one value or two.
+/// True for one value or two: if a fault falls between the running rotation and the report, either may come
+/// first.
 fn contained_by_one_or_two(end: &Summary) -> bool {
     contained_with(end, 1) || contained_with(end, 2)
 }
@@ -185,7 +186,7 @@ scenario!(an_incident_in_the_middle_of_a_single_role,
     prepare: |s| login_on_web(s, single_with_admin(), json!({})),
     script: an_incident_in_mid_rotation,
     ends: |end| contained_logins(end, 2, &["app_a"]),
-    // Where SSM refuses the new password for good, nothing is deployed, and nobody reports anything.
+    // If SSM refuses the new password permanently, nothing is deployed and nobody reports anything.
     or_else: |end| contained_by_one_or_two_logins(end) || logins::taken_back(end));
 
 scenario!(an_incident_revokes_although_a_host_is_down,
@@ -242,7 +243,7 @@ ends: |end| {
     end.parameters.values().all(|p| p.generated == 0) && end.secrets.values().all(open)
 });
 
-/// The host on the way to the server is observed, which the parameters are not.
+/// Makes the grant of the host on the way to the server Observe, but not the grant of the parameters.
 fn observe_the_host(state: &mut State) {
     let mut grants = state.cluster.grants.clone();
     let stop = json!({"namespaces": [NAMESPACE], "mode": "Observe", "hosts": [{"host": "web.example"}]});
@@ -269,7 +270,7 @@ scenario!(an_incident_changes_no_role_through_a_host_that_is_observed,
     ],
     ends: |end| contained_logins(end, 1, &["app_a"]));
 
-/// A grant of a later version, that observes.
+/// Applies a grant of a later version, with mode Observe.
 fn apply_a_grant_that_cannot_be_read(state: &mut State) {
     let grant = json!({
         "apiVersion": "keyturn.dev/v1alpha1", "kind": "RotationGrant", "metadata": {"name": "stop"},

@@ -26,7 +26,7 @@ pub(super) fn pair_spec(patch: Value) -> Value {
     spec
 }
 
-/// A pair that a person made is published, and nothing of ours is there yet.
+/// Sets up a published pair that a person made, before any pair of keyturn's.
 pub(super) fn pair_by_hand(state: &mut State) {
     let secret: String = OLD_SECRET.replace('-', "0");
     state.cloudflare = Some(SimCloudflare::with(OLD_ID, &secret, state.now));
@@ -40,7 +40,7 @@ pub(super) fn pair_on_web(state: &mut State, patch: Value) {
     state.apply_secret(SECRET, json!({}), pair_spec(patch));
 }
 
-/// All in order, and of the tokens that keyturn may touch exactly the published one lives.
+/// True if all is in order, and the published token is the only live one that keyturn may touch.
 pub(super) fn one_live_token(end: &Summary, generated: usize) -> bool {
     only_the_published_lives(end) && in_order(end, generated)
 }
@@ -96,7 +96,8 @@ ends: |end| {
 },
 or_else: halves_put_back);
 
-/// The previous pair is published and the only one that lives, since a half of the new one was refused for good.
+/// True if the previous pair is published and the only live one, since one half of the new pair was refused
+/// permanently.
 pub(super) fn halves_put_back(end: &Summary) -> bool {
     end.staged.is_empty()
         && answered_with(end, "RolledBack")
@@ -175,7 +176,8 @@ scenario!(deleting_while_a_key_pair_is_rotated_finishes_it,
     ends: gone_with_one_token,
     or_else: gone_with_one_token);
 
-/// Where events are missed or Cloudflare rejects for long, the deadline of the deletion may come first.
+/// True for a finished deletion. If events are missed or Cloudflare rejects for long, its deadline may come
+/// first.
 fn gone_with_one_token(end: &Summary) -> bool {
     let works = end.server.as_ref().is_some_and(|s| s.accepts_published && s.accepts_hosts);
     let finished = only_the_published_lives(end) && end.staged.is_empty();
@@ -202,7 +204,8 @@ fn contained_with(end: &Summary, generated: usize) -> bool {
     contained(end) && one_live_token(end, generated)
 }
 
-/// Where a fault falls between the rotation under way and the report, either may come first.
+/// True for one to three values: if a fault falls between the running rotation and the report, either may come
+/// first.
 fn contained_by_some(end: &Summary) -> bool {
     (1..=3).any(|generated| contained_with(end, generated))
 }

@@ -43,7 +43,7 @@ pub(super) fn login_on_web(state: &mut State, source: Value, patch: Value) {
     state.apply_secret(SECRET, json!({}), login_spec(source, patch));
 }
 
-/// All in order, and the server accepts what is published and run, from these roles only.
+/// True if all is in order, and the server accepts the published and the running login, from these roles only.
 pub(super) fn logins_in_order(end: &Summary, generated: usize, roles: &[&str]) -> bool {
     let works = end
         .server
@@ -135,7 +135,7 @@ scenario!(a_login_whose_deployment_fails_is_rolled_back,
     },
     or_else: |end| logins_in_order(end, 1, &["app_b"]));
 
-/// Nothing was published, and what was published before works for everybody.
+/// True if nothing new was published, and the previously published login works for everybody.
 pub fn taken_back(end: &Summary) -> bool {
     let untouched = end.parameters.values().all(|parameter| parameter.generated == 0);
     let works = end.server.as_ref().is_some_and(|server| server.accepts_published && server.accepts_hosts);
@@ -157,7 +157,7 @@ scenario!(a_role_whose_deployment_fails_is_rolled_back_in_place,
             && answered_with(end, "RolledBack")
             && server.is_some_and(|s| s.accepts_published && s.accepts_hosts)
     },
-    // Where SSM refuses the new password for good, the old one is back before anything was deployed.
+    // If SSM refuses the new password permanently, the old one is restored before anything was deployed.
     or_else: |end| logins_in_order(end, 1, &["app_a"]) || taken_back(end));
 
 scenario!(a_role_that_somebody_changed_is_left_alone_until_what_is_published_works,
@@ -221,7 +221,8 @@ scenario!(deleting_while_roles_take_turns_finishes_it,
     ends: gone_with_a_working_login,
     or_else: gone_with_a_working_login);
 
-/// Where events are missed or the server is away for long, the deadline of the deletion may come first.
+/// True for a finished deletion. If events are missed or the server is unavailable for long, its deadline may come
+/// first.
 fn gone_with_a_working_login(end: &Summary) -> bool {
     let works = end.server.as_ref().is_some_and(|server| server.accepts_published && server.accepts_hosts);
     works && end.secrets.is_empty() && (end.staged.is_empty() || !end.abandoned.is_empty())
@@ -232,7 +233,8 @@ scenario!(a_foreign_write_over_a_changed_role_is_published_over,
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
         once(role_changed, "puts another value", |s| s.person_puts(PATH, FOREIGN)),
-        // Where the new password was refused for good, the role was given back, and what somebody put works nowhere.
+        // If the new password was refused permanently, the role got its password back, and the value that somebody
+        // wrote works nowhere.
         later(7200, "sees to it that what is published works", super::seams::put_right),
     ],
     ends: |end| logins_in_order(end, 1, &["app_a"]),

@@ -1,4 +1,5 @@
-//! Stories of what is not known, not there any more, or not there yet, and is not taken for something better.
+//! Stories of what is unknown, no longer there or not yet there, and must not be mistaken for something
+//! better.
 
 use super::*;
 
@@ -63,7 +64,7 @@ scenario!(a_role_without_an_administrator_ends_its_own_sessions_in_an_incident,
     script: || vec![at(300, "reports an incident", |s| s.suspect("leak", token_is_suspected()))],
     ends: |end| contained(end) && logins_in_order(end, 1, &["app_a"]));
 
-// Tokens that end by themselves.
+// Tokens that expire.
 
 fn period(state: &mut State, period: &str) {
     let period = period.to_owned();
@@ -82,7 +83,7 @@ fn is_overdue_for_its_end(state: &State) -> bool {
     })
 }
 
-// The pair of before is older than its period.
+// The previous pair is older than its period.
 fn has_rotated(state: &State) -> bool {
     closed(state) && state.memory.published(PATH) == 1
 }
@@ -115,7 +116,7 @@ script: || vec![
 ],
 ends: |end| only_the_published_lives(end) && in_order(end, 2));
 
-// What a cache does not show.
+// Objects that a cache does not show.
 
 fn without_web(state: &mut State) {
     state.edit_secret(SECRET, |secret| secret.spec.hosts.clear());

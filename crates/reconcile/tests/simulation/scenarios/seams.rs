@@ -1,4 +1,4 @@
-//! Stories of what meets at the seams: two secrets of one host, a host that nothing was deployed to, what Parameter Store
+//! Stories of interactions: two secrets of one host, a host that nothing was deployed to, writes that Parameter Store
 //! refuses, requests that come back.
 
 use keyturn_rotation::request;
@@ -15,7 +15,8 @@ pub(super) fn runs_what_is_published(state: &State, host: &str, path: &str) -> b
     published.is_some() && running == published
 }
 
-/// Its value is new on the host, or nobody will make one: its request was recorded only, since status was lost.
+/// True if the host runs a new value of the other secret, or if nobody will make one: its request was only recorded,
+/// since the status was lost.
 fn serves_the_other(state: &State) -> bool {
     state.memory.published(SECOND) > 0 && runs_what_is_published(state, "web", SECOND)
         || state.cluster.secret(OTHER).is_some_and(has_recorded_a_request)
@@ -30,7 +31,7 @@ pub(super) fn works_meanwhile(state: &mut State) {
     }
 }
 
-// What a deployment is, and what only looks like one.
+// Real deployments, and what only looks like one.
 
 fn unseen_pair_beside_another_secret(state: &mut State) {
     pair_by_hand(state);
@@ -60,7 +61,7 @@ scenario!(a_verification_on_a_host_that_was_not_deployed_to_adopts_nothing,
     ends: in_order_unseen,
     or_else: in_order_unseen);
 
-// One secret that cannot go on beside another.
+// One secret that cannot proceed beside another.
 
 pub(super) fn role_beside_another_secret(state: &mut State) {
     server_with_a(state);
@@ -82,7 +83,7 @@ pub(super) fn role_and_other_in_order(end: &Summary) -> bool {
     in_order(end, 1) && end.server.as_ref().is_some_and(|server| server.can_log_in == ["app_a"])
 }
 
-/// The role has its new password, or its old one again where SSM refused the new one for good.
+/// True if the role has its new password, or its old one again because SSM refused the new one permanently.
 pub(super) fn role_and_other_end_well(end: &Summary) -> bool {
     let in_its_place = end.hosts.values().all(|host| host.runs.values().all(|same| *same));
     in_its_place
@@ -176,7 +177,7 @@ scenario!(a_rotation_does_not_begin_where_a_host_could_not_be_deployed_to,
         && end.parameters[PATH].generated == 1 && end.hosts["web"].runs[PATH] && end.secrets.values().all(at_rest),
     or_else: put_back);
 
-// A server that is there although nothing is published.
+// A server that exists although nothing is published.
 
 pub(super) fn server_without_a_parameter(state: &mut State, source: Value) {
     state.postgres =
@@ -205,7 +206,8 @@ scenario!(a_foreign_write_before_the_hosts_follow_is_published_over,
     ends: |end| logins_in_order(end, 1, &["app_a"]),
     or_else: written_over_or_reported);
 
-/// Where the write comes when every host has followed, it is reported; nobody is without a password that works.
+/// True if the foreign write was overwritten, or reported because it came after every host had followed. Nobody is
+/// without a working password.
 fn written_over_or_reported(end: &Summary) -> bool {
     let drifted = end.secrets.values().all(|s| is(&s.conditions, "Drifted", "True"));
     logins_in_order(end, 1, &["app_a"])
@@ -213,7 +215,7 @@ fn written_over_or_reported(end: &Summary) -> bool {
         || drifted && end.server.as_ref().is_some_and(|s| s.accepts_hosts)
 }
 
-// What Parameter Store would refuse is found before anything is changed, or undone.
+// Writes that Parameter Store would refuse: keyturn finds out before anything is changed, or undoes the change.
 
 pub(super) fn refuse(state: &mut State, path: &str, change: fn(&mut Rules)) {
     change(state.ssm.rules.entry(path.to_owned()).or_default());
@@ -233,7 +235,7 @@ fn label_the_oldest(rules: &mut Rules) {
     rules.labels_on_oldest = vec!["pinned".to_owned()];
 }
 
-/// What is wrong shows, and nothing is touched; somebody mends it, and the rotation goes on.
+/// Actions for a refusal: the problem is shown and nothing is touched; somebody fixes it, and the rotation continues.
 fn refused_until_mended() -> Vec<Action> {
     vec![
         at(300, "asks for another password", |s| s.request(SECRET, "one")),
@@ -287,7 +289,7 @@ scenario!(a_policy_that_leaves_the_path_out_is_found_before_a_role_is_changed,
     ends: |end| logins_in_order(end, 1, &["app_a"]),
     or_else: put_back);
 
-/// The previous login is published, run and accepted, and whoever asked is told.
+/// True if the previous login is published, run and accepted, and the request has its answer.
 pub(super) fn put_back(end: &Summary) -> bool {
     end.staged.is_empty()
         && answered_with(end, "RolledBack")
@@ -310,13 +312,13 @@ scenario!(a_password_that_cannot_be_published_is_taken_back_once_its_server_can_
         at(300, "asks for another password", |s| s.request(SECRET, "one")),
         once(role_changed, "makes SSM refuse it", |s| refuse(s, PATH, |rules| rules.frozen = true)),
         later(60, "unplugs the server", |s| set_server_away(s, true)),
-        // Longer than a status can be rejected.
+        // This is longer than a status can be rejected.
         later(2400, "plugs it in again", |s| set_server_away(s, false)),
     ],
     ends: put_back,
     or_else: |end| put_back(end) || logins_in_order(end, 1, &["app_a"]));
 
-/// Status tells that what is to be published was refused.
+/// True if the status reports that the publication was refused.
 fn publication_is_refused(state: &State) -> bool {
     let status = state.cluster.secret(SECRET).and_then(|secret| secret.status.as_ref());
     status.and_then(|status| status.failure.as_ref()).is_some_and(|failure| failure.step == "Promote")
@@ -333,7 +335,7 @@ scenario!(a_suspension_while_a_password_is_taken_back_hides_nothing,
     ends: |end| end.staged.is_empty()
         && end.server.as_ref().is_some_and(|server| server.accepts_published && server.accepts_hosts));
 
-/// A role that nobody but itself changes, and no host that has to be asked before a rotation.
+/// Sets up a role that only changes itself, and no host for a preflight.
 fn role_without_hosts(state: &mut State, patch: Value) {
     server_with_a(state);
     let mut without_hosts = json!({"hosts": null});
@@ -350,7 +352,7 @@ scenario!(a_request_that_was_taken_back_is_not_executed_again,
     ends: put_back,
     or_else: |end| put_back(end) || logins_in_order(end, 1, &["app_a"]));
 
-/// A roll back was begun, and is over.
+/// True if a roll back has begun and is over.
 fn is_taken_back(state: &State) -> bool {
     state.memory.recorded.get(SECRET).is_some_and(|ids| ids.len() > 1) && !recorded(state)
 }
@@ -363,13 +365,13 @@ scenario!(a_rotation_that_came_of_age_and_was_taken_back_is_put_off,
     ],
     ends: |end| logins_in_order(end, 1, &["app_a"]));
 
-/// What the host runs works again, though it is not what somebody has published, and no rotation is open.
+/// True if what the host runs works again, even if somebody has published something else, and no rotation is open.
 fn given_back(state: &State) -> bool {
     let works = |run: &String| state.postgres.as_ref().is_some_and(|server| server.accepts(run));
     !recorded(state) && state.hosts.get("web").and_then(|host| host.running.get(PATH)).is_some_and(works)
 }
 
-/// A person writes what the host runs, where that works and something else is published.
+/// Writes, as a person, the value that the host runs, if that works and something else is published.
 pub(super) fn put_right(state: &mut State) {
     if given_back(state) && !runs_what_is_published(state, "web", PATH) {
         let runs = state.hosts["web"].running[PATH].clone();
@@ -390,7 +392,7 @@ scenario!(a_password_that_cannot_be_published_is_taken_back_although_somebody_wr
     ends: put_back,
     or_else: |end| put_back(end) || logins_in_order(end, 1, &["app_a"]));
 
-// What nobody heard of is not taken for a failure.
+// An unknown result is not a failure.
 
 pub(super) fn set_breaks_off(state: &mut State, breaks_off: bool) {
     state.hosts.get_mut("web").expect("it was made").breaks_off = breaks_off;
@@ -411,7 +413,7 @@ scenario!(a_role_is_not_rolled_back_because_nobody_heard_how_its_deployments_wen
     ends: |end| logins_in_order(end, 1, &["app_a"]),
     or_else: put_back);
 
-// What was drawn for one source is not published for another.
+// A value that was drawn for one source is not published for another.
 
 pub(super) fn wants_a_random_value(state: &mut State) {
     state.edit_secret(SECRET, |o| {
@@ -441,7 +443,7 @@ scenario!(an_edit_of_the_source_in_mid_rotation_publishes_nothing_that_no_target
     ends: |end| logins_in_order(end, 1, &["app_a"]),
     or_else: put_back);
 
-// A value of an earlier rotation that comes back is nobody's but of whoever brought it.
+// A value of an earlier rotation that comes back belongs to the person who restored it.
 
 scenario!(a_value_of_an_earlier_rotation_that_is_restored_is_not_deployed,
     prepare: |s| login_on_web(s, alternating(), json!({})),
@@ -460,10 +462,10 @@ scenario!(a_value_of_an_earlier_rotation_that_is_restored_is_not_deployed,
     ends: |end| end.staged.is_empty()
         && end.secrets.values().all(|s| is(&s.conditions, "Drifted", "True"))
         && end.server.as_ref().is_some_and(|server| server.accepts_hosts),
-    // Where the second request was never heard of, it is the published value that comes once more.
+    // If the second request was never seen, the published value is restored again.
     or_else: |end| end.staged.is_empty() && end.server.as_ref().is_some_and(|server| server.accepts_hosts));
 
-/// Both roles were changed twice, the host runs what is published, and it works.
+/// True if both roles were changed twice, and the host runs the published login, which works.
 fn three_logins_in_order(end: &Summary) -> bool {
     end.staged.is_empty()
         && end.parameters[PATH].generated == 3
@@ -497,7 +499,7 @@ scenario!(a_random_value_of_an_earlier_rotation_that_is_restored_is_not_deployed
     ],
     ends: |end| end.staged.is_empty()
         && end.secrets.values().all(|s| is(&s.conditions, "Drifted", "True")),
-    // Where the second request was never heard of, it is the published value that comes once more.
+    // If the second request was never seen, the published value is restored again.
     or_else: |end| end.staged.is_empty());
 
 // A parameter under a customer's key that the spec does not name.
@@ -600,9 +602,9 @@ scenario!(an_incident_that_is_deleted_in_mid_rotation_leaves_nothing_to_a_person
     ],
     ends: |end| in_order(end, 1));
 
-// An object that is deleted while something keeps it from being finished.
+// An object that is deleted while something prevents it from being finished.
 
-/// It is gone, in time, and people were told what it leaves behind.
+/// True if the object is gone in time, and people were told what it leaves behind.
 pub(super) fn let_go(end: &Summary) -> bool {
     end.secrets.is_empty() && (end.abandoned == [SECRET] || end.staged.is_empty())
 }
@@ -643,10 +645,10 @@ scenario!(a_secret_whose_parameters_are_to_go_too_is_let_go_without_a_grant,
         later(60, "deletes the object", deleted_in_mid_rotation),
     ],
     ends: let_go,
-    // Where the finalizer could not be set, nothing holds the object.
+    // If the finalizer could not be set, nothing holds the object.
     or_else: let_go);
 
-// Requests that were dealt with.
+// Requests that were answered.
 
 scenario!(a_recorded_request_is_not_executed_after_another_rotation,
     prepare: |s| {
@@ -656,7 +658,7 @@ scenario!(a_recorded_request_is_not_executed_after_another_rotation,
     },
     script: nobody_does_anything,
     ends: one_value_and_at_rest,
-    // Which of the two answers is told last depends on which status could be written.
+    // The statuses that could be written decide which of the two answers is reported last.
     or_else: one_value_and_at_rest);
 
 fn one_value_and_at_rest(end: &Summary) -> bool {
@@ -685,7 +687,7 @@ scenario!(requests_that_come_back_in_any_order_rotate_nothing,
     ],
     ends: |end| in_order(end, 2));
 
-/// The request was answered by rotation 1; rotation 2 came of age since. The controller is new.
+/// Sets up a request that rotation 1 answered; rotation 2 has come due since then. The controller is new.
 fn answered_before_the_last_rotation(state: &mut State) {
     grant(state, "Rotate");
     let start = state.now;

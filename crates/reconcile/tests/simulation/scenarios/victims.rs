@@ -1,5 +1,5 @@
-//! Stories of somebody who may write the parameter of a key pair, and puts the id of a token of others there: no secret goes
-//! with an id. And of pairs that a person put there, and had.
+//! Stories of somebody who may write the parameter of a key pair, and writes the id of another person's token there,
+//! for which no secret is known. Also stories of pairs that a person published and then replaced.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ fn puts_the_id_of_another_token(state: &mut State) {
     state.person_puts(PATH, "others:0000000000000000000000000000");
 }
 
-/// A person makes a token in the dashboard, and publishes and deploys its pair.
+/// Creates a token in the dashboard as a person does, and publishes and deploys its pair.
 fn rotates_by_hand(state: &mut State) {
     let now = state.now;
     let account = state.cloudflare.as_mut().expect("it was made");
@@ -28,7 +28,7 @@ fn contained_with(end: &Summary, generated: usize) -> bool {
     contained(end) && one_live_token(end, generated)
 }
 
-/// A fault may bring another rotation before the report, or after it.
+/// True for one to four values: a fault may cause another rotation before or after the report.
 fn contained_by_some(end: &Summary) -> bool {
     (1..=4).any(|generated| contained_with(end, generated))
 }
@@ -107,7 +107,7 @@ scenario!(an_incident_deletes_every_older_token_of_its_secret,
     ends: |end| contained_with(end, 2),
     or_else: contained_by_some);
 
-// What is published by then is from after the report, so that no rotation begins.
+// The value that is published by then is newer than the report, so no rotation begins.
 scenario!(an_incident_that_is_reported_late_deletes_every_older_token_of_its_secret,
     prepare: |s| {
         pair_on_web(s, json!({}));

@@ -1,4 +1,4 @@
-//! Cloudflare: tokens that only it can make, whose beginning and end R2 hears of a while later.
+//! Cloudflare: only Cloudflare can create a token, and R2 learns of its creation and deletion some time later.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use super::{Answer, At, CLUSTER, NAMESPACE, Sabotage, State, World};
 use crate::faults::Kind;
 use crate::invariants;
 
-/// Tokens that are none of keyturn's business: somebody else's, another object's, and the administering one itself.
+/// Tokens that keyturn must not touch: somebody else's, another object's, and the administering token itself.
 pub const THEIRS: [&str; 3] = ["others", "alike", "administering"];
-/// How long R2 does not hear of a new or a deleted token.
+/// Delay until R2 knows of a new or a deleted token.
 const PROPAGATION: TimeDelta = TimeDelta::seconds(40);
 
 /// One token.
@@ -25,7 +25,7 @@ pub struct SimToken {
     pub name: String,
     pub secret: String,
     made_at: At,
-    /// After which it ends by itself.
+    /// Time at which the token expires.
     pub expires_at: Option<At>,
     pub deleted_at: Option<At>,
 }
@@ -35,7 +35,7 @@ impl SimToken {
         Self { name: name.into(), secret: secret.into(), made_at, expires_at: None, deleted_at: None }
     }
 
-    /// Whether it was made for the secret of the stories.
+    /// True if it was created for the secret of the stories.
     pub fn is_ours(&self) -> bool {
         self.rotation().is_some()
     }
@@ -44,7 +44,7 @@ impl SimToken {
         self.name.strip_prefix(&owner())?.strip_prefix('/')?.parse().ok()
     }
 
-    /// Whether it is one of ours from before this time that still works.
+    /// True if it is a token of ours from before this time that still works.
     pub fn is_left_from_before(&self, at: At, now: At) -> bool {
         let ended = self.deleted_at.is_some() || self.expires_at.is_some_and(|end| end <= now);
         self.is_ours() && self.made_at < at && !ended
@@ -55,16 +55,16 @@ impl SimToken {
 #[derive(Clone, Debug, Default)]
 pub struct SimCloudflare {
     pub tokens: BTreeMap<String, SimToken>,
-    /// Pairs of tokens that are of no concern to the account: a user's own.
+    /// Pairs of tokens that do not belong to the account: a user's own.
     pub elsewhere: BTreeMap<String, String>,
     pub unreachable: bool,
-    /// Tokens cannot be deleted.
+    /// True if tokens cannot be deleted.
     pub keeps_tokens: bool,
     made: u64,
 }
 
 impl SimCloudflare {
-    /// An account with a token of a person, made long ago.
+    /// Creates an account with a token that a person made long ago.
     pub fn with(id: &str, secret: &str, now: At) -> Self {
         let token = |name: &str, secret: &str| SimToken::made(name, secret, now - TimeDelta::days(10));
         let tokens = BTreeMap::from([
@@ -76,20 +76,21 @@ impl SimCloudflare {
         Self { tokens, ..Self::default() }
     }
 
-    /// A person makes a token, a while ago, and has its pair.
+    /// Adds a token that a person made some time ago, and returns its pair.
     pub fn is_given_a_token_by_hand(&mut self, id: &str, secret: &str, now: At) -> String {
         let token = SimToken::made("made by hand", secret, now - TimeDelta::hours(1));
         self.tokens.insert(id.to_owned(), token);
         format!("{id}:{secret}")
     }
 
-    /// A token that no version publishes any more: of an object of the same name, or before the parameter was created again.
+    /// Adds a token that no version publishes any more: of an object of the same name, or from before the parameter was
+    /// created again.
     pub fn has_kept_a_token(&mut self, id: &str, name: &str) {
         let made_at = self.tokens["others"].made_at;
         self.tokens.insert(id.to_owned(), SimToken::made(name, "a-secret-that-nobody-has", made_at));
     }
 
-    /// Whether R2 takes `id:secret` now.
+    /// True if R2 accepts `id:secret` now.
     pub fn accepts(&self, pair: &str, now: At) -> bool {
         let Some((id, secret)) = pair.trim_end().split_once(':') else { return false };
         let here = self.tokens.get(id).is_some_and(|token| {
@@ -101,7 +102,7 @@ impl SimCloudflare {
         here || self.elsewhere.get(id).is_some_and(|known| known == secret)
     }
 
-    /// Ids of the tokens that are not deleted, but for those that were never ours to touch.
+    /// Returns the IDs of the tokens that are not deleted, except those that keyturn must never touch.
     pub fn live(&self) -> impl Iterator<Item = &String> {
         let ours =
             |(id, token): &(&String, &SimToken)| token.deleted_at.is_none() && !THEIRS.contains(&id.as_str());
@@ -112,7 +113,7 @@ impl SimCloudflare {
 /// The account as one secret sees it.
 pub struct SimR2 {
     world: World,
-    /// How long a new token works.
+    /// Time for which a new token works.
     lifetime: Option<TimeDelta>,
 }
 

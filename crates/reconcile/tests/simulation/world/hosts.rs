@@ -1,4 +1,4 @@
-//! Docker hosts and the Jobs that deploy to them: the script fetches what is published and recreates the containers,
+//! Docker hosts and the Jobs that deploy to them: the script fetches the published values and recreates the containers,
 //! and the pod compares what they run with the fingerprints of its task.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,7 @@ use super::{At, Key, Sabotage, State, World};
 use crate::faults::Kind;
 use crate::invariants;
 
-/// From the creation of a Job until the deploy script fetches, and until the run ends.
+/// Time from the creation of a Job until the deploy script fetches the values, and until the run ends.
 const UNTIL_SCRIPT: TimeDelta = TimeDelta::seconds(8);
 const UNTIL_END: TimeDelta = TimeDelta::seconds(20);
 
@@ -31,19 +31,19 @@ const UNTIL_END: TimeDelta = TimeDelta::seconds(20);
 pub struct SimHost {
     /// Paths that the deploy script fetches.
     pub fetches: Vec<String>,
-    /// What the containers run, by path.
+    /// The values that the containers run, by path.
     pub running: BTreeMap<String, String>,
-    /// Paths of which no container has a variable.
+    /// Paths for which no container has a variable.
     pub unseen: BTreeSet<String>,
-    /// By path, what was deployed last: when SSM took it, and its version.
+    /// By path, the last deployment: the time at which SSM took the value, and its version.
     pub journal: BTreeMap<String, (i64, i64)>,
     pub succeeded: BTreeSet<String>,
     pub script_fails: bool,
     pub verify_fails: bool,
     pub unreachable: bool,
-    /// The connection breaks once the script is done, so that nobody hears how it went.
+    /// True if the connection breaks once the script is done, so that its result is unknown.
     pub breaks_off: bool,
-    /// How often the script ran.
+    /// Number of runs of the script.
     pub deploys: usize,
 }
 
@@ -80,7 +80,7 @@ pub struct SimJob {
     pub finished: Option<At>,
     stage: Stage,
     evicted_after_script: bool,
-    /// The Secret with its task is gone.
+    /// True if the Secret with its task is deleted.
     pub task_deleted: bool,
 }
 
@@ -97,7 +97,7 @@ impl SimJob {
         self.finished.is_none()
     }
 
-    /// Whether nobody will ever hear what it has done.
+    /// True if the result of this Job will never be known.
     pub fn is_lost(&self) -> bool {
         matches!(self.stage, Stage::Lost)
     }
@@ -106,7 +106,7 @@ impl SimJob {
         self.task.mode == RunMode::Deploy
     }
 
-    /// When it failed, where it was a try of the same on this very host.
+    /// Returns the time of its failure, if it was an attempt at the same task on the same host.
     pub fn failed_at(&self, host: &DockerHost, task: &Task) -> Option<At> {
         let same = self.host_uid == host.uid()
             && host.metadata.generation == Some(self.generation)
@@ -151,7 +151,7 @@ impl State {
         };
     }
 
-    /// Whether the product works: its verify script passes where it runs no login that the system it is for refuses.
+    /// True if the product works: its verify script passes unless it runs a login that the target refuses.
     fn works(&self, host: &SimHost) -> bool {
         let let_in = |value: &String| {
             let is_login = value.contains(':');
@@ -177,7 +177,7 @@ impl State {
         if job.task.parameters.iter().any(older) {
             return Err(Outcome::Outdated);
         }
-        // An earlier success stands as long as it shows.
+        // An earlier success counts as long as the containers confirm it.
         let shows = |host: &SimHost| {
             let proofs = job.task.parameters.iter().map(|p| host.compare(p));
             works && proofs.into_iter().all(|proof| proof != Proof::Differs)
@@ -233,14 +233,15 @@ impl State {
             .collect();
         let deploy = match done {
             Ok(deploy) => deploy,
-            // What differs then, differs; nothing else is proven by it.
+            // Differences still count; nothing else is proven by it.
             Err(outcome @ (Outcome::DeployFailed | Outcome::DeployTimedOut)) => {
                 parameters.retain(|p| p.proof == Proof::Differs);
                 return Report { parameters, ..failed(outcome, None) };
             }
             Err(outcome) => return failed(outcome, None),
         };
-        // As the pod judges: another value is what it tells first, whatever the verify script said.
+        // The pod judges in this order too: a differing value is reported first, whatever the result of the verify
+        // script.
         let differs = parameters.iter().any(|p| p.proof == Proof::Differs);
         let outcome = match (differs, self.works(host)) {
             (true, _) => Outcome::NotAdopted,
@@ -325,12 +326,12 @@ impl DeployJobs for World {
                     Err(ObjectError::Api { object: name.clone(), detail: "another one's Job".into() })
                 };
             }
-            // A Job whose owner is gone is collected at once.
+            // Kubernetes garbage collects a Job at once if its owner does not exist.
             if state.cluster.host(&host_name).is_none_or(|known| known.uid() != host.uid()) {
                 return Ok(name.clone());
             }
-            // A Job is created suspended, and released by the next request of who leads and has heard that it was created. One
-            // that comes late is released by nobody: it starts nothing, and is deleted by whoever finds it.
+            // A Job is created suspended, and the leader's next request starts it once the leader knows that it was
+            // created. Nobody starts a Job whose creation comes late; the process that finds it deletes it.
             if state.log.len() > sent.after {
                 return Ok(name.clone());
             }

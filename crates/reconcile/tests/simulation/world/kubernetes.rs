@@ -1,5 +1,5 @@
 //! The API server: objects with resourceVersion, generation, finalizers and deletion, Events, and a cache that may be
-//! a moment old.
+//! slightly stale.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,10 +34,10 @@ struct Objs {
 pub struct Cluster {
     objects: Objs,
     pub grants: Vec<RotationGrant>,
-    /// Those that cannot be decoded.
+    /// Grants that cannot be decoded.
     pub unreadable_grants: Vec<DynamicObject>,
     pub incidents: Vec<SecretIncident>,
-    /// Who is to be looked at when the next listing of Parameter Store shows a change.
+    /// Objects that are reconciled when the next listing of Parameter Store shows a change.
     pub wake_later: Vec<(At, Key)>,
     pub notices: Vec<(String, Notice)>,
     revision: u64,
@@ -45,15 +45,15 @@ pub struct Cluster {
     lag: Option<(At, Objs)>,
     grants_before: Option<(At, Arc<Grants>)>,
     grants_lag: Option<(At, Arc<Grants>)>,
-    /// The last version of each secret that the process which leads has written itself.
+    /// The last version of each secret that the leading process has written itself.
     written: BTreeMap<String, (usize, u64)>,
-    /// The cache shows no host.
+    /// True if the cache shows no host.
     pub hides_hosts: bool,
     /// Labels of the Secrets with SSH keys, by name.
     pub key_labels: BTreeMap<String, BTreeMap<String, String>>,
-    /// Hosts of which only the name can be read.
+    /// Hosts of which only the name can be decoded.
     pub undecodable_hosts: BTreeSet<String>,
-    /// The incidents that the cache shows, where they are not those that are there.
+    /// The incidents that the cache shows, if they differ from the real ones.
     pub shown_incidents: Option<Vec<SecretIncident>>,
 }
 
@@ -108,7 +108,7 @@ impl Cluster {
         {
             let until = *changed + STALENESS;
             self.lag = Some((until, before.clone()));
-            // The watch brings it then.
+            // The watch delivers the change at that time.
             self.wake_later.extend(self.keys().into_iter().map(|key| (until, key)));
         }
         if let Some((changed, before)) = &self.grants_before
@@ -120,7 +120,7 @@ impl Cluster {
         }
     }
 
-    /// Sets the grants; what was given until now is what caches may show for a while.
+    /// Sets the grants. Caches may show the previous ones for a while.
     pub fn give(&mut self, now: At, grants: Vec<RotationGrant>, unreadable: Vec<DynamicObject>) {
         self.grants_before = Some((now, Arc::new(self.given())));
         self.grants = grants;
@@ -134,7 +134,7 @@ impl Cluster {
         }
     }
 
-    /// The secret as a cache shows it, unless that is older than what this process has written.
+    /// Returns the secret as a cache shows it, unless the cache is older than this process's own last write.
     fn cached_secret(&self, name: &str, process: usize, now: At) -> Option<&ManagedSecret> {
         let cached = self.cached(now).secrets.get(name)?;
         let version = cached.metadata.resource_version.as_ref()?.parse::<u64>().ok()?;
@@ -143,7 +143,7 @@ impl Cluster {
         own.is_none_or(|own| own <= version).then_some(cached)
     }
 
-    /// The grants as the API server lists them.
+    /// Returns the grants as the API server lists them.
     pub fn given(&self) -> Grants {
         let mut given = Grants::of(self.unreadable_grants.clone());
         given.extend(self.grants.iter().cloned());
@@ -154,12 +154,12 @@ impl Cluster {
         !self.hides_hosts && !self.undecodable_hosts.contains(&host.name_any())
     }
 
-    /// Whether the last change is so young that a cache may miss it.
+    /// True if the last change is so recent that a cache may not show it.
     pub fn may_lag(&self, now: At) -> bool {
         self.before.as_ref().is_some_and(|(changed, _)| *changed + STALENESS > now)
     }
 
-    /// What a cache that is fed by watches shows.
+    /// Returns the objects that a cache of watches shows.
     fn cached(&self, now: At) -> &Objs {
         match &self.lag {
             Some((until, before)) if now < *until => before,
@@ -182,7 +182,7 @@ impl Neighbours for Cluster {
     }
 }
 
-/// What a person applies: metadata and spec, as YAML would have them.
+/// Returns an object as a person applies it: metadata and spec, in the format of YAML.
 fn object<K: serde::de::DeserializeOwned>(kind: &str, name: &str, annotations: Value, spec: Value) -> K {
     serde_json::from_value(json!({
         "apiVersion": "keyturn.dev/v1alpha1",
@@ -200,7 +200,7 @@ impl State {
         self.cluster.revision
     }
 
-    /// What the watch of ManagedSecrets brings.
+    /// Queues the objects that a change of a ManagedSecret concerns, as its watch does.
     fn secret_changed(&mut self, name: &str, change: Change) {
         let concerned = links::of_secret(name, self.cluster.secret(name), change, &self.cluster);
         self.touched.extend(concerned);
@@ -217,18 +217,18 @@ impl State {
         self.touched.extend(concerned);
     }
 
-    /// What the process that leads wrote itself tells it nothing.
+    /// Distinguishes the leader's own writes, which are not news to it, from those of others.
     fn written_by(&self, sent: Sent) -> Change {
         if sent.process == self.leader { Change::Written } else { Change::Applied }
     }
 
-    /// A person labels the Secret with the SSH key, or takes the label away.
+    /// Sets or removes the label of the Secret with the SSH key, as a person does.
     pub fn label_key(&mut self, purpose: Option<Purpose>) {
         let labels = purpose.map(|purpose| (consent::USABLE_BY.to_owned(), purpose.as_str().to_owned()));
         self.cluster.key_labels.insert(KEY.to_owned(), labels.into_iter().collect());
     }
 
-    /// A person applies a ManagedSecret: creates it, or changes its spec and annotations.
+    /// Applies a ManagedSecret as a person does: creates it, or changes its spec and annotations.
     pub fn apply_secret(&mut self, name: &str, annotations: Value, spec: Value) {
         let mut applied: ManagedSecret = object("ManagedSecret", name, annotations, spec);
         let revision = self.changing();
@@ -254,7 +254,7 @@ impl State {
         self.secret_changed(name, Change::Applied);
     }
 
-    /// A person edits the spec.
+    /// Edits the spec as a person does.
     pub fn edit_secret(&mut self, name: &str, edit: impl FnOnce(&mut ManagedSecret)) {
         let Some(mut secret) = self.cluster.secret(name).cloned() else { return };
         let before = secret.spec.clone();
@@ -277,7 +277,7 @@ impl State {
         });
     }
 
-    /// `kubectl delete`: held by finalizers.
+    /// Deletes the object as `kubectl delete` does; finalizers hold it.
     pub fn delete_secret(&mut self, name: &str) {
         let Some(mut secret) = self.cluster.secret(name).cloned() else { return };
         let revision = self.changing();
@@ -306,7 +306,7 @@ impl State {
         self.host_changed(name, Change::Applied);
     }
 
-    /// A person edits the spec of a host.
+    /// Edits the spec of a host as a person does.
     pub fn edit_host(&mut self, name: &str, edit: impl FnOnce(&mut DockerHost)) {
         let Some(mut host) = self.cluster.host(name).cloned() else { return };
         edit(&mut host);
@@ -323,13 +323,13 @@ impl State {
         self.cluster.objects.hosts.remove(name);
     }
 
-    /// A person reports that these secrets may have been read, now.
+    /// Reports, as a person does, that somebody may have read these secrets up to now.
     pub fn suspect(&mut self, name: &str, selection: Value) {
         let now = to_kubernetes(self.now);
         self.suspect_since(name, selection, &serde_json::to_value(&now).unwrap());
     }
 
-    /// Applies an incident of another time of report.
+    /// Applies an incident with another time of report.
     pub fn suspect_since(&mut self, name: &str, selection: Value, reported_at: &Value) {
         let mut spec = json!({"reportedAt": reported_at});
         spec.as_object_mut().unwrap().extend(selection.as_object().unwrap().clone());
@@ -367,7 +367,7 @@ impl State {
         self.touched.extend(keys);
     }
 
-    /// The cluster is lost; what people keep as YAML is applied to an empty one by the script afterwards.
+    /// Loses the cluster. Later the script applies people's YAML to an empty one.
     pub fn lose_all_objects(&mut self) {
         self.changing();
         self.cluster.objects = Objs::default();
@@ -389,7 +389,7 @@ impl Answer for ObjectError {
     }
 }
 
-/// Writes only where nobody wrote since.
+/// Returns the object for a write, unless somebody has written it in the meantime.
 fn current<'a, K: ResourceExt>(
     known: Option<&'a K>,
     given: &K,
@@ -406,7 +406,7 @@ fn current<'a, K: ResourceExt>(
     Ok(known)
 }
 
-/// Nobody but keyturn reads anything here.
+/// Only keyturn reads anything here.
 #[async_trait]
 impl Trail for World {
     async fn page(&self, query: &Query, _token: Option<&str>) -> Result<Page, TrailError> {
@@ -631,7 +631,7 @@ impl Objects for World {
     }
 }
 
-/// The host's status says that it runs whatever is published.
+/// Makes the host's status claim that it runs every published value.
 fn believe(state: &State, host: &mut DockerHost) {
     let mut parameters = Vec::new();
     for secret in state.cluster.secrets() {

@@ -1,7 +1,8 @@
 //! The simulated world: Parameter Store, the API server, docker hosts and time, all in one place behind a lock.
 //!
-//! It is deterministic, single-threaded and has no time of its own. Every call that changes something outside passes
-//! through [`World::effect`], which counts it, lets the plan's fault happen to it, and has the invariants checked.
+//! It is deterministic and single-threaded, and its time does not advance on its own. Every call that changes
+//! something outside passes through [`World::effect`], which counts it, applies the fault of the plan, and runs the
+//! checks of the invariants.
 
 pub mod cloudflare;
 pub mod hosts;
@@ -32,15 +33,15 @@ pub type At = DateTime<Utc>;
 
 /// The grace of the simulated installation.
 pub const GRACE: TimeDelta = TimeDelta::seconds(120);
-/// More than any pass has that comes to an end.
+/// Number of effects after which a pass counts as endless.
 const MOST_EFFECTS_OF_A_PASS: usize = 100;
-/// How long a deleted object may be held: as shipped.
+/// Longest time for which a deleted object may be held: the default of the product.
 pub const DELETION_BOUND: TimeDelta = TimeDelta::hours(1);
-/// How long a read may miss a change. The grace covers a request's life and twice this.
+/// Longest time for which a read may miss a change. The grace covers the life of a request and twice this.
 pub const STALENESS: TimeDelta = TimeDelta::seconds(3);
-/// How many other effects happen before something that is `soon` does.
+/// Number of other effects before something happens that is `soon`.
 const SOON: usize = 2;
-/// How long a call that is rejected stays rejected, until somebody mends what is wrong.
+/// Time for which a rejected call stays rejected, until somebody fixes the problem.
 const MENDED_AFTER: TimeDelta = TimeDelta::minutes(30);
 
 pub const CLUSTER: &str = "sim";
@@ -50,7 +51,7 @@ pub const NAMESPACE: &str = "prod";
 pub const KEY: &str = "key";
 pub const STAGING: &str = "/keyturn/sim";
 
-/// One thing that a person does, once its time has come.
+/// An action of a person at a given time.
 pub struct Action {
     pub what: &'static str,
     pub when: When,
@@ -60,9 +61,9 @@ pub struct Action {
 pub enum When {
     /// Seconds after the start.
     At(i64),
-    /// Seconds after the action before it.
+    /// Seconds after the previous action.
     Later(i64),
-    /// As soon as this holds, in the middle of a pass if need be.
+    /// As soon as this is true, even in the middle of a pass.
     Once(fn(&State) -> bool),
 }
 
@@ -74,27 +75,27 @@ pub struct Logged {
     pub kind: Kind,
     pub what: String,
     pub fault: Option<Fault>,
-    /// Whether reads of Parameter Store, or those of objects, could miss a change at that moment.
+    /// True if reads of Parameter Store (first) or of objects (second) could miss a change at that moment.
     pub reads_may_lag: (bool, bool),
 }
 
-/// What a request was decided on, for judging it when it is applied.
+/// The knowledge that a request is based on, for judging it when it is applied.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     pub process: usize,
     /// Number of the last change in Parameter Store that the sender may have seen, or made.
     pub seen: u64,
-    /// When the reads were made that the request is based on.
+    /// Time of the reads that the request is based on.
     pub based_on: At,
-    /// How many effects there were by then.
+    /// Number of effects up to then.
     pub after: usize,
 }
 
 type Apply = Box<dyn FnOnce(&mut State) + Send>;
 
-/// A request that is still on its way.
+/// A request that is still under way.
 pub struct Late {
-    /// Applied after this many other effects, or at the time.
+    /// The request is applied after this many other effects, or at the time `at`.
     pub after_effects: Option<usize>,
     pub at: At,
     pub what: String,
@@ -109,7 +110,7 @@ pub struct Gate {
     pub open: bool,
 }
 
-/// Which reads lag behind.
+/// The reads that are stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lag {
     All,
@@ -133,19 +134,19 @@ impl Lag {
 pub enum Sabotage {
     /// Published versions carry no description.
     NoDescription,
-    /// Records and markers are written over what is there.
+    /// Writes of records and markers replace existing ones.
     CreateOverwrites,
-    /// What exists is said to have been created.
+    /// Creating something that exists reports success.
     CreateAlwaysSaysCreated,
-    /// The controller believes in a grace of nothing.
+    /// The controller believes that the grace is zero.
     NoGrace,
-    /// Records are never stored, though the controller is told so.
+    /// Records are never stored, although the controller is told that they are.
     RecordsVanish,
     /// Listings below the staging path are empty.
     RecordsHidden,
-    /// Every process believes to lead, and reads of objects are never refused by resourceVersion.
+    /// Every process believes that it leads, and no write of an object is refused because of its resourceVersion.
     NoFencing,
-    /// Hosts are believed without having been asked.
+    /// Hosts count as proven without being asked.
     HostsAlwaysProven,
     /// The status shows the published value.
     LeakInStatus,
@@ -153,7 +154,7 @@ pub enum Sabotage {
     RequestNeverHandled,
     /// Lists of tokens are empty.
     TokensHidden,
-    /// A deploy is started although one runs.
+    /// A deployment is started while another one runs.
     TwoDeploys,
 }
 
@@ -161,7 +162,7 @@ pub struct State {
     pub now: At,
     pub start: At,
     pub plan: Plan,
-    /// Runs that begin like this one.
+    /// The runs that begin like this one.
     pub branches: Option<Arc<Mutex<Branches>>>,
     pub log: Vec<Logged>,
     /// The process that leads.
@@ -169,7 +170,7 @@ pub struct State {
     pub crashed: BTreeSet<usize>,
     pub gates: BTreeMap<usize, Gate>,
     pub late: Vec<Late>,
-    /// What is rejected, and until when.
+    /// The kinds of calls that are rejected, and until when.
     rejecting: Vec<(Kind, At)>,
     pub ssm: Ssm,
     pub cluster: Cluster,
@@ -179,19 +180,20 @@ pub struct State {
     pub jobs: Vec<SimJob>,
     pub script: VecDeque<Action>,
     pub last_action: At,
-    /// What people did, and after how many effects.
+    /// The actions of people, each with the number of effects before it.
     pub story: Vec<(usize, &'static str)>,
-    /// When anything last happened.
+    /// Time of the last event.
     pub last_activity: At,
-    /// How many effects there had been when the pass that runs began.
+    /// Number of effects before the current pass began.
     pub effects_before: usize,
-    /// What watches would tell the controller to look at.
+    /// The objects that watches would report to the controller.
     pub touched: BTreeSet<Key>,
     pub violations: Vec<String>,
     pub sabotage: Option<Sabotage>,
     pub memory: invariants::Memory,
     draws: u64,
-    /// By process: number of the last change in Parameter Store that it may have seen, or made, and when it looked.
+    /// By process: number of the last change in Parameter Store that it may have seen, or made, and the time of its
+    /// reads.
     observed: BTreeMap<usize, (u64, At)>,
     pub started: BTreeMap<usize, At>,
 }
@@ -240,13 +242,13 @@ impl State {
         }
     }
 
-    /// What this process last saw of Parameter Store.
+    /// Returns what this process last saw of Parameter Store.
     pub fn sent(&self, process: usize) -> Sent {
         let (seen, based_on) = self.observed.get(&process).copied().unwrap_or((0, self.now));
         Sent { process, seen, based_on, after: self.log.len() }
     }
 
-    /// A pass that acts for ever would never let anybody look at what it does.
+    /// Stops a pass that acts without end: otherwise no check would run.
     fn runs_away(&mut self) -> bool {
         let effects = self.log.len() - self.effects_before;
         if effects > MOST_EFFECTS_OF_A_PASS {
@@ -255,9 +257,9 @@ impl State {
         effects > MOST_EFFECTS_OF_A_PASS
     }
 
-    /// Counts an effect and says what happens to it.
+    /// Counts an effect and returns the fault that hits it.
     fn begin(&mut self, process: usize, kind: Kind, what: &str) -> Option<Fault> {
-        // An incident that stays open is told of again and again, by the time up to which CloudTrail was read.
+        // The status of an open incident changes again and again, with the time up to which CloudTrail was read.
         if kind != Kind::IncidentStatus {
             self.last_activity = self.now;
         }
@@ -291,7 +293,7 @@ impl State {
         fault
     }
 
-    /// An effect has happened: what waits for others may be due.
+    /// Counts down after an effect: whatever waits for other effects may be due.
     fn count_down(&mut self) {
         for gate in self.gates.values_mut().filter(|gate| !gate.open) {
             if let Some(left) = &mut gate.after_effects {
@@ -307,7 +309,7 @@ impl State {
         self.apply_late();
     }
 
-    /// Applies what is due, lets people act, and checks what must always hold.
+    /// Applies what is due, lets people act, and checks the invariants.
     pub fn settle(&mut self) {
         let now = self.now;
         for gate in self.gates.values_mut().filter(|gate| gate.at <= now) {
@@ -344,7 +346,7 @@ impl State {
         }
     }
 
-    /// The next moment at which something happens without the controller.
+    /// Returns the next moment at which something happens without the controller.
     pub fn next_moment(&self) -> Option<At> {
         let gates = self.gates.values().filter(|gate| !gate.open).map(|gate| gate.at);
         let late = self.late.iter().map(|late| late.at);
@@ -357,7 +359,7 @@ impl State {
         gates.chain(late).chain(jobs).chain(action).min().map(|at| at.max(self.now))
     }
 
-    /// What a fault does beside the effect that it comes with.
+    /// Applies the effects of a fault beyond the call that it hits.
     fn befall(&mut self, fault: Fault) {
         match fault {
             Fault::CrashAndStatusEmptied | Fault::StatusEmptied => self.empty_every_status(),
@@ -386,7 +388,7 @@ pub struct World {
     pub process: usize,
 }
 
-/// Errors as the ports report the faults of an effect.
+/// Conversion of an effect's faults into the errors of a port.
 pub trait Answer: Send {
     fn refused(what: &str) -> Self;
     fn rejected(what: &str) -> Self;
@@ -398,7 +400,7 @@ impl World {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Performs one effect, or what the plan makes of it.
+    /// Performs one effect, or the fault that the plan sets for it.
     pub async fn effect<T, E, F>(&self, kind: Kind, what: String, apply: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -420,7 +422,7 @@ impl World {
             state.settle();
             (outcome, written)
         };
-        // The answer is heard: what was published is known without another look.
+        // The answer arrives, so the published version is known without another read.
         let heard = |(outcome, written): (Result<T, E>, u64)| {
             if outcome.is_ok() && kind == Kind::Publish {
                 let mut state = self.lock();
@@ -475,13 +477,13 @@ impl World {
         }
     }
 
-    /// The harness finds the process dead at its next poll, and never polls it again.
+    /// Stops the process: the harness finds it dead at its next poll, and never polls it again.
     async fn crash<T>(&self) -> T {
         self.lock().crashed.insert(self.process);
         pending().await
     }
 
-    /// The process sleeps; the harness starts another one, and polls this one again once its gate is open.
+    /// Pauses the process: the harness starts another one, and polls this one again once its gate is open.
     async fn pause(&self, what: String, sent: Sent, after_effects: Option<usize>) {
         let process = self.process;
         {
@@ -517,7 +519,7 @@ impl Leadership for World {
 }
 
 impl Random for World {
-    /// Different bytes each time, the same ones in every run.
+    /// Fills the buffer with bytes that differ each time and are the same in every run.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<(), RandomError> {
         let mut state = self.lock();
         for byte in buffer {

@@ -1,4 +1,4 @@
-//! A Postgres server: roles with one password each, behind a fence where there is an administrator.
+//! A Postgres server: roles with one password each, behind a fence if there is an administrator.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,23 +26,22 @@ pub struct SimRole {
     pub password: String,
     pub can_log_in: bool,
     fence: Option<(RotationId, At)>,
-    /// With a fence or without.
+    /// Time of the last change, with or without a fence.
     changed_at: Option<At>,
 }
 
-/// The server. A role that does not exist yet is made by what initialises the database.
+/// The server. The initialisation of the database creates a role that does not exist yet.
 #[derive(Clone, Debug, Default)]
 pub struct SimPostgres {
     pub roles: BTreeMap<String, SimRole>,
     pub unreachable: bool,
     /// Roles that the administrator may not change.
     pub not_permitted: BTreeSet<String>,
-    /// Role whose password the database takes from what is deployed when it starts for the first time. Until then there
-    /// is no server.
+    /// The role whose password the database takes from the first deployment. Until then there is no server.
     pub initialised_by: Option<String>,
-    /// When the sessions of a login were ended last. Who is let in connects again at once.
+    /// Time at which the sessions of a login were last ended. A client whose login is accepted reconnects at once.
     pub ended: BTreeMap<String, At>,
-    /// The administrator may not read the statistics of other roles.
+    /// True if the administrator may not read the statistics of other roles.
     pub hides_statistics: bool,
 }
 
@@ -60,20 +59,21 @@ impl SimPostgres {
         Self { roles: roles.iter().map(role).collect(), ..Self::default() }
     }
 
-    /// Whether `user:password` logs in.
+    /// True if `user:password` logs in.
     pub fn accepts(&self, login: &str) -> bool {
         login.trim_end().split_once(':').is_some_and(|(username, password)| {
             self.roles.get(username).is_some_and(|role| role.can_log_in && role.password == password)
         })
     }
 
-    /// Whether it is there for the controller.
+    /// True if the controller can reach the server.
     fn answers(&self) -> bool {
         !self.unreachable && self.initialised_by.is_none()
     }
 
-    /// Since when whoever runs `user:password` is connected: one that the server accepts since the role was changed, any
-    /// other since before that.
+    /// Returns the time at which the clients with `user:password` connected: for a login that the server accepts, one
+    /// minute after the role was changed, or when its sessions were last ended; for any other login, one minute before
+    /// that change.
     fn connected_since(&self, login: &str) -> Option<At> {
         let (username, _) = login.split_once(':')?;
         let changed_at = self.roles.get(username)?.changed_at?;
@@ -85,7 +85,7 @@ impl SimPostgres {
         Some(self.ended.get(login).map_or(first, |ended_at| first.max(*ended_at)))
     }
 
-    /// The database starts for the first time with what its container is given.
+    /// Starts the database for the first time, with the values of its container.
     pub fn initialise(&mut self, login: &str) {
         let Some(wanted) = self.initialised_by.take() else { return };
         if let Some((username, password)) = login.split_once(':').filter(|(name, _)| *name == wanted) {
@@ -159,7 +159,7 @@ impl SimTarget {
     }
 }
 
-/// What runs is connected, until its session is ended and it is not let in again.
+/// Returns the open sessions: every running login is connected until its session is ended and it cannot log in again.
 fn open_sessions(state: &State, server: &SimPostgres) -> Vec<Session> {
     let connected = |value: &&String| server.accepts(value) || !server.ended.contains_key(value.as_str());
     let of_host = |(host, sim): (&String, &SimHost)| {

@@ -1,4 +1,4 @@
-//! Parameter Store: versions, descriptions that survive a Put which omits them, no conditional writes.
+//! Parameter Store: versions, descriptions that stay if a Put omits them, no conditional writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
@@ -23,13 +23,13 @@ use super::{Answer, At, CLUSTER, Key, Lag, REGION, STAGING, STALENESS, Sabotage,
 use crate::faults::Kind;
 use crate::invariants;
 
-/// SSM keeps this many versions.
+/// Number of versions that SSM keeps.
 pub const KEPT: usize = MOST_VERSIONS;
-/// The one AllowedPattern that this SSM knows.
+/// The only AllowedPattern that this SSM implements.
 pub const DIGITS: &str = "^[0-9]+$";
-/// How often the shared inventory is taken.
+/// Interval of the shared inventory.
 const INVENTORY_EVERY: Duration = Duration::from_secs(60);
-/// How soon it covers what is new.
+/// Time until the inventory covers a new object.
 pub const LISTED_AFTER: TimeDelta = TimeDelta::seconds(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum By {
     Keyturn,
 }
 
-/// The installation's. Its key was there before everything.
+/// The installation's seal. Its key existed before everything else.
 static SEAL: LazyLock<Seal> =
     LazyLock::new(|| Seal::new(&SecretValue::new("the key of the stamps".to_owned()), DateTime::UNIX_EPOCH));
 
@@ -47,49 +47,49 @@ pub struct Stored {
     pub number: i64,
     pub value: String,
     pub description: String,
-    /// What the description says to whoever has the key.
+    /// The content of the description for a reader with the key.
     pub said: Said,
-    /// Whether its stamp was made for another value.
+    /// True if its stamp was made for another value.
     pub is_of_another_value: bool,
     pub modified: At,
     pub by: By,
-    /// Number of the change that made it.
+    /// Number of the change that created it.
     pub sequence: u64,
 }
 
 pub type Content = BTreeMap<String, Arc<Vec<Stored>>>;
 
-/// What SSM holds a Put to a path to.
+/// Conditions that SSM sets for a Put to a path.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// It is a String, which SSM lets nobody turn into a SecureString.
+    /// True for a String, which SSM does not convert into a SecureString.
     pub plain: bool,
     /// AllowedPattern.
     pub pattern: Option<String>,
-    /// The policy of the controller's role leaves the path out.
+    /// True if the policy of the controller's role does not include the path.
     pub denied: bool,
-    /// Labels of the oldest version that is kept: with 100 versions nothing is written over a labelled one.
+    /// Labels of the oldest version that is kept: with 100 versions, SSM refuses a Put if the oldest one has a label.
     pub labels_on_oldest: Vec<String>,
-    /// Refused for a reason that no metadata shows.
+    /// True if SSM refuses a Put for a reason that no metadata shows.
     pub frozen: bool,
-    /// Too many requests come in at the moment.
+    /// True while SSM throttles requests.
     pub throttled: bool,
-    /// The key that it is encrypted with, where it is not the default one.
+    /// The key that encrypts it, if it is not the default one.
     pub key: Option<String>,
-    /// Versions under a key that was disabled since.
+    /// Versions under a key that was disabled later.
     pub unreadable: BTreeSet<i64>,
 }
 
 #[derive(Default)]
 pub struct Ssm {
     pub content: Content,
-    /// By path.
+    /// Rules by path.
     pub rules: BTreeMap<String, Rules>,
-    /// The controller reads no folder: too many requests of others come in.
+    /// True while the controller cannot read folders, because the requests of others are too many.
     pub unread: bool,
     /// Number of the last change.
     pub sequence: u64,
-    /// What lay there before each change, by when that change came.
+    /// The content before each change, with the time of the change.
     past: Vec<(At, Content)>,
     lag: Option<(Lag, At, Content, u64)>,
 }
@@ -103,12 +103,12 @@ impl Ssm {
         self.content.get(path).map_or(&[], |versions| versions)
     }
 
-    /// Paths of all records and markers.
+    /// Returns the paths of all records and markers.
     pub fn staged(&self) -> impl Iterator<Item = &str> {
         self.content.keys().map(String::as_str).filter(|path| path.starts_with(STAGING))
     }
 
-    /// What the history of a path with so many versions shows of the rules.
+    /// Returns what the history of a path with this many versions shows of the rules.
     fn shape(&self, path: &str, versions: usize) -> Shape {
         let rules = self.rules.get(path).cloned().unwrap_or_default();
         Shape {
@@ -120,7 +120,7 @@ impl Ssm {
         }
     }
 
-    /// Why SSM does not take this value for the path. `overwrite`: whether the Put may write over what is there.
+    /// Returns the reason why SSM refuses this value for the path. `overwrite`: true if the Put may replace a version.
     fn refusal(&self, path: &str, value: &str, overwrite: bool) -> Option<StoreError> {
         let rules = self.rules.get(path)?;
         let rejected = |detail: &str| {
@@ -159,7 +159,7 @@ impl Ssm {
         &mut self.content
     }
 
-    /// A description that is not given stays as it is.
+    /// Writes a version. A missing description leaves the old one.
     fn put(&mut self, now: At, path: &str, value: &str, description: Option<&str>, by: By) -> i64 {
         let before = self.content.get(path).cloned();
         let content = self.change(now);
@@ -196,7 +196,7 @@ impl Ssm {
         }
     }
 
-    /// From now on, for as long as reads may lag, they do not show the last change.
+    /// Makes reads miss the last change from now on, for as long as reads may be stale.
     pub fn lag_behind_the_last_change(&mut self, now: At, lag: Lag) {
         if let Some((changed, before)) = self.past.last()
             && *changed + STALENESS > now
@@ -205,7 +205,7 @@ impl Ssm {
         }
     }
 
-    /// Whether the last change is so young that reads may miss it.
+    /// True if the last change is so recent that reads may miss it.
     pub fn may_lag(&self, now: At) -> bool {
         self.past.last().is_some_and(|(changed, _)| *changed + STALENESS > now)
     }
@@ -217,11 +217,11 @@ impl Ssm {
         }
     }
 
-    /// Number of the last change that some read shows.
+    /// Returns the number of the last change that some read shows.
     pub fn visible(&self, now: At) -> u64 {
         match &self.lag {
             Some((Lag::All, until, _, sequence)) if now < *until => *sequence,
-            // A look lists records only: what is published it sees in histories.
+            // A close look lists records only; it sees published versions in histories.
             Some((Lag::Histories, until, before, sequence))
                 if now < *until && same_records(before, &self.content) =>
             {
@@ -236,7 +236,7 @@ impl Ssm {
     }
 }
 
-/// Whether the same lies below the staging path.
+/// True if both have the same content below the staging path.
 fn same_records(before: &Content, now: &Content) -> bool {
     let staged = |content: &Content| -> Vec<(String, usize)> {
         let below = content.iter().filter(|(path, _)| path.starts_with(STAGING));
@@ -246,7 +246,7 @@ fn same_records(before: &Content, now: &Content) -> bool {
 }
 
 impl State {
-    /// A person writes a value, with the console or the CLI: the description stays.
+    /// Writes a value as a person does, with the console or the CLI: the description stays.
     pub fn person_puts(&mut self, path: &str, value: &str) {
         let now = self.now;
         self.ssm.put(now, path, value, None, By::Person);
@@ -261,13 +261,13 @@ impl State {
         self.inventory_will_tell(path);
     }
 
-    /// What an earlier rotation has published.
+    /// Writes the value that an earlier rotation has published.
     pub fn has_published(&mut self, path: &str, value: &str, stamp: &Stamp) {
         let secret = SecretValue::new(value.to_owned());
         self.person_describes(path, value, &SEAL.describe(path, &secret, "Signing key", stamp));
     }
 
-    /// Puts the first version of keyturn's once more, its description included, as a restore from a backup does.
+    /// Writes the first version of keyturn's again, including its description, as a restore from a backup does.
     pub fn person_restores(&mut self, path: &str) {
         let Some(first) = self.ssm.versions(path).iter().find(|version| version.by == By::Keyturn) else {
             return;
@@ -276,14 +276,14 @@ impl State {
         self.person_describes(path, &value, &description);
     }
 
-    /// Puts the value of the newest version of keyturn's, as a person does.
+    /// Writes the value of keyturn's newest version, as a person does.
     pub fn person_puts_back(&mut self, path: &str) {
         let newest = self.ssm.versions(path).iter().rev().find(|version| version.by == By::Keyturn);
         let Some(value) = newest.map(|version| version.value.clone()) else { return };
         self.person_puts(path, &value);
     }
 
-    /// Puts it with a description of their own, as Terraform does.
+    /// Writes it with a person's own description, as Terraform does.
     pub fn person_describes_anew(&mut self, path: &str, description: &str) {
         let newest = self.ssm.versions(path).iter().rev().find(|version| version.by == By::Keyturn);
         let Some(value) = newest.map(|version| version.value.clone()) else { return };
@@ -296,7 +296,7 @@ impl State {
         self.inventory_will_tell(path);
     }
 
-    /// A Put that names no key would bring the parameter back to the account's default one.
+    /// Checks the key: a Put that names none would move the parameter to the account's default key.
     fn key_is_kept(&mut self, new: &NewVersion<'_>) {
         let key = self.ssm.rules.get(new.path).and_then(|rules| rules.key.clone());
         if key.is_some() && key.as_deref() != new.kms_key_id {
@@ -304,7 +304,7 @@ impl State {
         }
     }
 
-    /// The next listing shows the change, and whoever it is about is looked at.
+    /// Queues the objects that a change of the path concerns for the time of the next listing.
     fn inventory_will_tell(&mut self, path: &str) {
         let at = next_listing(self.now);
         let coverage = self.coverage(at);
@@ -312,7 +312,7 @@ impl State {
         self.cluster.wake_later.extend(keys);
     }
 
-    /// What a listing covers that begins then: the secrets that exist by then.
+    /// Returns the coverage of a listing that begins at this time: the secrets that exist by then.
     fn coverage(&self, at: At) -> Coverage {
         let created = |secret: &&ManagedSecret| {
             secret.metadata.creation_timestamp.as_ref().is_some_and(|created| from_kubernetes(created) <= at)
@@ -322,7 +322,8 @@ impl State {
         regions.remove(REGION).unwrap_or_else(|| Coverage::none(STAGING))
     }
 
-    /// A listing of the whole, with what was listed since then: the parameters of objects that came later, and what is staged.
+    /// Returns a full listing with later additions: the parameters of objects that came later, and staged records and
+    /// markers.
     fn listing(&self, taken_at: At) -> Listing {
         let created =
             |secret: &ManagedSecret| secret.metadata.creation_timestamp.as_ref().map(from_kubernetes);
@@ -356,7 +357,7 @@ fn version(stored: &Stored) -> Version {
     Version { number: stored.number, modified: stored.modified, text, stamp, claim }
 }
 
-/// The same, compared with its value.
+/// Returns the version with its stamp compared with the value.
 fn compared(stored: &Stored) -> Version {
     let version = version(stored);
     match &version.stamp {
