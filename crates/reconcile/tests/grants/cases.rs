@@ -1,4 +1,4 @@
-//! Random worlds, grants and edits, the same for the same seed.
+//! Random worlds, grants and edits, reproducible from a seed.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::rules::{
 };
 use crate::world::{Planted, State};
 
-/// A generator of numbers that anybody can foresee (SplitMix64).
+/// A predictable generator of numbers (SplitMix64).
 #[derive(Clone)]
 pub struct Numbers(pub u64);
 
@@ -30,12 +30,12 @@ impl Numbers {
         usize::try_from(self.next() % u64::try_from(end).unwrap()).unwrap()
     }
 
-    /// Once in so many times.
+    /// Returns true once in this many times, on average.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
-    /// The first of them, but for once in eight times.
+    /// Returns the first element, except once in eight times.
     fn mostly<T: Copy>(&mut self, all: &[T]) -> T {
         if self.once_in(8) { self.of(all) } else { all[0] }
     }
@@ -54,7 +54,7 @@ const WEB: Endpoint = Endpoint { name: "web.example", port: 22 };
 const JUMP: Endpoint = Endpoint { name: "jump.example", port: 2222 };
 const SERVER: Endpoint = Endpoint { name: "db.example", port: 5432 };
 const ADMIN: &str = "/shop/prod/ADMIN";
-/// What is granted is below `/shop/prod/`; the others only look as if they were.
+/// Paths. The granted ones are below `/shop/prod/`; the others only look similar.
 const PATHS: [&str; 13] = [
     "/shop/prod/TOKEN",
     "/shop/prod/deep/TOKEN",
@@ -108,7 +108,8 @@ fn full() -> Grant {
     }
 }
 
-/// Grants of all that the worlds hold, as nobody would give them: for showing what is found without any guard.
+/// Returns grants of everything in the worlds, wider than anybody would grant: they show what is found without
+/// any guard.
 pub fn everything() -> Vec<Grant> {
     let mut all = full();
     let folders = ["/shop/", "/other/", "/Shop/", "/keyturn/", "/shop/pr\u{43e}d/"];
@@ -125,7 +126,7 @@ pub fn everything() -> Vec<Grant> {
     vec![all]
 }
 
-/// What is granted in a case: all, all but something, or anything.
+/// Returns the grants of a case: all, all except something, or anything.
 fn grants(numbers: &mut Numbers) -> Vec<Grant> {
     let mut all = vec![full()];
     let changes = [0, 0, 0, 0, 1, 1, 2][numbers.below(7)];
@@ -164,7 +165,7 @@ fn change(all: &mut Vec<Grant>, numbers: &mut Numbers) {
     }
 }
 
-/// One more grant that observes something, or cannot be read.
+/// Returns one more grant that only observes something, or that cannot be parsed.
 fn stop(numbers: &mut Numbers) -> Grant {
     let mut stop = Grant {
         namespaces: Some(vec![numbers.of(&[NAMESPACE, NAMESPACE, NAMESPACE, "other"])]),
@@ -339,7 +340,7 @@ fn written_host(host: &Host) -> DockerHost {
     object("DockerHost", host.name, &spec)
 }
 
-/// A world with one or two secrets, published or not, of which some are due, and a host.
+/// Returns a world with one or two secrets, published or not, some of which are due, and a host.
 pub fn world(seed: u64, planted: Planted) -> State {
     let mut numbers = Numbers(seed);
     let mut state = State::new(numbers.clone(), planted);
@@ -359,7 +360,7 @@ pub fn world(seed: u64, planted: Planted) -> State {
     state
 }
 
-/// What was there before keyturn.
+/// Publishes the values from before keyturn.
 fn publish(state: &mut State, secret: &Secret, numbers: &mut Numbers) {
     if let Source::Postgres(database) = &secret.source {
         state.logins.insert(database.roles[0].to_owned(), "first".to_owned());
@@ -394,7 +395,7 @@ fn publish(state: &mut State, secret: &Secret, numbers: &mut Numbers) {
     }
 }
 
-/// What somebody does between two steps.
+/// Makes the edit of a person between two steps.
 pub fn edit(state: &mut State) {
     let mut numbers = state.numbers.clone();
     match numbers.below(12) {
@@ -419,7 +420,7 @@ pub fn edit(state: &mut State) {
     state.numbers = numbers;
 }
 
-/// Everything of a secret but its paths, which the schema keeps as they are.
+/// Edits everything of a secret except its paths, which the schema makes immutable.
 fn edit_secret(state: &mut State, numbers: &mut Numbers) {
     let Some((name, (known, object))) =
         state.secrets.iter().next().map(|(name, known)| (*name, known.clone()))

@@ -1,14 +1,14 @@
-//! Grants bind everything: the real reconcilers over random objects, grants and edits, and rules that were written without a
-//! look at theirs, asked at every call of every port.
+//! Grants bind everything: the real reconcilers run over random objects, grants and edits, and independently written
+//! rules check every call of every port.
 //!
-//! A case is one pass over one object: grants, objects and what is published are random, and somebody edits something right
-//! before a random call of it. What a pass may do is stated as strictly as it can hold:
+//! A case is one pass over one object: grants, objects and published values are random, and somebody edits something
+//! right before a random call of the pass. The rules are as strict as possible:
 //!
-//! - A read (Parameter Store, its listing, a target, CloudTrail, a client for a region) follows grants and objects in some form
-//!   in which this very pass has read them.
-//! - An effect (a Put, a deletion, a token, a change of a role, a Job) follows the grants as they were read after the effect
-//!   before it, and the object, and the host on the way to its server, as they were read last. The one effect that shares a
-//!   reading is the record of the token that was just made.
+//! - A read (Parameter Store, its listing, a target, CloudTrail, a client for a region) is allowed by grants and
+//!   objects in some form in which this same pass has read them.
+//! - An effect (a Put, a deletion, a token, a change of a role, a Job) is allowed by the grants as they were read after
+//!   the previous effect, and by the object and the host on the way to its server as they were read last. Only the
+//!   record of a token that was just created shares a reading with the effect before it.
 
 mod cases;
 mod rules;
@@ -29,10 +29,10 @@ use rules::{HOME, NAMESPACE};
 use world::{Planted, World};
 
 const CASES: usize = 100_000;
-/// Passes over one world.
+/// Number of passes over one world.
 const PASSES: usize = 20;
 
-/// Every call that reaches outside of keyturn's own objects.
+/// Calls that reach outside of keyturn's own objects.
 const READS: [&str; 10] = [
     "Regions::store",
     "ParameterStore::read_folder",
@@ -116,7 +116,7 @@ impl Controller {
     }
 
     async fn pass(&self, subject: &str) {
-        // What the API server refuses is tried again, by the next pass.
+        // The next pass retries what the API server refuses.
         let _ = match subject {
             "web" => self.hosts.reconcile(NAMESPACE, subject).await,
             "leak" => self.incidents.reconcile(NAMESPACE, subject).await,
@@ -125,7 +125,7 @@ impl Controller {
     }
 }
 
-/// Passes over a world of its own each, `PASSES` of them, with edits before and within them.
+/// Runs `PASSES` passes over a world of their own, with edits before and within them.
 fn live(seed: u64, planted: Planted, tally: &mut Tally) {
     let world = World(Arc::new(Mutex::new(cases::world(seed, planted))));
     let controller = Controller::of(&world);
@@ -178,7 +178,7 @@ fn no_call_is_made_outside_of_the_grants() {
     println!("{} cases, {:?}", tally.cases, tally.calls);
     assert!(tally.outside.is_empty(), "{:#?}", tally.outside);
     assert!(tally.cases >= CASES);
-    // None of this is said of a port that was never called.
+    // The rules prove nothing about a port that was never called.
     for port in READS.into_iter().chain(EFFECTS) {
         assert!(tally.calls.get(port).is_some_and(|calls| *calls >= 20), "{port}: {:?}", tally.calls);
     }

@@ -1,4 +1,5 @@
-//! What people wrote, in types of this test's own, and what that allows: nothing here comes from `keyturn_api::grants`.
+//! The texts that people wrote, in this test's own types, and the rights that follow from them: nothing here comes from
+//! `keyturn_api::grants`.
 
 use serde_json::{Value, json};
 
@@ -7,7 +8,7 @@ pub const HOME: &str = "us-east-1";
 pub const STAGING: &str = "/keyturn/sim";
 const DEFAULT_KEY: &str = "alias/aws/ssm";
 
-/// How far somebody may go.
+/// The rights of an object or namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     Nothing,
@@ -25,7 +26,7 @@ pub enum Mode {
 
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// `None`: not a list of names.
+    /// The namespaces; `None` if this is not a list of names.
     pub namespaces: Option<Vec<&'static str>>,
     pub mode: Mode,
     pub is_being_deleted: bool,
@@ -37,7 +38,7 @@ pub struct Grant {
 
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// A folder where it ends in `/`, else a single parameter.
+    /// A folder if it ends in `/`, otherwise a single parameter.
     pub place: &'static str,
     pub regions: Vec<&'static str>,
     pub keys: Vec<&'static str>,
@@ -69,7 +70,7 @@ pub struct Secret {
     pub name: &'static str,
     pub region: Option<&'static str>,
     pub key: Option<&'static str>,
-    /// Paths, and the texts around the values.
+    /// Paths, each with the text around its value.
     pub parameters: Vec<(&'static str, Option<&'static str>)>,
     pub source: Source,
     pub hosts: Vec<&'static str>,
@@ -123,7 +124,7 @@ impl Grant {
         !self.is_being_deleted
     }
 
-    /// Whether it may be about the namespace: what cannot be read may be about any.
+    /// True if the grant may be about the namespace. A grant that cannot be parsed may be about any namespace.
     fn may_be_ours(&self) -> bool {
         self.namespaces.as_ref().is_none_or(|names| names.contains(&NAMESPACE))
     }
@@ -161,7 +162,7 @@ impl Entry {
         })
     }
 
-    /// Whether the path is the place, or lies in it, counted by segments.
+    /// True if the path is the place or lies in it, compared by segments.
     fn is_about(&self, path: &[&str]) -> bool {
         if self.place == "/" {
             return true;
@@ -189,7 +190,7 @@ impl Server {
     }
 }
 
-/// The segments of a path that means what it says.
+/// Returns the segments of a path, if the path is unambiguous.
 fn segments(path: &str) -> Option<Vec<&str>> {
     let segments: Vec<&str> = path.split('/').collect();
     let (first, rest) = segments.split_first()?;
@@ -197,7 +198,7 @@ fn segments(path: &str) -> Option<Vec<&str>> {
     (first.is_empty() && !rest.is_empty() && plain).then(|| rest.to_vec())
 }
 
-/// A text that consists of placeholders and nothing else.
+/// True for a text that consists only of placeholders.
 fn is_bare(template: &str) -> bool {
     let left = ["{value}", "{username}", "{password}", "{accessKeyId}", "{secretAccessKey}"];
     let marked = left.iter().fold(template.to_owned(), |text, word| text.replace(word, "\u{1}"));
@@ -210,7 +211,8 @@ fn ours(grants: &Grants) -> impl Iterator<Item = &Grant> {
     grants.iter().filter(|grant| grant.is_live() && grant.is_readable() && grant.may_be_ours())
 }
 
-/// How far a namespace may go where `allows` says which grants allow it and `is_about` which are about it.
+/// Returns the rights of a namespace, where `allows` selects the grants that allow it and `is_about` those that mention
+/// it.
 fn level(grants: &Grants, allows: impl Fn(&Grant) -> bool, is_about: impl Fn(&Grant) -> bool) -> Level {
     if !ours(grants).any(allows) {
         return Level::Nothing;
@@ -288,7 +290,7 @@ fn database(grants: &Grants, wanted: &Database) -> Level {
     wanted.roles.iter().map(of_role).min().unwrap_or(Level::Nothing)
 }
 
-/// How far an object may go; `way` is the host that it goes through.
+/// Returns the rights of an object; `way` is the host that it connects through.
 pub fn secret(grants: &Grants, secret: &Secret, way: Option<&Host>) -> Level {
     let mut levels: Vec<Level> = Vec::new();
     for (path, template) in &secret.parameters {
@@ -310,7 +312,7 @@ pub fn secret(grants: &Grants, secret: &Secret, way: Option<&Host>) -> Level {
     levels.into_iter().min().unwrap_or(Level::Nothing)
 }
 
-/// Whether a client for the region may be made.
+/// True if a client for the region may be created.
 pub fn region(grants: &Grants, region: &str) -> bool {
     let names = |grant: &Grant| grant.parameters.iter().any(|entry| entry.regions.contains(&region));
     region == HOME || ours(grants).any(names)

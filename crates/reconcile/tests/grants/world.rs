@@ -1,4 +1,4 @@
-//! Every port of the reconcilers over one small world in memory, each of which asks the rules before it answers.
+//! Every port of the reconcilers over one small world in memory. Each checks the rules before it answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -33,13 +33,14 @@ use kube::api::DynamicObject;
 use crate::cases::Numbers;
 use crate::rules::{self, Grant, Host, Level, NAMESPACE, STAGING, Secret};
 
-/// What stands between the grants and the reconcilers, to show that the rules find it.
+/// A fault between the grants and the reconcilers, which the rules must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
     Nothing,
-    /// No port is guarded: the reconcilers are told that all is granted.
+    /// No port is guarded: the reconcilers receive grants of everything.
     Unguarded,
-    /// Nobody asks again before an effect: they are told what was granted when the pass began.
+    /// Nothing is read again before an effect: the reconcilers receive the grants from the beginning of the
+    /// pass.
     AskedOnce,
 }
 
@@ -47,7 +48,7 @@ pub enum Planted {
 #[derive(Clone)]
 struct Reading {
     grants: Arc<Vec<Grant>>,
-    /// Whether an effect has come of it: the next one needs another reading.
+    /// True once an effect has used it: the next effect needs another reading.
     used: bool,
 }
 
@@ -76,7 +77,7 @@ pub struct State {
     issued: Vec<Issued>,
     fences: BTreeMap<String, Fence>,
     jobs: Vec<Job>,
-    /// Calls of this pass after which somebody edits something.
+    /// Number of calls of this pass after which somebody edits something.
     pub edit_after: Option<usize>,
     pub edit: fn(&mut State),
     pub subject: &'static str,
@@ -85,7 +86,7 @@ pub struct State {
     begun_with: Option<Arc<Vec<Grant>>>,
     secrets_read: Vec<Secret>,
     hosts_read: Vec<Host>,
-    /// A token was made, and its record is written of the same reading.
+    /// True if a token was created whose record may use the same reading.
     has_issued: bool,
     pub calls: BTreeMap<&'static str, usize>,
     pub outside: BTreeMap<&'static str, Vec<String>>,
@@ -139,7 +140,7 @@ impl State {
         versions.push(Stored { value: value.to_owned(), version });
     }
 
-    /// Ends every Job, with what it was to prove proven.
+    /// Ends every Job successfully, with all its parameters proven.
     pub fn end_jobs(&mut self) {
         for job in &mut self.jobs {
             if !matches!(job.listed.state, JobState::Running { .. }) {
@@ -166,7 +167,7 @@ impl State {
         }
     }
 
-    /// Counts a call; somebody may have edited something right before it.
+    /// Counts a call. Somebody may edit something right before it.
     fn call(&mut self, port: &'static str) {
         if self.edit_after == Some(self.calls_of_pass) {
             (self.edit)(self);
@@ -183,7 +184,7 @@ impl State {
         }
     }
 
-    /// A read, which may follow whatever grants and objects the pass has read, its first ones too.
+    /// Checks a read. Any grants and objects that the pass has read may allow it, even its first ones.
     fn reads(&mut self, port: &'static str, what: &str, allows: impl Fn(&Self, &rules::Grants) -> bool) {
         self.call(port);
         if !self.readings.iter().any(|reading| allows(self, &reading.grants)) {
@@ -191,7 +192,7 @@ impl State {
         }
     }
 
-    /// An effect, which follows the grants as they were read since the effect before it.
+    /// Checks an effect. Only the grants as read since the previous effect may allow it.
     fn changes(&mut self, port: &'static str, what: &str, allows: impl Fn(&Self, &rules::Grants) -> bool) {
         self.call(port);
         let right_before = self.readings.last().filter(|reading| !reading.used);
@@ -203,7 +204,7 @@ impl State {
         }
     }
 
-    /// How far the secret of the pass may go, in any of the forms in which it was read.
+    /// True if the secret of the pass may be read, in any form in which the pass has read it.
     fn may_look(&self, grants: &rules::Grants) -> bool {
         let ours = self.secrets_read.iter().filter(|secret| secret.name == self.subject);
         let ways = |secret: &Secret| -> Vec<Option<&Host>> {
@@ -216,7 +217,8 @@ impl State {
         })
     }
 
-    /// As the secret of the pass and the host on its way were read last.
+    /// True if the secret of the pass may be changed, by the secret and the host on its way as they were read
+    /// last.
     fn may_change(&self, grants: &rules::Grants) -> bool {
         let Some(secret) = self.secrets_read.iter().rev().find(|secret| secret.name == self.subject) else {
             return false;
@@ -304,7 +306,7 @@ impl Store {
             return state;
         }
         state.changes(port, path, |state, grants| {
-            // A parameter may be left under the key that it is under.
+            // A parameter may stay under its present key.
             let key = key.filter(|key| state.keys.get(path).is_none_or(|kept| kept != key));
             let is_granted = rules::parameter(grants, path, &self.region, key, None) == Level::Change;
             (is_granted || state.is_own_record(path)) && state.may_change(grants)
@@ -620,7 +622,7 @@ impl DeployJobs for World {
         Ok(())
     }
 
-    // Of what keyturn has made itself nothing is anybody else's.
+    // keyturn has created this Job itself, so only the namespace is checked.
     async fn delete(&self, host: &DockerHost, job: &str) -> Result<(), ObjectError> {
         let mut state = self.lock();
         state.is_of_namespace("DeployJobs::delete", &host.namespace().unwrap_or_default());
@@ -700,7 +702,7 @@ impl Objects for World {
             Planted::Unguarded => Arc::new(crate::cases::everything()),
             Planted::AskedOnce => first,
         };
-        // No effect may follow what a cache shows.
+        // No effect may be based on a cache.
         state.readings.push(Reading { grants: current, used: source == Source::Cache });
         Ok(Arc::new(given(&shown)))
     }
@@ -709,7 +711,7 @@ impl Objects for World {
         let mut state = self.lock();
         state.is_of_namespace("Objects::managed_secrets", namespace);
         let models: Vec<Secret> = state.secrets.values().map(|(secret, _)| secret.clone()).collect();
-        // The one that a pass is about is decided on as it was read by itself.
+        // The subject of a pass is judged as it was read individually.
         let subject = state.subject;
         state.secrets_read.extend(models.into_iter().filter(|secret| secret.name != subject));
         Ok(state.secrets.values().map(|(_, object)| object.clone()).collect())
@@ -778,7 +780,7 @@ impl Objects for World {
     async fn notify(&self, _: Subject<'_>, _: Notice) {}
 }
 
-/// Grants as the API server lists them.
+/// Returns the grants as the API server lists them.
 fn given(grants: &[Grant]) -> Grants {
     let object = |(number, grant): (usize, &Grant)| -> DynamicObject {
         serde_json::from_value(grant.written(number)).unwrap()
@@ -786,7 +788,7 @@ fn given(grants: &[Grant]) -> Grants {
     Grants::of(grants.iter().enumerate().map(object).collect())
 }
 
-/// That the reconcilers are told of grants in the words of the schema.
+/// Checks that the reconcilers receive grants in the format of the schema.
 #[test]
 fn what_is_written_is_read() {
     let written = crate::cases::everything()[0].written(0);

@@ -1,5 +1,5 @@
-//! keyturn's objects: the API server, and the caches in front of it. ManagedSecrets are found by their name, or by what they
-//! claim.
+//! keyturn's objects: the API server, and the caches in front of it. ManagedSecrets are found by their name or by their
+//! claims.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::world::{NAMESPACE, Planted, REGIONS, World, name, place};
 pub struct Cluster {
     pub secrets: HashMap<String, ManagedSecret>,
     pub grants: Arc<Grants>,
-    /// Who claims what, by their names. Specs never change here.
+    /// The names of the objects by claim. Specs never change here.
     claimants: HashMap<Claim, Vec<String>>,
     hosts: Vec<DockerHost>,
     incidents: Vec<SecretIncident>,
@@ -58,7 +58,7 @@ fn secrets(size: usize, at: DateTime<Utc>) -> HashMap<String, ManagedSecret> {
 }
 
 impl Cluster {
-    /// So many ManagedSecrets that were applied an hour ago, and of everything else as many as ever.
+    /// Creates `size` ManagedSecrets that were applied an hour ago, and the same number of every other kind as always.
     pub fn of(size: usize, now: DateTime<Utc>) -> Self {
         let at = now - TimeDelta::hours(1);
         let secrets = secrets(size, at);
@@ -88,7 +88,7 @@ impl Cluster {
         }
     }
 
-    /// A person sets the annotation.
+    /// Sets the annotation as a person does.
     pub fn request(&mut self, name: &str) {
         let secret = self.secrets.get_mut(name).expect("it was applied");
         let annotations = secret.metadata.annotations.get_or_insert_default();
@@ -97,7 +97,7 @@ impl Cluster {
         secret.metadata.resource_version = Some(self.revision.to_string());
     }
 
-    /// Refused where somebody has written since.
+    /// Refuses the write if somebody has written since the read.
     fn write(
         &mut self,
         given: &ManagedSecret,
@@ -114,7 +114,7 @@ impl Cluster {
         Ok(known.clone())
     }
 
-    /// The others that claim something of what this one claims.
+    /// Returns the other objects that claim something that this one claims.
     fn rivals(&self, object: &ManagedSecret, planted: Planted) -> Vec<ManagedSecret> {
         let own = object.name_any();
         let named: BTreeSet<&String> = match planted {

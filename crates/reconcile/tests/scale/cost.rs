@@ -1,4 +1,4 @@
-//! What is counted.
+//! The counts of requests.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ pub type Counts = BTreeMap<&'static str, usize>;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Requests to SSM, by operation. Each page of a listing is one.
+    /// Requests to SSM by operation. Each page of a listing counts as one.
     pub ssm: Counts,
-    /// Requests to the API server. What a cache answers is none.
+    /// Requests to the API server. An answer from a cache does not count.
     pub api: Counts,
-    /// What ports have handed out, caches too: whoever is given all objects has to look at all of them.
+    /// Objects that ports have returned, including caches: whoever receives all objects has to process them all.
     pub given: Counts,
 }
 
@@ -29,7 +29,7 @@ impl Tally {
         add(&mut self.given, what, number);
     }
 
-    /// Both together.
+    /// Returns the sum of both.
     pub fn and(&self, other: &Self) -> Self {
         let mut sum = self.clone();
         other.ssm.iter().for_each(|(what, number)| add(&mut sum.ssm, what, *number));
@@ -39,14 +39,15 @@ impl Tally {
     }
 }
 
-/// What never happened is not listed, so that an empty tally is one of nothing.
+/// Adds to a count. Operations that never happened are not listed, so that an empty tally has no operations.
 fn add(counts: &mut Counts, what: &'static str, number: usize) {
     if number > 0 {
         *counts.entry(what).or_default() += number;
     }
 }
 
-/// What one pass comes to, and when it wants the next one: an object that is looked at twice as often costs twice as much.
+/// The cost of one pass, and the time until the next one: an object that is reconciled twice as often costs twice as
+/// much.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cost {
     pub tally: Tally,

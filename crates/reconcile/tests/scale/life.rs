@@ -1,4 +1,4 @@
-//! What the objects of one world live through, and what that costs: they are seen and left alone, and one in a hundred is
+//! The life of the objects of one world, and its cost: they are observed and left alone, and one in a hundred is
 //! rotated.
 
 use chrono::TimeDelta;
@@ -8,23 +8,23 @@ use keyturn_api::managed_secret::ManagedSecretStatus;
 use crate::cost::{Cost, Tally};
 use crate::world::{Controller, Planted, REGIONS, World, name, settings};
 
-/// Of so many objects one is rotated, as many in each region.
+/// One object of this many is rotated, the same number in each region.
 const ONE_OF: usize = 100;
-/// A while in which nothing happens, shorter than what makes a listing too old.
+/// A time without events, too short for a listing to become stale.
 const A_WHILE: TimeDelta = TimeDelta::minutes(1);
 
-/// What a pass of each kind costs.
+/// The cost of a pass of each kind.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Passes {
-    /// Over an object that nobody has looked at, whose value was there before.
+    /// The first pass over an object whose value existed before.
     pub first: Cost,
-    /// Over the same, with nothing to do.
+    /// A later pass over the same object, with nothing to do.
     pub quiet: Cost,
-    /// Over one that was asked to rotate: from the request to the published value.
+    /// A pass over an object with a requested rotation: from the request to the published value.
     pub published: Cost,
-    /// Over the same after the grace: to the end of the rotation.
+    /// A pass over the same object after the grace, up to the end of the rotation.
     pub closed: Cost,
-    /// Over the same, with nothing to do.
+    /// A pass after that, with nothing to do.
     pub rested: Cost,
 }
 
@@ -32,7 +32,7 @@ pub struct Measured {
     pub size: usize,
     pub rotations: usize,
     pub passes: Passes,
-    /// Of all regions together: before the first pass, with all records in it, and once they are gone.
+    /// The listings of all regions together: before the first pass, with all records, and without records again.
     pub listings: [Tally; 3],
 }
 
@@ -70,7 +70,7 @@ pub fn measure(size: usize, planted: Planted) -> Measured {
     }
 }
 
-/// That it came to what it is measured for.
+/// Asserts that the measured passes reached their result.
 fn each(world: &World, names: &[String], is_so: impl Fn(&ManagedSecretStatus) -> bool) {
     let state = world.lock();
     for name in names {

@@ -1,4 +1,4 @@
-//! The shared listings: what they cover is decided on all objects, once for each of them, and no pass is.
+//! The shared listings: one decision for each of them covers all objects, so no pass has to decide.
 
 use std::collections::BTreeSet;
 use std::mem::take;
@@ -14,8 +14,8 @@ use crate::world::{World, at_once, settings};
 /// A listing of every region.
 pub struct Round {
     pub tally: Tally,
-    /// The objects that come into the queue, since it shows something else of them than the one before. The first one is
-    /// taken before anything is looked at.
+    /// The objects that are queued, since the listing differs for them from the previous one. The first listing is
+    /// taken before any pass.
     pub woken: Vec<String>,
 }
 

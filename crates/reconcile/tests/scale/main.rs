@@ -1,17 +1,18 @@
-//! What one object of 100,000 costs: as much as one of 1,000.
+//! One object of 100,000 costs as much as one of 1,000.
 //!
-//! The real reconciler of ManagedSecrets, with its real listings and claims, over a world that finds everything by name or
-//! path: what grows here with the number of objects is keyturn's own doing. Only counts are compared, and never times:
-//! requests to SSM and to the API server, and what each port hands out. All passes of a kind have to cost the same to the
-//! last count, whichever object they are over and however many there are.
+//! The real reconciler of ManagedSecrets, with its real listings and claims, runs over a world that finds everything by
+//! name or path: if something grows with the number of objects, it is keyturn's own code. Only counts are compared,
+//! never times: requests to SSM and to the API server, and the objects that each port returns. All passes of a kind
+//! must cost exactly the same, for every object and for every number of objects.
 //!
-//! Ten accounts are ten regions here. The account of a controller is fixed by its credentials, and what it keeps for an
-//! account it keeps for a region too: a store, a budget of requests and a listing. Of 100,000 parameters each has 10,000, as
-//! many Standard ones as SSM holds there. It is one controller and one namespace, which is the hardest it gets: whoever looked
-//! at all neighbours of an object would look at all objects.
+//! Ten regions here stand for ten accounts. The account of a controller is fixed by its credentials, and everything
+//! that it keeps per account it also keeps per region: a store, a budget of requests and a listing. Of 100,000
+//! parameters each region has 10,000, which is the number of Standard parameters that SSM holds there. There is one
+//! controller and one namespace, which is the hardest case: code that reads all neighbours of an object would read all
+//! objects.
 //!
-//! A pass is given the grants, and the DockerHosts and SecretIncidents of its namespace, all of them: of these there are as
-//! many at each size. What the adapters do behind a port, watches and queues among it, is none of this.
+//! A pass receives the grants, and all DockerHosts and SecretIncidents of its namespace: their number is the same at
+//! each size. The work of the adapters behind a port, including watches and queues, is not measured.
 
 mod api_server;
 mod cost;
@@ -34,7 +35,7 @@ fn of_a_rotation(passes: &Passes) -> Tally {
     passes.published.tally.and(&passes.closed.tally)
 }
 
-/// A page for every fifty parameters of a region, and pages of their own for the records.
+/// Asserts one page for every fifty parameters of a region, and separate pages for the records.
 fn is_listed_by_pages(measured: &Measured) {
     let in_a_region = |number: usize| number / REGIONS.len();
     for (listing, staged) in measured.listings.iter().zip([0, measured.rotations, 0]) {
@@ -70,7 +71,8 @@ fn an_object_with_nothing_to_do_costs_no_request() {
     assert_eq!(rested, quiet, "a rotation leaves nothing behind that costs");
 }
 
-/// docs/aws.md and docs/operating.md say so. The adapter may compare the value that was published before with its stamp.
+/// docs/aws.md and docs/operating.md say so. The adapter may compare the value that was published before with its
+/// stamp.
 #[test]
 fn a_rotation_without_hosts_costs_six_calls_of_ssm_and_five_writes() {
     let rotation = of_a_rotation(&measure(SIZES[0], Planted::Nothing).passes);
@@ -81,7 +83,7 @@ fn a_rotation_without_hosts_costs_six_calls_of_ssm_and_five_writes() {
     assert_eq!(writes, [2, 2, 1]);
 }
 
-/// None of this is said by counts that cannot tell.
+/// The counts prove nothing if they cannot detect a difference.
 #[test]
 fn a_port_that_hands_out_all_objects_is_noticed() {
     let [few, more] = [100, 200].map(|size| measure(size, Planted::Scan).passes);

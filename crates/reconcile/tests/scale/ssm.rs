@@ -1,4 +1,5 @@
-//! Parameter Store: what lies in a region, and how many requests it takes to see it. All is found by its path.
+//! Parameter Store: the content of a region, and the number of requests that reading it takes. Everything is found by
+//! its path.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,9 +18,9 @@ use keyturn_secret_value::SecretValue;
 
 use crate::world::World;
 
-/// Most parameters of a page, and most values of a filter: as the adapter asks for them in `src/parameter_store/ssm.rs`.
+/// Most parameters per page, and most values of a filter, as the adapter requests them in `src/parameter_store/ssm.rs`.
 pub const PAGE: usize = 50;
-/// Between two listings, as shipped.
+/// Interval between two listings, the default of the product.
 const INTERVAL: Duration = Duration::from_secs(300);
 
 struct Stored {
@@ -29,14 +30,14 @@ struct Stored {
 
 #[derive(Default)]
 pub struct Region {
-    /// By path, oldest version first.
+    /// The versions by path, oldest first.
     content: BTreeMap<String, Vec<Stored>>,
-    /// What the last listing has shown.
+    /// The last listing.
     pub listing: Option<Arc<Listing>>,
 }
 
 impl Region {
-    /// Writes a further version and answers its number.
+    /// Writes one more version and returns its number.
     pub fn put(
         &mut self,
         path: &str,
@@ -52,7 +53,7 @@ impl Region {
         number
     }
 
-    /// Everything below a folder, with its closing slash.
+    /// Returns everything below a folder, which is given with its closing slash.
     fn below<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = (&'a String, &'a Vec<Stored>)> {
         self.content.range(folder.to_owned()..).take_while(move |(path, _)| path.starts_with(folder))
     }
@@ -88,7 +89,7 @@ impl ParameterStore for Store {
             for folder in filter {
                 found.extend(region.below(folder).filter_map(|(path, versions)| listed(path, versions)));
             }
-            // One that shows nothing is a page too.
+            // An empty page counts as a page too.
             pages += (found.len() - before).div_ceil(PAGE).max(1);
         }
         for filter in names.chunks(PAGE) {

@@ -33,14 +33,14 @@ pub const REGIONS: [&str; 10] = [
     "us-west-1",
     "us-west-2",
 ];
-/// Of the values that were there before keyturn: half of their period, so that none is due.
+/// Age of the values from before keyturn: half of their period, so that none is due.
 const AGE: TimeDelta = TimeDelta::days(45);
 
-/// What stands between the reconciler and the world, to show that the counts tell of it.
+/// A fault between the reconciler and the world, which the counts must show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
     Nothing,
-    /// Whoever asks for the rivals of an object is given all others.
+    /// A query for the rivals of an object returns all other objects.
     Scan,
 }
 
@@ -58,7 +58,7 @@ impl State {
     }
 }
 
-/// As shipped.
+/// Returns the default settings of the product.
 pub fn settings() -> Settings {
     Settings::new("scale", REGIONS[0])
 }
@@ -67,8 +67,8 @@ pub fn name(number: usize) -> String {
     format!("s{number:06}")
 }
 
-/// Region and path of an object's parameter. Two regions at a time have the same paths, as of a primary and its stand-in: so
-/// every object has a rival, which claims the same name in another place.
+/// Returns region and path of an object's parameter. Two regions at a time have the same paths, like a primary region
+/// and its replacement, so every object has a rival that claims the same name in another place.
 pub fn place(number: usize) -> (&'static str, String) {
     let region = number % REGIONS.len();
     (REGIONS[region], format!("/shop/{}/{}", region / 2, number / REGIONS.len()))
@@ -78,7 +78,8 @@ pub fn place(number: usize) -> (&'static str, String) {
 pub struct World(Arc<Mutex<State>>);
 
 impl World {
-    /// With so many ManagedSecrets that nobody has looked at yet, as many in each region, and their parameters.
+    /// Creates a world with `size` ManagedSecrets that no pass has seen yet, and their parameters, the same number in
+    /// each region.
     pub fn new(size: usize, planted: Planted) -> Self {
         assert!(size.is_multiple_of(REGIONS.len()), "a region has as many as any other");
         let now = DateTime::from_timestamp(1_772_323_200, 0).unwrap();
@@ -116,7 +117,7 @@ impl Leadership for World {
     }
 }
 
-/// Random values need none.
+/// Random values need no target.
 #[async_trait]
 impl Targets for World {
     async fn open(&self, _: &ManagedSecret, _: &str) -> Result<Option<Arc<dyn Target>>, TargetError> {
@@ -128,7 +129,7 @@ impl Targets for World {
     }
 }
 
-/// Bytes that anybody can foresee.
+/// Predictable bytes.
 struct Counted(u8);
 
 impl Random for Counted {
@@ -161,7 +162,7 @@ impl Controller {
         Self { world: world.clone(), secrets: ManagedSecrets::new(ports, settings()) }
     }
 
-    /// One pass over each of them, of which none may cost more or less than another.
+    /// Runs one pass over each of them. All must cost the same.
     pub fn passes(&self, names: &[String]) -> Cost {
         let mut of_each: Option<Cost> = None;
         for name in names {
@@ -181,7 +182,7 @@ impl Controller {
     }
 }
 
-/// What a future answers whose ports all answer at once.
+/// Returns the result of a future whose ports all answer immediately.
 pub fn at_once<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
