@@ -1,6 +1,6 @@
-//! What is read of what others write, each as a function of bytes: it may refuse them, never panic, hang, or read back
-//! something else than it wrote. libFuzzer looks for bytes that do (`make fuzz`); what was kept of them, and examples to
-//! begin with, lie in `corpus/` and are read with all other tests, too.
+//! Parsers of input from others, each as a function of bytes. Such a function may refuse the bytes, but must never
+//! panic, hang, or read back something else than it wrote. libFuzzer searches for bytes that violate this (`make
+//! fuzz`). Bytes that it found, and the first examples, are in `corpus/`, and the other tests parse them too.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use keyturn::rotation::window::Calendar;
 use keyturn::secret_value::SecretValue;
 use keyturn_api::window::Window;
 
-/// A function of bytes, under the name of its folder in `corpus/`.
+/// A function of bytes, with the name of its folder in `corpus/`.
 pub type Target = (&'static str, fn(&[u8]));
 
 pub const TARGETS: &[Target] = &[
@@ -35,7 +35,7 @@ pub const TARGETS: &[Target] = &[
     ("duration", duration),
 ];
 
-/// The `knownHosts` of a DockerHost.
+/// Parses the `knownHosts` of a DockerHost.
 pub fn known_hosts(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let known = KnownHosts::parse(&text.lines().collect::<Vec<_>>());
@@ -43,21 +43,21 @@ pub fn known_hosts(data: &[u8]) {
     black_box(known.algorithms("::1", 2222));
 }
 
-/// The key in a Secret.
+/// Parses the key in a Secret.
 pub fn client_key(data: &[u8]) {
     if let Ok(key) = ClientKey::parse(data) {
         assert!(key.fingerprint().starts_with("SHA256:"));
     }
 }
 
-/// What a docker host answers.
+/// Parses the answer of a docker host.
 pub fn host_lines(data: &[u8]) {
     for line in runner::lines(&String::from_utf8_lossy(data)).into_iter().flatten() {
         assert!(format!("{line:?}").len() < 8192, "a host has no say in how much is shown");
     }
 }
 
-/// `docker image inspect` and `docker history`, with a NUL between them.
+/// Parses `docker image inspect` and `docker history`, with a NUL between them.
 pub fn image(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (inspect, history) = text.split_once('\0').unwrap_or((&text, ""));
@@ -67,13 +67,13 @@ pub fn image(data: &[u8]) {
     }
 }
 
-/// `docker image save`: a tar of tars, compressed or not.
+/// Parses `docker image save`: a tar of tars, compressed or not.
 pub fn archive(data: &[u8]) {
     let limits = Limits { file: 1 << 20, total: 8 << 20, ..Limits::default() };
     let _ = black_box(layers::scan(data, None, limits));
 }
 
-/// An event of CloudTrail.
+/// Parses an event of CloudTrail.
 pub fn cloudtrail_event(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Some(call) = event::read(text) {
@@ -81,13 +81,13 @@ pub fn cloudtrail_event(data: &[u8]) {
     }
 }
 
-/// The description of a parameter.
+/// Parses the description of a parameter.
 pub fn description(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     black_box(description::parse(text));
 }
 
-/// What lies below the staging path.
+/// Parses a record or marker below the staging path.
 pub fn record(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(read) = records::decode("/keyturn/prod/shop/token/7", &SecretValue::new(text.to_owned()))
@@ -99,14 +99,14 @@ pub fn record(data: &[u8]) {
     }
 }
 
-/// A termination message.
+/// Parses a termination message.
 pub fn report(data: &[u8]) {
     if let Ok(report) = serde_json::from_slice::<Report>(data) {
         assert!(termination::message(&report).len() <= termination::LIMIT);
     }
 }
 
-/// A maintenance window: schedule, duration and time zone, a line each.
+/// Parses a maintenance window: schedule, duration and time zone, one per line.
 pub fn window(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut lines = text.lines();
@@ -123,7 +123,7 @@ pub fn window(data: &[u8]) {
     }
 }
 
-/// A period, a timeout, a window's length.
+/// Parses a period, a timeout, or the length of a window.
 pub fn duration(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Some(span) = keyturn_api::duration::Duration(text.to_owned()).to_delta() {

@@ -1,4 +1,4 @@
-//! The log of every request: what was asked of which path, and what came of it. Never a value.
+//! The log of every request: its operation, its path and its result. Never a value.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,16 +10,16 @@ pub struct Call {
     pub number: u64,
     pub at: DateTime<Utc>,
     pub region: String,
-    /// Who asked, by the id of the access key.
+    /// The ID of the client's access key.
     pub access_key: String,
     pub operation: String,
-    /// The path, or what a list was asked for.
+    /// The path, or the filter of a list.
     pub path: String,
-    /// The version that it made or read.
+    /// The version that the request created or read.
     pub version: Option<i64>,
-    /// `ok`, AWS's error code, or `none` while (or since) there is no answer.
+    /// `ok`, AWS's error code, or `none` if there is no answer (yet).
     pub outcome: String,
-    /// Whether the state has seen it.
+    /// True once the request was applied to the state.
     pub applied: bool,
     /// The fault that hit it.
     pub fault: Option<String>,
@@ -32,7 +32,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Enters a request and answers its number.
+    /// Adds a request and returns its number.
     pub fn begin(
         &mut self,
         at: DateTime<Utc>,
@@ -57,7 +57,7 @@ impl Calls {
         self.count
     }
 
-    /// Changes an entry, unless the log was cleared since.
+    /// Changes an entry, unless the log was cleared since then.
     pub fn update(&mut self, number: u64, change: impl FnOnce(&mut Call)) {
         if let Some(call) = self.log.iter_mut().rev().find(|call| call.number == number) {
             change(call);
@@ -68,7 +68,7 @@ impl Calls {
         &self.log
     }
 
-    /// How many requests there ever were: the number of the last one.
+    /// Returns the number of all requests so far, which is the number of the last one.
     pub fn count(&self) -> u64 {
         self.count
     }

@@ -1,5 +1,5 @@
-//! CloudTrail's LookupEvents over the calls that the emulator saw, in the shape of AWS's own events: never a value, the
-//! name of a refused call in the message only, the latest first, fifty a page.
+//! CloudTrail's LookupEvents over the calls that the emulator received, in the format of AWS's own events: never a
+//! value, the name of a refused call in the message only, newest first, fifty per page.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
@@ -10,12 +10,12 @@ use crate::wire::Request;
 const ACCOUNT: &str = "123456789012";
 const MAX_PAGE: usize = 50;
 
-/// Events by the number of the call they are about; those that were put in from outside have none.
+/// Events with the number of their call; events that were added from outside have no number.
 #[derive(Default)]
 pub struct Trail(Vec<(Option<u64>, Value)>);
 
 impl Trail {
-    /// Enters a call; what became of it is told later.
+    /// Adds a call. [`Trail::ended`] adds its result later.
     pub fn enter(&mut self, number: u64, at: DateTime<Utc>, request: &Request) {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let arn = format!("arn:aws:iam::{ACCOUNT}:user/{}", request.access_key);
@@ -35,7 +35,7 @@ impl Trail {
         self.0.push((Some(number), event));
     }
 
-    /// Tells how a call ended: `ok` or AWS's error code.
+    /// Records the result of a call: `ok` or AWS's error code.
     pub fn ended(&mut self, number: u64, outcome: &str) {
         let Some((_, event)) = self.0.iter_mut().rev().find(|(of, _)| *of == Some(number)) else { return };
         if outcome != "ok" {
@@ -56,12 +56,12 @@ impl Trail {
         }
     }
 
-    /// Puts an event in as it is: what others did, and to other services.
+    /// Adds an event unchanged, for actions of others and for other services.
     pub fn add(&mut self, event: Value) {
         self.0.push((None, event));
     }
 
-    /// The same with some more events.
+    /// Calls `look` on a trail with some more events.
     pub fn with<T>(&mut self, more: Vec<Value>, look: impl FnOnce(&Self) -> T) -> T {
         let own = self.0.len();
         self.0.extend(more.into_iter().map(|event| (None, event)));
@@ -131,7 +131,7 @@ fn entry(at: i64, event: &Value) -> Value {
     })
 }
 
-/// What AWS shows of a request.
+/// Returns the parameters of a request that AWS shows.
 fn parameters(operation: &str, body: &Value) -> Value {
     let mut shown = serde_json::Map::new();
     for (field, name) in [
@@ -151,7 +151,7 @@ fn parameters(operation: &str, body: &Value) -> Value {
     Value::Object(shown)
 }
 
-/// Makes events of what moto's `GET /world/calls` tells.
+/// Converts moto's `GET /world/calls` into events.
 pub fn of_world(calls: &Value) -> Vec<Value> {
     let calls = calls["calls"].as_array().cloned().unwrap_or_default();
     let event = |(number, call): (usize, Value)| {

@@ -1,4 +1,4 @@
-//! Errors as AWS's JSON 1.1 protocol writes them.
+//! Errors in the format of AWS's JSON 1.1 protocol.
 
 use serde_json::json;
 

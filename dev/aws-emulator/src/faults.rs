@@ -1,14 +1,14 @@
-//! Faults on demand: what they do to the request that they hit.
+//! Faults on demand, and their effect on the request that they hit.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::AwsError;
 
-/// What happens to a request.
+/// The effect on a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Fault {
-    /// Any error answer, after the request was applied or instead.
+    /// Any error answer, with or without applying the request.
     Error {
         code: String,
         #[serde(default)]
@@ -23,7 +23,8 @@ pub enum Fault {
     /// TooManyUpdates, which the SDK does not retry.
     TooManyUpdates,
     AccessDenied,
-    /// The same, of a PutParameter with Overwrite alone: a policy with the condition key `ssm:Overwrite`.
+    /// Access denied for a PutParameter with Overwrite only, as by a policy with the condition key
+    /// `ssm:Overwrite`.
     OverwriteDenied,
     /// HTTP 500.
     ServerError {
@@ -35,22 +36,22 @@ pub enum Fault {
         #[serde(default)]
         applied: bool,
     },
-    /// The connection closes without an answer.
+    /// Closes the connection without an answer.
     Drop {
         #[serde(default)]
         applied: bool,
     },
-    /// No answer, and applied later: after this time, or when released.
+    /// No answer; the request is applied later: after this time, or when released.
     Late {
         #[serde(default)]
         after_ms: Option<u64>,
     },
-    /// Applied and answered, and applied once more: after this time, or when released.
+    /// The request is applied and answered, and applied again: after this time, or when released.
     Duplicate {
         #[serde(default)]
         after_ms: Option<u64>,
     },
-    /// Answers a read from the state so many writes ago.
+    /// Answers a read with the state as it was this many writes ago.
     Stale {
         writes: usize,
     },
@@ -65,7 +66,7 @@ fn client_error() -> u16 {
 }
 
 impl Fault {
-    /// The error that is answered, and whether the request is applied all the same.
+    /// Returns the error answer, and true if the request is also applied.
     pub fn error(&self, operation: &str, path: &str) -> Option<(AwsError, bool)> {
         let error = |status, code: &str, message: &str| AwsError {
             status,

@@ -1,6 +1,6 @@
-//! AWS as keyturn's tests need it: SSM Parameter Store with AWS's own validation rules, and with every fault that a
-//! controller must survive, on demand. Alone, or with `--upstream` as a proxy that puts the faults and the call log
-//! before another SSM.
+//! AWS as keyturn's tests need it: SSM Parameter Store with AWS's own validation rules and, on demand, every fault
+//! that a controller must survive. It works alone, or with `--upstream` as a proxy that adds the faults and the
+//! call log to another SSM.
 //!
 //! It is a test tool: it checks no signature, keeps everything in memory, and never shows a value in its log.
 
@@ -29,10 +29,10 @@ pub use ssm::Settings;
 pub use upstream::{NotHttp, Upstream};
 pub use world::World;
 
-/// Which request a fault hits.
+/// A rule that selects the requests that a fault hits.
 pub type Rule = keyturn_emulator::Rule<Fault>;
 
-/// A running emulator; it ends when dropped. What tests do to it they do to its [`World`].
+/// A running emulator; dropping it ends it. Tests control it through its [`World`].
 pub struct Emulator {
     world: Arc<World>,
     server: Server,
@@ -44,7 +44,7 @@ impl Emulator {
         Self::listen("127.0.0.1:0", None).await
     }
 
-    /// Starts on an address, before an upstream if there is one.
+    /// Starts on an address, as a proxy if there is an upstream.
     pub async fn listen(address: &str, upstream: Option<Upstream>) -> std::io::Result<Self> {
         let world = World::new(upstream);
         let server = Server::start(address, server::router(world.clone())).await?;
@@ -55,7 +55,7 @@ impl Emulator {
         self.server.address()
     }
 
-    /// What `AWS_ENDPOINT_URL_SSM` is set to.
+    /// Returns the value for `AWS_ENDPOINT_URL_SSM`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address())
     }

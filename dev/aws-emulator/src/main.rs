@@ -1,4 +1,4 @@
-//! `aws-emulator`: the emulator as a process of its own.
+//! `aws-emulator`: the emulator as a separate process.
 
 use std::error::Error;
 

@@ -1,11 +1,12 @@
-//! Request quotas per operation, as AWS enforces them: a bucket that refuses instead of letting wait.
+//! Request quotas per operation, as AWS enforces them: a token bucket that refuses requests and never delays
+//! them.
 
 use std::collections::HashMap;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-/// Requests a second, and at once after a pause.
+/// Requests per second, and the burst after a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Quota {
@@ -23,14 +24,14 @@ struct Bucket {
 pub struct Quotas(HashMap<String, Bucket>);
 
 impl Quotas {
-    /// Puts these quotas, all full, in the place of those before.
+    /// Replaces all quotas by these, with full buckets.
     pub fn replace(&mut self, quotas: impl IntoIterator<Item = (String, Quota)>) {
         let now = Instant::now();
         let bucket = |quota: Quota| Bucket { quota, level: f64::from(quota.burst), at: now };
         self.0 = quotas.into_iter().map(|(operation, quota)| (operation, bucket(quota))).collect();
     }
 
-    /// Whether a request of this operation passes now; counts it.
+    /// True if a request of this operation is allowed now; the request is counted.
     pub fn passes(&mut self, operation: &str, now: Instant) -> bool {
         let Some(bucket) = self.0.get_mut(operation) else { return true };
         let earned = now.saturating_duration_since(bucket.at).as_secs_f64() * bucket.quota.per_second;

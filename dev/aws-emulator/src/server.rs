@@ -1,11 +1,11 @@
-//! HTTP: AWS's protocol at `/`, administration below `/_emulator/`: what every emulator has
-//! ([`Administration`]), and
+//! HTTP: AWS's protocol at `/`, and administration below `/_emulator/`. In addition to the requests that every emulator
+//! answers ([`Administration`]):
 //!
 //! | | |
 //! |---|---|
-//! | `POST /_emulator/release` | applies what `late` and `duplicate` hold; `{"released": n}` |
-//! | `POST /_emulator/quotas` | `{"PutParameter": {"perSecond": 3, "burst": 3}}`: these quotas and no others |
-//! | `POST /_emulator/clock` | `{"offsetSeconds": -8640000}`: what is written now is 100 days old |
+//! | `POST /_emulator/release` | applies the requests that `late` and `duplicate` hold; `{"released": n}` |
+//! | `POST /_emulator/quotas` | `{"PutParameter": {"perSecond": 3, "burst": 3}}`: replaces all quotas |
+//! | `POST /_emulator/clock` | `{"offsetSeconds": -8640000}`: writes from now on are 100 days old |
 //! | `POST /_emulator/settings` | `{"kmsKeys": ["alias/aws/ssm", "alias/musehub"], "emptyPages": true}` |
 //! | `POST /_emulator/events` | an event of CloudTrail or a list of them, as `CloudTrailEvent` has them |
 
@@ -68,7 +68,7 @@ async fn aws(
         Ok(request) => request,
         Err(error) => return answer(world.refuse(error)),
     };
-    // A task of its own, so that a client that goes away does not undo what it has asked for.
+    // The task is separate, so that a disconnected client does not cancel its request.
     match tokio::spawn(async move { world.handle(request).await }).await {
         Ok(End::Answer(given)) => answer(given),
         Ok(End::Never) => std::future::pending().await,

@@ -1,4 +1,4 @@
-//! Another SSM behind this one, so that faults and the call log can stand before moto.
+//! Another SSM behind this one, so that moto gets the faults and the call log too.
 
 use axum::body::Bytes;
 use axum::http::{Method, Uri, header};
@@ -29,12 +29,12 @@ impl Upstream {
         Ok(Self { base: url.trim_end_matches('/').to_owned(), client })
     }
 
-    /// Sends a request on as it came.
+    /// Forwards a request unchanged.
     pub async fn call(&self, request: &Request) -> Answer {
         self.send(Method::POST, "/", &request.headers, request.body.clone()).await
     }
 
-    /// Sends anything on: moto's own administration, too.
+    /// Forwards any request, including those for moto's own administration.
     pub async fn send(
         &self,
         method: Method,

@@ -1,4 +1,4 @@
-//! A request of AWS's JSON 1.1 protocol, as far as routing, faults and the log need it.
+//! Parses a request of AWS's JSON 1.1 protocol, as far as routing, faults and the log need it.
 
 use axum::body::Bytes;
 use axum::http::HeaderMap;
@@ -6,28 +6,28 @@ use serde_json::Value;
 
 use crate::error::AwsError;
 
-/// A request as it came.
+/// A request as it was received.
 #[derive(Clone)]
 pub struct Request {
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// `PutParameter`.
+    /// The operation, such as `PutParameter`.
     pub operation: String,
-    /// From the signature's scope; regions are worlds of their own.
+    /// The region from the signature's scope; every region has its own state.
     pub region: String,
     pub access_key: String,
     pub path: String,
 }
 
 impl Request {
-    /// Whether it is a Put that may replace what is there.
+    /// True for a Put that may replace an existing parameter.
     pub fn overwrites(&self) -> bool {
         let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
         body["Overwrite"] == true
     }
 }
 
-/// An answer as it goes out.
+/// An answer as it is sent.
 #[derive(Clone)]
 pub struct Answer {
     pub status: u16,
@@ -45,7 +45,7 @@ const CLOUDTRAIL_TARGET: &str = "CloudTrail_20131101.";
 pub const LOOKUP_EVENTS: &str = "LookupEvents";
 
 impl Request {
-    /// Takes a request apart. The signature itself is not checked.
+    /// Parses a request. The signature itself is not checked.
     pub fn new(headers: HeaderMap, body: Bytes) -> Result<Self, AwsError> {
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let target = header("x-amz-target");
@@ -64,7 +64,8 @@ impl Request {
     }
 }
 
-/// Access key and region from `AWS4-HMAC-SHA256 Credential=AKID/20260101/us-east-1/ssm/aws4_request, …`.
+/// Returns access key and region from `AWS4-HMAC-SHA256 Credential=AKID/20260101/us-east-1/ssm/aws4_request,
+/// …`.
 fn scope(authorization: &str) -> Option<(String, String)> {
     let credential = authorization.split("Credential=").nth(1)?.split(',').next()?;
     let mut parts = credential.split('/');
@@ -72,7 +73,7 @@ fn scope(authorization: &str) -> Option<(String, String)> {
     Some((access_key.to_owned(), region.to_owned()))
 }
 
-/// What the request is about: a name, names, a path, or the values of a list's filters.
+/// Returns the subject of the request: a name, names, a path, or the values of a list's filters.
 fn path(body: &[u8]) -> String {
     let Ok(body) = serde_json::from_slice::<Value>(body) else { return String::new() };
     let strings = |value: &Value| -> Vec<String> {
@@ -86,13 +87,13 @@ fn path(body: &[u8]) -> String {
     strings(&body["Names"]).into_iter().chain(values).collect::<Vec<_>>().join(",")
 }
 
-/// The version that an answer speaks of.
+/// Returns the version in an answer.
 pub fn version(answer: &Answer) -> Option<i64> {
     let body: Value = serde_json::from_slice(&answer.body).ok()?;
     body["Version"].as_i64().or(body["Parameter"]["Version"].as_i64())
 }
 
-/// AWS's error code in an answer, or `ok`.
+/// Returns AWS's error code of an answer, or `ok`.
 pub fn outcome(answer: &Answer) -> String {
     if answer.status < 300 {
         return "ok".to_owned();

@@ -1,4 +1,4 @@
-//! The emulator's state, and what becomes of one request: fault, quota, then the parameters or the upstream.
+//! The emulator's state, and the handling of one request: fault, quota, then the parameters or the upstream.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,12 +17,12 @@ use crate::ssm::{self, Settings, Ssm};
 use crate::upstream::Upstream;
 use crate::wire::{self, Answer, Request};
 
-/// How a request ends for the client.
+/// The end of a request for the client.
 pub enum End {
     Answer(Answer),
-    /// The connection is closed without a word.
+    /// The connection closes without an answer.
     Dropped,
-    /// There is none while the client waits.
+    /// There is no answer while the client waits.
     Never,
 }
 
@@ -39,7 +39,7 @@ struct State {
     calls: Calls,
     trail: Trail,
     clock_offset: TimeDelta,
-    /// Requests that are applied when released, with the number of their log entry.
+    /// Requests that are applied on release, each with the number of its log entry.
     held: Vec<(u64, Request)>,
 }
 
@@ -78,7 +78,7 @@ impl World {
         self.state().faults.clear();
     }
 
-    /// Enforces these quotas and no others.
+    /// Replaces all quotas by these.
     pub fn set_quotas(&self, quotas: impl IntoIterator<Item = (String, Quota)>) {
         self.state().quotas.replace(quotas);
     }
@@ -95,7 +95,7 @@ impl World {
         self.state().calls.all().to_vec()
     }
 
-    /// The number of the last request; cheap, unlike a copy of the log.
+    /// Returns the number of the last request. This is cheap, unlike a copy of the log.
     pub fn last_call(&self) -> u64 {
         self.state().calls.count()
     }
@@ -104,7 +104,8 @@ impl World {
         self.state().calls.clear();
     }
 
-    /// Puts a SecureString as somebody else who did it at this time. It is not in the log, and counts against no quota.
+    /// Writes a SecureString in the name of somebody else and at a given time. The write is not logged and counts
+    /// against no quota.
     pub fn seed(&self, region: &str, name: &str, value: &str, at: DateTime<Utc>) -> Result<(), AwsError> {
         let body = serde_json::json!({"Name": name, "Value": value, "Type": "SecureString"}).to_string();
         let put = ssm::Request {
@@ -118,7 +119,7 @@ impl World {
         ssm::call(&mut self.state().ssm, &put).map(drop)
     }
 
-    /// How many versions each parameter below a path has had.
+    /// Returns the number of versions that each parameter below a path has had.
     pub fn versions(&self, region: &str, path: &str) -> BTreeMap<String, i64> {
         let state = self.state();
         let parameters =
@@ -127,17 +128,17 @@ impl World {
         below.map(|parameter| (parameter.name.clone(), parameter.latest().number)).collect()
     }
 
-    /// Puts an event into the trail: what others did, and to other services.
+    /// Adds an event to the trail, for actions of others and for other services.
     pub fn add_event(&self, event: serde_json::Value) {
         self.state().trail.add(event);
     }
 
-    /// Forgets everything: parameters, faults, quotas, calls, clock, settings and held requests.
+    /// Deletes everything: parameters, faults, quotas, calls, clock, settings and held requests.
     pub fn reset(&self) {
         *self.state() = State::default();
     }
 
-    /// Applies all held requests in the order in which they came; answers how many.
+    /// Applies all held requests in the order in which they came. Returns their number.
     pub async fn release(self: &Arc<Self>) -> usize {
         let held = std::mem::take(&mut self.state().held);
         let count = held.len();
@@ -147,7 +148,7 @@ impl World {
         count
     }
 
-    /// What becomes of a request, whether or not its client waits for the end.
+    /// Handles a request to its end, even if its client does not wait.
     pub async fn handle(self: &Arc<Self>, request: Request) -> End {
         let (number, fault, passes) = self.admit(&request);
         let Some(fault) = fault else {
@@ -188,7 +189,7 @@ impl World {
         }
     }
 
-    /// Logs a request and finds out what stands in its way.
+    /// Logs a request, and returns its fault and whether its quota allows it.
     fn admit(&self, request: &Request) -> (u64, Option<Fault>, bool) {
         let mut state = self.state();
         let fault = state.faults.hit(&request.operation, &request.path);
@@ -210,7 +211,7 @@ impl World {
         });
     }
 
-    /// Lets the parameters see the request, wherever they are.
+    /// Applies the request to the parameters, here or upstream.
     async fn apply(&self, number: u64, request: &Request, stale_by: usize) -> Answer {
         let answer = match &self.upstream {
             _ if request.operation == wire::LOOKUP_EVENTS => self.look_up(request).await,
@@ -224,7 +225,7 @@ impl World {
         answer
     }
 
-    /// Looks events up; of moto's own calls too, where it keeps a list of them.
+    /// Looks up events, including those of moto's own calls if it keeps a list of them.
     async fn look_up(&self, request: &Request) -> Answer {
         let of_upstream = match &self.upstream {
             Some(upstream) => {
@@ -274,7 +275,7 @@ impl World {
         End::Answer(answer)
     }
 
-    /// A request that is none.
+    /// Answers and logs a request that is not valid.
     pub fn refuse(&self, error: AwsError) -> Answer {
         let mut state = self.state();
         let now = state.now();
@@ -284,7 +285,7 @@ impl World {
     }
 }
 
-/// Logs a request and answers the number of its entry.
+/// Logs a request and returns the number of its entry.
 fn enter(state: &mut State, request: &Request, fault: Option<&Fault>) -> u64 {
     let now = state.now();
     let Request { region, access_key, operation, path, .. } = request;

@@ -1,11 +1,12 @@
-//! The administration over HTTP, as a script uses it.
+//! Tests the administration over HTTP, as a script uses it.
 
 use keyturn_aws_emulator::{Call, Emulator, Rule};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// One request over a connection of its own; status and body, or nothing where the connection just closed.
+/// Sends one request over its own connection. Returns status and body, or `None` if the connection was closed
+/// without an answer.
 async fn http(emulator: &Emulator, request: &str, headers: &str, body: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(emulator.address()).await.unwrap();
     let length = body.len();

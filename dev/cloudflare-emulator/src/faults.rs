@@ -1,18 +1,18 @@
-//! Faults on demand: what they do to the request that they hit, which is a `CreateToken`, `ListTokens`, `GetToken`,
-//! `DeleteToken`, `PermissionGroups`, `VerifyToken`, `ListObjects` or `ListBuckets` of an account.
+//! Faults on demand, and their effect on the request that they hit, which is a `CreateToken`, `ListTokens`,
+//! `GetToken`, `DeleteToken`, `PermissionGroups`, `VerifyToken`, `ListObjects` or `ListBuckets` of an account.
 
 use serde::{Deserialize, Serialize};
 
-/// What happens to a request.
+/// The effect on a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Fault {
-    /// HTTP 429, with `Retry-After` where it says so.
+    /// HTTP 429, with `Retry-After` if there is a value.
     Throttle {
         #[serde(default)]
         retry_after: Option<u64>,
     },
-    /// HTTP 500, after the request was applied or instead.
+    /// HTTP 500, with or without applying the request.
     ServerError {
         #[serde(default)]
         applied: bool,
@@ -22,21 +22,21 @@ pub enum Fault {
         #[serde(default)]
         applied: bool,
     },
-    /// The connection closes without an answer.
+    /// Closes the connection without an answer.
     Drop {
         #[serde(default)]
         applied: bool,
     },
-    /// Applied at once, and answered after this time.
+    /// Applies the request at once, and answers after this time.
     Slow { ms: u64 },
-    /// Applied, and answered with something that is not JSON.
+    /// Applies the request, and answers with something that is not JSON.
     Garbage,
-    /// Any error of Cloudflare's API; nothing is applied.
+    /// Any error of Cloudflare's API; the request is not applied.
     Error { status: u16, code: u32, message: String },
 }
 
 impl Fault {
-    /// Whether the request is applied all the same.
+    /// True if the request is applied in spite of the fault.
     pub fn applies(&self) -> bool {
         match self {
             Fault::ServerError { applied } | Fault::Hang { applied } | Fault::Drop { applied } => *applied,

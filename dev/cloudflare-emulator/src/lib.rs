@@ -1,8 +1,8 @@
-//! Cloudflare as keyturn's tests need it: account-owned API tokens as their API makes, lists and deletes them, and an
-//! S3 endpoint of R2 that checks Signature Version 4 for real. What a new or deleted token means reaches the S3 endpoint
-//! only after a delay, as it does in the field, and every fault that a controller must survive happens on demand.
+//! Cloudflare as keyturn's tests need it: account-owned API tokens as Cloudflare's API creates, lists and deletes them,
+//! and an S3 endpoint of R2 that really checks Signature Version 4. The S3 endpoint learns of a new or deleted token
+//! only after a delay, as in reality, and every fault that a controller must survive is available on demand.
 //!
-//! It is a test tool: whoever reaches it may administer it.
+//! It is a test tool: everybody who reaches it may administer it.
 
 mod faults;
 mod s3;
@@ -21,10 +21,10 @@ use keyturn_emulator::Server;
 pub use faults::Fault;
 pub use world::{Account, Bucket, Call, Settings, Token, World};
 
-/// Which request a fault hits.
+/// A rule that selects the requests that a fault hits.
 pub type Rule = keyturn_emulator::Rule<Fault>;
 
-/// A running emulator; it ends when dropped. What tests do to it they do to its [`World`].
+/// A running emulator; dropping it ends it. Tests control it through its [`World`].
 pub struct Emulator {
     world: Arc<World>,
     server: Server,
@@ -36,7 +36,7 @@ impl Emulator {
         Self::listen("127.0.0.1:0", None).await
     }
 
-    /// Starts on an address, with what the file holds if there is one.
+    /// Starts on an address, with the content of the file if there is one.
     pub async fn listen(address: &str, state: Option<PathBuf>) -> std::io::Result<Self> {
         let world = Arc::new(World::open(state)?);
         let server = Server::start(address, server::router(world.clone())).await?;
@@ -47,12 +47,12 @@ impl Emulator {
         self.server.address()
     }
 
-    /// What stands for `https://api.cloudflare.com/client/v4`.
+    /// Returns the replacement for `https://api.cloudflare.com/client/v4`.
     pub fn api_url(&self) -> String {
         format!("http://{}/client/v4", self.address())
     }
 
-    /// What stands for `https://{account}{jurisdiction}.r2.cloudflarestorage.com`.
+    /// Returns the replacement for `https://{account}{jurisdiction}.r2.cloudflarestorage.com`.
     pub fn s3_endpoint(&self) -> String {
         format!("http://{}/s3/{{account}}{{jurisdiction}}", self.address())
     }

@@ -1,4 +1,4 @@
-//! `cloudflare-emulator`: the emulator as a process of its own.
+//! `cloudflare-emulator`: the emulator as a separate process.
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! R2's S3 endpoint, path style: `/s3/{account}{.jurisdiction}/{bucket}`. Lists only: that is what proves a key pair.
+//! R2's S3 endpoint, path style: `/s3/{account}{.jurisdiction}/{bucket}`. It only lists, since that is how a key pair
+//! is proven.
 
 use axum::http::HeaderMap;
 use chrono::TimeDelta;
@@ -7,20 +8,20 @@ use crate::sigv4::{self, Refusal, Signed};
 use crate::tokens::{heard_of, may_list, may_list_buckets};
 use crate::world::World;
 
-/// R2 looks for no key whose id has another length.
+/// Length of a key's ID. R2 does not look up a key whose ID has another length.
 const ID_LENGTH: usize = 32;
 
 /// A request below `/s3/`.
 pub struct S3Request<'a> {
     pub method: &'a str,
-    /// The whole path, as it was signed.
+    /// The whole path, as the client signed it.
     pub path: &'a str,
     pub query: &'a str,
     pub headers: &'a HeaderMap,
     pub body: &'a [u8],
 }
 
-/// Account, jurisdiction and bucket of a path; the bucket is empty where all of them are meant.
+/// Returns account, jurisdiction and bucket of a path; the bucket is empty in a request for all buckets.
 pub fn place(path: &str) -> Option<(&str, &str, &str)> {
     let mut segments = path.strip_prefix("/s3/")?.splitn(2, '/');
     let (endpoint, rest) = (segments.next()?, segments.next().unwrap_or_default());
@@ -28,7 +29,7 @@ pub fn place(path: &str) -> Option<(&str, &str, &str)> {
     Some((account, jurisdiction, rest.split('/').next().unwrap_or_default()))
 }
 
-/// The answer: status and XML.
+/// Returns the answer: status and XML.
 pub fn handle(world: &World, request: &S3Request<'_>) -> (u16, String) {
     let Some((account_id, jurisdiction, bucket)) = place(request.path) else {
         return error(400, "InvalidURI", "The URI is not one of this endpoint");

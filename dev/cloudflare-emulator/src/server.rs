@@ -1,12 +1,12 @@
-//! HTTP: Cloudflare's API below `/client/v4/`, R2 below `/s3/`, administration below `/_emulator/`: what every emulator has
-//! ([`Administration`]), and
+//! HTTP: Cloudflare's API below `/client/v4/`, R2 below `/s3/`, and administration below `/_emulator/`. In addition to
+//! the requests that every emulator answers ([`Administration`]):
 //!
 //! | | |
 //! |---|---|
 //! | `PUT /_emulator/accounts/{id}` | `{"admin": "…", "buckets": [{"name": "media", "jurisdiction": "eu"}]}` |
 //! | `GET /_emulator/accounts/{id}/tokens` | `{"made": 3, "tokens": [{"id", "name", "issuedOn", "expiresOn"}]}` |
-//! | `POST /_emulator/accounts/{id}/tokens` | `{"name", "policies"}`: a person's token; answers the pair |
-//! | `DELETE /_emulator/accounts/{id}/tokens/{token}` | a person deletes a token |
+//! | `POST /_emulator/accounts/{id}/tokens` | `{"name", "policies"}`: creates a person's token and answers the pair |
+//! | `DELETE /_emulator/accounts/{id}/tokens/{token}` | deletes a token as a person would |
 //! | `POST /_emulator/settings` | `{"propagationMs": 2000, "mostTokens": 500, "offsetSeconds": 0}` |
 //! | `DELETE /_emulator/accounts/{id}/faults` | clears the rules that name this account |
 //! | `GET /_emulator/health` | 200 |
@@ -53,7 +53,7 @@ pub fn router(world: Arc<World>) -> Router {
         .with_state(world)
 }
 
-/// Everything that Cloudflare would answer.
+/// Answers everything that Cloudflare would answer.
 async fn outside(
     State(world): State<Arc<World>>,
     method: Method,

@@ -1,5 +1,6 @@
-//! AWS Signature Version 4, checked as S3 does: in the Authorization header, over the method, path, query, signed
-//! headers and hash of the body. Written from the specification, apart from the library that keyturn signs with.
+//! Checks AWS Signature Version 4 as S3 does: in the Authorization header, over the method, path, query, signed
+//! headers and hash of the body. It is written from the specification and does not use the library with which
+//! keyturn signs.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +11,12 @@ use axum::http::HeaderMap;
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// Greatest difference between the signer's clock and ours.
+/// Greatest accepted difference between the signer's clock and ours.
 const SKEW: TimeDelta = TimeDelta::minutes(15);
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const IN_PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 
-/// What was signed.
+/// The signed parts of a request.
 pub struct Signed<'a> {
     pub method: &'a str,
     pub path: &'a str,
@@ -24,20 +25,20 @@ pub struct Signed<'a> {
     pub body: &'a [u8],
 }
 
-/// Why a signature is none.
+/// The reason why a signature is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// No Authorization header of this kind, or a part of it is missing.
+    /// There is no Authorization header of this kind, or a part of it is missing.
     Missing,
-    /// Signed for another region or service, at another time, or over another body.
+    /// The signature is for another region or service, another time, or another body.
     OutOfScope,
-    /// No key of this id.
+    /// There is no key with this ID.
     UnknownKey,
-    /// Another secret, or something was changed on the way.
+    /// The secret is another one, or something was changed on the way.
     DoesNotMatch,
 }
 
-/// The access key id by which a request is signed, where the signature is that of the secret `secret_of` gives.
+/// Returns the access key ID of a request if its signature matches the secret that `secret_of` returns for it.
 pub fn verify(
     request: &Signed<'_>,
     now: DateTime<Utc>,
@@ -57,7 +58,7 @@ pub fn verify(
     let amz_date = header("x-amz-date").ok_or(Refusal::Missing)?;
     let at = NaiveDateTime::parse_from_str(amz_date, "%Y%m%dT%H%M%SZ").map_err(|_| Refusal::Missing)?;
     let in_time = (at.and_utc() - now).abs() <= SKEW && amz_date.starts_with(date);
-    // R2 takes `auto`, and `us-east-1` and the empty region as other names of it.
+    // R2 accepts `auto`, and also `us-east-1` and the empty region as other names of it.
     if !in_time || !matches!(region, "auto" | "us-east-1" | "") || service != "s3" || end != "aws4_request" {
         return Err(Refusal::OutOfScope);
     }
@@ -115,7 +116,7 @@ fn canonical(request: &Signed<'_>, signed: &[&str], payload: &str) -> String {
     [request.method, &path, &query.join("&"), &headers, &signed.join(";"), payload].join("\n")
 }
 
-/// Decoded, and encoded as the specification wants it.
+/// Decodes a text and encodes it as the specification demands.
 fn again(text: &str) -> String {
     let decoded = percent_decode_str(text).collect::<Vec<u8>>();
     utf8_percent_encode(&String::from_utf8_lossy(&decoded), UNRESERVED).to_string()
@@ -132,7 +133,7 @@ mod tests {
     const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
     const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-    /// AWS's own example "GET Bucket (List Objects)" of the Signature Version 4 documentation of S3.
+    /// Returns AWS's own example "GET Bucket (List Objects)" of the Signature Version 4 documentation of S3.
     fn example() -> HeaderMap {
         let authorization = "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,\
                              SignedHeaders=host;x-amz-content-sha256;x-amz-date,\

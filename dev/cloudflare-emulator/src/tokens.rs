@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::world::{Account, Token, World, random_hex};
 
-/// Most tokens of a page, and how many there are where the request does not say.
+/// Most tokens per page, and the number of tokens per page if the request does not name one.
 const MOST_PER_PAGE: usize = 50;
 const PER_PAGE: usize = 20;
 /// Longest name of a token.
@@ -36,7 +36,7 @@ pub fn failure(status: u16, code: u32, message: &str) -> Reply {
     (status, json!({"success": false, "errors": errors, "messages": [], "result": null}))
 }
 
-/// What a request of the API asks for.
+/// An operation of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     Create,
@@ -48,7 +48,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// By method and the path behind `/accounts/{account}/`.
+    /// Returns the operation for a method and the path behind `/accounts/{account}/`.
     pub fn of(method: &str, path: &str) -> Option<Self> {
         let segments: Vec<&str> = path.trim_end_matches('/').split('/').collect();
         Some(match (method, segments.as_slice()) {
@@ -74,7 +74,7 @@ impl Operation {
     }
 }
 
-/// Answers a request, and does what it asks for.
+/// Performs a request and returns its answer.
 pub fn handle(
     world: &World,
     account: &str,
@@ -132,7 +132,7 @@ fn is_live(token: &Token, now: DateTime<Utc>) -> bool {
     token.deleted_at.is_none() && token.expires_on.is_none_or(|end| end > now)
 }
 
-/// A token as it is listed: everything but its value.
+/// Returns a token as lists show it, with everything except its value.
 fn shown(token: &Token, now: DateTime<Utc>) -> Value {
     let time = |at: DateTime<Utc>| at.format("%Y-%m-%dT%H:%M:%SZ").to_string();
     json!({
@@ -192,7 +192,7 @@ fn create(world: &World, account_id: &str, body: &[u8], now: DateTime<Utc>) -> R
     let token = Token {
         id: random_hex(16),
         name: name.to_owned(),
-        // Not of one length: nobody may rely on one.
+        // The length varies, so that nobody relies on it.
         value: random_hex(20 + name.len() % 4),
         issued_on: now.trunc_subsecs(0),
         expires_on,
@@ -213,8 +213,8 @@ fn create(world: &World, account_id: &str, body: &[u8], now: DateTime<Utc>) -> R
     if taken { success(answer) } else { failure(400, 1010, "The maximum number of tokens has been reached") }
 }
 
-/// Whether groups and resources of a policy exist and go together. Buckets are not looked up: Cloudflare takes names of
-/// buckets that do not exist.
+/// True if groups and resources of a policy exist and fit together. Buckets are not looked up, since Cloudflare accepts
+/// names of buckets that do not exist.
 fn is_policy(policy: &Value, account: &str) -> bool {
     let groups = policy["permission_groups"].as_array().map(Vec::as_slice).unwrap_or_default();
     let scope =
@@ -238,7 +238,7 @@ fn is_policy(policy: &Value, account: &str) -> bool {
         })
 }
 
-/// What a token lets its holder do with a bucket.
+/// True if a token lets its holder list a bucket.
 pub fn may_list(account_id: &str, token: &Token, jurisdiction: &str, bucket: &str) -> bool {
     let resource = format!("{BUCKET_SCOPE}.{account_id}_{jurisdiction}_{bucket}");
     granted(token, |scope, resources| match scope {
@@ -251,7 +251,7 @@ pub fn may_list(account_id: &str, token: &Token, jurisdiction: &str, bucket: &st
     })
 }
 
-/// Whether a token lets its holder list buckets.
+/// True if a token lets its holder list buckets.
 pub fn may_list_buckets(token: &Token) -> bool {
     granted(token, |scope, _| scope == ACCOUNT_SCOPE)
 }
@@ -268,7 +268,7 @@ fn granted(token: &Token, covers: impl Fn(&str, &Value) -> bool) -> bool {
     })
 }
 
-/// The token of this access key id, as S3 knows it by now.
+/// Returns the token with this access key ID, if S3 knows it by now.
 pub fn heard_of<'a>(
     account: &'a Account,
     id: &str,

@@ -1,5 +1,5 @@
-//! Accounts, their buckets and tokens, and what was asked of them. With a file, all but the call log outlives a
-//! restart.
+//! Accounts, their buckets and tokens, and the log of requests. With a file, everything except the call log
+//! survives a restart.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -19,12 +19,12 @@ use crate::faults::Fault;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Account {
-    /// Bearer of the token that may administer tokens.
+    /// The bearer token that may administer tokens.
     pub admin: String,
     pub buckets: Vec<Bucket>,
     #[serde(default)]
     pub tokens: Vec<Token>,
-    /// How many tokens have been made here so far.
+    /// Number of tokens that were created here so far.
     #[serde(default)]
     pub made: u64,
 }
@@ -51,28 +51,28 @@ pub struct Token {
     pub value: String,
     pub issued_on: DateTime<Utc>,
     pub expires_on: Option<DateTime<Utc>>,
-    /// Since when it is gone; S3 hears of it later.
+    /// Time of its deletion; S3 learns of it later.
     pub deleted_at: Option<DateTime<Utc>>,
-    /// As they were given.
+    /// The policies as the request gave them.
     pub policies: serde_json::Value,
 }
 
 impl Token {
-    /// R2's secret access key of this token.
+    /// Returns R2's secret access key for this token.
     pub fn secret_access_key(&self) -> String {
         hex::encode(digest(&SHA256, self.value.as_bytes()))
     }
 }
 
-/// How it behaves.
+/// Settings of the emulator's behaviour.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Settings {
-    /// How long S3 does not hear of a new or a deleted token, in milliseconds.
+    /// Delay until S3 knows of a new or a deleted token, in milliseconds.
     pub propagation_ms: i64,
     /// Most tokens of an account.
     pub most_tokens: usize,
-    /// How far the clock is ahead.
+    /// Seconds by which the clock is ahead.
     pub offset_seconds: i64,
 }
 
@@ -87,7 +87,7 @@ impl Default for Settings {
 pub struct Call {
     pub at: DateTime<Utc>,
     pub operation: String,
-    /// Id of a token, its name where it is made, or a bucket.
+    /// ID of a token, its name in a creation, or a bucket.
     pub about: String,
     /// HTTP status, or 0 without an answer.
     pub status: u16,
@@ -108,7 +108,7 @@ struct Inner {
     calls: Vec<Call>,
 }
 
-/// Everything that the emulator knows.
+/// The whole state of the emulator.
 #[derive(Default)]
 pub struct World {
     inner: Mutex<Inner>,
@@ -116,7 +116,7 @@ pub struct World {
 }
 
 impl World {
-    /// What the file holds, or nothing.
+    /// Reads the state from the file, if there is one.
     pub fn open(file: Option<PathBuf>) -> std::io::Result<Self> {
         let kept = match file.as_ref().map(std::fs::read) {
             Some(Ok(bytes)) => serde_json::from_slice(&bytes)?,
@@ -134,7 +134,7 @@ impl World {
         look(&self.lock().kept)
     }
 
-    /// Changes what is kept, and writes it down.
+    /// Changes the state that is kept, and writes it to the file.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Kept) -> T) -> T {
         let mut inner = self.lock();
         let changed = change(&mut inner.kept);
@@ -156,7 +156,7 @@ impl World {
         Utc::now() + TimeDelta::seconds(self.lock().kept.settings.offset_seconds)
     }
 
-    /// Makes an account, or replaces its administrator and buckets; its tokens stay.
+    /// Creates an account, or replaces its administrator and buckets; its tokens stay.
     pub fn put_account(&self, id: &str, admin: &str, buckets: &[Bucket]) {
         self.change(|kept| {
             let account = kept.accounts.entry(id.to_owned()).or_default();
@@ -165,7 +165,7 @@ impl World {
         });
     }
 
-    /// Makes a token as a person would, and answers it: a pair that was in use before keyturn.
+    /// Creates a token as a person would, and returns it: a pair that was in use before keyturn.
     pub fn make_token(&self, account: &str, name: &str, policies: serde_json::Value) -> Option<Token> {
         let now = self.now();
         self.change(|kept| {
@@ -196,7 +196,7 @@ impl World {
         })
     }
 
-    /// The tokens of an account that are not deleted, oldest first.
+    /// Returns the tokens of an account that are not deleted, oldest first.
     pub fn tokens(&self, account: &str) -> Vec<Token> {
         self.read(|kept| {
             let tokens = kept.accounts.get(account).map(|account| account.tokens.iter());
@@ -204,7 +204,7 @@ impl World {
         })
     }
 
-    /// How many tokens have ever been made in an account.
+    /// Returns the number of tokens that were ever created in an account.
     pub fn made(&self, account: &str) -> u64 {
         self.read(|kept| kept.accounts.get(account).map_or(0, |account| account.made))
     }
@@ -247,17 +247,17 @@ impl World {
         self.lock().calls.clear();
     }
 
-    /// Everything as after the first start.
+    /// Restores the state of the first start.
     pub fn reset(&self) {
         self.change(|kept| *kept = Kept::default());
         self.clear_calls();
     }
 }
 
-/// So many random bytes in hexadecimal.
+/// Returns this many random bytes in hexadecimal.
 pub(crate) fn random_hex(bytes: usize) -> String {
     let mut random = vec![0; bytes];
-    // Without randomness nothing here is worth going on for.
+    // Without randomness the emulator is useless.
     getrandom::fill(&mut random).expect("the operating system gives random bytes");
     hex::encode(random)
 }

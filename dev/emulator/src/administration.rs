@@ -1,11 +1,11 @@
-//! The part of `/_emulator/` that every emulator has.
+//! The requests below `/_emulator/` that every emulator answers.
 //!
 //! | | |
 //! |---|---|
-//! | `POST /_emulator/faults` | a rule or a list of rules ([`Rule`]) |
-//! | `GET`, `DELETE /_emulator/faults` | the rules in force; clears them |
-//! | `GET`, `DELETE /_emulator/calls` | the log; clears it |
-//! | `POST /_emulator/reset` | everything as after the first start |
+//! | `POST /_emulator/faults` | adds a rule or a list of rules ([`Rule`]) |
+//! | `GET`, `DELETE /_emulator/faults` | returns the rules in force; clears them |
+//! | `GET`, `DELETE /_emulator/calls` | returns the log; clears it |
+//! | `POST /_emulator/reset` | restores the state of the first start |
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use serde_json::Value;
 
 use crate::faults::Rule;
 
-/// What it does to an emulator's world `W`, with faults `F` and a log of calls `C`.
+/// The functions of an emulator's world `W`, with faults `F` and a log of calls `C`.
 pub struct Administration<W, F, C> {
     pub faults: fn(&W) -> Vec<Rule<F>>,
-    /// Says why where a rule cannot be kept.
+    /// Adds a rule. Returns the reason if it cannot be kept.
     pub add_fault: fn(&W, Rule<F>) -> Result<(), &'static str>,
     pub clear_faults: fn(&W),
     pub calls: fn(&W) -> Vec<C>,
@@ -57,7 +57,7 @@ where
     }
 }
 
-/// Adds a rule or a list of rules; none where one of them cannot be read.
+/// Adds a rule or a list of rules; adds none if one of them cannot be parsed.
 fn added<F: DeserializeOwned>(
     rules: Value,
     add: impl FnMut(Rule<F>) -> Result<(), &'static str>,

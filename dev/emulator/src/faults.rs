@@ -1,22 +1,22 @@
-//! Which request a fault hits.
+//! Rules that select the requests that a fault hits.
 
 use serde::{Deserialize, Serialize};
 
-/// Hits requests that match, after skipping some, so many times. `F` is what happens to them.
+/// A rule for requests that match: it skips some, then hits a number of them. `F` is the effect on them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rule<F> {
-    /// Such as `PutParameter` or `CreateToken`; any operation when absent.
+    /// The operation, such as `PutParameter` or `CreateToken`; any operation if missing.
     #[serde(default)]
     pub operation: Option<String>,
-    /// What the request has to be about, any when absent: an account, or a parameter's path, or a folder with its closing
+    /// The subject of the request, any subject if missing: an account, a parameter's path, or a folder with its closing
     /// slash. A version after the path is ignored. In JSON also `account` and `path`.
     #[serde(default, alias = "account", alias = "path")]
     pub on: Option<String>,
-    /// Lets so many matching requests pass first.
+    /// Number of matching requests that pass first.
     #[serde(default)]
     pub skip: u32,
-    /// Hits so many; `null` until faults are cleared. Once, unless said otherwise.
+    /// Number of requests to hit; `null` for all until faults are cleared. The default is one.
     #[serde(default = "once")]
     pub times: Option<u32>,
     pub fault: F,
@@ -28,7 +28,7 @@ fn once() -> Option<u32> {
 }
 
 impl<F> Rule<F> {
-    /// A rule for one request of an operation.
+    /// Creates a rule for one request of an operation.
     pub fn once(operation: &str, fault: F) -> Self {
         Self { operation: Some(operation.to_owned()), on: None, skip: 0, times: Some(1), fault }
     }
@@ -45,7 +45,7 @@ impl<F> Rule<F> {
         Self { skip, ..self }
     }
 
-    /// Only where the request is about this account, path or folder.
+    /// Restricts the rule to requests about this account, path or folder.
     pub fn on(self, what: &str) -> Self {
         Self { on: Some(what.to_owned()), ..self }
     }
@@ -60,7 +60,7 @@ impl<F> Rule<F> {
     }
 }
 
-/// The rules in force, oldest first; the first that matches hits.
+/// The rules in force, oldest first; the first rule that matches is used.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Faults<F>(Vec<Rule<F>>);
 
@@ -88,7 +88,7 @@ impl<F: Clone> Faults<F> {
         &self.0
     }
 
-    /// The fault that hits this request, if any; counts it.
+    /// Returns the fault for this request, if any; counts the request.
     pub fn hit(&mut self, operation: &str, about: &str) -> Option<F> {
         let index = self.0.iter().position(|rule| rule.matches(operation, about))?;
         let rule = &mut self.0[index];

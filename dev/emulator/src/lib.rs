@@ -1,5 +1,6 @@
-//! What keyturn's emulators have in common: which request a fault hits, the administration of faults and call log, and
-//! an HTTP server that can close a connection instead of answering. What a fault is, and what it does, is theirs.
+//! The common part of keyturn's emulators: the rules that select the requests that a fault hits, the administration of
+//! faults and call log, and an HTTP server that can close a connection instead of answering. Each emulator defines its
+//! own faults.
 
 mod administration;
 mod faults;

@@ -1,4 +1,4 @@
-//! HTTP, with connections that can be closed without an answer.
+//! An HTTP server whose connections can be closed without an answer.
 
 use std::net::SocketAddr;
 
@@ -17,21 +17,21 @@ use tower_service::Service;
 #[derive(Clone)]
 struct Dropped;
 
-/// What a handler answers where the connection is to be closed without a word.
+/// Returns the response of a handler that wants the connection closed without an answer.
 pub fn no_answer() -> Response {
     let mut response = Response::new(Body::empty());
     response.extensions_mut().insert(Dropped);
     response
 }
 
-/// A running server; it ends when dropped.
+/// A running server; dropping it ends it.
 pub struct Server {
     address: SocketAddr,
     task: JoinHandle<()>,
 }
 
 impl Server {
-    /// Starts on an address; port 0 takes a free one.
+    /// Starts on an address; port 0 chooses a free port.
     pub async fn start(address: &str, router: Router) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
@@ -54,7 +54,7 @@ async fn serve(listener: TcpListener, router: Router) {
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                // A failed accept concerns one client only.
+                // A failed accept affects one client only.
                 if let Ok((stream, _)) = accepted {
                     connections.spawn(serve_connection(stream, router.clone()));
                 }
@@ -78,6 +78,6 @@ async fn serve_connection(stream: TcpStream, router: Router) {
             Ok(response)
         }
     });
-    // A client that goes away, and a dropped connection, end here as an error that concerns nobody.
+    // A disconnected client, and a dropped connection, end here as an error that affects nobody else.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }

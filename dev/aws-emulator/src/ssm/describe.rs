@@ -122,7 +122,7 @@ impl Filter {
     }
 }
 
-/// Whether a parameter lies below a path: a parameter of exactly that name does not.
+/// True if a parameter lies below a path. A parameter with exactly that name does not.
 pub fn is_below(name: &str, path: &str, recursive: bool) -> bool {
     name.strip_prefix(path.trim_end_matches('/'))
         .and_then(|rest| rest.strip_prefix('/'))
@@ -154,7 +154,7 @@ fn metadata(parameter: &Parameter, region: &str) -> Value {
     metadata
 }
 
-/// A time in the protocol's form: seconds with a fraction of milliseconds.
+/// Formats a time as the protocol does: seconds, with milliseconds as the fraction.
 pub fn seconds(at: chrono::DateTime<chrono::Utc>) -> Value {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds fit for the next 200,000 years")]
     let seconds = at.timestamp_millis() as f64 / 1000.0;

@@ -11,10 +11,10 @@ mod tests;
 pub use operations::{Request, call};
 pub use store::{Settings, Ssm};
 
-/// The account that everything belongs to.
+/// The account that owns everything.
 pub const ACCOUNT: &str = "123456789012";
 
-/// Operations that never change anything, which may be answered from an older state.
+/// True for operations that never change anything, so that they may be answered from an older state.
 pub fn is_read(operation: &str) -> bool {
     operation.starts_with("Get") || operation.starts_with("Describe")
 }

@@ -1,13 +1,14 @@
-//! What a parameter may be called, and the ways to write a name in a request.
+//! The rules for parameter names, and the ways to write a name in a request.
 
 use super::ACCOUNT;
 use crate::error::AwsError;
 
-/// AWS limits the whole ARN to 1011 characters; so much is left for the name in the longest region's name.
+/// AWS limits the whole ARN to 1011 characters. This is the rest for the name in the region with the longest
+/// name.
 const MAX_LENGTH: usize = 946;
 const MAX_LEVELS: usize = 15;
 
-/// Checks the name of a parameter that is to be written.
+/// Checks the name for a parameter that a request writes.
 pub fn check(name: &str) -> Result<(), AwsError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/');
     if name.is_empty() {
@@ -48,7 +49,7 @@ pub fn check(name: &str) -> Result<(), AwsError> {
     Ok(())
 }
 
-/// Which version of a parameter a request speaks of.
+/// The version of a parameter that a request means.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Selector {
     Latest,
@@ -56,7 +57,7 @@ pub enum Selector {
     Label(String),
 }
 
-/// Takes `name`, `name:3`, `name:label` and the ARN forms of these apart.
+/// Parses `name`, `name:3`, `name:label` and the ARN forms of these.
 pub fn parse(text: &str) -> (String, Selector) {
     let (arn, rest) = match text.split_once(":parameter") {
         Some((arn, rest)) if arn.starts_with("arn:") => (true, rest),
@@ -68,7 +69,7 @@ pub fn parse(text: &str) -> (String, Selector) {
             (name, selector.parse().map_or_else(|_| Selector::Label(selector.to_owned()), Selector::Number))
         }
     };
-    // The ARN of a name without a slash has one all the same.
+    // The ARN contains a slash even if the name has none.
     let simple = arn && name.matches('/').count() == 1;
     (if simple { name.trim_start_matches('/') } else { name }.to_owned(), selector)
 }

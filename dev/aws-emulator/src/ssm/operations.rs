@@ -1,4 +1,4 @@
-//! Dispatch of operations, and all of them but PutParameter and DescribeParameters.
+//! Dispatches all operations, and implements all except PutParameter and DescribeParameters.
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -12,14 +12,14 @@ use super::store::{Kind, Parameter, Parameters, Region, Ssm, Version};
 use super::{ACCOUNT, is_read};
 use crate::error::AwsError;
 
-/// What a request to Parameter Store is.
+/// A request to Parameter Store.
 pub struct Request<'a> {
     pub operation: &'a str,
     pub region: &'a str,
     pub access_key: &'a str,
     pub body: &'a [u8],
     pub now: DateTime<Utc>,
-    /// Reads see the state as it was so many writes ago.
+    /// Number of latest writes that a read does not see.
     pub stale_by: usize,
 }
 
@@ -58,7 +58,7 @@ fn unknown(operation: &str) -> AwsError {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, AwsError> {
-    // The parser's own message would quote the request, values included.
+    // The parser's own message would quote the request, including values.
     serde_json::from_slice(body).map_err(|error| {
         let class = error.classify();
         AwsError::new(
@@ -241,7 +241,7 @@ fn shown(parameter: &Parameter, version: &Version, region: &str, decrypt: bool) 
     })
 }
 
-/// The value, or what stands for the ciphertext: it tells nothing about the value.
+/// Returns the value, or a replacement for the ciphertext, which reveals nothing of the value.
 fn value(version: &Version, decrypt: bool) -> String {
     if version.kind == Kind::SecureString && !decrypt {
         return format!("AQICAHemulated{:04}", version.number);

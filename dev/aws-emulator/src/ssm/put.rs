@@ -1,4 +1,4 @@
-//! PutParameter: the rules that moto does not have are the reason for this file.
+//! PutParameter. This file exists because moto does not have all of these rules.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -33,7 +33,7 @@ pub struct PutParameter {
     data_type: Option<String>,
 }
 
-/// Who writes, and when.
+/// The writer, and the time of the write.
 pub struct Author {
     pub name: String,
     pub at: DateTime<Utc>,
@@ -70,7 +70,7 @@ pub fn put(
         kind,
         tier,
         key_id,
-        // Both stay as they are where an overwrite does not name them.
+        // Both stay unchanged if an overwrite does not name them.
         description: request.description.or_else(|| before.and_then(|before| before.description.clone())),
         allowed_pattern: request
             .allowed_pattern
@@ -97,7 +97,7 @@ fn check_shape(request: &PutParameter) -> Result<(), AwsError> {
              greater than or equal to 1.",
         ));
     }
-    // AWS quotes what it rejects, which is how values end up in logs.
+    // AWS quotes the rejected text, and that is how values get into logs.
     if let Some(description) = &request.description
         && description.encode_utf16().count() > MAX_DESCRIPTION
     {
@@ -191,7 +191,8 @@ fn standard_parameters(region: &Region) -> usize {
     region.parameters.values().filter(|parameter| parameter.latest().tier == Tier::Standard).count()
 }
 
-/// The versions that stay when one more comes: the oldest of 100 goes, unless a label holds it.
+/// Returns the versions that remain when one more is added: the oldest of 100 is deleted, unless it has a
+/// label.
 fn kept_versions(existing: Option<&Parameter>, name: &str) -> Result<VecDeque<Version>, AwsError> {
     let mut versions = existing.map(|existing| existing.versions.clone()).unwrap_or_default();
     if versions.len() < MAX_VERSIONS {

@@ -1,4 +1,4 @@
-//! What is kept: parameters with their versions by region, and enough of the past to answer stale reads.
+//! The stored state: parameters with their versions by region, and enough of the past to answer stale reads.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// SSM keeps so many versions of a parameter.
+/// Most versions of a parameter that SSM keeps.
 pub const MAX_VERSIONS: usize = 100;
-/// Standard parameters of one account and region.
+/// Most Standard parameters of one account and region.
 pub const MAX_STANDARD_PARAMETERS: usize = 10_000;
-/// So many writes back a stale read can look.
+/// Most writes that a stale read can go back.
 const MAX_UNDO: usize = 1000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ pub struct Version {
 #[derive(Clone)]
 pub struct Parameter {
     pub name: String,
-    /// Oldest first; never empty.
+    /// The versions, oldest first; never empty.
     pub versions: VecDeque<Version>,
 }
 
@@ -57,11 +57,11 @@ impl Parameter {
 
 pub type Parameters = BTreeMap<String, Arc<Parameter>>;
 
-/// One region's parameters.
+/// The parameters of one region.
 #[derive(Default)]
 pub struct Region {
     pub parameters: Parameters,
-    /// What each of the latest writes replaced, oldest first.
+    /// The parameters that the latest writes replaced, oldest first.
     undo: VecDeque<(String, Option<Arc<Parameter>>)>,
 }
 
@@ -78,7 +78,7 @@ impl Region {
         }
     }
 
-    /// The parameters as they were so many writes ago.
+    /// Returns the parameters as they were before the last `writes_ago` writes.
     pub fn as_of(&self, writes_ago: usize) -> Parameters {
         let mut parameters = self.parameters.clone();
         for (name, before) in self.undo.iter().rev().take(writes_ago) {
@@ -91,13 +91,14 @@ impl Region {
     }
 }
 
-/// What a test may set.
+/// Settings for tests.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Settings {
     /// KMS keys and aliases that exist.
     pub kms_keys: BTreeSet<String>,
-    /// Answers DescribeParameters with an empty page before each page, as AWS does when a filter skips much.
+    /// Answers DescribeParameters with an empty page before each page, as AWS does if a filter skips many
+    /// parameters.
     pub empty_pages: bool,
 }
 
@@ -107,7 +108,7 @@ impl Default for Settings {
     }
 }
 
-/// The account's own key for parameters.
+/// The account's default key for parameters.
 pub const DEFAULT_KEY: &str = "alias/aws/ssm";
 
 /// Parameter Store of all regions.

@@ -1,4 +1,4 @@
-//! The operations that keyturn's own suite does not reach, and the forms of requests that AWS refuses.
+//! Tests of the operations that keyturn's own tests do not use, and of requests that AWS refuses.
 
 use chrono::Utc;
 use serde_json::{Value, json};
