@@ -1,10 +1,10 @@
-//! Day one: parameters that were there before keyturn.
+//! Tests the adoption of parameters that existed before keyturn.
 
 use super::project::Project;
 use super::ssm;
 use super::world::on_host;
 
-/// What a person did before keyturn: put the value, deploy it by hand.
+/// Puts and deploys a value by hand, as a person did before keyturn.
 fn by_hand(project: &Project, parameter: &str, value: &str) {
     ssm::put(&project.path(parameter), value);
     on_host(&format!("cd ~/e2e/{} && bash deploy/secrets.sh && bash deploy/deploy.sh", project.name));

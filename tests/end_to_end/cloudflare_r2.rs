@@ -1,4 +1,5 @@
-//! R2 key pairs: a new token, both halves published and deployed, the old token deleted, and nothing left behind.
+//! Tests R2 key pairs: a new token, both halves published and deployed, the old token deleted, and nothing left
+//! behind.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,13 @@ use super::world::{eventually, run, run_with, variable};
 const ADMIN: &str = "canary-administering-token-of-the-world";
 pub const ID: &str = "R2_ACCESS_KEY_ID";
 const SECRET: &str = "R2_SECRET_ACCESS_KEY";
-/// How long R2 does not hear of a new or a deleted token here, in milliseconds.
+/// Delay until R2 knows of a new or a deleted token here, in milliseconds.
 const PROPAGATION: u64 = 1_500;
-/// How long an answer takes, in milliseconds, where a kill is to fall between a token and its record.
+/// Duration of an answer, in milliseconds, in tests where a kill must fall between a token and its record.
 const GAP: u64 = 3_000;
 const INCIDENT: &str = "secretincident/leak";
 
-/// A Cloudflare account of a test's own, with one bucket, and a pair that a person made, in use on the host.
+/// A Cloudflare account for one test, with one bucket and a pair that a person made, in use on the host.
 pub struct Account {
     pub project: Project,
     id: String,
@@ -45,7 +46,7 @@ fn get(path: &str) -> Value {
 }
 
 impl Account {
-    /// `more` is further YAML of the ManagedSecret's spec.
+    /// Creates an account with a pair in use. `more` is further YAML of the ManagedSecret's spec.
     pub fn with_a_pair_in_use(subject: &str, number: u32, more: &str) -> Self {
         let project = Project::new(subject);
         let id = format!("{:024x}{:08x}", std::process::id(), number);
@@ -114,7 +115,7 @@ spec:
         Pair { id: text("accessKeyId"), secret: text("secretAccessKey") }
     }
 
-    /// No token of this account can be deleted from now on.
+    /// Makes all deletions of this account's tokens fail from now on.
     pub fn deletions_fail(&self) {
         let failing = json!({
             "operation": "DeleteToken", "account": self.id, "times": null, "fault": {"kind": "serverError"},
@@ -122,7 +123,7 @@ spec:
         curl("POST", "_emulator/faults", &failing);
     }
 
-    /// Ends the faults of this account, and of no other: tests run side by side.
+    /// Ends the faults of this account only, since tests run in parallel.
     pub fn no_fault(&self) {
         let faults = format!("{}/_emulator/accounts/{}/faults", variable("KEYTURN_CLOUDFLARE"), self.id);
         run("curl", &["-sf", "-X", "DELETE", &faults]);
@@ -132,7 +133,8 @@ spec:
         get(&format!("_emulator/accounts/{}/tokens", self.id))
     }
 
-    /// Ids and names of the tokens there are, but for the one of somebody else, and how many were ever made.
+    /// Returns ids and names of the existing tokens, except somebody else's, and the number of tokens that were ever
+    /// made.
     fn tokens(&self) -> (Vec<(String, String)>, u64) {
         let listed = self.listed();
         let text = |token: &Value, name: &str| token[name].as_str().unwrap().to_owned();
@@ -145,7 +147,7 @@ spec:
         (tokens, listed["made"].as_u64().unwrap())
     }
 
-    /// The id of the token that is none of keyturn's business.
+    /// Returns the id of the token that keyturn must not touch.
     pub fn token_of_somebody_else(&self) -> String {
         let listed = self.listed();
         let mut tokens = listed["tokens"].as_array().unwrap().iter();
@@ -153,21 +155,21 @@ spec:
         found.and_then(|token| token["id"].as_str()).expect("a token of somebody else").to_owned()
     }
 
-    /// How many tokens were ever made.
+    /// Returns the number of tokens that were ever made.
     fn made(&self) -> u64 {
         self.tokens().1
     }
 
-    /// What SSM publishes.
+    /// Returns the pair that SSM publishes.
     pub fn published(&self) -> Pair {
         let value = |name: &str| ssm::value(&self.project.path(name)).unwrap();
         Pair { id: value(ID), secret: value(SECRET) }
     }
 
-    /// HTTP status of a list of the bucket's objects, signed by curl with this pair.
+    /// Lists the bucket's objects with a request that curl signs with this pair, and returns the HTTP status.
     pub fn list(&self, pair: &Pair) -> String {
         let address = format!("{}/s3/{}/media?list-type=2", variable("KEYTURN_CLOUDFLARE"), self.id);
-        // By stdin: arguments are for everybody to read.
+        // Through stdin, since everybody can read arguments.
         let config = format!("user = \"{}:{}\"\naws-sigv4 = \"aws:amz:auto:s3\"\n", pair.id, pair.secret);
         let arguments = [
             "-s",
@@ -198,7 +200,7 @@ spec:
         });
     }
 
-    /// Host and SSM agree on a pair that works, and it is the only token that lives.
+    /// Asserts that host and SSM agree on a pair that works, and that its token is the only live one.
     pub fn only_the_published_lives(&self) {
         let published = self.published();
         let running = |name: &str| self.project.running(name).unwrap_or_default();
@@ -252,7 +254,8 @@ fn a_key_pair_is_made_proven_deployed_and_the_old_one_dies() {
 fn one_token_lives_however_often_the_controller_is_killed() {
     let account = Account::with_a_pair_in_use("r2-kills", 2, "");
     let project = &account.project;
-    // Between a token and its record there is a gap of milliseconds, in which next to no kill falls: it is made wider.
+    // Between a token and its record there are only milliseconds, which a kill hardly ever hits, so the test makes the
+    // time longer.
     let slow = json!({
         "operation": "CreateToken", "account": account.id, "times": null, "fault": {"kind": "slow", "ms": GAP},
     });
@@ -264,7 +267,7 @@ fn one_token_lives_however_often_the_controller_is_killed() {
         let token = format!("round-{round}");
         project.request("r2", &token);
         let moment = if round == 1 {
-            // So that one at least falls into the gap.
+            // At least this kill must hit that time.
             eventually("the token is made", || {
                 if account.made() > made { Ok(()) } else { Err(made.to_string()) }
             });
@@ -330,7 +333,7 @@ fn a_deletion_that_fails_is_an_alarm_and_is_done_in_the_end() {
         project.kubectl(&["get", "events", "--field-selector=reason=RetirementFailing", "-o", "name"]);
     assert!(!events.is_empty(), "an Event says so");
     let labels = format!("namespace=\"{}\",name=\"r2\"", project.name);
-    // A leader that has just taken over counts its own failures only.
+    // A leader that has just taken over counts only its own failures.
     eventually("the metric counts the failures", || {
         let metrics = controller::metrics(&controller::leader())?;
         let failures = metrics
@@ -374,7 +377,7 @@ fn an_administering_token_that_is_refused_is_named_and_nothing_is_touched() {
     account.only_the_published_lives();
 }
 
-/// Reports the pair as suspected, now.
+/// Reports the pair as suspected since now.
 fn report(project: &Project, revoke_within: &str) {
     let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
     project.apply(&format!(
@@ -392,7 +395,7 @@ spec:
     ));
 }
 
-/// The stolen pair is dead, the one that SSM publishes works, and the report says so without a value.
+/// Asserts that the stolen pair is dead, that the published pair works, and that the report says so without a value.
 fn contained(account: &Account, stolen: &Pair) {
     let project = &account.project;
     eventually("the incident is contained", || match project.field(INCIDENT, "/status/state").as_str() {

@@ -1,4 +1,4 @@
-//! Nothing that happens to the controller, or to the cluster it runs in, rotates a secret.
+//! Tests that nothing that happens to the controller or to its cluster rotates a secret.
 
 use super::controller;
 use super::project::Project;
@@ -7,7 +7,7 @@ use super::world::{PATIENCE, eventually, run};
 
 const SECRET: &str = "managedsecret/token";
 
-/// What the project's parameters and records were given from this call on.
+/// Returns the Puts to the project's parameters and records since this call.
 fn puts_since(project: &Project, began: u64) -> Vec<String> {
     let (puts, _) = ssm::calls_since(began, "PutParameter");
     puts.into_iter().filter(|names| names.contains(&project.name)).collect()
@@ -65,14 +65,14 @@ fn no_upgrade_restart_new_leader_or_cluster_that_is_set_up_again_writes_a_parame
     run("kubectl", &["delete", "rotationgrant", &project.name]);
     project.apply_namespace();
     project.apply_host();
-    // As it lies in a repository, with the token of a rotation that was done long ago.
+    // This is the object as it is in a repository, with the token of a rotation that was done long ago.
     let token = "annotations: {keyturn.dev/rotate-requested-at: used}, namespace:";
     project.apply(&yaml.replace("namespace:", token));
-    // The published version's description tells which request it answered.
+    // The published version's description says which request it answered.
     assert_eq!(project.answered("token", "used"), "Succeeded");
     nothing_was_written("all objects wiped and created again");
 
-    // The same look finds a rotation that was asked for.
+    // The same pass finds a rotation that was requested.
     project.request("token", "new");
     assert_eq!(project.answered("token", "new"), "Succeeded");
     project.settled("token");

@@ -1,4 +1,4 @@
-//! Secrets that keyturn may use, and those that somebody only names.
+//! Tests Secrets that keyturn may use, and Secrets that an object names without their consent.
 
 use super::project::Project;
 use super::ssm;
@@ -19,8 +19,8 @@ fn a_key_is_used_once_the_command_in_the_condition_was_run() {
     project.settled("token");
 }
 
-/// Whoever may write a ManagedSecret, and not read Secrets, would read one as the name of an administrator that the server
-/// refuses.
+/// Somebody who may write a ManagedSecret, but not read Secrets, could otherwise read one as the name of an
+/// administrator that the server refuses.
 #[test]
 #[ignore = "needs the world"]
 fn a_key_does_not_come_to_light_as_the_name_of_an_administrator() {
@@ -36,7 +36,7 @@ fn a_key_does_not_come_to_light_as_the_name_of_an_administrator() {
     project.apply(&project.secret("stolen", "STOLEN", generate));
     project.request("stolen", "once");
     project.wait_reason("managedsecret/stolen", "Stalled", "True", "SecretNotLabelled");
-    // Swapped by accident, by somebody who may label it.
+    // Somebody who may label Secrets has given it the wrong label by accident.
     project.kubectl(&["label", "secret", "swapped", "--overwrite", "keyturn.dev/usable-by=postgres-admin"]);
     let message = project.wait_reason("managedsecret/stolen", "Stalled", "True", "AdministratorUnusable");
     assert!(message.contains("key id of Secret swapped"), "{message}");

@@ -1,54 +1,54 @@
-//! The controller as installed, which all tests share: who leads, what it counts, and settings that a test changes for
-//! as long as it lasts.
+//! The installed controller, which all tests share: its leader, its metrics, and settings that a test changes
+//! temporarily.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::world::{eventually, run, try_run, variable};
 
 pub const NAMESPACE: &str = "keyturn-system";
-/// The pods that work; the one of `helm test` stays where it ended.
+/// Selects the running pods; the pod of `helm test` stays after its end.
 pub const SELECTOR: &str = "app.kubernetes.io/component=controller";
 
 pub fn kubectl(arguments: &[&str]) -> String {
     run("kubectl", &[&["-n", NAMESPACE][..], arguments].concat())
 }
 
-/// Waits until every replica is of the newest revision and ready.
+/// Waits until every replica has the newest revision and is ready.
 pub fn rolled_out() {
     kubectl(&["rollout", "status", "deployment/keyturn", "--timeout=180s"]);
 }
 
-/// The pod that holds the lease.
+/// Returns the pod that holds the lease.
 pub fn leader() -> String {
     eventually("a pod leads", || {
         let holder = kubectl(&["get", "lease", "keyturn", "-o", "jsonpath={.spec.holderIdentity}"]);
         let pods = pods();
-        // The holder is the pod's name, with what tells its processes apart behind it.
+        // The holder is the pod's name, with a suffix that distinguishes its processes.
         let pod = pods.iter().find(|pod| holder.starts_with(pod.as_str()));
         pod.cloned().ok_or_else(|| format!("{holder:?} holds the lease, and there are {pods:?}"))
     })
 }
 
-/// The controller's pods that are not about to end.
+/// Returns the controller's pods that are not about to end.
 pub fn pods() -> Vec<String> {
     let template = "{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{end}}{{end}}";
     let names = kubectl(&["get", "pods", "-l", SELECTOR, "-o", &format!("go-template={template}")]);
     names.split_whitespace().map(str::to_owned).collect()
 }
 
-/// What its pods have logged. One that takes the place of a pod that another test has just killed is waited for.
+/// Returns the logs of its pods. Waits for the replacement of a pod that another test has just killed.
 pub fn logs() -> String {
     let of_all = ["-n", NAMESPACE, "logs", "-l", SELECTOR, "--tail=-1"];
     eventually("every pod of the controller has a log", || try_run("kubectl", &of_all))
 }
 
-/// What `/metrics` of a pod shows.
+/// Returns the content of `/metrics` of a pod.
 pub fn metrics(pod: &str) -> Result<String, String> {
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8080/proxy/metrics");
     try_run("kubectl", &["get", "--raw", &path])
 }
 
-/// Waits until the pod that leads has looked at every ManagedSecret there is.
+/// Waits until the leader has reconciled every existing ManagedSecret.
 pub fn has_looked_at_everything() {
     let secrets = run("kubectl", &["get", "managedsecrets", "-A", "-o", "name"]).lines().count();
     eventually("the leader has looked at every ManagedSecret", || {
@@ -60,7 +60,8 @@ pub fn has_looked_at_everything() {
     });
 }
 
-/// One test at a time changes how the controller is installed: what two have changed, neither could restore.
+/// Held by the one test that changes the installation of the controller: neither of two tests could restore what both
+/// have changed.
 static SETTINGS: Mutex<()> = Mutex::new(());
 
 fn settings() -> MutexGuard<'static, ()> {
@@ -75,10 +76,10 @@ pub fn upgrade(more: &[&str]) {
     rolled_out();
 }
 
-/// The chart as it was installed, until this is dropped: then its values are what they were.
+/// A guard that restores the chart's values when it is dropped.
 pub struct Values {
     file: tempfile::NamedTempFile,
-    /// Given up after all that `drop` does.
+    /// Released after everything that `drop` does.
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -103,18 +104,18 @@ impl Drop for Values {
     }
 }
 
-/// The world's release is away until this is dropped, so that a test can install its own under the same name: two
-/// controllers may not work in the same namespaces.
+/// A guard that removes the world's release until it is dropped, so that a test can install its own under the same
+/// name: two controllers must not work in the same namespaces.
 pub struct Uninstalled {
     values: tempfile::NamedTempFile,
     image: String,
 }
 
 impl Uninstalled {
-    /// Takes the release away; the definitions stay, as the chart keeps them.
+    /// Uninstalls the release; the definitions stay, as the chart keeps them.
     pub fn take() -> Self {
         let values = run("helm", &["get", "values", "keyturn", "-n", NAMESPACE, "-o", "yaml"]);
-        // Else what a run that was killed has left would be taken for the world's.
+        // Without this check, the rest of a killed run would count as the world's release.
         assert!(
             values.contains("cluster: world"),
             "not the world's release: `dev/world up` restores it\n{values}"
@@ -127,7 +128,7 @@ impl Uninstalled {
         taken
     }
 
-    /// The file of the values that it was installed with.
+    /// Returns the file of the values with which it was installed.
     pub fn values(&self) -> &std::path::Path {
         self.values.path()
     }
@@ -148,18 +149,18 @@ impl Drop for Uninstalled {
             let values = ["--values", self.values.path().to_str().unwrap(), "--wait", "--timeout", "180s"];
             try_run("helm", &[&install[..], &values].concat())
         };
-        // No panic here: it might be one that brings us here.
+        // This must not panic: it may run because of a panic.
         if let Err(problem) = restore() {
             eprintln!("the world's keyturn could not be installed again; `dev/world up` does: {problem}");
         }
     }
 }
 
-/// Environment variables of the controller have other values until this is dropped.
+/// A guard that sets environment variables of the controller until it is dropped.
 pub struct Environment {
-    /// `NAME=value`, as it was.
+    /// `NAME=value`, as it was before.
     before: Vec<String>,
-    /// Given up after all that `drop` does.
+    /// Released after everything that `drop` does.
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -191,7 +192,7 @@ fn set(settings: &[String]) -> Result<String, String> {
 
 impl Drop for Environment {
     fn drop(&mut self) {
-        // No panic here: it might be one that brings us here.
+        // This must not panic: it may run because of a panic.
         if let Err(problem) = set(&self.before) {
             eprintln!("{:?} could not be restored; `dev/world up` does: {problem}", self.before);
         }

@@ -1,4 +1,4 @@
-//! Killed at random moments: every rotation ends, with one value, and nothing is left over.
+//! Tests kills at random moments: every rotation ends, with one value, and nothing is left over.
 
 use super::controller;
 use super::kills::{any_moment_of, kill_controller, kill_pods, number};
@@ -6,7 +6,8 @@ use super::project::Project;
 use super::ssm;
 use super::world::{eventually, in_box, try_run};
 
-/// The round's rotation ended well, with one value more than the round before, which SSM publishes and the host runs.
+/// Asserts that the round's rotation succeeded, with one value more than before, which SSM publishes and the host
+/// runs.
 fn one_value_more(project: &Project, round: u64) {
     project.settled("token");
     let values = ssm::all_values(&project.path("TOKEN"));
@@ -38,7 +39,7 @@ fn every_rotation_ends_with_one_value_however_often_the_controller_is_killed() {
     controller::rolled_out();
 }
 
-/// Sends SIGKILL to what runs in a pod of this namespace. Says whether there was one.
+/// Sends SIGKILL to the processes in a pod of this namespace. Returns true if there was one.
 fn kill_process(namespace: &str) -> bool {
     let path = "jsonpath={.items[*].metadata.uid}";
     let uids = try_run("kubectl", &["get", "pods", "-n", namespace, "-o", path]).unwrap_or_default();
@@ -51,7 +52,7 @@ done; true"
     in_box("node", &script).contains("killed")
 }
 
-/// Takes a pod of this namespace away together with what runs in it. Says whether there was one that had not ended.
+/// Deletes a pod of this namespace together with its processes. Returns true if there was one that had not ended.
 fn kill_pod(namespace: &str) -> bool {
     let alive = "--field-selector=status.phase!=Succeeded,status.phase!=Failed";
     let arguments = ["delete", "pods", "-n", namespace, alive, "--grace-period=0", "--force", "-o", "name"];
@@ -65,7 +66,7 @@ fn every_rotation_ends_with_one_value_however_often_the_deploy_pod_is_killed() {
     project.apply(&project.secret("token", "TOKEN", "  hosts: [{name: web}]\n"));
     project.settled("token");
     let (mut round, mut killed) = (0, 0);
-    // A kill that comes too late for its round is one of a later round.
+    // A kill that is too late for its round falls into a later one.
     while killed < number("KEYTURN_POD_KILLS", 4) {
         round += 1;
         let token = format!("round-{round}");

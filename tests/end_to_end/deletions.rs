@@ -1,4 +1,4 @@
-//! Objects that are deleted go, whatever is taken away from under them.
+//! Tests that deleted objects disappear, even if what they depend on is deleted first.
 
 use super::project::Project;
 use super::ssm;
@@ -25,7 +25,7 @@ fn a_namespace_that_is_deleted_with_its_grant_in_mid_rotation_goes_and_what_is_l
             Err(_) => Ok(()),
         }
     });
-    // Its own Events are gone with it.
+    // The namespace's own Events are deleted with it.
     let about = format!("involvedObject.kind=Namespace,involvedObject.name={}", project.name);
     let events = ["get", "events", "-n", "default", "--field-selector", &about, "-o"];
     let said =

@@ -1,5 +1,5 @@
-//! The runbook as YAML, applied as its page says. Its names are its own; only README's path uses them too, which is followed
-//! alone.
+//! Tests the runbook as YAML, applied as its page says. The names in it are fixed; only README's test uses them too,
+//! and runs alone.
 
 use std::path::Path;
 
@@ -15,17 +15,18 @@ const SECRETS: usize = 4;
 const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 const ADMIN: &str = "administering-token-of-the-examples";
 
-/// Both environments gone: objects, parameters, containers and the databases' data.
+/// Removes both environments: objects, parameters, containers and the databases' data.
 pub fn empty() {
     for environment in ENVIRONMENTS {
         let namespace = format!("musehub-{environment}");
-        // Deleted before their host and grant, whose loss would only hold them up; an incident would be waited for.
+        // They are deleted before their host and grant, since without those the deletion would take longer. Incidents
+        // come first, since secrets wait for them.
         for kind in ["secretincidents", "managedsecrets"] {
             let _ = try_run("kubectl", &["delete", kind, "--all", "-n", &namespace, "--timeout=180s"]);
         }
         run("kubectl", &["delete", "namespace", &namespace, "--ignore-not-found", "--timeout=180s"]);
         run("kubectl", &["delete", "rotationgrant", &namespace, "--ignore-not-found"]);
-        // README's installation calls itself prod.
+        // README's installation is called prod.
         for folder in ["keyturn/world/musehub-", "keyturn/prod/musehub-", "musehub/"] {
             ssm::delete_below(&format!("/{folder}{environment}"));
         }
@@ -34,7 +35,7 @@ pub fn empty() {
     }
 }
 
-/// The files with the reader's own host, key and choice in them.
+/// Fills the reader's own host, key and choice into the files.
 fn filled_in(folder: &Path) {
     let known_hosts = std::fs::read_to_string(variable("KEYTURN_HOST_KNOWN_HOSTS")).unwrap();
     let line = known_hosts.lines().next().unwrap();
@@ -61,14 +62,14 @@ fn filled_in(folder: &Path) {
     }
 }
 
-/// The incident among the files, reported now: the app's own logins are in its report.
+/// Applies the example incident with the present time as time of report: the app's own logins are in its report.
 fn the_incident_shows_who_used_the_password(folder: &Path) {
     let text = |at: chrono::DateTime<chrono::Utc>| at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     let now = chrono::Utc::now();
     let yaml = std::fs::read_to_string(folder.join("incident.yaml")).unwrap();
     let yaml = yaml.replace("2026-11-23T12:00:00Z", &text(now));
     let yaml = yaml.replace("2026-11-20T00:00:00Z", &text(now - chrono::TimeDelta::hours(1)));
-    // Logs are collected when the time for the hosts is up, contained or not.
+    // Logs are collected when the hosts' time is over, whether or not the incident is contained.
     let yaml = yaml.replace("revokeWithin: 15m", "revokeWithin: 1m");
     run_with("kubectl", &["apply", "-f", "-"], &yaml);
     let namespaced = ["-n", "musehub-production", "secretincident/stolen-laptop"];
@@ -122,7 +123,7 @@ fn the_whole_runbook_comes_up_in_an_empty_world_by_one_command() {
             assert_eq!(ssm::version(&path), Some(1), "{path}");
         }
     }
-    // What the runbook verifies with, in both environments.
+    // The runbook's own verification, in both environments.
     for port in [1337, 2337] {
         in_box("production", &format!("curl -skf https://localhost:{port}/explore >/dev/null"));
     }

@@ -1,5 +1,5 @@
-//! What goes wrong on the way to the host: a condition with cause and remedy each, and recovery without a person once
-//! the fault has ended.
+//! Tests failures on the way to the host: each has a condition with cause and remedy, and recovers without a person
+//! once the fault has ended.
 
 use super::project::Project;
 use super::ssm;
@@ -36,7 +36,7 @@ fn a_script_that_fails_is_told_with_its_exit_code_and_recovers_by_itself() {
 fn roll_back_brings_the_old_value_back_to_the_host() {
     let project = settled("rollback", "  rotation: {period: 90d, onFailure: RollBack}\n");
     let before = ssm::value(&project.path("TOKEN")).unwrap();
-    // Fails while the new value is deployed, and works again for the old one.
+    // The script fails with the new value and works again with the old one.
     on_host(&format!(
         "cd ~/e2e/{0} && sha256sum .env >good && sed -i '2i cd ~/e2e/{0}; sha256sum --check --quiet good || exit 3' deploy/deploy.sh",
         project.name
@@ -87,7 +87,7 @@ fn a_connection_that_is_cut_in_mid_deploy_deploys_once_and_is_reported() {
     eventually("the deployment runs", || {
         if on_host(&running) == "yes" { Ok(()) } else { Err("not yet".into()) }
     });
-    // The pod goes away with its connection; the script on the host goes on.
+    // The pod and its connection disappear; the script on the host continues.
     run("kubectl", &["delete", "pods", "-n", &project.name, "--all", "--grace-period=0", "--force"]);
     project.unmark("slow");
     assert_eq!(project.answered("token", "t1"), "Succeeded");

@@ -1,7 +1,8 @@
-//! Parameter Store that throttles, refuses or hangs: a condition with the cause, and recovery by itself.
+//! Tests a Parameter Store that throttles, refuses or hangs: a condition with the cause, and recovery without a
+//! person.
 //!
-//! For the length of this test the controller reaches the world's SSM through a proxy that disturbs calls about this
-//! test's own parameters. Other tests see a restart of the controller, which they have to survive anyway.
+//! During this test the controller reaches the world's SSM through a proxy that disturbs calls about this test's own
+//! parameters. Other tests only see a restart of the controller, which they must survive anyway.
 
 use keyturn_aws_emulator::{Emulator, Fault, Rule, Upstream};
 
@@ -12,7 +13,7 @@ use crate::world::variable;
 
 const SECRET: &str = "managedsecret/token";
 
-/// A proxy before the world's SSM, at an address that pods reach.
+/// Starts a proxy in front of the world's SSM, at an address that pods reach.
 pub fn proxy(runtime: &tokio::runtime::Runtime) -> Emulator {
     let world_ssm = variable("AWS_ENDPOINT_URL_SSM");
     let machine = world_ssm.trim_start_matches("http://").split(':').next().unwrap();
@@ -43,7 +44,7 @@ fn an_ssm_that_throttles_refuses_or_hangs_is_told_and_the_rotation_ends_once_it_
         proxy.add_fault(Rule::once("PutParameter", fault.clone()).on(&path).always()).unwrap();
         project.request("token", &token);
         if matches!(fault, Fault::Hang { applied: true }) {
-            // Found by reading back what the call without an answer has done.
+            // keyturn reads the history to see what the call without an answer has done.
             assert_eq!(project.answered("token", &token), "Succeeded", "{fault:?}");
             proxy.clear_faults();
         } else {

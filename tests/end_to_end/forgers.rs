@@ -1,4 +1,4 @@
-//! Somebody who may write a parameter, and nothing else, while an incident is handled.
+//! Tests an attacker who may write a parameter, and nothing else, while an incident is handled.
 
 use chrono::{SecondsFormat, TimeDelta, Utc};
 
@@ -8,7 +8,8 @@ use super::project::Project;
 use super::ssm;
 use super::world::eventually;
 
-/// keyturn's words about a version, as if it had been the next one and made after every report there will be.
+/// Returns keyturn's description of a version, changed as if it were the next version and made after every
+/// later report.
 fn as_if_made_later(genuine: &str) -> String {
     let (before, seal) = genuine.split_at(genuine.find(" req=").expect("a stamp"));
     let made = before.rsplit_once(" at=").expect("a stamp").0;
@@ -25,7 +26,7 @@ fn what_somebody_writes_in_the_name_of_keyturn_contains_no_incident() {
     let path = project.path("TOKEN");
     let (stolen, genuine) = (ssm::value(&path).unwrap(), ssm::description(&path));
     report_of(&project, "token", "15m");
-    // What it takes to say that nothing from before is left.
+    // This is all that is needed to claim that nothing from before is left.
     let forged = as_if_made_later(&genuine).replace(" v=1 ", " v=2 ");
     assert_ne!(forged, genuine);
     ssm::put_described(&path, &stolen, &forged);
@@ -40,7 +41,7 @@ fn what_somebody_writes_in_the_name_of_keyturn_contains_no_incident() {
     });
 }
 
-/// The stolen pair works, so nothing may say otherwise.
+/// Asserts that the incident is not contained, since the stolen pair works.
 fn is_not_said_to_be_contained(account: &Account, stolen: &Pair, after: &str) {
     let state = account.project.field(INCIDENT, "/status/state");
     assert_ne!(state, "Contained", "after {after}");
@@ -53,7 +54,8 @@ fn who_may_write_a_parameter_falsifies_no_incident_and_has_no_token_of_others_de
     let account = Account::with_a_pair_in_use("forger", 8, "");
     let project = &account.project;
     let trail = Trail::start();
-    // Otherwise what he writes over a new value waits for a person, until the time of the revocation.
+    // Without this, the attacker's write over a new value would wait for a person, until the time of the
+    // revocation.
     let replaces = r#"{"spec": {"rotation": {"onDrift": "Rotate"}}}"#;
     project.kubectl(&["patch", "managedsecret", "r2", "--type", "merge", "--patch", replaces]);
     project.request("r2", "once");
@@ -64,7 +66,7 @@ fn who_may_write_a_parameter_falsifies_no_incident_and_has_no_token_of_others_de
     let of_another_owner = as_if_made_later(&genuine).replace("owner=world/", "owner=elsewhere/");
     assert_ne!(of_another_owner, as_if_made_later(&genuine));
 
-    // The pair that was stolen works for as long as he tries.
+    // The stolen pair works during all of the attacker's attempts.
     account.deletions_fail();
     report_of(project, "r2", "15m");
     let tries = [

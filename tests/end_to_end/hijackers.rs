@@ -1,4 +1,4 @@
-//! A database in the wrong hands: it knows its clients, and sends them what it likes as fast as it can.
+//! Tests a malicious database: it knows its clients, and sends them any data as fast as it can.
 
 use super::controller;
 use super::postgres::Database;
@@ -7,13 +7,13 @@ use super::ssm;
 use super::world::{eventually, in_box, on_host};
 
 const PASSWORD: &str = "first-0123456789abcdef";
-/// How many secrets have their role on it: as many as the controller looks at at once.
+/// Number of secrets whose role is on it: as many as the controller handles at once.
 const ROLES: usize = 8;
-/// How many secrets of others rotate meanwhile, in each of two namespaces.
+/// Number of other people's secrets that rotate at the same time, in each of two namespaces.
 const OF_OTHERS: usize = 10;
 
-/// In the place of a Postgres: lets everybody in who has the password, as SCRAM wants it, and then sends without end, in one of
-/// three ways. It counts sessions and mebibytes that somebody took.
+/// A program in place of Postgres: it accepts everybody who has the password, with SCRAM, and then sends without end,
+/// in one of three ways. It counts sessions and the mebibytes that clients took.
 const HIJACKER: &str = r#"
 import base64, hashlib, hmac, os, socket, struct, threading
 
@@ -96,7 +96,7 @@ fn role(number: usize) -> String {
     format!("role{number}")
 }
 
-/// A database with roles that keyturn has adopted, one for each secret.
+/// Returns a database with roles that keyturn has adopted, one for each secret.
 fn database_of_many_roles() -> Database {
     let database = Database::new("hijacked", &["web"]);
     let (project, port) = (&database.project, database.port);
@@ -128,7 +128,7 @@ sudo -n docker run --detach --name {name}-hijacker --publish 127.0.0.1:{port}:54
     ));
 }
 
-/// Sessions, and mebibytes that were taken in them.
+/// Returns the number of sessions, and the mebibytes that were taken in them.
 fn taken_from(database: &Database) -> (u64, u64) {
     let counts =
         on_host(&format!("cat ~/e2e/{}/counts/hijacked 2>/dev/null || echo 0 0", database.project.name));
@@ -136,7 +136,7 @@ fn taken_from(database: &Database) -> (u64, u64) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-/// The most memory that a controller of the node has had at once, and what the chart lets it have, in mebibytes.
+/// Returns the peak memory of a controller on the node, and the chart's limit, in mebibytes.
 fn memory() -> (u64, u64) {
     let peaks = in_box(
         "node",

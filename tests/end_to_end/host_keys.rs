@@ -1,4 +1,4 @@
-//! Which host a DockerHost trusts: the keys that somebody vouches for, in whatever form OpenSSH prints them.
+//! Tests which host a DockerHost trusts: known keys, in every format in which OpenSSH prints them.
 
 use super::project::Project;
 use super::world::{eventually, in_box, on_host, variable};

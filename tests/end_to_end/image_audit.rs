@@ -1,4 +1,4 @@
-//! Secrets in the images that a docker host's containers run.
+//! Tests the audit of the images that a docker host's containers run.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -50,14 +50,14 @@ bash deploy/secrets.sh && bash deploy/deploy.sh
     ));
 }
 
-/// The findings as `image place rule parameter`, in order.
+/// Returns the findings as `image place rule parameter`, in order.
 fn findings(project: &Project) -> Vec<String> {
     let text = |finding: &Value, field: &str| finding[field].as_str().unwrap_or("-").to_owned();
     let mut described: Vec<String> = finding_list(project)
         .iter()
         .map(|f| {
             let place = text(f, "place");
-            // How many layers the base image has is none of our business.
+            // The number of layers of the base image does not matter.
             let place =
                 place.split(' ').filter(|word| word.parse::<u32>().is_err()).collect::<Vec<_>>().join(" ");
             let image = text(f, "image").replace(&format!("{}/", project.name), "");
@@ -117,7 +117,7 @@ fn secrets_in_images_are_found_named_accepted_and_gone_with_the_rotation() {
         if line == Some(metric.as_str()) { Ok(()) } else { Err(format!("{line:?}")) }
     });
 
-    // No value, nor a form of one, goes anywhere.
+    // No value, and no form of one, appears in any of these.
     let jobs = ["-l", "batch.kubernetes.io/job-name", "--tail=-1", "--prefix"];
     let places = [
         project.kubectl(&["get", "dockerhosts,jobs,pods", "-o", "yaml"]),
@@ -130,7 +130,7 @@ fn secrets_in_images_are_found_named_accepted_and_gone_with_the_rotation() {
         assert!(places.iter().all(|place| !place.contains(secret)), "{secret} is somewhere");
     }
 
-    // What is accepted is not reported any more, and only that; a change of it is acted on at once.
+    // Only what is allowed is no longer reported, and a change of the allowances takes effect at once.
     let fingerprint_of = |image: &str| {
         let found = finding_list(&project);
         let finding = found.iter().find(|f| f["image"].as_str().unwrap().ends_with(image)).unwrap();
@@ -144,7 +144,8 @@ fn secrets_in_images_are_found_named_accepted_and_gone_with_the_rotation() {
     set_audit(&project, &format!("{{interval: 1m, allow: {allow}}}"));
     eventually_found(&project, &[&in_the_label]);
 
-    // What is published from now on is not what the label has: the deployment itself finds that out.
+    // From this rotation on, the label contains an old value; the audit after the deployment reports the
+    // image as clean.
     set_audit(&project, &format!("{{interval: 365d, allow: {allow}}}"));
     project.request("key", "leaked");
     assert_eq!(project.answered("key", "leaked"), "Succeeded");
@@ -153,7 +154,7 @@ fn secrets_in_images_are_found_named_accepted_and_gone_with_the_rotation() {
     assert!(message.contains("4 images") && message.contains("2 findings allowed"), "{message}");
     assert_eq!(finding_list(&project), Vec::<Value>::new());
 
-    // The same images by the command that a pipeline calls.
+    // The command that a pipeline calls audits the same images.
     let code = |image: &str, more: &[&str]| {
         let image = format!("{}/{image}:1", project.name);
         let mut keyturn = std::process::Command::new(env!("CARGO_BIN_EXE_keyturn"));
@@ -198,7 +199,7 @@ bash deploy/secrets.sh && bash deploy/deploy.sh
     let layers: Value = serde_json::from_str(&status).unwrap();
     assert!(layers["files"].as_i64().unwrap() > 1000 && layers["problem"].is_null(), "{layers}");
 
-    // A deployment does not look into them, and forgets nothing.
+    // A deployment does not search the layers, and keeps their findings.
     project.request("key", "leaked");
     assert_eq!(project.answered("key", "leaked"), "Succeeded");
     assert_eq!(findings(&project), [in_the_file]);

@@ -1,4 +1,5 @@
-//! The compromise response: contained without touching anything else, whoever read it named, the old login dead.
+//! Tests the response to an incident: contained without touching anything else, every reader named, the old login
+//! dead.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::world::{eventually, in_box, on_host, run, variable};
 
 pub const INCIDENT: &str = "secretincident/leak";
 
-/// CloudTrail for as long as it lives: of the calls that the world's SSM saw, and of what is put in.
+/// A CloudTrail, until it is dropped: of the calls that the world's SSM received, and of added events.
 pub struct Trail {
     emulator: Emulator,
     _runtime: tokio::runtime::Runtime,
@@ -37,7 +38,7 @@ impl Trail {
         Self { emulator, _runtime: runtime, _environment: environment }
     }
 
-    /// The report of an incident, as somebody with AWS credentials of his own runs it.
+    /// Returns the report of an incident as a person with their own AWS credentials runs it.
     pub fn report(&self, project: &Project) -> String {
         let endpoint = format!("AWS_ENDPOINT_URL_CLOUDTRAIL={}", self.emulator.url());
         let person =
@@ -46,7 +47,7 @@ impl Trail {
         run("env", &[&person[..], &command[..]].concat())
     }
 
-    /// Reads by somebody who has no business here: everything below an ancestor, the history, and one that is refused.
+    /// Adds reads of a stranger: everything below an ancestor, the history, and a read that is refused.
     fn foreign_reads(&self, project: &str) {
         let at = (Utc::now() - TimeDelta::minutes(2)).to_rfc3339_opts(SecondsFormat::Secs, true);
         let event = |id: &str, name: &str, request: Value| {
@@ -113,7 +114,7 @@ pub fn state_is(project: &Project, wanted: &str) {
     });
 }
 
-/// The trail is read to the moment of containment, and the report names who read; answers with the report.
+/// Waits until the trail is read up to the moment of containment and the report names the readers. Returns the report.
 fn audited(project: &Project, trail: &Trail) -> String {
     eventually("the trail is read to the moment of containment", || {
         match project.condition(INCIDENT, "AuditComplete") {
@@ -141,7 +142,8 @@ fn audited(project: &Project, trail: &Trail) -> String {
     report
 }
 
-/// A second network address of the docker host, at which it can be lost while its database is still reached.
+/// A second network address of the docker host. The host can become unreachable there while its database is still
+/// reachable.
 struct SecondAddress;
 
 impl SecondAddress {
@@ -156,7 +158,7 @@ impl SecondAddress {
         in_box("production", &format!("ip address del {}/32 dev eth0 2>/dev/null || true", Self::ADDRESS));
     }
 
-    /// Has the DockerHost `second` reached there.
+    /// Makes the DockerHost `second` use this address.
     fn of_second(database: &Database) -> Self {
         let (address, project) = (Self::up(), &database.project);
         let own = |text: &str| text.replace(&variable("KEYTURN_HOST"), Self::ADDRESS);
@@ -178,7 +180,7 @@ impl Drop for SecondAddress {
     }
 }
 
-/// Somebody who is logged in with what was read, and stays.
+/// A client that logs in with the stolen login and stays connected.
 struct Intruder(Child);
 
 impl Intruder {
@@ -212,7 +214,8 @@ fn intruders(database: &Database) -> String {
     database.psql(sql).unwrap_or_else(|problem| problem)
 }
 
-/// The command by which the database's log tells who used the login. The clients of the test name no application.
+/// Sets the command that finds the users of the login in the database's log. The clients of the test set no
+/// application name.
 fn asks_for_logins(project: &Project) {
     let script = format!(
         "set -e\nsudo -n docker inspect {0}-postgres-1 > /dev/null\n\
@@ -224,14 +227,15 @@ fn asks_for_logins(project: &Project) {
     project.kubectl(&["patch", "managedsecret", "database-url", "--type", "merge", "--patch", &patch]);
 }
 
-/// A login under a name of its own, which the database writes into its log.
+/// Logs in under an application name, which the database writes into its log.
 fn log_in_as(database: &Database, url: &str, name: &str) {
     let python = "import sys, psycopg2; psycopg2.connect(sys.argv[1], application_name=sys.argv[2]).close()";
     let container = format!("{}-postgres-1", database.project.name);
     run("docker", &["exec", &container, "python3", "-c", python, url, name]);
 }
 
-/// Both logins are in the report, the one whose name is the password without it; on the host is all of it.
+/// Asserts that both logins are in the report, with the password removed from the name that contains it, and that the
+/// host has them unchanged.
 fn the_logins_are_shown(project: &Project, report: &str, password: &str) {
     let marked = format!("application_name=[value:{}]", project.path("DATABASE_URL"));
     for expected in [
@@ -353,7 +357,7 @@ fn no_key_from_before_the_report_stays_in_a_ring() {
     assert!(project.running("KEYS") == Some(after), "the host runs it");
 }
 
-/// A transaction that keeps the role `musehub` as it is.
+/// A transaction that locks the role `musehub`.
 struct RoleLock(Child);
 
 impl RoleLock {
@@ -419,7 +423,7 @@ fn a_secret_that_is_stuck_on_the_host_does_not_hold_the_response_up() {
     project.apply(&project.secret("token", "TOKEN", "  hosts: [{name: web}]\n"));
     project.settled("db-password");
     project.settled("token");
-    // Logins go on, and the role cannot be changed.
+    // Logins work, but nobody can change the role.
     let mut lock = RoleLock::take(&database);
     project.request("db-password", "stuck");
     eventually("the other rotation is stuck in Install", || {

@@ -1,4 +1,4 @@
-//! SIGKILL at random moments, as often as the environment says.
+//! SIGKILL at random moments, as often as the environment demands.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::controller;
 use super::world::try_run;
 
-/// A number that the environment may raise for a longer run, such as how many times something is killed.
+/// Returns a number that the environment may raise for a longer run, such as the number of kills.
 pub fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise)
 }
 
-/// A moment within so many milliseconds, another one each time.
+/// Returns a random duration of less than this many milliseconds.
 pub fn any_moment_of(milliseconds: u64) -> Duration {
     Duration::from_millis(RandomState::new().build_hasher().finish() % milliseconds)
 }

@@ -1,9 +1,9 @@
-//! Whole journeys through the world: the chart as installed, a real API server, a real docker host, an SSM.
+//! Tests complete scenarios in the world: the chart as installed, a real API server, a real docker host, an SSM.
 //!
-//! Run against the world: `dev/world up`, `eval "$(dev/world env)"`, then `cargo test --test end_to_end -- --ignored`.
-//! Every test has a namespace, a folder of parameters and a compose project on the docker host of its own. Those that
-//! take down what all of them need have the world to themselves and stand in `alone`. Tests begin in the order of their names,
-//! so what takes long does not come last.
+//! Run them in the world: `dev/world up`, `eval "$(dev/world env)"`, then `cargo test --test end_to_end -- --ignored`.
+//! Every test has its own namespace, folder of parameters and compose project on the docker host. Tests that take down
+//! what all others need have the world to themselves and are in `alone`. Tests begin in the order of their names, so
+//! long ones have names that do not come last.
 
 mod adoption;
 mod alone;

@@ -1,4 +1,4 @@
-//! People are told what they must know, whatever becomes of the controller or of the place where they are told.
+//! Tests that people get their notifications, whatever happens to the controller or to the receiver.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,13 +19,13 @@ use super::world::{eventually, run, run_with, variable};
 
 const KEY: &str = "the key of this test";
 
-/// One request that a sink got.
+/// One request to a sink.
 #[derive(Clone)]
 struct Request {
     sink: String,
     headers: HeaderMap,
     body: String,
-    /// Whether it was taken.
+    /// True if the receiver accepted it.
     taken: bool,
 }
 
@@ -39,7 +39,7 @@ impl Request {
     }
 }
 
-/// A server on the machine that takes notifications, or turns them away.
+/// A server on the machine that accepts or refuses notifications.
 #[derive(Clone, Default)]
 struct Receiver {
     open: Arc<AtomicBool>,
@@ -47,11 +47,11 @@ struct Receiver {
 }
 
 impl Receiver {
-    /// Starts it; it ends with the process. The second part is its address for pods.
+    /// Starts the receiver, which ends with the process. Also returns its address for pods.
     fn start() -> (Self, String) {
         let receiver = Self::default();
         let own = receiver.clone();
-        // Where pods reach SSM they reach this.
+        // Pods reach the receiver at the address at which they reach SSM.
         let ssm = variable("AWS_ENDPOINT_URL_SSM");
         let host = ssm.trim_start_matches("http://").split(':').next().unwrap().to_owned();
         let (bound, address) = std::sync::mpsc::channel();
@@ -71,7 +71,7 @@ impl Receiver {
         self.requests.lock().unwrap().iter().filter(|request| request.sink == sink).cloned().collect()
     }
 
-    /// Waits for a request that was taken, or turned away, and that `matches`.
+    /// Waits for an accepted or refused request that `matches`.
     fn waits_for(&self, what: &str, sink: &str, taken: bool, matches: impl Fn(&str) -> bool) -> Request {
         eventually(what, || {
             let requests = self.of(sink);
@@ -94,7 +94,7 @@ async fn take(
     if taken { StatusCode::NO_CONTENT } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-/// Secrets and values with two sinks, until it is dropped.
+/// A guard that configures two sinks by Secrets and values until it is dropped.
 struct Sinks {
     _values: controller::Values,
     secrets: Vec<String>,

@@ -1,4 +1,4 @@
-//! Objects of the cluster as they are at this moment.
+//! Reads the present objects of the cluster.
 
 use kube::Client;
 use serde_json::Value;
@@ -15,7 +15,8 @@ async fn client() -> &'static Client {
     CLIENT.get_or_init(connect).await
 }
 
-/// `managedsecret/token`, or another object of keyturn's or a pod. `None` where there is none, or no answer.
+/// Returns `managedsecret/token`, or another object of keyturn's, or a pod. `None` if it does not exist or
+/// there is no answer.
 pub fn get(namespace: &str, object: &str) -> Option<Value> {
     let (kind, name) = object.split_once('/').expect("kind/name");
     let group = if kind == "pod" { "api/v1" } else { "apis/keyturn.dev/v1alpha1" };
@@ -24,7 +25,7 @@ pub fn get(namespace: &str, object: &str) -> Option<Value> {
     wait_for(async { client().await.request(request).await.ok() })
 }
 
-/// The text of a field, by its JSON Pointer, as kubectl shows it: nothing where it is absent.
+/// Returns the text of a field, by its JSON Pointer, as kubectl prints it; empty if the field is missing.
 pub fn field(object: &Value, pointer: &str) -> String {
     match object.pointer(pointer) {
         None | Some(Value::Null) => String::new(),

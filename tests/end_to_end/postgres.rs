@@ -1,4 +1,4 @@
-//! Database passwords: the role is told first, the hosts follow, and nobody is locked out.
+//! Tests database passwords: the role changes first, the hosts follow, and nobody is locked out.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -8,8 +8,8 @@ use super::project::Project;
 use super::ssm;
 use super::world::{eventually, on_host, run, try_on_host, try_with, variable};
 
-/// A client in a container: logs in again and again with what its environment said when it started, runs a statement,
-/// and keeps count. It ends what it is at when it is told to stop.
+/// A client in a container: it logs in again and again with the login of its environment at the start, runs a
+/// statement, and counts the results. When it is told to stop, it finishes its current statement.
 const CLIENT: &str = r#"
 import os, signal, sys, threading, time
 import psycopg2
@@ -53,7 +53,7 @@ pub struct Database {
     pub port: u16,
 }
 
-/// What the clients counted: logins with a statement, failures, and the last failure's words.
+/// The clients' counts: logins with a statement, failures, and the message of the last failure.
 #[derive(Debug)]
 struct Counts {
     succeeded: u64,
@@ -63,14 +63,14 @@ struct Counts {
 }
 
 impl Database {
-    /// `hosts` are DockerHosts with a client each. The first has the database too.
+    /// Creates a database. `hosts` are DockerHosts with one client each; the first also runs the database.
     pub fn new(subject: &str, hosts: &[&str]) -> Self {
         Self::of(Project::new(subject), hosts)
     }
 
     fn of(project: Project, hosts: &[&str]) -> Self {
         let name = &project.name;
-        // Of the names of one run only the last part differs: every database gets a port of its own.
+        // The names of one run differ only in their last part: every database gets its own port.
         static PORTS: AtomicU16 = AtomicU16::new(0);
         let port = 20_000 + (std::process::id() % 2_000) as u16 * 10 + PORTS.fetch_add(1, Ordering::Relaxed);
         let script = format!(
@@ -123,7 +123,7 @@ SH
         database
     }
 
-    /// A DockerHost that runs one client.
+    /// Returns a DockerHost that runs one client.
     pub fn host(&self, host: &str, known_hosts: &[String]) -> String {
         let name = &self.project.name;
         self.project
@@ -144,7 +144,7 @@ SH
         )
     }
 
-    /// Starts the database with this password of its superuser.
+    /// Starts the database with this password for its superuser.
     pub fn start(&self, password: &str) {
         on_host(&format!(
             "cd ~/e2e/{0} && sudo -n --preserve-env=DB_PASSWORD env DB_PASSWORD={password} \
@@ -154,7 +154,7 @@ SH
         eventually("the database answers", || self.psql("SELECT 1").map(drop));
     }
 
-    /// A statement as the superuser over the container's own socket, which needs no password.
+    /// Runs a statement as the superuser through the container's own socket, which needs no password.
     pub fn psql(&self, sql: &str) -> Result<String, String> {
         let container = format!("{}-postgres-1", self.project.name);
         let psql =
@@ -162,7 +162,7 @@ SH
         try_with("docker", &psql, sql)
     }
 
-    /// Whether this login works over the network.
+    /// Returns true if this login works over the network.
     pub fn accepts(&self, url: &str) -> bool {
         let container = format!("{}-postgres-1", self.project.name);
         let python = "import sys, psycopg2\ntry: psycopg2.connect(sys.stdin.read(), connect_timeout=5).close()\n\
@@ -257,8 +257,8 @@ const ADMIN: &str = "admin-0123456789abcdef";
 const TEMPLATE: &str = "postgresql://{username}:{password}@postgres/musehub";
 
 impl Database {
-    /// A database with two roles that take turns, the first of them in use by a client on each host, and adopted by
-    /// keyturn as the secret `database-url`.
+    /// Creates a database with two roles that take turns. A client on each host uses the first one, and keyturn has
+    /// adopted them as the secret `database-url`.
     fn with_a_pair(subject: &str, hosts: &[&str]) -> Self {
         Self::of_a_pair(Project::new(subject), hosts)
     }
@@ -367,7 +367,7 @@ fn a_parameter_is_created_for_a_role_of_a_server_that_is_there() {
     assert_eq!(ssm::records(&project.name), "", "no record is left");
 }
 
-/// The runbook's own role: the superuser that the image makes, and that owns everything.
+/// The role is the runbook's own: the superuser that the image creates, and that owns everything.
 #[test]
 #[ignore = "needs the world"]
 fn a_pair_is_made_from_the_superuser_in_use_as_it_was_listed_before() {
@@ -442,7 +442,7 @@ fn a_password_that_somebody_changed_by_hand_is_said_before_anything_is_touched()
     assert!(database.accepts(&format!("postgresql://musehub:{password}@postgres/musehub")));
 }
 
-/// However often the controller dies, what the container runs logs in, and what was retired stays so.
+/// However often the controller dies, the login that the container runs works, and retired roles stay retired.
 #[test]
 #[ignore = "needs the world"]
 fn no_login_fails_and_none_comes_back_however_often_the_controller_is_killed() {
@@ -517,7 +517,7 @@ fn project_runs(project: &Project, password: &str) -> bool {
 }
 
 impl Database {
-    /// Passwords that SSM holds: every published version, and the records of rotations under way.
+    /// Returns the passwords in SSM: those of every published version, and those in the records of open rotations.
     fn known_passwords(&self, parameter: &str) -> Vec<String> {
         let mut known = ssm::all_values(&self.project.path(parameter));
         known.reverse();
@@ -528,8 +528,8 @@ impl Database {
         known
     }
 
-    /// Roles that can log in, with a password that SSM does not hold. The next controller may retire one meanwhile, so
-    /// who can log in is looked at again where one seems lost.
+    /// Returns the roles that can log in with a password that SSM does not have. The next controller may retire a role
+    /// in the meantime, so a role that seems lost is checked again.
     fn lost_logins(&self) -> Vec<String> {
         let able = || {
             let roles =
@@ -548,7 +548,7 @@ impl Database {
         seems_lost.into_iter().filter(|role| still.contains(role) && is_lost(role)).collect()
     }
 
-    /// Logins that SSM holds.
+    /// Returns the logins in SSM.
     fn known_logins(&self) -> Vec<String> {
         let mut known = ssm::all_values(&self.project.path("DATABASE_URL"));
         known.reverse();
@@ -563,12 +563,12 @@ impl Database {
     }
 }
 
-/// How many times the controller is killed or stopped.
+/// Returns the number of times that the controller is killed or stopped.
 fn rounds() -> u64 {
     number("KEYTURN_KILLS", 3)
 }
 
-/// Another controller, outside of the cluster, that knows nothing of the first one's lease and looks at one namespace.
+/// Another controller, outside of the cluster, that ignores the lease of the first one and watches one namespace.
 struct SecondController {
     process: Child,
 }
@@ -607,7 +607,7 @@ impl Drop for SecondController {
     }
 }
 
-/// How long the second controller is stopped in the middle of a rotation, in seconds; KEYTURN_PAUSE sets another.
+/// Returns how long the second controller is stopped in the middle of a rotation. KEYTURN_PAUSE sets it, in seconds.
 fn stopped_for() -> std::time::Duration {
     let seconds = std::env::var("KEYTURN_PAUSE").ok().and_then(|n| n.parse().ok()).unwrap_or(10);
     std::time::Duration::from_secs(seconds)
@@ -651,7 +651,8 @@ fn two_controllers_without_a_common_lease_one_of_them_stopped_in_mid_rotation_br
     assert_eq!((counts.failed, counts.last.as_str()), (0, ""), "no login and no statement failed");
 }
 
-/// A certificate authority, and a certificate of the docker host's address with its key, as PEM texts.
+/// Returns the certificate of an authority, and a certificate for the docker host's address with its key, as PEM
+/// texts.
 fn certificate(folder: &std::path::Path) -> (String, String, String) {
     let openssl = |arguments: &[&str]| {
         let inside = ["-C", folder.to_str().unwrap(), "openssl"];
@@ -751,7 +752,7 @@ sed -i 's|127.0.0.1:{port}:|{port}:|; s|volumes: \\[|volumes: [\"./server.crt:/t
         "on its own there is none"
     );
 
-    // Another server's certificate: nothing is sent, and the condition says what to do.
+    // With another server's certificate nothing is sent, and the condition says what to do.
     project.apply(&secret("app", "APP_PASSWORD", "app", &admin).replace(&indented, &{
         let (other, ..) = certificate(tempfile::tempdir().unwrap().path());
         other.lines().map(|line| format!("        {line}\n")).collect::<String>()

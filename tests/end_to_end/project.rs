@@ -1,4 +1,4 @@
-//! One test's own part of the world: a namespace, a folder of parameters, a compose project on the docker host.
+//! A test's own part of the world: a namespace, a folder of parameters, a compose project on the docker host.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -7,31 +7,32 @@ use super::world::{on_host, run, run_with, try_eventually, try_run, variable};
 use super::{objects, ssm};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
-/// Tests share the world, but for those that take down what all of them need.
+/// Shared by all tests, and held exclusively by tests that take down what all others need.
 static WORLD: RwLock<()> = RwLock::new(());
 
 #[expect(dead_code, reason = "held, not read")]
 enum Presence {
     Shared(RwLockReadGuard<'static, ()>),
     Alone(RwLockWriteGuard<'static, ()>),
-    /// Another project of the same test holds it.
+    /// Another project of the same test holds the lock.
     Accompanied,
 }
 
 pub struct Project {
-    /// Namespace, compose project and folder alike.
+    /// The name of the namespace, the compose project and the folder.
     pub name: String,
-    /// Given up after all that `drop` does.
+    /// Released after everything that `drop` does.
     _presence: Presence,
 }
 
 impl Project {
-    /// An empty namespace with a grant, the SSH key and a DockerHost `web` whose script deploys this project only.
+    /// Creates an empty namespace with a grant, the SSH key and a DockerHost `web` whose script deploys this project
+    /// only.
     pub fn new(subject: &str) -> Self {
         Self::without_host(subject).with_host()
     }
 
-    /// The same, with the world to itself. One test has one project: a second one would wait for the first.
+    /// The same, with the world to itself. A test has only one project, since a second one would wait for the first.
     pub fn alone(subject: &str) -> Self {
         Self::alone_without_host(subject).with_host()
     }
@@ -68,7 +69,7 @@ SH
         project
     }
 
-    /// A namespace with a grant for its folder of parameters.
+    /// Creates a namespace with a grant for its folder of parameters.
     pub fn without_host(subject: &str) -> Self {
         Self::begin(subject, Presence::Shared(WORLD.read().unwrap_or_else(PoisonError::into_inner)))
     }
@@ -78,7 +79,8 @@ SH
         Self::begin(subject, Presence::Alone(WORLD.write().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// A second namespace of a test, with a grant for its own folder of parameters. It goes before the first one.
+    /// Creates a second namespace of a test, with a grant for its own folder of parameters. It is dropped before the
+    /// first one.
     pub fn beside(&self, subject: &str) -> Self {
         Self::begin(subject, Presence::Accompanied)
     }
@@ -91,16 +93,17 @@ SH
         project
     }
 
-    /// The namespace, the controller's rights in it, and the grant for its folder of parameters.
+    /// Creates the namespace, the controller's rights in it, and the grant for its folder of parameters.
     pub fn apply_namespace(&self) {
         run("kubectl", &["create", "namespace", &self.name]);
-        // As for grants that are made outside the chart: it gives the controller no rights in namespaces it does not know.
+        // Grants that are made outside the chart need this too: the chart gives the controller no rights in namespaces
+        // that it does not know.
         let role = ["--clusterrole=keyturn-namespace", "--serviceaccount=keyturn-system:keyturn"];
         self.kubectl(&[&["create", "rolebinding", "keyturn-namespace"], &role[..]].concat());
         self.apply(&self.grant("Rotate"));
     }
 
-    /// The SSH key and the DockerHost.
+    /// Creates the SSH key and the DockerHost.
     pub fn apply_host(&self) {
         let key = format!("--from-file=id={}", variable("KEYTURN_HOST_KEY"));
         self.create_secret("host-key", "ssh", &[&key]);
@@ -129,7 +132,7 @@ spec:
         file.lines().map(str::to_owned).collect()
     }
 
-    /// The DockerHost `web`; `more` is further YAML of its spec.
+    /// Returns the DockerHost `web`; `more` is further YAML of its spec.
     pub fn docker_host(&self, known_hosts: &[String], more: &str) -> String {
         format!(
             "apiVersion: keyturn.dev/v1alpha1
@@ -157,7 +160,8 @@ spec:
         format!("/musehub/{}/{parameter}", self.name)
     }
 
-    /// A ManagedSecret that publishes this parameter, `generate: {hex: {bytes: 32}}` unless `more` says otherwise.
+    /// Returns a ManagedSecret that publishes this parameter, with `generate: {hex: {bytes: 32}}` unless `more` has
+    /// another source.
     pub fn secret(&self, name: &str, parameter: &str, more: &str) -> String {
         let generate = if more.contains("generate:") { "" } else { "  generate: {hex: {bytes: 32}}\n" };
         let rotation = if more.contains("rotation:") { "" } else { "  rotation: {period: 90d}\n" };
@@ -178,7 +182,7 @@ spec:
         run_with("kubectl", &["apply", "-f", "-"], yaml);
     }
 
-    /// A Secret that keyturn may use for the purpose.
+    /// Creates a Secret that keyturn may use for the purpose.
     pub fn create_secret(&self, name: &str, purpose: &str, from: &[&str]) {
         self.kubectl(&[&["create", "secret", "generic", name][..], from].concat());
         self.kubectl(&["label", "secret", name, &format!("keyturn.dev/usable-by={purpose}")]);
@@ -188,12 +192,12 @@ spec:
         run("kubectl", &[&["-n", &self.name][..], arguments].concat())
     }
 
-    /// A field of an object by its JSON Pointer, empty where it is absent.
+    /// Returns a field of an object by its JSON Pointer; empty if the field is missing.
     pub fn field(&self, object: &str, pointer: &str) -> String {
         objects::get(&self.name, object).map(|found| objects::field(&found, pointer)).unwrap_or_default()
     }
 
-    /// Status, reason and message of a condition, empty where it is absent.
+    /// Returns status, reason and message of a condition; empty if the condition is missing.
     pub fn condition(&self, object: &str, kind: &str) -> (String, String, String) {
         let found = objects::get(&self.name, object).unwrap_or_default();
         let conditions = found.pointer("/status/conditions").and_then(|all| all.as_array());
@@ -203,7 +207,7 @@ spec:
         (of("/status"), of("/reason"), of("/message"))
     }
 
-    /// Waits until a condition has this status, and answers reason and message.
+    /// Waits until a condition has this status, and returns reason and message.
     pub fn wait(&self, object: &str, kind: &str, status: &str) -> (String, String) {
         self.eventually(&format!("{object} in {}: {kind} is {status}", self.name), || {
             let (now, reason, message) = self.condition(object, kind);
@@ -211,7 +215,7 @@ spec:
         })
     }
 
-    /// Waits for a condition with this status and reason, and answers the message.
+    /// Waits for a condition with this status and reason, and returns the message.
     pub fn wait_reason(&self, object: &str, kind: &str, status: &str, wanted: &str) -> String {
         self.eventually(&format!("{object} in {}: {kind} is {status}, {wanted}", self.name), || {
             let (now, reason, message) = self.condition(object, kind);
@@ -223,13 +227,13 @@ spec:
         })
     }
 
-    /// Where it never comes about, what there is in the namespace is shown.
+    /// Waits like [`try_eventually`]. On failure it panics with a description of the namespace.
     fn eventually<T>(&self, what: &str, look: impl FnMut() -> Result<T, String>) -> T {
         try_eventually(look)
             .unwrap_or_else(|reason| panic!("never came about: {what}; last: {reason}\n{}", self.describe()))
     }
 
-    /// The secret is published, proven on its hosts, and no rotation is under way.
+    /// Waits until the secret is published and proven on its hosts, and no rotation is open.
     pub fn settled(&self, secret: &str) {
         let object = format!("managedsecret/{secret}");
         self.wait(&object, "Ready", "True");
@@ -250,14 +254,15 @@ spec:
         });
     }
 
-    /// Asks for one rotation, once the controller knows the object: what it finds at first sight is recorded only.
+    /// Requests one rotation once the controller knows the object: a request that it finds at first sight is only
+    /// recorded.
     pub fn request(&self, secret: &str, token: &str) {
         self.looked_at(secret);
         let annotation = format!("keyturn.dev/rotate-requested-at={token}");
         self.kubectl(&["annotate", "--overwrite", &format!("managedsecret/{secret}"), &annotation]);
     }
 
-    /// Waits until the request is answered, and answers with its result.
+    /// Waits until the request is answered, and returns its result.
     pub fn answered(&self, secret: &str, token: &str) -> String {
         let object = format!("managedsecret/{secret}");
         self.eventually(&format!("{object}: request {token} is answered"), || {
@@ -267,7 +272,7 @@ spec:
         self.field(&object, "/status/lastRotation/result")
     }
 
-    /// The variable as the project's container has it.
+    /// Returns the variable in the project's container.
     pub fn running(&self, variable: &str) -> Option<String> {
         try_run("docker", &["exec", &format!("{}-app-1", self.name), "printenv", variable]).ok()
     }
@@ -276,12 +281,12 @@ spec:
         ssm::version(&self.path(parameter)).unwrap_or_else(|| panic!("{parameter} does not exist"))
     }
 
-    /// How often the deploy script was begun.
+    /// Returns the number of times that the deploy script has started.
     pub fn deploys(&self) -> usize {
         on_host(&format!("grep -c started ~/e2e/{}/deploys || true", self.name)).parse().unwrap_or(0)
     }
 
-    /// Creates or removes a file in the project's folder that its deploy script looks for.
+    /// Creates a file in the project's folder that its deploy script checks for.
     pub fn mark(&self, file: &str) {
         on_host(&format!("touch ~/e2e/{}/{file}", self.name));
     }
@@ -294,7 +299,7 @@ spec:
 impl Drop for Project {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // What is left explains the failure; `dev/world reset` sweeps it.
+            // The remaining objects explain the failure; `dev/world reset` removes them.
             return;
         }
         try_run("kubectl", &["delete", "managedsecrets", "--all", "-n", &self.name, "--timeout=60s"]).ok();

@@ -1,4 +1,5 @@
-//! A role's password is changed for what SSM then takes, and given back where it does not.
+//! Tests that a role's password is changed only if SSM then accepts the new one, and restored if SSM does
+//! not.
 
 use keyturn_aws_emulator::{Fault, Rule};
 
@@ -11,7 +12,7 @@ use super::world::{eventually, on_host};
 const SECRET: &str = "managedsecret/db-password";
 const FIRST: &str = "first-0123456789abcdef";
 
-/// A database whose superuser's password lies in SSM as `DB_PASSWORD`, and a client of it on a host.
+/// A database whose superuser's password is in SSM as `DB_PASSWORD`, and a client of it on a host.
 struct Shop(Database);
 
 impl Shop {
@@ -46,7 +47,8 @@ impl Shop {
         self.0.accepts(&format!("postgresql://musehub:{password}@postgres/musehub"))
     }
 
-    /// The rotation is held with this in its message, and the role has the password that it had.
+    /// Waits until the rotation is held with this in its message, and checks that the role still has its old
+    /// password.
     fn holds(&self, reason: &str, part: &str) {
         let held = format!("the rotation is held, {reason}: {part}");
         eventually(&held, || match self.0.project.condition(SECRET, "Stalled") {
@@ -97,7 +99,7 @@ fn a_password_whose_publication_is_refused_after_all_is_taken_back() {
     ssm::put(&shop.path(), FIRST);
     shop.manage();
     project.settled("db-password");
-    // Nothing shows such a policy before the Put itself.
+    // Such a policy is not visible before the Put itself.
     proxy.add_fault(Rule::once("PutParameter", Fault::OverwriteDenied).on(&shop.path()).always()).unwrap();
     project.request("db-password", "once");
     eventually("the role has another password", || {

@@ -1,4 +1,4 @@
-//! The main job: values come into being, are deployed and proven, and rotate when asked.
+//! Tests the main task: values are created, deployed, proven, and rotated on request.
 
 use super::project::Project;
 use super::ssm;

@@ -1,4 +1,4 @@
-//! Parameters in the world's SSM.
+//! Access to parameters in the world's SSM.
 
 use aws_config::BehaviorVersion;
 use aws_sdk_ssm::Client;
@@ -27,11 +27,11 @@ pub fn put_described(path: &str, value: &str, description: &str) {
     wait_for(async { put_by(client().await, path, value, description).await });
 }
 
-/// A user of the account who is not the one of the tests.
+/// A user of the account other than that of the tests.
 pub struct User(Client);
 
 impl User {
-    /// CloudTrail has him by this name.
+    /// Creates a user, who has this name in CloudTrail.
     pub fn new(name: &str) -> Self {
         let keys = aws_sdk_ssm::config::Credentials::new(name, "none", None, None, "a test");
         let user = async { client().await.config().to_builder().credentials_provider(keys).build() };
@@ -48,7 +48,7 @@ async fn put_by(client: &Client, path: &str, value: &str, description: &str) {
     put.r#type(ParameterType::SecureString).overwrite(true).send().await.unwrap();
 }
 
-/// Of the latest version.
+/// Returns the description of the latest version.
 pub fn description(path: &str) -> String {
     wait_for(async {
         let history = client().await.get_parameter_history().name(path).send().await.unwrap();
@@ -68,7 +68,7 @@ pub fn delete(path: &str) {
     wait_for(async { client().await.delete_parameter().name(path).send().await.unwrap() });
 }
 
-/// Everything below a path.
+/// Deletes everything below a path.
 pub fn delete_below(path: &str) {
     wait_for(async {
         let below = client().await.get_parameters_by_path().path(path).recursive(true);
@@ -81,7 +81,7 @@ pub fn delete_below(path: &str) {
     });
 }
 
-/// Puts a label on a version; one that another version has moves.
+/// Moves a label to a version.
 pub fn label(path: &str, version: i64, label: &str) {
     wait_for(async {
         let labels = client().await.label_parameter_version().name(path).parameter_version(version);
@@ -89,7 +89,7 @@ pub fn label(path: &str, version: i64, label: &str) {
     });
 }
 
-/// `None` where the parameter does not exist.
+/// Returns the value; `None` if the parameter does not exist.
 pub fn value(path: &str) -> Option<String> {
     get(path)?.value
 }
@@ -112,7 +112,7 @@ fn get(path: &str) -> Option<Parameter> {
     }
 }
 
-/// Every value that any version ever had, the newest last.
+/// Returns the values of all versions that still exist, newest last.
 pub fn all_values(path: &str) -> Vec<String> {
     wait_for(async {
         let history = client().await.get_parameter_history().name(path).with_decryption(true);
@@ -122,13 +122,13 @@ pub fn all_values(path: &str) -> Vec<String> {
     })
 }
 
-/// The names of what lies below keyturn's staging path for a namespace, each on a line.
+/// Returns the names of everything below keyturn's staging path for a namespace, one per line.
 pub fn records(namespace: &str) -> String {
     let names = staged(namespace).into_iter().filter_map(|parameter| parameter.name);
     names.collect::<Vec<_>>().join("\n")
 }
 
-/// The values of what lies below keyturn's staging path for a namespace.
+/// Returns the values of everything below keyturn's staging path for a namespace.
 pub fn record_values(namespace: &str) -> Vec<String> {
     staged(namespace).into_iter().filter_map(|parameter| parameter.value).collect()
 }
@@ -141,8 +141,8 @@ fn staged(namespace: &str) -> Vec<Parameter> {
     })
 }
 
-/// The calls of one operation that the world's SSM got since that call, by what they were about, and the number
-/// to go on with.
+/// Returns the parameters of the calls of one operation that the world's SSM received since that call, and the
+/// number to continue from.
 pub fn calls_since(from: u64, operation: &str) -> (Vec<String>, u64) {
     let address = format!("{}/world/calls?from={from}", variable("AWS_ENDPOINT_URL_SSM"));
     let log: serde_json::Value = serde_json::from_str(&run("curl", &["-sf", &address])).unwrap();

@@ -1,6 +1,6 @@
-//! The world by the commands that a person would use: kubectl, ssh, docker, and keyturn's own. What a wait looks at
-//! several times a second is read in this process instead (`objects`, `ssm`): each kubectl or aws is a
-//! process on the processors that the whole world works on.
+//! Access to the world through the commands that a person would use: kubectl, ssh, docker, and keyturn's own. Data
+//! that a wait reads several times per second is read in this process instead (`objects`, `ssm`), since each
+//! kubectl or aws is a process on the processors that the whole world uses.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 /// Long enough for a deployment on a busy machine; a test that reaches it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
-/// Runs a command and answers its output. Panics with what it said where it fails.
+/// Runs a command and returns its output. Panics with its error if it fails.
 pub fn run(program: &str, arguments: &[&str]) -> String {
     run_with(program, arguments, "")
 }
@@ -24,7 +24,7 @@ pub fn run_with(program: &str, arguments: &[&str], stdin: &str) -> String {
     }
 }
 
-/// Runs a command; its output, or what it said against it.
+/// Runs a command and returns its output or its error.
 pub fn try_run(program: &str, arguments: &[&str]) -> Result<String, String> {
     try_with(program, arguments, "")
 }
@@ -47,7 +47,7 @@ pub fn try_with(program: &str, arguments: &[&str], stdin: &str) -> Result<String
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-/// `dev/world` of the checkout that the world runs from.
+/// Runs `dev/world` of the checkout that the world runs from.
 pub fn dev_world(arguments: &[&str]) -> String {
     run(&world_program(), arguments)
 }
@@ -65,17 +65,17 @@ pub fn world_program() -> String {
     format!("{}/../dev/world", variable("KEYTURN_WORLD_STATE"))
 }
 
-/// Where the clients of this process work.
+/// The runtime of this process's clients.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 });
 
-/// Waits for what a client of this process does.
+/// Waits for the result of a client of this process.
 pub fn wait_for<T>(work: impl Future<Output = T>) -> T {
     RUNTIME.block_on(work)
 }
 
-/// What `dev/world env` exports.
+/// Returns a variable that `dev/world env` exports.
 pub fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
         panic!(
@@ -84,7 +84,7 @@ pub fn variable(name: &str) -> String {
     })
 }
 
-/// Looks again and again until it is so. Panics with the last reason where it never is.
+/// Repeats a check until it succeeds. Panics with the last reason if it never does.
 pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
     try_eventually(look).unwrap_or_else(|reason| panic!("never came about: {what}; last: {reason}"))
 }
@@ -100,7 +100,7 @@ pub fn try_eventually<T>(mut look: impl FnMut() -> Result<T, String>) -> Result<
     }
 }
 
-/// A command on the docker host, as its deploy account.
+/// Runs a command on the docker host, as its deploy account.
 pub fn on_host(script: &str) -> String {
     match try_on_host(script) {
         Ok(output) => output,

@@ -1,5 +1,5 @@
-//! `CLUSTER=current make demo`, as it is run by somebody who has a cluster: here the world's. They are an ordinary user
-//! with kubectl and helm, who may read the checkout and not write it.
+//! Tests `CLUSTER=current make demo` as a person with a cluster runs it, here in the world's cluster: an ordinary user
+//! with kubectl and helm, who may read the checkout but not write it.
 
 use std::collections::BTreeSet;
 use std::fs::Permissions;
@@ -11,13 +11,14 @@ use crate::project::Project;
 use crate::world::{eventually, run, try_run, variable};
 
 const NAMESPACE: &str = "keyturn-demo";
-/// `nobody`, who owns nothing.
+/// `nobody`, who owns no files.
 const USER: &str = "65534";
 
-/// Somebody's machine: a checkout, a kubeconfig, kubectl and helm. The demo that they leave in the cluster ends with them.
+/// A person's machine: a checkout, a kubeconfig, kubectl and helm. Dropping it also ends the demo that it leaves in the
+/// cluster.
 struct Somebody {
     folder: tempfile::TempDir,
-    /// keyturn's image, which the nodes have.
+    /// keyturn's image, which is on the nodes.
     image: String,
 }
 
@@ -49,7 +50,7 @@ impl Somebody {
         self.folder.path().join(name)
     }
 
-    /// Runs a command in the checkout, with nothing of our environment.
+    /// Runs a command in the checkout, without any of our environment variables.
     fn run(&self, command: &[&str]) -> Result<String, String> {
         let own = |name| self.path(name).to_str().unwrap().to_owned();
         let environment = [
@@ -70,14 +71,14 @@ impl Somebody {
 
 impl Drop for Somebody {
     fn drop(&mut self) {
-        // No panic here: it might be one that brings us here.
+        // This must not panic: it may run because of a panic.
         if let Err(problem) = self.run(&["dev/world", "down"]) {
             eprintln!("the demo could not be ended: {problem}");
         }
     }
 }
 
-/// The world's own keyturn, which works in all namespaces, rests until this is dropped.
+/// A guard that pauses the world's own keyturn, which works in all namespaces, until it is dropped.
 struct Rest {
     replicas: String,
 }
@@ -109,8 +110,8 @@ impl Drop for Rest {
     }
 }
 
-/// Every object of the cluster but those of the test's own namespace, by kind, namespace and name; without Events, which
-/// Kubernetes forgets.
+/// Returns every object of the cluster except those of the test's own namespace, by kind, namespace and name; without
+/// Events, which Kubernetes deletes after a while.
 fn objects(project: &Project) -> BTreeSet<String> {
     let kinds = run("kubectl", &["api-resources", "--verbs=list,delete", "-o", "name"]);
     let kinds: Vec<&str> = kinds.lines().filter(|kind| !kind.starts_with("events")).collect();
@@ -120,7 +121,7 @@ fn objects(project: &Project) -> BTreeSet<String> {
     objects.filter(|object| !object.contains(&project.name)).collect()
 }
 
-/// The rows below the last heading that has this column: what stands in `NAME`, and in the named columns.
+/// Returns the rows below the last heading that has these columns, each with the text in the named columns.
 fn rows(output: &str, columns: &[&str]) -> Vec<Vec<String>> {
     let lines: Vec<&str> = output.lines().collect();
     let heading = lines.iter().rposition(|line| columns.iter().all(|column| line.contains(column)));
@@ -128,7 +129,7 @@ fn rows(output: &str, columns: &[&str]) -> Vec<Vec<String>> {
     let rows = lines[heading + 1..].iter().take_while(|line| !line.is_empty());
     let cell = |line: &str, column: &str| {
         let cell = &line[lines[heading].find(column).unwrap()..];
-        // An empty cell is followed by that of the next column only after blanks.
+        // An empty cell consists of blanks up to the next column.
         if cell.starts_with(' ') { String::new() } else { cell.split_whitespace().next().unwrap().to_owned() }
     };
     rows.map(|line| columns.iter().map(|column| cell(line, column)).collect()).collect()

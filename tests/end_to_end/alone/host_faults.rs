@@ -1,5 +1,5 @@
-//! The docker host is down, or its disk is full: a condition with cause and remedy, and recovery without a person once
-//! that is over. There is one docker host, so each of these has the world to itself.
+//! Tests a docker host that is down, or whose disk is full: a condition with cause and remedy, and recovery without a
+//! person afterwards. There is only one docker host, so each of these tests has the world to itself.
 
 use crate::project::Project;
 use crate::ssm;
@@ -8,7 +8,7 @@ use crate::world::{dev_world, eventually, in_box, on_host, run, try_run, world_p
 const SECRET: &str = "managedsecret/token";
 const HOST: &str = "production";
 
-/// A secret that runs on the host, in a project that has the world to itself.
+/// Creates a secret that runs on the host, in a project that has the world to itself.
 fn settled(subject: &str) -> Project {
     let project = Project::alone(subject);
     project.apply(&project.secret("token", "TOKEN", "  hosts: [{name: web}]\n"));
@@ -16,7 +16,7 @@ fn settled(subject: &str) -> Project {
     project
 }
 
-/// Requests a rotation and waits until its deploy script is at work, where it stays while the mark `slow` is there.
+/// Requests a rotation and waits until its deploy script runs, where it stays while the mark `slow` exists.
 fn deploying(project: &Project, token: &str) {
     on_host(&format!("rm -f ~/e2e/{}/running", project.name));
     project.mark("slow");
@@ -27,7 +27,7 @@ fn deploying(project: &Project, token: &str) {
     });
 }
 
-/// The rotation ended well: one more value, which SSM publishes and the container runs, and no record.
+/// Asserts that the rotation succeeded: one more value, which SSM publishes and the container runs, and no record.
 fn ended_with(project: &Project, token: &str, values: usize) {
     assert_eq!(project.answered("token", token), "Succeeded");
     project.settled("token");
@@ -41,7 +41,7 @@ fn ended_with(project: &Project, token: &str, values: usize) {
     assert_eq!(project.condition(SECRET, "Stalled").0, "", "{token}: nobody has to act");
 }
 
-/// The docker host's cable, pulled until this is dropped.
+/// A guard that disconnects the docker host's network until it is dropped.
 struct Unplugged;
 
 impl Unplugged {
@@ -63,7 +63,7 @@ impl Drop for Unplugged {
 fn a_host_that_is_down_is_told_and_deployed_to_once_it_is_back() {
     let project = settled("down");
 
-    // Before anything began: nothing is touched.
+    // The host is unreachable before anything begins, so nothing is touched.
     let unplugged = Unplugged::now();
     project.request("token", "t1");
     let message = project.wait_reason(SECRET, "Preflight", "False", "Unreachable");
@@ -72,7 +72,8 @@ fn a_host_that_is_down_is_told_and_deployed_to_once_it_is_back() {
     drop(unplugged);
     ended_with(&project, "t1", 2);
 
-    // In the middle of a deployment, and the node of the pod that waited for its end is gone too.
+    // The host is unreachable in the middle of a deployment, and the node of the pod that waited for its end is lost
+    // too.
     let deploys = project.deploys();
     deploying(&project, "t2");
     let unplugged = Unplugged::now();
@@ -86,7 +87,7 @@ fn a_host_that_is_down_is_told_and_deployed_to_once_it_is_back() {
     assert_eq!(project.deploys() - deploys, 1, "what was at work on the host went on and was joined");
 }
 
-/// A file system of its own, and a small one, in the place of the deploy account's folder, until this is dropped.
+/// A guard that mounts a small file system in place of the deploy account's folder until it is dropped.
 struct SmallDisk;
 
 impl SmallDisk {
@@ -114,7 +115,7 @@ mount --bind /mnt/small /home/deploy",
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // What was written meanwhile outlives the small disk.
+        // Files that were written in the meantime are kept.
         let script = "umount -l /home/deploy; rm -f /mnt/small/filler; cp -a /mnt/small/. /home/deploy/; umount -l /mnt/small";
         try_run(&world_program(), &["run", HOST, "sh", "-c", script]).ok();
     }
@@ -126,7 +127,7 @@ fn a_full_disk_is_told_and_the_rotation_ends_once_there_is_room() {
     let project = settled("full");
     let disk = SmallDisk::mount();
 
-    // Full before the deployment.
+    // The disk is full before the deployment.
     disk.fill();
     project.request("token", "t1");
     let message = project.wait_reason(SECRET, "Deployed", "False", "HostUnfit");
@@ -134,7 +135,7 @@ fn a_full_disk_is_told_and_the_rotation_ends_once_there_is_room() {
     disk.free();
     ended_with(&project, "t1", 2);
 
-    // Full while the deploy script is at work.
+    // The disk is full while the deploy script runs.
     deploying(&project, "t2");
     disk.fill();
     project.unmark("slow");

@@ -1,4 +1,5 @@
-//! No value, key or password anywhere but where it belongs: SSM, the containers, the host's .env.
+//! Tests that no value, key or password is anywhere except where it belongs: SSM, the containers, the host's
+//! .env.
 
 use std::io::Write as _;
 
@@ -7,7 +8,7 @@ use crate::project::Project;
 use crate::ssm;
 use crate::world::{eventually, in_box, on_host, run, try_on_host, variable};
 
-/// Where a value could have leaked to.
+/// A place to which a value could have leaked.
 enum Place {
     Text(String),
     /// Folders of a box, searched there as root.
@@ -16,7 +17,7 @@ enum Place {
 
 use Place::{Files, Text};
 
-/// Everywhere a value could have leaked to, by name.
+/// Returns every place to which a value could have leaked, by name.
 fn places(project: &Project) -> Vec<(&'static str, Place)> {
     let namespace = &project.name;
     let kubectl = |arguments: &[&str]| Text(run("kubectl", arguments));
@@ -40,12 +41,12 @@ fn places(project: &Project) -> Vec<(&'static str, Place)> {
         ("process arguments on the host", Text(on_host("ps -eww -o args"))),
         ("sshd's log on the host", Text(world_log("production/sshd"))),
         ("logs of the host", Files("production", "/var/log")),
-        // But for .env, in which the runbook wants it.
+        // Except for .env, where the runbook puts it.
         ("files on the host", Files("production", "--exclude=.env /home /root /tmp /var/tmp /run/lock /etc")),
     ]
 }
 
-/// What belongs to the Secret with the SSH key lies there too.
+/// Places that also contain the Secret with the SSH key.
 const HAVE_THE_KEY: [&str; 3] = ["the API server's store", "volumes of pods", "files of containers"];
 
 fn decoded_secrets(namespace: &str) -> String {
@@ -61,7 +62,7 @@ fn world_log(name: &str) -> String {
     String::from_utf8_lossy(&std::fs::read(world_log_file(name)).unwrap()).into_owned()
 }
 
-/// Where any form of the value occurs: as it is, in base64, in hexadecimal, or a piece of it.
+/// Returns the places with any form of the value: as it is, in base64, in hexadecimal, or a part of it.
 fn found(project: &Project, value: &str) -> Vec<&'static str> {
     use base64::Engine as _;
     let encoded = base64::engine::general_purpose::STANDARD.encode(value);
@@ -71,7 +72,8 @@ fn found(project: &Project, value: &str) -> Vec<&'static str> {
         let leaks = match place {
             Text(text) => forms.iter().any(|form| text.contains(form.as_str())),
             Files(machine, folders) => {
-                // The forms go by standard input: arguments are one of the places. Files come and go meanwhile.
+                // The forms go through standard input, since arguments are one of the places. Files may appear
+                // and disappear in the meantime.
                 let script = format!(
                     "forms=$(mktemp -p /dev/shm) && cat >$forms && grep -rlaF -f $forms {folders} 2>/dev/null; rm $forms"
                 );
@@ -116,14 +118,14 @@ fn no_value_is_found_anywhere_and_a_planted_one_is() {
     });
 }
 
-/// One value in every place; taken away when dropped, but for lines of logs.
+/// One value in every place. Dropping it removes the value, except for lines of logs.
 struct Planted {
     value: String,
 }
 
 impl Planted {
     fn everywhere(project: &Project) -> Self {
-        // A name that objects may have, and a new one each time, since logs keep it.
+        // A valid name for objects, and a new one each time, since logs keep it.
         let mut random = [0; 16];
         getrandom::fill(&mut random).unwrap();
         let value = format!("planted-{}", hex::encode(random));
@@ -138,7 +140,7 @@ impl Planted {
         let literal = format!("--from-literal=a={value}");
         project.kubectl(&["create", "configmap", "leak", &literal]);
         project.kubectl(&["create", "secret", "generic", "leak", &literal]);
-        // The controller's log and metrics name the objects that it looks at.
+        // The controller's log and metrics name the objects that it reconciles.
         project.apply(&project.secret(value, "LEAK", "  suspend: true\n"));
         project.apply(&format!(
             "apiVersion: events.k8s.io/v1
@@ -154,7 +156,7 @@ note: {value}
 regarding: {{kind: Pod, name: leak, namespace: {namespace}}}
 "
         ));
-        // An argument that keyturn does not know comes back in what it prints.
+        // keyturn prints an argument that it does not know.
         let image = controller::kubectl(&[
             "get",
             "deployment/keyturn",
@@ -182,7 +184,7 @@ spec:
             let mut file = std::fs::File::options().append(true).open(world_log_file(log)).unwrap();
             writeln!(file, "{value}").unwrap();
         }
-        // sshd tells of accounts that it does not know.
+        // sshd logs accounts that it does not know.
         let host = variable("KEYTURN_HOST");
         let known_hosts = format!("UserKnownHostsFile={}", variable("KEYTURN_HOST_KNOWN_HOSTS"));
         let account = format!("{value}@{host}");

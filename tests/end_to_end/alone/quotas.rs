@@ -1,4 +1,4 @@
-//! An account whose Parameter Store takes one call a second: waited for, and nothing done twice.
+//! Tests an account whose Parameter Store accepts one call per second: keyturn waits, and does nothing twice.
 
 use keyturn_aws_emulator::Quota;
 
@@ -10,11 +10,11 @@ use crate::ssm;
 #[test]
 #[ignore = "needs the world"]
 fn an_ssm_that_takes_one_call_a_second_is_waited_for() {
-    // The quotas hold for whoever calls.
+    // The quotas apply to every caller.
     let project = Project::alone_without_host("quota");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let proxy = faults::proxy(&runtime);
-    // The chart's own pace rather than the world's, and a grace that leaves time to try a call again.
+    // The rates are the chart's and not the world's, and the grace leaves time to retry a call.
     let _detour = Environment::set(&[
         ("AWS_ENDPOINT_URL_SSM", &proxy.url()),
         ("KEYTURN_GRACE", "30s"),

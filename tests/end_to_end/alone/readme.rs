@@ -1,5 +1,5 @@
-//! README's "On your own cluster", read from the file and run block by block, as it stands there. What is the reader's own
-//! (registry, host, key) is the world's here, and [`own`] declares it: anything else is run as it is written.
+//! Tests README's "On your own cluster": it reads the file and runs it block by block, unchanged. The reader's own
+//! registry, host and key are replaced by the world's, as [`own`] declares; everything else runs as it is written.
 
 use std::path::Path;
 
@@ -12,27 +12,27 @@ use crate::world::{run, try_run, variable};
 const SECTION: &str = "## On your own cluster";
 const NAMESPACE: &str = "musehub-production";
 
-/// Steps that are not run here, and why.
+/// Steps that are not run here, and the reasons.
 const ELSEWHERE: [(&str, &str); 1] = [(
     "**1. The image.**",
     "the world has loaded keyturn's image into the node, which needs no registry for it",
 )];
 
-/// What a reader ends with Ctrl-C, once it shows what he waits for.
+/// The command that a reader ends with Ctrl-C once it shows the expected line.
 const WATCH: &str = "kubectl get managedsecrets -n musehub-production -w\n";
 
-/// A fenced block, and where it stands.
+/// A fenced block and its place.
 struct Block {
     /// First words of the step, in bold: `**3. The controller.**`.
     step: String,
     language: String,
-    /// The file name that stands before it: `values.yaml`.
+    /// The file name in front of the block: `values.yaml`.
     file: Option<String>,
     text: String,
     line: usize,
 }
 
-/// The blocks of the section, in order.
+/// Returns the blocks of the section, in order.
 fn blocks(readme: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let (mut step, mut prose, mut inside, mut here) = (String::new(), "", false, false);
@@ -67,13 +67,13 @@ fn blocks(readme: &str) -> Vec<Block> {
     blocks
 }
 
-/// What is the reader's own, and what it is here.
+/// Returns the reader's own texts and their replacements.
 fn own(image: &str) -> Vec<(&'static str, String)> {
     let (repository, tag) = image.rsplit_once(':').unwrap();
     vec![
         ("registry.example.com/keyturn, tag: \"0.1.0\"", format!("{repository}, tag: \"{tag}\"")),
         ("musehub.example", variable("KEYTURN_HOST")),
-        // Beside README's values, which win: the world's SSM with its credentials, and short times.
+        // Added to README's values, which take precedence: the world's SSM with its credentials, and short times.
         ("--values values.yaml", "--values world.yaml --values values.yaml".to_owned()),
         (WATCH, format!("{} >watched & watch=$!\nshown 'True  *Published'\n", WATCH.trim_end())),
     ]
@@ -93,19 +93,19 @@ const SHOWN: &str = r#"shown() {
 }
 "#;
 
-/// What a reader has before he begins: a checkout, the key of the host's account, and a product whose other secrets are in
-/// SSM.
+/// Prepares what a reader has before the first step: a checkout, the key of the host's account, and a product whose
+/// other secrets are in SSM.
 fn what_the_reader_has(folder: &Path, world: &Path) {
     let charts = concat!(env!("CARGO_MANIFEST_DIR"), "/charts");
     std::os::unix::fs::symlink(charts, folder.join("charts")).unwrap();
     std::fs::copy(world, folder.join("world.yaml")).unwrap();
     std::fs::copy(variable("KEYTURN_HOST_KEY"), folder.join("musehub-key.pem")).unwrap();
-    // The product looks whether this one is a Fernet key.
+    // The product checks that this is a Fernet key.
     ssm::put("/musehub/production/WEBHOOK_SECRET_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
     ssm::put("/musehub/production/DB_PASSWORD", "from-before-keyturn");
 }
 
-/// Has AWS's own checks of a policy look at it.
+/// Lets AWS's own checks validate a policy.
 fn is_a_policy(policy: &str) {
     let at = ["--endpoint-url", &variable("AWS_ENDPOINT_URL_SSM")];
     let name = format!("readme-{}", std::process::id());
@@ -115,7 +115,7 @@ fn is_a_policy(policy: &str) {
     run("aws", &[&["iam", "delete-policy", "--policy-arn", &arn][..], &at].concat());
 }
 
-/// How a reader uses a block.
+/// The way in which a reader uses a block.
 enum Use<'a> {
     Run,
     SaveAs(&'a str),
@@ -149,7 +149,7 @@ impl Block {
             Use::GiveToAws => is_a_policy(text),
             Use::Run => {
                 let script = format!("cd {}\n{SHOWN}\n{text}", folder.display());
-                // With the world's short times nothing takes as long as README allows for.
+                // With the world's short times, everything is faster than README allows for.
                 match try_run("timeout", &["300", "bash", "-euo", "pipefail", "-c", &script]) {
                     Ok(said) => println!("{said}"),
                     Err(problem) => {
@@ -166,7 +166,7 @@ fn readme() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap()
 }
 
-/// Runs without the world.
+/// Needs no world.
 #[test]
 fn every_block_of_the_path_has_a_use() {
     let readme = readme();
@@ -188,7 +188,7 @@ fn every_block_of_the_path_has_a_use() {
 #[ignore = "needs the world"]
 fn the_path_to_a_first_rotation_works_as_it_is_written() {
     let alone = Project::alone_without_host("readme");
-    // A reader has no grant but the one that he is told to make.
+    // A reader has only the grant that README tells them to create.
     run("kubectl", &["delete", "rotationgrant", &alone.name]);
     examples::empty();
     let world = controller::Uninstalled::take();
