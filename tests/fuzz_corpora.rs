@@ -1,4 +1,4 @@
-//! Everything that fuzzing has kept is read again by the functions that it was kept for, on any toolchain.
+//! Tests all inputs that fuzzing has kept with the functions that they were kept for, on any toolchain.
 
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;

@@ -1,7 +1,7 @@
-//! A key with a forced command: what `host.sh serve` does for whoever holds it, and what it refuses. A test for each
-//! sentence of docs/docker-hosts.md, "A key that can do nothing else".
+//! Tests a key with a forced command: what `host.sh serve` does for the owner of the key, and what it refuses. There
+//! is one test for each sentence of docs/docker-hosts.md, "A key that can do nothing else".
 //!
-//! The script itself runs, under every shell that the machine has, in a folder of its own with a docker that is none.
+//! The real script runs, under every shell of the machine, in a separate folder and with a fake docker.
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Two projects: a container of `app`, which runs sha256:0a, and one of `other`, which runs sha256:0b.
+/// A docker with two projects: a container of `app`, which runs sha256:0a, and one of `other`, which runs sha256:0b.
 const DOCKER: &str = r#"
 for argument do case $argument in label=*) project=${argument##*=} ;; esac; done
 case $1:$2:$5 in
@@ -30,7 +30,7 @@ case $1:$2:$5 in
 esac
 "#;
 
-/// All that a forced command can say. The commands tell that they ran, and what they were told.
+/// All variables of a forced command. The commands record that they ran, and their arguments.
 const EVERYTHING: [(&str, &str); 4] = [
     ("KEYTURN_PROJECT", "app"),
     ("KEYTURN_DEPLOY", r#"echo "deployed $KEYTURN_PARAMETERS" >>"$HOME/ran""#),
@@ -38,7 +38,7 @@ const EVERYTHING: [(&str, &str); 4] = [
     ("KEYTURN_ACCESS_LOG", r#"echo "collected for $KEYTURN_SECRET" >>"$HOME/ran""#),
 ];
 
-/// The same without some of it, and with something else.
+/// Returns the same variables without some of them, and with others.
 fn command<'a>(without: &[&str], with: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let kept = EVERYTHING.iter().filter(|(name, _)| !without.contains(name));
     kept.chain(with).copied().collect()
@@ -72,7 +72,7 @@ impl Machine {
         self.dir.path().join(name)
     }
 
-    /// Installs a program that runs these lines and notes that it was called.
+    /// Installs a program that runs these lines and records that it was called.
     fn put(&self, name: &str, lines: &str) {
         let path = self.path("programs").join(name);
         let called = self.path("called");
@@ -87,9 +87,9 @@ impl Machine {
         self.put("date", &lines);
     }
 
-    /// What the host answers to a key with this forced command.
+    /// Returns the host's answer to a key with this forced command.
     fn serve(&self, environment: &[(&str, &str)], request: &str) -> String {
-        // The pod sends a copy of the script first.
+        // The pod first sends a copy of the script.
         self.answer(&["serve"], environment, &format!("4\ncopy{request}"))
     }
 
@@ -97,7 +97,7 @@ impl Machine {
         self.answer_and_output(arguments, environment, input).0
     }
 
-    /// The answer, and what the scripts printed.
+    /// Returns the answer and the output of the scripts.
     fn answer_and_output(
         &self,
         arguments: &[&str],
@@ -117,14 +117,14 @@ impl Machine {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // It may refuse before it has read everything.
+        // The script may refuse before it has read everything.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         let output = child.wait_with_output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (text(&output.stdout), text(&output.stderr))
     }
 
-    /// The answer must refuse, in words that contain this, and nothing of the request must have run.
+    /// Asserts that the answer refuses with a message that contains `why`, and that nothing of the request has run.
     fn refuses(&self, environment: &[(&str, &str)], request: &str, why: &str) {
         let said = self.serve(environment, request);
         assert!(
@@ -135,7 +135,7 @@ impl Machine {
         assert_eq!(self.ran(), [""; 0], "{}: {request}", self.shell);
     }
 
-    /// What the commands noted, a line each.
+    /// Returns the records of the commands, one per line.
     fn ran(&self) -> Vec<String> {
         self.lines("home/ran")
     }
@@ -145,7 +145,7 @@ impl Machine {
     }
 }
 
-/// A script of a request that tells that it ran.
+/// A script in a request that records that it ran.
 const SCRIPT: &str = "echo 'script of the request' >>\"$HOME/ran\"";
 
 fn sent() -> String {
@@ -172,7 +172,7 @@ fn images(verb: &str, more: &str) -> String {
     format!("verb {verb}\nproject app\nsudo no\n{more}end\n")
 }
 
-/// A comparison of TOKEN: index, variable, pads, and fingerprints that fit nothing.
+/// Returns a comparison of a variable: index, variable, pads, and fingerprints that match nothing.
 fn check(variable: &str) -> String {
     let fingerprint = "0a".repeat(32);
     format!("check 0 {variable} {pad} {pad} {fingerprint} -\n", pad = r"\066".repeat(63) + "%%")
@@ -313,7 +313,7 @@ fn a_request_can_neither_cut_a_deployment_off_nor_let_anything_run_for_ever() {
     });
 }
 
-/// What a request for log lines is answered to the key of a forced command, and to one without.
+/// Returns the answers to a request for log lines, with and without a forced command.
 fn collect(machine: &Machine) -> [String; 2] {
     [machine.serve(&EVERYTHING, &logs("")), machine.answer(&[], &[], &logs(""))]
 }
@@ -335,7 +335,7 @@ fn collected_log_lines_do_not_fill_the_disk() {
     });
 }
 
-/// What df says of a disk with so many KiB left.
+/// Returns df's output for a disk with this many KiB left.
 fn df(free: &str) -> String {
     format!(
         "echo 'Filesystem 1024-blocks Used Available Capacity Mounted on'; echo '/dev/vda1 9999999 1 {free} 99% /data'"
@@ -363,7 +363,7 @@ fn log_lines_are_collected_only_where_the_disk_has_room_for_more_than_them() {
 
 #[test]
 fn what_is_shown_of_a_long_output_begins_with_a_whole_line() {
-    // More is written than is shown at once, while the script on the host waits to look again.
+    // The script writes more than is shown at once, while the script on the host waits before its next check.
     let writes = "read -r _ <\"$HOME/go\"; i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); \
                   echo \"the beginning of a line that nobody may be shown without it $i\"; done; : >\"$HOME/done\"";
     let sent = format!("script {}\n{writes}end\n", writes.len());
@@ -385,7 +385,7 @@ fn what_is_shown_of_a_long_output_begins_with_a_whole_line() {
 const NOON: u64 = 1_700_000_000;
 const HOUR: u64 = 3600;
 
-/// Whether a version of /a that was made at a time was deployed.
+/// Returns true if a version of /a that was made at this time was deployed.
 fn deploys(machine: &Machine, version: u32, made: u64) -> bool {
     let run = format!("{version}-{made}-{}", machine.ran().len());
     let request = deploy(&run, &format!("replay no\nparameter /a={version}@{made}\n"));
@@ -510,7 +510,7 @@ fn a_request_that_is_not_keyturns_is_refused() {
         logs("secret ../x\n"),
         logs("incident a/b\n"),
         logs("since $(id)\n"),
-        // A number that the shell does not read as one would be lower than none.
+        // The shell would treat a number that it cannot parse as lower than any other.
         parameter("/a=3x@100"),
         parameter("/a=3@1e9"),
         parameter("/a=99999999999999999999@100"),
@@ -519,7 +519,7 @@ fn a_request_that_is_not_keyturns_is_refused() {
         parameter("/a=1=3@100"),
         parameter("a=3@100"),
         parameter("/a$(id)=3@100"),
-        // Only the first would be compared with what was deployed before.
+        // Only the first parameter would be compared with the last deployment.
         parameter("/a=9@100\nparameter /a=3@100"),
         compared("check 0 ", "check * "),
         compared("check 0 ", "check 0 /* "),
@@ -544,7 +544,7 @@ fn a_request_that_is_not_keyturns_is_refused() {
     });
 }
 
-/// Without a forced command the copy that the pod sends is run, and the request says everything.
+/// Without a forced command the pod's copy of the script runs, and the request sets everything.
 #[test]
 fn a_key_without_a_forced_command_obeys_no_environment() {
     on_every_shell(|machine| {
@@ -560,7 +560,8 @@ fn a_key_without_a_forced_command_obeys_no_environment() {
 
 #[test]
 fn no_script_is_in_the_arguments_of_a_process() {
-    // Everything up to the first process, as every account of the host can read it.
+    // The script records the arguments of its own process and of all its parents, as every account of the host can
+    // read them.
     let script = "id=$$; while [ $id -gt 1 ]; do tr '\\0' ' ' </proc/$id/cmdline; \
                   while read -r word value; do [ \"$word\" != PPid: ] || id=$value; done </proc/$id/status; \
                   done >>\"$HOME/arguments\"; [ -z \"${keyturn_script:-}\" ] # a word of the script";

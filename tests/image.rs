@@ -1,6 +1,6 @@
-//! The Dockerfile and what is built from it: it agrees with Cargo.toml and the chart, and gets the files that it needs.
+//! Tests the Dockerfile and its build: it agrees with Cargo.toml and the chart, and gets the files that it needs.
 //!
-//! `dev/world image` builds from the same files, so a mistake here is one of both.
+//! `dev/world image` builds from the same files, so a mistake here affects both.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The rest of the one line of a file that starts so.
+/// Returns the rest of the only line of a file that starts with `start`.
 fn line(file: &str, start: &str) -> String {
     let text = read(root().join(file));
     let mut rests = text.lines().filter_map(|line| line.trim().strip_prefix(start));
@@ -24,7 +24,7 @@ fn line(file: &str, start: &str) -> String {
     rest.trim().trim_matches('"').to_owned()
 }
 
-/// The paths that .dockerignore lets through to docker's builder. Everything else is held back.
+/// Returns the paths that .dockerignore sends to docker's builder. It holds back everything else.
 fn sent() -> Vec<String> {
     let text = read(root().join(".dockerignore"));
     let mut rules = text.lines().filter(|line| !line.starts_with('#'));
@@ -43,7 +43,7 @@ fn assert_sent(path: &Path) {
 
 #[test]
 fn every_file_that_the_program_is_compiled_from_is_sent() {
-    // Cargo writes down what it compiled the program from, files of include_str! among it.
+    // Cargo records the files that it compiled the program from, including those of include_str!.
     let record = read(Path::new(env!("CARGO_BIN_EXE_keyturn")).with_extension("d"));
     let files: Vec<&str> = record.split_whitespace().filter(|file| !file.ends_with(':')).collect();
     assert!(files.len() > 100, "{record}");
@@ -93,7 +93,7 @@ fn the_user_is_the_one_that_the_chart_runs_it_as() {
     assert_eq!(line("Dockerfile", "USER "), pod);
 }
 
-/// What the SBOM says, as bytes.
+/// Returns the SBOM as bytes.
 fn bill_of_materials() -> Vec<u8> {
     let told = Command::new(root().join("dev/lib/sbom.py")).arg("x86_64-unknown-linux-gnu").output();
     let told = told.expect("python3 is installed");

@@ -1,9 +1,10 @@
-//! What every command of keyturn says when it has a bug: where, and nothing of what it was working on.
+//! Tests that every command of keyturn reports a bug with its place in the code, and without the data that it worked
+//! on.
 
 use std::fs::OpenOptions;
 use std::process::{Command, Stdio};
 
-/// The standard library panics where standard output cannot be written to, with a message that quotes what it was told.
+/// The standard library panics if it cannot write to standard output, with a message that quotes the text.
 #[test]
 fn a_panic_of_any_command_says_where_it_was_and_withholds_its_text() {
     for arguments in [["version"].as_slice(), &["crds"]] {

@@ -1,4 +1,4 @@
-//! How much is found, and how much of what is found is a secret.
+//! Measures how many secrets are found, and how many findings are really secrets.
 
 use keyturn::audit::image::{self, Image};
 use keyturn::audit::{self, Allowances, Audit, Fingerprints, report};
@@ -15,7 +15,7 @@ fn audited(case: &Case) -> (Image, Audit) {
     (image, audit)
 }
 
-/// Images rightly and wrongly reported, missed, and rightly passed.
+/// Numbers of images: correctly reported, wrongly reported, missed, and correctly passed.
 #[derive(Default)]
 struct Score {
     found: u32,
@@ -55,11 +55,11 @@ impl Score {
     }
 }
 
-/// The scores of the audit, and of the grep on the same steps without a base image.
+/// The scores of the audit, and those of the grep on the same steps without a base image.
 struct Scores {
     ours: Score,
     scratch: Score,
-    /// The images that the audit is wrong about.
+    /// The images for which the audit is wrong.
     mistaken: Vec<String>,
 }
 
@@ -92,7 +92,7 @@ fn it_finds_what_the_grep_misses_and_passes_what_the_grep_reports() {
     assert!(ours.found + ours.missed >= 100 && ours.wrong + ours.passed >= 100);
     assert!(ours.missed <= 2, "missed: {mistaken:#?}");
     assert!(ours.wrong <= 2, "wrong: {mistaken:#?}");
-    // Otherwise the corpus is too easy to say anything.
+    // The scores of the grep must be bad; otherwise the corpus is too easy to prove anything.
     assert!(scratch.missed >= 20 && scratch.wrong >= 50, "{}", scratch.row("grep"));
 }
 

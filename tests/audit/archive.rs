@@ -1,4 +1,4 @@
-//! Archives as `docker save` and others write them, made by the tests.
+//! Archives in the formats of `docker save` and other programs, made by the tests.
 
 use std::io::Write as _;
 
@@ -7,7 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
-/// How a layer is packed.
+/// The compression of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packed {
     Plain,
@@ -15,14 +15,14 @@ pub enum Packed {
     Zstd,
 }
 
-/// A tar of files.
+/// Builds a tar of files.
 pub fn tar<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, content) in files {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(0o644);
-        // With whatever path: the builder refuses those that lead out of the folder.
+        // Written directly, since the builder refuses paths that lead out of the folder.
         let name = &mut header.as_mut_bytes()[..100];
         if path.len() <= name.len() {
             name[..path.len()].copy_from_slice(path.as_bytes());
@@ -47,7 +47,7 @@ pub fn packed(layer: &[u8], how: Packed) -> Vec<u8> {
     }
 }
 
-/// The configuration of an image with so many layers, and a step without a layer before each.
+/// Returns the configuration of an image with this many layers, and a step without a layer before each.
 pub fn config(layers: usize, env: &[&str]) -> Value {
     let history: Vec<Value> = (0..layers)
         .flat_map(|n| {
@@ -60,7 +60,8 @@ pub fn config(layers: usize, env: &[&str]) -> Value {
     json!({"architecture": "amd64", "os": "linux", "config": {"Env": env}, "history": history, "rootfs": {}})
 }
 
-/// What `docker save` of docker 20 writes: layers before the manifest, named by other IDs than their digests.
+/// Returns the output of `docker save` of docker 20: layers before the manifest, with names that are not their
+/// digests.
 pub fn classic(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
     let config = config.to_string().into_bytes();
     let name = format!("{}.json", sha256(&config));
@@ -77,7 +78,8 @@ pub fn classic(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
     tar(files.iter().map(|(path, content)| (path.as_str(), content.as_slice())))
 }
 
-/// An OCI layout, as newer dockers, `buildx --output type=oci` and skopeo write it, with a statement of the builder's.
+/// Returns an OCI layout as newer dockers, `buildx --output type=oci` and skopeo write it, with a statement of the
+/// builder.
 pub fn oci(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
     let mut layout = Layout::default();
     let manifest = layout.image(layers, config);
@@ -88,14 +90,14 @@ pub fn oci(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
     layout.archive(&[index])
 }
 
-/// An OCI layout in the making.
+/// An OCI layout that is being built.
 #[derive(Default)]
 pub struct Layout {
     files: Vec<(String, Vec<u8>)>,
 }
 
 impl Layout {
-    /// Adds a file, and gives what refers to it.
+    /// Adds a file and returns the descriptor that refers to it.
     pub fn blob(&mut self, content: Vec<u8>) -> Value {
         let digest = sha256(&content);
         let path = format!("blobs/sha256/{digest}");
@@ -115,7 +117,7 @@ impl Layout {
         self.json(&json!({"config": config, "layers": layers}))
     }
 
-    /// The layout as a tar, its index with these.
+    /// Returns the layout as a tar with these manifests in its index.
     pub fn archive(mut self, manifests: &[Value]) -> Vec<u8> {
         self.files.push(("index.json".to_owned(), json!({"manifests": manifests}).to_string().into_bytes()));
         tar(self.files.iter().map(|(path, content)| (path.as_str(), content.as_slice())))

@@ -1,4 +1,4 @@
-//! `keyturn audit image` as a pipeline calls it.
+//! Tests `keyturn audit image` as a pipeline calls it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::image::{Builder, Step, built};
 
 const PASSWORD: &str = "Winter-Garden-91";
 
-/// The files of an image with these steps.
+/// Writes the files of an image with these steps.
 fn files(steps: &[Step]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let outputs = built("registry.example:5000/team/app", steps, Builder::BuildKit);
@@ -177,7 +177,7 @@ fn the_same_finding_is_in_text_json_and_sarif() {
 
 #[test]
 fn the_last_step_of_a_build_is_not_taken_for_the_images_command() {
-    // As the classic builder of docker 20.10 leaves it behind.
+    // The classic builder of docker 20.10 leaves this in the image.
     let folder =
         files(&[Step::Arg("NPM_TOKEN", "6ceb499471ae1078e3bd".into(), false), Step::Run("make".into())]);
     let path = folder.path().join("inspect.json");
@@ -193,7 +193,7 @@ fn the_last_step_of_a_build_is_not_taken_for_the_images_command() {
     assert_eq!(places, ["env", "history"], "{findings:#?}");
 }
 
-/// An archive with one file in a layer, and a variable.
+/// Writes an archive with one file in a layer, and one variable.
 fn archive(folder: &TempDir, path: &str, content: &str, variable: &str) -> String {
     let file = folder.path().join("image.tar");
     let layer = tar([(path, content.as_bytes())]);
@@ -299,7 +299,8 @@ fn an_archive_that_could_not_be_looked_at_in_full_is_not_called_clean() {
     assert_eq!(code(&keyturn(&["--archive", "/nowhere"])), 2);
 }
 
-/// What answers as docker does for one image, whose archive it has, or fails halfway.
+/// Writes a program that answers as docker does for one image, with this archive; its `image save` runs
+/// `save`.
 fn docker(folder: &TempDir, archive: &str, save: &str) -> String {
     let script = format!(
         "#!/bin/sh\ncase \"$1 $2\" in\n'image inspect') cat {0}/inspect.json;;\n'image save') {save};;\n\

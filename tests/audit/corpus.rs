@@ -1,20 +1,20 @@
-//! Images with a label each: which secrets are in them.
+//! Labelled images: the secrets in each of them are known.
 
 use super::image::{Builder, Outputs, Step, built};
 use super::{later, negatives, positives};
 
-/// An image, and what is to be found in it.
+/// An image and the secrets in it.
 #[derive(Clone)]
 pub struct Case {
     pub name: String,
     pub outputs: Outputs,
-    /// The same image on an empty base, where a search for words has only the steps to stumble over.
+    /// The same image on an empty base, where only the steps can mislead a search for words.
     pub from_scratch: Outputs,
-    /// The secrets in it; none, where it is clean.
+    /// The secrets in it; empty if the image is clean.
     pub planted: Vec<String>,
 }
 
-/// Numbers that are the same in every run (xorshift64*): a failure can be looked at again.
+/// Numbers that are the same in every run (xorshift64*), so that a failure can be reproduced.
 pub struct Random(u64);
 
 impl Random {
@@ -29,13 +29,13 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// So many characters of an alphabet.
+    /// Returns this many characters of an alphabet.
     pub fn of(&mut self, alphabet: &str, length: usize) -> String {
         let letters = alphabet.as_bytes();
         let mut text: String = (0..length)
             .map(|_| char::from(letters[usize::try_from(self.next() % letters.len() as u64).unwrap()]))
             .collect();
-        // Never without a digit and a letter, which real tokens of this length have as good as always.
+        // Includes a digit and a letter, as nearly all real tokens of this length do.
         if length > 8 && letters.contains(&b'7') && letters.contains(&b'a') {
             text.replace_range(length / 2..length / 2 + 2, "7a");
         }
@@ -63,8 +63,8 @@ pub fn run(command: impl Into<String>) -> Step {
     Step::Run(command.into())
 }
 
-/// What images are built from. None of these has a secret, and all of them have something that a search for words takes
-/// for one.
+/// Returns the base images. None of them contains a secret, and each contains something that a search for words
+/// mistakes for one.
 fn bases() -> Vec<(&'static str, Vec<Step>)> {
     let path = || env("PATH", "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin");
     vec![
@@ -110,12 +110,12 @@ fn bases() -> Vec<(&'static str, Vec<Step>)> {
     ]
 }
 
-/// Every form on a base of its own, by both builders.
+/// Returns every form on a separate base, by both builders.
 pub fn cases() -> Vec<Case> {
     [built_from("secret", positives::forms), built_from("clean", negatives::forms)].concat()
 }
 
-/// The same of forms that came later.
+/// Returns the same for the forms that were written later.
 pub fn later_cases() -> Vec<Case> {
     [built_from("secret", later::secrets), built_from("clean", later::clean)].concat()
 }

@@ -1,11 +1,11 @@
-//! The runbook's own audit, to be measured beside ours: `docker history --no-trunc IMAGE | grep -iE …` over the commands,
-//! and five words in the names of variables.
+//! The audit of the runbook, for comparison with ours: `docker history --no-trunc IMAGE | grep -iE …` over the
+//! commands, and five words in the names of variables.
 
 use serde_json::Value;
 
 use super::image::Outputs;
 
-/// Whether it would say FAIL or WARN.
+/// True if it would print FAIL or WARN.
 pub fn alarms(outputs: &Outputs) -> bool {
     let history = outputs.history.lines().any(|line| {
         let layer: Value = serde_json::from_str(line).unwrap();

@@ -1,8 +1,8 @@
-//! What docker would say about an image, in the words of one builder or another.
+//! Docker's output about an image, in the style of each builder.
 
 use serde_json::{Value, json};
 
-/// Who built it: the histories differ.
+/// The builder of the image. Their histories differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Builder {
     Classic,
@@ -14,7 +14,7 @@ pub enum Builder {
 pub enum Step {
     Env(&'static str, String),
     Label(&'static str, String),
-    /// A build argument with the value of this build, and whether the Dockerfile has it as default.
+    /// A build argument with its value in this build, and true if the Dockerfile has it as default.
     Arg(&'static str, String, bool),
     Run(String),
     Cmd(Vec<String>),
@@ -109,7 +109,8 @@ pub fn built(name: &str, steps: &[Step], builder: Builder) -> Outputs {
     Outputs { inspect: inspect.to_string(), history: lines.collect::<Vec<_>>().join("\n") }
 }
 
-/// The classic builder separates the words of a list with spaces, BuildKit with commas in JSON.
+/// Joins the words of a list: with spaces as the classic builder does, or as JSON with commas as BuildKit
+/// does.
 fn listed(words: &[String], builder: Builder) -> String {
     let quoted: Vec<String> = words.iter().map(|word| json!(word).to_string()).collect();
     format!("[{}]", quoted.join(if builder == Builder::Classic { " " } else { "," }))

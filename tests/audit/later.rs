@@ -1,6 +1,6 @@
-//! Forms that were written down when the rules were finished, hard ones on purpose. The rules as they were found 23 of 40
-//! and took one clean image for none; then they were mended with these too. What is still mistaken is left so: a
-//! password that nothing announces, and a token that only its issuer calls public.
+//! Forms that were written when the rules were finished, hard ones on purpose. The first version of the rules found 23
+//! of 40 and wrongly reported one clean image; then they were improved with these forms too. Two errors remain: a
+//! password that nothing indicates, and a token that only its issuer calls public.
 
 use super::corpus::{Random, env, run};
 use super::image::Step;

@@ -1,4 +1,4 @@
-//! The files of layers: what is found in them, what is not, and what hostile archives can do.
+//! Tests of the files of layers: what is found in them, what is not found, and what hostile archives can do.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj
 MzEfYyjiWA4R4/M2bS1GB4t7NXp98C3SC6dVMvDuictGeurT8jNbvJZHtCSuYEvu
 -----END PRIVATE KEY-----
 ";
-/// Of a generated value, and of one that a person chose.
+/// A generated value, and a value that a person chose.
 const MANAGED: &str = "q7Zr2-mK9_xW4tB8vN1cL5sD3fG6hJ0p";
 const CHOSEN: &str = "Winter!Garden#91&more";
 
@@ -30,7 +30,7 @@ fn image<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Vec<u8> {
     classic(&[tar(files)], &config(1, &[]))
 }
 
-/// The findings as `path rule name layers`.
+/// Returns the findings as `path rule name layers`.
 fn found(archive: &Archive) -> Vec<String> {
     let one = |hit: &layers::FileHit| {
         let name = hit.hit.name.as_deref().unwrap_or("-");
@@ -205,7 +205,7 @@ fn links_are_not_followed_and_a_layer_that_is_a_link_is_the_other_one() {
     link("02/layer.tar", "../../../../../../etc/passwd");
     link("03/layer.tar", "../03/layer.tar");
     let mut archive = archive.into_inner().unwrap();
-    // Without the two blocks of zeros that end it.
+    // The two blocks of zeros at its end are removed.
     archive.truncate(archive.len() - 1024);
     let manifest =
         |layers: &[&str]| format!(r#"[{{"Config":"c.json","Layers":{}}}]"#, serde_json::json!(layers));
@@ -246,14 +246,14 @@ fn what_is_cut_off_or_damaged_is_never_called_clean() {
     assert!(matches!(missing, Err(LayersError::Missing(_))));
 }
 
-/// A configuration for a platform.
+/// Returns a configuration for a platform.
 fn config_for(os: &str, architecture: &str, env: &[&str]) -> Value {
     let mut config = config(1, env);
     (config["os"], config["architecture"]) = (json!(os), json!(architecture));
     config
 }
 
-/// The images of an archive as `name platform findings`.
+/// Returns the images of an archive as `name platform findings`.
 fn images(archive: &[u8]) -> Vec<String> {
     let images = layers::scan_images(archive, None, Limits::default()).unwrap();
     let one = |image: &Archive| {
@@ -274,7 +274,7 @@ fn every_platform_of_an_archive_is_looked_at_and_statements_are_not() {
     amd64["platform"] = json!({"os": "linux", "architecture": "amd64"});
     let mut arm64 = layout.image(&[secret], &config_for("linux", "arm64", &[]));
     arm64["platform"] = json!({"os": "linux", "architecture": "arm64", "variant": "v8"});
-    // As BuildKit writes it: with the form of an image, whose layer is a statement in JSON.
+    // BuildKit writes a statement in the form of an image, whose layer is the statement in JSON.
     let in_toto = || vec![json!({"_type": "https://in-toto.io/Statement/v0.1"}).to_string().into_bytes()];
     let mut by_descriptor = layout.image(&in_toto(), &json!({"config": {}}));
     by_descriptor["platform"] = json!({"os": "unknown", "architecture": "unknown"});
@@ -286,7 +286,7 @@ fn every_platform_of_an_archive_is_looked_at_and_statements_are_not() {
         "manifests": [amd64, by_descriptor, by_configuration, empty, signature, arm64],
     }));
     index["annotations"] = json!({"io.containerd.image.name": "team/app:1"});
-    // An index in an index.
+    // An index inside an index.
     let outer = layout.json(&json!({"manifests": [index]}));
     let archive = layout.archive(&[outer]);
     let expected = [
@@ -329,7 +329,7 @@ fn an_image_in_both_lists_of_an_archive_is_one_and_one_without_its_configuration
     let (config, layer) = (path(&layout.json(&config)), path(&layout.blob(layer)));
     let ours = json!({"Config": config, "RepoTags": ["team/app:1"], "Layers": [layer]});
     let archive = layout.archive(&[image]);
-    // A tar may follow another that has no end of its own.
+    // A tar may follow another tar that has no end blocks.
     let with = |manifest: Value| {
         let manifest = manifest.to_string();
         let mut whole = tar([("manifest.json", manifest.as_bytes())]);
@@ -380,7 +380,7 @@ fn more_findings_than_are_kept_are_counted() {
     assert_eq!((cut.hits.len(), cut.looked.left_out), (5, 15));
 }
 
-/// An archive whose end never comes.
+/// An archive that never ends.
 struct Endless<'a>(&'a [u8]);
 
 impl Read for Endless<'_> {

@@ -1,5 +1,5 @@
-//! The audit of images: on a labelled corpus of configurations as people build them, beside the `grep` of a runbook, and
-//! as the command that a pipeline calls.
+//! Tests the audit of images: on a labelled corpus of realistic configurations, compared with the `grep` of a runbook,
+//! and as the command that a pipeline calls.
 
 mod accuracy;
 mod archive;

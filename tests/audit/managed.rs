@@ -1,4 +1,4 @@
-//! Values that keyturn manages, in images.
+//! Tests of managed values in images.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -46,7 +46,7 @@ fn a_managed_value_is_one_finding_that_names_its_parameter() {
 
 #[test]
 fn a_build_argument_that_is_torn_apart_is_found_all_the_same() {
-    // The value has a word that looks like the next argument.
+    // The value contains a word that looks like the next argument.
     let steps = [Step::Arg("GREETING", VALUE.to_owned(), false), run("make")];
     for builder in [Builder::Classic, Builder::BuildKit] {
         let found = findings(&steps, builder, &Allowances::default());

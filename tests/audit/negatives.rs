@@ -1,4 +1,4 @@
-//! What looks like a secret to a search for words, and is none.
+//! Texts that look like secrets to a search for words, and are not secret.
 
 use super::corpus::{Random, env, run};
 use super::image::Step;

@@ -6,10 +6,10 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use super::corpus::{Random, env, run};
 use super::image::Step;
 
-/// Its name, what builds it, and the secrets in it.
+/// The name of a form, the steps that build it, and the secrets in it.
 pub type Form = (&'static str, Vec<Step>, Vec<String>);
 
-/// A step made from a secret, and the secret.
+/// Returns a form whose steps are made from a secret.
 fn with(name: &'static str, secret: String, steps: impl Fn(&str) -> Vec<Step>) -> Form {
     (name, steps(&secret), vec![secret])
 }
@@ -22,7 +22,7 @@ pub fn forms(random: &mut Random) -> Vec<Form> {
     forms
 }
 
-/// Tokens whose form gives them away, under names that do not.
+/// Returns tokens that are recognised by their form, under names that do not indicate a secret.
 fn formats(random: &mut Random) -> Vec<Form> {
     let upper = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let jwt = |random: &mut Random| {
@@ -96,7 +96,7 @@ fn formats(random: &mut Random) -> Vec<Form> {
     ]
 }
 
-/// ENV and ARG under names that say it.
+/// Returns ENV and ARG under names that indicate a secret.
 fn variables(random: &mut Random) -> Vec<Form> {
     vec![
         with("password-hex", random.hex(48), |s| vec![env("DB_PASSWORD", s)]),
@@ -179,7 +179,7 @@ fn variables(random: &mut Random) -> Vec<Form> {
     ]
 }
 
-/// In what was run.
+/// Returns secrets in commands that were run.
 fn commands(random: &mut Random) -> Vec<Form> {
     let mut line = |name: &'static str, command: &'static str| {
         with(name, random.alphanumeric(18), |s| vec![run(command.replace("SECRET", s))])
@@ -229,7 +229,7 @@ fn commands(random: &mut Random) -> Vec<Form> {
     ]
 }
 
-/// Labels, commands of the container, health checks, triggers.
+/// Returns secrets in labels, commands of the container, health checks and triggers.
 fn elsewhere(random: &mut Random) -> Vec<Form> {
     let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     vec![

@@ -1,4 +1,4 @@
-//! What else Cloudflare may answer, and what people are told then.
+//! Other answers that Cloudflare may send, and the messages about them.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::scene::{ACCOUNT, ADMIN, Scene, copy, says_no_secret};
 
-/// What is expected of an error: reason, whether only a person can end it, whether something may have happened.
+/// Checks an error: its reason, true if only a person can end it, and true if its outcome is unknown.
 fn check(scene: &Scene, error: &TargetError, reason: &str, permanent: bool, unknown: bool) {
     says_no_secret(scene, error);
     let seen = (error.reason, error.permanent, error.outcome_unknown);

@@ -1,4 +1,4 @@
-//! Somebody in Cloudflare's place who means harm: he sends without end, says nothing, or something else than was asked for.
+//! A malicious server in Cloudflare's place: it sends without end, sends nothing, or sends something unexpected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,13 +12,14 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::scene::{ADMIN, Scene};
 
-/// What sockets may hold on the way, and what is read of an answer (4 MiB): less than anybody sends in the time of a request.
+/// Most bytes that are taken: those in sockets on the way, and those read of an answer (4 MiB). A server can send more
+/// within the time of a request.
 const MOST: usize = 32 << 20;
 
-/// What he does with each request.
+/// The behaviour of the server for each request.
 #[derive(Clone)]
 enum Way {
-    /// Sends the first text, and then the second one again and again.
+    /// Sends the first text, and then repeats the second one without end.
     Floods(&'static str, String),
     /// Answers with this status and body.
     Answers(u16, String),
@@ -74,7 +75,7 @@ async fn serve(stream: TcpStream, way: Way, sent: Arc<AtomicUsize>) -> Option<()
     }
 }
 
-/// What the look at an account and the try of a pair come to.
+/// Returns the results of looking up an account and trying a pair.
 async fn asked(target: &CloudflareR2) -> Vec<String> {
     let login = Login { username: "0".repeat(32), password: SecretValue::new("canary".to_owned()) };
     let mut said = Vec::new();

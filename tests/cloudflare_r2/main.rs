@@ -1,4 +1,4 @@
-//! The R2 target over an emulated Cloudflare: real HTTP, real signatures, and everything that can come back.
+//! Tests the R2 target with an emulated Cloudflare: real HTTP, real signatures, and every possible answer.
 
 mod answers;
 mod hostile;

@@ -1,4 +1,4 @@
-//! An account with two buckets, and a target of it.
+//! An account with two buckets, and a target for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 pub const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 pub const ADMIN: &str = "canary-administering-token";
 pub const OWNER: &str = "test/shop/r2";
-/// How long a request may take here.
+/// Time limit of a request here.
 const PATIENCE: Duration = Duration::from_millis(800);
 
 pub struct Scene {
@@ -35,7 +35,7 @@ impl Scene {
         Endpoints { api: self.cloudflare.api_url(), s3: self.cloudflare.s3_endpoint() }
     }
 
-    /// A target of `media` and `backups`, with some fields changed; `null` removes one.
+    /// Returns a target of `media` and `backups` with some fields changed; `null` removes a field.
     pub fn target_with(&self, changes: Value, admin: &str) -> CloudflareR2 {
         self.target_at(self.endpoints(), changes, admin)
     }
@@ -84,7 +84,7 @@ pub fn reason(answer: &Answer) -> &'static str {
     }
 }
 
-/// Nothing of what must stay secret is in what people are told.
+/// Asserts that an error contains nothing that must stay secret.
 pub fn says_no_secret(scene: &Scene, error: &TargetError) {
     let text = format!("{error} {error:?}");
     assert!(!text.contains("canary"), "{text}");

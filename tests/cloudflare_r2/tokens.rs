@@ -1,4 +1,4 @@
-//! Tokens that are made, proven, found again and deleted.
+//! Tests of creating, proving, finding and deleting tokens.
 
 use chrono::TimeDelta;
 use keyturn::secret_value::SecretValue;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::scene::{ACCOUNT, ADMIN, OWNER, Scene, reason, shared, spec};
 
-/// In milliseconds: R2 has not heard of a token for as long as the test lets it.
+/// Milliseconds for which R2 does not know a new token, unless the test says otherwise.
 const HOUR: i64 = 3_600_000;
 
 #[tokio::test]
@@ -37,7 +37,7 @@ async fn a_token_ends_by_itself_and_is_for_its_buckets_only() {
     let target = scene.target();
     let login = target.issue(1).await.unwrap();
     let token = scene.cloudflare.tokens(ACCOUNT).remove(0);
-    // keyturn asks for the end by its own clock, a moment before the token is made.
+    // keyturn computes the expiry by its own clock, a moment before the token is created.
     let asked_for = token.expires_on.unwrap() - TimeDelta::days(180);
     assert!(asked_for <= token.issued_on && asked_for > token.issued_on - TimeDelta::hours(1), "{asked_for}");
     let resources = &token.policies[0]["resources"];

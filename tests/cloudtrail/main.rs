@@ -1,4 +1,5 @@
-//! The search of an incident over an emulated CloudTrail: the real client, real pages, AWS-shaped events.
+//! Tests the search of an incident with an emulated CloudTrail: the real client, real pages, events in AWS's
+//! format.
 
 mod report;
 
@@ -49,7 +50,7 @@ fn event(id: &str, minutes_ago: i64, name: &str, request: Value) -> Value {
     })
 }
 
-/// Reads to the end, patiently; answers how many pages it took.
+/// Reads to the end, with retries. Returns the number of pages.
 async fn read(
     trail: &CloudTrail,
     status: &mut SecretIncidentStatus,
@@ -74,7 +75,7 @@ async fn read(
                 going_on = page.next.map(|token| (query, token));
                 audit::take(status, &page.calls, last, &watched(), &expected, DELAY);
             }
-            // As another process would, it knows no token when it asks again.
+            // Asks again without a token, as another process would.
             Err(TrailError::Throttled { .. }) => {}
             Err(error) => panic!("{error}"),
         }

@@ -1,4 +1,4 @@
-//! The report of an incident, which reads CloudTrail with the credentials of whoever runs it.
+//! Tests the report of an incident, which reads CloudTrail with the credentials of the person who runs it.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ fn read(id: &str, minutes_ago: i64) -> Value {
     event(id, minutes_ago, "GetParameter", json!({"name": PATH}))
 }
 
-/// The report of these secrets, and what is missing in it.
+/// Returns the report of these secrets, and a list of what is missing in it.
 async fn report(
     emulator: &Emulator,
     format: Format,

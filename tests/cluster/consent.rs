@@ -1,4 +1,4 @@
-//! Secrets on a real API server: read where they consent, and of others nothing but the labels.
+//! Tests Secrets on a real API server: those that consent are read; of others only the labels are read.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Leader election against a real API server, whose resourceVersions are what it rests on.
+//! Tests leader election with a real API server, on whose resourceVersions it depends.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::namespace::within;
 
 const NAME: &str = "election";
-/// Within this time whatever is waited for has happened, on the slowest machine.
+/// Longest wait for any event, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn timing(duration: u64, deadline: u64) -> Timing {
@@ -40,7 +40,8 @@ async fn of_many_candidates_that_start_at_once_one_leads() {
             tokio::spawn(async move {
                 let heartbeat = Heartbeat::default();
                 let acquired = candidate.acquire(&heartbeat);
-                // The others wait for an hour: they are cut off once every one of them had a few tries.
+                // The others would wait for an hour, so they are stopped after every one of them has made a
+                // few attempts.
                 tokio::time::timeout(Duration::from_secs(5), acquired).await.is_ok().then_some(candidate)
             })
         });
@@ -77,7 +78,7 @@ async fn a_lease_that_is_given_back_passes_on_long_before_it_runs_out() {
 #[ignore = "needs the world"]
 async fn when_a_silent_leader_is_replaced_it_has_stopped_leading_before() {
     within("lease-silent", |client, namespace| async move {
-        // Never renewed: as if its process were stopped.
+        // This one is never renewed, as if its process were stopped.
         let mut silent = candidate(&client, &namespace, "silent", timing(3, 2));
         silent.acquire(&Heartbeat::default()).await;
         let mut next = candidate(&client, &namespace, "next", timing(3, 2));
@@ -85,7 +86,7 @@ async fn when_a_silent_leader_is_replaced_it_has_stopped_leading_before() {
         tokio::time::timeout(PATIENCE, next.acquire(&heartbeat)).await.expect("nobody took over");
         assert!(!silent.leadership().is_leader());
         assert!(next.leadership().is_leader());
-        // And when it comes to, it learns that it has lost.
+        // When it continues, it learns that it has lost the lease.
         let (_stop, mut stopped) = watch::channel(false);
         let kept = silent.keep(&mut stopped, &Heartbeat::default()).await;
         assert!(matches!(kept, Err(LeaseError::Lost { .. })), "{kept:?}");

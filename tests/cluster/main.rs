@@ -1,4 +1,4 @@
-//! What only a real API server can show. Run against the world: `dev/world up`, `eval "$(dev/world env)"`, then
+//! Tests that need a real API server. Run them in the world: `dev/world up`, `eval "$(dev/world env)"`, then
 //! `cargo test --test cluster -- --ignored`.
 
 mod consent;
@@ -9,7 +9,7 @@ mod reading;
 mod rights;
 mod schema;
 
-/// A client of the cluster that KUBECONFIG names.
+/// Returns a client of the cluster that KUBECONFIG names.
 async fn client() -> kube::Client {
     assert!(
         std::env::var_os("KUBECONFIG").is_some(),

@@ -1,10 +1,10 @@
-//! A namespace of its own for a test, deleted when the test has ended, however it did.
+//! A separate namespace for a test, deleted at the end of the test, even if it fails.
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 
-/// Runs a test in a fresh namespace.
+/// Runs a test in a new namespace.
 pub async fn within<F>(what: &str, test: impl FnOnce(kube::Client, String) -> F)
 where
     F: Future<Output = ()> + Send + 'static,

@@ -1,4 +1,4 @@
-//! A person's own shell: KUBECONFIG and the variables that are about proxies. The cluster is this file.
+//! Tests a person's own shell: KUBECONFIG and the proxy variables. This file plays the cluster.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -11,15 +11,15 @@ use serde_json::json;
 const OPEN: &str = "200 OK";
 const SHUT: &str = "503 Service Unavailable";
 
-/// An HTTP proxy, and behind it an API server that speaks plain HTTP and has one SecretIncident.
+/// An HTTP proxy with an API server behind it that speaks plain HTTP and has one SecretIncident.
 struct Proxy {
     port: u16,
-    /// First lines of what was asked, in order.
+    /// First lines of the requests, in order.
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Proxy {
-    /// Starts one that answers so to `CONNECT`.
+    /// Starts a proxy that answers `CONNECT` with this text.
     fn start(answer: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -27,7 +27,7 @@ impl Proxy {
         let heard = asked.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                // Whoever hangs up in the middle has nothing to be answered.
+                // A client that disconnects in the middle needs no answer.
                 let _ = serve(&stream.unwrap(), answer, &heard);
             }
         });
@@ -74,7 +74,7 @@ fn serve(mut stream: &TcpStream, answer: &str, heard: &Mutex<Vec<String>>) -> st
     }
 }
 
-/// Runs `keyturn incident report` with a kubeconfig that has this cluster, and these variables.
+/// Runs `keyturn incident report` with a kubeconfig that contains this cluster, and with these variables.
 fn report(cluster: &str, variables: &[(&str, String)]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let kubeconfig = folder.path().join("config");
@@ -118,7 +118,7 @@ fn the_environments_proxy_is_asked_unless_no_proxy_names_the_api_server() {
         let proxy = Proxy::start(SHUT);
         let variables =
             [("HTTPS_PROXY", format!("http://127.0.0.1:{}", proxy.port)), ("NO_PROXY", no_proxy.to_owned())];
-        // The proxy is shut and api.invalid is nobody's name: neither way leads to a report.
+        // The proxy is closed and api.invalid does not exist, so neither way leads to a report.
         assert!(!report(cluster, &variables).status.success());
         assert_eq!(proxy.asked(), expected, "NO_PROXY={no_proxy}");
     }

@@ -1,4 +1,4 @@
-//! What a person reads: the columns of `kubectl get`, and `kubectl explain` for every field.
+//! Tests what a person reads: the columns of `kubectl get`, and `kubectl explain` for every field.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -17,7 +17,7 @@ fn kubectl(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The headers of `kubectl get`, which shows none where there is no object.
+/// Returns the headers of `kubectl get`, which prints none if there is no object.
 fn headers(kind: &str, namespace: &str, wide: bool) -> Vec<String> {
     let format = if wide { "wide" } else { "" };
     let table = kubectl(&["get", kind, "-n", namespace, "-o", format]);
@@ -73,7 +73,7 @@ async fn the_columns_are_the_ones_that_a_person_looks_for() {
         assert_eq!(headers("secretincidents", &namespace, false), incidents);
         let more = ["AUDIT", "MESSAGE"];
         assert_eq!(headers("secretincidents", &namespace, true), [&incidents[..], &more].concat());
-        // The short names, and all kinds at once by their category.
+        // Includes the short names, and all kinds together by their category.
         for name in ["msec", "dhost", "sinc", "keyturn"] {
             assert!(headers(name, &namespace, false).contains(&"AGE".to_owned()), "{name}");
         }
@@ -81,7 +81,8 @@ async fn the_columns_are_the_ones_that_a_person_looks_for() {
     .await;
 }
 
-/// What the API server serves of a field, which is what `kubectl explain` reads: every field below it has a description.
+/// Checks what the API server serves for a field, which `kubectl explain` reads: every field below it has a
+/// description.
 fn described(place: &str, schema: &JSONSchemaProps, served: &Value, names: &mut BTreeSet<String>) {
     let (schema, served) = match &schema.items {
         Some(JSONSchemaPropsOrArray::Schema(items)) => (items.as_ref(), &served["items"]),

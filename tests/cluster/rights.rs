@@ -1,5 +1,5 @@
-//! What the controller's account may do, as installed by the chart: its roles, and the admission policies that say what
-//! roles cannot.
+//! Tests the rights of the controller's account as the chart installs it: its roles, and the admission policies for
+//! what roles cannot express.
 
 use std::collections::BTreeSet;
 
@@ -22,14 +22,15 @@ use crate::namespace::within;
 const NAMESPACE: &str = "keyturn-system";
 const ACCOUNT: &str = "keyturn";
 
-/// A client that is the controller to the API server.
+/// Returns a client with the controller's identity.
 async fn controller() -> Client {
     let mut config = Config::infer().await.unwrap();
     config.auth_info.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}"));
     Client::try_from(config).unwrap()
 }
 
-/// What `kubectl auth can-i --list` shows, but for the questions about itself that everybody may ask.
+/// Returns the rights that `kubectl auth can-i --list` shows, except for the questions about itself that everybody may
+/// ask.
 async fn rights(namespace: &str) -> BTreeSet<String> {
     let reviews: Api<SelfSubjectRulesReview> = Api::all(controller().await);
     let review = serde_json::from_value(json!({"spec": {"namespace": namespace}})).unwrap();
@@ -48,7 +49,7 @@ async fn rights(namespace: &str) -> BTreeSet<String> {
     found
 }
 
-/// Binds the chart's role for a namespace in it, as conditions tell a person to.
+/// Binds the chart's role for a namespace there, as conditions tell a person to do.
 async fn bind(client: &Client, namespace: &str) {
     let binding = json!({
         "metadata": {"name": "keyturn-namespace"},
@@ -70,7 +71,7 @@ async fn in_a_namespace_that_no_grant_names_it_has_to_do_with_its_own_kinds_only
         for kind in ["managedsecrets", "dockerhosts", "secretincidents"] {
             expected.insert(format!("update {kind}/status.keyturn.dev"));
         }
-        // The finalizer; a policy keeps it from all else.
+        // This right is for the finalizer; a policy denies every other use of it.
         expected.insert("patch managedsecrets.keyturn.dev".to_owned());
         assert_eq!(rights(&namespace).await, expected);
         for other in ["kube-system", "default"] {
@@ -89,7 +90,7 @@ async fn in_a_namespace_that_no_grant_names_it_has_to_do_with_its_own_kinds_only
     .await;
 }
 
-/// The Job that keyturn makes for a host, with the image that the installed controller gives to its Jobs.
+/// Returns the Job that keyturn creates for a host, with the image that the installed controller gives to its Jobs.
 fn job(namespace: &str, image: &str) -> (Job, Secret) {
     let host = json!({
         "apiVersion": "keyturn.dev/v1alpha1",
@@ -137,7 +138,7 @@ async fn image_of_jobs(client: &Client) -> String {
     variables.into_iter().find(|variable| variable.name == "KEYTURN_JOB_IMAGE").unwrap().value.unwrap()
 }
 
-/// What a policy or a role says against a creation; nothing is created.
+/// Returns the reason why a policy or a role refuses a creation; nothing is created.
 async fn against<K>(api: &Api<K>, object: &Value) -> Option<String>
 where
     K: Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
@@ -150,7 +151,7 @@ where
     }
 }
 
-/// Pod templates that somebody who has taken the controller over would like to run.
+/// Returns pod templates that an attacker who controls keyturn would like to run.
 fn planted() -> Vec<(&'static str, Value, &'static str)> {
     let pod = "/spec/template/spec";
     let container = "/spec/template/spec/containers/0";
@@ -196,14 +197,14 @@ fn planted() -> Vec<(&'static str, Value, &'static str)> {
         ),
         (at(pod, "volumes/0/secret/secretName"), json!("somebodys"), "a Secret of its own"),
         (at(container, "envFrom"), json!([{"secretRef": {"name": "x"}}]), "holds nothing of other objects"),
-        // Those of the template are taken where there is none.
+        // Without these, those of the template count.
         ("/metadata/labels", json!({"app": "web"}), "its own Jobs only"),
         ("/metadata/ownerReferences", json!(null), "its own Jobs only"),
         ("/spec/template/metadata/labels", json!({}), "network policies know them"),
     ]
 }
 
-/// The object with one field changed; `-` is a further item of a list.
+/// Returns the object with one field changed; `-` appends an item to a list.
 fn with(object: &Job, path: &str, value: Value) -> Value {
     let mut object = serde_json::to_value(object).unwrap();
     let (parent, field) = path.rsplit_once('/').unwrap();
@@ -225,7 +226,7 @@ async fn the_jobs_that_it_makes_are_taken_from_it_and_no_others() {
         let account = controller().await;
         let jobs: Api<Job> = Api::namespaced(account.clone(), &namespace);
         let own = serde_json::to_value(&job).unwrap();
-        // A role that was bound a moment ago, and a policy, count once the API server has noticed.
+        // A new role binding, and a policy, take effect once the API server has noticed them.
         let mut said = against(&jobs, &own).await;
         for _ in 0..100 {
             if said.is_none() {

@@ -1,6 +1,7 @@
-//! The API server takes what is right and refuses what is malformed, with a message that says what to write instead.
+//! Tests that the API server accepts valid objects and refuses malformed ones, with a message that says what to
+//! write instead.
 //!
-//! Everything is a dry run, but for one object that is updated.
+//! Everything is a dry run, except for one object that is updated.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
 
-/// An object that is right; cases change it.
+/// Returns a valid object, which cases change.
 fn sound(kind: &str) -> Value {
     let spec = match kind {
         "ManagedSecret" => json!({
@@ -39,7 +40,7 @@ fn sound(kind: &str) -> Value {
     json!({"apiVersion": "keyturn.dev/v1alpha1", "kind": kind, "metadata": {"name": "schema-test"}, "spec": spec})
 }
 
-/// An object with one field changed; `null` removes it.
+/// Returns an object with one field changed; `null` removes the field.
 fn with(kind: &str, pointer: &str, value: Value) -> Value {
     let mut object = sound(kind);
     let mut place = &mut object;
@@ -62,7 +63,7 @@ fn api(client: &kube::Client, kind: &str, namespace: &str) -> Api<DynamicObject>
     }
 }
 
-/// What the API server says about an object; nothing where it takes it.
+/// Returns the API server's error about an object; `None` if it accepts the object.
 async fn answer(client: &kube::Client, object: &Value) -> Option<String> {
     let kind = object["kind"].as_str().unwrap();
     let dry = PostParams { dry_run: true, ..PostParams::default() };
@@ -203,7 +204,7 @@ fn accepted() -> Vec<Case> {
                 "[h]:2222 ssh-rsa AAAA comment"
             ]),
         ),
-        // As ssh-keyscan prints it, whole or line by line, and as a file from a Windows machine has it.
+        // These are in the format of ssh-keyscan, complete or line by line, and of a file from a Windows machine.
         (
             h,
             "spec.ssh.knownHosts",
@@ -240,7 +241,8 @@ fn accepted() -> Vec<Case> {
 
 const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 
-/// A sound spec of an R2 key pair with some fields of its source and some of its own changed; `null` removes one.
+/// Returns a valid spec of an R2 key pair with some fields of its source and some of its own changed; `null` removes
+/// a field.
 fn r2(source: Value, spec: Value) -> Value {
     let merged = |mut base: Value, changes: &Value| {
         for (name, value) in changes.as_object().unwrap() {
@@ -263,7 +265,7 @@ fn r2(source: Value, spec: Value) -> Value {
     merged(base, &spec)
 }
 
-/// A sound Postgres source with some fields changed; `null` removes one.
+/// Returns a valid Postgres source with some fields changed; `null` removes a field.
 fn postgres(fields: Value) -> Value {
     let mut source = json!({"host": "db.internal", "database": "shop"});
     for (name, value) in fields.as_object().unwrap() {
@@ -466,10 +468,10 @@ fn refused() -> Vec<Refusal> {
         (h, "spec.ssh.knownHosts", json!([" ", ""]), key),
         (h, "spec.ssh.knownHosts", json!(["# shop.example ssh-ed25519 AAAA"]), key),
         (h, "spec.ssh.knownHosts", json!(["# a ssh-rsa AAAA\r\n \t# b ssh-rsa AAAA\n\n"]), key),
-        // A quoted text in YAML: its two lines have become one comment.
+        // A quoted text in YAML turns its two lines into one comment.
         (h, "spec.ssh.knownHosts", json!(["# a:22 SSH-2.0-OpenSSH_9.9 a ssh-ed25519 AAAA"]), key),
         (h, "spec.ssh.knownHosts", json!(["ssh-ed25519 AAAA"]), key),
-        // The most that the rule may have to read.
+        // This is the longest text that the rule may have to read.
         (h, "spec.ssh.knownHosts", json!(vec!["# a b c\n".repeat(1024); 64]), key),
         (h, "spec.ssh.knownHosts", json!(["a ssh-ed25519 AAAA".repeat(500)]), "may not be more than 8192"),
         (h, "spec.docker.composeProject", json!("Shop"), "must be the name of a compose project"),
@@ -567,7 +569,7 @@ fn pair(names: [&str; 2], owner: &str) -> Value {
     json!({"alternatingRoles": {"names": names, "owner": owner}, "adminSecretRef": {"name": "db-admin"}})
 }
 
-/// What an update of a stored object is refused for.
+/// Returns the updates of a stored object that are refused.
 fn fixed() -> Vec<(Value, &'static str)> {
     let paths = "the paths of ssm.parameters cannot be changed";
     let region = "ssm.region cannot be changed, set or removed after creation";
@@ -623,7 +625,7 @@ async fn updates(client: kube::Client, namespace: String) {
     let secrets = api(&client, "ManagedSecret", &namespace);
     let stored = |name: &str, region: Option<&str>| {
         let mut object = with("ManagedSecret", "metadata.name", json!(name));
-        // Nothing grants this namespace anything either.
+        // Nothing grants rights to this namespace either.
         object["spec"]["suspend"] = true.into();
         match region {
             Some(region) => object["spec"]["ssm"]["region"] = region.into(),
@@ -636,7 +638,7 @@ async fn updates(client: kube::Client, namespace: String) {
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
 
     let seen = secrets.get("without").await.unwrap();
-    // The controller may have seen it by now, where it runs.
+    // If the controller runs, it may have reconciled the object by now.
     assert!(seen.data["status"]["observedGeneration"].is_number(), "{:?}", seen.data["status"]);
 
     for (patch, message) in fixed() {
@@ -666,7 +668,7 @@ async fn updates(client: kube::Client, namespace: String) {
     }
 }
 
-/// Runs without a cluster: no rule may come without a case that breaks it.
+/// Needs no cluster: every rule must have a case that breaks it.
 #[test]
 fn every_rule_of_the_schema_is_broken_by_a_case() {
     let mut rules: BTreeMap<String, String> = BTreeMap::new();

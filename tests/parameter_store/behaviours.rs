@@ -1,4 +1,4 @@
-//! The contract: what every SSM does for keyturn.
+//! The contract: the behaviour of every SSM that keyturn needs.
 
 use std::collections::BTreeSet;
 
@@ -178,7 +178,7 @@ pub async fn a_stamp_that_keyturn_did_not_make_is_a_claim(ssm: &Endpoint) {
     store.create(NewVersion { stamp: Some(stamp(1)), ..write(&path, &drawn, "by hand") }).await.unwrap();
     let shown = ssm.client().get_parameter_history().name(&path).send().await.unwrap();
     let genuine = shown.parameters()[0].description().unwrap().to_owned();
-    // As whoever may write the parameter would: the next number, and a time of his choice.
+    // An attacker who may write the parameter would use the next number and a time of their choice.
     let forged = genuine.replace(" v=1 at=2026", " v=2 at=2036");
     assert_ne!(forged, genuine);
     assert_eq!(store.overwrite(write(&path, &theirs, &forged)).await, Ok(2));
@@ -188,7 +188,7 @@ pub async fn a_stamp_that_keyturn_did_not_make_is_a_claim(ssm: &Endpoint) {
     assert_eq!((&history[1].stamp, &history[1].claim, history[1].text.as_str()), (&None, &claim, "by hand"));
     let listed = store.list(std::slice::from_ref(&path)).await.unwrap();
     assert_eq!(listed[0].latest.claim, claim, "the listing alone shows it");
-    // A parameter that is created again begins with the same number: only its value tells.
+    // A parameter that is created again begins with the same number, so only its value shows the difference.
     store.delete(&path).await.unwrap();
     store.create(write(&path, &theirs, &genuine)).await.unwrap();
     let latest = store.history(&path).await.unwrap().pop().unwrap();
@@ -196,7 +196,7 @@ pub async fn a_stamp_that_keyturn_did_not_make_is_a_claim(ssm: &Endpoint) {
     store.delete(&path).await.unwrap();
     store.create(write(&path, &drawn, &genuine)).await.unwrap();
     assert_eq!(store.history(&path).await.unwrap()[0].stamp, Some(stamp(1)), "that is what keyturn made");
-    // Without its key keyturn takes nothing for its own.
+    // Without its key keyturn treats no version as its own.
     let other = ssm.store_of("/keyturn/another");
     assert_eq!(other.history(&path).await.unwrap()[0].claim, claim);
 }
@@ -209,7 +209,7 @@ pub async fn a_stamp_of_an_earlier_release_counts_from_before_the_key(ssm: &Endp
     assert!(store.history(&old).await.unwrap()[0].stamp.is_some());
     let key = store.history(&seal::key_path(staging.trim_end_matches('/'))).await.unwrap();
     assert_eq!(key.len(), 1, "the first look has made it");
-    // Not within the unit in which SSM tells the time.
+    // The times must differ in the unit in which SSM reports them.
     loop {
         store.create(write(&new, &value("x"), genuine)).await.unwrap();
         if store.history(&new).await.unwrap()[0].modified > key[0].modified {

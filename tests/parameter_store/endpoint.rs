@@ -1,4 +1,4 @@
-//! Where an SSM answers, and the means to reach it.
+//! An SSM's address, and stores and clients for it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -16,24 +16,24 @@ use keyturn::secret_value::SecretValue;
 use keyturn_aws_emulator::Emulator;
 
 pub const REGION: &str = "us-east-1";
-/// Below it lies the key of the stamps.
+/// The staging path, below which the key of the stamps is.
 pub const STAGING: &str = "/keyturn/test";
 pub const SESSION_TOKEN: &str = "session-token-canary-5d1e";
 
-/// Fast enough never to be felt.
+/// Rates that never slow down a test.
 pub const UNLIMITED: Rates = {
     let rate = Rate { per_second: 100_000.0, burst: 100_000 };
     Rates { put: rate, delete: rate, read: rate, describe: rate }
 };
 
-/// For calls that are meant to time out.
+/// Limits for calls that must time out.
 pub const HASTY: CallLimits = CallLimits {
     connect: Duration::from_millis(250),
     attempt: Duration::from_millis(500),
     total: Duration::from_millis(1500),
 };
 
-/// For calls that are meant to give up soon, though not on an answer that is only slow.
+/// Limits for calls that must fail soon, but not because an answer is merely slow.
 pub const BRIEF: CallLimits = CallLimits {
     connect: Duration::from_secs(1),
     attempt: Duration::from_secs(10),
@@ -55,7 +55,7 @@ impl Endpoint {
         Self { url: url.to_owned(), folder: format!("/contract/{test}/") }
     }
 
-    /// The test's folder, with its closing slash.
+    /// Returns the test's folder, with its closing slash.
     pub fn folder(&self) -> &str {
         &self.folder
     }
@@ -64,7 +64,7 @@ impl Endpoint {
         format!("{}{name}", self.folder)
     }
 
-    /// A store that is in nobody's way.
+    /// Returns a store without tight limits.
     pub fn store(&self) -> Arc<dyn ParameterStore> {
         self.store_with(CallLimits::default(), UNLIMITED, SsmCalls::default())
     }
@@ -73,7 +73,7 @@ impl Endpoint {
         Stores::new(self.config(), STAGING, limits, rates, calls).region(REGION)
     }
 
-    /// A store of an installation of its own.
+    /// Returns a store of a separate installation.
     pub fn store_of(&self, staging: &str) -> Arc<dyn ParameterStore> {
         Stores::new(self.config(), staging, CallLimits::default(), UNLIMITED, SsmCalls::default())
             .region(REGION)
@@ -84,7 +84,7 @@ impl Endpoint {
             .region(region)
     }
 
-    /// The SDK itself, to see or do what the port does not.
+    /// Returns the SDK's client, for what the port does not offer.
     pub fn client(&self) -> aws_sdk_ssm::Client {
         aws_sdk_ssm::Client::new(&self.config())
     }
@@ -105,7 +105,7 @@ pub fn value(text: &str) -> SecretValue {
     SecretValue::new(text.to_owned())
 }
 
-/// A write without a stamp, and without a key of its own.
+/// Returns a write without a stamp and without a KMS key.
 pub fn write<'a>(path: &'a str, value: &'a SecretValue, text: &str) -> NewVersion<'a> {
     NewVersion { path, value, text: text.to_owned(), stamp: None, kms_key_id: None }
 }
@@ -152,7 +152,7 @@ impl Moto {
             });
         let output = BufReader::new(server.stderr.take().expect("its stderr is piped"));
         let (send, url) = mpsc::channel();
-        // Reads on to the end, so that moto's access log never fills the pipe.
+        // Reads to the end, so that moto's access log never fills the pipe.
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 if let Some(url) = line.split("Running on ").nth(1) {
@@ -169,7 +169,8 @@ impl Moto {
         moto
     }
 
-    /// moto loads a service when it is first asked, which takes longer on a busy machine than a call of ours may.
+    /// Sends a first request: moto loads a service at its first request, which takes longer on a busy machine
+    /// than a call of ours may.
     fn warm_up(&self) {
         let address = self.url.trim_start_matches("http://");
         let mut stream = TcpStream::connect(address).expect("moto serves where it says");

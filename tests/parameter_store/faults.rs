@@ -1,4 +1,4 @@
-//! Every way in which a call can fail, and what keyturn makes of it: what was sent, how often, and what it may believe.
+//! Tests every way in which a call can fail: what keyturn sends, how often, and what it concludes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::endpoint::{BRIEF, Endpoint, HASTY, Moto, REGION, STAGING, UNLIMITED, 
 
 const PATH: &str = "/musehub/A";
 
-/// An emulator with one parameter, and an empty log.
+/// Returns an emulator with one parameter and an empty log.
 async fn seeded() -> (Emulator, Endpoint) {
     let emulator = emulator().await;
     let ssm = Endpoint::new(&emulator.url(), "faults");
@@ -200,10 +200,10 @@ async fn bad_credentials_are_denied_with_what_to_check() {
     }
 }
 
-/// A source of credentials that has none to give.
+/// A source of credentials that has none.
 #[derive(Debug)]
 struct NoCredentials {
-    /// There may be some later.
+    /// True if it may have credentials later.
     for_now: bool,
 }
 

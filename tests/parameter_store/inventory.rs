@@ -1,4 +1,4 @@
-//! The shared inventory: what a refresh costs, and what a failed one leaves.
+//! Tests the shared inventory: the cost of a refresh, and the state after a failed one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::endpoint::{Endpoint, emulator, value, write};
 
-/// Long enough that no test sees it come round.
+/// An interval that is never over within a test.
 const NEVER: Duration = Duration::from_secs(86_400);
 
 struct Watched {
@@ -22,7 +22,8 @@ struct Watched {
     poller: JoinHandle<()>,
 }
 
-/// 120 parameters in a folder, three more elsewhere, and an inventory that has seen what is wanted.
+/// Sets up 120 parameters in a folder, three more elsewhere, and an inventory that has listed the wanted
+/// ones.
 async fn watched(wanted: &[&str]) -> Watched {
     let emulator = emulator().await;
     let ssm = Endpoint::new(&emulator.url(), "inventory");
@@ -41,7 +42,7 @@ async fn watched(wanted: &[&str]) -> Watched {
     Watched { emulator, ssm, view, poller }
 }
 
-/// Operations in the log, and how often each.
+/// Returns the operations in the log, each with its number of calls.
 fn operations(emulator: &Emulator) -> Vec<(String, usize)> {
     let calls = emulator.calls();
     let kinds: BTreeSet<String> = calls.iter().map(|call| call.operation.clone()).collect();

@@ -1,4 +1,4 @@
-//! I7: no value in any error, metric or log, at any level. What a person may switch on is switched on.
+//! I7: no value in any error, metric or log, at any level. Everything that a person may enable is enabled.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -37,10 +37,10 @@ fn every_fault() -> Vec<Fault> {
     ]
 }
 
-/// Everything that a store says while each fault hits each call that carries or returns a value.
+/// Returns all messages of a store while each fault hits each call that carries or returns a value.
 async fn provoke(emulator: &Emulator, ssm: &Endpoint) -> String {
     let calls = SsmCalls::default();
-    // Gives up early: what counts is what it says then.
+    // The call gives up early, since only its message counts.
     let limits = CallLimits { total: Duration::from_millis(300), ..HASTY };
     let store = ssm.store_with(limits, UNLIMITED, calls.clone());
     let mut said = String::new();
@@ -54,7 +54,8 @@ async fn provoke(emulator: &Emulator, ssm: &Endpoint) -> String {
             store.read("/a", Some(1)).await.map(drop).unwrap_err(),
         ];
         for error in errors {
-            // The canary in a read's own message is the emulator's doing: a read carries no value to be quoted.
+            // The emulator puts the canary into a read's own message: a real read carries no value that could
+            // be quoted.
             if !error.to_string().contains("GetParameter") {
                 said.push_str(&format!("{error}\n{error:?}\n{}\n", error.reason()));
             }
@@ -102,7 +103,7 @@ impl<'a> MakeWriter<'a> for Captured {
     }
 }
 
-/// What is logged at TRACE, the SDK included, while a value is written and read.
+/// Returns the log at TRACE, including the SDK's, while a value is written and read.
 async fn logged(also: impl FnOnce()) -> String {
     let emulator = emulator().await;
     let ssm = Endpoint::new(&emulator.url(), "logs");
@@ -114,7 +115,7 @@ async fn logged(also: impl FnOnce()) -> String {
         .finish();
     let store = ssm.store();
     let secret = value(CANARY);
-    // The runtime of a test has one thread, which is where the subscriber listens.
+    // The runtime of a test has one thread, and the subscriber is set for that thread.
     let guard = tracing::subscriber::set_default(subscriber);
     also();
     store.create(write("/a", &secret, "")).await.unwrap();

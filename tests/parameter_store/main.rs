@@ -1,5 +1,6 @@
-//! What keyturn relies on in Parameter Store, checked through its own adapter against two SSMs: the emulator in
-//! `dev/aws-emulator` and moto. What only the emulator can do, faults above all, follows in modules of its own.
+//! Tests what keyturn needs of Parameter Store through its own adapter with two SSMs: the emulator in
+//! `dev/aws-emulator` and moto. Tests that only the emulator supports, above all those of faults, are in
+//! separate modules.
 //!
 //! moto is started from `KEYTURN_MOTO_SERVER`, or `moto_server` on the PATH; without it these tests fail.
 
@@ -10,7 +11,7 @@ mod inventory;
 mod leaks;
 mod rules;
 
-/// Each behaviour as a test of its own against each SSM.
+/// Creates a test of each behaviour for each SSM.
 macro_rules! contract {
     ($($behaviour:ident),* $(,)?) => {
         mod emulator {

@@ -1,4 +1,4 @@
-//! AWS's rules that moto does not have: what is refused, and what the refusal tells a person.
+//! Tests AWS's rules that moto does not have: the refused requests, and the messages of the refusals.
 
 use aws_sdk_ssm::types::{ParameterTier, ParameterType};
 use keyturn::parameter_store::{Created, NewVersion, StoreError};

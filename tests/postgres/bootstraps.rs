@@ -1,4 +1,4 @@
-//! Owner and pair are made from a role that is in use, which goes on to work meanwhile.
+//! Tests the creation of owner and pair from a role that is in use, and that keeps working meanwhile.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use keyturn::target::{Claim, Login, SetUp, Target};
 use crate::scene::{Scene, accepted, login, password};
 use crate::server::Server;
 
-/// One of everything that can belong to a role.
+/// One object of every type that can belong to a role.
 const SCHEMA: &str = r#"
     CREATE SCHEMA shop;
     CREATE TABLE orders (id serial PRIMARY KEY, at timestamptz DEFAULT now(), label text GENERATED ALWAYS AS ('x') STORED);
@@ -39,7 +39,7 @@ const SCHEMA: &str = r#"
     SELECT lo_create(0);
 "#;
 
-/// What the application does: it must work before and after, as whichever role.
+/// The statements of the application: they must work before and after, under every role.
 const USE: &str = "
     INSERT INTO orders DEFAULT VALUES; SELECT * FROM seen; REFRESH MATERIALIZED VIEW kept; SELECT nextval('free');
     SELECT total(1); SELECT 'good'::mood; ALTER TABLE orders ADD COLUMN c int; ALTER TABLE orders DROP COLUMN c;
@@ -72,7 +72,7 @@ async fn root(scene: &Scene) -> Login {
     root
 }
 
-/// Objects of the database that belong to a role, but for keyturn's.
+/// Returns the objects of the database that belong to a role, except for keyturn's.
 async fn owned(scene: &Scene, role: &str) -> Vec<String> {
     let mut parts = vec![
         "SELECT 'the database' FROM pg_database WHERE datdba = r AND datname = current_database()".to_owned(),
@@ -109,7 +109,7 @@ async fn set_up(target: &Postgres, scene: &Scene, from: &str) -> SetUp {
     assert!(before.len() > 30, "{from} owns {before:?}");
     let plan = target.set_up(BootstrapMode::Plan).await.unwrap();
     assert_eq!(owned(scene, from).await, before, "a plan changes nothing");
-    // Two controllers at once: one does it, and nothing is left for the other.
+    // Two controllers at once: one does the work, and nothing is left for the other.
     let (one, other) = tokio::join!(target.set_up(BootstrapMode::Apply), target.set_up(BootstrapMode::Apply));
     let (one, other) = (one.unwrap(), other.unwrap());
     let (done, nothing) = if one.statements.is_empty() { (other, one) } else { (one, other) };
@@ -172,7 +172,7 @@ pub async fn a_role_in_use_becomes_an_owner_and_a_pair_and_goes_on_to_work(serve
         target.retire(id, &old.username, Claim::Name).await.unwrap();
         assert!(!accepted(&target, &old).await && accepted(&target, &new).await);
     }
-    // What is made from now on is for the same others as before, and belongs to the owner.
+    // Objects that are created from now on have the same privileges as before, and belong to the owner.
     let of = async |role: &str| -> Vec<String> {
         let query = format!(
             "SELECT ARRAY(SELECT format('%s %s %s %s', defaclobjtype, defaclnamespace, privilege_type,
@@ -209,11 +209,11 @@ pub async fn the_bootstrap_superuser_of_the_official_image_hands_its_objects_ove
     );
     let new = login(&scene.role("a"), &password());
     target.install(1, &new, &[]).await.unwrap();
-    // The superuser could read what belongs to others without a grant.
+    // The superuser could read other roles' objects without a grant.
     scene.sql("GRANT SELECT, UPDATE ON others TO app_owner").await;
     use_it(&scene, &new).await;
 
-    // What it makes meanwhile moves the next time.
+    // Objects that the old role creates in the meantime move at the next time.
     scene.sql("CREATE TABLE late (id int)").await;
     let late = target.set_up(BootstrapMode::Apply).await.unwrap();
     let d = &scene.database;

@@ -1,4 +1,4 @@
-//! Passwords are changed, and only by who may.
+//! Tests that passwords are changed, and only by roles that may change them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,12 +31,12 @@ pub async fn the_administrator_changes_a_roles_password_and_the_old_one_is_gone(
 pub async fn a_role_without_an_administrator_changes_its_own_password(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let (role, old, new) = (scene.role("self"), password(), password());
-    // A default role would keep it from its own password.
+    // A default role would not allow it to change its own password.
     scene.sql(&format!("CREATE ROLE {role} LOGIN PASSWORD '{old}'; CREATE ROLE {role}_other; GRANT {role}_other TO {role}; ALTER ROLE {role} SET role = '{role}_other'")).await;
     let target = scene.without_admin(&scene.single(&role));
     let own = [login(&role, &password()), login(&role, &old)];
     let new = login(&role, &new);
-    // The second time only the new one works, as after an answer that was lost.
+    // The second time only the new password works, as after a lost answer.
     for _ in 0..2 {
         target.install(1, &new, &own).await.unwrap();
         assert!(accepted(&target, &new).await);
@@ -55,7 +55,7 @@ pub async fn a_role_without_an_administrator_changes_its_own_password(server: Ar
 pub async fn a_role_without_an_administrator_sees_and_ends_its_own_sessions(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let (role, old) = (scene.role("self"), password());
-    // As its default role it would see none.
+    // With its default role it would see no sessions.
     scene.sql(&format!("CREATE ROLE {role} LOGIN PASSWORD '{old}'; CREATE ROLE {role}_other; GRANT {role}_other TO {role}; ALTER ROLE {role} SET role = '{role}_other'")).await;
     let target = scene.without_admin(&scene.single(&role));
     let (old, new) = (login(&role, &old), login(&role, &password()));
@@ -66,7 +66,7 @@ pub async fn a_role_without_an_administrator_sees_and_ends_its_own_sessions(serv
     let thief = tokio::spawn(connection);
     target.install(1, &new, &[old]).await.unwrap();
 
-    // A session of ours that has just been closed may be seen for a moment.
+    // A session of ours may remain visible for a moment after it was closed.
     let shows = async |wanted: &[&str], why: &str| {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
@@ -130,7 +130,7 @@ pub async fn of_two_roles_one_is_let_in_while_the_other_goes_on_and_then_is_shut
     config.password(a.password.expose()).application_name("the app");
     let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
     let session = tokio::spawn(connection);
-    // A bystander must not be touched.
+    // A role that is not concerned must not be touched.
     let superuser = scene.server.superuser(&scene.database).await;
 
     for _ in 0..2 {
@@ -170,7 +170,7 @@ pub async fn an_older_rotation_and_another_secret_are_refused_by_the_fence(serve
     assert!(taken.message.contains("world/ns/secret"), "{taken}");
     assert!(accepted(&target, &new).await);
 
-    // The remedy that the message names works.
+    // The remedy in the message works.
     let remedy = taken.message.split("run: ").nth(1).unwrap();
     scene.sql(remedy).await;
     other.install(1, &login(&role, &password()), &[]).await.unwrap();
@@ -182,7 +182,7 @@ pub async fn many_installs_at_once_end_with_one_that_works(server: Arc<Server>) 
     let role = scene.role("app");
     scene.create(&role, &password()).await;
     let target = Arc::new(scene.target(&scene.single(&role)));
-    // The table is made by all of them at once too.
+    // All of them also create the table at the same time.
     let installs = (1..=16).map(|id| {
         let (target, new) = (target.clone(), login(&role, &password()));
         tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! What goes wrong in the middle of a change is told for what it is, and what is said to mend it does.
+//! Tests failures in the middle of a change: the error names the real cause, and its remedy works.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub async fn an_answer_that_is_lost_at_the_commit_leaves_the_outcome_unknown_and
                 error.reason == "OutcomeUnknown" && error.outcome_unknown && !error.permanent,
                 "{error:?}"
             );
-            // The server may need a moment to see that the connection is gone.
+            // The server may need a moment to notice that the connection is closed.
             plain.install(1, if applied { &new } else { &old }, &[]).await.unwrap();
             assert_eq!(accepted(&plain, &new).await, applied, "{commit:?}");
             assert_eq!(accepted(&plain, &old).await, !applied, "{commit:?}");
@@ -59,7 +59,7 @@ pub async fn a_role_that_another_transaction_holds_is_waited_for_and_then_left(s
     assert!(accepted(&target, &new).await);
 }
 
-/// A role, and an administrator without the rights to change it and to end its sessions.
+/// Creates a role, and an administrator without the rights to change it and to end its sessions.
 async fn make_role_that_cannot_be_changed(scene: &Scene, role: &str) {
     let admin = &scene.admin.username;
     scene
@@ -138,7 +138,7 @@ pub async fn superusers_are_touched_only_where_that_is_granted_and_never_shut_ou
         assert_eq!(error.reason, "SuperuserNotAllowed", "{error}");
         assert!(accepted(&target, &old).await);
     }
-    // The runbook's own role is one: it changes its own password, and can be the administrator of itself.
+    // The runbook's own role is a superuser: it changes its own password, and can be its own administrator.
     let role = scene.role("root");
     let spec = scene.single(&role);
     let (first, second) = (login(&role, &password()), login(&role, &password()));
@@ -177,14 +177,14 @@ pub async fn a_fence_that_somebody_else_made_is_not_touched_and_without_one_it_w
     let scene = Scene::new(server).await;
     let (role, d) = (scene.role("app"), scene.database.clone());
     scene.create(&role, &password()).await;
-    // Nobody but the superuser may make it.
+    // Only the superuser may create the table.
     scene.sql("DROP SCHEMA keyturn").await;
     let target = scene.target(&scene.single(&role));
     let new = login(&role, &password());
     target.install(1, &new, &[]).await.unwrap();
     assert!(accepted(&target, &new).await && !target.look().await.unwrap().fenced);
 
-    // Who owns a table decides what runs when it is written, as whoever writes it.
+    // The owner of a table decides what code runs when somebody writes it, with the writer's rights.
     scene
         .sql(&format!(
             "CREATE ROLE {d}_hostile; CREATE SCHEMA keyturn; GRANT ALL ON SCHEMA keyturn TO PUBLIC; \
@@ -238,7 +238,7 @@ pub async fn no_password_is_in_the_servers_log_or_statistics_even_where_statemen
     let logins: Vec<_> = words.iter().map(|word| login(&role, word)).collect();
     target.install(1, &logins[0], &[]).await.unwrap();
     scene.without_admin(&scene.single(&role)).install(2, &logins[1], &[logins[0].duplicate()]).await.unwrap();
-    // A superuser is out of reach: the ALTER itself fails, and the server logs it.
+    // The administrator may not change a superuser: the ALTER itself fails, and the server logs it.
     let root = scene.role("root");
     let admin = Some(scene.administrator());
     let beyond = Postgres::new(&scene.single(&root), scene.direct(), admin, "x".to_owned(), true).unwrap();

@@ -1,4 +1,5 @@
-//! Who is logged in to, and how: nothing of a password is sent to a server that is not proven or asks for another way.
+//! Tests to whom keyturn logs in, and how: it sends nothing of a password to a server that is not proven or demands
+//! another method.
 
 use std::fs;
 use std::net::TcpListener;
@@ -21,7 +22,7 @@ pub async fn nothing_but_scram_is_gone_along_with_and_nothing_of_the_password_is
         [("trust", "without checking the password"), ("password", "in the clear"), ("md5", "MD5")]
     {
         let (role, right) = (scene.role(method), password());
-        // Only for a password stored as MD5 the server asks for MD5.
+        // The server demands MD5 only for a password that is stored as MD5.
         scene
             .sql(&format!(
                 "SET password_encryption = md5; CREATE ROLE {role} LOGIN PASSWORD '{right}'; GRANT by_{method} TO {role}"
@@ -151,7 +152,7 @@ pub async fn a_server_without_tls_or_without_postgres_is_named(server: Arc<Serve
             let _ = stream.read(&mut [0; 64]).await;
             let _ = stream.write_all(answer).await;
         }
-        // The last one is left without an answer.
+        // The last connection gets no answer.
         let (stream, _) = listener.accept().await.unwrap();
         stream
     });
@@ -212,7 +213,7 @@ pub async fn probes_are_run_and_change_nothing(server: Arc<Server>) {
     }
     let error = answer(&[&raises("57SEC")]).await.unwrap_err();
     assert!(error.reason == "ProbeInterrupted" && !error.message.contains("SEC"), "{error}");
-    // That it cannot be told now says nothing about the login.
+    // If the probe cannot be run now, that says nothing about the login.
     let locked = scene.server.superuser(&scene.database).await;
     locked.batch_execute("BEGIN; LOCK TABLE orders").await.unwrap();
     let limits = Limits { lock: Duration::from_millis(100), ..Limits::default() };

@@ -1,7 +1,8 @@
-//! The Postgres target against real servers of every supported version: the same suite on each, with the privileges that
-//! `docs/postgres.md` gives the administrator, and no more.
+//! Tests the Postgres target with real servers of every supported version: the same tests for each, with exactly the
+//! privileges that `docs/postgres.md` gives the administrator.
 //!
-//! Needs the folders of `KEYTURN_POSTGRES` (`eval "$(dev/world env)"`), `openssl`, `sshd`, `pgbouncer`, and as root `setpriv`.
+//! Needs the folders of `KEYTURN_POSTGRES` (`eval "$(dev/world env)"`), `openssl`, `sshd`, `pgbouncer`, and as root
+//! `setpriv`.
 
 mod bootstraps;
 mod changes;
@@ -16,7 +17,7 @@ mod server;
 mod sshd;
 mod tunnels;
 
-/// Each behaviour as a test of its own on each version.
+/// Creates a test of each behaviour for each version.
 macro_rules! on_every_version {
     ($($file:ident::$behaviour:ident),* $(,)?) => {
         on_every_version!(@ postgres_15 15 $($file::$behaviour)*);

@@ -1,4 +1,5 @@
-//! PgBouncer between the application and the server: the application is none the wiser, and keyturn is told to go round.
+//! Tests PgBouncer between the application and the server: the application does not notice a rotation, and keyturn's
+//! error says that it must connect directly.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -15,7 +16,7 @@ use crate::scene::{Scene, accepted, login, password};
 use crate::server::{Server, as_server, give_to_server};
 use crate::sshd::wait_for;
 
-/// A PgBouncer that looks up passwords in the server (`auth_query`) and lends its sessions by transaction.
+/// A PgBouncer that looks up passwords on the server (`auth_query`) and shares its sessions by transaction.
 struct Pooler {
     port: u16,
     child: Child,
@@ -24,7 +25,7 @@ struct Pooler {
 
 impl Pooler {
     async fn start(scene: &Scene) -> Self {
-        // It logs in as one that may read verifiers, the pooler's way of not knowing passwords.
+        // It logs in as a role that may read verifiers, so that the pooler itself needs to know no passwords.
         let user = scene.role("pooler");
         scene.sql(&format!("CREATE ROLE {user} SUPERUSER LOGIN; GRANT by_trust TO {user}")).await;
         let dir = TempDir::new().unwrap();
@@ -70,14 +71,14 @@ pub async fn clients_of_a_pooler_never_fail_while_two_roles_take_turns(server: A
     target.install(1, &first, &[]).await.unwrap();
     let pooler = Pooler::start(&scene).await;
 
-    // keyturn's own sessions do not go through it: their time limits would stay behind in what others are lent.
+    // keyturn's own sessions do not use the pooler: their time limits would remain in sessions that others use.
     let spec = scene.alternating();
     let dial = Arc::new(Direct { host: "127.0.0.1".to_owned(), port: pooler.port });
     let through = Postgres::new(&spec, dial, Some(scene.administrator()), "o".to_owned(), false).unwrap();
     let error = through.try_login(&first).await.unwrap_err();
     assert!(error.reason == "SessionSettingsRefused" && error.permanent, "{error}");
 
-    // What the hosts run, and who uses it.
+    // The login that the hosts run, and the clients that use it.
     let published = Arc::new(Mutex::new(first.duplicate()));
     let stop = Arc::new(AtomicBool::new(false));
     let served: Arc<[AtomicU64; 2]> = Arc::default();
@@ -103,7 +104,7 @@ pub async fn clients_of_a_pooler_never_fail_while_two_roles_take_turns(server: A
             })
         })
         .collect();
-    // A client that was served twice has logged in anew in between.
+    // A client that was served twice has logged in again in between.
     let count = |number: usize| served[number].load(Ordering::Relaxed);
     let some_more = async || {
         let enough = [count(0) + 10, count(1) + 10];
@@ -124,7 +125,7 @@ pub async fn clients_of_a_pooler_never_fail_while_two_roles_take_turns(server: A
         let new = login(&name, &password());
         target.install(id, &new, &[]).await.unwrap();
         *published.lock().unwrap() = new;
-        // As a host proves that it runs the new one.
+        // Simulates the host's proof that it runs the new login.
         some_more().await;
         target.retire(id, &old.username, Claim::Name).await.unwrap();
         target.end_sessions(&old.username, None).await.unwrap();

@@ -8,19 +8,19 @@ use keyturn::target::postgres::{Dial, Wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 
-/// What happens to a COMMIT.
+/// The fate of a COMMIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Commit {
     Passes,
-    /// The connection is cut before it is sent on.
+    /// The connection is cut before the COMMIT is forwarded.
     LostOnTheWay,
-    /// It is sent on, and its answer never comes back.
+    /// The COMMIT is forwarded, and its answer is lost.
     AnswerLost,
-    /// It is sent on only after the server has ended the session.
+    /// The COMMIT is forwarded only after the server has ended the session.
     TooLate,
 }
 
-/// Goes to a port of this machine, remembers what was sent there, and does to a COMMIT what it is told.
+/// Forwards to a port of this machine, records what was sent there, and treats a COMMIT as the test says.
 pub struct Proxy {
     pub port: u16,
     pub commit: Commit,

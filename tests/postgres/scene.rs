@@ -16,7 +16,7 @@ pub fn login(username: &str, password: &str) -> Login {
     Login { username: username.to_owned(), password: SecretValue::new(password.to_owned()) }
 }
 
-/// A password that is nowhere else in the world.
+/// Returns a password that is used nowhere else.
 pub fn password() -> String {
     let mut bytes = [0; 24];
     getrandom::fill(&mut bytes).unwrap();
@@ -27,7 +27,7 @@ pub fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The SQL of the user's page below a heading, with the names of this test.
+/// Returns the SQL of the user's page below a heading, with the names of this test.
 pub fn documented(heading: &str, number: usize) -> String {
     let page = include_str!("../../docs/postgres.md");
     let section = page.split("\n## ").find(|section| section.starts_with(heading)).unwrap();
@@ -42,7 +42,8 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// A database of its own, and the administrator that the user's page describes: no superuser.
+    /// Creates a separate database, and the administrator that the user's page describes, who is not a
+    /// superuser.
     pub async fn new(server: Arc<Server>) -> Self {
         let database = format!("db{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let admin = login(&format!("{database}_admin"), &password());
@@ -52,7 +53,7 @@ impl Scene {
         scene
     }
 
-    /// Names of the page are made names of this test.
+    /// Replaces the names of the page by the names of this test.
     fn own(&self, sql: &str) -> String {
         sql.replace("keyturn_admin", &self.admin.username)
             .replace("<administrator password>", self.admin.password.expose())
@@ -67,14 +68,14 @@ impl Scene {
         self.server.sql(&self.database, &self.own(sql)).await;
     }
 
-    /// A role with a password, which the administrator may change.
+    /// Creates a role with a password, which the administrator may change.
     pub async fn create(&self, role: &str, password: &str) {
         let literal = postgres_protocol::escape::escape_literal(password);
         self.sql(&format!("CREATE ROLE {} LOGIN PASSWORD {literal}", ident(role))).await;
         self.grant(&[role]).await;
     }
 
-    /// What the page says for 16 and newer.
+    /// Runs the page's statements for 16 and newer.
     pub async fn grant(&self, roles: &[&str]) {
         if self.server.version >= 16 {
             let roles: Vec<String> = roles.iter().map(|role| ident(role)).collect();
@@ -83,7 +84,7 @@ impl Scene {
         }
     }
 
-    /// Owner and pair as the page makes them.
+    /// Creates owner and pair with the page's statements.
     pub async fn pair(&self) {
         self.sql(&documented("Two roles that take turns", 1)).await;
         self.grant(&[&self.role("a"), &self.role("b")]).await;
@@ -98,7 +99,7 @@ impl Scene {
         self.spec(&format!("alternatingRoles: {{names: [{d}_a, {d}_b], owner: {d}_owner}}"))
     }
 
-    /// Without TLS, as behind a docker host.
+    /// Returns a spec without TLS, as for a server behind a docker host.
     pub fn spec(&self, roles: &str) -> PostgresSpec {
         let yaml = format!("{{via: {{dockerHost: here}}, database: {}, {roles}}}", self.database);
         serde_saphyr::from_str(&yaml).unwrap()
@@ -108,12 +109,12 @@ impl Scene {
         Arc::new(Direct { host: "127.0.0.1".to_owned(), port: self.server.port })
     }
 
-    /// The administrator, with a name that may be shown.
+    /// Returns the administrator, with a name that may be shown.
     pub fn administrator(&self) -> Administrator {
         Administrator::named(self.admin.duplicate())
     }
 
-    /// The target as the administrator sees it, of a secret of this name.
+    /// Returns the target with the administrator, for a secret of this name.
     pub fn target(&self, spec: &PostgresSpec) -> Postgres {
         self.target_of(spec, "world/ns/secret")
     }

@@ -1,5 +1,5 @@
-//! A real Postgres server for tests: initdb in a folder of its own, an account that is not root, every way of
-//! authentication that pg_hba.conf knows (by membership in a group), TLS, and everything logged.
+//! A real Postgres server for tests: initdb in a separate folder, an account that is not root, every
+//! authentication method of pg_hba.conf (by membership in a group), TLS, and a complete log.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls, Row};
 
-/// Members of these groups are let in another way than by SCRAM.
+/// Members of these groups authenticate by another method than SCRAM.
 const HBA: &str = "\
 local all all trust
 host all +by_trust 127.0.0.1/32 trust
@@ -47,7 +47,7 @@ pub struct Server {
 static SHARED: Mutex<Option<HashMap<u32, Weak<Server>>>> = Mutex::new(None);
 
 impl Server {
-    /// The server of that major version, which ends with the last test that uses it.
+    /// Returns the server of this major version, which ends with the last test that uses it.
     pub async fn shared(version: u32) -> Arc<Self> {
         tokio::task::spawn_blocking(move || {
             let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,10 +62,10 @@ impl Server {
         .expect("the server starts")
     }
 
-    /// One of its own.
+    /// Starts a separate server.
     pub fn start(version: u32) -> Self {
         let dir = TempDir::new().unwrap();
-        // Another account may not look into root's folders.
+        // Another account may not read root's folders.
         copy(programs(version).parent().unwrap(), &dir.path().join("postgres"));
         let programs = dir.path().join("postgres/bin");
         certificates(dir.path());
@@ -85,8 +85,8 @@ impl Server {
         Self::run(version, programs, dir)
     }
 
-    /// A standby that has everything of this server up to now, and follows no further. This server stands still
-    /// while it is copied.
+    /// Starts a standby that has all data of this server up to now, and receives no more. This server is
+    /// stopped while it is copied.
     pub fn standby(&self) -> Self {
         self.stop();
         let dir = TempDir::new().unwrap();
@@ -114,7 +114,7 @@ impl Server {
 
     fn wait(&self) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        // It listens before it can serve; its log says when it can.
+        // It listens before it can serve; its log says when it is ready.
         while !self.log().contains("ready to accept") || TcpStream::connect(("127.0.0.1", self.port)).is_err()
         {
             let ended = self.child.lock().unwrap().try_wait().unwrap();
@@ -127,17 +127,17 @@ impl Server {
         self.dir.path().join("data")
     }
 
-    /// What it logged so far.
+    /// Returns its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    /// The certificate that vouches for its own.
+    /// Returns the certificate of the authority that signed its own.
     pub fn ca(&self) -> String {
         fs::read_to_string(self.dir.path().join("ca.crt")).unwrap()
     }
 
-    /// A session of the superuser, on the local socket.
+    /// Opens a session of the superuser on the local socket.
     pub async fn superuser(&self, database: &str) -> Client {
         let config = format!(
             "host={} port={} user=postgres dbname={database} connect_timeout=30",
@@ -155,7 +155,7 @@ impl Server {
         done.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
-    /// The first row that a query gives the superuser.
+    /// Returns the first row of a query that the superuser runs.
     pub async fn row(&self, database: &str, query: &str) -> Row {
         let row = self.superuser(database).await.query_one(query, &[]).await;
         row.unwrap_or_else(|error| panic!("{query}: {error:?}"))
@@ -163,7 +163,7 @@ impl Server {
 
     fn stop(&self) {
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        // SIGINT: ends sessions, writes everything out.
+        // SIGINT ends sessions and writes all data to the disk.
         let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
         let _ = child.wait();
         let _ = fs::remove_file(self.dir.path().join("log"));
@@ -192,7 +192,7 @@ fn serve(programs: &Path, dir: &Path, port: u16) -> Child {
         .unwrap()
 }
 
-/// Folder with the programs of that major version.
+/// Returns the folder with the programs of this major version.
 fn programs(version: u32) -> PathBuf {
     let folders = std::env::var("KEYTURN_POSTGRES").unwrap_or_default();
     let wanted = format!(") {version}.");
@@ -207,11 +207,11 @@ fn programs(version: u32) -> PathBuf {
 
 #[expect(unsafe_code, reason = "the standard library does not say who runs it")]
 fn is_root() -> bool {
-    // SAFETY: it only reads.
+    // SAFETY: the call only reads.
     unsafe { libc::geteuid() == 0 }
 }
 
-/// A server, and a pooler, refuse to run as root.
+/// Returns a command that does not run as root, which a server and a pooler would refuse.
 pub fn as_server(program: &Path) -> Command {
     if !is_root() {
         return Command::new(program);
@@ -228,7 +228,7 @@ pub fn give_to_server(dir: &Path) {
     }
 }
 
-/// An authority, and a certificate of it for `localhost`.
+/// Creates an authority, and a certificate of it for `localhost`.
 fn certificates(dir: &Path) {
     let openssl = |args: &str| {
         let output = Command::new("openssl").args(args.split(' ')).current_dir(dir).output().unwrap();

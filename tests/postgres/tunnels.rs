@@ -1,4 +1,4 @@
-//! A server that listens on the loopback address of a docker host, reached through a real sshd.
+//! Tests a server that listens on the loopback address of a docker host, reached through a real sshd.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub async fn a_server_behind_a_docker_host_is_reached_through_one_ssh_connection
     assert_eq!(reached.look().await.unwrap().fences[&role].id, 1);
     assert_eq!(sshd.log().matches("Accepted publickey").count(), 1, "{}", sshd.log());
 
-    // A connection that has ended is replaced.
+    // A closed connection is replaced.
     sshd.sessions().into_iter().for_each(crate::sshd::kill);
     let again = async {
         while reached.try_login(&new).await.is_err() {

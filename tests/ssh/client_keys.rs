@@ -1,4 +1,4 @@
-//! Every form of private key logs in to a real sshd.
+//! Tests that every format of private key logs in to a real sshd.
 
 use std::fs;
 use std::path::Path;
@@ -43,7 +43,7 @@ async fn every_form_of_key_that_ssh_keygen_writes_logs_in() {
     ] {
         for format in ["RFC4716", "PKCS8", "PEM"] {
             if key_type == "ed25519" && format != "RFC4716" {
-                continue; // ssh-keygen has only its own form for it
+                continue; // ssh-keygen has only its own format for it
             }
             let form = format!("{key_type} {bits:?} {format}");
             let file = sshd.path(&form.replace(['(', ')', '"', ' '], "_"));
@@ -70,7 +70,7 @@ async fn every_form_of_key_that_openssl_writes_logs_in() {
     logs_in(&sshd, "openssl ed25519", Path::new(&ed25519), &public).await;
 
     for curve in ["prime256v1", "secp384r1", "secp521r1"] {
-        // Writes a block with the curve before the key.
+        // This command writes a block with the curve before the key.
         let file = path(curve);
         run("openssl", &["ecparam", "-name", curve, "-genkey", "-out", &file]);
         assert!(fs::read_to_string(&file).unwrap().contains("EC PARAMETERS"));

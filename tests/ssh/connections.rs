@@ -1,4 +1,4 @@
-//! Connections, commands and tunnels against a real sshd.
+//! Tests connections, commands and tunnels with a real sshd.
 
 use std::fs;
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::sshd::{Sshd, keygen, kill, public_key, run, wait_for, wait_until};
 
-/// Runs a command and collects what it prints.
+/// Runs a command and collects its output.
 async fn exec(connection: &Connection, command: &str, input: &[u8]) -> (Exit, String, String) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let exit = connection
@@ -233,7 +233,7 @@ async fn a_tunnel_carries_bytes_both_ways_and_says_why_it_cannot() {
     let ((), (), read) = tokio::join!(echoed, sending, from.read_to_end(&mut back));
     assert_eq!((read.unwrap(), back == sent), (sent.len(), true));
 
-    // A port of the lowest: those that are given up are taken by other tests at once.
+    // A low port, since other tests take released ports at once.
     let error = connection.direct_tcpip("127.0.0.1", 1).await.err().unwrap();
     assert!(matches!(error, SshError::TunnelRefused { .. }), "{error}");
 

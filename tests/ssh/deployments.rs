@@ -1,4 +1,5 @@
-//! Deployments over a real sshd: what happens once, what is joined, what is refused, and what breaks.
+//! Tests deployments over a real sshd: what happens only once, what is joined, what is refused, and what
+//! breaks.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,7 +14,7 @@ use keyturn::deploy::task::Task;
 use crate::host::{Host, Watch, parameter, quick, which};
 use crate::sshd::{children, keygen, kill, public_key, run, wait_until};
 
-/// A script that notes its start in `ran` and ends when the file `go` exists.
+/// Returns a script that records its start in `ran` and ends when the file `go` exists.
 fn waits_for_go(host: &Host) -> String {
     format!(
         "echo ran >>{0}/ran; echo begun; while [ ! -e {0}/go ]; do sleep 0.1; done; echo ended",
@@ -21,7 +22,7 @@ fn waits_for_go(host: &Host) -> String {
     )
 }
 
-/// Another run of the same revision: a Job draws fresh keys.
+/// Returns another run of the same revision: a Job draws new keys.
 fn next_run(task: &Task) -> Task {
     let parameters =
         task.parameters.iter().map(|p| parameter(&p.path, p.version, &p.env[0], "value")).collect();
@@ -62,7 +63,7 @@ async fn every_posix_shell_will_do() {
         let host = Host::start_with(|programs| {
             symlink(which(program), programs.join("sh")).unwrap();
             if shell == "busybox" {
-                // The tools, too, as far as this build of it has them.
+                // busybox also provides the tools, as far as this build includes them.
                 let applets = run("busybox", &["--list"]);
                 for tool in applets.lines().filter(|tool| *tool != "sh") {
                     symlink(which("busybox"), programs.join(tool)).unwrap();
@@ -140,7 +141,7 @@ async fn the_next_pod_of_a_job_joins_its_deployment_or_learns_its_end() {
         (Outcome::DeployFailed, Some(DeployKind::Started)),
         "{report:?}"
     );
-    // A third pod comes after the end.
+    // A third pod starts after the end.
     let (report, watch) = host.run(&task).await;
     assert_eq!((report.outcome, report.script_exit), (Outcome::DeployFailed, Some(3)), "{report:?}");
     assert!(watch.output().contains("ended"), "the log is shown again");
@@ -275,7 +276,7 @@ async fn a_success_stands_for_later_runs_of_its_revision_and_a_failure_is_tried_
     );
     assert_eq!(host.lines("ran").len(), 2);
 
-    // A success that does not show any more is repeated, once.
+    // A success that the containers no longer confirm is repeated once.
     let verified = host.path("verified");
     task = next_run(&task);
     task.verify_script = Some(format!("test -e {}", verified.display()));
@@ -314,7 +315,7 @@ async fn exit_codes_like_those_of_timeout_are_the_scripts_own_before_its_time_is
     }
 }
 
-/// Ends all of a run as a reboot would: the process that does the work, and all below it.
+/// Ends a whole run as a reboot would: the process that does the work, and all its children.
 fn cut_off(host: &Host) {
     let run = host.runs().pop().unwrap();
     let pid = fs::read_to_string(run.join("pid")).unwrap();
@@ -369,9 +370,9 @@ async fn a_late_run_with_an_older_version_is_refused() {
     assert_eq!(outcome(task("a1", &[("/a", 4, 100), ("/b", 9, 100)])).await, Outcome::Outdated);
     assert_eq!(outcome(task("a3", &[("/b", 8, 100)])).await, Outcome::Outdated, "other paths are remembered");
     assert_eq!(outcome(task("a4", &[("/c", 1, 100), ("/b", 9, 100)])).await, Outcome::Succeeded);
-    // Deleted and made anew: versions begin at 1, later.
+    // After a deletion and a new creation, versions begin at 1 with a later time.
     assert_eq!(outcome(task("a5", &[("/a", 1, 200)])).await, Outcome::Succeeded);
-    // The clock went back: versions still count.
+    // The clock went back, but versions still count.
     assert_eq!(outcome(task("a6", &[("/a", 2, 50)])).await, Outcome::Succeeded);
     assert_eq!(outcome(task("a7", &[("/a", 1, 50)])).await, Outcome::Outdated);
     assert_eq!(host.lines("ran").len(), 5);
@@ -400,7 +401,7 @@ async fn a_full_disk_is_named_and_forgiven() {
     free();
     assert_eq!(host.run(&task).await.0.outcome, Outcome::Succeeded);
 
-    // It fills up while the script runs, which fails.
+    // The disk fills up while the script runs, and the script fails.
     let mut task = host.task("abc2", &format!("{fill}; exit 5"));
     task.parameters[0].version = 2;
     let (report, _) = host.run(&task).await;
@@ -408,7 +409,7 @@ async fn a_full_disk_is_named_and_forgiven() {
     assert!(report.message.contains(dir.path().to_str().unwrap()), "{}", report.message);
     free();
 
-    // It fills up, and the script succeeds all the same: so does the run.
+    // The disk fills up, but the script succeeds, and so does the run.
     let mut task = host.task("abc3", &format!("{script}; {fill}; true"));
     task.parameters[0].version = 3;
     assert_eq!(host.run(&task).await.0.outcome, Outcome::Succeeded);
@@ -417,7 +418,7 @@ async fn a_full_disk_is_named_and_forgiven() {
     drop(disk);
 }
 
-/// A small file system, unmounted in the end.
+/// A small file system, unmounted when dropped.
 struct Disk(String);
 
 impl Disk {

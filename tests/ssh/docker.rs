@@ -1,5 +1,5 @@
-//! How the script on the host finds docker, and what it says where docker or sudo fails. Needs no world: the script
-//! itself, run by this machine's `sh`, with a docker that is none and what the real sudo says.
+//! Tests how the script on the host finds docker, and its messages if docker or sudo fails. It needs no world: `sh`
+//! of this machine runs the real script, with a fake docker and messages of the real sudo.
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::host::which;
 
-/// A machine with these programs on the search path and nothing of docker's.
+/// A machine with these programs on the search path and without docker.
 struct Machine {
     dir: TempDir,
     script: String,
@@ -24,7 +24,7 @@ impl Machine {
         for folder in ["programs", "usual", "elsewhere", "home/bin"] {
             fs::create_dir_all(dir.path().join(folder)).unwrap();
         }
-        // This machine's own folders must not be looked into.
+        // The script must not search this machine's own folders.
         let usual = dir.path().join("usual");
         let script = HOST_SCRIPT.replace("/usr/local/bin /snap/bin /opt/bin", usual.to_str().unwrap());
         assert_ne!(script, HOST_SCRIPT);
@@ -43,14 +43,14 @@ impl Machine {
         self.dir.path().join(name)
     }
 
-    /// Puts a program there that runs these lines.
+    /// Adds a program that runs these lines.
     fn put(&self, name: &str, lines: &str) {
         program(&self.path(name), lines);
     }
 
-    /// The answer to a request for images, which asks docker first.
+    /// Returns the answer to a request for images, which asks docker first.
     fn ask(&self, more: &str, arguments: &[&str], environment: &[(&str, &str)]) -> String {
-        // As a forced command the script skips the copy that is sent.
+        // As a forced command, the script skips the copy that the pod sends.
         let sent = if arguments == ["serve"] { "0\n" } else { "" };
         self.answer(&format!("{sent}verb images\nproject app\n{more}end\n"), arguments, environment)
     }
@@ -78,7 +78,7 @@ fn program(path: &Path, lines: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// A sudo that runs its command with a search path of its own, as `secure_path` makes it.
+/// Returns a sudo that runs its command with another search path, as `secure_path` sets it.
 fn sudo(search_path: &Path) -> String {
     format!(
         "[ \"$1\" = -n ] || exit 9; shift; PATH={}; command -v \"$1\" >/dev/null || \
@@ -153,7 +153,7 @@ fn a_key_with_a_forced_command_cannot_name_another_program() {
     let project = ("KEYTURN_PROJECT", "app");
     assert_eq!(machine.ask(&named, &["serve"], &[project]), DONE);
     assert!(!machine.path("called").exists());
-    // The command itself may.
+    // The command itself may come from there.
     machine.put("programs/docker", "exit 1");
     machine.put("elsewhere/docker", "exit 0");
     let elsewhere = machine.path("elsewhere/docker");
@@ -161,7 +161,7 @@ fn a_key_with_a_forced_command_cannot_name_another_program() {
     assert_eq!(machine.ask("", &["serve"], &[project, docker]), DONE);
 }
 
-/// What sudo and docker print when they fail, and what it comes to.
+/// The messages of sudo and docker when they fail, and the resulting report.
 const FAILURES: [(&str, &str, &str, &str); 15] = [
     (
         "yes",

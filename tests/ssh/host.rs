@@ -1,4 +1,4 @@
-//! A docker host for a test: a real sshd with a state folder of its own, and the world's docker.
+//! A docker host for a test: a real sshd with its own state folder, and the world's docker.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use crate::sshd::Sshd;
 
-/// Where docker listens.
+/// Returns the address at which docker listens.
 pub fn docker_host() -> String {
     std::env::var("DOCKER_HOST")
         .expect("these tests need a docker daemon: bring the world up and run `eval \"$(dev/world env)\"`")
@@ -26,19 +26,19 @@ pub fn docker_host() -> String {
 
 pub struct Host {
     pub sshd: Sshd,
-    /// The compose project, and the name of the state folder.
+    /// The name of the compose project and of the state folder.
     pub project: String,
     state_home: PathBuf,
     _dir: TempDir,
 }
 
 impl Host {
-    /// A host whose `sh` is that of the machine.
+    /// Starts a host whose `sh` is that of the machine.
     pub fn start() -> Self {
         Self::start_with(|_| {})
     }
 
-    /// A host whose search path begins with a folder that `fill` puts programs into.
+    /// Starts a host whose search path begins with a folder that `fill` puts programs into.
     pub fn start_with(fill: impl FnOnce(&Path)) -> Self {
         let dir = TempDir::new().unwrap();
         let (programs, state_home) = (dir.path().join("programs"), dir.path().join("state"));
@@ -48,7 +48,7 @@ impl Host {
         Self::start_in(dir, &format!("{}:{}", programs.display(), search_path()), state_home)
     }
 
-    /// A host that has these programs and no others.
+    /// Starts a host that has only these programs.
     pub fn with_programs_only(programs: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let folder = dir.path().join("programs");
@@ -60,7 +60,7 @@ impl Host {
         Self::start_in(dir, folder.to_str().unwrap(), state_home)
     }
 
-    /// A host whose state lies in this folder.
+    /// Starts a host whose state is in this folder.
     pub fn with_state_in(state_home: &Path) -> Self {
         Self::start_in(TempDir::new().unwrap(), &search_path(), state_home.to_owned())
     }
@@ -84,7 +84,7 @@ impl Host {
         self.state_home.join("keyturn").join(&self.project)
     }
 
-    /// A task that runs `script`; each call is another run.
+    /// Returns a task that runs `script`; each call creates another run.
     pub fn task(&self, revision: &str, script: &str) -> Task {
         Task {
             mode: RunMode::Deploy,
@@ -121,12 +121,12 @@ impl Host {
         run(task, &self.sshd.client_key(), None, settings, watch).await
     }
 
-    /// Lines of a file that scripts of a test append to.
+    /// Returns the lines of a file that scripts of a test append to.
     pub fn lines(&self, name: &str) -> Vec<String> {
         fs::read_to_string(self.path(name)).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
-    /// Folders of the runs, oldest first.
+    /// Returns the folders of the runs, oldest first.
     pub fn runs(&self) -> Vec<PathBuf> {
         let Ok(folder) = fs::read_dir(self.state().join("runs")) else { return Vec::new() };
         let number = |path: &PathBuf| {
@@ -137,7 +137,7 @@ impl Host {
         runs
     }
 
-    /// Every file below the state folder, with its permissions and content.
+    /// Returns every file below the state folder, with its permissions and content.
     pub fn state_files(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
         let mut found = BTreeMap::new();
         let mut folders = vec![self.state()];
@@ -156,7 +156,7 @@ impl Host {
     }
 }
 
-/// Bounds for tests: no waiting for others.
+/// Returns limits for tests: no waiting for other deployments.
 pub fn quick() -> Settings {
     Settings { busy_wait: Duration::ZERO, ..Settings::default() }
 }
@@ -173,7 +173,7 @@ pub fn which(program: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{program} is needed for this test"))
 }
 
-/// A parameter with the fingerprint of a value under a fresh key.
+/// Returns a parameter with the fingerprint of a value under a new key.
 pub fn parameter(path: &str, version: i64, variable: &str, value: &str) -> TaskParameter {
     let mut key = [0; 32];
     getrandom::fill(&mut key).unwrap();
@@ -189,7 +189,7 @@ pub fn parameter(path: &str, version: i64, variable: &str, value: &str) -> TaskP
     }
 }
 
-/// Keeps what a run shows.
+/// Records what a run shows.
 #[derive(Default)]
 pub struct Watch {
     pub phases: Mutex<Vec<Report>>,

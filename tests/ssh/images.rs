@@ -1,4 +1,4 @@
-//! The images of the project's containers are looked at over the same connection, against real images.
+//! Tests the audit of the project's images over the connection of the run, with real images.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ const PARAMETER: &str = "/test/TOKEN";
 const VALUE: &str = "managed-9f2c77d01b";
 const BUILD_TOKEN: &str = "6ceb499471ae1078e3bd00aa";
 
-/// An image that is built from some image that docker has, and the container that runs it.
+/// An image that is built on an existing image of docker's, and the container that runs it.
 struct Built {
     image: String,
     container: String,
@@ -73,7 +73,7 @@ impl Drop for Built {
     }
 }
 
-/// Some image that docker has, but for those that tests build.
+/// Returns some existing image of docker's, except those that tests build.
 fn base() -> String {
     let listed = run("docker", &["images", "--format", "{{.Repository}}:{{.Tag}}"]);
     let of_a_test =
@@ -112,7 +112,7 @@ async fn what_is_baked_into_images_is_reported_without_failing_the_run() {
     let _builder = Built::start(&host, "builder", "ARG NPM_TOKEN\nRUN true", &["--build-arg", &token]);
     let clean = "ENV PYTHONPATH=/app PYTHONUNBUFFERED=1 SEED_KEY=d41d8cd98f00b204e980";
     let _clean = Built::start(&host, "clean", clean, &[]);
-    // The same image twice is looked at once, and what runs beside the project not at all.
+    // An image with two containers is audited once, and images outside of the project are not audited.
     let again = Built { image: app.image.clone(), container: format!("{}-again", host.project) };
     again.run(&host);
 
@@ -204,7 +204,7 @@ async fn what_lies_in_files_of_layers_is_reported_with_its_path_though_a_later_l
         assert!(!format!("{images:?} {}", watch.output()).contains(secret), "{secret} is told");
     }
 
-    // A run that does not look into them says which images there are.
+    // A run that does not search the layers still lists the images.
     let (report, _) = host.run(&looking_into_layers(&host, "abc2", Layers::Skip)).await;
     let images = report.images.unwrap();
     assert_eq!((&images.layers, found(&images), images.ids.len()), (&None, vec![], 1));

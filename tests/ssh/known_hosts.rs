@@ -1,4 +1,4 @@
-//! The same known_hosts, the same host, the same question: OpenSSH's `ssh` and ours must answer alike.
+//! Compares OpenSSH's `ssh` and keyturn: for the same known_hosts and the same host they must agree.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::sshd::{configuration, keygen, public_key, run, sshd_program};
 
-/// Key material of one test: host keys, strangers' keys, authorities.
+/// The keys of one test: host keys, strangers' keys, authorities.
 struct Keys {
     dir: TempDir,
 }
@@ -40,7 +40,7 @@ impl Keys {
         public_key(&self.dir.path().join(name))
     }
 
-    /// Signs the host's ed25519 key as `<name>-cert.pub`.
+    /// Signs the host's ed25519 key and writes `<name>-cert.pub`.
     fn certify(&self, name: &str, authority: &str, args: &[&str]) {
         for suffix in ["", ".pub"] {
             fs::copy(self.path(&format!("host_ed25519{suffix}")), self.path(&format!("{name}{suffix}")))
@@ -60,8 +60,8 @@ impl Keys {
         text
     }
 
-    /// Whether OpenSSH's client accepts the host. The host is an sshd on the other end of a pipe, so that it can have
-    /// any name and port.
+    /// Returns true if OpenSSH's client accepts the host. The host is an sshd at the other end of a pipe, so that it
+    /// can have any name and port.
     fn openssh_accepts(&self, lines: &str, host: &str, port: u16, certificate: Option<&str>) -> bool {
         let case = TempDir::new_in(self.dir.path()).unwrap();
         let file = |name: &str| case.path().join(name).to_str().unwrap().to_owned();
@@ -88,7 +88,7 @@ impl Keys {
         }
     }
 
-    /// Whether keyturn accepts what that host offers for the algorithms that keyturn asks it for.
+    /// Returns true if keyturn accepts what the host offers for the algorithms that keyturn requests.
     fn keyturn_accepts(&self, lines: &str, host: &str, port: u16, certificate: Option<&str>) -> bool {
         let known = KnownHosts::parse(&[lines]);
         let wanted = known.algorithms(host, port);
@@ -152,13 +152,13 @@ fn openssh_and_keyturn_agree_on_keys() {
         ("DB.EXAMPLE {host_ed25519}", "db.example", 22, None, true),
         ("db.example {other_ed25519}", "db.example", 22, None, false),
         ("other.example {host_ed25519}", "db.example", 22, None, false),
-        // Only one type is recorded: the host proves itself with that one.
+        // If only one type is recorded, the host proves itself with that type.
         ("db.example {host_ecdsa}", "db.example", 22, None, true),
         ("db.example {other_ecdsa}", "db.example", 22, None, false),
         ("db.example {other_ed25519}\ndb.example {host_ecdsa}", "db.example", 22, None, false),
         ("db.example {ca_rsa}", "db.example", 22, None, false),
         ("db.example {ca_rsa}\ndb.example {host_ed25519}", "db.example", 22, None, true),
-        // Several keys of one type, while a host gets a new one.
+        // A host has several keys of one type during a rollover.
         ("db.example {other_ed25519}\ndb.example {host_ed25519}", "db.example", 22, None, true),
         ("db.example {host_ed25519}\ndb.example {other_ed25519}", "db.example", 22, None, true),
         // Lists, patterns, negation.
@@ -197,13 +197,13 @@ fn openssh_and_keyturn_agree_on_keys() {
             None,
             false,
         ),
-        // Bad lines fail alone.
+        // An unreadable line does not affect other lines.
         ("db.example ssh-ed25519 garbage\ndb.example {host_ed25519}", "db.example", 22, None, true),
         ("db.example\ndb.example {host_ed25519}", "db.example", 22, None, true),
         ("@unknown-marker db.example {host_ed25519}", "db.example", 22, None, false),
         ("@revoked @cert-authority db.example {ca}\ndb.example {host_ed25519}", "db.example", 22, None, true),
         ("db.example\t{host_ed25519}", "db.example", 22, None, true),
-        // An authority does not stand for itself.
+        // An authority's key is not a host key.
         ("@cert-authority db.example {host_ed25519}", "db.example", 22, None, false),
     ]);
 }
@@ -212,7 +212,7 @@ fn openssh_and_keyturn_agree_on_keys() {
 fn openssh_and_keyturn_agree_on_what_is_between_the_lines() {
     let keys = Keys::make();
     keys.agree(&[
-        // As ssh-keyscan prints it.
+        // The format of ssh-keyscan.
         (
             "# db.example:22 SSH-2.0-OpenSSH_9.9\ndb.example {host_ed25519}\n# db.example:22 SSH-2.0-OpenSSH_9.9\n",
             "db.example",
@@ -223,7 +223,7 @@ fn openssh_and_keyturn_agree_on_what_is_between_the_lines() {
         ("\n \t\n\ndb.example {host_ed25519}\n\n", "db.example", 22, None, true),
         (" \t # {other_ed25519}\n\tdb.example {host_ed25519}", "db.example", 22, None, true),
         ("db.example \t {host_ed25519}", "db.example", 22, None, true),
-        // As a file from a Windows machine has it.
+        // The line breaks of a Windows machine.
         ("# keys\r\n\r\ndb.example {host_ed25519}\r\nwww.example {other_ed25519}\r\n", "db.example", 22, None, true),
         ("db.example {host_ed25519} comment\r\n", "db.example", 22, None, true),
         ("db.example {host_ed25519}\r\n@revoked * {host_ed25519}\r\n", "db.example", 22, None, false),
@@ -271,7 +271,7 @@ fn openssh_and_keyturn_agree_on_certificates() {
         (trusted, "db.example", 22, Some("other_name"), false),
         (trusted, "db.example", 22, Some("glob_name"), false),
         (trusted, "db.example", 22, Some("critical"), false),
-        // A certificate that is not good enough leaves the key itself, which may be listed.
+        // If a certificate is not valid, the key itself may still be listed.
         (
             "@cert-authority *.example {ca}\ndb.example {host_ed25519}",
             "db.example",
@@ -287,7 +287,7 @@ fn openssh_and_keyturn_agree_on_certificates() {
             true,
         ),
         ("db.example {host_ed25519}", "db.example", 22, Some("valid"), true),
-        // Revoking the authority or the key takes the certificate along.
+        // Revoking the authority or the key also revokes the certificate.
         ("@cert-authority * {ca}\n@revoked * {ca}", "db.example", 22, Some("valid"), false),
         ("@cert-authority * {ca}\n@revoked * {host_ed25519}", "db.example", 22, Some("valid"), false),
     ]);

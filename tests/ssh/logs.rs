@@ -1,5 +1,5 @@
-//! What authenticated with a secret is collected from a host's logs: all of it stays there, and what is secret in it does
-//! not get out.
+//! Tests the collection of log lines about a secret from a host's logs: all lines stay on the host, and the secrets in
+//! them are not sent.
 
 use std::os::unix::fs::PermissionsExt;
 

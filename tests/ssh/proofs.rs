@@ -1,4 +1,4 @@
-//! What containers run is proven by fingerprints, against real containers; values stay where they are.
+//! Tests the proof of what containers run, by fingerprints, with real containers; the values never leave their place.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,14 +13,15 @@ use keyturn::deploy::task::Task;
 use crate::host::{Host, docker_host, parameter, which};
 use crate::sshd::{run, wait_until};
 
-/// One that the world's docker host has as long as it is up, and no test removes.
+/// An image that the world's docker host has as long as it is up, and that no test removes.
 const IMAGE: &str = "musehub:world";
 
-/// A container of the host's compose project, removed in the end.
+/// A container of the host's compose project, removed when dropped.
 pub struct Container(pub String);
 
 impl Container {
-    /// One that sleeps, with these variables. They go through the environment of `docker`, not through its arguments.
+    /// Starts a container that sleeps, with these variables. They go through the environment of `docker`, not through
+    /// its arguments.
     pub fn start(host: &Host, service: &str, variables: &[(&str, &str)]) -> Self {
         Self::start_with(host, service, variables, &[], &["300"])
     }
@@ -52,7 +53,7 @@ impl Drop for Container {
     }
 }
 
-/// A verify-only run that compares these variables.
+/// Runs a verify-only task that compares these variables.
 async fn compare(host: &Host, values: &[(&str, &str)]) -> Report {
     host.run(&verify_task(host, values)).await.0
 }
@@ -105,7 +106,7 @@ async fn a_value_is_proven_where_every_container_that_has_it_runs_it() {
     );
 }
 
-/// As `docker run -e TOKEN` makes one where the shell has no such variable.
+/// `docker run -e TOKEN` creates such a container if the shell has no such variable.
 #[tokio::test]
 #[ignore = "needs the world"]
 async fn a_name_without_a_value_gives_a_container_no_variable() {
@@ -215,7 +216,7 @@ async fn a_container_that_restarts_again_and_again_is_no_proof() {
     assert_eq!(report.outcome, Outcome::VerifyFailed, "{report:?}");
     assert!(report.message.contains(&app.0), "{}", report.message);
 
-    // One that came up in the second try is no problem.
+    // A container that starts at the second attempt is not a problem.
     drop(app);
     let script = "test -e /tmp/again || { touch /tmp/again; exit 1; }; exec sleep 300";
     let options = ["--restart", "always", "--entrypoint", "sh"];
@@ -288,7 +289,7 @@ async fn no_value_leaves_its_container() {
         (watcher.join().unwrap(), result)
     });
 
-    // The watcher saw the comparison itself: the calls that fetch a value.
+    // The watcher saw the comparison itself, that is, the calls that read a value.
     assert!(
         seen.iter().any(|line| line.contains("inspect") && line.contains("slice")),
         "the watcher was too slow"

@@ -14,7 +14,7 @@ use keyturn::deploy::ssh::known_hosts::KnownHosts;
 use keyturn::deploy::task::Endpoint;
 use tempfile::TempDir;
 
-/// Runs a command that must succeed; gives its standard output.
+/// Runs a command that must succeed, and returns its standard output.
 pub fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program)
         .args(args)
@@ -25,14 +25,14 @@ pub fn run(program: &str, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Makes a key pair with ssh-keygen: `path` and `path.pub`.
+/// Creates a key pair with ssh-keygen: `path` and `path.pub`.
 pub fn keygen(path: &Path, args: &[&str]) {
     let path = path.to_str().unwrap();
     let passphrase: &[&str] = if args.contains(&"-N") { &[] } else { &["-N", ""] };
     run("ssh-keygen", &[&["-q", "-f", path, "-C", "comment"][..], passphrase, args].concat());
 }
 
-/// Type and key of a `.pub` file, without the comment.
+/// Returns type and key of a `.pub` file, without the comment.
 pub fn public_key(path: &Path) -> String {
     let mut file = path.as_os_str().to_owned();
     file.push(".pub");
@@ -40,7 +40,7 @@ pub fn public_key(path: &Path) -> String {
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// Waits until `ready` gives something; panics with `what` after a minute.
+/// Waits until `ready` returns something; panics with `what` after a minute.
 pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
@@ -52,7 +52,7 @@ pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The same beside other futures of one task.
+/// The same for an async test, so that other futures of its task can run.
 pub async fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !ready() {
@@ -65,7 +65,7 @@ pub fn user() -> String {
     run("id", &["-un"]).trim().to_owned()
 }
 
-/// A running sshd with its own keys, one client key that it accepts, and a folder of its own.
+/// A running sshd with its own keys and folder, and one client key that it accepts.
 pub struct Sshd {
     pub dir: TempDir,
     pub port: u16,
@@ -73,12 +73,12 @@ pub struct Sshd {
 }
 
 impl Sshd {
-    /// Starts one with an ed25519 and an ECDSA host key.
+    /// Starts a server with an ed25519 and an ECDSA host key.
     pub fn start() -> Self {
         Self::start_with("")
     }
 
-    /// Starts one with more lines of configuration.
+    /// Starts a server with additional lines of configuration.
     pub fn start_with(config: &str) -> Self {
         let dir = TempDir::new().unwrap();
         keygen(&dir.path().join("host_ed25519"), &["-t", "ed25519"]);
@@ -99,7 +99,7 @@ impl Sshd {
         Endpoint { host: "127.0.0.1".to_owned(), port: self.port, user: user() }
     }
 
-    /// The line of known_hosts for one of the host's keys.
+    /// Returns the line of known_hosts for one of the host's keys.
     pub fn known_hosts_line(&self, key: &str) -> String {
         format!("[127.0.0.1]:{} {}", self.port, public_key(&self.path(key)))
     }
@@ -112,12 +112,12 @@ impl Sshd {
         fs::write(self.path("authorized_keys"), format!("{public_key}\n")).unwrap();
     }
 
-    /// What sshd logged so far.
+    /// Returns sshd's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("sshd.log")).unwrap_or_default()
     }
 
-    /// Connects with its own client key, vouched for by its ed25519 host key.
+    /// Connects with its own client key, and accepts its ed25519 host key.
     pub async fn connect(&self) -> Result<Connection, SshError> {
         self.connect_with(&self.client_key(), &[self.known_hosts_line("host_ed25519")]).await
     }
@@ -131,7 +131,7 @@ impl Sshd {
         Connection::open(login, None, Arc::new(KnownHosts::parse(known_hosts)), Timeouts::default()).await
     }
 
-    /// Processes of this sshd that serve one connection each.
+    /// Returns the processes of this sshd that serve one connection each.
     pub fn sessions(&self) -> Vec<u32> {
         children(self.child.id())
     }
@@ -151,13 +151,13 @@ pub fn kill(pid: u32) {
     let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
 }
 
-/// Processes whose parent is `parent`.
+/// Returns the processes whose parent is `parent`.
 pub fn children(parent: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        // The name in parentheses may hold anything; the parent is the second field behind it.
+        // The name in parentheses may contain anything; the parent is the second field behind it.
         let fields = stat.rsplit_once(')').map(|(_, rest)| rest.to_owned()).unwrap_or_default();
         if fields.split_whitespace().nth(1) == Some(&parent.to_string()) {
             found.push(pid);
@@ -166,7 +166,7 @@ pub fn children(parent: u32) -> Vec<u32> {
     found
 }
 
-/// The content of an sshd_config whose files lie in `dir`.
+/// Returns the content of an sshd_config whose files are in `dir`.
 pub fn configuration(dir: &Path, host_keys: &[&str], more: &str) -> String {
     let dir = dir.to_str().unwrap();
     let mut config = String::new();
@@ -183,9 +183,10 @@ pub fn configuration(dir: &Path, host_keys: &[&str], more: &str) -> String {
     config
 }
 
-/// The full path of sshd, which insists on being started by it.
+/// Returns the full path of sshd, which must be started by its full path.
 pub fn sshd_program() -> String {
-    // sshd started by root changes its root to this folder before a login; a package's service would have made it.
+    // sshd started by root changes its root to this folder before a login; a package's service would have created
+    // it.
     let _ = fs::create_dir_all("/run/sshd");
     ["/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd"]
         .into_iter()

@@ -1,5 +1,5 @@
-//! The docker host of the world: another machine as far as SSH is concerned, with an account that is not root and calls
-//! docker through sudo.
+//! Tests the docker host of the world: for SSH it is another machine, with an account that is not root and calls docker
+//! through sudo.
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ fn world(variable: &str) -> String {
 #[tokio::test]
 #[ignore = "needs the world"]
 async fn an_account_with_sudo_deploys_and_proves_with_every_kind_of_key() {
-    // Only the name of its project is used of this one.
+    // Only the name of this host's project is used.
     let host = Host::start();
     let _app = Container::start(&host, "app", &[("TOKEN", "new"), ("OTHER", "old")]);
     let key_file = PathBuf::from(world("KEYTURN_HOST_KEY"));
@@ -68,7 +68,7 @@ async fn an_account_with_sudo_deploys_and_proves_with_every_kind_of_key() {
     );
     assert_eq!(proof(&report, "OTHER"), Some(Proof::Differs));
 
-    // Nothing of the test stays on the host.
+    // Nothing of the test remains on the host.
     let tidy = format!("rm -rf ~/.local/state/keyturn/{}", host.project);
     let login = Login { endpoint: &last.ssh, key: &key };
     let known_hosts = Arc::new(KnownHosts::parse(&last.known_hosts));
