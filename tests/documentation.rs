@@ -72,6 +72,19 @@ fn links_between_pages_lead_somewhere() {
     assert!(checked > 10, "only {checked} links were found: the pages are not read rightly");
 }
 
+/// The site of the pages shows those that it lists, and no others: `make book`.
+#[test]
+fn every_page_is_in_the_summary_once() {
+    let docs = root().join("docs");
+    let summary = docs.join("SUMMARY.md");
+    let text = read(&summary);
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let mut listed: Vec<PathBuf> = targets.map(|target| docs.join(target)).collect();
+    listed.sort();
+    let pages: Vec<PathBuf> = files(&docs, ".md").into_iter().filter(|page| *page != summary).collect();
+    assert_eq!(listed, pages, "docs/SUMMARY.md lists each page of docs/ once, and nothing else");
+}
+
 /// Returns the quoted words directly behind `before`.
 fn quoted_behind(text: &str, before: &str) -> Vec<String> {
     let behind = text.split(before).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
