@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use keyturn_reconcile::managed_secret::coverage::{self, Coverage};
-use keyturn_reconcile::managed_secret::ports::{Glimpse, Inventory, Regions};
+use keyturn_reconcile::ports::{Glimpse, Inventory, Regions};
 use keyturn_reconcile::settings::Settings;
 use tokio::sync::Notify;
 

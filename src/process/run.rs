@@ -10,7 +10,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::batch::v1::Job;
 use keyturn_reconcile::docker_host::{self, DockerHosts};
-use keyturn_reconcile::managed_secret::{self, ManagedSecrets, ports};
+use keyturn_reconcile::managed_secret::{self, ManagedSecrets};
+use keyturn_reconcile::ports;
 use keyturn_reconcile::secret_incident::{self, SecretIncidents};
 use keyturn_reconcile::settings::Settings;
 use kube::api::PartialObjectMeta;
@@ -286,7 +287,7 @@ impl Process {
             &self.settings,
         ));
         let secrets = ManagedSecrets::new(
-            managed_secret::ports::Ports {
+            managed_secret::Ports {
                 clock: clock.clone(),
                 objects: objects.clone(),
                 regions: inventories.clone(),

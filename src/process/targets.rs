@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Secret;
-use keyturn_reconcile::managed_secret::ports::{Regions, Targets};
 use keyturn_reconcile::objects::{MissingRight, ObjectError, Objects, Source};
+use keyturn_reconcile::ports::{Regions, Targets};
 use keyturn_reconcile::settings::Settings;
 use kube::Client;
 

@@ -12,6 +12,7 @@ pub mod managed_secret;
 pub mod notification;
 pub mod objects;
 pub mod parameter_store;
+pub mod ports;
 pub mod secret_incident;
 pub mod settings;
 pub mod target;

@@ -22,9 +22,8 @@ use kube::ResourceExt;
 
 use self::conditions::{PATIENCE, StartFailure, View};
 use super::deploy_jobs::{DeployJob, DeployJobs, JobState};
-use super::managed_secret::Requeue;
-use super::managed_secret::ports::{Clock, Leadership, Regions, Targets};
 use super::objects::{MissingRight, ObjectError, Objects, Source, Subject};
+use super::ports::{Clock, Leadership, Regions, Requeue, Targets};
 use super::settings::Settings;
 use crate::deploy::fingerprint::{KEY_BYTES, fingerprint};
 use crate::deploy::job;

@@ -14,9 +14,9 @@ use keyturn_rotation::protocol::{Act, has_come_back, made_at};
 use keyturn_rotation::request;
 use keyturn_secret_value::SecretValue;
 
+use super::Ports;
 use super::observe::Place;
 use super::pairs::{self, InUse};
-use super::ports::Ports;
 use super::target;
 use crate::generator::{self, Fields, GenerateError};
 use crate::objects::ObjectError;

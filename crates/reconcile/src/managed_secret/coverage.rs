@@ -8,9 +8,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::ManagedSecret;
 use keyturn_api::grants::Grants;
 
-use super::ports::Glimpse;
 use crate::parameter_store::inventory::{Inventory, Look};
 use crate::parameter_store::records;
+use crate::ports::Glimpse;
 use crate::settings::Settings;
 
 /// A listing is stale when it is older than each of three limits: this time, `STALE_INTERVALS` intervals, and

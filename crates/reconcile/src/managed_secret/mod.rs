@@ -13,7 +13,6 @@ mod notices;
 mod observe;
 mod pairs;
 mod pass;
-pub mod ports;
 mod progress;
 mod sight;
 mod status;
@@ -21,7 +20,7 @@ mod target;
 mod turn;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::time::from_kubernetes;
@@ -32,11 +31,12 @@ use keyturn_rotation::protocol::Next;
 use self::admission::{Leave, Scene};
 use self::observe::{Place, Remembered};
 use self::pass::{Ended, Pass};
-use self::ports::Ports;
 use self::progress::{Blocked, Progress};
 use self::sight::{Basis, Sight};
-use super::objects::{ObjectError, Source, Subject};
+use super::objects::{ObjectError, Objects, Source, Subject};
+use super::ports::{Clock, Inventory, Leadership, Regions, Requeue, Targets};
 use super::settings::Settings;
+use crate::generator::Random;
 use crate::notification;
 
 /// Requeue interval while waiting for a host, in case the event of its change is missed.
@@ -55,12 +55,15 @@ const LASTING_ATTEMPTS: i32 = 3;
 /// Longest requeue interval of an object with nothing to do.
 const RESYNC: TimeDelta = TimeDelta::hours(1);
 
-/// Time of the next pass over the object, if no event comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Requeue {
-    After(TimeDelta),
-    /// The object is gone.
-    Never,
+/// The ports of the reconciler.
+pub struct Ports {
+    pub clock: Arc<dyn Clock>,
+    pub objects: Arc<dyn Objects>,
+    pub regions: Arc<dyn Regions>,
+    pub inventory: Arc<dyn Inventory>,
+    pub targets: Arc<dyn Targets>,
+    pub leadership: Arc<dyn Leadership>,
+    pub random: Mutex<Box<dyn Random + Send>>,
 }
 
 pub struct ManagedSecrets {

@@ -14,12 +14,12 @@ use keyturn_rotation::observed::{
 use keyturn_secret_value::SecretValue;
 
 use super::desired;
-use super::ports::Glimpse;
 use super::progress::Progress;
 use crate::generator;
 use crate::objects::Surroundings;
 use crate::parameter_store::records::{self, RecordError, StagedKind};
 use crate::parameter_store::{FolderEntry, Kept, ParameterStore, StoreError};
+use crate::ports::Glimpse;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {

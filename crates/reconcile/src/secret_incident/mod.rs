@@ -13,9 +13,8 @@ use chrono::TimeDelta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use keyturn_api::SecretIncident;
 
-use super::managed_secret::Requeue;
-use super::managed_secret::ports::{Clock, Leadership};
 use super::objects::{ObjectError, Objects, Subject};
+use super::ports::{Clock, Leadership, Requeue};
 use super::settings::Settings;
 use crate::incident::scope;
 use crate::incident::trail::Trail;

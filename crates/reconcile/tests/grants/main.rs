@@ -21,7 +21,7 @@ use std::task::{Context, Poll, Waker};
 
 use chrono::TimeDelta;
 use keyturn_reconcile::docker_host::{self, DockerHosts};
-use keyturn_reconcile::managed_secret::{ManagedSecrets, ports};
+use keyturn_reconcile::managed_secret::{self, ManagedSecrets};
 use keyturn_reconcile::secret_incident::{self, SecretIncidents};
 use keyturn_reconcile::settings::Settings;
 
@@ -84,7 +84,7 @@ struct Controller {
 impl Controller {
     fn of(world: &World) -> Self {
         let port = Arc::new(world.clone());
-        let secrets = ports::Ports {
+        let secrets = managed_secret::Ports {
             clock: port.clone(),
             objects: port.clone(),
             regions: port.clone(),

@@ -19,11 +19,11 @@ use keyturn_reconcile::deploy_jobs::{DeployJob, DeployJobs, JobParameter, JobSta
 use keyturn_reconcile::generator::{Random, RandomError};
 use keyturn_reconcile::incident::reading::Query;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
-use keyturn_reconcile::managed_secret::ports::{Clock, Glimpse, Inventory, Leadership, Regions, Targets};
 use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use keyturn_reconcile::parameter_store::{
     Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore, StoreError,
 };
+use keyturn_reconcile::ports::{Clock, Glimpse, Inventory, Leadership, Regions, Targets};
 use keyturn_reconcile::target::{Answer, Claim, Fence, Issued, Login, Roles, SetUp, Target, TargetError};
 use keyturn_rotation::observed::{RotationId, Shape, Version};
 use keyturn_secret_value::SecretValue;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use keyturn_reconcile::managed_secret::Requeue;
+use keyturn_reconcile::ports::Requeue;
 
 pub type Counts = BTreeMap<&'static str, usize>;
 

@@ -5,8 +5,8 @@ use std::mem::take;
 use std::sync::Arc;
 
 use keyturn_reconcile::managed_secret::coverage;
-use keyturn_reconcile::managed_secret::ports::Regions;
 use keyturn_reconcile::parameter_store::inventory::Inventory as Listing;
+use keyturn_reconcile::ports::Regions;
 
 use crate::cost::Tally;
 use crate::world::{World, at_once, settings};

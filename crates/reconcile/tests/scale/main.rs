@@ -22,7 +22,7 @@ mod ssm;
 mod world;
 
 use chrono::TimeDelta;
-use keyturn_reconcile::managed_secret::Requeue;
+use keyturn_reconcile::ports::Requeue;
 
 use cost::{Counts, Tally};
 use life::{Measured, Passes, measure};

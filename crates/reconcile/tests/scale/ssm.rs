@@ -8,11 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use keyturn_reconcile::managed_secret::coverage;
-use keyturn_reconcile::managed_secret::ports::{Glimpse, Inventory, Regions};
 use keyturn_reconcile::parameter_store::inventory::Inventory as Listing;
 use keyturn_reconcile::parameter_store::{
     Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore, StoreError,
 };
+use keyturn_reconcile::ports::{Glimpse, Inventory, Regions};
 use keyturn_rotation::observed::{Shape, Stamp, Version};
 use keyturn_secret_value::SecretValue;
 

@@ -12,8 +12,9 @@ use std::task::{Context, Poll, Waker};
 
 use chrono::TimeDelta;
 use keyturn_reconcile::docker_host::{self, DockerHosts};
-use keyturn_reconcile::managed_secret::{ManagedSecrets, Requeue, ports};
+use keyturn_reconcile::managed_secret::{self, ManagedSecrets};
 use keyturn_reconcile::objects::ObjectError;
+use keyturn_reconcile::ports::Requeue;
 use keyturn_reconcile::secret_incident::{self, SecretIncidents};
 use keyturn_reconcile::settings::Settings;
 
@@ -87,7 +88,7 @@ impl Process {
         let world = World { state: world.clone(), process: id };
         let port = Arc::new(world.clone());
         let secrets = ManagedSecrets::new(
-            ports::Ports {
+            managed_secret::Ports {
                 clock: port.clone(),
                 objects: port.clone(),
                 regions: port.clone(),

@@ -20,7 +20,7 @@ use cloudflare::SimCloudflare;
 use hosts::{SimHost, SimJob};
 use keyturn_reconcile::generator::{Random, RandomError};
 pub use keyturn_reconcile::links::Key;
-use keyturn_reconcile::managed_secret::ports::{Clock, Leadership};
+use keyturn_reconcile::ports::{Clock, Leadership};
 use kubernetes::Cluster;
 use postgres::SimPostgres;
 use ssm::Ssm;

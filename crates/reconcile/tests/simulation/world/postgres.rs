@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use keyturn_api::ManagedSecret;
 use keyturn_api::postgres::BootstrapMode;
-use keyturn_reconcile::managed_secret::ports::Targets;
+use keyturn_reconcile::ports::Targets;
 use keyturn_reconcile::target::{
     Answer as Reply, Claim, Fence, Login, Roles, Session, SetUp, Target, TargetError,
 };

@@ -9,12 +9,12 @@ use chrono::{DateTime, TimeDelta};
 use keyturn_api::ManagedSecret;
 use keyturn_api::time::from_kubernetes;
 use keyturn_reconcile::managed_secret::coverage::{self, Coverage};
-use keyturn_reconcile::managed_secret::ports::{Glimpse, Inventory, Regions};
 use keyturn_reconcile::parameter_store::inventory::Inventory as Listing;
 use keyturn_reconcile::parameter_store::seal::{Said, Seal};
 use keyturn_reconcile::parameter_store::{
     Created, FolderEntry, Kept, Listed, MOST_VERSIONS, NewVersion, ParameterStore, StoreError, are_the_same,
 };
+use keyturn_reconcile::ports::{Glimpse, Inventory, Regions};
 use keyturn_reconcile::settings::Settings;
 use keyturn_rotation::observed::{Shape, Stamp, Version};
 use keyturn_secret_value::SecretValue;

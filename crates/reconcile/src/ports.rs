@@ -1,16 +1,15 @@
-//! The ports of the ManagedSecret reconciler, in addition to [`Objects`].
+//! The ports that several reconcilers share, in addition to [`Objects`](crate::objects::Objects), and when an object is reconciled
+//! again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::ManagedSecret;
 use keyturn_rotation::observed::Version;
 use keyturn_secret_value::SecretValue;
 
-use crate::generator::Random;
-use crate::objects::Objects;
 use crate::parameter_store::ParameterStore;
 use crate::target::{Target, TargetError};
 
@@ -67,13 +66,10 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> DateTime<Utc>;
 }
 
-/// All ports of the reconciler.
-pub struct Ports {
-    pub clock: Arc<dyn Clock>,
-    pub objects: Arc<dyn Objects>,
-    pub regions: Arc<dyn Regions>,
-    pub inventory: Arc<dyn Inventory>,
-    pub targets: Arc<dyn Targets>,
-    pub leadership: Arc<dyn Leadership>,
-    pub random: std::sync::Mutex<Box<dyn Random + Send>>,
+/// Time of the next pass over the object, if no event comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requeue {
+    After(TimeDelta),
+    /// The object is gone.
+    Never,
 }
