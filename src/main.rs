@@ -32,6 +32,8 @@ enum Command {
     Crds,
     /// Deploy to a docker host, verify it and report the result. The pod of a deploy Job runs this
     DeployHost,
+    /// Print the script that runs on docker hosts, to install it there as the forced command of a key
+    HostScript,
     /// Check an installation from inside the cluster: custom resources, leader, readiness
     Check(check::CheckArgs),
     /// Check from inside the cluster that an uninstallation would leave no rotation or deletion half done
@@ -76,6 +78,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             }
         }
         Command::Crds => print!("{}", api::render()?),
+        Command::HostScript => print!("{}", runner::HOST_SCRIPT),
         Command::DeployHost => std::process::exit(runtime()?.block_on(runner::main())),
         Command::Check(args) => runtime()?.block_on(check::run(&args))?,
         Command::UninstallCheck(args) => runtime()?.block_on(uninstall::run(&args))?,

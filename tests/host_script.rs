@@ -9,6 +9,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use keyturn::deploy::runner::HOST_SCRIPT;
 use tempfile::TempDir;
 
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -61,6 +62,7 @@ fn on_every_shell(test: impl Fn(&Machine)) {
         fs::create_dir_all(machine.path("home")).unwrap();
         symlink(program, machine.path("programs/sh")).unwrap();
         machine.put("docker", DOCKER);
+        fs::write(machine.path("host.sh"), HOST_SCRIPT).unwrap();
         test(&machine);
         shells += 1;
     }
@@ -104,9 +106,8 @@ impl Machine {
         environment: &[(&str, &str)],
         input: &str,
     ) -> (String, String) {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/deploy/runner/host.sh");
         let mut child = Command::new(self.path("programs/sh"))
-            .arg(script)
+            .arg(self.path("host.sh"))
             .args(arguments)
             .env_clear()
             .env("PATH", format!("{}:{SEARCH_PATH}", self.path("programs").display()))

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 /// The standard library panics if it cannot write to standard output, with a message that quotes the text.
 #[test]
 fn a_panic_of_any_command_says_where_it_was_and_withholds_its_text() {
-    for arguments in [["version"].as_slice(), &["crds"]] {
+    for arguments in [["version"].as_slice(), &["crds"], &["host-script"]] {
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let mut keyturn = Command::new(env!("CARGO_BIN_EXE_keyturn"));
         let output = keyturn.args(arguments).stdout(full).stderr(Stdio::piped()).output().unwrap();

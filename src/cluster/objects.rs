@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keyturn_reconcile::links::is_on;
 use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{NamespaceResourceScope, object::HasStatus};
@@ -191,7 +190,7 @@ impl Objects for KubeObjects {
         host: &str,
     ) -> Result<Vec<ManagedSecret>, ObjectError> {
         self.must_be_listed(namespace)?;
-        Ok(decoded(&self.cache.secrets(namespace)).filter(|secret| is_on(secret, host)).cloned().collect())
+        Ok(decoded(&self.cache.secrets(namespace)).filter(|secret| secret.is_on(host)).cloned().collect())
     }
 
     async fn rivals(&self, object: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError> {

@@ -99,6 +99,31 @@ impl Memory {
         }
         paced
     }
+
+    /// Returns the time until the next reconciliation. A failure is logged and counted.
+    fn next_look(&mut self, work: &Work, name: &Name, ended: Result<Duration, String>) -> Duration {
+        match ended {
+            Ok(after) => {
+                self.failures.remove(name);
+                spread(after.min(work.resync), work.resync, &name.1)
+            }
+            Err(error) => {
+                let count = self.failures.entry(name.clone()).or_default();
+                *count = count.saturating_add(1);
+                let pause = pause(*count);
+                work.metrics.reconcile_error(work.kind);
+                tracing::warn!(
+                    kind = work.kind,
+                    namespace = name.0,
+                    name = name.1,
+                    error,
+                    again_in_ms = pause.as_millis(),
+                    "could not look after the object"
+                );
+                pause
+            }
+        }
+    }
 }
 
 /// Processes the queue until `stop` turns true and all work that was begun has ended. `look` reconciles an object and
@@ -142,28 +167,7 @@ pub async fn work<K, F>(
             let ended = tokio::spawn(future).await;
             let ended = ended.unwrap_or_else(|_| Err("a bug in keyturn, see the log above".to_owned()));
             let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
-            let after = match ended {
-                Ok(after) => {
-                    memory.failures.remove(&key);
-                    spread(after.min(work.resync), work.resync, &key.1)
-                }
-                Err(error) => {
-                    let count = memory.failures.entry(key.clone()).or_default();
-                    *count = count.saturating_add(1);
-                    let pause = pause(*count);
-                    work.metrics.reconcile_error(work.kind);
-                    tracing::warn!(
-                        kind = work.kind,
-                        namespace = key.0,
-                        name = key.1,
-                        error,
-                        again_in_ms = pause.as_millis(),
-                        "could not look after the object"
-                    );
-                    pause
-                }
-            };
-            Ok::<_, Infallible>(Action::requeue(after))
+            Ok::<_, Infallible>(Action::requeue(memory.next_look(work, &key, ended)))
         }
         .boxed()
     };

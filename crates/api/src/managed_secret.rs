@@ -255,6 +255,17 @@ impl ManagedSecret {
         let pinned = || self.status.as_ref().and_then(|status| status.region.as_deref());
         self.spec.ssm.region.as_deref().or_else(pinned)
     }
+
+    /// Returns the names of the hosts that the spec lists, and of those in the status.
+    pub fn host_names(&self) -> impl Iterator<Item = &str> {
+        let listed = self.spec.hosts.iter().map(|host| host.name.as_str());
+        listed.chain(self.status.iter().flat_map(|status| &status.hosts).map(|host| host.name.as_str()))
+    }
+
+    /// True when the secret should run on this host, or is known to run there.
+    pub fn is_on(&self, host: &str) -> bool {
+        self.host_names().any(|name| name == host)
+    }
 }
 
 impl GenerateSpec {

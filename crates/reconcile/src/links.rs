@@ -113,20 +113,9 @@ fn goes_through(secret: &ManagedSecret, host: &str) -> bool {
     via.is_some_and(|via| via.docker_host == host)
 }
 
-/// True when the secret's spec names this host, or its status does.
-pub fn is_on(secret: &ManagedSecret, host: &str) -> bool {
-    host_names(secret).any(|name| name == host)
-}
-
 /// Returns the hosts to reconcile when a secret changes.
 pub fn hosts_of(secret: &ManagedSecret) -> BTreeSet<String> {
-    host_names(secret).map(str::to_owned).collect()
-}
-
-/// The hosts that the secret's spec names, then those in its status.
-fn host_names(secret: &ManagedSecret) -> impl Iterator<Item = &str> {
-    let named = secret.spec.hosts.iter().map(|host| host.name.as_str());
-    named.chain(secret.status.iter().flat_map(|status| &status.hosts).map(|host| host.name.as_str()))
+    secret.host_names().map(str::to_owned).collect()
 }
 
 fn share_a_parameter(one: &ManagedSecret, other: &ManagedSecret) -> bool {

@@ -8,8 +8,6 @@ use async_trait::async_trait;
 use keyturn_api::grants::Grants;
 use keyturn_api::{DockerHost, ManagedSecret, SecretIncident};
 
-use crate::links::is_on;
-
 /// An Event for a person. Kubernetes aggregates repeated Events of the same reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
@@ -74,14 +72,14 @@ pub trait Objects: Send + Sync {
     async fn grants(&self, source: Source) -> Result<Arc<Grants>, ObjectError>;
     /// Lists all of a namespace; may be slightly stale.
     async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError>;
-    /// Lists those of a namespace that run on a host or are to run there, by [`is_on`]; may be slightly stale.
+    /// Lists those of a namespace that run on a host or are to run there, by [`ManagedSecret::is_on`]; may be slightly stale.
     async fn managed_secrets_on(
         &self,
         namespace: &str,
         host: &str,
     ) -> Result<Vec<ManagedSecret>, ObjectError> {
         let mut secrets = self.managed_secrets(namespace).await?;
-        secrets.retain(|secret| is_on(secret, host));
+        secrets.retain(|secret| secret.is_on(host));
         Ok(secrets)
     }
     /// Lists the other secrets, in all namespaces that have been listed, with a [claim](crate::managed_secret::claims) in

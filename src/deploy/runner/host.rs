@@ -13,8 +13,24 @@ use crate::deploy::task::{Task, TaskCollection};
 use crate::secret_value::SecretValue;
 use crate::text::HostText;
 
-/// The script that runs on the host and does the work there.
-pub const HOST_SCRIPT: &str = include_str!("host.sh");
+/// The script that runs on the host and does the work there, joined from its parts.
+pub const HOST_SCRIPT: &str = concat!(
+    include_str!("host/common.sh"),
+    "\n",
+    include_str!("host/state.sh"),
+    "\n",
+    include_str!("host/deploy.sh"),
+    "\n",
+    include_str!("host/verify.sh"),
+    "\n",
+    include_str!("host/prove.sh"),
+    "\n",
+    include_str!("host/images.sh"),
+    "\n",
+    include_str!("host/logs.sh"),
+    "\n",
+    include_str!("host/requests.sh")
+);
 
 /// Shell command that reads the script from standard input and nothing behind it, whatever shell the account has. A
 /// host where the script is installed as a forced command runs the installed script instead.

@@ -1,7 +1,7 @@
 //! `keyturn deploy-host`, the program in the pod of a deploy Job: it connects to the host, lets it deploy (or only
 //! verify), compares what the containers run, and reports.
 //!
-//! The work itself is done by `host.sh` on the host, which outlives the pod and the connection. After a broken
+//! The work itself is done by the script in `host/` on the host, which outlives the pod and the connection. After a broken
 //! connection this program connects again and repeats the request, and the host answers with the run that already
 //! exists. The same holds for the next pod of the Job.
 

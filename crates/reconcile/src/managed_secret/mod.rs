@@ -112,9 +112,7 @@ impl ManagedSecrets {
             if source == Source::Cache {
                 return Ok(None);
             }
-            *remembered = None;
-            self.unsettle(namespace, name);
-            return Ok(Some(Requeue::Never));
+            return Ok(Some(self.forget(namespace, name, remembered)));
         };
         let now = self.ports.clock.now();
         let region = self.settings.region_of(&object).to_owned();
@@ -124,9 +122,8 @@ impl ManagedSecrets {
         let _ = remembered.take_if(|remembered| remembered.uid != object.metadata.uid);
         // Results that could not be written to the status are newer than the status.
         if let Some(untold) = remembered.as_ref().filter(|remembered| !remembered.told) {
-            progress.published_is_dead = untold.published_is_dead;
             let last = object.status.as_ref().and_then(|status| status.last_rotation.as_ref());
-            progress.untold = untold.ended_since(last);
+            untold.go_on(&mut progress, last);
         }
         let paths: Vec<String> = object.spec.ssm.parameters.iter().map(|p| p.path.clone()).collect();
         let owner = format!("{}/{namespace}/{name}", self.settings.cluster);
@@ -171,9 +168,7 @@ impl ManagedSecrets {
                 return Ok(None);
             }
             self.let_go(&object, &place).await?;
-            *remembered = None;
-            self.unsettle(namespace, name);
-            return Ok(Some(Requeue::Never));
+            return Ok(Some(self.forget(namespace, name, remembered)));
         }
         let told = self.record(&mut object, &owner, seen.as_ref(), &progress, &region, now).await;
         if told.is_ok() {
@@ -309,6 +304,13 @@ impl ManagedSecrets {
             self.ports.objects.notify(Subject::Secret(object), notice).await;
         }
         Ok(())
+    }
+
+    /// Drops what is known of an object that is gone or was let go.
+    fn forget(&self, namespace: &str, name: &str, remembered: &mut Option<Remembered>) -> Requeue {
+        *remembered = None;
+        self.unsettle(namespace, name);
+        Requeue::Never
     }
 
     fn recall(&self, namespace: &str, name: &str) -> Option<Remembered> {

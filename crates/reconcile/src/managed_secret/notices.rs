@@ -57,6 +57,22 @@ pub fn rotation_of(act: &Act) -> Option<RotationId> {
     }
 }
 
+/// Returns the Event about the end of a rotation.
+fn of_end(id: RotationId, ended: &LastRotation, notice: &str) -> Notice {
+    let (warning, reason, action, note) = match ended.result.as_str() {
+        "Succeeded" => {
+            let trigger = ended.trigger.as_deref().unwrap_or_default();
+            let note = format!("Rotation {id} completed ({trigger}).{notice}");
+            (false, "RotationCompleted", "Rotate", note)
+        }
+        "RolledBack" => {
+            (true, "RolledBack", "RollBack", format!("Rotation {id} brought the previous value back"))
+        }
+        _ => (true, "RotationAborted", "Rotate", format!("Rotation {id} was given up")),
+    };
+    Notice { warning, reason, action, note }
+}
+
 /// Returns the Events for an act, after it is done.
 pub fn of_act(
     object: &ManagedSecret,
@@ -84,24 +100,7 @@ pub fn of_act(
             let note = format!("Rotation {failed} failed; rotation {id} brings the previous value back");
             vec![warning("RollBackStarted", "RollBack", note)]
         }
-        Act::DeleteRecord { id } => {
-            let Some(ended) = ended else { return Vec::new() };
-            match ended.result.as_str() {
-                "Succeeded" => {
-                    let trigger = ended.trigger.as_deref().unwrap_or_default();
-                    let note = format!("Rotation {id} completed ({trigger}).{notice}");
-                    vec![normal("RotationCompleted", "Rotate", note)]
-                }
-                "RolledBack" => {
-                    vec![warning(
-                        "RolledBack",
-                        "RollBack",
-                        format!("Rotation {id} brought the previous value back"),
-                    )]
-                }
-                _ => vec![warning("RotationAborted", "Rotate", format!("Rotation {id} was given up"))],
-            }
-        }
+        Act::DeleteRecord { id } => ended.map(|ended| of_end(*id, ended, &notice)).into_iter().collect(),
         Act::SetUp => {
             let statements = observed.target.as_ref().map_or(0, |target| target.set_up.len());
             vec![normal(

@@ -261,8 +261,15 @@ impl Remembered {
         Self { uid, observed, at, told: false, published_is_dead: progress.published_is_dead, ended }
     }
 
+    /// Hands results that could not be written to the status on to the next pass. `last` is the last rotation that the status
+    /// reports.
+    pub fn go_on(&self, progress: &mut Progress, last: Option<&LastRotation>) {
+        progress.published_is_dead = self.published_is_dead;
+        progress.untold = self.ended_since(last);
+    }
+
     /// Returns the rotations that ended after the last one that the status reports.
-    pub fn ended_since(&self, last: Option<&LastRotation>) -> Vec<LastRotation> {
+    fn ended_since(&self, last: Option<&LastRotation>) -> Vec<LastRotation> {
         let told_at = last.and_then(|last| last.finished_at.as_ref());
         self.ended.iter().filter(|ended| ended.finished_at.as_ref() > told_at).cloned().collect()
     }

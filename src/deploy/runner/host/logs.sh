@@ -1,0 +1,94 @@
+# --- logs ------------------------------------------------------------------------------------------------------------
+# shellcheck shell=sh disable=SC2034,SC2154  # parts are joined: one sets what another reads
+
+# More than this is not kept of what one command prints, in bytes.
+most_kept=67108864
+# Nothing is kept where less than this would be left on the disk.
+least_free=536870912
+
+# What the user's command finds in the logs. It may hold secrets: it goes into a file of this account's alone, and its
+# beginning and end through pipes to keyturn, which takes out what is secret.
+logs() {
+  need_tools
+  open_state
+  folder=$state/access-logs
+  mkdir -p "$folder" 2>/dev/null || unfit "the folder $folder cannot be made$(space)"
+  refuse_to_fill_the_disk
+  # What was collected before stays: the logs that it was taken from may be gone.
+  file=$folder/$incident.$secret.$(date -u +%Y%m%dT%H%M%SZ).$$
+  touch "$file.new" "$file.errors" 2>/dev/null || unfit "the file $file.new cannot be made$(space)"
+  code=$(collected 3>&1)
+  size=$(wc -c <"$file.new")
+  size=$((size))
+  # A command whose output is full is told so by a signal.
+  cut=no
+  [ "$size" -lt "$most_kept" ] || cut=yes
+  case $code in *unwritten*)
+    rm -f "$file.new" "$file.errors"
+    unfit "the file $file.new cannot be written$(space)"
+    ;;
+  esac
+  if [ "$code" != 0 ] && [ $cut = no ]; then
+    say "collected ${code:-unknown}"
+    bottom "$file.errors" 4000 20 | answered error
+    rm -f "$file.new" "$file.errors"
+    finish
+  fi
+  rm -f "$file.errors"
+  mv "$file.new" "$file.log" || unfit "the file $file.log cannot be made$(space)"
+  digest=$(sha256sum <"$file.log")
+  say "collected 0"
+  say "file $file.log"
+  say "size $size"
+  say "cut $cut"
+  say "lines $(LC_ALL=C grep -c '' "$file.log")"
+  say "digest ${digest%% *}"
+  top "$file.log" 32768 60 | answered first
+  bottom "$file.log" 32768 60 | answered last
+  finish
+}
+
+# Nothing deletes what was collected, and it can be asked for again and again: by whoever holds the key of a forced
+# command, or may move the window of an incident. Products run on the same disk.
+refuse_to_fill_the_disk() {
+  used=$(du -sk "$folder") && [ "${used%%[!0-9]*}" -lt 1048576 ] ||
+    unfit "the folder $folder holds 1 GiB of collected log lines; delete those of incidents that are closed"
+  # shellcheck disable=SC2046 # the fields of one line
+  set -- $(df -Pk "$folder" 2>/dev/null | tail -n 1)
+  case ${4:-none} in
+    *[!0123456789]*) free=0 ;;
+    *) free=$4 ;;
+  esac
+  [ "$free" -ge $(((least_free + most_kept) / 1024)) ] ||
+    unfit "less than $(((least_free + most_kept) / 1048576)) MiB are left where $folder lies, so log lines are not collected there; free some space on ${6:-its disk}"
+}
+
+# Runs the command with its output in $file.new, as far as that may grow, and the end of what it complains about in
+# $file.errors; writes its exit code to 3, and a word where the disk is full.
+collected() {
+  {
+    {
+      (
+        umask "$user_mask"
+        cd "${HOME:-/}" || cd /
+        run_script "$timeout"
+      ) </dev/null 2>&5 3>&- 5>&-
+      echo $? >&3
+    } | { head -c "$most_kept" >"$file.new" 2>/dev/null || echo unwritten >&3; }
+  } 5>&1 >/dev/null | tail -c 4096 >"$file.errors"
+}
+
+# The last line may lack its end.
+answered() {
+  LC_ALL=C sed "s/^/keyturn: $1 /"
+  echo
+}
+
+# top FILE BYTES LINES, bottom FILE BYTES LINES: the first or last lines, as many whole ones as fit.
+top() {
+  if [ "$(wc -c <"$1")" -gt "$2" ]; then head -c "$2" "$1" | LC_ALL=C sed '$d'; else cat "$1"; fi | head -n "$3"
+}
+
+bottom() {
+  if [ "$(wc -c <"$1")" -gt "$2" ]; then tail -c "$2" "$1" | LC_ALL=C sed 1d; else cat "$1"; fi | tail -n "$3"
+}

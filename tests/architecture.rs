@@ -1,0 +1,252 @@
+//! Tests the rules of the layout that no compiler holds: which folder may name which, what the deciding crates may not name,
+//! and how long files and functions are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lines of a file that can be read in one sitting.
+const LINES_OF_A_FILE: usize = 600;
+/// Lines of a function.
+const LINES_OF_A_FUNCTION: usize = 80;
+
+/// A crate whose modules are stacked in floors, the lowest one first. Modules of one floor do not know each other.
+struct House {
+    sources: &'static str,
+    floors: &'static [&'static [&'static str]],
+}
+
+const HOUSES: [House; 2] = [
+    House {
+        sources: "crates/reconcile/src",
+        floors: &[
+            &["notification", "parameter_store", "target"],
+            &["generator", "settings"],
+            &["objects"],
+            &["deploy", "ports"],
+            &["deploy_jobs", "incident"],
+            &["links"],
+            &["docker_host", "managed_secret", "secret_incident"],
+        ],
+    },
+    House {
+        sources: "src",
+        floors: &[
+            &["text"],
+            &["deploy", "notification", "parameter_store"],
+            &["incident", "target"],
+            &["cluster"],
+            &["cli", "process"],
+        ],
+    },
+];
+
+/// What a crate may not name, although it would compile.
+const UNNAMED: [(&str, &[&str]); 2] = [
+    ("crates/rotation/src", &["Utc::now", "SystemTime", "Instant", "std::fs", "std::net", "std::env"]),
+    (
+        "crates/reconcile/src",
+        &["kube::Client", "kube::Api", "Client::", "tokio::net", "TcpStream", "std::fs", "std::env"],
+    ),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Returns all files below a folder of the repository with one of these endings.
+fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![root().join(folder)]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| endings.iter().any(|one| ending == *one)) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The folders whose code is shipped, or runs beside it in the world.
+fn sources() -> Vec<String> {
+    let mut sources = vec!["src".to_owned(), "dev/lib".to_owned()];
+    for parent in ["crates", "dev"] {
+        for entry in fs::read_dir(root().join(parent)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let folder = format!("{parent}/{name}/src");
+            if root().join(&folder).is_dir() {
+                sources.push(folder);
+            }
+        }
+    }
+    sources
+}
+
+fn is_of_tests(path: &Path) -> bool {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    name == "tests" || name.ends_with("_tests")
+}
+
+/// Returns the code of a file without its tests, which stand at its end.
+fn without_tests(text: &str) -> &str {
+    text.split("\n#[cfg(test)]\n").next().unwrap_or_default()
+}
+
+fn without_comment(line: &str) -> &str {
+    line.split("//").next().unwrap_or_default()
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+}
+
+/// Returns the names of the modules from the root of a crate down to this file.
+fn modules(file: &Path, sources: &Path) -> Vec<String> {
+    let relative = file.strip_prefix(sources).unwrap().with_extension("");
+    let mut modules: Vec<String> =
+        relative.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+    if modules.last().is_some_and(|last| matches!(last.as_str(), "mod" | "lib" | "main")) {
+        modules.pop();
+    }
+    modules
+}
+
+/// Returns the modules at the root of the crate that this line names, by `crate::` or by `super::`.
+fn named_in(line: &str, own: &[String]) -> Vec<String> {
+    let identifier = |text: &str| -> String {
+        text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+    };
+    let mut named: Vec<String> = line.split("crate::").skip(1).map(identifier).collect();
+    let mut rest = line;
+    while let Some(at) = rest.find("super::") {
+        let chain = &rest[at..];
+        let steps = chain.split("super::").skip(1).take_while(|part| part.is_empty()).count() + 1;
+        let after = &chain[(steps * "super::".len()).min(chain.len())..];
+        if steps == own.len() {
+            named.push(identifier(after));
+        }
+        rest = after;
+    }
+    named
+}
+
+/// Fails with everything that breaks a rule.
+fn none_breaks(rule: &str, wrong: &[String]) {
+    assert!(wrong.is_empty(), "{rule}:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_module_names_only_modules_of_lower_floors() {
+    for House { sources, floors } in &HOUSES {
+        let folder = root().join(sources);
+        let floor_of = |module: &str| floors.iter().position(|floor| floor.contains(&module));
+        let (mut seen, mut wrong) = (0, Vec::new());
+        for file in files(sources, &["rs"]) {
+            let own = modules(&file, &folder);
+            let Some(module) = own.first() else { continue };
+            let floor = floor_of(module);
+            assert!(floor.is_some(), "{} is on no floor: name it in HOUSES", shown(&file));
+            for line in without_tests(&read(&file)).lines().map(without_comment) {
+                let others = named_in(line, &own).into_iter().filter(|other| other != module);
+                for (other, below) in others.filter_map(|other| floor_of(&other).map(|floor| (other, floor)))
+                {
+                    seen += 1;
+                    if Some(below) >= floor {
+                        wrong.push(format!("{} names {other}: {}", shown(&file), line.trim()));
+                    }
+                }
+            }
+        }
+        none_breaks("a module names only modules of lower floors", &wrong);
+        assert!(seen > 20, "{sources}: only {seen} imports were found: the files are not read rightly");
+    }
+}
+
+#[test]
+fn what_decides_names_neither_a_clock_nor_a_connection() {
+    let mut wrong = Vec::new();
+    for (sources, unnamed) in UNNAMED {
+        for file in files(sources, &["rs"]).iter().filter(|file| !is_of_tests(file)) {
+            for line in without_tests(&read(file)).lines().map(without_comment) {
+                let names = unnamed.iter().filter(|name| line.contains(**name));
+                wrong.extend(names.map(|name| format!("{} names {name}: {}", shown(file), line.trim())));
+            }
+        }
+    }
+    none_breaks("clocks and connections come through ports", &wrong);
+}
+
+#[test]
+fn a_file_can_be_read_in_one_sitting() {
+    let mut wrong = Vec::new();
+    for file in sources().iter().flat_map(|folder| files(folder, &["rs", "sh"])) {
+        let lines = read(&file).lines().count();
+        if lines > LINES_OF_A_FILE && !is_of_tests(&file) {
+            wrong.push(format!("{} has {lines} lines", shown(&file)));
+        }
+    }
+    none_breaks("a file is cut where its subjects part", &wrong);
+}
+
+/// Returns the first line of each function with its number of lines. A function ends with the brace below its beginning.
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let begins = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let place = words.iter().position(|word| *word == "fn");
+        place.is_some_and(|place| {
+            let is_modifier = |word: &&str| {
+                word.starts_with("pub")
+                    || matches!(*word, "async" | "const" | "unsafe")
+                    || word.ends_with(')')
+            };
+            words[..place].iter().all(is_modifier)
+        })
+    };
+    let mut found = Vec::new();
+    for (number, line) in lines.iter().enumerate().filter(|(_, line)| begins(line)) {
+        let indent = line.len() - line.trim_start().len();
+        let is_at = |line: &&str, end: &str| line.trim_end() == format!("{}{end}", " ".repeat(indent));
+        let own = &lines[number..];
+        let length = own.iter().position(|line| is_at(line, "}")).map_or(1, |end| end + 1);
+        let is_declared = line.trim_end().ends_with(';') || line.trim_end().ends_with('}');
+        found.push(((*line).trim().to_owned(), if is_declared { 1 } else { length }));
+    }
+    found
+}
+
+#[test]
+fn a_function_fits_on_two_screens() {
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for file in sources().iter().flat_map(|folder| files(folder, &["rs"])) {
+        if is_of_tests(&file) {
+            continue;
+        }
+        for (first, lines) in functions(without_tests(&read(&file))) {
+            seen += 1;
+            if lines > LINES_OF_A_FUNCTION {
+                wrong.push(format!("{}: {lines} lines: {first}", shown(&file)));
+            }
+        }
+    }
+    none_breaks("a function fits on two screens", &wrong);
+    assert!(seen > 1000, "only {seen} functions were found: the files are not read rightly");
+}
+
+#[test]
+fn what_these_rules_forbid_is_noticed() {
+    let own = ["managed_secret".to_owned(), "act".to_owned()];
+    assert_eq!(named_in("use crate::deploy::plan;", &own), ["deploy"]);
+    assert_eq!(named_in("use super::super::docker_host::runs;", &own), ["docker_host"]);
+    assert!(named_in("use super::observe::Place;", &own).is_empty(), "a neighbour in the same folder");
+    let long = format!("    pub async fn long() {{\n{}    }}\n", "        step();\n".repeat(90));
+    assert_eq!(functions(&long), [("pub async fn long() {".to_owned(), 92)]);
+    assert_eq!(functions("    fn short(&self) -> u8;\n    fn one() -> u8 { 1 }\n").len(), 2);
+}
