@@ -19,7 +19,7 @@ use super::mirror::{Mirror, MirrorWriter};
 /// drop idle connections do so after four minutes.
 const WATCH_SECONDS: u32 = 120;
 /// Number of objects in one page of a list. A list costs two pages of memory in addition to the cache.
-const PAGE: u32 = 100;
+const PAGE: u32 = 250;
 /// kubectl's annotation with a copy of the whole object, which is removed to save memory.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -124,7 +124,8 @@ fn resilient<K: Send + 'static>(
 
 /// Removes fields that keyturn never reads.
 fn prune<K: Resource<DynamicType = ()>>(object: &mut Guarded<K>) {
-    object.managed_fields_mut().clear();
+    // Not cleared: a vector keeps its memory.
+    object.meta_mut().managed_fields = None;
     object.annotations_mut().remove(LAST_APPLIED);
 }
 

@@ -80,8 +80,7 @@ impl Inventories {
     pub async fn start(self: &Arc<Self>) {
         self.cover();
         let views: Vec<InventoryView> = self.lock().values().map(|region| region.view.clone()).collect();
-        let mut first =
-            std::pin::pin!(futures::future::join_all(views.iter().map(InventoryView::refresh_now)));
+        let mut first = std::pin::pin!(futures::future::join_all(views.iter().map(InventoryView::first)));
         let answers = loop {
             match tokio::time::timeout(STILL_WAITING, &mut first).await {
                 Ok(answers) => break answers,
@@ -116,26 +115,26 @@ impl Inventories {
             wanted.entry(region.clone()).or_insert_with(|| Coverage::none(&self.settings.staging));
         }
         for (region, coverage) in wanted {
-            let region = self.region(&region);
-            let entries = coverage.wanted();
-            *region.coverage.lock().unwrap_or_else(PoisonError::into_inner) = coverage;
-            region.view.want(entries);
+            self.list(&region, coverage);
         }
     }
 
-    /// Returns the inventory of a region, and starts it at its first use.
-    fn region(self: &Arc<Self>, name: &str) -> Region {
+    /// Tells the inventory of a region what to list. A new one is started, and its first listing covers all of that.
+    fn list(self: &Arc<Self>, region: &str, coverage: Coverage) {
+        let entries = coverage.wanted();
         let mut regions = self.lock();
-        if let Some(region) = regions.get(name) {
-            return region.clone();
+        if let Some(known) = regions.get(region) {
+            *known.coverage.lock().unwrap_or_else(PoisonError::into_inner) = coverage;
+            known.view.want(entries);
+            return;
         }
-        let (poller, view) = inventory(self.stores.region(name), self.interval);
-        let region = Region { view, coverage: Arc::default() };
-        regions.insert(name.to_owned(), region.clone());
+        let (poller, view) = inventory(self.stores.region(region), self.interval);
+        view.want(entries);
+        let new = Region { view, coverage: Arc::new(Mutex::new(coverage)) };
+        regions.insert(region.to_owned(), new.clone());
         drop(regions);
         tokio::spawn(with_urgency(ROUTINE, poller.run()));
-        tokio::spawn(self.clone().tell(region.clone()));
-        region
+        tokio::spawn(self.clone().tell(new));
     }
 
     /// Puts the ManagedSecrets of changed paths into the queue.

@@ -268,9 +268,9 @@ The parameters do not exist. SSM takes 3 Puts a second, AWS's default quota, and
 `--puts-per-second=3`.";
 
 const ROTATION: &str = "\
-One of 10 secrets is rotated on request, with a grace of 6 s and a listing every 2 s (15 and 5 minutes as shipped). Counted \
-from the request until the rotation is closed and \
-keyturn is quiet.";
+One of 10 secrets is rotated on request, with a grace of 45 s and a listing every 10 s (15 and 5 minutes as shipped). Counted \
+from the request until the rotation is closed and keyturn is quiet. Another one was rotated before: the first rotation of an \
+installation makes the key of its stamps besides.";
 
 const DUE: &str = "\
 The parameters reach the age of 90 days one after another within a minute. Each time runs from then until the new value is \

@@ -41,7 +41,7 @@ pub fn by_operation(calls: &[Call]) -> Counts {
 /// Counts by operation. Pages of the shared listing are counted apart from DescribeParameters calls for this secret.
 pub fn by_operation_for(calls: &[Call], name: &str) -> Counts {
     let named = |call: &Call| match call.operation.as_str() {
-        DESCRIBE if !call.path.contains(name) => format!("{DESCRIBE} (shared listing)"),
+        DESCRIBE if call.path != path(name) => format!("{DESCRIBE} (shared listing)"),
         operation => operation.to_owned(),
     };
     calls.iter().map(named).collect()
@@ -107,7 +107,7 @@ mod tests {
         let own = name(1);
         let calls = [
             call(DESCRIBE, path(&own), "ok", 1),
-            call(DESCRIBE, "/keyturn-bench".to_owned(), "ok", 1),
+            call(DESCRIBE, format!("{},{}", path(&own), path(&name(2))), "ok", 1),
             call("GetParameterHistory", path(&own), "ok", 1),
         ];
         let expected = "DescribeParameters 1, DescribeParameters (shared listing) 1, GetParameterHistory 1";

@@ -29,7 +29,7 @@ pub type Name = (String, String);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
     staging: String,
-    readers: BTreeMap<String, BTreeSet<Name>>,
+    readers: BTreeMap<String, Vec<Name>>,
 }
 
 impl Coverage {
@@ -69,7 +69,7 @@ pub fn coverage<'a>(
         let coverage = regions.entry(region.to_owned()).or_insert_with(|| Coverage::none(&settings.staging));
         for parameter in &secret.spec.ssm.parameters {
             let readers = coverage.readers.entry(parameter.path.clone()).or_default();
-            readers.insert((namespace.clone(), name.clone()));
+            readers.push((namespace.clone(), name.clone()));
         }
     }
     regions

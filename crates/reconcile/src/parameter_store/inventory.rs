@@ -264,6 +264,16 @@ impl InventoryView {
     pub async fn refresh_now(&self) -> Result<Arc<Inventory>, StoreError> {
         self.shared.whole.store(true, Ordering::SeqCst);
         let number = self.shared.ask();
+        self.ended(number).await
+    }
+
+    /// Returns the first snapshot, once it is there or its refresh has failed.
+    pub async fn first(&self) -> Result<Arc<Inventory>, StoreError> {
+        self.ended(1).await
+    }
+
+    /// Waits until the refresh with this number, or a later one, has ended.
+    async fn ended(&self, number: u64) -> Result<Arc<Inventory>, StoreError> {
         let mut published = self.published.clone();
         let ended = published.wait_for(|published| published.ended >= number).await;
         let published = ended.map_err(|_| StoreError::Unavailable {

@@ -6,7 +6,7 @@ use keyturn_api::managed_secret::IfMissing;
 
 use crate::api_server::is_write;
 use crate::bench::{Bench, patience};
-use crate::controller::Program;
+use crate::controller::{Controller, Program};
 use crate::counts::Counts;
 use crate::failure::Result;
 use crate::format::{Table, grouped};
@@ -17,10 +17,10 @@ use crate::stage::{Meter, Stage};
 /// Number of secrets, of which one is rotated.
 const FLEET: usize = 10;
 /// Short times. A rotation closes when the grace is over, which is 15 minutes by default; here too, three listings fit
-/// into the grace.
+/// into the grace. Listings are never closer than 10 s.
 const SHORT_TIMES: [&str; 4] =
-    ["--grace=6s", "--inventory-interval=2s", "--first-rotation-delay=0s", "--deletion=45s"];
-const ROTATION_PATIENCE: Duration = Duration::from_secs(120);
+    ["--grace=45s", "--inventory-interval=10s", "--first-rotation-delay=0s", "--deletion=5m"];
+const ROTATION_PATIENCE: Duration = Duration::from_secs(300);
 
 pub struct Rotation {
     requests: Counts,
@@ -34,18 +34,26 @@ pub async fn measure(bench: &Bench) -> Result<Rotation> {
     stage.create(&mut controller, FLEET, IfMissing::Stall, patience(FLEET)).await?;
     stage.quiet(&mut controller, patience(FLEET)).await?;
 
-    let (rotated, request) = (name(0), "measured");
+    // The first rotation of an installation makes the key of its stamps.
+    rotate(&stage, &mut controller, &name(1)).await?;
+    let rotated = name(0);
     let meter = Meter::start(&stage).await?;
-    bench.objects.request_rotation(&rotated, request).await?;
-    let closed = stage
-        .board
-        .wait(1, "rotated", ROTATION_PATIENCE, |name, said| name == rotated && said.is_closed(request));
-    controller.during(closed).await?;
-    stage.quiet(&mut controller, patience(FLEET)).await?;
+    rotate(&stage, &mut controller, &rotated).await?;
     let asked = meter.read(&stage).await?;
     controller.stop().await?;
     bench.say("a rotation without hosts was measured");
     Ok(Rotation { requests: asked.requests, calls: ssm::by_operation_for(&asked.calls, &rotated) })
+}
+
+/// Requests a rotation, and waits until it is closed and the controller is quiet.
+async fn rotate(stage: &Stage<'_>, controller: &mut Controller, rotated: &str) -> Result<()> {
+    let request = "measured";
+    stage.bench.objects.request_rotation(rotated, request).await?;
+    let closed = stage
+        .board
+        .wait(1, "rotated", ROTATION_PATIENCE, |name, said| name == rotated && said.is_closed(request));
+    controller.during(closed).await?;
+    stage.quiet(controller, patience(FLEET)).await.map(drop)
 }
 
 pub fn costs(rotation: &Rotation) -> Table {
