@@ -19,6 +19,7 @@ use aws_sdk_ssm::operation::put_parameter::builders::PutParameterFluentBuilder;
 use aws_sdk_ssm::types::{ParameterStringFilter, ParameterTier, ParameterType};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use chrono::{DateTime, Utc};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use zeroize::Zeroize as _;
@@ -39,6 +40,8 @@ use crate::secret_value::SecretValue;
 const PAGE: i32 = 50;
 /// SSM's largest page of GetParametersByPath.
 const PAGE_OF_VALUES: i32 = 10;
+/// Pages of one listing that are asked for at the same time, as far as the request budget allows.
+const LISTED_TOGETHER: usize = 4;
 /// Number of retries of one call.
 const RETRIES: u32 = 5;
 const FIRST_RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -377,15 +380,11 @@ impl SsmParameterStore {
         Ok(kept)
     }
 
-    /// Reads all pages of DescribeParameters with one filter.
-    async fn describe(
-        &self,
-        filter: ParameterStringFilter,
-        found: &mut BTreeMap<String, Shown>,
-    ) -> Result<(), StoreError> {
+    /// Reads all pages of DescribeParameters with one filter; returns paths and what was shown of them.
+    async fn describe(&self, filter: ParameterStringFilter) -> Result<Vec<(String, Shown)>, StoreError> {
         const OPERATION: &str = "DescribeParameters";
         let about = filter.values().join(", ");
-        let mut token = None;
+        let (mut found, mut token) = (Vec::new(), None);
         loop {
             let call = Call {
                 operation: OPERATION,
@@ -409,12 +408,12 @@ impl SsmParameterStore {
                 let name = metadata.name().ok_or_else(|| malformed(OPERATION, &about))?;
                 let shown = shown(metadata.version(), metadata.last_modified_date(), metadata.description())
                     .ok_or_else(|| malformed(OPERATION, name))?;
-                found.insert(name.to_owned(), shown);
+                found.push((name.to_owned(), shown));
             }
             // Filtered pages may be empty and still have a successor; only a missing token ends the list.
             token = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
             if token.is_none() {
-                return Ok(());
+                return Ok(found);
             }
         }
     }
@@ -424,13 +423,14 @@ impl SsmParameterStore {
 impl ParameterStore for SsmParameterStore {
     async fn list(&self, wanted: &[String]) -> Result<Vec<Listed>, StoreError> {
         let wanted = Wanted::new(wanted);
-        let mut found = BTreeMap::new();
-        for folders in wanted.folders.chunks(NAMES_IN_A_CALL) {
-            self.describe(filter("Path", "Recursive", folders)?, &mut found).await?;
-        }
-        for names in wanted.names.chunks(NAMES_IN_A_CALL) {
-            self.describe(filter("Name", "Equals", names)?, &mut found).await?;
-        }
+        let folders =
+            wanted.folders.chunks(NAMES_IN_A_CALL).map(|folders| filter("Path", "Recursive", folders));
+        let names = wanted.names.chunks(NAMES_IN_A_CALL).map(|names| filter("Name", "Equals", names));
+        let filters: Vec<ParameterStringFilter> = folders.chain(names).collect::<Result<_, _>>()?;
+        let found = stream::iter(filters).map(|filter| self.describe(filter)).buffered(LISTED_TOGETHER);
+        let found: Vec<Vec<(String, Shown)>> = found.try_collect().await?;
+        // Each parameter once, in order of path.
+        let found: BTreeMap<String, Shown> = found.into_iter().flatten().collect();
         let mut listed = Vec::with_capacity(found.len());
         for (path, shown) in found {
             let (latest, _) = self.understand(&path, shown).await?;

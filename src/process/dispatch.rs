@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::core::v1::ObjectReference;
 use keyturn_reconcile::docker_host::DockerHosts;
 use keyturn_reconcile::managed_secret::ManagedSecrets;
@@ -130,6 +130,11 @@ fn again(requeue: Requeue) -> Duration {
         Requeue::After(delta) => delta.max(TimeDelta::zero()).to_std().unwrap_or(NEVER).max(SOONEST),
         Requeue::Never => NEVER,
     }
+}
+
+/// Returns the time since when a secret waits for its rotation: since ever where its value may have been read by somebody.
+pub fn due_since(object: &Guarded<ManagedSecret>) -> Option<DateTime<Utc>> {
+    if is_compromised(object) { Some(DateTime::<Utc>::MIN_UTC) } else { due(object) }
 }
 
 /// Returns true while somebody may be using a value that the secret published; such secrets come before all others.

@@ -5,6 +5,7 @@ pub mod config;
 pub mod dispatch;
 pub mod health;
 pub mod inventories;
+mod line;
 pub mod links;
 pub mod logging;
 pub mod memory;

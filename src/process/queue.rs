@@ -4,18 +4,20 @@
 //! Every reconciliation ends with the time of the next one, so a missed event delays work but never loses it.
 
 use std::collections::{HashMap, HashSet};
-use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
+use futures::StreamExt;
 use futures::channel::mpsc;
-use futures::{FutureExt, StreamExt};
 use kube::Resource;
-use kube::runtime::controller::{Action, Config};
-use kube::runtime::reflector::{ObjectRef, Store};
-use tokio::sync::{Semaphore, watch};
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{self, JoinSet};
 
+use super::line::Line;
 use super::pace::{Name, Pace};
 use crate::cluster::cache::Guarded;
 use crate::cluster::metrics::Metrics;
@@ -67,7 +69,6 @@ pub struct Work {
     pub kind: &'static str,
     /// Limit of objects processed at the same time, over all queues of the kind.
     pub workers: Arc<Semaphore>,
-    pub concurrency: u16,
     /// Longest time until the next reconciliation.
     pub resync: Duration,
     pub metrics: Metrics,
@@ -100,6 +101,12 @@ impl Memory {
         paced
     }
 
+    /// Drops what is known of an object that does not exist any more.
+    fn forget(&mut self, name: &Name) {
+        self.failures.remove(name);
+        self.held_back.remove(name);
+    }
+
     /// Returns the time until the next reconciliation. A failure is logged and counted.
     fn next_look(&mut self, work: &Work, name: &Name, ended: Result<Duration, String>) -> Duration {
         match ended {
@@ -126,67 +133,102 @@ impl Memory {
     }
 }
 
-/// Processes the queue until `stop` turns true and all work that was begun has ended. `look` reconciles an object and
+/// Processes the queue until `stop` turns true and all work that was begun has ended. The object that has waited for longest
+/// comes first; `since` returns the time since when it waits, if that is before its request. `look` reconciles an object and
 /// returns the time until its next reconciliation.
 pub async fn work<K, F>(
     work: Work,
     mirror: Mirror<K>,
-    requests: Requests<K>,
+    mut requests: Requests<K>,
     mut stop: watch::Receiver<bool>,
-    look: impl Fn(Arc<Guarded<K>>) -> F + Send + 'static,
+    since: impl Fn(&Guarded<K>) -> Option<DateTime<Utc>> + Send + Sync,
+    look: impl Fn(Arc<Guarded<K>>) -> F + Send,
 ) where
     K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Duration, String>> + Send + 'static,
 {
-    // The applier waits for the store too, but by a method that supports only one waiting task.
     tokio::select! {
         () = mirror.listed() => {}
         _ = stop.wait_for(|stop| *stop) => return,
     }
-    let context = Arc::new((work, Mutex::new(Memory::default())));
-    let config = Config::default().concurrency(context.0.concurrency);
-    let requests = requests
-        .map(Ok::<_, Infallible>)
-        .take_until(async move { stop.wait_for(|stop| *stop).await.map(|_| ()) });
-    let reconcile = move |object: Arc<Guarded<K>>, context: Arc<(Work, Mutex<Memory>)>| {
-        let namespace = object.meta().namespace.clone().unwrap_or_default();
-        let key: Name = (namespace, object.meta().name.clone().unwrap_or_default());
-        let may_look =
-            context.1.lock().unwrap_or_else(PoisonError::into_inner).may_look(context.0.kind, &key);
-        let future = may_look.map(|()| look(object));
-        async move {
-            let (work, memory) = &*context;
-            let future = match future {
-                Ok(future) => future,
-                Err(after) => return Ok(Action::requeue(after)),
-            };
-            // The semaphore is never closed.
-            let _permit = work.workers.acquire().await;
-            work.metrics.reconcile(work.kind);
-            // A separate task, so that a panic ends only one reconciliation of one object.
-            let ended = tokio::spawn(future).await;
-            let ended = ended.unwrap_or_else(|_| Err("a bug in keyturn, see the log above".to_owned()));
-            let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok::<_, Infallible>(Action::requeue(memory.next_look(work, &key, ended)))
-        }
-        .boxed()
+    let object = |name: &Name| mirror.get(&ObjectRef::new(&name.1).within(&name.0));
+    let waits_since = |name: &Name| {
+        let now = Utc::now();
+        object(name).and_then(|object| since(&object)).map_or(now, |since| since.min(now))
     };
-    kube::runtime::applier(
-        reconcile,
-        |_, never: &Infallible, _| match *never {},
-        context,
-        Store::clone(&mirror),
-        requests,
-        config,
-    )
-    .for_each(|ended| {
-        if let Err(error) = ended {
-            // Usually an object that was deleted while it was in the queue.
-            tracing::debug!(%error, "nothing to look at");
+    let (mut line, mut memory) = (Line::default(), Memory::default());
+    let mut busy = Busy::default();
+    // Kept from one round to the next: who begins to wait anew loses its turn among the queues of its kind.
+    let mut permit = pin!(work.workers.clone().acquire_owned());
+    loop {
+        let wakes_at = line.wakes_at();
+        let wake = tokio::time::sleep_until(wakes_at.unwrap_or_else(Instant::now).into());
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(request) = requests.next() => {
+                let name = (request.namespace.unwrap_or_default(), request.name);
+                line.push(&name, waits_since(&name));
+            }
+            () = wake, if wakes_at.is_some() => line.wake(Instant::now(), waits_since),
+            // The semaphore is never closed.
+            Ok(taken) = permit.as_mut(), if line.is_anybody_waiting() => {
+                permit.set(work.workers.clone().acquire_owned());
+                let Some(name) = line.next() else { continue };
+                match (object(&name), memory.may_look(work.kind, &name)) {
+                    // It was deleted while it was in the queue.
+                    (None, _) => {
+                        line.forget(&name);
+                        memory.forget(&name);
+                    }
+                    (Some(_), Err(after)) => line.done(name, Instant::now() + after),
+                    (Some(object), Ok(())) => {
+                        work.metrics.reconcile(work.kind);
+                        busy.begin(name, taken, look(object));
+                    }
+                }
+            }
+            Some((name, ended)) = busy.ended(), if !busy.is_empty() => {
+                let after = memory.next_look(&work, &name, ended);
+                line.done(name, Instant::now() + after);
+            }
         }
-        std::future::ready(())
-    })
-    .await;
+    }
+    while busy.ended().await.is_some() {}
+}
+
+/// The reconciliations that are under way. Each is a task, so that a panic ends only one of them.
+#[derive(Default)]
+struct Busy {
+    tasks: JoinSet<Result<Duration, String>>,
+    names: HashMap<task::Id, Arc<Name>>,
+}
+
+impl Busy {
+    fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    fn begin(
+        &mut self,
+        name: Arc<Name>,
+        permit: OwnedSemaphorePermit,
+        look: impl Future<Output = Result<Duration, String>> + Send + 'static,
+    ) {
+        let task = self.tasks.spawn(async move {
+            let _permit = permit;
+            look.await
+        });
+        self.names.insert(task.id(), name);
+    }
+
+    /// Waits for the next one that ends; `None` if none is under way.
+    async fn ended(&mut self) -> Option<(Arc<Name>, Result<Duration, String>)> {
+        let (id, ended) = match self.tasks.join_next_with_id().await? {
+            Ok(ended) => ended,
+            Err(error) => (error.id(), Err("a bug in keyturn, see the log above".to_owned())),
+        };
+        self.names.remove(&id).map(|name| (name, ended))
+    }
 }
 
 /// Spreads the reconciliations of idle objects, so that they do not all come at the same moment: each one comes up to a
@@ -205,6 +247,8 @@ fn pause(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use kube::ResourceExt;
     use kube::runtime::watcher::Event;
 
@@ -273,14 +317,13 @@ mod tests {
         let settings = Work {
             kind: "ManagedSecret",
             workers: Arc::new(Semaphore::new(usize::from(concurrency))),
-            concurrency,
             resync: Duration::from_secs(3600),
             metrics: Metrics::default(),
         };
         let worker = tokio::spawn(async move {
             // A store whose writer is dropped counts as broken.
             let _writer = writer;
-            work(settings, store, requests, stopped, move |object| look(object.name_any())).await;
+            work(settings, store, requests, stopped, |_| None, move |object| look(object.name_any())).await;
         });
         Rig { queue, stop, worker }
     }

@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet};
 
 use super::config::{ConfigError, ControllerArgs, span};
-use super::dispatch::Reconcilers;
+use super::dispatch::{self, Reconcilers};
 use super::health::{self, ListenError, Probes};
 use super::inventories::Inventories;
 use super::links::{Links, Queues, Telling};
@@ -342,7 +342,6 @@ impl Process {
         let work = |kind, workers: &Arc<Semaphore>| Work {
             kind,
             workers: workers.clone(),
-            concurrency,
             resync: span(self.args.resync),
             metrics: self.metrics.clone(),
         };
@@ -358,6 +357,7 @@ impl Process {
                 scope.secrets,
                 secrets,
                 stopped.clone(),
+                dispatch::due_since,
                 move |object| secret_look.clone().secret(object),
             ));
             workers.spawn(queue::work(
@@ -365,6 +365,7 @@ impl Process {
                 scope.hosts,
                 hosts,
                 stopped.clone(),
+                |_| None,
                 move |object| host_look.clone().host(object),
             ));
             workers.spawn(queue::work(
@@ -372,6 +373,7 @@ impl Process {
                 scope.incidents,
                 incidents,
                 stopped.clone(),
+                |_| None,
                 move |object| incident_look.clone().incident(object),
             ));
         }
@@ -397,7 +399,7 @@ fn tell<K: Announces + Clone + 'static>(
 ) {
     let look = look.clone();
     let news = move |object| look.clone().news(object);
-    workers.spawn(queue::work(work, mirror, requests, stopped.clone(), news));
+    workers.spawn(queue::work(work, mirror, requests, stopped.clone(), |_| None, news));
 }
 
 /// Starts every watch; returns the links that they feed, and the receiving sides of the queues.
