@@ -276,6 +276,10 @@ impl State {
         if self.rejecting.iter().any(|(rejected, until)| *rejected == kind && self.now < *until) {
             fault = Some(Fault::Rejected);
         }
+        // A fault changes the world, whatever it hits.
+        if fault.is_some() {
+            self.last_activity = self.now;
+        }
         invariants::sends(self, kind, what);
         let reads_may_lag = (self.ssm.may_lag(self.now), self.cluster.may_lag(self.now));
         self.log.push(Logged { at: self.now, process, kind, what: what.to_owned(), fault, reads_may_lag });
