@@ -2,7 +2,11 @@
 //! and how long files and functions are.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+mod repository;
+
+use repository::{files, read, root};
 
 /// Lines of a file that can be read in one sitting.
 const LINES_OF_A_FILE: usize = 600;
@@ -48,31 +52,6 @@ const UNNAMED: [(&str, &[&str]); 2] = [
         &["kube::Client", "kube::Api", "Client::", "tokio::net", "TcpStream", "std::fs", "std::env"],
     ),
 ];
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// Returns all files below a folder of the repository with one of these endings.
-fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
-    let (mut found, mut folders) = (Vec::new(), vec![root().join(folder)]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|ending| endings.iter().any(|one| ending == *one)) {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    found
-}
 
 /// The folders whose code is shipped, or runs beside it in the world.
 fn sources() -> Vec<String> {
@@ -148,7 +127,7 @@ fn a_module_names_only_modules_of_lower_floors() {
         let folder = root().join(sources);
         let floor_of = |module: &str| floors.iter().position(|floor| floor.contains(&module));
         let (mut seen, mut wrong) = (0, Vec::new());
-        for file in files(sources, &["rs"]) {
+        for file in files(&root().join(sources), &[".rs"]) {
             let own = modules(&file, &folder);
             let Some(module) = own.first() else { continue };
             let floor = floor_of(module);
@@ -173,7 +152,7 @@ fn a_module_names_only_modules_of_lower_floors() {
 fn what_decides_names_neither_a_clock_nor_a_connection() {
     let mut wrong = Vec::new();
     for (sources, unnamed) in UNNAMED {
-        for file in files(sources, &["rs"]).iter().filter(|file| !is_of_tests(file)) {
+        for file in files(&root().join(sources), &[".rs"]).iter().filter(|file| !is_of_tests(file)) {
             for line in without_tests(&read(file)).lines().map(without_comment) {
                 let names = unnamed.iter().filter(|name| line.contains(**name));
                 wrong.extend(names.map(|name| format!("{} names {name}: {}", shown(file), line.trim())));
@@ -186,7 +165,7 @@ fn what_decides_names_neither_a_clock_nor_a_connection() {
 #[test]
 fn a_file_can_be_read_in_one_sitting() {
     let mut wrong = Vec::new();
-    for file in sources().iter().flat_map(|folder| files(folder, &["rs", "sh"])) {
+    for file in sources().iter().flat_map(|folder| files(&root().join(folder), &[".rs", ".sh"])) {
         let lines = read(&file).lines().count();
         if lines > LINES_OF_A_FILE && !is_of_tests(&file) {
             wrong.push(format!("{} has {lines} lines", shown(&file)));
@@ -225,7 +204,7 @@ fn functions(text: &str) -> Vec<(String, usize)> {
 #[test]
 fn a_function_fits_on_two_screens() {
     let (mut seen, mut wrong) = (0, Vec::new());
-    for file in sources().iter().flat_map(|folder| files(folder, &["rs"])) {
+    for file in sources().iter().flat_map(|folder| files(&root().join(folder), &[".rs"])) {
         if is_of_tests(&file) {
             continue;
         }

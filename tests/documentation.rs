@@ -2,34 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+mod repository;
 
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// Returns all files below a folder whose names end with `end`.
-fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path, end));
-        } else if path.to_string_lossy().ends_with(end) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
+use repository::{files, read, root};
 
 fn pages() -> Vec<PathBuf> {
-    let mut pages = files(&root().join("docs"), ".md");
-    pages.extend(files(&root().join("examples"), ".md"));
+    let mut pages = files(&root().join("docs"), &[".md"]);
+    pages.extend(files(&root().join("examples"), &[".md"]));
     pages.push(root().join("charts/keyturn/README.md"));
     pages.extend(
         fs::read_dir(root())
@@ -81,7 +62,7 @@ fn every_page_is_in_the_summary_once() {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     let mut listed: Vec<PathBuf> = targets.map(|target| docs.join(target)).collect();
     listed.sort();
-    let pages: Vec<PathBuf> = files(&docs, ".md").into_iter().filter(|page| *page != summary).collect();
+    let pages: Vec<PathBuf> = files(&docs, &[".md"]).into_iter().filter(|page| *page != summary).collect();
     assert_eq!(listed, pages, "docs/SUMMARY.md lists each page of docs/ once, and nothing else");
 }
 
@@ -101,7 +82,7 @@ fn bodies<'a>(text: &'a str, function: &str) -> Vec<&'a str> {
 /// the functions that set them, and the outcomes of a run.
 fn reasons() -> BTreeSet<String> {
     let mut reasons = BTreeSet::new();
-    let sources = ["src", "crates"].map(|folder| files(&root().join(folder), ".rs"));
+    let sources = ["src", "crates"].map(|folder| files(&root().join(folder), &[".rs"]));
     for path in sources.into_iter().flatten().filter(|path| !path.to_string_lossy().contains("/tests/")) {
         let text = read(&path);
         if path.to_string_lossy().ends_with("tests.rs") {
@@ -283,7 +264,7 @@ fn rows_with_tests(page: &str) -> Vec<Vec<String>> {
 fn every_promise_of_the_threat_model_names_tests_that_are_there_or_says_that_there_is_none() {
     let sources: Vec<String> = ["src", "crates", "tests", "dev"]
         .iter()
-        .flat_map(|folder| files(&root().join(folder), ".rs"))
+        .flat_map(|folder| files(&root().join(folder), &[".rs"]))
         .map(|path| read(&path))
         .collect();
     let is_there = |name: &str| {

@@ -14,9 +14,8 @@ use keyturn_reconcile::secret_incident::SecretIncidents;
 use kube::core::error_boundary::InvalidObject;
 use kube::{Resource, ResourceExt};
 
-use super::links::due;
 use super::notifications::{Announces, Notifications};
-use crate::api::{DockerHost, ManagedSecret, SecretIncident};
+use crate::api::{DockerHost, ManagedSecret, SecretIncident, time};
 use crate::cluster::cache::Guarded;
 use crate::cluster::objects::KubeObjects;
 use crate::parameter_store::budget::{Urgency, with_urgency};
@@ -60,8 +59,7 @@ impl Reconcilers {
             return Ok(self.undecodable::<ManagedSecret>(invalid).await);
         }
         // The longer a secret is overdue, the earlier its turn in the request budget.
-        let overdue = due(&object).map_or(0, |due| (Utc::now() - due).num_seconds().max(0));
-        let overdue = if is_compromised(&object) { i64::MAX } else { overdue };
+        let overdue = due_since(&object).map_or(0, |since| (Utc::now() - since).num_seconds().max(0));
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let ended = with_urgency(Urgency(overdue), self.secrets.reconcile(&namespace, &name)).await;
         tracing::debug!(namespace, name, ?ended, "looked at the ManagedSecret");
@@ -135,6 +133,11 @@ fn again(requeue: Requeue) -> Duration {
 /// Returns the time since when a secret waits for its rotation: since ever where its value may have been read by somebody.
 pub fn due_since(object: &Guarded<ManagedSecret>) -> Option<DateTime<Utc>> {
     if is_compromised(object) { Some(DateTime::<Utc>::MIN_UTC) } else { due(object) }
+}
+
+/// Returns the time at which a secret's next rotation may start, if its status has it.
+fn due(secret: &Guarded<ManagedSecret>) -> Option<DateTime<Utc>> {
+    time::from_text(secret.0.as_ref().ok()?.status.as_ref()?.next_rotation_time.as_ref()?)
 }
 
 /// Returns true while somebody may be using a value that the secret published; such secrets come before all others.

@@ -4,7 +4,6 @@ use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use k8s_openapi::api::batch::v1::Job;
 use keyturn_reconcile::links::{self, Key, Neighbours};
 use kube::api::PartialObjectMeta;
@@ -13,7 +12,7 @@ use tokio::sync::watch;
 
 use super::notifications::Announces;
 use super::queue::Queue;
-use crate::api::{DockerHost, GROUP, ManagedSecret, SecretIncident, time};
+use crate::api::{DockerHost, GROUP, ManagedSecret, SecretIncident};
 use crate::cluster::cache::{Cache, Guarded, decoded};
 use crate::cluster::objects::OwnWrites;
 use crate::cluster::watches::Change;
@@ -67,7 +66,7 @@ impl Links {
         }
     }
 
-    /// Opens the queues, and queues every existing object, starting with the most overdue secrets.
+    /// Opens the queues, and queues every existing object.
     pub fn open(&self) {
         for queues in &self.queues {
             queues.secrets.open();
@@ -107,9 +106,7 @@ impl Links {
 
     fn everything(&self) {
         for scope in &self.cache.scopes {
-            let mut secrets = scope.secrets.state();
-            secrets.sort_by_key(|secret| due(secret));
-            for secret in secrets {
+            for secret in scope.secrets.state() {
                 self.tell(&secret, |queues| &queues.telling.secrets);
                 self.push_secret(&secret.namespace().unwrap_or_default(), &secret.name_any());
             }
@@ -208,11 +205,6 @@ impl Links {
     fn queues(&self, namespace: &str) -> Option<&Queues> {
         self.queues.iter().find(|queues| queues.namespace.as_deref().is_none_or(|own| own == namespace))
     }
-}
-
-/// Returns the time at which a secret's next rotation may start, if its status has it.
-pub fn due(secret: &Guarded<ManagedSecret>) -> Option<DateTime<Utc>> {
-    time::from_text(secret.0.as_ref().ok()?.status.as_ref()?.next_rotation_time.as_ref()?)
 }
 
 /// The cached objects of one namespace, each kind read when it is first needed.

@@ -164,12 +164,18 @@ pub async fn work<K, F>(
         let wakes_at = line.wakes_at();
         let wake = tokio::time::sleep_until(wakes_at.unwrap_or_else(Instant::now).into());
         tokio::select! {
+            // In this order: the next one is taken once all who have come, or are done, have their place in the line.
+            biased;
             _ = stop.wait_for(|stop| *stop) => break,
             Some(request) = requests.next() => {
                 let name = (request.namespace.unwrap_or_default(), request.name);
                 line.push(&name, waits_since(&name));
             }
             () = wake, if wakes_at.is_some() => line.wake(Instant::now(), waits_since),
+            Some((name, ended)) = busy.ended(), if !busy.is_empty() => {
+                let after = memory.next_look(&work, &name, ended);
+                line.done(name, Instant::now() + after);
+            }
             // The semaphore is never closed.
             Ok(taken) = permit.as_mut(), if line.is_anybody_waiting() => {
                 permit.set(work.workers.clone().acquire_owned());
@@ -186,10 +192,6 @@ pub async fn work<K, F>(
                         busy.begin(name, taken, look(object));
                     }
                 }
-            }
-            Some((name, ended)) = busy.ended(), if !busy.is_empty() => {
-                let after = memory.next_look(&work, &name, ended);
-                line.done(name, Instant::now() + after);
             }
         }
     }

@@ -47,7 +47,7 @@ pub fn of_secret(
     }
     let Some(secret) = secret else { return keys };
     // Hosts run what the secret's status says is published; a deleted secret no longer wants anything to run.
-    keys.extend(hosts_of(secret).into_iter().map(Key::Host));
+    keys.extend(hosts_of(secret));
     let about_it = neighbours.incidents().filter(|incident| scope::concerns(incident, secret));
     keys.extend(about_it.map(ResourceExt::name_any).map(Key::Incident));
     if change == Change::Deleted {
@@ -98,7 +98,7 @@ pub fn of_incident(
     for secret in neighbours.secrets().filter(|secret| scope::concerns(incident, secret)) {
         // Hosts collect log lines once the incident's status says that a secret is contained.
         if secret.spec.access_log.is_some() {
-            keys.extend(hosts_of(secret).into_iter().map(Key::Host));
+            keys.extend(hosts_of(secret));
         }
         if change != Change::Written {
             keys.insert(Key::Secret(secret.name_any()));
@@ -113,9 +113,9 @@ fn goes_through(secret: &ManagedSecret, host: &str) -> bool {
     via.is_some_and(|via| via.docker_host == host)
 }
 
-/// Returns the hosts to reconcile when a secret changes.
-pub fn hosts_of(secret: &ManagedSecret) -> BTreeSet<String> {
-    secret.host_names().map(str::to_owned).collect()
+/// Returns the hosts that are reconciled when the secret changes.
+fn hosts_of(secret: &ManagedSecret) -> impl Iterator<Item = Key> {
+    secret.host_names().map(|name| Key::Host(name.to_owned()))
 }
 
 fn share_a_parameter(one: &ManagedSecret, other: &ManagedSecret) -> bool {

@@ -259,10 +259,6 @@ impl State {
 
     /// Counts an effect and returns the fault that hits it.
     fn begin(&mut self, process: usize, kind: Kind, what: &str) -> Option<Fault> {
-        // The status of an open incident changes again and again, with the time up to which CloudTrail was read.
-        if kind != Kind::IncidentStatus {
-            self.last_activity = self.now;
-        }
         let number = self.log.len();
         if let Some(branches) = &self.branches
             && let Some(fault) = branches.lock().unwrap().branch_off(number)
@@ -276,8 +272,9 @@ impl State {
         if self.rejecting.iter().any(|(rejected, until)| *rejected == kind && self.now < *until) {
             fault = Some(Fault::Rejected);
         }
-        // A fault changes the world, whatever it hits.
-        if fault.is_some() {
+        // The status of an open incident changes again and again, with the time up to which CloudTrail was read; but a fault
+        // changes the world, whatever it hits.
+        if kind != Kind::IncidentStatus || fault.is_some() {
             self.last_activity = self.now;
         }
         invariants::sends(self, kind, what);
