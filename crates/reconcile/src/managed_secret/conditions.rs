@@ -88,9 +88,10 @@ fn not_accepted(
 ) -> Option<(Truth, String, String)> {
     let seen = observed.and_then(|observed| protocol::published_is_dead(desired, observed));
     // A change of the login in this pass counts until the target was asked again.
-    let is_dead = match progress.published_is_dead {
+    let known = progress.login.as_ref().filter(|login| login.is_of(&status.parameters));
+    let is_dead = match known.map(|login| login.is_dead) {
         Some(true) => Some(true),
-        _ => seen.or(progress.published_is_dead),
+        known => seen.or(known),
     };
     let (truth, reason, message) = match is_dead {
         Some(true) => (

@@ -14,7 +14,7 @@ use keyturn_rotation::observed::{
 use keyturn_secret_value::SecretValue;
 
 use super::desired;
-use super::progress::Progress;
+use super::progress::{Login, Progress};
 use crate::generator;
 use crate::objects::Surroundings;
 use crate::parameter_store::records::{self, RecordError, StagedKind};
@@ -239,8 +239,8 @@ pub struct Remembered {
     /// True when the status reports the evidence. Until then the status is rendered from this memory, whatever a listing
     /// shows meanwhile.
     pub told: bool,
-    /// State of the published login at the end of the pass: see [`Progress::published_is_dead`].
-    pub published_is_dead: Option<bool>,
+    /// State of the published login at the end of the pass: see [`Progress::login`].
+    pub login: Option<Login>,
     /// Rotations that had ended by then, oldest first. Their records are deleted, so nothing else shows that they ended.
     pub ended: Vec<LastRotation>,
 }
@@ -258,13 +258,13 @@ impl Remembered {
         let at = progress.read_at.unwrap_or(now);
         let uid = object.metadata.uid.clone();
         let ended = progress.untold.iter().chain(&progress.ended).cloned().collect();
-        Self { uid, observed, at, told: false, published_is_dead: progress.published_is_dead, ended }
+        Self { uid, observed, at, told: false, login: progress.login.clone(), ended }
     }
 
     /// Hands results that could not be written to the status on to the next pass. `last` is the last rotation that the status
     /// reports.
     pub fn go_on(&self, progress: &mut Progress, last: Option<&LastRotation>) {
-        progress.published_is_dead = self.published_is_dead;
+        progress.login = self.login.clone();
         progress.untold = self.ended_since(last);
     }
 

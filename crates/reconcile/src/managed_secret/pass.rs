@@ -14,7 +14,7 @@ use keyturn_rotation::protocol::{self, Act, Desired, Incident, Step, Strategy};
 use super::act::{ActError, Actor, Done, Newer};
 use super::admission::Leave;
 use super::observe::{self, Place, Remembered};
-use super::progress::{Blocked, Progress};
+use super::progress::{Blocked, Login, Progress};
 use super::sight::{Basis, OBSERVE, Sight, unseen};
 use super::turn::{Turn, asks_target_at};
 use super::{ManagedSecrets, desired, notices, status};
@@ -164,7 +164,7 @@ impl Pass<'_> {
         wanted.promotion_refused = self.progress.refused_for_good(Step::Promote);
         wanted.samples = samples(self.object, observed);
         if let Some(is_dead) = protocol::published_is_dead(&wanted, observed) {
-            self.progress.published_is_dead = Some(is_dead);
+            self.progress.login = Some(Login::seen(is_dead, observed));
         }
         let next = protocol::next(&wanted, observed, self.now, settings.grace);
         self.progress.asks_target_at = asks_target_at(&next, observed, self.progress.urgent);
@@ -343,7 +343,7 @@ impl Pass<'_> {
             _ => None,
         };
         if replaced_by.is_some_and(|record| !observed.is_published(record)) {
-            self.progress.published_is_dead = Some(true);
+            self.progress.login = Some(Login::seen(true, &observed));
         }
         // The status does not report the result of this act yet.
         if let Basis::Memory { told } = &mut self.sight.basis {

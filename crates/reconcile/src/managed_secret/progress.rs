@@ -2,10 +2,12 @@
 //! evidence.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use keyturn_api::ManagedSecret;
 use keyturn_api::conditions;
-use keyturn_api::managed_secret::{FailureStatus, LastRotation, PreflightStatus};
-use keyturn_api::time::{from_kubernetes, to_text};
+use keyturn_api::managed_secret::{FailureStatus, LastRotation, PreflightStatus, PublishedParameter};
+use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
+use keyturn_rotation::observed::Observed;
 use keyturn_rotation::protocol::{Lacking, Next, Step, Waiting};
 
 use super::desired;
@@ -24,6 +26,35 @@ pub struct Blocked {
     pub unseen: bool,
 }
 
+/// State of a published login, and the versions that were published then. A later read may lag and show an earlier version,
+/// about which this says nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// True when the login does not work any more.
+    pub is_dead: bool,
+    /// Path, number and time of each version: what identifies a value.
+    versions: Vec<(String, i64, Time)>,
+}
+
+impl Login {
+    pub fn seen(is_dead: bool, observed: &Observed) -> Self {
+        let latest = observed.parameters.iter().filter_map(|p| p.latest().map(|seen| (p, seen)));
+        let versions =
+            latest.map(|(p, seen)| (p.path.clone(), seen.version.number, to_kubernetes(seen.published_at())));
+        Self { is_dead, versions: versions.collect() }
+    }
+
+    fn told(is_dead: bool, published: &[PublishedParameter]) -> Self {
+        let versions = published.iter().map(|p| (p.path.clone(), p.version, p.published_at.clone()));
+        Self { is_dead, versions: versions.collect() }
+    }
+
+    /// True when these are the versions that were published then.
+    pub fn is_of(&self, published: &[PublishedParameter]) -> bool {
+        *self == Self::told(self.is_dead, published)
+    }
+}
+
 /// Results of one pass.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
@@ -38,9 +69,8 @@ pub struct Progress {
     pub preflight: Option<PreflightStatus>,
     /// Time at which a role was given its new password in place, in this pass.
     pub installed_at: Option<DateTime<Utc>>,
-    /// True when the published credential does not work any more, as of the last answer of its target; `None` where the
-    /// status says nothing about it.
-    pub published_is_dead: Option<bool>,
+    /// State of the published login, as of the last answer of its target; `None` where the status says nothing about it.
+    pub login: Option<Login>,
     /// Rotations that ended in earlier passes and that the status does not report yet, oldest first.
     pub untold: Vec<LastRotation>,
     /// Rotations that ended in this pass, oldest first.
@@ -220,9 +250,9 @@ impl Progress {
             preflight,
             // The old result counts until the target was asked again. A secret that is not ready for another reason, or not
             // known to be ready, says nothing about its login.
-            published_is_dead: ready.and_then(|ready| match ready.status.as_str() {
-                "True" => Some(false),
-                _ => (ready.reason == LOGIN_REPLACED).then_some(true),
+            login: ready.zip(status).and_then(|(ready, status)| match ready.status.as_str() {
+                "True" => Some(Login::told(false, &status.parameters)),
+                _ => (ready.reason == LOGIN_REPLACED).then(|| Login::told(true, &status.parameters)),
             }),
             reported_at,
             urgent: reported_at.is_some() && !contained,

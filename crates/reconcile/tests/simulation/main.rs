@@ -227,6 +227,7 @@ scenarios! {
     an_incident_revokes_a_role_at_rest,
     an_incident_that_revokes_first_does_so,
     an_incident_changes_a_single_role,
+    a_login_is_not_told_to_work_while_reads_show_the_one_before_it,
     an_incident_in_the_middle_of_a_single_role,
     an_incident_revokes_although_a_host_is_down,
     an_incident_in_mid_rotation_revokes_although_a_host_is_down,

@@ -1,6 +1,13 @@
 //! Stories of secrets that somebody may have read.
 
 use super::*;
+use crate::world::Lag;
+
+/// True once the status says which version the first rotation has published.
+fn published_and_told(state: &State) -> bool {
+    let status = state.cluster.secret(SECRET).and_then(|secret| secret.status.as_ref());
+    published(state) && status.is_some_and(|status| status.parameters.iter().all(|p| p.version > 1))
+}
 
 pub fn token_is_suspected() -> Value {
     json!({"managedSecretRefs": [{"name": SECRET}]})
@@ -139,6 +146,18 @@ scenario!(an_incident_does_not_wait_for_the_host_that_goes_first,
             "plugs it in again", |s| set_host_down(s, false)),
     ],
     ends: |end| contained_with(end, 1));
+
+scenario!(a_login_is_not_told_to_work_while_reads_show_the_one_before_it,
+    prepare: |s| login_on_web(s, single_with_admin(), json!({})),
+    script: || vec![
+        at(300, "reports an incident", |s| s.suspect("leak", token_is_suspected())),
+        once(published_and_told, "takes the server away while SSM still shows the password before", |s| {
+            s.ssm.lag_behind_the_last_change(s.now, Lag::All);
+            set_server_away(s, true);
+        }),
+        later(60, "brings the server back", |s| set_server_away(s, false)),
+    ],
+    ends: |end| contained_logins(end, 1, &["app_a"]));
 
 scenario!(an_incident_revokes_a_role_at_rest,
     prepare: |s| login_on_web(s, alternating(), json!({"retire": {"after": "9d"}})),
