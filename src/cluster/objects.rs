@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
+use keyturn_reconcile::objects::{Hosts, Notice, ObjectError, Objects, Source, Subject};
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{NamespaceResourceScope, object::HasStatus};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -160,9 +160,17 @@ impl Objects for KubeObjects {
         self.get(namespace, name).await
     }
 
-    async fn secret_incidents(&self, namespace: &str) -> Result<Vec<SecretIncident>, ObjectError> {
-        self.must_be_listed(namespace)?;
-        Ok(decoded(&self.cache.incidents(namespace)).cloned().collect())
+    async fn secret_incidents(
+        &self,
+        namespace: &str,
+        source: Source,
+    ) -> Result<Vec<SecretIncident>, ObjectError> {
+        if source == Source::Cache {
+            self.must_be_listed(namespace)?;
+            return Ok(decoded(&self.cache.incidents(namespace)).cloned().collect());
+        }
+        let incidents = list(&self.api::<Guarded<SecretIncident>>(namespace), "secretincidents").await?;
+        Ok(incidents.into_iter().filter_map(|guarded| guarded.0.ok()).collect())
     }
 
     async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError> {
@@ -203,27 +211,18 @@ impl Objects for KubeObjects {
         Ok(decoded(&self.cache.hosts(namespace)).cloned().collect())
     }
 
-    async fn surroundings(&self, namespace: &str, source: Source) -> Result<Surroundings, ObjectError> {
+    async fn hosts(&self, namespace: &str, source: Source) -> Result<Hosts, ObjectError> {
         if source == Source::Cache {
-            return Ok(Surroundings {
-                hosts: self.docker_hosts(namespace).await?,
-                undecodable_hosts: self.cache.undecodable_hosts(namespace),
-                incidents: self.secret_incidents(namespace).await?,
-            });
+            let decoded = self.docker_hosts(namespace).await?;
+            return Ok(Hosts { decoded, undecodable: self.cache.undecodable_hosts(namespace) });
         }
-        let client = || self.client.clone();
-        let mut read = Surroundings::default();
-        for guarded in
-            list(&Api::<Guarded<DockerHost>>::namespaced(client(), namespace), "dockerhosts").await?
-        {
+        let mut read = Hosts::default();
+        for guarded in list(&self.api::<Guarded<DockerHost>>(namespace), "dockerhosts").await? {
             match guarded.0 {
-                Ok(host) => read.hosts.push(host),
-                Err(invalid) => read.undecodable_hosts.extend(invalid.metadata.name),
+                Ok(host) => read.decoded.push(host),
+                Err(invalid) => read.undecodable.extend(invalid.metadata.name),
             }
         }
-        let incidents =
-            list(&Api::<Guarded<SecretIncident>>::namespaced(client(), namespace), "secretincidents").await?;
-        read.incidents = incidents.into_iter().filter_map(|guarded| guarded.0.ok()).collect();
         Ok(read)
     }
 

@@ -28,13 +28,12 @@ pub enum Subject<'a> {
     Incident(&'a SecretIncident),
 }
 
-/// The other objects of the namespace that decisions about a secret depend on.
+/// The DockerHosts of a namespace.
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings {
-    pub hosts: Vec<DockerHost>,
+pub struct Hosts {
+    pub decoded: Vec<DockerHost>,
     /// Names of the DockerHosts that exist but cannot be decoded. They have proven nothing.
-    pub undecodable_hosts: Vec<String>,
-    pub incidents: Vec<SecretIncident>,
+    pub undecodable: Vec<String>,
 }
 
 /// Source of a read.
@@ -65,8 +64,12 @@ pub trait Objects: Send + Sync {
         namespace: &str,
         name: &str,
     ) -> Result<Option<SecretIncident>, ObjectError>;
-    /// Lists all of a namespace; may be slightly stale.
-    async fn secret_incidents(&self, namespace: &str) -> Result<Vec<SecretIncident>, ObjectError>;
+    /// Lists all of a namespace.
+    async fn secret_incidents(
+        &self,
+        namespace: &str,
+        source: Source,
+    ) -> Result<Vec<SecretIncident>, ObjectError>;
     /// Replaces the status; fails with [`ObjectError::Conflict`] where the object has changed since it was read.
     async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError>;
     async fn grants(&self, source: Source) -> Result<Arc<Grants>, ObjectError>;
@@ -87,8 +90,8 @@ pub trait Objects: Send + Sync {
     async fn rivals(&self, object: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError>;
     /// Lists all of a namespace; may be slightly stale.
     async fn docker_hosts(&self, namespace: &str) -> Result<Vec<DockerHost>, ObjectError>;
-    /// Returns the hosts and incidents of a namespace.
-    async fn surroundings(&self, namespace: &str, source: Source) -> Result<Surroundings, ObjectError>;
+    /// Lists all of a namespace, with those that cannot be decoded.
+    async fn hosts(&self, namespace: &str, source: Source) -> Result<Hosts, ObjectError>;
     /// Reads the labels of a Secret, and nothing else of it, from the API server itself. `None` where it does not exist.
     async fn secret_labels(
         &self,

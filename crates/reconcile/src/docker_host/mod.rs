@@ -140,7 +140,7 @@ impl DockerHosts {
         let granted: Vec<ManagedSecret> =
             secrets.into_iter().filter(|secret| self.takes_part(&grants, secret, &verdict)).collect();
         let wishes = wish::wishes(name, &granted);
-        let incidents = objects.secret_incidents(namespace).await?;
+        let incidents = objects.secret_incidents(namespace, Source::Cache).await?;
         let collections = logs::wanted(name, &incidents, &granted, now);
         // Log lines that an incident has in its own status, or that nobody asks for any more, are dropped.
         status.access_logs.retain(|known| collections.iter().any(|wanted| wanted.about.is_that_of(known)));

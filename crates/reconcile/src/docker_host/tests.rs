@@ -19,7 +19,7 @@ use crate::deploy::revision;
 use crate::deploy::task::{Layers, Task};
 use crate::deploy::testing::{at, host, published, rotating, secret};
 use crate::deploy_jobs::JobParameter;
-use crate::objects::{Notice, Source, Surroundings};
+use crate::objects::{Hosts, Notice, Source};
 use crate::parameter_store::{Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore};
 use crate::target::{Target, TargetError};
 
@@ -180,7 +180,7 @@ impl Objects for Shared {
     async fn secret_incident(&self, _: &str, _: &str) -> Result<Option<SecretIncident>, ObjectError> {
         Ok(None)
     }
-    async fn secret_incidents(&self, _: &str) -> Result<Vec<SecretIncident>, ObjectError> {
+    async fn secret_incidents(&self, _: &str, _: Source) -> Result<Vec<SecretIncident>, ObjectError> {
         Ok(self.lock().incidents.clone())
     }
     async fn write_incident_status(&self, _: &SecretIncident) -> Result<SecretIncident, ObjectError> {
@@ -198,7 +198,7 @@ impl Objects for Shared {
     async fn docker_hosts(&self, _: &str) -> Result<Vec<DockerHost>, ObjectError> {
         Ok(self.lock().hosts.clone())
     }
-    async fn surroundings(&self, _: &str, _: Source) -> Result<Surroundings, ObjectError> {
+    async fn hosts(&self, _: &str, _: Source) -> Result<Hosts, ObjectError> {
         unreachable!("a host is decided on all secrets of its namespace")
     }
     async fn secret_labels(

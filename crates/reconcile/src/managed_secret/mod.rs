@@ -116,7 +116,7 @@ impl ManagedSecrets {
         };
         let now = self.ports.clock.now();
         let region = self.settings.region_of(&object).to_owned();
-        let all = self.ports.objects.secret_incidents(namespace).await?;
+        let all = self.ports.objects.secret_incidents(namespace, Source::Cache).await?;
         let reported_at = desired::incidents(&object, &all, now).iter().map(|i| i.reported_at).max();
         let mut progress = Progress::resume(&object, reported_at, now + self.settings.backoff_max);
         let _ = remembered.take_if(|remembered| remembered.uid != object.metadata.uid);
@@ -243,9 +243,9 @@ impl ManagedSecrets {
             },
         };
         // A DockerHost that cannot be decoded is a lasting error, so the status has to report it.
-        let around = objects.surroundings(namespace, source).await?;
-        if !around.undecodable_hosts.iter().any(|undecodable| undecodable == name) {
-            let mut cached = around.hosts.into_iter();
+        let hosts = objects.hosts(namespace, source).await?;
+        if !hosts.undecodable.iter().any(|undecodable| undecodable == name) {
+            let mut cached = hosts.decoded.into_iter();
             let host = cached.find(|host| host.metadata.name.as_deref() == Some(name));
             return error.map_or(Ok(Ok(host)), Err);
         }
@@ -275,7 +275,7 @@ impl ManagedSecrets {
         let windows = desired::host_windows(object, &hosts);
         let identity = format!("{namespace}/{}", object.metadata.name.as_deref().unwrap_or_default());
         let before = object.status.clone().unwrap_or_default();
-        let incidents = self.ports.objects.secret_incidents(&namespace).await?;
+        let incidents = self.ports.objects.secret_incidents(&namespace, Source::Cache).await?;
         let incidents = desired::incidents(object, &incidents, now);
         let wanted = desired::desired(object, owner, &identity, &windows, incidents, &self.settings);
         let mut after = status::render(object, &wanted, observed, progress, region, now);

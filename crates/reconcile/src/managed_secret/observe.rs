@@ -16,7 +16,7 @@ use keyturn_secret_value::SecretValue;
 use super::desired;
 use super::progress::{Login, Progress};
 use crate::generator;
-use crate::objects::Surroundings;
+use crate::objects::Hosts;
 use crate::parameter_store::records::{self, RecordError, StagedKind};
 use crate::parameter_store::{FolderEntry, Kept, ParameterStore, StoreError};
 use crate::ports::Glimpse;
@@ -339,27 +339,31 @@ fn still_holds(observed: &Observed, place: &Place<'_>, glimpse: &Glimpse) -> boo
     same_records && same_versions
 }
 
-/// Returns the evidence from the DockerHosts about these paths: first the hosts of the spec, then those that only a record
-/// names.
-pub fn host_evidence(
-    object: &ManagedSecret,
-    records: &BTreeMap<RotationId, Record>,
-    around: &Surroundings,
-    attempts: i32,
-) -> Vec<HostEvidence> {
-    let mut names: Vec<&str> = object.spec.hosts.iter().map(|h| h.name.as_str()).collect();
+/// Returns the names of the hosts that count for a secret: first those of the spec, then those that only a record names.
+pub fn host_names(object: &ManagedSecret, records: &BTreeMap<RotationId, Record>) -> Vec<String> {
+    let mut names: Vec<String> = object.spec.hosts.iter().map(|h| h.name.clone()).collect();
     for name in records.values().flat_map(|record| &record.hosts) {
-        if !names.contains(&name.as_str()) {
-            names.push(name);
+        if !names.contains(name) {
+            names.push(name.clone());
         }
     }
-    let evidence = |name: &str| {
-        let host = around.hosts.iter().find(|h| h.metadata.name.as_deref() == Some(name));
+    names
+}
+
+/// Returns the evidence from the DockerHosts of these names about the paths of the secret.
+pub fn host_evidence(
+    object: &ManagedSecret,
+    names: &[String],
+    hosts: &Hosts,
+    attempts: i32,
+) -> Vec<HostEvidence> {
+    let evidence = |name: &String| {
+        let host = hosts.decoded.iter().find(|h| h.metadata.name.as_ref() == Some(name));
         let mut evidence = evidence_of(object, name, host, attempts);
-        evidence.exists |= around.undecodable_hosts.iter().any(|undecodable| undecodable == name);
+        evidence.exists |= hosts.undecodable.contains(name);
         evidence
     };
-    names.into_iter().map(evidence).collect()
+    names.iter().map(evidence).collect()
 }
 
 /// Returns the reason why no run can start on the host as it is specified now. A failed run is no such reason, since

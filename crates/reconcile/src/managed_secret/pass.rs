@@ -19,7 +19,7 @@ use super::sight::{Basis, OBSERVE, Sight, unseen};
 use super::turn::{Turn, asks_target_at};
 use super::{ManagedSecrets, desired, notices, status};
 use crate::generator;
-use crate::objects::{ObjectError, Source, Subject};
+use crate::objects::{Hosts, ObjectError, Source, Subject};
 use crate::parameter_store::ParameterStore;
 
 /// Maximum number of acts in one pass: more than any rotation has. A pass that reaches it continues in the next one.
@@ -128,7 +128,7 @@ impl Pass<'_> {
     }
 
     async fn incidents(&self) -> Result<Vec<Incident>, ObjectError> {
-        let all = self.secrets.ports.objects.secret_incidents(self.place.namespace).await?;
+        let all = self.secrets.ports.objects.secret_incidents(self.place.namespace, Source::Cache).await?;
         Ok(desired::incidents(self.object, &all, self.now))
     }
 
@@ -149,10 +149,16 @@ impl Pass<'_> {
         }
         let settings = &self.secrets.settings;
         let source = if self.sight.exact { Source::ApiServer } else { Source::Cache };
-        let around = self.secrets.ports.objects.surroundings(self.place.namespace, source).await?;
-        observed.hosts = observe::host_evidence(self.object, &observed.records, &around, settings.attempts);
-        let windows = desired::host_windows(self.object, &around.hosts);
-        let incidents = desired::incidents(self.object, &around.incidents, self.now);
+        let objects = &self.secrets.ports.objects;
+        let names = observe::host_names(self.object, &observed.records);
+        let mut hosts = Hosts::default();
+        if !names.is_empty() {
+            hosts = objects.hosts(self.place.namespace, source).await?;
+        }
+        observed.hosts = observe::host_evidence(self.object, &names, &hosts, settings.attempts);
+        let windows = desired::host_windows(self.object, &hosts.decoded);
+        let incidents = objects.secret_incidents(self.place.namespace, source).await?;
+        let incidents = desired::incidents(self.object, &incidents, self.now);
         let identity = format!("{}/{}", self.place.namespace, self.place.name);
         let mut wanted =
             desired::desired(self.object, self.place.owner, &identity, &windows, incidents, settings);

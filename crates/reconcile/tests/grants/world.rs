@@ -19,7 +19,7 @@ use keyturn_reconcile::deploy_jobs::{DeployJob, DeployJobs, JobParameter, JobSta
 use keyturn_reconcile::generator::{Random, RandomError};
 use keyturn_reconcile::incident::reading::Query;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
-use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
+use keyturn_reconcile::objects::{Hosts, Notice, ObjectError, Objects, Source, Subject};
 use keyturn_reconcile::parameter_store::{
     Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore, StoreError,
 };
@@ -678,7 +678,11 @@ impl Objects for World {
         Ok(state.incidents.iter().find(|incident| incident.name_any() == name).cloned())
     }
 
-    async fn secret_incidents(&self, namespace: &str) -> Result<Vec<SecretIncident>, ObjectError> {
+    async fn secret_incidents(
+        &self,
+        namespace: &str,
+        _source: Source,
+    ) -> Result<Vec<SecretIncident>, ObjectError> {
         let mut state = self.lock();
         state.is_of_namespace("Objects::secret_incidents", namespace);
         Ok(state.incidents.clone())
@@ -729,11 +733,9 @@ impl Objects for World {
         Ok(state.hosts.values().map(|(_, object)| object.clone()).collect())
     }
 
-    async fn surroundings(&self, namespace: &str, _source: Source) -> Result<Surroundings, ObjectError> {
-        let mut state = self.lock();
-        state.is_of_namespace("Objects::surroundings", namespace);
-        let hosts = state.hosts.values().map(|(_, object)| object.clone()).collect();
-        Ok(Surroundings { hosts, undecodable_hosts: Vec::new(), incidents: state.incidents.clone() })
+    async fn hosts(&self, namespace: &str, _source: Source) -> Result<Hosts, ObjectError> {
+        let decoded = self.docker_hosts(namespace).await?;
+        Ok(Hosts { decoded, undecodable: Vec::new() })
     }
 
     async fn secret_labels(

@@ -10,7 +10,7 @@ use keyturn_api::grants::Grants;
 use keyturn_api::time::to_kubernetes;
 use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, RotationGrant, SecretIncident};
 use keyturn_reconcile::managed_secret::claims::{self, Claim};
-use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
+use keyturn_reconcile::objects::{Hosts, Notice, ObjectError, Objects, Source, Subject};
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -153,8 +153,11 @@ impl Objects for World {
         unreachable!("a secret is decided on all incidents of its namespace")
     }
 
-    async fn secret_incidents(&self, _: &str) -> Result<Vec<SecretIncident>, ObjectError> {
+    async fn secret_incidents(&self, _: &str, source: Source) -> Result<Vec<SecretIncident>, ObjectError> {
         let mut state = self.lock();
+        if source == Source::ApiServer {
+            state.tally.asks_api("list SecretIncidents");
+        }
         let incidents = state.cluster.incidents.clone();
         state.tally.gives("SecretIncidents", incidents.len());
         Ok(incidents)
@@ -194,17 +197,12 @@ impl Objects for World {
         Ok(hosts)
     }
 
-    async fn surroundings(&self, namespace: &str, source: Source) -> Result<Surroundings, ObjectError> {
+    async fn hosts(&self, namespace: &str, source: Source) -> Result<Hosts, ObjectError> {
         if source == Source::ApiServer {
-            let mut state = self.lock();
-            state.tally.asks_api("list DockerHosts");
-            state.tally.asks_api("list SecretIncidents");
+            self.lock().tally.asks_api("list DockerHosts");
         }
-        Ok(Surroundings {
-            hosts: self.docker_hosts(namespace).await?,
-            undecodable_hosts: Vec::new(),
-            incidents: self.secret_incidents(namespace).await?,
-        })
+        let decoded = self.docker_hosts(namespace).await?;
+        Ok(Hosts { decoded, undecodable: Vec::new() })
     }
 
     async fn secret_labels(&self, _: &str, _: &str) -> Result<Option<BTreeMap<String, String>>, ObjectError> {

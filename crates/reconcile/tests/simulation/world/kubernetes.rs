@@ -14,7 +14,7 @@ use keyturn_reconcile::incident::reading::Query;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
 use keyturn_reconcile::links::{self, Change, Neighbours};
 use keyturn_reconcile::managed_secret::claims::{self, Claim};
-use keyturn_reconcile::objects::{Notice, ObjectError, Objects, Source, Subject, Surroundings};
+use keyturn_reconcile::objects::{Hosts, Notice, ObjectError, Objects, Source, Subject};
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
@@ -448,7 +448,11 @@ impl Objects for World {
         Ok(self.lock().cluster.incidents.iter().find(|incident| incident.name_any() == name).cloned())
     }
 
-    async fn secret_incidents(&self, _namespace: &str) -> Result<Vec<SecretIncident>, ObjectError> {
+    async fn secret_incidents(
+        &self,
+        _namespace: &str,
+        _source: Source,
+    ) -> Result<Vec<SecretIncident>, ObjectError> {
         let state = self.lock();
         Ok(state.cluster.shown_incidents.as_ref().unwrap_or(&state.cluster.incidents).clone())
     }
@@ -506,22 +510,14 @@ impl Objects for World {
         Ok(hosts)
     }
 
-    async fn surroundings(&self, namespace: &str, source: Source) -> Result<Surroundings, ObjectError> {
-        let undecodable_hosts = self.lock().cluster.undecodable_hosts.iter().cloned().collect();
+    async fn hosts(&self, namespace: &str, source: Source) -> Result<Hosts, ObjectError> {
+        let undecodable = self.lock().cluster.undecodable_hosts.iter().cloned().collect();
         if source == Source::Cache || self.lock().sabotage == Some(Sabotage::HostsAlwaysProven) {
-            return Ok(Surroundings {
-                hosts: self.docker_hosts(namespace).await?,
-                undecodable_hosts,
-                incidents: self.secret_incidents(namespace).await?,
-            });
+            return Ok(Hosts { decoded: self.docker_hosts(namespace).await?, undecodable });
         }
         let state = self.lock();
         let can_be_decoded = |host: &&DockerHost| !state.cluster.undecodable_hosts.contains(&host.name_any());
-        Ok(Surroundings {
-            hosts: state.cluster.hosts().filter(can_be_decoded).cloned().collect(),
-            undecodable_hosts,
-            incidents: state.cluster.incidents.clone(),
-        })
+        Ok(Hosts { decoded: state.cluster.hosts().filter(can_be_decoded).cloned().collect(), undecodable })
     }
 
     async fn secret_labels(
