@@ -81,6 +81,7 @@ fn a_rotation_without_hosts_costs_six_calls_of_ssm_and_five_writes() {
     assert_eq!(rotation.ssm, Counts::from(calls));
     let writes = ["replace status", "patch finalizers", "create Event"].map(|write| rotation.api[write]);
     assert_eq!(writes, [2, 2, 1]);
+    assert!(!rotation.api.contains_key("list DockerHosts"), "{:?}", rotation.api);
 }
 
 /// The counts prove nothing if they cannot detect a difference.
