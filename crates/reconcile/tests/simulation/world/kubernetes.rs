@@ -451,10 +451,11 @@ impl Objects for World {
     async fn secret_incidents(
         &self,
         _namespace: &str,
-        _source: Source,
+        source: Source,
     ) -> Result<Vec<SecretIncident>, ObjectError> {
         let state = self.lock();
-        Ok(state.cluster.shown_incidents.as_ref().unwrap_or(&state.cluster.incidents).clone())
+        let cached = state.cluster.shown_incidents.as_ref().filter(|_| source == Source::Cache);
+        Ok(cached.unwrap_or(&state.cluster.incidents).clone())
     }
 
     async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError> {
