@@ -10,17 +10,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 
 use super::claims::Claims;
+use super::guarded::Guarded;
 use super::mirror::Mirror;
 use crate::api::grants::Grants;
 use crate::api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
-
-/// An object as the watch delivered it, whether it could be decoded or not.
-pub type Guarded<K> = DeserializeGuard<K>;
 
 /// Returns the objects that could be decoded.
 pub fn decoded<K>(objects: &[Arc<Guarded<K>>]) -> impl Iterator<Item = &K> {
@@ -241,7 +238,7 @@ mod tests {
     }
 
     fn guarded<K: serde::de::DeserializeOwned>(json: serde_json::Value) -> Guarded<K> {
-        DeserializeGuard(Ok(serde_json::from_value(json).unwrap()))
+        Guarded(Ok(serde_json::from_value(json).unwrap()))
     }
 
     fn grant(name: &str, spec: serde_json::Value) -> serde_json::Value {

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use keyturn_reconcile::managed_secret::claims::{self, Claim};
 use kube::ResourceExt;
 
-use super::cache::Guarded;
+use super::guarded::Guarded;
 use crate::api::ManagedSecret;
 
 /// Namespace and name of a ManagedSecret.
@@ -70,7 +70,6 @@ fn name(object: &Guarded<ManagedSecret>) -> Name {
 
 #[cfg(test)]
 mod tests {
-    use kube::core::DeserializeGuard;
     use serde_json::{Value, json};
 
     use super::*;
@@ -95,7 +94,7 @@ mod tests {
 
     fn rivals(all: &[ManagedSecret], of: &ManagedSecret) -> Vec<String> {
         let index = Claims::default();
-        all.iter().for_each(|secret| index.note(&DeserializeGuard(Ok(secret.clone()))));
+        all.iter().for_each(|secret| index.note(&Guarded(Ok(secret.clone()))));
         index.rivals(of).iter().map(|name| format!("{}/{}", name.0, name.1)).collect()
     }
 
@@ -120,7 +119,7 @@ mod tests {
     #[test]
     fn what_an_object_claimed_before_it_was_edited_or_deleted_is_free() {
         let index = Claims::default();
-        let guarded = |secret: &ManagedSecret| DeserializeGuard(Ok(secret.clone()));
+        let guarded = |secret: &ManagedSecret| Guarded(Ok(secret.clone()));
         let (one, two) = (secret("shop", "one", json!({})), secret("shop", "two", json!({})));
         index.note(&guarded(&one));
         assert_eq!(index.rivals(&two).len(), 1);

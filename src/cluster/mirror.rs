@@ -8,7 +8,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::Event;
 use tokio::sync::watch;
 
-use super::cache::Guarded;
+use super::guarded::Guarded;
 
 /// A [`Store`] with a readiness check that any number of tasks can use. The store's own `wait_until_ready` wakes only
 /// the last task that called it, so a probe would take the place of the leader that waits to start.

@@ -7,6 +7,7 @@ pub mod client;
 pub mod client_config;
 pub mod deploy_jobs;
 pub mod events;
+pub mod guarded;
 pub mod job_state;
 pub mod lease;
 pub mod metrics;

@@ -13,8 +13,9 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::cache::{Cache, Guarded, decoded};
+use super::cache::{Cache, decoded};
 use super::events::Events;
+use super::guarded::Guarded;
 use super::lease::Leadership;
 use super::metrics::Metrics;
 use super::refusal::missing_right;
@@ -220,7 +221,7 @@ impl Objects for KubeObjects {
         for guarded in list(&self.api::<Guarded<DockerHost>>(namespace), "dockerhosts").await? {
             match guarded.0 {
                 Ok(host) => read.decoded.push(host),
-                Err(invalid) => read.undecodable.extend(invalid.metadata.name),
+                Err(undecodable) => read.undecodable.extend(undecodable.metadata.name),
             }
         }
         Ok(read)

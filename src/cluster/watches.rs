@@ -11,7 +11,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::cache::Guarded;
+use super::guarded::Guarded;
 use super::metrics::Metrics;
 use super::mirror::{Mirror, MirrorWriter};
 
@@ -20,8 +20,6 @@ use super::mirror::{Mirror, MirrorWriter};
 const WATCH_SECONDS: u32 = 120;
 /// Number of objects in one page of a list. A list costs two pages of memory in addition to the cache.
 const PAGE: u32 = 250;
-/// kubectl's annotation with a copy of the whole object, which is removed to save memory.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// A change of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +50,6 @@ pub async fn follow<K>(
     let mut listed: Vec<ObjectRef<Guarded<K>>> = Vec::new();
     let mut unlisted: HashMap<ObjectRef<Guarded<K>>, Arc<Guarded<K>>> = HashMap::new();
     while let Some(event) = stream.next().await {
-        let event = event.modify(prune);
         match &event {
             watcher::Event::Init => {
                 listed.clear();
@@ -122,13 +119,6 @@ fn resilient<K: Send + 'static>(
         .filter_map(|event| std::future::ready(event.ok()))
 }
 
-/// Removes fields that keyturn never reads.
-fn prune<K: Resource<DynamicType = ()>>(object: &mut Guarded<K>) {
-    // Not cleared: a vector keeps its memory.
-    object.meta_mut().managed_fields = None;
-    object.annotations_mut().remove(LAST_APPLIED);
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -181,8 +171,7 @@ mod tests {
             "kind": "RotationGrant",
             "metadata": {
                 "name": name, "uid": name, "resourceVersion": version,
-                "managedFields": [{"manager": "kubectl"}],
-                "annotations": {LAST_APPLIED: "{}", "kept": "yes"},
+                "managedFields": [{"manager": "kubectl"}], "annotations": {"kept": "yes"},
             },
             "spec": spec,
         })

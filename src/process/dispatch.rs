@@ -11,12 +11,11 @@ use keyturn_reconcile::managed_secret::ManagedSecrets;
 use keyturn_reconcile::objects::Notice;
 use keyturn_reconcile::ports::Requeue;
 use keyturn_reconcile::secret_incident::SecretIncidents;
-use kube::core::error_boundary::InvalidObject;
 use kube::{Resource, ResourceExt};
 
 use super::notifications::{Announces, Notifications};
 use crate::api::{DockerHost, ManagedSecret, SecretIncident, time};
-use crate::cluster::cache::Guarded;
+use crate::cluster::guarded::{Guarded, Undecodable};
 use crate::cluster::objects::KubeObjects;
 use crate::parameter_store::budget::{Urgency, with_urgency};
 
@@ -55,8 +54,8 @@ impl Reconcilers {
     }
 
     pub async fn secret(self: Arc<Self>, object: Arc<Guarded<ManagedSecret>>) -> Result<Duration, String> {
-        if let Err(invalid) = &object.0 {
-            return Ok(self.undecodable::<ManagedSecret>(invalid).await);
+        if let Err(undecodable) = &object.0 {
+            return Ok(self.undecodable::<ManagedSecret>(undecodable).await);
         }
         // The longer a secret is overdue, the earlier its turn in the request budget.
         let overdue = due_since(&object).map_or(0, |since| (Utc::now() - since).num_seconds().max(0));
@@ -67,8 +66,8 @@ impl Reconcilers {
     }
 
     pub async fn host(self: Arc<Self>, object: Arc<Guarded<DockerHost>>) -> Result<Duration, String> {
-        if let Err(invalid) = &object.0 {
-            return Ok(self.undecodable::<DockerHost>(invalid).await);
+        if let Err(undecodable) = &object.0 {
+            return Ok(self.undecodable::<DockerHost>(undecodable).await);
         }
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let ended = self.hosts.reconcile(&namespace, &name).await;
@@ -77,8 +76,8 @@ impl Reconcilers {
     }
 
     pub async fn incident(self: Arc<Self>, object: Arc<Guarded<SecretIncident>>) -> Result<Duration, String> {
-        if let Err(invalid) = &object.0 {
-            return Ok(self.undecodable::<SecretIncident>(invalid).await);
+        if let Err(undecodable) = &object.0 {
+            return Ok(self.undecodable::<SecretIncident>(undecodable).await);
         }
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let ended = self.incidents.reconcile(&namespace, &name).await;
@@ -87,8 +86,8 @@ impl Reconcilers {
     }
 
     /// Reports, in the log and by an Event, an object that this version of keyturn cannot decode.
-    async fn undecodable<K: Resource<DynamicType = ()>>(&self, invalid: &InvalidObject) -> Duration {
-        let metadata = &invalid.metadata;
+    async fn undecodable<K: Resource<DynamicType = ()>>(&self, object: &Undecodable) -> Duration {
+        let metadata = &object.metadata;
         let seen =
             (metadata.uid.clone().unwrap_or_default(), metadata.resource_version.clone().unwrap_or_default());
         if !self.reported.lock().unwrap_or_else(PoisonError::into_inner).insert(seen) {
@@ -99,7 +98,7 @@ impl Reconcilers {
             kind = %kind,
             namespace = metadata.namespace,
             name = metadata.name,
-            error = invalid.error,
+            error = object.error,
             "the object cannot be read and is left alone"
         );
         let about = ObjectReference {
@@ -115,7 +114,7 @@ impl Reconcilers {
             "keyturn {} cannot read this object and leaves it alone: {}. It was admitted under another version of \
              the custom resource; write it again as `kubectl explain` describes it",
             env!("CARGO_PKG_VERSION"),
-            invalid.error
+            object.error
         );
         let notice = Notice { warning: true, reason: "Undecodable", action: "Read", note };
         self.objects.notify_undecodable(&about, notice).await;

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use super::notifications::Announces;
 use super::queue::Queue;
 use crate::api::{DockerHost, GROUP, ManagedSecret, SecretIncident};
-use crate::cluster::cache::{Cache, Guarded, decoded};
+use crate::cluster::cache::{Cache, decoded};
+use crate::cluster::guarded::Guarded;
 use crate::cluster::objects::OwnWrites;
 use crate::cluster::watches::Change;
 
@@ -239,7 +240,6 @@ impl Neighbours for Cached<'_> {
 
 #[cfg(test)]
 mod tests {
-    use kube::core::DeserializeGuard;
     use kube::runtime::watcher::Event;
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
@@ -299,7 +299,7 @@ mod tests {
     fn rig(known: &ManagedSecret) -> Rig {
         let (cached, mut writer) = mirror();
         writer.apply(&Event::Init);
-        writer.apply(&Event::InitApply(DeserializeGuard(Ok(known.clone()))));
+        writer.apply(&Event::InitApply(Guarded(Ok(known.clone()))));
         writer.apply(&Event::InitDone);
         let scope = Scope { namespace: None, secrets: cached, hosts: mirror().0, incidents: mirror().0 };
         let (secrets, secret_requests) = queue();
@@ -322,14 +322,14 @@ mod tests {
     fn whoever_a_change_concerns_comes_into_a_queue_and_a_write_of_this_process_does_not_concern_itself() {
         let moved = secret_that_left_its_host();
         let mut rig = rig(&moved);
-        rig.links.secret(&DeserializeGuard(Ok(moved.clone())), Change::Applied);
+        rig.links.secret(&Guarded(Ok(moved.clone())), Change::Applied);
         assert_eq!(rig.hosts.try_recv().unwrap().name, "web");
         assert_eq!(rig.secrets.try_recv().unwrap().name, "token");
-        rig.links.host(&DeserializeGuard(Ok(host())), Change::Applied);
+        rig.links.host(&Guarded(Ok(host())), Change::Applied);
         assert_eq!(rig.hosts.try_recv().unwrap().name, "web");
         assert_eq!(rig.secrets.try_recv().unwrap().name, "token");
         rig.links.own.remember(&moved);
-        rig.links.secret(&DeserializeGuard(Ok(moved)), Change::Applied);
+        rig.links.secret(&Guarded(Ok(moved)), Change::Applied);
         assert_eq!(rig.hosts.try_recv().unwrap().name, "web");
         assert!(rig.secrets.try_recv().is_err(), "this very version was written here");
     }

@@ -19,7 +19,7 @@ use tokio::task::{self, JoinSet};
 
 use super::line::Line;
 use super::pace::{Name, Pace};
-use crate::cluster::cache::Guarded;
+use crate::cluster::guarded::Guarded;
 use crate::cluster::metrics::Metrics;
 use crate::cluster::mirror::Mirror;
 
@@ -293,7 +293,7 @@ mod tests {
             "metadata": {"name": name, "namespace": "a"},
             "spec": {"ssm": {"parameters": [{"path": "/a/b"}]}, "generate": {}, "rotation": {}},
         });
-        kube::core::DeserializeGuard(Ok(serde_json::from_value(object).unwrap()))
+        Guarded(Ok(serde_json::from_value(object).unwrap()))
     }
 
     /// A queue with workers for the named objects.
