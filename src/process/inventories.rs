@@ -22,7 +22,7 @@ use crate::parameter_store::inventory::{InventoryView, inventory};
 const SETTLE: Duration = Duration::from_millis(500);
 /// Factor of the pause after each pass over all ManagedSecrets, relative to the pass's duration: passes over thousands
 /// of objects then take a small part of the time, however fast changes come.
-const PAUSES_PER_COVER: u32 = 20;
+const PAUSES_PER_COVER: u32 = 50;
 /// Interval of the log message that a replica still waits for its first listings.
 const STILL_WAITING: Duration = Duration::from_secs(30);
 /// Urgency of the routine listing: requests for an object come first.

@@ -6,6 +6,7 @@
 //! nothing has to be done, or that nobody has written since, and never enough to write a value.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,7 +29,8 @@ pub struct Inventory {
     /// Paths that were listed later may be newer.
     pub taken_at: DateTime<Utc>,
     wanted: BTreeSet<String>,
-    by_path: BTreeMap<String, Version>,
+    /// Shared with the snapshots before and after this one: most of a listing does not change.
+    by_path: BTreeMap<Arc<str>, Arc<Version>>,
 }
 
 /// Answer of a snapshot about one path.
@@ -48,16 +50,14 @@ impl Inventory {
 
     /// Makes a snapshot of a listing of `wanted` that was begun at this time.
     pub fn new(taken_at: DateTime<Utc>, wanted: BTreeSet<String>, listed: Vec<Listed>) -> Self {
-        let by_path = listed.into_iter().map(|listed| (listed.path, listed.latest)).collect();
-        Self { taken_at, wanted, by_path }
+        Self { taken_at, wanted, by_path: listed.into_iter().map(entry).collect() }
     }
 
     /// Merges a later listing of the entries `asked` into this snapshot.
     fn with(&self, wanted: BTreeSet<String>, asked: &BTreeSet<String>, listed: Vec<Listed>) -> Self {
-        let is_asked = |path: &String| covers(asked, path);
-        let kept = self.by_path.iter().filter(|(path, _)| !is_asked(path) && covers(&wanted, path));
+        let kept = self.by_path.iter().filter(|(path, _)| !covers(asked, path) && covers(&wanted, path));
         let kept = kept.map(|(path, version)| (path.clone(), version.clone()));
-        let by_path = kept.chain(listed.into_iter().map(|listed| (listed.path, listed.latest))).collect();
+        let by_path = kept.chain(listed.into_iter().map(entry)).collect();
         Self { taken_at: self.taken_at, wanted, by_path }
     }
 
@@ -65,6 +65,22 @@ impl Inventory {
     pub fn pause(&self, every: Duration) -> Duration {
         let pages = self.by_path.len().max(self.wanted.len()).div_ceil(NAMES_IN_A_CALL);
         every.max(PAUSE_PER_PAGE * u32::try_from(pages).unwrap_or(u32::MAX))
+    }
+
+    /// Returns the entries that are not covered.
+    fn uncovered<'a>(&'a self, wanted: &'a BTreeSet<String>) -> impl Iterator<Item = &'a String> {
+        wanted.difference(&self.wanted).filter(|entry| !self.covers(entry))
+    }
+
+    /// Returns what the next listing has to ask for where this one covers the rest: new paths, with all folders. Nothing where
+    /// no path is new.
+    fn to_ask_of(&self, wanted: &BTreeSet<String>) -> BTreeSet<String> {
+        let mut asked: BTreeSet<String> =
+            self.uncovered(wanted).filter(|entry| !entry.ends_with('/')).cloned().collect();
+        if !asked.is_empty() {
+            asked.extend(wanted.iter().filter(|entry| entry.ends_with('/')).cloned());
+        }
+        asked
     }
 
     /// Looks up the latest version of one parameter.
@@ -80,9 +96,9 @@ impl Inventory {
     /// the folder: check with [`Inventory::covers`].
     pub fn below<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = (&'a str, &'a Version)> {
         self.by_path
-            .range(folder.to_owned()..)
+            .range::<str, _>((Bound::Included(folder), Bound::Unbounded))
             .take_while(move |(path, _)| path.starts_with(folder))
-            .map(|(path, version)| (path.as_str(), version))
+            .map(|(path, version)| (&**path, &**version))
     }
 
     /// True when the snapshot covers this path, or all of this folder (with its closing slash).
@@ -98,12 +114,37 @@ impl Inventory {
         self.by_path.is_empty()
     }
 
-    /// Returns the paths on which this snapshot differs from an older one.
+    /// Returns the paths on which this snapshot differs from an older one. Goes through both in order of path, since a lookup
+    /// of each of thousands of paths is what a listing would cost most.
     pub fn changes_since(&self, older: &Self) -> BTreeSet<String> {
-        let exact = self.wanted.iter().filter(|entry| !entry.ends_with('/'));
-        let shown = self.by_path.keys().chain(older.by_path.keys());
-        shown.chain(exact).filter(|path| self.look(path) != older.look(path)).cloned().collect()
+        let mut changed = BTreeSet::new();
+        let mut before = older.by_path.iter().peekable();
+        for (path, version) in &self.by_path {
+            while let Some((gone, _)) = before.next_if(|(old, _)| *old < path) {
+                changed.insert(gone.to_string());
+            }
+            match before.next_if(|(old, _)| *old == path) {
+                Some((_, old)) if Arc::ptr_eq(old, version) || old == version => {}
+                _ => _ = changed.insert(path.to_string()),
+            }
+        }
+        changed.extend(before.map(|(gone, _)| gone.to_string()));
+        changed.extend(self.absent().filter(|path| older.look(path) != Look::Absent).cloned());
+        changed
     }
+
+    /// Returns the exact paths that were looked for and do not exist.
+    fn absent(&self) -> impl Iterator<Item = &String> {
+        let mut present = self.by_path.keys().peekable();
+        self.wanted.iter().filter(move |entry| {
+            while present.next_if(|path| ***path < ***entry).is_some() {}
+            !entry.ends_with('/') && present.peek().is_none_or(|path| ***path != ***entry)
+        })
+    }
+}
+
+fn entry(listed: Listed) -> (Arc<str>, Arc<Version>) {
+    (listed.path.into(), Arc::new(listed.latest))
 }
 
 fn covers(wanted: &BTreeSet<String>, path: &str) -> bool {
@@ -198,10 +239,7 @@ impl InventoryPoller {
         let whole = self.shared.whole.swap(false, Ordering::SeqCst) || is_due;
         let wanted = self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let latest = self.publish.borrow().inventory.clone();
-        let is_new = |entry: &String| !entry.ends_with('/') && !latest.covers(entry);
-        let anything_new = wanted.iter().any(is_new);
-        let is_asked = |entry: &&String| whole || anything_new && (entry.ends_with('/') || is_new(entry));
-        let asked: BTreeSet<String> = wanted.iter().filter(is_asked).cloned().collect();
+        let asked = if whole { wanted.clone() } else { latest.to_ask_of(&wanted) };
         let taken_at = Utc::now();
         let entries: Vec<String> = asked.iter().cloned().collect();
         let result = self.store.list(&entries).await;
@@ -243,7 +281,7 @@ impl InventoryView {
         let latest = self.latest();
         // A path that is no longer wanted is dropped at once: its parameter may be another one by the time it is wanted
         // again.
-        let is_known = wanted.iter().all(|entry| latest.covers(entry)) && latest.wanted.is_subset(&wanted);
+        let is_known = latest.uncovered(&wanted).next().is_none() && latest.wanted.is_subset(&wanted);
         *self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
         if !is_known {
             self.shared.ask();
@@ -368,7 +406,10 @@ mod tests {
         let (wanted, asked): (BTreeSet<String>, BTreeSet<String>) =
             (entries(&["/staged/", "/a", "/b"]), entries(&["/staged/", "/b"]));
         let listed = snapshot(&[], &[("/staged/new", 1), ("/b", 4)]).by_path;
-        let listed = listed.into_iter().map(|(path, latest)| Listed { path, latest }).collect();
+        let listed = listed.into_iter();
+        let listed =
+            listed.map(|(path, latest)| Listed { path: path.to_string(), latest: (*latest).clone() });
+        let listed = listed.collect();
         let later = first.with(wanted, &asked, listed);
         assert_eq!(below(&later, "/"), ["/a", "/b", "/staged/new"]);
         assert_eq!(later.look("/gone"), Look::NotCovered, "nobody wants it any more");
@@ -394,5 +435,41 @@ mod tests {
         let changed: Vec<String> = newer.changes_since(&older).into_iter().collect();
         assert_eq!(changed, ["/a/came", "/a/gone", "/a/newer", "/b"]);
         assert!(newer.changes_since(&newer).is_empty());
+    }
+
+    #[test]
+    fn changes_are_the_paths_that_are_looked_up_differently() {
+        // Every pair of these snapshots, of which each has some of three paths, and covers some of them.
+        let paths = ["/a", "/b/x", "/c"];
+        let covers =
+            [vec![], vec!["/"], vec!["/a"], vec!["/a", "/b/", "/c"], vec!["/b/x", "/c"], vec!["/b/"]];
+        let numbers = |mut code: usize| {
+            let mut listed = Vec::new();
+            for path in paths {
+                if !code.is_multiple_of(3) {
+                    listed.push((path, i64::try_from(code % 3).unwrap()));
+                }
+                code /= 3;
+            }
+            listed
+        };
+        let all: Vec<Inventory> = covers
+            .iter()
+            .flat_map(|wanted| (0..27).map(move |code| (wanted, numbers(code))))
+            .map(|(wanted, listed)| {
+                let covered = |path: &str| snapshot(wanted, &[]).covers(path);
+                let listed: Vec<_> = listed.into_iter().filter(|(path, _)| covered(path)).collect();
+                snapshot(wanted, &listed)
+            })
+            .collect();
+        for (newer, older) in all.iter().flat_map(|newer| all.iter().map(move |older| (newer, older))) {
+            let shown =
+                |snapshot: &Inventory| snapshot.by_path.keys().map(ToString::to_string).collect::<Vec<_>>();
+            let exact = newer.wanted.iter().filter(|entry| !entry.ends_with('/')).cloned();
+            let looked_up = shown(newer).into_iter().chain(shown(older)).chain(exact);
+            let differing: BTreeSet<String> =
+                looked_up.filter(|path| newer.look(path) != older.look(path)).collect();
+            assert_eq!(newer.changes_since(older), differing, "{newer:?}\n{older:?}");
+        }
     }
 }
