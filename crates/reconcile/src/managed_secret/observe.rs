@@ -432,3 +432,55 @@ fn evidence_of(object: &ManagedSecret, name: &str, host: Option<&DockerHost>, at
         stalled: host.and_then(stalled),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use serde_json::json;
+
+    use super::*;
+
+    const PATH: &str = "/shop/TOKEN";
+
+    fn version(number: i64) -> Version {
+        Version { number, modified: DateTime::UNIX_EPOCH, text: String::new(), stamp: None, claim: None }
+    }
+
+    #[test]
+    fn a_pass_that_read_nothing_does_not_make_what_is_remembered_younger() {
+        let object: ManagedSecret = serde_json::from_value(json!({
+            "apiVersion": "keyturn.dev/v1alpha1", "kind": "ManagedSecret",
+            "metadata": {"name": "token", "namespace": "shop"},
+            "spec": {"ssm": {"parameters": [{"path": PATH}]}, "generate": {}, "rotation": {}},
+        }))
+        .unwrap();
+        let paths = [PATH.to_owned()];
+        let place = Place {
+            owner: "prod/shop/token",
+            staging: "/keyturn/prod",
+            namespace: "shop",
+            name: "token",
+            paths: &paths,
+        };
+        let at = |seconds| DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
+        let seen = Parameter::classify(PATH, place.owner, vec![version(1)], None, &BTreeSet::new());
+        let observed = Observed { parameters: vec![seen], ..Observed::default() };
+        let read = Progress { read_at: Some(at(0)), ..Progress::default() };
+        let mut remembered = Some(Remembered::untold(&object, Some(observed), &read, at(0)));
+
+        let read_nothing = Remembered::untold(&object, None, &Progress::default(), at(20));
+        keep(&mut remembered, read_nothing, false);
+        let listing = |taken_at, number| Glimpse {
+            taken_at,
+            latest: BTreeMap::from([(PATH.to_owned(), Some(version(number)))]),
+            staged: Vec::new(),
+        };
+        let holds = |listing| remembered.as_ref().is_some_and(|kept| kept.holds(&place, &listing));
+        assert!(holds(listing(at(10), 1)), "nobody has written");
+        assert!(
+            !holds(listing(at(10), 2)),
+            "a listing that was begun after the read shows what somebody wrote"
+        );
+        assert!(holds(listing(at(0), 0)), "a listing that is no younger than the read says nothing new");
+    }
+}
