@@ -4,7 +4,7 @@ use keyturn_reconcile::objects::MissingRight;
 
 /// Returns the right that an account lacks in a namespace; `None` for any other error, such as a refusal by an
 /// admission policy or a quota, which have nothing to do with roles.
-pub fn missing_right(error: &kube::Error) -> Option<MissingRight> {
+pub(super) fn missing_right(error: &kube::Error) -> Option<MissingRight> {
     let kube::Error::Api(status) = error else { return None };
     if status.code != 403 { None } else { parse(&status.message) }
 }

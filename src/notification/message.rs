@@ -19,7 +19,7 @@ pub struct Subject {
 }
 
 /// Returns content type and body.
-pub fn render(format: Format, subject: &Subject, told: &PendingNotification) -> (&'static str, Value) {
+pub(super) fn render(format: Format, subject: &Subject, told: &PendingNotification) -> (&'static str, Value) {
     let message = defanged(&told.message);
     match format {
         Format::CloudEvents => {

@@ -39,7 +39,7 @@ pub(super) struct Failure {
 impl Failure {
     /// Classifies a failed request. `write`: it might have changed something. `secret`: a value that must not be
     /// quoted.
-    pub fn of<E>(error: &SdkError<E, HttpResponse>, write: bool, secret: Option<&SecretValue>) -> Self
+    pub(super) fn of<E>(error: &SdkError<E, HttpResponse>, write: bool, secret: Option<&SecretValue>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
@@ -113,12 +113,12 @@ impl Failure {
 
     /// Returns true when the same request may be sent again at once: it was certainly not applied, and may succeed
     /// later.
-    pub fn is_worth_another_try(&self) -> bool {
+    pub(super) fn is_worth_another_try(&self) -> bool {
         matches!(self.kind, Kind::Throttled | Kind::Unavailable)
     }
 
     /// Returns the failure's label in the metrics.
-    pub fn result(&self) -> &'static str {
+    pub(super) fn result(&self) -> &'static str {
         match self.kind {
             Kind::Throttled => "throttled",
             Kind::Denied => "denied",
@@ -128,7 +128,7 @@ impl Failure {
         }
     }
 
-    pub fn into_error(self, operation: &'static str, path: &str) -> StoreError {
+    pub(super) fn into_error(self, operation: &'static str, path: &str) -> StoreError {
         let (path, detail) = (path.to_owned(), self.detail);
         match self.kind {
             Kind::Throttled => StoreError::Throttled { operation, path, detail },

@@ -12,7 +12,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    pub fn new(wanted: &[String]) -> Self {
+    pub(super) fn new(wanted: &[String]) -> Self {
         let is_below =
             |path: &str, folder: &String| folder.as_str() != path && path.starts_with(folder.as_str());
         let folders: Vec<&String> = wanted.iter().filter(|entry| entry.ends_with('/')).collect();

@@ -23,7 +23,7 @@ enum Place {
 
 /// All objects of one queue.
 #[derive(Default)]
-pub struct Line {
+pub(super) struct Line {
     places: HashMap<Arc<Name>, Place>,
     waiting: BTreeMap<(DateTime<Utc>, u64), Arc<Name>>,
     later: BTreeMap<(Instant, u64), Arc<Name>>,
@@ -33,7 +33,7 @@ pub struct Line {
 impl Line {
     /// Lines an object up that waits since this time. If it waits already, the earlier time counts; if it is being processed,
     /// it is lined up afterwards.
-    pub fn push(&mut self, name: &Name, since: DateTime<Utc>) {
+    pub(super) fn push(&mut self, name: &Name, since: DateTime<Utc>) {
         let known = self.places.get_key_value(name).map(|(name, place)| (name.clone(), *place));
         let name = match known {
             Some((name, Place::Busy(again))) => {
@@ -52,7 +52,7 @@ impl Line {
     }
 
     /// Lines up everything that is due. `since` returns the time since when an object waits.
-    pub fn wake(&mut self, now: Instant, since: impl Fn(&Name) -> DateTime<Utc>) {
+    pub(super) fn wake(&mut self, now: Instant, since: impl Fn(&Name) -> DateTime<Utc>) {
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
             let name = entry.remove();
             let since = since(&name);
@@ -61,23 +61,23 @@ impl Line {
     }
 
     /// Returns the time of the next call to [`Self::wake`]; `None` if nothing is due later.
-    pub fn wakes_at(&self) -> Option<Instant> {
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
         self.later.first_key_value().map(|((at, _), _)| *at)
     }
 
-    pub fn is_anybody_waiting(&self) -> bool {
+    pub(super) fn is_anybody_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
     /// Takes out the object that is to be processed next. It is busy until [`Self::done`] or [`Self::forget`].
-    pub fn next(&mut self) -> Option<Arc<Name>> {
+    pub(super) fn next(&mut self) -> Option<Arc<Name>> {
         let (_, name) = self.waiting.pop_first()?;
         self.places.insert(name.clone(), Place::Busy(None));
         Some(name)
     }
 
     /// Ends the processing of an object. It comes up again at this time, or at once if it was requested meanwhile.
-    pub fn done(&mut self, name: Arc<Name>, again_at: Instant) {
+    pub(super) fn done(&mut self, name: Arc<Name>, again_at: Instant) {
         if let Some(Place::Busy(Some(since))) = self.places.get(&name).copied() {
             self.line_up(name, since);
             return;
@@ -88,7 +88,7 @@ impl Line {
     }
 
     /// Drops an object that does not exist any more.
-    pub fn forget(&mut self, name: &Name) {
+    pub(super) fn forget(&mut self, name: &Name) {
         if let Some(place) = self.places.remove(name) {
             self.leave(place);
         }

@@ -10,11 +10,11 @@ const BURST: u32 = 40;
 const EARN: Duration = Duration::from_secs(4);
 
 /// Namespace and name.
-pub type Name = (String, String);
+pub(super) type Name = (String, String);
 
 /// The recent reconciliations of all objects.
 #[derive(Default)]
-pub struct Pace {
+pub(super) struct Pace {
     /// Time at which the allowance of an object is full again. A reconciliation moves it by [`EARN`] into the future.
     full_at: HashMap<Name, Instant>,
     /// Size of `full_at` at which the entries of idle objects are removed from it.
@@ -23,7 +23,7 @@ pub struct Pace {
 
 impl Pace {
     /// Takes one reconciliation from the object's allowance, or returns the time until the next one is allowed.
-    pub fn take(&mut self, name: &Name, now: Instant) -> Result<(), Duration> {
+    pub(super) fn take(&mut self, name: &Name, now: Instant) -> Result<(), Duration> {
         if self.full_at.len() > self.purge_at {
             self.full_at.retain(|_, full_at| *full_at > now);
             self.purge_at = (self.full_at.len() * 2).max(1024);

@@ -28,7 +28,7 @@ use crate::target::postgres::{Administrator, Dial, Direct, Limits, Postgres, Thr
 use crate::target::{Login, Target, TargetError};
 
 /// The adapter for the API server and Parameter Store.
-pub struct ClusterTargets {
+pub(super) struct ClusterTargets {
     client: Client,
     objects: Arc<dyn Objects>,
     regions: Arc<dyn Regions>,
@@ -39,7 +39,7 @@ pub struct ClusterTargets {
 }
 
 impl ClusterTargets {
-    pub fn new(
+    pub(super) fn new(
         client: Client,
         objects: Arc<dyn Objects>,
         regions: Arc<dyn Regions>,

@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 
 /// The compression of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packed {
+pub(crate) enum Packed {
     Plain,
     Gzip,
     Zstd,
 }
 
 /// Builds a tar of files.
-pub fn tar<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Vec<u8> {
+pub(crate) fn tar<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, content) in files {
         let mut header = tar::Header::new_gnu();
@@ -35,7 +35,7 @@ pub fn tar<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Vec<u8> 
     tar.into_inner().unwrap()
 }
 
-pub fn packed(layer: &[u8], how: Packed) -> Vec<u8> {
+pub(crate) fn packed(layer: &[u8], how: Packed) -> Vec<u8> {
     match how {
         Packed::Plain => layer.to_vec(),
         Packed::Gzip => {
@@ -48,7 +48,7 @@ pub fn packed(layer: &[u8], how: Packed) -> Vec<u8> {
 }
 
 /// Returns the configuration of an image with this many layers, and a step without a layer before each.
-pub fn config(layers: usize, env: &[&str]) -> Value {
+pub(crate) fn config(layers: usize, env: &[&str]) -> Value {
     let history: Vec<Value> = (0..layers)
         .flat_map(|n| {
             [
@@ -62,7 +62,7 @@ pub fn config(layers: usize, env: &[&str]) -> Value {
 
 /// Returns the output of `docker save` of docker 20: layers before the manifest, with names that are not their
 /// digests.
-pub fn classic(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
+pub(crate) fn classic(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
     let config = config.to_string().into_bytes();
     let name = format!("{}.json", sha256(&config));
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
@@ -80,7 +80,7 @@ pub fn classic(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
 
 /// Returns an OCI layout as newer dockers, `buildx --output type=oci` and skopeo write it, with a statement of the
 /// builder.
-pub fn oci(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
+pub(crate) fn oci(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
     let mut layout = Layout::default();
     let manifest = layout.image(layers, config);
     let mut statement = layout.image(&[], config);
@@ -92,13 +92,13 @@ pub fn oci(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
 
 /// An OCI layout that is being built.
 #[derive(Default)]
-pub struct Layout {
+pub(crate) struct Layout {
     files: Vec<(String, Vec<u8>)>,
 }
 
 impl Layout {
     /// Adds a file and returns the descriptor that refers to it.
-    pub fn blob(&mut self, content: Vec<u8>) -> Value {
+    pub(crate) fn blob(&mut self, content: Vec<u8>) -> Value {
         let digest = sha256(&content);
         let path = format!("blobs/sha256/{digest}");
         if self.files.iter().all(|(known, _)| *known != path) {
@@ -107,18 +107,18 @@ impl Layout {
         json!({"digest": format!("sha256:{digest}"), "size": 0})
     }
 
-    pub fn json(&mut self, document: &Value) -> Value {
+    pub(crate) fn json(&mut self, document: &Value) -> Value {
         self.blob(document.to_string().into_bytes())
     }
 
-    pub fn image(&mut self, layers: &[Vec<u8>], config: &Value) -> Value {
+    pub(crate) fn image(&mut self, layers: &[Vec<u8>], config: &Value) -> Value {
         let layers: Vec<Value> = layers.iter().map(|layer| self.blob(layer.clone())).collect();
         let config = self.json(config);
         self.json(&json!({"config": config, "layers": layers}))
     }
 
     /// Returns the layout as a tar with these manifests in its index.
-    pub fn archive(mut self, manifests: &[Value]) -> Vec<u8> {
+    pub(crate) fn archive(mut self, manifests: &[Value]) -> Vec<u8> {
         self.files.push(("index.json".to_owned(), json!({"manifests": manifests}).to_string().into_bytes()));
         tar(self.files.iter().map(|(path, content)| (path.as_str(), content.as_slice())))
     }

@@ -5,7 +5,7 @@ use super::{later, negatives, positives};
 
 /// An image and the secrets in it.
 #[derive(Clone)]
-pub struct Case {
+pub(crate) struct Case {
     pub name: String,
     pub outputs: Outputs,
     /// The same image on an empty base, where only the steps can mislead a search for words.
@@ -15,10 +15,10 @@ pub struct Case {
 }
 
 /// Numbers that are the same in every run (xorshift64*), so that a failure can be reproduced.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
@@ -30,7 +30,7 @@ impl Random {
     }
 
     /// Returns this many characters of an alphabet.
-    pub fn of(&mut self, alphabet: &str, length: usize) -> String {
+    pub(crate) fn of(&mut self, alphabet: &str, length: usize) -> String {
         let letters = alphabet.as_bytes();
         let mut text: String = (0..length)
             .map(|_| char::from(letters[usize::try_from(self.next() % letters.len() as u64).unwrap()]))
@@ -42,24 +42,24 @@ impl Random {
         text
     }
 
-    pub fn alphanumeric(&mut self, length: usize) -> String {
+    pub(crate) fn alphanumeric(&mut self, length: usize) -> String {
         self.of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", length)
     }
 
-    pub fn hex(&mut self, length: usize) -> String {
+    pub(crate) fn hex(&mut self, length: usize) -> String {
         self.of("0123456789abcdef", length)
     }
 
-    pub fn base64url(&mut self, length: usize) -> String {
+    pub(crate) fn base64url(&mut self, length: usize) -> String {
         self.of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", length)
     }
 }
 
-pub fn env(name: &'static str, value: impl Into<String>) -> Step {
+pub(crate) fn env(name: &'static str, value: impl Into<String>) -> Step {
     Step::Env(name, value.into())
 }
 
-pub fn run(command: impl Into<String>) -> Step {
+pub(crate) fn run(command: impl Into<String>) -> Step {
     Step::Run(command.into())
 }
 
@@ -111,12 +111,12 @@ fn bases() -> Vec<(&'static str, Vec<Step>)> {
 }
 
 /// Returns every form on a separate base, by both builders.
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     [built_from("secret", positives::forms), built_from("clean", negatives::forms)].concat()
 }
 
 /// Returns the same for the forms that were written later.
-pub fn later_cases() -> Vec<Case> {
+pub(crate) fn later_cases() -> Vec<Case> {
     [built_from("secret", later::secrets), built_from("clean", later::clean)].concat()
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::image::Outputs;
 
 /// True if it would print FAIL or WARN.
-pub fn alarms(outputs: &Outputs) -> bool {
+pub(crate) fn alarms(outputs: &Outputs) -> bool {
     let history = outputs.history.lines().any(|line| {
         let layer: Value = serde_json::from_str(line).unwrap();
         let command = layer["CreatedBy"].as_str().unwrap().to_lowercase();

@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 
 /// The builder of the image. Their histories differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Builder {
+pub(crate) enum Builder {
     Classic,
     BuildKit,
 }
 
 /// One instruction of a Dockerfile.
 #[derive(Clone, Debug)]
-pub enum Step {
+pub(crate) enum Step {
     Env(&'static str, String),
     Label(&'static str, String),
     /// A build argument with its value in this build, and true if the Dockerfile has it as default.
@@ -26,12 +26,12 @@ pub enum Step {
 
 /// The outputs of `docker image inspect` and `docker history --no-trunc --format json`.
 #[derive(Clone)]
-pub struct Outputs {
+pub(crate) struct Outputs {
     pub inspect: String,
     pub history: String,
 }
 
-pub fn built(name: &str, steps: &[Step], builder: Builder) -> Outputs {
+pub(crate) fn built(name: &str, steps: &[Step], builder: Builder) -> Outputs {
     let mut config = json!({"Env": [], "Labels": {}, "Cmd": null, "Entrypoint": null, "OnBuild": null});
     let mut commands: Vec<String> = Vec::new();
     let mut arguments: Vec<String> = Vec::new();

@@ -11,7 +11,7 @@ fn with(name: &'static str, secret: String, step: impl Fn(&str) -> Step) -> Form
     (name, steps, vec![secret])
 }
 
-pub fn secrets(random: &mut Random) -> Vec<Form> {
+pub(crate) fn secrets(random: &mut Random) -> Vec<Form> {
     let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let telegram = format!("{}:AA{}", random.of("123456789", 10), random.base64url(33));
     let mut forms = vec![
@@ -112,7 +112,7 @@ pub fn secrets(random: &mut Random) -> Vec<Form> {
     forms
 }
 
-pub fn clean(random: &mut Random) -> Vec<Form> {
+pub(crate) fn clean(random: &mut Random) -> Vec<Form> {
     let mut steps: Vec<(&'static str, Step)> = [
         ("JWT_ISSUER", "https://id.example/realms/app"),
         ("JWT_PUBLIC_KEY_URL", "https://id.example/certs"),

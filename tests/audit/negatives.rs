@@ -5,7 +5,7 @@ use super::image::Step;
 
 type Form = (&'static str, Vec<Step>, Vec<String>);
 
-pub fn forms(random: &mut Random) -> Vec<Form> {
+pub(crate) fn forms(random: &mut Random) -> Vec<Form> {
     let mut forms = variables(random);
     forms.extend(commands());
     forms.extend(elsewhere(random));

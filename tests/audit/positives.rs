@@ -7,14 +7,14 @@ use super::corpus::{Random, env, run};
 use super::image::Step;
 
 /// The name of a form, the steps that build it, and the secrets in it.
-pub type Form = (&'static str, Vec<Step>, Vec<String>);
+pub(crate) type Form = (&'static str, Vec<Step>, Vec<String>);
 
 /// Returns a form whose steps are made from a secret.
 fn with(name: &'static str, secret: String, steps: impl Fn(&str) -> Vec<Step>) -> Form {
     (name, steps(&secret), vec![secret])
 }
 
-pub fn forms(random: &mut Random) -> Vec<Form> {
+pub(crate) fn forms(random: &mut Random) -> Vec<Form> {
     let mut forms = formats(random);
     forms.extend(variables(random));
     forms.extend(commands(random));

@@ -11,18 +11,18 @@ use keyturn::target::{Answer, Login, TargetError};
 use keyturn_cloudflare_emulator::{Bucket, Emulator, Settings};
 use serde_json::{Value, json};
 
-pub const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
-pub const ADMIN: &str = "canary-administering-token";
-pub const OWNER: &str = "test/shop/r2";
+pub(crate) const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const ADMIN: &str = "canary-administering-token";
+pub(crate) const OWNER: &str = "test/shop/r2";
 /// Time limit of a request here.
 const PATIENCE: Duration = Duration::from_millis(800);
 
-pub struct Scene {
+pub(crate) struct Scene {
     pub cloudflare: Emulator,
 }
 
 impl Scene {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let cloudflare = Emulator::start().await.unwrap();
         let bucket =
             |name: &str, jurisdiction: &str| Bucket { name: name.into(), jurisdiction: jurisdiction.into() };
@@ -31,16 +31,16 @@ impl Scene {
         Self { cloudflare }
     }
 
-    pub fn endpoints(&self) -> Endpoints {
+    pub(crate) fn endpoints(&self) -> Endpoints {
         Endpoints { api: self.cloudflare.api_url(), s3: self.cloudflare.s3_endpoint() }
     }
 
     /// Returns a target of `media` and `backups` with some fields changed; `null` removes a field.
-    pub fn target_with(&self, changes: Value, admin: &str) -> CloudflareR2 {
+    pub(crate) fn target_with(&self, changes: Value, admin: &str) -> CloudflareR2 {
         self.target_at(self.endpoints(), changes, admin)
     }
 
-    pub fn target_at(&self, endpoints: Endpoints, changes: Value, admin: &str) -> CloudflareR2 {
+    pub(crate) fn target_at(&self, endpoints: Endpoints, changes: Value, admin: &str) -> CloudflareR2 {
         let limits = Limits { connect: PATIENCE, request: PATIENCE };
         let connection = Connection::new(endpoints, limits).unwrap();
         let lifetime = Some(TimeDelta::days(180));
@@ -48,20 +48,20 @@ impl Scene {
         CloudflareR2::new(&spec(changes), connection, admin, OWNER.to_owned(), lifetime).unwrap()
     }
 
-    pub fn target(&self) -> CloudflareR2 {
+    pub(crate) fn target(&self) -> CloudflareR2 {
         self.target_with(json!({}), ADMIN)
     }
 
-    pub fn propagate_after(&self, delay_ms: i64) {
+    pub(crate) fn propagate_after(&self, delay_ms: i64) {
         self.cloudflare.set_settings(Settings { propagation_ms: delay_ms, ..Settings::default() });
     }
 
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.cloudflare.tokens(ACCOUNT).into_iter().map(|token| token.name).collect()
     }
 }
 
-pub fn spec(changes: Value) -> CloudflareR2Spec {
+pub(crate) fn spec(changes: Value) -> CloudflareR2Spec {
     let mut spec = json!({
         "accountId": ACCOUNT, "buckets": ["media", "backups"],
         "tokenSecretRef": {"name": "cloudflare", "key": "token"},
@@ -73,11 +73,11 @@ pub fn spec(changes: Value) -> CloudflareR2Spec {
     serde_json::from_value(spec).unwrap()
 }
 
-pub fn copy(login: &Login) -> Login {
+pub(crate) fn copy(login: &Login) -> Login {
     login.duplicate()
 }
 
-pub fn reason(answer: &Answer) -> &'static str {
+pub(crate) fn reason(answer: &Answer) -> &'static str {
     match answer {
         Answer::Accepted => "Accepted",
         Answer::Refused(error) => error.reason,
@@ -85,7 +85,7 @@ pub fn reason(answer: &Answer) -> &'static str {
 }
 
 /// Asserts that an error contains nothing that must stay secret.
-pub fn says_no_secret(scene: &Scene, error: &TargetError) {
+pub(crate) fn says_no_secret(scene: &Scene, error: &TargetError) {
     let text = format!("{error} {error:?}");
     assert!(!text.contains("canary"), "{text}");
     for token in scene.cloudflare.tokens(ACCOUNT) {
@@ -93,6 +93,6 @@ pub fn says_no_secret(scene: &Scene, error: &TargetError) {
     }
 }
 
-pub fn shared(connection_of: &Scene) -> Arc<Connection> {
+pub(crate) fn shared(connection_of: &Scene) -> Arc<Connection> {
     Connection::new(connection_of.endpoints(), Limits { connect: PATIENCE, request: PATIENCE }).unwrap()
 }

@@ -5,7 +5,7 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 
 /// Runs a test in a new namespace.
-pub async fn within<F>(what: &str, test: impl FnOnce(kube::Client, String) -> F)
+pub(crate) async fn within<F>(what: &str, test: impl FnOnce(kube::Client, String) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {

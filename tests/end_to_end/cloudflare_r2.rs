@@ -13,7 +13,7 @@ use super::ssm;
 use super::world::{eventually, run, run_with, variable};
 
 const ADMIN: &str = "canary-administering-token-of-the-world";
-pub const ID: &str = "R2_ACCESS_KEY_ID";
+pub(crate) const ID: &str = "R2_ACCESS_KEY_ID";
 const SECRET: &str = "R2_SECRET_ACCESS_KEY";
 /// Delay until R2 knows of a new or a deleted token here, in milliseconds.
 const PROPAGATION: u64 = 1_500;
@@ -22,14 +22,14 @@ const GAP: u64 = 3_000;
 const INCIDENT: &str = "secretincident/leak";
 
 /// A Cloudflare account for one test, with one bucket and a pair that a person made, in use on the host.
-pub struct Account {
+pub(crate) struct Account {
     pub project: Project,
     id: String,
 }
 
 /// A pair of R2.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pair {
+pub(crate) struct Pair {
     pub id: String,
     pub secret: String,
 }
@@ -47,7 +47,7 @@ fn get(path: &str) -> Value {
 
 impl Account {
     /// Creates an account with a pair in use. `more` is further YAML of the ManagedSecret's spec.
-    pub fn with_a_pair_in_use(subject: &str, number: u32, more: &str) -> Self {
+    pub(crate) fn with_a_pair_in_use(subject: &str, number: u32, more: &str) -> Self {
         let project = Project::new(subject);
         let id = format!("{:024x}{:08x}", std::process::id(), number);
         curl("POST", "_emulator/settings", &json!({"propagationMs": PROPAGATION}));
@@ -116,7 +116,7 @@ spec:
     }
 
     /// Makes all deletions of this account's tokens fail from now on.
-    pub fn deletions_fail(&self) {
+    pub(crate) fn deletions_fail(&self) {
         let failing = json!({
             "operation": "DeleteToken", "account": self.id, "times": null, "fault": {"kind": "serverError"},
         });
@@ -124,7 +124,7 @@ spec:
     }
 
     /// Ends the faults of this account only, since tests run in parallel.
-    pub fn no_fault(&self) {
+    pub(crate) fn no_fault(&self) {
         let faults = format!("{}/_emulator/accounts/{}/faults", variable("KEYTURN_CLOUDFLARE"), self.id);
         run("curl", &["-sf", "-X", "DELETE", &faults]);
     }
@@ -148,7 +148,7 @@ spec:
     }
 
     /// Returns the id of the token that keyturn must not touch.
-    pub fn token_of_somebody_else(&self) -> String {
+    pub(crate) fn token_of_somebody_else(&self) -> String {
         let listed = self.listed();
         let mut tokens = listed["tokens"].as_array().unwrap().iter();
         let found = tokens.find(|token| token["name"] == "of somebody else");
@@ -161,13 +161,13 @@ spec:
     }
 
     /// Returns the pair that SSM publishes.
-    pub fn published(&self) -> Pair {
+    pub(crate) fn published(&self) -> Pair {
         let value = |name: &str| ssm::value(&self.project.path(name)).unwrap();
         Pair { id: value(ID), secret: value(SECRET) }
     }
 
     /// Lists the bucket's objects with a request that curl signs with this pair, and returns the HTTP status.
-    pub fn list(&self, pair: &Pair) -> String {
+    pub(crate) fn list(&self, pair: &Pair) -> String {
         let address = format!("{}/s3/{}/media?list-type=2", variable("KEYTURN_CLOUDFLARE"), self.id);
         // Through stdin, since everybody can read arguments.
         let config = format!("user = \"{}:{}\"\naws-sigv4 = \"aws:amz:auto:s3\"\n", pair.id, pair.secret);
@@ -193,7 +193,7 @@ spec:
         });
     }
 
-    pub fn refused(&self, pair: &Pair) {
+    pub(crate) fn refused(&self, pair: &Pair) {
         eventually("R2 refuses the pair", || {
             let status = self.list(pair);
             if status == "401" { Ok(()) } else { Err(status) }
@@ -201,7 +201,7 @@ spec:
     }
 
     /// Asserts that host and SSM agree on a pair that works, and that its token is the only live one.
-    pub fn only_the_published_lives(&self) {
+    pub(crate) fn only_the_published_lives(&self) {
         let published = self.published();
         let running = |name: &str| self.project.running(name).unwrap_or_default();
         assert!(

@@ -5,21 +5,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::world::{eventually, run, try_run, variable};
 
-pub const NAMESPACE: &str = "keyturn-system";
+pub(crate) const NAMESPACE: &str = "keyturn-system";
 /// Selects the running pods; the pod of `helm test` stays after its end.
-pub const SELECTOR: &str = "app.kubernetes.io/component=controller";
+pub(crate) const SELECTOR: &str = "app.kubernetes.io/component=controller";
 
-pub fn kubectl(arguments: &[&str]) -> String {
+pub(crate) fn kubectl(arguments: &[&str]) -> String {
     run("kubectl", &[&["-n", NAMESPACE][..], arguments].concat())
 }
 
 /// Waits until every replica has the newest revision and is ready.
-pub fn rolled_out() {
+pub(crate) fn rolled_out() {
     kubectl(&["rollout", "status", "deployment/keyturn", "--timeout=180s"]);
 }
 
 /// Returns the pod that holds the lease.
-pub fn leader() -> String {
+pub(crate) fn leader() -> String {
     eventually("a pod leads", || {
         let holder = kubectl(&["get", "lease", "keyturn", "-o", "jsonpath={.spec.holderIdentity}"]);
         let pods = pods();
@@ -30,26 +30,26 @@ pub fn leader() -> String {
 }
 
 /// Returns the controller's pods that are not about to end.
-pub fn pods() -> Vec<String> {
+pub(crate) fn pods() -> Vec<String> {
     let template = "{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{end}}{{end}}";
     let names = kubectl(&["get", "pods", "-l", SELECTOR, "-o", &format!("go-template={template}")]);
     names.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Returns the logs of its pods. Waits for the replacement of a pod that another test has just killed.
-pub fn logs() -> String {
+pub(crate) fn logs() -> String {
     let of_all = ["-n", NAMESPACE, "logs", "-l", SELECTOR, "--tail=-1"];
     eventually("every pod of the controller has a log", || try_run("kubectl", &of_all))
 }
 
 /// Returns the content of `/metrics` of a pod.
-pub fn metrics(pod: &str) -> Result<String, String> {
+pub(crate) fn metrics(pod: &str) -> Result<String, String> {
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8080/proxy/metrics");
     try_run("kubectl", &["get", "--raw", &path])
 }
 
 /// Waits until the leader has reconciled every existing ManagedSecret.
-pub fn has_looked_at_everything() {
+pub(crate) fn has_looked_at_everything() {
     let secrets = run("kubectl", &["get", "managedsecrets", "-A", "-o", "name"]).lines().count();
     eventually("the leader has looked at every ManagedSecret", || {
         let text = metrics(&leader())?;
@@ -69,7 +69,7 @@ fn settings() -> MutexGuard<'static, ()> {
 }
 
 /// Upgrades the release with these arguments, and waits for its pods.
-pub fn upgrade(more: &[&str]) {
+pub(crate) fn upgrade(more: &[&str]) {
     let chart = format!("{}/../charts/keyturn", variable("KEYTURN_WORLD_STATE"));
     let upgrade = ["upgrade", "keyturn", &chart, "-n", NAMESPACE, "--force-conflicts"];
     run("helm", &[&upgrade[..], &["--wait", "--timeout", "180s"], more].concat());
@@ -77,14 +77,14 @@ pub fn upgrade(more: &[&str]) {
 }
 
 /// A guard that restores the chart's values when it is dropped.
-pub struct Values {
+pub(crate) struct Values {
     file: tempfile::NamedTempFile,
     /// Released after everything that `drop` does.
     _alone: MutexGuard<'static, ()>,
 }
 
 impl Values {
-    pub fn keep() -> Self {
+    pub(crate) fn keep() -> Self {
         let alone = settings();
         let values = run("helm", &["get", "values", "keyturn", "-n", NAMESPACE, "-o", "yaml"]);
         let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
@@ -106,14 +106,14 @@ impl Drop for Values {
 
 /// A guard that removes the world's release until it is dropped, so that a test can install its own under the same
 /// name: two controllers must not work in the same namespaces.
-pub struct Uninstalled {
+pub(crate) struct Uninstalled {
     values: tempfile::NamedTempFile,
     image: String,
 }
 
 impl Uninstalled {
     /// Uninstalls the release; the definitions stay, as the chart keeps them.
-    pub fn take() -> Self {
+    pub(crate) fn take() -> Self {
         let values = run("helm", &["get", "values", "keyturn", "-n", NAMESPACE, "-o", "yaml"]);
         // Without this check, the rest of a killed run would count as the world's release.
         assert!(
@@ -129,11 +129,11 @@ impl Uninstalled {
     }
 
     /// Returns the file of the values with which it was installed.
-    pub fn values(&self) -> &std::path::Path {
+    pub(crate) fn values(&self) -> &std::path::Path {
         self.values.path()
     }
 
-    pub fn image(&self) -> &str {
+    pub(crate) fn image(&self) -> &str {
         &self.image
     }
 }
@@ -157,7 +157,7 @@ impl Drop for Uninstalled {
 }
 
 /// A guard that sets environment variables of the controller until it is dropped.
-pub struct Environment {
+pub(crate) struct Environment {
     /// `NAME=value`, as it was before.
     before: Vec<String>,
     /// Released after everything that `drop` does.
@@ -165,7 +165,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    pub fn set(variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn set(variables: &[(&str, &str)]) -> Self {
         let alone = settings();
         let value = |name: &str| {
             let env = format!(".spec.template.spec.containers[0].env[?(@.name==\"{name}\")].value");

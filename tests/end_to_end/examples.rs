@@ -16,7 +16,7 @@ const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 const ADMIN: &str = "administering-token-of-the-examples";
 
 /// Removes both environments: objects, parameters, containers and the databases' data.
-pub fn empty() {
+pub(crate) fn empty() {
     for environment in ENVIRONMENTS {
         let namespace = format!("musehub-{environment}");
         // They are deleted before their host and grant, since without those the deletion would take longer. Incidents

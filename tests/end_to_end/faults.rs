@@ -14,7 +14,7 @@ use crate::world::variable;
 const SECRET: &str = "managedsecret/token";
 
 /// Starts a proxy in front of the world's SSM, at an address that pods reach.
-pub fn proxy(runtime: &tokio::runtime::Runtime) -> Emulator {
+pub(crate) fn proxy(runtime: &tokio::runtime::Runtime) -> Emulator {
     let world_ssm = variable("AWS_ENDPOINT_URL_SSM");
     let machine = world_ssm.trim_start_matches("http://").split(':').next().unwrap();
     let upstream = Upstream::new(&world_ssm).unwrap();

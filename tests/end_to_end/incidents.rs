@@ -15,17 +15,17 @@ use super::project::Project;
 use super::ssm;
 use super::world::{eventually, in_box, on_host, run, variable};
 
-pub const INCIDENT: &str = "secretincident/leak";
+pub(crate) const INCIDENT: &str = "secretincident/leak";
 
 /// A CloudTrail, until it is dropped: of the calls that the world's SSM received, and of added events.
-pub struct Trail {
+pub(crate) struct Trail {
     emulator: Emulator,
     _runtime: tokio::runtime::Runtime,
     _environment: Environment,
 }
 
 impl Trail {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let ssm = variable("AWS_ENDPOINT_URL_SSM");
         let address = ssm.trim_start_matches("http://").rsplit_once(':').expect("a port").0.to_owned();
         let runtime =
@@ -39,7 +39,7 @@ impl Trail {
     }
 
     /// Returns the report of an incident as a person with their own AWS credentials runs it.
-    pub fn report(&self, project: &Project) -> String {
+    pub(crate) fn report(&self, project: &Project) -> String {
         let endpoint = format!("AWS_ENDPOINT_URL_CLOUDTRAIL={}", self.emulator.url());
         let person =
             ["AWS_ACCESS_KEY_ID=person", "AWS_SECRET_ACCESS_KEY=none", "AWS_REGION=us-east-1", &endpoint];
@@ -83,7 +83,7 @@ fn report(project: &Project, revoke_within: &str) {
     report_of(project, "database-url", revoke_within);
 }
 
-pub fn report_of(project: &Project, secret: &str, revoke_within: &str) {
+pub(crate) fn report_of(project: &Project, secret: &str, revoke_within: &str) {
     let now = Utc::now();
     let text = |at: chrono::DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
     project.apply(&format!(
@@ -104,7 +104,7 @@ spec:
     ));
 }
 
-pub fn state_is(project: &Project, wanted: &str) {
+pub(crate) fn state_is(project: &Project, wanted: &str) {
     eventually(&format!("the incident is {wanted}"), || {
         let state = project.field(INCIDENT, "/status/state");
         if state == wanted {

@@ -17,7 +17,7 @@ async fn client() -> &'static Client {
 
 /// Returns `managedsecret/token`, or another object of keyturn's, or a pod. `None` if it does not exist or
 /// there is no answer.
-pub fn get(namespace: &str, object: &str) -> Option<Value> {
+pub(crate) fn get(namespace: &str, object: &str) -> Option<Value> {
     let (kind, name) = object.split_once('/').expect("kind/name");
     let group = if kind == "pod" { "api/v1" } else { "apis/keyturn.dev/v1alpha1" };
     let path = format!("/{group}/namespaces/{namespace}/{kind}s/{name}");
@@ -26,7 +26,7 @@ pub fn get(namespace: &str, object: &str) -> Option<Value> {
 }
 
 /// Returns the text of a field, by its JSON Pointer, as kubectl prints it; empty if the field is missing.
-pub fn field(object: &Value, pointer: &str) -> String {
+pub(crate) fn field(object: &Value, pointer: &str) -> String {
     match object.pointer(pointer) {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),

@@ -48,7 +48,7 @@ while any(thread.is_alive() for thread in threads):
 "#;
 
 /// The runbook's topology: Postgres in a container that only the host's loopback reaches, and clients on the host.
-pub struct Database {
+pub(crate) struct Database {
     pub project: Project,
     pub port: u16,
 }
@@ -64,7 +64,7 @@ struct Counts {
 
 impl Database {
     /// Creates a database. `hosts` are DockerHosts with one client each; the first also runs the database.
-    pub fn new(subject: &str, hosts: &[&str]) -> Self {
+    pub(crate) fn new(subject: &str, hosts: &[&str]) -> Self {
         Self::of(Project::new(subject), hosts)
     }
 
@@ -124,7 +124,7 @@ SH
     }
 
     /// Returns a DockerHost that runs one client.
-    pub fn host(&self, host: &str, known_hosts: &[String]) -> String {
+    pub(crate) fn host(&self, host: &str, known_hosts: &[String]) -> String {
         let name = &self.project.name;
         self.project
             .docker_host(known_hosts, "")
@@ -133,7 +133,7 @@ SH
             .replace("bash deploy/deploy.sh", &format!("bash deploy/clients.sh {host}"))
     }
 
-    pub fn grant(&self) -> String {
+    pub(crate) fn grant(&self) -> String {
         let folder = format!("prefix: /musehub/{}/", self.project.name);
         let with_text = format!("{folder}, templates: [\"{TEMPLATE}\"]");
         format!(
@@ -145,7 +145,7 @@ SH
     }
 
     /// Starts the database with this password for its superuser.
-    pub fn start(&self, password: &str) {
+    pub(crate) fn start(&self, password: &str) {
         on_host(&format!(
             "cd ~/e2e/{0} && sudo -n --preserve-env=DB_PASSWORD env DB_PASSWORD={password} \
              docker compose -p {0} -f compose.yml up --detach postgres",
@@ -155,7 +155,7 @@ SH
     }
 
     /// Runs a statement as the superuser through the container's own socket, which needs no password.
-    pub fn psql(&self, sql: &str) -> Result<String, String> {
+    pub(crate) fn psql(&self, sql: &str) -> Result<String, String> {
         let container = format!("{}-postgres-1", self.project.name);
         let psql =
             ["exec", "-i", &container, "psql", "-U", "musehub", "-d", "musehub", "-qAtv", "ON_ERROR_STOP=1"];
@@ -163,7 +163,7 @@ SH
     }
 
     /// Returns true if this login works over the network.
-    pub fn accepts(&self, url: &str) -> bool {
+    pub(crate) fn accepts(&self, url: &str) -> bool {
         let container = format!("{}-postgres-1", self.project.name);
         let python = "import sys, psycopg2\ntry: psycopg2.connect(sys.stdin.read(), connect_timeout=5).close()\n\
                       except psycopg2.OperationalError as error:\n  \
@@ -192,7 +192,7 @@ SH
         total
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         ssm::value(&self.project.path("DATABASE_URL")).unwrap_or_default()
     }
 }
@@ -263,7 +263,7 @@ impl Database {
         Self::of_a_pair(Project::new(subject), hosts)
     }
 
-    pub fn of_a_pair(project: Project, hosts: &[&str]) -> Self {
+    pub(crate) fn of_a_pair(project: Project, hosts: &[&str]) -> Self {
         let database = Self::of(project, hosts);
         let (project, port) = (&database.project, database.port);
         database.start(ADMIN);

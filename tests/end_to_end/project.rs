@@ -18,7 +18,7 @@ enum Presence {
     Accompanied,
 }
 
-pub struct Project {
+pub(crate) struct Project {
     /// The name of the namespace, the compose project and the folder.
     pub name: String,
     /// Released after everything that `drop` does.
@@ -28,12 +28,12 @@ pub struct Project {
 impl Project {
     /// Creates an empty namespace with a grant, the SSH key and a DockerHost `web` whose script deploys this project
     /// only.
-    pub fn new(subject: &str) -> Self {
+    pub(crate) fn new(subject: &str) -> Self {
         Self::without_host(subject).with_host()
     }
 
     /// The same, with the world to itself. A test has only one project, since a second one would wait for the first.
-    pub fn alone(subject: &str) -> Self {
+    pub(crate) fn alone(subject: &str) -> Self {
         Self::alone_without_host(subject).with_host()
     }
 
@@ -70,18 +70,18 @@ SH
     }
 
     /// Creates a namespace with a grant for its folder of parameters.
-    pub fn without_host(subject: &str) -> Self {
+    pub(crate) fn without_host(subject: &str) -> Self {
         Self::begin(subject, Presence::Shared(WORLD.read().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// The same, with the world to itself.
-    pub fn alone_without_host(subject: &str) -> Self {
+    pub(crate) fn alone_without_host(subject: &str) -> Self {
         Self::begin(subject, Presence::Alone(WORLD.write().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// Creates a second namespace of a test, with a grant for its own folder of parameters. It is dropped before the
     /// first one.
-    pub fn beside(&self, subject: &str) -> Self {
+    pub(crate) fn beside(&self, subject: &str) -> Self {
         Self::begin(subject, Presence::Accompanied)
     }
 
@@ -94,7 +94,7 @@ SH
     }
 
     /// Creates the namespace, the controller's rights in it, and the grant for its folder of parameters.
-    pub fn apply_namespace(&self) {
+    pub(crate) fn apply_namespace(&self) {
         run("kubectl", &["create", "namespace", &self.name]);
         // Grants that are made outside the chart need this too: the chart gives the controller no rights in namespaces
         // that it does not know.
@@ -104,13 +104,13 @@ SH
     }
 
     /// Creates the SSH key and the DockerHost.
-    pub fn apply_host(&self) {
+    pub(crate) fn apply_host(&self) {
         let key = format!("--from-file=id={}", variable("KEYTURN_HOST_KEY"));
         self.create_secret("host-key", "ssh", &[&key]);
         self.apply(&self.docker_host(&self.known_hosts(), ""));
     }
 
-    pub fn grant(&self, mode: &str) -> String {
+    pub(crate) fn grant(&self, mode: &str) -> String {
         format!(
             "apiVersion: keyturn.dev/v1alpha1
 kind: RotationGrant
@@ -127,13 +127,13 @@ spec:
         )
     }
 
-    pub fn known_hosts(&self) -> Vec<String> {
+    pub(crate) fn known_hosts(&self) -> Vec<String> {
         let file = std::fs::read_to_string(variable("KEYTURN_HOST_KNOWN_HOSTS")).unwrap();
         file.lines().map(str::to_owned).collect()
     }
 
     /// Returns the DockerHost `web`; `more` is further YAML of its spec.
-    pub fn docker_host(&self, known_hosts: &[String], more: &str) -> String {
+    pub(crate) fn docker_host(&self, known_hosts: &[String], more: &str) -> String {
         format!(
             "apiVersion: keyturn.dev/v1alpha1
 kind: DockerHost
@@ -156,13 +156,13 @@ spec:
         )
     }
 
-    pub fn path(&self, parameter: &str) -> String {
+    pub(crate) fn path(&self, parameter: &str) -> String {
         format!("/musehub/{}/{parameter}", self.name)
     }
 
     /// Returns a ManagedSecret that publishes this parameter, with `generate: {hex: {bytes: 32}}` unless `more` has
     /// another source.
-    pub fn secret(&self, name: &str, parameter: &str, more: &str) -> String {
+    pub(crate) fn secret(&self, name: &str, parameter: &str, more: &str) -> String {
         let generate = if more.contains("generate:") { "" } else { "  generate: {hex: {bytes: 32}}\n" };
         let rotation = if more.contains("rotation:") { "" } else { "  rotation: {period: 90d}\n" };
         format!(
@@ -178,27 +178,27 @@ spec:
         )
     }
 
-    pub fn apply(&self, yaml: &str) {
+    pub(crate) fn apply(&self, yaml: &str) {
         run_with("kubectl", &["apply", "-f", "-"], yaml);
     }
 
     /// Creates a Secret that keyturn may use for the purpose.
-    pub fn create_secret(&self, name: &str, purpose: &str, from: &[&str]) {
+    pub(crate) fn create_secret(&self, name: &str, purpose: &str, from: &[&str]) {
         self.kubectl(&[&["create", "secret", "generic", name][..], from].concat());
         self.kubectl(&["label", "secret", name, &format!("keyturn.dev/usable-by={purpose}")]);
     }
 
-    pub fn kubectl(&self, arguments: &[&str]) -> String {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         run("kubectl", &[&["-n", &self.name][..], arguments].concat())
     }
 
     /// Returns a field of an object by its JSON Pointer; empty if the field is missing.
-    pub fn field(&self, object: &str, pointer: &str) -> String {
+    pub(crate) fn field(&self, object: &str, pointer: &str) -> String {
         objects::get(&self.name, object).map(|found| objects::field(&found, pointer)).unwrap_or_default()
     }
 
     /// Returns status, reason and message of a condition; empty if the condition is missing.
-    pub fn condition(&self, object: &str, kind: &str) -> (String, String, String) {
+    pub(crate) fn condition(&self, object: &str, kind: &str) -> (String, String, String) {
         let found = objects::get(&self.name, object).unwrap_or_default();
         let conditions = found.pointer("/status/conditions").and_then(|all| all.as_array());
         let of_kind = |condition: &&serde_json::Value| condition["type"] == kind;
@@ -208,7 +208,7 @@ spec:
     }
 
     /// Waits until a condition has this status, and returns reason and message.
-    pub fn wait(&self, object: &str, kind: &str, status: &str) -> (String, String) {
+    pub(crate) fn wait(&self, object: &str, kind: &str, status: &str) -> (String, String) {
         self.eventually(&format!("{object} in {}: {kind} is {status}", self.name), || {
             let (now, reason, message) = self.condition(object, kind);
             if now == status { Ok((reason, message)) } else { Err(format!("{now}: {reason}: {message}")) }
@@ -216,7 +216,7 @@ spec:
     }
 
     /// Waits for a condition with this status and reason, and returns the message.
-    pub fn wait_reason(&self, object: &str, kind: &str, status: &str, wanted: &str) -> String {
+    pub(crate) fn wait_reason(&self, object: &str, kind: &str, status: &str, wanted: &str) -> String {
         self.eventually(&format!("{object} in {}: {kind} is {status}, {wanted}", self.name), || {
             let (now, reason, message) = self.condition(object, kind);
             if now == status && reason == wanted {
@@ -234,7 +234,7 @@ spec:
     }
 
     /// Waits until the secret is published and proven on its hosts, and no rotation is open.
-    pub fn settled(&self, secret: &str) {
+    pub(crate) fn settled(&self, secret: &str) {
         let object = format!("managedsecret/{secret}");
         self.wait(&object, "Ready", "True");
         self.wait(&object, "Deployed", "True");
@@ -247,7 +247,7 @@ spec:
     }
 
     /// Waits until the controller has written a status of the secret.
-    pub fn looked_at(&self, secret: &str) {
+    pub(crate) fn looked_at(&self, secret: &str) {
         self.eventually(&format!("managedsecret/{secret} in {} was looked at", self.name), || {
             let generation = self.field(&format!("managedsecret/{secret}"), "/status/observedGeneration");
             if generation.is_empty() || generation == "-1" { Err("never".to_owned()) } else { Ok(()) }
@@ -256,14 +256,14 @@ spec:
 
     /// Requests one rotation once the controller knows the object: a request that it finds at first sight is only
     /// recorded.
-    pub fn request(&self, secret: &str, token: &str) {
+    pub(crate) fn request(&self, secret: &str, token: &str) {
         self.looked_at(secret);
         let annotation = format!("keyturn.dev/rotate-requested-at={token}");
         self.kubectl(&["annotate", "--overwrite", &format!("managedsecret/{secret}"), &annotation]);
     }
 
     /// Waits until the request is answered, and returns its result.
-    pub fn answered(&self, secret: &str, token: &str) -> String {
+    pub(crate) fn answered(&self, secret: &str, token: &str) -> String {
         let object = format!("managedsecret/{secret}");
         self.eventually(&format!("{object}: request {token} is answered"), || {
             let request = self.field(&object, "/status/lastRotation/request");
@@ -273,25 +273,25 @@ spec:
     }
 
     /// Returns the variable in the project's container.
-    pub fn running(&self, variable: &str) -> Option<String> {
+    pub(crate) fn running(&self, variable: &str) -> Option<String> {
         try_run("docker", &["exec", &format!("{}-app-1", self.name), "printenv", variable]).ok()
     }
 
-    pub fn version(&self, parameter: &str) -> i64 {
+    pub(crate) fn version(&self, parameter: &str) -> i64 {
         ssm::version(&self.path(parameter)).unwrap_or_else(|| panic!("{parameter} does not exist"))
     }
 
     /// Returns the number of times that the deploy script has started.
-    pub fn deploys(&self) -> usize {
+    pub(crate) fn deploys(&self) -> usize {
         on_host(&format!("grep -c started ~/e2e/{}/deploys || true", self.name)).parse().unwrap_or(0)
     }
 
     /// Creates a file in the project's folder that its deploy script checks for.
-    pub fn mark(&self, file: &str) {
+    pub(crate) fn mark(&self, file: &str) {
         on_host(&format!("touch ~/e2e/{}/{file}", self.name));
     }
 
-    pub fn unmark(&self, file: &str) {
+    pub(crate) fn unmark(&self, file: &str) {
         on_host(&format!("rm -f ~/e2e/{}/{file}", self.name));
     }
 }

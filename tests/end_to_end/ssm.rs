@@ -16,29 +16,29 @@ async fn client() -> &'static Client {
     CLIENT.get_or_init(connect).await
 }
 
-pub fn put(path: &str, value: &str) {
+pub(crate) fn put(path: &str, value: &str) {
     wait_for(async {
         let put = client().await.put_parameter().name(path).value(value);
         put.r#type(ParameterType::SecureString).overwrite(true).send().await.unwrap();
     });
 }
 
-pub fn put_described(path: &str, value: &str, description: &str) {
+pub(crate) fn put_described(path: &str, value: &str, description: &str) {
     wait_for(async { put_by(client().await, path, value, description).await });
 }
 
 /// A user of the account other than that of the tests.
-pub struct User(Client);
+pub(crate) struct User(Client);
 
 impl User {
     /// Creates a user, who has this name in CloudTrail.
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let keys = aws_sdk_ssm::config::Credentials::new(name, "none", None, None, "a test");
         let user = async { client().await.config().to_builder().credentials_provider(keys).build() };
         Self(Client::from_conf(wait_for(user)))
     }
 
-    pub fn put(&self, path: &str, value: &str, description: &str) {
+    pub(crate) fn put(&self, path: &str, value: &str, description: &str) {
         wait_for(put_by(&self.0, path, value, description));
     }
 }
@@ -49,7 +49,7 @@ async fn put_by(client: &Client, path: &str, value: &str, description: &str) {
 }
 
 /// Returns the description of the latest version.
-pub fn description(path: &str) -> String {
+pub(crate) fn description(path: &str) -> String {
     wait_for(async {
         let history = client().await.get_parameter_history().name(path).send().await.unwrap();
         let latest = history.parameters().iter().max_by_key(|version| version.version());
@@ -57,19 +57,19 @@ pub fn description(path: &str) -> String {
     })
 }
 
-pub fn put_as_string(path: &str, value: &str) {
+pub(crate) fn put_as_string(path: &str, value: &str) {
     wait_for(async {
         let put = client().await.put_parameter().name(path).value(value);
         put.r#type(ParameterType::String).overwrite(true).send().await.unwrap();
     });
 }
 
-pub fn delete(path: &str) {
+pub(crate) fn delete(path: &str) {
     wait_for(async { client().await.delete_parameter().name(path).send().await.unwrap() });
 }
 
 /// Deletes everything below a path.
-pub fn delete_below(path: &str) {
+pub(crate) fn delete_below(path: &str) {
     wait_for(async {
         let below = client().await.get_parameters_by_path().path(path).recursive(true);
         let pages = below.into_paginator().send().try_collect().await.unwrap();
@@ -82,7 +82,7 @@ pub fn delete_below(path: &str) {
 }
 
 /// Moves a label to a version.
-pub fn label(path: &str, version: i64, label: &str) {
+pub(crate) fn label(path: &str, version: i64, label: &str) {
     wait_for(async {
         let labels = client().await.label_parameter_version().name(path).parameter_version(version);
         labels.labels(label).send().await.unwrap();
@@ -90,15 +90,15 @@ pub fn label(path: &str, version: i64, label: &str) {
 }
 
 /// Returns the value; `None` if the parameter does not exist.
-pub fn value(path: &str) -> Option<String> {
+pub(crate) fn value(path: &str) -> Option<String> {
     get(path)?.value
 }
 
-pub fn version(path: &str) -> Option<i64> {
+pub(crate) fn version(path: &str) -> Option<i64> {
     Some(get(path)?.version)
 }
 
-pub fn kind(path: &str) -> Option<String> {
+pub(crate) fn kind(path: &str) -> Option<String> {
     get(path)?.r#type.map(|kind| kind.as_str().to_owned())
 }
 
@@ -113,7 +113,7 @@ fn get(path: &str) -> Option<Parameter> {
 }
 
 /// Returns the values of all versions that still exist, newest last.
-pub fn all_values(path: &str) -> Vec<String> {
+pub(crate) fn all_values(path: &str) -> Vec<String> {
     wait_for(async {
         let history = client().await.get_parameter_history().name(path).with_decryption(true);
         let pages = history.into_paginator().send().try_collect().await.unwrap();
@@ -123,13 +123,13 @@ pub fn all_values(path: &str) -> Vec<String> {
 }
 
 /// Returns the names of everything below keyturn's staging path for a namespace, one per line.
-pub fn records(namespace: &str) -> String {
+pub(crate) fn records(namespace: &str) -> String {
     let names = staged(namespace).into_iter().filter_map(|parameter| parameter.name);
     names.collect::<Vec<_>>().join("\n")
 }
 
 /// Returns the values of everything below keyturn's staging path for a namespace.
-pub fn record_values(namespace: &str) -> Vec<String> {
+pub(crate) fn record_values(namespace: &str) -> Vec<String> {
     staged(namespace).into_iter().filter_map(|parameter| parameter.value).collect()
 }
 
@@ -143,7 +143,7 @@ fn staged(namespace: &str) -> Vec<Parameter> {
 
 /// Returns the parameters of the calls of one operation that the world's SSM received since that call, and the
 /// number to continue from.
-pub fn calls_since(from: u64, operation: &str) -> (Vec<String>, u64) {
+pub(crate) fn calls_since(from: u64, operation: &str) -> (Vec<String>, u64) {
     let address = format!("{}/world/calls?from={from}", variable("AWS_ENDPOINT_URL_SSM"));
     let log: serde_json::Value = serde_json::from_str(&run("curl", &["-sf", &address])).unwrap();
     let of_operation = log["calls"].as_array().unwrap().iter().filter(|call| call["operation"] == operation);
@@ -151,7 +151,7 @@ pub fn calls_since(from: u64, operation: &str) -> (Vec<String>, u64) {
 }
 
 /// Makes the newest version of a parameter this many days old.
-pub fn backdate(path: &str, days: u32) {
+pub(crate) fn backdate(path: &str, days: u32) {
     let address = format!("{}/world/backdate", variable("AWS_ENDPOINT_URL_SSM"));
     let body = format!("{{\"name\":\"{path}\",\"days\":{days}}}");
     run("curl", &["-sf", "-X", "POST", &address, "-d", &body]);

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 /// Long enough for a deployment on a busy machine; a test that reaches it has failed.
-pub const PATIENCE: Duration = Duration::from_secs(240);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Runs a command and returns its output. Panics with its error if it fails.
-pub fn run(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     run_with(program, arguments, "")
 }
 
-pub fn run_with(program: &str, arguments: &[&str], stdin: &str) -> String {
+pub(crate) fn run_with(program: &str, arguments: &[&str], stdin: &str) -> String {
     match try_with(program, arguments, stdin) {
         Ok(output) => output,
         Err(problem) => panic!("{program} {}: {problem}", arguments.join(" ")),
@@ -25,11 +25,11 @@ pub fn run_with(program: &str, arguments: &[&str], stdin: &str) -> String {
 }
 
 /// Runs a command and returns its output or its error.
-pub fn try_run(program: &str, arguments: &[&str]) -> Result<String, String> {
+pub(crate) fn try_run(program: &str, arguments: &[&str]) -> Result<String, String> {
     try_with(program, arguments, "")
 }
 
-pub fn try_with(program: &str, arguments: &[&str], stdin: &str) -> Result<String, String> {
+pub(crate) fn try_with(program: &str, arguments: &[&str], stdin: &str) -> Result<String, String> {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -48,20 +48,20 @@ pub fn try_with(program: &str, arguments: &[&str], stdin: &str) -> Result<String
 }
 
 /// Runs `dev/world` of the checkout that the world runs from.
-pub fn dev_world(arguments: &[&str]) -> String {
+pub(crate) fn dev_world(arguments: &[&str]) -> String {
     run(&world_program(), arguments)
 }
 
-pub fn dev_world_with(arguments: &[&str], stdin: &str) -> String {
+pub(crate) fn dev_world_with(arguments: &[&str], stdin: &str) -> String {
     run_with(&world_program(), arguments, stdin)
 }
 
 /// Runs a script as root inside a box, `node` or `production`.
-pub fn in_box(name: &str, script: &str) -> String {
+pub(crate) fn in_box(name: &str, script: &str) -> String {
     dev_world_with(&["run", name, "sh", "-s"], script)
 }
 
-pub fn world_program() -> String {
+pub(crate) fn world_program() -> String {
     format!("{}/../dev/world", variable("KEYTURN_WORLD_STATE"))
 }
 
@@ -71,12 +71,12 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 });
 
 /// Waits for the result of a client of this process.
-pub fn wait_for<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn wait_for<T>(work: impl Future<Output = T>) -> T {
     RUNTIME.block_on(work)
 }
 
 /// Returns a variable that `dev/world env` exports.
-pub fn variable(name: &str) -> String {
+pub(crate) fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
         panic!(
             "{name} is not set: bring the world up with `dev/world up` and run `eval \"$(dev/world env)\"`"
@@ -85,12 +85,12 @@ pub fn variable(name: &str) -> String {
 }
 
 /// Repeats a check until it succeeds. Panics with the last reason if it never does.
-pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
     try_eventually(look).unwrap_or_else(|reason| panic!("never came about: {what}; last: {reason}"))
 }
 
 /// The same, with the last reason as an error.
-pub fn try_eventually<T>(mut look: impl FnMut() -> Result<T, String>) -> Result<T, String> {
+pub(crate) fn try_eventually<T>(mut look: impl FnMut() -> Result<T, String>) -> Result<T, String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match look() {
@@ -101,14 +101,14 @@ pub fn try_eventually<T>(mut look: impl FnMut() -> Result<T, String>) -> Result<
 }
 
 /// Runs a command on the docker host, as its deploy account.
-pub fn on_host(script: &str) -> String {
+pub(crate) fn on_host(script: &str) -> String {
     match try_on_host(script) {
         Ok(output) => output,
         Err(problem) => panic!("on the host: {script}: {problem}"),
     }
 }
 
-pub fn try_on_host(script: &str) -> Result<String, String> {
+pub(crate) fn try_on_host(script: &str) -> Result<String, String> {
     let account = format!("{}@{}", variable("KEYTURN_HOST_USER"), variable("KEYTURN_HOST"));
     let known_hosts = format!("UserKnownHostsFile={}", variable("KEYTURN_HOST_KNOWN_HOSTS"));
     let (key, port) = (variable("KEYTURN_HOST_KEY"), variable("KEYTURN_HOST_PORT"));

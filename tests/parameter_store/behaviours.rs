@@ -41,7 +41,7 @@ fn paths(listed: &[Listed]) -> BTreeSet<String> {
     paths
 }
 
-pub async fn a_path_is_created_once(ssm: &Endpoint) {
+pub(crate) async fn a_path_is_created_once(ssm: &Endpoint) {
     let (store, path) = (ssm.store(), ssm.path("A"));
     assert_eq!(store.create(write(&path, &value("first"), "one")).await, Ok(Created::Created));
     assert_eq!(store.create(write(&path, &value("second"), "two")).await, Ok(Created::Exists));
@@ -50,7 +50,7 @@ pub async fn a_path_is_created_once(ssm: &Endpoint) {
     assert_eq!((history.len(), history[0].number, history[0].text.as_str()), (1, 1, "one"));
 }
 
-pub async fn of_many_creators_one_wins(ssm: &Endpoint) {
+pub(crate) async fn of_many_creators_one_wins(ssm: &Endpoint) {
     let (store, path) = (ssm.store(), ssm.path("A"));
     let values: Vec<_> = (0..16).map(|n| value(&format!("value-{n}"))).collect();
     let created = join_all(values.iter().map(|value| store.create(write(&path, value, "")))).await;
@@ -60,7 +60,7 @@ pub async fn of_many_creators_one_wins(ssm: &Endpoint) {
     assert_eq!(read(&*store, &path, None).await, Some(format!("value-{}", winners[0])));
 }
 
-pub async fn every_overwrite_is_a_version_with_its_own_description(ssm: &Endpoint) {
+pub(crate) async fn every_overwrite_is_a_version_with_its_own_description(ssm: &Endpoint) {
     let (store, path) = (ssm.store(), ssm.path("A"));
     store.create(write(&path, &value("v1"), "by hand")).await.unwrap();
     for version in 2..=3 {
@@ -76,13 +76,13 @@ pub async fn every_overwrite_is_a_version_with_its_own_description(ssm: &Endpoin
     assert_eq!(listed, [Listed { path, latest: history[2].clone() }], "the list shows the latest version");
 }
 
-pub async fn an_identical_value_is_a_version_too(ssm: &Endpoint) {
+pub(crate) async fn an_identical_value_is_a_version_too(ssm: &Endpoint) {
     let (store, path) = (ssm.store(), ssm.path("A"));
     store.create(write(&path, &value("same"), "same")).await.unwrap();
     assert_eq!(store.overwrite(write(&path, &value("same"), "same")).await, Ok(2));
 }
 
-pub async fn old_versions_can_be_read_back(ssm: &Endpoint) {
+pub(crate) async fn old_versions_can_be_read_back(ssm: &Endpoint) {
     let (store, path) = (ssm.store(), ssm.path("A"));
     store.create(write(&path, &value("old"), "")).await.unwrap();
     store.overwrite(write(&path, &value("new"), "")).await.unwrap();
@@ -91,7 +91,7 @@ pub async fn old_versions_can_be_read_back(ssm: &Endpoint) {
     assert_eq!(read(&*store, &path, None).await.as_deref(), Some("new"));
 }
 
-pub async fn what_is_not_there_is_no_error(ssm: &Endpoint) {
+pub(crate) async fn what_is_not_there_is_no_error(ssm: &Endpoint) {
     let (store, path) = (ssm.store(), ssm.path("A"));
     assert_eq!(read(&*store, &path, None).await, None);
     assert_eq!(store.history(&path).await, Ok(vec![]));
@@ -101,7 +101,7 @@ pub async fn what_is_not_there_is_no_error(ssm: &Endpoint) {
     assert_eq!(read(&*store, &path, Some(2)).await, None);
 }
 
-pub async fn a_folder_is_read_with_all_that_lies_below_it_and_nothing_beside_it(ssm: &Endpoint) {
+pub(crate) async fn a_folder_is_read_with_all_that_lies_below_it_and_nothing_beside_it(ssm: &Endpoint) {
     let store = ssm.store();
     let folder = format!("{}records/", ssm.folder());
     assert_eq!(store.read_folder(&folder).await.unwrap().len(), 0);
@@ -125,7 +125,7 @@ pub async fn a_folder_is_read_with_all_that_lies_below_it_and_nothing_beside_it(
     }
 }
 
-pub async fn a_parameter_that_is_created_again_counts_from_1(ssm: &Endpoint) {
+pub(crate) async fn a_parameter_that_is_created_again_counts_from_1(ssm: &Endpoint) {
     let (store, path) = (ssm.store(), ssm.path("A"));
     store.create(write(&path, &value("x"), "")).await.unwrap();
     store.overwrite(write(&path, &value("x"), "")).await.unwrap();
@@ -136,7 +136,7 @@ pub async fn a_parameter_that_is_created_again_counts_from_1(ssm: &Endpoint) {
     assert_eq!(read(&*store, &path, Some(2)).await, None);
 }
 
-pub async fn the_history_holds_the_latest_100_versions(ssm: &Endpoint) {
+pub(crate) async fn the_history_holds_the_latest_100_versions(ssm: &Endpoint) {
     let (store, path) = (ssm.store(), ssm.path("A"));
     store.create(write(&path, &value("x"), "")).await.unwrap();
     for version in 2..=120 {
@@ -147,7 +147,7 @@ pub async fn the_history_holds_the_latest_100_versions(ssm: &Endpoint) {
     assert!(history.iter().all(|version| version.text == version.number.to_string()));
 }
 
-pub async fn values_come_back_byte_by_byte(ssm: &Endpoint) {
+pub(crate) async fn values_come_back_byte_by_byte(ssm: &Endpoint) {
     let store = ssm.store();
     let values =
         ["trailing newline\n", " spaces ", "línea 🔑 \"quoted\" \\ {{braces}}", "a,b,c", &"x".repeat(4096)];
@@ -158,7 +158,7 @@ pub async fn values_come_back_byte_by_byte(ssm: &Endpoint) {
     }
 }
 
-pub async fn a_description_of_the_full_length_is_taken(ssm: &Endpoint) {
+pub(crate) async fn a_description_of_the_full_length_is_taken(ssm: &Endpoint) {
     let (store, path) = (ssm.store(), ssm.path("A"));
     let (long, value) = ("é".repeat(2000), value("x"));
     let new = NewVersion { stamp: Some(stamp(1)), ..write(&path, &value, &long) };
@@ -172,7 +172,7 @@ pub async fn a_description_of_the_full_length_is_taken(ssm: &Endpoint) {
     assert_eq!(store.history(&path).await.unwrap()[1].text, text, "a second rotation cuts no further");
 }
 
-pub async fn a_stamp_that_keyturn_did_not_make_is_a_claim(ssm: &Endpoint) {
+pub(crate) async fn a_stamp_that_keyturn_did_not_make_is_a_claim(ssm: &Endpoint) {
     let (store, path) = (ssm.store(), ssm.path("A"));
     let (drawn, theirs) = (value("drawn"), value("theirs"));
     store.create(NewVersion { stamp: Some(stamp(1)), ..write(&path, &drawn, "by hand") }).await.unwrap();
@@ -201,7 +201,7 @@ pub async fn a_stamp_that_keyturn_did_not_make_is_a_claim(ssm: &Endpoint) {
     assert_eq!(other.history(&path).await.unwrap()[0].claim, claim);
 }
 
-pub async fn a_stamp_of_an_earlier_release_counts_from_before_the_key(ssm: &Endpoint) {
+pub(crate) async fn a_stamp_of_an_earlier_release_counts_from_before_the_key(ssm: &Endpoint) {
     let staging = format!("{STAGING}{}", ssm.folder());
     let (store, old, new) = (ssm.store_of(&staging), ssm.path("old"), ssm.path("new"));
     let genuine = "keyturn owner=prod/musehub/webhook-key id=7 v=1 at=2026-03-01T03:00:00Z req=-";
@@ -223,7 +223,7 @@ pub async fn a_stamp_of_an_earlier_release_counts_from_before_the_key(ssm: &Endp
     }
 }
 
-pub async fn a_list_is_complete_over_several_pages(ssm: &Endpoint) {
+pub(crate) async fn a_list_is_complete_over_several_pages(ssm: &Endpoint) {
     let store = ssm.store();
     let all: Vec<String> = (0..120).map(|n| ssm.path(&format!("{n:03}"))).collect();
     fill(&*store, &all).await;
@@ -233,7 +233,7 @@ pub async fn a_list_is_complete_over_several_pages(ssm: &Endpoint) {
     assert_eq!(paths(&named), all[..110].iter().cloned().collect(), "more names than one filter takes");
 }
 
-pub async fn a_list_takes_folders_and_exact_paths(ssm: &Endpoint) {
+pub(crate) async fn a_list_takes_folders_and_exact_paths(ssm: &Endpoint) {
     let store = ssm.store();
     let all: Vec<String> =
         ["a", "a/x", "a/deep/er/y", "a-b/x", "ab", "b/x", "c"].iter().map(|name| ssm.path(name)).collect();
@@ -254,7 +254,7 @@ pub async fn a_list_takes_folders_and_exact_paths(ssm: &Endpoint) {
     }
 }
 
-pub async fn regions_are_apart(ssm: &Endpoint) {
+pub(crate) async fn regions_are_apart(ssm: &Endpoint) {
     let path = ssm.path("A");
     let (here, there) = (ssm.store_in("us-east-1"), ssm.store_in("eu-central-1"));
     here.create(write(&path, &value("here"), "")).await.unwrap();
@@ -263,7 +263,7 @@ pub async fn regions_are_apart(ssm: &Endpoint) {
     assert_eq!(read(&*here, &path, None).await.as_deref(), Some("here"));
 }
 
-pub async fn what_is_written_is_a_secure_string(ssm: &Endpoint) {
+pub(crate) async fn what_is_written_is_a_secure_string(ssm: &Endpoint) {
     let (store, path) = (ssm.store(), ssm.path("A"));
     store.create(write(&path, &value("x"), "")).await.unwrap();
     store.overwrite(write(&path, &value("y"), "")).await.unwrap();

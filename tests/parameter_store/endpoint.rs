@@ -15,81 +15,86 @@ use keyturn::parameter_store::{NewVersion, ParameterStore};
 use keyturn::secret_value::SecretValue;
 use keyturn_aws_emulator::Emulator;
 
-pub const REGION: &str = "us-east-1";
+pub(crate) const REGION: &str = "us-east-1";
 /// The staging path, below which the key of the stamps is.
-pub const STAGING: &str = "/keyturn/test";
-pub const SESSION_TOKEN: &str = "session-token-canary-5d1e";
+pub(crate) const STAGING: &str = "/keyturn/test";
+pub(crate) const SESSION_TOKEN: &str = "session-token-canary-5d1e";
 
 /// Rates that never slow down a test.
-pub const UNLIMITED: Rates = {
+pub(crate) const UNLIMITED: Rates = {
     let rate = Rate { per_second: 100_000.0, burst: 100_000 };
     Rates { put: rate, delete: rate, read: rate, describe: rate }
 };
 
 /// Limits for calls that must time out.
-pub const HASTY: CallLimits = CallLimits {
+pub(crate) const HASTY: CallLimits = CallLimits {
     connect: Duration::from_millis(250),
     attempt: Duration::from_millis(500),
     total: Duration::from_millis(1500),
 };
 
 /// Limits for calls that must fail soon, but not because an answer is merely slow.
-pub const BRIEF: CallLimits = CallLimits {
+pub(crate) const BRIEF: CallLimits = CallLimits {
     connect: Duration::from_secs(1),
     attempt: Duration::from_secs(10),
     total: Duration::from_secs(2),
 };
 
-pub async fn emulator() -> Emulator {
+pub(crate) async fn emulator() -> Emulator {
     Emulator::start().await.expect("a port on the loopback interface is free")
 }
 
 /// An SSM, and a folder in it that belongs to one test.
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     url: String,
     folder: String,
 }
 
 impl Endpoint {
-    pub fn new(url: &str, test: &str) -> Self {
+    pub(crate) fn new(url: &str, test: &str) -> Self {
         Self { url: url.to_owned(), folder: format!("/contract/{test}/") }
     }
 
     /// Returns the test's folder, with its closing slash.
-    pub fn folder(&self) -> &str {
+    pub(crate) fn folder(&self) -> &str {
         &self.folder
     }
 
-    pub fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         format!("{}{name}", self.folder)
     }
 
     /// Returns a store without tight limits.
-    pub fn store(&self) -> Arc<dyn ParameterStore> {
+    pub(crate) fn store(&self) -> Arc<dyn ParameterStore> {
         self.store_with(CallLimits::default(), UNLIMITED, SsmCalls::default())
     }
 
-    pub fn store_with(&self, limits: CallLimits, rates: Rates, calls: SsmCalls) -> Arc<dyn ParameterStore> {
+    pub(crate) fn store_with(
+        &self,
+        limits: CallLimits,
+        rates: Rates,
+        calls: SsmCalls,
+    ) -> Arc<dyn ParameterStore> {
         Stores::new(self.config(), STAGING, limits, rates, calls).region(REGION)
     }
 
     /// Returns a store of a separate installation.
-    pub fn store_of(&self, staging: &str) -> Arc<dyn ParameterStore> {
+    pub(crate) fn store_of(&self, staging: &str) -> Arc<dyn ParameterStore> {
         Stores::new(self.config(), staging, CallLimits::default(), UNLIMITED, SsmCalls::default())
             .region(REGION)
     }
 
-    pub fn store_in(&self, region: &str) -> Arc<dyn ParameterStore> {
+    pub(crate) fn store_in(&self, region: &str) -> Arc<dyn ParameterStore> {
         Stores::new(self.config(), STAGING, CallLimits::default(), UNLIMITED, SsmCalls::default())
             .region(region)
     }
 
     /// Returns the SDK's client, for what the port does not offer.
-    pub fn client(&self) -> aws_sdk_ssm::Client {
+    pub(crate) fn client(&self) -> aws_sdk_ssm::Client {
         aws_sdk_ssm::Client::new(&self.config())
     }
 
-    pub fn config(&self) -> SdkConfig {
+    pub(crate) fn config(&self) -> SdkConfig {
         let credentials =
             Credentials::new("AKIATEST", "not-checked", Some(SESSION_TOKEN.into()), None, "test");
         SdkConfig::builder()
@@ -101,17 +106,17 @@ impl Endpoint {
     }
 }
 
-pub fn value(text: &str) -> SecretValue {
+pub(crate) fn value(text: &str) -> SecretValue {
     SecretValue::new(text.to_owned())
 }
 
 /// Returns a write without a stamp and without a KMS key.
-pub fn write<'a>(path: &'a str, value: &'a SecretValue, text: &str) -> NewVersion<'a> {
+pub(crate) fn write<'a>(path: &'a str, value: &'a SecretValue, text: &str) -> NewVersion<'a> {
     NewVersion { path, value, text: text.to_owned(), stamp: None, kms_key_id: None }
 }
 
 /// A moto server that ends with the last test that uses it.
-pub struct Moto {
+pub(crate) struct Moto {
     server: Child,
     url: String,
 }
@@ -119,7 +124,7 @@ pub struct Moto {
 static SHARED: Mutex<Weak<Moto>> = Mutex::new(Weak::new());
 
 impl Moto {
-    pub async fn shared() -> Arc<Self> {
+    pub(crate) async fn shared() -> Arc<Self> {
         tokio::task::spawn_blocking(|| {
             let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
             shared.upgrade().unwrap_or_else(|| {
@@ -132,7 +137,7 @@ impl Moto {
         .expect("moto starts")
     }
 
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 

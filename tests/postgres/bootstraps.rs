@@ -121,7 +121,7 @@ async fn set_up(target: &Postgres, scene: &Scene, from: &str) -> SetUp {
     plan
 }
 
-pub async fn a_role_in_use_becomes_an_owner_and_a_pair_and_goes_on_to_work(server: Arc<Server>) {
+pub(crate) async fn a_role_in_use_becomes_an_owner_and_a_pair_and_goes_on_to_work(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let (d, old) = (scene.database.clone(), login(&scene.role("app"), &password()));
     let (word, root) = (old.password.expose(), root(&scene).await);
@@ -186,7 +186,9 @@ pub async fn a_role_in_use_becomes_an_owner_and_a_pair_and_goes_on_to_work(serve
     assert!(target.look().await.unwrap().notes.is_empty());
 }
 
-pub async fn the_bootstrap_superuser_of_the_official_image_hands_its_objects_over(server: Arc<Server>) {
+pub(crate) async fn the_bootstrap_superuser_of_the_official_image_hands_its_objects_over(
+    server: Arc<Server>,
+) {
     let scene = Scene::new(server).await;
     let root = root(&scene).await;
     scene
@@ -221,7 +223,7 @@ pub async fn the_bootstrap_superuser_of_the_official_image_hands_its_objects_ove
     use_it(&scene, &new).await;
 }
 
-pub async fn a_bootstrap_that_the_administrator_may_not_do_changes_nothing(server: Arc<Server>) {
+pub(crate) async fn a_bootstrap_that_the_administrator_may_not_do_changes_nothing(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let from = scene.role("app");
     scene.create(&from, &password()).await;

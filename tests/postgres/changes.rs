@@ -8,7 +8,7 @@ use keyturn::target::{Claim, Target};
 use crate::scene::{Scene, accepted, login, password, refusal};
 use crate::server::Server;
 
-pub async fn the_administrator_changes_a_roles_password_and_the_old_one_is_gone(server: Arc<Server>) {
+pub(crate) async fn the_administrator_changes_a_roles_password_and_the_old_one_is_gone(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let (role, old) = (scene.role("app"), password());
     scene.create(&role, &old).await;
@@ -28,7 +28,7 @@ pub async fn the_administrator_changes_a_roles_password_and_the_old_one_is_gone(
     assert!(after.fenced);
 }
 
-pub async fn a_role_without_an_administrator_changes_its_own_password(server: Arc<Server>) {
+pub(crate) async fn a_role_without_an_administrator_changes_its_own_password(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let (role, old, new) = (scene.role("self"), password(), password());
     // A default role would not allow it to change its own password.
@@ -52,7 +52,7 @@ pub async fn a_role_without_an_administrator_changes_its_own_password(server: Ar
     assert!(accepted(&target, &new).await);
 }
 
-pub async fn a_role_without_an_administrator_sees_and_ends_its_own_sessions(server: Arc<Server>) {
+pub(crate) async fn a_role_without_an_administrator_sees_and_ends_its_own_sessions(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let (role, old) = (scene.role("self"), password());
     // With its default role it would see no sessions.
@@ -90,7 +90,7 @@ pub async fn a_role_without_an_administrator_sees_and_ends_its_own_sessions(serv
     assert_eq!(target.own_sessions(&stranger).await.unwrap_err().reason, "LoginRefused");
 }
 
-pub async fn hostile_names_and_passwords_are_only_names_and_passwords(server: Arc<Server>) {
+pub(crate) async fn hostile_names_and_passwords_are_only_names_and_passwords(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let d = &scene.database;
     let names =
@@ -115,7 +115,9 @@ pub async fn hostile_names_and_passwords_are_only_names_and_passwords(server: Ar
     }
 }
 
-pub async fn of_two_roles_one_is_let_in_while_the_other_goes_on_and_then_is_shut_out(server: Arc<Server>) {
+pub(crate) async fn of_two_roles_one_is_let_in_while_the_other_goes_on_and_then_is_shut_out(
+    server: Arc<Server>,
+) {
     let scene = Scene::new(server).await;
     scene.pair().await;
     let target = scene.target(&scene.alternating());
@@ -154,7 +156,7 @@ pub async fn of_two_roles_one_is_let_in_while_the_other_goes_on_and_then_is_shut
     assert_eq!(stranger.reason, "NotOurRole");
 }
 
-pub async fn an_older_rotation_and_another_secret_are_refused_by_the_fence(server: Arc<Server>) {
+pub(crate) async fn an_older_rotation_and_another_secret_are_refused_by_the_fence(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let role = scene.role("app");
     scene.create(&role, &password()).await;
@@ -177,7 +179,7 @@ pub async fn an_older_rotation_and_another_secret_are_refused_by_the_fence(serve
     assert!(!accepted(&target, &new).await);
 }
 
-pub async fn many_installs_at_once_end_with_one_that_works(server: Arc<Server>) {
+pub(crate) async fn many_installs_at_once_end_with_one_that_works(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let role = scene.role("app");
     scene.create(&role, &password()).await;
@@ -201,7 +203,7 @@ pub async fn many_installs_at_once_end_with_one_that_works(server: Arc<Server>) 
     assert_eq!(target.look().await.unwrap().fences[&role].id, 16);
 }
 
-pub async fn without_a_fence_installs_at_once_wait_for_each_other(server: Arc<Server>) {
+pub(crate) async fn without_a_fence_installs_at_once_wait_for_each_other(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let role = scene.role("app");
     scene.create(&role, &password()).await;
@@ -219,7 +221,7 @@ pub async fn without_a_fence_installs_at_once_wait_for_each_other(server: Arc<Se
     assert_eq!(works, 1);
 }
 
-pub async fn a_pair_that_cannot_take_turns_is_refused_and_objects_of_one_alone_are_reported(
+pub(crate) async fn a_pair_that_cannot_take_turns_is_refused_and_objects_of_one_alone_are_reported(
     server: Arc<Server>,
 ) {
     let scene = Scene::new(server).await;

@@ -11,7 +11,7 @@ use crate::proxy::{Commit, Proxy};
 use crate::scene::{Scene, accepted, login, password};
 use crate::server::Server;
 
-pub async fn an_answer_that_is_lost_at_the_commit_leaves_the_outcome_unknown_and_is_made_good(
+pub(crate) async fn an_answer_that_is_lost_at_the_commit_leaves_the_outcome_unknown_and_is_made_good(
     server: Arc<Server>,
 ) {
     let scene = Scene::new(server).await;
@@ -42,7 +42,7 @@ pub async fn an_answer_that_is_lost_at_the_commit_leaves_the_outcome_unknown_and
     }
 }
 
-pub async fn a_role_that_another_transaction_holds_is_waited_for_and_then_left(server: Arc<Server>) {
+pub(crate) async fn a_role_that_another_transaction_holds_is_waited_for_and_then_left(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let (role, old) = (scene.role("app"), password());
     scene.create(&role, &old).await;
@@ -69,7 +69,7 @@ async fn make_role_that_cannot_be_changed(scene: &Scene, role: &str) {
         .await;
 }
 
-pub async fn what_the_administrator_lacks_is_named_and_granting_it_helps(server: Arc<Server>) {
+pub(crate) async fn what_the_administrator_lacks_is_named_and_granting_it_helps(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let role = scene.role("app");
     make_role_that_cannot_be_changed(&scene, &role).await;
@@ -100,7 +100,7 @@ pub async fn what_the_administrator_lacks_is_named_and_granting_it_helps(server:
     drop(client);
 }
 
-pub async fn the_name_of_an_administrator_from_a_secret_is_in_no_message(server: Arc<Server>) {
+pub(crate) async fn the_name_of_an_administrator_from_a_secret_is_in_no_message(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let (role, admin) = (scene.role("app"), scene.admin.username.clone());
     make_role_that_cannot_be_changed(&scene, &role).await;
@@ -120,7 +120,9 @@ pub async fn the_name_of_an_administrator_from_a_secret_is_in_no_message(server:
     }
 }
 
-pub async fn superusers_are_touched_only_where_that_is_granted_and_never_shut_out(server: Arc<Server>) {
+pub(crate) async fn superusers_are_touched_only_where_that_is_granted_and_never_shut_out(
+    server: Arc<Server>,
+) {
     let scene = Scene::new(server).await;
     let d = scene.database.clone();
     let word = password();
@@ -171,7 +173,7 @@ pub async fn superusers_are_touched_only_where_that_is_granted_and_never_shut_ou
     assert!(accepted(&alone, &second).await);
 }
 
-pub async fn a_fence_that_somebody_else_made_is_not_touched_and_without_one_it_works_all_the_same(
+pub(crate) async fn a_fence_that_somebody_else_made_is_not_touched_and_without_one_it_works_all_the_same(
     server: Arc<Server>,
 ) {
     let scene = Scene::new(server).await;
@@ -202,7 +204,7 @@ pub async fn a_fence_that_somebody_else_made_is_not_touched_and_without_one_it_w
     assert_eq!(target.look().await.unwrap().fences[&role].id, 2);
 }
 
-pub async fn functions_that_the_owner_of_the_database_planted_are_not_run_by_the_administrator(
+pub(crate) async fn functions_that_the_owner_of_the_database_planted_are_not_run_by_the_administrator(
     server: Arc<Server>,
 ) {
     let scene = Scene::new(server).await;
@@ -227,7 +229,9 @@ pub async fn functions_that_the_owner_of_the_database_planted_are_not_run_by_the
     assert_eq!(scene.server.row(&d, hits).await.get::<_, i64>(0), 1, "the trap does not work");
 }
 
-pub async fn no_password_is_in_the_servers_log_or_statistics_even_where_statements_fail(server: Arc<Server>) {
+pub(crate) async fn no_password_is_in_the_servers_log_or_statistics_even_where_statements_fail(
+    server: Arc<Server>,
+) {
     let scene = Scene::new(server).await;
     let d = scene.database.clone();
     let role = scene.role("app");

@@ -16,7 +16,9 @@ use crate::proxy::{Commit, Proxy};
 use crate::scene::{Scene, accepted, login, password, refusal};
 use crate::server::Server;
 
-pub async fn nothing_but_scram_is_gone_along_with_and_nothing_of_the_password_is_sent(server: Arc<Server>) {
+pub(crate) async fn nothing_but_scram_is_gone_along_with_and_nothing_of_the_password_is_sent(
+    server: Arc<Server>,
+) {
     let scene = Scene::new(server).await;
     for (method, said) in
         [("trust", "without checking the password"), ("password", "in the clear"), ("md5", "MD5")]
@@ -44,7 +46,7 @@ pub async fn nothing_but_scram_is_gone_along_with_and_nothing_of_the_password_is
     }
 }
 
-pub async fn a_refusal_says_why_as_far_as_the_administrator_can_see(server: Arc<Server>) {
+pub(crate) async fn a_refusal_says_why_as_far_as_the_administrator_can_see(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let d = &scene.database;
     let word = password();
@@ -92,7 +94,7 @@ pub async fn a_refusal_says_why_as_far_as_the_administrator_can_see(server: Arc<
     assert_eq!(target.look().await.unwrap_err().reason, "AdministratorRefused");
 }
 
-pub async fn tls_reaches_only_a_server_whose_name_and_authority_are_right(server: Arc<Server>) {
+pub(crate) async fn tls_reaches_only_a_server_whose_name_and_authority_are_right(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let (role, word) = (scene.role("app"), password());
     scene.create(&role, &word).await;
@@ -135,7 +137,7 @@ pub async fn tls_reaches_only_a_server_whose_name_and_authority_are_right(server
     assert_eq!(scene.server.log().matches(&format!("user={role}")).count(), before, "a login was sent");
 }
 
-pub async fn a_server_without_tls_or_without_postgres_is_named(server: Arc<Server>) {
+pub(crate) async fn a_server_without_tls_or_without_postgres_is_named(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let spec = scene.spec("singleRole: {name: x}");
     let mut direct = spec.clone();
@@ -175,7 +177,7 @@ pub async fn a_server_without_tls_or_without_postgres_is_named(server: Arc<Serve
     assert!(error.reason == "TargetUnreachable" && !error.permanent, "{error}");
 }
 
-pub async fn probes_are_run_and_change_nothing(server: Arc<Server>) {
+pub(crate) async fn probes_are_run_and_change_nothing(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let (role, word) = (scene.role("app"), password());
     scene.create(&role, &word).await;
@@ -228,7 +230,7 @@ pub async fn probes_are_run_and_change_nothing(server: Arc<Server>) {
     assert!(left == 0 && !drawn);
 }
 
-pub async fn nobody_is_probed_who_reaches_beyond_the_database(server: Arc<Server>) {
+pub(crate) async fn nobody_is_probed_who_reaches_beyond_the_database(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     for (name, rights) in [
         ("root", "ALTER ROLE <role> SUPERUSER"),
@@ -250,7 +252,7 @@ pub async fn nobody_is_probed_who_reaches_beyond_the_database(server: Arc<Server
     }
 }
 
-pub async fn a_replica_is_not_believed(server: Arc<Server>) {
+pub(crate) async fn a_replica_is_not_believed(server: Arc<Server>) {
     let version = server.version;
     let primary = tokio::task::spawn_blocking(move || Arc::new(Server::start(version))).await.unwrap();
     let scene = Scene::new(primary.clone()).await;

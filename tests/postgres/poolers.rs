@@ -63,7 +63,7 @@ impl Drop for Pooler {
     }
 }
 
-pub async fn clients_of_a_pooler_never_fail_while_two_roles_take_turns(server: Arc<Server>) {
+pub(crate) async fn clients_of_a_pooler_never_fail_while_two_roles_take_turns(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     scene.pair().await;
     let target = scene.target(&scene.alternating());

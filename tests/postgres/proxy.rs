@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 /// The fate of a COMMIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Commit {
+pub(crate) enum Commit {
     Passes,
     /// The connection is cut before the COMMIT is forwarded.
     LostOnTheWay,
@@ -21,14 +21,14 @@ pub enum Commit {
 }
 
 /// Forwards to a port of this machine, records what was sent there, and treats a COMMIT as the test says.
-pub struct Proxy {
+pub(crate) struct Proxy {
     pub port: u16,
     pub commit: Commit,
     pub sent: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Proxy {
-    pub fn new(port: u16, commit: Commit) -> Arc<Self> {
+    pub(crate) fn new(port: u16, commit: Commit) -> Arc<Self> {
         Arc::new(Self { port, commit, sent: Arc::default() })
     }
 }

@@ -36,7 +36,7 @@ ssl_cert_file = 'server.crt'
 ssl_key_file = 'server.key'
 ";
 
-pub struct Server {
+pub(crate) struct Server {
     pub dir: TempDir,
     pub port: u16,
     pub version: u32,
@@ -48,7 +48,7 @@ static SHARED: Mutex<Option<HashMap<u32, Weak<Server>>>> = Mutex::new(None);
 
 impl Server {
     /// Returns the server of this major version, which ends with the last test that uses it.
-    pub async fn shared(version: u32) -> Arc<Self> {
+    pub(crate) async fn shared(version: u32) -> Arc<Self> {
         tokio::task::spawn_blocking(move || {
             let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
             let servers = shared.get_or_insert_default();
@@ -63,7 +63,7 @@ impl Server {
     }
 
     /// Starts a separate server.
-    pub fn start(version: u32) -> Self {
+    pub(crate) fn start(version: u32) -> Self {
         let dir = TempDir::new().unwrap();
         // Another account may not read root's folders.
         copy(programs(version).parent().unwrap(), &dir.path().join("postgres"));
@@ -87,7 +87,7 @@ impl Server {
 
     /// Starts a standby that has all data of this server up to now, and receives no more. This server is
     /// stopped while it is copied.
-    pub fn standby(&self) -> Self {
+    pub(crate) fn standby(&self) -> Self {
         self.stop();
         let dir = TempDir::new().unwrap();
         copy(&self.data(), &dir.path().join("data"));
@@ -128,17 +128,17 @@ impl Server {
     }
 
     /// Returns its log so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     /// Returns the certificate of the authority that signed its own.
-    pub fn ca(&self) -> String {
+    pub(crate) fn ca(&self) -> String {
         fs::read_to_string(self.dir.path().join("ca.crt")).unwrap()
     }
 
     /// Opens a session of the superuser on the local socket.
-    pub async fn superuser(&self, database: &str) -> Client {
+    pub(crate) async fn superuser(&self, database: &str) -> Client {
         let config = format!(
             "host={} port={} user=postgres dbname={database} connect_timeout=30",
             self.dir.path().display(),
@@ -150,13 +150,13 @@ impl Server {
     }
 
     /// Runs statements as the superuser.
-    pub async fn sql(&self, database: &str, sql: &str) {
+    pub(crate) async fn sql(&self, database: &str, sql: &str) {
         let done = self.superuser(database).await.batch_execute(sql).await;
         done.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
     /// Returns the first row of a query that the superuser runs.
-    pub async fn row(&self, database: &str, query: &str) -> Row {
+    pub(crate) async fn row(&self, database: &str, query: &str) -> Row {
         let row = self.superuser(database).await.query_one(query, &[]).await;
         row.unwrap_or_else(|error| panic!("{query}: {error:?}"))
     }
@@ -212,7 +212,7 @@ fn is_root() -> bool {
 }
 
 /// Returns a command that does not run as root, which a server and a pooler would refuse.
-pub fn as_server(program: &Path) -> Command {
+pub(crate) fn as_server(program: &Path) -> Command {
     if !is_root() {
         return Command::new(program);
     }
@@ -221,7 +221,7 @@ pub fn as_server(program: &Path) -> Command {
     command
 }
 
-pub fn give_to_server(dir: &Path) {
+pub(crate) fn give_to_server(dir: &Path) {
     if is_root() {
         let given = Command::new("chown").args(["-R", "65534:65534"]).arg(dir).status().unwrap();
         assert!(given.success());

@@ -16,7 +16,7 @@ fn through(sshd: &Sshd, port: u16, known_hosts: &str) -> Arc<ThroughHost> {
     Arc::new(ThroughHost::new("production".to_owned(), host, None, known_hosts, port))
 }
 
-pub async fn a_server_behind_a_docker_host_is_reached_through_one_ssh_connection(server: Arc<Server>) {
+pub(crate) async fn a_server_behind_a_docker_host_is_reached_through_one_ssh_connection(server: Arc<Server>) {
     let scene = Scene::new(server).await;
     let sshd = Sshd::start();
     let (role, old) = (scene.role("app"), password());

@@ -19,12 +19,12 @@ use tempfile::TempDir;
 use crate::sshd::Sshd;
 
 /// Returns the address at which docker listens.
-pub fn docker_host() -> String {
+pub(crate) fn docker_host() -> String {
     std::env::var("DOCKER_HOST")
         .expect("these tests need a docker daemon: bring the world up and run `eval \"$(dev/world env)\"`")
 }
 
-pub struct Host {
+pub(crate) struct Host {
     pub sshd: Sshd,
     /// The name of the compose project and of the state folder.
     pub project: String,
@@ -34,12 +34,12 @@ pub struct Host {
 
 impl Host {
     /// Starts a host whose `sh` is that of the machine.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with(|_| {})
     }
 
     /// Starts a host whose search path begins with a folder that `fill` puts programs into.
-    pub fn start_with(fill: impl FnOnce(&Path)) -> Self {
+    pub(crate) fn start_with(fill: impl FnOnce(&Path)) -> Self {
         let dir = TempDir::new().unwrap();
         let (programs, state_home) = (dir.path().join("programs"), dir.path().join("state"));
         fs::create_dir(&programs).unwrap();
@@ -49,7 +49,7 @@ impl Host {
     }
 
     /// Starts a host that has only these programs.
-    pub fn with_programs_only(programs: &[&str]) -> Self {
+    pub(crate) fn with_programs_only(programs: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let folder = dir.path().join("programs");
         fs::create_dir(&folder).unwrap();
@@ -61,7 +61,7 @@ impl Host {
     }
 
     /// Starts a host whose state is in this folder.
-    pub fn with_state_in(state_home: &Path) -> Self {
+    pub(crate) fn with_state_in(state_home: &Path) -> Self {
         Self::start_in(TempDir::new().unwrap(), &search_path(), state_home.to_owned())
     }
 
@@ -76,16 +76,16 @@ impl Host {
         Self { sshd: Sshd::start_with(&environment), project: project.to_lowercase(), state_home, _dir: dir }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.sshd.path(name)
     }
 
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.state_home.join("keyturn").join(&self.project)
     }
 
     /// Returns a task that runs `script`; each call creates another run.
-    pub fn task(&self, revision: &str, script: &str) -> Task {
+    pub(crate) fn task(&self, revision: &str, script: &str) -> Task {
         Task {
             mode: RunMode::Deploy,
             revision: revision.to_owned(),
@@ -107,27 +107,27 @@ impl Host {
         }
     }
 
-    pub async fn run(&self, task: &Task) -> (Report, Watch) {
+    pub(crate) async fn run(&self, task: &Task) -> (Report, Watch) {
         self.run_with(task, &quick()).await
     }
 
-    pub async fn run_with(&self, task: &Task, settings: &Settings) -> (Report, Watch) {
+    pub(crate) async fn run_with(&self, task: &Task, settings: &Settings) -> (Report, Watch) {
         let watch = Watch::default();
         let report = self.run_watched(task, settings, &watch).await;
         (report, watch)
     }
 
-    pub async fn run_watched(&self, task: &Task, settings: &Settings, watch: &Watch) -> Report {
+    pub(crate) async fn run_watched(&self, task: &Task, settings: &Settings, watch: &Watch) -> Report {
         run(task, &self.sshd.client_key(), None, settings, watch).await
     }
 
     /// Returns the lines of a file that scripts of a test append to.
-    pub fn lines(&self, name: &str) -> Vec<String> {
+    pub(crate) fn lines(&self, name: &str) -> Vec<String> {
         fs::read_to_string(self.path(name)).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
     /// Returns the folders of the runs, oldest first.
-    pub fn runs(&self) -> Vec<PathBuf> {
+    pub(crate) fn runs(&self) -> Vec<PathBuf> {
         let Ok(folder) = fs::read_dir(self.state().join("runs")) else { return Vec::new() };
         let number = |path: &PathBuf| {
             path.file_name().unwrap().to_string_lossy().split('.').next().unwrap().parse::<u32>().unwrap()
@@ -138,7 +138,7 @@ impl Host {
     }
 
     /// Returns every file below the state folder, with its permissions and content.
-    pub fn state_files(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+    pub(crate) fn state_files(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
         let mut found = BTreeMap::new();
         let mut folders = vec![self.state()];
         while let Some(folder) = folders.pop() {
@@ -157,7 +157,7 @@ impl Host {
 }
 
 /// Returns limits for tests: no waiting for other deployments.
-pub fn quick() -> Settings {
+pub(crate) fn quick() -> Settings {
     Settings { busy_wait: Duration::ZERO, ..Settings::default() }
 }
 
@@ -165,7 +165,7 @@ fn search_path() -> String {
     format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", std::env::var("PATH").unwrap())
 }
 
-pub fn which(program: &str) -> PathBuf {
+pub(crate) fn which(program: &str) -> PathBuf {
     search_path()
         .split(':')
         .map(|folder| Path::new(folder).join(program))
@@ -174,7 +174,7 @@ pub fn which(program: &str) -> PathBuf {
 }
 
 /// Returns a parameter with the fingerprint of a value under a new key.
-pub fn parameter(path: &str, version: i64, variable: &str, value: &str) -> TaskParameter {
+pub(crate) fn parameter(path: &str, version: i64, variable: &str, value: &str) -> TaskParameter {
     let mut key = [0; 32];
     getrandom::fill(&mut key).unwrap();
     let fingerprint = fingerprint(&SecretValue::new(value.to_owned()), &key);
@@ -191,18 +191,18 @@ pub fn parameter(path: &str, version: i64, variable: &str, value: &str) -> TaskP
 
 /// Records what a run shows.
 #[derive(Default)]
-pub struct Watch {
+pub(crate) struct Watch {
     pub phases: Mutex<Vec<Report>>,
     pub results: Mutex<Vec<Report>>,
     pub output: Mutex<Vec<u8>>,
 }
 
 impl Watch {
-    pub fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         String::from_utf8_lossy(&self.output.lock().unwrap()).into_owned()
     }
 
-    pub fn phases(&self) -> Vec<String> {
+    pub(crate) fn phases(&self) -> Vec<String> {
         self.phases.lock().unwrap().iter().map(|report| report.message.clone()).collect()
     }
 }

@@ -17,12 +17,12 @@ use crate::sshd::{run, wait_until};
 const IMAGE: &str = "musehub:world";
 
 /// A container of the host's compose project, removed when dropped.
-pub struct Container(pub String);
+pub(crate) struct Container(pub String);
 
 impl Container {
     /// Starts a container that sleeps, with these variables. They go through the environment of `docker`, not through
     /// its arguments.
-    pub fn start(host: &Host, service: &str, variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(host: &Host, service: &str, variables: &[(&str, &str)]) -> Self {
         Self::start_with(host, service, variables, &[], &["300"])
     }
 
@@ -69,7 +69,7 @@ fn verify_task(host: &Host, values: &[(&str, &str)]) -> Task {
     }
 }
 
-pub fn proof(report: &Report, variable: &str) -> Option<Proof> {
+pub(crate) fn proof(report: &Report, variable: &str) -> Option<Proof> {
     report.parameters.iter().find(|p| p.path == format!("/test/{variable}")).map(|p| p.proof)
 }
 

@@ -15,7 +15,7 @@ use keyturn::deploy::task::Endpoint;
 use tempfile::TempDir;
 
 /// Runs a command that must succeed, and returns its standard output.
-pub fn run(program: &str, args: &[&str]) -> String {
+pub(crate) fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program)
         .args(args)
         .stdin(Stdio::null())
@@ -26,14 +26,14 @@ pub fn run(program: &str, args: &[&str]) -> String {
 }
 
 /// Creates a key pair with ssh-keygen: `path` and `path.pub`.
-pub fn keygen(path: &Path, args: &[&str]) {
+pub(crate) fn keygen(path: &Path, args: &[&str]) {
     let path = path.to_str().unwrap();
     let passphrase: &[&str] = if args.contains(&"-N") { &[] } else { &["-N", ""] };
     run("ssh-keygen", &[&["-q", "-f", path, "-C", "comment"][..], passphrase, args].concat());
 }
 
 /// Returns type and key of a `.pub` file, without the comment.
-pub fn public_key(path: &Path) -> String {
+pub(crate) fn public_key(path: &Path) -> String {
     let mut file = path.as_os_str().to_owned();
     file.push(".pub");
     let text = fs::read_to_string(file).unwrap();
@@ -41,7 +41,7 @@ pub fn public_key(path: &Path) -> String {
 }
 
 /// Waits until `ready` returns something; panics with `what` after a minute.
-pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(value) = ready() {
@@ -53,7 +53,7 @@ pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The same for an async test, so that other futures of its task can run.
-pub async fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
+pub(crate) async fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !ready() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
@@ -61,12 +61,12 @@ pub async fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
     }
 }
 
-pub fn user() -> String {
+pub(crate) fn user() -> String {
     run("id", &["-un"]).trim().to_owned()
 }
 
 /// A running sshd with its own keys and folder, and one client key that it accepts.
-pub struct Sshd {
+pub(crate) struct Sshd {
     pub dir: TempDir,
     pub port: u16,
     child: Child,
@@ -74,12 +74,12 @@ pub struct Sshd {
 
 impl Sshd {
     /// Starts a server with an ed25519 and an ECDSA host key.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with("")
     }
 
     /// Starts a server with additional lines of configuration.
-    pub fn start_with(config: &str) -> Self {
+    pub(crate) fn start_with(config: &str) -> Self {
         let dir = TempDir::new().unwrap();
         keygen(&dir.path().join("host_ed25519"), &["-t", "ed25519"]);
         keygen(&dir.path().join("host_ecdsa"), &["-t", "ecdsa"]);
@@ -91,38 +91,38 @@ impl Sshd {
         Self { dir, port, child }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn endpoint(&self) -> Endpoint {
+    pub(crate) fn endpoint(&self) -> Endpoint {
         Endpoint { host: "127.0.0.1".to_owned(), port: self.port, user: user() }
     }
 
     /// Returns the line of known_hosts for one of the host's keys.
-    pub fn known_hosts_line(&self, key: &str) -> String {
+    pub(crate) fn known_hosts_line(&self, key: &str) -> String {
         format!("[127.0.0.1]:{} {}", self.port, public_key(&self.path(key)))
     }
 
-    pub fn client_key(&self) -> ClientKey {
+    pub(crate) fn client_key(&self) -> ClientKey {
         ClientKey::parse(&fs::read(self.path("client")).unwrap()).unwrap()
     }
 
-    pub fn authorize(&self, public_key: &str) {
+    pub(crate) fn authorize(&self, public_key: &str) {
         fs::write(self.path("authorized_keys"), format!("{public_key}\n")).unwrap();
     }
 
     /// Returns sshd's log so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path("sshd.log")).unwrap_or_default()
     }
 
     /// Connects with its own client key, and accepts its ed25519 host key.
-    pub async fn connect(&self) -> Result<Connection, SshError> {
+    pub(crate) async fn connect(&self) -> Result<Connection, SshError> {
         self.connect_with(&self.client_key(), &[self.known_hosts_line("host_ed25519")]).await
     }
 
-    pub async fn connect_with(
+    pub(crate) async fn connect_with(
         &self,
         key: &ClientKey,
         known_hosts: &[String],
@@ -132,7 +132,7 @@ impl Sshd {
     }
 
     /// Returns the processes of this sshd that serve one connection each.
-    pub fn sessions(&self) -> Vec<u32> {
+    pub(crate) fn sessions(&self) -> Vec<u32> {
         children(self.child.id())
     }
 }
@@ -147,12 +147,12 @@ impl Drop for Sshd {
     }
 }
 
-pub fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
 }
 
 /// Returns the processes whose parent is `parent`.
-pub fn children(parent: u32) -> Vec<u32> {
+pub(crate) fn children(parent: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
@@ -167,7 +167,7 @@ pub fn children(parent: u32) -> Vec<u32> {
 }
 
 /// Returns the content of an sshd_config whose files are in `dir`.
-pub fn configuration(dir: &Path, host_keys: &[&str], more: &str) -> String {
+pub(crate) fn configuration(dir: &Path, host_keys: &[&str], more: &str) -> String {
     let dir = dir.to_str().unwrap();
     let mut config = String::new();
     for key in host_keys {
@@ -184,7 +184,7 @@ pub fn configuration(dir: &Path, host_keys: &[&str], more: &str) -> String {
 }
 
 /// Returns the full path of sshd, which must be started by its full path.
-pub fn sshd_program() -> String {
+pub(crate) fn sshd_program() -> String {
     // sshd started by root changes its root to this folder before a login; a package's service would have created
     // it.
     let _ = fs::create_dir_all("/run/sshd");

@@ -1,5 +1,10 @@
 //! The custom resources of group `keyturn.dev`: types, schema rules and conditions. No I/O.
 
+#![expect(
+    unreachable_pub,
+    reason = "the derive of the schema makes items in private modules, as visible as the type"
+)]
+
 pub mod access_log;
 pub mod cloudflare_r2;
 pub mod conditions;

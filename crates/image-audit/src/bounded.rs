@@ -13,29 +13,31 @@ use super::image::MOST_TEXTS;
 const TOO_MANY: &str = "too many entries";
 
 /// True if the error of a document is the length of a list.
-pub fn is_too_many(error: &serde_json::Error) -> bool {
+pub(crate) fn is_too_many(error: &serde_json::Error) -> bool {
     error.to_string().starts_with(TOO_MANY)
 }
 
 /// Reads a list.
-pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+pub(crate) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     from.deserialize_any(List { or_one_text: false, of: PhantomData })
 }
 
 /// Reads the words of a command, or one text in their place, as older versions of docker wrote it.
-pub fn words<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+pub(crate) fn words<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     from.deserialize_any(List { or_one_text: true, of: PhantomData })
 }
 
 /// Reads a document that is a list.
-pub fn document<T: serde::de::DeserializeOwned>(text: &str) -> serde_json::Result<Vec<T>> {
+pub(crate) fn document<T: serde::de::DeserializeOwned>(text: &str) -> serde_json::Result<Vec<T>> {
     let mut document = serde_json::Deserializer::from_str(text);
     let entries = list(&mut document)?;
     document.end().map(|()| entries)
 }
 
 /// Reads an object of names with values.
-pub fn map<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<BTreeMap<String, T>, D::Error> {
+pub(crate) fn map<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<BTreeMap<String, T>, D::Error> {
     from.deserialize_any(Map(PhantomData))
 }
 

@@ -112,7 +112,7 @@ const FORMATS: [Format; 66] = [
 ];
 
 /// Returns all tokens of a known form in a text.
-pub fn find(text: &str) -> Vec<(Rule, &str)> {
+pub(crate) fn find(text: &str) -> Vec<(Rule, &str)> {
     let mut found: Vec<(Rule, &str)> = Vec::new();
     for format in FORMATS {
         found.extend(prefixed(text, format).into_iter().map(|token| (format.0, token)));
@@ -133,12 +133,12 @@ pub fn find(text: &str) -> Vec<(Rule, &str)> {
 /// Returns the marks, in the order of [`at`]: a text must contain a mark for [`at`] to find something there. In files
 /// of any size all marks are searched for in one pass. Of the forms without an issuer's prefix, only those are
 /// included that do not occur by chance.
-pub fn marks() -> impl Iterator<Item = &'static str> {
+pub(crate) fn marks() -> impl Iterator<Item = &'static str> {
     FORMATS.iter().map(|(_, prefix, ..)| *prefix).chain([JWT, PRIVATE_KEY, SLACK_WEBHOOK, TELEGRAM])
 }
 
 /// Returns the token whose mark, the one of this number, stands at `at`. The text need not continue beyond the token.
-pub fn at(mark: usize, text: &str, at: usize) -> Option<(Rule, &str)> {
+pub(crate) fn at(mark: usize, text: &str, at: usize) -> Option<(Rule, &str)> {
     match FORMATS.get(mark) {
         Some(format) => prefixed_at(text, at, *format).map(|token| (format.0, token)),
         None => match mark - FORMATS.len() {

@@ -10,7 +10,7 @@ use super::image::MOST_TEXTS;
 
 /// Returns the texts of a command: values with the name of their variable or label, and other texts without a name. Of
 /// a command with more than [`MOST_TEXTS`] texts it returns a few more than that many, so that the caller notices.
-pub fn texts(command: &str) -> Vec<(Option<String>, SecretValue)> {
+pub(crate) fn texts(command: &str) -> Vec<(Option<String>, SecretValue)> {
     let command = command.trim();
     let command = command.strip_suffix("# buildkit").map_or(command, str::trim_end);
     let command = command.split_once("#(nop)").map_or(command, |(_, instruction)| instruction.trim_start());

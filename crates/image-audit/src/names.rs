@@ -2,7 +2,7 @@
 
 /// The strength of a name as evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strength {
+pub(crate) enum Strength {
     /// Any literal under this name is a secret.
     Strong,
     /// Only a literal that looks random is a secret: `…_KEY` may be a key of a cache, or the name of one.
@@ -165,7 +165,7 @@ const ABOUT: [&str; 85] = [
 ];
 
 /// Returns the strength of a name, if it indicates a secret.
-pub fn strength(name: &str) -> Option<Strength> {
+pub(crate) fn strength(name: &str) -> Option<Strength> {
     let words = words(name);
     let at = words.iter().rposition(|word| strong(word) || WEAK.contains(&word.as_str()))?;
     let (before, after) = (&words[..at], &words[at + 1..]);
@@ -223,7 +223,7 @@ fn words(name: &str) -> Vec<String> {
 }
 
 /// True if a literal under such a name is a secret.
-pub fn is_secret(strength: Strength, name: &str, value: &str) -> bool {
+pub(crate) fn is_secret(strength: Strength, name: &str, value: &str) -> bool {
     let value = value.trim();
     if value.is_empty()
         || is_reference(value)
@@ -250,7 +250,7 @@ pub fn is_secret(strength: Strength, name: &str, value: &str) -> bool {
 
 /// True for the name of something that another program inserts: `$TOKEN`, `${TOKEN}`, `$(cat …)`, `{{ token
 /// }}`.
-pub fn is_reference(value: &str) -> bool {
+pub(crate) fn is_reference(value: &str) -> bool {
     let variable = value.strip_prefix('$').is_some_and(|rest| {
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
         rest.is_empty() || rest.starts_with(['{', '(', '$', '@', '*']) || rest.chars().all(word)
@@ -272,7 +272,7 @@ pub fn is_reference(value: &str) -> bool {
 }
 
 /// True for a placeholder, written where a secret is expected.
-pub fn is_placeholder(value: &str) -> bool {
+pub(crate) fn is_placeholder(value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
     let framed =
         (value.starts_with('<') && value.ends_with('>')) || (value.starts_with('[') && value.ends_with(']'));
@@ -418,7 +418,7 @@ fn starts_with_any(value: &str, prefixes: &[&str]) -> bool {
 }
 
 /// True if a value is long, mixed and of high entropy. This alone proves nothing: digests look the same.
-pub fn looks_random(value: &str) -> bool {
+pub(crate) fn looks_random(value: &str) -> bool {
     let digits = value.bytes().any(|c| c.is_ascii_digit());
     let letters = value.bytes().any(|c| c.is_ascii_alphabetic());
     let one_word = !value.contains(char::is_whitespace);
@@ -426,7 +426,7 @@ pub fn looks_random(value: &str) -> bool {
 }
 
 /// Returns the Shannon entropy in bits per character.
-pub fn entropy(value: &str) -> f64 {
+pub(crate) fn entropy(value: &str) -> f64 {
     let mut counts = [0_u32; 256];
     for byte in value.bytes() {
         counts[usize::from(byte)] += 1;

@@ -6,7 +6,7 @@
 
 /// A name and its literal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pair<'a> {
+pub(crate) struct Pair<'a> {
     pub name: &'a str,
     pub value: &'a str,
     /// True if only a value counts that does not look like prose: sentences also contain `name: value`.
@@ -14,7 +14,7 @@ pub struct Pair<'a> {
 }
 
 /// Returns all names that a literal follows.
-pub fn pairs(text: &str) -> Vec<Pair<'_>> {
+pub(crate) fn pairs(text: &str) -> Vec<Pair<'_>> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
     let mut at = 0;
@@ -125,7 +125,7 @@ fn literal(text: &str) -> Option<&str> {
 
 /// Returns the passwords in URLs: `scheme://user:password@host`, `user:password@tcp(host)`, and a token alone before
 /// the `@`.
-pub fn userinfo(text: &str) -> Vec<(&str, bool)> {
+pub(crate) fn userinfo(text: &str) -> Vec<(&str, bool)> {
     let go =
         ["@tcp(", "@unix("].iter().flat_map(|network| text.match_indices(network)).filter_map(|(at, _)| {
             let before = text[..at].rsplit(|c: char| c.is_whitespace() || "\"'=".contains(c)).next()?;
@@ -147,7 +147,7 @@ pub fn userinfo(text: &str) -> Vec<(&str, bool)> {
 /// Returns the credentials that commands take under no telling name: `curl -u user:password`, `sshpass -p password`,
 /// `docker login -p password`, `mysql -ppassword`, `redis-cli -a password`, `echo user:password | chpasswd`, and
 /// others.
-pub fn credentials(text: &str) -> Vec<&str> {
+pub(crate) fn credentials(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for command in text.split([';', '\n']).flat_map(|part| part.split("&&")) {
         let words: Vec<&str> = command.split_whitespace().collect();
@@ -217,7 +217,7 @@ pub fn credentials(text: &str) -> Vec<&str> {
 }
 
 /// Returns the credentials behind `Authorization:`.
-pub fn authorizations(text: &str) -> Vec<&str> {
+pub(crate) fn authorizations(text: &str) -> Vec<&str> {
     let lower = text.to_ascii_lowercase();
     let found = lower.match_indices("authorization").filter_map(|(at, word)| {
         let rest = text[at + word.len()..].trim_start_matches(['"', '\'', '\\', ' ']);
@@ -228,7 +228,7 @@ pub fn authorizations(text: &str) -> Vec<&str> {
 }
 
 /// Returns the credential behind its scheme: `Bearer …`, `Basic …`.
-pub fn authorization(text: &str) -> Option<&str> {
+pub(crate) fn authorization(text: &str) -> Option<&str> {
     let (scheme, rest) = text.split_once(' ')?;
     let known = ["bearer", "basic", "token", "apikey"].contains(&scheme.to_ascii_lowercase().as_str());
     known.then(|| literal(rest)).flatten()

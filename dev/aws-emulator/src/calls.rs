@@ -26,14 +26,14 @@ pub struct Call {
 }
 
 #[derive(Default)]
-pub struct Calls {
+pub(crate) struct Calls {
     log: Vec<Call>,
     count: u64,
 }
 
 impl Calls {
     /// Adds a request and returns its number.
-    pub fn begin(
+    pub(crate) fn begin(
         &mut self,
         at: DateTime<Utc>,
         region: &str,
@@ -58,22 +58,22 @@ impl Calls {
     }
 
     /// Changes an entry, unless the log was cleared since then.
-    pub fn update(&mut self, number: u64, change: impl FnOnce(&mut Call)) {
+    pub(crate) fn update(&mut self, number: u64, change: impl FnOnce(&mut Call)) {
         if let Some(call) = self.log.iter_mut().rev().find(|call| call.number == number) {
             change(call);
         }
     }
 
-    pub fn all(&self) -> &[Call] {
+    pub(crate) fn all(&self) -> &[Call] {
         &self.log
     }
 
     /// Returns the number of all requests so far, which is the number of the last one.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.log.clear();
     }
 }

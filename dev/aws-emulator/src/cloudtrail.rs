@@ -12,11 +12,11 @@ const MAX_PAGE: usize = 50;
 
 /// Events with the number of their call; events that were added from outside have no number.
 #[derive(Default)]
-pub struct Trail(Vec<(Option<u64>, Value)>);
+pub(crate) struct Trail(Vec<(Option<u64>, Value)>);
 
 impl Trail {
     /// Adds a call. [`Trail::ended`] adds its result later.
-    pub fn enter(&mut self, number: u64, at: DateTime<Utc>, request: &Request) {
+    pub(crate) fn enter(&mut self, number: u64, at: DateTime<Utc>, request: &Request) {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let arn = format!("arn:aws:iam::{ACCOUNT}:user/{}", request.access_key);
         let event = json!({
@@ -36,7 +36,7 @@ impl Trail {
     }
 
     /// Records the result of a call: `ok` or AWS's error code.
-    pub fn ended(&mut self, number: u64, outcome: &str) {
+    pub(crate) fn ended(&mut self, number: u64, outcome: &str) {
         let Some((_, event)) = self.0.iter_mut().rev().find(|(of, _)| *of == Some(number)) else { return };
         if outcome != "ok" {
             event["errorCode"] = json!(outcome.trim_end_matches("Exception"));
@@ -57,12 +57,12 @@ impl Trail {
     }
 
     /// Adds an event unchanged, for actions of others and for other services.
-    pub fn add(&mut self, event: Value) {
+    pub(crate) fn add(&mut self, event: Value) {
         self.0.push((None, event));
     }
 
     /// Calls `look` on a trail with some more events.
-    pub fn with<T>(&mut self, more: Vec<Value>, look: impl FnOnce(&Self) -> T) -> T {
+    pub(crate) fn with<T>(&mut self, more: Vec<Value>, look: impl FnOnce(&Self) -> T) -> T {
         let own = self.0.len();
         self.0.extend(more.into_iter().map(|event| (None, event)));
         let seen = look(self);
@@ -70,7 +70,7 @@ impl Trail {
         seen
     }
 
-    pub fn lookup(&self, region: &str, body: &[u8]) -> Result<Value, AwsError> {
+    pub(crate) fn lookup(&self, region: &str, body: &[u8]) -> Result<Value, AwsError> {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let attributes = body["LookupAttributes"].as_array().cloned().unwrap_or_default();
         let [attribute] = attributes.as_slice() else {
@@ -152,7 +152,7 @@ fn parameters(operation: &str, body: &Value) -> Value {
 }
 
 /// Converts moto's `GET /world/calls` into events.
-pub fn of_world(calls: &Value) -> Vec<Value> {
+pub(crate) fn of_world(calls: &Value) -> Vec<Value> {
     let calls = calls["calls"].as_array().cloned().unwrap_or_default();
     let event = |(number, call): (usize, Value)| {
         let at = DateTime::from_timestamp(call["at"].as_f64().unwrap_or(0.0) as i64, 0).unwrap_or_default();

@@ -101,7 +101,7 @@ impl Fault {
     }
 }
 
-pub fn throttled() -> AwsError {
+pub(crate) fn throttled() -> AwsError {
     AwsError::new("ThrottlingException", "Rate exceeded")
 }
 

@@ -21,18 +21,18 @@ struct Bucket {
 }
 
 #[derive(Default)]
-pub struct Quotas(HashMap<String, Bucket>);
+pub(crate) struct Quotas(HashMap<String, Bucket>);
 
 impl Quotas {
     /// Replaces all quotas by these, with full buckets.
-    pub fn replace(&mut self, quotas: impl IntoIterator<Item = (String, Quota)>) {
+    pub(crate) fn replace(&mut self, quotas: impl IntoIterator<Item = (String, Quota)>) {
         let now = Instant::now();
         let bucket = |quota: Quota| Bucket { quota, level: f64::from(quota.burst), at: now };
         self.0 = quotas.into_iter().map(|(operation, quota)| (operation, bucket(quota))).collect();
     }
 
     /// True if a request of this operation is allowed now; the request is counted.
-    pub fn passes(&mut self, operation: &str, now: Instant) -> bool {
+    pub(crate) fn passes(&mut self, operation: &str, now: Instant) -> bool {
         let Some(bucket) = self.0.get_mut(operation) else { return true };
         let earned = now.saturating_duration_since(bucket.at).as_secs_f64() * bucket.quota.per_second;
         bucket.level = (bucket.level + earned).min(f64::from(bucket.quota.burst));

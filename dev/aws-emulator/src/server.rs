@@ -28,7 +28,7 @@ use crate::ssm::Settings;
 use crate::wire::{Answer, Request};
 use crate::world::{End, World};
 
-pub fn router(world: Arc<World>) -> Router {
+pub(crate) fn router(world: Arc<World>) -> Router {
     let administration = Administration {
         faults: World::faults,
         add_fault: World::add_fault,

@@ -42,7 +42,7 @@ impl From<AwsError> for Answer {
 
 const SSM_TARGET: &str = "AmazonSSM.";
 const CLOUDTRAIL_TARGET: &str = "CloudTrail_20131101.";
-pub const LOOKUP_EVENTS: &str = "LookupEvents";
+pub(crate) const LOOKUP_EVENTS: &str = "LookupEvents";
 
 impl Request {
     /// Parses a request. The signature itself is not checked.
@@ -88,13 +88,13 @@ fn path(body: &[u8]) -> String {
 }
 
 /// Returns the version in an answer.
-pub fn version(answer: &Answer) -> Option<i64> {
+pub(crate) fn version(answer: &Answer) -> Option<i64> {
     let body: Value = serde_json::from_slice(&answer.body).ok()?;
     body["Version"].as_i64().or(body["Parameter"]["Version"].as_i64())
 }
 
 /// Returns AWS's error code of an answer, or `ok`.
-pub fn outcome(answer: &Answer) -> String {
+pub(crate) fn outcome(answer: &Answer) -> String {
     if answer.status < 300 {
         return "ok".to_owned();
     }

@@ -9,19 +9,19 @@ use crate::failure::{Failure, Result};
 
 const COUNTER: &str = "apiserver_request_total{";
 
-pub struct ApiServer {
+pub(crate) struct ApiServer {
     client: Client,
     own: OwnRequests,
 }
 
 impl ApiServer {
-    pub fn new(client: Client, own: OwnRequests) -> Self {
+    pub(crate) fn new(client: Client, own: OwnRequests) -> Self {
         Self { client, own }
     }
 
     /// Returns the number of requests of other programs so far, by name such as `PUT managedsecrets/status`. Watches
     /// are left out, since the server counts a watch only when it ends.
-    pub async fn requests(&self) -> Result<Counts> {
+    pub(crate) async fn requests(&self) -> Result<Counts> {
         let what = "read the metrics of the API server";
         let request = http::Request::get("/metrics").body(Vec::new()).map_err(kube::Error::HttpError);
         let text = self.client.request_text(request.map_err(Failure::api(what))?).await;
@@ -30,12 +30,12 @@ impl ApiServer {
 }
 
 /// True for every verb but `GET` and `LIST`.
-pub fn is_write(name: &str) -> bool {
+pub(crate) fn is_write(name: &str) -> bool {
     !name.starts_with("GET ") && !name.starts_with("LIST ")
 }
 
 /// True for keyturn's own resources, Events and Secrets. Leases are left out: every component renews one all the time.
-pub fn is_of_interest(group: &str, resource: &str) -> bool {
+pub(crate) fn is_of_interest(group: &str, resource: &str) -> bool {
     match group {
         "keyturn.dev" => true,
         "" | "events.k8s.io" => ["events", "secrets"].contains(&resource),
@@ -44,7 +44,7 @@ pub fn is_of_interest(group: &str, resource: &str) -> bool {
 }
 
 /// Formats the name of a request, such as `PUT managedsecrets/status`.
-pub fn name(verb: &str, resource: &str, subresource: &str) -> String {
+pub(crate) fn name(verb: &str, resource: &str, subresource: &str) -> String {
     let slash = if subresource.is_empty() { "" } else { "/" };
     format!("{verb} {resource}{slash}{subresource}")
 }

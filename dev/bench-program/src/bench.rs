@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::api_server::ApiServer;
 use crate::objects::Objects;
 
-pub struct Bench {
+pub(crate) struct Bench {
     pub objects: Objects,
     pub api_server: ApiServer,
     /// Path of the keyturn program.
@@ -18,12 +18,12 @@ pub struct Bench {
 
 impl Bench {
     /// Prints a line of progress to standard error.
-    pub fn say(&self, what: &str) {
+    pub(crate) fn say(&self, what: &str) {
         eprintln!("{:7.0} s  {what}", self.began.elapsed().as_secs_f64());
     }
 }
 
 /// Returns the deadline for work on this number of objects where neither a budget nor a quota delays it.
-pub fn patience(objects: usize) -> Duration {
+pub(crate) fn patience(objects: usize) -> Duration {
     Duration::from_secs(60) + Duration::from_millis(500) * u32::try_from(objects).unwrap_or(u32::MAX)
 }

@@ -19,7 +19,7 @@ const LIST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The part of one ManagedSecret's status for which measurements wait.
 #[derive(Clone, Debug, Default)]
-pub struct Said {
+pub(crate) struct Said {
     /// Time at which Ready was first seen to be True.
     pub ready_at: Option<Instant>,
     rotating: bool,
@@ -29,12 +29,12 @@ pub struct Said {
 }
 
 impl Said {
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.ready_at.is_some()
     }
 
     /// True when the requested rotation has ended and the finalizer is gone.
-    pub fn is_closed(&self, request: &str) -> bool {
+    pub(crate) fn is_closed(&self, request: &str) -> bool {
         self.has_answered(request) && !self.rotating && !self.held
     }
 
@@ -50,14 +50,14 @@ struct State {
 }
 
 /// A view of all ManagedSecrets. Its watch runs until it is dropped.
-pub struct Board {
+pub(crate) struct Board {
     state: Arc<Mutex<State>>,
     watch: JoinHandle<()>,
 }
 
 impl Board {
     /// Starts the watch, and waits until existing objects have been listed.
-    pub async fn open(secrets: Api<ManagedSecret>) -> Result<Self> {
+    pub(crate) async fn open(secrets: Api<ManagedSecret>) -> Result<Self> {
         let state: Arc<Mutex<State>> = Arc::default();
         let watch = tokio::spawn(follow(secrets, state.clone()));
         let board = Self { state, watch };
@@ -72,7 +72,7 @@ impl Board {
     }
 
     /// Waits until `is_so` holds for `count` secrets. `what` completes "ManagedSecrets to be …" in the error.
-    pub async fn wait(
+    pub(crate) async fn wait(
         &self,
         count: usize,
         what: &str,
@@ -91,7 +91,7 @@ impl Board {
     }
 
     /// Returns the time at which the last secret became Ready.
-    pub fn last_ready(&self) -> Option<Instant> {
+    pub(crate) fn last_ready(&self) -> Option<Instant> {
         lock(&self.state).said.values().filter_map(|said| said.ready_at).max()
     }
 }

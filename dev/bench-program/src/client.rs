@@ -14,10 +14,10 @@ use crate::failure::{Failure, Result};
 /// Number of requests of this program so far, under the same names as in [`crate::api_server`]. Clones share the
 /// numbers.
 #[derive(Clone, Default)]
-pub struct OwnRequests(Arc<Mutex<Counts>>);
+pub(crate) struct OwnRequests(Arc<Mutex<Counts>>);
 
 impl OwnRequests {
-    pub fn so_far(&self) -> Counts {
+    pub(crate) fn so_far(&self) -> Counts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -29,7 +29,7 @@ impl OwnRequests {
 }
 
 /// Creates a client for the cluster of KUBECONFIG. Nothing is sent yet.
-pub async fn connect() -> Result<(Client, OwnRequests)> {
+pub(crate) async fn connect() -> Result<(Client, OwnRequests)> {
     let own = OwnRequests::default();
     let builder = ClientBuilder::try_from(config().await?).map_err(Failure::api("connect to Kubernetes"))?;
     let counted = own.clone();
@@ -41,7 +41,7 @@ pub async fn connect() -> Result<(Client, OwnRequests)> {
 }
 
 /// Reads KUBECONFIG. The client reaches the API server directly, even where the shell has a proxy configured.
-pub async fn config() -> Result<Config> {
+pub(crate) async fn config() -> Result<Config> {
     let config = Config::infer().await.map_err(kube::Error::InferConfig);
     let mut config = config.map_err(Failure::api("find a cluster by KUBECONFIG"))?;
     config.proxy_url = None;

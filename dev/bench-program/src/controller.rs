@@ -22,18 +22,18 @@ const PROXIES: [&str; 6] =
 
 /// The program under measurement.
 #[derive(Clone, Debug)]
-pub enum Program {
+pub(crate) enum Program {
     Floor,
     /// keyturn with these settings in addition to those of every measurement.
     Keyturn(Vec<String>),
 }
 
 impl Program {
-    pub fn keyturn(settings: &[&str]) -> Self {
+    pub(crate) fn keyturn(settings: &[&str]) -> Self {
         Self::Keyturn(settings.iter().map(|&setting| setting.to_owned()).collect())
     }
 
-    pub fn is_keyturn(&self) -> bool {
+    pub(crate) fn is_keyturn(&self) -> bool {
         matches!(self, Self::Keyturn(_))
     }
 
@@ -75,7 +75,7 @@ fn always(name: &str) -> Vec<String> {
 }
 
 /// A running controller. Its process is killed when this is dropped.
-pub struct Controller {
+pub(crate) struct Controller {
     child: Child,
     pid: u32,
     pub name: String,
@@ -85,7 +85,7 @@ pub struct Controller {
 
 impl Controller {
     /// Starts a process. Its name becomes part of its identity in the lease, and its AWS access key.
-    pub fn start(bench: &Bench, program: &Program, ssm: &Emulator, name: &str) -> Result<Self> {
+    pub(crate) fn start(bench: &Bench, program: &Program, ssm: &Emulator, name: &str) -> Result<Self> {
         let log = bench.logs.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log);
         let file = file.map_err(Failure::io(format!("write {}", log.display())))?;
@@ -105,12 +105,12 @@ impl Controller {
         Ok(Self { child, pid, name: name.to_owned(), log, started })
     }
 
-    pub fn usage(&self) -> Result<Usage> {
+    pub(crate) fn usage(&self) -> Result<Usage> {
         process::usage(self.pid)
     }
 
     /// Does some work, and fails at once if the process ends meanwhile.
-    pub async fn during<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) async fn during<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             done = work => done,
             ended = self.child.wait() => Err(Failure::Ended {
@@ -122,18 +122,18 @@ impl Controller {
     }
 
     /// Sends SIGTERM, and waits until the process has ended.
-    pub async fn stop(self) -> Result<()> {
+    pub(crate) async fn stop(self) -> Result<()> {
         self.signal("TERM").await?;
         self.ended().await
     }
 
     /// Kills the process, and waits until it is dead.
-    pub async fn kill(&mut self) -> Result<()> {
+    pub(crate) async fn kill(&mut self) -> Result<()> {
         self.child.kill().await.map_err(Failure::io(format!("kill {}", self.name)))
     }
 
     /// Waits until the process has ended.
-    pub async fn ended(mut self) -> Result<()> {
+    pub(crate) async fn ended(mut self) -> Result<()> {
         let what = format!("{} to end", self.name);
         within(STOP_PATIENCE, what.clone(), async {
             self.child.wait().await.map(drop).map_err(Failure::io(format!("wait for {what}")))
@@ -142,7 +142,7 @@ impl Controller {
     }
 
     /// Sends a signal by its name, such as `STOP`.
-    pub async fn signal(&self, signal: &str) -> Result<()> {
+    pub(crate) async fn signal(&self, signal: &str) -> Result<()> {
         let what = || format!("send {signal} to {}", self.name);
         let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.pid.to_string()).status().await;
         let sent = sent.map_err(Failure::io(what()))?;

@@ -4,30 +4,30 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts(BTreeMap<String, u64>);
+pub(crate) struct Counts(BTreeMap<String, u64>);
 
 impl Counts {
-    pub fn add(&mut self, name: impl Into<String>, number: u64) {
+    pub(crate) fn add(&mut self, name: impl Into<String>, number: u64) {
         *self.0.entry(name.into()).or_default() += number;
     }
 
-    pub fn get(&self, name: &str) -> u64 {
+    pub(crate) fn get(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or_default()
     }
 
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.0.values().sum()
     }
 
     /// Subtracts other counts, name by name. A counter that was reset gives zero instead of a negative number.
-    pub fn without(&self, others: &Self) -> Self {
+    pub(crate) fn without(&self, others: &Self) -> Self {
         let left =
             self.0.iter().map(|(name, number)| (name.clone(), number.saturating_sub(others.get(name))));
         Self(left.filter(|(_, number)| *number > 0).collect())
     }
 
     /// Keeps the names for which `takes` is true.
-    pub fn only(&self, takes: impl Fn(&str) -> bool) -> Self {
+    pub(crate) fn only(&self, takes: impl Fn(&str) -> bool) -> Self {
         let taken = self.0.iter().filter(|(name, _)| takes(name));
         Self(taken.map(|(name, number)| (name.clone(), *number)).collect())
     }

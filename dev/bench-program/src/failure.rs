@@ -4,10 +4,10 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub type Result<T> = std::result::Result<T, Failure>;
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub(crate) enum Failure {
     #[error("cannot {what}: {source}")]
     Api { what: String, source: Box<kube::Error> },
     #[error("cannot {what}: {source}")]
@@ -30,17 +30,17 @@ pub enum Failure {
 
 impl Failure {
     /// Wraps a failed request to the API server. `what` completes the sentence "cannot …".
-    pub fn api(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+    pub(crate) fn api(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
         |source| Self::Api { what: what.into(), source: Box::new(source) }
     }
 
     /// Wraps another failed operation. `what` completes the sentence "cannot …".
-    pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         |source| Self::Io { what: what.into(), source }
     }
 
     /// Replaces the description of a missed deadline; other failures stay as they are.
-    pub fn about(self, waited_for: String) -> Self {
+    pub(crate) fn about(self, waited_for: String) -> Self {
         match self {
             Self::Late { after, .. } => Self::Late { what: waited_for, after },
             other => other,
@@ -49,7 +49,7 @@ impl Failure {
 }
 
 /// Waits for some work until a deadline. `what` completes the sentence "waited for …".
-pub async fn within<T>(
+pub(crate) async fn within<T>(
     after: Duration,
     what: impl Into<String>,
     work: impl Future<Output = Result<T>>,

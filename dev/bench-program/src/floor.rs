@@ -25,7 +25,7 @@ const CONCURRENCY: u16 = 50;
 const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Namespace to work in
     #[arg(long)]
     namespace: String,
@@ -42,7 +42,7 @@ struct Floor {
 }
 
 /// Runs until SIGTERM.
-pub async fn run(arguments: Arguments) -> Result<()> {
+pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     let client = Client::try_from(client::config().await?).map_err(Failure::api("connect to Kubernetes"))?;
     let api: Api<ManagedSecret> = Api::namespaced(client, &arguments.namespace);
     let mut terminated = signal(SignalKind::terminate()).map_err(Failure::io("listen for SIGTERM"))?;

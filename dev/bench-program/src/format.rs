@@ -4,17 +4,17 @@ use std::fmt;
 use std::time::Duration;
 
 /// A Markdown table.
-pub struct Table {
+pub(crate) struct Table {
     header: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub fn new<const N: usize>(header: [&str; N]) -> Self {
+    pub(crate) fn new<const N: usize>(header: [&str; N]) -> Self {
         Self { header: header.map(str::to_owned).into(), rows: Vec::new() }
     }
 
-    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.into());
     }
 }
@@ -28,32 +28,32 @@ impl fmt::Display for Table {
 }
 
 /// Formats a time as `12.3 s`.
-pub fn seconds(time: Duration) -> String {
+pub(crate) fn seconds(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     if seconds < 10.0 { format!("{seconds:.2} s") } else { format!("{} s", decimal(seconds)) }
 }
 
 /// Formats the time divided by the number of objects, as `1.23 ms`.
-pub fn each(time: Duration, objects: usize) -> String {
+pub(crate) fn each(time: Duration, objects: usize) -> String {
     format!("{:.2} ms", milliseconds_each(time, objects))
 }
 
-pub fn milliseconds_each(time: Duration, objects: usize) -> f64 {
+pub(crate) fn milliseconds_each(time: Duration, objects: usize) -> f64 {
     1000.0 * time.as_secs_f64() / real(objects).max(1.0)
 }
 
 /// Formats a number of KiB as `101 MiB`, rounded up.
-pub fn mebibytes(kibibytes: u64) -> String {
+pub(crate) fn mebibytes(kibibytes: u64) -> String {
     format!("{} MiB", kibibytes.div_ceil(1024))
 }
 
 /// Formats the ratio of two times as `1.50 ×`.
-pub fn times(time: Duration, of: Duration) -> String {
+pub(crate) fn times(time: Duration, of: Duration) -> String {
     if of.is_zero() { "–".to_owned() } else { format!("{:.2} ×", time.as_secs_f64() / of.as_secs_f64()) }
 }
 
 /// Formats a number as `10,000`.
-pub fn grouped(number: impl TryInto<u64>) -> String {
+pub(crate) fn grouped(number: impl TryInto<u64>) -> String {
     let digits = number.try_into().unwrap_or(u64::MAX).to_string();
     let mut grouped = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -66,14 +66,14 @@ pub fn grouped(number: impl TryInto<u64>) -> String {
 }
 
 /// Formats a number as `1,234.5`.
-pub fn decimal(number: f64) -> String {
+pub(crate) fn decimal(number: f64) -> String {
     let text = format!("{number:.1}");
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, "0"));
     whole.parse::<u64>().map_or_else(|_| text.clone(), |whole| format!("{}.{fraction}", grouped(whole)))
 }
 
 /// Converts a count to a float; counts above 32 bits are capped.
-pub fn real(number: impl TryInto<u32>) -> f64 {
+pub(crate) fn real(number: impl TryInto<u32>) -> f64 {
     f64::from(number.try_into().unwrap_or(u32::MAX))
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use chrono::Utc;
 
 /// Returns one sentence with commit, date, processors and load.
-pub fn description() -> String {
+pub(crate) fn description() -> String {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     format!(
         "Commit {} on {}: {processors} processors ({}), load average before the run: {}.",

@@ -20,9 +20,9 @@ use serde_json::json;
 use crate::failure::{Failure, Result, within};
 
 /// Name of the namespace, the grant and the lease.
-pub const NAME: &str = "keyturn-bench";
+pub(crate) const NAME: &str = "keyturn-bench";
 /// Greatest age of a value, in days.
-pub const PERIOD_DAYS: u16 = 90;
+pub(crate) const PERIOD_DAYS: u16 = 90;
 /// Number of requests at the same time.
 const CONCURRENCY: usize = 32;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -33,37 +33,37 @@ const DELETION_PATIENCE: Duration = Duration::from_secs(600);
 const CONTROLLERS: &str = "app.kubernetes.io/name=keyturn,app.kubernetes.io/component=controller";
 
 /// Returns the name of the ManagedSecret with this number.
-pub fn name(number: usize) -> String {
+pub(crate) fn name(number: usize) -> String {
     format!("token-{number:05}")
 }
 
 /// Returns the path of a ManagedSecret's parameter.
-pub fn path(name: &str) -> String {
+pub(crate) fn path(name: &str) -> String {
     format!("{}{name}", folder())
 }
 
 /// Returns the folder of all parameters.
-pub fn folder() -> String {
+pub(crate) fn folder() -> String {
     format!("/{NAME}/")
 }
 
 #[derive(Clone)]
-pub struct Objects {
+pub(crate) struct Objects {
     client: Client,
     secrets: Api<ManagedSecret>,
 }
 
 impl Objects {
-    pub fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self { secrets: Api::namespaced(client.clone(), NAME), client }
     }
 
-    pub fn secrets(&self) -> Api<ManagedSecret> {
+    pub(crate) fn secrets(&self) -> Api<ManagedSecret> {
         self.secrets.clone()
     }
 
     /// Refuses to measure while another keyturn runs, since that would work on the same objects.
-    pub async fn no_other_keyturn(&self) -> Result<()> {
+    pub(crate) async fn no_other_keyturn(&self) -> Result<()> {
         let pods: Api<Pod> = Api::all(self.client.clone());
         let found = pods.list_metadata(&ListParams::default().labels(CONTROLLERS)).await;
         match found.map_err(Failure::api("look for pods of keyturn"))?.items.first() {
@@ -76,7 +76,7 @@ impl Objects {
     }
 
     /// Creates the namespace and the grant.
-    pub async fn prepare(&self) -> Result<()> {
+    pub(crate) async fn prepare(&self) -> Result<()> {
         within(NAMESPACE_PATIENCE, format!("the namespace {NAME} to be made"), self.make_namespace()).await?;
         let grants: Api<RotationGrant> = Api::all(self.client.clone());
         let made = grants.create(&PostParams::default(), &grant()).await;
@@ -103,7 +103,7 @@ impl Objects {
     }
 
     /// Creates `count` ManagedSecrets.
-    pub async fn create(&self, count: usize, if_missing: IfMissing) -> Result<()> {
+    pub(crate) async fn create(&self, count: usize, if_missing: IfMissing) -> Result<()> {
         let create = |number| async move {
             let secret = ManagedSecret::new(&name(number), spec(number, if_missing));
             self.secrets.create(&PostParams::default(), &secret).await
@@ -114,14 +114,14 @@ impl Objects {
     }
 
     /// Requests a rotation of a secret now.
-    pub async fn request_rotation(&self, name: &str, token: &str) -> Result<()> {
+    pub(crate) async fn request_rotation(&self, name: &str, token: &str) -> Result<()> {
         let patch = json!({"metadata": {"annotations": {ROTATE_REQUESTED_AT: token}}});
         let patched = self.secrets.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
         patched.map(drop).map_err(Failure::api(format!("request a rotation of {name}")))
     }
 
     /// Returns the identity that holds the lease, or an empty string.
-    pub async fn leader(&self) -> Result<String> {
+    pub(crate) async fn leader(&self) -> Result<String> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), NAME);
         let found = leases.get_opt(NAME).await.map_err(Failure::api(format!("read the lease {NAME}")))?;
         let holder = found.and_then(|lease| lease.spec?.holder_identity);
@@ -129,7 +129,7 @@ impl Objects {
     }
 
     /// Deletes all ManagedSecrets and the lease, while no controller runs.
-    pub async fn clear(&self) -> Result<()> {
+    pub(crate) async fn clear(&self) -> Result<()> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), NAME);
         let deleted = gone(leases.delete(NAME, &DeleteParams::default()).await);
         deleted.map_err(Failure::api(format!("delete the lease {NAME}")))?;
@@ -161,7 +161,7 @@ impl Objects {
     }
 
     /// Deletes everything. Waits for the ManagedSecrets to be gone; the namespace may still be terminating afterwards.
-    pub async fn remove(&self) -> Result<()> {
+    pub(crate) async fn remove(&self) -> Result<()> {
         self.clear().await?;
         let grants: Api<RotationGrant> = Api::all(self.client.clone());
         let namespaces: Api<Namespace> = Api::all(self.client.clone());

@@ -5,26 +5,26 @@ use std::fmt::Display;
 use crate::failure::Result;
 
 #[derive(Default)]
-pub struct Page {
+pub(crate) struct Page {
     text: String,
     failed: usize,
 }
 
 impl Page {
-    pub fn paragraph(&mut self, text: &str) {
+    pub(crate) fn paragraph(&mut self, text: &str) {
         self.text.push_str(text);
         self.text.push_str("\n\n");
     }
 
     /// Adds a heading, the method of measurement, and the figures or the reason why there are none.
-    pub fn section<T: Display>(&mut self, title: &str, how: &str, figures: Result<T>) {
+    pub(crate) fn section<T: Display>(&mut self, title: &str, how: &str, figures: Result<T>) {
         self.paragraph(&format!("## {title}"));
         self.paragraph(how);
         self.figures(figures);
     }
 
     /// Adds more figures to the section.
-    pub fn figures<T: Display>(&mut self, figures: Result<T>) {
+    pub(crate) fn figures<T: Display>(&mut self, figures: Result<T>) {
         match figures {
             Ok(figures) => self.paragraph(figures.to_string().trim_end()),
             Err(error) => {
@@ -35,12 +35,12 @@ impl Page {
         }
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
     /// True when every section has its figures.
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.failed == 0
     }
 }

@@ -11,7 +11,7 @@ const RIGHT: f64 = 90.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
 
-pub struct Line {
+pub(crate) struct Line {
     pub name: &'static str,
     pub color: &'static str,
     /// Number of objects, and milliseconds for each object.
@@ -50,7 +50,7 @@ impl Axis {
 }
 
 /// Draws the lines; `None` where there are no points.
-pub fn svg(title: &str, lines: &[Line]) -> Option<String> {
+pub(crate) fn svg(title: &str, lines: &[Line]) -> Option<String> {
     let points = || lines.iter().flat_map(|line| line.points.iter().copied());
     points().next()?;
     let across = Axis::over(points().map(|(objects, _)| objects), (LEFT, WIDTH - RIGHT));

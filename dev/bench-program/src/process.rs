@@ -8,7 +8,7 @@ use crate::failure::{Failure, Result};
 const TICKS_PER_SECOND: u64 = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Processor time, including the kernel's time for the process.
     pub cpu: Duration,
     /// Peak resident memory, in KiB.
@@ -16,7 +16,7 @@ pub struct Usage {
 }
 
 /// Reads the usage of a process since its start.
-pub fn usage(pid: u32) -> Result<Usage> {
+pub(crate) fn usage(pid: u32) -> Result<Usage> {
     let read = |file: &str| {
         let path = format!("/proc/{pid}/{file}");
         std::fs::read_to_string(&path).map_err(Failure::io(format!("read {path}")))

@@ -23,7 +23,7 @@ use crate::picture::{self, Line};
 const MOST_FOR_ROUNDS: usize = 1000;
 
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The keyturn program, a release build
     #[arg(long, env = "KEYTURN", value_name = "FILE")]
     keyturn: PathBuf,
@@ -101,7 +101,7 @@ impl Arguments {
 }
 
 /// Measures, removes all objects, and prints the page. The exit code is 1 where a measurement failed.
-pub async fn run(arguments: &Arguments) -> Result<ExitCode> {
+pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut page = Page::default();
     page.paragraph(&machine::description());
     let (client, own) = client::connect().await?;

@@ -7,39 +7,39 @@ use crate::counts::Counts;
 use crate::failure::{Failure, Result};
 use crate::objects::{folder, path};
 
-pub const REGION: &str = "us-east-1";
+pub(crate) const REGION: &str = "us-east-1";
 const PUT: &str = "PutParameter";
 const DESCRIBE: &str = "DescribeParameters";
 const THROTTLED: &str = "ThrottlingException";
 
 /// Starts an emulator without quotas and without parameters.
-pub async fn start() -> Result<Emulator> {
+pub(crate) async fn start() -> Result<Emulator> {
     Emulator::start().await.map_err(Failure::io("start the emulated SSM"))
 }
 
 /// Sets a quota for Puts; the emulator throttles Puts above it.
-pub fn limit_puts(emulator: &Emulator, per_second: u32) {
+pub(crate) fn limit_puts(emulator: &Emulator, per_second: u32) {
     let quota = Quota { per_second: f64::from(per_second), burst: per_second };
     emulator.set_quotas([(PUT.to_owned(), quota)]);
 }
 
 /// Creates the parameter of a secret as if somebody had put it at this time.
-pub fn seed(emulator: &Emulator, name: &str, at: DateTime<Utc>) -> Result<()> {
+pub(crate) fn seed(emulator: &Emulator, name: &str, at: DateTime<Utc>) -> Result<()> {
     let put = emulator.seed(REGION, &path(name), &format!("a value of {name}"), at);
     put.map_err(|error| Failure::Seed { name: name.to_owned(), message: error.message })
 }
 
 /// Returns the requests after the one with this number, oldest first.
-pub fn calls_after(emulator: &Emulator, number: u64) -> Vec<Call> {
+pub(crate) fn calls_after(emulator: &Emulator, number: u64) -> Vec<Call> {
     emulator.calls().into_iter().filter(|call| call.number > number).collect()
 }
 
-pub fn by_operation(calls: &[Call]) -> Counts {
+pub(crate) fn by_operation(calls: &[Call]) -> Counts {
     calls.iter().map(|call| call.operation.as_str()).collect()
 }
 
 /// Counts by operation. Pages of the shared listing are counted apart from DescribeParameters calls for this secret.
-pub fn by_operation_for(calls: &[Call], name: &str) -> Counts {
+pub(crate) fn by_operation_for(calls: &[Call], name: &str) -> Counts {
     let named = |call: &Call| match call.operation.as_str() {
         DESCRIBE if call.path != path(name) => format!("{DESCRIBE} (shared listing)"),
         operation => operation.to_owned(),
@@ -48,22 +48,22 @@ pub fn by_operation_for(calls: &[Call], name: &str) -> Counts {
 }
 
 /// Counts the Puts that were throttled by the quota.
-pub fn throttled_puts(calls: &[Call]) -> usize {
+pub(crate) fn throttled_puts(calls: &[Call]) -> usize {
     calls.iter().filter(|call| is_put(call) && call.outcome == THROTTLED).count()
 }
 
 /// Returns the name of the secret whose value this request published, and the time; `None` for other requests.
-pub fn publication(call: &Call) -> Option<(&str, DateTime<Utc>)> {
+pub(crate) fn publication(call: &Call) -> Option<(&str, DateTime<Utc>)> {
     let name = call.path.strip_prefix(folder().as_str())?;
     (is_put(call) && call.outcome == "ok").then_some((name, call.at))
 }
 
-pub fn is_put(call: &Call) -> bool {
+pub(crate) fn is_put(call: &Call) -> bool {
     call.operation == PUT
 }
 
 /// True for requests that change parameters.
-pub fn is_write(call: &Call) -> bool {
+pub(crate) fn is_write(call: &Call) -> bool {
     is_put(call) || call.operation.starts_with("Delete") || call.operation.starts_with("Label")
 }
 

@@ -16,7 +16,7 @@ use crate::ssm;
 
 /// Time without requests after which a controller counts as quiet. It is longer than the 2 s for which keyturn collects
 /// changes before it lists SSM again.
-pub const CALM: Duration = Duration::from_secs(3);
+pub(crate) const CALM: Duration = Duration::from_secs(3);
 /// Time between two samples. Each sample reads all metrics of the API server, so they are not taken more often.
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 /// Share of one processor above which a controller does not count as quiet.
@@ -24,7 +24,7 @@ const BUSY: f64 = 0.1;
 const LEAD_PATIENCE: Duration = Duration::from_secs(60);
 const READ_LEASE_EVERY: Duration = Duration::from_millis(50);
 
-pub struct Stage<'a> {
+pub(crate) struct Stage<'a> {
     pub bench: &'a Bench,
     pub ssm: Emulator,
     pub board: Board,
@@ -32,20 +32,25 @@ pub struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     /// Deletes the objects of the previous measurement, and starts an empty SSM.
-    pub async fn open(bench: &'a Bench) -> Result<Self> {
+    pub(crate) async fn open(bench: &'a Bench) -> Result<Self> {
         bench.objects.clear().await?;
         let board = Board::open(bench.objects.secrets()).await?;
         Ok(Self { bench, ssm: ssm::start().await?, board })
     }
 
     /// Creates the parameters of `count` secrets in SSM, 45 days old, so that no rotation is due for weeks.
-    pub fn seed(&self, count: usize) -> Result<()> {
+    pub(crate) fn seed(&self, count: usize) -> Result<()> {
         let at = Utc::now() - TimeDelta::days(i64::from(PERIOD_DAYS) / 2);
         (0..count).try_for_each(|number| ssm::seed(&self.ssm, &objects::name(number), at))
     }
 
     /// Starts a controller, and waits until it leads and is quiet.
-    pub async fn start(&self, program: &Program, name: &str, patience: Duration) -> Result<Controller> {
+    pub(crate) async fn start(
+        &self,
+        program: &Program,
+        name: &str,
+        patience: Duration,
+    ) -> Result<Controller> {
         let mut controller = Controller::start(self.bench, program, &self.ssm, name)?;
         if program.is_keyturn() {
             controller.during(self.leads(name)).await?;
@@ -55,7 +60,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Starts a second replica, which does not lead, and waits until it has listed the objects.
-    pub async fn start_second(
+    pub(crate) async fn start_second(
         &self,
         program: &Program,
         name: &str,
@@ -67,7 +72,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until the replica with this name leads.
-    pub async fn leads(&self, name: &str) -> Result<()> {
+    pub(crate) async fn leads(&self, name: &str) -> Result<()> {
         // The identity is the name followed by a random part, which differs for each process.
         let identity = format!("{name}_");
         within(LEAD_PATIENCE, format!("{name} to lead"), async {
@@ -80,7 +85,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until the controller was quiet for [`CALM`]; returns the time at which that began.
-    pub async fn quiet(&self, controller: &mut Controller, patience: Duration) -> Result<Instant> {
+    pub(crate) async fn quiet(&self, controller: &mut Controller, patience: Duration) -> Result<Instant> {
         within(patience, format!("{} to be quiet", controller.name), async {
             let mut before = self.sample(controller).await?;
             let mut since = before.at;
@@ -109,7 +114,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Creates `count` objects and waits until all are Ready; returns the time from the first request to the last Ready.
-    pub async fn create(
+    pub(crate) async fn create(
         &self,
         controller: &mut Controller,
         count: usize,
@@ -144,29 +149,29 @@ impl Sample {
 }
 
 /// Counts requests from the time at which it was started.
-pub struct Meter {
+pub(crate) struct Meter {
     requests: Counts,
     last_call: u64,
 }
 
 /// Requests to the API server by verb and resource, and all requests to SSM.
-pub struct Asked {
+pub(crate) struct Asked {
     pub requests: Counts,
     pub calls: Vec<Call>,
 }
 
 impl Meter {
-    pub async fn start(stage: &Stage<'_>) -> Result<Self> {
+    pub(crate) async fn start(stage: &Stage<'_>) -> Result<Self> {
         Ok(Self { requests: stage.bench.api_server.requests().await?, last_call: stage.ssm.last_call() })
     }
 
-    pub async fn read(&self, stage: &Stage<'_>) -> Result<Asked> {
+    pub(crate) async fn read(&self, stage: &Stage<'_>) -> Result<Asked> {
         let requests = stage.bench.api_server.requests().await?.without(&self.requests);
         Ok(Asked { requests, calls: self.calls(stage) })
     }
 
     /// Returns the requests to SSM alone, oldest first.
-    pub fn calls(&self, stage: &Stage<'_>) -> Vec<Call> {
+    pub(crate) fn calls(&self, stage: &Stage<'_>) -> Vec<Call> {
         ssm::calls_after(&stage.ssm, self.last_call)
     }
 }

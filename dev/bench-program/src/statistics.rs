@@ -3,7 +3,7 @@
 use crate::format::real;
 
 /// Returns the smallest value that is not exceeded by at least `percent` % of the values; `None` without values.
-pub fn percentile<T: PartialOrd + Copy>(values: &[T], percent: usize) -> Option<T> {
+pub(crate) fn percentile<T: PartialOrd + Copy>(values: &[T], percent: usize) -> Option<T> {
     let mut sorted = values.to_vec();
     sorted.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
@@ -11,12 +11,12 @@ pub fn percentile<T: PartialOrd + Copy>(values: &[T], percent: usize) -> Option<
 }
 
 /// Returns the middle value; of an even number of values the lower of the two.
-pub fn median<T: PartialOrd + Copy>(values: &[T]) -> Option<T> {
+pub(crate) fn median<T: PartialOrd + Copy>(values: &[T]) -> Option<T> {
     percentile(values, 50)
 }
 
 /// Returns the percentage of all pairs of values in which the later one is not smaller; `None` where there is no pair.
-pub fn in_order<T: PartialOrd>(values: &[T]) -> Option<f64> {
+pub(crate) fn in_order<T: PartialOrd>(values: &[T]) -> Option<f64> {
     let pairs = values.len() * values.len().saturating_sub(1) / 2;
     let ordered: usize = values
         .iter()

@@ -12,7 +12,7 @@ use crate::world::World;
 const ID_LENGTH: usize = 32;
 
 /// A request below `/s3/`.
-pub struct S3Request<'a> {
+pub(crate) struct S3Request<'a> {
     pub method: &'a str,
     /// The whole path, as the client signed it.
     pub path: &'a str,
@@ -22,7 +22,7 @@ pub struct S3Request<'a> {
 }
 
 /// Returns account, jurisdiction and bucket of a path; the bucket is empty in a request for all buckets.
-pub fn place(path: &str) -> Option<(&str, &str, &str)> {
+pub(crate) fn place(path: &str) -> Option<(&str, &str, &str)> {
     let mut segments = path.strip_prefix("/s3/")?.splitn(2, '/');
     let (endpoint, rest) = (segments.next()?, segments.next().unwrap_or_default());
     let (account, jurisdiction) = endpoint.split_once('.').unwrap_or((endpoint, "default"));
@@ -30,7 +30,7 @@ pub fn place(path: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// Returns the answer: status and XML.
-pub fn handle(world: &World, request: &S3Request<'_>) -> (u16, String) {
+pub(crate) fn handle(world: &World, request: &S3Request<'_>) -> (u16, String) {
     let Some((account_id, jurisdiction, bucket)) = place(request.path) else {
         return error(400, "InvalidURI", "The URI is not one of this endpoint");
     };
@@ -98,6 +98,6 @@ fn xml(body: &str) -> String {
     format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>{body}")
 }
 
-pub fn error(status: u16, code: &str, message: &str) -> (u16, String) {
+pub(crate) fn error(status: u16, code: &str, message: &str) -> (u16, String) {
     (status, xml(&format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>")))
 }

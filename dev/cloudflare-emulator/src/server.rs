@@ -29,7 +29,7 @@ use crate::s3::{self, S3Request};
 use crate::tokens::{self, Operation};
 use crate::world::{Bucket, Call, Settings, World};
 
-pub fn router(world: Arc<World>) -> Router {
+pub(crate) fn router(world: Arc<World>) -> Router {
     let administration = Administration {
         faults: World::faults,
         add_fault: |world: &World, rule| {

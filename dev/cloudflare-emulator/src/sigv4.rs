@@ -17,7 +17,7 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 const IN_PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 
 /// The signed parts of a request.
-pub struct Signed<'a> {
+pub(crate) struct Signed<'a> {
     pub method: &'a str,
     pub path: &'a str,
     pub query: &'a str,
@@ -27,7 +27,7 @@ pub struct Signed<'a> {
 
 /// The reason why a signature is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// There is no Authorization header of this kind, or a part of it is missing.
     Missing,
     /// The signature is for another region or service, another time, or another body.
@@ -39,7 +39,7 @@ pub enum Refusal {
 }
 
 /// Returns the access key ID of a request if its signature matches the secret that `secret_of` returns for it.
-pub fn verify(
+pub(crate) fn verify(
     request: &Signed<'_>,
     now: DateTime<Utc>,
     secret_of: impl FnOnce(&str) -> Option<String>,

@@ -25,20 +25,20 @@ const GROUPS: [(&str, &str, &str); 6] = [
 ];
 
 /// An answer: HTTP status and body.
-pub type Reply = (u16, Value);
+pub(crate) type Reply = (u16, Value);
 
 fn success(result: Value) -> Reply {
     (200, json!({"success": true, "errors": [], "messages": [], "result": result}))
 }
 
-pub fn failure(status: u16, code: u32, message: &str) -> Reply {
+pub(crate) fn failure(status: u16, code: u32, message: &str) -> Reply {
     let errors = json!([{"code": code, "message": message}]);
     (status, json!({"success": false, "errors": errors, "messages": [], "result": null}))
 }
 
 /// An operation of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub(crate) enum Operation {
     Create,
     List,
     Get(String),
@@ -49,7 +49,7 @@ pub enum Operation {
 
 impl Operation {
     /// Returns the operation for a method and the path behind `/accounts/{account}/`.
-    pub fn of(method: &str, path: &str) -> Option<Self> {
+    pub(crate) fn of(method: &str, path: &str) -> Option<Self> {
         let segments: Vec<&str> = path.trim_end_matches('/').split('/').collect();
         Some(match (method, segments.as_slice()) {
             ("POST", ["tokens"]) => Self::Create,
@@ -62,7 +62,7 @@ impl Operation {
         })
     }
 
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Create => "CreateToken",
             Self::List => "ListTokens",
@@ -75,7 +75,7 @@ impl Operation {
 }
 
 /// Performs a request and returns its answer.
-pub fn handle(
+pub(crate) fn handle(
     world: &World,
     account: &str,
     bearer: Option<&str>,
@@ -239,7 +239,7 @@ fn is_policy(policy: &Value, account: &str) -> bool {
 }
 
 /// True if a token lets its holder list a bucket.
-pub fn may_list(account_id: &str, token: &Token, jurisdiction: &str, bucket: &str) -> bool {
+pub(crate) fn may_list(account_id: &str, token: &Token, jurisdiction: &str, bucket: &str) -> bool {
     let resource = format!("{BUCKET_SCOPE}.{account_id}_{jurisdiction}_{bucket}");
     granted(token, |scope, resources| match scope {
         BUCKET_SCOPE => {
@@ -252,7 +252,7 @@ pub fn may_list(account_id: &str, token: &Token, jurisdiction: &str, bucket: &st
 }
 
 /// True if a token lets its holder list buckets.
-pub fn may_list_buckets(token: &Token) -> bool {
+pub(crate) fn may_list_buckets(token: &Token) -> bool {
     granted(token, |scope, _| scope == ACCOUNT_SCOPE)
 }
 
@@ -269,7 +269,7 @@ fn granted(token: &Token, covers: impl Fn(&str, &Value) -> bool) -> bool {
 }
 
 /// Returns the token with this access key ID, if S3 knows it by now.
-pub fn heard_of<'a>(
+pub(crate) fn heard_of<'a>(
     account: &'a Account,
     id: &str,
     now: DateTime<Utc>,

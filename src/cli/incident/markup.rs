@@ -4,7 +4,7 @@ use crate::api::text::is_visible;
 
 /// Quotes text from others (a user agent, a role's session, a reason) as inline code, in which nothing is markup, a
 /// link or a mention. The JSON report contains the text unchanged.
-pub fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     // A table interprets this character as a column separator even within code.
     let text = one_line(text).replace('|', "\u{2502}");
     let text = text.trim();
@@ -16,12 +16,12 @@ pub fn quoted(text: &str) -> String {
     format!("{fence}{space}{text}{space}{fence}")
 }
 
-pub fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.chars().map(|c| if is_visible(c) { c } else { ' ' }).collect()
 }
 
 /// Returns the length of the longest run of backticks.
-pub fn longest_run(text: &str) -> usize {
+pub(super) fn longest_run(text: &str) -> usize {
     text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
 }
 

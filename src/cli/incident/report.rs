@@ -20,7 +20,7 @@ pub enum Format {
 }
 
 /// Writes the status. The JSON object stays open so that the calls can follow; [`close`] ends it without calls.
-pub fn write(out: &mut impl Write, incident: &SecretIncident, format: Format) -> io::Result<()> {
+pub(super) fn write(out: &mut impl Write, incident: &SecretIncident, format: Format) -> io::Result<()> {
     match format {
         Format::Markdown => write!(out, "{}", markdown(incident)),
         Format::Json => {
@@ -31,7 +31,7 @@ pub fn write(out: &mut impl Write, incident: &SecretIncident, format: Format) ->
 }
 
 /// Ends a report without calls.
-pub fn close(out: &mut impl Write, format: Format) -> io::Result<()> {
+pub(super) fn close(out: &mut impl Write, format: Format) -> io::Result<()> {
     match format {
         Format::Markdown => writeln!(out, "\nCloudTrail was not read for this report."),
         Format::Json => writeln!(out, "\n}}"),
@@ -50,7 +50,7 @@ fn json(incident: &SecretIncident) -> Result<String, serde_json::Error> {
 }
 
 /// Formats the report as Markdown.
-pub fn markdown(incident: &SecretIncident) -> String {
+pub(super) fn markdown(incident: &SecretIncident) -> String {
     let status = incident.status.clone().unwrap_or_default();
     let spec = &incident.spec;
     let mut text = String::new();

@@ -44,7 +44,7 @@ const LONGEST_ID: usize = 200;
 const ANSWER_LIMIT: usize = 1 << 20;
 
 /// A request to the host. Every request is idempotent: the host recognises a deployment by its run.
-pub enum Request<'a> {
+pub(super) enum Request<'a> {
     /// Deploys, joins a running deployment of this revision, or reports how this run of it ended.
     Deploy {
         task: &'a Task,
@@ -209,7 +209,7 @@ pub enum Line {
 
 /// The reason why there is no answer.
 #[derive(Debug)]
-pub enum HostError {
+pub(super) enum HostError {
     Ssh(SshError),
     /// The account's shell ended before our script ended.
     NoAnswer(Exit),
@@ -217,7 +217,7 @@ pub enum HostError {
 
 /// Sends a request and waits for the complete answer. Passes what the user's scripts print to `output`, at most
 /// `output_limit` bytes of it.
-pub async fn ask(
+pub(super) async fn ask(
     connection: &Connection,
     request: &Request<'_>,
     output_limit: usize,
@@ -229,7 +229,7 @@ pub async fn ask(
 
 /// Docker's data about an image. It may contain secrets.
 #[derive(Debug)]
-pub struct AboutImage {
+pub(super) struct AboutImage {
     /// The output of `docker image inspect`.
     pub inspect: SecretValue,
     /// The output of `docker history`, one entry per line.
@@ -237,7 +237,7 @@ pub struct AboutImage {
 }
 
 /// Sends [`Request::Image`]. Returns `Ok(Err(…))` with the host's reason if the host cannot answer.
-pub async fn ask_about_image(
+pub(super) async fn ask_about_image(
     connection: &Connection,
     request: &Request<'_>,
     answer_limit: usize,
@@ -266,7 +266,7 @@ pub async fn ask_about_image(
 
 /// The result of the command that finds log lines.
 #[derive(Debug)]
-pub enum Logs {
+pub(super) enum Logs {
     Found {
         /// The path of the file with the lines, on the host.
         file: HostText,
@@ -287,7 +287,7 @@ pub enum Logs {
 }
 
 /// Sends [`Request::Logs`].
-pub async fn ask_for_logs(
+pub(super) async fn ask_for_logs(
     connection: &Connection,
     request: &Request<'_>,
     output: &Output<'_>,
@@ -327,12 +327,12 @@ pub async fn ask_for_logs(
 }
 
 /// Sends [`Request::Save`]. Call [`begin_saved`] first to read the returned stream.
-pub async fn save(connection: &Connection, request: &Request<'_>) -> Result<Tunnel, SshError> {
+pub(super) async fn save(connection: &Connection, request: &Request<'_>) -> Result<Tunnel, SshError> {
     connection.exec_stream(BOOTSTRAP, &request.input()).await
 }
 
 /// Reads up to the beginning of the archive. Returns `Ok(Err(…))` with the host's reason if the host cannot save.
-pub fn begin_saved(stream: &mut impl Read) -> io::Result<Result<(), String>> {
+pub(super) fn begin_saved(stream: &mut impl Read) -> io::Result<Result<(), String>> {
     // A shell profile may have printed something before.
     for _ in 0..1000 {
         let mut line = Vec::new();

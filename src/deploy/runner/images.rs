@@ -34,7 +34,7 @@ const IMAGE_LIMIT: usize = 1 << 20;
 const LONGEST_PROBLEM: usize = 300;
 
 /// Returns the report that holds until the images have been audited, and for good if the pod ends before that.
-pub fn not_looked_at() -> ImagesReport {
+pub(super) fn not_looked_at() -> ImagesReport {
     let problem = "the pod ended before it had looked at the images".to_owned();
     ImagesReport { problem: Some(problem), ..ImagesReport::default() }
 }

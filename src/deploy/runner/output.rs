@@ -17,7 +17,7 @@ const LONGEST_LINE: usize = 8 << 10;
 const GAP: [&str; 2] = ["[... ", " bytes of output are left out here; see "];
 
 /// Passes on the output of scripts.
-pub struct Output<'a> {
+pub(super) struct Output<'a> {
     progress: &'a dyn Progress,
     matcher: Arc<Matcher>,
     state: Mutex<State>,
@@ -37,7 +37,7 @@ struct State {
 
 impl<'a> Output<'a> {
     /// Creates an output. Searching all its lines may take at most `time` in total.
-    pub fn new(progress: &'a dyn Progress, matcher: Arc<Matcher>, time: Duration) -> Self {
+    pub(super) fn new(progress: &'a dyn Progress, matcher: Arc<Matcher>, time: Duration) -> Self {
         let state = State {
             line: zeroize::Zeroizing::new(Vec::with_capacity(LONGEST_LINE)),
             too_long: false,
@@ -49,7 +49,7 @@ impl<'a> Output<'a> {
     }
 
     /// Takes the next piece of output.
-    pub fn write(&self, data: &[u8]) {
+    pub(super) fn write(&self, data: &[u8]) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         for piece in data.split_inclusive(|byte| *byte == b'\n') {
             let (piece, ends) = match piece.split_last() {
@@ -67,7 +67,7 @@ impl<'a> Output<'a> {
 
     /// Ends the output. The last line may lack its line break. Without `is_whole` it may also be cut off, even in the
     /// middle of a value.
-    pub fn end(&self, is_whole: bool) {
+    pub(super) fn end(&self, is_whole: bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.line.is_empty() && is_whole {
             self.pass_on(&mut state);
@@ -79,7 +79,7 @@ impl<'a> Output<'a> {
     }
 
     /// Writes a note of our own.
-    pub fn note(&self, what: &str) {
+    pub(super) fn note(&self, what: &str) {
         self.progress.output(format!("[{what}]\n").as_bytes());
     }
 

@@ -8,7 +8,7 @@ use crate::deploy::report::ReportParameter;
 use crate::deploy::task::{Task, TaskParameter};
 
 /// The comparison of one variable with one parameter.
-pub struct Check {
+pub(super) struct Check {
     /// Index of the parameter in the task.
     parameter: usize,
     variable: String,
@@ -20,7 +20,7 @@ pub struct Check {
 
 impl Check {
     /// Returns one check for each variable of each parameter; `None` if a key is not 64 hexadecimal digits.
-    pub fn all(task: &Task) -> Option<Vec<Self>> {
+    pub(super) fn all(task: &Task) -> Option<Vec<Self>> {
         let mut checks = Vec::new();
         for (parameter, TaskParameter { env, key, mac, trimmed_mac, .. }) in
             task.parameters.iter().enumerate()
@@ -41,7 +41,7 @@ impl Check {
     }
 
     /// Returns the check in the format that the host script reads.
-    pub fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         format!(
             "{} {} {} {} {} {}",
             self.parameter,
@@ -68,7 +68,7 @@ fn pad(key: &[u8], with: u8) -> String {
 
 /// The values that the containers of a host run.
 #[derive(Debug, Default)]
-pub struct Proofs {
+pub(super) struct Proofs {
     /// The result for each parameter of the task, in the task's order.
     pub parameters: Vec<ReportParameter>,
     /// Containers with one of the variables, each with its number of restarts and whether docker waits to restart it.
@@ -77,7 +77,7 @@ pub struct Proofs {
 
 impl Proofs {
     /// Evaluates an answer of the host.
-    pub fn of(task: &Task, lines: &[Line]) -> Self {
+    pub(super) fn of(task: &Task, lines: &[Line]) -> Self {
         let mut same: BTreeMap<usize, usize> = BTreeMap::new();
         let mut differs: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         let mut containers = BTreeMap::new();
@@ -120,7 +120,7 @@ impl Proofs {
 
     /// Returns the containers that cannot be said to run: docker waits to restart them, or has restarted them since
     /// `before`. Without an earlier state, every container that was ever restarted is in doubt.
-    pub fn restarting(&self, before: Option<&Self>) -> Vec<String> {
+    pub(super) fn restarting(&self, before: Option<&Self>) -> Vec<String> {
         let settled = |name: &str, restarts: u64| match before.and_then(|before| before.containers.get(name))
         {
             Some((earlier, _)) => *earlier == restarts,
@@ -132,7 +132,7 @@ impl Proofs {
     }
 
     /// Returns the parameters of which some container runs another value.
-    pub fn differing(&self) -> impl Iterator<Item = &ReportParameter> {
+    pub(super) fn differing(&self) -> impl Iterator<Item = &ReportParameter> {
         self.parameters.iter().filter(|parameter| parameter.proof == Proof::Differs)
     }
 }

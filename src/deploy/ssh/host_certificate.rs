@@ -11,7 +11,7 @@ use russh::keys::{Algorithm, Certificate, HashAlg};
 
 /// Checks everything except whether the authority is trusted. The error completes the phrase "a certificate that
 /// …".
-pub fn check(certificate: &Certificate, host: &str, now: u64) -> Result<(), String> {
+pub(super) fn check(certificate: &Certificate, host: &str, now: u64) -> Result<(), String> {
     if certificate.cert_type() != CertType::Host {
         return Err("is a user's, not a host's".to_owned());
     }

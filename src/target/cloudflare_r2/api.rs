@@ -25,7 +25,7 @@ const MOST_PAGES: usize = 100;
 const MOST_LISTINGS: usize = 3;
 
 /// The API with the rights of one administering token.
-pub struct Api {
+pub(super) struct Api {
     connection: Arc<Connection>,
     account: String,
     bearer: HeaderValue,
@@ -33,7 +33,7 @@ pub struct Api {
 
 /// A token as a list returns it.
 #[derive(Debug, Deserialize)]
-pub struct Listed {
+pub(super) struct Listed {
     pub id: String,
     #[serde(default)]
     pub name: String,
@@ -89,7 +89,7 @@ impl fmt::Debug for Api {
 impl Api {
     /// # Errors
     /// Returns an error if the administering token cannot be sent in a header.
-    pub fn new(
+    pub(super) fn new(
         connection: Arc<Connection>,
         account: String,
         admin: SecretValue,
@@ -107,7 +107,7 @@ impl Api {
         Ok(Self { connection, account, bearer })
     }
 
-    pub fn connection(&self) -> &Connection {
+    pub(super) fn connection(&self) -> &Connection {
         &self.connection
     }
 
@@ -132,7 +132,7 @@ impl Api {
     }
 
     /// Returns the token with this ID, if it exists.
-    pub async fn find(&self, id: &str) -> Result<Option<Listed>, TargetError> {
+    pub(super) async fn find(&self, id: &str) -> Result<Option<Listed>, TargetError> {
         let call = self.call("the look at a token", false);
         let reply = self.send(&call, Method::GET, &format!("tokens/{}", segment(id)), None).await?;
         if reply.status == StatusCode::NOT_FOUND {
@@ -142,7 +142,7 @@ impl Api {
     }
 
     /// Returns every token of the account.
-    pub async fn list(&self) -> Result<Vec<Listed>, TargetError> {
+    pub(super) async fn list(&self) -> Result<Vec<Listed>, TargetError> {
         for _ in 0..MOST_LISTINGS {
             if let Some(tokens) = self.list_once().await? {
                 return Ok(tokens);
@@ -177,7 +177,7 @@ impl Api {
     }
 
     /// Creates a token and returns the key pair that it is for R2.
-    pub async fn create(
+    pub(super) async fn create(
         &self,
         name: &str,
         spec: &CloudflareR2Spec,
@@ -202,7 +202,7 @@ impl Api {
     }
 
     /// Deletes a token. A token that does not exist counts as deleted.
-    pub async fn delete(&self, id: &str) -> Result<(), TargetError> {
+    pub(super) async fn delete(&self, id: &str) -> Result<(), TargetError> {
         let call = self.call("the deletion of a token", true);
         let reply = self.send(&call, Method::DELETE, &format!("tokens/{}", segment(id)), None).await?;
         if reply.status == StatusCode::NOT_FOUND {

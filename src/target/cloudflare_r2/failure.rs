@@ -16,7 +16,7 @@ const LONGEST_DETAIL: usize = 300;
 const REFUSED_CODES: [u64; 6] = [1000, 6003, 6111, 9106, 9109, 10000];
 
 /// A call and the account that it was for, as errors name them.
-pub struct Call<'a> {
+pub(super) struct Call<'a> {
     /// Name of the call, such as `the creation of a token`.
     pub what: &'a str,
     pub account: &'a str,
@@ -27,12 +27,12 @@ pub struct Call<'a> {
 /// One error of Cloudflare's list.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct ApiError {
+pub(super) struct ApiError {
     code: u64,
     message: String,
 }
 
-pub fn unusable(reason: &'static str, message: String) -> TargetError {
+pub(super) fn unusable(reason: &'static str, message: String) -> TargetError {
     TargetError { reason, message, permanent: true, outcome_unknown: false }
 }
 
@@ -40,7 +40,7 @@ fn passing(reason: &'static str, message: String, outcome_unknown: bool) -> Targ
     TargetError { reason, message, permanent: false, outcome_unknown }
 }
 
-pub fn throttled(call: &Call<'_>, pause: Duration) -> TargetError {
+pub(super) fn throttled(call: &Call<'_>, pause: Duration) -> TargetError {
     let message = format!(
         "Cloudflare allows no more requests of account {} for {} s ({} was not done); keyturn tries again by itself",
         call.account,
@@ -51,7 +51,7 @@ pub fn throttled(call: &Call<'_>, pause: Duration) -> TargetError {
 }
 
 /// Converts a transport error: there was no answer, or only a part of one.
-pub fn of_transport(call: &Call<'_>, error: reqwest::Error) -> TargetError {
+pub(super) fn of_transport(call: &Call<'_>, error: reqwest::Error) -> TargetError {
     let Call { what, account, changes } = call;
     let sent = !error.is_connect() && !error.is_builder();
     // The URL contains no secret, but it is long, and the operator has configured it.
@@ -75,7 +75,7 @@ pub fn of_transport(call: &Call<'_>, error: reqwest::Error) -> TargetError {
 }
 
 /// Converts an answer whose status is an error.
-pub fn of_status(call: &Call<'_>, status: StatusCode, errors: &[ApiError]) -> TargetError {
+pub(super) fn of_status(call: &Call<'_>, status: StatusCode, errors: &[ApiError]) -> TargetError {
     let Call { what, account, changes } = call;
     let detail = detail(status, errors);
     let refused = errors.iter().any(|error| REFUSED_CODES.contains(&error.code));
@@ -110,7 +110,7 @@ pub fn of_status(call: &Call<'_>, status: StatusCode, errors: &[ApiError]) -> Ta
     unusable("CloudflareRejected", format!("Cloudflare rejected {what} in account {account}: {detail}"))
 }
 
-pub fn keeps_changing(call: &Call<'_>) -> TargetError {
+pub(super) fn keeps_changing(call: &Call<'_>) -> TargetError {
     let Call { what, account, .. } = call;
     let message =
         format!("{what} in account {account} changed while it was read; keyturn tries again by itself");
@@ -118,7 +118,7 @@ pub fn keeps_changing(call: &Call<'_>) -> TargetError {
 }
 
 /// Reports a successful answer with unexpected content. The content is not shown, since it may contain a value.
-pub fn not_understood(call: &Call<'_>, status: StatusCode) -> TargetError {
+pub(super) fn not_understood(call: &Call<'_>, status: StatusCode) -> TargetError {
     let Call { what, account, changes } = call;
     let message = format!(
         "the answer to {what} in account {account} (HTTP {}) is not one of Cloudflare's API: check the chart's \

@@ -21,7 +21,7 @@ use crate::target::{Answer, Login, TargetError};
 const REGION: &str = "auto";
 
 /// Lists every bucket that the pair is for, or the account's buckets if the pair is for the whole account.
-pub async fn prove(
+pub(super) async fn prove(
     connection: &Connection,
     spec: &CloudflareR2Spec,
     login: &Login,

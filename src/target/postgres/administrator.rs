@@ -11,7 +11,7 @@ use crate::target::{Login, TargetError};
 /// Longest name of a role, in bytes. A server cuts a longer name, which then means another role.
 const LONGEST_NAME: usize = 63;
 /// Replaces a name that is not shown.
-pub const PLACEHOLDER: &str = "<administrator>";
+pub(super) const PLACEHOLDER: &str = "<administrator>";
 
 /// The role that changes the other roles.
 pub struct Administrator {
@@ -73,7 +73,7 @@ impl Administrator {
 /// The role that logs in. Its `Display` text can be shown to everybody: `role app`, `the administrator of Secret
 /// db-admin`.
 #[derive(Clone, Copy)]
-pub enum Who<'a> {
+pub(super) enum Who<'a> {
     /// A role of the spec.
     Role(&'a Login),
     Administrator(&'a Administrator),
@@ -81,14 +81,14 @@ pub enum Who<'a> {
 
 impl<'a> Who<'a> {
     /// Returns the name, for the server only.
-    pub fn expose_name(self) -> &'a str {
+    pub(super) fn expose_name(self) -> &'a str {
         match self {
             Who::Role(login) => &login.username,
             Who::Administrator(administrator) => administrator.username.expose(),
         }
     }
 
-    pub fn password(self) -> &'a SecretValue {
+    pub(super) fn password(self) -> &'a SecretValue {
         match self {
             Who::Role(login) => &login.password,
             Who::Administrator(administrator) => &administrator.password,
@@ -96,12 +96,12 @@ impl<'a> Who<'a> {
     }
 
     /// Returns the name for a line in a file of the server.
-    pub fn shown_name(self) -> &'a str {
+    pub(super) fn shown_name(self) -> &'a str {
         if self.is_hidden() { PLACEHOLDER } else { self.expose_name() }
     }
 
     /// Returns the name for an SQL statement.
-    pub fn shown_ident(self) -> String {
+    pub(super) fn shown_ident(self) -> String {
         if self.is_hidden() { PLACEHOLDER.to_owned() } else { ident(self.expose_name()) }
     }
 

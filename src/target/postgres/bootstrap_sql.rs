@@ -5,18 +5,18 @@
 //! that initdb made have an oid below 16384 and are left out, and members of extensions stay with their extensions.
 
 /// Attributes that take effect with SET ROLE, and those that count at login.
-pub const ATTRIBUTES: &str = "
+pub(super) const ATTRIBUTES: &str = "
     SELECT CASE WHEN rolcreatedb THEN ' CREATEDB' ELSE '' END || CASE WHEN rolcreaterole THEN ' CREATEROLE' ELSE '' END
                || CASE WHEN rolbypassrls THEN ' BYPASSRLS' ELSE '' END,
            CASE WHEN rolconnlimit >= 0 THEN ' CONNECTION LIMIT ' || rolconnlimit ELSE '' END
     FROM pg_roles WHERE rolname = $1";
 
-pub const IS_MEMBER: &str = "
+pub(super) const IS_MEMBER: &str = "
     SELECT true FROM pg_auth_members AS m JOIN pg_roles AS r ON r.oid = m.member JOIN pg_roles AS g ON g.oid = m.roleid
     WHERE r.rolname = $1 AND g.rolname = $2";
 
 /// Settings of `$1` that `$2`, one of the pair, does not have.
-pub const SETTINGS: &str = "
+pub(super) const SETTINGS: &str = "
     SELECT d.datname::text, c
     FROM pg_db_role_setting AS s JOIN pg_roles AS r ON r.oid = s.setrole CROSS JOIN unnest(s.setconfig) AS c
     LEFT JOIN pg_database AS d ON d.oid = s.setdatabase
@@ -25,12 +25,12 @@ pub const SETTINGS: &str = "
         WHERE q.rolname = $2 AND t.setdatabase = s.setdatabase AND c = ANY (t.setconfig))
     ORDER BY 1 NULLS FIRST, 2";
 
-pub const ACTS_AS: &str = "
+pub(super) const ACTS_AS: &str = "
     SELECT true FROM pg_db_role_setting AS s JOIN pg_roles AS r ON r.oid = s.setrole
     WHERE r.rolname = $1 AND 'role=' || $2 = ANY (s.setconfig) AND s.setdatabase IN
         (0, (SELECT oid FROM pg_database WHERE datname = current_database()))";
 
-pub const GROUPS: &str = "
+pub(super) const GROUPS: &str = "
     SELECT g.rolname::text, bool_or(m.admin_option)
     FROM pg_auth_members AS m JOIN pg_roles AS r ON r.oid = m.member JOIN pg_roles AS g ON g.oid = m.roleid
     WHERE r.rolname = $1 AND g.rolname <> $2 AND NOT EXISTS (
@@ -38,7 +38,7 @@ pub const GROUPS: &str = "
         WHERE o.rolname = $2 AND n.roleid = m.roleid AND (n.admin_option OR NOT m.admin_option))
     GROUP BY g.rolname ORDER BY 1";
 
-pub const MEMBERS: &str = "
+pub(super) const MEMBERS: &str = "
     SELECT r.rolname::text
     FROM pg_auth_members AS m JOIN pg_roles AS r ON r.oid = m.member JOIN pg_roles AS g ON g.oid = m.roleid
     WHERE g.rolname = $1 AND r.rolname <> $2 AND NOT EXISTS (
@@ -47,7 +47,7 @@ pub const MEMBERS: &str = "
     GROUP BY r.rolname ORDER BY 1";
 
 /// Members of the role. A member that may only administer the role, such as keyturn's administrator, gets nothing more.
-pub const MEMBERS_16: &str = "
+pub(super) const MEMBERS_16: &str = "
     SELECT r.rolname::text
     FROM pg_auth_members AS m JOIN pg_roles AS r ON r.oid = m.member JOIN pg_roles AS g ON g.oid = m.roleid
     WHERE g.rolname = $1 AND r.rolname <> $2 AND (m.inherit_option OR m.set_option) AND NOT EXISTS (
@@ -55,14 +55,14 @@ pub const MEMBERS_16: &str = "
         WHERE o.rolname = $2 AND n.member = m.member)
     GROUP BY r.rolname ORDER BY 1";
 
-pub const DATABASE: &str = "
+pub(super) const DATABASE: &str = "
     SELECT d.datname::text FROM pg_database AS d JOIN pg_roles AS r ON r.oid = d.datdba
     WHERE d.datname = current_database() AND r.rolname = $1 AND d.oid >= 16384 AND $2::name IS NOT NULL";
 
 /// Returns the query for kind and identity of everything in this database that belongs to `$1`, except for objects that
 /// follow another object (a serial column's sequence, a table's row type, an array type), members of extensions, and
 /// keyturn's own objects.
-pub fn objects(version: u32) -> String {
+pub(super) fn objects(version: u32) -> String {
     // From 17 on a multirange type follows its range type and cannot be altered separately.
     let multirange = if version < 17 { ", 'm'" } else { "" };
     let types = format!(
@@ -125,7 +125,7 @@ pub fn objects(version: u32) -> String {
 }
 
 /// Privileges of `$1` on objects of others: object as in GRANT, privilege, and true if with grant option.
-pub const PRIVILEGES: &str = "
+pub(super) const PRIVILEGES: &str = "
     WITH granted(what, owner, acl, part) AS (
         SELECT CASE WHEN relkind = 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || oid::regclass::text, relowner, relacl, ''
         FROM pg_class WHERE relacl IS NOT NULL
@@ -151,7 +151,7 @@ pub const PRIVILEGES: &str = "
     GROUP BY what, x.privilege_type, part ORDER BY 1, 2";
 
 /// Schemas and the database on which a superuser needed no privilege and the owner has none.
-pub const SUPERUSERS_PLACES: &str = "
+pub(super) const SUPERUSERS_PLACES: &str = "
     WITH us(oid) AS (SELECT oid FROM pg_roles WHERE rolname IN ($1, $2)),
          ours(yes) AS (SELECT datdba IN (SELECT oid FROM us) FROM pg_database WHERE datname = current_database()),
          places(what, privileges, owner, acl, certain) AS (
@@ -172,7 +172,7 @@ pub const SUPERUSERS_PLACES: &str = "
 /// Default privileges: those that `$1` grants on objects that it creates, which the owner creates from now on, and
 /// those that others grant to `$1`. The columns are role, schema, and the rest of the statement, in which a role is
 /// quoted as by [`super::failure::ident`].
-pub const DEFAULTS: &str = "
+pub(super) const DEFAULTS: &str = "
     WITH kinds(objtype, word) AS (VALUES ('r'::\"char\", 'TABLES'), ('S', 'SEQUENCES'), ('f', 'FUNCTIONS'), ('T', 'TYPES'),
                                          ('n', 'SCHEMAS')),
          entries AS (
@@ -212,7 +212,7 @@ pub const DEFAULTS: &str = "
     ORDER BY 1, 2 NULLS FIRST, 3";
 
 /// Remaining work for a person, one sentence each.
-pub const LEFT_OVER: &str = "
+pub(super) const LEFT_OVER: &str = "
     SELECT format('the policy %I on %s names %s: add %s to it', p.polname, p.polrelid::regclass, $1, $2)
     FROM pg_policy AS p JOIN pg_roles AS r ON r.rolname = $1
     WHERE r.oid = ANY (p.polroles) AND NOT EXISTS (

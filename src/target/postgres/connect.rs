@@ -85,18 +85,18 @@ impl Limits {
 }
 
 /// Name of keyturn's sessions in `pg_stat_activity`.
-pub const APPLICATION_NAME: &str = "keyturn";
+pub(super) const APPLICATION_NAME: &str = "keyturn";
 
 /// TLS with the user's options.
 #[derive(Clone)]
-pub struct Tls {
+pub(super) struct Tls {
     connector: MakeRustlsConnect,
     server_name: String,
 }
 
 impl Tls {
     /// Returns TLS as the spec asks for it; `None` without TLS.
-    pub fn of(spec: &PostgresSpec) -> Result<Option<Self>, TargetError> {
+    pub(super) fn of(spec: &PostgresSpec) -> Result<Option<Self>, TargetError> {
         if spec.tls_mode() == TlsMode::Disable {
             // Without SSH around it nothing would prove the identity of the server.
             return if spec.via.is_some() {
@@ -160,7 +160,7 @@ fn public_authorities() -> Result<RootCertStore, TargetError> {
 
 /// The way to one database of one server.
 #[derive(Clone)]
-pub struct Route {
+pub(super) struct Route {
     pub dial: Arc<dyn Dial>,
     pub tls: Option<Tls>,
     pub database: String,
@@ -169,13 +169,13 @@ pub struct Route {
 
 impl Route {
     /// Logs in. The role's search path on the server applies.
-    pub async fn log_in(&self, who: Who<'_>) -> Result<Session, LoginFailure> {
+    pub(super) async fn log_in(&self, who: Who<'_>) -> Result<Session, LoginFailure> {
         self.bounded(who, "").await
     }
 
     /// Logs in with a search path that contains only the catalogue: otherwise the owner of the database could place
     /// functions and operators of their own there, which an administrator would then run.
-    pub async fn log_in_safely(&self, who: Who<'_>) -> Result<Session, LoginFailure> {
+    pub(super) async fn log_in_safely(&self, who: Who<'_>) -> Result<Session, LoginFailure> {
         self.bounded(who, " -c search_path=pg_catalog,pg_temp").await
     }
 
@@ -229,7 +229,7 @@ fn major(version: Option<&str>) -> u32 {
 }
 
 /// A session. Dropping it closes the connection, and the server rolls back what was not committed.
-pub struct Session {
+pub(super) struct Session {
     pub client: Client,
     /// Major version of the server.
     pub version: u32,
@@ -264,12 +264,16 @@ impl Session {
     }
 
     /// Runs a query.
-    pub async fn rows(&self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, StatementError> {
+    pub(super) async fn rows(
+        &self,
+        sql: &str,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, StatementError> {
         self.client.query_typed(sql, parameters).await.map_err(|error| self.failed(error))
     }
 
     /// Runs a query that returns at most one row.
-    pub async fn row_if_any(
+    pub(super) async fn row_if_any(
         &self,
         sql: &str,
         parameters: Parameters<'_>,
@@ -278,17 +282,17 @@ impl Session {
     }
 
     /// Runs a query that returns one row.
-    pub async fn row(&self, sql: &str, parameters: Parameters<'_>) -> Result<Row, StatementError> {
+    pub(super) async fn row(&self, sql: &str, parameters: Parameters<'_>) -> Result<Row, StatementError> {
         self.client.query_typed_one(sql, parameters).await.map_err(|error| self.failed(error))
     }
 
     /// Runs statements and ignores their results.
-    pub async fn run(&self, sql: &str) -> Result<(), StatementError> {
+    pub(super) async fn run(&self, sql: &str) -> Result<(), StatementError> {
         self.client.batch_execute(sql).await.map_err(|error| self.failed(error))
     }
 
     /// Converts an error: either keyturn ended the session, or the server did.
-    pub fn failed(&self, error: Error) -> StatementError {
+    pub(super) fn failed(&self, error: Error) -> StatementError {
         match self.verdict.why() {
             Some(why) if error.is_closed() => StatementError::HungUp(why),
             _ => error.into(),
@@ -296,7 +300,7 @@ impl Session {
     }
 
     /// Closes the session and waits until the server has closed it too: only then is it gone from the server's list.
-    pub async fn close(self) {
+    pub(super) async fn close(self) {
         let Self { client, mut driver, .. } = self;
         drop(client);
         // If the server does not close it, the connection is cut.
@@ -305,7 +309,7 @@ impl Session {
 }
 
 /// Returns a column of a row. `Row::get` would panic if the server answers with an unexpected type.
-pub fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, StatementError> {
+pub(super) fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, StatementError> {
     row.try_get(index).map_err(StatementError::from)
 }
 

@@ -16,7 +16,7 @@ use crate::target::TargetError;
 
 /// The reason why there is no session.
 #[derive(Debug)]
-pub enum LoginFailure {
+pub(super) enum LoginFailure {
     /// The server answered and refused this login.
     Refused(TargetError),
     /// The login could not be tried.
@@ -25,7 +25,7 @@ pub enum LoginFailure {
 
 /// The reason why a statement has no result.
 #[derive(Debug)]
-pub enum StatementError {
+pub(super) enum StatementError {
     /// The server refused the statement, or the connection was lost.
     Failed(Error),
     /// We ended the session.
@@ -42,7 +42,7 @@ impl From<Error> for StatementError {
 
 impl StatementError {
     /// Returns the server's error code, if the server sent one.
-    pub fn code(&self) -> Option<&SqlState> {
+    pub(super) fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Failed(error) => error.code(),
             Self::HungUp(_) | Self::NotUnderstood => None,
@@ -51,7 +51,7 @@ impl StatementError {
 }
 
 /// Finds an error of ours inside an error of a library.
-pub fn cause_of<E>(error: &(dyn std::error::Error + 'static)) -> Option<E>
+pub(super) fn cause_of<E>(error: &(dyn std::error::Error + 'static)) -> Option<E>
 where
     E: std::error::Error + Copy + 'static,
 {
@@ -69,11 +69,11 @@ where
 }
 
 /// Most characters of a name, or of another text from outside, in a message.
-pub const NAME: usize = 400;
+pub(super) const NAME: usize = 400;
 
 /// Returns a text from outside for people: at most `most` characters, with each invisible character replaced, since it
 /// might control a terminal or change the direction of a line.
-pub fn told(text: &str, most: usize) -> String {
+pub(super) fn told(text: &str, most: usize) -> String {
     let mut characters = text.chars();
     let mut told: String =
         characters.by_ref().take(most).map(|c| if is_visible(c) { c } else { '\u{fffd}' }).collect();
@@ -84,7 +84,7 @@ pub fn told(text: &str, most: usize) -> String {
 }
 
 /// Returns the SQLSTATE for messages. A server may send any text in its place.
-pub fn state(code: &SqlState) -> &str {
+pub(super) fn state(code: &SqlState) -> &str {
     let code = code.code();
     let sound =
         code.len() == 5 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
@@ -92,27 +92,27 @@ pub fn state(code: &SqlState) -> &str {
 }
 
 /// Returns the first two characters of the SQLSTATE.
-pub fn class(code: &SqlState) -> &str {
+pub(super) fn class(code: &SqlState) -> &str {
     code.code().get(..2).unwrap_or_default()
 }
 
 /// Returns an error that may pass without a person, so it is worth a retry.
-pub fn passing(reason: &'static str, message: String) -> TargetError {
+pub(super) fn passing(reason: &'static str, message: String) -> TargetError {
     TargetError { reason, message, permanent: false, outcome_unknown: false }
 }
 
 /// Returns an error that only a person can resolve.
-pub fn permanent(reason: &'static str, message: String) -> TargetError {
+pub(super) fn permanent(reason: &'static str, message: String) -> TargetError {
     TargetError { reason, message, permanent: true, outcome_unknown: false }
 }
 
-pub fn unreachable(server: &str, cause: &str) -> TargetError {
+pub(super) fn unreachable(server: &str, cause: &str) -> TargetError {
     let cause = told(cause, NAME);
     passing("TargetUnreachable", format!("the Postgres server {server} cannot be reached: {cause}"))
 }
 
 /// Converts a failed login.
-pub fn of_login(server: &str, who: Who<'_>, database: &str, error: &Error) -> LoginFailure {
+pub(super) fn of_login(server: &str, who: Who<'_>, database: &str, error: &Error) -> LoginFailure {
     let refused = |reason, message| LoginFailure::Refused(permanent(reason, message));
     let failed = LoginFailure::Failed;
     if let Some(why) = cause_of(error) {
@@ -266,7 +266,7 @@ fn of_tls(server: &str, error: &rustls::Error) -> TargetError {
 }
 
 /// Converts a failed statement about which nothing more is known. `what` names what failed.
-pub fn of_statement(server: &str, what: &str, error: &StatementError) -> TargetError {
+pub(super) fn of_statement(server: &str, what: &str, error: &StatementError) -> TargetError {
     match error {
         StatementError::HungUp(why) => hung_up(server, what, *why),
         StatementError::NotUnderstood => not_understood(server, what),
@@ -310,20 +310,20 @@ fn not_understood(server: &str, what: &str) -> TargetError {
 
 /// True if a failed COMMIT may have been done: only a plain error proves that it was not. A session that is ended while
 /// it waits for its standby, for example, has committed.
-pub fn commit_is_unknown(error: &StatementError) -> bool {
+pub(super) fn commit_is_unknown(error: &StatementError) -> bool {
     let StatementError::Failed(error) = error else { return true };
     error.as_db_error().is_none_or(|error| error.parsed_severity() != Some(Severity::Error))
 }
 
 /// True if the error is about the moment and not about the statement.
-pub fn is_of_the_moment(error: &StatementError) -> bool {
+pub(super) fn is_of_the_moment(error: &StatementError) -> bool {
     let Some(code) = error.code() else { return true };
     ["08", "40", "53", "57"].contains(&class(code))
         || [SqlState::LOCK_NOT_AVAILABLE, SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT].contains(code)
 }
 
 /// Converts such an error if the statement is another person's, who may have chosen its SQLSTATE.
-pub fn of_the_moment(server: &str, what: &str, error: &StatementError) -> TargetError {
+pub(super) fn of_the_moment(server: &str, what: &str, error: &StatementError) -> TargetError {
     match error.code() {
         None | Some(&SqlState::LOCK_NOT_AVAILABLE) => of_statement(server, what, error),
         Some(_) => {
@@ -372,7 +372,7 @@ fn of_state(server: &str, what: &str, code: &SqlState) -> TargetError {
 }
 
 /// A standby, or a primary that is closed for writing.
-pub fn read_only(server: &str) -> TargetError {
+pub(super) fn read_only(server: &str) -> TargetError {
     permanent(
         "TargetReadOnly",
         format!(
@@ -383,7 +383,7 @@ pub fn read_only(server: &str) -> TargetError {
 }
 
 /// Reports an ALTER ROLE that was not permitted, with the statement that permits it.
-pub fn not_permitted(server: &str, role: &str, who: Who<'_>, version: u32) -> TargetError {
+pub(super) fn not_permitted(server: &str, role: &str, who: Who<'_>, version: u32) -> TargetError {
     let (admin_name, role_name) = (who.shown_ident(), ident(role));
     let grant = if version >= 16 {
         format!(
@@ -402,7 +402,7 @@ pub fn not_permitted(server: &str, role: &str, who: Who<'_>, version: u32) -> Ta
 }
 
 /// Quotes a name for SQL.
-pub fn ident(name: &str) -> String {
+pub(super) fn ident(name: &str) -> String {
     postgres_protocol::escape::escape_identifier(name)
 }
 

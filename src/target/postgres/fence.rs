@@ -14,7 +14,7 @@ use crate::target::{self, TargetError};
 
 /// The state of the table for the administrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fence {
+pub(super) enum Fence {
     Present,
     /// The table does not exist, and the administrator may create it.
     Creatable,
@@ -36,7 +36,7 @@ const STATE: &str = "
 
 /// Looks for the table. Refuses a table that belongs to somebody else, or that runs code when it is written, since
 /// that code would run as the administrator.
-pub async fn find(session: &Session, server: &str) -> Result<Fence, TargetError> {
+pub(super) async fn find(session: &Session, server: &str) -> Result<Fence, TargetError> {
     Ok(look(session, server).await?.0)
 }
 
@@ -63,7 +63,7 @@ async fn look(session: &Session, server: &str) -> Result<(Fence, bool), TargetEr
 }
 
 /// Creates the table if it does not exist and may be created. Returns true if there is one.
-pub async fn ensure(session: &Session, server: &str) -> Result<bool, TargetError> {
+pub(super) async fn ensure(session: &Session, server: &str) -> Result<bool, TargetError> {
     let (fence, schema_exists) = look(session, server).await?;
     if fence != Fence::Creatable {
         return Ok(fence == Fence::Present);
@@ -95,7 +95,7 @@ pub async fn ensure(session: &Session, server: &str) -> Result<bool, TargetError
 
 /// Returns the rotation that changed each of the roles last, and its time. Roles that no rotation has changed are
 /// missing.
-pub async fn read(
+pub(super) async fn read(
     session: &Session,
     server: &str,
     roles: &[&str],
@@ -120,7 +120,7 @@ pub async fn read(
 
 /// Locks the role's row until the end of the transaction. Refuses a rotation that is older than the row's, and a role
 /// that another secret has changed.
-pub async fn take(
+pub(super) async fn take(
     session: &Session,
     server: &str,
     role: &str,
@@ -160,7 +160,12 @@ pub async fn take(
 }
 
 /// Records in the same transaction that this rotation has changed the role.
-pub async fn advance(session: &Session, server: &str, role: &str, id: RotationId) -> Result<(), TargetError> {
+pub(super) async fn advance(
+    session: &Session,
+    server: &str,
+    role: &str,
+    id: RotationId,
+) -> Result<(), TargetError> {
     let id = i64::try_from(id).unwrap_or(i64::MAX);
     let sql = "UPDATE keyturn.fence SET id = $2, changed_at = now() WHERE role = $1";
     let done = session.rows(sql, &[(&role, Type::NAME), (&id, Type::INT8)]).await;

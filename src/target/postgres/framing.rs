@@ -11,9 +11,9 @@ use std::sync::{Arc, OnceLock};
 use tokio_postgres::types::Type;
 
 /// Longest message, including the four bytes of its length.
-pub const MESSAGE: usize = 1 << 20;
+pub(super) const MESSAGE: usize = 1 << 20;
 /// Most bytes that the messages of one session may count.
-pub const SESSION: usize = 16 << 20;
+pub(super) const SESSION: usize = 16 << 20;
 /// Bytes that each message counts in addition to its own, and each column of a row or of its description: about what
 /// the client library keeps for one, so that many small ones fill no more memory than a few large ones.
 const EACH: usize = 256;
@@ -28,7 +28,7 @@ static TAKEN: AtomicUsize = AtomicUsize::new(0);
 
 /// The reason why keyturn closed the connection to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HungUp {
+pub(super) enum HungUp {
     #[error("it began a message of {0} bytes, and at most 1 MiB is taken")]
     Message(usize),
     #[error("it sent more than the 16 MiB that are taken in one session")]
@@ -41,14 +41,14 @@ pub enum HungUp {
 
 /// The reason, kept for the holder of the session: the client library only says that the session is closed.
 #[derive(Clone, Debug, Default)]
-pub struct Verdict(Arc<OnceLock<HungUp>>);
+pub(super) struct Verdict(Arc<OnceLock<HungUp>>);
 
 impl Verdict {
-    pub fn why(&self) -> Option<HungUp> {
+    pub(super) fn why(&self) -> Option<HungUp> {
         self.0.get().copied()
     }
 
-    pub fn set(&self, why: HungUp) {
+    pub(super) fn set(&self, why: HungUp) {
         // The first reason is the cause.
         let _ = self.0.set(why);
     }
@@ -56,7 +56,7 @@ impl Verdict {
 
 /// Counts the messages of one session.
 #[derive(Debug)]
-pub struct Bounds {
+pub(super) struct Bounds {
     counted: usize,
     /// The bytes that all sessions count together, and this session's share of them.
     taken: &'static AtomicUsize,
@@ -81,7 +81,7 @@ impl Bounds {
     }
 
     /// Refuses an incomplete message by its announced length.
-    pub fn check(&self, length: usize) -> Result<(), HungUp> {
+    pub(super) fn check(&self, length: usize) -> Result<(), HungUp> {
         if length > MESSAGE {
             return Err(HungUp::Message(length));
         }
@@ -89,7 +89,7 @@ impl Bounds {
     }
 
     /// Counts a complete message.
-    pub fn count(&mut self, message: &[u8]) -> Result<(), HungUp> {
+    pub(super) fn count(&mut self, message: &[u8]) -> Result<(), HungUp> {
         let columns = match message {
             [b'T' | b'D', _, _, _, _, high, low, ..] => u16::from_be_bytes([*high, *low]),
             _ => 0,
@@ -109,7 +109,7 @@ impl Bounds {
 /// client library would ask the server for each of them and for the types inside, one call deeper each time: a type
 /// inside itself would exhaust the stack and so end the process. The types are not needed: no statement of keyturn has
 /// such a column, and the rows of a probe are not read.
-pub fn forget_types(message: &mut [u8]) -> Result<(), HungUp> {
+pub(super) fn forget_types(message: &mut [u8]) -> Result<(), HungUp> {
     let Some((header, mut rest)) = message.split_at_mut_checked(5) else { return Ok(()) };
     let kind = header[0];
     if !matches!(kind, b'T' | b't') {

@@ -16,9 +16,9 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{Dial, Direct, Wire};
 use crate::target::TargetError;
 
-pub const PASSWORD: &str = "known-to-both";
+pub(super) const PASSWORD: &str = "known-to-both";
 /// The secret that owns the roles.
-pub const OWNER: &str = "cluster/ns/name";
+pub(super) const OWNER: &str = "cluster/ns/name";
 /// The type that is an array of itself.
 const NESTED: u32 = 99_999;
 /// Prefix of a prepared statement that is now run.
@@ -27,11 +27,11 @@ const BOUND: &str = "bound ";
 const ENOUGH: usize = 64 << 20;
 
 /// A function that returns the bytes to send.
-pub type Bytes = fn() -> Vec<u8>;
+pub(super) type Bytes = fn() -> Vec<u8>;
 
 /// The behaviour after the login.
 #[derive(Clone, Copy, Debug)]
-pub enum Plan {
+pub(super) enum Plan {
     /// Answers a statement that contains the text with the first bytes, and then repeats the second ones without end.
     Floods(&'static str, Bytes, Bytes),
     /// Sends this without end where ReadyForQuery is expected.
@@ -46,21 +46,21 @@ pub enum Plan {
     IsSilent,
 }
 
-pub fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap();
     [&[kind][..], &length.to_be_bytes(), body].concat()
 }
 
-pub fn auth(code: u32, rest: &[u8]) -> Vec<u8> {
+pub(super) fn auth(code: u32, rest: &[u8]) -> Vec<u8> {
     message(b'R', &[&code.to_be_bytes()[..], rest].concat())
 }
 
-pub fn ready() -> Vec<u8> {
+pub(super) fn ready() -> Vec<u8> {
     message(b'Z', b"I")
 }
 
 /// Returns a RowDescription of columns with these types.
-pub fn columns(types: &[u32]) -> Vec<u8> {
+pub(super) fn columns(types: &[u32]) -> Vec<u8> {
     let mut body = u16::try_from(types.len()).unwrap().to_be_bytes().to_vec();
     for oid in types {
         body.extend(b"c\0\0\0\0\0\0\0");
@@ -70,7 +70,7 @@ pub fn columns(types: &[u32]) -> Vec<u8> {
     message(b'T', &body)
 }
 
-pub fn row(values: &[&[u8]]) -> Vec<u8> {
+pub(super) fn row(values: &[&[u8]]) -> Vec<u8> {
     let mut body = u16::try_from(values.len()).unwrap().to_be_bytes().to_vec();
     for value in values {
         body.extend(u32::try_from(value.len()).unwrap().to_be_bytes());
@@ -80,30 +80,30 @@ pub fn row(values: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Returns the beginning of the answer to an extended query with these columns.
-pub fn begun(types: &[u32]) -> Vec<u8> {
+pub(super) fn begun(types: &[u32]) -> Vec<u8> {
     [message(b'1', b""), message(b'2', b""), message(b't', b"\0\0"), columns(types)].concat()
 }
 
 /// Returns the complete answer.
-pub fn table(types: &[u32], rows: &[&[&[u8]]]) -> Vec<u8> {
+pub(super) fn table(types: &[u32], rows: &[&[&[u8]]]) -> Vec<u8> {
     let rows: Vec<u8> = rows.iter().flat_map(|values| row(values)).collect();
     [begun(types), rows, message(b'C', b"SELECT 1\0"), ready()].concat()
 }
 
 /// Returns an ErrorResponse with this SQLSTATE.
-pub fn refusal(state: &str) -> Vec<u8> {
+pub(super) fn refusal(state: &str) -> Vec<u8> {
     let fields = format!("SERROR\0VERROR\0C{state}\0Mno\0\0");
     [message(b'E', fields.as_bytes()), ready()].concat()
 }
 
 /// A way to the malicious server that counts the bytes taken from it.
-pub struct Hostile {
+pub(super) struct Hostile {
     direct: Direct,
     pub taken: Arc<AtomicUsize>,
 }
 
 impl Hostile {
-    pub async fn new(plan: Plan) -> Arc<Self> {
+    pub(super) async fn new(plan: Plan) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {

@@ -13,7 +13,7 @@ use crate::target::{self, Login, Roles, TargetError};
 
 /// A role as it is in the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RoleState {
+pub(super) struct RoleState {
     pub name: String,
     pub can_log_in: bool,
     pub superuser: bool,
@@ -28,7 +28,11 @@ const ROLE: &str = "
     FROM pg_catalog.pg_roles WHERE rolname = $1";
 
 /// Returns the role of that name, if it exists.
-pub async fn role(session: &Session, server: &str, name: &str) -> Result<Option<RoleState>, TargetError> {
+pub(super) async fn role(
+    session: &Session,
+    server: &str,
+    name: &str,
+) -> Result<Option<RoleState>, TargetError> {
     let read = async {
         let Some(row) = session.row_if_any(ROLE, &[(&name, Type::NAME)]).await? else { return Ok(None) };
         Ok(Some(RoleState {
@@ -44,14 +48,14 @@ pub async fn role(session: &Session, server: &str, name: &str) -> Result<Option<
     })
 }
 
-pub fn missing(server: &str, role: &str) -> TargetError {
+pub(super) fn missing(server: &str, role: &str) -> TargetError {
     failure::permanent(
         "RoleMissing",
         format!("the Postgres server {server} has no role {role}; create it, or correct its name"),
     )
 }
 
-pub fn expired(server: &str, role: &str) -> TargetError {
+pub(super) fn expired(server: &str, role: &str) -> TargetError {
     failure::permanent(
         "RoleExpired",
         format!(
@@ -62,7 +66,7 @@ pub fn expired(server: &str, role: &str) -> TargetError {
     )
 }
 
-pub fn superuser(server: &str, role: &RoleState) -> TargetError {
+pub(super) fn superuser(server: &str, role: &RoleState) -> TargetError {
     let what = if role.superuser { "a superuser" } else { "a replication role" };
     failure::permanent(
         "SuperuserNotAllowed",

@@ -82,7 +82,7 @@ async fn traits(session: &Session, server: &str, role: &str, owner: &str) -> Res
 }
 
 /// Refuses a pair of roles that cannot replace each other.
-pub async fn require_alike(
+pub(super) async fn require_alike(
     session: &Session,
     server: &str,
     pair: &AlternatingRoles,
@@ -151,7 +151,7 @@ fn differences(a: &Traits, b: &Traits, admin: &Administrator) -> Vec<String> {
 
 /// Returns the objects of this database that belong to a login role and not to the owner: the other role cannot alter
 /// them.
-pub async fn strays(
+pub(super) async fn strays(
     session: &Session,
     server: &str,
     pair: &AlternatingRoles,

@@ -22,13 +22,13 @@ const LONGEST: usize = 64 * 1024;
 /// The default of `scram_iterations`, the only value before Postgres 16, and the value that keyturn itself stores.
 /// Postgres 16 and newer accept 1. But a malicious server that asks for fewer iterations gets a proof from which the
 /// password can be guessed that many times faster.
-pub const LEAST_ITERATIONS: u32 = 4096;
+pub(super) const LEAST_ITERATIONS: u32 = 4096;
 /// Most iterations. A server that asks for more wants to block us.
 const MOST_ITERATIONS: u32 = 1_000_000;
 
 /// The reason why the server's authentication is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotScram {
+pub(super) enum NotScram {
     #[error("it asks for the password in the clear")]
     Cleartext,
     #[error("it asks for an MD5 hash of the password")]
@@ -62,7 +62,7 @@ enum Stage {
 }
 
 /// The stream. From the server's AuthenticationOk on, everything passes that [`super::framing`] allows.
-pub struct ScramOnly<S> {
+pub(super) struct ScramOnly<S> {
     inner: S,
     bound: bool,
     stage: Stage,
@@ -78,7 +78,7 @@ pub struct ScramOnly<S> {
 impl<S> ScramOnly<S> {
     /// Wraps a stream. `bound`: the login must be bound to the TLS channel. `verdict` later contains the reason if
     /// keyturn closes the connection.
-    pub fn new(inner: S, bound: bool, verdict: Verdict) -> Self {
+    pub(super) fn new(inner: S, bound: bool, verdict: Verdict) -> Self {
         Self {
             inner,
             bound,
@@ -212,7 +212,7 @@ impl<S: TlsStream + Unpin> TlsStream for ScramOnly<S> {
 }
 
 /// Puts the guard inside TLS, where the messages are readable.
-pub struct ScramOverTls<T>(pub T, pub Verdict);
+pub(super) struct ScramOverTls<T>(pub T, pub Verdict);
 
 impl<S, T> TlsConnect<S> for ScramOverTls<T>
 where
@@ -229,7 +229,7 @@ where
 }
 
 /// The TLS handshake below the guard.
-pub struct Guarding<F>(F, Verdict);
+pub(super) struct Guarding<F>(F, Verdict);
 
 impl<F, S, E> Future for Guarding<F>
 where

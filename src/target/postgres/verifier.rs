@@ -15,11 +15,11 @@ const SALT_BYTES: usize = 16;
 ///
 /// Postgres takes any text of another shape for a password in clear text, so a verifier can only be created through
 /// the check.
-pub struct Verifier(String);
+pub(super) struct Verifier(String);
 
 /// The reason why there is no verifier. Contains nothing of the password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum VerifierError {
+pub(super) enum VerifierError {
     #[error("the password is empty, and Postgres lets nobody in with an empty password")]
     Empty,
     #[error("the password holds a NUL character, which Postgres cannot take")]
@@ -30,7 +30,7 @@ pub enum VerifierError {
 
 impl Verifier {
     /// Creates a verifier with a new salt.
-    pub fn of(password: &SecretValue) -> Result<Self, VerifierError> {
+    pub(super) fn of(password: &SecretValue) -> Result<Self, VerifierError> {
         let password = password.expose();
         if password.is_empty() {
             return Err(VerifierError::Empty);
@@ -46,7 +46,7 @@ impl Verifier {
     }
 
     /// Returns the verifier as an SQL literal, including quotes.
-    pub fn literal(&self) -> String {
+    pub(super) fn literal(&self) -> String {
         postgres_protocol::escape::escape_literal(&self.0)
     }
 }

@@ -14,21 +14,21 @@ const LARGEST_WINDOW: u64 = 8 << 20;
 type Begun<R> = io::Chain<Cursor<Vec<u8>>, R>;
 
 /// The type of a file, by its beginning.
-pub enum Blob<R: Read> {
+pub(super) enum Blob<R: Read> {
     Json(Begun<R>),
     Layer(Layer<R>),
     Other,
 }
 
 /// The tar of a layer.
-pub enum Layer<R: Read> {
+pub(super) enum Layer<R: Read> {
     Plain(Begun<R>),
     Gzip(Box<MultiGzDecoder<Begun<R>>>),
     Zstd(Box<Zstd<Begun<R>>>),
 }
 
 impl<R: Read> Blob<R> {
-    pub fn of(mut reader: R) -> io::Result<Self> {
+    pub(super) fn of(mut reader: R) -> io::Result<Self> {
         let mut beginning = Vec::new();
         reader.by_ref().take(512).read_to_end(&mut beginning)?;
         // An empty tar consists of zeros.
@@ -59,7 +59,7 @@ impl<R: Read> Read for Layer<R> {
 }
 
 /// Reads all frames of a zstd stream. The decoder itself reads only one.
-pub struct Zstd<R: Read> {
+pub(super) struct Zstd<R: Read> {
     /// The stream between two frames.
     source: Option<R>,
     frame: Option<StreamingDecoder<Cursor1<R>, FrameDecoder>>,

@@ -10,11 +10,11 @@ use serde::Deserialize;
 use super::LayersError;
 
 /// The JSON files of an archive by path. Configurations contain the values of the image's variables.
-pub type Documents = BTreeMap<String, SecretValue>;
+pub(super) type Documents = BTreeMap<String, SecretValue>;
 
 /// An image that an archive lists.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Manifest {
+pub(super) struct Manifest {
     /// Path of the image's configuration.
     pub config: String,
     pub names: Vec<String>,
@@ -26,7 +26,7 @@ pub struct Manifest {
 
 /// The operating system and processor of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Platform {
+pub(super) struct Platform {
     #[serde(default)]
     os: String,
     #[serde(default)]
@@ -83,7 +83,10 @@ struct Descriptor {
 
 /// Finds the images of an archive: those of all platforms and of both lists, each once. `is_layer` returns true for its
 /// files that are tars.
-pub fn find(documents: &Documents, is_layer: impl Fn(&str) -> bool) -> Result<Vec<Manifest>, LayersError> {
+pub(super) fn find(
+    documents: &Documents,
+    is_layer: impl Fn(&str) -> bool,
+) -> Result<Vec<Manifest>, LayersError> {
     let mut walk = Walk { documents, seen: BTreeSet::new(), images: Vec::new() };
     if let Some(manifest) = documents.get("manifest.json") {
         walk.images = saved(manifest)?;

@@ -122,7 +122,7 @@ const FORMATS: [&str; 9] =
 const PATTERNS: [&str; 6] = ["example", "sample", "template", "dist", "tpl", "defaults"];
 
 /// Returns the rules for the file at this path, which does not begin with a slash.
-pub fn treatment(path: &str) -> Treatment {
+pub(super) fn treatment(path: &str) -> Treatment {
     let path = format!("/{path}");
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
     let (folder, name) = (format!("{folder}/"), name.to_ascii_lowercase());

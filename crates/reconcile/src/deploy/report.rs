@@ -249,7 +249,7 @@ mod grouped {
 
     type Groups = BTreeMap<String, BTreeMap<String, Vec<String>>>;
 
-    pub fn serialize<S: Serializer>(
+    pub(super) fn serialize<S: Serializer>(
         parameters: &[ReportParameter],
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -267,7 +267,9 @@ mod grouped {
         groups.serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ReportParameter>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<ReportParameter>, D::Error> {
         let mut parameters = Vec::new();
         for (proof, folders) in Groups::deserialize(deserializer)? {
             let proof = Proof::deserialize(de::value::StrDeserializer::<D::Error>::new(&proof))?;

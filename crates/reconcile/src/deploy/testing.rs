@@ -12,11 +12,11 @@ use serde_json::json;
 
 const HOST_KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIFCEhISPYiGBTr7St3mp5UeJwciGEHgzmxVdE0+FbIgy";
 
-pub fn at(seconds: i64) -> Time {
+pub(crate) fn at(seconds: i64) -> Time {
     to_kubernetes(DateTime::from_timestamp(seconds, 0).unwrap())
 }
 
-pub fn host(name: &str) -> DockerHost {
+pub(crate) fn host(name: &str) -> DockerHost {
     let mut host: DockerHost = serde_json::from_value(json!({
         "apiVersion": "keyturn.dev/v1alpha1",
         "kind": "DockerHost",
@@ -37,13 +37,13 @@ pub fn host(name: &str) -> DockerHost {
     host
 }
 
-pub fn with_status(mut host: DockerHost, change: impl FnOnce(&mut DockerHostStatus)) -> DockerHost {
+pub(crate) fn with_status(mut host: DockerHost, change: impl FnOnce(&mut DockerHostStatus)) -> DockerHost {
     change(host.status.get_or_insert_default());
     host
 }
 
 /// A secret on host `web`.
-pub fn secret(name: &str, paths: &[&str]) -> ManagedSecret {
+pub(crate) fn secret(name: &str, paths: &[&str]) -> ManagedSecret {
     let parameters: Vec<_> = paths.iter().map(|path| json!({"path": path})).collect();
     serde_json::from_value(json!({
         "apiVersion": "keyturn.dev/v1alpha1",
@@ -61,7 +61,7 @@ pub fn secret(name: &str, paths: &[&str]) -> ManagedSecret {
     .unwrap()
 }
 
-pub fn published(mut secret: ManagedSecret, versions: &[(&str, i64, Origin)]) -> ManagedSecret {
+pub(crate) fn published(mut secret: ManagedSecret, versions: &[(&str, i64, Origin)]) -> ManagedSecret {
     let status = secret.status.get_or_insert_with(ManagedSecretStatus::default);
     status.parameters = versions
         .iter()
@@ -75,7 +75,7 @@ pub fn published(mut secret: ManagedSecret, versions: &[(&str, i64, Origin)]) ->
     secret
 }
 
-pub fn rotating(mut secret: ManagedSecret, step: &str, since: i64) -> ManagedSecret {
+pub(crate) fn rotating(mut secret: ManagedSecret, step: &str, since: i64) -> ManagedSecret {
     secret.status.get_or_insert_with(ManagedSecretStatus::default).rotation = Some(RotationStatus {
         id: 1,
         trigger: "Period".into(),
@@ -90,18 +90,24 @@ pub fn rotating(mut secret: ManagedSecret, step: &str, since: i64) -> ManagedSec
     secret
 }
 
-pub fn preflight(mut secret: ManagedSecret, requested: i64) -> ManagedSecret {
+pub(crate) fn preflight(mut secret: ManagedSecret, requested: i64) -> ManagedSecret {
     secret.status.get_or_insert_with(ManagedSecretStatus::default).preflight =
         Some(PreflightStatus { requested_at: at(requested) });
     secret
 }
 
-pub fn shown(path: &str, version: i64, proof: Proof, deployed: bool, when: i64) -> HostParameter {
+pub(crate) fn shown(path: &str, version: i64, proof: Proof, deployed: bool, when: i64) -> HostParameter {
     HostParameter { path: path.into(), version, published_at: at(version), proof, at: at(when), deployed }
 }
 
 /// A run that ended at `finished` with this many failures in a row; it still runs where `finished` is `None`.
-pub fn run(mode: RunMode, revision: &str, attempt: i32, finished: Option<i64>, failures: i32) -> HostRun {
+pub(crate) fn run(
+    mode: RunMode,
+    revision: &str,
+    attempt: i32,
+    finished: Option<i64>,
+    failures: i32,
+) -> HostRun {
     HostRun {
         revision: revision.into(),
         mode,

@@ -9,7 +9,7 @@ use crate::notification::{self, News, Trouble, Watched, turns};
 
 /// Returns the news between two statuses of one host. Failed deployments are reported by the secrets that
 /// wait for them.
-pub fn news(before: &DockerHostStatus, after: &DockerHostStatus, now: DateTime<Utc>) -> Vec<News> {
+pub(super) fn news(before: &DockerHostStatus, after: &DockerHostStatus, now: DateTime<Utc>) -> Vec<News> {
     turns(&troubles(before), &troubles(after), now)
 }
 

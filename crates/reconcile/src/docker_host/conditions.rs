@@ -17,11 +17,11 @@ use crate::deploy::wish::Wish;
 use crate::settings::Settings;
 
 /// Time that a pod may take to start. After that the host is Stalled; until then the pod may just be slow.
-pub const PATIENCE: TimeDelta = TimeDelta::seconds(60);
+pub(super) const PATIENCE: TimeDelta = TimeDelta::seconds(60);
 
 /// The reason why a run that was decided on could not be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StartFailure {
+pub(super) struct StartFailure {
     pub reason: String,
     pub message: String,
     /// True when only a person can end the failure.
@@ -32,12 +32,12 @@ pub struct StartFailure {
 
 impl StartFailure {
     /// A failure that only a person can end and that is about no parameter.
-    pub fn stalled(reason: &str, message: String) -> Self {
+    pub(super) fn stalled(reason: &str, message: String) -> Self {
         Self { reason: reason.to_owned(), message, stalled: true, unreadable: None }
     }
 
     /// Joins this failure to the one that came before it.
-    pub fn after(self, earlier: Option<Self>) -> Self {
+    pub(super) fn after(self, earlier: Option<Self>) -> Self {
         match earlier {
             None => self,
             Some(earlier) => {
@@ -49,7 +49,7 @@ impl StartFailure {
 }
 
 /// Input of the conditions, beside the host and its status.
-pub struct View<'a> {
+pub(super) struct View<'a> {
     pub wishes: &'a [Wish],
     pub decision: &'a Decision,
     pub start_failure: Option<&'a StartFailure>,
@@ -61,7 +61,7 @@ pub struct View<'a> {
 type Verdict = (Truth, String, String);
 
 /// Sets all conditions, and the other status fields that follow from the decision.
-pub fn set(status: &mut DockerHostStatus, host: &DockerHost, view: &View) {
+pub(super) fn set(status: &mut DockerHostStatus, host: &DockerHost, view: &View) {
     let generation = host.metadata.generation;
     let failed = failed_run(status, host, view).cloned();
     let verdicts = [
@@ -236,7 +236,7 @@ fn not_all(why: &str) -> String {
 }
 
 /// Describes a finding in a few words.
-pub fn describe_finding(finding: &ImageFinding) -> String {
+pub(super) fn describe_finding(finding: &ImageFinding) -> String {
     let value = finding.parameter.as_ref().map_or_else(String::new, |path| format!(", the value of {path}"));
     format!("{} of {} ({} {}{value})", finding.place, finding.image, finding.rule, finding.fingerprint)
 }

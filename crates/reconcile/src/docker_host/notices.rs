@@ -12,7 +12,7 @@ use crate::deploy::report::Outcome;
 use crate::objects::Notice;
 
 /// Returns the Events for the changes between the status before and the host as it is now.
-pub fn notices(before: &DockerHostStatus, host: &DockerHost, decision: &Decision) -> Vec<Notice> {
+pub(super) fn notices(before: &DockerHostStatus, host: &DockerHost, decision: &Decision) -> Vec<Notice> {
     let Some(status) = &host.status else { return Vec::new() };
     let ended = status.last_run.as_ref().filter(|run| !is_known(before.last_run.as_ref(), run));
     let started = match decision {

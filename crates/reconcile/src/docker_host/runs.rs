@@ -21,20 +21,20 @@ use crate::settings::Settings;
 const MOST_FINDINGS: usize = 128;
 
 /// `result` of a run that succeeded.
-pub const SUCCEEDED: &str = "Succeeded";
+pub(super) const SUCCEEDED: &str = "Succeeded";
 /// `result` of a run whose pod left no report.
-pub const LOST: &str = "Lost";
+pub(super) const LOST: &str = "Lost";
 
 /// True for results that no retry can mend: somebody has to act. keyturn still retries them, rarely, since the remedy
 /// may happen outside Kubernetes.
-pub fn takes_a_person(result: &str) -> bool {
+pub(super) fn takes_a_person(result: &str) -> bool {
     [Outcome::HostKeyRefused, Outcome::AuthenticationFailed, Outcome::BadInput, Outcome::Outdated]
         .iter()
         .any(|outcome| name(*outcome) == result)
 }
 
 /// Returns the host's status with everything that its Jobs (oldest first) show.
-pub fn fold(host: &DockerHost, jobs: &[DeployJob], settings: &Settings) -> DockerHostStatus {
+pub(super) fn fold(host: &DockerHost, jobs: &[DeployJob], settings: &Settings) -> DockerHostStatus {
     let mut status = host.status.clone().unwrap_or_default();
     let here = target(&host.spec);
     if status.target.as_ref() != Some(&here) {
@@ -171,7 +171,7 @@ fn as_it_was_known(run: HostRun, known: Option<&HostRun>) -> HostRun {
 }
 
 /// Returns what is known of a Job from the moment it was created.
-pub fn as_run(job: &DeployJob) -> HostRun {
+pub(super) fn as_run(job: &DeployJob) -> HostRun {
     HostRun {
         revision: job.revision.clone(),
         mode: job.mode,
@@ -398,7 +398,7 @@ fn of_image(image: &ImageReport) -> impl Iterator<Item = ImageFinding> + '_ {
 }
 
 /// Returns an outcome as `result` and condition reasons spell it.
-pub fn name(outcome: Outcome) -> String {
+pub(super) fn name(outcome: Outcome) -> String {
     format!("{outcome:?}")
 }
 

@@ -25,7 +25,7 @@ use crate::parameter_store::{Created, NewVersion, ParameterStore, StoreError};
 use crate::target::{Claim, Login, Target, TargetError};
 
 #[derive(Debug, thiserror::Error)]
-pub enum ActError {
+pub(super) enum ActError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -47,7 +47,7 @@ pub enum ActError {
 }
 
 /// Result of an act.
-pub enum Done {
+pub(super) enum Done {
     /// The evidence was updated from the answer: decide again.
     Applied,
     /// The object in Kubernetes was changed as well.
@@ -59,7 +59,7 @@ pub enum Done {
 /// State that Parameter Store must have, according to the answer to a write. A read that does not show it is stale. Acting
 /// on a stale read would repeat the write again and again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Newer {
+pub(super) enum Newer {
     Record(RotationId),
     Abort(RotationId),
     /// The record of this id was deleted.
@@ -71,7 +71,7 @@ pub enum Newer {
 }
 
 impl Newer {
-    pub fn is_shown_by(&self, observed: &Observed, owner: &str) -> bool {
+    pub(super) fn is_shown_by(&self, observed: &Observed, owner: &str) -> bool {
         match self {
             // A record that is not there any more was closed meanwhile.
             Newer::Record(id) => observed.highest_id(owner) >= *id,
@@ -84,7 +84,7 @@ impl Newer {
     }
 }
 
-pub struct Actor<'a> {
+pub(super) struct Actor<'a> {
     pub ports: &'a Ports,
     pub store: &'a dyn ParameterStore,
     /// The target that has to accept the value, if any.
@@ -95,7 +95,7 @@ pub struct Actor<'a> {
 }
 
 impl Actor<'_> {
-    pub async fn perform(&self, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
+    pub(super) async fn perform(&self, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
         match act {
             Act::Hold => {
                 Ok(Done::Object(Box::new(self.ports.objects.set_finalizer(self.object, true).await?)))

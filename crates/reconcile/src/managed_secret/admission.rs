@@ -12,14 +12,14 @@ use crate::settings::Settings;
 
 /// Permission of an admitted object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Leave {
+pub(super) enum Leave {
     Rotate,
     /// Decide and report, but change nothing. The text names the grant that only observes.
     Observe(String),
 }
 
 /// Input of the admission, beside the object itself.
-pub struct Scene<'a> {
+pub(super) struct Scene<'a> {
     /// Other objects that claim something that this object claims.
     pub rivals: &'a [ManagedSecret],
     pub grants: &'a Grants,
@@ -28,7 +28,7 @@ pub struct Scene<'a> {
 }
 
 /// Returns the permission that the grants give, or the obstacle to acting.
-pub fn admit(
+pub(super) fn admit(
     object: &ManagedSecret,
     region: &str,
     scene: &Scene<'_>,

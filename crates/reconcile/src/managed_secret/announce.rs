@@ -10,7 +10,7 @@ use crate::notification::{self, News, Trouble, Watched, turns};
 
 /// Returns the news between two statuses of one secret. `patience` is the number of consecutive failures after which
 /// people are notified. `notice` is `spec.notice`; without it the end of a rotation is no news.
-pub fn news(
+pub(super) fn news(
     before: &ManagedSecretStatus,
     after: &ManagedSecretStatus,
     notice: Option<&str>,

@@ -13,7 +13,7 @@ use super::progress::Progress;
 
 /// Returns the progress; `None` where no incident concerns the secret. Times that were seen once are kept, since
 /// later evidence may lack them.
-pub fn follow(
+pub(super) fn follow(
     object: &ManagedSecret,
     status: &ManagedSecretStatus,
     desired: &Desired<'_>,
@@ -110,7 +110,7 @@ fn left_to_do(is: &CompromiseStatus, desired: &Desired<'_>, progress: &Progress,
 }
 
 /// Returns the condition Compromised.
-pub fn said(
+pub(super) fn said(
     is: Option<&CompromiseStatus>,
     desired: &Desired<'_>,
     observed: Option<&Observed>,

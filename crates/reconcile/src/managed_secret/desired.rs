@@ -19,14 +19,14 @@ use crate::settings::Settings;
 const LONGEST_REQUEST: usize = 256;
 
 /// Returns the windows of the DockerHosts that must run a secret; empty where a host may be deployed to at any time.
-pub fn host_windows<'a>(object: &ManagedSecret, hosts: &'a [DockerHost]) -> Vec<&'a [Window]> {
+pub(super) fn host_windows<'a>(object: &ManagedSecret, hosts: &'a [DockerHost]) -> Vec<&'a [Window]> {
     let named = |host: &&DockerHost| {
         object.spec.hosts.iter().any(|wanted| Some(&wanted.name) == host.metadata.name.as_ref())
     };
     hosts.iter().filter(named).map(|host| host.spec.deploy.windows.as_slice()).collect()
 }
 
-pub fn desired<'a>(
+pub(super) fn desired<'a>(
     object: &'a ManagedSecret,
     owner: &'a str,
     identity: &'a str,
@@ -78,7 +78,7 @@ pub fn desired<'a>(
 
 /// Returns the incidents that suspect the secret. A report that is dated in the future counts from the incident's creation,
 /// and only once this process' own clock has reached that time: a value that is made then must be younger than the report.
-pub fn incidents(object: &ManagedSecret, all: &[SecretIncident], now: DateTime<Utc>) -> Vec<Incident> {
+pub(super) fn incidents(object: &ManagedSecret, all: &[SecretIncident], now: DateTime<Utc>) -> Vec<Incident> {
     let about_it = all.iter().filter(|incident| scope::concerns(incident, object));
     let incidents = about_it.map(|incident| Incident {
         reported_at: scope::reported_at(incident),
@@ -89,7 +89,7 @@ pub fn incidents(object: &ManagedSecret, all: &[SecretIncident], now: DateTime<U
 
 /// Returns `ssm.ifMissing`, or its default. The default for a secret with a target is Stall, since a typing error in the
 /// path must not change a login that is in use.
-pub fn if_missing(object: &ManagedSecret) -> IfMissing {
+pub(super) fn if_missing(object: &ManagedSecret) -> IfMissing {
     let issued = object.spec.generate.has_target();
     object.spec.ssm.if_missing.unwrap_or(if issued { IfMissing::Stall } else { IfMissing::Create })
 }
@@ -99,11 +99,11 @@ fn bootstrap(object: &ManagedSecret) -> Option<&Bootstrap> {
 }
 
 /// The same as [`Desired::concerns_others`], for callers that have only the object.
-pub fn concerns_others(object: &ManagedSecret) -> bool {
+pub(super) fn concerns_others(object: &ManagedSecret) -> bool {
     strategy(object).is_some() || !object.spec.hosts.is_empty()
 }
 
-pub fn strategy(object: &ManagedSecret) -> Option<Strategy> {
+pub(super) fn strategy(object: &ManagedSecret) -> Option<Strategy> {
     if object.spec.generate.cloudflare_r2.is_some() {
         return Some(Strategy::Issued);
     }
@@ -124,7 +124,7 @@ fn retirement(object: &ManagedSecret, settings: &Settings) -> Retirement {
     }
 }
 
-pub fn request(object: &ManagedSecret) -> Option<Request<'_>> {
+pub(super) fn request(object: &ManagedSecret) -> Option<Request<'_>> {
     let token = request_token(object)?;
     let status = object.status.as_ref();
     let hash = request::hash(token);
@@ -137,12 +137,12 @@ pub fn request(object: &ManagedSecret) -> Option<Request<'_>> {
 
 /// Returns the request in the annotation. A longer text is no request: the request becomes part of the rotation's record,
 /// which SSM limits to 4096 bytes, and an annotation must never prevent the record of an incident's rotation.
-pub fn request_token(object: &ManagedSecret) -> Option<&str> {
+pub(super) fn request_token(object: &ManagedSecret) -> Option<&str> {
     annotation(object).filter(|token| token.len() <= LONGEST_REQUEST)
 }
 
 /// Returns a message for the person whose request is too long to count.
-pub fn unusable_request(object: &ManagedSecret) -> Option<String> {
+pub(super) fn unusable_request(object: &ManagedSecret) -> Option<String> {
     let too_long = annotation(object).is_some_and(|token| token.len() > LONGEST_REQUEST);
     too_long.then(|| {
         format!(
@@ -158,7 +158,7 @@ fn annotation(object: &ManagedSecret) -> Option<&str> {
 }
 
 /// True when the object is new: the CRD gives it observedGeneration -1, and the first status sets a real one.
-pub fn is_first_sight(object: &ManagedSecret) -> bool {
+pub(super) fn is_first_sight(object: &ManagedSecret) -> bool {
     let generation = object.status.as_ref().and_then(|status| status.observed_generation);
     generation.is_none_or(|generation| generation < 0)
 }

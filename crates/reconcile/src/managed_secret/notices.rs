@@ -11,7 +11,7 @@ use keyturn_rotation::protocol::{Act, Step};
 use super::desired;
 use crate::objects::Notice;
 
-pub fn act_text(act: &Act) -> &'static str {
+pub(super) fn act_text(act: &Act) -> &'static str {
     match act {
         Act::Hold => "finalizer added",
         Act::AskPreflight => "preflight asked",
@@ -34,7 +34,7 @@ pub fn act_text(act: &Act) -> &'static str {
     }
 }
 
-pub fn rotation_of(act: &Act) -> Option<RotationId> {
+pub(super) fn rotation_of(act: &Act) -> Option<RotationId> {
     match act {
         Act::Record { id, .. }
         | Act::Create { id, .. }
@@ -74,7 +74,7 @@ fn of_end(id: RotationId, ended: &LastRotation, notice: &str) -> Notice {
 }
 
 /// Returns the Events for an act, after it is done.
-pub fn of_act(
+pub(super) fn of_act(
     object: &ManagedSecret,
     act: &Act,
     observed: &Observed,
@@ -151,7 +151,7 @@ pub fn of_act(
 
 /// Returns the Event for an object that is released unfinished. It says which versions are live, as far as the status
 /// knows.
-pub fn let_go(object: &ManagedSecret, folder: &str) -> Notice {
+pub(super) fn let_go(object: &ManagedSecret, folder: &str) -> Notice {
     let status = object.status.clone().unwrap_or_default();
     let published: Vec<String> =
         status.parameters.iter().map(|p| format!("{} version {}", p.path, p.version)).collect();
@@ -180,7 +180,7 @@ pub fn let_go(object: &ManagedSecret, folder: &str) -> Notice {
 
 /// Returns the Event for foreign versions that came during a rotation and were replaced by one of ours. Such a
 /// replacement is always reported.
-pub fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Option<Notice> {
+pub(super) fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Option<Notice> {
     let record = observed.records.get(&id)?;
     let replaced: Vec<String> = observed
         .parameters
@@ -215,7 +215,7 @@ pub fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Opt
 
 /// Returns the Events for new versions by somebody else that a person could misjudge: those with the published value,
 /// which are taken over, and those with a forged stamp.
-pub fn of_new_versions(before: &[PublishedParameter], observed: &Observed) -> Vec<Notice> {
+pub(super) fn of_new_versions(before: &[PublishedParameter], observed: &Observed) -> Vec<Notice> {
     let told = observed.parameters.iter().filter_map(|parameter| {
         let latest = parameter.latest()?;
         let number = latest.version.number;
@@ -241,7 +241,10 @@ pub fn of_new_versions(before: &[PublishedParameter], observed: &Observed) -> Ve
 
 /// Returns the Event for an old credential that cannot be retired. It is a Warning: the credential still works, and
 /// somebody may have it.
-pub fn of_failed_retirement(before: Option<&FailureStatus>, after: Option<&FailureStatus>) -> Option<Notice> {
+pub(super) fn of_failed_retirement(
+    before: Option<&FailureStatus>,
+    after: Option<&FailureStatus>,
+) -> Option<Notice> {
     let of_retire = |failure: &&FailureStatus| failure.step == Step::Retire.name();
     let failure = after.filter(of_retire)?;
     let told = before.filter(of_retire).is_some_and(|before| before.reason == failure.reason);
@@ -254,12 +257,12 @@ pub fn of_failed_retirement(before: Option<&FailureStatus>, after: Option<&Failu
 }
 
 /// True for a deployment that is under way or still to come: the condition is False, but that is no news.
-pub fn is_routine(condition: &Condition) -> bool {
+pub(super) fn is_routine(condition: &Condition) -> bool {
     condition.type_ == conditions::DEPLOYED && matches!(condition.reason.as_str(), "Deploying" | "Missing")
 }
 
 /// Returns the Events for conditions that have changed.
-pub fn of_transition(before: &[Condition], after: &[Condition]) -> Vec<Notice> {
+pub(super) fn of_transition(before: &[Condition], after: &[Condition]) -> Vec<Notice> {
     const WATCHED: [(&str, &str, &str); 6] = [
         (conditions::COMPROMISED, "True", "Compromised"),
         (conditions::STALLED, "True", "Stalled"),

@@ -22,7 +22,7 @@ use crate::parameter_store::{FolderEntry, Kept, ParameterStore, StoreError};
 use crate::ports::Glimpse;
 
 #[derive(Debug, thiserror::Error)]
-pub enum ObserveError {
+pub(super) enum ObserveError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -30,7 +30,7 @@ pub enum ObserveError {
 }
 
 /// Names and paths of one secret in Parameter Store.
-pub struct Place<'a> {
+pub(super) struct Place<'a> {
     pub owner: &'a str,
     pub staging: &'a str,
     pub namespace: &'a str,
@@ -39,13 +39,16 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
-    pub fn folder(&self) -> String {
+    pub(super) fn folder(&self) -> String {
         records::folder(self.staging, self.namespace, self.name)
     }
 }
 
 /// Does a full read of Parameter Store: the open records, and the history of each parameter.
-pub async fn look_closely(store: &dyn ParameterStore, place: &Place<'_>) -> Result<Observed, ObserveError> {
+pub(super) async fn look_closely(
+    store: &dyn ParameterStore,
+    place: &Place<'_>,
+) -> Result<Observed, ObserveError> {
     let mut observed = Observed::default();
     for FolderEntry { path, modified, value } in store.read_folder(&place.folder()).await? {
         match records::parse_path(place.staging, &path) {
@@ -122,7 +125,7 @@ pub(super) async fn readable(
 }
 
 /// Returns the number of keys in the published ring; `None` where nothing is published.
-pub async fn published_keys(
+pub(super) async fn published_keys(
     store: &dyn ParameterStore,
     object: &ManagedSecret,
     observed: &Observed,
@@ -158,7 +161,7 @@ async fn mismatched(store: &dyn ParameterStore, observed: &Observed) -> Result<B
 ///
 /// With an open record, the inventory shows if the evidence of the last full read is still valid. Records and versions are
 /// immutable, so it is valid as long as the same ones exist.
-pub fn at_a_glance(
+pub(super) fn at_a_glance(
     object: &ManagedSecret,
     place: &Place<'_>,
     glimpse: Glimpse,
@@ -229,7 +232,7 @@ fn is_of_other_owner(object: &ManagedSecret) -> bool {
 
 /// Memory of the passes over one secret, for the next pass.
 #[derive(Debug)]
-pub struct Remembered {
+pub(super) struct Remembered {
     /// UID of the object: another object of the same name must not use this memory.
     pub uid: Option<String>,
     /// Evidence of the last full read.
@@ -247,7 +250,7 @@ pub struct Remembered {
 
 impl Remembered {
     /// Makes the memory of a pass whose results the status does not report yet.
-    pub fn untold(
+    pub(super) fn untold(
         object: &ManagedSecret,
         observed: Option<Observed>,
         progress: &Progress,
@@ -263,7 +266,7 @@ impl Remembered {
 
     /// Hands results that could not be written to the status on to the next pass. `last` is the last rotation that the status
     /// reports.
-    pub fn go_on(&self, progress: &mut Progress, last: Option<&LastRotation>) {
+    pub(super) fn go_on(&self, progress: &mut Progress, last: Option<&LastRotation>) {
         progress.login = self.login.clone();
         progress.untold = self.ended_since(last);
     }
@@ -275,7 +278,7 @@ impl Remembered {
     }
 
     /// Returns the remembered evidence about these parameters, for a pass that could not read anything itself.
-    pub fn of(self, place: &Place<'_>, progress: &mut Progress) -> Option<Observed> {
+    pub(super) fn of(self, place: &Place<'_>, progress: &mut Progress) -> Option<Observed> {
         let observed = self.observed.filter(|observed| is_about(observed, place))?;
         progress.read_at = Some(self.at);
         Some(observed)
@@ -298,7 +301,7 @@ impl Remembered {
 
 /// Keeps the results of a pass for the next one. Results that come from a listing only are kept until the status reports
 /// them.
-pub fn keep(remembered: &mut Option<Remembered>, latest: Remembered, is_listed: bool) {
+pub(super) fn keep(remembered: &mut Option<Remembered>, latest: Remembered, is_listed: bool) {
     if latest.observed.is_some() {
         *remembered = Some(latest).filter(|latest| !latest.told || !is_listed);
     } else if !latest.told {
@@ -340,7 +343,7 @@ fn still_holds(observed: &Observed, place: &Place<'_>, glimpse: &Glimpse) -> boo
 }
 
 /// Returns the names of the hosts that count for a secret: first those of the spec, then those that only a record names.
-pub fn host_names(object: &ManagedSecret, records: &BTreeMap<RotationId, Record>) -> Vec<String> {
+pub(super) fn host_names(object: &ManagedSecret, records: &BTreeMap<RotationId, Record>) -> Vec<String> {
     let mut names: Vec<String> = object.spec.hosts.iter().map(|h| h.name.clone()).collect();
     for name in records.values().flat_map(|record| &record.hosts) {
         if !names.contains(name) {
@@ -351,7 +354,7 @@ pub fn host_names(object: &ManagedSecret, records: &BTreeMap<RotationId, Record>
 }
 
 /// Returns the evidence from the DockerHosts of these names about the paths of the secret.
-pub fn host_evidence(
+pub(super) fn host_evidence(
     object: &ManagedSecret,
     names: &[String],
     hosts: &Hosts,

@@ -16,7 +16,7 @@ use crate::target::{Answer, Login, Target};
 
 /// Ids of the pairs that a rotation replaces.
 #[derive(Debug, Default)]
-pub struct InUse {
+pub(super) struct InUse {
     /// The newest pair that the target accepts or that keyturn has published.
     pub replaces: Option<String>,
     /// Every pair that the target has accepted.
@@ -87,7 +87,7 @@ async fn pair_of(
 /// Finds the pair that is in use. The search goes from the latest version down to keyturn's newest one, or to the first
 /// working pair that was there before keyturn. With `all` it finds every working pair that somebody else has put, however
 /// old, since an incident must leave none of them.
-pub async fn in_use(
+pub(super) async fn in_use(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
     target: &dyn Target,
@@ -129,7 +129,7 @@ pub async fn in_use(
 }
 
 /// Returns the pairs with these ids that were published up to the versions `base`.
-pub async fn of_ids(
+pub(super) async fn of_ids(
     ids: &BTreeSet<&String>,
     object: &ManagedSecret,
     store: &dyn ParameterStore,

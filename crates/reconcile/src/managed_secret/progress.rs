@@ -17,7 +17,7 @@ const SHOWN_CLIENTS: usize = 3;
 
 /// An obstacle that keeps a pass from following the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blocked {
+pub(super) struct Blocked {
     pub reason: String,
     pub message: String,
     /// True when only a person can remove it.
@@ -29,7 +29,7 @@ pub struct Blocked {
 /// State of a published login, and the versions that were published then. A later read may lag and show an earlier version,
 /// about which this says nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Login {
+pub(super) struct Login {
     /// True when the login does not work any more.
     pub is_dead: bool,
     /// Path, number and time of each version: what identifies a value.
@@ -37,7 +37,7 @@ pub struct Login {
 }
 
 impl Login {
-    pub fn seen(is_dead: bool, observed: &Observed) -> Self {
+    pub(super) fn seen(is_dead: bool, observed: &Observed) -> Self {
         let latest = observed.parameters.iter().filter_map(|p| p.latest().map(|seen| (p, seen)));
         let versions =
             latest.map(|(p, seen)| (p.path.clone(), seen.version.number, to_kubernetes(seen.published_at())));
@@ -50,14 +50,14 @@ impl Login {
     }
 
     /// True when these are the versions that were published then.
-    pub fn is_of(&self, published: &[PublishedParameter]) -> bool {
+    pub(super) fn is_of(&self, published: &[PublishedParameter]) -> bool {
         *self == Self::told(self.is_dead, published)
     }
 }
 
 /// Results of one pass.
 #[derive(Clone, Debug, Default)]
-pub struct Progress {
+pub(super) struct Progress {
     /// The protocol's last answer; `None` where it could not be asked.
     pub next: Option<Next>,
     pub blocked: Option<Blocked>,
@@ -84,12 +84,12 @@ pub struct Progress {
 }
 
 /// Reason of Ready where the published login was replaced by one that is not published yet.
-pub const LOGIN_REPLACED: &str = "LoginReplaced";
+pub(super) const LOGIN_REPLACED: &str = "LoginReplaced";
 /// Reason of Ready where it is not known yet if the published login was replaced.
-pub const LOGIN_UNSEEN: &str = "LoginUnseen";
+pub(super) const LOGIN_UNSEEN: &str = "LoginUnseen";
 
 impl Progress {
-    pub fn step(&self) -> Option<Step> {
+    pub(super) fn step(&self) -> Option<Step> {
         match self.next {
             Some(Next::Wait { step, .. } | Next::Act { step, .. }) => Some(step),
             _ => None,
@@ -97,7 +97,7 @@ impl Progress {
     }
 
     /// Describes for a person, in one sentence, what is going on; empty where nothing is.
-    pub fn message(&self) -> String {
+    pub(super) fn message(&self) -> String {
         if let Some(would) = &self.observed_only {
             return would.clone();
         }
@@ -121,7 +121,7 @@ impl Progress {
     }
 
     /// Returns reason and message of the Stalled condition, where it holds.
-    pub fn stalled(&self) -> Option<(String, String)> {
+    pub(super) fn stalled(&self) -> Option<(String, String)> {
         if let Some(blocked) = self.blocked.as_ref().filter(|b| b.permanent) {
             return Some((blocked.reason.clone(), blocked.message.clone()));
         }
@@ -226,7 +226,7 @@ fn sessions_unseen(username: &str, lacking: Lacking) -> String {
 impl Progress {
     /// Restores the progress from the status. The backoff of a failure survives a restart, and ends with an edit or a new
     /// request. A backoff that ends after `longest` is ignored: it was set by a clock that has been corrected since.
-    pub fn resume(
+    pub(super) fn resume(
         object: &ManagedSecret,
         reported_at: Option<DateTime<Utc>>,
         longest: DateTime<Utc>,
@@ -261,23 +261,23 @@ impl Progress {
     }
 
     /// True when the backoff of this step has not passed.
-    pub fn backs_off_from(&self, step: &str, now: DateTime<Utc>) -> bool {
+    pub(super) fn backs_off_from(&self, step: &str, now: DateTime<Utc>) -> bool {
         self.backs_off(now) && self.failure.as_ref().is_some_and(|f| f.step == step)
     }
 
     /// True when the last failure was in this step.
-    pub fn failed_at(&self, step: Step) -> bool {
+    pub(super) fn failed_at(&self, step: Step) -> bool {
         self.failure.as_ref().is_some_and(|failure| failure.step == step.name())
     }
 
     /// True when the last failure was in this step, and a retry of the same cannot succeed.
-    pub fn refused_for_good(&self, step: Step) -> bool {
+    pub(super) fn refused_for_good(&self, step: Step) -> bool {
         self.failed_at(step) && self.failure.as_ref().is_some_and(|failure| failure.permanent)
     }
 
     /// True when this step has to wait for the backoff of the last failure. In an incident the backoff of a revocation does
     /// not delay the other steps, and theirs does not delay a revocation.
-    pub fn puts_off(&self, step: Step, now: DateTime<Utc>) -> bool {
+    pub(super) fn puts_off(&self, step: Step, now: DateTime<Utc>) -> bool {
         let apart = self.failed_at(Step::Retire) != (step == Step::Retire);
         // Hosts have no working password until the role has its published password again.
         let taken_back = step == Step::Abort && self.refused_for_good(Step::Promote);
@@ -285,14 +285,14 @@ impl Progress {
     }
 
     /// True when the backoff of the last failure has not passed.
-    pub fn backs_off(&self, now: DateTime<Utc>) -> bool {
+    pub(super) fn backs_off(&self, now: DateTime<Utc>) -> bool {
         self.failure.as_ref().is_some_and(|f| from_kubernetes(&f.next_attempt_time) > now)
     }
 }
 
 impl Blocked {
     /// Makes an obstacle of the failure whose backoff has not passed.
-    pub fn again(failure: &FailureStatus) -> Self {
+    pub(super) fn again(failure: &FailureStatus) -> Self {
         Self {
             reason: failure.reason.clone(),
             message: failure.message.clone(),

@@ -39,7 +39,7 @@ const MAX_STATEMENT: usize = 512;
 
 /// Renders the status. Where `observed` is `None`, the evidence could not be read, and everything that depends on it stays
 /// as it was.
-pub fn render(
+pub(super) fn render(
     object: &ManagedSecret,
     desired: &Desired<'_>,
     observed: Option<&Observed>,
@@ -202,7 +202,7 @@ fn step(desired: &Desired<'_>, observed: &Observed, record: &Record, progress: &
 
 /// True when the status reports how the rotation ended that has this id and began at this time. The time counts too, since
 /// an id is used again where no published version shows the earlier rotation.
-pub fn is_told(status: &ManagedSecretStatus, id: i64, begun: &Time) -> bool {
+pub(super) fn is_told(status: &ManagedSecretStatus, id: i64, begun: &Time) -> bool {
     let since = |ended: &LastRotation| ended.finished_at.as_ref().is_none_or(|at| at >= begun);
     status.history.iter().any(|ended| ended.id == Some(id) && since(ended))
 }
@@ -364,7 +364,7 @@ fn shown(statements: &[String]) -> Vec<String> {
 }
 
 /// Returns the number of seconds in which the hosts had no working password, where a role was changed in place.
-pub fn window_seconds(
+pub(super) fn window_seconds(
     object: &ManagedSecret,
     observed: &Observed,
     record: &Record,
@@ -471,7 +471,7 @@ fn answer_request(
 }
 
 /// Returns how the rotation of a record ended, for status and Event.
-pub fn ended(record: &Record, superseded: bool, now: DateTime<Utc>) -> LastRotation {
+pub(super) fn ended(record: &Record, superseded: bool, now: DateTime<Utc>) -> LastRotation {
     let result = match record.trigger {
         _ if superseded => "Aborted",
         Trigger::RollBack => "RolledBack",

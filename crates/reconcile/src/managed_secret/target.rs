@@ -28,7 +28,7 @@ impl From<&TargetError> for TargetProblem {
 }
 
 /// Asks the target of a secret for its evidence. `observed` is the evidence of a full read of Parameter Store just before.
-pub async fn look(
+pub(super) async fn look(
     target: Result<&dyn Target, &TargetError>,
     object: &ManagedSecret,
     store: &dyn ParameterStore,
@@ -120,7 +120,7 @@ async fn look_as_itself(
 }
 
 /// True when only the role itself can change its password, since there is no administrator.
-pub fn changes_itself(object: &ManagedSecret) -> bool {
+pub(super) fn changes_itself(object: &ManagedSecret) -> bool {
     let postgres = object.spec.generate.postgres.as_ref();
     postgres.is_some_and(|spec| spec.admin_secret_ref.is_none() && spec.admin_parameter.is_none())
 }
@@ -230,7 +230,7 @@ fn is_to_be_replaced(object: &ManagedSecret, login: &Login) -> bool {
 }
 
 /// Tries a login and returns the target's answer.
-pub async fn acceptance(target: &dyn Target, login: &Login) -> Acceptance {
+pub(super) async fn acceptance(target: &dyn Target, login: &Login) -> Acceptance {
     match target.try_login(login).await {
         Ok(Answer::Accepted) => Acceptance::Accepted,
         Ok(Answer::Refused(error)) => Acceptance::Refused((&error).into()),
@@ -249,12 +249,12 @@ async fn published_acceptance(
     }
 }
 
-pub fn login_of(credential: &Credential) -> Login {
+pub(super) fn login_of(credential: &Credential) -> Login {
     Login { username: credential.username.clone(), password: credential.password.duplicate() }
 }
 
 /// Reads the login that is published now, or by these versions. `None` where the texts hold no login of this source.
-pub async fn published_login(
+pub(super) async fn published_login(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
     observed: &Observed,
@@ -290,7 +290,7 @@ fn usernames(postgres: &PostgresSpec) -> Vec<&str> {
 /// can: then somebody has brought back the version of an earlier rotation, which hosts no longer use. Only the server can
 /// show that. So where somebody has written the parameter and the server does not show its roles, the server's problem is
 /// returned.
-pub fn username_in_use(
+pub(super) fn username_in_use(
     postgres: &PostgresSpec,
     published: Option<String>,
     observed: &Observed,
@@ -310,7 +310,7 @@ pub fn username_in_use(
 }
 
 /// Returns the username that a new rotation gives a password to, from the one that is in use.
-pub fn next_username(postgres: &PostgresSpec, in_use: Option<&str>) -> Option<String> {
+pub(super) fn next_username(postgres: &PostgresSpec, in_use: Option<&str>) -> Option<String> {
     if let Some(single) = &postgres.single_role {
         return Some(single.name.clone());
     }
@@ -319,7 +319,7 @@ pub fn next_username(postgres: &PostgresSpec, in_use: Option<&str>) -> Option<St
 }
 
 /// Returns the logins that the role may have at the moment, likeliest first: published, recorded, published before.
-pub async fn own_logins(
+pub(super) async fn own_logins(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
     observed: &Observed,
@@ -354,7 +354,7 @@ pub async fn own_logins(
 }
 
 /// Returns the problem of a published text that holds no login of this source.
-pub fn unreadable(object: &ManagedSecret) -> TargetProblem {
+pub(super) fn unreadable(object: &ManagedSecret) -> TargetProblem {
     if object.spec.generate.cloudflare_r2.is_some() {
         return TargetProblem {
             reason: "PublishedLoginUnreadable".to_owned(),

@@ -8,7 +8,11 @@ use keyturn_api::secret_incident::SecretIncidentStatus;
 use crate::notification::{self, News, Trouble, Watched, turns};
 
 /// Returns the news between two statuses of one incident: it was opened, contained or held up.
-pub fn news(before: &SecretIncidentStatus, after: &SecretIncidentStatus, now: DateTime<Utc>) -> Vec<News> {
+pub(super) fn news(
+    before: &SecretIncidentStatus,
+    after: &SecretIncidentStatus,
+    now: DateTime<Utc>,
+) -> Vec<News> {
     let message = |kind| c::find(&after.conditions, kind).map(|c| c.message.clone()).unwrap_or_default();
     let mut news = Vec::new();
     // An incident is opened once and contained once, so these keys are fixed: after a lost status the news

@@ -7,7 +7,7 @@ use crate::objects::Notice;
 
 /// Returns Events for conditions that have changed: opened, stalled, contained, and the end of the CloudTrail search
 /// and of the collection of log lines.
-pub fn of_transition(before: &[Condition], incident: &SecretIncident) -> Vec<Notice> {
+pub(super) fn of_transition(before: &[Condition], incident: &SecretIncident) -> Vec<Notice> {
     let after = incident.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let turned = |kind: &str, status: &str| {
         let now = conditions::find(after, kind).filter(|c| c.status == status)?;

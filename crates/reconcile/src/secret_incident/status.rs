@@ -20,12 +20,12 @@ const MAX_TIMELINE: usize = 200;
 /// Maximum number of secrets that a message names.
 const NAMED: usize = 5;
 
-pub const CONTAINED: &str = "Contained";
+pub(super) const CONTAINED: &str = "Contained";
 const STALLED: &str = "Stalled";
 const MISSING: &str = "Missing";
 
 /// Renders everything except the CloudTrail search, which is kept as it is.
-pub fn render(
+pub(super) fn render(
     incident: &SecretIncident,
     concerned: &[&ManagedSecret],
     now: DateTime<Utc>,
@@ -179,7 +179,7 @@ fn state(
 }
 
 /// Formats a span of time, as `4m12s`, `1h03m` or `2d04h`.
-pub fn span(delta: TimeDelta) -> String {
+pub(super) fn span(delta: TimeDelta) -> String {
     let seconds = delta.num_seconds().max(0);
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours) {

@@ -15,7 +15,7 @@ use crate::world::{Planted, State};
 
 /// A predictable generator of numbers (SplitMix64).
 #[derive(Clone)]
-pub struct Numbers(pub u64);
+pub(crate) struct Numbers(pub u64);
 
 impl Numbers {
     fn next(&mut self) -> u64 {
@@ -26,12 +26,12 @@ impl Numbers {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % u64::try_from(end).unwrap()).unwrap()
     }
 
     /// Returns true once in this many times, on average.
-    pub fn once_in(&mut self, times: usize) -> bool {
+    pub(crate) fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
@@ -110,7 +110,7 @@ fn full() -> Grant {
 
 /// Returns grants of everything in the worlds, wider than anybody would grant: they show what is found without
 /// any guard.
-pub fn everything() -> Vec<Grant> {
+pub(crate) fn everything() -> Vec<Grant> {
     let mut all = full();
     let folders = ["/shop/", "/other/", "/Shop/", "/keyturn/", "/shop/pr\u{43e}d/"];
     let singles = ["/TOKEN"];
@@ -341,7 +341,7 @@ fn written_host(host: &Host) -> DockerHost {
 }
 
 /// Returns a world with one or two secrets, published or not, some of which are due, and a host.
-pub fn world(seed: u64, planted: Planted) -> State {
+pub(crate) fn world(seed: u64, planted: Planted) -> State {
     let mut numbers = Numbers(seed);
     let mut state = State::new(numbers.clone(), planted);
     state.grants = Arc::new(grants(&mut numbers));
@@ -396,7 +396,7 @@ fn publish(state: &mut State, secret: &Secret, numbers: &mut Numbers) {
 }
 
 /// Makes the edit of a person between two steps.
-pub fn edit(state: &mut State) {
+pub(crate) fn edit(state: &mut State) {
     let mut numbers = state.numbers.clone();
     match numbers.below(12) {
         0..=4 => {

@@ -3,21 +3,21 @@
 
 use serde_json::{Value, json};
 
-pub const NAMESPACE: &str = "shop";
-pub const HOME: &str = "us-east-1";
-pub const STAGING: &str = "/keyturn/sim";
+pub(crate) const NAMESPACE: &str = "shop";
+pub(crate) const HOME: &str = "us-east-1";
+pub(crate) const STAGING: &str = "/keyturn/sim";
 const DEFAULT_KEY: &str = "alias/aws/ssm";
 
 /// The rights of an object or namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub(crate) enum Level {
     Nothing,
     Look,
     Change,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     Rotate,
     Observe,
     /// A word that this version of keyturn does not know.
@@ -25,7 +25,7 @@ pub enum Mode {
 }
 
 #[derive(Clone, Debug)]
-pub struct Grant {
+pub(crate) struct Grant {
     /// The namespaces; `None` if this is not a list of names.
     pub namespaces: Option<Vec<&'static str>>,
     pub mode: Mode,
@@ -37,7 +37,7 @@ pub struct Grant {
 }
 
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// A folder if it ends in `/`, otherwise a single parameter.
     pub place: &'static str,
     pub regions: Vec<&'static str>,
@@ -46,27 +46,27 @@ pub struct Entry {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     pub name: &'static str,
     pub port: u16,
 }
 
 #[derive(Clone, Debug)]
-pub struct Server {
+pub(crate) struct Server {
     pub place: Place,
     pub roles: Vec<&'static str>,
     pub probes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     Direct(Endpoint),
     /// Name of the DockerHost, and the port there.
     Via(&'static str, u16),
 }
 
 #[derive(Clone, Debug)]
-pub struct Secret {
+pub(crate) struct Secret {
     pub name: &'static str,
     pub region: Option<&'static str>,
     pub key: Option<&'static str>,
@@ -78,7 +78,7 @@ pub struct Secret {
 }
 
 #[derive(Clone, Debug)]
-pub enum Source {
+pub(crate) enum Source {
     Hex,
     Fernet,
     Postgres(Database),
@@ -86,7 +86,7 @@ pub enum Source {
 }
 
 #[derive(Clone, Debug)]
-pub struct Database {
+pub(crate) struct Database {
     pub place: Place,
     /// One role, or two with their owner.
     pub roles: Vec<&'static str>,
@@ -96,18 +96,18 @@ pub struct Database {
 }
 
 #[derive(Clone, Debug)]
-pub struct Host {
+pub(crate) struct Host {
     pub name: &'static str,
     pub endpoint: Endpoint,
     pub jump: Option<Endpoint>,
 }
 
 impl Secret {
-    pub fn region(&self) -> &'static str {
+    pub(crate) fn region(&self) -> &'static str {
         self.region.unwrap_or(HOME)
     }
 
-    pub fn way(&self) -> Option<&'static str> {
+    pub(crate) fn way(&self) -> Option<&'static str> {
         match &self.source {
             Source::Postgres(Database { place: Place::Via(host, _), .. }) => Some(host),
             _ => None,
@@ -129,7 +129,7 @@ impl Grant {
         self.namespaces.as_ref().is_none_or(|names| names.contains(&NAMESPACE))
     }
 
-    pub fn written(&self, number: usize) -> Value {
+    pub(crate) fn written(&self, number: usize) -> Value {
         let parameters: Vec<Value> = self.parameters.iter().map(Entry::written).collect();
         let hosts: Vec<Value> = self.hosts.iter().map(|e| json!({"host": e.name, "port": e.port})).collect();
         let servers: Vec<Value> = self.servers.iter().map(Server::written).collect();
@@ -205,7 +205,7 @@ fn is_bare(template: &str) -> bool {
     marked.chars().all(|c| c == '\u{1}')
 }
 
-pub type Grants = [Grant];
+pub(crate) type Grants = [Grant];
 
 fn ours(grants: &Grants) -> impl Iterator<Item = &Grant> {
     grants.iter().filter(|grant| grant.is_live() && grant.is_readable() && grant.may_be_ours())
@@ -222,7 +222,7 @@ fn level(grants: &Grants, allows: impl Fn(&Grant) -> bool, is_about: impl Fn(&Gr
     if is_stopped { Level::Look } else { Level::Change }
 }
 
-pub fn parameter(
+pub(crate) fn parameter(
     grants: &Grants,
     path: &str,
     region: &str,
@@ -255,7 +255,7 @@ pub fn parameter(
     level(grants, allows, is_about)
 }
 
-pub fn host(grants: &Grants, host: &Host) -> Level {
+pub(crate) fn host(grants: &Grants, host: &Host) -> Level {
     let endpoints = [Some(host.endpoint), host.jump];
     let endpoints = endpoints.into_iter().flatten();
     let of = |endpoint: Endpoint| {
@@ -291,7 +291,7 @@ fn database(grants: &Grants, wanted: &Database) -> Level {
 }
 
 /// Returns the rights of an object; `way` is the host that it connects through.
-pub fn secret(grants: &Grants, secret: &Secret, way: Option<&Host>) -> Level {
+pub(crate) fn secret(grants: &Grants, secret: &Secret, way: Option<&Host>) -> Level {
     let mut levels: Vec<Level> = Vec::new();
     for (path, template) in &secret.parameters {
         levels.push(parameter(grants, path, secret.region(), secret.key, *template));
@@ -313,7 +313,7 @@ pub fn secret(grants: &Grants, secret: &Secret, way: Option<&Host>) -> Level {
 }
 
 /// True if a client for the region may be created.
-pub fn region(grants: &Grants, region: &str) -> bool {
+pub(crate) fn region(grants: &Grants, region: &str) -> bool {
     let names = |grant: &Grant| grant.parameters.iter().any(|entry| entry.regions.contains(&region));
     region == HOME || ours(grants).any(names)
 }

@@ -35,7 +35,7 @@ use crate::rules::{self, Grant, Host, Level, NAMESPACE, STAGING, Secret};
 
 /// A fault between the grants and the reconcilers, which the rules must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Planted {
+pub(crate) enum Planted {
     Nothing,
     /// No port is guarded: the reconcilers receive grants of everything.
     Unguarded,
@@ -52,18 +52,18 @@ struct Reading {
     used: bool,
 }
 
-pub struct Stored {
+pub(crate) struct Stored {
     value: String,
     version: Version,
 }
 
-pub struct Job {
+pub(crate) struct Job {
     host: String,
     listed: DeployJob,
     created: DateTime<Utc>,
 }
 
-pub struct State {
+pub(crate) struct State {
     pub now: DateTime<Utc>,
     pub numbers: Numbers,
     pub planted: Planted,
@@ -93,7 +93,7 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(numbers: Numbers, planted: Planted) -> Self {
+    pub(crate) fn new(numbers: Numbers, planted: Planted) -> Self {
         Self {
             now: DateTime::from_timestamp(1_772_323_200, 0).unwrap(),
             numbers,
@@ -122,7 +122,7 @@ impl State {
         }
     }
 
-    pub fn begin_pass(&mut self, subject: &'static str) {
+    pub(crate) fn begin_pass(&mut self, subject: &'static str) {
         self.subject = subject;
         self.calls_of_pass = 0;
         self.readings.clear();
@@ -132,7 +132,7 @@ impl State {
         self.has_issued = false;
     }
 
-    pub fn put(&mut self, region: &str, path: &str, value: &str, text: &str) {
+    pub(crate) fn put(&mut self, region: &str, path: &str, value: &str, text: &str) {
         let now = self.now;
         let versions = self.content.entry((region.to_owned(), path.to_owned())).or_default();
         let number = versions.last().map_or(0, |last| last.version.number) + 1;
@@ -141,7 +141,7 @@ impl State {
     }
 
     /// Ends every Job successfully, with all its parameters proven.
-    pub fn end_jobs(&mut self) {
+    pub(crate) fn end_jobs(&mut self) {
         for job in &mut self.jobs {
             if !matches!(job.listed.state, JobState::Running { .. }) {
                 continue;
@@ -240,10 +240,10 @@ impl State {
 }
 
 #[derive(Clone)]
-pub struct World(pub Arc<Mutex<State>>);
+pub(crate) struct World(pub Arc<Mutex<State>>);
 
 impl World {
-    pub fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
     }
 }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::world::{NAMESPACE, Planted, REGIONS, World, name, place};
 
-pub struct Cluster {
+pub(crate) struct Cluster {
     pub secrets: HashMap<String, ManagedSecret>,
     pub grants: Arc<Grants>,
     /// The names of the objects by claim. Specs never change here.
@@ -59,7 +59,7 @@ fn secrets(size: usize, at: DateTime<Utc>) -> HashMap<String, ManagedSecret> {
 
 impl Cluster {
     /// Creates `size` ManagedSecrets that were applied an hour ago, and the same number of every other kind as always.
-    pub fn of(size: usize, now: DateTime<Utc>) -> Self {
+    pub(crate) fn of(size: usize, now: DateTime<Utc>) -> Self {
         let at = now - TimeDelta::hours(1);
         let secrets = secrets(size, at);
         let mut claimants: HashMap<Claim, Vec<String>> = HashMap::new();
@@ -89,7 +89,7 @@ impl Cluster {
     }
 
     /// Sets the annotation as a person does.
-    pub fn request(&mut self, name: &str) {
+    pub(crate) fn request(&mut self, name: &str) {
         let secret = self.secrets.get_mut(name).expect("it was applied");
         let annotations = secret.metadata.annotations.get_or_insert_default();
         annotations.insert(ROTATE_REQUESTED_AT.to_owned(), "now".to_owned());

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use keyturn_reconcile::ports::Requeue;
 
-pub type Counts = BTreeMap<&'static str, usize>;
+pub(crate) type Counts = BTreeMap<&'static str, usize>;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Requests to SSM by operation. Each page of a listing counts as one.
     pub ssm: Counts,
     /// Requests to the API server. An answer from a cache does not count.
@@ -17,20 +17,20 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn asks_ssm(&mut self, operation: &'static str, requests: usize) {
+    pub(crate) fn asks_ssm(&mut self, operation: &'static str, requests: usize) {
         add(&mut self.ssm, operation, requests);
     }
 
-    pub fn asks_api(&mut self, what: &'static str) {
+    pub(crate) fn asks_api(&mut self, what: &'static str) {
         add(&mut self.api, what, 1);
     }
 
-    pub fn gives(&mut self, what: &'static str, number: usize) {
+    pub(crate) fn gives(&mut self, what: &'static str, number: usize) {
         add(&mut self.given, what, number);
     }
 
     /// Returns the sum of both.
-    pub fn and(&self, other: &Self) -> Self {
+    pub(crate) fn and(&self, other: &Self) -> Self {
         let mut sum = self.clone();
         other.ssm.iter().for_each(|(what, number)| add(&mut sum.ssm, what, *number));
         other.api.iter().for_each(|(what, number)| add(&mut sum.api, what, *number));
@@ -49,7 +49,7 @@ fn add(counts: &mut Counts, what: &'static str, number: usize) {
 /// The cost of one pass, and the time until the next one: an object that is reconciled twice as often costs twice as
 /// much.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cost {
+pub(crate) struct Cost {
     pub tally: Tally,
     pub again: Requeue,
 }

@@ -15,7 +15,7 @@ const A_WHILE: TimeDelta = TimeDelta::minutes(1);
 
 /// The cost of a pass of each kind.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Passes {
+pub(crate) struct Passes {
     /// The first pass over an object whose value existed before.
     pub first: Cost,
     /// A later pass over the same object, with nothing to do.
@@ -28,7 +28,7 @@ pub struct Passes {
     pub rested: Cost,
 }
 
-pub struct Measured {
+pub(crate) struct Measured {
     pub size: usize,
     pub rotations: usize,
     pub passes: Passes,
@@ -36,7 +36,7 @@ pub struct Measured {
     pub listings: [Tally; 3],
 }
 
-pub fn measure(size: usize, planted: Planted) -> Measured {
+pub(crate) fn measure(size: usize, planted: Planted) -> Measured {
     let world = World::new(size, planted);
     let controller = Controller::of(&world);
     let all: Vec<String> = (0..size).map(name).collect();

@@ -12,7 +12,7 @@ use crate::cost::Tally;
 use crate::world::{World, at_once, settings};
 
 /// A listing of every region.
-pub struct Round {
+pub(crate) struct Round {
     pub tally: Tally,
     /// The objects that are queued, since the listing differs for them from the previous one. The first listing is
     /// taken before any pass.
@@ -20,7 +20,7 @@ pub struct Round {
 }
 
 impl World {
-    pub fn list_every_region(&self) -> Round {
+    pub(crate) fn list_every_region(&self) -> Round {
         let (now, regions) = {
             let mut state = self.lock();
             state.tally = Tally::default();

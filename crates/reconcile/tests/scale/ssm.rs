@@ -19,7 +19,7 @@ use keyturn_secret_value::SecretValue;
 use crate::world::World;
 
 /// Most parameters per page, and most values of a filter, as the adapter requests them in `src/parameter_store/ssm.rs`.
-pub const PAGE: usize = 50;
+pub(crate) const PAGE: usize = 50;
 /// Interval between two listings, the default of the product.
 const INTERVAL: Duration = Duration::from_secs(300);
 
@@ -29,7 +29,7 @@ struct Stored {
 }
 
 #[derive(Default)]
-pub struct Region {
+pub(crate) struct Region {
     /// The versions by path, oldest first.
     content: BTreeMap<String, Vec<Stored>>,
     /// The last listing.
@@ -38,7 +38,7 @@ pub struct Region {
 
 impl Region {
     /// Writes one more version and returns its number.
-    pub fn put(
+    pub(crate) fn put(
         &mut self,
         path: &str,
         value: &str,

@@ -20,8 +20,8 @@ use crate::api_server::Cluster;
 use crate::cost::{Cost, Tally};
 use crate::ssm::Region;
 
-pub const NAMESPACE: &str = "shop";
-pub const REGIONS: [&str; 10] = [
+pub(crate) const NAMESPACE: &str = "shop";
+pub(crate) const REGIONS: [&str; 10] = [
     "ca-central-1",
     "eu-central-1",
     "eu-north-1",
@@ -38,13 +38,13 @@ const AGE: TimeDelta = TimeDelta::days(45);
 
 /// A fault between the reconciler and the world, which the counts must show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Planted {
+pub(crate) enum Planted {
     Nothing,
     /// A query for the rivals of an object returns all other objects.
     Scan,
 }
 
-pub struct State {
+pub(crate) struct State {
     pub now: DateTime<Utc>,
     pub planted: Planted,
     pub tally: Tally,
@@ -53,34 +53,34 @@ pub struct State {
 }
 
 impl State {
-    pub fn region(&mut self, name: &str) -> &mut Region {
+    pub(crate) fn region(&mut self, name: &str) -> &mut Region {
         self.regions.get_mut(name).expect("it is one of the ten")
     }
 }
 
 /// Returns the default settings of the product.
-pub fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings::new("scale", REGIONS[0])
 }
 
-pub fn name(number: usize) -> String {
+pub(crate) fn name(number: usize) -> String {
     format!("s{number:06}")
 }
 
 /// Returns region and path of an object's parameter. Two regions at a time have the same paths, like a primary region
 /// and its replacement, so every object has a rival that claims the same name in another place.
-pub fn place(number: usize) -> (&'static str, String) {
+pub(crate) fn place(number: usize) -> (&'static str, String) {
     let region = number % REGIONS.len();
     (REGIONS[region], format!("/shop/{}/{}", region / 2, number / REGIONS.len()))
 }
 
 #[derive(Clone)]
-pub struct World(Arc<Mutex<State>>);
+pub(crate) struct World(Arc<Mutex<State>>);
 
 impl World {
     /// Creates a world with `size` ManagedSecrets that no pass has seen yet, and their parameters, the same number in
     /// each region.
-    pub fn new(size: usize, planted: Planted) -> Self {
+    pub(crate) fn new(size: usize, planted: Planted) -> Self {
         assert!(size.is_multiple_of(REGIONS.len()), "a region has as many as any other");
         let now = DateTime::from_timestamp(1_772_323_200, 0).unwrap();
         let mut state = State {
@@ -96,11 +96,11 @@ impl World {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    pub fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
     }
 
-    pub fn wait(&self, time: TimeDelta) {
+    pub(crate) fn wait(&self, time: TimeDelta) {
         self.lock().now += time;
     }
 }
@@ -142,13 +142,13 @@ impl Random for Counted {
     }
 }
 
-pub struct Controller {
+pub(crate) struct Controller {
     world: World,
     secrets: ManagedSecrets,
 }
 
 impl Controller {
-    pub fn of(world: &World) -> Self {
+    pub(crate) fn of(world: &World) -> Self {
         let port = Arc::new(world.clone());
         let ports = Ports {
             clock: port.clone(),
@@ -163,7 +163,7 @@ impl Controller {
     }
 
     /// Runs one pass over each of them. All must cost the same.
-    pub fn passes(&self, names: &[String]) -> Cost {
+    pub(crate) fn passes(&self, names: &[String]) -> Cost {
         let mut of_each: Option<Cost> = None;
         for name in names {
             let cost = self.pass(name);
@@ -183,7 +183,7 @@ impl Controller {
 }
 
 /// Returns the result of a future whose ports all answer immediately.
-pub fn at_once<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn at_once<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => answer,

@@ -24,7 +24,7 @@ use crate::scenarios::Scenario;
 static MEMORY: Memory = Memory::new();
 
 /// The effects at which a run branches off, with the faults for each.
-pub struct Branches {
+pub(crate) struct Branches {
     faults: BTreeMap<usize, Vec<Fault>>,
     /// The reports for each fault, in the order in which they branched off.
     told: Vec<((usize, Fault), Vec<u8>)>,
@@ -35,7 +35,7 @@ pub struct Branches {
 impl Branches {
     /// Branches off right before an effect: returns once without a fault, and in a copy of this process with each of
     /// its faults.
-    pub fn branch_off(&mut self, effect: usize) -> Option<Fault> {
+    pub(crate) fn branch_off(&mut self, effect: usize) -> Option<Fault> {
         for fault in self.faults.remove(&effect).unwrap_or_default() {
             let (mut reader, writer) = std::io::pipe().expect("a pipe");
             // SAFETY: there is no other thread that could hold a lock.
@@ -63,7 +63,7 @@ impl Branches {
 
 /// Runs a scenario with this plan and, each in a separate run, one of these faults in addition. Returns the end without
 /// them, and the result of `tell` for each end.
-pub fn run_with_each<T: Serialize + DeserializeOwned>(
+pub(crate) fn run_with_each<T: Serialize + DeserializeOwned>(
     scenario: &Scenario,
     plan: &Plan,
     attention: Attention,
@@ -98,7 +98,7 @@ pub fn run_with_each<T: Serialize + DeserializeOwned>(
 }
 
 /// Runs the body of the test with this name in a separate process.
-pub fn alone(test: &str, body: impl FnOnce()) {
+pub(crate) fn alone(test: &str, body: impl FnOnce()) {
     const HERE: &str = "KEYTURN_SIMULATION_ALONE";
     if std::env::var_os(HERE).is_some() {
         return body();

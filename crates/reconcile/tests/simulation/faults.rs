@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The kind of a call. It decides which faults make sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Reading Parameter Store for a decision; the reads together count as one effect.
     Observe,
     /// Creating a record or an abort marker.
@@ -38,7 +38,7 @@ pub enum Kind {
 
 /// A fault. Each hits one effect: a call that changes the world outside, or the reads for a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The controller dies right before the effect.
     CrashBefore,
     /// The controller dies right after the effect, before the answer arrives.
@@ -85,7 +85,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 21] = [
+    pub(crate) const ALL: [Fault; 21] = [
         Fault::CrashBefore,
         Fault::CrashAfter,
         Fault::Refused,
@@ -110,7 +110,7 @@ impl Fault {
     ];
 
     /// True if the fault makes a difference for an effect of this kind.
-    pub fn concerns(self, kind: Kind) -> bool {
+    pub(crate) fn concerns(self, kind: Kind) -> bool {
         use Fault::*;
         match self {
             StaleReads | StaleListing | StaleHistories => kind == Kind::Observe,
@@ -132,22 +132,22 @@ impl Fault {
 
 /// Faults with the number of the effect that they hit, counted from 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan(pub Vec<(usize, Fault)>);
+pub(crate) struct Plan(pub Vec<(usize, Fault)>);
 
 impl Plan {
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self::default()
     }
 
-    pub fn single(at: usize, fault: Fault) -> Self {
+    pub(crate) fn single(at: usize, fault: Fault) -> Self {
         Self(vec![(at, fault)])
     }
 
-    pub fn pair(first: (usize, Fault), second: (usize, Fault)) -> Self {
+    pub(crate) fn pair(first: (usize, Fault), second: (usize, Fault)) -> Self {
         Self(vec![first, second])
     }
 
-    pub fn at(&self, effect: usize) -> Option<Fault> {
+    pub(crate) fn at(&self, effect: usize) -> Option<Fault> {
         self.0.iter().find(|(at, _)| *at == effect).map(|(_, fault)| *fault)
     }
 }

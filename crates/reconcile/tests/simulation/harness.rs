@@ -31,7 +31,7 @@ const QUIET: TimeDelta = TimeDelta::minutes(150);
 const LONGEST: TimeDelta = TimeDelta::hours(60);
 const MOST_PASSES: usize = 700;
 /// The wait before the first rotation of an adopted value.
-pub const FIRST_ROTATION_DELAY: TimeDelta = TimeDelta::minutes(2);
+pub(crate) const FIRST_ROTATION_DELAY: TimeDelta = TimeDelta::minutes(2);
 /// The longest wait for a person's decision. The waits grow up to this while nothing happens.
 const LONGEST_POLL: TimeDelta = TimeDelta::hours(1);
 /// An object that asks for a pass sooner than this, more than `MOST_HASTY_LOOKS` times in a row while nothing happens,
@@ -43,7 +43,7 @@ type Pass = Pin<Box<dyn Future<Output = Result<Requeue, ObjectError>>>>;
 
 /// The events that start the controller's passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attention {
+pub(crate) enum Attention {
     /// Watches report every change.
     Watches,
     /// Every event is missed: only the times at which passes ask to be run again count.
@@ -146,7 +146,7 @@ fn poll(pass: &mut Pass) -> Poll<Result<Requeue, ObjectError>> {
 }
 
 /// The end of a run.
-pub struct Ending {
+pub(crate) struct Ending {
     /// The kinds of the effects, in order.
     pub effects: Vec<Kind>,
     logged: Vec<Logged>,
@@ -163,7 +163,7 @@ pub struct Ending {
 
 impl Ending {
     /// Returns the faults that would make a difference at this effect of the run.
-    pub fn faults_at(&self, effect: usize) -> impl Iterator<Item = Fault> {
+    pub(crate) fn faults_at(&self, effect: usize) -> impl Iterator<Item = Fault> {
         let effect = &self.logged[effect];
         let (parameters, objects) = effect.reads_may_lag;
         let makes_a_difference = move |fault: &Fault| match fault {
@@ -193,12 +193,17 @@ struct Run {
 }
 
 /// Runs a scenario to its end.
-pub fn run(scenario: &Scenario, plan: &Plan, attention: Attention, sabotage: Option<Sabotage>) -> Ending {
+pub(crate) fn run(
+    scenario: &Scenario,
+    plan: &Plan,
+    attention: Attention,
+    sabotage: Option<Sabotage>,
+) -> Ending {
     Run::begin(scenario, attention, State::new(plan.clone(), sabotage)).finish()
 }
 
 /// Runs a scenario to its end, and each of its branches in a copy of this process.
-pub fn run_along(
+pub(crate) fn run_along(
     scenario: &Scenario,
     plan: &Plan,
     attention: Attention,

@@ -5,7 +5,7 @@ mod held;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use held::{host_status, script_runs};
+pub(crate) use held::{host_status, script_runs};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use keyturn_api::consent::{self, Purpose};
 use keyturn_api::grants::{self, Installation, Verdict};
@@ -30,10 +30,10 @@ use crate::world::ssm::{By, Stored};
 use crate::world::{At, CLUSTER, DELETION_BOUND, GRACE, KEY, NAMESPACE, REGION, STAGING, Sent, State};
 
 /// The run ends as the story says, and as the run without faults ended.
-pub const SAME_END: &str = "same end";
+pub(crate) const SAME_END: &str = "same end";
 
 /// The names of the invariants, with which every violation begins.
-pub const NAMES: [&str; 19] = [
+pub(crate) const NAMES: [&str; 19] = [
     // Every credential that is valid in a target can be read back from Parameter Store.
     "I1",
     // Every host's target accepts what the host runs. A single role has a window in which nothing else may be deployed.
@@ -76,14 +76,14 @@ pub const NAMES: [&str; 19] = [
 ];
 
 /// Returns the name of the check that a violation names.
-pub fn check_of(violation: &str) -> &'static str {
+pub(crate) fn check_of(violation: &str) -> &'static str {
     let named = NAMES.into_iter().find(|name| violation.starts_with(&format!("{name}: ")));
     named.unwrap_or_else(|| panic!("a violation without the name of its check: {violation}"))
 }
 
 /// The history of a run, for the checks.
 #[derive(Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// Every value that has existed, with the time at which it was made.
     values: BTreeMap<String, At>,
     /// By path: the values that the controller has published, in the order of their first appearance.
@@ -131,16 +131,16 @@ pub struct Memory {
 
 impl Memory {
     /// Returns the number of different values that the controller has published here.
-    pub fn published(&self, path: &str) -> usize {
+    pub(crate) fn published(&self, path: &str) -> usize {
         self.published.get(path).map_or(0, Vec::len)
     }
 
-    pub fn is_ours(&self, path: &str, value: &str) -> bool {
+    pub(crate) fn is_ours(&self, path: &str, value: &str) -> bool {
         self.published.get(path).is_some_and(|known| known.iter().any(|k| k == value))
     }
 }
 
-pub fn value_is_known(state: &mut State, value: &str) {
+pub(crate) fn value_is_known(state: &mut State, value: &str) {
     let now = state.now;
     value_is_made(state, value, now);
 }
@@ -159,7 +159,7 @@ fn open_records(state: &State) -> Vec<(String, Record)> {
 }
 
 /// I9: every change outside is made under a grant that allows it.
-pub fn sends(state: &mut State, kind: Kind, what: &str) {
+pub(crate) fn sends(state: &mut State, kind: Kind, what: &str) {
     let outside = match kind {
         Kind::Stage | Kind::Publish | Kind::Unstage | Kind::DeleteParameter | Kind::StartJob => true,
         Kind::Issue | Kind::Install | Kind::Retire | Kind::EndSessions | Kind::SetUp => true,
@@ -190,7 +190,7 @@ pub fn sends(state: &mut State, kind: Kind, what: &str) {
 }
 
 /// Checks that the controller may write a parameter: a record, a marker or a published value.
-pub fn write(state: &mut State, sent: Sent, path: &str, value: &str, text: &str) {
+pub(crate) fn write(state: &mut State, sent: Sent, path: &str, value: &str, text: &str) {
     if let Some(what) = records::parse_path(STAGING, path) {
         if what.kind == StagedKind::Record {
             record(state, path, &what.name, what.id, value);
@@ -338,7 +338,7 @@ fn has_to_go(state: &State, path: &str) -> bool {
 }
 
 /// Checks that the controller may delete a parameter.
-pub fn delete(state: &mut State, sent: Sent, path: &str) {
+pub(crate) fn delete(state: &mut State, sent: Sent, path: &str) {
     let Some(what) = records::parse_path(STAGING, path) else {
         let wanted = state.cluster.secrets().any(|s| {
             s.metadata.deletion_timestamp.is_some()
@@ -449,7 +449,7 @@ fn close(state: &mut State, sent: Sent, name: &str, record: &Record) {
 }
 
 /// Checks that the finalizer may be removed.
-pub fn released(state: &mut State, secret: &ManagedSecret) {
+pub(crate) fn released(state: &mut State, secret: &ManagedSecret) {
     let name = secret.name_any();
     let open: Vec<u64> =
         open_records(state).into_iter().filter(|(of, _)| *of == name).map(|(_, r)| r.id).collect();
@@ -465,7 +465,7 @@ pub fn released(state: &mut State, secret: &ManagedSecret) {
     }
 }
 
-pub fn job_starts(state: &mut State, host: &str, task: &Task) {
+pub(crate) fn job_starts(state: &mut State, host: &str, task: &Task) {
     held::job_starts(state, host, task);
     let consents = state.cluster.key_labels.get(KEY).is_some_and(|labels| {
         labels.get(consent::USABLE_BY).is_some_and(|value| value == Purpose::Ssh.as_str())
@@ -482,7 +482,7 @@ pub fn job_starts(state: &mut State, host: &str, task: &Task) {
     }
 }
 
-pub fn secret_status(state: &mut State, sent: Sent, changed: &ManagedSecret) {
+pub(crate) fn secret_status(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     let text = serde_json::to_string(&changed.status).unwrap_or_default();
     no_value_in(state, "the status of a ManagedSecret", &text);
     said(state, &text);
@@ -574,7 +574,7 @@ fn answered_requests_ask_nobody(state: &mut State, changed: &ManagedSecret) {
 }
 
 /// Records the answer that a process received for a login: accepted or not.
-pub fn login_is_answered(state: &mut State, process: usize, login: &str, accepted: bool) {
+pub(crate) fn login_is_answered(state: &mut State, process: usize, login: &str, accepted: bool) {
     let after = state.log.len();
     let answer =
         state.memory.answered.entry((process, login.trim_end().to_owned())).or_insert((accepted, after));
@@ -584,7 +584,7 @@ pub fn login_is_answered(state: &mut State, process: usize, login: &str, accepte
 }
 
 /// Records that a process knows of the change of a role: none of the role's other passwords is accepted any more.
-pub fn role_is_known_to_be_changed(state: &mut State, process: usize, username: &str) {
+pub(crate) fn role_is_known_to_be_changed(state: &mut State, process: usize, username: &str) {
     let theirs = format!("{username}:");
     let after = state.log.len();
     for ((by, login), answer) in &mut state.memory.answered {
@@ -595,7 +595,7 @@ pub fn role_is_known_to_be_changed(state: &mut State, process: usize, username: 
 }
 
 /// I7, checked by the values themselves.
-pub fn no_value_in(state: &mut State, place: &str, text: &str) {
+pub(crate) fn no_value_in(state: &mut State, place: &str, text: &str) {
     // The id of a key pair is not secret, even if a parameter contains it alone.
     let is_id = |value: &String| state.cloudflare.as_ref().is_some_and(|r2| r2.tokens.contains_key(value));
     let leaked = state
@@ -608,14 +608,14 @@ pub fn no_value_in(state: &mut State, place: &str, text: &str) {
     }
 }
 
-pub fn said(state: &mut State, text: &str) {
+pub(crate) fn said(state: &mut State, text: &str) {
     state.memory.said.push_str(text);
     state.memory.said.push('\n');
 }
 
 /// Records the documented exception: a token whose object has no status before the record exists looks like a token of
 /// YAML that was applied again. It is recorded and not executed.
-pub fn status_is_emptied(state: &mut State) {
+pub(crate) fn status_is_emptied(state: &mut State) {
     let open = open_records(state);
     let forgotten = state.cluster.secrets().any(|secret| {
         let Some(token) = secret.annotations().get(ROTATE_REQUESTED_AT) else { return false };
@@ -643,12 +643,18 @@ pub fn status_is_emptied(state: &mut State) {
 }
 
 /// True if the status says of a request that it was recorded and not executed.
-pub fn has_recorded_a_request(secret: &ManagedSecret) -> bool {
+pub(crate) fn has_recorded_a_request(secret: &ManagedSecret) -> bool {
     secret.status.as_ref().is_some_and(|s| s.history.iter().any(|ended| ended.result == "Recorded"))
 }
 
 /// Checks that the rotation of this id may give a role a password, which replaces one that worked.
-pub fn role_is_changed(state: &mut State, id: u64, username: &str, password: &str, before: Option<String>) {
+pub(crate) fn role_is_changed(
+    state: &mut State,
+    id: u64,
+    username: &str,
+    password: &str,
+    before: Option<String>,
+) {
     value_is_known(state, password);
     let login = format!("{username}:{password}");
     if state.memory.retired.contains(&login) {
@@ -666,7 +672,7 @@ pub fn role_is_changed(state: &mut State, id: u64, username: &str, password: &st
 }
 
 /// Checks that the login of a role may be removed.
-pub fn role_is_retired(state: &mut State, username: &str, password: &str) {
+pub(crate) fn role_is_retired(state: &mut State, username: &str, password: &str) {
     let login = format!("{username}:{password}");
     held::login_ends(state, |value| value == login);
     state.memory.retired.insert(login);
@@ -707,7 +713,7 @@ fn is_mended(state: &State) -> bool {
 }
 
 /// Checks that a token may be deleted: never somebody else's, and never one that is published, recorded or run.
-pub fn token_is_deleted(state: &mut State, id: &str) {
+pub(crate) fn token_is_deleted(state: &mut State, id: &str) {
     let is_of = |value: &str| value == id || value.starts_with(&format!("{id}:"));
     if THEIRS.contains(&id) {
         state.violate(format!("I9: token {id} of somebody else was deleted"));
@@ -816,7 +822,7 @@ fn logins(state: &State) -> Vec<String> {
 }
 
 /// Checks everything that holds while nothing is being changed.
-pub fn always(state: &mut State) {
+pub(crate) fn always(state: &mut State) {
     held::hosts_run(state);
     let mut lost = logins(state);
     lost.extend(suspicions(state));
@@ -835,7 +841,7 @@ pub fn always(state: &mut State) {
 }
 
 /// I9: CloudTrail is not read for secrets that no grant gives to the namespace.
-pub fn trail_is_read(state: &mut State, query: &Query) {
+pub(crate) fn trail_is_read(state: &mut State, query: &Query) {
     let incidents = &state.cluster.incidents;
     let concerned = state.cluster.secrets().filter(|s| incidents.iter().any(|i| scope::concerns(i, s)));
     let may_know = |secret: &ManagedSecret| {
@@ -848,7 +854,7 @@ pub fn trail_is_read(state: &mut State, query: &Query) {
 }
 
 /// Checks that an incident is contained only once each of its secrets has reported that.
-pub fn incident_status(state: &mut State, changed: &SecretIncident) {
+pub(crate) fn incident_status(state: &mut State, changed: &SecretIncident) {
     let text = serde_json::to_string(&changed.status).unwrap_or_default();
     no_value_in(state, "the status of a SecretIncident", &text);
     said(state, &text);
@@ -966,7 +972,7 @@ fn host_waits_without_a_word(host: &DockerHost) -> bool {
 }
 
 /// Checks the end: replaced writes of other people have been reported, and nothing is stuck silently.
-pub fn at_the_end(state: &mut State) {
+pub(crate) fn at_the_end(state: &mut State) {
     // A fault may prevent a moment that people wait for.
     if let Some(waits) = state.script.front().map(|action| action.what).filter(|_| state.plan == Plan::none())
     {

@@ -19,7 +19,7 @@ const GRAIN: usize = 16;
 const LARGEST_KEPT: usize = 8 << 10;
 
 /// The heap of the process, and in a copy its own region. A copy has a single thread.
-pub struct Memory {
+pub(crate) struct Memory {
     /// The start of the region; 0 in a process that is not a copy.
     start: AtomicUsize,
     /// The start of the memory that was never used.
@@ -29,13 +29,13 @@ pub struct Memory {
 }
 
 impl Memory {
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         let freed = [const { AtomicUsize::new(0) }; LARGEST_KEPT / GRAIN + 1];
         Self { start: AtomicUsize::new(0), unused: AtomicUsize::new(0), freed }
     }
 
     /// Prepares the region. A copy calls this right after the fork.
-    pub fn of_a_copy(&self) {
+    pub(crate) fn of_a_copy(&self) {
         // Copies branch off only from the original; a copy of a copy would not share this region either.
         // SAFETY: nobody else uses this region.
         let place = unsafe {

@@ -18,7 +18,7 @@ const SECONDS: usize = 29;
 macro_rules! stories {
     ($($name:ident),* $(,)?) => {
         /// Returns one small story for each source and strategy, and for each exception to the usual course.
-        pub fn stories() -> Vec<Scenario> {
+        pub(crate) fn stories() -> Vec<Scenario> {
             vec![$(scenarios::$name()),*]
         }
 
@@ -50,12 +50,12 @@ stories! {
 }
 
 /// Returns the places and kinds of the first fault.
-pub fn firsts(calm: &Ending) -> Vec<(usize, Fault)> {
+pub(crate) fn firsts(calm: &Ending) -> Vec<(usize, Fault)> {
     places(calm, 0, calm.effects.len())
 }
 
 /// Returns the places and kinds of the second fault in the run with the first one.
-pub fn seconds(calm: &Ending, led_to: &Ending, first: usize) -> Vec<(usize, Fault)> {
+pub(crate) fn seconds(calm: &Ending, led_to: &Ending, first: usize) -> Vec<(usize, Fault)> {
     places(led_to, first + 1, led_to.effects.len().min(calm.effects.len() + BEYOND))
 }
 
@@ -64,16 +64,16 @@ fn places(ending: &Ending, from: usize, to: usize) -> Vec<(usize, Fault)> {
 }
 
 /// Returns the folder of the repository.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 /// Returns the commit that is checked out, if there is git.
-pub fn commit() -> Option<String> {
+pub(crate) fn commit() -> Option<String> {
     git(&["rev-parse", "HEAD"])
 }
 
-pub fn git(arguments: &[&str]) -> Option<String> {
+pub(crate) fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).current_dir(root()).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
@@ -110,6 +110,6 @@ fn a_slice(scenario: &Scenario) {
 }
 
 /// Returns the variable that makes `one_case` run this case.
-pub fn case(scenario: &Scenario, attention: Attention, plan: &Plan) -> String {
+pub(crate) fn case(scenario: &Scenario, attention: Attention, plan: &Plan) -> String {
     format!("CASE='{} {attention} {plan}'", scenario.name)
 }

@@ -21,22 +21,22 @@ use keyturn_reconcile::parameter_store::description;
 use keyturn_rotation::observed::Stamp;
 use serde_json::{Value, json};
 
-pub use self::creations::*;
-pub use self::forgers::*;
-pub use self::heeded::*;
-pub use self::incidents::*;
-pub use self::key_pairs::*;
-pub use self::logins::*;
-pub use self::remainders::*;
-pub use self::seams::*;
-pub use self::victims::*;
+pub(crate) use self::creations::*;
+pub(crate) use self::forgers::*;
+pub(crate) use self::heeded::*;
+pub(crate) use self::incidents::*;
+pub(crate) use self::key_pairs::*;
+pub(crate) use self::logins::*;
+pub(crate) use self::remainders::*;
+pub(crate) use self::seams::*;
+pub(crate) use self::victims::*;
 use crate::summary::{Latest, SecretEnd, Summary};
 use crate::world::hosts::SimHost;
 use crate::world::postgres::SimPostgres;
 use crate::world::{Action, CLUSTER, KEY, NAMESPACE, State, When};
 
 #[derive(Clone)]
-pub struct Scenario {
+pub(crate) struct Scenario {
     pub name: &'static str,
     /// Sets up the world before the controller starts.
     pub prepare: fn(&mut State),
@@ -48,14 +48,14 @@ pub struct Scenario {
     pub or_else: Option<fn(&Summary) -> bool>,
 }
 
-pub const PATH: &str = "/app/prod/TOKEN";
-pub const SECOND: &str = "/app/prod/TOKEN_ID";
-pub const SECRET: &str = "token";
+pub(crate) const PATH: &str = "/app/prod/TOKEN";
+pub(crate) const SECOND: &str = "/app/prod/TOKEN_ID";
+pub(crate) const SECRET: &str = "token";
 const HOST_KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAILQzrAkkj7EyNVl+dlkYgID8Z0a6qrgj4157Ffnl1wwn";
 const OLD: &str = "the-value-that-was-there-before";
 const FOREIGN: &str = "what-somebody-else-wrote";
 
-pub fn merge(target: &mut Value, patch: Value) {
+pub(crate) fn merge(target: &mut Value, patch: Value) {
     match (target, patch) {
         (Value::Object(target), Value::Object(patch)) => {
             for (key, value) in patch {
@@ -89,7 +89,7 @@ fn on_web(patch: Value) -> Value {
 /// Texts that the stories publish around values.
 const TEXTS: [&str; 3] = ["{username}:{password}", "{accessKeyId}:{secretAccessKey}", "id-{value}"];
 
-pub fn grant(state: &mut State, mode: &str) {
+pub(crate) fn grant(state: &mut State, mode: &str) {
     let hosts = json!([{"host": "web.example"}, {"host": "canary.example"}]);
     let grant = json!({
         "namespaces": [NAMESPACE], "mode": mode, "hosts": hosts,
@@ -107,7 +107,7 @@ fn withdraw_grants(state: &mut State) {
     state.set_grants(&[]);
 }
 
-pub fn host(state: &mut State, name: &str, fetches: &[&str]) {
+pub(crate) fn host(state: &mut State, name: &str, fetches: &[&str]) {
     state.label_key(Some(Purpose::Ssh));
     state.apply_host(
         name,
@@ -131,7 +131,7 @@ pub fn host(state: &mut State, name: &str, fetches: &[&str]) {
 }
 
 /// Puts a value as a person did this many days ago.
-pub fn put_days_ago(state: &mut State, path: &str, value: &str, days: i64) {
+pub(crate) fn put_days_ago(state: &mut State, path: &str, value: &str, days: i64) {
     let start = state.now;
     state.now = start - TimeDelta::days(days);
     state.person_describes(path, value, "Signing key");
@@ -162,45 +162,45 @@ fn rotated_days_ago(state: &mut State, path: &str, value: &str, days: i64) {
     state.now = start;
 }
 
-pub fn at(seconds: i64, what: &'static str, run: fn(&mut State)) -> Action {
+pub(crate) fn at(seconds: i64, what: &'static str, run: fn(&mut State)) -> Action {
     Action { what, when: When::At(seconds), run }
 }
 
-pub fn later(seconds: i64, what: &'static str, run: fn(&mut State)) -> Action {
+pub(crate) fn later(seconds: i64, what: &'static str, run: fn(&mut State)) -> Action {
     Action { what, when: When::Later(seconds), run }
 }
 
-pub fn once(holds: fn(&State) -> bool, what: &'static str, run: fn(&mut State)) -> Action {
+pub(crate) fn once(holds: fn(&State) -> bool, what: &'static str, run: fn(&mut State)) -> Action {
     Action { what, when: When::Once(holds), run }
 }
 
-pub fn nobody_does_anything() -> Vec<Action> {
+pub(crate) fn nobody_does_anything() -> Vec<Action> {
     Vec::new()
 }
 
-pub fn a_request() -> Vec<Action> {
+pub(crate) fn a_request() -> Vec<Action> {
     vec![at(300, "asks for a rotation", |s| s.request(SECRET, "one"))]
 }
 
 // Moments at which people act.
 
-pub fn recorded(state: &State) -> bool {
+pub(crate) fn recorded(state: &State) -> bool {
     state.ssm.staged().next().is_some()
 }
 
-pub fn published(state: &State) -> bool {
+pub(crate) fn published(state: &State) -> bool {
     recorded(state) && state.memory.published(PATH) > 0
 }
 
-pub fn deploying(state: &State) -> bool {
+pub(crate) fn deploying(state: &State) -> bool {
     published(state) && state.jobs.iter().any(|job| job.is_running() && job.deploys())
 }
 
-pub fn closed(state: &State) -> bool {
+pub(crate) fn closed(state: &State) -> bool {
     state.memory.published(PATH) > 0 && !recorded(state)
 }
 
-pub fn answered(state: &State, token: &str) -> bool {
+pub(crate) fn answered(state: &State, token: &str) -> bool {
     let status = state.cluster.secret(SECRET).and_then(|s| s.status.as_ref());
     let last = status.and_then(|s| s.last_rotation.as_ref());
     last.is_some_and(|last| last.request.as_deref() == Some(token))
@@ -249,7 +249,7 @@ fn either_value_stands(end: &Summary) -> bool {
 }
 
 /// True if everything is in order and every parameter has had this many new values.
-pub fn in_order(end: &Summary, generated: usize) -> bool {
+pub(crate) fn in_order(end: &Summary, generated: usize) -> bool {
     end.staged.is_empty()
         && end.parameters.values().all(|p| p.generated == generated && p.latest == Latest::Generated)
         && end
@@ -272,7 +272,7 @@ fn at_rest(secret: &SecretEnd) -> bool {
         && secret.mirrors.is_empty()
 }
 
-pub fn is(conditions: &BTreeMap<String, (String, String)>, kind: &str, status: &str) -> bool {
+pub(crate) fn is(conditions: &BTreeMap<String, (String, String)>, kind: &str, status: &str) -> bool {
     conditions.get(kind).is_some_and(|(is, _)| is == status)
 }
 
@@ -291,20 +291,20 @@ fn two_new_values(end: &Summary) -> bool {
     in_order(end, 2)
 }
 
-pub fn answered_with(end: &Summary, wanted: &str) -> bool {
+pub(crate) fn answered_with(end: &Summary, wanted: &str) -> bool {
     end.secrets.values().all(|s| s.last_rotation.as_ref().is_some_and(|(_, result)| result == wanted))
 }
 
-pub fn stalled_for(state: &State, reason: &str) -> bool {
+pub(crate) fn stalled_for(state: &State, reason: &str) -> bool {
     let status = state.cluster.secret(SECRET).and_then(|secret| secret.status.as_ref());
     status.is_some_and(|status| status.conditions.iter().any(|c| c.type_ == "Stalled" && c.reason == reason))
 }
 
-pub fn rolling_back(state: &State) -> bool {
+pub(crate) fn rolling_back(state: &State) -> bool {
     state.ssm.staged().any(|path| path.ends_with(".abort")) && state.ssm.staged().count() > 2
 }
 
-pub fn set_verify_fails(state: &mut State, fails: bool) {
+pub(crate) fn set_verify_fails(state: &mut State, fails: bool) {
     for host in state.hosts.values_mut() {
         host.verify_fails = fails;
     }
@@ -316,7 +316,7 @@ fn set_script_fails(state: &mut State, fails: bool) {
     }
 }
 
-pub fn set_host_down(state: &mut State, down: bool) {
+pub(crate) fn set_host_down(state: &mut State, down: bool) {
     for host in state.hosts.values_mut() {
         host.unreachable = down;
     }
@@ -324,7 +324,7 @@ pub fn set_host_down(state: &mut State, down: bool) {
 
 macro_rules! scenario {
     ($name:ident, prepare: $prepare:expr, script: $script:expr, ends: $ends:expr $(, or_else: $or_else:expr)? $(,)?) => {
-        pub fn $name() -> Scenario {
+        pub(crate) fn $name() -> Scenario {
             #[allow(unused_mut, unused_assignments)]
             let mut or_else: Option<fn(&$crate::summary::Summary) -> bool> = None;
             $(or_else = Some($or_else);)?

@@ -14,7 +14,7 @@ use crate::world::postgres::SimPostgres;
 use crate::world::ssm::By;
 
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// The existing secrets, by name.
     pub secrets: BTreeMap<String, SecretEnd>,
     /// The existing parameters, by path.
@@ -30,7 +30,7 @@ pub struct Summary {
 
 /// The roles of the server at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerEnd {
+pub(crate) struct ServerEnd {
     pub can_log_in: Vec<String>,
     /// True if the server accepts the published login. The next field says the same of every host's login.
     pub accepts_published: bool,
@@ -38,7 +38,7 @@ pub struct ServerEnd {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostEnd {
+pub(crate) struct HostEnd {
     /// Type, status and reason.
     pub conditions: BTreeMap<String, (String, String)>,
     /// By path: true if the host runs the published value.
@@ -50,7 +50,7 @@ fn turned(conditions: &[Condition]) -> BTreeMap<String, (String, String)> {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretEnd {
+pub(crate) struct SecretEnd {
     /// Type, status and reason.
     pub conditions: BTreeMap<String, (String, String)>,
     /// Request and result, if it is the request of the annotation: of other rotations only the published version is
@@ -65,7 +65,7 @@ pub struct SecretEnd {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParameterEnd {
+pub(crate) struct ParameterEnd {
     pub latest: Latest,
     /// Number of different values that the controller has published here.
     pub generated: usize,
@@ -74,7 +74,7 @@ pub struct ParameterEnd {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Latest {
+pub(crate) enum Latest {
     /// A value that the controller made.
     Generated,
     /// A value that a person wrote.
@@ -84,7 +84,7 @@ pub enum Latest {
 }
 
 impl Summary {
-    pub fn of(state: &State) -> Self {
+    pub(crate) fn of(state: &State) -> Self {
         let secrets =
             state.cluster.secrets().map(|secret| (secret.name_any(), end_of(state, secret))).collect();
         let managed = state.ssm.content.keys().filter(|path| !path.starts_with(crate::world::STAGING));

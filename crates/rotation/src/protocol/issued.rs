@@ -12,7 +12,7 @@ use super::{Act, Desired, Next, Step, Strategy, Waiting};
 use crate::observed::{Acceptance, IssuedLogin, Observed, Record, TargetEvidence, Trigger};
 
 /// Longest time that a target may take to apply a new or a deleted login before that counts as a failure.
-pub const PROPAGATION: TimeDelta = TimeDelta::minutes(5);
+pub(super) const PROPAGATION: TimeDelta = TimeDelta::minutes(5);
 /// Polling interval during that time.
 const PROPAGATION_POLL: TimeDelta = TimeDelta::seconds(5);
 /// Age at which a recorded login is given up for another one, if the target still refuses it and it was never

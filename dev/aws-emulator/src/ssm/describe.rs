@@ -12,7 +12,7 @@ const MAX_VALUES: usize = 50;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
-pub struct DescribeParameters {
+pub(crate) struct DescribeParameters {
     #[serde(default)]
     parameter_filters: Vec<Filter>,
     max_results: Option<usize>,
@@ -28,7 +28,7 @@ struct Filter {
     values: Vec<String>,
 }
 
-pub fn describe(
+pub(crate) fn describe(
     parameters: &Parameters,
     region: &str,
     settings: &Settings,
@@ -56,7 +56,7 @@ pub fn describe(
     Ok(answer)
 }
 
-pub fn page_size(wanted: Option<usize>, max: usize) -> Result<usize, AwsError> {
+pub(crate) fn page_size(wanted: Option<usize>, max: usize) -> Result<usize, AwsError> {
     match wanted {
         None => Ok(max),
         Some(page) if (1..=max).contains(&page) => Ok(page),
@@ -67,7 +67,7 @@ pub fn page_size(wanted: Option<usize>, max: usize) -> Result<usize, AwsError> {
     }
 }
 
-pub fn invalid_token() -> AwsError {
+pub(crate) fn invalid_token() -> AwsError {
     AwsError::new("InvalidNextToken", "The specified token isn't valid.")
 }
 
@@ -123,7 +123,7 @@ impl Filter {
 }
 
 /// True if a parameter lies below a path. A parameter with exactly that name does not.
-pub fn is_below(name: &str, path: &str, recursive: bool) -> bool {
+pub(crate) fn is_below(name: &str, path: &str, recursive: bool) -> bool {
     name.strip_prefix(path.trim_end_matches('/'))
         .and_then(|rest| rest.strip_prefix('/'))
         .is_some_and(|rest| recursive || !rest.contains('/'))
@@ -155,7 +155,7 @@ fn metadata(parameter: &Parameter, region: &str) -> Value {
 }
 
 /// Formats a time as the protocol does: seconds, with milliseconds as the fraction.
-pub fn seconds(at: chrono::DateTime<chrono::Utc>) -> Value {
+pub(crate) fn seconds(at: chrono::DateTime<chrono::Utc>) -> Value {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds fit for the next 200,000 years")]
     let seconds = at.timestamp_millis() as f64 / 1000.0;
     json!(seconds)

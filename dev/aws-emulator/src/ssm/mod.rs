@@ -8,13 +8,14 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use operations::{Request, call};
-pub use store::{Settings, Ssm};
+pub(crate) use operations::{Request, call};
+pub use store::Settings;
+pub(crate) use store::Ssm;
 
 /// The account that owns everything.
-pub const ACCOUNT: &str = "123456789012";
+pub(crate) const ACCOUNT: &str = "123456789012";
 
 /// True for operations that never change anything, so that they may be answered from an older state.
-pub fn is_read(operation: &str) -> bool {
+pub(crate) fn is_read(operation: &str) -> bool {
     operation.starts_with("Get") || operation.starts_with("Describe")
 }

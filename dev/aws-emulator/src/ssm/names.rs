@@ -9,7 +9,7 @@ const MAX_LENGTH: usize = 946;
 const MAX_LEVELS: usize = 15;
 
 /// Checks the name for a parameter that a request writes.
-pub fn check(name: &str) -> Result<(), AwsError> {
+pub(crate) fn check(name: &str) -> Result<(), AwsError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/');
     if name.is_empty() {
         return Err(AwsError::validation(
@@ -51,14 +51,14 @@ pub fn check(name: &str) -> Result<(), AwsError> {
 
 /// The version of a parameter that a request means.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Selector {
+pub(crate) enum Selector {
     Latest,
     Number(i64),
     Label(String),
 }
 
 /// Parses `name`, `name:3`, `name:label` and the ARN forms of these.
-pub fn parse(text: &str) -> (String, Selector) {
+pub(crate) fn parse(text: &str) -> (String, Selector) {
     let (arn, rest) = match text.split_once(":parameter") {
         Some((arn, rest)) if arn.starts_with("arn:") => (true, rest),
         _ => (false, text),
@@ -74,7 +74,7 @@ pub fn parse(text: &str) -> (String, Selector) {
     (if simple { name.trim_start_matches('/') } else { name }.to_owned(), selector)
 }
 
-pub fn arn(region: &str, name: &str) -> String {
+pub(crate) fn arn(region: &str, name: &str) -> String {
     let slash = if name.starts_with('/') { "" } else { "/" };
     format!("arn:aws:ssm:{region}:{ACCOUNT}:parameter{slash}{name}")
 }

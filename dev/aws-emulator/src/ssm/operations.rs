@@ -13,7 +13,7 @@ use super::{ACCOUNT, is_read};
 use crate::error::AwsError;
 
 /// A request to Parameter Store.
-pub struct Request<'a> {
+pub(crate) struct Request<'a> {
     pub operation: &'a str,
     pub region: &'a str,
     pub access_key: &'a str,
@@ -24,7 +24,7 @@ pub struct Request<'a> {
 }
 
 /// Performs one operation.
-pub fn call(ssm: &mut Ssm, request: &Request<'_>) -> Result<Value, AwsError> {
+pub(crate) fn call(ssm: &mut Ssm, request: &Request<'_>) -> Result<Value, AwsError> {
     if is_read(request.operation) {
         let empty = Region::default();
         let region = ssm.regions.get(request.region).unwrap_or(&empty);

@@ -19,7 +19,7 @@ const MAX_DESCRIPTION: usize = 1024;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
-pub struct PutParameter {
+pub(crate) struct PutParameter {
     name: String,
     value: String,
     description: Option<String>,
@@ -34,12 +34,12 @@ pub struct PutParameter {
 }
 
 /// The writer, and the time of the write.
-pub struct Author {
+pub(crate) struct Author {
     pub name: String,
     pub at: DateTime<Utc>,
 }
 
-pub fn put(
+pub(crate) fn put(
     region: &mut Region,
     settings: &Settings,
     author: &Author,

@@ -7,21 +7,21 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 /// Most versions of a parameter that SSM keeps.
-pub const MAX_VERSIONS: usize = 100;
+pub(crate) const MAX_VERSIONS: usize = 100;
 /// Most Standard parameters of one account and region.
-pub const MAX_STANDARD_PARAMETERS: usize = 10_000;
+pub(crate) const MAX_STANDARD_PARAMETERS: usize = 10_000;
 /// Most writes that a stale read can go back.
 const MAX_UNDO: usize = 1000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
+pub(crate) enum Kind {
     String,
     StringList,
     SecureString,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Tier {
+pub(crate) enum Tier {
     Standard,
     Advanced,
     #[serde(rename = "Intelligent-Tiering")]
@@ -29,7 +29,7 @@ pub enum Tier {
 }
 
 #[derive(Clone)]
-pub struct Version {
+pub(crate) struct Version {
     pub number: i64,
     pub value: String,
     pub kind: Kind,
@@ -43,23 +43,23 @@ pub struct Version {
 }
 
 #[derive(Clone)]
-pub struct Parameter {
+pub(crate) struct Parameter {
     pub name: String,
     /// The versions, oldest first; never empty.
     pub versions: VecDeque<Version>,
 }
 
 impl Parameter {
-    pub fn latest(&self) -> &Version {
+    pub(crate) fn latest(&self) -> &Version {
         self.versions.back().expect("a parameter has at least the version that created it")
     }
 }
 
-pub type Parameters = BTreeMap<String, Arc<Parameter>>;
+pub(crate) type Parameters = BTreeMap<String, Arc<Parameter>>;
 
 /// The parameters of one region.
 #[derive(Default)]
-pub struct Region {
+pub(crate) struct Region {
     pub parameters: Parameters,
     /// The parameters that the latest writes replaced, oldest first.
     undo: VecDeque<(String, Option<Arc<Parameter>>)>,
@@ -67,7 +67,7 @@ pub struct Region {
 
 impl Region {
     /// Replaces or removes a parameter.
-    pub fn write(&mut self, name: &str, parameter: Option<Parameter>) {
+    pub(crate) fn write(&mut self, name: &str, parameter: Option<Parameter>) {
         let before = match parameter {
             Some(parameter) => self.parameters.insert(name.to_owned(), Arc::new(parameter)),
             None => self.parameters.remove(name),
@@ -79,7 +79,7 @@ impl Region {
     }
 
     /// Returns the parameters as they were before the last `writes_ago` writes.
-    pub fn as_of(&self, writes_ago: usize) -> Parameters {
+    pub(crate) fn as_of(&self, writes_ago: usize) -> Parameters {
         let mut parameters = self.parameters.clone();
         for (name, before) in self.undo.iter().rev().take(writes_ago) {
             match before {
@@ -109,11 +109,11 @@ impl Default for Settings {
 }
 
 /// The account's default key for parameters.
-pub const DEFAULT_KEY: &str = "alias/aws/ssm";
+pub(crate) const DEFAULT_KEY: &str = "alias/aws/ssm";
 
 /// Parameter Store of all regions.
 #[derive(Default)]
-pub struct Ssm {
+pub(crate) struct Ssm {
     pub regions: HashMap<String, Region>,
     pub settings: Settings,
 }

@@ -13,12 +13,12 @@ const PAGE: usize = 50;
 /// Pages a second: keyturn's own budget, `Rates::default()`.
 const PAGES_PER_SECOND: f64 = 2.0;
 
-pub struct AtBudget {
+pub(crate) struct AtBudget {
     count: usize,
     round: Round,
 }
 
-pub async fn measure(bench: &Bench, count: usize) -> Result<AtBudget> {
+pub(crate) async fn measure(bench: &Bench, count: usize) -> Result<AtBudget> {
     let (stage, mut controller) = begin(bench, &Program::keyturn(&[]), count).await?;
     let round = round(&stage, &mut controller, count, patience(count)).await?;
     bench.say(&format!("{} existing at the default budgets: {}", grouped(count), seconds(round.ready)));
@@ -39,7 +39,7 @@ fn time_of_pages(count: usize) -> Duration {
     Duration::from_secs_f64(real(pages(count)) / PAGES_PER_SECOND)
 }
 
-pub fn costs(at_budget: &AtBudget) -> Table {
+pub(crate) fn costs(at_budget: &AtBudget) -> Table {
     let AtBudget { count, round } = at_budget;
     let header = ["Objects", "All Ready", "Pages alone", "Ratio", "CPU", "Peak memory", "API server", "SSM"];
     let mut table = Table::new(header);

@@ -16,7 +16,7 @@ use crate::stage::{Meter, Stage};
 /// AWS's default quota for Puts.
 const PUTS_PER_SECOND: u32 = 3;
 
-pub struct Creation {
+pub(crate) struct Creation {
     count: usize,
     ready: Duration,
     cpu: Duration,
@@ -30,7 +30,7 @@ pub struct Creation {
     calls: Counts,
 }
 
-pub async fn measure(bench: &Bench, count: usize) -> Result<Creation> {
+pub(crate) async fn measure(bench: &Bench, count: usize) -> Result<Creation> {
     let stage = Stage::open(bench).await?;
     ssm::limit_puts(&stage.ssm, PUTS_PER_SECOND);
     let rate = format!("--puts-per-second={PUTS_PER_SECOND}");
@@ -61,7 +61,7 @@ fn ideal(count: usize) -> Duration {
     Duration::from_secs_f64(real(count) / f64::from(PUTS_PER_SECOND))
 }
 
-pub fn costs(creation: &Creation) -> Table {
+pub(crate) fn costs(creation: &Creation) -> Table {
     let header = [
         "Objects",
         "All Ready",

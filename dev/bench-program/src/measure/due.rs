@@ -23,7 +23,7 @@ const WITHIN: TimeDelta = TimeDelta::minutes(1);
 const STRIDE: usize = 7919;
 const LOOK: Duration = Duration::from_secs(1);
 
-pub struct Due {
+pub(crate) struct Due {
     count: usize,
     puts_per_second: u32,
     /// Time of each secret from its due time until its new value was published.
@@ -37,7 +37,7 @@ pub struct Due {
 /// Due times by name of the secret.
 type Deadlines = HashMap<String, DateTime<Utc>>;
 
-pub async fn measure(bench: &Bench, count: usize, puts_per_second: u32) -> Result<Due> {
+pub(crate) async fn measure(bench: &Bench, count: usize, puts_per_second: u32) -> Result<Due> {
     let stage = Stage::open(bench).await?;
     ssm::limit_puts(&stage.ssm, puts_per_second);
     let rate = format!("--puts-per-second={puts_per_second}");
@@ -127,7 +127,7 @@ fn figures(count: usize, puts_per_second: u32, deadlines: &Deadlines, calls: &[C
     }
 }
 
-pub fn costs(due: &Due) -> Table {
+pub(crate) fn costs(due: &Due) -> Table {
     let header = [
         "Due within a minute",
         "Puts a second",

@@ -16,7 +16,7 @@ use crate::stage::{Meter, Stage};
 use crate::statistics::median;
 
 /// The cost of one round.
-pub struct Round {
+pub(crate) struct Round {
     /// Time from the first POST until the last object was Ready.
     pub ready: Duration,
     /// Processor time until all objects were Ready; the next field has it until the controller was quiet.
@@ -29,25 +29,25 @@ pub struct Round {
 }
 
 /// ManagedSecrets that are Ready, with the controller that made them Ready, which is still running.
-pub struct Ready<'a> {
+pub(crate) struct Ready<'a> {
     pub stage: Stage<'a>,
     pub controller: Controller,
     pub count: usize,
 }
 
 /// All rounds with this number of objects.
-pub struct Existing {
+pub(crate) struct Existing {
     pub count: usize,
     pub keyturn: Vec<Round>,
     pub floor: Vec<Round>,
 }
 
 impl Existing {
-    pub fn ready(rounds: &[Round]) -> Duration {
+    pub(crate) fn ready(rounds: &[Round]) -> Duration {
         median(&rounds.iter().map(|round| round.ready).collect::<Vec<_>>()).unwrap_or_default()
     }
 
-    pub fn cpu(rounds: &[Round]) -> Duration {
+    pub(crate) fn cpu(rounds: &[Round]) -> Duration {
         median(&rounds.iter().map(|round| round.cpu).collect::<Vec<_>>()).unwrap_or_default()
     }
 
@@ -61,7 +61,7 @@ impl Existing {
 }
 
 /// Measures the floor and keyturn alternately. With `keep`, the last round's keyturn is left running.
-pub async fn measure<'a>(
+pub(crate) async fn measure<'a>(
     bench: &'a Bench,
     count: usize,
     rounds: usize,
@@ -92,14 +92,18 @@ pub async fn measure<'a>(
 }
 
 /// Measures one round, and leaves the controller running.
-pub async fn one<'a>(bench: &'a Bench, program: &Program, count: usize) -> Result<(Round, Ready<'a>)> {
+pub(crate) async fn one<'a>(bench: &'a Bench, program: &Program, count: usize) -> Result<(Round, Ready<'a>)> {
     let (stage, mut controller) = begin(bench, program, count).await?;
     let round = round(&stage, &mut controller, count, patience(count)).await?;
     Ok((round, Ready { stage, controller, count }))
 }
 
 /// Creates the parameters, and starts the controller.
-pub async fn begin<'a>(bench: &'a Bench, program: &Program, count: usize) -> Result<(Stage<'a>, Controller)> {
+pub(crate) async fn begin<'a>(
+    bench: &'a Bench,
+    program: &Program,
+    count: usize,
+) -> Result<(Stage<'a>, Controller)> {
     let stage = Stage::open(bench).await?;
     stage.seed(count)?;
     let controller = stage.start(program, "bench-a", patience(0)).await?;
@@ -107,7 +111,7 @@ pub async fn begin<'a>(bench: &'a Bench, program: &Program, count: usize) -> Res
 }
 
 /// Creates the ManagedSecrets, and waits until all are Ready and the controller is quiet.
-pub async fn round(
+pub(crate) async fn round(
     stage: &Stage<'_>,
     controller: &mut Controller,
     count: usize,
@@ -129,7 +133,7 @@ pub async fn round(
 }
 
 /// Returns a table of time, processor time and memory.
-pub fn costs(all: &[Existing]) -> Table {
+pub(crate) fn costs(all: &[Existing]) -> Table {
     let mut table = Table::new([
         "Objects",
         "Rounds",
@@ -166,7 +170,7 @@ pub fn costs(all: &[Existing]) -> Table {
 }
 
 /// Returns a table of the requests in the last round.
-pub fn requests(all: &[Existing]) -> Table {
+pub(crate) fn requests(all: &[Existing]) -> Table {
     let mut table = Table::new(["Objects", "", "Requests an object", "API server", "SSM"]);
     for existing in all {
         for (of, rounds) in [("keyturn", &existing.keyturn), ("floor", &existing.floor)] {

@@ -27,7 +27,7 @@ const TAKEOVER_PATIENCE: Duration = Duration::from_secs(90);
 const WORK_PATIENCE: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_millis(50);
 
-pub struct Failover {
+pub(crate) struct Failover {
     /// Time from the event to the second replica's first Put, for a request made after the event.
     killed: Vec<Duration>,
     stopped: Vec<Duration>,
@@ -57,7 +57,7 @@ struct Pair<'a> {
     replicas: usize,
 }
 
-pub async fn measure(bench: &Bench, rounds: usize) -> Result<Failover> {
+pub(crate) async fn measure(bench: &Bench, rounds: usize) -> Result<Failover> {
     let count = 2 * rounds + IN_WORK;
     let mut pair = Pair::begin(bench, count).await?;
     let (mut killed, mut stopped) = (Vec::new(), Vec::new());
@@ -179,7 +179,7 @@ async fn wait_for_calls(
     .await
 }
 
-pub fn costs(failover: &Failover) -> Table {
+pub(crate) fn costs(failover: &Failover) -> Table {
     let mut table = Table::new([
         "The leader",
         "Rounds",

@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_secs(300);
 const LISTING: &str = "DescribeParameters";
 
 /// A restart, from the start of the new process until it was quiet.
-pub struct Restart {
+pub(crate) struct Restart {
     of: &'static str,
     quiet: Duration,
     cpu: Duration,
@@ -33,7 +33,7 @@ pub struct Restart {
 }
 
 /// A time without work.
-pub struct Idle {
+pub(crate) struct Idle {
     lasted: Duration,
     cpu: Duration,
     requests: Counts,
@@ -41,14 +41,14 @@ pub struct Idle {
 }
 
 /// The figures of one fleet.
-pub struct Fleet {
+pub(crate) struct Fleet {
     pub count: usize,
     pub restarts: Vec<Restart>,
     pub idle: Idle,
 }
 
 /// Restarts keyturn, measures it without work for a time, and then measures a restart of the floor.
-pub async fn measure(ready: Ready<'_>, idle_for: Duration) -> Result<Fleet> {
+pub(crate) async fn measure(ready: Ready<'_>, idle_for: Duration) -> Result<Fleet> {
     let Ready { stage, controller, count } = ready;
     controller.stop().await?;
     let (of_keyturn, mut controller) = restart(&stage, &without_budgets(), count).await?;
@@ -98,7 +98,7 @@ async fn idle(stage: &Stage<'_>, controller: &mut Controller, lasts: Duration) -
     })
 }
 
-pub fn restarts(fleet: &Fleet) -> Table {
+pub(crate) fn restarts(fleet: &Fleet) -> Table {
     let header = ["Objects", "", "Until quiet", "CPU", "Peak memory", "Writes", "Puts", "API server", "SSM"];
     let mut table = Table::new(header);
     for restart in &fleet.restarts {
@@ -117,7 +117,7 @@ pub fn restarts(fleet: &Fleet) -> Table {
     table
 }
 
-pub fn idle_costs(fleet: &Fleet) -> Table {
+pub(crate) fn idle_costs(fleet: &Fleet) -> Table {
     let header = [
         "Objects",
         "Idle for",

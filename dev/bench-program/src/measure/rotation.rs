@@ -22,12 +22,12 @@ const SHORT_TIMES: [&str; 4] =
     ["--grace=45s", "--inventory-interval=10s", "--first-rotation-delay=0s", "--deletion=5m"];
 const ROTATION_PATIENCE: Duration = Duration::from_secs(300);
 
-pub struct Rotation {
+pub(crate) struct Rotation {
     requests: Counts,
     calls: Counts,
 }
 
-pub async fn measure(bench: &Bench) -> Result<Rotation> {
+pub(crate) async fn measure(bench: &Bench) -> Result<Rotation> {
     let stage = Stage::open(bench).await?;
     stage.seed(FLEET)?;
     let mut controller = stage.start(&Program::keyturn(&SHORT_TIMES), "bench-a", patience(0)).await?;
@@ -56,7 +56,7 @@ async fn rotate(stage: &Stage<'_>, controller: &mut Controller, rotated: &str) -
     stage.quiet(controller, patience(FLEET)).await.map(drop)
 }
 
-pub fn costs(rotation: &Rotation) -> Table {
+pub(crate) fn costs(rotation: &Rotation) -> Table {
     let Rotation { requests, calls } = rotation;
     let mut table = Table::new(["", "Number", "Which"]);
     let writes = requests.only(is_write);

@@ -31,7 +31,7 @@ fn made_at(version: &Stored) -> At {
 }
 
 /// Checks that a rotation may begin: neither a person nor the schedule holds it back.
-pub fn rotation_begins(state: &mut State, name: &str, record: &Record) {
+pub(super) fn rotation_begins(state: &mut State, name: &str, record: &Record) {
     state.memory.drawn.entry(name.to_owned()).or_default().insert((record.id, record.at));
     let Some(secret) = state.cluster.secret(name).cloned() else { return };
     let is_routine = !matches!(record.trigger, Trigger::Incident | Trigger::RollBack);
@@ -71,7 +71,7 @@ fn told_at(secret: &ManagedSecret, id: u64, begun: At) -> Option<At> {
 
 /// Checks that the status never reports an earlier rotation as the last one, except for a controller that nothing
 /// fences.
-pub fn ends_are_told_in_order(state: &mut State, sent: Sent, changed: &ManagedSecret) {
+pub(super) fn ends_are_told_in_order(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     let rotation = changed.status.as_ref().and_then(|status| status.rotation.as_ref());
     let uid = changed.uid().unwrap_or_default();
     if let Some((id, rotation)) = rotation.and_then(|r| Some((u64::try_from(r.id).ok()?, r))) {
@@ -91,7 +91,7 @@ pub fn ends_are_told_in_order(state: &mut State, sent: Sent, changed: &ManagedSe
 
 /// Returns the rotations that a status reported as running, and that are published and closed although no status has
 /// reported their end.
-pub fn untold(state: &State) -> Vec<String> {
+pub(super) fn untold(state: &State) -> Vec<String> {
     let untold = state.cluster.secrets().filter_map(|secret| {
         let (name, uid) = (secret.name_any(), secret.uid()?);
         let (id, begun) = *state.memory.under_way.get(&uid)?;
@@ -107,7 +107,7 @@ pub fn untold(state: &State) -> Vec<String> {
 
 /// Checks the deletion of a record at the end of its rotation. The end of a roll back also answers the request of the
 /// rotation that it reversed.
-pub fn rotation_ends(state: &mut State, name: &str, record: &Record) {
+pub(super) fn rotation_ends(state: &mut State, name: &str, record: &Record) {
     if record.trigger != Trigger::RollBack {
         return;
     }
@@ -148,7 +148,7 @@ fn is_too_early(state: &State, secret: &ManagedSecret, record: &Record) -> Optio
 }
 
 /// Checks that a Job may start.
-pub fn job_starts(state: &mut State, host: &str, task: &Task) {
+pub(super) fn job_starts(state: &mut State, host: &str, task: &Task) {
     let Some(object) = state.cluster.host(host).cloned() else { return };
     if object.spec.suspend {
         state.violate(format!("hold: a Job was started on {host}, which is suspended"));
@@ -203,7 +203,7 @@ fn is_in_place(secret: &ManagedSecret) -> bool {
 }
 
 /// Checks that a deploy script may recreate the containers of a host.
-pub fn script_runs(state: &mut State, host: &str) {
+pub(crate) fn script_runs(state: &mut State, host: &str) {
     containers_start(state, host, |state, secret| {
         !state.cluster.incidents.iter().any(|incident| scope::concerns(incident, secret))
     });
@@ -231,7 +231,7 @@ fn deployment(host: &DockerHost, path: &str, version: i64) -> (String, String, i
 }
 
 /// Checks a change of a host's status.
-pub fn host_status(state: &mut State, changed: &DockerHost) {
+pub(crate) fn host_status(state: &mut State, changed: &DockerHost) {
     let shown = changed.status.iter().flat_map(|status| &status.parameters).filter(|shown| shown.deployed);
     state.memory.deployed.extend(shown.map(|shown| deployment(changed, &shown.path, shown.version)));
     waits_although_it_is_urgent(state, changed);
@@ -262,7 +262,7 @@ fn waits_although_it_is_urgent(state: &mut State, changed: &DockerHost) {
 
 /// Checks that during an incident a failed revocation does not delay what hosts wait for, and that a failure of the
 /// latter does not delay the revocation.
-pub fn a_revocation_goes_its_own_way(state: &mut State, changed: &ManagedSecret) {
+pub(super) fn a_revocation_goes_its_own_way(state: &mut State, changed: &ManagedSecret) {
     let Some(status) = &changed.status else { return };
     let is_open = status.compromise.as_ref().is_some_and(|said| said.contained_at.is_none());
     let (Some(failure), Some(rotation)) = (&status.failure, &status.rotation) else { return };
@@ -322,7 +322,7 @@ fn has_a_dead_password(
 
 /// Checks that a login of this value, or of this part of it, does not end earlier after the last host left it than its
 /// object says.
-pub fn login_ends(state: &mut State, is_of: impl Fn(&str) -> bool) {
+pub(super) fn login_ends(state: &mut State, is_of: impl Fn(&str) -> bool) {
     let left = state.memory.last_run.iter().filter(|(value, _)| is_of(value) && !is_suspected(state, value));
     let Some((at, value)) = left.map(|(value, at)| (*at, value.clone())).max() else { return };
     let publishes = |secret: &&ManagedSecret| {
@@ -340,7 +340,7 @@ pub fn login_ends(state: &mut State, is_of: impl Fn(&str) -> bool) {
 }
 
 /// Records what every host runs, and the last time at which it was seen.
-pub fn hosts_run(state: &mut State) {
+pub(super) fn hosts_run(state: &mut State) {
     let (hosts, cluster, memory, now) = (&state.hosts, &state.cluster, &mut state.memory, state.now);
     let is_ours = |name: &String| cluster.host(name).is_some();
     for (name, host) in hosts.iter().filter(|(name, _)| is_ours(name)) {
@@ -354,7 +354,7 @@ pub fn hosts_run(state: &mut State) {
 
 /// Checks conditions. Ready=True: every parameter is published. Deployed=True, or a host that is reported as proven:
 /// the host has run the published version of the status, as far as the sender may have seen.
-pub fn conditions_are_true(state: &mut State, sent: Sent, changed: &ManagedSecret) {
+pub(super) fn conditions_are_true(state: &mut State, sent: Sent, changed: &ManagedSecret) {
     let Some(status) = &changed.status else { return };
     let told = |path: &String| status.parameters.iter().any(|p| p.path == *path);
     let paths = || changed.spec.ssm.parameters.iter().map(|p| &p.path);

@@ -9,21 +9,21 @@ fn published_and_told(state: &State) -> bool {
     published(state) && status.is_some_and(|status| status.parameters.iter().all(|p| p.version > 1))
 }
 
-pub fn token_is_suspected() -> Value {
+pub(crate) fn token_is_suspected() -> Value {
     json!({"managedSecretRefs": [{"name": SECRET}]})
 }
 
 /// Returns an incident that gives hosts little time to leave the old login, which keeps the stories short.
-pub fn soon_revoked() -> Value {
+pub(crate) fn soon_revoked() -> Value {
     json!({"managedSecretRefs": [{"name": SECRET}], "revokeWithin": "1m"})
 }
 
-pub fn an_incident() -> Vec<Action> {
+pub(crate) fn an_incident() -> Vec<Action> {
     vec![at(300, "reports an incident", |s| s.suspect("leak", token_is_suspected()))]
 }
 
 /// Reports an incident while hosts are being given the new value.
-pub fn an_incident_in_mid_rotation() -> Vec<Action> {
+pub(crate) fn an_incident_in_mid_rotation() -> Vec<Action> {
     vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
         once(deploying, "waits", |_| {}),
@@ -32,7 +32,7 @@ pub fn an_incident_in_mid_rotation() -> Vec<Action> {
 }
 
 /// Reports an incident while the host is down; it returns when the old value is already dead.
-pub fn an_incident_while_the_host_is_down() -> Vec<Action> {
+pub(crate) fn an_incident_while_the_host_is_down() -> Vec<Action> {
     vec![
         at(300, "unplugs the host and reports an incident", |s| {
             set_host_down(s, true);
@@ -43,13 +43,13 @@ pub fn an_incident_while_the_host_is_down() -> Vec<Action> {
 }
 
 /// Reports an incident whose login is revoked at once, whether or not hosts follow.
-pub fn revoked_first(state: &mut State) {
+pub(crate) fn revoked_first(state: &mut State) {
     let mut wanted = token_is_suspected();
     merge(&mut wanted, json!({"revokeWithin": "0m"}));
     state.suspect("leak", wanted);
 }
 
-pub fn contained(end: &Summary) -> bool {
+pub(crate) fn contained(end: &Summary) -> bool {
     end.secrets.values().all(|secret| is(&secret.conditions, "Compromised", "False"))
 }
 
@@ -314,7 +314,7 @@ ends: |end| {
     end.parameters.values().all(|p| p.generated == 0) && end.secrets.values().all(open)
 });
 
-pub fn compromise_is_over(state: &State) -> bool {
+pub(crate) fn compromise_is_over(state: &State) -> bool {
     let status = state.cluster.secret(SECRET).and_then(|s| s.status.as_ref());
     status.and_then(|s| s.compromise.as_ref()).is_some_and(|c| c.contained_at.is_some())
 }

@@ -10,7 +10,7 @@ use crate::world::cloudflare::SimCloudflare;
 
 pub(super) const OLD_ID: &str = "byhand";
 pub(super) const OLD_SECRET: &str = "the-secret-that-was-there-before";
-pub const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 
 pub(super) fn pair_spec(patch: Value) -> Value {
     let mut spec = json!({

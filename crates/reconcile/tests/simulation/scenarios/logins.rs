@@ -136,7 +136,7 @@ scenario!(a_login_whose_deployment_fails_is_rolled_back,
     or_else: |end| logins_in_order(end, 1, &["app_b"]));
 
 /// True if nothing new was published, and the previously published login works for everybody.
-pub fn taken_back(end: &Summary) -> bool {
+pub(crate) fn taken_back(end: &Summary) -> bool {
     let untouched = end.parameters.values().all(|parameter| parameter.generated == 0);
     let works = end.server.as_ref().is_some_and(|server| server.accepts_published && server.accepts_hosts);
     untouched && works && end.staged.is_empty() && answered_with(end, "RolledBack")

@@ -15,13 +15,13 @@ use crate::faults::Kind;
 use crate::invariants;
 
 /// Tokens that keyturn must not touch: somebody else's, another object's, and the administering token itself.
-pub const THEIRS: [&str; 3] = ["others", "alike", "administering"];
+pub(crate) const THEIRS: [&str; 3] = ["others", "alike", "administering"];
 /// Delay until R2 knows of a new or a deleted token.
 const PROPAGATION: TimeDelta = TimeDelta::seconds(40);
 
 /// One token.
 #[derive(Clone, Debug)]
-pub struct SimToken {
+pub(crate) struct SimToken {
     pub name: String,
     pub secret: String,
     made_at: At,
@@ -36,7 +36,7 @@ impl SimToken {
     }
 
     /// True if it was created for the secret of the stories.
-    pub fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.rotation().is_some()
     }
 
@@ -45,7 +45,7 @@ impl SimToken {
     }
 
     /// True if it is a token of ours from before this time that still works.
-    pub fn is_left_from_before(&self, at: At, now: At) -> bool {
+    pub(crate) fn is_left_from_before(&self, at: At, now: At) -> bool {
         let ended = self.deleted_at.is_some() || self.expires_at.is_some_and(|end| end <= now);
         self.is_ours() && self.made_at < at && !ended
     }
@@ -53,7 +53,7 @@ impl SimToken {
 
 /// One account.
 #[derive(Clone, Debug, Default)]
-pub struct SimCloudflare {
+pub(crate) struct SimCloudflare {
     pub tokens: BTreeMap<String, SimToken>,
     /// Pairs of tokens that do not belong to the account: a user's own.
     pub elsewhere: BTreeMap<String, String>,
@@ -65,7 +65,7 @@ pub struct SimCloudflare {
 
 impl SimCloudflare {
     /// Creates an account with a token that a person made long ago.
-    pub fn with(id: &str, secret: &str, now: At) -> Self {
+    pub(crate) fn with(id: &str, secret: &str, now: At) -> Self {
         let token = |name: &str, secret: &str| SimToken::made(name, secret, now - TimeDelta::days(10));
         let tokens = BTreeMap::from([
             (id.to_owned(), token("made by hand", secret)),
@@ -77,7 +77,7 @@ impl SimCloudflare {
     }
 
     /// Adds a token that a person made some time ago, and returns its pair.
-    pub fn is_given_a_token_by_hand(&mut self, id: &str, secret: &str, now: At) -> String {
+    pub(crate) fn is_given_a_token_by_hand(&mut self, id: &str, secret: &str, now: At) -> String {
         let token = SimToken::made("made by hand", secret, now - TimeDelta::hours(1));
         self.tokens.insert(id.to_owned(), token);
         format!("{id}:{secret}")
@@ -85,13 +85,13 @@ impl SimCloudflare {
 
     /// Adds a token that no version publishes any more: of an object of the same name, or from before the parameter was
     /// created again.
-    pub fn has_kept_a_token(&mut self, id: &str, name: &str) {
+    pub(crate) fn has_kept_a_token(&mut self, id: &str, name: &str) {
         let made_at = self.tokens["others"].made_at;
         self.tokens.insert(id.to_owned(), SimToken::made(name, "a-secret-that-nobody-has", made_at));
     }
 
     /// True if R2 accepts `id:secret` now.
-    pub fn accepts(&self, pair: &str, now: At) -> bool {
+    pub(crate) fn accepts(&self, pair: &str, now: At) -> bool {
         let Some((id, secret)) = pair.trim_end().split_once(':') else { return false };
         let here = self.tokens.get(id).is_some_and(|token| {
             token.secret == secret
@@ -103,7 +103,7 @@ impl SimCloudflare {
     }
 
     /// Returns the IDs of the tokens that are not deleted, except those that keyturn must never touch.
-    pub fn live(&self) -> impl Iterator<Item = &String> {
+    pub(crate) fn live(&self) -> impl Iterator<Item = &String> {
         let ours =
             |(id, token): &(&String, &SimToken)| token.deleted_at.is_none() && !THEIRS.contains(&id.as_str());
         self.tokens.iter().filter(ours).map(|(id, _)| id)
@@ -111,7 +111,7 @@ impl SimCloudflare {
 }
 
 /// The account as one secret sees it.
-pub struct SimR2 {
+pub(crate) struct SimR2 {
     world: World,
     /// Time for which a new token works.
     lifetime: Option<TimeDelta>,
@@ -122,7 +122,7 @@ fn owner() -> String {
 }
 
 impl SimR2 {
-    pub fn open(world: &World, object: &ManagedSecret) -> Arc<dyn Target> {
+    pub(crate) fn open(world: &World, object: &ManagedSecret) -> Arc<dyn Target> {
         let period = object.spec.rotation.period.as_ref().and_then(|period| period.to_delta());
         Arc::new(Self { world: world.clone(), lifetime: period.map(|period| period * 2) })
     }

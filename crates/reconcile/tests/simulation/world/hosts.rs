@@ -28,7 +28,7 @@ const UNTIL_END: TimeDelta = TimeDelta::seconds(20);
 
 /// One docker host.
 #[derive(Clone, Default)]
-pub struct SimHost {
+pub(crate) struct SimHost {
     /// Paths that the deploy script fetches.
     pub fetches: Vec<String>,
     /// The values that the containers run, by path.
@@ -68,7 +68,7 @@ enum Stage {
     Lost,
 }
 
-pub struct SimJob {
+pub(crate) struct SimJob {
     pub host: String,
     pub name: String,
     task: Task,
@@ -85,7 +85,7 @@ pub struct SimJob {
 }
 
 impl SimJob {
-    pub fn next_at(&self) -> Option<At> {
+    pub(crate) fn next_at(&self) -> Option<At> {
         match self.stage {
             Stage::Created => Some(self.created + UNTIL_SCRIPT),
             Stage::ScriptDone(_) => Some(self.created + UNTIL_END),
@@ -93,21 +93,21 @@ impl SimJob {
         }
     }
 
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.finished.is_none()
     }
 
     /// True if the result of this Job will never be known.
-    pub fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         matches!(self.stage, Stage::Lost)
     }
 
-    pub fn deploys(&self) -> bool {
+    pub(crate) fn deploys(&self) -> bool {
         self.task.mode == RunMode::Deploy
     }
 
     /// Returns the time of its failure, if it was an attempt at the same task on the same host.
-    pub fn failed_at(&self, host: &DockerHost, task: &Task) -> Option<At> {
+    pub(crate) fn failed_at(&self, host: &DockerHost, task: &Task) -> Option<At> {
         let same = self.host_uid == host.uid()
             && host.metadata.generation == Some(self.generation)
             && (self.task.mode, &self.task.revision) == (task.mode, &task.revision);
@@ -117,7 +117,7 @@ impl SimJob {
 }
 
 impl State {
-    pub fn run_jobs(&mut self) {
+    pub(crate) fn run_jobs(&mut self) {
         let mut jobs = std::mem::take(&mut self.jobs);
         for job in &mut jobs {
             while job.next_at().is_some_and(|at| at <= self.now) {
@@ -269,7 +269,7 @@ impl State {
         }
     }
 
-    pub fn evict_the_youngest_job(&mut self, after_script: bool) {
+    pub(crate) fn evict_the_youngest_job(&mut self, after_script: bool) {
         let now = self.now;
         let Some(job) = self.jobs.iter_mut().rev().find(|job| job.is_running()) else { return };
         if after_script {

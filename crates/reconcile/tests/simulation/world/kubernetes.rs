@@ -31,7 +31,7 @@ struct Objs {
 }
 
 #[derive(Default)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     objects: Objs,
     pub grants: Vec<RotationGrant>,
     /// Grants that cannot be decoded.
@@ -58,30 +58,30 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub fn secret(&self, name: &str) -> Option<&ManagedSecret> {
+    pub(crate) fn secret(&self, name: &str) -> Option<&ManagedSecret> {
         self.objects.secrets.get(name).map(Arc::as_ref)
     }
 
-    pub fn host(&self, name: &str) -> Option<&DockerHost> {
+    pub(crate) fn host(&self, name: &str) -> Option<&DockerHost> {
         self.objects.hosts.get(name).map(Arc::as_ref)
     }
 
-    pub fn secrets(&self) -> impl Iterator<Item = &ManagedSecret> {
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &ManagedSecret> {
         self.objects.secrets.values().map(Arc::as_ref)
     }
 
-    pub fn hosts(&self) -> impl Iterator<Item = &DockerHost> {
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = &DockerHost> {
         self.objects.hosts.values().map(Arc::as_ref)
     }
 
-    pub fn keys(&self) -> Vec<Key> {
+    pub(crate) fn keys(&self) -> Vec<Key> {
         let secrets = self.objects.secrets.keys().cloned().map(Key::Secret);
         let hosts = self.objects.hosts.keys().cloned().map(Key::Host);
         let incidents = self.incidents.iter().map(|incident| Key::Incident(incident.name_any()));
         secrets.chain(hosts).chain(incidents).collect()
     }
 
-    pub fn empty_every_status(&mut self, touched: &mut BTreeSet<Key>) {
+    pub(crate) fn empty_every_status(&mut self, touched: &mut BTreeSet<Key>) {
         for secret in self.objects.secrets.values_mut() {
             self.revision += 1;
             let secret = Arc::make_mut(secret);
@@ -102,7 +102,7 @@ impl Cluster {
         touched.extend(self.keys());
     }
 
-    pub fn lag_behind_the_last_change(&mut self, now: At) {
+    pub(crate) fn lag_behind_the_last_change(&mut self, now: At) {
         if let Some((changed, before)) = &self.before
             && *changed + STALENESS > now
         {
@@ -121,7 +121,7 @@ impl Cluster {
     }
 
     /// Sets the grants. Caches may show the previous ones for a while.
-    pub fn give(&mut self, now: At, grants: Vec<RotationGrant>, unreadable: Vec<DynamicObject>) {
+    pub(crate) fn give(&mut self, now: At, grants: Vec<RotationGrant>, unreadable: Vec<DynamicObject>) {
         self.grants_before = Some((now, Arc::new(self.given())));
         self.grants = grants;
         self.unreadable_grants = unreadable;
@@ -144,7 +144,7 @@ impl Cluster {
     }
 
     /// Returns the grants as the API server lists them.
-    pub fn given(&self) -> Grants {
+    pub(crate) fn given(&self) -> Grants {
         let mut given = Grants::of(self.unreadable_grants.clone());
         given.extend(self.grants.iter().cloned());
         given
@@ -155,7 +155,7 @@ impl Cluster {
     }
 
     /// True if the last change is so recent that a cache may not show it.
-    pub fn may_lag(&self, now: At) -> bool {
+    pub(crate) fn may_lag(&self, now: At) -> bool {
         self.before.as_ref().is_some_and(|(changed, _)| *changed + STALENESS > now)
     }
 
@@ -223,13 +223,13 @@ impl State {
     }
 
     /// Sets or removes the label of the Secret with the SSH key, as a person does.
-    pub fn label_key(&mut self, purpose: Option<Purpose>) {
+    pub(crate) fn label_key(&mut self, purpose: Option<Purpose>) {
         let labels = purpose.map(|purpose| (consent::USABLE_BY.to_owned(), purpose.as_str().to_owned()));
         self.cluster.key_labels.insert(KEY.to_owned(), labels.into_iter().collect());
     }
 
     /// Applies a ManagedSecret as a person does: creates it, or changes its spec and annotations.
-    pub fn apply_secret(&mut self, name: &str, annotations: Value, spec: Value) {
+    pub(crate) fn apply_secret(&mut self, name: &str, annotations: Value, spec: Value) {
         let mut applied: ManagedSecret = object("ManagedSecret", name, annotations, spec);
         let revision = self.changing();
         match self.cluster.objects.secrets.get(name) {
@@ -255,7 +255,7 @@ impl State {
     }
 
     /// Edits the spec as a person does.
-    pub fn edit_secret(&mut self, name: &str, edit: impl FnOnce(&mut ManagedSecret)) {
+    pub(crate) fn edit_secret(&mut self, name: &str, edit: impl FnOnce(&mut ManagedSecret)) {
         let Some(mut secret) = self.cluster.secret(name).cloned() else { return };
         let before = secret.spec.clone();
         edit(&mut secret);
@@ -268,7 +268,7 @@ impl State {
         self.secret_changed(name, Change::Applied);
     }
 
-    pub fn request(&mut self, name: &str, token: &str) {
+    pub(crate) fn request(&mut self, name: &str, token: &str) {
         let seen =
             |secret: &ManagedSecret| secret.status.as_ref().is_some_and(|s| s.observed_generation.is_some());
         self.memory.request_forgotten |= self.cluster.secret(name).is_some_and(|secret| !seen(secret));
@@ -278,7 +278,7 @@ impl State {
     }
 
     /// Deletes the object as `kubectl delete` does; finalizers hold it.
-    pub fn delete_secret(&mut self, name: &str) {
+    pub(crate) fn delete_secret(&mut self, name: &str) {
         let Some(mut secret) = self.cluster.secret(name).cloned() else { return };
         let revision = self.changing();
         if secret.finalizers().is_empty() {
@@ -295,7 +295,7 @@ impl State {
         }
     }
 
-    pub fn apply_host(&mut self, name: &str, spec: Value) {
+    pub(crate) fn apply_host(&mut self, name: &str, spec: Value) {
         let mut host: DockerHost = object("DockerHost", name, json!({}), spec);
         let revision = self.changing();
         host.metadata.uid = Some(format!("uid-{revision}"));
@@ -307,7 +307,7 @@ impl State {
     }
 
     /// Edits the spec of a host as a person does.
-    pub fn edit_host(&mut self, name: &str, edit: impl FnOnce(&mut DockerHost)) {
+    pub(crate) fn edit_host(&mut self, name: &str, edit: impl FnOnce(&mut DockerHost)) {
         let Some(mut host) = self.cluster.host(name).cloned() else { return };
         edit(&mut host);
         host.metadata.generation = host.metadata.generation.map(|g| g + 1);
@@ -317,20 +317,20 @@ impl State {
         self.host_changed(name, Change::Applied);
     }
 
-    pub fn delete_host(&mut self, name: &str) {
+    pub(crate) fn delete_host(&mut self, name: &str) {
         self.changing();
         self.host_changed(name, Change::Deleted);
         self.cluster.objects.hosts.remove(name);
     }
 
     /// Reports, as a person does, that somebody may have read these secrets up to now.
-    pub fn suspect(&mut self, name: &str, selection: Value) {
+    pub(crate) fn suspect(&mut self, name: &str, selection: Value) {
         let now = to_kubernetes(self.now);
         self.suspect_since(name, selection, &serde_json::to_value(&now).unwrap());
     }
 
     /// Applies an incident with another time of report.
-    pub fn suspect_since(&mut self, name: &str, selection: Value, reported_at: &Value) {
+    pub(crate) fn suspect_since(&mut self, name: &str, selection: Value, reported_at: &Value) {
         let mut spec = json!({"reportedAt": reported_at});
         spec.as_object_mut().unwrap().extend(selection.as_object().unwrap().clone());
         let mut incident: SecretIncident = object("SecretIncident", name, json!({}), spec);
@@ -343,7 +343,7 @@ impl State {
         self.incident_changed(name, Change::Applied);
     }
 
-    pub fn delete_incidents(&mut self) {
+    pub(crate) fn delete_incidents(&mut self) {
         self.changing();
         let names: Vec<String> = self.cluster.incidents.iter().map(ResourceExt::name_any).collect();
         for name in names {
@@ -352,7 +352,7 @@ impl State {
         self.cluster.incidents.clear();
     }
 
-    pub fn set_grants(&mut self, grants: &[(&str, Value)]) {
+    pub(crate) fn set_grants(&mut self, grants: &[(&str, Value)]) {
         self.changing();
         let grant = |(name, spec): &(&str, Value)| {
             serde_json::from_value(json!({
@@ -368,7 +368,7 @@ impl State {
     }
 
     /// Loses the cluster. Later the script applies people's YAML to an empty one.
-    pub fn lose_all_objects(&mut self) {
+    pub(crate) fn lose_all_objects(&mut self) {
         self.changing();
         self.cluster.objects = Objs::default();
         self.jobs.clear();

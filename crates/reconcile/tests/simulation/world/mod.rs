@@ -4,11 +4,11 @@
 //! something outside passes through [`World::effect`], which counts it, applies the fault of the plan, and runs the
 //! checks of the invariants.
 
-pub mod cloudflare;
-pub mod hosts;
-pub mod kubernetes;
-pub mod postgres;
-pub mod ssm;
+pub(crate) mod cloudflare;
+pub(crate) mod hosts;
+pub(crate) mod kubernetes;
+pub(crate) mod postgres;
+pub(crate) mod ssm;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::{pending, poll_fn};
@@ -19,7 +19,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use cloudflare::SimCloudflare;
 use hosts::{SimHost, SimJob};
 use keyturn_reconcile::generator::{Random, RandomError};
-pub use keyturn_reconcile::links::Key;
+pub(crate) use keyturn_reconcile::links::Key;
 use keyturn_reconcile::ports::{Clock, Leadership};
 use kubernetes::Cluster;
 use postgres::SimPostgres;
@@ -29,36 +29,36 @@ use crate::branches::Branches;
 use crate::faults::{Fault, Kind, Plan};
 use crate::invariants;
 
-pub type At = DateTime<Utc>;
+pub(crate) type At = DateTime<Utc>;
 
 /// The grace of the simulated installation.
-pub const GRACE: TimeDelta = TimeDelta::seconds(120);
+pub(crate) const GRACE: TimeDelta = TimeDelta::seconds(120);
 /// Number of effects after which a pass counts as endless.
 const MOST_EFFECTS_OF_A_PASS: usize = 100;
 /// Longest time for which a deleted object may be held: the default of the product.
-pub const DELETION_BOUND: TimeDelta = TimeDelta::hours(1);
+pub(crate) const DELETION_BOUND: TimeDelta = TimeDelta::hours(1);
 /// Longest time for which a read may miss a change. The grace covers the life of a request and twice this.
-pub const STALENESS: TimeDelta = TimeDelta::seconds(3);
+pub(crate) const STALENESS: TimeDelta = TimeDelta::seconds(3);
 /// Number of other effects before something happens that is `soon`.
 const SOON: usize = 2;
 /// Time for which a rejected call stays rejected, until somebody fixes the problem.
 const MENDED_AFTER: TimeDelta = TimeDelta::minutes(30);
 
-pub const CLUSTER: &str = "sim";
-pub const REGION: &str = "us-east-1";
-pub const NAMESPACE: &str = "prod";
+pub(crate) const CLUSTER: &str = "sim";
+pub(crate) const REGION: &str = "us-east-1";
+pub(crate) const NAMESPACE: &str = "prod";
 /// The Secret with the SSH key of every host.
-pub const KEY: &str = "key";
-pub const STAGING: &str = "/keyturn/sim";
+pub(crate) const KEY: &str = "key";
+pub(crate) const STAGING: &str = "/keyturn/sim";
 
 /// An action of a person at a given time.
-pub struct Action {
+pub(crate) struct Action {
     pub what: &'static str,
     pub when: When,
     pub run: fn(&mut State),
 }
 
-pub enum When {
+pub(crate) enum When {
     /// Seconds after the start.
     At(i64),
     /// Seconds after the previous action.
@@ -69,7 +69,7 @@ pub enum When {
 
 /// One effect that happened or was meant to.
 #[derive(Clone, Debug)]
-pub struct Logged {
+pub(crate) struct Logged {
     pub at: At,
     pub process: usize,
     pub kind: Kind,
@@ -81,7 +81,7 @@ pub struct Logged {
 
 /// The knowledge that a request is based on, for judging it when it is applied.
 #[derive(Clone, Copy, Debug)]
-pub struct Sent {
+pub(crate) struct Sent {
     pub process: usize,
     /// Number of the last change in Parameter Store that the sender may have seen, or made.
     pub seen: u64,
@@ -94,7 +94,7 @@ pub struct Sent {
 type Apply = Box<dyn FnOnce(&mut State) + Send>;
 
 /// A request that is still under way.
-pub struct Late {
+pub(crate) struct Late {
     /// The request is applied after this many other effects, or at the time `at`.
     pub after_effects: Option<usize>,
     pub at: At,
@@ -103,7 +103,7 @@ pub struct Late {
 }
 
 /// A process that is paused before an effect.
-pub struct Gate {
+pub(crate) struct Gate {
     pub what: String,
     after_effects: Option<usize>,
     pub at: At,
@@ -112,7 +112,7 @@ pub struct Gate {
 
 /// The reads that are stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lag {
+pub(crate) enum Lag {
     All,
     Listing,
     Histories,
@@ -131,7 +131,7 @@ impl Lag {
 
 /// A bug planted between the controller and the world, to show that the checks can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
+pub(crate) enum Sabotage {
     /// Published versions carry no description.
     NoDescription,
     /// Writes of records and markers replace existing ones.
@@ -158,7 +158,7 @@ pub enum Sabotage {
     TwoDeploys,
 }
 
-pub struct State {
+pub(crate) struct State {
     pub now: At,
     pub start: At,
     pub plan: Plan,
@@ -199,7 +199,7 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(plan: Plan, sabotage: Option<Sabotage>) -> Self {
+    pub(crate) fn new(plan: Plan, sabotage: Option<Sabotage>) -> Self {
         let start = DateTime::from_timestamp(1_772_323_200, 0).unwrap();
         Self {
             now: start,
@@ -233,7 +233,7 @@ impl State {
         }
     }
 
-    pub fn violate(&mut self, what: String) {
+    pub(crate) fn violate(&mut self, what: String) {
         invariants::check_of(&what);
         let at = (self.now - self.start).num_seconds();
         if self.violations.len() < 5 {
@@ -243,7 +243,7 @@ impl State {
     }
 
     /// Returns what this process last saw of Parameter Store.
-    pub fn sent(&self, process: usize) -> Sent {
+    pub(crate) fn sent(&self, process: usize) -> Sent {
         let (seen, based_on) = self.observed.get(&process).copied().unwrap_or((0, self.now));
         Sent { process, seen, based_on, after: self.log.len() }
     }
@@ -311,7 +311,7 @@ impl State {
     }
 
     /// Applies what is due, lets people act, and checks the invariants.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let now = self.now;
         for gate in self.gates.values_mut().filter(|gate| gate.at <= now) {
             gate.open = true;
@@ -348,7 +348,7 @@ impl State {
     }
 
     /// Returns the next moment at which something happens without the controller.
-    pub fn next_moment(&self) -> Option<At> {
+    pub(crate) fn next_moment(&self) -> Option<At> {
         let gates = self.gates.values().filter(|gate| !gate.open).map(|gate| gate.at);
         let late = self.late.iter().map(|late| late.at);
         let jobs = self.jobs.iter().filter_map(|job| job.next_at());
@@ -376,7 +376,7 @@ impl State {
         }
     }
 
-    pub fn empty_every_status(&mut self) {
+    pub(crate) fn empty_every_status(&mut self) {
         invariants::status_is_emptied(self);
         self.cluster.empty_every_status(&mut self.touched);
     }
@@ -384,25 +384,25 @@ impl State {
 
 /// The world as one process of the controller reaches it.
 #[derive(Clone)]
-pub struct World {
+pub(crate) struct World {
     pub state: Arc<Mutex<State>>,
     pub process: usize,
 }
 
 /// Conversion of an effect's faults into the errors of a port.
-pub trait Answer: Send {
+pub(crate) trait Answer: Send {
     fn refused(what: &str) -> Self;
     fn rejected(what: &str) -> Self;
     fn no_answer(what: &str) -> Self;
 }
 
 impl World {
-    pub fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Performs one effect, or the fault that the plan sets for it.
-    pub async fn effect<T, E, F>(&self, kind: Kind, what: String, apply: F) -> Result<T, E>
+    pub(crate) async fn effect<T, E, F>(&self, kind: Kind, what: String, apply: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: Answer + 'static,

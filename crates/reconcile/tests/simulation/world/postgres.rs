@@ -22,7 +22,7 @@ use crate::invariants;
 
 /// One role that may log in.
 #[derive(Clone, Debug)]
-pub struct SimRole {
+pub(crate) struct SimRole {
     pub password: String,
     pub can_log_in: bool,
     fence: Option<(RotationId, At)>,
@@ -32,7 +32,7 @@ pub struct SimRole {
 
 /// The server. The initialisation of the database creates a role that does not exist yet.
 #[derive(Clone, Debug, Default)]
-pub struct SimPostgres {
+pub(crate) struct SimPostgres {
     pub roles: BTreeMap<String, SimRole>,
     pub unreachable: bool,
     /// Roles that the administrator may not change.
@@ -46,7 +46,7 @@ pub struct SimPostgres {
 }
 
 impl SimPostgres {
-    pub fn with(roles: &[(&str, &str, bool)]) -> Self {
+    pub(crate) fn with(roles: &[(&str, &str, bool)]) -> Self {
         let role = |(name, password, can_log_in): &(&str, &str, bool)| {
             let role = SimRole {
                 password: (*password).into(),
@@ -60,7 +60,7 @@ impl SimPostgres {
     }
 
     /// True if `user:password` logs in.
-    pub fn accepts(&self, login: &str) -> bool {
+    pub(crate) fn accepts(&self, login: &str) -> bool {
         login.trim_end().split_once(':').is_some_and(|(username, password)| {
             self.roles.get(username).is_some_and(|role| role.can_log_in && role.password == password)
         })
@@ -86,7 +86,7 @@ impl SimPostgres {
     }
 
     /// Starts the database for the first time, with the values of its container.
-    pub fn initialise(&mut self, login: &str) {
+    pub(crate) fn initialise(&mut self, login: &str) {
         let Some(wanted) = self.initialised_by.take() else { return };
         if let Some((username, password)) = login.split_once(':').filter(|(name, _)| *name == wanted) {
             let role = SimRole { password: password.into(), can_log_in: true, fence: None, changed_at: None };

@@ -24,16 +24,16 @@ use crate::faults::Kind;
 use crate::invariants;
 
 /// Number of versions that SSM keeps.
-pub const KEPT: usize = MOST_VERSIONS;
+pub(crate) const KEPT: usize = MOST_VERSIONS;
 /// The only AllowedPattern that this SSM implements.
-pub const DIGITS: &str = "^[0-9]+$";
+pub(crate) const DIGITS: &str = "^[0-9]+$";
 /// Interval of the shared inventory.
 const INVENTORY_EVERY: Duration = Duration::from_secs(60);
 /// Time until the inventory covers a new object.
-pub const LISTED_AFTER: TimeDelta = TimeDelta::seconds(1);
+pub(crate) const LISTED_AFTER: TimeDelta = TimeDelta::seconds(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub(crate) enum By {
     Person,
     Keyturn,
 }
@@ -43,7 +43,7 @@ static SEAL: LazyLock<Seal> =
     LazyLock::new(|| Seal::new(&SecretValue::new("the key of the stamps".to_owned()), DateTime::UNIX_EPOCH));
 
 #[derive(Clone, Debug)]
-pub struct Stored {
+pub(crate) struct Stored {
     pub number: i64,
     pub value: String,
     pub description: String,
@@ -57,11 +57,11 @@ pub struct Stored {
     pub sequence: u64,
 }
 
-pub type Content = BTreeMap<String, Arc<Vec<Stored>>>;
+pub(crate) type Content = BTreeMap<String, Arc<Vec<Stored>>>;
 
 /// Conditions that SSM sets for a Put to a path.
 #[derive(Clone, Debug, Default)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// True for a String, which SSM does not convert into a SecureString.
     pub plain: bool,
     /// AllowedPattern.
@@ -81,7 +81,7 @@ pub struct Rules {
 }
 
 #[derive(Default)]
-pub struct Ssm {
+pub(crate) struct Ssm {
     pub content: Content,
     /// Rules by path.
     pub rules: BTreeMap<String, Rules>,
@@ -95,16 +95,16 @@ pub struct Ssm {
 }
 
 impl Ssm {
-    pub fn latest(&self, path: &str) -> Option<&Stored> {
+    pub(crate) fn latest(&self, path: &str) -> Option<&Stored> {
         self.content.get(path).and_then(|versions| versions.last())
     }
 
-    pub fn versions(&self, path: &str) -> &[Stored] {
+    pub(crate) fn versions(&self, path: &str) -> &[Stored] {
         self.content.get(path).map_or(&[], |versions| versions)
     }
 
     /// Returns the paths of all records and markers.
-    pub fn staged(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn staged(&self) -> impl Iterator<Item = &str> {
         self.content.keys().map(String::as_str).filter(|path| path.starts_with(STAGING))
     }
 
@@ -197,7 +197,7 @@ impl Ssm {
     }
 
     /// Makes reads miss the last change from now on, for as long as reads may be stale.
-    pub fn lag_behind_the_last_change(&mut self, now: At, lag: Lag) {
+    pub(crate) fn lag_behind_the_last_change(&mut self, now: At, lag: Lag) {
         if let Some((changed, before)) = self.past.last()
             && *changed + STALENESS > now
         {
@@ -206,7 +206,7 @@ impl Ssm {
     }
 
     /// True if the last change is so recent that reads may miss it.
-    pub fn may_lag(&self, now: At) -> bool {
+    pub(crate) fn may_lag(&self, now: At) -> bool {
         self.past.last().is_some_and(|(changed, _)| *changed + STALENESS > now)
     }
 
@@ -218,7 +218,7 @@ impl Ssm {
     }
 
     /// Returns the number of the last change that some read shows.
-    pub fn visible(&self, now: At) -> u64 {
+    pub(crate) fn visible(&self, now: At) -> u64 {
         match &self.lag {
             Some((Lag::All, until, _, sequence)) if now < *until => *sequence,
             // A close look lists records only; it sees published versions in histories.
@@ -247,14 +247,14 @@ fn same_records(before: &Content, now: &Content) -> bool {
 
 impl State {
     /// Writes a value as a person does, with the console or the CLI: the description stays.
-    pub fn person_puts(&mut self, path: &str, value: &str) {
+    pub(crate) fn person_puts(&mut self, path: &str, value: &str) {
         let now = self.now;
         self.ssm.put(now, path, value, None, By::Person);
         invariants::value_is_known(self, value);
         self.inventory_will_tell(path);
     }
 
-    pub fn person_describes(&mut self, path: &str, value: &str, description: &str) {
+    pub(crate) fn person_describes(&mut self, path: &str, value: &str, description: &str) {
         let now = self.now;
         self.ssm.put(now, path, value, Some(description), By::Person);
         invariants::value_is_known(self, value);
@@ -262,13 +262,13 @@ impl State {
     }
 
     /// Writes the value that an earlier rotation has published.
-    pub fn has_published(&mut self, path: &str, value: &str, stamp: &Stamp) {
+    pub(crate) fn has_published(&mut self, path: &str, value: &str, stamp: &Stamp) {
         let secret = SecretValue::new(value.to_owned());
         self.person_describes(path, value, &SEAL.describe(path, &secret, "Signing key", stamp));
     }
 
     /// Writes the first version of keyturn's again, including its description, as a restore from a backup does.
-    pub fn person_restores(&mut self, path: &str) {
+    pub(crate) fn person_restores(&mut self, path: &str) {
         let Some(first) = self.ssm.versions(path).iter().find(|version| version.by == By::Keyturn) else {
             return;
         };
@@ -277,20 +277,20 @@ impl State {
     }
 
     /// Writes the value of keyturn's newest version, as a person does.
-    pub fn person_puts_back(&mut self, path: &str) {
+    pub(crate) fn person_puts_back(&mut self, path: &str) {
         let newest = self.ssm.versions(path).iter().rev().find(|version| version.by == By::Keyturn);
         let Some(value) = newest.map(|version| version.value.clone()) else { return };
         self.person_puts(path, &value);
     }
 
     /// Writes it with a person's own description, as Terraform does.
-    pub fn person_describes_anew(&mut self, path: &str, description: &str) {
+    pub(crate) fn person_describes_anew(&mut self, path: &str, description: &str) {
         let newest = self.ssm.versions(path).iter().rev().find(|version| version.by == By::Keyturn);
         let Some(value) = newest.map(|version| version.value.clone()) else { return };
         self.person_describes(path, &value, description);
     }
 
-    pub fn person_deletes_parameter(&mut self, path: &str) {
+    pub(crate) fn person_deletes_parameter(&mut self, path: &str) {
         let now = self.now;
         self.ssm.remove(now, path);
         self.inventory_will_tell(path);
