@@ -14,9 +14,13 @@ use crate::deploy::task::Task;
 /// A deploy Job of one host, as the cluster has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeployJob {
+    /// Name of the Job.
     pub name: String,
+    /// Kind of the run: deployment, verification or collection.
     pub mode: RunMode,
+    /// Revision of the run, 16 hexadecimal digits.
     pub revision: String,
+    /// Number of this attempt of the revision, from 1.
     pub attempt: i32,
     /// Parameters that the run deploys or compares.
     pub parameters: Vec<JobParameter>,
@@ -32,7 +36,9 @@ pub struct DeployJob {
     pub layers: bool,
     /// True when the Job is over and the Secret with its task is not known to be deleted.
     pub holds_task: bool,
+    /// Creation time of the Job, by the API server's clock.
     pub created: DateTime<Utc>,
+    /// Progress of the Job, from its conditions and its pods.
     pub state: JobState,
 }
 
@@ -40,12 +46,15 @@ pub struct DeployJob {
 /// parameter that was deleted and created again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobParameter {
+    /// Path of the parameter.
     pub path: String,
+    /// The version that the run deploys or compares.
     pub version: i64,
     /// Time at which the value of this version was made, in seconds since 1970.
     pub published_at: i64,
 }
 
+/// Progress of a Job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobState {
     /// Created, but never released to run: the controller that started it stopped half-way. It has no pod, and keyturn
@@ -59,6 +68,7 @@ pub enum JobState {
     Lost { reason: String, finished: DateTime<Utc> },
 }
 
+/// The deploy Jobs in the cluster.
 #[async_trait]
 pub trait DeployJobs: Send + Sync {
     /// The Jobs that this DockerHost (by UID) controls, oldest first, read from the API server itself.

@@ -18,7 +18,9 @@ pub struct About {
     pub incident_uid: String,
     /// Name of the ManagedSecret.
     pub secret: String,
+    /// Start of the window: the earliest time at which somebody may have used the secret.
     pub since: i64,
+    /// End of the window: the containment of the secret, or the time at which `revokeWithin` has passed.
     pub until: i64,
 }
 
@@ -32,8 +34,11 @@ impl About {
 /// Log lines that a host has to collect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collection {
+    /// Incident, secret and window of the lines.
     pub about: About,
+    /// POSIX shell script of `accessLog.script`, which prints the lines.
     pub script: String,
+    /// Time limit of the script in seconds, from `accessLog.timeout`.
     pub timeout_seconds: u64,
 }
 
@@ -60,6 +65,7 @@ impl Collection {
         known.retry_after.as_ref().map(from_kubernetes)
     }
 
+    /// Returns the entry of the host's status about this incident and secret, possibly of another window or script.
     pub fn known<'a>(&self, known: &'a [HostAccessLog]) -> Option<&'a HostAccessLog> {
         known.iter().find(|known| self.about.is_that_of(known))
     }

@@ -13,6 +13,7 @@ pub const KEY_BYTES: usize = 32;
 /// The fingerprint of one value, as hexadecimal digits.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fingerprint {
+    /// The key: [`KEY_BYTES`] bytes, as hexadecimal digits.
     pub key: String,
     /// HMAC-SHA256 of the value under the key.
     pub mac: String,

@@ -34,8 +34,11 @@ use super::wish::Wish;
 
 /// Label with the name of the DockerHost, on Jobs, their pods and Secrets.
 pub const HOST_LABEL: &str = "keyturn.dev/host";
+/// Annotation with the mode of the run: `Deploy`, `Verify` or `Collect`.
 pub const MODE: &str = "keyturn.dev/mode";
+/// Annotation with the revision of the run, 16 hexadecimal digits.
 pub const REVISION: &str = "keyturn.dev/revision";
+/// Annotation with the number of this attempt of the revision, from 1.
 pub const ATTEMPT: &str = "keyturn.dev/attempt";
 /// Generation of the DockerHost that the Job was made from.
 pub const GENERATION: &str = "keyturn.dev/generation";

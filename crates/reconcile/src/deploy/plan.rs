@@ -49,21 +49,26 @@ pub struct Input<'a> {
     pub verdict: Verdict,
     /// Problems of the host's spec that the schema cannot reject.
     pub problems: Vec<String>,
+    /// State of the host's own deployment windows at `now`.
     pub window: WindowGate,
     /// Time that a deployment waits for secrets that are about to be published.
     pub coalesce: TimeDelta,
+    /// Time of this pass, by the controller's clock.
     pub now: DateTime<Utc>,
 }
 
 /// State of the host's own deployment windows at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WindowGate {
+    /// A window is open, or the host has no windows.
     Open,
+    /// No window is open; the next one opens at this time.
     OpensAt(DateTime<Utc>),
     /// The windows cannot be read, or none of them ever opens.
     Unusable(String),
 }
 
+/// The one next thing to do for a host, as [`decide`] returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Nothing is left to do.
@@ -73,12 +78,16 @@ pub enum Decision {
     /// Delete this Job to make room for another one. Either its pod cannot start and the spec has changed since, or it only
     /// collects log lines while a deployment could start.
     Abandon {
+        /// Name of the Job.
         job: String,
     },
+    /// Start this run now.
     Start(Run),
     /// A run is needed, but not now.
     Hold {
+        /// Mode of the run that is needed.
         mode: RunMode,
+        /// The reason why the run does not start, and the time of the next check.
         hold: Hold,
     },
 }
@@ -86,7 +95,9 @@ pub enum Decision {
 /// A run to be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
+    /// Kind of the run: deployment, verification or collection.
     pub mode: RunMode,
+    /// Hash of the versions and the deploy script, or [`Collection::revision`]; 16 hexadecimal digits.
     pub revision: String,
     /// One more than the highest known attempt of this revision.
     pub attempt: i32,
@@ -105,6 +116,7 @@ pub struct Run {
 pub struct Hold {
     /// Reason of the condition.
     pub reason: &'static str,
+    /// Message of the condition: why the run waits, and what to do where a person has to act.
     pub message: String,
     /// Time of the next check; `None` to wait until something changes.
     pub until: Option<DateTime<Utc>>,
@@ -135,8 +147,11 @@ impl Hold {
 /// The run that one parameter needs on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
+    /// No run: the host runs the version as far as keyturn can know, or somebody else wrote the version.
     Nothing,
+    /// A verification, which compares and changes nothing.
     Verify,
+    /// A deployment: a rotation waits for the host, or the last comparison did not confirm the version.
     Deploy,
 }
 

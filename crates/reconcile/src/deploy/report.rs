@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum Outcome {
     /// The run is still going on. A report that keeps this outcome shows that the pod was killed.
     Running,
+    /// The scripts succeeded and no container was seen to run another value, or the log lines were collected.
     Succeeded,
     /// No TCP connection or no SSH handshake in time.
     Unreachable,
@@ -41,6 +42,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Returns the exit code of the process: 0 for [`Outcome::Succeeded`]; each other outcome has its own.
     pub fn exit_code(self) -> i32 {
         match self {
             Outcome::Succeeded => 0,
@@ -63,9 +65,11 @@ impl Outcome {
     }
 }
 
+/// The result of a run, as the pod writes it into its termination message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
+    /// The way in which the run ended; [`Outcome::Running`] until then.
     pub outcome: Outcome,
     /// Text for a person: what happened and what to do. It never holds a value or output of the scripts.
     pub message: String,
@@ -98,7 +102,9 @@ pub struct Report {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LogsReport {
+    /// Number of lines in the file on the host.
     pub lines: u64,
+    /// Size of that file in bytes.
     pub bytes: u64,
     /// True when the script printed more than is kept.
     #[serde(default)]
@@ -162,8 +168,10 @@ pub struct ImagesReport {
     pub found: Vec<ImageReport>,
 }
 
+/// Result of reading the files of the images' layers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayersReport {
+    /// Number of files that were read, of all images together.
     pub files: u64,
     /// The reason why not every file could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -175,12 +183,14 @@ pub fn short_id(id: &str) -> String {
     id.trim_start_matches("sha256:").chars().take(12).collect()
 }
 
+/// An image in which secrets were found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageReport {
     /// Name of the image, as the container was started with it.
     pub name: String,
     /// ID of the image.
     pub digest: String,
+    /// The secrets that were found, without those that the DockerHost allows.
     pub findings: Vec<ReportFinding>,
 }
 
@@ -189,9 +199,13 @@ pub struct ImageReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct ReportFinding {
+    /// Id of the rule that matched, such as `aws-access-key`; see docs/image-audit.md.
     pub rule: String,
+    /// Identifier of the finding for `audit.allow`, 16 hexadecimal digits. It does not depend on the value.
     pub fingerprint: String,
+    /// Path of the parameter that publishes the value; `None` where keyturn does not manage the value.
     pub parameter: Option<String>,
+    /// Place in the image, such as `history layer 4 NPM_TOKEN` or `label build-info`.
     pub place: String,
 }
 
@@ -221,17 +235,25 @@ impl TryFrom<String> for ReportFinding {
     }
 }
 
+/// The part that this Job has in the run of the deploy script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeployKind {
+    /// The script was started for this Job: now, or before its connection or pod was lost.
     Started,
+    /// The script was already running for another Job of the same revision; this Job waited for its end.
     Attached,
+    /// The script had succeeded for another Job of the same revision, so it was not run again.
     Replayed,
 }
 
+/// Result of the comparison for one parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportParameter {
+    /// Path of the parameter.
     pub path: String,
+    /// The version that the containers have to run.
     pub version: i64,
+    /// Result of comparing the containers with that version.
     pub proof: Proof,
     /// Names of the containers that run another value; at most five.
     pub differs_in: Vec<String>,

@@ -18,15 +18,19 @@ pub const JUMP_KEY_FILE: &str = "/run/keyturn/jump/key";
 /// File from which Kubernetes reads the report.
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 
+/// The work of one pod. The pod mounts the SSH keys from Secrets of the user; they are not part of the task.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Task {
+    /// Kind of the run: deployment, verification or collection.
     pub mode: RunMode,
     /// Hash of the sorted `path=version` lines and the script, 16 hexadecimal digits.
     pub revision: String,
     /// Number of this attempt of the revision, from 1.
     pub attempt: i32,
+    /// SSH endpoint of the host.
     pub ssh: Endpoint,
+    /// SSH endpoint of the jump host; `None` to connect directly.
     pub jump: Option<Endpoint>,
     /// Lines of known_hosts for the host and the jump host.
     pub known_hosts: Vec<String>,
@@ -35,11 +39,17 @@ pub struct Task {
     /// Path of docker on the host; keyturn searches for docker when `None`.
     #[serde(default)]
     pub docker_path: Option<String>,
+    /// Compose project whose containers run the parameters.
     pub compose_project: String,
+    /// POSIX shell script of `deploy.script`. Only a deployment runs it.
     pub deploy_script: String,
+    /// Time limit of the deploy script in seconds.
     pub deploy_timeout_seconds: u64,
+    /// POSIX shell script of `verify.script`; `None` where the DockerHost has none.
     pub verify_script: Option<String>,
+    /// Time in seconds within which the verify script has to succeed; it is retried until then.
     pub verify_timeout_seconds: u64,
+    /// Parameters to deploy or compare; empty in a collection.
     pub parameters: Vec<TaskParameter>,
     /// Values that are redacted from all output and searched for in images. The task has keyed fingerprints of every form
     /// in which a value is written, and not the value.
@@ -68,8 +78,11 @@ impl Task {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskCollection {
+    /// Incident, secret and window of the lines.
     pub about: About,
+    /// POSIX shell script of `accessLog.script`, which prints the lines.
     pub script: String,
+    /// Time limit of the script in seconds.
     pub timeout_seconds: u64,
 }
 
@@ -77,6 +90,7 @@ pub struct TaskCollection {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskAudit {
+    /// Variables and findings that the DockerHost accepts.
     pub allowances: Allowances,
     /// Tells how this run treats the files of the layers.
     #[serde(default)]
@@ -96,11 +110,15 @@ pub enum Layers {
     Look,
 }
 
+/// SSH endpoint of a host or of a jump host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoint {
+    /// Host name or IP address.
     pub host: String,
+    /// TCP port.
     pub port: u16,
+    /// Account to log in as.
     pub user: String,
 }
 
@@ -108,7 +126,9 @@ pub struct Endpoint {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskParameter {
+    /// Path of the parameter.
     pub path: String,
+    /// The published version.
     pub version: i64,
     /// Time at which the value of this version was made, in seconds since 1970.
     ///

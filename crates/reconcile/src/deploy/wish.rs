@@ -15,11 +15,13 @@ use kube::ResourceExt;
 pub struct Wish {
     /// Name of the ManagedSecret.
     pub secret: String,
+    /// Path of the parameter.
     pub path: String,
     /// The published version.
     pub version: i64,
     /// Time at which the value of that version was made.
     pub published_at: DateTime<Utc>,
+    /// Origin of that version: published by keyturn, adopted, or written by somebody else.
     pub origin: Origin,
     /// Names of the environment variable in the containers.
     pub env: Vec<String>,
