@@ -20,23 +20,31 @@ pub const DECRYPT: &str = "Decrypt";
 /// One call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
+    /// `eventID`, by which an event that is returned twice is recognised.
     pub id: String,
+    /// Time of the call, from `eventTime`.
     pub at: DateTime<Utc>,
+    /// Name of the operation, such as `GetParameter`.
     pub name: String,
     /// ARN of the user, or of the role that a session belongs to.
     pub principal: String,
     /// Name of the session, chosen by whoever assumed the role: for example a person of IAM Identity Center, or an
     /// instance's id.
     pub session: Option<String>,
+    /// IP address of the caller, or the name of the AWS service that made the call.
     pub address: String,
+    /// User agent, which the caller chooses freely.
     pub user_agent: String,
+    /// Result of the call.
     pub answer: Answer,
+    /// The parameters that the call is about.
     pub about: About,
 }
 
 /// Result of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
+    /// AWS executed the call: the event has no error code.
     Done,
     /// The caller lacks the right. Every error that is not known to be of another kind counts as this.
     Denied,
@@ -82,10 +90,13 @@ fn answer(event: &Value) -> Answer {
 /// The parameters that a call is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum About {
+    /// These parameters, by name without version or label.
     Parameters(Vec<String>),
     /// All parameters below a path (`recursive`), or only those directly below it.
     Below {
+        /// The path, with or without a closing slash.
         path: String,
+        /// True for everything below the path at any depth.
         recursive: bool,
     },
     /// The event does not name any parameter.

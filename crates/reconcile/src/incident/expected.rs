@@ -14,8 +14,11 @@ const SSO_PATH: &str = "aws-reserved/sso.amazonaws.com/";
 /// A caller and the address that it calls from.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller<'a> {
+    /// ARN of the user or role, see [`Call::principal`].
     pub principal: &'a str,
+    /// Name of the session, see [`Call::session`].
     pub session: Option<&'a str>,
+    /// IP address, or the name of the AWS service that made the call.
     pub address: &'a str,
     /// True for a KMS event that Parameter Store caused: KMS sees the address of Parameter Store, and not that of the
     /// reader.
@@ -37,6 +40,7 @@ pub fn is_by_kms(call: &Call) -> bool {
 /// Result of comparing a caller with the lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expectation {
+    /// No item fits the caller.
     Nobody,
     /// An item lists the principal, but with networks that do not hold the address.
     NotFromThere,
@@ -47,6 +51,7 @@ pub enum Expectation {
 }
 
 impl Expectation {
+    /// True when the caller is expected.
     pub fn is_met(self) -> bool {
         matches!(self, Self::Principal | Self::FromThere)
     }

@@ -13,7 +13,9 @@ use super::expected::{Caller, Expectation, expectation, is_by_kms};
 
 /// Maximum number of addresses of one principal in each kind.
 const MAX_ADDRESSES: usize = 15;
+/// Maximum number of secrets that are named for one caller.
 pub const MAX_SECRETS: usize = 20;
+/// Maximum number of sessions that are named for one caller.
 pub const MAX_SESSIONS: usize = 20;
 const MAX_AGENTS: usize = 4;
 const MAX_AGENT: usize = 128;
@@ -23,6 +25,7 @@ const MAX_AGENT: usize = 128;
 pub enum Kind {
     /// AWS executed the call of somebody who is not expected.
     Unexpected,
+    /// AWS executed the call of somebody who is expected.
     Expected,
     /// AWS refused the call.
     Refused,
@@ -112,7 +115,9 @@ fn may_be_session_of(reader: &Reader, call: &Call) -> bool {
 
 /// Tells which lists of a caller were full, so that something was left out.
 pub struct Cut {
+    /// True when the call's session is not named, since the list is full.
     pub sessions: bool,
+    /// True when a secret of the call is not named, since the list is full.
     pub secrets: bool,
 }
 

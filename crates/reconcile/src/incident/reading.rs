@@ -18,8 +18,11 @@ const MAX_SEEN: usize = 500;
 /// One suspected secret, by the names that CloudTrail events use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
+    /// Name of the ManagedSecret.
     pub secret: String,
+    /// Region of its parameters.
     pub region: String,
+    /// Paths of its parameters.
     pub paths: Vec<String>,
     /// Folder of the records of its rotations, with its closing slash; `None` where it is not known.
     pub folder: Option<String>,
@@ -42,9 +45,13 @@ impl Watched {
 /// The next query to CloudTrail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
+    /// Region to query.
     pub region: String,
+    /// Name of the events, such as `GetParameter`.
     pub event: String,
+    /// Earliest time of the events, in whole seconds.
     pub from: DateTime<Utc>,
+    /// Latest time of the events, in whole seconds. It moves back as events are read, since the latest come first.
     pub to: DateTime<Utc>,
 }
 

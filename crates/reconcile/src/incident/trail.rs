@@ -17,15 +17,18 @@ pub struct Page {
 /// The reason why CloudTrail could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrailError {
+    /// CloudTrail throttled the call; it is retried after a pause.
     #[error(
         "CloudTrail in {region} takes fewer calls than are made by everybody in the account together; it is read more slowly"
     )]
     Throttled { region: String },
+    /// keyturn's role lacks `cloudtrail:LookupEvents`. It is retried, but only a person can change that.
     #[error(
         "keyturn may not read CloudTrail in {region}: allow cloudtrail:LookupEvents to its role (docs/incidents.md); the \
          response itself does not need it"
     )]
     Denied { region: String },
+    /// The call failed in another way, for example without a connection; it is retried.
     #[error("CloudTrail in {region} could not be read: {detail}; keyturn tries again by itself")]
     Failed { region: String, detail: String },
 }

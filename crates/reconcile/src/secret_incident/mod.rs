@@ -27,18 +27,24 @@ const OPEN_POLL: TimeDelta = TimeDelta::seconds(30);
 
 /// The ports that the reconciler acts through.
 pub struct Ports {
+    /// Source of the time of each pass.
     pub clock: Arc<dyn Clock>,
+    /// keyturn's objects in the API server.
     pub objects: Arc<dyn Objects>,
+    /// CloudTrail, which shows the callers that read a suspected secret.
     pub trail: Arc<dyn Trail>,
+    /// Leadership. Only the leader reads CloudTrail.
     pub leadership: Arc<dyn Leadership>,
 }
 
+/// The SecretIncident reconciler. It keeps nothing in memory from one pass to the next.
 pub struct SecretIncidents {
     ports: Ports,
     settings: Settings,
 }
 
 impl SecretIncidents {
+    /// Makes the reconciler; each call of [`Self::reconcile`] does one pass.
     pub fn new(ports: Ports, settings: Settings) -> Self {
         Self { ports, settings }
     }
