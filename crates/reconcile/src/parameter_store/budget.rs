@@ -30,16 +30,22 @@ pub enum Quota {
 /// Number of requests per second, and number of requests at once after a pause (burst).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
+    /// Requests per second in the long run.
     pub per_second: f64,
+    /// Requests at once after a pause; 0 counts as 1.
     pub burst: u32,
 }
 
 /// Rates of a budget; the defaults are well below AWS's default quotas.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
+    /// Rate of [`Quota::Put`].
     pub put: Rate,
+    /// Rate of [`Quota::Delete`].
     pub delete: Rate,
+    /// Rate of [`Quota::Read`].
     pub read: Rate,
+    /// Rate of [`Quota::Describe`].
     pub describe: Rate,
 }
 
@@ -93,6 +99,7 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// Makes a budget in which each quota has its whole burst available.
     pub fn new(rates: Rates) -> Self {
         let bucket = |rate| Bucket { queue: Mutex::new(Queue::new(rate, Instant::now())) };
         Self {

@@ -36,6 +36,7 @@ const HIGHEST_ID: u64 = 1 << 53;
 pub struct Written<'a> {
     /// The user's text.
     pub text: &'a str,
+    /// keyturn's stamp, which anybody may have written: see [`super::seal`].
     pub stamp: Stamp,
     /// The seal; stamps of early releases had none.
     pub seal: Option<WrittenSeal<'a>>,
@@ -46,7 +47,9 @@ pub struct Written<'a> {
 pub struct WrittenSeal<'a> {
     /// The part of the stamp before ` mac=`, which `mac` covers.
     pub sealed: &'a str,
+    /// Tag of the value that the stamp was made for.
     pub value: &'a str,
+    /// Tag of `sealed` and the path.
     pub mac: &'a str,
 }
 

@@ -36,7 +36,9 @@ pub struct Inventory {
 /// Answer of a snapshot about one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look<'a> {
+    /// The parameter exists, and this is its latest version.
     Present(&'a Version),
+    /// The parameter does not exist, as far as the listing shows.
     Absent,
     /// The snapshot does not cover the path; the next one will if the path is wanted.
     NotCovered,
@@ -106,10 +108,12 @@ impl Inventory {
         covers(&self.wanted, path)
     }
 
+    /// Returns the number of parameters in the snapshot.
     pub fn len(&self) -> usize {
         self.by_path.len()
     }
 
+    /// True when no parameter is in the snapshot, for example before the first listing.
     pub fn is_empty(&self) -> bool {
         self.by_path.is_empty()
     }

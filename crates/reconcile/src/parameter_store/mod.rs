@@ -15,16 +15,20 @@ use keyturn_secret_value::SecretValue;
 /// Metadata of the latest version of a parameter, from a page of DescribeParameters. Nothing is decrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
+    /// Path of the parameter.
     pub path: String,
+    /// The latest version, without its value.
     pub latest: Version,
 }
 
 /// One parameter below a folder, with its value.
 #[derive(Debug)]
 pub struct FolderEntry {
+    /// Path of the parameter.
     pub path: String,
     /// LastModifiedDate of the latest version in SSM.
     pub modified: DateTime<Utc>,
+    /// Value of the latest version.
     pub value: SecretValue,
 }
 
@@ -33,6 +37,7 @@ pub struct FolderEntry {
 pub struct Kept {
     /// Oldest first.
     pub versions: Vec<Version>,
+    /// Rules that SSM applies to the next Put; `None` where the parameter is missing.
     pub shape: Option<Shape>,
 }
 
@@ -58,7 +63,9 @@ pub const MOST_VERSIONS: usize = 100;
 
 /// A SecureString to write.
 pub struct NewVersion<'a> {
+    /// Path of the parameter.
     pub path: &'a str,
+    /// Value to write; nothing is added to it.
     pub value: &'a SecretValue,
     /// The user's part of the description.
     pub text: String,

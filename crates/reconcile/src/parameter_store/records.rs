@@ -42,15 +42,22 @@ pub fn folder(staging: &str, namespace: &str, name: &str) -> String {
 /// A record or marker, as its path names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Staged {
+    /// Namespace of the ManagedSecret.
     pub namespace: String,
+    /// Name of the ManagedSecret.
     pub name: String,
+    /// Number of the rotation, from 1.
     pub id: RotationId,
+    /// Record or abort marker.
     pub kind: StagedKind,
 }
 
+/// Kind of a parameter in the folder of a secret's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StagedKind {
+    /// The record of the rotation.
     Record,
+    /// The abort marker of the rotation.
     Abort,
 }
 
@@ -76,21 +83,25 @@ pub fn parse_path(staging: &str, path: &str) -> Option<Staged> {
 /// The reason why a record cannot be written or read. Never quotes content.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
+    /// The encoded record exceeds [`MAX_BYTES`], so it cannot be written.
     #[error(
         "the record of rotation {id} would take {bytes} bytes, more than the {MAX_BYTES} that one SSM parameter \
          holds; publish shorter values or fewer parameters by one ManagedSecret, and keep the value of \
          keyturn.dev/rotate-requested-at short"
     )]
     TooLarge { id: RotationId, bytes: usize },
+    /// The value is cut off, is not JSON, or has other fields than a record.
     #[error(
         "what lies at {path} is not a record of this keyturn ({what}). Nobody else may write there: find out who did \
          before deleting it, since the values of a running rotation may exist nowhere else"
     )]
     Unreadable { path: String, what: &'static str },
+    /// Another version of keyturn wrote the record.
     #[error(
         "the record at {path} has format {format}, and this keyturn reads {FORMAT} only; run the version that wrote it"
     )]
     OtherFormat { path: String, format: u32 },
+    /// The record names another rotation than its path does.
     #[error(
         "the record at {path} says that it is the record of rotation {says}; it was copied or moved by hand"
     )]
