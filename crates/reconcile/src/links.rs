@@ -11,8 +11,11 @@ use crate::incident::scope;
 /// Name of an object to reconcile, in the namespace of the object that changed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
+    /// Name of a ManagedSecret.
     Secret(String),
+    /// Name of a DockerHost.
     Host(String),
+    /// Name of a SecretIncident.
     Incident(String),
 }
 
@@ -23,13 +26,17 @@ pub enum Change {
     Applied,
     /// This process wrote the object: its own reconciler knows the change, other reconcilers may not.
     Written,
+    /// The object is gone from the API server.
     Deleted,
 }
 
 /// All objects in the namespace of the object that changed, as far as they can be decoded.
 pub trait Neighbours {
+    /// Returns all ManagedSecrets.
     fn secrets(&self) -> impl Iterator<Item = &ManagedSecret>;
+    /// Returns all DockerHosts.
     fn hosts(&self) -> impl Iterator<Item = &DockerHost>;
+    /// Returns all SecretIncidents.
     fn incidents(&self) -> impl Iterator<Item = &SecretIncident>;
 }
 

@@ -14,7 +14,9 @@ use serde::Deserialize;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Sink {
+    /// Name, unique among the sinks: 1 to 63 of a-z, 0-9 and `-`.
     pub name: String,
+    /// Format of the messages to the sink.
     pub format: Format,
     /// Name of the Secret, in the controller's namespace, that holds address and signing key.
     pub secret: String,
@@ -63,9 +65,11 @@ pub fn sinks(json: &str) -> Result<Vec<Sink>, String> {
 /// One piece of news about an object, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
+    /// Subject of the news, by which sinks choose.
     pub topic: Topic,
     /// Distinguishes it from other news of the topic about the same object. The same news always has the same key.
     pub key: String,
+    /// Text for a person; [`enqueue`] cuts it to [`conditions::MAX_MESSAGE`] characters.
     pub message: String,
 }
 

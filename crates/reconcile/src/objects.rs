@@ -17,20 +17,25 @@ pub struct Notice {
     pub reason: &'static str,
     /// Action of the Event, such as `Rotate`.
     pub action: &'static str,
+    /// Text for a person; it is cut where it is longer than Kubernetes accepts.
     pub note: String,
 }
 
 /// The object an Event is about.
 #[derive(Clone, Copy)]
 pub enum Subject<'a> {
+    /// A ManagedSecret.
     Secret(&'a ManagedSecret),
+    /// A DockerHost.
     Host(&'a DockerHost),
+    /// A SecretIncident.
     Incident(&'a SecretIncident),
 }
 
 /// The DockerHosts of a namespace.
 #[derive(Clone, Debug, Default)]
 pub struct Hosts {
+    /// The DockerHosts that can be decoded.
     pub decoded: Vec<DockerHost>,
     /// Names of the DockerHosts that exist but cannot be decoded. They have proven nothing.
     pub undecodable: Vec<String>,
@@ -72,6 +77,7 @@ pub trait Objects: Send + Sync {
     ) -> Result<Vec<SecretIncident>, ObjectError>;
     /// Replaces the status; fails with [`ObjectError::Conflict`] where the object has changed since it was read.
     async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError>;
+    /// Returns all RotationGrants of the cluster, with those that cannot be decoded.
     async fn grants(&self, source: Source) -> Result<Arc<Grants>, ObjectError>;
     /// Lists all of a namespace; may be slightly stale.
     async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError>;
@@ -112,13 +118,16 @@ pub trait Objects: Send + Sync {
     async fn notify(&self, subject: Subject<'_>, notice: Notice);
 }
 
+/// The reason why an object could not be read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectError {
     /// Somebody else wrote the object in between; read it again and decide again.
     #[error("{0} changed while it was being worked on")]
     Conflict(String),
+    /// The object does not exist; it may have been deleted in the meantime.
     #[error("{0} does not exist any more")]
     Gone(String),
+    /// Any other failure, such as no answer in time, a cache that is not filled yet, or lost leadership.
     #[error("the API server did not answer for {object}: {detail}")]
     Api { object: String, detail: String },
     /// keyturn's role is not bound in the namespace. Only a person can change that.
@@ -134,6 +143,7 @@ pub struct MissingRight {
     pub account: String,
     /// Verb and resource, such as `list jobs`.
     pub action: String,
+    /// Namespace in which the account lacks the right.
     pub namespace: String,
 }
 

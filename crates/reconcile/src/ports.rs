@@ -15,6 +15,7 @@ use crate::target::{Target, TargetError};
 
 /// Access to Parameter Store, by region.
 pub trait Regions: Send + Sync {
+    /// Returns the Parameter Store of this region, such as `eu-central-1`.
     fn store(&self, region: &str) -> Arc<dyn ParameterStore>;
 }
 
@@ -58,17 +59,20 @@ pub trait Targets: Send + Sync {
 
 /// Tells if this process is the leader and may act. It is asked right before every effect.
 pub trait Leadership: Send + Sync {
+    /// True while this process is the leader.
     fn is_leader(&self) -> bool;
 }
 
 /// The clock.
 pub trait Clock: Send + Sync {
+    /// Returns the present time.
     fn now(&self) -> DateTime<Utc>;
 }
 
 /// Time of the next pass over the object, if no event comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requeue {
+    /// After this time; zero for at once.
     After(TimeDelta),
     /// The object is gone.
     Never,

@@ -31,6 +31,7 @@ pub struct Settings {
     pub deletion: TimeDelta,
     /// Pause after the first failure; it doubles with each further failure up to `backoff_max`.
     pub backoff_initial: TimeDelta,
+    /// Longest pause after a failure.
     pub backoff_max: TimeDelta,
     /// Time that a deployment waits for other secrets of the host that are about to be published.
     pub coalesce: TimeDelta,

@@ -52,16 +52,23 @@ const KEPT_JOBS: usize = 3;
 
 /// The ports that the reconciler acts through.
 pub struct Ports {
+    /// Source of the time of each pass.
     pub clock: Arc<dyn Clock>,
+    /// keyturn's objects in the API server.
     pub objects: Arc<dyn Objects>,
+    /// The deploy Jobs of the hosts.
     pub jobs: Arc<dyn DeployJobs>,
+    /// Parameter Store, which the values for the fingerprints are read from.
     pub regions: Arc<dyn Regions>,
+    /// Targets of the secrets; they give the administrators' passwords and tokens to redact from output.
     pub targets: Arc<dyn Targets>,
+    /// Leadership, which is checked right before every effect.
     pub leadership: Arc<dyn Leadership>,
     /// Source of the fingerprint keys.
     pub random: Mutex<Box<dyn Random + Send>>,
 }
 
+/// The DockerHost reconciler. It keeps nothing in memory from one pass to the next.
 pub struct DockerHosts {
     ports: Ports,
     settings: Settings,
@@ -107,6 +114,7 @@ enum Acted {
 }
 
 impl DockerHosts {
+    /// Makes the reconciler; each call of [`Self::reconcile`] does one pass.
     pub fn new(ports: Ports, settings: Settings) -> Self {
         Self { ports, settings }
     }

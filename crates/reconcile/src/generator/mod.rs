@@ -46,6 +46,7 @@ pub struct RandomError(pub String);
 /// The reason why no value could be generated. Messages never hold a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GenerateError {
+    /// The spec names no source, or more than one. Holds their number.
     #[error(
         "spec.generate names {0} sources; set exactly one of hex, base64, password, fernet, postgres and cloudflareR2"
     )]
@@ -53,10 +54,13 @@ pub enum GenerateError {
     /// Only Cloudflare can make the tokens that R2 accepts.
     #[error("the values of spec.generate.cloudflareR2 are issued by Cloudflare and not drawn")]
     Issued,
+    /// A number in the spec is out of range; the API server should have rejected it.
     #[error("spec.generate.{source_name}.{field} is {given}; it must be from {least} to {most}")]
     OutOfRange { source_name: &'static str, field: &'static str, given: i32, least: i32, most: i32 },
+    /// `password.symbols` has a character twice, or one that is not ASCII punctuation.
     #[error("spec.generate.password.symbols must be ASCII punctuation, each once")]
     Symbols,
+    /// The source of random bytes failed; a retry may succeed.
     #[error(transparent)]
     Random(#[from] RandomError),
     /// A working source practically never leads to this error.

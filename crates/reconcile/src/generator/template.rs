@@ -10,6 +10,7 @@ const USERNAME: &str = "{username}";
 
 /// Values for the placeholders of a template.
 pub struct Fields<'a> {
+    /// The generated value, for `{value}` and `{password}`.
     pub value: &'a SecretValue,
     /// The username, for a source that makes logins.
     pub username: Option<&'a str>,

@@ -33,6 +33,7 @@ pub struct Coverage {
 }
 
 impl Coverage {
+    /// Returns the coverage without any ManagedSecret: the staging path alone.
     pub fn none(staging: &str) -> Self {
         Self { staging: staging.to_owned(), readers: BTreeMap::new() }
     }

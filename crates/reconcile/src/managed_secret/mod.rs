@@ -57,15 +57,23 @@ const RESYNC: TimeDelta = TimeDelta::hours(1);
 
 /// The ports of the reconciler.
 pub struct Ports {
+    /// Source of the time of each pass.
     pub clock: Arc<dyn Clock>,
+    /// keyturn's objects in the API server.
     pub objects: Arc<dyn Objects>,
+    /// Parameter Store, by region.
     pub regions: Arc<dyn Regions>,
+    /// The shared listings of the regions, which save most passes a read of their own.
     pub inventory: Arc<dyn Inventory>,
+    /// The systems that must accept a credential before it is published.
     pub targets: Arc<dyn Targets>,
+    /// Leadership, which is checked right before every effect.
     pub leadership: Arc<dyn Leadership>,
+    /// Source of the bytes of new values.
     pub random: Mutex<Box<dyn Random + Send>>,
 }
 
+/// The ManagedSecret reconciler, with its memory of the last passes.
 pub struct ManagedSecrets {
     ports: Ports,
     settings: Settings,
@@ -78,6 +86,7 @@ pub struct ManagedSecrets {
 }
 
 impl ManagedSecrets {
+    /// Makes the reconciler with an empty memory, as after a restart.
     pub fn new(ports: Ports, settings: Settings) -> Self {
         Self { ports, settings, memory: Mutex::default(), settled: Mutex::default() }
     }

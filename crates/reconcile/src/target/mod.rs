@@ -12,7 +12,9 @@ use keyturn_secret_value::SecretValue;
 /// A username and its password.
 #[derive(Debug)]
 pub struct Login {
+    /// Name of the Postgres role, or access key id of the R2 token.
     pub username: String,
+    /// Password of the role, or secret access key of the token.
     pub password: SecretValue,
 }
 
@@ -26,6 +28,7 @@ impl Login {
 /// Answer of a target to a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
+    /// The target let the login in, and every probe of the user passed.
     Accepted,
     /// The target answered, and the login does not work: wrong password, no right to log in, expired, or a failed probe.
     Refused(TargetError),
@@ -53,6 +56,7 @@ pub struct Roles {
 /// A login that the target made for a rotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issued {
+    /// Username of the login.
     pub username: String,
     /// Id of the rotation that the login is named after.
     pub id: RotationId,
@@ -75,6 +79,7 @@ pub enum Claim {
 /// A fence: the last rotation that changed a role. With it the target refuses late requests of older rotations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
+    /// Id of that rotation.
     pub id: RotationId,
     /// Time of the change, by the target's clock.
     pub changed_at: DateTime<Utc>,
@@ -92,6 +97,7 @@ pub struct SetUp {
 /// An open session of a role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
+    /// The role that the session belongs to.
     pub username: String,
     /// Address and application of the client, as far as the target shows them; for people.
     pub client: String,
