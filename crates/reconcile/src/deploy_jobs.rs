@@ -61,11 +61,24 @@ pub enum JobState {
     /// deletes it.
     Unstarted,
     /// Not ended. `trouble` is the reason why its pod does not start, where that is known (image, missing Secret, quota).
-    Running { trouble: Option<String> },
+    Running {
+        /// The reason why the pod does not start; `None` where it is not known or there is none.
+        trouble: Option<String>,
+    },
     /// Ended, with the report of its last pod.
-    Ended { report: Report, finished: DateTime<Utc> },
+    Ended {
+        /// The report of the last pod.
+        report: Report,
+        /// Time at which its container ended.
+        finished: DateTime<Utc>,
+    },
     /// Ended without a report: evicted, out of memory, deadline, deleted pod.
-    Lost { reason: String, finished: DateTime<Utc> },
+    Lost {
+        /// Text for a person, from the state of the Job and its pods.
+        reason: String,
+        /// Time at which the container or, where it is gone, the Job ended.
+        finished: DateTime<Utc>,
+    },
 }
 
 /// The deploy Jobs in the cluster.

@@ -129,7 +129,12 @@ pub enum ObjectError {
     Gone(String),
     /// Any other failure, such as no answer in time, a cache that is not filled yet, or lost leadership.
     #[error("the API server did not answer for {object}: {detail}")]
-    Api { object: String, detail: String },
+    Api {
+        /// Kind and name of the object, for people.
+        object: String,
+        /// The reason, for people.
+        detail: String,
+    },
     /// keyturn's role is not bound in the namespace. Only a person can change that.
     #[error(transparent)]
     Forbidden(MissingRight),

@@ -56,7 +56,18 @@ pub enum GenerateError {
     Issued,
     /// A number in the spec is out of range; the API server should have rejected it.
     #[error("spec.generate.{source_name}.{field} is {given}; it must be from {least} to {most}")]
-    OutOfRange { source_name: &'static str, field: &'static str, given: i32, least: i32, most: i32 },
+    OutOfRange {
+        /// Field of `spec.generate`, such as `hex`.
+        source_name: &'static str,
+        /// Field below it, such as `bytes`.
+        field: &'static str,
+        /// The value in the spec.
+        given: i32,
+        /// Least value that is allowed.
+        least: i32,
+        /// Greatest value that is allowed.
+        most: i32,
+    },
     /// `password.symbols` has a character twice, or one that is not ASCII punctuation.
     #[error("spec.generate.password.symbols must be ASCII punctuation, each once")]
     Symbols,

@@ -21,16 +21,27 @@ pub enum TrailError {
     #[error(
         "CloudTrail in {region} takes fewer calls than are made by everybody in the account together; it is read more slowly"
     )]
-    Throttled { region: String },
+    Throttled {
+        /// Region of the query.
+        region: String,
+    },
     /// keyturn's role lacks `cloudtrail:LookupEvents`. It is retried, but only a person can change that.
     #[error(
         "keyturn may not read CloudTrail in {region}: allow cloudtrail:LookupEvents to its role (docs/incidents.md); the \
          response itself does not need it"
     )]
-    Denied { region: String },
+    Denied {
+        /// Region of the query.
+        region: String,
+    },
     /// The call failed in another way, for example without a connection; it is retried.
     #[error("CloudTrail in {region} could not be read: {detail}; keyturn tries again by itself")]
-    Failed { region: String, detail: String },
+    Failed {
+        /// Region of the query.
+        region: String,
+        /// The error and its causes.
+        detail: String,
+    },
 }
 
 /// CloudTrail of the account.

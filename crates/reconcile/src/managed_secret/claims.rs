@@ -8,9 +8,19 @@ use keyturn_api::postgres::PostgresSpec;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Claim {
     /// A parameter of a namespace, in any region.
-    Parameter { namespace: String, path: String },
+    Parameter {
+        /// Namespace of the ManagedSecret.
+        namespace: String,
+        /// Path of the parameter.
+        path: String,
+    },
     /// A role of a server. The claim counts across all namespaces.
-    Role { server: Server, name: String },
+    Role {
+        /// The server that has the role.
+        server: Server,
+        /// Name of the role.
+        name: String,
+    },
 }
 
 /// A Postgres server, identified by the way to reach it.

@@ -126,28 +126,70 @@ pub trait ParameterStore: Send + Sync {
 pub enum StoreError {
     /// SSM throttled the call; nothing was applied.
     #[error("SSM throttled {operation} of {path}: {detail}; keyturn tries again by itself")]
-    Throttled { operation: &'static str, path: String, detail: String },
+    Throttled {
+        /// Name of the SSM operation, such as `PutParameter`.
+        operation: &'static str,
+        /// The path, or the paths, that the call was about; a version may follow after a colon.
+        path: String,
+        /// SSM's error code and message.
+        detail: String,
+    },
     /// The call was not sent: keyturn's request budget for this account and region was exhausted.
     #[error(
         "{operation} of {path} got no turn within {seconds} s in keyturn's own request budget, which keeps others of the \
          account from being throttled; keyturn tries again by itself. Raise putsPerSecond of the chart if this lasts and \
          the account's quota allows it"
     )]
-    OutOfBudget { operation: &'static str, path: String, seconds: u64 },
+    OutOfBudget {
+        /// Name of the SSM operation, such as `PutParameter`.
+        operation: &'static str,
+        /// The path, or the paths, that the call was about; a version may follow after a colon.
+        path: String,
+        /// Time limit of the call in seconds.
+        seconds: u64,
+    },
     /// The controller's credentials lack the right to do this; nothing was applied.
     #[error(
         "AWS refused {operation} of {path}: {detail}. Allow it in the controller's IAM policy (docs/aws.md)"
     )]
-    Denied { operation: &'static str, path: String, detail: String },
+    Denied {
+        /// Name of the SSM operation, such as `PutParameter`.
+        operation: &'static str,
+        /// The path, or the paths, that the call was about; a version may follow after a colon.
+        path: String,
+        /// AWS's error code and message, or the reason why there are no usable credentials.
+        detail: String,
+    },
     /// SSM will always reject this call as it stands; nothing was applied.
     #[error("SSM rejected {operation} of {path}: {detail}")]
-    Rejected { operation: &'static str, path: String, detail: String },
+    Rejected {
+        /// Name of the SSM operation, such as `PutParameter`.
+        operation: &'static str,
+        /// The path, or the paths, that the call was about; a version may follow after a colon.
+        path: String,
+        /// SSM's error code and message; it never quotes the value.
+        detail: String,
+    },
     /// SSM could not be reached, or failed before it accepted the call; nothing was applied.
     #[error("SSM could not be reached for {operation} of {path}: {detail}; keyturn tries again by itself")]
-    Unavailable { operation: &'static str, path: String, detail: String },
+    Unavailable {
+        /// Name of the SSM operation, such as `PutParameter`.
+        operation: &'static str,
+        /// The path, or the paths, that the call was about; a version may follow after a colon.
+        path: String,
+        /// The reason why there is no answer, or why the call was not sent.
+        detail: String,
+    },
     /// The call may or may not have been applied; only a read can tell.
     #[error("SSM gave no usable answer to {operation} of {path}: {detail}; keyturn reads back what happened")]
-    Unknown { operation: &'static str, path: String, detail: String },
+    Unknown {
+        /// Name of the SSM operation, such as `PutParameter`.
+        operation: &'static str,
+        /// The path, or the paths, that the call was about; a version may follow after a colon.
+        path: String,
+        /// The reason why the outcome is not known.
+        detail: String,
+    },
 }
 
 impl StoreError {

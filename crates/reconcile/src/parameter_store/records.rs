@@ -89,23 +89,43 @@ pub enum RecordError {
          holds; publish shorter values or fewer parameters by one ManagedSecret, and keep the value of \
          keyturn.dev/rotate-requested-at short"
     )]
-    TooLarge { id: RotationId, bytes: usize },
+    TooLarge {
+        /// Number of the rotation.
+        id: RotationId,
+        /// Length of the encoded record in bytes.
+        bytes: usize,
+    },
     /// The value is cut off, is not JSON, or has other fields than a record.
     #[error(
         "what lies at {path} is not a record of this keyturn ({what}). Nobody else may write there: find out who did \
          before deleting it, since the values of a running rotation may exist nowhere else"
     )]
-    Unreadable { path: String, what: &'static str },
+    Unreadable {
+        /// Path of the parameter.
+        path: String,
+        /// What is wrong with the content; it quotes nothing of it.
+        what: &'static str,
+    },
     /// Another version of keyturn wrote the record.
     #[error(
         "the record at {path} has format {format}, and this keyturn reads {FORMAT} only; run the version that wrote it"
     )]
-    OtherFormat { path: String, format: u32 },
+    OtherFormat {
+        /// Path of the parameter.
+        path: String,
+        /// The format that the record names.
+        format: u32,
+    },
     /// The record names another rotation than its path does.
     #[error(
         "the record at {path} says that it is the record of rotation {says}; it was copied or moved by hand"
     )]
-    WrongPlace { path: String, says: RotationId },
+    WrongPlace {
+        /// Path of the parameter.
+        path: String,
+        /// Number of the rotation that the record names.
+        says: RotationId,
+    },
 }
 
 #[derive(Serialize)]
