@@ -22,12 +22,17 @@ use crate::faults::Rule;
 
 /// The functions of an emulator's world `W`, with faults `F` and a log of calls `C`.
 pub struct Administration<W, F, C> {
+    /// Returns the rules in force, oldest first.
     pub faults: fn(&W) -> Vec<Rule<F>>,
     /// Adds a rule. Returns the reason if it cannot be kept.
     pub add_fault: fn(&W, Rule<F>) -> Result<(), &'static str>,
+    /// Removes all rules.
     pub clear_faults: fn(&W),
+    /// Returns the log of requests, oldest first.
     pub calls: fn(&W) -> Vec<C>,
+    /// Clears the log of requests.
     pub clear_calls: fn(&W),
+    /// Restores the state of the first start.
     pub reset: fn(&W),
 }
 
@@ -37,6 +42,7 @@ where
     F: Serialize + DeserializeOwned + 'static,
     C: Serialize + 'static,
 {
+    /// Returns the routes below `/_emulator/`, to be merged into the emulator's router.
     pub fn router(self) -> Router<Arc<W>> {
         let Self { faults, add_fault, clear_faults, calls, clear_calls, reset } = self;
         let told = |act: fn(&W)| {

@@ -19,6 +19,7 @@ pub struct Rule<F> {
     /// Number of requests to hit; `null` for all until faults are cleared. The default is one.
     #[serde(default = "once")]
     pub times: Option<u32>,
+    /// Effect on the requests that the rule hits.
     pub fault: F,
 }
 
@@ -33,14 +34,17 @@ impl<F> Rule<F> {
         Self { operation: Some(operation.to_owned()), on: None, skip: 0, times: Some(1), fault }
     }
 
+    /// Sets the number of requests that the rule hits, after those that it skips.
     pub fn times(self, times: u32) -> Self {
         Self { times: Some(times), ..self }
     }
 
+    /// Makes the rule hit every matching request until faults are cleared.
     pub fn always(self) -> Self {
         Self { times: None, ..self }
     }
 
+    /// Sets the number of matching requests that pass first.
     pub fn skipping(self, skip: u32) -> Self {
         Self { skip, ..self }
     }
@@ -71,10 +75,12 @@ impl<F> Default for Faults<F> {
 }
 
 impl<F: Clone> Faults<F> {
+    /// Adds a rule after the others.
     pub fn add(&mut self, rule: Rule<F>) {
         self.0.push(rule);
     }
 
+    /// Removes all rules.
     pub fn clear(&mut self) {
         self.0.clear();
     }
@@ -84,6 +90,7 @@ impl<F: Clone> Faults<F> {
         self.0.retain(|rule| rule.on.as_deref() != Some(what));
     }
 
+    /// Returns the rules in force, oldest first. Their `skip` and `times` are the numbers that remain.
     pub fn rules(&self) -> &[Rule<F>] {
         &self.0
     }

@@ -38,6 +38,7 @@ impl Server {
         Ok(Self { address, task: tokio::spawn(serve(listener, router)) })
     }
 
+    /// Returns the address on which it listens, with the real port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
