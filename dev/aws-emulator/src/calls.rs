@@ -7,11 +7,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Call {
+    /// Number of the request, from 1. Clearing the log does not restart the count; a reset does.
     pub number: u64,
+    /// Time at which the request was received, by the emulator's clock.
     pub at: DateTime<Utc>,
+    /// Region in the scope of the request's signature; empty if the request could not be parsed.
     pub region: String,
     /// The ID of the client's access key.
     pub access_key: String,
+    /// Operation, such as `PutParameter`; empty if the request could not be parsed.
     pub operation: String,
     /// The path, or the filter of a list.
     pub path: String,

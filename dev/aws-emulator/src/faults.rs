@@ -10,11 +10,15 @@ use crate::error::AwsError;
 pub enum Fault {
     /// Any error answer, with or without applying the request.
     Error {
+        /// AWS's error code, such as `InternalServerError`.
         code: String,
+        /// Text of the error; empty by default.
         #[serde(default)]
         message: String,
+        /// HTTP status; 400 by default.
         #[serde(default = "client_error")]
         status: u16,
+        /// True if the request is applied in spite of the error; false by default.
         #[serde(default)]
         applied: bool,
     },
@@ -22,41 +26,49 @@ pub enum Fault {
     Throttle,
     /// TooManyUpdates, which the SDK does not retry.
     TooManyUpdates,
+    /// AccessDeniedException; the request is not applied.
     AccessDenied,
     /// Access denied for a PutParameter with Overwrite only, as by a policy with the condition key
     /// `ssm:Overwrite`.
     OverwriteDenied,
     /// HTTP 500.
     ServerError {
+        /// True if the request is applied in spite of the error; false by default.
         #[serde(default)]
         applied: bool,
     },
     /// No answer while the client waits.
     Hang {
+        /// True if the request is applied although the client gets no answer; false by default.
         #[serde(default)]
         applied: bool,
     },
     /// Closes the connection without an answer.
     Drop {
+        /// True if the request is applied before the connection is closed; false by default.
         #[serde(default)]
         applied: bool,
     },
     /// No answer; the request is applied later: after this time, or when released.
     Late {
+        /// Delay in milliseconds; `None` holds the request until it is released.
         #[serde(default)]
         after_ms: Option<u64>,
     },
     /// The request is applied and answered, and applied again: after this time, or when released.
     Duplicate {
+        /// Delay of the second time in milliseconds; `None` holds it until it is released.
         #[serde(default)]
         after_ms: Option<u64>,
     },
     /// Answers a read with the state as it was this many writes ago.
     Stale {
+        /// Number of the latest writes, in the whole region, that the read does not show.
         writes: usize,
     },
     /// Answers after this time.
     Slow {
+        /// Delay in milliseconds, after which the request is applied and answered.
         ms: u64,
     },
 }

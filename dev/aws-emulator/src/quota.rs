@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Quota {
+    /// Requests per second that are allowed in the long run.
     pub per_second: f64,
+    /// Largest number of requests that are allowed at once.
     pub burst: u32,
 }
 

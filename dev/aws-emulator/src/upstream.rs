@@ -10,16 +10,19 @@ use hyper_util::rt::TokioExecutor;
 use crate::error::AwsError;
 use crate::wire::{Answer, Request};
 
+/// Another SSM, to which requests are forwarded.
 pub struct Upstream {
     base: String,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
+/// The URL of an upstream cannot be used: it is not `http://` with a host. Contains the URL.
 #[derive(Debug, thiserror::Error)]
 #[error("--upstream takes http://HOST:PORT, not {0}")]
 pub struct NotHttp(String);
 
 impl Upstream {
+    /// Creates a client of the SSM at this URL. It connects with the first request.
     pub fn new(url: &str) -> Result<Self, NotHttp> {
         let uri: Uri = url.parse().map_err(|_| NotHttp(url.to_owned()))?;
         if uri.scheme_str() != Some("http") || uri.host().is_none() {

@@ -26,6 +26,7 @@ pub enum End {
     Never,
 }
 
+/// The emulator's state, and the upstream if it is a proxy.
 pub struct World {
     state: Mutex<State>,
     upstream: Option<Upstream>,
@@ -50,10 +51,12 @@ impl State {
 }
 
 impl World {
+    /// Creates a world without parameters and faults. With an upstream, the parameters are there.
     pub fn new(upstream: Option<Upstream>) -> Arc<Self> {
         Arc::new(Self { state: Mutex::default(), upstream })
     }
 
+    /// Returns the SSM to which requests are forwarded; `None` if the emulator keeps the parameters.
     pub fn upstream(&self) -> Option<&Upstream> {
         self.upstream.as_ref()
     }
@@ -62,6 +65,7 @@ impl World {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Adds a rule after the others. Returns the reason if it is refused: an upstream has no stale reads.
     pub fn add_fault(&self, rule: Rule) -> Result<(), &'static str> {
         if self.upstream.is_some() && matches!(rule.fault, Fault::Stale { .. }) {
             return Err("stale reads need the emulator's own parameters; an upstream keeps no past");
@@ -70,10 +74,12 @@ impl World {
         Ok(())
     }
 
+    /// Returns the rules in force, oldest first.
     pub fn faults(&self) -> Vec<Rule> {
         self.state().faults.rules().to_vec()
     }
 
+    /// Removes all rules. Requests that are held already stay held.
     pub fn clear_faults(&self) {
         self.state().faults.clear();
     }
@@ -83,14 +89,17 @@ impl World {
         self.state().quotas.replace(quotas);
     }
 
+    /// Sets the emulator's clock ahead of the system's by this much, or behind it if negative.
     pub fn set_clock_offset(&self, offset: TimeDelta) {
         self.state().clock_offset = offset;
     }
 
+    /// Replaces all settings.
     pub fn set_settings(&self, settings: Settings) {
         self.state().ssm.settings = settings;
     }
 
+    /// Returns a copy of the log, oldest request first.
     pub fn calls(&self) -> Vec<Call> {
         self.state().calls.all().to_vec()
     }
@@ -100,6 +109,7 @@ impl World {
         self.state().calls.count()
     }
 
+    /// Clears the log. The numbers of later requests continue.
     pub fn clear_calls(&self) {
         self.state().calls.clear();
     }
