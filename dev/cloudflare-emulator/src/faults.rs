@@ -9,21 +9,25 @@ use serde::{Deserialize, Serialize};
 pub enum Fault {
     /// HTTP 429, with `Retry-After` if there is a value.
     Throttle {
+        /// Value of `Retry-After` in seconds; no such header by default.
         #[serde(default)]
         retry_after: Option<u64>,
     },
     /// HTTP 500, with or without applying the request.
     ServerError {
+        /// True if the request is applied in spite of the error; false by default.
         #[serde(default)]
         applied: bool,
     },
     /// No answer while the client waits.
     Hang {
+        /// True if the request is applied although the client gets no answer; false by default.
         #[serde(default)]
         applied: bool,
     },
     /// Closes the connection without an answer.
     Drop {
+        /// True if the request is applied before the connection is closed; false by default.
         #[serde(default)]
         applied: bool,
     },

@@ -43,6 +43,7 @@ impl Emulator {
         Ok(Self { world, server })
     }
 
+    /// Returns the address on which it listens, with the real port.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
     }

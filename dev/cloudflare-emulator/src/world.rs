@@ -21,7 +21,9 @@ use crate::faults::Fault;
 pub struct Account {
     /// The bearer token that may administer tokens.
     pub admin: String,
+    /// Buckets of all jurisdictions; the S3 endpoint shows each of them as empty.
     pub buckets: Vec<Bucket>,
+    /// All tokens that were created here, oldest first, including deleted and expired ones.
     #[serde(default)]
     pub tokens: Vec<Token>,
     /// Number of tokens that were created here so far.
@@ -33,7 +35,9 @@ pub struct Account {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Bucket {
+    /// Name, as it is in the path of S3 requests.
     pub name: String,
+    /// Jurisdiction, such as `eu`; `default` if it has none.
     #[serde(default = "default_jurisdiction")]
     pub jurisdiction: String,
 }
@@ -46,10 +50,15 @@ fn default_jurisdiction() -> String {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Token {
+    /// 32 hexadecimal digits; also R2's access key ID.
     pub id: String,
+    /// Name that its creator chose; several tokens may have the same name.
     pub name: String,
+    /// Secret bearer token for Cloudflare's API, which shows it only in the answer to the creation.
     pub value: String,
+    /// Time of its creation by the emulator's clock, in whole seconds.
     pub issued_on: DateTime<Utc>,
+    /// Time at which it expires, by the emulator's clock; `None` if it does not expire.
     pub expires_on: Option<DateTime<Utc>>,
     /// Time of its deletion; S3 learns of it later.
     pub deleted_at: Option<DateTime<Utc>>,
@@ -85,7 +94,9 @@ impl Default for Settings {
 /// One request, without anything secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
+    /// Time at which the request was handled, by the emulator's clock.
     pub at: DateTime<Utc>,
+    /// Operation, such as `CreateToken` or `ListObjects`.
     pub operation: String,
     /// ID of a token, its name in a creation, or a bucket.
     pub about: String,
@@ -152,6 +163,7 @@ impl World {
         changed
     }
 
+    /// Returns the time by the emulator's clock: the system's plus `offset_seconds`.
     pub fn now(&self) -> DateTime<Utc> {
         Utc::now() + TimeDelta::seconds(self.lock().kept.settings.offset_seconds)
     }
@@ -209,14 +221,17 @@ impl World {
         self.read(|kept| kept.accounts.get(account).map_or(0, |account| account.made))
     }
 
+    /// Replaces all settings.
     pub fn set_settings(&self, settings: Settings) {
         self.change(|kept| kept.settings = settings);
     }
 
+    /// Adds a rule after the others; the first rule that matches is used.
     pub fn add_fault(&self, rule: Rule) {
         self.change(|kept| kept.faults.add(rule));
     }
 
+    /// Removes all rules, of every account.
     pub fn clear_faults(&self) {
         self.change(|kept| kept.faults.clear());
     }
@@ -226,6 +241,7 @@ impl World {
         self.change(|kept| kept.faults.clear_on(account));
     }
 
+    /// Returns the rules in force, oldest first.
     pub fn faults(&self) -> Vec<Rule> {
         self.read(|kept| kept.faults.rules().to_vec())
     }
@@ -239,10 +255,12 @@ impl World {
         self.lock().calls.push(call);
     }
 
+    /// Returns a copy of the log, oldest request first.
     pub fn calls(&self) -> Vec<Call> {
         self.lock().calls.clone()
     }
 
+    /// Clears the log of requests.
     pub fn clear_calls(&self) {
         self.lock().calls.clear();
     }
