@@ -66,6 +66,7 @@ pub fn remove(world: &mut World, path: usize) {
     }
 }
 
+/// Puts the first version of a parameter in the name of somebody else, without a stamp.
 pub fn put_first(world: &mut World, path: usize) {
     world.left.puts -= 1;
     world.past.foreign_writes += 1;

@@ -14,37 +14,57 @@ use crate::world::{Id, Outside, PATHS, Why};
 /// An act, with the parts that the model needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Deed {
+    /// Adds the finalizer.
     Hold,
+    /// Asks the hosts for a fresh proof (preflight).
     AskPreflight,
+    /// Draws a value and creates record `id`; `request` is the request that the rotation answers, or 0.
     Record { id: Id, why: Why, request: u8 },
+    /// Creates record `id`, which restores what rotation `failed` replaced, except on paths that are `kept`.
     RollBack { id: Id, failed: Id, kept: [bool; PATHS] },
+    /// Proves that the controller may write the parameter, by a Put that must not overwrite it.
     ProveWritable { path: u8 },
+    /// Makes the target accept the credential of record `id`.
     Install { id: Id },
+    /// Makes the target refuse the old login, which is that of `role`.
     Retire { id: Id, role: u8 },
+    /// Ends the open sessions of a role.
     EndSessions { role: u8 },
+    /// Publishes the value of record `id`; `expected` is the version number that the Put should get.
     Promote { id: Id, path: u8, expected: u8 },
+    /// Publishes a first value without a record; `request` is the request that it answers, or 0.
     Create { id: Id, path: u8, request: u8 },
+    /// Writes the abort marker of rotation `id`.
     Mark { id: Id },
+    /// Deletes the record of rotation `id`.
     DropRecord { id: Id },
+    /// Deletes the abort marker of rotation `id`.
     DropMarker { id: Id },
+    /// Deletes the parameter, for `deletionPolicy: Delete`.
     DropParameter { path: u8 },
+    /// Removes the finalizer.
     Release,
+    /// Removes the finalizer of a deleted object although its rotation could not be finished in time.
     Abandon,
 }
 
+/// The protocol's decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
+    /// Nothing is left to do.
     Rest,
     /// Time, a host or the target ends it.
     Wait,
     /// Only a person can end it, and the status says so.
     Told(&'static str),
+    /// The controller performs this act.
     Do(Deed),
 }
 
 /// The controller's conclusions from a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sight {
+    /// The protocol's decision.
     pub answer: Answer,
     /// True when hosts are deployed to: the latest versions are the controller's own, and nothing is about to replace
     /// them.
@@ -62,6 +82,7 @@ pub struct Sight {
 pub struct Decisions(HashMap<u128, Sight>);
 
 impl Decisions {
+    /// Returns the conclusions from what a controller has read. One cache serves one story only.
     pub fn of(&mut self, story: &Story, seen: &Outside) -> Sight {
         *self.0.entry(fingerprint(seen)).or_insert_with(|| decide(story, seen))
     }

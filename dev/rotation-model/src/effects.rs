@@ -4,6 +4,7 @@ use crate::seeds::Seed;
 use crate::stories::Story;
 use crate::world::{Age, Effect, Id, Record, Refusal, Role, Server, Value, Version, Why, World, bit};
 
+/// Applies an effect as SSM or the server does when the request arrives; they may refuse it.
 pub fn apply(story: &Story, world: &mut World, effect: Effect) {
     let outside = &mut world.outside;
     match effect {

@@ -16,8 +16,11 @@ use crate::seeds;
 use crate::stories::{Source, Story};
 use crate::world::{self, Age, Id, Outside, PATHS, Refusal, Server, Shows, Value, Why};
 
+/// The controller's grace, which is two ticks.
 pub const GRACE: TimeDelta = TimeDelta::minutes(15);
+/// Paths of the parameters, by their number in the model.
 pub const PATH_NAMES: [&str; PATHS] = ["/shop/LOGIN", "/shop/URL"];
+/// User names of the roles, by their number in the model.
 pub const ROLE_NAMES: [&str; 2] = ["a", "b"];
 const OWNER: &str = "test/shop/login";
 const HOST_NAMES: [&str; 2] = ["one", "two"];
@@ -26,6 +29,7 @@ const REQUESTS: [&str; 4] = ["0", "1", "2", "3"];
 const LONG: TimeDelta = TimeDelta::days(30);
 const MOMENT: TimeDelta = TimeDelta::seconds(20);
 
+/// Returns the time of every decision. It is always the same: the model changes ages and not the clock.
 pub fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap_or_default()
 }
@@ -55,10 +59,12 @@ fn secret(value: Value) -> SecretValue {
     SecretValue::new(format!("value-{value}"))
 }
 
+/// Returns the hash of a request, as stamps contain it.
 pub fn request_hash(request: u8) -> String {
     format!("hash-{request}")
 }
 
+/// Converts what a controller has read into observations; a seed may distort them.
 pub fn observed(story: &Story, seen: &Outside) -> Observed {
     let records: BTreeMap<u64, Record> = seen
         .records
@@ -258,6 +264,7 @@ fn target(story: &Story, seen: &Outside) -> TargetEvidence {
     }
 }
 
+/// Converts the object and the report into the desired state; a seed may distort it.
 pub fn desired(story: &Story, seen: &Outside) -> Desired<'static> {
     let object = seen.object;
     let strategy = match story.source {

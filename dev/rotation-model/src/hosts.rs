@@ -34,6 +34,7 @@ fn has_adopted_latest(outside: &Outside, host: &Host) -> bool {
     })
 }
 
+/// Starts a deployment of the latest versions on host number `at`.
 pub fn start(world: &mut World, at: usize) {
     world.outside.hosts[at].deploying = Some(latest(&world.outside));
 }
@@ -42,6 +43,7 @@ fn latest(outside: &Outside) -> [u8; PATHS] {
     std::array::from_fn(|path| if path < outside.paths.len() { outside.latest_number(path) } else { 0 })
 }
 
+/// Ends the deployment on host number `at`, and records its result on the host.
 pub fn end(story: &Story, world: &mut World, at: usize, how: End) {
     let Some(versions) = world.outside.hosts[at].deploying.take() else { return };
     let fetched = if story.pinned { versions } else { latest(&world.outside) };

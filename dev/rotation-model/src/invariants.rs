@@ -14,10 +14,15 @@ pub fn broken(story: &Story, world: &World, sight: Sight) -> Option<&'static str
         .or_else(|| CHECKS.iter().find(|(_, holds)| !holds(story, world, sight)).map(|(name, _)| *name))
 }
 
+/// The server does not accept what a host logs in with.
 pub const LOCKED_OUT: &str = "I2: a host is locked out";
+/// A Put that creates a parameter took effect where there already was a version.
 pub const FIRST_OF_ALL: &str = "I11: a first value lies above what was there";
+/// With `deletionPolicy: Delete`, a version that the controller put is left after its object.
 pub const TAKEN_ALONG: &str = "I10: the object is gone and a parameter that was to go with it is not";
+/// The server does not accept what the controller has published.
 pub const PUBLISHED: &str = "I5: what is published does not work";
+/// An incident counts as contained while a suspected value can still be used.
 pub const CONTAINED: &str = "Contained is claimed of a value that still works";
 
 type Check = fn(&Story, &World, Sight) -> bool;

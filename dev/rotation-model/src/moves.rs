@@ -15,18 +15,24 @@ use crate::world::{Age, Deleting, Effect, Outside, Refusal, Server, World};
 /// The reads on which a decision is based.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum View {
+    /// Reads that miss nothing.
     Fresh,
     /// Stale reads that miss the newest version of this path.
     WithoutVersion(usize),
+    /// Stale reads that miss a record of age [`Age::New`].
     WithoutRecord,
+    /// Stale reads that miss an abort marker of age [`Age::New`].
     WithoutMarker,
 }
 
+/// An event that changes the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Move {
+    /// A controller decides on these reads, and does what the answer says.
     Decide(View, Answer),
     /// A request that was sent is applied; requests may be applied in any order.
     Apply(Effect),
+    /// A request is applied and stays under way, so that it may be applied again.
     ApplyTwice(Effect),
     /// Half of the grace passes.
     Tick,
@@ -34,36 +40,61 @@ pub enum Move {
     DeadlinePasses,
     /// The object is released after its time limit although no grant covers it any more.
     LetGo,
+    /// A deployment starts on the host with this number.
     StartDeployment(usize),
+    /// The deployment on the host with this number ends.
     EndDeployment(usize, End),
+    /// A run without a deployment verifies and compares the host with this number.
     Look(usize),
+    /// The server answers the controller again.
     Answers,
+    /// Somebody requests a rotation by a new annotation.
     Ask,
+    /// Somebody sets the annotation back to the previous request.
     AskAgain,
+    /// Somebody else writes a parameter that exists.
     Foreign {
+        /// Number of the path, from 0.
         path: usize,
+        /// True when the new version keeps the description of the previous one, and so its stamp.
         keeps_description: bool,
     },
+    /// Somebody puts an older version again, including its description.
     Restore {
+        /// Number of the path, from 0.
         path: usize,
+        /// Number of the older version, from 1.
         number: u8,
     },
+    /// SSM begins to refuse Puts to the path with this number.
     Refuse(usize, Refusal),
+    /// SSM accepts Puts to the path with this number again.
     Mend(usize),
     /// Somebody deletes the parameter.
     Remove(usize),
     /// Somebody puts a parameter that does not exist.
     PutFirst(usize),
+    /// The controller can no longer reach the server; hosts can.
     FallSilent,
+    /// An incident is reported: every value that exists is suspected, and a thief may have a session.
     ReportIncident,
+    /// The time comes at which the old login has to be revoked.
     RevocationIsDue,
+    /// Somebody deletes the incident.
     DeleteIncident,
+    /// A thief opens a session with a suspected password.
     ThiefLogsIn,
+    /// Somebody deletes the object.
     Delete,
+    /// Somebody withdraws the RotationGrant that covers the object.
     WithdrawGrant,
+    /// Somebody changes the spec to another source while a record is open.
     NameOtherSource,
+    /// Somebody changes the spec back to the source of the record.
     PutSourceBack,
+    /// Somebody adds the hosts to the spec, or removes them from it.
     EditHosts,
+    /// Status and the process's memory are lost.
     LoseStatus,
 }
 

@@ -23,7 +23,9 @@ pub fn fingerprint(of: &impl Hash) -> u128 {
 /// The results of a search.
 #[derive(Debug, Default)]
 pub struct Found {
+    /// Number of different worlds that were reached.
     pub states: usize,
+    /// Number of moves that were made, including those to worlds that were reached before.
     pub transitions: usize,
     /// The largest distance of a world from the first one, in moves.
     pub depth: usize,
@@ -33,13 +35,16 @@ pub struct Found {
     pub cut_short: bool,
 }
 
+/// A violation, with the shortest path to it.
 #[derive(Debug)]
 pub struct Violation {
+    /// Name of the violation, as in [`Story::known`].
     pub what: &'static str,
     /// The path, one move a line.
     pub trace: Vec<String>,
 }
 
+/// The violation of a world from which no moves without faults lead to an end.
 pub const STUCK: &str = "I6: no way leads from here to an end";
 
 /// A search in progress.

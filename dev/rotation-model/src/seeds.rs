@@ -13,6 +13,7 @@ use crate::evidence::{duplicates, now};
 use crate::stories::{self, Story};
 use crate::world::{Object, Outside};
 
+/// A deliberate bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Seed {
     /// A run that deployed nothing counts as adoption where nothing can be compared (A1).
@@ -222,6 +223,7 @@ pub fn is_held(story: &Story, object: &Object) -> bool {
     object.finalizer || story.seed == Some(Seed::CreationsUnheld)
 }
 
+/// Returns true when the protocol does not learn of a refused publication: with the seed `RefusalsForgotten`.
 pub fn forgets_refusals(story: &Story) -> bool {
     story.seed == Some(Seed::RefusalsForgotten)
 }

@@ -9,6 +9,7 @@ use crate::world::{
     World,
 };
 
+/// The source of the secret's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A random value: only the hosts have to accept it.
@@ -21,9 +22,12 @@ pub enum Source {
     Alternating,
 }
 
+/// The subject of one search.
 #[derive(Clone, Debug)]
 pub struct Story {
+    /// Name by which the command line and the seeds select the story.
     pub name: &'static str,
+    /// Source of the value at the beginning of the story.
     pub source: Source,
     /// Number of parameters, one or two.
     pub paths: usize,
@@ -35,12 +39,15 @@ pub struct Story {
     pub comparable: bool,
     /// True with `retire.requires: Verify`: a passed verify script is enough where containers cannot be compared.
     pub verify_is_enough: bool,
+    /// The spec's `onFailure`: the reaction to a deployment that fails for good.
     pub on_failure: OnFailure,
+    /// The spec's `onDrift`: the reaction to a foreign write.
     pub on_drift: OnDrift,
     /// True with `deletionPolicy: Delete`.
     pub delete_parameters: bool,
     /// True when something was published before the story begins.
     pub published: bool,
+    /// State of the server at the beginning of the story.
     pub server: Server,
     /// True when deploy scripts fetch the version that they are given, and not the latest one.
     pub pinned: bool,
@@ -50,7 +57,9 @@ pub struct Story {
     pub request_came_with_it: bool,
     /// Largest number of requests under way at the same time.
     pub in_flight: usize,
+    /// Number of times that each event may happen.
     pub may: Budget,
+    /// Deliberate bug that the story has to find; `None` in the ordinary stories.
     pub seed: Option<Seed>,
     /// Known violations in this story, which `docs/model.md` describes.
     pub known: &'static [&'static str],
@@ -81,6 +90,7 @@ impl Story {
         }
     }
 
+    /// Returns true when the value is a login, which a server has to accept.
     pub fn has_target(&self) -> bool {
         self.source != Source::Random
     }
@@ -90,10 +100,12 @@ impl Story {
         self.source == Source::Random && self.paths == 1 && !self.published
     }
 
+    /// Returns true when a rotation changes the password of the role that is in use.
     pub fn is_in_place(&self) -> bool {
         matches!(self.source, Source::InPlace | Source::InPlaceUnfenced)
     }
 
+    /// Returns true when the server refuses to change a role for a rotation older than the role's fence.
     pub fn is_fenced(&self) -> bool {
         matches!(self.source, Source::InPlace | Source::Alternating)
     }
