@@ -32,11 +32,21 @@ pub enum Fault {
         applied: bool,
     },
     /// Applies the request at once, and answers after this time.
-    Slow { ms: u64 },
+    Slow {
+        /// Delay of the answer in milliseconds.
+        ms: u64,
+    },
     /// Applies the request, and answers with something that is not JSON.
     Garbage,
     /// Any error of Cloudflare's API; the request is not applied.
-    Error { status: u16, code: u32, message: String },
+    Error {
+        /// HTTP status.
+        status: u16,
+        /// Cloudflare's error code; not part of an answer of the S3 endpoint.
+        code: u32,
+        /// Text of the error for people.
+        message: String,
+    },
 }
 
 impl Fault {

@@ -19,29 +19,83 @@ pub enum Deed {
     /// Asks the hosts for a fresh proof (preflight).
     AskPreflight,
     /// Draws a value and creates record `id`; `request` is the request that the rotation answers, or 0.
-    Record { id: Id, why: Why, request: u8 },
+    Record {
+        /// Number of the rotation.
+        id: Id,
+        /// The reason for the rotation.
+        why: Why,
+        /// The request that the rotation answers, or 0.
+        request: u8,
+    },
     /// Creates record `id`, which restores what rotation `failed` replaced, except on paths that are `kept`.
-    RollBack { id: Id, failed: Id, kept: [bool; PATHS] },
+    RollBack {
+        /// Number of the new rotation.
+        id: Id,
+        /// The rotation that failed.
+        failed: Id,
+        /// True by path where the failed rotation published nothing.
+        kept: [bool; PATHS],
+    },
     /// Proves that the controller may write the parameter, by a Put that must not overwrite it.
-    ProveWritable { path: u8 },
+    ProveWritable {
+        /// Number of the path, from 0.
+        path: u8,
+    },
     /// Makes the target accept the credential of record `id`.
-    Install { id: Id },
+    Install {
+        /// Number of the rotation.
+        id: Id,
+    },
     /// Makes the target refuse the old login, which is that of `role`.
-    Retire { id: Id, role: u8 },
+    Retire {
+        /// Number of the rotation.
+        id: Id,
+        /// Number of the role.
+        role: u8,
+    },
     /// Ends the open sessions of a role.
-    EndSessions { role: u8 },
+    EndSessions {
+        /// Number of the role.
+        role: u8,
+    },
     /// Publishes the value of record `id`; `expected` is the version number that the Put should get.
-    Promote { id: Id, path: u8, expected: u8 },
+    Promote {
+        /// Number of the rotation.
+        id: Id,
+        /// Number of the path, from 0.
+        path: u8,
+        /// The version number that the Put should get.
+        expected: u8,
+    },
     /// Publishes a first value without a record; `request` is the request that it answers, or 0.
-    Create { id: Id, path: u8, request: u8 },
+    Create {
+        /// Number of the rotation.
+        id: Id,
+        /// Number of the path, from 0.
+        path: u8,
+        /// The request that the rotation answers, or 0.
+        request: u8,
+    },
     /// Writes the abort marker of rotation `id`.
-    Mark { id: Id },
+    Mark {
+        /// Number of the rotation.
+        id: Id,
+    },
     /// Deletes the record of rotation `id`.
-    DropRecord { id: Id },
+    DropRecord {
+        /// Number of the rotation.
+        id: Id,
+    },
     /// Deletes the abort marker of rotation `id`.
-    DropMarker { id: Id },
+    DropMarker {
+        /// Number of the rotation.
+        id: Id,
+    },
     /// Deletes the parameter, for `deletionPolicy: Delete`.
-    DropParameter { path: u8 },
+    DropParameter {
+        /// Number of the path, from 0.
+        path: u8,
+    },
     /// Removes the finalizer.
     Release,
     /// Removes the finalizer of a deleted object although its rotation could not be finished in time.

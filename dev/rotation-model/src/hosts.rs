@@ -13,7 +13,10 @@ pub enum End {
     /// Containers run the new version, and do not work with it.
     Broken,
     /// The connection was lost, before or after the script began (`applied`).
-    Unknown { applied: bool },
+    Unknown {
+        /// True when the script began, so that containers run the new version.
+        applied: bool,
+    },
 }
 
 /// Returns true when the controller would start a deployment on this host.
