@@ -21,6 +21,7 @@ pub type RotationId = u64;
 pub struct Stamp {
     /// `<cluster>/<namespace>/<name>` of the ManagedSecret.
     pub owner: String,
+    /// Id of the rotation that published the version.
     pub id: RotationId,
     /// The version number that the writer expected to create. When a Put gives no description, SSM keeps the previous
     /// one, so a stamp proves who wrote a version only when this number equals the version's own.
@@ -36,6 +37,7 @@ pub struct Stamp {
 /// One version of a parameter, without its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
+    /// Number that SSM gave the version; the first one of a parameter is 1.
     pub number: i64,
     /// SSM's LastModifiedDate.
     pub modified: DateTime<Utc>,
@@ -82,7 +84,9 @@ impl Trigger {
 /// The immutable record of one rotation, kept as a SecureString below the staging path while the rotation runs.
 #[derive(Debug)]
 pub struct Record {
+    /// Id of the rotation, which is also part of the record's path.
     pub id: RotationId,
+    /// The reason why the rotation was started.
     pub trigger: Trigger,
     /// Time when the values were made.
     pub at: DateTime<Utc>,
@@ -107,7 +111,9 @@ pub struct Record {
 /// A login at a target.
 #[derive(Debug)]
 pub struct Credential {
+    /// Name of the login: a Postgres role, or the access key id at Cloudflare R2.
     pub username: String,
+    /// Password of the login: of the Postgres role, or the secret access key at Cloudflare R2.
     pub password: SecretValue,
     /// The username that was in use when the rotation began.
     pub replaces: Option<String>,
@@ -167,7 +173,9 @@ pub enum Author {
 /// A version and its author.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
+    /// The version, without its value.
     pub version: Version,
+    /// The author of the version, as far as the evidence shows.
     pub author: Author,
     /// The stamp of our version whose value somebody else has put again with a description of their own.
     pub taken_over: Option<Stamp>,
@@ -199,7 +207,9 @@ impl Seen {
 /// The known state of one parameter: all versions that SSM keeps, oldest first, or at least the latest one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
+    /// Path of the parameter, as in the spec.
     pub path: String,
+    /// The versions by ascending number; empty where the parameter does not exist.
     pub versions: Vec<Seen>,
     /// The constraints that SSM applies to the next Put; `None` where the parameter does not exist or only a listing
     /// was read.
@@ -305,6 +315,7 @@ impl Parameter {
         })
     }
 
+    /// Returns the latest version; `None` where the parameter does not exist.
     pub fn latest(&self) -> Option<&Seen> {
         self.versions.last()
     }

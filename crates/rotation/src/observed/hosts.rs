@@ -11,6 +11,7 @@ use crate::adoption;
 /// The evidence of one DockerHost about the parameters of one secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostEvidence {
+    /// Name of the DockerHost.
     pub name: String,
     /// True when the DockerHost object exists.
     pub exists: bool,
@@ -57,12 +58,16 @@ impl HostEvidence {
     }
 }
 
+/// The result that a host has shown for one version of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostProof {
+    /// Number of the version that was compared.
     pub version: i64,
     /// [`Seen::published_at`] of that version, in whole seconds.
     pub published_at: DateTime<Utc>,
+    /// Result of comparing the running containers with the version.
     pub proof: Proof,
+    /// Time when the run that compared them ended.
     pub at: DateTime<Utc>,
     /// True when a deployment of this version succeeded on this host and its verify script passed.
     pub deployed: bool,
@@ -77,12 +82,16 @@ impl HostProof {
     }
 }
 
+/// A failed run or deployment on a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostFailure {
+    /// Result of the run in one word, such as `VerifyFailed`; used as the reason of conditions.
     pub reason: String,
+    /// Description of the failure and its remedy; empty where the run gave none.
     pub message: String,
     /// The version of each path that the failed run was about.
     pub versions: BTreeMap<String, i64>,
+    /// Time when the run ended; the Unix epoch where the DockerHost's status has none.
     pub finished_at: DateTime<Utc>,
     /// True when enough attempts have failed to call the failure final.
     pub for_good: bool,

@@ -21,6 +21,7 @@ pub struct TargetEvidence {
     pub can_log_in: BTreeSet<String>,
     /// Superusers: keyturn never takes their login away.
     pub superusers: BTreeSet<String>,
+    /// Open sessions, as far as keyturn can see them: an empty list alone does not prove that none is open.
     pub sessions: Vec<OpenSession>,
     /// True when a role was changed after this observation: somebody may have logged in between with the old password.
     pub changed_since: bool,
@@ -68,6 +69,7 @@ impl TargetEvidence {
 /// An open session of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenSession {
+    /// Name of the login that opened the session.
     pub username: String,
     /// Description of the client, for people to read.
     pub client: String,
@@ -79,6 +81,7 @@ pub struct OpenSession {
 /// A login that the target made for a rotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedLogin {
+    /// Name of the login: the access key id at Cloudflare R2.
     pub username: String,
     /// The id of the rotation after which it is named.
     pub id: RotationId,
@@ -94,7 +97,9 @@ pub struct IssuedLogin {
 /// The time span in which a login works, for targets that expire logins on their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
+    /// Time when the target made the login, by the target's clock.
     pub begins: DateTime<Utc>,
+    /// Time at which the target expires the login, by the target's clock.
     pub ends: DateTime<Utc>,
 }
 
@@ -109,7 +114,9 @@ impl Lifetime {
 /// A target's answer to a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acceptance {
+    /// The login works.
     Accepted,
+    /// The login does not work, or what is published holds no login.
     Refused(TargetProblem),
     /// The target could not be asked.
     Unknown(TargetProblem),
@@ -118,7 +125,9 @@ pub enum Acceptance {
 /// The reason why a target could not be asked, or why it refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetProblem {
+    /// Reason for a condition, in one word, such as `TargetUnreachable`.
     pub reason: String,
+    /// Description of the failure and its remedy. It never contains a secret value.
     pub message: String,
     /// True when only a person can fix it, so that retries do not help.
     pub permanent: bool,
