@@ -6,6 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 const LENGTH: usize = 16;
 
+/// Returns the hash of a request, given the value of the annotation: 16 lowercase hex digits.
 pub fn hash(token: &str) -> String {
     let mut hash = hex::encode(digest(&SHA256, token.as_bytes()));
     hash.truncate(LENGTH);

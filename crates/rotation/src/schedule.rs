@@ -44,6 +44,7 @@ pub struct Schedule<'a> {
     /// Creation time of the object, where the value is older than keyturn's first rotation of it. Nothing starts before
     /// this time plus `first_rotation_delay`.
     pub adopted_at: Option<DateTime<Utc>>,
+    /// Minimum time from `adopted_at` to the next start; without effect where `adopted_at` is `None`.
     pub first_rotation_delay: TimeDelta,
     /// Length of time over which a backlog starts, at most thirty days; zero starts all of it at once.
     pub spread: TimeDelta,
@@ -66,6 +67,7 @@ pub enum Due {
 /// The schedule's answer for one point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
+    /// The time at which the next rotation may start.
     pub next: Due,
     /// The time at which the age reached the period, if that has passed.
     pub overdue_since: Option<DateTime<Utc>>,

@@ -28,13 +28,16 @@ const WIDEST_SKIP: TimeDelta = TimeDelta::hours(26);
 /// An error in a window, worded for the author of the object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WindowError {
+    /// The schedule is not a cron expression of five fields; `detail` says why.
     #[error(
         "the window's schedule {schedule:?} is not a cron expression of five fields (minute, hour, day of month, \
          month, day of week): {detail}"
     )]
     Schedule { schedule: String, detail: String },
+    /// The duration, as written in the spec, is malformed or longer than 366 days.
     #[error("the window's duration {0:?} is not a length such as 30m, 2h or 1d, of at most 366 days")]
     Duration(String),
+    /// The name, as written in the spec, is no time zone of the IANA database.
     #[error("the window's time zone {0:?} is not an IANA name such as Europe/Berlin")]
     TimeZone(String),
 }
@@ -42,7 +45,9 @@ pub enum WindowError {
 /// A span of time in which a rotation or deployment may start: from `start` until just before `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
+    /// First instant of the span.
     pub start: DateTime<Utc>,
+    /// First instant after the span.
     pub end: DateTime<Utc>,
 }
 

@@ -16,6 +16,7 @@ pub struct Desired<'a> {
     pub deletion_bound: TimeDelta,
     /// True with `deletionPolicy: Delete`.
     pub delete_parameters: bool,
+    /// True with `spec.suspend`: only an incident starts a rotation. An open rotation is finished.
     pub suspended: bool,
     /// True when the object carries keyturn's finalizer.
     pub finalizer: bool,
@@ -23,8 +24,11 @@ pub struct Desired<'a> {
     /// only just begun to read. A record younger than the grace may exist and not be visible yet (eventual
     /// consistency).
     pub settled_since: Option<DateTime<Utc>>,
+    /// Reaction when no parameter exists. Without `ssm.ifMissing`: Stall where there is a target, else Create.
     pub if_missing: IfMissing,
+    /// Reaction when a host has rejected the new version in enough attempts.
     pub on_failure: OnFailure,
+    /// Reaction to a version that somebody else wrote.
     pub on_drift: OnDrift,
     /// The Postgres roles whose passwords the source may change.
     pub roles: Vec<&'a str>,
@@ -38,7 +42,9 @@ pub struct Desired<'a> {
     pub promotion_refused: bool,
     /// DockerHosts that must run the secret.
     pub hosts: Vec<String>,
+    /// The request in the annotation, even if it was handled; `None` where there is none or it is too long to count.
     pub request: Option<Request<'a>>,
+    /// Period, windows and delays of the schedule.
     pub timing: Timing<'a>,
     /// Time when keyturn last asked the hosts for a preflight.
     pub preflight_requested: Option<DateTime<Utc>>,
@@ -46,6 +52,7 @@ pub struct Desired<'a> {
     pub strategy: Option<Strategy>,
     /// True when keyturn may create the roles from the published one; `false` where it may only show the statements.
     pub may_set_up: bool,
+    /// Settings and state for the retirement of the old login.
     pub retirement: Retirement,
     /// The incidents that concern the secret, without those whose `reportedAt` is still in the future.
     pub incidents: Vec<Incident>,
@@ -61,6 +68,7 @@ impl Desired<'_> {
 /// A report that somebody may have read the value: every value made before `reported_at` has to be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incident {
+    /// The incident's `reportedAt`, or its creation time if that is earlier.
     pub reported_at: DateTime<Utc>,
     /// Time from which the old credential is revoked even where hosts still use it.
     pub revoke_at: DateTime<Utc>,
@@ -96,6 +104,7 @@ pub struct Retirement {
 
 /// The annotation that asks for a rotation.
 pub struct Request<'a> {
+    /// The value of the annotation `keyturn.dev/rotate-requested-at`; never empty.
     pub token: &'a str,
     /// Hash of the token, as written into published descriptions.
     pub hash: String,
@@ -110,12 +119,18 @@ pub struct Request<'a> {
 pub struct Timing<'a> {
     /// Greatest age of a value; `None` rotates on demand only.
     pub period: Option<TimeDelta>,
+    /// The secret's windows; empty where a rotation may start at any time.
     pub windows: &'a [Window],
+    /// The windows of each host that must run the secret; an empty list is a host that is always open.
     pub host_windows: &'a [&'a [Window]],
+    /// Minimum time from `created_at`, for an adopted value, or from a roll back to the next scheduled rotation.
     pub first_rotation_delay: TimeDelta,
+    /// Length of time over which overdue secrets are spread; zero starts all of them at once.
     pub spread: TimeDelta,
+    /// Creation time of the ManagedSecret, by the clock of the API server.
     pub created_at: DateTime<Utc>,
     /// Time of the last roll back if nothing was published since: the value that failed is not retried at once.
     pub rolled_back_at: Option<DateTime<Utc>>,
+    /// `<namespace>/<name>` of the ManagedSecret; its hash decides the secret's place in the spread.
     pub identity: &'a str,
 }

@@ -53,7 +53,9 @@ pub(super) fn supersede_unproven(
 pub enum Revocation {
     /// No system has to accept the value, so there is nothing to revoke.
     None,
+    /// A suspected value is still published, or a suspected login or one of its sessions may still work.
     Open,
+    /// The target refuses every suspected login, and nobody is logged in with one.
     Done,
 }
 

@@ -10,14 +10,19 @@ use crate::window::WindowError;
 /// The step of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
+    /// keyturn checks that the hosts, the target and SSM are ready, before it changes anything.
     Preflight,
+    /// keyturn draws the values and creates the record.
     Record,
     /// keyturn makes the target accept the recorded credential.
     Install,
+    /// keyturn publishes the recorded values in Parameter Store.
     Promote,
+    /// The hosts have to prove that they run the published version.
     Deploy,
     /// keyturn makes the target refuse the old credential.
     Retire,
+    /// keyturn deletes the record, sweeps orphans, and does what a deletion of the object needs.
     Close,
     /// There is an abort marker beside the record.
     Abort,
@@ -48,10 +53,15 @@ pub enum Act {
     AskPreflight,
     /// Draw the values and create the record.
     Record {
+        /// Id of the new rotation: the highest id in the evidence plus one.
         id: RotationId,
+        /// The reason why the rotation is started.
         trigger: Trigger,
+        /// Token of the request that this answers, whatever the trigger; `None` where there is none.
         request: Option<String>,
+        /// The latest version of each path when this was decided; 0 where the parameter does not exist.
         base: BTreeMap<String, i64>,
+        /// Names of the DockerHosts that have to run the new values.
         hosts: Vec<String>,
         /// True when a new key ring may keep the published keys, since nobody else may have read them.
         keep_previous: bool,
@@ -59,62 +69,86 @@ pub enum Act {
     /// Draw a value and publish it as version 1 of the only parameter, by a Put that must not overwrite. SSM accepts
     /// such a Put once and nothing has to follow it, so it needs no record.
     Create {
+        /// Id of the new rotation: the highest id in the evidence plus one.
         id: RotationId,
+        /// Path of the parameter.
         path: String,
+        /// Token of the request that this answers; `None` where there is none.
         request: Option<String>,
     },
     /// Create a record that publishes again the values that rotation `failed` replaced.
     RecordRollBack {
+        /// Id of the roll back, which is a rotation of its own: the highest id in the evidence plus one.
         id: RotationId,
+        /// Id of the rotation whose values are replaced.
         failed: RotationId,
+        /// The latest version of each path when this was decided; 0 where the parameter does not exist.
         base: BTreeMap<String, i64>,
+        /// Names of the DockerHosts in the record of the failed rotation.
         hosts: Vec<String>,
         /// Paths where the failed rotation published nothing.
         kept: BTreeSet<String>,
     },
     /// Prove that the controller may write a parameter, by a Put that must not overwrite it.
     ProveWritable {
+        /// Path of the parameter, which exists.
         path: String,
     },
     /// Create the roles of the source from the role that is in use.
     SetUp,
     /// Make the target accept the recorded credential.
     Install {
+        /// Id of the record that holds the credential.
         id: RotationId,
     },
     /// Make the target refuse the old login.
     Retire {
+        /// Id of the rotation that retires the login. A target whose fence is newer refuses it.
         id: RotationId,
+        /// Name of the login: a Postgres role, or the access key id at Cloudflare R2.
         username: String,
     },
     /// Delete an orphan: a login that a rotation with this id left at the target without a record.
     SweepOrphan {
+        /// Id of the rotation after which the login is named.
         id: RotationId,
+        /// Name of the login: the access key id at Cloudflare R2.
         username: String,
     },
     /// End the sessions of a login that has been retired, or those opened before its password was changed.
     EndSessions {
+        /// Name of the login whose sessions are ended.
         username: String,
+        /// Ends only the sessions opened before this time, by the target's clock; `None` ends all of them.
         opened_before: Option<DateTime<Utc>>,
     },
     /// Publish the recorded value. `expected` is the version number that the Put should get; 1 creates the parameter.
     Promote {
+        /// Id of the record that holds the value.
         id: RotationId,
+        /// Path of the parameter.
         path: String,
+        /// The latest version number plus one.
         expected: i64,
     },
     /// Write the abort marker of the rotation with this id.
     MarkAbort {
+        /// Id of the rotation to give up, unless the reason for that passes within the grace.
         id: RotationId,
     },
+    /// Delete a record whose rotation has ended or was given up, or that reappeared after its end.
     DeleteRecord {
+        /// Id of the rotation.
         id: RotationId,
     },
+    /// Delete an abort marker that has no record any more and is older than the grace.
     SweepMarker {
+        /// Id of the rotation that the marker is about.
         id: RotationId,
     },
     /// Delete the parameter, for `deletionPolicy: Delete`.
     DeleteParameter {
+        /// Path of the parameter.
         path: String,
     },
     /// Remove the finalizer.
@@ -207,40 +241,49 @@ pub enum Lacking {
 /// The reason why nothing will happen until a person acts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stalled {
+    /// The description of a path's latest version names another ManagedSecret or another installation as its owner.
     #[error(
         "parameter {path} belongs to {owner}: its description says so. Let that object manage it, or remove the text \
          from `keyturn owner=` on from the description"
     )]
     OwnedByOther { path: String, owner: String },
+    /// No parameter exists, and `ssm.ifMissing` is Stall, set or by default.
     #[error(
         "parameter {path} does not exist and ssm.ifMissing is Stall: check the path, put the value that is in use, or \
          set ifMissing: Create"
     )]
     ParameterMissing { path: String },
+    /// Some parameters do not exist while others do, and neither a request nor an incident asks for a new value.
     #[error(
         "parameter {path} does not exist while others of this object do: put it, or set the annotation \
          keyturn.dev/rotate-requested-at to a new value to publish a new value in all of them"
     )]
     PartlyMissing { path: String },
+    /// A DockerHost in `spec.hosts` does not exist.
     #[error("DockerHost {host} does not exist in this namespace: create it, or take it out of spec.hosts")]
     HostMissing { host: String },
+    /// The open record has no value for a path in the spec.
     #[error(
         "the record of rotation {id} is about other parameters than spec.ssm.parameters: it was begun for an object of \
          this name that published {paths}. Apply that object again to finish it, or delete the record in SSM"
     )]
     OtherParameters { id: RotationId, paths: String },
+    /// The open record does not fit the source of values that the spec has now.
     #[error(
         "spec.generate was changed while rotation {id} is under way, which has {recorded}: put it back until that rotation \
          has ended"
     )]
     SourceChanged { id: RotationId, recorded: String },
+    /// SQL statements have to create the roles first, and the spec lets keyturn only list them.
     #[error(
         "the roles have to be made from the one that is in use before they can take turns: status.target.setUp lists the \
          {statements} statements. Set alternatingRoles.bootstrap.mode to Apply to have them run, or run them by hand"
     )]
     SetUpPlanned { statements: usize },
+    /// A window of the secret or of a host cannot be parsed.
     #[error(transparent)]
     Window(#[from] WindowError),
+    /// The windows do not open together within the time that is searched.
     #[error(
         "the windows of the secret and of its hosts never open together within a year: change one of them"
     )]
@@ -253,6 +296,7 @@ impl Stalled {
         matches!(self, Stalled::OwnedByOther { .. })
     }
 
+    /// Returns the reason for conditions such as Stalled. Two variants can have the same reason.
     pub fn reason(&self) -> &'static str {
         match self {
             Stalled::OwnedByOther { .. } => "OwnedByOther",
@@ -273,18 +317,26 @@ impl Stalled {
 pub enum Next {
     /// Nothing to do before `at`; `None` means never: on demand only, or suspended.
     Rest {
+        /// Time at which there may be something to do.
         at: Option<DateTime<Utc>>,
     },
     /// Something is under way; observe again at `until`, or when a host reports.
     Wait {
+        /// The step that has to wait.
         step: Step,
+        /// Time of the next observation; `None` where nothing tells it in advance: the caller polls.
         until: Option<DateTime<Utc>>,
+        /// The reason for the wait.
         why: Waiting,
     },
+    /// Something has to be done now; decide again afterwards.
     Act {
+        /// The step that the act belongs to.
         step: Step,
+        /// The one effect to perform.
         act: Act,
     },
+    /// Nothing happens until a person acts.
     Stall(Stalled),
 }
 
