@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 pub struct SecretValue(SecretString);
 
 impl SecretValue {
+    /// Wraps a value, which may be empty. The caller must keep no other copy of it.
     pub fn new(value: String) -> Self {
         Self(SecretString::from(value))
     }
@@ -35,6 +36,7 @@ impl SecretValue {
         self.expose().len()
     }
 
+    /// Returns true when the value has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
