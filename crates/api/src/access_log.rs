@@ -34,6 +34,7 @@ pub struct AccessLogSpec {
 }
 
 impl AccessLogSpec {
+    /// Returns the time limit of the script: [`DEFAULT_TIMEOUT`] where the spec sets none or a malformed one.
     pub fn timeout(&self) -> TimeDelta {
         self.timeout.as_ref().and_then(Duration::to_delta).unwrap_or(DEFAULT_TIMEOUT)
     }

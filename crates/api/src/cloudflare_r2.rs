@@ -122,10 +122,12 @@ impl CloudflareR2Spec {
         named.chain(self.probe_bucket.as_deref()).collect()
     }
 
+    /// Returns the permission of the token, ObjectReadWrite where the spec sets none.
     pub fn permission(&self) -> Permission {
         self.permission.unwrap_or_default()
     }
 
+    /// Returns the jurisdiction of the buckets, `default` where the spec sets none.
     pub fn jurisdiction(&self) -> Jurisdiction {
         self.jurisdiction.unwrap_or_default()
     }

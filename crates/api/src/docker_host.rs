@@ -150,6 +150,7 @@ pub struct SshSpec {
 }
 
 impl SshSpec {
+    /// Returns the TCP port: 22 where the spec sets none or one that is no port number.
     pub fn port(&self) -> u16 {
         self.port.and_then(|p| u16::try_from(p).ok()).unwrap_or(22)
     }
