@@ -33,7 +33,12 @@ pub enum WindowError {
         "the window's schedule {schedule:?} is not a cron expression of five fields (minute, hour, day of month, \
          month, day of week): {detail}"
     )]
-    Schedule { schedule: String, detail: String },
+    Schedule {
+        /// The schedule, as written in the spec.
+        schedule: String,
+        /// The error of the parser.
+        detail: String,
+    },
     /// The duration, as written in the spec, is malformed or longer than 366 days.
     #[error("the window's duration {0:?} is not a length such as 30m, 2h or 1d, of at most 366 days")]
     Duration(String),

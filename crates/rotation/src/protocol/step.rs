@@ -165,37 +165,91 @@ pub enum Waiting {
     /// Hosts have been asked for a fresh proof.
     Preflight,
     /// A host does not answer, fails its verify script, or runs another value than the published one.
-    PreflightFailed { host: String, reason: String, message: String },
+    PreflightFailed {
+        /// Name of the DockerHost.
+        host: String,
+        /// Reason of the failure in one word, for conditions.
+        reason: String,
+        /// Description of the failure and its remedy.
+        message: String,
+    },
     /// The host has not proven the new version yet; `held` is the reason why no run starts on it.
-    Deploy { host: String, held: Option<String> },
+    Deploy {
+        /// Name of the DockerHost.
+        host: String,
+        /// Message of the condition that keeps runs from starting there; `None` where they can start.
+        held: Option<String>,
+    },
     /// A deployment failed; `for_good` is true once enough attempts have failed.
-    DeployFailed { host: String, reason: String, message: String, for_good: bool },
+    DeployFailed {
+        /// Name of the DockerHost.
+        host: String,
+        /// Result of the run in one word, such as `VerifyFailed`.
+        reason: String,
+        /// Description of the failure and its remedy.
+        message: String,
+        /// True once enough attempts have failed.
+        for_good: bool,
+    },
     /// Somebody else wrote the parameter, and a person has to decide which value counts.
-    Drift { path: String, version: i64 },
+    Drift {
+        /// Path of the first such parameter.
+        path: String,
+        /// Number of its latest version, which somebody else wrote.
+        version: i64,
+    },
     /// The target could not be asked, or does not accept the credential.
     Target(TargetProblem),
     /// The target has not been asked recently enough to decide this.
     TargetUnseen,
     /// A running deployment would start containers with a password that is about to be changed.
-    HostBusy { host: String },
+    HostBusy {
+        /// Name of the DockerHost on which the deployment runs.
+        host: String,
+    },
     /// The host has not proven that it no longer uses the old credential.
-    Unproven { host: String },
+    Unproven {
+        /// Name of the DockerHost.
+        host: String,
+    },
     /// The old credential is kept for `retire.after` after the proof.
     Retirement,
     /// These clients still use the old login.
-    Sessions { username: String, clients: Vec<String> },
+    Sessions {
+        /// Name of the old login.
+        username: String,
+        /// Descriptions of the clients, one for each open session.
+        clients: Vec<String>,
+    },
     /// Nothing shows whether a session opened before the password change is still open.
-    SessionsUnseen { username: String, lacking: Lacking },
+    SessionsUnseen {
+        /// Name of the login whose password was changed.
+        username: String,
+        /// The access that is needed to see it.
+        lacking: Lacking,
+    },
     /// The target has not yet applied the new login or, with `retired`, the deletion of the old one.
-    Propagation { retired: bool },
+    Propagation {
+        /// False for the new login, true for the deletion of the old one.
+        retired: bool,
+    },
     /// The old login still works although keyturn cannot retire it.
-    OutOfReach { username: String },
+    OutOfReach {
+        /// Name of the old login: the access key id at Cloudflare R2.
+        username: String,
+    },
     /// Interrupted rotations have left orphaned logins, which are swept first.
-    Orphans { count: usize },
+    Orphans {
+        /// Number of recent logins that were never published; always 1 while the object is being deleted.
+        count: usize,
+    },
     /// SSM has permanently refused the new credential, and the previous one is being restored.
     TakenBack,
     /// SSM would refuse the value; nothing was changed.
-    Unpublishable { message: String },
+    Unpublishable {
+        /// Reason why SSM would refuse the value, with the remedy.
+        message: String,
+    },
 }
 
 impl Waiting {
@@ -246,40 +300,67 @@ pub enum Stalled {
         "parameter {path} belongs to {owner}: its description says so. Let that object manage it, or remove the text \
          from `keyturn owner=` on from the description"
     )]
-    OwnedByOther { path: String, owner: String },
+    OwnedByOther {
+        /// Path of the parameter.
+        path: String,
+        /// The owner that the description names: `<cluster>/<namespace>/<name>` of a ManagedSecret.
+        owner: String,
+    },
     /// No parameter exists, and `ssm.ifMissing` is Stall, set or by default.
     #[error(
         "parameter {path} does not exist and ssm.ifMissing is Stall: check the path, put the value that is in use, or \
          set ifMissing: Create"
     )]
-    ParameterMissing { path: String },
+    ParameterMissing {
+        /// Path of the first parameter that does not exist.
+        path: String,
+    },
     /// Some parameters do not exist while others do, and neither a request nor an incident asks for a new value.
     #[error(
         "parameter {path} does not exist while others of this object do: put it, or set the annotation \
          keyturn.dev/rotate-requested-at to a new value to publish a new value in all of them"
     )]
-    PartlyMissing { path: String },
+    PartlyMissing {
+        /// Path of the first parameter that does not exist.
+        path: String,
+    },
     /// A DockerHost in `spec.hosts` does not exist.
     #[error("DockerHost {host} does not exist in this namespace: create it, or take it out of spec.hosts")]
-    HostMissing { host: String },
+    HostMissing {
+        /// Name of the first DockerHost that does not exist.
+        host: String,
+    },
     /// The open record has no value for a path in the spec.
     #[error(
         "the record of rotation {id} is about other parameters than spec.ssm.parameters: it was begun for an object of \
          this name that published {paths}. Apply that object again to finish it, or delete the record in SSM"
     )]
-    OtherParameters { id: RotationId, paths: String },
+    OtherParameters {
+        /// Id of the record.
+        id: RotationId,
+        /// The paths in the record, separated by commas.
+        paths: String,
+    },
     /// The open record does not fit the source of values that the spec has now.
     #[error(
         "spec.generate was changed while rotation {id} is under way, which has {recorded}: put it back until that rotation \
          has ended"
     )]
-    SourceChanged { id: RotationId, recorded: String },
+    SourceChanged {
+        /// Id of the record.
+        id: RotationId,
+        /// Description of the recorded value, as part of a sentence.
+        recorded: String,
+    },
     /// SQL statements have to create the roles first, and the spec lets keyturn only list them.
     #[error(
         "the roles have to be made from the one that is in use before they can take turns: status.target.setUp lists the \
          {statements} statements. Set alternatingRoles.bootstrap.mode to Apply to have them run, or run them by hand"
     )]
-    SetUpPlanned { statements: usize },
+    SetUpPlanned {
+        /// Number of statements; `status.target.setUp` lists them.
+        statements: usize,
+    },
     /// A window of the secret or of a host cannot be parsed.
     #[error(transparent)]
     Window(#[from] WindowError),
