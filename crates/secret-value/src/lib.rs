@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use secrecy::zeroize::Zeroize;
 use secrecy::{ExposeSecret, SecretString};
 
 /// A secret value. It has no `Display`, `Serialize`, `PartialEq` or `Clone` on purpose: [`SecretValue::duplicate`]
@@ -11,8 +12,12 @@ pub struct SecretValue(SecretString);
 
 impl SecretValue {
     /// Wraps a value, which may be empty. The caller must keep no other copy of it.
-    pub fn new(value: String) -> Self {
-        Self(SecretString::from(value))
+    pub fn new(mut value: String) -> Self {
+        // A String is not kept as it is: to give back the memory that it has to spare may move it, and would leave its bytes
+        // where they were.
+        let kept = SecretString::from(value.as_str());
+        value.zeroize();
+        Self(kept)
     }
 
     /// Returns the content. Call it only where the value leaves the process on purpose (SSM, a login, an HMAC).
