@@ -37,6 +37,7 @@ pub struct Contents<'a> {
 }
 
 impl<'a> Contents<'a> {
+    /// Allocates the buffer, one [`WINDOW`]. Managed values are searched for if there is a `matcher`.
     pub fn new(matcher: Option<&'a Matcher>) -> Self {
         // Some marks end with another mark.
         let marks = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(formats::marks());

@@ -14,12 +14,16 @@ const LONGEST_EXTENSION: u64 = 1 << 20;
 /// The reason why a tar cannot be read further.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
+    /// The stream ends in the middle of an entry.
     #[error("it is cut off")]
     Truncated,
+    /// A header has a wrong checksum or a field that cannot be parsed.
     #[error("it is no tar, or damaged")]
     Malformed,
+    /// An extended header is too long; holds its size in bytes.
     #[error("it has an extended header of {0} bytes")]
     Extension(u64),
+    /// The underlying reader failed; with the kind `TimedOut` if the deadline of the search has passed.
     #[error(transparent)]
     Read(#[from] io::Error),
 }
@@ -27,16 +31,20 @@ pub enum TarError {
 /// The type of an entry, as far as the audit needs it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// A file. An entry of unknown type counts as a file, as POSIX demands.
     File,
     /// A hard or symbolic link to this path.
     Link(Vec<u8>),
+    /// A directory, a device or a FIFO, which have no content.
     Other,
 }
 
 /// An entry; read its content from the [`Tar`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// The path in the tar. It need not be UTF-8, and may be absolute or contain `..`.
     pub path: Vec<u8>,
+    /// The type of the entry.
     pub kind: Kind,
     /// Size of the content, in bytes.
     pub size: u64,
@@ -59,6 +67,7 @@ struct Extensions {
 }
 
 impl<R: Read> Tar<R> {
+    /// Creates a reader of a tar that is not compressed, at its beginning.
     pub fn new(inner: R) -> Self {
         Self { inner, left: 0, padding: 0 }
     }

@@ -54,16 +54,22 @@ impl Default for Limits {
 /// The reason why an archive cannot be searched.
 #[derive(Debug, thiserror::Error)]
 pub enum LayersError {
+    /// The outer tar, which holds the layers, is damaged or cannot be read. Errors in a layer are not among these.
     #[error("the archive of the image cannot be read: {0}")]
     Archive(#[from] TarError),
+    /// Neither `manifest.json` nor `index.json` names an image, or both are missing.
     #[error("the archive has neither manifest.json nor index.json: it is not what docker save writes")]
     NoManifest,
+    /// `manifest.json`, or `index.json` or a document that it refers to, cannot be parsed.
     #[error("{path} in the archive is not what was expected")]
     Manifest { path: String },
+    /// The JSON files of the archive are too large together.
     #[error("the archive has more than {} MiB of JSON", ALL_DOCUMENTS >> 20)]
     Documents,
+    /// The archive has too many layers, JSON files and links.
     #[error("the archive has more than {MOST_BLOBS} files of its own")]
     Blobs,
+    /// The archive names an image's configuration with this path, but does not have it.
     #[error("the archive lacks {0}, which its manifest names")]
     Missing(String),
 }
@@ -74,13 +80,16 @@ pub struct FileHit {
     pub path: String,
     /// The layers that contain it, numbered as in the history. Empty if the order of the layers is unknown.
     pub layers: Vec<usize>,
+    /// The secret and the rule that found it.
     pub hit: Hit,
 }
 
 /// The extent of the search, and what it left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Looked {
+    /// Number of layers of the image; if the deadline has passed, of the layers that were begun.
     pub layers: usize,
+    /// Number of files that were searched, without those counted by `examples`.
     pub files: u64,
     /// Bytes of the layers, uncompressed.
     pub bytes: u64,
@@ -108,7 +117,9 @@ impl Looked {
 
 /// The data of one image in an archive.
 pub struct Archive {
+    /// Secrets in the files of the layers; the same secret in the same file of several layers is one hit.
     pub hits: Vec<FileHit>,
+    /// The extent of the search.
     pub looked: Looked,
     /// The image's configuration as JSON, including its history. `None` if the end of the archive was not reached.
     pub config: Option<SecretValue>,
