@@ -22,6 +22,7 @@ pub struct Image {
     pub id: String,
     /// All names of the image: tags and repository digests.
     pub names: Vec<String>,
+    /// The texts to search; the value of each variable, label and build argument is a text of its own.
     pub texts: Vec<Text>,
     /// The commands of layers and those of `ONBUILD`, unsplit.
     pub commands: Vec<(Place, SecretValue)>,
@@ -31,40 +32,52 @@ pub struct Image {
 
 /// A text in an image.
 pub struct Text {
+    /// The part of the image that contains it.
     pub place: Place,
     /// Name of the variable or label with this value.
     pub name: Option<String>,
+    /// The text itself. It may be or contain a secret.
     pub value: SecretValue,
 }
 
 /// The reason why an image cannot be audited.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ImageError {
+    /// The output of `docker image inspect` is not JSON, or its JSON does not describe images.
     #[error(
         "the output of docker inspect is not what was expected: not JSON of an image, at line {line}, column {column}"
     )]
     Inspect { line: usize, column: usize },
+    /// The configuration in an archive is not JSON, or its JSON does not describe an image.
     #[error("the configuration of the image is not what was expected, at line {line}, column {column}")]
     Configuration { line: usize, column: usize },
+    /// The output of `docker image inspect` has this number of objects; it must have one.
     #[error("the output of docker inspect describes {0} objects; audit one image at a time")]
     Count(usize),
+    /// The output has a `State`, which only containers have.
     #[error("the output of docker inspect describes a container, not an image: use docker image inspect")]
     Container,
+    /// The output of `docker image inspect` has no `Config`.
     #[error("the output of docker inspect has no configuration of an image")]
     NoConfiguration,
+    /// An entry of the history is not JSON, or lacks `CreatedBy`.
     #[error(
         "entry {entry} of the history is not JSON with CreatedBy: use docker history --no-trunc --format json \
          (before docker 23: --format '{{{{json .}}}}')"
     )]
     History { entry: usize },
+    /// A list in docker's data, or the number of texts in the image, exceeds [`MOST_TEXTS`].
     #[error(
         "it has more than {MOST_TEXTS} variables, labels, commands or arguments, which are not looked at"
     )]
     TooMany,
+    /// The history is empty, but the image has this number of layers.
     #[error("the history is empty, and the image has {0} layers")]
     NoHistory(usize),
+    /// Docker has shortened a command in the history, as it does without `--no-trunc`.
     #[error("the history is shortened: use docker history --no-trunc")]
     Shortened,
+    /// The history has fewer entries than the image has layers.
     #[error(
         "the history has {entries} entries, and the image has {layers} layers: it is another image's, or only a part"
     )]

@@ -31,11 +31,17 @@ use serde::{Deserialize, Serialize};
 /// The place of a text in an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
+    /// A variable of the configuration (`ENV`).
     Env,
+    /// A label of the configuration (`LABEL`).
     Label,
+    /// The default command (`CMD`), its words joined by spaces.
     Cmd,
+    /// The entrypoint (`ENTRYPOINT`), its words joined by spaces.
     Entrypoint,
+    /// The command of the health check (`HEALTHCHECK`), its words joined by spaces.
     Healthcheck,
+    /// An instruction for images that are built on this one (`ONBUILD`).
     OnBuild,
     /// The command that created a layer. Layers are numbered from 1, from the base image upwards, so that a number
     /// stays the same when layers are added on top.
@@ -63,9 +69,11 @@ impl Place {
 /// One secret in an image, without its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
+    /// The place of the secret; if it is in several places, the first one in which it was found.
     pub place: Place,
     /// The variable, label or option that contains it, if there is one.
     pub name: Option<String>,
+    /// The reason for the finding.
     pub rule: Rule,
     /// Every layer whose command or file contains it, numbered from the base image upwards.
     pub layers: Vec<usize>,
@@ -136,6 +144,7 @@ pub struct AllowedFinding {
     /// The only image that it is allowed in: a name with or without its tag, or a digest. Every image if missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// The fingerprint, 16 hexadecimal digits in lower case, as in [`Finding::fingerprint`].
     pub fingerprint: String,
 }
 
@@ -145,6 +154,7 @@ pub struct Allowances {
     /// Variables (ENV and ARG) that may hold a literal although their names sound like secrets. A token of a known
     /// format in such a variable is still reported.
     pub variables: BTreeSet<String>,
+    /// Findings that are accepted by their fingerprint.
     pub findings: Vec<AllowedFinding>,
 }
 
@@ -164,6 +174,7 @@ impl Allowances {
 /// The result of an audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audit {
+    /// Findings that no allowance covers.
     pub findings: Vec<Finding>,
     /// Findings that the allowances cover.
     pub allowed: Vec<Finding>,

@@ -34,9 +34,13 @@ pub enum Form {
     Graphic,
     /// The value itself, with any characters.
     Raw,
+    /// Base64, standard or URL-safe, at any position in a longer text that is encoded as a whole.
     Base64,
+    /// Percent-encoded, with `%20` or `+` for a space.
     Url,
+    /// The content of a JSON string, with its escapes.
     Json,
+    /// Hexadecimal digits, all in lower case or all in upper case.
     Hex,
 }
 
@@ -186,6 +190,7 @@ fn mac(key: &hmac::Key, bytes: &[u8]) -> [u8; MAC_BYTES] {
 pub struct ManagedHit {
     /// The name of the value, as given to [`ManagedValues::new`].
     pub name: String,
+    /// The encoding in which the value was found.
     pub form: Form,
     /// The text as it was found.
     pub written: SecretValue,

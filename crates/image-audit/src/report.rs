@@ -13,7 +13,9 @@ use super::{Audit, Finding, Place};
 pub struct Audited {
     /// The name in the report.
     pub name: String,
+    /// The audited part of the image.
     pub image: Image,
+    /// The findings, and the allowed findings.
     pub audit: Audit,
     /// The extent of the search, if its layers were searched.
     pub looked: Option<Looked>,

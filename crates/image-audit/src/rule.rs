@@ -3,25 +3,42 @@
 /// The reason for a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
+    /// An access key of AWS, recognised by its ID, such as `AKIA…`.
     AwsKey,
+    /// A token of GitHub, such as `ghp_…`.
     GitHubToken,
+    /// A token of GitLab, such as `glpat-…`.
     GitLabToken,
+    /// A token of Slack, such as `xoxb-…`, or the URL of an incoming webhook.
     SlackToken,
+    /// A secret or restricted key of Stripe, such as `sk_live_…`, or a webhook secret `whsec_…`.
     StripeKey,
+    /// A token of Cloudflare, such as `cfut_…`.
     CloudflareToken,
+    /// A token of npm, `npm_…`.
     NpmToken,
+    /// A token of PyPI, `pypi-AgE…`.
     PyPiToken,
+    /// A token with the prefix or in the form of another vendor, such as `hf_…` or the token of a Discord webhook.
     OtherToken,
+    /// A JSON Web Token with a signature.
     Jwt,
+    /// A private key in PEM format, with at least 40 characters of base64 behind its header.
     PrivateKey,
+    /// 32 bytes in base64url, the form of a Fernet key, unless the text in front names a digest or a public key.
     FernetKey,
+    /// A password in a URL, or a token in place of its user.
     UrlPassword,
+    /// A credential in the arguments of a command, or behind `Authorization:`.
     CommandCredential,
+    /// A literal whose name suggests a secret, such as `DB_PASSWORD`.
     SecretName,
+    /// A value that keyturn manages, in any [`Form`](crate::managed::Form).
     ManagedValue,
 }
 
 impl Rule {
+    /// All rules, in the order of the rules in a SARIF report.
     pub const ALL: [Self; 16] = [
         Self::AwsKey,
         Self::GitHubToken,

@@ -11,9 +11,11 @@ use super::{formats, pairs};
 
 /// A secret in a text.
 pub struct Hit {
+    /// The reason for the hit.
     pub rule: Rule,
     /// The name, if there is one and it may be shown.
     pub name: Option<String>,
+    /// The secret, or a longer text that contains it.
     pub value: SecretValue,
     /// The parameter with this value, if the value is managed.
     pub parameter: Option<String>,
