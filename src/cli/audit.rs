@@ -20,12 +20,15 @@ const FINDINGS: u8 = 1;
 /// Exit code when the audit failed or is incomplete: no image, no docker, or output that cannot be parsed.
 const NOT_AUDITED: u8 = 2;
 
+/// Arguments of `keyturn audit`.
 #[derive(Args, Clone, Debug)]
 pub struct AuditArgs {
+    /// The subcommand that was given.
     #[command(subcommand)]
     pub what: What,
 }
 
+/// Subcommands of `keyturn audit`.
 #[derive(Subcommand, Clone, Debug)]
 pub enum What {
     /// Search for secrets in an image's configuration, in the commands of its layers, and in their files. Exit code 0:
@@ -33,6 +36,7 @@ pub enum What {
     Image(ImageArgs),
 }
 
+/// Arguments of `keyturn audit image`.
 #[derive(Args, Clone, Debug)]
 pub struct ImageArgs {
     /// Name, digest or ID of an image that the local docker has
@@ -81,36 +85,51 @@ pub struct ImageArgs {
     pub fingerprint_key: Option<PathBuf>,
 }
 
+/// Format of the result.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
+    /// For people: one line for each finding, and a summary
     Text,
+    /// For programs: one JSON object
     Json,
+    /// For code scanning: SARIF 2.1.0
     Sarif,
 }
 
 /// Error that prevents a result.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
+    /// A file from the arguments cannot be read.
     #[error("{path}: {source}")]
     File { path: String, source: io::Error },
+    /// A line of the allow list is malformed; lines are counted from 1.
     #[error("{path}, line {line}: expected [IMAGE=]FINGERPRINT, with 16 hexadecimal digits")]
     AllowList { path: String, line: usize },
+    /// The fingerprint key has fewer than 16 bytes, not counting whitespace around it.
     #[error("{path}: a key of fewer than 16 bytes could be guessed")]
     Key { path: String },
+    /// The name is empty, or begins with a dash, so that docker would take it for an option.
     #[error("{0:?} is not the name of an image")]
     Name(String),
+    /// Docker cannot be run.
     #[error("cannot run {program}: {source}")]
     Program { program: String, source: io::Error },
+    /// Docker failed, for example because it does not have the image; `message` is its error output.
     #[error("{program} knows nothing of {image}: {message}")]
     Docker { program: String, image: String, message: String },
+    /// Docker's output is not UTF-8.
     #[error("{program} did not answer in UTF-8")]
     Encoding { program: String },
+    /// The data about the image cannot be parsed.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The archive with the layers cannot be searched.
     #[error(transparent)]
     Layers(#[from] LayersError),
+    /// There are no findings, but some layers were not searched completely; holds the reasons.
     #[error("nothing was found, but not everything was looked at: {0}")]
     Incomplete(String),
+    /// Standard output cannot be written.
     #[error("cannot write the result: {0}")]
     Output(#[source] io::Error),
 }

@@ -15,6 +15,7 @@ use crate::cluster::client_config;
 /// Plural names of the custom resources that an installation needs.
 const PLURALS: [&str; 4] = ["managedsecrets", "dockerhosts", "rotationgrants", "secretincidents"];
 
+/// Arguments of `keyturn check`.
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
     /// Namespace of the controller and its lease
@@ -37,12 +38,16 @@ pub struct CheckArgs {
 /// Check that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
+    /// No client could be created: no cluster is configured, or the credentials cannot be used.
     #[error("cannot connect to Kubernetes: {0}")]
     Connect(#[source] kube::Error),
+    /// A CustomResourceDefinition cannot be read, or is not established.
     #[error("custom resource {name}: {why}")]
     Definition { name: String, why: String },
+    /// The Lease cannot be read, no replica holds it, or the last renewal is at least 120 seconds ago.
     #[error("lease {name}: {why}")]
     Lease { name: String, why: String },
+    /// `/readyz` does not answer within 5 seconds, or its status is not 200.
     #[error("http://{address}/readyz: {why}")]
     Readiness { address: String, why: String },
 }

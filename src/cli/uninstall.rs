@@ -11,6 +11,7 @@ use crate::cluster::client_config;
 /// Number of objects per list request.
 const PAGE: u32 = 500;
 
+/// Arguments of `keyturn uninstall-check`.
 #[derive(Args, Clone, Debug)]
 pub struct UninstallArgs {
     /// Namespaces that the controller watches, separated by commas; all when empty
@@ -18,12 +19,16 @@ pub struct UninstallArgs {
     pub watch_namespaces: Vec<String>,
 }
 
+/// The reason why keyturn must not be uninstalled yet, or why this is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum UninstallError {
+    /// No client could be created: no cluster is configured, or the credentials cannot be used.
     #[error("cannot connect to Kubernetes: {0}")]
     Connect(#[source] kube::Error),
+    /// The ManagedSecrets cannot be listed. A missing CustomResourceDefinition is no error.
     #[error("ManagedSecrets cannot be listed: {0}")]
     List(#[source] kube::Error),
+    /// keyturn's finalizer still holds ManagedSecrets; one line for each, with the reason.
     #[error(
         "{} would be left half done, and could not be deleted without keyturn:\n{}\nWait until none of them has the \
          finalizer {FINALIZER}, or uninstall without this check (helm uninstall --no-hooks) and release each by hand: \

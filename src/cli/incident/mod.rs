@@ -23,18 +23,22 @@ pub use calls::write_calls;
 pub use report::Format;
 pub use search::{Patience, Search};
 
+/// Arguments of `keyturn incident`.
 #[derive(Args, Clone, Debug)]
 pub struct IncidentArgs {
+    /// The subcommand that was given.
     #[command(subcommand)]
     pub command: IncidentCommand,
 }
 
+/// Subcommands of `keyturn incident`.
 #[derive(Subcommand, Clone, Debug)]
 pub enum IncidentCommand {
     /// Print a SecretIncident and every call in CloudTrail that concerns it. The report contains no value
     Report(ReportArgs),
 }
 
+/// Arguments of `keyturn incident report`.
 #[derive(Args, Clone, Debug)]
 pub struct ReportArgs {
     /// Name of the SecretIncident
@@ -53,14 +57,19 @@ pub struct ReportArgs {
     pub status_only: bool,
 }
 
+/// The reason why there is no report, or why it is incomplete.
 #[derive(Debug, thiserror::Error)]
 pub enum IncidentError {
+    /// No client could be created: no cluster is configured, or the credentials cannot be used.
     #[error("cannot connect to Kubernetes: {0}")]
     Connect(#[source] kube::Error),
+    /// The SecretIncident does not exist or cannot be read.
     #[error("SecretIncident {namespace}/{name}: {source}")]
     Read { namespace: String, name: String, source: kube::Error },
+    /// Standard output cannot be written, or the status cannot be encoded as JSON.
     #[error("the report cannot be written: {0}")]
     Write(#[from] io::Error),
+    /// Some calls are missing in the report, which is printed nevertheless; holds the reasons.
     #[error(
         "the report has what the SecretIncident's status has, and not every call of CloudTrail: {0}. Run it with AWS \
          credentials that may do cloudtrail:LookupEvents, or with --status-only"

@@ -13,9 +13,12 @@ use crate::api::access_log::IncidentLog;
 use crate::api::secret_incident::{AddressIs, Reader};
 use crate::api::time::{from_kubernetes, to_text};
 
+/// Format of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
+    /// For people, and for a team's incident log
     Markdown,
+    /// For programs: one JSON object
     Json,
 }
 

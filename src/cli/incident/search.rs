@@ -88,6 +88,7 @@ impl Search {
 pub struct Patience {
     /// Pause after the first failure; it doubles up to `longest`.
     pub first: Duration,
+    /// Longest pause between two attempts.
     pub longest: Duration,
     /// Consecutive failures after which reading a region is given up.
     pub attempts: u32,
