@@ -29,8 +29,11 @@ pub fn decoded<K>(objects: &[Arc<Guarded<K>>]) -> impl Iterator<Item = &K> {
 pub struct Scope {
     /// The namespace; `None` means all namespaces.
     pub namespace: Option<String>,
+    /// The ManagedSecrets in the namespace.
     pub secrets: Mirror<ManagedSecret>,
+    /// The DockerHosts in the namespace.
     pub hosts: Mirror<DockerHost>,
+    /// The SecretIncidents in the namespace.
     pub incidents: Mirror<SecretIncident>,
 }
 
@@ -49,14 +52,17 @@ impl Scope {
 /// All cached objects.
 #[derive(Clone)]
 pub struct Cache {
+    /// One scope for each namespace that the controller watches, or a single scope for all namespaces.
     pub scopes: Vec<Scope>,
     /// Index of the claims of the secrets in all scopes.
     pub claims: Claims,
+    /// The RotationGrants of the cluster, which belong to no namespace.
     pub grants: Mirror<RotationGrant>,
     given: Arc<Mutex<Option<Arc<Grants>>>>,
 }
 
 impl Cache {
+    /// Creates the cache from its mirrors. Watches have to fill the mirrors and to update `claims`.
     pub fn new(scopes: Vec<Scope>, grants: Mirror<RotationGrant>) -> Self {
         Self { scopes, claims: Claims::default(), grants, given: Arc::default() }
     }

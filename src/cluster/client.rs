@@ -24,6 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The connections to one API server.
 #[derive(Clone)]
 pub struct Clients {
+    /// For everything except watches. Its write requests are counted in the metrics.
     pub calls: Client,
     /// For watches, which may be silent for minutes. kube's watcher detects a dead watch, but not a dead list.
     pub watches: Client,
@@ -32,8 +33,10 @@ pub struct Clients {
 /// The error that the API server's address or our credentials for it cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
+    /// There is neither a service account nor a kubeconfig, or it cannot be read.
     #[error("no Kubernetes to connect to, neither as a pod nor by KUBECONFIG: {0}")]
     Config(#[from] kube::config::InferConfigError),
+    /// The client cannot be built, for example because of a certificate or a proxy that cannot be used.
     #[error("cannot set up a connection to Kubernetes: {0}")]
     Client(#[from] kube::Error),
 }

@@ -44,6 +44,7 @@ pub struct KubeDeployJobs {
 }
 
 impl KubeDeployJobs {
+    /// Creates the adapter. `template` has the part that all Jobs have in common.
     pub fn new(client: Client, leadership: Leadership, template: JobTemplate) -> Self {
         Self { client, leadership, template }
     }

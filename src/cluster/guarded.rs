@@ -25,6 +25,7 @@ pub struct Guarded<K>(pub Result<K, Undecodable>);
 pub struct Undecodable {
     /// The reason. It may quote a value of the object.
     pub error: String,
+    /// The object's metadata, which can be decoded.
     pub metadata: ObjectMeta,
 }
 

@@ -140,10 +140,13 @@ fn held(current: Option<&Lease>, name: &str, me: &str, granted: Duration, at: Mi
 /// The error that the lease could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
+    /// The API server did not answer in time. A write may have been applied nevertheless.
     #[error("lease {name}: the API server did not answer within {}s", after.as_secs())]
     Timeout { name: String, after: Duration },
+    /// Another process has created or changed the lease since it was read; nothing was written.
     #[error("lease {name}: somebody else wrote it first")]
     Conflict { name: String },
+    /// The API server cannot be reached, or answered with an error. A write may have been applied.
     #[error("lease {name}: {source}")]
     Api { name: String, source: Box<kube::Error> },
     /// Another process holds the lease, or it could not be renewed in time. This process must stop working.

@@ -98,6 +98,7 @@ impl Metrics {
 pub struct Exposition(Registry);
 
 impl Exposition {
+    /// Registers all metrics. Gauges about objects are exported only while this replica leads.
     pub fn new(metrics: &Metrics, ssm: &SsmCalls, cache: Cache, leadership: Leadership) -> Self {
         let mut registry = Registry::with_prefix("keyturn");
         let m = metrics.clone();

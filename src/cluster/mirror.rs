@@ -34,6 +34,7 @@ where
 }
 
 impl<K: Resource<DynamicType = ()> + 'static> Mirror<K> {
+    /// True once the mirror holds a complete first list; it stays true while the list is repeated.
     pub fn is_listed(&self) -> bool {
         *self.listed.borrow()
     }
@@ -47,6 +48,7 @@ impl<K: Resource<DynamicType = ()> + 'static> Mirror<K> {
 }
 
 impl<K: Resource<DynamicType = ()> + Clone + 'static> MirrorWriter<K> {
+    /// Applies an event of the watch. The first `InitDone` marks the mirror as listed.
     pub fn apply(&mut self, event: &Event<Guarded<K>>) {
         self.writer.apply_watcher_event(event);
         if matches!(event, Event::InitDone) {

@@ -41,6 +41,7 @@ pub struct KubeObjects {
 }
 
 impl KubeObjects {
+    /// Creates the adapter. `own` must be shared with those who handle the changes that the watches deliver.
     pub fn new(
         client: Client,
         cache: Cache,

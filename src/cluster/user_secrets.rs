@@ -13,8 +13,10 @@ use crate::api::consent::{self, Purpose, Refusal};
 /// The reason why a Secret was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
+    /// The Secret does not exist, or has no label that allows this purpose.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The API server did not return the Secret or its labels.
     #[error(transparent)]
     Api(#[from] ObjectError),
 }
