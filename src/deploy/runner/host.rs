@@ -169,38 +169,55 @@ pub enum DeployResult {
 /// One line of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
+    /// The host's reason why it cannot do the work. Nothing else follows.
     Unfit(HostText),
+    /// The program that still held the lock when the time to wait was over. Nothing was started.
     Busy(HostText),
+    /// A newer version of a parameter was deployed before. Nothing was started.
     Outdated {
+        /// Path of the parameter.
         path: HostText,
+        /// The newer version, which the host has recorded.
         version: i64,
+        /// Path of the file on the host that records the versions.
         file: HostText,
     },
+    /// The run whose result follows: this request's own, another that still ran, or an earlier success.
     Deploy(super::DeployKind),
     /// The path of the deployment's output on the host.
     Log(HostText),
+    /// The result of that run.
     Result(DeployResult),
     /// A mount point that has no free space.
     Full(HostText),
     /// The exit code of the last run of the verify script.
     Verify(i32),
+    /// A container has the expected value in one of its variables.
     Same {
+        /// Index of the parameter in the task, from 0. Checks of several variables share it.
         check: usize,
+        /// Name of the container.
         container: HostText,
     },
+    /// A container has another value in one of its variables.
     Differs {
+        /// Index of the parameter in the task, from 0. Checks of several variables share it.
         check: usize,
+        /// Name of the container.
         container: HostText,
     },
     /// A container that has one of the variables, and its state as docker reports it.
     Container {
+        /// Name of the container.
         name: HostText,
+        /// True if the container's state is `restarting`: it has ended, and docker will start it again.
         restarting: bool,
         /// Number of times that docker restarted it.
         restarts: u64,
     },
     /// An image that a container runs.
     Image {
+        /// ID of the image, such as `sha256:…`: letters, digits and colons, at most 200 bytes.
         id: String,
         /// The name with which the container was started.
         name: HostText,

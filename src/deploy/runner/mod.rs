@@ -39,6 +39,7 @@ const MOST_NAMED: usize = 5;
 /// The limits of a run that do not depend on the host.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Time limits of the SSH connections.
     pub timeouts: Timeouts,
     /// Time to wait for another deployment to end before the host counts as busy.
     pub busy_wait: Duration,

@@ -14,9 +14,13 @@ use crate::deploy::task::{JUMP_KEY_FILE, KEY_FILE, TASK_FILE, TERMINATION_LOG, T
 /// The paths of the pod's files.
 #[derive(Clone, Debug)]
 pub struct Files {
+    /// The task, as JSON.
     pub task: PathBuf,
+    /// The private key for the docker host.
     pub key: PathBuf,
+    /// The private key for the jump host. If the file does not exist, the jump host gets `key` too.
     pub jump_key: PathBuf,
+    /// The file from which the kubelet takes the termination message.
     pub termination_log: PathBuf,
 }
 

@@ -42,24 +42,31 @@ impl std::fmt::Debug for ClientKey {
 /// The reason why a key cannot be used. The text says what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientKeyError {
+    /// The file has no private key in PEM format, or is not UTF-8.
     #[error(
         "holds no private key; put the text from -----BEGIN … PRIVATE KEY----- to -----END … PRIVATE KEY----- there"
     )]
     NoPrivateKey,
+    /// The file has a public key and no private key.
     #[error("is a public key; the private one is needed")]
     PublicKey,
+    /// The private key is encrypted.
     #[error(
         "is protected by a passphrase, and nobody is there to type it; remove it with `ssh-keygen -p -N ''` on a copy of the key, or make a key for keyturn"
     )]
     Passphrase,
+    /// The file is in PuTTY's own format.
     #[error("is a PuTTY key; convert it with `puttygen KEY.ppk -O private-openssh-new -o KEY.pem`")]
     Putty,
+    /// The private key has this type, such as `DSA`, with which keyturn cannot log in.
     #[error("is of the type {0}, which cannot be used; make one with `ssh-keygen -t ed25519`")]
     Type(String),
+    /// The RSA key is damaged, or has fewer than 2048 or more than 8192 bits.
     #[error(
         "is an RSA key that is damaged or has less than 2048 or more than 8192 bits; make one with `ssh-keygen -t ed25519`"
     )]
     Rsa,
+    /// The private key cannot be decoded; holds the format that was expected, for the message.
     #[error("is damaged: it does not decode as a {0}")]
     Damaged(&'static str),
 }

@@ -19,10 +19,13 @@ use crate::text::HostText;
 /// The account to log in to, and its host.
 #[derive(Clone, Copy)]
 pub struct Login<'a> {
+    /// Address of the host, and name of the account.
     pub endpoint: &'a Endpoint,
+    /// The private key of the account.
     pub key: &'a ClientKey,
 }
 
+/// Time limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// Time limit of the name lookup, TCP, key exchange and login together, for each host on the route. The library
@@ -47,28 +50,35 @@ impl Default for Timeouts {
 /// The reason why an SSH operation failed. The text says what to do if that is known.
 #[derive(Debug, thiserror::Error)]
 pub enum SshError {
+    /// The connection failed before the end of the login, or [`Timeouts::connect`] has passed.
     #[error("{host} cannot be reached: {cause}")]
     Unreachable { host: String, cause: String },
+    /// known_hosts does not confirm the host's key. No login was sent.
     #[error("the host key is refused: {0}")]
     HostKey(Box<HostKeyRefused>),
+    /// The host has no key of a type that keyturn can verify.
     #[error(
         "{host} has only host keys of the types {offered}, and keyturn verifies ssh-ed25519 and ecdsa-sha2-nistp256/384/521; \
          make one on the host with `ssh-keygen -A` and add its line to knownHosts"
     )]
     HostKeyType { host: String, offered: String },
+    /// The host does not accept the key for this account, or demands more than the key.
     #[error(
         "{host} does not let {user} in with the key {key}{hint}; add the key to the account's authorized_keys"
     )]
     AuthenticationFailed { host: String, user: String, key: String, hint: String },
+    /// The connection ended during the login, or while a command or a tunnel was being started.
     #[error("the connection to {host} was lost: {cause}")]
     ConnectionLost { host: String, cause: String },
     /// The command may have ended in any way, or may still run.
     #[error("the connection to {host} ended before the command did: {cause}")]
     OutcomeUnknown { host: String, cause: String },
+    /// The host's sshd did not start the command.
     #[error(
         "{host} refused to run a command: its sshd or authorized_keys does not allow that for this account"
     )]
     CommandRefused { host: String },
+    /// The host's sshd did not open the tunnel. The connection itself still works.
     #[error("{host} did not connect to {target}: {cause}")]
     TunnelRefused { host: String, target: String, cause: String },
 }
@@ -89,13 +99,16 @@ impl SshError {
 /// The stream from which a piece of output came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
+    /// Standard output of the command.
     Stdout,
+    /// Standard error of the command.
     Stderr,
 }
 
 /// The way in which a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
+    /// The command ended with this exit code.
     Code(u32),
     /// The name of the signal, without `SIG`.
     Signal(String),

@@ -48,6 +48,7 @@ pub struct KnownHosts {
 /// Host key algorithms to offer to a host, in order of preference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostKeyAlgorithms {
+    /// Algorithms for plain keys; those of the host's keys in known_hosts come first.
     pub keys: Vec<Algorithm>,
     /// Empty unless an authority is trusted for the host.
     pub certificates: Vec<Algorithm>,
@@ -64,9 +65,11 @@ pub struct HostKeyRefused {
     pub fingerprint: String,
     /// The line for known_hosts that accepts the offered key.
     pub line: String,
+    /// The reason for the refusal.
     pub why: WhyRefused,
 }
 
+/// The reason why no line confirms the key. Lines are counted from 1, over all entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WhyRefused {
     /// No line is about this host. `unreadable` has the numbers of the lines that could not be parsed.
