@@ -26,22 +26,28 @@ const ENCODED_KEY: &str = "whsec_";
 /// a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
+    /// A file of the sink cannot be read, or its file `url` does not exist.
     #[error(
         "cannot read {path}: {reason}. Create the Secret that notifications.sinks names in the chart's values, with the \
          key `{URL_FILE}`"
     )]
     File { path: String, reason: std::io::ErrorKind },
+    /// The address cannot be parsed, or is neither https nor http.
     #[error("the `{URL_FILE}` in its Secret is not an https address")]
     Url,
+    /// The address is http, which this installation does not allow.
     #[error(
         "the `{URL_FILE}` in its Secret is an http address, which shows what is told to everybody on the way: use https, or \
          set the chart's value allowHttp"
     )]
     Http,
+    /// The signing key has the prefix of a key in base64, but is not base64.
     #[error("the `{KEY_FILE}` in its Secret begins with {ENCODED_KEY} and is not base64 behind it")]
     Key,
+    /// The sink cannot be reached or did not answer in time; holds the innermost cause.
     #[error("{0}")]
     Unreachable(String),
+    /// The sink answered with this status. Redirects are not followed, and count as refusals.
     #[error("it answered {0}")]
     Refused(StatusCode),
 }

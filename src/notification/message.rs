@@ -14,7 +14,9 @@ pub struct Subject {
     pub cluster: String,
     /// Kind of the object, such as `ManagedSecret`.
     pub kind: String,
+    /// Namespace of the object.
     pub namespace: String,
+    /// Name of the object.
     pub name: String,
 }
 
