@@ -195,12 +195,16 @@ pub struct Readers(pub Vec<ExpectedReader>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub enum PullPolicy {
+    /// Pull the image for each Job
     Always,
+    /// Pull the image only where the node does not have it yet
     IfNotPresent,
+    /// Never pull the image; each node must have it already
     Never,
 }
 
 impl PullPolicy {
+    /// Returns the policy as it is written in a pod's spec.
     pub fn as_str(self) -> &'static str {
         match self {
             PullPolicy::Always => "Always",
@@ -213,14 +217,18 @@ impl PullPolicy {
 /// Error in arguments that contradict each other, or in one that is missing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
+    /// No argument and no variable of AWS names a region.
     #[error(
         "no AWS region: set --aws-region (KEYTURN_AWS_REGION, chart value aws.region) or AWS_REGION to the region of secrets that name none"
     )]
     NoRegion,
+    /// Of these two arguments, `shorter` is not the shorter one.
     #[error("{shorter} must be shorter than {longer}")]
     Order { shorter: &'static str, longer: &'static str },
+    /// The lease duration has a fraction of a second.
     #[error("--lease-duration must be a whole number of seconds, since a Lease holds seconds")]
     LeaseSeconds,
+    /// The address in this argument is http, and http is not allowed.
     #[error(
         "{flag} is an http address, which shows tokens to everybody on the way: use https, or set --allow-http=true (chart value allowHttp)"
     )]

@@ -36,6 +36,7 @@ pub struct Reconcilers {
 }
 
 impl Reconcilers {
+    /// Puts the reconcilers together. No undecodable object counts as reported yet.
     pub fn new(
         secrets: ManagedSecrets,
         hosts: DockerHosts,
@@ -53,6 +54,7 @@ impl Reconcilers {
         self.notifications.of::<K>(namespace, metadata.name.as_deref().unwrap_or_default()).await
     }
 
+    /// Reconciles a ManagedSecret. An error is a failure that its status does not show; the queue retries it.
     pub async fn secret(self: Arc<Self>, object: Arc<Guarded<ManagedSecret>>) -> Result<Duration, String> {
         if let Err(undecodable) = &object.0 {
             return Ok(self.undecodable::<ManagedSecret>(undecodable).await);
@@ -65,6 +67,7 @@ impl Reconcilers {
         ended.map(again).map_err(|error| error.to_string())
     }
 
+    /// Reconciles a DockerHost. An error is a failure that its status does not show; the queue retries it.
     pub async fn host(self: Arc<Self>, object: Arc<Guarded<DockerHost>>) -> Result<Duration, String> {
         if let Err(undecodable) = &object.0 {
             return Ok(self.undecodable::<DockerHost>(undecodable).await);
@@ -75,6 +78,7 @@ impl Reconcilers {
         ended.map(again).map_err(|error| error.to_string())
     }
 
+    /// Reconciles a SecretIncident. An error is a failure that its status does not show; the queue retries it.
     pub async fn incident(self: Arc<Self>, object: Arc<Guarded<SecretIncident>>) -> Result<Duration, String> {
         if let Err(undecodable) = &object.0 {
             return Ok(self.undecodable::<SecretIncident>(undecodable).await);

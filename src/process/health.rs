@@ -38,6 +38,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Sources of the endpoints' answers.
 pub struct Probes {
+    /// Heartbeat of the election loop, for `/healthz`.
     pub heartbeat: Heartbeat,
     /// Time without a heartbeat after which `/healthz` fails, so that the kubelet restarts the process.
     pub silence: Duration,

@@ -51,6 +51,8 @@ struct Region {
 }
 
 impl Inventories {
+    /// Creates the inventories; [`Self::start`] starts the listings, one in each `interval`. `changed` gets the
+    /// namespace and the name of each ManagedSecret with a change in Parameter Store.
     pub fn new(
         stores: Stores,
         settings: Settings,

@@ -21,26 +21,37 @@ use crate::cluster::watches::Change;
 /// The queues of one namespace, or of all.
 #[derive(Clone)]
 pub struct Queues {
+    /// The namespace; `None` means all namespaces.
     pub namespace: Option<String>,
+    /// ManagedSecrets to reconcile.
     pub secrets: Queue<ManagedSecret>,
+    /// DockerHosts to reconcile.
     pub hosts: Queue<DockerHost>,
+    /// Objects with notifications to send.
     pub telling: Telling,
+    /// SecretIncidents to reconcile.
     pub incidents: Queue<SecretIncident>,
 }
 
 /// The queues of objects with pending notifications.
 #[derive(Clone)]
 pub struct Telling {
+    /// ManagedSecrets with notifications to send.
     pub secrets: Queue<ManagedSecret>,
+    /// DockerHosts with notifications to send.
     pub hosts: Queue<DockerHost>,
+    /// SecretIncidents with notifications to send.
     pub incidents: Queue<SecretIncident>,
 }
 
 /// Converts changes into queue entries.
 #[derive(Clone)]
 pub struct Links {
+    /// The cached objects, among which the related ones are found.
     pub cache: Cache,
+    /// The queues of each scope of the cache.
     pub queues: Vec<Queues>,
+    /// The writes of this process, by which changes of its own are recognised.
     pub own: OwnWrites,
     /// Called when the set of parameters of all ManagedSecrets may have changed.
     pub desires_changed: Arc<dyn Fn() + Send + Sync>,
@@ -49,18 +60,21 @@ pub struct Links {
 }
 
 impl Links {
+    /// Queues a ManagedSecret. Does nothing in a namespace in which the controller does not work.
     pub fn push_secret(&self, namespace: &str, name: &str) {
         if let Some(queues) = self.queues(namespace) {
             queues.secrets.push(namespace, name);
         }
     }
 
+    /// Queues a DockerHost. Does nothing in a namespace in which the controller does not work.
     pub fn push_host(&self, namespace: &str, name: &str) {
         if let Some(queues) = self.queues(namespace) {
             queues.hosts.push(namespace, name);
         }
     }
 
+    /// Queues a SecretIncident. Does nothing in a namespace in which the controller does not work.
     pub fn push_incident(&self, namespace: &str, name: &str) {
         if let Some(queues) = self.queues(namespace) {
             queues.incidents.push(namespace, name);
@@ -122,6 +136,7 @@ impl Links {
         }
     }
 
+    /// Handles a change of a ManagedSecret: updates the claims, and queues the objects that it concerns.
     pub fn secret(&self, object: &Guarded<ManagedSecret>, change: Change) {
         match change {
             Change::Listed | Change::Applied => self.cache.claims.note(object),
@@ -135,6 +150,7 @@ impl Links {
         });
     }
 
+    /// Handles a change of a DockerHost: queues the objects that it concerns, and updates `jobs_in`.
     pub fn host(&self, object: &Guarded<DockerHost>, change: Change) {
         let Some(changed) = self.whose(object, change) else { return };
         self.tell_if_applied(object, change, |queues| &queues.telling.hosts);
@@ -148,6 +164,7 @@ impl Links {
         });
     }
 
+    /// Handles a change of a SecretIncident: queues the objects that it concerns.
     pub fn incident(&self, object: &Guarded<SecretIncident>, change: Change) {
         let Some(changed) = self.whose(object, change) else { return };
         self.tell_if_applied(object, change, |queues| &queues.telling.incidents);
@@ -192,6 +209,7 @@ impl Links {
         }
     }
 
+    /// Handles a change of a Job: queues the DockerHost that controls it, if one does.
     pub fn job(&self, job: &PartialObjectMeta<Job>) {
         let owner = job.owner_references().iter().find(|owner| {
             owner.controller == Some(true)

@@ -29,9 +29,13 @@ const WRITES: usize = 5;
 /// A kind of object whose status holds pending notifications.
 #[async_trait]
 pub trait Announces: Resource<DynamicType = ()> + Send + Sync + Sized {
+    /// Returns the notifications in the status that some sink has not accepted yet, oldest first.
     fn pending(&self) -> &[PendingNotification];
+    /// Replaces the pending notifications; [`Self::write`] saves them. Does nothing if there is no status.
     fn keep_pending(&mut self, pending: Vec<PendingNotification>);
+    /// Reads the object from the API server itself; `None` if it does not exist.
     async fn read(objects: &dyn Objects, namespace: &str, name: &str) -> Result<Option<Self>, ObjectError>;
+    /// Writes the status. Fails with [`ObjectError::Conflict`] if the object has changed since it was read.
     async fn write(&self, objects: &dyn Objects) -> Result<(), ObjectError>;
 }
 
@@ -83,6 +87,7 @@ pub struct Notifications {
 type Settled = (String, String);
 
 impl Notifications {
+    /// Creates the sender for the installation `cluster`, whose controller runs in `namespace`.
     pub fn new(
         cluster: &str,
         namespace: &str,

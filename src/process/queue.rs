@@ -51,6 +51,7 @@ pub fn queue<K: Resource<DynamicType = ()> + 'static>() -> (Queue<K>, Requests<K
 }
 
 impl<K: Resource<DynamicType = ()> + 'static> Queue<K> {
+    /// Opens the queue, which then accepts requests.
     pub fn open(&self) {
         self.open.store(true, Ordering::SeqCst);
     }
@@ -66,11 +67,13 @@ impl<K: Resource<DynamicType = ()> + 'static> Queue<K> {
 
 /// Settings of the workers of one kind.
 pub struct Work {
+    /// Kind of the objects, for metrics and logs.
     pub kind: &'static str,
     /// Limit of objects processed at the same time, over all queues of the kind.
     pub workers: Arc<Semaphore>,
     /// Longest time until the next reconciliation.
     pub resync: Duration,
+    /// Counters of the reconciliations and of their failures.
     pub metrics: Metrics,
 }
 
