@@ -42,6 +42,7 @@ impl Endpoints {
 /// Timeouts of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Timeout of opening a connection, which is a part of `request`.
     pub connect: Duration,
     /// Timeout of one request, including the connection and the answer's body.
     pub request: Duration,

@@ -60,6 +60,7 @@ impl Administrator {
         }
     }
 
+    /// Returns the password, which has to be hidden in the output of a host.
     pub fn into_password(self) -> SecretValue {
         self.password
     }

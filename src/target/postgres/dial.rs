@@ -26,6 +26,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 pub struct Wire(Box<dyn Stream>);
 
 impl Wire {
+    /// Wraps a stream that is already connected.
     pub fn new(stream: impl Stream + 'static) -> Self {
         Self(Box::new(stream))
     }
@@ -44,7 +45,9 @@ pub trait Dial: Send + Sync {
 /// A server that the controller reaches directly.
 #[derive(Clone, Debug)]
 pub struct Direct {
+    /// Host name or IP address of the server.
     pub host: String,
+    /// TCP port of the server.
     pub port: u16,
 }
 
@@ -69,9 +72,13 @@ impl Dial for Direct {
 pub struct ThroughHost {
     /// Name of the DockerHost, for messages.
     pub docker_host: String,
+    /// SSH address of the docker host, and the account on it.
     pub host: Endpoint,
+    /// The private key of that account.
     pub key: ClientKey,
+    /// The jump host on the way to the docker host, and the key for it; `None` if there is no jump host.
     pub jump: Option<(Endpoint, ClientKey)>,
+    /// The host keys that are accepted, of the docker host and of the jump host.
     pub known_hosts: Arc<KnownHosts>,
     /// Port of the server on the host's loopback address.
     pub port: u16,
