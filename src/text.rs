@@ -32,6 +32,7 @@ impl HostText {
         }
     }
 
+    /// Returns the text, which has one line of at most 500 characters.
     pub fn as_str(&self) -> &str {
         &self.0
     }
