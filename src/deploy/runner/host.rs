@@ -186,7 +186,7 @@ pub enum Line {
     Deploy(super::DeployKind),
     /// The path of the deployment's output on the host.
     Log(HostText),
-    /// The result of that run.
+    /// The result of the deployment.
     Result(DeployResult),
     /// A mount point that has no free space.
     Full(HostText),
