@@ -101,25 +101,53 @@ pub enum Format {
 pub enum AuditError {
     /// A file from the arguments cannot be read.
     #[error("{path}: {source}")]
-    File { path: String, source: io::Error },
+    File {
+        /// Path of the file.
+        path: String,
+        /// The reason.
+        source: io::Error,
+    },
     /// A line of the allow list is malformed; lines are counted from 1.
     #[error("{path}, line {line}: expected [IMAGE=]FINGERPRINT, with 16 hexadecimal digits")]
-    AllowList { path: String, line: usize },
+    AllowList {
+        /// Path of the allow list.
+        path: String,
+        /// Number of the line, from 1.
+        line: usize,
+    },
     /// The fingerprint key has fewer than 16 bytes, not counting whitespace around it.
     #[error("{path}: a key of fewer than 16 bytes could be guessed")]
-    Key { path: String },
+    Key {
+        /// Path of the file with the key.
+        path: String,
+    },
     /// The name is empty, or begins with a dash, so that docker would take it for an option.
     #[error("{0:?} is not the name of an image")]
     Name(String),
     /// Docker cannot be run.
     #[error("cannot run {program}: {source}")]
-    Program { program: String, source: io::Error },
+    Program {
+        /// Path or name of the program.
+        program: String,
+        /// The reason.
+        source: io::Error,
+    },
     /// Docker failed, for example because it does not have the image; `message` is its error output.
     #[error("{program} knows nothing of {image}: {message}")]
-    Docker { program: String, image: String, message: String },
+    Docker {
+        /// Path or name of the program.
+        program: String,
+        /// The image as it was given, or its ID.
+        image: String,
+        /// Error output of the program; empty if it wrote none.
+        message: String,
+    },
     /// Docker's output is not UTF-8.
     #[error("{program} did not answer in UTF-8")]
-    Encoding { program: String },
+    Encoding {
+        /// Path or name of the program.
+        program: String,
+    },
     /// The data about the image cannot be parsed.
     #[error(transparent)]
     Image(#[from] ImageError),

@@ -43,13 +43,28 @@ pub enum CheckError {
     Connect(#[source] kube::Error),
     /// A CustomResourceDefinition cannot be read, or is not established.
     #[error("custom resource {name}: {why}")]
-    Definition { name: String, why: String },
+    Definition {
+        /// Name of the CustomResourceDefinition.
+        name: String,
+        /// The reason, for people.
+        why: String,
+    },
     /// The Lease cannot be read, no replica holds it, or the last renewal is at least 120 seconds ago.
     #[error("lease {name}: {why}")]
-    Lease { name: String, why: String },
+    Lease {
+        /// Name of the Lease.
+        name: String,
+        /// The reason, for people.
+        why: String,
+    },
     /// `/readyz` does not answer within 5 seconds, or its status is not 200.
     #[error("http://{address}/readyz: {why}")]
-    Readiness { address: String, why: String },
+    Readiness {
+        /// Host and port of the controller.
+        address: String,
+        /// The reason, for people.
+        why: String,
+    },
 }
 
 /// Repeats the checks until all pass or the time is over.

@@ -142,16 +142,34 @@ fn held(current: Option<&Lease>, name: &str, me: &str, granted: Duration, at: Mi
 pub enum LeaseError {
     /// The API server did not answer in time. A write may have been applied nevertheless.
     #[error("lease {name}: the API server did not answer within {}s", after.as_secs())]
-    Timeout { name: String, after: Duration },
+    Timeout {
+        /// Name of the lease.
+        name: String,
+        /// Time after which the call was given up.
+        after: Duration,
+    },
     /// Another process has created or changed the lease since it was read; nothing was written.
     #[error("lease {name}: somebody else wrote it first")]
-    Conflict { name: String },
+    Conflict {
+        /// Name of the lease.
+        name: String,
+    },
     /// The API server cannot be reached, or answered with an error. A write may have been applied.
     #[error("lease {name}: {source}")]
-    Api { name: String, source: Box<kube::Error> },
+    Api {
+        /// Name of the lease.
+        name: String,
+        /// The reason.
+        source: Box<kube::Error>,
+    },
     /// Another process holds the lease, or it could not be renewed in time. This process must stop working.
     #[error("lease {name}: lost, {why}")]
-    Lost { name: String, why: &'static str },
+    Lost {
+        /// Name of the lease.
+        name: String,
+        /// The reason, for people.
+        why: &'static str,
+    },
 }
 
 /// A candidate in the election.

@@ -31,7 +31,12 @@ pub enum DeliveryError {
         "cannot read {path}: {reason}. Create the Secret that notifications.sinks names in the chart's values, with the \
          key `{URL_FILE}`"
     )]
-    File { path: String, reason: std::io::ErrorKind },
+    File {
+        /// Path of the file.
+        path: String,
+        /// The reason.
+        reason: std::io::ErrorKind,
+    },
     /// The address cannot be parsed, or is neither https nor http.
     #[error("the `{URL_FILE}` in its Secret is not an https address")]
     Url,

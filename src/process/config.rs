@@ -224,7 +224,12 @@ pub enum ConfigError {
     NoRegion,
     /// Of these two arguments, `shorter` is not the shorter one.
     #[error("{shorter} must be shorter than {longer}")]
-    Order { shorter: &'static str, longer: &'static str },
+    Order {
+        /// The argument that must be shorter.
+        shorter: &'static str,
+        /// The argument that must be longer.
+        longer: &'static str,
+    },
     /// The lease duration has a fraction of a second.
     #[error("--lease-duration must be a whole number of seconds, since a Lease holds seconds")]
     LeaseSeconds,
@@ -232,7 +237,10 @@ pub enum ConfigError {
     #[error(
         "{flag} is an http address, which shows tokens to everybody on the way: use https, or set --allow-http=true (chart value allowHttp)"
     )]
-    Http { flag: &'static str },
+    Http {
+        /// The argument.
+        flag: &'static str,
+    },
 }
 
 impl ControllerArgs {

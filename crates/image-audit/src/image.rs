@@ -47,10 +47,20 @@ pub enum ImageError {
     #[error(
         "the output of docker inspect is not what was expected: not JSON of an image, at line {line}, column {column}"
     )]
-    Inspect { line: usize, column: usize },
+    Inspect {
+        /// Line of the output at which parsing failed, from 1.
+        line: usize,
+        /// Column in that line, from 1.
+        column: usize,
+    },
     /// The configuration in an archive is not JSON, or its JSON does not describe an image.
     #[error("the configuration of the image is not what was expected, at line {line}, column {column}")]
-    Configuration { line: usize, column: usize },
+    Configuration {
+        /// Line of the configuration at which parsing failed, from 1.
+        line: usize,
+        /// Column in that line, from 1.
+        column: usize,
+    },
     /// The output of `docker image inspect` has this number of objects; it must have one.
     #[error("the output of docker inspect describes {0} objects; audit one image at a time")]
     Count(usize),
@@ -65,7 +75,10 @@ pub enum ImageError {
         "entry {entry} of the history is not JSON with CreatedBy: use docker history --no-trunc --format json \
          (before docker 23: --format '{{{{json .}}}}')"
     )]
-    History { entry: usize },
+    History {
+        /// Number of the line, from 1; always 1 for an array of the engine's API.
+        entry: usize,
+    },
     /// A list in docker's data, or the number of texts in the image, exceeds [`MOST_TEXTS`].
     #[error(
         "it has more than {MOST_TEXTS} variables, labels, commands or arguments, which are not looked at"
@@ -81,7 +94,12 @@ pub enum ImageError {
     #[error(
         "the history has {entries} entries, and the image has {layers} layers: it is another image's, or only a part"
     )]
-    HistoryOfAnother { entries: usize, layers: usize },
+    HistoryOfAnother {
+        /// Number of entries in the history.
+        entries: usize,
+        /// Number of layers in the output of `docker image inspect`.
+        layers: usize,
+    },
 }
 
 /// Returns the ID of the image that an output of `docker image inspect` describes. Use it to request the history, since

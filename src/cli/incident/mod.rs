@@ -65,7 +65,14 @@ pub enum IncidentError {
     Connect(#[source] kube::Error),
     /// The SecretIncident does not exist or cannot be read.
     #[error("SecretIncident {namespace}/{name}: {source}")]
-    Read { namespace: String, name: String, source: kube::Error },
+    Read {
+        /// Namespace of the SecretIncident.
+        namespace: String,
+        /// Name of the SecretIncident.
+        name: String,
+        /// The reason.
+        source: kube::Error,
+    },
     /// Standard output cannot be written, or the status cannot be encoded as JSON.
     #[error("the report cannot be written: {0}")]
     Write(#[from] io::Error),

@@ -52,7 +52,12 @@ impl Default for Timeouts {
 pub enum SshError {
     /// The connection failed before the end of the login, or [`Timeouts::connect`] has passed.
     #[error("{host} cannot be reached: {cause}")]
-    Unreachable { host: String, cause: String },
+    Unreachable {
+        /// Name or address of the host.
+        host: String,
+        /// The reason, for people.
+        cause: String,
+    },
     /// known_hosts does not confirm the host's key. No login was sent.
     #[error("the host key is refused: {0}")]
     HostKey(Box<HostKeyRefused>),
@@ -61,26 +66,60 @@ pub enum SshError {
         "{host} has only host keys of the types {offered}, and keyturn verifies ssh-ed25519 and ecdsa-sha2-nistp256/384/521; \
          make one on the host with `ssh-keygen -A` and add its line to knownHosts"
     )]
-    HostKeyType { host: String, offered: String },
+    HostKeyType {
+        /// Name or address of the host.
+        host: String,
+        /// The key types that the host offers, separated by commas.
+        offered: String,
+    },
     /// The host does not accept the key for this account, or demands more than the key.
     #[error(
         "{host} does not let {user} in with the key {key}{hint}; add the key to the account's authorized_keys"
     )]
-    AuthenticationFailed { host: String, user: String, key: String, hint: String },
+    AuthenticationFailed {
+        /// Name or address of the host.
+        host: String,
+        /// Name of the account.
+        user: String,
+        /// Type and fingerprint of our key.
+        key: String,
+        /// The other login methods that the host demands, for people; empty if it demands none.
+        hint: String,
+    },
     /// The connection ended during the login, or while a command or a tunnel was being started.
     #[error("the connection to {host} was lost: {cause}")]
-    ConnectionLost { host: String, cause: String },
+    ConnectionLost {
+        /// Name or address of the host.
+        host: String,
+        /// The reason, for people.
+        cause: String,
+    },
     /// The command may have ended in any way, or may still run.
     #[error("the connection to {host} ended before the command did: {cause}")]
-    OutcomeUnknown { host: String, cause: String },
+    OutcomeUnknown {
+        /// Name or address of the host.
+        host: String,
+        /// The reason, for people.
+        cause: String,
+    },
     /// The host's sshd did not start the command.
     #[error(
         "{host} refused to run a command: its sshd or authorized_keys does not allow that for this account"
     )]
-    CommandRefused { host: String },
+    CommandRefused {
+        /// Name or address of the host.
+        host: String,
+    },
     /// The host's sshd did not open the tunnel. The connection itself still works.
     #[error("{host} did not connect to {target}: {cause}")]
-    TunnelRefused { host: String, target: String, cause: String },
+    TunnelRefused {
+        /// Name or address of the host that should open the tunnel.
+        host: String,
+        /// Address behind the tunnel, `host:port`.
+        target: String,
+        /// The reason, for people.
+        cause: String,
+    },
 }
 
 impl SshError {

@@ -73,15 +73,32 @@ pub struct HostKeyRefused {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WhyRefused {
     /// No line is about this host. `unreadable` has the numbers of the lines that could not be parsed.
-    Unknown { unreadable: Vec<usize> },
+    Unknown {
+        /// Numbers of the lines that could not be parsed.
+        unreadable: Vec<usize>,
+    },
     /// These lines have other keys for this host.
-    Changed { lines: Vec<usize> },
+    Changed {
+        /// Numbers of the lines that have another key for the host.
+        lines: Vec<usize>,
+    },
     /// The only lines about this host have keys of these types, which cannot be verified.
-    Unverifiable { lines: Vec<usize>, key_types: Vec<String> },
+    Unverifiable {
+        /// Numbers of the lines about the host.
+        lines: Vec<usize>,
+        /// Types of the keys in these lines, sorted, each once.
+        key_types: Vec<String>,
+    },
     /// This line revokes the offered key, or the authority that signed it.
-    Revoked { line: usize },
+    Revoked {
+        /// Number of the line.
+        line: usize,
+    },
     /// A trusted authority signed the host's certificate, but the certificate is not valid for this host.
-    Certificate { problem: String },
+    Certificate {
+        /// The reason, to follow the words "a certificate that".
+        problem: String,
+    },
 }
 
 impl fmt::Display for HostKeyRefused {

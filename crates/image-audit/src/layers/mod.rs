@@ -62,7 +62,10 @@ pub enum LayersError {
     NoManifest,
     /// `manifest.json`, or `index.json` or a document that it refers to, cannot be parsed.
     #[error("{path} in the archive is not what was expected")]
-    Manifest { path: String },
+    Manifest {
+        /// `manifest.json` or `index.json`.
+        path: String,
+    },
     /// The JSON files of the archive are too large together.
     #[error("the archive has more than {} MiB of JSON", ALL_DOCUMENTS >> 20)]
     Documents,
