@@ -59,6 +59,7 @@ const NAMESPACE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The reason why the controller ended without a signal to stop.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what each is")]
 pub enum RunError {
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -267,7 +268,6 @@ impl Process {
         &self,
         inventories: Arc<Inventories>,
         trail: Arc<dyn Trail>,
-
         stopped: watch::Receiver<bool>,
     ) -> Result<Reconcilers, RunError> {
         let objects = Arc::new(KubeObjects::new(

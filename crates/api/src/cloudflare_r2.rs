@@ -61,6 +61,7 @@ pub struct CloudflareR2Spec {
 /// Jurisdiction in which buckets are stored, as R2 spells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "a comment on a value would split the list of values in the schema")]
 pub enum Jurisdiction {
     #[default]
     Default,
@@ -90,6 +91,7 @@ impl Jurisdiction {
 
 /// Permission of a token, as Cloudflare's dashboard names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "a comment on a value would split the list of values in the schema")]
 pub enum Permission {
     #[default]
     ObjectReadWrite,

@@ -494,6 +494,7 @@ pub struct HostRun {
 
 /// Kind of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "a comment on a value would split the list of values in the schema")]
 pub enum RunMode {
     Deploy,
     Verify,

@@ -214,6 +214,7 @@ pub struct ParameterSpec {
 
 /// Reaction to a parameter that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "a comment on a value would split the list of values in the schema")]
 pub enum IfMissing {
     Create,
     Stall,
@@ -351,12 +352,14 @@ pub struct RotationSpec {
 
 /// Rotation mode without a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "a comment on a value would split the list of values in the schema")]
 pub enum RotationMode {
     OnDemand,
 }
 
 /// Reaction to a deployment that fails for good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "a comment on a value would split the list of values in the schema")]
 pub enum OnFailure {
     #[default]
     Hold,
@@ -365,6 +368,7 @@ pub enum OnFailure {
 
 /// Reaction to a parameter that somebody else writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "a comment on a value would split the list of values in the schema")]
 pub enum OnDrift {
     #[default]
     Alert,
@@ -407,12 +411,14 @@ pub struct RetireSpec {
 
 /// Proof that is accepted where nothing can be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "a comment on a value would split the list of values in the schema")]
 pub enum RetireRequirement {
     Verify,
 }
 
 /// Fate of the parameters when the object is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "a comment on a value would split the list of values in the schema")]
 pub enum DeletionPolicy {
     #[default]
     Retain,

@@ -116,6 +116,7 @@ pub struct PostgresTls {
 
 /// TLS mode of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "a comment on a value would split the list of values in the schema")]
 pub enum TlsMode {
     VerifyFull,
     Disable,
@@ -199,6 +200,7 @@ pub struct Bootstrap {
 
 /// Mode of a bootstrap: show the statements or run them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "a comment on a value would split the list of values in the schema")]
 pub enum BootstrapMode {
     Plan,
     Apply,

@@ -404,6 +404,7 @@ pub struct Reader {
 
 /// Match of an expected principal's address with the networks listed for this principal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "a comment on a value would split the list of values in the schema")]
 pub enum AddressIs {
     Listed,
     NotListed,
