@@ -1,5 +1,6 @@
 //! Deployment to docker hosts: the decision to deploy, the Job that does it, the Job's task and its report.
 
+pub mod audits;
 pub mod collection;
 pub mod fingerprint;
 pub mod job;

@@ -17,8 +17,9 @@ use keyturn_api::time::{from_kubernetes, to_text};
 use keyturn_rotation::adoption::has_adopted;
 use kube::ResourceExt;
 
+use super::audits::{audit_due, layers_due};
 use super::collection::Collection;
-use super::revision::{audit_settings, revision};
+use super::revision::revision;
 use super::wish::{Arrival, Wish};
 
 /// Secrets that are published one after another delay a deployment by at most this many times the coalescing wait.
@@ -26,9 +27,6 @@ const LONGEST_WAIT: i32 = 4;
 
 /// Maximum number of log collections in the status of a host; the schema allows no more.
 pub const MOST_COLLECTIONS: usize = 256;
-
-/// Maximum time that a new host is left without an image audit, so that people can finish setting it up.
-const FIRST_AUDIT: TimeDelta = TimeDelta::minutes(15);
 
 /// Input of the decision.
 #[derive(Clone)]
@@ -561,42 +559,6 @@ pub fn describe(run: &Run) -> String {
         RunMode::Collect => "collection of log lines",
     };
     format!("{what} {} (attempt {}) because of {}", run.revision, run.attempt, run.because.join(", "))
-}
-
-/// Time of the next image audit that needs a run of its own. `None` where images are audited only together with other runs.
-pub fn audit_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
-    [configurations_due(host, status), layers_due(host, status)].into_iter().flatten().min()
-}
-
-/// Time at which the files of the layers are read next: once in every interval, whatever other runs read.
-fn layers_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
-    let audit = host.spec.audit.as_ref().filter(|audit| audit.layers)?;
-    let interval = audit.interval.as_ref()?.to_delta()?;
-    // The configurations are audited first; that also shows that the images of the host can be read.
-    let last = status.image_audit.as_ref()?;
-    match &last.layers {
-        Some(layers) if last.settings == audit_settings(&host.spec) => {
-            Some(from_kubernetes(&layers.at) + interval)
-        }
-        _ => Some(DateTime::UNIX_EPOCH),
-    }
-}
-
-fn configurations_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
-    let audit = host.spec.audit.as_ref()?;
-    let interval = || audit.interval.as_ref()?.to_delta();
-    match &status.image_audit {
-        Some(last) if last.settings == audit_settings(&host.spec) => {
-            Some(from_kubernetes(&last.at) + interval()?)
-        }
-        // The last audit used other settings.
-        Some(_) => Some(DateTime::UNIX_EPOCH),
-        // A host that nothing was deployed to yet would only fail its verification.
-        None => {
-            let created = from_kubernetes(host.metadata.creation_timestamp.as_ref()?);
-            Some(created + interval()?.min(FIRST_AUDIT))
-        }
-    }
 }
 
 #[cfg(test)]

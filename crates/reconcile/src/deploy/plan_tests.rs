@@ -7,6 +7,7 @@ use keyturn_api::managed_secret::Origin::{Adopted, Foreign, Rotated};
 
 use super::*;
 use crate::deploy::collection::About;
+use crate::deploy::revision::audit_settings;
 use crate::deploy::testing::*;
 use crate::deploy::wish::{arrivals, wishes};
 

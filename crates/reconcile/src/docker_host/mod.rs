@@ -26,10 +26,10 @@ use super::objects::{MissingRight, ObjectError, Objects, Source, Subject};
 use super::ports::{Clock, Leadership, Regions, Requeue, Targets};
 use super::settings::Settings;
 use crate::deploy::fingerprint::{KEY_BYTES, fingerprint};
-use crate::deploy::job;
 use crate::deploy::plan::{self, Decision, Input, Run, WindowGate};
 use crate::deploy::task::TaskParameter;
 use crate::deploy::wish::{self, Wish};
+use crate::deploy::{audits, job};
 use crate::generator::{Random, RandomError};
 use crate::incident::logs;
 use crate::notification;
@@ -185,7 +185,7 @@ impl DockerHosts {
         };
         conditions::set(&mut status, &host, &view);
         let next = [
-            plan::audit_due(&host, &status),
+            audits::audit_due(&host, &status),
             plan::next_collection(&status, &collections),
             logs::next_window(name, &incidents, &granted, now),
         ];
