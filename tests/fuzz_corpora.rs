@@ -1,6 +1,7 @@
 //! Tests all inputs that fuzzing has kept with the functions that they were kept for, on any toolchain.
 
 #[path = "../fuzz/src/lib.rs"]
+#[expect(unreachable_pub, reason = "it is the library of the fuzzer's package too")]
 mod fuzz;
 
 use std::path::Path;

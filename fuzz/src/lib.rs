@@ -19,9 +19,9 @@ use keyturn::secret_value::SecretValue;
 use keyturn_api::window::Window;
 
 /// A function of bytes, with the name of its folder in `corpus/`.
-pub(crate) type Target = (&'static str, fn(&[u8]));
+pub type Target = (&'static str, fn(&[u8]));
 
-pub(crate) const TARGETS: &[Target] = &[
+pub const TARGETS: &[Target] = &[
     ("known_hosts", known_hosts),
     ("client_key", client_key),
     ("host_lines", host_lines),
@@ -36,7 +36,7 @@ pub(crate) const TARGETS: &[Target] = &[
 ];
 
 /// Parses the `knownHosts` of a DockerHost.
-pub(crate) fn known_hosts(data: &[u8]) {
+pub fn known_hosts(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let known = KnownHosts::parse(&text.lines().collect::<Vec<_>>());
     black_box(known.algorithms("web.example", 22));
@@ -44,21 +44,21 @@ pub(crate) fn known_hosts(data: &[u8]) {
 }
 
 /// Parses the key in a Secret.
-pub(crate) fn client_key(data: &[u8]) {
+pub fn client_key(data: &[u8]) {
     if let Ok(key) = ClientKey::parse(data) {
         assert!(key.fingerprint().starts_with("SHA256:"));
     }
 }
 
 /// Parses the answer of a docker host.
-pub(crate) fn host_lines(data: &[u8]) {
+pub fn host_lines(data: &[u8]) {
     for line in runner::lines(&String::from_utf8_lossy(data)).into_iter().flatten() {
         assert!(format!("{line:?}").len() < 8192, "a host has no say in how much is shown");
     }
 }
 
 /// Parses `docker image inspect` and `docker history`, with a NUL between them.
-pub(crate) fn image(data: &[u8]) {
+pub fn image(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (inspect, history) = text.split_once('\0').unwrap_or((&text, ""));
     let read = image::parse(&SecretValue::new(inspect.to_owned()), &SecretValue::new(history.to_owned()));
@@ -68,13 +68,13 @@ pub(crate) fn image(data: &[u8]) {
 }
 
 /// Parses `docker image save`: a tar of tars, compressed or not.
-pub(crate) fn archive(data: &[u8]) {
+pub fn archive(data: &[u8]) {
     let limits = Limits { file: 1 << 20, total: 8 << 20, ..Limits::default() };
     let _ = black_box(layers::scan(data, None, limits));
 }
 
 /// Parses an event of CloudTrail.
-pub(crate) fn cloudtrail_event(data: &[u8]) {
+pub fn cloudtrail_event(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Some(call) = event::read(text) {
         black_box(call.about.covers("/shop/TOKEN"));
@@ -82,13 +82,13 @@ pub(crate) fn cloudtrail_event(data: &[u8]) {
 }
 
 /// Parses the description of a parameter.
-pub(crate) fn description(data: &[u8]) {
+pub fn description(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     black_box(description::parse(text));
 }
 
 /// Parses a record or marker below the staging path.
-pub(crate) fn record(data: &[u8]) {
+pub fn record(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(read) = records::decode("/keyturn/prod/shop/token/7", &SecretValue::new(text.to_owned()))
         && let Ok(written) = records::encode(&read)
@@ -100,14 +100,14 @@ pub(crate) fn record(data: &[u8]) {
 }
 
 /// Parses a termination message.
-pub(crate) fn report(data: &[u8]) {
+pub fn report(data: &[u8]) {
     if let Ok(report) = serde_json::from_slice::<Report>(data) {
         assert!(termination::message(&report).len() <= termination::LIMIT);
     }
 }
 
 /// Parses a maintenance window: schedule, duration and time zone, one per line.
-pub(crate) fn window(data: &[u8]) {
+pub fn window(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut lines = text.lines();
     let mut line = || lines.next().unwrap_or_default().to_owned();
@@ -124,7 +124,7 @@ pub(crate) fn window(data: &[u8]) {
 }
 
 /// Parses a period, a timeout, or the length of a window.
-pub(crate) fn duration(data: &[u8]) {
+pub fn duration(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Some(span) = keyturn_api::duration::Duration(text.to_owned()).to_delta() {
         assert!(span > TimeDelta::zero() && span <= TimeDelta::days(9999));
