@@ -208,14 +208,10 @@ impl Objects for KubeObjects {
         Ok(decoded(&self.cache.rivals(object)).cloned().collect())
     }
 
-    async fn docker_hosts(&self, namespace: &str) -> Result<Vec<DockerHost>, ObjectError> {
-        self.must_be_listed(namespace)?;
-        Ok(decoded(&self.cache.hosts(namespace)).cloned().collect())
-    }
-
-    async fn hosts(&self, namespace: &str, source: Source) -> Result<Hosts, ObjectError> {
+    async fn docker_hosts(&self, namespace: &str, source: Source) -> Result<Hosts, ObjectError> {
         if source == Source::Cache {
-            let decoded = self.docker_hosts(namespace).await?;
+            self.must_be_listed(namespace)?;
+            let decoded = decoded(&self.cache.hosts(namespace)).cloned().collect();
             return Ok(Hosts { decoded, undecodable: self.cache.undecodable_hosts(namespace) });
         }
         let mut read = Hosts::default();

@@ -94,10 +94,8 @@ pub trait Objects: Send + Sync {
     /// Lists the other secrets, in all namespaces that have been listed, with a [claim](crate::managed_secret::claims) in
     /// common with this one; may be slightly stale.
     async fn rivals(&self, object: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError>;
-    /// Lists all of a namespace; may be slightly stale.
-    async fn docker_hosts(&self, namespace: &str) -> Result<Vec<DockerHost>, ObjectError>;
     /// Lists all of a namespace, with those that cannot be decoded.
-    async fn hosts(&self, namespace: &str, source: Source) -> Result<Hosts, ObjectError>;
+    async fn docker_hosts(&self, namespace: &str, source: Source) -> Result<Hosts, ObjectError>;
     /// Reads the labels of a Secret, and nothing else of it, from the API server itself. `None` where it does not exist.
     async fn secret_labels(
         &self,

@@ -137,7 +137,7 @@ impl DockerHosts {
             jobs => jobs?,
         };
         let secrets = objects.managed_secrets_on(namespace, name).await?;
-        let hosts = objects.docker_hosts(namespace).await?;
+        let hosts = objects.docker_hosts(namespace, Source::Cache).await?.decoded;
         let grants = objects.grants(Source::ApiServer).await?;
 
         let mut status = runs::fold(&host, &jobs, &self.settings);

@@ -195,11 +195,8 @@ impl Objects for Shared {
     async fn rivals(&self, _: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError> {
         unreachable!("a host claims nothing")
     }
-    async fn docker_hosts(&self, _: &str) -> Result<Vec<DockerHost>, ObjectError> {
-        Ok(self.lock().hosts.clone())
-    }
-    async fn hosts(&self, _: &str, _: Source) -> Result<Hosts, ObjectError> {
-        unreachable!("a host is decided on all secrets of its namespace")
+    async fn docker_hosts(&self, _: &str, _: Source) -> Result<Hosts, ObjectError> {
+        Ok(Hosts { decoded: self.lock().hosts.clone(), undecodable: Vec::new() })
     }
     async fn secret_labels(
         &self,

@@ -252,7 +252,7 @@ impl ManagedSecrets {
             },
         };
         // A DockerHost that cannot be decoded is a lasting error, so the status has to report it.
-        let hosts = objects.hosts(namespace, source).await?;
+        let hosts = objects.docker_hosts(namespace, source).await?;
         if !hosts.undecodable.iter().any(|undecodable| undecodable == name) {
             let mut cached = hosts.decoded.into_iter();
             let host = cached.find(|host| host.metadata.name.as_deref() == Some(name));
@@ -280,7 +280,7 @@ impl ManagedSecrets {
         now: DateTime<Utc>,
     ) -> Result<(), ObjectError> {
         let namespace = object.metadata.namespace.clone().unwrap_or_default();
-        let hosts = self.ports.objects.docker_hosts(&namespace).await?;
+        let hosts = self.ports.objects.docker_hosts(&namespace, Source::Cache).await?.decoded;
         let windows = desired::host_windows(object, &hosts);
         let identity = format!("{namespace}/{}", object.metadata.name.as_deref().unwrap_or_default());
         let before = object.status.clone().unwrap_or_default();

@@ -153,7 +153,7 @@ impl Pass<'_> {
         let names = observe::host_names(self.object, &observed.records);
         let mut hosts = Hosts::default();
         if !names.is_empty() {
-            hosts = objects.hosts(self.place.namespace, source).await?;
+            hosts = objects.docker_hosts(self.place.namespace, source).await?;
         }
         observed.hosts = observe::host_evidence(self.object, &names, &hosts, settings.attempts);
         let windows = desired::host_windows(self.object, &hosts.decoded);

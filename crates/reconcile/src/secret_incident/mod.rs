@@ -13,7 +13,7 @@ use chrono::TimeDelta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use keyturn_api::SecretIncident;
 
-use super::objects::{ObjectError, Objects, Subject};
+use super::objects::{ObjectError, Objects, Source, Subject};
 use super::ports::{Clock, Leadership, Requeue};
 use super::settings::Settings;
 use crate::incident::scope;
@@ -66,7 +66,8 @@ impl SecretIncidents {
         let concerned: Vec<_> = secrets.iter().filter(|secret| scope::concerns(&incident, secret)).collect();
         let before = incident.status.clone().unwrap_or_default();
         let mut after = status::render(&incident, &concerned, now);
-        logs::take_over(&incident, &concerned, &objects.docker_hosts(namespace).await?, &mut after, now);
+        let hosts = objects.docker_hosts(namespace, Source::Cache).await?.decoded;
+        logs::take_over(&incident, &concerned, &hosts, &mut after, now);
         after.timeline = status::timeline(&incident, &after);
         let news = announce::news(&before, &after, now);
         let pending = &mut after.pending_notifications;

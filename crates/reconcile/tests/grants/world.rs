@@ -727,14 +727,10 @@ impl Objects for World {
         Ok(others.filter(|other| other.metadata.uid != object.metadata.uid).cloned().collect())
     }
 
-    async fn docker_hosts(&self, namespace: &str) -> Result<Vec<DockerHost>, ObjectError> {
+    async fn docker_hosts(&self, namespace: &str, _source: Source) -> Result<Hosts, ObjectError> {
         let mut state = self.lock();
         state.is_of_namespace("Objects::docker_hosts", namespace);
-        Ok(state.hosts.values().map(|(_, object)| object.clone()).collect())
-    }
-
-    async fn hosts(&self, namespace: &str, _source: Source) -> Result<Hosts, ObjectError> {
-        let decoded = self.docker_hosts(namespace).await?;
+        let decoded = state.hosts.values().map(|(_, object)| object.clone()).collect();
         Ok(Hosts { decoded, undecodable: Vec::new() })
     }
 

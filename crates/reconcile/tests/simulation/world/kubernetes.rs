@@ -498,27 +498,27 @@ impl Objects for World {
         Ok(others)
     }
 
-    async fn docker_hosts(&self, _namespace: &str) -> Result<Vec<DockerHost>, ObjectError> {
+    async fn docker_hosts(&self, _namespace: &str, source: Source) -> Result<Hosts, ObjectError> {
         let state = self.lock();
-        let cached = state.cluster.cached(state.now);
-        let mut hosts: Vec<DockerHost> = cached.hosts.values().map(|h| DockerHost::clone(h)).collect();
-        hosts.retain(|host| state.cluster.is_shown(host));
-        if state.sabotage == Some(Sabotage::HostsAlwaysProven) {
-            for host in &mut hosts {
+        let cluster = &state.cluster;
+        let undecodable = cluster.undecodable_hosts.iter().cloned().collect();
+        let believes_all = state.sabotage == Some(Sabotage::HostsAlwaysProven);
+        if source == Source::ApiServer && !believes_all {
+            let can_be_decoded = |host: &&DockerHost| !cluster.undecodable_hosts.contains(&host.name_any());
+            return Ok(Hosts {
+                decoded: cluster.hosts().filter(can_be_decoded).cloned().collect(),
+                undecodable,
+            });
+        }
+        let cached = cluster.cached(state.now);
+        let mut decoded: Vec<DockerHost> = cached.hosts.values().map(|h| DockerHost::clone(h)).collect();
+        decoded.retain(|host| cluster.is_shown(host));
+        if believes_all {
+            for host in &mut decoded {
                 believe(&state, host);
             }
         }
-        Ok(hosts)
-    }
-
-    async fn hosts(&self, namespace: &str, source: Source) -> Result<Hosts, ObjectError> {
-        let undecodable = self.lock().cluster.undecodable_hosts.iter().cloned().collect();
-        if source == Source::Cache || self.lock().sabotage == Some(Sabotage::HostsAlwaysProven) {
-            return Ok(Hosts { decoded: self.docker_hosts(namespace).await?, undecodable });
-        }
-        let state = self.lock();
-        let can_be_decoded = |host: &&DockerHost| !state.cluster.undecodable_hosts.contains(&host.name_any());
-        Ok(Hosts { decoded: state.cluster.hosts().filter(can_be_decoded).cloned().collect(), undecodable })
+        Ok(Hosts { decoded, undecodable })
     }
 
     async fn secret_labels(
