@@ -535,7 +535,11 @@ async fn verify_only_runs_touch_nothing_and_try_until_the_time_is_over() {
 async fn five_runs_are_kept_and_long_output_is_cut() {
     let host = Host::start();
     for number in 1..=7 {
-        let mut task = host.task(&format!("abc{number}"), "head -c 3000000 /dev/zero | tr '\\0' x; echo end");
+        // One long line, of which a part may have been shown when the rest arrives; and many lines.
+        let script = "head -c 3000000 /dev/zero | tr '\\0' x; echo end";
+        let script =
+            if number % 2 == 0 { "yes 'a line that the script prints' | head -c 3000000" } else { script };
+        let mut task = host.task(&format!("abc{number}"), script);
         task.parameters[0].version = number;
         let (report, watch) = host.run(&task).await;
         assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");

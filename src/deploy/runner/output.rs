@@ -24,9 +24,9 @@ pub(super) struct Output<'a> {
 }
 
 struct State {
-    /// The current, unfinished line; zeroed when it is dropped or passed on.
+    /// The end of the current, unfinished line; zeroed when it is dropped or passed on.
     line: zeroize::Zeroizing<Vec<u8>>,
-    /// True if the line is longer than the part of it that is kept.
+    /// True if the line is longer than its end that is kept.
     too_long: bool,
     keys: KeyLines,
     /// Time left for searching lines.
@@ -56,9 +56,12 @@ impl<'a> Output<'a> {
                 Some((b'\n', piece)) => (piece, true),
                 _ => (piece, false),
             };
-            let room = LONGEST_LINE - state.line.len();
-            state.too_long |= piece.len() > room;
-            state.line.extend_from_slice(&piece[..piece.len().min(room)]);
+            // A line that is too long is not shown, but a note of `host.sh` may stand at its end.
+            let kept = &piece[piece.len().saturating_sub(LONGEST_LINE)..];
+            let surplus = (state.line.len() + kept.len()).saturating_sub(LONGEST_LINE);
+            state.too_long |= surplus > 0 || kept.len() < piece.len();
+            state.line.drain(..surplus);
+            state.line.extend_from_slice(kept);
             if ends {
                 self.pass_on(&mut state);
             }
@@ -84,7 +87,10 @@ impl<'a> Output<'a> {
     }
 
     fn pass_on(&self, state: &mut State) {
-        let (line, too_long) = (text(&state.line), state.too_long);
+        let line = text(&state.line);
+        let gap = gap_at_the_end(&line);
+        let too_long = state.too_long && gap.is_none();
+        let line = gap.unwrap_or(line);
         clear(state);
         if state.closed {
             return;
@@ -115,9 +121,13 @@ impl<'a> Output<'a> {
 fn text(line: &[u8]) -> SecretValue {
     let text = SecretValue::new(String::from_utf8_lossy(line).into_owned());
     let visible = text.expose().chars().filter(|c| *c == '\t' || is_visible(*c));
-    let text = SecretValue::new(visible.collect());
-    let gap = text.expose().find(GAP[1]).and_then(|at| text.expose()[..at].rfind(GAP[0]));
-    gap.map(|at| SecretValue::new(text.expose()[at..].to_owned())).unwrap_or(text)
+    SecretValue::new(visible.collect())
+}
+
+/// Returns the note of `host.sh` that it left out output, without the beginning of a line before it.
+fn gap_at_the_end(line: &SecretValue) -> Option<SecretValue> {
+    let at = line.expose().find(GAP[1]).and_then(|at| line.expose()[..at].rfind(GAP[0]))?;
+    Some(SecretValue::new(line.expose()[at..].to_owned()))
 }
 
 fn clear(state: &mut State) {
@@ -193,8 +203,22 @@ mod tests {
     fn the_beginning_of_a_line_before_a_gap_is_not_shown() {
         let gap = "[... 7000000 bytes of output are left out here; see /x/log on the host]\n";
         assert!(super::super::HOST_SCRIPT.contains(GAP[1]));
-        let shown = shown(|output| output.write(format!("TOKEN=managed-9f2c{gap}next\n").as_bytes()));
-        assert_eq!(shown, format!("{gap}next\n"));
+        for beginning in ["TOKEN=managed-9f2c".to_owned(), VALUE.repeat(2000)] {
+            for size in [100, 100_000] {
+                let shown = shown(|output| {
+                    format!("{beginning}{gap}next\n")
+                        .as_bytes()
+                        .chunks(size)
+                        .for_each(|piece| output.write(piece));
+                });
+                assert_eq!(
+                    shown,
+                    format!("{gap}next\n"),
+                    "{} bytes before, {size} at a time",
+                    beginning.len()
+                );
+            }
+        }
     }
 
     #[test]
