@@ -15,6 +15,7 @@ use crate::failure::Result;
 use crate::format::{Table, decimal, grouped, mebibytes, real, seconds};
 use crate::ssm;
 use crate::stage::{Meter, Stage};
+use crate::statistics::median;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Default interval between two listings, where they have few pages.
@@ -22,8 +23,7 @@ const INTERVAL: Duration = Duration::from_secs(300);
 const LISTING: &str = "DescribeParameters";
 
 /// A restart, from the start of the new process until it was quiet.
-pub(crate) struct Restart {
-    of: &'static str,
+struct Restart {
     quiet: Duration,
     cpu: Duration,
     /// Peak memory, in KiB.
@@ -42,24 +42,30 @@ pub(crate) struct Idle {
 
 /// The figures of one fleet.
 pub(crate) struct Fleet {
-    pub count: usize,
-    pub restarts: Vec<Restart>,
-    pub idle: Idle,
+    count: usize,
+    keyturn: Vec<Restart>,
+    floor: Vec<Restart>,
+    idle: Idle,
 }
 
-/// Restarts keyturn, measures it without work for a time, and then measures a restart of the floor.
-pub(crate) async fn measure(ready: Ready<'_>, idle_for: Duration) -> Result<Fleet> {
-    let Ready { stage, controller, count } = ready;
-    controller.stop().await?;
-    let (of_keyturn, mut controller) = restart(&stage, &without_budgets(), count).await?;
-    stage.bench.say(&format!("restart of keyturn: {}", seconds(of_keyturn.quiet)));
+/// Restarts keyturn and the floor alternately, and then measures keyturn without work for a time.
+pub(crate) async fn measure(ready: Ready<'_>, rounds: usize, idle_for: Duration) -> Result<Fleet> {
+    let Ready { stage, mut controller, count } = ready;
+    let (mut of_keyturn, mut of_floor) = (Vec::new(), Vec::new());
+    for number in 1..=rounds {
+        // All objects are Ready, so the floor has nothing to write.
+        for (program, restarts) in [(Program::Floor, &mut of_floor), (without_budgets(), &mut of_keyturn)] {
+            controller.stop().await?;
+            let restarted;
+            (restarted, controller) = restart(&stage, &program, count).await?;
+            let of = if program.is_keyturn() { "keyturn" } else { "the floor" };
+            stage.bench.say(&format!("restart of {of}, round {number}: {}", seconds(restarted.quiet)));
+            restarts.push(restarted);
+        }
+    }
     let idle = idle(&stage, &mut controller, idle_for).await?;
     controller.stop().await?;
-    // All objects are Ready, so the floor has nothing to write.
-    let (of_floor, controller) = restart(&stage, &Program::Floor, count).await?;
-    stage.bench.say(&format!("restart of the floor: {}", seconds(of_floor.quiet)));
-    controller.stop().await?;
-    Ok(Fleet { count, restarts: vec![of_keyturn, of_floor], idle })
+    Ok(Fleet { count, keyturn: of_keyturn, floor: of_floor, idle })
 }
 
 async fn restart(stage: &Stage<'_>, program: &Program, count: usize) -> Result<(Restart, Controller)> {
@@ -71,7 +77,6 @@ async fn restart(stage: &Stage<'_>, program: &Program, count: usize) -> Result<(
     let quiet = stage.quiet(&mut controller, patience(count)).await?;
     let (usage, asked) = (controller.usage()?, meter.read(stage).await?);
     let restart = Restart {
-        of: if program.is_keyturn() { "keyturn" } else { "floor" },
         quiet: quiet - controller.started,
         cpu: usage.cpu,
         peak: usage.peak,
@@ -99,19 +104,25 @@ async fn idle(stage: &Stage<'_>, controller: &mut Controller, lasts: Duration) -
 }
 
 pub(crate) fn restarts(fleet: &Fleet) -> Table {
-    let header = ["Objects", "", "Until quiet", "CPU", "Peak memory", "Writes", "Puts", "API server", "SSM"];
+    let header =
+        ["Objects", "", "Rounds", "Until quiet", "CPU", "Peak memory", "Writes", "Puts", "API server", "SSM"];
     let mut table = Table::new(header);
-    for restart in &fleet.restarts {
+    for (of, restarts) in [("keyturn", &fleet.keyturn), ("floor", &fleet.floor)] {
+        let Some(last) = restarts.last() else { continue };
+        let of_all = |time: fn(&Restart) -> Duration| {
+            median(&restarts.iter().map(time).collect::<Vec<_>>()).unwrap_or_default()
+        };
         table.row([
             grouped(fleet.count),
-            restart.of.to_owned(),
-            seconds(restart.quiet),
-            seconds(restart.cpu),
-            mebibytes(restart.peak),
-            grouped(restart.requests.only(is_write).total()),
-            grouped(restart.calls.get("PutParameter")),
-            restart.requests.to_string(),
-            restart.calls.to_string(),
+            of.to_owned(),
+            grouped(restarts.len()),
+            seconds(of_all(|restart| restart.quiet)),
+            seconds(of_all(|restart| restart.cpu)),
+            mebibytes(restarts.iter().map(|restart| restart.peak).max().unwrap_or_default()),
+            grouped(last.requests.only(is_write).total()),
+            grouped(last.calls.get("PutParameter")),
+            last.requests.to_string(),
+            last.calls.to_string(),
         ]);
     }
     table
@@ -131,7 +142,7 @@ pub(crate) fn idle_costs(fleet: &Fleet) -> Table {
     ];
     let mut table = Table::new(header);
     let Idle { lasted, cpu, requests, calls } = &fleet.idle;
-    let pages = fleet.restarts.first().map_or(0, |keyturn| keyturn.calls.get(LISTING));
+    let pages = fleet.keyturn.last().map_or(0, |keyturn| keyturn.calls.get(LISTING));
     let (between, others) = (pause(fleet.count), calls.without(&calls.only(|name| name == LISTING)));
     let of_a_day = each_day(pages, between) + each_day(others.total(), *lasted);
     table.row([
