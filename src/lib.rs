@@ -14,11 +14,10 @@ pub mod incident;
 pub mod notification;
 pub mod parameter_store;
 pub mod process;
-pub mod target;
+pub mod source;
 pub mod text;
 
 pub use keyturn_api as api;
 pub use keyturn_image_audit as audit;
-pub use keyturn_reconcile::generator;
 pub use keyturn_rotation as rotation;
 pub use keyturn_secret_value as secret_value;

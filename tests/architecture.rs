@@ -24,7 +24,7 @@ const HOUSES: [House; 2] = [
         sources: "crates/reconcile/src",
         floors: &[
             &["notification", "parameter_store", "target"],
-            &["generator", "settings"],
+            &["settings", "source"],
             &["objects"],
             &["deploy", "ports"],
             &["deploy_jobs", "incident"],
@@ -37,8 +37,9 @@ const HOUSES: [House; 2] = [
         floors: &[
             &["text"],
             &["deploy", "notification", "parameter_store"],
-            &["incident", "target"],
+            &["incident"],
             &["cluster"],
+            &["source"],
             &["cli", "process"],
         ],
     },
@@ -162,6 +163,46 @@ fn what_decides_names_neither_a_clock_nor_a_connection() {
     none_breaks("clocks and connections come through ports", &wrong);
 }
 
+/// Names of vendors, in lower case, each with the wing that may say it.
+const VENDORS: [(&str, &str); 3] =
+    [("postgres", "postgres"), ("cloudflare", "cloudflare_r2"), ("r2", "cloudflare_r2")];
+
+/// Where the sources are registered, and the grants that they need.
+const REGISTERS: [&str; 4] = [
+    "crates/api/src/source/mod.rs",
+    "crates/reconcile/src/source/mod.rs",
+    "src/source/mod.rs",
+    "crates/api/src/rotation_grant.rs",
+];
+
+fn names_vendor(line: &str, vendor: &str) -> bool {
+    let line = line.to_lowercase();
+    // A short name is only meant where it is a whole word.
+    let mut words = line.split(|c: char| !c.is_ascii_alphanumeric());
+    if vendor.len() > 2 { line.contains(vendor) } else { words.any(|word| word == vendor) }
+}
+
+#[test]
+fn a_vendor_is_named_in_its_wing_only() {
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for folder in ["crates/api/src", "crates/rotation/src", "crates/reconcile/src", "src"] {
+        for file in files(&root().join(folder), &[".rs"]).iter().filter(|file| !is_of_tests(file)) {
+            let path = shown(file);
+            for line in without_tests(&read(file)).lines().map(without_comment) {
+                for (vendor, wing) in VENDORS.iter().filter(|(vendor, _)| names_vendor(line, vendor)) {
+                    seen += 1;
+                    let is_of_wing = path.contains(&format!("/source/{wing}"));
+                    if !is_of_wing && !REGISTERS.contains(&path.as_str()) {
+                        wrong.push(format!("{path} names {vendor}: {}", line.trim()));
+                    }
+                }
+            }
+        }
+    }
+    none_breaks("a vendor is named in its wing, and where the wing is registered", &wrong);
+    assert!(seen > 50, "only {seen} names were found: the files are not read rightly");
+}
+
 #[test]
 fn a_file_can_be_read_in_one_sitting() {
     let mut wrong = Vec::new();
@@ -225,6 +266,10 @@ fn what_these_rules_forbid_is_noticed() {
     assert_eq!(named_in("use crate::deploy::plan;", &own), ["deploy"]);
     assert_eq!(named_in("use super::super::docker_host::runs;", &own), ["docker_host"]);
     assert!(named_in("use super::observe::Place;", &own).is_empty(), "a neighbour in the same folder");
+    assert!(
+        names_vendor("generate.cloudflare_r2.is_some()", "cloudflare") && names_vendor("an R2 key", "r2")
+    );
+    assert!(!names_vendor("let r25 = 1;", "r2"));
     let long = format!("    pub async fn long() {{\n{}    }}\n", "        step();\n".repeat(90));
     assert_eq!(functions(&long), [("pub async fn long() {".to_owned(), 92)]);
     assert_eq!(functions("    fn short(&self) -> u8;\n    fn one() -> u8 { 1 }\n").len(), 2);

@@ -95,7 +95,7 @@ mod tests {
     async fn reading(answers: Vec<Value>) -> (Result<Secret, SecretError>, Vec<(String, bool)>) {
         let server = ApiServer { answers: Arc::new(Mutex::new(answers.into())), ..ApiServer::default() };
         let client = Client::new(server.clone(), "default");
-        let read = read(&client, "prod", "db", Purpose::Ssh).await;
+        let read = read(&client, "prod", "db", Purpose::SSH).await;
         let asked = server.asked.lock().unwrap().clone();
         (read, asked)
     }

@@ -9,7 +9,7 @@ use crate::api::readers::{self, ExpectedReader};
 use crate::cluster::lease::Timing;
 use crate::deploy::job::JobTemplate;
 use crate::notification::{self, Sink};
-use crate::target::cloudflare_r2::Endpoints;
+use crate::source;
 
 /// Arguments of the controller. A flag wins over its environment variable.
 #[derive(Args, Clone, Debug)]
@@ -58,8 +58,8 @@ pub struct ControllerArgs {
     #[arg(long, env = "KEYTURN_RETIRE_AFTER", value_parser = duration, default_value = "1h")]
     pub retire_after: TimeDelta,
 
-    /// Minimum age of an orphaned R2 token before it is deleted: a token that a rotation left behind without a record.
-    /// Never less than the grace
+    /// Minimum age of an orphaned credential before it is deleted: one that a source issued for a rotation and that no
+    /// record names. Never less than the grace
     #[arg(long, env = "KEYTURN_ORPHANS_AFTER", value_parser = duration, default_value = "15m")]
     pub orphans_after: TimeDelta,
 
@@ -68,23 +68,14 @@ pub struct ControllerArgs {
     #[arg(long, env = "KEYTURN_DELETION", value_parser = duration, default_value = "1h")]
     pub deletion: TimeDelta,
 
-    /// Accept http:// addresses of Cloudflare's API and of sinks. They expose tokens and messages to everybody on the
-    /// network path
+    /// Accept http:// addresses of sources of credentials and of sinks. They expose tokens and messages to everybody on
+    /// the network path
     #[arg(long, env = "KEYTURN_ALLOW_HTTP", action = clap::ArgAction::Set, default_value_t = false)]
     pub allow_http: bool,
 
-    /// Address of Cloudflare's API
-    #[arg(long, env = "KEYTURN_CLOUDFLARE_API_URL", value_parser = url, default_value = "https://api.cloudflare.com/client/v4")]
-    pub cloudflare_api_url: String,
-
-    /// Address of R2's S3 endpoint. keyturn replaces `{account}` and `{jurisdiction}` (empty, `.eu` or `.fedramp`)
-    #[arg(
-        long,
-        env = "KEYTURN_R2_ENDPOINT",
-        value_parser = r2_endpoint,
-        default_value = "https://{account}{jurisdiction}.r2.cloudflarestorage.com"
-    )]
-    pub r2_endpoint: String,
+    /// Arguments of the sources that issue credentials.
+    #[command(flatten)]
+    pub sources: source::Arguments,
 
     /// Backoff after the first failure; it doubles with each further failure
     #[arg(long, env = "KEYTURN_BACKOFF_INITIAL", value_parser = positive_duration, default_value = "1m")]
@@ -268,11 +259,6 @@ impl ControllerArgs {
         Ok(settings)
     }
 
-    /// Returns the addresses of Cloudflare's API and of R2's S3 endpoint.
-    pub fn cloudflare(&self) -> Endpoints {
-        Endpoints { api: self.cloudflare_api_url.clone(), s3: self.r2_endpoint.clone() }
-    }
-
     /// Returns the part that all deploy Jobs have in common.
     pub fn job_template(&self) -> JobTemplate {
         JobTemplate {
@@ -324,9 +310,7 @@ impl ControllerArgs {
         if self.lease_duration.subsec_nanos() != 0 {
             return Err(ConfigError::LeaseSeconds);
         }
-        for (flag, address) in
-            [("--cloudflare-api-url", &self.cloudflare_api_url), ("--r2-endpoint", &self.r2_endpoint)]
-        {
+        for (flag, address) in self.sources.addresses() {
             if address.starts_with("http://") && !self.allow_http {
                 return Err(ConfigError::Http { flag });
             }
@@ -431,24 +415,6 @@ fn dns_label(text: &str) -> Result<String, String> {
 // The chart passes a value that is not set as an empty variable.
 fn optional_dns_label(text: &str) -> Result<String, String> {
     if text.is_empty() { Ok(String::new()) } else { dns_label(text) }
-}
-
-fn url(text: &str) -> Result<String, String> {
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
-    if rest.is_empty() || rest.contains(char::is_whitespace) {
-        return Err("must be a URL such as https://api.cloudflare.com/client/v4".into());
-    }
-    Ok(text.trim_end_matches('/').to_owned())
-}
-
-fn r2_endpoint(text: &str) -> Result<String, String> {
-    if text.matches("{account}").count() != 1 || text.matches("{jurisdiction}").count() > 1 {
-        return Err(
-            "must name {account} once, such as https://{account}{jurisdiction}.r2.cloudflarestorage.com"
-                .into(),
-        );
-    }
-    url(text)
 }
 
 fn readers(json: &str) -> Result<Readers, String> {

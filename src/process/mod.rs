@@ -13,4 +13,3 @@ pub mod notifications;
 mod pace;
 pub mod queue;
 pub mod run;
-mod targets;

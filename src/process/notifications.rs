@@ -109,7 +109,7 @@ impl Notifications {
     ) -> Result<(), String> {
         let labels = self.objects.secret_labels(&self.namespace, &sink.secret).await;
         let labels = labels.map_err(|error| error.to_string())?;
-        consent::check(&self.namespace, &sink.secret, labels.as_ref(), Purpose::Notification)
+        consent::check(&self.namespace, &sink.secret, labels.as_ref(), Purpose::NOTIFICATION)
             .map_err(|refusal| refusal.to_string())?;
         self.courier.deliver(sink, subject, told, now).await.map_err(|error| error.to_string())
     }

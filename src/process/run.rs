@@ -14,6 +14,7 @@ use keyturn_reconcile::managed_secret::{self, ManagedSecrets};
 use keyturn_reconcile::ports;
 use keyturn_reconcile::secret_incident::{self, SecretIncidents};
 use keyturn_reconcile::settings::Settings;
+use keyturn_reconcile::source::OperatingSystem;
 use kube::api::PartialObjectMeta;
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
@@ -28,7 +29,6 @@ use super::inventories::Inventories;
 use super::links::{Links, Queues, Telling};
 use super::notifications::{Announces, Notifications};
 use super::queue::{self, Requests, Work};
-use super::targets::ClusterTargets;
 use crate::api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
 use crate::cluster::cache::{Cache, Scope};
 use crate::cluster::client::{self, Clients, ConnectError};
@@ -41,15 +41,13 @@ use crate::cluster::mirror::{Mirror, MirrorWriter, mirror};
 use crate::cluster::objects::{KubeObjects, OwnWrites};
 use crate::cluster::watches;
 use crate::deploy::job::HOST_LABEL;
-use crate::generator::OperatingSystem;
 use crate::incident::cloudtrail::CloudTrail;
 use crate::incident::trail::Trail;
 use crate::notification::{Courier, DeliveryError};
 use crate::parameter_store::aws::Stores;
 use crate::parameter_store::budget::{Rates, SsmCalls};
 use crate::parameter_store::ssm::CallLimits;
-use crate::target::TargetError;
-use crate::target::cloudflare_r2::{Connection, Limits as CloudflareLimits};
+use crate::source::{Openers, Sources, TargetError};
 
 /// Number of lease durations without a heartbeat of the election loop after which the process has to be restarted.
 const SILENT_LEASES: u32 = 4;
@@ -69,8 +67,8 @@ pub enum RunError {
     Listen(#[from] ListenError),
     #[error("cannot notify anybody: {0}")]
     Courier(#[from] DeliveryError),
-    #[error("no client for Cloudflare: {0}")]
-    Cloudflare(#[source] TargetError),
+    #[error("no client for a source of credentials: {0}")]
+    Source(#[source] TargetError),
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] std::io::Error),
     #[error(transparent)]
@@ -103,7 +101,7 @@ struct Process {
     clients: Clients,
     metrics: Metrics,
     ssm_calls: SsmCalls,
-    cloudflare: Arc<Connection>,
+    openers: Arc<Openers>,
     leadership: Leadership,
     links: Links,
     /// Set once this replica leads.
@@ -119,8 +117,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     let signals = Signals::listen().map_err(RunError::Signals)?;
     let metrics = Metrics::default();
     let clients = client::connect(&metrics).await?;
-    let cloudflare = Connection::new(args.cloudflare(), CloudflareLimits::below(span(settings.grace)))
-        .map_err(RunError::Cloudflare)?;
+    let openers = Openers::new(&args.sources, span(settings.grace)).map_err(RunError::Source)?;
     let lease = (&args.namespace, &args.lease_name);
     let candidate = Candidate::new(clients.calls.clone(), lease.0, lease.1, &args.pod(), args.lease_timing());
     tracing::info!(
@@ -152,7 +149,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
         clients,
         metrics,
         ssm_calls: SsmCalls::default(),
-        cloudflare,
+        openers: Arc::new(openers),
         links,
         inventories,
         background,
@@ -280,11 +277,11 @@ impl Process {
         ));
         let clock = Arc::new(SystemClock);
         let leadership = Arc::new(Acting { leadership: self.leadership.clone(), stopped });
-        let targets = Arc::new(ClusterTargets::new(
+        let targets = Arc::new(Sources::new(
+            self.openers.clone(),
             self.clients.calls.clone(),
             objects.clone(),
             inventories.clone(),
-            self.cloudflare.clone(),
             &self.settings,
         ));
         let secrets = ManagedSecrets::new(

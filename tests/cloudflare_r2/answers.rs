@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use keyturn::secret_value::SecretValue;
-use keyturn::target::cloudflare_r2::Endpoints;
-use keyturn::target::{Answer, Claim, Login, Target, TargetError};
+use keyturn::source::cloudflare_r2::Endpoints;
+use keyturn::source::{Answer, Claim, Issues, Login, Target, TargetError};
 use keyturn_cloudflare_emulator::{Fault, Rule, Settings};
 use serde_json::json;
 

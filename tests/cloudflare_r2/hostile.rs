@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use keyturn::secret_value::SecretValue;
-use keyturn::target::cloudflare_r2::{CloudflareR2, Endpoints};
-use keyturn::target::{Login, Target};
+use keyturn::source::cloudflare_r2::{CloudflareR2, Endpoints};
+use keyturn::source::{Issues, Login, Target};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use keyturn::api::cloudflare_r2::CloudflareR2Spec;
+use keyturn::api::source::cloudflare_r2::CloudflareR2Spec;
 use keyturn::secret_value::SecretValue;
-use keyturn::target::cloudflare_r2::{CloudflareR2, Connection, Endpoints, Limits};
-use keyturn::target::{Answer, Login, TargetError};
+use keyturn::source::cloudflare_r2::{CloudflareR2, Connection, Endpoints, Limits};
+use keyturn::source::{Answer, Login, TargetError};
 use keyturn_cloudflare_emulator::{Bucket, Emulator, Settings};
 use serde_json::{Value, json};
 

@@ -2,8 +2,8 @@
 
 use chrono::TimeDelta;
 use keyturn::secret_value::SecretValue;
-use keyturn::target::cloudflare_r2::CloudflareR2;
-use keyturn::target::{Answer, Claim, Login, Target};
+use keyturn::source::cloudflare_r2::CloudflareR2;
+use keyturn::source::{Answer, Claim, Issues, Login, Target};
 use keyturn_cloudflare_emulator::{Fault, Rule};
 use serde_json::{Value, json};
 

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::namespace::within;
 
 const NAME: &str = "db-admin";
-const PURPOSE: Purpose = Purpose::PostgresAdmin;
+const PURPOSE: Purpose = keyturn::api::source::postgres::ADMINISTRATOR;
 
 async fn refusal(client: &Client, namespace: &str) -> String {
     match read(client, namespace, NAME, PURPOSE).await {
@@ -45,7 +45,7 @@ async fn a_secret_is_read_once_the_printed_command_was_run_and_until_the_label_i
         let found = read(&client, &namespace, NAME, PURPOSE).await.unwrap();
         assert_eq!(found.data.unwrap()["username"].0, b"root");
         assert!(
-            read(&client, &namespace, NAME, Purpose::Ssh).await.is_err(),
+            read(&client, &namespace, NAME, Purpose::SSH).await.is_err(),
             "it consents to nothing but its purpose"
         );
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use keyturn::api::postgres::{BootstrapMode, PostgresSpec};
-use keyturn::target::postgres::{Administrator, Postgres};
-use keyturn::target::{Claim, Login, SetUp, Target};
+use keyturn::api::source::postgres::PostgresSpec;
+use keyturn::source::postgres::{Administrator, Postgres};
+use keyturn::source::{Installs, Login, SetUp, SetUpMode, SetsUp, Target};
 
 use crate::scene::{Scene, accepted, login, password};
 use crate::server::Server;
@@ -107,16 +107,16 @@ async fn owned(scene: &Scene, role: &str) -> Vec<String> {
 async fn set_up(target: &Postgres, scene: &Scene, from: &str) -> SetUp {
     let before = owned(scene, from).await;
     assert!(before.len() > 30, "{from} owns {before:?}");
-    let plan = target.set_up(BootstrapMode::Plan).await.unwrap();
+    let plan = target.set_up(SetUpMode::Plan).await.unwrap();
     assert_eq!(owned(scene, from).await, before, "a plan changes nothing");
     // Two controllers at once: one does the work, and nothing is left for the other.
-    let (one, other) = tokio::join!(target.set_up(BootstrapMode::Apply), target.set_up(BootstrapMode::Apply));
+    let (one, other) = tokio::join!(target.set_up(SetUpMode::Apply), target.set_up(SetUpMode::Apply));
     let (one, other) = (one.unwrap(), other.unwrap());
     let (done, nothing) = if one.statements.is_empty() { (other, one) } else { (one, other) };
     assert_eq!(done, plan);
     assert_eq!(nothing.statements, Vec::<String>::new());
     assert_eq!(owned(scene, from).await, Vec::<String>::new(), "{plan:#?}");
-    let again = target.set_up(BootstrapMode::Plan).await.unwrap();
+    let again = target.set_up(SetUpMode::Plan).await.unwrap();
     assert_eq!(again.statements, Vec::<String>::new());
     plan
 }
@@ -169,7 +169,7 @@ pub(crate) async fn a_role_in_use_becomes_an_owner_and_a_pair_and_goes_on_to_wor
         let new = login(&scene.role(name), &password());
         target.install(id, &new, &[]).await.unwrap();
         use_it(&scene, &new).await;
-        target.retire(id, &old.username, Claim::Name).await.unwrap();
+        target.retire(id, &old.username).await.unwrap();
         assert!(!accepted(&target, &old).await && accepted(&target, &new).await);
     }
     // Objects that are created from now on have the same privileges as before, and belong to the owner.
@@ -217,7 +217,7 @@ pub(crate) async fn the_bootstrap_superuser_of_the_official_image_hands_its_obje
 
     // Objects that the old role creates in the meantime move at the next time.
     scene.sql("CREATE TABLE late (id int)").await;
-    let late = target.set_up(BootstrapMode::Apply).await.unwrap();
+    let late = target.set_up(SetUpMode::Apply).await.unwrap();
     let d = &scene.database;
     assert_eq!(late.statements, [format!("ALTER TABLE public.late OWNER TO \"{d}_owner\"")]);
     use_it(&scene, &new).await;
@@ -229,13 +229,10 @@ pub(crate) async fn a_bootstrap_that_the_administrator_may_not_do_changes_nothin
     scene.create(&from, &password()).await;
     scene.sql(&format!("CREATE TABLE t (id int); ALTER TABLE t OWNER TO {from}")).await;
     let target = scene.target(&spec(&scene, &from));
-    let plan = target.set_up(BootstrapMode::Plan).await.unwrap();
+    let plan = target.set_up(SetUpMode::Plan).await.unwrap();
     assert!(plan.statements.len() > 5, "{plan:?}");
-    let error = target.set_up(BootstrapMode::Apply).await.unwrap_err();
+    let error = target.set_up(SetUpMode::Apply).await.unwrap_err();
     assert!(error.reason == "NotPermitted" && error.permanent, "{error}");
-    assert_eq!(target.set_up(BootstrapMode::Plan).await.unwrap(), plan);
-    assert_eq!(
-        scene.target(&scene.alternating()).set_up(BootstrapMode::Apply).await.unwrap(),
-        SetUp::default()
-    );
+    assert_eq!(target.set_up(SetUpMode::Plan).await.unwrap(), plan);
+    assert_eq!(scene.target(&scene.alternating()).set_up(SetUpMode::Apply).await.unwrap(), SetUp::default());
 }

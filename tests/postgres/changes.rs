@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use keyturn::target::{Claim, Target};
+use keyturn::source::{Installs, Sessions, Target};
 
 use crate::scene::{Scene, accepted, login, password, refusal};
 use crate::server::Server;
@@ -24,7 +24,7 @@ pub(crate) async fn the_administrator_changes_a_roles_password_and_the_old_one_i
     }
     assert_eq!(refusal(&target, &login(&role, &old)).await.reason, "LoginRefused");
     let after = target.look().await.unwrap();
-    assert_eq!(after.fences[&role].id, 7);
+    assert_eq!(after.fences[&role].0, 7);
     assert!(after.fenced);
 }
 
@@ -70,7 +70,7 @@ pub(crate) async fn a_role_without_an_administrator_sees_and_ends_its_own_sessio
     let shows = async |wanted: &[&str], why: &str| {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            let seen = target.own_sessions(&new).await.unwrap();
+            let seen = target.list_own(&new).await.unwrap();
             let clients: Vec<_> = seen.iter().map(|session| session.client.as_str()).collect();
             if clients == wanted || Instant::now() > deadline {
                 assert_eq!(clients, wanted, "{why}");
@@ -81,13 +81,13 @@ pub(crate) async fn a_role_without_an_administrator_sees_and_ends_its_own_sessio
     };
     let intruder = ["127.0.0.1 (the thief)"];
     let since = shows(&intruder, "logged in before").await[0].since.expect("it sees since when");
-    target.end_own_sessions(&new, since).await.unwrap();
+    target.end_own(&new, since).await.unwrap();
     shows(&intruder, "it was opened then, not before").await;
-    target.end_own_sessions(&new, since + chrono::TimeDelta::microseconds(1)).await.unwrap();
+    target.end_own(&new, since + chrono::TimeDelta::microseconds(1)).await.unwrap();
     assert!(thief.await.unwrap().is_err());
     shows(&[], "it was ended").await;
     let stranger = login(&role, &password());
-    assert_eq!(target.own_sessions(&stranger).await.unwrap_err().reason, "LoginRefused");
+    assert_eq!(target.list_own(&stranger).await.unwrap_err().reason, "LoginRefused");
 }
 
 pub(crate) async fn hostile_names_and_passwords_are_only_names_and_passwords(server: Arc<Server>) {
@@ -136,23 +136,23 @@ pub(crate) async fn of_two_roles_one_is_let_in_while_the_other_goes_on_and_then_
     let superuser = scene.server.superuser(&scene.database).await;
 
     for _ in 0..2 {
-        target.retire(2, &a.username, Claim::Name).await.unwrap();
+        target.retire(2, &a.username).await.unwrap();
         assert!(!accepted(&target, &a).await && accepted(&target, &b).await);
     }
     let roles = target.look().await.unwrap();
     assert_eq!(roles.can_log_in.iter().collect::<Vec<_>>(), [&b.username]);
     let seen: Vec<_> = roles.sessions.iter().map(|s| (s.username.as_str(), s.client.as_str())).collect();
     assert_eq!(seen, [(a.username.as_str(), "127.0.0.1 (the app)")]);
-    assert_eq!((roles.fences[&a.username].id, roles.fences[&b.username].id), (2, 2));
+    assert_eq!((roles.fences[&a.username].0, roles.fences[&b.username].0), (2, 2));
 
-    target.end_sessions(&a.username, None).await.unwrap();
+    target.end(&a.username, None).await.unwrap();
     assert!(session.await.unwrap().is_err());
     superuser.batch_execute("SELECT 1").await.unwrap();
     drop(client);
     assert_eq!(target.look().await.unwrap().sessions, []);
     scene.sql("DROP ROLE app_a").await;
-    target.retire(2, &a.username, Claim::Name).await.unwrap();
-    let stranger = target.retire(3, "postgres", Claim::Name).await.unwrap_err();
+    target.retire(2, &a.username).await.unwrap();
+    let stranger = target.retire(3, "postgres").await.unwrap_err();
     assert_eq!(stranger.reason, "NotOurRole");
 }
 
@@ -200,7 +200,7 @@ pub(crate) async fn many_installs_at_once_end_with_one_that_works(server: Arc<Se
             Err(error) => assert_eq!(error.reason, "Fenced", "rotation {id}: {error}"),
         }
     }
-    assert_eq!(target.look().await.unwrap().fences[&role].id, 16);
+    assert_eq!(target.look().await.unwrap().fences[&role].0, 16);
 }
 
 pub(crate) async fn without_a_fence_installs_at_once_wait_for_each_other(server: Arc<Server>) {

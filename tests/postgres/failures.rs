@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyturn::secret_value::SecretValue;
-use keyturn::target::postgres::{Administrator, Limits, Postgres};
-use keyturn::target::{Claim, Target};
+use keyturn::source::postgres::{Administrator, Limits, Postgres};
+use keyturn::source::{Installs, Sessions, Target};
 
 use crate::proxy::{Commit, Proxy};
 use crate::scene::{Scene, accepted, login, password};
@@ -91,11 +91,11 @@ pub(crate) async fn what_the_administrator_lacks_is_named_and_granting_it_helps(
         .password(new.password.expose());
     let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
     let session = tokio::spawn(connection);
-    let error = target.end_sessions(&role, None).await.unwrap_err();
+    let error = target.end(&role, None).await.unwrap_err();
     assert!(error.reason == "NotPermitted" && error.permanent, "{error}");
     let remedy = error.message.split("run there: ").nth(1).unwrap().split(" (").next().unwrap();
     scene.sql(remedy).await;
-    target.end_sessions(&role, None).await.unwrap();
+    target.end(&role, None).await.unwrap();
     assert!(session.await.unwrap().is_err());
     drop(client);
 }
@@ -168,7 +168,7 @@ pub(crate) async fn superusers_are_touched_only_where_that_is_granted_and_never_
         true,
     )
     .unwrap();
-    let error = target.retire(3, &role, Claim::Name).await.unwrap_err();
+    let error = target.retire(3, &role).await.unwrap_err();
     assert!(error.reason == "SuperuserKept" && error.permanent, "{error}");
     assert!(accepted(&alone, &second).await);
 }
@@ -201,7 +201,7 @@ pub(crate) async fn a_fence_that_somebody_else_made_is_not_touched_and_without_o
     assert!(accepted(&target, &new).await);
     scene.sql("ALTER TABLE keyturn.fence OWNER TO postgres").await;
     target.install(2, &new, &[]).await.unwrap();
-    assert_eq!(target.look().await.unwrap().fences[&role].id, 2);
+    assert_eq!(target.look().await.unwrap().fences[&role].0, 2);
 }
 
 pub(crate) async fn functions_that_the_owner_of_the_database_planted_are_not_run_by_the_administrator(
@@ -222,7 +222,7 @@ pub(crate) async fn functions_that_the_owner_of_the_database_planted_are_not_run
     let target = scene.target(&scene.single(&role));
     target.look().await.unwrap();
     target.install(1, &login(&role, &password()), &[]).await.unwrap();
-    target.end_sessions(&role, None).await.unwrap();
+    target.end(&role, None).await.unwrap();
     let hits = "SELECT count(*) FROM evil.hit";
     assert_eq!(scene.server.row(&d, hits).await.get::<_, i64>(0), 0);
     scene.server.row(&d, "SELECT now()").await;

@@ -7,9 +7,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyturn::api::postgres::PostgresSpec;
-use keyturn::target::postgres::{Administrator, Direct, Limits, Postgres};
-use keyturn::target::{Answer, Target};
+use keyturn::api::source::postgres::PostgresSpec;
+use keyturn::source::postgres::{Administrator, Direct, Limits, Postgres};
+use keyturn::source::{Answer, Installs, Target};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::proxy::{Commit, Proxy};

@@ -8,8 +8,8 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use keyturn::target::postgres::{Direct, Postgres};
-use keyturn::target::{Claim, Target};
+use keyturn::source::postgres::{Direct, Postgres};
+use keyturn::source::{Installs, Sessions, Target};
 use tempfile::TempDir;
 
 use crate::scene::{Scene, accepted, login, password};
@@ -127,8 +127,8 @@ pub(crate) async fn clients_of_a_pooler_never_fail_while_two_roles_take_turns(se
         *published.lock().unwrap() = new;
         // Simulates the host's proof that it runs the new login.
         some_more().await;
-        target.retire(id, &old.username, Claim::Name).await.unwrap();
-        target.end_sessions(&old.username, None).await.unwrap();
+        target.retire(id, &old.username).await.unwrap();
+        target.end(&old.username, None).await.unwrap();
         assert!(!accepted(&target, &old).await);
         some_more().await;
     }

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use keyturn::target::TargetError;
-use keyturn::target::postgres::{Dial, Wire};
+use keyturn::source::TargetError;
+use keyturn::source::postgres::{Dial, Wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 

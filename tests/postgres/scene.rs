@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use keyturn::api::postgres::PostgresSpec;
+use keyturn::api::source::postgres::PostgresSpec;
 use keyturn::secret_value::SecretValue;
-use keyturn::target::postgres::{Administrator, Dial, Direct, Postgres};
-use keyturn::target::{Answer, Login, Target, TargetError};
+use keyturn::source::postgres::{Administrator, Dial, Direct, Postgres};
+use keyturn::source::{Answer, Login, Target, TargetError};
 
 use crate::server::Server;
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use keyturn::deploy::ssh::known_hosts::KnownHosts;
-use keyturn::target::postgres::{Postgres, ThroughHost};
-use keyturn::target::{Answer, Target};
+use keyturn::source::postgres::{Postgres, ThroughHost};
+use keyturn::source::{Answer, Installs, Target};
 
 use crate::scene::{Scene, login, password};
 use crate::server::Server;
@@ -30,7 +30,7 @@ pub(crate) async fn a_server_behind_a_docker_host_is_reached_through_one_ssh_con
     let new = login(&role, &password());
     reached.install(1, &new, &[]).await.unwrap();
     assert_eq!(reached.try_login(&new).await.unwrap(), Answer::Accepted);
-    assert_eq!(reached.look().await.unwrap().fences[&role].id, 1);
+    assert_eq!(reached.look().await.unwrap().fences[&role].0, 1);
     assert_eq!(sshd.log().matches("Accepted publickey").count(), 1, "{}", sshd.log());
 
     // A closed connection is replaced.

@@ -10,26 +10,22 @@ pub const USABLE_BY: &str = "keyturn.dev/usable-by";
 /// Purpose for which a Secret may be used. Each Secret has one purpose, so two purposes need two Secrets. This keeps a
 /// credential for one kind of server from being sent to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// The Secret's key logs in to a docker host or to its jump host.
-    Ssh,
-    /// The Secret's name and password log in to a Postgres server as administrator.
-    PostgresAdmin,
-    /// The Secret's token creates and deletes tokens of a Cloudflare account.
-    Cloudflare,
-    /// The Secret holds the address of a notification sink.
-    Notification,
-}
+pub struct Purpose(&'static str);
 
 impl Purpose {
+    /// The Secret's key logs in to a docker host or to its jump host.
+    pub const SSH: Purpose = Purpose("ssh");
+    /// The Secret holds the address of a notification sink.
+    pub const NOTIFICATION: Purpose = Purpose("notification");
+
+    /// Creates the purpose of a source, from the value of the label.
+    pub(crate) const fn new(label: &'static str) -> Self {
+        Self(label)
+    }
+
     /// The value of the label.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Purpose::Ssh => "ssh",
-            Purpose::PostgresAdmin => "postgres-admin",
-            Purpose::Cloudflare => "cloudflare",
-            Purpose::Notification => "notification",
-        }
+        self.0
     }
 }
 
@@ -106,9 +102,10 @@ pub fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::{cloudflare_r2, postgres};
 
     const ALL: [Purpose; 4] =
-        [Purpose::Ssh, Purpose::PostgresAdmin, Purpose::Cloudflare, Purpose::Notification];
+        [Purpose::SSH, postgres::ADMINISTRATOR, cloudflare_r2::ADMINISTRATOR, Purpose::NOTIFICATION];
 
     fn with(value: &str) -> BTreeMap<String, String> {
         BTreeMap::from([(USABLE_BY.to_owned(), value.to_owned())])
@@ -135,14 +132,14 @@ mod tests {
     fn a_refusal_prints_the_command_that_gives_consent() {
         let command = "`kubectl label secret -n prod db-admin keyturn.dev/usable-by=postgres-admin`";
         for labels in [None, Some(&BTreeMap::new())] {
-            let refusal = check("prod", "db-admin", labels, Purpose::PostgresAdmin).unwrap_err().to_string();
+            let refusal = check("prod", "db-admin", labels, postgres::ADMINISTRATOR).unwrap_err().to_string();
             assert!(refusal.contains(command), "{refusal}");
         }
     }
 
     #[test]
     fn a_refusal_shows_nothing_that_the_secret_holds() {
-        let refusal = check("prod", "db", Some(&with("hunter2")), Purpose::Ssh).unwrap_err();
+        let refusal = check("prod", "db", Some(&with("hunter2")), Purpose::SSH).unwrap_err();
         assert!(!format!("{refusal} {refusal:?}").contains("hunter2"), "{refusal:?}");
         assert!(refusal.to_string().contains("name a Secret that is labelled keyturn.dev/usable-by=ssh"));
     }

@@ -1,19 +1,20 @@
 //! CustomResourceDefinitions, generated from the types of this crate.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
 };
 use kube::CustomResourceExt;
 use serde_json::json;
 
-use super::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
+use super::{DockerHost, ManagedSecret, RotationGrant, SecretIncident, source};
 
 /// Maximum length of a text in a status, the same that Kubernetes sets for the messages of its own conditions.
 const MAX_STATUS_TEXT: i64 = 32768;
 
 /// Returns every definition of keyturn, ordered by name.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    [DockerHost::crd(), ManagedSecret::crd(), RotationGrant::crd(), SecretIncident::crd()].map(finish).into()
+    let secret = with_rules_of_sources(ManagedSecret::crd());
+    [DockerHost::crd(), secret, RotationGrant::crd(), SecretIncident::crd()].map(finish).into()
 }
 
 /// Renders every definition as one YAML stream for `kubectl apply -f -`.
@@ -22,6 +23,46 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 /// A definition cannot be written as YAML: a bug in its type.
 pub fn render() -> Result<String, serde_saphyr::SerializeError> {
     crds().iter().map(|crd| Ok(format!("---\n{}", serde_saphyr::to_string(crd)?))).collect()
+}
+
+/// Adds the rules that sources make for the whole spec, and for the texts around their values.
+fn with_rules_of_sources(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut());
+        let Some(spec) = schema.and_then(|schema| property(schema, "spec")) else { continue };
+        add_rules(spec, source::rules().copied());
+        let parameters = property(spec, "ssm").and_then(|ssm| property(ssm, "parameters"));
+        let item = match parameters.and_then(|parameters| parameters.items.as_mut()) {
+            Some(JSONSchemaPropsOrArray::Schema(item)) => item,
+            _ => continue,
+        };
+        if let Some(value) = property(item, "value") {
+            let mut names: Vec<&str> = Vec::new();
+            for name in source::placeholders() {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+            let contains: Vec<String> = names.iter().map(|name| format!("self.contains('{name}')")).collect();
+            let message = format!("must contain a placeholder of its source: {}", names.join(", "));
+            add_rules(value, [(contains.join(" || ").as_str(), message.as_str())]);
+        }
+    }
+    crd
+}
+
+fn add_rules<'a>(schema: &mut JSONSchemaProps, rules: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    schema.x_kubernetes_validations.get_or_insert_default().extend(rules.into_iter().map(
+        |(rule, message)| ValidationRule {
+            rule: rule.to_owned(),
+            message: Some(message.to_owned()),
+            ..Default::default()
+        },
+    ));
+}
+
+fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {
+    schema.properties.as_mut()?.get_mut(name)
 }
 
 /// Applies the changes to a definition that the derive macro cannot express.

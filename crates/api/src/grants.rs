@@ -10,10 +10,8 @@ use serde_json::Value;
 
 use super::docker_host::DockerHost;
 use super::managed_secret::ManagedSecret;
-use super::postgres::{PORT as POSTGRES_PORT, PostgresSpec};
-use super::rotation_grant::{
-    CloudflareGrant, GrantMode, HostGrant, ParameterGrant, PostgresGrant, RotationGrant, RotationGrantSpec,
-};
+use super::rotation_grant::{GrantMode, HostGrant, ParameterGrant, RotationGrant, RotationGrantSpec};
+use super::source;
 
 /// Default SSH port, used when no port is given.
 const SSH_PORT: i32 = 22;
@@ -21,8 +19,6 @@ const SSH_PORT: i32 = 22;
 const DEFAULT_KEY: &str = "alias/aws/ssm";
 /// Prefix of the whole account, which no grant allows.
 const ROOT: &str = "/";
-/// Placeholders that a template may contain without being listed in a grant.
-const PLACEHOLDERS: [&str; 5] = ["{value}", "{password}", "{username}", "{accessKeyId}", "{secretAccessKey}"];
 
 /// RotationGrants of a cluster.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +56,7 @@ impl Grants {
     }
 
     /// Returns the name and spec of each live grant of a namespace.
-    fn of_namespace<'a>(
+    pub(crate) fn of_namespace<'a>(
         &'a self,
         namespace: Option<&'a str>,
     ) -> impl Iterator<Item = (&'a str, &'a RotationGrantSpec)> {
@@ -72,7 +68,7 @@ impl Grants {
 
     /// Reason why keyturn must only observe the object although grants allow it: a grant that `covers` it is in mode
     /// Observe, or a grant cannot be decoded.
-    fn observed(
+    pub(crate) fn observed(
         &self,
         namespace: Option<&str>,
         covers: impl Fn(&RotationGrantSpec) -> bool,
@@ -132,7 +128,8 @@ impl Verdict {
         !matches!(self, Self::Denied(_))
     }
 
-    fn allowed(observed: Option<String>) -> Self {
+    /// Returns the verdict on what is granted, from the reason why it is only observed.
+    pub(crate) fn allowed(observed: Option<String>) -> Self {
         observed.map_or(Self::Rotate, Self::Observe)
     }
 
@@ -204,14 +201,14 @@ pub fn managed_secret(
     installation: Installation<'_>,
 ) -> Verdict {
     let key = secret.spec.ssm.kms_key_id.as_deref().filter(|key| *key != DEFAULT_KEY);
-    let postgres = secret.spec.generate.postgres.as_ref();
+    let sources = || secret.spec.generate.named();
     let published = secret.spec.ssm.parameters.iter().map(|parameter| {
         let template = parameter.value.as_deref().filter(|template| !is_of_placeholders(template));
         Wanted { path: &parameter.path, region, key, template }
     });
-    let admin = postgres.and_then(|postgres| postgres.admin_parameter.as_ref());
-    let admin = admin.map(|admin| Wanted { path: &admin.path, region, key, template: None });
-    let wanted: Vec<Wanted<'_>> = published.chain(admin).collect();
+    let read = sources().filter_map(|source| source.spec.reads());
+    let read = read.map(|path| Wanted { path, region, key, template: None });
+    let wanted: Vec<Wanted<'_>> = published.chain(read).collect();
     if let Some(never) = wanted.iter().find_map(|wanted| never_granted(wanted.path, installation.staging)) {
         return Verdict::Denied(never);
     }
@@ -228,14 +225,7 @@ pub fn managed_secret(
         return without_parameters(&secret.metadata, &lacking);
     }
     let verdict = Verdict::allowed(grants.observed(namespace, stops));
-    let verdict = match postgres {
-        Some(spec) => verdict.and(server(grants, secret, spec)),
-        None => verdict,
-    };
-    match &secret.spec.generate.cloudflare_r2 {
-        Some(spec) => verdict.and(cloudflare(grants, secret, &spec.account_id)),
-        None => verdict,
-    }
+    sources().fold(verdict, |verdict, source| verdict.and(source.spec.verdict(grants, secret)))
 }
 
 /// Reason why no grant can allow this path; `None` if a grant can.
@@ -287,95 +277,13 @@ fn place_of(path: &str) -> ParameterGrant {
 fn is_of_placeholders(template: &str) -> bool {
     let mut rest = template;
     while !rest.is_empty() {
-        let Some(after) = PLACEHOLDERS.iter().find_map(|placeholder| rest.strip_prefix(placeholder)) else {
+        let Some(after) = source::placeholders().find_map(|placeholder| rest.strip_prefix(placeholder))
+        else {
             return false;
         };
         rest = after;
     }
     true
-}
-
-/// Decides if a namespace may change the roles of a Postgres source, and run its probes as these roles.
-fn server(grants: &Grants, secret: &ManagedSecret, spec: &PostgresSpec) -> Verdict {
-    let roles = roles(spec);
-    let namespace = secret.metadata.namespace.as_deref();
-    let granted = |of: fn(&PostgresGrant) -> bool| granted_roles(grants, secret, spec, of);
-    let (changed, probed) = (granted(|_| true), granted(|grant| grant.probes));
-    let asks = !spec.probes.is_empty();
-    let is_lacking = |role: &&str| !changed.contains(role) || asks && !probed.contains(role);
-    let lacking: Vec<&str> = roles.iter().copied().filter(is_lacking).collect();
-    if lacking.is_empty() {
-        let observes = |grant: &RotationGrantSpec| grant.postgres.iter().any(|entry| is_server(entry, spec));
-        return Verdict::allowed(grants.observed(namespace, observes));
-    }
-    let docker_host = spec.via.as_ref().map(|via| via.docker_host.clone());
-    let place = match (&spec.host, &docker_host) {
-        (Some(host), _) => host.clone(),
-        (None, host) => format!("DockerHost {}", host.as_deref().unwrap_or_default()),
-    };
-    let only_probes = lacking.iter().all(|role| changed.contains(role));
-    let use_of = if only_probes { "probes as the roles" } else { "the roles" };
-    let what = format!("{use_of} {} of the Postgres server {place}", lacking.join(", "));
-    let grant = PostgresGrant {
-        host: spec.host.clone(),
-        docker_host,
-        port: Some(i32::from(spec.port())),
-        roles: lacking.into_iter().map(str::to_owned).collect(),
-        allow_superuser: false,
-        probes: asks,
-    };
-    denied(&secret.metadata, &what, RotationGrantSpec { postgres: vec![grant], ..nothing(&secret.metadata) })
-}
-
-/// Decides if a namespace may create and delete tokens of a Cloudflare account.
-fn cloudflare(grants: &Grants, secret: &ManagedSecret, account: &str) -> Verdict {
-    let namespace = secret.metadata.namespace.as_deref();
-    let lists = |grant: &RotationGrantSpec| grant.cloudflare.iter().any(|g| g.account_id == account);
-    if grants.of_namespace(namespace).any(|(_, grant)| lists(grant)) {
-        return Verdict::allowed(grants.observed(namespace, lists));
-    }
-    let grant = CloudflareGrant { account_id: account.to_owned() };
-    let lacking = RotationGrantSpec { cloudflare: vec![grant], ..nothing(&secret.metadata) };
-    denied(&secret.metadata, &format!("the Cloudflare account {account}"), lacking)
-}
-
-/// True when grants allow every role of a Postgres source to be a superuser or a replication role.
-pub fn allows_superuser(grants: &Grants, secret: &ManagedSecret) -> bool {
-    let Some(spec) = &secret.spec.generate.postgres else { return false };
-    let allowed = granted_roles(grants, secret, spec, |grant| grant.allow_superuser);
-    roles(spec).iter().all(|role| allowed.contains(role))
-}
-
-/// Returns the roles that grants list for the source's server, in entries for which `of` is true.
-fn granted_roles<'a>(
-    grants: &'a Grants,
-    secret: &'a ManagedSecret,
-    spec: &PostgresSpec,
-    of: fn(&PostgresGrant) -> bool,
-) -> Vec<&'a str> {
-    grants
-        .of_namespace(secret.metadata.namespace.as_deref())
-        .flat_map(|(_, grant)| grant.postgres.iter().filter(|entry| of(entry) && is_server(entry, spec)))
-        .flat_map(|entry| entry.roles.iter().map(String::as_str))
-        .collect()
-}
-
-/// Returns every role that a source touches.
-fn roles(spec: &PostgresSpec) -> Vec<&str> {
-    let pair = spec.alternating_roles.as_ref();
-    let owner = pair.map(|pair| pair.owner.as_str());
-    let from = pair.and_then(|pair| pair.bootstrap.as_ref()).map(|bootstrap| bootstrap.from.as_str());
-    spec.roles().into_iter().chain(owner).chain(from).collect()
-}
-
-fn is_server(grant: &PostgresGrant, spec: &PostgresSpec) -> bool {
-    let same_host = match (&grant.host, &spec.host) {
-        (Some(granted), Some(wanted)) => granted.eq_ignore_ascii_case(wanted),
-        _ => false,
-    };
-    let via = spec.via.as_ref().map(|via| &via.docker_host);
-    let same_via = via.is_some() && grant.docker_host.as_ref() == via;
-    (same_host || same_via) && grant.port.unwrap_or(POSTGRES_PORT) == i32::from(spec.port())
 }
 
 /// Decides if a namespace may connect to the endpoints of a DockerHost: the host and its jump host.
@@ -422,18 +330,15 @@ fn plain(path: &str) -> bool {
 }
 
 /// Returns an empty grant for the namespace of an object.
-fn nothing(object: &ObjectMeta) -> RotationGrantSpec {
+pub(crate) fn nothing(object: &ObjectMeta) -> RotationGrantSpec {
     RotationGrantSpec {
         namespaces: object.namespace.iter().cloned().collect(),
-        mode: GrantMode::Rotate,
-        parameters: Vec::new(),
-        hosts: Vec::new(),
-        postgres: Vec::new(),
-        cloudflare: Vec::new(),
+        ..RotationGrantSpec::default()
     }
 }
 
-fn denied(object: &ObjectMeta, what: &str, lacking: RotationGrantSpec) -> Verdict {
+/// Returns the denial of `what`, with the grant that an administrator would apply.
+pub(crate) fn denied(object: &ObjectMeta, what: &str, lacking: RotationGrantSpec) -> Verdict {
     let namespace = object.namespace.as_deref().unwrap_or_default();
     let name = format!("{namespace}-{}", object.name.as_deref().unwrap_or_default());
     let grant = RotationGrant::new(&name, lacking);

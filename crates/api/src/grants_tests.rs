@@ -286,7 +286,9 @@ fn superusers_are_changed_only_where_every_role_may_be_one() {
             "namespaces": ["shop"], "postgres": [{"host": "db", "roles": ["musehub"], "allowSuperuser": allow}],
         }))
     };
-    let allows = |grants: &[RotationGrant]| allows_superuser(&grants.iter().cloned().collect(), &single);
+    let source = single.spec.generate.postgres.as_ref().unwrap();
+    let allows =
+        |grants: &[RotationGrant]| source.allows_superuser(&grants.iter().cloned().collect(), &single);
     assert!(allows(&[given(true)]));
     assert!(!allows(&[given(false)]));
     assert!(!allows(&[]));

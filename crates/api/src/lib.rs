@@ -6,7 +6,6 @@
 )]
 
 pub mod access_log;
-pub mod cloudflare_r2;
 pub mod conditions;
 pub mod consent;
 mod definitions;
@@ -15,11 +14,11 @@ pub mod duration;
 pub mod grants;
 pub mod managed_secret;
 pub mod notification;
-pub mod postgres;
 pub mod readers;
 pub mod rotation_grant;
 mod rules;
 pub mod secret_incident;
+pub mod source;
 pub mod text;
 pub mod time;
 pub mod validate;

@@ -8,10 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::access_log::AccessLogSpec;
-use super::cloudflare_r2::CloudflareR2Spec;
 use super::duration::Duration;
-use super::postgres::PostgresSpec;
 use super::rules;
+use super::source::GenerateSpec;
 use super::window::Window;
 
 mod status;
@@ -99,27 +98,9 @@ pub use status::*;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
-    "!has(self.generate.cloudflareR2) || \
-     self.ssm.parameters.all(p, has(p.value)) && \
-     self.ssm.parameters.exists(p, has(p.value) && p.value.contains('{accessKeyId}')) && \
-     self.ssm.parameters.exists(p, has(p.value) && p.value.contains('{secretAccessKey}'))",
-    "with generate.cloudflareR2 every parameter needs a value, and {accessKeyId} and {secretAccessKey} must both be \
-     published: in one parameter or in two"
-))]
-#[x_kube(validation = (
-    "!has(self.generate.cloudflareR2) || !has(self.deletionPolicy) || self.deletionPolicy != 'Delete'",
-    "deletionPolicy: Delete would delete the only copy of a key pair that still works; delete the token first, then the \
-     parameters by hand"
-))]
-#[x_kube(validation = (
     "self.ssm.parameters.size() == 1 || !has(self.hosts) || self.hosts.all(h, !has(h.env))",
     "hosts[].env names the variable of a single parameter; where there are several, each one's variable is the last \
      segment of its path"
-))]
-#[x_kube(validation = (
-    "!has(self.generate.postgres) || !has(self.deletionPolicy) || self.deletionPolicy != 'Delete'",
-    "deletionPolicy: Delete would delete the only copy of a password that the role still has; delete the role first, \
-     then the parameter by hand"
 ))]
 pub struct ManagedSecretSpec {
     /// SSM parameters that publish the value. Their paths and the region cannot be changed after creation.
@@ -202,12 +183,6 @@ pub struct ParameterSpec {
     /// stand for the key pair, in one parameter or in several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
-    #[x_kube(validation = (
-        "self.contains('{value}') || self.contains('{password}') || self.contains('{username}') || \
-         self.contains('{accessKeyId}') || self.contains('{secretAccessKey}')",
-        "must contain {value}, where the generated value is put, {username} or {password} of generate.postgres, or \
-         {accessKeyId} or {secretAccessKey} of generate.cloudflareR2"
-    ))]
     #[x_kube(validation = (r"!self.matches('[\\r\\n]')", "must be a single line"))]
     pub value: Option<String>,
 }
@@ -218,35 +193,6 @@ pub struct ParameterSpec {
 pub enum IfMissing {
     Create,
     Stall,
-}
-
-/// Source of new values. Exactly one is needed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = (
-    "[has(self.hex), has(self.base64), has(self.password), has(self.fernet), has(self.postgres), has(self.cloudflareR2)]\
-     .filter(source, source).size() == 1",
-    "exactly one source is needed: hex, base64, password, fernet, postgres or cloudflareR2"
-))]
-pub struct GenerateSpec {
-    /// Random bytes in hexadecimal, as `openssl rand -hex` prints them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hex: Option<BytesSpec>,
-    /// Random bytes in standard base64 with padding.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base64: Option<BytesSpec>,
-    /// Password of letters, digits and chosen symbols.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password: Option<PasswordSpec>,
-    /// Fernet key: 32 random bytes in URL-safe base64 with padding.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fernet: Option<FernetSpec>,
-    /// Password of a Postgres role. keyturn changes it on the server before it publishes it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub postgres: Option<PostgresSpec>,
-    /// Key pair of a new Cloudflare R2 API token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cloudflare_r2: Option<CloudflareR2Spec>,
 }
 
 impl ManagedSecret {
@@ -267,55 +213,6 @@ impl ManagedSecret {
     pub fn is_on(&self, host: &str) -> bool {
         self.host_names().any(|name| name == host)
     }
-}
-
-impl GenerateSpec {
-    /// True when an external system has to accept the published value.
-    pub fn has_target(&self) -> bool {
-        self.postgres.is_some() || self.cloudflare_r2.is_some()
-    }
-}
-
-/// Length of a random value in bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct BytesSpec {
-    /// Number of random bytes, from 16 to 1024. The published text is longer: twice as long in hexadecimal.
-    #[schemars(range(min = 16, max = 1024))]
-    pub bytes: i32,
-}
-
-/// Length and symbols of a random password.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PasswordSpec {
-    /// Number of characters, from 16 to 256.
-    #[schemars(range(min = 16, max = 256))]
-    pub length: i32,
-    /// Symbols that may occur beside letters and digits, such as `-_.`; none when absent. Many readers of .env files
-    /// change quotes, `$`, `#` and `\`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = (
-        r"self.matches('^[!-/:-@\\[-`{-~]+$')",
-        "must be ASCII punctuation: letters and digits are always used, spaces never"
-    ))]
-    #[x_kube(validation = (
-        "self.split('').all(symbol, self.indexOf(symbol) == self.lastIndexOf(symbol))",
-        "must not name a symbol twice"
-    ))]
-    pub symbols: Option<String>,
-}
-
-/// Fernet key, and the number of previous keys published with it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct FernetSpec {
-    /// Number of previous keys to publish after the new key, separated by commas, for applications that use
-    /// MultiFernet. None when absent: `Fernet("new,old")` silently acts as `new` alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 9))]
-    pub keep_previous: Option<i32>,
 }
 
 /// Schedule of the rotations, and reactions to failures and drift.

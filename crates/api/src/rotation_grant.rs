@@ -8,9 +8,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::rules;
+use super::source::cloudflare_r2::CloudflareGrant;
+use super::source::postgres::PostgresGrant;
 
 /// Permissions of the ManagedSecrets and DockerHosts of some namespaces. Everything that no grant lists is denied.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "keyturn.dev",
     version = "v1alpha1",
@@ -154,52 +156,4 @@ pub struct HostGrant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
-}
-
-/// Cloudflare account whose R2 tokens are granted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CloudflareGrant {
-    /// Id of the account, 32 hexadecimal digits.
-    #[schemars(length(min = 32, max = 32))]
-    #[x_kube(validation = rules::CLOUDFLARE_ACCOUNT)]
-    pub account_id: String,
-}
-
-/// Roles of a Postgres server.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = (
-    "has(self.host) != has(self.dockerHost)",
-    "exactly one of host and dockerHost is needed"
-))]
-pub struct PostgresGrant {
-    /// Host name or address, spelled as in the ManagedSecret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = rules::HOST)]
-    pub host: Option<String>,
-    /// Name of the DockerHost; the server listens on the loopback address of this host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    #[x_kube(validation = rules::OBJECT_NAME)]
-    pub docker_host: Option<String>,
-    /// TCP port; 5432 when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: Option<i32>,
-    /// Roles whose passwords may be changed, including the owner of alternating roles and the role that a bootstrap
-    /// starts from.
-    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 63)))]
-    #[x_kube(merge_strategy = ListMerge::Set, validation = rules::POSTGRES_NAMES)]
-    pub roles: Vec<String>,
-    /// Allows the roles to be superusers or replication roles when true. The role that POSTGRES_USER of the official
-    /// image names is a superuser.
-    #[serde(default)]
-    pub allow_superuser: bool,
-    /// Allows the `probes` of ManagedSecrets to run as these roles when true. Probes are SQL statements written by
-    /// people who may edit ManagedSecrets, and conditions show if they succeed. They run in read-only transactions, and
-    /// never as a superuser.
-    #[serde(default)]
-    pub probes: bool,
 }

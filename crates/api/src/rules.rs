@@ -50,32 +50,6 @@ pub(crate) const PROGRAM: CelRule = (
     "self.matches('^(/[A-Za-z0-9_.+-]+)+$')",
     "must be the absolute path of a program, such as /usr/local/bin/docker: letters, digits and _.+- between each /",
 );
-/// Name of a Postgres role or database. Postgres accepts any quoted text; the rule refuses names that nobody chooses on
-/// purpose.
-pub(crate) const POSTGRES_NAME: CelRule = (
-    r"!self.matches('[[:cntrl:]]') && !self.startsWith('pg_')",
-    "must be the name of a role or database as Postgres stores it, not quoted and not beginning with pg_",
-);
-/// Names of Postgres roles in a list.
-pub(crate) const POSTGRES_NAMES: CelRule = (
-    r"self.all(n, !n.matches('[[:cntrl:]]') && !n.startsWith('pg_'))",
-    "must be names of roles as Postgres stores them, not quoted and not beginning with pg_",
-);
-/// Id of a Cloudflare account.
-pub(crate) const CLOUDFLARE_ACCOUNT: CelRule = (
-    "self.matches('^[0-9a-f]{32}$')",
-    "must be the id of a Cloudflare account: 32 lower case hexadecimal digits",
-);
-/// Name of an R2 bucket.
-pub(crate) const BUCKET: CelRule = (
-    "self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
-    "must be the name of a bucket: lower case letters, digits and -",
-);
-/// Names of R2 buckets in a list.
-pub(crate) const BUCKETS: CelRule = (
-    "self.all(b, b.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'))",
-    "must be names of buckets: lower case letters, digits and -",
-);
 /// Name of a Kubernetes object.
 pub(crate) const OBJECT_NAME: CelRule = (
     r"self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",

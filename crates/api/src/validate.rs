@@ -4,10 +4,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use chrono::{DateTime, TimeDelta};
 
-use super::cloudflare_r2::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
 use super::docker_host::{DockerHostSpec, known_hosts_lines};
-use super::managed_secret::{GenerateSpec, ManagedSecretSpec};
-use super::postgres::{PASSWORD_BYTES, PostgresSpec, TlsMode};
+use super::managed_secret::ManagedSecretSpec;
+use super::source::{self, Named, VALUE};
 use super::window::Window;
 
 /// Maximum size of a value in a standard parameter, in bytes. Larger values would need the advanced tier, which costs
@@ -15,10 +14,6 @@ use super::window::Window;
 const MAX_VALUE: usize = 4096;
 /// Maximum length of a window. A longer window would be pointless.
 const MAX_WINDOW: TimeDelta = TimeDelta::days(366);
-
-/// Maximum sizes of the parts of an R2 key pair: Cloudflare's ids have 32 characters, a SHA-256 in hexadecimal has 64.
-const ACCESS_KEY_ID_SIZE: usize = 32;
-const SECRET_ACCESS_KEY_SIZE: usize = 64;
 
 /// Maximum timeout of a script. A longer timeout is probably a wrong unit.
 const MAX_TIMEOUT: TimeDelta = TimeDelta::days(1);
@@ -45,40 +40,14 @@ pub fn managed_secret(spec: &ManagedSecretSpec) -> Vec<Problem> {
     if spec.rotation.period.as_ref().is_some_and(|period| period.to_delta().is_none()) {
         problems.push(problem("spec.rotation.period", "is not a duration such as 90d"));
     }
-    let generated = longest(&spec.generate);
-    let postgres = spec.generate.postgres.as_ref();
-    if let Some(postgres) = postgres {
-        problems.extend(postgres_source(spec, postgres));
-    }
+    let source = spec.generate.source();
+    problems.extend(source.iter().flat_map(|source| source.spec.problems(&spec.ssm.parameters)));
     for (i, parameter) in spec.ssm.parameters.iter().enumerate() {
-        let template = parameter.value.as_deref().unwrap_or("{value}");
-        if postgres.is_none() && template.contains("{username}") {
-            let message = "{username} is known with generate.postgres only";
-            problems.push(problem(&format!("spec.ssm.parameters[{i}].value"), message));
-        }
-        let problem_of_r2 = match &spec.generate.cloudflare_r2 {
-            Some(_) => r2_template(template),
-            None => [ACCESS_KEY_ID, SECRET_ACCESS_KEY]
-                .into_iter()
-                .find(|field| template.contains(field))
-                .map(|field| format!("{field} is known with generate.cloudflareR2 only")),
-        };
-        if let Some(message) = problem_of_r2 {
+        let template = parameter.value.as_deref().unwrap_or(VALUE);
+        if let Some(message) = source.as_ref().and_then(|source| problem_of_template(source, template)) {
             problems.push(problem(&format!("spec.ssm.parameters[{i}].value"), &message));
         }
-        // Every byte of a name may be percent-encoded.
-        let longest_name = postgres.map_or(0, |p| 3 * p.roles().iter().map(|r| r.len()).max().unwrap_or(0));
-        let fields = [
-            ("{value}", generated),
-            ("{password}", generated),
-            ("{username}", longest_name),
-            (ACCESS_KEY_ID, ACCESS_KEY_ID_SIZE),
-            (SECRET_ACCESS_KEY, SECRET_ACCESS_KEY_SIZE),
-        ];
-        let length = fields.iter().fold(template.len(), |length, (place, size)| {
-            let places = template.matches(place).count();
-            length - places * place.len() + places * size
-        });
+        let length = source.as_ref().map_or(0, |source| longest_text(source, template));
         if length > MAX_VALUE {
             let message = format!(
                 "the published text would have {length} bytes, and a parameter holds at most {MAX_VALUE}: generate \
@@ -90,57 +59,24 @@ pub fn managed_secret(spec: &ManagedSecretSpec) -> Vec<Problem> {
     problems
 }
 
-/// Returns the problem of a template for an R2 key pair, which must also be readable back out of the published text.
-fn r2_template(template: &str) -> Option<String> {
-    let other = ["{value}", "{password}", "{username}"].into_iter().find(|field| template.contains(field));
-    if let Some(field) = other {
-        return Some(format!(
-            "{field} is not known with generate.cloudflareR2: use {ACCESS_KEY_ID} or {SECRET_ACCESS_KEY}"
-        ));
+/// Returns the problem of a template: a placeholder that only other sources know, or what the source itself objects to.
+fn problem_of_template(source: &Named<'_>, template: &str) -> Option<String> {
+    let known = source.placeholders;
+    let other = source::placeholders().find(|other| template.contains(other) && !known.contains(other));
+    match other {
+        Some(other) => {
+            Some(format!("{other} is not known with generate.{}: use {}", source.name, known.join(" or ")))
+        }
+        None => source.spec.problem_of_template(template),
     }
-    // Both parts are letters and digits, so the characters beside them must show where they begin and end.
-    let bare = template.replace(ACCESS_KEY_ID, "{}").replace(SECRET_ACCESS_KEY, "{}");
-    let places = bare
-        .match_indices("{}")
-        .map(|(at, place)| (bare[..at].chars().next_back(), bare[at + place.len()..].chars().next()));
-    let closed = |beside: Option<char>| beside.is_none_or(|c| !c.is_ascii_alphanumeric());
-    let mut places = places.peekable();
-    if places.peek().is_none() {
-        return Some(format!("must contain {ACCESS_KEY_ID} or {SECRET_ACCESS_KEY}"));
-    }
-    let ambiguous = places.any(|(before, after)| !closed(before) || !closed(after)) || bare.contains("{}{}");
-    ambiguous.then(|| {
-        format!("a letter or digit directly beside {ACCESS_KEY_ID} or {SECRET_ACCESS_KEY} would blur where it begins or ends")
-    })
 }
 
-/// Returns the problems of the parameters and TLS settings of a Postgres source.
-fn postgres_source(spec: &ManagedSecretSpec, postgres: &PostgresSpec) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let templates = || spec.ssm.parameters.iter().map(|p| p.value.as_deref().unwrap_or("{value}"));
-    if !templates().any(|text| text.contains("{value}") || text.contains("{password}")) {
-        let message = "no parameter holds the password: use {password} in one of them";
-        problems.push(problem("spec.ssm.parameters", message));
-    }
-    if postgres.alternating_roles.is_some() && !templates().any(|text| text.contains("{username}")) {
-        let message = "alternatingRoles change the user name with every rotation, so a parameter must hold {username}: \
-                       one text such as postgresql://{username}:{password}@db/app, or a parameter of its own";
-        problems.push(problem("spec.ssm.parameters", message));
-    }
-    if postgres.host.is_some() && postgres.tls_mode() == TlsMode::Disable {
-        let message = "a server that the controller reaches directly is spoken to over TLS only: remove the field, and \
-                       name the server's certificate authority in tls.ca";
-        problems.push(problem("spec.generate.postgres.tls.mode", message));
-    }
-    if postgres.via.is_some()
-        && postgres.tls_mode() == TlsMode::VerifyFull
-        && postgres.tls.as_ref().is_none_or(|tls| tls.server_name.is_none())
-    {
-        let message =
-            "is needed for TLS through a docker host: the name that the server's certificate is for";
-        problems.push(problem("spec.generate.postgres.tls.serverName", message));
-    }
-    problems
+/// Returns the maximum size of the text to publish, in bytes.
+fn longest_text(source: &Named<'_>, template: &str) -> usize {
+    source.placeholders.iter().fold(template.len(), |length, placeholder| {
+        let places = template.matches(placeholder).count();
+        length - places * placeholder.len() + places * source.spec.longest(placeholder)
+    })
 }
 
 /// Returns the problems of a DockerHost that the API server accepted; empty if there are none.
@@ -160,7 +96,7 @@ pub fn docker_host(spec: &DockerHostSpec) -> Vec<Problem> {
     problems
 }
 
-fn problem(field: &str, message: &str) -> Problem {
+pub(crate) fn problem(field: &str, message: &str) -> Problem {
     Problem { field: field.to_owned(), message: message.to_owned() }
 }
 
@@ -191,25 +127,6 @@ fn windows(field: &str, windows: &[Window], problems: &mut Vec<Problem>) {
             let name = window.time_zone.as_deref().unwrap_or_default();
             wrong("timeZone", &format!("{name:?} is not an IANA time zone such as Europe/Berlin"));
         }
-    }
-}
-
-/// Returns the maximum size of a value from this source, in bytes.
-fn longest(generate: &GenerateSpec) -> usize {
-    let size = |n: i32| usize::try_from(n).unwrap_or(0);
-    if let Some(hex) = &generate.hex {
-        2 * size(hex.bytes)
-    } else if let Some(base64) = &generate.base64 {
-        4 * size(base64.bytes).div_ceil(3)
-    } else if let Some(password) = &generate.password {
-        size(password.length)
-    } else if let Some(fernet) = &generate.fernet {
-        // A key has 44 characters; each previous key follows after a comma.
-        44 + 45 * size(fernet.keep_previous.unwrap_or(0))
-    } else if let Some(postgres) = &generate.postgres {
-        2 * size(postgres.password_bytes.unwrap_or(PASSWORD_BYTES))
-    } else {
-        0
     }
 }
 

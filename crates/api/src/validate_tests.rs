@@ -153,7 +153,7 @@ fn a_login_must_be_published_with_what_changes() {
         "rotation": {"period": "90d"},
     });
     let said = text(&managed_secret(&serde_json::from_value(hex).unwrap()));
-    assert!(said.contains("{username} is known with generate.postgres only"), "{said}");
+    assert!(said.contains("{username} is not known with generate.hex: use {value} or {password}"), "{said}");
 }
 
 #[test]
@@ -198,5 +198,5 @@ fn a_key_pair_is_published_so_that_it_can_be_read_back() {
     }
     assert!(problems(r2(), "{value}").contains("{value} is not known with generate.cloudflareR2"));
     let hex = json!({"hex": {"bytes": 32}});
-    assert!(problems(hex, "{value}{accessKeyId}").contains("is known with generate.cloudflareR2 only"));
+    assert!(problems(hex, "{value}{accessKeyId}").contains("{accessKeyId} is not known with generate.hex"));
 }

@@ -5,7 +5,6 @@
 pub mod deploy;
 pub mod deploy_jobs;
 pub mod docker_host;
-pub mod generator;
 pub mod incident;
 pub mod links;
 pub mod managed_secret;
@@ -15,4 +14,5 @@ pub mod parameter_store;
 pub mod ports;
 pub mod secret_incident;
 pub mod settings;
+pub mod source;
 pub mod target;

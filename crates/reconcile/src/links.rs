@@ -116,8 +116,7 @@ pub fn of_incident(
 
 /// True when the secret's server is reached through this host.
 fn goes_through(secret: &ManagedSecret, host: &str) -> bool {
-    let via = secret.spec.generate.postgres.as_ref().and_then(|postgres| postgres.via.as_ref());
-    via.is_some_and(|via| via.docker_host == host)
+    secret.spec.generate.docker_host() == Some(host)
 }
 
 /// Returns the hosts that are reconciled when the secret changes.

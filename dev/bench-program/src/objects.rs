@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use keyturn_api::managed_secret::{
-    BytesSpec, DeletionPolicy, GenerateSpec, IfMissing, ParameterSpec, RotationSpec, SsmSpec,
-};
+use keyturn_api::managed_secret::{DeletionPolicy, IfMissing, ParameterSpec, RotationSpec, SsmSpec};
 use keyturn_api::rotation_grant::{GrantMode, ParameterGrant};
+use keyturn_api::source::GenerateSpec;
+use keyturn_api::source::random::HexSpec;
 use keyturn_api::{
     ManagedSecret, ManagedSecretSpec, ROTATE_REQUESTED_AT, RotationGrant, RotationGrantSpec, duration,
 };
@@ -201,7 +201,7 @@ fn spec(number: usize, if_missing: IfMissing) -> ManagedSecretSpec {
             kms_key_id: None,
             if_missing: Some(if_missing),
         },
-        generate: GenerateSpec { hex: Some(BytesSpec { bytes: 32 }), ..GenerateSpec::default() },
+        generate: GenerateSpec { hex: Some(HexSpec { bytes: 32 }), ..GenerateSpec::default() },
         rotation: RotationSpec {
             period: Some(duration::Duration(format!("{PERIOD_DAYS}d"))),
             ..RotationSpec::default()

@@ -8,7 +8,10 @@ use keyturn_api::ManagedSecret;
 use keyturn_api::conditions::{self, STALLED};
 use keyturn_api::managed_secret::{HostRef, IfMissing, Origin, RotationStatus};
 use keyturn_api::time::from_kubernetes;
+use keyturn_rotation::protocol::Strategy;
 use kube::ResourceExt;
+
+use crate::source;
 
 /// One published parameter that one host has to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,7 +186,7 @@ fn is_unpublished(step: &str) -> bool {
 }
 
 fn is_in_place(secret: &ManagedSecret) -> bool {
-    secret.spec.generate.postgres.as_ref().is_some_and(|postgres| postgres.single_role.is_some())
+    source::strategy(&secret.spec.generate) == Some(Strategy::InPlace)
 }
 
 fn arriving_since(secret: &ManagedSecret) -> Option<DateTime<Utc>> {

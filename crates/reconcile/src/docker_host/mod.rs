@@ -30,10 +30,10 @@ use crate::deploy::plan::{self, Decision, Input, Run, WindowGate};
 use crate::deploy::task::TaskParameter;
 use crate::deploy::wish::{self, Wish};
 use crate::deploy::{audits, job};
-use crate::generator::{Random, RandomError};
 use crate::incident::logs;
 use crate::notification;
 use crate::parameter_store::{ParameterStore, StoreError};
+use crate::source::{Random, RandomError};
 
 /// Requeue interval while a run is under way. A pod that waits for an image or a Secret triggers no watch event, so the
 /// host is checked often.
@@ -340,7 +340,7 @@ impl DockerHosts {
             [Some(key), jump_key].into_iter().flatten().map(|key| key.name.as_str()).collect();
         for name in names {
             let labels = self.ports.objects.secret_labels(&namespace, name).await?;
-            if let Err(refusal) = consent::check(&namespace, name, labels.as_ref(), Purpose::Ssh) {
+            if let Err(refusal) = consent::check(&namespace, name, labels.as_ref(), Purpose::SSH) {
                 return Ok(Some(StartFailure::stalled(refusal.reason(), refusal.to_string())));
             }
         }

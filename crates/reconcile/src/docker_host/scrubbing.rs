@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use super::{DockerHosts, TaskError};
 use crate::deploy::collection::Collection;
 use crate::deploy::wish::Wish;
-use crate::generator;
+use crate::source;
 
 /// Maximum number of values that log lines are searched for: with the fingerprints of more, the task's Secret would be too
 /// large.
@@ -102,11 +102,6 @@ impl DockerHosts {
 pub(super) fn within(secrets: &[ManagedSecret], wish: &Wish, published: &SecretValue) -> Option<SecretValue> {
     let secret = secrets.iter().find(|secret| secret.name_any() == wish.secret)?;
     let parameter = secret.spec.ssm.parameters.iter().find(|parameter| parameter.path == wish.path)?;
-    let template = parameter.value.as_deref()?;
-    if let Some(postgres) = &secret.spec.generate.postgres {
-        let login = generator::login(&postgres.roles(), &[(parameter, published)]);
-        return login.map(|(_, password)| password);
-    }
-    let pair = || generator::pair(&[(parameter, published)]).map(|login| login.password);
-    generator::extract(Some(template), published).or_else(pair)
+    parameter.value.as_ref()?;
+    source::of(&secret.spec.generate).ok()?.extract(parameter, published)
 }

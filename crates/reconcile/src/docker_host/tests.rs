@@ -318,7 +318,7 @@ impl Shared {
             regions: Arc::new(self.clone()),
             targets: Arc::new(self.clone()),
             leadership: Arc::new(self.clone()),
-            random: Mutex::new(Box::new(crate::generator::OperatingSystem)),
+            random: Mutex::new(Box::new(crate::source::OperatingSystem)),
         };
         let settings = Settings { attempts: 3, ..Settings::new("test", "us-east-1") };
         DockerHosts::new(ports, settings).reconcile("prod", "web").await.unwrap()

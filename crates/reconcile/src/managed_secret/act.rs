@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use keyturn_api::ManagedSecret;
 use keyturn_api::managed_secret::ParameterSpec;
-use keyturn_api::postgres::BootstrapMode;
 use keyturn_rotation::observed::{
     Acceptance, Author, Credential, Observed, Parameter, Record, RotationId, Seen, Stamp, TargetProblem,
     Trigger, Version,
@@ -18,11 +17,11 @@ use super::Ports;
 use super::observe::Place;
 use super::pairs::{self, InUse};
 use super::target;
-use crate::generator::{self, Fields, GenerateError};
 use crate::objects::ObjectError;
 use crate::parameter_store::records::{self, RecordError};
 use crate::parameter_store::{Created, NewVersion, ParameterStore, StoreError};
-use crate::target::{Claim, Login, Target, TargetError};
+use crate::source::{self, GenerateError, Turn};
+use crate::target::{Claim, Issues, Kind, Login, SetUpMode, Target, TargetError};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ActError {
@@ -132,7 +131,7 @@ impl Actor<'_> {
                 // asked again.
                 let came_back =
                     observed.records.get(id).is_some_and(|record| has_come_back(observed, record));
-                if came_back || self.object.spec.generate.cloudflare_r2.is_some() {
+                if came_back || source::issued(&self.object.spec.generate).is_some() {
                     observed.target = None;
                 }
                 observed.records.remove(id);
@@ -181,21 +180,23 @@ impl Actor<'_> {
             hosts: hosts.clone(),
             kept: BTreeSet::new(),
         };
-        if self.object.spec.generate.cloudflare_r2.is_none() {
+        let Some(issued) = source::issued(&self.object.spec.generate) else {
             let drawn = self.draw(observed, *keep_previous).await?;
             return self.create_record(record(drawn), observed).await;
-        }
-        let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
+        };
+        let Some((target, issuer)) = self.target.and_then(|target| Some((target, issuer_of(target)?))) else {
+            return Ok(Done::LookAgain(None));
+        };
         let all = *trigger == Trigger::Incident;
         let in_use = pairs::in_use(self.object, self.store, target, observed, all).await?;
         // Finds a record that is too large before anything is issued.
-        records::encode(&record(self.rendered(placeholder(), &in_use)))?;
+        records::encode(&record(self.rendered(issued.longest_login(), &in_use)?))?;
         // The evidence about the target's logins is outdated from here on, even where issuing fails.
         if let Some(seen) = &mut observed.target {
             seen.issued = None;
         }
-        let issued = target.issue(*id).await?;
-        self.create_record(record(self.rendered(issued, &in_use)), observed).await
+        let issued = issuer.issue(*id).await?;
+        self.create_record(record(self.rendered(issued, &in_use)?), observed).await
     }
 
     /// Performs [`Act::RecordRollBack`].
@@ -241,11 +242,12 @@ impl Actor<'_> {
         let (Some(target), Some(record)) = (self.target, observed.records.get(&id)) else {
             return Ok(Done::LookAgain(None));
         };
+        let Kind::Installs(installer) = target.kind() else { return Ok(Done::LookAgain(None)) };
         let Some(login) = record.credential.as_ref().map(target::login_of) else {
             return Ok(Done::LookAgain(None));
         };
         let own = target::own_logins(self.object, self.store, observed, &login.username).await?;
-        target.install(id, &login, &own).await?;
+        installer.install(id, &login, &own).await?;
         let answer = target::acceptance(target, &login).await;
         if let Acceptance::Refused(problem) = answer {
             return Err(ActError::NotAccepted(problem));
@@ -267,12 +269,14 @@ impl Actor<'_> {
         opened_before: Option<DateTime<Utc>>,
         observed: &Observed,
     ) -> Result<Done, ActError> {
-        let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
+        let Some(sessions) = self.target.and_then(target::sessions_of) else {
+            return Ok(Done::LookAgain(None));
+        };
         let newest = observed.records.values().next_back().and_then(|record| record.credential.as_ref());
         let own = newest.filter(|own| own.username == username && target::changes_itself(self.object));
         match (own, opened_before) {
-            (Some(own), Some(before)) => target.end_own_sessions(&target::login_of(own), before).await?,
-            _ => target.end_sessions(username, opened_before).await?,
+            (Some(own), Some(before)) => sessions.end_own(&target::login_of(own), before).await?,
+            _ => sessions.end(username, opened_before).await?,
         }
         Ok(Done::LookAgain(None))
     }
@@ -335,8 +339,9 @@ impl Actor<'_> {
         keep_previous: bool,
     ) -> Result<(BTreeMap<String, SecretValue>, Option<Credential>), ActError> {
         let spec = &self.object.spec;
+        let source = source::of(&spec.generate)?;
         let previous = match spec.ssm.parameters.first() {
-            Some(first) if keep_previous && generator::needs_previous(&spec.generate) => {
+            Some(first) if keep_previous && source.keeps() > 0 => {
                 // Read the version that the decision was made on. A value that somebody has written since must not be kept
                 // in the ring.
                 let seen = observed.parameters.iter().find(|p| p.path == first.path);
@@ -345,36 +350,26 @@ impl Actor<'_> {
                     Some(version) => self.store.read(&first.path, Some(version)).await?,
                     None => None,
                 };
-                published.and_then(|published| generator::extract(first.value.as_deref(), &published))
+                published.and_then(|published| source.extract(first, &published))
             }
             _ => None,
         };
         let value = {
             let mut random = self.ports.random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            generator::generate(&spec.generate, previous.as_ref(), random.as_mut())?
+            source.draw(previous.as_ref(), random.as_mut())?
         };
-        let (username, replaces) = match &spec.generate.postgres {
-            Some(postgres) => {
+        let turn = match source::installed(&spec.generate) {
+            Some(source) => {
                 let published = target::published_login(self.object, self.store, observed, None).await?;
                 let published = published.map(|login| login.username);
-                let unpublished = observed.parameters.iter().all(|p| p.versions.is_empty());
-                if published.is_none() && !unpublished && postgres.alternating_roles.is_some() {
-                    return Err(ActError::NotAccepted(target::unreadable(self.object)));
-                }
-                let in_use =
-                    target::username_in_use(postgres, published, observed).map_err(ActError::NotAccepted)?;
-                (target::next_username(postgres, in_use.as_deref()), in_use)
+                Some(source.turn(published, observed).map_err(ActError::NotAccepted)?)
             }
-            None => (None, None),
+            None => None,
         };
-        let fields = Fields { value: &value, username: username.as_deref() };
-        let values = spec
-            .ssm
-            .parameters
-            .iter()
-            .map(|p| (p.path.clone(), generator::render(p.value.as_deref(), &fields)))
-            .collect();
-        let credential = username.map(|username| Credential {
+        let username = turn.as_ref().map(|turn| turn.username.as_str());
+        let text = |parameter: &ParameterSpec| source.render(parameter.value.as_deref(), &value, username);
+        let values = spec.ssm.parameters.iter().map(|p| (p.path.clone(), text(p))).collect();
+        let credential = turn.map(|Turn { username, replaces }| Credential {
             username,
             password: value.duplicate(),
             replaces,
@@ -383,18 +378,24 @@ impl Actor<'_> {
         Ok((values, credential))
     }
 
-    /// Renders a key pair into the texts of every parameter.
-    fn rendered(&self, login: Login, in_use: &InUse) -> (BTreeMap<String, SecretValue>, Option<Credential>) {
-        let text = |p: &ParameterSpec| generator::render_pair(p.value.as_deref().unwrap_or_default(), &login);
-        let parameters = &self.object.spec.ssm.parameters;
-        let values = parameters.iter().map(|p| (p.path.clone(), text(p))).collect();
+    /// Renders an issued login into the texts of every parameter.
+    fn rendered(
+        &self,
+        login: Login,
+        in_use: &InUse,
+    ) -> Result<(BTreeMap<String, SecretValue>, Option<Credential>), ActError> {
+        let spec = &self.object.spec;
+        let source = source::of(&spec.generate)?;
+        let text =
+            |p: &ParameterSpec| source.render(p.value.as_deref(), &login.password, Some(&login.username));
+        let values = spec.ssm.parameters.iter().map(|p| (p.path.clone(), text(p))).collect();
         let credential = Credential {
             username: login.username,
             password: login.password,
             replaces: in_use.replaces.clone(),
             accepted: in_use.accepted.clone(),
         };
-        (values, Some(credential))
+        Ok((values, Some(credential)))
     }
 
     async fn previous_values(
@@ -516,14 +517,19 @@ impl Actor<'_> {
 
 /// Performs the acts that change the target alone. For most of them only another read shows the result.
 async fn change_target(target: &dyn Target, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
-    match act {
-        Act::SetUp => drop(target.set_up(BootstrapMode::Apply).await?),
-        Act::Retire { id, username } => {
-            let claim = if observed.has_accepted(username) { Claim::Accepted } else { Claim::Name };
-            target.retire(*id, username, claim).await?;
+    match (act, target.kind()) {
+        (Act::SetUp, Kind::Installs(installer)) => {
+            if let Some(part) = installer.sets_up() {
+                part.set_up(SetUpMode::Apply).await?;
+            }
         }
-        Act::SweepOrphan { id, username } => {
-            target.retire(*id, username, Claim::Name).await?;
+        (Act::Retire { id, username }, Kind::Installs(installer)) => installer.retire(*id, username).await?,
+        (Act::Retire { id, username }, Kind::Issues(issuer)) => {
+            let claim = if observed.has_accepted(username) { Claim::Accepted } else { Claim::Name };
+            issuer.retire(*id, username, claim).await?;
+        }
+        (Act::SweepOrphan { id, username }, Kind::Issues(issuer)) => {
+            issuer.retire(*id, username, Claim::Name).await?;
             if let Some(issued) = observed.target.as_mut().and_then(|target| target.issued.as_mut()) {
                 issued.retain(|login| login.username != *username);
             }
@@ -534,14 +540,16 @@ async fn change_target(target: &dyn Target, act: &Act, observed: &mut Observed) 
     Ok(Done::LookAgain(None))
 }
 
+fn issuer_of(target: &dyn Target) -> Option<&dyn Issues> {
+    match target.kind() {
+        Kind::Installs(_) => None,
+        Kind::Issues(issuer) => Some(issuer),
+    }
+}
+
 /// Returns by path the time at which SSM accepted the latest version.
 fn taken_at(observed: &Observed) -> BTreeMap<String, DateTime<Utc>> {
     let latest =
         observed.parameters.iter().filter_map(|p| Some((p.path.clone(), p.latest()?.version.modified)));
     latest.collect()
-}
-
-/// A key pair at least as long as any real one.
-fn placeholder() -> Login {
-    Login { username: "0".repeat(64), password: SecretValue::new("0".repeat(64)) }
 }

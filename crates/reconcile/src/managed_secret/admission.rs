@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use keyturn_api::grants::{self, Grants, Verdict};
 use keyturn_api::{DockerHost, ManagedSecret, validate};
 
-use super::claims::{self, Claim};
+use super::claims;
 use super::progress::Blocked;
 use crate::settings::Settings;
+use crate::source::{self, Account};
 
 /// Permission of an admitted object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub(super) struct Scene<'a> {
     /// Other objects that claim something that this object claims.
     pub rivals: &'a [ManagedSecret],
     pub grants: &'a Grants,
-    /// The DockerHost through which its Postgres server is reached, where there is one.
+    /// The DockerHost through which its server is reached, where there is one.
     pub on_the_way: Option<&'a DockerHost>,
 }
 
@@ -53,9 +54,9 @@ pub(super) fn admit(
         );
         return Err(permanent("Conflict", message));
     }
-    if let Some((role, other)) = role_in_use(object, rivals) {
+    if let Some((what, name, other)) = account_in_use(object, rivals) {
         let message = format!(
-            "the Postgres role {role} is already in the hands of the older ManagedSecret {other}: a role has one password, so \
+            "{what} {name} is already in the hands of the older ManagedSecret {other}: a role has one password, so \
              publish it in several parameters of one object instead, and make a pair from a role that no other object rotates"
         );
         return Err(permanent("RoleInUse", message));
@@ -73,16 +74,19 @@ pub(super) fn admit(
     }
 }
 
-/// Returns the first role of the object that an older object of the installation changes or retires on the same
-/// server, with that object's namespace and name.
-fn role_in_use(object: &ManagedSecret, rivals: &[ManagedSecret]) -> Option<(String, String)> {
+/// Returns the first account of the object that an older object of the installation changes or retires on the same
+/// server: what it is, its name, and that object's namespace and name.
+fn account_in_use(
+    object: &ManagedSecret,
+    rivals: &[ManagedSecret],
+) -> Option<(&'static str, String, String)> {
+    let what = source::installed(&object.spec.generate)?.account_in_words();
+    let own = claims::accounts(object);
     let older = rivals.iter().filter(|o| o.metadata.uid != object.metadata.uid && age(o) < age(object));
     older.into_iter().find_map(|other| {
-        let theirs: BTreeSet<Claim> = claims::roles(other).collect();
-        match claims::roles(object).find(|role| theirs.contains(role))? {
-            Claim::Role { name, .. } => Some((name, full_name(other))),
-            Claim::Parameter { .. } => None,
-        }
+        let theirs: BTreeSet<Account> = claims::accounts(other).into_iter().collect();
+        let shared = own.iter().find(|account| theirs.contains(account))?;
+        Some((what, shared.name.clone(), full_name(other)))
     })
 }
 
@@ -145,6 +149,10 @@ mod tests {
             },
         }))
         .unwrap()
+    }
+
+    fn role_in_use(object: &ManagedSecret, rivals: &[ManagedSecret]) -> Option<(String, String)> {
+        account_in_use(object, rivals).map(|(_, name, other)| (name, other))
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Claims: what a ManagedSecret changes and no other may change, namely its parameters and the roles of its server. An
+//! Claims: what a ManagedSecret changes and no other may change, namely its parameters and the accounts of its server. An
 //! index by claim finds the rivals of an object without a search through all objects.
 
 use keyturn_api::ManagedSecret;
-use keyturn_api::postgres::PostgresSpec;
+
+use crate::source::{self, Account};
 
 /// One thing that only one ManagedSecret may change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,42 +15,20 @@ pub enum Claim {
         /// Path of the parameter.
         path: String,
     },
-    /// A role of a server. The claim counts across all namespaces.
-    Role {
-        /// The server that has the role.
-        server: Server,
-        /// Name of the role.
-        name: String,
-    },
-}
-
-/// A Postgres server, identified by the way to reach it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Server {
-    host: Option<String>,
-    /// Namespace and name of the DockerHost: the same name in another namespace is another host.
-    docker_host: Option<(String, String)>,
-    port: u16,
+    /// An account of a server. The claim counts across all namespaces.
+    Account(Account),
 }
 
 /// Lists everything that the object claims.
 pub fn of(object: &ManagedSecret) -> impl Iterator<Item = Claim> {
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     let parameter = |path: &str| Claim::Parameter { namespace: namespace.to_owned(), path: path.to_owned() };
-    object.spec.ssm.parameters.iter().map(move |p| parameter(&p.path)).chain(roles(object))
+    let parameters = object.spec.ssm.parameters.iter().map(move |p| parameter(&p.path));
+    parameters.chain(accounts(object).into_iter().map(Claim::Account))
 }
 
-/// Lists the roles that the object changes, and the role that it retires after a pair was made from it.
-pub fn roles(object: &ManagedSecret) -> impl Iterator<Item = Claim> {
+/// Lists the accounts that the object changes or retires.
+pub(super) fn accounts(object: &ManagedSecret) -> Vec<Account> {
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    object.spec.generate.postgres.iter().flat_map(move |postgres| {
-        let server = server(postgres, namespace);
-        let names = postgres.roles().into_iter().chain(postgres.bootstrap_from());
-        names.map(move |name| Claim::Role { server: server.clone(), name: name.to_owned() })
-    })
-}
-
-fn server(postgres: &PostgresSpec, namespace: &str) -> Server {
-    let docker_host = postgres.via.as_ref().map(|via| (namespace.to_owned(), via.docker_host.clone()));
-    Server { host: postgres.host.clone(), docker_host, port: postgres.port() }
+    source::installed(&object.spec.generate).map(|source| source.accounts(namespace)).unwrap_or_default()
 }

@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::managed_secret::{DeletionPolicy, IfMissing, RetireRequirement};
-use keyturn_api::postgres::{Bootstrap, BootstrapMode};
 use keyturn_api::time::from_kubernetes;
 use keyturn_api::window::Window;
 use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, SecretIncident};
-use keyturn_rotation::protocol::{Desired, Incident, Request, Retirement, Strategy, Timing};
+use keyturn_rotation::protocol::{Desired, Incident, Request, Retirement, Timing};
 use keyturn_rotation::request;
 
-use crate::generator;
 use crate::incident::scope;
 use crate::settings::Settings;
+use crate::source;
 
 /// Maximum number of bytes of a request.
 const LONGEST_REQUEST: usize = 256;
@@ -47,9 +46,9 @@ pub(super) fn desired<'a>(
         if_missing: if_missing(object),
         on_failure: rotation.on_failure.unwrap_or_default(),
         on_drift: rotation.on_drift.unwrap_or_default(),
-        roles: spec.generate.postgres.as_ref().map(|postgres| postgres.roles()).unwrap_or_default(),
+        roles: source::installed(&spec.generate).map(|source| source.usernames()).unwrap_or_default(),
         kms_key: spec.ssm.kms_key_id.as_deref(),
-        rings: generator::needs_previous(&spec.generate),
+        rings: source::keeps_previous(&spec.generate),
         samples: BTreeMap::new(),
         promotion_refused: false,
         hosts: spec.hosts.iter().map(|h| h.name.clone()).collect(),
@@ -69,8 +68,10 @@ pub(super) fn desired<'a>(
             .as_ref()
             .and_then(|s| s.preflight.as_ref())
             .map(|p| from_kubernetes(&p.requested_at)),
-        strategy: strategy(object),
-        may_set_up: bootstrap(object).is_some_and(|bootstrap| bootstrap.mode == BootstrapMode::Apply),
+        strategy: source::strategy(&spec.generate),
+        may_set_up: source::installed(&spec.generate)
+            .and_then(|source| source.bootstrap())
+            .is_some_and(|bootstrap| bootstrap.applies),
         retirement: retirement(object, settings),
         incidents,
     }
@@ -94,21 +95,9 @@ pub(super) fn if_missing(object: &ManagedSecret) -> IfMissing {
     object.spec.ssm.if_missing.unwrap_or(if issued { IfMissing::Stall } else { IfMissing::Create })
 }
 
-fn bootstrap(object: &ManagedSecret) -> Option<&Bootstrap> {
-    object.spec.generate.postgres.as_ref()?.alternating_roles.as_ref()?.bootstrap.as_ref()
-}
-
 /// The same as [`Desired::concerns_others`], for callers that have only the object.
 pub(super) fn concerns_others(object: &ManagedSecret) -> bool {
-    strategy(object).is_some() || !object.spec.hosts.is_empty()
-}
-
-pub(super) fn strategy(object: &ManagedSecret) -> Option<Strategy> {
-    if object.spec.generate.cloudflare_r2.is_some() {
-        return Some(Strategy::Issued);
-    }
-    let postgres = object.spec.generate.postgres.as_ref()?;
-    Some(if postgres.alternating_roles.is_some() { Strategy::Alternating } else { Strategy::InPlace })
+    object.spec.generate.has_target() || !object.spec.hosts.is_empty()
 }
 
 fn retirement(object: &ManagedSecret, settings: &Settings) -> Retirement {

@@ -36,8 +36,8 @@ use self::sight::{Basis, Sight};
 use super::objects::{ObjectError, Objects, Source, Subject};
 use super::ports::{Clock, Inventory, Leadership, Regions, Requeue, Targets};
 use super::settings::Settings;
-use crate::generator::Random;
 use crate::notification;
+use crate::source::Random;
 
 /// Requeue interval while waiting for a host, in case the event of its change is missed.
 const HOST_POLL: TimeDelta = TimeDelta::seconds(15);
@@ -222,8 +222,7 @@ impl ManagedSecrets {
     ) -> Result<Result<Leave, Blocked>, ObjectError> {
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
         let rivals = self.ports.objects.rivals(object).await?;
-        let via = object.spec.generate.postgres.as_ref().and_then(|spec| spec.via.as_ref());
-        let on_the_way = match via.map(|via| via.docker_host.as_str()) {
+        let on_the_way = match object.spec.generate.docker_host() {
             Some(name) => match self.host_on_the_way(namespace, name, source).await? {
                 Ok(host) => host,
                 Err(blocked) => return Ok(Err(blocked)),
@@ -261,7 +260,7 @@ impl ManagedSecrets {
         Ok(Err(Blocked {
             reason: "HostUnreadable".to_owned(),
             message: format!(
-                "DockerHost {name} of spec.generate.postgres.via cannot be decoded, so nobody knows through which host its \
+                "DockerHost {name} of spec.generate cannot be decoded, so nobody knows through which host its \
                  server would be reached: correct it; its Events say what is wrong"
             ),
             permanent: true,

@@ -10,6 +10,7 @@ use keyturn_rotation::protocol::{Act, Step};
 
 use super::desired;
 use crate::objects::Notice;
+use crate::source;
 
 pub(super) fn act_text(act: &Act) -> &'static str {
     match act {
@@ -110,12 +111,8 @@ pub(super) fn of_act(
             )]
         }
         Act::Retire { username, .. } => {
-            let what = if object.spec.generate.cloudflare_r2.is_some() {
-                format!("Token {username} is deleted")
-            } else {
-                format!("Role {username} cannot log in any more")
-            };
-            vec![normal("LoginRetired", "Retire", what)]
+            let retired = source::login(&object.spec.generate).map(|source| source.retired(username));
+            retired.map(|what| normal("LoginRetired", "Retire", what)).into_iter().collect()
         }
         Act::EndSessions { username, .. } => {
             vec![normal("SessionsEnded", "Retire", format!("The old sessions of role {username} were ended"))]

@@ -15,11 +15,11 @@ use keyturn_secret_value::SecretValue;
 
 use super::desired;
 use super::progress::{Login, Progress};
-use crate::generator;
 use crate::objects::Hosts;
 use crate::parameter_store::records::{self, RecordError, StagedKind};
 use crate::parameter_store::{FolderEntry, Kept, ParameterStore, StoreError};
 use crate::ports::Glimpse;
+use crate::source;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ObserveError {
@@ -134,7 +134,8 @@ pub(super) async fn published_keys(
     let seen = observed.parameters.iter().find(|p| p.path == spec.path).and_then(Parameter::latest);
     let Some(seen) = seen else { return Ok(None) };
     let published = store.read(&spec.path, Some(seen.version.number)).await?;
-    let ring = published.and_then(|published| generator::extract(spec.value.as_deref(), &published));
+    let source = source::of(&object.spec.generate).ok();
+    let ring = published.zip(source).and_then(|(published, source)| source.extract(spec, &published));
     Ok(Some(ring.map_or(1, |ring| ring.expose().split(',').count())))
 }
 

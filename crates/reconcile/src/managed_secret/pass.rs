@@ -18,9 +18,9 @@ use super::progress::{Blocked, Login, Progress};
 use super::sight::{Basis, OBSERVE, Sight, unseen};
 use super::turn::{Turn, asks_target_at};
 use super::{ManagedSecrets, desired, notices, status};
-use crate::generator;
 use crate::objects::{Hosts, ObjectError, Source, Subject};
 use crate::parameter_store::ParameterStore;
+use crate::source;
 
 /// Maximum number of acts in one pass: more than any rotation has. A pass that reaches it continues in the next one.
 const MAX_ACTS: usize = 24;
@@ -322,7 +322,7 @@ impl Pass<'_> {
         ended.window_seconds = status::window_seconds(self.object, observed, record, self.progress);
         // A rotation whose login the target has withdrawn is started again with another login.
         let withdrawn = superseded
-            && self.object.spec.generate.cloudflare_r2.is_some()
+            && source::issued(&self.object.spec.generate).is_some()
             && self.object.metadata.deletion_timestamp.is_none();
         // A roll back answers the request of the rotation that failed.
         if withdrawn || later.any(|later| later.request == record.request) {
@@ -338,7 +338,7 @@ impl Pass<'_> {
         if begins_a_rotation(act) {
             self.progress.preflight = None;
         }
-        let in_place = desired::strategy(self.object) == Some(Strategy::InPlace);
+        let in_place = source::strategy(&self.object.spec.generate) == Some(Strategy::InPlace);
         let replaced_by = match act {
             Act::Install { id } if in_place => {
                 self.progress.installed_at = Some(self.now);
@@ -438,7 +438,7 @@ impl ManagedSecrets {
 fn samples(object: &ManagedSecret, observed: &Observed) -> BTreeMap<String, String> {
     let is_closely_seen = observed.parameters.iter().any(|parameter| parameter.shape.is_some());
     if is_closely_seen && observed.records.is_empty() {
-        generator::samples(&object.spec)
+        source::samples(&object.spec)
     } else {
         BTreeMap::new()
     }

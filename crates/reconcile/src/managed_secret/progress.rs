@@ -11,6 +11,7 @@ use keyturn_rotation::observed::Observed;
 use keyturn_rotation::protocol::{Lacking, Next, Step, Waiting};
 
 use super::desired;
+use crate::source;
 
 /// Maximum number of sessions that a message names.
 const SHOWN_CLIENTS: usize = 3;
@@ -75,6 +76,8 @@ pub(super) struct Progress {
     pub untold: Vec<LastRotation>,
     /// Rotations that ended in this pass, oldest first.
     pub ended: Vec<LastRotation>,
+    /// Place where a person deletes a login that keyturn must not delete, for a source whose logins are issued.
+    pub by_hand: Option<&'static str>,
     /// Time of the latest report of an incident that concerns the secret.
     pub reported_at: Option<DateTime<Utc>>,
     /// True while that incident is not contained.
@@ -114,7 +117,7 @@ impl Progress {
             };
         }
         match &self.next {
-            Some(Next::Wait { why, until, .. }) => waiting_text(why, *until),
+            Some(Next::Wait { why, until, .. }) => waiting_text(why, *until, self.by_hand),
             Some(Next::Act { step, .. }) => format!("Next step: {}", step.name()),
             Some(Next::Rest { .. } | Next::Stall(_)) | None => String::new(),
         }
@@ -132,23 +135,24 @@ impl Progress {
                 ..
             }) => Some((reason.clone(), format!("DockerHost {host}: {message}"))),
             Some(Next::Wait { step: Step::Promote, why: why @ Waiting::Drift { .. }, until }) => {
-                Some(("ForeignWrite".to_owned(), waiting_text(why, *until)))
+                Some(("ForeignWrite".to_owned(), waiting_text(why, *until, self.by_hand)))
             }
             Some(Next::Wait { why: why @ Waiting::OutOfReach { .. }, until, .. }) => {
-                Some(("OldTokenOutOfReach".to_owned(), waiting_text(why, *until)))
+                Some(("OldTokenOutOfReach".to_owned(), waiting_text(why, *until, self.by_hand)))
             }
             Some(Next::Wait { why: why @ Waiting::SessionsUnseen { .. }, until, .. }) => {
-                Some(("SessionsUnseen".to_owned(), waiting_text(why, *until)))
+                Some(("SessionsUnseen".to_owned(), waiting_text(why, *until, self.by_hand)))
             }
             Some(Next::Wait { why: why @ Waiting::Unproven { .. }, until, .. }) => {
-                Some(("NotProven".to_owned(), waiting_text(why, *until)))
+                Some(("NotProven".to_owned(), waiting_text(why, *until, self.by_hand)))
             }
             _ => None,
         }
     }
 }
 
-fn waiting_text(why: &Waiting, until: Option<DateTime<Utc>>) -> String {
+fn waiting_text(why: &Waiting, until: Option<DateTime<Utc>>, by_hand: Option<&str>) -> String {
+    let by_hand = by_hand.map(|place| format!(" ({place})")).unwrap_or_default();
     let until = until.map(|at| format!(" until {}", to_text(at))).unwrap_or_default();
     match why {
         Waiting::Grace => format!("Waiting{until} so that no late request can undo what was done"),
@@ -185,9 +189,9 @@ fn waiting_text(why: &Waiting, until: Option<DateTime<Utc>>) -> String {
             "Waiting for the old key pair to be refused: it may take a minute until its end is known everywhere".into()
         }
         Waiting::OutOfReach { username } => format!(
-            "The old access key id {username} is not keyturn's to delete, and is still there: its token belongs to a user or \
-             to another account, or has a name that keyturn did not give it while R2 refused its pair. Delete the token by \
-             hand (Cloudflare dashboard: My Profile, or Manage Account, API Tokens)"
+            "The old login {username} is not keyturn's to delete, and is still there: it belongs to a user or to another \
+             account, or has a name that keyturn did not give it while its password was refused. Delete it by \
+             hand{by_hand}"
         ),
         Waiting::SessionsUnseen { username, lacking } => sessions_unseen(username, *lacking),
         Waiting::Orphans { count } => format!(
@@ -254,6 +258,7 @@ impl Progress {
                 "True" => Some(Login::told(false, &status.parameters)),
                 _ => (ready.reason == LOGIN_REPLACED).then(|| Login::told(true, &status.parameters)),
             }),
+            by_hand: source::issued(&object.spec.generate).map(|source| source.deleted_by_hand()),
             reported_at,
             urgent: reported_at.is_some() && !contained,
             ..Self::default()

@@ -13,9 +13,9 @@ use super::act::Newer;
 use super::observe::{self, ObserveError, Remembered};
 use super::pass::Pass;
 use super::progress::Blocked;
-use crate::generator;
 use crate::objects::Source;
 use crate::parameter_store::StoreError;
+use crate::source;
 use crate::target::{Target, TargetError};
 
 /// Maximum age of a new object that still waits for the shared listing.
@@ -215,7 +215,7 @@ impl Pass<'_> {
                 unseen: true,
             });
         }
-        if !incidents.is_empty() && generator::needs_previous(&self.object.spec.generate) {
+        if !incidents.is_empty() && source::keeps_previous(&self.object.spec.generate) {
             let keys = observe::published_keys(store.as_ref(), self.object, &observed).await;
             observed.keys = keys.map_err(|error| unseen(&error.into()))?;
         }
@@ -250,7 +250,7 @@ fn asks_for_history(object: &ManagedSecret, incidents: &[Incident]) -> bool {
     let compromise = object.status.as_ref().and_then(|status| status.compromise.as_ref());
     let contained = compromise.filter(|compromise| compromise.contained_at.is_some());
     let generate = &object.spec.generate;
-    (generator::needs_previous(generate) || generate.has_target())
+    (source::keeps_previous(generate) || generate.has_target())
         && reported_at.is_some()
         && contained.map(|contained| from_kubernetes(&contained.reported_at)) != reported_at
 }

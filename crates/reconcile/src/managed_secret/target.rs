@@ -4,19 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use keyturn_api::ManagedSecret;
-use keyturn_api::cloudflare_r2::ACCESS_KEY_ID;
-use keyturn_api::postgres::{BootstrapMode, PostgresSpec};
 use keyturn_api::time::to_text;
 use keyturn_rotation::observed::{
-    Acceptance, Author, Credential, IssuedLogin, Lifetime, Observed, OpenSession, Parameter, Seen,
-    TargetEvidence, TargetProblem,
+    Acceptance, Credential, IssuedLogin, Lifetime, Observed, Parameter, Seen, TargetEvidence, TargetProblem,
 };
 use keyturn_secret_value::SecretValue;
 
 use super::{observe, pairs};
-use crate::generator;
 use crate::parameter_store::{ParameterStore, StoreError};
-use crate::target::{Answer, Issued, Login, Session, Target, TargetError};
+use crate::source;
+use crate::target::{Answer, Issued, Kind, Login, Sessions, SetUp, SetUpMode, Target, TargetError};
 
 /// Maximum number of older versions whose passwords are tried where a role has to change its own password.
 const OLDER_VERSIONS: usize = 5;
@@ -49,11 +46,10 @@ pub(super) async fn look(
             match target.look().await {
                 Ok(roles) => {
                     evidence.fenced = roles.fenced;
-                    evidence.fences =
-                        roles.fences.into_iter().map(|(role, f)| (role, (f.id, f.changed_at))).collect();
+                    evidence.fences = roles.fences;
                     evidence.can_log_in = roles.can_log_in;
                     evidence.superusers = roles.superusers;
-                    evidence.sessions = roles.sessions.into_iter().map(session).collect();
+                    evidence.sessions = roles.sessions;
                     evidence.notes = roles.notes;
                     if let Some(found) = roles.issued {
                         lifetimes = lifetimes_of(&found);
@@ -71,7 +67,7 @@ pub(super) async fn look(
                     // The record may replace a pair other than the one that somebody has published since.
                     let newest = observed.records.values().next_back();
                     let is_published = newest.is_some_and(|record| observed.is_published(record));
-                    if object.spec.generate.cloudflare_r2.is_some() && !is_published {
+                    if source::issued(&object.spec.generate).is_some() && !is_published {
                         let login = published_login(object, store, observed, None).await?;
                         evidence.published = Some(published_acceptance(target, object, login.as_ref()).await);
                     }
@@ -83,7 +79,7 @@ pub(super) async fn look(
                     evidence.notes.extend(evidence.lifetime.and_then(|lifetime| near_end(&lifetime, now)));
                     evidence.published = Some(published_acceptance(target, object, login.as_ref()).await);
                     if login.is_some_and(|login| is_to_be_replaced(object, &login)) {
-                        match target.set_up(BootstrapMode::Plan).await {
+                        match planned(target).await {
                             Ok(plan) => {
                                 evidence.notes.extend(plan.notes);
                                 evidence.set_up = plan.statements;
@@ -109,9 +105,10 @@ async fn look_as_itself(
     if !changes_itself(object) || evidence.recorded != Some(Acceptance::Accepted) {
         return;
     }
-    match target.own_sessions(login).await {
+    let Some(sessions) = sessions_of(target) else { return };
+    match sessions.list_own(login).await {
         Ok(sessions) => {
-            evidence.sessions = sessions.into_iter().map(session).collect();
+            evidence.sessions = sessions;
             evidence.can_log_in.insert(login.username.clone());
         }
         // Only an incident needs the sessions, and it treats sessions that it cannot see as open.
@@ -121,12 +118,27 @@ async fn look_as_itself(
 
 /// True when only the role itself can change its password, since there is no administrator.
 pub(super) fn changes_itself(object: &ManagedSecret) -> bool {
-    let postgres = object.spec.generate.postgres.as_ref();
-    postgres.is_some_and(|spec| spec.admin_secret_ref.is_none() && spec.admin_parameter.is_none())
+    source::installed(&object.spec.generate).is_some_and(|source| source.changes_itself())
 }
 
-fn session(of_target: Session) -> OpenSession {
-    OpenSession { username: of_target.username, client: of_target.client, since: of_target.since }
+/// Returns the part of a target that ends sessions, where its logins open any.
+pub(super) fn sessions_of(target: &dyn Target) -> Option<&dyn Sessions> {
+    match target.kind() {
+        Kind::Installs(installer) => installer.sessions(),
+        Kind::Issues(_) => None,
+    }
+}
+
+/// Lists what it takes to make owner and pair from the role that is in use.
+async fn planned(target: &dyn Target) -> Result<SetUp, TargetError> {
+    let part = match target.kind() {
+        Kind::Installs(installer) => installer.sets_up(),
+        Kind::Issues(_) => None,
+    };
+    match part {
+        Some(part) => part.set_up(SetUpMode::Plan).await,
+        None => Ok(SetUp::default()),
+    }
 }
 
 /// Tries the logins that open records replace, once they are no longer listed as able to log in, and returns the answers.
@@ -138,21 +150,14 @@ async fn end_of_replaced(
     seen: &TargetEvidence,
 ) -> Result<BTreeMap<String, Acceptance>, StoreError> {
     let mut answers = BTreeMap::new();
-    if object.spec.generate.cloudflare_r2.is_none() || seen.unseen.is_some() {
+    if source::issued(&object.spec.generate).is_none() || seen.unseen.is_some() {
         return Ok(answers);
     }
     for record in observed.records.values() {
         let Some(credential) = &record.credential else { continue };
         let replaced = credential.replaces.iter().chain(&credential.accepted);
         let gone: BTreeSet<&String> = replaced.filter(|id| !seen.can_log_in.contains(*id)).collect();
-        let found = if object.spec.generate.cloudflare_r2.is_some() {
-            pairs::of_ids(&gone, object, store, observed, &record.base).await?
-        } else {
-            // The earlier password of a role is the one that was published when its rotation began.
-            let login = published_login(object, store, observed, Some(&record.base)).await?;
-            login.into_iter().filter(|login| gone.contains(&login.username)).collect()
-        };
-        for pair in found {
+        for pair in pairs::of_ids(&gone, object, store, observed, &record.base).await? {
             let answer = acceptance(target, &pair).await;
             answers.insert(pair.username, answer);
         }
@@ -190,15 +195,16 @@ async fn publishes(
     username: &str,
     counts: impl Fn(&Parameter, &Seen) -> bool,
 ) -> Result<bool, StoreError> {
+    let Some(source) = source::issued(&object.spec.generate) else { return Ok(false) };
     for spec in &object.spec.ssm.parameters {
         let Some(parameter) = observed.parameters.iter().find(|p| p.path == spec.path) else { continue };
         let template = spec.value.as_deref().unwrap_or_default();
-        if !template.contains(ACCESS_KEY_ID) {
+        if !source.names_the_login(template) {
             continue;
         }
         for seen in parameter.versions.iter().filter(|seen| counts(parameter, seen)) {
             let value = observe::readable(store, &spec.path, seen.version.number).await?;
-            let found = value.and_then(|value| generator::access_key_id(template, &value));
+            let found = value.and_then(|value| source.username_in(template, &value));
             if found.is_none_or(|found| found == username) {
                 return Ok(true);
             }
@@ -225,8 +231,8 @@ fn near_end(lifetime: &Lifetime, now: DateTime<Utc>) -> Option<String> {
 
 /// True when this is the login of the role that a pair has to be made from.
 fn is_to_be_replaced(object: &ManagedSecret, login: &Login) -> bool {
-    let pair = object.spec.generate.postgres.as_ref().and_then(|p| p.alternating_roles.as_ref());
-    pair.and_then(|pair| pair.bootstrap.as_ref()).is_some_and(|bootstrap| bootstrap.from == login.username)
+    let bootstrap = source::installed(&object.spec.generate).and_then(|source| source.bootstrap());
+    bootstrap.is_some_and(|bootstrap| bootstrap.from == login.username)
 }
 
 /// Tries a login and returns the target's answer.
@@ -271,51 +277,7 @@ pub(super) async fn published_login(
         }
     }
     let pairs: Vec<_> = object.spec.ssm.parameters.iter().zip(&values).collect();
-    if object.spec.generate.cloudflare_r2.is_some() {
-        return Ok(generator::pair(&pairs));
-    }
-    let Some(postgres) = &object.spec.generate.postgres else { return Ok(None) };
-    Ok(generator::login(&usernames(postgres), &pairs)
-        .map(|(username, password)| Login { username: username.to_owned(), password }))
-}
-
-/// Lists the usernames that may be published: the roles of the source, and the role that a bootstrap starts from.
-fn usernames(postgres: &PostgresSpec) -> Vec<&str> {
-    let from =
-        postgres.alternating_roles.iter().filter_map(|r| r.bootstrap.as_ref()).map(|b| b.from.as_str());
-    postgres.roles().into_iter().chain(from).collect()
-}
-
-/// Returns the username that is in use. That is the published one, unless it cannot log in and the other role of the pair
-/// can: then somebody has brought back the version of an earlier rotation, which hosts no longer use. Only the server can
-/// show that. So where somebody has written the parameter and the server does not show its roles, the server's problem is
-/// returned.
-pub(super) fn username_in_use(
-    postgres: &PostgresSpec,
-    published: Option<String>,
-    observed: &Observed,
-) -> Result<Option<String>, TargetProblem> {
-    let (Some(roles), Some(published)) = (&postgres.alternating_roles, &published) else {
-        return Ok(published);
-    };
-    let latest = observed.parameters.first().and_then(Parameter::latest);
-    let is_foreign = latest.is_some_and(|latest| latest.author == Author::Foreign);
-    let Some(target) = &observed.target else { return Ok(Some(published.clone())) };
-    if let Some(problem) = target.unseen.as_ref().filter(|_| is_foreign) {
-        return Err(problem.clone());
-    }
-    let can_log_in = |name: &&String| target.can_log_in.contains(*name);
-    let other = roles.names.iter().find(can_log_in).filter(|_| !can_log_in(&published));
-    Ok(Some(other.unwrap_or(published).clone()))
-}
-
-/// Returns the username that a new rotation gives a password to, from the one that is in use.
-pub(super) fn next_username(postgres: &PostgresSpec, in_use: Option<&str>) -> Option<String> {
-    if let Some(single) = &postgres.single_role {
-        return Some(single.name.clone());
-    }
-    let names = &postgres.alternating_roles.as_ref()?.names;
-    names.iter().find(|name| Some(name.as_str()) != in_use).cloned()
+    Ok(source::login(&object.spec.generate).and_then(|source| source.published(&pairs)))
 }
 
 /// Returns the logins that the role may have at the moment, likeliest first: published, recorded, published before.
@@ -353,24 +315,11 @@ pub(super) async fn own_logins(
     Ok(logins)
 }
 
-/// Returns the problem of a published text that holds no login of this source.
+/// Returns the problem of published texts that hold no login of this source.
 pub(super) fn unreadable(object: &ManagedSecret) -> TargetProblem {
-    if object.spec.generate.cloudflare_r2.is_some() {
-        return TargetProblem {
-            reason: "PublishedLoginUnreadable".to_owned(),
-            message: "what is published is no key pair in the form of spec.ssm.parameters[].value: put the access key id \
-                      and secret access key that are in use there, or correct the template"
-                .to_owned(),
-            permanent: true,
-        };
-    }
-    let roles = object.spec.generate.postgres.as_ref().map(|p| usernames(p).join(" or ")).unwrap_or_default();
-    TargetProblem {
+    source::login(&object.spec.generate).map(|source| source.unreadable()).unwrap_or_else(|| TargetProblem {
         reason: "PublishedLoginUnreadable".to_owned(),
-        message: format!(
-            "what is published does not fit spec.ssm.parameters[].value with the role {roles}: put a login of that role \
-             there, or correct the template"
-        ),
+        message: "what is published is no login of this source".to_owned(),
         permanent: true,
-    }
+    })
 }

@@ -8,7 +8,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::consent::USABLE_BY;
 use keyturn_api::docker_host::Proof;
 use keyturn_api::grants::Grants;
-use keyturn_api::postgres::BootstrapMode;
 use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, RotationGrant, SecretIncident};
 use keyturn_reconcile::deploy::job::job_name;
 use keyturn_reconcile::deploy::plan::Run;
@@ -16,7 +15,6 @@ use keyturn_reconcile::deploy::report::{DeployKind, Outcome, Report, ReportParam
 use keyturn_reconcile::deploy::revision;
 use keyturn_reconcile::deploy::task::Task;
 use keyturn_reconcile::deploy_jobs::{DeployJob, DeployJobs, JobParameter, JobState};
-use keyturn_reconcile::generator::{Random, RandomError};
 use keyturn_reconcile::incident::reading::Query;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
 use keyturn_reconcile::objects::{Hosts, Notice, ObjectError, Objects, Source, Subject};
@@ -24,8 +22,12 @@ use keyturn_reconcile::parameter_store::{
     Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore, StoreError,
 };
 use keyturn_reconcile::ports::{Clock, Glimpse, Inventory, Leadership, Regions, Targets};
-use keyturn_reconcile::target::{Answer, Claim, Fence, Issued, Login, Roles, SetUp, Target, TargetError};
-use keyturn_rotation::observed::{RotationId, Shape, Version};
+use keyturn_reconcile::source::{Random, RandomError};
+use keyturn_reconcile::target::{
+    Answer, Claim, Installs, Issued, Issues, Kind, Login, Roles, Sessions, SetUp, SetUpMode, SetsUp, Target,
+    TargetError,
+};
+use keyturn_rotation::observed::{OpenSession, RotationId, Shape, Version};
 use keyturn_secret_value::SecretValue;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
@@ -75,7 +77,7 @@ pub(crate) struct State {
     pub keys: BTreeMap<String, String>,
     pub logins: BTreeMap<String, String>,
     issued: Vec<Issued>,
-    fences: BTreeMap<String, Fence>,
+    fences: BTreeMap<String, (RotationId, DateTime<Utc>)>,
     jobs: Vec<Job>,
     /// Number of calls of this pass after which somebody edits something.
     pub edit_after: Option<usize>,
@@ -499,6 +501,13 @@ impl Target for SimTarget {
         Ok(Roles { can_log_in, fences: state.fences.clone(), fenced: true, ..Roles::default() })
     }
 
+    fn kind(&self) -> Kind<'_> {
+        if self.is_account { Kind::Issues(self) } else { Kind::Installs(self) }
+    }
+}
+
+#[async_trait]
+impl Issues for SimTarget {
     async fn issue(&self, id: RotationId) -> Result<Login, TargetError> {
         let mut state = self.world.lock();
         state.changes("Target::issue", &self.owner, State::may_change);
@@ -512,53 +521,74 @@ impl Target for SimTarget {
         Ok(Login { username, password: SecretValue::new(password) })
     }
 
+    async fn retire(&self, _: RotationId, username: &str, _: Claim) -> Result<(), TargetError> {
+        let mut state = self.world.lock();
+        state.changes("Target::retire", username, State::may_change);
+        state.logins.remove(username);
+        state.issued.retain(|issued| issued.username != username);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Installs for SimTarget {
     async fn install(&self, id: RotationId, login: &Login, _own: &[Login]) -> Result<(), TargetError> {
         let mut state = self.world.lock();
         state.changes("Target::install", &login.username, State::may_change);
         let changed_at = state.now;
         state.logins.insert(login.username.clone(), login.password.expose().to_owned());
-        state.fences.insert(login.username.clone(), Fence { id, changed_at });
+        state.fences.insert(login.username.clone(), (id, changed_at));
         Ok(())
     }
 
-    async fn retire(&self, id: RotationId, username: &str, _: Claim) -> Result<(), TargetError> {
+    async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError> {
         let mut state = self.world.lock();
         state.changes("Target::retire", username, State::may_change);
         let changed_at = state.now;
         state.logins.remove(username);
-        state.issued.retain(|issued| issued.username != username);
-        state.fences.insert(username.to_owned(), Fence { id, changed_at });
+        state.fences.insert(username.to_owned(), (id, changed_at));
         Ok(())
     }
 
-    async fn end_sessions(&self, username: &str, _: Option<DateTime<Utc>>) -> Result<(), TargetError> {
+    fn sessions(&self) -> Option<&dyn Sessions> {
+        Some(self)
+    }
+
+    fn sets_up(&self) -> Option<&dyn SetsUp> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Sessions for SimTarget {
+    async fn end(&self, username: &str, _: Option<DateTime<Utc>>) -> Result<(), TargetError> {
         self.world.lock().changes("Target::end_sessions", username, State::may_change);
         Ok(())
     }
 
-    async fn own_sessions(
-        &self,
-        own: &Login,
-    ) -> Result<Vec<keyturn_reconcile::target::Session>, TargetError> {
+    async fn list_own(&self, own: &Login) -> Result<Vec<OpenSession>, TargetError> {
         let mut state = self.world.lock();
         state.reads("Target::own_sessions", &own.username, State::may_look);
-        Ok(vec![keyturn_reconcile::target::Session {
+        Ok(vec![OpenSession {
             username: own.username.clone(),
             client: "web".to_owned(),
             since: Some(state.now - TimeDelta::days(30)),
         }])
     }
 
-    async fn end_own_sessions(&self, own: &Login, _: DateTime<Utc>) -> Result<(), TargetError> {
+    async fn end_own(&self, own: &Login, _: DateTime<Utc>) -> Result<(), TargetError> {
         self.world.lock().changes("Target::end_own_sessions", &own.username, State::may_change);
         Ok(())
     }
+}
 
-    async fn set_up(&self, mode: BootstrapMode) -> Result<SetUp, TargetError> {
+#[async_trait]
+impl SetsUp for SimTarget {
+    async fn set_up(&self, mode: SetUpMode) -> Result<SetUp, TargetError> {
         let mut state = self.world.lock();
         match mode {
-            BootstrapMode::Plan => state.reads("Target::set_up", &self.owner, State::may_look),
-            BootstrapMode::Apply => state.changes("Target::set_up", &self.owner, State::may_change),
+            SetUpMode::Plan => state.reads("Target::set_up", &self.owner, State::may_look),
+            SetUpMode::Apply => state.changes("Target::set_up", &self.owner, State::may_change),
         }
         Ok(SetUp::default())
     }

@@ -9,10 +9,10 @@ use std::task::{Context, Poll, Waker};
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::ManagedSecret;
-use keyturn_reconcile::generator::{Random, RandomError};
 use keyturn_reconcile::managed_secret::{ManagedSecrets, Ports};
 use keyturn_reconcile::ports::{Clock, Leadership, Targets};
 use keyturn_reconcile::settings::Settings;
+use keyturn_reconcile::source::{Random, RandomError};
 use keyturn_reconcile::target::{Target, TargetError};
 use keyturn_secret_value::SecretValue;
 

@@ -468,7 +468,7 @@ pub(crate) fn released(state: &mut State, secret: &ManagedSecret) {
 pub(crate) fn job_starts(state: &mut State, host: &str, task: &Task) {
     held::job_starts(state, host, task);
     let consents = state.cluster.key_labels.get(KEY).is_some_and(|labels| {
-        labels.get(consent::USABLE_BY).is_some_and(|value| value == Purpose::Ssh.as_str())
+        labels.get(consent::USABLE_BY).is_some_and(|value| value == Purpose::SSH.as_str())
     });
     if !consents {
         state.violate(format!("I9: a Job was started on {host} with a key that does not allow it"));

@@ -17,6 +17,7 @@ use chrono::TimeDelta;
 use keyturn_api::ROTATE_REQUESTED_AT;
 use keyturn_api::consent::Purpose;
 use keyturn_api::managed_secret::OnFailure;
+use keyturn_api::source::postgres;
 use keyturn_reconcile::parameter_store::description;
 use keyturn_rotation::observed::Stamp;
 use serde_json::{Value, json};
@@ -108,7 +109,7 @@ fn withdraw_grants(state: &mut State) {
 }
 
 pub(crate) fn host(state: &mut State, name: &str, fetches: &[&str]) {
-    state.label_key(Some(Purpose::Ssh));
+    state.label_key(Some(Purpose::SSH));
     state.apply_host(
         name,
         json!({
@@ -699,10 +700,10 @@ scenario!(a_host_whose_key_does_not_allow_it_runs_nothing_until_it_is_labelled,
     },
     script: || vec![
         at(300, "asks for a rotation", |s| s.request(SECRET, "one")),
-        at(900, "labels the key for something else", |s| s.label_key(Some(Purpose::PostgresAdmin))),
-        later(600, "labels the key", |s| s.label_key(Some(Purpose::Ssh))),
+        at(900, "labels the key for something else", |s| s.label_key(Some(postgres::ADMINISTRATOR))),
+        later(600, "labels the key", |s| s.label_key(Some(Purpose::SSH))),
         once(deploying, "takes the label away", |s| s.label_key(None)),
-        later(900, "labels it again", |s| s.label_key(Some(Purpose::Ssh))),
+        later(900, "labels it again", |s| s.label_key(Some(Purpose::SSH))),
     ],
     ends: one_new_value);
 

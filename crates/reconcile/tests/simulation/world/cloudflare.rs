@@ -6,7 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use keyturn_api::ManagedSecret;
-use keyturn_reconcile::target::{Answer as Reply, Claim, Issued, Login, Roles, Target, TargetError};
+use keyturn_reconcile::target::{
+    Answer as Reply, Claim, Issued, Issues, Kind as TargetKind, Login, Roles, Target, TargetError,
+};
 use keyturn_rotation::observed::RotationId;
 use keyturn_secret_value::SecretValue;
 
@@ -169,6 +171,13 @@ impl Target for SimR2 {
         self.world.effect(Kind::LookAtTarget, "look at the tokens".to_owned(), look).await
     }
 
+    fn kind(&self) -> TargetKind<'_> {
+        TargetKind::Issues(self)
+    }
+}
+
+#[async_trait]
+impl Issues for SimR2 {
     async fn issue(&self, id: RotationId) -> Result<Login, TargetError> {
         let lifetime = self.lifetime;
         let issue = move |state: &mut State, _| {
@@ -192,10 +201,6 @@ impl Target for SimR2 {
         Ok(Login { username, password: SecretValue::new(secret) })
     }
 
-    async fn install(&self, _id: RotationId, _login: &Login, _own: &[Login]) -> Result<(), TargetError> {
-        Ok(())
-    }
-
     async fn retire(&self, id: RotationId, username: &str, claim: Claim) -> Result<(), TargetError> {
         let token = username.to_owned();
         let delete = move |state: &mut State, _| {
@@ -215,9 +220,5 @@ impl Target for SimR2 {
         };
         let what = format!("delete token {username} in rotation {id}");
         self.world.effect(Kind::Retire, what, delete).await
-    }
-
-    async fn end_sessions(&self, _username: &str, _opened_before: Option<At>) -> Result<(), TargetError> {
-        Ok(())
     }
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use keyturn_api::ManagedSecret;
-use keyturn_api::postgres::BootstrapMode;
 use keyturn_reconcile::ports::Targets;
 use keyturn_reconcile::target::{
-    Answer as Reply, Claim, Fence, Login, Roles, Session, SetUp, Target, TargetError,
+    Answer as Reply, Installs, Kind as TargetKind, Login, Roles, Sessions, SetUp, SetUpMode, SetsUp, Target,
+    TargetError,
 };
-use keyturn_rotation::observed::RotationId;
+use keyturn_rotation::observed::{OpenSession, RotationId};
 use keyturn_secret_value::SecretValue;
 
 use super::cloudflare::SimR2;
@@ -160,13 +160,13 @@ impl SimTarget {
 }
 
 /// Returns the open sessions: every running login is connected until its session is ended and it cannot log in again.
-fn open_sessions(state: &State, server: &SimPostgres) -> Vec<Session> {
+fn open_sessions(state: &State, server: &SimPostgres) -> Vec<OpenSession> {
     let connected = |value: &&String| server.accepts(value) || !server.ended.contains_key(value.as_str());
     let of_host = |(host, sim): (&String, &SimHost)| {
         let session = |value: &String| {
             let (username, _) = value.split_once(':')?;
             let since = server.connected_since(value).filter(|_| !server.hides_statistics);
-            Some(Session { username: username.to_owned(), client: host.clone(), since })
+            Some(OpenSession { username: username.to_owned(), client: host.clone(), since })
         };
         sim.running.values().filter(connected).filter_map(session).collect::<Vec<_>>()
     };
@@ -200,11 +200,7 @@ impl Target for SimTarget {
                 let known = server.roles.iter().filter(|(name, _)| asked.contains(name));
                 let can_log_in: BTreeSet<String> =
                     known.clone().filter(|(_, role)| role.can_log_in).map(|(name, _)| name.clone()).collect();
-                let fences = known.filter_map(|(name, role)| {
-                    let (id, changed_at) = role.fence?;
-                    Some((name.clone(), Fence { id, changed_at }))
-                });
-                let fences = fences.collect();
+                let fences = known.filter_map(|(name, role)| Some((name.clone(), role.fence?))).collect();
                 Ok(Roles {
                     fences,
                     fenced: true,
@@ -216,6 +212,13 @@ impl Target for SimTarget {
             .await
     }
 
+    fn kind(&self) -> TargetKind<'_> {
+        TargetKind::Installs(self)
+    }
+}
+
+#[async_trait]
+impl Installs for SimTarget {
     async fn install(&self, id: RotationId, login: &Login, own: &[Login]) -> Result<(), TargetError> {
         if !self.has_admin {
             let works = |login: &Login| format!("{}:{}", login.username, login.password.expose());
@@ -244,7 +247,7 @@ impl Target for SimTarget {
         Ok(())
     }
 
-    async fn retire(&self, id: RotationId, username: &str, _claim: Claim) -> Result<(), TargetError> {
+    async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError> {
         let (username, has_admin) = (username.to_owned(), self.has_admin);
         let what = format!("retire role {username} by rotation {id}");
         let role = username.clone();
@@ -265,7 +268,18 @@ impl Target for SimTarget {
         Ok(())
     }
 
-    async fn set_up(&self, mode: BootstrapMode) -> Result<SetUp, TargetError> {
+    fn sessions(&self) -> Option<&dyn Sessions> {
+        Some(self)
+    }
+
+    fn sets_up(&self) -> Option<&dyn SetsUp> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl SetsUp for SimTarget {
+    async fn set_up(&self, mode: SetUpMode) -> Result<SetUp, TargetError> {
         if self.bootstrap_from.is_none() {
             return Ok(SetUp::default());
         }
@@ -274,7 +288,7 @@ impl Target for SimTarget {
             let missing = names.iter().filter(|name| !server.roles.contains_key(*name));
             missing.map(|name| format!("CREATE ROLE {name} NOLOGIN")).collect::<Vec<_>>()
         })?;
-        if mode == BootstrapMode::Apply && !missing.is_empty() {
+        if mode == SetUpMode::Apply && !missing.is_empty() {
             let make = move |state: &mut State, _| {
                 let Some(server) = state.postgres.as_mut().filter(|server| server.answers()) else {
                     return Err(TargetError::refused("make roles"));
@@ -294,8 +308,11 @@ impl Target for SimTarget {
         }
         Ok(SetUp { statements: missing, notes: Vec::new() })
     }
+}
 
-    async fn own_sessions(&self, own: &Login) -> Result<Vec<Session>, TargetError> {
+#[async_trait]
+impl Sessions for SimTarget {
+    async fn list_own(&self, own: &Login) -> Result<Vec<OpenSession>, TargetError> {
         let (username, login) = (own.username.clone(), format!("{}:{}", own.username, own.password.expose()));
         let what = format!("look at the sessions of {username} as itself");
         self.world
@@ -306,21 +323,21 @@ impl Target for SimTarget {
                 if !server.accepts(&login) {
                     return Err(error("LoginRefused", "password authentication failed", true));
                 }
-                let theirs = |session: &Session| session.username == username;
+                let theirs = |session: &OpenSession| session.username == username;
                 Ok(open_sessions(state, server).into_iter().filter(theirs).collect())
             })
             .await
     }
 
-    async fn end_own_sessions(&self, own: &Login, before: At) -> Result<(), TargetError> {
+    async fn end_own(&self, own: &Login, before: At) -> Result<(), TargetError> {
         let login = format!("{}:{}", own.username, own.password.expose());
         if !self.reach(|server| server.accepts(&login))? {
             return Err(error("LoginRefused", "password authentication failed", true));
         }
-        self.end_sessions(&own.username, Some(before)).await
+        self.end(&own.username, Some(before)).await
     }
 
-    async fn end_sessions(&self, username: &str, before: Option<At>) -> Result<(), TargetError> {
+    async fn end(&self, username: &str, before: Option<At>) -> Result<(), TargetError> {
         let what = format!("end the sessions of {username}");
         let username = format!("{username}:");
         self.world

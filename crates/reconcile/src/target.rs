@@ -1,0 +1,187 @@
+//! Targets: systems that must accept a credential. keyturn installs a new credential in its target before it publishes
+//! it, and retires the old one after every host has proven that it runs the new one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use keyturn_rotation::observed::{OpenSession, RotationId};
+use keyturn_secret_value::SecretValue;
+
+/// A username and its password.
+#[derive(Debug)]
+pub struct Login {
+    /// Name of the role, or access key id of the token.
+    pub username: String,
+    /// Password of the role, or secret access key of the token.
+    pub password: SecretValue,
+}
+
+impl Login {
+    /// Makes a copy of the login and of its secret value.
+    pub fn duplicate(&self) -> Self {
+        Self { username: self.username.clone(), password: self.password.duplicate() }
+    }
+}
+
+/// Answer of a target to a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The target let the login in, and every probe of the user passed.
+    Accepted,
+    /// The target answered, and the login does not work: wrong password, no right to log in, expired, or a failed probe.
+    Refused(TargetError),
+}
+
+/// Observed state of the roles that a target was asked about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roles {
+    /// The rotation that changed each role last, and the time of the change by the target's clock. With it the target
+    /// refuses late requests of older rotations.
+    pub fences: BTreeMap<String, (RotationId, DateTime<Utc>)>,
+    /// True when the target can keep a fence. Without a fence, a late request of a paused controller cannot be refused.
+    pub fenced: bool,
+    /// The roles among them that can log in.
+    pub can_log_in: BTreeSet<String>,
+    /// The superusers among them; keyturn never retires these.
+    pub superusers: BTreeSet<String>,
+    /// Open sessions of these roles.
+    pub sessions: Vec<OpenSession>,
+    /// Logins that the target itself made for rotations of this secret; `None` where it makes none, or was not asked.
+    pub issued: Option<Vec<Issued>>,
+    /// Notes for a person, a sentence each. They block nothing.
+    pub notes: Vec<String>,
+}
+
+/// A login that the target made for a rotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// Username of the login.
+    pub username: String,
+    /// Id of the rotation that the login is named after.
+    pub id: RotationId,
+    /// Creation time, by the target's clock.
+    pub at: DateTime<Utc>,
+    /// Time at which it expires.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// The reason why keyturn may retire a login at a target that also makes logins for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The name of the login: the target made it for this very secret. keyturn checks that at the target once more.
+    Name,
+    /// The target has accepted the login with the password that was published beside it. So it was in use, whatever its
+    /// name.
+    Accepted,
+}
+
+/// Whether a set-up is only planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetUpMode {
+    /// Lists the statements and runs none.
+    Plan,
+    /// Runs the statements.
+    Apply,
+}
+
+/// The work that is left to make an owner and a pair of roles from the role that is in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetUp {
+    /// The SQL statements, in order; none of them holds a password.
+    pub statements: Vec<String>,
+    /// Work that the statements leave to a person, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// The reason why something at a target failed. Never holds a value; written for whoever reads `kubectl describe`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct TargetError {
+    /// Reason of a condition, in one word: `TargetUnreachable`, `LoginRefused`, `RoleMissing`…
+    pub reason: &'static str,
+    /// Description of what failed, on which server and role, why, and what to do.
+    pub message: String,
+    /// True when only a person can end the failure. It is still retried, with backoff.
+    pub permanent: bool,
+    /// True when the answer to a change was lost, so that the change may or may not have been made. Only the same change
+    /// may be retried.
+    pub outcome_unknown: bool,
+}
+
+/// A target, for one secret.
+#[async_trait]
+pub trait Target: Send + Sync {
+    /// Logs in, and runs the user's probes. An error means that the target could not be asked.
+    async fn try_login(&self, login: &Login) -> Result<Answer, TargetError>;
+
+    /// Reads the state of the secret's roles as the administrator. Without an administrator there is no fence and
+    /// nothing to see.
+    async fn look(&self) -> Result<Roles, TargetError>;
+
+    /// Tells who makes the logins.
+    fn kind(&self) -> Kind<'_>;
+}
+
+/// The two kinds of targets.
+#[derive(Clone, Copy)]
+pub enum Kind<'a> {
+    /// It accepts the logins that keyturn installs.
+    Installs(&'a dyn Installs),
+    /// It makes logins itself, and accepts no others.
+    Issues(&'a dyn Issues),
+}
+
+/// A target that accepts the logins that keyturn installs.
+#[async_trait]
+pub trait Installs: Send + Sync {
+    /// Makes the target accept this login, and no other password for this username. Refuses a rotation that is older
+    /// than the fence. `own` are logins of the same username that may have worked until now, likeliest first: without an
+    /// administrator the role changes its own password. Idempotent for the same arguments.
+    async fn install(&self, id: RotationId, login: &Login, own: &[Login]) -> Result<(), TargetError>;
+
+    /// Makes the target refuse any login of this username from now on. Open sessions stay open. Refuses a rotation that
+    /// is older than the fence.
+    async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError>;
+
+    /// Returns the part that ends sessions; `None` where logins open none, since every request is authenticated.
+    fn sessions(&self) -> Option<&dyn Sessions> {
+        None
+    }
+
+    /// Returns the part that makes roles from the one that is in use; `None` where the target has no such thing.
+    fn sets_up(&self) -> Option<&dyn SetsUp> {
+        None
+    }
+}
+
+/// A target that makes logins itself.
+#[async_trait]
+pub trait Issues: Send + Sync {
+    /// Makes a login, and names it after the rotation. Not idempotent: each call makes another one.
+    async fn issue(&self, id: RotationId) -> Result<Login, TargetError>;
+
+    /// Makes the target refuse this login from now on. Refuses to retire one that the `claim` does not justify.
+    async fn retire(&self, id: RotationId, username: &str, claim: Claim) -> Result<(), TargetError>;
+}
+
+/// The sessions that logins have opened at a target.
+#[async_trait]
+pub trait Sessions: Send + Sync {
+    /// Ends the sessions of a username: all of them, or those that were opened before this time of the target's clock.
+    async fn end(&self, username: &str, opened_before: Option<DateTime<Utc>>) -> Result<(), TargetError>;
+
+    /// Lists the open sessions of a role as the role itself sees them, for a target without an administrator.
+    async fn list_own(&self, own: &Login) -> Result<Vec<OpenSession>, TargetError>;
+
+    /// Ends, logged in as the role itself, the role's sessions that were opened before this time of the target's clock.
+    async fn end_own(&self, own: &Login, opened_before: DateTime<Utc>) -> Result<(), TargetError>;
+}
+
+/// A target where an owner and a pair of roles can be made from a role that is in use.
+#[async_trait]
+pub trait SetsUp: Send + Sync {
+    /// Makes owner and pair, or lists what that takes. Returns the work that is left: nothing once all is done, or where
+    /// the secret asks for no bootstrap. Idempotent.
+    async fn set_up(&self, mode: SetUpMode) -> Result<SetUp, TargetError>;
+}

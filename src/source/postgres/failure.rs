@@ -1,0 +1,432 @@
+//! Failures at a Postgres server: their meaning for the rotation and for the person who reads about them.
+//!
+//! The server's own words are never passed on, since the message of a failed statement may quote it. Its SQLSTATE says
+//! what is needed, and the words are ours. Names from the server are shortened and made harmless, see [`told`].
+
+use std::io;
+
+use rustls::CertificateError;
+use tokio_postgres::error::{Error, Severity, SqlState};
+
+use super::administrator::Who;
+use super::framing::HungUp;
+use super::scram_only::{LEAST_ITERATIONS, NotScram};
+use crate::api::text::is_visible;
+use crate::source::TargetError;
+
+/// The reason why there is no session.
+#[derive(Debug)]
+pub(super) enum LoginFailure {
+    /// The server answered and refused this login.
+    Refused(TargetError),
+    /// The login could not be tried.
+    Failed(TargetError),
+}
+
+/// The reason why a statement has no result.
+#[derive(Debug)]
+pub(super) enum StatementError {
+    /// The server refused the statement, or the connection was lost.
+    Failed(Error),
+    /// We ended the session.
+    HungUp(HungUp),
+    /// The server's answer does not fit the statement.
+    NotUnderstood,
+}
+
+impl From<Error> for StatementError {
+    fn from(error: Error) -> Self {
+        if error.code().is_some() || error.is_closed() { Self::Failed(error) } else { Self::NotUnderstood }
+    }
+}
+
+impl StatementError {
+    /// Returns the server's error code, if the server sent one.
+    pub(super) fn code(&self) -> Option<&SqlState> {
+        match self {
+            Self::Failed(error) => error.code(),
+            Self::HungUp(_) | Self::NotUnderstood => None,
+        }
+    }
+}
+
+/// Finds an error of ours inside an error of a library.
+pub(super) fn cause_of<E>(error: &(dyn std::error::Error + 'static)) -> Option<E>
+where
+    E: std::error::Error + Copy + 'static,
+{
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(*found);
+        }
+        if let Some(found) = error.downcast_ref::<io::Error>().and_then(|error| cause_of(error.get_ref()?)) {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Most characters of a name, or of another text from outside, in a message.
+pub(super) const NAME: usize = 400;
+
+/// Returns a text from outside for people: at most `most` characters, with each invisible character replaced, since it
+/// might control a terminal or change the direction of a line.
+pub(super) fn told(text: &str, most: usize) -> String {
+    let mut characters = text.chars();
+    let mut told: String =
+        characters.by_ref().take(most).map(|c| if is_visible(c) { c } else { '\u{fffd}' }).collect();
+    if characters.next().is_some() {
+        told.push('…');
+    }
+    told
+}
+
+/// Returns the SQLSTATE for messages. A server may send any text in its place.
+pub(super) fn state(code: &SqlState) -> &str {
+    let code = code.code();
+    let sound =
+        code.len() == 5 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    if sound { code } else { "no SQLSTATE" }
+}
+
+/// Returns the first two characters of the SQLSTATE.
+pub(super) fn class(code: &SqlState) -> &str {
+    code.code().get(..2).unwrap_or_default()
+}
+
+/// Returns an error that may pass without a person, so it is worth a retry.
+pub(super) fn passing(reason: &'static str, message: String) -> TargetError {
+    TargetError { reason, message, permanent: false, outcome_unknown: false }
+}
+
+/// Returns an error that only a person can resolve.
+pub(super) fn permanent(reason: &'static str, message: String) -> TargetError {
+    TargetError { reason, message, permanent: true, outcome_unknown: false }
+}
+
+pub(super) fn unreachable(server: &str, cause: &str) -> TargetError {
+    let cause = told(cause, NAME);
+    passing("TargetUnreachable", format!("the Postgres server {server} cannot be reached: {cause}"))
+}
+
+/// Converts a failed login.
+pub(super) fn of_login(server: &str, who: Who<'_>, database: &str, error: &Error) -> LoginFailure {
+    let refused = |reason, message| LoginFailure::Refused(permanent(reason, message));
+    let failed = LoginFailure::Failed;
+    if let Some(why) = cause_of(error) {
+        return failed(not_scram(server, who, why));
+    }
+    if let Some(why) = cause_of(error) {
+        return failed(hung_up(server, &format!("the login of {who}"), why));
+    }
+    let Some(code) = error.code() else {
+        return failed(no_session(server, who, error));
+    };
+    match code {
+        &SqlState::INVALID_PASSWORD => refused(
+            "LoginRefused",
+            format!(
+                "the Postgres server {server} refuses the login of {who} (28P01): the password is not the role's, \
+                 the role has none or does not exist, or its VALID UNTIL has passed"
+            ),
+        ),
+        &SqlState::INVALID_AUTHORIZATION_SPECIFICATION => refused(
+            "LoginRefused",
+            format!(
+                "the Postgres server {server} does not let {who} in (28000): the role has NOLOGIN, or no line of \
+                 pg_hba.conf fits; it needs one such as `host {database} {} <our address> scram-sha-256`",
+                who.shown_name()
+            ),
+        ),
+        &SqlState::INSUFFICIENT_PRIVILEGE => refused(
+            "LoginRefused",
+            format!(
+                "{who} may not connect to the database {database} of the Postgres server {server} (42501); \
+                 run: GRANT CONNECT ON DATABASE {} TO {}",
+                ident(database),
+                who.shown_ident()
+            ),
+        ),
+        &SqlState::INVALID_CATALOG_NAME => failed(permanent(
+            "DatabaseMissing",
+            format!(
+                "the Postgres server {server} has no database {database} (3D000); create it, or correct `database`"
+            ),
+        )),
+        &SqlState::PROTOCOL_VIOLATION => failed(permanent(
+            "SessionSettingsRefused",
+            format!(
+                "{server} does not take the settings of a session (08P01), as a pooler does: let host and port name the \
+                 Postgres server itself. The application may go on to use the pooler"
+            ),
+        )),
+        code => failed(of_state(server, &format!("the login of {who} failed"), code)),
+    }
+}
+
+fn not_scram(server: &str, who: Who<'_>, why: NotScram) -> TargetError {
+    let remedy = match why {
+        NotScram::Md5 => {
+            "in its pg_hba.conf let the line for this role say scram-sha-256; where it says so, or md5, already, set the \
+             role's password anew with password_encryption = 'scram-sha-256'"
+        }
+        NotScram::NoChannelBinding => "end TLS in Postgres itself, with a certificate of an RSA or ECDSA key",
+        NotScram::Iterations(few) if few < LEAST_ITERATIONS => {
+            "set scram_iterations to 4096 or more there, and then the role's password anew"
+        }
+        NotScram::Iterations(_) => "lower scram_iterations there, and then set the role's password anew",
+        NotScram::Protocol => "check host and port",
+        _ => "in its pg_hba.conf let the line for this role say scram-sha-256",
+    };
+    permanent(
+        "AuthenticationNotScram",
+        format!(
+            "nothing of the password of {who} was sent to the Postgres server {server}, since {why}; keyturn logs in \
+             by SCRAM-SHA-256 only: {remedy}. Where it has been so until now, ask who answers there"
+        ),
+    )
+}
+
+/// Converts an error of the connection: it ended before the server answered, or TLS was not established.
+fn no_session(server: &str, who: Who<'_>, error: &Error) -> TargetError {
+    if let Some(tls) = tls_error(error) {
+        return of_tls(server, tls);
+    }
+    let text = std::error::Error::source(error)
+        .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+    if text.starts_with("authentication error") {
+        let why = if text.contains("channel binding") {
+            "the login cannot be bound to its TLS channel, for which its certificate must be signed with RSA or ECDSA"
+        } else {
+            "it does not prove that it knows the password itself, so it is not the server it claims to be"
+        };
+        return permanent(
+            "ServerNotProven",
+            format!("the login of {who} at the Postgres server {server} was broken off: {why}"),
+        );
+    }
+    if text.contains("server does not support TLS") {
+        return permanent(
+            "TlsNotOffered",
+            format!(
+                "the Postgres server {server} offers no TLS; set ssl = on there with a certificate, or reach it through \
+                 via.dockerHost"
+            ),
+        );
+    }
+    unreachable(server, &cause(error))
+}
+
+/// Returns the cause that the operating system or the way gave. It never contains a text of the server, since the
+/// server's errors are of another type.
+fn cause(error: &Error) -> String {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.to_string();
+        }
+        next = error.source();
+    }
+    "the connection was closed".to_owned()
+}
+
+fn tls_error(error: &Error) -> Option<&rustls::Error> {
+    let source = std::error::Error::source(error)?.downcast_ref::<io::Error>()?;
+    source.get_ref()?.downcast_ref()
+}
+
+fn of_tls(server: &str, error: &rustls::Error) -> TargetError {
+    let (reason, why) = match error {
+        rustls::Error::InvalidCertificate(why) => match why {
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
+                "TlsWrongName",
+                "its certificate is for another name; let `host` or tls.serverName be a name of the certificate",
+            ),
+            // Another authority of the same name signed it, or an authority that keyturn does not know.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => (
+                "TlsNotTrusted",
+                "nobody that we trust vouches for its certificate; put the certificate of its authority into tls.ca",
+            ),
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                ("TlsNotTrusted", "its certificate has expired; renew it")
+            }
+            _ => ("TlsNotTrusted", "its certificate is not acceptable"),
+        },
+        _ => ("TlsFailed", "no TLS came about"),
+    };
+    permanent(
+        reason,
+        format!(
+            "the Postgres server {server} does not prove who it is, so no login was sent: {why} ({})",
+            told(&error.to_string(), NAME)
+        ),
+    )
+}
+
+/// Converts a failed statement about which nothing more is known. `what` names what failed.
+pub(super) fn of_statement(server: &str, what: &str, error: &StatementError) -> TargetError {
+    match error {
+        StatementError::HungUp(why) => hung_up(server, what, *why),
+        StatementError::NotUnderstood => not_understood(server, what),
+        StatementError::Failed(error) => match error.code() {
+            Some(code) => of_state(server, what, code),
+            None => passing(
+                "ConnectionLost",
+                format!("{what}: the connection to the Postgres server {server} was lost ({})", cause(error)),
+            ),
+        },
+    }
+}
+
+/// Reports a server whose messages [`super::framing`] refused.
+fn hung_up(server: &str, what: &str, why: HungUp) -> TargetError {
+    if why == HungUp::Malformed {
+        return not_understood(server, what);
+    }
+    let closed = format!("{what}: the connection to the Postgres server {server} was closed, since {why}");
+    if why == HungUp::Together {
+        return passing("TargetTooTalkative", format!("{closed}; it is tried again"));
+    }
+    permanent(
+        "TargetTooTalkative",
+        format!(
+            "{closed}; let a probe ask for less, or set up the roles of a very large database by hand. Where it is neither, ask \
+             who answers there"
+        ),
+    )
+}
+
+fn not_understood(server: &str, what: &str) -> TargetError {
+    permanent(
+        "TargetNotUnderstood",
+        format!(
+            "{what}: the Postgres server {server} answered something else than it was asked for; let host and port name a \
+             Postgres server. Where they did until now, ask who answers there"
+        ),
+    )
+}
+
+/// True if a failed COMMIT may have been done: only a plain error proves that it was not. A session that is ended while
+/// it waits for its standby, for example, has committed.
+pub(super) fn commit_is_unknown(error: &StatementError) -> bool {
+    let StatementError::Failed(error) = error else { return true };
+    error.as_db_error().is_none_or(|error| error.parsed_severity() != Some(Severity::Error))
+}
+
+/// True if the error is about the moment and not about the statement.
+pub(super) fn is_of_the_moment(error: &StatementError) -> bool {
+    let Some(code) = error.code() else { return true };
+    ["08", "40", "53", "57"].contains(&class(code))
+        || [SqlState::LOCK_NOT_AVAILABLE, SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT].contains(code)
+}
+
+/// Converts such an error if the statement is another person's, who may have chosen its SQLSTATE.
+pub(super) fn of_the_moment(server: &str, what: &str, error: &StatementError) -> TargetError {
+    match error.code() {
+        None | Some(&SqlState::LOCK_NOT_AVAILABLE) => of_statement(server, what, error),
+        Some(_) => {
+            let message = format!("{what} at the Postgres server {server}; it is tried again");
+            passing("ProbeInterrupted", message)
+        }
+    }
+}
+
+fn of_state(server: &str, what: &str, code: &SqlState) -> TargetError {
+    let at = format!("{what} at the Postgres server {server} ({})", state(code));
+    let class = class(code);
+    match *code {
+        SqlState::TOO_MANY_CONNECTIONS => passing(
+            "TooManyConnections",
+            format!(
+                "{at}: it has no free connection; raise max_connections or the limit of the role or database"
+            ),
+        ),
+        SqlState::CANNOT_CONNECT_NOW => {
+            passing("TargetStarting", format!("{at}: it is starting up or shutting down"))
+        }
+        SqlState::READ_ONLY_SQL_TRANSACTION => read_only(server),
+        SqlState::LOCK_NOT_AVAILABLE => passing(
+            "Locked",
+            format!("{at}: another transaction holds a lock on the role or its fence; it is tried again"),
+        ),
+        SqlState::QUERY_CANCELED => passing("TimedOut", format!("{at}: it took too long; it is tried again")),
+        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => {
+            passing("ConnectionLost", format!("{at}: the server ended the session, since we were too slow"))
+        }
+        // "tuple concurrently updated": two ALTER ROLE at the same time.
+        SqlState::INTERNAL_ERROR => passing(
+            "ChangedConcurrently",
+            format!("{at}: most likely somebody else changed the role at the same moment; it is tried again"),
+        ),
+        _ if class == "40" => passing("ChangedConcurrently", format!("{at}: a conflict; it is tried again")),
+        _ if class == "08" || class == "57" => {
+            passing("ConnectionLost", format!("{at}: the session was ended"))
+        }
+        _ if class == "53" => {
+            passing("TargetOverloaded", format!("{at}: it is out of memory, disk or another means"))
+        }
+        _ => permanent("StatementRefused", format!("{at}; its log says more")),
+    }
+}
+
+/// A standby, or a primary that is closed for writing.
+pub(super) fn read_only(server: &str) -> TargetError {
+    permanent(
+        "TargetReadOnly",
+        format!(
+            "the Postgres server {server} is a read-only replica: nothing can be changed there, and what it accepts may be \
+             out of date; let `host` name the primary"
+        ),
+    )
+}
+
+/// Reports an ALTER ROLE that was not permitted, with the statement that permits it.
+pub(super) fn not_permitted(server: &str, role: &str, who: Who<'_>, version: u32) -> TargetError {
+    let (admin_name, role_name) = (who.shown_ident(), ident(role));
+    let grant = if version >= 16 {
+        format!(
+            "ALTER ROLE {admin_name} CREATEROLE; GRANT {role_name} TO {admin_name} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE;"
+        )
+    } else {
+        format!("ALTER ROLE {admin_name} CREATEROLE;")
+    };
+    permanent(
+        "NotPermitted",
+        format!(
+            "{who} may not change role {role} at the Postgres server {server} (42501); run there as a superuser: \
+             {grant} A role that is a superuser is changed by superusers only"
+        ),
+    )
+}
+
+/// Quotes a name for SQL.
+pub(super) fn ident(name: &str) -> String {
+    postgres_protocol::escape::escape_identifier(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_somebody_else_is_cut_and_steers_nothing() {
+        for (text, told_) in [
+            ("app_owner", "app_owner"),
+            ("größer", "größer"),
+            ("a\u{1b}[2J\r\nb", "a\u{fffd}[2J\u{fffd}\u{fffd}b"),
+            ("a\u{202e}b\u{200b}", "a\u{fffd}b\u{fffd}"),
+            ("0123456789ab", "0123456789…"),
+        ] {
+            assert_eq!(told(text, 10), told_);
+        }
+    }
+
+    #[test]
+    fn an_error_that_a_library_has_wrapped_is_found() {
+        let wrapped = io::Error::other(io::Error::other(HungUp::Session));
+        assert_eq!(cause_of(&wrapped), Some(HungUp::Session));
+        assert_eq!(cause_of::<NotScram>(&wrapped), None);
+    }
+}
