@@ -35,6 +35,8 @@ fn windows_are_checked_beyond_their_form() {
         ("0 3 * * MON-THU", "2h", "UTC", ""),
         ("0 0 29 2 *", "1d", "Etc/GMT+5", ""),
         ("*/15 0-4 1,15 * *", "10m", "America/New_York", ""),
+        ("5/15 0-59/2 LW * *", "10m", "UTC", "schedule"),
+        ("5/15 0-23/2 LW * *", "10m", "UTC", ""),
         ("61 3 * * *", "2h", "UTC", "schedule"),
         ("0 24 * * *", "2h", "UTC", "schedule"),
         ("0 3 30 2 *", "2h", "UTC", "schedule"),

@@ -45,6 +45,8 @@ impl Window {
         CronParser::builder()
             .seconds(Seconds::Disallowed)
             .year(Year::Disallowed)
+            // `5/15` is known from Kubernetes' CronJobs.
+            .sloppy_ranges(true)
             .build()
             .parse(&self.schedule)
             .map_err(|error| error.to_string())

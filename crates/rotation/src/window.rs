@@ -116,8 +116,9 @@ impl Recurrence {
 
     fn matches(&self, date: NaiveDate) -> bool {
         let pattern = &self.cron.pattern;
+        let weekday = croner::Weekday::from_days_from_sunday(date.weekday().num_days_from_sunday());
         pattern.month_match(date.month()).unwrap_or(false)
-            && pattern.day_match(date.year(), date.month(), date.day()).unwrap_or(false)
+            && pattern.day_match(date.year(), date.month(), date.day(), weekday).unwrap_or(false)
     }
 
     fn instant(&self, date: NaiveDate, minute: u32) -> Option<DateTime<Utc>> {
