@@ -155,11 +155,7 @@ const SECRET_GAUGES: [SecretGauge; 8] = [
         "How often in a row the previous credential could not be retired",
         |secret| {
             let failure = secret.status.as_ref()?.failure.as_ref();
-            Some(
-                failure
-                    .filter(|failure| failure.step == Step::Retire.name())
-                    .map_or(0, |f| i64::from(f.attempts)),
-            )
+            Some(failure.filter(|failure| failure.step == Step::Retire).map_or(0, |f| i64::from(f.attempts)))
         },
     ),
     ("secret_last_rotation_timestamp_seconds", "When the published value was made", |secret| {

@@ -366,7 +366,7 @@ impl OwnWrites {
 fn last_result(status: Option<&ManagedSecretStatus>) -> Option<(String, String)> {
     let last = status?.last_rotation.as_ref()?;
     let key = format!("{:?} {}", last.id, last.request.as_deref().unwrap_or_default());
-    Some((key, last.result.clone()))
+    Some((key, last.result.to_string()))
 }
 
 /// Returns a key for the last ended run, its mode and its result.

@@ -13,8 +13,10 @@ use super::rules;
 use super::source::GenerateSpec;
 use super::window::Window;
 
+mod rotation;
 mod status;
 
+pub use rotation::*;
 pub use status::*;
 
 /// Secret in AWS SSM Parameter Store that keyturn renews on a schedule, and on the docker hosts that run it.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
+pub use keyturn_api::managed_secret::Trigger;
 use keyturn_secret_value::SecretValue;
 
 mod hosts;
@@ -48,37 +49,6 @@ pub struct Version {
     /// The owner that the description names in keyturn's format although this installation did not write it: either
     /// another installation wrote it, or somebody forged it.
     pub claim: Option<String>,
-}
-
-/// The reason why a rotation was started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub enum Trigger {
-    /// A parameter did not exist.
-    Missing,
-    /// The age of the value reached the period.
-    Period,
-    /// The rotate annotation asked for it.
-    Request,
-    /// Somebody else wrote the parameter and `onDrift: Rotate` is set.
-    Drift,
-    /// A deployment failed for good and `onFailure: RollBack` is set: this rotation publishes the previous value again.
-    RollBack,
-    /// A SecretIncident reports that somebody may have read the value.
-    Incident,
-}
-
-impl Trigger {
-    /// Returns the trigger's name as shown in status and Events.
-    pub fn name(self) -> &'static str {
-        match self {
-            Trigger::Missing => "Missing",
-            Trigger::Period => "Period",
-            Trigger::Request => "Request",
-            Trigger::Drift => "Drift",
-            Trigger::RollBack => "RollBack",
-            Trigger::Incident => "Incident",
-        }
-    }
 }
 
 /// The immutable record of one rotation, kept as a SecureString below the staging path while the rotation runs.

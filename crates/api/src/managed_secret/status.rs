@@ -5,6 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rotation::{RotationResult, Step, Trigger};
 use crate::notification::PendingNotification;
 
 /// State as observed in SSM, on the hosts and at the target. If it is lost, the controller rebuilds it.
@@ -120,10 +121,10 @@ pub struct PreflightStatus {
 pub struct RotationStatus {
     /// Number of the rotation.
     pub id: i64,
-    /// Cause of the rotation: Missing, Period, Request, Drift, RollBack or Incident.
-    pub trigger: String,
-    /// Current step: Record, Install, Promote, Deploy, Retire or Close.
-    pub step: String,
+    /// Cause of the rotation.
+    pub trigger: Trigger,
+    /// Current step.
+    pub step: Step,
     /// Value of the annotation that requested the rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262144))]
@@ -158,10 +159,10 @@ pub struct LastRotation {
     pub request: Option<String>,
     /// Cause of the rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trigger: Option<String>,
-    /// Succeeded, RolledBack, Aborted or Recorded. Recorded means that the request already existed when the controller
-    /// first saw the object, so it was not executed.
-    pub result: String,
+    pub trigger: Option<Trigger>,
+    /// Result of the rotation. Recorded means that the request already existed when the controller first saw the
+    /// object, so it was not executed.
+    pub result: RotationResult,
     /// Time when the rotation or request ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
@@ -257,7 +258,7 @@ pub struct CompromiseStatus {
 #[serde(rename_all = "camelCase")]
 pub struct FailureStatus {
     /// Step that failed.
-    pub step: String,
+    pub step: Step,
     /// Reason of the failure, as one CamelCase word.
     pub reason: String,
     /// Cause of the failure, and what to do.

@@ -4,6 +4,7 @@ use keyturn_api::access_log::{HostAccessLog, LogLines};
 use keyturn_api::docker_host::ImageAudit;
 use keyturn_api::docker_host::Proof::{Differs, Incomparable, Proven};
 use keyturn_api::managed_secret::Origin::{Adopted, Foreign, Rotated};
+use keyturn_api::managed_secret::Step;
 
 use super::*;
 use crate::deploy::collection::About;
@@ -93,7 +94,7 @@ impl Scene {
 /// A secret whose rotation, begun at second 900, waits for its hosts.
 fn deploying(path: &str) -> ManagedSecret {
     let name = path.rsplit('/').next().unwrap().to_lowercase();
-    rotating(published(secret(&name, &[path]), &[(path, 3, Rotated)]), "Deploy", 900)
+    rotating(published(secret(&name, &[path]), &[(path, 3, Rotated)]), Step::Deploy, 900)
 }
 
 fn settled(path: &str, origin: Origin) -> ManagedSecret {
@@ -129,7 +130,7 @@ fn what_a_parameter_needs_follows_from_who_made_it_and_what_the_host_has_shown()
     for (origin, waits, proof, expected) in table {
         let mut secret = settled(TOKEN, origin);
         if waits {
-            secret = rotating(secret, "Deploy", 900);
+            secret = rotating(secret, Step::Deploy, 900);
         }
         let wish = &wishes("web", &[secret])[0];
         let known = proof.map(|(proof, deployed)| shown(TOKEN, 3, proof, deployed, 500));
@@ -240,7 +241,7 @@ fn a_failure_is_retried_after_its_backoff_or_at_once_when_something_changed() {
 
     let mut rotated = failed(950);
     rotated.secrets =
-        vec![rotating(published(secret("token", &[TOKEN]), &[(TOKEN, 4, Rotated)]), "Deploy", 960)];
+        vec![rotating(published(secret("token", &[TOKEN]), &[(TOKEN, 4, Rotated)]), Step::Deploy, 960)];
     assert_eq!(rotated.outcome(), "Deploy", "another version is published");
 }
 
@@ -306,21 +307,21 @@ fn a_window_holds_back_only_what_no_rotation_waits_for() {
 
 #[test]
 fn a_deployment_waits_for_secrets_that_are_about_to_be_published_but_not_for_long() {
-    let arriving = |step: &str, since| rotating(settled(OTHER, Rotated), step, since);
+    let arriving = |step: Step, since| rotating(settled(OTHER, Rotated), step, since);
     // (start of the waiting rotation, step and start of the other rotation, time until which the deployment
     // waits)
     let table = [
-        (980, "Record", 990, Some(1020)),
-        (980, "Promote", 900, Some(1010)),
-        (971, "Promote", 900, Some(1001)),
-        (970, "Promote", 970, None),
-        (980, "Deploy", 990, None),
+        (980, Step::Record, 990, Some(1020)),
+        (980, Step::Promote, 900, Some(1010)),
+        (971, Step::Promote, 900, Some(1001)),
+        (970, Step::Promote, 970, None),
+        (980, Step::Deploy, 990, None),
         // A series of arrivals does not delay the deployment without end.
-        (895, "Record", 990, Some(1015)),
-        (880, "Record", 999, None),
+        (895, Step::Record, 990, Some(1015)),
+        (880, Step::Record, 999, None),
     ];
     for (began, step, since, until) in table {
-        let waiting = rotating(settled(TOKEN, Rotated), "Deploy", began);
+        let waiting = rotating(settled(TOKEN, Rotated), Step::Deploy, began);
         let scene = Scene::new(vec![waiting, arriving(step, since)]);
         let case = format!("{began} {step} {since}");
         match until {
@@ -336,8 +337,8 @@ fn a_deployment_waits_for_secrets_that_are_about_to_be_published_but_not_for_lon
 #[test]
 fn the_wait_for_other_secrets_starts_no_verification_of_what_the_deployment_will_show() {
     let scene = Scene::new(vec![
-        rotating(settled(TOKEN, Rotated), "Deploy", 980),
-        rotating(settled(OTHER, Rotated), "Record", 990),
+        rotating(settled(TOKEN, Rotated), Step::Deploy, 980),
+        rotating(settled(OTHER, Rotated), Step::Record, 990),
         settled("/app/THIRD", Adopted),
     ]);
     assert_eq!(scene.outcome(), "Deploy held: Coalescing");
@@ -345,7 +346,7 @@ fn the_wait_for_other_secrets_starts_no_verification_of_what_the_deployment_will
 
 /// A secret whose only role has been changed since this second, or is about to be.
 fn changed_in_place(path: &str, since: i64) -> ManagedSecret {
-    let mut role = rotating(settled(path, Rotated), "Promote", since);
+    let mut role = rotating(settled(path, Rotated), Step::Promote, since);
     role.metadata.name = Some("role".into());
     role.spec.generate = serde_json::from_value(serde_json::json!({
         "postgres": {"host": "db.example", "database": "app", "singleRole": {"name": "app"}}
@@ -407,7 +408,7 @@ fn hosts_that_go_first_must_have_proven_the_version() {
 fn a_host_whose_password_was_changed_waits_for_no_other_host() {
     let scene = |in_place: bool, other: DockerHostStatus| {
         let mut secret = changed_in_place(TOKEN, 900);
-        secret.status.as_mut().unwrap().rotation.as_mut().unwrap().step = "Deploy".into();
+        secret.status.as_mut().unwrap().rotation.as_mut().unwrap().step = Step::Deploy;
         secret.spec.hosts.push(keyturn_api::managed_secret::HostRef { name: "canary".into(), env: vec![] });
         if !in_place {
             secret.spec.generate = settled(TOKEN, Rotated).spec.generate;

@@ -4,7 +4,7 @@ use chrono::DateTime;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use keyturn_api::docker_host::{DockerHostStatus, HostParameter, HostRun, Proof, RunMode};
 use keyturn_api::managed_secret::{
-    ManagedSecretStatus, Origin, PreflightStatus, PublishedParameter, RotationStatus,
+    ManagedSecretStatus, Origin, PreflightStatus, PublishedParameter, RotationStatus, Step, Trigger,
 };
 use keyturn_api::time::to_kubernetes;
 use keyturn_api::{DockerHost, ManagedSecret};
@@ -75,11 +75,11 @@ pub(crate) fn published(mut secret: ManagedSecret, versions: &[(&str, i64, Origi
     secret
 }
 
-pub(crate) fn rotating(mut secret: ManagedSecret, step: &str, since: i64) -> ManagedSecret {
+pub(crate) fn rotating(mut secret: ManagedSecret, step: Step, since: i64) -> ManagedSecret {
     secret.status.get_or_insert_with(ManagedSecretStatus::default).rotation = Some(RotationStatus {
         id: 1,
-        trigger: "Period".into(),
-        step: step.into(),
+        trigger: Trigger::Period,
+        step,
         request: None,
         started_at: at(since),
         installed_at: None,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::ManagedSecret;
 use keyturn_api::conditions::{self, STALLED};
-use keyturn_api::managed_secret::{HostRef, IfMissing, Origin, RotationStatus};
+use keyturn_api::managed_secret::{HostRef, IfMissing, Origin, RotationStatus, Step, Trigger};
 use keyturn_api::time::from_kubernetes;
 use keyturn_rotation::protocol::Strategy;
 use kube::ResourceExt;
@@ -100,9 +100,9 @@ fn wishes_of(host: &str, secret: &ManagedSecret) -> Vec<Wish> {
     let named = secret.spec.hosts.iter().find(|named| named.name == host);
     let urgent = status.compromise.as_ref().is_some_and(|compromise| compromise.contained_at.is_none());
     // In an incident the old login may be revoked before all hosts have the new one.
-    let deploys = |step: &str| step == "Deploy" || urgent && step == "Retire";
+    let deploys = |step: Step| step == Step::Deploy || urgent && step == Step::Retire;
     let rotation_since =
-        status.rotation.as_ref().filter(|r| deploys(&r.step)).map(|r| from_kubernetes(&r.started_at));
+        status.rotation.as_ref().filter(|r| deploys(r.step)).map(|r| from_kubernetes(&r.started_at));
     // The grants were checked against the spec only, so a path that only the status names does not count.
     let is_named = |path: &str| secret.spec.ssm.parameters.iter().any(|parameter| parameter.path == path);
     let published = status.parameters.iter().filter(|published| is_named(&published.path));
@@ -168,21 +168,21 @@ pub fn holds_until(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
         secret.status.as_ref().and_then(|s| s.rotation.as_ref()).filter(|_| is_in_place(secret))?;
     let installed_at = rotation.installed_at.as_ref().map(from_kubernetes);
     // The rotation before a roll back may have changed the role, so a failed roll back holds too.
-    let has_failed = rotation.attempts > 0 && installed_at.is_none() && rotation.trigger != "RollBack";
+    let has_failed = rotation.attempts > 0 && installed_at.is_none() && rotation.trigger != Trigger::RollBack;
     // Before the first value is published, no container uses the role.
-    let holds = leaves_the_published(rotation) && rotation.trigger != "Missing" && !has_failed;
+    let holds = leaves_the_published(rotation) && rotation.trigger != Trigger::Missing && !has_failed;
     holds.then(|| installed_at.unwrap_or(from_kubernetes(&rotation.started_at)) + LONGEST_HOLD)
 }
 
 /// True when a value other than the published one works, or soon will. That includes a role whose new password SSM refused
 /// for good, until a roll back has restored the password before it. The status shows such a roll back as step Abort first.
 fn leaves_the_published(rotation: &RotationStatus) -> bool {
-    let is_taken_back = || rotation.installed_at.is_some() || rotation.trigger == "RollBack";
-    is_unpublished(&rotation.step) || rotation.step == "Abort" && is_taken_back()
+    let is_taken_back = || rotation.installed_at.is_some() || rotation.trigger == Trigger::RollBack;
+    is_unpublished(rotation.step) || rotation.step == Step::Abort && is_taken_back()
 }
 
-fn is_unpublished(step: &str) -> bool {
-    matches!(step, "Record" | "Install" | "Promote")
+fn is_unpublished(step: Step) -> bool {
+    matches!(step, Step::Record | Step::Install | Step::Promote)
 }
 
 fn is_in_place(secret: &ManagedSecret) -> bool {
@@ -257,17 +257,17 @@ mod tests {
         let held = |secret: ManagedSecret| {
             arrivals("web", &[secret]).iter().find_map(|a| a.holds_until).map(|until| until.timestamp())
         };
-        for step in ["Record", "Install", "Promote"] {
+        for step in [Step::Record, Step::Install, Step::Promote] {
             assert_eq!(held(rotating(role.clone(), step, 60)), Some(360), "{step}");
         }
-        assert_eq!(held(rotating(role.clone(), "Deploy", 60)), None, "published");
+        assert_eq!(held(rotating(role.clone(), Step::Deploy, 60)), None, "published");
         assert_eq!(held(preflight(role.clone(), 60)), None, "nothing is touched yet");
         let changed = |change: fn(&mut keyturn_api::managed_secret::RotationStatus)| {
-            let mut role = rotating(role.clone(), "Install", 60);
+            let mut role = rotating(role.clone(), Step::Install, 60);
             change(role.status.as_mut().unwrap().rotation.as_mut().unwrap());
             held(role)
         };
-        assert_eq!(changed(|r| r.trigger = "Missing".into()), None, "nothing runs yet");
+        assert_eq!(changed(|r| r.trigger = Trigger::Missing), None, "nothing runs yet");
         assert_eq!(changed(|r| r.attempts = 1), None, "the role is as it was");
         let installed = changed(|r| {
             r.attempts = 1;
@@ -276,13 +276,13 @@ mod tests {
         assert_eq!(installed, Some(390), "the role was changed");
         let given_back = changed(|r| {
             r.attempts = 1;
-            r.trigger = "RollBack".into();
+            r.trigger = Trigger::RollBack;
         });
         assert_eq!(given_back, Some(360), "the role is as the rotation before has left it");
-        let marked = changed(|r| r.step = "Abort".into());
+        let marked = changed(|r| r.step = Step::Abort);
         assert_eq!(marked, None, "the role was never changed");
         let taken_back = changed(|r| {
-            r.step = "Abort".into();
+            r.step = Step::Abort;
             r.installed_at = Some(at(90));
         });
         assert_eq!(taken_back, Some(390), "the role has yet to be given back");
@@ -304,7 +304,7 @@ mod tests {
     fn a_host_that_left_the_spec_counts_until_the_rotation_ends() {
         let mut moved = rotating(
             published(secret("token", &["/app/TOKEN"]), &[("/app/TOKEN", 3, Origin::Rotated)]),
-            "Deploy",
+            Step::Deploy,
             0,
         );
         moved.spec.hosts.clear();
@@ -323,15 +323,19 @@ mod tests {
     fn a_secret_arrives_from_its_preflight_to_its_publication_or_while_nothing_is_published() {
         let path = "/app/TOKEN";
         let known = || published(secret("token", &[path]), &[(path, 3, Origin::Rotated)]);
-        for (step, arrives) in
-            [("Record", true), ("Install", true), ("Promote", true), ("Deploy", false), ("Close", false)]
-        {
+        for (step, arrives) in [
+            (Step::Record, true),
+            (Step::Install, true),
+            (Step::Promote, true),
+            (Step::Deploy, false),
+            (Step::Close, false),
+        ] {
             let arrivals = arrivals("web", &[rotating(known(), step, 60)]);
             assert_eq!(arrivals.iter().map(|a| a.since.timestamp()).next(), arrives.then_some(60), "{step}");
         }
         assert_eq!(arrivals("web", &[known()]), []);
         assert_eq!(arrivals("web", &[preflight(known(), 70)])[0].since.timestamp(), 70);
-        assert_eq!(arrivals("web", &[preflight(rotating(known(), "Deploy", 60), 70)]), []);
+        assert_eq!(arrivals("web", &[preflight(rotating(known(), Step::Deploy, 60), 70)]), []);
 
         let mut missing = secret("token", &[path]);
         missing.metadata.creation_timestamp = Some(at(30));

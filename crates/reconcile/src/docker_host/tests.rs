@@ -5,7 +5,7 @@ use keyturn_api::RotationGrant;
 use keyturn_api::SecretIncident;
 use keyturn_api::conditions::{self, DEPLOYING, IMAGES_CLEAN, READY, STALLED};
 use keyturn_api::docker_host::{DockerHostStatus, Proof};
-use keyturn_api::managed_secret::Origin;
+use keyturn_api::managed_secret::{Origin, Step};
 use keyturn_api::rotation_grant::{GrantMode, HostGrant, ParameterGrant, RotationGrantSpec};
 use keyturn_rotation::observed::Version;
 use keyturn_secret_value::SecretValue;
@@ -301,7 +301,7 @@ impl Shared {
             state.hosts = vec![host("web")];
             state.secrets = vec![rotating(
                 published(secret("token", &[TOKEN]), &[(TOKEN, 3, Origin::Rotated)]),
-                "Deploy",
+                Step::Deploy,
                 900,
             )];
             state.grants = vec![grant(GrantMode::Rotate)];
@@ -587,7 +587,7 @@ async fn a_secret_that_is_not_granted_is_neither_read_nor_deployed() {
     let world = Shared::new();
     let other = rotating(
         published(secret("other", &["/other/TOKEN"]), &[("/other/TOKEN", 3, Origin::Rotated)]),
-        "Deploy",
+        Step::Deploy,
         900,
     );
     world.lock().secrets.push(other);
@@ -600,7 +600,7 @@ async fn a_secret_that_is_not_granted_is_neither_read_nor_deployed() {
 async fn what_a_status_names_beside_its_spec_is_neither_read_nor_deployed() {
     let world = Shared::new();
     let versions = [(TOKEN, 3, Origin::Rotated), ("/other/TOKEN", 3, Origin::Rotated)];
-    world.lock().secrets = vec![rotating(published(secret("token", &[TOKEN]), &versions), "Deploy", 900)];
+    world.lock().secrets = vec![rotating(published(secret("token", &[TOKEN]), &versions), Step::Deploy, 900)];
     world.pass().await;
     assert_eq!(world.lock().reads, [TOKEN]);
     assert_eq!(world.lock().tasks[0].parameters.len(), 1);
@@ -630,7 +630,8 @@ async fn what_ssm_says_is_said_and_tried_again() {
 async fn a_value_that_cannot_be_read_keeps_no_other_from_the_host() {
     let world = Shared::new();
     let path = "/app/OTHER";
-    let other = rotating(published(secret("other", &[path]), &[(path, 3, Origin::Rotated)]), "Deploy", 900);
+    let other =
+        rotating(published(secret("other", &[path]), &[(path, 3, Origin::Rotated)]), Step::Deploy, 900);
     world.lock().secrets.push(other);
     let denied = StoreError::Denied { operation: "GetParameter", path: path.into(), detail: "no".into() };
     world.lock().store_error = Some(denied);
@@ -1117,7 +1118,7 @@ async fn a_host_that_is_down_is_asked_when_it_is_back_and_nothing_waits_for_that
     assert_eq!(world.collections().len(), 2);
     // A rotation publishes while the collection is under way.
     world.lock().secrets[0] =
-        rotating(published(secret("token", &[TOKEN]), &[(TOKEN, 4, Origin::Rotated)]), "Deploy", 1100);
+        rotating(published(secret("token", &[TOKEN]), &[(TOKEN, 4, Origin::Rotated)]), Step::Deploy, 1100);
     world.pass().await;
     assert_eq!(world.lock().deleted.len(), 1, "the collection makes room");
 }

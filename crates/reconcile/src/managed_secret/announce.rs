@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use keyturn_api::conditions as c;
 use keyturn_api::managed_secret::ManagedSecretStatus;
+use keyturn_api::managed_secret::RotationResult;
 use keyturn_api::notification::Topic;
 
 use super::notices::is_routine;
@@ -40,7 +41,7 @@ fn troubles(status: &ManagedSecretStatus, patience: i32) -> Vec<Trouble> {
 }
 
 fn rotated(before: &ManagedSecretStatus, after: &ManagedSecretStatus, notice: Option<&str>) -> Option<News> {
-    let ended = after.last_rotation.as_ref().filter(|ended| ended.result == "Succeeded")?;
+    let ended = after.last_rotation.as_ref().filter(|ended| ended.result == RotationResult::Succeeded)?;
     let (notice, id) = (notice?, ended.id?);
     if before.last_rotation.as_ref().is_some_and(|known| known.id == ended.id) {
         return None;
@@ -51,7 +52,7 @@ fn rotated(before: &ManagedSecretStatus, after: &ManagedSecretStatus, notice: Op
 
 #[cfg(test)]
 mod tests {
-    use keyturn_api::managed_secret::{FailureStatus, LastRotation};
+    use keyturn_api::managed_secret::{FailureStatus, LastRotation, Step};
     use keyturn_api::time::to_kubernetes;
 
     use super::*;
@@ -68,7 +69,7 @@ mod tests {
 
     fn failing(attempts: i32) -> ManagedSecretStatus {
         let failure = FailureStatus {
-            step: "Promote".into(),
+            step: Step::Promote,
             reason: "SSMThrottled".into(),
             message: "SSM throttles".into(),
             attempts,
@@ -81,12 +82,12 @@ mod tests {
         ManagedSecretStatus { failure: Some(failure), ..ManagedSecretStatus::default() }
     }
 
-    fn ended(id: i64, result: &str) -> ManagedSecretStatus {
+    fn ended(id: i64, result: RotationResult) -> ManagedSecretStatus {
         let last = LastRotation {
             id: Some(id),
             request: None,
             trigger: None,
-            result: result.into(),
+            result,
             finished_at: None,
             window_seconds: None,
         };
@@ -128,12 +129,12 @@ mod tests {
     #[test]
     fn a_rotation_is_told_with_its_notice_and_not_without_one() {
         let quiet = ManagedSecretStatus::default();
-        let told = news(&quiet, &ended(7, "Succeeded"), Some("Tell the users."), 3, now());
+        let told = news(&quiet, &ended(7, RotationResult::Succeeded), Some("Tell the users."), 3, now());
         assert_eq!(told.len(), 1);
         assert_eq!((told[0].topic, told[0].key.as_str()), (Topic::Rotated, "7"));
         assert_eq!(told[0].message, "Rotation 7 completed. Tell the users.");
-        assert_eq!(topics(&ended(7, "Succeeded"), &ended(7, "Succeeded")), []);
-        assert_eq!(topics(&quiet, &ended(7, "Aborted")), []);
-        assert_eq!(news(&quiet, &ended(7, "Succeeded"), None, 3, now()), []);
+        assert_eq!(topics(&ended(7, RotationResult::Succeeded), &ended(7, RotationResult::Succeeded)), []);
+        assert_eq!(topics(&quiet, &ended(7, RotationResult::Aborted)), []);
+        assert_eq!(news(&quiet, &ended(7, RotationResult::Succeeded), None, 3, now()), []);
     }
 }

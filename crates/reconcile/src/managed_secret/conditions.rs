@@ -126,7 +126,7 @@ pub(super) fn rotating(
     held: Option<(&str, String)>,
 ) -> Said {
     match (&status.rotation, &progress.next) {
-        (Some(rotation), _) => (c::ROTATING, Truth::True, rotation.step.clone(), progress.message()),
+        (Some(rotation), _) => (c::ROTATING, Truth::True, rotation.step.name().into(), progress.message()),
         (None, Some(Next::Wait { step: step @ (Step::Preflight | Step::Record), why, .. }))
             if !matches!(why, Waiting::Drift { .. }) =>
         {

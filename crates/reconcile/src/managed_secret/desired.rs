@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use keyturn_api::managed_secret::{DeletionPolicy, IfMissing, RetireRequirement};
+use keyturn_api::managed_secret::{DeletionPolicy, IfMissing, RetireRequirement, RotationResult};
 use keyturn_api::time::from_kubernetes;
 use keyturn_api::window::Window;
 use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, SecretIncident};
@@ -154,7 +154,8 @@ pub(super) fn is_first_sight(object: &ManagedSecret) -> bool {
 
 /// Time at which the last rotation ended, where it was rolled back.
 fn rolled_back_at(object: &ManagedSecret) -> Option<DateTime<Utc>> {
-    let last = object.status.as_ref()?.history.first().filter(|last| last.result == "RolledBack")?;
+    let last =
+        object.status.as_ref()?.history.first().filter(|last| last.result == RotationResult::RolledBack)?;
     last.finished_at.as_ref().map(from_kubernetes)
 }
 

@@ -3,7 +3,7 @@
 
 use chrono::TimeDelta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use keyturn_api::managed_secret::{FailureStatus, LastRotation, PublishedParameter};
+use keyturn_api::managed_secret::{FailureStatus, LastRotation, PublishedParameter, RotationResult};
 use keyturn_api::{ManagedSecret, conditions};
 use keyturn_rotation::observed::{Author, Observed, RotationId, Trigger};
 use keyturn_rotation::protocol::{Act, Step};
@@ -60,13 +60,13 @@ pub(super) fn rotation_of(act: &Act) -> Option<RotationId> {
 
 /// Returns the Event about the end of a rotation.
 fn of_end(id: RotationId, ended: &LastRotation, notice: &str) -> Notice {
-    let (warning, reason, action, note) = match ended.result.as_str() {
-        "Succeeded" => {
-            let trigger = ended.trigger.as_deref().unwrap_or_default();
+    let (warning, reason, action, note) = match ended.result {
+        RotationResult::Succeeded => {
+            let trigger = ended.trigger.map(Trigger::name).unwrap_or_default();
             let note = format!("Rotation {id} completed ({trigger}).{notice}");
             (false, "RotationCompleted", "Rotate", note)
         }
-        "RolledBack" => {
+        RotationResult::RolledBack => {
             (true, "RolledBack", "RollBack", format!("Rotation {id} brought the previous value back"))
         }
         _ => (true, "RotationAborted", "Rotate", format!("Rotation {id} was given up")),
@@ -155,7 +155,7 @@ pub(super) fn let_go(object: &ManagedSecret, folder: &str) -> Notice {
     let published =
         if published.is_empty() { "nothing that is known of".to_owned() } else { published.join(", ") };
     let rotation = status.rotation.as_ref().map_or_else(String::new, |rotation| {
-        let installed = if rotation.installed_at.is_some() && rotation.step == "Promote" {
+        let installed = if rotation.installed_at.is_some() && rotation.step == Step::Promote {
             "; its role has the password of that rotation already, which only the record holds"
         } else {
             ""
@@ -242,7 +242,7 @@ pub(super) fn of_failed_retirement(
     before: Option<&FailureStatus>,
     after: Option<&FailureStatus>,
 ) -> Option<Notice> {
-    let of_retire = |failure: &&FailureStatus| failure.step == Step::Retire.name();
+    let of_retire = |failure: &&FailureStatus| failure.step == Step::Retire;
     let failure = after.filter(of_retire)?;
     let told = before.filter(of_retire).is_some_and(|before| before.reason == failure.reason);
     (!told).then(|| Notice {

@@ -15,7 +15,7 @@ use super::act::{ActError, Actor, Done, Newer};
 use super::admission::Leave;
 use super::observe::{self, Place, Remembered};
 use super::progress::{Blocked, Login, Progress};
-use super::sight::{Basis, OBSERVE, Sight, unseen};
+use super::sight::{Basis, Sight, unseen};
 use super::turn::{Turn, asks_target_at};
 use super::{ManagedSecrets, desired, notices, status};
 use crate::objects::{Hosts, ObjectError, Source, Subject};
@@ -136,7 +136,7 @@ impl Pass<'_> {
         self.secrets.ports.regions.store(self.region)
     }
 
-    pub(super) fn fail(&mut self, step: &str, blocked: Blocked) {
+    pub(super) fn fail(&mut self, step: Step, blocked: Blocked) {
         self.secrets.fail(self.object, self.progress, step, blocked, self.now);
     }
 
@@ -246,7 +246,7 @@ impl Pass<'_> {
             Ok(done) => done,
             Err(ActError::Object(error)) => return Err(error),
             Err(error) => {
-                self.fail(step.name(), failed(&error));
+                self.fail(step, failed(&error));
                 // The role may have been changed although the call failed. Then hosts have to know it at once.
                 if matches!(act, Act::Install { .. })
                     && let Ok(seen) = self.look_at_target(observed).await
@@ -373,7 +373,7 @@ impl Pass<'_> {
                 Ok(seen) => observed.target = seen,
                 Err(error) => {
                     observed.target = None;
-                    self.fail(OBSERVE, unseen(&error.into()));
+                    self.fail(Step::Observe, unseen(&error.into()));
                 }
             }
         }

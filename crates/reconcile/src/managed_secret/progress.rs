@@ -266,13 +266,13 @@ impl Progress {
     }
 
     /// True when the backoff of this step has not passed.
-    pub(super) fn backs_off_from(&self, step: &str, now: DateTime<Utc>) -> bool {
+    pub(super) fn backs_off_from(&self, step: Step, now: DateTime<Utc>) -> bool {
         self.backs_off(now) && self.failure.as_ref().is_some_and(|f| f.step == step)
     }
 
     /// True when the last failure was in this step.
     pub(super) fn failed_at(&self, step: Step) -> bool {
-        self.failure.as_ref().is_some_and(|failure| failure.step == step.name())
+        self.failure.as_ref().is_some_and(|failure| failure.step == step)
     }
 
     /// True when the last failure was in this step, and a retry of the same cannot succeed.

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::ManagedSecret;
 use keyturn_api::time::from_kubernetes;
 use keyturn_rotation::observed::{Observed, Record, TargetEvidence, Trigger, Version};
-use keyturn_rotation::protocol::{Act, Incident};
+use keyturn_rotation::protocol::{Act, Incident, Step};
 
 use super::act::Newer;
 use super::observe::{self, ObserveError, Remembered};
@@ -23,8 +23,6 @@ const UNLISTED_AT_MOST: TimeDelta = TimeDelta::minutes(2);
 /// A listing that is older than this part of the grace is not acted on. Its age and the life of a request together must
 /// stay below the grace.
 const LISTINGS_PER_GRACE: i32 = 3;
-/// Name of the step that a failed read of Parameter Store counts as.
-pub(super) const OBSERVE: &str = "Observe";
 
 /// Result of opening the target of a secret.
 #[derive(Default)]
@@ -164,7 +162,7 @@ impl Pass<'_> {
 
     /// True when the first full read of this pass would come too soon after a failed one.
     pub(super) fn is_look_put_off(&self) -> bool {
-        self.sight.basis != Basis::Look && self.progress.backs_off_from(OBSERVE, self.now)
+        self.sight.basis != Basis::Look && self.progress.backs_off_from(Step::Observe, self.now)
     }
 
     /// Does a full read, unless the backoff of a failed one has not passed. `None` where there was none; `progress` says
@@ -182,7 +180,7 @@ impl Pass<'_> {
                 Some(observed)
             }
             Err(blocked) => {
-                self.fail(OBSERVE, blocked);
+                self.fail(Step::Observe, blocked);
                 None
             }
         }

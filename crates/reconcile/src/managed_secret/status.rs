@@ -6,7 +6,7 @@ use keyturn_api::conditions::{self, Said, Truth};
 use keyturn_api::docker_host::Proof;
 use keyturn_api::managed_secret::{
     FailureStatus, LastRotation, ManagedSecretStatus, OnDrift, Origin, PendingRetirement, PublishedParameter,
-    RotationStatus, SecretOnHost, TargetStatus,
+    RotationResult, RotationStatus, SecretOnHost, TargetStatus,
 };
 use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
 use keyturn_api::{ManagedSecret, conditions as c};
@@ -156,8 +156,8 @@ fn mirror(
         .collect();
     status.rotation = observed.records.values().next_back().map(|record| RotationStatus {
         id: i64::try_from(record.id).unwrap_or(i64::MAX),
-        trigger: record.trigger.name().to_owned(),
-        step: step(desired, observed, record, progress).name().to_owned(),
+        trigger: record.trigger,
+        step: step(desired, observed, record, progress),
         request: record.request.clone(),
         started_at: to_kubernetes(record.at),
         installed_at: before(object, record)
@@ -216,17 +216,17 @@ fn ended_unseen(object: &ManagedSecret, observed: &Observed, now: DateTime<Utc>)
     let id = u64::try_from(rotation.id).ok()?;
     let told = is_told(status, rotation.id, &rotation.started_at);
     // A roll back is never given up. It publishes nothing where the failed rotation had published nothing.
-    let rolled_back = rotation.trigger == Trigger::RollBack.name();
+    let rolled_back = rotation.trigger == Trigger::RollBack;
     let ended = observed.ends_with(id) || rolled_back && observed.records.is_empty();
     if told || observed.records.contains_key(&id) || !ended {
         return None;
     }
-    let result = if rolled_back { "RolledBack" } else { "Succeeded" };
+    let result = if rolled_back { RotationResult::RolledBack } else { RotationResult::Succeeded };
     Some(LastRotation {
         id: Some(rotation.id),
         request: rotation.request.clone(),
-        trigger: Some(rotation.trigger.clone()),
-        result: result.to_owned(),
+        trigger: Some(rotation.trigger),
+        result,
         finished_at: Some(to_kubernetes(now)),
         window_seconds: None,
     })
@@ -250,7 +250,11 @@ fn ended_untold(
         id: i64::try_from(id).ok(),
         request: None,
         trigger: None,
-        result: if published.brought_back_at().is_some() { "RolledBack" } else { "Succeeded" }.to_owned(),
+        result: if published.brought_back_at().is_some() {
+            RotationResult::RolledBack
+        } else {
+            RotationResult::Succeeded
+        },
         finished_at: Some(to_kubernetes(now)),
         window_seconds: None,
     })
@@ -286,8 +290,8 @@ fn created_untold(
     Some(LastRotation {
         id: i64::try_from(*id).ok(),
         request: request.map(|request| request.token.to_owned()),
-        trigger: Some(Trigger::Missing.name().to_owned()),
-        result: "Succeeded".to_owned(),
+        trigger: Some(Trigger::Missing),
+        result: RotationResult::Succeeded,
         finished_at: Some(to_kubernetes(version.modified.max(stamp.at))),
         window_seconds: None,
     })
@@ -444,12 +448,12 @@ fn answer_request(
         // Two published values for one request mean a roll back, except in an incident: there the second value is a new
         // one.
         let rolled_back = published.len() > 1 && desired.incidents.is_empty();
-        let result = if rolled_back { "RolledBack" } else { "Succeeded" };
+        let result = if rolled_back { RotationResult::RolledBack } else { RotationResult::Succeeded };
         let ended = LastRotation {
             id,
             request: Some(request.token.to_owned()),
-            trigger: Some(Trigger::Request.name().to_owned()),
-            result: result.to_owned(),
+            trigger: Some(Trigger::Request),
+            result,
             finished_at: Some(to_kubernetes(now)),
             window_seconds: None,
         };
@@ -462,7 +466,7 @@ fn answer_request(
                 id: None,
                 request: Some(request.token.to_owned()),
                 trigger: None,
-                result: "Recorded".to_owned(),
+                result: RotationResult::Recorded,
                 finished_at: Some(to_kubernetes(now)),
                 window_seconds: None,
             },
@@ -473,15 +477,15 @@ fn answer_request(
 /// Returns how the rotation of a record ended, for status and Event.
 pub(super) fn ended(record: &Record, superseded: bool, now: DateTime<Utc>) -> LastRotation {
     let result = match record.trigger {
-        _ if superseded => "Aborted",
-        Trigger::RollBack => "RolledBack",
-        _ => "Succeeded",
+        _ if superseded => RotationResult::Aborted,
+        Trigger::RollBack => RotationResult::RolledBack,
+        _ => RotationResult::Succeeded,
     };
     LastRotation {
         id: i64::try_from(record.id).ok(),
         request: record.request.clone(),
-        trigger: Some(record.trigger.name().to_owned()),
-        result: result.to_owned(),
+        trigger: Some(record.trigger),
+        result,
         finished_at: Some(to_kubernetes(now)),
         window_seconds: None,
     }

@@ -73,7 +73,7 @@ fn said(status: &ManagedSecretStatus, kind: &str) -> (String, String, String) {
 fn what_a_failure_says_is_cut_as_conditions_are() {
     let object = secret(false, None);
     let failure = FailureStatus {
-        step: "Install".into(),
+        step: Step::Install,
         reason: "StatementRefused".into(),
         message: "ö".repeat(100_000),
         attempts: 1,
@@ -129,10 +129,7 @@ fn a_lost_status_tells_of_a_request_only_where_no_rotation_has_ended_since() {
     let object = secret(false, Some("done"));
     let last = status_beside(&object, vec![version(1, None), version(2, Some("done"))], vec![]);
     let told = last.last_rotation.expect("its version says so");
-    assert_eq!(
-        (told.id, told.request.as_deref(), told.result.as_str()),
-        (Some(2), Some("done"), "Succeeded")
-    );
+    assert_eq!((told.id, told.request.as_deref(), told.result.name()), (Some(2), Some("done"), "Succeeded"));
 
     let earlier = status_beside(&object, vec![version(1, Some("done")), version(2, None)], vec![]);
     assert_eq!(earlier.last_rotation, None, "another one has ended since");
@@ -160,7 +157,7 @@ fn a_first_value_that_took_no_record_is_told_once() {
     let told = created(&object);
     let last = told.last_rotation.clone().expect("its version says so");
     assert_eq!(
-        (last.id, last.request.as_deref(), last.trigger.as_deref(), last.result.as_str()),
+        (last.id, last.request.as_deref(), last.trigger.map(Trigger::name), last.result.name()),
         (Some(1), Some("first"), Some("Missing"), "Succeeded")
     );
     assert_eq!(told.history.len(), 1);
@@ -174,7 +171,7 @@ fn a_value_that_was_created_again_is_told_again() {
     let before = json!({"id": 7, "result": "Succeeded", "finishedAt": "2020-01-01T00:00:00Z"});
     object.status.as_mut().unwrap().last_rotation = Some(serde_json::from_value(before).unwrap());
     let told = status(&object, true, vec![]).last_rotation.expect("it is there");
-    assert_eq!((told.id, told.trigger.as_deref()), (Some(1), Some("Missing")));
+    assert_eq!((told.id, told.trigger.map(Trigger::name)), (Some(1), Some("Missing")));
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl ManagedSecrets {
             }
             Next::Wait { .. } if !fresh && progress.asks_target_at.is_some_and(|at| at > now) => {}
             Next::Wait { step, why, .. } if why.needs_a_closer_look() && !fresh => {
-                if !progress.backs_off_from(step.name(), now) {
+                if !progress.backs_off_from(step, now) {
                     return Turn::LookCloser;
                 }
                 progress.blocked = progress.failure.as_ref().map(Blocked::again);
@@ -72,12 +72,12 @@ impl ManagedSecrets {
             Next::Wait { step, why: Waiting::Unpublishable { message }, .. } => {
                 let reason = "NotPublishable".to_owned();
                 let blocked = Blocked { reason, message, permanent: true, unseen: false };
-                self.fail(object, progress, step.name(), blocked, now);
+                self.fail(object, progress, step, blocked, now);
             }
             Next::Wait { step, why: Waiting::Target(problem), .. } => {
                 let TargetProblem { reason, message, permanent } = problem;
                 let blocked = Blocked { reason, message, permanent, unseen: false };
-                self.fail(object, progress, step.name(), blocked, now);
+                self.fail(object, progress, step, blocked, now);
             }
             Next::Rest { .. } => {
                 progress.preflight = None;
@@ -94,30 +94,30 @@ impl ManagedSecrets {
         &self,
         object: &ManagedSecret,
         progress: &mut Progress,
-        step: &str,
+        step: Step,
         blocked: Blocked,
         now: DateTime<Utc>,
     ) {
         // A refused publication and the acts that take it back count as one series of failures. In an incident so do a
         // revocation and the other steps, which do not delay each other: otherwise each would begin a new series by turns,
         // and the backoff would never grow.
-        let takes_back = |step: &str| step == Step::Promote.name() || step == Step::Abort.name();
-        let revokes = |step: &str| step == Step::Retire.name();
+        let takes_back = |step: Step| step == Step::Promote || step == Step::Abort;
+        let revokes = |step: Step| step == Step::Retire;
         let urgent = progress.urgent;
         let of_the_same = |f: &&FailureStatus| {
-            let takes_turns = urgent && revokes(&f.step) != revokes(step);
-            f.step == step || takes_back(&f.step) && takes_back(step) || takes_turns
+            let takes_turns = urgent && revokes(f.step) != revokes(step);
+            f.step == step || takes_back(f.step) && takes_back(step) || takes_turns
         };
         let attempts = progress.failure.as_ref().filter(of_the_same).map_or(0, |f| f.attempts) + 1;
         // The acts that follow from a publication that was refused for good start without backoff: hosts may have no
         // working password.
-        let is_news = step == Step::Promote.name() && blocked.permanent && attempts == 1;
+        let is_news = step == Step::Promote && blocked.permanent && attempts == 1;
         let backoff = if is_news { TimeDelta::zero() } else { self.settings.backoff(attempts) };
         let next = now + if progress.urgent { backoff.min(LONGEST_BACKOFF_IN_AN_INCIDENT) } else { backoff };
         tracing::warn!(
             namespace = object.metadata.namespace,
             name = object.metadata.name,
-            step,
+            step = step.name(),
             reason = blocked.reason,
             attempts,
             next_attempt = %next,
@@ -125,7 +125,7 @@ impl ManagedSecrets {
             blocked.message
         );
         progress.failure = Some(FailureStatus {
-            step: step.to_owned(),
+            step,
             reason: blocked.reason.clone(),
             message: blocked.message.clone(),
             attempts,
@@ -152,7 +152,7 @@ impl ManagedSecrets {
         let counted = progress
             .failure
             .as_ref()
-            .filter(|f| f.step == "Preflight")
+            .filter(|f| f.step == Step::Preflight)
             .map(|f| from_kubernetes(&f.next_attempt_time));
         match (asked, counted) {
             (Some(asked), Some(next)) if next > asked => {
@@ -165,7 +165,7 @@ impl ManagedSecrets {
             _ => {
                 let message = format!("DockerHost {host}: {message}");
                 let blocked = Blocked { reason: reason.to_owned(), message, permanent: false, unseen: false };
-                self.fail(object, progress, "Preflight", blocked, now);
+                self.fail(object, progress, Step::Preflight, blocked, now);
                 progress.blocked = None;
             }
         }

@@ -3,7 +3,7 @@
 
 use chrono::TimeDelta;
 use keyturn_api::conditions;
-use keyturn_api::managed_secret::ManagedSecretStatus;
+use keyturn_api::managed_secret::{ManagedSecretStatus, RotationResult};
 
 use crate::cost::{Cost, Tally};
 use crate::world::{Controller, Planted, REGIONS, World, name, settings};
@@ -85,6 +85,6 @@ fn publishes(status: &ManagedSecretStatus, version: i64) -> bool {
 }
 
 fn has_succeeded(status: &ManagedSecretStatus) -> bool {
-    let ended = status.last_rotation.as_ref().is_some_and(|last| last.result == "Succeeded");
+    let ended = status.last_rotation.as_ref().is_some_and(|last| last.result == RotationResult::Succeeded);
     publishes(status, 2) && status.rotation.is_none() && ended
 }

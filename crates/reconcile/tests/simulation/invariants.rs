@@ -9,7 +9,7 @@ pub(crate) use held::{host_status, script_runs};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use keyturn_api::consent::{self, Purpose};
 use keyturn_api::grants::{self, Installation, Verdict};
-use keyturn_api::managed_secret::DeletionPolicy;
+use keyturn_api::managed_secret::{DeletionPolicy, RotationResult};
 use keyturn_api::rotation_grant::GrantMode;
 use keyturn_api::time::from_kubernetes;
 use keyturn_api::{DockerHost, ManagedSecret, ROTATE_REQUESTED_AT, SecretIncident, conditions};
@@ -644,7 +644,10 @@ pub(crate) fn status_is_emptied(state: &mut State) {
 
 /// True if the status says of a request that it was recorded and not executed.
 pub(crate) fn has_recorded_a_request(secret: &ManagedSecret) -> bool {
-    secret.status.as_ref().is_some_and(|s| s.history.iter().any(|ended| ended.result == "Recorded"))
+    secret
+        .status
+        .as_ref()
+        .is_some_and(|s| s.history.iter().any(|ended| ended.result == RotationResult::Recorded))
 }
 
 /// Checks that the rotation of this id may give a role a password, which replaces one that worked.

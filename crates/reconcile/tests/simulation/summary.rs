@@ -164,7 +164,7 @@ fn end_of(state: &State, secret: &keyturn_api::ManagedSecret) -> SecretEnd {
         conditions: turned(&status.conditions),
         last_rotation: status
             .last_rotation
-            .and_then(|last| Some((last.request?, last.result)))
+            .and_then(|last| Some((last.request?, last.result.to_string())))
             .filter(|(request, _)| secret.annotations().get(ROTATE_REQUESTED_AT) == Some(request)),
         finalizer: secret.finalizers().iter().any(|f| f == FINALIZER),
         rotating: status.rotation.is_some(),

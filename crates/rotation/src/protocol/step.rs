@@ -3,46 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
+pub use keyturn_api::managed_secret::Step;
 
 use crate::observed::{RotationId, TargetProblem, Trigger};
 use crate::window::WindowError;
-
-/// The step of a rotation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    /// keyturn checks that the hosts, the target and SSM are ready, before it changes anything.
-    Preflight,
-    /// keyturn draws the values and creates the record.
-    Record,
-    /// keyturn makes the target accept the recorded credential.
-    Install,
-    /// keyturn publishes the recorded values in Parameter Store.
-    Promote,
-    /// The hosts have to prove that they run the published version.
-    Deploy,
-    /// keyturn makes the target refuse the old credential.
-    Retire,
-    /// keyturn deletes the record, sweeps orphans, and does what a deletion of the object needs.
-    Close,
-    /// There is an abort marker beside the record.
-    Abort,
-}
-
-impl Step {
-    /// Returns the step's name as shown in status and Events.
-    pub fn name(self) -> &'static str {
-        match self {
-            Step::Preflight => "Preflight",
-            Step::Record => "Record",
-            Step::Install => "Install",
-            Step::Promote => "Promote",
-            Step::Deploy => "Deploy",
-            Step::Retire => "Retire",
-            Step::Close => "Close",
-            Step::Abort => "Abort",
-        }
-    }
-}
 
 /// One external effect.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use keyturn_api::conditions;
 use keyturn_api::docker_host::RunMode;
 use keyturn_api::grants::{self, Verdict};
-use keyturn_api::managed_secret::{LastRotation, Origin};
+use keyturn_api::managed_secret::{LastRotation, Origin, Step};
 use keyturn_api::time::{from_kubernetes, to_kubernetes};
 use keyturn_api::{DockerHost, ManagedSecret};
 use keyturn_reconcile::deploy::task::{Task, TaskParameter};
@@ -250,7 +250,8 @@ fn waits_although_it_is_urgent(state: &mut State, changed: &DockerHost) {
     let is_urgent = |secret: &&ManagedSecret| {
         secret.status.as_ref().is_some_and(|status| {
             let open = status.compromise.as_ref().is_some_and(|said| said.contained_at.is_none());
-            let waits_for_hosts = status.rotation.as_ref().is_some_and(|rotation| rotation.step == "Deploy");
+            let waits_for_hosts =
+                status.rotation.as_ref().is_some_and(|rotation| rotation.step == Step::Deploy);
             open && waits_for_hosts && status.parameters.iter().all(|p| p.origin == Origin::Rotated)
         })
     };
@@ -269,9 +270,9 @@ pub(super) fn a_revocation_goes_its_own_way(state: &mut State, changed: &Managed
     if !is_open || from_kubernetes(&failure.next_attempt_time) <= state.now {
         return;
     }
-    let publishes = |step: &str| matches!(step, "Install" | "Promote");
-    let (failed, waits) = (failure.step.clone(), rotation.step.clone());
-    if failed == "Retire" && publishes(&waits) || publishes(&failed) && waits == "Retire" {
+    let publishes = |step: Step| matches!(step, Step::Install | Step::Promote);
+    let (failed, waits) = (failure.step, rotation.step);
+    if failed == Step::Retire && publishes(waits) || publishes(failed) && waits == Step::Retire {
         let name = changed.name_any();
         state.violate(format!("I6: {waits} of {name} is put off in an incident because {failed} has failed"));
     }

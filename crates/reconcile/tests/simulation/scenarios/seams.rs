@@ -1,6 +1,7 @@
 //! Stories of interactions: two secrets of one host, a host that nothing was deployed to, writes that Parameter Store
 //! refuses, requests that come back.
 
+use keyturn_api::managed_secret::Step;
 use keyturn_rotation::request;
 
 use super::*;
@@ -321,7 +322,7 @@ scenario!(a_password_that_cannot_be_published_is_taken_back_once_its_server_can_
 /// True if the status reports that the publication was refused.
 fn publication_is_refused(state: &State) -> bool {
     let status = state.cluster.secret(SECRET).and_then(|secret| secret.status.as_ref());
-    status.and_then(|status| status.failure.as_ref()).is_some_and(|failure| failure.step == "Promote")
+    status.and_then(|status| status.failure.as_ref()).is_some_and(|failure| failure.step == Step::Promote)
 }
 
 scenario!(a_suspension_while_a_password_is_taken_back_hides_nothing,
