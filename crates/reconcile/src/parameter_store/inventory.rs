@@ -22,6 +22,10 @@ use super::{Listed, NAMES_IN_A_CALL, ParameterStore, StoreError};
 /// less than one call a day for each of 10,000.
 const PAUSE_PER_PAGE: Duration = Duration::from_secs(10);
 
+/// Number of new paths that are listed before the snapshot is published. A listing of thousands takes minutes, and their
+/// objects need not all wait for its last page.
+const NEW_AT_ONCE: usize = 1000;
+
 /// One snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inventory {
@@ -74,15 +78,17 @@ impl Inventory {
         wanted.difference(&self.wanted).filter(|entry| !self.covers(entry))
     }
 
-    /// Returns what the next listing has to ask for where this one covers the rest: new paths, with all folders. Nothing where
-    /// no path is new.
-    fn to_ask_of(&self, wanted: &BTreeSet<String>) -> BTreeSet<String> {
-        let mut asked: BTreeSet<String> =
-            self.uncovered(wanted).filter(|entry| !entry.ends_with('/')).cloned().collect();
+    /// Returns what the next listing has to ask for where this one covers the rest, and what is covered then. It asks for at
+    /// most [`NEW_AT_ONCE`] new paths, with all folders; for nothing where no path is new.
+    fn next_part(&self, wanted: &BTreeSet<String>) -> (BTreeSet<String>, BTreeSet<String>) {
+        let new: Vec<&String> = self.uncovered(wanted).filter(|entry| !entry.ends_with('/')).collect();
+        let (now, later) = new.split_at(new.len().min(NEW_AT_ONCE));
+        let mut asked: BTreeSet<String> = now.iter().copied().cloned().collect();
         if !asked.is_empty() {
             asked.extend(wanted.iter().filter(|entry| entry.ends_with('/')).cloned());
         }
-        asked
+        let later: BTreeSet<&String> = later.iter().copied().collect();
+        (asked, wanted.iter().filter(|entry| !later.contains(entry)).cloned().collect())
     }
 
     /// Looks up the latest version of one parameter.
@@ -243,18 +249,20 @@ impl InventoryPoller {
         let whole = self.shared.whole.swap(false, Ordering::SeqCst) || is_due;
         let wanted = self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let latest = self.publish.borrow().inventory.clone();
-        let asked = if whole { wanted.clone() } else { latest.to_ask_of(&wanted) };
+        let (asked, covered) =
+            if whole { (wanted.clone(), wanted.clone()) } else { latest.next_part(&wanted) };
         let taken_at = Utc::now();
         let entries: Vec<String> = asked.iter().cloned().collect();
         let result = self.store.list(&entries).await;
+        let goes_on = result.is_ok() && covered.len() < wanted.len();
         self.publish.send_modify(|published| {
             published.ended = number;
             match result {
                 Ok(listed) => {
                     published.inventory = Arc::new(if whole {
-                        Inventory::new(taken_at, wanted, listed)
+                        Inventory::new(taken_at, covered, listed)
                     } else {
-                        latest.with(wanted, &asked, listed)
+                        latest.with(covered, &asked, listed)
                     });
                     // An empty list sends no request, so it does not show that SSM works again.
                     published.error.take_if(|_| !asked.is_empty());
@@ -267,6 +275,9 @@ impl InventoryPoller {
                 }
             }
         });
+        if goes_on {
+            self.shared.ask();
+        }
         Refreshed { number, whole, failed: self.publish.borrow().error.is_some() }
     }
 }
@@ -418,6 +429,34 @@ mod tests {
         assert_eq!(below(&later, "/"), ["/a", "/b", "/staged/new"]);
         assert_eq!(later.look("/gone"), Look::NotCovered, "nobody wants it any more");
         assert_eq!(later.taken_at, first.taken_at, "the rest is as old as it was");
+    }
+
+    #[test]
+    fn new_paths_are_listed_a_part_at_a_time_until_all_are_covered() {
+        let mut wanted: BTreeSet<String> = (0..2 * NEW_AT_ONCE + 1).map(|n| format!("/new/{n:05}")).collect();
+        wanted.extend(["/staged/".to_owned(), "/old".to_owned()]);
+        let mut latest = snapshot(&["/staged/", "/old"], &[("/old", 1)]);
+        let mut sizes = Vec::new();
+        loop {
+            let (asked, covered) = latest.next_part(&wanted);
+            if asked.is_empty() {
+                break;
+            }
+            assert!(
+                asked.contains("/staged/") && !asked.contains("/old"),
+                "each part lists the folders again"
+            );
+            sizes.push(asked.len() - 1);
+            let unlisted = wanted.difference(&covered).next().cloned();
+            latest = latest.with(covered, &asked, Vec::new());
+            assert!(
+                unlisted.is_none_or(|path| latest.look(&path) == Look::NotCovered),
+                "nobody looked for it"
+            );
+        }
+        assert_eq!(sizes, [NEW_AT_ONCE, NEW_AT_ONCE, 1]);
+        assert!(wanted.iter().all(|entry| latest.covers(entry)));
+        assert!(matches!(latest.look("/old"), Look::Present(_)), "what was listed before stays");
     }
 
     #[test]
