@@ -133,7 +133,7 @@ pub enum AuditError {
         source: io::Error,
     },
     /// Docker failed, for example because it does not have the image; `message` is its error output.
-    #[error("{program} knows nothing of {image}: {message}")]
+    #[error("{program} cannot inspect {image}: {message}")]
     Docker {
         /// Path or name of the program.
         program: String,

@@ -126,7 +126,7 @@ pub enum ObjectError {
     #[error("{0} does not exist any more")]
     Gone(String),
     /// Any other failure, such as no answer in time, a cache that is not filled yet, or lost leadership.
-    #[error("the API server did not answer for {object}: {detail}")]
+    #[error("{object} could not be read or written: {detail}")]
     Api {
         /// Kind and name of the object, for people.
         object: String,

@@ -19,6 +19,8 @@ impl Trail {
     pub(crate) fn enter(&mut self, number: u64, at: DateTime<Utc>, request: &Request) {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let arn = format!("arn:aws:iam::{ACCOUNT}:user/{}", request.access_key);
+        let reads = ["Describe", "Get", "List"];
+        let read_only = reads.iter().any(|verb| request.operation.starts_with(verb));
         let event = json!({
             "eventVersion": "1.11",
             "eventID": format!("00000000-0000-4000-8000-{number:012}"),
@@ -30,6 +32,7 @@ impl Trail {
             "userAgent": request.headers.get("user-agent").and_then(|v| v.to_str().ok()).unwrap_or_default(),
             "userIdentity": {"type": "IAMUser", "arn": arn, "accessKeyId": request.access_key, "accountId": ACCOUNT},
             "requestParameters": parameters(&request.operation, &body),
+            "readOnly": read_only,
             "eventType": "AwsApiCall", "managementEvent": true, "recipientAccountId": ACCOUNT,
         });
         self.0.push((Some(number), event));
@@ -127,7 +130,7 @@ fn entry(at: i64, event: &Value) -> Value {
     json!({
         "EventId": event["eventID"], "EventName": event["eventName"], "EventTime": at,
         "EventSource": event["eventSource"], "Username": event["userIdentity"]["userName"].as_str().unwrap_or("unknown"),
-        "ReadOnly": "true", "Resources": [], "CloudTrailEvent": event.to_string(),
+        "ReadOnly": (event["readOnly"] != false).to_string(), "Resources": [], "CloudTrailEvent": event.to_string(),
     })
 }
 

@@ -194,9 +194,12 @@ fn waiting_text(why: &Waiting, until: Option<DateTime<Utc>>, by_hand: Option<&st
              hand{by_hand}"
         ),
         Waiting::SessionsUnseen { username, lacking } => sessions_unseen(username, *lacking),
-        Waiting::Orphans { count } => format!(
-            "{count} tokens that rotations which were cut short have left behind are deleted first{until}"
-        ),
+        Waiting::Orphans { count: 1 } => {
+            format!("A token that a rotation which was cut short has left behind is deleted first{until}")
+        }
+        Waiting::Orphans { count } => {
+            format!("{count} tokens that rotations which were cut short have left behind are deleted first{until}")
+        }
         Waiting::TakenBack => format!(
             "SSM refused to publish the new credential for good: the one before is brought back, after waiting{until} so that \
              no late request can undo it"
