@@ -26,7 +26,7 @@ const HOUSES: [House; 2] = [
             &["notification", "parameter_store", "target"],
             &["settings", "source"],
             &["objects"],
-            &["deploy", "ports"],
+            &["deploy", "ports", "telling"],
             &["deploy_jobs", "incident"],
             &["links"],
             &["docker_host", "managed_secret", "secret_incident"],

@@ -78,8 +78,21 @@ fn bodies<'a>(text: &'a str, function: &str) -> Vec<&'a str> {
     text.split(start.as_str()).skip(1).map(|rest| rest.split("\n    }\n").next().unwrap_or(rest)).collect()
 }
 
+/// What stands before the reason of a condition or of an Event in the sources.
+const BEFORE_A_REASON: [&str; 8] = [
+    "Hold::new(",
+    "permanent(",
+    "not_ready(",
+    "well(",
+    "reason: ",
+    "normal(",
+    "warning(",
+    // A row of a kind's table of watched conditions.
+    "event: Some(",
+];
+
 /// Returns the reasons of conditions and Events in the sources: the results of `reason()` functions, the arguments of
-/// the functions that set them, and the outcomes of a run.
+/// the functions that set them, the tables of watched conditions, and the outcomes of a run.
 fn reasons() -> BTreeSet<String> {
     let mut reasons = BTreeSet::new();
     let sources = ["src", "crates"].map(|folder| files(&root().join(folder), &[".rs"]));
@@ -89,7 +102,7 @@ fn reasons() -> BTreeSet<String> {
             continue;
         }
         let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-        for before in ["Hold::new(", "permanent(", "not_ready(", "well(", "reason: ", "normal(", "warning("] {
+        for before in BEFORE_A_REASON {
             reasons.extend(quoted_behind(text, before));
         }
         for body in bodies(text, "reason") {
@@ -116,6 +129,7 @@ fn every_reason_is_explained() {
         "HostKeyRefused",
         "NotGranted",
         "RotationStarted",
+        "PreflightFailed",
         "NothingToRun",
     ] {
         assert!(reasons.contains(known), "{known} is not found in the sources: they are not read rightly");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::{Event, EventSeries};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use keyturn_reconcile::objects::Notice;
+use keyturn_reconcile::objects;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 
@@ -56,7 +56,7 @@ struct Written {
     last: Instant,
 }
 
-/// The action for a notice.
+/// What is done with an Event.
 enum Plan {
     Create,
     Extend { name: String, count: i32 },
@@ -70,13 +70,13 @@ impl Events {
     }
 
     /// Publishes an Event on a best-effort basis: an Event that cannot be written is logged and dropped.
-    pub async fn publish(&self, about: &ObjectReference, notice: Notice) {
-        let note = cut(&notice.note, MAX_NOTE).to_owned();
+    pub async fn publish(&self, about: &ObjectReference, event: objects::Event) {
+        let note = cut(&event.note, MAX_NOTE).to_owned();
         let key = Key {
             uid: about.uid.clone().unwrap_or_default(),
-            warning: notice.warning,
-            reason: notice.reason,
-            action: notice.action,
+            warning: event.warning,
+            reason: event.reason,
+            action: event.action,
             note,
         };
         let plan = self.memory.lock().unwrap_or_else(PoisonError::into_inner).plan(&key, Instant::now());

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keyturn_reconcile::objects::{Hosts, Notice, ObjectError, Objects, Source, Subject};
+use keyturn_reconcile::objects::{Event, Hosts, ObjectError, Objects, Source, Subject};
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{NamespaceResourceScope, object::HasStatus};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -54,13 +54,13 @@ impl KubeObjects {
     }
 
     /// Writes an Event about an object that could not be decoded.
-    pub async fn notify_undecodable(
+    pub async fn write_event_of_undecodable(
         &self,
         about: &k8s_openapi::api::core::v1::ObjectReference,
-        notice: Notice,
+        event: Event,
     ) {
         if self.leadership.is_leader() {
-            self.events.publish(about, notice).await;
+            self.events.publish(about, event).await;
         }
     }
 
@@ -280,7 +280,7 @@ impl Objects for KubeObjects {
         Ok(written)
     }
 
-    async fn notify(&self, subject: Subject<'_>, notice: Notice) {
+    async fn write_event(&self, subject: Subject<'_>, event: Event) {
         if !self.leadership.is_leader() {
             return;
         }
@@ -289,7 +289,7 @@ impl Objects for KubeObjects {
             Subject::Host(host) => host.object_ref(&()),
             Subject::Incident(incident) => incident.object_ref(&()),
         };
-        self.events.publish(&about, notice).await;
+        self.events.publish(&about, event).await;
     }
 }
 

@@ -8,12 +8,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::core::v1::ObjectReference;
 use keyturn_reconcile::docker_host::DockerHosts;
 use keyturn_reconcile::managed_secret::ManagedSecrets;
-use keyturn_reconcile::objects::Notice;
+use keyturn_reconcile::objects::Event;
 use keyturn_reconcile::ports::Requeue;
 use keyturn_reconcile::secret_incident::SecretIncidents;
 use kube::{Resource, ResourceExt};
 
-use super::notifications::{Announces, Notifications};
+use super::notifications::{HoldsNotifications, Notifications};
 use crate::api::{DockerHost, ManagedSecret, SecretIncident, time};
 use crate::cluster::guarded::{Guarded, Undecodable};
 use crate::cluster::objects::KubeObjects;
@@ -48,7 +48,10 @@ impl Reconcilers {
     }
 
     /// Sends the notifications that are pending in the object's status.
-    pub async fn news<K: Announces>(self: Arc<Self>, object: Arc<Guarded<K>>) -> Result<Duration, String> {
+    pub async fn send_notifications<K: HoldsNotifications>(
+        self: Arc<Self>,
+        object: Arc<Guarded<K>>,
+    ) -> Result<Duration, String> {
         let metadata = object.meta();
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
         self.notifications.of::<K>(namespace, metadata.name.as_deref().unwrap_or_default()).await
@@ -120,8 +123,8 @@ impl Reconcilers {
             env!("CARGO_PKG_VERSION"),
             object.error
         );
-        let notice = Notice { warning: true, reason: "Undecodable", action: "Read", note };
-        self.objects.notify_undecodable(&about, notice).await;
+        let event = Event { warning: true, reason: "Undecodable", action: "Read", note };
+        self.objects.write_event_of_undecodable(&about, event).await;
         NEVER
     }
 }

@@ -10,7 +10,7 @@ use kube::api::PartialObjectMeta;
 use kube::{Resource, ResourceExt};
 use tokio::sync::watch;
 
-use super::notifications::Announces;
+use super::notifications::HoldsNotifications;
 use super::queue::Queue;
 use crate::api::{DockerHost, GROUP, ManagedSecret, SecretIncident};
 use crate::cluster::cache::{Cache, decoded};
@@ -110,10 +110,10 @@ impl Links {
     }
 
     /// Queues an object if it has pending notifications.
-    fn tell<K: Announces>(&self, object: &Guarded<K>, queue: fn(&Queues) -> &Queue<K>) {
+    fn tell<K: HoldsNotifications>(&self, object: &Guarded<K>, queue: fn(&Queues) -> &Queue<K>) {
         let namespace = object.meta().namespace.clone().unwrap_or_default();
-        if let (Ok(announcing), Some(queues)) = (&object.0, self.queues(&namespace))
-            && !announcing.pending().is_empty()
+        if let (Ok(holder), Some(queues)) = (&object.0, self.queues(&namespace))
+            && !holder.pending().is_empty()
         {
             queue(queues).push(&namespace, &object.name_any());
         }
@@ -173,7 +173,7 @@ impl Links {
         });
     }
 
-    fn tell_if_applied<K: Announces>(
+    fn tell_if_applied<K: HoldsNotifications>(
         &self,
         object: &Guarded<K>,
         change: Change,

@@ -28,7 +28,7 @@ const WRITES: usize = 5;
 
 /// A kind of object whose status holds pending notifications.
 #[async_trait]
-pub trait Announces: Resource<DynamicType = ()> + Send + Sync + Sized {
+pub trait HoldsNotifications: Resource<DynamicType = ()> + Send + Sync + Sized {
     /// Returns the notifications in the status that some sink has not accepted yet, oldest first.
     fn pending(&self) -> &[PendingNotification];
     /// Replaces the pending notifications; [`Self::write`] saves them. Does nothing if there is no status.
@@ -40,10 +40,10 @@ pub trait Announces: Resource<DynamicType = ()> + Send + Sync + Sized {
 }
 
 /// The kinds differ only in the calls that read and write them.
-macro_rules! announces {
+macro_rules! holds_notifications {
     ($kind:ty, $read:ident($($source:expr)?), $write:ident) => {
         #[async_trait]
-        impl Announces for $kind {
+        impl HoldsNotifications for $kind {
             fn pending(&self) -> &[PendingNotification] {
                 self.status.as_ref().map_or(&[], |status| &status.pending_notifications)
             }
@@ -69,9 +69,9 @@ macro_rules! announces {
     };
 }
 
-announces!(ManagedSecret, managed_secret(Source::ApiServer), write_secret_status);
-announces!(DockerHost, docker_host(), write_host_status);
-announces!(SecretIncident, secret_incident(), write_incident_status);
+holds_notifications!(ManagedSecret, managed_secret(Source::ApiServer), write_secret_status);
+holds_notifications!(DockerHost, docker_host(), write_host_status);
+holds_notifications!(SecretIncident, secret_incident(), write_incident_status);
 
 /// Sends the pending notifications of objects.
 pub struct Notifications {
@@ -116,7 +116,7 @@ impl Notifications {
 
     /// Sends the notifications that are pending in one object's status. On an error the queue retries with a growing
     /// backoff.
-    pub async fn of<K: Announces>(&self, namespace: &str, name: &str) -> Result<Duration, String> {
+    pub async fn of<K: HoldsNotifications>(&self, namespace: &str, name: &str) -> Result<Duration, String> {
         let read = || async { K::read(&*self.objects, namespace, name).await.map_err(|e| e.to_string()) };
         let Some(object) = read().await?.filter(|object| !object.pending().is_empty()) else {
             return Ok(NOTHING);

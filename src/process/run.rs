@@ -27,7 +27,7 @@ use super::dispatch::{self, Reconcilers};
 use super::health::{self, ListenError, Probes};
 use super::inventories::Inventories;
 use super::links::{Links, Queues, Telling};
-use super::notifications::{Announces, Notifications};
+use super::notifications::{HoldsNotifications, Notifications};
 use super::queue::{self, Requests, Work};
 use crate::api::{DockerHost, ManagedSecret, RotationGrant, SecretIncident};
 use crate::cluster::cache::{Cache, Scope};
@@ -387,7 +387,7 @@ fn telling() -> (Telling, Tellings) {
 }
 
 /// Spawns the worker that sends the pending notifications of one kind's objects.
-fn tell<K: Announces + Clone + 'static>(
+fn tell<K: HoldsNotifications + Clone + 'static>(
     work: Work,
     mirror: Mirror<K>,
     requests: Requests<K>,
@@ -396,8 +396,8 @@ fn tell<K: Announces + Clone + 'static>(
     workers: &mut JoinSet<()>,
 ) {
     let look = look.clone();
-    let news = move |object| look.clone().news(object);
-    workers.spawn(queue::work(work, mirror, requests, stopped.clone(), |_| None, news));
+    let send = move |object| look.clone().send_notifications(object);
+    workers.spawn(queue::work(work, mirror, requests, stopped.clone(), |_| None, send));
 }
 
 /// Starts every watch; returns the links that they feed, and the receiving sides of the queues.

@@ -16,3 +16,4 @@ pub mod secret_incident;
 pub mod settings;
 pub mod source;
 pub mod target;
+mod telling;

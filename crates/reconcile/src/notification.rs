@@ -3,7 +3,7 @@
 //! id.
 
 use chrono::{DateTime, Utc};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keyturn_api::conditions;
 use keyturn_api::notification::{MAX_PENDING, PendingNotification, Topic};
 use keyturn_api::time::to_kubernetes;
@@ -62,27 +62,28 @@ pub fn sinks(json: &str) -> Result<Vec<Sink>, String> {
     Ok(sinks)
 }
 
-/// One piece of news about an object, for people.
+/// A notification about an object, before it waits in the status for the sinks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News {
-    /// Subject of the news, by which sinks choose.
+pub struct Notification {
+    /// Subject, by which sinks choose.
     pub topic: Topic,
-    /// Distinguishes it from other news of the topic about the same object. The same news always has the same key.
+    /// Distinguishes it from other notifications of the topic about the same object. The same notification always has the
+    /// same key.
     pub key: String,
     /// Text for a person; [`enqueue`] cuts it to [`conditions::MAX_MESSAGE`] characters.
     pub message: String,
 }
 
-/// Adds news to an object's pending notifications, for every sink that takes the topic.
+/// Adds notifications to those that are pending in an object's status, for every sink that takes the topic.
 pub fn enqueue(
     pending: &mut Vec<PendingNotification>,
     sinks: &[Sink],
     object: &ObjectMeta,
-    news: Vec<News>,
+    notifications: Vec<Notification>,
     now: DateTime<Utc>,
 ) {
     let uid = object.uid.as_deref().unwrap_or_default();
-    for News { topic, key, message } in news {
+    for Notification { topic, key, message } in notifications {
         let takers: Vec<String> = sinks.iter().filter(|s| s.takes(topic)).map(|s| s.name.clone()).collect();
         let id = format!("{uid}.{}.{key}", topic.as_str());
         if takers.is_empty() || pending.iter().any(|waiting| waiting.id == id) {
@@ -98,53 +99,6 @@ pub fn enqueue(
     }
 }
 
-/// A problem of one object, as its status shows it: topic, cause (which distinguishes it from other problems), and
-/// message.
-pub type Trouble = (Topic, String, String);
-
-/// A condition that people are notified of: its type, the status that means trouble, and the topic.
-pub type Watched = (&'static str, &'static str, Topic);
-
-/// Returns the watched conditions that mean trouble.
-pub fn troubles<'a>(
-    conditions: &'a [Condition],
-    watched: &'a [Watched],
-) -> impl Iterator<Item = (Topic, &'a Condition)> {
-    watched.iter().filter_map(|(kind, bad, topic)| {
-        conditions::find(conditions, kind).filter(|found| found.status == *bad).map(|found| (*topic, found))
-    })
-}
-
-/// Converts a condition to a problem, with the condition's reason as the cause.
-pub fn trouble((topic, condition): (Topic, &Condition)) -> Trouble {
-    (topic, condition.reason.clone(), condition.message.clone())
-}
-
-/// Returns the news of a change from one set of problems to another. Status times are whole seconds; `now` becomes
-/// part of the key, so that two occurrences of the same problem differ.
-pub fn turns(before: &[Trouble], after: &[Trouble], now: DateTime<Utc>) -> Vec<News> {
-    let known = |trouble: &Trouble| before.iter().any(|old| (old.0, &old.1) == (trouble.0, &trouble.1));
-    let mut news: Vec<News> = after
-        .iter()
-        .filter(|trouble| !known(trouble))
-        .map(|(topic, cause, message)| News {
-            topic: *topic,
-            key: format!("{cause}.{}", now.timestamp()),
-            message: message.clone(),
-        })
-        .collect();
-    if after.is_empty() && !before.is_empty() {
-        let over: Vec<String> =
-            before.iter().map(|(topic, cause, _)| format!("{} ({cause})", topic.as_str())).collect();
-        news.push(News {
-            topic: Topic::Recovered,
-            key: now.timestamp().to_string(),
-            message: format!("It is over: {}", over.join(", ")),
-        });
-    }
-    news
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,8 +111,8 @@ mod tests {
         ObjectMeta { uid: Some("u".into()), ..ObjectMeta::default() }
     }
 
-    fn news(topic: Topic, key: &str) -> Vec<News> {
-        vec![News { topic, key: key.into(), message: "it happened".into() }]
+    fn one(topic: Topic, key: &str) -> Vec<Notification> {
+        vec![Notification { topic, key: key.into(), message: "it happened".into() }]
     }
 
     fn at(second: i64) -> DateTime<Utc> {
@@ -169,42 +123,26 @@ mod tests {
     fn a_sink_is_told_of_the_topics_it_names_and_of_all_where_it_names_none() {
         let sinks = [sink("all", &[]), sink("some", &[Topic::Stalled])];
         let mut pending = Vec::new();
-        enqueue(&mut pending, &sinks, &object(), news(Topic::Stalled, "1"), at(0));
-        enqueue(&mut pending, &sinks, &object(), news(Topic::Overdue, "1"), at(0));
+        enqueue(&mut pending, &sinks, &object(), one(Topic::Stalled, "1"), at(0));
+        enqueue(&mut pending, &sinks, &object(), one(Topic::Overdue, "1"), at(0));
         assert_eq!(pending[0].sinks, ["all", "some"]);
         assert_eq!(pending[1].sinks, ["all"]);
-        enqueue(&mut Vec::new(), &[], &object(), news(Topic::Stalled, "1"), at(0));
+        enqueue(&mut Vec::new(), &[], &object(), one(Topic::Stalled, "1"), at(0));
     }
 
     #[test]
-    fn the_same_news_is_queued_once_and_the_queue_is_bounded() {
+    fn the_same_notification_is_queued_once_and_the_queue_is_bounded() {
         let sinks = [sink("all", &[])];
         let mut pending = Vec::new();
         for _ in 0..2 {
-            enqueue(&mut pending, &sinks, &object(), news(Topic::Rotated, "7"), at(0));
+            enqueue(&mut pending, &sinks, &object(), one(Topic::Rotated, "7"), at(0));
         }
         assert_eq!(pending.len(), 1);
         for n in 0..MAX_PENDING {
-            enqueue(&mut pending, &sinks, &object(), news(Topic::Stalled, &n.to_string()), at(0));
+            enqueue(&mut pending, &sinks, &object(), one(Topic::Stalled, &n.to_string()), at(0));
         }
         assert_eq!(pending.len(), MAX_PENDING);
         assert!(pending.iter().all(|waiting| waiting.topic == Topic::Stalled));
-    }
-
-    #[test]
-    fn trouble_is_told_when_it_comes_or_changes_and_its_end_once() {
-        let stalled = (Topic::Stalled, "Conflict".to_owned(), "two objects".to_owned());
-        let other = (Topic::Stalled, "Denied".to_owned(), "no grant".to_owned());
-        let told = |before: &[Trouble], after: &[Trouble]| {
-            turns(before, after, at(5)).into_iter().map(|n| (n.topic, n.key)).collect::<Vec<_>>()
-        };
-        let both = [stalled.clone(), other.clone()];
-        assert_eq!(told(&[], &both[..1]), [(Topic::Stalled, "Conflict.5".to_owned())]);
-        assert_eq!(told(&both[..1], &both[..1]), []);
-        assert_eq!(told(&both[..1], &both[1..]), [(Topic::Stalled, "Denied.5".to_owned())]);
-        assert_eq!(told(&both, &both[..1]), []);
-        assert_eq!(told(&both, &[]), [(Topic::Recovered, "5".to_owned())]);
-        assert_eq!(told(&[], &[]), []);
     }
 
     #[test]

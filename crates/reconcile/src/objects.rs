@@ -10,7 +10,7 @@ use keyturn_api::{DockerHost, ManagedSecret, SecretIncident};
 
 /// An Event for a person. Kubernetes aggregates repeated Events of the same reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub struct Event {
     /// Shown as a Warning rather than Normal.
     pub warning: bool,
     /// CamelCase, such as `RotationCompleted`.
@@ -113,7 +113,7 @@ pub trait Objects: Send + Sync {
         present: bool,
     ) -> Result<ManagedSecret, ObjectError>;
     /// Writes an Event. Best effort: an Event that cannot be written is logged and dropped.
-    async fn notify(&self, subject: Subject<'_>, notice: Notice);
+    async fn write_event(&self, subject: Subject<'_>, event: Event);
 }
 
 /// The reason why an object could not be read or written.

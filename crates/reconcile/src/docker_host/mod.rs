@@ -1,11 +1,10 @@
 //! The DockerHost reconciler. It gathers what the secrets of a host want and what its Jobs have shown, asks the plan for
 //! the next step, starts at most one Job, and writes the outcome into the status.
 
-mod announce;
 mod conditions;
-mod notices;
 mod runs;
 mod scrubbing;
+mod tell;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -208,15 +207,15 @@ impl DockerHosts {
         decision: &Decision,
         now: DateTime<Utc>,
     ) -> Result<DockerHost, ObjectError> {
-        let news = announce::news(before, &status, now);
+        let notifications = tell::notifications(before, &status, now);
         let pending = &mut status.pending_notifications;
-        notification::enqueue(pending, &self.settings.sinks, &host.metadata, news, now);
+        notification::enqueue(pending, &self.settings.sinks, &host.metadata, notifications, now);
         host.status = Some(status);
         if host.status.as_ref() != Some(before) {
             host = self.ports.objects.write_host_status(&host).await?;
         }
-        for notice in notices::notices(before, &host, decision) {
-            self.ports.objects.notify(Subject::Host(&host), notice).await;
+        for event in tell::events(before, &host, decision) {
+            self.ports.objects.write_event(Subject::Host(&host), event).await;
         }
         Ok(host)
     }

@@ -19,7 +19,7 @@ use crate::deploy::revision;
 use crate::deploy::task::{Layers, Task};
 use crate::deploy::testing::{at, host, published, rotating, secret};
 use crate::deploy_jobs::JobParameter;
-use crate::objects::{Hosts, Notice, Source};
+use crate::objects::{Event, Hosts, Source};
 use crate::parameter_store::{Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore};
 use crate::target::{Target, TargetError};
 
@@ -47,7 +47,7 @@ struct World {
     admin: Option<Result<&'static str, ()>>,
     /// Versions of every parameter before the third, with their values.
     older: BTreeMap<i64, Result<&'static str, ()>>,
-    notices: Vec<Notice>,
+    events: Vec<Event>,
     status_writes: usize,
     reads: Vec<String>,
     store_error: Option<StoreError>,
@@ -220,8 +220,8 @@ impl Objects for Shared {
     async fn set_finalizer(&self, _: &ManagedSecret, _: bool) -> Result<ManagedSecret, ObjectError> {
         unreachable!("a host holds no secret")
     }
-    async fn notify(&self, _: Subject<'_>, notice: Notice) {
-        self.lock().notices.push(notice);
+    async fn write_event(&self, _: Subject<'_>, event: Event) {
+        self.lock().events.push(event);
     }
 }
 
@@ -378,8 +378,9 @@ impl Shared {
         self.lock().tasks.len()
     }
 
-    fn announced(&self) -> Vec<&'static str> {
-        self.lock().notices.iter().map(|notice| notice.reason).collect()
+    /// Returns the reasons of the Events, oldest first.
+    fn event_reasons(&self) -> Vec<&'static str> {
+        self.lock().events.iter().map(|event| event.reason).collect()
     }
 }
 
@@ -429,7 +430,7 @@ async fn a_rotation_is_deployed_proven_and_then_left_alone() {
     world.advance(86_400);
     world.pass().await;
     assert_eq!((world.started(), world.lock().status_writes), (1, writes));
-    assert_eq!(world.announced(), ["DeployStarted", "DeploySucceeded"]);
+    assert_eq!(world.event_reasons(), ["DeployStarted", "DeploySucceeded"]);
 }
 
 #[tokio::test]
@@ -510,7 +511,7 @@ async fn a_refused_host_key_stalls_at_once_and_an_edit_starts_at_once() {
     world.pass().await;
     world.end(Outcome::HostKeyRefused, None).await;
     assert_eq!(world.reason(STALLED).as_deref(), Some("HostKeyRefused"));
-    assert_eq!(world.announced(), ["DeployStarted", "HostKeyRefused", "Stalled"]);
+    assert_eq!(world.event_reasons(), ["DeployStarted", "HostKeyRefused", "Stalled"]);
     world.advance(600);
     world.pass().await;
     assert_eq!(world.started(), 1);
@@ -849,7 +850,7 @@ async fn a_secret_in_an_image_is_told_and_fails_no_deployment() {
     let finding = world.status().image_findings.remove(0);
     assert_eq!((finding.image.as_str(), finding.digest.as_str()), ("app:1", "sha256:0a"));
     assert_eq!((finding.place.as_str(), finding.rule.as_str()), ("env DB_PASSWORD", "secret-name"));
-    assert!(world.announced().contains(&"SecretInImage"), "{:?}", world.announced());
+    assert!(world.event_reasons().contains(&"SecretInImage"), "{:?}", world.event_reasons());
 }
 
 #[tokio::test]
@@ -881,7 +882,7 @@ async fn images_are_looked_at_again_in_every_interval_and_what_is_gone_is_cleare
     world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
     assert_eq!(fingerprints_of(&world), [] as [String; 0]);
     assert_eq!(world.condition(IMAGES_CLEAN).unwrap().0, "True");
-    let told = world.announced();
+    let told = world.event_reasons();
     assert_eq!(told.iter().filter(|reason| **reason == "SecretInImage").count(), 2, "{told:?}");
     assert_eq!(told.iter().filter(|reason| **reason == "ImagesClean").count(), 1, "{told:?}");
 }
@@ -1047,7 +1048,7 @@ async fn the_log_lines_of_an_incident_are_collected_once_whatever_is_forgotten()
     let status = world.status();
     let found = status.access_logs[0].found.as_ref().unwrap();
     assert_eq!((found.lines, found.excerpt.len()), (2, 2), "{found:?}");
-    assert_eq!(world.lock().notices.last().unwrap().reason, "LogsCollected");
+    assert_eq!(world.lock().events.last().unwrap().reason, "LogsCollected");
     assert_eq!(status.last_run.unwrap().mode, RunMode::Deploy, "it is no run that proves anything");
     assert_eq!(world.reason(READY).as_deref(), Some("Proven"));
 
@@ -1109,7 +1110,7 @@ async fn a_host_that_is_down_is_asked_when_it_is_back_and_nothing_waits_for_that
     let log = world.status().access_logs[0].clone();
     assert_eq!((log.failures, log.problem.as_deref()), (1, Some("Unreachable: said by the pod")));
     assert_eq!(world.reason(READY).as_deref(), Some("Proven"));
-    assert_eq!(world.lock().notices.last().unwrap().reason, "CollectFailed");
+    assert_eq!(world.lock().events.last().unwrap().reason, "CollectFailed");
     world.pass().await;
     assert_eq!(world.collections().len(), 1, "not at once");
 

@@ -3,13 +3,11 @@
 
 mod act;
 mod admission;
-mod announce;
 pub mod claims;
 mod compromise;
 mod conditions;
 pub mod coverage;
 mod desired;
-mod notices;
 mod observe;
 mod pairs;
 mod pass;
@@ -17,6 +15,7 @@ mod progress;
 mod sight;
 mod status;
 mod target;
+mod tell;
 mod turn;
 
 use std::collections::HashMap;
@@ -210,7 +209,8 @@ impl ManagedSecrets {
         if !self.ports.leadership.is_leader() {
             return Ok(());
         }
-        self.ports.objects.notify(Subject::Secret(object), notices::let_go(object, &place.folder())).await;
+        let event = tell::event_of_let_go(object, &place.folder());
+        self.ports.objects.write_event(Subject::Secret(object), event).await;
         self.ports.objects.set_finalizer(object, false).await.map(drop)
     }
 
@@ -291,9 +291,9 @@ impl ManagedSecrets {
             return Ok(());
         }
         let notice = object.spec.notice.as_deref();
-        let news = announce::news(&before, &after, notice, self.settings.attempts, now);
+        let notifications = tell::notifications(&before, &after, notice, self.settings.attempts, now);
         let pending = &mut after.pending_notifications;
-        notification::enqueue(pending, &self.settings.sinks, &object.metadata, news, now);
+        notification::enqueue(pending, &self.settings.sinks, &object.metadata, notifications, now);
         let mut changed = object.clone();
         changed.status = Some(after.clone());
         match self.ports.objects.write_secret_status(&changed).await {
@@ -302,14 +302,17 @@ impl ManagedSecrets {
             Err(ObjectError::Gone(_)) if object.metadata.deletion_timestamp.is_some() => return Ok(()),
             Err(error) => return Err(error),
         }
-        for notice in notices::of_transition(&before.conditions, &after.conditions) {
-            self.ports.objects.notify(Subject::Secret(object), notice).await;
+        for event in tell::events_of_transition(&before.conditions, &after.conditions) {
+            self.ports.objects.write_event(Subject::Secret(object), event).await;
         }
-        for notice in observed.iter().flat_map(|seen| notices::of_new_versions(&before.parameters, seen)) {
-            self.ports.objects.notify(Subject::Secret(object), notice).await;
+        if let Some(seen) = observed {
+            for event in tell::events_of_new_versions(&before.parameters, seen) {
+                self.ports.objects.write_event(Subject::Secret(object), event).await;
+            }
         }
-        if let Some(notice) = notices::of_failed_retirement(before.failure.as_ref(), after.failure.as_ref()) {
-            self.ports.objects.notify(Subject::Secret(object), notice).await;
+        let (failed_before, fails) = (before.failure.as_ref(), after.failure.as_ref());
+        if let Some(event) = tell::event_of_failed_retirement(failed_before, fails) {
+            self.ports.objects.write_event(Subject::Secret(object), event).await;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use super::observe::{self, Place, Remembered};
 use super::progress::{Blocked, Login, Progress};
 use super::sight::{Basis, Sight, unseen};
 use super::turn::{Turn, asks_target_at};
-use super::{ManagedSecrets, desired, notices, status};
+use super::{ManagedSecrets, desired, status, tell};
 use crate::objects::{Hosts, ObjectError, Source, Subject};
 use crate::parameter_store::ParameterStore;
 use crate::source;
@@ -230,9 +230,9 @@ impl Pass<'_> {
         let (ports, store) = (&self.secrets.ports, self.store());
         // This Event is written before the record is deleted, since afterwards nothing shows what was replaced.
         if let Act::DeleteRecord { id } = act
-            && let Some(notice) = notices::of_replaced(observed, *id, self.secrets.settings.grace)
+            && let Some(event) = tell::event_of_replaced(observed, *id, self.secrets.settings.grace)
         {
-            ports.objects.notify(Subject::Secret(self.object), notice).await;
+            ports.objects.write_event(Subject::Secret(self.object), event).await;
         }
         let actor = Actor {
             ports,
@@ -264,16 +264,16 @@ impl Pass<'_> {
             namespace = self.place.namespace,
             name = self.place.name,
             step = step.name(),
-            rotation = notices::rotation_of(act),
+            rotation = tell::rotation_of(act),
             "{}",
-            notices::act_text(act)
+            tell::act_text(act)
         );
         // The proof that a parameter can be written does not end an earlier failure: its attempts are still counted.
         if !matches!(act, Act::ProveWritable { .. }) {
             self.progress.failure = None;
         }
-        for notice in notices::of_act(self.object, act, observed, closing.as_ref()) {
-            ports.objects.notify(Subject::Secret(self.object), notice).await;
+        for event in tell::events_of_act(self.object, act, observed, closing.as_ref()) {
+            ports.objects.write_event(Subject::Secret(self.object), event).await;
         }
         // The deletion of a record that had come back does not count, since more such records may appear.
         self.sight.closed |= closing.is_some();

@@ -1,11 +1,10 @@
 //! The SecretIncident reconciler. It shows how far the response has come. The response is made by the ManagedSecrets'
 //! reconciler, which rotates every suspected value that is older than the report.
 
-mod announce;
 mod audit;
 mod logs;
-mod notices;
 mod status;
+mod tell;
 
 use std::sync::Arc;
 
@@ -69,9 +68,9 @@ impl SecretIncidents {
         let hosts = objects.docker_hosts(namespace, Source::Cache).await?.decoded;
         logs::take_over(&incident, &concerned, &hosts, &mut after, now);
         after.timeline = status::timeline(&incident, &after);
-        let news = announce::news(&before, &after, now);
+        let notifications = tell::notifications(&before, &after, now);
         let pending = &mut after.pending_notifications;
-        notification::enqueue(pending, &self.settings.sinks, &incident.metadata, news, now);
+        notification::enqueue(pending, &self.settings.sinks, &incident.metadata, notifications, now);
         // The first status is written before the search, which takes long, so that people see at once what is being
         // done.
         let first_sight = before.observed_generation.is_none_or(|generation| generation < 0);
@@ -89,8 +88,8 @@ impl SecretIncidents {
     }
 
     async fn tell(&self, before: &[Condition], incident: &SecretIncident) {
-        for notice in notices::of_transition(before, incident) {
-            self.ports.objects.notify(Subject::Incident(incident), notice).await;
+        for event in tell::events(before, incident) {
+            self.ports.objects.write_event(Subject::Incident(incident), event).await;
         }
     }
 }

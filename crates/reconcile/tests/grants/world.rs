@@ -17,7 +17,7 @@ use keyturn_reconcile::deploy::task::Task;
 use keyturn_reconcile::deploy_jobs::{DeployJob, DeployJobs, JobParameter, JobState};
 use keyturn_reconcile::incident::reading::Query;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
-use keyturn_reconcile::objects::{Hosts, Notice, ObjectError, Objects, Source, Subject};
+use keyturn_reconcile::objects::{Event, Hosts, ObjectError, Objects, Source, Subject};
 use keyturn_reconcile::parameter_store::{
     Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore, StoreError,
 };
@@ -805,7 +805,7 @@ impl Objects for World {
         Ok(written)
     }
 
-    async fn notify(&self, _: Subject<'_>, _: Notice) {}
+    async fn write_event(&self, _: Subject<'_>, _: Event) {}
 }
 
 /// Returns the grants as the API server lists them.

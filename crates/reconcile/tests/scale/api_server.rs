@@ -10,7 +10,7 @@ use keyturn_api::grants::Grants;
 use keyturn_api::time::to_kubernetes;
 use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, ROTATE_REQUESTED_AT, RotationGrant, SecretIncident};
 use keyturn_reconcile::managed_secret::claims::{self, Claim};
-use keyturn_reconcile::objects::{Hosts, Notice, ObjectError, Objects, Source, Subject};
+use keyturn_reconcile::objects::{Event, Hosts, ObjectError, Objects, Source, Subject};
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -227,7 +227,7 @@ impl Objects for World {
         state.cluster.write(object, |known| known.metadata.finalizers = finalizers)
     }
 
-    async fn notify(&self, _: Subject<'_>, _: Notice) {
+    async fn write_event(&self, _: Subject<'_>, _: Event) {
         self.lock().tally.asks_api("create Event");
     }
 }

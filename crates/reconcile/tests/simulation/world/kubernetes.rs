@@ -14,7 +14,7 @@ use keyturn_reconcile::incident::reading::Query;
 use keyturn_reconcile::incident::trail::{Page, Trail, TrailError};
 use keyturn_reconcile::links::{self, Change, Neighbours};
 use keyturn_reconcile::managed_secret::claims::{self, Claim};
-use keyturn_reconcile::objects::{Hosts, Notice, ObjectError, Objects, Source, Subject};
+use keyturn_reconcile::objects::{Event, Hosts, ObjectError, Objects, Source, Subject};
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ pub(crate) struct Cluster {
     pub incidents: Vec<SecretIncident>,
     /// Objects that are reconciled when the next listing of Parameter Store shows a change.
     pub wake_later: Vec<(At, Key)>,
-    pub notices: Vec<(String, Notice)>,
+    pub events: Vec<(String, Event)>,
     revision: u64,
     before: Option<(At, Objs)>,
     lag: Option<(At, Objs)>,
@@ -615,16 +615,16 @@ impl Objects for World {
         .await
     }
 
-    async fn notify(&self, subject: Subject<'_>, notice: Notice) {
+    async fn write_event(&self, subject: Subject<'_>, event: Event) {
         let mut state = self.lock();
         let name = match subject {
             Subject::Secret(secret) => secret.name_any(),
             Subject::Host(host) => host.name_any(),
             Subject::Incident(incident) => incident.name_any(),
         };
-        invariants::no_value_in(&mut state, "an Event", &notice.note);
-        invariants::said(&mut state, &notice.note);
-        state.cluster.notices.push((name, notice));
+        invariants::no_value_in(&mut state, "an Event", &event.note);
+        invariants::said(&mut state, &event.note);
+        state.cluster.events.push((name, event));
     }
 }
 

@@ -1,16 +1,94 @@
-//! Events about a ManagedSecret: the start and end of rotations, and changes of conditions that need a person's
-//! attention.
+//! What people are told about a ManagedSecret: the start and end of rotations, and changes of conditions that need a
+//! person's attention. Kubernetes Events say all of it, notifications what a person should not have to look for.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use keyturn_api::managed_secret::{FailureStatus, LastRotation, PublishedParameter, RotationResult};
-use keyturn_api::{ManagedSecret, conditions};
+use keyturn_api::ManagedSecret;
+use keyturn_api::conditions as c;
+use keyturn_api::managed_secret::{
+    FailureStatus, LastRotation, ManagedSecretStatus, PublishedParameter, RotationResult,
+};
+use keyturn_api::notification::Topic;
 use keyturn_rotation::observed::{Author, Observed, RotationId, Trigger};
 use keyturn_rotation::protocol::{Act, Step};
 
 use super::desired;
-use crate::objects::Notice;
+use crate::notification::Notification;
+use crate::objects::Event;
 use crate::source;
+use crate::telling::{self, Trouble, Watched, turns};
+
+/// The conditions that people are told of. A compromise has no topic: the SecretIncident sends the notifications of it,
+/// for all of its secrets at once.
+const WATCHED: [Watched; 6] = [
+    Watched { condition: c::COMPROMISED, bad: "True", event: Some("Compromised"), topic: None },
+    Watched { condition: c::STALLED, bad: "True", event: Some("Stalled"), topic: Some(Topic::Stalled) },
+    Watched { condition: c::OVERDUE, bad: "True", event: Some("Overdue"), topic: Some(Topic::Overdue) },
+    Watched { condition: c::DRIFTED, bad: "True", event: Some("Drifted"), topic: Some(Topic::Drifted) },
+    Watched {
+        condition: c::PREFLIGHT,
+        bad: "False",
+        event: Some("PreflightFailed"),
+        topic: Some(Topic::Failing),
+    },
+    Watched { condition: c::DEPLOYED, bad: "False", event: Some("NotDeployed"), topic: Some(Topic::Failing) },
+];
+
+/// True for a deployment that is under way or still to come: the condition is False, and nobody is told of it.
+fn is_routine(condition: &Condition) -> bool {
+    condition.type_ == c::DEPLOYED && matches!(condition.reason.as_str(), "Deploying" | "Missing")
+}
+
+/// Returns the Events for conditions that have changed.
+pub(super) fn events_of_transition(before: &[Condition], after: &[Condition]) -> Vec<Event> {
+    let turned = telling::turned(&WATCHED, before, after).filter(|turned| !is_routine(turned.now));
+    let mut events: Vec<Event> = turned.map(|turned| turned.event("Reconcile")).collect();
+    if c::is_true(before, c::COMPROMISED)
+        && let Some(now) = c::find(after, c::COMPROMISED).filter(|now| now.status == "False")
+    {
+        let note = now.message.clone();
+        events.push(Event { warning: false, reason: "Contained", action: "Reconcile", note });
+    }
+    events
+}
+
+/// Returns the notifications between two statuses of one secret. `patience` is the number of consecutive failures after
+/// which people are notified. `notice` is `spec.notice`; without it the end of a rotation gives no notification.
+pub(super) fn notifications(
+    before: &ManagedSecretStatus,
+    after: &ManagedSecretStatus,
+    notice: Option<&str>,
+    patience: i32,
+    now: DateTime<Utc>,
+) -> Vec<Notification> {
+    let mut notifications = turns(&troubles(before, patience), &troubles(after, patience), now);
+    notifications.extend(rotated(before, after, notice));
+    notifications
+}
+
+fn troubles(status: &ManagedSecretStatus, patience: i32) -> Vec<Trouble> {
+    let found = telling::troubles(&WATCHED, &status.conditions);
+    let mut troubles: Vec<Trouble> =
+        found.filter(|(_, condition)| !is_routine(condition)).map(telling::trouble).collect();
+    if let Some(failure) = status.failure.as_ref().filter(|failure| failure.attempts >= patience) {
+        troubles.push((Topic::Failing, failure.reason.clone(), failure.message.clone()));
+    }
+    troubles
+}
+
+fn rotated(
+    before: &ManagedSecretStatus,
+    after: &ManagedSecretStatus,
+    notice: Option<&str>,
+) -> Option<Notification> {
+    let ended = after.last_rotation.as_ref().filter(|ended| ended.result == RotationResult::Succeeded)?;
+    let (notice, id) = (notice?, ended.id?);
+    if before.last_rotation.as_ref().is_some_and(|known| known.id == ended.id) {
+        return None;
+    }
+    let message = format!("Rotation {id} completed. {notice}");
+    Some(Notification { topic: Topic::Rotated, key: id.to_string(), message })
+}
 
 pub(super) fn act_text(act: &Act) -> &'static str {
     match act {
@@ -59,7 +137,7 @@ pub(super) fn rotation_of(act: &Act) -> Option<RotationId> {
 }
 
 /// Returns the Event about the end of a rotation.
-fn of_end(id: RotationId, ended: &LastRotation, notice: &str) -> Notice {
+fn event_of_end(id: RotationId, ended: &LastRotation, notice: &str) -> Event {
     let (warning, reason, action, note) = match ended.result {
         RotationResult::Succeeded => {
             let trigger = ended.trigger.map(Trigger::name).unwrap_or_default();
@@ -71,18 +149,18 @@ fn of_end(id: RotationId, ended: &LastRotation, notice: &str) -> Notice {
         }
         _ => (true, "RotationAborted", "Rotate", format!("Rotation {id} was given up")),
     };
-    Notice { warning, reason, action, note }
+    Event { warning, reason, action, note }
 }
 
 /// Returns the Events for an act, after it is done.
-pub(super) fn of_act(
+pub(super) fn events_of_act(
     object: &ManagedSecret,
     act: &Act,
     observed: &Observed,
     ended: Option<&LastRotation>,
-) -> Vec<Notice> {
-    let normal = |reason, action, note| Notice { warning: false, reason, action, note };
-    let warning = |reason, action, note| Notice { warning: true, reason, action, note };
+) -> Vec<Event> {
+    let normal = |reason, action, note| Event { warning: false, reason, action, note };
+    let warning = |reason, action, note| Event { warning: true, reason, action, note };
     let notice = object.spec.notice.as_deref().map(|notice| format!(" {notice}")).unwrap_or_default();
     match act {
         Act::Record { id, trigger, .. } if desired::concerns_others(object) => {
@@ -101,7 +179,9 @@ pub(super) fn of_act(
             let note = format!("Rotation {failed} failed; rotation {id} brings the previous value back");
             vec![warning("RollBackStarted", "RollBack", note)]
         }
-        Act::DeleteRecord { id } => ended.map(|ended| of_end(*id, ended, &notice)).into_iter().collect(),
+        Act::DeleteRecord { id } => {
+            ended.map(|ended| event_of_end(*id, ended, &notice)).into_iter().collect()
+        }
         Act::SetUp => {
             let statements = observed.target.as_ref().map_or(0, |target| target.set_up.len());
             vec![normal(
@@ -148,7 +228,7 @@ pub(super) fn of_act(
 
 /// Returns the Event for an object that is released unfinished. It says which versions are live, as far as the status
 /// knows.
-pub(super) fn let_go(object: &ManagedSecret, folder: &str) -> Notice {
+pub(super) fn event_of_let_go(object: &ManagedSecret, folder: &str) -> Event {
     let status = object.status.clone().unwrap_or_default();
     let published: Vec<String> =
         status.parameters.iter().map(|p| format!("{} version {}", p.path, p.version)).collect();
@@ -166,18 +246,18 @@ pub(super) fn let_go(object: &ManagedSecret, folder: &str) -> Notice {
             rotation.id, rotation.step
         )
     });
-    let why = status.conditions.iter().find(|c| c.type_ == conditions::READY && c.status == "False");
+    let why = status.conditions.iter().find(|found| found.type_ == c::READY && found.status == "False");
     let why = why.map_or_else(String::new, |c| format!(" ({}: {})", c.reason, c.message));
     let note = format!(
         "The object is released, since it could not be finished in time{why}. Published: {published}{rotation}. Nothing of it \
          is deleted"
     );
-    Notice { warning: true, reason: "RotationAbandoned", action: "Delete", note }
+    Event { warning: true, reason: "RotationAbandoned", action: "Delete", note }
 }
 
 /// Returns the Event for foreign versions that came during a rotation and were replaced by one of ours. Such a
 /// replacement is always reported.
-pub(super) fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Option<Notice> {
+pub(super) fn event_of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Option<Event> {
     let record = observed.records.get(&id)?;
     let replaced: Vec<String> = observed
         .parameters
@@ -199,7 +279,7 @@ pub(super) fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta)
             foreign.map(|s| format!("{} version {}", p.path, s.version.number)).collect::<Vec<_>>()
         })
         .collect();
-    (!replaced.is_empty()).then(|| Notice {
+    (!replaced.is_empty()).then(|| Event {
         warning: true,
         reason: "ForeignWriteReplaced",
         action: "Rotate",
@@ -212,7 +292,7 @@ pub(super) fn of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta)
 
 /// Returns the Events for new versions by somebody else that a person could misjudge: those with the published value,
 /// which are taken over, and those with a forged stamp.
-pub(super) fn of_new_versions(before: &[PublishedParameter], observed: &Observed) -> Vec<Notice> {
+pub(super) fn events_of_new_versions(before: &[PublishedParameter], observed: &Observed) -> Vec<Event> {
     let told = observed.parameters.iter().filter_map(|parameter| {
         let latest = parameter.latest()?;
         let number = latest.version.number;
@@ -223,7 +303,7 @@ pub(super) fn of_new_versions(before: &[PublishedParameter], observed: &Observed
                  description: it is taken over, and as old as that version",
                 parameter.path, of.version
             );
-            return Some(Notice { warning: false, reason: "TakenOver", action: "Reconcile", note });
+            return Some(Event { warning: false, reason: "TakenOver", action: "Reconcile", note });
         }
         latest.version.claim.as_ref().filter(|_| latest.author == Author::Foreign)?;
         let note = format!(
@@ -231,21 +311,21 @@ pub(super) fn of_new_versions(before: &[PublishedParameter], observed: &Observed
              made that up, or the key of keyturn's stamps, which lies below the staging path, was lost",
             parameter.path
         );
-        Some(Notice { warning: true, reason: "ForgedStamp", action: "Reconcile", note })
+        Some(Event { warning: true, reason: "ForgedStamp", action: "Reconcile", note })
     });
     told.collect()
 }
 
 /// Returns the Event for an old credential that cannot be retired. It is a Warning: the credential still works, and
 /// somebody may have it.
-pub(super) fn of_failed_retirement(
+pub(super) fn event_of_failed_retirement(
     before: Option<&FailureStatus>,
     after: Option<&FailureStatus>,
-) -> Option<Notice> {
+) -> Option<Event> {
     let of_retire = |failure: &&FailureStatus| failure.step == Step::Retire;
     let failure = after.filter(of_retire)?;
     let told = before.filter(of_retire).is_some_and(|before| before.reason == failure.reason);
-    (!told).then(|| Notice {
+    (!told).then(|| Event {
         warning: true,
         reason: "RetirementFailing",
         action: "Retire",
@@ -253,34 +333,106 @@ pub(super) fn of_failed_retirement(
     })
 }
 
-/// True for a deployment that is under way or still to come: the condition is False, but that is no news.
-pub(super) fn is_routine(condition: &Condition) -> bool {
-    condition.type_ == conditions::DEPLOYED && matches!(condition.reason.as_str(), "Deploying" | "Missing")
-}
+#[cfg(test)]
+mod tests {
+    use keyturn_api::time::to_kubernetes;
 
-/// Returns the Events for conditions that have changed.
-pub(super) fn of_transition(before: &[Condition], after: &[Condition]) -> Vec<Notice> {
-    const WATCHED: [(&str, &str, &str); 6] = [
-        (conditions::COMPROMISED, "True", "Compromised"),
-        (conditions::STALLED, "True", "Stalled"),
-        (conditions::OVERDUE, "True", "Overdue"),
-        (conditions::DRIFTED, "True", "Drifted"),
-        (conditions::PREFLIGHT, "False", "PreflightFailed"),
-        (conditions::DEPLOYED, "False", "NotDeployed"),
-    ];
-    let mut notices = Vec::new();
-    for (kind, bad, reason) in WATCHED {
-        let Some(now) = conditions::find(after, kind).filter(|c| c.status == bad) else { continue };
-        let same = conditions::find(before, kind).is_some_and(|c| c.status == bad && c.reason == now.reason);
-        if !same && !is_routine(now) {
-            notices.push(Notice { warning: true, reason, action: "Reconcile", note: now.message.clone() });
+    use super::*;
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_700_000_000, 0).unwrap()
+    }
+
+    fn with(kind: &str, truth: c::Truth, reason: &str) -> ManagedSecretStatus {
+        let mut status = ManagedSecretStatus::default();
+        c::set(&mut status.conditions, kind, truth, reason, "why", None, now());
+        status
+    }
+
+    fn failing(attempts: i32) -> ManagedSecretStatus {
+        let failure = FailureStatus {
+            step: Step::Promote,
+            reason: "SSMThrottled".into(),
+            message: "SSM throttles".into(),
+            attempts,
+            permanent: false,
+            next_attempt_time: to_kubernetes(now()),
+            generation: 1,
+            incident: None,
+            request: None,
+        };
+        ManagedSecretStatus { failure: Some(failure), ..ManagedSecretStatus::default() }
+    }
+
+    fn ended(id: i64, result: RotationResult) -> ManagedSecretStatus {
+        let last = LastRotation {
+            id: Some(id),
+            request: None,
+            trigger: None,
+            result,
+            finished_at: None,
+            window_seconds: None,
+        };
+        ManagedSecretStatus { last_rotation: Some(last), ..ManagedSecretStatus::default() }
+    }
+
+    fn topics(before: &ManagedSecretStatus, after: &ManagedSecretStatus) -> Vec<Topic> {
+        notifications(before, after, Some("Tell the users."), 3, now()).into_iter().map(|n| n.topic).collect()
+    }
+
+    #[test]
+    fn conditions_that_call_for_a_person_are_told_and_so_is_their_end() {
+        let quiet = ManagedSecretStatus::default();
+        for (kind, truth, topic) in [
+            (c::STALLED, c::Truth::True, Topic::Stalled),
+            (c::OVERDUE, c::Truth::True, Topic::Overdue),
+            (c::DRIFTED, c::Truth::True, Topic::Drifted),
+            (c::PREFLIGHT, c::Truth::False, Topic::Failing),
+            (c::DEPLOYED, c::Truth::False, Topic::Failing),
+        ] {
+            let trouble = with(kind, truth, "Because");
+            assert_eq!(topics(&quiet, &trouble), [topic], "{kind}");
+            assert_eq!(topics(&trouble, &trouble), [], "{kind}");
+            assert_eq!(topics(&trouble, &quiet), [Topic::Recovered], "{kind}");
         }
+        assert_eq!(topics(&quiet, &with(c::DEPLOYED, c::Truth::False, "Deploying")), []);
+        assert_eq!(topics(&quiet, &with(c::READY, c::Truth::False, "Creating")), []);
     }
-    if conditions::is_true(before, conditions::COMPROMISED)
-        && let Some(now) = conditions::find(after, conditions::COMPROMISED).filter(|c| c.status == "False")
-    {
-        let note = now.message.clone();
-        notices.push(Notice { warning: false, reason: "Contained", action: "Reconcile", note });
+
+    #[test]
+    fn a_compromise_gives_events_only_and_a_deployment_that_is_under_way_gives_nothing() {
+        let reasons = |before: &ManagedSecretStatus, after: &ManagedSecretStatus| {
+            let events = events_of_transition(&before.conditions, &after.conditions);
+            events.into_iter().map(|event| event.reason).collect::<Vec<_>>()
+        };
+        let quiet = ManagedSecretStatus::default();
+        let leaked = with(c::COMPROMISED, c::Truth::True, "Rotating");
+        let contained = with(c::COMPROMISED, c::Truth::False, "Contained");
+        assert_eq!((reasons(&quiet, &leaked), topics(&quiet, &leaked)), (vec!["Compromised"], vec![]));
+        assert_eq!((reasons(&leaked, &contained), topics(&leaked, &contained)), (vec!["Contained"], vec![]));
+        assert_eq!(reasons(&quiet, &with(c::DEPLOYED, c::Truth::False, "ValueDiffers")), ["NotDeployed"]);
+        assert!(reasons(&quiet, &with(c::DEPLOYED, c::Truth::False, "Deploying")).is_empty());
     }
-    notices
+
+    #[test]
+    fn a_step_that_fails_is_told_once_it_has_failed_often_enough() {
+        let quiet = ManagedSecretStatus::default();
+        assert_eq!(topics(&quiet, &failing(2)), []);
+        assert_eq!(topics(&failing(2), &failing(3)), [Topic::Failing]);
+        assert_eq!(topics(&failing(3), &failing(4)), []);
+        assert_eq!(topics(&failing(4), &quiet), [Topic::Recovered]);
+    }
+
+    #[test]
+    fn a_rotation_is_told_with_its_notice_and_not_without_one() {
+        let quiet = ManagedSecretStatus::default();
+        let ended_well = ended(7, RotationResult::Succeeded);
+        let told = notifications(&quiet, &ended_well, Some("Tell the users."), 3, now());
+        assert_eq!(told.len(), 1);
+        assert_eq!((told[0].topic, told[0].key.as_str()), (Topic::Rotated, "7"));
+        assert_eq!(told[0].message, "Rotation 7 completed. Tell the users.");
+        assert_eq!(topics(&ended(7, RotationResult::Succeeded), &ended(7, RotationResult::Succeeded)), []);
+        assert_eq!(topics(&quiet, &ended(7, RotationResult::Aborted)), []);
+        assert_eq!(notifications(&quiet, &ended(7, RotationResult::Succeeded), None, 3, now()), []);
+    }
 }

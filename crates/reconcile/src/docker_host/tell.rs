@@ -1,35 +1,64 @@
-//! Events about a DockerHost: one for each thing that began, ended or stalled.
+//! What people are told about a DockerHost: by Kubernetes Events what began, ended or stalled, by notifications what a
+//! person has to do.
 
+use chrono::{DateTime, Utc};
 use keyturn_api::DockerHost;
 use keyturn_api::access_log::HostAccessLog;
 use keyturn_api::conditions::{self, IMAGES_CLEAN, STALLED};
 use keyturn_api::docker_host::{DockerHostStatus, HostRun, ImageFinding, RunMode};
+use keyturn_api::notification::Topic;
 
 use super::conditions::describe_finding;
 use super::runs::{LOST, SUCCEEDED};
 use crate::deploy::plan::{self, Decision};
 use crate::deploy::report::Outcome;
-use crate::objects::Notice;
+use crate::notification::Notification;
+use crate::objects::Event;
+use crate::telling::{self, Trouble, Watched, turns};
+
+/// The conditions that people are told of. The Events about images come from the findings, which say when another
+/// secret is found while the condition stays False.
+const WATCHED: [Watched; 2] = [
+    Watched { condition: STALLED, bad: "True", event: Some("Stalled"), topic: Some(Topic::Stalled) },
+    Watched { condition: IMAGES_CLEAN, bad: "False", event: None, topic: Some(Topic::ImagesNotClean) },
+];
+
+/// Returns the notifications between two statuses of one host. Failed deployments are reported by the secrets that wait
+/// for them.
+pub(super) fn notifications(
+    before: &DockerHostStatus,
+    after: &DockerHostStatus,
+    now: DateTime<Utc>,
+) -> Vec<Notification> {
+    turns(&troubles(before), &troubles(after), now)
+}
+
+fn troubles(status: &DockerHostStatus) -> Vec<Trouble> {
+    telling::troubles(&WATCHED, &status.conditions).map(telling::trouble).collect()
+}
 
 /// Returns the Events for the changes between the status before and the host as it is now.
-pub(super) fn notices(before: &DockerHostStatus, host: &DockerHost, decision: &Decision) -> Vec<Notice> {
+pub(super) fn events(before: &DockerHostStatus, host: &DockerHost, decision: &Decision) -> Vec<Event> {
     let Some(status) = &host.status else { return Vec::new() };
     let ended = status.last_run.as_ref().filter(|run| !is_known(before.last_run.as_ref(), run));
     let started = match decision {
-        Decision::Start(run) if status.run.is_some() => Some(started(run, status)),
+        Decision::Start(run) if status.run.is_some() => Some(event_of_start(run, status)),
         _ => None,
     };
-    let images = images(before, status);
-    let mut notices: Vec<Notice> = [ended.and_then(ended_notice), started, images, stalled(before, status)]
-        .into_iter()
-        .flatten()
-        .collect();
-    notices.extend(status.access_logs.iter().filter_map(|log| collected(before, log)));
-    notices
+    let images = event_of_images(before, status);
+    let mut events: Vec<Event> =
+        [ended.and_then(event_of_end), started, images].into_iter().flatten().collect();
+    let turned = telling::turned(&WATCHED, &before.conditions, &status.conditions);
+    events.extend(turned.map(|turned| {
+        let note = format!("{}: {}", turned.now.reason, turned.now.message);
+        Event { note, ..turned.event("Deploy") }
+    }));
+    events.extend(status.access_logs.iter().filter_map(|log| event_of_collection(before, log)));
+    events
 }
 
 /// Returns the Event for log lines that were collected or could not be collected.
-fn collected(before: &DockerHostStatus, log: &HostAccessLog) -> Option<Notice> {
+fn event_of_collection(before: &DockerHostStatus, log: &HostAccessLog) -> Option<Event> {
     if before.access_logs.iter().any(|known| known.job == log.job && known.at == log.at) {
         return None;
     }
@@ -39,18 +68,18 @@ fn collected(before: &DockerHostStatus, log: &HostAccessLog) -> Option<Notice> {
         (None, Some(found)) => (false, "LogsCollected", format!("{about}: {} log lines", found.lines)),
         (None, None) => return None,
     };
-    Some(Notice { warning, reason, action: "Collect", note })
+    Some(Event { warning, reason, action: "Collect", note })
 }
 
 /// Returns the Event for a secret that is new in an image of this name. A new build of the image with the same secret
 /// is not reported again.
-fn images(before: &DockerHostStatus, status: &DockerHostStatus) -> Option<Notice> {
+fn event_of_images(before: &DockerHostStatus, status: &DockerHostStatus) -> Option<Event> {
     let same = |a: &ImageFinding, b: &ImageFinding| a.image == b.image && a.fingerprint == b.fingerprint;
     let known = |finding: &&ImageFinding| before.image_findings.iter().any(|known| same(known, finding));
-    let news: Vec<&ImageFinding> = status.image_findings.iter().filter(|finding| !known(finding)).collect();
-    if let Some(first) = news.first() {
-        let more = if news.len() > 1 { format!(", and {} more", news.len() - 1) } else { String::new() };
-        return Some(Notice {
+    let new: Vec<&ImageFinding> = status.image_findings.iter().filter(|finding| !known(finding)).collect();
+    if let Some(first) = new.first() {
+        let more = if new.len() > 1 { format!(", and {} more", new.len() - 1) } else { String::new() };
+        return Some(Event {
             warning: true,
             reason: "SecretInImage",
             action: "Audit",
@@ -61,7 +90,7 @@ fn images(before: &DockerHostStatus, status: &DockerHostStatus) -> Option<Notice
         });
     }
     let is_clean = |status: &DockerHostStatus| conditions::is_true(&status.conditions, IMAGES_CLEAN);
-    (!before.image_findings.is_empty() && is_clean(status)).then(|| Notice {
+    (!before.image_findings.is_empty() && is_clean(status)).then(|| Event {
         warning: false,
         reason: "ImagesClean",
         action: "Audit",
@@ -74,7 +103,7 @@ fn is_known(before: Option<&HostRun>, run: &HostRun) -> bool {
     before.is_some_and(|before| before.job == run.job)
 }
 
-fn started(run: &plan::Run, status: &DockerHostStatus) -> Notice {
+fn event_of_start(run: &plan::Run, status: &DockerHostStatus) -> Event {
     let job = status.run.as_ref().map_or("", |run| run.job.as_str());
     let reason = match run.mode {
         RunMode::Deploy => "DeployStarted",
@@ -82,16 +111,16 @@ fn started(run: &plan::Run, status: &DockerHostStatus) -> Notice {
         RunMode::Collect => "CollectStarted",
     };
     let note = format!("Job {job}: {}", plan::describe(run));
-    Notice { warning: false, reason, action: action(run.mode), note }
+    Event { warning: false, reason, action: action(run.mode), note }
 }
 
 /// Returns the Event for a run that ended. A successful verification gets none.
-fn ended_notice(run: &HostRun) -> Option<Notice> {
+fn event_of_end(run: &HostRun) -> Option<Event> {
     let result = run.result.as_deref().unwrap_or(LOST);
     let message = run.message.as_deref().unwrap_or_default();
     if result == SUCCEEDED {
         let note = format!("Job {} deployed {}. {message}", run.job, run.parameters.join(", "));
-        return (run.mode == RunMode::Deploy).then(|| Notice {
+        return (run.mode == RunMode::Deploy).then(|| Event {
             warning: false,
             reason: "DeploySucceeded",
             action: action(run.mode),
@@ -99,19 +128,7 @@ fn ended_notice(run: &HostRun) -> Option<Notice> {
         });
     }
     let note = format!("Job {}, attempt {}: {message}", run.job, run.attempt);
-    Some(Notice { warning: true, reason: reason(result), action: action(run.mode), note })
-}
-
-fn stalled(before: &DockerHostStatus, status: &DockerHostStatus) -> Option<Notice> {
-    let now = conditions::find(&status.conditions, STALLED)?;
-    let was = conditions::find(&before.conditions, STALLED);
-    let news = was.is_none_or(|was| was.reason != now.reason);
-    news.then(|| Notice {
-        warning: true,
-        reason: "Stalled",
-        action: "Deploy",
-        note: format!("{}: {}", now.reason, now.message),
-    })
+    Some(Event { warning: true, reason: reason(result), action: action(run.mode), note })
 }
 
 fn action(mode: RunMode) -> &'static str {

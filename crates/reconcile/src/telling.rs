@@ -1,0 +1,168 @@
+//! What people are told of the conditions of an object: a Kubernetes Event when a condition has turned bad, and a
+//! notification when trouble has come or is over. Each kind has one table of the conditions that this is about.
+
+use chrono::{DateTime, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use keyturn_api::conditions;
+use keyturn_api::notification::Topic;
+
+use crate::notification::Notification;
+use crate::objects::Event;
+
+/// A condition that people are told of: a row of the table of a kind.
+pub(crate) struct Watched {
+    /// Type of the condition, such as `Stalled`.
+    pub condition: &'static str,
+    /// Status of the condition that means trouble, `True` or `False`.
+    pub bad: &'static str,
+    /// Reason of the Event, a Warning, about a condition that has turned bad; `None` where the condition has no such
+    /// Event.
+    pub event: Option<&'static str>,
+    /// Topic of the notification about the trouble; `None` where sinks do not hear of the condition.
+    pub topic: Option<Topic>,
+}
+
+impl Watched {
+    /// Returns the condition where it means trouble.
+    fn bad_among<'a>(&self, conditions: &'a [Condition]) -> Option<&'a Condition> {
+        conditions::find(conditions, self.condition).filter(|found| found.status == self.bad)
+    }
+}
+
+/// A condition that has turned bad, or is bad for another reason than before.
+pub(crate) struct Turned<'a> {
+    /// Reason of the Event.
+    pub reason: &'static str,
+    /// The condition as it is now.
+    pub now: &'a Condition,
+    /// True where it was bad before too, for another reason.
+    pub was_bad: bool,
+}
+
+impl Turned<'_> {
+    /// Returns the Event that says what the condition says.
+    pub(crate) fn event(&self, action: &'static str) -> Event {
+        Event { warning: true, reason: self.reason, action, note: self.now.message.clone() }
+    }
+}
+
+/// Returns the conditions whose Event is due after a change from one status to another, in the order of the table.
+pub(crate) fn turned<'a>(
+    watched: &'a [Watched],
+    before: &'a [Condition],
+    after: &'a [Condition],
+) -> impl Iterator<Item = Turned<'a>> {
+    watched.iter().filter_map(move |row| {
+        let (reason, now) = (row.event?, row.bad_among(after)?);
+        let was = row.bad_among(before);
+        let is_told = was.is_some_and(|was| was.reason == now.reason);
+        (!is_told).then(|| Turned { reason, now, was_bad: was.is_some() })
+    })
+}
+
+/// A problem of one object, as its status shows it: topic, cause (which distinguishes it from other problems), and
+/// message.
+pub(crate) type Trouble = (Topic, String, String);
+
+/// Returns the conditions with a topic that mean trouble, in the order of the table.
+pub(crate) fn troubles<'a>(
+    watched: &'a [Watched],
+    conditions: &'a [Condition],
+) -> impl Iterator<Item = (Topic, &'a Condition)> {
+    watched.iter().filter_map(move |row| Some((row.topic?, row.bad_among(conditions)?)))
+}
+
+/// Converts a condition to a problem, with the condition's reason as the cause.
+pub(crate) fn trouble((topic, condition): (Topic, &Condition)) -> Trouble {
+    (topic, condition.reason.clone(), condition.message.clone())
+}
+
+/// Returns the notifications of a change from one set of problems to another. Status times are whole seconds; `now`
+/// becomes part of the key, so that two occurrences of the same problem differ.
+pub(crate) fn turns(before: &[Trouble], after: &[Trouble], now: DateTime<Utc>) -> Vec<Notification> {
+    let known = |trouble: &Trouble| before.iter().any(|old| (old.0, &old.1) == (trouble.0, &trouble.1));
+    let mut notifications: Vec<Notification> = after
+        .iter()
+        .filter(|trouble| !known(trouble))
+        .map(|(topic, cause, message)| Notification {
+            topic: *topic,
+            key: format!("{cause}.{}", now.timestamp()),
+            message: message.clone(),
+        })
+        .collect();
+    if after.is_empty() && !before.is_empty() {
+        let over: Vec<String> =
+            before.iter().map(|(topic, cause, _)| format!("{} ({cause})", topic.as_str())).collect();
+        notifications.push(Notification {
+            topic: Topic::Recovered,
+            key: now.timestamp().to_string(),
+            message: format!("It is over: {}", over.join(", ")),
+        });
+    }
+    notifications
+}
+
+#[cfg(test)]
+mod tests {
+    use keyturn_api::conditions::{COMPROMISED, STALLED, Truth};
+
+    use super::*;
+
+    const WATCHED: [Watched; 2] = [
+        Watched { condition: COMPROMISED, bad: "True", event: Some("Compromised"), topic: None },
+        Watched { condition: STALLED, bad: "True", event: None, topic: Some(Topic::Stalled) },
+    ];
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(second, 0).unwrap()
+    }
+
+    fn with(kind: &str, truth: Truth, reason: &str) -> Vec<Condition> {
+        let mut all = Vec::new();
+        conditions::set(&mut all, kind, truth, reason, "why", None, at(0));
+        all
+    }
+
+    #[test]
+    fn an_event_is_due_when_a_condition_turns_bad_or_is_bad_for_another_reason() {
+        let due = |before: &[Condition], after: &[Condition]| {
+            turned(&WATCHED, before, after).map(|turned| (turned.reason, turned.was_bad)).collect::<Vec<_>>()
+        };
+        let is = |truth, reason| with(COMPROMISED, truth, reason);
+        let (read, leaked) = (is(Truth::True, "Read"), is(Truth::True, "Leaked"));
+        assert_eq!(due(&[], &read), [("Compromised", false)]);
+        assert_eq!(due(&is(Truth::False, "Read"), &read), [("Compromised", false)]);
+        assert_eq!(due(&read, &read), []);
+        assert_eq!(due(&read, &leaked), [("Compromised", true)]);
+        assert_eq!(due(&read, &is(Truth::False, "Contained")), []);
+        assert_eq!(due(&read, &[]), []);
+        assert_eq!(due(&[], &with(STALLED, Truth::True, "Conflict")), [], "its row names no Event");
+        let event = turned(&WATCHED, &[], &read).next().unwrap().event("Reconcile");
+        assert_eq!((event.warning, event.action, event.note.as_str()), (true, "Reconcile", "why"));
+    }
+
+    #[test]
+    fn a_condition_without_a_topic_is_no_trouble_to_notify_of() {
+        let found = |all: &[Condition]| troubles(&WATCHED, all).map(trouble).collect::<Vec<_>>();
+        let stalled = (Topic::Stalled, "Conflict".to_owned(), "why".to_owned());
+        assert_eq!(found(&with(STALLED, Truth::True, "Conflict")), [stalled]);
+        assert_eq!(found(&with(STALLED, Truth::False, "Conflict")), []);
+        assert_eq!(found(&with(COMPROMISED, Truth::True, "Read")), []);
+    }
+
+    #[test]
+    fn trouble_is_told_when_it_comes_or_changes_and_its_end_once() {
+        let stalled = (Topic::Stalled, "Conflict".to_owned(), "two objects".to_owned());
+        let other = (Topic::Stalled, "Denied".to_owned(), "no grant".to_owned());
+        let told = |before: &[Trouble], after: &[Trouble]| {
+            turns(before, after, at(5)).into_iter().map(|n| (n.topic, n.key)).collect::<Vec<_>>()
+        };
+        let both = [stalled.clone(), other.clone()];
+        assert_eq!(told(&[], &both[..1]), [(Topic::Stalled, "Conflict.5".to_owned())]);
+        assert_eq!(told(&both[..1], &both[..1]), []);
+        assert_eq!(told(&both[..1], &both[1..]), [(Topic::Stalled, "Denied.5".to_owned())]);
+        assert_eq!(told(&both, &both[..1]), []);
+        assert_eq!(told(&both, &[]), [(Topic::Recovered, "5".to_owned())]);
+        assert_eq!(told(&[], &[]), []);
+    }
+}
