@@ -1,11 +1,12 @@
-//! A role of a real Postgres server, with the administrator that `docs/postgres.md` describes.
+//! One of two roles that take turns at a real Postgres server, with the administrator that `docs/postgres.md` describes. A
+//! single role is never retired.
 
 use std::sync::Arc;
 
 use keyturn::source::Target;
 use keyturn::source::postgres::{Direct, Postgres};
 
-use self::scene::{Scene, password};
+use self::scene::Scene;
 use crate::behaviours::Issuer;
 use crate::server::Server;
 
@@ -17,24 +18,24 @@ const VERSION: u32 = 18;
 
 pub(crate) async fn start() -> impl Issuer {
     let scene = Scene::new(Server::shared(VERSION).await).await;
-    scene.create(&scene.role("app"), &password()).await;
+    scene.pair().await;
     scene
 }
 
 impl Issuer for Scene {
     fn target(&self) -> Box<dyn Target> {
-        Box::new(Scene::target(self, &self.single(&self.username())))
+        Box::new(Scene::target(self, &self.alternating()))
     }
 
     fn unreachable(&self) -> Box<dyn Target> {
         let nowhere = Arc::new(Direct { host: "127.0.0.1".to_owned(), port: 1 });
-        let spec = self.single(&self.username());
+        let spec = self.alternating();
         let owner = "world/ns/secret".to_owned();
         Box::new(Postgres::new(&spec, nowhere, Some(self.administrator()), owner, false).unwrap())
     }
 
     fn username(&self) -> String {
-        self.role("app")
+        self.role("a")
     }
 
     fn of_others(&self) -> String {

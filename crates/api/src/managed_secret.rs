@@ -165,8 +165,8 @@ pub struct SsmSpec {
     #[x_kube(validation = rules::KMS_KEY)]
     pub kms_key_id: Option<String>,
     /// Reaction to a parameter that does not exist: Create publishes a first value, Stall waits for a person. When
-    /// absent, Create for random values, and Stall for generate.postgres and generate.cloudflareR2, where a typo in the
-    /// path must not change a credential in use.
+    /// absent, Create for random values, and Stall where another system has to accept the value: a typo in the path must
+    /// not change a credential in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_missing: Option<IfMissing>,
 }

@@ -46,6 +46,8 @@ fn windows_are_checked_beyond_their_form() {
         ("0 3 * * *", "9999d", "UTC", "duration"),
         ("0 3 * * *", "2h", "Mars/Phobos", "timeZone"),
         ("0 3 * * *", "2h", "posixrules", "timeZone"),
+        ("0 3 * * *", "2h", "europe/berlin", "timeZone"),
+        ("0 3 * * *", "2h", "Etc/Unknown", "timeZone"),
     ];
     for (schedule, duration, zone, wrong) in cases {
         let window = json!({"schedule": schedule, "duration": duration, "timeZone": zone});

@@ -1,14 +1,18 @@
 //! Time window in which a rotation or deployment may start: a cron schedule, a length and a time zone.
 
-use std::str::FromStr;
+use std::sync::LazyLock;
 
-use chrono_tz::Tz;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use jiff::tz::{TimeZone, TimeZoneDatabase};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
+
+/// The time zones, as they were when keyturn was built: the image has no files of zones, and those of a machine may be
+/// older. Rules of zones change several times a year.
+static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 
 /// Recurring time window in which a rotation or a deployment may start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -53,7 +57,9 @@ impl Window {
     }
 
     /// Returns the time zone, UTC when none is set; `None` if the name is unknown.
-    pub fn zone(&self) -> Option<Tz> {
-        self.time_zone.as_deref().map_or(Some(Tz::UTC), |name| Tz::from_str(name).ok())
+    pub fn zone(&self) -> Option<TimeZone> {
+        let Some(name) = self.time_zone.as_deref() else { return Some(TimeZone::UTC) };
+        // Of `europe/berlin` other readers of the object would make nothing.
+        ZONES.get(name).ok().filter(|zone| zone.iana_name() == Some(name) && !zone.is_unknown())
     }
 }

@@ -6,9 +6,11 @@
 //! days too. Starts of one schedule that are no further apart than its duration form one continuous window, so
 //! `* 1-4 * * *` covers both occurrences of an hour that is shown twice.
 
-use chrono::{DateTime, Datelike, Days, LocalResult, NaiveDate, NaiveDateTime, TimeDelta, TimeZone, Utc};
-use chrono_tz::Tz;
+use chrono::{DateTime, Datelike, Days, NaiveDate, TimeDelta, Utc};
 use croner::Cron;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 use keyturn_api::window::Window;
 
 /// Longest duration of a window, in days. A longer window would be open all year.
@@ -22,8 +24,6 @@ const STEPS_OF_A_YEAR: usize = 2 * 366;
 const MAX_STEPS: usize = 4 * STEPS_OF_A_YEAR;
 const HOURS_A_DAY: u32 = 24;
 const MINUTES_AN_HOUR: u32 = 60;
-/// Largest change of a zone's offset that ever happened (Samoa skipped a day), with a margin.
-const WIDEST_SKIP: TimeDelta = TimeDelta::hours(26);
 
 /// An error in a window, worded for the author of the object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +62,7 @@ struct Recurrence {
     /// First and last start of each continuous run, in minutes of the wall-clock day, in ascending order.
     runs: Vec<(u32, u32)>,
     length: TimeDelta,
-    zone: Tz,
+    zone: TimeZone,
 }
 
 impl Recurrence {
@@ -88,7 +88,7 @@ impl Recurrence {
     /// Returns the earliest span that ends after `at`: the one that contains `at` or, failing that, the next one.
     fn open_at_or_after(&self, at: DateTime<Utc>) -> Option<Span> {
         let lead = u64::try_from(self.length.num_days()).unwrap_or(0) + 2;
-        let mut date = at.with_timezone(&self.zone).date_naive().checked_sub_days(Days::new(lead))?;
+        let mut date = date_in(&self.zone, at)?.checked_sub_days(Days::new(lead))?;
         for _ in 0..HORIZON_DAYS + lead {
             if self.matches(date)
                 && let Some(span) = self.open_on(date, at)
@@ -122,7 +122,7 @@ impl Recurrence {
     }
 
     fn instant(&self, date: NaiveDate, minute: u32) -> Option<DateTime<Utc>> {
-        instant(self.zone, date.and_hms_opt(minute / MINUTES_AN_HOUR, minute % MINUTES_AN_HOUR, 0)?)
+        instant(&self.zone, date, minute)
     }
 }
 
@@ -151,25 +151,32 @@ fn runs(cron: &Cron, length: TimeDelta) -> Result<Vec<(u32, u32)>, croner::error
     Ok(runs)
 }
 
-/// Returns the first instant at which the clocks of a zone show this time or, where they skip it, have passed it.
-fn instant(zone: Tz, wall: NaiveDateTime) -> Option<DateTime<Utc>> {
-    match zone.from_local_datetime(&wall) {
-        LocalResult::Single(at) => Some(at.to_utc()),
-        LocalResult::Ambiguous(first, second) => Some(first.min(second).to_utc()),
-        LocalResult::None => {
-            let shows = |seconds: i64| {
-                DateTime::from_timestamp(seconds, 0)
-                    .is_some_and(|at| at.with_timezone(&zone).naive_local() >= wall)
-            };
-            let mut before = wall.and_utc().checked_sub_signed(WIDEST_SKIP)?.timestamp();
-            let mut after = wall.and_utc().checked_add_signed(WIDEST_SKIP)?.timestamp();
-            while after - before > 1 {
-                let middle = before + (after - before) / 2;
-                if shows(middle) { after = middle } else { before = middle }
-            }
-            DateTime::from_timestamp(after, 0)
+/// Returns the date that the calendars of a zone show.
+fn date_in(zone: &TimeZone, at: DateTime<Utc>) -> Option<NaiveDate> {
+    let date = zone.to_datetime(Timestamp::from_second(at.timestamp()).ok()?).date();
+    NaiveDate::from_ymd_opt(
+        date.year().into(),
+        date.month().unsigned_abs().into(),
+        date.day().unsigned_abs().into(),
+    )
+}
+
+/// Returns the first instant at which the clocks of a zone show this minute of a date or, where they skip it, have passed
+/// it.
+fn instant(zone: &TimeZone, date: NaiveDate, minute: u32) -> Option<DateTime<Utc>> {
+    let small = |number: u32| i8::try_from(number).ok();
+    let date = Date::new(i16::try_from(date.year()).ok()?, small(date.month())?, small(date.day())?).ok()?;
+    let wall = date.at(small(minute / MINUTES_AN_HOUR)?, small(minute % MINUTES_AN_HOUR)?, 0, 0);
+    let at = match zone.to_ambiguous_timestamp(wall).offset() {
+        AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(wall).ok()?,
+        AmbiguousOffset::Fold { before, .. } => before.to_timestamp(wall).ok()?,
+        AmbiguousOffset::Gap { after, .. } => {
+            // By the clocks that are already set forward, this is an instant before they were.
+            let earlier = after.to_timestamp(wall).ok()?;
+            zone.following(earlier).next()?.timestamp()
         }
-    }
+    };
+    DateTime::from_timestamp(at.as_second(), 0)
 }
 
 /// The times at which the windows of a secret, and of all hosts that run it, are open.

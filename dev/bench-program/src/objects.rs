@@ -184,9 +184,7 @@ fn grant() -> RotationGrant {
             namespaces: vec![NAME.to_owned()],
             mode: GrantMode::Rotate,
             parameters: vec![parameters],
-            hosts: Vec::new(),
-            postgres: Vec::new(),
-            cloudflare: Vec::new(),
+            ..RotationGrantSpec::default()
         },
     )
 }

@@ -190,6 +190,7 @@ impl CloudflareR2Spec {
 impl SourceSchema for CloudflareR2Spec {
     const PLACEHOLDERS: &'static [&'static str] = &[ACCESS_KEY_ID, SECRET_ACCESS_KEY];
     const RULES: &'static [CelRule] = &[PUBLISHED, NOT_DELETED];
+    const PURPOSES: &'static [Purpose] = &[ADMINISTRATOR];
 }
 
 impl SourceSpec for CloudflareR2Spec {

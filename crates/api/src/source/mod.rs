@@ -11,6 +11,7 @@ pub mod random;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use super::consent::Purpose;
 use super::grants::{Grants, Verdict};
 use super::managed_secret::{ManagedSecret, ParameterSpec};
 use super::rules::CelRule;
@@ -29,6 +30,8 @@ trait SourceSchema {
     const PLACEHOLDERS: &'static [&'static str];
     /// Rules about the whole spec of a ManagedSecret that has this source.
     const RULES: &'static [CelRule] = &[];
+    /// Purposes of the Secrets that the source uses.
+    const PURPOSES: &'static [Purpose] = &[];
 }
 
 /// What validation, grants and the reconcilers ask of the spec of a source, whichever it is.
@@ -131,6 +134,11 @@ macro_rules! sources {
         const PLACEHOLDERS: &[&[&str]] =
             &[<$first_spec as SourceSchema>::PLACEHOLDERS, $(<$spec as SourceSchema>::PLACEHOLDERS),*];
 
+        /// Purposes of the Secrets that each source uses.
+        #[cfg(test)]
+        const PURPOSES: &[&[Purpose]] =
+            &[<$first_spec as SourceSchema>::PURPOSES, $(<$spec as SourceSchema>::PURPOSES),*];
+
         /// Rules of each source about the whole spec of a ManagedSecret.
         const RULES: &[&[CelRule]] = &[<$first_spec as SourceSchema>::RULES, $(<$spec as SourceSchema>::RULES),*];
     };
@@ -177,4 +185,10 @@ pub(crate) fn placeholders() -> impl Iterator<Item = &'static str> {
 /// Returns the rules of all sources about the whole spec of a ManagedSecret.
 pub(crate) fn rules() -> impl Iterator<Item = &'static CelRule> {
     RULES.iter().copied().flatten()
+}
+
+/// Returns the purposes of the Secrets that any source uses.
+#[cfg(test)]
+pub(crate) fn purposes() -> impl Iterator<Item = Purpose> {
+    PURPOSES.iter().copied().flatten().copied()
 }

@@ -335,6 +335,7 @@ impl PostgresSpec {
 impl SourceSchema for PostgresSpec {
     const PLACEHOLDERS: &'static [&'static str] = &[VALUE, PASSWORD, USERNAME];
     const RULES: &'static [CelRule] = &[NOT_DELETED];
+    const PURPOSES: &'static [Purpose] = &[ADMINISTRATOR];
 }
 
 impl SourceSpec for PostgresSpec {

@@ -392,8 +392,7 @@ fn grant(mode: GrantMode) -> RotationGrant {
             mode,
             parameters: vec![ParameterGrant { prefix: Some("/app/".into()), ..ParameterGrant::default() }],
             hosts: vec![HostGrant { host: "web.example".into(), port: None }],
-            postgres: vec![],
-            cloudflare: vec![],
+            ..RotationGrantSpec::default()
         },
     )
 }
