@@ -1,34 +1,36 @@
-# keyturn on a docker host: POSIX sh, run by dash, bash and busybox alike. It is sent anew with every request, over
-# standard input, and leaves nothing installed; what it keeps lies in
+# keyturn on a docker host: a POSIX sh script, for dash, bash and busybox. It is sent with every request, over standard
+# input, and installs nothing. It keeps its state in
 #
 #   ${XDG_STATE_HOME:-~/.local/state}/keyturn/<compose project>/      (0700)
-#     lock        held while a deployment runs. Another program's deployments can share it:
+#     lock        held while a deployment runs. Deployments of other programs can share it:
 #                 flock -o ~/.local/state/keyturn/<project>/lock bash deploy/deploy.sh
-#     gate        held for the moment in which it is decided what to do
-#     current     name of the run that was started last
-#     versions    newest version of each parameter that a run was started for, when its value was made, and when that
-#                 run was asked for
+#     gate        held for the short time in which the script decides what to do
+#     current     name of the last run that was started
+#     versions    for each parameter: the newest version that a run was started for, the time at which its value was
+#                 made, and the time of the request
 #     journal     one line for each start and end, for people
-#     runs/<number>.<revision>.<run>/    the last five: script, parameters, timeout, boot, pid, log, result
-#     access-logs/<incident>.<secret>.<time>.log    what a collection found (0600); nobody deletes it
+#     runs/<number>.<revision>.<run>/    the last five runs: script, parameters, timeout, boot, pid, log, result
+#     access-logs/<incident>.<secret>.<time>.log    the log lines of a collection (0600); nothing deletes them
 #
-# A request is lines of "word value" up to "end"; "script <n>" is followed by n bytes. The answer is lines that begin
-# with "keyturn: " on standard output and end with "keyturn: done"; what the user's scripts print goes to standard
-# error. Nothing secret is in either: proofs carry a key and a fingerprint, and values never leave the host.
+# A request consists of lines "word value" up to "end"; "script <n>" is followed by n bytes. The answer consists of
+# the lines on standard output that begin with "keyturn: "; the last one is "keyturn: done". The output of the user's
+# scripts goes to standard error. Neither request nor answer contains a secret: a check has a key and a fingerprint, and
+# values never leave the host.
 #
-# It can be installed as the forced command of a key that may do nothing else. In authorized_keys, on one line:
+# The script can be installed as the forced command of a key that may do nothing else. In authorized_keys, on one line:
 #   restrict,command="KEYTURN_PROJECT=app KEYTURN_DEPLOY='bash /opt/app/deploy.sh' KEYTURN_VERIFY='bash /opt/app/verify.sh'
 #                     sh /usr/local/lib/keyturn/host.sh serve" ssh-ed25519 ...
-# Then the copy that is sent is skipped, and the host alone says what may be done, in the environment of the command:
-#   KEYTURN_PROJECT       the only compose project; required
+# Then the copy of the script in a request is skipped, and only the host decides what may be done, by the environment of
+# the command:
+#   KEYTURN_PROJECT       the only compose project that is allowed; required
 #   KEYTURN_DEPLOY, KEYTURN_VERIFY, KEYTURN_ACCESS_LOG
-#                         run in place of the scripts of requests; a request for one that is not set is refused
+#                         run instead of the scripts in requests; a request for one that is not set is refused
 #   KEYTURN_DEPLOY_TIMEOUT, KEYTURN_VERIFY_TIMEOUT, KEYTURN_ACCESS_LOG_TIMEOUT
 #                         in seconds; 900, 120 and 120 if not set
-#   KEYTURN_SUDO          "yes" where docker is called by sudo
-#   KEYTURN_DOCKER        docker's path, where it is not found
-# docs/docker-hosts.md says what is left to whoever holds the key; tests/host_script.rs tests each of its sentences.
-# shellcheck shell=sh disable=SC2034,SC2154  # parts are joined: one sets what another reads
+#   KEYTURN_SUDO          "yes" to call docker with sudo
+#   KEYTURN_DOCKER        path of docker, if the script does not find it
+# docs/docker-hosts.md says what the holder of the key can still do; tests/host_script.rs tests each of its sentences.
+# shellcheck shell=sh disable=SC2034,SC2154  # the parts form one script: one sets what another reads
 
 say() { printf 'keyturn: %s\n' "$*"; }
 
@@ -37,7 +39,7 @@ finish() {
   exit 0
 }
 
-# The host cannot do the work. The text says why and what to do.
+# Reports that the host cannot do the work. The text says why and what to do.
 unfit() {
   say "unfit $*"
   finish
@@ -48,7 +50,7 @@ last_line() { printf '%s\n' "$1" | grep . | tail -n 1; }
 
 now() { date +%s; }
 
-# Not every sleep takes fractions.
+# Not every sleep accepts fractions of a second.
 nap() { sleep 0.2 2>/dev/null || sleep 1; }
 
 need() {

@@ -1,5 +1,5 @@
 # --- deploy ----------------------------------------------------------------------------------------------------------
-# shellcheck shell=sh disable=SC2034,SC2154  # parts are joined: one sets what another reads
+# shellcheck shell=sh disable=SC2034,SC2154  # the parts form one script: one sets what another reads
 
 deploy() {
   need_tools
@@ -11,7 +11,7 @@ deploy() {
     open_lock lock
     exec 8>>"$state/gate" 9>>"$state/lock"
     flock 8
-    # The same run asks again: its pod or its connection was lost. It gets its result, whatever that is.
+    # The same run asks again, after its pod or its connection was lost. It gets its own result, success or failure.
     for known in "$state/runs/"*."$revision.$run"; do
       { [ -e "$known/result" ] && brings_the_same "$known"; } || continue
       exec 8>&- 9>&-
@@ -19,7 +19,7 @@ deploy() {
     done
     current=$(get "$state/current")
     if flock -n 9; then break; fi
-    # Somebody deploys. The same revision is joined: it brings what we would bring.
+    # A deployment is running. If it has the same revision, this request joins it, since it deploys the same versions.
     if ending; then
       exec 8>&- 9>&-
       nap
@@ -41,13 +41,13 @@ deploy() {
     nap
   done
 
-  # The lock is ours, so nothing runs: a run without a result was cut off, by a reboot or a kill.
+  # This request has the lock, so no deployment runs. A run without a result was interrupted by a reboot or a kill.
   if [ -n "$current" ] && [ "$(result_of "$state/runs/$current")" = running ]; then
     set_result "$state/runs/$current" interrupted
     journal "interrupted $current"
   fi
 
-  # Another run of the same revision asks. A success stands, anything else is tried again.
+  # This is another run of the same revision. An earlier success counts for it; anything else is tried again.
   if [ "$replay" = yes ] && is_of_this_revision "$current" && [ "$(result_of "$state/runs/$current")" = 0 ]; then
     exec 8>&- 9>&-
     follow replayed "$state/runs/$current"
@@ -57,29 +57,30 @@ deploy() {
   start
 }
 
-# Whether a run brings what is asked for. The name of a revision stands for its parameters, but a request can give another
-# set that name.
+# True if a run deploys the requested parameters. A revision names its parameters, but a request can use the name of a
+# revision for other parameters.
 is_of_this_revision() {
   case $1 in *."$revision".*) brings_the_same "$state/runs/$1" ;; *) return 1 ;; esac
 }
 
 brings_the_same() { [ "$(get "$1/parameters")" = "$parameters" ]; }
 
-# A late request must not bring back what was replaced: a lower version is refused, unless its value was made later, as
-# where the parameter was deleted and made again. "versions" counts runs that were started, not only those that ended
-# well: a failed one may have brought its values to some containers.
+# Refuses a late request, which would bring back an old version: a version that is lower than the last one is refused,
+# unless its value was made later, as after the parameter was deleted and created again. The file "versions" also has
+# runs that failed, since a failed run may have brought its values to some containers.
 #
-# Behind a forced command a request may lie, and a lie must not keep honest requests out for good. It looks like the
-# truth: made-up versions like a parameter that was made anew. So two rules bound how long it lasts. What a request said
-# is forgotten after a day: a request that is only late comes before, since its Job has a deadline. And no value is made
-# in the future, so one that is made after the lie is deployed at once.
+# With a forced command, a request may contain false versions, and these must not block honest requests permanently. The
+# script cannot recognise them, since they look like a parameter that was created again. Two rules limit how long they
+# have an effect. First, an entry is forgotten after a day: a late request comes earlier than that, since its Job has a
+# deadline. Second, a value from the future is refused, so a value that is made after the false request is deployed at
+# once.
 refuse_lower_versions() {
   versions=
   moment=$(now)
   [ "$served" = no ] || refuse_values_of_the_future
   if [ -e "$state/versions" ]; then
     while read -r path version made told; do
-      # The script of an earlier version did not write when that was.
+      # An earlier version of this script did not record the time of the request.
       is_number "$told" || told=0
       [ "$served" = no ] || [ $((moment - told)) -lt 86400 ] || continue
       for wanted in $pinned; do
@@ -103,7 +104,8 @@ refuse_lower_versions() {
   done
 }
 
-# AWS refuses what a host signs whose clock is five minutes off, so one that fetches from there is no later than that.
+# AWS refuses the requests of a host whose clock is wrong by five minutes. So the clock of a host that fetches from AWS
+# is at most that late.
 refuse_values_of_the_future() {
   for wanted in $pinned; do
     [ "${wanted##*@}" -le $((moment + 300)) ] ||
@@ -146,14 +148,14 @@ start() {
   reserve "$folder/result" running
   put "$state/current" "$name"
   journal "started $name $parameters"
-  # A session of its own: it does not end with the connection. It keeps the lock (9) until it ends.
+  # The run has its own session, so that it does not end with the connection. It keeps the lock (9) until it ends.
   setsid sh "$program" work "$folder" "$user_mask" </dev/null >/dev/null 2>&1 8>&- &
   overwrite "$folder/pid" "$!"
   exec 8>&- 9>&-
   follow started "$folder"
 }
 
-# What outlives the connection: runs the script and writes its result down.
+# Runs the script and records its result. This process outlives the connection.
 work() {
   folder=$1
   state=${folder%/runs/*}
@@ -167,15 +169,16 @@ work() {
   limit=$(get "$folder/timeout")
   began=$(now)
   cd "${HOME:-/}" || cd /
-  # This subshell keeps the lock with us, should we be killed alone. The script does not get it, or a daemon that it
-  # starts would hold it for ever; nor does timeout, since busybox's outlives the script.
+  # This subshell holds the lock too, in case only the parent process is killed. The script does not get the lock, since
+  # a daemon that it starts would hold it forever. Neither does timeout, since the timeout of busybox outlives the
+  # script.
   (
     umask "$2"
     timeout -k 10 "$limit" sh "$folder/script" 9>&-
     exit $?
   ) </dev/null >>"$folder/log" 2>&1
   code=$?
-  # The codes that timeout gives; busybox gives the signal's.
+  # Exit codes of timeout. busybox returns the code of the signal instead.
   case $code in
     124 | 137 | 143) [ $(($(now) - began)) -ge "$limit" ] && code=timeout ;;
   esac
@@ -183,9 +186,9 @@ work() {
   set_result "$folder" "$code"
 }
 
-# follow HOW FOLDER: shows the log of a run until it has a result, and tells that. HOW is what the run is to the one who
-# asks: "started" is its own, whether it began now or before a connection was lost; "attached" is another's that runs;
-# "replayed" another's that succeeded.
+# follow HOW FOLDER: prints the log of a run until the run has a result, then prints the result. HOW says how the run
+# belongs to this request: "started" is the request's own run, started now or before a connection was lost; "attached"
+# is a run of another request that is still in progress; "replayed" is a run of another request that succeeded.
 follow() {
   say "deploy $1"
   folder=$2
@@ -194,7 +197,7 @@ follow() {
   while :; do
     outcome=$(result_of "$folder")
     if [ "$outcome" = running ] && ! works "$folder"; then
-      # It may have ended in between.
+      # The run may have ended between the two checks.
       outcome=$(result_of "$folder")
       [ "$outcome" = running ] && outcome=interrupted
     fi
@@ -203,7 +206,8 @@ follow() {
       if [ $((size - shown)) -gt 1048576 ]; then
         printf '[... %s bytes of output are left out here; see %s on the host]\n' $((size - shown - 262144)) "$folder/log" >&2
         shown=$((size - 262144))
-        # The first line may be the end of one, and a part of a value is not known as one.
+        # The first line is left out: it may be the end of a line, and a part of a value would not be recognised as a
+        # secret.
         tail -c "+$((shown + 1))" "$folder/log" | head -c $((size - shown)) | LC_ALL=C sed 1d >&2
       else
         tail -c "+$((shown + 1))" "$folder/log" | head -c $((size - shown)) >&2
@@ -222,11 +226,11 @@ follow() {
   finish
 }
 
-# run_script SECONDS: becomes the request's script. Arguments are shown to every account of the host, the environment is
-# not.
+# run_script SECONDS: replaces this process with the request's script. The script is passed in the environment, since
+# every account of the host can see arguments.
 run_script() {
   keyturn_script=$script
   export keyturn_script
-  # shellcheck disable=SC2016 # expanded by that shell
+  # shellcheck disable=SC2016 # the new shell expands it
   exec timeout -k 5 "$1" sh -c 'eval "unset keyturn_script; $keyturn_script"'
 }

@@ -1,7 +1,7 @@
 # --- images ----------------------------------------------------------------------------------------------------------
-# shellcheck shell=sh disable=SC2034,SC2154  # parts are joined: one sets what another reads
+# shellcheck shell=sh disable=SC2034,SC2154  # the parts form one script: one sets what another reads
 
-# The image of each container of the project, and the name that the container was started with.
+# Prints the image of each container of the project, and the name with which the container was started.
 images() {
   check_docker
   containers=$(running) || unfit "docker stopped answering"
@@ -17,26 +17,26 @@ images() {
   finish
 }
 
-# A key with a forced command is for one project, and images of others may hold their source code and secrets.
+# A key with a forced command is for one project only. Images of other projects may contain source code and secrets.
 need_image_of_the_project() {
   [ "$served" = yes ] || return 0
   containers=$(running) || unfit "docker stopped answering"
-  # shellcheck disable=SC2086 # an ID a word; those that are gone meanwhile are told on standard error
+  # shellcheck disable=SC2086 # one ID per word; docker reports containers that are gone on standard error
   call_docker inspect --type container --format '{{.Image}}' $containers 2>/dev/null | grep -qxF "$image" ||
     unfit "no container of the project $project runs the image $image"
 }
 
-# What docker says about the image. It may hold secrets, so it goes through pipes only.
+# Prints docker's data about the image. It may contain secrets, so it is never written to a file.
 image() {
   check_docker
   need_image_of_the_project
   call_docker image inspect --format '{{json .}}' "$image" | sed 's/^/keyturn: inspect /'
-  # `{{json .}}` is understood by every version, `json` only since 23.
+  # Every version of docker supports `{{json .}}`; `json` works only since version 23.
   call_docker history --no-trunc --format '{{json .}}' "$image" | sed 's/^/keyturn: history /'
   finish
 }
 
-# The image with its layers, as a tar behind the first line.
+# Prints the image with its layers as a tar, after a first line.
 save() {
   check_docker
   need_image_of_the_project

@@ -1,26 +1,26 @@
 # --- logs ------------------------------------------------------------------------------------------------------------
-# shellcheck shell=sh disable=SC2034,SC2154  # parts are joined: one sets what another reads
+# shellcheck shell=sh disable=SC2034,SC2154  # the parts form one script: one sets what another reads
 
-# More than this is not kept of what one command prints, in bytes.
+# Maximum number of bytes of a command's output that are kept.
 most_kept=67108864
-# Nothing is kept where less than this would be left on the disk.
+# Minimum number of bytes that must stay free on the disk; otherwise no output is kept.
 least_free=536870912
 
-# What the user's command finds in the logs. It may hold secrets: it goes into a file of this account's alone, and its
-# beginning and end through pipes to keyturn, which takes out what is secret.
+# Runs the user's command that searches the logs. Its output may contain secrets: it is written to a file that only this
+# account can read, and its first and last lines are piped to keyturn, which redacts secrets.
 logs() {
   need_tools
   open_state
   folder=$state/access-logs
   mkdir -p "$folder" 2>/dev/null || unfit "the folder $folder cannot be made$(space)"
   refuse_to_fill_the_disk
-  # What was collected before stays: the logs that it was taken from may be gone.
+  # Earlier collections are kept: the logs from which they were taken may be gone.
   file=$folder/$incident.$secret.$(date -u +%Y%m%dT%H%M%SZ).$$
   touch "$file.new" "$file.errors" 2>/dev/null || unfit "the file $file.new cannot be made$(space)"
   code=$(collected 3>&1)
   size=$(wc -c <"$file.new")
   size=$((size))
-  # A command whose output is full is told so by a signal.
+  # A command with too much output is ended by a signal, so its exit code is not 0.
   cut=no
   [ "$size" -lt "$most_kept" ] || cut=yes
   case $code in *unwritten*)
@@ -48,8 +48,8 @@ logs() {
   finish
 }
 
-# Nothing deletes what was collected, and it can be asked for again and again: by whoever holds the key of a forced
-# command, or may move the window of an incident. Products run on the same disk.
+# Nothing deletes the collected lines, and a collection can be requested again and again: by the holder of the key of a
+# forced command, or by people who may change the window of an incident. Products run on the same disk.
 refuse_to_fill_the_disk() {
   used=$(du -sk "$folder") && [ "${used%%[!0-9]*}" -lt 1048576 ] ||
     unfit "the folder $folder holds 1 GiB of collected log lines; delete those of incidents that are closed"
@@ -63,8 +63,8 @@ refuse_to_fill_the_disk() {
     unfit "less than $(((least_free + most_kept) / 1048576)) MiB are left where $folder lies, so log lines are not collected there; free some space on ${6:-its disk}"
 }
 
-# Runs the command with its output in $file.new, as far as that may grow, and the end of what it complains about in
-# $file.errors; writes its exit code to 3, and a word where the disk is full.
+# Runs the command. Writes the beginning of its output, at most $most_kept bytes, to $file.new, and the end of its error
+# output to $file.errors. Prints its exit code to file descriptor 3, and "unwritten" if the disk is full.
 collected() {
   {
     {
@@ -78,13 +78,13 @@ collected() {
   } 5>&1 >/dev/null | tail -c 4096 >"$file.errors"
 }
 
-# The last line may lack its end.
+# The last line may have no line feed, so one is added.
 answered() {
   LC_ALL=C sed "s/^/keyturn: $1 /"
   echo
 }
 
-# top FILE BYTES LINES, bottom FILE BYTES LINES: the first or last lines, as many whole ones as fit.
+# top FILE BYTES LINES, bottom FILE BYTES LINES: print the first or last lines, as many complete lines as fit.
 top() {
   if [ "$(wc -c <"$1")" -gt "$2" ]; then head -c "$2" "$1" | LC_ALL=C sed '$d'; else cat "$1"; fi | head -n "$3"
 }

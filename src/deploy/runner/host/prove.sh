@@ -1,13 +1,14 @@
 # --- prove -----------------------------------------------------------------------------------------------------------
-# shellcheck shell=sh disable=SC2034,SC2154  # parts are joined: one sets what another reads
+# shellcheck shell=sh disable=SC2034,SC2154  # the parts form one script: one sets what another reads
 
-# sudo answers in the language of the session, which explain_docker may not know.
+# sudo prints messages in the language of the session; explain_docker knows only the English ones.
 call_docker() {
   if [ "$sudo" = yes ]; then LC_ALL=C sudo -n "$docker" "$@"; else "$docker" "$@"; fi
 }
 
-# Sets $docker to what is called. A session that runs one command has a shorter search path than a login: where that
-# lacks docker it is looked for where installers put it, and the scripts find it on their search path then.
+# Sets $docker to the program to call. A session that runs one command has a shorter PATH than a login session. If
+# docker is not in it, this function searches the folders that installers use, and adds the folder to the PATH of the
+# scripts.
 find_docker() {
   if [ -n "$docker" ]; then
     named=$docker
@@ -42,7 +43,7 @@ check_docker() {
   problem=$(running 2>&1 >/dev/null) && return
   case $sudo$problem in
     yes*"command not found"*)
-      # sudo has a search path of its own, which may lack what the account's has.
+      # sudo has its own PATH, which may lack folders of the account's PATH.
       place=$(command -v "$docker")
       if [ "${place:-$docker}" = "$docker" ]; then no_docker; fi
       docker=$place
@@ -52,8 +53,8 @@ check_docker() {
   explain_docker
 }
 
-# Says why docker could not be called, of what sudo and docker printed. Warnings come first, what made it fail comes
-# last: "sudo: unable to resolve host", for one, is none of the causes.
+# Explains why docker could not be called, from the output of sudo and docker. Warnings come first and the real cause
+# comes last: "sudo: unable to resolve host", for example, is only a warning.
 explain_docker() {
   cause=$(last_line "$problem")
   account=$(id -un)
@@ -74,8 +75,9 @@ explain_docker() {
   esac
 }
 
-# prove CHECK...: each "index variable inner-pad outer-pad fingerprint fingerprint-without-trailing-newlines".
-# A value is only ever in a variable of this shell and in pipes: printf is built in, so it is in no argument list.
+# prove CHECK...: each check is "index variable inner-pad outer-pad fingerprint fingerprint-without-trailing-newlines".
+# A value is only in a variable of this shell and in pipes: printf is built in, so the value is never in an argument
+# list.
 prove() {
   need sha256sum coreutils
   case $(command -v printf) in /*) unfit "the host's sh has no built-in printf; make /bin/sh dash, bash or busybox" ;; esac
@@ -86,7 +88,7 @@ prove() {
   export LC_ALL
   containers=$(running) || unfit "docker stopped answering"
   for id in $containers; do
-    # An entry without `=`, as of `docker run -e NAME`, gives the container no such variable.
+    # An entry without `=`, as from `docker run -e NAME`, does not set a variable in the container.
     if ! about=$(inspect '{{.Name}} {{.State.Status}} {{.RestartCount}} {{index .Config.Labels "com.docker.compose.oneoff"}}|{{range .Config.Env}}{{if gt (len (split . "=")) 1}}{{index (split . "=") 0}} {{end}}{{end}}'); then
       gone || unfit "docker inspect fails on the container $id"
       continue
@@ -119,13 +121,14 @@ prove() {
 
 inspect() { call_docker inspect --type container --format "$1" "$id" 2>/dev/null; }
 
-# Whether the container was removed since it was listed.
+# True if the container was removed after it was listed.
 gone() {
   listed=$(running --filter "id=$id") || unfit "docker stopped answering"
   [ -z "$listed" ]
 }
 
-# Says whether $value, which ends in a dot that is not its own, has one of the fingerprints of a check.
+# Reports if $value matches one of the fingerprints of a check. The last character of $value is a dot that was added to
+# it.
 compare() {
   # shellcheck disable=SC2086 # six words
   set -- $1
@@ -137,7 +140,7 @@ compare() {
   fi
 }
 
-# HMAC-SHA256 of ${value%.}; the pads are the key's, written for printf.
+# Prints the HMAC-SHA256 of ${value%.}. The arguments are the two pads of the key, as format strings for printf.
 hmac() {
   # shellcheck disable=SC2059 # the format is the content
   inner=$({ printf "$1"; printf %s "${value%.}"; } | sha256sum)

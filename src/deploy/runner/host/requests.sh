@@ -1,15 +1,15 @@
 # --- requests --------------------------------------------------------------------------------------------------------
-# shellcheck shell=sh disable=SC2034,SC2154  # parts are joined: one sets what another reads
+# shellcheck shell=sh disable=SC2034,SC2154  # the parts form one script: one sets what another reads
 
 bad_request() {
   say "unfit keyturn's request cannot be read ($1): the script on the host may be of another version"
   finish
 }
 
-# Digits are listed, since in some languages more characters than these lie between 0 and 9.
+# The digits are listed, since in some locales the range 0-9 contains more characters.
 is_number() { case $1 in '' | *[!0123456789]* | ???????????*) return 1 ;; esac }
 
-# path=version@made
+# path=version@time; the time is that at which the value was made.
 is_parameter() {
   rest=${1%@*}
   is_number "${1##*@}" && is_number "${rest##*=}" || return 1
@@ -27,7 +27,7 @@ is_check() {
   case $5$6 in *[!0-9A-Fa-f-]*) return 1 ;; esac
 }
 
-# Bytes that printf prints: \ooo or %%, each.
+# Bytes as a format string for printf: each byte is \ooo or %%.
 is_pad() {
   rest=$1
   while [ -n "$rest" ]; do
@@ -79,7 +79,7 @@ read_request() {
 
 read_parameter() {
   is_parameter "$1" || bad_request parameter
-  # Of two versions of one parameter only the first would be compared with what was deployed before.
+  # A parameter may occur only once: of two versions, only the first would be compared with earlier deployments.
   case $pinned in *" ${1%=*}="*) bad_request parameter ;; esac
   pinned="$pinned $1"
   parameters="$parameters${parameters:+
@@ -119,8 +119,8 @@ check_request() {
   esac
 }
 
-# What is the host's to say where the key has a forced command. Where two answers are possible the request must give the
-# same: a DockerHost that means another project must not be told that it was deployed.
+# Applies the host's own settings if the key has a forced command. A request that sets the same thing must set the same
+# value: a DockerHost that names another project must not be reported as deployed.
 obey_forced_command() {
   docker_field="KEYTURN_DOCKER of the key's forced command"
   sudo_remedy="set KEYTURN_SUDO=yes in the key's forced command"
@@ -135,7 +135,7 @@ obey_forced_command() {
     deploy)
       script=${KEYTURN_DEPLOY:-}
       need_command "applications are deployed" KEYTURN_DEPLOY
-      # A request must not be able to cut a deployment off in the middle either.
+      # Otherwise a request could interrupt a deployment with a shorter timeout.
       limit=${KEYTURN_DEPLOY_TIMEOUT:-900}
       [ "$timeout" -eq "$limit" ] ||
         unfit "the forced command of the key gives a deployment $limit s, and deploy.timeout of the DockerHost is $timeout s; give KEYTURN_DEPLOY_TIMEOUT the same number of seconds"
@@ -176,7 +176,7 @@ answer() {
   find_docker
   case $verb in
     prove)
-      # A check a line, and neither backslashes nor anything else in it is a pattern.
+      # One check per line. Pathname expansion is switched off, since nothing in a check is a pattern.
       set -f
       IFS='
 '
@@ -200,7 +200,7 @@ case ${1:-} in
   work) work "$2" "$3" ;;
   serve)
     served=yes
-    # Installed as a forced command: the copy that the pod sends is skipped.
+    # Installed as a forced command: skips the copy of the script that the pod sends.
     { read -r length && is_number "$length"; } || bad_request length
     dd bs=1 count="$length" of=/dev/null 2>/dev/null
     answer

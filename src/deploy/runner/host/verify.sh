@@ -1,7 +1,7 @@
 # --- verify ----------------------------------------------------------------------------------------------------------
-# shellcheck shell=sh disable=SC2034,SC2154  # parts are joined: one sets what another reads
+# shellcheck shell=sh disable=SC2034,SC2154  # the parts form one script: one sets what another reads
 
-# Fails unless nobody deploys, for a while.
+# Waits until no deployment runs. Answers "busy" if one still runs when the time to wait is over.
 wait_until_idle() {
   give_up=$(($(now) + wait))
   while :; do
