@@ -68,7 +68,7 @@ impl Cache {
     }
 
     /// Returns all grants, combined once after each change. `None` if they have not been listed yet, or if one of them
-    /// cannot be decoded: the cache does not hold what that grant observes.
+    /// cannot be decoded: the cache does not know what that grant observes.
     pub fn given(&self) -> Option<Arc<Grants>> {
         if !self.grants.is_listed() {
             return None;

@@ -30,7 +30,7 @@ pub struct Clients {
     pub watches: Client,
 }
 
-/// The error that the API server's address or our credentials for it cannot be used.
+/// The API server's address, or our credentials for it, cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// There is neither a service account nor a kubeconfig, or it cannot be read.

@@ -55,7 +55,7 @@ impl Environment {
 }
 
 /// Returns the proxy for an API server; `None` where it is reached directly. `NO_PROXY` applies to the environment's
-/// proxy, but not to a proxy that the kubeconfig names for this very server.
+/// proxy, but not to a proxy that the kubeconfig names for this server.
 fn proxy(configured: Option<&str>, environment: &Environment, server: &Uri) -> Option<Uri> {
     if let Some(url) = configured.filter(|url| !url.is_empty()) {
         return parse(url);

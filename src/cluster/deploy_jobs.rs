@@ -136,7 +136,7 @@ impl KubeDeployJobs {
         call(what, jobs.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await.map(drop)
     }
 
-    /// Returns the reason why an active Job has no running pod, if it can be found out.
+    /// Returns the reason why an active Job has no running pod, if it is known.
     async fn trouble(&self, host: &DockerHost, job: &Job, pods: &[&Pod]) -> Option<String> {
         let is_slow = |of: &kube::api::ObjectMeta| {
             of.creation_timestamp.as_ref().is_some_and(|at| Utc::now() - from_kubernetes(at) > SLOW)

@@ -137,7 +137,7 @@ fn held(current: Option<&Lease>, name: &str, me: &str, granted: Duration, at: Mi
     }
 }
 
-/// The error that the lease could not be read or written.
+/// The reason why the lease could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     /// The API server did not answer in time. A write may have been applied nevertheless.

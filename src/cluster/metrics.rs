@@ -83,7 +83,7 @@ impl Metrics {
         self.reconciles.get_or_create(&KindLabels { kind: kind.into() }).inc();
     }
 
-    /// Counts a failed reconciliation of an object of this kind, where the failure is not in the object's status.
+    /// Counts a failed reconciliation of an object of this kind, if the object's status does not show the failure.
     pub fn reconcile_error(&self, kind: &str) {
         self.reconcile_errors.get_or_create(&KindLabels { kind: kind.into() }).inc();
     }

@@ -39,7 +39,7 @@ impl<K: Resource<DynamicType = ()> + 'static> Mirror<K> {
         *self.listed.borrow()
     }
 
-    /// Waits until the mirror holds a first list. If its watch has ended, it waits for ever; that ends the process.
+    /// Waits until the mirror holds a first list. If its watch has ended, it waits forever; that ends the process.
     pub async fn listed(&self) {
         if self.listed.clone().wait_for(|listed| *listed).await.is_err() {
             std::future::pending::<()>().await;

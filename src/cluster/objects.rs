@@ -41,7 +41,7 @@ pub struct KubeObjects {
 }
 
 impl KubeObjects {
-    /// Creates the adapter. `own` must be shared with those who handle the changes that the watches deliver.
+    /// Creates the adapter. `own` must be shared with the code that handles the changes which the watches deliver.
     pub fn new(
         client: Client,
         cache: Cache,
@@ -293,7 +293,7 @@ impl Objects for KubeObjects {
     }
 }
 
-/// The writes of this process. The watch delivers every write back, and reconciling those again is not needed.
+/// The writes of this process. The watch also delivers these, but they need not be reconciled again.
 #[derive(Clone, Default)]
 pub struct OwnWrites(Arc<Mutex<HashMap<String, Known>>>);
 
@@ -306,14 +306,14 @@ struct Known {
 }
 
 impl OwnWrites {
-    /// Returns true when this process wrote this very version of the object.
+    /// Returns true when this process wrote this version of the object.
     pub fn wrote<K: ResourceExt>(&self, object: &K) -> bool {
         let (Some(uid), Some(version)) = (object.uid(), object.resource_version()) else { return false };
         self.lock().get(&uid).is_some_and(|known| known.versions.contains(&version))
     }
 
     /// Returns true when this version of the object is no older than any that this process wrote. Resource versions are
-    /// numbers that grow with every write; a version that is no number counts as old.
+    /// numbers that grow with every write; a version that is not a number counts as old.
     pub(super) fn is_shown_by<K: ResourceExt>(&self, object: &K) -> bool {
         let (Some(uid), Some(version)) = (object.uid(), object.resource_version()) else { return false };
         let all = self.lock();

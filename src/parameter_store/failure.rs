@@ -37,8 +37,8 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// Classifies a failed request. `write`: it might have changed something. `secret`: a value that must not be
-    /// quoted.
+    /// Classifies a failed request. `write` is true if the request might have changed something; `secret` is a value
+    /// that must not be quoted.
     pub(super) fn of<E>(error: &SdkError<E, HttpResponse>, write: bool, secret: Option<&SecretValue>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -238,8 +238,8 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
 /// Returns the innermost cause, on which a person can act.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let causes: Vec<String> = chain(error).map(ToString::to_string).collect();
-    // The last two causes are the clearest ("tcp connect error" / "Connection refused"); only one where they repeat
-    // each other.
+    // The last two causes are the clearest ("tcp connect error" / "Connection refused"); only one if they repeat each
+    // other.
     let mut last: Vec<&str> = causes.iter().rev().take(2).map(String::as_str).collect();
     last.reverse();
     if let [outer, inner] = last[..]

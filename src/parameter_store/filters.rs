@@ -1,4 +1,4 @@
-//! The filters of DescribeParameters for what is to be listed.
+//! The filters of DescribeParameters for the folders and names to list.
 
 use aws_sdk_ssm::types::ParameterStringFilter;
 

@@ -146,7 +146,7 @@ impl SsmParameterStore {
         self
     }
 
-    /// Sends a request until it is answered, must not be retried, or the time is over. `Ok(None)` means one of the
+    /// Sends a request until it is answered, must not be retried, or has no time left. `Ok(None)` means one of the
     /// call's `answers`.
     async fn call<T, E, F>(&self, call: Call<'_>, send: impl Fn() -> F) -> Result<Option<T>, StoreError>
     where

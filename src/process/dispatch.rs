@@ -19,7 +19,7 @@ use crate::cluster::guarded::{Guarded, Undecodable};
 use crate::cluster::objects::KubeObjects;
 use crate::parameter_store::budget::{Urgency, with_urgency};
 
-/// Shortest time between two reconciliations of an object, so that no mistake makes a hot loop.
+/// Shortest time between two reconciliations of an object, so that a mistake cannot cause a busy loop.
 const SOONEST: Duration = Duration::from_millis(50);
 /// Result for objects with nothing to do; the queue shortens it to its resync interval.
 const NEVER: Duration = Duration::MAX;
@@ -136,7 +136,8 @@ fn again(requeue: Requeue) -> Duration {
     }
 }
 
-/// Returns the time since when a secret waits for its rotation: since ever where its value may have been read by somebody.
+/// Returns the time since which a secret has been waiting for its rotation; if somebody may have read its value, the
+/// earliest possible time.
 pub fn due_since(object: &Guarded<ManagedSecret>) -> Option<DateTime<Utc>> {
     if is_compromised(object) { Some(DateTime::<Utc>::MIN_UTC) } else { due(object) }
 }

@@ -92,7 +92,7 @@ async fn answer(listener: TcpListener, routes: Router, limits: Limits) {
     }
 }
 
-/// Answers one request. Errors on the way are only visible to the peer.
+/// Answers one request. An error during the exchange is visible only to the peer.
 async fn converse(stream: TcpStream, routes: Router, deadline: Duration) {
     let service = TowerToHyperService::new(routes);
     let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);

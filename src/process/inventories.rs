@@ -121,7 +121,8 @@ impl Inventories {
         }
     }
 
-    /// Tells the inventory of a region what to list. A new one is started, and its first listing covers all of that.
+    /// Sets the paths that the inventory of a region has to list. A new inventory is started, and its first listing
+    /// covers all of them.
     fn list(self: &Arc<Self>, region: &str, coverage: Coverage) {
         let entries = coverage.wanted();
         let mut regions = self.lock();

@@ -1,8 +1,8 @@
 //! The order in which the objects of one queue are processed, and the times at which they come up again.
 //!
-//! Each known object is waiting, due later, or being processed: never two of these. Of those that wait the one that waits for
-//! longest comes first. An object that should have been processed at an earlier time counts as waiting since then, so that the
-//! most overdue one goes first, however many there are.
+//! Each known object is waiting, due later, or being processed: never two of these. Of the waiting objects, the one
+//! that has waited longest comes first. An object that should have been processed at an earlier time counts as waiting
+//! since then, so that the most overdue one goes first, however many there are.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use chrono::{DateTime, Utc};
 
 use super::pace::Name;
 
-/// State of one object. The numbers tell places with the same time apart, in the order of their arrival.
+/// State of one object. The numbers order places with the same time by their arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Waiting(DateTime<Utc>, u64),
     Later(Instant, u64),
-    /// Being processed; requested again meanwhile, and since when it waits for that.
+    /// Being processed. If it was requested again in the meantime, with the time since which it waits.
     Busy(Option<DateTime<Utc>>),
 }
 
@@ -31,8 +31,8 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Lines an object up that waits since this time. If it waits already, the earlier time counts; if it is being processed,
-    /// it is lined up afterwards.
+    /// Adds an object that has been waiting since this time. If it already waits, the earlier time counts; if it is
+    /// being processed, it is added afterwards.
     pub(super) fn push(&mut self, name: &Name, since: DateTime<Utc>) {
         let known = self.places.get_key_value(name).map(|(name, place)| (name.clone(), *place));
         let name = match known {
@@ -51,7 +51,8 @@ impl Line {
         self.line_up(name, since);
     }
 
-    /// Lines up everything that is due. `since` returns the time since when an object waits.
+    /// Moves everything that is due to the waiting objects. `since` returns the time since which an object has been
+    /// waiting.
     pub(super) fn wake(&mut self, now: Instant, since: impl Fn(&Name) -> DateTime<Utc>) {
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
             let name = entry.remove();

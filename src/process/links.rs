@@ -184,8 +184,8 @@ impl Links {
         }
     }
 
-    /// Marks changes that this process wrote itself and that the watch delivers back. `None` if the cache does not have
-    /// the object yet.
+    /// Marks changes that this process wrote itself and that the watch delivers. `None` if the cache does not have the
+    /// object yet.
     fn whose(&self, object: &impl ResourceExt, change: Change) -> Option<links::Change> {
         Some(match change {
             Change::Listed => return None,

@@ -15,7 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::memory;
 
-/// The most verbose level for libraries, whatever level is configured.
+/// The most verbose level for libraries, no matter which level is configured.
 const LIBRARIES: Level = Level::INFO;
 
 /// Log level of keyturn's own logs.

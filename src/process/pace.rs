@@ -1,5 +1,6 @@
-//! A rate limit for the reconciliation of one object. keyturn never needs more; only a conflict does: two installations
-//! that watch one namespace, or a tool that reverts the status, would otherwise react to each other without a pause.
+//! A rate limit for the reconciliation of one object. Normal work stays below it. It slows down conflicts: two
+//! installations that watch one namespace, or a tool that reverts the status, would otherwise react to each other
+//! without a pause.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

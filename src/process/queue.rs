@@ -136,9 +136,9 @@ impl Memory {
     }
 }
 
-/// Processes the queue until `stop` turns true and all work that was begun has ended. The object that has waited for longest
-/// comes first; `since` returns the time since when it waits, if that is before its request. `look` reconciles an object and
-/// returns the time until its next reconciliation.
+/// Processes the queue until `stop` turns true and all work that was begun has ended. The object that has waited
+/// longest comes first; `since` returns the time since which it has been waiting, if that is before its request. `look`
+/// reconciles an object and returns the time until its next reconciliation.
 pub async fn work<K, F>(
     work: Work,
     mirror: Mirror<K>,
@@ -161,13 +161,14 @@ pub async fn work<K, F>(
     };
     let (mut line, mut memory) = (Line::default(), Memory::default());
     let mut busy = Busy::default();
-    // Kept from one round to the next: who begins to wait anew loses its turn among the queues of its kind.
+    // Kept from one round to the next: a new wait would lose its turn to the other queues of its kind.
     let mut permit = pin!(work.workers.clone().acquire_owned());
     loop {
         let wakes_at = line.wakes_at();
         let wake = tokio::time::sleep_until(wakes_at.unwrap_or_else(Instant::now).into());
         tokio::select! {
-            // In this order: the next one is taken once all who have come, or are done, have their place in the line.
+            // The order matters: the next object is taken only after all new requests and all finished objects are in
+            // the line.
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
             Some(request) = requests.next() => {

@@ -73,7 +73,7 @@ pub enum RunError {
     Signals(#[source] std::io::Error),
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// A task that never ends has ended, which is a bug. A fresh process is better than a crippled one.
+    /// A task that never ends has ended, which is a bug. A new process is better than one without this task.
     #[error("{0} ended unexpectedly")]
     Ended(&'static str),
 }

@@ -1,5 +1,5 @@
-//! What a wing may use to open its issuer: Secrets of the cluster, parameters, docker hosts and grants. All wings read
-//! them here, so that none can leave out the consent of a Secret or the grant for a host.
+//! Access that a source has to open its issuer: Secrets of the cluster, parameters, docker hosts and grants. All
+//! sources read them through this file, so that none can skip the consent of a Secret or the grant for a host.
 
 use std::sync::Arc;
 
@@ -31,13 +31,13 @@ pub(super) struct Access {
     namespace_role: String,
 }
 
-/// What a login on a docker host takes.
+/// Everything that a login on a docker host needs.
 pub(super) struct HostLogin {
     /// SSH address of the docker host and the account on it, and the key of that account.
     pub(super) host: (Endpoint, ClientKey),
-    /// The same of the jump host on the way to it, if there is one.
+    /// The same for the jump host, if there is one.
     pub(super) jump: Option<(Endpoint, ClientKey)>,
-    /// The host keys that are accepted, of both.
+    /// The host keys that are accepted for both hosts.
     pub(super) known_hosts: Arc<KnownHosts>,
 }
 
@@ -52,7 +52,7 @@ impl Access {
         Self { client, objects, regions, cluster, namespace_role }
     }
 
-    /// Returns `<cluster>/<namespace>/<name>` of the object, by which an issuer knows what belongs to it.
+    /// Returns `<cluster>/<namespace>/<name>` of the object, by which an issuer recognises what belongs to the object.
     pub(super) fn owner(&self, object: &ManagedSecret) -> String {
         let name = object.metadata.name.as_deref().unwrap_or_default();
         format!("{}/{}/{name}", self.cluster, namespace_of(object))
@@ -102,8 +102,8 @@ impl Access {
         text(name, &self.secret(namespace, name, purpose).await?, key)
     }
 
-    /// Reads what a login on a DockerHost takes; `None` where there is no such DockerHost. No key is read for a host
-    /// that no grant covers.
+    /// Reads everything that a login on a DockerHost needs; `None` where there is no such DockerHost. No key is read
+    /// for a host that no grant covers.
     pub(super) async fn docker_host(
         &self,
         namespace: &str,
@@ -146,7 +146,7 @@ impl Access {
     }
 }
 
-/// Returns the namespace of the object, in which everything lies that its spec names.
+/// Returns the namespace of the object, which is also the namespace of everything that its spec names.
 pub(super) fn namespace_of(object: &ManagedSecret) -> &str {
     object.metadata.namespace.as_deref().unwrap_or_default()
 }

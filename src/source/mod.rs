@@ -1,5 +1,5 @@
-//! The systems that issue credentials, behind one port. Each kind of source has a wing, a folder named after the field
-//! of `spec.generate`: its arguments, the code that opens its issuer for a secret, and the adapter itself.
+//! The systems that issue credentials, behind one port. Each kind of source has a folder, named after its field in
+//! `spec.generate`, with its arguments, the code that opens its issuer for a secret, and the adapter itself.
 
 mod access;
 pub mod cloudflare_r2;
@@ -36,7 +36,7 @@ trait Open: Send + Sync {
         region: &str,
     ) -> Result<Arc<dyn Target>, TargetError>;
 
-    /// Reads the secret of the administrator, so that it can be taken out of texts. `None` where the spec names no
+    /// Reads the secret of the administrator, so that it can be redacted from texts. `None` where the spec names no
     /// administrator.
     async fn admin_secret(
         &self,
@@ -85,13 +85,14 @@ impl Targets for Sources {
     }
 }
 
-/// Registers the wings: those whose issuer is opened, each a module with its `Arguments` and its `Opener`, and those that
-/// have no issuer. All have the names of their fields in `spec.generate`, and the compiler refuses a list that lacks one.
+/// Registers the sources: first those with an issuer to open, each a module with its `Arguments` and its `Opener`, then
+/// those without an issuer. All have the names of their fields in `spec.generate`, and the compiler refuses a list that
+/// lacks one.
 macro_rules! sources {
     (opened: $($source:ident)+; drawn: $($drawn:ident)*;) => {
         /// Arguments of all sources.
         #[derive(Args, Clone, Debug)]
-        // The groups of all wings would have one name, which clap refuses.
+        // Otherwise the argument groups of all sources would have the same name, which clap refuses.
         #[group(skip)]
         pub struct Arguments {
             $(
@@ -107,7 +108,8 @@ macro_rules! sources {
             }
         }
 
-        /// What opens the issuers: one opener for each wing, with everything that its secrets share.
+        /// The openers of the issuers, one for each source. An opener has everything that the secrets of its source
+        /// share.
         pub struct Openers {
             $($source: $source::Opener,)+
         }
@@ -116,7 +118,7 @@ macro_rules! sources {
             /// Creates the openers, without connecting. No request of theirs lasts longer than the grace.
             ///
             /// # Errors
-            /// Returns an error if the client of a wing cannot be set up.
+            /// Returns an error if the client of a source cannot be set up.
             pub fn new(arguments: &Arguments, grace: Duration) -> Result<Self, TargetError> {
                 Ok(Self { $($source: $source::Opener::new(&arguments.$source, grace)?,)+ })
             }

@@ -12,7 +12,7 @@ use super::image::MOST_TEXTS;
 /// The error text for a list that is too long.
 const TOO_MANY: &str = "too many entries";
 
-/// True if the error of a document is the length of a list.
+/// True if a document was rejected because one of its lists is too long.
 pub(crate) fn is_too_many(error: &serde_json::Error) -> bool {
     error.to_string().starts_with(TOO_MANY)
 }

@@ -35,7 +35,7 @@ impl Alphabet {
     }
 }
 
-/// A prefix, with the least and the most characters of an alphabet behind it.
+/// A rule, the prefix of its tokens, the alphabet of the characters after it, and their minimum and maximum number.
 type Format = (Rule, &'static str, Alphabet, usize, usize);
 
 const ANY: usize = 4096;
@@ -130,14 +130,15 @@ pub(crate) fn find(text: &str) -> Vec<(Rule, &str)> {
     found
 }
 
-/// Returns the marks, in the order of [`at`]: a text must contain a mark for [`at`] to find something there. In files
-/// of any size all marks are searched for in one pass. Of the forms without an issuer's prefix, only those are
-/// included that do not occur by chance.
+/// Returns the marks, in the order that [`at`] uses. [`at`] finds a secret only at a mark, so files of any size are
+/// searched for all marks in one pass. Forms without an issuer's prefix are included only if they do not occur by
+/// chance.
 pub(crate) fn marks() -> impl Iterator<Item = &'static str> {
     FORMATS.iter().map(|(_, prefix, ..)| *prefix).chain([JWT, PRIVATE_KEY, SLACK_WEBHOOK, TELEGRAM])
 }
 
-/// Returns the token whose mark, the one of this number, stands at `at`. The text need not continue beyond the token.
+/// Returns the token that has mark number `mark` at position `at` of the text. The text need not continue after the
+/// token.
 pub(crate) fn at(mark: usize, text: &str, at: usize) -> Option<(Rule, &str)> {
     match FORMATS.get(mark) {
         Some(format) => prefixed_at(text, at, *format).map(|token| (format.0, token)),
@@ -170,7 +171,7 @@ fn prefixed_at(text: &str, at: usize, (_, prefix, alphabet, least, most): Format
 
 const JWT: &str = "eyJ";
 
-/// Returns three parts in base64url of which the first two are JSON objects.
+/// Returns a JSON Web Token: three parts in base64url, of which the first two are JSON objects.
 fn json_web_token(text: &str, at: usize) -> Option<&str> {
     let length = text[at..].bytes().take_while(|byte| Alphabet::Dotted.has(*byte)).count();
     let token = &text[at..at + length];
@@ -181,13 +182,13 @@ fn json_web_token(text: &str, at: usize) -> Option<&str> {
     };
     object(parts.next())?;
     object(parts.next())?;
-    // Without a signature it proves nothing.
+    // A token without a signature proves nothing.
     (parts.next()?.len() >= 16).then_some(token)
 }
 
 const PRIVATE_KEY: &str = "PRIVATE KEY";
 
-/// Returns a PEM private key with key material behind its header.
+/// Returns a PEM private key with key material after its header.
 fn private_key(text: &str, at: usize) -> Option<&str> {
     text[..at].rfind("-----BEGIN ").filter(|begin| at - begin < 40)?;
     let body = text[at..].find("-----").map(|dashes| &text[at + dashes + 5..])?;
@@ -199,14 +200,15 @@ fn private_key(text: &str, at: usize) -> Option<&str> {
 
 const SLACK_WEBHOOK: &str = "hooks.slack.com/services/";
 
-/// Returns the URL of an incoming webhook, which is its own password.
+/// Returns the path of a Slack incoming webhook. It is a secret, since everybody who knows it may post.
 fn slack_webhook(text: &str, at: usize) -> Option<&str> {
     let rest = &text[at + SLACK_WEBHOOK.len()..];
     let length = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'/').count();
     (length >= 30 && !rest[..length].contains("XXXX")).then(|| &rest[..length])
 }
 
-/// Returns the long random texts that Discord's webhooks and signed URLs of Azure Storage have instead of a password.
+/// Returns the long random texts after `mark`. Webhooks of Discord and signed URLs of Azure Storage have such a text
+/// instead of a password.
 fn behind<'a>(text: &'a str, mark: &str) -> Vec<&'a str> {
     let found = text.match_indices(mark).filter_map(|(at, mark)| {
         let rest = &text[at + mark.len()..];
@@ -227,8 +229,8 @@ fn telegram_token(text: &str, at: usize) -> Option<&str> {
     ((8..=10).contains(&number) && length == 35 && names::entropy(token) >= 4.0).then_some(token)
 }
 
-/// Returns 32 bytes in base64url with padding. Digests and public keys have the same form, so the text in front
-/// counts.
+/// Returns Fernet keys: 32 bytes in base64url with padding. Digests and public keys have the same form, so the text
+/// before the key is checked too.
 fn fernet_keys(text: &str) -> Vec<&str> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
@@ -252,7 +254,7 @@ fn fernet_keys(text: &str) -> Vec<&str> {
     found
 }
 
-/// True if the text in front says that a digest or a public key follows.
+/// True if the text before a value says that it is a digest or a public key.
 fn is_digest(before: &str) -> bool {
     let start =
         (0..=before.len()).rev().filter(|at| before.is_char_boundary(*at)).take(25).last().unwrap_or(0);

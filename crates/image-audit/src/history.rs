@@ -8,8 +8,8 @@ use keyturn_secret_value::SecretValue;
 
 use super::image::MOST_TEXTS;
 
-/// Returns the texts of a command: values with the name of their variable or label, and other texts without a name. Of
-/// a command with more than [`MOST_TEXTS`] texts it returns a few more than that many, so that the caller notices.
+/// Returns the texts of a command: values with the name of their variable or label, and other texts without a name. For
+/// a command with more than [`MOST_TEXTS`] texts it returns a few more than this maximum, so that the caller notices.
 pub(crate) fn texts(command: &str) -> Vec<(Option<String>, SecretValue)> {
     let command = command.trim();
     let command = command.strip_suffix("# buildkit").map_or(command, str::trim_end);
@@ -18,7 +18,7 @@ pub(crate) fn texts(command: &str) -> Vec<(Option<String>, SecretValue)> {
     match instruction.to_ascii_uppercase().as_str() {
         "ENV" | "LABEL" | "ARG" => assignments(rest.trim_start()),
         "RUN" => run(rest.trim_start()),
-        // The instruction of a base image for images that are built on it.
+        // A base image gives this instruction to the images that are built on it.
         "ONBUILD" => texts(rest),
         _ => run(command),
     }
@@ -36,7 +36,7 @@ fn run(command: &str) -> Vec<(Option<String>, SecretValue)> {
     texts
 }
 
-/// Returns the start of the shell command: the first word behind `count` names that is a program's path or a known
+/// Returns the start of the shell command: the first word after `count` names that is a program's path or a known
 /// shell.
 fn end_of_arguments(text: &str, count: usize) -> usize {
     let mut names = 0;

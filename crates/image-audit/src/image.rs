@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer};
 use super::bounded::{self, is_too_many};
 use super::{Place, history};
 
-/// Most texts of one image that are searched, and most entries of each list in docker's data. A few hundred are usual;
-/// an image that has more was made to exhaust memory, of which the pod of a deploy Job has little.
+/// Maximum number of texts that are searched in one image, and of entries in each list of docker's data. A few hundred
+/// are usual; an image that has more was made to exhaust memory, of which the pod of a deploy Job has little.
 pub const MOST_TEXTS: usize = 20_000;
 
 /// The audited part of an image.

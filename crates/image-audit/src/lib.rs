@@ -106,7 +106,7 @@ pub struct Fingerprints {
 }
 
 impl Fingerprints {
-    /// Creates fingerprints that change with the value. Whoever knows the key can test guesses against them.
+    /// Creates fingerprints that change with the value. Everybody who knows the key can test guesses against them.
     pub fn keyed(key: &SecretValue) -> Self {
         Self { key: Some(hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes())) }
     }

@@ -63,7 +63,8 @@ impl Form {
         narrow.find(|form| raw.bytes().all(|byte| form.has(byte))).unwrap_or(Self::Raw)
     }
 
-    /// True if a file may be searched for this form: most windows there must need no fingerprint.
+    /// True if files are searched for this form. Most windows of a file cannot contain it, so few fingerprints have to
+    /// be computed.
     fn is_rare(self) -> bool {
         !matches!(self, Self::Raw | Self::Json)
     }
@@ -75,9 +76,9 @@ pub struct ManagedValues {
     /// 64 hexadecimal digits.
     key: String,
     values: Vec<ManagedValue>,
-    /// Values that are scrubbed from texts in addition, and not searched for in images: the single lines of values with
-    /// several lines, since output is scrubbed line by line and a log may contain only a part of them; and other
-    /// secrets of a host.
+    /// Values that are scrubbed from texts, but not searched for in images: other secrets of a host, and the single
+    /// lines of values with several lines. Output is scrubbed line by line, and a log may contain only some of the
+    /// lines.
     hidden: Vec<ManagedValue>,
     unsearched: Option<Unsearched>,
 }
@@ -132,7 +133,7 @@ impl ManagedValues {
         self
     }
 
-    /// Computes the fingerprints of all forms of values. Adds those of their lines to the hidden ones.
+    /// Computes the fingerprints of all forms of values. Adds the fingerprints of their lines to `hidden`.
     fn fingerprinted(&mut self, values: &[(String, SecretValue)], key: &hmac::Key) -> Vec<ManagedValue> {
         let mut whole = Vec::new();
         for (name, value) in values {
@@ -159,7 +160,7 @@ impl ManagedValues {
     }
 }
 
-/// Returns the lines of a value that could reveal something of it. The rest on a key's last line does not.
+/// Returns the lines of a value that could reveal something of it. A short last line of a private key does not.
 fn lines(raw: &str) -> impl Iterator<Item = &str> {
     let is_pem = raw.contains("-----BEGIN ");
     raw.lines().map(str::trim).filter(move |line| {
@@ -238,9 +239,9 @@ impl Matcher {
         found
     }
 
-    /// Finds managed values in a piece of a file of any size: not those with whitespace or with the escapes of JSON,
-    /// and those with other characters than generated values have only as separate words. An HMAC for every byte of an
-    /// image would take hours.
+    /// Finds managed values in a piece of a file. An HMAC for every byte of an image would take hours. So values with
+    /// whitespace and values with the escapes of JSON are not searched for, and values with characters that generated
+    /// values do not have are found only as separate words.
     pub fn find_in_file(&self, bytes: &[u8]) -> Vec<ManagedHit> {
         let word = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
         self.find_where(&self.needles, bytes, Form::is_rare, |form, window| {

@@ -75,7 +75,7 @@ const KEYS_THAT_ARE_NONE: [&str; 27] = [
     "VERIFY",
 ];
 
-/// Words behind the secret word in names *about* a secret: its place, its lifetime.
+/// Words after the secret word in names *about* a secret: its place, its lifetime.
 const ABOUT: [&str; 85] = [
     "FILE",
     "FILES",
@@ -248,8 +248,7 @@ pub(crate) fn is_secret(strength: Strength, name: &str, value: &str) -> bool {
     }
 }
 
-/// True for the name of something that another program inserts: `$TOKEN`, `${TOKEN}`, `$(cat …)`, `{{ token
-/// }}`.
+/// True for a reference that another program replaces with a value: `$TOKEN`, `${TOKEN}`, `$(cat …)`, `{{ token }}`.
 pub(crate) fn is_reference(value: &str) -> bool {
     let variable = value.strip_prefix('$').is_some_and(|rest| {
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';

@@ -9,11 +9,12 @@
 pub(crate) struct Pair<'a> {
     pub name: &'a str,
     pub value: &'a str,
-    /// True if only a value counts that does not look like prose: sentences also contain `name: value`.
+    /// True if the pair may be prose, since sentences also contain `name: value`. Then the value counts only if it does
+    /// not look like prose.
     pub may_be_prose: bool,
 }
 
-/// Returns all names that a literal follows.
+/// Returns every name that is followed by a literal.
 pub(crate) fn pairs(text: &str) -> Vec<Pair<'_>> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
@@ -63,7 +64,7 @@ fn pair(text: &str, start: usize, end: usize) -> Option<Pair<'_>> {
             return None;
         }
         let value = if spaced { value.trim_start_matches(' ') } else { value };
-        // Without a semicolon before it, it is the working directory.
+        // `pwd` without a semicolon before it is the working directory.
         if name.eq_ignore_ascii_case("pwd") && before.ends_with(';') {
             return Some(Pair { name: "password", value: literal(value)?, may_be_prose: false });
         }
@@ -144,9 +145,9 @@ pub(crate) fn userinfo(text: &str) -> Vec<(&str, bool)> {
     found.chain(go).collect()
 }
 
-/// Returns the credentials that commands take under no telling name: `curl -u user:password`, `sshpass -p password`,
-/// `docker login -p password`, `mysql -ppassword`, `redis-cli -a password`, `echo user:password | chpasswd`, and
-/// others.
+/// Returns the credentials in command-line arguments whose name (such as `-u`) does not suggest a secret: `curl -u
+/// user:password`, `sshpass -p password`, `docker login -p password`, `mysql -ppassword`, `redis-cli -a password`,
+/// `echo user:password | chpasswd`, and others.
 pub(crate) fn credentials(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for command in text.split([';', '\n']).flat_map(|part| part.split("&&")) {
@@ -216,7 +217,7 @@ pub(crate) fn credentials(text: &str) -> Vec<&str> {
     found
 }
 
-/// Returns the credentials behind `Authorization:`.
+/// Returns the credentials after `Authorization:`.
 pub(crate) fn authorizations(text: &str) -> Vec<&str> {
     let lower = text.to_ascii_lowercase();
     let found = lower.match_indices("authorization").filter_map(|(at, word)| {
@@ -227,7 +228,7 @@ pub(crate) fn authorizations(text: &str) -> Vec<&str> {
     found.collect()
 }
 
-/// Returns the credential behind its scheme: `Bearer …`, `Basic …`.
+/// Returns the credential after its scheme: `Bearer …`, `Basic …`.
 pub(crate) fn authorization(text: &str) -> Option<&str> {
     let (scheme, rest) = text.split_once(' ')?;
     let known = ["bearer", "basic", "token", "apikey"].contains(&scheme.to_ascii_lowercase().as_str());

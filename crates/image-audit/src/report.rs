@@ -1,4 +1,5 @@
-//! Writes the result of an audit as text, JSON and SARIF. They cannot leak a secret: findings contain no values.
+//! Writes the result of an audit as text, JSON and SARIF. Reports cannot leak a secret, since findings contain no
+//! values.
 
 use std::fmt::Write;
 
@@ -205,7 +206,8 @@ fn notifications(audited: &Audited) -> Vec<Value> {
     missed.map(note).collect()
 }
 
-/// Returns a relative reference: a reader would mistake the name in `name:tag` for a scheme.
+/// Returns the name as a relative reference: otherwise the part of `name:tag` before the colon would be taken for the
+/// scheme of a URL.
 fn uri(image: &str) -> String {
     image
         .bytes()

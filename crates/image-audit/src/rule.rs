@@ -23,13 +23,14 @@ pub enum Rule {
     OtherToken,
     /// A JSON Web Token with a signature.
     Jwt,
-    /// A private key in PEM format, with at least 40 characters of base64 behind its header.
+    /// A private key in PEM format, with at least 40 characters of base64 after its header.
     PrivateKey,
-    /// 32 bytes in base64url, the form of a Fernet key, unless the text in front names a digest or a public key.
+    /// 32 bytes in base64url, the form of a Fernet key, unless the text before it says that it is a digest or a public
+    /// key.
     FernetKey,
     /// A password in a URL, or a token in place of its user.
     UrlPassword,
-    /// A credential in the arguments of a command, or behind `Authorization:`.
+    /// A credential in the arguments of a command, or after `Authorization:`.
     CommandCredential,
     /// A literal whose name suggests a secret, such as `DB_PASSWORD`.
     SecretName,

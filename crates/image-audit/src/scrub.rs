@@ -5,19 +5,19 @@ use keyturn_secret_value::SecretValue;
 use super::managed::{Form, ManagedHit, Matcher};
 use super::rules::{self, Rule};
 
-/// Most rounds of the search for managed values: each round removes every form that the previous one found. A text with
-/// more forms is not shown at all.
+/// Maximum number of rounds of the search for managed values: each round removes every form that the previous one
+/// found. A text with more forms is not shown at all.
 const MOST_ROUNDS: usize = 64;
 /// Shortest secret that is replaced. A shorter one would also be cut out of words that only contain it.
 const SHORTEST: usize = 4;
 
-/// Most lines of a private key: those of the longest key in use, and some more. A key without an end does not hide
-/// everything behind it.
+/// Maximum number of lines of a private key, a few more than the longest key in use has. So a key without an end marker
+/// does not hide the rest of the text.
 const MOST_LINES_OF_A_KEY: usize = 200;
 
 /// Returns the text with a marker, such as `[value:/app/DB_PASSWORD]` or `[github-token]`, in place of every secret. A
-/// line with a secret in a form that cannot be cut out is replaced completely, and so is the text if there are values
-/// for which it cannot be searched.
+/// line with a secret in a form that cannot be cut out is replaced completely. The whole text is replaced if it cannot
+/// be searched for some of the values.
 pub fn scrubbed(text: &SecretValue, matcher: &Matcher) -> String {
     if text.is_empty() {
         return String::new();
@@ -73,7 +73,7 @@ fn is_boundary(line: &str, which: &str) -> bool {
 /// Recognises private keys in a text that is read line by line.
 #[derive(Default)]
 pub struct KeyLines {
-    /// Most lines that may still belong to the current key.
+    /// Maximum number of lines that may still belong to the current key.
     left: usize,
 }
 

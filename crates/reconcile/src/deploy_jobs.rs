@@ -57,8 +57,8 @@ pub struct JobParameter {
 /// Progress of a Job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobState {
-    /// Created, but never released to run: the controller that started it stopped half-way. It has no pod, and keyturn
-    /// deletes it.
+    /// Created, but never released to run: the controller stopped in the middle of the start. It has no pod, and
+    /// keyturn deletes it.
     Unstarted,
     /// Not ended. `trouble` is the reason why its pod does not start, where that is known (image, missing Secret, quota).
     Running {
@@ -86,13 +86,13 @@ pub enum JobState {
 pub trait DeployJobs: Send + Sync {
     /// The Jobs that this DockerHost (by UID) controls, oldest first, read from the API server itself.
     async fn of_host(&self, host: &DockerHost) -> Result<Vec<DeployJob>, ObjectError>;
-    /// Creates the Job of a run and the Secret with its task, and returns the Job's name. Idempotent: an existing Job of
-    /// that name that this very DockerHost controls is adopted, which is a success.
+    /// Creates the Job of a run and the Secret with its task, and returns the Job's name. Idempotent: an existing Job
+    /// of that name is adopted if this DockerHost controls it, which is a success.
     async fn start(&self, host: &DockerHost, run: &Run, task: &Task) -> Result<String, ObjectError>;
     /// Deletes the Secret with the task of a Job that is over: fingerprints of values, and their keys. A Secret that does
     /// not exist is a success.
     async fn delete_task(&self, host: &DockerHost, job: &str) -> Result<(), ObjectError>;
-    /// Deletes a Job, its pods and its Secret. It stays listed until its pods are gone. A Job that does not exist is a
-    /// success.
+    /// Deletes a Job, its pods and its Secret. The Job stays listed until its pods are gone. A Job that does not exist
+    /// is a success.
     async fn delete(&self, host: &DockerHost, job: &str) -> Result<(), ObjectError>;
 }

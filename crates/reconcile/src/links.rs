@@ -58,7 +58,7 @@ pub fn of_secret(
     let about_it = neighbours.incidents().filter(|incident| scope::concerns(incident, secret));
     keys.extend(about_it.map(ResourceExt::name_any).map(Key::Incident));
     if change == Change::Deleted {
-        // A secret that waited for a parameter of the deleted one can have it now.
+        // A secret may have waited for the deleted secret to give up a parameter.
         let others = neighbours.secrets().filter(|other| other.name_any() != name);
         let waiting = others.filter(|other| share_a_parameter(secret, other));
         keys.extend(waiting.map(ResourceExt::name_any).map(Key::Secret));

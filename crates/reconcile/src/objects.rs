@@ -17,7 +17,7 @@ pub struct Event {
     pub reason: &'static str,
     /// Action of the Event, such as `Rotate`.
     pub action: &'static str,
-    /// Text for a person; it is cut where it is longer than Kubernetes accepts.
+    /// Text for a person; it is cut if it is longer than Kubernetes accepts.
     pub note: String,
 }
 
@@ -69,7 +69,7 @@ pub trait Objects: Send + Sync {
         namespace: &str,
         name: &str,
     ) -> Result<Option<SecretIncident>, ObjectError>;
-    /// Lists all of a namespace.
+    /// Lists all SecretIncidents of a namespace.
     async fn secret_incidents(
         &self,
         namespace: &str,
@@ -79,9 +79,10 @@ pub trait Objects: Send + Sync {
     async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError>;
     /// Returns all RotationGrants of the cluster, with those that cannot be decoded.
     async fn grants(&self, source: Source) -> Result<Arc<Grants>, ObjectError>;
-    /// Lists all of a namespace; may be slightly stale.
+    /// Lists all ManagedSecrets of a namespace; may be slightly stale.
     async fn managed_secrets(&self, namespace: &str) -> Result<Vec<ManagedSecret>, ObjectError>;
-    /// Lists those of a namespace that run on a host or are to run there, by [`ManagedSecret::is_on`]; may be slightly stale.
+    /// Lists the ManagedSecrets of a namespace that run on a host or have to run there, by [`ManagedSecret::is_on`];
+    /// may be slightly stale.
     async fn managed_secrets_on(
         &self,
         namespace: &str,
@@ -94,7 +95,7 @@ pub trait Objects: Send + Sync {
     /// Lists the other secrets, in all namespaces that have been listed, with a [claim](crate::managed_secret::claims) in
     /// common with this one; may be slightly stale.
     async fn rivals(&self, object: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError>;
-    /// Lists all of a namespace, with those that cannot be decoded.
+    /// Lists all DockerHosts of a namespace, with those that cannot be decoded.
     async fn docker_hosts(&self, namespace: &str, source: Source) -> Result<Hosts, ObjectError>;
     /// Reads the labels of a Secret, and nothing else of it, from the API server itself. `None` where it does not exist.
     async fn secret_labels(

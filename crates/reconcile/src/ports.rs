@@ -19,7 +19,7 @@ pub trait Regions: Send + Sync {
     fn store(&self, region: &str) -> Arc<dyn ParameterStore>;
 }
 
-/// A glimpse of one secret: its state in the last listing of its region. Metadata only; it costs no call.
+/// State of one secret in the last listing of its region. It has metadata only, and costs no call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glimpse {
     /// Time at which the listing was started.

@@ -16,7 +16,8 @@ pub struct Settings {
     pub region: String,
     /// Path below which records lie; `/keyturn/<cluster>` unless set.
     pub staging: String,
-    /// Grace: longer than the life of any request that keyturn sends, and longer than the lag of SSM's reads.
+    /// The grace period: longer than the life of any request that keyturn sends, and longer than the lag of SSM's
+    /// reads.
     pub grace: TimeDelta,
     /// Minimum time between the adoption of an existing parameter and its first rotation.
     pub first_rotation_delay: TimeDelta,
@@ -24,8 +25,8 @@ pub struct Settings {
     pub backlog_spread: TimeDelta,
     /// Default of `retire.after`.
     pub retire_after: TimeDelta,
-    /// Minimum age of an orphaned credential before it is deleted: one that its target made and that no record names. A
-    /// value below the grace counts as the grace.
+    /// Minimum age at which an orphaned credential is deleted: a credential that its target made and that no record
+    /// names. It is never less than the grace period.
     pub orphans_after: TimeDelta,
     /// Maximum time that a deleted ManagedSecret is held so that its rotation can end; see [`Self::deletion_bound`].
     pub deletion: TimeDelta,
@@ -35,7 +36,7 @@ pub struct Settings {
     pub backoff_max: TimeDelta,
     /// Time that a deployment waits for other secrets of the host that are about to be published.
     pub coalesce: TimeDelta,
-    /// Number of failed attempts after which a deployment has failed for good (Stalled, or rolled back).
+    /// Number of failed attempts after which a deployment counts as permanently failed (Stalled, or rolled back).
     pub attempts: i32,
     /// Maximum time until an event shows in CloudTrail.
     pub trail_delay: TimeDelta,

@@ -27,7 +27,7 @@ impl Login {
 /// Answer of a target to a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The target let the login in, and every probe of the user passed.
+    /// The login works, and every probe that the user defined passed.
     Accepted,
     /// The target answered, and the login does not work: wrong password, no right to log in, expired, or a failed probe.
     Refused(TargetError),
@@ -41,15 +41,15 @@ pub struct Roles {
     pub fences: BTreeMap<String, (RotationId, DateTime<Utc>)>,
     /// True when the target can keep a fence. Without a fence, a late request of a paused controller cannot be refused.
     pub fenced: bool,
-    /// The roles among them that can log in.
+    /// Those of these roles that can log in.
     pub can_log_in: BTreeSet<String>,
-    /// The superusers among them; keyturn never retires these.
+    /// Those of these roles that are superusers; keyturn never retires these.
     pub superusers: BTreeSet<String>,
     /// Open sessions of these roles.
     pub sessions: Vec<OpenSession>,
     /// Logins that the target itself made for rotations of this secret; `None` where it makes none, or was not asked.
     pub issued: Option<Vec<Issued>>,
-    /// Notes for a person, a sentence each. They block nothing.
+    /// Notes for people, one sentence each. They do not block anything.
     pub notes: Vec<String>,
 }
 
@@ -69,14 +69,14 @@ pub struct Issued {
 /// The reason why keyturn may retire a login at a target that also makes logins for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// The name of the login: the target made it for this very secret. keyturn checks that at the target once more.
+    /// The name of the login: the target made it for this secret. keyturn checks this again at the target.
     Name,
-    /// The target has accepted the login with the password that was published beside it. So it was in use, whatever its
-    /// name.
+    /// The target has accepted the login with the password that was published next to it. So the login was in use, no
+    /// matter what its name is.
     Accepted,
 }
 
-/// Whether a set-up is only planned.
+/// The mode of a set-up: plan it, or run it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetUpMode {
     /// Lists the statements and runs none.
@@ -85,16 +85,16 @@ pub enum SetUpMode {
     Apply,
 }
 
-/// The work that is left to make an owner and a pair of roles from the role that is in use.
+/// The remaining work for creating an owner and a pair of roles from the role in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SetUp {
     /// The SQL statements, in order; none of them holds a password.
     pub statements: Vec<String>,
-    /// Work that the statements leave to a person, a sentence each.
+    /// Remaining work that the statements do not do and a person has to do, one sentence each.
     pub notes: Vec<String>,
 }
 
-/// The reason why something at a target failed. Never holds a value; written for whoever reads `kubectl describe`.
+/// The reason why something at a target failed. Never holds a value; written for people who read `kubectl describe`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct TargetError {
@@ -115,11 +115,11 @@ pub trait Target: Send + Sync {
     /// Logs in, and runs the user's probes. An error means that the target could not be asked.
     async fn try_login(&self, login: &Login) -> Result<Answer, TargetError>;
 
-    /// Reads the state of the secret's roles as the administrator. Without an administrator there is no fence and
-    /// nothing to see.
+    /// Reads the state of the secret's roles as the administrator. Without an administrator there is no fence, and no
+    /// state that could be read.
     async fn look(&self) -> Result<Roles, TargetError>;
 
-    /// Tells who makes the logins.
+    /// Returns who makes the logins: keyturn or the target.
     fn kind(&self) -> Kind<'_>;
 }
 
@@ -136,8 +136,8 @@ pub enum Kind<'a> {
 #[async_trait]
 pub trait Installs: Send + Sync {
     /// Makes the target accept this login, and no other password for this username. Refuses a rotation that is older
-    /// than the fence. `own` are logins of the same username that may have worked until now, likeliest first: without an
-    /// administrator the role changes its own password. Idempotent for the same arguments.
+    /// than the fence. `own` are logins of the same username that may have worked until now, the most likely first:
+    /// without an administrator the role changes its own password. Idempotent for the same arguments.
     async fn install(&self, id: RotationId, login: &Login, own: &[Login]) -> Result<(), TargetError>;
 
     /// Makes the target refuse any login of this username from now on. Open sessions stay open. Refuses a rotation that
@@ -149,7 +149,7 @@ pub trait Installs: Send + Sync {
         None
     }
 
-    /// Returns the part that makes roles from the one that is in use; `None` where the target has no such thing.
+    /// Returns the part that creates roles from the role in use; `None` if the target does not support this.
     fn sets_up(&self) -> Option<&dyn SetsUp> {
         None
     }
@@ -161,7 +161,7 @@ pub trait Issues: Send + Sync {
     /// Makes a login, and names it after the rotation. Not idempotent: each call makes another one.
     async fn issue(&self, id: RotationId) -> Result<Login, TargetError>;
 
-    /// Makes the target refuse this login from now on. Refuses to retire one that the `claim` does not justify.
+    /// Makes the target refuse this login from now on. Refuses to retire a login that the `claim` does not justify.
     async fn retire(&self, id: RotationId, username: &str, claim: Claim) -> Result<(), TargetError>;
 }
 
@@ -178,10 +178,10 @@ pub trait Sessions: Send + Sync {
     async fn end_own(&self, own: &Login, opened_before: DateTime<Utc>) -> Result<(), TargetError>;
 }
 
-/// A target where an owner and a pair of roles can be made from a role that is in use.
+/// A target in which an owner and a pair of roles can be created from a role in use.
 #[async_trait]
 pub trait SetsUp: Send + Sync {
-    /// Makes owner and pair, or lists what that takes. Returns the work that is left: nothing once all is done, or where
-    /// the secret asks for no bootstrap. Idempotent.
+    /// Creates the owner and the pair, or lists the statements for it. Returns the remaining work: none once all is
+    /// done, or if the secret asks for no bootstrap. Idempotent.
     async fn set_up(&self, mode: SetUpMode) -> Result<SetUp, TargetError>;
 }

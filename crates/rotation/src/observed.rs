@@ -71,8 +71,8 @@ pub struct Record {
     pub base_at: BTreeMap<String, DateTime<Utc>>,
     /// The DockerHosts that had to run the secret when the rotation began.
     pub hosts: Vec<String>,
-    /// Paths that a roll back does not publish again: their base version already holds the value, since the failed
-    /// rotation never published there.
+    /// Paths that a rollback does not publish again, since the failed rotation never published there: their base
+    /// version still holds the value.
     pub kept: BTreeSet<String>,
     /// The credential that a target has to accept before the values are published; `None` where there is no target.
     pub credential: Option<Credential>,
@@ -98,8 +98,8 @@ impl Record {
     ///
     /// The version number alone does not prove it: numbering starts again at 1 when somebody deletes the parameter and
     /// creates it again. Where the record has no time for its base version, the grace decides: only an incident starts
-    /// a rotation on a version younger than the grace. Half of the grace is used, in case the grace was changed
-    /// meanwhile.
+    /// a rotation on a version younger than the grace. Half of the grace period is used, in case the setting was
+    /// changed in the meantime.
     pub fn replaces(&self, path: &str, version: &Version, grace: TimeDelta) -> bool {
         let base = self.base.get(path).copied().unwrap_or(0);
         let was_there = match self.base_at.get(path) {
@@ -120,7 +120,7 @@ impl Record {
         parameter.is_published_by(self.id) || self.keeps(parameter)
     }
 
-    /// Returns true when a roll back leaves this parameter as it is, because no host was given another value.
+    /// Returns true when a rollback leaves this parameter as it is, because the failed rotation did not publish there.
     pub fn keeps(&self, parameter: &Parameter) -> bool {
         let base = self.base.get(&parameter.path).copied().filter(|base| *base > 0);
         self.kept.contains(&parameter.path) && base == Some(parameter.latest_number())
@@ -147,7 +147,8 @@ pub struct Seen {
     pub version: Version,
     /// The author of the version, as far as the evidence shows.
     pub author: Author,
-    /// The stamp of our version whose value somebody else has put again with a description of their own.
+    /// The stamp of our version, if this version is a copy: somebody else put the same value again with another
+    /// description.
     pub taken_over: Option<Stamp>,
 }
 
@@ -217,8 +218,8 @@ impl Parameter {
     ///
     /// `base` is the version that an open rotation replaces: every later version that is not ours is foreign, even
     /// where keyturn never published before. `duplicates` are versions whose stamp does not fit their number but whose
-    /// value equals the record's, or that of a fitting version with the same id: our own Put, applied twice. No request
-    /// lives so long that it could arrive after a later rotation has ended; such a version means that somebody
+    /// value equals the record's, or that of a fitting version with the same id: our own Put, applied twice. A request
+    /// cannot arrive so late that a later rotation has already ended; a version that looks like it means that somebody
     /// published an earlier value again.
     ///
     /// Duplicates without a stamp hold the value of our last version: somebody has put it again, as Terraform does to

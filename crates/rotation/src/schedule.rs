@@ -15,8 +15,8 @@ use keyturn_api::window::Window;
 
 use super::window::{Calendar, Span, WindowError};
 
-/// Longest lead: in a window that has been open for longer, a rotation starts at most this long before the end of the
-/// window or of the period, whichever comes first, and at most a tenth of the period before it.
+/// Longest lead of a start. In a window that has been open for longer, a rotation starts at most this long before the
+/// end of the window or of the period, whichever comes first, and at most a tenth of the period before it.
 const LONGEST_LEAD: TimeDelta = TimeDelta::days(1);
 const LEAD_PER_PERIOD: i32 = 10;
 /// First distance by which the search for the last window goes back; it doubles each time it finds too little.

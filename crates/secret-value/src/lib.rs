@@ -13,8 +13,8 @@ pub struct SecretValue(SecretString);
 impl SecretValue {
     /// Wraps a value, which may be empty. The caller must keep no other copy of it.
     pub fn new(mut value: String) -> Self {
-        // A String is not kept as it is: to give back the memory that it has to spare may move it, and would leave its bytes
-        // where they were.
+        // The String itself is not kept: shrinking it to its length may move it, and would leave a copy of the bytes at
+        // the old place.
         let kept = SecretString::from(value.as_str());
         value.zeroize();
         Self(kept)

@@ -1,5 +1,5 @@
-//! CloudTrail's LookupEvents over the calls that the emulator received, in the format of AWS's own events: never a
-//! value, the name of a refused call in the message only, newest first, fifty per page.
+//! CloudTrail's LookupEvents over the calls that the emulator received, in the format of AWS's own events, newest
+//! first, fifty per page. An event never has a value; the event of a refused call has the name only in its message.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};

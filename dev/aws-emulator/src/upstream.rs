@@ -1,4 +1,4 @@
-//! Another SSM behind this one, so that moto gets the faults and the call log too.
+//! Forwards requests to another SSM, such as moto, so that it gets the faults and the call log too.
 
 use axum::body::Bytes;
 use axum::http::{Method, Uri, header};

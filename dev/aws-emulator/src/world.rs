@@ -51,7 +51,7 @@ impl State {
 }
 
 impl World {
-    /// Creates a world without parameters and faults. With an upstream, the parameters are there.
+    /// Creates a world without faults. It has no parameters; with an upstream, the upstream has them.
     pub fn new(upstream: Option<Upstream>) -> Arc<Self> {
         Arc::new(Self { state: Mutex::default(), upstream })
     }
@@ -89,7 +89,7 @@ impl World {
         self.state().quotas.replace(quotas);
     }
 
-    /// Sets the emulator's clock ahead of the system's by this much, or behind it if negative.
+    /// Sets the offset of the emulator's clock from the system's: ahead, or behind if it is negative.
     pub fn set_clock_offset(&self, offset: TimeDelta) {
         self.state().clock_offset = offset;
     }

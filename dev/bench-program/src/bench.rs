@@ -23,7 +23,7 @@ impl Bench {
     }
 }
 
-/// Returns the deadline for work on this number of objects where neither a budget nor a quota delays it.
+/// Returns the deadline for work on this number of objects that neither a budget nor a quota delays.
 pub(crate) fn patience(objects: usize) -> Duration {
     Duration::from_secs(60) + Duration::from_millis(500) * u32::try_from(objects).unwrap_or(u32::MAX)
 }

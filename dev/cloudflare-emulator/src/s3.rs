@@ -1,5 +1,5 @@
-//! R2's S3 endpoint, path style: `/s3/{account}{.jurisdiction}/{bucket}`. It only lists, since that is how a key pair
-//! is proven.
+//! R2's S3 endpoint, path style: `/s3/{account}{.jurisdiction}/{bucket}`. It supports only lists, by which keyturn
+//! proves a key pair.
 
 use axum::http::HeaderMap;
 use chrono::TimeDelta;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::world::{Account, Token, World, random_hex};
 
-/// Most tokens per page, and the number of tokens per page if the request does not name one.
+/// Maximum number of tokens per page, which is also the number if the request does not name one.
 const MOST_PER_PAGE: usize = 50;
 const PER_PAGE: usize = 20;
 /// Longest name of a token.
@@ -48,7 +48,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// Returns the operation for a method and the path behind `/accounts/{account}/`.
+    /// Returns the operation for a method and the path after `/accounts/{account}/`.
     pub(crate) fn of(method: &str, path: &str) -> Option<Self> {
         let segments: Vec<&str> = path.trim_end_matches('/').split('/').collect();
         Some(match (method, segments.as_slice()) {

@@ -79,7 +79,7 @@ impl Token {
 pub struct Settings {
     /// Delay until S3 knows of a new or a deleted token, in milliseconds.
     pub propagation_ms: i64,
-    /// Most tokens of an account.
+    /// Maximum number of tokens of an account.
     pub most_tokens: usize,
     /// Seconds by which the clock is ahead.
     pub offset_seconds: i64,

@@ -33,7 +33,7 @@ pub enum Deed {
         id: Id,
         /// The rotation that failed.
         failed: Id,
-        /// True by path where the failed rotation published nothing.
+        /// For each path, true if the failed rotation published nothing there.
         kept: [bool; PATHS],
     },
     /// Proves that the controller may write the parameter, by a Put that must not overwrite it.
@@ -107,9 +107,9 @@ pub enum Deed {
 pub enum Answer {
     /// Nothing is left to do.
     Rest,
-    /// Time, a host or the target ends it.
+    /// Time, a host or the target ends the wait.
     Wait,
-    /// Only a person can end it, and the status says so.
+    /// Only a person can continue, and the status says so.
     Told(&'static str),
     /// The controller performs this act.
     Do(Deed),

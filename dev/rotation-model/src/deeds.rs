@@ -1,4 +1,4 @@
-//! What an event does to a world: the acts of a controller, the deeds of other people, the passing of time.
+//! Effects of an event on a world: the acts of a controller, the deeds of other people, the passing of time.
 
 use keyturn::api::managed_secret::OnDrift;
 
@@ -66,7 +66,7 @@ fn begin(story: &Story, world: &mut World, seen: &Outside, (id, why, request): (
     }
     let published = seen.latest(0).map(|version| version.role);
     let value = world.draw(id);
-    // The role that is in use. The published one may be retired, where somebody has put its version back.
+    // The role that is in use. The published role may be retired, if somebody has restored its version.
     let can_log_in = |role: u8| seen.roles[usize::from(role)].can_log_in;
     let published = published.map(|role| {
         let left = story.source == Source::Alternating && !can_log_in(role) && can_log_in(1 - role);
@@ -128,7 +128,7 @@ fn roll_back(world: &mut World, seen: &Outside, id: Id, (failed, kept): (Id, [bo
 
 fn install(story: &Story, world: &mut World, seen: &Outside, id: Id) {
     let Some(record) = seen.records.get(&id) else { return };
-    // SSM cannot refuse a value any more that is already published, even if these reads do not show it.
+    // SSM can no longer refuse a value that is already published, even if these reads do not show it.
     let published = (0..story.paths).all(|path| {
         let latest = world.outside.latest(path);
         record.kept[path] || latest.is_some_and(|version| version.stamp.is_some_and(|stamp| stamp.id == id))
@@ -145,8 +145,8 @@ fn install(story: &Story, world: &mut World, seen: &Outside, id: Id) {
 fn promote(story: &Story, world: &mut World, seen: &Outside, (id, path, expected): (Id, u8, u8)) {
     let Some(record) = seen.records.get(&id) else { return };
     let changed = story.is_in_place() && seen.accepts(record.role, record.values[0]);
-    // Here only versions of other people count as foreign. While a rotation is open, a version of ours that is put back
-    // equals one that arrived late.
+    // Here only versions of other people count as foreign. While a rotation is open, a version of ours that somebody
+    // puts again looks the same as one that arrived late.
     let foreign = seen.latest(usize::from(path)).is_some_and(|latest| latest.value >= FOREIGN);
     let after = seen.latest_number(usize::from(path)) > record.base[usize::from(path)];
     let kept = !seen.is_due() && !seen.has_to_go(usize::from(path), story.has_target());
@@ -188,7 +188,8 @@ pub(super) fn lose_status(world: &mut World) {
     object.preflight = false;
     object.publication_refused = false;
     object.last_answered = 0;
-    // A request that came with an object which was never seen is only recorded, unless it is being executed.
+    // A request that came with an object which the controller had never seen is only recorded, unless it is being
+    // executed.
     let executed = world.outside.records.values().any(|record| record.request == object.asked);
     object.handled = if executed { 0 } else { 1 << object.asked };
 }

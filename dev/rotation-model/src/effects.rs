@@ -38,7 +38,7 @@ fn create_record(story: &Story, world: &mut World, id: Id, record: Record) {
         return;
     }
     let is_new = records.insert(id, Record { age: Age::New, ..record }).is_none();
-    // A roll back gives the answer of the rotation that failed, and an incident continues from any request.
+    // A rollback has the request of the rotation that failed, and an incident may continue any request.
     if is_new && record.request > 0 && !matches!(record.why, Why::RollBack | Why::Incident) {
         begin_for(world, record.request);
     }
@@ -74,8 +74,7 @@ fn drop_record(story: &Story, world: &mut World, id: Id) {
         object.handled |= 1 << record.request;
         object.last_answered = record.request;
     }
-    // The controller that closed it knows that no other record is open. Where a record has come back, others may
-    // follow.
+    // The controller that closed it knows that no other record is open. If a record has reappeared, others may follow.
     if world.outside.records.is_empty() && !came_back {
         object.settled = Some(Age::Old);
     }
@@ -94,8 +93,7 @@ fn has_come_back(world: &World, id: Id, record: &Record) -> bool {
     world.outside.paths.iter().zip(&record.values).any(is_another)
 }
 
-/// Marks the earlier passwords of a role as retired. A role has one password: all others that it had end with the
-/// rotation.
+/// Marks the earlier passwords of a role as retired. A role has one password, so all others end with the rotation.
 fn retire_what_was(world: &mut World, closed: &Record) {
     let current = bit(world.outside.roles[0].password);
     let published = world.outside.paths.iter().flatten().filter(|version| version.by_us);
@@ -122,8 +120,8 @@ fn put(world: &mut World, path: usize, version: Version, overwrites: bool) -> bo
     true
 }
 
-/// Returns true when the server does not accept the change: it is away, or the role's fence is of a newer rotation. The
-/// change and its fence are one transaction.
+/// Returns true when the server does not accept the change: it is unavailable, or the role's fence is of a newer
+/// rotation. The change and its fence are one transaction.
 fn is_fenced_off(story: &Story, world: &World, role: &Role, id: Id) -> bool {
     world.outside.server != Server::There || story.is_fenced() && role.fence > id
 }

@@ -321,8 +321,8 @@ pub fn desired(story: &Story, seen: &Outside) -> Desired<'static> {
     }
 }
 
-/// Converts the age of a deletion or an observation. An old one is exactly as old as the grace and no older, since the
-/// time limit for deleted objects is longer.
+/// Converts the age of a deletion or an observation. An old one is exactly as old as the grace period, since the time
+/// limit for deleted objects is longer.
 fn since(age: Age) -> DateTime<Utc> {
     if age == Age::Old { now() - GRACE } else { at(age) }
 }

@@ -10,7 +10,7 @@ pub enum End {
     Done,
     /// The script failed, and containers still run the previous version.
     Failed,
-    /// Containers run the new version, and do not work with it.
+    /// Containers run the new version, but do not work with it.
     Broken,
     /// The connection was lost, before or after the script began (`applied`).
     Unknown {

@@ -158,7 +158,7 @@ fn drift_is_somebody_s(story: &Story, world: &World, sight: Sight) -> bool {
     let outside = &world.outside;
     let is_newer =
         |record: &Record| (0..story.paths).any(|path| outside.latest_number(path) > record.base[path]);
-    // The version that a rotation replaces was there before, so it is no drift for a person to decide about.
+    // The version that a rotation replaces existed before, so a person has no drift to decide about.
     let held = sight.answer == Answer::Told("Drift");
     let rightly = outside.records.values().next_back().is_none_or(is_newer);
     (world.past.foreign_writes > 0 || !sight.drifted) && (rightly || !held)
@@ -183,8 +183,8 @@ fn contained_is_true(story: &Story, world: &World, sight: Sight) -> bool {
     }
 }
 
-/// Returns true when a run may end here: nothing is left to do, or the status tells what only a person can do and no
-/// host is without a login meanwhile.
+/// Returns true when a run may end here: nothing is left to do, or the status shows what a person has to do and no host
+/// lacks a working login in the meantime.
 pub fn is_an_end(story: &Story, world: &World, sight: Sight) -> bool {
     let outside = &world.outside;
     if outside.object.gone {
@@ -194,7 +194,7 @@ pub fn is_an_end(story: &Story, world: &World, sight: Sight) -> bool {
         return false;
     }
     if outside.object.deleting.is_some() {
-        // Whatever the deletion waits for, the object has to be released in the end.
+        // The object has to be released in the end, no matter what the deletion waits for.
         return false;
     }
     if !outside.object.granted {

@@ -36,7 +36,7 @@ pub enum Move {
     ApplyTwice(Effect),
     /// Half of the grace passes.
     Tick,
-    /// The time limit for a deleted object to finish its rotation passes.
+    /// The time limit expires within which a deleted object may finish its rotation.
     DeadlinePasses,
     /// The object is released after its time limit although no grant covers it any more.
     LetGo,

@@ -44,7 +44,7 @@ pub struct Violation {
     pub trace: Vec<String>,
 }
 
-/// The violation of a world from which no moves without faults lead to an end.
+/// The violation of a world from which no sequence of moves without faults leads to an end.
 pub const STUCK: &str = "I6: no way leads from here to an end";
 
 /// A search in progress.

@@ -20,7 +20,7 @@ pub enum Seed {
     LooksAdopt,
     /// The constraints of SSM are not checked before a role is changed (A3).
     ShapesUnread,
-    /// A publication that SSM permanently refuses is retried for ever (A3).
+    /// A publication that SSM permanently refuses is retried forever (A3).
     RefusalsForgotten,
     /// The first password is deployed before an existing server has it (A4).
     HostsBeforeServer,
@@ -40,7 +40,7 @@ pub enum Seed {
     DeletionUnbounded,
     /// The grace is zero.
     NoGrace,
-    /// Requests live for ever.
+    /// Requests live forever.
     NoEndOfRequests,
     /// A second record of an id overwrites the first.
     RecordsOverwritten,

@@ -102,7 +102,8 @@ pub struct Record {
     pub replaces: Option<u8>,
     /// The number of the replaced version by path, 0 for none.
     pub base: [u8; PATHS],
-    /// True by path where a roll back leaves the parameter as it is, since the failed rotation published nothing.
+    /// For each path, true if a rollback leaves the parameter as it is, since the failed rotation published nothing
+    /// there.
     pub kept: [bool; PATHS],
     /// The request that the rotation answers, or 0.
     pub request: u8,
@@ -308,7 +309,7 @@ pub enum Effect {
     },
     /// Deletes the parameter with this path number, and all its versions.
     DropParameter(u8),
-    /// Gives a role a password and lets it log in, unless the server is away or the role's fence is newer.
+    /// Gives a role a password and lets it log in, unless the server is unavailable or the role's fence is newer.
     Install {
         /// The rotation that changes the role.
         id: Id,
@@ -317,14 +318,14 @@ pub enum Effect {
         /// The new password.
         value: Value,
     },
-    /// Forbids a role to log in, unless the server is away or the role's fence is newer.
+    /// Forbids a role to log in, unless the server is unavailable or the role's fence is newer.
     Retire {
         /// The rotation that changes the role.
         id: Id,
         /// Number of the role.
         role: u8,
     },
-    /// Ends the open sessions of a role, unless the server is away.
+    /// Ends the open sessions of a role, unless the server is unavailable.
     EndSessions {
         /// Number of the role.
         role: u8,
@@ -387,7 +388,7 @@ pub struct Past {
     pub abandoned: bool,
     /// Number of versions that other people put.
     pub foreign_writes: u8,
-    /// A forbidden act of some step.
+    /// A forbidden act that some step performed.
     pub flaw: Option<&'static str>,
 }
 
@@ -436,8 +437,8 @@ impl Outside {
         self.report.is_some_and(|report| report.before & bit(value) != 0)
     }
 
-    /// Returns true when a report requires the published value to be replaced. A target still accepts the last value of
-    /// ours even where somebody wrote over it.
+    /// Returns true when a report requires the published value to be replaced. A target still accepts keyturn's last
+    /// value, even if somebody has overwritten it in Parameter Store.
     pub fn has_to_go(&self, path: usize, has_target: bool) -> bool {
         let from_the_latest_down = || self.paths[path].iter().rev();
         let written_over = from_the_latest_down().take_while(|version| !version.by_us).count();

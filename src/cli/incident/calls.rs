@@ -81,7 +81,8 @@ struct Counts {
     unattributed: u64,
     /// Callers listed in the status for which a call was found.
     seen: BTreeSet<(String, String)>,
-    /// Addresses of expected principals for which no networks are listed, and if they were used in the week before.
+    /// Addresses of expected principals for which no networks are listed; true if the address was used in the week
+    /// before the search.
     addresses: BTreeMap<(String, String), bool>,
     too_many_addresses: bool,
 }

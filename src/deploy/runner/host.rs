@@ -32,15 +32,16 @@ pub const HOST_SCRIPT: &str = concat!(
     include_str!("host/requests.sh")
 );
 
-/// Shell command that reads the script from standard input and nothing behind it, whatever shell the account has. A
-/// host where the script is installed as a forced command runs the installed script instead.
+/// Shell command that reads the script from standard input and nothing after it, no matter which shell the account has.
+/// A host where the script is installed as a forced command runs the installed script instead.
 const BOOTSTRAP: &str =
     r#"exec sh -c 'read -r n && s=$(dd bs=1 count="$n" 2>/dev/null) && keyturn_source=$s && eval "$s"'"#;
 
 /// Longest image ID that is accepted, in bytes.
 const LONGEST_ID: usize = 200;
 
-/// Most bytes of an answer on standard output. Answers are short, so a host that sends more is not read any further.
+/// Maximum number of bytes of an answer on standard output. Answers are short, so a host that sends more is not read
+/// any further.
 const ANSWER_LIMIT: usize = 1 << 20;
 
 /// A request to the host. Every request is idempotent: the host recognises a deployment by its run.
@@ -59,7 +60,7 @@ pub(super) enum Request<'a> {
         task: &'a Task,
         script: &'a str,
         timeout: u64,
-        /// Seconds to wait first for running deployments to end; `None` for no wait.
+        /// Time to wait first for running deployments to end, in seconds; `None` for no wait.
         idle: Option<u64>,
     },
     /// Compares the values that the containers run.
@@ -182,7 +183,7 @@ pub enum Line {
         /// Path of the file on the host that records the versions.
         file: HostText,
     },
-    /// The run whose result follows: this request's own, another that still ran, or an earlier success.
+    /// The run whose result follows: this request's own, another run that was still in progress, or an earlier success.
     Deploy(super::DeployKind),
     /// The path of the deployment's output on the host.
     Log(HostText),
@@ -314,7 +315,7 @@ pub(super) async fn ask_for_logs(
     let (mut first, mut last, mut errors) = (String::new(), String::new(), String::new());
     let (mut file, mut digest, mut cut, mut code) = (HostText::default(), String::new(), false, None);
     let (mut bytes, mut lines) = (0, 0);
-    // Only a line feed ends a line: other line breaks are part of what was logged.
+    // Only a line feed ends a line: other line breaks are part of a log line.
     for line in answer.expose().split('\n') {
         let Some((_, said)) = line.split_once("keyturn: ") else { continue };
         let (word, rest) = said.split_once(' ').unwrap_or((said, ""));

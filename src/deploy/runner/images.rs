@@ -20,20 +20,20 @@ use crate::deploy::ssh::connection::{Connection, Tunnel};
 use crate::deploy::task::{Layers, TaskAudit};
 use crate::text::HostText;
 
-/// Time before the deadline from which on no new audit starts, so that what was found by then is reported.
+/// Length of the time before the deadline in which no new audit starts, so that earlier results can still be reported.
 const TIME_TO_TELL: Duration = Duration::from_secs(15);
-/// Most findings in the files of one image: a report has no space for more.
+/// Maximum number of findings in the files of one image: a report has no space for more.
 const MOST_IN_FILES: usize = 32;
 /// Longest path that is reported, in characters. Of a longer path only the end is reported.
 const LONGEST_PATH: usize = 120;
-/// Most images of a project that are audited; the others are left out.
+/// Maximum number of images of a project that are audited; the others are left out.
 const MOST_IMAGES: usize = 32;
-/// Most bytes of docker's data about one image. About 10 KiB are usual.
+/// Maximum number of bytes of docker's data about one image. About 10 KiB are usual.
 const IMAGE_LIMIT: usize = 1 << 20;
 /// Longest description of a problem, in characters.
 const LONGEST_PROBLEM: usize = 300;
 
-/// Returns the report that holds until the images have been audited, and for good if the pod ends before that.
+/// Returns the report to use until the images are audited. If the pod ends before that, it is the final one.
 pub(super) fn not_looked_at() -> ImagesReport {
     let problem = "the pod ended before it had looked at the images".to_owned();
     ImagesReport { problem: Some(problem), ..ImagesReport::default() }

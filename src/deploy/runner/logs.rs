@@ -1,5 +1,5 @@
-//! Collects, for an incident, the log lines of what authenticated with a secret. The report shows only scrubbed lines;
-//! all lines stay in a file on the host.
+//! Collects, for an incident, the log lines of requests that authenticated with a secret. The report shows only
+//! scrubbed lines; all lines stay in a file on the host.
 
 use super::host::{self, HostError, Logs, Request};
 use super::{Run, report};

@@ -33,7 +33,7 @@ use crate::api::docker_host::{Proof, RunMode};
 use crate::audit::managed::Matcher;
 use crate::text::HostText;
 
-/// Most containers that one message names for the same problem.
+/// Maximum number of containers that one message names for the same problem.
 const MOST_NAMED: usize = 5;
 
 /// The limits of a run that do not depend on the host.
@@ -43,7 +43,7 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Time to wait for another deployment to end before the host counts as busy.
     pub busy_wait: Duration,
-    /// Most bytes of the scripts' output that are shown for each request.
+    /// Maximum number of bytes of the scripts' output that are shown for each request.
     pub output_limit: usize,
     /// Longest time for scrubbing secrets out of all that output.
     pub output_time: Duration,
@@ -64,7 +64,7 @@ impl Default for Settings {
 pub trait Progress: Sync {
     /// A new phase began; `report` names it.
     fn phase(&self, report: &Report);
-    /// The run ended with this result. What follows may add to it, but must not remove anything.
+    /// The run ended with this result. Later steps may add to the result, but must not remove anything.
     fn result(&self, report: &Report);
     /// A piece of the user's scripts' output for the log, without the secrets in it.
     fn output(&self, data: &[u8]);
@@ -282,7 +282,7 @@ impl Run<'_> {
         Ok(Report { deploy: Some(kind), ..report })
     }
 
-    /// Runs the script on the host, or learns how an earlier run of it ended.
+    /// Runs the script on the host, or returns how an earlier run of it ended.
     async fn deploy_once(&mut self, run: &str, replay: bool) -> Result<DeployKind, Report> {
         let task = self.task;
         self.phase(format!("deploying to {}", task.ssh.host));
@@ -495,7 +495,7 @@ fn collision(task: &Task, path: &str) -> Option<String> {
     ))
 }
 
-/// Draws the verdict from the checks of a host.
+/// Derives the outcome from the checks of a host.
 fn judge(task: &Task, proofs: &Proofs, restarting: &[String], verify_code: i32) -> Report {
     let mut problems = Vec::new();
     let differing: Vec<String> = proofs

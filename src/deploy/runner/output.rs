@@ -13,7 +13,7 @@ use crate::secret_value::SecretValue;
 /// Longest line that is searched, in bytes.
 const LONGEST_LINE: usize = 8 << 10;
 
-/// The note of `host.sh` where it leaves out output. It may follow the beginning of a line.
+/// The note that `host.sh` writes in place of output that it leaves out. It may follow the beginning of a line.
 const GAP: [&str; 2] = ["[... ", " bytes of output are left out here; see "];
 
 /// Passes on the output of scripts.
@@ -26,7 +26,7 @@ pub(super) struct Output<'a> {
 struct State {
     /// The end of the current, unfinished line; zeroed when it is dropped or passed on.
     line: zeroize::Zeroizing<Vec<u8>>,
-    /// True if the line is longer than its end that is kept.
+    /// True if the line is too long, so that only its end is kept.
     too_long: bool,
     keys: KeyLines,
     /// Time left for searching lines.
@@ -56,7 +56,7 @@ impl<'a> Output<'a> {
                 Some((b'\n', piece)) => (piece, true),
                 _ => (piece, false),
             };
-            // A line that is too long is not shown, but a note of `host.sh` may stand at its end.
+            // A line that is too long is not shown, but it may end with a note of `host.sh`.
             let kept = &piece[piece.len().saturating_sub(LONGEST_LINE)..];
             let surplus = (state.line.len() + kept.len()).saturating_sub(LONGEST_LINE);
             state.too_long |= surplus > 0 || kept.len() < piece.len();
@@ -68,8 +68,8 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Ends the output. The last line may lack its line break. Without `is_whole` it may also be cut off, even in the
-    /// middle of a value.
+    /// Ends the output. The last line may lack its line break. If `is_whole` is false, it may also be cut off, even in
+    /// the middle of a value.
     pub(super) fn end(&self, is_whole: bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.line.is_empty() && is_whole {

@@ -118,7 +118,7 @@ impl Proofs {
         Self { parameters, containers }
     }
 
-    /// Returns the containers that cannot be said to run: docker waits to restart them, or has restarted them since
+    /// Returns the containers that may not be running: docker waits to restart them, or has restarted them since
     /// `before`. Without an earlier state, every container that was ever restarted is in doubt.
     pub(super) fn restarting(&self, before: Option<&Self>) -> Vec<String> {
         let settled = |name: &str, restarts: u64| match before.and_then(|before| before.containers.get(name))
@@ -131,7 +131,7 @@ impl Proofs {
         self.containers.iter().filter(in_doubt).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Returns the parameters of which some container runs another value.
+    /// Returns the parameters for which at least one container runs another value.
     pub(super) fn differing(&self) -> impl Iterator<Item = &ReportParameter> {
         self.parameters.iter().filter(|parameter| parameter.proof == Proof::Differs)
     }

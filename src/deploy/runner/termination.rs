@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::api::docker_host::Proof;
 use crate::deploy::report::{Outcome, Report};
 
-/// Most bytes that Kubernetes keeps. It cuts off the rest, which would make the report unreadable.
+/// Maximum number of bytes that Kubernetes keeps. It cuts off the rest, which would make the report unreadable.
 pub const LIMIT: usize = 4096;
 
 /// Number of findings in images that are as important as parameters that cannot be compared.
@@ -55,8 +55,8 @@ pub fn message(report: &Report) -> String {
     }
     while encode(&report).len() > LIMIT && pop_finding(&mut report, 0) {}
     if encode(&report).len() > LIMIT && report.others.is_some() {
-        // Both kinds are too many to list. The rest is reported as incomparable, so that nothing counts as proven by
-        // mistake.
+        // There are too many of both kinds to list them. The rest is reported as incomparable, so that nothing counts
+        // as proven by mistake.
         report.others = Some(Proof::Incomparable);
     }
     while encode(&report).len() > LIMIT && report.parameters.pop().is_some() {}

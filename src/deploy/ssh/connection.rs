@@ -115,7 +115,7 @@ pub enum SshError {
     TunnelRefused {
         /// Name or address of the host that should open the tunnel.
         host: String,
-        /// Address behind the tunnel, `host:port`.
+        /// Address at the other end of the tunnel, `host:port`.
         target: String,
         /// The reason, for people.
         cause: String,
@@ -264,7 +264,7 @@ impl Connection {
                 let stream = TcpStream::connect((host.as_str(), *port))
                     .await
                     .map_err(|error| unreachable(format!("port {port}: {error}")))?;
-                // Without it small packets wait for each other. A failure only costs time.
+                // With Nagle's algorithm small packets wait for each other. A failure to switch it off only costs time.
                 let _ = stream.set_nodelay(true);
                 Box::new(stream)
             }

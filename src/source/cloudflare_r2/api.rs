@@ -19,7 +19,7 @@ use crate::source::{Login, TargetError};
 
 /// Tokens per page; Cloudflare allows no more.
 const PER_PAGE: usize = 50;
-/// Most pages that are read; an account has ten.
+/// Maximum number of pages that are read; an account has ten.
 const MOST_PAGES: usize = 100;
 /// Number of times that the pages are read if the list changes meanwhile.
 const MOST_LISTINGS: usize = 3;
@@ -152,8 +152,7 @@ impl Api {
     }
 
     /// Reads the list once. Returns `None` if it changed between two pages: when somebody deletes a token, the tokens
-    /// behind it move forward, so that one of them is on no page, and a token that is not listed would count as
-    /// deleted.
+    /// after it move forward, so that one of them is on no page, and a token that is not listed would count as deleted.
     async fn list_once(&self) -> Result<Option<Vec<Listed>>, TargetError> {
         let call = self.call("the list of tokens", false);
         let mut tokens: Vec<Listed> = Vec::new();

@@ -1,5 +1,5 @@
-//! Opens an account of Cloudflare for a secret: reads the administering token. Where Cloudflare answers is an argument
-//! of the controller.
+//! Opens an account of Cloudflare for a secret: reads the administering token. The addresses of Cloudflare's services
+//! are arguments of the controller.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Turns one role that is in use into an owner and a pair of roles that take turns.
 //!
 //! The plan is made from the catalogue and contains only what is still missing. It is idempotent: what the old role
-//! creates meanwhile moves at the next time. Ownership moves object by object, because REASSIGN OWNED refuses the
-//! bootstrap superuser, which the official image makes of POSTGRES_USER. The old role keeps working: it becomes a
+//! creates in the meantime is moved by the next run. Ownership moves object by object, because REASSIGN OWNED refuses
+//! the bootstrap superuser, which the official image makes of POSTGRES_USER. The old role keeps working: it becomes a
 //! member of the owner.
 
 use tokio_postgres::Row;

@@ -213,7 +213,8 @@ impl Postgres {
         if fenced {
             fence::take(&session, &server, change.role, change.id, &self.owner).await?;
         } else {
-            // At least no two sessions of keyturn alter the role at the same moment.
+            // Without a fence, this lock at least prevents two sessions of keyturn from altering the role at the same
+            // moment.
             let sql = "SELECT pg_advisory_xact_lock(hashtextextended($1, 7311984))";
             let locked = session.rows(sql, &[(&change.role, Type::TEXT)]).await;
             locked.map_err(|error| self.alter_failed(change.role, who, &session, &error))?;

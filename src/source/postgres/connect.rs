@@ -1,5 +1,5 @@
-//! A session with a Postgres server: over a way of [`super::dial`], inside TLS if the user wants it, authenticated by
-//! SCRAM only, limited in time on both sides and in the amount that the server may send. The server ends an idle
+//! A session with a Postgres server: over a stream of [`super::dial`], inside TLS if the user wants it, authenticated
+//! by SCRAM only, limited in time on both sides and in the amount that the server may send. The server ends an idle
 //! session, so that a controller that was paused for a minute has no session left for an old change.
 
 use std::future::poll_fn;
@@ -72,8 +72,8 @@ impl Limits {
         }
     }
 
-    /// Returns the session's settings for the login, so that they apply from its first moment. A pooler refuses them,
-    /// or would have to; settings made later would remain in its sessions.
+    /// Returns the session's settings for the login, so that they apply from its first moment. A connection pooler
+    /// refuses them, and it should: settings made later would remain in the sessions that it reuses.
     fn options(self, more: &str) -> String {
         let (lock, statement, idle) =
             (self.lock.as_millis(), self.statement.as_millis(), self.idle.as_millis());
@@ -158,7 +158,7 @@ fn public_authorities() -> Result<RootCertStore, TargetError> {
     Ok(roots)
 }
 
-/// The way to one database of one server.
+/// The route to one database of one server.
 #[derive(Clone)]
 pub(super) struct Route {
     pub dial: Arc<dyn Dial>,

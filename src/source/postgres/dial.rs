@@ -1,4 +1,4 @@
-//! Ways to a Postgres server: directly, and through the SSH of a docker host to its loopback address.
+//! Routes to a Postgres server: directly, and through the SSH of a docker host to its loopback address.
 
 use std::io;
 use std::pin::Pin;
@@ -32,7 +32,7 @@ impl Wire {
     }
 }
 
-/// A way to one server.
+/// A route to one server.
 #[async_trait]
 pub trait Dial: Send + Sync {
     /// Opens a new stream to the server. The caller sets the timeout.
@@ -57,7 +57,7 @@ impl Dial for Direct {
         let stream = TcpStream::connect((self.host.as_str(), self.port))
             .await
             .map_err(|error| failure::unreachable(&self.server(), &error.to_string()))?;
-        // Without it small packets wait for each other. A failure only costs time.
+        // With Nagle's algorithm small packets wait for each other. A failure to switch it off only costs time.
         let _ = stream.set_nodelay(true);
         Ok(Wire::new(stream))
     }
@@ -76,7 +76,7 @@ pub struct ThroughHost {
     pub host: Endpoint,
     /// The private key of that account.
     pub key: ClientKey,
-    /// The jump host on the way to the docker host, and the key for it; `None` if there is no jump host.
+    /// The jump host in front of the docker host, and the key for it; `None` if there is no jump host.
     pub jump: Option<(Endpoint, ClientKey)>,
     /// The host keys that are accepted, of the docker host and of the jump host.
     pub known_hosts: Arc<KnownHosts>,
@@ -86,7 +86,7 @@ pub struct ThroughHost {
 }
 
 impl ThroughHost {
-    /// Creates the way. The first stream opens the connection.
+    /// Creates the route. The first stream opens the connection.
     pub fn new(
         docker_host: String,
         (host, key): (Endpoint, ClientKey),

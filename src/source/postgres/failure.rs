@@ -68,7 +68,7 @@ where
     None
 }
 
-/// Most characters of a name, or of another text from outside, in a message.
+/// Maximum number of characters of a name, or of another text from outside, in a message.
 pub(super) const NAME: usize = 400;
 
 /// Returns a text from outside for people: at most `most` characters, with each invisible character replaced, since it
@@ -219,8 +219,8 @@ fn no_session(server: &str, who: Who<'_>, error: &Error) -> TargetError {
     unreachable(server, &cause(error))
 }
 
-/// Returns the cause that the operating system or the way gave. It never contains a text of the server, since the
-/// server's errors are of another type.
+/// Returns the cause that the operating system or the connection gave. It never contains a text of the server, since
+/// the server's errors are of another type.
 fn cause(error: &Error) -> String {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
@@ -315,14 +315,14 @@ pub(super) fn commit_is_unknown(error: &StatementError) -> bool {
     error.as_db_error().is_none_or(|error| error.parsed_severity() != Some(Severity::Error))
 }
 
-/// True if the error is about the moment and not about the statement.
+/// True if the error is temporary and not caused by the statement.
 pub(super) fn is_of_the_moment(error: &StatementError) -> bool {
     let Some(code) = error.code() else { return true };
     ["08", "40", "53", "57"].contains(&class(code))
         || [SqlState::LOCK_NOT_AVAILABLE, SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT].contains(code)
 }
 
-/// Converts such an error if the statement is another person's, who may have chosen its SQLSTATE.
+/// Converts a temporary error of a statement that somebody else wrote: the statement may have chosen its SQLSTATE.
 pub(super) fn of_the_moment(server: &str, what: &str, error: &StatementError) -> TargetError {
     match error.code() {
         None | Some(&SqlState::LOCK_NOT_AVAILABLE) => of_statement(server, what, error),

@@ -12,16 +12,16 @@ use tokio_postgres::types::Type;
 
 /// Longest message, including the four bytes of its length.
 pub(super) const MESSAGE: usize = 1 << 20;
-/// Most bytes that the messages of one session may count.
+/// Maximum number of bytes that the messages of one session may count.
 pub(super) const SESSION: usize = 16 << 20;
 /// Bytes that each message counts in addition to its own, and each column of a row or of its description: about what
 /// the client library keeps for one, so that many small ones fill no more memory than a few large ones.
 const EACH: usize = 256;
 const COLUMN: usize = 32;
-/// Most bytes that all sessions of the process may count together, without the [`OWN`] of each. The controller has 192
-/// MiB and handles eight secrets at once.
+/// Maximum number of bytes that all sessions of the process may count together, in addition to the [`OWN`] bytes of
+/// each. The controller has 192 MiB and handles eight secrets at once.
 const TOGETHER: usize = 48 << 20;
-/// Bytes that every session may always count. Only creating a pair from a large database needs more.
+/// Number of bytes that every session may count in any case. Only creating a pair from a large database needs more.
 const OWN: usize = 1 << 20;
 
 static TAKEN: AtomicUsize = AtomicUsize::new(0);

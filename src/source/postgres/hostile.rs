@@ -21,9 +21,9 @@ pub(super) const PASSWORD: &str = "known-to-both";
 pub(super) const OWNER: &str = "cluster/ns/name";
 /// The type that is an array of itself.
 const NESTED: u32 = 99_999;
-/// Prefix of a prepared statement that is now run.
+/// Prefix of the text of a prepared statement when it is executed.
 const BOUND: &str = "bound ";
-/// Bytes after which it stops, so that a client without a limit ends too.
+/// Number of bytes after which it stops sending, so that a client without a limit ends too.
 const ENOUGH: usize = 64 << 20;
 
 /// A function that returns the bytes to send.
@@ -96,7 +96,7 @@ pub(super) fn refusal(state: &str) -> Vec<u8> {
     [message(b'E', fields.as_bytes()), ready()].concat()
 }
 
-/// A way to the malicious server that counts the bytes taken from it.
+/// A route to the malicious server that counts the bytes that the client reads.
 pub(super) struct Hostile {
     direct: Direct,
     pub taken: Arc<AtomicUsize>,

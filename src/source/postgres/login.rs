@@ -26,7 +26,7 @@ const REACHES_BEYOND: &str = "
 /// The result of a probe.
 enum Probed {
     Passed,
-    /// Not run, as all the other probes: the login belongs to a superuser.
+    /// Not run, like all other probes, because the login belongs to a superuser.
     NotRun,
     /// It needs parameters, which keyturn does not give.
     HasParameters,
@@ -123,7 +123,7 @@ async fn run_and_roll_back(session: &mut Session, statement: &str, limit: Durati
     let ran = async {
         // A pooler may have dropped the options of the session's start.
         transaction.batch_execute(&format!("SET LOCAL statement_timeout = {}", limit.as_millis())).await?;
-        // A transaction that has read anything stays read-only, whatever the probe says.
+        // A transaction that has read anything stays read-only, no matter what the probe does.
         if transaction.query_typed_one(REACHES_BEYOND, &[]).await?.try_get(0)? {
             return Ok(Probed::NotRun);
         }

@@ -99,7 +99,7 @@ impl Postgres {
         self.as_itself(session).await
     }
 
-    /// Resets a default role: a login that acts as one may lack its own rights.
+    /// Resets a default role: a login that acts as its default role may lack its own rights.
     async fn as_itself(&self, session: Session) -> Result<Session, TargetError> {
         let failed = |error| failure::of_statement(&self.server(), "the session failed", &error);
         session.run("SET ROLE NONE").await.map_err(failed)?;

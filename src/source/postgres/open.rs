@@ -1,4 +1,4 @@
-//! Opens a Postgres server for a secret: finds the way to it, and reads the administrator's login.
+//! Opens a Postgres server for a secret: finds the route to it, and reads the administrator's login.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,7 @@ impl Open for Opener {
         region: &str,
     ) -> Result<Arc<dyn Target>, TargetError> {
         let namespace = namespace_of(object);
-        // The way to the server first: nothing is read for a host that no grant covers.
+        // The route to the server comes first, so that nothing is read for a host that no grant covers.
         let dial = dial(access, namespace, spec).await?;
         let admin = administrator(access, namespace, spec, region).await?;
         let grants = access.grants().await?;

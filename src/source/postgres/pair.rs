@@ -119,9 +119,10 @@ pub(super) async fn require_alike(
     ))
 }
 
-/// Most differences that a message names.
+/// Maximum number of differences that a message names.
 const NAMED: usize = 10;
-/// Most characters of a name from the database. SQL's own names have at most 63; an object's name is made of several.
+/// Maximum number of characters of a name from the database. SQL's own names have at most 63; an object's name is made
+/// of several.
 const LONGEST: usize = 200;
 
 /// Returns the differences by name only: the value of a setting may be confidential.

@@ -23,7 +23,7 @@ const LONGEST: usize = 64 * 1024;
 /// Postgres 16 and newer accept 1. But a malicious server that asks for fewer iterations gets a proof from which the
 /// password can be guessed that many times faster.
 pub(super) const LEAST_ITERATIONS: u32 = 4096;
-/// Most iterations. A server that asks for more wants to block us.
+/// Maximum number of iterations. A server that asks for more wants to keep our processor busy.
 const MOST_ITERATIONS: u32 = 1_000_000;
 
 /// The reason why the server's authentication is refused.
@@ -61,7 +61,7 @@ enum Stage {
     Done,
 }
 
-/// The stream. From the server's AuthenticationOk on, everything passes that [`super::framing`] allows.
+/// The stream. After the server's AuthenticationOk, everything passes that [`super::framing`] allows.
 pub(super) struct ScramOnly<S> {
     inner: S,
     bound: bool,

@@ -1,4 +1,4 @@
-//! What a rotation is called in status, Events and metrics: its cause, its steps, its end.
+//! Names of the cause, the steps and the end of a rotation in status, Events and metrics.
 
 use std::fmt;
 
@@ -41,7 +41,7 @@ pub enum Step {
     Retire,
     /// keyturn deletes the record, sweeps orphans, and does what a deletion of the object needs.
     Close,
-    /// There is an abort marker beside the record.
+    /// keyturn gives the rotation up: its record has an abort marker.
     Abort,
 }
 
@@ -50,9 +50,9 @@ pub enum Step {
 pub enum RotationResult {
     /// The new value is published, and every host has proven it.
     Succeeded,
-    /// The value before is published again, since a deployment or a publication failed for good.
+    /// The previous value is published again, since a deployment or a publication failed permanently.
     RolledBack,
-    /// Nothing of it was published.
+    /// The rotation published nothing.
     Aborted,
     /// The request already existed when the controller first saw the object, so it was not executed.
     Recorded,

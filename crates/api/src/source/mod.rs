@@ -1,7 +1,8 @@
-//! Sources of new values, a wing for each: its part of the schema, and what validation and grants ask of it.
+//! Sources of new values, one module for each. It has the source's part of the schema, and the answers that validation
+//! and grants need.
 //!
-//! A new source is a module and one line of [`sources!`]. Where its issuer needs a grant of its own, that is a field of
-//! [`RotationGrantSpec`](super::rotation_grant::RotationGrantSpec) besides.
+//! A new source is a module and one line of [`sources!`]. If its issuer needs a grant of its own, it also needs a field
+//! of [`RotationGrantSpec`](super::rotation_grant::RotationGrantSpec).
 
 pub mod cloudflare_r2;
 pub mod fernet;
@@ -24,7 +25,7 @@ pub const PASSWORD: &str = "{password}";
 /// Placeholder of the username that the generated password belongs to.
 pub const USERNAME: &str = "{username}";
 
-/// What a source adds to the schema of ManagedSecrets.
+/// The part that a source adds to the schema of ManagedSecrets.
 trait SourceSchema {
     /// Placeholders that a template may hold.
     const PLACEHOLDERS: &'static [&'static str];
@@ -34,9 +35,9 @@ trait SourceSchema {
     const PURPOSES: &'static [Purpose] = &[];
 }
 
-/// What validation, grants and the reconcilers ask of the spec of a source, whichever it is.
+/// The spec of a source, as validation, grants and the reconcilers use it.
 pub trait SourceSpec: Sync {
-    /// Maximum size in bytes of what a placeholder of this source stands for.
+    /// Maximum size in bytes of the text that replaces a placeholder of this source.
     fn longest(&self, placeholder: &str) -> usize;
 
     /// True when an external system has to accept the published value.
@@ -54,12 +55,12 @@ pub trait SourceSpec: Sync {
         None
     }
 
-    /// Decides if the grants allow what the source touches beside the published parameters.
+    /// Decides if the grants allow what the source touches in addition to the published parameters.
     fn verdict(&self, _grants: &Grants, _secret: &ManagedSecret) -> Verdict {
         Verdict::Rotate
     }
 
-    /// Returns the path of a parameter that is read beside the published ones.
+    /// Returns the path of a parameter that is read in addition to the published ones.
     fn reads(&self) -> Option<&str> {
         None
     }
@@ -73,11 +74,11 @@ pub trait SourceSpec: Sync {
 /// A source that a spec names.
 #[derive(Clone, Copy)]
 pub struct Named<'a> {
-    /// Its field below `spec.generate`.
+    /// The source's field in `spec.generate`.
     pub name: &'static str,
     /// Placeholders that its templates may hold.
     pub placeholders: &'static [&'static str],
-    /// What it asks for.
+    /// The source's part of the spec.
     pub spec: &'a dyn SourceSpec,
 }
 

@@ -1,4 +1,4 @@
-//! `generate.hex`, `generate.base64` and `generate.password`: values that mean nothing to anybody but their readers.
+//! `generate.hex`, `generate.base64` and `generate.password`: random values that no external system has to accept.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};

@@ -18,15 +18,16 @@ pub const WINDOW: usize = 256 << 10;
 /// Bytes that a window shares with the next one, so that no secret is split: longer than a token, and longer than any
 /// form of a parameter of 4 KiB.
 const OVERLAP: usize = 16 << 10;
-/// Bytes before a mark that are searched: for the number of a bot, or `-----BEGIN ENCRYPTED`.
+/// Number of bytes before a mark that are searched, for the number of a bot or for `-----BEGIN ENCRYPTED`.
 const BEFORE: usize = 64;
-/// Bytes behind the beginning of a mark that are searched.
+/// Number of bytes from the beginning of a mark that are searched.
 const BEHIND: usize = 8 << 10;
 /// Largest configuration, in bytes, that is searched by names. A few KiB are usual.
 const LARGEST_CONFIGURATION: usize = WINDOW;
-/// Most marks in one file that are searched. A few hundred are usual; a file with more was made to take time.
+/// Maximum number of marks that are searched in one file. A few hundred are usual; a file with more was made to take
+/// time.
 const MOST_MARKS: usize = 200_000;
-/// Most findings in one file: after the first tokens of a long list, more are not useful.
+/// Maximum number of findings in one file: after the first tokens of a long list, more are not useful.
 const MOST_HITS: usize = 64;
 
 /// Searches files, one after the other, with one buffer.
@@ -106,7 +107,7 @@ impl<'a> Contents<'a> {
         hits
     }
 
-    /// Adds the secrets recognised by form whose mark begins in `range`; private keys only with `keys`.
+    /// Adds the secrets recognised by form whose mark begins in `range`; private keys only if `keys` is true.
     fn tokens(&self, range: Range<usize>, filled: usize, keys: bool, hits: &mut Vec<Hit>, marks: &mut usize) {
         let (mut next, mut until) = (range.start, range.start);
         while next < range.end && hits.len() < MOST_HITS && *marks > 0 {
@@ -155,8 +156,8 @@ fn fill(content: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Returns the ASCII text around a position, and the position in that text. Tokens consist of ASCII only, and programs
-/// contain much of it. `until` is the end of the last text that was searched.
+/// Returns the ASCII text around a position, and the position in that text. Tokens consist of ASCII only, and program
+/// files contain much ASCII text. `until` is the end of the last text that was searched.
 fn printable_around<'a>(bytes: &'a [u8], at: usize, until: &mut usize) -> (&'a str, usize) {
     let printable = |byte: &u8| byte.is_ascii_graphic() || b" \t\r\n".contains(byte);
     let before = bytes[at.saturating_sub(BEFORE)..at].iter().rev().take_while(|byte| printable(byte)).count();

@@ -1,7 +1,8 @@
 //! Reads the entries of a tar one after the other, as a stream, without trusting the input.
 //!
-//! Nothing is written to a disk, so no path leads anywhere and no link is followed. The `tar` crate parses the headers;
-//! this file moves from one header to the next, since the crate would read a path of any length into memory.
+//! Nothing is written to a disk and no link is followed, so paths and links in the tar can do no harm. The `tar` crate
+//! parses the headers; this file moves from one header to the next, since the crate would read a path of any length
+//! into memory.
 
 use std::io::{self, Read};
 
@@ -53,12 +54,12 @@ pub struct Entry {
 /// A reader of the content of the last entry that [`Tar::next_entry`] returned.
 pub struct Tar<R> {
     inner: R,
-    /// Bytes of the content that are not read yet, and of the padding behind it.
+    /// Bytes of the content that are not read yet, including the padding after it.
     left: u64,
     padding: u64,
 }
 
-/// Values of extended headers for the entry behind them.
+/// Values of extended headers, which apply to the entry after them.
 #[derive(Default)]
 struct Extensions {
     path: Option<Vec<u8>>,

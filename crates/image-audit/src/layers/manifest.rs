@@ -81,8 +81,8 @@ struct Descriptor {
     platform: Option<Platform>,
 }
 
-/// Finds the images of an archive: those of all platforms and of both lists, each once. `is_layer` returns true for its
-/// files that are tars.
+/// Finds the images of an archive: those of all platforms and of both lists, each once. `is_layer` returns true for
+/// files of the archive that are tars.
 pub(super) fn find(
     documents: &Documents,
     is_layer: impl Fn(&str) -> bool,
@@ -173,7 +173,7 @@ impl Walk<'_> {
                 continue;
             }
             let path = path_of(&manifest.digest)?;
-            // Of an image for several platforms, only the pulled ones are in the archive.
+            // The archive of an image for several platforms contains only the platforms that were pulled.
             let Some(document) = self.documents.get(&path) else { continue };
             if !self.seen.insert(path) {
                 continue;

@@ -29,17 +29,17 @@ const LARGEST_DOCUMENT: u64 = 4 << 20;
 const ALL_DOCUMENTS: usize = 8 << 20;
 /// Longest path, in bytes, that is reported completely.
 const LONGEST_PATH: usize = 400;
-/// Most files of an archive itself: layers, and the files that describe them.
+/// Maximum number of files in the archive itself: layers, and the files that describe them.
 const MOST_BLOBS: usize = 10_000;
 
 /// Limits of the search.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of one file. Larger files are models, archives and databases.
+    /// Maximum number of bytes of one file. Larger files are models, archives and databases.
     pub file: u64,
-    /// Bytes of all layers together, uncompressed.
+    /// Maximum number of bytes of all layers together, uncompressed.
     pub total: u64,
-    /// Number of findings.
+    /// Maximum number of findings.
     pub findings: usize,
     /// Time at which the search stops.
     pub deadline: Option<Instant>,
@@ -96,7 +96,7 @@ pub struct Looked {
     pub files: u64,
     /// Bytes of the layers, uncompressed.
     pub bytes: u64,
-    /// Number of files of documentation and tests of packages, where only managed values count.
+    /// Number of files that are documentation or tests of packages: in these, only managed values are reported.
     pub examples: u64,
     /// Number of files of which only the beginning was searched.
     pub cut: u64,
@@ -189,7 +189,7 @@ struct Scan<'a> {
 #[derive(Default)]
 struct LayerOf {
     hits: Vec<(String, Hit)>,
-    /// The result without the problem, which is reported with the layer's number.
+    /// The result without `problem`, which is reported together with the layer's number.
     looked: Looked,
     problem: Option<String>,
 }

@@ -11,14 +11,14 @@ pub enum Treatment {
     Configuration,
     /// Tokens recognised by their form, and managed values.
     Forms,
-    /// The same, for files of packages. Their programs contain the private keys of their own self-tests, so private
-    /// keys count in texts only.
+    /// Like [`Treatment::Forms`], for files of packages. Programs in packages contain the private keys of their own
+    /// self-tests, so a private key is reported only in a text file.
     Package,
-    /// Managed values only: documentation, and tests of packages.
+    /// Managed values only. For documentation, and for tests of packages.
     Examples,
 }
 
-/// Folders of packages. The people of the project did not write these files.
+/// Folders of packages, whose files the authors of the image did not write.
 const PACKAGES: [&str; 14] = [
     "/site-packages/",
     "/dist-packages/",
@@ -36,7 +36,7 @@ const PACKAGES: [&str; 14] = [
     "/var/lib/dpkg/",
 ];
 
-/// Folders with examples, below those of packages.
+/// Folders with examples, inside the folders of packages.
 const EXAMPLES: [&str; 11] = [
     "/test/",
     "/tests/",
@@ -51,7 +51,7 @@ const EXAMPLES: [&str; 11] = [
     "/doc/",
 ];
 
-/// Keys that packages create when they are installed, and that nobody trusts.
+/// Keys that a package creates at its installation, and that nobody trusts.
 const EVERYBODYS: [&str; 1] = ["etc/ssl/private/ssl-cert-snakeoil.key"];
 
 /// Files in which programs and people keep credentials.

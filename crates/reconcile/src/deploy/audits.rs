@@ -38,7 +38,7 @@ fn configurations_due(host: &DockerHost, status: &DockerHostStatus) -> Option<Da
         }
         // The last audit used other settings.
         Some(_) => Some(DateTime::UNIX_EPOCH),
-        // A host that nothing was deployed to yet would only fail its verification.
+        // Nothing was deployed to this host yet, so a verification could only fail.
         None => {
             let created = from_kubernetes(host.metadata.creation_timestamp.as_ref()?);
             Some(created + interval()?.min(FIRST_AUDIT))

@@ -1,5 +1,4 @@
-//! The request that a host gets in an incident: to collect the log lines about what authenticated with a
-//! secret.
+//! The request to a host, during an incident, to collect the log lines about clients that authenticated with a secret.
 
 use chrono::{DateTime, Utc};
 use keyturn_api::access_log::HostAccessLog;
@@ -59,7 +58,7 @@ impl Collection {
         })
     }
 
-    /// The time of the next retry, where the last try failed.
+    /// The time of the next retry, if the last attempt failed.
     pub fn retry_at(&self, known: &[HostAccessLog]) -> Option<DateTime<Utc>> {
         let known = self.known(known).filter(|known| known.revision == self.revision())?;
         known.retry_after.as_ref().map(from_kubernetes)

@@ -1,8 +1,8 @@
 //! Keyed fingerprints: with them a deploy Job can see whether a container runs a value, without knowing the value.
 //!
 //! The key is fresh for every run and parameter, so that fingerprints of two runs, or of two parameters, cannot be
-//! compared with each other. Whoever has both key and fingerprint can try guesses, so both stay in a Secret. Guesses
-//! are harmless for random values of 16 bytes and more.
+//! compared with each other. Everybody who has both key and fingerprint can test guesses, so both stay in a Secret.
+//! Guesses are harmless for random values of 16 bytes and more.
 
 use aws_lc_rs::hmac;
 use keyturn_secret_value::SecretValue;

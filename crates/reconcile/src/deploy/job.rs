@@ -63,7 +63,8 @@ const VERIFY_TIMEOUT_SECONDS: u64 = 2 * 60;
 /// and the time of the image audit. When the deadline passes, Kubernetes deletes the running pod and its report may be
 /// lost, so the process must have given up long before.
 const DEADLINE_SLACK_SECONDS: u64 = 10 * 60;
-/// Number of retries of the pod, for faults that may pass within moments. Longer faults are retried by the reconciler.
+/// Number of retries of the pod, for failures that may pass within moments. The reconciler retries after longer
+/// failures.
 const MORE_PODS: i32 = 2;
 /// Time for which an ended Job is kept, so that people can read its log. The status has the result long before.
 const KEEP_SECONDS: i32 = 24 * 60 * 60;
@@ -173,7 +174,7 @@ pub fn job_name(host: &str, revision: &str, mode: RunMode, attempt: i32) -> Stri
     format!("{}{tail}", label(host, MAX_NAME - tail.len()))
 }
 
-/// Returns the name itself where it is a DNS label of at most this length, else its beginning and a hash of the whole
+/// Returns the name itself if it is a DNS label of at most this length, otherwise its beginning and a hash of the whole
 /// name.
 fn label(name: &str, longest: usize) -> String {
     if name.len() <= longest && !name.contains('.') {
@@ -184,8 +185,8 @@ fn label(name: &str, longest: usize) -> String {
     format!("{}-{hash}", kept.trim_end_matches('-'))
 }
 
-/// Builds the Job of a task. The Job is suspended until the Secret with its task exists. A Job that is still suspended
-/// later is one whose start was interrupted.
+/// Builds the Job of a task. The Job is suspended until the Secret with its task exists. If a Job is still suspended
+/// later, its start was interrupted.
 pub fn job(host: &DockerHost, run: &Run, task: &Task, template: &JobTemplate) -> Job {
     let name = job_name(&host.name_any(), &task.revision, task.mode, task.attempt);
     let labels = labels(host);
@@ -324,7 +325,7 @@ fn controlled_by(host: &DockerHost) -> OwnerReference {
     }
 }
 
-/// True when this very DockerHost controls the Job, and not another one of the same name.
+/// True when this DockerHost controls the Job, and not another DockerHost with the same name.
 pub fn is_controlled_by(job: &Job, host: &DockerHost) -> bool {
     let owners = job.metadata.owner_references.iter().flatten();
     owners
@@ -332,7 +333,7 @@ pub fn is_controlled_by(job: &Job, host: &DockerHost) -> bool {
         .any(|owner| owner.kind == DockerHost::kind(&()) && Some(&owner.uid) == host.metadata.uid.as_ref())
 }
 
-/// Failures that no further pod can mend end the Job. Failures that may pass within moments get another pod. An eviction
+/// Failures that another pod cannot fix end the Job. Failures that may pass within moments get another pod. An eviction
 /// does not count as a failure.
 fn pod_failure_policy() -> PodFailurePolicy {
     let finals = ALL_OUTCOMES.iter().filter(|outcome| ends_the_job(**outcome));

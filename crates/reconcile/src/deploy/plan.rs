@@ -261,7 +261,7 @@ fn candidate(input: &Input, status: &DockerHostStatus, mode: RunMode) -> Option<
     })
 }
 
-/// Returns the first collection that is not done and whose retry is not put off.
+/// Returns the first collection that is not done and that may be retried now.
 fn collection(input: &Input, status: &DockerHostStatus) -> Option<Run> {
     let known = &status.access_logs;
     let open = input.collections.iter().find(|wanted| {
@@ -373,7 +373,7 @@ fn the_same_run_failed_a_moment_ago(input: &Input, run: &Run) -> Option<Hold> {
     (!asked_since && input.now < retry).then(|| Hold::new("BackingOff", message).until(retry))
 }
 
-/// The last run of this mode, where it failed with this very revision and spec.
+/// The last run of this mode, if it failed with this revision and spec.
 pub fn last_failure<'a>(host: &'a DockerHost, mode: RunMode, revision: &str) -> Option<&'a HostRun> {
     let status = host.status.as_ref()?;
     let last = if mode == RunMode::Deploy { &status.last_deploy } else { &status.last_run };
@@ -385,7 +385,7 @@ pub fn last_failure<'a>(host: &'a DockerHost, mode: RunMode, revision: &str) -> 
     })
 }
 
-/// A preflight tells that a rotation may begin, so it passes only where a deployment could follow.
+/// After a passed preflight a rotation may begin. So a preflight passes only if a deployment could follow it.
 fn the_deployment_that_it_prepares_could_not_start(input: &Input, run: &Run) -> Option<Hold> {
     let is_a_preflight =
         run.mode == RunMode::Verify && run.parameters.iter().any(|wish| wish.preflight.is_some());
@@ -448,7 +448,7 @@ fn has_proven(host: &DockerHost, wish: &Wish) -> bool {
     known.is_some_and(|known| has_adopted(known.proof, known.deployed))
 }
 
-/// Windows limit the start of a rotation; a rotation that has begun is always finished. So closed windows hold back only
+/// Windows limit the start of a rotation; a rotation that has begun is always finished. So closed windows delay only
 /// deployments that no rotation waits for, such as the first deployment to a new host.
 fn the_window_is_closed_and_no_rotation_waits(input: &Input, run: &Run) -> Option<Hold> {
     if since(run).is_some() {

@@ -79,14 +79,15 @@ pub struct Report {
     /// True when the verify script passed and no container is in a restart loop, whatever the comparison showed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub verified: bool,
-    /// Tells whether this Job started the script, joined it while it ran, or found that it had succeeded before.
+    /// The part that this Job had in the run of the script: it started the script, joined a running one, or found that
+    /// it had succeeded before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deploy: Option<DeployKind>,
     /// Result of the comparison for each parameter. Serialised in groups, since a termination message has little
     /// room.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "grouped")]
     pub parameters: Vec<ReportParameter>,
-    /// The result of every parameter of the run that is not in `parameters`, where there was no room to list them
+    /// The result of every parameter of the run that `parameters` does not list for lack of room; `None` if it lists
     /// all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub others: Option<Proof>,
@@ -116,7 +117,7 @@ pub struct LogsReport {
     /// The first lines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub first: Vec<String>,
-    /// The last lines, as far as they are not among the first.
+    /// The last lines, without those that are among the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last: Vec<String>,
 }

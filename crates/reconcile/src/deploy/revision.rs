@@ -1,5 +1,5 @@
-//! Short hashes that serve as names. They depend only on their input: everybody who computes the hash of the same thing
-//! gets the same name.
+//! Short hashes that serve as names. A hash depends only on its input, so everybody who hashes the same input gets the
+//! same name.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use keyturn_api::docker_host::DockerHostSpec;

@@ -92,7 +92,7 @@ pub struct TaskCollection {
 pub struct TaskAudit {
     /// Variables and findings that the DockerHost accepts.
     pub allowances: Allowances,
-    /// Tells how this run treats the files of the layers.
+    /// Treatment of the files of the layers in this run.
     #[serde(default)]
     pub layers: Layers,
 }
@@ -133,8 +133,8 @@ pub struct TaskParameter {
     /// Time at which the value of this version was made, in seconds since 1970.
     ///
     /// The host's journal rejects a parameter only when both its version and this time are lower than those of the last
-    /// deployment. The version alone would reject a parameter that was deleted and created again, since its versions count
-    /// from 1 anew. The time alone would reject every new version after a clock was set back.
+    /// deployment. The version alone would reject a parameter that was deleted and created again, since its versions
+    /// start again from 1. The time alone would reject every new version after a clock was set back.
     pub published_at: i64,
     /// Names of the environment variable in the containers.
     pub env: Vec<String>,

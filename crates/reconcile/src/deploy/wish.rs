@@ -69,8 +69,8 @@ pub struct Arrival {
 /// follow each other at once, but a fault between them may last.
 const LONGEST_HOLD: TimeDelta = TimeDelta::minutes(5);
 
-/// True when the secret has to run on this host: its spec names the host, or a rotation under way still counts the host
-/// although the spec has changed.
+/// True when the secret has to run on this host: its spec names the host, or a rotation in progress still includes the
+/// host although the spec has changed.
 pub fn names_host(secret: &ManagedSecret, host: &str) -> bool {
     let in_status = || {
         secret
@@ -124,9 +124,9 @@ fn wishes_of(host: &str, secret: &ManagedSecret) -> Vec<Wish> {
         .collect()
 }
 
-/// Returns the names of the variable that carries a path. Where the secret has one parameter, they are all names that the
-/// host reference lists. Where it has several, it is the listed name at the parameter's position. Without a listed name it
-/// is the usual name for the path's last segment.
+/// Returns the names of the environment variable that holds the value of a path. If the secret has one parameter, these
+/// are all names that the host reference lists. If it has several, it is the listed name at the parameter's position.
+/// Without a listed name, it is the usual name for the path's last segment.
 fn variables(named: Option<&HostRef>, secret: &ManagedSecret, path: &str) -> Vec<String> {
     let listed = named.map_or(&[][..], |named| &named.env);
     let parameters = &secret.spec.ssm.parameters;
@@ -148,7 +148,8 @@ fn usual_variable(segment: &str) -> String {
     segment.chars().map(|c| if is_allowed(c) { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
-/// Returns the secrets of this host that are about to publish a version. A deployment that waits for them serves them too.
+/// Returns the secrets of this host that are about to publish a version. A deployment that waits for them also deploys
+/// their versions.
 pub fn arrivals(host: &str, secrets: &[ManagedSecret]) -> Vec<Arrival> {
     secrets
         .iter()
@@ -161,8 +162,8 @@ pub fn arrivals(host: &str, secrets: &[ManagedSecret]) -> Vec<Arrival> {
 }
 
 /// Time until which the secret holds deployments of others: from before the password of its role is changed until that
-/// password is published, or the role has its old password back. After a failed change the role is as it was, and nothing
-/// is held.
+/// password is published, or until the role has its old password again. A failed change leaves the role as it was, so
+/// nothing is held.
 pub fn holds_until(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
     let rotation =
         secret.status.as_ref().and_then(|s| s.rotation.as_ref()).filter(|_| is_in_place(secret))?;
@@ -174,8 +175,9 @@ pub fn holds_until(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
     holds.then(|| installed_at.unwrap_or(from_kubernetes(&rotation.started_at)) + LONGEST_HOLD)
 }
 
-/// True when a value other than the published one works, or soon will. That includes a role whose new password SSM refused
-/// for good, until a roll back has restored the password before it. The status shows such a roll back as step Abort first.
+/// True when a value other than the published one works, or soon will. This includes a role whose new password SSM
+/// refused permanently, until a rollback has restored the previous password. The status first shows such a rollback as
+/// step Abort.
 fn leaves_the_published(rotation: &RotationStatus) -> bool {
     let is_taken_back = || rotation.installed_at.is_some() || rotation.trigger == Trigger::RollBack;
     is_unpublished(rotation.step) || rotation.step == Step::Abort && is_taken_back()

@@ -106,7 +106,7 @@ enum Acted {
     Done,
     Started(HostRun),
     Failed(StartFailure),
-    /// A collection could not be started. The host itself has no fault.
+    /// A collection could not be started, for a reason that is not a fault of the host.
     Postponed,
     /// The host, a grant, a role or the leadership changed in the meantime: decide again.
     Overtaken,
@@ -220,8 +220,8 @@ impl DockerHosts {
         Ok(host)
     }
 
-    /// Reports in the status that the controller may not list the Jobs of the host. What is known of the Jobs stays in the
-    /// status: one may be running.
+    /// Reports in the status that the controller may not list the Jobs of the host. The status keeps what is known of
+    /// the Jobs, since one may be running.
     async fn tell_missing_right(
         &self,
         host: DockerHost,
@@ -252,8 +252,8 @@ impl DockerHosts {
         StartFailure::stalled(MissingRight::REASON, right.explain(&self.settings.namespace_role))
     }
 
-    /// True when the grants allow the secret to be rotated. A secret that may only be observed counts where the host may
-    /// only be observed too: then nothing is started anyway.
+    /// True when the grants allow the secret to be rotated. If the host may only be observed, a secret that may only be
+    /// observed counts too, since nothing is started then.
     fn takes_part(&self, grants: &Grants, secret: &ManagedSecret, host: &Verdict) -> bool {
         match self.settings.verdict(grants, secret, self.settings.region_of(secret)) {
             Verdict::Rotate => true,
@@ -262,8 +262,8 @@ impl DockerHosts {
         }
     }
 
-    /// Decides and acts. A parameter that could not be read in this pass and the pass before does not keep other parameters
-    /// from the host: it is left out, the decision is made again, and the status reports it.
+    /// Decides and acts. If a parameter could not be read in two consecutive passes, the other parameters do not wait
+    /// for it: it is left out, the decision is made again, and the status reports it.
     async fn decide_and_act(
         &self,
         input: &Input<'_>,
@@ -329,9 +329,9 @@ impl DockerHosts {
         }
     }
 
-    /// Returns the reason why an SSH key may not be used for this host. The kubelet mounts whatever Secret a Job names,
-    /// without a check, so keyturn checks before it creates a Job. It checks before it reads any value, since a refusal may
-    /// last long.
+    /// Returns the reason why an SSH key may not be used for this host. The kubelet mounts every Secret that a Job
+    /// names, without a check, so keyturn checks before it creates a Job. It checks before it reads any value, since a
+    /// refusal may last long.
     async fn refused_key(&self, host: &DockerHost) -> Result<Option<StartFailure>, ObjectError> {
         let namespace = host.namespace().unwrap_or_default();
         let (key, jump_key) = job::keys(host);
@@ -424,7 +424,7 @@ impl DockerHosts {
         verdict == Verdict::Rotate && named.chain(about).all(is_granted)
     }
 
-    /// True when a role of the run has begun to be changed in place since the secrets were listed.
+    /// True when an in-place change of a role of the run began after the secrets were listed.
     async fn changes_in_place(
         &self,
         namespace: &str,
@@ -504,7 +504,8 @@ impl DockerHosts {
             if self.ports.leadership.is_leader()
                 && let Err(error) = self.ports.jobs.delete_task(host, &job.name).await
             {
-                // Nothing else on the host depends on this, for example where the role may not delete Secrets.
+                // The deletion failed, for example because the role may not delete Secrets. Nothing else on the host
+                // depends on it.
                 tracing::warn!(host = host.name_any(), %error, "the task of Job {} is not deleted yet", job.name);
                 is_tidy = false;
             }

@@ -1,7 +1,7 @@
-//! Folds what the Jobs of a docker host show into its status.
+//! Updates the status of a docker host from its Jobs.
 //!
-//! The fold is idempotent: starting with the status that it made, or with an empty one, it gives the same facts for as
-//! long as the Jobs exist.
+//! The update is idempotent: whether it starts with its own earlier result or with an empty status, it gives the same
+//! facts for as long as the Jobs exist.
 
 use chrono::{DateTime, Utc};
 use keyturn_api::DockerHost;
@@ -25,8 +25,8 @@ pub(super) const SUCCEEDED: &str = "Succeeded";
 /// `result` of a run whose pod left no report.
 pub(super) const LOST: &str = "Lost";
 
-/// True for results that no retry can mend: somebody has to act. keyturn still retries them, rarely, since the remedy
-/// may happen outside Kubernetes.
+/// True for results that no retry can fix: somebody has to act. keyturn still retries, but rarely, since the fix may
+/// happen outside Kubernetes.
 pub(super) fn takes_a_person(result: &str) -> bool {
     [Outcome::HostKeyRefused, Outcome::AuthenticationFailed, Outcome::BadInput, Outcome::Outdated]
         .iter()
@@ -280,8 +280,8 @@ fn show(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending) {
     }
 }
 
-/// Writes what a collection has found, unless a later one is known. Lines that were found before stay where another try
-/// fails.
+/// Writes what a collection has found, unless a later one is known. If a later attempt fails, lines that were found
+/// before stay.
 fn show_logs(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending, settings: &Settings) {
     let Some(about) = &job.about else { return };
     let at = to_kubernetes(ending.finished);
@@ -336,7 +336,7 @@ fn show_images(status: &mut DockerHostStatus, host: &DockerHost, job: &DeployJob
     };
     let images = match &report.images {
         Some(images) => images,
-        // Otherwise a host that asks for audits would be asked again and again.
+        // If this did not count as an audit, the host would be audited again and again.
         None if host.spec.audit.is_some() && ending.compared() => &silence,
         None => return,
     };

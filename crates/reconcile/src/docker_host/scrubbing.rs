@@ -75,8 +75,8 @@ impl DockerHosts {
         Ok(versions.into_iter().map(|(_, wish, number)| (wish, number)).collect())
     }
 
-    /// Adds the administrators' credentials for the secrets of these wishes. Where they cannot be read, output is not
-    /// shown, and everything else goes on.
+    /// Adds the administrators' credentials for the secrets of these wishes. If they cannot be read, output is not
+    /// shown, and everything else continues.
     pub(super) async fn without_admin_secrets(
         &self,
         mut managed: ManagedValues,

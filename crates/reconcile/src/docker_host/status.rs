@@ -24,19 +24,19 @@ pub(super) const PATIENCE: TimeDelta = TimeDelta::seconds(60);
 pub(super) struct StartFailure {
     pub reason: String,
     pub message: String,
-    /// True when only a person can end the failure.
+    /// True when only a person can fix the failure.
     pub stalled: bool,
-    /// The parameter that cannot be read, where the fault may last. Other parameters do not have to wait for it.
+    /// The parameter that cannot be read, if this may last. Other parameters do not have to wait for it.
     pub unreadable: Option<String>,
 }
 
 impl StartFailure {
-    /// A failure that only a person can end and that is about no parameter.
+    /// Creates a failure that only a person can fix and that does not concern a single parameter.
     pub(super) fn stalled(reason: &str, message: String) -> Self {
         Self { reason: reason.to_owned(), message, stalled: true, unreadable: None }
     }
 
-    /// Joins this failure to the one that came before it.
+    /// Combines this failure with an earlier one.
     pub(super) fn after(self, earlier: Option<Self>) -> Self {
         match earlier {
             None => self,
@@ -91,8 +91,8 @@ pub(super) fn set(status: &mut DockerHostStatus, host: &DockerHost, view: &View)
     };
 }
 
-/// Returns the failed run to report: of the deployment that is still needed, else the last run. It must be a run of
-/// the very versions and script that are wanted now.
+/// Returns the failed run to report: the last deployment if a deployment is still needed, otherwise the last run. A run
+/// counts only if it had the versions and the script that are wanted now.
 fn failed_run<'a>(status: &'a DockerHostStatus, host: &DockerHost, view: &View) -> Option<&'a HostRun> {
     let wanted: Vec<Wish> =
         view.wishes.iter().filter(|wish| wish.origin != Origin::Foreign).cloned().collect();
@@ -144,7 +144,7 @@ fn ready(status: &DockerHostStatus, host: &DockerHost, view: &View, failed: Opti
     all_is_well(status, view.wishes)
 }
 
-/// True when the host has shown all that it can show of the published version.
+/// True when no proof of this parameter by the host is missing.
 fn is_shown(status: &DockerHostStatus, wish: &Wish) -> bool {
     if wish.origin == Origin::Foreign {
         return true;
@@ -201,7 +201,7 @@ fn deploying(status: &DockerHostStatus, view: &View) -> Verdict {
     }
 }
 
-/// Tells whether the images that the containers run hold secrets. This condition delays nothing.
+/// Returns the condition ImagesClean: do the images that the containers run hold secrets? It delays nothing.
 fn images_clean(status: &DockerHostStatus) -> Verdict {
     let verdict = |truth, reason: &str, message: String| (truth, reason.to_owned(), message);
     let Some(audit) = &status.image_audit else {
@@ -241,7 +241,7 @@ pub(super) fn describe_finding(finding: &ImageFinding) -> String {
     format!("{} of {} ({} {}{value})", finding.place, finding.image, finding.rule, finding.fingerprint)
 }
 
-/// Returns the reason why only a person can get the host going again.
+/// Returns the reason why nothing happens on the host until a person acts.
 fn stalled(
     status: &DockerHostStatus,
     host: &DockerHost,

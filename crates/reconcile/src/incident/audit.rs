@@ -2,7 +2,7 @@
 //! functions are pure: the caller passes in every answer.
 //!
 //! Everything that a later pass or another leader needs is in the incident's status. Events younger than CloudTrail's
-//! delay are counted as `recent`. The next reading counts them anew, so that none is missed or counted twice.
+//! delay are counted as `recent`. The next reading counts them again, so that none is missed or counted twice.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::SecretIncident;
@@ -43,7 +43,8 @@ pub fn begin(
         audit.gaps.clear();
         (audit.events, audit.denied, audit.unattributed) = (0, 0, 0);
     }
-    // Callers that were found before keep their places in the lists, however many others are found before them this time.
+    // Callers that were found before keep their places in the lists, even if many other callers are found before them
+    // this time.
     readers::recount(status, complete_until.is_none());
     reading.listed = listed(status);
     status.audit.get_or_insert_default().reading = Some(reading);
@@ -54,7 +55,7 @@ pub fn query(status: &SecretIncidentStatus) -> Option<Query> {
     reading::query(status.audit.as_ref()?.reading.as_ref()?)
 }
 
-/// Takes one page of answers, the latest first. `last` tells that no page follows.
+/// Processes one page of events, the latest first. `last` is true if no page follows.
 pub fn take(
     status: &mut SecretIncidentStatus,
     calls: &[Option<Call>],
@@ -119,8 +120,8 @@ fn complete(
     status.unexpected_readers = Some(unexpected(status));
 }
 
-/// Counts the listed callers, and the calls of unexpected callers that are not listed. A higher number means that somebody
-/// new was found.
+/// Counts the listed callers, and the calls of unexpected callers that are not listed. A higher number means that a new
+/// caller was found.
 fn listed(status: &SecretIncidentStatus) -> i64 {
     let lists = status.readers.len() + status.tampering.len();
     let not_shown = status.audit.iter().flat_map(|audit| &audit.not_shown);
@@ -133,7 +134,7 @@ fn unexpected(status: &SecretIncidentStatus) -> i64 {
     i64::try_from(unexpected).unwrap_or(i64::MAX)
 }
 
-/// Judges all listed callers again by the present lists of expected readers.
+/// Compares all listed callers again with the present lists of expected readers.
 pub fn reconsider(status: &mut SecretIncidentStatus, expected: &[ExpectedReader]) {
     readers::reconsider(status, expected);
     if status.unexpected_readers.is_some() {
@@ -188,7 +189,7 @@ fn note(audit: &mut AuditStatus, gap: String) {
 }
 
 /// Returns the time of the next reading, after a reading that is over. The pauses are short while something is being
-/// contained, since people wait for it. Then they grow for as long as nobody new is found.
+/// contained, since people wait for it. Afterwards they grow for as long as no new caller is found.
 pub fn next_reading(
     audit: &mut AuditStatus,
     responding: bool,

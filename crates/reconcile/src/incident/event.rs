@@ -28,8 +28,8 @@ pub struct Call {
     pub name: String,
     /// ARN of the user, or of the role that a session belongs to.
     pub principal: String,
-    /// Name of the session, chosen by whoever assumed the role: for example a person of IAM Identity Center, or an
-    /// instance's id.
+    /// Name of the session, chosen by the caller who assumed the role: for example a person of IAM Identity Center, or
+    /// an instance's id.
     pub session: Option<String>,
     /// IP address of the caller, or the name of the AWS service that made the call.
     pub address: String,
@@ -53,8 +53,8 @@ pub enum Answer {
     Failed,
 }
 
-/// Error codes that say nothing about the caller's rights. An event may have `Exception` at the end of a code that has none
-/// here.
+/// Error codes that say nothing about the caller's rights. An event may write a code with `Exception` at its end
+/// although the list has it without.
 const FAILURES: [&str; 19] = [
     "Throttling",
     "RequestLimitExceeded",

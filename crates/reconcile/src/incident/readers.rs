@@ -1,7 +1,8 @@
-//! The bounded lists of callers in an incident's status. Each kind of caller has its own room, so that a flood of one
-//! kind hides nobody of another kind.
+//! The bounded lists of callers in an incident's status. Each kind of caller has its own limit, so that many callers of
+//! one kind cannot displace callers of another kind.
 //!
-//! Calls are grouped by principal and address. Text that a caller chooses freely, such as its user agent, makes no group.
+//! Calls are grouped by principal and address. Text that a caller chooses freely, such as its user agent, does not
+//! create a group.
 
 use keyturn_api::readers::ExpectedReader;
 use keyturn_api::secret_incident::{AddressIs, AuditStatus, NotShown, Reader, SecretIncidentStatus};
@@ -20,7 +21,7 @@ pub const MAX_SESSIONS: usize = 20;
 const MAX_AGENTS: usize = 4;
 const MAX_AGENT: usize = 128;
 
-/// Kinds of callers. Each kind has its own room in the lists.
+/// Kinds of callers. Each kind has its own limit in the lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// AWS executed the call of somebody who is not expected.
@@ -85,7 +86,7 @@ pub fn place(list: &mut Vec<Reader>, call: &Call, expected: &[ExpectedReader]) -
     Ok(list.len() - 1)
 }
 
-/// A reader without any calls yet.
+/// A reader that has made no call yet.
 fn caller(call: &Call, says: Expectation) -> Reader {
     Reader {
         principal: call.principal.clone(),
@@ -113,7 +114,7 @@ fn may_be_session_of(reader: &Reader, call: &Call) -> bool {
     unknown || reader.sessions.contains(session)
 }
 
-/// Tells which lists of a caller were full, so that something was left out.
+/// The lists of a caller that were full, so that something was left out.
 pub struct Cut {
     /// True when the call's session is not named, since the list is full.
     pub sessions: bool,
@@ -194,7 +195,7 @@ pub fn left_out(audit: &AuditStatus) -> Option<String> {
     (!said.is_empty()).then(|| said.join(", "))
 }
 
-/// Resets the numbers that the next reading counts anew: all numbers, or those of recent calls. Nobody is removed from
+/// Resets the numbers that the next reading counts again: all numbers, or those of recent calls. Nobody is removed from
 /// the lists.
 pub fn recount(status: &mut SecretIncidentStatus, all: bool) {
     for reader in status.readers.iter_mut().chain(&mut status.tampering) {
@@ -224,7 +225,7 @@ pub fn sort(status: &mut SecretIncidentStatus) {
     }
 }
 
-/// Judges all listed callers again by these lists. A role is unexpected where one of its sessions is.
+/// Compares all listed callers again with these lists. A role is unexpected if one of its sessions is.
 pub fn reconsider(status: &mut SecretIncidentStatus, expected: &[ExpectedReader]) {
     for reader in status.readers.iter_mut().chain(&mut status.tampering) {
         let by_kms = reader.calls.iter().all(|name| name == DECRYPT);
@@ -266,7 +267,7 @@ pub fn address_is_open(readers: &[Reader]) -> bool {
     readers.iter().any(is_open)
 }
 
-/// Takes a call from before the search: its address is one that the principal commonly uses.
+/// Processes a call from before the search: the principal commonly uses the address of the call.
 pub fn known_address(readers: &mut [Reader], call: &Call) {
     let same = |reader: &&mut Reader| {
         call.answer != Answer::Denied

@@ -30,7 +30,7 @@ pub struct Watched {
 
 impl Watched {
     /// Returns the names by which CloudTrail events refer to a secret. `staging` is the path below which the records of
-    /// rotations lie.
+    /// rotations are stored.
     pub fn of(secret: &ManagedSecret, region: &str, staging: Option<&str>) -> Self {
         let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
         Self {
@@ -55,7 +55,7 @@ pub struct Query {
     pub to: DateTime<Utc>,
 }
 
-/// Lists every region and event name, in the order in which they are queried.
+/// Returns every region and event name, in the order in which they are queried.
 fn queries(watched: &[Watched], before: bool) -> Vec<String> {
     let mut regions: Vec<&str> = watched.iter().map(|w| w.region.as_str()).collect();
     regions.sort_unstable();
@@ -65,7 +65,7 @@ fn queries(watched: &[Watched], before: bool) -> Vec<String> {
     regions.iter().flat_map(|region| names().map(move |name| format!("{region} {name}"))).collect()
 }
 
-/// Starts a reading of this time span. With `before` it covers reads only. `None` where no secret is watched.
+/// Starts a reading of this time span; `None` if no secret is watched. If `before` is true, it covers only reads.
 pub fn start(
     watched: &[Watched],
     from: DateTime<Utc>,
@@ -97,7 +97,7 @@ pub fn query(reading: &ReadingStatus) -> Option<Query> {
     })
 }
 
-/// True when this reading takes the call for the first time. The call is then marked as seen.
+/// True when this reading sees the call for the first time. The call is then marked as seen.
 pub fn is_fresh(reading: &mut ReadingStatus, call: &Call) -> bool {
     let at = call.at.timestamp();
     if at > reading.down_to || reading.seen.contains(&call.id) {

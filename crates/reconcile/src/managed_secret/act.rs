@@ -51,7 +51,8 @@ pub(super) enum Done {
     Applied,
     /// The object in Kubernetes was changed as well.
     Object(Box<ManagedSecret>),
-    /// The answer leaves the result open, for example since somebody else wrote too: read again before deciding.
+    /// The answer leaves the result open, for example because somebody else wrote at the same time: read again before
+    /// deciding.
     LookAgain(Option<Newer>),
 }
 
@@ -72,7 +73,7 @@ pub(super) enum Newer {
 impl Newer {
     pub(super) fn is_shown_by(&self, observed: &Observed, owner: &str) -> bool {
         match self {
-            // A record that is not there any more was closed meanwhile.
+            // A record that does not exist any more was closed in the meantime.
             Newer::Record(id) => observed.highest_id(owner) >= *id,
             Newer::Abort(id) => observed.aborts.contains_key(id),
             Newer::Gone(id) => !observed.records.contains_key(id),
@@ -126,9 +127,9 @@ impl Actor<'_> {
             Act::DeleteRecord { id } => {
                 let path = self.record_path(*id);
                 self.store.delete(&path).await?;
-                // The target's answers are about the login of this record. Where the record came back, that is not the
-                // published login. For a login that the target issued, they lack its lifetime. So the target has to be
-                // asked again.
+                // The target's answers are about the login of this record. If the record had reappeared, that is not
+                // the published login. For a login that the target issued, the answers lack its lifetime. So the target
+                // has to be asked again.
                 let came_back =
                     observed.records.get(id).is_some_and(|record| has_come_back(observed, record));
                 if came_back || source::issued(&self.object.spec.generate).is_some() {
@@ -342,8 +343,8 @@ impl Actor<'_> {
         let source = source::of(&spec.generate)?;
         let previous = match spec.ssm.parameters.first() {
             Some(first) if keep_previous && source.keeps() > 0 => {
-                // Read the version that the decision was made on. A value that somebody has written since must not be kept
-                // in the ring.
+                // Read the version on which the decision was based. A value that somebody has written since must not be
+                // kept in the ring.
                 let seen = observed.parameters.iter().find(|p| p.path == first.path);
                 let version = seen.map(Parameter::latest_number).filter(|number| *number > 0);
                 let published = match version {
@@ -378,7 +379,7 @@ impl Actor<'_> {
         Ok((values, credential))
     }
 
-    /// Renders an issued login into the texts of every parameter.
+    /// Renders an issued login into the text of every parameter.
     fn rendered(
         &self,
         login: Login,
@@ -504,7 +505,8 @@ impl Actor<'_> {
         if number != expected {
             return Ok(Done::LookAgain(Some(Newer::Version { path: path.to_owned(), number })));
         }
-        // Not earlier than SSM's own time of the version, so that the end of the grace is not expected too soon.
+        // Not earlier than SSM's own time of the version, so that the end of the grace period is not calculated too
+        // early.
         let modified = self.ports.clock.now();
         parameter.versions.push(Seen {
             version: Version { number, modified, text, stamp: Some(stamp), claim: None },
@@ -547,7 +549,7 @@ fn issuer_of(target: &dyn Target) -> Option<&dyn Issues> {
     }
 }
 
-/// Returns by path the time at which SSM accepted the latest version.
+/// Returns, by path, the time at which SSM accepted the latest version.
 fn taken_at(observed: &Observed) -> BTreeMap<String, DateTime<Utc>> {
     let latest =
         observed.parameters.iter().filter_map(|p| Some((p.path.clone(), p.latest()?.version.modified)));

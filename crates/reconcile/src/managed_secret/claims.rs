@@ -1,5 +1,5 @@
-//! Claims: what a ManagedSecret changes and no other may change, namely its parameters and the accounts of its server. An
-//! index by claim finds the rivals of an object without a search through all objects.
+//! Claims: the parameters of a ManagedSecret and the accounts of its server, which no other ManagedSecret may change.
+//! An index by claim finds the rivals of an object without a search through all objects.
 
 use keyturn_api::ManagedSecret;
 

@@ -15,8 +15,8 @@ use super::progress::{LOGIN_REPLACED, LOGIN_UNSEEN, Progress};
 /// Maximum number of characters of a request that a message quotes, since an annotation may be long.
 const MAX_SHOWN_TOKEN: usize = 64;
 
-/// Describes what `suspend` keeps from starting, for a person who wonders why nothing happens; `None` where it holds
-/// nothing back.
+/// Describes what `suspend` keeps from starting, for people who expect something to happen; `None` if it delays
+/// nothing.
 pub(super) fn held_by_suspend(
     status: &ManagedSecretStatus,
     desired: &Desired<'_>,
@@ -79,7 +79,8 @@ pub(super) fn ready(
     (c::READY, Truth::True, reason, message)
 }
 
-/// Returns the reason why the published credential does not work, or may not work, as far as its target has said.
+/// Returns the reason why the published credential does not work, or may not work, according to the last answer of its
+/// target.
 fn not_accepted(
     status: &ManagedSecretStatus,
     desired: &Desired<'_>,
@@ -87,7 +88,7 @@ fn not_accepted(
     progress: &Progress,
 ) -> Option<(Truth, String, String)> {
     let seen = observed.and_then(|observed| protocol::published_is_dead(desired, observed));
-    // A change of the login in this pass counts until the target was asked again.
+    // A change of the login in this pass counts until the target is asked again.
     let known = progress.login.as_ref().filter(|login| login.is_of(&status.parameters));
     let is_dead = match known.map(|login| login.is_dead) {
         Some(true) => Some(true),
@@ -99,7 +100,7 @@ fn not_accepted(
             LOGIN_REPLACED,
             "The login that is published is not accepted any more, and the new one is not published yet",
         ),
-        // The status may have known it and was lost.
+        // A status that was lost may have contained the answer.
         None if observed.is_some() => (
             Truth::Unknown,
             LOGIN_UNSEEN,
@@ -114,7 +115,7 @@ fn not_accepted(
     Some((truth, reason.to_owned(), message.to_owned()))
 }
 
-/// Describes what is going on, or else what is held back.
+/// Describes what happens at the moment, or what is delayed.
 fn told(progress: &Progress, held: Option<&str>) -> String {
     let message = progress.message();
     if message.is_empty() { held.unwrap_or_default().to_owned() } else { message }
@@ -271,7 +272,7 @@ fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> 
     ))
 }
 
-/// Returns reason and message of what keeps a rotation from starting, other than the hosts.
+/// Returns reason and message of an obstacle to the start of a rotation, other than the hosts.
 fn refused_before_the_start(progress: &Progress) -> Option<(&str, &str)> {
     match (&progress.next, &progress.blocked) {
         (Some(Next::Wait { step: Step::Preflight, why: Waiting::Target(problem), .. }), _) => {

@@ -88,8 +88,8 @@ pub(super) fn incidents(object: &ManagedSecret, all: &[SecretIncident], now: Dat
     incidents.filter(|incident| incident.reported_at <= now).collect()
 }
 
-/// Returns `ssm.ifMissing`, or its default. The default for a secret with a target is Stall, since a typing error in the
-/// path must not change a login that is in use.
+/// Returns `ssm.ifMissing`, or its default. The default for a secret with a target is Stall, since a typo in the path
+/// must not change a login that is in use.
 pub(super) fn if_missing(object: &ManagedSecret) -> IfMissing {
     let issued = object.spec.generate.has_target();
     object.spec.ssm.if_missing.unwrap_or(if issued { IfMissing::Stall } else { IfMissing::Create })
@@ -124,13 +124,14 @@ pub(super) fn request(object: &ManagedSecret) -> Option<Request<'_>> {
     Some(Request { token, hash, handled, first_sight: is_first_sight(object) })
 }
 
-/// Returns the request in the annotation. A longer text is no request: the request becomes part of the rotation's record,
-/// which SSM limits to 4096 bytes, and an annotation must never prevent the record of an incident's rotation.
+/// Returns the request in the annotation. A text that is too long is ignored: the request becomes part of the
+/// rotation's record, which SSM limits to 4096 bytes, and an annotation must never prevent the record of an incident's
+/// rotation.
 pub(super) fn request_token(object: &ManagedSecret) -> Option<&str> {
     annotation(object).filter(|token| token.len() <= LONGEST_REQUEST)
 }
 
-/// Returns a message for the person whose request is too long to count.
+/// Returns a message for the person whose request is ignored because it is too long.
 pub(super) fn unusable_request(object: &ManagedSecret) -> Option<String> {
     let too_long = annotation(object).is_some_and(|token| token.len() > LONGEST_REQUEST);
     too_long.then(|| {

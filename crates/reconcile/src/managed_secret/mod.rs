@@ -62,7 +62,7 @@ pub struct Ports {
     pub objects: Arc<dyn Objects>,
     /// Parameter Store, by region.
     pub regions: Arc<dyn Regions>,
-    /// The shared listings of the regions, which save most passes a read of their own.
+    /// The shared listings of the regions. With them, most passes need no read of their own.
     pub inventory: Arc<dyn Inventory>,
     /// The systems that must accept a credential before it is published.
     pub targets: Arc<dyn Targets>,
@@ -77,10 +77,10 @@ pub struct ManagedSecrets {
     ports: Ports,
     settings: Settings,
     /// Memory of the last pass over each secret. The next pass uses it as evidence, and for reporting what could not be
-    /// written to the status. Where a listing shows the same, it suffices to end a rotation.
+    /// written to the status. If a listing shows the same, this memory is enough to end a rotation.
     memory: Mutex<HashMap<(String, String), Remembered>>,
-    /// Time since which each secret with a finalizer has been seen without a record. It can only delay an act, never cause
-    /// one.
+    /// The time since which each secret with a finalizer has had no visible record. It can only delay an act, never
+    /// cause one.
     settled: Mutex<HashMap<(String, String), DateTime<Utc>>>,
 }
 
@@ -93,8 +93,8 @@ impl ManagedSecrets {
     /// Does one pass over one object. Returns an error only for the API server; every other failure is reported in the
     /// object's status.
     ///
-    /// Most of the time nothing is to be done, and a cache shows that without a request. Where it shows anything else, the
-    /// pass is repeated with reads from the API server.
+    /// Most of the time there is nothing to do, and a cache shows that without a request. If it shows anything else,
+    /// the pass is repeated with reads from the API server.
     pub async fn reconcile(&self, namespace: &str, name: &str) -> Result<Requeue, ObjectError> {
         let mut remembered = self.recall(namespace, name);
         let mut requeue = self.pass_over(namespace, name, Source::Cache, &mut remembered).await;
@@ -139,7 +139,8 @@ impl ManagedSecrets {
 
         let (mut seen, mut basis) = (None, Basis::Listing);
         match self.admit(&object, &region, source).await? {
-            // A cache may be stale and lack what allows the object. So a new refusal is checked with the API server first.
+            // A cache may be stale and lack the grant that allows the object. So a new refusal is checked with the API
+            // server first.
             Err(blocked) if source == Source::Cache && !is_told(&object, &blocked) => return Ok(None),
             Err(blocked) => progress.blocked = Some(blocked),
             Ok(leave) => {
@@ -189,9 +190,8 @@ impl ManagedSecrets {
         Ok(Some(requeue(&object, &progress, now)))
     }
 
-    /// True when a deleted object was held up to its time limit while something keeps it from being finished: no grant,
-    /// another owner, SSM, the target, an unreadable record. A rotation that is only slow ends by the protocol's own
-    /// deadline.
+    /// True when a deleted object was held up to its time limit while something prevents its end: no grant, another
+    /// owner, SSM, the target, an unreadable record. A rotation that is only slow ends by the protocol's own deadline.
     fn is_held_for_too_long(&self, object: &ManagedSecret, progress: &Progress, now: DateTime<Utc>) -> bool {
         let held = object.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
         let deleted_at = object.metadata.deletion_timestamp.as_ref().map(from_kubernetes).filter(|_| held);
@@ -317,7 +317,7 @@ impl ManagedSecrets {
         Ok(())
     }
 
-    /// Drops what is known of an object that is gone or was let go.
+    /// Drops what is known of an object that is gone or was released.
     fn forget(&self, namespace: &str, name: &str, remembered: &mut Option<Remembered>) -> Requeue {
         *remembered = None;
         self.unsettle(namespace, name);
@@ -353,7 +353,8 @@ fn requeue(object: &ManagedSecret, progress: &Progress, now: DateTime<Utc>) -> R
     before_revocation(requeue, object, now)
 }
 
-/// Shortens the wait so that a pass takes place when an incident's revocation is due, whatever else the object waits for.
+/// Shortens the wait so that a pass takes place when an incident's revocation is due, even if the object waits for
+/// something else.
 fn before_revocation(requeue: Requeue, object: &ManagedSecret, now: DateTime<Utc>) -> Requeue {
     let compromise = object.status.as_ref().and_then(|status| status.compromise.as_ref());
     let open = compromise.filter(|compromise| compromise.contained_at.is_none());

@@ -72,10 +72,10 @@ pub(super) async fn look_closely(
     Ok(observed)
 }
 
-/// Returns the versions that are our own Put, applied twice. These are versions whose stamp does not fit their number but
-/// whose value is ours, and the latest version where it has no stamp and the value of our last one. A version that a
-/// fitting one has followed does not matter any more. A version that cannot be read, for example since its key was
-/// disabled, does not count as ours.
+/// Returns the versions that our own Put created when SSM applied it twice. These are versions whose stamp names
+/// another version number although their value is ours, and the latest version if it has no stamp and the value of our
+/// last version. They no longer matter once a later version has a stamp that fits. A version that cannot be read, for
+/// example because its key was disabled, does not count as ours.
 async fn duplicates(
     store: &dyn ParameterStore,
     owner: &str,
@@ -92,7 +92,8 @@ async fn duplicates(
         let of_the_same_id = |v: &&Version| v.stamp.as_ref().is_some_and(|s| s.id == stamp.id);
         let fitting = versions.iter().filter(|v| fits(v)).find(of_the_same_id);
         let mut same = recorded.is_some_and(|recorded| recorded.same_as(&value));
-        // The published version counts too: the record may hold another draw, which somebody has restored.
+        // Compare with the published version too: the record may hold another value, if somebody has restored the
+        // record.
         if let Some(fitting) = fitting.filter(|_| !same) {
             let published = store.read(path, Some(fitting.number)).await?;
             same = published.is_some_and(|published| published.same_as(&value));
@@ -175,7 +176,7 @@ pub(super) fn at_a_glance(
     listed.or_else(|| remembered.take_if(|_| holds)?.observed)
 }
 
-/// Returns the evidence of a listing, completed from the status. `None` where that leaves anything open.
+/// Returns the evidence of a listing, completed from the status. `None` if something is still unknown.
 fn from_listing(object: &ManagedSecret, place: &Place<'_>, glimpse: &Glimpse) -> Option<Observed> {
     if !glimpse.staged.is_empty() {
         return None;
@@ -208,7 +209,7 @@ fn from_listing(object: &ManagedSecret, place: &Place<'_>, glimpse: &Glimpse) ->
                         Author::OtherOwner(version.claim.clone()?)
                     }
                     Origin::Adopted | Origin::Foreign => Author::Foreign,
-                    // This is our own Put, applied twice; a full read has found that by its value.
+                    // Our own Put, applied twice; a full read has recognised it by its value.
                     Origin::Rotated => Author::Ours(version.stamp.as_ref()?.id),
                 }
             }
@@ -219,8 +220,7 @@ fn from_listing(object: &ManagedSecret, place: &Place<'_>, glimpse: &Glimpse) ->
     Some(Observed { parameters, ..Observed::default() })
 }
 
-/// True for a version 1 without a claim: no older version says anything about it, and its description does not name
-/// keyturn.
+/// True for a version 1 without a claim: there is no older version, and its description does not name keyturn.
 fn is_the_first(version: &Version) -> bool {
     version.number == 1 && version.claim.is_none()
 }
@@ -240,8 +240,8 @@ pub(super) struct Remembered {
     pub observed: Option<Observed>,
     /// Time at which the evidence was read, or last updated by the answer to an act.
     pub at: DateTime<Utc>,
-    /// True when the status reports the evidence. Until then the status is rendered from this memory, whatever a listing
-    /// shows meanwhile.
+    /// True when the status reports the evidence. Until then the status is rendered from this memory, even if a listing
+    /// shows something else.
     pub told: bool,
     /// State of the published login at the end of the pass: see [`Progress::login`].
     pub login: Option<Login>,
@@ -265,8 +265,8 @@ impl Remembered {
         Self { uid, observed, at, told: false, login: progress.login.clone(), ended }
     }
 
-    /// Hands results that could not be written to the status on to the next pass. `last` is the last rotation that the status
-    /// reports.
+    /// Gives the next pass the results that could not be written to the status. `last` is the last rotation that the
+    /// status reports.
     pub(super) fn go_on(&self, progress: &mut Progress, last: Option<&LastRotation>) {
         progress.login = self.login.clone();
         progress.untold = self.ended_since(last);
@@ -291,8 +291,9 @@ impl Remembered {
         about_these.is_some_and(|seen| glimpse.taken_at <= self.at || still_holds(seen, place, glimpse))
     }
 
-    /// True when a later listing tells the next pass as much as this memory: nothing is under way, and the status has the
-    /// rest. The listing is then used instead, since the histories of thousands of idle secrets would take too much memory.
+    /// True when a later listing shows the next pass as much as this memory: no rotation is in progress, and the status
+    /// has the rest. The listing is then used instead, since the histories of thousands of idle secrets would take too
+    /// much memory.
     fn is_of_rest(&self) -> bool {
         let is_at_rest =
             |seen: &Observed| seen.records.is_empty() && seen.aborts.is_empty() && seen.target.is_none();
@@ -354,7 +355,7 @@ pub(super) fn host_names(object: &ManagedSecret, records: &BTreeMap<RotationId, 
     names
 }
 
-/// Returns the evidence from the DockerHosts of these names about the paths of the secret.
+/// Returns the evidence of the DockerHosts with these names about the parameters of the secret.
 pub(super) fn host_evidence(
     object: &ManagedSecret,
     names: &[String],

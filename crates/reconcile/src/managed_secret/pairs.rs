@@ -1,8 +1,8 @@
 //! Finds the R2 key pairs that the parameters have published, and those that are in use.
 //!
-//! Whoever may write a parameter can put any text there, such as the id of a token that belongs to others. So a text alone
+//! Everybody who may write a parameter can put any text there, such as the id of somebody else's token. So a text alone
 //! never decides which token is deleted. A text counts only where keyturn has sealed it, or where R2 accepts the pair,
-//! since then whoever put it there had its secret.
+//! since then the writer knew its secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ pub(super) struct InUse {
     pub accepted: BTreeSet<String>,
 }
 
-/// A state of the parameters: the versions that were the latest ones of all parameters at one time.
+/// A state of the parameters: the latest version of each parameter at one point in time.
 struct State<'a>(Vec<(&'a str, &'a Seen)>);
 
 impl State<'_> {
@@ -46,8 +46,8 @@ impl State<'_> {
     }
 }
 
-/// Returns the states that readers could find published, newest first: one for each version that was put. With `base` only
-/// versions up to these numbers count.
+/// Returns the states in which readers could find the parameters, newest first: one for each version that was put. If
+/// `base` is given, later versions than these are ignored.
 fn states<'a>(parameters: &'a [Parameter], base: Option<&BTreeMap<String, i64>>) -> Vec<State<'a>> {
     let counts = |path: &str, seen: &Seen| {
         base.is_none_or(|base| base.get(path).is_some_and(|newest| seen.version.number <= *newest))
@@ -70,8 +70,8 @@ fn states<'a>(parameters: &'a [Parameter], base: Option<&BTreeMap<String, i64>>)
     states
 }
 
-/// Reads the pair of a state. `None` where the texts hold no pair or cannot be read. That is no error of keyturn's:
-/// somebody else put them there.
+/// Reads the pair of a state; `None` if the texts hold no pair or cannot be read. This is not an error, since somebody
+/// else may have written the texts.
 async fn pair_of(
     state: &State<'_>,
     object: &ManagedSecret,
@@ -85,8 +85,8 @@ async fn pair_of(
 }
 
 /// Finds the pair that is in use. The search goes from the latest version down to keyturn's newest one, or to the first
-/// working pair that was there before keyturn. With `all` it finds every working pair that somebody else has put, however
-/// old, since an incident must leave none of them.
+/// working pair that was there before keyturn. If `all` is true, it finds every working pair that somebody else has
+/// put, no matter how old, since an incident must leave none of them.
 pub(super) async fn in_use(
     object: &ManagedSecret,
     store: &dyn ParameterStore,

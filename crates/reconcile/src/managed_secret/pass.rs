@@ -28,7 +28,7 @@ const MAX_ACTS: usize = 24;
 /// Result of a pass through the protocol.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// The pass went as far as it could.
+    /// The pass is over: nothing more can be done now.
     Quiet,
     /// The object was changed, or leadership was lost: decide again from the start.
     Overtaken,
@@ -94,7 +94,8 @@ impl Pass<'_> {
             if self.is_kept_from(step) {
                 return Ok(Ended::Quiet);
             }
-            // An effect needs a full read of Parameter Store, except at the end of a rotation that nobody disturbed.
+            // Every act needs a full read of Parameter Store before it. The exception is the end of a rotation during
+            // which nobody else wrote.
             if self.sight.basis != Basis::Look && !self.is_known_well_enough(&act, observed) {
                 self.look_closer(seen);
                 continue;
@@ -221,7 +222,7 @@ impl Pass<'_> {
         act: &Act,
         observed: &mut Observed,
     ) -> Result<Option<Done>, ObjectError> {
-        // Reads of SSM may not show for as long as the grace what is written now.
+        // SSM reads may not show this write before the end of the grace period.
         self.secrets.unsettle(self.place.namespace, self.place.name);
         let closing = self.closing(act, observed);
         if leaves_no_trace(act, observed) {
@@ -247,7 +248,7 @@ impl Pass<'_> {
             Err(ActError::Object(error)) => return Err(error),
             Err(error) => {
                 self.fail(step, failed(&error));
-                // The role may have been changed although the call failed. Then hosts have to know it at once.
+                // The role may have been changed although the call failed. Hosts have to learn this at once.
                 if matches!(act, Act::Install { .. })
                     && let Ok(seen) = self.look_at_target(observed).await
                 {
@@ -275,7 +276,7 @@ impl Pass<'_> {
         for event in tell::events_of_act(self.object, act, observed, closing.as_ref()) {
             ports.objects.write_event(Subject::Secret(self.object), event).await;
         }
-        // The deletion of a record that had come back does not count, since more such records may appear.
+        // The deletion of a record that had reappeared does not count, since more such records may appear.
         self.sight.closed |= closing.is_some();
         self.progress.ended.extend(closing);
         // Hosts hold their deployments because of this status, so it is written before a target is changed.
@@ -309,13 +310,13 @@ impl Pass<'_> {
         self.secrets.record(self.object, owner, Some(observed), self.progress, &region, now).await
     }
 
-    /// Returns the end of the rotation whose record is deleted. `None` where the rotation had ended before and the record
-    /// came back.
+    /// Returns the end of the rotation whose record is deleted. `None` if the rotation had ended before and its record
+    /// had reappeared.
     fn closing(&self, act: &Act, observed: &Observed) -> Option<LastRotation> {
         let Act::DeleteRecord { id } = act else { return None };
         let record = observed.records.get(id).filter(|record| !protocol::has_come_back(observed, record))?;
         let mut later = observed.records.range(id + 1..).map(|(_, later)| later);
-        // A rotation that an incident's rotation has followed was published, and so did what was requested.
+        // A rotation that is followed by the rotation of an incident was published, so its request was fulfilled.
         let followed = later.clone().any(|later| later.trigger == Trigger::Incident);
         let superseded = !observed.is_published(record) && !followed;
         let mut ended = status::ended(record, superseded, self.now);
@@ -367,7 +368,7 @@ impl Pass<'_> {
             Done::Object(changed) => *self.object = *changed,
             Done::Applied => self.progress.read_at = Some(self.secrets.ports.clock.now()),
         }
-        // Where there is another record, the target's answers are about the logins of that one.
+        // If there is another record, the target's answers are about the login of that record.
         if begins_a_rotation(act) && observed.records.len() > 1 {
             match self.look_at_target(&observed).await {
                 Ok(seen) => observed.target = seen,
@@ -390,7 +391,7 @@ fn leaves_no_trace(act: &Act, observed: &Observed) -> bool {
     matches!(act, Act::DeleteRecord { id } if observed.records.len() == 1 && !observed.is_partly_published_by(*id))
 }
 
-/// Returns the obstacle that a failed act is reported as.
+/// Converts the error of an act to the obstacle that the status reports.
 fn failed(error: &ActError) -> Blocked {
     let (reason, permanent) = match error {
         ActError::Store(error) => (error.reason(), error.needs_a_person()),
@@ -405,8 +406,8 @@ fn failed(error: &ActError) -> Blocked {
 }
 
 impl ManagedSecrets {
-    /// Returns the time since which no record of this secret has been seen. After this very pass has closed a rotation that
-    /// is the Unix epoch, since no record can exist unseen.
+    /// Returns the time since which no record of this secret has been visible. If this pass has closed a rotation, that
+    /// is the Unix epoch: then no invisible record can exist.
     fn settled_since(
         &self,
         place: &Place<'_>,
@@ -444,7 +445,7 @@ fn samples(object: &ManagedSecret, observed: &Observed) -> BTreeMap<String, Stri
     }
 }
 
-/// Returns what a person has asked for with the object. A change of it makes every decision void.
+/// Returns the parts of the object that people set. If one of them changes, every decision has to be made again.
 fn intent(object: &ManagedSecret) -> (Option<&String>, Option<i64>, bool, Option<&str>) {
     let metadata = &object.metadata;
     (

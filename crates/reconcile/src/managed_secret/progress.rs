@@ -21,9 +21,9 @@ const SHOWN_CLIENTS: usize = 3;
 pub(super) struct Blocked {
     pub reason: String,
     pub message: String,
-    /// True when only a person can remove it.
+    /// True when only a person can remove the obstacle.
     pub permanent: bool,
-    /// True when the evidence could not even be read.
+    /// True when not even the evidence could be read.
     pub unseen: bool,
 }
 
@@ -64,7 +64,7 @@ pub(super) struct Progress {
     pub blocked: Option<Blocked>,
     /// Time of the evidence: Parameter Store was read then, or answered an act.
     pub read_at: Option<DateTime<Utc>>,
-    /// Time at which the target is asked again, where only the target can end the wait.
+    /// Time at which the target is asked again, if only a change at the target can end the wait.
     pub asks_target_at: Option<DateTime<Utc>>,
     pub failure: Option<FailureStatus>,
     pub preflight: Option<PreflightStatus>,
@@ -99,7 +99,7 @@ impl Progress {
         }
     }
 
-    /// Describes for a person, in one sentence, what is going on; empty where nothing is.
+    /// Describes for people, in one sentence, what happens at the moment; empty if nothing does.
     pub(super) fn message(&self) -> String {
         if let Some(would) = &self.observed_only {
             return would.clone();
@@ -255,8 +255,8 @@ impl Progress {
         Self {
             failure,
             preflight,
-            // The old result counts until the target was asked again. A secret that is not ready for another reason, or not
-            // known to be ready, says nothing about its login.
+            // The old result counts until the target is asked again. If Ready is False for another reason, or is
+            // Unknown, it says nothing about the login.
             login: ready.zip(status).and_then(|(ready, status)| match ready.status.as_str() {
                 "True" => Some(Login::told(false, &status.parameters)),
                 _ => (ready.reason == LOGIN_REPLACED).then(|| Login::told(true, &status.parameters)),
@@ -278,7 +278,7 @@ impl Progress {
         self.failure.as_ref().is_some_and(|failure| failure.step == step)
     }
 
-    /// True when the last failure was in this step, and a retry of the same cannot succeed.
+    /// True when the last failure was in this step, and a retry of the same act cannot succeed.
     pub(super) fn refused_for_good(&self, step: Step) -> bool {
         self.failed_at(step) && self.failure.as_ref().is_some_and(|failure| failure.permanent)
     }
@@ -299,7 +299,7 @@ impl Progress {
 }
 
 impl Blocked {
-    /// Makes an obstacle of the failure whose backoff has not passed.
+    /// Makes an obstacle from a failure whose backoff is not over.
     pub(super) fn again(failure: &FailureStatus) -> Self {
         Self {
             reason: failure.reason.clone(),

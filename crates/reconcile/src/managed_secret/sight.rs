@@ -20,8 +20,8 @@ use crate::target::{Target, TargetError};
 
 /// Maximum age of a new object that still waits for the shared listing.
 const UNLISTED_AT_MOST: TimeDelta = TimeDelta::minutes(2);
-/// A listing that is older than this part of the grace is not acted on. Its age and the life of a request together must
-/// stay below the grace.
+/// A listing is acted on only if it is younger than the grace period divided by this number. Its age and the life of a
+/// request together must stay below the grace period.
 const LISTINGS_PER_GRACE: i32 = 3;
 
 /// Result of opening the target of a secret.
@@ -72,7 +72,7 @@ pub(super) struct Sight {
     pub exact: bool,
     /// State that SSM must show in the next full read, according to its answer to our last write.
     pub newer: Option<Newer>,
-    /// True when this pass has closed a rotation. The deletion of a record that had come back does not count.
+    /// True when this pass has closed a rotation. The deletion of a record that had reappeared does not count.
     pub closed: bool,
     /// Start of the listing that shows the same as the memory of an earlier pass; `None` where that memory is younger.
     pub confirmed_at: Option<DateTime<Utc>>,
@@ -160,12 +160,12 @@ impl Pass<'_> {
             })
     }
 
-    /// True when the first full read of this pass would come too soon after a failed one.
+    /// True when the first full read of this pass would come too soon after a full read that failed.
     pub(super) fn is_look_put_off(&self) -> bool {
         self.sight.basis != Basis::Look && self.progress.backs_off_from(Step::Observe, self.now)
     }
 
-    /// Does a full read, unless the backoff of a failed one has not passed. `None` where there was none; `progress` says
+    /// Does a full read, unless the backoff of a failed one has not passed. `None` if it was not done; `progress` says
     /// why.
     pub(super) async fn look_unless_put_off(&mut self, incidents: &[Incident]) -> Option<Observed> {
         if self.is_look_put_off() {
@@ -186,8 +186,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Drops the evidence, so that a full read follows. Until then it is kept as memory, unless it came from a listing: it
-    /// tells more than a listing, which may be older.
+    /// Drops the evidence, so that a full read follows. Until then it is kept as memory, unless it came from a listing:
+    /// it contains more than a listing, which may be older.
     pub(super) fn look_closer(&mut self, seen: &mut Option<Observed>) {
         let seen = seen.take();
         let told = match self.sight.basis {
@@ -241,8 +241,8 @@ impl Pass<'_> {
     }
 }
 
-/// True when an incident needs what the inventory cannot show: the age of the keys in a ring, and the versions below a
-/// value that somebody has put, which a target may accept. It ends when the incident is contained.
+/// True when an incident needs what the inventory cannot show: the age of the keys in a ring, and the versions before a
+/// value that somebody else has put, which a target may accept. This is needed until the incident is contained.
 fn asks_for_history(object: &ManagedSecret, incidents: &[Incident]) -> bool {
     let reported_at = incidents.iter().map(|incident| incident.reported_at).max();
     let compromise = object.status.as_ref().and_then(|status| status.compromise.as_ref());

@@ -21,7 +21,7 @@ use super::conditions::{facts, held_by_suspend, look_at_schedule, ready, rotatin
 use super::progress::{Blocked, Progress};
 use super::{compromise, desired};
 
-/// Maximum age of a creation that the status still reports where only the published version shows it.
+/// Maximum age of a creation that the status still reports if only the published version shows it.
 const NEWS: TimeDelta = TimeDelta::days(1);
 /// Maximum difference between the clocks of the controller and of the API server.
 const SKEW: TimeDelta = TimeDelta::minutes(1);
@@ -200,8 +200,8 @@ fn step(desired: &Desired<'_>, observed: &Observed, record: &Record, progress: &
     }
 }
 
-/// True when the status reports how the rotation ended that has this id and began at this time. The time counts too, since
-/// an id is used again where no published version shows the earlier rotation.
+/// True when the status reports the end of the rotation with this id and start time. The time counts too, since an id
+/// is used again if no published version shows the earlier rotation.
 pub(super) fn is_told(status: &ManagedSecretStatus, id: i64, begun: &Time) -> bool {
     let since = |ended: &LastRotation| ended.finished_at.as_ref().is_none_or(|at| at >= begun);
     status.history.iter().any(|ended| ended.id == Some(id) && since(ended))
@@ -215,7 +215,8 @@ fn ended_unseen(object: &ManagedSecret, observed: &Observed, now: DateTime<Utc>)
     let rotation = status.rotation.as_ref()?;
     let id = u64::try_from(rotation.id).ok()?;
     let told = is_told(status, rotation.id, &rotation.started_at);
-    // A roll back is never given up. It publishes nothing where the failed rotation had published nothing.
+    // A rollback is never given up. If the failed rotation had published nothing, the rollback publishes nothing
+    // either.
     let rolled_back = rotation.trigger == Trigger::RollBack;
     let ended = observed.ends_with(id) || rolled_back && observed.records.is_empty();
     if told || observed.records.contains_key(&id) || !ended {
@@ -297,7 +298,7 @@ fn created_untold(
     })
 }
 
-/// Returns what the status said about this rotation before.
+/// Returns the earlier status of this rotation.
 fn before<'a>(object: &'a ManagedSecret, record: &Record) -> Option<&'a RotationStatus> {
     let rotation = object.status.as_ref()?.rotation.as_ref()?;
     (u64::try_from(rotation.id).ok() == Some(record.id)).then_some(rotation)
@@ -320,8 +321,9 @@ fn pending_retirements(
     protocol::unretired(desired, observed, record).into_iter().take(MAX_PENDING).map(pending).collect()
 }
 
-/// Returns what the target says about the published login. Where the target was asked only about the login that will
-/// replace it, the status stays as it was. The login of a record that came back does not count as the published one.
+/// Returns the target's answer about the published login. Where the target was asked only about the login that will
+/// replace it, the status stays as it was. The login of a record that had reappeared does not count as the published
+/// one.
 fn mirrored_target(
     before: Option<&TargetStatus>,
     target: &TargetEvidence,

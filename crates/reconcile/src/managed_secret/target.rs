@@ -64,7 +64,7 @@ pub(super) async fn look(
                     evidence.recorded = Some(acceptance(target, &login).await);
                     look_as_itself(target, object, &login, &mut evidence).await;
                     evidence.replaced = end_of_replaced(target, object, store, observed, &evidence).await?;
-                    // The record may replace a pair other than the one that somebody has published since.
+                    // The pair that the record replaces may differ from a pair that somebody has published since.
                     let newest = observed.records.values().next_back();
                     let is_published = newest.is_some_and(|record| observed.is_published(record));
                     if source::issued(&object.spec.generate).is_some() && !is_published {
@@ -129,7 +129,7 @@ pub(super) fn sessions_of(target: &dyn Target) -> Option<&dyn Sessions> {
     }
 }
 
-/// Lists what it takes to make owner and pair from the role that is in use.
+/// Lists the statements that create the owner and the pair from the role in use.
 async fn planned(target: &dyn Target) -> Result<SetUp, TargetError> {
     let part = match target.kind() {
         Kind::Installs(installer) => installer.sets_up(),
@@ -141,7 +141,8 @@ async fn planned(target: &dyn Target) -> Result<SetUp, TargetError> {
     }
 }
 
-/// Tries the logins that open records replace, once they are no longer listed as able to log in, and returns the answers.
+/// Tries the logins that open records replace, once the list no longer shows that they can log in, and returns the
+/// answers.
 async fn end_of_replaced(
     target: &dyn Target,
     object: &ManagedSecret,
@@ -222,14 +223,14 @@ fn lifetimes_of(issued: &[Issued]) -> BTreeMap<String, Lifetime> {
     issued.iter().filter_map(lifetime).collect()
 }
 
-/// Returns a note for a person where the published token expires soon: something has kept it from being rotated.
+/// Returns a note for people if the published token expires soon: something has prevented its rotation.
 fn near_end(lifetime: &Lifetime, now: DateTime<Utc>) -> Option<String> {
     let end = to_text(lifetime.ends);
     (now > lifetime.replace_by())
         .then(|| format!("The published token ends by itself at {end}: rotate before that"))
 }
 
-/// True when this is the login of the role that a pair has to be made from.
+/// True when this is the login of the role from which the pair has to be created.
 fn is_to_be_replaced(object: &ManagedSecret, login: &Login) -> bool {
     let bootstrap = source::installed(&object.spec.generate).and_then(|source| source.bootstrap());
     bootstrap.is_some_and(|bootstrap| bootstrap.from == login.username)
@@ -259,7 +260,8 @@ pub(super) fn login_of(credential: &Credential) -> Login {
     Login { username: credential.username.clone(), password: credential.password.duplicate() }
 }
 
-/// Reads the login that is published now, or by these versions. `None` where the texts hold no login of this source.
+/// Reads the login that is published now, or that these versions published. `None` if the texts hold no login of this
+/// source.
 pub(super) async fn published_login(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
@@ -280,7 +282,8 @@ pub(super) async fn published_login(
     Ok(source::login(&object.spec.generate).and_then(|source| source.published(&pairs)))
 }
 
-/// Returns the logins that the role may have at the moment, likeliest first: published, recorded, published before.
+/// Returns the logins that the role may have at the moment, the most likely first: published, recorded, published
+/// before.
 pub(super) async fn own_logins(
     object: &ManagedSecret,
     store: &dyn ParameterStore,

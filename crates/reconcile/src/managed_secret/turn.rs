@@ -13,8 +13,7 @@ use super::{HOST_POLL, ManagedSecrets, desired};
 /// Maximum backoff in an incident, while somebody may use what was read.
 const LONGEST_BACKOFF_IN_AN_INCIDENT: TimeDelta = TimeDelta::minutes(1);
 
-/// Divisor of the pauses while waiting for a target: it is asked again after the length of the wait so far, divided by
-/// this.
+/// A wait for a target is divided by this number to get the pause until the target is asked again.
 const LOOKS_PER_WAIT: i32 = 20;
 /// The longest pause until a target is asked again.
 const LONGEST_PAUSE: TimeDelta = TimeDelta::minutes(5);
@@ -34,12 +33,12 @@ pub(super) enum Turn {
     Act(Step, Act),
     /// Nothing more to do; `progress` says why.
     Quiet,
-    /// The evidence is too old to wait on it: a full read is needed.
+    /// The evidence is too old to base a wait on it: a full read is needed.
     LookCloser,
 }
 
 impl ManagedSecrets {
-    /// Handles the protocol's answer. `fresh` is true when the answer rests on a full read in this very pass.
+    /// Handles the protocol's answer. `fresh` is true when the answer is based on a full read in this pass.
     pub(super) fn turn(
         &self,
         next: Next,
@@ -99,8 +98,8 @@ impl ManagedSecrets {
         now: DateTime<Utc>,
     ) {
         // A refused publication and the acts that take it back count as one series of failures. In an incident so do a
-        // revocation and the other steps, which do not delay each other: otherwise each would begin a new series by turns,
-        // and the backoff would never grow.
+        // revocation and the other steps, which do not delay each other: otherwise they would alternately begin new
+        // series, and the backoff would never grow.
         let takes_back = |step: Step| step == Step::Promote || step == Step::Abort;
         let revokes = |step: Step| step == Step::Retire;
         let urgent = progress.urgent;
@@ -109,7 +108,7 @@ impl ManagedSecrets {
             f.step == step || takes_back(f.step) && takes_back(step) || takes_turns
         };
         let attempts = progress.failure.as_ref().filter(of_the_same).map_or(0, |f| f.attempts) + 1;
-        // The acts that follow from a publication that was refused for good start without backoff: hosts may have no
+        // The acts that follow from a publication that was refused permanently start without backoff: hosts may have no
         // working password.
         let is_news = step == Step::Promote && blocked.permanent && attempts == 1;
         let backoff = if is_news { TimeDelta::zero() } else { self.settings.backoff(attempts) };

@@ -1,7 +1,7 @@
 //! Request budget (rate limit) per AWS account and region, shared by all workers. With it keyturn stays below quotas
 //! that it shares with everybody else in the account: PutParameter 3/s, value reads 40/s, DescribeParameters
-//! unpublished and low. Every request that is sent, retries included, takes one turn. The most urgent request goes
-//! first; among equals, the one that came first.
+//! unpublished and low. Every request that is sent, retries included, takes one token. The most urgent request goes
+//! first; among equally urgent requests, the one that came first.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -76,7 +76,7 @@ impl Rates {
     }
 }
 
-/// Urgency of a request: greater goes first. Routine work is 0; the number of seconds overdue is a natural scale.
+/// Urgency of a request: the highest goes first. Routine work is 0; the number of seconds overdue is a natural scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Urgency(pub i64);
 
@@ -152,7 +152,7 @@ struct Queue {
 #[derive(Debug, PartialEq)]
 enum Turn {
     Now,
-    /// First in the queue; the next token is available after this time.
+    /// The request is the first in the queue; the next token is available after this time.
     In(Duration),
     AfterOthers,
 }

@@ -1,16 +1,16 @@
-//! The format of the stamp that keyturn writes into a parameter's description, behind the user's own text:
+//! The format of the stamp that keyturn writes into a parameter's description, after the user's own text:
 //!
 //! ```text
 //! Webhook signing key keyturn owner=prod/musehub/webhook-key id=7 v=12 at=2026-03-01T03:00:00Z req=9f86d081884c7d65 val=… mac=…
 //! ```
 //!
-//! Where a roll back has published an older value again, `made=` follows `at`: the time at which that value was made. `val`
+//! If a rollback has published an older value again, `made=` follows `at`: the time at which that value was made. `val`
 //! and `mac` are the seal. This module knows only the format; [`super::seal`] decides if a stamp counts.
 //!
-//! Descriptions are free text that anyone may edit, and SSM keeps them when a Put omits them. So parsing is strict: a stamp
-//! counts as one only where it stands at the very end and is, character for character, what [`render`] would have written.
-//! A stamp that was cut off, edited or continued is the user's text. This module does not check that the stamp was made
-//! *for this version*: compare [`Stamp::version`] with the version's number.
+//! Descriptions are free text that anyone may edit, and SSM keeps them when a Put omits them. So parsing is strict: a
+//! text counts as a stamp only if it is at the very end and is, character for character, what [`render`] would have
+//! written. A stamp that was cut off, edited or continued is the user's text. This module does not check that the stamp
+//! was made *for this version*: compare [`Stamp::version`] with the version's number.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use keyturn_rotation::observed::Stamp;
@@ -24,7 +24,7 @@ const MARK: &str = "keyturn owner=";
 const LONGEST_OWNER: usize = 768;
 /// Number of hexadecimal digits of a tag.
 const TAG_DIGITS: usize = 32;
-/// Stands for `req` where no request asked for the rotation. So a stamp whose end was cut off never looks complete.
+/// Stands for `req` if no request asked for the rotation. So a stamp whose end was cut off never looks complete.
 const NO_REQUEST: &str = "-";
 
 /// Highest `RotationId` that a stamp may have: a number that Kubernetes and JSON can hold exactly, with room for further

@@ -1,5 +1,5 @@
 //! The inventory: a shared snapshot of Parameter Store per region, refreshed by paging through DescribeParameters.
-//! Thousands of secrets cost a handful of these calls a minute, and no calls of their own.
+//! Thousands of secrets cost a handful of these calls a minute; a secret needs no calls of its own.
 //!
 //! A snapshot knows which paths it covers, so "does not exist" and "was not listed" are different answers. It holds
 //! metadata as of [`Inventory::taken_at`], and SSM's reads are eventually consistent. So a snapshot is enough to see that
@@ -59,7 +59,7 @@ impl Inventory {
         Self { taken_at, wanted, by_path: listed.into_iter().map(entry).collect() }
     }
 
-    /// Merges a later listing of the entries `asked` into this snapshot.
+    /// Merges a later listing, of the entries `asked`, into this snapshot.
     fn with(&self, wanted: BTreeSet<String>, asked: &BTreeSet<String>, listed: Vec<Listed>) -> Self {
         let kept = self.by_path.iter().filter(|(path, _)| !covers(asked, path) && covers(&wanted, path));
         let kept = kept.map(|(path, version)| (path.clone(), version.clone()));
@@ -78,8 +78,9 @@ impl Inventory {
         wanted.difference(&self.wanted).filter(|entry| !self.covers(entry))
     }
 
-    /// Returns what the next listing has to ask for where this one covers the rest, and what is covered then. It asks for at
-    /// most [`NEW_AT_ONCE`] new paths, with all folders; for nothing where no path is new.
+    /// Returns the entries that the next listing has to request, given that this snapshot covers the others, and the
+    /// entries that are covered afterwards. It requests at most [`NEW_AT_ONCE`] new paths, together with all folders;
+    /// if no path is new, it requests nothing.
     fn next_part(&self, wanted: &BTreeSet<String>) -> (BTreeSet<String>, BTreeSet<String>) {
         let new: Vec<&String> = self.uncovered(wanted).filter(|entry| !entry.ends_with('/')).collect();
         let (now, later) = new.split_at(new.len().min(NEW_AT_ONCE));
@@ -124,8 +125,8 @@ impl Inventory {
         self.by_path.is_empty()
     }
 
-    /// Returns the paths on which this snapshot differs from an older one. Goes through both in order of path, since a lookup
-    /// of each of thousands of paths is what a listing would cost most.
+    /// Returns the paths on which this snapshot differs from an older one. It walks both in order of path, since a
+    /// lookup for each of thousands of paths would be the most expensive part of a listing.
     pub fn changes_since(&self, older: &Self) -> BTreeSet<String> {
         let mut changed = BTreeSet::new();
         let mut before = older.by_path.iter().peekable();
@@ -143,7 +144,7 @@ impl Inventory {
         changed
     }
 
-    /// Returns the exact paths that were looked for and do not exist.
+    /// Returns the requested paths that do not exist; folders are not included.
     fn absent(&self) -> impl Iterator<Item = &String> {
         let mut present = self.by_path.keys().peekable();
         self.wanted.iter().filter(move |entry| {
@@ -173,9 +174,9 @@ struct Published {
 
 struct Shared {
     wanted: Mutex<BTreeSet<String>>,
-    /// True while somebody waits for a snapshot of the whole.
+    /// True while somebody waits for a whole listing.
     whole: AtomicBool,
-    /// Number of the last refresh that was begun.
+    /// Number of the last refresh that has begun.
     begun: AtomicU64,
     /// Number of the refresh that somebody waits for.
     asked: watch::Sender<u64>,
@@ -242,8 +243,9 @@ impl InventoryPoller {
         }
     }
 
-    /// Takes one snapshot: a whole listing where that is due or requested, else only what is new. With any new path the
-    /// folders are listed again too, since their content decides most about an object that has just been created.
+    /// Takes one snapshot: a whole listing if one is due or requested, otherwise only the new paths. Together with new
+    /// paths the folders are listed again too, since their content decides most about an object that has just been
+    /// created.
     async fn refresh(&self, is_due: bool) -> Refreshed {
         let number = self.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let whole = self.shared.whole.swap(false, Ordering::SeqCst) || is_due;

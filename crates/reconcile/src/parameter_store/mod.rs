@@ -80,7 +80,7 @@ pub struct NewVersion<'a> {
 pub enum Created {
     /// This call created version 1.
     Created,
-    /// The parameter already existed. Somebody else, or an earlier attempt of this very call, created it.
+    /// The parameter already existed. Somebody else, or an earlier attempt of this call, created it.
     Exists,
 }
 

@@ -137,7 +137,7 @@ struct Written<'a> {
     request: Option<&'a str>,
     values: BTreeMap<&'a str, &'a str>,
     base: &'a BTreeMap<String, i64>,
-    /// In the order of `base` and without paths, since a record has little room.
+    /// Times of the base versions, in the order of `base` and without paths, since a record has little room.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     base_at: Vec<Option<DateTime<Utc>>>,
     hosts: &'a [String],

@@ -1,5 +1,6 @@
-//! The seal of a stamp: proof that keyturn wrote it. Whoever may write a parameter may also write its description, so a
-//! stamp counts only with two tags at its end. They are made with a key that only this installation can read:
+//! The seal of a stamp: proof that keyturn wrote it. Everybody who may write a parameter may also write its
+//! description, so a stamp counts only with two tags at its end. They are made with a key that only this installation
+//! can read:
 //!
 //! ```text
 //! keyturn owner=… id=7 v=12 at=… req=- val=6d0f… mac=a91c…
@@ -42,7 +43,7 @@ pub struct Said {
     pub text: String,
     /// The stamp, where it was made by this installation.
     pub stamp: Option<Stamp>,
-    /// Owner that a stamp names which this installation did not make, or which was altered.
+    /// The owner in a stamp that this installation did not make, or that somebody altered.
     pub claim: Option<String>,
     /// Tag of the value that the stamp was made for; `None` where the stamp has no seal.
     pub value: Option<String>,
@@ -94,7 +95,7 @@ impl Seal {
         }
     }
 
-    /// Judges a parsed description that ends with a stamp: the stamp is ours, or a claim.
+    /// Decides if the stamp at the end of a parsed description is ours or only a claim.
     pub fn judge(&self, path: &str, written: Written<'_>, modified: DateTime<Utc>) -> Said {
         let is_ours = match &written.seal {
             Some(seal) => self.is_tag(seal.mac, &["stamp", path, seal.sealed]),

@@ -102,7 +102,7 @@ impl SecretIncidents {
         Ok(next)
     }
 
-    /// Copies the settings of the search into the status. The program that writes the report does not know the
+    /// Copies the settings of the search into the status. The command that prints the report does not know the
     /// controller's settings.
     fn say_how_it_reads(&self, status: &mut SecretIncidentStatus) {
         let audit = status.audit.get_or_insert_default();
@@ -220,7 +220,7 @@ fn not_granted(secrets: &[String]) -> String {
     )
 }
 
-/// Drops the results where the suspicion now starts at an earlier time, since they do not reach back that far.
+/// Drops the results if the suspicion now starts at an earlier time, which they do not cover.
 fn forget_what_begins_too_late(status: &mut SecretIncidentStatus, since: DateTime<Utc>) {
     let Some(audit) = &mut status.audit else { return };
     let begin = audit.since.as_ref().map(from_kubernetes);

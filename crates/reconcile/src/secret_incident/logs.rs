@@ -58,7 +58,7 @@ fn take(logs: &mut Vec<IncidentLog>, host: &str, new: &HostAccessLog) {
         problem: new.problem.clone(),
     };
     match (collected, before.filter(|before| before.found.is_some())) {
-        // The lines are from the last try, or from an earlier one that this status does not have yet.
+        // The lines are from the last attempt, or from an earlier attempt whose lines this status does not have yet.
         (Some((found, at, true)), _) | (Some((found, at, false)), None) => {
             (log.found, log.collected_at) = (Some(found), Some(at));
         }

@@ -12,7 +12,7 @@ use keyturn_secret_value::SecretValue;
 use super::{GenerateError, IssuedSource, Kind, LoginSource, Random, ValueSource};
 use crate::target::Login;
 
-/// Length of the parts of a pair that is at least as long as any real one.
+/// Length of each part of a sample pair: at least as long as in any real pair.
 const LONGEST_PART: usize = 64;
 
 impl ValueSource for CloudflareR2Spec {
@@ -76,7 +76,7 @@ impl IssuedSource for CloudflareR2Spec {
     }
 }
 
-/// Renders the text to publish: the template with the pair in its places.
+/// Renders the text to publish: the template with the pair in place of its placeholders.
 fn render_pair(template: &str, id: &str, secret: &SecretValue) -> SecretValue {
     // The capacity suffices, so the String never grows and leaves no copy behind.
     let places = template.matches('{').count();

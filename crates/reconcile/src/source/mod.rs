@@ -1,8 +1,8 @@
-//! Sources of values, a wing for each: what it draws, how its values are published and read back, and what it says to
-//! people. The spec of a source is in `keyturn_api::source`, its issuer in the controller.
+//! Sources of values, one module for each: how a source generates values, how they are published and read back, and its
+//! messages for people. The spec of a source is in `keyturn_api::source`, its issuer in the controller.
 //!
-//! A source makes random values, or logins that another system has to accept. Of logins there are two kinds: those that
-//! keyturn draws and installs at the other system, and those that the other system issues.
+//! A source makes random values, or logins that another system has to accept. There are two kinds of logins: those that
+//! keyturn generates and installs in the other system, and those that the other system issues.
 
 mod cloudflare_r2;
 mod draw;
@@ -23,16 +23,16 @@ use keyturn_secret_value::SecretValue;
 
 use crate::target::Login;
 
-/// What the reconcilers ask of a source, whichever it is.
+/// A source, as the reconcilers use it.
 pub trait ValueSource: Sync {
-    /// Draws a new value.
+    /// Generates a new value.
     ///
-    /// `previous` is the published value, without the text around it. It is used only where [`ValueSource::keeps`] says
-    /// so; with `None` no previous value is kept.
+    /// `previous` is the published value, without the text around it. It is used only if [`ValueSource::keeps`] is
+    /// above 0; with `None` no previous value is kept.
     ///
     /// # Errors
-    /// The spec is one that the API server should have refused, the random bytes fail, or values of this source are
-    /// issued and not drawn.
+    /// The spec is one that the API server should have refused, the random bytes fail, or another system issues the
+    /// values of this source.
     fn draw(
         &self,
         previous: Option<&SecretValue>,
@@ -44,7 +44,7 @@ pub trait ValueSource: Sync {
         0
     }
 
-    /// Returns a username as long as any that a value is published with.
+    /// Returns the longest username with which a value may be published.
     fn longest_username(&self) -> Option<&str> {
         None
     }
@@ -59,7 +59,7 @@ pub trait ValueSource: Sync {
         template::extract(parameter.value.as_deref(), published)
     }
 
-    /// Returns the login that the values are; `None` where no other system has to accept them.
+    /// Returns this source as a source of logins; `None` if no other system has to accept its values.
     fn login(&self) -> Option<&dyn LoginSource> {
         None
     }
@@ -67,7 +67,7 @@ pub trait ValueSource: Sync {
 
 /// A source whose values are logins of another system.
 pub trait LoginSource: Sync {
-    /// Tells who makes the logins.
+    /// Returns who makes the logins: keyturn or the other system.
     fn kind(&self) -> Kind<'_>;
 
     /// Reads the login that is published. `None` where the texts hold no login of this source.
@@ -76,20 +76,20 @@ pub trait LoginSource: Sync {
     /// Returns the problem of published texts that hold no login of this source.
     fn unreadable(&self) -> TargetProblem;
 
-    /// Tells in an Event that a login has been retired.
+    /// Describes, for an Event, that a login has been retired.
     fn retired(&self, username: &str) -> String;
 }
 
 /// The two kinds of logins.
 #[derive(Clone, Copy)]
 pub enum Kind<'a> {
-    /// keyturn draws the password, and installs it at the other system.
+    /// keyturn generates the password, and installs it in the other system.
     Installed(&'a dyn InstalledSource),
     /// The other system makes a new login for every rotation.
     Issued(&'a dyn IssuedSource),
 }
 
-/// A source whose logins are drawn here and installed elsewhere.
+/// A source of logins that keyturn generates and installs in another system.
 pub trait InstalledSource: Sync {
     /// Returns how a rotation replaces the login.
     fn strategy(&self) -> Strategy;
@@ -100,20 +100,20 @@ pub trait InstalledSource: Sync {
     /// Returns the accounts that no other object may change.
     fn accounts(&self, namespace: &str) -> Vec<Account>;
 
-    /// Tells what an account of this source is, such as `the Postgres role`.
+    /// Returns the words for an account of this source, such as `the Postgres role`.
     fn account_in_words(&self) -> &'static str;
 
     /// Decides which username gets the new password, and which one it replaces. `published` is the username that is
     /// published.
     ///
     /// # Errors
-    /// Nobody knows which login is in use.
+    /// It is not known which login is in use.
     fn turn(&self, published: Option<String>, observed: &Observed) -> Result<Turn, TargetProblem>;
 
     /// True where only the login itself can change its password, since there is no administrator.
     fn changes_itself(&self) -> bool;
 
-    /// Returns the username that the others are made from, and whether keyturn makes them itself.
+    /// Returns the username from which the others are created, and if keyturn creates them itself.
     fn bootstrap(&self) -> Option<Bootstrap<'_>> {
         None
     }
@@ -128,19 +128,19 @@ pub struct Turn {
     pub replaces: Option<String>,
 }
 
-/// Usernames that are made from one that is in use.
+/// The creation of usernames from one that is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bootstrap<'a> {
     /// The username that is in use.
     pub from: &'a str,
-    /// True where keyturn makes them; otherwise it only shows how.
+    /// True if keyturn creates the new usernames itself; otherwise it only lists the statements that do so.
     pub applies: bool,
 }
 
 /// An account of another system, which has one password.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Account {
-    /// The server, identified by the way to reach it, in a form that differs from that of every other source.
+    /// The server, identified by the route to it. The text differs from the text of a server of any other source.
     pub server: String,
     /// Name of the account.
     pub name: String,
@@ -157,7 +157,7 @@ pub trait IssuedSource: Sync {
     /// Returns a login at least as long as any real one.
     fn longest_login(&self) -> Login;
 
-    /// Tells where a person deletes a login that keyturn must not delete.
+    /// Describes where a person deletes a login that keyturn must not delete.
     fn deleted_by_hand(&self) -> &'static str;
 }
 
@@ -188,12 +188,12 @@ pub fn of(generate: &GenerateSpec) -> Result<&dyn ValueSource, GenerateError> {
     }
 }
 
-/// Returns the login that the values of a spec are; `None` where no other system has to accept them.
+/// Returns the source of logins that a spec names; `None` if no other system has to accept the values.
 pub fn login(generate: &GenerateSpec) -> Option<&dyn LoginSource> {
     named(generate).find_map(ValueSource::login)
 }
 
-/// Returns the source of logins that are drawn here and installed elsewhere.
+/// Returns the source of logins that keyturn generates and installs in another system.
 pub fn installed(generate: &GenerateSpec) -> Option<&dyn InstalledSource> {
     match login(generate)?.kind() {
         Kind::Installed(source) => Some(source),
@@ -222,8 +222,8 @@ pub fn keeps_previous(generate: &GenerateSpec) -> bool {
     named(generate).any(|source| source.keeps() > 0)
 }
 
-/// Returns by path a sample of the text that each parameter would get. A sample is never a real value. Empty where nothing
-/// can be drawn, such as a token that another system issues.
+/// Returns, by path, a sample of the text that each parameter would get. A sample is never a real value. Empty if
+/// keyturn cannot generate the value, as for a token that another system issues.
 pub fn samples(spec: &ManagedSecretSpec) -> BTreeMap<String, String> {
     let Ok(source) = of(&spec.generate) else { return BTreeMap::new() };
     // The sample has the maximum number of keys.

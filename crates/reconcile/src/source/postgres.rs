@@ -109,10 +109,10 @@ fn publishable(spec: &PostgresSpec) -> Vec<&str> {
     spec.roles().into_iter().chain(spec.bootstrap_from()).collect()
 }
 
-/// Returns the username that is in use. That is the published one, unless it cannot log in and the other role of the pair
-/// can: then somebody has brought back the version of an earlier rotation, which hosts no longer use. Only the server can
-/// show that. So where somebody has written the parameter and the server does not show its roles, the server's problem is
-/// returned.
+/// Returns the username that is in use. That is the published one, unless it cannot log in and the other role of the
+/// pair can: then somebody has restored the version of an earlier rotation, which hosts no longer use. Only the server
+/// can show that. So if somebody has written the parameter and the server does not show its roles, the server's problem
+/// is returned.
 fn in_use(
     spec: &PostgresSpec,
     published: Option<String>,

@@ -23,7 +23,8 @@ pub struct TargetEvidence {
     pub superusers: BTreeSet<String>,
     /// Open sessions, as far as keyturn can see them: an empty list alone does not prove that none is open.
     pub sessions: Vec<OpenSession>,
-    /// True when a role was changed after this observation: somebody may have logged in between with the old password.
+    /// True when a role was changed after this observation: in between, somebody may have logged in with the old
+    /// password.
     pub changed_since: bool,
     /// The target's answer to the login in the newest record.
     pub recorded: Option<Acceptance>,

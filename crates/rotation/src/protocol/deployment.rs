@@ -17,7 +17,8 @@ pub(super) enum Deployment {
         reason: String,
         message: String,
         for_good: bool,
-        /// True when the host itself has shown the failure; false when nobody knows more, as after a broken connection.
+        /// True when the host itself has shown the failure; false when the cause is unknown, as after a broken
+        /// connection.
         rejected: bool,
     },
 }

@@ -34,9 +34,9 @@ pub struct Desired<'a> {
     pub roles: Vec<&'a str>,
     /// The KMS key that the spec names.
     pub kms_key: Option<&'a str>,
-    /// True when the published value may be a key ring, in which every key still opens something.
+    /// True when the published value may be a key ring, in which every key can still decrypt something.
     pub rings: bool,
-    /// An example value by path, like those that would be drawn; given where the format of the value matters.
+    /// A sample value by path, in the format of generated values; given only if the format matters.
     pub samples: BTreeMap<String, String>,
     /// True when SSM has permanently refused to publish the value of the open record.
     pub promotion_refused: bool,
@@ -59,7 +59,7 @@ pub struct Desired<'a> {
 }
 
 impl Desired<'_> {
-    /// Returns true when hosts or a target take part in a rotation, each of which may take its time.
+    /// Returns true when hosts or a target take part in a rotation. Each of them may take a long time.
     pub fn concerns_others(&self) -> bool {
         self.strategy.is_some() || !self.hosts.is_empty()
     }
@@ -96,7 +96,7 @@ pub struct Retirement {
     pub orphans_after: TimeDelta,
     /// True when a passed verify script is proof enough where no container has the variable.
     pub verify_is_enough: bool,
-    /// Time since which every host is known to run the new value, as far as that was remembered.
+    /// Time since which every host is known to run the new value, if this was recorded.
     pub proven_since: Option<DateTime<Utc>>,
     /// True when Retire is the step that failed last.
     pub failed: bool,

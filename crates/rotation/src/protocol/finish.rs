@@ -112,8 +112,8 @@ impl View<'_> {
 
     /// Returns true when a publication that cannot continue would leave something unusable behind: a role whose only
     /// password was changed, or parameters that do not belong together. The previous credential is then restored,
-    /// unless somebody may have read it. A foreign version does not prevent that where a role would keep a password
-    /// that was never published.
+    /// unless somebody may have read it. A foreign version does not prevent this if a role would otherwise keep a
+    /// password that was never published.
     fn is_to_be_taken_back(&self) -> bool {
         let (observed, record) = (self.observed, self.record);
         let begun = observed.parameters.iter().any(|p| record.is_published_in(p));
@@ -152,8 +152,8 @@ fn its_source_was_changed(view: &View<'_>) -> Option<Next> {
             format!("a password for the login {}", credential.username)
         }
         (None, Some(_)) if record.trigger != Trigger::RollBack => "a value that is no login".to_owned(),
-        // A login made by its target never replaces itself. This record is for a role that is changed in place, and the
-        // recorded password may be its only one.
+        // A login made by its target never replaces itself. So this record is for a role that is changed in place, and
+        // the recorded password may be its only one.
         (Some(credential), Some(Strategy::Issued))
             if credential.replaces.as_ref() == Some(&credential.username) =>
         {
@@ -169,8 +169,8 @@ fn the_object_is_not_held(view: &View<'_>) -> Option<Next> {
     (!held).then_some(Next::Act { step: Step::Record, act: Act::Hold })
 }
 
-/// Sends nothing for the length of the grace after the abort marker; after that the evidence decides. If the reason for
-/// the marker has passed, the marker is void and the rotation goes on.
+/// Does nothing until the abort marker is older than the grace period; after that the evidence decides. If the reason
+/// for the marker has passed, the marker is void and the rotation goes on.
 fn it_was_marked_to_be_given_up(view: &View<'_>) -> Option<Next> {
     let marked = *view.observed.aborts.get(&view.record.id)?;
     if view.record.trigger == Trigger::RollBack {
@@ -246,9 +246,8 @@ fn it_has_come_back(view: &View<'_>) -> Option<Next> {
     has_come_back(view.observed, view.record).then_some(Next::Act { step: Step::Close, act })
 }
 
-/// Revokes the old credential at the promised time, even after foreign writes and even where hosts do not follow. While
-/// the target is slow or fails, hosts are given the new credential meanwhile: the old one may stop working at any
-/// moment.
+/// Revokes the old credential at the promised time, even after foreign writes and even if hosts still use it. While the
+/// target is slow or fails, hosts already get the new credential: the old one may stop working at any moment.
 fn a_revocation_is_due(view: &View<'_>) -> Option<Next> {
     if !suspicion::is_due(view.desired, view.observed, view.record, view.now) {
         return None;
@@ -263,8 +262,8 @@ fn a_revocation_is_due(view: &View<'_>) -> Option<Next> {
     Some(revocation)
 }
 
-/// Returns true when keyturn can do nothing more now: the target was told to refuse the old credential and does not do
-/// so yet, or keyturn cannot tell it.
+/// Returns true when keyturn can do nothing more now: the target was instructed to refuse the old credential and does
+/// not do so yet, or keyturn cannot instruct it.
 fn is_out_of_our_hands(revocation: &Next) -> bool {
     let Next::Wait { why, .. } = revocation else { return false };
     matches!(
@@ -301,7 +300,7 @@ fn somebody_else_has_written(view: &View<'_>) -> Option<Next> {
     let held = Next::Wait { step: Step::Promote, until: None, why: Waiting::Drift { path, version } };
     match desired.on_drift {
         OnDrift::Alert => Some(held),
-        // If an installed login were given up, it would go on working with a password that nobody knows.
+        // If an installed login were given up, it would continue to work with a password that nobody knows.
         OnDrift::Adopt if record.credential.is_some() => Some(held),
         OnDrift::Adopt if published => Some(close(view)),
         OnDrift::Adopt if view.is_marked() => None,

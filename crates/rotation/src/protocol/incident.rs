@@ -26,9 +26,9 @@ pub(super) fn supersede(desired: &Desired<'_>, observed: &Observed, record: &Rec
     Some(Next::Act { step: Step::Record, act })
 }
 
-/// Like [`supersede`], while hosts do not run the published value yet. Where the next rotation takes away the login of
-/// those hosts, they have until the time of the revocation to follow. The revocation is done first: the next rotation
-/// treats the older login as its own, so sessions that are open with it would otherwise stay open.
+/// Like [`supersede`], while hosts do not run the published value yet. If the next rotation disables the login of those
+/// hosts, it waits for them until the time of the revocation. The revocation is done first: the next rotation treats
+/// the older login as its own, so sessions that are open with it would otherwise stay open.
 pub(super) fn supersede_unproven(
     desired: &Desired<'_>,
     observed: &Observed,

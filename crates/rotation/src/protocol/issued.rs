@@ -15,8 +15,7 @@ use crate::observed::{Acceptance, IssuedLogin, Observed, Record, TargetEvidence,
 pub(super) const PROPAGATION: TimeDelta = TimeDelta::minutes(5);
 /// Polling interval during that time.
 const PROPAGATION_POLL: TimeDelta = TimeDelta::seconds(5);
-/// Age at which a recorded login is given up for another one, if the target still refuses it and it was never
-/// published.
+/// Age at which a recorded login is replaced by another one, if the target still refuses it and it was never published.
 const GIVEN_UP_AFTER: TimeDelta = TimeDelta::minutes(20);
 /// Limit for logins without a record: no further one is made until some have been swept or are old enough.
 const MOST_UNRECORDED: usize = 4;
@@ -243,7 +242,7 @@ pub(super) fn before_issue(desired: &Desired<'_>, observed: &Observed, now: Date
             let recent: Vec<_> =
                 issued.filter(|l| !l.was_published && l.at + memory > now).map(|l| l.at).collect();
             let first = recent.iter().min().filter(|_| recent.len() >= MOST_UNRECORDED)?;
-            // Orphans make room as soon as they are old enough to be swept.
+            // Orphans no longer count towards the limit once they are old enough to be swept.
             let until = match sweep(desired, observed, now) {
                 Sweep::At(at) => at,
                 _ => *first + memory,

@@ -73,11 +73,11 @@ fn expired_marker(observed: &Observed, now: DateTime<Utc>, grace: TimeDelta) -> 
     stray.map(|(id, _)| *id)
 }
 
-/// Returns the step in which a rotation is by the evidence, even if something holds the next step back.
+/// Returns the current step of a rotation according to the evidence, even if something delays the next step.
 pub fn step_of(desired: &Desired<'_>, observed: &Observed, record: &Record) -> Step {
     let to_be_installed =
         desired.strategy.is_some() && record.credential.is_some() && !target::is_accepted(observed);
-    // A roll back may find its value published while the role still has to be given that password again.
+    // For a rollback, the value may already be published while the role still needs that password again.
     let is_left = to_be_installed && !record.kept.is_empty();
     if observed.is_published(record) && !is_left {
         return match deployment(desired, observed, record) {
@@ -105,7 +105,7 @@ pub fn look_at_schedule(
         .parameters
         .iter()
         .all(|p| p.latest().is_some_and(|seen| matches!(seen.author, Author::Ours(_) | Author::Foreign)));
-    // After a roll back the period's next attempt is delayed: a host has just refused a new value.
+    // After a rollback the next scheduled attempt is delayed: a host has just rejected a new value.
     let brought_back = observed.parameters.iter().filter_map(|p| p.latest()?.brought_back_at()).max();
     // A login that its target expires has to be replaced before that, even if the spec has a longer period or none.
     let own_end = replace_by(observed).map(|at| (at - made_at).max(TimeDelta::zero()));
@@ -128,7 +128,7 @@ pub fn look_at_schedule(
     .map(Some)
 }
 
-/// Returns the latest time to replace the published login, where its target expires it some time later.
+/// Returns the latest time to replace the published login, if its target expires it.
 fn replace_by(observed: &Observed) -> Option<DateTime<Utc>> {
     observed.target.as_ref()?.lifetime.map(|lifetime| lifetime.replace_by())
 }

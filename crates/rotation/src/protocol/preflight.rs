@@ -25,7 +25,7 @@ pub(super) enum Preflight {
     },
 }
 
-/// Checks, before anything is changed, that the target accepts the published value, and that the hosts run it and work.
+/// Checks that the target accepts the published value, and that the hosts run it and work, before anything is changed.
 pub(super) fn preflight(desired: &Desired<'_>, observed: &Observed) -> Preflight {
     if desired.hosts.is_empty() && desired.strategy.is_none() {
         return Preflight::Passed;

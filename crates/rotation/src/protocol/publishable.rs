@@ -31,8 +31,8 @@ const CHECKS: &[Check] = &[
     its_oldest_version_is_labelled,
 ];
 
-/// Returns the first reason why SSM would refuse a value that a rotation would draw. Without a close look at the
-/// parameter there is nothing to check, and the answer is `None`.
+/// Returns the first reason why SSM would refuse a newly generated value. Without a full read of the parameter nothing
+/// can be checked, and the answer is `None`.
 pub(super) fn before_the_start(desired: &Desired<'_>, observed: &Observed) -> Option<Waiting> {
     first(desired, observed, |path| desired.samples.get(path).map(String::as_str))
 }
@@ -53,8 +53,8 @@ fn first<'a>(
     })
 }
 
-/// Proves, where more than the parameters is changed, that this controller may write the paths at all: before the hosts
-/// are asked, and once more before anything is changed. `None` once this pass has proven it.
+/// Proves that this controller may write the paths at all, if a rotation changes more than the parameters: before the
+/// hosts are asked, and once more before anything is changed. `None` once this pass has proven it.
 pub(super) fn prove(desired: &Desired<'_>, observed: &Observed) -> Option<Next> {
     desired.strategy?;
     let unproven = observed
@@ -76,7 +76,7 @@ fn it_is_no_secure_string(view: &View<'_>) -> Option<String> {
     })
 }
 
-/// A Put without a key would use the account's default key, which people who read with the current key may not be
+/// A Put without a key would use the account's default key, which readers with access to the current key may not be
 /// allowed to use.
 fn it_is_under_a_key_that_nobody_named(view: &View<'_>) -> Option<String> {
     let key = view.shape.customer_key()?;

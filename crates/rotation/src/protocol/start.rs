@@ -118,7 +118,7 @@ pub(super) fn start_or_rest(
     }
 }
 
-/// Adds or removes the finalizer as needed, and sweeps orphans, where there is nothing else to do.
+/// Adds or removes the finalizer as needed, and sweeps orphans, if there is nothing else to do.
 fn release_or(
     desired: &Desired<'_>,
     observed: &Observed,
@@ -198,9 +198,8 @@ fn start(
     now: DateTime<Utc>,
     grace: TimeDelta,
 ) -> Next {
-    // Behind a young version there may be a record that this reader does not see yet. An incident waits only where
-    // keyturn itself published that version, since then there is a record for certain: it is kept while the version is
-    // young.
+    // A young version may have a record that reads do not show yet. An incident waits for it only if keyturn itself
+    // published that version: then the record certainly exists, since it is kept while the version is young.
     let hurry = trigger == Trigger::Incident;
     let ours =
         || observed.parameters.iter().filter_map(|p| p.latest()).any(|seen| is_young(seen, now, grace));
@@ -210,7 +209,7 @@ fn start(
     if let Some(why) = publishable::before_the_start(desired, observed).filter(|_| !hurry) {
         return Next::Wait { step: Step::Preflight, until: None, why };
     }
-    // The hosts are not asked where there is no good value that they could run.
+    // The hosts are not asked if there is no good value that they could run.
     let asks = matches!(trigger, Trigger::Period | Trigger::Request);
     if trigger == Trigger::Drift
         && let Some(next) = publishable::prove(desired, observed)
@@ -262,8 +261,8 @@ fn only_parameter_to_create<'a>(desired: &Desired<'_>, observed: &'a Observed) -
     (!desired.concerns_others()).then_some(&only.path)
 }
 
-/// Returns the step that the preflight of hosts and target needs; `None` once all have answered well. It is asked only
-/// for rotations that could as well start later.
+/// Returns the step that the preflight of hosts and target needs; `None` once all have answered well. Only rotations
+/// that can also start later need it.
 fn hosts_and_target_first(desired: &Desired<'_>, observed: &Observed) -> Option<Next> {
     let wait = |why| Some(Next::Wait { step: Step::Preflight, until: None, why });
     let act = |act| Some(Next::Act { step: Step::Preflight, act });
@@ -281,7 +280,7 @@ fn hosts_and_target_first(desired: &Desired<'_>, observed: &Observed) -> Option<
     }
 }
 
-/// Returns true when a rotation of keyturn published this version less than a grace ago.
+/// Returns true when a rotation of keyturn published this version less than a grace period ago.
 fn is_young(seen: &Seen, now: DateTime<Utc>, grace: TimeDelta) -> bool {
     matches!(seen.author, Author::Ours(_)) && seen.version.modified + grace > now
 }

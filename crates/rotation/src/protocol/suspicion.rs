@@ -18,16 +18,16 @@ pub(super) fn taints(desired: &Desired<'_>, made_at: DateTime<Utc>) -> bool {
     reported_at(desired).is_some_and(|reported_at| made_at < reported_at)
 }
 
-/// Returns the time at which the oldest value, or key of a ring, was made that may work while this is published; `None`
-/// where nothing is published.
+/// Returns the time at which the oldest value was made (or the oldest key of a ring) that may work while the present
+/// versions are published; `None` if nothing is published.
 fn published_made_at(desired: &Desired<'_>, observed: &Observed) -> Option<DateTime<Utc>> {
     let has_target = desired.strategy.is_some();
     let values = observed.parameters.iter().filter_map(|p| oldest_live(p, p.latest_number(), has_target));
     values.chain(observed.oldest_key_made_at()).min()
 }
 
-/// Returns the time at which the oldest value was made that may work while this version is published. A target only
-/// ever gets keyturn's values, so a foreign version does not make it refuse the last one of ours: that one counts too.
+/// Returns the creation time of the oldest value that may work while this version is published. A target only ever gets
+/// keyturn's values, so a foreign version does not make it refuse the last one of ours: that one counts too.
 fn oldest_live(parameter: &Parameter, version: i64, has_target: bool) -> Option<DateTime<Utc>> {
     let from_it_down =
         || parameter.versions.iter().rev().skip_while(move |seen| seen.version.number > version);

@@ -64,8 +64,8 @@ pub(super) fn install(
     Some(Next::Act { step: Step::Install, act: Act::Install { id: record.id } })
 }
 
-/// Waits while every host runs the recorded credential but the target could not be asked whether it accepts it: nothing
-/// is retired or closed on a guess.
+/// Waits if every host runs the recorded credential but it is not known whether the target accepts it: without an
+/// answer of the target nothing is retired or closed.
 pub(super) fn unheard(desired: &Desired<'_>, observed: &Observed, record: &Record) -> Option<Next> {
     desired.strategy?;
     record.credential.as_ref()?;
@@ -207,7 +207,7 @@ fn end_older_sessions(
         return unseen(Lacking::Login);
     }
     // Without a fence only the publication, which follows the change, gives an upper bound for the time of the change;
-    // and it is SSM's clock.
+    // and that time is from SSM's clock.
     let (opened_before, sure_at) = match (changed_at(target, record), observed.published_at()) {
         (Some(changed_at), _) => (changed_at + LOGIN_MARGIN, now),
         (None, Some(at)) if observed.is_published(record) => {
@@ -250,13 +250,13 @@ fn last_proof(observed: &Observed) -> Option<DateTime<Utc>> {
     proofs.chain(observed.published_at()).max()
 }
 
-/// Returns true when a role that is changed in place, and so has one password only, has the recorded one.
+/// Returns true when the role has the recorded password, if it is changed in place and so has only one password.
 pub(super) fn is_installed_in_place(desired: &Desired<'_>, observed: &Observed, record: &Record) -> bool {
     desired.strategy == Some(Strategy::InPlace) && record.credential.is_some() && is_accepted(observed)
 }
 
-/// Returns true when a host may run the recorded password of a role that has only one; a roll back would lock that host
-/// out. Only a comparison after a deployment shows what the deployment did to the host.
+/// Returns true when a host may run the recorded password of a role that has only one password; a rollback would then
+/// lock that host out. Only a comparison after the deployment shows what the host runs.
 pub(super) fn may_be_adopted_in_place(desired: &Desired<'_>, observed: &Observed, record: &Record) -> bool {
     let may_run_it = |host: &HostEvidence| {
         let parameter_may = |p: &Parameter| {
@@ -274,7 +274,7 @@ pub(super) fn may_be_adopted_in_place(desired: &Desired<'_>, observed: &Observed
     desired.strategy == Some(Strategy::InPlace) && observed.hosts.iter().any(may_run_it)
 }
 
-/// Returns true when giving up the record could leave a login behind whose password nobody knows.
+/// Returns true when a login with a password that nobody knows could remain if the record is given up.
 pub(super) fn may_be_installed(observed: &Observed, record: &Record) -> bool {
     let refused = |target: &TargetEvidence| matches!(target.recorded, Some(Acceptance::Refused(_)));
     record.credential.is_some() && !observed.target.as_ref().is_some_and(refused)
@@ -293,8 +293,8 @@ pub(super) fn is_not_there_yet(desired: &Desired<'_>, observed: &Observed) -> bo
     silent && !issued::is_issued(desired)
 }
 
-/// Returns the time since which a role that has one password only has had the recorded one: the time of its fence or,
-/// without one, of the observation that showed it.
+/// Returns the time since which a role that has only one password has had the recorded one: the time of its fence or,
+/// without a fence, of the observation that showed it.
 pub fn installed_at(desired: &Desired<'_>, observed: &Observed, record: &Record) -> Option<DateTime<Utc>> {
     let target = observed.target.as_ref()?;
     if let Some(changed_at) = changed_at(target, record) {
@@ -310,7 +310,7 @@ fn changed_at(target: &TargetEvidence, record: &Record) -> Option<DateTime<Utc>>
 }
 
 /// Returns true when the target accepts the recorded login instead of the published one although the recorded one is
-/// not published yet; `None` where only the target could tell and it was not observed. The strategy that the record
+/// not published yet; `None` if only the target could show this and it was not observed. The strategy that the record
 /// shows counts as well as the spec's, since the spec may have been edited after the role was changed.
 pub fn published_is_dead(desired: &Desired<'_>, observed: &Observed) -> Option<bool> {
     let newest = observed.records.values().next_back();
@@ -344,8 +344,8 @@ pub fn published_is_dead(desired: &Desired<'_>, observed: &Observed) -> Option<b
     })
 }
 
-/// Returns the time until which to wait where a fence is ahead of all ids in Parameter Store: it belongs to a record
-/// that reads may not show yet (eventual consistency).
+/// Returns the time until which to wait if a fence has a higher id than everything in Parameter Store: it belongs to a
+/// record that reads may not show yet (eventual consistency).
 pub(super) fn fence_ahead_until(
     desired: &Desired<'_>,
     observed: &Observed,

@@ -3,8 +3,8 @@
 use super::ACCOUNT;
 use crate::error::AwsError;
 
-/// AWS limits the whole ARN to 1011 characters. This is the rest for the name in the region with the longest
-/// name.
+/// Maximum length of a name. AWS limits the whole ARN to 1011 characters; this is what remains for the name in the
+/// region with the longest name.
 const MAX_LENGTH: usize = 946;
 const MAX_LEVELS: usize = 15;
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// Most versions of a parameter that SSM keeps.
+/// Maximum number of versions of a parameter that SSM keeps.
 pub(crate) const MAX_VERSIONS: usize = 100;
-/// Most Standard parameters of one account and region.
+/// Maximum number of Standard parameters of one account and region.
 pub(crate) const MAX_STANDARD_PARAMETERS: usize = 10_000;
-/// Most writes that a stale read can go back.
+/// Maximum number of writes that a stale read can go back.
 const MAX_UNDO: usize = 1000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

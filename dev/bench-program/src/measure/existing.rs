@@ -19,7 +19,8 @@ use crate::statistics::median;
 pub(crate) struct Round {
     /// Time from the first POST until the last object was Ready.
     pub ready: Duration,
-    /// Processor time until all objects were Ready; the next field has it until the controller was quiet.
+    /// Processor time until all objects were Ready; the next field is the processor time until the controller was
+    /// quiet.
     pub cpu: Duration,
     pub cpu_until_quiet: Duration,
     /// Peak memory, in KiB.
