@@ -65,7 +65,7 @@ impl CallLimits {
         self.total + self.attempt
     }
 
-    /// Returns limits well below the grace: about half of it, and never longer than SSM needs.
+    /// Returns limits well below the grace period: about half of it, and never longer than SSM needs.
     pub fn below(grace: Duration) -> Self {
         let ample = Self::default();
         let attempt = ample.attempt.min(grace / 5);

@@ -115,7 +115,7 @@ macro_rules! sources {
         }
 
         impl Openers {
-            /// Creates the openers, without connecting. No request of theirs lasts longer than the grace.
+            /// Creates the openers, without connecting. No request of theirs lasts longer than the grace period.
             ///
             /// # Errors
             /// Returns an error if the client of a source cannot be set up.

@@ -84,8 +84,8 @@ impl Settings {
         grants::managed_secret(grants, secret, region, installation)
     }
 
-    /// Maximum time that a deleted object is held. It is at least four times the grace, since no rotation could end in
-    /// less.
+    /// Maximum time that a deleted object is held. It is at least four times the grace period, since no rotation could
+    /// end in less.
     pub fn deletion_bound(&self) -> TimeDelta {
         self.deletion.max(self.grace * 4)
     }

@@ -27,11 +27,11 @@ pub struct Stamp {
     /// The version number that the writer expected to create. When a Put gives no description, SSM keeps the previous
     /// one, so a stamp proves who wrote a version only when this number equals the version's own.
     pub version: i64,
-    /// Time when the rotation drew the value or, for a roll back, when the roll back began.
+    /// Time when the rotation generated the value or, for a rollback, when the rollback began.
     pub at: DateTime<Utc>,
     /// Hash of the request (annotation token) that asked for the rotation.
     pub request: Option<String>,
-    /// Time when the value was first made; set only where a roll back has published an older value again.
+    /// Time when the value was first made; set only where a rollback has published an older value again.
     pub made: Option<DateTime<Utc>>,
 }
 
@@ -97,9 +97,9 @@ impl Record {
     /// Returns true when this version already existed when the rotation began.
     ///
     /// The version number alone does not prove it: numbering starts again at 1 when somebody deletes the parameter and
-    /// creates it again. Where the record has no time for its base version, the grace decides: only an incident starts
-    /// a rotation on a version younger than the grace. Half of the grace period is used, in case the setting was
-    /// changed in the meantime.
+    /// creates it again. Where the record has no time for its base version, the grace period decides: only an incident
+    /// starts a rotation on a version younger than the grace period. Half of the grace period is used, in case the
+    /// setting was changed in the meantime.
     pub fn replaces(&self, path: &str, version: &Version, grace: TimeDelta) -> bool {
         let base = self.base.get(path).copied().unwrap_or(0);
         let was_there = match self.base_at.get(path) {
@@ -164,7 +164,7 @@ impl Seen {
         self.our_stamp().map_or(self.version.modified, |stamp| stamp.at)
     }
 
-    /// Returns the time when a roll back began to publish this value again; `None` if no roll back did.
+    /// Returns the time when a rollback began to publish this value again; `None` if no rollback did.
     pub fn brought_back_at(&self) -> Option<DateTime<Utc>> {
         self.our_stamp().filter(|stamp| stamp.made.is_some()).map(|stamp| stamp.at)
     }

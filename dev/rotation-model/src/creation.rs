@@ -7,7 +7,7 @@ use crate::seeds::Seed;
 use crate::stories::Story;
 use crate::world::{Age, Effect, FOREIGN, Id, Outside, Stamp, Version, World};
 
-/// Draws a value and sends it. A controller that sends again draws another value.
+/// Generates a value and sends it. A controller that sends again generates another value.
 pub fn send(story: &Story, world: &mut World, id: Id, request: u8) {
     world.fault_unless_open(request);
     let told = if story.seed == Some(Seed::CreationsUnanswered) { 0 } else { request };

@@ -18,7 +18,7 @@ pub enum Deed {
     Hold,
     /// Asks the hosts for a fresh proof (preflight).
     AskPreflight,
-    /// Draws a value and creates record `id`; `request` is the request that the rotation answers, or 0.
+    /// Generates a value and creates record `id`; `request` is the request that the rotation answers, or 0.
     Record {
         /// Number of the rotation.
         id: Id,

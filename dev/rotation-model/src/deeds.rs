@@ -91,7 +91,7 @@ fn begin(story: &Story, world: &mut World, seen: &Outside, (id, why, request): (
     world.send(Effect::Record(id, record));
 }
 
-/// Checks that a roll back does not change a role with one password under a host that already uses the new password, or
+/// Checks that a rollback does not change a role with one password under a host that already uses the new password, or
 /// may be about to.
 fn judge_roll_back(story: &Story, world: &mut World, seen: &Outside, failed: Id) {
     let Some(failed) = seen.records.get(&failed) else { return };
@@ -134,7 +134,7 @@ fn install(story: &Story, world: &mut World, seen: &Outside, id: Id) {
         record.kept[path] || latest.is_some_and(|version| version.stamp.is_some_and(|stamp| stamp.id == id))
     });
     let refused = seen.refusals.contains(&Refusal::Shown);
-    // A roll back restores the password that hosts run: a refused Put is the smaller problem.
+    // A rollback restores the password that hosts run: a refused Put is the smaller problem.
     let gives_back = record.why == Why::RollBack;
     if story.is_in_place() && refused && !published && !gives_back && !seen.is_due() {
         world.fault("A role is changed in place although SSM shows that it will refuse the Put");

@@ -52,7 +52,7 @@ fn begin_for(world: &mut World, request: u8) {
     }
 }
 
-/// Creates a first value. No record says which value was drawn first: the Put that arrives first wins.
+/// Creates a first value. No record decides between two generated values: the Put that arrives first wins.
 fn create(story: &Story, world: &mut World, version: Version, request: u8) {
     let overwrites = story.seed == Some(Seed::CreationsOverwrite);
     if put(world, 0, version, overwrites) && request > 0 {
@@ -131,7 +131,7 @@ fn install(story: &Story, world: &mut World, id: Id, (role, value): (u8, Value))
     if is_fenced_off(story, world, &known, id) {
         return;
     }
-    // A roll back restores the old password on purpose.
+    // A rollback restores the old password on purpose.
     if world.outside.records.get(&id).is_some_and(|record| record.why == Why::RollBack) {
         world.past.retired &= !bit(value);
     }

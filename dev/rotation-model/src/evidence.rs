@@ -16,7 +16,7 @@ use crate::seeds;
 use crate::stories::{Source, Story};
 use crate::world::{self, Age, Id, Outside, PATHS, Refusal, Server, Shows, Value, Why};
 
-/// The controller's grace, which is two ticks.
+/// The controller's grace period, which is two ticks.
 pub const GRACE: TimeDelta = TimeDelta::minutes(15);
 /// Paths of the parameters, by their number in the model.
 pub const PATH_NAMES: [&str; PATHS] = ["/shop/LOGIN", "/shop/URL"];
@@ -49,7 +49,7 @@ fn modified(version: &world::Version) -> DateTime<Utc> {
     at(version.age) + if version.suspected { -MOMENT } else { MOMENT }
 }
 
-/// Returns the time at which a value was drawn.
+/// Returns the time at which a value was generated.
 fn drawn_at(seen: &Outside, suspected: bool) -> DateTime<Utc> {
     let reported_at = seen.report.map_or(now() - LONG, |report| at(report.age));
     reported_at + if suspected { -LONG } else { TimeDelta::seconds(1) }

@@ -34,7 +34,7 @@ pub enum Move {
     Apply(Effect),
     /// A request is applied and stays under way, so that it may be applied again.
     ApplyTwice(Effect),
-    /// Half of the grace passes.
+    /// Half of the grace period passes.
     Tick,
     /// The time limit expires within which a deleted object may finish its rotation.
     DeadlinePasses,

@@ -38,7 +38,7 @@ pub enum Seed {
     SourceFollowsSpec,
     /// A deletion that cannot be finished has no time limit (B8).
     DeletionUnbounded,
-    /// The grace is zero.
+    /// The grace period is zero.
     NoGrace,
     /// Requests live forever.
     NoEndOfRequests,

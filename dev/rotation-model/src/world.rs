@@ -1,15 +1,15 @@
 //! The world of one secret: Parameter Store, the target, the hosts, the object, and requests under way.
 //!
-//! Time is abstracted to ages. One tick is half of the grace: something [`Age::New`] may be missing from a read,
-//! something [`Age::Recent`] is younger than the grace, and something [`Age::Old`] is not. A request ends with its
-//! second tick, so no request survives that was decided before something became old.
+//! Time is abstracted to ages. One tick is half of the grace period: something [`Age::New`] may be missing from a read,
+//! something [`Age::Recent`] is younger than the grace period, and something [`Age::Old`] is not. A request ends with
+//! its second tick, so no request survives that was decided before something became old.
 
 use std::collections::BTreeMap;
 
 /// Largest number of parameters of a secret.
 pub const PATHS: usize = 2;
 
-/// A value that was drawn or written; equal numbers are equal secrets.
+/// A value that was generated or written; equal numbers are equal secrets.
 pub type Value = u8;
 /// Number of a rotation, from 1; 0 for none.
 pub type Id = u8;
@@ -22,17 +22,17 @@ pub const UNKNOWN: Value = 62;
 pub const NONE: Value = 63;
 /// The first of the values that other people write.
 pub const FOREIGN: Value = 56;
-/// Number of values that one rotation may draw, by controllers that do not know of each other.
+/// Number of values that one rotation may generate, by controllers that do not know of each other.
 pub const DRAWS: u8 = 6;
 
-/// Time since something was made or changed, in steps of half the grace.
+/// Time since something was made or changed, in steps of half the grace period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Age {
     /// Not a tick old: a read may miss it.
     New,
-    /// One tick old: younger than the grace, and every read shows it.
+    /// One tick old: younger than the grace period, and every read shows it.
     Recent,
-    /// At least two ticks old, which is the grace.
+    /// At least two ticks old, which is the grace period.
     Old,
 }
 

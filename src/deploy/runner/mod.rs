@@ -207,7 +207,7 @@ fn check_task(task: &Task) -> Result<(), String> {
 }
 
 /// Returns the name of this run on the host: the same in every pod of one Job, and a different one in every other Job.
-/// It is a hash of the fingerprint keys, which are drawn for each Job; it reveals nothing of them.
+/// It is a hash of the fingerprint keys, which are generated for each Job; it reveals nothing of them.
 fn run_name(task: &Task) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(format!("keyturn run {} {}", task.revision, task.attempt).as_bytes());

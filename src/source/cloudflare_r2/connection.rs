@@ -49,7 +49,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Returns limits well below the grace. Only tests use a grace that leaves less than five seconds.
+    /// Returns limits well below the grace period. Only tests use a grace period that leaves less than five seconds.
     pub fn below(grace: Duration) -> Self {
         let request = Duration::from_secs(20).min((grace / 3).max(Duration::from_secs(5)));
         Self { connect: request / 2, request }

@@ -27,7 +27,7 @@ use super::scram_only::{ScramOnly, ScramOverTls};
 use crate::api::source::postgres::{PostgresSpec, TlsMode};
 use crate::source::TargetError;
 
-/// Timeouts. All are well below the grace of the rotation protocol.
+/// Timeouts. All are well below the grace period of the rotation protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// From the first byte to a session, including SSH and TLS.
@@ -55,11 +55,12 @@ impl Default for Limits {
     }
 }
 
-/// Shortest operation: a login through SSH on a busy machine takes seconds. Only tests use a grace that leaves less.
+/// Shortest operation: a login through SSH on a busy machine takes seconds. Only tests use a grace period that leaves
+/// less.
 const LEAST_OPERATION: Duration = Duration::from_secs(5);
 
 impl Limits {
-    /// Returns limits well below the grace, and never longer than a server needs.
+    /// Returns limits well below the grace period, and never longer than a server needs.
     pub fn below(grace: Duration) -> Self {
         let ample = Self::default();
         let operation = ample.operation.min((grace / 3).max(LEAST_OPERATION));

@@ -29,7 +29,7 @@ pub enum Step {
     Observe,
     /// keyturn checks that the hosts, the target and SSM are ready, before it changes anything.
     Preflight,
-    /// keyturn draws the values and creates the record.
+    /// keyturn generates the values and creates the record.
     Record,
     /// keyturn makes the target accept the recorded credential.
     Install,

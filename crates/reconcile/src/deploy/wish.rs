@@ -168,7 +168,7 @@ pub fn holds_until(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
     let rotation =
         secret.status.as_ref().and_then(|s| s.rotation.as_ref()).filter(|_| is_in_place(secret))?;
     let installed_at = rotation.installed_at.as_ref().map(from_kubernetes);
-    // The rotation before a roll back may have changed the role, so a failed roll back holds too.
+    // The rotation before a rollback may have changed the role, so a failed rollback holds too.
     let has_failed = rotation.attempts > 0 && installed_at.is_none() && rotation.trigger != Trigger::RollBack;
     // Before the first value is published, no container uses the role.
     let holds = leaves_the_published(rotation) && rotation.trigger != Trigger::Missing && !has_failed;

@@ -163,7 +163,7 @@ impl Actor<'_> {
         records::abort_path(self.place.staging, self.place.namespace, self.place.name, id)
     }
 
-    /// Performs [`Act::Record`]: draws a value, or has the target issue one.
+    /// Performs [`Act::Record`]: generates a value, or lets the target issue one.
     async fn record(&self, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
         let Act::Record { id, trigger, request, base, hosts, keep_previous } = act else {
             return Ok(Done::LookAgain(None));
@@ -315,7 +315,7 @@ impl Actor<'_> {
         }
     }
 
-    /// Returns the login that the failed rotation replaced; the roll back restores it.
+    /// Returns the login that the failed rotation replaced; the rollback restores it.
     async fn previous_credential(
         &self,
         failed: &Record,
@@ -332,8 +332,8 @@ impl Actor<'_> {
         }))
     }
 
-    /// Draws one value and renders it for every parameter. Returns also the login that it makes, where a target has to
-    /// accept it.
+    /// Generates one value and renders it for every parameter. If a target has to accept the value, also returns the
+    /// login that it belongs to.
     async fn draw(
         &self,
         observed: &Observed,
@@ -429,7 +429,7 @@ impl Actor<'_> {
         }
     }
 
-    /// Performs [`Act::Create`]. A value that was drawn but not published is dropped; nobody has it.
+    /// Performs [`Act::Create`]. A value that was generated but not published is dropped; nobody has it.
     async fn create(
         &self,
         id: RotationId,

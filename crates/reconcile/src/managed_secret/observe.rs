@@ -140,7 +140,8 @@ pub(super) async fn published_keys(
     Ok(Some(ring.map_or(1, |ring| ring.expose().split(',').count())))
 }
 
-/// Returns the paths whose latest version has the newest record's id but another value: two draws with one id.
+/// Returns the paths whose latest version has the newest record's id but another value: two values were generated for
+/// one id.
 async fn mismatched(store: &dyn ParameterStore, observed: &Observed) -> Result<BTreeSet<String>, StoreError> {
     let mut mismatched = BTreeSet::new();
     let Some((id, record)) = observed.records.last_key_value() else { return Ok(mismatched) };

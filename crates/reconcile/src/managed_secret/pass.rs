@@ -325,7 +325,7 @@ impl Pass<'_> {
         let withdrawn = superseded
             && source::issued(&self.object.spec.generate).is_some()
             && self.object.metadata.deletion_timestamp.is_none();
-        // A roll back answers the request of the rotation that failed.
+        // A rollback answers the request of the rotation that failed.
         if withdrawn || later.any(|later| later.request == record.request) {
             ended.request = None;
         }

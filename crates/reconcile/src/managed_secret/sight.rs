@@ -130,9 +130,9 @@ impl Pass<'_> {
         true
     }
 
-    /// True when memory and a recent listing show that no record was created and that nobody has written since the rotation
-    /// was published. Then the rotation can end without a full read. keyturn sends a request only on evidence that is
-    /// younger than the grace less the life of a request, so the listing has to be that young too.
+    /// True when memory and a recent listing show that no record was created and that nobody has written since the
+    /// rotation was published. Then the rotation can end without a full read. keyturn sends a request only on evidence
+    /// that is younger than the grace period less the life of a request, so the listing has to be that young too.
     pub(super) fn is_known_well_enough(&self, act: &Act, observed: &Observed) -> bool {
         let oldest = self.now - self.secrets.settings.grace / LISTINGS_PER_GRACE;
         let is_confirmed = self.sight.confirmed_at.is_some_and(|at| at >= oldest)

@@ -447,7 +447,7 @@ fn answer_request(
             return;
         }
         let id = i64::try_from(*id).ok();
-        // Two published values for one request mean a roll back, except in an incident: there the second value is a new
+        // Two published values for one request mean a rollback, except in an incident: there the second value is a new
         // one.
         let rolled_back = published.len() > 1 && desired.incidents.is_empty();
         let result = if rolled_back { RotationResult::RolledBack } else { RotationResult::Succeeded };

@@ -84,8 +84,8 @@ pub enum Created {
     Exists,
 }
 
-/// Parameter Store in one account and region. Every call has a timeout well below the grace, and takes its turn in the
-/// request budget of that account and region.
+/// Parameter Store in one account and region. Every call has a timeout well below the grace period, and takes its turn
+/// in the request budget of that account and region.
 ///
 /// A returned version has a stamp only where this installation made the stamp (see [`seal`]). A stamp that somebody else
 /// has put into a description is returned as a claim.

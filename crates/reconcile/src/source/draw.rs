@@ -89,7 +89,7 @@ impl Random for Counter {
     }
 }
 
-/// Draws bytes, and returns them in hexadecimal.
+/// Generates random bytes, and returns them in hexadecimal.
 pub(super) fn hexadecimal(count: usize, random: &mut dyn Random) -> Result<SecretValue, GenerateError> {
     let bytes = random_bytes(count, random)?;
     Ok(encoded(bytes.len() * 2, |text| {
@@ -109,7 +109,7 @@ pub(super) fn in_range(
     if (least..=most).contains(&given) { usize::try_from(given).map_err(|_| refused) } else { Err(refused) }
 }
 
-/// Draws this many bytes.
+/// Generates this many random bytes.
 pub(super) fn random_bytes(
     count: usize,
     random: &mut dyn Random,

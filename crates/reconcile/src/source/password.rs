@@ -1,9 +1,9 @@
 //! Generates passwords of letters, digits and chosen symbols.
 //!
-//! Every password holds at least one lower case letter, one upper case letter, one digit and, where symbols are
-//! given, one of those: many systems reject other passwords. Whole passwords are drawn until one qualifies, so all
-//! qualifying passwords are equally likely. With the minimum length of 16 and a single symbol this takes five tries
-//! on average, and costs less than three bits of the 95 there are.
+//! Every password holds at least one lower case letter, one upper case letter, one digit and, where symbols are given,
+//! one of those: many systems reject other passwords. Whole passwords are generated until one qualifies, so all
+//! qualifying passwords are equally likely. With the minimum length of 16 and a single symbol this takes five tries on
+//! average, and costs less than three bits of the 95 there are.
 
 use keyturn_api::source::random::PasswordSpec;
 use keyturn_secret_value::SecretValue;
@@ -42,8 +42,8 @@ fn generate(spec: &PasswordSpec, source: &mut dyn Random) -> Result<SecretValue,
     Err(GenerateError::NotRandom(MAX_TRIES))
 }
 
-/// Draws characters of the alphabet, each as likely as any other: bytes that would favour some characters are
-/// discarded.
+/// Generates random characters of the alphabet, all with the same probability: bytes that would favour some characters
+/// are discarded.
 fn draw(
     alphabet: &[u8],
     length: usize,

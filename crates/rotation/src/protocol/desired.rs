@@ -21,7 +21,7 @@ pub struct Desired<'a> {
     /// True when the object carries keyturn's finalizer.
     pub finalizer: bool,
     /// Time since which this process, while it was the leader, has seen no record; `None` where it has seen one, or has
-    /// only just begun to read. A record younger than the grace may exist and not be visible yet (eventual
+    /// only just begun to read. A record younger than the grace period may exist and not be visible yet (eventual
     /// consistency).
     pub settled_since: Option<DateTime<Utc>>,
     /// Reaction when no parameter exists. Without `ssm.ifMissing`: Stall where there is a target, else Create.
@@ -92,7 +92,7 @@ pub struct Retirement {
     /// Time to wait after all hosts have proven the new value.
     pub after: TimeDelta,
     /// Minimum age at which a login that the target made and that has no record (an orphan) is deleted: at least the
-    /// grace.
+    /// grace period.
     pub orphans_after: TimeDelta,
     /// True when a passed verify script is proof enough where no container has the variable.
     pub verify_is_enough: bool,
@@ -123,13 +123,13 @@ pub struct Timing<'a> {
     pub windows: &'a [Window],
     /// The windows of each host that must run the secret; an empty list is a host that is always open.
     pub host_windows: &'a [&'a [Window]],
-    /// Minimum time from `created_at`, for an adopted value, or from a roll back to the next scheduled rotation.
+    /// Minimum time from `created_at`, for an adopted value, or from a rollback to the next scheduled rotation.
     pub first_rotation_delay: TimeDelta,
     /// Length of time over which overdue secrets are spread; zero starts all of them at once.
     pub spread: TimeDelta,
     /// Creation time of the ManagedSecret, by the clock of the API server.
     pub created_at: DateTime<Utc>,
-    /// Time of the last roll back if nothing was published since: the value that failed is not retried at once.
+    /// Time of the last rollback if nothing was published since: the value that failed is not retried at once.
     pub rolled_back_at: Option<DateTime<Utc>>,
     /// `<namespace>/<name>` of the ManagedSecret; its hash decides the secret's place in the spread.
     pub identity: &'a str,

@@ -87,7 +87,7 @@ impl View<'_> {
         Next::Act { step: Step::Abort, act: Act::MarkAbort { id: self.record.id } }
     }
 
-    /// Returns true when every path had a value before this rotation, which a roll back could publish again.
+    /// Returns true when every path had a value before this rotation, which a rollback could publish again.
     fn has_a_previous_value(&self) -> bool {
         self.record.trigger != Trigger::RollBack && self.record.base.values().all(|base| *base > 0)
     }
@@ -181,14 +181,14 @@ fn it_was_marked_to_be_given_up(view: &View<'_>) -> Option<Next> {
         return Some(Next::Wait { step: Step::Abort, until: Some(marked + view.grace), why });
     }
     let act = given_up(view)?;
-    // A roll back recorded a moment ago may not be visible yet.
+    // A rollback recorded a moment ago may not be visible yet.
     if let Some(until) = target::fence_ahead_until(view.desired, view.observed, view.now, view.grace) {
         return Some(Next::Wait { step: Step::Abort, until: Some(until), why: Waiting::Grace });
     }
     Some(Next::Act { step: Step::Abort, act })
 }
 
-/// Returns the act that follows a marker older than the grace; `None` where the marker is void.
+/// Returns the act that follows a marker older than the grace period; `None` where the marker is void.
 fn given_up(view: &View<'_>) -> Option<Act> {
     let View { desired, observed, record, .. } = view;
     let drifted = view.drift().is_some();
@@ -392,7 +392,7 @@ fn close(view: &View<'_>) -> Next {
         .and_then(|_| target::retired_at(observed, record))
         .map(|at| at + *grace)
         .filter(|until| until > now);
-    // A roll back that publishes nothing has no version that shows its age, so the age of its record counts.
+    // A rollback that publishes nothing has no version that shows its age, so the age of its record counts.
     let kept = observed.parameters.iter().all(|parameter| record.keeps(parameter));
     let created = kept.then(|| record.at + *grace).filter(|until| until > now);
     if let Some(until) = young_until(observed, *now, *grace).max(revoked).max(created) {

@@ -65,8 +65,8 @@ fn owned_by_other(observed: &Observed) -> Option<(String, String)> {
     })
 }
 
-/// Finds an abort marker without a record that is older than the grace. A marker is kept longer than its record, so
-/// that a record created late finds it.
+/// Finds an abort marker without a record that is older than the grace period. A marker is kept longer than its record,
+/// so that a record created late finds it.
 fn expired_marker(observed: &Observed, now: DateTime<Utc>, grace: TimeDelta) -> Option<RotationId> {
     let stray =
         observed.aborts.iter().find(|(id, at)| !observed.records.contains_key(id) && **at + grace <= now);
@@ -133,7 +133,8 @@ fn replace_by(observed: &Observed) -> Option<DateTime<Utc>> {
     observed.target.as_ref()?.lifetime.map(|lifetime| lifetime.replace_by())
 }
 
-/// Returns the time until which the youngest published version is younger than the grace; `None` once that has passed.
+/// Returns the time until which the youngest published version is younger than the grace period; `None` once that has
+/// passed.
 fn young_until(observed: &Observed, now: DateTime<Utc>, grace: TimeDelta) -> Option<DateTime<Utc>> {
     observed.published_at().map(|at| at + grace).filter(|until| *until > now)
 }

@@ -15,7 +15,7 @@ pub enum Act {
     Hold,
     /// Ask the hosts for a fresh proof (preflight).
     AskPreflight,
-    /// Draw the values and create the record.
+    /// Generate the values and create the record.
     Record {
         /// Id of the new rotation: the highest id in the evidence plus one.
         id: RotationId,
@@ -30,8 +30,8 @@ pub enum Act {
         /// True when a new key ring may keep the published keys, since nobody else may have read them.
         keep_previous: bool,
     },
-    /// Draw a value and publish it as version 1 of the only parameter, by a Put that must not overwrite. SSM accepts
-    /// such a Put once and nothing has to follow it, so it needs no record.
+    /// Generate a value and publish it as version 1 of the only parameter, by a Put that must not overwrite. SSM
+    /// accepts such a Put once and nothing has to follow it, so it needs no record.
     Create {
         /// Id of the new rotation: the highest id in the evidence plus one.
         id: RotationId,
@@ -42,7 +42,7 @@ pub enum Act {
     },
     /// Create a record that publishes again the values that rotation `failed` replaced.
     RecordRollBack {
-        /// Id of the roll back, which is a rotation of its own: the highest id in the evidence plus one.
+        /// Id of the rollback, which is a rotation of its own: the highest id in the evidence plus one.
         id: RotationId,
         /// Id of the rotation whose values are replaced.
         failed: RotationId,
@@ -97,7 +97,7 @@ pub enum Act {
     },
     /// Write the abort marker of the rotation with this id.
     MarkAbort {
-        /// Id of the rotation to give up, unless the reason for that passes within the grace.
+        /// Id of the rotation to give up, unless the reason for that passes within the grace period.
         id: RotationId,
     },
     /// Delete a record whose rotation has ended or was given up, or that reappeared after its end.
@@ -105,7 +105,7 @@ pub enum Act {
         /// Id of the rotation.
         id: RotationId,
     },
-    /// Delete an abort marker that has no record any more and is older than the grace.
+    /// Delete an abort marker that has no record any more and is older than the grace period.
     SweepMarker {
         /// Id of the rotation that the marker is about.
         id: RotationId,
@@ -124,7 +124,7 @@ pub enum Act {
 /// The reason why nothing is done at the moment although something is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waiting {
-    /// The published version, the marker or the previous request is younger than the grace.
+    /// The published version, the marker or the previous request is younger than the grace period.
     Grace,
     /// Hosts have been asked for a fresh proof.
     Preflight,

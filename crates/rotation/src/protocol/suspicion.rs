@@ -52,7 +52,7 @@ pub fn is_rotated(desired: &Desired<'_>, observed: &Observed) -> bool {
     published && keys_are_known && !is_suspected(desired, observed)
 }
 
-/// Returns the time at which the value of a record was made. A value that a roll back restores keeps its old age.
+/// Returns the time at which the value of a record was made. A value that a rollback restores keeps its old age.
 pub fn made_at(observed: &Observed, record: &Record) -> DateTime<Utc> {
     let failed = observed.records.values().rev().find(|other| other.id < record.id);
     match (record.trigger, failed) {

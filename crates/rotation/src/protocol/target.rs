@@ -52,7 +52,7 @@ pub(super) fn install(
         return wait(Waiting::HostBusy { host: busy.name.clone() });
     }
     // Install makes the published password invalid, so SSM must be able to accept the new one. This is not required
-    // where the password has to be revoked anyway, or where a roll back restores it.
+    // where the password has to be revoked anyway, or where a rollback restores it.
     if strategy == Strategy::InPlace
         && !published
         && record.trigger != Trigger::RollBack
@@ -326,7 +326,7 @@ pub fn published_is_dead(desired: &Desired<'_>, observed: &Observed) -> Option<b
     }
     let target = observed.target.as_ref().filter(|target| target.unseen.is_none())?;
     if is_published {
-        // The roll back did not publish anything, but still has to give the role its published password again.
+        // The rollback did not publish anything, but still has to give the role its published password again.
         return Some(!is_accepted(observed));
     }
     if issued::is_issued(desired) && matches!(target.published, Some(Acceptance::Refused(_))) {

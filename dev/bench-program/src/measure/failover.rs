@@ -153,7 +153,7 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Returns keyturn with its default settings but a short grace, so that steps which wait for its end fit into
+/// Returns keyturn with its default settings but a short grace period, so that steps which wait for its end fit into
 /// [`WORK_PATIENCE`].
 fn program() -> Program {
     Program::keyturn(&["--grace=10s"])

@@ -16,8 +16,8 @@ use crate::stage::{Meter, Stage};
 
 /// Number of secrets, of which one is rotated.
 const FLEET: usize = 10;
-/// Short times. A rotation closes when the grace is over, which is 15 minutes by default; here too, three listings fit
-/// into the grace. Listings are never closer than 10 s.
+/// Short times. A rotation closes when the grace period is over, which is 15 minutes by default; here too, three
+/// listings fit into the grace period. Listings are never closer than 10 s.
 const SHORT_TIMES: [&str; 4] =
     ["--grace=45s", "--inventory-interval=10s", "--first-rotation-delay=0s", "--deletion=5m"];
 const ROTATION_PATIENCE: Duration = Duration::from_secs(300);
