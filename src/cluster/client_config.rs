@@ -14,7 +14,7 @@ use kube::{Client, Config};
 /// Neither exists, or it cannot be read.
 pub async fn infer() -> Result<Config, InferConfigError> {
     let mut config = Config::infer().await?;
-    // A pod has no kubeconfig and reaches its API server directly, even where a proxy for AWS is configured.
+    // A pod has no kubeconfig and reaches its API server directly, even if a proxy for AWS is configured.
     if let Some(cluster) = Kubeconfig::read().ok().as_ref().and_then(current_cluster) {
         let environment = Environment::read();
         config.proxy_url = proxy(cluster.proxy_url.as_deref(), &environment, &config.cluster_url);
@@ -36,7 +36,7 @@ fn current_cluster(kubeconfig: &Kubeconfig) -> Option<&Cluster> {
     kubeconfig.clusters.iter().find(|named| named.name == context.cluster)?.cluster.as_ref()
 }
 
-/// The shell's proxy variables; empty where they are not set.
+/// The shell's proxy variables; empty if they are not set.
 struct Environment {
     https_proxy: String,
     no_proxy: String,
@@ -54,7 +54,7 @@ impl Environment {
     }
 }
 
-/// Returns the proxy for an API server; `None` where it is reached directly. `NO_PROXY` applies to the environment's
+/// Returns the proxy for an API server; `None` if it is reached directly. `NO_PROXY` applies to the environment's
 /// proxy, but not to a proxy that the kubeconfig names for this server.
 fn proxy(configured: Option<&str>, environment: &Environment, server: &Uri) -> Option<Uri> {
     if let Some(url) = configured.filter(|url| !url.is_empty()) {

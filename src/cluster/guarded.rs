@@ -30,7 +30,7 @@ pub struct Undecodable {
 }
 
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
-    /// Fails only where the metadata cannot be decoded either.
+    /// Fails only if the metadata cannot be decoded either.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut object = Value::deserialize(deserializer)?;
         prune(&mut object);

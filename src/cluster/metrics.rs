@@ -206,7 +206,7 @@ impl Collector for Objects {
     }
 }
 
-/// Returns the number of findings; `None` where the host's images were never audited.
+/// Returns the number of findings; `None` if the host's images were never audited.
 fn image_findings(host: &DockerHost) -> Option<i64> {
     let status = host.status.as_ref()?;
     let left_out = i64::from(status.image_audit.as_ref()?.left_out);

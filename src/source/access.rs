@@ -63,7 +63,7 @@ impl Access {
         self.objects.grants(Source::ApiServer).await.map_err(unavailable)
     }
 
-    /// Reads the value of a parameter; `None` where it does not exist.
+    /// Reads the value of a parameter; `None` if it does not exist.
     pub(super) async fn parameter(
         &self,
         region: &str,
@@ -102,8 +102,8 @@ impl Access {
         text(name, &self.secret(namespace, name, purpose).await?, key)
     }
 
-    /// Reads everything that a login on a DockerHost needs; `None` where there is no such DockerHost. No key is read
-    /// for a host that no grant covers.
+    /// Reads everything that a login on a DockerHost needs; `None` if there is no such DockerHost. No key is read for a
+    /// host that no grant covers.
     pub(super) async fn docker_host(
         &self,
         namespace: &str,

@@ -36,7 +36,7 @@ trait Open: Send + Sync {
         region: &str,
     ) -> Result<Arc<dyn Target>, TargetError>;
 
-    /// Reads the secret of the administrator, so that it can be redacted from texts. `None` where the spec names no
+    /// Reads the secret of the administrator, so that it can be redacted from texts. `None` if the spec names no
     /// administrator.
     async fn admin_secret(
         &self,

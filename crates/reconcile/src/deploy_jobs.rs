@@ -60,9 +60,9 @@ pub enum JobState {
     /// Created, but never released to run: the controller stopped in the middle of the start. It has no pod, and
     /// keyturn deletes it.
     Unstarted,
-    /// Not ended. `trouble` is the reason why its pod does not start, where that is known (image, missing Secret, quota).
+    /// Not ended. `trouble` is the reason why its pod does not start, if that is known (image, missing Secret, quota).
     Running {
-        /// The reason why the pod does not start; `None` where it is not known or there is none.
+        /// The reason why the pod does not start; `None` if it is not known or there is none.
         trouble: Option<String>,
     },
     /// Ended, with the report of its last pod.
@@ -76,7 +76,7 @@ pub enum JobState {
     Lost {
         /// Text for a person, from the state of the Job and its pods.
         reason: String,
-        /// Time at which the container or, where it is gone, the Job ended.
+        /// Time at which the container or, if it is gone, the Job ended.
         finished: DateTime<Utc>,
     },
 }

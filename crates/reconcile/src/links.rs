@@ -40,8 +40,7 @@ pub trait Neighbours {
     fn incidents(&self) -> impl Iterator<Item = &SecretIncident>;
 }
 
-/// Returns the objects to reconcile after a change of a ManagedSecret. `secret` is `None` where it cannot be
-/// decoded.
+/// Returns the objects to reconcile after a change of a ManagedSecret. `secret` is `None` if it cannot be decoded.
 pub fn of_secret(
     name: &str,
     secret: Option<&ManagedSecret>,
@@ -66,8 +65,7 @@ pub fn of_secret(
     keys
 }
 
-/// Returns the objects to reconcile after a change of a DockerHost. `host` is `None` where it cannot be
-/// decoded.
+/// Returns the objects to reconcile after a change of a DockerHost. `host` is `None` if it cannot be decoded.
 pub fn of_host(
     name: &str,
     host: Option<&DockerHost>,
@@ -89,8 +87,7 @@ pub fn of_host(
     keys
 }
 
-/// Returns the objects to reconcile after a change of a SecretIncident. `incident` is `None` where it cannot
-/// be decoded.
+/// Returns the objects to reconcile after a change of a SecretIncident. `incident` is `None` if it cannot be decoded.
 pub fn of_incident(
     name: &str,
     incident: Option<&SecretIncident>,

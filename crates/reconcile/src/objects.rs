@@ -53,7 +53,7 @@ pub enum Source {
 /// keyturn's objects in the API server. Every write carries the resourceVersion of the object that it was decided on.
 #[async_trait]
 pub trait Objects: Send + Sync {
-    /// Returns `None` where the object does not exist, or a cache does not show it yet. A read from a cache is never older
+    /// Returns `None` if the object does not exist, or a cache does not show it yet. A read from a cache is never older
     /// than this process' own last write.
     async fn managed_secret(
         &self,
@@ -61,9 +61,9 @@ pub trait Objects: Send + Sync {
         name: &str,
         source: Source,
     ) -> Result<Option<ManagedSecret>, ObjectError>;
-    /// Reads from the API server itself; `None` where the object does not exist.
+    /// Reads from the API server itself; `None` if the object does not exist.
     async fn docker_host(&self, namespace: &str, name: &str) -> Result<Option<DockerHost>, ObjectError>;
-    /// Reads from the API server itself; `None` where the object does not exist.
+    /// Reads from the API server itself; `None` if the object does not exist.
     async fn secret_incident(
         &self,
         namespace: &str,
@@ -75,7 +75,7 @@ pub trait Objects: Send + Sync {
         namespace: &str,
         source: Source,
     ) -> Result<Vec<SecretIncident>, ObjectError>;
-    /// Replaces the status; fails with [`ObjectError::Conflict`] where the object has changed since it was read.
+    /// Replaces the status; fails with [`ObjectError::Conflict`] if the object has changed since it was read.
     async fn write_incident_status(&self, object: &SecretIncident) -> Result<SecretIncident, ObjectError>;
     /// Returns all RotationGrants of the cluster, with those that cannot be decoded.
     async fn grants(&self, source: Source) -> Result<Arc<Grants>, ObjectError>;
@@ -97,17 +97,17 @@ pub trait Objects: Send + Sync {
     async fn rivals(&self, object: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError>;
     /// Lists all DockerHosts of a namespace, with those that cannot be decoded.
     async fn docker_hosts(&self, namespace: &str, source: Source) -> Result<Hosts, ObjectError>;
-    /// Reads the labels of a Secret, and nothing else of it, from the API server itself. `None` where it does not exist.
+    /// Reads the labels of a Secret, and nothing else of it, from the API server itself. `None` if it does not exist.
     async fn secret_labels(
         &self,
         namespace: &str,
         name: &str,
     ) -> Result<Option<BTreeMap<String, String>>, ObjectError>;
-    /// Replaces the status; fails with [`ObjectError::Conflict`] where the object has changed since it was read.
+    /// Replaces the status; fails with [`ObjectError::Conflict`] if the object has changed since it was read.
     async fn write_secret_status(&self, object: &ManagedSecret) -> Result<ManagedSecret, ObjectError>;
-    /// Replaces the status; fails with [`ObjectError::Conflict`] where the object has changed since it was read.
+    /// Replaces the status; fails with [`ObjectError::Conflict`] if the object has changed since it was read.
     async fn write_host_status(&self, object: &DockerHost) -> Result<DockerHost, ObjectError>;
-    /// Adds or removes keyturn's finalizer; fails with [`ObjectError::Conflict`] where the object has changed.
+    /// Adds or removes keyturn's finalizer; fails with [`ObjectError::Conflict`] if the object has changed.
     async fn set_finalizer(
         &self,
         object: &ManagedSecret,

@@ -24,7 +24,7 @@ pub trait Regions: Send + Sync {
 pub struct Glimpse {
     /// Time at which the listing was started.
     pub taken_at: DateTime<Utc>,
-    /// The latest version of each requested path; `None` where it does not exist.
+    /// The latest version of each requested path; `None` if it does not exist.
     pub latest: BTreeMap<String, Option<Version>>,
     /// Paths of the secret's records and markers.
     pub staged: Vec<String>,
@@ -32,8 +32,8 @@ pub struct Glimpse {
 
 /// The shared inventory of a region.
 pub trait Inventory: Send + Sync {
-    /// Returns the state of these paths, and of the records below `folder`. `None` where the listing does not cover
-    /// them, is stale, or does not exist yet.
+    /// Returns the state of these paths, and of the records below `folder`. `None` if the listing does not cover them,
+    /// is stale, or does not exist yet.
     fn glimpse(&self, region: &str, paths: &[String], folder: &str) -> Option<Glimpse>;
     /// True when a listing is about to cover new paths, as far as the listings before it show.
     fn is_coming(&self, region: &str) -> bool;
@@ -42,13 +42,13 @@ pub trait Inventory: Send + Sync {
 /// Access to the systems that must accept what is published.
 #[async_trait]
 pub trait Targets: Send + Sync {
-    /// Opens the target of this secret, where its source has one. Reads the credentials for it, but does not connect.
+    /// Opens the target of this secret, if its source has one. Reads the credentials for it, but does not connect.
     async fn open(
         &self,
         object: &ManagedSecret,
         region: &str,
     ) -> Result<Option<Arc<dyn Target>>, TargetError>;
-    /// Returns the administrator's password or token for the target of this secret, where the spec names one. It is
+    /// Returns the administrator's password or token for the target of this secret, if the spec names one. It is
     /// redacted from the output of hosts. Does not connect.
     async fn admin_secret(
         &self,

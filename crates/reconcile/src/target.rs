@@ -47,7 +47,7 @@ pub struct Roles {
     pub superusers: BTreeSet<String>,
     /// Open sessions of these roles.
     pub sessions: Vec<OpenSession>,
-    /// Logins that the target itself made for rotations of this secret; `None` where it makes none, or was not asked.
+    /// Logins that the target itself made for rotations of this secret; `None` if it makes none, or was not asked.
     pub issued: Option<Vec<Issued>>,
     /// Notes for people, one sentence each. They do not block anything.
     pub notes: Vec<String>,
@@ -144,7 +144,7 @@ pub trait Installs: Send + Sync {
     /// is older than the fence.
     async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError>;
 
-    /// Returns the part that ends sessions; `None` where logins open none, since every request is authenticated.
+    /// Returns the part that ends sessions; `None` if logins open none, since every request is authenticated.
     fn sessions(&self) -> Option<&dyn Sessions> {
         None
     }

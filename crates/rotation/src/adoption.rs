@@ -15,7 +15,7 @@ pub fn has_adopted(proof: Proof, deployed: bool) -> bool {
     }
 }
 
-/// Returns true when the host no longer uses the credential of the previous version. Where nothing can be compared, a
+/// Returns true when the host no longer uses the credential of the previous version. If nothing can be compared, a
 /// person has to declare that the verify script is enough (`verify_is_enough`).
 pub fn has_left_the_old(proof: Proof, deployed: bool, verify_is_enough: bool) -> bool {
     has_adopted(proof, deployed) && (proof == Proof::Proven || verify_is_enough)

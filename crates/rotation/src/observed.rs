@@ -31,7 +31,7 @@ pub struct Stamp {
     pub at: DateTime<Utc>,
     /// Hash of the request (annotation token) that asked for the rotation.
     pub request: Option<String>,
-    /// Time when the value was first made; set only where a rollback has published an older value again.
+    /// Time when the value was first made; set only if a rollback has published an older value again.
     pub made: Option<DateTime<Utc>>,
 }
 
@@ -64,7 +64,7 @@ pub struct Record {
     pub request: Option<String>,
     /// The values to publish, by path.
     pub values: BTreeMap<String, SecretValue>,
-    /// The version of each path that the values replace; 0 where the parameter did not exist.
+    /// The version of each path that the values replace; 0 if the parameter did not exist.
     pub base: BTreeMap<String, i64>,
     /// SSM's time of the base version of each path. It tells that version from one with the same number in a parameter
     /// that was deleted and created again. Records written by earlier releases of keyturn have none.
@@ -74,7 +74,7 @@ pub struct Record {
     /// Paths that a rollback does not publish again, since the failed rotation never published there: their base
     /// version still holds the value.
     pub kept: BTreeSet<String>,
-    /// The credential that a target has to accept before the values are published; `None` where there is no target.
+    /// The credential that a target has to accept before the values are published; `None` if there is no target.
     pub credential: Option<Credential>,
 }
 
@@ -97,7 +97,7 @@ impl Record {
     /// Returns true when this version already existed when the rotation began.
     ///
     /// The version number alone does not prove it: numbering starts again at 1 when somebody deletes the parameter and
-    /// creates it again. Where the record has no time for its base version, the grace period decides: only an incident
+    /// creates it again. If the record has no time for its base version, the grace period decides: only an incident
     /// starts a rotation on a version younger than the grace period. Half of the grace period is used, in case the
     /// setting was changed in the meantime.
     pub fn replaces(&self, path: &str, version: &Version, grace: TimeDelta) -> bool {
@@ -180,10 +180,10 @@ impl Seen {
 pub struct Parameter {
     /// Path of the parameter, as in the spec.
     pub path: String,
-    /// The versions by ascending number; empty where the parameter does not exist.
+    /// The versions by ascending number; empty if the parameter does not exist.
     pub versions: Vec<Seen>,
-    /// The constraints that SSM applies to the next Put; `None` where the parameter does not exist or only a listing
-    /// was read.
+    /// The constraints that SSM applies to the next Put; `None` if the parameter does not exist or only a listing was
+    /// read.
     pub shape: Option<Shape>,
 }
 
@@ -216,10 +216,10 @@ impl Shape {
 impl Parameter {
     /// Determines the author of every version.
     ///
-    /// `base` is the version that an open rotation replaces: every later version that is not ours is foreign, even
-    /// where keyturn never published before. `duplicates` are versions whose stamp does not fit their number but whose
-    /// value equals the record's, or that of a fitting version with the same id: our own Put, applied twice. A request
-    /// cannot arrive so late that a later rotation has already ended; a version that looks like it means that somebody
+    /// `base` is the version that an open rotation replaces: every later version that is not ours is foreign, even if
+    /// keyturn never published before. `duplicates` are versions whose stamp does not fit their number but whose value
+    /// equals the record's, or that of a fitting version with the same id: our own Put, applied twice. A request cannot
+    /// arrive so late that a later rotation has already ended; a version that looks like it means that somebody
     /// published an earlier value again.
     ///
     /// Duplicates without a stamp hold the value of our last version: somebody has put it again, as Terraform does to
@@ -286,7 +286,7 @@ impl Parameter {
         })
     }
 
-    /// Returns the latest version; `None` where the parameter does not exist.
+    /// Returns the latest version; `None` if the parameter does not exist.
     pub fn latest(&self) -> Option<&Seen> {
         self.versions.last()
     }
@@ -296,7 +296,7 @@ impl Parameter {
         self.versions.iter().rev().find(|seen| matches!(seen.author, Author::Ours(_)))
     }
 
-    /// Returns the number of the latest version, or 0 where the parameter does not exist.
+    /// Returns the number of the latest version, or 0 if the parameter does not exist.
     pub fn latest_number(&self) -> i64 {
         self.latest().map_or(0, |seen| seen.version.number)
     }
@@ -331,10 +331,9 @@ pub struct Observed {
     pub writable: BTreeSet<String>,
     /// The hosts in the order of the spec, followed by those that only a record names.
     pub hosts: Vec<HostEvidence>,
-    /// The evidence from the last full observation of the target; `None` where there is no target, or it was not
-    /// observed.
+    /// The evidence from the last full observation of the target; `None` if there is no target, or it was not observed.
     pub target: Option<TargetEvidence>,
-    /// Number of keys in the published key ring; `None` where the value is no ring, or has not been read.
+    /// Number of keys in the published key ring; `None` if the value is no ring, or has not been read.
     pub keys: Option<usize>,
 }
 
@@ -391,7 +390,7 @@ impl Observed {
     }
 
     /// Returns the time when the oldest key of the published key ring was made. Each rotation adds one key, so the
-    /// versions show it. `None` where the value is no ring.
+    /// versions show it. `None` if the value is no ring.
     pub fn oldest_key_made_at(&self) -> Option<DateTime<Utc>> {
         let keys = self.keys.filter(|keys| *keys > 1)?;
         let versions = &self.parameters.first()?.versions;

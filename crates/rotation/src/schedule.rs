@@ -41,10 +41,10 @@ pub struct Schedule<'a> {
     pub host_windows: &'a [&'a [Window]],
     /// Time when the published value was made.
     pub made_at: DateTime<Utc>,
-    /// Creation time of the object, where the value is older than keyturn's first rotation of it. Nothing starts before
+    /// Creation time of the object, if the value is older than keyturn's first rotation of it. Nothing starts before
     /// this time plus `first_rotation_delay`.
     pub adopted_at: Option<DateTime<Utc>>,
-    /// Minimum time from `adopted_at` to the next start; without effect where `adopted_at` is `None`.
+    /// Minimum time from `adopted_at` to the next start; without effect if `adopted_at` is `None`.
     pub first_rotation_delay: TimeDelta,
     /// Length of time over which a backlog starts, at most thirty days; zero starts all of it at once.
     pub spread: TimeDelta,

@@ -20,7 +20,7 @@ impl SecretValue {
         Self(kept)
     }
 
-    /// Returns the content. Call it only where the value leaves the process on purpose (SSM, a login, an HMAC).
+    /// Returns the content. Call it only if the value leaves the process on purpose (SSM, a login, an HMAC).
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }

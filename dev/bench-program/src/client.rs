@@ -40,7 +40,7 @@ pub(crate) async fn connect() -> Result<(Client, OwnRequests)> {
     Ok((builder.with_layer(&count).build(), own))
 }
 
-/// Reads KUBECONFIG. The client reaches the API server directly, even where the shell has a proxy configured.
+/// Reads KUBECONFIG. The client reaches the API server directly, even if the shell has a proxy configured.
 pub(crate) async fn config() -> Result<Config> {
     let config = Config::infer().await.map_err(kube::Error::InferConfig);
     let mut config = config.map_err(Failure::api("find a cluster by KUBECONFIG"))?;

@@ -49,7 +49,7 @@ impl Axis {
     }
 }
 
-/// Draws the lines; `None` where there are no points.
+/// Draws the lines; `None` if there are no points.
 pub(crate) fn svg(title: &str, lines: &[Line]) -> Option<String> {
     let points = || lines.iter().flat_map(|line| line.points.iter().copied());
     points().next()?;

@@ -15,7 +15,7 @@ pub(crate) fn median<T: PartialOrd + Copy>(values: &[T]) -> Option<T> {
     percentile(values, 50)
 }
 
-/// Returns the percentage of all pairs of values in which the later one is not smaller; `None` where there is no pair.
+/// Returns the percentage of all pairs of values in which the later one is not smaller; `None` if there is no pair.
 pub(crate) fn in_order<T: PartialOrd>(values: &[T]) -> Option<f64> {
     let pairs = values.len() * values.len().saturating_sub(1) / 2;
     let ordered: usize = values

@@ -16,7 +16,7 @@ use crate::world::{Object, Outside};
 /// A deliberate bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Seed {
-    /// A run that deployed nothing counts as adoption where nothing can be compared (A1).
+    /// A run that deployed nothing counts as adoption if nothing can be compared (A1).
     LooksAdopt,
     /// The constraints of SSM are not checked before a role is changed (A3).
     ShapesUnread,

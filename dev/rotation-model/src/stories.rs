@@ -37,7 +37,7 @@ pub struct Story {
     pub names_hosts: bool,
     /// True when the comparison can see the values that containers run.
     pub comparable: bool,
-    /// True with `retire.requires: Verify`: a passed verify script is enough where containers cannot be compared.
+    /// True with `retire.requires: Verify`: a passed verify script is enough if containers cannot be compared.
     pub verify_is_enough: bool,
     /// The spec's `onFailure`: the reaction to a deployment that fails for good.
     pub on_failure: OnFailure,

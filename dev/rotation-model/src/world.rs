@@ -411,7 +411,7 @@ impl Outside {
         self.paths[path].last()
     }
 
-    /// Returns the number of the latest version, or 0 where there is none.
+    /// Returns the number of the latest version, or 0 if there is none.
     pub fn latest_number(&self, path: usize) -> u8 {
         u8::try_from(self.paths[path].len()).unwrap_or(u8::MAX)
     }

@@ -10,7 +10,8 @@ use super::revision::audit_settings;
 /// Maximum time that a new host is left without an image audit, so that people can finish setting it up.
 const FIRST_AUDIT: TimeDelta = TimeDelta::minutes(15);
 
-/// Time of the next image audit that needs a run of its own. `None` where images are audited only together with other runs.
+/// Time of the next image audit that needs a run of its own. `None` if images are audited only together with other
+/// runs.
 pub fn audit_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
     [configurations_due(host, status), layers_due(host, status)].into_iter().flatten().min()
 }

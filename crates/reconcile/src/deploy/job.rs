@@ -139,7 +139,7 @@ fn allowances(host: &DockerHost) -> Allowances {
     }
 }
 
-/// The address of the host, and the address of its jump host where it has one.
+/// The address of the host, and the address of its jump host if it has one.
 pub fn endpoints(host: &DockerHost) -> (Endpoint, Option<Endpoint>) {
     let ssh = &host.spec.ssh;
     let port = |port: Option<i32>| port.and_then(|p| u16::try_from(p).ok()).unwrap_or(22);
@@ -151,7 +151,7 @@ pub fn endpoints(host: &DockerHost) -> (Endpoint, Option<Endpoint>) {
     (Endpoint { host: ssh.host.clone(), port: ssh.port(), user: ssh.user.clone() }, jump)
 }
 
-/// The SSH keys: the key of the host, and the key of its jump host where it has one.
+/// The SSH keys: the key of the host, and the key of its jump host if it has one.
 pub fn keys(host: &DockerHost) -> (&SecretKeyRef, Option<&SecretKeyRef>) {
     let ssh = &host.spec.ssh;
     let jump = ssh.jump.as_ref().map(|jump| jump.key_secret_ref.as_ref().unwrap_or(&ssh.key_secret_ref));

@@ -5,7 +5,7 @@
 //! only compares. A collection reads logs for an incident; it starts when nothing else is to be done, and is stopped when a
 //! deployment could start.
 //!
-//! Nothing is deployed on a guess. Where no rotation waits for its hosts, a verification comes first, and a deployment
+//! Nothing is deployed on a guess. If no rotation waits for its hosts, a verification comes first, and a deployment
 //! follows only when containers were seen not to run what keyturn published.
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -114,7 +114,7 @@ pub struct Run {
 pub struct Hold {
     /// Reason of the condition.
     pub reason: &'static str,
-    /// Message of the condition: why the run waits, and what to do where a person has to act.
+    /// Message of the condition: why the run waits, and what to do if a person has to act.
     pub message: String,
     /// Time of the next check; `None` to wait until something changes.
     pub until: Option<DateTime<Utc>>,
@@ -224,7 +224,7 @@ fn first_hold(input: &Input, run: &Run, chains: &[&[Check]]) -> Option<Hold> {
     chains.iter().flat_map(|chain| chain.iter()).find_map(|check| check(input, run))
 }
 
-/// Returns the run of this mode where something needs one. It covers all parameters that are published for the host, so
+/// Returns the run of this mode if something needs one. It covers all parameters that are published for the host, so
 /// that one run serves everything that is unproven, and the script can pin every version.
 fn candidate(input: &Input, status: &DockerHostStatus, mode: RunMode) -> Option<Run> {
     let parameters: Vec<Wish> =
@@ -326,7 +326,7 @@ pub fn known<'a>(status: &'a DockerHostStatus, wish: &Wish) -> Option<&'a HostPa
     status.parameters.iter().find(speaks_of_it)
 }
 
-/// Even where everything is proven, a failed run of the same revision leaves open whether the product works.
+/// Even if everything is proven, a failed run of the same revision leaves open whether the product works.
 fn the_last_run_failed(status: &DockerHostStatus, revision: &str) -> Option<String> {
     let last = status.last_run.as_ref().filter(|run| run.revision == revision && run.failures > 0)?;
     Some(format!("run {} failed", last.job))

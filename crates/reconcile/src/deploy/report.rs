@@ -91,7 +91,7 @@ pub struct Report {
     /// all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub others: Option<Proof>,
-    /// Result of the image audit; absent where the run audited no images.
+    /// Result of the image audit; absent if the run audited no images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<Box<ImagesReport>>,
     /// Result of a collection.
@@ -158,10 +158,10 @@ pub struct ImagesReport {
     /// The reason why not every image could be audited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// Result of reading the files of the layers, where this run did so.
+    /// Result of reading the files of the layers, if this run did so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<LayersReport>,
-    /// The beginnings of the IDs of all images ([`short_id`]), where other runs read the layers.
+    /// The beginnings of the IDs of all images ([`short_id`]), if other runs read the layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<String>,
     /// The images with findings.
@@ -204,7 +204,7 @@ pub struct ReportFinding {
     pub rule: String,
     /// Identifier of the finding for `audit.allow`, 16 hexadecimal digits. It does not depend on the value.
     pub fingerprint: String,
-    /// Path of the parameter that publishes the value; `None` where keyturn does not manage the value.
+    /// Path of the parameter that publishes the value; `None` if keyturn does not manage the value.
     pub parameter: Option<String>,
     /// Place in the image, such as `history layer 4 NPM_TOKEN` or `label build-info`.
     pub place: String,

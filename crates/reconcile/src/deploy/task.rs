@@ -45,7 +45,7 @@ pub struct Task {
     pub deploy_script: String,
     /// Time limit of the deploy script in seconds.
     pub deploy_timeout_seconds: u64,
-    /// POSIX shell script of `verify.script`; `None` where the DockerHost has none.
+    /// POSIX shell script of `verify.script`; `None` if the DockerHost has none.
     pub verify_script: Option<String>,
     /// Time in seconds within which the verify script has to succeed; it is retried until then.
     pub verify_timeout_seconds: u64,
@@ -142,6 +142,6 @@ pub struct TaskParameter {
     pub key: String,
     /// HMAC-SHA256 of the value under that key, 64 hexadecimal digits.
     pub mac: String,
-    /// The same for the value without its trailing newlines, where it has any: env files cannot hold trailing newlines.
+    /// The same for the value without its trailing newlines, if it has any: env files cannot hold trailing newlines.
     pub trimmed_mac: Option<String>,
 }

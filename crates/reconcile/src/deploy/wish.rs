@@ -57,7 +57,7 @@ impl Wish {
 pub struct Arrival {
     /// Name of the ManagedSecret.
     pub secret: String,
-    /// Start of its rotation, or of the check of the hosts before it. Where nothing is published yet, the creation of the
+    /// Start of its rotation, or of the check of the hosts before it. If nothing is published yet, the creation of the
     /// object.
     pub since: DateTime<Utc>,
     /// Time until which deployments of other secrets are held. It is set while the password of a role is being changed and
@@ -81,7 +81,7 @@ pub fn names_host(secret: &ManagedSecret, host: &str) -> bool {
     secret.spec.hosts.iter().any(|named| named.name == host) || in_status()
 }
 
-/// Returns what is published for this host, by path. Where two secrets claim one path, the older object counts; the newer
+/// Returns what is published for this host, by path. If two secrets claim one path, the older object counts; the newer
 /// object reports the conflict in its own status.
 pub fn wishes(host: &str, secrets: &[ManagedSecret]) -> Vec<Wish> {
     let mut oldest_first: Vec<&ManagedSecret> = secrets.iter().filter(|s| names_host(s, host)).collect();

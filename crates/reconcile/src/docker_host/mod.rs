@@ -198,7 +198,7 @@ impl DockerHosts {
         })
     }
 
-    /// Writes the status where it has changed, and sends notifications and Events.
+    /// Writes the status if it has changed, and sends notifications and Events.
     async fn record(
         &self,
         mut host: DockerHost,
@@ -489,7 +489,7 @@ impl DockerHosts {
     }
 
     /// Deletes what interrupted starts have left, all ended Jobs except the last few of each mode, and the tasks of the
-    /// other ended Jobs. Their results are in the status by now. Returns false where a task could not be deleted.
+    /// other ended Jobs. Their results are in the status by now. Returns false if a task could not be deleted.
     async fn tidy(&self, host: &DockerHost, jobs: &[DeployJob]) -> Result<bool, ObjectError> {
         let current = host.status.as_ref().and_then(|status| status.run.as_ref()).map(|run| run.job.as_str());
         let superfluous = superfluous(jobs);

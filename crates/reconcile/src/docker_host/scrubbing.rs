@@ -18,8 +18,8 @@ use crate::source;
 const MOST_IN_LOGS: usize = 1024;
 
 impl DockerHosts {
-    /// Returns fingerprints of every version that SSM has of the host's secrets. The versions of the suspected secret come
-    /// first, since the lines are about it. Where SSM does not answer, nothing is collected. Where there are more values
+    /// Returns fingerprints of every version that SSM has of the host's secrets. The versions of the suspected secret
+    /// come first, since the lines are about it. If SSM does not answer, nothing is collected. If there are more values
     /// than the maximum, no line is shown.
     pub(super) async fn secret_in_logs(
         &self,
@@ -98,7 +98,7 @@ impl DockerHosts {
     }
 }
 
-/// Extracts the generated value from a published text, where a template puts text around it.
+/// Extracts the generated value from a published text, if a template puts text around it.
 pub(super) fn within(secrets: &[ManagedSecret], wish: &Wish, published: &SecretValue) -> Option<SecretValue> {
     let secret = secrets.iter().find(|secret| secret.name_any() == wish.secret)?;
     let parameter = secret.spec.ssm.parameters.iter().find(|parameter| parameter.path == wish.path)?;

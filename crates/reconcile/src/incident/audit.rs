@@ -50,7 +50,7 @@ pub fn begin(
     status.audit.get_or_insert_default().reading = Some(reading);
 }
 
-/// Returns the query of the reading under way; `None` where there is none.
+/// Returns the query of the reading under way; `None` if there is none.
 pub fn query(status: &SecretIncidentStatus) -> Option<Query> {
     reading::query(status.audit.as_ref()?.reading.as_ref()?)
 }
@@ -97,7 +97,7 @@ pub fn take(
     readers::sort(status);
 }
 
-/// Ends a reading. Where an expected principal called from an address that no list names, a reading of the time before the
+/// Ends a reading. If an expected principal called from an address that no list names, a reading of the time before the
 /// search follows.
 fn complete(
     status: &mut SecretIncidentStatus,

@@ -130,7 +130,7 @@ impl About {
     }
 }
 
-/// Parses the JSON of `CloudTrailEvent`; `None` where it is not an event.
+/// Parses the JSON of `CloudTrailEvent`; `None` if it is not an event.
 pub fn read(json: &str) -> Option<Call> {
     let event: Value = serde_json::from_str(json).ok()?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

@@ -8,7 +8,7 @@ use keyturn_api::secret_incident::AddressIs;
 
 use super::event::{Call, DECRYPT};
 
-/// Path of the roles that IAM Identity Center creates; the region follows it where that is not us-east-1.
+/// Path of the roles that IAM Identity Center creates; the region follows it if that is not us-east-1.
 const SSO_PATH: &str = "aws-reserved/sso.amazonaws.com/";
 
 /// A caller and the address that it calls from.

@@ -10,8 +10,8 @@ use super::scope;
 use crate::deploy::collection::{About, Collection};
 use crate::deploy::wish;
 
-/// Maximum age of the requested log lines, where neither the start of the suspicion nor the time of the suspected value
-/// is known.
+/// Maximum age of the requested log lines, if neither the start of the suspicion nor the time of the suspected value is
+/// known.
 const FURTHEST: TimeDelta = TimeDelta::days(90);
 
 /// Returns the start and end of the time in which somebody may have used the secret. `None` until that time is over: when

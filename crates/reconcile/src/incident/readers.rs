@@ -56,10 +56,10 @@ impl Kind {
     }
 }
 
-/// Returns the position in the list of the caller of this call. A new caller is added where there is room.
+/// Returns the position in the list of the caller of this call. A new caller is added if there is room.
 ///
 /// # Errors
-/// The kind of the caller, where the list has no room for another one of that kind.
+/// The kind of the caller, if the list has no room for another one of that kind.
 pub fn place(list: &mut Vec<Reader>, call: &Call, expected: &[ExpectedReader]) -> Result<usize, Kind> {
     let says = expectation(Caller::from(call), expected);
     let denied = call.answer == Answer::Denied;
@@ -151,7 +151,7 @@ fn add_agent(reader: &mut Reader, call: &Call, recent: bool) {
     }
 }
 
-/// Adds a name to a list that does not have it yet. Returns true where the list is full.
+/// Adds a name to a list that does not have it yet. Returns true if the list is full.
 fn is_cut(list: &mut Vec<String>, name: &str, most: usize) -> bool {
     let known = list.iter().any(|known| known == name);
     let full = list.len() >= most;

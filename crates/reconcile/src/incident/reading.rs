@@ -24,7 +24,7 @@ pub struct Watched {
     pub region: String,
     /// Paths of its parameters.
     pub paths: Vec<String>,
-    /// Folder of the records of its rotations, with its closing slash; `None` where it is not known.
+    /// Folder of the records of its rotations, with its closing slash; `None` if it is not known.
     pub folder: Option<String>,
 }
 
@@ -77,7 +77,7 @@ pub fn start(
     Some(ReadingStatus { from, to, query, down_to: to, before, ..ReadingStatus::default() })
 }
 
-/// Starts a reading of the time before a search, for the addresses that were used then. `None` where CloudTrail keeps no
+/// Starts a reading of the time before a search, for the addresses that were used then. `None` if CloudTrail keeps no
 /// events of that time any more.
 pub fn before(watched: &[Watched], since: DateTime<Utc>, now: DateTime<Utc>) -> Option<ReadingStatus> {
     let from = (since - BEFORE).max(now - KEPT);

@@ -38,7 +38,7 @@ pub fn reported_at(incident: &SecretIncident) -> DateTime<Utc> {
     from_kubernetes(&incident.spec.reported_at).min(created_at(incident))
 }
 
-/// Time from which the old credentials are revoked, even where hosts still use them.
+/// Time from which the old credentials are revoked, even if hosts still use them.
 pub fn revoke_at(incident: &SecretIncident) -> DateTime<Utc> {
     created_at(incident) + incident.spec.revoke_within()
 }

@@ -192,7 +192,7 @@ impl Actor<'_> {
         let in_use = pairs::in_use(self.object, self.store, target, observed, all).await?;
         // Finds a record that is too large before anything is issued.
         records::encode(&record(self.rendered(issued.longest_login(), &in_use)?))?;
-        // The evidence about the target's logins is outdated from here on, even where issuing fails.
+        // The evidence about the target's logins is outdated from here on, even if issuing fails.
         if let Some(seen) = &mut observed.target {
             seen.issued = None;
         }
@@ -263,7 +263,7 @@ impl Actor<'_> {
         Ok(Done::Applied)
     }
 
-    /// Ends sessions as the administrator, or as the role itself where there is no administrator.
+    /// Ends sessions as the administrator, or as the role itself if there is no administrator.
     async fn end_sessions(
         &self,
         username: &str,
@@ -471,7 +471,7 @@ impl Actor<'_> {
         self.publish(path, value, stamp, &mut observed.parameters).await
     }
 
-    /// Writes the version that the stamp is for. Version 1 is written only where the parameter does not exist.
+    /// Writes the version that the stamp is for. Version 1 is written only if the parameter does not exist.
     async fn publish(
         &self,
         path: &str,

@@ -24,7 +24,7 @@ pub(super) struct Scene<'a> {
     /// Other objects that claim something that this object claims.
     pub rivals: &'a [ManagedSecret],
     pub grants: &'a Grants,
-    /// The DockerHost through which its server is reached, where there is one.
+    /// The DockerHost through which its server is reached, if there is one.
     pub on_the_way: Option<&'a DockerHost>,
 }
 

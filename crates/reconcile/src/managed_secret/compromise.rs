@@ -11,8 +11,8 @@ use keyturn_rotation::protocol::{self, Desired, Revocation};
 
 use super::progress::Progress;
 
-/// Returns the progress; `None` where no incident concerns the secret. Times that were seen once are kept, since
-/// later evidence may lack them.
+/// Returns the progress; `None` if no incident concerns the secret. Times that were seen once are kept, since later
+/// evidence may lack them.
 pub(super) fn follow(
     object: &ManagedSecret,
     status: &ManagedSecretStatus,
@@ -74,7 +74,7 @@ pub(super) fn follow(
     Some(now_is)
 }
 
-/// Time at which the last host was seen to run what is published; `None` where a host has not been seen to run it.
+/// Time at which the last host was seen to run what is published; `None` if a host has not been seen to run it.
 fn adopted_at(desired: &Desired<'_>, observed: &Observed) -> Option<DateTime<Utc>> {
     let recorded = observed.records.values().flat_map(|record| &record.hosts);
     let counts = |host: &&HostEvidence| {

@@ -220,7 +220,7 @@ fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> 
             let ours = matches!(parameter.latest().map(|s| &s.author), Some(Author::Ours(_)));
             let path = &parameter.path;
             let shown = host.shown_of(parameter, parameter.latest());
-            // Where nothing can be compared, a deployment of the version counts as proof. A version that keyturn did not
+            // If nothing can be compared, a deployment of the version counts as proof. A version that keyturn did not
             // publish was never deployed.
             let shown = shown.filter(|shown| shown.proof != Proof::Incomparable || shown.deployed || !ours);
             match shown.map(|shown| shown.proof) {
@@ -325,7 +325,7 @@ fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) ->
     }
 }
 
-/// Returns the schedule's verdict; `None` also where a window cannot be read, which the protocol reports.
+/// Returns the schedule's verdict; `None` also if a window cannot be read, which the protocol reports.
 pub(super) fn look_at_schedule(
     desired: &Desired<'_>,
     observed: &Observed,

@@ -51,7 +51,7 @@ impl Coverage {
     }
 }
 
-/// Returns the paths to list, for each region in which a ManagedSecret has its parameters. Where no grant allows a path,
+/// Returns the paths to list, for each region in which a ManagedSecret has its parameters. If no grant allows a path,
 /// not even its metadata is read.
 pub fn coverage<'a>(
     secrets: impl Iterator<Item = &'a ManagedSecret>,
@@ -76,7 +76,7 @@ pub fn coverage<'a>(
     regions
 }
 
-/// Returns the state of these paths, and of everything below this folder, in a listing. `None` where the listing does not
+/// Returns the state of these paths, and of everything below this folder, in a listing. `None` if the listing does not
 /// cover all of them, or is stale for this interval.
 pub fn glimpse(
     listing: &Inventory,

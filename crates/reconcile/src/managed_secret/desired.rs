@@ -17,7 +17,7 @@ use crate::source;
 /// Maximum number of bytes of a request.
 const LONGEST_REQUEST: usize = 256;
 
-/// Returns the windows of the DockerHosts that must run a secret; empty where a host may be deployed to at any time.
+/// Returns the windows of the DockerHosts that must run a secret; empty if a host may be deployed to at any time.
 pub(super) fn host_windows<'a>(object: &ManagedSecret, hosts: &'a [DockerHost]) -> Vec<&'a [Window]> {
     let named = |host: &&DockerHost| {
         object.spec.hosts.iter().any(|wanted| Some(&wanted.name) == host.metadata.name.as_ref())
@@ -153,7 +153,7 @@ pub(super) fn is_first_sight(object: &ManagedSecret) -> bool {
     generation.is_none_or(|generation| generation < 0)
 }
 
-/// Time at which the last rotation ended, where it was rolled back.
+/// Time at which the last rotation ended, if it was rolled back.
 fn rolled_back_at(object: &ManagedSecret) -> Option<DateTime<Utc>> {
     let last =
         object.status.as_ref()?.history.first().filter(|last| last.result == RotationResult::RolledBack)?;

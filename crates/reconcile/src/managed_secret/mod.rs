@@ -101,14 +101,14 @@ impl ManagedSecrets {
         if matches!(requeue, Ok(None) | Err(ObjectError::Conflict(_))) {
             requeue = self.pass_over(namespace, name, Source::ApiServer, &mut remembered).await;
         }
-        // Evidence that was read stays valid, even where the pass failed.
+        // Evidence that was read stays valid, even if the pass failed.
         if let Some(remembered) = remembered {
             self.remember(namespace, name, remembered);
         }
         requeue.map(|requeue| requeue.unwrap_or(Requeue::After(TimeDelta::zero())))
     }
 
-    /// Returns `None` where the pass has to be repeated at once, with reads from the API server.
+    /// Returns `None` if the pass has to be repeated at once, with reads from the API server.
     async fn pass_over(
         &self,
         namespace: &str,
@@ -235,7 +235,7 @@ impl ManagedSecrets {
         Ok(admission::admit(object, region, &scene, &self.settings))
     }
 
-    /// Returns the DockerHost of this name; `None` where it does not exist.
+    /// Returns the DockerHost of this name; `None` if it does not exist.
     async fn host_on_the_way(
         &self,
         namespace: &str,
@@ -268,7 +268,7 @@ impl ManagedSecrets {
         }))
     }
 
-    /// Writes the status where it has changed, and sends notifications and Events.
+    /// Writes the status if it has changed, and sends notifications and Events.
     async fn record(
         &self,
         object: &mut ManagedSecret,

@@ -113,7 +113,7 @@ async fn duplicates(
     Ok(duplicates)
 }
 
-/// Reads the value of a version; `None` where it does not exist or this controller may not read it.
+/// Reads the value of a version; `None` if it does not exist or this controller may not read it.
 pub(super) async fn readable(
     store: &dyn ParameterStore,
     path: &str,
@@ -125,7 +125,7 @@ pub(super) async fn readable(
     }
 }
 
-/// Returns the number of keys in the published ring; `None` where nothing is published.
+/// Returns the number of keys in the published ring; `None` if nothing is published.
 pub(super) async fn published_keys(
     store: &dyn ParameterStore,
     object: &ManagedSecret,
@@ -159,8 +159,8 @@ async fn mismatched(store: &dyn ParameterStore, observed: &Observed) -> Result<B
     Ok(mismatched)
 }
 
-/// Gathers evidence without a call to SSM, from the inventory and the memory of earlier passes. `None` where a full read is
-/// needed.
+/// Gathers evidence without a call to SSM, from the inventory and the memory of earlier passes. `None` if a full read
+/// is needed.
 ///
 /// With an open record, the inventory shows if the evidence of the last full read is still valid. Records and versions are
 /// immutable, so it is valid as long as the same ones exist.

@@ -1,8 +1,8 @@
 //! Finds the R2 key pairs that the parameters have published, and those that are in use.
 //!
 //! Everybody who may write a parameter can put any text there, such as the id of somebody else's token. So a text alone
-//! never decides which token is deleted. A text counts only where keyturn has sealed it, or where R2 accepts the pair,
-//! since then the writer knew its secret.
+//! never decides which token is deleted. A text counts only if keyturn has sealed it, or if R2 accepts the pair, since
+//! then the writer knew its secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 

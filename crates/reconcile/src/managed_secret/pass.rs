@@ -58,7 +58,7 @@ pub(super) struct Pass<'a> {
 
 impl Pass<'_> {
     /// Follows the protocol step by step until nothing is left to do or something has to be waited for. `seen` gets the
-    /// evidence, even where the pass fails later.
+    /// evidence, even if the pass fails later.
     pub(super) async fn run(mut self, seen: &mut Option<Observed>) -> (Result<Ended, ObjectError>, Basis) {
         let ended = self.follow(seen).await;
         (ended, self.sight.basis)
@@ -197,7 +197,7 @@ impl Pass<'_> {
         false
     }
 
-    /// Reads the object and the grants from the API server, right before an effect. False where the effect must not happen
+    /// Reads the object and the grants from the API server, right before an effect. False if the effect must not happen
     /// any more.
     async fn may_act(&mut self) -> Result<bool, ObjectError> {
         let (namespace, name) = (self.place.namespace, self.place.name);
@@ -215,7 +215,7 @@ impl Pass<'_> {
 
     // Perform.
 
-    /// Performs an act. `None` where it failed; `progress` says why.
+    /// Performs an act. `None` if it failed; `progress` says why.
     async fn perform(
         &mut self,
         step: Step,
@@ -334,7 +334,7 @@ impl Pass<'_> {
 
     // Fold.
 
-    /// Returns the evidence after an act; `None` where only another read shows it.
+    /// Returns the evidence after an act; `None` if only another read shows it.
     async fn fold(&mut self, act: &Act, done: Done, mut observed: Observed) -> Option<Observed> {
         if begins_a_rotation(act) {
             self.progress.preflight = None;

@@ -59,7 +59,7 @@ impl Login {
 /// Results of one pass.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
-    /// The protocol's last answer; `None` where it could not be asked.
+    /// The protocol's last answer; `None` if it could not be asked.
     pub next: Option<Next>,
     pub blocked: Option<Blocked>,
     /// Time of the evidence: Parameter Store was read then, or answered an act.
@@ -70,7 +70,7 @@ pub(super) struct Progress {
     pub preflight: Option<PreflightStatus>,
     /// Time at which a role was given its new password in place, in this pass.
     pub installed_at: Option<DateTime<Utc>>,
-    /// State of the published login, as of the last answer of its target; `None` where the status says nothing about it.
+    /// State of the published login, as of the last answer of its target; `None` if the status says nothing about it.
     pub login: Option<Login>,
     /// Rotations that ended in earlier passes and that the status does not report yet, oldest first.
     pub untold: Vec<LastRotation>,
@@ -86,9 +86,9 @@ pub(super) struct Progress {
     pub observed_only: Option<String>,
 }
 
-/// Reason of Ready where the published login was replaced by one that is not published yet.
+/// Reason of Ready when the published login was replaced by one that is not published yet.
 pub(super) const LOGIN_REPLACED: &str = "LoginReplaced";
-/// Reason of Ready where it is not known yet if the published login was replaced.
+/// Reason of Ready while it is not known whether the published login was replaced.
 pub(super) const LOGIN_UNSEEN: &str = "LoginUnseen";
 
 impl Progress {
@@ -123,7 +123,7 @@ impl Progress {
         }
     }
 
-    /// Returns reason and message of the Stalled condition, where it holds.
+    /// Returns reason and message of the Stalled condition, if it holds.
     pub(super) fn stalled(&self) -> Option<(String, String)> {
         if let Some(blocked) = self.blocked.as_ref().filter(|b| b.permanent) {
             return Some((blocked.reason.clone(), blocked.message.clone()));

@@ -74,12 +74,12 @@ pub(super) struct Sight {
     pub newer: Option<Newer>,
     /// True when this pass has closed a rotation. The deletion of a record that had reappeared does not count.
     pub closed: bool,
-    /// Start of the listing that shows the same as the memory of an earlier pass; `None` where that memory is younger.
+    /// Start of the listing that shows the same as the memory of an earlier pass; `None` if that memory is younger.
     pub confirmed_at: Option<DateTime<Utc>>,
 }
 
 impl Pass<'_> {
-    /// Gathers evidence without a call to SSM, from the shared listing and the memory of the last full read. `None` where
+    /// Gathers evidence without a call to SSM, from the shared listing and the memory of the last full read. `None` if
     /// another full read is needed.
     pub(super) fn glance(&mut self, incidents: &[Incident]) -> Option<Observed> {
         if self.target_is_to_be_asked() || asks_for_history(self.object, incidents) {
@@ -117,7 +117,7 @@ impl Pass<'_> {
             && inventory.is_coming(self.region)
     }
 
-    /// True when SSM keeps only versions that the rotation found or made. Where that cannot be read, the result is false
+    /// True when SSM keeps only versions that the rotation found or made. If that cannot be read, the result is false
     /// and a full read follows.
     pub(super) async fn is_undisturbed(&self, observed: &Observed) -> bool {
         let store = self.store();

@@ -37,7 +37,7 @@ const MAX_PENDING: usize = 32;
 const MAX_STATEMENTS: usize = 100;
 const MAX_STATEMENT: usize = 512;
 
-/// Renders the status. Where `observed` is `None`, the evidence could not be read, and everything that depends on it stays
+/// Renders the status. If `observed` is `None`, the evidence could not be read, and everything that depends on it stays
 /// as it was.
 pub(super) fn render(
     object: &ManagedSecret,
@@ -58,7 +58,7 @@ pub(super) fn render(
         .map(|failure| FailureStatus { message: conditions::cut(&failure.message), ..failure });
     match (observed, &desired.request) {
         (Some(observed), _) => mirror(&mut status, object, desired, observed, progress, now),
-        // A request that came with the object counts as handled, even where no evidence could be read yet.
+        // A request that came with the object counts as handled, even if no evidence could be read yet.
         (None, Some(request)) if desired::is_first_sight(object) => {
             remember_request(&mut status, request.hash.clone());
         }
@@ -233,7 +233,7 @@ fn ended_unseen(object: &ManagedSecret, observed: &Observed, now: DateTime<Utc>)
     })
 }
 
-/// Returns the rotation that published the present value, where it began and ended while no status could be written.
+/// Returns the rotation that published the present value, if it began and ended while no status could be written.
 /// Nothing is returned while the finalizer is set, since keyturn then still waits for a record that may exist unseen.
 fn ended_untold(
     object: &ManagedSecret,
@@ -321,7 +321,7 @@ fn pending_retirements(
     protocol::unretired(desired, observed, record).into_iter().take(MAX_PENDING).map(pending).collect()
 }
 
-/// Returns the target's answer about the published login. Where the target was asked only about the login that will
+/// Returns the target's answer about the published login. If the target was asked only about the login that will
 /// replace it, the status stays as it was. The login of a record that had reappeared does not count as the published
 /// one.
 fn mirrored_target(
@@ -369,7 +369,7 @@ fn shown(statements: &[String]) -> Vec<String> {
     shown
 }
 
-/// Returns the number of seconds in which the hosts had no working password, where a role was changed in place.
+/// Returns the number of seconds in which the hosts had no working password, if a role was changed in place.
 pub(super) fn window_seconds(
     object: &ManagedSecret,
     observed: &Observed,
@@ -420,7 +420,7 @@ fn remember_request(status: &mut ManagedSecretStatus, hash: String) {
     }
 }
 
-/// Answers the request in the annotation. Where the status has lost the answer, it follows from what is published. A
+/// Answers the request in the annotation. If the status has lost the answer, it follows from what is published. A
 /// request that came with a new object is recorded and not executed.
 fn answer_request(
     status: &mut ManagedSecretStatus,

@@ -15,7 +15,7 @@ use crate::parameter_store::{ParameterStore, StoreError};
 use crate::source;
 use crate::target::{Answer, Issued, Kind, Login, Sessions, SetUp, SetUpMode, Target, TargetError};
 
-/// Maximum number of older versions whose passwords are tried where a role has to change its own password.
+/// Maximum number of older versions whose passwords are tried if a role has to change its own password.
 const OLDER_VERSIONS: usize = 5;
 
 impl From<&TargetError> for TargetProblem {
@@ -95,7 +95,7 @@ pub(super) async fn look(
     Ok(evidence)
 }
 
-/// Lists the sessions of a role as the role itself sees them, where there is no administrator and its new password works.
+/// Lists the sessions of a role as the role itself sees them, if there is no administrator and its new password works.
 async fn look_as_itself(
     target: &dyn Target,
     object: &ManagedSecret,
@@ -121,7 +121,7 @@ pub(super) fn changes_itself(object: &ManagedSecret) -> bool {
     source::installed(&object.spec.generate).is_some_and(|source| source.changes_itself())
 }
 
-/// Returns the part of a target that ends sessions, where its logins open any.
+/// Returns the part of a target that ends sessions, if its logins open any.
 pub(super) fn sessions_of(target: &dyn Target) -> Option<&dyn Sessions> {
     match target.kind() {
         Kind::Installs(installer) => installer.sessions(),

@@ -18,7 +18,7 @@ const LOOKS_PER_WAIT: i32 = 20;
 /// The longest pause until a target is asked again.
 const LONGEST_PAUSE: TimeDelta = TimeDelta::minutes(5);
 
-/// Returns the time at which the target is asked again, where only a change there can end the wait. The pauses grow with
+/// Returns the time at which the target is asked again, if only a change there can end the wait. The pauses grow with
 /// the length of the wait: every question costs calls to Parameter Store and logins, and such a wait may last for days.
 pub(super) fn asks_target_at(next: &Next, observed: &Observed, urgent: bool) -> Option<DateTime<Utc>> {
     let Next::Wait { why, until: None, .. } = next else { return None };

@@ -61,8 +61,8 @@ impl Default for Rates {
 }
 
 impl Rates {
-    /// Returns the rates for an account that allows this many Puts per second. Where the quota for Puts is raised,
-    /// the other rates are raised with it.
+    /// Returns the rates for an account that allows this many Puts per second. If the quota for Puts is raised, the
+    /// other rates are raised with it.
     pub fn for_puts(per_second: f64) -> Self {
         let base = Self::default();
         let factor = (per_second / base.put.per_second).max(1.0);

@@ -62,7 +62,7 @@ pub fn render(user_text: &str, stamp: &Stamp, seal: impl FnOnce(&str) -> String)
     if text.is_empty() { stamp } else { format!("{text} {stamp}") }
 }
 
-/// Parses a description. Returns the user's text and the stamp where a complete stamp ends the description. Accepts any
+/// Parses a description. Returns the user's text and the stamp if a complete stamp ends the description. Accepts any
 /// text.
 pub fn parse(description: &str) -> Option<Written<'_>> {
     let (before, text) = description.split_at(description.rfind(MARK)?);

@@ -67,7 +67,7 @@ impl Inventory {
         Self { taken_at: self.taken_at, wanted, by_path }
     }
 
-    /// Returns the pause between two whole listings: `every`, or more where a listing has many pages.
+    /// Returns the pause between two whole listings: `every`, or more if a listing has many pages.
     pub fn pause(&self, every: Duration) -> Duration {
         let pages = self.by_path.len().max(self.wanted.len()).div_ceil(NAMES_IN_A_CALL);
         every.max(PAUSE_PER_PAGE * u32::try_from(pages).unwrap_or(u32::MAX))
@@ -101,7 +101,7 @@ impl Inventory {
         }
     }
 
-    /// Lists everything below a folder (with its closing slash), in order of path. Empty where the snapshot does not cover
+    /// Lists everything below a folder (with its closing slash), in order of path. Empty if the snapshot does not cover
     /// the folder: check with [`Inventory::covers`].
     pub fn below<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = (&'a str, &'a Version)> {
         self.by_path
@@ -225,7 +225,7 @@ pub struct InventoryPoller {
 }
 
 impl InventoryPoller {
-    /// Refreshes the whole snapshot at the interval, or less often where that takes many pages. On request it also lists
+    /// Refreshes the whole snapshot at the interval, or less often if that takes many pages. On request it also lists
     /// paths that no snapshot covers yet. It ends only when it is dropped, which is safe at any moment.
     pub async fn run(self) {
         let mut asked = self.shared.asked.subscribe();

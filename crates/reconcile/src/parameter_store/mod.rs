@@ -37,12 +37,12 @@ pub struct FolderEntry {
 pub struct Kept {
     /// Oldest first.
     pub versions: Vec<Version>,
-    /// Rules that SSM applies to the next Put; `None` where the parameter is missing.
+    /// Rules that SSM applies to the next Put; `None` if the parameter is missing.
     pub shape: Option<Shape>,
 }
 
 /// True when both lists have the same versions, ignoring the time of the latest one. A parameter that was deleted and
-/// created again with the same descriptions is recognised by the times of its earlier versions. Where there are no earlier
+/// created again with the same descriptions is recognised by the times of its earlier versions. If there are no earlier
 /// versions it cannot be recognised, so the result is false.
 pub fn are_the_same(kept: &[Version], known: &[&Version]) -> bool {
     let untimed = |version: &Version| Version { modified: DateTime::UNIX_EPOCH, ..version.clone() };
@@ -87,7 +87,7 @@ pub enum Created {
 /// Parameter Store in one account and region. Every call has a timeout well below the grace period, and takes its turn
 /// in the request budget of that account and region.
 ///
-/// A returned version has a stamp only where this installation made the stamp (see [`seal`]). A stamp that somebody else
+/// A returned version has a stamp only if this installation made the stamp (see [`seal`]). A stamp that somebody else
 /// has put into a description is returned as a claim.
 #[async_trait]
 pub trait ParameterStore: Send + Sync {
@@ -98,9 +98,9 @@ pub trait ParameterStore: Send + Sync {
     /// Reads everything below a folder (with its closing slash) at any depth, with values, in no particular order. It
     /// counts against the quota of value reads, which is much higher than the quota of metadata pages.
     async fn read_folder(&self, folder: &str) -> Result<Vec<FolderEntry>, StoreError>;
-    /// Returns all versions that SSM keeps (at most 100), oldest first, without values, and the rules that the next Put has
-    /// to follow. Empty where the parameter is missing. A stamp of the latest version with that version's number was made
-    /// for its value.
+    /// Returns all versions that SSM keeps (at most 100), oldest first, without values, and the rules that the next Put
+    /// has to follow. Empty if the parameter is missing. A stamp of the latest version with that version's number was
+    /// made for its value.
     async fn kept(&self, path: &str) -> Result<Kept, StoreError>;
     /// True when SSM certainly keeps these versions and no others: see [`are_the_same`]. For the latest version, which
     /// keyturn has put itself, SSM may show a more exact time.
@@ -111,7 +111,7 @@ pub trait ParameterStore: Send + Sync {
     async fn history(&self, path: &str) -> Result<Vec<Version>, StoreError> {
         Ok(self.kept(path).await?.versions)
     }
-    /// Reads the value of one version, or of the latest. `None` where the parameter or version does not exist.
+    /// Reads the value of one version, or of the latest. `None` if the parameter or version does not exist.
     async fn read(&self, path: &str, version: Option<i64>) -> Result<Option<SecretValue>, StoreError>;
     /// Creates a SecureString unless the path exists.
     async fn create(&self, new: NewVersion<'_>) -> Result<Created, StoreError>;

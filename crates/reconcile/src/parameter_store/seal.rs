@@ -8,10 +8,10 @@
 //!
 //! `val` authenticates the value, `mac` the path and everything before it: HMAC-SHA256, the first 128 bits in hex. A
 //! listing alone is enough to find a stamp that somebody has made up or altered. A copied stamp is found by its version
-//! number, and by its value where the value is read.
+//! number, and by its value if the value is read.
 //!
 //! The key is a SecureString below the staging path, created once. Stamps of earlier releases had no seal. They count
-//! where SSM accepted their version before it accepted the key, since nobody can forge SSM's times afterwards. Without its
+//! if SSM accepted their version before it accepted the key, since nobody can forge SSM's times afterwards. Without its
 //! key keyturn treats every version as written by somebody else.
 
 use std::fmt;
@@ -41,11 +41,11 @@ pub struct Seal {
 pub struct Said {
     /// The user's own text.
     pub text: String,
-    /// The stamp, where it was made by this installation.
+    /// The stamp, if it was made by this installation.
     pub stamp: Option<Stamp>,
     /// The owner in a stamp that this installation did not make, or that somebody altered.
     pub claim: Option<String>,
-    /// Tag of the value that the stamp was made for; `None` where the stamp has no seal.
+    /// Tag of the value that the stamp was made for; `None` if the stamp has no seal.
     pub value: Option<String>,
 }
 

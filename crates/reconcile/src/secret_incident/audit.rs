@@ -57,7 +57,7 @@ impl Covered {
 }
 
 impl SecretIncidents {
-    /// Continues the search where there is something to read. Returns the time of the next check.
+    /// Continues the search if there is something to read. Returns the time of the next check.
     ///
     /// # Errors
     /// The grants could not be read.
@@ -165,7 +165,7 @@ impl SecretIncidents {
             going_on = page.next.map(|token| (query, token));
             let (calls, delay) = (&page.calls, self.settings.trail_delay);
             audit::take(status, calls, last, &covered.watched, &expected, delay);
-            // The pause grows only while nothing can be read. A page that was read resets it, even where CloudTrail
+            // The pause grows only while nothing can be read. A page that was read resets it, even if CloudTrail
             // throttles.
             status.audit.get_or_insert_default().failures = None;
         }

@@ -189,8 +189,8 @@ pub(super) fn span(delta: TimeDelta) -> String {
     }
 }
 
-/// Renders the timeline. It follows from the times in the status, so that a repeated pass gives the same timeline.
-/// Where there is no room for all entries, refused calls are left out first, no matter how early they were.
+/// Renders the timeline. It follows from the times in the status, so that a repeated pass gives the same timeline. If
+/// there is no room for all entries, refused calls are left out first, no matter how early they were.
 pub(super) fn timeline(incident: &SecretIncident, status: &SecretIncidentStatus) -> Vec<TimelineEntry> {
     let spec = &incident.spec;
     let mut all = Vec::new();

@@ -91,8 +91,8 @@ fn render_pair(template: &str, id: &str, secret: &SecretValue) -> SecretValue {
     SecretValue::new(text)
 }
 
-/// Reads the pair that is published. `None` where a text does not fit its template, texts contradict each other, or a
-/// part is missing. White space at the end of a text is ignored.
+/// Reads the pair that is published. `None` if a text does not fit its template, texts contradict each other, or a part
+/// is missing. White space at the end of a text is ignored.
 fn pair(parameters: &[(&ParameterSpec, &SecretValue)]) -> Option<Login> {
     let mut found = Found::default();
     for (parameter, published) in parameters {
@@ -101,7 +101,7 @@ fn pair(parameters: &[(&ParameterSpec, &SecretValue)]) -> Option<Login> {
     Some(Login { username: found.id?, password: found.secret? })
 }
 
-/// Reads the access key id from one text; `None` where the text does not fit the template.
+/// Reads the access key id from one text; `None` if the text does not fit the template.
 fn access_key_id(template: &str, published: &SecretValue) -> Option<String> {
     let mut found = Found::default();
     found.read(template, published)?;
@@ -115,7 +115,7 @@ struct Found {
 }
 
 impl Found {
-    /// Parses one text; `None` where it does not fit its template, or contradicts what was found before.
+    /// Parses one text; `None` if it does not fit its template, or contradicts what was found before.
     fn read(&mut self, template: &str, published: &SecretValue) -> Option<()> {
         let mut rest = published.expose().trim_end();
         for piece in pieces(template.trim_end()) {

@@ -54,7 +54,7 @@ pub trait ValueSource: Sync {
         template::render(template, value, username)
     }
 
-    /// Extracts the value from a published text; `None` where the text does not fit the template.
+    /// Extracts the value from a published text; `None` if the text does not fit the template.
     fn extract(&self, parameter: &ParameterSpec, published: &SecretValue) -> Option<SecretValue> {
         template::extract(parameter.value.as_deref(), published)
     }
@@ -70,7 +70,7 @@ pub trait LoginSource: Sync {
     /// Returns who makes the logins: keyturn or the other system.
     fn kind(&self) -> Kind<'_>;
 
-    /// Reads the login that is published. `None` where the texts hold no login of this source.
+    /// Reads the login that is published. `None` if the texts hold no login of this source.
     fn published(&self, parameters: &[(&ParameterSpec, &SecretValue)]) -> Option<Login>;
 
     /// Returns the problem of published texts that hold no login of this source.
@@ -110,7 +110,7 @@ pub trait InstalledSource: Sync {
     /// It is not known which login is in use.
     fn turn(&self, published: Option<String>, observed: &Observed) -> Result<Turn, TargetProblem>;
 
-    /// True where only the login itself can change its password, since there is no administrator.
+    /// True if only the login itself can change its password, since there is no administrator.
     fn changes_itself(&self) -> bool;
 
     /// Returns the username from which the others are created, and if keyturn creates them itself.
@@ -151,7 +151,7 @@ pub trait IssuedSource: Sync {
     /// True when a template publishes the username.
     fn names_the_login(&self, template: &str) -> bool;
 
-    /// Reads the username from one text; `None` where the text does not fit the template.
+    /// Reads the username from one text; `None` if the text does not fit the template.
     fn username_in(&self, template: &str, published: &SecretValue) -> Option<String>;
 
     /// Returns a login at least as long as any real one.
@@ -209,7 +209,7 @@ pub fn issued(generate: &GenerateSpec) -> Option<&dyn IssuedSource> {
     }
 }
 
-/// Returns how a rotation replaces the login; `None` where no other system has to accept the value.
+/// Returns how a rotation replaces the login; `None` if no other system has to accept the value.
 pub fn strategy(generate: &GenerateSpec) -> Option<Strategy> {
     Some(match login(generate)?.kind() {
         Kind::Installed(source) => source.strategy(),
@@ -217,7 +217,7 @@ pub fn strategy(generate: &GenerateSpec) -> Option<Strategy> {
     })
 }
 
-/// True where a new value is published together with previous ones, so that these have to be read first.
+/// True if a new value is published together with previous ones, so that these have to be read first.
 pub fn keeps_previous(generate: &GenerateSpec) -> bool {
     named(generate).any(|source| source.keeps() > 0)
 }

@@ -1,9 +1,9 @@
 //! Generates passwords of letters, digits and chosen symbols.
 //!
-//! Every password holds at least one lower case letter, one upper case letter, one digit and, where symbols are given,
-//! one of those: many systems reject other passwords. Whole passwords are generated until one qualifies, so all
-//! qualifying passwords are equally likely. With the minimum length of 16 and a single symbol this takes five tries on
-//! average, and costs less than three bits of the 95 there are.
+//! Every password holds at least one lower case letter, one upper case letter, one digit and, if symbols are given, one
+//! of those: many systems reject other passwords. Whole passwords are generated until one qualifies, so all qualifying
+//! passwords are equally likely. With the minimum length of 16 and a single symbol this takes five tries on average,
+//! and costs less than three bits of the 95 there are.
 
 use keyturn_api::source::random::PasswordSpec;
 use keyturn_secret_value::SecretValue;

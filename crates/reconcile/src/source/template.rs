@@ -7,12 +7,12 @@ use keyturn_secret_value::SecretValue;
 /// Placeholders of the generated value.
 const VALUE: [&str; 2] = [source::VALUE, source::PASSWORD];
 
-/// Renders the text to publish: the template with its placeholders replaced, or the value alone where there is no
+/// Renders the text to publish: the template with its placeholders replaced, or the value alone if there is no
 /// template.
 ///
-/// Nothing else in the template has a meaning. Where a login is put into a URL, username and password are
-/// percent-encoded. A value without a username is put in as it is, so a URL needs a source whose characters are allowed
-/// in one, such as hex.
+/// Nothing else in the template has a meaning. If a login is put into a URL, username and password are percent-encoded.
+/// A value without a username is put in as it is, so a URL needs a source whose characters are allowed in one, such as
+/// hex.
 pub(super) fn render(template: Option<&str>, value: &SecretValue, username: Option<&str>) -> SecretValue {
     let Some(template) = template else { return value.duplicate() };
     let Some(username) = username else { return fill(template, value) };
@@ -21,7 +21,7 @@ pub(super) fn render(template: Option<&str>, value: &SecretValue, username: Opti
     if url { fill(&template, &encoded(value)) } else { fill(&template, value) }
 }
 
-/// Extracts the value from a published text: what [`render`] put into the template, where the text still fits it. White
+/// Extracts the value from a published text: what [`render`] put into the template, if the text still fits it. White
 /// space at the end is ignored, such as the newline of a `put-parameter --value file://`.
 pub(super) fn extract(template: Option<&str>, published: &SecretValue) -> Option<SecretValue> {
     let text = published.expose().trim_end();
@@ -43,7 +43,7 @@ pub(super) fn extract(template: Option<&str>, published: &SecretValue) -> Option
     fits.then_some(value)
 }
 
-/// Reads the login that is published: one of the usernames, and its password. `None` where the texts fit none of the
+/// Reads the login that is published: one of the usernames, and its password. `None` if the texts fit none of the
 /// usernames, or contradict each other.
 pub(super) fn login<'a>(
     usernames: &[&'a str],

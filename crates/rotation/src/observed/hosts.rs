@@ -87,11 +87,11 @@ impl HostProof {
 pub struct HostFailure {
     /// Result of the run in one word, such as `VerifyFailed`; used as the reason of conditions.
     pub reason: String,
-    /// Description of the failure and its remedy; empty where the run gave none.
+    /// Description of the failure and its remedy; empty if the run gave none.
     pub message: String,
     /// The version of each path that the failed run was about.
     pub versions: BTreeMap<String, i64>,
-    /// Time when the run ended; the Unix epoch where the DockerHost's status has none.
+    /// Time when the run ended; the Unix epoch if the DockerHost's status has none.
     pub finished_at: DateTime<Utc>,
     /// True when enough attempts have failed to call the failure final.
     pub for_good: bool,

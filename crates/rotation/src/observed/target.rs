@@ -34,13 +34,13 @@ pub struct TargetEvidence {
     /// The target's answers to the logins that open records replace, by username. They are asked only after those
     /// logins were retired.
     pub replaced: BTreeMap<String, Acceptance>,
-    /// Logins that the target made for this secret; `None` where it makes none, or was not asked.
+    /// Logins that the target made for this secret; `None` if it makes none, or was not asked.
     pub issued: Option<Vec<IssuedLogin>>,
-    /// Lifetime of the published login, where no record is open and the target expires logins on its own.
+    /// Lifetime of the published login, if no record is open and the target expires logins on its own.
     pub lifetime: Option<Lifetime>,
     /// Remarks that a person should read.
     pub notes: Vec<String>,
-    /// SQL statements that create the roles from the published one, where that is requested and not done yet.
+    /// SQL statements that create the roles from the published one, if that is requested and not done yet.
     pub set_up: Vec<String>,
 }
 
@@ -74,8 +74,7 @@ pub struct OpenSession {
     pub username: String,
     /// Description of the client, for people to read.
     pub client: String,
-    /// Start of the session by the target's clock, like the times in `fences`; `None` where the target does not show
-    /// it.
+    /// Start of the session by the target's clock, like the times in `fences`; `None` if the target does not show it.
     pub since: Option<DateTime<Utc>>,
 }
 

@@ -20,11 +20,11 @@ pub struct Desired<'a> {
     pub suspended: bool,
     /// True when the object carries keyturn's finalizer.
     pub finalizer: bool,
-    /// Time since which this process, while it was the leader, has seen no record; `None` where it has seen one, or has
+    /// Time since which this process, while it was the leader, has seen no record; `None` if it has seen one, or has
     /// only just begun to read. A record younger than the grace period may exist and not be visible yet (eventual
     /// consistency).
     pub settled_since: Option<DateTime<Utc>>,
-    /// Reaction when no parameter exists. Without `ssm.ifMissing`: Stall where there is a target, else Create.
+    /// Reaction when no parameter exists. Without `ssm.ifMissing`: Stall if there is a target, else Create.
     pub if_missing: IfMissing,
     /// Reaction when a host has rejected the new version in enough attempts.
     pub on_failure: OnFailure,
@@ -42,15 +42,15 @@ pub struct Desired<'a> {
     pub promotion_refused: bool,
     /// DockerHosts that must run the secret.
     pub hosts: Vec<String>,
-    /// The request in the annotation, even if it was handled; `None` where there is none or it is too long to count.
+    /// The request in the annotation, even if it was handled; `None` if there is none or it is too long to count.
     pub request: Option<Request<'a>>,
     /// Period, windows and delays of the schedule.
     pub timing: Timing<'a>,
     /// Time when keyturn last asked the hosts for a preflight.
     pub preflight_requested: Option<DateTime<Utc>>,
-    /// The way in which a target is changed; `None` where only the hosts have to accept the value.
+    /// The way in which a target is changed; `None` if only the hosts have to accept the value.
     pub strategy: Option<Strategy>,
-    /// True when keyturn may create the roles from the published one; `false` where it may only show the statements.
+    /// True when keyturn may create the roles from the published one; `false` if it may only show the statements.
     pub may_set_up: bool,
     /// Settings and state for the retirement of the old login.
     pub retirement: Retirement,
@@ -70,7 +70,7 @@ impl Desired<'_> {
 pub struct Incident {
     /// The incident's `reportedAt`, or its creation time if that is earlier.
     pub reported_at: DateTime<Utc>,
-    /// Time from which the old credential is revoked even where hosts still use it.
+    /// Time from which the old credential is revoked even if hosts still use it.
     pub revoke_at: DateTime<Utc>,
 }
 
@@ -94,7 +94,7 @@ pub struct Retirement {
     /// Minimum age at which a login that the target made and that has no record (an orphan) is deleted: at least the
     /// grace period.
     pub orphans_after: TimeDelta,
-    /// True when a passed verify script is proof enough where no container has the variable.
+    /// True when a passed verify script is proof enough if no container has the variable.
     pub verify_is_enough: bool,
     /// Time since which every host is known to run the new value, if this was recorded.
     pub proven_since: Option<DateTime<Utc>>,
@@ -119,7 +119,7 @@ pub struct Request<'a> {
 pub struct Timing<'a> {
     /// Greatest age of a value; `None` rotates on demand only.
     pub period: Option<TimeDelta>,
-    /// The secret's windows; empty where a rotation may start at any time.
+    /// The secret's windows; empty if a rotation may start at any time.
     pub windows: &'a [Window],
     /// The windows of each host that must run the secret; an empty list is a host that is always open.
     pub host_windows: &'a [&'a [Window]],

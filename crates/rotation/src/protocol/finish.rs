@@ -188,7 +188,7 @@ fn it_was_marked_to_be_given_up(view: &View<'_>) -> Option<Next> {
     Some(Next::Act { step: Step::Abort, act })
 }
 
-/// Returns the act that follows a marker older than the grace period; `None` where the marker is void.
+/// Returns the act that follows a marker older than the grace period; `None` if the marker is void.
 fn given_up(view: &View<'_>) -> Option<Act> {
     let View { desired, observed, record, .. } = view;
     let drifted = view.drift().is_some();

@@ -21,7 +21,7 @@ const GIVEN_UP_AFTER: TimeDelta = TimeDelta::minutes(20);
 const MOST_UNRECORDED: usize = 4;
 /// Time for which an orphan that cannot be swept counts towards that limit, if the sweep's own age limit is not longer.
 const RECENT: TimeDelta = TimeDelta::hours(1);
-/// Interval after which the target is asked again where its logins could not be listed.
+/// Interval after which the target is asked again if its logins could not be listed.
 const UNSEEN_POLL: TimeDelta = TimeDelta::hours(1);
 
 /// Returns true when the target makes the credentials of this secret.
@@ -223,7 +223,7 @@ pub(super) fn sweep(desired: &Desired<'_>, observed: &Observed, now: DateTime<Ut
     next.map_or(Sweep::Nothing, Sweep::At)
 }
 
-/// Returns the step that must come before another login is made; `None` where nothing is in the way.
+/// Returns the step that must come before another login is made; `None` if nothing is in the way.
 pub(super) fn before_issue(desired: &Desired<'_>, observed: &Observed, now: DateTime<Utc>) -> Option<Next> {
     match sweep(desired, observed, now) {
         Sweep::Unseen => Some(Next::Wait { step: Step::Record, until: None, why: Waiting::TargetUnseen }),
@@ -258,7 +258,7 @@ pub(super) fn before_issue(desired: &Desired<'_>, observed: &Observed, now: Date
 /// older than the login.
 ///
 /// The last two conditions are needed because an earlier object with the same name may have published the login
-/// elsewhere, and because the history is gone where a person deleted the parameter, while hosts may still run its old
+/// elsewhere, and because the history is gone if a person deleted the parameter, while hosts may still run its old
 /// value.
 fn is_orphan(desired: &Desired<'_>, observed: &Observed, login: &IssuedLogin) -> bool {
     let of_this_object = login.at >= desired.timing.created_at;

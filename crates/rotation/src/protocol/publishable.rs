@@ -20,7 +20,7 @@ struct View<'a> {
     value: Option<&'a str>,
 }
 
-/// Returns the reason why SSM would refuse the Put, as a sentence with its remedy; `None` where nothing is wrong.
+/// Returns the reason why SSM would refuse the Put, as a sentence with its remedy; `None` if nothing is wrong.
 type Check = fn(&View<'_>) -> Option<String>;
 
 const CHECKS: &[Check] = &[

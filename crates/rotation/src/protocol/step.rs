@@ -21,9 +21,9 @@ pub enum Act {
         id: RotationId,
         /// The reason why the rotation is started.
         trigger: Trigger,
-        /// Token of the request that this answers, whatever the trigger; `None` where there is none.
+        /// Token of the request that this answers, whatever the trigger; `None` if there is none.
         request: Option<String>,
-        /// The latest version of each path when this was decided; 0 where the parameter does not exist.
+        /// The latest version of each path when this was decided; 0 if the parameter does not exist.
         base: BTreeMap<String, i64>,
         /// Names of the DockerHosts that have to run the new values.
         hosts: Vec<String>,
@@ -37,7 +37,7 @@ pub enum Act {
         id: RotationId,
         /// Path of the parameter.
         path: String,
-        /// Token of the request that this answers; `None` where there is none.
+        /// Token of the request that this answers; `None` if there is none.
         request: Option<String>,
     },
     /// Create a record that publishes again the values that rotation `failed` replaced.
@@ -46,7 +46,7 @@ pub enum Act {
         id: RotationId,
         /// Id of the rotation whose values are replaced.
         failed: RotationId,
-        /// The latest version of each path when this was decided; 0 where the parameter does not exist.
+        /// The latest version of each path when this was decided; 0 if the parameter does not exist.
         base: BTreeMap<String, i64>,
         /// Names of the DockerHosts in the record of the failed rotation.
         hosts: Vec<String>,
@@ -141,7 +141,7 @@ pub enum Waiting {
     Deploy {
         /// Name of the DockerHost.
         host: String,
-        /// Message of the condition that keeps runs from starting there; `None` where they can start.
+        /// Message of the condition that keeps runs from starting there; `None` if they can start.
         held: Option<String>,
     },
     /// A deployment failed; `for_good` is true once enough attempts have failed.
@@ -369,7 +369,7 @@ pub enum Next {
     Wait {
         /// The step that has to wait.
         step: Step,
-        /// Time of the next observation; `None` where nothing tells it in advance: the caller polls.
+        /// Time of the next observation; `None` if nothing tells it in advance: the caller polls.
         until: Option<DateTime<Utc>>,
         /// The reason for the wait.
         why: Waiting,

@@ -1,7 +1,7 @@
 //! Decides which values are suspected because of an incident, and by when they have to stop working.
 //!
 //! Only the times at which values were made decide, never the status of the incident: a SecretIncident that is applied
-//! again, or whose status is lost, has no effect where the values are younger than its `reportedAt`.
+//! again, or whose status is lost, has no effect if the values are younger than its `reportedAt`.
 
 use chrono::{DateTime, Utc};
 
@@ -61,7 +61,7 @@ pub fn made_at(observed: &Observed, record: &Record) -> DateTime<Utc> {
     }
 }
 
-/// Returns the time at which the value that a record replaces was made; `None` where there was none.
+/// Returns the time at which the value that a record replaces was made; `None` if there was none.
 fn replaced_made_at(observed: &Observed, record: &Record) -> Option<DateTime<Utc>> {
     oldest_replaced(observed, record, false)
 }
@@ -76,8 +76,8 @@ fn oldest_replaced(observed: &Observed, record: &Record, has_target: bool) -> Op
     replaced.min()
 }
 
-/// Returns the latest time at which the credential that this rotation replaces has to be revoked; `None` where it is
-/// not suspected.
+/// Returns the latest time at which the credential that this rotation replaces has to be revoked; `None` if it is not
+/// suspected.
 pub(super) fn revoke_at(
     desired: &Desired<'_>,
     observed: &Observed,

@@ -1,4 +1,4 @@
-//! Install and Retire: the steps that a rotation needs where a target has to accept the credential.
+//! Install and Retire: the steps that a rotation needs if a target has to accept the credential.
 
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ pub(super) fn install(
         None => return wait(Waiting::TargetUnseen),
         Some(Acceptance::Unknown(_)) if published => return None,
         Some(Acceptance::Unknown(problem)) => return wait(Waiting::Target(problem.clone())),
-        // Where the fence is not this rotation's, a late request of an older rotation could still undo the change.
+        // If the fence is not this rotation's, a late request of an older rotation could still undo the change.
         Some(Acceptance::Accepted) if is_fenced_by(target, credential, record) || published => return None,
         Some(Acceptance::Accepted | Acceptance::Refused(_)) => {}
     }
@@ -51,8 +51,8 @@ pub(super) fn install(
     {
         return wait(Waiting::HostBusy { host: busy.name.clone() });
     }
-    // Install makes the published password invalid, so SSM must be able to accept the new one. This is not required
-    // where the password has to be revoked anyway, or where a rollback restores it.
+    // Install makes the published password invalid, so SSM must be able to accept the new one. This is not required if
+    // the password has to be revoked anyway, or if a rollback restores it.
     if strategy == Strategy::InPlace
         && !published
         && record.trigger != Trigger::RollBack

@@ -18,7 +18,7 @@ use crate::stage::{Meter, Stage};
 use crate::statistics::median;
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// Default interval between two listings, where they have few pages.
+/// Default interval between two listings, if they have few pages.
 const INTERVAL: Duration = Duration::from_secs(300);
 const LISTING: &str = "DescribeParameters";
 
