@@ -105,8 +105,8 @@ impl KubeDeployJobs {
         call(what, self.api::<Secret>(host).create(&PostParams::default(), new)).await.map(drop)
     }
 
-    /// Deletes a Secret only if this Job owns it, even if the Job names another one: otherwise anybody who can create
-    /// Jobs could make keyturn delete any Secret.
+    /// Deletes the Secret of this name only if this Job owns it. A Job can name any Secret, so otherwise everybody who
+    /// can create Jobs could make keyturn delete any Secret.
     async fn delete_secret(&self, host: &DockerHost, name: &str, job: &Job) -> Result<(), ObjectError> {
         let what = || format!("Secret {name}");
         let secrets = self.api::<Secret>(host);

@@ -2,8 +2,8 @@
 //! object that this version cannot decode then hides no other.
 //!
 //! kube's `DeserializeGuard` does the same, and holds two trees of each object while it decodes it. With thousands of
-//! objects that is most of what a start costs. So this is our own: it decodes from one tree, from which it has removed
-//! what keyturn never reads.
+//! objects that is most of what a start costs. So keyturn has its own type: it decodes from one tree, from which it
+//! first removes what keyturn never reads.
 
 use std::borrow::Cow;
 

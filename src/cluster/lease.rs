@@ -277,7 +277,7 @@ impl Candidate {
     }
 
     /// Reads the lease at most once and writes it at most once. `None` means that this process leads; otherwise the
-    /// result is the time for which another process still does.
+    /// result is the time for which another process still leads.
     async fn step(&mut self) -> Result<Option<Duration>, LeaseError> {
         // A leader knows the lease from its own last write; every other candidate has to read it.
         if self.doubtful || self.seen.as_ref().is_none_or(|seen| holder(&seen.lease) != self.me) {

@@ -206,7 +206,7 @@ fn remedy(code: &str) -> Option<&'static str> {
 
 /// Returns AWS's message, unless it might quote the value: validation errors quote the rejected input.
 fn words(kind: Kind, message: &str, secret: Option<&SecretValue>) -> String {
-    // Refusals by IAM, KMS and quotas only contain names, and names may well occur in a record.
+    // Refusals by IAM, KMS and quotas contain only names. They may be shown, even if a record contains the same names.
     let may_quote = !matches!(kind, Kind::Throttled | Kind::Denied);
     if secret.is_some_and(|value| quotes(message, value, if may_quote { TELLTALE } else { usize::MAX })) {
         return "AWS's message is withheld, since it may quote the value".to_owned();

@@ -32,7 +32,7 @@ impl Wanted {
     }
 }
 
-/// Removes the closing slash, without which SSM expects the path of a folder, except for the root.
+/// Removes the closing slash, except from the root: SSM expects the path of a folder without it.
 pub(super) fn filter_form(folder: &str) -> &str {
     match folder.trim_end_matches('/') {
         "" => "/",

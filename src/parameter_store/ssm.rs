@@ -40,7 +40,7 @@ use crate::secret_value::SecretValue;
 const PAGE: i32 = 50;
 /// SSM's largest page of GetParametersByPath.
 const PAGE_OF_VALUES: i32 = 10;
-/// Pages of one listing that are asked for at the same time, as far as the request budget allows.
+/// Number of pages of one listing that are requested at the same time, as far as the request budget allows.
 const LISTED_TOGETHER: usize = 4;
 /// Number of retries of one call.
 const RETRIES: u32 = 5;
@@ -48,7 +48,7 @@ const FIRST_RETRY_AFTER: Duration = Duration::from_millis(200);
 /// Length of the key of the stamps.
 const KEY_BYTES: usize = 32;
 
-/// Time limits of a call. The protocol's grace must be much longer than [`CallLimits::longest`].
+/// Time limits of a call. The grace period must be much longer than [`CallLimits::longest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallLimits {
     /// Time to connect.
@@ -380,7 +380,7 @@ impl SsmParameterStore {
         Ok(kept)
     }
 
-    /// Reads all pages of DescribeParameters with one filter; returns paths and what was shown of them.
+    /// Reads all pages of DescribeParameters with one filter; returns the paths, and SSM's data about each.
     async fn describe(&self, filter: ParameterStringFilter) -> Result<Vec<(String, Shown)>, StoreError> {
         const OPERATION: &str = "DescribeParameters";
         let about = filter.values().join(", ");

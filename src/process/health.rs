@@ -1,8 +1,8 @@
 //! `/healthz`, `/readyz` and `/metrics`, over plain HTTP inside the cluster.
 //!
 //! Anybody who reaches the port may open connections and stay silent. So a connection serves one request and ends at a
-//! deadline whatever its peer does, and their number is limited: a new connection replaces the oldest one, so that a
-//! flood of silent connections cannot lock out the kubelet.
+//! deadline no matter what its peer does, and their number is limited: a new connection replaces the oldest one, so
+//! that a flood of silent connections cannot lock out the kubelet.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -21,7 +21,7 @@ use crate::parameter_store::inventory::{InventoryView, inventory};
 /// Changes of ManagedSecrets within this time lead to one listing.
 const SETTLE: Duration = Duration::from_millis(500);
 /// Factor of the pause after each pass over all ManagedSecrets, relative to the pass's duration: passes over thousands
-/// of objects then take a small part of the time, however fast changes come.
+/// of objects then take a small part of the time, no matter how fast changes come.
 const PAUSES_PER_COVER: u32 = 50;
 /// Interval of the log message that a replica still waits for its first listings.
 const STILL_WAITING: Duration = Duration::from_secs(30);

@@ -1,8 +1,8 @@
 //! Parses the command of a layer as its builder recorded it.
 //!
 //! The classic builder writes `/bin/sh -c #(nop)  ENV A=b` and `|1 TOKEN=x /bin/sh -c make`; BuildKit writes `ENV A=b`,
-//! `RUN |1 TOKEN=x /bin/sh -c make # buildkit`; others write the Dockerfile's line. None of them quotes, so the end of
-//! one value and the beginning of the next name is a guess: a word that looks like `NAME=` begins a name.
+//! `RUN |1 TOKEN=x /bin/sh -c make # buildkit`; others write the Dockerfile's line. None of them writes quotes, so the
+//! end of one value and the beginning of the next name is a guess: a word that looks like `NAME=` begins a name.
 
 use keyturn_secret_value::SecretValue;
 

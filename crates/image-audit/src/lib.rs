@@ -237,8 +237,8 @@ fn merged(image: &Image, matcher: Option<&Matcher>) -> Vec<Found> {
             merge(&mut all, &text.place, hit);
         }
     }
-    // Splitting a command may have split a value, so the unsplit command is searched too. A value that it put into the
-    // configuration is complete there.
+    // Splitting a command may have split a value, so the unsplit command is searched too. A value that the command put
+    // into the configuration is complete in the configuration.
     for (place, command) in matcher.map_or(&[][..], |_| &image.commands) {
         let mut hits = Vec::new();
         matcher.into_iter().for_each(|matcher| rules::add_managed(&mut hits, None, command, matcher));

@@ -3,7 +3,7 @@
 //! The searching process does not know the values: [`ManagedValues`] holds keyed fingerprints of all forms, and
 //! [`Matcher`] compares them with every window of the text that is as long as a form. There is no rolling hash for
 //! candidates: such hashes are linear in the characters of the value, and those of a few forms together would reveal it
-//! to whoever has the key.
+//! to everybody who has the key.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -70,7 +70,7 @@ impl Form {
     }
 }
 
-/// Fingerprints of values in all forms. Whoever has them can test guesses, and nothing else.
+/// Fingerprints of values in all forms. Everybody who has them can test guesses, but learns nothing else.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct ManagedValues {
     /// 64 hexadecimal digits.
@@ -300,7 +300,7 @@ fn needles(values: &[ManagedValue]) -> Option<Needles> {
 }
 
 /// Returns the runs of at least `shortest` characters of a form. For most windows of that length only the last few
-/// bytes are checked: if one of them does not belong to the form, no run crosses it.
+/// bytes are checked: if one of them does not belong to the form, no run contains it.
 fn runs(bytes: &[u8], form: Form, shortest: usize) -> impl Iterator<Item = Range<usize>> + '_ {
     let mut start = 0;
     std::iter::from_fn(move || {

@@ -50,7 +50,8 @@ pub enum Source {
     ApiServer,
 }
 
-/// keyturn's objects in the API server. Every write carries the resourceVersion of the object that it was decided on.
+/// keyturn's objects in the API server. Every write carries the resourceVersion of the object on which the decision was
+/// based.
 #[async_trait]
 pub trait Objects: Send + Sync {
     /// Returns `None` if the object does not exist, or a cache does not show it yet. A read from a cache is never older

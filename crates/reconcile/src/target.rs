@@ -174,7 +174,8 @@ pub trait Sessions: Send + Sync {
     /// Lists the open sessions of a role as the role itself sees them, for a target without an administrator.
     async fn list_own(&self, own: &Login) -> Result<Vec<OpenSession>, TargetError>;
 
-    /// Ends, logged in as the role itself, the role's sessions that were opened before this time of the target's clock.
+    /// Logs in as the role itself, and ends the role's sessions that were opened before this time of the target's
+    /// clock.
     async fn end_own(&self, own: &Login, opened_before: DateTime<Utc>) -> Result<(), TargetError>;
 }
 

@@ -66,8 +66,8 @@ pub struct Record {
     pub values: BTreeMap<String, SecretValue>,
     /// The version of each path that the values replace; 0 if the parameter did not exist.
     pub base: BTreeMap<String, i64>,
-    /// SSM's time of the base version of each path. It tells that version from one with the same number in a parameter
-    /// that was deleted and created again. Records written by earlier releases of keyturn have none.
+    /// SSM's time of the base version of each path. It distinguishes that version from one with the same number in a
+    /// parameter that was deleted and created again. Records written by earlier releases of keyturn have none.
     pub base_at: BTreeMap<String, DateTime<Utc>>,
     /// The DockerHosts that had to run the secret when the rotation began.
     pub hosts: Vec<String>,

@@ -57,8 +57,7 @@ pub struct Schedule<'a> {
 pub enum Due {
     /// Only on demand.
     Never,
-    /// At this time. Once the rotation may start, this stays the time since when it may, so that it does not move while
-    /// the rotation waits.
+    /// At this time. While a rotation that may start waits, this stays the time from which it may start.
     At(DateTime<Utc>),
     /// The windows do not coincide within the years that are searched.
     NoWindow,

@@ -91,8 +91,8 @@ fn failed(collection: &TaskCollection, code: i32, errors: &SecretValue, matcher:
     Report { script_exit: Some(code), ..report(Outcome::CollectFailed, message) }
 }
 
-/// Returns the first lines, those of the last lines that are not among them, and whether both are all of them. `all` is
-/// the number of lines in the file.
+/// Returns the first lines, the last lines without those that are among the first, and true if these are all lines.
+/// `all` is the number of lines in the file.
 fn ends(first: &SecretValue, last: &SecretValue, all: u64) -> (SecretValue, SecretValue, bool) {
     let count = |text: &SecretValue| text.expose().lines().count();
     let (all, sent) = (usize::try_from(all).unwrap_or(usize::MAX), count(first));

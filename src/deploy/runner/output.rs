@@ -124,7 +124,8 @@ fn text(line: &[u8]) -> SecretValue {
     SecretValue::new(visible.collect())
 }
 
-/// Returns the note of `host.sh` that it left out output, without the beginning of a line before it.
+/// Returns the note with which `host.sh` reports output that it left out, without the beginning of a line before the
+/// note.
 fn gap_at_the_end(line: &SecretValue) -> Option<SecretValue> {
     let at = line.expose().find(GAP[1]).and_then(|at| line.expose()[..at].rfind(GAP[0]))?;
     Some(SecretValue::new(line.expose()[at..].to_owned()))

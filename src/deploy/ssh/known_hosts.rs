@@ -3,7 +3,7 @@
 //! The rules are those of OpenSSH's client (`hostfile.c`, `sshconnect.c`): russh's own helper accepts revoked keys,
 //! refuses the second key of a rollover and supports neither patterns nor authorities. `tests/ssh` compares this
 //! file with `ssh` itself. Where the two differ on purpose, this file is stricter:
-//! - a certificate without principals is valid for no host, not for all;
+//! - a certificate without principals is valid for no host, while OpenSSH accepts it for all hosts;
 //! - a marker may be followed by a TAB (OpenSSH 9 skips such a line, so that a revocation would not count).
 
 use std::fmt;

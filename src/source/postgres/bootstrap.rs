@@ -32,8 +32,8 @@ struct Plan<'a> {
 }
 
 impl Postgres {
-    /// Lists, or also performs, the steps that make owner and pair from the role in use. Returns an empty list if
-    /// nothing is missing.
+    /// Lists the steps that create the owner and the pair from the role in use, and performs them if `mode` is Apply.
+    /// Returns an empty list if nothing is missing.
     pub(super) async fn set_up_pair(&self, mode: SetUpMode) -> Result<SetUp, TargetError> {
         let (Some(pair), Some(from)) = (&self.spec.alternating_roles, self.spec.bootstrap_from()) else {
             return Ok(SetUp::default());
@@ -174,7 +174,7 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Plans the old role's settings for each of the two roles, and then that each acts as the owner.
+    /// Plans that each of the two roles gets the old role's settings, and that each acts as the owner.
     async fn settings(&mut self) -> Result<(), StatementError> {
         for name in self.names {
             let params: [(&(dyn ToSql + Sync), Type); 2] = [(&self.from, Type::NAME), (name, Type::NAME)];

@@ -124,7 +124,7 @@ pub(super) fn objects(version: u32) -> String {
     )
 }
 
-/// Privileges of `$1` on objects of others: object as in GRANT, privilege, and true if with grant option.
+/// Privileges of `$1` on objects of others: object as in GRANT, privilege, and true if it has the grant option.
 pub(super) const PRIVILEGES: &str = "
     WITH granted(what, owner, acl, part) AS (
         SELECT CASE WHEN relkind = 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || oid::regclass::text, relowner, relacl, ''
@@ -169,7 +169,7 @@ pub(super) const SUPERUSERS_PLACES: &str = "
                       WHERE o.rolname = $2 AND x.privilege_type = p.certain)
     ORDER BY 1";
 
-/// Default privileges: those that `$1` grants on objects that it creates, which the owner creates from now on, and
+/// Default privileges: those that `$1` grants on objects that it creates (from now on the owner creates them), and
 /// those that others grant to `$1`. The columns are role, schema, and the rest of the statement, in which a role is
 /// quoted as by [`super::failure::ident`].
 pub(super) const DEFAULTS: &str = "

@@ -121,8 +121,8 @@ impl Postgres {
         role: &str,
         opened_before: Option<DateTime<Utc>>,
     ) -> Result<(), TargetError> {
-        // Materialized, since the server might otherwise end sessions before it has compared their names. It waits up
-        // to two seconds for the end of each session.
+        // The list of sessions is materialized, since the server might otherwise end sessions before it has compared
+        // their names. The statement waits up to two seconds for the end of each session.
         let sql = "WITH theirs AS MATERIALIZED \
                    (SELECT pid FROM pg_stat_activity WHERE usename = $1 AND pid <> pg_backend_pid() \
                     AND ($2::bigint IS NULL \

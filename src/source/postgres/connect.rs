@@ -30,10 +30,10 @@ use crate::source::TargetError;
 /// Timeouts. All are well below the grace period of the rotation protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// From the first byte to a session, including SSH and TLS.
+    /// Time from the first byte to a session, including SSH and TLS.
     pub connect: Duration,
-    /// One call of the target, including the connection; six times that for setting up roles. A change of a password is
-    /// not committed after it.
+    /// Time of one call of the target, including the connection; the set-up of roles has six times as much. No change
+    /// of a password is committed after this time.
     pub operation: Duration,
     /// The server's `lock_timeout`.
     pub lock: Duration,
@@ -257,7 +257,7 @@ impl Session {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let version = major(connection.parameter("server_version"));
-        // The connection would also do this as a future of its own, but would then log the server's notices.
+        // The connection is itself a future that would do this, but it would then log the server's notices.
         let driver = tokio::spawn(async move {
             while let Some(Ok(_notice)) = poll_fn(|context| connection.poll_message(context)).await {}
         });

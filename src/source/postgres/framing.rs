@@ -1,9 +1,9 @@
 //! Limits on what a server may send: the length of a message, the total of one session, and no types for which the
 //! client library would have to ask.
 //!
-//! The library keeps a message until it is complete, whatever length the server announces, and the rows of an answer
-//! until the last one. A malicious server could thus exhaust the controller's memory and end the rotations of everybody
-//! else.
+//! The library keeps a message until it is complete, no matter which length the server announces, and the rows of an
+//! answer until the last one. A malicious server could thus exhaust the controller's memory and end the rotations of
+//! everybody else.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,16 +12,18 @@ use tokio_postgres::types::Type;
 
 /// Longest message, including the four bytes of its length.
 pub(super) const MESSAGE: usize = 1 << 20;
-/// Maximum number of bytes that the messages of one session may count.
+/// Maximum number of bytes in one session, counted with [`EACH`] and [`COLUMN`].
 pub(super) const SESSION: usize = 16 << 20;
-/// Bytes that each message counts in addition to its own, and each column of a row or of its description: about what
-/// the client library keeps for one, so that many small ones fill no more memory than a few large ones.
+/// Number of bytes that a message counts in addition to its own, and (`COLUMN`) that a column of a row or of a
+/// description counts. The client library keeps about as much for each, so many small messages take no more memory than
+/// a few large ones.
 const EACH: usize = 256;
 const COLUMN: usize = 32;
-/// Maximum number of bytes that all sessions of the process may count together, in addition to the [`OWN`] bytes of
-/// each. The controller has 192 MiB and handles eight secrets at once.
+/// Maximum number of bytes that all sessions of the process may use together, in addition to the [`OWN`] bytes of each.
+/// The controller has 192 MiB and handles eight secrets at once.
 const TOGETHER: usize = 48 << 20;
-/// Number of bytes that every session may count in any case. Only creating a pair from a large database needs more.
+/// Number of bytes that every session may use before its bytes count towards [`TOGETHER`]. Only creating a pair from a
+/// large database needs more.
 const OWN: usize = 1 << 20;
 
 static TAKEN: AtomicUsize = AtomicUsize::new(0);

@@ -32,9 +32,9 @@ pub(super) type Bytes = fn() -> Vec<u8>;
 /// The behaviour after the login.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Plan {
-    /// Answers a statement that contains the text with the first bytes, and then repeats the second ones without end.
+    /// Answers a statement that contains the text with the first bytes, and then repeats the second bytes endlessly.
     Floods(&'static str, Bytes, Bytes),
-    /// Sends this without end where ReadyForQuery is expected.
+    /// Sends these bytes endlessly where ReadyForQuery is expected.
     FloodsTheLogin(Bytes),
     /// Answers a statement that contains the text with these bytes, and other statements correctly.
     Answers(&'static str, Bytes),

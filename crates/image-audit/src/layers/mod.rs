@@ -257,7 +257,8 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Searches one layer. An error in it concerns only this layer, except for the deadline.
+    /// Searches one layer. An error in the layer does not stop the search of the other layers, unless the deadline has
+    /// passed.
     fn layer(&mut self, layer: impl Read) -> Result<LayerOf, LayersError> {
         let mut result = LayerOf::default();
         let before = self.left;

@@ -100,7 +100,7 @@ const CONFIGURATIONS: [&str; 42] = [
     ".rediscli_history",
 ];
 
-/// Beginnings of settings files' names, for files whose ending is one of these formats.
+/// Beginnings of the names of settings files. They count only for files with an ending of [`FORMATS`].
 const SETTINGS: [&str; 12] = [
     "config",
     "settings",

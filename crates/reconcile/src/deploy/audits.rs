@@ -16,7 +16,7 @@ pub fn audit_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTim
     [configurations_due(host, status), layers_due(host, status)].into_iter().flatten().min()
 }
 
-/// Time at which the files of the layers are read next: once in every interval, whatever other runs read.
+/// Time at which the files of the layers are read next: once in every interval, no matter what other runs read.
 pub(super) fn layers_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
     let audit = host.spec.audit.as_ref().filter(|audit| audit.layers)?;
     let interval = audit.interval.as_ref()?.to_delta()?;

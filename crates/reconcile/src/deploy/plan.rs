@@ -5,8 +5,8 @@
 //! only compares. A collection reads logs for an incident; it starts when nothing else is to be done, and is stopped when a
 //! deployment could start.
 //!
-//! Nothing is deployed on a guess. If no rotation waits for its hosts, a verification comes first, and a deployment
-//! follows only when containers were seen not to run what keyturn published.
+//! Nothing is deployed without evidence. If no rotation waits for its hosts, a verification comes first, and a
+//! deployment follows only when containers were seen not to run what keyturn published.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::DockerHost;
@@ -195,7 +195,7 @@ pub fn decide(input: &Input) -> Decision {
             Some(hold) => held.or(Some(Decision::Hold { mode: run.mode, hold })),
         },
     };
-    // A hold of a deployment does not hold a collection of logs, unless the host itself is the reason.
+    // If a deployment is on hold, logs are still collected, unless the host itself is the reason.
     match collection(input, &status).filter(|run| first_hold(input, run, &[BEFORE_ANY_RUN]).is_none()) {
         Some(run) => Decision::Start(run),
         None => held.unwrap_or(Decision::Settled),
@@ -326,7 +326,7 @@ pub fn known<'a>(status: &'a DockerHostStatus, wish: &Wish) -> Option<&'a HostPa
     status.parameters.iter().find(speaks_of_it)
 }
 
-/// Even if everything is proven, a failed run of the same revision leaves open whether the product works.
+/// After a failed run of the same revision it is not known whether the product works, even if every version is proven.
 fn the_last_run_failed(status: &DockerHostStatus, revision: &str) -> Option<String> {
     let last = status.last_run.as_ref().filter(|run| run.revision == revision && run.failures > 0)?;
     Some(format!("run {} failed", last.job))
@@ -498,7 +498,7 @@ fn another_secret_is_about_to_be_published(input: &Input, run: &Run) -> Option<H
     (input.now < until).then(|| Hold::new("Coalescing", message).until(until).brief())
 }
 
-/// Hosts of one secret are deployed to one after another, so that a value that breaks the product breaks it in one place
+/// The hosts of one secret are deployed to one after another. So a value that breaks the product breaks it on one host
 /// only. Of two hosts that could start at the same moment, the first by name starts.
 fn another_host_of_the_same_secrets_deploys(input: &Input, run: &Run) -> Option<Hold> {
     if waits_for_no_host(run) {

@@ -76,7 +76,7 @@ pub struct Report {
     /// Exit code of the script that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script_exit: Option<i32>,
-    /// True when the verify script passed and no container is in a restart loop, whatever the comparison showed.
+    /// True when the verify script passed and no container is in a restart loop, no matter what the comparison showed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub verified: bool,
     /// The part that this Job had in the run of the script: it started the script, joined a running one, or found that
@@ -179,7 +179,7 @@ pub struct LayersReport {
     pub problem: Option<String>,
 }
 
-/// Shortens an image's ID. The rest is enough to tell the images of a host apart, and a report has little room.
+/// Shortens an image's ID. The rest is enough to distinguish the images of a host, and a report has little room.
 pub fn short_id(id: &str) -> String {
     id.trim_start_matches("sha256:").chars().take(12).collect()
 }
@@ -187,7 +187,7 @@ pub fn short_id(id: &str) -> String {
 /// An image in which secrets were found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageReport {
-    /// Name of the image, as the container was started with it.
+    /// Name of the image with which the container was started.
     pub name: String,
     /// ID of the image.
     pub digest: String,

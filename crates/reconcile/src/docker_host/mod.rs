@@ -488,8 +488,8 @@ impl DockerHosts {
         Ok(key)
     }
 
-    /// Deletes what interrupted starts have left, all ended Jobs except the last few of each mode, and the tasks of the
-    /// other ended Jobs. Their results are in the status by now. Returns false if a task could not be deleted.
+    /// Deletes what interrupted starts have left, and all ended Jobs except the last few of each mode. Of these last
+    /// few it deletes the tasks. The status has their results by now. Returns false if a task could not be deleted.
     async fn tidy(&self, host: &DockerHost, jobs: &[DeployJob]) -> Result<bool, ObjectError> {
         let current = host.status.as_ref().and_then(|status| status.run.as_ref()).map(|run| run.job.as_str());
         let superfluous = superfluous(jobs);

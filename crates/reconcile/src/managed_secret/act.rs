@@ -282,9 +282,9 @@ impl Actor<'_> {
         Ok(Done::LookAgain(None))
     }
 
-    /// Proves that keyturn may write the parameter, with a Put of the published value that must not overwrite. SSM answers
-    /// that the parameter exists only to a caller that may write it, and changes nothing. If somebody deletes the parameter
-    /// at that moment, the Put creates it again with the published value.
+    /// Proves that keyturn may write the parameter: sends a Put of the published value that must not overwrite. If the
+    /// caller may write the parameter, SSM answers that it exists, and changes nothing. If somebody deletes the
+    /// parameter at that moment, the Put creates it again with the published value.
     async fn prove_writable(&self, path: &str, observed: &mut Observed) -> Result<Done, ActError> {
         let parameter = observed.parameters.iter().find(|p| p.path == path);
         let key = parameter.and_then(|parameter| self.key_for(parameter));
@@ -517,7 +517,7 @@ impl Actor<'_> {
     }
 }
 
-/// Performs the acts that change the target alone. For most of them only another read shows the result.
+/// Performs the acts that change only the target. The result of most of them is known only after another read.
 async fn change_target(target: &dyn Target, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
     match (act, target.kind()) {
         (Act::SetUp, Kind::Installs(installer)) => {

@@ -74,8 +74,8 @@ pub(super) fn admit(
     }
 }
 
-/// Returns the first account of the object that an older object of the installation changes or retires on the same
-/// server: what it is, its name, and that object's namespace and name.
+/// Returns the first account of the object that an older object of the installation also changes or retires: its kind
+/// in words, its name, and the namespace and name of the older object.
 fn account_in_use(
     object: &ManagedSecret,
     rivals: &[ManagedSecret],

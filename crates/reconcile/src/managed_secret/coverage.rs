@@ -14,8 +14,8 @@ use crate::ports::Glimpse;
 use crate::settings::Settings;
 
 /// A listing is stale when it is older than each of three limits: this time, `STALE_INTERVALS` intervals, and
-/// `STALE_PAUSES` pauses. SSM could not be reached for a while then, so each object reads Parameter Store itself and
-/// reports why it cannot.
+/// `STALE_PAUSES` pauses. A stale listing means that SSM could not be reached for a while. Each object then reads
+/// Parameter Store itself and reports why it cannot.
 const STALE_AFTER: TimeDelta = TimeDelta::minutes(15);
 const STALE_INTERVALS: i32 = 10;
 /// Age at which a listing is stale, as a number of pauses between whole listings. A listing of many pages has long

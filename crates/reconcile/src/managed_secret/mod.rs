@@ -368,8 +368,8 @@ fn before_revocation(requeue: Requeue, object: &ManagedSecret, now: DateTime<Utc
 
 fn follow_up(progress: &Progress, now: DateTime<Utc>) -> Requeue {
     let wait = |at: DateTime<Utc>| (at - now).max(TimeDelta::milliseconds(100)).min(RESYNC);
-    // A retry time in the past leaves nothing to wait for: the retry was made, or the pass waits for something else by now.
-    // A retry time of this very moment belongs to a failure in this pass.
+    // A retry time in the past leaves nothing to wait for: the retry was made, or the pass waits for something else by
+    // now. A retry time that equals the present time belongs to a failure in this pass.
     let next_attempt = progress.failure.as_ref().map(|failure| from_kubernetes(&failure.next_attempt_time));
     if let Some(next_attempt) = next_attempt.filter(|at| *at >= now) {
         return Requeue::After(wait(next_attempt));

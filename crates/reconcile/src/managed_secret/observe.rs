@@ -302,8 +302,8 @@ impl Remembered {
     }
 }
 
-/// Keeps the results of a pass for the next one. Results that come from a listing only are kept until the status reports
-/// them.
+/// Keeps the results of a pass for the next one. Results that come only from a listing are kept only until the status
+/// reports them.
 pub(super) fn keep(remembered: &mut Option<Remembered>, latest: Remembered, is_listed: bool) {
     if latest.observed.is_some() {
         *remembered = Some(latest).filter(|latest| !latest.told || !is_listed);
@@ -372,7 +372,7 @@ pub(super) fn host_evidence(
     names.iter().map(evidence).collect()
 }
 
-/// Returns the reason why no run can start on the host as it is specified now. A failed run is no such reason, since
+/// Returns the reason why no run can start on the host as it is specified now. A failed run is not such a reason, since
 /// another run follows it.
 fn stalled(host: &DockerHost) -> Option<(String, String)> {
     if host.spec.suspend {

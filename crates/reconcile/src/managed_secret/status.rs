@@ -442,7 +442,7 @@ fn answer_request(
     let published = observed.ids_of_request(&request.hash);
     if let Some(id) = published.last() {
         remember_request(status, request.hash.clone());
-        // A later rotation is the one that ended last, although a lost status cannot report it.
+        // A later rotation is the last one that ended. The lost status cannot report it.
         if observed.highest_id_in_store(desired.owner) > *id {
             return;
         }

@@ -18,8 +18,9 @@ const LOOKS_PER_WAIT: i32 = 20;
 /// The longest pause until a target is asked again.
 const LONGEST_PAUSE: TimeDelta = TimeDelta::minutes(5);
 
-/// Returns the time at which the target is asked again, if only a change there can end the wait. The pauses grow with
-/// the length of the wait: every question costs calls to Parameter Store and logins, and such a wait may last for days.
+/// Returns the time at which the target is asked again, if only a change at the target can end the wait. The pauses
+/// grow with the length of the wait: every question costs calls to Parameter Store and logins, and such a wait may last
+/// for days.
 pub(super) fn asks_target_at(next: &Next, observed: &Observed, urgent: bool) -> Option<DateTime<Utc>> {
     let Next::Wait { why, until: None, .. } = next else { return None };
     let asked_at = observed.target.as_ref().filter(|_| why.is_for_the_target())?.at;
@@ -97,9 +98,9 @@ impl ManagedSecrets {
         blocked: Blocked,
         now: DateTime<Utc>,
     ) {
-        // A refused publication and the acts that take it back count as one series of failures. In an incident so do a
-        // revocation and the other steps, which do not delay each other: otherwise they would alternately begin new
-        // series, and the backoff would never grow.
+        // A refused publication and the acts that take it back count as one series of failures. In an incident, a
+        // revocation and the other steps count as one series too, although they do not delay each other: otherwise they
+        // would alternately begin new series, and the backoff would never grow.
         let takes_back = |step: Step| step == Step::Promote || step == Step::Abort;
         let revokes = |step: Step| step == Step::Retire;
         let urgent = progress.urgent;

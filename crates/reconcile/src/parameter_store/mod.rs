@@ -99,8 +99,8 @@ pub trait ParameterStore: Send + Sync {
     /// counts against the quota of value reads, which is much higher than the quota of metadata pages.
     async fn read_folder(&self, folder: &str) -> Result<Vec<FolderEntry>, StoreError>;
     /// Returns all versions that SSM keeps (at most 100), oldest first, without values, and the rules that the next Put
-    /// has to follow. Empty if the parameter is missing. A stamp of the latest version with that version's number was
-    /// made for its value.
+    /// has to follow. Empty if the parameter is missing. If the stamp of the latest version has the version's own
+    /// number, it was made for the version's value.
     async fn kept(&self, path: &str) -> Result<Kept, StoreError>;
     /// True when SSM certainly keeps these versions and no others: see [`are_the_same`]. For the latest version, which
     /// keyturn has put itself, SSM may show a more exact time.

@@ -117,7 +117,7 @@ fn said(
     (Truth::True, "Collected", format!("{lines} log lines were collected: {}{rest}", named(&collected)))
 }
 
-/// Returns the reason why a host does not collect, if its entry in the status cannot say so.
+/// Returns the reason why a host has collected nothing, if the DockerHost shows it.
 fn why(hosts: &[DockerHost], name: &str) -> &'static str {
     match hosts.iter().find(|host| host.name_any() == name) {
         None => " (there is no such DockerHost)",

@@ -171,8 +171,8 @@ pub fn unhandled_request<'a>(desired: &'a Desired<'_>, observed: &Observed) -> O
     unhandled(desired, observed).filter(|request| !request.first_sight)
 }
 
-/// Returns the request that a rotation with this trigger answers: the unhandled one, whatever the rotation was started
-/// for. A request that was there when the object was first seen is answered only by the first value.
+/// Returns the request that a rotation with this trigger answers: the unhandled one, no matter why the rotation was
+/// started. A request that was there when the object was first seen is answered only by the first value.
 fn answers<'a>(desired: &'a Desired<'_>, observed: &Observed, trigger: Trigger) -> Option<&'a Request<'a>> {
     match trigger {
         Trigger::Missing => unhandled(desired, observed),
@@ -233,7 +233,8 @@ fn start(
     let id = observed.highest_id(desired.owner) + 1;
     let request = answers(desired, observed, trigger).map(|request| request.token.to_owned());
     let only = only_parameter_to_create(desired, observed).filter(|_| trigger == Trigger::Missing);
-    // With `deletionPolicy: Delete` the object must not disappear while a Put is under way that creates its parameter.
+    // With `deletionPolicy: Delete` the object must not disappear while a Put that creates its parameter is in
+    // progress.
     let is_held_first = only.is_none() || desired.delete_parameters;
     if !desired.finalizer && is_held_first {
         return Next::Act { step: Step::Record, act: Act::Hold };

@@ -21,7 +21,7 @@ pub enum Act {
         id: RotationId,
         /// The reason why the rotation is started.
         trigger: Trigger,
-        /// Token of the request that this answers, whatever the trigger; `None` if there is none.
+        /// Token of the request that this answers, no matter which trigger started it; `None` if there is none.
         request: Option<String>,
         /// The latest version of each path when this was decided; 0 if the parameter does not exist.
         base: BTreeMap<String, i64>,

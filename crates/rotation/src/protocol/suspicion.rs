@@ -18,8 +18,8 @@ pub(super) fn taints(desired: &Desired<'_>, made_at: DateTime<Utc>) -> bool {
     reported_at(desired).is_some_and(|reported_at| made_at < reported_at)
 }
 
-/// Returns the time at which the oldest value was made (or the oldest key of a ring) that may work while the present
-/// versions are published; `None` if nothing is published.
+/// Returns the creation time of the oldest value (or key of a ring) that may work while the present versions are
+/// published; `None` if nothing is published.
 fn published_made_at(desired: &Desired<'_>, observed: &Observed) -> Option<DateTime<Utc>> {
     let has_target = desired.strategy.is_some();
     let values = observed.parameters.iter().filter_map(|p| oldest_live(p, p.latest_number(), has_target));

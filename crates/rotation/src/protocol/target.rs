@@ -303,15 +303,15 @@ pub fn installed_at(desired: &Desired<'_>, observed: &Observed, record: &Record)
     is_installed_in_place(desired, observed, record).then_some(target.at)
 }
 
-/// Returns the time at which this record's own change of its role was committed, from the fence written with it.
+/// Returns the commit time of this record's change of its role, from the fence that the same transaction wrote.
 fn changed_at(target: &TargetEvidence, record: &Record) -> Option<DateTime<Utc>> {
     let credential = record.credential.as_ref()?;
     target.fences.get(&credential.username).filter(|(id, _)| *id == record.id).map(|(_, at)| *at)
 }
 
-/// Returns true when the target accepts the recorded login instead of the published one although the recorded one is
-/// not published yet; `None` if only the target could show this and it was not observed. The strategy that the record
-/// shows counts as well as the spec's, since the spec may have been edited after the role was changed.
+/// Returns true when the published login no longer works: the target already accepts the recorded login, which is not
+/// published yet. `None` if only the target could show this and it was not observed. The strategy of the record is used
+/// as well as the spec's, since the spec may have been edited after the role was changed.
 pub fn published_is_dead(desired: &Desired<'_>, observed: &Observed) -> Option<bool> {
     let newest = observed.records.values().next_back();
     let Some((record, credential)) = newest.and_then(|record| Some((record, record.credential.as_ref()?)))
