@@ -39,8 +39,8 @@ impl<K: Resource<DynamicType = ()> + 'static> Mirror<K> {
         *self.listed.borrow()
     }
 
-    /// Waits until the mirror holds a first list. If its watch has ended, it waits forever; the process then ends
-    /// because of the watch.
+    /// Waits until the mirror holds a first list. If its watch has ended, it never returns; the end of a watch ends the
+    /// process.
     pub async fn listed(&self) {
         if self.listed.clone().wait_for(|listed| *listed).await.is_err() {
             std::future::pending::<()>().await;

@@ -12,7 +12,7 @@ struct Arguments {
     /// Address to serve on; the one that was taken is printed.
     #[arg(long, default_value = "127.0.0.1:4577")]
     listen: String,
-    /// Stand before this SSM (http://HOST:PORT) instead of keeping parameters.
+    /// Forward requests to this SSM (http://HOST:PORT) instead of keeping parameters.
     #[arg(long)]
     upstream: Option<String>,
 }

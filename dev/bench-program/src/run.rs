@@ -196,7 +196,8 @@ async fn existing_parameters<'a>(
     ready
 }
 
-/// Measures the Ready fleet. If making one failed before, it is not retried: that attempt took until its deadline.
+/// Measures the Ready fleet. If no fleet became Ready before, this is not retried: that attempt took until its
+/// deadline.
 async fn restart_and_idle(bench: &Bench, arguments: &Arguments, page: &mut Page, ready: Option<Ready<'_>>) {
     let ready = match ready {
         Some(ready) => Ok(ready),

@@ -21,7 +21,7 @@ use crate::source::{Login, TargetError};
 const PER_PAGE: usize = 50;
 /// Maximum number of pages that are read; an account has ten.
 const MOST_PAGES: usize = 100;
-/// Maximum number of times that the list is read from the start because it changed between two pages.
+/// Maximum number of times that the list is read: it is read again from the start if it changed between two pages.
 const MOST_LISTINGS: usize = 3;
 
 /// The API with the rights of one administering token.

@@ -132,7 +132,7 @@ fn in_use(
     Ok(Some(other.unwrap_or(published).clone()))
 }
 
-/// Identifies a server by the way to reach it. The same DockerHost in another namespace is another host.
+/// Identifies a server by the route to it. A DockerHost of the same name in another namespace is another host.
 fn server(spec: &PostgresSpec, namespace: &str) -> String {
     let host = spec.host.as_deref().unwrap_or_default();
     let through = spec.via.as_ref().map(|via| format!(" through {namespace}/{}", via.docker_host));

@@ -153,12 +153,12 @@ obey_forced_command() {
   esac
 }
 
-# need_command WHAT VARIABLE
+# need_command WHAT VARIABLE: refuses the request if the forced command has no script for it
 need_command() {
   [ -n "$script" ] || unfit "the forced command of the key does not say how $1; add $2 to it"
 }
 
-# need_time MOST FIELD VARIABLE
+# need_time MOST FIELD VARIABLE: refuses the request if its time limit is longer than the forced command allows
 need_time() {
   [ "$timeout" -le "$1" ] ||
     unfit "the forced command of the key gives $1 s, and $2 is $timeout s; raise $3 there, or lower $2"
