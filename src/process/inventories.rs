@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use keyturn_reconcile::managed_secret::coverage::{self, Coverage};
-use keyturn_reconcile::ports::{Glimpse, Inventory, Regions};
+use keyturn_reconcile::ports::{Excerpt, Inventory, Regions};
 use keyturn_reconcile::settings::Settings;
 use tokio::sync::Notify;
 
@@ -172,8 +172,8 @@ impl Inventory for Inventories {
         self.lock().get(region).is_none_or(|region| region.view.error().is_none())
     }
 
-    fn glimpse(&self, region: &str, paths: &[String], folder: &str) -> Option<Glimpse> {
+    fn excerpt(&self, region: &str, paths: &[String], folder: &str) -> Option<Excerpt> {
         let latest = self.lock().get(region)?.view.latest();
-        coverage::glimpse(&latest, paths, folder, Utc::now(), self.interval)
+        coverage::excerpt(&latest, paths, folder, Utc::now(), self.interval)
     }
 }

@@ -27,13 +27,13 @@ async fn a_token_that_may_not_administer_is_named_with_its_remedy() {
     let weak = scene.cloudflare.make_token(ACCOUNT, "weak", policies).unwrap();
     for admin in ["canary-unknown", &weak.value] {
         let target = scene.target_with(json!({}), admin);
-        for error in [target.look().await.unwrap_err(), target.issue(1).await.unwrap_err()] {
+        for error in [target.observe().await.unwrap_err(), target.issue(1).await.unwrap_err()] {
             check(&scene, &error, "AdministratorRefused", true, false);
             assert!(error.message.contains("Account API Tokens Write"), "{error}");
         }
     }
     let elsewhere = scene.target_with(json!({"accountId": "f".repeat(32)}), ADMIN);
-    check(&scene, &elsewhere.look().await.unwrap_err(), "AdministratorRefused", true, false);
+    check(&scene, &elsewhere.observe().await.unwrap_err(), "AdministratorRefused", true, false);
 }
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn a_creation_without_a_usable_answer_is_told_as_unknown_and_leaves_its_to
         scene.cloudflare.add_fault(Rule::once("CreateToken", fault.clone()));
         let error = target.issue(3).await.unwrap_err();
         check(&scene, &error, reason, false, true);
-        let found = target.look().await.unwrap().issued.unwrap();
+        let found = target.observe().await.unwrap().issued.unwrap();
         assert_eq!(found.iter().map(|token| token.id).collect::<Vec<_>>(), [3], "{fault:?}");
         assert_eq!(scene.cloudflare.made(ACCOUNT), 1, "{fault:?}: no request is repeated below us");
     }
@@ -62,11 +62,11 @@ async fn an_account_that_throttles_is_left_alone_for_as_long_as_it_says() {
     let target = scene.target();
     scene.cloudflare.add_fault(Rule::once("ListTokens", Fault::Throttle { retry_after: Some(2) }));
     let begun = Instant::now();
-    check(&scene, &target.look().await.unwrap_err(), "CloudflareThrottled", false, false);
+    check(&scene, &target.observe().await.unwrap_err(), "CloudflareThrottled", false, false);
     let asked = scene.cloudflare.calls().len();
     check(&scene, &target.issue(1).await.unwrap_err(), "CloudflareThrottled", false, false);
     assert_eq!(scene.cloudflare.calls().len(), asked, "nothing is sent in the meantime");
-    while let Err(error) = target.look().await {
+    while let Err(error) = target.observe().await {
         assert_eq!(error.reason, "CloudflareThrottled");
         assert!(begun.elapsed() < Duration::from_secs(20), "it is left alone for too long");
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -24,9 +24,9 @@ async fn a_new_token_works_once_r2_has_heard_of_it_and_not_after_its_deletion() 
     scene.propagate_after(0);
     assert_eq!(target.try_login(&login).await.unwrap(), Answer::Accepted);
 
-    assert!(target.look().await.unwrap().can_log_in.contains(&login.username));
+    assert!(target.observe().await.unwrap().can_log_in.contains(&login.username));
     target.retire(8, &login.username, Claim::Name).await.unwrap();
-    assert!(target.look().await.unwrap().can_log_in.is_empty());
+    assert!(target.observe().await.unwrap().can_log_in.is_empty());
     assert_eq!(reason(&target.try_login(&login).await.unwrap()), "KeyPairRefused");
     target.retire(8, &login.username, Claim::Name).await.unwrap();
 }
@@ -92,7 +92,7 @@ async fn tokens_of_ours_are_found_by_their_exact_name_over_many_pages() {
         scene.cloudflare.make_token(ACCOUNT, name, policies());
     }
     let last = target.issue(9).await.unwrap();
-    let roles = target.look().await.unwrap();
+    let roles = target.observe().await.unwrap();
     let found: Vec<(String, u64)> = roles.issued.unwrap().into_iter().map(|i| (i.username, i.id)).collect();
     assert_eq!(found, [(first.username, 1), (last.username, 9)]);
     assert_eq!(roles.can_log_in.len(), 131);
@@ -138,7 +138,7 @@ async fn a_token_is_not_taken_for_deleted_because_another_one_is_while_the_list_
         }
         scene.cloudflare.delete_token(ACCOUNT, &ids[0]);
     };
-    let (roles, ()) = tokio::join!(target.look(), deletes_one_of_the_first_page);
+    let (roles, ()) = tokio::join!(target.observe(), deletes_one_of_the_first_page);
     let listed = roles.unwrap().can_log_in;
     assert_eq!(ids[1..].iter().find(|id| !listed.contains(*id)), None);
 }

@@ -59,7 +59,7 @@ pub(crate) async fn a_login_works_from_its_rotation_until_it_is_retired(issuer: 
     let target = issuer.target();
     let first = renew(issuer, &*target, 1, &[]).await.unwrap();
     assert!(works(&*target, &first).await);
-    assert!(target.look().await.unwrap().can_log_in.contains(&first.username));
+    assert!(target.observe().await.unwrap().can_log_in.contains(&first.username));
 
     let second = renew(issuer, &*target, 2, &[first.duplicate()]).await.unwrap();
     assert!(works(&*target, &second).await, "the login of the second rotation");
@@ -69,7 +69,7 @@ pub(crate) async fn a_login_works_from_its_rotation_until_it_is_retired(issuer: 
 
     retire(&*target, 2, &first.username).await.unwrap();
     assert!(!works(&*target, &first).await, "it was retired");
-    assert!(!target.look().await.unwrap().can_log_in.contains(&first.username));
+    assert!(!target.observe().await.unwrap().can_log_in.contains(&first.username));
     assert_eq!(works(&*target, &second).await, both, "a login of another username goes on to work");
 }
 
@@ -100,7 +100,7 @@ pub(crate) async fn a_late_request_of_an_older_rotation_takes_nothing_away(issue
     let newer = renew(issuer, &*target, 7, &[]).await.unwrap();
     match target.kind() {
         Kind::Installs(installer) => {
-            assert!(target.look().await.unwrap().fenced, "the administrator can keep a fence");
+            assert!(target.observe().await.unwrap().fenced, "the administrator can keep a fence");
             let late = Login { username: newer.username.clone(), password: SecretValue::new(password()) };
             let error = installer.install(6, &late, &[newer.duplicate()]).await.unwrap_err();
             assert!(!error.outcome_unknown, "{error:?}");
@@ -109,7 +109,7 @@ pub(crate) async fn a_late_request_of_an_older_rotation_takes_nothing_away(issue
         Kind::Issues(maker) => {
             // Each login is named after its rotation, by which one that was left behind is found.
             let late = maker.issue(6).await.unwrap();
-            let issued = target.look().await.unwrap().issued.unwrap();
+            let issued = target.observe().await.unwrap().issued.unwrap();
             for (id, login) in [(6, &late), (7, &newer)] {
                 assert!(issued.iter().any(|it| it.id == id && it.username == login.username), "{issued:?}");
             }
@@ -131,7 +131,7 @@ pub(crate) async fn a_server_that_is_away_neither_accepts_nor_refuses(issuer: &i
     let away = issuer.unreachable();
     for error in [
         away.try_login(&login).await.unwrap_err(),
-        away.look().await.unwrap_err(),
+        away.observe().await.unwrap_err(),
         renew(issuer, &*away, 2, &[login.duplicate()]).await.unwrap_err(),
         retire(&*away, 2, &login.username).await.unwrap_err(),
     ] {
@@ -148,11 +148,11 @@ pub(crate) async fn no_message_holds_a_secret(issuer: &impl Issuer) {
     let said = format!(
         "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         target.try_login(&wrong).await,
-        target.look().await,
+        target.observe().await,
         retire(&*target, 1, &login.username).await,
         retire(&*target, 2, &issuer.of_others()).await,
         away.try_login(&login).await,
-        away.look().await,
+        away.observe().await,
         renew(issuer, &*away, 3, &[login.duplicate()]).await,
     );
     let secrets = [login.password.expose().to_owned(), wrong.password.expose().to_owned()];

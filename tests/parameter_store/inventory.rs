@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use keyturn::parameter_store::StoreError;
-use keyturn::parameter_store::inventory::{InventoryView, Look, inventory};
+use keyturn::parameter_store::inventory::{InventoryView, Lookup, inventory};
 use keyturn_aws_emulator::{Emulator, Fault, Rule};
 use tokio::task::JoinHandle;
 
@@ -72,9 +72,9 @@ async fn exact_paths_outside_the_folders_cost_one_page_more() {
     let world = watched(&["/musehub/", "/other/a", "/other/b", "/other/missing"]).await;
     let snapshot = world.view.refresh_now().await.unwrap();
     assert_eq!(operations(&world.emulator), describes(4));
-    assert!(matches!(snapshot.look("/other/a"), Look::Present(_)));
-    assert_eq!(snapshot.look("/other/missing"), Look::Absent);
-    assert_eq!(snapshot.look("/unwanted/c"), Look::NotCovered);
+    assert!(matches!(snapshot.lookup("/other/a"), Lookup::Present(_)));
+    assert_eq!(snapshot.lookup("/other/missing"), Lookup::Absent);
+    assert_eq!(snapshot.lookup("/unwanted/c"), Lookup::NotCovered);
 }
 
 #[tokio::test]

@@ -148,7 +148,7 @@ pub(crate) async fn a_role_in_use_becomes_an_owner_and_a_pair_and_goes_on_to_wor
         false,
     )
     .unwrap();
-    assert_eq!(target.look().await.unwrap_err().reason, "RoleMissing");
+    assert_eq!(target.observe().await.unwrap_err().reason, "RoleMissing");
     let plan = set_up(&target, &scene, &old.username).await;
     assert!(plan.notes.iter().any(|note| note.contains("policy mine")), "{plan:?}");
     for expected in [
@@ -164,7 +164,7 @@ pub(crate) async fn a_role_in_use_becomes_an_owner_and_a_pair_and_goes_on_to_wor
     }
     scene.sql("ALTER POLICY mine ON others TO PUBLIC").await;
     use_it(&scene, &old).await;
-    target.look().await.unwrap();
+    target.observe().await.unwrap();
     for (id, name) in [(1, "a"), (2, "b")] {
         let new = login(&scene.role(name), &password());
         target.install(id, &new, &[]).await.unwrap();
@@ -183,7 +183,7 @@ pub(crate) async fn a_role_in_use_becomes_an_owner_and_a_pair_and_goes_on_to_wor
     };
     assert!(of("app").await.len() > 3);
     assert_eq!(of("owner").await, of("app").await);
-    assert!(target.look().await.unwrap().notes.is_empty());
+    assert!(target.observe().await.unwrap().notes.is_empty());
 }
 
 pub(crate) async fn the_bootstrap_superuser_of_the_official_image_hands_its_objects_over(

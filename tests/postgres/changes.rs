@@ -14,7 +14,7 @@ pub(crate) async fn the_administrator_changes_a_roles_password_and_the_old_one_i
     scene.create(&role, &old).await;
     let target = scene.target(&scene.single(&role));
     assert!(accepted(&target, &login(&role, &old)).await);
-    let before = target.look().await.unwrap();
+    let before = target.observe().await.unwrap();
     assert!(before.fenced && before.fences.is_empty() && before.can_log_in.contains(&role), "{before:?}");
 
     let new = login(&role, &password());
@@ -23,7 +23,7 @@ pub(crate) async fn the_administrator_changes_a_roles_password_and_the_old_one_i
         assert!(accepted(&target, &new).await);
     }
     assert_eq!(refusal(&target, &login(&role, &old)).await.reason, "LoginRefused");
-    let after = target.look().await.unwrap();
+    let after = target.observe().await.unwrap();
     assert_eq!(after.fences[&role].0, 7);
     assert!(after.fenced);
 }
@@ -41,7 +41,7 @@ pub(crate) async fn a_role_without_an_administrator_changes_its_own_password(ser
         target.install(1, &new, &own).await.unwrap();
         assert!(accepted(&target, &new).await);
     }
-    assert!(!target.look().await.unwrap().fenced);
+    assert!(!target.observe().await.unwrap().fenced);
 
     let stranger = login(&role, &password());
     let error = target.install(2, &stranger, &own).await.unwrap_err();
@@ -139,7 +139,7 @@ pub(crate) async fn of_two_roles_one_is_let_in_while_the_other_goes_on_and_then_
         target.retire(2, &a.username).await.unwrap();
         assert!(!accepted(&target, &a).await && accepted(&target, &b).await);
     }
-    let roles = target.look().await.unwrap();
+    let roles = target.observe().await.unwrap();
     assert_eq!(roles.can_log_in.iter().collect::<Vec<_>>(), [&b.username]);
     let seen: Vec<_> = roles.sessions.iter().map(|s| (s.username.as_str(), s.client.as_str())).collect();
     assert_eq!(seen, [(a.username.as_str(), "127.0.0.1 (the app)")]);
@@ -149,7 +149,7 @@ pub(crate) async fn of_two_roles_one_is_let_in_while_the_other_goes_on_and_then_
     assert!(session.await.unwrap().is_err());
     superuser.batch_execute("SELECT 1").await.unwrap();
     drop(client);
-    assert_eq!(target.look().await.unwrap().sessions, []);
+    assert_eq!(target.observe().await.unwrap().sessions, []);
     scene.sql("DROP ROLE app_a").await;
     target.retire(2, &a.username).await.unwrap();
     let stranger = target.retire(3, "postgres").await.unwrap_err();
@@ -200,7 +200,7 @@ pub(crate) async fn many_installs_at_once_end_with_one_that_works(server: Arc<Se
             Err(error) => assert_eq!(error.reason, "Fenced", "rotation {id}: {error}"),
         }
     }
-    assert_eq!(target.look().await.unwrap().fences[&role].0, 16);
+    assert_eq!(target.observe().await.unwrap().fences[&role].0, 16);
 }
 
 pub(crate) async fn without_a_fence_installs_at_once_wait_for_each_other(server: Arc<Server>) {
@@ -228,7 +228,7 @@ pub(crate) async fn a_pair_that_cannot_take_turns_is_refused_and_objects_of_one_
     scene.pair().await;
     let (a, owner) = (scene.role("a"), scene.role("owner"));
     let target = scene.target(&scene.alternating());
-    let stock = target.look().await.unwrap();
+    let stock = target.observe().await.unwrap();
     assert!(stock.notes.is_empty() && stock.can_log_in.is_empty(), "{stock:?}");
     scene.sql("CREATE ROLE app_readers").await;
     for (change, undo, said) in [
@@ -248,17 +248,17 @@ pub(crate) async fn a_pair_that_cannot_take_turns_is_refused_and_objects_of_one_
         ("REVOKE app_owner FROM app_b", "GRANT app_owner TO app_b", "is no member of"),
     ] {
         scene.sql(change).await;
-        let error = target.look().await.unwrap_err();
+        let error = target.observe().await.unwrap_err();
         assert!(
             error.reason == "RolesDiffer" && error.permanent && error.message.contains(said),
             "{change}: {error}"
         );
         assert!(!error.message.contains("7MB"), "{error}");
         scene.sql(undo).await;
-        target.look().await.unwrap();
+        target.observe().await.unwrap();
     }
     scene.sql("CREATE TABLE stray (id int); ALTER TABLE stray OWNER TO app_a; CREATE TABLE kept (id int); ALTER TABLE kept OWNER TO app_owner").await;
-    let notes = target.look().await.unwrap().notes;
+    let notes = target.observe().await.unwrap().notes;
     let [note] = &notes[..] else { panic!("{notes:?}") };
     assert!(
         note.contains(&format!("1 objects belong to {a} instead of {owner}")) && note.contains("stray"),
@@ -266,5 +266,5 @@ pub(crate) async fn a_pair_that_cannot_take_turns_is_refused_and_objects_of_one_
     );
     assert!(!note.contains("kept"), "{note}");
     scene.sql(note.split("mend it by ").nth(1).unwrap()).await;
-    assert!(target.look().await.unwrap().notes.is_empty());
+    assert!(target.observe().await.unwrap().notes.is_empty());
 }

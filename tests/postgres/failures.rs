@@ -133,7 +133,7 @@ pub(crate) async fn superusers_are_touched_only_where_that_is_granted_and_never_
         let (old, new) = (login(&role, &word), login(&role, &password()));
         let spec = scene.single(&role);
         let target = scene.target(&spec);
-        assert_eq!(target.look().await.unwrap_err().reason, "SuperuserNotAllowed");
+        assert_eq!(target.observe().await.unwrap_err().reason, "SuperuserNotAllowed");
         let error = target.install(1, &new, &[]).await.unwrap_err();
         assert!(error.reason == "SuperuserNotAllowed" && error.message.contains("allowSuperuser"), "{error}");
         let error = scene.without_admin(&spec).install(1, &new, &[old.duplicate()]).await.unwrap_err();
@@ -184,7 +184,7 @@ pub(crate) async fn a_fence_that_somebody_else_made_is_not_touched_and_without_o
     let target = scene.target(&scene.single(&role));
     let new = login(&role, &password());
     target.install(1, &new, &[]).await.unwrap();
-    assert!(accepted(&target, &new).await && !target.look().await.unwrap().fenced);
+    assert!(accepted(&target, &new).await && !target.observe().await.unwrap().fenced);
 
     // The owner of a table decides what code runs when somebody writes it, with the writer's rights.
     scene
@@ -194,14 +194,15 @@ pub(crate) async fn a_fence_that_somebody_else_made_is_not_touched_and_without_o
              GRANT ALL ON keyturn.fence TO PUBLIC; ALTER TABLE keyturn.fence OWNER TO {d}_hostile"
         ))
         .await;
-    for result in [target.look().await.map(drop), target.install(2, &login(&role, &password()), &[]).await] {
+    for result in [target.observe().await.map(drop), target.install(2, &login(&role, &password()), &[]).await]
+    {
         let error = result.unwrap_err();
         assert!(error.reason == "FenceNotOurs" && error.permanent, "{error}");
     }
     assert!(accepted(&target, &new).await);
     scene.sql("ALTER TABLE keyturn.fence OWNER TO postgres").await;
     target.install(2, &new, &[]).await.unwrap();
-    assert_eq!(target.look().await.unwrap().fences[&role].0, 2);
+    assert_eq!(target.observe().await.unwrap().fences[&role].0, 2);
 }
 
 pub(crate) async fn functions_that_the_owner_of_the_database_planted_are_not_run_by_the_administrator(
@@ -220,7 +221,7 @@ pub(crate) async fn functions_that_the_owner_of_the_database_planted_are_not_run
         ))
         .await;
     let target = scene.target(&scene.single(&role));
-    target.look().await.unwrap();
+    target.observe().await.unwrap();
     target.install(1, &login(&role, &password()), &[]).await.unwrap();
     target.end(&role, None).await.unwrap();
     let hits = "SELECT count(*) FROM evil.hit";

@@ -77,21 +77,21 @@ pub(crate) async fn a_refusal_says_why_as_far_as_the_administrator_can_see(serve
     }
     let expired = scene.role("expired");
     let target = scene.target(&scene.single(&expired));
-    assert_eq!(target.look().await.unwrap_err().reason, "RoleExpired");
+    assert_eq!(target.observe().await.unwrap_err().reason, "RoleExpired");
     let error = target.install(1, &login(&expired, &password()), &[]).await.unwrap_err();
     assert_eq!(error.reason, "RoleExpired");
     let nobody = scene.target(&scene.single("nobody"));
-    assert_eq!(nobody.look().await.unwrap_err().reason, "RoleMissing");
+    assert_eq!(nobody.observe().await.unwrap_err().reason, "RoleMissing");
     assert_eq!(nobody.install(1, &login("nobody", "x"), &[]).await.unwrap_err().reason, "RoleMissing");
 
     let mut elsewhere = scene.single(&expired);
     elsewhere.database = "no_such_database".to_owned();
-    let error = scene.target(&elsewhere).look().await.unwrap_err();
+    let error = scene.target(&elsewhere).observe().await.unwrap_err();
     assert_eq!(error.reason, "DatabaseMissing", "{error}");
     let admin = Some(Administrator::named(login(&scene.admin.username, "wrong")));
     let target =
         Postgres::new(&scene.single(&expired), scene.direct(), admin, "x".to_owned(), false).unwrap();
-    assert_eq!(target.look().await.unwrap_err().reason, "AdministratorRefused");
+    assert_eq!(target.observe().await.unwrap_err().reason, "AdministratorRefused");
 }
 
 pub(crate) async fn tls_reaches_only_a_server_whose_name_and_authority_are_right(server: Arc<Server>) {
@@ -271,7 +271,7 @@ pub(crate) async fn a_replica_is_not_believed(server: Arc<Server>) {
         let error = target.install(2, &login(&role, &password()), &[new.duplicate()]).await.unwrap_err();
         assert_eq!(error.reason, "TargetReadOnly", "{error}");
         if !alone {
-            assert_eq!(target.look().await.unwrap_err().reason, "TargetReadOnly");
+            assert_eq!(target.observe().await.unwrap_err().reason, "TargetReadOnly");
         }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) async fn a_server_behind_a_docker_host_is_reached_through_one_ssh_con
     let new = login(&role, &password());
     reached.install(1, &new, &[]).await.unwrap();
     assert_eq!(reached.try_login(&new).await.unwrap(), Answer::Accepted);
-    assert_eq!(reached.look().await.unwrap().fences[&role].0, 1);
+    assert_eq!(reached.observe().await.unwrap().fences[&role].0, 1);
     assert_eq!(sshd.log().matches("Accepted publickey").count(), 1, "{}", sshd.log());
 
     // A closed connection is replaced.

@@ -124,7 +124,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// True when keyturn may read what the object touches.
-    pub fn allows_looks(&self) -> bool {
+    pub fn allows_reads(&self) -> bool {
         !matches!(self, Self::Denied(_))
     }
 

@@ -21,7 +21,7 @@ pub trait Regions: Send + Sync {
 
 /// State of one secret in the last listing of its region. It has metadata only, and costs no call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Glimpse {
+pub struct Excerpt {
     /// Time at which the listing was started.
     pub taken_at: DateTime<Utc>,
     /// The latest version of each requested path; `None` if it does not exist.
@@ -34,7 +34,7 @@ pub struct Glimpse {
 pub trait Inventory: Send + Sync {
     /// Returns the state of these paths, and of the records below `folder`. `None` if the listing does not cover them,
     /// is stale, or does not exist yet.
-    fn glimpse(&self, region: &str, paths: &[String], folder: &str) -> Option<Glimpse>;
+    fn excerpt(&self, region: &str, paths: &[String], folder: &str) -> Option<Excerpt>;
     /// True when a listing is about to cover new paths, as far as the listings before it show.
     fn is_coming(&self, region: &str) -> bool;
 }

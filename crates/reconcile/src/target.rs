@@ -117,7 +117,7 @@ pub trait Target: Send + Sync {
 
     /// Reads the state of the secret's roles as the administrator. Without an administrator there is no fence, and no
     /// state that could be read.
-    async fn look(&self) -> Result<Roles, TargetError>;
+    async fn observe(&self) -> Result<Roles, TargetError>;
 
     /// Returns who makes the logins: keyturn or the target.
     fn kind(&self) -> Kind<'_>;

@@ -80,7 +80,7 @@ impl Target for CloudflareR2 {
         s3::prove(self.api.connection(), &self.spec, login).await
     }
 
-    async fn look(&self) -> Result<Roles, TargetError> {
+    async fn observe(&self) -> Result<Roles, TargetError> {
         let tokens = self.api.list().await?;
         let can_log_in: BTreeSet<String> = tokens.iter().map(|token| token.id.clone()).collect();
         let issued = tokens.into_iter().filter_map(|token| {

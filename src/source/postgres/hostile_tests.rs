@@ -44,7 +44,7 @@ async fn said(target: &Postgres) -> Vec<String> {
     let app = Login { username: "app_a".to_owned(), password: SecretValue::new(PASSWORD.to_owned()) };
     vec![
         format!("{:?}", target.try_login(&app).await),
-        format!("{:?}", target.look().await),
+        format!("{:?}", target.observe().await),
         format!("{:?}", target.install(1, &app, &[]).await),
         format!("{:?}", target.retire(1, "app_a").await),
         format!("{:?}", target.end("app_a", None).await),
@@ -85,7 +85,7 @@ async fn logged_in(plan: Plan) -> (Result<Answer, TargetError>, usize) {
 
 async fn looked(plan: Plan) -> (Result<Roles, TargetError>, usize) {
     let server = Hostile::new(plan).await;
-    let roles = target(server.clone()).look().await;
+    let roles = target(server.clone()).observe().await;
     (roles, server.taken.load(Ordering::SeqCst))
 }
 

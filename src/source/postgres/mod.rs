@@ -145,7 +145,7 @@ impl Target for Postgres {
         self.bounded("the login", self.log_in_and_probe(login)).await
     }
 
-    async fn look(&self) -> Result<Roles, TargetError> {
+    async fn observe(&self) -> Result<Roles, TargetError> {
         match &self.admin {
             Some(admin) => self.bounded("the look at the roles", self.look_as(admin)).await,
             None => Ok(Roles::default()),

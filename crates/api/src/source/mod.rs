@@ -136,7 +136,6 @@ macro_rules! sources {
             &[<$first_spec as SourceSchema>::PLACEHOLDERS, $(<$spec as SourceSchema>::PLACEHOLDERS),*];
 
         /// Purposes of the Secrets that each source uses.
-        #[cfg(test)]
         const PURPOSES: &[&[Purpose]] =
             &[<$first_spec as SourceSchema>::PURPOSES, $(<$spec as SourceSchema>::PURPOSES),*];
 
@@ -189,7 +188,6 @@ pub(crate) fn rules() -> impl Iterator<Item = &'static CelRule> {
 }
 
 /// Returns the purposes of the Secrets that any source uses.
-#[cfg(test)]
-pub(crate) fn purposes() -> impl Iterator<Item = Purpose> {
+pub fn purposes() -> impl Iterator<Item = Purpose> {
     PURPOSES.iter().copied().flatten().copied()
 }

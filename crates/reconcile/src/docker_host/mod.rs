@@ -1,9 +1,9 @@
 //! The DockerHost reconciler. It gathers what the secrets of a host want and what its Jobs have shown, asks the plan for
 //! the next step, starts at most one Job, and writes the outcome into the status.
 
-mod conditions;
-mod runs;
+mod observe;
 mod scrubbing;
+mod status;
 mod tell;
 
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ use keyturn_image_audit::managed::{ManagedValues, Unsearched};
 use keyturn_rotation::window::Calendar;
 use kube::ResourceExt;
 
-use self::conditions::{PATIENCE, StartFailure, View};
+use self::status::{PATIENCE, StartFailure, View};
 use super::deploy_jobs::{DeployJob, DeployJobs, JobState};
 use super::objects::{MissingRight, ObjectError, Objects, Source, Subject};
 use super::ports::{Clock, Leadership, Regions, Requeue, Targets};
@@ -139,7 +139,7 @@ impl DockerHosts {
         let hosts = objects.docker_hosts(namespace, Source::Cache).await?.decoded;
         let grants = objects.grants(Source::ApiServer).await?;
 
-        let mut status = runs::fold(&host, &jobs, &self.settings);
+        let mut status = observe::fold(&host, &jobs, &self.settings);
         let named = wish::wishes(name, &secrets);
         status.parameters.retain(|known| named.iter().any(|wish| wish.path == known.path));
 
@@ -152,7 +152,7 @@ impl DockerHosts {
         // Log lines that an incident has in its own status, or that nobody asks for any more, are dropped.
         status.access_logs.retain(|known| collections.iter().any(|wanted| wanted.about.is_that_of(known)));
         host.status = Some(status);
-        let tried: Vec<HostRun> = jobs.iter().map(runs::as_run).collect();
+        let tried: Vec<HostRun> = jobs.iter().map(observe::as_run).collect();
         let input = Input {
             host: &host,
             wishes: &wishes,
@@ -182,7 +182,7 @@ impl DockerHosts {
             settings: &self.settings,
             now,
         };
-        conditions::set(&mut status, &host, &view);
+        status::set(&mut status, &host, &view);
         let next = [
             audits::audit_due(&host, &status),
             plan::next_collection(&status, &collections),
@@ -243,7 +243,7 @@ impl DockerHosts {
             settings: &self.settings,
             now,
         };
-        conditions::set(&mut status, &host, &view);
+        status::set(&mut status, &host, &view);
         self.record(host, &before, status, &decision, now).await?;
         Ok(Requeue::After(HELD_POLL))
     }

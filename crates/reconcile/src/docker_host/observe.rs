@@ -403,5 +403,5 @@ pub(super) fn name(outcome: Outcome) -> String {
 }
 
 #[cfg(test)]
-#[path = "runs_tests.rs"]
+#[path = "observe_tests.rs"]
 mod tests;

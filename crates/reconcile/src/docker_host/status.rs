@@ -10,7 +10,7 @@ use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
 use keyturn_rotation::adoption::has_adopted;
 use kube::ResourceExt;
 
-use super::runs::takes_a_person;
+use super::observe::takes_a_person;
 use crate::deploy::plan::{self, Decision, Hold};
 use crate::deploy::revision;
 use crate::deploy::wish::Wish;
@@ -303,5 +303,5 @@ fn failure(host: &DockerHost, run: &HostRun) -> String {
 }
 
 #[cfg(test)]
-#[path = "conditions_tests.rs"]
+#[path = "status_tests.rs"]
 mod tests;

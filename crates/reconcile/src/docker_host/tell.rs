@@ -8,8 +8,8 @@ use keyturn_api::conditions::{self, IMAGES_CLEAN, STALLED};
 use keyturn_api::docker_host::{DockerHostStatus, HostRun, ImageFinding, RunMode};
 use keyturn_api::notification::Topic;
 
-use super::conditions::describe_finding;
-use super::runs::{LOST, SUCCEEDED};
+use super::observe::{LOST, SUCCEEDED};
+use super::status::describe_finding;
 use crate::deploy::plan::{self, Decision};
 use crate::deploy::report::Outcome;
 use crate::notification::Notification;

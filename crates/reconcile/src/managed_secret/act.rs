@@ -53,7 +53,7 @@ pub(super) enum Done {
     Object(Box<ManagedSecret>),
     /// The answer leaves the result open, for example because somebody else wrote at the same time: read again before
     /// deciding.
-    LookAgain(Option<Newer>),
+    ReadAgain(Option<Newer>),
 }
 
 /// State that Parameter Store must have, according to the answer to a write. A read that does not show it is stale. Acting
@@ -114,7 +114,7 @@ impl Actor<'_> {
                 self.end_sessions(username, *opened_before, observed).await
             }
             Act::SetUp | Act::Retire { .. } | Act::SweepOrphan { .. } => {
-                let Some(target) = self.target else { return Ok(Done::LookAgain(None)) };
+                let Some(target) = self.target else { return Ok(Done::ReadAgain(None)) };
                 change_target(target, act, observed).await
             }
             Act::Promote { id, path, expected } => self.promote(*id, path, *expected, observed).await,
@@ -122,7 +122,7 @@ impl Actor<'_> {
                 let path = self.abort_path(*id);
                 let value = SecretValue::new(records::ABORT_VALUE.to_owned());
                 self.store.create(self.staged(&path, &value)).await?;
-                Ok(Done::LookAgain(Some(Newer::Abort(*id))))
+                Ok(Done::ReadAgain(Some(Newer::Abort(*id))))
             }
             Act::DeleteRecord { id } => {
                 let path = self.record_path(*id);
@@ -166,7 +166,7 @@ impl Actor<'_> {
     /// Performs [`Act::Record`]: generates a value, or lets the target issue one.
     async fn record(&self, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
         let Act::Record { id, trigger, request, base, hosts, keep_previous } = act else {
-            return Ok(Done::LookAgain(None));
+            return Ok(Done::ReadAgain(None));
         };
         let base_at = taken_at(observed);
         let record = |(values, credential)| Record {
@@ -186,7 +186,7 @@ impl Actor<'_> {
             return self.create_record(record(drawn), observed).await;
         };
         let Some((target, issuer)) = self.target.and_then(|target| Some((target, issuer_of(target)?))) else {
-            return Ok(Done::LookAgain(None));
+            return Ok(Done::ReadAgain(None));
         };
         let all = *trigger == Trigger::Incident;
         let in_use = pairs::in_use(self.object, self.store, target, observed, all).await?;
@@ -203,9 +203,9 @@ impl Actor<'_> {
     /// Performs [`Act::RecordRollBack`].
     async fn record_roll_back(&self, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
         let Act::RecordRollBack { id, failed, base, hosts, kept } = act else {
-            return Ok(Done::LookAgain(None));
+            return Ok(Done::ReadAgain(None));
         };
-        let Some(failed) = observed.records.get(failed) else { return Ok(Done::LookAgain(None)) };
+        let Some(failed) = observed.records.get(failed) else { return Ok(Done::ReadAgain(None)) };
         let record = Record {
             id: *id,
             trigger: Trigger::RollBack,
@@ -241,11 +241,11 @@ impl Actor<'_> {
 
     async fn install(&self, id: RotationId, observed: &mut Observed) -> Result<Done, ActError> {
         let (Some(target), Some(record)) = (self.target, observed.records.get(&id)) else {
-            return Ok(Done::LookAgain(None));
+            return Ok(Done::ReadAgain(None));
         };
-        let Kind::Installs(installer) = target.kind() else { return Ok(Done::LookAgain(None)) };
+        let Kind::Installs(installer) = target.kind() else { return Ok(Done::ReadAgain(None)) };
         let Some(login) = record.credential.as_ref().map(target::login_of) else {
-            return Ok(Done::LookAgain(None));
+            return Ok(Done::ReadAgain(None));
         };
         let own = target::own_logins(self.object, self.store, observed, &login.username).await?;
         installer.install(id, &login, &own).await?;
@@ -271,7 +271,7 @@ impl Actor<'_> {
         observed: &Observed,
     ) -> Result<Done, ActError> {
         let Some(sessions) = self.target.and_then(target::sessions_of) else {
-            return Ok(Done::LookAgain(None));
+            return Ok(Done::ReadAgain(None));
         };
         let newest = observed.records.values().next_back().and_then(|record| record.credential.as_ref());
         let own = newest.filter(|own| own.username == username && target::changes_itself(self.object));
@@ -279,7 +279,7 @@ impl Actor<'_> {
             (Some(own), Some(before)) => sessions.end_own(&target::login_of(own), before).await?,
             _ => sessions.end(username, opened_before).await?,
         }
-        Ok(Done::LookAgain(None))
+        Ok(Done::ReadAgain(None))
     }
 
     /// Proves that keyturn may write the parameter: sends a Put of the published value that must not overwrite. If the
@@ -290,10 +290,10 @@ impl Actor<'_> {
         let key = parameter.and_then(|parameter| self.key_for(parameter));
         let latest = parameter.and_then(Parameter::latest);
         let Some(Version { number, text, stamp, .. }) = latest.map(|seen| seen.version.clone()) else {
-            return Ok(Done::LookAgain(None));
+            return Ok(Done::ReadAgain(None));
         };
         let Some(value) = self.store.read(path, Some(number)).await? else {
-            return Ok(Done::LookAgain(None));
+            return Ok(Done::ReadAgain(None));
         };
         let new = NewVersion {
             path,
@@ -310,7 +310,7 @@ impl Actor<'_> {
                 Ok(Done::Applied)
             }
             Created::Created => {
-                Ok(Done::LookAgain(Some(Newer::Version { path: path.to_owned(), number: 1 })))
+                Ok(Done::ReadAgain(Some(Newer::Version { path: path.to_owned(), number: 1 })))
             }
         }
     }
@@ -425,7 +425,7 @@ impl Actor<'_> {
                 observed.records.insert(record.id, record);
                 Ok(Done::Applied)
             }
-            Created::Exists => Ok(Done::LookAgain(Some(Newer::Record(record.id)))),
+            Created::Exists => Ok(Done::ReadAgain(Some(Newer::Record(record.id)))),
         }
     }
 
@@ -438,7 +438,7 @@ impl Actor<'_> {
         observed: &mut Observed,
     ) -> Result<Done, ActError> {
         let (values, _) = self.draw(observed, false).await?;
-        let Some(value) = values.get(path) else { return Ok(Done::LookAgain(None)) };
+        let Some(value) = values.get(path) else { return Ok(Done::ReadAgain(None)) };
         let stamp = Stamp {
             owner: self.place.owner.to_owned(),
             id,
@@ -457,9 +457,9 @@ impl Actor<'_> {
         expected: i64,
         observed: &mut Observed,
     ) -> Result<Done, ActError> {
-        let Some(record) = observed.records.get(&id) else { return Ok(Done::LookAgain(None)) };
+        let Some(record) = observed.records.get(&id) else { return Ok(Done::ReadAgain(None)) };
         let made = Some(made_at(observed, record)).filter(|made| *made != record.at);
-        let Some(value) = record.values.get(path) else { return Ok(Done::LookAgain(None)) };
+        let Some(value) = record.values.get(path) else { return Ok(Done::ReadAgain(None)) };
         let stamp = Stamp {
             owner: self.place.owner.to_owned(),
             id,
@@ -480,7 +480,7 @@ impl Actor<'_> {
         parameters: &mut [Parameter],
     ) -> Result<Done, ActError> {
         let Some(parameter) = parameters.iter_mut().find(|parameter| parameter.path == path) else {
-            return Ok(Done::LookAgain(None));
+            return Ok(Done::ReadAgain(None));
         };
         let (id, expected) = (stamp.id, stamp.version);
         let text = parameter.latest().map(|seen| seen.version.text.clone()).unwrap_or_default();
@@ -496,14 +496,14 @@ impl Actor<'_> {
             match self.store.create(new).await? {
                 Created::Created => 1,
                 Created::Exists => {
-                    return Ok(Done::LookAgain(Some(Newer::Version { path: path.to_owned(), number: 1 })));
+                    return Ok(Done::ReadAgain(Some(Newer::Version { path: path.to_owned(), number: 1 })));
                 }
             }
         } else {
             self.store.overwrite(new).await?
         };
         if number != expected {
-            return Ok(Done::LookAgain(Some(Newer::Version { path: path.to_owned(), number })));
+            return Ok(Done::ReadAgain(Some(Newer::Version { path: path.to_owned(), number })));
         }
         // Not earlier than SSM's own time of the version, so that the end of the grace period is not calculated too
         // early.
@@ -539,7 +539,7 @@ async fn change_target(target: &dyn Target, act: &Act, observed: &mut Observed) 
         }
         _ => {}
     }
-    Ok(Done::LookAgain(None))
+    Ok(Done::ReadAgain(None))
 }
 
 fn issuer_of(target: &dyn Target) -> Option<&dyn Issues> {

@@ -159,7 +159,7 @@ pub(super) fn facts(
 }
 
 fn overdue(object: &ManagedSecret, desired: &Desired<'_>, observed: &Observed, now: DateTime<Utc>) -> Said {
-    match look_at_schedule(desired, observed, now).and_then(|v| v.overdue_since) {
+    match evaluate_schedule(desired, observed, now).and_then(|v| v.overdue_since) {
         Some(since) => {
             let lifetime = observed.target.as_ref().and_then(|target| target.lifetime);
             if let Some(lifetime) = lifetime.filter(|lifetime| lifetime.replace_by() <= now) {
@@ -326,10 +326,10 @@ fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) ->
 }
 
 /// Returns the schedule's verdict; `None` also if a window cannot be read, which the protocol reports.
-pub(super) fn look_at_schedule(
+pub(super) fn evaluate_schedule(
     desired: &Desired<'_>,
     observed: &Observed,
     now: DateTime<Utc>,
 ) -> Option<Verdict> {
-    protocol::look_at_schedule(desired, observed, now).ok().flatten()
+    protocol::evaluate_schedule(desired, observed, now).ok().flatten()
 }

@@ -8,9 +8,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::ManagedSecret;
 use keyturn_api::grants::Grants;
 
-use crate::parameter_store::inventory::{Inventory, Look};
+use crate::parameter_store::inventory::{Inventory, Lookup};
 use crate::parameter_store::records;
-use crate::ports::Glimpse;
+use crate::ports::Excerpt;
 use crate::settings::Settings;
 
 /// A listing is stale when it is older than each of three limits: this time, `STALE_INTERVALS` intervals, and
@@ -64,7 +64,7 @@ pub fn coverage<'a>(
             continue;
         };
         let region = settings.region_of(secret);
-        if !settings.verdict(grants, secret, region).allows_looks() {
+        if !settings.verdict(grants, secret, region).allows_reads() {
             continue;
         }
         let coverage = regions.entry(region.to_owned()).or_insert_with(|| Coverage::none(&settings.staging));
@@ -78,27 +78,27 @@ pub fn coverage<'a>(
 
 /// Returns the state of these paths, and of everything below this folder, in a listing. `None` if the listing does not
 /// cover all of them, or is stale for this interval.
-pub fn glimpse(
+pub fn excerpt(
     listing: &Inventory,
     paths: &[String],
     folder: &str,
     now: DateTime<Utc>,
     interval: Duration,
-) -> Option<Glimpse> {
+) -> Option<Excerpt> {
     if !listing.covers(folder) || is_stale(listing, now, interval) {
         return None;
     }
     let mut latest = BTreeMap::new();
     for path in paths {
-        let version = match listing.look(path) {
-            Look::Present(version) => Some(version.clone()),
-            Look::Absent => None,
-            Look::NotCovered => return None,
+        let version = match listing.lookup(path) {
+            Lookup::Present(version) => Some(version.clone()),
+            Lookup::Absent => None,
+            Lookup::NotCovered => return None,
         };
         latest.insert(path.clone(), version);
     }
     let staged = listing.below(folder).map(|(path, _)| path.to_owned()).collect();
-    Some(Glimpse { taken_at: listing.taken_at, latest, staged })
+    Some(Excerpt { taken_at: listing.taken_at, latest, staged })
 }
 
 fn is_stale(listing: &Inventory, now: DateTime<Utc>, interval: Duration) -> bool {
@@ -182,7 +182,7 @@ mod tests {
         let listing = listing(wanted, &["/a", "/keyturn/prod/shop/token/1", "/keyturn/prod/shop/other/1"]);
         let look = |paths: &[&str], folder: &str| {
             let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
-            glimpse(&listing, &paths, folder, DateTime::UNIX_EPOCH, MINUTE)
+            excerpt(&listing, &paths, folder, DateTime::UNIX_EPOCH, MINUTE)
         };
         let seen = look(&["/a", "/b"], "/keyturn/prod/shop/token/").unwrap();
         assert_eq!(seen.latest.values().map(Option::is_some).collect::<Vec<_>>(), [true, false]);

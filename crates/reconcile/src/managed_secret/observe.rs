@@ -18,7 +18,7 @@ use super::progress::{Login, Progress};
 use crate::objects::Hosts;
 use crate::parameter_store::records::{self, RecordError, StagedKind};
 use crate::parameter_store::{FolderEntry, Kept, ParameterStore, StoreError};
-use crate::ports::Glimpse;
+use crate::ports::Excerpt;
 use crate::source;
 
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ impl Place<'_> {
 }
 
 /// Does a full read of Parameter Store: the open records, and the history of each parameter.
-pub(super) async fn look_closely(
+pub(super) async fn read_in_full(
     store: &dyn ParameterStore,
     place: &Place<'_>,
 ) -> Result<Observed, ObserveError> {
@@ -164,22 +164,22 @@ async fn mismatched(store: &dyn ParameterStore, observed: &Observed) -> Result<B
 ///
 /// With an open record, the inventory shows if the evidence of the last full read is still valid. Records and versions are
 /// immutable, so it is valid as long as the same ones exist.
-pub(super) fn at_a_glance(
+pub(super) fn from_inventory(
     object: &ManagedSecret,
     place: &Place<'_>,
-    glimpse: Glimpse,
+    excerpt: Excerpt,
     remembered: &mut Option<Remembered>,
 ) -> Option<Observed> {
-    let holds = remembered.as_ref().is_some_and(|remembered| remembered.holds(place, &glimpse));
+    let holds = remembered.as_ref().is_some_and(|remembered| remembered.holds(place, &excerpt));
     let listing_suffices =
-        remembered.as_ref().is_none_or(|kept| kept.is_of_rest() && glimpse.taken_at > kept.at);
-    let listed = if holds && !listing_suffices { None } else { from_listing(object, place, &glimpse) };
+        remembered.as_ref().is_none_or(|kept| kept.is_of_rest() && excerpt.taken_at > kept.at);
+    let listed = if holds && !listing_suffices { None } else { from_listing(object, place, &excerpt) };
     listed.or_else(|| remembered.take_if(|_| holds)?.observed)
 }
 
 /// Returns the evidence of a listing, completed from the status. `None` if something is still unknown.
-fn from_listing(object: &ManagedSecret, place: &Place<'_>, glimpse: &Glimpse) -> Option<Observed> {
-    if !glimpse.staged.is_empty() {
+fn from_listing(object: &ManagedSecret, place: &Place<'_>, excerpt: &Excerpt) -> Option<Observed> {
+    if !excerpt.staged.is_empty() {
         return None;
     }
     let status = object.status.as_ref();
@@ -192,7 +192,7 @@ fn from_listing(object: &ManagedSecret, place: &Place<'_>, glimpse: &Glimpse) ->
     let has_target = object.spec.generate.has_target();
     let mut parameters = Vec::new();
     for path in place.paths {
-        let Some(version) = glimpse.latest.get(path).cloned()? else {
+        let Some(version) = excerpt.latest.get(path).cloned()? else {
             parameters.push(Parameter { path: path.clone(), versions: Vec::new(), shape: None });
             continue;
         };
@@ -287,9 +287,9 @@ impl Remembered {
     }
 
     /// True when the evidence is still valid, as far as a listing shows.
-    fn holds(&self, place: &Place<'_>, glimpse: &Glimpse) -> bool {
+    fn holds(&self, place: &Place<'_>, excerpt: &Excerpt) -> bool {
         let about_these = self.observed.as_ref().filter(|observed| is_about(observed, place));
-        about_these.is_some_and(|seen| glimpse.taken_at <= self.at || still_holds(seen, place, glimpse))
+        about_these.is_some_and(|seen| excerpt.taken_at <= self.at || still_holds(seen, place, excerpt))
     }
 
     /// True when a later listing shows the next pass as much as this memory: no rotation is in progress, and the status
@@ -322,7 +322,7 @@ fn is_about(observed: &Observed, place: &Place<'_>) -> bool {
     observed.parameters.iter().map(|parameter| &parameter.path).eq(place.paths)
 }
 
-fn still_holds(observed: &Observed, place: &Place<'_>, glimpse: &Glimpse) -> bool {
+fn still_holds(observed: &Observed, place: &Place<'_>, excerpt: &Excerpt) -> bool {
     let records = observed
         .records
         .keys()
@@ -334,11 +334,11 @@ fn still_holds(observed: &Observed, place: &Place<'_>, glimpse: &Glimpse) -> boo
                 .map(|id| records::abort_path(place.staging, place.namespace, place.name, *id)),
         );
     let same_records =
-        records.collect::<BTreeSet<_>>() == glimpse.staged.iter().cloned().collect::<BTreeSet<_>>();
+        records.collect::<BTreeSet<_>>() == excerpt.staged.iter().cloned().collect::<BTreeSet<_>>();
     let same_versions = observed.parameters.iter().all(|p| {
         // Until our own Put is read back, its time comes from our clock, so times are not compared.
         let identity = |version: &Version| (version.number, version.stamp.clone());
-        glimpse.latest.get(&p.path).is_some_and(|latest| {
+        excerpt.latest.get(&p.path).is_some_and(|latest| {
             latest.as_ref().map(identity) == p.latest().map(|seen| identity(&seen.version))
         })
     });
@@ -476,7 +476,7 @@ mod tests {
 
         let read_nothing = Remembered::untold(&object, None, &Progress::default(), at(20));
         keep(&mut remembered, read_nothing, false);
-        let listing = |taken_at, number| Glimpse {
+        let listing = |taken_at, number| Excerpt {
             taken_at,
             latest: BTreeMap::from([(PATH.to_owned(), Some(version(number)))]),
             staged: Vec::new(),

@@ -66,29 +66,29 @@ impl Pass<'_> {
 
     async fn follow(&mut self, seen: &mut Option<Observed>) -> Result<Ended, ObjectError> {
         let incidents = self.incidents().await?;
-        *seen = self.glance(&incidents);
+        *seen = self.read_inventory(&incidents);
         if seen.is_none() && self.waits_for_the_listing(&incidents) {
             return Ok(Ended::Unlisted);
         }
         for _ in 0..MAX_ACTS {
             if seen.is_none() {
-                if self.source == Source::Cache && !self.is_look_put_off() {
+                if self.source == Source::Cache && !self.is_read_put_off() {
                     return Ok(Ended::NotQuiet);
                 }
-                *seen = self.look_unless_put_off(&incidents).await;
+                *seen = self.read_unless_put_off(&incidents).await;
             }
             let Some(observed) = seen else { return Ok(Ended::Quiet) };
             let (step, act) = match self.decide(observed).await? {
                 Turn::Act(step, act) => (step, act),
                 Turn::Quiet => return Ok(Ended::Quiet),
-                Turn::LookCloser => {
-                    self.look_closer(seen);
+                Turn::ReadInFull => {
+                    self.require_full_read(seen);
                     continue;
                 }
             };
             // The grant may have changed since the cache was updated, and may allow rotation by now.
             if self.source == Source::Cache && matches!(self.leave, Leave::Observe(_)) {
-                self.look_closer(seen);
+                self.require_full_read(seen);
                 return Ok(Ended::NotQuiet);
             }
             if self.is_kept_from(step) {
@@ -96,8 +96,8 @@ impl Pass<'_> {
             }
             // Every act needs a full read of Parameter Store before it. The exception is the end of a rotation during
             // which nobody else wrote.
-            if self.sight.basis != Basis::Look && !self.is_known_well_enough(&act, observed) {
-                self.look_closer(seen);
+            if self.sight.basis != Basis::FullRead && !self.is_known_well_enough(&act, observed) {
+                self.require_full_read(seen);
                 continue;
             }
             if act == Act::AskPreflight {
@@ -108,8 +108,11 @@ impl Pass<'_> {
                 self.sight.exact = true;
                 continue;
             }
-            if self.sight.basis != Basis::Look && !self.sight.closed && !self.is_undisturbed(observed).await {
-                self.look_closer(seen);
+            if self.sight.basis != Basis::FullRead
+                && !self.sight.closed
+                && !self.is_undisturbed(observed).await
+            {
+                self.require_full_read(seen);
                 continue;
             }
             if !self.may_act().await? {
@@ -176,7 +179,7 @@ impl Pass<'_> {
         let next = protocol::next(&wanted, observed, self.now, settings.grace);
         self.progress.asks_target_at = asks_target_at(&next, observed, self.progress.urgent);
         self.progress.next = Some(next.clone());
-        let fresh = self.sight.basis == Basis::Look;
+        let fresh = self.sight.basis == Basis::FullRead;
         Ok(self.secrets.turn(next, self.object, self.progress, fresh, self.now))
     }
 
@@ -250,7 +253,7 @@ impl Pass<'_> {
                 self.fail(step, failed(&error));
                 // The role may have been changed although the call failed. Hosts have to learn this at once.
                 if matches!(act, Act::Install { .. })
-                    && let Ok(seen) = self.look_at_target(observed).await
+                    && let Ok(seen) = self.observe_target(observed).await
                 {
                     observed.target = seen;
                 }
@@ -360,9 +363,9 @@ impl Pass<'_> {
             }
         }
         match done {
-            Done::LookAgain(newer) => {
+            Done::ReadAgain(newer) => {
                 self.sight.newer = newer;
-                self.look_closer(&mut Some(observed));
+                self.require_full_read(&mut Some(observed));
                 return None;
             }
             Done::Object(changed) => *self.object = *changed,
@@ -370,7 +373,7 @@ impl Pass<'_> {
         }
         // If there is another record, the target's answers are about the login of that record.
         if begins_a_rotation(act) && observed.records.len() > 1 {
-            match self.look_at_target(&observed).await {
+            match self.observe_target(&observed).await {
                 Ok(seen) => observed.target = seen,
                 Err(error) => {
                     observed.target = None;

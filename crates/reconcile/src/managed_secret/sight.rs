@@ -59,7 +59,7 @@ pub(super) enum Basis {
     /// Memory of an earlier pass. `told` is true when the status reports that pass.
     Memory { told: bool },
     /// A full read in this very pass, updated by the acts since.
-    Look,
+    FullRead,
 }
 
 /// State of a pass about its evidence: the opened target, the origin of the evidence, and what the next read has to show.
@@ -81,17 +81,17 @@ pub(super) struct Sight {
 impl Pass<'_> {
     /// Gathers evidence without a call to SSM, from the shared listing and the memory of the last full read. `None` if
     /// another full read is needed.
-    pub(super) fn glance(&mut self, incidents: &[Incident]) -> Option<Observed> {
+    pub(super) fn read_inventory(&mut self, incidents: &[Incident]) -> Option<Observed> {
         if self.target_is_to_be_asked() || asks_for_history(self.object, incidents) {
             return None;
         }
         let read_at = self.remembered.as_ref().map(|remembered| remembered.at);
         let inventory = &self.secrets.ports.inventory;
-        let glimpse = inventory.glimpse(self.region, self.place.paths, &self.place.folder())?;
-        let taken_at = glimpse.taken_at;
+        let excerpt = inventory.excerpt(self.region, self.place.paths, &self.place.folder())?;
+        let taken_at = excerpt.taken_at;
         self.progress.read_at = read_at.max(Some(taken_at));
         let told = self.remembered.as_ref().map(|remembered| remembered.told);
-        let seen = observe::at_a_glance(self.object, self.place, glimpse, self.remembered);
+        let seen = observe::from_inventory(self.object, self.place, excerpt, self.remembered);
         self.sight.basis = match told {
             Some(told) if self.remembered.is_none() => Basis::Memory { told },
             _ => Basis::Listing,
@@ -113,7 +113,7 @@ impl Pass<'_> {
             && metadata.deletion_timestamp.is_none()
             && incidents.is_empty()
             && self.remembered.is_none()
-            && inventory.glimpse(self.region, self.place.paths, &self.place.folder()).is_none()
+            && inventory.excerpt(self.region, self.place.paths, &self.place.folder()).is_none()
             && inventory.is_coming(self.region)
     }
 
@@ -161,20 +161,20 @@ impl Pass<'_> {
     }
 
     /// True when the first full read of this pass would come too soon after a full read that failed.
-    pub(super) fn is_look_put_off(&self) -> bool {
-        self.sight.basis != Basis::Look && self.progress.backs_off_from(Step::Observe, self.now)
+    pub(super) fn is_read_put_off(&self) -> bool {
+        self.sight.basis != Basis::FullRead && self.progress.backs_off_from(Step::Observe, self.now)
     }
 
     /// Does a full read, unless the backoff of a failed one has not passed. `None` if it was not done; `progress` says
     /// why.
-    pub(super) async fn look_unless_put_off(&mut self, incidents: &[Incident]) -> Option<Observed> {
-        if self.is_look_put_off() {
+    pub(super) async fn read_unless_put_off(&mut self, incidents: &[Incident]) -> Option<Observed> {
+        if self.is_read_put_off() {
             self.progress.blocked = self.progress.failure.as_ref().map(Blocked::again);
             return None;
         }
-        match self.look(incidents).await {
+        match self.read_in_full(incidents).await {
             Ok(observed) => {
-                self.sight.basis = Basis::Look;
+                self.sight.basis = Basis::FullRead;
                 *self.remembered = None;
                 self.progress.read_at = Some(self.secrets.ports.clock.now());
                 Some(observed)
@@ -188,12 +188,12 @@ impl Pass<'_> {
 
     /// Drops the evidence, so that a full read follows. Until then it is kept as memory, unless it came from a listing:
     /// it contains more than a listing, which may be older.
-    pub(super) fn look_closer(&mut self, seen: &mut Option<Observed>) {
+    pub(super) fn require_full_read(&mut self, seen: &mut Option<Observed>) {
         let seen = seen.take();
         let told = match self.sight.basis {
             Basis::Listing => return,
             Basis::Memory { told } => told,
-            Basis::Look => false,
+            Basis::FullRead => false,
         };
         let untold = Remembered::untold(self.object, seen, self.progress, self.now);
         *self.remembered = Some(Remembered { told, ..untold });
@@ -201,10 +201,10 @@ impl Pass<'_> {
     }
 
     /// Does a full read: Parameter Store first, then the target.
-    async fn look(&mut self, incidents: &[Incident]) -> Result<Observed, Blocked> {
+    async fn read_in_full(&mut self, incidents: &[Incident]) -> Result<Observed, Blocked> {
         let store = self.store();
         let mut observed =
-            observe::look_closely(store.as_ref(), self.place).await.map_err(|error| unseen(&error))?;
+            observe::read_in_full(store.as_ref(), self.place).await.map_err(|error| unseen(&error))?;
         if self.sight.newer.as_ref().is_some_and(|newer| !newer.is_shown_by(&observed, self.place.owner)) {
             return Err(Blocked {
                 reason: "SSMReadsLag".into(),
@@ -222,12 +222,12 @@ impl Pass<'_> {
             Ok(Some(target)) => Opened::Target(target),
             Err(error) => Opened::Failed(error),
         };
-        let seen = self.look_at_target(&observed).await;
+        let seen = self.observe_target(&observed).await;
         observed.target = seen.map_err(|error| unseen(&error.into()))?;
         Ok(observed)
     }
 
-    pub(super) async fn look_at_target(
+    pub(super) async fn observe_target(
         &self,
         observed: &Observed,
     ) -> Result<Option<TargetEvidence>, StoreError> {
@@ -237,7 +237,7 @@ impl Pass<'_> {
             Opened::Failed(error) => Err(error),
         };
         let (store, now) = (self.store(), self.secrets.ports.clock.now());
-        super::target::look(target, self.object, store.as_ref(), observed, now).await.map(Some)
+        super::target::observe(target, self.object, store.as_ref(), observed, now).await.map(Some)
     }
 }
 

@@ -17,7 +17,7 @@ use keyturn_rotation::protocol::{self, Desired, Request, Step};
 use keyturn_rotation::request;
 use keyturn_rotation::schedule::Due;
 
-use super::conditions::{facts, held_by_suspend, look_at_schedule, ready, rotating};
+use super::conditions::{evaluate_schedule, facts, held_by_suspend, ready, rotating};
 use super::progress::{Blocked, Progress};
 use super::{compromise, desired};
 
@@ -137,7 +137,7 @@ fn mirror(
     let made = observed.parameters.iter().filter_map(|p| p.latest()).map(Seen::made_at).min();
     status.last_rotation_time = made.map(to_kubernetes);
     status.next_rotation_time =
-        look_at_schedule(desired, observed, now).and_then(|verdict| match verdict.next {
+        evaluate_schedule(desired, observed, now).and_then(|verdict| match verdict.next {
             Due::At(at) if !desired.suspended => Some(to_text(at)),
             _ => None,
         });

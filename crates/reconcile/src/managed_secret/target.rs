@@ -25,7 +25,7 @@ impl From<&TargetError> for TargetProblem {
 }
 
 /// Asks the target of a secret for its evidence. `observed` is the evidence of a full read of Parameter Store just before.
-pub(super) async fn look(
+pub(super) async fn observe(
     target: Result<&dyn Target, &TargetError>,
     object: &ManagedSecret,
     store: &dyn ParameterStore,
@@ -43,7 +43,7 @@ pub(super) async fn look(
         }
         Ok(target) => {
             let mut lifetimes = BTreeMap::new();
-            match target.look().await {
+            match target.observe().await {
                 Ok(roles) => {
                     evidence.fenced = roles.fenced;
                     evidence.fences = roles.fences;
@@ -62,7 +62,7 @@ pub(super) async fn look(
                 Some(credential) => {
                     let login = login_of(credential);
                     evidence.recorded = Some(acceptance(target, &login).await);
-                    look_as_itself(target, object, &login, &mut evidence).await;
+                    observe_as_itself(target, object, &login, &mut evidence).await;
                     evidence.replaced = end_of_replaced(target, object, store, observed, &evidence).await?;
                     // The pair that the record replaces may differ from a pair that somebody has published since.
                     let newest = observed.records.values().next_back();
@@ -96,7 +96,7 @@ pub(super) async fn look(
 }
 
 /// Lists the sessions of a role as the role itself sees them, if there is no administrator and its new password works.
-async fn look_as_itself(
+async fn observe_as_itself(
     target: &dyn Target,
     object: &ManagedSecret,
     login: &Login,

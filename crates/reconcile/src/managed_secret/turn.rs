@@ -35,7 +35,7 @@ pub(super) enum Turn {
     /// Nothing more to do; `progress` says why.
     Quiet,
     /// The evidence is too old to base a wait on it: a full read is needed.
-    LookCloser,
+    ReadInFull,
 }
 
 impl ManagedSecrets {
@@ -63,9 +63,9 @@ impl ManagedSecrets {
                 self.preflight_failed(object, progress, &host, &reason, &message, now);
             }
             Next::Wait { .. } if !fresh && progress.asks_target_at.is_some_and(|at| at > now) => {}
-            Next::Wait { step, why, .. } if why.needs_a_closer_look() && !fresh => {
+            Next::Wait { step, why, .. } if why.needs_a_full_read() && !fresh => {
                 if !progress.backs_off_from(step, now) {
-                    return Turn::LookCloser;
+                    return Turn::ReadInFull;
                 }
                 progress.blocked = progress.failure.as_ref().map(Blocked::again);
             }

@@ -39,7 +39,7 @@ pub struct Inventory {
 
 /// Answer of a snapshot about one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look<'a> {
+pub enum Lookup<'a> {
     /// The parameter exists, and this is its latest version.
     Present(&'a Version),
     /// The parameter does not exist, as far as the listing shows.
@@ -93,11 +93,11 @@ impl Inventory {
     }
 
     /// Looks up the latest version of one parameter.
-    pub fn look(&self, path: &str) -> Look<'_> {
+    pub fn lookup(&self, path: &str) -> Lookup<'_> {
         match self.by_path.get(path) {
-            Some(version) => Look::Present(version),
-            None if self.covers(path) => Look::Absent,
-            None => Look::NotCovered,
+            Some(version) => Lookup::Present(version),
+            None if self.covers(path) => Lookup::Absent,
+            None => Lookup::NotCovered,
         }
     }
 
@@ -140,7 +140,7 @@ impl Inventory {
             }
         }
         changed.extend(before.map(|(gone, _)| gone.to_string()));
-        changed.extend(self.absent().filter(|path| older.look(path) != Look::Absent).cloned());
+        changed.extend(self.absent().filter(|path| older.lookup(path) != Lookup::Absent).cloned());
         changed
     }
 
@@ -398,13 +398,13 @@ mod tests {
     #[test]
     fn absent_is_told_apart_from_not_looked_for() {
         let inventory = snapshot(&["/a/b/", "/c"], &[("/a/b/x", 3), ("/c", 1)]);
-        assert!(matches!(inventory.look("/a/b/x"), Look::Present(version) if version.number == 3));
-        assert!(matches!(inventory.look("/c"), Look::Present(_)));
+        assert!(matches!(inventory.lookup("/a/b/x"), Lookup::Present(version) if version.number == 3));
+        assert!(matches!(inventory.lookup("/c"), Lookup::Present(_)));
         for absent in ["/a/b/y", "/a/b/x/z"] {
-            assert_eq!(inventory.look(absent), Look::Absent, "{absent}");
+            assert_eq!(inventory.lookup(absent), Lookup::Absent, "{absent}");
         }
         for unseen in ["/a/b", "/a/bc", "/a", "/c/d", "/cc", "", "/"] {
-            assert_eq!(inventory.look(unseen), Look::NotCovered, "{unseen}");
+            assert_eq!(inventory.lookup(unseen), Lookup::NotCovered, "{unseen}");
         }
         assert!(inventory.covers("/a/b/") && inventory.covers("/a/b/deeper/"));
         assert!(!inventory.covers("/a/") && !inventory.covers("/c/"));
@@ -429,7 +429,7 @@ mod tests {
         let listed = listed.collect();
         let later = first.with(wanted, &asked, listed);
         assert_eq!(below(&later, "/"), ["/a", "/b", "/staged/new"]);
-        assert_eq!(later.look("/gone"), Look::NotCovered, "nobody wants it any more");
+        assert_eq!(later.lookup("/gone"), Lookup::NotCovered, "nobody wants it any more");
         assert_eq!(later.taken_at, first.taken_at, "the rest is as old as it was");
     }
 
@@ -452,13 +452,13 @@ mod tests {
             let unlisted = wanted.difference(&covered).next().cloned();
             latest = latest.with(covered, &asked, Vec::new());
             assert!(
-                unlisted.is_none_or(|path| latest.look(&path) == Look::NotCovered),
+                unlisted.is_none_or(|path| latest.lookup(&path) == Lookup::NotCovered),
                 "nobody looked for it"
             );
         }
         assert_eq!(sizes, [NEW_AT_ONCE, NEW_AT_ONCE, 1]);
         assert!(wanted.iter().all(|entry| latest.covers(entry)));
-        assert!(matches!(latest.look("/old"), Look::Present(_)), "what was listed before stays");
+        assert!(matches!(latest.lookup("/old"), Lookup::Present(_)), "what was listed before stays");
     }
 
     #[test]
@@ -513,7 +513,7 @@ mod tests {
             let exact = newer.wanted.iter().filter(|entry| !entry.ends_with('/')).cloned();
             let looked_up = shown(newer).into_iter().chain(shown(older)).chain(exact);
             let differing: BTreeSet<String> =
-                looked_up.filter(|path| newer.look(path) != older.look(path)).collect();
+                looked_up.filter(|path| newer.lookup(path) != older.lookup(path)).collect();
             assert_eq!(newer.changes_since(older), differing, "{newer:?}\n{older:?}");
         }
     }

@@ -42,7 +42,7 @@ impl Covered {
         let (mut watched, mut left_out) = (Vec::new(), Vec::new());
         for secret in concerned {
             let region = settings.region_of(secret);
-            if settings.verdict(given, secret, region).allows_looks() {
+            if settings.verdict(given, secret, region).allows_reads() {
                 watched.push(Watched::of(secret, region, Some(&settings.staging)));
             } else {
                 left_out.push(secret.name_any());

@@ -38,7 +38,7 @@ const READS: [&str; 10] = [
     "ParameterStore::read_folder",
     "ParameterStore::kept",
     "ParameterStore::read",
-    "Inventory::glimpse",
+    "Inventory::excerpt",
     "Targets::open",
     "Targets::admin_secret",
     "Target::look",

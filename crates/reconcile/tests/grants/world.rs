@@ -21,7 +21,7 @@ use keyturn_reconcile::objects::{Event, Hosts, ObjectError, Objects, Source, Sub
 use keyturn_reconcile::parameter_store::{
     Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore, StoreError,
 };
-use keyturn_reconcile::ports::{Clock, Glimpse, Inventory, Leadership, Regions, Targets};
+use keyturn_reconcile::ports::{Clock, Excerpt, Inventory, Leadership, Regions, Targets};
 use keyturn_reconcile::source::{Random, RandomError};
 use keyturn_reconcile::target::{
     Answer, Claim, Installs, Issued, Issues, Kind, Login, Roles, Sessions, SetUp, SetUpMode, SetsUp, Target,
@@ -395,16 +395,16 @@ impl Inventory for World {
         false
     }
 
-    fn glimpse(&self, region: &str, paths: &[String], folder: &str) -> Option<Glimpse> {
+    fn excerpt(&self, region: &str, paths: &[String], folder: &str) -> Option<Excerpt> {
         let mut state = self.lock();
         let at = |path: &String| (region.to_owned(), path.clone());
         for path in paths {
-            state.reads("Inventory::glimpse", path, |_, grants| {
+            state.reads("Inventory::excerpt", path, |_, grants| {
                 rules::parameter(grants, path, region, None, None) >= Level::Look
             });
         }
         let own = folder.trim_end_matches('/').to_owned();
-        state.reads("Inventory::glimpse", folder, |state, grants| {
+        state.reads("Inventory::excerpt", folder, |state, grants| {
             state.is_own_record(&format!("{own}/")) && state.may_look(grants)
         });
         let latest = |path: &String| {
@@ -412,7 +412,7 @@ impl Inventory for World {
             (path.clone(), versions.and_then(|versions| versions.last()).map(|stored| stored.version.clone()))
         };
         let staged = state.content.keys().filter(|(of, path)| of == region && path.starts_with(folder));
-        Some(Glimpse {
+        Some(Excerpt {
             taken_at: state.now,
             latest: paths.iter().map(latest).collect(),
             staged: staged.map(|(_, path)| path.clone()).collect(),
@@ -486,7 +486,7 @@ impl Target for SimTarget {
         Ok(Answer::Refused(TargetError { reason, message, permanent: true, outcome_unknown: false }))
     }
 
-    async fn look(&self) -> Result<Roles, TargetError> {
+    async fn observe(&self) -> Result<Roles, TargetError> {
         let mut state = self.world.lock();
         state.reads("Target::look", &self.owner, State::may_look);
         if !self.is_account && !self.has_admin {

@@ -12,7 +12,7 @@ use keyturn_reconcile::parameter_store::inventory::Inventory as Listing;
 use keyturn_reconcile::parameter_store::{
     Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore, StoreError,
 };
-use keyturn_reconcile::ports::{Glimpse, Inventory, Regions};
+use keyturn_reconcile::ports::{Excerpt, Inventory, Regions};
 use keyturn_rotation::observed::{Shape, Stamp, Version};
 use keyturn_secret_value::SecretValue;
 
@@ -178,11 +178,11 @@ impl Inventory for World {
         false
     }
 
-    fn glimpse(&self, region: &str, paths: &[String], folder: &str) -> Option<Glimpse> {
+    fn excerpt(&self, region: &str, paths: &[String], folder: &str) -> Option<Excerpt> {
         let mut state = self.lock();
         let now = state.now;
         let listing = state.region(region).listing.clone()?;
-        let seen = coverage::glimpse(&listing, paths, folder, now, INTERVAL)?;
+        let seen = coverage::excerpt(&listing, paths, folder, now, INTERVAL)?;
         state.tally.gives("versions", seen.latest.len());
         state.tally.gives("paths", seen.staged.len());
         Some(seen)

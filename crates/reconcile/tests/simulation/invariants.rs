@@ -849,7 +849,7 @@ pub(crate) fn trail_is_read(state: &mut State, query: &Query) {
     let concerned = state.cluster.secrets().filter(|s| incidents.iter().any(|i| scope::concerns(i, s)));
     let may_know = |secret: &ManagedSecret| {
         let installation = Installation { region: REGION, staging: STAGING };
-        grants::managed_secret(&state.cluster.given(), secret, &query.region, installation).allows_looks()
+        grants::managed_secret(&state.cluster.given(), secret, &query.region, installation).allows_reads()
     };
     if !concerned.into_iter().any(may_know) {
         state.violate(format!("I9: CloudTrail was read in {}, which no grant covers", query.region));

@@ -90,14 +90,14 @@ fn a_login_that_ends_by_itself_is_due_before_its_last_quarter_whatever_the_perio
             Desired { timing: Timing { period, ..desired.timing }, ..desired }
         };
         let young = seen(NOW - 30, lifetime);
-        let early = look_at_schedule(&wanted(), &young, at(NOW - 1)).unwrap().unwrap();
-        let due = look_at_schedule(&wanted(), &young, at(NOW)).unwrap().unwrap();
+        let early = evaluate_schedule(&wanted(), &young, at(NOW - 1)).unwrap().unwrap();
+        let due = evaluate_schedule(&wanted(), &young, at(NOW)).unwrap().unwrap();
         assert_eq!((early.start_now, early.next), (false, Due::At(at(NOW))), "{period:?}");
         assert_eq!((due.start_now, due.overdue_since), (true, Some(at(NOW))), "{period:?}");
         assert_eq!(act(&wanted(), &young), Act::AskPreflight, "{period:?}");
         let suspended = Desired { suspended: true, ..wanted() };
         assert!(!matches!(decide(&suspended, &young), Next::Act { act: Act::AskPreflight, .. }));
-        let endless = look_at_schedule(&wanted(), &seen(NOW - 30, None), at(NOW)).unwrap().unwrap();
+        let endless = evaluate_schedule(&wanted(), &seen(NOW - 30, None), at(NOW)).unwrap().unwrap();
         assert!(!endless.start_now, "{period:?}");
     }
 }

@@ -92,7 +92,7 @@ pub fn step_of(desired: &Desired<'_>, observed: &Observed, record: &Record) -> S
 ///
 /// # Errors
 /// A window cannot be parsed.
-pub fn look_at_schedule(
+pub fn evaluate_schedule(
     desired: &Desired<'_>,
     observed: &Observed,
     now: DateTime<Utc>,

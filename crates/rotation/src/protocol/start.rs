@@ -6,7 +6,7 @@ use keyturn_api::managed_secret::{IfMissing, OnDrift};
 use super::issued::Sweep;
 use super::preflight::{Preflight, preflight};
 use super::{
-    Act, Desired, Next, Request, Stalled, Step, Waiting, base, issued, look_at_schedule, publishable,
+    Act, Desired, Next, Request, Stalled, Step, Waiting, base, evaluate_schedule, issued, publishable,
     suspicion, target, young_until,
 };
 use crate::observed::{Author, Observed, Parameter, Seen, Trigger};
@@ -96,7 +96,7 @@ pub(super) fn start_or_rest(
             OnDrift::Rotate | OnDrift::Adopt => {}
         }
     }
-    let verdict = match look_at_schedule(desired, observed, now) {
+    let verdict = match evaluate_schedule(desired, observed, now) {
         Ok(verdict) => verdict,
         Err(error) => return Next::Stall(Stalled::Window(error)),
     };

@@ -219,7 +219,7 @@ pub enum Waiting {
 impl Waiting {
     /// Returns true when only a new observation can end it: of the target, or of something that the listing does not
     /// show.
-    pub fn needs_a_closer_look(&self) -> bool {
+    pub fn needs_a_full_read(&self) -> bool {
         matches!(
             self,
             Waiting::Target(_)

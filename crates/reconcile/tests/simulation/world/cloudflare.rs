@@ -152,7 +152,7 @@ impl Target for SimR2 {
         Ok(if accepted { Reply::Accepted } else { Reply::Refused(refused) })
     }
 
-    async fn look(&self) -> Result<Roles, TargetError> {
+    async fn observe(&self) -> Result<Roles, TargetError> {
         let look = move |state: &mut State, _| {
             let hidden = state.sabotage == Some(Sabotage::TokensHidden);
             let account = account(state)?;

@@ -183,7 +183,7 @@ impl Target for SimTarget {
         Ok(if accepted { Reply::Accepted } else { Reply::Refused(refused()) })
     }
 
-    async fn look(&self) -> Result<Roles, TargetError> {
+    async fn observe(&self) -> Result<Roles, TargetError> {
         let (names, has_admin) = (self.names.clone(), self.has_admin);
         let asked: Vec<String> = names.iter().chain(&self.bootstrap_from).cloned().collect();
         self.world

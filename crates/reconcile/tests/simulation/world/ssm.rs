@@ -14,7 +14,7 @@ use keyturn_reconcile::parameter_store::seal::{Said, Seal};
 use keyturn_reconcile::parameter_store::{
     Created, FolderEntry, Kept, Listed, MOST_VERSIONS, NewVersion, ParameterStore, StoreError, are_the_same,
 };
-use keyturn_reconcile::ports::{Glimpse, Inventory, Regions};
+use keyturn_reconcile::ports::{Excerpt, Inventory, Regions};
 use keyturn_reconcile::settings::Settings;
 use keyturn_rotation::observed::{Shape, Stamp, Version};
 use keyturn_secret_value::SecretValue;
@@ -526,7 +526,7 @@ impl Inventory for World {
         state.sabotage != Some(Sabotage::RecordsHidden) && state.started.contains_key(&self.process)
     }
 
-    fn glimpse(&self, _region: &str, paths: &[String], folder: &str) -> Option<Glimpse> {
+    fn excerpt(&self, _region: &str, paths: &[String], folder: &str) -> Option<Excerpt> {
         let state = self.lock();
         if state.sabotage == Some(Sabotage::RecordsHidden) {
             return None;
@@ -534,6 +534,6 @@ impl Inventory for World {
         let started = state.started.get(&self.process).copied()?;
         let taken_at = listing_at(state.now).max(started);
         let listing = state.listing(taken_at);
-        coverage::glimpse(&listing, paths, folder, state.now, INVENTORY_EVERY)
+        coverage::excerpt(&listing, paths, folder, state.now, INVENTORY_EVERY)
     }
 }
