@@ -292,7 +292,7 @@ fn refused() -> Vec<Refusal> {
     let zone = "must be an IANA time zone";
     let duration = "must be one number of at most four digits and one unit";
     let symbols = "must be ASCII punctuation";
-    let source = "exactly one source is needed: hex, base64, password, fernet, postgres or cloudflareR2";
+    let source = "exactly one source is needed: hex, base64, password, fernet, postgres, cloudflareR2";
     let when = "set exactly one of period (such as 90d) and mode: OnDemand";
     let host = "must be a host name or an address";
     let key = "must hold a host key: at least one line of known_hosts that is no comment";

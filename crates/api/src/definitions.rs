@@ -44,7 +44,11 @@ fn with_rules_of_sources(mut crd: CustomResourceDefinition) -> CustomResourceDef
                 }
             }
             let contains: Vec<String> = names.iter().map(|name| format!("self.contains('{name}')")).collect();
-            let message = format!("must contain a placeholder of its source: {}", names.join(", "));
+            let others = names.split_off(1).join(", ");
+            let message = format!(
+                "must contain {}, where the generated value is put, or another placeholder of its source: {others}",
+                names.join(", ")
+            );
             add_rules(value, [(contains.join(" || ").as_str(), message.as_str())]);
         }
     }

@@ -151,8 +151,8 @@ mod tests {
         .unwrap()
     }
 
-    fn role_in_use(object: &ManagedSecret, rivals: &[ManagedSecret]) -> Option<(String, String)> {
-        account_in_use(object, rivals).map(|(_, name, other)| (name, other))
+    fn role_in_use(object: &ManagedSecret, all: &[ManagedSecret]) -> Option<(String, String)> {
+        account_in_use(object, all).map(|(_, name, other)| (name, other))
     }
 
     #[test]
