@@ -144,7 +144,8 @@ pub trait Installs: Send + Sync {
     /// is older than the fence.
     async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError>;
 
-    /// Returns the part that ends sessions; `None` if logins open none, since every request is authenticated.
+    /// Returns the part that ends sessions; `None` if logins open none, since every request is authenticated. A target whose
+    /// logins open sessions that cannot be listed must not return `None`: an incident would then take them for ended.
     fn sessions(&self) -> Option<&dyn Sessions> {
         None
     }
