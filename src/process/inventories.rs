@@ -121,8 +121,8 @@ impl Inventories {
         }
     }
 
-    /// Sets the paths that the inventory of a region has to list. A new inventory is started, and its first listing
-    /// covers all of them.
+    /// Sets the paths that the inventory of a region has to list. If the region has no inventory yet, one is started,
+    /// and its first listing covers all of them.
     fn list(self: &Arc<Self>, region: &str, coverage: Coverage) {
         let entries = coverage.wanted();
         let mut regions = self.lock();

@@ -26,7 +26,7 @@ pub struct Settings {
     /// Default of `retire.after`.
     pub retire_after: TimeDelta,
     /// Minimum age at which an orphaned credential is deleted: a credential that its target made and that no record
-    /// names. It is never less than the grace period.
+    /// names. A value below the grace period counts as the grace period.
     pub orphans_after: TimeDelta,
     /// Maximum time that a deleted ManagedSecret is held so that its rotation can end; see [`Self::deletion_bound`].
     pub deletion: TimeDelta,

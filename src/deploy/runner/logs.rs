@@ -1,4 +1,4 @@
-//! Collects, for an incident, the log lines of requests that authenticated with a secret. The report shows only
+//! Collects, for an incident, the log lines about clients that authenticated with a secret. The report shows only
 //! scrubbed lines; all lines stay in a file on the host.
 
 use super::host::{self, HostError, Logs, Request};

@@ -74,7 +74,7 @@ impl Limits {
     }
 
     /// Returns the session's settings for the login, so that they apply from its first moment. A connection pooler
-    /// refuses them, and it should: settings made later would remain in the sessions that it reuses.
+    /// refuses them at the login, which is intended: settings made later would remain in the sessions that it shares.
     fn options(self, more: &str) -> String {
         let (lock, statement, idle) =
             (self.lock.as_millis(), self.statement.as_millis(), self.idle.as_millis());

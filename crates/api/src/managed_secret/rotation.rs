@@ -41,7 +41,7 @@ pub enum Step {
     Retire,
     /// keyturn deletes the record, sweeps orphans, and does what a deletion of the object needs.
     Close,
-    /// keyturn gives the rotation up: its record has an abort marker.
+    /// The record has an abort marker: keyturn gives the rotation up, unless the reason for that passes in time.
     Abort,
 }
 

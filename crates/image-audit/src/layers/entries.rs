@@ -54,7 +54,7 @@ pub struct Entry {
 /// A reader of the content of the last entry that [`Tar::next_entry`] returned.
 pub struct Tar<R> {
     inner: R,
-    /// Bytes of the content that are not read yet, including the padding after it.
+    /// Number of bytes of the content that are not read yet. `padding` counts the bytes after the content.
     left: u64,
     padding: u64,
 }

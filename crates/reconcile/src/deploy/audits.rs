@@ -39,7 +39,8 @@ fn configurations_due(host: &DockerHost, status: &DockerHostStatus) -> Option<Da
         }
         // The last audit used other settings.
         Some(_) => Some(DateTime::UNIX_EPOCH),
-        // Nothing was deployed to this host yet, so a verification could only fail.
+        // No audit yet. A new host is left alone for a while: before the first deployment, its verification would only
+        // fail.
         None => {
             let created = from_kubernetes(host.metadata.creation_timestamp.as_ref()?);
             Some(created + interval()?.min(FIRST_AUDIT))

@@ -144,7 +144,8 @@ fn ready(status: &DockerHostStatus, host: &DockerHost, view: &View, failed: Opti
     all_is_well(status, view.wishes)
 }
 
-/// True when no proof of this parameter by the host is missing.
+/// True when the host has shown everything that it can show about the published version. An adopted value that cannot
+/// be compared needs no proof.
 fn is_shown(status: &DockerHostStatus, wish: &Wish) -> bool {
     if wish.origin == Origin::Foreign {
         return true;

@@ -282,8 +282,8 @@ impl Actor<'_> {
         Ok(Done::ReadAgain(None))
     }
 
-    /// Proves that keyturn may write the parameter: sends a Put of the published value that must not overwrite. If the
-    /// caller may write the parameter, SSM answers that it exists, and changes nothing. If somebody deletes the
+    /// Proves that keyturn may write the parameter: sends a Put of the published value that must not overwrite. SSM
+    /// answers that the parameter exists only if the caller may write it, and changes nothing. If somebody deletes the
     /// parameter at that moment, the Put creates it again with the published value.
     async fn prove_writable(&self, path: &str, observed: &mut Observed) -> Result<Done, ActError> {
         let parameter = observed.parameters.iter().find(|p| p.path == path);

@@ -139,8 +139,8 @@ impl ManagedSecrets {
 
         let (mut seen, mut basis) = (None, Basis::Listing);
         match self.admit(&object, &region, source).await? {
-            // A cache may be stale and lack the grant that allows the object. So a new refusal is checked with the API
-            // server first.
+            // A cache may be stale and lack what allows the object, such as a grant or a DockerHost. So a new
+            // refusal is checked with the API server first.
             Err(blocked) if source == Source::Cache && !is_told(&object, &blocked) => return Ok(None),
             Err(blocked) => progress.blocked = Some(blocked),
             Ok(leave) => {

@@ -13,7 +13,7 @@ use super::{HOST_POLL, ManagedSecrets, desired};
 /// Maximum backoff in an incident, while somebody may use what was read.
 const LONGEST_BACKOFF_IN_AN_INCIDENT: TimeDelta = TimeDelta::minutes(1);
 
-/// A wait for a target is divided by this number to get the pause until the target is asked again.
+/// The length of a wait for a target so far, divided by this number, is the pause until the target is asked again.
 const LOOKS_PER_WAIT: i32 = 20;
 /// The longest pause until a target is asked again.
 const LONGEST_PAUSE: TimeDelta = TimeDelta::minutes(5);
@@ -99,8 +99,8 @@ impl ManagedSecrets {
         now: DateTime<Utc>,
     ) {
         // A refused publication and the acts that take it back count as one series of failures. In an incident, a
-        // revocation and the other steps count as one series too, although they do not delay each other: otherwise they
-        // would alternately begin new series, and the backoff would never grow.
+        // revocation and the other steps count as one series too. They do not delay each other, so their failures
+        // alternate: if each failure began a new series, the backoff would never grow.
         let takes_back = |step: Step| step == Step::Promote || step == Step::Abort;
         let revokes = |step: Step| step == Step::Retire;
         let urgent = progress.urgent;

@@ -117,7 +117,8 @@ fn said(
     (Truth::True, "Collected", format!("{lines} log lines were collected: {}{rest}", named(&collected)))
 }
 
-/// Returns the reason why a host has collected nothing, if the DockerHost shows it.
+/// Returns the reason why a host collects nothing, as the end of a message: the DockerHost does not exist, or is
+/// suspended. Otherwise the result is empty.
 fn why(hosts: &[DockerHost], name: &str) -> &'static str {
     match hosts.iter().find(|host| host.name_any() == name) {
         None => " (there is no such DockerHost)",

@@ -242,7 +242,7 @@ pub(super) fn before_issue(desired: &Desired<'_>, observed: &Observed, now: Date
             let recent: Vec<_> =
                 issued.filter(|l| !l.was_published && l.at + memory > now).map(|l| l.at).collect();
             let first = recent.iter().min().filter(|_| recent.len() >= MOST_UNRECORDED)?;
-            // Orphans no longer count towards the limit once they are old enough to be swept.
+            // Orphans are swept as soon as they are old enough, and then no longer count towards the limit.
             let until = match sweep(desired, observed, now) {
                 Sweep::At(at) => at,
                 _ => *first + memory,

@@ -303,7 +303,7 @@ pub fn installed_at(desired: &Desired<'_>, observed: &Observed, record: &Record)
     is_installed_in_place(desired, observed, record).then_some(target.at)
 }
 
-/// Returns the commit time of this record's change of its role, from the fence that the same transaction wrote.
+/// Returns the time of this record's change of its role, from the fence that the same transaction wrote.
 fn changed_at(target: &TargetEvidence, record: &Record) -> Option<DateTime<Utc>> {
     let credential = record.credential.as_ref()?;
     target.fences.get(&credential.username).filter(|(id, _)| *id == record.id).map(|(_, at)| *at)

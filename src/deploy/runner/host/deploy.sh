@@ -226,8 +226,8 @@ follow() {
   finish
 }
 
-# run_script SECONDS: replaces this process with the request's script. The script is passed in the environment, since
-# every account of the host can see arguments.
+# run_script SECONDS: replaces this process with the request's script. The script is passed in the environment: every
+# account of the host can see arguments, but not the environment.
 run_script() {
   keyturn_script=$script
   export keyturn_script

@@ -20,7 +20,7 @@ logs() {
   code=$(collected 3>&1)
   size=$(wc -c <"$file.new")
   size=$((size))
-  # A command with too much output is ended by a signal, so its exit code is not 0.
+  # A command whose output is cut usually ends by a signal (SIGPIPE), so its exit code does not count then.
   cut=no
   [ "$size" -lt "$most_kept" ] || cut=yes
   case $code in *unwritten*)

@@ -176,7 +176,7 @@ answer() {
   find_docker
   case $verb in
     prove)
-      # One check per line. Pathname expansion is switched off, since nothing in a check is a pattern.
+      # One check per line. Pathname expansion is switched off: nothing in a check is a pattern, not even a backslash.
       set -f
       IFS='
 '
