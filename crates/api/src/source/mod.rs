@@ -1,7 +1,7 @@
 //! Sources of new values, one module for each. It has the source's part of the schema, and the answers that validation
 //! and grants need.
 //!
-//! A new source is a module and one line of [`sources!`]. If its issuer needs a grant of its own, it also needs a field
+//! A new source is a module and one line of `sources!`. If its issuer needs a grant of its own, it also needs a field
 //! of [`RotationGrantSpec`](super::rotation_grant::RotationGrantSpec).
 
 pub mod cloudflare_r2;

@@ -5,7 +5,7 @@
 //! when both perform it. `docs/protocol.md` has the rules and the reasons for them.
 //!
 //! Random values need neither Install nor Retire: only the hosts have to accept them, and a value that is no longer
-//! deployed opens nothing. If a target has to accept the value, [`target`] adds both steps.
+//! deployed opens nothing. If a target has to accept the value, `target.rs` adds both steps.
 
 mod deployment;
 mod desired;
