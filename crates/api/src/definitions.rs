@@ -37,17 +37,13 @@ fn with_rules_of_sources(mut crd: CustomResourceDefinition) -> CustomResourceDef
             _ => continue,
         };
         if let Some(value) = property(item, "value") {
-            let mut names: Vec<&str> = Vec::new();
-            for name in source::placeholders() {
-                if !names.contains(&name) {
-                    names.push(name);
-                }
-            }
-            let contains: Vec<String> = names.iter().map(|name| format!("self.contains('{name}')")).collect();
-            let others = names.split_off(1).join(", ");
+            let contains: Vec<String> =
+                source::placeholders().map(|name| format!("self.contains('{name}')")).collect();
+            let others: Vec<&str> = source::placeholders().filter(|name| *name != source::VALUE).collect();
             let message = format!(
-                "must contain {}, where the generated value is put, or another placeholder of its source: {others}",
-                names.join(", ")
+                "must contain {}, where the generated value is put, or another placeholder of its source: {}",
+                source::VALUE,
+                others.join(", ")
             );
             add_rules(value, [(contains.join(" || ").as_str(), message.as_str())]);
         }

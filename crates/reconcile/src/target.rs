@@ -132,6 +132,32 @@ pub enum Kind<'a> {
     Issues(&'a dyn Issues),
 }
 
+impl<'a> Kind<'a> {
+    /// Returns the target as one that makes logins itself.
+    pub fn issues(self) -> Option<&'a dyn Issues> {
+        match self {
+            Kind::Installs(_) => None,
+            Kind::Issues(issuer) => Some(issuer),
+        }
+    }
+
+    /// Returns the part that ends sessions, if logins open any.
+    pub fn sessions(self) -> Option<&'a dyn Sessions> {
+        match self {
+            Kind::Installs(installer) => installer.sessions(),
+            Kind::Issues(_) => None,
+        }
+    }
+
+    /// Returns the part that makes roles from the one that is in use, if the target has one.
+    pub fn sets_up(self) -> Option<&'a dyn SetsUp> {
+        match self {
+            Kind::Installs(installer) => installer.sets_up(),
+            Kind::Issues(_) => None,
+        }
+    }
+}
+
 /// A target that accepts the logins that keyturn installs.
 #[async_trait]
 pub trait Installs: Send + Sync {

@@ -177,9 +177,13 @@ impl GenerateSpec {
     }
 }
 
-/// Returns every placeholder that some source knows.
+/// Returns every placeholder that some source knows, each once.
 pub(crate) fn placeholders() -> impl Iterator<Item = &'static str> {
-    PLACEHOLDERS.iter().copied().flatten().copied()
+    let all = || PLACEHOLDERS.iter().copied().flatten().copied();
+    all()
+        .enumerate()
+        .filter(move |(place, name)| !all().take(*place).any(|other| other == *name))
+        .map(|(_, name)| name)
 }
 
 /// Returns the rules of all sources about the whole spec of a ManagedSecret.

@@ -21,7 +21,7 @@ use crate::objects::ObjectError;
 use crate::parameter_store::records::{self, RecordError};
 use crate::parameter_store::{Created, NewVersion, ParameterStore, StoreError};
 use crate::source::{self, GenerateError, Turn};
-use crate::target::{Claim, Issues, Kind, Login, SetUpMode, Target, TargetError};
+use crate::target::{Claim, Kind, Login, SetUpMode, Target, TargetError};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ActError {
@@ -185,7 +185,8 @@ impl Actor<'_> {
             let drawn = self.draw(observed, *keep_previous).await?;
             return self.create_record(record(drawn), observed).await;
         };
-        let Some((target, issuer)) = self.target.and_then(|target| Some((target, issuer_of(target)?))) else {
+        let Some((target, issuer)) = self.target.and_then(|target| Some((target, target.kind().issues()?)))
+        else {
             return Ok(Done::ReadAgain(None));
         };
         let all = *trigger == Trigger::Incident;
@@ -270,7 +271,7 @@ impl Actor<'_> {
         opened_before: Option<DateTime<Utc>>,
         observed: &Observed,
     ) -> Result<Done, ActError> {
-        let Some(sessions) = self.target.and_then(target::sessions_of) else {
+        let Some(sessions) = self.target.and_then(|target| target.kind().sessions()) else {
             return Ok(Done::ReadAgain(None));
         };
         let newest = observed.records.values().next_back().and_then(|record| record.credential.as_ref());
@@ -520,8 +521,8 @@ impl Actor<'_> {
 /// Performs the acts that change only the target. The result of most of them is known only after another read.
 async fn change_target(target: &dyn Target, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
     match (act, target.kind()) {
-        (Act::SetUp, Kind::Installs(installer)) => {
-            if let Some(part) = installer.sets_up() {
+        (Act::SetUp, kind) => {
+            if let Some(part) = kind.sets_up() {
                 part.set_up(SetUpMode::Apply).await?;
             }
         }
@@ -540,13 +541,6 @@ async fn change_target(target: &dyn Target, act: &Act, observed: &mut Observed) 
         _ => {}
     }
     Ok(Done::ReadAgain(None))
-}
-
-fn issuer_of(target: &dyn Target) -> Option<&dyn Issues> {
-    match target.kind() {
-        Kind::Installs(_) => None,
-        Kind::Issues(issuer) => Some(issuer),
-    }
 }
 
 /// Returns, by path, the time at which SSM accepted the latest version.

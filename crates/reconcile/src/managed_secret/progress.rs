@@ -117,7 +117,7 @@ impl Progress {
             };
         }
         match &self.next {
-            Some(Next::Wait { why, until, .. }) => waiting_text(why, *until, self.by_hand),
+            Some(Next::Wait { why, until, .. }) => self.waiting_text(why, *until),
             Some(Next::Act { step, .. }) => format!("Next step: {}", step.name()),
             Some(Next::Rest { .. } | Next::Stall(_)) | None => String::new(),
         }
@@ -135,84 +135,85 @@ impl Progress {
                 ..
             }) => Some((reason.clone(), format!("DockerHost {host}: {message}"))),
             Some(Next::Wait { step: Step::Promote, why: why @ Waiting::Drift { .. }, until }) => {
-                Some(("ForeignWrite".to_owned(), waiting_text(why, *until, self.by_hand)))
+                Some(("ForeignWrite".to_owned(), self.waiting_text(why, *until)))
             }
             Some(Next::Wait { why: why @ Waiting::OutOfReach { .. }, until, .. }) => {
-                Some(("OldTokenOutOfReach".to_owned(), waiting_text(why, *until, self.by_hand)))
+                Some(("OldTokenOutOfReach".to_owned(), self.waiting_text(why, *until)))
             }
             Some(Next::Wait { why: why @ Waiting::SessionsUnseen { .. }, until, .. }) => {
-                Some(("SessionsUnseen".to_owned(), waiting_text(why, *until, self.by_hand)))
+                Some(("SessionsUnseen".to_owned(), self.waiting_text(why, *until)))
             }
             Some(Next::Wait { why: why @ Waiting::Unproven { .. }, until, .. }) => {
-                Some(("NotProven".to_owned(), waiting_text(why, *until, self.by_hand)))
+                Some(("NotProven".to_owned(), self.waiting_text(why, *until)))
             }
             _ => None,
         }
     }
-}
 
-fn waiting_text(why: &Waiting, until: Option<DateTime<Utc>>, by_hand: Option<&str>) -> String {
-    let by_hand = by_hand.map(|place| format!(" ({place})")).unwrap_or_default();
-    let until = until.map(|at| format!(" until {}", to_text(at))).unwrap_or_default();
-    match why {
-        Waiting::Grace => format!("Waiting{until} so that no late request can undo what was done"),
-        Waiting::Preflight => {
-            "Checking that the hosts work and run what is published before anything is touched".into()
-        }
-        Waiting::PreflightFailed { host, message, .. } => {
-            format!("The rotation is put off and nothing was touched: DockerHost {host}: {message}")
-        }
-        Waiting::Deploy { host, held } => {
-            let held = held.as_ref().map(|held| format!(", which it cannot: {held}")).unwrap_or_default();
-            format!("Waiting for DockerHost {host} to prove that it runs the new version{held}")
-        }
-        Waiting::DeployFailed { host, message, .. } => format!("DockerHost {host}: {message}"),
-        Waiting::Drift { path, version } => format!(
-            "Version {version} of {path} was written by somebody else: set rotation.onDrift to Adopt to keep that \
-             value, or to Rotate to replace it"
-        ),
-        Waiting::Target(problem) => problem.message.clone(),
-        Waiting::TargetUnseen => "Asking the server whether it accepts the login".into(),
-        Waiting::HostBusy { host } => format!(
-            "Waiting for the deployment on DockerHost {host} to end, so that it starts nothing with a password that is \
-             about to be changed"
-        ),
-        Waiting::Unproven { host } => format!(
-            "DockerHost {host} runs no container that has the variable, so nothing proves that the old login is out of \
-             use: name the variable in hosts[].env, or set retire.requires to Verify to take the verify script's word"
-        ),
-        Waiting::Retirement => format!("Every host runs the new login; the old one is retired{until}"),
-        Waiting::Propagation { retired: false } => {
-            "Waiting for the new key pair to be accepted: it may take a minute until it is known everywhere".into()
-        }
-        Waiting::Propagation { retired: true } => {
-            "Waiting for the old key pair to be refused: it may take a minute until its end is known everywhere".into()
-        }
-        Waiting::OutOfReach { username } => format!(
-            "The old login {username} is not keyturn's to delete, and is still there: it belongs to a user or to another \
-             account, or has a name that keyturn did not give it while its password was refused. Delete it by \
-             hand{by_hand}"
-        ),
-        Waiting::SessionsUnseen { username, lacking } => sessions_unseen(username, *lacking),
-        Waiting::Orphans { count: 1 } => {
-            format!("A token that a rotation which was cut short has left behind is deleted first{until}")
-        }
-        Waiting::Orphans { count } => {
-            format!("{count} tokens that rotations which were cut short have left behind are deleted first{until}")
-        }
-        Waiting::TakenBack => format!(
-            "SSM refused to publish the new credential for good: the one before is brought back, after waiting{until} so that \
-             no late request can undo it"
-        ),
-        Waiting::Unpublishable { message } => message.clone(),
-        Waiting::Sessions { username, clients } => {
-            let (named, more) = clients.split_at(clients.len().min(SHOWN_CLIENTS));
-            let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-            format!(
-                "{} sessions of the old login {username} are still open ({}{more}): it is retired once they have ended",
-                clients.len(),
-                named.join(", ")
-            )
+    /// Describes, for a person, what is waited for.
+    fn waiting_text(&self, why: &Waiting, until: Option<DateTime<Utc>>) -> String {
+        let by_hand = self.by_hand.map(|place| format!(" ({place})")).unwrap_or_default();
+        let until = until.map(|at| format!(" until {}", to_text(at))).unwrap_or_default();
+        match why {
+            Waiting::Grace => format!("Waiting{until} so that no late request can undo what was done"),
+            Waiting::Preflight => {
+                "Checking that the hosts work and run what is published before anything is touched".into()
+            }
+            Waiting::PreflightFailed { host, message, .. } => {
+                format!("The rotation is put off and nothing was touched: DockerHost {host}: {message}")
+            }
+            Waiting::Deploy { host, held } => {
+                let held = held.as_ref().map(|held| format!(", which it cannot: {held}")).unwrap_or_default();
+                format!("Waiting for DockerHost {host} to prove that it runs the new version{held}")
+            }
+            Waiting::DeployFailed { host, message, .. } => format!("DockerHost {host}: {message}"),
+            Waiting::Drift { path, version } => format!(
+                "Version {version} of {path} was written by somebody else: set rotation.onDrift to Adopt to keep that \
+                 value, or to Rotate to replace it"
+            ),
+            Waiting::Target(problem) => problem.message.clone(),
+            Waiting::TargetUnseen => "Asking the server whether it accepts the login".into(),
+            Waiting::HostBusy { host } => format!(
+                "Waiting for the deployment on DockerHost {host} to end, so that it starts nothing with a password that is \
+                 about to be changed"
+            ),
+            Waiting::Unproven { host } => format!(
+                "DockerHost {host} runs no container that has the variable, so nothing proves that the old login is out of \
+                 use: name the variable in hosts[].env, or set retire.requires to Verify to take the verify script's word"
+            ),
+            Waiting::Retirement => format!("Every host runs the new login; the old one is retired{until}"),
+            Waiting::Propagation { retired: false } => {
+                "Waiting for the new key pair to be accepted: it may take a minute until it is known everywhere".into()
+            }
+            Waiting::Propagation { retired: true } => {
+                "Waiting for the old key pair to be refused: it may take a minute until its end is known everywhere".into()
+            }
+            Waiting::OutOfReach { username } => format!(
+                "The old login {username} is not keyturn's to delete, and is still there: it belongs to a user or to another \
+                 account, or has a name that keyturn did not give it while its password was refused. Delete it by \
+                 hand{by_hand}"
+            ),
+            Waiting::SessionsUnseen { username, lacking } => sessions_unseen(username, *lacking),
+            Waiting::Orphans { count: 1 } => {
+                format!("A token that a rotation which was cut short has left behind is deleted first{until}")
+            }
+            Waiting::Orphans { count } => {
+                format!("{count} tokens that rotations which were cut short have left behind are deleted first{until}")
+            }
+            Waiting::TakenBack => format!(
+                "SSM refused to publish the new credential for good: the one before is brought back, after waiting{until} so that \
+                 no late request can undo it"
+            ),
+            Waiting::Unpublishable { message } => message.clone(),
+            Waiting::Sessions { username, clients } => {
+                let (named, more) = clients.split_at(clients.len().min(SHOWN_CLIENTS));
+                let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+                format!(
+                    "{} sessions of the old login {username} are still open ({}{more}): it is retired once they have ended",
+                    clients.len(),
+                    named.join(", ")
+                )
+            }
         }
     }
 }

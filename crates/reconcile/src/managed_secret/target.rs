@@ -13,7 +13,7 @@ use keyturn_secret_value::SecretValue;
 use super::{observe, pairs};
 use crate::parameter_store::{ParameterStore, StoreError};
 use crate::source;
-use crate::target::{Answer, Issued, Kind, Login, Sessions, SetUp, SetUpMode, Target, TargetError};
+use crate::target::{Answer, Issued, Login, SetUp, SetUpMode, Target, TargetError};
 
 /// Maximum number of older versions whose passwords are tried if a role has to change its own password.
 const OLDER_VERSIONS: usize = 5;
@@ -105,7 +105,7 @@ async fn observe_as_itself(
     if !changes_itself(object) || evidence.recorded != Some(Acceptance::Accepted) {
         return;
     }
-    let Some(sessions) = sessions_of(target) else { return };
+    let Some(sessions) = target.kind().sessions() else { return };
     match sessions.list_own(login).await {
         Ok(sessions) => {
             evidence.sessions = sessions;
@@ -121,21 +121,9 @@ pub(super) fn changes_itself(object: &ManagedSecret) -> bool {
     source::installed(&object.spec.generate).is_some_and(|source| source.changes_itself())
 }
 
-/// Returns the part of a target that ends sessions, if its logins open any.
-pub(super) fn sessions_of(target: &dyn Target) -> Option<&dyn Sessions> {
-    match target.kind() {
-        Kind::Installs(installer) => installer.sessions(),
-        Kind::Issues(_) => None,
-    }
-}
-
 /// Lists the statements that create the owner and the pair from the role in use.
 async fn planned(target: &dyn Target) -> Result<SetUp, TargetError> {
-    let part = match target.kind() {
-        Kind::Installs(installer) => installer.sets_up(),
-        Kind::Issues(_) => None,
-    };
-    match part {
+    match target.kind().sets_up() {
         Some(part) => part.set_up(SetUpMode::Plan).await,
         None => Ok(SetUp::default()),
     }
