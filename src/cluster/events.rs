@@ -75,7 +75,7 @@ impl Events {
         let key = Key {
             uid: about.uid.clone().unwrap_or_default(),
             warning: event.warning,
-            reason: event.reason,
+            reason: event.reason.name(),
             action: event.action,
             note,
         };

@@ -11,7 +11,7 @@ use crate::api::time::from_kubernetes;
 use crate::deploy::job::{
     ABOUT, ATTEMPT, AUDIT, CONTAINER, GENERATION, LAYERS, MODE, PARAMETERS, REVISION, TARGET, TASK_DELETED,
 };
-use crate::deploy::report::{Outcome, Report};
+use crate::deploy::report::{Report, UNDER_WAY};
 
 /// Converts a Job for the reconciler; `None` if keyturn did not create it.
 pub fn deploy_job(job: &Job, pods: &[&Pod], trouble: Option<String>) -> Option<DeployJob> {
@@ -92,7 +92,7 @@ fn state(job: &Job, pods: &[&Pod], trouble: Option<String>) -> JobState {
         .map_or_else(|| created(job), from_kubernetes);
     let report = last.and_then(|(_, terminated)| report(terminated));
     match report {
-        Some(report) if report.outcome != Outcome::Running => JobState::Ended { report, finished },
+        Some(report) if report.outcome != UNDER_WAY => JobState::Ended { report, finished },
         unfinished => {
             let pod = last.map(|(pod, terminated)| (pod, Some(terminated)));
             let pod = pod.or_else(|| pods.last().map(|pod| (*pod, None)));
@@ -107,7 +107,7 @@ fn ended_beside_others(pod: &Pod) -> Option<JobState> {
     let is_running = pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
     let terminated = terminated(pod).filter(|_| is_running)?;
     let finished = from_kubernetes(terminated.finished_at.as_ref()?);
-    let report = report(terminated).filter(|report| report.outcome != Outcome::Running)?;
+    let report = report(terminated).filter(|report| report.outcome != UNDER_WAY)?;
     Some(JobState::Ended { report, finished })
 }
 

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::docker_host::RunResult;
 
 fn job(status: Value) -> Job {
     serde_json::from_value(json!({
@@ -85,7 +86,7 @@ fn the_report_of_the_pod_that_ended_last_counts() {
         else {
             panic!("not ended")
         };
-        assert_eq!((report.outcome, finished), (Outcome::DeployFailed, minute(5)));
+        assert_eq!((report.outcome, finished), (RunResult::DeployFailed, minute(5)));
     }
 }
 
@@ -96,7 +97,7 @@ fn a_result_that_was_told_counts_however_the_pod_ended_afterwards() {
         let JobState::Ended { report, finished } = state_of(&failed_job(reason, ""), &[&pod]) else {
             panic!("not ended")
         };
-        assert_eq!((report.outcome, finished), (Outcome::Succeeded, minute(5)));
+        assert_eq!((report.outcome, finished), (RunResult::Succeeded, minute(5)));
     }
 }
 
@@ -125,7 +126,7 @@ fn a_result_counts_although_a_sidecar_goes_on() {
     let JobState::Ended { report, finished } = state_of(&job(json!({})), &[&pod]) else {
         panic!("not ended")
     };
-    assert_eq!((report.outcome, finished), (Outcome::Succeeded, minute(5)));
+    assert_eq!((report.outcome, finished), (RunResult::Succeeded, minute(5)));
     let mut unfinished = ended_pod(5, 137, &report_json("Running", "deploying"));
     unfinished.status.as_mut().unwrap().phase = Some("Running".into());
     assert_eq!(state_of(&job(json!({})), &[&unfinished]), JobState::Running { trouble: None });

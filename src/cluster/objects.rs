@@ -20,7 +20,7 @@ use super::lease::Leadership;
 use super::metrics::Metrics;
 use super::refusal::missing_right;
 use super::user_secrets;
-use crate::api::docker_host::DockerHostStatus;
+use crate::api::docker_host::{DockerHostStatus, RunResult};
 use crate::api::grants::Grants;
 use crate::api::managed_secret::ManagedSecretStatus;
 use crate::api::{DockerHost, FINALIZER, ManagedSecret, RotationGrant, SecretIncident};
@@ -247,7 +247,7 @@ impl Objects for KubeObjects {
         if let Some((key, mode, result)) = last_run(written.status.as_ref())
             && self.own.is_news(&written, &key)
         {
-            self.metrics.deploy_run(&written.namespace().unwrap_or_default(), &mode, &result);
+            self.metrics.deploy_run(&written.namespace().unwrap_or_default(), &mode, result);
         }
         Ok(written)
     }
@@ -370,9 +370,9 @@ fn last_result(status: Option<&ManagedSecretStatus>) -> Option<(String, String)>
 }
 
 /// Returns a key for the last ended run, its mode and its result.
-fn last_run(status: Option<&DockerHostStatus>) -> Option<(String, String, String)> {
+fn last_run(status: Option<&DockerHostStatus>) -> Option<(String, String, &'static str)> {
     let last = status?.last_run.as_ref()?;
-    Some((last.job.clone(), format!("{:?}", last.mode), last.result.clone().unwrap_or_default()))
+    Some((last.job.clone(), format!("{:?}", last.mode), last.result.map_or("", RunResult::name)))
 }
 
 fn describe<K: Resource<DynamicType = ()>>(namespace: &str, name: &str) -> String {

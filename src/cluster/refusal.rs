@@ -35,7 +35,7 @@ mod tests {
              \"jobs\" in API group \"batch\" in the namespace \"shop\": RBAC: role.rbac.authorization.k8s.io \"x\" not found",
         );
         assert_eq!(
-            right.unwrap().explain("keyturn-namespace"),
+            right.unwrap().trouble("keyturn-namespace").message,
             "system:serviceaccount:keyturn-system:keyturn may not list jobs in namespace shop: ClusterRole \
              keyturn-namespace is not bound to it there. Name the namespace in a grant or in rbac.namespaces of \
              keyturn's chart and upgrade the release, or: kubectl create rolebinding keyturn-namespace -n shop \

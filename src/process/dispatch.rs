@@ -14,7 +14,7 @@ use keyturn_reconcile::secret_incident::SecretIncidents;
 use kube::{Resource, ResourceExt};
 
 use super::notifications::{HoldsNotifications, Notifications};
-use crate::api::{DockerHost, ManagedSecret, SecretIncident, time};
+use crate::api::{DockerHost, ManagedSecret, Reason, SecretIncident, time};
 use crate::cluster::guarded::{Guarded, Undecodable};
 use crate::cluster::objects::KubeObjects;
 use crate::parameter_store::budget::{Urgency, with_urgency};
@@ -123,7 +123,7 @@ impl Reconcilers {
             env!("CARGO_PKG_VERSION"),
             object.error
         );
-        let event = Event { warning: true, reason: "Undecodable", action: "Read", note };
+        let event = Event { warning: true, reason: Reason::Undecodable, action: "Read", note };
         self.objects.write_event_of_undecodable(&about, event).await;
         NEVER
     }

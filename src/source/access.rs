@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
-use keyturn_reconcile::objects::{MissingRight, ObjectError, Objects, Source};
+use keyturn_reconcile::objects::{ObjectError, Objects, Source};
 use keyturn_reconcile::ports::Regions;
 use keyturn_reconcile::settings::Settings;
 use kube::Client;
@@ -13,7 +13,7 @@ use super::TargetError;
 use crate::api::consent::Purpose;
 use crate::api::docker_host::SecretKeyRef;
 use crate::api::grants::{self, Grants, Verdict};
-use crate::api::{DockerHost, ManagedSecret};
+use crate::api::{DockerHost, ManagedSecret, Reason, Trouble};
 use crate::cluster::user_secrets::{self, SecretError};
 use crate::deploy::job;
 use crate::deploy::ssh::client_key::ClientKey;
@@ -80,12 +80,10 @@ impl Access {
         purpose: Purpose,
     ) -> Result<Secret, TargetError> {
         user_secrets::read(&self.client, namespace, name, purpose).await.map_err(|error| match error {
-            SecretError::Refused(refusal) => {
-                TargetError { reason: refusal.reason(), ..unusable(refusal.to_string()) }
-            }
+            SecretError::Refused(refusal) => refusal.trouble().into(),
             SecretError::Api(ObjectError::Forbidden(right)) => {
-                let message = format!("Secret {name}: {}", right.explain(&self.namespace_role));
-                TargetError { reason: MissingRight::REASON, ..unusable(message) }
+                let missing = right.trouble(&self.namespace_role);
+                Trouble { message: format!("Secret {name}: {missing}"), ..missing }.into()
             }
             SecretError::Api(error) => unavailable(error),
         })
@@ -129,12 +127,7 @@ impl Access {
         match grants::docker_host(&grants, host) {
             // Reads may go through a host that is only observed; admission prevents changes through it.
             Verdict::Rotate | Verdict::Observe(_) => Ok(()),
-            Verdict::Denied(lacking) => Err(TargetError {
-                reason: "NotGranted",
-                message: lacking,
-                permanent: true,
-                outcome_unknown: false,
-            }),
+            Verdict::Denied(lacking) => Err(Trouble::permanent(Reason::NotGranted, lacking).into()),
         }
     }
 
@@ -164,14 +157,9 @@ pub(super) fn text(name: &str, secret: &Secret, key: &str) -> Result<SecretValue
 
 /// An error in the cluster's configuration that only a person can fix.
 pub(super) fn unusable(message: String) -> TargetError {
-    TargetError { reason: "TargetNotConfigured", message, permanent: true, outcome_unknown: false }
+    Trouble::permanent(Reason::TargetNotConfigured, message).into()
 }
 
 fn unavailable(error: ObjectError) -> TargetError {
-    TargetError {
-        reason: "TargetNotConfigured",
-        message: error.to_string(),
-        permanent: false,
-        outcome_unknown: false,
-    }
+    Trouble::passing(Reason::TargetNotConfigured, error.to_string()).into()
 }

@@ -13,7 +13,7 @@ use crate::scene::{ACCOUNT, ADMIN, Scene, copy, says_no_secret};
 /// Checks an error: its reason, true if only a person can end it, and true if its outcome is unknown.
 fn check(scene: &Scene, error: &TargetError, reason: &str, permanent: bool, unknown: bool) {
     says_no_secret(scene, error);
-    let seen = (error.reason, error.permanent, error.outcome_unknown);
+    let seen = (error.trouble.reason.name(), error.trouble.is_permanent(), error.outcome_unknown);
     assert_eq!(seen, (reason, permanent, unknown), "{error}");
 }
 
@@ -29,7 +29,7 @@ async fn a_token_that_may_not_administer_is_named_with_its_remedy() {
         let target = scene.target_with(json!({}), admin);
         for error in [target.observe().await.unwrap_err(), target.issue(1).await.unwrap_err()] {
             check(&scene, &error, "AdministratorRefused", true, false);
-            assert!(error.message.contains("Account API Tokens Write"), "{error}");
+            assert!(error.trouble.message.contains("Account API Tokens Write"), "{error}");
         }
     }
     let elsewhere = scene.target_with(json!({"accountId": "f".repeat(32)}), ADMIN);
@@ -67,7 +67,7 @@ async fn an_account_that_throttles_is_left_alone_for_as_long_as_it_says() {
     check(&scene, &target.issue(1).await.unwrap_err(), "CloudflareThrottled", false, false);
     assert_eq!(scene.cloudflare.calls().len(), asked, "nothing is sent in the meantime");
     while let Err(error) = target.observe().await {
-        assert_eq!(error.reason, "CloudflareThrottled");
+        assert_eq!(error.trouble.reason, "CloudflareThrottled");
         assert!(begun.elapsed() < Duration::from_secs(20), "it is left alone for too long");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -105,7 +105,7 @@ async fn a_full_account_and_a_rejected_request_are_told_apart() {
     scene.cloudflare.add_fault(Rule::once("CreateToken", fault));
     let error = target.issue(1).await.unwrap_err();
     check(&scene, &error, "CloudflareRejected", true, false);
-    assert!(error.message.contains("1001 Invalid policies"), "{error}");
+    assert!(error.trouble.message.contains("1001 Invalid policies"), "{error}");
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn a_bucket_that_does_not_exist_is_named_and_is_no_refusal_of_the_pair() {
     let login = target.issue(1).await.unwrap();
     let error = target.try_login(&login).await.unwrap_err();
     check(&scene, &error, "BucketMissing", true, false);
-    assert!(error.message.contains("no-such-bucket"), "{error}");
+    assert!(error.trouble.message.contains("no-such-bucket"), "{error}");
 }
 
 #[tokio::test]

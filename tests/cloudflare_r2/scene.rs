@@ -80,7 +80,7 @@ pub(crate) fn copy(login: &Login) -> Login {
 pub(crate) fn reason(answer: &Answer) -> &'static str {
     match answer {
         Answer::Accepted => "Accepted",
-        Answer::Refused(error) => error.reason,
+        Answer::Refused(error) => error.trouble.reason.name(),
     }
 }
 

@@ -110,10 +110,13 @@ async fn a_token_of_another_name_is_deleted_only_where_its_pair_was_accepted() {
         let victim = scene.cloudflare.make_token(ACCOUNT, name, policies()).unwrap();
         let error = target.retire(4, &victim.id, Claim::Name).await.unwrap_err();
         assert_eq!(
-            (error.reason, error.permanent, error.outcome_unknown),
+            (error.trouble.reason.name(), error.trouble.is_permanent(), error.outcome_unknown),
             ("TokenOfAnotherName", true, false)
         );
-        assert!(error.message.contains(&victim.id) && error.message.contains(OWNER), "{error}");
+        assert!(
+            error.trouble.message.contains(&victim.id) && error.trouble.message.contains(OWNER),
+            "{error}"
+        );
         assert!(scene.names().contains(&victim.name), "{name} was deleted");
         target.retire(4, &victim.id, Claim::Accepted).await.unwrap();
         assert!(!scene.names().contains(&victim.name), "{name} was in use");
@@ -151,7 +154,7 @@ async fn a_secret_whose_names_are_too_long_for_a_token_is_told() {
         CloudflareR2::new(&spec(Value::Object(serde_json::Map::new())), shared(&scene), admin, owner, None)
     };
     let error = make("x".repeat(114)).err().unwrap();
-    assert_eq!(error.reason, "NameTooLong");
+    assert_eq!(error.trouble.reason, "NameTooLong");
     make("x".repeat(113)).unwrap().issue(123_456).await.unwrap();
     assert_eq!(scene.cloudflare.tokens(ACCOUNT)[0].expires_on, None);
 }

@@ -78,7 +78,7 @@ pub(crate) async fn a_wrong_password_is_refused_which_is_no_failure(issuer: &imp
     let login = renew(issuer, &*target, 1, &[]).await.unwrap();
     let wrong = Login { username: login.username.clone(), password: SecretValue::new(password()) };
     let Answer::Refused(error) = target.try_login(&wrong).await.unwrap() else { panic!("it was accepted") };
-    assert!(!error.outcome_unknown && !error.reason.is_empty(), "{error:?}");
+    assert!(!error.outcome_unknown && error.trouble.is_permanent(), "{error:?}");
     assert!(works(&*target, &login).await);
 }
 
@@ -123,7 +123,7 @@ pub(crate) async fn what_belongs_to_others_is_not_retired(issuer: &impl Issuer) 
     let target = issuer.target();
     renew(issuer, &*target, 1, &[]).await.unwrap();
     let error = retire(&*target, 1, &issuer.of_others()).await.unwrap_err();
-    assert!(error.permanent && error.message.contains(&issuer.of_others()), "{error:?}");
+    assert!(error.trouble.is_permanent() && error.trouble.message.contains(&issuer.of_others()), "{error:?}");
 }
 
 pub(crate) async fn a_server_that_is_away_neither_accepts_nor_refuses(issuer: &impl Issuer) {
@@ -135,7 +135,7 @@ pub(crate) async fn a_server_that_is_away_neither_accepts_nor_refuses(issuer: &i
         renew(issuer, &*away, 2, &[login.duplicate()]).await.unwrap_err(),
         retire(&*away, 2, &login.username).await.unwrap_err(),
     ] {
-        assert!(!error.permanent && !error.outcome_unknown, "nothing was sent: {error:?}");
+        assert!(!error.trouble.is_permanent() && !error.outcome_unknown, "nothing was sent: {error:?}");
     }
     assert!(works(&*issuer.target(), &login).await);
 }

@@ -57,7 +57,7 @@ async fn provoke(emulator: &Emulator, ssm: &Endpoint) -> String {
             // The emulator puts the canary into a read's own message: a real read carries no value that could
             // be quoted.
             if !error.to_string().contains("GetParameter") {
-                said.push_str(&format!("{error}\n{error:?}\n{}\n", error.reason()));
+                said.push_str(&format!("{error}\n{error:?}\n{:?}\n", error.trouble()));
             }
         }
         emulator.clear_faults();

@@ -51,7 +51,7 @@ async fn what_ssm_will_never_take_is_rejected_and_explained() {
     for (path, text, description, says) in cases {
         let error = store.overwrite(write(path, &value(text), description)).await.unwrap_err();
         assert!(matches!(&error, StoreError::Rejected { .. }), "{path}: {error:?}");
-        assert!(error.is_permanent() && error.to_string().contains(says), "{path}: {error}");
+        assert!(error.needs_a_person() && error.to_string().contains(says), "{path}: {error}");
     }
     assert_eq!(store.history("/plain").await.unwrap().len(), 1);
 }

@@ -148,7 +148,7 @@ pub(crate) async fn a_role_in_use_becomes_an_owner_and_a_pair_and_goes_on_to_wor
         false,
     )
     .unwrap();
-    assert_eq!(target.observe().await.unwrap_err().reason, "RoleMissing");
+    assert_eq!(target.observe().await.unwrap_err().trouble.reason, "RoleMissing");
     let plan = set_up(&target, &scene, &old.username).await;
     assert!(plan.notes.iter().any(|note| note.contains("policy mine")), "{plan:?}");
     for expected in [
@@ -232,7 +232,7 @@ pub(crate) async fn a_bootstrap_that_the_administrator_may_not_do_changes_nothin
     let plan = target.set_up(SetUpMode::Plan).await.unwrap();
     assert!(plan.statements.len() > 5, "{plan:?}");
     let error = target.set_up(SetUpMode::Apply).await.unwrap_err();
-    assert!(error.reason == "NotPermitted" && error.permanent, "{error}");
+    assert!(error.trouble.reason == "NotPermitted" && error.trouble.is_permanent(), "{error}");
     assert_eq!(target.set_up(SetUpMode::Plan).await.unwrap(), plan);
     assert_eq!(scene.target(&scene.alternating()).set_up(SetUpMode::Apply).await.unwrap(), SetUp::default());
 }

@@ -22,7 +22,7 @@ pub(crate) async fn the_administrator_changes_a_roles_password_and_the_old_one_i
         target.install(7, &new, &[]).await.unwrap();
         assert!(accepted(&target, &new).await);
     }
-    assert_eq!(refusal(&target, &login(&role, &old)).await.reason, "LoginRefused");
+    assert_eq!(refusal(&target, &login(&role, &old)).await.trouble.reason, "LoginRefused");
     let after = target.observe().await.unwrap();
     assert_eq!(after.fences[&role].0, 7);
     assert!(after.fenced);
@@ -46,7 +46,9 @@ pub(crate) async fn a_role_without_an_administrator_changes_its_own_password(ser
     let stranger = login(&role, &password());
     let error = target.install(2, &stranger, &own).await.unwrap_err();
     assert!(
-        error.reason == "NoLoginWorks" && error.permanent && error.message.contains("adminSecretRef"),
+        error.trouble.reason == "NoLoginWorks"
+            && error.trouble.is_permanent()
+            && error.trouble.message.contains("adminSecretRef"),
         "{error}"
     );
     assert!(accepted(&target, &new).await);
@@ -87,7 +89,7 @@ pub(crate) async fn a_role_without_an_administrator_sees_and_ends_its_own_sessio
     assert!(thief.await.unwrap().is_err());
     shows(&[], "it was ended").await;
     let stranger = login(&role, &password());
-    assert_eq!(target.list_own(&stranger).await.unwrap_err().reason, "LoginRefused");
+    assert_eq!(target.list_own(&stranger).await.unwrap_err().trouble.reason, "LoginRefused");
 }
 
 pub(crate) async fn hostile_names_and_passwords_are_only_names_and_passwords(server: Arc<Server>) {
@@ -111,7 +113,7 @@ pub(crate) async fn hostile_names_and_passwords_are_only_names_and_passwords(ser
     for bad in ["", "a\0b"] {
         let role = scene.role("plain");
         let error = scene.target(&scene.single(&role)).install(1, &login(&role, bad), &[]).await.unwrap_err();
-        assert_eq!(error.reason, "PasswordUnusable", "{error}");
+        assert_eq!(error.trouble.reason, "PasswordUnusable", "{error}");
     }
 }
 
@@ -153,7 +155,7 @@ pub(crate) async fn of_two_roles_one_is_let_in_while_the_other_goes_on_and_then_
     scene.sql("DROP ROLE app_a").await;
     target.retire(2, &a.username).await.unwrap();
     let stranger = target.retire(3, "postgres").await.unwrap_err();
-    assert_eq!(stranger.reason, "NotOurRole");
+    assert_eq!(stranger.trouble.reason, "NotOurRole");
 }
 
 pub(crate) async fn an_older_rotation_and_another_secret_are_refused_by_the_fence(server: Arc<Server>) {
@@ -165,15 +167,18 @@ pub(crate) async fn an_older_rotation_and_another_secret_are_refused_by_the_fenc
     target.install(5, &new, &[]).await.unwrap();
 
     let late = target.install(4, &login(&role, &password()), &[]).await.unwrap_err();
-    assert!(late.reason == "Fenced" && !late.permanent && !late.outcome_unknown, "{late}");
+    assert!(
+        late.trouble.reason == "Fenced" && !late.trouble.is_permanent() && !late.outcome_unknown,
+        "{late}"
+    );
     let other = scene.target_of(&scene.single(&role), "world/ns/other");
     let taken = other.install(9, &login(&role, &password()), &[]).await.unwrap_err();
-    assert!(taken.reason == "RoleOwnedByOther" && taken.permanent, "{taken}");
-    assert!(taken.message.contains("world/ns/secret"), "{taken}");
+    assert!(taken.trouble.reason == "RoleOwnedByOther" && taken.trouble.is_permanent(), "{taken}");
+    assert!(taken.trouble.message.contains("world/ns/secret"), "{taken}");
     assert!(accepted(&target, &new).await);
 
     // The remedy in the message works.
-    let remedy = taken.message.split("run: ").nth(1).unwrap();
+    let remedy = taken.trouble.message.split("run: ").nth(1).unwrap();
     scene.sql(remedy).await;
     other.install(1, &login(&role, &password()), &[]).await.unwrap();
     assert!(!accepted(&target, &new).await);
@@ -197,7 +202,7 @@ pub(crate) async fn many_installs_at_once_end_with_one_that_works(server: Arc<Se
         let (id, new, result) = outcome.unwrap();
         match result {
             Ok(()) => assert_eq!(accepted(&target, &new).await, id == 16, "rotation {id}"),
-            Err(error) => assert_eq!(error.reason, "Fenced", "rotation {id}: {error}"),
+            Err(error) => assert_eq!(error.trouble.reason, "Fenced", "rotation {id}: {error}"),
         }
     }
     assert_eq!(target.observe().await.unwrap().fences[&role].0, 16);
@@ -250,10 +255,12 @@ pub(crate) async fn a_pair_that_cannot_take_turns_is_refused_and_objects_of_one_
         scene.sql(change).await;
         let error = target.observe().await.unwrap_err();
         assert!(
-            error.reason == "RolesDiffer" && error.permanent && error.message.contains(said),
+            error.trouble.reason == "RolesDiffer"
+                && error.trouble.is_permanent()
+                && error.trouble.message.contains(said),
             "{change}: {error}"
         );
-        assert!(!error.message.contains("7MB"), "{error}");
+        assert!(!error.trouble.message.contains("7MB"), "{error}");
         scene.sql(undo).await;
         target.observe().await.unwrap();
     }

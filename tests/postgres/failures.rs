@@ -30,7 +30,9 @@ pub(crate) async fn an_answer_that_is_lost_at_the_commit_leaves_the_outcome_unkn
             let target = target.with_limits(limits);
             let error = target.install(1, &new, &[old.duplicate()]).await.unwrap_err();
             assert!(
-                error.reason == "OutcomeUnknown" && error.outcome_unknown && !error.permanent,
+                error.trouble.reason == "OutcomeUnknown"
+                    && error.outcome_unknown
+                    && !error.trouble.is_permanent(),
                 "{error:?}"
             );
             // The server may need a moment to notice that the connection is closed.
@@ -52,7 +54,10 @@ pub(crate) async fn a_role_that_another_transaction_holds_is_waited_for_and_then
     holder.batch_execute(&format!("BEGIN; ALTER ROLE {role} CONNECTION LIMIT 50")).await.unwrap();
     let new = login(&role, &password());
     let error = target.install(1, &new, &[]).await.unwrap_err();
-    assert!(error.reason == "Locked" && !error.permanent && !error.outcome_unknown, "{error}");
+    assert!(
+        error.trouble.reason == "Locked" && !error.trouble.is_permanent() && !error.outcome_unknown,
+        "{error}"
+    );
     assert!(accepted(&target, &login(&role, &old)).await);
     holder.batch_execute("ROLLBACK").await.unwrap();
     target.install(1, &new, &[]).await.unwrap();
@@ -76,9 +81,9 @@ pub(crate) async fn what_the_administrator_lacks_is_named_and_granting_it_helps(
     let target = scene.target(&scene.single(&role));
     let new = login(&role, &password());
     let error = target.install(1, &new, &[]).await.unwrap_err();
-    assert!(error.reason == "NotPermitted" && error.permanent, "{error}");
-    assert_eq!(error.message.contains("WITH ADMIN TRUE"), scene.server.version >= 16, "{error}");
-    let remedy = error.message.split("superuser: ").nth(1).unwrap();
+    assert!(error.trouble.reason == "NotPermitted" && error.trouble.is_permanent(), "{error}");
+    assert_eq!(error.trouble.message.contains("WITH ADMIN TRUE"), scene.server.version >= 16, "{error}");
+    let remedy = error.trouble.message.split("superuser: ").nth(1).unwrap();
     scene.sql(&remedy[..=remedy.rfind(';').unwrap()]).await;
     target.install(1, &new, &[]).await.unwrap();
 
@@ -92,8 +97,8 @@ pub(crate) async fn what_the_administrator_lacks_is_named_and_granting_it_helps(
     let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
     let session = tokio::spawn(connection);
     let error = target.end(&role, None).await.unwrap_err();
-    assert!(error.reason == "NotPermitted" && error.permanent, "{error}");
-    let remedy = error.message.split("run there: ").nth(1).unwrap().split(" (").next().unwrap();
+    assert!(error.trouble.reason == "NotPermitted" && error.trouble.is_permanent(), "{error}");
+    let remedy = error.trouble.message.split("run there: ").nth(1).unwrap().split(" (").next().unwrap();
     scene.sql(remedy).await;
     target.end(&role, None).await.unwrap();
     assert!(session.await.unwrap().is_err());
@@ -114,9 +119,9 @@ pub(crate) async fn the_name_of_an_administrator_from_a_secret_is_in_no_message(
         let target =
             Postgres::new(&spec, scene.direct(), Some(of_secret(word)), "o".to_owned(), false).unwrap();
         let error = target.install(1, &login(&role, &password()), &[]).await.unwrap_err();
-        assert_eq!(error.reason, reason, "{error}");
-        assert!(error.message.contains("the administrator of Secret db-admin"), "{error}");
-        assert!(!error.message.contains(&admin), "{error}");
+        assert_eq!(error.trouble.reason, reason, "{error}");
+        assert!(error.trouble.message.contains("the administrator of Secret db-admin"), "{error}");
+        assert!(!error.trouble.message.contains(&admin), "{error}");
     }
 }
 
@@ -133,11 +138,14 @@ pub(crate) async fn superusers_are_touched_only_where_that_is_granted_and_never_
         let (old, new) = (login(&role, &word), login(&role, &password()));
         let spec = scene.single(&role);
         let target = scene.target(&spec);
-        assert_eq!(target.observe().await.unwrap_err().reason, "SuperuserNotAllowed");
+        assert_eq!(target.observe().await.unwrap_err().trouble.reason, "SuperuserNotAllowed");
         let error = target.install(1, &new, &[]).await.unwrap_err();
-        assert!(error.reason == "SuperuserNotAllowed" && error.message.contains("allowSuperuser"), "{error}");
+        assert!(
+            error.trouble.reason == "SuperuserNotAllowed" && error.trouble.message.contains("allowSuperuser"),
+            "{error}"
+        );
         let error = scene.without_admin(&spec).install(1, &new, &[old.duplicate()]).await.unwrap_err();
-        assert_eq!(error.reason, "SuperuserNotAllowed", "{error}");
+        assert_eq!(error.trouble.reason, "SuperuserNotAllowed", "{error}");
         assert!(accepted(&target, &old).await);
     }
     // The runbook's own role is a superuser: it changes its own password, and can be its own administrator.
@@ -169,7 +177,7 @@ pub(crate) async fn superusers_are_touched_only_where_that_is_granted_and_never_
     )
     .unwrap();
     let error = target.retire(3, &role).await.unwrap_err();
-    assert!(error.reason == "SuperuserKept" && error.permanent, "{error}");
+    assert!(error.trouble.reason == "SuperuserKept" && error.trouble.is_permanent(), "{error}");
     assert!(accepted(&alone, &second).await);
 }
 
@@ -197,7 +205,7 @@ pub(crate) async fn a_fence_that_somebody_else_made_is_not_touched_and_without_o
     for result in [target.observe().await.map(drop), target.install(2, &login(&role, &password()), &[]).await]
     {
         let error = result.unwrap_err();
-        assert!(error.reason == "FenceNotOurs" && error.permanent, "{error}");
+        assert!(error.trouble.reason == "FenceNotOurs" && error.trouble.is_permanent(), "{error}");
     }
     assert!(accepted(&target, &new).await);
     scene.sql("ALTER TABLE keyturn.fence OWNER TO postgres").await;
@@ -248,7 +256,7 @@ pub(crate) async fn no_password_is_in_the_servers_log_or_statistics_even_where_s
     let admin = Some(scene.administrator());
     let beyond = Postgres::new(&scene.single(&root), scene.direct(), admin, "x".to_owned(), true).unwrap();
     let error = beyond.install(1, &login(&root, &words[2]), &[]).await.unwrap_err();
-    assert_eq!(error.reason, "NotPermitted", "{error}");
+    assert_eq!(error.trouble.reason, "NotPermitted", "{error}");
     let holder = scene.server.superuser(&d).await;
     holder.batch_execute(&format!("BEGIN; ALTER ROLE {role} CONNECTION LIMIT 50")).await.unwrap();
     let limits = Limits { lock: Duration::from_millis(100), ..Limits::default() };

@@ -35,14 +35,17 @@ pub(crate) async fn nothing_but_scram_is_gone_along_with_and_nothing_of_the_pass
         for word in [&right, "wrong"] {
             proxy.sent.lock().unwrap().clear();
             let error = target.try_login(&login(&role, word)).await.unwrap_err();
-            assert!(error.reason == "AuthenticationNotScram" && error.permanent, "{method}: {error}");
-            assert!(error.message.contains(said), "{method}: {error}");
+            assert!(
+                error.trouble.reason == "AuthenticationNotScram" && error.trouble.is_permanent(),
+                "{method}: {error}"
+            );
+            assert!(error.trouble.message.contains(said), "{method}: {error}");
             let sent = proxy.sent.lock().unwrap().clone();
             let startup = u32::from_be_bytes(sent[..4].try_into().unwrap()) as usize;
             assert_eq!(sent.len(), startup, "{method}: more than the startup message was sent");
         }
         let error = target.install(1, &login(&role, "new"), &[login(&role, &right)]).await.unwrap_err();
-        assert_eq!(error.reason, "AuthenticationNotScram", "{error}");
+        assert_eq!(error.trouble.reason, "AuthenticationNotScram", "{error}");
     }
 }
 
@@ -72,26 +75,32 @@ pub(crate) async fn a_refusal_says_why_as_far_as_the_administrator_can_see(serve
     for (suffix, word, reason, said) in cases {
         let role = scene.role(suffix);
         let refused = refusal(&scene.target(&scene.single(&role)), &login(&role, word)).await;
-        assert!(refused.reason == reason && refused.message.contains(said), "{role}: {refused:?}");
-        assert!(refused.message.contains(&role), "{refused}");
+        assert!(
+            refused.trouble.reason == reason && refused.trouble.message.contains(said),
+            "{role}: {refused:?}"
+        );
+        assert!(refused.trouble.message.contains(&role), "{refused}");
     }
     let expired = scene.role("expired");
     let target = scene.target(&scene.single(&expired));
-    assert_eq!(target.observe().await.unwrap_err().reason, "RoleExpired");
+    assert_eq!(target.observe().await.unwrap_err().trouble.reason, "RoleExpired");
     let error = target.install(1, &login(&expired, &password()), &[]).await.unwrap_err();
-    assert_eq!(error.reason, "RoleExpired");
+    assert_eq!(error.trouble.reason, "RoleExpired");
     let nobody = scene.target(&scene.single("nobody"));
-    assert_eq!(nobody.observe().await.unwrap_err().reason, "RoleMissing");
-    assert_eq!(nobody.install(1, &login("nobody", "x"), &[]).await.unwrap_err().reason, "RoleMissing");
+    assert_eq!(nobody.observe().await.unwrap_err().trouble.reason, "RoleMissing");
+    assert_eq!(
+        nobody.install(1, &login("nobody", "x"), &[]).await.unwrap_err().trouble.reason,
+        "RoleMissing"
+    );
 
     let mut elsewhere = scene.single(&expired);
     elsewhere.database = "no_such_database".to_owned();
     let error = scene.target(&elsewhere).observe().await.unwrap_err();
-    assert_eq!(error.reason, "DatabaseMissing", "{error}");
+    assert_eq!(error.trouble.reason, "DatabaseMissing", "{error}");
     let admin = Some(Administrator::named(login(&scene.admin.username, "wrong")));
     let target =
         Postgres::new(&scene.single(&expired), scene.direct(), admin, "x".to_owned(), false).unwrap();
-    assert_eq!(target.observe().await.unwrap_err().reason, "AdministratorRefused");
+    assert_eq!(target.observe().await.unwrap_err().trouble.reason, "AdministratorRefused");
 }
 
 pub(crate) async fn tls_reaches_only_a_server_whose_name_and_authority_are_right(server: Arc<Server>) {
@@ -122,7 +131,7 @@ pub(crate) async fn tls_reaches_only_a_server_whose_name_and_authority_are_right
     let new = login(&role, &password());
     right.install(1, &new, &[]).await.unwrap();
     assert!(accepted(&right, &new).await);
-    assert_eq!(refusal(&right, &login(&role, &word)).await.reason, "LoginRefused");
+    assert_eq!(refusal(&right, &login(&role, &word)).await.trouble.reason, "LoginRefused");
 
     let before = scene.server.log().matches(&format!("user={role}")).count();
     assert!(before > 0);
@@ -132,7 +141,12 @@ pub(crate) async fn tls_reaches_only_a_server_whose_name_and_authority_are_right
         ("localhost", None, "TlsNotTrusted", "tls.ca"),
     ] {
         let error = target(&spec(host, ca.as_deref())).try_login(&new).await.unwrap_err();
-        assert!(error.reason == reason && error.permanent && error.message.contains(remedy), "{error:?}");
+        assert!(
+            error.trouble.reason == reason
+                && error.trouble.is_permanent()
+                && error.trouble.message.contains(remedy),
+            "{error:?}"
+        );
     }
     assert_eq!(scene.server.log().matches(&format!("user={role}")).count(), before, "a login was sent");
 }
@@ -167,14 +181,14 @@ pub(crate) async fn a_server_without_tls_or_without_postgres_is_named(server: Ar
         let target = Postgres::new(spec, at(port), None, "x".to_owned(), false).unwrap();
         let limits = Limits { connect: Duration::from_millis(500), ..Limits::default() };
         let error = target.with_limits(limits).try_login(&login("x", "x")).await.unwrap_err();
-        assert_eq!(error.reason, reason, "{error}");
-        assert!(error.message.contains(&format!("127.0.0.1:{port}")), "{error}");
+        assert_eq!(error.trouble.reason, reason, "{error}");
+        assert!(error.trouble.message.contains(&format!("127.0.0.1:{port}")), "{error}");
     }
     drop(answering.await.unwrap());
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let target = Postgres::new(&spec, at(closed), None, "x".to_owned(), false).unwrap();
     let error = target.try_login(&login("x", "x")).await.unwrap_err();
-    assert!(error.reason == "TargetUnreachable" && !error.permanent, "{error}");
+    assert!(error.trouble.reason == "TargetUnreachable" && !error.trouble.is_permanent(), "{error}");
 }
 
 pub(crate) async fn probes_are_run_and_change_nothing(server: Arc<Server>) {
@@ -209,12 +223,15 @@ pub(crate) async fn probes_are_run_and_change_nothing(server: Arc<Server>) {
         (&raises("SEC01"), "by hand"),
     ] {
         let Answer::Refused(error) = answer(&["SELECT 1", probe]).await.unwrap() else { panic!("{probe}") };
-        assert!(error.reason == "ProbeFailed" && error.message.contains("probe 2 fails"), "{error}");
-        assert!(error.message.contains(told), "{probe}: {error}");
-        assert!(!error.message.contains("SEC01"), "{error}");
+        assert!(
+            error.trouble.reason == "ProbeFailed" && error.trouble.message.contains("probe 2 fails"),
+            "{error}"
+        );
+        assert!(error.trouble.message.contains(told), "{probe}: {error}");
+        assert!(!error.trouble.message.contains("SEC01"), "{error}");
     }
     let error = answer(&[&raises("57SEC")]).await.unwrap_err();
-    assert!(error.reason == "ProbeInterrupted" && !error.message.contains("SEC"), "{error}");
+    assert!(error.trouble.reason == "ProbeInterrupted" && !error.trouble.message.contains("SEC"), "{error}");
     // If the probe cannot be run now, that says nothing about the login.
     let locked = scene.server.superuser(&scene.database).await;
     locked.batch_execute("BEGIN; LOCK TABLE orders").await.unwrap();
@@ -223,7 +240,7 @@ pub(crate) async fn probes_are_run_and_change_nothing(server: Arc<Server>) {
     spec.probes = vec!["SELECT 1 FROM orders".to_owned()];
     let error =
         scene.without_admin(&spec).with_limits(limits).try_login(&login(&role, &word)).await.unwrap_err();
-    assert!(error.reason == "Locked" && !error.permanent, "{error}");
+    assert!(error.trouble.reason == "Locked" && !error.trouble.is_permanent(), "{error}");
     locked.batch_execute("ROLLBACK").await.unwrap();
     let left: i64 = scene.server.row(&scene.database, "SELECT count(*) FROM orders").await.get(0);
     let drawn: bool = scene.server.row(&scene.database, "SELECT is_called FROM tickets").await.get(0);
@@ -267,11 +284,11 @@ pub(crate) async fn a_replica_is_not_believed(server: Arc<Server>) {
         let target =
             Postgres::new(&scene.single(&role), dial.clone(), admin, "world/ns/x".to_owned(), false).unwrap();
         let error = target.try_login(&new).await.unwrap_err();
-        assert!(error.reason == "TargetReadOnly" && error.permanent, "{error}");
+        assert!(error.trouble.reason == "TargetReadOnly" && error.trouble.is_permanent(), "{error}");
         let error = target.install(2, &login(&role, &password()), &[new.duplicate()]).await.unwrap_err();
-        assert_eq!(error.reason, "TargetReadOnly", "{error}");
+        assert_eq!(error.trouble.reason, "TargetReadOnly", "{error}");
         if !alone {
-            assert_eq!(target.observe().await.unwrap_err().reason, "TargetReadOnly");
+            assert_eq!(target.observe().await.unwrap_err().trouble.reason, "TargetReadOnly");
         }
     }
 }

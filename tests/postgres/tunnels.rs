@@ -45,11 +45,12 @@ pub(crate) async fn a_server_behind_a_docker_host_is_reached_through_one_ssh_con
 
     let stranger = target(through(&sshd, scene.server.port, "other ssh-ed25519 AAAA"));
     let error = stranger.try_login(&new).await.unwrap_err();
-    assert!(error.reason == "HostKeyRefused" && error.permanent, "{error}");
+    assert!(error.trouble.reason == "HostKeyRefused" && error.trouble.is_permanent(), "{error}");
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let error = target(through(&sshd, nobody, &right)).try_login(&new).await.unwrap_err();
     assert!(
-        error.reason == "TargetUnreachable" && error.message.contains("docker host production"),
+        error.trouble.reason == "TargetUnreachable"
+            && error.trouble.message.contains("docker host production"),
         "{error}"
     );
 }

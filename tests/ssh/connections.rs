@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyturn::deploy::report::Outcome;
+use keyturn::api::docker_host::RunResult;
 use keyturn::deploy::ssh::client_key::ClientKey;
 use keyturn::deploy::ssh::connection::{Connection, Exit, Login, Output, SshError, Timeouts};
 use keyturn::deploy::ssh::known_hosts::KnownHosts;
@@ -82,7 +82,7 @@ async fn an_end_without_exit_status_is_never_a_success() {
     });
     let error = error.unwrap_err();
     assert!(matches!(error, SshError::OutcomeUnknown { .. }), "{error}");
-    assert_eq!(error.outcome(), Outcome::ConnectionLost);
+    assert_eq!(error.outcome(), RunResult::ConnectionLost);
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn a_host_that_stops_answering_is_noticed() {
         run("kill", &["-STOP", &session.to_string()]);
     }
     let error = connection.exec("true", b"", 0, |_, _| {}).await.unwrap_err();
-    assert_eq!(error.outcome(), Outcome::ConnectionLost, "{error}");
+    assert_eq!(error.outcome(), RunResult::ConnectionLost, "{error}");
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn an_unknown_host_key_is_refused_before_the_login_and_the_remedy_works() 
     keygen(&sshd.path("stranger"), &["-t", "ed25519"]);
     let wrong = format!("[127.0.0.1]:{} {}", sshd.port, public_key(&sshd.path("stranger")));
     let error = sshd.connect_with(&sshd.client_key(), &[wrong]).await.err().unwrap();
-    assert_eq!(error.outcome(), Outcome::HostKeyRefused);
+    assert_eq!(error.outcome(), RunResult::HostKeyRefused);
     let fingerprint = run("ssh-keygen", &["-lf", sshd.path("host_ed25519.pub").to_str().unwrap()]);
     let fingerprint = fingerprint.split(' ').nth(1).unwrap();
     assert!(error.to_string().contains(fingerprint), "{error} lacks {fingerprint}");
@@ -157,7 +157,7 @@ async fn a_host_certificate_of_a_trusted_authority_is_accepted() {
 
     let revoked = format!("@revoked * {}", public_key(&dir.path().join("ca")));
     let error = sshd.connect_with(&sshd.client_key(), &[authority, revoked]).await.err().unwrap();
-    assert_eq!(error.outcome(), Outcome::HostKeyRefused, "{error}");
+    assert_eq!(error.outcome(), RunResult::HostKeyRefused, "{error}");
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn a_key_that_is_not_authorized_is_named() {
     keygen(&sshd.path("stranger"), &["-t", "ed25519"]);
     let key = ClientKey::parse(&fs::read(sshd.path("stranger")).unwrap()).unwrap();
     let error = sshd.connect_with(&key, &[sshd.known_hosts_line("host_ed25519")]).await.err().unwrap();
-    assert_eq!(error.outcome(), Outcome::AuthenticationFailed);
+    assert_eq!(error.outcome(), RunResult::AuthenticationFailed);
     assert!(error.to_string().contains(&key.fingerprint()), "{error}");
 }
 
@@ -205,7 +205,7 @@ async fn a_jump_host_carries_the_connection_and_both_host_keys_count() {
 
     for (line, host) in [(&lines[0], target.port), (&lines[1], jump.port)] {
         let error = open(std::slice::from_ref(line)).await.err().unwrap();
-        assert_eq!(error.outcome(), Outcome::HostKeyRefused);
+        assert_eq!(error.outcome(), RunResult::HostKeyRefused);
         assert!(error.to_string().contains(&host.to_string()), "{error}");
     }
 }

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use keyturn::api::docker_host::RunMode;
-use keyturn::deploy::report::{DeployKind, Outcome};
+use keyturn::api::docker_host::RunResult;
+use keyturn::deploy::report::{DeployKind, UNDER_WAY, exit_code};
 use keyturn::deploy::runner::{Files, HOST_SCRIPT, Settings, main_with};
 use keyturn::deploy::task::Task;
 
@@ -39,7 +40,7 @@ async fn the_script_runs_with_revision_and_parameters_and_the_result_is_told() {
     let (report, watch) = host.run(&task).await;
     assert_eq!(
         (report.outcome, report.deploy),
-        (Outcome::Succeeded, Some(DeployKind::Started)),
+        (RunResult::Succeeded, Some(DeployKind::Started)),
         "{report:?}"
     );
     assert_eq!(report.parameters.len(), 2);
@@ -74,15 +75,15 @@ async fn every_posix_shell_will_do() {
         let (report, watch) = host.run(&task).await;
         assert_eq!(
             (report.outcome, report.script_exit),
-            (Outcome::DeployFailed, Some(3)),
+            (RunResult::DeployFailed, Some(3)),
             "{shell}: {report:?}"
         );
         assert_eq!(watch.output(), "out\nerr\n", "{shell}");
         task = next_run(&host.task("abc1", "exit 0"));
-        assert_eq!(host.run(&task).await.0.outcome, Outcome::Succeeded, "{shell}");
+        assert_eq!(host.run(&task).await.0.outcome, RunResult::Succeeded, "{shell}");
         task = host.task("abc2", "sleep 300");
         task.deploy_timeout_seconds = 1;
-        assert_eq!(host.run(&task).await.0.outcome, Outcome::DeployTimedOut, "{shell}");
+        assert_eq!(host.run(&task).await.0.outcome, RunResult::DeployTimedOut, "{shell}");
     }
 }
 
@@ -112,7 +113,7 @@ async fn a_connection_cut_in_mid_deploy_leaves_one_deployment_that_is_reported()
     });
     assert_eq!(
         (report.outcome, report.deploy),
-        (Outcome::Succeeded, Some(DeployKind::Started)),
+        (RunResult::Succeeded, Some(DeployKind::Started)),
         "{report:?}"
     );
     assert_eq!(host.lines("ran"), ["ran"]);
@@ -138,12 +139,12 @@ async fn the_next_pod_of_a_job_joins_its_deployment_or_learns_its_end() {
     });
     assert_eq!(
         (report.outcome, report.deploy),
-        (Outcome::DeployFailed, Some(DeployKind::Started)),
+        (RunResult::DeployFailed, Some(DeployKind::Started)),
         "{report:?}"
     );
     // A third pod starts after the end.
     let (report, watch) = host.run(&task).await;
-    assert_eq!((report.outcome, report.script_exit), (Outcome::DeployFailed, Some(3)), "{report:?}");
+    assert_eq!((report.outcome, report.script_exit), (RunResult::DeployFailed, Some(3)), "{report:?}");
     assert!(watch.output().contains("ended"), "the log is shown again");
     assert_eq!(host.lines("ran"), ["ran"]);
 }
@@ -167,7 +168,7 @@ async fn two_runs_of_one_revision_at_once_deploy_once() {
             fs::write(host.path("go"), "").unwrap();
         }
     );
-    assert_eq!((one.outcome, two.outcome), (Outcome::Succeeded, Outcome::Succeeded), "{one:?} {two:?}");
+    assert_eq!((one.outcome, two.outcome), (RunResult::Succeeded, RunResult::Succeeded), "{one:?} {two:?}");
     let mut kinds = [one.deploy.unwrap(), two.deploy.unwrap()];
     kinds.sort_by_key(|kind| *kind == DeployKind::Attached);
     assert_eq!(kinds, [DeployKind::Started, DeployKind::Attached]);
@@ -186,12 +187,12 @@ async fn another_revision_waits_for_its_turn_or_finds_the_host_busy() {
     let (first, ()) = tokio::join!(host.run_watched(&first, &settings, &watch), async {
         wait_until("the script to begin", || watch.output().contains("begun")).await;
         let (busy, _) = host.run(&second).await;
-        assert_eq!(busy.outcome, Outcome::Busy, "{busy:?}");
+        assert_eq!(busy.outcome, RunResult::Busy, "{busy:?}");
         let mut verify = second.clone();
         verify.mode = RunMode::Verify;
         verify.verify_script = Some("exit 0".to_owned());
         let (busy, _) = host.run(&verify).await;
-        assert_eq!(busy.outcome, Outcome::Busy, "a host in mid-deploy is not judged: {busy:?}");
+        assert_eq!(busy.outcome, RunResult::Busy, "a host in mid-deploy is not judged: {busy:?}");
 
         let patient = Settings { busy_wait: Duration::from_secs(60), ..quick() };
         let waiting = Watch::default();
@@ -199,9 +200,9 @@ async fn another_revision_waits_for_its_turn_or_finds_the_host_busy() {
             wait_until("the second to ask", || host.sshd.sessions().len() >= 2).await;
             fs::write(host.path("go"), "").unwrap();
         });
-        assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");
+        assert_eq!(report.outcome, RunResult::Succeeded, "{report:?}");
     });
-    assert_eq!(first.outcome, Outcome::Succeeded, "{first:?}");
+    assert_eq!(first.outcome, RunResult::Succeeded, "{first:?}");
     assert_eq!(host.runs().len(), 2);
 }
 
@@ -224,17 +225,17 @@ async fn another_programs_deployment_holds_the_same_lock() {
     std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut held).unwrap();
     assert_eq!(
         host.run(&first).await.0.outcome,
-        Outcome::Succeeded,
+        RunResult::Succeeded,
         "a result that is known is told all the same"
     );
     let mut task = host.task("abc2", "exit 0");
     task.parameters[0].version = 2;
     let (report, _) = host.run(&task).await;
-    assert_eq!(report.outcome, Outcome::Busy, "{report:?}");
+    assert_eq!(report.outcome, RunResult::Busy, "{report:?}");
     assert!(report.message.contains(lock.to_str().unwrap()), "{}", report.message);
     drop(other.stdin.take());
     other.wait().unwrap();
-    assert_eq!(host.run(&task).await.0.outcome, Outcome::Succeeded);
+    assert_eq!(host.run(&task).await.0.outcome, RunResult::Succeeded);
 }
 
 #[tokio::test]
@@ -250,7 +251,7 @@ async fn a_daemon_that_the_script_starts_does_not_keep_the_lock() {
     kill(fs::read_to_string(pid).unwrap().trim().parse().unwrap());
     assert_eq!(
         (first.outcome, second.outcome),
-        (Outcome::Succeeded, Outcome::Succeeded),
+        (RunResult::Succeeded, RunResult::Succeeded),
         "{first:?} {second:?}"
     );
 }
@@ -263,7 +264,7 @@ async fn a_success_stands_for_later_runs_of_its_revision_and_a_failure_is_tried_
     fs::write(&fail, "").unwrap();
     let script = format!("echo ran >>{}; [ ! -e {} ]", host.path("ran").display(), fail.display());
     let mut task = host.task("abc1", &script);
-    assert_eq!(host.run(&task).await.0.outcome, Outcome::DeployFailed);
+    assert_eq!(host.run(&task).await.0.outcome, RunResult::DeployFailed);
     fs::remove_file(&fail).unwrap();
     task = next_run(&task);
     assert_eq!(host.run(&task).await.0.deploy, Some(DeployKind::Started));
@@ -271,7 +272,7 @@ async fn a_success_stands_for_later_runs_of_its_revision_and_a_failure_is_tried_
     let (report, _) = host.run(&task).await;
     assert_eq!(
         (report.outcome, report.deploy),
-        (Outcome::Succeeded, Some(DeployKind::Replayed)),
+        (RunResult::Succeeded, Some(DeployKind::Replayed)),
         "{report:?}"
     );
     assert_eq!(host.lines("ran").len(), 2);
@@ -284,7 +285,7 @@ async fn a_success_stands_for_later_runs_of_its_revision_and_a_failure_is_tried_
     let (report, _) = host.run(&task).await;
     assert_eq!(
         (report.outcome, report.deploy),
-        (Outcome::VerifyFailed, Some(DeployKind::Started)),
+        (RunResult::VerifyFailed, Some(DeployKind::Started)),
         "{report:?}"
     );
     assert_eq!(report.script_exit, Some(1));
@@ -299,7 +300,7 @@ async fn a_script_that_takes_too_long_is_ended_with_its_children() {
     let mut task = host.task("abc1", &format!("sleep 300 & echo $! >{}; wait", pid.display()));
     task.deploy_timeout_seconds = 1;
     let (report, _) = host.run(&task).await;
-    assert_eq!(report.outcome, Outcome::DeployTimedOut, "{report:?}");
+    assert_eq!(report.outcome, RunResult::DeployTimedOut, "{report:?}");
     let child: u32 = fs::read_to_string(pid).unwrap().trim().parse().unwrap();
     wait_until("the child to end", || !std::path::Path::new(&format!("/proc/{child}/exe")).exists()).await;
 }
@@ -311,7 +312,7 @@ async fn exit_codes_like_those_of_timeout_are_the_scripts_own_before_its_time_is
     for code in [124, 137, 143, 255] {
         let task = host.task(&format!("abc{code}"), &format!("exit {code}"));
         let (report, _) = host.run(&task).await;
-        assert_eq!((report.outcome, report.script_exit), (Outcome::DeployFailed, Some(code)), "{report:?}");
+        assert_eq!((report.outcome, report.script_exit), (RunResult::DeployFailed, Some(code)), "{report:?}");
     }
 }
 
@@ -337,13 +338,13 @@ async fn a_deployment_that_was_cut_off_is_told_so_and_the_next_run_deploys_again
         wait_until("the script to begin", || watch.output().contains("begun")).await;
         cut_off(&host);
     });
-    assert_eq!(report.outcome, Outcome::DeployInterrupted, "{report:?}");
-    assert_eq!(host.run(&task).await.0.outcome, Outcome::DeployInterrupted, "the same run is not repeated");
+    assert_eq!(report.outcome, RunResult::DeployInterrupted, "{report:?}");
+    assert_eq!(host.run(&task).await.0.outcome, RunResult::DeployInterrupted, "the same run is not repeated");
     assert_eq!(host.lines("ran").len(), 1);
 
     fs::write(host.path("go"), "").unwrap();
     let (report, _) = host.run(&next_run(&task)).await;
-    assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");
+    assert_eq!(report.outcome, RunResult::Succeeded, "{report:?}");
     assert_eq!(host.lines("ran").len(), 2);
 }
 
@@ -365,16 +366,20 @@ async fn a_late_run_with_an_older_version_is_refused() {
         task
     };
     let outcome = async |task: Task| host.run(&task).await.0.outcome;
-    assert_eq!(outcome(task("a1", &[("/a", 4, 100), ("/b", 9, 100)])).await, Outcome::Succeeded);
-    assert_eq!(outcome(task("a2", &[("/a", 5, 100)])).await, Outcome::Succeeded);
-    assert_eq!(outcome(task("a1", &[("/a", 4, 100), ("/b", 9, 100)])).await, Outcome::Outdated);
-    assert_eq!(outcome(task("a3", &[("/b", 8, 100)])).await, Outcome::Outdated, "other paths are remembered");
-    assert_eq!(outcome(task("a4", &[("/c", 1, 100), ("/b", 9, 100)])).await, Outcome::Succeeded);
+    assert_eq!(outcome(task("a1", &[("/a", 4, 100), ("/b", 9, 100)])).await, RunResult::Succeeded);
+    assert_eq!(outcome(task("a2", &[("/a", 5, 100)])).await, RunResult::Succeeded);
+    assert_eq!(outcome(task("a1", &[("/a", 4, 100), ("/b", 9, 100)])).await, RunResult::Outdated);
+    assert_eq!(
+        outcome(task("a3", &[("/b", 8, 100)])).await,
+        RunResult::Outdated,
+        "other paths are remembered"
+    );
+    assert_eq!(outcome(task("a4", &[("/c", 1, 100), ("/b", 9, 100)])).await, RunResult::Succeeded);
     // After a deletion and a new creation, versions begin at 1 with a later time.
-    assert_eq!(outcome(task("a5", &[("/a", 1, 200)])).await, Outcome::Succeeded);
+    assert_eq!(outcome(task("a5", &[("/a", 1, 200)])).await, RunResult::Succeeded);
     // The clock went back, but versions still count.
-    assert_eq!(outcome(task("a6", &[("/a", 2, 50)])).await, Outcome::Succeeded);
-    assert_eq!(outcome(task("a7", &[("/a", 1, 50)])).await, Outcome::Outdated);
+    assert_eq!(outcome(task("a6", &[("/a", 2, 50)])).await, RunResult::Succeeded);
+    assert_eq!(outcome(task("a7", &[("/a", 1, 50)])).await, RunResult::Outdated);
     assert_eq!(host.lines("ran").len(), 5);
 
     let (report, _) = host.run(&task("a7", &[("/a", 1, 50)])).await;
@@ -395,25 +400,25 @@ async fn a_full_disk_is_named_and_forgiven() {
     let script = format!("echo ran >>{}", host.path("ran").display());
     let task = host.task("abc1", &script);
     let (report, _) = host.run(&task).await;
-    assert_eq!(report.outcome, Outcome::HostUnfit, "{report:?}");
+    assert_eq!(report.outcome, RunResult::HostUnfit, "{report:?}");
     assert!(report.message.contains(dir.path().to_str().unwrap()), "{}", report.message);
     assert_eq!(host.lines("ran").len(), 0, "nothing was begun");
     free();
-    assert_eq!(host.run(&task).await.0.outcome, Outcome::Succeeded);
+    assert_eq!(host.run(&task).await.0.outcome, RunResult::Succeeded);
 
     // The disk fills up while the script runs, and the script fails.
     let mut task = host.task("abc2", &format!("{fill}; exit 5"));
     task.parameters[0].version = 2;
     let (report, _) = host.run(&task).await;
-    assert_eq!((report.outcome, report.script_exit), (Outcome::HostUnfit, Some(5)), "{report:?}");
+    assert_eq!((report.outcome, report.script_exit), (RunResult::HostUnfit, Some(5)), "{report:?}");
     assert!(report.message.contains(dir.path().to_str().unwrap()), "{}", report.message);
     free();
 
     // The disk fills up, but the script succeeds, and so does the run.
     let mut task = host.task("abc3", &format!("{script}; {fill}; true"));
     task.parameters[0].version = 3;
-    assert_eq!(host.run(&task).await.0.outcome, Outcome::Succeeded);
-    assert_eq!(host.run(&task).await.0.outcome, Outcome::Succeeded);
+    assert_eq!(host.run(&task).await.0.outcome, RunResult::Succeeded);
+    assert_eq!(host.run(&task).await.0.outcome, RunResult::Succeeded);
     assert_eq!(host.lines("ran").len(), 2);
     drop(disk);
 }
@@ -467,18 +472,18 @@ async fn a_host_that_lacks_a_program_is_told_what_to_install() {
         let host = Host::with_programs_only(&all);
         host.run(&host.task("abc1", "exit 0")).await
     };
-    assert_eq!(report.outcome, Outcome::Succeeded, "these programs are enough: {report:?}");
+    assert_eq!(report.outcome, RunResult::Succeeded, "these programs are enough: {report:?}");
     for (missing, remedy) in [("flock", "util-linux"), ("timeout", "coreutils")] {
         let rest: Vec<&str> = all.iter().copied().filter(|program| *program != missing).collect();
         let host = Host::with_programs_only(&rest);
         let mut task = host.task("abc1", "echo ran");
         let (report, watch) = host.run(&task).await;
-        assert_eq!(report.outcome, Outcome::HostUnfit, "{report:?}");
+        assert_eq!(report.outcome, RunResult::HostUnfit, "{report:?}");
         assert!(report.message.contains(missing) && report.message.contains(remedy), "{}", report.message);
         assert_eq!(watch.output(), "", "nothing was begun");
         task.sudo = true;
         let (report, _) = host.run(&task).await;
-        assert_eq!(report.outcome, Outcome::HostUnfit, "{report:?}");
+        assert_eq!(report.outcome, RunResult::HostUnfit, "{report:?}");
     }
 }
 
@@ -487,7 +492,7 @@ async fn a_host_that_lacks_a_program_is_told_what_to_install() {
 async fn an_account_whose_shell_runs_nothing_is_told_so() {
     let host = Host::with_programs_only(&[]);
     let (report, _) = host.run(&host.task("abc1", "exit 0")).await;
-    assert_eq!(report.outcome, Outcome::HostUnfit, "{report:?}");
+    assert_eq!(report.outcome, RunResult::HostUnfit, "{report:?}");
     assert!(report.message.contains("exit code 127"), "{}", report.message);
 }
 
@@ -499,7 +504,7 @@ async fn a_host_key_that_nobody_vouches_for_gets_nothing() {
     let mut task = host.task("abc1", "exit 0");
     task.known_hosts = vec![format!("* {}", public_key(&host.path("stranger")))];
     let (report, _) = host.run(&task).await;
-    assert_eq!(report.outcome, Outcome::HostKeyRefused);
+    assert_eq!(report.outcome, RunResult::HostKeyRefused);
     assert!(report.message.contains("line 1") && report.message.contains("SHA256:"), "{}", report.message);
     assert!(!host.sshd.log().contains("publickey"), "{}", host.sshd.log());
     assert!(!host.state().exists());
@@ -514,17 +519,17 @@ async fn verify_only_runs_touch_nothing_and_try_until_the_time_is_over() {
     task.mode = RunMode::Verify;
     task.verify_script = Some(format!("echo try >>{0}; [ $(wc -l <{0}) -ge 2 ]", tries.display()));
     let (report, _) = host.run(&task).await;
-    assert_eq!((report.outcome, report.deploy), (Outcome::Succeeded, None), "{report:?}");
+    assert_eq!((report.outcome, report.deploy), (RunResult::Succeeded, None), "{report:?}");
     assert_eq!(host.lines("tries").len(), 2);
 
     task.verify_script = Some("exit 22".to_owned());
     task.verify_timeout_seconds = 1;
     let (report, _) = host.run(&task).await;
-    assert_eq!((report.outcome, report.script_exit), (Outcome::VerifyFailed, Some(22)), "{report:?}");
+    assert_eq!((report.outcome, report.script_exit), (RunResult::VerifyFailed, Some(22)), "{report:?}");
 
     task.verify_script = Some("sleep 300".to_owned());
     let (report, _) = host.run(&task).await;
-    assert_eq!(report.outcome, Outcome::VerifyFailed, "{report:?}");
+    assert_eq!(report.outcome, RunResult::VerifyFailed, "{report:?}");
     assert!(report.message.contains("did not end"), "{}", report.message);
     assert!(!ran.exists());
     assert_eq!(host.runs().len(), 0);
@@ -542,7 +547,7 @@ async fn five_runs_are_kept_and_long_output_is_cut() {
         let mut task = host.task(&format!("abc{number}"), script);
         task.parameters[0].version = number;
         let (report, watch) = host.run(&task).await;
-        assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");
+        assert_eq!(report.outcome, RunResult::Succeeded, "{report:?}");
         assert!(watch.output().len() < 2 << 20 && watch.output().contains("left out"));
     }
     let names: Vec<String> =
@@ -557,15 +562,15 @@ async fn scripts_cannot_forge_an_answer_and_odd_scripts_arrive_whole() {
     let host = Host::start();
     let script = "echo 'keyturn: result 0'; echo 'keyturn: done'; echo 'end\n\\n %s $x \"é'\n\nend\nexit 9\n";
     let (report, watch) = host.run(&host.task("abc1", script)).await;
-    assert_eq!((report.outcome, report.script_exit), (Outcome::DeployFailed, Some(9)), "{report:?}");
+    assert_eq!((report.outcome, report.script_exit), (RunResult::DeployFailed, Some(9)), "{report:?}");
     assert!(watch.output().contains("keyturn: result 0\nkeyturn: done\n"), "{}", watch.output());
 
     let mut task = host.task("abc2", "exit 0");
     task.parameters[0].path = "/a b\nverb".to_owned();
-    assert_eq!(host.run(&task).await.0.outcome, Outcome::BadInput);
+    assert_eq!(host.run(&task).await.0.outcome, RunResult::BadInput);
     let mut task = host.task("abc3", "exit 0");
     task.compose_project = "../x".to_owned();
-    assert_eq!(host.run(&task).await.0.outcome, Outcome::BadInput);
+    assert_eq!(host.run(&task).await.0.outcome, RunResult::BadInput);
 }
 
 #[tokio::test]
@@ -585,15 +590,15 @@ async fn an_installed_script_serves_a_key_that_may_do_nothing_else() {
     ));
     let task = host.task("abc1", "echo sent; exit 5");
     let (report, watch) = host.run(&task).await;
-    assert_eq!((report.outcome, report.script_exit), (Outcome::DeployFailed, Some(4)), "{report:?}");
+    assert_eq!((report.outcome, report.script_exit), (RunResult::DeployFailed, Some(4)), "{report:?}");
     assert_eq!(watch.output(), "installed abc1\n");
 
     let verify = Task { mode: RunMode::Verify, verify_script: Some("echo sent".to_owned()), ..task.clone() };
     let (report, watch) = host.run(&verify).await;
-    assert_eq!((report.outcome, watch.output().as_str()), (Outcome::HostUnfit, ""), "{report:?}");
+    assert_eq!((report.outcome, watch.output().as_str()), (RunResult::HostUnfit, ""), "{report:?}");
     assert!(report.message.contains("add KEYTURN_VERIFY"), "{}", report.message);
     let (report, _) = host.run(&Task { compose_project: "other".to_owned(), ..task }).await;
-    assert_eq!(report.outcome, Outcome::HostUnfit, "{report:?}");
+    assert_eq!(report.outcome, RunResult::HostUnfit, "{report:?}");
     assert!(report.message.contains("docker.composeProject"), "{}", report.message);
 
     let connection = host.sshd.connect().await.unwrap();
@@ -625,19 +630,19 @@ async fn a_pod_that_is_stopped_says_so_and_the_deployment_goes_on() {
     let (code, ()) = tokio::join!(main_with(&files, &settings), async {
         wait_until("the script to begin", || !host.lines("ran").is_empty()).await;
         let running = read().unwrap();
-        assert_eq!(running.outcome, Outcome::Running);
+        assert_eq!(running.outcome, UNDER_WAY);
         assert!(running.message.contains("deploying"), "{}", running.message);
         run("kill", &["-TERM", &std::process::id().to_string()]);
     });
-    assert_eq!(code, Outcome::ConnectionLost.exit_code());
-    assert_eq!(read().unwrap().outcome, Outcome::ConnectionLost);
+    assert_eq!(code, exit_code(RunResult::ConnectionLost));
+    assert_eq!(read().unwrap().outcome, RunResult::ConnectionLost);
 
     fs::write(host.path("go"), "").unwrap();
     let code = main_with(&files, &settings).await;
-    assert_eq!((code, read().unwrap().outcome), (0, Outcome::Succeeded));
+    assert_eq!((code, read().unwrap().outcome), (0, RunResult::Succeeded));
     assert_eq!(host.lines("ran"), ["ran"]);
 
     fs::write(&files.key, "no key").unwrap();
-    assert_eq!(main_with(&files, &settings).await, Outcome::BadInput.exit_code());
+    assert_eq!(main_with(&files, &settings).await, exit_code(RunResult::BadInput));
     assert!(read().unwrap().message.contains("ssh.keySecretRef"), "{:?}", read());
 }

@@ -3,9 +3,10 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use keyturn::api::docker_host::RunResult;
 use keyturn::audit::Allowances;
 use keyturn::audit::managed::ManagedValues;
-use keyturn::deploy::report::{ImagesReport, Outcome};
+use keyturn::deploy::report::ImagesReport;
 use keyturn::deploy::task::{Layers, Task, TaskAudit};
 use keyturn::secret_value::SecretValue;
 
@@ -117,7 +118,7 @@ async fn what_is_baked_into_images_is_reported_without_failing_the_run() {
     again.run(&host);
 
     let (report, watch) = host.run(&audited(&host, "abc1", "true")).await;
-    assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");
+    assert_eq!(report.outcome, RunResult::Succeeded, "{report:?}");
     let told_before = watch.results.lock().unwrap()[0].clone();
     assert_eq!((told_before.outcome, &told_before.parameters), (report.outcome, &report.parameters));
     let images = report.images.unwrap();
@@ -144,7 +145,7 @@ async fn what_is_baked_into_images_is_reported_without_failing_the_run() {
     app.stop();
     let (report, _) = host.run(&audited(&host, "abc2", "exit 3")).await;
     let images = report.images.unwrap();
-    assert_eq!((report.outcome, images.images), (Outcome::DeployFailed, 2), "{images:?}");
+    assert_eq!((report.outcome, images.images), (RunResult::DeployFailed, 2), "{images:?}");
     assert_eq!(found(&images).len(), 1, "what no container runs any more is not looked at");
 }
 
@@ -160,7 +161,7 @@ async fn a_host_that_cannot_tell_about_its_images_is_deployed_to_all_the_same() 
     });
     let app = Built::start(&host, "app", "ENV DB_PASSWORD=Winter-Garden-91", &[]);
     let (report, _) = host.run(&audited(&host, "abc1", "true")).await;
-    assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");
+    assert_eq!(report.outcome, RunResult::Succeeded, "{report:?}");
     let images = report.images.unwrap();
     let problem = images.problem.as_deref().unwrap();
     assert!(problem.contains(&app.image) && images.found.is_empty(), "{images:?}");
@@ -184,7 +185,7 @@ async fn what_lies_in_files_of_layers_is_reported_with_its_path_though_a_later_l
     let steps = "COPY env /srv/.env\nCOPY data key /srv/\nRUN rm -r /srv";
     let _app = Built::with_files(&host, "app", steps, &[], &files);
     let (report, watch) = host.run(&looking_into_layers(&host, "abc1", Layers::Look)).await;
-    assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");
+    assert_eq!(report.outcome, RunResult::Succeeded, "{report:?}");
     let images = report.images.unwrap();
     assert_eq!((images.images, images.problem.as_deref()), (1, None), "{images:?}");
     let layers = images.layers.as_ref().unwrap();
@@ -222,7 +223,7 @@ async fn a_save_that_breaks_off_is_told_and_fails_nothing() {
     });
     let app = Built::start(&host, "app", "ENV DB_PASSWORD=Winter-Garden-91", &[]);
     let (report, _) = host.run(&looking_into_layers(&host, "abc1", Layers::Look)).await;
-    assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");
+    assert_eq!(report.outcome, RunResult::Succeeded, "{report:?}");
     let images = report.images.unwrap();
     assert_eq!(found(&images).len(), 1, "its configuration is looked at all the same: {images:?}");
     let problem = images.layers.unwrap().problem.unwrap();

@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use keyturn::api::docker_host::RunMode;
+use keyturn::api::docker_host::RunResult;
 use keyturn::audit::managed::ManagedValues;
 use keyturn::deploy::collection::About;
-use keyturn::deploy::report::Outcome;
 use keyturn::deploy::runner::HOST_SCRIPT;
 use keyturn::deploy::task::{Task, TaskCollection};
 use keyturn::secret_value::SecretValue;
@@ -54,7 +54,7 @@ async fn all_lines_stay_on_the_host_and_the_ends_are_shown_without_what_is_secre
          echo 'the last with {VALUE}'"
     );
     let (report, watch) = host.run(&collecting(&host, &script)).await;
-    assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");
+    assert_eq!(report.outcome, RunResult::Succeeded, "{report:?}");
     let logs = report.logs.as_ref().unwrap();
     assert_eq!((logs.lines, logs.cut, logs.first.len(), logs.last.len()), (204, false, 10, 10), "{logs:?}");
     assert_eq!(logs.first[0], "leak token 2023-11-14T22:13:20Z 2023-11-14T23:13:20Z");
@@ -86,7 +86,7 @@ async fn a_script_that_fails_is_told_without_what_is_secret_and_leaves_nothing()
     let host = Host::start();
     let failing = format!("echo {VALUE}; echo 'no such container, {VALUE}' >&2; exit 7");
     let (report, watch) = host.run(&collecting(&host, &failing)).await;
-    assert_eq!((report.outcome, report.script_exit), (Outcome::CollectFailed, Some(7)));
+    assert_eq!((report.outcome, report.script_exit), (RunResult::CollectFailed, Some(7)));
     let told = "the script ended with the exit code 7; it said: no such container, [value:/test/TOKEN]";
     assert_eq!(report.message, told);
     says_nothing_secret(&format!("{report:?}"), &watch);
@@ -96,7 +96,7 @@ async fn a_script_that_fails_is_told_without_what_is_secret_and_leaves_nothing()
     let mut slow = collecting(&host, "echo one; sleep 100");
     slow.collection.as_mut().unwrap().timeout_seconds = 1;
     let (report, _) = host.run(&slow).await;
-    assert_eq!(report.outcome, Outcome::CollectFailed);
+    assert_eq!(report.outcome, RunResult::CollectFailed);
     assert!(report.message.contains("accessLog.timeout"), "{}", report.message);
 }
 
@@ -106,7 +106,7 @@ async fn few_lines_none_and_too_much_are_told_as_they_are() {
     let host = Host::start();
     let (none, _) = host.run(&collecting(&host, "true")).await;
     let logs = none.logs.unwrap();
-    assert_eq!((none.outcome, logs.lines, logs.bytes, logs.excerpt()), (Outcome::Succeeded, 0, 0, vec![]));
+    assert_eq!((none.outcome, logs.lines, logs.bytes, logs.excerpt()), (RunResult::Succeeded, 0, 0, vec![]));
     let (few, _) = host.run(&collecting(&host, "seq 1 13; printf 'without an end'")).await;
     let logs = few.logs.unwrap();
     assert_eq!((logs.lines, logs.excerpt().len()), (14, 14), "{logs:?}");
@@ -114,7 +114,7 @@ async fn few_lines_none_and_too_much_are_told_as_they_are() {
     let (much, _) =
         host.run(&collecting(&host, "yes 'a line of a log that is written to without end'")).await;
     let logs = much.logs.unwrap();
-    assert_eq!((much.outcome, logs.cut, logs.bytes), (Outcome::Succeeded, true, 64 << 20), "{logs:?}");
+    assert_eq!((much.outcome, logs.cut, logs.bytes), (RunResult::Succeeded, true, 64 << 20), "{logs:?}");
     assert_eq!(logs.first[0], "a line of a log that is written to without end");
 }
 
@@ -131,7 +131,11 @@ async fn a_busybox_host_collects_too() {
     });
     let (report, _) = host.run(&collecting(&host, "seq 1 100; echo noise >&2")).await;
     let logs = report.logs.clone().unwrap_or_else(|| panic!("{report:?}"));
-    assert_eq!((report.outcome, logs.lines, logs.excerpt().len()), (Outcome::Succeeded, 100, 21), "{logs:?}");
+    assert_eq!(
+        (report.outcome, logs.lines, logs.excerpt().len()),
+        (RunResult::Succeeded, 100, 21),
+        "{logs:?}"
+    );
     let (report, _) = host.run(&collecting(&host, "echo oh >&2; exit 3")).await;
     assert!(report.message.ends_with("it said: oh"), "{}", report.message);
 }
@@ -154,6 +158,6 @@ async fn a_key_that_may_do_nothing_else_collects_by_its_own_command_only() {
 
     authorize("KEYTURN_DEPLOY='true'");
     let (report, _) = host.run(&collecting(&host, "echo sent")).await;
-    assert_eq!(report.outcome, Outcome::HostUnfit, "{report:?}");
+    assert_eq!(report.outcome, RunResult::HostUnfit, "{report:?}");
     assert!(report.message.contains("KEYTURN_ACCESS_LOG"), "{}", report.message);
 }

@@ -6,8 +6,9 @@ use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use keyturn::api::docker_host::RunResult;
 use keyturn::api::docker_host::{Proof, RunMode};
-use keyturn::deploy::report::{Outcome, Report};
+use keyturn::deploy::report::Report;
 use keyturn::deploy::task::Task;
 
 use crate::host::{Host, docker_host, parameter, which};
@@ -78,18 +79,18 @@ pub(crate) fn proof(report: &Report, variable: &str) -> Option<Proof> {
 async fn a_value_is_proven_where_every_container_that_has_it_runs_it() {
     let host = Host::start();
     let report = compare(&host, &[("TOKEN", "new")]).await;
-    assert_eq!((report.outcome, proof(&report, "TOKEN")), (Outcome::Succeeded, Some(Proof::Incomparable)));
+    assert_eq!((report.outcome, proof(&report, "TOKEN")), (RunResult::Succeeded, Some(Proof::Incomparable)));
 
     let _app = Container::start(&host, "app", &[("TOKEN", "new"), ("OTHER", "x")]);
     let _bare = Container::start(&host, "bare", &[]);
     let report = compare(&host, &[("TOKEN", "new"), ("ABSENT", "new")]).await;
-    assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");
+    assert_eq!(report.outcome, RunResult::Succeeded, "{report:?}");
     assert_eq!(proof(&report, "TOKEN"), Some(Proof::Proven));
     assert_eq!(proof(&report, "ABSENT"), Some(Proof::Incomparable));
 
     let runner = Container::start(&host, "runner", &[("TOKEN", "old")]);
     let report = compare(&host, &[("TOKEN", "new"), ("OTHER", "x")]).await;
-    assert_eq!(report.outcome, Outcome::NotAdopted, "{report:?}");
+    assert_eq!(report.outcome, RunResult::NotAdopted, "{report:?}");
     assert_eq!(proof(&report, "TOKEN"), Some(Proof::Differs));
     assert_eq!(report.parameters[0].differs_in, std::slice::from_ref(&runner.0));
     assert!(report.message.contains(&runner.0), "{}", report.message);
@@ -101,7 +102,7 @@ async fn a_value_is_proven_where_every_container_that_has_it_runs_it() {
     let (report, _) = host.run(&task).await;
     assert_eq!(
         (report.outcome, report.parameters.len()),
-        (Outcome::VerifyFailed, 0),
+        (RunResult::VerifyFailed, 0),
         "nothing is proven then"
     );
 }
@@ -113,7 +114,7 @@ async fn a_name_without_a_value_gives_a_container_no_variable() {
     let host = Host::start();
     let _bare = Container::start_with(&host, "bare", &[("OTHER", "x")], &["--env", "TOKEN"], &["300"]);
     let report = compare(&host, &[("TOKEN", "new"), ("OTHER", "x")]).await;
-    assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");
+    assert_eq!(report.outcome, RunResult::Succeeded, "{report:?}");
     assert_eq!(proof(&report, "TOKEN"), Some(Proof::Incomparable));
     assert_eq!(proof(&report, "OTHER"), Some(Proof::Proven));
 }
@@ -158,7 +159,7 @@ async fn odd_values_are_compared_byte_by_byte_by_every_shell() {
         let host = Host::start_with(|programs| symlink(which(shell), programs.join("sh")).unwrap());
         let _app = Container::start(&host, "app", &pairs);
         let report = compare(&host, &pairs).await;
-        assert_eq!(report.outcome, Outcome::Succeeded, "{shell}: {report:?}");
+        assert_eq!(report.outcome, RunResult::Succeeded, "{shell}: {report:?}");
         let proofs: BTreeSet<_> = report.parameters.iter().map(|p| format!("{:?}", p.proof)).collect();
         assert_eq!(proofs, BTreeSet::from(["Proven".to_owned()]), "{shell}: {report:?}");
         let report = compare(&host, &changed).await;
@@ -176,7 +177,7 @@ async fn trailing_newlines_do_not_count_where_an_env_file_lost_them() {
     let report = compare(&host, &[("LOST", "value\n"), ("KEPT", "value\n"), ("ADDED", "value")]).await;
     assert_eq!(proof(&report, "ADDED"), Some(Proof::Differs), "{report:?}");
     let report = compare(&host, &[("LOST", "value\n"), ("KEPT", "value\n")]).await;
-    assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");
+    assert_eq!(report.outcome, RunResult::Succeeded, "{report:?}");
 }
 
 #[tokio::test]
@@ -196,7 +197,7 @@ async fn containers_that_do_not_run_or_run_once_are_left_out() {
         Container::start(&other, "app", &old)
     };
     let report = compare(&host, &[("TOKEN", "new")]).await;
-    assert_eq!((report.outcome, proof(&report, "TOKEN")), (Outcome::Succeeded, Some(Proof::Incomparable)));
+    assert_eq!((report.outcome, proof(&report, "TOKEN")), (RunResult::Succeeded, Some(Proof::Incomparable)));
     let _app = Container::start(&host, "app", &[("TOKEN", "new")]);
     let report = compare(&host, &[("TOKEN", "new")]).await;
     assert_eq!(proof(&report, "TOKEN"), Some(Proof::Proven), "{report:?}");
@@ -213,7 +214,7 @@ async fn a_container_that_restarts_again_and_again_is_no_proof() {
     let mut task = verify_task(&host, &[("TOKEN", "new")]);
     task.verify_timeout_seconds = 1;
     let (report, _) = host.run(&task).await;
-    assert_eq!(report.outcome, Outcome::VerifyFailed, "{report:?}");
+    assert_eq!(report.outcome, RunResult::VerifyFailed, "{report:?}");
     assert!(report.message.contains(&app.0), "{}", report.message);
 
     // A container that starts at the second attempt is not a problem.
@@ -226,7 +227,7 @@ async fn a_container_that_restarts_again_and_again_is_no_proof() {
     let (report, _) = host.run(&task).await;
     assert_eq!(
         (report.outcome, proof(&report, "TOKEN")),
-        (Outcome::Succeeded, Some(Proof::Proven)),
+        (RunResult::Succeeded, Some(Proof::Proven)),
         "{report:?}"
     );
 }
@@ -238,13 +239,13 @@ async fn an_earlier_success_whose_containers_differ_is_deployed_again() {
     let container = format!("{}-app", host.project);
     let mut task = host.task("abc1", &format!("echo ran >>{}", host.path("ran").display()));
     task.parameters = vec![parameter("/test/TOKEN", 1, "TOKEN", "new")];
-    assert_eq!(host.run(&task).await.0.outcome, Outcome::Succeeded);
+    assert_eq!(host.run(&task).await.0.outcome, RunResult::Succeeded);
 
     // Somebody starts the old container again.
     let _old = Container::start(&host, "app", &[("TOKEN", "old")]);
     task.parameters = vec![parameter("/test/TOKEN", 1, "TOKEN", "new")];
     let (report, _) = host.run(&task).await;
-    assert_eq!(report.outcome, Outcome::NotAdopted, "{report:?}");
+    assert_eq!(report.outcome, RunResult::NotAdopted, "{report:?}");
     assert!(report.message.contains(&container), "{}", report.message);
     assert_eq!(host.lines("ran").len(), 2);
 }
@@ -310,7 +311,7 @@ async fn no_value_leaves_its_container() {
     assert!(!find(output.as_bytes()), "in the output");
     assert!(!find(format!("{reports:?}").as_bytes()), "in a report");
     assert!(!find(host.sshd.log().as_bytes()), "in the log of sshd");
-    assert_eq!(reports[0].outcome, Outcome::NotAdopted);
+    assert_eq!(reports[0].outcome, RunResult::NotAdopted);
     assert!(
         find(serde_json::to_string(&format!("x{canary}x")).unwrap().as_bytes()),
         "the check itself finds it"

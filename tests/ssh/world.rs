@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use keyturn::api::docker_host::Proof;
-use keyturn::deploy::report::{DeployKind, Outcome};
+use keyturn::api::docker_host::RunResult;
+use keyturn::deploy::report::DeployKind;
 use keyturn::deploy::runner::run;
 use keyturn::deploy::ssh::client_key::ClientKey;
 use keyturn::deploy::ssh::connection::{Connection, Exit, Login, Timeouts};
@@ -47,7 +48,7 @@ async fn an_account_with_sudo_deploys_and_proves_with_every_kind_of_key() {
         let watch = Watch::default();
         let task = Task { parameters: vec![parameter("/test/TOKEN", 1, "TOKEN", "new")], ..task.clone() };
         let report = run(&task, &key, None, &quick(), &watch).await;
-        assert_eq!(report.outcome, Outcome::Succeeded, "{kind}: {report:?}");
+        assert_eq!(report.outcome, RunResult::Succeeded, "{kind}: {report:?}");
         assert_eq!(watch.output(), format!("{}\n", task.ssh.user));
         kinds.push(report.deploy.unwrap());
     }
@@ -63,7 +64,7 @@ async fn an_account_with_sudo_deploys_and_proves_with_every_kind_of_key() {
     let report = run(&last, &key, None, &quick(), &Watch::default()).await;
     assert_eq!(
         (report.outcome, report.parameters[0].differs_in.len()),
-        (Outcome::NotAdopted, 1),
+        (RunResult::NotAdopted, 1),
         "{report:?}"
     );
     assert_eq!(proof(&report, "OTHER"), Some(Proof::Differs));

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::reason::Reason;
 use super::time::to_kubernetes;
 
 /// ManagedSecret: a value is published and its target accepts it. DockerHost: the containers run what is published.
@@ -66,7 +67,7 @@ impl From<bool> for Truth {
 }
 
 /// Condition to set: its type, status, reason and message.
-pub type Said = (&'static str, Truth, String, String);
+pub type Said = (&'static str, Truth, Reason, String);
 
 /// Sets the condition of this type. `lastTransitionTime` changes only when the status itself changes, so writing the
 /// same facts twice is idempotent.
@@ -74,7 +75,7 @@ pub fn set(
     conditions: &mut Vec<Condition>,
     kind: &str,
     truth: Truth,
-    reason: &str,
+    reason: Reason,
     message: &str,
     generation: Option<i64>,
     now: DateTime<Utc>,
@@ -87,7 +88,7 @@ pub fn set(
     let condition = Condition {
         type_: kind.to_owned(),
         status: truth.as_str().to_owned(),
-        reason: reason.to_owned(),
+        reason: reason.name().to_owned(),
         message,
         observed_generation: generation,
         last_transition_time: since,

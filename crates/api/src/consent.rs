@@ -4,6 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::reason::Reason;
+use super::trouble::Trouble;
+
 /// Label of a Secret that keyturn may use; its value is one [`Purpose`].
 pub const USABLE_BY: &str = "keyturn.dev/usable-by";
 
@@ -47,12 +50,13 @@ enum Why {
 }
 
 impl Refusal {
-    /// Reason of the condition, as one CamelCase word.
-    pub fn reason(&self) -> &'static str {
-        match self.why {
-            Why::Missing => "SecretMissing",
-            Why::NoLabel | Why::OtherPurpose => "SecretNotLabelled",
-        }
+    /// Returns the trouble for a condition.
+    pub fn trouble(&self) -> Trouble {
+        let reason = match self.why {
+            Why::Missing => Reason::SecretMissing,
+            Why::NoLabel | Why::OtherPurpose => Reason::SecretNotLabelled,
+        };
+        Trouble::permanent(reason, self.to_string())
     }
 }
 
@@ -122,11 +126,18 @@ mod tests {
             }
             for given in ["", "true", "SSH", "postgres", "ssh.postgres-admin.cloudflare.notification"] {
                 let decided = check("prod", "db", Some(&with(given)), purpose);
-                assert_eq!(decided.unwrap_err().reason(), "SecretNotLabelled", "{given:?} for {purpose:?}");
+                assert_eq!(
+                    decided.unwrap_err().trouble().reason,
+                    Reason::SecretNotLabelled,
+                    "{given:?} for {purpose:?}"
+                );
             }
             let unlabelled = BTreeMap::from([("app".to_owned(), purpose.as_str().to_owned())]);
             assert!(check("prod", "db", Some(&unlabelled), purpose).is_err());
-            assert_eq!(check("prod", "db", None, purpose).unwrap_err().reason(), "SecretMissing");
+            assert_eq!(
+                check("prod", "db", None, purpose).unwrap_err().trouble().reason,
+                Reason::SecretMissing
+            );
         }
     }
 

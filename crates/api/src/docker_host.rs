@@ -13,6 +13,7 @@ use super::duration::Duration;
 use super::notification::PendingNotification;
 use super::rules;
 use super::window::Window;
+use super::words::words;
 
 /// Docker host that keyturn reaches by SSH. A script deploys to it, and a comparison with the running containers proves
 /// the result.
@@ -468,7 +469,7 @@ pub struct HostRun {
     pub finished_at: Option<Time>,
     /// `Succeeded`, or the reason of the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<String>,
+    pub result: Option<RunResult>,
     /// Outcome of the run, and what to do if something is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -490,6 +491,47 @@ pub struct HostRun {
     #[schemars(length(max = 1024), inner(length(max = 1100)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub parameters: Vec<String>,
+}
+
+words! {
+    /// Result of a run.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+    pub enum RunResult {
+        /// The scripts succeeded and no container was seen to run another value, or the log lines were collected.
+        Succeeded,
+        /// The pod ended without a report: evicted, out of memory, or past its deadline. A report holds this result for as
+        /// long as the run goes on.
+        #[serde(alias = "Running")]
+        Lost,
+        /// No TCP connection or no SSH handshake in time.
+        Unreachable,
+        /// The connection broke, and the outcome of the deployment is not known.
+        ConnectionLost,
+        /// Another deployment holds the host's lock.
+        Busy,
+        /// No line of known_hosts matches the key that the host offered.
+        HostKeyRefused,
+        /// The host did not accept the client key.
+        AuthenticationFailed,
+        /// The task or a key in it cannot be used.
+        BadInput,
+        /// The host cannot run the work: no docker, no sudo, disk full.
+        HostUnfit,
+        /// The host's journal already has a newer version of some path.
+        Outdated,
+        /// The deploy script exited with a code other than 0.
+        DeployFailed,
+        /// The deploy script ran longer than its timeout.
+        DeployTimedOut,
+        /// The deploy script was running when the host went down; its result is not known.
+        DeployInterrupted,
+        /// The verify script failed, or did not end within its timeout.
+        VerifyFailed,
+        /// At least one container runs a value other than the published one.
+        NotAdopted,
+        /// The log lines could not be collected.
+        CollectFailed,
+    }
 }
 
 /// Kind of a run.

@@ -15,20 +15,25 @@ pub mod grants;
 pub mod managed_secret;
 pub mod notification;
 pub mod readers;
+pub mod reason;
 pub mod rotation_grant;
 mod rules;
 pub mod secret_incident;
 pub mod source;
 pub mod text;
 pub mod time;
+mod trouble;
 pub mod validate;
 pub mod window;
+pub mod words;
 
 pub use definitions::{crds, render};
 pub use docker_host::{DockerHost, DockerHostSpec, DockerHostStatus};
 pub use managed_secret::{ManagedSecret, ManagedSecretSpec, ManagedSecretStatus};
+pub use reason::Reason;
 pub use rotation_grant::{RotationGrant, RotationGrantSpec};
 pub use secret_incident::{SecretIncident, SecretIncidentSpec, SecretIncidentStatus};
+pub use trouble::{Remedy, Trouble};
 
 /// The API group of every keyturn object.
 pub const GROUP: &str = "keyturn.dev";

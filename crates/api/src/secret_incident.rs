@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::access_log::IncidentLog;
 use super::notification::PendingNotification;
 use super::readers::ExpectedReader;
+use super::reason::Reason;
 use super::rules::{self, CelRule};
+use super::words::words;
 
 /// Default time until old credentials are revoked although hosts still use them.
 pub const DEFAULT_REVOKE_WITHIN: TimeDelta = TimeDelta::minutes(15);
@@ -174,7 +176,7 @@ pub struct SecretIncidentStatus {
     pub conditions: Vec<Condition>,
     /// State of the response: Responding, Contained or Stalled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<String>,
+    pub state: Option<IncidentState>,
     /// Number of contained secrets and of suspected secrets, such as `1/2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contained_secrets: Option<String>,
@@ -223,6 +225,51 @@ pub struct SecretIncidentStatus {
     pub pending_notifications: Vec<PendingNotification>,
 }
 
+words! {
+    /// State of the response to an incident.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+    pub enum IncidentState {
+        /// The suspected secrets are being rotated and revoked.
+        Responding,
+        /// Every suspected secret is contained.
+        Contained,
+        /// A person has to act.
+        Stalled,
+    }
+}
+
+words! {
+    /// State of one suspected secret.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+    pub enum SuspectState {
+        /// The replacement is not published yet.
+        Rotating,
+        /// The replacement is published, and a host has not proven it yet.
+        Deploying,
+        /// The hosts run the replacement, and the old login still works.
+        Revoking,
+        /// Nobody can use the value that may have been read.
+        Contained,
+        /// A person has to act.
+        Stalled,
+        /// No ManagedSecret has this name.
+        Missing,
+    }
+}
+
+impl From<SuspectState> for Reason {
+    fn from(state: SuspectState) -> Self {
+        match state {
+            SuspectState::Rotating => Self::Rotating,
+            SuspectState::Deploying => Self::Deploying,
+            SuspectState::Revoking => Self::Revoking,
+            SuspectState::Contained => Self::Contained,
+            SuspectState::Stalled => Self::Stalled,
+            SuspectState::Missing => Self::Missing,
+        }
+    }
+}
+
 /// Progress of the response for one secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -230,7 +277,7 @@ pub struct SuspectedSecret {
     /// Name of the ManagedSecret.
     pub name: String,
     /// State of the secret: Rotating, Deploying, Revoking, Contained, Stalled or Missing.
-    pub state: String,
+    pub state: SuspectState,
     /// Time when the replacement value was generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotated_at: Option<Time>,

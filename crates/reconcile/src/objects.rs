@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use keyturn_api::grants::Grants;
-use keyturn_api::{DockerHost, ManagedSecret, SecretIncident};
+use keyturn_api::{DockerHost, ManagedSecret, Reason, SecretIncident, Trouble};
 
 /// An Event for a person. Kubernetes aggregates repeated Events of the same reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Shown as a Warning rather than Normal.
     pub warning: bool,
-    /// CamelCase, such as `RotationCompleted`.
-    pub reason: &'static str,
+    /// Reason of the Event, such as `RotationCompleted`.
+    pub reason: Reason,
     /// Action of the Event, such as `Rotate`.
     pub action: &'static str,
     /// Text for a person; it is cut if it is longer than Kubernetes accepts.
@@ -153,20 +153,18 @@ pub struct MissingRight {
 }
 
 impl MissingRight {
-    /// Reason of the conditions that report a missing right.
-    pub const REASON: &str = "RoleMissing";
-
-    /// Explains state, cause and remedy. `role` is the ClusterRole with the rights that keyturn needs in a namespace.
-    pub fn explain(&self, role: &str) -> String {
+    /// Returns the trouble for a condition. `role` is the ClusterRole with the rights that keyturn needs in a namespace.
+    pub fn trouble(&self, role: &str) -> Trouble {
         let namespace = &self.namespace;
         let subject = match self.account.strip_prefix("system:serviceaccount:") {
             Some(account) => format!("--serviceaccount={account}"),
             None => format!("--user={}", self.account),
         };
-        format!(
+        let message = format!(
             "{self}: ClusterRole {role} is not bound to it there. Name the namespace in a grant or in rbac.namespaces of \
              keyturn's chart and upgrade the release, or: kubectl create rolebinding {role} -n {namespace} \
              --clusterrole={role} {subject}"
-        )
+        );
+        Trouble::permanent(Reason::RoleMissing, message)
     }
 }

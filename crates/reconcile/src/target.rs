@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use keyturn_api::Trouble;
 use keyturn_rotation::observed::{OpenSession, RotationId};
 use keyturn_secret_value::SecretValue;
 
@@ -96,17 +97,20 @@ pub struct SetUp {
 
 /// The reason why something at a target failed. Never holds a value; written for people who read `kubectl describe`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+#[error("{trouble}")]
 pub struct TargetError {
-    /// Reason of a condition, in one word: `TargetUnreachable`, `LoginRefused`, `RoleMissing`…
-    pub reason: &'static str,
-    /// Description of what failed, on which server and role, why, and what to do.
-    pub message: String,
-    /// True when only a person can end the failure. It is still retried, with backoff.
-    pub permanent: bool,
+    /// What failed, on which server and role, why, and what to do. It is retried even where it needs a person.
+    pub trouble: Trouble,
     /// True when the answer to a change was lost, so that the change may or may not have been made. Only the same change
     /// may be retried.
     pub outcome_unknown: bool,
+}
+
+impl From<Trouble> for TargetError {
+    /// Makes an error of a question, or of a change that was certainly not made.
+    fn from(trouble: Trouble) -> Self {
+        Self { trouble, outcome_unknown: false }
+    }
 }
 
 /// A target, for one secret.

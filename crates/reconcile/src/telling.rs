@@ -3,6 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use keyturn_api::Reason;
 use keyturn_api::conditions;
 use keyturn_api::notification::Topic;
 
@@ -17,7 +18,7 @@ pub(crate) struct Watched {
     pub bad: &'static str,
     /// Reason of the Event, a Warning, about a condition that has turned bad; `None` where the condition has no such
     /// Event.
-    pub event: Option<&'static str>,
+    pub event: Option<Reason>,
     /// Topic of the notification about the trouble; `None` where sinks do not hear of the condition.
     pub topic: Option<Topic>,
 }
@@ -32,7 +33,7 @@ impl Watched {
 /// A condition that has turned bad, or is bad for another reason than before.
 pub(crate) struct Turned<'a> {
     /// Reason of the Event.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// The condition as it is now.
     pub now: &'a Condition,
     /// True where it was bad before too, for another reason.
@@ -60,31 +61,38 @@ pub(crate) fn turned<'a>(
     })
 }
 
-/// A problem of one object, as its status shows it: topic, cause (which distinguishes it from other problems), and
-/// message.
-pub(crate) type Trouble = (Topic, String, String);
+/// Something that sinks are notified of for as long as the status of one object shows it: when it comes, and when nothing of
+/// the kind is left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Alert {
+    pub topic: Topic,
+    /// What distinguishes it from other alerts of the topic: the reason of a condition or a failure.
+    pub cause: String,
+    pub message: String,
+}
 
 /// Returns the conditions with a topic that mean trouble, in the order of the table.
-pub(crate) fn troubles<'a>(
+pub(crate) fn bad_conditions<'a>(
     watched: &'a [Watched],
     conditions: &'a [Condition],
 ) -> impl Iterator<Item = (Topic, &'a Condition)> {
     watched.iter().filter_map(move |row| Some((row.topic?, row.bad_among(conditions)?)))
 }
 
-/// Converts a condition to a problem, with the condition's reason as the cause.
-pub(crate) fn trouble((topic, condition): (Topic, &Condition)) -> Trouble {
-    (topic, condition.reason.clone(), condition.message.clone())
+/// Converts a condition to an alert, with the condition's reason as the cause.
+pub(crate) fn alert((topic, condition): (Topic, &Condition)) -> Alert {
+    Alert { topic, cause: condition.reason.clone(), message: condition.message.clone() }
 }
 
-/// Returns the notifications of a change from one set of problems to another. Status times are whole seconds; `now`
-/// becomes part of the key, so that two occurrences of the same problem differ.
-pub(crate) fn turns(before: &[Trouble], after: &[Trouble], now: DateTime<Utc>) -> Vec<Notification> {
-    let known = |trouble: &Trouble| before.iter().any(|old| (old.0, &old.1) == (trouble.0, &trouble.1));
+/// Returns the notifications of a change from one set of alerts to another. Status times are whole seconds; `now`
+/// becomes part of the key, so that two occurrences of the same alert differ.
+pub(crate) fn turns(before: &[Alert], after: &[Alert], now: DateTime<Utc>) -> Vec<Notification> {
+    let known =
+        |alert: &Alert| before.iter().any(|old| (old.topic, &old.cause) == (alert.topic, &alert.cause));
     let mut notifications: Vec<Notification> = after
         .iter()
-        .filter(|trouble| !known(trouble))
-        .map(|(topic, cause, message)| Notification {
+        .filter(|alert| !known(alert))
+        .map(|Alert { topic, cause, message }| Notification {
             topic: *topic,
             key: format!("{cause}.{}", now.timestamp()),
             message: message.clone(),
@@ -92,7 +100,7 @@ pub(crate) fn turns(before: &[Trouble], after: &[Trouble], now: DateTime<Utc>) -
         .collect();
     if after.is_empty() && !before.is_empty() {
         let over: Vec<String> =
-            before.iter().map(|(topic, cause, _)| format!("{} ({cause})", topic.as_str())).collect();
+            before.iter().map(|alert| format!("{} ({})", alert.topic.as_str(), alert.cause)).collect();
         notifications.push(Notification {
             topic: Topic::Recovered,
             key: now.timestamp().to_string(),
@@ -109,7 +117,7 @@ mod tests {
     use super::*;
 
     const WATCHED: [Watched; 2] = [
-        Watched { condition: COMPROMISED, bad: "True", event: Some("Compromised"), topic: None },
+        Watched { condition: COMPROMISED, bad: "True", event: Some(Reason::Compromised), topic: None },
         Watched { condition: STALLED, bad: "True", event: None, topic: Some(Topic::Stalled) },
     ];
 
@@ -117,7 +125,11 @@ mod tests {
         DateTime::from_timestamp(second, 0).unwrap()
     }
 
-    fn with(kind: &str, truth: Truth, reason: &str) -> Vec<Condition> {
+    fn an_alert(cause: &str, message: &str) -> Alert {
+        Alert { topic: Topic::Stalled, cause: cause.to_owned(), message: message.to_owned() }
+    }
+
+    fn with(kind: &str, truth: Truth, reason: Reason) -> Vec<Condition> {
         let mut all = Vec::new();
         conditions::set(&mut all, kind, truth, reason, "why", None, at(0));
         all
@@ -129,32 +141,32 @@ mod tests {
             turned(&WATCHED, before, after).map(|turned| (turned.reason, turned.was_bad)).collect::<Vec<_>>()
         };
         let is = |truth, reason| with(COMPROMISED, truth, reason);
-        let (read, leaked) = (is(Truth::True, "Read"), is(Truth::True, "Leaked"));
-        assert_eq!(due(&[], &read), [("Compromised", false)]);
-        assert_eq!(due(&is(Truth::False, "Read"), &read), [("Compromised", false)]);
+        let (read, leaked) = (is(Truth::True, Reason::Rotating), is(Truth::True, Reason::Revoking));
+        assert_eq!(due(&[], &read), [(Reason::Compromised, false)]);
+        assert_eq!(due(&is(Truth::False, Reason::Rotating), &read), [(Reason::Compromised, false)]);
         assert_eq!(due(&read, &read), []);
-        assert_eq!(due(&read, &leaked), [("Compromised", true)]);
-        assert_eq!(due(&read, &is(Truth::False, "Contained")), []);
+        assert_eq!(due(&read, &leaked), [(Reason::Compromised, true)]);
+        assert_eq!(due(&read, &is(Truth::False, Reason::Contained)), []);
         assert_eq!(due(&read, &[]), []);
-        assert_eq!(due(&[], &with(STALLED, Truth::True, "Conflict")), [], "its row names no Event");
+        assert_eq!(due(&[], &with(STALLED, Truth::True, Reason::Conflict)), [], "its row names no Event");
         let event = turned(&WATCHED, &[], &read).next().unwrap().event("Reconcile");
         assert_eq!((event.warning, event.action, event.note.as_str()), (true, "Reconcile", "why"));
     }
 
     #[test]
-    fn a_condition_without_a_topic_is_no_trouble_to_notify_of() {
-        let found = |all: &[Condition]| troubles(&WATCHED, all).map(trouble).collect::<Vec<_>>();
-        let stalled = (Topic::Stalled, "Conflict".to_owned(), "why".to_owned());
-        assert_eq!(found(&with(STALLED, Truth::True, "Conflict")), [stalled]);
-        assert_eq!(found(&with(STALLED, Truth::False, "Conflict")), []);
-        assert_eq!(found(&with(COMPROMISED, Truth::True, "Read")), []);
+    fn a_condition_without_a_topic_is_not_alerted_of() {
+        let found = |all: &[Condition]| bad_conditions(&WATCHED, all).map(alert).collect::<Vec<_>>();
+        let stalled = an_alert("Conflict", "why");
+        assert_eq!(found(&with(STALLED, Truth::True, Reason::Conflict)), [stalled]);
+        assert_eq!(found(&with(STALLED, Truth::False, Reason::Conflict)), []);
+        assert_eq!(found(&with(COMPROMISED, Truth::True, Reason::Rotating)), []);
     }
 
     #[test]
-    fn trouble_is_told_when_it_comes_or_changes_and_its_end_once() {
-        let stalled = (Topic::Stalled, "Conflict".to_owned(), "two objects".to_owned());
-        let other = (Topic::Stalled, "Denied".to_owned(), "no grant".to_owned());
-        let told = |before: &[Trouble], after: &[Trouble]| {
+    fn an_alert_is_told_when_it_comes_or_changes_and_its_end_once() {
+        let stalled = an_alert("Conflict", "two objects");
+        let other = an_alert("Denied", "no grant");
+        let told = |before: &[Alert], after: &[Alert]| {
             turns(before, after, at(5)).into_iter().map(|n| (n.topic, n.key)).collect::<Vec<_>>()
         };
         let both = [stalled.clone(), other.clone()];

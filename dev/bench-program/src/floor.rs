@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use clap::Args;
 use futures::StreamExt;
-use keyturn_api::ManagedSecret;
 use keyturn_api::conditions::{self, READY, Truth};
+use keyturn_api::{ManagedSecret, Reason};
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::watcher;
@@ -77,7 +77,7 @@ async fn write_status(
         return Ok(Action::await_change());
     }
     let generation = secret.metadata.generation;
-    conditions::set(&mut conditions, READY, Truth::True, "Written", "", generation, Utc::now());
+    conditions::set(&mut conditions, READY, Truth::True, Reason::Published, "", generation, Utc::now());
     let status = serde_json::json!({"status": {"conditions": conditions}});
     floor.api.patch_status(&secret.name_any(), &PatchParams::default(), &Patch::Merge(status)).await?;
     floor.count();

@@ -196,14 +196,14 @@ fn contained(desired: &Desired<'_>, observed: &Observed) -> bool {
 fn answer(next: &Next) -> Answer {
     match next {
         Next::Rest { .. } => Answer::Rest,
-        Next::Stall(stalled) => Answer::Told(stalled.reason()),
+        Next::Stall(stalled) => Answer::Told(stalled.trouble().reason.name()),
         Next::Act { act, .. } => Answer::Do(deed(act)),
         Next::Wait { why, .. } => match why {
             Waiting::Drift { .. } => Answer::Told("Drift"),
             Waiting::PreflightFailed { .. } => Answer::Told("PreflightFailed"),
             Waiting::Unpublishable { .. } => Answer::Told("Unpublishable"),
             Waiting::Unproven { .. } => Answer::Told("Unproven"),
-            Waiting::Target(problem) if problem.permanent => Answer::Told("Target"),
+            Waiting::Target(problem) if problem.is_permanent() => Answer::Told("Target"),
             _ => Answer::Wait,
         },
     }

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use keyturn::api::docker_host::Proof;
+use keyturn::api::docker_host::{Proof, RunResult};
 use keyturn::api::managed_secret::IfMissing;
+use keyturn::api::{Reason, Trouble};
 use keyturn::rotation::observed::{
     Acceptance, Credential, HostEvidence, HostFailure, HostProof, Observed, OpenSession, Parameter, Record,
-    Shape, Stamp, TargetEvidence, TargetProblem, Trigger, Version,
+    Shape, Stamp, TargetEvidence, Trigger, Version,
 };
 use keyturn::rotation::protocol::{Desired, Incident, Request, Retirement, Strategy, Timing};
 use keyturn::secret_value::SecretValue;
@@ -200,8 +201,7 @@ fn shown(name: &str, host: &world::Host, parameters: &[Parameter]) -> HostEviden
         Some((parameter.path.clone(), shown))
     };
     let failed = host.failed.map(|failure| HostFailure {
-        reason: "DeployFailed".to_owned(),
-        message: String::new(),
+        trouble: Trouble::permanent(RunResult::DeployFailed, ""),
         versions: parameters
             .iter()
             .zip(failure.versions)
@@ -209,7 +209,6 @@ fn shown(name: &str, host: &world::Host, parameters: &[Parameter]) -> HostEviden
             .map(|(parameter, version)| (parameter.path.clone(), i64::from(version)))
             .collect(),
         finished_at: now() - TimeDelta::seconds(if failure.unseen { 4 } else { 30 }),
-        for_good: true,
         rejected: failure.rejected,
     });
     HostEvidence {
@@ -223,8 +222,8 @@ fn shown(name: &str, host: &world::Host, parameters: &[Parameter]) -> HostEviden
     }
 }
 
-fn problem(permanent: bool) -> TargetProblem {
-    TargetProblem { reason: "Problem".to_owned(), message: String::new(), permanent }
+fn problem(permanent: bool) -> Trouble {
+    Trouble::new(Reason::TargetUnreachable, "", permanent)
 }
 
 fn target(story: &Story, seen: &Outside) -> TargetEvidence {

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn::api::docker_host::Proof;
-use keyturn::rotation::observed::{Acceptance, Author, Observed, TargetProblem};
+use keyturn::api::{Reason, Trouble};
+use keyturn::rotation::observed::{Acceptance, Author, Observed};
 
 use crate::evidence::{duplicates, now};
 use crate::stories::{self, Story};
@@ -134,8 +135,7 @@ fn hide_the_server(observed: &mut Observed) {
         observed.hosts.iter().all(|host| observed.parameters.iter().all(|p| host.has_adopted(p, p.latest())));
     let Some(target) = observed.target.as_mut().filter(|_| first && !adopted) else { return };
     if matches!(target.recorded, Some(Acceptance::Refused(_))) {
-        let problem =
-            TargetProblem { reason: "Unasked".to_owned(), message: String::new(), permanent: false };
+        let problem = Trouble::passing(Reason::TargetUnreachable, "");
         target.recorded = Some(Acceptance::Unknown(problem));
     }
 }

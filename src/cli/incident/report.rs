@@ -70,7 +70,7 @@ pub(super) fn markdown(incident: &SecretIncident) -> String {
     if let Some(reason) = &spec.reason {
         line(format!("- Reason: {}", quoted(reason)));
     }
-    line(format!("- State: {}", status.state.as_deref().unwrap_or("not looked at yet")));
+    line(format!("- State: {}", status.state.map_or("not looked at yet", |state| state.name())));
     line(format!("- Contained: {}", at(status.contained_at.as_ref())));
     line(format!("- From report to containment: {}", status.time_to_containment.as_deref().unwrap_or("–")));
     line("\n## Secrets\n".to_owned());
@@ -80,7 +80,7 @@ pub(super) fn markdown(incident: &SecretIncident) -> String {
         line(format!(
             "| {} | {} | {} | {} | {} | {} | {} |",
             secret.name,
-            quoted(&secret.state),
+            secret.state,
             at(secret.rotated_at.as_ref()),
             at(secret.adopted_at.as_ref()),
             at(secret.revoked_at.as_ref()),

@@ -6,7 +6,8 @@ use super::host::Line;
 use super::judge;
 use super::proof::Proofs;
 use crate::api::docker_host::Proof;
-use crate::deploy::report::{Outcome, Report};
+use crate::api::docker_host::RunResult;
+use crate::deploy::report::Report;
 use crate::deploy::task::Task;
 use crate::text::HostText;
 
@@ -43,7 +44,7 @@ fn judged(task: &Task, verify_code: i32) -> Report {
 fn a_parameter_that_differs_keeps_no_other_from_being_proven() {
     let task = task(&[("/shop/TOKEN", "TOKEN"), ("/shop/KEY", "KEY")]);
     let report = judged(&task, 0);
-    assert_eq!((report.outcome, report.verified), (Outcome::NotAdopted, true));
+    assert_eq!((report.outcome, report.verified), (RunResult::NotAdopted, true));
     let proofs: Vec<Proof> = report.parameters.iter().map(|parameter| parameter.proof).collect();
     assert_eq!(proofs, [Proof::Proven, Proof::Differs]);
     let unverified = judged(&task, 1);

@@ -3,10 +3,11 @@
 
 use super::host::{self, HostError, Logs, Request};
 use super::{Run, report};
+use crate::api::docker_host::RunResult;
 use crate::api::text::is_visible;
 use crate::audit::managed::Matcher;
 use crate::audit::scrub::scrubbed;
-use crate::deploy::report::{LogsReport, Outcome, Report};
+use crate::deploy::report::{LogsReport, Report};
 use crate::deploy::task::TaskCollection;
 use crate::secret_value::SecretValue;
 
@@ -20,7 +21,7 @@ const LONGEST_COMPLAINT: usize = 600;
 impl Run<'_> {
     /// Runs the user's command on the host. Returns `Err` if it did not succeed.
     pub(super) async fn collect(&mut self) -> Result<Report, Report> {
-        let bad = |why: &str| report(Outcome::BadInput, why);
+        let bad = |why: &str| report(RunResult::BadInput, why);
         let task = self.task;
         let Some(collection) = &task.collection else {
             return Err(bad("the task does not say what is to be collected"));
@@ -28,7 +29,7 @@ impl Run<'_> {
         let matcher = self.matcher.clone();
         self.phase(format!("collecting log lines on {}", task.ssh.host));
         match self.ask_for_logs(collection).await? {
-            Logs::Unfit(why) => Err(report(Outcome::HostUnfit, why.to_string())),
+            Logs::Unfit(why) => Err(report(RunResult::HostUnfit, why.to_string())),
             Logs::Failed { code, errors } => Err(failed(collection, code, &errors, &matcher)),
             Logs::Found { file, bytes, cut, lines, digest, first, last } => {
                 let (first, last, all_is_there) = ends(&first, &last, lines);
@@ -37,7 +38,7 @@ impl Run<'_> {
                     (self::shown(&first, &matcher), self::shown(&last, &matcher))
                 });
                 let (mut first, mut last) =
-                    shown.await.map_err(|_| report(Outcome::CollectFailed, "the scrubbing broke off"))?;
+                    shown.await.map_err(|_| report(RunResult::CollectFailed, "the scrubbing broke off"))?;
                 if all_is_there {
                     first.append(&mut last);
                     last = first.split_off(first.len().min(SHOWN));
@@ -46,7 +47,7 @@ impl Run<'_> {
                 last.drain(..last.len().saturating_sub(SHOWN));
                 let message = format!("{lines} log lines were collected");
                 let logs = LogsReport { lines, bytes, cut, digest, file: file.into(), first, last };
-                Ok(Report { logs: Some(Box::new(logs)), ..report(Outcome::Succeeded, message) })
+                Ok(Report { logs: Some(Box::new(logs)), ..report(RunResult::Succeeded, message) })
             }
         }
     }
@@ -61,11 +62,11 @@ impl Run<'_> {
             Ok(Ok(logs)) => Ok(logs),
             Ok(Err(HostError::Ssh(error))) => Err(report(error.outcome(), error.to_string())),
             Ok(Err(HostError::NoAnswer(exit))) => Err(report(
-                Outcome::HostUnfit,
+                RunResult::HostUnfit,
                 format!("the account's shell on {host} ended before it had answered ({exit:?})"),
             )),
             Err(_) => Err(report(
-                Outcome::CollectFailed,
+                RunResult::CollectFailed,
                 format!(
                     "{host} gave no answer in the time of this run; does the script leave a process behind?"
                 ),
@@ -88,7 +89,7 @@ fn failed(collection: &TaskCollection, code: i32, errors: &SecretValue, matcher:
         }
         code => format!("the script ended with the exit code {code}{said}"),
     };
-    Report { script_exit: Some(code), ..report(Outcome::CollectFailed, message) }
+    Report { script_exit: Some(code), ..report(RunResult::CollectFailed, message) }
 }
 
 /// Returns the first lines, the last lines without those that are among the first, and true if these are all lines.

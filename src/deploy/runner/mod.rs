@@ -24,13 +24,14 @@ pub use self::host::{HOST_SCRIPT, Line, lines};
 use self::output::Output;
 pub use self::pod::{Files, main, main_with};
 use self::proof::{Check, Proofs};
-use super::report::{DeployKind, Outcome, Report, ReportParameter};
 use super::ssh::client_key::ClientKey;
 use super::ssh::connection::{Connection, Exit, Login, SshError, Timeouts};
 use super::ssh::known_hosts::KnownHosts;
 use super::task::{Task, TaskParameter};
+use crate::api::docker_host::RunResult;
 use crate::api::docker_host::{Proof, RunMode};
 use crate::audit::managed::Matcher;
+use crate::deploy::report::{DeployKind, Report, ReportParameter, UNDER_WAY};
 use crate::text::HostText;
 
 /// Maximum number of containers that one message names for the same problem.
@@ -93,13 +94,13 @@ pub async fn run(
     progress: &dyn Progress,
 ) -> Report {
     if let Err(wrong) = check_task(task) {
-        return report(Outcome::BadInput, wrong);
+        return report(RunResult::BadInput, wrong);
     }
     let Some(checks) = Check::all(task) else {
-        return report(Outcome::BadInput, "a key of the task is not 64 hexadecimal digits");
+        return report(RunResult::BadInput, "a key of the task is not 64 hexadecimal digits");
     };
     let Some(matcher) = Matcher::new(&task.managed) else {
-        return report(Outcome::BadInput, "the fingerprints of the managed values cannot be read");
+        return report(RunResult::BadInput, "the fingerprints of the managed values cannot be read");
     };
     let matcher = Arc::new(matcher);
     let output = Output::new(progress, matcher.clone(), settings.output_time);
@@ -136,7 +137,7 @@ pub async fn run(
     report
 }
 
-fn report(outcome: Outcome, message: impl Into<String>) -> Report {
+fn report(outcome: RunResult, message: impl Into<String>) -> Report {
     Report {
         outcome,
         message: message.into(),
@@ -151,14 +152,14 @@ fn report(outcome: Outcome, message: impl Into<String>) -> Report {
 }
 
 /// True if the run reached the containers, so that their images can be audited.
-fn shows_containers(outcome: Outcome) -> bool {
+fn shows_containers(outcome: RunResult) -> bool {
     matches!(
         outcome,
-        Outcome::Succeeded
-            | Outcome::NotAdopted
-            | Outcome::VerifyFailed
-            | Outcome::DeployFailed
-            | Outcome::DeployTimedOut
+        RunResult::Succeeded
+            | RunResult::NotAdopted
+            | RunResult::VerifyFailed
+            | RunResult::DeployFailed
+            | RunResult::DeployTimedOut
     )
 }
 
@@ -244,7 +245,7 @@ enum Failure {
 impl Run<'_> {
     async fn deploy(&mut self) -> Result<Report, Report> {
         match self.deploy_and_verify().await {
-            Err(failed) if matches!(failed.outcome, Outcome::DeployFailed | Outcome::DeployTimedOut) => {
+            Err(failed) if matches!(failed.outcome, RunResult::DeployFailed | RunResult::DeployTimedOut) => {
                 Err(self.with_what_differs(failed).await)
             }
             ended => ended,
@@ -273,7 +274,7 @@ impl Run<'_> {
             let result = self.verify_and_prove(patience, None).await;
             match result {
                 Ok(report) => return Ok(Report { deploy: Some(kind), ..report }),
-                Err(report) if matches!(report.outcome, Outcome::VerifyFailed | Outcome::NotAdopted) => {}
+                Err(report) if matches!(report.outcome, RunResult::VerifyFailed | RunResult::NotAdopted) => {}
                 Err(report) => return Err(Report { deploy: Some(kind), ..report }),
             }
             kind = self.deploy_once(&format!("{name}-again"), false).await?;
@@ -296,7 +297,7 @@ impl Run<'_> {
             match line {
                 Line::Outdated { path, version, file } => {
                     return Err(report(
-                        Outcome::Outdated,
+                        RunResult::Outdated,
                         format!(
                             "the host was already deployed version {version} of {path}, which is newer than what this run \
                              brings: the request came late, and the next run brings the newer version; to bring the \
@@ -319,25 +320,25 @@ impl Run<'_> {
         match (result, full) {
             (Some(DeployResult::Exit(0)), _) => Ok(kind),
             (Some(DeployResult::Exit(code)), Some(mount)) => Err(failed(
-                Outcome::HostUnfit,
+                RunResult::HostUnfit,
                 Some(code),
                 format!("the disk of the host is full at {mount}, free some space; the deploy script exited with {code}"),
             )),
             (Some(DeployResult::Exit(code)), None) => {
-                Err(failed(Outcome::DeployFailed, Some(code), format!("the deploy script exited with {code}")))
+                Err(failed(RunResult::DeployFailed, Some(code), format!("the deploy script exited with {code}")))
             }
             (Some(DeployResult::TimedOut), _) => Err(failed(
-                Outcome::DeployTimedOut,
+                RunResult::DeployTimedOut,
                 None,
                 format!("the deploy script was ended after {} s (deploy.timeout)", task.deploy_timeout_seconds),
             )),
             (Some(DeployResult::Interrupted), _) => Err(failed(
-                Outcome::DeployInterrupted,
+                RunResult::DeployInterrupted,
                 None,
                 "the deploy script was cut off on the host, by a reboot or a kill, and may have done half its work"
                     .to_owned(),
             )),
-            (None, _) => Err(report(Outcome::HostUnfit, "the script on the host gave no result")),
+            (None, _) => Err(report(RunResult::HostUnfit, "the script on the host gave no result")),
         }
     }
 
@@ -354,7 +355,7 @@ impl Run<'_> {
                 _ => None,
             });
             verify_code = code.ok_or_else(|| {
-                report(Outcome::HostUnfit, "the script on the host gave no result of verify")
+                report(RunResult::HostUnfit, "the script on the host gave no result of verify")
             })?;
         }
         self.phase(format!("comparing what the containers on {} run", task.ssh.host));
@@ -369,7 +370,7 @@ impl Run<'_> {
             looked_again = true;
         }
         let verdict = judge(task, &proofs, &restarting, verify_code);
-        if verdict.outcome == Outcome::Succeeded { Ok(verdict) } else { Err(verdict) }
+        if verdict.outcome == RunResult::Succeeded { Ok(verdict) } else { Err(verdict) }
     }
 
     async fn prove(&mut self) -> Result<Proofs, Report> {
@@ -384,7 +385,7 @@ impl Run<'_> {
     }
 
     fn phase(&self, message: String) {
-        self.progress.phase(&report(Outcome::Running, message));
+        self.progress.phase(&report(UNDER_WAY, message));
     }
 
     /// Sends a request until it is answered, over as many connections as that takes.
@@ -399,7 +400,7 @@ impl Run<'_> {
             let lost = match failure {
                 Failure::Deadline => {
                     return Err(report(
-                        Outcome::ConnectionLost,
+                        RunResult::ConnectionLost,
                         format!(
                             "{host} gave no answer in the time of this run; a deployment that runs there goes on"
                         ),
@@ -407,7 +408,7 @@ impl Run<'_> {
                 }
                 Failure::Host(HostError::NoAnswer(Exit::Code(code))) => {
                     return Err(report(
-                        Outcome::HostUnfit,
+                        RunResult::HostUnfit,
                         format!(
                             "the account's shell on {host} ended with the exit code {code} before it did anything; it must \
                              be able to run `sh` and `dd`"
@@ -419,7 +420,7 @@ impl Run<'_> {
                 }
                 Failure::Host(HostError::Ssh(error)) => {
                     let again = self.connected_before
-                        && matches!(error.outcome(), Outcome::ConnectionLost | Outcome::Unreachable);
+                        && matches!(error.outcome(), RunResult::ConnectionLost | RunResult::Unreachable);
                     if !again {
                         return Err(report(error.outcome(), error.to_string()));
                     }
@@ -429,7 +430,7 @@ impl Run<'_> {
             self.connection = None;
             if Instant::now() + pause >= self.deadline {
                 return Err(report(
-                    Outcome::ConnectionLost,
+                    RunResult::ConnectionLost,
                     format!("{lost}; a deployment that runs there goes on, and the next run joins it"),
                 ));
             }
@@ -468,10 +469,10 @@ impl Run<'_> {
 fn usable(lines: Vec<Line>) -> Result<Vec<Line>, Report> {
     for line in &lines {
         match line {
-            Line::Unfit(why) => return Err(report(Outcome::HostUnfit, why.to_string())),
+            Line::Unfit(why) => return Err(report(RunResult::HostUnfit, why.to_string())),
             Line::Busy(who) => {
                 return Err(report(
-                    Outcome::Busy,
+                    RunResult::Busy,
                     format!("the host is being deployed to by {who}; tried again later"),
                 ));
             }
@@ -534,12 +535,12 @@ fn judge(task: &Task, proofs: &Proofs, restarting: &[String], verify_code: i32) 
         )),
     }
     let outcome = match (problems.is_empty(), differing.is_empty()) {
-        (true, _) => Outcome::Succeeded,
-        (false, false) => Outcome::NotAdopted,
-        (false, true) => Outcome::VerifyFailed,
+        (true, _) => RunResult::Succeeded,
+        (false, false) => RunResult::NotAdopted,
+        (false, true) => RunResult::VerifyFailed,
     };
     let mut parameters = proofs.parameters.clone();
-    if outcome == Outcome::Succeeded {
+    if outcome == RunResult::Succeeded {
         let proven = parameters.iter().filter(|parameter| parameter.proof == Proof::Proven).count();
         problems.push(format!("{proven} of {} parameters are proven in the containers", parameters.len()));
     }

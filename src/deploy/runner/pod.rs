@@ -7,7 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Progress, Settings, report, run, termination};
-use crate::deploy::report::{Outcome, Report};
+use crate::api::docker_host::RunResult;
+use crate::deploy::report::{Report, UNDER_WAY, exit_code};
 use crate::deploy::ssh::client_key::ClientKey;
 use crate::deploy::task::{JUMP_KEY_FILE, KEY_FILE, TASK_FILE, TERMINATION_LOG, Task};
 
@@ -42,24 +43,22 @@ pub async fn main() -> i32 {
 
 /// Like [`main`], with other files and limits.
 pub async fn main_with(files: &Files, settings: &Settings) -> i32 {
-    let pod = Pod {
-        termination_log: &files.termination_log,
-        last: Mutex::new(report(Outcome::Running, "starting")),
-    };
+    let pod =
+        Pod { termination_log: &files.termination_log, last: Mutex::new(report(UNDER_WAY, "starting")) };
     let last = tokio::select! {
         last = do_task(files, settings, &pod) => last,
         () = told_to_stop() => pod.stopped(),
     };
     pod.tell(&last);
-    last.outcome.exit_code()
+    exit_code(last.outcome)
 }
 
 async fn do_task(files: &Files, settings: &Settings, pod: &Pod<'_>) -> Report {
     let (task, key, jump_key) = match read(files) {
         Ok(read) => read,
-        Err(wrong) => return report(Outcome::BadInput, wrong),
+        Err(wrong) => return report(RunResult::BadInput, wrong),
     };
-    pod.phase(&report(Outcome::Running, format!("connecting to {}", task.ssh.host)));
+    pod.phase(&report(UNDER_WAY, format!("connecting to {}", task.ssh.host)));
     run(&task, &key, jump_key.as_ref(), settings, pod).await
 }
 
@@ -102,11 +101,11 @@ impl Pod<'_> {
     /// Returns the report for a pod that has to end now. A result stays unchanged.
     fn stopped(&self) -> Report {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if last.outcome != Outcome::Running {
+        if last.outcome != UNDER_WAY {
             return last;
         }
         report(
-            Outcome::ConnectionLost,
+            RunResult::ConnectionLost,
             format!(
                 "the pod was stopped while {}; a deployment that runs on the host goes on, and the next run joins it",
                 last.message
@@ -149,11 +148,12 @@ mod tests {
     fn a_result_stays_what_it_is_whatever_ends_the_pod_afterwards() {
         let folder = tempfile::tempdir().unwrap();
         let termination_log = &folder.path().join("termination-log");
-        let pod = Pod { termination_log, last: Mutex::new(report(Outcome::Running, "starting")) };
-        pod.phase(&report(Outcome::Running, "verifying web"));
-        assert_eq!(pod.stopped().outcome, Outcome::ConnectionLost);
+        let pod = Pod { termination_log, last: Mutex::new(report(UNDER_WAY, "starting")) };
+        pod.phase(&report(UNDER_WAY, "verifying web"));
+        assert_eq!(pod.stopped().outcome, RunResult::ConnectionLost);
         assert!(pod.stopped().message.contains("stopped while verifying web"));
-        let result = Report { verified: true, ..report(Outcome::Succeeded, "1 of 1 parameters are proven") };
+        let result =
+            Report { verified: true, ..report(RunResult::Succeeded, "1 of 1 parameters are proven") };
         pod.result(&result);
         let told: Report = serde_json::from_slice(&std::fs::read(termination_log).unwrap()).unwrap();
         assert_eq!((&told, &pod.stopped()), (&result, &result), "whether it is killed or told to stop");

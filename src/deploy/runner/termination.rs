@@ -4,7 +4,8 @@ use std::io;
 use std::path::Path;
 
 use crate::api::docker_host::Proof;
-use crate::deploy::report::{Outcome, Report};
+use crate::api::docker_host::RunResult;
+use crate::deploy::report::Report;
 
 /// Maximum number of bytes that Kubernetes keeps. It cuts off the rest, which would make the report unreadable.
 pub const LIMIT: usize = 4096;
@@ -45,7 +46,7 @@ pub fn message(report: &Report) -> String {
     while encode(&report).len() > LIMIT && pop_finding(&mut report, MOST_WANTED_FINDINGS) {}
     if encode(&report).len() > LIMIT {
         match most_have_shown(&report) {
-            Some(proof) if report.outcome == Outcome::Succeeded => {
+            Some(proof) if report.outcome == RunResult::Succeeded => {
                 report.parameters.retain(|p| p.proof != proof);
                 report.others = Some(proof);
             }
@@ -102,7 +103,7 @@ mod tests {
 
     fn report(parameters: usize, message: usize) -> Report {
         Report {
-            outcome: Outcome::NotAdopted,
+            outcome: RunResult::NotAdopted,
             message: "ä".repeat(message),
             script_exit: Some(3),
             verified: false,
@@ -131,7 +132,7 @@ mod tests {
     #[test]
     fn what_was_proven_is_read_as_proven_however_many_parameters_a_host_has() {
         for (all, incomparable) in [(172, 0), (172, 20), (500, 0), (500, 100), (500, 400), (3, 1)] {
-            let mut many = Report { outcome: Outcome::Succeeded, ..report(all, 200) };
+            let mut many = Report { outcome: RunResult::Succeeded, ..report(all, 200) };
             for (i, parameter) in many.parameters.iter_mut().enumerate() {
                 parameter.proof = if i < incomparable { Proof::Incomparable } else { Proof::Proven };
                 parameter.differs_in.clear();
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_there_is_no_room_for_is_never_read_as_proven() {
-        let mut many = Report { outcome: Outcome::Succeeded, ..report(1000, 200) };
+        let mut many = Report { outcome: RunResult::Succeeded, ..report(1000, 200) };
         for (i, parameter) in many.parameters.iter_mut().enumerate() {
             parameter.proof = if i % 2 == 0 { Proof::Incomparable } else { Proof::Proven };
             parameter.differs_in.clear();
@@ -161,10 +162,10 @@ mod tests {
             let message = message(&report(parameters, length));
             assert!(message.len() <= LIMIT);
             let read: Report = serde_json::from_str(&message).unwrap();
-            assert_eq!(read.outcome, Outcome::NotAdopted);
+            assert_eq!(read.outcome, RunResult::NotAdopted);
             assert_eq!(read.parameters.is_empty(), parameters == 0);
         }
-        let many = Report { outcome: Outcome::Succeeded, ..report(130, 60) };
+        let many = Report { outcome: RunResult::Succeeded, ..report(130, 60) };
         let many = Report {
             parameters: many
                 .parameters

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::client_key::{ClientKey, RsaSigner, SignError, Signer};
 use super::known_hosts::{HostKeyRefused, KnownHosts};
-use crate::deploy::report::Outcome;
+use crate::api::docker_host::RunResult;
 use crate::deploy::task::Endpoint;
 use crate::text::HostText;
 
@@ -124,13 +124,13 @@ pub enum SshError {
 
 impl SshError {
     /// Returns the outcome that a run's report gives for this error.
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> RunResult {
         match self {
-            Self::Unreachable { .. } | Self::TunnelRefused { .. } => Outcome::Unreachable,
-            Self::HostKey(_) | Self::HostKeyType { .. } => Outcome::HostKeyRefused,
-            Self::AuthenticationFailed { .. } => Outcome::AuthenticationFailed,
-            Self::ConnectionLost { .. } | Self::OutcomeUnknown { .. } => Outcome::ConnectionLost,
-            Self::CommandRefused { .. } => Outcome::HostUnfit,
+            Self::Unreachable { .. } | Self::TunnelRefused { .. } => RunResult::Unreachable,
+            Self::HostKey(_) | Self::HostKeyType { .. } => RunResult::HostKeyRefused,
+            Self::AuthenticationFailed { .. } => RunResult::AuthenticationFailed,
+            Self::ConnectionLost { .. } | Self::OutcomeUnknown { .. } => RunResult::ConnectionLost,
+            Self::CommandRefused { .. } => RunResult::HostUnfit,
         }
     }
 }

@@ -13,6 +13,8 @@ use serde_json::{Map, Value, json};
 
 use super::connection::{Connection, Reply};
 use super::failure::{self, ApiError, Call};
+use crate::api::Reason;
+use crate::api::source::cloudflare_r2::CloudflareR2Reason;
 use crate::api::source::cloudflare_r2::CloudflareR2Spec;
 use crate::secret_value::SecretValue;
 use crate::source::{Login, TargetError};
@@ -97,7 +99,7 @@ impl Api {
         let bearer = zeroize::Zeroizing::new(format!("Bearer {}", admin.expose()));
         let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| {
             failure::unusable(
-                "AdministratorRefused",
+                Reason::AdministratorRefused,
                 "the Secret of spec.generate.cloudflareR2.tokenSecretRef holds no API token: it has line breaks or \
                  control characters within"
                     .to_owned(),
@@ -217,7 +219,7 @@ impl Api {
         let (groups, _) = understand::<Vec<Group>>(&call, &reply)?;
         groups.into_iter().find(|group| group.name == name).map(|group| group.id).ok_or_else(|| {
             failure::unusable(
-                "PermissionGroupMissing",
+                CloudflareR2Reason::PermissionGroupMissing,
                 format!(
                     "Cloudflare knows no permission group {name} in account {}: is R2 enabled there?",
                     self.account

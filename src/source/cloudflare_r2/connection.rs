@@ -10,6 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 use zeroize::Zeroizing;
 
 use super::failure::{self, Call};
+use crate::api::Reason;
 use crate::api::source::cloudflare_r2::CloudflareR2Spec;
 use crate::source::TargetError;
 
@@ -83,8 +84,9 @@ impl Connection {
     /// # Errors
     /// Returns an error if TLS cannot be set up.
     pub fn new(endpoints: Endpoints, limits: Limits) -> Result<Arc<Self>, TargetError> {
-        let unusable =
-            |detail: String| failure::unusable("TlsNotUsable", format!("TLS cannot be set up: {detail}"));
+        let unusable = |detail: String| {
+            failure::unusable(Reason::TlsNotUsable, format!("TLS cannot be set up: {detail}"))
+        };
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

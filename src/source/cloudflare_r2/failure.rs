@@ -7,7 +7,9 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
+use crate::api::source::cloudflare_r2::CloudflareR2Reason;
 use crate::api::text::is_visible;
+use crate::api::{Reason, Trouble};
 use crate::source::TargetError;
 
 /// Longest text from Cloudflare that is passed on, in characters.
@@ -32,12 +34,12 @@ pub(super) struct ApiError {
     message: String,
 }
 
-pub(super) fn unusable(reason: &'static str, message: String) -> TargetError {
-    TargetError { reason, message, permanent: true, outcome_unknown: false }
+pub(super) fn unusable(reason: impl Into<Reason>, message: String) -> TargetError {
+    Trouble::permanent(reason, message).into()
 }
 
-fn passing(reason: &'static str, message: String, outcome_unknown: bool) -> TargetError {
-    TargetError { reason, message, permanent: false, outcome_unknown }
+fn passing(reason: CloudflareR2Reason, message: String, outcome_unknown: bool) -> TargetError {
+    TargetError { trouble: Trouble::passing(reason, message), outcome_unknown }
 }
 
 pub(super) fn throttled(call: &Call<'_>, pause: Duration) -> TargetError {
@@ -47,7 +49,7 @@ pub(super) fn throttled(call: &Call<'_>, pause: Duration) -> TargetError {
         pause.as_secs().max(1),
         call.what
     );
-    passing("CloudflareThrottled", message, false)
+    passing(CloudflareR2Reason::CloudflareThrottled, message, false)
 }
 
 /// Converts a transport error: there was no answer, or only a part of one.
@@ -66,12 +68,12 @@ pub(super) fn of_transport(call: &Call<'_>, error: reqwest::Error) -> TargetErro
         let message = format!(
             "Cloudflare gave no usable answer to {what} in account {account}: {detail}; keyturn finds out what happened"
         );
-        return passing("CloudflareNoAnswer", message, true);
+        return passing(CloudflareR2Reason::CloudflareNoAnswer, message, true);
     }
     let message = format!(
         "Cloudflare could not be reached for {what} in account {account}: {detail}; keyturn tries again by itself"
     );
-    passing("CloudflareUnreachable", message, false)
+    passing(CloudflareR2Reason::CloudflareUnreachable, message, false)
 }
 
 /// Converts an answer whose status is an error.
@@ -83,7 +85,7 @@ pub(super) fn of_status(call: &Call<'_>, status: StatusCode, errors: &[ApiError]
         || status == StatusCode::BAD_REQUEST && refused
     {
         return unusable(
-            "AdministratorRefused",
+            Reason::AdministratorRefused,
             format!(
                 "Cloudflare refused {what} in account {account}: {detail}. The token of \
                  spec.generate.cloudflareR2.tokenSecretRef must be an account-owned token of this account with the \
@@ -95,26 +97,29 @@ pub(super) fn of_status(call: &Call<'_>, status: StatusCode, errors: &[ApiError]
         let message = format!(
             "{what} in account {account} failed at Cloudflare: {detail}; keyturn tries again by itself"
         );
-        return passing("CloudflareUnavailable", message, *changes);
+        return passing(CloudflareR2Reason::CloudflareUnavailable, message, *changes);
     }
     let text = errors.iter().map(|error| error.message.to_lowercase()).collect::<String>();
     if ["maximum number", "limit", "quota", "too many"].iter().any(|word| text.contains(word)) {
         return unusable(
-            "TokenQuotaReached",
+            CloudflareR2Reason::TokenQuotaReached,
             format!(
                 "Cloudflare allows no more tokens in account {account}: {detail}. Delete tokens there that nobody uses \
                  (an account has 500 at most)"
             ),
         );
     }
-    unusable("CloudflareRejected", format!("Cloudflare rejected {what} in account {account}: {detail}"))
+    unusable(
+        CloudflareR2Reason::CloudflareRejected,
+        format!("Cloudflare rejected {what} in account {account}: {detail}"),
+    )
 }
 
 pub(super) fn keeps_changing(call: &Call<'_>) -> TargetError {
     let Call { what, account, .. } = call;
     let message =
         format!("{what} in account {account} changed while it was read; keyturn tries again by itself");
-    passing("CloudflareUnavailable", message, false)
+    passing(CloudflareR2Reason::CloudflareUnavailable, message, false)
 }
 
 /// Reports a successful answer with unexpected content. The content is not shown, since it may contain a value.
@@ -125,7 +130,7 @@ pub(super) fn not_understood(call: &Call<'_>, status: StatusCode) -> TargetError
          cloudflare.apiUrl, and whether a proxy stands between",
         status.as_u16()
     );
-    passing("CloudflareNotUnderstood", message, *changes)
+    passing(CloudflareR2Reason::CloudflareNotUnderstood, message, *changes)
 }
 
 fn detail(status: StatusCode, errors: &[ApiError]) -> String {

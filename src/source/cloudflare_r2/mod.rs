@@ -21,6 +21,7 @@ use self::api::Api;
 pub use self::connection::{Connection, Endpoints, Limits};
 pub(super) use self::open::{Arguments, Opener};
 use super::{Answer, Claim, Issued, Issues, Kind, Login, Roles, Target, TargetError};
+use crate::api::source::cloudflare_r2::CloudflareR2Reason;
 use crate::api::source::cloudflare_r2::CloudflareR2Spec;
 use crate::rotation::observed::RotationId;
 use crate::secret_value::SecretValue;
@@ -55,7 +56,7 @@ impl CloudflareR2 {
     ) -> Result<Self, TargetError> {
         if owner.len() + 1 + ID_DIGITS > LONGEST_NAME {
             return Err(failure::unusable(
-                "NameTooLong",
+                CloudflareR2Reason::NameTooLong,
                 format!(
                     "the names of installation, namespace and object ({owner}) are part of the names of Cloudflare's \
                      tokens, which have at most {LONGEST_NAME} characters: choose a shorter name for the object"
@@ -108,7 +109,7 @@ impl Issues for CloudflareR2 {
         let Some(token) = self.api.find(username).await? else { return Ok(()) };
         if claim == Claim::Name && self.id_in(&token.name).is_none() {
             return Err(failure::unusable(
-                "TokenOfAnotherName",
+                CloudflareR2Reason::TokenOfAnotherName,
                 format!(
                     "the token {username} is not named {}/… as keyturn names the tokens of this object, and its pair was not \
                      accepted when the rotation began: it may belong to others, so it is not deleted. Delete it by hand if \

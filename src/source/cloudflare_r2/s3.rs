@@ -14,6 +14,7 @@ use reqwest::StatusCode;
 
 use super::connection::Connection;
 use super::failure::{self, Call};
+use crate::api::source::cloudflare_r2::CloudflareR2Reason;
 use crate::api::source::cloudflare_r2::CloudflareR2Spec;
 use crate::source::{Answer, Login, TargetError};
 
@@ -29,7 +30,7 @@ pub(super) async fn prove(
     // R2 answers HTTP 400 to an ID of another form, and that answer does not show whether R2 works.
     if !is_id(&login.username) {
         return Ok(Answer::Refused(failure::unusable(
-            "KeyPairRefused",
+            CloudflareR2Reason::KeyPairRefused,
             "what is published as the access key id is none: an id is 32 hexadecimal digits".to_owned(),
         )));
     }
@@ -72,13 +73,13 @@ async fn ask(
     let account = &spec.account_id;
     match (reply.status, code) {
         (_, Some("RequestTimeTooSkewed")) => Err(failure::unusable(
-            "ClockSkewed",
+            CloudflareR2Reason::ClockSkewed,
             format!(
                 "R2 refused {what} in account {account}: the clock of the controller's node is wrong; set it right"
             ),
         )),
         (StatusCode::NOT_FOUND, Some("NoSuchBucket")) => Err(failure::unusable(
-            "BucketMissing",
+            CloudflareR2Reason::BucketMissing,
             format!(
                 "the bucket {} does not exist in account {account} (jurisdiction {}): create it, or correct \
                  spec.generate.cloudflareR2",
@@ -87,7 +88,7 @@ async fn ask(
             ),
         )),
         (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, code) => Ok(Answer::Refused(failure::unusable(
-            "KeyPairRefused",
+            CloudflareR2Reason::KeyPairRefused,
             format!(
                 "R2 refused {what} in account {account} to the access key id {}: HTTP {} ({}). The token is deleted, \
                  expired, not for this bucket, or the secret is not its own",
@@ -108,7 +109,7 @@ fn is_id(id: &str) -> bool {
 fn not_signed(what: &str) -> TargetError {
     let message =
         format!("{what} could not be signed: check the chart's cloudflare.s3Endpoint, which must be a URL");
-    failure::unusable("NotSigned", message)
+    failure::unusable(CloudflareR2Reason::NotSigned, message)
 }
 
 /// Returns the headers that sign a request without a body.

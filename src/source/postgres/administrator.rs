@@ -5,6 +5,7 @@
 use std::fmt;
 
 use super::failure::{self, ident};
+use crate::api::source::postgres::PostgresReason;
 use crate::secret_value::SecretValue;
 use crate::source::{Login, TargetError};
 
@@ -39,7 +40,7 @@ impl Administrator {
             (1..=LONGEST_NAME).contains(&username.len()) && !username.expose().chars().any(char::is_control);
         if !sound {
             return Err(failure::permanent(
-                "AdministratorUnusable",
+                PostgresReason::AdministratorUnusable,
                 format!(
                     "key {username_key} of Secret {secret} is not the name of a role, so it was sent nowhere: that has 1 to \
                      {LONGEST_NAME} bytes and no control character, such as a line end; correct it, or \
@@ -158,9 +159,12 @@ mod tests {
             ["", "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1r", "postgres\n", "a\u{7f}b", &too_long]
         {
             let error = of(text).err().unwrap();
-            assert_eq!((error.reason, error.permanent), ("AdministratorUnusable", true));
-            assert!(error.message.contains("key id.pem of Secret web-key"), "{error}");
-            assert!(text.is_empty() || !error.message.contains(text.trim()), "{error}");
+            assert_eq!(
+                (error.trouble.reason.name(), error.trouble.is_permanent()),
+                ("AdministratorUnusable", true)
+            );
+            assert!(error.trouble.message.contains("key id.pem of Secret web-key"), "{error}");
+            assert!(text.is_empty() || !error.trouble.message.contains(text.trim()), "{error}");
         }
         assert_eq!(longest.len(), LONGEST_NAME);
         assert!(of(&longest).is_ok() && of("a role").is_ok());

@@ -13,6 +13,7 @@ use super::administrator::{Administrator, PLACEHOLDER, Who};
 use super::connect::{Session, column};
 use super::failure::{self, NAME, StatementError, ident, told};
 use super::{Postgres, bootstrap_sql as sql, look};
+use crate::api::source::postgres::PostgresReason;
 use crate::secret_value::SecretValue;
 use crate::source::{SetUp, SetUpMode, TargetError};
 
@@ -84,7 +85,7 @@ impl Postgres {
                 let where_ = format!("{first} to {}", first + statements.len() - 1);
                 if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
                     return failure::permanent(
-                        "NotPermitted",
+                        PostgresReason::NotPermitted,
                         format!(
                             "{} may not set up the roles at the Postgres server {server} (42501, among the statements \
                              {where_} of the plan), and nothing was changed; give a superuser as administrator until it is \

@@ -12,6 +12,8 @@ use super::connect::{Session, column};
 use super::failure::{self, LoginFailure, StatementError, ident};
 use super::verifier::Verifier;
 use super::{Postgres, fence, look};
+use crate::api::source::postgres::PostgresReason;
+use crate::api::{Reason, Trouble};
 use crate::rotation::observed::RotationId;
 use crate::source::{Login, TargetError};
 
@@ -35,7 +37,7 @@ impl Attempt {
     /// Marks a timeout as unknown if COMMIT was already sent: without an answer nobody knows whether it was done.
     fn settle(&self, mut result: Result<(), TargetError>) -> Result<(), TargetError> {
         if let Err(error) = &mut result
-            && error.reason == "TimedOut"
+            && error.trouble.reason == Reason::from(PostgresReason::TimedOut)
         {
             error.outcome_unknown = self.commit_sent.load(Ordering::Relaxed);
         }
@@ -66,7 +68,7 @@ impl Postgres {
             let server = self.server();
             let message =
                 format!("role {role} at the Postgres server {server} cannot get this password: {error}");
-            failure::permanent("PasswordUnusable", message)
+            failure::permanent(PostgresReason::PasswordUnusable, message)
         })?;
         let may_log_in = if self.spec.alternating_roles.is_some() { "LOGIN " } else { "" };
         let statement = format!("ALTER ROLE {} {may_log_in}PASSWORD {}", ident(role), verifier.literal());
@@ -136,7 +138,7 @@ impl Postgres {
             Ok(left) => left,
             Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
                 return Err(failure::permanent(
-                    "NotPermitted",
+                    PostgresReason::NotPermitted,
                     format!(
                         "{by} may not end the sessions of role {role} at the Postgres server {server} (42501); run there: \
                          GRANT pg_signal_backend TO {} (sessions of a superuser are ended by superusers only)",
@@ -156,20 +158,20 @@ impl Postgres {
         let message = format!(
             "{left} sessions of role {role} at the Postgres server {server} were told to end and did not"
         );
-        Err(failure::passing("SessionsRemain", message))
+        Err(failure::passing(PostgresReason::SessionsRemain, message))
     }
 
     fn not_ours(&self, role: &str) -> TargetError {
         let server = self.server();
         failure::permanent(
-            "NotOurRole",
+            PostgresReason::NotOurRole,
             format!("role {role} at the Postgres server {server} is none of this secret's"),
         )
     }
 
     pub(super) fn no_administrator(&self, what: &str, role: &str) -> TargetError {
         failure::permanent(
-            "NoAdministrator",
+            PostgresReason::NoAdministrator,
             format!(
                 "without an administrator nobody can {what} role {role} at the Postgres server {}; set adminSecretRef or \
                  adminParameter",
@@ -199,7 +201,7 @@ impl Postgres {
             }
         } else if role.superuser {
             return Err(failure::permanent(
-                "SuperuserKept",
+                PostgresReason::SuperuserKept,
                 format!(
                     "role {} at the Postgres server {server} is a superuser and is not shut out: it may be the only one. Where \
                      there is another, run there: ALTER ROLE {} NOLOGIN PASSWORD NULL",
@@ -261,11 +263,11 @@ impl Postgres {
             }
             Err(LoginFailure::Failed(error)) => Err(error),
             Err(LoginFailure::Refused(error)) => Err(failure::permanent(
-                "NoLoginWorks",
+                PostgresReason::NoLoginWorks,
                 format!(
                     "no password that keyturn knows of role {} works, so the role cannot change its own; set an administrator \
                      (adminSecretRef or adminParameter), or publish the password that works. Of the newest: {}",
-                    change.role, error.message
+                    change.role, error.trouble
                 ),
             )),
         }
@@ -292,7 +294,7 @@ impl Postgres {
                 "role {role} at the Postgres server {server} was not changed: it took longer than {} s to get to it",
                 limit.as_secs()
             );
-            return Err(failure::passing("TimedOut", message));
+            return Err(failure::passing(PostgresReason::TimedOut, message));
         }
         attempt.commit_sent.store(true, Ordering::Relaxed);
         match session.run("COMMIT").await {
@@ -300,15 +302,14 @@ impl Postgres {
                 session.close().await;
                 Ok(())
             }
-            Err(error) if failure::commit_is_unknown(&error) => Err(TargetError {
-                reason: "OutcomeUnknown",
-                message: format!(
+            Err(error) if failure::commit_is_unknown(&error) => {
+                let message = format!(
                     "the connection to the Postgres server {server} was lost before it said whether role {role} was changed; \
                      the same change is made again"
-                ),
-                permanent: false,
-                outcome_unknown: true,
-            }),
+                );
+                let trouble = Trouble::passing(PostgresReason::OutcomeUnknown, message);
+                Err(TargetError { trouble, outcome_unknown: true })
+            }
             Err(error) => Err(failure::of_statement(
                 &server,
                 &format!("the change of role {role} was not committed"),

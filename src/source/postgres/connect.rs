@@ -25,6 +25,7 @@ use super::failure::{self, LoginFailure, StatementError};
 use super::framing::Verdict;
 use super::scram_only::{ScramOnly, ScramOverTls};
 use crate::api::source::postgres::{PostgresSpec, TlsMode};
+use crate::api::{Reason, Trouble};
 use crate::source::TargetError;
 
 /// Timeouts. All are well below the grace period of the rotation protocol.
@@ -129,12 +130,7 @@ impl Tls {
 }
 
 fn unusable(message: &str) -> TargetError {
-    TargetError {
-        reason: "TlsNotUsable",
-        message: message.to_owned(),
-        permanent: true,
-        outcome_unknown: false,
-    }
+    Trouble::permanent(Reason::TlsNotUsable, message).into()
 }
 
 fn own_authorities(pem: &str) -> Result<RootCertStore, TargetError> {
@@ -323,7 +319,7 @@ mod tests {
     }
 
     fn refusal(yaml: &str) -> String {
-        Tls::of(&spec(yaml)).err().unwrap().message
+        Tls::of(&spec(yaml)).err().unwrap().trouble.message
     }
 
     #[test]

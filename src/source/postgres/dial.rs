@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use super::failure;
+use crate::api::source::postgres::PostgresReason;
 use crate::deploy::ssh::client_key::ClientKey;
 use crate::deploy::ssh::connection::{Connection, Login, SshError, Timeouts, Tunnel};
 use crate::deploy::ssh::known_hosts::KnownHosts;
@@ -112,14 +113,14 @@ impl ThroughHost {
     fn failed(&self, error: &SshError) -> TargetError {
         match error {
             SshError::HostKey(_) | SshError::HostKeyType { .. } => failure::permanent(
-                "HostKeyRefused",
+                PostgresReason::HostKeyRefused,
                 format!(
                     "the Postgres server {} was not connected to, since the docker host does not prove who it is: {error}",
                     self.server()
                 ),
             ),
             SshError::AuthenticationFailed { .. } => failure::permanent(
-                "HostLoginRefused",
+                PostgresReason::HostLoginRefused,
                 format!("the Postgres server {} cannot be reached: {error}", self.server()),
             ),
             _ => failure::unreachable(&self.server(), &error.to_string()),

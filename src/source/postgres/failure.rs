@@ -11,7 +11,9 @@ use tokio_postgres::error::{Error, Severity, SqlState};
 use super::administrator::Who;
 use super::framing::HungUp;
 use super::scram_only::{LEAST_ITERATIONS, NotScram};
+use crate::api::source::postgres::PostgresReason;
 use crate::api::text::is_visible;
+use crate::api::{Reason, Trouble};
 use crate::source::TargetError;
 
 /// The reason why there is no session.
@@ -97,18 +99,18 @@ pub(super) fn class(code: &SqlState) -> &str {
 }
 
 /// Returns an error that may pass without a person, so it is worth a retry.
-pub(super) fn passing(reason: &'static str, message: String) -> TargetError {
-    TargetError { reason, message, permanent: false, outcome_unknown: false }
+pub(super) fn passing(reason: impl Into<Reason>, message: String) -> TargetError {
+    Trouble::passing(reason, message).into()
 }
 
 /// Returns an error that only a person can resolve.
-pub(super) fn permanent(reason: &'static str, message: String) -> TargetError {
-    TargetError { reason, message, permanent: true, outcome_unknown: false }
+pub(super) fn permanent(reason: impl Into<Reason>, message: String) -> TargetError {
+    Trouble::permanent(reason, message).into()
 }
 
 pub(super) fn unreachable(server: &str, cause: &str) -> TargetError {
     let cause = told(cause, NAME);
-    passing("TargetUnreachable", format!("the Postgres server {server} cannot be reached: {cause}"))
+    passing(Reason::TargetUnreachable, format!("the Postgres server {server} cannot be reached: {cause}"))
 }
 
 /// Converts a failed login.
@@ -126,14 +128,14 @@ pub(super) fn of_login(server: &str, who: Who<'_>, database: &str, error: &Error
     };
     match code {
         &SqlState::INVALID_PASSWORD => refused(
-            "LoginRefused",
+            Reason::LoginRefused,
             format!(
                 "the Postgres server {server} refuses the login of {who} (28P01): the password is not the role's, \
                  the role has none or does not exist, or its VALID UNTIL has passed"
             ),
         ),
         &SqlState::INVALID_AUTHORIZATION_SPECIFICATION => refused(
-            "LoginRefused",
+            Reason::LoginRefused,
             format!(
                 "the Postgres server {server} does not let {who} in (28000): the role has NOLOGIN, or no line of \
                  pg_hba.conf fits; it needs one such as `host {database} {} <our address> scram-sha-256`",
@@ -141,7 +143,7 @@ pub(super) fn of_login(server: &str, who: Who<'_>, database: &str, error: &Error
             ),
         ),
         &SqlState::INSUFFICIENT_PRIVILEGE => refused(
-            "LoginRefused",
+            Reason::LoginRefused,
             format!(
                 "{who} may not connect to the database {database} of the Postgres server {server} (42501); \
                  run: GRANT CONNECT ON DATABASE {} TO {}",
@@ -150,13 +152,13 @@ pub(super) fn of_login(server: &str, who: Who<'_>, database: &str, error: &Error
             ),
         ),
         &SqlState::INVALID_CATALOG_NAME => failed(permanent(
-            "DatabaseMissing",
+            PostgresReason::DatabaseMissing,
             format!(
                 "the Postgres server {server} has no database {database} (3D000); create it, or correct `database`"
             ),
         )),
         &SqlState::PROTOCOL_VIOLATION => failed(permanent(
-            "SessionSettingsRefused",
+            PostgresReason::SessionSettingsRefused,
             format!(
                 "{server} does not take the settings of a session (08P01), as a pooler does: let host and port name the \
                  Postgres server itself. The application may go on to use the pooler"
@@ -181,7 +183,7 @@ fn not_scram(server: &str, who: Who<'_>, why: NotScram) -> TargetError {
         _ => "in its pg_hba.conf let the line for this role say scram-sha-256",
     };
     permanent(
-        "AuthenticationNotScram",
+        PostgresReason::AuthenticationNotScram,
         format!(
             "nothing of the password of {who} was sent to the Postgres server {server}, since {why}; keyturn logs in \
              by SCRAM-SHA-256 only: {remedy}. Where it has been so until now, ask who answers there"
@@ -203,13 +205,13 @@ fn no_session(server: &str, who: Who<'_>, error: &Error) -> TargetError {
             "it does not prove that it knows the password itself, so it is not the server it claims to be"
         };
         return permanent(
-            "ServerNotProven",
+            PostgresReason::ServerNotProven,
             format!("the login of {who} at the Postgres server {server} was broken off: {why}"),
         );
     }
     if text.contains("server does not support TLS") {
         return permanent(
-            "TlsNotOffered",
+            PostgresReason::TlsNotOffered,
             format!(
                 "the Postgres server {server} offers no TLS; set ssl = on there with a certificate, or reach it through \
                  via.dockerHost"
@@ -241,20 +243,20 @@ fn of_tls(server: &str, error: &rustls::Error) -> TargetError {
     let (reason, why) = match error {
         rustls::Error::InvalidCertificate(why) => match why {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
-                "TlsWrongName",
+                PostgresReason::TlsWrongName,
                 "its certificate is for another name; let `host` or tls.serverName be a name of the certificate",
             ),
             // Another authority of the same name signed it, or an authority that keyturn does not know.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => (
-                "TlsNotTrusted",
+                PostgresReason::TlsNotTrusted,
                 "nobody that we trust vouches for its certificate; put the certificate of its authority into tls.ca",
             ),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                ("TlsNotTrusted", "its certificate has expired; renew it")
+                (PostgresReason::TlsNotTrusted, "its certificate has expired; renew it")
             }
-            _ => ("TlsNotTrusted", "its certificate is not acceptable"),
+            _ => (PostgresReason::TlsNotTrusted, "its certificate is not acceptable"),
         },
-        _ => ("TlsFailed", "no TLS came about"),
+        _ => (PostgresReason::TlsFailed, "no TLS came about"),
     };
     permanent(
         reason,
@@ -273,7 +275,7 @@ pub(super) fn of_statement(server: &str, what: &str, error: &StatementError) -> 
         StatementError::Failed(error) => match error.code() {
             Some(code) => of_state(server, what, code),
             None => passing(
-                "ConnectionLost",
+                PostgresReason::ConnectionLost,
                 format!("{what}: the connection to the Postgres server {server} was lost ({})", cause(error)),
             ),
         },
@@ -287,10 +289,10 @@ fn hung_up(server: &str, what: &str, why: HungUp) -> TargetError {
     }
     let closed = format!("{what}: the connection to the Postgres server {server} was closed, since {why}");
     if why == HungUp::Together {
-        return passing("TargetTooTalkative", format!("{closed}; it is tried again"));
+        return passing(PostgresReason::TargetTooTalkative, format!("{closed}; it is tried again"));
     }
     permanent(
-        "TargetTooTalkative",
+        PostgresReason::TargetTooTalkative,
         format!(
             "{closed}; let a probe ask for less, or set up the roles of a very large database by hand. Where it is neither, ask \
              who answers there"
@@ -300,7 +302,7 @@ fn hung_up(server: &str, what: &str, why: HungUp) -> TargetError {
 
 fn not_understood(server: &str, what: &str) -> TargetError {
     permanent(
-        "TargetNotUnderstood",
+        PostgresReason::TargetNotUnderstood,
         format!(
             "{what}: the Postgres server {server} answered something else than it was asked for; let host and port name a \
              Postgres server. Where they did until now, ask who answers there"
@@ -328,7 +330,7 @@ pub(super) fn of_the_moment(server: &str, what: &str, error: &StatementError) ->
         None | Some(&SqlState::LOCK_NOT_AVAILABLE) => of_statement(server, what, error),
         Some(_) => {
             let message = format!("{what} at the Postgres server {server}; it is tried again");
-            passing("ProbeInterrupted", message)
+            passing(PostgresReason::ProbeInterrupted, message)
         }
     }
 }
@@ -338,43 +340,49 @@ fn of_state(server: &str, what: &str, code: &SqlState) -> TargetError {
     let class = class(code);
     match *code {
         SqlState::TOO_MANY_CONNECTIONS => passing(
-            "TooManyConnections",
+            PostgresReason::TooManyConnections,
             format!(
                 "{at}: it has no free connection; raise max_connections or the limit of the role or database"
             ),
         ),
         SqlState::CANNOT_CONNECT_NOW => {
-            passing("TargetStarting", format!("{at}: it is starting up or shutting down"))
+            passing(PostgresReason::TargetStarting, format!("{at}: it is starting up or shutting down"))
         }
         SqlState::READ_ONLY_SQL_TRANSACTION => read_only(server),
         SqlState::LOCK_NOT_AVAILABLE => passing(
-            "Locked",
+            PostgresReason::Locked,
             format!("{at}: another transaction holds a lock on the role or its fence; it is tried again"),
         ),
-        SqlState::QUERY_CANCELED => passing("TimedOut", format!("{at}: it took too long; it is tried again")),
-        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => {
-            passing("ConnectionLost", format!("{at}: the server ended the session, since we were too slow"))
+        SqlState::QUERY_CANCELED => {
+            passing(PostgresReason::TimedOut, format!("{at}: it took too long; it is tried again"))
         }
+        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => passing(
+            PostgresReason::ConnectionLost,
+            format!("{at}: the server ended the session, since we were too slow"),
+        ),
         // "tuple concurrently updated": two ALTER ROLE at the same time.
         SqlState::INTERNAL_ERROR => passing(
-            "ChangedConcurrently",
+            PostgresReason::ChangedConcurrently,
             format!("{at}: most likely somebody else changed the role at the same moment; it is tried again"),
         ),
-        _ if class == "40" => passing("ChangedConcurrently", format!("{at}: a conflict; it is tried again")),
+        _ if class == "40" => {
+            passing(PostgresReason::ChangedConcurrently, format!("{at}: a conflict; it is tried again"))
+        }
         _ if class == "08" || class == "57" => {
-            passing("ConnectionLost", format!("{at}: the session was ended"))
+            passing(PostgresReason::ConnectionLost, format!("{at}: the session was ended"))
         }
-        _ if class == "53" => {
-            passing("TargetOverloaded", format!("{at}: it is out of memory, disk or another means"))
-        }
-        _ => permanent("StatementRefused", format!("{at}; its log says more")),
+        _ if class == "53" => passing(
+            PostgresReason::TargetOverloaded,
+            format!("{at}: it is out of memory, disk or another means"),
+        ),
+        _ => permanent(PostgresReason::StatementRefused, format!("{at}; its log says more")),
     }
 }
 
 /// A standby, or a primary that is closed for writing.
 pub(super) fn read_only(server: &str) -> TargetError {
     permanent(
-        "TargetReadOnly",
+        PostgresReason::TargetReadOnly,
         format!(
             "the Postgres server {server} is a read-only replica: nothing can be changed there, and what it accepts may be \
              out of date; let `host` name the primary"
@@ -393,7 +401,7 @@ pub(super) fn not_permitted(server: &str, role: &str, who: Who<'_>, version: u32
         format!("ALTER ROLE {admin_name} CREATEROLE;")
     };
     permanent(
-        "NotPermitted",
+        PostgresReason::NotPermitted,
         format!(
             "{who} may not change role {role} at the Postgres server {server} (42501); run there as a superuser: \
              {grant} A role that is a superuser is changed by superusers only"

@@ -9,6 +9,7 @@ use tokio_postgres::types::Type;
 
 use super::connect::{Session, column};
 use super::failure::{self, NAME, StatementError, told};
+use crate::api::source::postgres::PostgresReason;
 use crate::rotation::observed::RotationId;
 use crate::source::TargetError;
 
@@ -48,7 +49,7 @@ async fn look(session: &Session, server: &str) -> Result<(Fence, bool), TargetEr
     let fence = match (exists, creatable) {
         (true, _) if !plain || !ours => {
             return Err(failure::permanent(
-                "FenceNotOurs",
+                PostgresReason::FenceNotOurs,
                 format!(
                     "keyturn.fence at the Postgres server {server} is not a plain table of the administrator or of a \
                      superuser, so it was not touched; find out who made it, and drop it"
@@ -137,7 +138,7 @@ pub(super) async fn take(
     if holder != owner {
         let holder = told(&holder, NAME);
         return Err(failure::permanent(
-            "RoleOwnedByOther",
+            PostgresReason::RoleOwnedByOther,
             format!(
                 "role {role} at the Postgres server {server} is rotated by {holder}, and one role can have one secret only; \
                  delete one of the two. If {holder} is gone for good, run: \
@@ -148,7 +149,7 @@ pub(super) async fn take(
     }
     if RotationId::try_from(stored).unwrap_or(0) > id {
         return Err(failure::passing(
-            "Fenced",
+            PostgresReason::Fenced,
             format!(
                 "rotation {id} of role {role} at the Postgres server {server} comes too late: rotation {stored} has changed \
                  the role already"
@@ -174,7 +175,7 @@ pub(super) async fn advance(
 fn failed(server: &str, error: &StatementError) -> TargetError {
     if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
         return failure::permanent(
-            "NotPermitted",
+            PostgresReason::NotPermitted,
             format!(
                 "the administrator may not use keyturn.fence at the Postgres server {server} (42501); as its owner run: \
                  GRANT USAGE ON SCHEMA keyturn TO <administrator>; \

@@ -94,7 +94,7 @@ async fn a_message_of_a_gigabyte_is_not_waited_for() {
     let header: Bytes = || [begun(&[25]), vec![b'D', 0x40, 0, 0, 0, 0, 1]].concat();
     let (answer, taken) = logged_in(Plan::Floods(FIRST, header, || vec![0; READ])).await;
     assert!(taken <= READ, "{taken} bytes were taken");
-    assert_eq!(answer.unwrap_err().reason, "TargetTooTalkative");
+    assert_eq!(answer.unwrap_err().trouble.reason, "TargetTooTalkative");
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn a_server_that_talks_for_ever_is_hung_up_on() {
         let (answer, taken) = logged_in(plan).await;
         // These messages are small, so they count more than their bytes.
         assert!(taken <= SESSION / 8, "{plan:?}: {taken} bytes were taken");
-        assert_eq!(answer.unwrap_err().reason, "TargetTooTalkative", "{plan:?}");
+        assert_eq!(answer.unwrap_err().trouble.reason, "TargetTooTalkative", "{plan:?}");
     }
 }
 
@@ -125,7 +125,7 @@ async fn rows_without_end_are_not_collected() {
     for (rows, most) in [(narrow, SESSION / 4), (wide, SESSION + READ)] {
         let (roles, taken) = looked(Plan::Floods(sessions, columns, rows)).await;
         assert!(taken <= most, "{taken} bytes were taken");
-        assert_eq!(roles.unwrap_err().reason, "TargetTooTalkative");
+        assert_eq!(roles.unwrap_err().trouble.reason, "TargetTooTalkative");
     }
 }
 
@@ -134,7 +134,7 @@ async fn types_that_are_made_of_each_other_without_end_do_not_exhaust_the_stack(
     for asked in ["SELECT probe", FIRST] {
         let (answer, taken) = logged_in(Plan::NestsTypes(asked)).await;
         assert!(taken < READ, "{asked}: {taken} bytes were taken");
-        assert_eq!(answer.unwrap_err().reason, "TargetNotUnderstood", "{asked}");
+        assert_eq!(answer.unwrap_err().trouble.reason, "TargetNotUnderstood", "{asked}");
     }
 }
 
@@ -150,11 +150,11 @@ async fn an_answer_of_another_kind_than_was_asked_for_is_an_error() {
     let no_row: Bytes = || table(&[16], &[]);
     for answer in [point, null, short, no_column, no_row] {
         let (answer, _) = logged_in(Plan::Answers(FIRST, answer)).await;
-        assert_eq!(answer.unwrap_err().reason, "TargetNotUnderstood");
+        assert_eq!(answer.unwrap_err().trouble.reason, "TargetNotUnderstood");
     }
     for asked in ["rolcanlogin", "'fence'", "role::text, id", "pg_stat_activity"] {
         let (roles, _) = looked(Plan::Answers(asked, point)).await;
-        assert_eq!(roles.unwrap_err().reason, "TargetNotUnderstood", "{asked}");
+        assert_eq!(roles.unwrap_err().trouble.reason, "TargetNotUnderstood", "{asked}");
     }
 }
 
@@ -162,7 +162,7 @@ async fn an_answer_of_another_kind_than_was_asked_for_is_an_error() {
 async fn sessions_of_roles_that_were_not_asked_about_are_not_believed() {
     let other: Bytes = || table(&[25, 25, 25, 20], &[&[b"other", b"::1", b"psql", &[0; 8]]]);
     let (roles, _) = looked(Plan::Answers("pg_stat_activity", other)).await;
-    assert_eq!(roles.unwrap_err().reason, "TargetNotUnderstood");
+    assert_eq!(roles.unwrap_err().trouble.reason, "TargetNotUnderstood");
 }
 
 #[tokio::test]
@@ -181,8 +181,11 @@ async fn the_owner_in_the_fence_is_cut_and_steers_no_terminal() {
     let long: Bytes = || table(&[20, 25], &[&[&[0; 8], "\u{1b}[2J".repeat(10_000).as_bytes()]]);
     let server = Hostile::new(Plan::Answers("SELECT id, owner", long)).await;
     let error = target(server).install(1, &login(), &[]).await.unwrap_err();
-    assert_eq!(error.reason, "RoleOwnedByOther");
-    assert!(error.message.chars().count() < 1000 && !error.message.contains('\u{1b}'), "{error}");
+    assert_eq!(error.trouble.reason, "RoleOwnedByOther");
+    assert!(
+        error.trouble.message.chars().count() < 1000 && !error.trouble.message.contains('\u{1b}'),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -192,8 +195,8 @@ async fn an_sqlstate_that_is_none_is_told_as_such() {
     for answer in [short, split, long] {
         let (answer, _) = logged_in(Plan::Answers(FIRST, answer)).await;
         let error = answer.unwrap_err();
-        assert!(error.message.len() < 500 && !error.message.contains('\u{1b}'), "{error}");
-        assert!(error.message.contains("no SQLSTATE"), "{error}");
+        assert!(error.trouble.message.len() < 500 && !error.trouble.message.contains('\u{1b}'), "{error}");
+        assert!(error.trouble.message.contains("no SQLSTATE"), "{error}");
     }
 }
 
@@ -202,5 +205,5 @@ async fn a_server_that_says_nothing_is_given_up() {
     let server = Hostile::new(Plan::IsSilent).await;
     let limits = Limits { operation: Duration::from_millis(200), ..Limits::default() };
     let error = target(server).with_limits(limits).try_login(&login()).await.unwrap_err();
-    assert_eq!(error.reason, "TimedOut");
+    assert_eq!(error.trouble.reason, "TimedOut");
 }

@@ -12,6 +12,7 @@ use super::administrator::Who;
 use super::connect::Session;
 use super::failure::{self, LoginFailure, StatementError};
 use super::{Postgres, look};
+use crate::api::source::postgres::PostgresReason;
 use crate::source::{Answer, Login, TargetError};
 
 /// True if the login is, or can become, a role that reaches beyond the database: a read-only transaction does not keep
@@ -72,7 +73,7 @@ impl Postgres {
     fn failed_probe(&self, number: usize, login: &Login, why: &str) -> TargetError {
         let (role, server) = (&login.username, self.server());
         failure::permanent(
-            "ProbeFailed",
+            PostgresReason::ProbeFailed,
             format!("role {role} logs in to the Postgres server {server}, but probe {number} fails: {why}"),
         )
     }
@@ -86,15 +87,15 @@ impl Postgres {
         match role {
             None => look::missing(&self.server(), &login.username),
             Some(role) if role.expired => look::expired(&self.server(), &login.username),
-            Some(role) if !role.can_log_in => TargetError {
-                message: format!(
+            Some(role) if !role.can_log_in => {
+                let message = format!(
                     "role {0} at the Postgres server {1} has NOLOGIN; run there: ALTER ROLE {2} LOGIN",
                     login.username,
                     self.server(),
                     failure::ident(&login.username)
-                ),
-                ..refusal
-            },
+                );
+                failure::permanent(refusal.trouble.reason, message)
+            }
             Some(_) => refusal,
         }
     }

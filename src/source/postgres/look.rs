@@ -9,6 +9,8 @@ use super::connect::{Session, column};
 use super::failure::{self, StatementError, ident, told};
 use super::fence::{self, Fence};
 use super::{Postgres, pair};
+use crate::api::Reason;
+use crate::api::source::postgres::PostgresReason;
 use crate::rotation::observed::OpenSession;
 use crate::source::{Login, Roles, TargetError};
 
@@ -51,14 +53,14 @@ pub(super) async fn role(
 
 pub(super) fn missing(server: &str, role: &str) -> TargetError {
     failure::permanent(
-        "RoleMissing",
+        Reason::RoleMissing,
         format!("the Postgres server {server} has no role {role}; create it, or correct its name"),
     )
 }
 
 pub(super) fn expired(server: &str, role: &str) -> TargetError {
     failure::permanent(
-        "RoleExpired",
+        PostgresReason::RoleExpired,
         format!(
             "the VALID UNTIL of role {role} at the Postgres server {server} has passed, so no password of it is accepted, a \
              new one neither; if it is to work on, run there: ALTER ROLE {} VALID UNTIL 'infinity'",
@@ -70,7 +72,7 @@ pub(super) fn expired(server: &str, role: &str) -> TargetError {
 pub(super) fn superuser(server: &str, role: &RoleState) -> TargetError {
     let what = if role.superuser { "a superuser" } else { "a replication role" };
     failure::permanent(
-        "SuperuserNotAllowed",
+        PostgresReason::SuperuserNotAllowed,
         format!(
             "role {} at the Postgres server {server} is {what}; where it is to be rotated all the same, let the RotationGrant \
              say allowSuperuser: true for it",

@@ -38,7 +38,8 @@ pub use self::dial::{Dial, Direct, Stream, ThroughHost, Wire};
 use self::failure::LoginFailure;
 pub(super) use self::open::{Arguments, Opener};
 use super::{Answer, Installs, Kind, Login, Roles, Sessions, SetUp, SetUpMode, SetsUp, Target, TargetError};
-use crate::api::source::postgres::PostgresSpec;
+use crate::api::Reason;
+use crate::api::source::postgres::{PostgresReason, PostgresSpec};
 use crate::rotation::observed::{OpenSession, RotationId};
 
 /// The roles of one secret on one server.
@@ -81,11 +82,10 @@ impl Postgres {
     async fn admin_session(&self, admin: &Administrator) -> Result<Session, TargetError> {
         let session =
             self.route.log_in_safely(Who::Administrator(admin)).await.map_err(|failure| match failure {
-                LoginFailure::Refused(error) => TargetError {
-                    reason: "AdministratorRefused",
-                    message: format!("the administrator cannot log in: {}", error.message),
-                    ..error
-                },
+                LoginFailure::Refused(error) => {
+                    let message = format!("the administrator cannot log in: {error}");
+                    failure::permanent(Reason::AdministratorRefused, message)
+                }
                 LoginFailure::Failed(error) => error,
             })?;
         self.as_itself(session).await
@@ -134,7 +134,7 @@ impl Postgres {
             let server = self.server();
             let seconds = limit.as_secs();
             let message = format!("{what} at the Postgres server {server} did not end within {seconds} s");
-            Err(failure::passing("TimedOut", message))
+            Err(failure::passing(PostgresReason::TimedOut, message))
         })
     }
 }

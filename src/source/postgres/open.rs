@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use clap::Args;
 
 use super::{Administrator, Dial, Direct, Limits, Postgres, ThroughHost};
-use crate::api::ManagedSecret;
+use crate::api::source::postgres::PostgresReason;
 use crate::api::source::postgres::{ADMINISTRATOR, PostgresSpec};
+use crate::api::{ManagedSecret, Trouble};
 use crate::secret_value::SecretValue;
 use crate::source::access::{Access, namespace_of, text, unusable};
 use crate::source::{Login, Open, Target, TargetError};
@@ -85,11 +86,9 @@ async fn administrator(
     }
     let Some(parameter) = &spec.admin_parameter else { return Ok(None) };
     let read = access.parameter(region, &parameter.path).await;
-    let password = read.map_err(|error| TargetError {
-        reason: "AdminUnreadable",
-        message: format!("the administrator's password at {} cannot be read: {error}", parameter.path),
-        permanent: error.needs_a_person(),
-        outcome_unknown: false,
+    let password = read.map_err(|error| {
+        let message = format!("the administrator's password at {} cannot be read: {error}", parameter.path);
+        Trouble::new(PostgresReason::AdminUnreadable, message, error.needs_a_person())
     })?;
     let Some(password) = password else {
         return Err(unusable(format!(

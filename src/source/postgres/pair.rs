@@ -10,6 +10,7 @@ use super::administrator::Administrator;
 use super::connect::{Session, column};
 use super::failure::{self, StatementError, ident, told};
 use crate::api::source::postgres::AlternatingRoles;
+use crate::api::source::postgres::PostgresReason;
 use crate::source::TargetError;
 
 /// The properties of a role that an application can notice, except for name, password and LOGIN.
@@ -110,7 +111,7 @@ pub(super) async fn require_alike(
         return Ok(());
     }
     Err(failure::permanent(
-        "RolesDiffer",
+        PostgresReason::RolesDiffer,
         format!(
             "the roles {} at the Postgres server {server} cannot take turns: {}",
             pair.names.join(" and "),

@@ -260,7 +260,7 @@ pub struct FailureStatus {
     /// Step that failed.
     pub step: Step,
     /// Reason of the failure, as one CamelCase word.
-    pub reason: String,
+    pub reason: crate::Reason,
     /// Cause of the failure, and what to do.
     pub message: String,
     /// Number of consecutive failures.

@@ -1,9 +1,12 @@
 //! `generate.cloudflareR2`: the key pair of a Cloudflare R2 API token.
 
+mod reason;
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::reason::CloudflareR2Reason;
 use super::{SourceSchema, SourceSpec};
 use crate::consent::Purpose;
 use crate::docker_host::SecretKeyRef;
@@ -11,6 +14,7 @@ use crate::grants::{Grants, Verdict, denied, nothing};
 use crate::managed_secret::ManagedSecret;
 use crate::rotation_grant::RotationGrantSpec;
 use crate::rules::CelRule;
+use crate::words::Word;
 
 /// Placeholder of the access key id in `ssm.parameters[].value`.
 pub const ACCESS_KEY_ID: &str = "{accessKeyId}";
@@ -191,6 +195,7 @@ impl SourceSchema for CloudflareR2Spec {
     const PLACEHOLDERS: &'static [&'static str] = &[ACCESS_KEY_ID, SECRET_ACCESS_KEY];
     const RULES: &'static [CelRule] = &[PUBLISHED, NOT_DELETED];
     const PURPOSES: &'static [Purpose] = &[ADMINISTRATOR];
+    const REASONS: &'static [Word] = CloudflareR2Reason::WORDS;
 }
 
 impl SourceSpec for CloudflareR2Spec {

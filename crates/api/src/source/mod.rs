@@ -17,6 +17,7 @@ use super::grants::{Grants, Verdict};
 use super::managed_secret::{ManagedSecret, ParameterSpec};
 use super::rules::CelRule;
 use super::validate::Problem;
+use super::words::Word;
 
 /// Placeholder of the generated value in `ssm.parameters[].value`.
 pub const VALUE: &str = "{value}";
@@ -33,6 +34,8 @@ trait SourceSchema {
     const RULES: &'static [CelRule] = &[];
     /// Purposes of the Secrets that the source uses.
     const PURPOSES: &'static [Purpose] = &[];
+    /// Reasons of conditions and failures that only this source has.
+    const REASONS: &'static [Word] = &[];
 }
 
 /// The spec of a source, as validation, grants and the reconcilers use it.
@@ -139,6 +142,10 @@ macro_rules! sources {
         const PURPOSES: &[&[Purpose]] =
             &[<$first_spec as SourceSchema>::PURPOSES, $(<$spec as SourceSchema>::PURPOSES),*];
 
+        /// Reasons that only this source has, of each source.
+        const REASONS: &[&[Word]] =
+            &[<$first_spec as SourceSchema>::REASONS, $(<$spec as SourceSchema>::REASONS),*];
+
         /// Rules of each source about the whole spec of a ManagedSecret.
         const RULES: &[&[CelRule]] = &[<$first_spec as SourceSchema>::RULES, $(<$spec as SourceSchema>::RULES),*];
     };
@@ -194,4 +201,9 @@ pub(crate) fn rules() -> impl Iterator<Item = &'static CelRule> {
 /// Returns the purposes of the Secrets that any source uses.
 pub fn purposes() -> impl Iterator<Item = Purpose> {
     PURPOSES.iter().copied().flatten().copied()
+}
+
+/// Returns the reasons that only one source has.
+pub(crate) fn reasons() -> impl Iterator<Item = Word> {
+    REASONS.iter().copied().flatten().copied()
 }

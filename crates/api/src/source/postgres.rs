@@ -1,9 +1,12 @@
 //! `generate.postgres`: the password of a Postgres role.
 
+mod reason;
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::reason::PostgresReason;
 use super::{PASSWORD, SourceSchema, SourceSpec, USERNAME, VALUE};
 use crate::consent::Purpose;
 use crate::grants::{Grants, Verdict, denied, nothing};
@@ -11,6 +14,7 @@ use crate::managed_secret::{ManagedSecret, ParameterSpec};
 use crate::rotation_grant::RotationGrantSpec;
 use crate::rules::{self, CelRule};
 use crate::validate::{Problem, problem};
+use crate::words::Word;
 
 /// Default port of a Postgres server.
 pub const PORT: i32 = 5432;
@@ -336,6 +340,7 @@ impl SourceSchema for PostgresSpec {
     const PLACEHOLDERS: &'static [&'static str] = &[VALUE, PASSWORD, USERNAME];
     const RULES: &'static [CelRule] = &[NOT_DELETED];
     const PURPOSES: &'static [Purpose] = &[ADMINISTRATOR];
+    const REASONS: &'static [Word] = PostgresReason::WORDS;
 }
 
 impl SourceSpec for PostgresSpec {

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use keyturn_api::DockerHost;
-use keyturn_api::docker_host::{RunMode, SecretKeyRef};
+use keyturn_api::docker_host::{RunMode, RunResult, SecretKeyRef};
 use keyturn_api::duration::Duration;
 use keyturn_image_audit::managed::ManagedValues;
 use keyturn_image_audit::{Allowances, AllowedFinding};
@@ -24,7 +24,7 @@ use kube::{Resource, ResourceExt};
 
 use super::collection::Collection;
 use super::plan::Run;
-use super::report::Outcome;
+use super::report::exit_code;
 use super::revision::{audit_settings, target};
 use super::task::{
     Endpoint, JUMP_KEY_FILE, KEY_FILE, Layers, TASK_DIR, TASK_FILE, TERMINATION_LOG, Task, TaskAudit,
@@ -336,8 +336,8 @@ pub fn is_controlled_by(job: &Job, host: &DockerHost) -> bool {
 /// Failures that another pod cannot fix end the Job. Failures that may pass within moments get another pod. An eviction
 /// does not count as a failure.
 fn pod_failure_policy() -> PodFailurePolicy {
-    let finals = ALL_OUTCOMES.iter().filter(|outcome| ends_the_job(**outcome));
-    let mut final_codes: Vec<i32> = finals.map(|outcome| outcome.exit_code()).collect();
+    let finals = RunResult::ALL.iter().filter(|result| ends_the_job(**result));
+    let mut final_codes: Vec<i32> = finals.map(|result| exit_code(*result)).collect();
     // The API server accepts exit codes in ascending order only.
     final_codes.sort_unstable();
     PodFailurePolicy {
@@ -363,43 +363,24 @@ fn pod_failure_policy() -> PodFailurePolicy {
     }
 }
 
-const ALL_OUTCOMES: [Outcome; 16] = [
-    Outcome::Running,
-    Outcome::Succeeded,
-    Outcome::Unreachable,
-    Outcome::ConnectionLost,
-    Outcome::Busy,
-    Outcome::HostKeyRefused,
-    Outcome::AuthenticationFailed,
-    Outcome::BadInput,
-    Outcome::HostUnfit,
-    Outcome::Outdated,
-    Outcome::DeployFailed,
-    Outcome::DeployTimedOut,
-    Outcome::DeployInterrupted,
-    Outcome::VerifyFailed,
-    Outcome::NotAdopted,
-    Outcome::CollectFailed,
-];
-
-fn ends_the_job(outcome: Outcome) -> bool {
-    match outcome {
+fn ends_the_job(result: RunResult) -> bool {
+    match result {
         // The process died, the network failed, or another deployment is running: another pod joins the running
         // deployment, or starts one.
-        Outcome::Running | Outcome::Unreachable | Outcome::ConnectionLost | Outcome::Busy => false,
-        Outcome::Succeeded => false,
+        RunResult::Lost | RunResult::Unreachable | RunResult::ConnectionLost | RunResult::Busy => false,
+        RunResult::Succeeded => false,
         // A person has to act, or the reconciler has to decide on another attempt.
-        Outcome::HostKeyRefused
-        | Outcome::AuthenticationFailed
-        | Outcome::BadInput
-        | Outcome::HostUnfit
-        | Outcome::Outdated
-        | Outcome::DeployFailed
-        | Outcome::DeployTimedOut
-        | Outcome::DeployInterrupted
-        | Outcome::VerifyFailed
-        | Outcome::NotAdopted
-        | Outcome::CollectFailed => true,
+        RunResult::HostKeyRefused
+        | RunResult::AuthenticationFailed
+        | RunResult::BadInput
+        | RunResult::HostUnfit
+        | RunResult::Outdated
+        | RunResult::DeployFailed
+        | RunResult::DeployTimedOut
+        | RunResult::DeployInterrupted
+        | RunResult::VerifyFailed
+        | RunResult::NotAdopted
+        | RunResult::CollectFailed => true,
     }
 }
 

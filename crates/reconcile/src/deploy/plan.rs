@@ -9,11 +9,11 @@
 //! deployment follows only when containers were seen not to run what keyturn published.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use keyturn_api::DockerHost;
 use keyturn_api::docker_host::{DockerHostStatus, HostParameter, HostRun, Proof, RunMode};
 use keyturn_api::grants::Verdict;
 use keyturn_api::managed_secret::Origin;
 use keyturn_api::time::{from_kubernetes, to_text};
+use keyturn_api::{DockerHost, Reason, Trouble};
 use keyturn_rotation::adoption::has_adopted;
 use kube::ResourceExt;
 
@@ -112,29 +112,27 @@ pub struct Run {
 /// The reason why a run that is needed does not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// Reason of the condition.
-    pub reason: &'static str,
-    /// Message of the condition: why the run waits, and what to do if a person has to act.
-    pub message: String,
+    /// Why the run waits, and what to do if a person has to act.
+    pub trouble: Trouble,
     /// Time of the next check; `None` to wait until something changes.
     pub until: Option<DateTime<Utc>>,
-    /// True when only a person can end the hold.
-    pub stalled: bool,
     /// True when the hold lasts only moments, so that a verification is not worth starting meanwhile.
     pub brief: bool,
 }
 
 impl Hold {
-    fn new(reason: &'static str, message: String) -> Self {
-        Self { reason, message, until: None, stalled: false, brief: false }
+    /// Creates a hold that ends by itself.
+    fn new(reason: Reason, message: String) -> Self {
+        Self { trouble: Trouble::passing(reason, message), until: None, brief: false }
+    }
+
+    /// Creates a hold that only a person can end.
+    fn stalled(reason: Reason, message: String) -> Self {
+        Self { trouble: Trouble::permanent(reason, message), until: None, brief: false }
     }
 
     fn until(self, at: DateTime<Utc>) -> Self {
         Self { until: Some(at), ..self }
-    }
-
-    fn stalled(self) -> Self {
-        Self { stalled: true, ..self }
     }
 
     fn brief(self) -> Self {
@@ -341,23 +339,23 @@ fn last_attempt(input: &Input, status: &DockerHostStatus, mode: RunMode, revisio
 
 fn the_host_is_suspended(input: &Input, run: &Run) -> Option<Hold> {
     let message = || format!("spec.suspend is set; not started: {}", describe(run));
-    input.host.spec.suspend.then(|| Hold::new("Suspended", message()))
+    input.host.spec.suspend.then(|| Hold::new(Reason::Suspended, message()))
 }
 
 fn the_spec_cannot_be_used(input: &Input, _run: &Run) -> Option<Hold> {
-    (!input.problems.is_empty()).then(|| Hold::new("InvalidSpec", input.problems.join("; ")).stalled())
+    (!input.problems.is_empty()).then(|| Hold::stalled(Reason::InvalidSpec, input.problems.join("; ")))
 }
 
 fn no_grant_covers_it(input: &Input, _run: &Run) -> Option<Hold> {
     match &input.verdict {
-        Verdict::Denied(missing) => Some(Hold::new("NotGranted", missing.clone()).stalled()),
+        Verdict::Denied(missing) => Some(Hold::stalled(Reason::NotGranted, missing.clone())),
         Verdict::Rotate | Verdict::Observe(_) => None,
     }
 }
 
 fn the_grants_only_observe(input: &Input, run: &Run) -> Option<Hold> {
     let Verdict::Observe(why) = &input.verdict else { return None };
-    Some(Hold::new("Observe", format!("{why}, so nothing is touched; would start: {}", describe(run))))
+    Some(Hold::new(Reason::Observe, format!("{why}, so nothing is touched; would start: {}", describe(run))))
 }
 
 /// A failure counts only for the revision and the spec that it happened with. A new rotation or an edit starts without
@@ -370,7 +368,7 @@ fn the_same_run_failed_a_moment_ago(input: &Input, run: &Run) -> Option<Hold> {
     let retry = from_kubernetes(last.retry_after.as_ref()?);
     let message =
         format!("attempt {} failed ({}); the next one starts at {}", last.attempt, last.job, to_text(retry));
-    (!asked_since && input.now < retry).then(|| Hold::new("BackingOff", message).until(retry))
+    (!asked_since && input.now < retry).then(|| Hold::new(Reason::BackingOff, message).until(retry))
 }
 
 /// The last run of this mode, if it failed with this revision and spec.
@@ -402,7 +400,7 @@ fn hosts_that_go_first_make_no_order(input: &Input, run: &Run) -> Option<Hold> {
             "spec.deploy.after names DockerHost {missing}, which does not exist in this namespace: create it or \
              remove it from the list"
         );
-        return Some(Hold::new("AfterNotFound", message).stalled());
+        return Some(Hold::stalled(Reason::AfterNotFound, message));
     }
     let own_name = input.host.name_any();
     let mut reached: Vec<&str> = Vec::new();
@@ -413,7 +411,7 @@ fn hosts_that_go_first_make_no_order(input: &Input, run: &Run) -> Option<Hold> {
                 "spec.deploy.after leads back to {own_name} by way of {}: no host can be the first; break the circle",
                 if reached.is_empty() { "itself".to_owned() } else { reached.join(", ") },
             );
-            return Some(Hold::new("AfterIsACircle", message).stalled());
+            return Some(Hold::stalled(Reason::AfterIsACircle, message));
         }
         if !reached.contains(&name) {
             reached.push(name);
@@ -436,7 +434,7 @@ fn a_host_that_goes_first_has_not_proven_it(input: &Input, run: &Run) -> Option<
             if serves && !has_proven(first, wish) {
                 let message =
                     format!("waits until DockerHost {} has proven {}", first.name_any(), wish.line());
-                return Some(Hold::new("WaitingForHost", message));
+                return Some(Hold::new(Reason::WaitingForHost, message));
             }
         }
     }
@@ -458,10 +456,10 @@ fn the_window_is_closed_and_no_rotation_waits(input: &Input, run: &Run) -> Optio
         WindowGate::Open => None,
         WindowGate::OpensAt(at) => {
             let message = format!("waits for the host's window, which opens at {}", to_text(*at));
-            Some(Hold::new("WaitingForWindow", message).until(*at))
+            Some(Hold::new(Reason::WaitingForWindow, message).until(*at))
         }
         WindowGate::Unusable(why) => {
-            Some(Hold::new("WindowUnusable", format!("spec.deploy.windows: {why}")).stalled())
+            Some(Hold::stalled(Reason::WindowUnusable, format!("spec.deploy.windows: {why}")))
         }
     }
 }
@@ -477,7 +475,7 @@ fn a_role_is_being_changed_in_place(input: &Input, run: &Run) -> Option<Hold> {
         "waits until ManagedSecret {secret} has published the new password of its role, and no longer than {}",
         to_text(until)
     );
-    Some(Hold::new("WaitingForSecret", message).until(until))
+    Some(Hold::new(Reason::WaitingForSecret, message).until(until))
 }
 
 /// Secrets that are rotated together are deployed together. The wait counts from the start of their rotations, including
@@ -495,7 +493,7 @@ fn another_secret_is_about_to_be_published(input: &Input, run: &Run) -> Option<H
     let names: Vec<&str> = input.arrivals.iter().map(|arrival| arrival.secret.as_str()).collect();
     let message =
         format!("waits until {} for what is about to be published: {}", to_text(until), names.join(", "));
-    (input.now < until).then(|| Hold::new("Coalescing", message).until(until).brief())
+    (input.now < until).then(|| Hold::new(Reason::Coalescing, message).until(until).brief())
 }
 
 /// The hosts of one secret are deployed to one after another. So a value that breaks the product breaks it on one host
@@ -512,7 +510,7 @@ fn another_host_of_the_same_secrets_deploys(input: &Input, run: &Run) -> Option<
         let status = other.status.clone().unwrap_or_default();
         if status.run.as_ref().is_some_and(|run| run.mode == RunMode::Deploy) {
             let message = format!("waits for the deployment on DockerHost {name} to end");
-            return Some(Hold::new("WaitingForHost", message).brief());
+            return Some(Hold::new(Reason::WaitingForHost, message).brief());
         }
         let is_free = !other.spec.suspend
             && other.spec.deploy.after.is_empty()
@@ -528,7 +526,7 @@ fn another_host_of_the_same_secrets_deploys(input: &Input, run: &Run) -> Option<
             goes_first_until.filter(|until| name < own_name && is_free && waits_too && input.now < *until)
         {
             let message = format!("lets DockerHost {name} go first, until {}", to_text(until));
-            return Some(Hold::new("WaitingForHost", message).until(until).brief());
+            return Some(Hold::new(Reason::WaitingForHost, message).until(until).brief());
         }
     }
     None

@@ -71,7 +71,7 @@ impl Scene {
     fn outcome(&self) -> String {
         match self.decide() {
             Decision::Start(run) => format!("{:?}", run.mode),
-            Decision::Hold { mode, hold } => format!("{mode:?} held: {}", hold.reason),
+            Decision::Hold { mode, hold } => format!("{mode:?} held: {}", hold.trouble.reason),
             other => format!("{other:?}"),
         }
     }
@@ -278,13 +278,15 @@ fn suspension_grants_and_a_malformed_spec_hold_back_every_run() {
         assert_eq!(scene.outcome(), format!("{mode} held: Observe"));
         scene.verdict = Verdict::Denied("hosts: [{host: web.example}]".into());
         assert_eq!(scene.outcome(), format!("{mode} held: NotGranted"));
-        assert!(scene.hold().stalled);
+        assert!(scene.hold().trouble.is_permanent());
         scene.problems = vec!["spec.ssh.knownHosts[0]: is no line of known_hosts".into()];
         assert_eq!(scene.outcome(), format!("{mode} held: InvalidSpec"));
-        assert!(scene.hold().stalled && scene.hold().message.contains("knownHosts[0]"));
+        assert!(
+            scene.hold().trouble.is_permanent() && scene.hold().trouble.message.contains("knownHosts[0]")
+        );
         scene.host.spec.suspend = true;
         assert_eq!(scene.outcome(), format!("{mode} held: Suspended"));
-        assert!(!scene.hold().stalled);
+        assert!(!scene.hold().trouble.is_permanent());
     }
 }
 
@@ -298,7 +300,7 @@ fn a_window_holds_back_only_what_no_rotation_waits_for() {
     assert_eq!(added.outcome(), "Deploy held: WaitingForWindow");
     assert_eq!(added.hold().until, Some(seconds(5000)));
     added.window = WindowGate::Unusable("unknown time zone".into());
-    assert!(added.hold().stalled);
+    assert!(added.hold().trouble.is_permanent());
 
     let mut rotation = seen(vec![deploying(TOKEN)]);
     rotation.window = WindowGate::OpensAt(seconds(5000));
@@ -328,7 +330,11 @@ fn a_deployment_waits_for_secrets_that_are_about_to_be_published_but_not_for_lon
             None => assert_eq!(scene.outcome(), "Deploy", "{case}"),
             Some(until) => {
                 let hold = scene.hold();
-                assert_eq!((hold.reason, hold.until), ("Coalescing", Some(seconds(until))), "{case}");
+                assert_eq!(
+                    (hold.trouble.reason, hold.until),
+                    (Reason::Coalescing, Some(seconds(until))),
+                    "{case}"
+                );
             }
         }
     }
@@ -365,7 +371,7 @@ fn a_role_that_is_changed_in_place_holds_deployments_for_a_while_and_urgent_ones
     };
     let held = scene(900, None);
     assert_eq!(held.outcome(), "Deploy held: WaitingForSecret");
-    assert!(held.hold().message.contains("ManagedSecret role"), "{}", held.hold().message);
+    assert!(held.hold().trouble.message.contains("ManagedSecret role"), "{}", held.hold().trouble.message);
     assert_eq!(held.hold().until, Some(seconds(1200)));
     assert_eq!(scene(700, None).outcome(), "Deploy", "it takes too long");
     let open = serde_json::json!({"reportedAt": at(900), "revokeBy": at(1800)});
@@ -393,7 +399,10 @@ fn hosts_that_go_first_must_have_proven_the_version() {
     };
     let waiting = scene(vec![]);
     assert_eq!(waiting.outcome(), "Deploy held: WaitingForHost");
-    assert!(waiting.hold().message.contains("canary") && waiting.hold().message.contains("/app/TOKEN=3"));
+    assert!(
+        waiting.hold().trouble.message.contains("canary")
+            && waiting.hold().trouble.message.contains("/app/TOKEN=3")
+    );
     assert_eq!(scene(vec![shown(TOKEN, 2, Proven, true, 950)]).outcome(), "Deploy held: WaitingForHost");
     assert_eq!(scene(vec![shown(TOKEN, 3, Differs, true, 950)]).outcome(), "Deploy held: WaitingForHost");
     assert_eq!(scene(vec![shown(TOKEN, 3, Proven, true, 950)]).outcome(), "Deploy");
@@ -443,12 +452,18 @@ fn a_preflight_of_a_host_that_could_not_be_deployed_to_does_not_start() {
 fn an_order_that_cannot_be_kept_stalls() {
     let mut scene = Scene::new(vec![deploying(TOKEN)]);
     scene.host.spec.deploy.after = vec!["canary".into()];
-    assert_eq!((scene.hold().reason, scene.hold().stalled), ("AfterNotFound", true));
+    assert_eq!(
+        (scene.hold().trouble.reason.name(), scene.hold().trouble.is_permanent()),
+        ("AfterNotFound", true)
+    );
 
     let mut canary = host("canary");
     canary.spec.deploy.after = vec!["web".into()];
     scene.others = vec![canary];
-    assert_eq!((scene.hold().reason, scene.hold().stalled), ("AfterIsACircle", true));
+    assert_eq!(
+        (scene.hold().trouble.reason.name(), scene.hold().trouble.is_permanent()),
+        ("AfterIsACircle", true)
+    );
 
     let mut canary = host("canary");
     canary.spec.deploy.after = vec!["first".into()];

@@ -1,67 +1,31 @@
 //! The report of a deploy Job: one JSON document in the termination message (at most 4096 bytes), and an exit code.
 
-use keyturn_api::docker_host::Proof;
+use keyturn_api::docker_host::{Proof, RunResult};
 use serde::{Deserialize, Serialize};
 
-/// The end of a run. Each outcome has its own exit code, by which the Job's podFailurePolicy decides on a retry.
-/// Exit codes of remote commands are never passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome {
-    /// The run is still going on. A report that keeps this outcome shows that the pod was killed.
-    Running,
-    /// The scripts succeeded and no container was seen to run another value, or the log lines were collected.
-    Succeeded,
-    /// No TCP connection or no SSH handshake in time.
-    Unreachable,
-    /// The connection broke, and the outcome of the deployment is not known.
-    ConnectionLost,
-    /// Another deployment holds the host's lock.
-    Busy,
-    /// No line of known_hosts matches the key that the host offered.
-    HostKeyRefused,
-    /// The host did not accept the client key.
-    AuthenticationFailed,
-    /// The task or a key in it cannot be used.
-    BadInput,
-    /// The host cannot run the work: no docker, no sudo, disk full.
-    HostUnfit,
-    /// The host's journal already has a newer version of some path.
-    Outdated,
-    /// The deploy script exited with a code other than 0.
-    DeployFailed,
-    /// The deploy script ran longer than its timeout.
-    DeployTimedOut,
-    /// The deploy script was running when the host went down; its result is not known.
-    DeployInterrupted,
-    /// The verify script failed, or did not end within its timeout.
-    VerifyFailed,
-    /// At least one container runs a value other than the published one.
-    NotAdopted,
-    /// The log lines could not be collected.
-    CollectFailed,
-}
+/// The result in a report for as long as the run goes on: a pod that is killed leaves it.
+pub const UNDER_WAY: RunResult = RunResult::Lost;
 
-impl Outcome {
-    /// Returns the exit code of the process: 0 for [`Outcome::Succeeded`]; each other outcome has its own.
-    pub fn exit_code(self) -> i32 {
-        match self {
-            Outcome::Succeeded => 0,
-            Outcome::Running => 1,
-            Outcome::Unreachable => 10,
-            Outcome::ConnectionLost => 11,
-            Outcome::Busy => 12,
-            Outcome::HostKeyRefused => 20,
-            Outcome::AuthenticationFailed => 21,
-            Outcome::BadInput => 22,
-            Outcome::HostUnfit => 23,
-            Outcome::Outdated => 24,
-            Outcome::DeployFailed => 30,
-            Outcome::VerifyFailed => 31,
-            Outcome::DeployTimedOut => 32,
-            Outcome::DeployInterrupted => 33,
-            Outcome::NotAdopted => 34,
-            Outcome::CollectFailed => 35,
-        }
+/// Returns the exit code of the process for a result: 0 for success; each other result has its own. The Job's
+/// podFailurePolicy decides by it on a retry. Exit codes of remote commands are never passed on.
+pub fn exit_code(result: RunResult) -> i32 {
+    match result {
+        RunResult::Succeeded => 0,
+        RunResult::Lost => 1,
+        RunResult::Unreachable => 10,
+        RunResult::ConnectionLost => 11,
+        RunResult::Busy => 12,
+        RunResult::HostKeyRefused => 20,
+        RunResult::AuthenticationFailed => 21,
+        RunResult::BadInput => 22,
+        RunResult::HostUnfit => 23,
+        RunResult::Outdated => 24,
+        RunResult::DeployFailed => 30,
+        RunResult::VerifyFailed => 31,
+        RunResult::DeployTimedOut => 32,
+        RunResult::DeployInterrupted => 33,
+        RunResult::NotAdopted => 34,
+        RunResult::CollectFailed => 35,
     }
 }
 
@@ -69,8 +33,8 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// The way in which the run ended; [`Outcome::Running`] until then.
-    pub outcome: Outcome,
+    /// The result of the run; [`UNDER_WAY`] until its end.
+    pub outcome: RunResult,
     /// Text for a person: what happened and what to do. It never holds a value or output of the scripts.
     pub message: String,
     /// Exit code of the script that failed.
@@ -334,7 +298,7 @@ mod tests {
             place: place.to_owned(),
         };
         let report = Report {
-            outcome: Outcome::NotAdopted,
+            outcome: RunResult::NotAdopted,
             message: "…".to_owned(),
             script_exit: None,
             verified: true,

@@ -2,7 +2,7 @@
 
 use chrono::DateTime;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use keyturn_api::docker_host::{DockerHostStatus, HostParameter, HostRun, Proof, RunMode};
+use keyturn_api::docker_host::{DockerHostStatus, HostParameter, HostRun, Proof, RunMode, RunResult};
 use keyturn_api::managed_secret::{
     ManagedSecretStatus, Origin, PreflightStatus, PublishedParameter, RotationStatus, Step, Trigger,
 };
@@ -115,7 +115,7 @@ pub(crate) fn run(
         attempt,
         started_at: at(finished.unwrap_or(0) - 10),
         finished_at: finished.map(at),
-        result: finished.map(|_| if failures > 0 { "DeployFailed" } else { "Succeeded" }.to_owned()),
+        result: finished.map(|_| if failures > 0 { RunResult::DeployFailed } else { RunResult::Succeeded }),
         message: None,
         generation: 1,
         failures,

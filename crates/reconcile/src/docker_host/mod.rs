@@ -14,7 +14,7 @@ use keyturn_api::conditions::{READY, find as find_condition};
 use keyturn_api::consent::{self, Purpose};
 use keyturn_api::docker_host::{DockerHostStatus, HostRun, RunMode};
 use keyturn_api::grants::{self, Grants, Verdict};
-use keyturn_api::{DockerHost, ManagedSecret, validate};
+use keyturn_api::{DockerHost, ManagedSecret, Reason, Trouble, validate};
 use keyturn_image_audit::managed::{ManagedValues, Unsearched};
 use keyturn_rotation::window::Calendar;
 use kube::ResourceExt;
@@ -88,15 +88,16 @@ enum TaskError {
 
 impl From<TaskError> for StartFailure {
     fn from(error: TaskError) -> Self {
-        let (reason, stalled, unreadable) = match &error {
-            TaskError::Store(store) if store.needs_a_person() => (store.reason(), true, Some(store.path())),
-            TaskError::Store(store) => (store.reason(), false, None),
-            TaskError::Random(_) => ("NoRandomness", false, None),
-            TaskError::VersionMissing { path, .. } => ("VersionMissing", false, Some(path.as_str())),
+        let passing = |reason| Trouble::passing(reason, error.to_string());
+        let (trouble, unreadable) = match &error {
+            TaskError::Store(store) if store.needs_a_person() => (store.trouble(), Some(store.path())),
+            TaskError::Store(store) => (store.trouble(), None),
+            TaskError::Random(_) => (passing(Reason::NoRandomness), None),
+            TaskError::VersionMissing { path, .. } => (passing(Reason::VersionMissing), Some(path.as_str())),
         };
         // The path of a store error may end in `:` and a version.
         let unreadable = unreadable.map(|path| path.split(':').next().unwrap_or(path).to_owned());
-        Self { reason: reason.to_owned(), message: error.to_string(), stalled, unreadable }
+        Self { trouble, unreadable }
     }
 }
 
@@ -230,7 +231,7 @@ impl DockerHosts {
     ) -> Result<Requeue, ObjectError> {
         let grants = self.ports.objects.grants(Source::ApiServer).await?;
         let failure = match grants::docker_host(&grants, &host) {
-            Verdict::Denied(message) => StartFailure::stalled("NotGranted", message),
+            Verdict::Denied(message) => Trouble::permanent(Reason::NotGranted, message).into(),
             Verdict::Rotate | Verdict::Observe(_) => self.missing_right(right),
         };
         let before = host.status.clone().unwrap_or_default();
@@ -249,7 +250,7 @@ impl DockerHosts {
     }
 
     fn missing_right(&self, right: &MissingRight) -> StartFailure {
-        StartFailure::stalled(MissingRight::REASON, right.explain(&self.settings.namespace_role))
+        right.trouble(&self.settings.namespace_role).into()
     }
 
     /// True when the grants allow the secret to be rotated. If the host may only be observed, a secret that may only be
@@ -277,7 +278,7 @@ impl DockerHosts {
             let failure = match self.act(input.host, &decision, &readable, secrets, input.now).await? {
                 Acted::Failed(failure) => failure,
                 acted => {
-                    let left_out = left_out.map(|failure| StartFailure { stalled: false, ..failure });
+                    let left_out = left_out.map(StartFailure::beside_others);
                     return Ok((decision, acted, left_out));
                 }
             };
@@ -319,7 +320,7 @@ impl DockerHosts {
                 }
                 match self.start(host, run, wishes, secrets, now).await? {
                     Acted::Failed(failure) if run.mode == RunMode::Collect => {
-                        let (host, message) = (host.name_any(), failure.message);
+                        let (host, message) = (host.name_any(), failure.trouble.message);
                         tracing::warn!(host, message, "a {} could not be started", plan::describe(run));
                         Ok(Acted::Postponed)
                     }
@@ -340,7 +341,7 @@ impl DockerHosts {
         for name in names {
             let labels = self.ports.objects.secret_labels(&namespace, name).await?;
             if let Err(refusal) = consent::check(&namespace, name, labels.as_ref(), Purpose::SSH) {
-                return Ok(Some(StartFailure::stalled(refusal.reason(), refusal.to_string())));
+                return Ok(Some(refusal.trouble().into()));
             }
         }
         Ok(None)
@@ -392,12 +393,11 @@ impl DockerHosts {
         match self.ports.jobs.start(host, run, &task).await {
             Ok(name) => Ok(Acted::Started(started(host, run, &name, now))),
             Err(ObjectError::Forbidden(right)) => Ok(Acted::Failed(self.missing_right(&right))),
-            Err(ObjectError::Api { object, detail }) => Ok(Acted::Failed(StartFailure {
-                reason: "JobNotCreated".to_owned(),
-                message: format!("{object} could not be created: {detail}; keyturn tries again by itself"),
-                stalled: false,
-                unreadable: None,
-            })),
+            Err(ObjectError::Api { object, detail }) => {
+                let message =
+                    format!("{object} could not be created: {detail}; keyturn tries again by itself");
+                Ok(Acted::Failed(Trouble::passing(Reason::JobNotCreated, message).into()))
+            }
             Err(error) => Err(error),
         }
     }

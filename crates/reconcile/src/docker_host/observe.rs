@@ -8,11 +8,12 @@ use keyturn_api::DockerHost;
 use keyturn_api::access_log::{HostAccessLog, LogLines};
 use keyturn_api::docker_host::{
     DockerHostStatus, HostParameter, HostRun, ImageAudit, ImageFinding, LayersAudit, Proof, RunMode,
+    RunResult,
 };
 use keyturn_api::time::{from_kubernetes, to_kubernetes};
 
 use crate::deploy::plan::MOST_COLLECTIONS;
-use crate::deploy::report::{ImageReport, ImagesReport, Outcome, Report, short_id};
+use crate::deploy::report::{ImageReport, ImagesReport, Report, UNDER_WAY, short_id};
 use crate::deploy::revision::target;
 use crate::deploy_jobs::{DeployJob, JobParameter, JobState};
 use crate::settings::Settings;
@@ -20,17 +21,16 @@ use crate::settings::Settings;
 /// Maximum number of findings in a status; the schema allows no more.
 const MOST_FINDINGS: usize = 128;
 
-/// `result` of a run that succeeded.
-pub(super) const SUCCEEDED: &str = "Succeeded";
-/// `result` of a run whose pod left no report.
-pub(super) const LOST: &str = "Lost";
-
 /// True for results that no retry can fix: somebody has to act. keyturn still retries, but rarely, since the fix may
 /// happen outside Kubernetes.
-pub(super) fn takes_a_person(result: &str) -> bool {
-    [Outcome::HostKeyRefused, Outcome::AuthenticationFailed, Outcome::BadInput, Outcome::Outdated]
-        .iter()
-        .any(|outcome| name(*outcome) == result)
+pub(super) fn takes_a_person(result: RunResult) -> bool {
+    matches!(
+        result,
+        RunResult::HostKeyRefused
+            | RunResult::AuthenticationFailed
+            | RunResult::BadInput
+            | RunResult::Outdated
+    )
 }
 
 /// Returns the host's status with everything that its Jobs (oldest first) show.
@@ -71,7 +71,7 @@ pub(super) fn fold(host: &DockerHost, jobs: &[DeployJob], settings: &Settings) -
 
 /// The end of a Job.
 struct Ending<'a> {
-    outcome: Option<Outcome>,
+    result: RunResult,
     report: Option<&'a Report>,
     message: String,
     finished: DateTime<Utc>,
@@ -81,51 +81,53 @@ impl<'a> Ending<'a> {
     fn of(job: &'a DeployJob) -> Option<Self> {
         match &job.state {
             JobState::Unstarted | JobState::Running { .. } => None,
-            JobState::Lost { reason, finished } => {
-                Some(Self { outcome: None, report: None, message: reason.clone(), finished: *finished })
-            }
-            JobState::Ended { report, finished } if report.outcome == Outcome::Running => Some(Self {
-                outcome: None,
+            JobState::Lost { reason, finished } => Some(Self {
+                result: RunResult::Lost,
+                report: None,
+                message: reason.clone(),
+                finished: *finished,
+            }),
+            JobState::Ended { report, finished } if report.outcome == UNDER_WAY => Some(Self {
+                result: RunResult::Lost,
                 report: None,
                 message: format!("the pod ended before its work did; its last words: {}", report.message),
                 finished: *finished,
             }),
             JobState::Ended { report, finished } => {
                 let differs = report.parameters.iter().any(|p| p.proof == Proof::Differs);
-                let outcome = match report.outcome {
-                    Outcome::Succeeded if differs => Outcome::NotAdopted,
-                    outcome => outcome,
+                let result = match report.outcome {
+                    RunResult::Succeeded if differs => RunResult::NotAdopted,
+                    result => result,
                 };
-                Some(Self {
-                    outcome: Some(outcome),
-                    report: Some(report),
-                    message: message(report),
-                    finished: *finished,
-                })
+                Some(Self { result, report: Some(report), message: message(report), finished: *finished })
             }
         }
     }
 
     fn succeeded(&self) -> bool {
-        self.outcome == Some(Outcome::Succeeded)
+        self.result == RunResult::Succeeded
     }
 
     /// True when the host itself has shown that the new values do not work. No other failure says anything about the
     /// values.
     fn is_rejection(&self) -> bool {
         matches!(
-            self.outcome,
-            Some(
-                Outcome::DeployFailed | Outcome::DeployTimedOut | Outcome::VerifyFailed | Outcome::NotAdopted
-            )
+            self.result,
+            RunResult::DeployFailed
+                | RunResult::DeployTimedOut
+                | RunResult::VerifyFailed
+                | RunResult::NotAdopted
         )
     }
 
     /// True when the run compared the containers.
     fn compared(&self) -> bool {
         matches!(
-            self.outcome,
-            Some(Outcome::Succeeded | Outcome::NotAdopted | Outcome::DeployFailed | Outcome::DeployTimedOut)
+            self.result,
+            RunResult::Succeeded
+                | RunResult::NotAdopted
+                | RunResult::DeployFailed
+                | RunResult::DeployTimedOut
         )
     }
 
@@ -194,7 +196,6 @@ fn line(parameter: &JobParameter) -> String {
 }
 
 fn ended_run(job: &DeployJob, ending: &Ending, previous: Option<&HostRun>, settings: &Settings) -> HostRun {
-    let result = ending.outcome.map_or_else(|| LOST.to_owned(), name);
     let of_the_same = previous.filter(|previous| {
         previous.revision == job.revision && previous.generation == job.generation && previous.failures > 0
     });
@@ -204,14 +205,14 @@ fn ended_run(job: &DeployJob, ending: &Ending, previous: Option<&HostRun>, setti
         let (failures, rejections) = of_the_same.map_or((0, 0), |p| (p.failures, p.rejections));
         (failures + 1, rejections + i32::from(ending.is_rejection()))
     };
-    let pause = if takes_a_person(&result) { settings.backoff_max } else { settings.backoff(failures) };
+    let pause = if takes_a_person(ending.result) { settings.backoff_max } else { settings.backoff(failures) };
     HostRun {
         finished_at: Some(to_kubernetes(ending.finished)),
         message: (!ending.message.is_empty()).then(|| ending.message.clone()),
         failures,
         rejections,
         retry_after: (failures > 0).then(|| to_kubernetes(ending.finished + pause)),
-        result: Some(result),
+        result: Some(ending.result),
         ..as_run(job)
     }
 }
@@ -299,10 +300,9 @@ fn show_logs(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending, se
         file: logs.file.clone(),
         excerpt: logs.excerpt(),
     });
-    let result = ending.outcome.map_or_else(|| LOST.to_owned(), name);
     let of_the_same = before.as_ref().filter(|before| before.revision == job.revision);
     let failures = if found.is_some() { 0 } else { 1 + of_the_same.map_or(0, |before| before.failures) };
-    let pause = if takes_a_person(&result) { settings.backoff_max } else { settings.backoff(failures) };
+    let pause = if takes_a_person(ending.result) { settings.backoff_max } else { settings.backoff(failures) };
     let second = |seconds| to_kubernetes(DateTime::from_timestamp(seconds, 0).unwrap_or_default());
     let mut log = HostAccessLog {
         incident: about.incident.clone(),
@@ -316,7 +316,7 @@ fn show_logs(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending, se
         attempt: job.attempt,
         failures,
         retry_after: (failures > 0).then(|| to_kubernetes(ending.finished + pause)),
-        problem: found.is_none().then(|| format!("{result}: {}", ending.message)),
+        problem: found.is_none().then(|| format!("{}: {}", ending.result, ending.message)),
         found,
     };
     if let Some(before) = before.filter(|before| log.found.is_none() && before.found.is_some()) {
@@ -395,11 +395,6 @@ fn of_image(image: &ImageReport) -> impl Iterator<Item = ImageFinding> + '_ {
         fingerprint: finding.fingerprint.clone(),
         parameter: finding.parameter.clone(),
     })
-}
-
-/// Returns an outcome as `result` and condition reasons spell it.
-pub(super) fn name(outcome: Outcome) -> String {
-    format!("{outcome:?}")
 }
 
 #[cfg(test)]

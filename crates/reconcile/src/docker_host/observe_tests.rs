@@ -14,12 +14,12 @@ fn seconds(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(seconds, 0).unwrap()
 }
 
-fn report(outcome: Outcome, proof: Option<Proof>) -> Report {
+fn report(outcome: RunResult, proof: Option<Proof>) -> Report {
     Report {
         outcome,
         message: "as reported".into(),
         script_exit: None,
-        verified: matches!(outcome, Outcome::Succeeded | Outcome::NotAdopted),
+        verified: matches!(outcome, RunResult::Succeeded | RunResult::NotAdopted),
         deploy: None,
         parameters: proof
             .map(|proof| ReportParameter { path: TOKEN.into(), version: 3, proof, differs_in: vec![] })
@@ -50,7 +50,7 @@ fn ended(mode: RunMode, attempt: i32, created: i64, report: Report) -> DeployJob
     }
 }
 
-fn deploy(attempt: i32, created: i64, outcome: Outcome, proof: Proof) -> DeployJob {
+fn deploy(attempt: i32, created: i64, outcome: RunResult, proof: Proof) -> DeployJob {
     ended(RunMode::Deploy, attempt, created, report(outcome, Some(proof)))
 }
 
@@ -61,11 +61,11 @@ fn folded(jobs: &[DeployJob]) -> DockerHostStatus {
 #[test]
 fn folding_again_or_with_an_emptied_status_shows_the_same() {
     let jobs = [
-        deploy(1, 100, Outcome::DeployFailed, Proof::Differs),
-        deploy(2, 200, Outcome::VerifyFailed, Proof::Proven),
-        ended(RunMode::Verify, 1, 300, report(Outcome::NotAdopted, Some(Proof::Differs))),
-        deploy(3, 400, Outcome::Succeeded, Proof::Proven),
-        deploy(4, 400, Outcome::Unreachable, Proof::Differs),
+        deploy(1, 100, RunResult::DeployFailed, Proof::Differs),
+        deploy(2, 200, RunResult::VerifyFailed, Proof::Proven),
+        ended(RunMode::Verify, 1, 300, report(RunResult::NotAdopted, Some(Proof::Differs))),
+        deploy(3, 400, RunResult::Succeeded, Proof::Proven),
+        deploy(4, 400, RunResult::Unreachable, Proof::Differs),
     ];
     let mut step_by_step = host("web");
     for seen in 1..=jobs.len() {
@@ -79,30 +79,30 @@ fn folding_again_or_with_an_emptied_status_shows_the_same() {
 #[test]
 fn results_outlive_the_jobs_that_had_them() {
     let jobs = [
-        deploy(1, 100, Outcome::DeployFailed, Proof::Differs),
-        deploy(2, 200, Outcome::DeployFailed, Proof::Differs),
+        deploy(1, 100, RunResult::DeployFailed, Proof::Differs),
+        deploy(2, 200, RunResult::DeployFailed, Proof::Differs),
     ];
     let mut host = host("web");
     host.status = Some(folded(&jobs));
     let kept = fold(&host, &[], &settings());
     assert_eq!(Some(&kept), host.status.as_ref());
     // The count continues although the earlier Jobs are gone.
-    let third = fold(&host, &[deploy(3, 300, Outcome::DeployFailed, Proof::Differs)], &settings());
+    let third = fold(&host, &[deploy(3, 300, RunResult::DeployFailed, Proof::Differs)], &settings());
     assert_eq!(third.last_deploy.unwrap().failures, 3);
 }
 
 #[test]
 fn only_a_comparison_after_a_passed_verify_proves_anything() {
     let table = [
-        (Outcome::Succeeded, Some(Proof::Proven), Some(Proof::Proven)),
-        (Outcome::Succeeded, Some(Proof::Incomparable), Some(Proof::Incomparable)),
-        (Outcome::Succeeded, None, Some(Proof::Incomparable)),
-        (Outcome::NotAdopted, Some(Proof::Proven), Some(Proof::Proven)),
-        (Outcome::NotAdopted, Some(Proof::Differs), Some(Proof::Differs)),
-        (Outcome::NotAdopted, None, None),
-        (Outcome::VerifyFailed, Some(Proof::Proven), None),
-        (Outcome::DeployFailed, Some(Proof::Proven), None),
-        (Outcome::ConnectionLost, Some(Proof::Proven), None),
+        (RunResult::Succeeded, Some(Proof::Proven), Some(Proof::Proven)),
+        (RunResult::Succeeded, Some(Proof::Incomparable), Some(Proof::Incomparable)),
+        (RunResult::Succeeded, None, Some(Proof::Incomparable)),
+        (RunResult::NotAdopted, Some(Proof::Proven), Some(Proof::Proven)),
+        (RunResult::NotAdopted, Some(Proof::Differs), Some(Proof::Differs)),
+        (RunResult::NotAdopted, None, None),
+        (RunResult::VerifyFailed, Some(Proof::Proven), None),
+        (RunResult::DeployFailed, Some(Proof::Proven), None),
+        (RunResult::ConnectionLost, Some(Proof::Proven), None),
     ];
     for (outcome, reported, expected) in table {
         let status = folded(&[ended(RunMode::Deploy, 1, 100, report(outcome, reported))]);
@@ -119,7 +119,7 @@ fn a_run_whose_verify_failed_shows_what_differs_and_nothing_else() {
         [(Proof::Differs, Some((Proof::Differs, false))), (Proof::Incomparable, None), (Proof::Proven, None)]
     {
         // The outcome is NotAdopted because of another parameter of the run.
-        let report = Report { verified: false, ..report(Outcome::NotAdopted, Some(proof)) };
+        let report = Report { verified: false, ..report(RunResult::NotAdopted, Some(proof)) };
         let status = folded(&[ended(RunMode::Deploy, 1, 100, report)]);
         let shown = status.parameters.first().map(|p| (p.proof, p.deployed));
         assert_eq!(shown, expected, "{proof:?}");
@@ -128,16 +128,16 @@ fn a_run_whose_verify_failed_shows_what_differs_and_nothing_else() {
 
 #[test]
 fn a_success_that_shows_another_value_is_none() {
-    let status = folded(&[deploy(1, 100, Outcome::Succeeded, Proof::Differs)]);
+    let status = folded(&[deploy(1, 100, RunResult::Succeeded, Proof::Differs)]);
     let last = status.last_deploy.unwrap();
-    assert_eq!((last.result.as_deref(), last.failures), (Some("NotAdopted"), 1));
+    assert_eq!((last.result, last.failures), (Some(RunResult::NotAdopted), 1));
 }
 
 #[test]
 fn a_verification_neither_claims_nor_forgets_a_deployment() {
-    let verified = ended(RunMode::Verify, 1, 200, report(Outcome::Succeeded, Some(Proof::Incomparable)));
+    let verified = ended(RunMode::Verify, 1, 200, report(RunResult::Succeeded, Some(Proof::Incomparable)));
     assert!(!folded(std::slice::from_ref(&verified)).parameters[0].deployed);
-    let both = folded(&[deploy(1, 100, Outcome::Succeeded, Proof::Incomparable), verified]);
+    let both = folded(&[deploy(1, 100, RunResult::Succeeded, Proof::Incomparable), verified]);
     assert!(both.parameters[0].deployed);
     assert_eq!(both.parameters[0].at, at(210));
     assert_eq!(both.last_run.unwrap().mode, RunMode::Verify);
@@ -146,8 +146,8 @@ fn a_verification_neither_claims_nor_forgets_a_deployment() {
 
 #[test]
 fn failures_are_counted_by_mode_revision_and_generation() {
-    let failed = |attempt, created| deploy(attempt, created, Outcome::DeployFailed, Proof::Differs);
-    let verify = ended(RunMode::Verify, 1, 250, report(Outcome::Succeeded, Some(Proof::Proven)));
+    let failed = |attempt, created| deploy(attempt, created, RunResult::DeployFailed, Proof::Differs);
+    let verify = ended(RunMode::Verify, 1, 250, report(RunResult::Succeeded, Some(Proof::Proven)));
     let last = |jobs: &[DeployJob]| folded(jobs).last_deploy.unwrap();
     let two = last(&[failed(1, 100), failed(2, 200)]);
     assert_eq!((two.failures, two.retry_after), (2, Some(at(210 + 120))));
@@ -157,22 +157,22 @@ fn failures_are_counted_by_mode_revision_and_generation() {
     assert_eq!(last(&[failed(1, 100), failed(2, 200), other_revision]).failures, 1);
     let other_spec = DeployJob { generation: 2, ..failed(3, 300) };
     assert_eq!(last(&[failed(1, 100), failed(2, 200), other_spec]).failures, 1);
-    let success = deploy(3, 300, Outcome::Succeeded, Proof::Proven);
+    let success = deploy(3, 300, RunResult::Succeeded, Proof::Proven);
     let well = last(&[failed(1, 100), failed(2, 200), success.clone()]);
-    assert_eq!((well.failures, well.retry_after, well.result.as_deref()), (0, None, Some("Succeeded")));
+    assert_eq!((well.failures, well.retry_after, well.result), (0, None, Some(RunResult::Succeeded)));
     assert_eq!(last(&[success, failed(4, 400)]).failures, 1);
 }
 
 #[test]
 fn what_takes_a_person_is_tried_again_rarely() {
     for (outcome, pause) in [
-        (Outcome::HostKeyRefused, 3600),
-        (Outcome::AuthenticationFailed, 3600),
-        (Outcome::BadInput, 3600),
-        (Outcome::Outdated, 3600),
-        (Outcome::Unreachable, 60),
-        (Outcome::HostUnfit, 60),
-        (Outcome::DeployFailed, 60),
+        (RunResult::HostKeyRefused, 3600),
+        (RunResult::AuthenticationFailed, 3600),
+        (RunResult::BadInput, 3600),
+        (RunResult::Outdated, 3600),
+        (RunResult::Unreachable, 60),
+        (RunResult::HostUnfit, 60),
+        (RunResult::DeployFailed, 60),
     ] {
         let last = folded(&[deploy(1, 100, outcome, Proof::Differs)]).last_deploy.unwrap();
         assert_eq!(last.retry_after, Some(at(110 + pause)), "{outcome:?}");
@@ -183,12 +183,12 @@ fn what_takes_a_person_is_tried_again_rarely() {
 fn a_job_without_a_final_report_is_lost_and_counts_as_a_failure() {
     let lost = DeployJob {
         state: JobState::Lost { reason: "OOMKilled".into(), finished: seconds(110) },
-        ..deploy(1, 100, Outcome::Succeeded, Proof::Proven)
+        ..deploy(1, 100, RunResult::Succeeded, Proof::Proven)
     };
-    for job in [lost, deploy(1, 100, Outcome::Running, Proof::Proven)] {
+    for job in [lost, deploy(1, 100, UNDER_WAY, Proof::Proven)] {
         let status = folded(&[job]);
         let last = status.last_deploy.unwrap();
-        assert_eq!((last.result.as_deref(), last.failures), (Some("Lost"), 1));
+        assert_eq!((last.result, last.failures), (Some(RunResult::Lost), 1));
         assert_eq!(status.parameters, []);
     }
 }
@@ -196,9 +196,9 @@ fn a_job_without_a_final_report_is_lost_and_counts_as_a_failure() {
 #[test]
 fn proofs_of_another_host_or_project_are_dropped() {
     let mut moved = host("web");
-    moved.status = Some(folded(&[deploy(1, 100, Outcome::Succeeded, Proof::Proven)]));
+    moved.status = Some(folded(&[deploy(1, 100, RunResult::Succeeded, Proof::Proven)]));
     moved.spec.docker.compose_project = "staging".into();
-    let status = fold(&moved, &[deploy(1, 100, Outcome::Succeeded, Proof::Proven)], &settings());
+    let status = fold(&moved, &[deploy(1, 100, RunResult::Succeeded, Proof::Proven)], &settings());
     assert_eq!(status.parameters, []);
     assert_eq!(status.target, Some(target(&moved.spec)));
 }
@@ -212,13 +212,13 @@ fn newer_knowledge_is_not_overwritten_by_an_older_job() {
         target: Some(target(&host.spec)),
         ..DockerHostStatus::default()
     });
-    let status = fold(&host, &[deploy(1, 100, Outcome::Succeeded, Proof::Differs)], &settings());
+    let status = fold(&host, &[deploy(1, 100, RunResult::Succeeded, Proof::Differs)], &settings());
     assert_eq!(status.parameters, [known]);
 }
 
 #[test]
 fn a_running_job_is_the_run_under_way_and_an_unstarted_one_is_not() {
-    let state = |state| DeployJob { state, ..deploy(1, 100, Outcome::Succeeded, Proof::Proven) };
+    let state = |state| DeployJob { state, ..deploy(1, 100, RunResult::Succeeded, Proof::Proven) };
     let running = state(JobState::Running { trouble: Some("ImagePullBackOff".into()) });
     let run = folded(&[running]).run.unwrap();
     assert_eq!((run.started_at, run.message.as_deref()), (at(100), Some("ImagePullBackOff")));
@@ -228,7 +228,7 @@ fn a_running_job_is_the_run_under_way_and_an_unstarted_one_is_not() {
 
 #[test]
 fn the_message_names_the_containers_that_run_something_else() {
-    let mut report = report(Outcome::NotAdopted, Some(Proof::Differs));
+    let mut report = report(RunResult::NotAdopted, Some(Proof::Differs));
     report.parameters[0].differs_in = vec!["app".into(), "runner".into()];
     let last = folded(&[ended(RunMode::Verify, 1, 100, report)]).last_run.unwrap();
     let message = last.message.unwrap();
@@ -239,7 +239,7 @@ fn the_message_names_the_containers_that_run_something_else() {
 fn two_tellings_of_one_fact_cause_no_write() {
     let waits = |trouble: &str| DeployJob {
         state: JobState::Running { trouble: Some(trouble.into()) },
-        ..deploy(1, 100, Outcome::Succeeded, Proof::Proven)
+        ..deploy(1, 100, RunResult::Succeeded, Proof::Proven)
     };
     let mut host = host("web");
     host.status = Some(folded(&[waits("ErrImagePull: no such image")]));
@@ -267,7 +267,7 @@ fn what_is_in_files_stays_known_until_they_are_looked_into_again_or_the_image_is
             layers: layers.clone(),
             ..ImagesReport::default()
         };
-        let report = Report { images: Some(Box::new(images)), ..report(Outcome::Succeeded, None) };
+        let report = Report { images: Some(Box::new(images)), ..report(RunResult::Succeeded, None) };
         DeployJob { layers: layers.is_some(), ..ended(RunMode::Verify, 1, created, report) }
     };
     let in_file = || finding("file srv/.env TOKEN", "0000000000000001");

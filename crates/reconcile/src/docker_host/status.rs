@@ -2,11 +2,11 @@
 //! why?
 
 use chrono::{DateTime, TimeDelta, Utc};
-use keyturn_api::DockerHost;
 use keyturn_api::conditions::{self, DEPLOYING, IMAGES_CLEAN, READY, STALLED, Truth};
-use keyturn_api::docker_host::{DockerHostStatus, HostRun, ImageFinding, Proof, RunMode};
+use keyturn_api::docker_host::{DockerHostStatus, HostRun, ImageFinding, Proof, RunMode, RunResult};
 use keyturn_api::managed_secret::Origin;
 use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
+use keyturn_api::{DockerHost, Reason, Remedy, Trouble};
 use keyturn_rotation::adoption::has_adopted;
 use kube::ResourceExt;
 
@@ -22,18 +22,22 @@ pub(super) const PATIENCE: TimeDelta = TimeDelta::seconds(60);
 /// The reason why a run that was decided on could not be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StartFailure {
-    pub reason: String,
-    pub message: String,
-    /// True when only a person can fix the failure.
-    pub stalled: bool,
+    pub trouble: Trouble,
     /// The parameter that cannot be read, if this may last. Other parameters do not have to wait for it.
     pub unreadable: Option<String>,
 }
 
+impl From<Trouble> for StartFailure {
+    /// Makes a failure that does not concern a single parameter.
+    fn from(trouble: Trouble) -> Self {
+        Self { trouble, unreadable: None }
+    }
+}
+
 impl StartFailure {
-    /// Creates a failure that only a person can fix and that does not concern a single parameter.
-    pub(super) fn stalled(reason: &str, message: String) -> Self {
-        Self { reason: reason.to_owned(), message, stalled: true, unreadable: None }
+    /// Returns the failure of a run that was started without what could not be read: the host is not stalled.
+    pub(super) fn beside_others(self) -> Self {
+        Self { trouble: Trouble { remedy: Remedy::Time, ..self.trouble }, ..self }
     }
 
     /// Combines this failure with an earlier one.
@@ -41,8 +45,9 @@ impl StartFailure {
         match earlier {
             None => self,
             Some(earlier) => {
-                let message = format!("{}; {}", earlier.message, self.message);
-                Self { message, stalled: self.stalled && earlier.stalled, ..earlier }
+                let message = format!("{}; {}", earlier.trouble.message, self.trouble.message);
+                let permanent = self.trouble.is_permanent() && earlier.trouble.is_permanent();
+                Self { trouble: Trouble::new(earlier.trouble.reason, message, permanent), ..earlier }
             }
         }
     }
@@ -58,7 +63,7 @@ pub(super) struct View<'a> {
 }
 
 /// A condition's status, reason and message.
-type Verdict = (Truth, String, String);
+type Verdict = (Truth, Reason, String);
 
 /// Sets all conditions, and the other status fields that follow from the decision.
 pub(super) fn set(status: &mut DockerHostStatus, host: &DockerHost, view: &View) {
@@ -71,20 +76,22 @@ pub(super) fn set(status: &mut DockerHostStatus, host: &DockerHost, view: &View)
         (
             STALLED,
             stalled(status, host, view, failed.as_ref())
-                .map(|(reason, message)| (Truth::True, reason, message)),
+                .map(|trouble| (Truth::True, trouble.reason, trouble.message)),
         ),
     ];
     for (kind, verdict) in verdicts {
         match verdict {
             Some((truth, reason, message)) => {
-                conditions::set(&mut status.conditions, kind, truth, &reason, &message, generation, view.now);
+                conditions::set(&mut status.conditions, kind, truth, reason, &message, generation, view.now);
             }
             None => conditions::clear(&mut status.conditions, kind),
         }
     }
     status.observed_generation = generation;
     status.next_attempt_time = match view.decision {
-        Decision::Hold { hold: Hold { reason: "BackingOff", until: Some(until), .. }, .. } => {
+        Decision::Hold { hold: Hold { trouble, until: Some(until), .. }, .. }
+            if trouble.reason == Reason::BackingOff =>
+        {
             Some(to_kubernetes(*until))
         }
         _ => None,
@@ -107,20 +114,20 @@ fn failed_run<'a>(status: &'a DockerHostStatus, host: &DockerHost, view: &View) 
 }
 
 fn ready(status: &DockerHostStatus, host: &DockerHost, view: &View, failed: Option<&HostRun>) -> Verdict {
-    let not_ready = |reason: &str, message: String| (Truth::False, reason.to_owned(), message);
+    let not_ready = |reason: Reason, message: String| (Truth::False, reason, message);
     if let Some(failure) = view.start_failure {
-        return not_ready(&failure.reason, failure.message.clone());
+        return not_ready(failure.trouble.reason, failure.trouble.message.clone());
     }
     if let Some((run, trouble)) = trouble(status) {
-        return not_ready("PodNotRunning", pod_trouble(host, run, trouble));
+        return not_ready(Reason::PodNotRunning, pod_trouble(host, run, trouble));
     }
     if let Some(run) = failed {
-        return not_ready(run.result.as_deref().unwrap_or("Failed"), failure(host, run));
+        return not_ready(result(run).into(), failure(host, run));
     }
     if let Decision::Hold { hold, .. } = view.decision
-        && hold.stalled
+        && hold.trouble.is_permanent()
     {
-        return not_ready(hold.reason, hold.message.clone());
+        return not_ready(hold.trouble.reason, hold.trouble.message.clone());
     }
     let open: Vec<String> =
         view.wishes.iter().filter(|wish| !is_shown(status, wish)).map(Wish::line).collect();
@@ -129,16 +136,16 @@ fn ready(status: &DockerHostStatus, host: &DockerHost, view: &View, failed: Opti
         return match (&status.run, view.decision) {
             (Some(run), _) => not_ready(
                 match run.mode {
-                    RunMode::Deploy => "Deploying",
-                    RunMode::Verify => "Verifying",
-                    RunMode::Collect => "Collecting",
+                    RunMode::Deploy => Reason::Deploying,
+                    RunMode::Verify => Reason::Verifying,
+                    RunMode::Collect => Reason::Collecting,
                 },
                 format!("not proven yet: {open}"),
             ),
             (None, Decision::Hold { hold, .. }) => {
-                not_ready(hold.reason, format!("not proven yet: {open}. {}", hold.message))
+                not_ready(hold.trouble.reason, format!("not proven yet: {open}. {}", hold.trouble.message))
             }
-            (None, _) => not_ready("NotProven", format!("not proven yet: {open}")),
+            (None, _) => not_ready(Reason::NotProven, format!("not proven yet: {open}")),
         };
     }
     all_is_well(status, view.wishes)
@@ -157,9 +164,9 @@ fn is_shown(status: &DockerHostStatus, wish: &Wish) -> bool {
 }
 
 fn all_is_well(status: &DockerHostStatus, wishes: &[Wish]) -> Verdict {
-    let well = |reason: &str, message: String| (Truth::True, reason.to_owned(), message);
+    let well = |reason: Reason, message: String| (Truth::True, reason, message);
     if wishes.is_empty() {
-        return well("NothingToRun", "no ManagedSecret names this host".to_owned());
+        return well(Reason::NothingToRun, "no ManagedSecret names this host".to_owned());
     }
     let lines = |keep: &dyn Fn(&&Wish) -> bool| -> Vec<String> {
         wishes.iter().filter(keep).map(Wish::line).collect()
@@ -177,36 +184,36 @@ fn all_is_well(status: &DockerHostStatus, wishes: &[Wish]) -> Verdict {
     if !foreign.is_empty() {
         message.push_str(&format!("; left alone, since somebody else wrote it: {}", foreign.join(", ")));
     }
-    well(if unseen.is_empty() && foreign.is_empty() { "Proven" } else { "PartlyProven" }, message)
+    well(if unseen.is_empty() && foreign.is_empty() { Reason::Proven } else { Reason::PartlyProven }, message)
 }
 
 fn deploying(status: &DockerHostStatus, view: &View) -> Verdict {
     match (&status.run, view.decision) {
-        (Some(run), _) if run.mode == RunMode::Deploy => (
-            Truth::True,
-            "Running".to_owned(),
-            format!("Job {} deploys {}", run.job, run.parameters.join(", ")),
-        ),
+        (Some(run), _) if run.mode == RunMode::Deploy => {
+            (Truth::True, Reason::Running, format!("Job {} deploys {}", run.job, run.parameters.join(", ")))
+        }
         (Some(run), _) if run.mode == RunMode::Collect => (
             Truth::False,
-            "Collecting".to_owned(),
+            Reason::Collecting,
             format!("Job {} collects log lines for an incident; it changes nothing", run.job),
         ),
         (Some(run), _) => (
             Truth::False,
-            "Verifying".to_owned(),
+            Reason::Verifying,
             format!("Job {} compares what the containers run; it changes nothing", run.job),
         ),
-        (None, Decision::Hold { hold, .. }) => (Truth::False, hold.reason.to_owned(), hold.message.clone()),
-        (None, _) => (Truth::False, "Idle".to_owned(), String::new()),
+        (None, Decision::Hold { hold, .. }) => {
+            (Truth::False, hold.trouble.reason, hold.trouble.message.clone())
+        }
+        (None, _) => (Truth::False, Reason::Idle, String::new()),
     }
 }
 
 /// Returns the condition ImagesClean: do the images that the containers run hold secrets? It delays nothing.
 fn images_clean(status: &DockerHostStatus) -> Verdict {
-    let verdict = |truth, reason: &str, message: String| (truth, reason.to_owned(), message);
+    let verdict = |truth, reason: Reason, message: String| (truth, reason, message);
     let Some(audit) = &status.image_audit else {
-        return verdict(Truth::Unknown, "NotAudited", "no run has looked at the images yet".to_owned());
+        return verdict(Truth::Unknown, Reason::NotAudited, "no run has looked at the images yet".to_owned());
     };
     let of_layers = || audit.layers.as_ref().and_then(|layers| layers.problem.as_ref());
     let problem = audit.problem.as_ref().or_else(of_layers);
@@ -222,14 +229,14 @@ fn images_clean(status: &DockerHostStatus) -> Verdict {
              spec.audit.allow{incomplete}",
             shown.join("; "),
         );
-        return verdict(Truth::False, "SecretsFound", message);
+        return verdict(Truth::False, Reason::SecretsFound, message);
     }
     if let Some(why) = problem {
-        return verdict(Truth::Unknown, "NotAudited", not_all(why));
+        return verdict(Truth::Unknown, Reason::NotAudited, not_all(why));
     }
     let allowed =
         if audit.allowed > 0 { format!(", {} findings allowed", audit.allowed) } else { String::new() };
-    verdict(Truth::True, "Clean", format!("{} images, no secret found{allowed}", audit.images))
+    verdict(Truth::True, Reason::Clean, format!("{} images, no secret found{allowed}", audit.images))
 }
 
 fn not_all(why: &str) -> String {
@@ -242,29 +249,35 @@ pub(super) fn describe_finding(finding: &ImageFinding) -> String {
     format!("{} of {} ({} {}{value})", finding.place, finding.image, finding.rule, finding.fingerprint)
 }
 
-/// Returns the reason why nothing happens on the host until a person acts.
+/// Returns what keeps the host from going on until a person acts.
 fn stalled(
     status: &DockerHostStatus,
     host: &DockerHost,
     view: &View,
     failed: Option<&HostRun>,
-) -> Option<(String, String)> {
-    if let Some(failure) = view.start_failure.filter(|failure| failure.stalled) {
-        return Some((failure.reason.clone(), failure.message.clone()));
+) -> Option<Trouble> {
+    if let Some(failure) = view.start_failure.filter(|failure| failure.trouble.is_permanent()) {
+        return Some(failure.trouble.clone());
     }
     if let Some((run, trouble)) = trouble(status) {
         let is_slow = view.now < from_kubernetes(&run.started_at) + PATIENCE;
-        return (!is_slow).then(|| ("PodNotRunning".to_owned(), pod_trouble(host, run, trouble)));
+        return (!is_slow)
+            .then(|| Trouble::permanent(Reason::PodNotRunning, pod_trouble(host, run, trouble)));
     }
     if let Decision::Hold { hold, .. } = view.decision
-        && hold.stalled
+        && hold.trouble.is_permanent()
     {
-        return Some((hold.reason.to_owned(), hold.message.clone()));
+        return Some(hold.trouble.clone());
     }
     let run = failed.filter(|run| host.metadata.generation.is_none_or(|now| now == run.generation))?;
-    let result = run.result.as_deref().unwrap_or("Failed");
+    let result = result(run);
     (run.failures >= view.settings.attempts || takes_a_person(result))
-        .then(|| (result.to_owned(), failure(host, run)))
+        .then(|| Trouble::permanent(result, failure(host, run)))
+}
+
+/// Returns the result of a run that has ended.
+fn result(run: &HostRun) -> RunResult {
+    run.result.unwrap_or(RunResult::Lost)
 }
 
 fn trouble(status: &DockerHostStatus) -> Option<(&HostRun, &str)> {

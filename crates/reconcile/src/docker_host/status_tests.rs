@@ -138,13 +138,8 @@ fn a_host_is_ready_when_it_has_shown_what_can_be_shown() {
 #[test]
 fn what_holds_a_run_back_is_said_and_stalls_only_where_it_takes_a_person() {
     for stalled in [false, true] {
-        let hold = Hold {
-            reason: "WaitingForHost",
-            message: "waits for canary".into(),
-            until: None,
-            stalled,
-            brief: false,
-        };
+        let trouble = Trouble::new(Reason::WaitingForHost, "waits for canary", stalled);
+        let hold = Hold { trouble, until: None, brief: false };
         let decision = Decision::Hold { mode: RunMode::Deploy, hold };
         let conditions = conditions_of(&[on_host(TOKEN, Origin::Rotated)], &decision, |_| ());
         let mut expected = vec!["Ready=False WaitingForHost", "Deploying=False WaitingForHost"];
@@ -194,8 +189,8 @@ fn the_failed_deployment_is_said_although_a_verification_has_ended_since() {
 #[test]
 fn a_backoff_shows_when_the_next_attempt_is() {
     let until = DateTime::from_timestamp(1060, 0);
-    let hold = |reason| Hold { reason, message: String::new(), until, stalled: false, brief: false };
-    for (reason, expected) in [("BackingOff", Some(at(1060))), ("Coalescing", None)] {
+    let hold = |reason| Hold { trouble: Trouble::passing(reason, ""), until, brief: false };
+    for (reason, expected) in [(Reason::BackingOff, Some(at(1060))), (Reason::Coalescing, None)] {
         let host = host("web");
         let mut status = DockerHostStatus::default();
         let decision = Decision::Hold { mode: RunMode::Deploy, hold: hold(reason) };

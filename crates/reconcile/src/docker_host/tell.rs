@@ -2,24 +2,22 @@
 //! person has to do.
 
 use chrono::{DateTime, Utc};
-use keyturn_api::DockerHost;
 use keyturn_api::access_log::HostAccessLog;
 use keyturn_api::conditions::{self, IMAGES_CLEAN, STALLED};
-use keyturn_api::docker_host::{DockerHostStatus, HostRun, ImageFinding, RunMode};
+use keyturn_api::docker_host::{DockerHostStatus, HostRun, ImageFinding, RunMode, RunResult};
 use keyturn_api::notification::Topic;
+use keyturn_api::{DockerHost, Reason};
 
-use super::observe::{LOST, SUCCEEDED};
 use super::status::describe_finding;
 use crate::deploy::plan::{self, Decision};
-use crate::deploy::report::Outcome;
 use crate::notification::Notification;
 use crate::objects::Event;
-use crate::telling::{self, Trouble, Watched, turns};
+use crate::telling::{self, Alert, Watched, turns};
 
 /// The conditions that people are told of. The Events about images come from the findings, which say when another
 /// secret is found while the condition stays False.
 const WATCHED: [Watched; 2] = [
-    Watched { condition: STALLED, bad: "True", event: Some("Stalled"), topic: Some(Topic::Stalled) },
+    Watched { condition: STALLED, bad: "True", event: Some(Reason::Stalled), topic: Some(Topic::Stalled) },
     Watched { condition: IMAGES_CLEAN, bad: "False", event: None, topic: Some(Topic::ImagesNotClean) },
 ];
 
@@ -30,11 +28,11 @@ pub(super) fn notifications(
     after: &DockerHostStatus,
     now: DateTime<Utc>,
 ) -> Vec<Notification> {
-    turns(&troubles(before), &troubles(after), now)
+    turns(&alerts(before), &alerts(after), now)
 }
 
-fn troubles(status: &DockerHostStatus) -> Vec<Trouble> {
-    telling::troubles(&WATCHED, &status.conditions).map(telling::trouble).collect()
+fn alerts(status: &DockerHostStatus) -> Vec<Alert> {
+    telling::bad_conditions(&WATCHED, &status.conditions).map(telling::alert).collect()
 }
 
 /// Returns the Events for the changes between the status before and the host as it is now.
@@ -64,8 +62,8 @@ fn event_of_collection(before: &DockerHostStatus, log: &HostAccessLog) -> Option
     }
     let about = format!("SecretIncident {}, ManagedSecret {}", log.incident, log.secret);
     let (warning, reason, note) = match (&log.problem, &log.found) {
-        (Some(problem), _) => (true, "CollectFailed", format!("{about}: {problem}")),
-        (None, Some(found)) => (false, "LogsCollected", format!("{about}: {} log lines", found.lines)),
+        (Some(problem), _) => (true, RunResult::CollectFailed.into(), format!("{about}: {problem}")),
+        (None, Some(found)) => (false, Reason::LogsCollected, format!("{about}: {} log lines", found.lines)),
         (None, None) => return None,
     };
     Some(Event { warning, reason, action: "Collect", note })
@@ -81,7 +79,7 @@ fn event_of_images(before: &DockerHostStatus, status: &DockerHostStatus) -> Opti
         let more = if new.len() > 1 { format!(", and {} more", new.len() - 1) } else { String::new() };
         return Some(Event {
             warning: true,
-            reason: "SecretInImage",
+            reason: Reason::SecretInImage,
             action: "Audit",
             note: format!(
                 "{}{more}; rotate what is in an image, and take it out of the Dockerfile",
@@ -92,7 +90,7 @@ fn event_of_images(before: &DockerHostStatus, status: &DockerHostStatus) -> Opti
     let is_clean = |status: &DockerHostStatus| conditions::is_true(&status.conditions, IMAGES_CLEAN);
     (!before.image_findings.is_empty() && is_clean(status)).then(|| Event {
         warning: false,
-        reason: "ImagesClean",
+        reason: Reason::ImagesClean,
         action: "Audit",
         note: "the images that the containers run carry none of the secrets that were found before"
             .to_owned(),
@@ -106,9 +104,9 @@ fn is_known(before: Option<&HostRun>, run: &HostRun) -> bool {
 fn event_of_start(run: &plan::Run, status: &DockerHostStatus) -> Event {
     let job = status.run.as_ref().map_or("", |run| run.job.as_str());
     let reason = match run.mode {
-        RunMode::Deploy => "DeployStarted",
-        RunMode::Verify => "VerifyStarted",
-        RunMode::Collect => "CollectStarted",
+        RunMode::Deploy => Reason::DeployStarted,
+        RunMode::Verify => Reason::VerifyStarted,
+        RunMode::Collect => Reason::CollectStarted,
     };
     let note = format!("Job {job}: {}", plan::describe(run));
     Event { warning: false, reason, action: action(run.mode), note }
@@ -116,19 +114,20 @@ fn event_of_start(run: &plan::Run, status: &DockerHostStatus) -> Event {
 
 /// Returns the Event for a run that ended. A successful verification gets none.
 fn event_of_end(run: &HostRun) -> Option<Event> {
-    let result = run.result.as_deref().unwrap_or(LOST);
+    let result = run.result.unwrap_or(RunResult::Lost);
     let message = run.message.as_deref().unwrap_or_default();
-    if result == SUCCEEDED {
+    if result == RunResult::Succeeded {
         let note = format!("Job {} deployed {}. {message}", run.job, run.parameters.join(", "));
         return (run.mode == RunMode::Deploy).then(|| Event {
             warning: false,
-            reason: "DeploySucceeded",
+            reason: Reason::DeploySucceeded,
             action: action(run.mode),
             note: note.trim_end().to_owned(),
         });
     }
     let note = format!("Job {}, attempt {}: {message}", run.job, run.attempt);
-    Some(Event { warning: true, reason: reason(result), action: action(run.mode), note })
+    let reason = if result == RunResult::Lost { Reason::RunLost } else { result.into() };
+    Some(Event { warning: true, reason, action: action(run.mode), note })
 }
 
 fn action(mode: RunMode) -> &'static str {
@@ -137,25 +136,4 @@ fn action(mode: RunMode) -> &'static str {
         RunMode::Verify => "Verify",
         RunMode::Collect => "Collect",
     }
-}
-
-/// Returns the result as the reason of an Event.
-fn reason(result: &str) -> &'static str {
-    const FAILURES: [(Outcome, &str); 14] = [
-        (Outcome::Unreachable, "Unreachable"),
-        (Outcome::ConnectionLost, "ConnectionLost"),
-        (Outcome::Busy, "Busy"),
-        (Outcome::HostKeyRefused, "HostKeyRefused"),
-        (Outcome::AuthenticationFailed, "AuthenticationFailed"),
-        (Outcome::BadInput, "BadInput"),
-        (Outcome::HostUnfit, "HostUnfit"),
-        (Outcome::Outdated, "Outdated"),
-        (Outcome::DeployFailed, "DeployFailed"),
-        (Outcome::DeployTimedOut, "DeployTimedOut"),
-        (Outcome::DeployInterrupted, "DeployInterrupted"),
-        (Outcome::VerifyFailed, "VerifyFailed"),
-        (Outcome::NotAdopted, "NotAdopted"),
-        (Outcome::CollectFailed, "CollectFailed"),
-    ];
-    FAILURES.iter().find(|(_, name)| *name == result).map_or("RunLost", |(_, name)| name)
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::*;
 use crate::deploy::report::{
-    ImageReport, ImagesReport, LayersReport, LogsReport, Outcome, Report, ReportFinding, ReportParameter,
+    ImageReport, ImagesReport, LayersReport, LogsReport, Report, ReportFinding, ReportParameter,
 };
 use crate::deploy::revision;
 use crate::deploy::task::{Layers, Task};
@@ -22,6 +22,7 @@ use crate::deploy_jobs::JobParameter;
 use crate::objects::{Event, Hosts, Source};
 use crate::parameter_store::{Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore};
 use crate::target::{Target, TargetError};
+use keyturn_api::docker_host::RunResult;
 
 const TOKEN: &str = "/app/TOKEN";
 const VALUE: &str = "the value of version 3\n";
@@ -154,12 +155,9 @@ impl Targets for Shared {
         match self.lock().admin {
             None => Ok(None),
             Some(Ok(text)) => Ok(Some(SecretValue::new(text.to_owned()))),
-            Some(Err(())) => Err(TargetError {
-                reason: "TargetNotConfigured",
-                message: "Secret admin does not exist".to_owned(),
-                permanent: true,
-                outcome_unknown: false,
-            }),
+            Some(Err(())) => {
+                Err(Trouble::permanent(Reason::TargetNotConfigured, "Secret admin does not exist").into())
+            }
         }
     }
 }
@@ -325,12 +323,12 @@ impl Shared {
     }
 
     /// Ends the running Job ten seconds after the last event, and reconciles again.
-    async fn end(&self, outcome: Outcome, proof: Option<Proof>) -> Requeue {
+    async fn end(&self, outcome: RunResult, proof: Option<Proof>) -> Requeue {
         self.finish(outcome, proof);
         self.pass().await
     }
 
-    fn finish(&self, outcome: Outcome, proof: Option<Proof>) {
+    fn finish(&self, outcome: RunResult, proof: Option<Proof>) {
         {
             let mut world = self.lock();
             world.now += 10;
@@ -344,7 +342,7 @@ impl Shared {
                 outcome,
                 message: "said by the pod".into(),
                 script_exit: None,
-                verified: matches!(outcome, Outcome::Succeeded | Outcome::NotAdopted),
+                verified: matches!(outcome, RunResult::Succeeded | RunResult::NotAdopted),
                 deploy: None,
                 parameters: proof.map(report).into_iter().collect(),
                 others: None,
@@ -380,7 +378,7 @@ impl Shared {
 
     /// Returns the reasons of the Events, oldest first.
     fn event_reasons(&self) -> Vec<&'static str> {
-        self.lock().events.iter().map(|event| event.reason).collect()
+        self.lock().events.iter().map(|event| event.reason.name()).collect()
     }
 }
 
@@ -415,11 +413,11 @@ async fn a_rotation_is_deployed_proven_and_then_left_alone() {
     world.pass().await;
     assert_eq!((world.started(), world.lock().status_writes), (1, writes), "nothing new, nothing written");
 
-    let next = world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    let next = world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     let status = world.status();
     assert_eq!(status.parameters[0].proof, Proof::Proven);
     assert_eq!(status.run, None);
-    assert_eq!(status.last_run.as_ref().unwrap().result.as_deref(), Some("Succeeded"));
+    assert_eq!(status.last_run.as_ref().unwrap().result, Some(RunResult::Succeeded));
     assert_eq!(world.condition(READY).unwrap().0, "True");
     assert_eq!(world.condition(DEPLOYING).unwrap().0, "False");
     assert_eq!(world.condition(STALLED), None);
@@ -459,7 +457,7 @@ async fn an_emptied_status_starts_nothing_that_has_been_started_or_shown() {
     assert_eq!(world.started(), 1, "the Job under way is found again");
     assert!(world.status().run.is_some());
     forget();
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     forget();
     world.pass().await;
     assert_eq!(world.started(), 1, "the result is found again");
@@ -472,7 +470,7 @@ async fn an_emptied_status_starts_nothing_that_has_been_started_or_shown() {
     world.pass().await;
     let modes: Vec<RunMode> = world.lock().tasks.iter().map(|task| task.mode).collect();
     assert_eq!(modes, [RunMode::Deploy, RunMode::Verify]);
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     assert_eq!(world.condition(READY).unwrap().0, "True");
     assert_eq!(world.started(), 2);
 }
@@ -482,7 +480,7 @@ async fn failures_are_retried_with_a_growing_pause_and_said_to_need_a_person_aft
     let world = Shared::new();
     world.pass().await;
     for (failures, pause) in [(1, 60), (2, 120), (3, 240), (4, 480)] {
-        let next = world.end(Outcome::DeployFailed, None).await;
+        let next = world.end(RunResult::DeployFailed, None).await;
         assert_eq!(next, Requeue::After(TimeDelta::seconds(pause)), "after {failures}");
         let (status, reason, message) = world.condition(READY).unwrap();
         assert_eq!((status.as_str(), reason.as_str()), ("False", "DeployFailed"));
@@ -498,7 +496,7 @@ async fn failures_are_retried_with_a_growing_pause_and_said_to_need_a_person_aft
         world.pass().await;
         assert_eq!(world.started(), failures + 1);
     }
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     assert_eq!(world.condition(READY).unwrap().0, "True");
     assert_eq!(world.condition(STALLED), None);
     assert_eq!(world.lock().tasks.last().unwrap().attempt, 5);
@@ -508,7 +506,7 @@ async fn failures_are_retried_with_a_growing_pause_and_said_to_need_a_person_aft
 async fn a_refused_host_key_stalls_at_once_and_an_edit_starts_at_once() {
     let world = Shared::new();
     world.pass().await;
-    world.end(Outcome::HostKeyRefused, None).await;
+    world.end(RunResult::HostKeyRefused, None).await;
     assert_eq!(world.reason(STALLED).as_deref(), Some("HostKeyRefused"));
     assert_eq!(world.event_reasons(), ["DeployStarted", "HostKeyRefused", "Stalled"]);
     world.advance(600);
@@ -645,7 +643,7 @@ async fn a_value_that_cannot_be_read_keeps_no_other_from_the_host() {
     assert!(reason == "SSMDenied" && message.contains(path), "{reason}: {message}");
     assert_eq!(world.condition(STALLED), None, "another secret's deployment goes on");
 
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     for _ in 0..3 {
         world.pass().await;
     }
@@ -761,7 +759,7 @@ async fn the_last_three_ended_jobs_stay_and_interrupted_starts_go() {
     let world = Shared::new();
     world.pass().await;
     for _ in 0..4 {
-        world.end(Outcome::DeployFailed, None).await;
+        world.end(RunResult::DeployFailed, None).await;
         world.advance(3600);
         world.pass().await;
     }
@@ -781,7 +779,7 @@ async fn the_last_three_ended_jobs_stay_and_interrupted_starts_go() {
 async fn what_nobody_wants_on_the_host_any_more_is_forgotten() {
     let world = Shared::new();
     world.pass().await;
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     world.lock().secrets.clear();
     world.pass().await;
     assert_eq!(world.status().parameters, []);
@@ -793,11 +791,11 @@ async fn adopted_containers_that_run_something_else_are_said_and_nothing_is_depl
     let world = Shared::new();
     world.lock().secrets = vec![published(secret("token", &[TOKEN]), &[(TOKEN, 3, Origin::Adopted)])];
     world.pass().await;
-    world.end(Outcome::NotAdopted, Some(Proof::Differs)).await;
+    world.end(RunResult::NotAdopted, Some(Proof::Differs)).await;
     assert_eq!(world.reason(READY).as_deref(), Some("NotAdopted"));
     world.advance(60);
     world.pass().await;
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     assert_eq!(world.condition(READY).unwrap().0, "True", "somebody has put it right");
     let modes: BTreeMap<String, usize> =
         world.lock().tasks.iter().fold(BTreeMap::new(), |mut modes, task| {
@@ -841,7 +839,7 @@ async fn a_secret_in_an_image_is_told_and_fails_no_deployment() {
     world.pass().await;
     assert_eq!(world.condition(IMAGES_CLEAN).unwrap().0, "Unknown", "nobody has looked");
     world.lock().images = Some(images(&["0000000000000001"], None));
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     assert_eq!(world.condition(READY).unwrap().0, "True");
     let (truth, reason, message) = world.condition(IMAGES_CLEAN).unwrap();
     assert_eq!((truth.as_str(), reason.as_str()), ("False", "SecretsFound"));
@@ -858,7 +856,7 @@ async fn images_are_looked_at_again_in_every_interval_and_what_is_gone_is_cleare
     ask_for_audits(&world, serde_json::json!({"interval": "2h"}));
     world.pass().await;
     world.lock().images = Some(images(&["0000000000000001"], None));
-    let next = world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    let next = world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     assert_eq!((world.started(), next), (1, Requeue::After(RESYNC)), "the deployment has looked");
     world.advance(2 * 3600 - 60);
     assert_eq!(world.pass().await, Requeue::After(TimeDelta::seconds(60)));
@@ -868,17 +866,17 @@ async fn images_are_looked_at_again_in_every_interval_and_what_is_gone_is_cleare
     assert_eq!(world.status().run.unwrap().mode, RunMode::Verify, "it changes nothing on the host");
 
     world.lock().images = Some(images(&["0000000000000002"], Some("app:2: too large")));
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     assert_eq!(fingerprints_of(&world), ["0000000000000002"], "the image itself was looked at");
     world.advance(2 * 3600);
     world.pass().await;
     world.lock().images = Some(images(&[], Some("the connection broke")));
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     assert_eq!(fingerprints_of(&world), ["0000000000000002"], "not seen is not gone");
     world.advance(2 * 3600);
     world.pass().await;
     world.lock().images = Some(images(&[], None));
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     assert_eq!(fingerprints_of(&world), [] as [String; 0]);
     assert_eq!(world.condition(IMAGES_CLEAN).unwrap().0, "True");
     let told = world.event_reasons();
@@ -891,7 +889,7 @@ async fn a_change_of_what_is_allowed_is_acted_on_at_once() {
     let world = Shared::new();
     world.lock().images = Some(images(&["0000000000000001"], None));
     world.pass().await;
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     assert_eq!(world.started(), 1);
     ask_for_audits(
         &world,
@@ -906,7 +904,7 @@ async fn a_change_of_what_is_allowed_is_acted_on_at_once() {
     assert!(allowances.variables.contains("SEED_KEY"));
     assert_eq!(allowances.findings[0].image.as_deref(), Some("app"));
     world.lock().images = Some(ImagesReport { allowed: 1, ..images(&[], None) });
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     assert_eq!(world.condition(IMAGES_CLEAN).unwrap().0, "True");
     world.advance(86_400);
     world.pass().await;
@@ -918,7 +916,7 @@ async fn a_run_that_says_nothing_of_images_is_not_repeated_for_them() {
     let world = Shared::new();
     ask_for_audits(&world, serde_json::json!({"interval": "2h"}));
     world.pass().await;
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     world.advance(60);
     world.pass().await;
     assert_eq!(world.started(), 1);
@@ -971,7 +969,7 @@ async fn the_task_of_a_run_is_deleted_once_it_has_ended_and_its_job_stays() {
     world.pass().await;
     world.pass().await;
     assert_eq!(world.lock().tasks_deleted, 0, "the pod needs it");
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     world.pass().await;
     let state = world.lock();
     assert_eq!((state.tasks_deleted, state.jobs.len()), (1, 1));
@@ -982,7 +980,7 @@ async fn a_task_that_could_not_be_deleted_is_tried_again_and_nothing_waits_for_i
     let world = Shared::new();
     world.pass().await;
     world.lock().api_server_away = true;
-    world.finish(Outcome::Succeeded, Some(Proof::Proven));
+    world.finish(RunResult::Succeeded, Some(Proof::Proven));
     let Requeue::After(wait) = world.pass().await else { panic!("another pass follows") };
     assert!(wait <= TimeDelta::minutes(1), "{wait}");
     assert_eq!(world.status().parameters[0].proof, Proof::Proven, "what was shown is kept all the same");
@@ -996,7 +994,7 @@ impl Shared {
     async fn contained() -> Self {
         let world = Self::new();
         world.pass().await;
-        world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+        world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
         let mut state = world.lock();
         state.now = 1100;
         state.tasks.clear();
@@ -1043,7 +1041,7 @@ async fn the_log_lines_of_an_incident_are_collected_once_whatever_is_forgotten()
     assert!(!serde_json::to_string(&tasks).unwrap().contains(VALUE.trim()), "the pod is told no value");
     assert_eq!(world.reason(DEPLOYING).as_deref(), Some("Collecting"));
 
-    world.end(Outcome::Succeeded, None).await;
+    world.end(RunResult::Succeeded, None).await;
     let status = world.status();
     let found = status.access_logs[0].found.as_ref().unwrap();
     assert_eq!((found.lines, found.excerpt.len()), (2, 2), "{found:?}");
@@ -1105,7 +1103,7 @@ async fn lines_are_collected_and_not_shown_where_an_older_version_cannot_be_sear
 async fn a_host_that_is_down_is_asked_when_it_is_back_and_nothing_waits_for_that() {
     let world = Shared::contained().await;
     world.pass().await;
-    world.end(Outcome::Unreachable, None).await;
+    world.end(RunResult::Unreachable, None).await;
     let log = world.status().access_logs[0].clone();
     assert_eq!((log.failures, log.problem.as_deref()), (1, Some("Unreachable: said by the pod")));
     assert_eq!(world.reason(READY).as_deref(), Some("Proven"));
@@ -1131,7 +1129,7 @@ async fn layers_are_looked_into_once_in_every_interval_and_never_by_a_deployment
     world.pass().await;
     assert_eq!(layers_of(0), Layers::Skip, "a deployment does not wait for them");
     world.lock().images = Some(images(&[], None));
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     world.pass().await;
     assert_eq!((world.started(), layers_of(1)), (2, Layers::Look));
     assert_eq!(world.status().run.unwrap().mode, RunMode::Verify);
@@ -1139,7 +1137,7 @@ async fn layers_are_looked_into_once_in_every_interval_and_never_by_a_deployment
     found.found[0].findings[0].place = "file srv/.env DB_PASSWORD".into();
     found.layers = Some(LayersReport { files: 4711, problem: None });
     world.lock().images = Some(found);
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     assert_eq!(world.status().image_audit.unwrap().layers.unwrap().files, 4711);
     assert!(world.condition(IMAGES_CLEAN).unwrap().2.contains("file srv/.env DB_PASSWORD of app:1"));
     world.advance(2 * 3600 - 60);
@@ -1150,7 +1148,7 @@ async fn layers_are_looked_into_once_in_every_interval_and_never_by_a_deployment
     assert_eq!((world.started(), layers_of(2)), (3, Layers::Look));
     // A run that reports nothing about layers is not repeated at once, and does not count as an audit.
     world.lock().images = Some(images(&[], None));
-    world.end(Outcome::Succeeded, Some(Proof::Proven)).await;
+    world.end(RunResult::Succeeded, Some(Proof::Proven)).await;
     world.pass().await;
     assert_eq!(world.started(), 3);
     let (truth, reason, message) = world.condition(IMAGES_CLEAN).unwrap();

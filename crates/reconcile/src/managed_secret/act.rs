@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use keyturn_api::ManagedSecret;
 use keyturn_api::managed_secret::ParameterSpec;
+use keyturn_api::{ManagedSecret, Trouble};
 use keyturn_rotation::observed::{
-    Acceptance, Author, Credential, Observed, Parameter, Record, RotationId, Seen, Stamp, TargetProblem,
-    Trigger, Version,
+    Acceptance, Author, Credential, Observed, Parameter, Record, RotationId, Seen, Stamp, Trigger, Version,
 };
 use keyturn_rotation::protocol::{Act, has_come_back, made_at};
 use keyturn_rotation::request;
@@ -37,7 +36,7 @@ pub(super) enum ActError {
     Target(#[from] TargetError),
     /// A login is refused at its target, cannot be read, or cannot be checked.
     #[error("{}", .0.message)]
-    NotAccepted(TargetProblem),
+    NotAccepted(Trouble),
     #[error(
         "version {version} of {path}, which held the value before the failed rotation, is not kept by SSM any more: \
          the rotation cannot be rolled back, and goes on when the deployment succeeds"

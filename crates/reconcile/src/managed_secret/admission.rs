@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use keyturn_api::grants::{self, Grants, Verdict};
-use keyturn_api::{DockerHost, ManagedSecret, validate};
+use keyturn_api::{DockerHost, ManagedSecret, Reason, Trouble, validate};
 
 use super::claims;
 use super::progress::Blocked;
@@ -36,30 +36,25 @@ pub(super) fn admit(
     settings: &Settings,
 ) -> Result<Leave, Blocked> {
     let rivals = scene.rivals;
-    let permanent = |reason: &str, message: String| Blocked {
-        reason: reason.to_owned(),
-        message,
-        permanent: true,
-        unseen: true,
-    };
+    let permanent = |reason: Reason, message: String| Blocked::unseen(Trouble::permanent(reason, message));
     let problems = validate::managed_secret(&object.spec);
     if !problems.is_empty() {
         let listed: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        return Err(permanent("InvalidSpec", listed.join("; ")));
+        return Err(permanent(Reason::InvalidSpec, listed.join("; ")));
     }
     if let Some((path, other)) = claimed_before(object, region, rivals, settings) {
         let message = format!(
             "parameter {path} is managed by the older ManagedSecret {other} of this namespace: delete one of the two, \
              or give them different paths"
         );
-        return Err(permanent("Conflict", message));
+        return Err(permanent(Reason::Conflict, message));
     }
     if let Some((what, name, other)) = account_in_use(object, rivals) {
         let message = format!(
             "{what} {name} is already in the hands of the older ManagedSecret {other}: a role has one password, so \
              publish it in several parameters of one object instead, and make a pair from a role that no other object rotates"
         );
-        return Err(permanent("RoleInUse", message));
+        return Err(permanent(Reason::RoleInUse, message));
     }
     let verdict = settings.verdict(scene.grants, object, region);
     // A connection through a host also needs the grant for that host.
@@ -70,7 +65,7 @@ pub(super) fn admit(
     match verdict {
         Verdict::Rotate => Ok(Leave::Rotate),
         Verdict::Observe(why) => Ok(Leave::Observe(why)),
-        Verdict::Denied(lacking) => Err(permanent("NotGranted", lacking)),
+        Verdict::Denied(lacking) => Err(permanent(Reason::NotGranted, lacking)),
     }
 }
 

@@ -2,10 +2,10 @@
 //! protocol never acts on it.
 
 use chrono::{DateTime, Utc};
-use keyturn_api::ManagedSecret;
 use keyturn_api::conditions::{self as c, Said, Truth};
 use keyturn_api::managed_secret::{CompromiseStatus, ManagedSecretStatus};
 use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
+use keyturn_api::{ManagedSecret, Reason};
 use keyturn_rotation::observed::{HostEvidence, Observed};
 use keyturn_rotation::protocol::{self, Desired, Revocation};
 
@@ -122,14 +122,14 @@ pub(super) fn said(
         let at = to_text(from_kubernetes(at));
         let message =
             format!("Reported {reported}. Since {at} nobody can use a value from before the report");
-        return Some((c::COMPROMISED, Truth::False, "Contained".into(), message));
+        return Some((c::COMPROMISED, Truth::False, Reason::Contained, message));
     }
     let reason = match &progress.blocked {
-        _ if progress.observed_only.is_some() => "Observe".to_owned(),
-        Some(blocked) => blocked.reason.clone(),
-        None if is.rotated_at.is_none() => "Rotating".to_owned(),
-        None if is.adopted_at.is_none() => "Deploying".to_owned(),
-        None => "Revoking".to_owned(),
+        _ if progress.observed_only.is_some() => Reason::Observe,
+        Some(blocked) => blocked.trouble.reason,
+        None if is.rotated_at.is_none() => Reason::Rotating,
+        None if is.adopted_at.is_none() => Reason::Deploying,
+        None => Reason::Revoking,
     };
     let superuser = observed
         .and_then(|o| o.target.as_ref())

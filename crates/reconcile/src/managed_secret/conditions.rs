@@ -5,12 +5,12 @@ use keyturn_api::conditions::{Said, Truth};
 use keyturn_api::docker_host::Proof;
 use keyturn_api::managed_secret::{ManagedSecretStatus, OnDrift};
 use keyturn_api::time::to_text;
-use keyturn_api::{ManagedSecret, conditions as c};
+use keyturn_api::{ManagedSecret, Reason, Trouble, conditions as c};
 use keyturn_rotation::observed::{Author, HostEvidence, Observed};
 use keyturn_rotation::protocol::{self, Desired, Next, Step, Waiting};
 use keyturn_rotation::schedule::Verdict;
 
-use super::progress::{LOGIN_REPLACED, LOGIN_UNSEEN, Progress};
+use super::progress::Progress;
 
 /// Maximum number of characters of a request that a message quotes, since an annotation may be long.
 const MAX_SHOWN_TOKEN: usize = 64;
@@ -45,19 +45,19 @@ pub(super) fn ready(
     progress: &Progress,
     held: Option<&str>,
 ) -> Said {
-    let not_ready = |(reason, message): (String, String)| (c::READY, Truth::False, reason, message);
+    let not_ready = |(reason, message): (Reason, String)| (c::READY, Truth::False, reason, message);
     let blocked = progress.blocked.as_ref();
-    if let Some(unseen) = blocked.filter(|blocked| blocked.permanent && blocked.unseen) {
-        return not_ready((unseen.reason.clone(), unseen.message.clone()));
+    if let Some(unseen) = blocked.filter(|blocked| blocked.trouble.is_permanent() && blocked.unseen) {
+        return not_ready((unseen.trouble.reason, unseen.trouble.message.clone()));
     }
     let published = match observed {
         Some(observed) => observed.parameters.iter().all(|p| !p.versions.is_empty()),
         None => c::is_true(&status.conditions, c::READY),
     };
     let next = match blocked {
-        Some(blocked) => (blocked.reason.clone(), blocked.message.clone()),
-        None if published => ("Published".to_owned(), told(progress, held)),
-        None => ("Creating".to_owned(), told(progress, held)),
+        Some(blocked) => (blocked.trouble.reason, blocked.trouble.message.clone()),
+        None if published => (Reason::Published, told(progress, held)),
+        None => (Reason::Creating, told(progress, held)),
     };
     if !published {
         return not_ready(next);
@@ -86,7 +86,7 @@ fn not_accepted(
     desired: &Desired<'_>,
     observed: Option<&Observed>,
     progress: &Progress,
-) -> Option<(Truth, String, String)> {
+) -> Option<(Truth, Reason, String)> {
     let seen = observed.and_then(|observed| protocol::published_is_dead(desired, observed));
     // A change of the login in this pass counts until the target is asked again.
     let known = progress.login.as_ref().filter(|login| login.is_of(&status.parameters));
@@ -97,22 +97,22 @@ fn not_accepted(
     let (truth, reason, message) = match is_dead {
         Some(true) => (
             Truth::False,
-            LOGIN_REPLACED,
+            Reason::LoginReplaced,
             "The login that is published is not accepted any more, and the new one is not published yet",
         ),
         // A status that was lost may have contained the answer.
         None if observed.is_some() => (
             Truth::Unknown,
-            LOGIN_UNSEEN,
+            Reason::LoginUnseen,
             "A rotation is under way that may have replaced the login which is published, and its server has not been \
              seen since",
         ),
         _ => {
             let target = status.target.as_ref().filter(|target| !target.accepts)?;
-            (Truth::False, "LoginRefused", target.message.as_str())
+            (Truth::False, Reason::LoginRefused, target.message.as_str())
         }
     };
-    Some((truth, reason.to_owned(), message.to_owned()))
+    Some((truth, reason, message.to_owned()))
 }
 
 /// Describes what happens at the moment, or what is delayed.
@@ -124,18 +124,18 @@ fn told(progress: &Progress, held: Option<&str>) -> String {
 pub(super) fn rotating(
     status: &ManagedSecretStatus,
     progress: &Progress,
-    held: Option<(&str, String)>,
+    held: Option<(Reason, String)>,
 ) -> Said {
     match (&status.rotation, &progress.next) {
-        (Some(rotation), _) => (c::ROTATING, Truth::True, rotation.step.name().into(), progress.message()),
+        (Some(rotation), _) => (c::ROTATING, Truth::True, rotation.step.into(), progress.message()),
         (None, Some(Next::Wait { step: step @ (Step::Preflight | Step::Record), why, .. }))
             if !matches!(why, Waiting::Drift { .. }) =>
         {
-            (c::ROTATING, Truth::True, step.name().into(), progress.message())
+            (c::ROTATING, Truth::True, (*step).into(), progress.message())
         }
         _ => match held {
-            Some((reason, why)) => (c::ROTATING, Truth::False, reason.into(), why),
-            None => (c::ROTATING, Truth::False, "Idle".into(), "No rotation is under way".into()),
+            Some((reason, why)) => (c::ROTATING, Truth::False, reason, why),
+            None => (c::ROTATING, Truth::False, Reason::Idle, "No rotation is under way".into()),
         },
     }
 }
@@ -169,18 +169,15 @@ fn overdue(object: &ManagedSecret, desired: &Desired<'_>, observed: &Observed, n
                     to_text(lifetime.ends),
                     to_text(lifetime.replace_by())
                 );
-                return (c::OVERDUE, Truth::True, "TokenEnds".into(), message);
+                return (c::OVERDUE, Truth::True, Reason::TokenEnds, message);
             }
             let period = object.spec.rotation.period.as_ref().map(ToString::to_string).unwrap_or_default();
             let message = format!("The value is older than {period} since {}", to_text(since));
-            (c::OVERDUE, Truth::True, "PeriodExceeded".into(), message)
+            (c::OVERDUE, Truth::True, Reason::PeriodExceeded, message)
         }
-        None => (
-            c::OVERDUE,
-            Truth::False,
-            "WithinPeriod".into(),
-            "The value is younger than it may become".into(),
-        ),
+        None => {
+            (c::OVERDUE, Truth::False, Reason::WithinPeriod, "The value is younger than it may become".into())
+        }
     }
 }
 
@@ -202,16 +199,15 @@ fn drifted(desired: &Desired<'_>, observed: &Observed) -> Said {
                 if forged { ", with a description that names keyturn as its author" } else { "" };
             let message =
                 format!("Version {version} of {path} was written by somebody else{in_our_name}. {remedy}");
-            (c::DRIFTED, Truth::True, "ForeignWrite".into(), message)
+            (c::DRIFTED, Truth::True, Reason::ForeignWrite, message)
         }
-        _ => (c::DRIFTED, Truth::False, "InSync".into(), "What is published is what was expected".into()),
+        _ => (c::DRIFTED, Truth::False, Reason::InSync, "What is published is what was expected".into()),
     }
 }
 
 fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> Said {
-    if let Some(Next::Wait { why: Waiting::DeployFailed { host, reason, message, .. }, .. }) = &progress.next
-    {
-        return (c::DEPLOYED, Truth::False, reason.clone(), format!("DockerHost {host}: {message}"));
+    if let Some(Next::Wait { why: Waiting::DeployFailed { host, trouble }, .. }) = &progress.next {
+        return (c::DEPLOYED, Truth::False, trouble.reason, format!("DockerHost {host}: {trouble}"));
     }
     let mut unknown = None;
     for host in observed.hosts.iter().filter(|h| desired.hosts.contains(&h.name)) {
@@ -230,7 +226,7 @@ fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> 
                         "DockerHost {}: a running container does not hold version {version} of {path}",
                         host.name
                     );
-                    return (c::DEPLOYED, Truth::False, "ValueDiffers".into(), message);
+                    return (c::DEPLOYED, Truth::False, Reason::ValueDiffers, message);
                 }
                 Some(Proof::Incomparable) => {
                     let message = format!(
@@ -238,60 +234,59 @@ fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> 
                          the variable in hosts[].env if it has another name",
                         host.name
                     );
-                    unknown = Some((c::DEPLOYED, Truth::Unknown, "NothingToCompare".into(), message));
+                    unknown = Some((c::DEPLOYED, Truth::Unknown, Reason::NothingToCompare, message));
                 }
                 None if ours => {
                     if let Some(failure) =
                         host.failed_deploy.as_ref().filter(|f| f.versions.get(path) == Some(&version))
                     {
-                        let message = format!("DockerHost {}: {}", host.name, failure.message);
-                        return (c::DEPLOYED, Truth::False, failure.reason.clone(), message);
+                        let Trouble { reason, message, .. } = &failure.trouble;
+                        let message = format!("DockerHost {}: {message}", host.name);
+                        return (c::DEPLOYED, Truth::False, *reason, message);
                     }
                     let message =
                         format!("DockerHost {} has not proven version {version} of {path} yet", host.name);
-                    return (c::DEPLOYED, Truth::False, "Deploying".into(), message);
+                    return (c::DEPLOYED, Truth::False, Reason::Deploying, message);
                 }
                 None => {
                     let message = format!(
                         "DockerHost {} has not been compared with version {version} of {path} yet",
                         host.name
                     );
-                    unknown = Some((c::DEPLOYED, Truth::Unknown, "Adopted".into(), message));
+                    unknown = Some((c::DEPLOYED, Truth::Unknown, Reason::Adopted, message));
                 }
             }
         }
     }
     if observed.parameters.iter().all(|p| p.versions.is_empty()) {
-        return (c::DEPLOYED, Truth::False, "Missing".into(), "Nothing is published yet".into());
+        return (c::DEPLOYED, Truth::False, Reason::Missing, "Nothing is published yet".into());
     }
     unknown.unwrap_or((
         c::DEPLOYED,
         Truth::True,
-        "Proven".into(),
+        Reason::Proven,
         "Every host runs the published version".into(),
     ))
 }
 
-/// Returns reason and message of an obstacle to the start of a rotation, other than the hosts.
-fn refused_before_the_start(progress: &Progress) -> Option<(&str, &str)> {
+/// Returns what keeps a rotation from starting, other than the hosts.
+fn refused_before_the_start(progress: &Progress) -> Option<&Trouble> {
     match (&progress.next, &progress.blocked) {
-        (Some(Next::Wait { step: Step::Preflight, why: Waiting::Target(problem), .. }), _) => {
-            Some((&problem.reason, &problem.message))
-        }
+        (Some(Next::Wait { step: Step::Preflight, why: Waiting::Target(trouble), .. }), _) => Some(trouble),
         (
             Some(Next::Wait { step: Step::Preflight, .. } | Next::Act { step: Step::Preflight, .. }),
-            Some(b),
-        ) => Some((&b.reason, &b.message)),
+            Some(blocked),
+        ) => Some(&blocked.trouble),
         _ => None,
     }
 }
 
 fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> Said {
-    if let Some(Next::Wait { why: Waiting::PreflightFailed { host, reason, message }, .. }) = &progress.next {
-        return (c::PREFLIGHT, Truth::False, reason.clone(), format!("DockerHost {host}: {message}"));
+    if let Some(Next::Wait { why: Waiting::PreflightFailed { host, trouble }, .. }) = &progress.next {
+        return (c::PREFLIGHT, Truth::False, trouble.reason, format!("DockerHost {host}: {trouble}"));
     }
-    if let Some((reason, message)) = refused_before_the_start(progress) {
-        return (c::PREFLIGHT, Truth::False, reason.to_owned(), message.to_owned());
+    if let Some(trouble) = refused_before_the_start(progress) {
+        return (c::PREFLIGHT, Truth::False, trouble.reason, trouble.message.clone());
     }
     let wanted = |host: &&HostEvidence| desired.hosts.contains(&host.name);
     let mut compared = true;
@@ -306,7 +301,7 @@ fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) ->
                         parameter.latest_number(),
                         parameter.path
                     );
-                    return (c::PREFLIGHT, Truth::False, "ValueDiffers".into(), message);
+                    return (c::PREFLIGHT, Truth::False, Reason::ValueDiffers, message);
                 }
                 Some(_) => {}
                 None => compared = false,
@@ -317,11 +312,11 @@ fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) ->
         (
             c::PREFLIGHT,
             Truth::True,
-            "Passed".into(),
+            Reason::Passed,
             "The hosts run what is published, as of the last check".into(),
         )
     } else {
-        (c::PREFLIGHT, Truth::Unknown, "Pending".into(), "The hosts have not been compared yet".into())
+        (c::PREFLIGHT, Truth::Unknown, Reason::Pending, "The hosts have not been compared yet".into())
     }
 }
 

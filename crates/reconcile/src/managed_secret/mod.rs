@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::time::from_kubernetes;
-use keyturn_api::{DockerHost, FINALIZER, ManagedSecret};
+use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, Reason, Trouble};
 use keyturn_rotation::observed::Observed;
 use keyturn_rotation::protocol::Next;
 
@@ -197,7 +197,8 @@ impl ManagedSecrets {
         let deleted_at = object.metadata.deletion_timestamp.as_ref().map(from_kubernetes).filter(|_| held);
         // A refusal that may be temporary counts only after several attempts.
         let lasts = |blocked: &Blocked| {
-            blocked.permanent || progress.failure.as_ref().is_none_or(|f| f.attempts >= LASTING_ATTEMPTS)
+            blocked.trouble.is_permanent()
+                || progress.failure.as_ref().is_none_or(|f| f.attempts >= LASTING_ATTEMPTS)
         };
         let is_kept_from_it =
             progress.blocked.as_ref().is_some_and(lasts) || progress.observed_only.is_some();
@@ -257,15 +258,11 @@ impl ManagedSecrets {
             let host = cached.find(|host| host.metadata.name.as_deref() == Some(name));
             return error.map_or(Ok(Ok(host)), Err);
         }
-        Ok(Err(Blocked {
-            reason: "HostUnreadable".to_owned(),
-            message: format!(
-                "DockerHost {name} of spec.generate cannot be decoded, so nobody knows through which host its \
-                 server would be reached: correct it; its Events say what is wrong"
-            ),
-            permanent: true,
-            unseen: true,
-        }))
+        let message = format!(
+            "DockerHost {name} of spec.generate cannot be decoded, so nobody knows through which host its server would be \
+             reached: correct it; its Events say what is wrong"
+        );
+        Ok(Err(Blocked::unseen(Trouble::permanent(Reason::HostUnreadable, message))))
     }
 
     /// Writes the status if it has changed, and sends notifications and Events.
@@ -338,7 +335,7 @@ impl ManagedSecrets {
 /// True when the status already reports this reason.
 fn is_told(object: &ManagedSecret, blocked: &Blocked) -> bool {
     let conditions = object.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    conditions.iter().any(|condition| condition.reason == blocked.reason)
+    conditions.iter().any(|condition| condition.reason == blocked.trouble.reason.name())
 }
 
 /// Returns the time of the next pass over an object whose status is up to date.

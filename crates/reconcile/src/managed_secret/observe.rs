@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use keyturn_api::docker_host::{HostRun, RunMode};
+use keyturn_api::docker_host::{HostRun, RunMode, RunResult};
 use keyturn_api::managed_secret::{LastRotation, Origin};
 use keyturn_api::time::from_kubernetes;
-use keyturn_api::{DockerHost, ManagedSecret, conditions};
+use keyturn_api::{DockerHost, ManagedSecret, Reason, Trouble, conditions};
 use keyturn_rotation::observed::{
     Author, HostEvidence, HostFailure, HostProof, Observed, Parameter, Record, RotationId, Seen, Version,
 };
@@ -372,19 +372,22 @@ pub(super) fn host_evidence(
     names.iter().map(evidence).collect()
 }
 
-/// Returns the reason why no run can start on the host as it is specified now. A failed run is not such a reason, since
+/// Returns what keeps every run from starting on the host as it is specified now. A failed run is not such a reason, since
 /// another run follows it.
-fn stalled(host: &DockerHost) -> Option<(String, String)> {
+fn stalled(host: &DockerHost) -> Option<Trouble> {
     if host.spec.suspend {
-        return Some(("Suspended".to_owned(), "spec.suspend is set, so nothing is started there".to_owned()));
+        return Some(Trouble::permanent(
+            Reason::Suspended,
+            "spec.suspend is set, so nothing is started there",
+        ));
     }
     let status = host.status.as_ref().filter(|s| s.observed_generation == host.metadata.generation)?;
     let stalled = conditions::find(&status.conditions, conditions::STALLED).filter(|c| c.status == "True")?;
     let mut runs = [&status.last_run, &status.last_deploy].into_iter().flatten();
-    if runs.any(|run| run.result.as_ref() == Some(&stalled.reason)) {
+    if runs.any(|run| run.result.is_some_and(|result| result.name() == stalled.reason)) {
         return None;
     }
-    Some((stalled.reason.clone(), stalled.message.clone()))
+    Some(Trouble::permanent(Reason::named(&stalled.reason), stalled.message.clone()))
 }
 
 fn evidence_of(object: &ManagedSecret, name: &str, host: Option<&DockerHost>, attempts: i32) -> HostEvidence {
@@ -411,7 +414,7 @@ fn evidence_of(object: &ManagedSecret, name: &str, host: Option<&DockerHost>, at
             .collect()
     });
     let failed = |run: &HostRun| {
-        let reason = run.result.clone().filter(|result| result != "Succeeded")?;
+        let result = run.result.filter(|result| *result != RunResult::Succeeded)?;
         let versions: BTreeMap<String, i64> = run
             .parameters
             .iter()
@@ -420,11 +423,9 @@ fn evidence_of(object: &ManagedSecret, name: &str, host: Option<&DockerHost>, at
             .filter_map(|(path, version)| Some((path.to_owned(), version.parse().ok()?)))
             .collect();
         (!versions.is_empty()).then(|| HostFailure {
-            reason,
-            message: run.message.clone().unwrap_or_default(),
+            trouble: Trouble::new(result, run.message.clone().unwrap_or_default(), run.failures >= attempts),
             versions,
             finished_at: run.finished_at.as_ref().map_or(DateTime::UNIX_EPOCH, from_kubernetes),
-            for_good: run.failures >= attempts,
             rejected: run.rejections >= attempts,
         })
     };

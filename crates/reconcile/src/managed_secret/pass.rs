@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use chrono::{DateTime, Utc};
-use keyturn_api::ManagedSecret;
 use keyturn_api::managed_secret::{LastRotation, PreflightStatus};
 use keyturn_api::time::{from_kubernetes, to_kubernetes};
+use keyturn_api::{ManagedSecret, Reason, Trouble};
 use keyturn_rotation::observed::{Observed, Trigger};
 use keyturn_rotation::protocol::{self, Act, Desired, Incident, Step, Strategy};
 
@@ -396,16 +396,16 @@ fn leaves_no_trace(act: &Act, observed: &Observed) -> bool {
 
 /// Converts the error of an act to the obstacle that the status reports.
 fn failed(error: &ActError) -> Blocked {
-    let (reason, permanent) = match error {
-        ActError::Store(error) => (error.reason(), error.needs_a_person()),
-        ActError::Record(_) => ("RecordTooLarge", true),
-        ActError::PreviousGone { .. } => ("PreviousValueGone", true),
-        ActError::Generate(error) => ("GenerateFailed", error.is_permanent()),
-        ActError::Target(error) => (error.reason, error.permanent),
-        ActError::NotAccepted(problem) => (problem.reason.as_str(), problem.permanent),
-        ActError::Object(_) => ("APIServer", false),
-    };
-    Blocked { reason: reason.into(), message: error.to_string(), permanent, unseen: false }
+    let trouble = |reason, permanent| Trouble::new(reason, error.to_string(), permanent);
+    Blocked::from(match error {
+        ActError::Store(error) => error.trouble(),
+        ActError::Record(_) => trouble(Reason::RecordTooLarge, true),
+        ActError::PreviousGone { .. } => trouble(Reason::PreviousValueGone, true),
+        ActError::Generate(error) => trouble(Reason::GenerateFailed, error.is_permanent()),
+        ActError::Target(error) => error.trouble.clone(),
+        ActError::NotAccepted(refusal) => refusal.clone(),
+        ActError::Object(_) => trouble(Reason::APIServer, false),
+    })
 }
 
 impl ManagedSecrets {

@@ -3,10 +3,10 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use keyturn_api::ManagedSecret;
 use keyturn_api::conditions;
 use keyturn_api::managed_secret::{FailureStatus, LastRotation, PreflightStatus, PublishedParameter};
 use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
+use keyturn_api::{ManagedSecret, Reason, Trouble};
 use keyturn_rotation::observed::Observed;
 use keyturn_rotation::protocol::{Lacking, Next, Step, Waiting};
 
@@ -19,10 +19,7 @@ const SHOWN_CLIENTS: usize = 3;
 /// An obstacle that keeps a pass from following the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Blocked {
-    pub reason: String,
-    pub message: String,
-    /// True when only a person can remove the obstacle.
-    pub permanent: bool,
+    pub trouble: Trouble,
     /// True when not even the evidence could be read.
     pub unseen: bool,
 }
@@ -86,11 +83,6 @@ pub(super) struct Progress {
     pub observed_only: Option<String>,
 }
 
-/// Reason of Ready when the published login was replaced by one that is not published yet.
-pub(super) const LOGIN_REPLACED: &str = "LoginReplaced";
-/// Reason of Ready while it is not known whether the published login was replaced.
-pub(super) const LOGIN_UNSEEN: &str = "LoginUnseen";
-
 impl Progress {
     pub(super) fn step(&self) -> Option<Step> {
         match self.next {
@@ -105,15 +97,12 @@ impl Progress {
             return would.clone();
         }
         if let Some(blocked) = &self.blocked {
+            let message = &blocked.trouble.message;
             return match &self.failure {
-                Some(f) if !blocked.permanent => {
-                    format!(
-                        "{}. Next attempt at {}",
-                        blocked.message,
-                        to_text(from_kubernetes(&f.next_attempt_time))
-                    )
+                Some(f) if !blocked.trouble.is_permanent() => {
+                    format!("{message}. Next attempt at {}", to_text(from_kubernetes(&f.next_attempt_time)))
                 }
-                _ => blocked.message.clone(),
+                _ => message.clone(),
             };
         }
         match &self.next {
@@ -123,28 +112,30 @@ impl Progress {
         }
     }
 
-    /// Returns reason and message of the Stalled condition, if it holds.
-    pub(super) fn stalled(&self) -> Option<(String, String)> {
-        if let Some(blocked) = self.blocked.as_ref().filter(|b| b.permanent) {
-            return Some((blocked.reason.clone(), blocked.message.clone()));
+    /// Returns what only a person can end, for the Stalled condition.
+    pub(super) fn stalled(&self) -> Option<Trouble> {
+        if let Some(blocked) = self.blocked.as_ref().filter(|blocked| blocked.trouble.is_permanent()) {
+            return Some(blocked.trouble.clone());
         }
         match &self.next {
             Some(Next::Wait {
                 step: Step::Deploy,
-                why: Waiting::DeployFailed { host, reason, message, for_good: true },
-                ..
-            }) => Some((reason.clone(), format!("DockerHost {host}: {message}"))),
+                why: why @ Waiting::DeployFailed { trouble, .. },
+                until,
+            }) if trouble.is_permanent() => {
+                Some(Trouble::permanent(trouble.reason, self.waiting_text(why, *until)))
+            }
             Some(Next::Wait { step: Step::Promote, why: why @ Waiting::Drift { .. }, until }) => {
-                Some(("ForeignWrite".to_owned(), self.waiting_text(why, *until)))
+                Some(Trouble::permanent(Reason::ForeignWrite, self.waiting_text(why, *until)))
             }
             Some(Next::Wait { why: why @ Waiting::OutOfReach { .. }, until, .. }) => {
-                Some(("OldTokenOutOfReach".to_owned(), self.waiting_text(why, *until)))
+                Some(Trouble::permanent(Reason::OldTokenOutOfReach, self.waiting_text(why, *until)))
             }
             Some(Next::Wait { why: why @ Waiting::SessionsUnseen { .. }, until, .. }) => {
-                Some(("SessionsUnseen".to_owned(), self.waiting_text(why, *until)))
+                Some(Trouble::permanent(Reason::SessionsUnseen, self.waiting_text(why, *until)))
             }
             Some(Next::Wait { why: why @ Waiting::Unproven { .. }, until, .. }) => {
-                Some(("NotProven".to_owned(), self.waiting_text(why, *until)))
+                Some(Trouble::permanent(Reason::NotProven, self.waiting_text(why, *until)))
             }
             _ => None,
         }
@@ -159,19 +150,19 @@ impl Progress {
             Waiting::Preflight => {
                 "Checking that the hosts work and run what is published before anything is touched".into()
             }
-            Waiting::PreflightFailed { host, message, .. } => {
-                format!("The rotation is put off and nothing was touched: DockerHost {host}: {message}")
+            Waiting::PreflightFailed { host, trouble } => {
+                format!("The rotation is put off and nothing was touched: DockerHost {host}: {trouble}")
             }
             Waiting::Deploy { host, held } => {
                 let held = held.as_ref().map(|held| format!(", which it cannot: {held}")).unwrap_or_default();
                 format!("Waiting for DockerHost {host} to prove that it runs the new version{held}")
             }
-            Waiting::DeployFailed { host, message, .. } => format!("DockerHost {host}: {message}"),
+            Waiting::DeployFailed { host, trouble } => format!("DockerHost {host}: {trouble}"),
             Waiting::Drift { path, version } => format!(
                 "Version {version} of {path} was written by somebody else: set rotation.onDrift to Adopt to keep that \
                  value, or to Rotate to replace it"
             ),
-            Waiting::Target(problem) => problem.message.clone(),
+            Waiting::Target(trouble) => trouble.message.clone(),
             Waiting::TargetUnseen => "Asking the server whether it accepts the login".into(),
             Waiting::HostBusy { host } => format!(
                 "Waiting for the deployment on DockerHost {host} to end, so that it starts nothing with a password that is \
@@ -260,7 +251,8 @@ impl Progress {
             // Unknown, it says nothing about the login.
             login: ready.zip(status).and_then(|(ready, status)| match ready.status.as_str() {
                 "True" => Some(Login::told(false, &status.parameters)),
-                _ => (ready.reason == LOGIN_REPLACED).then(|| Login::told(true, &status.parameters)),
+                _ => (ready.reason == Reason::LoginReplaced.name())
+                    .then(|| Login::told(true, &status.parameters)),
             }),
             by_hand: source::issued(&object.spec.generate).map(|source| source.deleted_by_hand()),
             reported_at,
@@ -299,13 +291,23 @@ impl Progress {
     }
 }
 
+impl From<Trouble> for Blocked {
+    /// Makes an obstacle that does not keep the evidence from being read.
+    fn from(trouble: Trouble) -> Self {
+        Self { trouble, unseen: false }
+    }
+}
+
 impl Blocked {
+    /// Makes an obstacle that keeps the evidence from being read.
+    pub(super) fn unseen(trouble: Trouble) -> Self {
+        Self { trouble, unseen: true }
+    }
+
     /// Makes an obstacle from a failure whose backoff is not over.
     pub(super) fn again(failure: &FailureStatus) -> Self {
         Self {
-            reason: failure.reason.clone(),
-            message: failure.message.clone(),
-            permanent: failure.permanent,
+            trouble: Trouble::new(failure.reason, failure.message.clone(), failure.permanent),
             unseen: false,
         }
     }

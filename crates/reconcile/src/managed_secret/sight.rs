@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use keyturn_api::ManagedSecret;
 use keyturn_api::time::from_kubernetes;
+use keyturn_api::{ManagedSecret, Reason, Trouble};
 use keyturn_rotation::observed::{Observed, Record, TargetEvidence, Trigger, Version};
 use keyturn_rotation::protocol::{Act, Incident, Step};
 
@@ -43,11 +43,10 @@ impl Opened {
 }
 
 pub(super) fn unseen(error: &ObserveError) -> Blocked {
-    let (reason, permanent) = match error {
-        ObserveError::Store(error) => (error.reason(), error.needs_a_person()),
-        ObserveError::Record(_) => ("RecordUnreadable", true),
-    };
-    Blocked { reason: reason.into(), message: error.to_string(), permanent, unseen: true }
+    Blocked::unseen(match error {
+        ObserveError::Store(error) => error.trouble(),
+        ObserveError::Record(error) => Trouble::permanent(Reason::RecordUnreadable, error.to_string()),
+    })
 }
 
 /// Origin of the evidence that a pass works with.
@@ -206,12 +205,8 @@ impl Pass<'_> {
         let mut observed =
             observe::read_in_full(store.as_ref(), self.place).await.map_err(|error| unseen(&error))?;
         if self.sight.newer.as_ref().is_some_and(|newer| !newer.is_shown_by(&observed, self.place.owner)) {
-            return Err(Blocked {
-                reason: "SSMReadsLag".into(),
-                message: "SSM does not show yet what it has just said to hold; keyturn looks again".into(),
-                permanent: false,
-                unseen: true,
-            });
+            let message = "SSM does not show yet what it has just said to hold; keyturn looks again";
+            return Err(Blocked::unseen(Trouble::passing(Reason::SSMReadsLag, message)));
         }
         if !incidents.is_empty() && source::keeps_previous(&self.object.spec.generate) {
             let keys = observe::published_keys(store.as_ref(), self.object, &observed).await;

@@ -9,7 +9,7 @@ use keyturn_api::managed_secret::{
     RotationResult, RotationStatus, SecretOnHost, TargetStatus,
 };
 use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
-use keyturn_api::{ManagedSecret, conditions as c};
+use keyturn_api::{ManagedSecret, Reason, conditions as c};
 use keyturn_rotation::observed::{
     Acceptance, Author, Observed, Parameter, Record, Seen, TargetEvidence, Trigger,
 };
@@ -18,7 +18,7 @@ use keyturn_rotation::request;
 use keyturn_rotation::schedule::Due;
 
 use super::conditions::{evaluate_schedule, facts, held_by_suspend, ready, rotating};
-use super::progress::{Blocked, Progress};
+use super::progress::Progress;
 use super::{compromise, desired};
 
 /// Maximum age of a creation that the status still reports if only the published version shows it.
@@ -65,10 +65,10 @@ pub(super) fn render(
         (None, _) => {}
     }
     let set = |conditions: &mut Vec<_>, (kind, truth, reason, message): Said| {
-        conditions::set(conditions, kind, truth, &reason, &message, generation, now);
+        conditions::set(conditions, kind, truth, reason, &message, generation, now);
     };
-    let unusable = || desired::unusable_request(object).map(|message| ("InvalidRequest", message));
-    let held = held_by_suspend(&status, desired, observed).map(|message| ("Suspended", message));
+    let unusable = || desired::unusable_request(object).map(|message| (Reason::InvalidRequest, message));
+    let held = held_by_suspend(&status, desired, observed).map(|message| (Reason::Suspended, message));
     let held = held.or_else(unusable);
     let mut said = vec![
         ready(&status, desired, observed, progress, held.as_ref().map(|(_, why)| why.as_str())),
@@ -81,16 +81,11 @@ pub(super) fn render(
             conditions::clear(&mut status.conditions, c::PREFLIGHT);
         }
         let bootstrap = observed.parameters.iter().any(|p| p.versions.is_empty());
-        match (bootstrap, &progress.blocked) {
-            (true, None | Some(Blocked { permanent: false, .. })) => {
-                said.push((
-                    c::RECONCILING,
-                    Truth::True,
-                    "Creating".into(),
-                    "The value is being created".into(),
-                ));
-            }
-            _ => conditions::clear(&mut status.conditions, c::RECONCILING),
+        if bootstrap && !progress.blocked.as_ref().is_some_and(|blocked| blocked.trouble.is_permanent()) {
+            let message = "The value is being created".into();
+            said.push((c::RECONCILING, Truth::True, Reason::Creating, message));
+        } else {
+            conditions::clear(&mut status.conditions, c::RECONCILING);
         }
     }
     status.compromise = compromise::follow(object, &status, desired, observed, progress, now);
@@ -99,7 +94,7 @@ pub(super) fn render(
         None => conditions::clear(&mut status.conditions, c::COMPROMISED),
     }
     match progress.stalled() {
-        Some((reason, message)) => said.push((c::STALLED, Truth::True, reason, message)),
+        Some(trouble) => said.push((c::STALLED, Truth::True, trouble.reason, trouble.message)),
         None => conditions::clear(&mut status.conditions, c::STALLED),
     }
     for one in said {

@@ -74,7 +74,7 @@ fn what_a_failure_says_is_cut_as_conditions_are() {
     let object = secret(false, None);
     let failure = FailureStatus {
         step: Step::Install,
-        reason: "StatementRefused".into(),
+        reason: Reason::SSMDenied,
         message: "ö".repeat(100_000),
         attempts: 1,
         permanent: true,

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use keyturn_api::ManagedSecret;
 use keyturn_api::time::to_text;
+use keyturn_api::{ManagedSecret, Reason, Trouble};
 use keyturn_rotation::observed::{
-    Acceptance, Credential, IssuedLogin, Lifetime, Observed, Parameter, Seen, TargetEvidence, TargetProblem,
+    Acceptance, Credential, IssuedLogin, Lifetime, Observed, Parameter, Seen, TargetEvidence,
 };
 use keyturn_secret_value::SecretValue;
 
@@ -17,12 +17,6 @@ use crate::target::{Answer, Issued, Login, SetUp, SetUpMode, Target, TargetError
 
 /// Maximum number of older versions whose passwords are tried if a role has to change its own password.
 const OLDER_VERSIONS: usize = 5;
-
-impl From<&TargetError> for TargetProblem {
-    fn from(error: &TargetError) -> Self {
-        Self { reason: error.reason.to_owned(), message: error.message.clone(), permanent: error.permanent }
-    }
-}
 
 /// Asks the target of a secret for its evidence. `observed` is the evidence of a full read of Parameter Store just before.
 pub(super) async fn observe(
@@ -36,8 +30,8 @@ pub(super) async fn observe(
     let recorded = observed.records.values().next_back().and_then(|record| record.credential.as_ref());
     match target {
         Err(error) => {
-            let unknown = || Some(Acceptance::Unknown(error.into()));
-            evidence.unseen = Some(error.into());
+            let unknown = || Some(Acceptance::Unknown(error.trouble.clone()));
+            evidence.unseen = Some(error.trouble.clone());
             evidence.recorded = recorded.and_then(|_| unknown());
             evidence.published = if recorded.is_none() { unknown() } else { None };
         }
@@ -56,7 +50,7 @@ pub(super) async fn observe(
                         evidence.issued = Some(known_of(object, store, observed, found).await?);
                     }
                 }
-                Err(error) => evidence.unseen = Some((&error).into()),
+                Err(error) => evidence.unseen = Some(error.trouble),
             }
             match recorded {
                 Some(credential) => {
@@ -84,7 +78,7 @@ pub(super) async fn observe(
                                 evidence.notes.extend(plan.notes);
                                 evidence.set_up = plan.statements;
                             }
-                            Err(error) => evidence.unseen = Some((&error).into()),
+                            Err(error) => evidence.unseen = Some(error.trouble),
                         }
                     }
                 }
@@ -112,7 +106,7 @@ async fn observe_as_itself(
             evidence.can_log_in.insert(login.username.clone());
         }
         // Only an incident needs the sessions, and it treats sessions that it cannot see as open.
-        Err(error) => tracing::info!(reason = error.reason, "{}", error.message),
+        Err(error) => tracing::info!(reason = error.trouble.reason.name(), "{error}"),
     }
 }
 
@@ -228,8 +222,8 @@ fn is_to_be_replaced(object: &ManagedSecret, login: &Login) -> bool {
 pub(super) async fn acceptance(target: &dyn Target, login: &Login) -> Acceptance {
     match target.try_login(login).await {
         Ok(Answer::Accepted) => Acceptance::Accepted,
-        Ok(Answer::Refused(error)) => Acceptance::Refused((&error).into()),
-        Err(error) => Acceptance::Unknown((&error).into()),
+        Ok(Answer::Refused(error)) => Acceptance::Refused(error.trouble),
+        Err(error) => Acceptance::Unknown(error.trouble),
     }
 }
 
@@ -307,10 +301,8 @@ pub(super) async fn own_logins(
 }
 
 /// Returns the problem of published texts that hold no login of this source.
-pub(super) fn unreadable(object: &ManagedSecret) -> TargetProblem {
-    source::login(&object.spec.generate).map(|source| source.unreadable()).unwrap_or_else(|| TargetProblem {
-        reason: "PublishedLoginUnreadable".to_owned(),
-        message: "what is published is no login of this source".to_owned(),
-        permanent: true,
+pub(super) fn unreadable(object: &ManagedSecret) -> Trouble {
+    source::login(&object.spec.generate).map(|source| source.unreadable()).unwrap_or_else(|| {
+        Trouble::permanent(Reason::PublishedLoginUnreadable, "what is published is no login of this source")
     })
 }

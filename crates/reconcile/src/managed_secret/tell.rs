@@ -4,6 +4,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use keyturn_api::ManagedSecret;
+use keyturn_api::Reason;
 use keyturn_api::conditions as c;
 use keyturn_api::managed_secret::{
     FailureStatus, LastRotation, ManagedSecretStatus, PublishedParameter, RotationResult,
@@ -16,27 +17,33 @@ use super::desired;
 use crate::notification::Notification;
 use crate::objects::Event;
 use crate::source;
-use crate::telling::{self, Trouble, Watched, turns};
+use crate::telling::{self, Alert, Watched, turns};
 
 /// The conditions that people are told of. A compromise has no topic: the SecretIncident sends the notifications of it,
 /// for all of its secrets at once.
 const WATCHED: [Watched; 6] = [
-    Watched { condition: c::COMPROMISED, bad: "True", event: Some("Compromised"), topic: None },
-    Watched { condition: c::STALLED, bad: "True", event: Some("Stalled"), topic: Some(Topic::Stalled) },
-    Watched { condition: c::OVERDUE, bad: "True", event: Some("Overdue"), topic: Some(Topic::Overdue) },
-    Watched { condition: c::DRIFTED, bad: "True", event: Some("Drifted"), topic: Some(Topic::Drifted) },
+    Watched { condition: c::COMPROMISED, bad: "True", event: Some(Reason::Compromised), topic: None },
+    Watched { condition: c::STALLED, bad: "True", event: Some(Reason::Stalled), topic: Some(Topic::Stalled) },
+    Watched { condition: c::OVERDUE, bad: "True", event: Some(Reason::Overdue), topic: Some(Topic::Overdue) },
+    Watched { condition: c::DRIFTED, bad: "True", event: Some(Reason::Drifted), topic: Some(Topic::Drifted) },
     Watched {
         condition: c::PREFLIGHT,
         bad: "False",
-        event: Some("PreflightFailed"),
+        event: Some(Reason::PreflightFailed),
         topic: Some(Topic::Failing),
     },
-    Watched { condition: c::DEPLOYED, bad: "False", event: Some("NotDeployed"), topic: Some(Topic::Failing) },
+    Watched {
+        condition: c::DEPLOYED,
+        bad: "False",
+        event: Some(Reason::NotDeployed),
+        topic: Some(Topic::Failing),
+    },
 ];
 
 /// True for a deployment that is under way or still to come: the condition is False, and nobody is told of it.
 fn is_routine(condition: &Condition) -> bool {
-    condition.type_ == c::DEPLOYED && matches!(condition.reason.as_str(), "Deploying" | "Missing")
+    condition.type_ == c::DEPLOYED
+        && [Reason::Deploying, Reason::Missing].iter().any(|reason| condition.reason == reason.name())
 }
 
 /// Returns the Events for conditions that have changed.
@@ -47,7 +54,7 @@ pub(super) fn events_of_transition(before: &[Condition], after: &[Condition]) ->
         && let Some(now) = c::find(after, c::COMPROMISED).filter(|now| now.status == "False")
     {
         let note = now.message.clone();
-        events.push(Event { warning: false, reason: "Contained", action: "Reconcile", note });
+        events.push(Event { warning: false, reason: Reason::Contained, action: "Reconcile", note });
     }
     events
 }
@@ -61,19 +68,20 @@ pub(super) fn notifications(
     patience: i32,
     now: DateTime<Utc>,
 ) -> Vec<Notification> {
-    let mut notifications = turns(&troubles(before, patience), &troubles(after, patience), now);
+    let mut notifications = turns(&alerts(before, patience), &alerts(after, patience), now);
     notifications.extend(rotated(before, after, notice));
     notifications
 }
 
-fn troubles(status: &ManagedSecretStatus, patience: i32) -> Vec<Trouble> {
-    let found = telling::troubles(&WATCHED, &status.conditions);
-    let mut troubles: Vec<Trouble> =
-        found.filter(|(_, condition)| !is_routine(condition)).map(telling::trouble).collect();
+fn alerts(status: &ManagedSecretStatus, patience: i32) -> Vec<Alert> {
+    let found = telling::bad_conditions(&WATCHED, &status.conditions);
+    let mut alerts: Vec<Alert> =
+        found.filter(|(_, condition)| !is_routine(condition)).map(telling::alert).collect();
     if let Some(failure) = status.failure.as_ref().filter(|failure| failure.attempts >= patience) {
-        troubles.push((Topic::Failing, failure.reason.clone(), failure.message.clone()));
+        let (cause, message) = (failure.reason.to_string(), failure.message.clone());
+        alerts.push(Alert { topic: Topic::Failing, cause, message });
     }
-    troubles
+    alerts
 }
 
 fn rotated(
@@ -142,12 +150,12 @@ fn event_of_end(id: RotationId, ended: &LastRotation, notice: &str) -> Event {
         RotationResult::Succeeded => {
             let trigger = ended.trigger.map(Trigger::name).unwrap_or_default();
             let note = format!("Rotation {id} completed ({trigger}).{notice}");
-            (false, "RotationCompleted", "Rotate", note)
+            (false, Reason::RotationCompleted, "Rotate", note)
         }
         RotationResult::RolledBack => {
-            (true, "RolledBack", "RollBack", format!("Rotation {id} brought the previous value back"))
+            (true, Reason::RolledBack, "RollBack", format!("Rotation {id} brought the previous value back"))
         }
-        _ => (true, "RotationAborted", "Rotate", format!("Rotation {id} was given up")),
+        _ => (true, Reason::RotationAborted, "Rotate", format!("Rotation {id} was given up")),
     };
     Event { warning, reason, action, note }
 }
@@ -164,20 +172,24 @@ pub(super) fn events_of_act(
     let notice = object.spec.notice.as_deref().map(|notice| format!(" {notice}")).unwrap_or_default();
     match act {
         Act::Record { id, trigger, .. } if desired::concerns_others(object) => {
-            vec![normal("RotationStarted", "Rotate", format!("Rotation {id} started ({})", trigger.name()))]
+            vec![normal(
+                Reason::RotationStarted,
+                "Rotate",
+                format!("Rotation {id} started ({})", trigger.name()),
+            )]
         }
         // The value is published in the same pass, and a single Event at its end reports both.
         Act::Record { .. } => Vec::new(),
         Act::Create { id, path, .. } => {
             vec![normal(
-                "RotationCompleted",
+                Reason::RotationCompleted,
                 "Rotate",
                 format!("Rotation {id} completed: it created {path}.{notice}"),
             )]
         }
         Act::RecordRollBack { id, failed, .. } => {
             let note = format!("Rotation {failed} failed; rotation {id} brings the previous value back");
-            vec![warning("RollBackStarted", "RollBack", note)]
+            vec![warning(Reason::RollBackStarted, "RollBack", note)]
         }
         Act::DeleteRecord { id } => {
             ended.map(|ended| event_of_end(*id, ended, &notice)).into_iter().collect()
@@ -185,26 +197,30 @@ pub(super) fn events_of_act(
         Act::SetUp => {
             let statements = observed.target.as_ref().map_or(0, |target| target.set_up.len());
             vec![normal(
-                "RolesSetUp",
+                Reason::RolesSetUp,
                 "SetUp",
                 format!("Owner and pair were made by {statements} statements"),
             )]
         }
         Act::Retire { username, .. } => {
             let retired = source::login(&object.spec.generate).map(|source| source.retired(username));
-            retired.map(|what| normal("LoginRetired", "Retire", what)).into_iter().collect()
+            retired.map(|what| normal(Reason::LoginRetired, "Retire", what)).into_iter().collect()
         }
         Act::EndSessions { username, .. } => {
-            vec![normal("SessionsEnded", "Retire", format!("The old sessions of role {username} were ended"))]
+            vec![normal(
+                Reason::SessionsEnded,
+                "Retire",
+                format!("The old sessions of role {username} were ended"),
+            )]
         }
         Act::SweepOrphan { id, username } => {
             let note =
                 format!("Deleted token {username}, which rotation {id} left behind when it was cut short");
-            vec![normal("OrphanDeleted", "Sweep", note)]
+            vec![normal(Reason::OrphanDeleted, "Sweep", note)]
         }
         Act::DeleteParameter { path } => {
             vec![normal(
-                "ParameterDeleted",
+                Reason::ParameterDeleted,
                 "Delete",
                 format!("Deleted {path}, since deletionPolicy is Delete"),
             )]
@@ -220,7 +236,7 @@ pub(super) fn events_of_act(
                  record stays in SSM; hosts may still run the version before",
                 live.join(", ")
             );
-            vec![warning("RotationAbandoned", "Delete", note)]
+            vec![warning(Reason::RotationAbandoned, "Delete", note)]
         }
         _ => Vec::new(),
     }
@@ -252,7 +268,7 @@ pub(super) fn event_of_let_go(object: &ManagedSecret, folder: &str) -> Event {
         "The object is released, since it could not be finished in time{why}. Published: {published}{rotation}. Nothing of it \
          is deleted"
     );
-    Event { warning: true, reason: "RotationAbandoned", action: "Delete", note }
+    Event { warning: true, reason: Reason::RotationAbandoned, action: "Delete", note }
 }
 
 /// Returns the Event for foreign versions that came during a rotation and were replaced by one of ours. Such a
@@ -281,7 +297,7 @@ pub(super) fn event_of_replaced(observed: &Observed, id: RotationId, grace: Time
         .collect();
     (!replaced.is_empty()).then(|| Event {
         warning: true,
-        reason: "ForeignWriteReplaced",
+        reason: Reason::ForeignWriteReplaced,
         action: "Rotate",
         note: format!(
             "Versions that somebody else wrote lie before the published one: {}",
@@ -303,7 +319,7 @@ pub(super) fn events_of_new_versions(before: &[PublishedParameter], observed: &O
                  description: it is taken over, and as old as that version",
                 parameter.path, of.version
             );
-            return Some(Event { warning: false, reason: "TakenOver", action: "Reconcile", note });
+            return Some(Event { warning: false, reason: Reason::TakenOver, action: "Reconcile", note });
         }
         latest.version.claim.as_ref().filter(|_| latest.author == Author::Foreign)?;
         let note = format!(
@@ -311,7 +327,7 @@ pub(super) fn events_of_new_versions(before: &[PublishedParameter], observed: &O
              made that up, or the key of keyturn's stamps, which lies below the staging path, was lost",
             parameter.path
         );
-        Some(Event { warning: true, reason: "ForgedStamp", action: "Reconcile", note })
+        Some(Event { warning: true, reason: Reason::ForgedStamp, action: "Reconcile", note })
     });
     told.collect()
 }
@@ -327,7 +343,7 @@ pub(super) fn event_of_failed_retirement(
     let told = before.filter(of_retire).is_some_and(|before| before.reason == failure.reason);
     (!told).then(|| Event {
         warning: true,
-        reason: "RetirementFailing",
+        reason: Reason::RetirementFailing,
         action: "Retire",
         note: format!("The old credential still works: {}", failure.message),
     })
@@ -343,7 +359,7 @@ mod tests {
         DateTime::from_timestamp(1_700_000_000, 0).unwrap()
     }
 
-    fn with(kind: &str, truth: c::Truth, reason: &str) -> ManagedSecretStatus {
+    fn with(kind: &str, truth: c::Truth, reason: Reason) -> ManagedSecretStatus {
         let mut status = ManagedSecretStatus::default();
         c::set(&mut status.conditions, kind, truth, reason, "why", None, now());
         status
@@ -352,7 +368,7 @@ mod tests {
     fn failing(attempts: i32) -> ManagedSecretStatus {
         let failure = FailureStatus {
             step: Step::Promote,
-            reason: "SSMThrottled".into(),
+            reason: Reason::SSMThrottled,
             message: "SSM throttles".into(),
             attempts,
             permanent: false,
@@ -390,13 +406,13 @@ mod tests {
             (c::PREFLIGHT, c::Truth::False, Topic::Failing),
             (c::DEPLOYED, c::Truth::False, Topic::Failing),
         ] {
-            let trouble = with(kind, truth, "Because");
+            let trouble = with(kind, truth, Reason::Conflict);
             assert_eq!(topics(&quiet, &trouble), [topic], "{kind}");
             assert_eq!(topics(&trouble, &trouble), [], "{kind}");
             assert_eq!(topics(&trouble, &quiet), [Topic::Recovered], "{kind}");
         }
-        assert_eq!(topics(&quiet, &with(c::DEPLOYED, c::Truth::False, "Deploying")), []);
-        assert_eq!(topics(&quiet, &with(c::READY, c::Truth::False, "Creating")), []);
+        assert_eq!(topics(&quiet, &with(c::DEPLOYED, c::Truth::False, Reason::Deploying)), []);
+        assert_eq!(topics(&quiet, &with(c::READY, c::Truth::False, Reason::Creating)), []);
     }
 
     #[test]
@@ -406,12 +422,18 @@ mod tests {
             events.into_iter().map(|event| event.reason).collect::<Vec<_>>()
         };
         let quiet = ManagedSecretStatus::default();
-        let leaked = with(c::COMPROMISED, c::Truth::True, "Rotating");
-        let contained = with(c::COMPROMISED, c::Truth::False, "Contained");
-        assert_eq!((reasons(&quiet, &leaked), topics(&quiet, &leaked)), (vec!["Compromised"], vec![]));
-        assert_eq!((reasons(&leaked, &contained), topics(&leaked, &contained)), (vec!["Contained"], vec![]));
-        assert_eq!(reasons(&quiet, &with(c::DEPLOYED, c::Truth::False, "ValueDiffers")), ["NotDeployed"]);
-        assert!(reasons(&quiet, &with(c::DEPLOYED, c::Truth::False, "Deploying")).is_empty());
+        let leaked = with(c::COMPROMISED, c::Truth::True, Reason::Rotating);
+        let contained = with(c::COMPROMISED, c::Truth::False, Reason::Contained);
+        assert_eq!((reasons(&quiet, &leaked), topics(&quiet, &leaked)), (vec![Reason::Compromised], vec![]));
+        assert_eq!(
+            (reasons(&leaked, &contained), topics(&leaked, &contained)),
+            (vec![Reason::Contained], vec![])
+        );
+        assert_eq!(
+            reasons(&quiet, &with(c::DEPLOYED, c::Truth::False, Reason::ValueDiffers)),
+            [Reason::NotDeployed]
+        );
+        assert!(reasons(&quiet, &with(c::DEPLOYED, c::Truth::False, Reason::Deploying)).is_empty());
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Handles the protocol's answers that are not acts: rest, wait, stop, retry later.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use keyturn_api::ManagedSecret;
 use keyturn_api::managed_secret::{FailureStatus, PreflightStatus};
 use keyturn_api::time::{from_kubernetes, to_kubernetes};
-use keyturn_rotation::observed::{Observed, TargetProblem};
+use keyturn_api::{ManagedSecret, Reason, Trouble};
+use keyturn_rotation::observed::Observed;
 use keyturn_rotation::protocol::{Act, Next, Step, Waiting};
 
 use super::progress::{Blocked, Progress};
@@ -52,15 +52,11 @@ impl ManagedSecrets {
             Next::Act { step, act } => return Turn::Act(step, act),
             Next::Stall(stalled) => {
                 progress.failure = None;
-                progress.blocked = Some(Blocked {
-                    reason: stalled.reason().into(),
-                    message: stalled.to_string(),
-                    permanent: true,
-                    unseen: stalled.is_not_ours(),
-                });
+                progress.blocked =
+                    Some(Blocked { trouble: stalled.trouble(), unseen: stalled.is_not_ours() });
             }
-            Next::Wait { why: Waiting::PreflightFailed { host, reason, message }, .. } => {
-                self.preflight_failed(object, progress, &host, &reason, &message, now);
+            Next::Wait { why: Waiting::PreflightFailed { host, trouble }, .. } => {
+                self.preflight_failed(object, progress, &host, &trouble, now);
             }
             Next::Wait { .. } if !fresh && progress.asks_target_at.is_some_and(|at| at > now) => {}
             Next::Wait { step, why, .. } if why.needs_a_full_read() && !fresh => {
@@ -70,14 +66,11 @@ impl ManagedSecrets {
                 progress.blocked = progress.failure.as_ref().map(Blocked::again);
             }
             Next::Wait { step, why: Waiting::Unpublishable { message }, .. } => {
-                let reason = "NotPublishable".to_owned();
-                let blocked = Blocked { reason, message, permanent: true, unseen: false };
-                self.fail(object, progress, step, blocked, now);
+                let trouble = Trouble::permanent(Reason::NotPublishable, message);
+                self.fail(object, progress, step, trouble.into(), now);
             }
-            Next::Wait { step, why: Waiting::Target(problem), .. } => {
-                let TargetProblem { reason, message, permanent } = problem;
-                let blocked = Blocked { reason, message, permanent, unseen: false };
-                self.fail(object, progress, step, blocked, now);
+            Next::Wait { step, why: Waiting::Target(trouble), .. } => {
+                self.fail(object, progress, step, trouble.into(), now);
             }
             Next::Rest { .. } => {
                 progress.preflight = None;
@@ -111,25 +104,25 @@ impl ManagedSecrets {
         let attempts = progress.failure.as_ref().filter(of_the_same).map_or(0, |f| f.attempts) + 1;
         // The acts that follow from a publication that was refused permanently start without backoff: hosts may have no
         // working password.
-        let is_news = step == Step::Promote && blocked.permanent && attempts == 1;
+        let is_news = step == Step::Promote && blocked.trouble.is_permanent() && attempts == 1;
         let backoff = if is_news { TimeDelta::zero() } else { self.settings.backoff(attempts) };
         let next = now + if progress.urgent { backoff.min(LONGEST_BACKOFF_IN_AN_INCIDENT) } else { backoff };
         tracing::warn!(
             namespace = object.metadata.namespace,
             name = object.metadata.name,
             step = step.name(),
-            reason = blocked.reason,
+            reason = blocked.trouble.reason.name(),
             attempts,
             next_attempt = %next,
             "{}",
-            blocked.message
+            blocked.trouble
         );
         progress.failure = Some(FailureStatus {
             step,
-            reason: blocked.reason.clone(),
-            message: blocked.message.clone(),
+            reason: blocked.trouble.reason,
+            message: blocked.trouble.message.clone(),
             attempts,
-            permanent: blocked.permanent,
+            permanent: blocked.trouble.is_permanent(),
             next_attempt_time: to_kubernetes(next + TimeDelta::milliseconds(999)),
             generation: object.metadata.generation.unwrap_or_default(),
             incident: progress.reported_at.map(to_kubernetes),
@@ -144,8 +137,7 @@ impl ManagedSecrets {
         object: &ManagedSecret,
         progress: &mut Progress,
         host: &str,
-        reason: &str,
-        message: &str,
+        trouble: &Trouble,
         now: DateTime<Utc>,
     ) {
         let asked = progress.preflight.as_ref().map(|p| from_kubernetes(&p.requested_at));
@@ -163,9 +155,9 @@ impl ManagedSecrets {
                 }
             }
             _ => {
-                let message = format!("DockerHost {host}: {message}");
-                let blocked = Blocked { reason: reason.to_owned(), message, permanent: false, unseen: false };
-                self.fail(object, progress, Step::Preflight, blocked, now);
+                // The host's own retries go on, so this is tried again too.
+                let trouble = Trouble::passing(trouble.reason, format!("DockerHost {host}: {trouble}"));
+                self.fail(object, progress, Step::Preflight, trouble.into(), now);
                 progress.blocked = None;
             }
         }

@@ -9,6 +9,7 @@ pub mod seal;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use keyturn_api::{Reason, Trouble};
 use keyturn_rotation::observed::{Shape, Stamp, Version};
 use keyturn_secret_value::SecretValue;
 
@@ -205,16 +206,17 @@ impl StoreError {
         }
     }
 
-    /// Reason of the condition that reports this error.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            StoreError::Throttled { .. } => "SSMThrottled",
-            StoreError::OutOfBudget { .. } => "RequestBudgetSpent",
-            StoreError::Denied { .. } => "SSMDenied",
-            StoreError::Rejected { .. } => "SSMRejected",
-            StoreError::Unavailable { .. } => "SSMUnavailable",
-            StoreError::Unknown { .. } => "SSMNoAnswer",
-        }
+    /// Returns the trouble for a condition.
+    pub fn trouble(&self) -> Trouble {
+        let reason = match self {
+            StoreError::Throttled { .. } => Reason::SSMThrottled,
+            StoreError::OutOfBudget { .. } => Reason::RequestBudgetSpent,
+            StoreError::Denied { .. } => Reason::SSMDenied,
+            StoreError::Rejected { .. } => Reason::SSMRejected,
+            StoreError::Unavailable { .. } => Reason::SSMUnavailable,
+            StoreError::Unknown { .. } => Reason::SSMNoAnswer,
+        };
+        Trouble::new(reason, self.to_string(), self.needs_a_person())
     }
 
     /// True when the failed write may still have been applied.
@@ -222,14 +224,9 @@ impl StoreError {
         matches!(self, StoreError::Unknown { .. })
     }
 
-    /// True when a retry without a change by a person is pointless.
-    pub fn is_permanent(&self) -> bool {
-        matches!(self, StoreError::Rejected { .. })
-    }
-
     /// True when the error lasts until a person changes something. keyturn still retries.
     pub fn needs_a_person(&self) -> bool {
-        self.is_permanent() || matches!(self, StoreError::Denied { .. })
+        matches!(self, StoreError::Rejected { .. } | StoreError::Denied { .. })
     }
 }
 

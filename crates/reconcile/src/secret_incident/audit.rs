@@ -6,9 +6,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::conditions::{self as c, Truth};
 use keyturn_api::grants::Grants;
 use keyturn_api::readers::{ExpectedReader, parse_network};
-use keyturn_api::secret_incident::{SecretIncidentStatus, SuspectedSecret};
+use keyturn_api::secret_incident::{SecretIncidentStatus, SuspectState, SuspectedSecret};
 use keyturn_api::time::{from_kubernetes, to_kubernetes};
-use keyturn_api::{ManagedSecret, SecretIncident};
+use keyturn_api::{ManagedSecret, Reason, SecretIncident};
 use kube::ResourceExt;
 
 use super::SecretIncidents;
@@ -78,7 +78,7 @@ impl SecretIncidents {
         if covered.watched.is_empty() {
             let text = not_granted(&covered.left_out);
             let (kind, truth) = (c::AUDIT_COMPLETE, Truth::False);
-            c::set(&mut status.conditions, kind, truth, "NotGranted", &text, generation, now);
+            c::set(&mut status.conditions, kind, truth, Reason::NotGranted, &text, generation, now);
             return Ok(None);
         }
         let next = self.read(incident, concerned, &covered.watched, status, now).await?;
@@ -93,9 +93,9 @@ impl SecretIncidents {
                 format!("{text}; spec.expectedReaders: `{wrong}` is no address or network, and fits nobody");
         }
         let (truth, reason) = match (complete, is_over(status)) {
-            (_, true) => (Truth::True, "Complete"),
-            (false, false) => (Truth::False, "Reading"),
-            (true, false) => (Truth::False, "NotComplete"),
+            (_, true) => (Truth::True, Reason::Complete),
+            (false, false) => (Truth::False, Reason::Reading),
+            (true, false) => (Truth::False, Reason::NotComplete),
         };
         c::set(&mut status.conditions, c::AUDIT_COMPLETE, truth, reason, &text, generation, now);
         status.timeline = status::timeline(incident, status);
@@ -239,8 +239,9 @@ fn forget_failures(status: &mut SecretIncidentStatus) {
 
 /// True while a response is under way: a secret is being rotated, deployed or revoked, and `revokeWithin` has not passed.
 fn is_responding(incident: &SecretIncident, status: &SecretIncidentStatus, now: DateTime<Utc>) -> bool {
-    let is_on_its_way =
-        |secret: &SuspectedSecret| ["Rotating", "Deploying", "Revoking"].contains(&secret.state.as_str());
+    let is_on_its_way = |secret: &SuspectedSecret| {
+        matches!(secret.state, SuspectState::Rotating | SuspectState::Deploying | SuspectState::Revoking)
+    };
     now < scope::revoke_at(incident) && status.secrets.iter().any(is_on_its_way)
 }
 

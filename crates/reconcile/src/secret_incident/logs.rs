@@ -3,8 +3,9 @@
 use chrono::{DateTime, Utc};
 use keyturn_api::access_log::{HostAccessLog, IncidentLog};
 use keyturn_api::conditions::{self as c, Truth};
+use keyturn_api::docker_host::RunResult;
 use keyturn_api::secret_incident::SecretIncidentStatus;
-use keyturn_api::{DockerHost, ManagedSecret, SecretIncident};
+use keyturn_api::{DockerHost, ManagedSecret, Reason, SecretIncident};
 use kube::ResourceExt;
 
 /// Maximum number of entries in the status; the schema allows no more.
@@ -77,7 +78,7 @@ fn said(
     concerned: &[&ManagedSecret],
     hosts: &[DockerHost],
     status: &SecretIncidentStatus,
-) -> (Truth, &'static str, String) {
+) -> (Truth, Reason, String) {
     let with_hosts = || concerned.iter().filter(|secret| !secret.spec.hosts.is_empty());
     let silent: Vec<String> =
         with_hosts().filter(|secret| secret.spec.access_log.is_none()).map(|s| s.name_any()).collect();
@@ -89,7 +90,7 @@ fn said(
     );
     if asked.is_empty() {
         let message = if silent.is_empty() { "no secret runs on a host".to_owned() } else { nobody_looked };
-        return (Truth::False, "NoCommand", message);
+        return (Truth::False, Reason::NoCommand, message);
     }
     let (mut open, mut failed, mut collected, mut lines) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for secret in asked {
@@ -108,13 +109,13 @@ fn said(
     }
     let rest = if silent.is_empty() { String::new() } else { format!("; {nobody_looked}") };
     if !failed.is_empty() {
-        return (Truth::False, "CollectFailed", format!("{}{rest}", named(&failed)));
+        return (Truth::False, RunResult::CollectFailed.into(), format!("{}{rest}", named(&failed)));
     }
     if !open.is_empty() {
         let message = format!("not collected yet: {}{rest}", named(&open));
-        return (Truth::False, "Collecting", message);
+        return (Truth::False, Reason::Collecting, message);
     }
-    (Truth::True, "Collected", format!("{lines} log lines were collected: {}{rest}", named(&collected)))
+    (Truth::True, Reason::Collected, format!("{lines} log lines were collected: {}{rest}", named(&collected)))
 }
 
 /// Returns the reason why a host collects nothing, as the end of a message: the DockerHost does not exist, or is

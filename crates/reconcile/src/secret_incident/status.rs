@@ -6,9 +6,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use keyturn_api::conditions::{self as c, Truth};
 use keyturn_api::managed_secret::CompromiseStatus;
-use keyturn_api::secret_incident::{Reader, SecretIncidentStatus, SuspectedSecret, TimelineEntry};
+use keyturn_api::secret_incident::{
+    IncidentState, Reader, SecretIncidentStatus, SuspectState, SuspectedSecret, TimelineEntry,
+};
 use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
-use keyturn_api::{ManagedSecret, SecretIncident};
+use keyturn_api::{ManagedSecret, Reason, SecretIncident};
 use kube::ResourceExt;
 
 use crate::incident::scope;
@@ -19,10 +21,6 @@ const MAX_SECRETS: usize = 500;
 const MAX_TIMELINE: usize = 200;
 /// Maximum number of secrets that a message names.
 const NAMED: usize = 5;
-
-pub(super) const CONTAINED: &str = "Contained";
-const STALLED: &str = "Stalled";
-const MISSING: &str = "Missing";
 
 /// Renders everything except the CloudTrail search, which is kept as it is.
 pub(super) fn render(
@@ -45,42 +43,39 @@ pub(super) fn render(
     }
     secrets.sort_by(|a, b| a.name.cmp(&b.name));
     secrets.truncate(MAX_SECRETS);
-    let contained = secrets.iter().filter(|secret| secret.state == CONTAINED).count();
+    let contained = secrets.iter().filter(|secret| secret.state == SuspectState::Contained).count();
     status.contained_secrets = Some(format!("{contained}/{}", secrets.len()));
     let all = !secrets.is_empty() && contained == secrets.len();
     let last = secrets.iter().filter_map(|secret| secret.contained_at.as_ref().map(from_kubernetes)).max();
     status.contained_at = last.filter(|_| all).map(to_kubernetes);
     status.time_to_containment = last.filter(|_| all).map(|at| span(at - reported_at));
     let stalled: Vec<&SuspectedSecret> =
-        secrets.iter().filter(|s| s.state == STALLED || s.state == MISSING).collect();
-    status.state = Some(
-        if all {
-            CONTAINED
-        } else if stalled.is_empty() {
-            "Responding"
-        } else {
-            STALLED
-        }
-        .into(),
-    );
+        secrets.iter().filter(|s| matches!(s.state, SuspectState::Stalled | SuspectState::Missing)).collect();
+    status.state = Some(if all {
+        IncidentState::Contained
+    } else if stalled.is_empty() {
+        IncidentState::Responding
+    } else {
+        IncidentState::Stalled
+    });
 
-    let mut set = |kind, truth, reason: &str, message: &str| {
+    let mut set = |kind, truth, reason: Reason, message: &str| {
         c::set(&mut status.conditions, kind, truth, reason, message, generation, now);
     };
-    let open = secrets.iter().filter(|secret| secret.state != CONTAINED).collect::<Vec<_>>();
+    let open = secrets.iter().filter(|secret| secret.state != SuspectState::Contained).collect::<Vec<_>>();
     if secrets.is_empty() {
         let message = "No ManagedSecret of this namespace is selected: nothing is rotated";
-        set(c::CONTAINED, Truth::False, "NothingSelected", message);
-        set(c::STALLED, Truth::True, "NothingSelected", message);
+        set(c::CONTAINED, Truth::False, Reason::NothingSelected, message);
+        set(c::STALLED, Truth::True, Reason::NothingSelected, message);
     } else if all {
         let took = status.time_to_containment.clone().unwrap_or_default();
         let message =
             format!("Nobody can use a value from before the report; it took {took} from the report");
-        set(c::CONTAINED, Truth::True, CONTAINED, &message);
+        set(c::CONTAINED, Truth::True, Reason::Contained, &message);
     } else {
-        set(c::CONTAINED, Truth::False, &open[0].state.clone(), &sentence(&open));
+        set(c::CONTAINED, Truth::False, open[0].state.into(), &sentence(&open));
         if !stalled.is_empty() {
-            set(c::STALLED, Truth::True, &stalled[0].state.clone(), &sentence(&stalled));
+            set(c::STALLED, Truth::True, stalled[0].state.into(), &sentence(&stalled));
         }
     }
     if all || !secrets.is_empty() && stalled.is_empty() {
@@ -90,7 +85,15 @@ pub(super) fn render(
         c::clear(&mut status.conditions, c::RECONCILING);
     } else {
         let message = "The suspected secrets are being rotated and revoked";
-        c::set(&mut status.conditions, c::RECONCILING, Truth::True, "Responding", message, generation, now);
+        c::set(
+            &mut status.conditions,
+            c::RECONCILING,
+            Truth::True,
+            Reason::Responding,
+            message,
+            generation,
+            now,
+        );
     }
     status.secrets = secrets;
     status.timeline = timeline(incident, &status);
@@ -107,7 +110,7 @@ fn sentence(secrets: &[&SuspectedSecret]) -> String {
 fn missing(name: &str) -> SuspectedSecret {
     SuspectedSecret {
         name: name.to_owned(),
-        state: MISSING.to_owned(),
+        state: SuspectState::Missing,
         rotated_at: None,
         adopted_at: None,
         revoked_at: None,
@@ -135,7 +138,7 @@ fn suspected(
         |new: Option<&Time>, old: fn(&SuspectedSecret) -> Option<&Time>| known.and_then(old).or(new).cloned();
     let mut is = SuspectedSecret {
         name: secret.name_any(),
-        state: String::new(),
+        state: SuspectState::Rotating,
         rotated_at: kept(compromise.and_then(|c| c.rotated_at.as_ref()), |s| s.rotated_at.as_ref()),
         adopted_at: kept(compromise.and_then(|c| c.adopted_at.as_ref()), |s| s.adopted_at.as_ref()),
         revoked_at: kept(compromise.and_then(|c| c.revoked_at.as_ref()), |s| s.revoked_at.as_ref()),
@@ -143,8 +146,8 @@ fn suspected(
         suspected_value_from: known.and_then(|s| s.suspected_value_from.clone()).or(old),
         message: compromise.map(|c| c.message.clone()).unwrap_or_default(),
     };
-    is.state = state(secret, compromise, &is).to_owned();
-    if is.state == CONTAINED {
+    is.state = state(secret, compromise, &is);
+    if is.state == SuspectState::Contained {
         is.message = match &is.adopted_at {
             None if !secret.spec.hosts.is_empty() => {
                 "the old login is dead, but a host does not run the new value yet".into()
@@ -161,20 +164,20 @@ fn state(
     secret: &ManagedSecret,
     compromise: Option<&CompromiseStatus>,
     is: &SuspectedSecret,
-) -> &'static str {
+) -> SuspectState {
     let conditions = secret.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let observed_only =
-        c::find(conditions, c::COMPROMISED).is_some_and(|c| c.status == "True" && c.reason == "Observe");
+    let observed_only = c::find(conditions, c::COMPROMISED)
+        .is_some_and(|c| c.status == "True" && c.reason == Reason::Observe.name());
     if is.contained_at.is_some() {
-        CONTAINED
+        SuspectState::Contained
     } else if c::is_true(conditions, c::STALLED) || observed_only {
-        STALLED
+        SuspectState::Stalled
     } else if compromise.is_none() || is.rotated_at.is_none() {
-        "Rotating"
+        SuspectState::Rotating
     } else if is.adopted_at.is_none() {
-        "Deploying"
+        SuspectState::Deploying
     } else {
-        "Revoking"
+        SuspectState::Revoking
     }
 }
 

@@ -2,20 +2,20 @@
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use keyturn_api::SecretIncident;
 use keyturn_api::conditions as c;
 use keyturn_api::notification::Topic;
 use keyturn_api::secret_incident::SecretIncidentStatus;
+use keyturn_api::{Reason, SecretIncident};
 
 use crate::notification::Notification;
 use crate::objects::Event;
-use crate::telling::{self, Trouble, Watched, turns};
+use crate::telling::{self, Alert, Watched, turns};
 
 /// The conditions that people are told of. An incident is opened once and contained once, unlike trouble that comes and
 /// goes: so Contained has no topic here, and [`notifications`] looks for both itself.
 const WATCHED: [Watched; 2] = [
-    Watched { condition: c::CONTAINED, bad: "False", event: Some("IncidentOpened"), topic: None },
-    Watched { condition: c::STALLED, bad: "True", event: Some("Stalled"), topic: Some(Topic::Stalled) },
+    Watched { condition: c::CONTAINED, bad: "False", event: Some(Reason::IncidentOpened), topic: None },
+    Watched { condition: c::STALLED, bad: "True", event: Some(Reason::Stalled), topic: Some(Topic::Stalled) },
 ];
 
 /// Returns Events for conditions that have changed: opened, stalled, contained, and the end of the CloudTrail search
@@ -34,9 +34,9 @@ pub(super) fn events(before: &[Condition], incident: &SecretIncident) -> Vec<Eve
             events.push(Event { warning: false, reason, action: "Respond", note });
         }
     };
-    normal("IncidentContained", c::CONTAINED);
-    normal("AuditComplete", c::AUDIT_COMPLETE);
-    normal("LogsCollected", c::LOGS_COLLECTED);
+    normal(Reason::IncidentContained, c::CONTAINED);
+    normal(Reason::AuditComplete, c::AUDIT_COMPLETE);
+    normal(Reason::LogsCollected, c::LOGS_COLLECTED);
     events
 }
 
@@ -54,7 +54,7 @@ pub(super) fn notifications(
         let message = message(c::CONTAINED);
         notifications.push(Notification { topic: Topic::Opened, key: "1".into(), message });
     }
-    notifications.extend(turns(&troubles(before), &troubles(after), now));
+    notifications.extend(turns(&alerts(before), &alerts(after), now));
     if before.contained_at.is_none() && after.contained_at.is_some() {
         let message = message(c::CONTAINED);
         notifications.push(Notification { topic: Topic::Contained, key: "1".into(), message });
@@ -62,12 +62,13 @@ pub(super) fn notifications(
     notifications
 }
 
-fn troubles(status: &SecretIncidentStatus) -> Vec<Trouble> {
-    telling::troubles(&WATCHED, &status.conditions).map(telling::trouble).collect()
+fn alerts(status: &SecretIncidentStatus) -> Vec<Alert> {
+    telling::bad_conditions(&WATCHED, &status.conditions).map(telling::alert).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use keyturn_api::secret_incident::IncidentState;
     use keyturn_api::time::to_kubernetes;
 
     use super::*;
@@ -76,11 +77,11 @@ mod tests {
         DateTime::from_timestamp(1_700_000_000, 0).unwrap()
     }
 
-    fn status(state: &str, contained: bool) -> SecretIncidentStatus {
-        let mut status = SecretIncidentStatus { state: Some(state.into()), ..Default::default() };
+    fn status(state: IncidentState, contained: bool) -> SecretIncidentStatus {
+        let mut status = SecretIncidentStatus { state: Some(state), ..Default::default() };
         status.contained_at = contained.then(|| to_kubernetes(now()));
-        let stalled = c::Truth::from(state == "Stalled");
-        c::set(&mut status.conditions, c::STALLED, stalled, "NotGranted", "no grant", None, now());
+        let stalled = c::Truth::from(state == IncidentState::Stalled);
+        c::set(&mut status.conditions, c::STALLED, stalled, Reason::NotGranted, "no grant", None, now());
         status
     }
 
@@ -91,8 +92,11 @@ mod tests {
     #[test]
     fn an_incident_is_told_when_it_is_opened_held_up_and_contained() {
         let none = SecretIncidentStatus::default();
-        let (open, held, over) =
-            (status("Responding", false), status("Stalled", false), status("Contained", true));
+        let (open, held, over) = (
+            status(IncidentState::Responding, false),
+            status(IncidentState::Stalled, false),
+            status(IncidentState::Contained, true),
+        );
         assert_eq!(told(&none, &open), [(Topic::Opened, "1".to_owned())]);
         assert_eq!(told(&open, &open), []);
         assert_eq!(told(&open, &held)[0].0, Topic::Stalled);
@@ -103,7 +107,7 @@ mod tests {
     #[test]
     fn a_lost_status_tells_the_same_ids_again() {
         let none = SecretIncidentStatus::default();
-        let over = status("Contained", true);
+        let over = status(IncidentState::Contained, true);
         let keys: Vec<_> = told(&none, &over);
         assert_eq!(keys, [(Topic::Opened, "1".to_owned()), (Topic::Contained, "1".to_owned())]);
     }

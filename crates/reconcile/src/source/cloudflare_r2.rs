@@ -6,7 +6,7 @@
 
 use keyturn_api::managed_secret::ParameterSpec;
 use keyturn_api::source::cloudflare_r2::{ACCESS_KEY_ID, CloudflareR2Spec, SECRET_ACCESS_KEY};
-use keyturn_rotation::observed::TargetProblem;
+use keyturn_api::{Reason, Trouble};
 use keyturn_secret_value::SecretValue;
 
 use super::{GenerateError, IssuedSource, Kind, LoginSource, Random, ValueSource};
@@ -42,14 +42,12 @@ impl LoginSource for CloudflareR2Spec {
         pair(parameters)
     }
 
-    fn unreadable(&self) -> TargetProblem {
-        TargetProblem {
-            reason: "PublishedLoginUnreadable".to_owned(),
-            message: "what is published is no key pair in the form of spec.ssm.parameters[].value: put the access key id \
-                      and secret access key that are in use there, or correct the template"
-                .to_owned(),
-            permanent: true,
-        }
+    fn unreadable(&self) -> Trouble {
+        Trouble::permanent(
+            Reason::PublishedLoginUnreadable,
+            "what is published is no key pair in the form of spec.ssm.parameters[].value: put the access key id \
+                      and secret access key that are in use there, or correct the template",
+        )
     }
 
     fn retired(&self, username: &str) -> String {

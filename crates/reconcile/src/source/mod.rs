@@ -15,9 +15,10 @@ mod template;
 use std::collections::BTreeMap;
 
 pub use draw::{GenerateError, OperatingSystem, Random, RandomError};
+use keyturn_api::Trouble;
 use keyturn_api::managed_secret::{ManagedSecretSpec, ParameterSpec};
 use keyturn_api::source::GenerateSpec;
-use keyturn_rotation::observed::{Observed, TargetProblem};
+use keyturn_rotation::observed::Observed;
 use keyturn_rotation::protocol::Strategy;
 use keyturn_secret_value::SecretValue;
 
@@ -74,7 +75,7 @@ pub trait LoginSource: Sync {
     fn published(&self, parameters: &[(&ParameterSpec, &SecretValue)]) -> Option<Login>;
 
     /// Returns the problem of published texts that hold no login of this source.
-    fn unreadable(&self) -> TargetProblem;
+    fn unreadable(&self) -> Trouble;
 
     /// Describes, for an Event, that a login has been retired.
     fn retired(&self, username: &str) -> String;
@@ -108,7 +109,7 @@ pub trait InstalledSource: Sync {
     ///
     /// # Errors
     /// It is not known which login is in use.
-    fn turn(&self, published: Option<String>, observed: &Observed) -> Result<Turn, TargetProblem>;
+    fn turn(&self, published: Option<String>, observed: &Observed) -> Result<Turn, Trouble>;
 
     /// True if only the login itself can change its password, since there is no administrator.
     fn changes_itself(&self) -> bool;

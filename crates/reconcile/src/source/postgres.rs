@@ -2,7 +2,8 @@
 
 use keyturn_api::managed_secret::ParameterSpec;
 use keyturn_api::source::postgres::{BootstrapMode, PASSWORD_BYTES, PostgresSpec};
-use keyturn_rotation::observed::{Author, Observed, Parameter, TargetProblem};
+use keyturn_api::{Reason, Trouble};
+use keyturn_rotation::observed::{Author, Observed, Parameter};
 use keyturn_rotation::protocol::Strategy;
 use keyturn_secret_value::SecretValue;
 
@@ -43,16 +44,15 @@ impl LoginSource for PostgresSpec {
         Some(Login { username: username.to_owned(), password })
     }
 
-    fn unreadable(&self) -> TargetProblem {
-        TargetProblem {
-            reason: "PublishedLoginUnreadable".to_owned(),
-            message: format!(
+    fn unreadable(&self) -> Trouble {
+        Trouble::permanent(
+            Reason::PublishedLoginUnreadable,
+            format!(
                 "what is published does not fit spec.ssm.parameters[].value with the role {}: put a login of that role \
                  there, or correct the template",
                 publishable(self).join(" or ")
             ),
-            permanent: true,
-        }
+        )
     }
 
     fn retired(&self, username: &str) -> String {
@@ -80,7 +80,7 @@ impl InstalledSource for PostgresSpec {
         "the Postgres role"
     }
 
-    fn turn(&self, published: Option<String>, observed: &Observed) -> Result<Turn, TargetProblem> {
+    fn turn(&self, published: Option<String>, observed: &Observed) -> Result<Turn, Trouble> {
         let unpublished = observed.parameters.iter().all(|parameter| parameter.versions.is_empty());
         if published.is_none() && !unpublished && self.alternating_roles.is_some() {
             return Err(self.unreadable());
@@ -117,7 +117,7 @@ fn in_use(
     spec: &PostgresSpec,
     published: Option<String>,
     observed: &Observed,
-) -> Result<Option<String>, TargetProblem> {
+) -> Result<Option<String>, Trouble> {
     let (Some(roles), Some(published)) = (&spec.alternating_roles, &published) else {
         return Ok(published);
     };

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::consent::USABLE_BY;
-use keyturn_api::docker_host::Proof;
+use keyturn_api::docker_host::{Proof, RunResult};
 use keyturn_api::grants::Grants;
-use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, RotationGrant, SecretIncident};
+use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, Reason, RotationGrant, SecretIncident, Trouble};
 use keyturn_reconcile::deploy::job::job_name;
 use keyturn_reconcile::deploy::plan::Run;
-use keyturn_reconcile::deploy::report::{DeployKind, Outcome, Report, ReportParameter};
+use keyturn_reconcile::deploy::report::{DeployKind, Report, ReportParameter};
 use keyturn_reconcile::deploy::revision;
 use keyturn_reconcile::deploy::task::Task;
 use keyturn_reconcile::deploy_jobs::{DeployJob, DeployJobs, JobParameter, JobState};
@@ -155,7 +155,7 @@ impl State {
                 differs_in: Vec::new(),
             };
             let report = Report {
-                outcome: Outcome::Succeeded,
+                outcome: RunResult::Succeeded,
                 message: String::new(),
                 script_exit: None,
                 verified: true,
@@ -481,9 +481,8 @@ impl Target for SimTarget {
         if known.is_some_and(|password| password == login.password.expose()) {
             return Ok(Answer::Accepted);
         }
-        let message = "password authentication failed".to_owned();
-        let reason = "LoginRefused";
-        Ok(Answer::Refused(TargetError { reason, message, permanent: true, outcome_unknown: false }))
+        let refused = Trouble::permanent(Reason::LoginRefused, "password authentication failed");
+        Ok(Answer::Refused(refused.into()))
     }
 
     async fn observe(&self) -> Result<Roles, TargetError> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use keyturn_api::Trouble;
 use keyturn_api::docker_host::Proof;
 
 use super::{Parameter, Seen};
@@ -23,8 +24,8 @@ pub struct HostEvidence {
     pub failure: Option<HostFailure>,
     /// The last deployment on this host, if it concerned these parameters and failed.
     pub failed_deploy: Option<HostFailure>,
-    /// Reason and message of the condition that keeps every run from starting on this host until a person acts.
-    pub stalled: Option<(String, String)>,
+    /// What keeps every run from starting on this host until a person acts.
+    pub stalled: Option<Trouble>,
 }
 
 impl HostEvidence {
@@ -85,16 +86,13 @@ impl HostProof {
 /// A failed run or deployment on a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostFailure {
-    /// Result of the run in one word, such as `VerifyFailed`; used as the reason of conditions.
-    pub reason: String,
-    /// Description of the failure and its remedy; empty if the run gave none.
-    pub message: String,
+    /// The failure, with the result of the run as its reason and the run's own message, which may be empty. It needs a person
+    /// once enough attempts have failed to call it final.
+    pub trouble: Trouble,
     /// The version of each path that the failed run was about.
     pub versions: BTreeMap<String, i64>,
     /// Time when the run ended; the Unix epoch if the DockerHost's status has none.
     pub finished_at: DateTime<Utc>,
-    /// True when enough attempts have failed to call the failure final.
-    pub for_good: bool,
     /// True when the host has shown in enough attempts that it does not work with these versions.
     pub rejected: bool,
 }

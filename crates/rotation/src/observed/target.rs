@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
+use keyturn_api::Trouble;
 
 use super::RotationId;
 
@@ -12,7 +13,7 @@ pub struct TargetEvidence {
     /// Time of the observation.
     pub at: DateTime<Utc>,
     /// The reason why its roles could not be read; `None` if they were.
-    pub unseen: Option<TargetProblem>,
+    pub unseen: Option<Trouble>,
     /// True when the target can refuse late requests of older rotations.
     pub fenced: bool,
     /// The rotation that last changed each username, and the time of that change.
@@ -117,18 +118,7 @@ pub enum Acceptance {
     /// The login works.
     Accepted,
     /// The login does not work, or what is published holds no login.
-    Refused(TargetProblem),
+    Refused(Trouble),
     /// The target could not be asked.
-    Unknown(TargetProblem),
-}
-
-/// The reason why a target could not be asked, or why it refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetProblem {
-    /// Reason for a condition, in one word, such as `TargetUnreachable`.
-    pub reason: String,
-    /// Description of the failure and its remedy. It never contains a secret value.
-    pub message: String,
-    /// True when only a person can fix it, so that retries do not help.
-    pub permanent: bool,
+    Unknown(Trouble),
 }

@@ -1,5 +1,7 @@
 //! Decides how far the deployment of a rotation has come: do the hosts run the published version?
 
+use keyturn_api::Trouble;
+
 use super::Desired;
 use crate::observed::{HostEvidence, HostFailure, Observed, Parameter, Record};
 
@@ -14,9 +16,8 @@ pub(super) enum Deployment {
     },
     Failed {
         host: String,
-        reason: String,
-        message: String,
-        for_good: bool,
+        /// It needs a person once enough attempts have failed.
+        trouble: Trouble,
         /// True when the host itself has shown the failure; false when the cause is unknown, as after a broken
         /// connection.
         rejected: bool,
@@ -39,9 +40,7 @@ pub(super) fn deployment(desired: &Desired<'_>, observed: &Observed, record: &Re
                 Some(failure) => {
                     return Deployment::Failed {
                         host: host.name.clone(),
-                        reason: failure.reason.clone(),
-                        message: failure.message.clone(),
-                        for_good: failure.for_good,
+                        trouble: failure.trouble.clone(),
                         rejected: failure.rejected,
                     };
                 }

@@ -343,10 +343,10 @@ fn every_host_has_to_adopt_it(view: &View<'_>) -> Option<Next> {
         Deployment::Missing { host } => return Some(Next::Stall(Stalled::HostMissing { host })),
         Deployment::Pending { host } => {
             let evidence = observed.hosts.iter().find(|evidence| evidence.name == host);
-            let held = evidence.and_then(|evidence| evidence.stalled.clone()).map(|(_, message)| message);
+            let held = evidence.and_then(|evidence| evidence.stalled.clone()).map(|trouble| trouble.message);
             Waiting::Deploy { host, held }
         }
-        Deployment::Failed { host, reason, message, for_good, rejected } => {
+        Deployment::Failed { host, trouble, rejected } => {
             let roll_back = rejected
                 && desired.on_failure == OnFailure::RollBack
                 && view.has_a_previous_value()
@@ -356,7 +356,7 @@ fn every_host_has_to_adopt_it(view: &View<'_>) -> Option<Next> {
             if roll_back {
                 return Some(view.mark());
             }
-            Waiting::DeployFailed { host, reason, message, for_good }
+            Waiting::DeployFailed { host, trouble }
         }
     };
     Some(Next::Wait { step: Step::Deploy, until: None, why })

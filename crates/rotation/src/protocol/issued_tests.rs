@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyturn_api::docker_host::Proof;
+use keyturn_api::{Reason, Trouble};
 use keyturn_secret_value::SecretValue;
 
 use super::tests::*;
 use super::*;
 use crate::observed::{
-    Acceptance, Credential, IssuedLogin, Lifetime, Record, TargetEvidence, TargetProblem, Trigger, Version,
+    Acceptance, Credential, IssuedLogin, Lifetime, Record, TargetEvidence, Trigger, Version,
 };
 use crate::schedule::Due;
 
@@ -21,8 +22,8 @@ fn issued() -> Desired<'static> {
     Desired { strategy: Some(Strategy::Issued), retirement, ..held() }
 }
 
-fn problem() -> TargetProblem {
-    TargetProblem { reason: "KeyPairRefused".into(), message: "no such key".into(), permanent: true }
+fn problem() -> Trouble {
+    Trouble::permanent(Reason::LoginRefused, "no such key")
 }
 
 fn refused() -> Option<Acceptance> {

@@ -1,10 +1,11 @@
 //! Preflight: the checks that must pass before a rotation changes anything.
 
 use chrono::{DateTime, Utc};
-use keyturn_api::docker_host::Proof;
+use keyturn_api::docker_host::{Proof, RunResult};
+use keyturn_api::{Reason, Trouble};
 
 use super::Desired;
-use crate::observed::{Acceptance, HostEvidence, HostFailure, Observed, Parameter, TargetProblem};
+use crate::observed::{Acceptance, HostEvidence, HostFailure, HostProof, Observed, Parameter};
 
 pub(super) enum Preflight {
     NotAsked,
@@ -12,13 +13,12 @@ pub(super) enum Preflight {
     Passed,
     Failed {
         host: String,
-        reason: String,
-        message: String,
+        trouble: Trouble,
     },
     /// The target has not been asked since the preflight was requested.
     TargetUnseen,
     /// The target refuses the published credential, or could not be asked.
-    Target(TargetProblem),
+    Target(Trouble),
     /// The roles have to be created from the published one first.
     SetUp {
         statements: usize,
@@ -53,11 +53,7 @@ pub(super) fn preflight(desired: &Desired<'_>, observed: &Observed) -> Preflight
     for host in observed.hosts.iter().filter(|h| desired.hosts.contains(&h.name)) {
         let failure = host.failure.as_ref().filter(|f| f.finished_at >= requested);
         if let Some(failure) = failure.filter(|f| !is_another_secrets(f, host, observed, requested)) {
-            return Preflight::Failed {
-                host: host.name.clone(),
-                reason: failure.reason.clone(),
-                message: failure.message.clone(),
-            };
+            return Preflight::Failed { host: host.name.clone(), trouble: failure.trouble.clone() };
         }
         for parameter in &observed.parameters {
             match host.proofs.get(&parameter.path) {
@@ -67,18 +63,13 @@ pub(super) fn preflight(desired: &Desired<'_>, observed: &Observed) -> Preflight
                     if proof.proof == Proof::Differs {
                         return Preflight::Failed {
                             host: host.name.clone(),
-                            reason: "ValueDiffers".to_owned(),
-                            message: format!(
-                                "a running container does not hold version {} of {}: deploy what is published, or put \
-                                 what is in use, and the rotation goes on by itself",
-                                proof.version, parameter.path
-                            ),
+                            trouble: value_differs(proof, parameter),
                         };
                     }
                 }
                 _ => {
-                    if let Some((reason, message)) = host.stalled.clone() {
-                        return Preflight::Failed { host: host.name.clone(), reason, message };
+                    if let Some(trouble) = host.stalled.clone() {
+                        return Preflight::Failed { host: host.name.clone(), trouble };
                     }
                     pending = true;
                 }
@@ -86,6 +77,15 @@ pub(super) fn preflight(desired: &Desired<'_>, observed: &Observed) -> Preflight
         }
     }
     if pending { Preflight::Pending } else { Preflight::Passed }
+}
+
+fn value_differs(proof: &HostProof, parameter: &Parameter) -> Trouble {
+    let message = format!(
+        "a running container does not hold version {} of {}: deploy what is published, or put what is in use, and the \
+         rotation goes on by itself",
+        proof.version, parameter.path
+    );
+    Trouble::passing(Reason::ValueDiffers, message)
 }
 
 /// Returns true when the run failed only because containers run a wrong value of another secret: the run has shown that
@@ -100,5 +100,6 @@ fn is_another_secrets(
         let shown = host.shown_of(parameter, parameter.latest());
         shown.is_some_and(|shown| shown.at >= requested && shown.proof != Proof::Differs)
     };
-    failure.reason == "NotAdopted" && observed.parameters.iter().all(ours_is_shown)
+    failure.trouble.reason == Reason::Run(RunResult::NotAdopted)
+        && observed.parameters.iter().all(ours_is_shown)
 }

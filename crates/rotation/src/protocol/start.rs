@@ -271,9 +271,7 @@ fn hosts_and_target_first(desired: &Desired<'_>, observed: &Observed) -> Option<
         Preflight::Passed => publishable::prove(desired, observed),
         Preflight::NotAsked => publishable::prove(desired, observed).or_else(|| act(Act::AskPreflight)),
         Preflight::Pending => wait(Waiting::Preflight),
-        Preflight::Failed { host, reason, message } => {
-            wait(Waiting::PreflightFailed { host, reason, message })
-        }
+        Preflight::Failed { host, trouble } => wait(Waiting::PreflightFailed { host, trouble }),
         Preflight::SetUp { .. } if desired.may_set_up => act(Act::SetUp),
         Preflight::SetUp { statements } => Some(Next::Stall(Stalled::SetUpPlanned { statements })),
         Preflight::TargetUnseen => wait(Waiting::TargetUnseen),

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 pub use keyturn_api::managed_secret::Step;
+use keyturn_api::{Reason, Trouble};
 
-use crate::observed::{RotationId, TargetProblem, Trigger};
+use crate::observed::{RotationId, Trigger};
 use crate::window::WindowError;
 
 /// One external effect.
@@ -132,10 +133,8 @@ pub enum Waiting {
     PreflightFailed {
         /// Name of the DockerHost.
         host: String,
-        /// Reason of the failure in one word, for conditions.
-        reason: String,
-        /// Description of the failure and its remedy.
-        message: String,
+        /// The failure.
+        trouble: Trouble,
     },
     /// The host has not proven the new version yet; `held` is the reason why no run starts on it.
     Deploy {
@@ -144,16 +143,12 @@ pub enum Waiting {
         /// Message of the condition that keeps runs from starting there; `None` if they can start.
         held: Option<String>,
     },
-    /// A deployment failed; `for_good` is true once enough attempts have failed.
+    /// A deployment failed.
     DeployFailed {
         /// Name of the DockerHost.
         host: String,
-        /// Result of the run in one word, such as `VerifyFailed`.
-        reason: String,
-        /// Description of the failure and its remedy.
-        message: String,
-        /// True once enough attempts have failed.
-        for_good: bool,
+        /// The failure, with the result of the run as its reason. It needs a person once enough attempts have failed.
+        trouble: Trouble,
     },
     /// Somebody else wrote the parameter, and a person has to decide which value counts.
     Drift {
@@ -163,7 +158,7 @@ pub enum Waiting {
         version: i64,
     },
     /// The target could not be asked, or does not accept the credential.
-    Target(TargetProblem),
+    Target(Trouble),
     /// The target has not been asked recently enough to decide this.
     TargetUnseen,
     /// A running deployment would start containers with a password that is about to be changed.
@@ -341,19 +336,19 @@ impl Stalled {
         matches!(self, Stalled::OwnedByOther { .. })
     }
 
-    /// Returns the reason for conditions such as Stalled. Two variants can have the same reason.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Stalled::OwnedByOther { .. } => "OwnedByOther",
-            Stalled::ParameterMissing { .. } => "ParameterMissing",
-            Stalled::PartlyMissing { .. } => "ParameterMissing",
-            Stalled::HostMissing { .. } => "HostMissing",
-            Stalled::OtherParameters { .. } => "OtherParameters",
-            Stalled::SourceChanged { .. } => "SourceChanged",
-            Stalled::SetUpPlanned { .. } => "SetUpPlanned",
-            Stalled::Window(_) => "InvalidWindow",
-            Stalled::NoWindow => "NoWindow",
-        }
+    /// Returns the trouble for conditions such as Stalled. Two variants can have the same reason.
+    pub fn trouble(&self) -> Trouble {
+        let reason = match self {
+            Stalled::OwnedByOther { .. } => Reason::OwnedByOther,
+            Stalled::ParameterMissing { .. } | Stalled::PartlyMissing { .. } => Reason::ParameterMissing,
+            Stalled::HostMissing { .. } => Reason::HostMissing,
+            Stalled::OtherParameters { .. } => Reason::OtherParameters,
+            Stalled::SourceChanged { .. } => Reason::SourceChanged,
+            Stalled::SetUpPlanned { .. } => Reason::SetUpPlanned,
+            Stalled::Window(_) => Reason::InvalidWindow,
+            Stalled::NoWindow => Reason::NoWindow,
+        };
+        Trouble::permanent(reason, self.to_string())
     }
 }
 

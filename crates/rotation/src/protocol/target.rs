@@ -289,7 +289,7 @@ pub(super) fn is_accepted(observed: &Observed) -> bool {
 /// server that does not answer until a person repairs it.
 pub(super) fn is_not_there_yet(desired: &Desired<'_>, observed: &Observed) -> bool {
     let recorded = observed.target.as_ref().and_then(|target| target.recorded.as_ref());
-    let silent = matches!(recorded, Some(Acceptance::Unknown(problem)) if !problem.permanent);
+    let silent = matches!(recorded, Some(Acceptance::Unknown(problem)) if !problem.is_permanent());
     silent && !issued::is_issued(desired)
 }
 

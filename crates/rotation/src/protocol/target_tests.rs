@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keyturn_api::docker_host::Proof;
 use keyturn_api::managed_secret::{OnDrift, OnFailure};
+use keyturn_api::{Reason, Remedy, Trouble};
 use keyturn_secret_value::SecretValue;
 
 use super::tests::*;
 use super::*;
 use crate::observed::{
-    Acceptance, Credential, HostEvidence, OpenSession, Record, TargetEvidence, TargetProblem, Trigger,
-    Version,
+    Acceptance, Credential, HostEvidence, OpenSession, Record, TargetEvidence, Trigger, Version,
 };
 
 pub(super) fn in_place() -> Desired<'static> {
@@ -21,8 +21,8 @@ pub(super) fn alternating() -> Desired<'static> {
     Desired { strategy: Some(Strategy::Alternating), ..held() }
 }
 
-pub(super) fn problem() -> TargetProblem {
-    TargetProblem { reason: "TargetUnreachable".into(), message: "nothing answers".into(), permanent: false }
+pub(super) fn problem() -> Trouble {
+    Trouble::passing(Reason::TargetUnreachable, "nothing answers")
 }
 
 pub(super) fn session(username: &str, client: &str) -> OpenSession {
@@ -205,7 +205,7 @@ fn a_server_that_is_there_is_given_the_first_password_before_anybody_else() {
     assert_eq!(act(&wanted, &seen(vec![], refused())), Act::Install { id: 2 });
     // The server started after the first value was published, with another password.
     assert_eq!(act(&wanted, &seen(vec![ours(1, 2, NOW - 60)], refused())), Act::Install { id: 2 });
-    let broken = TargetProblem { permanent: true, ..problem() };
+    let broken = Trouble { remedy: Remedy::Person, ..problem() };
     let needs_a_person = Some(Acceptance::Unknown(broken.clone()));
     assert_eq!(why(decide(&wanted, &seen(vec![], needs_a_person))), Waiting::Target(broken));
 }

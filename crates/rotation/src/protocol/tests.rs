@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keyturn_api::docker_host::Proof;
+use keyturn_api::docker_host::{Proof, RunResult};
 use keyturn_api::managed_secret::{IfMissing, OnDrift, OnFailure};
+use keyturn_api::{Reason, Trouble};
 use keyturn_secret_value::SecretValue;
 
 use super::*;
@@ -132,11 +133,9 @@ pub(super) fn host(name: &str, made: i64, proof: Option<(i64, Proof, i64)>) -> H
 
 pub(super) fn failed(version: i64, for_good: bool) -> Option<HostFailure> {
     Some(HostFailure {
-        reason: "DeployFailed".into(),
-        message: "the script exited with 3".into(),
+        trouble: Trouble::new(RunResult::DeployFailed, "the script exited with 3", for_good),
         versions: BTreeMap::from([(PATH.to_owned(), version)]),
         finished_at: at(NOW),
-        for_good,
         rejected: for_good,
     })
 }
@@ -295,7 +294,10 @@ fn a_run_that_failed_over_another_secret_passes_the_preflight_of_those_that_it_h
         request: request("now"),
         ..held()
     };
-    let not_adopted = failed(1, false).map(|failure| HostFailure { reason: "NotAdopted".into(), ..failure });
+    let not_adopted = failed(1, false).map(|failure| HostFailure {
+        trouble: Trouble::passing(RunResult::NotAdopted, "another value"),
+        ..failure
+    });
     let seen = |failure: &Option<HostFailure>, proof| Observed {
         hosts: vec![HostEvidence { failure: failure.clone(), ..host("prod", 0, proof) }],
         ..observed(vec![ours(1, 1, 0)])
@@ -341,14 +343,14 @@ fn a_host_on_which_nothing_can_start_fails_the_preflight_with_its_reason() {
         request: request("now"),
         ..held()
     };
-    let stalled = Some(("AfterNotFound".to_owned(), "deploy.after names canary".to_owned()));
+    let stalled = Some(Trouble::permanent(Reason::AfterNotFound, "deploy.after names canary"));
     let seen = |proof| Observed {
         hosts: vec![HostEvidence { stalled: stalled.clone(), ..host("prod", 0, proof) }],
         ..observed(vec![ours(1, 1, 0)])
     };
     let next = decide(&wanted, &seen(None));
     assert!(
-        matches!(next, Next::Wait { why: Waiting::PreflightFailed { ref reason, .. }, .. } if reason == "AfterNotFound"),
+        matches!(next, Next::Wait { why: Waiting::PreflightFailed { ref trouble, .. }, .. } if Some(trouble) == stalled.as_ref()),
         "{next:?}"
     );
     let answered = Some((1, Proof::Proven, NOW));
@@ -595,7 +597,7 @@ fn the_finalizer_stays_while_a_record_may_be_there_unseen() {
 fn a_host_on_which_nothing_starts_is_waited_for_with_the_reason() {
     let wanted = Desired { hosts: vec!["prod".into()], ..held() };
     let mut seen = rotating(vec![ours(1, 1, 0), ours(2, 2, NOW - 60)], record(2, 1));
-    let why = ("Suspended".to_owned(), "spec.suspend is set".to_owned());
+    let why = Trouble::permanent(Reason::Suspended, "spec.suspend is set");
     seen.hosts = vec![HostEvidence { stalled: Some(why), ..host("prod", 0, None) }];
     let next = decide(&wanted, &seen);
     let held = Some("spec.suspend is set".to_owned());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use keyturn_api::ManagedSecret;
+use keyturn_api::{ManagedSecret, Reason, Trouble};
 use keyturn_reconcile::target::{
     Answer as Reply, Claim, Issued, Issues, Kind as TargetKind, Login, Roles, Target, TargetError,
 };
@@ -141,12 +141,7 @@ impl Target for SimR2 {
         let mut state = self.world.lock();
         let now = state.now;
         let pair = format!("{}:{}", login.username, login.password.expose());
-        let refused = TargetError {
-            reason: "KeyPairRefused",
-            message: "R2 refused the pair".into(),
-            permanent: true,
-            outcome_unknown: false,
-        };
+        let refused = Trouble::permanent(Reason::LoginRefused, "R2 refused the pair").into();
         let accepted = account(&mut state)?.accepts(&pair, now);
         invariants::login_is_answered(&mut state, self.world.process, &pair, accepted);
         Ok(if accepted { Reply::Accepted } else { Reply::Refused(refused) })
@@ -194,7 +189,7 @@ impl Issues for SimR2 {
             let token = SimToken { name, secret: secret.clone(), made_at: now, expires_at, deleted_at: None };
             account.tokens.insert(username.clone(), token);
             invariants::value_is_known(state, &secret);
-            Ok((username, secret))
+            Ok::<_, TargetError>((username, secret))
         };
         let what = format!("make a token for rotation {id}");
         let (username, secret) = self.world.effect(Kind::Issue, what, issue).await?;

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use keyturn_api::DockerHost;
+use keyturn_api::docker_host::RunResult;
 use keyturn_api::docker_host::{Proof, RunMode};
 use keyturn_reconcile::deploy::fingerprint::{KEY_BYTES, fingerprint};
 use keyturn_reconcile::deploy::job::job_name;
 use keyturn_reconcile::deploy::plan::Run;
-use keyturn_reconcile::deploy::report::{DeployKind, Outcome, Report, ReportParameter};
+use keyturn_reconcile::deploy::report::{DeployKind, Report, ReportParameter};
 use keyturn_reconcile::deploy::revision::target;
 use keyturn_reconcile::deploy::task::{Task, TaskParameter};
 use keyturn_reconcile::deploy_jobs::{DeployJob, DeployJobs, JobParameter, JobState};
@@ -63,7 +64,7 @@ impl SimHost {
 
 enum Stage {
     Created,
-    ScriptDone(Result<Option<DeployKind>, Outcome>),
+    ScriptDone(Result<Option<DeployKind>, RunResult>),
     Ended(Report),
     Lost,
 }
@@ -111,7 +112,7 @@ impl SimJob {
         let same = self.host_uid == host.uid()
             && host.metadata.generation == Some(self.generation)
             && (self.task.mode, &self.task.revision) == (task.mode, &task.revision);
-        let succeeded = matches!(&self.stage, Stage::Ended(report) if report.outcome == Outcome::Succeeded);
+        let succeeded = matches!(&self.stage, Stage::Ended(report) if report.outcome == RunResult::Succeeded);
         self.finished.filter(|_| same && !succeeded)
     }
 }
@@ -162,11 +163,11 @@ impl State {
         !host.verify_fails && host.running.values().all(let_in)
     }
 
-    fn script_runs(&mut self, job: &SimJob) -> Result<Option<DeployKind>, Outcome> {
+    fn script_runs(&mut self, job: &SimJob) -> Result<Option<DeployKind>, RunResult> {
         let works = self.hosts.get(&job.host).is_some_and(|host| self.works(host));
-        let Some(host) = self.hosts.get_mut(&job.host) else { return Err(Outcome::Unreachable) };
+        let Some(host) = self.hosts.get_mut(&job.host) else { return Err(RunResult::Unreachable) };
         if host.unreachable {
-            return Err(Outcome::Unreachable);
+            return Err(RunResult::Unreachable);
         }
         if job.task.mode == RunMode::Verify {
             return Ok(None);
@@ -175,7 +176,7 @@ impl State {
             host.journal.get(&p.path).is_some_and(|known| (p.published_at, p.version) < *known)
         };
         if job.task.parameters.iter().any(older) {
-            return Err(Outcome::Outdated);
+            return Err(RunResult::Outdated);
         }
         // An earlier success counts as long as the containers confirm it.
         let shows = |host: &SimHost| {
@@ -190,10 +191,10 @@ impl State {
         }
         host.deploys += 1;
         if host.script_fails {
-            return Err(Outcome::DeployFailed);
+            return Err(RunResult::DeployFailed);
         }
         invariants::script_runs(self, &job.host);
-        let Some(host) = self.hosts.get_mut(&job.host) else { return Err(Outcome::Unreachable) };
+        let Some(host) = self.hosts.get_mut(&job.host) else { return Err(RunResult::Unreachable) };
         for path in &host.fetches {
             if let Some(latest) = self.ssm.latest(path) {
                 host.running.insert(path.clone(), latest.value.trim_end().to_owned());
@@ -206,11 +207,11 @@ impl State {
         Ok(Some(DeployKind::Started))
     }
 
-    fn report(&self, job: &SimJob, done: Result<Option<DeployKind>, Outcome>) -> Report {
+    fn report(&self, job: &SimJob, done: Result<Option<DeployKind>, RunResult>) -> Report {
         let failed = |outcome, deploy| Report {
             outcome,
             message: format!("{outcome:?}: look at the host"),
-            script_exit: (outcome == Outcome::DeployFailed).then_some(3),
+            script_exit: (outcome == RunResult::DeployFailed).then_some(3),
             verified: false,
             deploy,
             parameters: Vec::new(),
@@ -218,9 +219,9 @@ impl State {
             others: None,
             logs: None,
         };
-        let Some(host) = self.hosts.get(&job.host) else { return failed(Outcome::Unreachable, None) };
+        let Some(host) = self.hosts.get(&job.host) else { return failed(RunResult::Unreachable, None) };
         if host.breaks_off {
-            return failed(Outcome::ConnectionLost, None);
+            return failed(RunResult::ConnectionLost, None);
         }
         let mut parameters: Vec<ReportParameter> = job
             .task
@@ -234,7 +235,7 @@ impl State {
         let deploy = match done {
             Ok(deploy) => deploy,
             // Differences still count; nothing else is proven by it.
-            Err(outcome @ (Outcome::DeployFailed | Outcome::DeployTimedOut)) => {
+            Err(outcome @ (RunResult::DeployFailed | RunResult::DeployTimedOut)) => {
                 parameters.retain(|p| p.proof == Proof::Differs);
                 return Report { parameters, ..failed(outcome, None) };
             }
@@ -244,18 +245,18 @@ impl State {
         // script.
         let differs = parameters.iter().any(|p| p.proof == Proof::Differs);
         let outcome = match (differs, self.works(host)) {
-            (true, _) => Outcome::NotAdopted,
-            (false, false) => Outcome::VerifyFailed,
-            (false, true) => Outcome::Succeeded,
+            (true, _) => RunResult::NotAdopted,
+            (false, false) => RunResult::VerifyFailed,
+            (false, true) => RunResult::Succeeded,
         };
-        if outcome != Outcome::Succeeded {
+        if outcome != RunResult::Succeeded {
             parameters.retain(|p| p.proof != Proof::Proven);
         }
         Report {
             outcome,
             message: match outcome {
-                Outcome::NotAdopted => "a container runs another value",
-                Outcome::VerifyFailed => "the verify script failed: look at the host",
+                RunResult::NotAdopted => "a container runs another value",
+                RunResult::VerifyFailed => "the verify script failed: look at the host",
                 _ => "",
             }
             .to_owned(),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use keyturn_api::ManagedSecret;
+use keyturn_api::source::postgres::PostgresReason;
+use keyturn_api::{ManagedSecret, Reason, Trouble};
 use keyturn_reconcile::ports::Targets;
 use keyturn_reconcile::target::{
     Answer as Reply, Installs, Kind as TargetKind, Login, Roles, Sessions, SetUp, SetUpMode, SetsUp, Target,
@@ -103,21 +104,24 @@ struct SimTarget {
     bootstrap_from: Option<String>,
 }
 
-fn error(reason: &'static str, message: &str, permanent: bool) -> TargetError {
-    TargetError { reason, message: message.to_owned(), permanent, outcome_unknown: false }
+fn error(reason: impl Into<Reason>, message: &str, permanent: bool) -> TargetError {
+    Trouble::new(reason, message, permanent).into()
 }
 
 impl Answer for TargetError {
     fn refused(what: &str) -> Self {
-        error("TargetUnreachable", &format!("{what}: nothing answers"), false)
+        error(Reason::TargetUnreachable, &format!("{what}: nothing answers"), false)
     }
 
     fn rejected(what: &str) -> Self {
-        error("TargetDenied", &format!("{what}: permission denied"), true)
+        error(PostgresReason::NotPermitted, &format!("{what}: permission denied"), true)
     }
 
     fn no_answer(what: &str) -> Self {
-        TargetError { outcome_unknown: true, ..error("AnswerLost", &format!("{what}: no answer"), false) }
+        TargetError {
+            outcome_unknown: true,
+            ..error(PostgresReason::OutcomeUnknown, &format!("{what}: no answer"), false)
+        }
     }
 }
 
@@ -142,14 +146,18 @@ impl SimTarget {
             return Err(TargetError::refused("change a role"));
         };
         if server.not_permitted.contains(username) {
-            return Err(error("NotPermitted", &format!("GRANT {username} TO admin WITH ADMIN OPTION"), true));
+            return Err(error(
+                PostgresReason::NotPermitted,
+                &format!("GRANT {username} TO admin WITH ADMIN OPTION"),
+                true,
+            ));
         }
         let Some(role) = server.roles.get_mut(username) else {
-            return Err(error("RoleMissing", &format!("role {username} does not exist"), true));
+            return Err(error(Reason::RoleMissing, &format!("role {username} does not exist"), true));
         };
         if has_admin {
             if role.fence.is_some_and(|(fence, _)| fence > id) {
-                return Err(error("Fenced", "a newer rotation has changed the role", false));
+                return Err(error(PostgresReason::Fenced, "a newer rotation has changed the role", false));
             }
             role.fence = Some((id, now));
         }
@@ -179,7 +187,7 @@ impl Target for SimTarget {
         let text = format!("{}:{}", login.username, login.password.expose());
         let accepted = self.reach(|server| server.accepts(&text))?;
         invariants::login_is_answered(&mut self.world.lock(), self.world.process, &text, accepted);
-        let refused = || error("LoginRefused", "password authentication failed", true);
+        let refused = || error(Reason::LoginRefused, "password authentication failed", true);
         Ok(if accepted { Reply::Accepted } else { Reply::Refused(refused()) })
     }
 
@@ -195,7 +203,7 @@ impl Target for SimTarget {
                     return Ok(Roles::default());
                 }
                 if let Some(name) = names.iter().find(|name| !server.roles.contains_key(*name)) {
-                    return Err(error("RoleMissing", &format!("role {name} does not exist"), true));
+                    return Err(error(Reason::RoleMissing, &format!("role {name} does not exist"), true));
                 }
                 let known = server.roles.iter().filter(|(name, _)| asked.contains(name));
                 let can_log_in: BTreeSet<String> =
@@ -224,7 +232,7 @@ impl Installs for SimTarget {
             let works = |login: &Login| format!("{}:{}", login.username, login.password.expose());
             let logins: Vec<String> = own.iter().chain([login]).map(works).collect();
             if !self.reach(|server| logins.iter().any(|login| server.accepts(login)))? {
-                return Err(error("LoginRefused", "no password of the role is known", true));
+                return Err(error(Reason::LoginRefused, "no password of the role is known", true));
             }
         }
         let (username, password) = (login.username.clone(), login.password.expose().to_owned());
@@ -240,7 +248,7 @@ impl Installs for SimTarget {
                     role.can_log_in = true;
                 })?;
                 invariants::role_is_changed(state, id, &username, &password, before);
-                Ok(())
+                Ok::<_, TargetError>(())
             })
             .await?;
         invariants::role_is_known_to_be_changed(&mut self.world.lock(), self.world.process, &role);
@@ -261,7 +269,7 @@ impl Installs for SimTarget {
                 if let Some(password) = old {
                     invariants::role_is_retired(state, &username, &password);
                 }
-                Ok(())
+                Ok::<_, TargetError>(())
             })
             .await?;
         invariants::role_is_known_to_be_changed(&mut self.world.lock(), self.world.process, &role);
@@ -321,7 +329,7 @@ impl Sessions for SimTarget {
                     return Err(TargetError::refused("look at the sessions"));
                 };
                 if !server.accepts(&login) {
-                    return Err(error("LoginRefused", "password authentication failed", true));
+                    return Err(error(Reason::LoginRefused, "password authentication failed", true));
                 }
                 let theirs = |session: &OpenSession| session.username == username;
                 Ok(open_sessions(state, server).into_iter().filter(theirs).collect())
@@ -332,7 +340,7 @@ impl Sessions for SimTarget {
     async fn end_own(&self, own: &Login, before: At) -> Result<(), TargetError> {
         let login = format!("{}:{}", own.username, own.password.expose());
         if !self.reach(|server| server.accepts(&login))? {
-            return Err(error("LoginRefused", "password authentication failed", true));
+            return Err(error(Reason::LoginRefused, "password authentication failed", true));
         }
         self.end(&own.username, Some(before)).await
     }
