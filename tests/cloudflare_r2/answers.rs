@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use keyturn::rotation::observed::Acceptance;
 use keyturn::secret_value::SecretValue;
 use keyturn::source::cloudflare_r2::Endpoints;
-use keyturn::source::{Answer, Claim, Issues, Login, Target, TargetError};
+use keyturn::source::{Claim, Issues, Login, Target, TargetError};
 use keyturn_cloudflare_emulator::{Fault, Rule, Settings};
 use serde_json::json;
 
@@ -113,9 +114,9 @@ async fn a_bucket_that_does_not_exist_is_named_and_is_no_refusal_of_the_pair() {
     let scene = Scene::new().await;
     let target = scene.target_with(json!({"buckets": ["media", "no-such-bucket"]}), ADMIN);
     let login = target.issue(1).await.unwrap();
-    let error = target.try_login(&login).await.unwrap_err();
-    check(&scene, &error, "BucketMissing", true, false);
-    assert!(error.trouble.message.contains("no-such-bucket"), "{error}");
+    let error = target.try_login(&login).await.unknown().unwrap();
+    check(&scene, &error.clone().into(), "BucketMissing", true, false);
+    assert!(error.message.contains("no-such-bucket"), "{error}");
 }
 
 #[tokio::test]
@@ -130,11 +131,12 @@ async fn an_endpoint_that_fails_is_no_refusal_of_the_pair() {
         (Fault::Throttle { retry_after: Some(0) }, "CloudflareThrottled"),
     ] {
         scene.cloudflare.add_fault(Rule::once("ListObjects", fault));
-        check(&scene, &target.try_login(&login).await.unwrap_err(), reason, false, false);
+        let error = target.try_login(&login).await.unknown().unwrap();
+        check(&scene, &error.into(), reason, false, false);
     }
     let nowhere = Endpoints { s3: "http://127.0.0.1:1/{account}".into(), ..scene.endpoints() };
-    let error = scene.target_at(nowhere, json!({}), ADMIN).try_login(&login).await.unwrap_err();
-    check(&scene, &error, "CloudflareUnreachable", false, false);
+    let error = scene.target_at(nowhere, json!({}), ADMIN).try_login(&login).await.unknown().unwrap();
+    check(&scene, &error.into(), "CloudflareUnreachable", false, false);
 }
 
 #[tokio::test]
@@ -144,7 +146,7 @@ async fn what_a_person_published_in_place_of_a_pair_is_never_repeated() {
     let secret = "canary/../of a person?";
     let login = Login { username: secret.to_owned(), password: SecretValue::new(secret.to_owned()) };
     match target.try_login(&copy(&login)).await {
-        Ok(Answer::Refused(error)) => says_no_secret(&scene, &error),
+        Acceptance::Refused(refusal) => says_no_secret(&scene, &refusal.into()),
         answer => panic!("a pair of nobody: {answer:?}"),
     }
     target.retire(1, secret, Claim::Accepted).await.unwrap();

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use keyturn::api::source::cloudflare_r2::CloudflareR2Spec;
+use keyturn::rotation::observed::Acceptance;
 use keyturn::secret_value::SecretValue;
 use keyturn::source::cloudflare_r2::{CloudflareR2, Connection, Endpoints, Limits};
-use keyturn::source::{Answer, Login, TargetError};
+use keyturn::source::{Login, TargetError};
 use keyturn_cloudflare_emulator::{Bucket, Emulator, Settings};
 use serde_json::{Value, json};
 
@@ -77,10 +78,10 @@ pub(crate) fn copy(login: &Login) -> Login {
     login.duplicate()
 }
 
-pub(crate) fn reason(answer: &Answer) -> &'static str {
+pub(crate) fn reason(answer: &Acceptance) -> &'static str {
     match answer {
-        Answer::Accepted => "Accepted",
-        Answer::Refused(error) => error.trouble.reason.name(),
+        Acceptance::Accepted => "Accepted",
+        Acceptance::Refused(trouble) | Acceptance::Unknown(trouble) => trouble.reason.name(),
     }
 }
 

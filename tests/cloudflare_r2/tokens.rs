@@ -1,9 +1,10 @@
 //! Tests of creating, proving, finding and deleting tokens.
 
 use chrono::TimeDelta;
+use keyturn::rotation::observed::Acceptance;
 use keyturn::secret_value::SecretValue;
 use keyturn::source::cloudflare_r2::CloudflareR2;
-use keyturn::source::{Answer, Claim, Issues, Login, Target};
+use keyturn::source::{Claim, Issues, Login, Target};
 use keyturn_cloudflare_emulator::{Fault, Rule};
 use serde_json::{Value, json};
 
@@ -20,14 +21,14 @@ async fn a_new_token_works_once_r2_has_heard_of_it_and_not_after_its_deletion() 
     let login = target.issue(7).await.unwrap();
     assert_eq!(login.password.len(), 64);
     assert_eq!(scene.names(), [format!("{OWNER}/7")]);
-    assert_eq!(reason(&target.try_login(&login).await.unwrap()), "KeyPairRefused");
+    assert_eq!(reason(&target.try_login(&login).await), "KeyPairRefused");
     scene.propagate_after(0);
-    assert_eq!(target.try_login(&login).await.unwrap(), Answer::Accepted);
+    assert_eq!(target.try_login(&login).await, Acceptance::Accepted);
 
     assert!(target.observe().await.unwrap().can_log_in.contains(&login.username));
     target.retire(8, &login.username, Claim::Name).await.unwrap();
     assert!(target.observe().await.unwrap().can_log_in.is_empty());
-    assert_eq!(reason(&target.try_login(&login).await.unwrap()), "KeyPairRefused");
+    assert_eq!(reason(&target.try_login(&login).await), "KeyPairRefused");
     target.retire(8, &login.username, Claim::Name).await.unwrap();
 }
 
@@ -45,9 +46,9 @@ async fn a_token_ends_by_itself_and_is_for_its_buckets_only() {
         |name: &str| resources[format!("com.cloudflare.edge.r2.bucket.{ACCOUNT}_default_{name}")].clone();
     assert_eq!((bucket("media"), bucket("backups")), (json!("*"), json!("*")));
     assert_eq!(resources.as_object().unwrap().len(), 2);
-    assert_eq!(target.try_login(&login).await.unwrap(), Answer::Accepted);
+    assert_eq!(target.try_login(&login).await, Acceptance::Accepted);
     let elsewhere = scene.target_with(json!({"buckets": ["records"], "jurisdiction": "eu"}), ADMIN);
-    assert_eq!(reason(&elsewhere.try_login(&login).await.unwrap()), "KeyPairRefused");
+    assert_eq!(reason(&elsewhere.try_login(&login).await), "KeyPairRefused");
 }
 
 #[tokio::test]
@@ -63,9 +64,9 @@ async fn every_permission_and_jurisdiction_makes_a_token_that_is_proven() {
         let scene = Scene::new().await;
         let target = scene.target_with(kind.clone(), ADMIN);
         let login = target.issue(1).await.unwrap();
-        assert_eq!(target.try_login(&login).await.unwrap(), Answer::Accepted, "{kind}");
+        assert_eq!(target.try_login(&login).await, Acceptance::Accepted, "{kind}");
         let wrong = Login { username: login.username.clone(), password: SecretValue::new("0".repeat(64)) };
-        assert_eq!(reason(&target.try_login(&wrong).await.unwrap()), "KeyPairRefused", "{kind}");
+        assert_eq!(reason(&target.try_login(&wrong).await), "KeyPairRefused", "{kind}");
     }
 }
 

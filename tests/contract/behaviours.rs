@@ -1,7 +1,8 @@
 //! What every issuer does, whichever it is.
 
+use keyturn::rotation::observed::Acceptance;
 use keyturn::secret_value::SecretValue;
-use keyturn::source::{Answer, Claim, Kind, Login, Target, TargetError};
+use keyturn::source::{Claim, Kind, Login, Target, TargetError};
 
 /// A server for one test, and the targets that keyturn has there.
 pub(crate) trait Issuer {
@@ -52,7 +53,7 @@ async fn retire(target: &dyn Target, id: u64, username: &str) -> Result<(), Targ
 }
 
 async fn works(target: &dyn Target, login: &Login) -> bool {
-    target.try_login(login).await.unwrap() == Answer::Accepted
+    target.try_login(login).await == Acceptance::Accepted
 }
 
 pub(crate) async fn a_login_works_from_its_rotation_until_it_is_retired(issuer: &impl Issuer) {
@@ -77,8 +78,8 @@ pub(crate) async fn a_wrong_password_is_refused_which_is_no_failure(issuer: &imp
     let target = issuer.target();
     let login = renew(issuer, &*target, 1, &[]).await.unwrap();
     let wrong = Login { username: login.username.clone(), password: SecretValue::new(password()) };
-    let Answer::Refused(error) = target.try_login(&wrong).await.unwrap() else { panic!("it was accepted") };
-    assert!(!error.outcome_unknown && error.trouble.is_permanent(), "{error:?}");
+    let Acceptance::Refused(error) = target.try_login(&wrong).await else { panic!("it was accepted") };
+    assert!(error.is_permanent(), "{error:?}");
     assert!(works(&*target, &login).await);
 }
 
@@ -130,7 +131,7 @@ pub(crate) async fn a_server_that_is_away_neither_accepts_nor_refuses(issuer: &i
     let login = renew(issuer, &*issuer.target(), 1, &[]).await.unwrap();
     let away = issuer.unreachable();
     for error in [
-        away.try_login(&login).await.unwrap_err(),
+        away.try_login(&login).await.unknown().unwrap().into(),
         away.observe().await.unwrap_err(),
         renew(issuer, &*away, 2, &[login.duplicate()]).await.unwrap_err(),
         retire(&*away, 2, &login.username).await.unwrap_err(),

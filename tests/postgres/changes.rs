@@ -22,7 +22,7 @@ pub(crate) async fn the_administrator_changes_a_roles_password_and_the_old_one_i
         target.install(7, &new, &[]).await.unwrap();
         assert!(accepted(&target, &new).await);
     }
-    assert_eq!(refusal(&target, &login(&role, &old)).await.trouble.reason, "LoginRefused");
+    assert_eq!(refusal(&target, &login(&role, &old)).await.reason, "LoginRefused");
     let after = target.observe().await.unwrap();
     assert_eq!(after.fences[&role].0, 7);
     assert!(after.fenced);

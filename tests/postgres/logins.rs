@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyturn::api::source::postgres::PostgresSpec;
+use keyturn::rotation::observed::Acceptance;
 use keyturn::source::postgres::{Administrator, Direct, Limits, Postgres};
-use keyturn::source::{Answer, Installs, Target};
+use keyturn::source::{Installs, Target};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::proxy::{Commit, Proxy};
@@ -34,12 +35,9 @@ pub(crate) async fn nothing_but_scram_is_gone_along_with_and_nothing_of_the_pass
         let target = Postgres::new(&scene.single(&role), proxy.clone(), None, "x".to_owned(), false).unwrap();
         for word in [&right, "wrong"] {
             proxy.sent.lock().unwrap().clear();
-            let error = target.try_login(&login(&role, word)).await.unwrap_err();
-            assert!(
-                error.trouble.reason == "AuthenticationNotScram" && error.trouble.is_permanent(),
-                "{method}: {error}"
-            );
-            assert!(error.trouble.message.contains(said), "{method}: {error}");
+            let error = target.try_login(&login(&role, word)).await.unknown().unwrap();
+            assert!(error.reason == "AuthenticationNotScram" && error.is_permanent(), "{method}: {error}");
+            assert!(error.message.contains(said), "{method}: {error}");
             let sent = proxy.sent.lock().unwrap().clone();
             let startup = u32::from_be_bytes(sent[..4].try_into().unwrap()) as usize;
             assert_eq!(sent.len(), startup, "{method}: more than the startup message was sent");
@@ -75,11 +73,8 @@ pub(crate) async fn a_refusal_says_why_as_far_as_the_administrator_can_see(serve
     for (suffix, word, reason, said) in cases {
         let role = scene.role(suffix);
         let refused = refusal(&scene.target(&scene.single(&role)), &login(&role, word)).await;
-        assert!(
-            refused.trouble.reason == reason && refused.trouble.message.contains(said),
-            "{role}: {refused:?}"
-        );
-        assert!(refused.trouble.message.contains(&role), "{refused}");
+        assert!(refused.reason == reason && refused.message.contains(said), "{role}: {refused:?}");
+        assert!(refused.message.contains(&role), "{refused}");
     }
     let expired = scene.role("expired");
     let target = scene.target(&scene.single(&expired));
@@ -131,7 +126,7 @@ pub(crate) async fn tls_reaches_only_a_server_whose_name_and_authority_are_right
     let new = login(&role, &password());
     right.install(1, &new, &[]).await.unwrap();
     assert!(accepted(&right, &new).await);
-    assert_eq!(refusal(&right, &login(&role, &word)).await.trouble.reason, "LoginRefused");
+    assert_eq!(refusal(&right, &login(&role, &word)).await.reason, "LoginRefused");
 
     let before = scene.server.log().matches(&format!("user={role}")).count();
     assert!(before > 0);
@@ -140,11 +135,9 @@ pub(crate) async fn tls_reaches_only_a_server_whose_name_and_authority_are_right
         ("localhost", Some(stranger), "TlsNotTrusted", "tls.ca"),
         ("localhost", None, "TlsNotTrusted", "tls.ca"),
     ] {
-        let error = target(&spec(host, ca.as_deref())).try_login(&new).await.unwrap_err();
+        let error = target(&spec(host, ca.as_deref())).try_login(&new).await.unknown().unwrap();
         assert!(
-            error.trouble.reason == reason
-                && error.trouble.is_permanent()
-                && error.trouble.message.contains(remedy),
+            error.reason == reason && error.is_permanent() && error.message.contains(remedy),
             "{error:?}"
         );
     }
@@ -180,15 +173,15 @@ pub(crate) async fn a_server_without_tls_or_without_postgres_is_named(server: Ar
     ] {
         let target = Postgres::new(spec, at(port), None, "x".to_owned(), false).unwrap();
         let limits = Limits { connect: Duration::from_millis(500), ..Limits::default() };
-        let error = target.with_limits(limits).try_login(&login("x", "x")).await.unwrap_err();
-        assert_eq!(error.trouble.reason, reason, "{error}");
-        assert!(error.trouble.message.contains(&format!("127.0.0.1:{port}")), "{error}");
+        let error = target.with_limits(limits).try_login(&login("x", "x")).await.unknown().unwrap();
+        assert_eq!(error.reason, reason, "{error}");
+        assert!(error.message.contains(&format!("127.0.0.1:{port}")), "{error}");
     }
     drop(answering.await.unwrap());
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let target = Postgres::new(&spec, at(closed), None, "x".to_owned(), false).unwrap();
-    let error = target.try_login(&login("x", "x")).await.unwrap_err();
-    assert!(error.trouble.reason == "TargetUnreachable" && !error.trouble.is_permanent(), "{error}");
+    let error = target.try_login(&login("x", "x")).await.unknown().unwrap();
+    assert!(error.reason == "TargetUnreachable" && !error.is_permanent(), "{error}");
 }
 
 pub(crate) async fn probes_are_run_and_change_nothing(server: Arc<Server>) {
@@ -207,7 +200,7 @@ pub(crate) async fn probes_are_run_and_change_nothing(server: Arc<Server>) {
         "SELECT generate_series(1, 1e12)",
         "",
     ];
-    assert_eq!(answer(&good).await.unwrap(), Answer::Accepted);
+    assert_eq!(answer(&good).await, Acceptance::Accepted);
     let raises = |state: &str| format!("DO $$BEGIN RAISE SQLSTATE '{state}'; END$$");
     for (probe, told) in [
         ("SELECT 1 FROM hidden", "class 42 of"),
@@ -222,25 +215,27 @@ pub(crate) async fn probes_are_run_and_change_nothing(server: Arc<Server>) {
         ("SELECT id FROM orders WHERE id = $1", "it has parameters"),
         (&raises("SEC01"), "by hand"),
     ] {
-        let Answer::Refused(error) = answer(&["SELECT 1", probe]).await.unwrap() else { panic!("{probe}") };
-        assert!(
-            error.trouble.reason == "ProbeFailed" && error.trouble.message.contains("probe 2 fails"),
-            "{error}"
-        );
-        assert!(error.trouble.message.contains(told), "{probe}: {error}");
-        assert!(!error.trouble.message.contains("SEC01"), "{error}");
+        let Acceptance::Refused(error) = answer(&["SELECT 1", probe]).await else { panic!("{probe}") };
+        assert!(error.reason == "ProbeFailed" && error.message.contains("probe 2 fails"), "{error}");
+        assert!(error.message.contains(told), "{probe}: {error}");
+        assert!(!error.message.contains("SEC01"), "{error}");
     }
-    let error = answer(&[&raises("57SEC")]).await.unwrap_err();
-    assert!(error.trouble.reason == "ProbeInterrupted" && !error.trouble.message.contains("SEC"), "{error}");
+    let error = answer(&[&raises("57SEC")]).await.unknown().unwrap();
+    assert!(error.reason == "ProbeInterrupted" && !error.message.contains("SEC"), "{error}");
     // If the probe cannot be run now, that says nothing about the login.
     let locked = scene.server.superuser(&scene.database).await;
     locked.batch_execute("BEGIN; LOCK TABLE orders").await.unwrap();
     let limits = Limits { lock: Duration::from_millis(100), ..Limits::default() };
     let mut spec = scene.single(&role);
     spec.probes = vec!["SELECT 1 FROM orders".to_owned()];
-    let error =
-        scene.without_admin(&spec).with_limits(limits).try_login(&login(&role, &word)).await.unwrap_err();
-    assert!(error.trouble.reason == "Locked" && !error.trouble.is_permanent(), "{error}");
+    let error = scene
+        .without_admin(&spec)
+        .with_limits(limits)
+        .try_login(&login(&role, &word))
+        .await
+        .unknown()
+        .unwrap();
+    assert!(error.reason == "Locked" && !error.is_permanent(), "{error}");
     locked.batch_execute("ROLLBACK").await.unwrap();
     let left: i64 = scene.server.row(&scene.database, "SELECT count(*) FROM orders").await.get(0);
     let drawn: bool = scene.server.row(&scene.database, "SELECT is_called FROM tickets").await.get(0);
@@ -263,8 +258,8 @@ pub(crate) async fn nobody_is_probed_who_reaches_beyond_the_database(server: Arc
         let trace = scene.server.dir.path().join(format!("{role}.ran"));
         spec.probes =
             vec![format!("COPY (SELECT 1) TO PROGRAM 'touch {}'", trace.display()), "SELECT 1/0".to_owned()];
-        let answer = scene.without_admin(&spec).try_login(&login(&role, &word)).await.unwrap();
-        assert_eq!(answer, Answer::Accepted, "{name}");
+        let answer = scene.without_admin(&spec).try_login(&login(&role, &word)).await;
+        assert_eq!(answer, Acceptance::Accepted, "{name}");
         assert!(!trace.exists(), "{name} ran a program of the server");
     }
 }
@@ -283,8 +278,8 @@ pub(crate) async fn a_replica_is_not_believed(server: Arc<Server>) {
         let alone = admin.is_none();
         let target =
             Postgres::new(&scene.single(&role), dial.clone(), admin, "world/ns/x".to_owned(), false).unwrap();
-        let error = target.try_login(&new).await.unwrap_err();
-        assert!(error.trouble.reason == "TargetReadOnly" && error.trouble.is_permanent(), "{error}");
+        let error = target.try_login(&new).await.unknown().unwrap();
+        assert!(error.reason == "TargetReadOnly" && error.is_permanent(), "{error}");
         let error = target.install(2, &login(&role, &password()), &[new.duplicate()]).await.unwrap_err();
         assert_eq!(error.trouble.reason, "TargetReadOnly", "{error}");
         if !alone {

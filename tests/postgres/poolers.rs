@@ -75,8 +75,8 @@ pub(crate) async fn clients_of_a_pooler_never_fail_while_two_roles_take_turns(se
     let spec = scene.alternating();
     let dial = Arc::new(Direct { host: "127.0.0.1".to_owned(), port: pooler.port });
     let through = Postgres::new(&spec, dial, Some(scene.administrator()), "o".to_owned(), false).unwrap();
-    let error = through.try_login(&first).await.unwrap_err();
-    assert!(error.trouble.reason == "SessionSettingsRefused" && error.trouble.is_permanent(), "{error}");
+    let error = through.try_login(&first).await.unknown().unwrap();
+    assert!(error.reason == "SessionSettingsRefused" && error.is_permanent(), "{error}");
 
     // The login that the hosts run, and the clients that use it.
     let published = Arc::new(Mutex::new(first.duplicate()));

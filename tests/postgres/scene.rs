@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use keyturn::api::Trouble;
 use keyturn::api::source::postgres::PostgresSpec;
+use keyturn::rotation::observed::Acceptance;
 use keyturn::secret_value::SecretValue;
 use keyturn::source::postgres::{Administrator, Dial, Direct, Postgres};
-use keyturn::source::{Answer, Login, Target, TargetError};
+use keyturn::source::{Login, Target};
 
 use crate::server::Server;
 
@@ -129,12 +131,12 @@ impl Scene {
 }
 
 pub(crate) async fn accepted(target: &Postgres, login: &Login) -> bool {
-    target.try_login(login).await.unwrap() == Answer::Accepted
+    target.try_login(login).await == Acceptance::Accepted
 }
 
-pub(crate) async fn refusal(target: &Postgres, login: &Login) -> TargetError {
-    match target.try_login(login).await.unwrap() {
-        Answer::Refused(error) => error,
-        Answer::Accepted => panic!("{} was let in", login.username),
+pub(crate) async fn refusal(target: &Postgres, login: &Login) -> Trouble {
+    match target.try_login(login).await {
+        Acceptance::Refused(refusal) => refusal,
+        answer => panic!("{}: {answer:?}", login.username),
     }
 }

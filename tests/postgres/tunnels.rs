@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use keyturn::deploy::ssh::known_hosts::KnownHosts;
+use keyturn::rotation::observed::Acceptance;
 use keyturn::source::postgres::{Postgres, ThroughHost};
-use keyturn::source::{Answer, Installs, Target};
+use keyturn::source::{Installs, Target};
 
 use crate::scene::{Scene, login, password};
 use crate::server::Server;
@@ -29,14 +30,14 @@ pub(crate) async fn a_server_behind_a_docker_host_is_reached_through_one_ssh_con
     let reached = target(through(&sshd, scene.server.port, &right));
     let new = login(&role, &password());
     reached.install(1, &new, &[]).await.unwrap();
-    assert_eq!(reached.try_login(&new).await.unwrap(), Answer::Accepted);
+    assert_eq!(reached.try_login(&new).await, Acceptance::Accepted);
     assert_eq!(reached.observe().await.unwrap().fences[&role].0, 1);
     assert_eq!(sshd.log().matches("Accepted publickey").count(), 1, "{}", sshd.log());
 
     // A closed connection is replaced.
     sshd.sessions().into_iter().for_each(crate::sshd::kill);
     let again = async {
-        while reached.try_login(&new).await.is_err() {
+        while reached.try_login(&new).await.unknown().is_some() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
@@ -44,13 +45,12 @@ pub(crate) async fn a_server_behind_a_docker_host_is_reached_through_one_ssh_con
     assert_eq!(sshd.log().matches("Accepted publickey").count(), 2);
 
     let stranger = target(through(&sshd, scene.server.port, "other ssh-ed25519 AAAA"));
-    let error = stranger.try_login(&new).await.unwrap_err();
-    assert!(error.trouble.reason == "HostKeyRefused" && error.trouble.is_permanent(), "{error}");
+    let error = stranger.try_login(&new).await.unknown().unwrap();
+    assert!(error.reason == "HostKeyRefused" && error.is_permanent(), "{error}");
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let error = target(through(&sshd, nobody, &right)).try_login(&new).await.unwrap_err();
+    let error = target(through(&sshd, nobody, &right)).try_login(&new).await.unknown().unwrap();
     assert!(
-        error.trouble.reason == "TargetUnreachable"
-            && error.trouble.message.contains("docker host production"),
+        error.reason == "TargetUnreachable" && error.message.contains("docker host production"),
         "{error}"
     );
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use keyturn_api::Trouble;
-use keyturn_rotation::observed::{OpenSession, RotationId};
+use keyturn_rotation::observed::{Acceptance, IssuedLogin, OpenSession, RotationId};
 use keyturn_secret_value::SecretValue;
 
 /// A username and its password.
@@ -25,15 +25,6 @@ impl Login {
     }
 }
 
-/// Answer of a target to a login.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The login works, and every probe that the user defined passed.
-    Accepted,
-    /// The target answered, and the login does not work: wrong password, no right to log in, expired, or a failed probe.
-    Refused(TargetError),
-}
-
 /// Observed state of the roles that a target was asked about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
@@ -49,22 +40,9 @@ pub struct Roles {
     /// Open sessions of these roles.
     pub sessions: Vec<OpenSession>,
     /// Logins that the target itself made for rotations of this secret; `None` if it makes none, or was not asked.
-    pub issued: Option<Vec<Issued>>,
+    pub issued: Option<Vec<IssuedLogin>>,
     /// Notes for people, one sentence each. They do not block anything.
     pub notes: Vec<String>,
-}
-
-/// A login that the target made for a rotation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Issued {
-    /// Username of the login.
-    pub username: String,
-    /// Id of the rotation that the login is named after.
-    pub id: RotationId,
-    /// Creation time, by the target's clock.
-    pub at: DateTime<Utc>,
-    /// Time at which it expires.
-    pub expires_at: Option<DateTime<Utc>>,
 }
 
 /// The reason why keyturn may retire a login at a target that also makes logins for others.
@@ -106,6 +84,13 @@ pub struct TargetError {
     pub outcome_unknown: bool,
 }
 
+impl From<TargetError> for Acceptance {
+    /// Makes the answer of a target that could not be asked.
+    fn from(error: TargetError) -> Self {
+        Acceptance::Unknown(error.trouble)
+    }
+}
+
 impl From<Trouble> for TargetError {
     /// Makes an error of a question, or of a change that was certainly not made.
     fn from(trouble: Trouble) -> Self {
@@ -116,8 +101,8 @@ impl From<Trouble> for TargetError {
 /// A target, for one secret.
 #[async_trait]
 pub trait Target: Send + Sync {
-    /// Logs in, and runs the user's probes. An error means that the target could not be asked.
-    async fn try_login(&self, login: &Login) -> Result<Answer, TargetError>;
+    /// Logs in, and runs the user's probes. A login that works and fails a probe is refused.
+    async fn try_login(&self, login: &Login) -> Acceptance;
 
     /// Reads the state of the secret's roles as the administrator. Without an administrator there is no fence, and no
     /// state that could be read.

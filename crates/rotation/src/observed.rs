@@ -11,7 +11,7 @@ mod hosts;
 mod target;
 
 pub use hosts::{HostEvidence, HostFailure, HostProof};
-pub use target::{Acceptance, IssuedLogin, Lifetime, OpenSession, TargetEvidence};
+pub use target::{Acceptance, IssuedLogin, KnownLogin, Lifetime, OpenSession, TargetEvidence};
 
 /// Number of a rotation of one secret. A new rotation gets the highest id found in the evidence plus one; ids are never
 /// taken from a clock.

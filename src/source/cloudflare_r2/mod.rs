@@ -20,10 +20,10 @@ use chrono::{TimeDelta, Utc};
 use self::api::Api;
 pub use self::connection::{Connection, Endpoints, Limits};
 pub(super) use self::open::{Arguments, Opener};
-use super::{Answer, Claim, Issued, Issues, Kind, Login, Roles, Target, TargetError};
+use super::{Claim, Issues, Kind, Login, Roles, Target, TargetError};
 use crate::api::source::cloudflare_r2::CloudflareR2Reason;
 use crate::api::source::cloudflare_r2::CloudflareR2Spec;
-use crate::rotation::observed::RotationId;
+use crate::rotation::observed::{Acceptance, IssuedLogin, RotationId};
 use crate::secret_value::SecretValue;
 
 /// Longest token name that Cloudflare accepts.
@@ -77,8 +77,8 @@ impl CloudflareR2 {
 
 #[async_trait]
 impl Target for CloudflareR2 {
-    async fn try_login(&self, login: &Login) -> Result<Answer, TargetError> {
-        s3::prove(self.api.connection(), &self.spec, login).await
+    async fn try_login(&self, login: &Login) -> Acceptance {
+        s3::prove(self.api.connection(), &self.spec, login).await.unwrap_or_else(Acceptance::from)
     }
 
     async fn observe(&self) -> Result<Roles, TargetError> {
@@ -86,7 +86,7 @@ impl Target for CloudflareR2 {
         let can_log_in: BTreeSet<String> = tokens.iter().map(|token| token.id.clone()).collect();
         let issued = tokens.into_iter().filter_map(|token| {
             let id = self.id_in(&token.name)?;
-            Some(Issued { username: token.id, id, at: token.issued_on, expires_at: token.expires_on })
+            Some(IssuedLogin { username: token.id, id, at: token.issued_on, expires_at: token.expires_on })
         });
         Ok(Roles { can_log_in, issued: Some(issued.collect()), ..Roles::default() })
     }

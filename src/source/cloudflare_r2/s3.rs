@@ -14,9 +14,10 @@ use reqwest::StatusCode;
 
 use super::connection::Connection;
 use super::failure::{self, Call};
-use crate::api::source::cloudflare_r2::CloudflareR2Reason;
-use crate::api::source::cloudflare_r2::CloudflareR2Spec;
-use crate::source::{Answer, Login, TargetError};
+use crate::api::Trouble;
+use crate::api::source::cloudflare_r2::{CloudflareR2Reason, CloudflareR2Spec};
+use crate::rotation::observed::Acceptance;
+use crate::source::{Login, TargetError};
 
 /// R2 has one region.
 const REGION: &str = "auto";
@@ -26,12 +27,12 @@ pub(super) async fn prove(
     connection: &Connection,
     spec: &CloudflareR2Spec,
     login: &Login,
-) -> Result<Answer, TargetError> {
+) -> Result<Acceptance, TargetError> {
     // R2 answers HTTP 400 to an ID of another form, and that answer does not show whether R2 works.
     if !is_id(&login.username) {
-        return Ok(Answer::Refused(failure::unusable(
+        return Ok(Acceptance::Refused(Trouble::permanent(
             CloudflareR2Reason::KeyPairRefused,
-            "what is published as the access key id is none: an id is 32 hexadecimal digits".to_owned(),
+            "what is published as the access key id is none: an id is 32 hexadecimal digits",
         )));
     }
     let endpoint = connection.endpoints.s3_of(spec);
@@ -42,11 +43,11 @@ pub(super) async fn prove(
     for bucket in buckets {
         let url = format!("{endpoint}/{bucket}?list-type=2&max-keys=1");
         let answer = ask(connection, spec, login, &url, Some(bucket)).await?;
-        if answer != Answer::Accepted {
+        if answer != Acceptance::Accepted {
             return Ok(answer);
         }
     }
-    Ok(Answer::Accepted)
+    Ok(Acceptance::Accepted)
 }
 
 async fn ask(
@@ -55,7 +56,7 @@ async fn ask(
     login: &Login,
     url: &str,
     bucket: Option<&str>,
-) -> Result<Answer, TargetError> {
+) -> Result<Acceptance, TargetError> {
     let what = match bucket {
         Some(bucket) => format!("the list of bucket {bucket}"),
         None => "the list of buckets".to_owned(),
@@ -67,7 +68,7 @@ async fn ask(
     }
     let reply = connection.send(&spec.account_id, &call, request).await?;
     if reply.status.is_success() {
-        return Ok(Answer::Accepted);
+        return Ok(Acceptance::Accepted);
     }
     let code = code_of(&reply.body);
     let account = &spec.account_id;
@@ -87,16 +88,18 @@ async fn ask(
                 spec.jurisdiction().name()
             ),
         )),
-        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, code) => Ok(Answer::Refused(failure::unusable(
-            CloudflareR2Reason::KeyPairRefused,
-            format!(
-                "R2 refused {what} in account {account} to the access key id {}: HTTP {} ({}). The token is deleted, \
+        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, code) => {
+            Ok(Acceptance::Refused(Trouble::permanent(
+                CloudflareR2Reason::KeyPairRefused,
+                format!(
+                    "R2 refused {what} in account {account} to the access key id {}: HTTP {} ({}). The token is deleted, \
                  expired, not for this bucket, or the secret is not its own",
-                login.username,
-                reply.status.as_u16(),
-                code.unwrap_or("no reason given"),
-            ),
-        ))),
+                    login.username,
+                    reply.status.as_u16(),
+                    code.unwrap_or("no reason given"),
+                ),
+            )))
+        }
         (status, _) => Err(failure::of_status(&call, status, &[])),
     }
 }

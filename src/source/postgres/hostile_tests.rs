@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::hostile::{Bytes, Hostile, OWNER, PASSWORD, Plan, begun, message, ready, refusal, row, table};
 use super::{Administrator, Limits, Postgres};
+use crate::rotation::observed::Acceptance;
 use crate::secret_value::SecretValue;
-use crate::source::{Answer, Installs, Login, Roles, Sessions, SetUpMode, SetsUp, Target, TargetError};
+use crate::source::{Installs, Login, Roles, Sessions, SetUpMode, SetsUp, Target, TargetError};
 
 const SESSION: usize = 16 << 20;
 /// Bytes that may be in transit in addition to the counted ones: one read of the client library.
@@ -77,7 +78,7 @@ async fn the_name_of_an_administrator_from_a_secret_is_not_said_when_it_lacks_a_
 }
 
 /// Returns the result of a login, and the number of bytes that were taken from the server for it.
-async fn logged_in(plan: Plan) -> (Result<Answer, TargetError>, usize) {
+async fn logged_in(plan: Plan) -> (Acceptance, usize) {
     let server = Hostile::new(plan).await;
     let answer = target(server.clone()).try_login(&login()).await;
     (answer, server.taken.load(Ordering::SeqCst))
@@ -94,7 +95,7 @@ async fn a_message_of_a_gigabyte_is_not_waited_for() {
     let header: Bytes = || [begun(&[25]), vec![b'D', 0x40, 0, 0, 0, 0, 1]].concat();
     let (answer, taken) = logged_in(Plan::Floods(FIRST, header, || vec![0; READ])).await;
     assert!(taken <= READ, "{taken} bytes were taken");
-    assert_eq!(answer.unwrap_err().trouble.reason, "TargetTooTalkative");
+    assert_eq!(answer.unknown().unwrap().reason, "TargetTooTalkative");
 }
 
 #[tokio::test]
@@ -112,7 +113,7 @@ async fn a_server_that_talks_for_ever_is_hung_up_on() {
         let (answer, taken) = logged_in(plan).await;
         // These messages are small, so they count more than their bytes.
         assert!(taken <= SESSION / 8, "{plan:?}: {taken} bytes were taken");
-        assert_eq!(answer.unwrap_err().trouble.reason, "TargetTooTalkative", "{plan:?}");
+        assert_eq!(answer.unknown().unwrap().reason, "TargetTooTalkative", "{plan:?}");
     }
 }
 
@@ -134,7 +135,7 @@ async fn types_that_are_made_of_each_other_without_end_do_not_exhaust_the_stack(
     for asked in ["SELECT probe", FIRST] {
         let (answer, taken) = logged_in(Plan::NestsTypes(asked)).await;
         assert!(taken < READ, "{asked}: {taken} bytes were taken");
-        assert_eq!(answer.unwrap_err().trouble.reason, "TargetNotUnderstood", "{asked}");
+        assert_eq!(answer.unknown().unwrap().reason, "TargetNotUnderstood", "{asked}");
     }
 }
 
@@ -150,7 +151,7 @@ async fn an_answer_of_another_kind_than_was_asked_for_is_an_error() {
     let no_row: Bytes = || table(&[16], &[]);
     for answer in [point, null, short, no_column, no_row] {
         let (answer, _) = logged_in(Plan::Answers(FIRST, answer)).await;
-        assert_eq!(answer.unwrap_err().trouble.reason, "TargetNotUnderstood");
+        assert_eq!(answer.unknown().unwrap().reason, "TargetNotUnderstood");
     }
     for asked in ["rolcanlogin", "'fence'", "role::text, id", "pg_stat_activity"] {
         let (roles, _) = looked(Plan::Answers(asked, point)).await;
@@ -194,9 +195,9 @@ async fn an_sqlstate_that_is_none_is_told_as_such() {
     let long: Bytes = || refusal(&"\u{1b}[2J".repeat(1000));
     for answer in [short, split, long] {
         let (answer, _) = logged_in(Plan::Answers(FIRST, answer)).await;
-        let error = answer.unwrap_err();
-        assert!(error.trouble.message.len() < 500 && !error.trouble.message.contains('\u{1b}'), "{error}");
-        assert!(error.trouble.message.contains("no SQLSTATE"), "{error}");
+        let error = answer.unknown().unwrap();
+        assert!(error.message.len() < 500 && !error.message.contains('\u{1b}'), "{error}");
+        assert!(error.message.contains("no SQLSTATE"), "{error}");
     }
 }
 
@@ -204,6 +205,6 @@ async fn an_sqlstate_that_is_none_is_told_as_such() {
 async fn a_server_that_says_nothing_is_given_up() {
     let server = Hostile::new(Plan::IsSilent).await;
     let limits = Limits { operation: Duration::from_millis(200), ..Limits::default() };
-    let error = target(server).with_limits(limits).try_login(&login()).await.unwrap_err();
-    assert_eq!(error.trouble.reason, "TimedOut");
+    let error = target(server).with_limits(limits).try_login(&login()).await.unknown().unwrap();
+    assert_eq!(error.reason, "TimedOut");
 }

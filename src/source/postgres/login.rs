@@ -12,8 +12,10 @@ use super::administrator::Who;
 use super::connect::Session;
 use super::failure::{self, LoginFailure, StatementError};
 use super::{Postgres, look};
+use crate::api::Trouble;
 use crate::api::source::postgres::PostgresReason;
-use crate::source::{Answer, Login, TargetError};
+use crate::rotation::observed::Acceptance;
+use crate::source::{Login, TargetError};
 
 /// True if the login is, or can become, a role that reaches beyond the database: a read-only transaction does not keep
 /// such a role from the server's programs and files. Every name is qualified, since the role's own search_path applies.
@@ -34,11 +36,11 @@ enum Probed {
 }
 
 impl Postgres {
-    pub(super) async fn log_in_and_probe(&self, login: &Login) -> Result<Answer, TargetError> {
+    pub(super) async fn log_in_and_probe(&self, login: &Login) -> Result<Acceptance, TargetError> {
         let mut session = match self.route.log_in(Who::Role(login)).await {
             Ok(session) => session,
             Err(LoginFailure::Refused(error)) => {
-                return Ok(Answer::Refused(self.with_cause(login, error).await));
+                return Ok(Acceptance::Refused(self.with_cause(login, error.trouble).await));
             }
             Err(LoginFailure::Failed(error)) => return Err(error),
         };
@@ -55,24 +57,24 @@ impl Postgres {
                 }
                 Ok(Probed::HasParameters) => {
                     let why = "it has parameters, which nobody gives; write the values out";
-                    return Ok(Answer::Refused(self.failed_probe(number, login, why)));
+                    return Ok(Acceptance::Refused(self.failed_probe(number, login, why)));
                 }
                 Err(error) if failure::is_of_the_moment(&error) => {
                     let what = format!("probe {number} as role {} was broken off", login.username);
                     return Err(failure::of_the_moment(&self.server(), &what, &error));
                 }
                 Err(error) => {
-                    return Ok(Answer::Refused(self.failed_probe(number, login, why_it_failed(&error))));
+                    return Ok(Acceptance::Refused(self.failed_probe(number, login, why_it_failed(&error))));
                 }
             }
         }
         session.close().await;
-        Ok(Answer::Accepted)
+        Ok(Acceptance::Accepted)
     }
 
-    fn failed_probe(&self, number: usize, login: &Login, why: &str) -> TargetError {
+    fn failed_probe(&self, number: usize, login: &Login, why: &str) -> Trouble {
         let (role, server) = (&login.username, self.server());
-        failure::permanent(
+        Trouble::permanent(
             PostgresReason::ProbeFailed,
             format!("role {role} logs in to the Postgres server {server}, but probe {number} fails: {why}"),
         )
@@ -80,13 +82,13 @@ impl Postgres {
 
     /// Adds the cause to a refusal: a server tells a client nothing more than that its login failed, but the
     /// administrator may see why.
-    async fn with_cause(&self, login: &Login, refusal: TargetError) -> TargetError {
+    async fn with_cause(&self, login: &Login, refusal: Trouble) -> Trouble {
         let Some(admin) = &self.admin else { return refusal };
         let Ok(session) = self.admin_session(admin).await else { return refusal };
         let Ok(role) = look::role(&session, &self.server(), &login.username).await else { return refusal };
         match role {
-            None => look::missing(&self.server(), &login.username),
-            Some(role) if role.expired => look::expired(&self.server(), &login.username),
+            None => look::missing(&self.server(), &login.username).trouble,
+            Some(role) if role.expired => look::expired(&self.server(), &login.username).trouble,
             Some(role) if !role.can_log_in => {
                 let message = format!(
                     "role {0} at the Postgres server {1} has NOLOGIN; run there: ALTER ROLE {2} LOGIN",
@@ -94,7 +96,7 @@ impl Postgres {
                     self.server(),
                     failure::ident(&login.username)
                 );
-                failure::permanent(refusal.trouble.reason, message)
+                Trouble::permanent(refusal.reason, message)
             }
             Some(_) => refusal,
         }

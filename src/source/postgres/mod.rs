@@ -37,10 +37,10 @@ use self::connect::{Route, Session, Tls, column};
 pub use self::dial::{Dial, Direct, Stream, ThroughHost, Wire};
 use self::failure::LoginFailure;
 pub(super) use self::open::{Arguments, Opener};
-use super::{Answer, Installs, Kind, Login, Roles, Sessions, SetUp, SetUpMode, SetsUp, Target, TargetError};
+use super::{Installs, Kind, Login, Roles, Sessions, SetUp, SetUpMode, SetsUp, Target, TargetError};
 use crate::api::Reason;
 use crate::api::source::postgres::{PostgresReason, PostgresSpec};
-use crate::rotation::observed::{OpenSession, RotationId};
+use crate::rotation::observed::{Acceptance, OpenSession, RotationId};
 
 /// The roles of one secret on one server.
 pub struct Postgres {
@@ -141,8 +141,8 @@ impl Postgres {
 
 #[async_trait]
 impl Target for Postgres {
-    async fn try_login(&self, login: &Login) -> Result<Answer, TargetError> {
-        self.bounded("the login", self.log_in_and_probe(login)).await
+    async fn try_login(&self, login: &Login) -> Acceptance {
+        self.bounded("the login", self.log_in_and_probe(login)).await.unwrap_or_else(Acceptance::from)
     }
 
     async fn observe(&self) -> Result<Roles, TargetError> {

@@ -249,7 +249,7 @@ impl Actor<'_> {
         };
         let own = target::own_logins(self.object, self.store, observed, &login.username).await?;
         installer.install(id, &login, &own).await?;
-        let answer = target::acceptance(target, &login).await;
+        let answer = target.try_login(&login).await;
         if let Acceptance::Refused(problem) = answer {
             return Err(ActError::NotAccepted(problem));
         }
@@ -533,7 +533,7 @@ async fn change_target(target: &dyn Target, act: &Act, observed: &mut Observed) 
         (Act::SweepOrphan { id, username }, Kind::Issues(issuer)) => {
             issuer.retire(*id, username, Claim::Name).await?;
             if let Some(issued) = observed.target.as_mut().and_then(|target| target.issued.as_mut()) {
-                issued.retain(|login| login.username != *username);
+                issued.retain(|known| known.login.username != *username);
             }
             return Ok(Done::Applied);
         }

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyturn_api::ManagedSecret;
-use keyturn_rotation::observed::{Author, Observed, Parameter, Seen};
+use keyturn_rotation::observed::{Acceptance, Author, Observed, Parameter, Seen};
 
 use super::act::ActError;
 use super::target;
 use crate::parameter_store::{ParameterStore, StoreError};
-use crate::target::{Answer, Login, Target};
+use crate::target::{Login, Target, TargetError};
 
 /// Ids of the pairs that a rotation replaces.
 #[derive(Debug, Default)]
@@ -106,7 +106,11 @@ pub(super) async fn in_use(
         let is_newest_of_ours = state.is_of_one_rotation();
         if let Some(pair) = pair_of(&state, object, store, observed).await? {
             unreadable = false;
-            let accepted = target.try_login(&pair).await? == Answer::Accepted;
+            let answer = target.try_login(&pair).await;
+            let accepted = answer == Acceptance::Accepted;
+            if let Some(trouble) = answer.unknown() {
+                return Err(TargetError::from(trouble).into());
+            }
             if accepted {
                 found.accepted.insert(pair.username.clone());
             }

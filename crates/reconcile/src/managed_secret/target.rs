@@ -6,14 +6,14 @@ use chrono::{DateTime, Utc};
 use keyturn_api::time::to_text;
 use keyturn_api::{ManagedSecret, Reason, Trouble};
 use keyturn_rotation::observed::{
-    Acceptance, Credential, IssuedLogin, Lifetime, Observed, Parameter, Seen, TargetEvidence,
+    Acceptance, Credential, IssuedLogin, KnownLogin, Lifetime, Observed, Parameter, Seen, TargetEvidence,
 };
 use keyturn_secret_value::SecretValue;
 
 use super::{observe, pairs};
 use crate::parameter_store::{ParameterStore, StoreError};
 use crate::source;
-use crate::target::{Answer, Issued, Login, SetUp, SetUpMode, Target, TargetError};
+use crate::target::{Login, SetUp, SetUpMode, Target, TargetError};
 
 /// Maximum number of older versions whose passwords are tried if a role has to change its own password.
 const OLDER_VERSIONS: usize = 5;
@@ -46,7 +46,9 @@ pub(super) async fn observe(
                     evidence.sessions = roles.sessions;
                     evidence.notes = roles.notes;
                     if let Some(found) = roles.issued {
-                        lifetimes = lifetimes_of(&found);
+                        let lifetime =
+                            |login: &IssuedLogin| Some((login.username.clone(), login.lifetime()?));
+                        lifetimes = found.iter().filter_map(lifetime).collect();
                         evidence.issued = Some(known_of(object, store, observed, found).await?);
                     }
                 }
@@ -55,7 +57,7 @@ pub(super) async fn observe(
             match recorded {
                 Some(credential) => {
                     let login = login_of(credential);
-                    evidence.recorded = Some(acceptance(target, &login).await);
+                    evidence.recorded = Some(target.try_login(&login).await);
                     observe_as_itself(target, object, &login, &mut evidence).await;
                     evidence.replaced = end_of_replaced(target, object, store, observed, &evidence).await?;
                     // The pair that the record replaces may differ from a pair that somebody has published since.
@@ -141,7 +143,7 @@ async fn end_of_replaced(
         let replaced = credential.replaces.iter().chain(&credential.accepted);
         let gone: BTreeSet<&String> = replaced.filter(|id| !seen.can_log_in.contains(*id)).collect();
         for pair in pairs::of_ids(&gone, object, store, observed, &record.base).await? {
-            let answer = acceptance(target, &pair).await;
+            let answer = target.try_login(&pair).await;
             answers.insert(pair.username, answer);
         }
     }
@@ -153,19 +155,19 @@ async fn known_of(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
     observed: &Observed,
-    issued: Vec<Issued>,
-) -> Result<Vec<IssuedLogin>, StoreError> {
+    issued: Vec<IssuedLogin>,
+) -> Result<Vec<KnownLogin>, StoreError> {
     let mut known = Vec::new();
-    for Issued { username, id, at, .. } in issued {
+    for login in issued {
         let newest_of_ours = |parameter: &Parameter, seen: &Seen| parameter.newest_of_ours() == Some(seen);
         let latest_or_of_rotation = |parameter: &Parameter, seen: &Seen| {
-            let stamped = seen.version.stamp.as_ref().is_some_and(|stamp| stamp.id == id);
+            let stamped = seen.version.stamp.as_ref().is_some_and(|stamp| stamp.id == login.id);
             stamped || parameter.latest() == Some(seen)
         };
-        let is_published = publishes(object, store, observed, &username, newest_of_ours).await?;
-        let was_published =
-            is_published || publishes(object, store, observed, &username, latest_or_of_rotation).await?;
-        known.push(IssuedLogin { username, id, at, is_published, was_published });
+        let is_published = publishes(object, store, observed, &login.username, newest_of_ours).await?;
+        let was_published = is_published
+            || publishes(object, store, observed, &login.username, latest_or_of_rotation).await?;
+        known.push(KnownLogin { login, is_published, was_published });
     }
     Ok(known)
 }
@@ -196,15 +198,6 @@ async fn publishes(
     Ok(false)
 }
 
-/// Returns by username the lifetime of the logins that expire.
-fn lifetimes_of(issued: &[Issued]) -> BTreeMap<String, Lifetime> {
-    let lifetime = |login: &Issued| {
-        let lifetime = Lifetime { begins: login.at, ends: login.expires_at? };
-        Some((login.username.clone(), lifetime))
-    };
-    issued.iter().filter_map(lifetime).collect()
-}
-
 /// Returns a note for people if the published token expires soon: something has prevented its rotation.
 fn near_end(lifetime: &Lifetime, now: DateTime<Utc>) -> Option<String> {
     let end = to_text(lifetime.ends);
@@ -218,22 +211,13 @@ fn is_to_be_replaced(object: &ManagedSecret, login: &Login) -> bool {
     bootstrap.is_some_and(|bootstrap| bootstrap.from == login.username)
 }
 
-/// Tries a login and returns the target's answer.
-pub(super) async fn acceptance(target: &dyn Target, login: &Login) -> Acceptance {
-    match target.try_login(login).await {
-        Ok(Answer::Accepted) => Acceptance::Accepted,
-        Ok(Answer::Refused(error)) => Acceptance::Refused(error.trouble),
-        Err(error) => Acceptance::Unknown(error.trouble),
-    }
-}
-
 async fn published_acceptance(
     target: &dyn Target,
     object: &ManagedSecret,
     login: Option<&Login>,
 ) -> Acceptance {
     match login {
-        Some(login) => acceptance(target, login).await,
+        Some(login) => target.try_login(login).await,
         None => Acceptance::Refused(unreadable(object)),
     }
 }

@@ -24,10 +24,9 @@ use keyturn_reconcile::parameter_store::{
 use keyturn_reconcile::ports::{Clock, Excerpt, Inventory, Leadership, Regions, Targets};
 use keyturn_reconcile::source::{Random, RandomError};
 use keyturn_reconcile::target::{
-    Answer, Claim, Installs, Issued, Issues, Kind, Login, Roles, Sessions, SetUp, SetUpMode, SetsUp, Target,
-    TargetError,
+    Claim, Installs, Issues, Kind, Login, Roles, Sessions, SetUp, SetUpMode, SetsUp, Target, TargetError,
 };
-use keyturn_rotation::observed::{OpenSession, RotationId, Shape, Version};
+use keyturn_rotation::observed::{Acceptance, IssuedLogin, OpenSession, RotationId, Shape, Version};
 use keyturn_secret_value::SecretValue;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
@@ -76,7 +75,7 @@ pub(crate) struct State {
     pub content: BTreeMap<(String, String), Vec<Stored>>,
     pub keys: BTreeMap<String, String>,
     pub logins: BTreeMap<String, String>,
-    issued: Vec<Issued>,
+    issued: Vec<IssuedLogin>,
     fences: BTreeMap<String, (RotationId, DateTime<Utc>)>,
     jobs: Vec<Job>,
     /// Number of calls of this pass after which somebody edits something.
@@ -474,15 +473,15 @@ impl Targets for World {
 
 #[async_trait]
 impl Target for SimTarget {
-    async fn try_login(&self, login: &Login) -> Result<Answer, TargetError> {
+    async fn try_login(&self, login: &Login) -> Acceptance {
         let mut state = self.world.lock();
         state.reads("Target::try_login", &login.username, State::may_look);
         let known = state.logins.get(&login.username);
         if known.is_some_and(|password| password == login.password.expose()) {
-            return Ok(Answer::Accepted);
+            return Acceptance::Accepted;
         }
         let refused = Trouble::permanent(Reason::LoginRefused, "password authentication failed");
-        Ok(Answer::Refused(refused.into()))
+        Acceptance::Refused(refused)
     }
 
     async fn observe(&self) -> Result<Roles, TargetError> {
@@ -515,7 +514,7 @@ impl Issues for SimTarget {
         let username = format!("{number:032x}");
         let password = format!("{:064x}", number + 7);
         let at = state.now;
-        state.issued.push(Issued { username: username.clone(), id, at, expires_at: None });
+        state.issued.push(IssuedLogin { username: username.clone(), id, at, expires_at: None });
         state.logins.insert(username.clone(), password.clone());
         Ok(Login { username, password: SecretValue::new(password) })
     }

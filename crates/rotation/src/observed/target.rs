@@ -36,7 +36,7 @@ pub struct TargetEvidence {
     /// logins were retired.
     pub replaced: BTreeMap<String, Acceptance>,
     /// Logins that the target made for this secret; `None` if it makes none, or was not asked.
-    pub issued: Option<Vec<IssuedLogin>>,
+    pub issued: Option<Vec<KnownLogin>>,
     /// Lifetime of the published login, if no record is open and the target expires logins on its own.
     pub lifetime: Option<Lifetime>,
     /// Remarks that a person should read.
@@ -79,15 +79,31 @@ pub struct OpenSession {
     pub since: Option<DateTime<Utc>>,
 }
 
-/// A login that the target made for a rotation.
+/// A login that the target made for a rotation, as the target lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedLogin {
     /// Name of the login: the access key id at Cloudflare R2.
     pub username: String,
     /// The id of the rotation after which it is named.
     pub id: RotationId,
-    /// Time when it was made.
+    /// Time when it was made, by the target's clock.
     pub at: DateTime<Utc>,
+    /// Time at which the target expires it; `None` if it does not.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+impl IssuedLogin {
+    /// Returns the time span in which the login works; `None` if it does not expire.
+    pub fn lifetime(&self) -> Option<Lifetime> {
+        Some(Lifetime { begins: self.at, ends: self.expires_at? })
+    }
+}
+
+/// A login that the target made for a rotation, and what Parameter Store shows of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownLogin {
+    /// The login.
+    pub login: IssuedLogin,
     /// True when keyturn's newest version publishes it, as far as the evidence shows.
     pub is_published: bool,
     /// True when it is published, or when any version of its rotation that SSM still keeps publishes it, as far as the
@@ -121,4 +137,14 @@ pub enum Acceptance {
     Refused(Trouble),
     /// The target could not be asked.
     Unknown(Trouble),
+}
+
+impl Acceptance {
+    /// Returns why the target could not be asked; `None` if it answered.
+    pub fn unknown(self) -> Option<Trouble> {
+        match self {
+            Acceptance::Unknown(trouble) => Some(trouble),
+            Acceptance::Accepted | Acceptance::Refused(_) => None,
+        }
+    }
 }

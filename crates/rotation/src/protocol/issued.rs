@@ -9,7 +9,7 @@ use keyturn_api::docker_host::Proof;
 
 use super::suspicion::{self, is_rotated};
 use super::{Act, Desired, Next, Step, Strategy, Waiting};
-use crate::observed::{Acceptance, IssuedLogin, Observed, Record, TargetEvidence, Trigger};
+use crate::observed::{Acceptance, KnownLogin, Observed, Record, TargetEvidence, Trigger};
 
 /// Longest time that a target may take to apply a new or a deleted login before that counts as a failure.
 pub(super) const PROPAGATION: TimeDelta = TimeDelta::minutes(5);
@@ -76,30 +76,31 @@ fn older<'a>(
     target: &'a TargetEvidence,
 ) -> impl Iterator<Item = &'a String> {
     let given = newest.credential.as_ref().map(|credential| &credential.username);
-    let issued = target.issued.iter().flatten().filter(move |login| Some(&login.username) != given);
-    let is_older = |login: &&IssuedLogin| {
-        let of_this_object = login.was_published || login.at >= desired.timing.created_at;
+    let issued = target.issued.iter().flatten().filter(move |known| Some(&known.login.username) != given);
+    let is_older = |known: &&KnownLogin| {
+        let of_this_object = known.was_published || known.login.at >= desired.timing.created_at;
         // Ids prove nothing across a deletion of the parameter: they start again from the beginning.
-        login.id < newest.id && of_this_object || is_from_before_the_report(desired, login)
+        known.login.id < newest.id && of_this_object || is_from_before_the_report(desired, known)
     };
-    issued.filter(is_older).map(|login| &login.username)
+    issued.filter(is_older).map(|known| &known.login.username)
 }
 
 /// Returns true when somebody may have read this login, no matter who published it and where.
-fn is_from_before_the_report(desired: &Desired<'_>, login: &IssuedLogin) -> bool {
-    suspicion::taints(desired, login.at)
+fn is_from_before_the_report(desired: &Desired<'_>, known: &KnownLogin) -> bool {
+    suspicion::taints(desired, known.login.at)
 }
 
 /// Returns the logins made before the youngest report that are neither published nor introduced by the open rotation.
 fn suspected<'a>(
     desired: &'a Desired<'_>,
     observed: &'a Observed,
-    issued: &'a [IssuedLogin],
-) -> impl Iterator<Item = &'a IssuedLogin> {
+    issued: &'a [KnownLogin],
+) -> impl Iterator<Item = &'a KnownLogin> {
     let newest = observed.records.values().next_back().and_then(|record| record.credential.as_ref());
-    let is_given = move |login: &IssuedLogin| newest.is_some_and(|given| given.username == login.username);
-    let is_left = move |login: &&IssuedLogin| !login.is_published && !is_given(login);
-    issued.iter().filter(is_left).filter(|login| is_from_before_the_report(desired, login))
+    let is_given =
+        move |known: &KnownLogin| newest.is_some_and(|given| given.username == known.login.username);
+    let is_left = move |known: &&KnownLogin| !known.is_published && !is_given(known);
+    issued.iter().filter(is_left).filter(|known| is_from_before_the_report(desired, known))
 }
 
 /// Returns true when the target lists no login from before the youngest report except the published one. Without a list
@@ -137,7 +138,7 @@ pub(super) fn remaining<'a>(
 /// Returns true when keyturn may retire this login: the target made it for this secret, or accepted it as it was
 /// published. The published name alone is not enough: anybody who may write the parameter can put any name there.
 fn may_be_retired(observed: &Observed, target: &TargetEvidence, username: &String) -> bool {
-    let is_ours = target.issued.iter().flatten().any(|login| login.username == *username);
+    let is_ours = target.issued.iter().flatten().any(|known| known.login.username == *username);
     is_ours || observed.has_accepted(username)
 }
 
@@ -211,15 +212,15 @@ pub(super) fn sweep(desired: &Desired<'_>, observed: &Observed, now: DateTime<Ut
         return if target.unseen.is_some() && again > now { Sweep::At(again) } else { Sweep::Unseen };
     };
     let mut suspected = suspected(desired, observed, issued).filter(|_| is_rotated(desired, observed));
-    if let Some(login) = suspected.next() {
-        return Sweep::Now(Act::SweepOrphan { id: login.id, username: login.username.clone() });
+    if let Some(known) = suspected.next() {
+        return Sweep::Now(Act::SweepOrphan { id: known.login.id, username: known.login.username.clone() });
     }
-    let orphans = || issued.iter().filter(|login| is_orphan(desired, observed, login));
-    let old_enough = |login: &&IssuedLogin| login.at + desired.retirement.orphans_after <= now;
-    if let Some(login) = orphans().find(old_enough) {
-        return Sweep::Now(Act::SweepOrphan { id: login.id, username: login.username.clone() });
+    let orphans = || issued.iter().filter(|known| is_orphan(desired, observed, known));
+    let old_enough = |known: &&KnownLogin| known.login.at + desired.retirement.orphans_after <= now;
+    if let Some(known) = orphans().find(old_enough) {
+        return Sweep::Now(Act::SweepOrphan { id: known.login.id, username: known.login.username.clone() });
     }
-    let next = orphans().map(|login| login.at + desired.retirement.orphans_after).min();
+    let next = orphans().map(|known| known.login.at + desired.retirement.orphans_after).min();
     next.map_or(Sweep::Nothing, Sweep::At)
 }
 
@@ -239,8 +240,10 @@ pub(super) fn before_issue(desired: &Desired<'_>, observed: &Observed, now: Date
             }
             let memory = desired.retirement.orphans_after.max(RECENT);
             let issued = target.issued.iter().flatten();
-            let recent: Vec<_> =
-                issued.filter(|l| !l.was_published && l.at + memory > now).map(|l| l.at).collect();
+            let recent: Vec<_> = issued
+                .filter(|l| !l.was_published && l.login.at + memory > now)
+                .map(|l| l.login.at)
+                .collect();
             let first = recent.iter().min().filter(|_| recent.len() >= MOST_UNRECORDED)?;
             // Orphans are swept as soon as they are old enough, and then no longer count towards the limit.
             let until = match sweep(desired, observed, now) {
@@ -260,15 +263,14 @@ pub(super) fn before_issue(desired: &Desired<'_>, observed: &Observed, now: Date
 /// The last two conditions are needed because an earlier object with the same name may have published the login
 /// elsewhere, and because the history is gone if a person deleted the parameter, while hosts may still run its old
 /// value.
-fn is_orphan(desired: &Desired<'_>, observed: &Observed, login: &IssuedLogin) -> bool {
-    let of_this_object = login.at >= desired.timing.created_at;
+fn is_orphan(desired: &Desired<'_>, observed: &Observed, known: &KnownLogin) -> bool {
+    let of_this_object = known.login.at >= desired.timing.created_at;
     let published =
         !observed.parameters.is_empty() && observed.parameters.iter().all(|p| !p.versions.is_empty());
-    let remembered = observed
-        .parameters
-        .iter()
-        .all(|parameter| parameter.versions.first().is_some_and(|first| first.version.modified <= login.at));
-    !login.was_published && of_this_object && published && (remembered || all_hosts_proven(desired, observed))
+    let remembered = observed.parameters.iter().all(|parameter| {
+        parameter.versions.first().is_some_and(|first| first.version.modified <= known.login.at)
+    });
+    !known.was_published && of_this_object && published && (remembered || all_hosts_proven(desired, observed))
 }
 
 fn all_hosts_proven(desired: &Desired<'_>, observed: &Observed) -> bool {

@@ -9,7 +9,7 @@ use keyturn_secret_value::SecretValue;
 use super::tests::*;
 use super::*;
 use crate::observed::{
-    Acceptance, Credential, IssuedLogin, Lifetime, Record, TargetEvidence, Trigger, Version,
+    Acceptance, Credential, IssuedLogin, KnownLogin, Lifetime, Record, TargetEvidence, Trigger, Version,
 };
 use crate::schedule::Due;
 
@@ -32,10 +32,8 @@ fn refused() -> Option<Acceptance> {
 
 /// Returns evidence observed just now, in which the target lists these tokens of ours.
 fn target(tokens: &[(&str, u64, i64)]) -> TargetEvidence {
-    let token = |(name, id, minutes): &(&str, u64, i64)| IssuedLogin {
-        username: (*name).into(),
-        id: *id,
-        at: at(*minutes),
+    let token = |(name, id, minutes): &(&str, u64, i64)| KnownLogin {
+        login: IssuedLogin { username: (*name).into(), id: *id, at: at(*minutes), expires_at: None },
         is_published: false,
         was_published: *name == "old",
     };

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use keyturn_api::{ManagedSecret, Reason, Trouble};
-use keyturn_reconcile::target::{
-    Answer as Reply, Claim, Issued, Issues, Kind as TargetKind, Login, Roles, Target, TargetError,
-};
-use keyturn_rotation::observed::RotationId;
+use keyturn_reconcile::target::{Claim, Issues, Kind as TargetKind, Login, Roles, Target, TargetError};
+use keyturn_rotation::observed::{Acceptance, IssuedLogin, RotationId};
 use keyturn_secret_value::SecretValue;
 
 use super::{Answer, At, CLUSTER, NAMESPACE, Sabotage, State, World};
@@ -137,14 +135,17 @@ fn account(state: &mut State) -> Result<&mut SimCloudflare, TargetError> {
 
 #[async_trait]
 impl Target for SimR2 {
-    async fn try_login(&self, login: &Login) -> Result<Reply, TargetError> {
+    async fn try_login(&self, login: &Login) -> Acceptance {
         let mut state = self.world.lock();
         let now = state.now;
         let pair = format!("{}:{}", login.username, login.password.expose());
-        let refused = Trouble::permanent(Reason::LoginRefused, "R2 refused the pair").into();
-        let accepted = account(&mut state)?.accepts(&pair, now);
+        let refused = Trouble::permanent(Reason::LoginRefused, "R2 refused the pair");
+        let accepted = match account(&mut state) {
+            Ok(account) => account.accepts(&pair, now),
+            Err(error) => return error.into(),
+        };
         invariants::login_is_answered(&mut state, self.world.process, &pair, accepted);
-        Ok(if accepted { Reply::Accepted } else { Reply::Refused(refused) })
+        if accepted { Acceptance::Accepted } else { Acceptance::Refused(refused) }
     }
 
     async fn observe(&self) -> Result<Roles, TargetError> {
@@ -153,7 +154,7 @@ impl Target for SimR2 {
             let account = account(state)?;
             let live = account.tokens.iter().filter(|(_, token)| token.deleted_at.is_none());
             let issued = live.clone().filter_map(|(username, token)| {
-                Some(Issued {
+                Some(IssuedLogin {
                     username: username.clone(),
                     id: token.rotation()?,
                     at: token.made_at,

@@ -9,10 +9,9 @@ use keyturn_api::source::postgres::PostgresReason;
 use keyturn_api::{ManagedSecret, Reason, Trouble};
 use keyturn_reconcile::ports::Targets;
 use keyturn_reconcile::target::{
-    Answer as Reply, Installs, Kind as TargetKind, Login, Roles, Sessions, SetUp, SetUpMode, SetsUp, Target,
-    TargetError,
+    Installs, Kind as TargetKind, Login, Roles, Sessions, SetUp, SetUpMode, SetsUp, Target, TargetError,
 };
-use keyturn_rotation::observed::{OpenSession, RotationId};
+use keyturn_rotation::observed::{Acceptance, OpenSession, RotationId};
 use keyturn_secret_value::SecretValue;
 
 use super::cloudflare::SimR2;
@@ -183,12 +182,17 @@ fn open_sessions(state: &State, server: &SimPostgres) -> Vec<OpenSession> {
 
 #[async_trait]
 impl Target for SimTarget {
-    async fn try_login(&self, login: &Login) -> Result<Reply, TargetError> {
+    async fn try_login(&self, login: &Login) -> Acceptance {
         let text = format!("{}:{}", login.username, login.password.expose());
-        let accepted = self.reach(|server| server.accepts(&text))?;
+        let accepted = match self.reach(|server| server.accepts(&text)) {
+            Ok(accepted) => accepted,
+            Err(error) => return error.into(),
+        };
         invariants::login_is_answered(&mut self.world.lock(), self.world.process, &text, accepted);
-        let refused = || error(Reason::LoginRefused, "password authentication failed", true);
-        Ok(if accepted { Reply::Accepted } else { Reply::Refused(refused()) })
+        if accepted {
+            return Acceptance::Accepted;
+        }
+        Acceptance::Refused(Trouble::permanent(Reason::LoginRefused, "password authentication failed"))
     }
 
     async fn observe(&self) -> Result<Roles, TargetError> {
