@@ -1,550 +1,463 @@
-//! Performs one act of the protocol and updates the evidence with its result.
+//! One pass of a secret through the protocol: observe, decide, act, until nothing is left to do or something has to be
+//! waited for. Evidence comes from [`sight`](super::sight).
 
-use std::collections::{BTreeMap, BTreeSet};
+pub(super) mod effects;
+mod turn;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 
 use chrono::{DateTime, Utc};
-use keyturn_api::managed_secret::ParameterSpec;
-use keyturn_api::{ManagedSecret, Trouble};
-use keyturn_rotation::observed::{
-    Acceptance, Author, Credential, Observed, Parameter, Record, RotationId, Seen, Stamp, Trigger, Version,
-};
-use keyturn_rotation::protocol::{Act, has_come_back, made_at};
-use keyturn_rotation::request;
-use keyturn_secret_value::SecretValue;
+use keyturn_api::managed_secret::{LastRotation, PreflightStatus};
+use keyturn_api::time::{from_kubernetes, to_kubernetes};
+use keyturn_api::{ManagedSecret, Reason, Trouble};
+use keyturn_rotation::observed::{Observed, Trigger};
+use keyturn_rotation::protocol::{self, Act, Desired, Incident, Step, Strategy};
 
-use super::Ports;
-use super::observe::Place;
-use super::pairs::{self, InUse};
-use super::target;
-use crate::objects::ObjectError;
-use crate::parameter_store::records::{self, RecordError};
-use crate::parameter_store::{Created, NewVersion, ParameterStore, StoreError};
-use crate::source::{self, GenerateError, Turn};
-use crate::target::{Claim, Kind, Login, SetUpMode, Target, TargetError};
+use self::effects::{ActError, Actor, Done, Newer};
+use self::turn::{Turn, asks_target_at};
+use super::admission::Leave;
+use super::observe::{self, Place, Remembered};
+use super::progress::{Blocked, Login, Progress};
+use super::sight::{Basis, Sight, unseen};
+use super::{ManagedSecrets, desired, status, tell};
+use crate::objects::{Hosts, ObjectError, Source, Subject};
+use crate::parameter_store::ParameterStore;
+use crate::source;
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ActError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    #[error(transparent)]
-    Object(#[from] ObjectError),
-    #[error(transparent)]
-    Generate(#[from] GenerateError),
-    #[error(transparent)]
-    Target(#[from] TargetError),
-    /// A login is refused at its target, cannot be read, or cannot be checked.
-    #[error("{}", .0.message)]
-    NotAccepted(Trouble),
-    #[error(
-        "version {version} of {path}, which held the value before the failed rotation, is not kept by SSM any more: \
-         the rotation cannot be rolled back, and goes on when the deployment succeeds"
-    )]
-    PreviousGone { path: String, version: i64 },
+/// Maximum number of acts in one pass: more than any rotation has. A pass that reaches it continues in the next one.
+const MAX_ACTS: usize = 24;
+
+/// Result of a pass through the protocol.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The pass is over: nothing more can be done now.
+    Quiet,
+    /// The object was changed, or leadership was lost: decide again from the start.
+    Overtaken,
+    /// A cache shows that something has to be done or fully read: decide again with reads from the API server.
+    NotQuiet,
+    /// The object is new, and waits for the shared listing, which will cover it soon.
+    Unlisted,
 }
 
-/// Result of an act.
-pub(super) enum Done {
-    /// The evidence was updated from the answer: decide again.
-    Applied,
-    /// The object in Kubernetes was changed as well.
-    Object(Box<ManagedSecret>),
-    /// The answer leaves the result open, for example because somebody else wrote at the same time: read again before
-    /// deciding.
-    ReadAgain(Option<Newer>),
-}
-
-/// State that Parameter Store must have, according to the answer to a write. A read that does not show it is stale. Acting
-/// on a stale read would repeat the write again and again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Newer {
-    Record(RotationId),
-    Abort(RotationId),
-    /// The record of this id was deleted.
-    Gone(RotationId),
-    Version {
-        path: String,
-        number: i64,
-    },
-}
-
-impl Newer {
-    pub(super) fn is_shown_by(&self, observed: &Observed, owner: &str) -> bool {
-        match self {
-            // A record that does not exist any more was closed in the meantime.
-            Newer::Record(id) => observed.highest_id(owner) >= *id,
-            Newer::Abort(id) => observed.aborts.contains_key(id),
-            Newer::Gone(id) => !observed.records.contains_key(id),
-            Newer::Version { path, number } => {
-                observed.parameters.iter().any(|p| p.path == *path && p.latest_number() >= *number)
-            }
-        }
-    }
-}
-
-pub(super) struct Actor<'a> {
-    pub ports: &'a Ports,
-    pub store: &'a dyn ParameterStore,
-    /// The target that has to accept the value, if any.
-    pub target: Option<&'a dyn Target>,
+/// One pass over one secret.
+pub(super) struct Pass<'a> {
+    pub secrets: &'a ManagedSecrets,
+    /// Source of the object and the grants. With the cache as the source, nothing outside Kubernetes is read or changed.
+    pub source: Source,
+    /// The object; it is read again before every effect.
+    pub object: &'a mut ManagedSecret,
     pub place: &'a Place<'a>,
-    pub object: &'a ManagedSecret,
+    pub region: &'a str,
+    pub leave: Leave,
+    /// Results of the pass, for the status.
+    pub progress: &'a mut Progress,
     pub now: DateTime<Utc>,
+    /// Memory of earlier passes; `None` once this pass has done a full read itself.
+    pub remembered: &'a mut Option<Remembered>,
+    pub sight: Sight,
 }
 
-impl Actor<'_> {
-    pub(super) async fn perform(&self, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
-        match act {
-            Act::Hold => {
-                Ok(Done::Object(Box::new(self.ports.objects.set_finalizer(self.object, true).await?)))
-            }
-            Act::Release | Act::Abandon => {
-                Ok(Done::Object(Box::new(self.ports.objects.set_finalizer(self.object, false).await?)))
-            }
-            // A preflight request is kept in the status only, which the reconciler writes.
-            Act::AskPreflight => Ok(Done::Applied),
-            Act::Record { .. } => self.record(act, observed).await,
-            Act::Create { id, path, request } => self.create(*id, path, request.as_deref(), observed).await,
-            Act::RecordRollBack { .. } => self.record_roll_back(act, observed).await,
-            Act::ProveWritable { path } => self.prove_writable(path, observed).await,
-            Act::Install { id } => self.install(*id, observed).await,
-            Act::EndSessions { username, opened_before } => {
-                self.end_sessions(username, *opened_before, observed).await
-            }
-            Act::SetUp | Act::Retire { .. } | Act::SweepOrphan { .. } => {
-                let Some(target) = self.target else { return Ok(Done::ReadAgain(None)) };
-                change_target(target, act, observed).await
-            }
-            Act::Promote { id, path, expected } => self.promote(*id, path, *expected, observed).await,
-            Act::MarkAbort { id } => {
-                let path = self.abort_path(*id);
-                let value = SecretValue::new(records::ABORT_VALUE.to_owned());
-                self.store.create(self.staged(&path, &value)).await?;
-                Ok(Done::ReadAgain(Some(Newer::Abort(*id))))
-            }
-            Act::DeleteRecord { id } => {
-                let path = self.record_path(*id);
-                self.store.delete(&path).await?;
-                // The target's answers are about the login of this record. If the record had reappeared, that is not
-                // the published login. For a login that the target issued, the answers lack its lifetime. So the target
-                // has to be asked again.
-                let came_back =
-                    observed.records.get(id).is_some_and(|record| has_come_back(observed, record));
-                if came_back || source::issued(&self.object.spec.generate).is_some() {
-                    observed.target = None;
+impl Pass<'_> {
+    /// Follows the protocol step by step until nothing is left to do or something has to be waited for. `seen` gets the
+    /// evidence, even if the pass fails later.
+    pub(super) async fn run(mut self, seen: &mut Option<Observed>) -> (Result<Ended, ObjectError>, Basis) {
+        let ended = self.follow(seen).await;
+        (ended, self.sight.basis)
+    }
+
+    async fn follow(&mut self, seen: &mut Option<Observed>) -> Result<Ended, ObjectError> {
+        let incidents = self.incidents().await?;
+        *seen = self.read_inventory(&incidents);
+        if seen.is_none() && self.waits_for_the_listing(&incidents) {
+            return Ok(Ended::Unlisted);
+        }
+        for _ in 0..MAX_ACTS {
+            if seen.is_none() {
+                if self.source == Source::Cache && !self.is_read_put_off() {
+                    return Ok(Ended::NotQuiet);
                 }
-                observed.records.remove(id);
-                observed.mismatched.clear();
-                Ok(Done::Applied)
+                *seen = self.read_unless_put_off(&incidents).await;
             }
-            Act::SweepMarker { id } => {
-                let path = self.abort_path(*id);
-                self.store.delete(&path).await?;
-                observed.aborts.remove(id);
-                Ok(Done::Applied)
-            }
-            Act::DeleteParameter { path } => {
-                self.store.delete(path).await?;
-                if let Some(parameter) = observed.parameters.iter_mut().find(|p| p.path == *path) {
-                    parameter.versions.clear();
+            let Some(observed) = seen else { return Ok(Ended::Quiet) };
+            let (step, act) = match self.decide(observed).await? {
+                Turn::Act(step, act) => (step, act),
+                Turn::Quiet => return Ok(Ended::Quiet),
+                Turn::ReadInFull => {
+                    self.require_full_read(seen);
+                    continue;
                 }
-                Ok(Done::Applied)
+            };
+            // The grant may have changed since the cache was updated, and may allow rotation by now.
+            if self.source == Source::Cache && matches!(self.leave, Leave::Observe(_)) {
+                self.require_full_read(seen);
+                return Ok(Ended::NotQuiet);
+            }
+            if self.is_kept_from(step) {
+                return Ok(Ended::Quiet);
+            }
+            // Every act needs a full read of Parameter Store before it. The exception is the end of a rotation during
+            // which nobody else wrote.
+            if self.sight.basis != Basis::FullRead && !self.is_known_well_enough(&act, observed) {
+                self.require_full_read(seen);
+                continue;
+            }
+            if act == Act::AskPreflight {
+                self.progress.preflight = Some(PreflightStatus { requested_at: to_kubernetes(self.now) });
+                continue;
+            }
+            if !self.sight.exact {
+                self.sight.exact = true;
+                continue;
+            }
+            if self.sight.basis != Basis::FullRead
+                && !self.sight.closed
+                && !self.is_undisturbed(observed).await
+            {
+                self.require_full_read(seen);
+                continue;
+            }
+            if !self.may_act().await? {
+                return Ok(Ended::Overtaken);
+            }
+            let Some(done) = self.perform(step, &act, observed).await? else {
+                return Ok(Ended::Quiet);
+            };
+            if let Some(observed) = seen.take() {
+                *seen = self.fold(&act, done, observed).await;
+            }
+            if act == Act::Abandon || self.progress.blocked.is_some() {
+                break;
             }
         }
+        Ok(Ended::Quiet)
     }
 
-    fn record_path(&self, id: RotationId) -> String {
-        records::record_path(self.place.staging, self.place.namespace, self.place.name, id)
+    async fn incidents(&self) -> Result<Vec<Incident>, ObjectError> {
+        let all = self.secrets.ports.objects.secret_incidents(self.place.namespace, Source::Cache).await?;
+        Ok(desired::incidents(self.object, &all, self.now))
     }
 
-    fn abort_path(&self, id: RotationId) -> String {
-        records::abort_path(self.place.staging, self.place.namespace, self.place.name, id)
+    pub(super) fn store(&self) -> Arc<dyn ParameterStore> {
+        self.secrets.ports.regions.store(self.region)
     }
 
-    /// Performs [`Act::Record`]: generates a value, or lets the target issue one.
-    async fn record(&self, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
-        let Act::Record { id, trigger, request, base, hosts, keep_previous } = act else {
-            return Ok(Done::ReadAgain(None));
-        };
-        let base_at = taken_at(observed);
-        let record = |(values, credential)| Record {
-            id: *id,
-            trigger: *trigger,
-            at: self.now,
-            request: request.clone(),
-            values,
-            credential,
-            base: base.clone(),
-            base_at: base_at.clone(),
-            hosts: hosts.clone(),
-            kept: BTreeSet::new(),
-        };
-        let Some(issued) = source::issued(&self.object.spec.generate) else {
-            let drawn = self.draw(observed, *keep_previous).await?;
-            return self.create_record(record(drawn), observed).await;
-        };
-        let Some((target, issuer)) = self.target.and_then(|target| Some((target, target.kind().issues()?)))
-        else {
-            return Ok(Done::ReadAgain(None));
-        };
-        let all = *trigger == Trigger::Incident;
-        let in_use = pairs::in_use(self.object, self.store, target, observed, all).await?;
-        // Finds a record that is too large before anything is issued.
-        records::encode(&record(self.rendered(issued.longest_login(), &in_use)?))?;
-        // The evidence about the target's logins is outdated from here on, even if issuing fails.
-        if let Some(seen) = &mut observed.target {
-            seen.issued = None;
+    pub(super) fn fail(&mut self, step: Step, blocked: Blocked) {
+        self.secrets.fail(self.object, self.progress, step, blocked, self.now);
+    }
+
+    // Decide.
+
+    async fn decide(&mut self, observed: &mut Observed) -> Result<Turn, ObjectError> {
+        // A preflight request is done once the rotation has a record.
+        if !observed.records.is_empty() {
+            self.progress.preflight = None;
         }
-        let issued = issuer.issue(*id).await?;
-        self.create_record(record(self.rendered(issued, &in_use)?), observed).await
-    }
-
-    /// Performs [`Act::RecordRollBack`].
-    async fn record_roll_back(&self, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
-        let Act::RecordRollBack { id, failed, base, hosts, kept } = act else {
-            return Ok(Done::ReadAgain(None));
-        };
-        let Some(failed) = observed.records.get(failed) else { return Ok(Done::ReadAgain(None)) };
-        let record = Record {
-            id: *id,
-            trigger: Trigger::RollBack,
-            at: self.now,
-            request: failed.request.clone(),
-            values: self.previous_values(&failed.base).await?,
-            credential: self.previous_credential(failed, observed).await?,
-            base: base.clone(),
-            base_at: taken_at(observed),
-            hosts: hosts.clone(),
-            kept: kept.clone(),
-        };
-        self.create_record(record, observed).await
-    }
-
-    fn staged<'v>(&'v self, path: &'v str, value: &'v SecretValue) -> NewVersion<'v> {
-        NewVersion {
-            path,
-            value,
-            text: format!("Rotation of {}, kept by keyturn while it runs", self.place.owner),
-            stamp: None,
-            kms_key_id: self.object.spec.ssm.kms_key_id.as_deref(),
+        let settings = &self.secrets.settings;
+        let source = if self.sight.exact { Source::ApiServer } else { Source::Cache };
+        let objects = &self.secrets.ports.objects;
+        let names = observe::host_names(self.object, &observed.records);
+        let mut hosts = Hosts::default();
+        if !names.is_empty() {
+            hosts = objects.docker_hosts(self.place.namespace, source).await?;
         }
-    }
-
-    /// Returns the KMS key for the next version: the key of the spec, or the customer key that the parameter has now. For a
-    /// Put without a key SSM takes the account's default key, which the readers of the parameter may have no right to use.
-    /// A rotation that does not wait for a person, such as in an incident, therefore keeps the present key.
-    fn key_for(&self, parameter: &Parameter) -> Option<String> {
-        let kept = || parameter.shape.as_ref().and_then(|shape| shape.customer_key()).map(str::to_owned);
-        self.object.spec.ssm.kms_key_id.clone().or_else(kept)
-    }
-
-    async fn install(&self, id: RotationId, observed: &mut Observed) -> Result<Done, ActError> {
-        let (Some(target), Some(record)) = (self.target, observed.records.get(&id)) else {
-            return Ok(Done::ReadAgain(None));
-        };
-        let Kind::Installs(installer) = target.kind() else { return Ok(Done::ReadAgain(None)) };
-        let Some(login) = record.credential.as_ref().map(target::login_of) else {
-            return Ok(Done::ReadAgain(None));
-        };
-        let own = target::own_logins(self.object, self.store, observed, &login.username).await?;
-        installer.install(id, &login, &own).await?;
-        let answer = target.try_login(&login).await;
-        if let Acceptance::Refused(problem) = answer {
-            return Err(ActError::NotAccepted(problem));
+        observed.hosts = observe::host_evidence(self.object, &names, &hosts, settings.attempts);
+        let windows = desired::host_windows(self.object, &hosts.decoded);
+        let incidents = objects.secret_incidents(self.place.namespace, source).await?;
+        let incidents = desired::incidents(self.object, &incidents, self.now);
+        let identity = format!("{}/{}", self.place.namespace, self.place.name);
+        let mut wanted =
+            desired::desired(self.object, self.place.owner, &identity, &windows, incidents, settings);
+        wanted.preflight_requested =
+            self.progress.preflight.as_ref().map(|p| from_kubernetes(&p.requested_at));
+        wanted.settled_since =
+            self.secrets.settled_since(self.place, &wanted, observed, self.now, self.sight.closed);
+        wanted.retirement.failed = self.progress.failed_at(Step::Retire);
+        wanted.promotion_refused = self.progress.refused_for_good(Step::Promote);
+        wanted.samples = samples(self.object, observed);
+        if let Some(is_dead) = protocol::published_is_dead(&wanted, observed) {
+            self.progress.login = Some(Login::seen(is_dead, observed));
         }
-        if let Some(seen) = &mut observed.target {
-            seen.recorded = Some(answer);
-            seen.changed_since = true;
-            if seen.fenced {
-                seen.fences.insert(login.username, (id, self.now));
+        let next = protocol::next(&wanted, observed, self.now, settings.grace);
+        self.progress.asks_target_at = asks_target_at(&next, observed, self.progress.urgent);
+        self.progress.next = Some(next.clone());
+        let fresh = self.sight.basis == Basis::FullRead;
+        Ok(self.secrets.turn(next, self.object, self.progress, fresh, self.now))
+    }
+
+    // Gate.
+
+    /// True when the grant only observes, or the backoff of the step has not passed; `progress` says which.
+    fn is_kept_from(&mut self, step: Step) -> bool {
+        if let Leave::Observe(why) = &self.leave {
+            let step = step.name();
+            self.progress.observed_only =
+                Some(format!("{why}, so nothing is touched; otherwise the next step were {step}"));
+            return true;
+        }
+        if self.progress.puts_off(step, self.now) {
+            self.progress.blocked = self.progress.failure.as_ref().map(Blocked::again);
+            return true;
+        }
+        false
+    }
+
+    /// Reads the object and the grants from the API server, right before an effect. False if the effect must not happen
+    /// any more.
+    async fn may_act(&mut self) -> Result<bool, ObjectError> {
+        let (namespace, name) = (self.place.namespace, self.place.name);
+        let objects = &self.secrets.ports.objects;
+        let Some(fresh) = objects.managed_secret(namespace, name, Source::ApiServer).await? else {
+            return Ok(false);
+        };
+        if intent(&fresh) != intent(self.object) {
+            return Ok(false);
+        }
+        *self.object = fresh;
+        let admitted = self.secrets.admit(self.object, self.region, Source::ApiServer).await?;
+        Ok(admitted == Ok(Leave::Rotate) && self.secrets.ports.leadership.is_leader())
+    }
+
+    // Perform.
+
+    /// Performs an act. `None` if it failed; `progress` says why.
+    async fn perform(
+        &mut self,
+        step: Step,
+        act: &Act,
+        observed: &mut Observed,
+    ) -> Result<Option<Done>, ObjectError> {
+        // SSM reads may not show this write before the end of the grace period.
+        self.secrets.unsettle(self.place.namespace, self.place.name);
+        let closing = self.closing(act, observed);
+        if leaves_no_trace(act, observed) {
+            self.tell_before_it_goes(closing.as_ref(), observed).await?;
+        }
+        let (ports, store) = (&self.secrets.ports, self.store());
+        // This Event is written before the record is deleted, since afterwards nothing shows what was replaced.
+        if let Act::DeleteRecord { id } = act
+            && let Some(event) = tell::event_of_replaced(observed, *id, self.secrets.settings.grace)
+        {
+            ports.objects.write_event(Subject::Secret(self.object), event).await;
+        }
+        let actor = Actor {
+            ports,
+            store: store.as_ref(),
+            target: self.sight.target.get(),
+            place: self.place,
+            object: self.object,
+            now: self.now,
+        };
+        let done = match actor.perform(act, observed).await {
+            Ok(done) => done,
+            Err(ActError::Object(error)) => return Err(error),
+            Err(error) => {
+                self.fail(step, failed(&error));
+                // The role may have been changed although the call failed. Hosts have to learn this at once.
+                if matches!(act, Act::Install { .. })
+                    && let Ok(seen) = self.observe_target(observed).await
+                {
+                    observed.target = seen;
+                }
+                return Ok(None);
             }
+        };
+        // Somebody else was faster, so nothing was created.
+        if matches!(act, Act::Create { .. }) && !matches!(done, Done::Applied) {
+            return Ok(Some(done));
         }
-        Ok(Done::Applied)
+        tracing::info!(
+            namespace = self.place.namespace,
+            name = self.place.name,
+            step = step.name(),
+            rotation = tell::rotation_of(act),
+            "{}",
+            tell::act_text(act)
+        );
+        // The proof that a parameter can be written does not end an earlier failure: its attempts are still counted.
+        if !matches!(act, Act::ProveWritable { .. }) {
+            self.progress.failure = None;
+        }
+        for event in tell::events_of_act(self.object, act, observed, closing.as_ref()) {
+            ports.objects.write_event(Subject::Secret(self.object), event).await;
+        }
+        // The deletion of a record that had reappeared does not count, since more such records may appear.
+        self.sight.closed |= closing.is_some();
+        self.progress.ended.extend(closing);
+        // Hosts hold their deployments because of this status, so it is written before a target is changed.
+        if begins_a_rotation(act) && matches!(done, Done::Applied) && desired::concerns_others(self.object) {
+            self.tell(observed).await?;
+        }
+        Ok(Some(done))
     }
 
-    /// Ends sessions as the administrator, or as the role itself if there is no administrator.
-    async fn end_sessions(
-        &self,
-        username: &str,
-        opened_before: Option<DateTime<Utc>>,
+    /// Writes the end of a rotation into the status before its last trace is deleted. If the controller died between the
+    /// two, the next one would execute the request again, or start at once a rotation that has to wait.
+    async fn tell_before_it_goes(
+        &mut self,
+        closing: Option<&LastRotation>,
         observed: &Observed,
-    ) -> Result<Done, ActError> {
-        let Some(sessions) = self.target.and_then(|target| target.kind().sessions()) else {
-            return Ok(Done::ReadAgain(None));
-        };
-        let newest = observed.records.values().next_back().and_then(|record| record.credential.as_ref());
-        let own = newest.filter(|own| own.username == username && target::changes_itself(self.object));
-        match (own, opened_before) {
-            (Some(own), Some(before)) => sessions.end_own(&target::login_of(own), before).await?,
-            _ => sessions.end(username, opened_before).await?,
+    ) -> Result<(), ObjectError> {
+        let Some((ended, record)) = closing.zip(observed.records.values().next()) else { return Ok(()) };
+        let (status, begun) = (self.object.status.as_ref(), to_kubernetes(record.at));
+        if status.zip(ended.id).is_some_and(|(status, id)| status::is_told(status, id, &begun)) {
+            return Ok(());
         }
-        Ok(Done::ReadAgain(None))
+        self.progress.ended.push(ended.clone());
+        self.tell(observed).await
     }
 
-    /// Proves that keyturn may write the parameter: sends a Put of the published value that must not overwrite. SSM
-    /// answers that the parameter exists only if the caller may write it, and changes nothing. If somebody deletes the
-    /// parameter at that moment, the Put creates it again with the published value.
-    async fn prove_writable(&self, path: &str, observed: &mut Observed) -> Result<Done, ActError> {
-        let parameter = observed.parameters.iter().find(|p| p.path == path);
-        let key = parameter.and_then(|parameter| self.key_for(parameter));
-        let latest = parameter.and_then(Parameter::latest);
-        let Some(Version { number, text, stamp, .. }) = latest.map(|seen| seen.version.clone()) else {
-            return Ok(Done::ReadAgain(None));
-        };
-        let Some(value) = self.store.read(path, Some(number)).await? else {
-            return Ok(Done::ReadAgain(None));
-        };
-        let new = NewVersion {
-            path,
-            value: &value,
-            // If somebody deletes the parameter at this moment, the Put creates version 1 with our stamp, so that it counts
-            // as ours.
-            text,
-            stamp: stamp.map(|stamp| Stamp { version: 1, ..stamp }),
-            kms_key_id: key.as_deref(),
-        };
-        match self.store.create(new).await? {
-            Created::Exists => {
-                observed.writable.insert(path.to_owned());
-                Ok(Done::Applied)
-            }
-            Created::Created => {
-                Ok(Done::ReadAgain(Some(Newer::Version { path: path.to_owned(), number: 1 })))
-            }
+    /// Writes the status in the middle of the pass.
+    async fn tell(&mut self, observed: &Observed) -> Result<(), ObjectError> {
+        // The region of the spec; this write of the status may be the one that pins it.
+        let region = self.secrets.settings.region_of(self.object).to_owned();
+        let (owner, now) = (self.place.owner, self.now);
+        self.secrets.record(self.object, owner, Some(observed), self.progress, &region, now).await
+    }
+
+    /// Returns the end of the rotation whose record is deleted. `None` if the rotation had ended before and its record
+    /// had reappeared.
+    fn closing(&self, act: &Act, observed: &Observed) -> Option<LastRotation> {
+        let Act::DeleteRecord { id } = act else { return None };
+        let record = observed.records.get(id).filter(|record| !protocol::has_come_back(observed, record))?;
+        let mut later = observed.records.range(id + 1..).map(|(_, later)| later);
+        // A rotation that is followed by the rotation of an incident was published, so its request was fulfilled.
+        let followed = later.clone().any(|later| later.trigger == Trigger::Incident);
+        let superseded = !observed.is_published(record) && !followed;
+        let mut ended = status::ended(record, superseded, self.now);
+        ended.window_seconds = status::window_seconds(self.object, observed, record, self.progress);
+        // A rotation whose login the target has withdrawn is started again with another login.
+        let withdrawn = superseded
+            && source::issued(&self.object.spec.generate).is_some()
+            && self.object.metadata.deletion_timestamp.is_none();
+        // A rollback answers the request of the rotation that failed.
+        if withdrawn || later.any(|later| later.request == record.request) {
+            ended.request = None;
         }
+        Some(ended)
     }
 
-    /// Returns the login that the failed rotation replaced; the rollback restores it.
-    async fn previous_credential(
-        &self,
-        failed: &Record,
-        observed: &Observed,
-    ) -> Result<Option<Credential>, ActError> {
-        let Some(credential) = &failed.credential else { return Ok(None) };
-        let previous = target::published_login(self.object, self.store, observed, Some(&failed.base)).await?;
-        let previous = previous.ok_or_else(|| ActError::NotAccepted(target::unreadable(self.object)))?;
-        Ok(Some(Credential {
-            username: previous.username,
-            password: previous.password,
-            replaces: Some(credential.username.clone()),
-            accepted: BTreeSet::new(),
-        }))
-    }
+    // Fold.
 
-    /// Generates one value and renders it for every parameter. If a target has to accept the value, also returns the
-    /// login that it belongs to.
-    async fn draw(
-        &self,
-        observed: &Observed,
-        keep_previous: bool,
-    ) -> Result<(BTreeMap<String, SecretValue>, Option<Credential>), ActError> {
-        let spec = &self.object.spec;
-        let source = source::of(&spec.generate)?;
-        let previous = match spec.ssm.parameters.first() {
-            Some(first) if keep_previous && source.keeps() > 0 => {
-                // Read the version on which the decision was based. A value that somebody has written since must not be
-                // kept in the ring.
-                let seen = observed.parameters.iter().find(|p| p.path == first.path);
-                let version = seen.map(Parameter::latest_number).filter(|number| *number > 0);
-                let published = match version {
-                    Some(version) => self.store.read(&first.path, Some(version)).await?,
-                    None => None,
-                };
-                published.and_then(|published| source.extract(first, &published))
+    /// Returns the evidence after an act; `None` if only another read shows it.
+    async fn fold(&mut self, act: &Act, done: Done, mut observed: Observed) -> Option<Observed> {
+        if begins_a_rotation(act) {
+            self.progress.preflight = None;
+        }
+        let in_place = source::strategy(&self.object.spec.generate) == Some(Strategy::InPlace);
+        let replaced_by = match act {
+            Act::Install { id } if in_place => {
+                self.progress.installed_at = Some(self.now);
+                observed.records.get(id)
             }
+            // In an incident a login is revoked before the new one is published.
+            Act::Retire { id, .. } => observed.records.get(id),
             _ => None,
         };
-        let value = {
-            let mut random = self.ports.random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            source.draw(previous.as_ref(), random.as_mut())?
-        };
-        let turn = match source::installed(&spec.generate) {
-            Some(source) => {
-                let published = target::published_login(self.object, self.store, observed, None).await?;
-                let published = published.map(|login| login.username);
-                Some(source.turn(published, observed).map_err(ActError::NotAccepted)?)
-            }
-            None => None,
-        };
-        let username = turn.as_ref().map(|turn| turn.username.as_str());
-        let text = |parameter: &ParameterSpec| source.render(parameter.value.as_deref(), &value, username);
-        let values = spec.ssm.parameters.iter().map(|p| (p.path.clone(), text(p))).collect();
-        let credential = turn.map(|Turn { username, replaces }| Credential {
-            username,
-            password: value.duplicate(),
-            replaces,
-            accepted: BTreeSet::new(),
-        });
-        Ok((values, credential))
-    }
-
-    /// Renders an issued login into the text of every parameter.
-    fn rendered(
-        &self,
-        login: Login,
-        in_use: &InUse,
-    ) -> Result<(BTreeMap<String, SecretValue>, Option<Credential>), ActError> {
-        let spec = &self.object.spec;
-        let source = source::of(&spec.generate)?;
-        let text =
-            |p: &ParameterSpec| source.render(p.value.as_deref(), &login.password, Some(&login.username));
-        let values = spec.ssm.parameters.iter().map(|p| (p.path.clone(), text(p))).collect();
-        let credential = Credential {
-            username: login.username,
-            password: login.password,
-            replaces: in_use.replaces.clone(),
-            accepted: in_use.accepted.clone(),
-        };
-        Ok((values, Some(credential)))
-    }
-
-    async fn previous_values(
-        &self,
-        base: &BTreeMap<String, i64>,
-    ) -> Result<BTreeMap<String, SecretValue>, ActError> {
-        let mut values = BTreeMap::new();
-        for (path, version) in base {
-            let value = self.store.read(path, Some(*version)).await?;
-            let value =
-                value.ok_or_else(|| ActError::PreviousGone { path: path.clone(), version: *version })?;
-            values.insert(path.clone(), value);
+        if replaced_by.is_some_and(|record| !observed.is_published(record)) {
+            self.progress.login = Some(Login::seen(true, &observed));
         }
-        Ok(values)
-    }
-
-    async fn create_record(&self, record: Record, observed: &mut Observed) -> Result<Done, ActError> {
-        let encoded = records::encode(&record)?;
-        let path = self.record_path(record.id);
-        match self.store.create(self.staged(&path, &encoded)).await? {
-            Created::Created => {
-                // The target's answer was about the login of another record.
-                if let Some(target) = &mut observed.target {
-                    target.recorded = None;
-                }
-                observed.records.insert(record.id, record);
-                Ok(Done::Applied)
+        // The status does not report the result of this act yet.
+        if let Basis::Memory { told } = &mut self.sight.basis {
+            *told = false;
+            if let Act::DeleteRecord { id } = act {
+                self.sight.newer = Some(Newer::Gone(*id));
             }
-            Created::Exists => Ok(Done::ReadAgain(Some(Newer::Record(record.id)))),
         }
-    }
-
-    /// Performs [`Act::Create`]. A value that was generated but not published is dropped; nobody has it.
-    async fn create(
-        &self,
-        id: RotationId,
-        path: &str,
-        request: Option<&str>,
-        observed: &mut Observed,
-    ) -> Result<Done, ActError> {
-        let (values, _) = self.draw(observed, false).await?;
-        let Some(value) = values.get(path) else { return Ok(Done::ReadAgain(None)) };
-        let stamp = Stamp {
-            owner: self.place.owner.to_owned(),
-            id,
-            version: 1,
-            at: self.now,
-            request: request.map(request::hash),
-            made: None,
-        };
-        self.publish(path, value, stamp, &mut observed.parameters).await
-    }
-
-    async fn promote(
-        &self,
-        id: RotationId,
-        path: &str,
-        expected: i64,
-        observed: &mut Observed,
-    ) -> Result<Done, ActError> {
-        let Some(record) = observed.records.get(&id) else { return Ok(Done::ReadAgain(None)) };
-        let made = Some(made_at(observed, record)).filter(|made| *made != record.at);
-        let Some(value) = record.values.get(path) else { return Ok(Done::ReadAgain(None)) };
-        let stamp = Stamp {
-            owner: self.place.owner.to_owned(),
-            id,
-            version: expected,
-            at: record.at,
-            request: record.request.as_deref().map(request::hash),
-            made,
-        };
-        self.publish(path, value, stamp, &mut observed.parameters).await
-    }
-
-    /// Writes the version that the stamp is for. Version 1 is written only if the parameter does not exist.
-    async fn publish(
-        &self,
-        path: &str,
-        value: &SecretValue,
-        stamp: Stamp,
-        parameters: &mut [Parameter],
-    ) -> Result<Done, ActError> {
-        let Some(parameter) = parameters.iter_mut().find(|parameter| parameter.path == path) else {
-            return Ok(Done::ReadAgain(None));
-        };
-        let (id, expected) = (stamp.id, stamp.version);
-        let text = parameter.latest().map(|seen| seen.version.text.clone()).unwrap_or_default();
-        let key = self.key_for(parameter);
-        let new = NewVersion {
-            path,
-            value,
-            text: text.clone(),
-            stamp: Some(stamp.clone()),
-            kms_key_id: key.as_deref(),
-        };
-        let number = if expected == 1 {
-            match self.store.create(new).await? {
-                Created::Created => 1,
-                Created::Exists => {
-                    return Ok(Done::ReadAgain(Some(Newer::Version { path: path.to_owned(), number: 1 })));
+        match done {
+            Done::ReadAgain(newer) => {
+                self.sight.newer = newer;
+                self.require_full_read(&mut Some(observed));
+                return None;
+            }
+            Done::Object(changed) => *self.object = *changed,
+            Done::Applied => self.progress.read_at = Some(self.secrets.ports.clock.now()),
+        }
+        // If there is another record, the target's answers are about the login of that record.
+        if begins_a_rotation(act) && observed.records.len() > 1 {
+            match self.observe_target(&observed).await {
+                Ok(seen) => observed.target = seen,
+                Err(error) => {
+                    observed.target = None;
+                    self.fail(Step::Observe, unseen(&error.into()));
                 }
             }
-        } else {
-            self.store.overwrite(new).await?
-        };
-        if number != expected {
-            return Ok(Done::ReadAgain(Some(Newer::Version { path: path.to_owned(), number })));
         }
-        // Not earlier than SSM's own time of the version, so that the end of the grace period is not calculated too
-        // early.
-        let modified = self.ports.clock.now();
-        parameter.versions.push(Seen {
-            version: Version { number, modified, text, stamp: Some(stamp), claim: None },
-            author: Author::Ours(id),
-            taken_over: None,
-        });
-        Ok(Done::Applied)
+        Some(observed)
     }
 }
 
-/// Performs the acts that change only the target. The result of most of them is known only after another read.
-async fn change_target(target: &dyn Target, act: &Act, observed: &mut Observed) -> Result<Done, ActError> {
-    match (act, target.kind()) {
-        (Act::SetUp, kind) => {
-            if let Some(part) = kind.sets_up() {
-                part.set_up(SetUpMode::Apply).await?;
-            }
-        }
-        (Act::Retire { id, username }, Kind::Installs(installer)) => installer.retire(*id, username).await?,
-        (Act::Retire { id, username }, Kind::Issues(issuer)) => {
-            let claim = if observed.has_accepted(username) { Claim::Accepted } else { Claim::Name };
-            issuer.retire(*id, username, claim).await?;
-        }
-        (Act::SweepOrphan { id, username }, Kind::Issues(issuer)) => {
-            issuer.retire(*id, username, Claim::Name).await?;
-            if let Some(issued) = observed.target.as_mut().and_then(|target| target.issued.as_mut()) {
-                issued.retain(|known| known.login.username != *username);
-            }
-            return Ok(Done::Applied);
-        }
-        _ => {}
-    }
-    Ok(Done::ReadAgain(None))
+fn begins_a_rotation(act: &Act) -> bool {
+    matches!(act, Act::Record { .. } | Act::RecordRollBack { .. })
 }
 
-/// Returns, by path, the time at which SSM accepted the latest version.
-fn taken_at(observed: &Observed) -> BTreeMap<String, DateTime<Utc>> {
-    let latest =
-        observed.parameters.iter().filter_map(|p| Some((p.path.clone(), p.latest()?.version.modified)));
-    latest.collect()
+/// True when the act deletes the last record of a rotation, and no published version shows that rotation.
+fn leaves_no_trace(act: &Act, observed: &Observed) -> bool {
+    matches!(act, Act::DeleteRecord { id } if observed.records.len() == 1 && !observed.is_partly_published_by(*id))
+}
+
+/// Converts the error of an act to the obstacle that the status reports.
+fn failed(error: &ActError) -> Blocked {
+    let trouble = |reason, permanent| Trouble::new(reason, error.to_string(), permanent);
+    Blocked::from(match error {
+        ActError::Store(error) => error.trouble(),
+        ActError::Record(_) => trouble(Reason::RecordTooLarge, true),
+        ActError::PreviousGone { .. } => trouble(Reason::PreviousValueGone, true),
+        ActError::Generate(error) => trouble(Reason::GenerateFailed, error.is_permanent()),
+        ActError::Target(error) => error.trouble.clone(),
+        ActError::NotAccepted(refusal) => refusal.clone(),
+        ActError::Object(_) => trouble(Reason::APIServer, false),
+    })
+}
+
+impl ManagedSecrets {
+    /// Returns the time since which no record of this secret has been visible. If this pass has closed a rotation, that
+    /// is the Unix epoch: then no invisible record can exist.
+    fn settled_since(
+        &self,
+        place: &Place<'_>,
+        wanted: &Desired<'_>,
+        observed: &Observed,
+        now: DateTime<Utc>,
+        closed: bool,
+    ) -> Option<DateTime<Utc>> {
+        if !observed.records.is_empty() || !wanted.finalizer || !self.ports.leadership.is_leader() {
+            self.unsettle(place.namespace, place.name);
+            return None;
+        }
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = settled.entry((place.namespace.to_owned(), place.name.to_owned())).or_insert(now);
+        if closed {
+            *since = DateTime::UNIX_EPOCH;
+        }
+        Some(*since)
+    }
+
+    pub(super) fn unsettle(&self, namespace: &str, name: &str) {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+}
+
+/// Returns samples of the object's values, for the check of SSM's pattern and of their length. Empty without a full read,
+/// and while a rotation runs.
+fn samples(object: &ManagedSecret, observed: &Observed) -> BTreeMap<String, String> {
+    let is_closely_seen = observed.parameters.iter().any(|parameter| parameter.shape.is_some());
+    if is_closely_seen && observed.records.is_empty() {
+        source::samples(&object.spec)
+    } else {
+        BTreeMap::new()
+    }
+}
+
+/// Returns the parts of the object that people set. If one of them changes, every decision has to be made again.
+fn intent(object: &ManagedSecret) -> (Option<&String>, Option<i64>, bool, Option<&str>) {
+    let metadata = &object.metadata;
+    (
+        metadata.uid.as_ref(),
+        metadata.generation,
+        metadata.deletion_timestamp.is_some(),
+        desired::request_token(object),
+    )
 }

@@ -10,13 +10,11 @@ pub mod coverage;
 mod desired;
 mod observe;
 mod pairs;
-mod pass;
 mod progress;
 mod sight;
 mod status;
 mod target;
 mod tell;
-mod turn;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,9 +25,9 @@ use keyturn_api::{DockerHost, FINALIZER, ManagedSecret, Reason, Trouble};
 use keyturn_rotation::observed::Observed;
 use keyturn_rotation::protocol::Next;
 
+use self::act::{Ended, Pass};
 use self::admission::{Leave, Scene};
 use self::observe::{Place, Remembered};
-use self::pass::{Ended, Pass};
 use self::progress::{Blocked, Progress};
 use self::sight::{Basis, Sight};
 use super::objects::{ObjectError, Objects, Source, Subject};

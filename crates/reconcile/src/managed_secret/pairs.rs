@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use keyturn_api::ManagedSecret;
 use keyturn_rotation::observed::{Acceptance, Author, Observed, Parameter, Seen};
 
-use super::act::ActError;
+use super::act::effects::ActError;
 use super::target;
 use crate::parameter_store::{ParameterStore, StoreError};
 use crate::target::{Login, Target, TargetError};

@@ -9,9 +9,9 @@ use keyturn_api::{ManagedSecret, Reason, Trouble};
 use keyturn_rotation::observed::{Observed, Record, TargetEvidence, Trigger, Version};
 use keyturn_rotation::protocol::{Act, Incident, Step};
 
-use super::act::Newer;
+use super::act::Pass;
+use super::act::effects::Newer;
 use super::observe::{self, ObserveError, Remembered};
-use super::pass::Pass;
 use super::progress::Blocked;
 use crate::objects::Source;
 use crate::parameter_store::StoreError;

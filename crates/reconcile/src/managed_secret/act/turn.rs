@@ -7,8 +7,8 @@ use keyturn_api::{ManagedSecret, Reason, Trouble};
 use keyturn_rotation::observed::Observed;
 use keyturn_rotation::protocol::{Act, Next, Step, Waiting};
 
-use super::progress::{Blocked, Progress};
-use super::{HOST_POLL, ManagedSecrets, desired};
+use crate::managed_secret::progress::{Blocked, Progress};
+use crate::managed_secret::{HOST_POLL, ManagedSecrets, desired};
 
 /// Maximum backoff in an incident, while somebody may use what was read.
 const LONGEST_BACKOFF_IN_AN_INCIDENT: TimeDelta = TimeDelta::minutes(1);
