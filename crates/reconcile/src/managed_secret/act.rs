@@ -1,5 +1,5 @@
 //! One pass of a secret through the protocol: observe, decide, act, until nothing is left to do or something has to be
-//! waited for. Evidence comes from [`sight`](super::sight).
+//! waited for. Evidence comes from [`sight`](super::observe::sight).
 
 pub(super) mod effects;
 mod turn;
@@ -17,9 +17,9 @@ use keyturn_rotation::protocol::{self, Act, Desired, Incident, Step, Strategy};
 use self::effects::{ActError, Actor, Done, Newer};
 use self::turn::{Turn, asks_target_at};
 use super::admission::Leave;
+use super::observe::sight::{Basis, Sight, unseen};
 use super::observe::{self, Place, Remembered};
 use super::progress::{Blocked, Login, Progress};
-use super::sight::{Basis, Sight, unseen};
 use super::{ManagedSecrets, desired, status, tell};
 use crate::objects::{Hosts, ObjectError, Source, Subject};
 use crate::parameter_store::ParameterStore;

@@ -6,15 +6,13 @@ mod admission;
 pub mod claims;
 mod compromise;
 mod conditions;
-pub mod coverage;
 mod desired;
 mod observe;
-mod pairs;
 mod progress;
-mod sight;
 mod status;
-mod target;
 mod tell;
+
+pub use self::observe::coverage;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,9 +25,9 @@ use keyturn_rotation::protocol::Next;
 
 use self::act::{Ended, Pass};
 use self::admission::{Leave, Scene};
+use self::observe::sight::{Basis, Sight};
 use self::observe::{Place, Remembered};
 use self::progress::{Blocked, Progress};
-use self::sight::{Basis, Sight};
 use super::objects::{ObjectError, Objects, Source, Subject};
 use super::ports::{Clock, Inventory, Leadership, Regions, Requeue, Targets};
 use super::settings::Settings;

@@ -1,6 +1,11 @@
 //! Gathers the evidence about one secret: with a full read of Parameter Store before anything is done, and otherwise from
 //! the shared inventory, as long as it shows that nothing has to be done.
 
+pub mod coverage;
+pub(super) mod pairs;
+pub(super) mod sight;
+pub(super) mod target;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
@@ -45,10 +50,7 @@ impl Place<'_> {
 }
 
 /// Does a full read of Parameter Store: the open records, and the history of each parameter.
-pub(super) async fn read_in_full(
-    store: &dyn ParameterStore,
-    place: &Place<'_>,
-) -> Result<Observed, ObserveError> {
+async fn read_in_full(store: &dyn ParameterStore, place: &Place<'_>) -> Result<Observed, ObserveError> {
     let mut observed = Observed::default();
     for FolderEntry { path, modified, value } in store.read_folder(&place.folder()).await? {
         match records::parse_path(place.staging, &path) {
@@ -114,7 +116,7 @@ async fn duplicates(
 }
 
 /// Reads the value of a version; `None` if it does not exist or this controller may not read it.
-pub(super) async fn readable(
+async fn readable(
     store: &dyn ParameterStore,
     path: &str,
     number: i64,
@@ -126,7 +128,7 @@ pub(super) async fn readable(
 }
 
 /// Returns the number of keys in the published ring; `None` if nothing is published.
-pub(super) async fn published_keys(
+async fn published_keys(
     store: &dyn ParameterStore,
     object: &ManagedSecret,
     observed: &Observed,
@@ -164,7 +166,7 @@ async fn mismatched(store: &dyn ParameterStore, observed: &Observed) -> Result<B
 ///
 /// With an open record, the inventory shows if the evidence of the last full read is still valid. Records and versions are
 /// immutable, so it is valid as long as the same ones exist.
-pub(super) fn from_inventory(
+fn from_inventory(
     object: &ManagedSecret,
     place: &Place<'_>,
     excerpt: Excerpt,

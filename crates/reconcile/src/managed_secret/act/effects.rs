@@ -12,9 +12,9 @@ use keyturn_rotation::protocol::{Act, has_come_back, made_at};
 use keyturn_rotation::request;
 use keyturn_secret_value::SecretValue;
 
-use crate::managed_secret::observe::Place;
-use crate::managed_secret::pairs::{self, InUse};
-use crate::managed_secret::{Ports, target};
+use crate::managed_secret::Ports;
+use crate::managed_secret::observe::pairs::{self, InUse};
+use crate::managed_secret::observe::{Place, target};
 use crate::objects::ObjectError;
 use crate::parameter_store::records::{self, RecordError};
 use crate::parameter_store::{Created, NewVersion, ParameterStore, StoreError};

@@ -9,10 +9,11 @@ use keyturn_api::{ManagedSecret, Reason, Trouble};
 use keyturn_rotation::observed::{Observed, Record, TargetEvidence, Trigger, Version};
 use keyturn_rotation::protocol::{Act, Incident, Step};
 
-use super::act::Pass;
-use super::act::effects::Newer;
-use super::observe::{self, ObserveError, Remembered};
-use super::progress::Blocked;
+use super::{ObserveError, Remembered, target};
+use crate::managed_secret::act::Pass;
+use crate::managed_secret::act::effects::Newer;
+use crate::managed_secret::progress::Blocked;
+use crate::managed_secret::{ACCEPTED_POLL, REFUSED_POLL};
 use crate::objects::Source;
 use crate::parameter_store::StoreError;
 use crate::source;
@@ -26,7 +27,7 @@ const LISTINGS_PER_GRACE: i32 = 3;
 
 /// Result of opening the target of a secret.
 #[derive(Default)]
-pub(super) enum Opened {
+pub(in crate::managed_secret) enum Opened {
     #[default]
     Not,
     Target(Arc<dyn Target>),
@@ -34,7 +35,7 @@ pub(super) enum Opened {
 }
 
 impl Opened {
-    pub(super) fn get(&self) -> Option<&dyn Target> {
+    pub(in crate::managed_secret) fn get(&self) -> Option<&dyn Target> {
         match self {
             Opened::Target(target) => Some(target.as_ref()),
             Opened::Not | Opened::Failed(_) => None,
@@ -42,7 +43,7 @@ impl Opened {
     }
 }
 
-pub(super) fn unseen(error: &ObserveError) -> Blocked {
+pub(in crate::managed_secret) fn unseen(error: &ObserveError) -> Blocked {
     Blocked::unseen(match error {
         ObserveError::Store(error) => error.trouble(),
         ObserveError::Record(error) => Trouble::permanent(Reason::RecordUnreadable, error.to_string()),
@@ -51,7 +52,7 @@ pub(super) fn unseen(error: &ObserveError) -> Blocked {
 
 /// Origin of the evidence that a pass works with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Basis {
+pub(in crate::managed_secret) enum Basis {
     /// The shared listing, which the next pass can use too.
     #[default]
     Listing,
@@ -63,7 +64,7 @@ pub(super) enum Basis {
 
 /// State of a pass about its evidence: the opened target, the origin of the evidence, and what the next read has to show.
 #[derive(Default)]
-pub(super) struct Sight {
+pub(in crate::managed_secret) struct Sight {
     pub target: Opened,
     pub basis: Basis,
     /// True when hosts and incidents are read from the API server. A cache may be stale, so an object that it lacks may
@@ -80,7 +81,7 @@ pub(super) struct Sight {
 impl Pass<'_> {
     /// Gathers evidence without a call to SSM, from the shared listing and the memory of the last full read. `None` if
     /// another full read is needed.
-    pub(super) fn read_inventory(&mut self, incidents: &[Incident]) -> Option<Observed> {
+    pub(in crate::managed_secret) fn read_inventory(&mut self, incidents: &[Incident]) -> Option<Observed> {
         if self.target_is_to_be_asked() || asks_for_history(self.object, incidents) {
             return None;
         }
@@ -90,7 +91,7 @@ impl Pass<'_> {
         let taken_at = excerpt.taken_at;
         self.progress.read_at = read_at.max(Some(taken_at));
         let told = self.remembered.as_ref().map(|remembered| remembered.told);
-        let seen = observe::from_inventory(self.object, self.place, excerpt, self.remembered);
+        let seen = super::from_inventory(self.object, self.place, excerpt, self.remembered);
         self.sight.basis = match told {
             Some(told) if self.remembered.is_none() => Basis::Memory { told },
             _ => Basis::Listing,
@@ -101,7 +102,7 @@ impl Pass<'_> {
 
     /// True when a new object waits for the listing that is about to cover it, since thousands of objects may be created at
     /// once. An object with an incident does not wait.
-    pub(super) fn waits_for_the_listing(&self, incidents: &[Incident]) -> bool {
+    pub(in crate::managed_secret) fn waits_for_the_listing(&self, incidents: &[Incident]) -> bool {
         let inventory = &self.secrets.ports.inventory;
         let metadata = &self.object.metadata;
         let created = metadata.creation_timestamp.as_ref().map(from_kubernetes);
@@ -118,7 +119,7 @@ impl Pass<'_> {
 
     /// True when SSM keeps only versions that the rotation found or made. If that cannot be read, the result is false
     /// and a full read follows.
-    pub(super) async fn is_undisturbed(&self, observed: &Observed) -> bool {
+    pub(in crate::managed_secret) async fn is_undisturbed(&self, observed: &Observed) -> bool {
         let store = self.store();
         for parameter in &observed.parameters {
             let known: Vec<&Version> = parameter.versions.iter().map(|seen| &seen.version).collect();
@@ -132,7 +133,7 @@ impl Pass<'_> {
     /// True when memory and a recent listing show that no record was created and that nobody has written since the
     /// rotation was published. Then the rotation can end without a full read. keyturn sends a request only on evidence
     /// that is younger than the grace period less the life of a request, so the listing has to be that young too.
-    pub(super) fn is_known_well_enough(&self, act: &Act, observed: &Observed) -> bool {
+    pub(in crate::managed_secret) fn is_known_well_enough(&self, act: &Act, observed: &Observed) -> bool {
         let oldest = self.now - self.secrets.settings.grace / LISTINGS_PER_GRACE;
         let is_confirmed = self.sight.confirmed_at.is_some_and(|at| at >= oldest)
             && matches!(self.sight.basis, Basis::Memory { .. });
@@ -154,19 +155,22 @@ impl Pass<'_> {
         let target = self.object.status.as_ref().and_then(|status| status.target.as_ref());
         self.object.spec.generate.has_target()
             && target.is_some_and(|target| {
-                let poll = if target.accepts { super::ACCEPTED_POLL } else { super::REFUSED_POLL };
+                let poll = if target.accepts { ACCEPTED_POLL } else { REFUSED_POLL };
                 from_kubernetes(&target.checked_at) + poll <= self.secrets.ports.clock.now()
             })
     }
 
     /// True when the first full read of this pass would come too soon after a full read that failed.
-    pub(super) fn is_read_put_off(&self) -> bool {
+    pub(in crate::managed_secret) fn is_read_put_off(&self) -> bool {
         self.sight.basis != Basis::FullRead && self.progress.backs_off_from(Step::Observe, self.now)
     }
 
     /// Does a full read, unless the backoff of a failed one has not passed. `None` if it was not done; `progress` says
     /// why.
-    pub(super) async fn read_unless_put_off(&mut self, incidents: &[Incident]) -> Option<Observed> {
+    pub(in crate::managed_secret) async fn read_unless_put_off(
+        &mut self,
+        incidents: &[Incident],
+    ) -> Option<Observed> {
         if self.is_read_put_off() {
             self.progress.blocked = self.progress.failure.as_ref().map(Blocked::again);
             return None;
@@ -187,7 +191,7 @@ impl Pass<'_> {
 
     /// Drops the evidence, so that a full read follows. Until then it is kept as memory, unless it came from a listing:
     /// it contains more than a listing, which may be older.
-    pub(super) fn require_full_read(&mut self, seen: &mut Option<Observed>) {
+    pub(in crate::managed_secret) fn require_full_read(&mut self, seen: &mut Option<Observed>) {
         let seen = seen.take();
         let told = match self.sight.basis {
             Basis::Listing => return,
@@ -203,13 +207,13 @@ impl Pass<'_> {
     async fn read_in_full(&mut self, incidents: &[Incident]) -> Result<Observed, Blocked> {
         let store = self.store();
         let mut observed =
-            observe::read_in_full(store.as_ref(), self.place).await.map_err(|error| unseen(&error))?;
+            super::read_in_full(store.as_ref(), self.place).await.map_err(|error| unseen(&error))?;
         if self.sight.newer.as_ref().is_some_and(|newer| !newer.is_shown_by(&observed, self.place.owner)) {
             let message = "SSM does not show yet what it has just said to hold; keyturn looks again";
             return Err(Blocked::unseen(Trouble::passing(Reason::SSMReadsLag, message)));
         }
         if !incidents.is_empty() && source::keeps_previous(&self.object.spec.generate) {
-            let keys = observe::published_keys(store.as_ref(), self.object, &observed).await;
+            let keys = super::published_keys(store.as_ref(), self.object, &observed).await;
             observed.keys = keys.map_err(|error| unseen(&error.into()))?;
         }
         self.sight.target = match self.secrets.ports.targets.open(self.object, self.region).await {
@@ -222,7 +226,7 @@ impl Pass<'_> {
         Ok(observed)
     }
 
-    pub(super) async fn observe_target(
+    pub(in crate::managed_secret) async fn observe_target(
         &self,
         observed: &Observed,
     ) -> Result<Option<TargetEvidence>, StoreError> {
@@ -232,7 +236,7 @@ impl Pass<'_> {
             Opened::Failed(error) => Err(error),
         };
         let (store, now) = (self.store(), self.secrets.ports.clock.now());
-        super::target::observe(target, self.object, store.as_ref(), observed, now).await.map(Some)
+        target::observe(target, self.object, store.as_ref(), observed, now).await.map(Some)
     }
 }
 

@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use keyturn_api::ManagedSecret;
 use keyturn_rotation::observed::{Acceptance, Author, Observed, Parameter, Seen};
 
-use super::act::effects::ActError;
 use super::target;
+use crate::managed_secret::act::effects::ActError;
 use crate::parameter_store::{ParameterStore, StoreError};
 use crate::target::{Login, Target, TargetError};
 
 /// Ids of the pairs that a rotation replaces.
 #[derive(Debug, Default)]
-pub(super) struct InUse {
+pub(in crate::managed_secret) struct InUse {
     /// The newest pair that the target accepts or that keyturn has published.
     pub replaces: Option<String>,
     /// Every pair that the target has accepted.
@@ -87,7 +87,7 @@ async fn pair_of(
 /// Finds the pair that is in use. The search goes from the latest version down to keyturn's newest one, or to the first
 /// working pair that was there before keyturn. If `all` is true, it finds every working pair that somebody else has
 /// put, no matter how old, since an incident must leave none of them.
-pub(super) async fn in_use(
+pub(in crate::managed_secret) async fn in_use(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
     target: &dyn Target,

@@ -10,7 +10,7 @@ use keyturn_rotation::observed::{
 };
 use keyturn_secret_value::SecretValue;
 
-use super::{observe, pairs};
+use super::pairs;
 use crate::parameter_store::{ParameterStore, StoreError};
 use crate::source;
 use crate::target::{Login, SetUp, SetUpMode, Target, TargetError};
@@ -113,7 +113,7 @@ async fn observe_as_itself(
 }
 
 /// True when only the role itself can change its password, since there is no administrator.
-pub(super) fn changes_itself(object: &ManagedSecret) -> bool {
+pub(in crate::managed_secret) fn changes_itself(object: &ManagedSecret) -> bool {
     source::installed(&object.spec.generate).is_some_and(|source| source.changes_itself())
 }
 
@@ -188,7 +188,7 @@ async fn publishes(
             continue;
         }
         for seen in parameter.versions.iter().filter(|seen| counts(parameter, seen)) {
-            let value = observe::readable(store, &spec.path, seen.version.number).await?;
+            let value = super::readable(store, &spec.path, seen.version.number).await?;
             let found = value.and_then(|value| source.username_in(template, &value));
             if found.is_none_or(|found| found == username) {
                 return Ok(true);
@@ -222,13 +222,13 @@ async fn published_acceptance(
     }
 }
 
-pub(super) fn login_of(credential: &Credential) -> Login {
+pub(in crate::managed_secret) fn login_of(credential: &Credential) -> Login {
     Login { username: credential.username.clone(), password: credential.password.duplicate() }
 }
 
 /// Reads the login that is published now, or that these versions published. `None` if the texts hold no login of this
 /// source.
-pub(super) async fn published_login(
+pub(in crate::managed_secret) async fn published_login(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
     observed: &Observed,
@@ -250,7 +250,7 @@ pub(super) async fn published_login(
 
 /// Returns the logins that the role may have at the moment, the most likely first: published, recorded, published
 /// before.
-pub(super) async fn own_logins(
+pub(in crate::managed_secret) async fn own_logins(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
     observed: &Observed,
@@ -285,7 +285,7 @@ pub(super) async fn own_logins(
 }
 
 /// Returns the problem of published texts that hold no login of this source.
-pub(super) fn unreadable(object: &ManagedSecret) -> Trouble {
+pub(in crate::managed_secret) fn unreadable(object: &ManagedSecret) -> Trouble {
     source::login(&object.spec.generate).map(|source| source.unreadable()).unwrap_or_else(|| {
         Trouble::permanent(Reason::PublishedLoginUnreadable, "what is published is no login of this source")
     })
