@@ -16,10 +16,10 @@ use keyturn_rotation::protocol::{self, Act, Desired, Incident, Step, Strategy};
 
 use self::effects::{ActError, Actor, Done, Newer};
 use self::turn::{Turn, asks_target_at};
-use super::admission::Leave;
+use super::desired::admission::Leave;
 use super::observe::sight::{Basis, Sight, unseen};
 use super::observe::{self, Place, Remembered};
-use super::progress::{Blocked, Login, Progress};
+use super::status::progress::{Blocked, Login, Progress};
 use super::{ManagedSecrets, desired, status, tell};
 use crate::objects::{Hosts, ObjectError, Source, Subject};
 use crate::parameter_store::ParameterStore;

@@ -1,5 +1,8 @@
 //! Translates the spec of a ManagedSecret into the terms of the protocol.
 
+pub(super) mod admission;
+pub mod claims;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};

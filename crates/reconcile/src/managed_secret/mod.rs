@@ -2,16 +2,12 @@
 //! outcome into the status.
 
 mod act;
-mod admission;
-pub mod claims;
-mod compromise;
-mod conditions;
 mod desired;
 mod observe;
-mod progress;
 mod status;
 mod tell;
 
+pub use self::desired::claims;
 pub use self::observe::coverage;
 
 use std::collections::HashMap;
@@ -24,10 +20,10 @@ use keyturn_rotation::observed::Observed;
 use keyturn_rotation::protocol::Next;
 
 use self::act::{Ended, Pass};
-use self::admission::{Leave, Scene};
+use self::desired::admission::{self, Leave, Scene};
 use self::observe::sight::{Basis, Sight};
 use self::observe::{Place, Remembered};
-use self::progress::{Blocked, Progress};
+use self::status::progress::{Blocked, Progress};
 use super::objects::{ObjectError, Objects, Source, Subject};
 use super::ports::{Clock, Inventory, Leadership, Regions, Requeue, Targets};
 use super::settings::Settings;

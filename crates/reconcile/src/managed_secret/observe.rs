@@ -19,7 +19,7 @@ use keyturn_rotation::observed::{
 use keyturn_secret_value::SecretValue;
 
 use super::desired;
-use super::progress::{Login, Progress};
+use super::status::progress::{Login, Progress};
 use crate::objects::Hosts;
 use crate::parameter_store::records::{self, RecordError, StagedKind};
 use crate::parameter_store::{FolderEntry, Kept, ParameterStore, StoreError};

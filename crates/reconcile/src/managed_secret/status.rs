@@ -1,15 +1,19 @@
 //! Renders the status of a ManagedSecret as a whole, from the evidence and the progress of the pass.
 
+mod compromise;
+mod conditions;
+pub(super) mod progress;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use keyturn_api::conditions::{self, Said, Truth};
+use keyturn_api::conditions::{self as c, Said, Truth};
 use keyturn_api::docker_host::Proof;
 use keyturn_api::managed_secret::{
     FailureStatus, LastRotation, ManagedSecretStatus, OnDrift, Origin, PendingRetirement, PublishedParameter,
     RotationResult, RotationStatus, SecretOnHost, TargetStatus,
 };
 use keyturn_api::time::{from_kubernetes, to_kubernetes, to_text};
-use keyturn_api::{ManagedSecret, Reason, conditions as c};
+use keyturn_api::{ManagedSecret, Reason};
 use keyturn_rotation::observed::{
     Acceptance, Author, Observed, Parameter, Record, Seen, TargetEvidence, Trigger,
 };
@@ -17,9 +21,9 @@ use keyturn_rotation::protocol::{self, Desired, Request, Step};
 use keyturn_rotation::request;
 use keyturn_rotation::schedule::Due;
 
-use super::conditions::{evaluate_schedule, facts, held_by_suspend, ready, rotating};
-use super::progress::Progress;
-use super::{compromise, desired};
+use self::conditions::{evaluate_schedule, facts, held_by_suspend, ready, rotating};
+use self::progress::Progress;
+use super::desired;
 
 /// Maximum age of a creation that the status still reports if only the published version shows it.
 const NEWS: TimeDelta = TimeDelta::days(1);
@@ -55,7 +59,7 @@ pub(super) fn render(
     status.failure = progress
         .failure
         .clone()
-        .map(|failure| FailureStatus { message: conditions::cut(&failure.message), ..failure });
+        .map(|failure| FailureStatus { message: c::cut(&failure.message), ..failure });
     match (observed, &desired.request) {
         (Some(observed), _) => mirror(&mut status, object, desired, observed, progress, now),
         // A request that came with the object counts as handled, even if no evidence could be read yet.
@@ -65,7 +69,7 @@ pub(super) fn render(
         (None, _) => {}
     }
     let set = |conditions: &mut Vec<_>, (kind, truth, reason, message): Said| {
-        conditions::set(conditions, kind, truth, reason, &message, generation, now);
+        c::set(conditions, kind, truth, reason, &message, generation, now);
     };
     let unusable = || desired::unusable_request(object).map(|message| (Reason::InvalidRequest, message));
     let held = held_by_suspend(&status, desired, observed).map(|message| (Reason::Suspended, message));
@@ -77,25 +81,25 @@ pub(super) fn render(
     if let Some(observed) = observed {
         said.extend(facts(object, desired, observed, progress, now));
         if object.spec.hosts.is_empty() {
-            conditions::clear(&mut status.conditions, c::DEPLOYED);
-            conditions::clear(&mut status.conditions, c::PREFLIGHT);
+            c::clear(&mut status.conditions, c::DEPLOYED);
+            c::clear(&mut status.conditions, c::PREFLIGHT);
         }
         let bootstrap = observed.parameters.iter().any(|p| p.versions.is_empty());
         if bootstrap && !progress.blocked.as_ref().is_some_and(|blocked| blocked.trouble.is_permanent()) {
             let message = "The value is being created".into();
             said.push((c::RECONCILING, Truth::True, Reason::Creating, message));
         } else {
-            conditions::clear(&mut status.conditions, c::RECONCILING);
+            c::clear(&mut status.conditions, c::RECONCILING);
         }
     }
     status.compromise = compromise::follow(object, &status, desired, observed, progress, now);
     match compromise::said(status.compromise.as_ref(), desired, observed, progress) {
         Some(one) => said.push(one),
-        None => conditions::clear(&mut status.conditions, c::COMPROMISED),
+        None => c::clear(&mut status.conditions, c::COMPROMISED),
     }
     match progress.stalled() {
         Some(trouble) => said.push((c::STALLED, Truth::True, trouble.reason, trouble.message)),
-        None => conditions::clear(&mut status.conditions, c::STALLED),
+        None => c::clear(&mut status.conditions, c::STALLED),
     }
     for one in said {
         set(&mut status.conditions, one);
@@ -167,7 +171,7 @@ fn mirror(
             (proven && record.credential.is_some()).then(|| to_kubernetes(now))
         }),
         attempts: progress.failure.as_ref().map_or(0, |f| f.attempts),
-        message: conditions::cut(&progress.message()),
+        message: c::cut(&progress.message()),
     });
     status.pending_retirements = pending_retirements(desired, observed, status, progress);
     if let Some(target) = &observed.target {
@@ -334,7 +338,7 @@ fn mirrored_target(
     let answer = answer.or(target.recorded.as_ref().filter(|_| published));
     let (accepts, message) = match answer {
         Some(Acceptance::Accepted) => (true, String::new()),
-        Some(Acceptance::Refused(problem)) => (false, conditions::cut(&problem.message)),
+        Some(Acceptance::Refused(problem)) => (false, c::cut(&problem.message)),
         Some(Acceptance::Unknown(_)) | None => return before.cloned(),
     };
     let seen = TargetStatus {

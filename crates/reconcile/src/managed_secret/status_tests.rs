@@ -65,7 +65,7 @@ fn status_beside(
 }
 
 fn said(status: &ManagedSecretStatus, kind: &str) -> (String, String, String) {
-    let condition = conditions::find(&status.conditions, kind).unwrap();
+    let condition = c::find(&status.conditions, kind).unwrap();
     (condition.status.clone(), condition.reason.clone(), condition.message.clone())
 }
 
@@ -87,7 +87,7 @@ fn what_a_failure_says_is_cut_as_conditions_are() {
     let desired = desired::desired(&object, OWNER, "shop/token", &[], Vec::new(), &settings);
     let progress = Progress { failure: Some(failure), ..Progress::default() };
     let status = render(&object, &desired, None, &progress, "us-east-1", now());
-    assert_eq!(status.failure.unwrap().message.chars().count(), conditions::MAX_MESSAGE);
+    assert_eq!(status.failure.unwrap().message.chars().count(), c::MAX_MESSAGE);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use keyturn_api::{ManagedSecret, Reason, Trouble};
 use keyturn_rotation::observed::Observed;
 use keyturn_rotation::protocol::{Act, Next, Step, Waiting};
 
-use crate::managed_secret::progress::{Blocked, Progress};
+use crate::managed_secret::status::progress::{Blocked, Progress};
 use crate::managed_secret::{HOST_POLL, ManagedSecrets, desired};
 
 /// Maximum backoff in an incident, while somebody may use what was read.

@@ -12,7 +12,7 @@ use keyturn_rotation::protocol::{Act, Incident, Step};
 use super::{ObserveError, Remembered, target};
 use crate::managed_secret::act::Pass;
 use crate::managed_secret::act::effects::Newer;
-use crate::managed_secret::progress::Blocked;
+use crate::managed_secret::status::progress::Blocked;
 use crate::managed_secret::{ACCEPTED_POLL, REFUSED_POLL};
 use crate::objects::Source;
 use crate::parameter_store::StoreError;

@@ -7,20 +7,20 @@ use keyturn_api::grants::{self, Grants, Verdict};
 use keyturn_api::{DockerHost, ManagedSecret, Reason, Trouble, validate};
 
 use super::claims;
-use super::progress::Blocked;
+use crate::managed_secret::status::progress::Blocked;
 use crate::settings::Settings;
 use crate::source::{self, Account};
 
 /// Permission of an admitted object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Leave {
+pub(in crate::managed_secret) enum Leave {
     Rotate,
     /// Decide and report, but change nothing. The text names the grant that only observes.
     Observe(String),
 }
 
 /// Input of the admission, beside the object itself.
-pub(super) struct Scene<'a> {
+pub(in crate::managed_secret) struct Scene<'a> {
     /// Other objects that claim something that this object claims.
     pub rivals: &'a [ManagedSecret],
     pub grants: &'a Grants,
@@ -29,7 +29,7 @@ pub(super) struct Scene<'a> {
 }
 
 /// Returns the permission that the grants give, or the obstacle to acting.
-pub(super) fn admit(
+pub(in crate::managed_secret) fn admit(
     object: &ManagedSecret,
     region: &str,
     scene: &Scene<'_>,

@@ -10,7 +10,7 @@ use keyturn_api::{ManagedSecret, Reason, Trouble};
 use keyturn_rotation::observed::Observed;
 use keyturn_rotation::protocol::{Lacking, Next, Step, Waiting};
 
-use super::desired;
+use crate::managed_secret::desired;
 use crate::source;
 
 /// Maximum number of sessions that a message names.
@@ -18,7 +18,7 @@ const SHOWN_CLIENTS: usize = 3;
 
 /// An obstacle that keeps a pass from following the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Blocked {
+pub(in crate::managed_secret) struct Blocked {
     pub trouble: Trouble,
     /// True when not even the evidence could be read.
     pub unseen: bool,
@@ -27,7 +27,7 @@ pub(super) struct Blocked {
 /// State of a published login, and the versions that were published then. A later read may lag and show an earlier version,
 /// about which this says nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Login {
+pub(in crate::managed_secret) struct Login {
     /// True when the login does not work any more.
     pub is_dead: bool,
     /// Path, number and time of each version: what identifies a value.
@@ -35,7 +35,7 @@ pub(super) struct Login {
 }
 
 impl Login {
-    pub(super) fn seen(is_dead: bool, observed: &Observed) -> Self {
+    pub(in crate::managed_secret) fn seen(is_dead: bool, observed: &Observed) -> Self {
         let latest = observed.parameters.iter().filter_map(|p| p.latest().map(|seen| (p, seen)));
         let versions =
             latest.map(|(p, seen)| (p.path.clone(), seen.version.number, to_kubernetes(seen.published_at())));
@@ -55,7 +55,7 @@ impl Login {
 
 /// Results of one pass.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Progress {
+pub(in crate::managed_secret) struct Progress {
     /// The protocol's last answer; `None` if it could not be asked.
     pub next: Option<Next>,
     pub blocked: Option<Blocked>,
@@ -225,7 +225,7 @@ fn sessions_unseen(username: &str, lacking: Lacking) -> String {
 impl Progress {
     /// Restores the progress from the status. The backoff of a failure survives a restart, and ends with an edit or a new
     /// request. A backoff that ends after `longest` is ignored: it was set by a clock that has been corrected since.
-    pub(super) fn resume(
+    pub(in crate::managed_secret) fn resume(
         object: &ManagedSecret,
         reported_at: Option<DateTime<Utc>>,
         longest: DateTime<Utc>,
@@ -262,23 +262,23 @@ impl Progress {
     }
 
     /// True when the backoff of this step has not passed.
-    pub(super) fn backs_off_from(&self, step: Step, now: DateTime<Utc>) -> bool {
+    pub(in crate::managed_secret) fn backs_off_from(&self, step: Step, now: DateTime<Utc>) -> bool {
         self.backs_off(now) && self.failure.as_ref().is_some_and(|f| f.step == step)
     }
 
     /// True when the last failure was in this step.
-    pub(super) fn failed_at(&self, step: Step) -> bool {
+    pub(in crate::managed_secret) fn failed_at(&self, step: Step) -> bool {
         self.failure.as_ref().is_some_and(|failure| failure.step == step)
     }
 
     /// True when the last failure was in this step, and a retry of the same act cannot succeed.
-    pub(super) fn refused_for_good(&self, step: Step) -> bool {
+    pub(in crate::managed_secret) fn refused_for_good(&self, step: Step) -> bool {
         self.failed_at(step) && self.failure.as_ref().is_some_and(|failure| failure.permanent)
     }
 
     /// True when this step has to wait for the backoff of the last failure. In an incident the backoff of a revocation does
     /// not delay the other steps, and theirs does not delay a revocation.
-    pub(super) fn puts_off(&self, step: Step, now: DateTime<Utc>) -> bool {
+    pub(in crate::managed_secret) fn puts_off(&self, step: Step, now: DateTime<Utc>) -> bool {
         let apart = self.failed_at(Step::Retire) != (step == Step::Retire);
         // Hosts have no working password until the role has its published password again.
         let taken_back = step == Step::Abort && self.refused_for_good(Step::Promote);
@@ -286,7 +286,7 @@ impl Progress {
     }
 
     /// True when the backoff of the last failure has not passed.
-    pub(super) fn backs_off(&self, now: DateTime<Utc>) -> bool {
+    fn backs_off(&self, now: DateTime<Utc>) -> bool {
         self.failure.as_ref().is_some_and(|f| from_kubernetes(&f.next_attempt_time) > now)
     }
 }
@@ -300,12 +300,12 @@ impl From<Trouble> for Blocked {
 
 impl Blocked {
     /// Makes an obstacle that keeps the evidence from being read.
-    pub(super) fn unseen(trouble: Trouble) -> Self {
+    pub(in crate::managed_secret) fn unseen(trouble: Trouble) -> Self {
         Self { trouble, unseen: true }
     }
 
     /// Makes an obstacle from a failure whose backoff is not over.
-    pub(super) fn again(failure: &FailureStatus) -> Self {
+    pub(in crate::managed_secret) fn again(failure: &FailureStatus) -> Self {
         Self {
             trouble: Trouble::new(failure.reason, failure.message.clone(), failure.permanent),
             unseen: false,
