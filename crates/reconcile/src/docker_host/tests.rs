@@ -4,25 +4,29 @@ use async_trait::async_trait;
 use keyturn_api::RotationGrant;
 use keyturn_api::SecretIncident;
 use keyturn_api::conditions::{self, DEPLOYING, IMAGES_CLEAN, READY, STALLED};
-use keyturn_api::docker_host::{DockerHostStatus, Proof};
+use keyturn_api::consent;
+use keyturn_api::docker_host::{DockerHostStatus, Proof, RunMode, RunResult};
 use keyturn_api::managed_secret::{Origin, Step};
 use keyturn_api::rotation_grant::{GrantMode, HostGrant, ParameterGrant, RotationGrantSpec};
 use keyturn_rotation::observed::Version;
 use keyturn_secret_value::SecretValue;
+use kube::ResourceExt;
 use serde_json::json;
 
 use super::*;
+use crate::deploy::fingerprint::{KEY_BYTES, fingerprint};
+use crate::deploy::job;
+use crate::deploy::plan::Run;
 use crate::deploy::report::{
     ImageReport, ImagesReport, LayersReport, LogsReport, Report, ReportFinding, ReportParameter,
 };
 use crate::deploy::revision;
 use crate::deploy::task::{Layers, Task};
 use crate::deploy::testing::{at, host, published, rotating, secret};
-use crate::deploy_jobs::JobParameter;
+use crate::deploy_jobs::{DeployJob, JobParameter, JobState};
 use crate::objects::{Event, Hosts, Source};
-use crate::parameter_store::{Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore};
+use crate::parameter_store::{Created, FolderEntry, Kept, Listed, NewVersion, ParameterStore, StoreError};
 use crate::target::{Target, TargetError};
-use keyturn_api::docker_host::RunResult;
 
 const TOKEN: &str = "/app/TOKEN";
 const VALUE: &str = "the value of version 3\n";

@@ -8,9 +8,10 @@ use keyturn_image_audit::managed::{ManagedValues, Unsearched};
 use keyturn_secret_value::SecretValue;
 use kube::ResourceExt;
 
-use super::{DockerHosts, TaskError};
+use super::TaskError;
 use crate::deploy::collection::Collection;
 use crate::deploy::wish::Wish;
+use crate::docker_host::DockerHosts;
 use crate::source;
 
 /// Maximum number of values that log lines are searched for: with the fingerprints of more, the task's Secret would be too
