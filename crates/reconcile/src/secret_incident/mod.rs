@@ -1,8 +1,7 @@
 //! The SecretIncident reconciler. It shows how far the response has come. The response is made by the ManagedSecrets'
 //! reconciler, which rotates every suspected value that is older than the report.
 
-mod audit;
-mod logs;
+mod observe;
 mod status;
 mod tell;
 
@@ -12,6 +11,7 @@ use chrono::TimeDelta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use keyturn_api::SecretIncident;
 
+use self::status::logs;
 use super::objects::{ObjectError, Objects, Source, Subject};
 use super::ports::{Clock, Leadership, Requeue};
 use super::settings::Settings;

@@ -1,5 +1,7 @@
 //! Renders the status of a SecretIncident from the statuses of its secrets. A pure function.
 
+pub(super) mod logs;
+
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};

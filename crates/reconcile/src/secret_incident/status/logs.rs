@@ -17,7 +17,7 @@ const NAMED: usize = 5;
 
 /// Copies the lines that hosts have collected into the status, and sets the condition that says what is
 /// missing.
-pub(super) fn take_over(
+pub(in crate::secret_incident) fn take_over(
     incident: &SecretIncident,
     concerned: &[&ManagedSecret],
     hosts: &[DockerHost],
