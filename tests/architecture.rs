@@ -1,5 +1,5 @@
 //! Tests the rules of the layout that no compiler holds: which folder may name which, what the deciding crates may not name,
-//! and how long files and functions are.
+//! what the files of a reconciler are called, and how long files and functions are.
 
 use std::fs;
 use std::path::Path;
@@ -12,6 +12,11 @@ use repository::{files, read, root};
 const LINES_OF_A_FILE: usize = 600;
 /// Lines of a function.
 const LINES_OF_A_FUNCTION: usize = 80;
+
+/// The folders of the reconcilers, one for each kind of object.
+const KINDS: [&str; 3] = ["docker_host", "managed_secret", "secret_incident"];
+/// The names of the files of a kind. A kind leaves out what it has no use for.
+const NAMES_IN_A_KIND: [&str; 6] = ["mod", "observe", "desired", "act", "status", "tell"];
 
 /// A crate whose modules are stacked in floors, the lowest one first. Modules of one floor do not know each other.
 struct House {
@@ -29,7 +34,7 @@ const HOUSES: [House; 2] = [
             &["deploy", "ports", "telling"],
             &["deploy_jobs", "incident"],
             &["links"],
-            &["docker_host", "managed_secret", "secret_incident"],
+            &KINDS,
         ],
     },
     House {
@@ -211,6 +216,34 @@ fn a_vendor_is_named_in_its_wing_only() {
     assert!(seen > 50, "only {seen} names were found: the files are not read rightly");
 }
 
+/// True for a file or folder that may stand directly in the folder of a kind.
+fn is_named_as_in_every_kind(path: &Path) -> bool {
+    let name = path.file_stem().unwrap_or_default();
+    is_of_tests(path) || NAMES_IN_A_KIND.iter().any(|known| name == *known)
+}
+
+#[test]
+fn the_files_of_every_kind_have_the_same_six_names() {
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for kind in KINDS {
+        for entry in fs::read_dir(root().join("crates/reconcile/src").join(kind)).unwrap() {
+            let path = entry.unwrap().path();
+            seen += 1;
+            if !is_named_as_in_every_kind(&path) {
+                wrong.push(shown(&path));
+            }
+        }
+    }
+    wrong.sort();
+    let names = NAMES_IN_A_KIND.join(", ");
+    let rule = format!(
+        "the files of a kind are called {names}: move what has another name into the folder of the one that it is a part of, \
+         as status/conditions.rs is a part of status.rs"
+    );
+    none_breaks(&rule, &wrong);
+    assert!(seen > 12, "only {seen} files were found: the folders are not read rightly");
+}
+
 #[test]
 fn a_file_can_be_read_in_one_sitting() {
     let mut wrong = Vec::new();
@@ -279,6 +312,9 @@ fn what_these_rules_forbid_is_noticed() {
     );
     assert!(!names_vendor("let r25 = 1;", "r2"));
     assert!(vendors().contains(&("r2".to_owned(), "cloudflare_r2".to_owned())));
+    for (name, is_right) in [("act.rs", true), ("act", true), ("status_tests.rs", true), ("pass.rs", false)] {
+        assert_eq!(is_named_as_in_every_kind(&Path::new("managed_secret").join(name)), is_right, "{name}");
+    }
     let long = format!("    pub async fn long() {{\n{}    }}\n", "        step();\n".repeat(90));
     assert_eq!(functions(&long), [("pub async fn long() {".to_owned(), 92)]);
     assert_eq!(functions("    fn short(&self) -> u8;\n    fn one() -> u8 { 1 }\n").len(), 2);
