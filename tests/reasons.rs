@@ -15,6 +15,8 @@ const FILE: &str = "docs/troubleshooting.md";
 const REGENERATE: &str = "UPDATE=1 cargo test --test reasons";
 /// The heading of the index. Everything behind it is generated.
 const INDEX: &str = "\n## Index\n";
+/// The heading of the table of Events.
+const EVENTS: &str = "Events";
 
 #[test]
 fn the_index_is_that_of_the_enums() {
@@ -22,7 +24,10 @@ fn the_index_is_that_of_the_enums() {
     let (written, index) = page.split_once(INDEX).expect("the page has an index");
     let current = index_of(written);
     if std::env::var_os("UPDATE").is_some() {
-        fs::write(&path, format!("{written}{INDEX}{current}")).unwrap();
+        // The other test may read the page at this moment.
+        let whole = path.with_extension("new");
+        fs::write(&whole, format!("{written}{INDEX}{current}")).unwrap();
+        fs::rename(&whole, &path).unwrap();
     } else {
         assert!(index == current, "the index of {FILE} is not current: run `{REGENERATE}`");
     }
@@ -32,15 +37,30 @@ fn the_index_is_that_of_the_enums() {
 fn every_reason_is_explained_and_nothing_else_is() {
     let page = read();
     let (written, _) = page.split_once(INDEX).expect("the page has an index");
-    let explained = explained(written);
-    let missing: Vec<&str> =
-        reasons().into_keys().filter(|reason| !explained.contains_key(*reason)).collect();
-    assert!(missing.is_empty(), "{FILE} does not explain {missing:?}");
+    let explained: Vec<&str> = explanations(written).map(|(name, _)| name).collect();
+    assert!(explained.len() > 100, "only {explained:?} were found: the page is not read rightly");
     let known = reasons();
-    let entries = entries(written).flat_map(|(_, entry)| entry).collect::<Vec<_>>();
-    assert!(entries.len() > 100, "only {} entries were found: the page is not read rightly", entries.len());
-    let unknown: Vec<&&str> = entries.iter().filter(|entry| !known.contains_key(**entry)).collect();
+    let missing: Vec<&&str> = known.keys().filter(|reason| !explained.contains(reason)).collect();
+    assert!(missing.is_empty(), "{FILE} does not explain {missing:?}");
+    let unknown: Vec<&&str> = explained.iter().filter(|name| !known.contains_key(**name)).collect();
     assert!(unknown.is_empty(), "{FILE} explains {unknown:?}, which nothing says");
+}
+
+#[test]
+fn an_explanation_begins_an_entry_of_a_list_or_a_row_of_the_events() {
+    let page = "## A\n- **`One`**, **`Two`**: see `Three`.\n- **`Four`** (of `Five`): six.\n- `Six`: no.\n\
+                ### Events\n| `Seven`; `Eight` | `Nine` |\n## B\n| `Ten` | |\n- **`One`, `Ten`**: two.";
+    let found: Vec<_> = explanations(page).collect();
+    let expected = [
+        ("One", "A"),
+        ("Two", "A"),
+        ("Four", "A"),
+        ("Seven", EVENTS),
+        ("Eight", EVENTS),
+        ("One", "B"),
+        ("Ten", "B"),
+    ];
+    assert_eq!(found, expected);
 }
 
 fn path() -> PathBuf {
@@ -60,27 +80,21 @@ fn reasons() -> BTreeMap<&'static str, Vec<&'static str>> {
     reasons
 }
 
-/// Returns the entries of the page's lists, which begin with reasons in bold, each with its nearest heading.
-fn entries(page: &str) -> impl Iterator<Item = (&str, Vec<&str>)> {
-    lines_with_headings(page).filter_map(|(heading, line)| {
-        let (names, _) = line.strip_prefix("- **")?.split_once("**: ").or_else(|| {
-            // The bold part may be followed by a remark in parentheses.
-            line.strip_prefix("- **")?.split_once("** (")
-        })?;
-        Some((heading, quoted(names)))
-    })
-}
-
-/// Returns the heading under which each reason is explained: in an entry of a list, else in the rows of a table.
-fn explained(page: &str) -> BTreeMap<&str, &str> {
-    let rows = lines_with_headings(page).filter(|(_, line)| line.starts_with('|'));
-    let mut explained = BTreeMap::new();
-    for (heading, names) in entries(page).chain(rows.map(|(heading, row)| (heading, quoted(row)))) {
-        for name in names {
-            explained.entry(name).or_insert(heading);
+/// Returns each reason that the page explains, with the nearest heading: what an entry of a list begins with in bold,
+/// and the first column of the table of Events.
+fn explanations(page: &str) -> impl Iterator<Item = (&str, &str)> {
+    let names = |heading: &str, line: &'_ str| -> Option<usize> {
+        if heading == EVENTS && line.starts_with('|') {
+            return line[1..].find('|').map(|end| 1 + end);
         }
-    }
-    explained
+        // What is explained ends with a colon, or with a remark in parentheses.
+        let ends = [line.find("**: "), line.find("** (")];
+        line.starts_with("- **").then(|| ends.into_iter().flatten().min())?
+    };
+    lines_with_headings(page).flat_map(move |(heading, line)| {
+        let names = names(heading, line).map_or_else(Vec::new, |end| quoted(&line[..end]));
+        names.into_iter().map(move |name| (name, heading))
+    })
 }
 
 fn lines_with_headings(page: &str) -> impl Iterator<Item = (&str, &str)> {
@@ -98,13 +112,18 @@ fn quoted(text: &str) -> Vec<&str> {
 }
 
 fn index_of(page: &str) -> String {
-    let explained = explained(page);
     let mut index = format!("\n<!-- Made from crates/api by `{REGENERATE}`. Do not edit. -->\n");
     index.push_str("\n### All reasons\n\n| Reason | Meaning | More |\n|---|---|---|\n");
     for (name, meanings) in reasons() {
-        let heading = explained.get(name).copied().unwrap_or_default();
-        let meaning = meanings.join(" Or: ");
-        writeln!(index, "| `{name}` | {meaning} | [{heading}](#{}) |", anchor(heading)).unwrap();
+        let mut headings: Vec<&str> = Vec::new();
+        for (_, heading) in explanations(page).filter(|(explained, _)| *explained == name) {
+            if !headings.contains(&heading) {
+                headings.push(heading);
+            }
+        }
+        let more: Vec<String> =
+            headings.iter().map(|heading| format!("[{heading}](#{})", anchor(heading))).collect();
+        writeln!(index, "| `{name}` | {} | {} |", meanings.join(" Or: "), more.join(", ")).unwrap();
     }
     table(&mut index, "Steps of a rotation", "Step", Step::WORDS);
     table(&mut index, "Causes of a rotation", "Trigger", Trigger::WORDS);

@@ -151,7 +151,7 @@ fn a_pod_without_a_final_report_is_lost_with_what_the_cluster_says() {
     assert!(reason.contains("gone") && reason.contains("DeadlineExceeded"), "{reason}");
     assert_eq!(finished, minute(10));
 
-    let killed = ended_pod(5, 137, &report_json("Running", "deploy script runs"));
+    let killed = ended_pod(5, 137, &report_json("Lost", "deploy script runs"));
     let (reason, finished) = lost(&failed_job("BackoffLimitExceeded", ""), &[&killed]);
     assert!(reason.contains("OOMKilled, exit code 137") && reason.contains("deploy script runs"), "{reason}");
     assert_eq!(finished, minute(5));

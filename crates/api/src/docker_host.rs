@@ -494,15 +494,11 @@ pub struct HostRun {
 }
 
 words! {
-    /// Result of a run.
+    /// Result of a run: `Succeeded`, or the reason of the failure.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
     pub enum RunResult {
         /// The scripts succeeded and no container was seen to run another value, or the log lines were collected.
         Succeeded,
-        /// The pod ended without a report: evicted, out of memory, or past its deadline. A report holds this result for as
-        /// long as the run goes on.
-        #[serde(alias = "Running")]
-        Lost,
         /// No TCP connection or no SSH handshake in time.
         Unreachable,
         /// The connection broke, and the outcome of the deployment is not known.
@@ -523,14 +519,19 @@ words! {
         DeployFailed,
         /// The deploy script ran longer than its timeout.
         DeployTimedOut,
-        /// The deploy script was running when the host went down; its result is not known.
+        /// The deploy script was killed, or the host went down while it ran; its result is not known.
         DeployInterrupted,
-        /// The verify script failed, or did not end within its timeout.
+        /// The verify script failed or did not end within its timeout, or a container keeps restarting.
         VerifyFailed,
         /// At least one container runs a value other than the published one.
         NotAdopted,
         /// The log lines could not be collected.
         CollectFailed,
+        // A report holds this result for as long as the run goes on, so that a pod which is killed leaves it. What another
+        // version of keyturn writes, and this one does not know, is read as this result too.
+        /// The pod ended without a report: evicted, out of memory, or past its deadline.
+        #[serde(other)]
+        Lost,
     }
 }
 

@@ -23,7 +23,7 @@ words! {
         LoginReplaced,
         /// A rotation may have replaced the published login, and its server has not answered since.
         LoginUnseen,
-        /// The published login is not accepted.
+        /// The system does not accept the login.
         LoginRefused,
         /// A parameter does not exist.
         ParameterMissing,
@@ -34,7 +34,7 @@ words! {
         /// An older ManagedSecret of the namespace has the same parameter.
         Conflict,
 
-        /// No rotation is under way.
+        /// Nothing is under way.
         Idle,
         /// The value of the rotate annotation is too long.
         InvalidRequest,
@@ -126,13 +126,13 @@ words! {
         SecretMissing,
         /// The label of a Secret does not allow this use.
         SecretNotLabelled,
-        /// A key, parameter or DockerHost that the spec names for the target is missing or cannot be used.
+        /// A key, parameter or DockerHost that the spec names for the target is missing, cannot be used, or could not be read.
         TargetNotConfigured,
         /// The target cannot be reached.
         TargetUnreachable,
         /// The DockerHost on the way to the target cannot be decoded.
         HostUnreadable,
-        /// The certificates that TLS needs cannot be used.
+        /// The settings or certificates of TLS cannot be used.
         TlsNotUsable,
         /// keyturn's account lacks a right in the namespace; of a Postgres role: it does not exist.
         RoleMissing,
@@ -171,11 +171,11 @@ words! {
         AfterIsACircle,
         /// The pod of a Job does not start.
         PodNotRunning,
-        /// The API server refused the Job.
+        /// The Job could not be created.
         JobNotCreated,
         /// The operating system gave no random bytes.
         NoRandomness,
-        /// SSM no longer has the version of this deployment.
+        /// SSM does not have the version of this deployment, or does not show it yet.
         VersionMissing,
         /// No ManagedSecret names the host.
         NothingToRun,
@@ -362,5 +362,49 @@ impl JsonSchema for Reason {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         String::json_schema(generator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde::de::DeserializeOwned;
+    use serde_json::json;
+
+    use super::*;
+    use crate::secret_incident::{IncidentState, SuspectState};
+    use crate::source::postgres::PostgresReason;
+
+    #[test]
+    fn a_reason_is_read_as_it_was_written() {
+        let steps = Step::ALL.iter().copied().map(Reason::Step);
+        for reason in Reason::all().chain(steps) {
+            let written = serde_json::to_value(reason).unwrap();
+            assert_eq!(written, reason.name());
+            assert_eq!(serde_json::from_value::<Reason>(written).unwrap(), reason);
+        }
+        assert_eq!(Reason::from(PostgresReason::RoleExpired), "RoleExpired");
+    }
+
+    #[test]
+    fn no_enum_has_a_word_twice_and_every_word_has_a_meaning() {
+        let all = [Reason::WORDS, Step::WORDS, RunResult::WORDS, PostgresReason::WORDS];
+        for words in all {
+            let names: BTreeSet<&str> = words.iter().map(|word| word.name).collect();
+            assert_eq!(names.len(), words.len());
+            assert!(words.iter().all(|word| word.meaning().ends_with('.')), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_word_of_another_version_leaves_the_object_readable() {
+        fn read<T: DeserializeOwned>() -> T {
+            serde_json::from_value(json!("OfAnotherVersion")).unwrap()
+        }
+        assert_eq!(read::<Reason>(), Reason::Unknown);
+        assert_eq!(read::<RunResult>(), RunResult::Lost);
+        assert_eq!(read::<IncidentState>(), IncidentState::Responding);
+        assert_eq!(read::<SuspectState>(), SuspectState::Rotating);
     }
 }

@@ -229,12 +229,14 @@ words! {
     /// State of the response to an incident.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
     pub enum IncidentState {
-        /// The suspected secrets are being rotated and revoked.
-        Responding,
         /// Every suspected secret is contained.
         Contained,
         /// A person has to act.
         Stalled,
+        // A state of another version of keyturn, which this one does not know, is read as this one until the next pass.
+        /// The suspected secrets are being rotated and revoked.
+        #[serde(other)]
+        Responding,
     }
 }
 
@@ -242,8 +244,6 @@ words! {
     /// State of one suspected secret.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
     pub enum SuspectState {
-        /// The replacement is not published yet.
-        Rotating,
         /// The replacement is published, and a host has not proven it yet.
         Deploying,
         /// The hosts run the replacement, and the old login still works.
@@ -254,6 +254,10 @@ words! {
         Stalled,
         /// No ManagedSecret has this name.
         Missing,
+        // A state of another version of keyturn, which this one does not know, is read as this one until the next pass.
+        /// The replacement is not published yet.
+        #[serde(other)]
+        Rotating,
     }
 }
 

@@ -19,7 +19,7 @@ words! {
         PermissionGroupMissing,
         /// Cloudflare accepts no more requests of the account for now.
         CloudflareThrottled,
-        /// Cloudflare has an internal error.
+        /// Cloudflare has an internal error, or its list of tokens keeps changing.
         CloudflareUnavailable,
         /// Cloudflare cannot be reached.
         CloudflareUnreachable,

@@ -25,17 +25,17 @@ words! {
         HostKeyRefused,
         /// The docker host on the way to the Postgres server refuses the SSH key.
         HostLoginRefused,
-        /// The Postgres server is a replica.
+        /// The Postgres server accepts no writes.
         TargetReadOnly,
         /// The database does not exist.
         DatabaseMissing,
-        /// The Postgres server asked for the password in another way than SCRAM-SHA-256.
+        /// The Postgres server asked for the password in another way than SCRAM-SHA-256 with enough iterations.
         AuthenticationNotScram,
         /// The Postgres server sent more than keyturn reads.
         TargetTooTalkative,
         /// The answer of the Postgres server does not fit the question.
         TargetNotUnderstood,
-        /// The Postgres server did not prove that it knows the password.
+        /// The Postgres server did not prove that it knows the password, or the login could not be bound to the TLS channel.
         ServerNotProven,
         /// The certificate of the Postgres server is not trusted.
         TlsNotTrusted,
@@ -49,11 +49,11 @@ words! {
         RoleExpired,
         /// The two alternating roles do not have the same rights.
         RolesDiffer,
-        /// The administrator may not change the role.
+        /// The account that makes the change lacks a privilege for it.
         NotPermitted,
         /// A pooler in front of Postgres refuses the time limits of the session.
         SessionSettingsRefused,
-        /// The role is a superuser, and no RotationGrant allows that.
+        /// The role is a superuser or a replication role, and no RotationGrant allows that.
         SuperuserNotAllowed,
         /// keyturn does not lock out a superuser.
         SuperuserKept,
@@ -65,7 +65,7 @@ words! {
         FenceNotOurs,
         /// A newer rotation has changed the role.
         Fenced,
-        /// The role has to change its own password, and no login of it is known.
+        /// A role can be retired, and roles can be set up, by an administrator only.
         NoAdministrator,
         /// None of the passwords in SSM works for the role.
         NoLoginWorks,
