@@ -201,7 +201,7 @@ pub(crate) async fn the_bootstrap_superuser_of_the_official_image_hands_its_obje
             .unwrap();
     let plan = set_up(&target, &scene, "postgres").await;
     assert!(
-        plan.notes.iter().any(|note| note.contains("the extension pg_stat_statements stays")),
+        plan.notes.iter().any(|note| note.contains("does not move the extension pg_stat_statements")),
         "{plan:?}"
     );
     assert!(plan.notes.iter().any(|note| note.contains("is a superuser")), "{plan:?}");

@@ -250,7 +250,7 @@ pub(crate) async fn a_pair_that_cannot_take_turns_is_refused_and_objects_of_one_
         ),
         ("GRANT app_readers TO app_b", "REVOKE app_readers FROM app_b", "only one of them is a member of"),
         ("ALTER ROLE app_a RESET role", "ALTER ROLE app_a SET role = 'app_owner'", "does not act as"),
-        ("REVOKE app_owner FROM app_b", "GRANT app_owner TO app_b", "is no member of"),
+        ("REVOKE app_owner FROM app_b", "GRANT app_owner TO app_b", "is not a member of"),
     ] {
         scene.sql(change).await;
         let error = target.observe().await.unwrap_err();
@@ -272,6 +272,6 @@ pub(crate) async fn a_pair_that_cannot_take_turns_is_refused_and_objects_of_one_
         "{note}"
     );
     assert!(!note.contains("kept"), "{note}");
-    scene.sql(note.split("mend it by ").nth(1).unwrap()).await;
+    scene.sql(note.split("run: ").nth(1).unwrap()).await;
     assert!(target.observe().await.unwrap().notes.is_empty());
 }

@@ -22,7 +22,7 @@ pub(crate) async fn nothing_but_scram_is_gone_along_with_and_nothing_of_the_pass
 ) {
     let scene = Scene::new(server).await;
     for (method, said) in
-        [("trust", "without checking the password"), ("password", "in the clear"), ("md5", "MD5")]
+        [("trust", "without checking the password"), ("password", "in clear text"), ("md5", "MD5")]
     {
         let (role, right) = (scene.role(method), password());
         // The server demands MD5 only for a password that is stored as MD5.
@@ -63,7 +63,7 @@ pub(crate) async fn a_refusal_says_why_as_far_as_the_administrator_can_see(serve
         ))
         .await;
     let cases = [
-        ("wrong", "wrong", "LoginRefused", "the password is not the role's"),
+        ("wrong", "wrong", "LoginRefused", "the password is wrong"),
         ("expired", &word, "RoleExpired", "VALID UNTIL 'infinity'"),
         ("locked", &word, "LoginRefused", "NOLOGIN"),
         ("nowhere", &word, "LoginRefused", "pg_hba.conf"),

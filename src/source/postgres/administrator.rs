@@ -42,9 +42,9 @@ impl Administrator {
             return Err(failure::permanent(
                 PostgresReason::AdministratorUnusable,
                 format!(
-                    "key {username_key} of Secret {secret} is not the name of a role, so it was sent nowhere: that has 1 to \
-                     {LONGEST_NAME} bytes and no control character, such as a line end; correct it, or \
-                     adminSecretRef.usernameKey"
+                    "key {username_key} of Secret {secret} is not the name of a role, so keyturn did not \
+                     send it: a name has 1 to {LONGEST_NAME} bytes and no control character, such as a line \
+                     end; correct it, or adminSecretRef.usernameKey"
                 ),
             ));
         }

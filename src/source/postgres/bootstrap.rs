@@ -58,7 +58,11 @@ impl Postgres {
             done: SetUp::default(),
         };
         plan.make().await.map_err(|error| {
-            failure::of_statement(&self.server(), "what the role owns and may do could not be read", &error)
+            failure::of_statement(
+                &self.server(),
+                "the objects and privileges of the role could not be read",
+                &error,
+            )
         })?;
         let done = plan.done;
         if mode == SetUpMode::Apply && !done.statements.is_empty() {
@@ -87,14 +91,17 @@ impl Postgres {
                     return failure::permanent(
                         PostgresReason::NotPermitted,
                         format!(
-                            "{} may not set up the roles at the Postgres server {server} (42501, among the statements \
-                             {where_} of the plan), and nothing was changed; give a superuser as administrator until it is \
-                             done, or run the statements of the plan as one",
+                            "{} may not set up the roles at the Postgres server {server} (42501, in one of \
+                             the statements {where_} of the plan), and nothing was changed; set a superuser \
+                             as administrator until the setup is done, or run the statements of the plan as \
+                             a superuser",
                             Who::Administrator(admin)
                         ),
                     );
                 }
-                let what = format!("the roles were not set up, for one of the statements {where_} of the plan failed");
+                let what = format!(
+                    "the roles were not set up, since one of the statements {where_} of the plan failed"
+                );
                 failure::of_statement(&server, &what, &error)
             })?;
         }
@@ -226,10 +233,11 @@ impl Plan<'_> {
             let (kind, identity): (String, String) = (column(&row, 0)?, column(&row, 1)?);
             match alterable(&kind) {
                 Some(keyword) => self.todo(format!("ALTER {keyword} {identity} OWNER TO {owner}")),
-                None => self
-                    .done
-                    .notes
-                    .push(format!("the {kind} {identity} stays with {}: see to it by hand", self.from)),
+                None => self.done.notes.push(format!(
+                    "keyturn does not move the {kind} {identity}, which still belongs to {}: handle it by \
+                     hand",
+                    self.from
+                )),
             }
         }
         Ok(())
@@ -270,8 +278,9 @@ impl Plan<'_> {
         }
         if self.superuser {
             self.done.notes.push(format!(
-                "{} is a superuser and could do anything; {} can do what its own objects and the grants above allow. Let \
-                 `probes` say what the application needs. {} itself is not retired",
+                "{} is a superuser and had no restrictions; {} can do only what its own objects and the \
+                 grants above allow. Use `probes` to check what the application needs. keyturn does not \
+                 retire {}",
                 self.from, self.owner, self.from
             ));
         }

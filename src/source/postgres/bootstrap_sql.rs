@@ -222,5 +222,5 @@ pub(super) const LEFT_OVER: &str = "
     FROM pg_user_mappings AS u WHERE u.usename = $1 AND NOT EXISTS (
         SELECT FROM pg_user_mappings AS v WHERE v.usename = $2 AND v.srvname = u.srvname)
     UNION ALL
-    SELECT format('%s has VALID UNTIL %s, which the new roles have not', $1, r.rolvaliduntil)
+    SELECT format('%s has VALID UNTIL %s, which the new roles do not have', $1, r.rolvaliduntil)
     FROM pg_roles AS r WHERE r.rolname = $1 AND r.rolvaliduntil < 'infinity'";

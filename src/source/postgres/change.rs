@@ -67,7 +67,7 @@ impl Postgres {
         let verifier = Verifier::of(&login.password).map_err(|error| {
             let server = self.server();
             let message =
-                format!("role {role} at the Postgres server {server} cannot get this password: {error}");
+                format!("role {role} at the Postgres server {server} cannot be given this password: {error}");
             failure::permanent(PostgresReason::PasswordUnusable, message)
         })?;
         let may_log_in = if self.spec.alternating_roles.is_some() { "LOGIN " } else { "" };
@@ -140,8 +140,9 @@ impl Postgres {
                 return Err(failure::permanent(
                     PostgresReason::NotPermitted,
                     format!(
-                        "{by} may not end the sessions of role {role} at the Postgres server {server} (42501); run there: \
-                         GRANT pg_signal_backend TO {} (sessions of a superuser are ended by superusers only)",
+                        "{by} may not end the sessions of role {role} at the Postgres server {server} \
+                         (42501); run there: GRANT pg_signal_backend TO {} (only a superuser can end the \
+                         sessions of a superuser)",
                         by.shown_ident()
                     ),
                 ));
@@ -156,7 +157,8 @@ impl Postgres {
             return Ok(());
         }
         let message = format!(
-            "{left} sessions of role {role} at the Postgres server {server} were told to end and did not"
+            "{left} sessions of role {role} at the Postgres server {server} did not end in time after \
+             keyturn terminated them"
         );
         Err(failure::passing(PostgresReason::SessionsRemain, message))
     }
@@ -165,7 +167,7 @@ impl Postgres {
         let server = self.server();
         failure::permanent(
             PostgresReason::NotOurRole,
-            format!("role {role} at the Postgres server {server} is none of this secret's"),
+            format!("role {role} at the Postgres server {server} does not belong to this secret"),
         )
     }
 
@@ -173,8 +175,8 @@ impl Postgres {
         failure::permanent(
             PostgresReason::NoAdministrator,
             format!(
-                "without an administrator nobody can {what} role {role} at the Postgres server {}; set adminSecretRef or \
-                 adminParameter",
+                "keyturn needs an administrator to {what} role {role} at the Postgres server {}; set \
+                 adminSecretRef or adminParameter",
                 self.server()
             ),
         )
@@ -203,8 +205,9 @@ impl Postgres {
             return Err(failure::permanent(
                 PostgresReason::SuperuserKept,
                 format!(
-                    "role {} at the Postgres server {server} is a superuser and is not shut out: it may be the only one. Where \
-                     there is another, run there: ALTER ROLE {} NOLOGIN PASSWORD NULL",
+                    "role {} at the Postgres server {server} is a superuser, maybe the only one, so keyturn \
+                     does not disable its login. If there is another superuser, run there: ALTER ROLE {} \
+                     NOLOGIN PASSWORD NULL",
                     change.role,
                     ident(change.role)
                 ),
@@ -265,8 +268,9 @@ impl Postgres {
             Err(LoginFailure::Refused(error)) => Err(failure::permanent(
                 PostgresReason::NoLoginWorks,
                 format!(
-                    "no password that keyturn knows of role {} works, so the role cannot change its own; set an administrator \
-                     (adminSecretRef or adminParameter), or publish the password that works. Of the newest: {}",
+                    "role {} cannot change its own password, since none of its passwords that keyturn knows \
+                     works; set an administrator (adminSecretRef or adminParameter), or publish the \
+                     password that works. Error of the newest one: {}",
                     change.role, error.trouble
                 ),
             )),
@@ -282,7 +286,8 @@ impl Postgres {
 
     pub(super) async fn begin(&self, session: &Session) -> Result<(), TargetError> {
         let began = session.run(&format!("{BEGIN}; {DURABLE}")).await;
-        began.map_err(|error| failure::of_statement(&self.server(), "no transaction was begun", &error))
+        began
+            .map_err(|error| failure::of_statement(&self.server(), "no transaction could be started", &error))
     }
 
     async fn commit(&self, session: Session, role: &str, attempt: &Attempt) -> Result<(), TargetError> {
@@ -291,7 +296,8 @@ impl Postgres {
         // The process may have been paused in between, and another process may have decided otherwise meanwhile.
         if attempt.began.elapsed() >= limit {
             let message = format!(
-                "role {role} at the Postgres server {server} was not changed: it took longer than {} s to get to it",
+                "role {role} at the Postgres server {server} was not changed: the steps before the COMMIT \
+                 took longer than {} s",
                 limit.as_secs()
             );
             return Err(failure::passing(PostgresReason::TimedOut, message));
@@ -304,8 +310,8 @@ impl Postgres {
             }
             Err(error) if failure::commit_is_unknown(&error) => {
                 let message = format!(
-                    "the connection to the Postgres server {server} was lost before it said whether role {role} was changed; \
-                     the same change is made again"
+                    "the connection to the Postgres server {server} was lost before the server confirmed \
+                     the change of role {role}; keyturn repeats the same change"
                 );
                 let trouble = Trouble::passing(PostgresReason::OutcomeUnknown, message);
                 Err(TargetError { trouble, outcome_unknown: true })

@@ -111,8 +111,8 @@ impl Tls {
         let server_name = tls.and_then(|tls| tls.server_name.clone()).or_else(|| spec.host.clone());
         let server_name = server_name.ok_or_else(|| {
             unusable(
-                "a server behind a docker host has no name to check its certificate for; set tls.serverName, or leave \
-                 tls out, since SSH protects the way",
+                "the certificate of a server behind a docker host cannot be checked without a name; set \
+                 tls.serverName, or leave tls out, since SSH protects the connection",
             )
         })?;
         let roots = match tls.and_then(|tls| tls.ca.as_deref()) {
@@ -150,7 +150,9 @@ fn public_authorities() -> Result<RootCertStore, TargetError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
-        return Err(unusable("the machine that keyturn runs on knows no public authorities; set tls.ca"));
+        return Err(unusable(
+            "the machine that keyturn runs on has no public certificate authorities; set tls.ca",
+        ));
     }
     Ok(roots)
 }

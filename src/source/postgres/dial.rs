@@ -115,7 +115,8 @@ impl ThroughHost {
             SshError::HostKey(_) | SshError::HostKeyType { .. } => failure::permanent(
                 PostgresReason::HostKeyRefused,
                 format!(
-                    "the Postgres server {} was not connected to, since the docker host does not prove who it is: {error}",
+                    "keyturn did not connect to the Postgres server {}, since the docker host does not \
+                     prove its identity: {error}",
                     self.server()
                 ),
             ),

@@ -130,15 +130,16 @@ pub(super) fn of_login(server: &str, who: Who<'_>, database: &str, error: &Error
         &SqlState::INVALID_PASSWORD => refused(
             Reason::LoginRefused,
             format!(
-                "the Postgres server {server} refuses the login of {who} (28P01): the password is not the role's, \
-                 the role has none or does not exist, or its VALID UNTIL has passed"
+                "the Postgres server {server} refuses the login of {who} (28P01): the password is wrong, \
+                 the role has no password or does not exist, or its VALID UNTIL has passed"
             ),
         ),
         &SqlState::INVALID_AUTHORIZATION_SPECIFICATION => refused(
             Reason::LoginRefused,
             format!(
-                "the Postgres server {server} does not let {who} in (28000): the role has NOLOGIN, or no line of \
-                 pg_hba.conf fits; it needs one such as `host {database} {} <our address> scram-sha-256`",
+                "the Postgres server {server} refuses the login of {who} (28000): the role has NOLOGIN, or \
+                 no line of pg_hba.conf matches; add a line such as `host {database} {} <our address> \
+                 scram-sha-256`",
                 who.shown_name()
             ),
         ),
@@ -160,8 +161,8 @@ pub(super) fn of_login(server: &str, who: Who<'_>, database: &str, error: &Error
         &SqlState::PROTOCOL_VIOLATION => failed(permanent(
             PostgresReason::SessionSettingsRefused,
             format!(
-                "{server} does not take the settings of a session (08P01), as a pooler does: let host and port name the \
-                 Postgres server itself. The application may go on to use the pooler"
+                "{server} refuses the settings of a session (08P01), as poolers do: set host and port to \
+                 the Postgres server itself. The application can keep using the pooler"
             ),
         )),
         code => failed(of_state(server, &format!("the login of {who} failed"), code)),
@@ -171,22 +172,25 @@ pub(super) fn of_login(server: &str, who: Who<'_>, database: &str, error: &Error
 fn not_scram(server: &str, who: Who<'_>, why: NotScram) -> TargetError {
     let remedy = match why {
         NotScram::Md5 => {
-            "in its pg_hba.conf let the line for this role say scram-sha-256; where it says so, or md5, already, set the \
-             role's password anew with password_encryption = 'scram-sha-256'"
+            "in its pg_hba.conf, set scram-sha-256 in the line for this role; if the line already has \
+             scram-sha-256 or md5, set the role's password again with password_encryption = 'scram-sha-256'"
         }
-        NotScram::NoChannelBinding => "end TLS in Postgres itself, with a certificate of an RSA or ECDSA key",
+        NotScram::NoChannelBinding => {
+            "terminate TLS in Postgres itself, with a certificate of an RSA or ECDSA key"
+        }
         NotScram::Iterations(few) if few < LEAST_ITERATIONS => {
-            "set scram_iterations to 4096 or more there, and then the role's password anew"
+            "set scram_iterations to 4096 or more there, then set the role's password again"
         }
-        NotScram::Iterations(_) => "lower scram_iterations there, and then set the role's password anew",
+        NotScram::Iterations(_) => "lower scram_iterations there, then set the role's password again",
         NotScram::Protocol => "check host and port",
-        _ => "in its pg_hba.conf let the line for this role say scram-sha-256",
+        _ => "in its pg_hba.conf, set scram-sha-256 in the line for this role",
     };
     permanent(
         PostgresReason::AuthenticationNotScram,
         format!(
-            "nothing of the password of {who} was sent to the Postgres server {server}, since {why}; keyturn logs in \
-             by SCRAM-SHA-256 only: {remedy}. Where it has been so until now, ask who answers there"
+            "keyturn sent nothing of the password of {who} to the Postgres server {server}, since {why}; \
+             keyturn logs in by SCRAM-SHA-256 only: {remedy}. If that is already so, find out which server \
+             answers there"
         ),
     )
 }
@@ -200,13 +204,15 @@ fn no_session(server: &str, who: Who<'_>, error: &Error) -> TargetError {
         .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
     if text.starts_with("authentication error") {
         let why = if text.contains("channel binding") {
-            "the login cannot be bound to its TLS channel, for which its certificate must be signed with RSA or ECDSA"
+            "the login cannot be bound to the TLS channel; the server's certificate must be signed with RSA \
+             or ECDSA"
         } else {
-            "it does not prove that it knows the password itself, so it is not the server it claims to be"
+            "the server does not prove that it knows the password, so it is not the server that it claims \
+             to be"
         };
         return permanent(
             PostgresReason::ServerNotProven,
-            format!("the login of {who} at the Postgres server {server} was broken off: {why}"),
+            format!("keyturn aborted the login of {who} at the Postgres server {server}: {why}"),
         );
     }
     if text.contains("server does not support TLS") {
@@ -244,24 +250,26 @@ fn of_tls(server: &str, error: &rustls::Error) -> TargetError {
         rustls::Error::InvalidCertificate(why) => match why {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
                 PostgresReason::TlsWrongName,
-                "its certificate is for another name; let `host` or tls.serverName be a name of the certificate",
+                "its certificate is for another name; set `host` or tls.serverName to a name of the \
+                 certificate",
             ),
             // Another authority of the same name signed it, or an authority that keyturn does not know.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => (
                 PostgresReason::TlsNotTrusted,
-                "nobody that we trust vouches for its certificate; put the certificate of its authority into tls.ca",
+                "no trusted authority signed its certificate; put the certificate of its authority into \
+                 tls.ca",
             ),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 (PostgresReason::TlsNotTrusted, "its certificate has expired; renew it")
             }
             _ => (PostgresReason::TlsNotTrusted, "its certificate is not acceptable"),
         },
-        _ => (PostgresReason::TlsFailed, "no TLS came about"),
+        _ => (PostgresReason::TlsFailed, "TLS could not be established"),
     };
     permanent(
         reason,
         format!(
-            "the Postgres server {server} does not prove who it is, so no login was sent: {why} ({})",
+            "the Postgres server {server} does not prove its identity, so keyturn sent no login: {why} ({})",
             told(&error.to_string(), NAME)
         ),
     )
@@ -287,15 +295,16 @@ fn hung_up(server: &str, what: &str, why: HungUp) -> TargetError {
     if why == HungUp::Malformed {
         return not_understood(server, what);
     }
-    let closed = format!("{what}: the connection to the Postgres server {server} was closed, since {why}");
+    let closed =
+        format!("{what}: keyturn closed the connection to the Postgres server {server}, since {why}");
     if why == HungUp::Together {
-        return passing(PostgresReason::TargetTooTalkative, format!("{closed}; it is tried again"));
+        return passing(PostgresReason::TargetTooTalkative, format!("{closed}; keyturn retries"));
     }
     permanent(
         PostgresReason::TargetTooTalkative,
         format!(
-            "{closed}; let a probe ask for less, or set up the roles of a very large database by hand. Where it is neither, ask \
-             who answers there"
+            "{closed}; make the probe read less, or set up the roles of a very large database by hand. If \
+             neither is the cause, find out which server answers there"
         ),
     )
 }
@@ -304,8 +313,8 @@ fn not_understood(server: &str, what: &str) -> TargetError {
     permanent(
         PostgresReason::TargetNotUnderstood,
         format!(
-            "{what}: the Postgres server {server} answered something else than it was asked for; let host and port name a \
-             Postgres server. Where they did until now, ask who answers there"
+            "{what}: the Postgres server {server} sent an unexpected answer; set host and port to a \
+             Postgres server. If they are already correct, find out which server answers there"
         ),
     )
 }
@@ -329,7 +338,7 @@ pub(super) fn of_the_moment(server: &str, what: &str, error: &StatementError) ->
     match error.code() {
         None | Some(&SqlState::LOCK_NOT_AVAILABLE) => of_statement(server, what, error),
         Some(_) => {
-            let message = format!("{what} at the Postgres server {server}; it is tried again");
+            let message = format!("{what} at the Postgres server {server}; keyturn retries");
             passing(PostgresReason::ProbeInterrupted, message)
         }
     }
@@ -351,31 +360,32 @@ fn of_state(server: &str, what: &str, code: &SqlState) -> TargetError {
         SqlState::READ_ONLY_SQL_TRANSACTION => read_only(server),
         SqlState::LOCK_NOT_AVAILABLE => passing(
             PostgresReason::Locked,
-            format!("{at}: another transaction holds a lock on the role or its fence; it is tried again"),
+            format!("{at}: another transaction holds a lock on the role or its fence; keyturn retries"),
         ),
         SqlState::QUERY_CANCELED => {
-            passing(PostgresReason::TimedOut, format!("{at}: it took too long; it is tried again"))
+            passing(PostgresReason::TimedOut, format!("{at}: it took too long; keyturn retries"))
         }
         SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => passing(
             PostgresReason::ConnectionLost,
-            format!("{at}: the server ended the session, since we were too slow"),
+            format!("{at}: the server ended the session, since keyturn was too slow"),
         ),
         // "tuple concurrently updated": two ALTER ROLE at the same time.
         SqlState::INTERNAL_ERROR => passing(
             PostgresReason::ChangedConcurrently,
-            format!("{at}: most likely somebody else changed the role at the same moment; it is tried again"),
+            format!("{at}: most likely somebody else changed the role at the same time; keyturn retries"),
         ),
-        _ if class == "40" => {
-            passing(PostgresReason::ChangedConcurrently, format!("{at}: a conflict; it is tried again"))
-        }
+        _ if class == "40" => passing(
+            PostgresReason::ChangedConcurrently,
+            format!("{at}: a conflict with another transaction; keyturn retries"),
+        ),
         _ if class == "08" || class == "57" => {
             passing(PostgresReason::ConnectionLost, format!("{at}: the session was ended"))
         }
         _ if class == "53" => passing(
             PostgresReason::TargetOverloaded,
-            format!("{at}: it is out of memory, disk or another means"),
+            format!("{at}: it is out of memory, disk space or another resource"),
         ),
-        _ => permanent(PostgresReason::StatementRefused, format!("{at}; its log says more")),
+        _ => permanent(PostgresReason::StatementRefused, format!("{at}; the server's log has the details")),
     }
 }
 
@@ -384,8 +394,8 @@ pub(super) fn read_only(server: &str) -> TargetError {
     permanent(
         PostgresReason::TargetReadOnly,
         format!(
-            "the Postgres server {server} is a read-only replica: nothing can be changed there, and what it accepts may be \
-             out of date; let `host` name the primary"
+            "the Postgres server {server} is a read-only replica: nothing can be changed there, and the \
+             logins that it accepts may be stale; set `host` to the primary"
         ),
     )
 }
@@ -403,8 +413,8 @@ pub(super) fn not_permitted(server: &str, role: &str, who: Who<'_>, version: u32
     permanent(
         PostgresReason::NotPermitted,
         format!(
-            "{who} may not change role {role} at the Postgres server {server} (42501); run there as a superuser: \
-             {grant} A role that is a superuser is changed by superusers only"
+            "{who} may not change role {role} at the Postgres server {server} (42501); run there as a \
+             superuser: {grant} Only a superuser can change a superuser's role"
         ),
     )
 }

@@ -51,8 +51,9 @@ async fn look(session: &Session, server: &str) -> Result<(Fence, bool), TargetEr
             return Err(failure::permanent(
                 PostgresReason::FenceNotOurs,
                 format!(
-                    "keyturn.fence at the Postgres server {server} is not a plain table of the administrator or of a \
-                     superuser, so it was not touched; find out who made it, and drop it"
+                    "keyturn.fence at the Postgres server {server} is not a plain table of the \
+                     administrator or of a superuser, so keyturn did not use it; find out who created it, \
+                     and drop it"
                 ),
             ));
         }
@@ -140,9 +141,9 @@ pub(super) async fn take(
         return Err(failure::permanent(
             PostgresReason::RoleOwnedByOther,
             format!(
-                "role {role} at the Postgres server {server} is rotated by {holder}, and one role can have one secret only; \
-                 delete one of the two. If {holder} is gone for good, run: \
-                 DELETE FROM keyturn.fence WHERE role = {}",
+                "role {role} at the Postgres server {server} is rotated by {holder}, and a role can belong \
+                 to only one secret; delete one of the two. If {holder} no longer exists, run: DELETE FROM \
+                 keyturn.fence WHERE role = {}",
                 postgres_protocol::escape::escape_literal(role)
             ),
         ));
@@ -151,8 +152,8 @@ pub(super) async fn take(
         return Err(failure::passing(
             PostgresReason::Fenced,
             format!(
-                "rotation {id} of role {role} at the Postgres server {server} comes too late: rotation {stored} has changed \
-                 the role already"
+                "rotation {id} of role {role} at the Postgres server {server} is stale: rotation {stored} \
+                 has already changed the role"
             ),
         ));
     }

@@ -31,11 +31,11 @@ static TAKEN: AtomicUsize = AtomicUsize::new(0);
 /// The reason why keyturn closed the connection to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HungUp {
-    #[error("it began a message of {0} bytes, and at most 1 MiB is taken")]
+    #[error("it began a message of {0} bytes, and keyturn accepts at most 1 MiB")]
     Message(usize),
-    #[error("it sent more than the 16 MiB that are taken in one session")]
+    #[error("it sent more than the 16 MiB that keyturn accepts in one session")]
     Session,
-    #[error("all servers together have sent the 48 MiB that are taken at the same time")]
+    #[error("all servers together have sent the 48 MiB that keyturn accepts at the same time")]
     Together,
     #[error("it sent a malformed description of columns")]
     Malformed,

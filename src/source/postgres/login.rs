@@ -52,15 +52,20 @@ impl Postgres {
                 Ok(Probed::Passed) => {}
                 Ok(Probed::NotRun) => {
                     let role = &login.username;
-                    tracing::info!(role, "a superuser is not probed, nor who may run programs of the server");
+                    tracing::info!(
+                        role,
+                        "no probe is run as a superuser, or as a role that may use programs or files of the \
+                         server"
+                    );
                     break;
                 }
                 Ok(Probed::HasParameters) => {
-                    let why = "it has parameters, which nobody gives; write the values out";
+                    let why = "it has parameters, and keyturn passes none; write the values into the \
+                               statement";
                     return Ok(Acceptance::Refused(self.failed_probe(number, login, why)));
                 }
                 Err(error) if failure::is_of_the_moment(&error) => {
-                    let what = format!("probe {number} as role {} was broken off", login.username);
+                    let what = format!("probe {number} as role {} was interrupted", login.username);
                     return Err(failure::of_the_moment(&self.server(), &what, &error));
                 }
                 Err(error) => {
@@ -107,14 +112,15 @@ impl Postgres {
 fn why_it_failed(error: &StatementError) -> &'static str {
     match error.code().map(failure::class) {
         Some("42") => {
-            "class 42 of SQLSTATE: the role lacks a privilege, something that it names does not exist, or it is not one SQL \
-             statement; grant or create that, or correct the probe"
+            "class 42 of SQLSTATE: the role lacks a privilege, an object in the probe does not exist, or \
+             the probe is not one SQL statement; grant the privilege, create the object, or correct the \
+             probe"
         }
         Some("25") => {
             "class 25 of SQLSTATE: it would change something, and probes are read-only; correct the probe"
         }
         Some("22") => {
-            "class 22 of SQLSTATE: a value in it is not as it must be; run it by hand as this role to see which"
+            "class 22 of SQLSTATE: a value in it is not valid; run it by hand as this role to see which"
         }
         _ => "run it by hand as this role to see why",
     }

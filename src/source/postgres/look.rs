@@ -62,8 +62,9 @@ pub(super) fn expired(server: &str, role: &str) -> TargetError {
     failure::permanent(
         PostgresReason::RoleExpired,
         format!(
-            "the VALID UNTIL of role {role} at the Postgres server {server} has passed, so no password of it is accepted, a \
-             new one neither; if it is to work on, run there: ALTER ROLE {} VALID UNTIL 'infinity'",
+            "the VALID UNTIL of role {role} at the Postgres server {server} has passed, so the server \
+             accepts none of its passwords, not even a new one; if the role is still needed, run there: \
+             ALTER ROLE {} VALID UNTIL 'infinity'",
             ident(role)
         ),
     )
@@ -74,8 +75,8 @@ pub(super) fn superuser(server: &str, role: &RoleState) -> TargetError {
     failure::permanent(
         PostgresReason::SuperuserNotAllowed,
         format!(
-            "role {} at the Postgres server {server} is {what}; where it is to be rotated all the same, let the RotationGrant \
-             say allowSuperuser: true for it",
+            "role {} at the Postgres server {server} is {what}, which keyturn rotates only if the \
+             RotationGrant allows it; to allow it, set allowSuperuser: true for the role there",
             role.name
         ),
     )
@@ -97,8 +98,9 @@ impl Postgres {
             }
             if role.superuser && !self.spec.probes.is_empty() {
                 seen.notes.push(format!(
-                    "role {name} is a superuser, as which no probe is run; take spec.generate.postgres.probes out, or have \
-                     the application use a role that is none"
+                    "role {name} is a superuser, so keyturn runs no probes as it; remove \
+                     spec.generate.postgres.probes, or use a role for the application that is not a \
+                     superuser"
                 ));
             }
             if role.can_log_in {
@@ -112,8 +114,8 @@ impl Postgres {
         {
             if role.superuser {
                 seen.notes.push(format!(
-                    "role {before} is a superuser and is never shut out; once nothing uses it, give it another password by \
-                     hand"
+                    "role {before} is a superuser, so keyturn never disables its login; once nothing uses \
+                     it, change its password by hand"
                 ));
                 seen.superusers.insert(role.name.clone());
             }

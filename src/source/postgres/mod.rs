@@ -111,7 +111,7 @@ impl Postgres {
     async fn require_primary(&self, session: &Session) -> Result<(), TargetError> {
         let asked = session.row("SELECT pg_catalog.pg_is_in_recovery()", &[]).await;
         let replica = asked.and_then(|row| column::<bool>(&row, 0)).map_err(|error| {
-            failure::of_statement(&self.server(), "it did not say whether it is a replica", &error)
+            failure::of_statement(&self.server(), "the check for a read-only replica failed", &error)
         })?;
         if replica { Err(failure::read_only(&self.server())) } else { Ok(()) }
     }
@@ -147,7 +147,7 @@ impl Target for Postgres {
 
     async fn observe(&self) -> Result<Roles, TargetError> {
         match &self.admin {
-            Some(admin) => self.bounded("the look at the roles", self.look_as(admin)).await,
+            Some(admin) => self.bounded("the query of the roles", self.look_as(admin)).await,
             None => Ok(Roles::default()),
         }
     }
@@ -179,15 +179,15 @@ impl Installs for Postgres {
 #[async_trait]
 impl Sessions for Postgres {
     async fn end(&self, username: &str, opened_before: Option<DateTime<Utc>>) -> Result<(), TargetError> {
-        self.bounded("the end of sessions", self.end_sessions_of(username, opened_before)).await
+        self.bounded("the termination of sessions", self.end_sessions_of(username, opened_before)).await
     }
 
     async fn list_own(&self, own: &Login) -> Result<Vec<OpenSession>, TargetError> {
-        self.bounded("the look at the sessions", self.own_sessions_of(own)).await
+        self.bounded("the query of the sessions", self.own_sessions_of(own)).await
     }
 
     async fn end_own(&self, own: &Login, opened_before: DateTime<Utc>) -> Result<(), TargetError> {
-        self.bounded("the end of sessions", self.end_own_sessions_of(own, opened_before)).await
+        self.bounded("the termination of sessions", self.end_own_sessions_of(own, opened_before)).await
     }
 }
 
@@ -196,6 +196,6 @@ impl SetsUp for Postgres {
     async fn set_up(&self, mode: SetUpMode) -> Result<SetUp, TargetError> {
         // This runs one statement for each object of the database.
         let limit = self.route.limits.operation * 6;
-        self.bounded_by(limit, "the setting up of the roles", self.set_up_pair(mode)).await
+        self.bounded_by(limit, "the setup of the roles", self.set_up_pair(mode)).await
     }
 }

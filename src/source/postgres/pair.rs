@@ -94,7 +94,11 @@ pub(super) async fn require_alike(
     for name in &pair.names {
         let traits = traits(session, server, name, owner).await?;
         if !traits.is_member {
-            wrong.push(format!("{name} is no member of {owner} (GRANT {} TO {})", ident(owner), ident(name)));
+            wrong.push(format!(
+                "{name} is not a member of {owner} (GRANT {} TO {})",
+                ident(owner),
+                ident(name)
+            ));
         } else if !traits.acts_as_owner {
             wrong.push(format!(
                 "{name} does not act as {owner} (ALTER ROLE {} SET role = {})",
@@ -166,7 +170,7 @@ pub(super) async fn strays(
                  AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
                GROUP BY r.rolname ORDER BY r.rolname";
     let failed =
-        |error| failure::of_statement(server, "what the login roles own could not be listed", &error);
+        |error| failure::of_statement(server, "the objects of the login roles could not be listed", &error);
     let rows = session.rows(sql, &[(&names, Type::NAME_ARRAY)]).await.map_err(failed)?;
     let note = |row: &Row| -> Result<String, StatementError> {
         let (role, count): (String, i64) = (column(row, 0)?, column(row, 1)?);
@@ -177,8 +181,8 @@ pub(super) async fn strays(
         let examples: Vec<String> =
             examples.iter().flatten().take(3).map(|example| told(example, LONGEST)).collect();
         Ok(format!(
-            "{count} objects belong to {role} instead of {}, so the other role cannot alter them: {}{}; mend it by REASSIGN \
-             OWNED BY {} TO {}",
+            "{count} objects belong to {role} instead of {}, so the other role cannot alter them: {}{}; to \
+             correct it, run: REASSIGN OWNED BY {} TO {}",
             pair.owner,
             examples.join(", "),
             if count > 3 { ", …" } else { "" },

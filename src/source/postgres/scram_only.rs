@@ -29,20 +29,18 @@ const MOST_ITERATIONS: u32 = 1_000_000;
 /// The reason why the server's authentication is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotScram {
-    #[error("it asks for the password in the clear")]
+    #[error("it asks for the password in clear text")]
     Cleartext,
     #[error("it asks for an MD5 hash of the password")]
     Md5,
-    #[error("it wants {0}, not a password")]
+    #[error("it asks for {0}, not for a password")]
     Other(&'static str),
-    #[error(
-        "it lets anybody in without checking the password (`trust`, `peer` or `cert` in its pg_hba.conf)"
-    )]
+    #[error("it accepts logins without checking the password (`trust`, `peer` or `cert` in its pg_hba.conf)")]
     Unchecked,
     #[error("it offers no SCRAM-SHA-256")]
     Mechanism,
     #[error(
-        "it offers no channel binding (SCRAM-SHA-256-PLUS), so that something between it and us could pass the login on"
+        "it offers no channel binding (SCRAM-SHA-256-PLUS), so a machine in between could relay the login"
     )]
     NoChannelBinding,
     #[error("it asks for {0} iterations of the password's hash")]

@@ -20,9 +20,9 @@ pub(super) struct Verifier(String);
 /// The reason why there is no verifier. Contains nothing of the password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum VerifierError {
-    #[error("the password is empty, and Postgres lets nobody in with an empty password")]
+    #[error("the password is empty, and Postgres refuses logins with an empty password")]
     Empty,
-    #[error("the password holds a NUL character, which Postgres cannot take")]
+    #[error("the password contains a NUL character, which Postgres does not accept")]
     Nul,
     #[error("the verifier of the password is malformed; it was not sent")]
     Malformed,
