@@ -100,8 +100,8 @@ impl Api {
         let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| {
             failure::unusable(
                 Reason::AdministratorRefused,
-                "the Secret of spec.generate.cloudflareR2.tokenSecretRef holds no API token: it has line breaks or \
-                 control characters within"
+                "the Secret of spec.generate.cloudflareR2.tokenSecretRef holds no API token: it contains \
+                 line breaks or control characters"
                     .to_owned(),
             )
         })?;
@@ -135,7 +135,7 @@ impl Api {
 
     /// Returns the token with this ID, if it exists.
     pub(super) async fn find(&self, id: &str) -> Result<Option<Listed>, TargetError> {
-        let call = self.call("the look at a token", false);
+        let call = self.call("the lookup of a token", false);
         let reply = self.send(&call, Method::GET, &format!("tokens/{}", segment(id)), None).await?;
         if reply.status == StatusCode::NOT_FOUND {
             return Ok(None);
@@ -221,7 +221,7 @@ impl Api {
             failure::unusable(
                 CloudflareR2Reason::PermissionGroupMissing,
                 format!(
-                    "Cloudflare knows no permission group {name} in account {}: is R2 enabled there?",
+                    "Cloudflare has no permission group {name} in account {}: check that R2 is enabled there",
                     self.account
                 ),
             )

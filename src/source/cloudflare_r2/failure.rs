@@ -44,7 +44,7 @@ fn passing(reason: CloudflareR2Reason, message: String, outcome_unknown: bool) -
 
 pub(super) fn throttled(call: &Call<'_>, pause: Duration) -> TargetError {
     let message = format!(
-        "Cloudflare allows no more requests of account {} for {} s ({} was not done); keyturn tries again by itself",
+        "Cloudflare throttles account {} for {} s ({} was not done); keyturn retries",
         call.account,
         pause.as_secs().max(1),
         call.what
@@ -66,13 +66,13 @@ pub(super) fn of_transport(call: &Call<'_>, error: reqwest::Error) -> TargetErro
     }
     if sent && *changes {
         let message = format!(
-            "Cloudflare gave no usable answer to {what} in account {account}: {detail}; keyturn finds out what happened"
+            "no usable answer from Cloudflare to {what} in account {account}: {detail}; keyturn checks \
+             whether it was done"
         );
         return passing(CloudflareR2Reason::CloudflareNoAnswer, message, true);
     }
-    let message = format!(
-        "Cloudflare could not be reached for {what} in account {account}: {detail}; keyturn tries again by itself"
-    );
+    let message =
+        format!("Cloudflare could not be reached for {what} in account {account}: {detail}; keyturn retries");
     passing(CloudflareR2Reason::CloudflareUnreachable, message, false)
 }
 
@@ -94,9 +94,7 @@ pub(super) fn of_status(call: &Call<'_>, status: StatusCode, errors: &[ApiError]
         );
     }
     if status.is_server_error() {
-        let message = format!(
-            "{what} in account {account} failed at Cloudflare: {detail}; keyturn tries again by itself"
-        );
+        let message = format!("{what} in account {account} failed at Cloudflare: {detail}; keyturn retries");
         return passing(CloudflareR2Reason::CloudflareUnavailable, message, *changes);
     }
     let text = errors.iter().map(|error| error.message.to_lowercase()).collect::<String>();
@@ -104,8 +102,8 @@ pub(super) fn of_status(call: &Call<'_>, status: StatusCode, errors: &[ApiError]
         return unusable(
             CloudflareR2Reason::TokenQuotaReached,
             format!(
-                "Cloudflare allows no more tokens in account {account}: {detail}. Delete tokens there that nobody uses \
-                 (an account has 500 at most)"
+                "Cloudflare allows no more tokens in account {account}: {detail}. Delete unused tokens \
+                 there (an account can have at most 500)"
             ),
         );
     }
@@ -117,8 +115,7 @@ pub(super) fn of_status(call: &Call<'_>, status: StatusCode, errors: &[ApiError]
 
 pub(super) fn keeps_changing(call: &Call<'_>) -> TargetError {
     let Call { what, account, .. } = call;
-    let message =
-        format!("{what} in account {account} changed while it was read; keyturn tries again by itself");
+    let message = format!("{what} in account {account} changed while it was read; keyturn retries");
     passing(CloudflareR2Reason::CloudflareUnavailable, message, false)
 }
 
@@ -126,8 +123,8 @@ pub(super) fn keeps_changing(call: &Call<'_>) -> TargetError {
 pub(super) fn not_understood(call: &Call<'_>, status: StatusCode) -> TargetError {
     let Call { what, account, changes } = call;
     let message = format!(
-        "the answer to {what} in account {account} (HTTP {}) is not one of Cloudflare's API: check the chart's \
-         cloudflare.apiUrl, and whether a proxy stands between",
+        "the answer to {what} in account {account} (HTTP {}) does not have the format of Cloudflare's API: \
+         check the chart's cloudflare.apiUrl, and whether a proxy is in between",
         status.as_u16()
     );
     passing(CloudflareR2Reason::CloudflareNotUnderstood, message, *changes)

@@ -111,9 +111,9 @@ impl Issues for CloudflareR2 {
             return Err(failure::unusable(
                 CloudflareR2Reason::TokenOfAnotherName,
                 format!(
-                    "the token {username} is not named {}/… as keyturn names the tokens of this object, and its pair was not \
-                     accepted when the rotation began: it may belong to others, so it is not deleted. Delete it by hand if \
-                     it was in use here",
+                    "keyturn does not delete the token {username}, which may belong to somebody else: it is \
+                     not named {}/… like the tokens of this object, and its key pair was not accepted when \
+                     the rotation began. Delete it by hand if it was in use here",
                     self.owner
                 ),
             ));

@@ -32,7 +32,7 @@ pub(super) async fn prove(
     if !is_id(&login.username) {
         return Ok(Acceptance::Refused(Trouble::permanent(
             CloudflareR2Reason::KeyPairRefused,
-            "what is published as the access key id is none: an id is 32 hexadecimal digits",
+            "the published access key id is not valid: an id has 32 hexadecimal digits",
         )));
     }
     let endpoint = connection.endpoints.s3_of(spec);
@@ -76,7 +76,8 @@ async fn ask(
         (_, Some("RequestTimeTooSkewed")) => Err(failure::unusable(
             CloudflareR2Reason::ClockSkewed,
             format!(
-                "R2 refused {what} in account {account}: the clock of the controller's node is wrong; set it right"
+                "R2 refused {what} in account {account}: the clock of the controller's node is wrong; \
+                 correct it"
             ),
         )),
         (StatusCode::NOT_FOUND, Some("NoSuchBucket")) => Err(failure::unusable(
@@ -88,18 +89,17 @@ async fn ask(
                 spec.jurisdiction().name()
             ),
         )),
-        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, code) => {
-            Ok(Acceptance::Refused(Trouble::permanent(
-                CloudflareR2Reason::KeyPairRefused,
-                format!(
-                    "R2 refused {what} in account {account} to the access key id {}: HTTP {} ({}). The token is deleted, \
-                 expired, not for this bucket, or the secret is not its own",
-                    login.username,
-                    reply.status.as_u16(),
-                    code.unwrap_or("no reason given"),
-                ),
-            )))
-        }
+        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, code) => Ok(Acceptance::Refused(Trouble::permanent(
+            CloudflareR2Reason::KeyPairRefused,
+            format!(
+                "R2 refused {what} in account {account} with the access key id {}: HTTP {} ({}). Its token \
+                 was deleted, has expired or is not for this bucket, or the secret does not belong to this \
+                 id",
+                login.username,
+                reply.status.as_u16(),
+                code.unwrap_or("no reason given"),
+            ),
+        ))),
         (status, _) => Err(failure::of_status(&call, status, &[])),
     }
 }
