@@ -103,9 +103,9 @@ async fn a_connection_cut_in_mid_deploy_leaves_one_deployment_that_is_reported()
             })
             .await;
             host.sshd.sessions().into_iter().for_each(kill);
-            let cuts = watch.phases().iter().filter(|phase| phase.contains("connecting again")).count();
+            let cuts = watch.phases().iter().filter(|phase| phase.contains("reconnecting")).count();
             wait_until("the cut to be noticed", || {
-                watch.phases().iter().filter(|phase| phase.contains("connecting again")).count() > cuts
+                watch.phases().iter().filter(|phase| phase.contains("reconnecting")).count() > cuts
             })
             .await;
         }

@@ -87,7 +87,8 @@ async fn a_script_that_fails_is_told_without_what_is_secret_and_leaves_nothing()
     let failing = format!("echo {VALUE}; echo 'no such container, {VALUE}' >&2; exit 7");
     let (report, watch) = host.run(&collecting(&host, &failing)).await;
     assert_eq!((report.outcome, report.script_exit), (RunResult::CollectFailed, Some(7)));
-    let told = "the script ended with the exit code 7; it said: no such container, [value:/test/TOKEN]";
+    let told =
+        "the script ended with the exit code 7; its error output: no such container, [value:/test/TOKEN]";
     assert_eq!(report.message, told);
     says_nothing_secret(&format!("{report:?}"), &watch);
     let left: Vec<_> = host.state_files().into_keys().collect();
@@ -137,7 +138,7 @@ async fn a_busybox_host_collects_too() {
         "{logs:?}"
     );
     let (report, _) = host.run(&collecting(&host, "echo oh >&2; exit 3")).await;
-    assert!(report.message.ends_with("it said: oh"), "{}", report.message);
+    assert!(report.message.ends_with("its error output: oh"), "{}", report.message);
 }
 
 #[tokio::test]

@@ -277,7 +277,7 @@ pub(super) async fn ask_about_image(
         }
     }
     if answer.len() >= answer_limit {
-        return Ok(Err(format!("docker says more than {} KiB about it", answer_limit / 1024)));
+        return Ok(Err(format!("docker's data about it exceeds {} KiB", answer_limit / 1024)));
     }
     Err(HostError::NoAnswer(exit))
 }

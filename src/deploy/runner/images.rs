@@ -35,7 +35,7 @@ const LONGEST_PROBLEM: usize = 300;
 
 /// Returns the report to use until the images are audited. If the pod ends before that, it is the final one.
 pub(super) fn not_looked_at() -> ImagesReport {
-    let problem = "the pod ended before it had looked at the images".to_owned();
+    let problem = "the pod ended before it audited the images".to_owned();
     ImagesReport { problem: Some(problem), ..ImagesReport::default() }
 }
 
@@ -47,7 +47,7 @@ impl Run<'_> {
         let deadline = Instant::now() + Duration::from_secs(self.task.audit_seconds());
         let looked = self.look_at_all(audit, deadline, &mut report, &mut problems);
         if timeout_at(deadline, looked).await.is_err() {
-            problems.push("it took too long".to_owned());
+            problems.push("the audit took too long".to_owned());
             // An answer may still arrive on this connection.
             self.connection = None;
         }
@@ -74,7 +74,7 @@ impl Run<'_> {
         }
         let deadline = deadline - TIME_TO_TELL;
         if images.len() > MOST_IMAGES {
-            problems.push(format!("only {MOST_IMAGES} of {} images are looked at", images.len()));
+            problems.push(format!("only {MOST_IMAGES} of {} images are audited", images.len()));
         }
         for (id, name) in images.into_iter().take(MOST_IMAGES) {
             let shown = if name.is_empty() { id.clone() } else { name };
@@ -113,7 +113,7 @@ impl Run<'_> {
         let mut images = BTreeMap::<String, String>::new();
         let request = Request::Images { task: self.task };
         for line in
-            self.ask_once(&request).await.map_err(|_| "the connection to the host broke".to_owned())?
+            self.ask_once(&request).await.map_err(|_| "the connection to the host was lost".to_owned())?
         {
             match line {
                 Line::Unfit(why) => return Err(why.into()),
@@ -145,12 +145,12 @@ impl Run<'_> {
             let found = audit::audit_with_files(&image, files, &allowances, &keys, Some(&matcher));
             Ok((image, found))
         });
-        looked.await.map_err(|_| "the audit broke off".to_owned())?
+        looked.await.map_err(|_| "the audit was aborted".to_owned())?
     }
 
     /// Audits the layers of an image while docker saves it.
     async fn files_of(&mut self, id: &str, deadline: Instant) -> Result<Archive, String> {
-        let lost = || "the connection to the host broke".to_owned();
+        let lost = || "the connection to the host was lost".to_owned();
         let matcher = self.matcher.clone();
         let request = Request::Save { task: self.task, id };
         let connection: &Connection = self.connect().await.map_err(|_| lost())?;
@@ -158,13 +158,13 @@ impl Run<'_> {
         let mut stream = Blocking { stream, runtime: Handle::current(), deadline };
         let scanned = tokio::task::spawn_blocking(move || {
             let begun = host::begin_saved(&mut stream);
-            begun.map_err(|_| "the host gave no answer about it".to_owned())??;
+            begun.map_err(|_| "the host sent no data about it".to_owned())??;
             let limits =
                 Limits { findings: MOST_IN_FILES, deadline: Some(deadline.into_std()), ..Limits::default() };
             layers::scan(BufReader::with_capacity(1 << 16, stream), Some(&matcher), limits)
                 .map_err(|error| error.to_string())
         });
-        let scanned = scanned.await.map_err(|_| "the audit broke off".to_owned())?;
+        let scanned = scanned.await.map_err(|_| "the audit was aborted".to_owned())?;
         if scanned.is_err() || Instant::now() >= deadline {
             // The rest of the image may still arrive on this connection.
             self.connection = None;
@@ -173,14 +173,14 @@ impl Run<'_> {
     }
 
     async fn about(&mut self, id: &str) -> Result<AboutImage, String> {
-        let lost = || "the connection to the host broke".to_owned();
+        let lost = || "the connection to the host was lost".to_owned();
         let request = Request::Image { task: self.task, id };
         let output = self.output;
         let connection: &Connection = self.connect().await.map_err(|_| lost())?;
         let answer = host::ask_about_image(connection, &request, IMAGE_LIMIT, output).await;
         match answer {
             Ok(answer) => answer,
-            Err(HostError::NoAnswer(_)) => Err("the host gave no answer about it".to_owned()),
+            Err(HostError::NoAnswer(_)) => Err("the host sent no data about it".to_owned()),
             Err(HostError::Ssh(_)) => Err(lost()),
         }
     }

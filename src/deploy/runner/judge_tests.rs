@@ -54,10 +54,10 @@ fn a_parameter_that_differs_keeps_no_other_from_being_proven() {
 #[test]
 fn two_parameters_in_one_variable_are_named_with_the_way_out() {
     let apart = judged(&task(&[("/shop/TOKEN", "TOKEN"), ("/blog/TOKEN", "BLOG_TOKEN")]), 0).message;
-    assert!(!apart.contains("both looked for"), "{apart}");
+    assert!(!apart.contains("looks for both"), "{apart}");
     let together = judged(&task(&[("/shop/TOKEN", "TOKEN"), ("/blog/TOKEN", "TOKEN")]), 0).message;
     assert!(
-        together.contains("/blog/TOKEN and /shop/TOKEN are both looked for in the variable TOKEN"),
+        together.contains("looks for both /blog/TOKEN and /shop/TOKEN in the variable TOKEN"),
         "{together}"
     );
     assert!(together.contains("hosts[].env"), "{together}");

@@ -24,7 +24,7 @@ impl Run<'_> {
         let bad = |why: &str| report(RunResult::BadInput, why);
         let task = self.task;
         let Some(collection) = &task.collection else {
-            return Err(bad("the task does not say what is to be collected"));
+            return Err(bad("the task does not say what to collect"));
         };
         let matcher = self.matcher.clone();
         self.phase(format!("collecting log lines on {}", task.ssh.host));
@@ -37,8 +37,9 @@ impl Run<'_> {
                 let shown = tokio::task::spawn_blocking(move || {
                     (self::shown(&first, &matcher), self::shown(&last, &matcher))
                 });
-                let (mut first, mut last) =
-                    shown.await.map_err(|_| report(RunResult::CollectFailed, "the scrubbing broke off"))?;
+                let (mut first, mut last) = shown.await.map_err(|_| {
+                    report(RunResult::CollectFailed, "the redaction of the log lines was aborted")
+                })?;
                 if all_is_there {
                     first.append(&mut last);
                     last = first.split_off(first.len().min(SHOWN));
@@ -63,12 +64,13 @@ impl Run<'_> {
             Ok(Err(HostError::Ssh(error))) => Err(report(error.outcome(), error.to_string())),
             Ok(Err(HostError::NoAnswer(exit))) => Err(report(
                 RunResult::HostUnfit,
-                format!("the account's shell on {host} ended before it had answered ({exit:?})"),
+                format!("the account's shell on {host} ended without an answer ({exit:?})"),
             )),
             Err(_) => Err(report(
                 RunResult::CollectFailed,
                 format!(
-                    "{host} gave no answer in the time of this run; does the script leave a process behind?"
+                    "{host} did not answer within the time of this run; check whether the script leaves a \
+                     process behind"
                 ),
             )),
         }
@@ -78,7 +80,7 @@ impl Run<'_> {
 fn failed(collection: &TaskCollection, code: i32, errors: &SecretValue, matcher: &Matcher) -> Report {
     let complaint = scrubbed(errors, matcher).lines().map(str::trim).collect::<Vec<_>>().join(" / ");
     let complaint: String = complaint.chars().filter(|c| is_visible(*c)).take(LONGEST_COMPLAINT).collect();
-    let said = if complaint.is_empty() { String::new() } else { format!("; it said: {complaint}") };
+    let said = if complaint.is_empty() { String::new() } else { format!("; its error output: {complaint}") };
     let message = match code {
         // Exit codes of `timeout`, with and without the kill.
         124 | 137 | 143 => {

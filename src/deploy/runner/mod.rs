@@ -175,7 +175,7 @@ fn check_task(task: &Task) -> Result<(), String> {
         return Err("docker.path must be an absolute path of letters, digits, /, _, ., + and -".to_owned());
     }
     if !word(&task.revision, "") {
-        return Err("the task's revision is not a word".to_owned());
+        return Err("the task's revision must consist of letters and digits".to_owned());
     }
     for parameter in &task.parameters {
         if !parameter.path.starts_with('/') || !word(&parameter.path, "/_.-") {
@@ -299,9 +299,10 @@ impl Run<'_> {
                     return Err(report(
                         RunResult::Outdated,
                         format!(
-                            "the host was already deployed version {version} of {path}, which is newer than what this run \
-                             brings: the request came late, and the next run brings the newer version; to bring the \
-                             older one all the same, remove its line from {file} on the host"
+                            "version {version} of {path} was already deployed to the host and is newer than \
+                             the version of this run: the request is stale, and the next run deploys the \
+                             newer version; to deploy the older one anyway, remove its line from {file} on \
+                             the host"
                         ),
                     ));
                 }
@@ -315,27 +316,36 @@ impl Run<'_> {
         let failed = |outcome, exit, message: String| Report {
             script_exit: exit,
             deploy: Some(kind),
-            ..report(outcome, format!("{message}; what it printed is in {log} on the host"))
+            ..report(outcome, format!("{message}; its output is in {log} on the host"))
         };
         match (result, full) {
             (Some(DeployResult::Exit(0)), _) => Ok(kind),
             (Some(DeployResult::Exit(code)), Some(mount)) => Err(failed(
                 RunResult::HostUnfit,
                 Some(code),
-                format!("the disk of the host is full at {mount}, free some space; the deploy script exited with {code}"),
+                format!(
+                    "the disk of the host is full at {mount}; free some space. The deploy script exited \
+                     with {code}"
+                ),
             )),
-            (Some(DeployResult::Exit(code)), None) => {
-                Err(failed(RunResult::DeployFailed, Some(code), format!("the deploy script exited with {code}")))
-            }
+            (Some(DeployResult::Exit(code)), None) => Err(failed(
+                RunResult::DeployFailed,
+                Some(code),
+                format!("the deploy script exited with {code}"),
+            )),
             (Some(DeployResult::TimedOut), _) => Err(failed(
                 RunResult::DeployTimedOut,
                 None,
-                format!("the deploy script was ended after {} s (deploy.timeout)", task.deploy_timeout_seconds),
+                format!(
+                    "the deploy script was stopped after {} s (deploy.timeout)",
+                    task.deploy_timeout_seconds
+                ),
             )),
             (Some(DeployResult::Interrupted), _) => Err(failed(
                 RunResult::DeployInterrupted,
                 None,
-                "the deploy script was cut off on the host, by a reboot or a kill, and may have done half its work"
+                "the deploy script was interrupted on the host by a reboot or a kill, and may have done \
+                 only a part of its work"
                     .to_owned(),
             )),
             (None, _) => Err(report(RunResult::HostUnfit, "the script on the host gave no result")),
@@ -358,7 +368,7 @@ impl Run<'_> {
                 report(RunResult::HostUnfit, "the script on the host gave no result of verify")
             })?;
         }
-        self.phase(format!("comparing what the containers on {} run", task.ssh.host));
+        self.phase(format!("comparing the values in the containers on {}", task.ssh.host));
         let mut proofs = self.prove().await?;
         let mut restarting = proofs.restarting(None);
         // A container that was restarted gets some time to stay up and is checked at least twice.
@@ -402,7 +412,8 @@ impl Run<'_> {
                     return Err(report(
                         RunResult::ConnectionLost,
                         format!(
-                            "{host} gave no answer in the time of this run; a deployment that runs there goes on"
+                            "{host} did not answer within the time of this run; a deployment that runs \
+                             there continues"
                         ),
                     ));
                 }
@@ -431,10 +442,10 @@ impl Run<'_> {
             if Instant::now() + pause >= self.deadline {
                 return Err(report(
                     RunResult::ConnectionLost,
-                    format!("{lost}; a deployment that runs there goes on, and the next run joins it"),
+                    format!("{lost}; a deployment that runs there continues, and the next run joins it"),
                 ));
             }
-            self.phase(format!("{lost}; connecting again"));
+            self.phase(format!("{lost}; reconnecting"));
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(10));
         }
@@ -473,7 +484,7 @@ fn usable(lines: Vec<Line>) -> Result<Vec<Line>, Report> {
             Line::Busy(who) => {
                 return Err(report(
                     RunResult::Busy,
-                    format!("the host is being deployed to by {who}; tried again later"),
+                    format!("the host is busy with {who}; keyturn retries later"),
                 ));
             }
             _ => {}
@@ -491,8 +502,9 @@ fn collision(task: &Task, path: &str) -> Option<String> {
         Some((&other.path, variable))
     })?;
     Some(format!(
-        "{path} and {other} are both looked for in the variable {variable}: name another one in hosts[].env of a \
-         ManagedSecret, or give each a DockerHost of its own with its docker.composeProject"
+        "keyturn looks for both {path} and {other} in the variable {variable}: name another variable in \
+         hosts[].env of a ManagedSecret, or give each a separate DockerHost with its own \
+         docker.composeProject"
     ))
 }
 
@@ -505,13 +517,15 @@ fn judge(task: &Task, proofs: &Proofs, restarting: &[String], verify_code: i32) 
         .collect();
     if !differing.is_empty() {
         let remedy = match task.mode {
-            RunMode::Deploy => "does the deploy script fetch the values and recreate these containers?",
+            RunMode::Deploy => {
+                "check that the deploy script fetches the values and recreates these containers"
+            }
             RunMode::Verify | RunMode::Collect => "somebody changed the parameter, or did not deploy it",
         };
         let collisions: Vec<String> =
             proofs.differing().filter_map(|parameter| collision(task, &parameter.path)).collect();
         problems.push(format!(
-            "containers run another value than the one published: {}; {}",
+            "containers run a value other than the published one: {}; {}",
             differing.join("; "),
             if collisions.is_empty() { remedy.to_owned() } else { collisions.join("; ") }
         ));
@@ -520,7 +534,7 @@ fn judge(task: &Task, proofs: &Proofs, restarting: &[String], verify_code: i32) 
         let more = restarting.len().saturating_sub(MOST_NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let named = restarting.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", ");
-        problems.push(format!("containers end and are started again: {named}{more}"));
+        problems.push(format!("containers keep restarting: {named}{more}"));
     }
     match verify_code {
         0 => {}
@@ -530,7 +544,7 @@ fn judge(task: &Task, proofs: &Proofs, restarting: &[String], verify_code: i32) 
             task.verify_timeout_seconds
         )),
         code => problems.push(format!(
-            "the verify script did not succeed within {} s (verify.timeout), last with the exit code {code}",
+            "the verify script did not succeed within {} s (verify.timeout); its last exit code was {code}",
             task.verify_timeout_seconds
         )),
     }

@@ -97,11 +97,12 @@ impl<'a> Output<'a> {
         }
         if let Some(why) = self.matcher.unsearched() {
             state.closed = true;
-            return self.note(&format!("what the scripts print is not shown: {why}"));
+            return self.note(&format!("the output of the scripts is not shown: {why}"));
         }
         if state.time_left.is_zero() {
             state.closed = true;
-            return self.note("more is not shown: there is no time to look for secrets in it");
+            return self
+                .note("the rest of the output is not shown: there is no time left to search it for secrets");
         }
         if too_long {
             return self.note(&format!("a line of more than {LONGEST_LINE} bytes is not shown"));

@@ -107,7 +107,8 @@ impl Pod<'_> {
         report(
             RunResult::ConnectionLost,
             format!(
-                "the pod was stopped while {}; a deployment that runs on the host goes on, and the next run joins it",
+                "the pod was stopped while {}; a deployment that runs on the host continues, and the next \
+                 run joins it",
                 last.message
             ),
         )
@@ -130,7 +131,7 @@ impl Progress for Pod<'_> {
 
     fn result(&self, report: &Report) {
         self.phase(report);
-        self.output(b"keyturn: looking for secrets in the images\n");
+        self.output(b"keyturn: searching the images for secrets\n");
     }
 
     fn output(&self, data: &[u8]) {

@@ -52,18 +52,20 @@ pub enum ClientKeyError {
     PublicKey,
     /// The private key is encrypted.
     #[error(
-        "is protected by a passphrase, and nobody is there to type it; remove it with `ssh-keygen -p -N ''` on a copy of the key, or make a key for keyturn"
+        "is protected by a passphrase, which keyturn cannot enter; remove it with `ssh-keygen -p -N ''` on \
+         a copy of the key, or create a key for keyturn"
     )]
     Passphrase,
     /// The file is in PuTTY's own format.
     #[error("is a PuTTY key; convert it with `puttygen KEY.ppk -O private-openssh-new -o KEY.pem`")]
     Putty,
     /// The private key has this type, such as `DSA`, with which keyturn cannot log in.
-    #[error("is of the type {0}, which cannot be used; make one with `ssh-keygen -t ed25519`")]
+    #[error("is of the type {0}, which keyturn cannot use; create another key with `ssh-keygen -t ed25519`")]
     Type(String),
     /// The RSA key is damaged, or has fewer than 2048 or more than 8192 bits.
     #[error(
-        "is an RSA key that is damaged or has less than 2048 or more than 8192 bits; make one with `ssh-keygen -t ed25519`"
+        "is an RSA key that is damaged or has less than 2048 or more than 8192 bits; create another key \
+         with `ssh-keygen -t ed25519`"
     )]
     Rsa,
     /// The private key cannot be decoded; holds the format that was expected, for the message.

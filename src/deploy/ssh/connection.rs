@@ -63,8 +63,9 @@ pub enum SshError {
     HostKey(Box<HostKeyRefused>),
     /// The host has no key of a type that keyturn can verify.
     #[error(
-        "{host} has only host keys of the types {offered}, and keyturn verifies ssh-ed25519 and ecdsa-sha2-nistp256/384/521; \
-         make one on the host with `ssh-keygen -A` and add its line to knownHosts"
+        "{host} has only host keys of the types {offered}, and keyturn verifies only ssh-ed25519 and \
+         ecdsa-sha2-nistp256/384/521; create such a key on the host with `ssh-keygen -A` and add its line \
+         to knownHosts"
     )]
     HostKeyType {
         /// Name or address of the host.
@@ -74,7 +75,8 @@ pub enum SshError {
     },
     /// The host does not accept the key for this account, or demands more than the key.
     #[error(
-        "{host} does not let {user} in with the key {key}{hint}; add the key to the account's authorized_keys"
+        "{host} refuses the login of {user} with the key {key}{hint}; add the key to the account's \
+         authorized_keys"
     )]
     AuthenticationFailed {
         /// Name or address of the host.
@@ -325,7 +327,7 @@ impl Connection {
             }
             AuthResult::Failure { partial_success: true, remaining_methods } => {
                 format!(
-                    " alone (it also wants {})",
+                    " alone (it also requires {})",
                     remaining_methods
                         .iter()
                         .map(|m| <&str>::from(m).to_owned())
@@ -437,7 +439,7 @@ impl Connection {
         let _ = to_host.close().await;
         exit.ok_or_else(|| SshError::OutcomeUnknown {
             host: self.host.clone(),
-            cause: self.cause("no exit status came"),
+            cause: self.cause("the host sent no exit status"),
         })
     }
 

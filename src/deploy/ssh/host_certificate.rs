@@ -13,7 +13,7 @@ use russh::keys::{Algorithm, Certificate, HashAlg};
 /// …".
 pub(super) fn check(certificate: &Certificate, host: &str, now: u64) -> Result<(), String> {
     if certificate.cert_type() != CertType::Host {
-        return Err("is a user's, not a host's".to_owned());
+        return Err("is for a user, not for a host".to_owned());
     }
     if now < certificate.valid_after() {
         return Err("is not valid yet".to_owned());
@@ -31,7 +31,7 @@ pub(super) fn check(certificate: &Certificate, host: &str, now: u64) -> Result<(
     if signed_by_its_authority(certificate) {
         Ok(())
     } else {
-        Err("does not bear a valid signature of its authority".to_owned())
+        Err("has no valid signature of its authority".to_owned())
     }
 }
 

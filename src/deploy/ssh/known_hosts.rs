@@ -126,8 +126,8 @@ impl fmt::Display for HostKeyRefused {
             WhyRefused::Unverifiable { lines, key_types } => {
                 write!(
                     f,
-                    ", and {} of knownHosts {} for it, which vouches for nothing here: keyturn verifies ssh-ed25519 and \
-                     ecdsa-sha2-nistp256/384/521; {confirm}, add the line: {}",
+                    ", and {} of knownHosts {} for it, which keyturn cannot use: it verifies only \
+                     ssh-ed25519 and ecdsa-sha2-nistp256/384/521; {confirm}, add the line: {}",
                     numbered(lines),
                     if lines.len() == 1 {
                         format!("has an {} key", key_types.join(", "))
@@ -485,7 +485,7 @@ mod tests {
         assert_eq!(refused.why, why);
         let said = refused.to_string();
         assert!(
-            said.contains("line 1 of knownHosts has an ssh-rsa key for it, which vouches for nothing here"),
+            said.contains("line 1 of knownHosts has an ssh-rsa key for it, which keyturn cannot use"),
             "{said}"
         );
         assert!(said.ends_with(&format!("add the line: db.example ssh-ed25519 {ED25519}")), "{said}");
