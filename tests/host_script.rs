@@ -292,7 +292,7 @@ fn a_request_can_neither_cut_a_deployment_off_nor_let_anything_run_for_ever() {
         machine.refuses(
             &command(&[], &[("KEYTURN_DEPLOY_TIMEOUT", "60")]),
             &deploy("1", ""),
-            "gives a deployment 60 s",
+            "allows a deployment 60 s",
         );
         let long = |request: String| {
             request.replace("timeout 20\n", "timeout 121\n").replace("timeout 120\n", "timeout 121\n")
@@ -330,7 +330,7 @@ fn collected_log_lines_do_not_fill_the_disk() {
         machine.put("du", "printf '1048576\\t%s\\n' \"$2\"");
         for said in collect(machine) {
             assert!(said.starts_with("keyturn: unfit "), "{}: {said}", machine.shell);
-            assert!(said.contains("delete those of incidents that are closed"), "{}: {said}", machine.shell);
+            assert!(said.contains("delete those of closed incidents"), "{}: {said}", machine.shell);
         }
         assert_eq!(machine.ran(), [""; 0], "{}", machine.shell);
     });

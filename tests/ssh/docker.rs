@@ -166,7 +166,7 @@ const FAILURES: [(&str, &str, &str, &str); 15] = [
     (
         "yes",
         "sudo: a password is required",
-        "does not let the account call docker without a password",
+        "does not allow the account to call docker without a password",
         "NOPASSWD: ",
     ),
     (
@@ -200,25 +200,25 @@ const FAILURES: [(&str, &str, &str, &str); 15] = [
         "without a password (deploy is not in the sudoers file",
         "NOPASSWD: ",
     ),
-    ("yes", "sudo: sorry, you must have a tty to run sudo", "sudo wants a terminal", "!requiretty"),
+    ("yes", "sudo: sorry, you must have a tty to run sudo", "sudo requires a terminal", "!requiretty"),
     (
         "yes",
         "sudo: unable to resolve host web-1: Temporary failure in name resolution\n\
          sudo: sorry, you must have a tty to run sudo",
-        "sudo wants a terminal",
+        "sudo requires a terminal",
         "!requiretty",
     ),
     (
         "yes",
         "/etc/sudoers:12:9: syntax error\nsudo: no valid sudoers sources found, quitting",
         "sudo does not work on the host (sudo: no valid sudoers sources found, quitting)",
-        "mend it there",
+        "fix it there",
     ),
     (
         "yes",
         "sudo: The \"no new privileges\" flag is set, which prevents sudo from running as root.",
         "sudo does not work on the host",
-        "mend it there",
+        "fix it there",
     ),
     (
         "yes",

@@ -62,5 +62,5 @@ need_tools() {
   need setsid util-linux
   need timeout coreutils
   need sha256sum coreutils
-  timeout -k 1 5 sh -c : 2>/dev/null || unfit "timeout on the host does not know -k; install the package coreutils"
+  timeout -k 1 5 sh -c : 2>/dev/null || unfit "timeout on the host does not support -k; install the package coreutils"
 }

@@ -109,7 +109,7 @@ refuse_lower_versions() {
 refuse_values_of_the_future() {
   for wanted in $pinned; do
     [ "${wanted##*@}" -le $((moment + 300)) ] ||
-      unfit "the request says that the value of ${wanted%=*} is made in the future ($(date -u)): is the host's clock late?"
+      unfit "the request says that the value of ${wanted%=*} was made in the future ($(date -u)); check whether the host's clock is late"
   done
 }
 
@@ -131,13 +131,13 @@ start() {
 
   name=$number.$revision.$run
   folder=$state/runs/$name
-  mkdir "$folder" 2>/dev/null || unfit "the folder $folder cannot be made$(space)"
+  mkdir "$folder" 2>/dev/null || unfit "the folder $folder cannot be created$(space)"
   put "$folder/script" "$script"
   put "$folder/parameters" "$parameters"
   put "$folder/timeout" "$timeout"
   put "$folder/boot" "$(boot)"
   reserve "$folder/pid" none
-  touch "$folder/log" 2>/dev/null || unfit "the file $folder/log cannot be made$(space)"
+  touch "$folder/log" 2>/dev/null || unfit "the file $folder/log cannot be created$(space)"
   if [ "$served" = no ] && [ -n "${keyturn_source:-}" ]; then
     put "$state/host.sh" "$keyturn_source"
     program=$state/host.sh

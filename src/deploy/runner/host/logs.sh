@@ -12,11 +12,11 @@ logs() {
   need_tools
   open_state
   folder=$state/access-logs
-  mkdir -p "$folder" 2>/dev/null || unfit "the folder $folder cannot be made$(space)"
+  mkdir -p "$folder" 2>/dev/null || unfit "the folder $folder cannot be created$(space)"
   refuse_to_fill_the_disk
   # Earlier collections are kept: the logs from which they were taken may be gone.
   file=$folder/$incident.$secret.$(date -u +%Y%m%dT%H%M%SZ).$$
-  touch "$file.new" "$file.errors" 2>/dev/null || unfit "the file $file.new cannot be made$(space)"
+  touch "$file.new" "$file.errors" 2>/dev/null || unfit "the file $file.new cannot be created$(space)"
   code=$(collected 3>&1)
   size=$(wc -c <"$file.new")
   size=$((size))
@@ -35,7 +35,7 @@ logs() {
     finish
   fi
   rm -f "$file.errors"
-  mv "$file.new" "$file.log" || unfit "the file $file.log cannot be made$(space)"
+  mv "$file.new" "$file.log" || unfit "the file $file.log cannot be created$(space)"
   digest=$(sha256sum <"$file.log")
   say "collected 0"
   say "file $file.log"
@@ -52,7 +52,7 @@ logs() {
 # forced command, or by people who may change the window of an incident. Products run on the same disk.
 refuse_to_fill_the_disk() {
   used=$(du -sk "$folder") && [ "${used%%[!0-9]*}" -lt 1048576 ] ||
-    unfit "the folder $folder holds 1 GiB of collected log lines; delete those of incidents that are closed"
+    unfit "the folder $folder holds 1 GiB of collected log lines; delete those of closed incidents"
   # shellcheck disable=SC2046 # the fields of one line
   set -- $(df -Pk "$folder" 2>/dev/null | tail -n 1)
   case ${4:-none} in
@@ -60,7 +60,7 @@ refuse_to_fill_the_disk() {
     *) free=$4 ;;
   esac
   [ "$free" -ge $(((least_free + most_kept) / 1024)) ] ||
-    unfit "less than $(((least_free + most_kept) / 1048576)) MiB are left where $folder lies, so log lines are not collected there; free some space on ${6:-its disk}"
+    unfit "less than $(((least_free + most_kept) / 1048576)) MiB are free on the disk of $folder, so no log lines are collected there; free some space on ${6:-its disk}"
 }
 
 # Runs the command. Writes the beginning of its output, at most $most_kept bytes, to $file.new, and the end of its error

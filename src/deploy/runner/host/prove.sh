@@ -29,7 +29,7 @@ find_docker() {
 
 no_docker() {
   [ -z "$named" ] || unfit "$docker_field names $named, and the host has no such program"
-  unfit "docker is not on the search path of a session without a login ($PATH)${looked:+, nor in $looked}; say in $docker_field where it lies, or install the package docker"
+  unfit "docker is not on the search path of a session without a login ($PATH)${looked:+, nor in $looked}; set $docker_field to its path, or install the package docker"
 }
 
 running() { call_docker ps -q --no-trunc --filter "label=com.docker.compose.project=$project" "$@"; }
@@ -61,15 +61,15 @@ explain_docker() {
   program=$(command -v "$docker") || program=/usr/bin/docker
   case $sudo:$problem in
     yes:*"must have a tty"*)
-      unfit "sudo wants a terminal, which a deployment does not have ($cause); add to sudoers: Defaults:$account !requiretty"
+      unfit "sudo requires a terminal, which a deployment does not have ($cause); add to sudoers: Defaults:$account !requiretty"
       ;;
     yes:*"password is required"* | yes:*"authentication is required"* | yes:*"no tty present"* | \
       yes:*"not allowed to "* | yes:*"may not run sudo"* | yes:*"not in the sudoers file"* | yes:*"I'm afraid I can't"*)
-      unfit "sudo does not let the account call docker without a password ($cause); add to sudoers: $account ALL=(root) NOPASSWD: $program"
+      unfit "sudo does not allow the account to call docker without a password ($cause); add to sudoers: $account ALL=(root) NOPASSWD: $program"
       ;;
   esac
   case $sudo:$cause in
-    yes:sudo:*) unfit "sudo does not work on the host ($cause); mend it there: sudo -n $program ps, as $account, must list the containers" ;;
+    yes:sudo:*) unfit "sudo does not work on the host ($cause); fix it there: sudo -n $program ps, as $account, must list the containers" ;;
     no:*ermission\ denied*) unfit "the account may not use docker ($cause); $sudo_remedy, or add the account to the group docker" ;;
     *) unfit "docker does not answer ($cause); start it on the host" ;;
   esac

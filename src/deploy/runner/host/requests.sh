@@ -138,7 +138,7 @@ obey_forced_command() {
       # Otherwise a request could interrupt a deployment with a shorter timeout.
       limit=${KEYTURN_DEPLOY_TIMEOUT:-900}
       [ "$timeout" -eq "$limit" ] ||
-        unfit "the forced command of the key gives a deployment $limit s, and deploy.timeout of the DockerHost is $timeout s; give KEYTURN_DEPLOY_TIMEOUT the same number of seconds"
+        unfit "the forced command of the key allows a deployment $limit s, and deploy.timeout of the DockerHost is $timeout s; set KEYTURN_DEPLOY_TIMEOUT to the same number of seconds"
       ;;
     verify)
       script=${KEYTURN_VERIFY:-}
@@ -161,7 +161,7 @@ need_command() {
 # need_time MOST FIELD VARIABLE: refuses the request if its time limit is longer than the forced command allows
 need_time() {
   [ "$timeout" -le "$1" ] ||
-    unfit "the forced command of the key gives $1 s, and $2 is $timeout s; raise $3 there, or lower $2"
+    unfit "the forced command of the key allows $1 s, and $2 is $timeout s; raise $3 there, or lower $2"
 }
 
 # shellcheck disable=SC1007  # fields that a request leaves out are empty

@@ -7,7 +7,7 @@ open_state() {
   [ -n "${XDG_STATE_HOME:-}${HOME:-}" ] || unfit "the account has no home folder"
   state=${XDG_STATE_HOME:-$HOME/.local/state}/keyturn/$project
   problem=$(mkdir -p "$state/runs" 2>&1 && chmod 700 "$state" 2>&1) ||
-    unfit "the folder $state cannot be made: $(first_line "$problem")$(space)"
+    unfit "the folder $state cannot be created: $(first_line "$problem")$(space)"
   [ -w "$state/runs" ] || unfit "the folder $state cannot be written to by this account"
 }
 
@@ -51,7 +51,7 @@ result_of() {
 }
 
 # Creates the file before it is opened: a failed redirection would end the shell at once.
-open_lock() { touch "$state/$1" 2>/dev/null || unfit "the file $state/$1 cannot be made$(space)"; }
+open_lock() { touch "$state/$1" 2>/dev/null || unfit "the file $state/$1 cannot be created$(space)"; }
 
 boot() { get /proc/sys/kernel/random/boot_id || echo unknown; }
 
