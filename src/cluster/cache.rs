@@ -185,7 +185,7 @@ impl Cache {
                 .collect();
             tracing::warn!(
                 namespaces = unread.join(","),
-                "going on without namespaces that could not be read yet"
+                "starting without namespaces that could not be listed yet"
             );
         }
     }

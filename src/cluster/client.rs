@@ -34,7 +34,7 @@ pub struct Clients {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// There is neither a service account nor a kubeconfig, or it cannot be read.
-    #[error("no Kubernetes to connect to, neither as a pod nor by KUBECONFIG: {0}")]
+    #[error("no configuration for a connection to Kubernetes, neither of a pod nor in KUBECONFIG: {0}")]
     Config(#[from] kube::config::InferConfigError),
     /// The client cannot be built, for example because of a certificate or a proxy that cannot be used.
     #[error("cannot set up a connection to Kubernetes: {0}")]

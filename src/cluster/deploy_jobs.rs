@@ -83,7 +83,8 @@ impl KubeDeployJobs {
             if !is_controlled_by(&existing, host) {
                 return Err(ObjectError::Api {
                     object: what(),
-                    detail: "a Job of that name exists and belongs to something else: delete it".to_owned(),
+                    detail: "a Job of that name exists and does not belong to the DockerHost: delete it"
+                        .to_owned(),
                 });
             }
             if !is_suspended(&existing) {

@@ -150,10 +150,10 @@ fn how_it_was_lost(
     }];
     let of_the_job = said(end.reason.as_deref(), end.message.as_deref());
     if end.type_ == "Failed" && !of_the_job.is_empty() {
-        facts.push(format!("the Job says {of_the_job}"));
+        facts.push(format!("the Job failed with {of_the_job}"));
     }
     if let Some(report) = unfinished.filter(|report| !report.message.is_empty()) {
-        facts.push(format!("the last it reported was: {}", report.message));
+        facts.push(format!("its last report was: {}", report.message));
     }
     facts.join("; ")
 }

@@ -149,7 +149,7 @@ pub enum LeaseError {
         after: Duration,
     },
     /// Another process has created or changed the lease since it was read; nothing was written.
-    #[error("lease {name}: somebody else wrote it first")]
+    #[error("lease {name}: another process wrote it first")]
     Conflict {
         /// Name of the lease.
         name: String,
@@ -222,7 +222,7 @@ impl Candidate {
                 Ok(Some(wait)) => wait.min(self.timing.retry_period / 2),
                 Err(LeaseError::Conflict { .. }) => Duration::from_millis(50),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot take part in the leader election; trying again");
+                    tracing::warn!(%error, "cannot take part in the leader election; retrying");
                     self.timing.retry_period / 2
                 }
             };
@@ -250,7 +250,7 @@ impl Candidate {
                 Ok(Ok(None)) => self.timing.retry_period,
                 Ok(Ok(Some(_))) => return Err(self.lost("another replica holds it")),
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "cannot renew the lease; trying again");
+                    tracing::warn!(%error, "cannot renew the lease; retrying");
                     self.timing.retry_period / 4
                 }
             };
@@ -266,8 +266,8 @@ impl Candidate {
             spec.holder_identity = Some(String::new());
         }
         match self.call(self.api.replace(&self.name, &PostParams::default(), &lease)).await {
-            Ok(_) => tracing::info!(lease = self.name, "gave the lease back"),
-            Err(error) => tracing::warn!(%error, "the lease could not be given back; it runs out by itself"),
+            Ok(_) => tracing::info!(lease = self.name, "released the lease"),
+            Err(error) => tracing::warn!(%error, "the lease could not be released; it will expire"),
         }
     }
 

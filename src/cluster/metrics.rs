@@ -105,13 +105,13 @@ impl Exposition {
         registry.register("rotations", "Rotations and requests that ended, by result", m.rotations);
         registry.register("deploy_runs", "Deploy Jobs that ended, by mode and result", m.deploy_runs);
         registry.register("api_writes", "Writes to the Kubernetes API, by resource and verb", m.api_writes);
-        registry.register("reconciles", "Looks at an object, by kind", m.reconciles);
+        registry.register("reconciles", "Reconciliations of an object, by kind", m.reconciles);
         registry.register(
             "reconcile_errors",
-            "Looks at an object that failed in a way its status does not tell, by kind",
+            "Reconciliations that failed in a way that the object's status does not show, by kind",
             m.reconcile_errors,
         );
-        registry.register("watch_errors", "Watches that broke, by kind", m.watch_errors);
+        registry.register("watch_errors", "Watches that failed, by kind", m.watch_errors);
         ssm.register(&mut registry);
         registry.register_collector(Box::new(Objects(Arc::new((cache, leadership)))));
         Self(registry)
@@ -138,35 +138,35 @@ impl fmt::Debug for Objects {
 type SecretGauge = (&'static str, &'static str, fn(&ManagedSecret) -> Option<i64>);
 
 const SECRET_GAUGES: [SecretGauge; 8] = [
-    ("secret_ready", "Whether the secret is published and in order", |secret| {
+    ("secret_ready", "1 if the secret is published and in order, otherwise 0", |secret| {
         Some(i64::from(condition(secret, conditions::READY)))
     }),
-    ("secret_overdue", "Whether the value is older than its period", |secret| {
+    ("secret_overdue", "1 if the value is older than its period, otherwise 0", |secret| {
         Some(i64::from(condition(secret, conditions::OVERDUE)))
     }),
-    ("secret_stalled", "Whether a person has to act", |secret| {
+    ("secret_stalled", "1 if a person has to act, otherwise 0", |secret| {
         Some(i64::from(condition(secret, conditions::STALLED)))
     }),
-    ("secret_pending_retirements", "How many previous credentials still work", |secret| {
+    ("secret_pending_retirements", "Number of previous credentials that still work", |secret| {
         i64::try_from(secret.status.as_ref()?.pending_retirements.len()).ok()
     }),
     (
         "secret_retirement_failures",
-        "How often in a row the previous credential could not be retired",
+        "Number of consecutive failures to retire the previous credential",
         |secret| {
             let failure = secret.status.as_ref()?.failure.as_ref();
             Some(failure.filter(|failure| failure.step == Step::Retire).map_or(0, |f| i64::from(f.attempts)))
         },
     ),
-    ("secret_last_rotation_timestamp_seconds", "When the published value was made", |secret| {
+    ("secret_last_rotation_timestamp_seconds", "Time at which the published value was made", |secret| {
         Some(secret.status.as_ref()?.last_rotation_time.as_ref()?.0.as_second())
     }),
     (
         "secret_password_window_seconds",
-        "For how long the hosts had no working password in the last rotation of a role in place",
+        "Time for which the hosts had no working password in the last in-place rotation of a role",
         |secret| secret.status.as_ref()?.last_rotation.as_ref()?.window_seconds,
     ),
-    ("secret_next_rotation_timestamp_seconds", "When the next rotation may start", |secret| {
+    ("secret_next_rotation_timestamp_seconds", "Earliest time of the next rotation", |secret| {
         Some(time::from_text(secret.status.as_ref()?.next_rotation_time.as_ref()?)?.timestamp())
     }),
 ];
@@ -182,7 +182,7 @@ impl Collector for Objects {
         let leader = ConstGauge::new(i64::from(leads));
         let metric = encoder.encode_descriptor(
             "leader",
-            "Whether this replica is the one that works",
+            "1 if this replica is the leader, otherwise 0",
             None,
             leader.metric_type(),
         )?;
@@ -200,7 +200,7 @@ impl Collector for Objects {
         encode_gauge(
             &mut encoder,
             "image_findings",
-            "Secrets in the images that the containers of a host run, but for those that are allowed",
+            "Secrets found in the images that the containers of a host run, without the allowed ones",
             hosts.map(|host| (&host.metadata, image_findings(host))),
         )
     }

@@ -113,7 +113,7 @@ fn resilient<K: Send + 'static>(
     watch
         .inspect_err(move |error| {
             metrics.watch_error(&kind);
-            tracing::warn!(%error, kind, "a watch broke; starting it again");
+            tracing::warn!(%error, kind, "a watch failed; restarting it");
         })
         .default_backoff()
         .filter_map(|event| std::future::ready(event.ok()))

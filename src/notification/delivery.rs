@@ -42,12 +42,12 @@ pub enum DeliveryError {
     Url,
     /// The address is http, which this installation does not allow.
     #[error(
-        "the `{URL_FILE}` in its Secret is an http address, which shows what is told to everybody on the way: use https, or \
-         set the chart's value allowHttp"
+        "the `{URL_FILE}` in its Secret is an http address, which exposes the messages to everybody on the \
+         network path: use https, or set the chart's value allowHttp"
     )]
     Http,
     /// The signing key has the prefix of a key in base64, but is not base64.
-    #[error("the `{KEY_FILE}` in its Secret begins with {ENCODED_KEY} and is not base64 behind it")]
+    #[error("the `{KEY_FILE}` in its Secret begins with {ENCODED_KEY}, but the rest is not base64")]
     Key,
     /// The sink cannot be reached or did not answer in time; holds the innermost cause.
     #[error("{0}")]

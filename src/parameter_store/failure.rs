@@ -57,9 +57,9 @@ impl Failure {
             // The answer does not come from SSM. Its text may come from anywhere, so it is not passed on.
             SdkError::ResponseError(context) => failure(
                 no_answer,
-                format!("the answer (HTTP {}) is not one of SSM's", context.raw().status().as_u16()),
+                format!("the answer (HTTP {}) does not come from SSM", context.raw().status().as_u16()),
             ),
-            _ => failure(no_answer, "the SDK failed in a way that keyturn does not know".to_owned()),
+            _ => failure(no_answer, "the AWS SDK failed with an unknown kind of error".to_owned()),
         }
     }
 
@@ -81,7 +81,7 @@ impl Failure {
             Some(transport) if transport.is_connect() => {
                 failure(Kind::Unavailable, format!("no connection: {detail}"))
             }
-            _ => failure(no_answer, format!("the connection broke: {detail}")),
+            _ => failure(no_answer, format!("the connection was lost: {detail}")),
         }
     }
 
@@ -185,7 +185,8 @@ fn remedy(code: &str) -> Option<&'static str> {
              delete the parameter once nobody reads it"
         }
         "ParameterLimitExceeded" => {
-            "the region holds as many standard parameters as the account may have; delete some or raise the quota"
+            "the account has reached its quota of standard parameters in the region; delete some or raise \
+             the quota"
         }
         "ParameterPatternMismatchException" => {
             "the parameter has an AllowedPattern that the new value does not match; change the pattern or \

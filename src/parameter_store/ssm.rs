@@ -217,7 +217,7 @@ impl SsmParameterStore {
             let new = NewVersion {
                 path,
                 value: &random_key(path)?,
-                text: "Key of the stamps in descriptions: whoever has it can speak for keyturn".to_owned(),
+                text: "Key of the stamps in descriptions: anybody who has it can forge them".to_owned(),
                 stamp: None,
                 kms_key_id: None,
             };
@@ -227,7 +227,9 @@ impl SsmParameterStore {
         let (value, made_at) = key.ok_or_else(|| StoreError::Unavailable {
             operation: "GetParameter",
             path: path.clone(),
-            detail: "the key of the stamps was created, and is not visible yet".to_owned(),
+            detail: "the key of the stamps was created, but SSM reads do not show it yet (eventual \
+                     consistency)"
+                .to_owned(),
         })?;
         Ok(Some(self.seal.get_or_init(|| async { Seal::new(&value, made_at) }).await))
     }
