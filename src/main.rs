@@ -36,9 +36,9 @@ enum Command {
     HostScript,
     /// Check an installation from inside the cluster: custom resources, leader, readiness
     Check(check::CheckArgs),
-    /// Check from inside the cluster that an uninstallation would leave no rotation or deletion half done
+    /// Check from inside the cluster that an uninstallation would leave no rotation or deletion unfinished
     UninstallCheck(uninstall::UninstallArgs),
-    /// Search for secrets in what is about to be shipped
+    /// Search images for secrets before they are shipped
     Audit(audit::AuditArgs),
     /// Report on SecretIncidents
     Incident(incident::IncidentArgs),

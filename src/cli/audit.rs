@@ -143,7 +143,7 @@ pub enum AuditError {
         message: String,
     },
     /// Docker's output is not UTF-8.
-    #[error("{program} did not answer in UTF-8")]
+    #[error("the output of {program} is not UTF-8")]
     Encoding {
         /// Path or name of the program.
         program: String,
@@ -155,7 +155,7 @@ pub enum AuditError {
     #[error(transparent)]
     Layers(#[from] LayersError),
     /// There are no findings, but some layers were not searched completely; holds the reasons.
-    #[error("nothing was found, but not everything was looked at: {0}")]
+    #[error("nothing was found, but the audit is incomplete: {0}")]
     Incomplete(String),
     /// Standard output cannot be written.
     #[error("cannot write the result: {0}")]

@@ -130,7 +130,7 @@ async fn ready(address: &str) -> Result<String, String> {
         .await
         .map_err(|_| "no answer within 5s".to_owned())?
         .map_err(|error| error.to_string())?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or("not an answer in HTTP")?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or("the answer is not HTTP")?;
     let status = head.lines().next().unwrap_or_default();
     if status.split(' ').nth(1) == Some("200") {
         Ok(body.trim().to_owned())

@@ -30,9 +30,10 @@ pub enum UninstallError {
     List(#[source] kube::Error),
     /// keyturn's finalizer still holds ManagedSecrets; one line for each, with the reason.
     #[error(
-        "{} would be left half done, and could not be deleted without keyturn:\n{}\nWait until none of them has the \
-         finalizer {FINALIZER}, or uninstall without this check (helm uninstall --no-hooks) and release each by hand: \
-         kubectl patch managedsecret -n NAMESPACE NAME --type=merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'",
+        "{} would be left unfinished, and could not be deleted without keyturn:\n{}\nWait until none of \
+         them has the finalizer {FINALIZER}, or uninstall without this check (helm uninstall --no-hooks) \
+         and remove the finalizer of each by hand: kubectl patch managedsecret -n NAMESPACE NAME \
+         --type=merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'",
         if .0.len() == 1 { "a ManagedSecret".to_owned() } else { format!("{} ManagedSecrets", .0.len()) },
         .0.join("\n")
     )]
@@ -46,7 +47,7 @@ pub async fn run(args: &UninstallArgs) -> Result<(), UninstallError> {
     if !held.is_empty() {
         return Err(UninstallError::UnderWay(held));
     }
-    println!("no ManagedSecret is in the middle of anything");
+    println!("keyturn's finalizer holds no ManagedSecret");
     Ok(())
 }
 
@@ -88,12 +89,12 @@ fn held(object: &DynamicObject) -> Option<String> {
     let rotation = &object.data["status"]["rotation"];
     let deletes = object.data["spec"]["deletionPolicy"] == "Delete";
     let why = match (rotation["id"].as_u64(), rotation["step"].as_str()) {
-        (Some(id), Some(step)) => format!("rotation {id} is under way, at {step}"),
-        _ if object.metadata.deletion_timestamp.is_some() => "its deletion is under way".to_owned(),
+        (Some(id), Some(step)) => format!("rotation {id} is in progress, at {step}"),
+        _ if object.metadata.deletion_timestamp.is_some() => "its deletion is in progress".to_owned(),
         _ if deletes => {
-            "its deletionPolicy is Delete, which keyturn alone can carry out: set it to Retain".to_owned()
+            "its deletionPolicy is Delete, which only keyturn can carry out: set it to Retain".to_owned()
         }
-        _ => "what a rotation leaves behind is cleaned up".to_owned(),
+        _ => "keyturn is cleaning up after a rotation".to_owned(),
     };
     Some(format!("  {}/{}: {why}", object.namespace().unwrap_or_default(), object.name_any()))
 }
@@ -122,11 +123,11 @@ mod tests {
         for (metadata, spec, status, expected) in [
             (json!({}), json!({}), rotating(), None),
             (json!({"finalizers": ["other.example/x"]}), json!({}), json!({}), None),
-            (ours(), json!({}), rotating(), Some("rotation 7 is under way, at Deploy")),
-            (deleted(), json!({}), rotating(), Some("rotation 7 is under way, at Deploy")),
-            (deleted(), json!({}), json!({}), Some("its deletion is under way")),
+            (ours(), json!({}), rotating(), Some("rotation 7 is in progress, at Deploy")),
+            (deleted(), json!({}), rotating(), Some("rotation 7 is in progress, at Deploy")),
+            (deleted(), json!({}), json!({}), Some("its deletion is in progress")),
             (ours(), json!({"deletionPolicy": "Delete"}), json!({}), Some("set it to Retain")),
-            (ours(), json!({"not": ["decodable"]}), Value::Null, Some("cleaned up")),
+            (ours(), json!({"not": ["decodable"]}), Value::Null, Some("cleaning up")),
         ] {
             let said = held(&object(metadata, spec, status));
             assert_eq!(said.is_some(), expected.is_some(), "{said:?}");

@@ -58,13 +58,13 @@ pub struct ControllerArgs {
     #[arg(long, env = "KEYTURN_RETIRE_AFTER", value_parser = duration, default_value = "1h")]
     pub retire_after: TimeDelta,
 
-    /// Minimum age of an orphaned credential before it is deleted: one that a source issued for a rotation and that no
-    /// record names. Never less than the grace
+    /// Minimum age of an orphaned credential before it is deleted. A credential is orphaned if a source issued it for a
+    /// rotation and no record names it. Never less than the grace period
     #[arg(long, env = "KEYTURN_ORPHANS_AFTER", value_parser = duration, default_value = "15m")]
     pub orphans_after: TimeDelta,
 
     /// Maximum time that a deleted ManagedSecret is kept so that its rotation can finish. Never less than four times
-    /// the grace
+    /// the grace period
     #[arg(long, env = "KEYTURN_DELETION", value_parser = duration, default_value = "1h")]
     pub deletion: TimeDelta,
 
@@ -89,7 +89,7 @@ pub struct ControllerArgs {
     #[arg(long, env = "KEYTURN_COALESCE", value_parser = duration, default_value = "30s")]
     pub coalesce: TimeDelta,
 
-    /// Number of failed attempts after which a deployment has failed for good
+    /// Number of failed attempts after which a deployment counts as failed
     #[arg(long, env = "KEYTURN_ATTEMPTS", value_parser = clap::value_parser!(i32).range(1..=100), default_value_t = 3)]
     pub attempts: i32,
 
@@ -226,7 +226,8 @@ pub enum ConfigError {
     LeaseSeconds,
     /// The address in this argument is http, and http is not allowed.
     #[error(
-        "{flag} is an http address, which shows tokens to everybody on the way: use https, or set --allow-http=true (chart value allowHttp)"
+        "{flag} is an http address, which exposes tokens to everybody on the network path: use https, or \
+         set --allow-http=true (chart value allowHttp)"
     )]
     Http {
         /// The argument.
@@ -354,13 +355,13 @@ pub fn duration(text: &str) -> Result<TimeDelta, String> {
 
 fn positive_duration(text: &str) -> Result<TimeDelta, String> {
     let delta = duration(text)?;
-    if delta.is_zero() { Err("must be longer than nothing".into()) } else { Ok(delta) }
+    if delta.is_zero() { Err("must be longer than 0".into()) } else { Ok(delta) }
 }
 
 fn cluster(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err(
-            "must be set: choose a name that no other keyturn installation uses and keep it for ever".into(),
+            "must be set: choose a name that no other keyturn installation uses, and never change it".into(),
         );
     }
     if text.len() > 63 || !segment(text) {
@@ -381,7 +382,7 @@ fn staging(text: &str) -> Result<String, String> {
     }
     // AWS reserves names with these prefixes, see the naming rules of Parameter Store.
     if ["aws", "ssm"].iter().any(|reserved| segments[0].to_ascii_lowercase().starts_with(reserved)) {
-        return Err("must not begin with `aws` or `ssm`: AWS keeps those names for itself".into());
+        return Err("must not begin with `aws` or `ssm`: AWS reserves these prefixes".into());
     }
     // Parameter Store allows 15 levels; a record adds namespace, name and id.
     if segments.len() > 12 || text.len() > 512 {
@@ -427,7 +428,7 @@ fn non_empty(text: &str) -> Result<String, String> {
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
-    if (0.01..=1000.0).contains(&rate) { Ok(rate) } else { Err("must lie between 0.01 and 1000".into()) }
+    if (0.01..=1000.0).contains(&rate) { Ok(rate) } else { Err("must be between 0.01 and 1000".into()) }
 }
 
 #[cfg(test)]

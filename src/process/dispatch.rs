@@ -106,7 +106,7 @@ impl Reconcilers {
             namespace = metadata.namespace,
             name = metadata.name,
             error = object.error,
-            "the object cannot be read and is left alone"
+            "keyturn cannot decode the object and ignores it"
         );
         let about = ObjectReference {
             api_version: Some(K::api_version(&()).into_owned()),
@@ -118,8 +118,8 @@ impl Reconcilers {
             field_path: None,
         };
         let note = format!(
-            "keyturn {} cannot read this object and leaves it alone: {}. It was admitted under another version of \
-             the custom resource; write it again as `kubectl explain` describes it",
+            "keyturn {} cannot decode this object and ignores it: {}. It was admitted under another version \
+             of the custom resource; write it again as `kubectl explain` describes it",
             env!("CARGO_PKG_VERSION"),
             object.error
         );

@@ -104,7 +104,7 @@ async fn healthz(State(probes): State<Arc<Probes>>) -> Response {
     if age < probes.silence {
         return "ok\n".into_response();
     }
-    let text = format!("the leader election has not moved for {}s\n", age.as_secs());
+    let text = format!("the leader election has made no progress for {}s\n", age.as_secs());
     (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
 }
 

@@ -90,7 +90,10 @@ impl Inventories {
             }
         };
         for error in answers.into_iter().filter_map(Result::err) {
-            tracing::warn!(%error, "the first listing of Parameter Store failed; each object is looked at by itself");
+            tracing::warn!(
+                %error,
+                "the first listing of Parameter Store failed; keyturn reads the parameters of each object separately"
+            );
         }
     }
 

@@ -158,7 +158,12 @@ impl Notifications {
                 match self.deliver(sink, subject, told, now).await {
                     Ok(()) => tracing::info!(sink = sink.name, id = told.id, "notified"),
                     Err(error) if is_stale(told, now) => {
-                        tracing::warn!(sink = sink.name, id = told.id, %error, "given up after days");
+                        tracing::warn!(
+                            sink = sink.name,
+                            id = told.id,
+                            %error,
+                            "the sink has not accepted this notification for days; keyturn gives it up"
+                        );
                     }
                     Err(error) => {
                         failed = Some(format!("notification sink {}: {error}", sink.name));

@@ -98,7 +98,8 @@ impl Memory {
                 kind,
                 namespace = name.0,
                 name = name.1,
-                "the object changes again and again: does another controller write it too?"
+                "the object changes too often, so keyturn reconciles it less often; check whether another \
+                 controller writes it too"
             );
         }
         paced
@@ -128,7 +129,7 @@ impl Memory {
                     name = name.1,
                     error,
                     again_in_ms = pause.as_millis(),
-                    "could not look after the object"
+                    "the object could not be reconciled"
                 );
                 pause
             }

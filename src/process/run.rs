@@ -65,9 +65,9 @@ pub enum RunError {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Listen(#[from] ListenError),
-    #[error("cannot notify anybody: {0}")]
+    #[error("cannot set up notifications: {0}")]
     Courier(#[from] DeliveryError),
-    #[error("no client for a source of credentials: {0}")]
+    #[error("cannot create the client of a source of credentials: {0}")]
     Source(#[source] TargetError),
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] std::io::Error),
@@ -178,11 +178,11 @@ impl Process {
         let mut workers = JoinSet::new();
         self.lead(pending, &work_stopped, &mut workers, &mut keeper).await?;
 
-        tracing::info!("told to stop: finishing what is under way");
+        tracing::info!("received a signal to stop; finishing the work in progress");
         stop_work.send_replace(true);
         let drained = async { while workers.join_next().await.is_some() {} };
         if tokio::time::timeout(span(self.args.shutdown_timeout), drained).await.is_err() {
-            tracing::warn!("work is still under way; the next leader takes it up");
+            tracing::warn!("work is still in progress; the next leader continues it");
         }
         stop_lease.send_replace(true);
         let Ok((mut candidate, kept)) = keeper.await else { return Err(RunError::Ended("the lease")) };

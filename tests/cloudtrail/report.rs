@@ -107,7 +107,8 @@ async fn an_expected_role_is_told_apart_by_the_address_that_it_calls_from() {
     let secrets = [secret("db-password", PATH, "us-east-1")];
     let (report, missing) = report(&emulator, Format::Markdown, &incident(json!({})), &secrets).await;
     assert_eq!(missing, Vec::<String>::new());
-    for (id, says) in [("host", "yes"), ("theft", "**not from there**"), ("build", "yes"), ("stolen", "yes")]
+    for (id, says) in
+        [("host", "yes"), ("theft", "**unexpected network**"), ("build", "yes"), ("stolen", "yes")]
     {
         let row = report.lines().find(|line| line.ends_with(&format!("| `{id}` |"))).expect(id);
         assert!(row.starts_with(&format!("| {says} | ")), "{row}");
@@ -124,11 +125,11 @@ async fn what_could_not_be_read_is_said_and_the_rest_is_printed() {
     let gone = json!({"secrets": [{"name": "gone", "state": "Missing"}]});
     let secrets = [secret("db-password", PATH, "us-east-1")];
     let (said, missing) = report(&emulator, Format::Markdown, &incident(gone.clone()), &secrets).await;
-    assert!(said.contains("`theft`") && said.contains("**Not every call is here.**"), "{said}");
+    assert!(said.contains("`theft`") && said.contains("**This list of calls is incomplete.**"), "{said}");
     assert_eq!(
         missing,
         [
-            "gone is no ManagedSecret any more: nobody knows its parameters",
+            "the ManagedSecret gone does not exist any more, so its parameters are unknown",
             "these AWS credentials may not read CloudTrail in us-east-1 (cloudtrail:LookupEvents)"
         ]
     );
@@ -165,9 +166,9 @@ async fn credentials_of_another_account_do_not_say_that_nobody_read_anything() {
     let secrets = [secret("db-password", PATH, "us-east-1")];
     let incident = incident(json!({"readers": [reader]}));
     let (report, missing) = report(&emulator, Format::Markdown, &incident, &secrets).await;
-    assert!(report.contains("No call was found in what was searched."), "{report}");
+    assert!(report.contains("The search found no call."), "{report}");
     assert!(
-        missing[0].contains("role/laptop at 203.0.113.9. Either the AWS credentials are of another"),
+        missing[0].contains("role/laptop at 203.0.113.9. Either the AWS credentials belong to another"),
         "{missing:?}"
     );
 }

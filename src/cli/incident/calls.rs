@@ -52,8 +52,9 @@ pub async fn write_calls(
     if !not_found.is_empty() && missing.is_empty() {
         let named = not_found.iter().map(|(principal, address)| format!("{principal} at {address}"));
         missing.push(format!(
-            "the status lists callers of whom no call was found: {}. Either the AWS credentials are of another account, or \
-             their calls are older than the 90 days that CloudTrail keeps",
+            "CloudTrail has no call of these callers, which the status lists: {}. Either the AWS \
+             credentials belong to another account, or the calls are older than the 90 days that CloudTrail \
+             keeps",
             named.collect::<Vec<_>>().join(", ")
         ));
     }
@@ -149,8 +150,9 @@ impl Calls<'_> {
         }
         writeln!(
             self.out,
-            "From {} to {} in {}, with the AWS credentials of whoever ran this report. CloudTrail shows the last quarter of an \
-             hour incompletely. Of each region and kind of call the latest stands first.\n",
+            "From {} to {} in {}, with the AWS credentials of the person who ran this report. The last \
+             quarter of an hour may be incomplete, since CloudTrail shows events late. For each region and \
+             kind of call, the latest call comes first.\n",
             to_text(search.since),
             to_text(search.until),
             quoted(&regions)
@@ -195,7 +197,7 @@ impl Calls<'_> {
     fn row(&mut self, call: &Call, says: Expectation, secrets: &[&str]) -> io::Result<()> {
         let expected = match says {
             Expectation::Nobody => "**no**",
-            Expectation::NotFromThere => "**not from there**",
+            Expectation::NotFromThere => "**unexpected network**",
             Expectation::Principal | Expectation::FromThere => "yes",
         };
         writeln!(
@@ -226,15 +228,12 @@ impl Calls<'_> {
         }
         let kinds: Vec<String> = counts.kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         match kinds.as_slice() {
-            [] => writeln!(self.out, "\nNo call was found in what was searched.")?,
+            [] => writeln!(self.out, "\nThe search found no call.")?,
             kinds => writeln!(self.out, "\n{}.", kinds.join(", "))?,
         }
         if counts.unattributed > 0 {
             let more = counts.unattributed;
-            writeln!(
-                self.out,
-                "\n{more} events do not say which parameter they are about, and are not listed."
-            )?;
+            writeln!(self.out, "\n{more} events do not name their parameter and are not listed.")?;
         }
         if !new.is_empty() {
             let named: Vec<String> = new.iter().map(|one| format!("- {}", quoted(one))).collect();
@@ -245,12 +244,14 @@ impl Calls<'_> {
         if counts.too_many_addresses {
             writeln!(
                 self.out,
-                "\nOf more than {MAX_ADDRESSES} addresses only the first were looked up in that week."
+                "\nThere are more than {MAX_ADDRESSES} addresses; only the first ones were looked up in \
+                 that week."
             )?;
         }
         if !missing.is_empty() {
             let named: Vec<String> = missing.iter().map(|one| format!("- {}", quoted(one))).collect();
-            let intro = "**Not every call is here.** What the SecretIncident's status has is above. Missing:";
+            let intro = "**This list of calls is incomplete.** The SecretIncident's status is above. \
+                         Missing:";
             writeln!(self.out, "\n{intro}\n\n{}", named.join("\n"))?;
         }
         Ok(())

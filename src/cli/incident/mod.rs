@@ -78,8 +78,8 @@ pub enum IncidentError {
     Write(#[from] io::Error),
     /// Some calls are missing in the report, which is printed nevertheless; holds the reasons.
     #[error(
-        "the report has what the SecretIncident's status has, and not every call of CloudTrail: {0}. Run it with AWS \
-         credentials that may do cloudtrail:LookupEvents, or with --status-only"
+        "the report contains the SecretIncident's status, but not every call in CloudTrail: {0}. Run it \
+         with AWS credentials that allow cloudtrail:LookupEvents, or with --status-only"
     )]
     NotEveryCall(String),
 }

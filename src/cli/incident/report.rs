@@ -70,11 +70,11 @@ pub(super) fn markdown(incident: &SecretIncident) -> String {
     if let Some(reason) = &spec.reason {
         line(format!("- Reason: {}", quoted(reason)));
     }
-    line(format!("- State: {}", status.state.map_or("not looked at yet", |state| state.name())));
+    line(format!("- State: {}", status.state.map_or("not processed yet", |state| state.name())));
     line(format!("- Contained: {}", at(status.contained_at.as_ref())));
     line(format!("- From report to containment: {}", status.time_to_containment.as_deref().unwrap_or("–")));
     line("\n## Secrets\n".to_owned());
-    line("| Secret | State | New value | Every host runs it | Old login dead | Contained | |".to_owned());
+    line("| Secret | State | New value | Every host runs it | Old login revoked | Contained | |".to_owned());
     line("|---|---|---|---|---|---|---|".to_owned());
     for secret in &status.secrets {
         line(format!(
@@ -109,7 +109,7 @@ pub(super) fn markdown(incident: &SecretIncident) -> String {
 }
 
 const NOT_READ: &str = "CloudTrail has not been read yet.";
-const NOBODY_LOOKED: &str = "The logs of the hosts were not looked at.";
+const NOBODY_LOOKED: &str = "The logs of the hosts were not searched.";
 
 fn sentence(message: &str) -> String {
     let mut letters = message.chars();
@@ -130,7 +130,7 @@ fn requests(line: &mut impl FnMut(String), log: &IncidentLog) {
     let when = log.collected_at.as_ref().map_or_else(|| "–".to_owned(), at);
     line(format!("- Lines: {} ({} bytes{more}), collected {when}", found.lines, found.bytes));
     let (file, digest) = (quoted(&found.file), quoted(&found.digest));
-    line(format!("- All of them: {file} on the host, SHA-256 {digest}"));
+    line(format!("- All lines: {file} on the host, SHA-256 {digest}"));
     if !found.excerpt.is_empty() {
         // The fence starts at the margin, which ends the list, and is longer than any run of backticks in the log.
         let fence =
@@ -143,7 +143,7 @@ fn requests(line: &mut impl FnMut(String), log: &IncidentLog) {
 
 fn readers(line: &mut impl FnMut(String), readers: &[Reader]) {
     if readers.is_empty() {
-        line("None was found in what was searched.".to_owned());
+        line("The search found none.".to_owned());
         return;
     }
     line(
@@ -171,7 +171,7 @@ fn readers(line: &mut impl FnMut(String), readers: &[Reader]) {
 
 fn expected(reader: &Reader) -> &'static str {
     match reader.address_is {
-        Some(AddressIs::NotListed) => "**not from there**",
+        Some(AddressIs::NotListed) => "**unexpected network**",
         Some(AddressIs::New) => "yes, **new address**",
         _ if reader.expected => "yes",
         _ => "**no**",
@@ -255,7 +255,7 @@ mod tests {
             "- From report to containment: 4m12s",
             "| **no**, refused | `arn:aws:iam::1:role/laptop` | `ada, i-0abc` | `203.0.113.9` | ````x \u{2502} <script>",
             "- 2026-11-23T12:00:00Z `reported`",
-            "None was found in what was searched.",
+            "The search found none.",
             "## Requests that authenticated with the secret\n\n`700 log lines were collected`\n\n### token on web\n",
             "- Window: 2026-11-20T12:00:00Z to 2026-11-23T12:03:00Z\n- Lines: 700 (70000 bytes), collected 2026-11-23",
             "- All of them: `/home/deploy/leak.log` on the host, SHA-256 `0a0b`\n",

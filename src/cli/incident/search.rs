@@ -47,13 +47,14 @@ impl Search {
         }
         if staging.is_none() && !search.watched.is_empty() {
             let why =
-                "reads of the records of rotations, since the controller has not said yet where they lie";
+                "reads of the records of rotations, since the status does not show yet where they are stored";
             search.missing.push(why.to_owned());
         }
         for secret in status.secrets.iter().filter(|s| !concerned.iter().any(|c| c.name_any() == s.name)) {
-            search
-                .missing
-                .push(format!("{} is no ManagedSecret any more: nobody knows its parameters", secret.name));
+            search.missing.push(format!(
+                "the ManagedSecret {} does not exist any more, so its parameters are unknown",
+                secret.name
+            ));
         }
         search
     }
