@@ -810,7 +810,7 @@ fn an_expected_reader_that_cloudtrail_cannot_name_is_refused() {
     for (wrong, says) in [
         (json!({"principal": "keyturn"}), "\"keyturn\" names no reader"),
         (json!({"principal": "arn:aws:iam::123456789012:instance-profile/web"}), "assumed-role/keyturn/*"),
-        (json!({"principal": "arn:*", "networks": ["web"]}), "\"web\" is no address or network"),
+        (json!({"principal": "arn:*", "networks": ["web"]}), "\"web\" is not an address or network"),
         (json!({"networks": []}), "an item names nobody"),
     ] {
         for outcome in set(wrong.clone()) {
