@@ -142,7 +142,7 @@ pub(super) async fn take(
             PostgresReason::RoleOwnedByOther,
             format!(
                 "role {role} at the Postgres server {server} is rotated by {holder}, and a role can belong \
-                 to only one secret; delete one of the two. If {holder} no longer exists, run: DELETE FROM \
+                 to only one secret; delete one of the two. If {holder} is gone, run: DELETE FROM \
                  keyturn.fence WHERE role = {}",
                 postgres_protocol::escape::escape_literal(role)
             ),
