@@ -40,7 +40,7 @@ pub enum WindowError {
         detail: String,
     },
     /// The duration, as written in the spec, is malformed or longer than 366 days.
-    #[error("the window's duration {0:?} is not a length such as 30m, 2h or 1d, of at most 366 days")]
+    #[error("the window's duration {0:?} is not a duration of at most 366 days, such as 30m, 2h or 1d")]
     Duration(String),
     /// The name, as written in the spec, is no time zone of the IANA database.
     #[error("the window's time zone {0:?} is not an IANA name such as Europe/Berlin")]

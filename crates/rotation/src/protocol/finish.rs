@@ -151,7 +151,7 @@ fn its_source_was_changed(view: &View<'_>) -> Option<Next> {
             }
             format!("a password for the login {}", credential.username)
         }
-        (None, Some(_)) if record.trigger != Trigger::RollBack => "a value that is no login".to_owned(),
+        (None, Some(_)) if record.trigger != Trigger::RollBack => "a value that is not a login".to_owned(),
         // A login made by its target never replaces itself. So this record is for a role that is changed in place, and
         // the recorded password may be its only one.
         (Some(credential), Some(Strategy::Issued))

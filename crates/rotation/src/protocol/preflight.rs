@@ -81,8 +81,8 @@ pub(super) fn preflight(desired: &Desired<'_>, observed: &Observed) -> Preflight
 
 fn value_differs(proof: &HostProof, parameter: &Parameter) -> Trouble {
     let message = format!(
-        "a running container does not hold version {} of {}: deploy what is published, or put what is in use, and the \
-         rotation goes on by itself",
+        "a running container does not hold version {} of {}: deploy the published value, or put the value that is in \
+         use. The rotation then continues",
         proof.version, parameter.path
     );
     Trouble::passing(Reason::ValueDiffers, message)

@@ -69,8 +69,8 @@ fn it_is_no_secure_string(view: &View<'_>) -> Option<String> {
     let View { path, shape, .. } = view;
     (shape.kind != SECURE_STRING).then(|| {
         format!(
-            "{path} is a {}, and SSM does not let keyturn make a SecureString of it: put its value under another path, \
-             or delete it and create it as a SecureString",
+            "{path} is a {}, which SSM does not allow keyturn to change to a SecureString: put its value under \
+             another path, or delete it and create it as a SecureString",
             shape.kind
         )
     })
@@ -105,8 +105,8 @@ fn its_pattern_does_not_match(view: &View<'_>) -> Option<String> {
         // For a random value the Put itself shows whether the pattern matches, and nothing is lost if it is refused.
         Err(_) => view.desired.strategy.map(|_| {
             format!(
-                "{path} has an AllowedPattern that keyturn cannot read ({pattern}), so nothing tells whether SSM takes the \
-                 new value: put the parameter with a simpler pattern, or without one"
+                "{path} has an AllowedPattern that keyturn cannot read ({pattern}), so keyturn cannot check that SSM \
+                 accepts the new value: put the parameter with a simpler pattern, or without one"
             )
         }),
     }

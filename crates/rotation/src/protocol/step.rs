@@ -291,8 +291,8 @@ pub enum Stalled {
     },
     /// The open record has no value for a path in the spec.
     #[error(
-        "the record of rotation {id} is about other parameters than spec.ssm.parameters: it was begun for an object of \
-         this name that published {paths}. Apply that object again to finish it, or delete the record in SSM"
+        "the record of rotation {id} has other parameters than spec.ssm.parameters: it belongs to an object of this \
+         name that published {paths}. Apply that object again to finish the rotation, or delete the record in SSM"
     )]
     OtherParameters {
         /// Id of the record.
@@ -302,8 +302,8 @@ pub enum Stalled {
     },
     /// The open record does not fit the source of values that the spec has now.
     #[error(
-        "spec.generate was changed while rotation {id} is under way, which has {recorded}: put it back until that rotation \
-         has ended"
+        "spec.generate was changed during rotation {id}, whose record holds {recorded}: undo the change until that \
+         rotation has ended"
     )]
     SourceChanged {
         /// Id of the record.
@@ -313,8 +313,9 @@ pub enum Stalled {
     },
     /// SQL statements have to create the roles first, and the spec lets keyturn only list them.
     #[error(
-        "the roles have to be made from the one that is in use before they can take turns: status.target.setUp lists the \
-         {statements} statements. Set alternatingRoles.bootstrap.mode to Apply to have them run, or run them by hand"
+        "the roles cannot alternate yet: they must first be set up from the role that is in use. status.target.setUp \
+         lists the {statements} statements. Set alternatingRoles.bootstrap.mode to Apply to let keyturn run them, or \
+         run them by hand"
     )]
     SetUpPlanned {
         /// Number of statements; `status.target.setUp` lists them.
