@@ -72,13 +72,13 @@ impl fmt::Display for Refusal {
             ),
             Why::NoLabel => write!(
                 f,
-                "Secret {name} of namespace {namespace} is not read, since it does not allow its use as {purpose}; where it is \
-                 meant for that, run {command}"
+                "Secret {name} of namespace {namespace} is not read, since it does not allow its use as {purpose}. \
+                 If it is meant for that, run {command}"
             ),
             Why::OtherPurpose => write!(
                 f,
-                "Secret {name} of namespace {namespace} is not read, since its label {USABLE_BY} allows another use than \
-                 {purpose}, and a Secret serves one: name a Secret that is labelled {USABLE_BY}={purpose}"
+                "Secret {name} of namespace {namespace} is not read, since its label {USABLE_BY} allows another use \
+                 than {purpose}. A Secret has one use: name a Secret that is labelled {USABLE_BY}={purpose}"
             ),
         }
     }

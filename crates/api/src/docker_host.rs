@@ -263,7 +263,7 @@ pub struct VerifySpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
     "!has(self.layers) || !self.layers || has(self.interval)",
-    "layers are looked into once in every interval: set interval"
+    "layers are read once per interval: set interval"
 ))]
 pub struct AuditSpec {
     /// Names of variables (ENV and ARG) that may have a literal value although the name suggests a secret. keyturn

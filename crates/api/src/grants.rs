@@ -79,8 +79,8 @@ impl Grants {
         });
         if let Some(Unreadable { name, .. }) = unreadable {
             return Some(format!(
-                "RotationGrant {name} cannot be read by this version of keyturn and may be one that observes; correct or \
-                 delete it, or update keyturn"
+                "RotationGrant {name} cannot be read by this version of keyturn and may have mode: Observe (correct \
+                 or delete it, or update keyturn)"
             ));
         }
         let mut observing =

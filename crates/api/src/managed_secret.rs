@@ -101,8 +101,8 @@ pub use status::*;
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
     "self.ssm.parameters.size() == 1 || !has(self.hosts) || self.hosts.all(h, !has(h.env))",
-    "hosts[].env names the variable of a single parameter; where there are several, each one's variable is the last \
-     segment of its path"
+    "hosts[].env can be set for a single parameter only: with several, the variable of each is the last segment of \
+     its path"
 ))]
 pub struct ManagedSecretSpec {
     /// SSM parameters that publish the value. Their paths and the region cannot be changed after creation.

@@ -35,7 +35,7 @@ macro_rules! network_v6 {
 
 const SOMEBODY: CelRule = (
     "has(self.principal) || has(self.networks) && self.networks.size() > 0",
-    "say who may read (principal), from where (networks), or both, of which both must fit",
+    "set principal (who may read), networks (from where), or both; with both, both must match",
 );
 const PRINCIPAL: CelRule = (
     concat!("self.matches('", caller_arn!(), "')"),
@@ -200,7 +200,7 @@ mod tests {
             let error = reader(Some("arn:*"), &["192.0.2.7", wrong]).check().unwrap_err();
             assert!(error.starts_with(&format!("`{wrong}` must be addresses or networks")), "{error}");
         }
-        assert!(reader(None, &[]).check().unwrap_err().contains("both must fit"));
+        assert!(reader(None, &[]).check().unwrap_err().contains("both must match"));
     }
 
     #[test]
@@ -211,6 +211,6 @@ mod tests {
         assert_eq!(from_json(json), Ok(both.to_vec()));
         assert!(from_json(r#"["arn:*"]"#).unwrap_err().contains("expected struct ExpectedReader"));
         assert!(from_json(r#"[{"principal": "web"}]"#).unwrap_err().contains("`web` must be the ARN"));
-        assert!(from_json(r#"[{"network": "10.0.0.0/8"}]"#).unwrap_err().contains("both must fit"));
+        assert!(from_json(r#"[{"network": "10.0.0.0/8"}]"#).unwrap_err().contains("both must match"));
     }
 }

@@ -59,7 +59,7 @@ use super::source::postgres::PostgresGrant;
 #[x_kube(validation = (
     "(has(self.mode) && self.mode == 'Observe') || !has(self.parameters) || \
      self.parameters.all(p, !has(p.prefix) || p.prefix != '/')",
-    "the prefix / is the whole account, which no namespace is given: name the folders or the parameters. With mode: \
+    "the prefix / covers the whole account, which cannot be granted: name the folders or the parameters. With mode: \
      Observe it stops everything"
 ))]
 pub struct RotationGrantSpec {

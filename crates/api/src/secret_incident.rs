@@ -24,11 +24,12 @@ pub const DEFAULT_REVOKE_WITHIN: TimeDelta = TimeDelta::minutes(15);
 const ONE_SELECTION: CelRule = (
     "[has(self.managedSecretRefs), has(self.selector), has(self.hostRef), has(self.allSecrets)]\
      .filter(given, given).size() == 1",
-    "say which secrets are suspected by exactly one of managedSecretRefs, selector, hostRef and allSecrets: true",
+    "set exactly one of managedSecretRefs, selector, hostRef and allSecrets: true to select the suspected secrets",
 );
 const REPORTED_AT_IS_FIXED: CelRule = (
     "self == oldSelf",
-    "reportedAt cannot be changed: it decides which values have to go. Create another SecretIncident for a later suspicion",
+    "reportedAt cannot be changed: it decides which values are replaced. Create another SecretIncident for a later \
+     suspicion",
 );
 const REVOKE_WITHIN: CelRule = (
     "self.matches('^(0m|[1-9][0-9]{0,3}[mhd])$')",
@@ -113,7 +114,7 @@ pub struct SecretIncidentSpec {
     pub host_ref: Option<ObjectRef>,
     /// Suspects all ManagedSecrets of the namespace when true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = ("self", "allSecrets can only be true: leave it out to name secrets otherwise"))]
+    #[x_kube(validation = ("self", "allSecrets can only be true: leave it out to select secrets in another way"))]
     pub all_secrets: Option<bool>,
     /// Time of the report, as `date -u +%Y-%m-%dT%H:%M:%SZ` prints it. Every value generated before this time is
     /// rotated. A time in the future counts as the creation time of this object. The field cannot be changed.

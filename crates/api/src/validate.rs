@@ -109,7 +109,7 @@ fn windows(field: &str, windows: &[Window], problems: &mut Vec<Problem>) {
         match window.cron().map(|cron| cron.find_next_occurrence(&DateTime::UNIX_EPOCH, true)) {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => {
-                wrong("schedule", &format!("{:?} never comes: there is no such day", window.schedule));
+                wrong("schedule", &format!("{:?} never occurs: there is no such day", window.schedule));
             }
             Err(detail) => {
                 let message = format!(
@@ -121,7 +121,10 @@ fn windows(field: &str, windows: &[Window], problems: &mut Vec<Problem>) {
             }
         }
         if window.duration.to_delta().is_none_or(|length| length > MAX_WINDOW) {
-            wrong("duration", &format!("{} is no length of at most 366 days, such as 2h", window.duration));
+            wrong(
+                "duration",
+                &format!("{} is not a duration of at most 366 days, such as 2h", window.duration),
+            );
         }
         if window.zone().is_none() {
             let name = window.time_zone.as_deref().unwrap_or_default();

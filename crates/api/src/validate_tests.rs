@@ -65,7 +65,7 @@ fn a_problem_says_where_and_what_instead() {
     let problems = managed_secret(&secret(json!({"rotation": {"mode": "OnDemand", "windows": [window]}})));
     assert_eq!(
         text(&problems),
-        r#"spec.rotation.windows[0].schedule: "0 3 30 2 *" never comes: there is no such day"#
+        r#"spec.rotation.windows[0].schedule: "0 3 30 2 *" never occurs: there is no such day"#
     );
 }
 
@@ -198,7 +198,7 @@ fn a_key_pair_is_published_so_that_it_can_be_read_back() {
         assert_eq!(problems(r2(), sound), "", "{sound}");
     }
     for blurred in ["{accessKeyId}{secretAccessKey}", "key{accessKeyId}", "{secretAccessKey}0"] {
-        assert!(problems(r2(), blurred).contains("would blur where it begins or ends"), "{blurred}");
+        assert!(problems(r2(), blurred).contains("keyturn could not read the pair back"), "{blurred}");
     }
     assert!(problems(r2(), "{value}").contains("{value} is not known with generate.cloudflareR2"));
     let hex = json!({"hex": {"bytes": 32}});

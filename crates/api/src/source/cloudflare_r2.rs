@@ -69,11 +69,12 @@ const NOT_DELETED: CelRule = (
 ))]
 #[x_kube(validation = (
     "has(self.buckets) || has(self.probeBucket) || has(self.permission) && self.permission.startsWith('Admin')",
-    "a token for every bucket is proven by listing one of them: name any bucket that exists in probeBucket"
+    "a token for every bucket is tested by listing one bucket: set probeBucket to the name of an existing bucket"
 ))]
 #[x_kube(validation = (
     "!has(self.probeBucket) || !has(self.buckets)",
-    "probeBucket is for tokens of every bucket; each one of buckets is listed anyway"
+    "probeBucket is only for tokens for every bucket: leave it out, since a token for buckets is tested by listing \
+     each of them"
 ))]
 pub struct CloudflareR2Spec {
     /// The Cloudflare account that holds the buckets, 32 hexadecimal digits. A RotationGrant must list it.
@@ -222,7 +223,10 @@ impl SourceSpec for CloudflareR2Spec {
         let ambiguous =
             places.any(|(before, after)| !closed(before) || !closed(after)) || bare.contains("{}{}");
         ambiguous.then(|| {
-            format!("a letter or digit directly beside {ACCESS_KEY_ID} or {SECRET_ACCESS_KEY} would blur where it begins or ends")
+            format!(
+                "must not have a letter, a digit or another placeholder directly beside {ACCESS_KEY_ID} or \
+                 {SECRET_ACCESS_KEY}: keyturn could not read the pair back"
+            )
         })
     }
 

@@ -369,8 +369,9 @@ impl SourceSpec for PostgresSpec {
             problems.push(problem("spec.ssm.parameters", message));
         }
         if self.host.is_some() && self.tls_mode() == TlsMode::Disable {
-            let message = "a server that the controller reaches directly is spoken to over TLS only: remove the field, and \
-                           name the server's certificate authority in tls.ca";
+            let message = "must not be Disable for a server that the controller reaches directly, since keyturn \
+                           connects to it over TLS only: remove the field, and set tls.ca to the server's \
+                           certificate authority";
             problems.push(problem("spec.generate.postgres.tls.mode", message));
         }
         if self.via.is_some()
@@ -378,7 +379,7 @@ impl SourceSpec for PostgresSpec {
             && self.tls.as_ref().is_none_or(|tls| tls.server_name.is_none())
         {
             let message =
-                "is needed for TLS through a docker host: the name that the server's certificate is for";
+                "is needed for TLS through a docker host: set it to the name in the server's certificate";
             problems.push(problem("spec.generate.postgres.tls.serverName", message));
         }
         problems
