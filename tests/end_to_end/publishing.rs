@@ -108,7 +108,7 @@ fn a_password_whose_publication_is_refused_after_all_is_taken_back() {
     let began = std::time::Instant::now();
     eventually("it is said", || {
         let (_, _, message) = project.condition(SECRET, "Rotating");
-        if message.contains("SSM refused to publish") { Ok(()) } else { Err(message) }
+        if message.contains("SSM permanently refused to publish") { Ok(()) } else { Err(message) }
     });
     eventually("the role has its password again", || {
         if shop.accepts(FIRST) { Ok(()) } else { Err("not yet".into()) }

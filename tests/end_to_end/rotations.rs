@@ -156,7 +156,7 @@ fn observe_shows_what_would_be_done_and_does_nothing() {
         let (_, _, message) = project.condition("managedsecret/token", "Ready");
         if message.contains("Observe") { Ok(message) } else { Err(message) }
     });
-    assert!(message.contains("nothing is touched"), "{message}");
+    assert!(message.contains("nothing was changed"), "{message}");
     assert_eq!(ssm::version(&project.path("TOKEN")), None);
     project.apply(&project.grant("Rotate"));
     project.wait("managedsecret/token", "Ready", "True");

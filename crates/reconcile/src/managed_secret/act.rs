@@ -193,7 +193,7 @@ impl Pass<'_> {
         if let Leave::Observe(why) = &self.leave {
             let step = step.name();
             self.progress.observed_only =
-                Some(format!("{why}, so nothing is touched; otherwise the next step were {step}"));
+                Some(format!("{why}, so nothing was changed. The next step would be {step}"));
             return true;
         }
         if self.progress.puts_off(step, self.now) {

@@ -139,8 +139,8 @@ pub(super) fn unusable_request(object: &ManagedSecret) -> Option<String> {
     let too_long = annotation(object).is_some_and(|token| token.len() > LONGEST_REQUEST);
     too_long.then(|| {
         format!(
-            "The value of {ROTATE_REQUESTED_AT} is longer than {LONGEST_REQUEST} bytes and asks for nothing: set a shorter one, \
-             such as a time"
+            "The value of {ROTATE_REQUESTED_AT} is longer than {LONGEST_REQUEST} bytes, so keyturn ignores it: set a \
+             shorter one, such as a time"
         )
     })
 }

@@ -251,8 +251,8 @@ impl ManagedSecrets {
             return error.map_or(Ok(Ok(host)), Err);
         }
         let message = format!(
-            "DockerHost {name} of spec.generate cannot be decoded, so nobody knows through which host its server would be \
-             reached: correct it; its Events say what is wrong"
+            "DockerHost {name} of spec.generate cannot be decoded, so keyturn does not know how to reach the server: \
+             correct it. Its Events say what is wrong"
         );
         Ok(Err(Blocked::unseen(Trouble::permanent(Reason::HostUnreadable, message))))
     }

@@ -198,8 +198,8 @@ fn a_request_that_no_record_could_hold_asks_for_nothing_and_says_so() {
     let too_long = secret(false, Some(&format!("{longest}x")));
     assert!(desired::request(&too_long).is_none());
     let status = status(&too_long, true, vec![]);
-    let why = "The value of keyturn.dev/rotate-requested-at is longer than 256 bytes and asks for nothing: set a shorter one, such \
-               as a time";
+    let why = "The value of keyturn.dev/rotate-requested-at is longer than 256 bytes, so keyturn ignores it: set a shorter one, \
+               such as a time";
     assert_eq!(said(&status, c::ROTATING), ("False".into(), "InvalidRequest".into(), why.into()));
     let ready = ("True".into(), "Published".into(), format!("Version 1 is published. {why}"));
     assert_eq!(said(&status, c::READY), ready);

@@ -104,12 +104,12 @@ pub(super) fn act_text(act: &Act) -> &'static str {
         Act::AskPreflight => "preflight asked",
         Act::Record { .. } => "record created",
         Act::Create { .. } => "created",
-        Act::RecordRollBack { .. } => "roll back recorded",
-        Act::ProveWritable { .. } => "the right to publish proven",
+        Act::RecordRollBack { .. } => "rollback recorded",
+        Act::ProveWritable { .. } => "permission to publish proven",
         Act::SetUp => "roles made",
         Act::Install { .. } => "credential installed in its target",
         Act::Retire { .. } => "old login retired",
-        Act::SweepOrphan { .. } => "token without a record deleted",
+        Act::SweepOrphan { .. } => "orphaned token deleted",
         Act::EndSessions { .. } => "sessions of the old login ended",
         Act::Promote { .. } => "published",
         Act::MarkAbort { .. } => "abort marked",
@@ -153,9 +153,9 @@ fn event_of_end(id: RotationId, ended: &LastRotation, notice: &str) -> Event {
             (false, Reason::RotationCompleted, "Rotate", note)
         }
         RotationResult::RolledBack => {
-            (true, Reason::RolledBack, "RollBack", format!("Rotation {id} brought the previous value back"))
+            (true, Reason::RolledBack, "RollBack", format!("Rotation {id} restored the previous value"))
         }
-        _ => (true, Reason::RotationAborted, "Rotate", format!("Rotation {id} was given up")),
+        _ => (true, Reason::RotationAborted, "Rotate", format!("Rotation {id} was aborted")),
     };
     Event { warning, reason, action, note }
 }
@@ -188,7 +188,7 @@ pub(super) fn events_of_act(
             )]
         }
         Act::RecordRollBack { id, failed, .. } => {
-            let note = format!("Rotation {failed} failed; rotation {id} brings the previous value back");
+            let note = format!("Rotation {failed} failed; rotation {id} restores the previous value");
             vec![warning(Reason::RollBackStarted, "RollBack", note)]
         }
         Act::DeleteRecord { id } => {
@@ -199,7 +199,7 @@ pub(super) fn events_of_act(
             vec![normal(
                 Reason::RolesSetUp,
                 "SetUp",
-                format!("Owner and pair were made by {statements} statements"),
+                format!("Owner and pair of roles were set up with {statements} statements"),
             )]
         }
         Act::Retire { username, .. } => {
@@ -214,8 +214,7 @@ pub(super) fn events_of_act(
             )]
         }
         Act::SweepOrphan { id, username } => {
-            let note =
-                format!("Deleted token {username}, which rotation {id} left behind when it was cut short");
+            let note = format!("Deleted orphaned token {username} of interrupted rotation {id}");
             vec![normal(Reason::OrphanDeleted, "Sweep", note)]
         }
         Act::DeleteParameter { path } => {
@@ -232,8 +231,8 @@ pub(super) fn events_of_act(
                 .map(|p| format!("{} version {}", p.path, p.latest_number()))
                 .collect();
             let note = format!(
-                "The object is released in the middle of a rotation that could not be finished. Published: {}. The \
-                 record stays in SSM; hosts may still run the version before",
+                "keyturn removes its finalizer during a rotation that could not be finished. Published: {}. The \
+                 record stays in SSM; hosts may still run the previous version",
                 live.join(", ")
             );
             vec![warning(Reason::RotationAbandoned, "Delete", note)]
@@ -248,25 +247,24 @@ pub(super) fn event_of_let_go(object: &ManagedSecret, folder: &str) -> Event {
     let status = object.status.clone().unwrap_or_default();
     let published: Vec<String> =
         status.parameters.iter().map(|p| format!("{} version {}", p.path, p.version)).collect();
-    let published =
-        if published.is_empty() { "nothing that is known of".to_owned() } else { published.join(", ") };
+    let published = if published.is_empty() { "nothing known".to_owned() } else { published.join(", ") };
     let rotation = status.rotation.as_ref().map_or_else(String::new, |rotation| {
         let installed = if rotation.installed_at.is_some() && rotation.step == Step::Promote {
-            "; its role has the password of that rotation already, which only the record holds"
+            "; its role already has the password of that rotation, which only the record holds"
         } else {
             ""
         };
         format!(
-            ". Rotation {} had come to {}: its record stays below {folder} in SSM{installed}, and hosts may run the version \
-             before or the new one",
+            ". Rotation {} had reached step {}: its record stays below {folder} in SSM{installed}, and hosts may run \
+             the previous version or the new one",
             rotation.id, rotation.step
         )
     });
     let why = status.conditions.iter().find(|found| found.type_ == c::READY && found.status == "False");
     let why = why.map_or_else(String::new, |c| format!(" ({}: {})", c.reason, c.message));
     let note = format!(
-        "The object is released, since it could not be finished in time{why}. Published: {published}{rotation}. Nothing of it \
-         is deleted"
+        "keyturn removes its finalizer, since the deletion could not be finished in time{why}. Published: \
+         {published}{rotation}. Nothing more is deleted"
     );
     Event { warning: true, reason: Reason::RotationAbandoned, action: "Delete", note }
 }
@@ -299,10 +297,7 @@ pub(super) fn event_of_replaced(observed: &Observed, id: RotationId, grace: Time
         warning: true,
         reason: Reason::ForeignWriteReplaced,
         action: "Rotate",
-        note: format!(
-            "Versions that somebody else wrote lie before the published one: {}",
-            replaced.join(", ")
-        ),
+        note: format!("Replaced versions that somebody else wrote: {}", replaced.join(", ")),
     })
 }
 
@@ -315,16 +310,17 @@ pub(super) fn events_of_new_versions(before: &[PublishedParameter], observed: &O
         before.iter().find(|known| known.path == parameter.path && known.version < number)?;
         if let Some(of) = &latest.taken_over {
             let note = format!(
-                "Version {number} of {} was written by somebody else, with the value that version {} published and another \
-                 description: it is taken over, and as old as that version",
+                "Version {number} of {} was written by somebody else, with the value of version {} and another \
+                 description: keyturn keeps it, and counts its age from that version",
                 parameter.path, of.version
             );
             return Some(Event { warning: false, reason: Reason::TakenOver, action: "Reconcile", note });
         }
         latest.version.claim.as_ref().filter(|_| latest.author == Author::Foreign)?;
         let note = format!(
-            "The description of version {number} of {} says that keyturn wrote it, and this installation did not: somebody \
-             made that up, or the key of keyturn's stamps, which lies below the staging path, was lost",
+            "The description of version {number} of {} names keyturn as the author, but this installation did not \
+             write it: somebody forged the description, or the key of keyturn's stamps below the staging path was \
+             lost",
             parameter.path
         );
         Some(Event { warning: true, reason: Reason::ForgedStamp, action: "Reconcile", note })

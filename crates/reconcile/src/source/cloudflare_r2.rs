@@ -45,8 +45,8 @@ impl LoginSource for CloudflareR2Spec {
     fn unreadable(&self) -> Trouble {
         Trouble::permanent(
             Reason::PublishedLoginUnreadable,
-            "what is published is no key pair in the form of spec.ssm.parameters[].value: put the access key id \
-                      and secret access key that are in use there, or correct the template",
+            "what is published is not a key pair in the form of spec.ssm.parameters[].value: put the access key id \
+             and secret access key that are in use, or correct the template",
         )
     }
 

@@ -42,7 +42,7 @@ pub enum GenerateError {
         known: String,
     },
     /// Only another system can make these values.
-    #[error("the values of this source are issued and not drawn")]
+    #[error("keyturn does not generate the values of this source: its target issues them")]
     Issued,
     /// A number in the spec is out of range; the API server should have rejected it.
     #[error("spec.generate.{source_name}.{field} is {given}; it must be from {least} to {most}")]
@@ -65,7 +65,7 @@ pub enum GenerateError {
     #[error(transparent)]
     Random(#[from] RandomError),
     /// A working source practically never leads to this error.
-    #[error("the source of random bytes repeats itself: no password came of {0} tries")]
+    #[error("the source of random bytes repeats itself: {0} tries gave no password")]
     NotRandom(usize),
 }
 

@@ -48,8 +48,8 @@ impl LoginSource for PostgresSpec {
         Trouble::permanent(
             Reason::PublishedLoginUnreadable,
             format!(
-                "what is published does not fit spec.ssm.parameters[].value with the role {}: put a login of that role \
-                 there, or correct the template",
+                "what is published does not match spec.ssm.parameters[].value with the role {}: put a login of that \
+                 role, or correct the template",
                 publishable(self).join(" or ")
             ),
         )

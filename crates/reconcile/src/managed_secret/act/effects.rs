@@ -37,8 +37,8 @@ pub(in crate::managed_secret) enum ActError {
     #[error("{}", .0.message)]
     NotAccepted(Trouble),
     #[error(
-        "version {version} of {path}, which held the value before the failed rotation, is not kept by SSM any more: \
-         the rotation cannot be rolled back, and goes on when the deployment succeeds"
+        "SSM no longer keeps version {version} of {path}, the value before the failed rotation: the rotation cannot \
+         be rolled back, and continues when the deployment succeeds"
     )]
     PreviousGone { path: String, version: i64 },
 }

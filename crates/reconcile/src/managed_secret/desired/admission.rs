@@ -51,8 +51,8 @@ pub(in crate::managed_secret) fn admit(
     }
     if let Some((what, name, other)) = account_in_use(object, rivals) {
         let message = format!(
-            "{what} {name} is already in the hands of the older ManagedSecret {other}: a role has one password, so \
-             publish it in several parameters of one object instead, and make a pair from a role that no other object rotates"
+            "{what} {name} is already rotated by the older ManagedSecret {other}. A role has one password: publish \
+             it in several parameters of one object, and make a pair from a role that no other object rotates"
         );
         return Err(permanent(Reason::RoleInUse, message));
     }

@@ -209,7 +209,7 @@ impl Pass<'_> {
         let mut observed =
             super::read_in_full(store.as_ref(), self.place).await.map_err(|error| unseen(&error))?;
         if self.sight.newer.as_ref().is_some_and(|newer| !newer.is_shown_by(&observed, self.place.owner)) {
-            let message = "SSM does not show yet what it has just said to hold; keyturn looks again";
+            let message = "SSM reads do not show keyturn's last write yet (eventual consistency); retrying";
             return Err(Blocked::unseen(Trouble::passing(Reason::SSMReadsLag, message)));
         }
         if !incidents.is_empty() && source::keeps_previous(&self.object.spec.generate) {

@@ -202,7 +202,7 @@ async fn publishes(
 fn near_end(lifetime: &Lifetime, now: DateTime<Utc>) -> Option<String> {
     let end = to_text(lifetime.ends);
     (now > lifetime.replace_by())
-        .then(|| format!("The published token ends by itself at {end}: rotate before that"))
+        .then(|| format!("The published token expires at {end}: rotate it before that"))
 }
 
 /// True when this is the login of the role from which the pair has to be created.
@@ -287,6 +287,9 @@ pub(in crate::managed_secret) async fn own_logins(
 /// Returns the problem of published texts that hold no login of this source.
 pub(in crate::managed_secret) fn unreadable(object: &ManagedSecret) -> Trouble {
     source::login(&object.spec.generate).map(|source| source.unreadable()).unwrap_or_else(|| {
-        Trouble::permanent(Reason::PublishedLoginUnreadable, "what is published is no login of this source")
+        Trouble::permanent(
+            Reason::PublishedLoginUnreadable,
+            "what is published is not a login of this source",
+        )
     })
 }

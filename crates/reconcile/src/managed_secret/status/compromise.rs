@@ -96,7 +96,7 @@ fn adopted_at(desired: &Desired<'_>, observed: &Observed) -> Option<DateTime<Utc
 fn left_to_do(is: &CompromiseStatus, desired: &Desired<'_>, progress: &Progress, rotated: bool) -> String {
     let what = match progress.message() {
         message if message.is_empty() && rotated => {
-            "Waiting for the hosts to prove that they run it".to_owned()
+            "Waiting for the hosts to prove that they run the new value".to_owned()
         }
         message => message,
     };
@@ -120,8 +120,7 @@ pub(super) fn said(
     let reported = to_text(from_kubernetes(&is.reported_at));
     if let Some(at) = &is.contained_at {
         let at = to_text(from_kubernetes(at));
-        let message =
-            format!("Reported {reported}. Since {at} nobody can use a value from before the report");
+        let message = format!("Reported {reported}. Since {at} no value from before the report can be used");
         return Some((c::COMPROMISED, Truth::False, Reason::Contained, message));
     }
     let reason = match &progress.blocked {
@@ -136,7 +135,7 @@ pub(super) fn said(
         .filter(|target| desired.strategy.is_some() && !target.superusers.is_empty());
     let superuser = superuser.map_or_else(String::new, |target| {
         let names: Vec<&str> = target.superusers.iter().map(String::as_str).collect();
-        format!(". keyturn shuts out no superuser: give {} another password by hand", names.join(", "))
+        format!(". keyturn does not revoke superusers: give {} another password by hand", names.join(", "))
     });
     let message = format!("Reported {reported}. {}{superuser}", is.message);
     Some((c::COMPROMISED, Truth::True, reason, message))

@@ -98,14 +98,14 @@ fn not_accepted(
         Some(true) => (
             Truth::False,
             Reason::LoginReplaced,
-            "The login that is published is not accepted any more, and the new one is not published yet",
+            "The published login is not accepted any more, and the new one is not published yet",
         ),
         // A status that was lost may have contained the answer.
         None if observed.is_some() => (
             Truth::Unknown,
             Reason::LoginUnseen,
-            "A rotation is under way that may have replaced the login which is published, and its server has not been \
-             seen since",
+            "The rotation that is under way may have replaced the published login, and its server has not answered \
+             since",
         ),
         _ => {
             let target = status.target.as_ref().filter(|target| !target.accepts)?;
@@ -164,7 +164,7 @@ fn overdue(object: &ManagedSecret, desired: &Desired<'_>, observed: &Observed, n
             let lifetime = observed.target.as_ref().and_then(|target| target.lifetime);
             if let Some(lifetime) = lifetime.filter(|lifetime| lifetime.replace_by() <= now) {
                 let message = format!(
-                    "The published token ends by itself at {}, and nothing works with it then: it should have been rotated by \
+                    "The published token expires at {} and does not work after that: it should have been rotated by \
                      {}",
                     to_text(lifetime.ends),
                     to_text(lifetime.replace_by())
@@ -172,12 +172,10 @@ fn overdue(object: &ManagedSecret, desired: &Desired<'_>, observed: &Observed, n
                 return (c::OVERDUE, Truth::True, Reason::TokenEnds, message);
             }
             let period = object.spec.rotation.period.as_ref().map(ToString::to_string).unwrap_or_default();
-            let message = format!("The value is older than {period} since {}", to_text(since));
+            let message = format!("The value has been older than {period} since {}", to_text(since));
             (c::OVERDUE, Truth::True, Reason::PeriodExceeded, message)
         }
-        None => {
-            (c::OVERDUE, Truth::False, Reason::WithinPeriod, "The value is younger than it may become".into())
-        }
+        None => (c::OVERDUE, Truth::False, Reason::WithinPeriod, "The value is not overdue".into()),
     }
 }
 
@@ -188,7 +186,7 @@ fn drifted(desired: &Desired<'_>, observed: &Observed) -> Said {
         Some(parameter) if desired.on_drift != OnDrift::Adopt => {
             let (path, version) = (&parameter.path, parameter.latest_number());
             let remedy = match desired.on_drift {
-                OnDrift::Rotate => "It is replaced, since rotation.onDrift is Rotate",
+                OnDrift::Rotate => "keyturn replaces it, since rotation.onDrift is Rotate",
                 _ => {
                     "Set rotation.onDrift to Adopt to keep that value, or to Rotate to replace it; until then nothing \
                      is rotated"
@@ -201,7 +199,7 @@ fn drifted(desired: &Desired<'_>, observed: &Observed) -> Said {
                 format!("Version {version} of {path} was written by somebody else{in_our_name}. {remedy}");
             (c::DRIFTED, Truth::True, Reason::ForeignWrite, message)
         }
-        _ => (c::DRIFTED, Truth::False, Reason::InSync, "What is published is what was expected".into()),
+        _ => (c::DRIFTED, Truth::False, Reason::InSync, "The published value is the expected one".into()),
     }
 }
 
@@ -230,8 +228,8 @@ fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> 
                 }
                 Some(Proof::Incomparable) => {
                     let message = format!(
-                        "DockerHost {}: no container has the variable of {path}, so nothing proves what runs; name \
-                         the variable in hosts[].env if it has another name",
+                        "DockerHost {}: no container has the variable of {path}, so nothing proves which value runs; \
+                         name the variable in hosts[].env if it has another name",
                         host.name
                     );
                     unknown = Some((c::DEPLOYED, Truth::Unknown, Reason::NothingToCompare, message));
@@ -295,8 +293,8 @@ fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) ->
             match host.proof_of(parameter, parameter.latest()) {
                 Some(Proof::Differs) => {
                     let message = format!(
-                        "DockerHost {}: a running container does not hold version {} of {}: deploy what is \
-                         published, or put what is in use",
+                        "DockerHost {}: a running container does not hold version {} of {}: deploy the published \
+                         value, or put the value that is in use",
                         host.name,
                         parameter.latest_number(),
                         parameter.path
@@ -313,7 +311,7 @@ fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) ->
             c::PREFLIGHT,
             Truth::True,
             Reason::Passed,
-            "The hosts run what is published, as of the last check".into(),
+            "The hosts ran the published value at the last check".into(),
         )
     } else {
         (c::PREFLIGHT, Truth::Unknown, Reason::Pending, "The hosts have not been compared yet".into())

@@ -146,15 +146,16 @@ impl Progress {
         let by_hand = self.by_hand.map(|place| format!(" ({place})")).unwrap_or_default();
         let until = until.map(|at| format!(" until {}", to_text(at))).unwrap_or_default();
         match why {
-            Waiting::Grace => format!("Waiting{until} so that no late request can undo what was done"),
+            Waiting::Grace => format!("Waiting{until} so that no delayed request can undo the last change"),
             Waiting::Preflight => {
-                "Checking that the hosts work and run what is published before anything is touched".into()
+                "Checking that the hosts work and run the published value before anything is changed".into()
             }
             Waiting::PreflightFailed { host, trouble } => {
-                format!("The rotation is put off and nothing was touched: DockerHost {host}: {trouble}")
+                format!("The rotation is postponed and nothing was changed: DockerHost {host}: {trouble}")
             }
             Waiting::Deploy { host, held } => {
-                let held = held.as_ref().map(|held| format!(", which it cannot: {held}")).unwrap_or_default();
+                let held =
+                    held.as_ref().map(|held| format!("; no run starts there: {held}")).unwrap_or_default();
                 format!("Waiting for DockerHost {host} to prove that it runs the new version{held}")
             }
             Waiting::DeployFailed { host, trouble } => format!("DockerHost {host}: {trouble}"),
@@ -165,35 +166,40 @@ impl Progress {
             Waiting::Target(trouble) => trouble.message.clone(),
             Waiting::TargetUnseen => "Asking the server whether it accepts the login".into(),
             Waiting::HostBusy { host } => format!(
-                "Waiting for the deployment on DockerHost {host} to end, so that it starts nothing with a password that is \
-                 about to be changed"
+                "Waiting for the deployment on DockerHost {host} to end: it could start containers with a password \
+                 that is about to be changed"
             ),
             Waiting::Unproven { host } => format!(
-                "DockerHost {host} runs no container that has the variable, so nothing proves that the old login is out of \
-                 use: name the variable in hosts[].env, or set retire.requires to Verify to take the verify script's word"
+                "DockerHost {host} runs no container that has the variable, so nothing proves that the old login is \
+                 no longer used: name the variable in hosts[].env, or set retire.requires to Verify to rely on the \
+                 verify script"
             ),
-            Waiting::Retirement => format!("Every host runs the new login; the old one is retired{until}"),
+            Waiting::Retirement => {
+                format!("Every host runs the new login; waiting{until} before the old one is retired")
+            }
             Waiting::Propagation { retired: false } => {
-                "Waiting for the new key pair to be accepted: it may take a minute until it is known everywhere".into()
+                "Waiting for the new key pair to be accepted: this may take a minute (eventual consistency)"
+                    .into()
             }
             Waiting::Propagation { retired: true } => {
-                "Waiting for the old key pair to be refused: it may take a minute until its end is known everywhere".into()
+                "Waiting for the old key pair to be refused: this may take a minute (eventual consistency)"
+                    .into()
             }
             Waiting::OutOfReach { username } => format!(
-                "The old login {username} is not keyturn's to delete, and is still there: it belongs to a user or to another \
-                 account, or has a name that keyturn did not give it while its password was refused. Delete it by \
+                "The old login {username} still exists, and keyturn cannot delete it: it belongs to a user or to \
+                 another account, or its name was not given by keyturn and its password was refused. Delete it by \
                  hand{by_hand}"
             ),
             Waiting::SessionsUnseen { username, lacking } => sessions_unseen(username, *lacking),
             Waiting::Orphans { count: 1 } => {
-                format!("A token that a rotation which was cut short has left behind is deleted first{until}")
+                format!("Waiting{until} to delete an orphaned token of an interrupted rotation first")
             }
             Waiting::Orphans { count } => {
-                format!("{count} tokens that rotations which were cut short have left behind are deleted first{until}")
+                format!("Waiting{until} to delete {count} orphaned tokens of interrupted rotations first")
             }
             Waiting::TakenBack => format!(
-                "SSM refused to publish the new credential for good: the one before is brought back, after waiting{until} so that \
-                 no late request can undo it"
+                "SSM permanently refused to publish the new credential: keyturn restores the previous one, after \
+                 waiting{until} so that no delayed request can undo it"
             ),
             Waiting::Unpublishable { message } => message.clone(),
             Waiting::Sessions { username, clients } => {
@@ -212,14 +218,16 @@ impl Progress {
 fn sessions_unseen(username: &str, lacking: Lacking) -> String {
     let lacking = match lacking {
         Lacking::Login => {
-            "neither an administrator nor the role itself shows them: end them by hand and delete the SecretIncident, or set \
-             adminSecretRef or adminParameter"
+            "keyturn has no login to see them, of an administrator or of the role itself: end them by hand and \
+             delete the SecretIncident, or set adminSecretRef or adminParameter"
         }
         Lacking::Statistics => {
-            "nobody sees since when they are open: run GRANT pg_read_all_stats for the administrator"
+            "keyturn cannot see when they were opened: run GRANT pg_read_all_stats for the administrator"
         }
     };
-    format!("Sessions that were opened with the old password of role {username} may go on, and {lacking}")
+    format!(
+        "Sessions that were opened with the old password of role {username} may still be open, and {lacking}"
+    )
 }
 
 impl Progress {
