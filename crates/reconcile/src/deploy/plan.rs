@@ -327,7 +327,7 @@ pub fn known<'a>(status: &'a DockerHostStatus, wish: &Wish) -> Option<&'a HostPa
 /// After a failed run of the same revision it is not known whether the product works, even if every version is proven.
 fn the_last_run_failed(status: &DockerHostStatus, revision: &str) -> Option<String> {
     let last = status.last_run.as_ref().filter(|run| run.revision == revision && run.failures > 0)?;
-    Some(format!("run {} failed", last.job))
+    Some(format!("the failure of run {}", last.job))
 }
 
 fn last_attempt(input: &Input, status: &DockerHostStatus, mode: RunMode, revision: &str) -> i32 {
@@ -355,7 +355,10 @@ fn no_grant_covers_it(input: &Input, _run: &Run) -> Option<Hold> {
 
 fn the_grants_only_observe(input: &Input, run: &Run) -> Option<Hold> {
     let Verdict::Observe(why) = &input.verdict else { return None };
-    Some(Hold::new(Reason::Observe, format!("{why}, so nothing is touched; would start: {}", describe(run))))
+    Some(Hold::new(
+        Reason::Observe,
+        format!("{why}, so nothing was changed. The next run would be: {}", describe(run)),
+    ))
 }
 
 /// A failure counts only for the revision and the spec that it happened with. A new rotation or an edit starts without
@@ -408,7 +411,7 @@ fn hosts_that_go_first_make_no_order(input: &Input, run: &Run) -> Option<Hold> {
     while let Some(name) = open.pop() {
         if name == own_name {
             let message = format!(
-                "spec.deploy.after leads back to {own_name} by way of {}: no host can be the first; break the circle",
+                "spec.deploy.after leads back to {own_name} through {}, so no host can be the first: break the circle",
                 if reached.is_empty() { "itself".to_owned() } else { reached.join(", ") },
             );
             return Some(Hold::stalled(Reason::AfterIsACircle, message));
@@ -472,7 +475,7 @@ fn a_role_is_being_changed_in_place(input: &Input, run: &Run) -> Option<Hold> {
     let holds = |arrival: &Arrival| arrival.holds_until.filter(|until| input.now < *until);
     let (secret, until) = input.arrivals.iter().find_map(|a| Some((&a.secret, holds(a)?)))?;
     let message = format!(
-        "waits until ManagedSecret {secret} has published the new password of its role, and no longer than {}",
+        "waits until ManagedSecret {secret} has published the new password of its role, at most until {}",
         to_text(until)
     );
     Some(Hold::new(Reason::WaitingForSecret, message).until(until))
@@ -491,8 +494,11 @@ fn another_secret_is_about_to_be_published(input: &Input, run: &Run) -> Option<H
         None => last + input.coalesce,
     };
     let names: Vec<&str> = input.arrivals.iter().map(|arrival| arrival.secret.as_str()).collect();
-    let message =
-        format!("waits until {} for what is about to be published: {}", to_text(until), names.join(", "));
+    let message = format!(
+        "waits until {} for secrets that are about to be published: {}",
+        to_text(until),
+        names.join(", ")
+    );
     (input.now < until).then(|| Hold::new(Reason::Coalescing, message).until(until).brief())
 }
 
@@ -525,7 +531,8 @@ fn another_host_of_the_same_secrets_deploys(input: &Input, run: &Run) -> Option<
         if let Some(until) =
             goes_first_until.filter(|until| name < own_name && is_free && waits_too && input.now < *until)
         {
-            let message = format!("lets DockerHost {name} go first, until {}", to_text(until));
+            let message =
+                format!("waits for DockerHost {name}, which deploys first, at most until {}", to_text(until));
             return Some(Hold::new(Reason::WaitingForHost, message).until(until).brief());
         }
     }

@@ -41,7 +41,8 @@ enum TaskError {
     #[error(transparent)]
     Random(#[from] RandomError),
     #[error(
-        "version {version} of {path} is not in SSM: it was deleted, or SSM does not show it yet; keyturn looks again"
+        "version {version} of {path} is not in SSM: it was deleted, or SSM reads do not show it yet (eventual \
+         consistency); retrying"
     )]
     VersionMissing { path: String, version: i64 },
 }
@@ -118,7 +119,7 @@ impl DockerHosts {
                 tracing::info!(
                     host = host.name_any(),
                     job,
-                    "deleting a Job that makes room for another: it cannot come up, or it only collects log lines"
+                    "deleting a Job to make room for another: its pod does not start, or it only collects log lines"
                 );
                 if self.ports.leadership.is_leader() {
                     self.ports.jobs.delete(host, job).await?;
@@ -206,7 +207,7 @@ impl DockerHosts {
             Err(ObjectError::Forbidden(right)) => Ok(Acted::Failed(self.missing_right(&right))),
             Err(ObjectError::Api { object, detail }) => {
                 let message =
-                    format!("{object} could not be created: {detail}; keyturn tries again by itself");
+                    format!("{object} could not be created: {detail}; retrying");
                 Ok(Acted::Failed(Trouble::passing(Reason::JobNotCreated, message).into()))
             }
             Err(error) => Err(error),
@@ -317,7 +318,12 @@ impl DockerHosts {
             {
                 // The deletion failed, for example because the role may not delete Secrets. Nothing else on the host
                 // depends on it.
-                tracing::warn!(host = host.name_any(), %error, "the task of Job {} is not deleted yet", job.name);
+                tracing::warn!(
+                    host = host.name_any(),
+                    %error,
+                    "the task of Job {} could not be deleted; retrying",
+                    job.name
+                );
                 is_tidy = false;
             }
         }

@@ -217,7 +217,7 @@ fn window(host: &DockerHost, now: DateTime<Utc>) -> WindowGate {
         Ok(calendar) => match calendar.next(now) {
             Some(span) if span.start <= now => WindowGate::Open,
             Some(span) => WindowGate::OpensAt(span.start),
-            None => WindowGate::Unusable("none of them ever opens".to_owned()),
+            None => WindowGate::Unusable("none of the windows ever opens".to_owned()),
         },
     }
 }

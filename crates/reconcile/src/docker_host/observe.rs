@@ -90,7 +90,10 @@ impl<'a> Ending<'a> {
             JobState::Ended { report, finished } if report.outcome == UNDER_WAY => Some(Self {
                 result: RunResult::Lost,
                 report: None,
-                message: format!("the pod ended before its work did; its last words: {}", report.message),
+                message: format!(
+                    "the pod ended before its work was done; its last report: {}",
+                    report.message
+                ),
                 finished: *finished,
             }),
             JobState::Ended { report, finished } => {
@@ -331,7 +334,7 @@ fn show_logs(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending, se
 fn show_images(status: &mut DockerHostStatus, host: &DockerHost, job: &DeployJob, ending: &Ending) {
     let Some(report) = ending.report else { return };
     let silence = ImagesReport {
-        problem: Some("the run did not say anything about images".to_owned()),
+        problem: Some("the run reported nothing about images".to_owned()),
         ..ImagesReport::default()
     };
     let images = match &report.images {
@@ -364,7 +367,7 @@ fn show_images(status: &mut DockerHostStatus, host: &DockerHost, job: &DeployJob
     findings.truncate(MOST_FINDINGS);
     let number = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
     let layers = if job.layers {
-        let silent = || Some("the run did not say anything about layers".to_owned());
+        let silent = || Some("the run reported nothing about layers".to_owned());
         Some(LayersAudit {
             at: to_kubernetes(ending.finished),
             files: images.layers.as_ref().map_or(0, |l| i64::try_from(l.files).unwrap_or(i64::MAX)),

@@ -182,7 +182,10 @@ fn all_is_well(status: &DockerHostStatus, wishes: &[Wish]) -> Verdict {
         message.push_str(&format!("; no container has a variable to compare for {}", unseen.join(", ")));
     }
     if !foreign.is_empty() {
-        message.push_str(&format!("; left alone, since somebody else wrote it: {}", foreign.join(", ")));
+        message.push_str(&format!(
+            "; neither compared nor deployed, since somebody else wrote it: {}",
+            foreign.join(", ")
+        ));
     }
     well(if unseen.is_empty() && foreign.is_empty() { Reason::Proven } else { Reason::PartlyProven }, message)
 }
@@ -213,7 +216,7 @@ fn deploying(status: &DockerHostStatus, view: &View) -> Verdict {
 fn images_clean(status: &DockerHostStatus) -> Verdict {
     let verdict = |truth, reason: Reason, message: String| (truth, reason, message);
     let Some(audit) = &status.image_audit else {
-        return verdict(Truth::Unknown, Reason::NotAudited, "no run has looked at the images yet".to_owned());
+        return verdict(Truth::Unknown, Reason::NotAudited, "no run has audited the images yet".to_owned());
     };
     let of_layers = || audit.layers.as_ref().and_then(|layers| layers.problem.as_ref());
     let problem = audit.problem.as_ref().or_else(of_layers);
@@ -225,7 +228,7 @@ fn images_clean(status: &DockerHostStatus) -> Verdict {
             if found > shown.len() { format!(" and {} more", found - shown.len()) } else { String::new() };
         let incomplete = problem.map_or_else(String::new, |why| format!(". {}", not_all(why)));
         let message = format!(
-            "secrets in images: {}{more}. Rotate what is in an image and take it out of the Dockerfile, or accept it in \
+            "secrets in images: {}{more}. Rotate each secret and remove it from the Dockerfile, or accept it in \
              spec.audit.allow{incomplete}",
             shown.join("; "),
         );
@@ -240,7 +243,7 @@ fn images_clean(status: &DockerHostStatus) -> Verdict {
 }
 
 fn not_all(why: &str) -> String {
-    format!("Not every image could be looked at: {}", why.trim_end_matches('.'))
+    format!("Not every image could be audited: {}", why.trim_end_matches('.'))
 }
 
 /// Describes a finding in a few words.
@@ -288,7 +291,7 @@ fn trouble(status: &DockerHostStatus) -> Option<(&HostRun, &str)> {
 fn pod_trouble(host: &DockerHost, run: &HostRun, trouble: &str) -> String {
     let namespace = host.namespace().unwrap_or_default();
     format!(
-        "the pod of Job {} does not come up: {}. See `kubectl -n {namespace} describe pods -l \
+        "the pod of Job {} does not start: {}. See `kubectl -n {namespace} describe pods -l \
          batch.kubernetes.io/job-name={}`; a changed spec starts another Job at once",
         run.job,
         trouble.trim_end_matches('.'),
@@ -306,7 +309,7 @@ fn failure(host: &DockerHost, run: &HostRun) -> String {
     };
     let message = run.message.as_deref().unwrap_or("it left no message").trim_end_matches('.');
     let retry = run.retry_after.as_ref().map_or_else(String::new, |at| {
-        format!("; tried again from {} on, or at once when the spec changes", to_text(from_kubernetes(at)))
+        format!("; retried from {} on, or at once when the spec changes", to_text(from_kubernetes(at)))
     });
     format!(
         "{what} failed{}: {message}. Output: `kubectl -n {} logs job/{}`{retry}",

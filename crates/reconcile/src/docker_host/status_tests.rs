@@ -72,7 +72,7 @@ fn images_are_clean_only_where_every_one_was_looked_at() {
     let shown = "env DB_PASSWORD of app:1 (secret-name 28e972a69e4a2b67)";
     let managed = "(secret-name 28e972a69e4a2b67, the value of /app/TOKEN)";
     let table = [
-        (None, vec![], "Unknown NotAudited", "no run has looked"),
+        (None, vec![], "Unknown NotAudited", "no run has audited"),
         (Some(audit(None, 0)), vec![], "True Clean", "3 images, no secret found, 2 findings allowed"),
         (Some(audit(problem, 0)), vec![], "Unknown NotAudited", "app:2: too large"),
         (Some(audit(None, 0)), vec![finding(None)], "False SecretsFound", shown),

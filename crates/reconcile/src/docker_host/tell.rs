@@ -82,7 +82,7 @@ fn event_of_images(before: &DockerHostStatus, status: &DockerHostStatus) -> Opti
             reason: Reason::SecretInImage,
             action: "Audit",
             note: format!(
-                "{}{more}; rotate what is in an image, and take it out of the Dockerfile",
+                "{}{more}; rotate each secret, and remove it from the Dockerfile",
                 describe_finding(first)
             ),
         });
@@ -92,7 +92,7 @@ fn event_of_images(before: &DockerHostStatus, status: &DockerHostStatus) -> Opti
         warning: false,
         reason: Reason::ImagesClean,
         action: "Audit",
-        note: "the images that the containers run carry none of the secrets that were found before"
+        note: "the images that the containers run hold no secrets any more, except those in spec.audit.allow"
             .to_owned(),
     })
 }

@@ -579,7 +579,7 @@ async fn without_a_grant_nothing_is_read_or_started() {
     assert_eq!(world.condition(STALLED), None);
     let (_, reason, message) = world.condition(READY).unwrap();
     assert_eq!(reason, "Observe");
-    assert!(message.contains("would start: deployment"), "{message}");
+    assert!(message.contains("would be: deployment"), "{message}");
 
     assert_eq!((world.started(), world.lock().reads.len()), (0, 0));
 }

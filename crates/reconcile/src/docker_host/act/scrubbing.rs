@@ -90,7 +90,11 @@ impl DockerHosts {
             match self.ports.targets.admin_secret(secret, self.settings.region_of(secret)).await {
                 Ok(admin) => found.extend(admin.map(|admin| ("administrator".to_owned(), admin))),
                 Err(error) => {
-                    tracing::info!(secret = secret.name_any(), %error, "what hosts print is not shown");
+                    tracing::info!(
+                        secret = secret.name_any(),
+                        %error,
+                        "the administrator's credential cannot be read to redact it: output of hosts is not shown"
+                    );
                     managed = managed.without(Unsearched::Unreadable);
                 }
             }
