@@ -214,7 +214,7 @@ pub fn said(status: &SecretIncidentStatus, delay: TimeDelta) -> String {
     let audit = status.audit.clone().unwrap_or_default();
     let Some(until) = audit.complete_until.as_ref().map(|at| to_text(from_kubernetes(at))) else {
         return match audit.gaps.first() {
-            Some(gap) => format!("CloudTrail was not read to the end yet: {gap}"),
+            Some(gap) => format!("CloudTrail has not been read to the end yet: {gap}"),
             None => "CloudTrail is being read".to_owned(),
         };
     };
@@ -225,16 +225,19 @@ pub fn said(status: &SecretIncidentStatus, delay: TimeDelta) -> String {
     for (count, which) in [
         (
             conspicuous(AddressIs::NotListed),
-            "of them are expected principals at an address that is not listed with them",
+            "of them are expected principals at an address that is not listed for them",
         ),
-        (conspicuous(AddressIs::New), "expected ones at an address that they did not use in the week before"),
+        (
+            conspicuous(AddressIs::New),
+            "expected readers at an address that they did not use in the week before",
+        ),
     ] {
         if count > 0 {
             text = format!("{text}, {count} {which}");
         }
     }
     if let Some(left_out) = readers::left_out(&audit) {
-        text = format!("{text}. Not listed here: {left_out}; `keyturn incident report` has them all");
+        text = format!("{text}. Not listed here: {left_out}; `keyturn incident report` lists them all");
     }
     text = format!(
         "{text}. CloudTrail shows events up to {} minutes late, and management events of these regions only",

@@ -350,7 +350,7 @@ fn an_address_that_an_expected_principal_did_not_use_before_the_suspicion_is_mar
     );
     let text = said(&status, DELAY);
     assert!(
-        text.contains(", 1 expected ones at an address that they did not use in the week before"),
+        text.contains(", 1 expected readers at an address that they did not use in the week before"),
         "{text}"
     );
 }

@@ -19,7 +19,8 @@ pub struct Page {
 pub enum TrailError {
     /// CloudTrail throttled the call; it is retried after a pause.
     #[error(
-        "CloudTrail in {region} takes fewer calls than are made by everybody in the account together; it is read more slowly"
+        "CloudTrail in {region} throttled LookupEvents, whose quota the whole account shares; reading continues more \
+         slowly"
     )]
     Throttled {
         /// Region of the query.
@@ -35,7 +36,7 @@ pub enum TrailError {
         region: String,
     },
     /// The call failed in another way, for example without a connection; it is retried.
-    #[error("CloudTrail in {region} could not be read: {detail}; keyturn tries again by itself")]
+    #[error("CloudTrail in {region} could not be read: {detail}; retrying")]
     Failed {
         /// Region of the query.
         region: String,

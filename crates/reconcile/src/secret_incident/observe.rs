@@ -89,8 +89,9 @@ impl SecretIncidents {
         }
         let networks = incident.spec.expected_readers.iter().flat_map(|reader| &reader.networks);
         for wrong in networks.filter(|network| parse_network(network).is_none()) {
-            text =
-                format!("{text}; spec.expectedReaders: `{wrong}` is no address or network, and fits nobody");
+            text = format!(
+                "{text}; spec.expectedReaders: `{wrong}` is not an address or network, and matches no reader"
+            );
         }
         let (truth, reason) = match (complete, is_over(status)) {
             (_, true) => (Truth::True, Reason::Complete),
@@ -215,7 +216,8 @@ impl SecretIncidents {
 /// it.
 fn not_granted(secrets: &[String]) -> String {
     format!(
-        "CloudTrail is not searched for {}: no RotationGrant covers what they name; their own conditions say what is lacking",
+        "CloudTrail is not searched for {}: no RotationGrant covers their parameters; their own conditions say what \
+         is missing",
         secrets.join(", ")
     )
 }

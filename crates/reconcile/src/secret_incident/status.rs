@@ -72,7 +72,7 @@ pub(super) fn render(
     } else if all {
         let took = status.time_to_containment.clone().unwrap_or_default();
         let message =
-            format!("Nobody can use a value from before the report; it took {took} from the report");
+            format!("No value from before the report can be used; containment took {took} from the report");
         set(c::CONTAINED, Truth::True, Reason::Contained, &message);
     } else {
         set(c::CONTAINED, Truth::False, open[0].state.into(), &sentence(&open));
@@ -152,7 +152,7 @@ fn suspected(
     if is.state == SuspectState::Contained {
         is.message = match &is.adopted_at {
             None if !secret.spec.hosts.is_empty() => {
-                "the old login is dead, but a host does not run the new value yet".into()
+                "the old login is revoked, but a host does not run the new value yet".into()
             }
             _ => String::new(),
         };
@@ -233,15 +233,15 @@ fn calls(status: &SecretIncidentStatus, denied: bool, add: &mut impl FnMut(Optio
     };
     let unexpected = |reader: &&Reader| !reader.expected && reader.denied == denied;
     for reader in status.readers.iter().filter(unexpected) {
-        let what = if denied { "was refused to read" } else { "read" };
+        let what = if denied { "was not allowed to read" } else { "read" };
         let about = reader.secrets.join(", ");
-        add(Some(from_kubernetes(&reader.first)), format!("{} {what} {about} first", called(reader)));
+        add(Some(from_kubernetes(&reader.first)), format!("{} {what} {about} (first)", called(reader)));
         if reader.count > 1 {
-            add(Some(from_kubernetes(&reader.last)), format!("{} {what} {about} last", called(reader)));
+            add(Some(from_kubernetes(&reader.last)), format!("{} {what} {about} (last)", called(reader)));
         }
     }
     for reader in status.tampering.iter().filter(unexpected) {
-        let what = if denied { "was refused to change" } else { "changed" };
+        let what = if denied { "was not allowed to change" } else { "changed" };
         let about = reader.secrets.join(", ");
         add(Some(from_kubernetes(&reader.first)), format!("{} {what} {about}", called(reader)));
     }

@@ -84,10 +84,8 @@ fn said(
         with_hosts().filter(|secret| secret.spec.access_log.is_none()).map(|s| s.name_any()).collect();
     let asked: Vec<&&ManagedSecret> =
         with_hosts().filter(|secret| secret.spec.access_log.is_some()).collect();
-    let nobody_looked = format!(
-        "nobody looked at the logs of the hosts for {}: set spec.accessLog of the ManagedSecret",
-        named(&silent)
-    );
+    let nobody_looked =
+        format!("no log lines are collected for {}: set spec.accessLog of the ManagedSecret", named(&silent));
     if asked.is_empty() {
         let message = if silent.is_empty() { "no secret runs on a host".to_owned() } else { nobody_looked };
         return (Truth::False, Reason::NoCommand, message);
@@ -182,11 +180,7 @@ mod tests {
     fn the_condition_says_what_was_collected_and_what_is_missing() {
         let failure = json!({"failures": 1, "problem": "CollectFailed: no such container"});
         for (command, hosts, expected) in [
-            (
-                false,
-                vec![host("web")],
-                "False NoCommand: nobody looked at the logs of the hosts for token: set",
-            ),
+            (false, vec![host("web")], "False NoCommand: no log lines are collected for token: set"),
             (true, vec![host("web")], "False Collecting: not collected yet: token on web"),
             (
                 true,
