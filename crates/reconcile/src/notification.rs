@@ -50,14 +50,17 @@ pub fn sinks(json: &str) -> Result<Vec<Sink>, String> {
     for (place, sink) in sinks.iter().enumerate() {
         let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if sink.name.is_empty() || sink.name.len() > 63 || !sink.name.bytes().all(valid) {
-            return Err(format!("the name of a sink is 1 to 63 of a-z, 0-9 and `-`, not `{}`", sink.name));
+            return Err(format!(
+                "the name of a sink must be 1 to 63 characters of a-z, 0-9 and `-`, not `{}`",
+                sink.name
+            ));
         }
         if sinks[..place].iter().any(|other| other.name == sink.name) {
             return Err(format!("two sinks are called {}", sink.name));
         }
     }
     if sinks.len() > 16 {
-        return Err("there may be 16 sinks at most".to_owned());
+        return Err("at most 16 sinks are allowed".to_owned());
     }
     Ok(sinks)
 }
@@ -94,7 +97,7 @@ pub fn enqueue(
     }
     let surplus = pending.len().saturating_sub(MAX_PENDING);
     if surplus > 0 {
-        tracing::warn!(surplus, "notifications wait for too long: the oldest of this object are left out");
+        tracing::warn!(surplus, "too many pending notifications: dropping the oldest of this object");
         pending.drain(..surplus);
     }
 }

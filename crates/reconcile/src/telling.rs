@@ -104,7 +104,7 @@ pub(crate) fn turns(before: &[Alert], after: &[Alert], now: DateTime<Utc>) -> Ve
         notifications.push(Notification {
             topic: Topic::Recovered,
             key: now.timestamp().to_string(),
-            message: format!("It is over: {}", over.join(", ")),
+            message: format!("Resolved: {}", over.join(", ")),
         });
     }
     notifications

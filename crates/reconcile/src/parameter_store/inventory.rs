@@ -271,7 +271,10 @@ impl InventoryPoller {
                 }
                 Err(error) => {
                     if published.error.is_none() {
-                        tracing::warn!(%error, "Parameter Store could not be listed; what it showed last counts for a while");
+                        tracing::warn!(
+                            %error,
+                            "Parameter Store could not be listed; the last listing stays in use for a while"
+                        );
                     }
                     published.error = Some(error);
                 }

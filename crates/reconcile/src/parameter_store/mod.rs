@@ -126,7 +126,7 @@ pub trait ParameterStore: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// SSM throttled the call; nothing was applied.
-    #[error("SSM throttled {operation} of {path}: {detail}; keyturn tries again by itself")]
+    #[error("SSM throttled {operation} of {path}: {detail}; retrying")]
     Throttled {
         /// Name of the SSM operation, such as `PutParameter`.
         operation: &'static str,
@@ -137,9 +137,9 @@ pub enum StoreError {
     },
     /// The call was not sent: keyturn's request budget for this account and region was exhausted.
     #[error(
-        "{operation} of {path} got no turn within {seconds} s in keyturn's own request budget, which keeps others of the \
-         account from being throttled; keyturn tries again by itself. Raise putsPerSecond of the chart if this lasts and \
-         the account's quota allows it"
+        "{operation} of {path} was not sent within {seconds} s: keyturn's own request budget, which protects the \
+         account from throttling, was exhausted; retrying. Raise putsPerSecond of the chart if this lasts and the \
+         account's quota allows it"
     )]
     OutOfBudget {
         /// Name of the SSM operation, such as `PutParameter`.
@@ -172,7 +172,7 @@ pub enum StoreError {
         detail: String,
     },
     /// SSM could not be reached, or failed before it accepted the call; nothing was applied.
-    #[error("SSM could not be reached for {operation} of {path}: {detail}; keyturn tries again by itself")]
+    #[error("SSM could not be reached for {operation} of {path}: {detail}; retrying")]
     Unavailable {
         /// Name of the SSM operation, such as `PutParameter`.
         operation: &'static str,
@@ -182,7 +182,9 @@ pub enum StoreError {
         detail: String,
     },
     /// The call may or may not have been applied; only a read can tell.
-    #[error("SSM gave no usable answer to {operation} of {path}: {detail}; keyturn reads back what happened")]
+    #[error(
+        "SSM gave no usable answer to {operation} of {path}: {detail}; keyturn checks the outcome with a read"
+    )]
     Unknown {
         /// Name of the SSM operation, such as `PutParameter`.
         operation: &'static str,

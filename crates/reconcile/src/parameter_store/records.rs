@@ -86,7 +86,7 @@ pub enum RecordError {
     /// The encoded record exceeds [`MAX_BYTES`], so it cannot be written.
     #[error(
         "the record of rotation {id} would take {bytes} bytes, more than the {MAX_BYTES} that one SSM parameter \
-         holds; publish shorter values or fewer parameters by one ManagedSecret, and keep the value of \
+         holds: publish shorter values or fewer parameters per ManagedSecret, and keep the value of \
          keyturn.dev/rotate-requested-at short"
     )]
     TooLarge {
@@ -97,8 +97,8 @@ pub enum RecordError {
     },
     /// The value is cut off, is not JSON, or has other fields than a record.
     #[error(
-        "what lies at {path} is not a record of this keyturn ({what}). Nobody else may write there: find out who did \
-         before deleting it, since the values of a running rotation may exist nowhere else"
+        "the parameter {path} is not a record of this keyturn ({what}). Only keyturn may write there: find out who \
+         did before you delete it, since the values of a running rotation may exist nowhere else"
     )]
     Unreadable {
         /// Path of the parameter.
