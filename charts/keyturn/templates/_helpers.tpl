@@ -70,7 +70,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $addresses := dict "cloudflare.apiUrl" .Values.cloudflare.apiUrl "cloudflare.s3Endpoint" .Values.cloudflare.s3Endpoint "aws.endpointUrlSsm" .Values.aws.endpointUrlSsm "aws.endpointUrlCloudtrail" .Values.aws.endpointUrlCloudtrail }}
 {{- range $value, $address := $addresses }}
 {{- if and (hasPrefix "http://" $address) (not $.Values.allowHttp) }}
-{{- fail (printf "%s: %s would show secrets to everybody on the way: use https, or set allowHttp where that does no harm, such as with an emulator" $value $address) }}
+{{- fail (printf "%s: %s would expose secrets to everybody on the network path: use https, or set allowHttp where that is harmless, such as with an emulator" $value $address) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -79,7 +79,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "keyturn.requireReaders" -}}
 {{- range .Values.incidents.expectedReaders }}
 {{- if not (or .principal .networks) }}
-{{- fail "incidents.expectedReaders: an item names nobody: set principal (who may read), networks (from where), or both; with both, both must match" }}
+{{- fail "incidents.expectedReaders: an item names nobody: set principal (who may read), networks (from where), or both; if both are set, a call must match both" }}
 {{- end }}
 {{- with .principal }}
 {{- if not (regexMatch "^arn:([a-z-]*[*][A-Za-z0-9:/_+=,.@*-]*|aws[a-z-]*:([a-z]*[*][A-Za-z0-9:/_+=,.@*-]*|iam:([*][A-Za-z0-9:/_+=,.@*-]*|:([0-9]*[*][A-Za-z0-9:/_+=,.@*-]*|[0-9]{12}:(root|[a-z]*[*][A-Za-z0-9/_+=,.@*-]*|(role|user)(/[A-Za-z0-9_+=,.@*-]+)+)))|sts:([*][A-Za-z0-9:/_+=,.@*-]*|:([0-9]*[*][A-Za-z0-9:/_+=,.@*-]*|[0-9]{12}:([a-z-]*[*][A-Za-z0-9/_+=,.@*-]*|assumed-role(/[A-Za-z0-9_+=,.@*-]+){1,2}|federated-user/[A-Za-z0-9_+=,.@*-]+)))))$" .) }}
@@ -90,7 +90,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $v4 := regexMatch "^(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])([.](25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3}(/(3[0-2]|[12]?[0-9]))?$" . }}
 {{- $v6 := regexMatch "^[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?$" . }}
 {{- if not (or $v4 $v6) }}
-{{- fail (printf "incidents.expectedReaders: %q is no address or network (192.0.2.7, 10.0.0.0/8, 2001:db8::/32)" .) }}
+{{- fail (printf "incidents.expectedReaders: %q is not an address or network (192.0.2.7, 10.0.0.0/8, 2001:db8::/32)" .) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -117,7 +117,7 @@ seccompProfile: {type: RuntimeDefault}
 {{/* Namespaces that the controller works in, as far as the chart knows them: a JSON list. */}}
 {{- define "keyturn.namespaces" -}}
 {{- if and .Values.watchNamespaces (or .Values.rbac.namespaces .Values.rbac.clusterWide) }}
-{{- fail "watchNamespaces names the namespaces that the controller works in, and it has rights in exactly these: leave out rbac.namespaces and rbac.clusterWide" }}
+{{- fail "watchNamespaces lists the namespaces in which the controller works, and it gets rights only there: leave out rbac.namespaces and rbac.clusterWide" }}
 {{- end }}
 {{- $names := .Values.watchNamespaces }}
 {{- if not $names }}

@@ -35,7 +35,7 @@ macro_rules! network_v6 {
 
 const SOMEBODY: CelRule = (
     "has(self.principal) || has(self.networks) && self.networks.size() > 0",
-    "set principal (who may read), networks (from where), or both; with both, both must match",
+    "set principal (who may read), networks (from where), or both; if both are set, a call must match both",
 );
 const PRINCIPAL: CelRule = (
     concat!("self.matches('", caller_arn!(), "')"),

@@ -89,17 +89,19 @@ async fn ask(
                 spec.jurisdiction().name()
             ),
         )),
-        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, code) => Ok(Acceptance::Refused(Trouble::permanent(
-            CloudflareR2Reason::KeyPairRefused,
-            format!(
-                "R2 refused {what} in account {account} with the access key id {}: HTTP {} ({}). Its token \
+        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, code) => {
+            Ok(Acceptance::Refused(Trouble::permanent(
+                CloudflareR2Reason::KeyPairRefused,
+                format!(
+                    "R2 refused {what} in account {account} with the access key id {}: HTTP {} ({}). Its token \
                  was deleted, has expired or is not for this bucket, or the secret does not belong to this \
                  id",
-                login.username,
-                reply.status.as_u16(),
-                code.unwrap_or("no reason given"),
-            ),
-        ))),
+                    login.username,
+                    reply.status.as_u16(),
+                    code.unwrap_or("no reason given"),
+                ),
+            )))
+        }
         (status, _) => Err(failure::of_status(&call, status, &[])),
     }
 }

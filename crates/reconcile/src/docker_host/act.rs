@@ -206,8 +206,7 @@ impl DockerHosts {
             Ok(name) => Ok(Acted::Started(started(host, run, &name, now))),
             Err(ObjectError::Forbidden(right)) => Ok(Acted::Failed(self.missing_right(&right))),
             Err(ObjectError::Api { object, detail }) => {
-                let message =
-                    format!("{object} could not be created: {detail}; retrying");
+                let message = format!("{object} could not be created: {detail}; retrying");
                 Ok(Acted::Failed(Trouble::passing(Reason::JobNotCreated, message).into()))
             }
             Err(error) => Err(error),
