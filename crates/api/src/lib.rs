@@ -16,6 +16,7 @@ pub mod managed_secret;
 pub mod notification;
 pub mod readers;
 pub mod reason;
+mod reasons;
 pub mod rotation_grant;
 mod rules;
 pub mod secret_incident;

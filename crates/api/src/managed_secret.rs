@@ -13,7 +13,7 @@ use super::rules;
 use super::source::GenerateSpec;
 use super::window::Window;
 
-mod rotation;
+pub(crate) mod rotation;
 mod status;
 
 pub use rotation::*;

@@ -4,11 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use crate::docker_host::RunResult;
-use crate::managed_secret::Step;
-use crate::source;
+use crate::managed_secret::rotation::Step;
 use crate::words::{Word, words};
 
 words! {
@@ -282,20 +281,6 @@ words! {
     }
 }
 
-impl Reason {
-    /// Returns all reasons but the steps, grouped by who has them.
-    pub fn all() -> impl Iterator<Item = Self> {
-        let results = RunResult::ALL.iter().copied().map(Self::Run);
-        Self::ALL.iter().copied().chain(results).chain(source::reasons().map(Self::Source))
-    }
-
-    /// Returns the reason of this name, as a status keeps it.
-    pub fn named(name: &str) -> Self {
-        let steps = Step::ALL.iter().copied().map(Self::Step);
-        Self::all().chain(steps).find(|reason| reason.name() == name).unwrap_or(Self::Unknown)
-    }
-}
-
 impl PartialEq for Reason {
     fn eq(&self, other: &Self) -> bool {
         self.name() == other.name()
@@ -341,14 +326,6 @@ impl Serialize for Reason {
     }
 }
 
-/// A status of another version of keyturn may hold a reason that this one does not know. The object has to stay
-/// readable, so the reason becomes [`Reason::Unknown`].
-impl<'de> Deserialize<'de> for Reason {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Cow::<str>::deserialize(deserializer).map(|name| Self::named(&name))
-    }
-}
-
 /// The schema lists no values, as that of a condition's reason does not: an older definition in the cluster would
 /// refuse a new reason, and with it the whole status.
 impl JsonSchema for Reason {
@@ -362,49 +339,5 @@ impl JsonSchema for Reason {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         String::json_schema(generator)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use serde::de::DeserializeOwned;
-    use serde_json::json;
-
-    use super::*;
-    use crate::secret_incident::{IncidentState, SuspectState};
-    use crate::source::postgres::PostgresReason;
-
-    #[test]
-    fn a_reason_is_read_as_it_was_written() {
-        let steps = Step::ALL.iter().copied().map(Reason::Step);
-        for reason in Reason::all().chain(steps) {
-            let written = serde_json::to_value(reason).unwrap();
-            assert_eq!(written, reason.name());
-            assert_eq!(serde_json::from_value::<Reason>(written).unwrap(), reason);
-        }
-        assert_eq!(Reason::from(PostgresReason::RoleExpired), "RoleExpired");
-    }
-
-    #[test]
-    fn no_enum_has_a_word_twice_and_every_word_has_a_meaning() {
-        let all = [Reason::WORDS, Step::WORDS, RunResult::WORDS, PostgresReason::WORDS];
-        for words in all {
-            let names: BTreeSet<&str> = words.iter().map(|word| word.name).collect();
-            assert_eq!(names.len(), words.len());
-            assert!(words.iter().all(|word| word.meaning().ends_with('.')), "{words:?}");
-        }
-    }
-
-    #[test]
-    fn a_word_of_another_version_leaves_the_object_readable() {
-        fn read<T: DeserializeOwned>() -> T {
-            serde_json::from_value(json!("OfAnotherVersion")).unwrap()
-        }
-        assert_eq!(read::<Reason>(), Reason::Unknown);
-        assert_eq!(read::<RunResult>(), RunResult::Lost);
-        assert_eq!(read::<IncidentState>(), IncidentState::Responding);
-        assert_eq!(read::<SuspectState>(), SuspectState::Rotating);
     }
 }

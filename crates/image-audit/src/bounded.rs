@@ -7,7 +7,9 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::image::MOST_TEXTS;
+/// Maximum number of texts that are searched in one image, and of entries in each list of docker's data. A few hundred
+/// are usual; an image that has more was made to exhaust memory, of which the pod of a deploy Job has little.
+pub(crate) const MOST_TEXTS: usize = 20_000;
 
 /// The error text for a list that is too long.
 const TOO_MANY: &str = "too many entries";

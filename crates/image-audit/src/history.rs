@@ -6,10 +6,10 @@
 
 use keyturn_secret_value::SecretValue;
 
-use super::image::MOST_TEXTS;
+use super::bounded::MOST_TEXTS;
 
 /// Returns the texts of a command: values with the name of their variable or label, and other texts without a name. For
-/// a command with more than [`MOST_TEXTS`] texts it returns a few more than this maximum, so that the caller notices.
+/// a command with more than `MOST_TEXTS` texts it returns a few more than this maximum, so that the caller notices.
 pub(crate) fn texts(command: &str) -> Vec<(Option<String>, SecretValue)> {
     let command = command.trim();
     let command = command.strip_suffix("# buildkit").map_or(command, str::trim_end);

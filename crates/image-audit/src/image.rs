@@ -9,12 +9,8 @@ use std::collections::BTreeMap;
 use keyturn_secret_value::SecretValue;
 use serde::{Deserialize, Deserializer};
 
-use super::bounded::{self, is_too_many};
+use super::bounded::{self, MOST_TEXTS, is_too_many};
 use super::{Place, history};
-
-/// Maximum number of texts that are searched in one image, and of entries in each list of docker's data. A few hundred
-/// are usual; an image that has more was made to exhaust memory, of which the pod of a deploy Job has little.
-pub const MOST_TEXTS: usize = 20_000;
 
 /// The audited part of an image.
 pub struct Image {

@@ -406,7 +406,6 @@ fn failed(error: &ActError) -> Blocked {
         ActError::PreviousGone { .. } => trouble(Reason::PreviousValueGone, true),
         ActError::Generate(error) => trouble(Reason::GenerateFailed, error.is_permanent()),
         ActError::Target(error) => error.trouble.clone(),
-        ActError::NotAccepted(refusal) => refusal.clone(),
         ActError::Object(_) => trouble(Reason::APIServer, false),
     })
 }

@@ -2,6 +2,7 @@
 //! the shared inventory, as long as it shows that nothing has to be done.
 
 pub mod coverage;
+pub(super) mod logins;
 pub(super) mod pairs;
 pub(super) mod sight;
 pub(super) mod target;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
+use keyturn_api::ManagedSecret;
 use keyturn_api::managed_secret::ParameterSpec;
-use keyturn_api::{ManagedSecret, Trouble};
 use keyturn_rotation::observed::{
     Acceptance, Author, Credential, Observed, Parameter, Record, RotationId, Seen, Stamp, Trigger, Version,
 };
@@ -14,7 +14,7 @@ use keyturn_secret_value::SecretValue;
 
 use crate::managed_secret::Ports;
 use crate::managed_secret::observe::pairs::{self, InUse};
-use crate::managed_secret::observe::{Place, target};
+use crate::managed_secret::observe::{Place, logins};
 use crate::objects::ObjectError;
 use crate::parameter_store::records::{self, RecordError};
 use crate::parameter_store::{Created, NewVersion, ParameterStore, StoreError};
@@ -31,11 +31,9 @@ pub(in crate::managed_secret) enum ActError {
     Object(#[from] ObjectError),
     #[error(transparent)]
     Generate(#[from] GenerateError),
+    /// A target failed, or a login is refused there, cannot be read, or cannot be checked.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// A login is refused at its target, cannot be read, or cannot be checked.
-    #[error("{}", .0.message)]
-    NotAccepted(Trouble),
     #[error(
         "SSM no longer keeps version {version} of {path}, the value before the failed rotation: the rotation cannot \
          be rolled back, and continues when the deployment succeeds"
@@ -189,6 +187,7 @@ impl Actor<'_> {
         };
         let all = *trigger == Trigger::Incident;
         let in_use = pairs::in_use(self.object, self.store, target, observed, all).await?;
+        let in_use = in_use.map_err(TargetError::from)?;
         // Finds a record that is too large before anything is issued.
         records::encode(&record(self.rendered(issued.longest_login(), &in_use)?))?;
         // The evidence about the target's logins is outdated from here on, even if issuing fails.
@@ -243,14 +242,14 @@ impl Actor<'_> {
             return Ok(Done::ReadAgain(None));
         };
         let Kind::Installs(installer) = target.kind() else { return Ok(Done::ReadAgain(None)) };
-        let Some(login) = record.credential.as_ref().map(target::login_of) else {
+        let Some(login) = record.credential.as_ref().map(logins::login_of) else {
             return Ok(Done::ReadAgain(None));
         };
-        let own = target::own_logins(self.object, self.store, observed, &login.username).await?;
+        let own = logins::own_logins(self.object, self.store, observed, &login.username).await?;
         installer.install(id, &login, &own).await?;
         let answer = target.try_login(&login).await;
         if let Acceptance::Refused(problem) = answer {
-            return Err(ActError::NotAccepted(problem));
+            return Err(TargetError::from(problem).into());
         }
         if let Some(seen) = &mut observed.target {
             seen.recorded = Some(answer);
@@ -273,9 +272,9 @@ impl Actor<'_> {
             return Ok(Done::ReadAgain(None));
         };
         let newest = observed.records.values().next_back().and_then(|record| record.credential.as_ref());
-        let own = newest.filter(|own| own.username == username && target::changes_itself(self.object));
+        let own = newest.filter(|own| own.username == username && logins::changes_itself(self.object));
         match (own, opened_before) {
-            (Some(own), Some(before)) => sessions.end_own(&target::login_of(own), before).await?,
+            (Some(own), Some(before)) => sessions.end_own(&logins::login_of(own), before).await?,
             _ => sessions.end(username, opened_before).await?,
         }
         Ok(Done::ReadAgain(None))
@@ -321,8 +320,8 @@ impl Actor<'_> {
         observed: &Observed,
     ) -> Result<Option<Credential>, ActError> {
         let Some(credential) = &failed.credential else { return Ok(None) };
-        let previous = target::published_login(self.object, self.store, observed, Some(&failed.base)).await?;
-        let previous = previous.ok_or_else(|| ActError::NotAccepted(target::unreadable(self.object)))?;
+        let previous = logins::published_login(self.object, self.store, observed, Some(&failed.base)).await?;
+        let previous = previous.ok_or_else(|| TargetError::from(logins::unreadable(self.object)))?;
         Ok(Some(Credential {
             username: previous.username,
             password: previous.password,
@@ -360,9 +359,9 @@ impl Actor<'_> {
         };
         let turn = match source::installed(&spec.generate) {
             Some(source) => {
-                let published = target::published_login(self.object, self.store, observed, None).await?;
+                let published = logins::published_login(self.object, self.store, observed, None).await?;
                 let published = published.map(|login| login.username);
-                Some(source.turn(published, observed).map_err(ActError::NotAccepted)?)
+                Some(source.turn(published, observed).map_err(TargetError::from)?)
             }
             None => None,
         };

@@ -6,13 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keyturn_api::ManagedSecret;
+use keyturn_api::{ManagedSecret, Trouble};
 use keyturn_rotation::observed::{Acceptance, Author, Observed, Parameter, Seen};
 
-use super::target;
-use crate::managed_secret::act::effects::ActError;
+use super::logins;
 use crate::parameter_store::{ParameterStore, StoreError};
-use crate::target::{Login, Target, TargetError};
+use crate::target::{Login, Target};
 
 /// Ids of the pairs that a rotation replaces.
 #[derive(Debug, Default)]
@@ -78,7 +77,7 @@ async fn pair_of(
     store: &dyn ParameterStore,
     observed: &Observed,
 ) -> Result<Option<Login>, StoreError> {
-    match target::published_login(object, store, observed, Some(&state.versions())).await {
+    match logins::published_login(object, store, observed, Some(&state.versions())).await {
         Err(StoreError::Denied { .. } | StoreError::Rejected { .. }) => Ok(None),
         pair => pair,
     }
@@ -93,7 +92,7 @@ pub(in crate::managed_secret) async fn in_use(
     target: &dyn Target,
     observed: &Observed,
     all: bool,
-) -> Result<InUse, ActError> {
+) -> Result<Result<InUse, Trouble>, StoreError> {
     let mut found = InUse::default();
     let states = states(&observed.parameters, None);
     let mut unreadable = !states.is_empty();
@@ -109,7 +108,7 @@ pub(in crate::managed_secret) async fn in_use(
             let answer = target.try_login(&pair).await;
             let accepted = answer == Acceptance::Accepted;
             if let Some(trouble) = answer.unknown() {
-                return Err(TargetError::from(trouble).into());
+                return Ok(Err(trouble));
             }
             if accepted {
                 found.accepted.insert(pair.username.clone());
@@ -127,9 +126,9 @@ pub(in crate::managed_secret) async fn in_use(
         }
     }
     if unreadable {
-        return Err(ActError::NotAccepted(target::unreadable(object)));
+        return Ok(Err(logins::unreadable(object)));
     }
-    Ok(found)
+    Ok(Ok(found))
 }
 
 /// Returns the pairs with these ids that were published up to the versions `base`.

@@ -1,22 +1,18 @@
-//! Gathers the evidence from the target of one secret, and selects the logins that are tried there.
+//! Gathers the evidence from the target of one secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
+use keyturn_api::ManagedSecret;
 use keyturn_api::time::to_text;
-use keyturn_api::{ManagedSecret, Reason, Trouble};
 use keyturn_rotation::observed::{
-    Acceptance, Credential, IssuedLogin, KnownLogin, Lifetime, Observed, Parameter, Seen, TargetEvidence,
+    Acceptance, IssuedLogin, KnownLogin, Lifetime, Observed, Parameter, Seen, TargetEvidence,
 };
-use keyturn_secret_value::SecretValue;
 
-use super::pairs;
+use super::{logins, pairs};
 use crate::parameter_store::{ParameterStore, StoreError};
 use crate::source;
 use crate::target::{Login, SetUp, SetUpMode, Target, TargetError};
-
-/// Maximum number of older versions whose passwords are tried if a role has to change its own password.
-const OLDER_VERSIONS: usize = 5;
 
 /// Asks the target of a secret for its evidence. `observed` is the evidence of a full read of Parameter Store just before.
 pub(super) async fn observe(
@@ -56,7 +52,7 @@ pub(super) async fn observe(
             }
             match recorded {
                 Some(credential) => {
-                    let login = login_of(credential);
+                    let login = logins::login_of(credential);
                     evidence.recorded = Some(target.try_login(&login).await);
                     observe_as_itself(target, object, &login, &mut evidence).await;
                     evidence.replaced = end_of_replaced(target, object, store, observed, &evidence).await?;
@@ -64,12 +60,12 @@ pub(super) async fn observe(
                     let newest = observed.records.values().next_back();
                     let is_published = newest.is_some_and(|record| observed.is_published(record));
                     if source::issued(&object.spec.generate).is_some() && !is_published {
-                        let login = published_login(object, store, observed, None).await?;
+                        let login = logins::published_login(object, store, observed, None).await?;
                         evidence.published = Some(published_acceptance(target, object, login.as_ref()).await);
                     }
                 }
                 None if observed.parameters.iter().all(|p| !p.versions.is_empty()) => {
-                    let login = published_login(object, store, observed, None).await?;
+                    let login = logins::published_login(object, store, observed, None).await?;
                     evidence.lifetime =
                         login.as_ref().and_then(|login| lifetimes.get(&login.username)).copied();
                     evidence.notes.extend(evidence.lifetime.and_then(|lifetime| near_end(&lifetime, now)));
@@ -98,7 +94,7 @@ async fn observe_as_itself(
     login: &Login,
     evidence: &mut TargetEvidence,
 ) {
-    if !changes_itself(object) || evidence.recorded != Some(Acceptance::Accepted) {
+    if !logins::changes_itself(object) || evidence.recorded != Some(Acceptance::Accepted) {
         return;
     }
     let Some(sessions) = target.kind().sessions() else { return };
@@ -110,11 +106,6 @@ async fn observe_as_itself(
         // Only an incident needs the sessions, and it treats sessions that it cannot see as open.
         Err(error) => tracing::info!(reason = error.trouble.reason.name(), "{error}"),
     }
-}
-
-/// True when only the role itself can change its password, since there is no administrator.
-pub(in crate::managed_secret) fn changes_itself(object: &ManagedSecret) -> bool {
-    source::installed(&object.spec.generate).is_some_and(|source| source.changes_itself())
 }
 
 /// Lists the statements that create the owner and the pair from the role in use.
@@ -218,78 +209,6 @@ async fn published_acceptance(
 ) -> Acceptance {
     match login {
         Some(login) => target.try_login(login).await,
-        None => Acceptance::Refused(unreadable(object)),
+        None => Acceptance::Refused(logins::unreadable(object)),
     }
-}
-
-pub(in crate::managed_secret) fn login_of(credential: &Credential) -> Login {
-    Login { username: credential.username.clone(), password: credential.password.duplicate() }
-}
-
-/// Reads the login that is published now, or that these versions published. `None` if the texts hold no login of this
-/// source.
-pub(in crate::managed_secret) async fn published_login(
-    object: &ManagedSecret,
-    store: &dyn ParameterStore,
-    observed: &Observed,
-    versions: Option<&BTreeMap<String, i64>>,
-) -> Result<Option<Login>, StoreError> {
-    let mut values: Vec<SecretValue> = Vec::new();
-    for parameter in &object.spec.ssm.parameters {
-        let latest =
-            observed.parameters.iter().find(|p| p.path == parameter.path).map(Parameter::latest_number);
-        let version = versions.map_or(latest, |versions| versions.get(&parameter.path).copied());
-        match store.read(&parameter.path, version).await? {
-            Some(value) => values.push(value),
-            None => return Ok(None),
-        }
-    }
-    let pairs: Vec<_> = object.spec.ssm.parameters.iter().zip(&values).collect();
-    Ok(source::login(&object.spec.generate).and_then(|source| source.published(&pairs)))
-}
-
-/// Returns the logins that the role may have at the moment, the most likely first: published, recorded, published
-/// before.
-pub(in crate::managed_secret) async fn own_logins(
-    object: &ManagedSecret,
-    store: &dyn ParameterStore,
-    observed: &Observed,
-    username: &str,
-) -> Result<Vec<Login>, StoreError> {
-    if !changes_itself(object) {
-        return Ok(Vec::new());
-    }
-    let mut logins: Vec<Login> = Vec::new();
-    let mut add = |login: Login| {
-        let known = logins.iter().any(|l| l.password.same_as(&login.password));
-        if login.username == username && !known {
-            logins.push(login);
-        }
-    };
-    if let Some(login) = published_login(object, store, observed, None).await? {
-        add(login);
-    }
-    for credential in observed.records.values().rev().filter_map(|record| record.credential.as_ref()) {
-        add(login_of(credential));
-    }
-    // With several parameters it is not known which of their older versions belong together.
-    if let [parameter] = observed.parameters.as_slice() {
-        for seen in parameter.versions.iter().rev().skip(1).take(OLDER_VERSIONS) {
-            let versions = BTreeMap::from([(parameter.path.clone(), seen.version.number)]);
-            if let Some(login) = published_login(object, store, observed, Some(&versions)).await? {
-                add(login);
-            }
-        }
-    }
-    Ok(logins)
-}
-
-/// Returns the problem of published texts that hold no login of this source.
-pub(in crate::managed_secret) fn unreadable(object: &ManagedSecret) -> Trouble {
-    source::login(&object.spec.generate).map(|source| source.unreadable()).unwrap_or_else(|| {
-        Trouble::permanent(
-            Reason::PublishedLoginUnreadable,
-            "what is published is not a login of this source",
-        )
-    })
 }
