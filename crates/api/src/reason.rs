@@ -59,18 +59,18 @@ words! {
         TokenEnds,
         /// The value is younger than its period.
         WithinPeriod,
-        /// What is published is what keyturn expects.
+        /// The published value is the expected one.
         InSync,
         /// The hosts run what is published, as of the last check.
         Passed,
         /// The hosts have not been compared yet.
         Pending,
 
-        /// A new value is not published yet for an incident.
+        /// The new value for an incident is not published yet.
         Rotating,
-        /// The old login of an incident is not revoked yet.
+        /// The old login is not revoked yet after an incident.
         Revoking,
-        /// Nobody can use a value from before the report of an incident.
+        /// No value from before the report of an incident can be used.
         Contained,
 
         /// No RotationGrant covers the object.
@@ -143,7 +143,7 @@ words! {
         SessionsUnseen,
         /// Nothing proves that a host no longer uses the old credential, or runs the published version.
         NotProven,
-        /// The old token is not keyturn's to delete, and still works.
+        /// The old token still works, and keyturn may not delete it.
         OldTokenOutOfReach,
 
         /// Other secrets of the host are about to be published.

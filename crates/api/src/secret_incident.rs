@@ -249,7 +249,7 @@ words! {
         Deploying,
         /// The hosts run the replacement, and the old login still works.
         Revoking,
-        /// Nobody can use the value that may have been read.
+        /// The value that may have been read can no longer be used.
         Contained,
         /// A person has to act.
         Stalled,
