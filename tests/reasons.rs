@@ -1,5 +1,5 @@
-//! Tests that docs/troubleshooting.md explains every reason that users may see, and no other, and that its index is
-//! written from the enums.
+//! Tests that docs/troubleshooting.md explains every reason that users may see, and no other reason, and that its index
+//! is generated from the enums.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use keyturn::api::words::Word;
 
 const FILE: &str = "docs/troubleshooting.md";
 const REGENERATE: &str = "UPDATE=1 cargo test --test reasons";
-/// The heading of the index. Everything behind it is generated.
+/// The heading of the index. Everything after it is generated.
 const INDEX: &str = "\n## Index\n";
 /// The heading of the table of Events.
 const EVENTS: &str = "Events";
@@ -80,14 +80,14 @@ fn reasons() -> BTreeMap<&'static str, Vec<&'static str>> {
     reasons
 }
 
-/// Returns each reason that the page explains, with the nearest heading: what an entry of a list begins with in bold,
-/// and the first column of the table of Events.
+/// Returns each reason that the page explains, with the heading above it. An explanation is a list entry that begins
+/// with the reason in bold, or a row of the table of Events with the reason in the first column.
 fn explanations(page: &str) -> impl Iterator<Item = (&str, &str)> {
     let names = |heading: &str, line: &'_ str| -> Option<usize> {
         if heading == EVENTS && line.starts_with('|') {
             return line[1..].find('|').map(|end| 1 + end);
         }
-        // What is explained ends with a colon, or with a remark in parentheses.
+        // The bold names are followed by a colon, or by a remark in parentheses.
         let ends = [line.find("**: "), line.find("** (")];
         line.starts_with("- **").then(|| ends.into_iter().flatten().min())?
     };

@@ -227,7 +227,8 @@ impl DeployJobs for KubeDeployJobs {
         if let Some(secret) = task_secret_of(&existing) {
             self.delete_secret(host, secret, &existing).await?;
         }
-        // The Job is annotated last: if this is not reached, the next controller finds the Secret and deletes it.
+        // The annotation is written last. If keyturn stops before that, the next controller repeats the deletion of the
+        // Secret.
         self.must_lead(&what())?;
         let patch = json!({"metadata": {"uid": existing.uid(), "annotations": {TASK_DELETED: "true"}}});
         let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));

@@ -213,7 +213,7 @@ pub enum ConfigError {
         "no AWS region: set --aws-region (KEYTURN_AWS_REGION, chart value aws.region) or AWS_REGION to the region of secrets that name none"
     )]
     NoRegion,
-    /// Of these two arguments, `shorter` is not the shorter one.
+    /// The time in argument `shorter` is too long: it must be shorter than the time in argument `longer`.
     #[error("{shorter} must be shorter than {longer}")]
     Order {
         /// The argument that must be shorter.

@@ -1,4 +1,4 @@
-//! Access that a source has to open its issuer: Secrets of the cluster, parameters, docker hosts and grants. All
+//! Access that a source needs to open a target: Secrets of the cluster, parameters, docker hosts and grants. All
 //! sources read them through this file, so that none can skip the consent of a Secret or the grant for a host.
 
 use std::sync::Arc;
@@ -52,7 +52,8 @@ impl Access {
         Self { client, objects, regions, cluster, namespace_role }
     }
 
-    /// Returns `<cluster>/<namespace>/<name>` of the object, by which an issuer recognises what belongs to the object.
+    /// Returns `<cluster>/<namespace>/<name>` of the object, by which a target recognises the roles or tokens of the
+    /// object.
     pub(super) fn owner(&self, object: &ManagedSecret) -> String {
         let name = object.metadata.name.as_deref().unwrap_or_default();
         format!("{}/{}/{name}", self.cluster, namespace_of(object))

@@ -1,5 +1,6 @@
-//! The systems that issue credentials, behind one port. Each kind of source has a folder, named after its field in
-//! `spec.generate`, with its arguments, the code that opens its issuer for a secret, and the adapter itself.
+//! The targets: systems that must accept a credential, behind one port. Each source with a target has a folder, named
+//! after its field in `spec.generate`. The folder has the command-line arguments of the source, the code that opens the
+//! target of a secret, and the adapter itself.
 
 mod access;
 pub mod cloudflare_r2;
@@ -21,13 +22,13 @@ use crate::api::ManagedSecret;
 use crate::api::source::GenerateSpec;
 use crate::secret_value::SecretValue;
 
-/// Opens the issuer of one kind of source.
+/// Opens the targets of one source.
 #[async_trait]
 trait Open: Send + Sync {
     /// The part of `spec.generate` that names this source.
     type Spec: Sync;
 
-    /// Opens the issuer for this secret. Reads the credentials for it, but does not connect.
+    /// Opens the target of this secret. Reads the credentials for it, but does not connect.
     async fn open(
         &self,
         access: &Access,
@@ -47,7 +48,7 @@ trait Open: Send + Sync {
     ) -> Result<Option<SecretValue>, TargetError>;
 }
 
-/// The issuers of all ManagedSecrets of a cluster.
+/// Opens the targets of all ManagedSecrets of a cluster.
 pub struct Sources {
     openers: Arc<Openers>,
     access: Access,
@@ -85,9 +86,9 @@ impl Targets for Sources {
     }
 }
 
-/// Registers the sources: first those with an issuer to open, each a module with its `Arguments` and its `Opener`, then
-/// those without an issuer. All have the names of their fields in `spec.generate`, and the compiler refuses a list that
-/// lacks one.
+/// Registers the sources: first those with a target, each a module with its `Arguments` and its `Opener`, then those
+/// without a target. All have the names of their fields in `spec.generate`, and the compiler refuses a list that lacks
+/// one.
 macro_rules! sources {
     (opened: $($source:ident)+; drawn: $($drawn:ident)*;) => {
         /// Arguments of all sources.
@@ -108,7 +109,7 @@ macro_rules! sources {
             }
         }
 
-        /// The openers of the issuers, one for each source. An opener has everything that the secrets of its source
+        /// The openers of the targets, one for each source. An opener has everything that the secrets of its source
         /// share.
         pub struct Openers {
             $($source: $source::Opener,)+

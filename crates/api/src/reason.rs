@@ -125,7 +125,8 @@ words! {
         SecretMissing,
         /// The label of a Secret does not allow this use.
         SecretNotLabelled,
-        /// A key, parameter or DockerHost that the spec names for the target is missing, cannot be used, or could not be read.
+        /// A key, parameter or DockerHost that the spec names for the target is missing, cannot be used, or could not
+        /// be read.
         TargetNotConfigured,
         /// The target cannot be reached.
         TargetUnreachable,
@@ -133,7 +134,7 @@ words! {
         HostUnreadable,
         /// The settings or certificates of TLS cannot be used.
         TlsNotUsable,
-        /// keyturn's account lacks a right in the namespace; of a Postgres role: it does not exist.
+        /// keyturn's account lacks a right in the namespace; for a Postgres target: the role does not exist.
         RoleMissing,
         /// Another ManagedSecret rotates the same role.
         RoleInUse,
@@ -150,7 +151,7 @@ words! {
         Coalescing,
         /// The role of a ManagedSecret is being changed in place.
         WaitingForSecret,
-        /// Another host goes first, or deploys a secret of this one.
+        /// Another host has to be deployed to first, or is deploying a secret that this host runs too.
         WaitingForHost,
         /// The window of the host is closed.
         WaitingForWindow,
@@ -228,7 +229,7 @@ words! {
         ForgedStamp,
         /// Event: somebody put the published value again with another description.
         TakenOver,
-        /// Event: versions of others lie before the published one.
+        /// Event: a rotation replaced versions that somebody else wrote.
         ForeignWriteReplaced,
         /// Event: a parameter was deleted with its ManagedSecret.
         ParameterDeleted,
@@ -289,7 +290,7 @@ impl PartialEq for Reason {
 
 impl Eq for Reason {}
 
-/// A status keeps a reason by its name.
+/// Compares a reason with a name, the form in which a status stores a reason.
 impl PartialEq<str> for Reason {
     fn eq(&self, name: &str) -> bool {
         self.name() == name
@@ -326,8 +327,8 @@ impl Serialize for Reason {
     }
 }
 
-/// The schema lists no values, as that of a condition's reason does not: an older definition in the cluster would
-/// refuse a new reason, and with it the whole status.
+/// The schema is any string, like the schema of a condition's reason. If it listed the values, an older
+/// CustomResourceDefinition in the cluster would reject a new reason, and with it the whole status.
 impl JsonSchema for Reason {
     fn schema_name() -> Cow<'static, str> {
         "Reason".into()

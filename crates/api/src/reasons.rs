@@ -1,4 +1,4 @@
-//! All reasons, those of the sources included: by their names a status is read.
+//! All reasons, including those of the sources, and the lookup of a reason by the name that a status contains.
 
 use std::borrow::Cow;
 
@@ -10,21 +10,22 @@ use crate::reason::Reason;
 use crate::source;
 
 impl Reason {
-    /// Returns all reasons but the steps, grouped by who has them.
+    /// Returns all reasons except the steps: first the general ones, then the results of runs, then the reasons of the
+    /// sources.
     pub fn all() -> impl Iterator<Item = Self> {
         let results = RunResult::ALL.iter().copied().map(Self::Run);
         Self::ALL.iter().copied().chain(results).chain(source::reasons().map(Self::Source))
     }
 
-    /// Returns the reason of this name, as a status keeps it.
+    /// Returns the reason with this name; [`Reason::Unknown`] if there is none.
     pub fn named(name: &str) -> Self {
         let steps = Step::ALL.iter().copied().map(Self::Step);
         Self::all().chain(steps).find(|reason| reason.name() == name).unwrap_or(Self::Unknown)
     }
 }
 
-/// A status of another version of keyturn may hold a reason that this one does not know. The object has to stay
-/// readable, so the reason becomes [`Reason::Unknown`].
+/// Another version of keyturn may have written a reason that this version does not know. The object has to stay
+/// readable, so such a reason is read as [`Reason::Unknown`].
 impl<'de> Deserialize<'de> for Reason {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Cow::<str>::deserialize(deserializer).map(|name| Self::named(&name))

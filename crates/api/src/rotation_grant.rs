@@ -1,6 +1,6 @@
 //! RotationGrant: permissions of namespaces on parameters, hosts, Postgres servers and Cloudflare accounts.
 
-// The printer columns repeat their types, which clippy reports as duplicated attributes.
+// Several printer columns have the same type, which clippy reports as duplicated attributes.
 #![allow(clippy::duplicated_attributes)]
 
 use kube::{CustomResource, KubeSchema};

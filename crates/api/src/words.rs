@@ -1,5 +1,5 @@
-//! Words that users see in conditions, Events and statuses. Each belongs to an enum, so that the compiler knows all of
-//! them, and the index in docs/troubleshooting.md is written from the same list.
+//! Words that users see in conditions, Events and statuses. Each word belongs to an enum, so the compiler knows all of
+//! them. The index in docs/troubleshooting.md is generated from these enums.
 
 /// A word that users see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,7 +16,7 @@ impl Word {
         Self { name, meaning }
     }
 
-    /// Returns the word itself.
+    /// Returns itself, so that `words!` can call `word` on a `Word` as on an enum of words.
     pub(crate) const fn word(self) -> Self {
         self
     }
@@ -27,8 +27,8 @@ impl Word {
     }
 }
 
-/// Declares an enum of words. A variant's documentation is the meaning of its word. What follows a semicolon are variants
-/// that hold a word of another enum.
+/// Declares an enum of words. A variant's documentation is the meaning of its word. Variants after a semicolon hold a
+/// word of another enum.
 macro_rules! words {
     (
         $(#[$meta:meta])*
@@ -44,7 +44,7 @@ macro_rules! words {
         }
 
         impl $Name {
-            /// The variants with words of their own, in the order of their declaration.
+            /// The variants that have words of their own, in the order of their declaration.
             pub const ALL: &'static [Self] = &[$(Self::$Variant),*];
             /// The words of these variants.
             pub const WORDS: &'static [$crate::words::Word] = &[$(Self::$Variant.word()),*];

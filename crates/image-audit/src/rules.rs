@@ -11,9 +11,10 @@ use super::{formats, pairs};
 
 /// A secret in a text.
 pub struct Hit {
-    /// The reason for the hit.
+    /// The rule that found the secret.
     pub rule: Rule,
-    /// The name, if there is one and it may be shown.
+    /// Name of the variable, label or option that holds the secret; `None` if it has no name, or one that must not be
+    /// shown.
     pub name: Option<String>,
     /// The secret, or a longer text that contains it.
     pub value: SecretValue,

@@ -52,7 +52,7 @@ pub fn of_secret(
         keys.insert(Key::Secret(name.to_owned()));
     }
     let Some(secret) = secret else { return keys };
-    // Hosts run what the secret's status says is published; a deleted secret no longer wants anything to run.
+    // Hosts deploy the versions that the secret's status shows as published. After a deletion, they no longer have to.
     keys.extend(hosts_of(secret));
     let about_it = neighbours.incidents().filter(|incident| scope::concerns(incident, secret));
     keys.extend(about_it.map(ResourceExt::name_any).map(Key::Incident));

@@ -28,18 +28,19 @@ impl Login {
 /// Observed state of the roles that a target was asked about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
-    /// The rotation that changed each role last, and the time of the change by the target's clock. With it the target
-    /// refuses late requests of older rotations.
+    /// The rotation that changed each role last, and the time of the change by the target's clock. With this fence the
+    /// target refuses late requests of older rotations.
     pub fences: BTreeMap<String, (RotationId, DateTime<Utc>)>,
     /// True when the target can keep a fence. Without a fence, a late request of a paused controller cannot be refused.
     pub fenced: bool,
-    /// Those of these roles that can log in.
+    /// The roles that can log in.
     pub can_log_in: BTreeSet<String>,
-    /// Those of these roles that are superusers; keyturn never retires these.
+    /// The roles that are superusers; keyturn never retires them.
     pub superusers: BTreeSet<String>,
     /// Open sessions of these roles.
     pub sessions: Vec<OpenSession>,
-    /// Logins that the target itself made for rotations of this secret; `None` if it makes none, or was not asked.
+    /// Logins that the target made for rotations of this secret; `None` if the target makes no logins, or was not
+    /// asked.
     pub issued: Option<Vec<IssuedLogin>>,
     /// Notes for people, one sentence each. They do not block anything.
     pub notes: Vec<String>,
@@ -48,14 +49,15 @@ pub struct Roles {
 /// The reason why keyturn may retire a login at a target that also makes logins for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// The name of the login: the target made it for this secret. keyturn checks this again at the target.
+    /// The login's name shows that the target made the login for this secret. keyturn checks the name again at the
+    /// target before it retires the login.
     Name,
     /// The target has accepted the login with the password that was published next to it. So the login was in use, no
     /// matter what its name is.
     Accepted,
 }
 
-/// The mode of a set-up: plan it, or run it.
+/// The mode of a set-up of roles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetUpMode {
     /// Lists the statements and runs none.
@@ -69,7 +71,7 @@ pub enum SetUpMode {
 pub struct SetUp {
     /// The SQL statements, in order; none of them holds a password.
     pub statements: Vec<String>,
-    /// Remaining work that the statements do not do and a person has to do, one sentence each.
+    /// Remaining work that a person has to do, since no statement does it; one sentence each.
     pub notes: Vec<String>,
 }
 
@@ -77,10 +79,11 @@ pub struct SetUp {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{trouble}")]
 pub struct TargetError {
-    /// What failed, on which server and role, why, and what to do. It is retried even where it needs a person.
+    /// Description of what failed, on which server and role, why, and what to do. keyturn retries even if a person has
+    /// to act.
     pub trouble: Trouble,
-    /// True when the answer to a change was lost, so that the change may or may not have been made. Only the same change
-    /// may be retried.
+    /// True when the answer to a change was lost, so that the change may or may not have been made. Only the same
+    /// change may be retried.
     pub outcome_unknown: bool,
 }
 
@@ -92,37 +95,37 @@ impl From<TargetError> for Acceptance {
 }
 
 impl From<Trouble> for TargetError {
-    /// Makes an error of a question, or of a change that was certainly not made.
+    /// Makes the error of a read, or of a change that was certainly not made.
     fn from(trouble: Trouble) -> Self {
         Self { trouble, outcome_unknown: false }
     }
 }
 
-/// A target, for one secret.
+/// The target of one secret.
 #[async_trait]
 pub trait Target: Send + Sync {
-    /// Logs in, and runs the user's probes. A login that works and fails a probe is refused.
+    /// Logs in, and runs the user's probes. If a probe fails, the answer is `Refused` too.
     async fn try_login(&self, login: &Login) -> Acceptance;
 
-    /// Reads the state of the secret's roles as the administrator. Without an administrator there is no fence, and no
-    /// state that could be read.
+    /// Reads the state of the secret's roles as the administrator. Without an administrator the result is empty, and
+    /// there is no fence.
     async fn observe(&self) -> Result<Roles, TargetError>;
 
-    /// Returns who makes the logins: keyturn or the target.
+    /// Returns the kind of the target: keyturn installs logins in it, or it makes them itself.
     fn kind(&self) -> Kind<'_>;
 }
 
 /// The two kinds of targets.
 #[derive(Clone, Copy)]
 pub enum Kind<'a> {
-    /// It accepts the logins that keyturn installs.
+    /// The target accepts the logins that keyturn installs.
     Installs(&'a dyn Installs),
-    /// It makes logins itself, and accepts no others.
+    /// The target makes logins itself, and accepts no others.
     Issues(&'a dyn Issues),
 }
 
 impl<'a> Kind<'a> {
-    /// Returns the target as one that makes logins itself.
+    /// Returns the target if it makes logins itself.
     pub fn issues(self) -> Option<&'a dyn Issues> {
         match self {
             Kind::Installs(_) => None,
@@ -138,7 +141,7 @@ impl<'a> Kind<'a> {
         }
     }
 
-    /// Returns the part that makes roles from the one that is in use, if the target has one.
+    /// Returns the part that creates roles from the role in use, if the target has this part.
     pub fn sets_up(self) -> Option<&'a dyn SetsUp> {
         match self {
             Kind::Installs(installer) => installer.sets_up(),
@@ -151,16 +154,17 @@ impl<'a> Kind<'a> {
 #[async_trait]
 pub trait Installs: Send + Sync {
     /// Makes the target accept this login, and no other password for this username. Refuses a rotation that is older
-    /// than the fence. `own` are logins of the same username that may have worked until now, the most likely first:
-    /// without an administrator the role changes its own password. Idempotent for the same arguments.
+    /// than the fence. `own` lists logins of the same username that may still work, the most likely first: without an
+    /// administrator, the role logs in with one of them and changes its own password. Idempotent for the same
+    /// arguments.
     async fn install(&self, id: RotationId, login: &Login, own: &[Login]) -> Result<(), TargetError>;
 
     /// Makes the target refuse any login of this username from now on. Open sessions stay open. Refuses a rotation that
     /// is older than the fence.
     async fn retire(&self, id: RotationId, username: &str) -> Result<(), TargetError>;
 
-    /// Returns the part that ends sessions; `None` if logins open none, since every request is authenticated. A target whose
-    /// logins open sessions that cannot be listed must not return `None`: an incident would then take them for ended.
+    /// Returns the part that ends sessions; `None` if logins open no sessions, since every request is authenticated. If
+    /// there are sessions that cannot be listed, the result must not be `None`: an incident would treat them as ended.
     fn sessions(&self) -> Option<&dyn Sessions> {
         None
     }
@@ -174,7 +178,7 @@ pub trait Installs: Send + Sync {
 /// A target that makes logins itself.
 #[async_trait]
 pub trait Issues: Send + Sync {
-    /// Makes a login, and names it after the rotation. Not idempotent: each call makes another one.
+    /// Makes a login, and names it after the rotation. Not idempotent: each call makes another login.
     async fn issue(&self, id: RotationId) -> Result<Login, TargetError>;
 
     /// Makes the target refuse this login from now on. Refuses to retire a login that the `claim` does not justify.

@@ -1,5 +1,6 @@
-//! What people are told of the conditions of an object: a Kubernetes Event when a condition has turned bad, and a
-//! notification when trouble has come or is over. Each kind has one table of the conditions that this is about.
+//! Events and notifications about the conditions of an object. A Kubernetes Event reports that a condition has turned
+//! bad. A notification reports that trouble has begun or has ended. Each kind of object has one table of the conditions
+//! to report.
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -10,44 +11,43 @@ use keyturn_api::notification::Topic;
 use crate::notification::Notification;
 use crate::objects::Event;
 
-/// A condition that people are told of: a row of the table of a kind.
+/// A condition to report: a row of the table of a kind.
 pub(crate) struct Watched {
     /// Type of the condition, such as `Stalled`.
     pub condition: &'static str,
     /// Status of the condition that means trouble, `True` or `False`.
     pub bad: &'static str,
-    /// Reason of the Event, a Warning, about a condition that has turned bad; `None` where the condition has no such
-    /// Event.
+    /// Reason of the Warning Event that reports the condition; `None` if no Event reports it.
     pub event: Option<Reason>,
-    /// Topic of the notification about the trouble; `None` where sinks do not hear of the condition.
+    /// Topic of the notification about the trouble; `None` if no notification reports it.
     pub topic: Option<Topic>,
 }
 
 impl Watched {
-    /// Returns the condition where it means trouble.
+    /// Returns the condition if it means trouble.
     fn bad_among<'a>(&self, conditions: &'a [Condition]) -> Option<&'a Condition> {
         conditions::find(conditions, self.condition).filter(|found| found.status == self.bad)
     }
 }
 
-/// A condition that has turned bad, or is bad for another reason than before.
+/// A condition that has turned bad, or is now bad for another reason than before.
 pub(crate) struct Turned<'a> {
     /// Reason of the Event.
     pub reason: Reason,
     /// The condition as it is now.
     pub now: &'a Condition,
-    /// True where it was bad before too, for another reason.
+    /// True if the condition was bad before too, for another reason.
     pub was_bad: bool,
 }
 
 impl Turned<'_> {
-    /// Returns the Event that says what the condition says.
+    /// Returns a Warning Event with the message of the condition.
     pub(crate) fn event(&self, action: &'static str) -> Event {
         Event { warning: true, reason: self.reason, action, note: self.now.message.clone() }
     }
 }
 
-/// Returns the conditions whose Event is due after a change from one status to another, in the order of the table.
+/// Returns the conditions that need an Event after a change from one status to another, in the order of the table.
 pub(crate) fn turned<'a>(
     watched: &'a [Watched],
     before: &'a [Condition],
@@ -61,12 +61,12 @@ pub(crate) fn turned<'a>(
     })
 }
 
-/// Something that sinks are notified of for as long as the status of one object shows it: when it comes, and when nothing of
-/// the kind is left.
+/// A problem that the status of one object shows. Sinks are notified when it appears, and when no problem of the object
+/// is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Alert {
     pub topic: Topic,
-    /// What distinguishes it from other alerts of the topic: the reason of a condition or a failure.
+    /// Reason of the condition or the failure; it distinguishes the alerts of one topic.
     pub cause: String,
     pub message: String,
 }
@@ -84,8 +84,8 @@ pub(crate) fn alert((topic, condition): (Topic, &Condition)) -> Alert {
     Alert { topic, cause: condition.reason.clone(), message: condition.message.clone() }
 }
 
-/// Returns the notifications of a change from one set of alerts to another. Status times are whole seconds; `now`
-/// becomes part of the key, so that two occurrences of the same alert differ.
+/// Returns the notifications about a change from one set of alerts to another. The key of a notification contains `now`
+/// in whole seconds, as times in a status are, so that two occurrences of the same alert have different keys.
 pub(crate) fn turns(before: &[Alert], after: &[Alert], now: DateTime<Utc>) -> Vec<Notification> {
     let known =
         |alert: &Alert| before.iter().any(|old| (old.topic, &old.cause) == (alert.topic, &alert.cause));

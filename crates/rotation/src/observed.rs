@@ -198,8 +198,8 @@ pub struct Shape {
     pub pattern: Option<String>,
     /// True in the advanced tier, which holds values of up to 8 KB.
     pub is_advanced: bool,
-    /// Labels on the oldest version that make SSM refuse the next Put, because SSM keeps no more versions and cannot
-    /// drop a labelled one.
+    /// Labels on the oldest version that make SSM refuse the next Put. SSM keeps at most 100 versions, and does not
+    /// delete a version that has a label.
     pub labels_in_the_way: Vec<String>,
 }
 

@@ -104,7 +104,8 @@ fn retire_what_was(world: &mut World, closed: &Record) {
     world.past.retired |= (over | bit(closed.values[0])) & !current;
 }
 
-/// Returns true when the Put was accepted. A Put that creates a parameter does not overwrite it.
+/// Applies a Put, and returns true if SSM accepts it. If the parameter exists, a Put of version 1 is refused unless
+/// `overwrites` is true.
 fn put(world: &mut World, path: usize, version: Version, overwrites: bool) -> bool {
     if world.outside.refusals[path] != Refusal::None {
         world.outside.object.publication_refused = true;

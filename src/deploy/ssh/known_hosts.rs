@@ -225,7 +225,8 @@ impl KnownHosts {
                 Finding::Changed(_) | Finding::Unverifiable(_) | Finding::Unknown => {}
             }
         }
-        // No authority confirms it, but its key alone may still be listed.
+        // The key is compared with the lines for plain keys too: a host with a certificate that no authority confirms
+        // may still be listed by its key.
         let finding =
             self.look_up(host, port, |name| self.judge(name, Marker::Host, key.key_data(), key.key_data()));
         let why = match (finding, problem) {
@@ -259,7 +260,8 @@ impl KnownHosts {
         judge(&host_name(host, 22))
     }
 
-    /// Compares `wanted` with the lines of `marker`. A revocation of it or of `host_key` overrides every other line.
+    /// Compares `wanted` with the lines of this host that have `marker`. A line that revokes `wanted` or `host_key`
+    /// overrides every other line.
     fn judge(&self, name: &str, marker: Marker, wanted: &KeyData, host_key: &KeyData) -> Finding {
         let (mut changed, mut unverifiable) = (Vec::new(), Vec::new());
         let mut accepted = false;

@@ -106,7 +106,8 @@ async fn ask(
     }
 }
 
-/// True if the text is an access key ID, which is not secret. Another text that a person put there may be secret.
+/// True if the text has the form of an access key ID, which is not secret. Any other text may be a secret that a person
+/// put in its place.
 fn is_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }

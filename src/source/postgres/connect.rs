@@ -1,6 +1,7 @@
-//! A session with a Postgres server: over a stream of [`super::dial`], inside TLS if the user wants it, authenticated
-//! by SCRAM only, limited in time on both sides and in the amount that the server may send. The server ends an idle
-//! session, so that a controller that was paused for a minute has no session left for an old change.
+//! A session with a Postgres server. It uses a stream of [`super::dial`], TLS if the user wants it, and only SCRAM for
+//! the login. keyturn and the server both limit its time, and keyturn limits the number of bytes that the server may
+//! send. The server ends an idle session, so a controller that was paused for a minute cannot send an outdated change
+//! in it.
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -191,8 +191,9 @@ pub struct SecretOnHost {
 pub struct TargetStatus {
     /// True when the system accepted the published login at the last check.
     pub accepts: bool,
-    /// Time of the last check. keyturn checks before and during rotations, and when the object or the published version
-    /// changes.
+    /// Time of the last check. keyturn checks before and during rotations, when the object or the published version
+    /// changes, once a day while the login is accepted, and every 5 minutes while it is refused. An unchanged result is
+    /// written at most once an hour.
     pub checked_at: Time,
     /// True when the system refuses late requests of older rotations. Postgres does so if an administrator is named who
     /// can create the table `keyturn.fence`; Cloudflare cannot.

@@ -1,7 +1,7 @@
 //! Sources of new values, one module for each. It has the source's part of the schema, and the answers that validation
 //! and grants need.
 //!
-//! A new source is a module and one line of `sources!`. If its issuer needs a grant of its own, it also needs a field
+//! A new source is a module and one line of `sources!`. If its target needs a grant of its own, it also needs a field
 //! of [`RotationGrantSpec`](super::rotation_grant::RotationGrantSpec).
 
 pub mod cloudflare_r2;
@@ -68,7 +68,7 @@ pub trait SourceSpec: Sync {
         None
     }
 
-    /// Returns the name of the DockerHost through which the issuer is reached.
+    /// Returns the name of the DockerHost through which the target is reached.
     fn docker_host(&self) -> Option<&str> {
         None
     }
@@ -178,7 +178,7 @@ impl GenerateSpec {
         self.named().any(|source| source.spec.has_target())
     }
 
-    /// Returns the name of the DockerHost through which the issuer is reached.
+    /// Returns the name of the DockerHost through which the target is reached.
     pub fn docker_host(&self) -> Option<&str> {
         self.named().find_map(|source| source.spec.docker_host())
     }

@@ -1,9 +1,9 @@
-//! Decides whether a docker host needs a run, which kind of run, and what the run has to wait for. The functions are pure:
-//! they depend on what the ManagedSecrets want, what the host has proven, and the time.
+//! Decides whether a docker host needs a run, which kind of run, and what the run has to wait for. The functions are
+//! pure: they depend on what the ManagedSecrets want, what the host has proven, and the time.
 //!
-//! There are three kinds of run. A deployment changes the host: it runs the user's script, then compares. A verification
-//! only compares. A collection reads logs for an incident; it starts when nothing else is to be done, and is stopped when a
-//! deployment could start.
+//! There are three kinds of run. A deployment changes the host: it runs the user's script, then compares. A
+//! verification only compares. A collection reads logs for an incident; it starts when nothing else is to be done, and
+//! is stopped when a deployment could start.
 //!
 //! Nothing is deployed without evidence. If no rotation waits for its hosts, a verification comes first, and a
 //! deployment follows only when containers were seen not to run what keyturn published.
@@ -31,7 +31,7 @@ pub const MOST_COLLECTIONS: usize = 256;
 /// Input of the decision.
 #[derive(Clone)]
 pub struct Input<'a> {
-    /// The host, with a status that already includes what its present Jobs show.
+    /// The host. Its status already includes the state of its Jobs.
     pub host: &'a DockerHost,
     /// The published parameters that the grants allow on the host.
     pub wishes: &'a [Wish],
@@ -73,8 +73,8 @@ pub enum Decision {
     Settled,
     /// A Job of the host is running; wait for it.
     Watch,
-    /// Delete this Job to make room for another one. Either its pod cannot start and the spec has changed since, or it only
-    /// collects log lines while a deployment could start.
+    /// Delete this Job to make room for another one. Either its pod cannot start and the spec has changed since, or it
+    /// only collects log lines while a deployment could start.
     Abandon {
         /// Name of the Job.
         job: String,
@@ -121,7 +121,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Creates a hold that ends by itself.
+    /// Creates a hold that ends without a person.
     fn new(reason: Reason, message: String) -> Self {
         Self { trouble: Trouble::passing(reason, message), until: None, brief: false }
     }
@@ -193,7 +193,8 @@ pub fn decide(input: &Input) -> Decision {
             Some(hold) => held.or(Some(Decision::Hold { mode: run.mode, hold })),
         },
     };
-    // If a deployment is on hold, logs are still collected, unless the host itself is the reason.
+    // Log lines are collected even while another run is on hold, unless that hold is brief (see above) or a check of
+    // `BEFORE_ANY_RUN` holds the collection too.
     match collection(input, &status).filter(|run| first_hold(input, run, &[BEFORE_ANY_RUN]).is_none()) {
         Some(run) => Decision::Start(run),
         None => held.unwrap_or(Decision::Settled),
@@ -467,7 +468,8 @@ fn the_window_is_closed_and_no_rotation_waits(input: &Input, run: &Run) -> Optio
     }
 }
 
-/// A container that starts after the change of a role and before the publication would get a password that does not work.
+/// A container that starts after the change of a role and before the publication would get a password that does not
+/// work.
 fn a_role_is_being_changed_in_place(input: &Input, run: &Run) -> Option<Hold> {
     if is_urgent(run) {
         return None;
@@ -481,9 +483,9 @@ fn a_role_is_being_changed_in_place(input: &Input, run: &Run) -> Option<Hold> {
     Some(Hold::new(Reason::WaitingForSecret, message).until(until))
 }
 
-/// Secrets that are rotated together are deployed together. The wait counts from the start of their rotations, including
-/// the rotation that waits for this deployment, and not from the first check. So a restart neither lengthens nor skips the
-/// wait.
+/// Secrets that are rotated together are deployed together. The wait counts from the start of their rotations,
+/// including the rotation that waits for this deployment, and not from the first check. So a restart neither lengthens
+/// nor skips the wait.
 fn another_secret_is_about_to_be_published(input: &Input, run: &Run) -> Option<Hold> {
     if waits_for_no_host(run) {
         return None;
@@ -545,8 +547,8 @@ pub fn is_urgent(run: &Run) -> bool {
     run.parameters.iter().any(|wish| wish.urgent && wish.rotation_since.is_some())
 }
 
-/// True when the run is urgent, or when a role that is changed in place already has its new password, so that the host has
-/// no working one. Such a run waits neither for other hosts nor for secrets that could be deployed with it.
+/// True when the run is urgent, or when a role that is changed in place already has its new password, so that the host
+/// has no working one. Such a run waits neither for other hosts nor for secrets that could be deployed with it.
 fn waits_for_no_host(run: &Run) -> bool {
     is_urgent(run) || run.parameters.iter().any(|wish| wish.in_place && wish.rotation_since.is_some())
 }

@@ -3,11 +3,11 @@
 use keyturn_api::docker_host::{Proof, RunResult};
 use serde::{Deserialize, Serialize};
 
-/// The result in a report for as long as the run goes on: a pod that is killed leaves it.
+/// The result in the report of a run that is in progress. If the pod is killed, the report keeps this result.
 pub const UNDER_WAY: RunResult = RunResult::Lost;
 
 /// Returns the exit code of the process for a result: 0 for success; each other result has its own. The Job's
-/// podFailurePolicy decides by it on a retry. Exit codes of remote commands are never passed on.
+/// podFailurePolicy uses the code to decide if another pod retries. Exit codes of remote commands are never passed on.
 pub fn exit_code(result: RunResult) -> i32 {
     match result {
         RunResult::Succeeded => 0,
@@ -43,8 +43,8 @@ pub struct Report {
     /// True when the verify script passed and no container is in a restart loop, no matter what the comparison showed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub verified: bool,
-    /// The part that this Job had in the run of the script: it started the script, joined a running one, or found that
-    /// it had succeeded before.
+    /// The part that this Job had in the run of the script: the Job started the script, waited for a running script, or
+    /// found that the script had already succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deploy: Option<DeployKind>,
     /// Result of the comparison for each parameter. Serialised in groups, since a termination message has little
@@ -58,7 +58,7 @@ pub struct Report {
     /// Result of the image audit; absent if the run audited no images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<Box<ImagesReport>>,
-    /// Result of a collection.
+    /// Result of collecting log lines; `None` if the run collected none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logs: Option<Box<LogsReport>>,
 }
@@ -87,7 +87,7 @@ pub struct LogsReport {
 }
 
 impl LogsReport {
-    /// Removes one of the shown lines that are farthest from both ends. Returns false when none is left.
+    /// Removes one line from the middle of the excerpt. Returns false when no line is left.
     pub fn pop(&mut self) -> bool {
         if self.first.len() > self.last.len() {
             return self.first.pop().is_some();
@@ -98,7 +98,7 @@ impl LogsReport {
         }
     }
 
-    /// The lines that are shown, with a note in the middle that says how many are left out.
+    /// Returns the lines to show, with a note in the middle about the number of lines that are left out.
     pub fn excerpt(&self) -> Vec<String> {
         let shown = u64::try_from(self.first.len() + self.last.len()).unwrap_or(u64::MAX);
         let left_out = self.lines.saturating_sub(shown);
@@ -143,7 +143,8 @@ pub struct LayersReport {
     pub problem: Option<String>,
 }
 
-/// Shortens an image's ID. The rest is enough to distinguish the images of a host, and a report has little room.
+/// Returns the beginning of an image's ID. It is enough to distinguish the images of a host, and a report has little
+/// room.
 pub fn short_id(id: &str) -> String {
     id.trim_start_matches("sha256:").chars().take(12).collect()
 }
@@ -159,8 +160,8 @@ pub struct ImageReport {
     pub findings: Vec<ReportFinding>,
 }
 
-/// One finding; it never holds a value. Serialised as one string, since there is little room: `<rule> <fingerprint>
-/// <parameter or -> <place>`.
+/// One finding, without the value that was found. Serialised as one string, since there is little room: `<rule>
+/// <fingerprint> <parameter or -> <place>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct ReportFinding {
@@ -203,7 +204,7 @@ impl TryFrom<String> for ReportFinding {
 /// The part that this Job has in the run of the deploy script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeployKind {
-    /// The script was started for this Job: now, or before its connection or pod was lost.
+    /// The script was started for this Job, by this pod, or by an earlier pod or connection that was lost.
     Started,
     /// The script was already running for another Job of the same revision; this Job waited for its end.
     Attached,
@@ -225,8 +226,8 @@ pub struct ReportParameter {
 }
 
 /// Serialises parameters in groups: `{"Proven": {"/musehub/production/": ["DB_PASSWORD=3", …]}, "Differs": {…:
-/// ["RUNNER_TOKEN=5 app runner"]}}`. This takes a quarter of the room of one object for each parameter. The order
-/// within a group is kept.
+/// ["RUNNER_TOKEN=5 app runner"]}}`. This takes a quarter of the room that one object per parameter would take. The
+/// order within a group is kept.
 mod grouped {
     use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Acts on a host: asks the plan for the next step, starts a run or deletes a Job that makes room for another, and deletes the
-//! Jobs that are not needed any more.
+//! Acts on a host: asks the plan for the next step, starts a run or deletes a Job to make room for another, and deletes
+//! the Jobs that are not needed any more.
 
 mod scrubbing;
 
@@ -159,8 +159,8 @@ impl DockerHosts {
         Ok(None)
     }
 
-    /// Starts a run. The host, the grants and the leadership are read again at the last moment, since reading the values
-    /// may have taken a while.
+    /// Starts a run. The host, the grants and the leadership are read again at the last moment, since reading the
+    /// values may have taken a while.
     async fn start(
         &self,
         host: &DockerHost,
@@ -213,8 +213,8 @@ impl DockerHosts {
         }
     }
 
-    /// True when the grants still allow the run on the host and every secret that the run is about. For a collection these
-    /// include all secrets of the host, since log lines are searched for all of their values.
+    /// True when the grants still allow the run on the host and every secret that the run is about. For a collection
+    /// these include all secrets of the host, since log lines are searched for all of their values.
     fn is_still_granted(
         &self,
         grants: &Grants,
@@ -235,7 +235,7 @@ impl DockerHosts {
         verdict == Verdict::Rotate && named.chain(about).all(is_granted)
     }
 
-    /// True when an in-place change of a role of the run began after the secrets were listed.
+    /// True when a secret of the run has begun to change its role in place since the secrets were listed.
     async fn changes_in_place(
         &self,
         namespace: &str,
@@ -253,7 +253,7 @@ impl DockerHosts {
         Ok(false)
     }
 
-    /// The Parameter Store of the region that holds the parameter of a wish.
+    /// Returns the Parameter Store of the region that holds the parameter of a wish.
     fn store_of(&self, wish: &Wish) -> Arc<dyn ParameterStore> {
         self.ports.regions.store(wish.region.as_deref().unwrap_or(&self.settings.region))
     }
@@ -299,8 +299,8 @@ impl DockerHosts {
         Ok(key)
     }
 
-    /// Deletes what interrupted starts have left, and all ended Jobs except the last few of each mode. Of these last
-    /// few it deletes the tasks. The status has their results by now. Returns false if a task could not be deleted.
+    /// Deletes the Jobs of interrupted starts, and all ended Jobs except the last few of each mode. Those Jobs are kept
+    /// without their tasks. The status already contains their results. Returns false if a task could not be deleted.
     pub(super) async fn tidy(&self, host: &DockerHost, jobs: &[DeployJob]) -> Result<bool, ObjectError> {
         let current = host.status.as_ref().and_then(|status| status.run.as_ref()).map(|run| run.job.as_str());
         let superfluous = superfluous(jobs);
@@ -330,7 +330,7 @@ impl DockerHosts {
     }
 }
 
-/// True when the last pass could not read the parameter either, as its condition Ready says. A single failure may be a
+/// True when the last pass could not read the parameter either, as the condition Ready shows. A single failure may be a
 /// stale read of SSM.
 fn is_known(failure: &StartFailure, before: &DockerHostStatus) -> bool {
     let ready = find_condition(&before.conditions, READY);

@@ -1,5 +1,5 @@
-//! Parses one CloudTrail event: who called which operation on which parameters. An event holds no values, since CloudTrail
-//! leaves them out.
+//! Parses one CloudTrail event: who called which operation on which parameters. An event holds no values, since
+//! CloudTrail leaves them out.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -48,13 +48,13 @@ pub enum Answer {
     Done,
     /// The caller lacks the right. Every error that is not known to be of another kind counts as this.
     Denied,
-    /// The call failed for a reason other than rights, for example throttling or a missing parameter. Nobody was refused
-    /// and nothing was read.
+    /// The call failed for a reason other than rights, for example throttling or a missing parameter. Nobody was
+    /// refused and nothing was read.
     Failed,
 }
 
-/// Error codes that say nothing about the caller's rights. An event may write a code with `Exception` at its end
-/// although the list has it without.
+/// Error codes of failures other than a missing right. An event may contain a code of this list with `Exception` added
+/// at the end.
 const FAILURES: [&str; 19] = [
     "Throttling",
     "RequestLimitExceeded",
@@ -189,7 +189,8 @@ fn about(event: &Value, name: &str) -> About {
         if let Some(path) = field("path", "Path").as_str() {
             return About::Below { path: normal(path), recursive };
         }
-        // A refused call may name its path only in the error message, which does not tell whether the call was recursive.
+        // A refused call may name its path only in the error message, which does not tell whether the call was
+        // recursive.
         return denied_resource(event).map_or(About::Unknown, |path| About::Below { path, recursive: true });
     }
     let names: Vec<String> = match (field("name", "Name").as_str(), field("names", "Names").as_array()) {

@@ -114,7 +114,7 @@ fn may_be_session_of(reader: &Reader, call: &Call) -> bool {
     unknown || reader.sessions.contains(session)
 }
 
-/// The lists of a caller that were full, so that something was left out.
+/// Shows which lists of a caller were full, so that a name was left out.
 pub struct Cut {
     /// True when the call's session is not named, since the list is full.
     pub sessions: bool,
@@ -180,7 +180,8 @@ fn leave_out_calls(audit: &mut AuditStatus, kind: &str, calls: i64, recent: i64)
     not_shown.recent += recent;
 }
 
-/// Describes the calls of callers that are not listed, such as `120 refused reads by others, 3 expected reads by others`.
+/// Describes the calls of callers that are not listed, such as `120 refused reads by others, 3 expected reads by
+/// others`.
 pub fn left_out(audit: &AuditStatus) -> Option<String> {
     let mut said = Vec::new();
     for (changes, what) in [(false, "reads"), (true, "changes")] {

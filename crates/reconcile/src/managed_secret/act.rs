@@ -1,5 +1,5 @@
-//! One pass of a secret through the protocol: observe, decide, act, until nothing is left to do or something has to be
-//! waited for. Evidence comes from [`sight`](super::observe::sight).
+//! One pass of a secret through the protocol: observe, decide and act, until nothing is left to do or a wait begins.
+//! Evidence comes from [`sight`](super::observe::sight).
 
 pub(super) mod effects;
 mod turn;
@@ -44,7 +44,8 @@ pub(super) enum Ended {
 /// One pass over one secret.
 pub(super) struct Pass<'a> {
     pub secrets: &'a ManagedSecrets,
-    /// Source of the object and the grants. With the cache as the source, nothing outside Kubernetes is read or changed.
+    /// Source of the object and the grants. With the cache as the source, nothing outside Kubernetes is read or
+    /// changed.
     pub source: Source,
     /// The object; it is read again before every effect.
     pub object: &'a mut ManagedSecret,
@@ -60,8 +61,8 @@ pub(super) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Follows the protocol step by step until nothing is left to do or something has to be waited for. `seen` gets the
-    /// evidence, even if the pass fails later.
+    /// Follows the protocol step by step until nothing is left to do or a wait begins. `seen` gets the evidence, even
+    /// if the pass fails later.
     pub(super) async fn run(mut self, seen: &mut Option<Observed>) -> (Result<Ended, ObjectError>, Basis) {
         let ended = self.follow(seen).await;
         (ended, self.sight.basis)
@@ -254,7 +255,8 @@ impl Pass<'_> {
             Err(ActError::Object(error)) => return Err(error),
             Err(error) => {
                 self.fail(step, failed(&error));
-                // The role may have been changed although the call failed. Hosts have to learn this at once.
+                // The role may have been changed although the call failed. The status has to show this to the hosts at
+                // once.
                 if matches!(act, Act::Install { .. })
                     && let Ok(seen) = self.observe_target(observed).await
                 {
@@ -292,8 +294,8 @@ impl Pass<'_> {
         Ok(Some(done))
     }
 
-    /// Writes the end of a rotation into the status before its last trace is deleted. If the controller died between the
-    /// two, the next one would execute the request again, or start at once a rotation that has to wait.
+    /// Writes the end of a rotation into the status before its last trace is deleted. If the controller died between
+    /// the two, the next one would execute the request again, or start at once a rotation that has to wait.
     async fn tell_before_it_goes(
         &mut self,
         closing: Option<&LastRotation>,
@@ -411,8 +413,8 @@ fn failed(error: &ActError) -> Blocked {
 }
 
 impl ManagedSecrets {
-    /// Returns the time since which no record of this secret has been visible. If this pass has closed a rotation, that
-    /// is the Unix epoch: then no invisible record can exist.
+    /// Returns the time since which no record of this secret has been visible. If this pass has closed a rotation, the
+    /// result is the Unix epoch, since no invisible record can exist then.
     fn settled_since(
         &self,
         place: &Place<'_>,
@@ -439,8 +441,8 @@ impl ManagedSecrets {
     }
 }
 
-/// Returns samples of the object's values, for the check of SSM's pattern and of their length. Empty without a full read,
-/// and while a rotation runs.
+/// Returns samples of the object's values, for the check of SSM's pattern and of their length. Empty without a full
+/// read, and while a rotation runs.
 fn samples(object: &ManagedSecret, observed: &Observed) -> BTreeMap<String, String> {
     let is_closely_seen = observed.parameters.iter().any(|parameter| parameter.shape.is_some());
     if is_closely_seen && observed.records.is_empty() {

@@ -20,7 +20,8 @@ use crate::source;
 /// Maximum number of bytes of a request.
 const LONGEST_REQUEST: usize = 256;
 
-/// Returns the windows of the DockerHosts that must run a secret; empty if a host may be deployed to at any time.
+/// Returns the windows of each DockerHost that must run a secret. The list of a host is empty if it may be deployed to
+/// at any time.
 pub(super) fn host_windows<'a>(object: &ManagedSecret, hosts: &'a [DockerHost]) -> Vec<&'a [Window]> {
     let named = |host: &&DockerHost| {
         object.spec.hosts.iter().any(|wanted| Some(&wanted.name) == host.metadata.name.as_ref())
@@ -80,8 +81,9 @@ pub(super) fn desired<'a>(
     }
 }
 
-/// Returns the incidents that suspect the secret. A report that is dated in the future counts from the incident's creation,
-/// and only once this process' own clock has reached that time: a value that is made then must be younger than the report.
+/// Returns the incidents that suspect the secret. A report that is dated in the future counts from the incident's
+/// creation, and only once this process' own clock has reached that time: a value that is made then must be younger
+/// than the report.
 pub(super) fn incidents(object: &ManagedSecret, all: &[SecretIncident], now: DateTime<Utc>) -> Vec<Incident> {
     let about_it = all.iter().filter(|incident| scope::concerns(incident, object));
     let incidents = about_it.map(|incident| Incident {
@@ -98,7 +100,7 @@ pub(super) fn if_missing(object: &ManagedSecret) -> IfMissing {
     object.spec.ssm.if_missing.unwrap_or(if issued { IfMissing::Stall } else { IfMissing::Create })
 }
 
-/// The same as [`Desired::concerns_others`], for callers that have only the object.
+/// Does the same as [`Desired::concerns_others`], for callers that have only the object.
 pub(super) fn concerns_others(object: &ManagedSecret) -> bool {
     object.spec.generate.has_target() || !object.spec.hosts.is_empty()
 }
@@ -156,7 +158,7 @@ pub(super) fn is_first_sight(object: &ManagedSecret) -> bool {
     generation.is_none_or(|generation| generation < 0)
 }
 
-/// Time at which the last rotation ended, if it was rolled back.
+/// Returns the time at which the last rotation ended, if it was rolled back.
 fn rolled_back_at(object: &ManagedSecret) -> Option<DateTime<Utc>> {
     let last =
         object.status.as_ref()?.history.first().filter(|last| last.result == RotationResult::RolledBack)?;

@@ -1,5 +1,5 @@
-//! The ManagedSecret reconciler. It gathers the evidence, asks the protocol for the next step, performs it, and writes the
-//! outcome into the status.
+//! The ManagedSecret reconciler. It gathers the evidence, asks the protocol for the next step, performs that step, and
+//! writes the outcome into the status.
 
 mod act;
 mod desired;
@@ -36,8 +36,8 @@ const HOST_POLL: TimeDelta = TimeDelta::seconds(15);
 const UNLISTED_POLL: TimeDelta = TimeDelta::seconds(30);
 /// Requeue interval while only a person can help.
 const STALLED_POLL: TimeDelta = TimeDelta::minutes(5);
-/// Interval after which a target that refused the published login is asked again: no event shows that somebody corrected it
-/// there.
+/// Interval after which a target that refused the published login is asked again, since no event shows a correction at
+/// the target.
 const REFUSED_POLL: TimeDelta = TimeDelta::minutes(5);
 /// Interval after which a target that accepted the published login is asked again.
 const ACCEPTED_POLL: TimeDelta = TimeDelta::days(1);
@@ -68,11 +68,11 @@ pub struct Ports {
 pub struct ManagedSecrets {
     ports: Ports,
     settings: Settings,
-    /// Memory of the last pass over each secret. The next pass uses it as evidence, and for reporting what could not be
-    /// written to the status. If a listing shows the same, this memory is enough to end a rotation.
+    /// Results of the last pass over each secret. The next pass uses them as evidence, and reports those that could not
+    /// be written to the status. If a later listing confirms them, a rotation can end without another full read.
     memory: Mutex<HashMap<(String, String), Remembered>>,
-    /// The time since which each secret with a finalizer has had no visible record. It can only delay an act, never
-    /// cause one.
+    /// For each secret with a finalizer, the time since which no record of it has been visible. A lost time can only
+    /// delay an act, and never cause it.
     settled: Mutex<HashMap<(String, String), DateTime<Utc>>>,
 }
 
@@ -131,8 +131,8 @@ impl ManagedSecrets {
 
         let (mut seen, mut basis) = (None, Basis::Listing);
         match self.admit(&object, &region, source).await? {
-            // A cache may be stale and lack what allows the object, such as a grant or a DockerHost. So a new
-            // refusal is checked with the API server first.
+            // A cache may be stale and lack an object that is needed, such as a grant or a DockerHost. So a new refusal
+            // is checked with the API server first.
             Err(blocked) if source == Source::Cache && !is_told(&object, &blocked) => return Ok(None),
             Err(blocked) => progress.blocked = Some(blocked),
             Ok(leave) => {
@@ -182,8 +182,9 @@ impl ManagedSecrets {
         Ok(Some(requeue(&object, &progress, now)))
     }
 
-    /// True when a deleted object was held up to its time limit while something prevents its end: no grant, another
-    /// owner, SSM, the target, an unreadable record. A rotation that is only slow ends by the protocol's own deadline.
+    /// True when the time limit of a deletion has passed and something prevents the deletion: a missing grant, another
+    /// owner, SSM, the target, or an unreadable record. A rotation that is only slow is ended by the protocol's own
+    /// deadline.
     fn is_held_for_too_long(&self, object: &ManagedSecret, progress: &Progress, now: DateTime<Utc>) -> bool {
         let held = object.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
         let deleted_at = object.metadata.deletion_timestamp.as_ref().map(from_kubernetes).filter(|_| held);
@@ -306,7 +307,7 @@ impl ManagedSecrets {
         Ok(())
     }
 
-    /// Drops what is known of an object that is gone or was released.
+    /// Drops the memory of an object that is gone or was released.
     fn forget(&self, namespace: &str, name: &str, remembered: &mut Option<Remembered>) -> Requeue {
         *remembered = None;
         self.unsettle(namespace, name);

@@ -1,5 +1,5 @@
-//! Gathers the evidence about one secret: with a full read of Parameter Store before anything is done, and otherwise from
-//! the shared inventory, as long as it shows that nothing has to be done.
+//! Gathers the evidence about one secret. The shared inventory is enough as long as it shows that nothing has to be
+//! done; before an act, Parameter Store is read in full.
 
 pub mod coverage;
 pub(super) mod logins;
@@ -75,10 +75,11 @@ async fn read_in_full(store: &dyn ParameterStore, place: &Place<'_>) -> Result<O
     Ok(observed)
 }
 
-/// Returns the versions that our own Put created when SSM applied it twice. These are versions whose stamp names
-/// another version number although their value is ours, and the latest version if it has no stamp and the value of our
-/// last version. They no longer matter once a later version has a stamp that fits. A version that cannot be read, for
-/// example because its key was disabled, does not count as ours.
+/// Returns the versions that have one of our values although no stamp shows it. A version whose stamp has another
+/// version number counts if its value is ours: SSM has applied our Put twice. The latest version without a stamp counts
+/// if it has the value of our last version: somebody has put that value again. Versions before the last fitting stamp
+/// do not matter any more and are left out. A version that cannot be read, for example because its key was disabled,
+/// does not count as ours.
 async fn duplicates(
     store: &dyn ParameterStore,
     owner: &str,
@@ -165,8 +166,8 @@ async fn mismatched(store: &dyn ParameterStore, observed: &Observed) -> Result<B
 /// Gathers evidence without a call to SSM, from the inventory and the memory of earlier passes. `None` if a full read
 /// is needed.
 ///
-/// With an open record, the inventory shows if the evidence of the last full read is still valid. Records and versions are
-/// immutable, so it is valid as long as the same ones exist.
+/// With an open record, the inventory shows if the evidence of the last full read is still valid. Records and versions
+/// are immutable, so it is valid as long as the same records and versions exist.
 fn from_inventory(
     object: &ManagedSecret,
     place: &Place<'_>,
@@ -249,7 +250,8 @@ pub(super) struct Remembered {
     pub told: bool,
     /// State of the published login at the end of the pass: see [`Progress::login`].
     pub login: Option<Login>,
-    /// Rotations that had ended by then, oldest first. Their records are deleted, so nothing else shows that they ended.
+    /// Rotations that had ended by then, oldest first. Their records are deleted, so nothing else shows that they
+    /// ended.
     pub ended: Vec<LastRotation>,
 }
 
@@ -261,8 +263,8 @@ impl Remembered {
         progress: &Progress,
         now: DateTime<Utc>,
     ) -> Self {
-        // A pass that read nothing does not make the evidence newer: a listing that was begun since must still be able to
-        // refute it.
+        // A pass that read nothing does not make the evidence newer: a listing that was begun since must still be able
+        // to refute it.
         let at = progress.read_at.unwrap_or(now);
         let uid = object.metadata.uid.clone();
         let ended = progress.untold.iter().chain(&progress.ended).cloned().collect();
@@ -295,8 +297,8 @@ impl Remembered {
         about_these.is_some_and(|seen| excerpt.taken_at <= self.at || still_holds(seen, place, excerpt))
     }
 
-    /// True when a later listing shows the next pass as much as this memory: no rotation is in progress, and the status
-    /// has the rest. The listing is then used instead, since the histories of thousands of idle secrets would take too
+    /// True when a later listing and the status together contain as much as this memory, since no rotation is in
+    /// progress. The next pass then uses the listing, since the histories of thousands of idle secrets would take too
     /// much memory.
     fn is_of_rest(&self) -> bool {
         let is_at_rest =
@@ -348,7 +350,8 @@ fn still_holds(observed: &Observed, place: &Place<'_>, excerpt: &Excerpt) -> boo
     same_records && same_versions
 }
 
-/// Returns the names of the hosts that count for a secret: first those of the spec, then those that only a record names.
+/// Returns the names of the hosts that must run a secret: first the hosts of the spec, then those that only a record
+/// names.
 pub(super) fn host_names(object: &ManagedSecret, records: &BTreeMap<RotationId, Record>) -> Vec<String> {
     let mut names: Vec<String> = object.spec.hosts.iter().map(|h| h.name.clone()).collect();
     for name in records.values().flat_map(|record| &record.hosts) {
@@ -375,8 +378,8 @@ pub(super) fn host_evidence(
     names.iter().map(evidence).collect()
 }
 
-/// Returns what keeps every run from starting on the host as it is specified now. A failed run is not such a reason, since
-/// another run follows it.
+/// Returns the trouble that prevents every run on the host with its present spec. A failed run is no such trouble,
+/// since another run follows it.
 fn stalled(host: &DockerHost) -> Option<Trouble> {
     if host.spec.suspend {
         return Some(Trouble::permanent(

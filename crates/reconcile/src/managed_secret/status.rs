@@ -190,8 +190,8 @@ fn mirror(
     answer_request(status, desired, observed, desired::is_first_sight(object), now);
 }
 
-/// Returns the step that a rotation is in. Hosts depend on it, so it follows from the evidence. Only the steps after the
-/// deployment, and an abort, come from the protocol's answer.
+/// Returns the step that a rotation is in. Hosts depend on it, so it follows from the evidence. Only the steps after
+/// the deployment, and an abort, come from the protocol's answer.
 fn step(desired: &Desired<'_>, observed: &Observed, record: &Record, progress: &Progress) -> Step {
     match progress.step() {
         Some(step @ (Step::Retire | Step::Close | Step::Abort)) => step,
@@ -206,9 +206,9 @@ pub(super) fn is_told(status: &ManagedSecretStatus, id: i64, begun: &Time) -> bo
     status.history.iter().any(|ended| ended.id == Some(id) && since(ended))
 }
 
-/// Returns the end of the rotation that the status shows as running but that is over: a controller died after it deleted
-/// the record and before it wrote the status. Only a rotation whose value is published is recognised, since an aborted one
-/// cannot be distinguished from a lost record.
+/// Returns the end of a rotation that the status still shows as running: a controller died after it deleted the record
+/// and before it wrote the status. Only a rotation whose value is published is recognised, since an aborted one cannot
+/// be distinguished from a lost record.
 fn ended_unseen(object: &ManagedSecret, observed: &Observed, now: DateTime<Utc>) -> Option<LastRotation> {
     let status = object.status.as_ref()?;
     let rotation = status.rotation.as_ref()?;
@@ -233,7 +233,7 @@ fn ended_unseen(object: &ManagedSecret, observed: &Observed, now: DateTime<Utc>)
 }
 
 /// Returns the rotation that published the present value, if it began and ended while no status could be written.
-/// Nothing is returned while the finalizer is set, since keyturn then still waits for a record that may exist unseen.
+/// Returns `None` while the finalizer is set, since a record may then exist that reads do not show yet.
 fn ended_untold(
     object: &ManagedSecret,
     desired: &Desired<'_>,
@@ -260,8 +260,8 @@ fn ended_untold(
     })
 }
 
-/// Returns the creation that published the present value. It has no record, so only this version shows it. A creation that
-/// is older than a day is not reported, for example after the status was lost.
+/// Returns the creation that published the present value. It has no record, so only this version shows it. A creation
+/// that is older than a day is not reported, for example after the status was lost.
 fn created_untold(
     object: &ManagedSecret,
     desired: &Desired<'_>,
@@ -279,8 +279,8 @@ fn created_untold(
     if is_told || has_a_record || desired.concerns_others() || stamp.at + NEWS <= now {
         return None;
     }
-    // A request that came with the object is recorded before any evidence can be read. The first value still answers it,
-    // unless that value was made for an earlier object.
+    // A request that came with the object is recorded before any evidence can be read. The first value still answers
+    // it, unless that value was made for an earlier object.
     let came_first =
         last.is_none() && stamp.request.is_none() && stamp.at + SKEW >= desired.timing.created_at;
     let is_answered = |request: &&Request<'_>| {
@@ -419,8 +419,8 @@ fn remember_request(status: &mut ManagedSecretStatus, hash: String) {
     }
 }
 
-/// Answers the request in the annotation. If the status has lost the answer, it follows from what is published. A
-/// request that came with a new object is recorded and not executed.
+/// Answers the request in the annotation. If the status has lost the answer, it is derived from the published versions.
+/// A request that came with a new object is recorded and not executed.
 fn answer_request(
     status: &mut ManagedSecretStatus,
     desired: &Desired<'_>,
@@ -460,7 +460,7 @@ fn answer_request(
         };
         remember(status, ended);
     } else if (first_sight || known) && observed.parameters.iter().any(|p| !p.versions.is_empty()) {
-        // Added to the history too, since a running rotation will soon take its place as the last one.
+        // The request is added to the history too, since a running rotation will soon replace it in `lastRotation`.
         remember(
             status,
             LastRotation {
@@ -475,7 +475,7 @@ fn answer_request(
     }
 }
 
-/// Returns how the rotation of a record ended, for status and Event.
+/// Returns the end of the rotation of a record, for status and Event.
 pub(super) fn ended(record: &Record, superseded: bool, now: DateTime<Utc>) -> LastRotation {
     let result = match record.trigger {
         _ if superseded => RotationResult::Aborted,

@@ -1,5 +1,6 @@
-//! What people are told about a ManagedSecret: the start and end of rotations, and changes of conditions that need a
-//! person's attention. Kubernetes Events say all of it, notifications what a person should not have to look for.
+//! Events and notifications about a ManagedSecret: the start and end of rotations, and changes of conditions that need
+//! a person's attention. Kubernetes Events report all of these. Notifications report only those that people should not
+//! have to look for.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -19,8 +20,8 @@ use crate::objects::Event;
 use crate::source;
 use crate::telling::{self, Alert, Watched, turns};
 
-/// The conditions that people are told of. A compromise has no topic: the SecretIncident sends the notifications of it,
-/// for all of its secrets at once.
+/// The conditions to report. A compromise has no topic, since the SecretIncident sends the notifications for all of its
+/// secrets together.
 const WATCHED: [Watched; 6] = [
     Watched { condition: c::COMPROMISED, bad: "True", event: Some(Reason::Compromised), topic: None },
     Watched { condition: c::STALLED, bad: "True", event: Some(Reason::Stalled), topic: Some(Topic::Stalled) },
@@ -40,7 +41,7 @@ const WATCHED: [Watched; 6] = [
     },
 ];
 
-/// True for a deployment that is under way or still to come: the condition is False, and nobody is told of it.
+/// True when the condition Deployed is False only because a deployment is running or will follow. This is not reported.
 fn is_routine(condition: &Condition) -> bool {
     condition.type_ == c::DEPLOYED
         && [Reason::Deploying, Reason::Missing].iter().any(|reason| condition.reason == reason.name())
@@ -59,8 +60,9 @@ pub(super) fn events_of_transition(before: &[Condition], after: &[Condition]) ->
     events
 }
 
-/// Returns the notifications between two statuses of one secret. `patience` is the number of consecutive failures after
-/// which people are notified. `notice` is `spec.notice`; without it the end of a rotation gives no notification.
+/// Returns the notifications about a change from one status of a secret to another. `patience` is the number of
+/// consecutive failures after which people are notified. `notice` is `spec.notice`; without it the end of a rotation
+/// gives no notification.
 pub(super) fn notifications(
     before: &ManagedSecretStatus,
     after: &ManagedSecretStatus,
@@ -241,8 +243,8 @@ pub(super) fn events_of_act(
     }
 }
 
-/// Returns the Event for an object that is released unfinished. It says which versions are live, as far as the status
-/// knows.
+/// Returns the Event for an object whose finalizer is removed although its deletion is not finished. The Event lists
+/// the published versions, as far as the status shows them.
 pub(super) fn event_of_let_go(object: &ManagedSecret, folder: &str) -> Event {
     let status = object.status.clone().unwrap_or_default();
     let published: Vec<String> =
@@ -282,7 +284,7 @@ pub(super) fn event_of_replaced(observed: &Observed, id: RotationId, grace: Time
             let base = record.base.get(&p.path).copied().unwrap_or(0);
             let foreign = p.versions[..newest_ours].iter().filter(|s| {
                 let came_since = !record.replaces(&p.path, &s.version, grace);
-                // An incident replaces a suspected version whoever wrote it. That is reported too.
+                // An incident replaces a suspected version no matter who wrote it. That is reported too.
                 let suspected = record.trigger == Trigger::Incident && s.version.number == base;
                 match s.author {
                     Author::Foreign => came_since || suspected,
@@ -301,8 +303,8 @@ pub(super) fn event_of_replaced(observed: &Observed, id: RotationId, grace: Time
     })
 }
 
-/// Returns the Events for new versions by somebody else that a person could misjudge: those with the published value,
-/// which are taken over, and those with a forged stamp.
+/// Returns the Events for two kinds of new versions by somebody else: those with the published value, which keyturn
+/// keeps, and those with a forged stamp. People could misjudge both.
 pub(super) fn events_of_new_versions(before: &[PublishedParameter], observed: &Observed) -> Vec<Event> {
     let told = observed.parameters.iter().filter_map(|parameter| {
         let latest = parameter.latest()?;

@@ -1,5 +1,6 @@
 //! Sources of values, one module for each: how a source generates values, how they are published and read back, and its
-//! messages for people. The spec of a source is in `keyturn_api::source`, its issuer in the controller.
+//! messages for people. The spec of a source is in `keyturn_api::source`, and the code that uses its target is in the
+//! controller.
 //!
 //! A source makes random values, or logins that another system has to accept. There are two kinds of logins: those that
 //! keyturn generates and installs in the other system, and those that the other system issues.

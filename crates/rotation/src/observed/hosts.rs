@@ -24,7 +24,7 @@ pub struct HostEvidence {
     pub failure: Option<HostFailure>,
     /// The last deployment on this host, if it concerned these parameters and failed.
     pub failed_deploy: Option<HostFailure>,
-    /// What keeps every run from starting on this host until a person acts.
+    /// The trouble that prevents every run on this host until a person acts.
     pub stalled: Option<Trouble>,
 }
 
@@ -86,8 +86,8 @@ impl HostProof {
 /// A failed run or deployment on a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostFailure {
-    /// The failure, with the result of the run as its reason and the run's own message, which may be empty. It needs a person
-    /// once enough attempts have failed to call it final.
+    /// The failure, with the result of the run as its reason and the run's own message, which may be empty. It counts
+    /// as permanent after enough failed attempts.
     pub trouble: Trouble,
     /// The version of each path that the failed run was about.
     pub versions: BTreeMap<String, i64>,

@@ -20,11 +20,11 @@ pub struct TargetEvidence {
     pub fences: BTreeMap<String, (RotationId, DateTime<Utc>)>,
     /// Usernames that are able to log in.
     pub can_log_in: BTreeSet<String>,
-    /// Superusers: keyturn never takes their login away.
+    /// Superusers; keyturn never retires their login.
     pub superusers: BTreeSet<String>,
     /// Open sessions, as far as keyturn can see them: an empty list alone does not prove that none is open.
     pub sessions: Vec<OpenSession>,
-    /// True when a role was changed after this observation: in between, somebody may have logged in with the old
+    /// True when a role was changed after this observation: before the change, somebody may have logged in with the old
     /// password.
     pub changed_since: bool,
     /// The target's answer to the login in the newest record.
@@ -35,7 +35,7 @@ pub struct TargetEvidence {
     /// The target's answers to the logins that open records replace, by username. They are asked only after those
     /// logins were retired.
     pub replaced: BTreeMap<String, Acceptance>,
-    /// Logins that the target made for this secret; `None` if it makes none, or was not asked.
+    /// Logins that the target made for this secret; `None` if the target makes no logins, or was not asked.
     pub issued: Option<Vec<KnownLogin>>,
     /// Lifetime of the published login, if no record is open and the target expires logins on its own.
     pub lifetime: Option<Lifetime>,
@@ -84,11 +84,11 @@ pub struct OpenSession {
 pub struct IssuedLogin {
     /// Name of the login: the access key id at Cloudflare R2.
     pub username: String,
-    /// The id of the rotation after which it is named.
+    /// Id of the rotation after which the login is named.
     pub id: RotationId,
-    /// Time when it was made, by the target's clock.
+    /// Time when the login was made, by the target's clock.
     pub at: DateTime<Utc>,
-    /// Time at which the target expires it; `None` if it does not.
+    /// Time at which the target expires the login; `None` if it does not expire.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
@@ -99,15 +99,15 @@ impl IssuedLogin {
     }
 }
 
-/// A login that the target made for a rotation, and what Parameter Store shows of it.
+/// A login that the target made for a rotation, with the evidence of Parameter Store about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownLogin {
     /// The login.
     pub login: IssuedLogin,
-    /// True when keyturn's newest version publishes it, as far as the evidence shows.
+    /// True when keyturn's newest version publishes the login, as far as the evidence shows.
     pub is_published: bool,
-    /// True when it is published, or when any version of its rotation that SSM still keeps publishes it, as far as the
-    /// evidence shows.
+    /// True when the login is published by keyturn's newest version, by the latest version, or by any version of its
+    /// rotation that SSM still keeps, as far as the evidence shows.
     pub was_published: bool,
 }
 
@@ -133,7 +133,7 @@ impl Lifetime {
 pub enum Acceptance {
     /// The login works.
     Accepted,
-    /// The login does not work, or what is published holds no login.
+    /// The login does not work, a probe failed with it, or the published texts contain no login.
     Refused(Trouble),
     /// The target could not be asked.
     Unknown(Trouble),

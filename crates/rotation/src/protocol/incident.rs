@@ -48,7 +48,7 @@ pub(super) fn supersede_unproven(
     if may_follow { supersede(desired, observed, record) } else { None }
 }
 
-/// Progress in revoking the credential that the youngest record replaces.
+/// Progress in revoking the logins that an incident suspects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revocation {
     /// No system has to accept the value, so there is nothing to revoke.

@@ -48,7 +48,8 @@ pub(crate) struct Fleet {
     idle: Idle,
 }
 
-/// Restarts keyturn and the floor alternately, and then measures keyturn without work for a time.
+/// Restarts keyturn and the floor (the minimal controller of `floor.rs`) alternately, and then measures keyturn without
+/// work for `idle_for`.
 pub(crate) async fn measure(ready: Ready<'_>, rounds: usize, idle_for: Duration) -> Result<Fleet> {
     let Ready { stage, mut controller, count } = ready;
     let (mut of_keyturn, mut of_floor) = (Vec::new(), Vec::new());

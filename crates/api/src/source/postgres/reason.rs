@@ -9,7 +9,7 @@ words! {
     pub enum PostgresReason {
         /// The password of the administrator cannot be read.
         AdminUnreadable,
-        /// The name of the administrator is no name of a role.
+        /// The name of the administrator cannot be the name of a role.
         AdministratorUnusable,
         /// The Postgres server is starting or shutting down.
         TargetStarting,
@@ -35,7 +35,8 @@ words! {
         TargetTooTalkative,
         /// The answer of the Postgres server does not fit the question.
         TargetNotUnderstood,
-        /// The Postgres server did not prove that it knows the password, or the login could not be bound to the TLS channel.
+        /// The Postgres server did not prove that it knows the password, or the login could not be bound to the TLS
+        /// channel.
         ServerNotProven,
         /// The certificate of the Postgres server is not trusted.
         TlsNotTrusted,

@@ -52,8 +52,8 @@ pub(super) enum Done {
     ReadAgain(Option<Newer>),
 }
 
-/// State that Parameter Store must have, according to the answer to a write. A read that does not show it is stale. Acting
-/// on a stale read would repeat the write again and again.
+/// State that Parameter Store must have, according to the answer to a write. A read that does not show it is stale.
+/// Acting on a stale read would repeat the write again and again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::managed_secret) enum Newer {
     Record(RotationId),
@@ -229,9 +229,10 @@ impl Actor<'_> {
         }
     }
 
-    /// Returns the KMS key for the next version: the key of the spec, or the customer key that the parameter has now. For a
-    /// Put without a key SSM takes the account's default key, which the readers of the parameter may have no right to use.
-    /// A rotation that does not wait for a person, such as in an incident, therefore keeps the present key.
+    /// Returns the KMS key for the next version: the key of the spec, or the customer key that the parameter has now.
+    /// For a Put without a key SSM takes the account's default key, which the readers of the parameter may have no
+    /// right to use. A rotation that does not wait for a person, such as in an incident, therefore keeps the present
+    /// key.
     fn key_for(&self, parameter: &Parameter) -> Option<String> {
         let kept = || parameter.shape.as_ref().and_then(|shape| shape.customer_key()).map(str::to_owned);
         self.object.spec.ssm.kms_key_id.clone().or_else(kept)
@@ -296,8 +297,8 @@ impl Actor<'_> {
         let new = NewVersion {
             path,
             value: &value,
-            // If somebody deletes the parameter at this moment, the Put creates version 1 with our stamp, so that it counts
-            // as ours.
+            // If somebody deletes the parameter at this moment, the Put creates version 1 with our stamp, so that it
+            // counts as ours.
             text,
             stamp: stamp.map(|stamp| Stamp { version: 1, ..stamp }),
             kms_key_id: key.as_deref(),
@@ -427,7 +428,7 @@ impl Actor<'_> {
         }
     }
 
-    /// Performs [`Act::Create`]. A value that was generated but not published is dropped; nobody has it.
+    /// Performs [`Act::Create`]. A value that was generated but not published is dropped; nobody has read it.
     async fn create(
         &self,
         id: RotationId,
@@ -469,7 +470,8 @@ impl Actor<'_> {
         self.publish(path, value, stamp, &mut observed.parameters).await
     }
 
-    /// Writes the version that the stamp is for. Version 1 is written only if the parameter does not exist.
+    /// Writes a version that should get the number in the stamp. Version 1 is written only if the parameter does not
+    /// exist.
     async fn publish(
         &self,
         path: &str,
@@ -503,8 +505,8 @@ impl Actor<'_> {
         if number != expected {
             return Ok(Done::ReadAgain(Some(Newer::Version { path: path.to_owned(), number })));
         }
-        // Not earlier than SSM's own time of the version, so that the end of the grace period is not calculated too
-        // early.
+        // This time is not earlier than SSM's own time of the version, so that the end of the grace period is not
+        // calculated too early.
         let modified = self.ports.clock.now();
         parameter.versions.push(Seen {
             version: Version { number, modified, text, stamp: Some(stamp), claim: None },

@@ -10,17 +10,18 @@ use keyturn_rotation::protocol::{Act, Next, Step, Waiting};
 use crate::managed_secret::status::progress::{Blocked, Progress};
 use crate::managed_secret::{HOST_POLL, ManagedSecrets, desired};
 
-/// Maximum backoff in an incident, while somebody may use what was read.
+/// Maximum backoff in an incident, while somebody may be using a stolen value.
 const LONGEST_BACKOFF_IN_AN_INCIDENT: TimeDelta = TimeDelta::minutes(1);
 
-/// The length of a wait for a target so far, divided by this number, is the pause until the target is asked again.
+/// Divisor for the pause until a target is asked again: the pause is the length of the wait so far, divided by this
+/// number.
 const LOOKS_PER_WAIT: i32 = 20;
 /// The longest pause until a target is asked again.
 const LONGEST_PAUSE: TimeDelta = TimeDelta::minutes(5);
 
 /// Returns the time at which the target is asked again, if only a change at the target can end the wait. The pauses
-/// grow with the length of the wait: every question costs calls to Parameter Store and logins, and such a wait may last
-/// for days.
+/// grow with the length of the wait, since such a wait may last for days and each question costs logins and calls to
+/// Parameter Store.
 pub(super) fn asks_target_at(next: &Next, observed: &Observed, urgent: bool) -> Option<DateTime<Utc>> {
     let Next::Wait { why, until: None, .. } = next else { return None };
     let asked_at = observed.target.as_ref().filter(|_| why.is_for_the_target())?.at;
@@ -155,7 +156,7 @@ impl ManagedSecrets {
                 }
             }
             _ => {
-                // The host's own retries go on, so this is tried again too.
+                // The host retries too, so the trouble counts as passing.
                 let trouble = Trouble::passing(trouble.reason, format!("DockerHost {host}: {trouble}"));
                 self.fail(object, progress, Step::Preflight, trouble.into(), now);
                 progress.blocked = None;

@@ -15,7 +15,7 @@ use crate::source::{self, Account};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::managed_secret) enum Leave {
     Rotate,
-    /// Decide and report, but change nothing. The text names the grant that only observes.
+    /// keyturn decides and reports, but changes nothing. The text names the grant that only observes.
     Observe(String),
 }
 
@@ -24,11 +24,11 @@ pub(in crate::managed_secret) struct Scene<'a> {
     /// Other objects that claim something that this object claims.
     pub rivals: &'a [ManagedSecret],
     pub grants: &'a Grants,
-    /// The DockerHost through which its server is reached, if there is one.
+    /// The DockerHost through which the object's server is reached, if there is one.
     pub on_the_way: Option<&'a DockerHost>,
 }
 
-/// Returns the permission that the grants give, or the obstacle to acting.
+/// Returns the permission that the grants give, or the obstacle that prevents any act.
 pub(in crate::managed_secret) fn admit(
     object: &ManagedSecret,
     region: &str,

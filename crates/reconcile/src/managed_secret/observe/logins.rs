@@ -1,4 +1,5 @@
-//! Logins of one secret: what Parameter Store publishes or records, and who may change a password.
+//! Logins of one secret: the published and the recorded login, and the logins with which a role can change its own
+//! password.
 
 use std::collections::BTreeMap;
 
@@ -44,8 +45,8 @@ pub(in crate::managed_secret) async fn published_login(
     Ok(source::login(&object.spec.generate).and_then(|source| source.published(&pairs)))
 }
 
-/// Returns the logins that the role may have at the moment, the most likely first: published, recorded, published
-/// before.
+/// Returns the logins of the role that may work at the moment, the most likely first: the published login, those in
+/// records, and those of older versions.
 pub(in crate::managed_secret) async fn own_logins(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
@@ -80,7 +81,7 @@ pub(in crate::managed_secret) async fn own_logins(
     Ok(logins)
 }
 
-/// Returns the problem of published texts that hold no login of this source.
+/// Returns the trouble to report if the published texts contain no login of this source.
 pub(in crate::managed_secret) fn unreadable(object: &ManagedSecret) -> Trouble {
     source::login(&object.spec.generate).map(|source| source.unreadable()).unwrap_or_else(|| {
         Trouble::permanent(

@@ -18,7 +18,7 @@ use crate::target::{Login, Target};
 pub(in crate::managed_secret) struct InUse {
     /// The newest pair that the target accepts or that keyturn has published.
     pub replaces: Option<String>,
-    /// Every pair that the target has accepted.
+    /// Every pair that was tried and that the target accepted.
     pub accepted: BTreeSet<String>,
 }
 
@@ -45,8 +45,8 @@ impl State<'_> {
     }
 }
 
-/// Returns the states in which readers could find the parameters, newest first: one for each version that was put. If
-/// `base` is given, later versions than these are ignored.
+/// Returns the states in which readers could find the parameters, newest first: one state for each version that was
+/// put. If `base` is given, versions later than those of `base` are ignored.
 fn states<'a>(parameters: &'a [Parameter], base: Option<&BTreeMap<String, i64>>) -> Vec<State<'a>> {
     let counts = |path: &str, seen: &Seen| {
         base.is_none_or(|base| base.get(path).is_some_and(|newest| seen.version.number <= *newest))
@@ -83,9 +83,9 @@ async fn pair_of(
     }
 }
 
-/// Finds the pair that is in use. The search goes from the latest version down to keyturn's newest one, or to the first
-/// working pair that was there before keyturn. If `all` is true, it finds every working pair that somebody else has
-/// put, no matter how old, since an incident must leave none of them.
+/// Finds the pair that is in use. The search goes from the latest version back to keyturn's newest version, or to the
+/// first working pair from before keyturn. If `all` is true, the search finds every working pair that somebody else has
+/// put, no matter how old, since an incident must revoke all of them.
 pub(in crate::managed_secret) async fn in_use(
     object: &ManagedSecret,
     store: &dyn ParameterStore,

@@ -1,5 +1,5 @@
-//! The evidence of a pass: a "glance" gathers it without a call to SSM, from the shared listing and the memory of the last
-//! full read; a "look" is a full read of Parameter Store and the target.
+//! The evidence of a pass. It comes from the shared listing and the memory of the last full read, without a call to
+//! SSM, or from a full read of Parameter Store and the target.
 
 use std::sync::Arc;
 
@@ -62,7 +62,8 @@ pub(in crate::managed_secret) enum Basis {
     FullRead,
 }
 
-/// State of a pass about its evidence: the opened target, the origin of the evidence, and what the next read has to show.
+/// State of a pass about its evidence: the opened target, the origin of the evidence, and what the next read has to
+/// show.
 #[derive(Default)]
 pub(in crate::managed_secret) struct Sight {
     pub target: Opened,
@@ -74,7 +75,8 @@ pub(in crate::managed_secret) struct Sight {
     pub newer: Option<Newer>,
     /// True when this pass has closed a rotation. The deletion of a record that had reappeared does not count.
     pub closed: bool,
-    /// Start of the listing that shows the same as the memory of an earlier pass; `None` if that memory is younger.
+    /// Start of the listing that confirms the memory of an earlier pass; `None` if that memory is younger than the
+    /// listing.
     pub confirmed_at: Option<DateTime<Utc>>,
 }
 
@@ -100,8 +102,8 @@ impl Pass<'_> {
         seen
     }
 
-    /// True when a new object waits for the listing that is about to cover it, since thousands of objects may be created at
-    /// once. An object with an incident does not wait.
+    /// True when a new object waits for the listing that is about to cover it, since thousands of objects may be
+    /// created at once. An object with an incident does not wait.
     pub(in crate::managed_secret) fn waits_for_the_listing(&self, incidents: &[Incident]) -> bool {
         let inventory = &self.secrets.ports.inventory;
         let metadata = &self.object.metadata;
@@ -131,8 +133,9 @@ impl Pass<'_> {
     }
 
     /// True when memory and a recent listing show that no record was created and that nobody has written since the
-    /// rotation was published. Then the rotation can end without a full read. keyturn sends a request only on evidence
-    /// that is younger than the grace period less the life of a request, so the listing has to be that young too.
+    /// rotation was published. Then the rotation can end without a full read. A request may be on its way for a time,
+    /// and must still arrive before its evidence is as old as the grace period. So the listing has to be much younger
+    /// than the grace period.
     pub(in crate::managed_secret) fn is_known_well_enough(&self, act: &Act, observed: &Observed) -> bool {
         let oldest = self.now - self.secrets.settings.grace / LISTINGS_PER_GRACE;
         let is_confirmed = self.sight.confirmed_at.is_some_and(|at| at >= oldest)
@@ -240,8 +243,9 @@ impl Pass<'_> {
     }
 }
 
-/// True when an incident needs what the inventory cannot show: the age of the keys in a ring, and the versions before a
-/// value that somebody else has put, which a target may accept. This is needed until the incident is contained.
+/// True when an incident needs evidence that the inventory does not have: the age of the keys in a ring, and the
+/// versions before a value that somebody else has put, since a target may accept these. The incident needs it until it
+/// is contained.
 fn asks_for_history(object: &ManagedSecret, incidents: &[Incident]) -> bool {
     let reported_at = incidents.iter().map(|incident| incident.reported_at).max();
     let compromise = object.status.as_ref().and_then(|status| status.compromise.as_ref());

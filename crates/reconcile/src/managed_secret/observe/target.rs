@@ -14,7 +14,8 @@ use crate::parameter_store::{ParameterStore, StoreError};
 use crate::source;
 use crate::target::{Login, SetUp, SetUpMode, Target, TargetError};
 
-/// Asks the target of a secret for its evidence. `observed` is the evidence of a full read of Parameter Store just before.
+/// Asks the target of a secret for its evidence. `observed` is the evidence of a full read of Parameter Store just
+/// before.
 pub(super) async fn observe(
     target: Result<&dyn Target, &TargetError>,
     object: &ManagedSecret,
@@ -116,8 +117,7 @@ async fn planned(target: &dyn Target) -> Result<SetUp, TargetError> {
     }
 }
 
-/// Tries the logins that open records replace, once the list no longer shows that they can log in, and returns the
-/// answers.
+/// Tries the logins that open records replace, once the target's list no longer contains them, and returns the answers.
 async fn end_of_replaced(
     target: &dyn Target,
     object: &ManagedSecret,
@@ -196,7 +196,7 @@ fn near_end(lifetime: &Lifetime, now: DateTime<Utc>) -> Option<String> {
         .then(|| format!("The published token expires at {end}: rotate it before that"))
 }
 
-/// True when this is the login of the role from which the pair has to be created.
+/// True when the login is of the role from which the pair of roles has to be created.
 fn is_to_be_replaced(object: &ManagedSecret, login: &Login) -> bool {
     let bootstrap = source::installed(&object.spec.generate).and_then(|source| source.bootstrap());
     bootstrap.is_some_and(|bootstrap| bootstrap.from == login.username)

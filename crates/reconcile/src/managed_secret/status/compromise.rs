@@ -11,7 +11,7 @@ use keyturn_rotation::protocol::{self, Desired, Revocation};
 
 use super::progress::Progress;
 
-/// Returns the progress; `None` if no incident concerns the secret. Times that were seen once are kept, since later
+/// Returns the progress; `None` if no incident concerns the secret. Times of an earlier status are kept, since later
 /// evidence may lack them.
 pub(super) fn follow(
     object: &ManagedSecret,
@@ -74,7 +74,8 @@ pub(super) fn follow(
     Some(now_is)
 }
 
-/// Time at which the last host was seen to run what is published; `None` if a host has not been seen to run it.
+/// Returns the time of the last proof that a host has left the old values, or `None` while a host has not proven it.
+/// Without hosts, it is the time when the oldest published value was made.
 fn adopted_at(desired: &Desired<'_>, observed: &Observed) -> Option<DateTime<Utc>> {
     let recorded = observed.records.values().flat_map(|record| &record.hosts);
     let counts = |host: &&HostEvidence| {

@@ -15,8 +15,7 @@ use super::progress::Progress;
 /// Maximum number of characters of a request that a message quotes, since an annotation may be long.
 const MAX_SHOWN_TOKEN: usize = 64;
 
-/// Describes what `suspend` keeps from starting, for people who expect something to happen; `None` if it delays
-/// nothing.
+/// Returns a message for people who wait for a rotation while `suspend` is true; `None` if `suspend` delays nothing.
 pub(super) fn held_by_suspend(
     status: &ManagedSecretStatus,
     desired: &Desired<'_>,
@@ -115,7 +114,7 @@ fn not_accepted(
     Some((truth, reason, message.to_owned()))
 }
 
-/// Describes what happens at the moment, or what is delayed.
+/// Describes the present work, or the rotation that `suspend` delays.
 fn told(progress: &Progress, held: Option<&str>) -> String {
     let message = progress.message();
     if message.is_empty() { held.unwrap_or_default().to_owned() } else { message }
@@ -267,7 +266,7 @@ fn deployed(desired: &Desired<'_>, observed: &Observed, progress: &Progress) -> 
     ))
 }
 
-/// Returns what keeps a rotation from starting, other than the hosts.
+/// Returns the trouble that prevents the start of a rotation, unless it comes from a host.
 fn refused_before_the_start(progress: &Progress) -> Option<&Trouble> {
     match (&progress.next, &progress.blocked) {
         (Some(Next::Wait { step: Step::Preflight, why: Waiting::Target(trouble), .. }), _) => Some(trouble),

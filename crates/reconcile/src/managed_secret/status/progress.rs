@@ -16,7 +16,7 @@ use crate::source;
 /// Maximum number of sessions that a message names.
 const SHOWN_CLIENTS: usize = 3;
 
-/// An obstacle that keeps a pass from following the protocol.
+/// An obstacle that prevents the next step of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::managed_secret) struct Blocked {
     pub trouble: Trouble,
@@ -24,13 +24,13 @@ pub(in crate::managed_secret) struct Blocked {
     pub unseen: bool,
 }
 
-/// State of a published login, and the versions that were published then. A later read may lag and show an earlier version,
-/// about which this says nothing.
+/// State of a published login, and the versions that were published then. A later read may be stale and show earlier
+/// versions; this state is not about them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::managed_secret) struct Login {
     /// True when the login does not work any more.
     pub is_dead: bool,
-    /// Path, number and time of each version: what identifies a value.
+    /// Path, number and time of each version. Together they identify a value.
     versions: Vec<(String, i64, Time)>,
 }
 
@@ -47,7 +47,7 @@ impl Login {
         Self { is_dead, versions: versions.collect() }
     }
 
-    /// True when these are the versions that were published then.
+    /// True when this state is about these versions.
     pub(super) fn is_of(&self, published: &[PublishedParameter]) -> bool {
         *self == Self::told(self.is_dead, published)
     }
@@ -59,7 +59,7 @@ pub(in crate::managed_secret) struct Progress {
     /// The protocol's last answer; `None` if it could not be asked.
     pub next: Option<Next>,
     pub blocked: Option<Blocked>,
-    /// Time of the evidence: Parameter Store was read then, or answered an act.
+    /// Time of the evidence: the time at which Parameter Store was read, or answered an act.
     pub read_at: Option<DateTime<Utc>>,
     /// Time at which the target is asked again, if only a change at the target can end the wait.
     pub asks_target_at: Option<DateTime<Utc>>,
@@ -79,7 +79,7 @@ pub(in crate::managed_secret) struct Progress {
     pub reported_at: Option<DateTime<Utc>>,
     /// True while that incident is not contained.
     pub urgent: bool,
-    /// Description of what would be done if the grant's mode were not Observe.
+    /// Description of the next step, which is not taken since the grant's mode is Observe.
     pub observed_only: Option<String>,
 }
 
@@ -91,7 +91,7 @@ impl Progress {
         }
     }
 
-    /// Describes for people, in one sentence, what happens at the moment; empty if nothing does.
+    /// Describes the present work for people, in one sentence; empty if there is none.
     pub(super) fn message(&self) -> String {
         if let Some(would) = &self.observed_only {
             return would.clone();
@@ -112,7 +112,7 @@ impl Progress {
         }
     }
 
-    /// Returns what only a person can end, for the Stalled condition.
+    /// Returns the trouble that the condition Stalled reports: a trouble that only a person can end.
     pub(super) fn stalled(&self) -> Option<Trouble> {
         if let Some(blocked) = self.blocked.as_ref().filter(|blocked| blocked.trouble.is_permanent()) {
             return Some(blocked.trouble.clone());
@@ -141,7 +141,7 @@ impl Progress {
         }
     }
 
-    /// Describes, for a person, what is waited for.
+    /// Describes the reason for a wait, for people.
     fn waiting_text(&self, why: &Waiting, until: Option<DateTime<Utc>>) -> String {
         let by_hand = self.by_hand.map(|place| format!(" ({place})")).unwrap_or_default();
         let until = until.map(|at| format!(" until {}", to_text(at))).unwrap_or_default();
@@ -231,8 +231,9 @@ fn sessions_unseen(username: &str, lacking: Lacking) -> String {
 }
 
 impl Progress {
-    /// Restores the progress from the status. The backoff of a failure survives a restart, and ends with an edit or a new
-    /// request. A backoff that ends after `longest` is ignored: it was set by a clock that has been corrected since.
+    /// Restores the progress from the status. The backoff of a failure survives a restart, and ends with an edit or a
+    /// new request. A backoff that ends after `longest` is ignored: it was set by a clock that has been corrected
+    /// since.
     pub(in crate::managed_secret) fn resume(
         object: &ManagedSecret,
         reported_at: Option<DateTime<Utc>>,
@@ -284,8 +285,8 @@ impl Progress {
         self.failed_at(step) && self.failure.as_ref().is_some_and(|failure| failure.permanent)
     }
 
-    /// True when this step has to wait for the backoff of the last failure. In an incident the backoff of a revocation does
-    /// not delay the other steps, and theirs does not delay a revocation.
+    /// True when this step has to wait for the backoff of the last failure. In an incident the backoff of a revocation
+    /// does not delay the other steps, and theirs does not delay a revocation.
     pub(in crate::managed_secret) fn puts_off(&self, step: Step, now: DateTime<Utc>) -> bool {
         let apart = self.failed_at(Step::Retire) != (step == Step::Retire);
         // Hosts have no working password until the role has its published password again.
@@ -300,14 +301,14 @@ impl Progress {
 }
 
 impl From<Trouble> for Blocked {
-    /// Makes an obstacle that does not keep the evidence from being read.
+    /// Makes an obstacle from a trouble; the evidence could be read.
     fn from(trouble: Trouble) -> Self {
         Self { trouble, unseen: false }
     }
 }
 
 impl Blocked {
-    /// Makes an obstacle that keeps the evidence from being read.
+    /// Makes an obstacle from a trouble that prevents reading the evidence.
     pub(in crate::managed_secret) fn unseen(trouble: Trouble) -> Self {
         Self { trouble, unseen: true }
     }
