@@ -11,7 +11,7 @@ use crate::deploy::plan::Run;
 use crate::deploy::report::Report;
 use crate::deploy::task::Task;
 
-/// A deploy Job of one host, as the cluster has it.
+/// A deploy Job of one host, as it is in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeployJob {
     /// Name of the Job.
@@ -84,13 +84,13 @@ pub enum JobState {
 /// The deploy Jobs in the cluster.
 #[async_trait]
 pub trait DeployJobs: Send + Sync {
-    /// The Jobs that this DockerHost (by UID) controls, oldest first, read from the API server itself.
+    /// Lists the Jobs that this DockerHost (by UID) controls, oldest first. Reads from the API server itself.
     async fn of_host(&self, host: &DockerHost) -> Result<Vec<DeployJob>, ObjectError>;
     /// Creates the Job of a run and the Secret with its task, and returns the Job's name. Idempotent: an existing Job
     /// of that name is adopted if this DockerHost controls it, which is a success.
     async fn start(&self, host: &DockerHost, run: &Run, task: &Task) -> Result<String, ObjectError>;
-    /// Deletes the Secret with the task of a Job that is over: fingerprints of values, and their keys. A Secret that does
-    /// not exist is a success.
+    /// Deletes the Secret with the task of a Job that is over. The task contains fingerprints of values, and their
+    /// keys. A Secret that does not exist is a success.
     async fn delete_task(&self, host: &DockerHost, job: &str) -> Result<(), ObjectError>;
     /// Deletes a Job, its pods and its Secret. The Job stays listed until its pods are gone. A Job that does not exist
     /// is a success.

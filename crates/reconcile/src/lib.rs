@@ -1,6 +1,6 @@
-//! The reconcilers of the three kinds, everything that they decide on, and the ports (traits) that they act through. The
-//! implementations of the ports (AWS, SSH, a database, Cloudflare, the API server) live elsewhere, so that tests can use a
-//! simulated world in their place.
+//! The reconcilers of ManagedSecret, DockerHost and SecretIncident, the rules by which they decide, and the ports
+//! (traits) through which they act. The implementations of the ports (AWS, SSH, a database, Cloudflare, the API
+//! server) live elsewhere, so that tests can use a simulated world in their place.
 
 pub mod deploy;
 pub mod deploy_jobs;

@@ -1,6 +1,6 @@
 //! Notifications for people. A notification waits in the object's status until every sink has accepted it. It is
-//! written together with the change that it reports, so it is delivered at least once, and repeats have the same
-//! id.
+//! written together with the change that it reports. So it is delivered at least once, unless more than
+//! [`MAX_PENDING`] wait in one object: then the oldest are dropped. A repeated delivery has the same id.
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -77,7 +77,8 @@ pub struct Notification {
     pub message: String,
 }
 
-/// Adds notifications to those that are pending in an object's status, for every sink that takes the topic.
+/// Adds notifications to those that are pending in an object's status, for every sink that takes the topic. If more
+/// than [`MAX_PENDING`] are pending then, drops the oldest.
 pub fn enqueue(
     pending: &mut Vec<PendingNotification>,
     sinks: &[Sink],

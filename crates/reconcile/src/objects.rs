@@ -11,7 +11,7 @@ use keyturn_api::{DockerHost, ManagedSecret, Reason, SecretIncident, Trouble};
 /// An Event for a person. Kubernetes aggregates repeated Events of the same reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Shown as a Warning rather than Normal.
+    /// True for an Event of type Warning, false for type Normal.
     pub warning: bool,
     /// Reason of the Event, such as `RotationCompleted`.
     pub reason: Reason,
@@ -54,8 +54,8 @@ pub enum Source {
 /// based.
 #[async_trait]
 pub trait Objects: Send + Sync {
-    /// Returns `None` if the object does not exist, or a cache does not show it yet. A read from a cache is never older
-    /// than this process' own last write.
+    /// Reads a ManagedSecret. `None` if it does not exist, or if a cache does not show it yet. A read from a cache is
+    /// never older than this process' own last write.
     async fn managed_secret(
         &self,
         namespace: &str,
@@ -93,10 +93,10 @@ pub trait Objects: Send + Sync {
         secrets.retain(|secret| secret.is_on(host));
         Ok(secrets)
     }
-    /// Lists the other secrets, in all namespaces that have been listed, with a [claim](crate::managed_secret::claims) in
-    /// common with this one; may be slightly stale.
+    /// Lists the other ManagedSecrets that have a [claim](crate::managed_secret::claims) in common with this one, in
+    /// all namespaces that have been listed. May be slightly stale.
     async fn rivals(&self, object: &ManagedSecret) -> Result<Vec<ManagedSecret>, ObjectError>;
-    /// Lists all DockerHosts of a namespace, with those that cannot be decoded.
+    /// Lists all DockerHosts of a namespace, and the names of those that cannot be decoded.
     async fn docker_hosts(&self, namespace: &str, source: Source) -> Result<Hosts, ObjectError>;
     /// Reads the labels of a Secret, and nothing else of it, from the API server itself. `None` if it does not exist.
     async fn secret_labels(

@@ -1,5 +1,5 @@
-//! The ports that several reconcilers share, in addition to [`Objects`](crate::objects::Objects), and when an object is reconciled
-//! again.
+//! The ports that several reconcilers share, in addition to [`Objects`](crate::objects::Objects), and the time of the
+//! next pass over an object.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,14 +19,14 @@ pub trait Regions: Send + Sync {
     fn store(&self, region: &str) -> Arc<dyn ParameterStore>;
 }
 
-/// State of one secret in the last listing of its region. It has metadata only, and costs no call.
+/// State of one secret in the last listing of its region. It contains only metadata, and needs no call to SSM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excerpt {
     /// Time at which the listing was started.
     pub taken_at: DateTime<Utc>,
     /// The latest version of each requested path; `None` if it does not exist.
     pub latest: BTreeMap<String, Option<Version>>,
-    /// Paths of the secret's records and markers.
+    /// Paths of the secret's records and abort markers.
     pub staged: Vec<String>,
 }
 
@@ -39,17 +39,18 @@ pub trait Inventory: Send + Sync {
     fn is_coming(&self, region: &str) -> bool;
 }
 
-/// Access to the systems that must accept what is published.
+/// Access to the targets: the systems that must accept a credential.
 #[async_trait]
 pub trait Targets: Send + Sync {
-    /// Opens the target of this secret, if its source has one. Reads the credentials for it, but does not connect.
+    /// Opens the target of this secret; `None` if its source has no target. Reads the credentials for it, but does not
+    /// connect.
     async fn open(
         &self,
         object: &ManagedSecret,
         region: &str,
     ) -> Result<Option<Arc<dyn Target>>, TargetError>;
-    /// Returns the administrator's password or token for the target of this secret, if the spec names one. It is
-    /// redacted from the output of hosts. Does not connect.
+    /// Returns the administrator's password or token for the target of this secret, so that it can be redacted from
+    /// the output of hosts. `None` if the spec names none. Does not connect.
     async fn admin_secret(
         &self,
         object: &ManagedSecret,
@@ -57,7 +58,7 @@ pub trait Targets: Send + Sync {
     ) -> Result<Option<SecretValue>, TargetError>;
 }
 
-/// Tells if this process is the leader and may act. It is asked right before every effect.
+/// Shows if this process is the leader. Only the leader may act, so this is checked right before every effect.
 pub trait Leadership: Send + Sync {
     /// True while this process is the leader.
     fn is_leader(&self) -> bool;

@@ -21,7 +21,8 @@ pub struct Settings {
     pub grace: TimeDelta,
     /// Minimum time between the adoption of an existing parameter and its first rotation.
     pub first_rotation_delay: TimeDelta,
-    /// Time span over which overdue secrets are spread. Each secret has its fixed moment within the span.
+    /// Time span over which the rotations of overdue secrets are spread. Each secret has its fixed moment within the
+    /// span.
     pub backlog_spread: TimeDelta,
     /// Default of `retire.after`.
     pub retire_after: TimeDelta,
@@ -84,8 +85,8 @@ impl Settings {
         grants::managed_secret(grants, secret, region, installation)
     }
 
-    /// Maximum time that a deleted object is held. It is at least four times the grace period, since no rotation could
-    /// end in less.
+    /// Returns the maximum time that a deleted object is held. It is at least four times the grace period, since no
+    /// rotation could end in less.
     pub fn deletion_bound(&self) -> TimeDelta {
         self.deletion.max(self.grace * 4)
     }

@@ -28,8 +28,8 @@ impl Login {
 /// Observed state of the roles that a target was asked about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
-    /// The rotation that changed each role last, and the time of the change by the target's clock. With this fence the
-    /// target refuses late requests of older rotations.
+    /// The fence of each role: the rotation that changed the role last, and the time of the change by the target's
+    /// clock. By the fence the target refuses late requests of older rotations.
     pub fences: BTreeMap<String, (RotationId, DateTime<Utc>)>,
     /// True when the target can keep a fence. Without a fence, a late request of a paused controller cannot be refused.
     pub fenced: bool,
@@ -52,8 +52,8 @@ pub enum Claim {
     /// The login's name shows that the target made the login for this secret. keyturn checks the name again at the
     /// target before it retires the login.
     Name,
-    /// The target has accepted the login with the password that was published next to it. So the login was in use, no
-    /// matter what its name is.
+    /// The target has accepted the login with the password that was published together with it. So the login was in
+    /// use, no matter what its name is.
     Accepted,
 }
 
@@ -111,7 +111,7 @@ pub trait Target: Send + Sync {
     /// there is no fence.
     async fn observe(&self) -> Result<Roles, TargetError>;
 
-    /// Returns the kind of the target: keyturn installs logins in it, or it makes them itself.
+    /// Returns the kind of the target: keyturn installs logins in it, or the target makes them itself.
     fn kind(&self) -> Kind<'_>;
 }
 
@@ -125,7 +125,7 @@ pub enum Kind<'a> {
 }
 
 impl<'a> Kind<'a> {
-    /// Returns the target if it makes logins itself.
+    /// Returns the target if it makes logins itself; otherwise `None`.
     pub fn issues(self) -> Option<&'a dyn Issues> {
         match self {
             Kind::Installs(_) => None,

@@ -27,8 +27,8 @@ use crate::objects::{ObjectError, Source};
 use crate::parameter_store::{ParameterStore, StoreError};
 use crate::source::RandomError;
 
-/// Maximum number of values that images are searched for. With the fingerprints of more, the task's Secret would be too
-/// large.
+/// Maximum number of values that images are searched for. With the fingerprints of more values, the Secret with the
+/// task would be too large.
 const MOST_SEARCHED: usize = 512;
 /// Number of ended Jobs of each mode that are kept, for their logs and to recover lost results.
 const KEPT_JOBS: usize = 3;
@@ -75,8 +75,8 @@ pub(super) enum Acted {
 }
 
 impl DockerHosts {
-    /// Decides and acts. If a parameter could not be read in two consecutive passes, the other parameters do not wait
-    /// for it: it is left out, the decision is made again, and the status reports it.
+    /// Decides and acts. If a parameter could not be read in two consecutive passes, it is left out and the decision
+    /// is made again, so that the other parameters do not wait for it. The status reports the parameter.
     pub(super) async fn decide_and_act(
         &self,
         input: &Input<'_>,
@@ -258,8 +258,9 @@ impl DockerHosts {
         self.ports.regions.store(wish.region.as_deref().unwrap_or(&self.settings.region))
     }
 
-    /// Reads every value of the run and returns fingerprints only. One is for the comparison with what containers run.
-    /// Others are for finding the value in images and for redacting it from the output of the scripts.
+    /// Reads every value of the run and returns only fingerprints. For each value, one fingerprint is compared with
+    /// the variables of the containers. Others serve to find the value in images, and to redact it from the output of
+    /// the scripts.
     async fn fingerprints(
         &self,
         run: &Run,
@@ -299,8 +300,9 @@ impl DockerHosts {
         Ok(key)
     }
 
-    /// Deletes the Jobs of interrupted starts, and all ended Jobs except the last few of each mode. Those Jobs are kept
-    /// without their tasks. The status already contains their results. Returns false if a task could not be deleted.
+    /// Deletes the Jobs of interrupted starts, and all ended Jobs except the last few of each mode. Of the ended Jobs
+    /// that are kept, deletes the tasks. The status already contains the results of all ended Jobs. Returns false if a
+    /// task could not be deleted.
     pub(super) async fn tidy(&self, host: &DockerHost, jobs: &[DeployJob]) -> Result<bool, ObjectError> {
         let current = host.status.as_ref().and_then(|status| status.run.as_ref()).map(|run| run.job.as_str());
         let superfluous = superfluous(jobs);

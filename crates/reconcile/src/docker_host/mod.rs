@@ -1,5 +1,5 @@
-//! The DockerHost reconciler. It gathers what the secrets of a host want and what its Jobs have shown, asks the plan for
-//! the next step, starts at most one Job, and writes the outcome into the status.
+//! The DockerHost reconciler. It gathers the versions that the host has to run and the results of its Jobs, asks the
+//! plan for the next step, starts at most one Job, and writes the outcome into the status.
 
 mod act;
 mod observe;
@@ -44,9 +44,9 @@ pub struct Ports {
     pub objects: Arc<dyn Objects>,
     /// The deploy Jobs of the hosts.
     pub jobs: Arc<dyn DeployJobs>,
-    /// Parameter Store, which the values for the fingerprints are read from.
+    /// Parameter Store, by region. The values for the fingerprints are read from it.
     pub regions: Arc<dyn Regions>,
-    /// Targets of the secrets; they give the administrators' passwords and tokens to redact from output.
+    /// Targets of the secrets. They provide the administrators' passwords and tokens, which are redacted from output.
     pub targets: Arc<dyn Targets>,
     /// Leadership, which is checked right before every effect.
     pub leadership: Arc<dyn Leadership>,
@@ -97,7 +97,7 @@ impl DockerHosts {
         let wishes = wish::wishes(name, &granted);
         let incidents = objects.secret_incidents(namespace, Source::Cache).await?;
         let collections = logs::wanted(name, &incidents, &granted, now);
-        // Log lines that an incident has in its own status, or that nobody asks for any more, are dropped.
+        // Log lines are dropped once an incident has them in its own status, or once no incident needs them any more.
         status.access_logs.retain(|known| collections.iter().any(|wanted| wanted.about.is_that_of(known)));
         host.status = Some(status);
         let tried: Vec<HostRun> = jobs.iter().map(observe::as_run).collect();
@@ -168,8 +168,8 @@ impl DockerHosts {
         Ok(host)
     }
 
-    /// Reports in the status that the controller may not list the Jobs of the host. The status keeps what is known of
-    /// the Jobs, since one may be running.
+    /// Reports in the status that the controller may not list the Jobs of the host. What the status shows about the
+    /// Jobs is kept, since one may be running.
     async fn tell_missing_right(
         &self,
         host: DockerHost,

@@ -1,7 +1,7 @@
 //! Updates the status of a docker host from its Jobs.
 //!
-//! The update is idempotent: whether it starts with its own earlier result or with an empty status, it gives the same
-//! facts for as long as the Jobs exist.
+//! The update is idempotent. As long as the Jobs exist, it gives the same facts from an empty status as from its own
+//! earlier result.
 
 use chrono::{DateTime, Utc};
 use keyturn_api::DockerHost;
@@ -134,8 +134,8 @@ impl<'a> Ending<'a> {
         )
     }
 
-    /// True when the verify script passed. Only then can a comparison prove a version; without it a comparison can still
-    /// disprove one.
+    /// True when the verify script passed. Only then can a comparison prove that the host runs a version. If the
+    /// script did not pass, a comparison can still prove that the host does not run it.
     fn verified(&self) -> bool {
         self.succeeded() || self.compared() && self.report.is_some_and(|report| report.verified)
     }
@@ -175,7 +175,7 @@ fn as_it_was_known(run: HostRun, known: Option<&HostRun>) -> HostRun {
     HostRun { started_at: known.started_at.clone(), message, ..run }
 }
 
-/// Returns what is known of a Job from the moment it was created.
+/// Returns the run of a Job with the facts that are known from its creation on, so without a result.
 pub(super) fn as_run(job: &DeployJob) -> HostRun {
     HostRun {
         revision: job.revision.clone(),
@@ -240,7 +240,7 @@ fn first_unknown(ended: &[(&DeployJob, Ending)], last: Option<&HostRun>) -> usiz
     ended.iter().position(|(job, _)| job.created >= finished).unwrap_or(ended.len())
 }
 
-/// Writes what a run has shown of each parameter, unless a newer result is known.
+/// Writes into the status what a run has shown about each parameter, unless a newer result is known.
 fn show(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending) {
     let Some(report) = ending.report.filter(|_| ending.compared()) else { return };
     for parameter in &job.parameters {
@@ -250,7 +250,7 @@ fn show(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending) {
             Some(reported) => reported.proof,
             None => match report.others {
                 Some(others) if ending.succeeded() => others,
-                // A runner of an earlier version did not report what cannot be compared.
+                // The deploy runner of an earlier keyturn version did not report parameters that cannot be compared.
                 None if ending.succeeded() => Proof::Incomparable,
                 _ => continue,
             },
@@ -284,8 +284,8 @@ fn show(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending) {
     }
 }
 
-/// Writes what a collection has found, unless a later one is known. If a later attempt fails, lines that were found
-/// before stay.
+/// Writes the log lines that a collection has found into the status, unless the result of a later collection is known.
+/// If a later attempt fails, the lines of an earlier attempt are kept.
 fn show_logs(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending, settings: &Settings) {
     let Some(about) = &job.about else { return };
     let at = to_kubernetes(ending.finished);
@@ -329,8 +329,9 @@ fn show_logs(status: &mut DockerHostStatus, job: &DeployJob, ending: &Ending, se
     status.access_logs.truncate(MOST_COLLECTIONS);
 }
 
-/// Writes what a run has found in the images, unless a later audit is known. A finding that it did not find again is
-/// removed, unless the run could not audit every image.
+/// Writes the secrets that a run has found in the images into the status, unless a later audit is known. A finding
+/// that the run did not find again is removed, with two exceptions: the run could not audit every image and found
+/// nothing in this one, or the finding is in a file that the run did not read.
 fn show_images(status: &mut DockerHostStatus, host: &DockerHost, job: &DeployJob, ending: &Ending) {
     let Some(report) = ending.report else { return };
     let silence = ImagesReport {
@@ -339,7 +340,8 @@ fn show_images(status: &mut DockerHostStatus, host: &DockerHost, job: &DeployJob
     };
     let images = match &report.images {
         Some(images) => images,
-        // If this did not count as an audit, the host would be audited again and again.
+        // A run without a report about images counts as an audit too. Otherwise the host would be audited again and
+        // again.
         None if host.spec.audit.is_some() && ending.compared() => &silence,
         None => return,
     };
@@ -350,7 +352,8 @@ fn show_images(status: &mut DockerHostStatus, host: &DockerHost, job: &DeployJob
     let known = std::mem::take(&mut status.image_findings).into_iter();
     let unseen =
         |digest: &str| images.problem.is_some() && !images.found.iter().any(|image| image.digest == digest);
-    // Findings in files are kept until the files are read again, for as long as the image exists.
+    // A finding in a file is kept if this run did not read files and the image still exists, or if the run could not
+    // read all files.
     let unread = |finding: &ImageFinding| {
         let still = match &images.layers {
             None => images.ids.contains(&short_id(&finding.digest)),

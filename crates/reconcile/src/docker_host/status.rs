@@ -1,5 +1,5 @@
-//! The conditions of a DockerHost. They answer in `kubectl describe`: does the host run what it should, and if not,
-//! why?
+//! The conditions of a DockerHost. They show in `kubectl describe` if the host runs the published versions, and if
+//! not, why.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::conditions::{self, DEPLOYING, IMAGES_CLEAN, READY, STALLED, Truth};
@@ -23,7 +23,8 @@ pub(super) const PATIENCE: TimeDelta = TimeDelta::seconds(60);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StartFailure {
     pub trouble: Trouble,
-    /// The parameter that cannot be read, if this may last. Other parameters do not have to wait for it.
+    /// Path of the parameter that cannot be read, if this may last; otherwise `None`. Other parameters do not have to
+    /// wait for this one.
     pub unreadable: Option<String>,
 }
 
@@ -35,7 +36,8 @@ impl From<Trouble> for StartFailure {
 }
 
 impl StartFailure {
-    /// Returns the failure of a run that was started without what could not be read: the host is not stalled.
+    /// Marks the failure as temporary, since the host continues without the parameter that could not be read. So the
+    /// host is not Stalled.
     pub(super) fn beside_others(self) -> Self {
         Self { trouble: Trouble { remedy: Remedy::Time, ..self.trouble }, ..self }
     }
@@ -98,8 +100,8 @@ pub(super) fn set(status: &mut DockerHostStatus, host: &DockerHost, view: &View)
     };
 }
 
-/// Returns the failed run to report: the last deployment if a deployment is still needed, otherwise the last run. A run
-/// counts only if it had the versions and the script that are wanted now.
+/// Returns the failed run to report: the last deployment, if a deployment is still needed and the last one failed,
+/// otherwise the last run. A run counts only if it failed with the versions and the script that are wanted now.
 fn failed_run<'a>(status: &'a DockerHostStatus, host: &DockerHost, view: &View) -> Option<&'a HostRun> {
     let wanted: Vec<Wish> =
         view.wishes.iter().filter(|wish| wish.origin != Origin::Foreign).cloned().collect();
@@ -151,8 +153,8 @@ fn ready(status: &DockerHostStatus, host: &DockerHost, view: &View, failed: Opti
     all_is_well(status, view.wishes)
 }
 
-/// True when the host has shown everything that it can show about the published version. An adopted value that cannot
-/// be compared needs no proof.
+/// True when the host has shown everything that it can show about the published version. A version that somebody else
+/// wrote needs no proof, and neither does an adopted value that cannot be compared.
 fn is_shown(status: &DockerHostStatus, wish: &Wish) -> bool {
     if wish.origin == Origin::Foreign {
         return true;
@@ -212,7 +214,8 @@ fn deploying(status: &DockerHostStatus, view: &View) -> Verdict {
     }
 }
 
-/// Returns the condition ImagesClean: do the images that the containers run hold secrets? It delays nothing.
+/// Returns the condition ImagesClean: False when the images that the containers run contain secrets. No run waits for
+/// this condition.
 fn images_clean(status: &DockerHostStatus) -> Verdict {
     let verdict = |truth, reason: Reason, message: String| (truth, reason, message);
     let Some(audit) = &status.image_audit else {
@@ -252,7 +255,7 @@ pub(super) fn describe_finding(finding: &ImageFinding) -> String {
     format!("{} of {} ({} {}{value})", finding.place, finding.image, finding.rule, finding.fingerprint)
 }
 
-/// Returns what keeps the host from going on until a person acts.
+/// Returns the trouble that stops the host until a person acts; `None` if there is none.
 fn stalled(
     status: &DockerHostStatus,
     host: &DockerHost,

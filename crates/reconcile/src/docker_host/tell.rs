@@ -1,5 +1,5 @@
-//! What people are told about a DockerHost: by Kubernetes Events what began, ended or stalled, by notifications what a
-//! person has to do.
+//! Events and notifications about a DockerHost. Kubernetes Events report that a run began or ended, that an image
+//! contains a secret, and that the host is stalled. Notifications report the conditions that need a person.
 
 use chrono::{DateTime, Utc};
 use keyturn_api::access_log::HostAccessLog;
@@ -14,15 +14,15 @@ use crate::notification::Notification;
 use crate::objects::Event;
 use crate::telling::{self, Alert, Watched, turns};
 
-/// The conditions that people are told of. The Events about images come from the findings, which say when another
-/// secret is found while the condition stays False.
+/// The conditions to report. The Events about images do not come from the condition ImagesClean but from the findings,
+/// since another secret may be found while the condition stays False.
 const WATCHED: [Watched; 2] = [
     Watched { condition: STALLED, bad: "True", event: Some(Reason::Stalled), topic: Some(Topic::Stalled) },
     Watched { condition: IMAGES_CLEAN, bad: "False", event: None, topic: Some(Topic::ImagesNotClean) },
 ];
 
-/// Returns the notifications between two statuses of one host. Failed deployments are reported by the secrets that wait
-/// for them.
+/// Returns the notifications about a change from one status of a host to another. Failed deployments are reported by
+/// the secrets that wait for them.
 pub(super) fn notifications(
     before: &DockerHostStatus,
     after: &DockerHostStatus,
@@ -55,7 +55,8 @@ pub(super) fn events(before: &DockerHostStatus, host: &DockerHost, decision: &De
     events
 }
 
-/// Returns the Event for log lines that were collected or could not be collected.
+/// Returns the Event for log lines that were collected or could not be collected; `None` if `before` shows this result
+/// already.
 fn event_of_collection(before: &DockerHostStatus, log: &HostAccessLog) -> Option<Event> {
     if before.access_logs.iter().any(|known| known.job == log.job && known.at == log.at) {
         return None;
@@ -69,8 +70,8 @@ fn event_of_collection(before: &DockerHostStatus, log: &HostAccessLog) -> Option
     Some(Event { warning, reason, action: "Collect", note })
 }
 
-/// Returns the Event for a secret that is new in an image of this name. A new build of the image with the same secret
-/// is not reported again.
+/// Returns the Event about images: a secret was newly found in an image of this name, or the images do not contain
+/// secrets any more. A new build of the image with the same secret is not reported again.
 fn event_of_images(before: &DockerHostStatus, status: &DockerHostStatus) -> Option<Event> {
     let same = |a: &ImageFinding, b: &ImageFinding| a.image == b.image && a.fingerprint == b.fingerprint;
     let known = |finding: &&ImageFinding| before.image_findings.iter().any(|known| same(known, finding));

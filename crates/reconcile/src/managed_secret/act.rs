@@ -189,7 +189,8 @@ impl Pass<'_> {
 
     // Gate.
 
-    /// True when the grant only observes, or the backoff of the step has not passed; `progress` says which.
+    /// True when the grant only allows keyturn to observe, or when the backoff of the step has not passed. `progress`
+    /// shows which of the two.
     fn is_kept_from(&mut self, step: Step) -> bool {
         if let Leave::Observe(why) = &self.leave {
             let step = step.name();
@@ -222,14 +223,15 @@ impl Pass<'_> {
 
     // Perform.
 
-    /// Performs an act. `None` if it failed; `progress` says why.
+    /// Performs an act. `None` if it failed; `progress` contains the reason.
     async fn perform(
         &mut self,
         step: Step,
         act: &Act,
         observed: &mut Observed,
     ) -> Result<Option<Done>, ObjectError> {
-        // SSM reads may not show this write before the end of the grace period.
+        // SSM reads may not show this write before the end of the grace period, so the time without a visible record
+        // is measured anew.
         self.secrets.unsettle(self.place.namespace, self.place.name);
         let closing = self.closing(act, observed);
         if leaves_no_trace(act, observed) {
@@ -294,8 +296,9 @@ impl Pass<'_> {
         Ok(Some(done))
     }
 
-    /// Writes the end of a rotation into the status before its last trace is deleted. If the controller died between
-    /// the two, the next one would execute the request again, or start at once a rotation that has to wait.
+    /// Writes the end of a rotation into the status before its last trace is deleted. If the trace were deleted first
+    /// and the controller died then, the next controller would execute the request again, or would start a rotation at
+    /// once although it has to wait.
     async fn tell_before_it_goes(
         &mut self,
         closing: Option<&LastRotation>,
@@ -312,7 +315,7 @@ impl Pass<'_> {
 
     /// Writes the status in the middle of the pass.
     async fn tell(&mut self, observed: &Observed) -> Result<(), ObjectError> {
-        // The region of the spec; this write of the status may be the one that pins it.
+        // The first status pins the region, and this write may be the first.
         let region = self.secrets.settings.region_of(self.object).to_owned();
         let (owner, now) = (self.place.owner, self.now);
         self.secrets.record(self.object, owner, Some(observed), self.progress, &region, now).await

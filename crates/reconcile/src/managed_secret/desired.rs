@@ -81,9 +81,9 @@ pub(super) fn desired<'a>(
     }
 }
 
-/// Returns the incidents that suspect the secret. A report that is dated in the future counts from the incident's
-/// creation, and only once this process' own clock has reached that time: a value that is made then must be younger
-/// than the report.
+/// Returns the incidents that suspect the secret. A report that is dated after the creation of the incident counts
+/// from the creation. An incident counts only once this process' own clock has reached the time of the report: a value
+/// that is made then must be younger than the report.
 pub(super) fn incidents(object: &ManagedSecret, all: &[SecretIncident], now: DateTime<Utc>) -> Vec<Incident> {
     let about_it = all.iter().filter(|incident| scope::concerns(incident, object));
     let incidents = about_it.map(|incident| Incident {
@@ -100,7 +100,8 @@ pub(super) fn if_missing(object: &ManagedSecret) -> IfMissing {
     object.spec.ssm.if_missing.unwrap_or(if issued { IfMissing::Stall } else { IfMissing::Create })
 }
 
-/// Does the same as [`Desired::concerns_others`], for callers that have only the object.
+/// True when hosts or a target take part in a rotation: the same as [`Desired::concerns_others`], for callers that
+/// have only the object.
 pub(super) fn concerns_others(object: &ManagedSecret) -> bool {
     object.spec.generate.has_target() || !object.spec.hosts.is_empty()
 }

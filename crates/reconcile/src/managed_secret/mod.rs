@@ -71,8 +71,8 @@ pub struct ManagedSecrets {
     /// Results of the last pass over each secret. The next pass uses them as evidence, and reports those that could not
     /// be written to the status. If a later listing confirms them, a rotation can end without another full read.
     memory: Mutex<HashMap<(String, String), Remembered>>,
-    /// For each secret with a finalizer, the time since which no record of it has been visible. A lost time can only
-    /// delay an act, and never cause it.
+    /// For each secret with a finalizer, the time since which no record of it has been visible. If the time is lost,
+    /// for example in a restart, this can only delay an act.
     settled: Mutex<HashMap<(String, String), DateTime<Utc>>>,
 }
 
@@ -85,8 +85,8 @@ impl ManagedSecrets {
     /// Does one pass over one object. Returns an error only for the API server; every other failure is reported in the
     /// object's status.
     ///
-    /// Most of the time there is nothing to do, and a cache shows that without a request. If it shows anything else,
-    /// the pass is repeated with reads from the API server.
+    /// Most of the time there is nothing to do, and a cache shows this without a request. If the cache shows anything
+    /// else, the pass is repeated with reads from the API server.
     pub async fn reconcile(&self, namespace: &str, name: &str) -> Result<Requeue, ObjectError> {
         let mut remembered = self.recall(namespace, name);
         let mut requeue = self.pass_over(namespace, name, Source::Cache, &mut remembered).await;
@@ -100,7 +100,8 @@ impl ManagedSecrets {
         requeue.map(|requeue| requeue.unwrap_or(Requeue::After(TimeDelta::zero())))
     }
 
-    /// Returns `None` if the pass has to be repeated at once, with reads from the API server.
+    /// Does one pass with reads from this source. Returns `None` if the pass has to be repeated at once, with reads
+    /// from the API server.
     async fn pass_over(
         &self,
         namespace: &str,
@@ -198,7 +199,8 @@ impl ManagedSecrets {
         is_kept_from_it && deleted_at.is_some_and(|at| at + self.settings.deletion_bound() <= now)
     }
 
-    /// Removes the finalizer of an object that cannot be finished, and writes an Event about what is left behind.
+    /// Removes the finalizer of an object whose deletion cannot be finished, and writes an Event about what is left
+    /// behind.
     async fn let_go(&self, object: &ManagedSecret, place: &Place<'_>) -> Result<(), ObjectError> {
         if !self.ports.leadership.is_leader() {
             return Ok(());
@@ -229,7 +231,7 @@ impl ManagedSecrets {
         Ok(admission::admit(object, region, &scene, &self.settings))
     }
 
-    /// Returns the DockerHost of this name; `None` if it does not exist.
+    /// Returns the DockerHost of this name; `None` if it does not exist, or an obstacle if it cannot be decoded.
     async fn host_on_the_way(
         &self,
         namespace: &str,
@@ -288,7 +290,7 @@ impl ManagedSecrets {
         changed.status = Some(after.clone());
         match self.ports.objects.write_secret_status(&changed).await {
             Ok(written) => *object = written,
-            // The object was released and is deleted now, so there is no status left to write.
+            // The finalizer was removed and the object is deleted now, so there is no status left to write.
             Err(ObjectError::Gone(_)) if object.metadata.deletion_timestamp.is_some() => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -307,7 +309,7 @@ impl ManagedSecrets {
         Ok(())
     }
 
-    /// Drops the memory of an object that is gone or was released.
+    /// Drops the memory of an object that does not exist any more, or whose finalizer was removed.
     fn forget(&self, namespace: &str, name: &str, remembered: &mut Option<Remembered>) -> Requeue {
         *remembered = None;
         self.unsettle(namespace, name);
@@ -325,7 +327,7 @@ impl ManagedSecrets {
     }
 }
 
-/// True when the status already reports this reason.
+/// True when a condition in the status already has the reason of this obstacle.
 fn is_told(object: &ManagedSecret, blocked: &Blocked) -> bool {
     let conditions = object.status.as_ref().map_or(&[][..], |status| &status.conditions);
     conditions.iter().any(|condition| condition.reason == blocked.trouble.reason.name())

@@ -75,11 +75,13 @@ async fn read_in_full(store: &dyn ParameterStore, place: &Place<'_>) -> Result<O
     Ok(observed)
 }
 
-/// Returns the versions that have one of our values although no stamp shows it. A version whose stamp has another
-/// version number counts if its value is ours: SSM has applied our Put twice. The latest version without a stamp counts
-/// if it has the value of our last version: somebody has put that value again. Versions before the last fitting stamp
-/// do not matter any more and are left out. A version that cannot be read, for example because its key was disabled,
-/// does not count as ours.
+/// Returns the versions that have a value of keyturn although no stamp with their own number shows this. There are two
+/// cases:
+/// - The stamp has another number, but the value is that of the stamp's rotation: SSM has applied our Put twice.
+/// - The latest version has no stamp, but the value of our newest stamped version: somebody has put that value again.
+///
+/// Versions before our newest stamped version do not matter any more and are left out. So are versions that cannot be
+/// read, for example because their key was disabled.
 async fn duplicates(
     store: &dyn ParameterStore,
     owner: &str,
@@ -96,8 +98,7 @@ async fn duplicates(
         let of_the_same_id = |v: &&Version| v.stamp.as_ref().is_some_and(|s| s.id == stamp.id);
         let fitting = versions.iter().filter(|v| fits(v)).find(of_the_same_id);
         let mut same = recorded.is_some_and(|recorded| recorded.same_as(&value));
-        // Compare with the published version too: the record may hold another value, if somebody has restored the
-        // record.
+        // Compare with the published version too: if somebody has restored the record, it may contain another value.
         if let Some(fitting) = fitting.filter(|_| !same) {
             let published = store.read(path, Some(fitting.number)).await?;
             same = published.is_some_and(|published| published.same_as(&value));
@@ -117,7 +118,7 @@ async fn duplicates(
     Ok(duplicates)
 }
 
-/// Reads the value of a version; `None` if it does not exist or this controller may not read it.
+/// Reads the value of a version; `None` if the version does not exist, or if SSM denies or rejects the read.
 async fn readable(
     store: &dyn ParameterStore,
     path: &str,
@@ -129,7 +130,7 @@ async fn readable(
     }
 }
 
-/// Returns the number of keys in the published ring; `None` if nothing is published.
+/// Returns the number of keys in the published key ring; `None` if nothing is published.
 async fn published_keys(
     store: &dyn ParameterStore,
     object: &ManagedSecret,
@@ -291,7 +292,7 @@ impl Remembered {
         Some(observed)
     }
 
-    /// True when the evidence is still valid, as far as a listing shows.
+    /// True when the evidence is about these parameters, and is still valid as far as the listing shows.
     fn holds(&self, place: &Place<'_>, excerpt: &Excerpt) -> bool {
         let about_these = self.observed.as_ref().filter(|observed| is_about(observed, place));
         about_these.is_some_and(|seen| excerpt.taken_at <= self.at || still_holds(seen, place, excerpt))

@@ -368,7 +368,8 @@ fn shown(statements: &[String]) -> Vec<String> {
     shown
 }
 
-/// Returns the number of seconds in which the hosts had no working password, if a role was changed in place.
+/// Returns the number of seconds in which the hosts had no working password, if a role was changed in place; otherwise
+/// `None`.
 pub(super) fn window_seconds(
     object: &ManagedSecret,
     observed: &Observed,
@@ -441,7 +442,7 @@ fn answer_request(
     let published = observed.ids_of_request(&request.hash);
     if let Some(id) = published.last() {
         remember_request(status, request.hash.clone());
-        // A later rotation is the last one that ended. The lost status cannot report it.
+        // A later rotation has ended since, but the status was lost. The earlier one must not be reported as the last.
         if observed.highest_id_in_store(desired.owner) > *id {
             return;
         }

@@ -1,6 +1,6 @@
 //! Events and notifications about a ManagedSecret: the start and end of rotations, and changes of conditions that need
-//! a person's attention. Kubernetes Events report all of these. Notifications report only those that people should not
-//! have to look for.
+//! a person's attention. Kubernetes Events report all of these. Notifications report only trouble, its end, and the
+//! end of rotations of secrets with `spec.notice`.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -180,7 +180,8 @@ pub(super) fn events_of_act(
                 format!("Rotation {id} started ({})", trigger.name()),
             )]
         }
-        // The value is published in the same pass, and a single Event at its end reports both.
+        // Without hosts and without a target, the value is published in the same pass. Then a single Event at the end
+        // of the rotation reports both.
         Act::Record { .. } => Vec::new(),
         Act::Create { id, path, .. } => {
             vec![normal(
@@ -303,8 +304,9 @@ pub(super) fn event_of_replaced(observed: &Observed, id: RotationId, grace: Time
     })
 }
 
-/// Returns the Events for two kinds of new versions by somebody else: those with the published value, which keyturn
-/// keeps, and those with a forged stamp. People could misjudge both.
+/// Returns the Events for two kinds of new versions by somebody else, since people could misjudge both: versions with
+/// the value that was already published, which keyturn keeps, and versions whose description names keyturn as the
+/// author without a valid stamp.
 pub(super) fn events_of_new_versions(before: &[PublishedParameter], observed: &Observed) -> Vec<Event> {
     let told = observed.parameters.iter().filter_map(|parameter| {
         let latest = parameter.latest()?;

@@ -1,5 +1,6 @@
-//! The SecretIncident reconciler. It shows how far the response has come. The response is made by the ManagedSecrets'
-//! reconciler, which rotates every suspected value that is older than the report.
+//! The SecretIncident reconciler. It reports the progress of the response, and searches CloudTrail for the callers
+//! that read the suspected secrets. It rotates nothing itself: the ManagedSecret reconciler rotates every suspected
+//! value that is older than the report.
 
 mod observe;
 mod status;

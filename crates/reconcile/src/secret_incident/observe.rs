@@ -22,13 +22,14 @@ use crate::settings::{Settings, doubling};
 
 /// Maximum time that one pass reads; the next pass reads the rest.
 const TIME_BOX: Duration = Duration::from_secs(10);
-/// Pause after a failure; doubles with each further failure up to the longest pause.
+/// Pause after a failure. It doubles with each further failure, up to `LONGEST_PAUSE`.
 const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(1);
 const LONGEST_PAUSE: TimeDelta = TimeDelta::minutes(5);
-/// Maximum number of gaps that a status names.
+/// Maximum number of gaps (descriptions of failed reads) that a status lists.
 const MAX_GAPS: usize = 16;
 
-/// The secrets whose calls may be searched for, and those whose calls may not.
+/// The suspected secrets, divided by the grants: CloudTrail may be searched for calls about the first, and not about
+/// the others.
 struct Covered {
     watched: Vec<Watched>,
     /// Names of suspected secrets that no grant covers.
@@ -57,7 +58,7 @@ impl Covered {
 }
 
 impl SecretIncidents {
-    /// Continues the search if there is something to read. Returns the time of the next check.
+    /// Continues the search if there is something to read. Returns the time of the next check; `None` if none is planned.
     ///
     /// # Errors
     /// The grants could not be read.
@@ -184,8 +185,8 @@ impl SecretIncidents {
         Ok(Some(at))
     }
 
-    /// Time of the next reading. A containment in the meantime brings it forward, so that it does not wait for the long
-    /// pause of an open incident.
+    /// Returns the time of the next reading; `None` if none is planned. If the incident was contained in the meantime,
+    /// the last reading does not wait for the long pause of an open incident.
     fn planned(&self, status: &SecretIncidentStatus) -> Option<DateTime<Utc>> {
         let audit = status.audit.as_ref()?;
         let planned = audit.next_reading_time.as_ref().map(from_kubernetes)?;
@@ -212,8 +213,8 @@ impl SecretIncidents {
     }
 }
 
-/// Message about secrets that are not searched for: a namespace must not learn who read parameters that no grant gives
-/// it.
+/// Returns a message about the secrets that are not searched for. A namespace must not learn who read parameters that
+/// no grant gives it.
 fn not_granted(secrets: &[String]) -> String {
     format!(
         "CloudTrail is not searched for {}: no RotationGrant covers their parameters; their own conditions say what \
@@ -222,7 +223,7 @@ fn not_granted(secrets: &[String]) -> String {
     )
 }
 
-/// Drops the results if the suspicion now starts at an earlier time, which they do not cover.
+/// Drops the progress of the search if the suspicion now begins earlier than the search did.
 fn forget_what_begins_too_late(status: &mut SecretIncidentStatus, since: DateTime<Utc>) {
     let Some(audit) = &mut status.audit else { return };
     let begin = audit.since.as_ref().map(from_kubernetes);
@@ -231,7 +232,7 @@ fn forget_what_begins_too_late(status: &mut SecretIncidentStatus, since: DateTim
     }
 }
 
-/// Removes the gaps of failed reads, after the reads have succeeded.
+/// Removes the gaps of failed reads and the number of failures, before a new reading and after a complete one.
 fn forget_failures(status: &mut SecretIncidentStatus) {
     if let Some(audit) = &mut status.audit {
         audit.gaps.retain(|gap| !gap.contains("CloudTrail in "));

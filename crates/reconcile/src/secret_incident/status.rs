@@ -24,7 +24,8 @@ const MAX_TIMELINE: usize = 200;
 /// Maximum number of secrets that a message names.
 const NAMED: usize = 5;
 
-/// Renders everything except the CloudTrail search, which is kept as it is.
+/// Renders everything except the results of the CloudTrail search and the collected log lines. These are kept as they
+/// are.
 pub(super) fn render(
     incident: &SecretIncident,
     concerned: &[&ManagedSecret],
@@ -123,8 +124,8 @@ fn missing(name: &str) -> SuspectedSecret {
     }
 }
 
-/// Renders the entry of one secret. Times that were seen once are kept, since a later incident or a lost status may know
-/// less.
+/// Renders the entry of one secret. Times that the incident's status already shows are kept: the status of the secret
+/// may not contain them any more, after a later incident or after it was lost.
 fn suspected(
     secret: &ManagedSecret,
     reported_at: DateTime<Utc>,
@@ -194,8 +195,8 @@ pub(super) fn span(delta: TimeDelta) -> String {
     }
 }
 
-/// Renders the timeline. It follows from the times in the status, so that a repeated pass gives the same timeline. If
-/// there is no room for all entries, refused calls are left out first, no matter how early they were.
+/// Renders the timeline. It depends only on the incident and its status, so a repeated pass gives the same timeline.
+/// If there is no room for all entries, refused calls are left out first, no matter how early they were.
 pub(super) fn timeline(incident: &SecretIncident, status: &SecretIncidentStatus) -> Vec<TimelineEntry> {
     let spec = &incident.spec;
     let mut all = Vec::new();

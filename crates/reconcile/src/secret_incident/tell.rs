@@ -1,4 +1,4 @@
-//! What people are told about a SecretIncident by Kubernetes Events and by notifications.
+//! Kubernetes Events and notifications about a SecretIncident.
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -11,8 +11,8 @@ use crate::notification::Notification;
 use crate::objects::Event;
 use crate::telling::{self, Alert, Watched, turns};
 
-/// The conditions that people are told of. An incident is opened once and contained once, unlike trouble that comes and
-/// goes: so Contained has no topic here, and [`notifications`] looks for both itself.
+/// The conditions to report. Contained has no topic here. An incident is opened once and contained once, unlike
+/// trouble that may end and begin again, so [`notifications`] handles both separately.
 const WATCHED: [Watched; 2] = [
     Watched { condition: c::CONTAINED, bad: "False", event: Some(Reason::IncidentOpened), topic: None },
     Watched { condition: c::STALLED, bad: "True", event: Some(Reason::Stalled), topic: Some(Topic::Stalled) },
@@ -22,8 +22,8 @@ const WATCHED: [Watched; 2] = [
 /// and of the collection of log lines.
 pub(super) fn events(before: &[Condition], incident: &SecretIncident) -> Vec<Event> {
     let after = incident.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    // The reasons are the states of the secrets, which change while the response goes on. So another reason alone gives
-    // no Event.
+    // The reasons of these conditions are states of the secrets, and these change during the response. So a new reason
+    // alone gives no Event.
     let turned = telling::turned(&WATCHED, before, after).filter(|turned| !turned.was_bad);
     let mut events: Vec<Event> = turned.map(|turned| turned.event("Respond")).collect();
     let mut normal = |reason, kind: &str| {
@@ -40,7 +40,8 @@ pub(super) fn events(before: &[Condition], incident: &SecretIncident) -> Vec<Eve
     events
 }
 
-/// Returns the notifications between two statuses of one incident: it was opened, contained or held up.
+/// Returns the notifications about a change from one status of an incident to another: the incident was opened or
+/// contained, or it stalled or recovered.
 pub(super) fn notifications(
     before: &SecretIncidentStatus,
     after: &SecretIncidentStatus,
@@ -48,8 +49,8 @@ pub(super) fn notifications(
 ) -> Vec<Notification> {
     let message = |kind| c::find(&after.conditions, kind).map(|c| c.message.clone()).unwrap_or_default();
     let mut notifications = Vec::new();
-    // An incident is opened once and contained once, so these keys are fixed: after a lost status the notifications
-    // keep their ids.
+    // An incident is opened once and contained once, so the keys of these two notifications are fixed. So the
+    // notifications have the same ids again after the status was lost.
     if before.state.is_none() && after.state.is_some() {
         let message = message(c::CONTAINED);
         notifications.push(Notification { topic: Topic::Opened, key: "1".into(), message });

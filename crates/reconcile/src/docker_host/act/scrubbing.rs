@@ -14,14 +14,14 @@ use crate::deploy::wish::Wish;
 use crate::docker_host::DockerHosts;
 use crate::source;
 
-/// Maximum number of values that log lines are searched for: with the fingerprints of more, the task's Secret would be too
-/// large.
+/// Maximum number of values that log lines are searched for. With the fingerprints of more values, the Secret with the
+/// task would be too large.
 const MOST_IN_LOGS: usize = 1024;
 
 impl DockerHosts {
-    /// Returns fingerprints of every version that SSM has of the host's secrets. The versions of the suspected secret
-    /// come first, since the lines are about it. If SSM does not answer, nothing is collected. If there are more values
-    /// than the maximum, no line is shown.
+    /// Returns fingerprints of every version that SSM has of the host's secrets, up to the published one. The versions
+    /// of the suspected secret come first, since the log lines are about that secret. If SSM does not answer, nothing
+    /// is collected. If there are more values than the maximum, no line is shown.
     pub(super) async fn secret_in_logs(
         &self,
         collection: &Collection,
@@ -58,7 +58,8 @@ impl DockerHosts {
         Ok(self.without_admin_secrets(managed, wishes, secrets).await)
     }
 
-    /// Lists the versions of the suspected secret, then those of the others, the newest of each first.
+    /// Lists the versions of the suspected secret, then those of the other secrets. In both parts the newest version
+    /// of each parameter comes first, then the second newest of each, and so on.
     async fn versions<'a>(
         &self,
         collection: &Collection,
@@ -76,8 +77,8 @@ impl DockerHosts {
         Ok(versions.into_iter().map(|(_, wish, number)| (wish, number)).collect())
     }
 
-    /// Adds the administrators' credentials for the secrets of these wishes. If they cannot be read, output is not
-    /// shown, and everything else continues.
+    /// Adds the administrators' credentials for the secrets of these wishes to the values that are redacted. If a
+    /// credential cannot be read, output is not shown, and everything else continues.
     pub(super) async fn without_admin_secrets(
         &self,
         mut managed: ManagedValues,

@@ -83,7 +83,7 @@ impl Newer {
 pub(super) struct Actor<'a> {
     pub ports: &'a Ports,
     pub store: &'a dyn ParameterStore,
-    /// The target that has to accept the value, if any.
+    /// The target that has to accept the value; `None` if there is none, or if it could not be opened.
     pub target: Option<&'a dyn Target>,
     pub place: &'a Place<'a>,
     pub object: &'a ManagedSecret,
@@ -188,7 +188,7 @@ impl Actor<'_> {
         let all = *trigger == Trigger::Incident;
         let in_use = pairs::in_use(self.object, self.store, target, observed, all).await?;
         let in_use = in_use.map_err(TargetError::from)?;
-        // Finds a record that is too large before anything is issued.
+        // A record that is too large has to be found before the target issues a login.
         records::encode(&record(self.rendered(issued.longest_login(), &in_use)?))?;
         // The evidence about the target's logins is outdated from here on, even if issuing fails.
         if let Some(seen) = &mut observed.target {
@@ -230,9 +230,9 @@ impl Actor<'_> {
     }
 
     /// Returns the KMS key for the next version: the key of the spec, or the customer key that the parameter has now.
-    /// For a Put without a key SSM takes the account's default key, which the readers of the parameter may have no
-    /// right to use. A rotation that does not wait for a person, such as in an incident, therefore keeps the present
-    /// key.
+    /// For a Put without a key, SSM takes the account's default key, and the readers of the parameter may have no
+    /// right to use that one. So a rotation keeps the present key: it may run without a person who could correct the
+    /// key, for example in an incident.
     fn key_for(&self, parameter: &Parameter) -> Option<String> {
         let kept = || parameter.shape.as_ref().and_then(|shape| shape.customer_key()).map(str::to_owned);
         self.object.spec.ssm.kms_key_id.clone().or_else(kept)
@@ -281,9 +281,9 @@ impl Actor<'_> {
         Ok(Done::ReadAgain(None))
     }
 
-    /// Proves that keyturn may write the parameter: sends a Put of the published value that must not overwrite. SSM
-    /// answers that the parameter exists only if the caller may write it, and changes nothing. If somebody deletes the
-    /// parameter at that moment, the Put creates it again with the published value.
+    /// Proves that keyturn may write the parameter: sends a Put of the published value that does not overwrite an
+    /// existing parameter. SSM answers that the parameter exists only if the caller may write it, and changes nothing.
+    /// If somebody deletes the parameter at that moment, the Put creates it again with the published value.
     async fn prove_writable(&self, path: &str, observed: &mut Observed) -> Result<Done, ActError> {
         let parameter = observed.parameters.iter().find(|p| p.path == path);
         let key = parameter.and_then(|parameter| self.key_for(parameter));
@@ -470,8 +470,8 @@ impl Actor<'_> {
         self.publish(path, value, stamp, &mut observed.parameters).await
     }
 
-    /// Writes a version that should get the number in the stamp. Version 1 is written only if the parameter does not
-    /// exist.
+    /// Writes a version, and checks that SSM gives it the number in the stamp. Version 1 is written only if the
+    /// parameter does not exist.
     async fn publish(
         &self,
         path: &str,

@@ -1,4 +1,5 @@
-//! Handles the protocol's answers that are not acts: rest, wait, stop, retry later.
+//! Handles the protocol's answers that are not acts: rest, wait and stall. Also counts failures and sets their
+//! backoff.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::managed_secret::{FailureStatus, PreflightStatus};
@@ -132,7 +133,7 @@ impl ManagedSecrets {
         progress.blocked = Some(blocked);
     }
 
-    /// Requests a failed preflight again after its backoff.
+    /// Counts the failure of a preflight, and requests the preflight again after the backoff.
     fn preflight_failed(
         &self,
         object: &ManagedSecret,

@@ -102,7 +102,7 @@ fn full_name(object: &ManagedSecret) -> String {
     )
 }
 
-/// Returns the first path that an older object of the namespace names too, with that object's name.
+/// Returns the first path that an older object of the same namespace and region names too, with that object's name.
 fn claimed_before(
     object: &ManagedSecret,
     region: &str,

@@ -44,7 +44,7 @@ impl Coverage {
         self.readers.keys().cloned().chain([staged]).collect()
     }
 
-    /// Returns the ManagedSecrets that a path belongs to, as their parameter, record or marker.
+    /// Returns the ManagedSecrets that a path belongs to, as their parameter, record or abort marker.
     pub fn concerned<'a>(&self, path: &'a str) -> impl Iterator<Item = Name> + use<'_, 'a> {
         let staged = records::parse_path(&self.staging, path).map(|staged| (staged.namespace, staged.name));
         self.readers.get(path).into_iter().flatten().cloned().chain(staged)
@@ -77,7 +77,7 @@ pub fn coverage<'a>(
 }
 
 /// Returns the state of these paths, and of everything below this folder, in a listing. `None` if the listing does not
-/// cover all of them, or is stale for this interval.
+/// cover all of them, or is stale. `interval` is the configured time between two listings.
 pub fn excerpt(
     listing: &Inventory,
     paths: &[String],

@@ -23,8 +23,8 @@ pub(in crate::managed_secret) fn login_of(credential: &Credential) -> Login {
     Login { username: credential.username.clone(), password: credential.password.duplicate() }
 }
 
-/// Reads the login that is published now, or that these versions published. `None` if the texts hold no login of this
-/// source.
+/// Reads the login that is published now or, if `versions` is given, the login that these versions published. `None`
+/// if a version does not exist, or if the texts contain no login of this source.
 pub(in crate::managed_secret) async fn published_login(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
@@ -46,7 +46,7 @@ pub(in crate::managed_secret) async fn published_login(
 }
 
 /// Returns the logins of the role that may work at the moment, the most likely first: the published login, those in
-/// records, and those of older versions.
+/// records, and those of older versions. Empty if an administrator changes the role's password.
 pub(in crate::managed_secret) async fn own_logins(
     object: &ManagedSecret,
     store: &dyn ParameterStore,

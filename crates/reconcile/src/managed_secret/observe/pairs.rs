@@ -34,7 +34,7 @@ impl State<'_> {
         self.0.iter().all(|(_, seen)| matches!(seen.author, Author::Ours(_)))
     }
 
-    /// True when a single rotation has published all of it.
+    /// True when a single rotation has published all versions of the state.
     fn is_of_one_rotation(&self) -> bool {
         let first = self.0.first().map(|(_, seen)| &seen.author);
         self.is_ours() && self.0.iter().all(|(_, seen)| Some(&seen.author) == first)
@@ -84,8 +84,9 @@ async fn pair_of(
 }
 
 /// Finds the pair that is in use. The search goes from the latest version back to keyturn's newest version, or to the
-/// first working pair from before keyturn. If `all` is true, the search finds every working pair that somebody else has
-/// put, no matter how old, since an incident must revoke all of them.
+/// first working pair from before keyturn. If `all` is true, the search finds every working pair that somebody else
+/// has put, no matter how old, since an incident must revoke all of them. The inner error is the trouble if the target
+/// cannot answer, or if no state contains a readable pair.
 pub(in crate::managed_secret) async fn in_use(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
@@ -98,7 +99,7 @@ pub(in crate::managed_secret) async fn in_use(
     let mut unreadable = !states.is_empty();
     let mut below_ours = false;
     for state in states {
-        // The target itself lists the tokens that keyturn has published before.
+        // Older states that keyturn published need no search: the target itself lists their tokens.
         if below_ours && state.is_ours() {
             continue;
         }
@@ -131,7 +132,7 @@ pub(in crate::managed_secret) async fn in_use(
     Ok(Ok(found))
 }
 
-/// Returns the pairs with these ids that were published up to the versions `base`.
+/// Returns the pairs with these ids that were published in the versions of `base` or earlier ones.
 pub(super) async fn of_ids(
     ids: &BTreeSet<&String>,
     object: &ManagedSecret,

@@ -62,8 +62,7 @@ pub(in crate::managed_secret) enum Basis {
     FullRead,
 }
 
-/// State of a pass about its evidence: the opened target, the origin of the evidence, and what the next read has to
-/// show.
+/// State of the evidence of a pass: the opened target, the origin of the evidence, and what the next read has to show.
 #[derive(Default)]
 pub(in crate::managed_secret) struct Sight {
     pub target: Opened,
@@ -132,10 +131,10 @@ impl Pass<'_> {
         true
     }
 
-    /// True when memory and a recent listing show that no record was created and that nobody has written since the
-    /// rotation was published. Then the rotation can end without a full read. A request may be on its way for a time,
-    /// and must still arrive before its evidence is as old as the grace period. So the listing has to be much younger
-    /// than the grace period.
+    /// True when the rotation can end with this act without a full read: memory and a recent listing show that no
+    /// record was created and that nobody has written since the rotation was published. A request takes some time to
+    /// arrive, and by then its evidence must still be younger than the grace period. So the listing has to be much
+    /// younger than that.
     pub(in crate::managed_secret) fn is_known_well_enough(&self, act: &Act, observed: &Observed) -> bool {
         let oldest = self.now - self.secrets.settings.grace / LISTINGS_PER_GRACE;
         let is_confirmed = self.sight.confirmed_at.is_some_and(|at| at >= oldest)
@@ -192,8 +191,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Drops the evidence, so that a full read follows. Until then it is kept as memory, unless it came from a listing:
-    /// it contains more than a listing, which may be older.
+    /// Drops the evidence, so that a full read follows. Until then the evidence is kept as memory, since it contains
+    /// more than a listing, and a listing may be older. Evidence that came from a listing is not kept.
     pub(in crate::managed_secret) fn require_full_read(&mut self, seen: &mut Option<Observed>) {
         let seen = seen.take();
         let told = match self.sight.basis {
@@ -243,9 +242,9 @@ impl Pass<'_> {
     }
 }
 
-/// True when an incident needs evidence that the inventory does not have: the age of the keys in a ring, and the
-/// versions before a value that somebody else has put, since a target may accept these. The incident needs it until it
-/// is contained.
+/// True when an incident needs evidence that the inventory does not have: the number of keys in a key ring, and the
+/// versions before a value that somebody else has put, since a target may accept their logins. The incident needs the
+/// evidence until it is contained.
 fn asks_for_history(object: &ManagedSecret, incidents: &[Incident]) -> bool {
     let reported_at = incidents.iter().map(|incident| incident.reported_at).max();
     let compromise = object.status.as_ref().and_then(|status| status.compromise.as_ref());

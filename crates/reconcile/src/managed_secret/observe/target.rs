@@ -14,8 +14,8 @@ use crate::parameter_store::{ParameterStore, StoreError};
 use crate::source;
 use crate::target::{Login, SetUp, SetUpMode, Target, TargetError};
 
-/// Asks the target of a secret for its evidence. `observed` is the evidence of a full read of Parameter Store just
-/// before.
+/// Asks the target of a secret for its evidence. `observed` is the evidence of the full read of Parameter Store that
+/// has just been done.
 pub(super) async fn observe(
     target: Result<&dyn Target, &TargetError>,
     object: &ManagedSecret,
@@ -117,7 +117,8 @@ async fn planned(target: &dyn Target) -> Result<SetUp, TargetError> {
     }
 }
 
-/// Tries the logins that open records replace, once the target's list no longer contains them, and returns the answers.
+/// Tries the logins that open records replace, once the target's list no longer contains them. Returns the answers by
+/// username.
 async fn end_of_replaced(
     target: &dyn Target,
     object: &ManagedSecret,
@@ -141,7 +142,7 @@ async fn end_of_replaced(
     Ok(answers)
 }
 
-/// Returns the logins that the target made, and for each of them whether it is published now or was published before.
+/// Adds to each login that the target made if it is published now, and if it is or was published.
 async fn known_of(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
@@ -163,7 +164,8 @@ async fn known_of(
     Ok(known)
 }
 
-/// True when any of these versions publishes a login. A version that cannot be read counts as publishing it.
+/// True when a version that `counts` selects publishes the login of this username. A version that cannot be read, or
+/// in which no username is found, counts as publishing it.
 async fn publishes(
     object: &ManagedSecret,
     store: &dyn ParameterStore,

@@ -99,7 +99,7 @@ fn not_accepted(
             Reason::LoginReplaced,
             "The published login is not accepted any more, and the new one is not published yet",
         ),
-        // A status that was lost may have contained the answer.
+        // Nothing shows the answer of the target. A status that was lost may have contained it.
         None if observed.is_some() => (
             Truth::Unknown,
             Reason::LoginUnseen,
@@ -114,7 +114,7 @@ fn not_accepted(
     Some((truth, reason, message.to_owned()))
 }
 
-/// Describes the present work, or the rotation that `suspend` delays.
+/// Describes the present work. If there is none, returns `held`: the reason why no rotation starts.
 fn told(progress: &Progress, held: Option<&str>) -> String {
     let message = progress.message();
     if message.is_empty() { held.unwrap_or_default().to_owned() } else { message }
@@ -139,7 +139,7 @@ pub(super) fn rotating(
     }
 }
 
-/// Returns the conditions that follow from the evidence alone.
+/// Returns the conditions that need evidence: Overdue and Drifted, and Deployed and Preflight as far as they apply.
 pub(super) fn facts(
     object: &ManagedSecret,
     desired: &Desired<'_>,
@@ -317,7 +317,8 @@ fn preflight(desired: &Desired<'_>, observed: &Observed, progress: &Progress) ->
     }
 }
 
-/// Returns the schedule's verdict; `None` also if a window cannot be read, which the protocol reports.
+/// Returns the schedule's verdict; `None` if there is none, or if a window cannot be parsed. The protocol reports such
+/// a window.
 pub(super) fn evaluate_schedule(
     desired: &Desired<'_>,
     observed: &Observed,

@@ -25,7 +25,7 @@ pub(in crate::managed_secret) struct Blocked {
 }
 
 /// State of a published login, and the versions that were published then. A later read may be stale and show earlier
-/// versions; this state is not about them.
+/// versions. The state does not apply to those.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::managed_secret) struct Login {
     /// True when the login does not work any more.
@@ -73,13 +73,14 @@ pub(in crate::managed_secret) struct Progress {
     pub untold: Vec<LastRotation>,
     /// Rotations that ended in this pass, oldest first.
     pub ended: Vec<LastRotation>,
-    /// Place where a person deletes a login that keyturn must not delete, for a source whose logins are issued.
+    /// Place where a person deletes a login that keyturn must not delete; `None` if the source's logins are not issued
+    /// by the target.
     pub by_hand: Option<&'static str>,
     /// Time of the latest report of an incident that concerns the secret.
     pub reported_at: Option<DateTime<Utc>>,
     /// True while that incident is not contained.
     pub urgent: bool,
-    /// Description of the next step, which is not taken since the grant's mode is Observe.
+    /// Description of the next step, which is not taken since the grant's mode is Observe; otherwise `None`.
     pub observed_only: Option<String>,
 }
 
@@ -231,9 +232,9 @@ fn sessions_unseen(username: &str, lacking: Lacking) -> String {
 }
 
 impl Progress {
-    /// Restores the progress from the status. The backoff of a failure survives a restart, and ends with an edit or a
-    /// new request. A backoff that ends after `longest` is ignored: it was set by a clock that has been corrected
-    /// since.
+    /// Restores the progress from the status. The backoff of a failure survives a restart. It ends with an edit, a new
+    /// request or a new incident. A backoff that ends after `longest` is ignored: it was set by a clock that has been
+    /// corrected since.
     pub(in crate::managed_secret) fn resume(
         object: &ManagedSecret,
         reported_at: Option<DateTime<Utc>>,

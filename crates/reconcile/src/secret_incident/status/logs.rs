@@ -10,13 +10,12 @@ use kube::ResourceExt;
 
 /// Maximum number of entries in the status; the schema allows no more.
 const MOST_LOGS: usize = 500;
-/// Maximum number of bytes of lines in the status: with more, the object could not be written.
+/// Maximum number of bytes of log lines in the status. With more bytes, the object could not be written.
 const MOST_SHOWN: usize = 256 * 1024;
 /// Maximum number of hosts and secrets that a message names.
 const NAMED: usize = 5;
 
-/// Copies the lines that hosts have collected into the status, and sets the condition that says what is
-/// missing.
+/// Copies the lines that hosts have collected into the status, and sets the condition LogsCollected.
 pub(in crate::secret_incident) fn take_over(
     incident: &SecretIncident,
     concerned: &[&ManagedSecret],
@@ -72,8 +71,8 @@ fn take(logs: &mut Vec<IncidentLog>, host: &str, new: &HostAccessLog) {
     logs.push(log);
 }
 
-/// Returns the condition LogsCollected: true when every host has collected lines for every secret with
-/// `spec.accessLog`.
+/// Returns the condition LogsCollected: True when, for every secret with `spec.accessLog`, each of its hosts has
+/// collected lines. False too if no secret on a host has a `spec.accessLog`.
 fn said(
     concerned: &[&ManagedSecret],
     hosts: &[DockerHost],
@@ -116,8 +115,8 @@ fn said(
     (Truth::True, Reason::Collected, format!("{lines} log lines were collected: {}{rest}", named(&collected)))
 }
 
-/// Returns the reason why a host collects nothing, as the end of a message: the DockerHost does not exist, or is
-/// suspended. Otherwise the result is empty.
+/// Returns the end of a message, with the reason why a host collects nothing: the DockerHost does not exist, or is
+/// suspended. Empty if neither is the case.
 fn why(hosts: &[DockerHost], name: &str) -> &'static str {
     match hosts.iter().find(|host| host.name_any() == name) {
         None => " (there is no such DockerHost)",
