@@ -70,8 +70,8 @@ pub fn sinks(json: &str) -> Result<Vec<Sink>, String> {
 pub struct Notification {
     /// Subject, by which sinks choose.
     pub topic: Topic,
-    /// Distinguishes it from other notifications of the topic about the same object. The same notification always has the
-    /// same key.
+    /// Distinguishes it from other notifications of the topic about the same object. The same notification always has
+    /// the same key.
     pub key: String,
     /// Text for a person; [`enqueue`] cuts it to [`conditions::MAX_MESSAGE`] characters.
     pub message: String,

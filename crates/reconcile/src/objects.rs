@@ -153,7 +153,8 @@ pub struct MissingRight {
 }
 
 impl MissingRight {
-    /// Returns the trouble for a condition. `role` is the ClusterRole with the rights that keyturn needs in a namespace.
+    /// Returns the trouble for a condition. `role` is the ClusterRole with the rights that keyturn needs in a
+    /// namespace.
     pub fn trouble(&self, role: &str) -> Trouble {
         let namespace = &self.namespace;
         let subject = match self.account.strip_prefix("system:serviceaccount:") {

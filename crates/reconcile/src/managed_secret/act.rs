@@ -417,7 +417,8 @@ fn failed(error: &ActError) -> Blocked {
 
 impl ManagedSecrets {
     /// Returns the time since which no record of this secret has been visible. If this pass has closed a rotation, the
-    /// result is the Unix epoch, since no invisible record can exist then.
+    /// result is the Unix epoch, since no invisible record can exist then. `None` if a record is visible, if the
+    /// object has no finalizer, or if this process is not the leader.
     fn settled_since(
         &self,
         place: &Place<'_>,

@@ -298,9 +298,9 @@ impl Remembered {
         about_these.is_some_and(|seen| excerpt.taken_at <= self.at || still_holds(seen, place, excerpt))
     }
 
-    /// True when a later listing and the status together contain as much as this memory, since no rotation is in
-    /// progress. The next pass then uses the listing, since the histories of thousands of idle secrets would take too
-    /// much memory.
+    /// True when a later listing and the status together contain as much as this memory: the status reports the
+    /// evidence, no rotation is in progress, and no target is involved. The next pass then uses the listing, since the
+    /// histories of thousands of idle secrets would take too much memory.
     fn is_of_rest(&self) -> bool {
         let is_at_rest =
             |seen: &Observed| seen.records.is_empty() && seen.aborts.is_empty() && seen.target.is_none();

@@ -207,8 +207,8 @@ pub(super) fn is_told(status: &ManagedSecretStatus, id: i64, begun: &Time) -> bo
 }
 
 /// Returns the end of a rotation that the status still shows as running: a controller died after it deleted the record
-/// and before it wrote the status. Only a rotation whose value is published is recognised, since an aborted one cannot
-/// be distinguished from a lost record.
+/// and before it wrote the status. Only a rollback and a rotation whose value is published are recognised, since an
+/// aborted rotation cannot be distinguished from a lost record.
 fn ended_unseen(object: &ManagedSecret, observed: &Observed, now: DateTime<Utc>) -> Option<LastRotation> {
     let status = object.status.as_ref()?;
     let rotation = status.rotation.as_ref()?;

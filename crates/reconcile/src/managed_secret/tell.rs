@@ -272,7 +272,7 @@ pub(super) fn event_of_let_go(object: &ManagedSecret, folder: &str) -> Event {
     Event { warning: true, reason: Reason::RotationAbandoned, action: "Delete", note }
 }
 
-/// Returns the Event for foreign versions that came during a rotation and were replaced by one of ours. Such a
+/// Returns the Event for versions that somebody else wrote during a rotation and that keyturn has replaced. Such a
 /// replacement is always reported.
 pub(super) fn event_of_replaced(observed: &Observed, id: RotationId, grace: TimeDelta) -> Option<Event> {
     let record = observed.records.get(&id)?;

@@ -72,8 +72,8 @@ impl SecretIncidents {
         let notifications = tell::notifications(&before, &after, now);
         let pending = &mut after.pending_notifications;
         notification::enqueue(pending, &self.settings.sinks, &incident.metadata, notifications, now);
-        // The first status is written before the search, which takes long, so that people see at once what is being
-        // done.
+        // The search takes long. So the first status is written before it, and people see at once that the response
+        // has begun.
         let first_sight = before.observed_generation.is_none_or(|generation| generation < 0);
         let next =
             if first_sight { Some(now) } else { self.audit(&incident, &concerned, &mut after, now).await? };

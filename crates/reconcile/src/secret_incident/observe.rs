@@ -37,7 +37,7 @@ struct Covered {
 }
 
 impl Covered {
-    /// Splits the suspected secrets by the grants of the namespace. A grant that only observes is enough, since a search
+    /// Splits the suspected secrets by the grants of the namespace. A grant in mode Observe is enough, since a search
     /// changes nothing.
     fn by(given: &Grants, concerned: &[&ManagedSecret], settings: &Settings) -> Self {
         let (mut watched, mut left_out) = (Vec::new(), Vec::new());
@@ -58,7 +58,8 @@ impl Covered {
 }
 
 impl SecretIncidents {
-    /// Continues the search if there is something to read. Returns the time of the next check; `None` if none is planned.
+    /// Continues the search if there is something to read. Returns the time of the next check; `None` if none is
+    /// planned.
     ///
     /// # Errors
     /// The grants could not be read.
@@ -240,7 +241,8 @@ fn forget_failures(status: &mut SecretIncidentStatus) {
     }
 }
 
-/// True while a response is under way: a secret is being rotated, deployed or revoked, and `revokeWithin` has not passed.
+/// True while a response is under way: a secret is being rotated, deployed or revoked, and `revokeWithin` has not
+/// passed.
 fn is_responding(incident: &SecretIncident, status: &SecretIncidentStatus, now: DateTime<Utc>) -> bool {
     let is_on_its_way = |secret: &SuspectedSecret| {
         matches!(secret.state, SuspectState::Rotating | SuspectState::Deploying | SuspectState::Revoking)

@@ -39,8 +39,8 @@ impl DockerHosts {
                 // A version that was deleted meanwhile cannot be read any more.
                 Ok(None) => continue,
                 Ok(Some(value)) => value,
-                // The key of an old version may be disabled. The published version can be read, or nothing would have been
-                // deployed.
+                // The KMS key of an old version may be disabled, so such a version is left out. Without the published
+                // version nothing is collected: it must be readable to be deployed.
                 Err(error) if error.needs_a_person() && version != wish.version => {
                     unsearched.get_or_insert(Unsearched::Unreadable);
                     continue;
@@ -104,7 +104,7 @@ impl DockerHosts {
     }
 }
 
-/// Extracts the generated value from a published text, if a template puts text around it.
+/// Extracts the generated value from a published text; `None` if no template puts text around the value.
 pub(super) fn within(secrets: &[ManagedSecret], wish: &Wish, published: &SecretValue) -> Option<SecretValue> {
     let secret = secrets.iter().find(|secret| secret.name_any() == wish.secret)?;
     let parameter = secret.spec.ssm.parameters.iter().find(|parameter| parameter.path == wish.path)?;

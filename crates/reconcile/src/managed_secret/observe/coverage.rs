@@ -1,5 +1,5 @@
-//! Coverage of the shared listing of a region: the paths that it has to list, the ManagedSecrets that a change concerns,
-//! and the state of one secret in the listing.
+//! Coverage of the shared listing of a region: the paths to list, the ManagedSecrets that a change concerns, and the
+//! state of one secret in the listing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -142,7 +142,8 @@ async fn end_of_replaced(
     Ok(answers)
 }
 
-/// Adds to each login that the target made if it is published now, and if it is or was published.
+/// Adds to each login that the target made the evidence of Parameter Store: if the login is published, and if it was
+/// published before.
 async fn known_of(
     object: &ManagedSecret,
     store: &dyn ParameterStore,
