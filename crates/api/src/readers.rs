@@ -200,7 +200,7 @@ mod tests {
             let error = reader(Some("arn:*"), &["192.0.2.7", wrong]).check().unwrap_err();
             assert!(error.starts_with(&format!("`{wrong}` must be addresses or networks")), "{error}");
         }
-        assert!(reader(None, &[]).check().unwrap_err().contains("both must match"));
+        assert!(reader(None, &[]).check().unwrap_err().contains("a call must match both"));
     }
 
     #[test]
@@ -211,6 +211,6 @@ mod tests {
         assert_eq!(from_json(json), Ok(both.to_vec()));
         assert!(from_json(r#"["arn:*"]"#).unwrap_err().contains("expected struct ExpectedReader"));
         assert!(from_json(r#"[{"principal": "web"}]"#).unwrap_err().contains("`web` must be the ARN"));
-        assert!(from_json(r#"[{"network": "10.0.0.0/8"}]"#).unwrap_err().contains("both must match"));
+        assert!(from_json(r#"[{"network": "10.0.0.0/8"}]"#).unwrap_err().contains("a call must match both"));
     }
 }

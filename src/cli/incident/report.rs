@@ -258,7 +258,7 @@ mod tests {
             "The search found none.",
             "## Requests that authenticated with the secret\n\n`700 log lines were collected`\n\n### token on web\n",
             "- Window: 2026-11-20T12:00:00Z to 2026-11-23T12:03:00Z\n- Lines: 700 (70000 bytes), collected 2026-11-23",
-            "- All of them: `/home/deploy/leak.log` on the host, SHA-256 `0a0b`\n",
+            "- All lines: `/home/deploy/leak.log` on the host, SHA-256 `0a0b`\n",
             "\n`````text\nfirst ```\n[698 lines are left out here]\n# last\n````\n<img",
             "\n~~~\n`````\n",
             "- Not collected: `the script ended with the exit code 7`",

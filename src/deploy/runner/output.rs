@@ -237,7 +237,10 @@ mod tests {
     #[test]
     fn when_the_time_is_over_nothing_more_is_shown_and_it_is_said_once() {
         let shown = shown_of(VALUE, Duration::ZERO, |output| output.write(b"a\nb\nc\n"));
-        assert_eq!(shown, "[more is not shown: there is no time to look for secrets in it]\n");
+        assert_eq!(
+            shown,
+            "[the rest of the output is not shown: there is no time left to search it for secrets]\n"
+        );
     }
 
     #[test]
@@ -245,7 +248,7 @@ mod tests {
         let shown = shown_of("hunter2", TIME, |output| output.write(b"password hunter2\nb\n"));
         assert_eq!(
             shown,
-            "[what the scripts print is not shown: a value of the host's secrets is too short to be searched for]\n"
+            "[the output of the scripts is not shown: a value of the host's secrets is too short to be searched for]\n"
         );
     }
 
